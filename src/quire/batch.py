@@ -1,0 +1,44 @@
+"""The tensors of one forward pass.
+
+Shapes, here and in every docstring: T tokens of the step, R rows, B block-table entries a row,
+H query heads, K key-value heads, D head size, E hidden size, V vocabulary, S rows that sample.
+Tokens are laid out row after row; rows that compute a single token come first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupBatch:
+    """What the layers of one layer group share: where their keys and values are."""
+
+    block_table: Tensor  # [R, B] int32; entries past a row's length are 0, the null block
+    slot_mapping: Tensor  # [T] int64; block * block_size + offset
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Everything a forward needs besides the weights. ``*_cpu`` live on the host (NumPy-free lists
+    are avoided: they are int32 CPU tensors), the rest on the model's device."""
+
+    input_ids: Tensor  # [T] int64
+    positions: Tensor  # [T] int64
+    query_start: Tensor  # [R + 1] int32, prefix sums of the rows' query lengths
+    seq_lens: Tensor  # [R] int32, tokens visible to the row's last query: computed + scheduled
+    query_start_cpu: Tensor  # [R + 1] int32
+    seq_lens_cpu: Tensor  # [R] int32
+    num_decode_rows: int  # the first rows, with one query token each
+    max_query_len: int
+    max_seq_len: int
+    groups: tuple[GroupBatch, ...]
+    kv_caches: tuple[Tensor, ...]  # per attention layer, [2, num_blocks, block_size, K, D]
+    layer_groups: tuple[int, ...]  # per attention layer, its index into `groups`
+
+    @property
+    def device(self) -> torch.device:
+        return self.input_ids.device

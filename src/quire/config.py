@@ -1,0 +1,100 @@
+"""EngineConfig: every choice of one engine, made once by `resolve`, frozen from then on.
+
+Knows nothing about how a choice is made. Imports no torch: a dtype is its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Which model, from where, and how its numbers are stored while it runs."""
+
+    model: str  # as the user typed it
+    path: Path  # the local folder it was resolved to
+    tokenizer: Path  # the local folder with the tokenizer's files
+    hf_config: dict[str, Any]  # config.json after hf_overrides
+    generation_config: dict[str, Any]  # generation_config.json, or empty
+    architecture: str
+    dtype: str  # "float32", "bfloat16" or "float16"
+    max_model_len: int
+    vocab_size: int  # rows of the output head
+    revision: str | None = None
+    trust_remote_code: bool = False
+    tokenizer_mode: str = "auto"
+    skip_tokenizer_init: bool = False
+    served_model_name: tuple[str, ...] = ()
+    max_logprobs: int = 20
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadConfig:
+    """How the weights get in."""
+
+    load_format: str = "auto"  # auto, safetensors, pt, dummy
+    download_dir: Path | None = None
+    use_tqdm: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheConfig:
+    """The KV cache. Either ``num_blocks`` is given, or it follows from ``memory_bytes``."""
+
+    block_size: int = 16
+    num_blocks: int | None = None
+    memory_bytes: int | None = None
+    gpu_memory_utilization: float = 0.92
+    enable_prefix_caching: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SchedulerConfig:
+    """The limits of one step and of what runs at once."""
+
+    max_num_seqs: int = 256  # completions that run at once: rows
+    max_num_batched_tokens: int = 2048  # tokens of one step
+    long_prefill_token_threshold: int = (
+        0  # most prompt tokens of one request in a step; 0: no limit
+    )
+    policy: str = "fcfs"  # or "priority"
+    enable_chunked_prefill: bool = True
+    steps_in_flight: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParallelConfig:
+    """Ranks. One for now."""
+
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+
+    @property
+    def world_size(self) -> int:
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceConfig:
+    """Where the model runs and with which kernels."""
+
+    device: str = "cpu"  # "cpu" or "cuda"
+    attention_backend: str = "torch"
+    num_threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """The whole of it."""
+
+    model: ModelConfig
+    load: LoadConfig = field(default_factory=LoadConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    disable_log_stats: bool = False

@@ -1,0 +1,58 @@
+"""Composition root of the engine: from a config to a core that can step."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from quire.config import EngineConfig
+from quire.engine.core import EngineCore
+from quire.executor.inline import InlineExecutor
+from quire.executor.protocol import Executor
+from quire.kv_cache.manager import KVCacheManager
+from quire.kv_fit import KVFit, check_kv_fits
+from quire.resolve import describe
+from quire.scheduler.scheduler import Scheduler
+from quire.step_output import EngineFacts
+
+logger = logging.getLogger(__name__)
+
+
+def build_core(config: EngineConfig) -> EngineCore:
+    """Load the model, take the KV memory, and log once what was chosen."""
+    started = time.perf_counter()
+    executor = InlineExecutor(config)
+    loaded = time.perf_counter()
+    layout = executor.kv_layout
+    num_blocks = _num_blocks(config, executor)
+    check_kv_fits(config, layout, num_blocks)
+    kv_cache_bytes = executor.initialize_kv_cache(num_blocks)
+    facts = EngineFacts(
+        num_blocks=num_blocks,
+        block_size=config.cache.block_size,
+        max_num_seqs=config.scheduler.max_num_seqs,
+        max_model_len=config.model.max_model_len,
+        weight_bytes=executor.weight_bytes,
+        kv_cache_bytes=kv_cache_bytes,
+        attention_backend=executor.attention_backend,
+        phase_seconds={"weights": loaded - started, "warm-up": time.perf_counter() - loaded},
+    )
+    logger.info("engine ready\n%s", describe(config, facts))
+    manager = KVCacheManager(
+        num_blocks=num_blocks,
+        block_size=config.cache.block_size,
+        windows=tuple(group.window for group in layout.groups),
+        enable_prefix_caching=config.cache.enable_prefix_caching,
+    )
+    scheduler = Scheduler(config.scheduler, manager, config.model.max_model_len)
+    return EngineCore(scheduler, executor, facts, config.scheduler.steps_in_flight)
+
+
+def _num_blocks(config: EngineConfig, executor: Executor) -> int:
+    """The blocks that were asked for, or as many as memory holds and the rows could ever fill."""
+    if config.cache.num_blocks is not None:
+        return config.cache.num_blocks
+    fit = KVFit.of(config, executor.kv_layout)
+    affordable = fit.num_blocks_in(executor.available_kv_bytes())
+    usable = config.scheduler.max_num_seqs * fit.num_blocks_for(config.model.max_model_len) + 1
+    return min(affordable, usable)

@@ -1,0 +1,100 @@
+"""EngineCore: schedule, execute, update, with a number of steps in flight.
+
+Knows requests as token ids; text is the front end's. Everything here happens in one thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable
+
+from quire.engine.beam_requests import BeamRequests
+from quire.errors import EngineDeadError
+from quire.executor.protocol import Executor, PendingResult
+from quire.request import EngineRequest
+from quire.scheduler.scheduler import Scheduler
+from quire.step import StepPlan
+from quire.step_output import CompletionDelta, EngineFacts, EngineStats
+
+logger = logging.getLogger(__name__)
+
+
+class EngineCore:
+    """Keeps ``steps_in_flight`` steps on the device and hands out what each produced."""
+
+    def __init__(
+        self, scheduler: Scheduler, executor: Executor, facts: EngineFacts, steps_in_flight: int
+    ) -> None:
+        self.facts = facts
+        self._scheduler = scheduler
+        self._executor = executor
+        self._steps_in_flight = steps_in_flight
+        self._beams = BeamRequests(scheduler)
+        self._in_flight: deque[tuple[StepPlan, PendingResult]] = deque()
+
+    @property
+    def has_unfinished(self) -> bool:
+        return self._scheduler.has_unfinished
+
+    def add_request(self, request: EngineRequest) -> None:
+        """Queue a request; ``ValueError`` if its id is in use."""
+        self._scheduler.add(request)
+        if request.beam is not None:
+            self._beams.add(request)
+
+    def abort(self, request_ids: Iterable[str]) -> None:
+        """End requests; nothing more is said of them. Ids that have ended are ignored."""
+        request_ids = list(request_ids)
+        self._scheduler.abort(request_ids)
+        self._beams.forget(request_ids)
+
+    def finish(self, request_id: str, index: int) -> None:
+        """End one completion, whose end the front end found; nothing more is said of it."""
+        self._scheduler.finish(request_id, index)
+
+    def step(self) -> list[CompletionDelta]:
+        """Fill the device's queue, then read the oldest step. Empty if there was nothing to do."""
+        try:
+            while len(self._in_flight) < self._steps_in_flight:
+                plan = self._scheduler.schedule()
+                if plan is None:
+                    break
+                self._in_flight.append((plan, self._executor.submit(plan)))
+            if not self._in_flight:
+                return self._scheduler.take_failed()
+            plan, pending = self._in_flight[0]
+            result = pending.result()
+        except EngineDeadError:
+            raise
+        except Exception as error:  # whatever a model or a kernel raises: the engine must live
+            return self._recover(error)
+        self._in_flight.popleft()
+        outcome = self._scheduler.update(plan, result)
+        return outcome.deltas + self._beams.advance(outcome.held)
+
+    def _recover(self, error: Exception) -> list[CompletionDelta]:
+        logger.exception("a step failed; its requests are tried again one by one")
+        self._in_flight.clear()
+        outcome = self._scheduler.fail(f"{type(error).__name__}: {error}")
+        self._beams.forget(delta.request_id for delta in outcome.deltas)
+        return outcome.deltas
+
+    def stats(self) -> EngineStats:
+        return self._scheduler.stats()
+
+    def block_map(self) -> bytes:
+        """One byte a KV block: 0 free, 1 in use, 2 shared, 3 cached."""
+        return self._scheduler.kv.pool.states()
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget cached prefixes; False if requests still use blocks."""
+        return self._scheduler.reset_prefix_cache()
+
+    def check_integrity(self) -> None:
+        """Assert that no block, row or beam is lost; for tests and soaks."""
+        self._scheduler.check_integrity()
+
+    def close(self) -> None:
+        self._in_flight.clear()
+        self._executor.close()

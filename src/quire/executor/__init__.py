@@ -1,0 +1,1 @@
+"""One call on every rank."""

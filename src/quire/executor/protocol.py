@@ -1,0 +1,38 @@
+"""What the engine core needs of the ranks that hold the model. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from quire.kv_layout import KVLayout
+from quire.step import StepPlan, StepResult
+
+
+class PendingResult(Protocol):
+    """A step that was given to the device."""
+
+    def result(self) -> StepResult:
+        """Wait for the step; what it raised is raised here."""
+
+
+class Executor(Protocol):
+    """Runs steps in the order in which they are submitted."""
+
+    @property
+    def kv_layout(self) -> KVLayout: ...
+
+    @property
+    def weight_bytes(self) -> int: ...
+
+    @property
+    def attention_backend(self) -> str: ...
+
+    def available_kv_bytes(self) -> int:
+        """Memory that the KV cache may take, once the weights are loaded."""
+
+    def initialize_kv_cache(self, num_blocks: int) -> int:
+        """Allocate the cache and warm up; the bytes it took."""
+
+    def submit(self, plan: StepPlan) -> PendingResult: ...
+
+    def close(self) -> None: ...

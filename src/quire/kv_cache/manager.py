@@ -1,0 +1,189 @@
+"""KV cache manager: blocks for block tables, one table a layer group, shared where prefixes agree.
+
+Knows token counts and hashes, not requests, rows or tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from quire.kv_cache.block_pool import NULL_BLOCK, BlockPool
+
+
+@dataclass(slots=True)
+class BlockTable:
+    """The blocks of one completion, per layer group; block ``i`` holds positions ``i * block_size``
+    and on. All groups have equally many entries; those behind a window are the null block."""
+
+    groups: tuple[list[int], ...]
+    num_registered: int = 0  # leading blocks whose hashes were offered to the pool
+    num_passed: list[int] = field(default_factory=list)  # per group, leading blocks given back
+
+    def __len__(self) -> int:
+        return len(self.groups[0])
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.groups[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What a table got: entries from ``first`` on, and blocks to copy before they are written."""
+
+    first: int  # index of the first entry that changed
+    copies: list[tuple[int, int]]  # (source, target)
+
+
+class KVCacheManager:
+    """Gives blocks to block tables and takes them back.
+
+    Invariant (``check_integrity``): a block's reference count is the number of tables it stands in.
+    A table may be written at a position only after ``grow`` covered it; ``grow`` replaces a shared
+    block there by a copy of its own (copy-on-write).
+    """
+
+    def __init__(
+        self,
+        *,
+        num_blocks: int,
+        block_size: int,
+        windows: tuple[int | None, ...] = (None,),
+        enable_prefix_caching: bool = True,
+    ) -> None:
+        self.block_size = block_size
+        self.pool = BlockPool(num_blocks)
+        self.enable_prefix_caching = enable_prefix_caching
+        self._windows = windows
+
+    def new_table(self) -> BlockTable:
+        return BlockTable(
+            groups=tuple([] for _ in self._windows), num_passed=[0] * len(self._windows)
+        )
+
+    def num_blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_size)
+
+    def find_prefix(self, hashes: list[bytes], max_tokens: int) -> BlockTable:
+        """The longest cached prefix of at most ``max_tokens`` tokens, not owned yet.
+
+        A group with a window needs only the blocks that the next token can still see.
+        """
+        length = min(len(hashes), max_tokens // self.block_size)
+        if not self.enable_prefix_caching or not length:
+            return self.new_table()
+        blocks: tuple[list[int], ...] = ()
+        shorter = length
+        while not blocks or shorter < length:
+            length = shorter
+            found = [
+                self._find_in_group(group, hashes[:length]) for group in range(len(self._windows))
+            ]
+            shorter = min(len(entries) for entries in found)
+            blocks = tuple(found)
+        passed = [self._num_passed(group, length * self.block_size) for group in range(len(blocks))]
+        return BlockTable(groups=blocks, num_registered=length, num_passed=passed)
+
+    def _find_in_group(self, group: int, hashes: list[bytes]) -> list[int]:
+        """Block ids of the longest usable prefix of ``hashes`` in one group."""
+        window = self._windows[group]
+        ids = [self.pool.find(_group_key(name, group)) for name in hashes]
+        if window is None:
+            usable = next((i for i, block in enumerate(ids) if block is None), len(ids))
+            return [block for block in ids[:usable] if block is not None]
+        for usable in range(len(ids), 0, -1):
+            first = self._num_passed(group, usable * self.block_size)
+            seen = [block for block in ids[first:usable] if block is not None]
+            if len(seen) == usable - first:
+                return [NULL_BLOCK] * first + seen
+        return []
+
+    def adopt(self, table: BlockTable) -> None:
+        """Own the blocks that ``find_prefix`` found."""
+        for entries in table.groups:
+            self.pool.share(entries)
+
+    def fork(self, parent: BlockTable, num_tokens: int) -> BlockTable:
+        """A table that shares the blocks of the first ``num_tokens`` tokens with ``parent``."""
+        length = self.num_blocks_for(num_tokens)
+        child = BlockTable(
+            groups=tuple(entries[:length] for entries in parent.groups),
+            num_registered=min(parent.num_registered, num_tokens // self.block_size),
+            num_passed=[min(passed, length) for passed in parent.num_passed],
+        )
+        self.adopt(child)
+        return child
+
+    def grow(self, table: BlockTable, start: int, end: int) -> Growth | None:
+        """Make positions ``start`` to ``end`` writable; None, nothing changed, if blocks lack."""
+        new = max(0, self.num_blocks_for(end) - len(table))
+        tail = start // self.block_size
+        shared = [
+            (group, index)
+            for group, entries in enumerate(table.groups)
+            for index in range(tail, len(entries))
+            if self.pool.is_shared(entries[index])
+        ]
+        if new * len(table.groups) + len(shared) > self.pool.num_free:
+            return None
+        first = min([len(table), *(index for _, index in shared)])
+        copies = []
+        for group, index in shared:
+            source = table.groups[group][index]
+            (target,) = self.pool.allocate(1)
+            self.pool.release([source])
+            table.groups[group][index] = target
+            copies.append((source, target))
+        for entries in table.groups:
+            entries.extend(self.pool.allocate(new))
+        return Growth(first, copies)
+
+    def can_adopt_and_grow(self, table: BlockTable, end: int) -> bool:
+        """Whether ``adopt(table)`` and then ``grow`` to ``end`` tokens would succeed."""
+        new = max(0, self.num_blocks_for(end) - len(table)) * len(table.groups)
+        revived = sum(self.pool.num_free_among(entries) for entries in table.groups)
+        return new + revived <= self.pool.num_free
+
+    def release_passed(self, table: BlockTable, num_computed: int) -> None:
+        """Give back the blocks that no token from position ``num_computed`` on can see."""
+        for group, entries in enumerate(table.groups):
+            first, last = table.num_passed[group], self._num_passed(group, num_computed)
+            if last > first:
+                self.pool.release(entries[first:last])
+                entries[first:last] = [NULL_BLOCK] * (last - first)
+                table.num_passed[group] = last
+
+    def register(self, table: BlockTable, hashes: list[bytes], num_blocks: int) -> None:
+        """Make the first ``num_blocks`` blocks, full and being computed, findable by hash."""
+        if not self.enable_prefix_caching:
+            return
+        for index in range(table.num_registered, num_blocks):
+            for group, entries in enumerate(table.groups):
+                self.pool.register(entries[index], _group_key(hashes[index], group))
+        table.num_registered = max(table.num_registered, num_blocks)
+
+    def release(self, table: BlockTable) -> None:
+        """Take all blocks back; the table is empty afterwards."""
+        for entries in table.groups:
+            self.pool.release(entries)
+            entries.clear()
+        table.num_registered = 0
+        table.num_passed = [0] * len(table.groups)
+
+    def check_integrity(self, tables: list[BlockTable]) -> None:
+        """Assert that exactly ``tables`` own blocks, and that each is well formed."""
+        for table in tables:
+            assert len({len(entries) for entries in table.groups}) == 1, "groups differ in length"
+            for entries, passed in zip(table.groups, table.num_passed, strict=True):
+                assert NULL_BLOCK not in entries[passed:], "a hole inside the window"
+                assert set(entries[:passed]) <= {NULL_BLOCK}, "a block behind the window is kept"
+        self.pool.check_integrity(entries for table in tables for entries in table.groups)
+
+    def _num_passed(self, group: int, num_computed: int) -> int:
+        """Leading blocks that a token at position ``num_computed`` and later ones cannot see."""
+        window = self._windows[group]
+        return 0 if window is None else max(0, num_computed - window + 1) // self.block_size
+
+
+def _group_key(block_hash: bytes, group: int) -> bytes:
+    return block_hash + group.to_bytes(2, "little")

@@ -1,0 +1,31 @@
+"""Prefix hashes: a name for the content of a full block and everything before it.
+
+The chain makes equal names mean equal prefixes; the seed of the chain holds what else the keys
+and values depend on (adapter, salt, media). Knows nothing about blocks.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+HASH_BYTES = 16  # 2^64 blocks before a collision is likely
+
+
+def chain_seed(cache_salt: str | None, extra_keys: tuple[Any, ...]) -> bytes:
+    """The parent of the first block's hash."""
+    return blake2b(repr((cache_salt, extra_keys)).encode(), digest_size=HASH_BYTES).digest()
+
+
+def extend_chain(hashes: list[bytes], seed: bytes, token_ids: np.ndarray, block_size: int) -> None:
+    """Append the hashes of the full blocks of ``token_ids`` [n] that ``hashes`` lacks.
+
+    ``token_ids`` starts at position 0; blocks that have a hash already are not read again.
+    """
+    parent = hashes[-1] if hashes else seed
+    for start in range(len(hashes) * block_size, len(token_ids) - block_size + 1, block_size):
+        tokens = np.ascontiguousarray(token_ids[start : start + block_size], dtype=np.int32)
+        parent = blake2b(parent + tokens.tobytes(), digest_size=HASH_BYTES).digest()
+        hashes.append(parent)

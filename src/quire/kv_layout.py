@@ -1,0 +1,96 @@
+"""Layer groups: which attention layers share a block table, and what a block costs.
+
+Knows nothing about requests or tensors. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerKV:
+    """What one attention layer stores per token."""
+
+    num_kv_heads: int
+    head_dim: int
+    window: int | None = None  # sliding window in tokens, the token itself included
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerGroup:
+    """Layers that share a block table because they need the same tokens."""
+
+    window: int | None
+    layers: tuple[int, ...]  # attention layer indices
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KVLayout:
+    """How the attention layers of a model map to groups and blocks.
+
+    Groups hold (nearly) equally many layers, so that one block of memory serves any group: the
+    i-th layer of every group lives in the i-th physical tensor, under block ids from one pool.
+    """
+
+    layers: tuple[LayerKV, ...]
+    groups: tuple[LayerGroup, ...]
+
+    @classmethod
+    def of(cls, layers: tuple[LayerKV, ...]) -> KVLayout:
+        """Group ``layers`` by window (and shape), split so that all groups are of one size."""
+        by_kind: dict[LayerKV, list[int]] = {}
+        for index, layer in enumerate(layers):
+            by_kind.setdefault(layer, []).append(index)
+        by_window: dict[int | None, list[int]] = {}
+        if len({(kind.num_kv_heads, kind.head_dim) for kind in by_kind}) == 1:
+            for kind, members in by_kind.items():
+                by_window.setdefault(kind.window, []).extend(members)
+            size = min(len(members) for members in by_window.values())
+            groups = [
+                LayerGroup(window=window, layers=tuple(members[start : start + size]))
+                for window, members in by_window.items()
+                for start in range(0, len(members), size)
+            ]
+        else:  # shapes differ by layer (DeciLM): every layer keeps a tensor of its own
+            for kind, members in by_kind.items():
+                by_window.setdefault(kind.window, []).extend(members)
+            groups = [
+                LayerGroup(window=window, layers=tuple(members))
+                for window, members in by_window.items()
+            ]
+        return cls(layers=layers, groups=tuple(groups))
+
+    @property
+    def group_of_layer(self) -> tuple[int, ...]:
+        owner = {layer: index for index, group in enumerate(self.groups) for layer in group.layers}
+        return tuple(owner[layer] for layer in range(len(self.layers)))
+
+    @property
+    def tensor_of_layer(self) -> tuple[int, ...]:
+        """Per layer, the physical tensor it lives in."""
+        if self._is_uniform:
+            place = {layer: i for group in self.groups for i, layer in enumerate(group.layers)}
+            return tuple(place[layer] for layer in range(len(self.layers)))
+        return tuple(range(len(self.layers)))
+
+    @property
+    def tensors(self) -> tuple[LayerKV, ...]:
+        """The shape of each physical tensor."""
+        shapes: dict[int, LayerKV] = {}
+        for layer, tensor in zip(self.layers, self.tensor_of_layer, strict=True):
+            shapes.setdefault(tensor, layer)
+        return tuple(shapes[index] for index in range(len(shapes)))
+
+    def bytes_per_block(self, block_size: int, element_size: int) -> int:
+        """Bytes of one block in all physical tensors, keys and values."""
+        values = sum(2 * kv.num_kv_heads * kv.head_dim for kv in self.tensors)
+        return values * block_size * element_size
+
+    def bytes_per_token(self, element_size: int) -> int:
+        """Bytes that a token costs in all layers while no window has passed over it."""
+        return sum(2 * kv.num_kv_heads * kv.head_dim for kv in self.layers) * element_size
+
+    @property
+    def _is_uniform(self) -> bool:
+        return len({(kv.num_kv_heads, kv.head_dim) for kv in self.layers}) == 1

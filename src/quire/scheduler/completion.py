@@ -1,0 +1,124 @@
+"""Completion: one continuation of a request, from its arrival to its end. Knows no other one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from quire.kv_cache.manager import BlockTable
+from quire.kv_cache.prefix_hash import chain_seed, extend_chain
+from quire.request import EngineRequest, FinishReason, RowSampling, Watch
+from quire.step import TokenLogprobs
+from quire.step_output import CompletionTiming
+
+NO_ROW = -1
+
+
+@dataclass(slots=True, eq=False)
+class Completion:
+    """The scheduler's unit. While it runs, its tokens and counters are columns of the row table;
+    while it waits, ``token_ids`` here is all there is."""
+
+    request: EngineRequest
+    index: int
+    sampling: RowSampling
+    order: int  # arrival order, the tie-breaker of every queue
+    token_ids: np.ndarray  # [prompt + confirmed output tokens] int32
+    table: BlockTable  # not empty while running, or while it waits to continue a fork
+    hash_seed: bytes
+    hashes: list[bytes]  # of the full blocks of its known tokens
+    row: int = NO_ROW
+    num_forked: int = 0  # tokens whose KV the table shares with the completion it was forked from
+    num_cached_tokens: int = 0  # of the first admission
+    num_preemptions: int = 0
+    scheduled_time: float = 0.0
+    first_token_time: float = 0.0
+    is_held: bool = False  # a beam whose next token the host has yet to choose
+    finish_reason: FinishReason | None = None
+    siblings: list[Completion] = field(default_factory=list)  # wait until this prompt is computed
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)  # chunks, until delivered
+    are_prompt_logprobs_sent: bool = False
+
+    @classmethod
+    def first_of(cls, request: EngineRequest, order: int, table: BlockTable) -> Completion:
+        """Completion 0 of a request."""
+        return cls(
+            request=request,
+            index=0,
+            sampling=replace(request.sampling, seed=request.row_seed(0)),
+            order=order,
+            token_ids=np.asarray(request.prompt_token_ids, dtype=np.int32),
+            table=table,
+            hash_seed=chain_seed(request.cache_salt, request.extra_keys),
+            hashes=[],
+        )
+
+    def sibling(self, index: int, table: BlockTable) -> Completion:
+        """Completion ``index`` of the same request, with the tokens known so far."""
+        return Completion(
+            request=self.request,
+            index=index,
+            sampling=replace(
+                self.sampling, seed=self.request.row_seed(index), num_prompt_logprobs=None
+            ),
+            order=self.order,
+            token_ids=self.token_ids.copy(),
+            table=table,
+            hash_seed=self.hash_seed,
+            hashes=list(self.hashes),
+            num_cached_tokens=self.num_cached_tokens,
+        )
+
+    @property
+    def queue_key(self) -> tuple[int, int, int]:
+        """Smaller goes first; under "fcfs" every priority is 0."""
+        return (self.request.priority, self.order, self.index)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.request.prompt_token_ids)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.finish_reason is not None
+
+    @property
+    def is_watched(self) -> bool:
+        return self.request.watch is Watch.EVERY_STEP
+
+    @property
+    def is_beam(self) -> bool:
+        return self.request.beam is not None
+
+    @property
+    def max_len(self) -> int:
+        return self.num_prompt_tokens + self.request.max_tokens
+
+    def extend_hashes(self, tokens: np.ndarray, block_size: int) -> None:
+        """Name the full blocks of ``tokens``, all tokens known so far."""
+        extend_chain(self.hashes, self.hash_seed, tokens, block_size)
+
+    def take_prompt_logprobs(self) -> TokenLogprobs | None:
+        """All chunks joined, once."""
+        if not self.prompt_logprobs or self.are_prompt_logprobs_sent:
+            return None
+        self.are_prompt_logprobs_sent = True
+        chunks = self.prompt_logprobs
+        self.prompt_logprobs = []
+        return TokenLogprobs(
+            token_ids=np.concatenate([chunk.token_ids for chunk in chunks]),
+            logprobs=np.concatenate([chunk.logprobs for chunk in chunks]),
+            ranks=np.concatenate([chunk.ranks for chunk in chunks]),
+        )
+
+    def timing(self) -> CompletionTiming:
+        return CompletionTiming(
+            arrival_time=self.request.arrival_time,
+            scheduled_time=self.scheduled_time,
+            first_token_time=self.first_token_time,
+            finished_time=time.time(),
+            num_preemptions=self.num_preemptions,
+        )

@@ -1,0 +1,140 @@
+"""Result reader: from a step's arrays to confirmed tokens, ends and news for the front end.
+
+Rows that nobody watches cost no Python here until they end.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from quire.request import FinishReason
+from quire.scheduler.completion import Completion
+from quire.scheduler.row_table import RowTable
+from quire.step import StepPlan, StepResult, TokenLogprobs
+from quire.step_output import CompletionDelta
+
+
+@dataclass(slots=True)
+class News:
+    """What one result says."""
+
+    deltas: list[CompletionDelta] = field(default_factory=list)
+    ended: list[tuple[Completion, FinishReason]] = field(default_factory=list)
+    held: list[tuple[Completion, TokenLogprobs]] = field(default_factory=list)
+    num_confirmed: int = 0
+
+
+class ResultReader:
+    """Writes sampled tokens to the row table and finds the rows that ended."""
+
+    def __init__(self, table: RowTable) -> None:
+        self.num_tokens = 0  # generated since the start
+        self._table = table
+
+    def read(self, plan: StepPlan, result: StepResult) -> News:
+        table, news = self._table, News()
+        is_current = table.epoch[plan.rows] == plan.epochs
+        for row in plan.rows[is_current].tolist() if result.prompt_logprobs else ():
+            if row in result.prompt_logprobs:
+                self._completion(row).prompt_logprobs.append(result.prompt_logprobs[row])
+        is_current = is_current[plan.samples]
+        rows, tokens = plan.rows[plan.samples][is_current], result.token_ids[is_current]
+        if result.errors:
+            rows, tokens = self._end_failed(rows, tokens, result.errors, news)
+        news.num_confirmed = len(rows)
+        self.num_tokens += len(rows)
+        is_special = table.is_special[rows]
+        if is_special.any():
+            self._read_special(rows[is_special].tolist(), result, news)
+            is_chosen_here = ~table.is_beam[rows]
+            rows, tokens = rows[is_chosen_here], tokens[is_chosen_here]
+        self._confirm(rows, tokens, news)
+        return news
+
+    def _confirm(self, rows: np.ndarray, tokens: np.ndarray, news: News) -> None:
+        table = self._table
+        positions = table.num_confirmed[rows]
+        table.token_ids[rows, positions] = tokens
+        table.num_confirmed[rows] = positions + 1
+        is_stop = (table.stop_ids[rows] == tokens[:, None]).any(axis=1)
+        ends = is_stop | (positions + 1 >= table.max_len[rows])
+        for index in np.flatnonzero(ends | table.is_watched[rows]).tolist():
+            completion = self._completion(int(rows[index]))
+            reason = None
+            if ends[index]:
+                reason = FinishReason.STOP if is_stop[index] else FinishReason.LENGTH
+                news.ended.append((completion, reason))
+            stop_reason = int(tokens[index]) if is_stop[index] else None
+            news.deltas.append(self._delta(completion, int(tokens[index]), reason, stop_reason))
+
+    def _read_special(self, rows: list[int], result: StepResult, news: News) -> None:
+        """First tokens, log-probabilities and beams: the rows with more than a token to tell."""
+        for row in rows:
+            completion = self._completion(row)
+            if not completion.first_token_time:
+                completion.first_token_time = time.time()
+                wants_more = completion.sampling.num_logprobs is not None or completion.is_beam
+                self._table.is_special[row] = wants_more
+            logprobs = result.logprobs.get(row)
+            if logprobs is None:
+                continue
+            if completion.is_beam:
+                completion.is_held = True
+                news.held.append((completion, logprobs))
+            else:
+                completion.logprobs.append(logprobs)
+
+    def _end_failed(
+        self, rows: np.ndarray, tokens: np.ndarray, errors: dict[int, str], news: News
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """End the rows with an error; the others remain."""
+        has_failed = np.isin(rows, list(errors))
+        for row in rows[has_failed].tolist():
+            completion = self._completion(row)
+            news.ended.append((completion, FinishReason.ERROR))
+            news.deltas.append(self.error_delta(completion, errors[row]))
+        return rows[~has_failed], tokens[~has_failed]
+
+    def _delta(
+        self,
+        completion: Completion,
+        token: int,
+        reason: FinishReason | None,
+        stop_reason: int | None,
+    ) -> CompletionDelta:
+        """The new token of a watched completion, or all tokens of one that ended unwatched."""
+        new = [token]
+        if not completion.is_watched:
+            confirmed = self._table.confirmed_tokens(completion.row)
+            new = confirmed[completion.num_prompt_tokens :].tolist()
+        logprobs = completion.logprobs if completion.sampling.num_logprobs is not None else None
+        completion.logprobs = []
+        return CompletionDelta(
+            request_id=completion.request.request_id,
+            index=completion.index,
+            new_token_ids=new,
+            finish_reason=reason,
+            stop_reason=stop_reason,
+            logprobs=logprobs,
+            prompt_logprobs=completion.take_prompt_logprobs(),
+            num_cached_tokens=completion.num_cached_tokens,
+            timing=completion.timing() if reason else None,
+        )
+
+    def error_delta(self, completion: Completion, message: str) -> CompletionDelta:
+        return CompletionDelta(
+            request_id=completion.request.request_id,
+            index=completion.index,
+            new_token_ids=[],
+            finish_reason=FinishReason.ERROR,
+            error=message,
+            timing=completion.timing(),
+        )
+
+    def _completion(self, row: int) -> Completion:
+        completion = self._table.completions[row]
+        assert completion is not None, "a current row has an owner"
+        return completion

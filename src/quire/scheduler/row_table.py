@@ -1,0 +1,94 @@
+"""Row table: the counters of everything that runs, as NumPy columns indexed by row.
+
+A steady step touches whole columns, never one row at a time. Knows nothing about blocks beyond
+how many tokens they hold.
+
+::
+
+    positions     0 ......... num_computed ........ num_confirmed ...... num_tokens ..... max_len
+    KV            exists, or will after the steps in flight
+    token ids     known to the host                 | known to the device only (in flight)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quire.scheduler.completion import NO_ROW, Completion
+
+NO_TOKEN = -1
+
+
+class RowTable:
+    """Columns of ``max_rows``; ``completions[row]`` owns the row."""
+
+    def __init__(self, max_rows: int, max_model_len: int) -> None:
+        def column() -> np.ndarray:
+            return np.zeros(max_rows, dtype=np.int32)
+
+        self.token_ids = np.zeros((max_rows, max_model_len + 1), dtype=np.int32)
+        self.num_computed = column()
+        self.num_confirmed = column()  # tokens the host has seen
+        self.num_tokens = column()  # confirmed, and those sampled by the steps in flight
+        self.max_len = column()  # the completion ends when it has this many tokens
+        self.capacity = column()  # tokens that the row's blocks hold
+        self.max_pending = column()  # sampled tokens that may be in flight at once
+        self.epoch = column()  # grows when the row changes hands: late results are recognised
+        self.tail_may_be_shared = np.zeros(max_rows, dtype=np.bool_)
+        self.is_watched = np.zeros(max_rows, dtype=np.bool_)
+        self.is_special = np.zeros(max_rows, dtype=np.bool_)  # its results need a look of their own
+        self.is_beam = np.zeros(max_rows, dtype=np.bool_)  # the host chooses its next token
+        self.has_siblings = np.zeros(max_rows, dtype=np.bool_)
+        self.stop_ids = np.full((max_rows, 8), NO_TOKEN, dtype=np.int32)
+        self.completions: list[Completion | None] = [None] * max_rows
+        self._free = list(range(max_rows - 1, -1, -1))
+
+    @property
+    def num_free(self) -> int:
+        return len(self._free)
+
+    def join(self, completion: Completion, *, num_computed: int, max_pending: int) -> int:
+        """Give the completion a row; ``num_computed`` tokens have their KV already."""
+        row = self._free.pop()
+        self.completions[row] = completion
+        completion.row = row
+        known = len(completion.token_ids)
+        self.token_ids[row, :known] = completion.token_ids
+        self.num_computed[row] = num_computed
+        self.num_confirmed[row] = self.num_tokens[row] = known
+        self.max_len[row] = completion.max_len
+        self.capacity[row] = 0
+        self.max_pending[row] = max_pending
+        self.tail_may_be_shared[row] = completion.num_forked > 0
+        self.is_watched[row] = completion.is_watched
+        sampling = completion.sampling
+        self.is_special[row] = (
+            completion.is_beam
+            or sampling.num_logprobs is not None
+            or sampling.num_prompt_logprobs is not None
+            or completion.first_token_time == 0.0
+        )
+        self.is_beam[row] = completion.is_beam
+        self.has_siblings[row] = bool(completion.siblings)
+        self._set_stop_ids(row, () if completion.is_beam else sampling.stop_token_ids)
+        return row
+
+    def leave(self, row: int) -> None:
+        """Free the row; the completion keeps its confirmed tokens."""
+        completion = self.completions[row]
+        assert completion is not None
+        completion.token_ids = self.confirmed_tokens(row).copy()
+        completion.row = NO_ROW
+        self.completions[row] = None
+        self.epoch[row] += 1
+        self._free.append(row)
+
+    def confirmed_tokens(self, row: int) -> np.ndarray:
+        return self.token_ids[row, : self.num_confirmed[row]]
+
+    def _set_stop_ids(self, row: int, stop_ids: tuple[int, ...]) -> None:
+        lacking = len(stop_ids) - self.stop_ids.shape[1]
+        if lacking > 0:
+            self.stop_ids = np.pad(self.stop_ids, ((0, 0), (0, lacking)), constant_values=NO_TOKEN)
+        self.stop_ids[row] = NO_TOKEN
+        self.stop_ids[row, : len(stop_ids)] = stop_ids

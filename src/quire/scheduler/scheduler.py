@@ -1,0 +1,487 @@
+"""Scheduler: which row computes how many tokens in the next step.
+
+There are no phases. Every row has tokens whose keys and values are computed and tokens that are
+known; a step lets each row catch up, as far as one budget of tokens and the free blocks go.
+Chunked prefill, prefix hits, preemption with recompute and decode are all this one rule.
+Knows nothing about text or tensors.
+"""
+
+from __future__ import annotations
+
+import bisect
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from quire.config import SchedulerConfig
+from quire.kv_cache.block_pool import BLOCK_CACHED, BLOCK_SHARED
+from quire.kv_cache.manager import BlockTable, KVCacheManager
+from quire.request import EngineRequest, FinishReason
+from quire.scheduler.completion import Completion
+from quire.scheduler.results import ResultReader
+from quire.scheduler.row_table import RowTable
+from quire.scheduler.waiting_queue import WaitingQueue
+from quire.step import JoinedRow, RowBlocks, RowToken, StepPlan, StepResult, TokenLogprobs
+from quire.step_output import CompletionDelta, EngineStats
+
+
+@dataclass(slots=True)
+class Changes:
+    """What the next plan must tell the worker."""
+
+    left: list[int] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    joined: list[JoinedRow] = field(default_factory=list)
+    blocks: list[RowBlocks] = field(default_factory=list)
+    tokens: list[RowToken] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a finished step means: news for the front end, and beams whose tokens must be chosen."""
+
+    deltas: list[CompletionDelta] = field(default_factory=list)
+    held: list[tuple[Completion, TokenLogprobs]] = field(default_factory=list)
+
+
+class Scheduler:
+    """Plans steps ahead of their results; ``steps_in_flight`` is only a number to it.
+
+    The device executes steps in the order of their plans. So a block may be given to another row
+    as soon as its owner left: what earlier steps still write there comes before what later ones do.
+    """
+
+    def __init__(self, config: SchedulerConfig, kv: KVCacheManager, max_model_len: int) -> None:
+        self.kv = kv
+        self.table = RowTable(config.max_num_seqs, max_model_len)
+        self._config = config
+        self._results = ResultReader(self.table)
+        self._requests: dict[str, list[Completion]] = {}
+        self._running: list[Completion] = []  # by queue key; the last is preempted first
+        self._rows = np.zeros(0, dtype=np.int32)  # rows of _running
+        self._waiting = WaitingQueue()
+        self._suspects: list[Completion] = []  # were in a failed step; each is tried again alone
+        self._changes = Changes()
+        self._failed: list[CompletionDelta] = []
+        self._num_in_flight = 0
+        self._num_arrived = 0
+        self._step_id = 0
+        self._num_preemptions = 0
+        self._num_prompt_tokens = 0
+        self._num_query_tokens = 0
+        self._num_hit_tokens = 0
+
+    # -- requests ------------------------------------------------------------------------------
+
+    @property
+    def has_unfinished(self) -> bool:
+        return bool(self._requests) or bool(self._failed)
+
+    def add(self, request: EngineRequest) -> None:
+        """Queue all completions of a request. Only the first computes the prompt; the others
+        continue from its blocks."""
+        if request.request_id in self._requests:
+            raise ValueError(f"request id {request.request_id!r} is in use; choose another one")
+        first = Completion.first_of(request, self._num_arrived, self.kv.new_table())
+        self._num_arrived += 1
+        if request.beam is None:
+            first.siblings = [
+                first.sibling(index, self.kv.new_table()) for index in range(1, request.n)
+            ]
+        self._requests[request.request_id] = [first, *first.siblings]
+        self._num_prompt_tokens += len(request.prompt_token_ids)
+        self._waiting.push(first)
+
+    def abort(self, request_ids: Iterable[str]) -> None:
+        """End requests without a word; unknown ids are requests that have ended by themselves."""
+        for request_id in request_ids:
+            for completion in list(self._requests.get(request_id, ())):
+                self.end(completion, FinishReason.ABORT)
+
+    def finish(self, request_id: str, index: int) -> None:
+        """End one completion whose end the front end found (a stop string)."""
+        for completion in list(self._requests.get(request_id, ())):
+            if completion.index == index:
+                self.end(completion, FinishReason.STOP)
+
+    def end(self, completion: Completion, reason: FinishReason) -> None:
+        """Take the completion out of the queues and give its row and blocks back."""
+        completion.finish_reason = reason
+        if completion.row >= 0:
+            self._leave(completion)
+        elif not completion.table.is_empty:
+            self.kv.release(completion.table)
+        if completion in self._suspects:
+            self._suspects.remove(completion)
+        self._release_siblings(completion)
+        completions = self._requests[completion.request.request_id]
+        completions.remove(completion)
+        if not completions:
+            del self._requests[completion.request.request_id]
+
+    # -- planning ------------------------------------------------------------------------------
+
+    def schedule(self) -> StepPlan | None:
+        """Plan the next step; None when no row can compute anything now."""
+        counts, preempted = self._reserve(self._wanted())
+        budget = self._config.max_num_batched_tokens - int(counts.sum())
+        admitted = [] if preempted else self._admit(budget)
+        if not counts.any() and not admitted:
+            return self._unblock()
+        return self._plan(counts, admitted)
+
+    def _wanted(self) -> np.ndarray:
+        """[running] tokens that each running row would compute, under the step's budget."""
+        table, rows = self.table, self._rows
+        known = table.num_tokens[rows]
+        counts = known - table.num_computed[rows]
+        is_waiting = known - table.num_confirmed[rows] >= table.max_pending[rows]
+        counts[is_waiting | (known >= table.max_len[rows])] = 0
+        if self._config.long_prefill_token_threshold:
+            np.minimum(counts, self._config.long_prefill_token_threshold, out=counts)
+        before = np.cumsum(counts) - counts
+        return np.clip(self._config.max_num_batched_tokens - before, 0, counts)
+
+    def _reserve(self, counts: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Blocks for the running rows; those last in the queue are preempted where blocks lack."""
+        table, rows = self.table, self._rows
+        ends = table.num_computed[rows] + counts
+        lacks = (ends > table.capacity[rows]) | table.tail_may_be_shared[rows]
+        running = list(self._running)
+        for index in np.flatnonzero(lacks & (counts > 0)).tolist():
+            while index < len(self._running) and not self._grow(running[index], int(ends[index])):
+                if not self._drop_waiting_fork():
+                    self._preempt(self._running[-1])
+        num_left = len(self._running)
+        return counts[:num_left], num_left < len(running)
+
+    def _grow(self, completion: Completion, end: int) -> bool:
+        row, table = completion.row, completion.table
+        start = int(self.table.num_computed[row])
+        self.kv.release_passed(table, start)
+        growth = self.kv.grow(table, start, end)
+        if growth is None:
+            return False
+        self._changes.copies += growth.copies
+        self._changes.blocks += [
+            RowBlocks(row=row, group=group, first=growth.first, block_ids=entries[growth.first :])
+            for group, entries in enumerate(table.groups)
+        ]
+        self.table.capacity[row] = len(table) * self.kv.block_size
+        self.table.tail_may_be_shared[row] = False
+        self._register(completion, end)
+        return True
+
+    def _admit(self, budget: int) -> list[tuple[Completion, int]]:
+        """Give rows to waiting completions; with each, the tokens it computes in this step."""
+        admitted = []
+        while budget > 0 and self.table.num_free:
+            completion = self._next_waiting()
+            if completion is None:
+                break
+            count = self._try_admit(completion, budget)
+            if not count:
+                break
+            if not self._suspects:
+                self._waiting.pop()
+            admitted.append((completion, count))
+            budget -= count
+        return admitted
+
+    def _next_waiting(self) -> Completion | None:
+        if self._suspects:
+            return None if self._running else self._suspects[0]
+        return self._waiting.peek()
+
+    def _try_admit(self, completion: Completion, budget: int) -> int:
+        """Tokens that the completion, now running, computes in this step; 0: not yet."""
+        is_fork = not completion.table.is_empty
+        table = completion.table if is_fork else self._find_prefix(completion)
+        start = completion.num_forked if is_fork else len(table) * self.kv.block_size
+        count = len(completion.token_ids) - start
+        if self._config.long_prefill_token_threshold:
+            count = min(count, self._config.long_prefill_token_threshold)
+        if count > budget and not self._config.enable_chunked_prefill:
+            return 0
+        end = start + min(count, budget)
+        if not is_fork:
+            if not self.kv.can_adopt_and_grow(table, end):
+                return 0
+            self.kv.adopt(table)
+            completion.table = table
+        growth = self.kv.grow(completion.table, start, end)
+        if growth is None:
+            return 0
+        self._changes.copies += growth.copies
+        self._join(completion, start)
+        self._register(completion, end)
+        return end - start
+
+    def _find_prefix(self, completion: Completion) -> BlockTable:
+        wants_logprobs = completion.sampling.num_prompt_logprobs is not None
+        if not completion.request.use_prefix_cache or (
+            wants_logprobs and not completion.are_prompt_logprobs_sent
+        ):
+            return self.kv.new_table()
+        if self.kv.enable_prefix_caching:
+            completion.extend_hashes(completion.token_ids, self.kv.block_size)
+        # the last token is always computed: its hidden state gives the next one
+        return self.kv.find_prefix(completion.hashes, len(completion.token_ids) - 1)
+
+    def _join(self, completion: Completion, num_computed: int) -> None:
+        host_chooses = completion.is_beam or bool(completion.sampling.logits_processors)
+        depth = 1 if host_chooses else self._config.steps_in_flight
+        row = self.table.join(completion, num_computed=num_computed, max_pending=depth)
+        self.table.capacity[row] = len(completion.table) * self.kv.block_size
+        self.table.tail_may_be_shared[row] = False  # `grow` has just seen to it
+        if not completion.scheduled_time:
+            completion.scheduled_time = time.time()
+            completion.num_cached_tokens = num_computed if not completion.num_forked else 0
+            self._num_query_tokens += len(completion.token_ids)
+            self._num_hit_tokens += num_computed
+        completion.num_forked = 0
+        bisect.insort(self._running, completion, key=lambda running: running.queue_key)
+        self._changes.joined.append(
+            JoinedRow(
+                row=row,
+                token_ids=completion.token_ids,
+                num_prompt_tokens=completion.num_prompt_tokens,
+                block_ids=tuple(list(entries) for entries in completion.table.groups),
+                sampling=completion.sampling,
+            )
+        )
+
+    def _plan(self, counts: np.ndarray, admitted: list[tuple[Completion, int]]) -> StepPlan:
+        table = self.table
+        rows = np.concatenate(
+            [self._rows, np.array([completion.row for completion, _ in admitted], dtype=np.int32)]
+        )
+        counts = np.concatenate([counts, np.array([n for _, n in admitted], dtype=np.int32)])
+        rows, counts = rows[counts > 0], counts[counts > 0]
+        num_computed = table.num_computed[rows]
+        table.num_computed[rows] = num_computed + counts
+        samples = num_computed + counts == table.num_tokens[rows]
+        table.num_tokens[rows[samples & ~table.is_beam[rows]]] += 1
+        for row in rows[samples & table.has_siblings[rows]].tolist():
+            self._fork_siblings(row)
+        changes, self._changes = self._changes, Changes()
+        self._step_id += 1
+        self._num_in_flight += 1
+        if admitted:
+            self._refresh_rows()
+        return StepPlan(
+            step_id=self._step_id,
+            left=changes.left,
+            copies=changes.copies,
+            joined=changes.joined,
+            blocks=changes.blocks,
+            tokens=changes.tokens,
+            rows=rows,
+            num_computed=num_computed,
+            num_scheduled=counts,
+            samples=samples,
+            epochs=table.epoch[rows],
+        )
+
+    def _fork_siblings(self, row: int) -> None:
+        """The prompt is computed: the other completions of the request share its blocks."""
+        completion = self.table.completions[row]
+        assert completion is not None
+        num_shared = completion.num_prompt_tokens - 1
+        for sibling in completion.siblings:
+            sibling.hashes = list(completion.hashes)
+            if num_shared:
+                sibling.table = self.kv.fork(completion.table, num_shared)
+                sibling.num_forked = num_shared
+            sibling.num_cached_tokens = completion.num_cached_tokens
+        self.table.tail_may_be_shared[row] = True
+        self.table.has_siblings[row] = False
+        self._release_siblings(completion)
+
+    def _release_siblings(self, completion: Completion) -> None:
+        for sibling in completion.siblings:
+            self._waiting.push(sibling)
+        completion.siblings = []
+
+    def _unblock(self) -> StepPlan | None:
+        """Nothing can be computed. If no result will change that, beams that hold blocks make room;
+        a completion that does not even fit alone ends with an error."""
+        if self._num_in_flight or self._next_waiting() is None:
+            return None
+        if self._running:
+            self._preempt(self._running[-1])
+            return self.schedule()
+        completion = self._suspects[0] if self._suspects else self._waiting.pop()
+        if not self._drop_waiting_fork():
+            needed = self.kv.num_blocks_for(len(completion.token_ids))
+            self._fail(
+                completion,
+                f"the request needs {needed} KV blocks, the cache has "
+                f"{self.kv.pool.num_blocks - 1}; shorten the prompt or give the cache more memory",
+            )
+        elif not self._suspects:
+            self._waiting.push(completion)
+        return self.schedule()
+
+    # -- results -------------------------------------------------------------------------------
+
+    def update(self, plan: StepPlan, result: StepResult) -> Outcome:
+        """Take in what a step produced; rows that have changed hands since are ignored."""
+        self._num_in_flight -= 1
+        news = self._results.read(plan, result)
+        outcome = Outcome(deltas=[*self.take_failed(), *news.deltas], held=news.held)
+        for completion, reason in news.ended:
+            self.end(completion, reason)
+        if self._suspects and news.num_confirmed:
+            acquitted = self._suspects.pop(0)
+            if not acquitted.is_finished and acquitted.row >= 0:
+                self._preempt(acquitted)
+        return outcome
+
+    def fail(self, message: str) -> Outcome:
+        """The steps in flight failed as a whole. A row that was alone ends; else what they would
+        have written is forgotten, and each row is tried again alone."""
+        self._num_in_flight = 0
+        running = list(self._running)
+        if not self._suspects:
+            self._suspects = [completion for completion in running if not completion.is_held]
+        for completion in running:
+            self._preempt(completion)
+        self._forget_waiting_forks()
+        self.kv.pool.drop_cache()
+        if len(running) == 1:
+            self._fail(running[0], message)
+        return Outcome(deltas=self.take_failed())
+
+    def take_failed(self) -> list[CompletionDelta]:
+        """Ends that no step's result reports."""
+        failed, self._failed = self._failed, []
+        return failed
+
+    def _fail(self, completion: Completion, message: str) -> None:
+        self.end(completion, FinishReason.ERROR)
+        self._failed.append(self._results.error_delta(completion, message))
+
+    # -- beams ---------------------------------------------------------------------------------
+
+    def extend(self, completion: Completion, token_id: int) -> None:
+        """Continue a held beam with a token that the host chose."""
+        completion.is_held = False
+        row = completion.row
+        if row < 0:  # preempted while it was held
+            completion.token_ids = np.append(completion.token_ids, np.int32(token_id))
+            if completion not in self._suspects:
+                self._waiting.push(completion)
+            return
+        position = int(self.table.num_confirmed[row])
+        self.table.token_ids[row, position] = token_id
+        self.table.num_confirmed[row] += 1
+        self.table.num_tokens[row] += 1
+        self._changes.tokens.append(RowToken(row=row, position=position, token_id=token_id))
+
+    def fork(self, parent: Completion, index: int, token_id: int) -> Completion:
+        """A new beam: all blocks of a held ``parent``, and one more token."""
+        child = parent.sibling(index, self.kv.new_table())
+        child.scheduled_time, child.first_token_time = (
+            parent.scheduled_time,
+            parent.first_token_time,
+        )
+        if parent.row >= 0:
+            num_computed = int(self.table.num_computed[parent.row])
+            child.token_ids = self.table.confirmed_tokens(parent.row)
+            child.table = self.kv.fork(parent.table, num_computed)
+            child.num_forked = num_computed
+            self.table.tail_may_be_shared[parent.row] = True
+        child.token_ids = np.append(child.token_ids, np.int32(token_id))
+        self._requests[parent.request.request_id].append(child)
+        self._waiting.push(child)
+        return child
+
+    # -- giving up rows ------------------------------------------------------------------------
+
+    def _preempt(self, completion: Completion) -> None:
+        """Give up the row and the blocks; the tokens in flight will be sampled again, the same."""
+        self._num_preemptions += 1
+        completion.num_preemptions += 1
+        completion.prompt_logprobs = []
+        self._leave(completion)
+        if completion not in self._suspects and not completion.is_held:
+            self._waiting.push(completion)
+
+    def _leave(self, completion: Completion) -> None:
+        row = completion.row
+        self._register(completion, int(self.table.num_computed[row]))
+        self.kv.release(completion.table)
+        self.table.leave(row)
+        self._changes.left.append(row)
+        self._running.remove(completion)
+        self._refresh_rows()
+
+    def _drop_waiting_fork(self) -> bool:
+        """Make a waiting completion compute its prefix itself, to free what it shares."""
+        forks = [completion for completion in self._waiting if not completion.table.is_empty]
+        if not forks:
+            return False
+        last = max(forks, key=lambda completion: completion.queue_key)
+        self.kv.release(last.table)
+        last.num_forked = 0
+        return True
+
+    def _forget_waiting_forks(self) -> None:
+        while self._drop_waiting_fork():
+            pass
+
+    def _refresh_rows(self) -> None:
+        self._rows = np.array([completion.row for completion in self._running], dtype=np.int32)
+
+    def _register(self, completion: Completion, num_computed: int) -> None:
+        """Make the full blocks whose tokens are known findable, those of this step included: within
+        a layer, keys and values are written before any row reads them."""
+        if not self.kv.enable_prefix_caching:
+            return
+        row = completion.row
+        confirmed = self.table.confirmed_tokens(row)
+        num_full = min(num_computed, len(confirmed)) // self.kv.block_size
+        if num_full > completion.table.num_registered:
+            completion.extend_hashes(confirmed, self.kv.block_size)
+            self.kv.register(completion.table, completion.hashes, num_full)
+
+    # -- the cache and its numbers -------------------------------------------------------------
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget all cached prefixes; False, and nothing done, while a row still uses blocks."""
+        if self._running or any(not waiting.table.is_empty for waiting in self._waiting):
+            return False
+        self.kv.pool.drop_cache()
+        return True
+
+    def stats(self) -> EngineStats:
+        pool, rows = self.kv.pool, self._rows
+        states = pool.states()
+        reserved = int(self.table.capacity[rows].sum())
+        filled = int(np.minimum(self.table.num_computed[rows], self.table.capacity[rows]).sum())
+        return EngineStats(
+            num_running=len(self._running),
+            num_waiting=len(self._waiting) + len(self._suspects),
+            num_blocks=pool.num_blocks,
+            num_free_blocks=pool.num_free,
+            num_cached_blocks=states.count(BLOCK_CACHED),
+            num_shared_blocks=states.count(BLOCK_SHARED),
+            block_size=self.kv.block_size,
+            kv_waste=1 - filled / reserved if reserved else 0.0,
+            num_preemptions=self._num_preemptions,
+            num_steps=self._step_id,
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_generation_tokens=self._results.num_tokens,
+            num_prefix_query_tokens=self._num_query_tokens,
+            num_prefix_hit_tokens=self._num_hit_tokens,
+        )
+
+    def check_integrity(self) -> None:
+        """Assert that every block has its owners and every running completion its row."""
+        owners = [*self._running, *self._waiting]
+        self.kv.check_integrity([c.table for c in owners if not c.table.is_empty])
+        assert [self.table.completions[c.row] for c in self._running] == self._running
+        assert self.table.num_free + len(self._running) == len(self.table.completions)

@@ -1,0 +1,97 @@
+"""One step of the engine: the plan that goes to every rank, and the result that comes back.
+
+Arrays are NumPy on the host, parallel over the R rows of the step unless said otherwise.
+Knows nothing about requests beyond their row, and nothing about the device. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from quire.request import RowSampling
+
+Int32 = np.ndarray[tuple[int], np.dtype[np.int32]]
+Bool = np.ndarray[tuple[int], np.dtype[np.bool_]]
+Float32 = np.ndarray[tuple[int], np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JoinedRow:
+    """A completion takes a row: everything the worker must know of it until it leaves."""
+
+    row: int
+    token_ids: Int32  # [number of tokens known: prompt and output so far]
+    num_prompt_tokens: int
+    block_ids: tuple[list[int], ...]  # per layer group, the block table so far
+    sampling: RowSampling  # its seed is the completion's own
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowBlocks:
+    """Block-table entries of one row that changed, in one layer group."""
+
+    row: int
+    group: int
+    first: int  # index into the row's block table
+    block_ids: list[int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowToken:
+    """A token that the host chose (a beam's), written to a running row."""
+
+    row: int
+    position: int
+    token_id: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepPlan:
+    """Which rows compute how many tokens, and what changed since the step before.
+
+    The worker applies, in this order: ``left``, ``copies``, ``joined``, ``blocks``, ``tokens``;
+    then it computes the rows. A row may leave and be joined by another completion in one plan.
+    """
+
+    step_id: int
+    left: list[int] = field(default_factory=list)  # rows given up
+    copies: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # (source, target) blocks
+    joined: list[JoinedRow] = field(default_factory=list)
+    blocks: list[RowBlocks] = field(default_factory=list)
+    tokens: list[RowToken] = field(default_factory=list)
+    rows: Int32  # [R]
+    num_computed: Int32  # [R] tokens whose KV exists before this step; the first position computed
+    num_scheduled: Int32  # [R] tokens computed in this step, >= 1
+    samples: Bool  # [R] the row's last token is computed, so its next one is sampled
+    epochs: Int32  # [R] who owned the row when this was planned; the host's own, not the worker's
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.num_scheduled.sum())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenLogprobs:
+    """Log-probabilities of the tokens of one row: N consecutive tokens, K candidates each.
+
+    Column 0 is the token itself, columns 1..K-1 the K-1 most likely ones, best first.
+    """
+
+    token_ids: np.ndarray  # [N, K] int32
+    logprobs: np.ndarray  # [N, K] float32
+    ranks: np.ndarray  # [N] int32, rank of the token itself, 1 is best
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """What a step produced. ``S`` rows sampled: those with ``plan.samples``, in the plan's order."""
+
+    step_id: int
+    token_ids: Int32  # [S]
+    logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # row -> its one new token
+    prompt_logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # row -> this chunk's
+    errors: dict[int, str] = field(default_factory=dict)  # row -> why it alone failed

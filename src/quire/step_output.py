@@ -1,0 +1,80 @@
+"""What the engine core tells the front end after a step. Knows no text. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from quire.request import FinishReason
+from quire.step import TokenLogprobs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompletionTiming:
+    """When things happened to a completion, as ``time.time()`` seconds; 0.0 is not yet."""
+
+    arrival_time: float
+    scheduled_time: float = 0.0
+    first_token_time: float = 0.0
+    finished_time: float = 0.0
+    num_preemptions: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompletionDelta:
+    """New tokens of one completion, and its end."""
+
+    request_id: str
+    index: int
+    new_token_ids: list[int]
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None  # the stop token id that ended it, unless it was EOS
+    logprobs: list[TokenLogprobs] | None = None  # one per new token, when asked for
+    prompt_logprobs: TokenLogprobs | None = None  # positions 1.., once, with index 0
+    num_cached_tokens: int = 0  # prompt tokens taken from the prefix cache
+    score: float | None = None  # beam search: sum of log-probabilities / length ** length_penalty
+    cumulative_logprob: float | None = None  # when logprobs are computed, or for beams
+    error: str | None = None  # with FinishReason.ERROR
+    timing: CompletionTiming | None = None  # with the last delta
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineStats:
+    """The state of an engine at one moment."""
+
+    num_running: int = 0  # completions that own a row
+    num_waiting: int = 0
+    num_blocks: int = 0
+    num_free_blocks: int = 0  # unused or only cached
+    num_cached_blocks: int = 0
+    num_shared_blocks: int = 0  # referenced more than once
+    block_size: int = 0
+    kv_waste: float = 0.0  # share of the slots reserved by running rows that hold no token
+    num_preemptions: int = 0  # since the start, as all counts below
+    num_steps: int = 0
+    num_prompt_tokens: int = 0
+    num_generation_tokens: int = 0
+    num_prefix_query_tokens: int = 0
+    num_prefix_hit_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineFacts:
+    """What became known while the engine started."""
+
+    num_blocks: int
+    block_size: int
+    max_num_seqs: int
+    max_model_len: int
+    weight_bytes: int
+    kv_cache_bytes: int
+    attention_backend: str
+    phase_seconds: dict[str, float] = field(default_factory=dict)  # start-up phase -> seconds
+
+    @property
+    def kv_capacity_tokens(self) -> int:
+        return (self.num_blocks - 1) * self.block_size  # block 0 is the null block
+
+    @property
+    def max_concurrency(self) -> float:
+        """Requests of full length that fit at once."""
+        return self.kv_capacity_tokens / self.max_model_len

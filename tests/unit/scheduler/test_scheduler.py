@@ -1,0 +1,335 @@
+"""Scheduler and KV cache against a fake device that checks every block it reads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.fakes.device import VOCAB, FakeDevice, next_token
+
+from quire.config import SchedulerConfig
+from quire.engine.core import EngineCore
+from quire.kv_cache.manager import KVCacheManager
+from quire.request import EngineRequest, FinishReason, RowSampling, Watch
+from quire.scheduler.scheduler import Scheduler
+from quire.step_output import CompletionDelta, EngineFacts
+
+MAX_LEN = 64
+FACTS = EngineFacts(
+    num_blocks=0,
+    block_size=4,
+    max_num_seqs=0,
+    max_model_len=MAX_LEN,
+    weight_bytes=0,
+    kv_cache_bytes=0,
+    attention_backend="fake",
+)
+
+
+def build(
+    *,
+    num_blocks: int = 200,
+    block_size: int = 4,
+    depth: int = 1,
+    windows: tuple[int | None, ...] = (None,),
+    prefix_caching: bool = True,
+    device: FakeDevice | None = None,
+    **limits: object,
+) -> tuple[EngineCore, FakeDevice]:
+    settings_ = {"max_num_seqs": 8, "max_num_batched_tokens": 16, **limits}
+    config = SchedulerConfig(steps_in_flight=depth, **settings_)  # type: ignore[arg-type]
+    kv = KVCacheManager(
+        num_blocks=num_blocks,
+        block_size=block_size,
+        windows=windows,
+        enable_prefix_caching=prefix_caching,
+    )
+    device = device or FakeDevice(block_size, windows)
+    core = EngineCore(Scheduler(config, kv, MAX_LEN), device, FACTS, depth)  # type: ignore[arg-type]
+    return core, device
+
+
+def request(name: str, prompt: list[int], max_tokens: int = 8, **fields: object) -> EngineRequest:
+    sampling = fields.pop("sampling", RowSampling())
+    return EngineRequest(
+        request_id=name,
+        prompt_token_ids=prompt,
+        sampling=sampling,  # type: ignore[arg-type]
+        max_tokens=max_tokens,
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def run(core: EngineCore, requests: list[EngineRequest]) -> dict[tuple[str, int], list[int]]:
+    for each in requests:
+        core.add_request(each)
+    return drain(core)
+
+
+def drain(core: EngineCore) -> dict[tuple[str, int], list[int]]:
+    tokens: dict[tuple[str, int], list[int]] = {}
+    while core.has_unfinished:
+        for delta in core.step():
+            tokens.setdefault((delta.request_id, delta.index), []).extend(delta.new_token_ids)
+        core.check_integrity()
+    while core.step():  # late results of rows that have ended say nothing
+        raise AssertionError("news of a finished request")
+    return tokens
+
+
+def expected(each: EngineRequest) -> dict[tuple[str, int], list[int]]:
+    """What the fake model says without any engine."""
+    answers = {}
+    for index in range(each.n):
+        tokens = list(each.prompt_token_ids)
+        while len(tokens) < len(each.prompt_token_ids) + each.max_tokens:
+            tokens.append(next_token(tokens, each.row_seed(index)))
+            if tokens[-1] in each.sampling.stop_token_ids:
+                break
+        answers[(each.request_id, index)] = tokens[len(each.prompt_token_ids) :]
+    return answers
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> list[EngineRequest]:
+    stems = [draw(st.lists(st.integers(0, 5), max_size=24)) for _ in range(2)]
+    requests = []
+    for number in range(draw(st.integers(1, 8))):
+        tail = draw(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=9))
+        requests.append(
+            request(
+                f"r{number}",
+                draw(st.sampled_from(stems)) + tail,
+                draw(st.integers(1, 20)),
+                n=draw(st.integers(1, 3)),
+                sampling=RowSampling(
+                    seed=draw(st.integers(0, 3)), stop_token_ids=draw(st.sampled_from([(), (1, 7)]))
+                ),
+                priority=draw(st.integers(0, 2)),
+                watch=draw(st.sampled_from(list(Watch))),
+                cache_salt=draw(st.sampled_from([None, "salt"])),
+            )
+        )
+    return requests
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    workload=workloads(),
+    depth=st.integers(1, 3),
+    num_blocks=st.sampled_from([18, 24, 200]),
+    windows=st.sampled_from([(None,), (6,), (None, 5)]),
+    prefix_caching=st.booleans(),
+    threshold=st.sampled_from([0, 3]),
+    budget=st.sampled_from([5, 16, 64]),
+)
+def test_tokens_do_not_depend_on_how_the_engine_runs(
+    workload: list[EngineRequest],
+    depth: int,
+    num_blocks: int,
+    windows: tuple[int | None, ...],
+    prefix_caching: bool,
+    threshold: int,
+    budget: int,
+) -> None:
+    core, _ = build(
+        num_blocks=num_blocks * len(windows),
+        depth=depth,
+        windows=windows,
+        prefix_caching=prefix_caching,
+        long_prefill_token_threshold=threshold,
+        max_num_batched_tokens=budget,
+        policy="priority",
+    )
+    answers = run(core, workload)
+    wanted: dict[tuple[str, int], list[int]] = {}
+    for each in workload:
+        wanted |= expected(each)
+    assert answers == wanted
+    assert core.stats().num_free_blocks == num_blocks * len(windows) - 1
+
+
+def test_small_cache_preempts_and_changes_nothing() -> None:
+    workload = [request(f"r{i}", [i] * 9, 40) for i in range(6)]
+    small, _ = build(num_blocks=18, max_num_batched_tokens=64)
+    large, _ = build(num_blocks=400, max_num_batched_tokens=64)
+    assert run(small, workload) == run(large, workload)
+    assert small.stats().num_preemptions >= 10
+    assert large.stats().num_preemptions == 0
+
+
+def test_late_device_keeps_several_steps_in_flight() -> None:
+    core, device = build(depth=3)
+    run(core, [request("a", [1, 2, 3], 20)])
+    assert device.max_in_flight == 3
+
+
+def test_run_ahead_never_computes_past_max_tokens() -> None:
+    core, device = build(depth=3)
+    run(core, [request("a", [1, 2, 3], 10)])
+    assert device.num_computed_tokens == 3 + 9  # the last token's KV is never needed
+
+
+def test_requests_that_arrive_together_compute_a_shared_prefix_once() -> None:
+    core, device = build(max_num_batched_tokens=256)
+    prefix = list(range(40))
+    run(core, [request(f"r{i}", [*prefix, i], 1) for i in range(8)])
+    assert device.num_computed_tokens == 41 + 7
+    assert core.stats().num_prefix_hit_tokens == 7 * 40
+
+
+def test_cache_salt_separates_prefixes() -> None:
+    core, device = build(max_num_batched_tokens=256)
+    prefix = list(range(40))
+    run(core, [request(f"r{i}", prefix, 1, cache_salt=str(i)) for i in range(3)])
+    assert device.num_computed_tokens == 3 * 40
+
+
+def test_completions_of_one_request_share_the_prompt_without_prefix_cache() -> None:
+    core, device = build(prefix_caching=False, max_num_batched_tokens=256)
+    run(core, [request("a", list(range(30)), 1, n=8)])
+    assert device.num_computed_tokens == 30 + 7  # each sibling computes the last token only
+
+
+def test_block_being_written_by_siblings_is_copied_not_shared() -> None:
+    core, _ = build(max_num_batched_tokens=256)
+    core.add_request(request("a", list(range(30)), 8, n=4))
+    shared_while_all_run = set()
+    while core.has_unfinished:
+        core.step()
+        core.check_integrity()
+        if core.stats().num_running == 4:
+            shared_while_all_run.add(core.stats().num_shared_blocks)
+    assert shared_while_all_run == {30 // 4}
+
+
+def test_max_num_seqs_counts_completions() -> None:
+    core, device = build(max_num_seqs=3)
+    run(core, [request("a", [1, 2], 5, n=4), request("b", [3], 5)])
+    assert device.max_batch == 3
+
+
+def test_priority_goes_first_and_is_preempted_last() -> None:
+    core, _ = build(max_num_seqs=1, policy="priority")
+    core.add_request(request("low", [1, 2], 4, priority=5))
+    core.add_request(request("high", [3, 4], 4, priority=-1))
+    first = core.step()
+    assert [delta.request_id for delta in first] == ["high"]
+
+
+def test_without_chunked_prefill_a_prompt_is_computed_in_one_step() -> None:
+    core, device = build(enable_chunked_prefill=False, max_num_batched_tokens=MAX_LEN)
+    core.add_request(request("a", list(range(40)), 2))
+    core.add_request(request("b", list(range(30, 60)), 2))
+    core.step()
+    assert device.num_computed_tokens == 40
+    assert set(drain(core)) == {("a", 0), ("b", 0)}
+
+
+def test_long_prefill_threshold_lets_others_through() -> None:
+    core, _ = build(long_prefill_token_threshold=4, max_num_batched_tokens=16)
+    core.add_request(request("long", list(range(40)), 2))
+    core.add_request(request("short", [1, 2], 2))
+    assert [delta.request_id for delta in core.step()] == ["short"]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("num_steps", [0, 1, 3, 6])
+def test_abort_frees_everything_at_any_moment(depth: int, num_steps: int) -> None:
+    core, _ = build(depth=depth)
+    free = core.stats().num_free_blocks
+    core.add_request(request("a", list(range(30)), 20, n=3))
+    core.add_request(request("b", [1, 2, 3], 9))
+    for _ in range(num_steps):
+        core.step()
+    core.abort(["a", "unknown"])
+    core.check_integrity()
+    answers = drain(core)
+    assert set(answers) <= {("b", 0)}
+    assert core.stats().num_free_blocks == free
+
+
+def test_finish_ends_one_completion_and_not_its_siblings() -> None:
+    core, _ = build()
+    core.add_request(request("a", [1, 2, 3], 6, n=2))
+    core.step()
+    core.finish("a", 0)
+    answers = drain(core)
+    assert len(answers[("a", 1)]) == 6
+
+
+def test_duplicate_request_id_is_refused_and_harms_nothing() -> None:
+    core, _ = build()
+    core.add_request(request("a", [1], 3))
+    with pytest.raises(ValueError, match="'a' is in use"):
+        core.add_request(request("a", [2], 3))
+    assert len(drain(core)[("a", 0)]) == 3
+
+
+def last_deltas(core: EngineCore) -> dict[str, CompletionDelta]:
+    last = {}
+    while core.has_unfinished:
+        for delta in core.step():
+            last[delta.request_id] = delta
+        core.check_integrity()
+    return last
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_request_that_breaks_a_step_ends_alone(depth: int) -> None:
+    core, _ = build(depth=depth, device=FakeDevice(4, fails_on=999))
+    good = [request(f"good{i}", [i, i + 1, i + 2], 12) for i in range(3)]
+    for each in [good[0], request("bad", [5, 999, 6], 4), *good[1:]]:
+        core.add_request(each)
+    last = last_deltas(core)
+    assert last["bad"].finish_reason is FinishReason.ERROR
+    assert "cannot compute" in str(last["bad"].error)
+    assert [last[each.request_id].finish_reason for each in good] == [FinishReason.LENGTH] * 3
+
+
+def test_tokens_stay_right_after_a_failed_step() -> None:
+    core, _ = build(device=FakeDevice(4, fails_on=999), max_num_batched_tokens=64)
+    good = [request(f"good{i}", [i] * 10, 12, watch=Watch.AT_END) for i in range(3)]
+    answers = run(core, [*good, request("bad", [0] * 8 + [999], 4)])
+    for each in good:
+        assert answers[(each.request_id, 0)] == expected(each)[(each.request_id, 0)]
+
+
+def test_request_larger_than_the_cache_gets_an_error_not_a_hang() -> None:
+    core, _ = build(num_blocks=5)
+    core.add_request(request("big", list(range(40)), 4))
+    core.add_request(request("small", [1, 2], 4))
+    last = last_deltas(core)
+    assert "needs 10 KV blocks, the cache has 4" in str(last["big"].error)
+    assert last["small"].finish_reason is FinishReason.LENGTH
+
+
+def test_waste_of_reserved_slots_is_below_one_block_a_row() -> None:
+    core, _ = build(block_size=4, max_num_batched_tokens=64)
+    core.add_request(request("a", list(range(50)), 14))
+    while core.has_unfinished:
+        core.step()
+        assert core.stats().kv_waste < 4 / 50
+
+
+def test_reset_prefix_cache_waits_for_running_requests() -> None:
+    core, device = build()
+    core.add_request(request("a", list(range(12)), 3))
+    core.step()
+    assert not core.reset_prefix_cache()
+    drain(core)
+    assert core.reset_prefix_cache()
+    computed = device.num_computed_tokens
+    run(core, [request("b", list(range(12)), 1)])
+    assert device.num_computed_tokens == computed + 12
+
+
+def test_stop_token_is_reported_with_its_id() -> None:
+    prompt = [3, 1, 4]
+    stop = next_token(prompt, 0)
+    core, _ = build()
+    core.add_request(request("a", prompt, 9, sampling=RowSampling(stop_token_ids=(stop,))))
+    (delta,) = core.step()
+    assert (delta.finish_reason, delta.stop_reason) == (FinishReason.STOP, stop)
+    assert np.array_equal(delta.new_token_ids, [stop])
