@@ -55,6 +55,12 @@ def next_token(tokens: list[int], seed: int, vocab: int = VOCAB) -> int:
     return zlib.crc32(repr((tokens, seed)).encode()) % vocab
 
 
+def token_scores(tokens: list[int]) -> np.ndarray:
+    """[VOCAB] log-probabilities of the next token."""
+    scores = np.array([-next_token([*tokens, t], 7, 1000) / 100 for t in range(VOCAB)])
+    return (scores - np.log(np.exp(scores).sum())).astype(np.float32)
+
+
 def prefix_mark(tokens: list[int]) -> int:
     return zlib.crc32(repr(tokens).encode())
 
@@ -165,8 +171,7 @@ class FakeDevice:
         row.tokens.append(token)
         if row.sampling.num_logprobs is None:
             return token, None
-        scores = np.array([-(next_token([*known, t], 7, 1000)) / 100 for t in range(VOCAB)])
-        scores = (scores - np.log(np.exp(scores).sum())).astype(np.float32)
+        scores = token_scores(known)
         best = np.argsort(-scores, kind="stable")[: row.sampling.num_logprobs]
         ids = np.concatenate([[token], best])
         return token, TokenLogprobs(

@@ -41,7 +41,6 @@ class BeamRequests:
         assert request.beam is not None
         state = BeamState(
             request.beam,
-            num_prompt_tokens=len(request.prompt_token_ids),
             max_tokens=request.max_tokens,
             stop_token_ids=request.sampling.stop_token_ids,
         )

@@ -416,6 +416,7 @@ class Scheduler:
         self.kv.release(completion.table)
         self.table.leave(row)
         self._changes.left.append(row)
+        self._changes.tokens = [token for token in self._changes.tokens if token.row != row]
         self._running.remove(completion)
         self._refresh_rows()
 

@@ -1,0 +1,365 @@
+"""HFConfig: a model's config.json, read strictly. Knows nothing about any architecture.
+
+Every key is read by type and noted; a key that nobody read and that is not known to be inert is
+refused by name, so that a checkpoint with a new behaviour cannot load silently wrong. Imports no
+torch.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+from collections.abc import Callable, Collection, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from enum import Enum
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+from quire.errors import UnsupportedModelError
+from quire.models.inert_keys import INERT_KEYS
+
+T = TypeVar("T")
+Keys = str | tuple[str, ...]  # a key, or its spellings
+
+
+class _Required(Enum):
+    REQUIRED = "required"
+
+
+REQUIRED = _Required.REQUIRED
+
+# Per type of rotary scaling: parameters that it must have, and that it may have.
+_ROPE_PARAMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "default": ((), ()),
+    "linear": (("factor",), ()),
+    "dynamic": (("factor",), ("original_max_position_embeddings",)),
+    "llama3": (
+        ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+        (),
+    ),
+    "yarn": (
+        ("factor",),
+        (
+            "original_max_position_embeddings",
+            "attention_factor",
+            "beta_fast",
+            "beta_slow",
+            "mscale",
+            "mscale_all_dim",
+            "truncate",
+        ),
+    ),
+    "longrope": (
+        ("short_factor", "long_factor"),
+        ("original_max_position_embeddings", "factor", "attention_factor"),
+    ),
+}
+_ROPE_ALIASES = {"su": "longrope"}  # the first Phi-3 files
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RopeConfig:
+    """Rotary embedding as the config describes it, whatever the age of its spelling."""
+
+    theta: float
+    type: str  # a key of the table above
+    params: Mapping[str, Any]  # of that type: factor, original_max_position_embeddings, ...
+    partial: float = 1.0  # share of the head size that is rotated
+
+
+class HFConfig:
+    """Typed reads of one config. A JSON null counts as an absent key."""
+
+    def __init__(self, data: Mapping[str, Any], architecture: str, path: str = "") -> None:
+        self._data = data
+        self._path = path  # of a nested config, with its dot
+        self._read: set[str] = set()
+        self._children: dict[str, HFConfig] = {}
+        self.architecture = architecture
+
+    def int(self, key: Keys, default: builtins.int | _Required = REQUIRED) -> builtins.int:
+        return self._typed(key, "a whole number", _is_int, default)
+
+    def float(self, key: Keys, default: builtins.float | _Required = REQUIRED) -> builtins.float:
+        return float(self._typed(key, "a number", _is_number, default))
+
+    def bool(self, key: Keys, default: builtins.bool | _Required = REQUIRED) -> builtins.bool:
+        return self._typed(key, "true or false", _is(bool), default)
+
+    def str(self, key: Keys, default: builtins.str | _Required = REQUIRED) -> builtins.str:
+        return self._typed(key, "a string", _is(str), default)
+
+    def list(
+        self, key: Keys, default: builtins.list[Any] | _Required = REQUIRED
+    ) -> builtins.list[Any]:
+        return self._typed(key, "a list", _is(list), default)
+
+    def optional_int(self, key: Keys) -> builtins.int | None:
+        return self._typed(key, "a whole number or null", _is_int, None)
+
+    def optional_float(self, key: Keys) -> builtins.float | None:
+        value = self._typed(key, "a number or null", _is_number, None)
+        return None if value is None else float(value)
+
+    def optional_list(self, key: Keys) -> builtins.list[Any] | None:
+        return self._typed(key, "a list or null", _is(list), None)
+
+    def choice(
+        self,
+        key: Keys,
+        options: Mapping[builtins.str, T],
+        default: builtins.str | _Required = REQUIRED,
+    ) -> T:
+        """What `options` holds under the value; a value it does not hold is an error."""
+        value = self.str(key, default)
+        if value not in options:
+            raise UnsupportedModelError(
+                f"config key {self._spelling(key)!r} = {value!r} is not supported for "
+                f"{self.architecture}; supported: {', '.join(options)}"
+            )
+        return options[value]
+
+    def nested(self, key: builtins.str) -> HFConfig:
+        """The config under `key`, empty if there is none; its keys are accounted for too."""
+        if key not in self._children:
+            data = self._typed(key, "an object", _is(dict), {})
+            self._children[key] = HFConfig(data, self.architecture, f"{self._path}{key}.")
+        return self._children[key]
+
+    def rope(
+        self,
+        *,
+        theta_keys: Keys = ("rope_theta",),
+        theta: builtins.float = 10000.0,
+        partial_keys: tuple[builtins.str, ...] = (),
+        partial: builtins.float = 1.0,
+        layer_type: builtins.str | None = None,
+    ) -> RopeConfig:
+        """The rotary embedding, from `rope_parameters` (new files) or `rope_theta`, `rope_scaling`.
+
+        The defaults hold where the config is silent. A family that rotates part of a head names
+        its `partial_keys`; for another such a key is an error. Where `rope_parameters` differ by
+        layer type, `layer_type` picks.
+        """
+        params = self._rope_params(layer_type)
+        name = params.pop("rope_type", params.pop("type", "default"))
+        params.pop("type", None)
+        kind = _ROPE_ALIASES.get(name, name)
+        if kind not in _ROPE_PARAMS:
+            raise UnsupportedModelError(
+                f"config key 'rope_scaling' has type {name!r}, which is not supported for "
+                f"{self.architecture}; supported: {', '.join(_ROPE_PARAMS)}"
+            )
+        nested = HFConfig(params, self.architecture, f"{self._path}rope_parameters.")
+        theta = self.float(theta_keys, nested.float("rope_theta", theta))
+        rotated = nested.float("partial_rotary_factor", partial)
+        rotated = self.float(partial_keys or ("partial_rotary_factor",), rotated)
+        if not partial_keys and rotated != partial:
+            raise UnsupportedModelError(
+                f"config key 'partial_rotary_factor' = {rotated} is not supported for "
+                f"{self.architecture}, which rotates whole heads"
+            )
+        own = {key: value for key, value in params.items() if key not in nested._read}
+        return RopeConfig(
+            theta=theta,
+            type=kind,
+            params=self._checked_rope_params(kind, own),
+            partial=rotated,
+        )
+
+    def check_unread(self, inert: Collection[builtins.str] = ()) -> None:
+        """Refuse keys that were not read, are not inert and hold something."""
+        unread = self._unread(INERT_KEYS.union(inert))
+        if not unread:
+            return
+        keys = ", ".join(f"{key!r} = {_short(value)}" for key, value in unread.items())
+        plural = len(unread) > 1
+        remedy = json.dumps(_nest(dict.fromkeys(unread)))
+        raise UnsupportedModelError(
+            f"config {'keys' if plural else 'key'} {keys} {'change' if plural else 'changes'} "
+            f"behaviour that {self.architecture} in Quire does not implement; drop "
+            f"{'them' if plural else 'it'} with --hf-overrides '{remedy}' if "
+            f"{'they have' if plural else 'it has'} no effect"
+        )
+
+    def _typed(
+        self, key: Keys, wanted: builtins.str, is_type: Callable[[Any], builtins.bool], default: Any
+    ) -> Any:
+        name, value = self._find(key)
+        if value is None:
+            if default is REQUIRED:
+                raise UnsupportedModelError(
+                    f"config key {self._spelling(key)!r} is missing; {self.architecture} needs it"
+                )
+            return default
+        if not is_type(value):
+            raise UnsupportedModelError(
+                f"config key {self._path + name!r} = {_short(value)} must be {wanted}"
+            )
+        return value
+
+    def _find(self, key: Keys) -> tuple[builtins.str, Any]:
+        """The spelling in use and its value (None: absent); notes all spellings as read."""
+        keys = (key,) if isinstance(key, str) else key
+        self._read.update(keys)
+        present = {name: self._data[name] for name in keys if self._data.get(name) is not None}
+        if not present:
+            return keys[0], None
+        name, value = next(iter(present.items()))
+        for other, its_value in present.items():
+            if its_value != value:
+                raise UnsupportedModelError(
+                    f"config keys {self._path + name!r} = {_short(value)} and "
+                    f"{self._path + other!r} = {_short(its_value)} mean the same and differ; "
+                    f"drop one with --hf-overrides"
+                )
+        return name, value
+
+    def _spelling(self, key: Keys) -> builtins.str:
+        return self._path + (key if isinstance(key, str) else key[0])
+
+    def _unread(self, inert: Collection[builtins.str]) -> dict[builtins.str, Any]:
+        """Path of each key that nobody accounts for -> its value."""
+        unread = {
+            self._path + key: value
+            for key, value in self._data.items()
+            if key not in self._read
+            and not _is_trivial(value)
+            and not _matches(key, inert)
+            and not _matches(self._path + key, inert)
+        }
+        for child in self._children.values():
+            unread |= child._unread(inert)
+        return unread
+
+    def _rope_params(self, layer_type: builtins.str | None) -> dict[builtins.str, Any]:
+        """Both spellings laid over each other; the older one wins: only an override sets both."""
+        new = self._typed("rope_parameters", "an object", _is(dict), {})
+        if layer_type is not None and isinstance(new.get(layer_type), dict):
+            new = new[layer_type]
+        old = self._typed("rope_scaling", "an object", _is(dict), {})
+        merged = {key: value for key, value in (new | old).items() if value is not None}
+        if "type" in old and "rope_type" not in old:
+            merged["rope_type"] = old["type"]
+        return merged
+
+    def _checked_rope_params(
+        self, kind: builtins.str, params: dict[builtins.str, Any]
+    ) -> dict[builtins.str, Any]:
+        required, optional = _ROPE_PARAMS[kind]
+        length_key = "original_max_position_embeddings"
+        if length_key in required + optional and length_key not in params:
+            length = self.optional_int(length_key)
+            if length is not None:
+                params = params | {length_key: length}
+        missing = [key for key in required if key not in params]
+        unknown = [key for key in params if key not in required + optional]
+        for word, keys in (("lacks", missing), ("has unknown", unknown)):
+            if keys:
+                raise UnsupportedModelError(
+                    f"config key 'rope_scaling' of type {kind!r} {word} {', '.join(keys)}; "
+                    f"it takes {', '.join(required + optional) or 'no parameters'}"
+                )
+        for key, value in params.items():
+            if not (_is_number(value) or isinstance(value, bool) or _is_number_list(value)):
+                raise UnsupportedModelError(
+                    f"config key 'rope_scaling.{key}' = {_short(value)} must be a number"
+                )
+        return params
+
+
+def apply_overrides(
+    data: Mapping[str, Any], overrides: Mapping[str, Any] | Callable[[Any], Any] | None
+) -> dict[str, Any]:
+    """`data` with the user's overrides: a mapping is merged in, a null drops a key.
+
+    A function gets a copy, whose keys it can also read and set as attributes, and may change it in
+    place or return another.
+    """
+    result = deepcopy(dict(data))
+    if overrides is None:
+        return result
+    if isinstance(overrides, Mapping):
+        return _merged(result, overrides)
+    if not callable(overrides):
+        raise ValueError(
+            f"hf_overrides is {_short(overrides)}; expected a dictionary of config keys, such as "
+            '{"rope_theta": 1000000}, or a function of the config'
+        )
+    config = _AttributeDict(result)
+    changed = overrides(config)
+    if changed is None:
+        return dict(config)
+    if not isinstance(changed, Mapping):
+        raise ValueError(
+            f"the hf_overrides function returned {_short(changed)}; expected the config it was "
+            "given, or a dictionary"
+        )
+    return dict(changed)
+
+
+class _AttributeDict(dict[str, Any]):
+    """What an override function sees, so that those written for attribute configs work."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the config has no key {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+
+def _merged(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in overrides.items():
+        if value is None:
+            data.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(data.get(key), dict):
+            data[key] = _merged(data[key], value)
+        else:
+            data[key] = deepcopy(value)
+    return data
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": x} -> {"a": {"b": x}}."""
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, key = path.split(".")
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[key] = value
+    return nested
+
+
+def _is_trivial(value: Any) -> bool:
+    """Whether a key with this value is as good as absent: null, false, 0 or empty."""
+    return not value
+
+
+def _matches(key: str, patterns: Collection[str]) -> bool:
+    return key in patterns or any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _is(wanted: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, wanted)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_number_list(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_number, value))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,97 @@
+"""Which files of a model repository hold its weights. Sees file names only, so that a folder on
+disk and a listing from a hub are judged by the same rules. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+LOAD_FORMATS = ("auto", "safetensors", "pt")
+
+# Tensors that are not the model: other layouts of the same weights, adapters, training state.
+_NOT_WEIGHTS = (
+    "consolidated*",
+    "adapter_*",
+    "training_args*",
+    "optimizer*",
+    "scheduler*",
+    "scaler*",
+    "random_states*",
+    "rng_state*",
+    "*optim_states*",
+    "*.onnx*",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightFiles:
+    """The files to read: with an index, it says which of `files` are used."""
+
+    kind: str  # "safetensors" or "pickle"
+    files: tuple[str, ...]
+    index: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Kind:
+    name: str
+    suffixes: tuple[str, ...]
+    single: str  # the usual name of a checkpoint in one file
+    index: str  # the usual name of an index
+
+
+_SAFETENSORS = _Kind(
+    name="safetensors",
+    suffixes=(".safetensors",),
+    single="model.safetensors",
+    index="model.safetensors.index.json",
+)
+_PICKLE = _Kind(
+    name="pickle",
+    suffixes=(".bin", ".pt", ".pth"),
+    single="pytorch_model.bin",
+    index="pytorch_model.bin.index.json",
+)
+_KINDS = {
+    "auto": (_SAFETENSORS, _PICKLE),
+    "safetensors": (_SAFETENSORS,),
+    "pt": (_PICKLE,),
+}
+
+
+def choose_weight_files(names: Collection[str], load_format: str = "auto") -> WeightFiles | None:
+    """The weights among `names` (no folders), safetensors before pickles, or None."""
+    if load_format not in _KINDS:
+        raise ValueError(
+            f"load_format is {load_format!r}; a checkpoint is read as one of "
+            f"{', '.join(LOAD_FORMATS)} (dummy: random values)"
+        )
+    for kind in _KINDS[load_format]:
+        chosen = _choose(sorted(names), kind)
+        if chosen is not None:
+            return chosen
+    return None
+
+
+def _choose(names: Sequence[str], kind: _Kind) -> WeightFiles | None:
+    index = _index_of(names, kind)
+    files = [name for name in names if name.endswith(kind.suffixes) and not _is_ignored(name)]
+    if kind.single in files and len(files) > 1:
+        # A merged copy beside its shards; without an index nothing says that the others belong.
+        files = [name for name in files if name != kind.single] if index else [kind.single]
+    if not files and index is None:
+        return None
+    return WeightFiles(kind=kind.name, files=tuple(files), index=index)
+
+
+def _index_of(names: Sequence[str], kind: _Kind) -> str | None:
+    if kind.index in names:
+        return kind.index
+    endings = tuple(f"{suffix}.index.json" for suffix in kind.suffixes)
+    others = [name for name in names if name.endswith(endings) and not _is_ignored(name)]
+    return others[0] if len(others) == 1 else None
+
+
+def _is_ignored(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in _NOT_WEIGHTS)

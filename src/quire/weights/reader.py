@@ -1,0 +1,240 @@
+"""WeightReader: what layers pull their tensors from, by canonical name, slice by slice.
+
+Owns the joining of a Checkpoint with a WeightMap and the account of what was read. Knows nothing
+about layers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from quire.errors import ModelLoadError
+from quire.weights.checkpoint import Checkpoint
+from quire.weights.weight_map import Index, Operation, WeightMap
+
+_BAR_FROM_BYTES = 64 * 2**20  # a smaller load is over before a log reader could care
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadReport:
+    """What a load used and left."""
+
+    num_read: int  # tensors of the checkpoint
+    bytes_read: int  # as stored
+    missing: tuple[str, ...]  # canonical names of optional parts that the checkpoint does not hold
+    unused: tuple[str, ...]  # hub names that nothing read and the map does not ignore
+
+
+class TensorReader(Protocol):
+    """Tensors by canonical name, in the engine's dtype and on its device.
+
+    `rows` and `columns` are a rank's part of the matrix (of each expert's, for stacked experts, of
+    which `experts` selects some); a vector has rows only.
+    """
+
+    def has(self, name: str) -> bool: ...
+
+    def read(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        rows: slice | None = None,
+        columns: slice | None = None,
+        experts: slice | None = None,
+    ) -> Tensor: ...
+
+    def report(self) -> LoadReport: ...
+
+
+class WeightReader:
+    """Reads a checkpoint through a weight map."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        weight_map: WeightMap,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        *,
+        use_tqdm: bool = False,
+    ) -> None:
+        self._hub = _HubReads(checkpoint, weight_map.prefixes)
+        self._weight_map = weight_map
+        self._dtype = dtype
+        self._device = torch.device(device)
+        self._missing: set[str] = set()
+        worth_a_bar = checkpoint.num_bytes > _BAR_FROM_BYTES or sys.stderr.isatty()
+        self._bar = tqdm(
+            total=checkpoint.num_bytes,
+            desc="Loading weights",
+            unit="B",
+            unit_scale=True,
+            disable=not (use_tqdm and worth_a_bar),
+            file=sys.stderr,
+        )
+
+    @property
+    def bytes_read(self) -> int:
+        return self._hub.bytes_read
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint holds the optional tensor `name` whole."""
+        operation = self._weight_map.operation(name)
+        held = operation is not None and all(map(self._hub.has, operation.names()))
+        if not held:
+            self._missing.add(name)
+        return held
+
+    def hub_names(self, name: str) -> tuple[str, ...]:
+        """The checkpoint's names of what `name` is read from."""
+        return tuple(map(self._hub.resolve, self._operation(name).names()))
+
+    def read(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        rows: slice | None = None,
+        columns: slice | None = None,
+        experts: slice | None = None,
+    ) -> Tensor:
+        """The part of `name` asked for, in memory of its own; `shape` is the whole tensor's."""
+        operation = self._operation(name)
+        self._check(name, operation, shape)
+        before = self._hub.bytes_read
+        part = operation.read(self._hub, _index(shape, rows, columns, experts))
+        self._bar.update(self._hub.bytes_read - before)
+        own = torch.empty(part.shape, dtype=self._dtype, device=self._device)
+        return own.copy_(part)
+
+    def report(self) -> LoadReport:
+        """Close the account: call it when every layer has pulled its parts."""
+        self._bar.update(self._bar.total - self._bar.n)
+        self._bar.close()
+        unread = self._hub.names - self._hub.names_read
+        return LoadReport(
+            num_read=len(self._hub.names_read),
+            bytes_read=self._hub.bytes_read,
+            missing=tuple(sorted(self._missing)),
+            unused=tuple(sorted(n for n in unread if not self._weight_map.ignores(n))),
+        )
+
+    def _operation(self, name: str) -> Operation:
+        operation = self._weight_map.operation(name)
+        if operation is None:
+            raise ModelLoadError(
+                f"the weight map of this architecture has no entry for {name!r}; "
+                f"the closest: {_closest(name, self._weight_map.entries)}"
+            )
+        for hub_name in operation.names():
+            if not self._hub.has(hub_name):
+                raise ModelLoadError(
+                    f"the checkpoint has no tensor {self._hub.resolve(hub_name)!r} (for {name}); "
+                    f"the closest it has: {_closest(hub_name, self._hub.names)}"
+                )
+        return operation
+
+    def _check(self, name: str, operation: Operation, shape: tuple[int, ...]) -> None:
+        where = f"tensor {', '.join(self.hub_names(name)[:2])} of the checkpoint (for {name})"
+        try:
+            stored = operation.shape(self._hub)
+        except ValueError as error:
+            raise ModelLoadError(f"{where} does not match the config: {error}") from error
+        if stored != shape:
+            raise ModelLoadError(
+                f"{where} has shape {list(stored)} and the config asks for {list(shape)}; "
+                "config.json and the weights belong to different models"
+            )
+
+
+class DummyReader:
+    """Random weights of the right shapes, the same for a name whatever is read before it."""
+
+    def __init__(
+        self, dtype: torch.dtype, device: torch.device | str = "cpu", seed: int = 0
+    ) -> None:
+        self._dtype = dtype
+        self._device = torch.device(device)
+        self._seed = seed
+
+    def has(self, name: str) -> bool:
+        return True
+
+    def read(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        rows: slice | None = None,
+        columns: slice | None = None,
+        experts: slice | None = None,
+    ) -> Tensor:
+        # The whole tensor is drawn, so that ranks together hold what one rank would.
+        whole = torch.empty(shape, dtype=self._dtype, device=self._device)
+        if name.endswith(".bias"):
+            whole.zero_()
+        elif "norm" in name:
+            whole.fill_(1)
+        else:
+            digest = hashlib.sha256(f"{self._seed} {name}".encode()).digest()
+            generator = torch.Generator(self._device)
+            generator.manual_seed(int.from_bytes(digest[:7], "little"))
+            whole.normal_(0, 0.02, generator=generator)
+        return whole[_index(shape, rows, columns, experts)].contiguous()
+
+    def report(self) -> LoadReport:
+        return LoadReport(num_read=0, bytes_read=0, missing=(), unused=())
+
+
+class _HubReads:
+    """A checkpoint under a map's prefixes, with the account of what was read."""
+
+    def __init__(self, checkpoint: Checkpoint, prefixes: tuple[str, ...]) -> None:
+        self._checkpoint = checkpoint
+        self._prefixes = prefixes
+        self.names = checkpoint.names()
+        self.names_read: set[str] = set()
+        self.bytes_read = 0
+
+    def has(self, name: str) -> bool:
+        return any(prefix + name in self.names for prefix in self._prefixes)
+
+    def resolve(self, name: str) -> str:
+        """The name in the checkpoint; under the usual prefix if it is not there."""
+        candidates = [prefix + name for prefix in self._prefixes]
+        return next((full for full in candidates if full in self.names), candidates[0])
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._checkpoint.shape(self.resolve(name))
+
+    def read(self, name: str, index: Index) -> Tensor:
+        full = self.resolve(name)
+        tensor = self._checkpoint.read(full, index)
+        self.names_read.add(full)
+        self.bytes_read += tensor.nbytes
+        return tensor
+
+
+def _index(
+    shape: tuple[int, ...], rows: slice | None, columns: slice | None, experts: slice | None
+) -> Index:
+    """Slices with start and stop for every dimension of `shape`."""
+    wanted = {1: (rows,), 2: (rows, columns), 3: (experts, rows, columns)}[len(shape)]
+    index = []
+    for part, size in zip(wanted, shape, strict=True):
+        start, stop, step = (part or slice(None)).indices(size)
+        assert step == 1 and start < stop, (part, shape)
+        index.append(slice(start, stop))
+    return tuple(index)
+
+
+def _closest(name: str, names: Iterable[str]) -> str:
+    """Names like `name`, for an error message."""
+    return ", ".join(get_close_matches(name, list(names), n=3, cutoff=0.5)) or "nothing similar"

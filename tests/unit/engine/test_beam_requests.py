@@ -1,0 +1,125 @@
+"""Beam search inside the engine against the same policy without rows, blocks or steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from quire.engine.beam_search import BeamState, Hypothesis
+from quire.engine.core import EngineCore
+from quire.request import BeamSearch, EngineRequest, FinishReason, RowSampling, Watch
+from quire.row_sampling import num_beam_candidates
+from tests.fakes.device import FakeDevice, token_scores
+from tests.unit.scheduler.test_scheduler import build, request
+
+STOP = (3,)
+
+
+def beam_request(name: str, prompt: list[int], width: int, max_tokens: int) -> EngineRequest:
+    sampling = RowSampling(
+        temperature=0.0, num_logprobs=num_beam_candidates(width, len(STOP)), stop_token_ids=STOP
+    )
+    return EngineRequest(
+        request_id=name,
+        prompt_token_ids=prompt,
+        sampling=sampling,
+        max_tokens=max_tokens,
+        beam=BeamSearch(width=width, length_penalty=0.7),
+        watch=Watch.AT_END,
+    )
+
+
+def expected(each: EngineRequest) -> list[Hypothesis]:
+    assert each.beam is not None
+    state = BeamState(each.beam, max_tokens=each.max_tokens, stop_token_ids=STOP)
+    beams: list[list[int]] = [[]]
+    while True:
+        candidates = []
+        for beam in beams:
+            scores = token_scores(each.prompt_token_ids + beam)
+            best = np.argsort(-scores, kind="stable")[: each.sampling.num_logprobs]
+            candidates.append((best, scores[best]))
+        advance = state.advance(candidates)
+        if advance.done:
+            return state.hypotheses()
+        beams = [[*beams[choice.parent], choice.token_id] for choice in advance.beams]
+
+
+def drain(core: EngineCore) -> dict[tuple[str, int], list[int]]:
+    answers = {}
+    while core.has_unfinished:
+        for delta in core.step():
+            assert delta.finish_reason is not None
+            answers[(delta.request_id, delta.index)] = delta.new_token_ids
+        core.check_integrity()
+    return answers
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("num_blocks", "depth", "windows"),
+    [(300, 1, (None,)), (300, 3, (None,)), (24, 2, (None,)), (60, 1, (None, 6))],
+)
+def test_beams_are_those_of_the_policy_alone(
+    width: int, num_blocks: int, depth: int, windows: tuple[int | None, ...]
+) -> None:
+    core, _ = build(
+        num_blocks=num_blocks, depth=depth, windows=windows, max_num_batched_tokens=32
+    )
+    searches = [beam_request(f"b{i}", list(range(i, i + 11)), width, 14) for i in range(3)]
+    for each in searches:
+        core.add_request(each)
+    core.add_request(request("sampled", [1, 2, 3], 20, watch=Watch.AT_END))
+    answers = drain(core)
+    for each in searches:
+        wanted = expected(each)
+        got = [answers[(each.request_id, index)] for index in range(len(wanted))]
+        assert got == [hypothesis.token_ids for hypothesis in wanted]
+    assert core.stats().num_free_blocks == num_blocks - 1
+
+
+def test_beams_that_do_not_fit_at_once_take_turns() -> None:
+    core, _ = build(num_blocks=8, max_num_batched_tokens=32)
+    each = beam_request("b", list(range(10)), 5, 14)
+    core.add_request(each)
+    answers = drain(core)
+    assert [answers[("b", i)] for i in range(5)] == [h.token_ids for h in expected(each)]
+    assert core.stats().num_preemptions > 0
+
+
+def test_beams_share_their_common_beginning() -> None:
+    core, device = build(max_num_batched_tokens=64)
+    core.add_request(beam_request("b", list(range(40)), 4, 3))
+    drain(core)
+    assert device.num_computed_tokens <= 40 + 2 * 4
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 5])
+def test_abort_of_a_search_frees_all_its_beams(num_steps: int) -> None:
+    core, _ = build(depth=2)
+    core.add_request(beam_request("b", list(range(10)), 4, 14))
+    for _ in range(num_steps):
+        core.step()
+    core.abort(["b"])
+    assert drain(core) == {}
+    assert core.stats().num_free_blocks == 199
+
+
+def test_search_in_a_failed_step_ends_with_an_error() -> None:
+    core, _ = build(device=FakeDevice(4, fails_on=999))
+    core.add_request(beam_request("b", [1, 2, 999], 2, 4))
+    (delta,) = core.step()
+    assert delta.finish_reason is FinishReason.ERROR
+    assert not core.has_unfinished
+
+
+def test_searches_survive_the_failure_of_another_request() -> None:
+    core, _ = build(device=FakeDevice(4, fails_on=999), max_num_batched_tokens=32)
+    search = beam_request("b", list(range(6)), 3, 8)
+    core.add_request(search)
+    for _ in range(3):
+        core.step()
+    core.add_request(request("bad", [7, 999], 4))
+    answers = drain(core)
+    wanted = expected(search)
+    assert [answers[("b", i)] for i in range(len(wanted))] == [h.token_ids for h in wanted]

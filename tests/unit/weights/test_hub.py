@@ -1,0 +1,283 @@
+"""Models by name: folders, the Hugging Face Hub and ModelScope, both played by a local fake."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from modelscope.hub.api import HubApi
+from tests.fakes.hub import FakeHub, FakeRepository, fake_hub
+
+from quire.errors import ModelLoadError
+from quire.weights.hub import resolve_model
+
+FILES = {
+    "config.json": b'{"model_type": "llama"}',
+    "generation_config.json": b"{}",
+    "tokenizer.json": b'{"version": "1.0"}',
+    "tokenizer_config.json": b"{}",
+    "model.safetensors": b"s" * 1000,
+    "pytorch_model.bin": b"b" * 1000,
+    "consolidated.00.pth": b"c" * 1000,
+    "README.md": b"hello",
+    "original/params.json": b"{}",
+}
+NAME = "owner/tiny-1.0"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("QUIRE_USE_MODELSCOPE", "VLLM_USE_MODELSCOPE", "MODELSCOPE_API_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
+    monkeypatch.setenv("MODELSCOPE_HOME", str(tmp_path / "modelscope_home"))
+    with fake_hub() as hub:
+        hub.repositories[NAME] = FakeRepository(dict(FILES))
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
+        yield hub
+
+
+@pytest.fixture(params=["huggingface", "modelscope"])
+def any_hub(
+    request: pytest.FixtureRequest, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> FakeHub:
+    if request.param == "modelscope":
+        monkeypatch.setenv("VLLM_USE_MODELSCOPE", "True")
+    return hub
+
+
+def names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
+
+
+def test_local_folder_is_used_as_it_is(hub: FakeHub, tmp_path: Path) -> None:
+    assert resolve_model(str(tmp_path)) == tmp_path
+    assert hub.num_requests == 0
+
+
+@pytest.mark.parametrize("model", ["/nonexistent", "./x", "~/no/such", "a/b/c", "owner/name/", "."])
+def test_missing_path_is_an_error_and_no_hub_is_asked(
+    hub: FakeHub, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if model == ".":
+        assert resolve_model(model) == Path(".")
+    else:
+        with pytest.raises(ModelLoadError, match="does not exist"):
+            resolve_model(model)
+    assert hub.num_requests == 0
+
+
+def test_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    with pytest.raises(ModelLoadError, match="is a file; give the folder"):
+        resolve_model(str(file))
+
+
+def test_impossible_name_is_refused(hub: FakeHub) -> None:
+    with pytest.raises(ModelLoadError, match="neither a folder here nor a hub's name"):
+        resolve_model("what is this")
+    assert hub.num_requests == 0
+
+
+def test_download_takes_config_tokenizer_and_safetensors_only(any_hub: FakeHub) -> None:
+    folder = resolve_model(NAME)
+    assert names(folder) == {
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "model.safetensors",
+    }
+    assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
+def test_bin_is_taken_where_there_are_no_safetensors(any_hub: FakeHub) -> None:
+    del any_hub.repositories[NAME].files["model.safetensors"]
+    assert "pytorch_model.bin" in names(resolve_model(NAME))
+
+
+def test_load_format_pt_takes_bin_although_there_are_safetensors(any_hub: FakeHub) -> None:
+    folder = resolve_model(NAME, load_format="pt")
+    assert "pytorch_model.bin" in names(folder)
+    assert "model.safetensors" not in names(folder)
+
+
+def test_config_alone_then_the_rest_in_the_same_folder(any_hub: FakeHub) -> None:
+    config = resolve_model(NAME, what="config")
+    assert not any("model" in name for name in any_hub.downloads)
+    weights = resolve_model(NAME)
+    assert config == weights
+    assert any_hub.downloads.count("config.json") == 1
+
+
+def test_second_download_sends_no_file_again(any_hub: FakeHub) -> None:
+    first = resolve_model(NAME)
+    sent = list(any_hub.downloads)
+    assert resolve_model(NAME) == first
+    assert any_hub.downloads == sent
+
+
+def test_download_dir_takes_the_place_of_the_cache(any_hub: FakeHub, tmp_path: Path) -> None:
+    folder = resolve_model(NAME, download_dir=tmp_path / "models")
+    assert (tmp_path / "models") in folder.parents
+
+
+def test_revision_is_passed_on_and_a_wrong_one_named(any_hub: FakeHub) -> None:
+    any_hub.repositories[NAME].revisions = ("main", "master", "v1.1.8")
+    assert (resolve_model(NAME, revision="v1.1.8") / "config.json").is_file()
+    with pytest.raises(ModelLoadError, match="revision 'v2'"):
+        resolve_model(NAME, revision="v2")
+
+
+def test_unknown_model_is_one_clear_line(any_hub: FakeHub) -> None:
+    with pytest.raises(ModelLoadError, match="neither a folder here nor a model on") as error:
+        resolve_model("owner/unknown")
+    assert "\n" not in str(error.value)
+
+
+def test_repository_without_weights_lists_what_it_has(any_hub: FakeHub) -> None:
+    any_hub.repositories[NAME].files = {"config.json": b"{}", "model.gguf": b"g"}
+    with pytest.raises(ModelLoadError, match=r"no weights .* found config.json, model.gguf"):
+        resolve_model(NAME)
+
+
+def test_full_disk_is_an_error_before_anything_is_downloaded(
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2000, 1500, 500))
+    with pytest.raises(ModelLoadError, match=r"needs .* more and .* has 500 B.* --download-dir"):
+        resolve_model(NAME)
+    assert any_hub.downloads == []
+
+
+def test_only_what_is_missing_counts_against_the_disk(
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_model(NAME)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2000, 2000, 0))
+    assert "model.safetensors" in names(resolve_model(NAME))
+
+
+def test_offline_uses_the_cache_and_asks_nobody(
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    online = resolve_model(NAME)
+    asked = any_hub.num_requests
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert resolve_model(NAME) == online
+    assert any_hub.num_requests == asked
+
+
+def test_offline_without_a_cached_copy_is_an_error(
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelLoadError, match=r"HF_HUB_OFFLINE is set, and .* is not in"):
+        resolve_model(NAME)
+
+
+def test_offline_with_the_config_alone_does_not_pass_for_the_model(
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_model(NAME, what="config")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert resolve_model(NAME, what="config").is_dir()
+    with pytest.raises(ModelLoadError, match="only in part"):
+        resolve_model(NAME)
+
+
+def test_token_opens_a_private_model(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.repositories[NAME].token = "secret"
+    with pytest.raises(ModelLoadError, match="set HF_TOKEN if the model is private"):
+        resolve_model(NAME)
+    assert resolve_model(NAME, token="secret", what="config").is_dir()
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert "model.safetensors" in names(resolve_model(NAME))
+
+
+def test_hugging_face_token_is_not_sent_to_modelscope(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repositories[NAME].token = "secret"
+    monkeypatch.setenv("QUIRE_USE_MODELSCOPE", "1")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    with pytest.raises(ModelLoadError, match="neither a folder here nor a model on ModelScope"):
+        resolve_model(NAME, token="secret")
+
+
+def test_gated_model_says_where_to_accept(hub: FakeHub) -> None:
+    hub.repositories[NAME].gated = True
+    with pytest.raises(ModelLoadError, match=rf"restricted; accept its terms at {hub.url}/{NAME}"):
+        resolve_model(NAME)
+
+
+def test_unreachable_hub_falls_back_to_the_cached_copy(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = resolve_model(NAME)
+    with socket.socket() as closed:  # a port on which nobody listens
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        assert resolve_model(NAME) == cached
+        with pytest.raises(ModelLoadError, match=r"cannot reach http://127.0.0.1:.* is not in"):
+            resolve_model("owner/other")
+
+
+def test_unreachable_modelscope_falls_back_to_the_cached_copy(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:  # the client itself tries for 7 s
+        raise ConnectionError("no route")
+
+    monkeypatch.setenv("QUIRE_USE_MODELSCOPE", "true")
+    cached = resolve_model(NAME)
+    monkeypatch.setattr(HubApi, "get_model_files", fail)
+    assert resolve_model(NAME) == cached
+    with pytest.raises(ModelLoadError, match=r"owner/other cannot be .* \(no route\)"):
+        resolve_model("owner/other")
+
+
+def test_modelscope_that_refuses_says_which_token(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIRE_USE_MODELSCOPE", "true")
+    hub.status = 403
+    with pytest.raises(ModelLoadError, match=r"HTTP 403.*MODELSCOPE_API_TOKEN"):
+        resolve_model(NAME)
+
+
+def test_hub_that_refuses_says_which_token(hub: FakeHub) -> None:
+    hub.status = 403
+    with pytest.raises(ModelLoadError, match=r"HTTP 403.*HF_TOKEN"):
+        resolve_model(NAME)
+
+
+def test_failing_hub_is_named_with_its_status(hub: FakeHub) -> None:
+    hub.status = 500
+    with pytest.raises(ModelLoadError, match="answers HTTP 500"):
+        resolve_model(NAME)
+
+
+def test_missing_modelscope_client_names_the_extra(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIRE_USE_MODELSCOPE", "1")
+    monkeypatch.setitem(__import__("sys").modules, "modelscope", None)
+    with pytest.raises(ModelLoadError, match=r"pip install 'quire\[modelscope\]'"):
+        resolve_model(NAME)

@@ -1,0 +1,175 @@
+"""Reading by canonical name: slices, dtypes, prefixes, and an account of what was not used."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from quire.errors import ModelLoadError
+from quire.weights.checkpoint import MemoryCheckpoint
+from quire.weights.reader import DummyReader, WeightReader
+from quire.weights.weight_map import Fused, Source, StackedExperts, WeightMap
+
+WEIGHTS = WeightMap(
+    entries={
+        "embedding.weight": Source("embed.weight"),
+        "layers.*.attention.q.weight": Fused("layers.*.qkv.weight", 0, 4, 8),
+        "layers.*.attention.k.weight": Fused("layers.*.qkv.weight", 4, 4, 8),
+        "layers.*.attention.q.bias": Source("layers.*.q.bias"),
+        "layers.*.moe.experts.up.weight": StackedExperts("layers.*.experts.{expert}.up", 3),
+        "head.weight": Source("lm_head.weight"),
+    },
+    ignored=("*.inv_freq",),
+    prefixes=("model.", ""),
+)
+
+
+def stored() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "model.embed.weight": (6, 4),
+        "model.layers.0.qkv.weight": (8, 4),
+        "model.layers.0.experts.0.up": (5, 4),
+        "model.layers.0.experts.1.up": (5, 4),
+        "model.layers.0.experts.2.up": (5, 4),
+        "lm_head.weight": (6, 4),
+        "model.layers.0.rotary.inv_freq": (2,),
+    }
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def reader_of(tensors: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> WeightReader:
+    return WeightReader(MemoryCheckpoint(tensors), WEIGHTS, dtype)
+
+
+def test_reads_come_in_the_engines_dtype_and_own_memory() -> None:
+    tensors = stored()
+    reader = reader_of(tensors, torch.bfloat16)
+    embedding = reader.read("embedding.weight", (6, 4))
+    assert torch.equal(embedding, tensors["model.embed.weight"].to(torch.bfloat16))
+    same_dtype = reader_of(tensors).read("embedding.weight", (6, 4))
+    same_dtype.zero_()
+    assert tensors["model.embed.weight"].abs().sum() > 0
+
+
+def test_rows_columns_and_experts_are_cut_before_they_are_read() -> None:
+    tensors = stored()
+    reader = reader_of(tensors)
+    k = reader.read("layers.0.attention.k.weight", (4, 4), rows=slice(2, 4))
+    assert torch.equal(k, tensors["model.layers.0.qkv.weight"][6:8])
+    assert reader.bytes_read == 2 * 4 * 4
+    up = reader.read(
+        "layers.0.moe.experts.up.weight",
+        (3, 5, 4),
+        rows=slice(0, 2),
+        columns=slice(1, 4),
+        experts=slice(1, 3),
+    )
+    experts = [tensors[f"model.layers.0.experts.{expert}.up"][0:2, 1:4] for expert in (1, 2)]
+    assert torch.equal(up, torch.stack(experts))
+
+
+def test_checkpoints_with_and_without_the_prefix_read_alike() -> None:
+    bare = {name.removeprefix("model."): tensor for name, tensor in stored().items()}
+    for tensors in (stored(), bare):
+        reader = reader_of(tensors)
+        assert torch.equal(reader.read("embedding.weight", (6, 4)), bare["embed.weight"])
+        assert torch.equal(reader.read("head.weight", (6, 4)), bare["lm_head.weight"])
+
+
+def test_hub_names_are_those_of_the_checkpoint() -> None:
+    reader = reader_of(stored())
+    assert reader.hub_names("layers.0.attention.q.weight") == ("model.layers.0.qkv.weight",)
+    assert len(reader.hub_names("layers.0.moe.experts.up.weight")) == 3
+
+
+def test_missing_tensor_names_both_names_and_the_closest() -> None:
+    tensors = stored()
+    tensors["model.embedd.weight"] = tensors.pop("model.embed.weight")
+    with pytest.raises(ModelLoadError) as error:
+        reader_of(tensors).read("embedding.weight", (6, 4))
+    message = str(error.value)
+    assert "no tensor 'model.embed.weight' (for embedding.weight)" in message
+    assert "model.embedd.weight" in message
+
+
+def test_one_missing_expert_is_named() -> None:
+    tensors = stored()
+    del tensors["model.layers.0.experts.1.up"]
+    with pytest.raises(ModelLoadError, match=r"'model.layers.0.experts.1.up'"):
+        reader_of(tensors).read("layers.0.moe.experts.up.weight", (3, 5, 4))
+
+
+def test_part_that_the_architecture_does_not_have_is_an_error() -> None:
+    with pytest.raises(ModelLoadError, match=r"no entry for 'layers.0.attention.v.weight'"):
+        reader_of(stored()).read("layers.0.attention.v.weight", (4, 4))
+
+
+def test_wrong_shape_names_tensor_and_both_shapes() -> None:
+    with pytest.raises(ModelLoadError) as error:
+        reader_of(stored()).read("embedding.weight", (7, 4))
+    for part in ("model.embed.weight", "[6, 4]", "[7, 4]", "embedding.weight"):
+        assert part in str(error.value)
+
+
+def test_fused_tensor_of_another_size_is_an_error() -> None:
+    tensors = stored()
+    tensors["model.layers.0.qkv.weight"] = torch.zeros(12, 4)
+    with pytest.raises(ModelLoadError, match="does not match the config: it has 12 rows"):
+        reader_of(tensors).read("layers.0.attention.q.weight", (4, 4))
+
+
+def test_report_lists_what_was_missing_and_what_was_left() -> None:
+    tensors = stored() | {"model.layers.0.extra.weight": torch.zeros(1)}
+    reader = reader_of(tensors)
+    assert not reader.has("layers.0.attention.q.bias")
+    assert not reader.has("layers.0.attention.o.bias")
+    assert reader.has("head.weight")
+    reader.read("embedding.weight", (6, 4))
+    reader.read("layers.0.attention.q.weight", (4, 4))
+    reader.read("layers.0.moe.experts.up.weight", (3, 5, 4))
+    report = reader.report()
+    assert report.missing == ("layers.0.attention.o.bias", "layers.0.attention.q.bias")
+    assert report.unused == ("lm_head.weight", "model.layers.0.extra.weight")
+    assert report.num_read == 5
+    assert report.bytes_read == reader.bytes_read == 4 * (24 + 16 + 60)
+
+
+def test_progress_bar_only_for_large_loads(capsys: pytest.CaptureFixture[str]) -> None:
+    for num_values, shown in ((1000, False), (17_000_000, True)):
+        checkpoint = MemoryCheckpoint({"embed.weight": torch.zeros(num_values)})
+        reader = WeightReader(checkpoint, WEIGHTS, torch.float32, use_tqdm=True)
+        reader.read("embedding.weight", (num_values,), rows=slice(0, 10))
+        reader.report()
+        assert ("Loading weights: 100%" in capsys.readouterr().err) == shown
+
+
+def test_dummy_weights_depend_on_name_and_seed_only() -> None:
+    one, other = DummyReader(torch.float32), DummyReader(torch.float32)
+    other.read("layers.0.mlp.up.weight", (8, 8))
+    weight = one.read("layers.1.mlp.up.weight", (64, 64))
+    assert torch.equal(weight, other.read("layers.1.mlp.up.weight", (64, 64)))
+    assert not torch.equal(weight, one.read("layers.2.mlp.up.weight", (64, 64)))
+    assert not torch.equal(
+        weight, DummyReader(torch.float32, seed=1).read("layers.1.mlp.up.weight", (64, 64))
+    )
+    assert 0.015 < weight.std().item() < 0.025
+
+
+def test_dummy_slices_are_parts_of_the_whole() -> None:
+    reader = DummyReader(torch.bfloat16)
+    whole = reader.read("layers.0.moe.experts.up.weight", (3, 6, 4))
+    part = reader.read(
+        "layers.0.moe.experts.up.weight", (3, 6, 4), rows=slice(2, 4), experts=slice(1, 2)
+    )
+    assert torch.equal(part, whole[1:2, 2:4])
+
+
+def test_dummy_norms_are_one_and_biases_zero() -> None:
+    reader = DummyReader(torch.float32)
+    assert reader.has("anything")
+    assert reader.read("layers.0.norm1.weight", (4,)).eq(1).all()
+    assert reader.read("layers.0.norm1.bias", (4,)).eq(0).all()
+    assert reader.read("layers.0.attention.q.bias", (4,)).eq(0).all()
+    assert reader.report().unused == ()
