@@ -57,9 +57,7 @@ class StepPlan:
 
     step_id: int
     left: list[int] = field(default_factory=list)  # rows given up
-    copies: list[tuple[int, int]] = field(
-        default_factory=list
-    )  # (source, target) blocks
+    copies: list[tuple[int, int]] = field(default_factory=list)  # (source, target) blocks
     joined: list[JoinedRow] = field(default_factory=list)
     blocks: list[RowBlocks] = field(default_factory=list)
     tokens: list[RowToken] = field(default_factory=list)
@@ -88,7 +86,7 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """What a step produced. ``S`` rows sampled: those with ``plan.samples``, in the plan's order."""
+    """What a step produced; S rows sampled: those with ``plan.samples``, in the plan's order."""
 
     step_id: int
     token_ids: Int32  # [S]

@@ -97,6 +97,13 @@ class Completion:
     def max_len(self) -> int:
         return self.num_prompt_tokens + self.request.max_tokens
 
+    @property
+    def sampling_to_do(self) -> RowSampling:
+        """What a row must still be asked for: the prompt's log-probabilities only once."""
+        if self.are_prompt_logprobs_sent:
+            return replace(self.sampling, num_prompt_logprobs=None)
+        return self.sampling
+
     def extend_hashes(self, tokens: np.ndarray, block_size: int) -> None:
         """Name the full blocks of ``tokens``, all tokens known so far."""
         extend_chain(self.hashes, self.hash_seed, tokens, block_size)

@@ -249,7 +249,7 @@ class Scheduler:
                 token_ids=completion.token_ids,
                 num_prompt_tokens=completion.num_prompt_tokens,
                 block_ids=tuple(list(entries) for entries in completion.table.groups),
-                sampling=completion.sampling,
+                sampling=completion.sampling_to_do,
             )
         )
 

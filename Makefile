@@ -1,0 +1,71 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both create the virtual environment
+# when it is missing, and install only when pyproject.toml has changed since the last time.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Installed first when the environment has no torch yet: a plain `torch` may pull gigabytes of CUDA.
+TORCH ?= torch==2.13.0
+# Two processes of one thread each; more gain little, and starve a small machine of memory.
+TEST_PROCESSES ?= 2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/.quire-installed
+INSTALLED_TEST := $(VENV)/.quire-installed-test
+PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
+
+.PHONY: help install demo test lint format soak coverage clean
+
+help:
+	@echo "make demo      install if needed, then watch the bundled model answer"
+	@echo "make test      install if needed, then lint, types and tests"
+	@echo "make lint      ruff and mypy only"
+	@echo "make format    rewrite the sources as ruff wants them"
+	@echo "make coverage  the tests with a coverage report"
+	@echo "make soak      the long random tests (minutes)"
+	@echo "make clean     remove the environment and all caches"
+
+install: $(INSTALLED)
+
+demo: $(INSTALLED)
+	@$(BIN)/quire demo
+
+test: lint
+	$(PYTEST) -q -n $(TEST_PROCESSES) -m "not soak"
+
+lint: $(INSTALLED_TEST)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED_TEST)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+coverage: $(INSTALLED_TEST)
+	$(PYTEST) -q -n $(TEST_PROCESSES) -m "not soak" --cov --cov-report=term
+
+soak: $(INSTALLED_TEST)
+	$(PYTEST) -q -m soak --timeout=3600
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A fresh Debian has no ensurepip until python3-venv is installed; say so instead of a traceback.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Quire needs Python 3.10 or newer; choose one with: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' || \
+	  $(PIP) install -q "$(TORCH)" -c constraints.txt
+	$(PIP) install -q -e . -c constraints.txt
+	@touch $@
+
+$(INSTALLED_TEST): $(INSTALLED)
+	$(PIP) install -q -e ".[test]" -c constraints.txt
+	@touch $@

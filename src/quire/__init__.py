@@ -1,0 +1,61 @@
+"""The public names of Quire, imported on first use: `import quire` itself imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__version_tuple__ = (0, 1, 0)
+
+_MODULE_OF = {
+    "LLM": "quire.llm",
+    "LLMEngine": "quire.engine.llm_engine",
+    "AsyncLLMEngine": "quire.engine.async_engine",
+    "EngineArgs": "quire.args",
+    "AsyncEngineArgs": "quire.args",
+    "SamplingParams": "quire.sampling_params",
+    "RequestOutput": "quire.outputs",
+    "CompletionOutput": "quire.outputs",
+    "PromptType": "quire.prompts",
+    "TextPrompt": "quire.prompts",
+    "TokensPrompt": "quire.prompts",
+    "ModelRegistry": "quire.models.registry",
+}
+
+__all__ = [
+    "LLM",
+    "AsyncEngineArgs",
+    "AsyncLLMEngine",
+    "CompletionOutput",
+    "EngineArgs",
+    "LLMEngine",
+    "ModelRegistry",
+    "PromptType",
+    "RequestOutput",
+    "SamplingParams",
+    "TextPrompt",
+    "TokensPrompt",
+    "__version__",
+    "__version_tuple__",
+]
+
+if TYPE_CHECKING:
+    from quire.args import AsyncEngineArgs, EngineArgs
+    from quire.engine.async_engine import AsyncLLMEngine
+    from quire.engine.llm_engine import LLMEngine
+    from quire.llm import LLM
+    from quire.models.registry import ModelRegistry
+    from quire.outputs import CompletionOutput, RequestOutput
+    from quire.prompts import PromptType, TextPrompt, TokensPrompt
+    from quire.sampling_params import SamplingParams
+
+
+def __getattr__(name: str) -> Any:  # any public object, whatever its type
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'quire' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,301 @@
+"""EngineArgs: what a user can say about an engine, in Python and on the command line.
+
+Flat and unvalidated on purpose: `resolve.py` checks it and makes every automatic choice. Flags and
+their help come from the fields here; names of other engines from `compat.py`. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from quire import compat
+from quire.sizes import parse_bytes, parse_count
+
+if TYPE_CHECKING:
+    from quire.config import EngineConfig
+
+C = TypeVar("C", bound=type)
+
+BUNDLED_MODEL = Path(__file__).parent / "assets" / "tiny-chat"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flag:
+    """How a field of `EngineArgs` looks on the command line."""
+
+    group: str
+    help: str
+    parse: Callable[[str], Any] = str  # bool: an on/off pair of flags
+    choices: tuple[str, ...] | None = None
+    short: tuple[str, ...] = ()
+    nargs: str | None = None
+    metavar: str | None = None
+
+
+def parse_max_model_len(value: int | str | None) -> int | str | None:
+    """``4096``, ``8k``, ``1M``; ``auto`` and ``-1`` are both the longest that fits in memory."""
+    if value is None:
+        return None
+    if value == "auto" or value in (-1, "-1"):
+        return "auto"
+    return parse_count(value)
+
+
+def parse_json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{text!r} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{text!r} is not a JSON object")
+    return value
+
+
+def _arg(default: Any, group: str, help: str, **flag: Any) -> Any:
+    """A dataclass field with its flag."""
+    return field(default=default, metadata={"flag": Flag(group=group, help=help, **flag)})
+
+
+_model = functools.partial(_arg, group="model")
+_load = functools.partial(_arg, group="loading")
+_cache = functools.partial(_arg, group="KV cache")
+_schedule = functools.partial(_arg, group="scheduling")
+_device = functools.partial(_arg, group="device")
+_output = functools.partial(_arg, group="output")
+
+
+def _also_other_names(cls: C) -> C:
+    """Let the constructor take the names of `compat.VERDICTS` too, and show them to `inspect`."""
+    plain_init = vars(cls)["__init__"]
+    names = [item.name for item in fields(cls)]
+
+    @functools.wraps(plain_init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        plain_init(self, *args, **compat.translate(kwargs, names))
+
+    plain = inspect.signature(plain_init)
+    others = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=verdict.default)
+        for name, verdict in compat.VERDICTS.items()
+    ]
+    parameters = [*plain.parameters.values(), *others]
+    __init__.__signature__ = plain.replace(parameters=parameters)  # type: ignore[attr-defined]
+    cls.__init__ = __init__  # type: ignore[misc]
+    return cls
+
+
+@_also_other_names
+@dataclass
+class EngineArgs:
+    """Arguments of one engine; ``max_model_len`` is ``--max-model-len`` on the command line."""
+
+    model: str = _model(
+        str(BUNDLED_MODEL), help="hub id or local folder; default: the bundled tiny model"
+    )
+    tokenizer: str | None = _model(None, help="hub id or folder of the tokenizer, if not the model")
+    tokenizer_mode: str = _model(
+        "auto", help="auto: a fast tokenizer if there is one; or fast, slow, mistral"
+    )
+    skip_tokenizer_init: bool = _model(
+        False, help="token ids in, token ids out: load no tokenizer", parse=bool
+    )
+    trust_remote_code: bool = _model(
+        False, help="run tokenizer code that the model's repository ships", parse=bool
+    )
+    dtype: str = _model(
+        "auto",
+        help="number format of weights and KV cache; auto: as stored, if the device is fast at it",
+        choices=("auto", "half", "float16", "bfloat16", "float", "float32"),
+    )
+    max_model_len: int | str | None = _model(
+        None,
+        help="longest prompt and output together: 4096, 8k, or auto for what fits in memory; "
+        "default: what the model's config says",
+        parse=parse_max_model_len,
+        metavar="TOKENS",
+    )
+    revision: str | None = _model(None, help="branch, tag or commit of the model")
+    tokenizer_revision: str | None = _model(None, help="branch, tag or commit of the tokenizer")
+    hf_token: str | None = _model(None, help="access token of the hub; default: HF_TOKEN")
+    hf_overrides: dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]] | None = _model(
+        None, help="JSON merged into config.json; null drops a key", parse=parse_json_object
+    )
+    served_model_name: str | list[str] | None = _model(
+        None, help="public name or names of the model; default: as typed", nargs="+"
+    )
+    seed: int = _model(
+        0, help="seed of dummy weights, and unless 0 of the text that a command makes", parse=int
+    )
+    max_logprobs: int = _model(
+        20, help="most log-probabilities a request may ask for; -1: the vocabulary", parse=int
+    )
+    generation_config: str = _model(
+        "auto",
+        help="where default sampling parameters come from: auto (the model's folder), "
+        "quire (none), or another folder",
+    )
+    override_generation_config: dict[str, Any] | None = _model(
+        None, help="JSON merged into the generation config", parse=parse_json_object
+    )
+    load_format: str = _load(
+        "auto",
+        help="format of the weights; dummy: random values, for benchmarks",
+        choices=("auto", "safetensors", "pt", "dummy"),
+    )
+    download_dir: str | None = _load(None, help="folder for downloads; default: the hub's cache")
+    use_tqdm_on_load: bool = _load(True, help="show progress while loading", parse=bool)
+    block_size: int | None = _cache(None, help="tokens in a KV block; default 16", parse=int)
+    num_gpu_blocks_override: int | None = _cache(
+        None, help="number of KV blocks, whatever the memory", parse=int
+    )
+    kv_cache_memory_bytes: int | str | None = _cache(
+        None, help="size of the KV cache, such as 4GiB", parse=parse_bytes, metavar="BYTES"
+    )
+    gpu_memory_utilization: float = _cache(
+        0.92, help="share of the GPU's memory this engine may use, weights included", parse=float
+    )
+    enable_prefix_caching: bool = _cache(
+        True, help="reuse the KV blocks of prompts that begin alike", parse=bool
+    )
+    max_num_seqs: int | None = _schedule(
+        None, help="completions that run at once; default 256", parse=parse_count
+    )
+    max_num_batched_tokens: int | None = _schedule(
+        None, help="tokens computed in one step; default 2048", parse=parse_count
+    )
+    long_prefill_token_threshold: int = _schedule(
+        0, help="most prompt tokens of one request in a step; 0: no limit", parse=parse_count
+    )
+    scheduling_policy: str = _schedule(
+        "fcfs", help="who is served first", choices=("fcfs", "priority")
+    )
+    enable_chunked_prefill: bool = _schedule(
+        True, help="let a long prompt take several steps", parse=bool
+    )
+    steps_in_flight: int = _schedule(
+        1, help="steps planned before the first one's tokens are known", parse=int
+    )
+    tensor_parallel_size: int = _device(
+        1, help="devices that share every layer", parse=int, short=("-tp",)
+    )
+    pipeline_parallel_size: int = _device(
+        1, help="devices that share the layers among them", parse=int, short=("-pp",)
+    )
+    device: str = _device("auto", help="where the model runs", choices=("auto", "cuda", "cpu"))
+    attention_backend: str | None = _device(None, help="attention kernels; default: the fastest")
+    disable_log_stats: bool = _output(False, help="no periodic statistics in the log", parse=bool)
+
+    @staticmethod
+    def add_cli_args(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        """Add a flag for every field, and hidden ones for the names of `compat.VERDICTS`."""
+        return _add_flags(parser, EngineArgs)
+
+    @classmethod
+    def from_cli_args(cls, namespace: argparse.Namespace) -> EngineArgs:
+        """The arguments among those of a parsed command line."""
+        names = {item.name for item in fields(cls)} | compat.VERDICTS.keys()
+        return cls(**{name: value for name, value in vars(namespace).items() if name in names})
+
+    def create_engine_config(self, usage_context: object = None) -> EngineConfig:
+        """Check the arguments and make every automatic choice."""
+        from quire.resolve import resolve
+
+        return resolve(self)
+
+
+@_also_other_names
+@dataclass
+class AsyncEngineArgs(EngineArgs):
+    """Arguments of an engine that serves."""
+
+    enable_log_requests: bool = _output(False, help="log every request", parse=bool)
+
+    @staticmethod
+    def add_cli_args(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        return _add_flags(parser, AsyncEngineArgs)
+
+
+def _add_flags(parser: argparse.ArgumentParser, cls: type[EngineArgs]) -> argparse.ArgumentParser:
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for item in fields(cls):
+        flag: Flag = item.metadata["flag"]
+        if flag.group not in groups:
+            groups[flag.group] = parser.add_argument_group(flag.group)
+        _add_flag(groups[flag.group], item.name, item.default, flag)
+    for name, verdict in compat.VERDICTS.items():
+        _add_hidden_flag(parser, name, verdict)
+    return parser
+
+
+def _add_flag(group: argparse._ArgumentGroup, name: str, default: Any, flag: Flag) -> None:
+    dashed = "--" + name.replace("_", "-")
+    if flag.parse is bool:
+        group.add_argument(
+            dashed, action=argparse.BooleanOptionalAction, default=default, help=flag.help
+        )
+        return
+    group.add_argument(
+        dashed,
+        *flag.short,
+        dest=name,
+        default=default,
+        type=as_argument(flag.parse),
+        choices=flag.choices,
+        nargs=flag.nargs,
+        metavar=None if flag.choices else flag.metavar or _metavar(flag.parse),
+        help=flag.help,
+    )
+
+
+def _add_hidden_flag(parser: argparse.ArgumentParser, name: str, verdict: compat.Verdict) -> None:
+    """A flag of another engine: not in the help, absent from the namespace unless given."""
+    dashed = "--" + name.replace("_", "-")
+    if isinstance(verdict.default, bool):
+        parser.add_argument(
+            dashed,
+            action=argparse.BooleanOptionalAction,
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
+        return
+    short = ("-q",) if name == "quantization" else ()
+    parser.add_argument(
+        dashed,
+        *short,
+        dest=name,
+        type=_json_or_text,
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )
+
+
+def as_argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """``parse`` for argparse, which shows only the message of an ``ArgumentTypeError``."""
+    if parse in (str, int, float):
+        return parse
+
+    def parse_argument(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse_argument
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _metavar(parse: Callable[[str], Any]) -> str:
+    return {int: "N", float: "X", parse_count: "N", parse_json_object: "JSON"}.get(parse, "TEXT")

@@ -1,0 +1,46 @@
+"""What an attention backend is, and the problem it is asked to solve. Knows no backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from quire.batch import Batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionProblem:
+    """Everything about a layer's attention that is known when the model is built."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+    dtype: torch.dtype
+    device: str  # "cpu" or "cuda"
+    window: int | None = None  # tokens visible to a query, itself included
+    soft_cap: float | None = None
+    alibi_slopes: tuple[float, ...] | None = None
+
+
+class AttentionBackend(Protocol):
+    """Paged causal attention for one problem; layers with equal problems share one."""
+
+    @staticmethod
+    def why_not(problem: AttentionProblem) -> list[str]:
+        """Reasons why this backend cannot solve ``problem``; an empty list means it can."""
+        ...
+
+    @classmethod
+    def build(cls, problem: AttentionProblem) -> AttentionBackend: ...
+
+    def plan(self, batch: Batch, group: int) -> Any:
+        """What the layers of a group share in a step; only ``forward`` knows what is in it."""
+        ...
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, kv_cache: Tensor, plan: Any) -> Tensor:
+        """Write k, v [T, K, D] to the cache, then attend with q [T, H, D]; returns [T, H, D]."""
+        ...

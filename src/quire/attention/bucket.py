@@ -1,0 +1,117 @@
+"""Buckets: pieces of one padded shape as index tensors, and their masks.
+
+Indices are of single heads, so that one gather puts queries, keys and values into the order in
+which they are multiplied: [N pieces, K, Q queries x G, D] and [N, K, L tokens, D].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quire.attention.backend import AttentionProblem
+from quire.attention.pieces import Pieces
+from quire.batch import Batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bucket:
+    """Where N pieces of at most Q queries over at most L tokens are."""
+
+    query_heads: Tensor  # [N, K, Q * G] index into q as [T * H, D]; padding repeats a last query
+    cache_heads: Tensor  # [2, N, K, L] index into a cache as [2 * blocks * block_size * K, D]
+    query_positions: Tensor  # [N, Q]
+    key_positions: Tensor  # [N, L]
+
+    @property
+    def num_scores(self) -> int:
+        return self.query_heads.numel() * self.key_positions.shape[1]
+
+
+def build_bucket(members: Pieces, batch: Batch, group: int, problem: AttentionProblem) -> Bucket:
+    """The index tensors of some pieces of a step, for layers of ``group``."""
+    num_queries, num_blocks = members.num_queries.max(), members.num_blocks.max()
+    block_size = batch.kv_caches[0].shape[2]
+    # Padded queries repeat the last one, and write its result to its place once more.
+    offset = np.minimum(np.arange(num_queries), members.num_queries[:, None] - 1)
+    # Blocks past a piece's end are whatever lies there: their tokens come after every query.
+    column = members.first_block[:, None] + np.arange(num_blocks)
+    first_key = members.first_block[:, None] * block_size
+    table = batch.groups[group].block_table
+    rows, columns, tokens, query_positions, key_positions = (
+        torch.from_numpy(array)
+        for array in (
+            members.row[:, None],
+            np.minimum(column, table.shape[1] - 1),
+            members.first_token[:, None] + offset,
+            members.first_position[:, None] + offset,
+            first_key + np.arange(num_blocks * block_size),
+        )
+    )
+    return Bucket(
+        query_heads=_query_heads(tokens, problem),
+        cache_heads=_cache_heads(table[rows, columns], batch.kv_caches[0]),
+        query_positions=query_positions,
+        key_positions=key_positions,
+    )
+
+
+def _query_heads(tokens: Tensor, problem: AttentionProblem) -> Tensor:
+    """[N, K, Q * G] of tokens [N, Q]: head h of token t is row t * H + h, and h = k * G + g."""
+    heads = torch.arange(problem.num_heads).view(1, problem.num_kv_heads, 1, -1)
+    return (tokens[:, None, :, None] * problem.num_heads + heads).flatten(2)
+
+
+def _cache_heads(block_ids: Tensor, kv_cache: Tensor) -> Tensor:
+    """[2, N, K, L] of blocks [N, B], in any cache of this one's shape."""
+    _, num_blocks, block_size, num_kv_heads, _ = kv_cache.shape
+    slots = (block_ids.long()[:, :, None] * block_size + torch.arange(block_size)).flatten(1)
+    keys = slots[:, None, :] * num_kv_heads + torch.arange(num_kv_heads)[:, None]
+    return torch.stack((keys, keys + num_blocks * block_size * num_kv_heads))
+
+
+# A bucket to what is added to its scores: [N, 1 or K, Q * G, L].
+Mask = Callable[[Bucket], Tensor]
+
+
+def build_mask(problem: AttentionProblem) -> Mask:
+    """Causal, with the problem's window and slopes."""
+    num_grouped = problem.num_heads // problem.num_kv_heads
+    bias = _causal(problem) if problem.alibi_slopes is None else _alibi(problem)
+
+    def mask(one: Bucket) -> Tensor:
+        distance = (
+            one.query_positions[:, None, :, None, None] - one.key_positions[:, None, None, None]
+        )
+        return bias(distance).expand(-1, -1, -1, num_grouped, -1).flatten(2, 3)
+
+    return mask
+
+
+# Distances from queries back to keys [N, 1, Q, 1, L] -> [N, 1 or K, Q, 1 or G, L].
+_Bias = Callable[[Tensor], Tensor]
+
+
+def _causal(problem: AttentionProblem) -> _Bias:
+    def bias(distance: Tensor) -> Tensor:
+        hidden = distance < 0
+        if problem.window is not None:
+            hidden |= distance >= problem.window
+        return torch.zeros(distance.shape).masked_fill_(hidden, float("-inf"))
+
+    return bias
+
+
+def _alibi(problem: AttentionProblem) -> _Bias:
+    """Press et al. 2021 (arXiv:2108.12409): a head's slope times the distance is subtracted."""
+    causal = _causal(problem)
+    slopes = torch.tensor(problem.alibi_slopes).view(1, problem.num_kv_heads, 1, -1, 1)
+
+    def bias(distance: Tensor) -> Tensor:
+        return causal(distance) - slopes * distance
+
+    return bias

@@ -1,0 +1,1 @@
+"""Measurements that users run: `quire bench throughput`, `latency` and `startup`."""

@@ -1,0 +1,67 @@
+"""Seconds for one batch of random requests from start to end, again and again."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Any
+
+from quire.bench.report import percentiles, write_json
+from quire.bench.workload import add_workload_flags, random_prompts
+from quire.cli.engine_flags import add_engine_flags, open_llm
+
+if TYPE_CHECKING:
+    from quire.llm import LLM
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_workload_flags(parser, input_len=32, output_len=128)
+    parser.add_argument("--batch-size", type=int, default=8, help="requests; default 8")
+    parser.add_argument("--n", type=int, default=1, help="continuations of each; default 1")
+    parser.add_argument("--num-iters-warmup", type=int, default=2, help="not counted; default 2")
+    parser.add_argument("--num-iters", type=int, default=10, help="counted; default 10")
+    parser.add_argument("--output-json", metavar="FILE", help="write the results here")
+    add_engine_flags(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.num_iters < 1:
+        raise ValueError(f"--num-iters {arguments.num_iters} measures nothing; give at least 1")
+    with open_llm(arguments, disable_log_stats=True) as llm:
+        results = measure(llm, arguments)
+    print(f"Avg latency: {results['avg_latency']:.4f} s")
+    for percentile, seconds in results["percentiles"].items():
+        print(f"{percentile}% percentile latency: {seconds:.4f} s")
+    write_json(arguments.output_json, results)
+    return 0
+
+
+def measure(llm: LLM, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Latencies of ``num_iters`` runs, each with an empty prefix cache."""
+    from quire.sampling_params import SamplingParams
+
+    prompts = random_prompts(
+        arguments.batch_size,
+        arguments.input_len,
+        vocab_size=llm.llm_engine.model_config.get_vocab_size(),
+        seed=arguments.seed,
+    )
+    params = SamplingParams(
+        n=arguments.n,
+        temperature=1.0,
+        ignore_eos=True,
+        max_tokens=arguments.output_len,
+        detokenize=False,
+    )
+    latencies: list[float] = []
+    for _ in range(arguments.num_iters_warmup + arguments.num_iters):
+        llm.reset_prefix_cache()
+        started = time.perf_counter()
+        llm.generate(prompts, params, use_tqdm=False)
+        latencies.append(time.perf_counter() - started)
+    counted = latencies[arguments.num_iters_warmup :]
+    return {
+        "avg_latency": sum(counted) / len(counted),
+        "latencies": counted,
+        "percentiles": percentiles(counted),
+    }

@@ -1,0 +1,107 @@
+"""Seconds from starting a process until the engine is ready, and until its first token.
+
+Each measurement is a process of its own. Before a cold one the model's files are dropped from the
+operating system's cache; a warm one finds them there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from quire.args import EngineArgs
+from quire.bench.report import percentiles, write_json
+from quire.cli.engine_flags import add_engine_flags, open_llm, quiet_log
+
+CHILD = "--measure-this-process"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num-iters-cold", type=int, default=3, help="default 3")
+    parser.add_argument("--num-iters-warmup", type=int, default=1, help="not counted; default 1")
+    parser.add_argument("--num-iters-warm", type=int, default=3, help="default 3")
+    parser.add_argument("--output-json", metavar="FILE", help="write the results here")
+    parser.add_argument(CHILD, type=float, metavar="STARTED", help=argparse.SUPPRESS)
+    add_engine_flags(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.measure_this_process is not None:
+        print(json.dumps(_measure_here(arguments)))
+        return 0
+    quiet_log(arguments)
+    results: dict[str, Any] = {}
+    if arguments.num_iters_cold > 0:
+        files = _model_files(arguments)
+        results |= _results(
+            "cold", [_measure(arguments, files) for _ in range(arguments.num_iters_cold)]
+        )
+    if arguments.num_iters_warm > 0:
+        num_runs = arguments.num_iters_warmup + arguments.num_iters_warm
+        runs = [_measure(arguments) for _ in range(num_runs)]
+        results |= _results("warm", runs[arguments.num_iters_warmup :])
+    for kind in ("cold", "warm"):
+        if f"avg_{kind}_startup_time" in results:
+            print(
+                f"Avg {kind} startup: {results[f'avg_{kind}_startup_time']:.2f} s, first token "
+                f"after {results[f'avg_{kind}_first_token_time']:.2f} s"
+            )
+    write_json(arguments.output_json, results)
+    return 0
+
+
+def _measure(arguments: argparse.Namespace, drop: Sequence[Path] = ()) -> dict[str, float]:
+    """One start with this command's own arguments, the files ``drop`` uncached before."""
+    for file in drop:
+        _drop_from_cache(file)
+    words = [*arguments.command_line, f"{CHILD}={time.time()}"]
+    command = [sys.executable, "-m", "quire", *words]
+    child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if child.returncode != 0:
+        raise ValueError(f"the measured process ended with status {child.returncode}")
+    measured: dict[str, float] = json.loads(child.stdout.splitlines()[-1])
+    return measured
+
+
+def _measure_here(arguments: argparse.Namespace) -> dict[str, float]:
+    from quire.sampling_params import SamplingParams
+
+    with open_llm(arguments, disable_log_stats=True) as llm:
+        ready = time.time()
+        one_token = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
+        llm.generate({"prompt_token_ids": [1]}, one_token, use_tqdm=False)
+        first_token = time.time()
+    started = arguments.measure_this_process
+    return {"startup": ready - started, "first_token": first_token - started}
+
+
+def _results(kind: str, runs: list[dict[str, float]]) -> dict[str, Any]:
+    results: dict[str, Any] = {}
+    for what in ("startup", "first_token"):
+        times = [one[what] for one in runs]
+        results[f"avg_{kind}_{what}_time"] = sum(times) / len(times)
+        results[f"{kind}_{what}_times"] = times
+        results[f"{kind}_{what}_percentiles"] = percentiles(times)
+    return results
+
+
+def _model_files(arguments: argparse.Namespace) -> list[Path]:
+    from quire.model_files import find_model_files
+
+    folder = find_model_files(EngineArgs.from_cli_args(arguments)).path
+    return [file for file in folder.iterdir() if file.is_file()]
+
+
+def _drop_from_cache(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)

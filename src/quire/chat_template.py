@@ -1,0 +1,217 @@
+"""Messages of a conversation to a prompt, through the tokenizer's Jinja template or a given one.
+
+Owns what a message may hold and in which form a template wants it. Templates run in the sandbox of
+`transformers`. Knows nothing about engines and servers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quire.prompts import ParsedPrompt
+from quire.template_format import ContentFormat, detect_content_format
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+Message = Mapping[str, Any]  # as in the OpenAI API: role, content, tool_calls, ...
+Conversation = Sequence[Message]
+
+_TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+_OWN_ARGUMENTS = {  # not to be overridden through template_kwargs
+    "conversation",
+    "messages",
+    "chat_template",
+    "tokenize",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "continue_final_message",
+    "return_tensors",
+    "return_dict",
+    "padding",
+    "truncation",
+    "max_length",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChatOptions:
+    """How a conversation becomes a prompt."""
+
+    template: str | None = None  # Jinja; None is the renderer's own, then the tokenizer's
+    content_format: str = "auto"  # "string", "openai" (lists of parts), or what the template wants
+    add_generation_prompt: bool = True  # end with the head of the assistant's answer
+    continue_final_message: bool = False  # leave the last message open, to be continued
+    tools: Sequence[Any] | None = None  # OpenAI tool definitions, or Python functions
+    documents: Sequence[Mapping[str, Any]] | None = None
+    template_kwargs: Mapping[str, Any] | None = None  # more variables for the template
+
+    def __post_init__(self) -> None:
+        if self.content_format not in ("auto", "string", "openai"):
+            raise ValueError(
+                "chat_template_content_format must be 'auto', 'string' or 'openai', got "
+                f"{self.content_format!r}"
+            )
+        if self.add_generation_prompt and self.continue_final_message:
+            raise ValueError(
+                "add_generation_prompt and continue_final_message cannot both be true: an answer "
+                "is either begun or continued; set add_generation_prompt=False to continue"
+            )
+        reserved = _OWN_ARGUMENTS & set(self.template_kwargs or {})
+        if reserved:
+            raise ValueError(
+                f"chat_template_kwargs cannot hold {', '.join(sorted(reserved))}; pass it as an "
+                "argument of its own"
+            )
+
+
+class ChatRenderer:
+    """Renders conversations for one tokenizer; ``template`` stands before the tokenizer's own."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._formats: dict[str, ContentFormat] = {}  # of the templates seen so far
+
+    def render(self, messages: Conversation, options: ChatOptions | None = None) -> ParsedPrompt:
+        """The prompt; its text holds all special tokens already."""
+        options = options or ChatOptions()
+        template = self._resolve(options)
+        style = self._format(template, options.content_format)
+        conversation = [_rendered_message(message, style) for message in _checked(messages)]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                conversation,
+                chat_template=template,
+                tools=list(options.tools) if options.tools else None,
+                documents=[dict(one) for one in options.documents] if options.documents else None,
+                add_generation_prompt=options.add_generation_prompt,
+                continue_final_message=options.continue_final_message,
+                tokenize=False,
+                **(options.template_kwargs or {}),
+            )
+        except Exception as error:  # a template is a program of its own
+            raise ValueError(
+                f"the chat template cannot render these messages: {error or type(error).__name__}"
+            ) from error
+        return ParsedPrompt(text=str(text), add_special_tokens=False)
+
+    def _resolve(self, options: ChatOptions) -> str:
+        given = options.template or self._template
+        try:
+            tools = list(options.tools) if options.tools else None
+            return str(self._tokenizer.get_chat_template(given, tools=tools))
+        except ValueError as error:
+            if self._tokenizer.chat_template:
+                raise  # several templates, none of them the default: its message names them
+            raise ValueError(
+                "As of transformers v4.44, default chat template is no longer allowed, so you must "
+                "provide a chat template if the tokenizer does not define one. Pass chat_template= "
+                "(--chat-template) with a file or a Jinja template; models that are not trained "
+                "for chat take prompts without one (generate, or the completions endpoint)."
+            ) from error
+
+    def _format(self, template: str, wanted: str) -> ContentFormat:
+        if template not in self._formats:
+            self._formats[template] = detect_content_format(template)
+            logger.info(
+                "Detected the chat template content format to be '%s'", self._formats[template].name
+            )
+        detected = self._formats[template]
+        return detected if wanted == "auto" else replace(detected, name=wanted)
+
+
+def load_chat_template(value: str | Path | None) -> str | None:
+    """The template that a user named: a file, or the Jinja text itself on one line."""
+    if value is None:
+        return None
+    text = str(value)
+    is_jinja = any(mark in text for mark in ("{{", "{%", "{#"))
+    if isinstance(value, Path) or not is_jinja:
+        try:
+            return Path(text).expanduser().read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(
+                f"the chat template {text!r} is neither a readable file ({error.strerror}) nor a "
+                "Jinja template; give the path of a .jinja file"
+            ) from error
+    # A shell passes \n as two characters; nobody wants a backslash in a prompt.
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def is_one_conversation(messages: Sequence[Any]) -> bool:
+    """Whether these are the messages of one conversation, not a list of conversations."""
+    return bool(messages) and isinstance(messages[0], Mapping)
+
+
+def _checked(messages: Conversation) -> Conversation:
+    if not messages:
+        raise ValueError("a conversation needs at least one message; pass {'role': ..., ...}")
+    for message in messages:
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise ValueError(
+                f"a message must be a dict with a 'role' and a 'content', got {str(message)[:80]!r}"
+            )
+    return messages
+
+
+def _rendered_message(message: Message, style: ContentFormat) -> dict[str, Any]:
+    """The message as templates expect it: content in the right form, arguments of calls parsed."""
+    rendered = dict(message)
+    rendered["content"] = _content(message.get("content"), style)
+    if message.get("tool_calls"):
+        rendered["tool_calls"] = [_tool_call(call) for call in message["tool_calls"]]
+    return rendered
+
+
+def _content(content: Any, style: ContentFormat) -> str | list[dict[str, str]]:
+    if content is None:  # beside tool calls
+        content = ""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if style.is_wrapped else content
+    if not isinstance(content, (list, tuple)):
+        raise ValueError(
+            "the content of a message must be a string or a list of parts, got "
+            f"{str(content)[:80]!r}"
+        )
+    texts = [_part_text(part) for part in content]
+    if style.name == "string":
+        return "\n".join(texts)
+    return [{"type": "text", "text": text} for text in texts]
+
+
+def _part_text(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    if kind not in _TEXT_PARTS:
+        raise ValueError(
+            f"message parts of type {kind!r} are not supported yet; only text parts are, "
+            "{'type': 'text', 'text': ...}"
+        )
+    text = part.get(_TEXT_PARTS[kind])
+    if not isinstance(text, str):
+        raise ValueError(f"a part of type {kind!r} needs a string under {_TEXT_PARTS[kind]!r}")
+    return text
+
+
+def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """The OpenAI API carries arguments as JSON text; templates want the object."""
+    function = call.get("function")
+    if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
+        return dict(call)
+    try:
+        arguments = json.loads(function["arguments"] or "{}")
+    except ValueError as error:
+        raise ValueError(
+            f"the arguments of the call of {function.get('name')!r} are not valid JSON: {error}"
+        ) from error
+    return {**call, "function": {**function, "arguments": arguments}}

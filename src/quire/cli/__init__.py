@@ -1,0 +1,34 @@
+"""The command line: finds the subcommand, and turns failures into one line and an exit status.
+
+Imports a subcommand only when it is chosen, so that ``quire --help`` is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from quire import env
+from quire.cli.commands import COMMANDS, dispatch
+from quire.errors import QuireError
+
+INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the result is the process's exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return dispatch("quire", COMMANDS, arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone: `quire generate ... | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (QuireError, ValueError, OSError) as error:
+        if env.TRACEBACK.get():
+            traceback.print_exc()
+        print(f"quire: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1

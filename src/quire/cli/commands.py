@@ -1,0 +1,88 @@
+"""The table of subcommands, and how one is found and run."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import quire
+from quire.cli.parser import Parser, did_you_mean
+
+USAGE_ERROR = 2
+
+
+class CommandModule(Protocol):
+    """What a subcommand's module offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, arguments: argparse.Namespace) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One subcommand: a module, or a table of further ones."""
+
+    help: str
+    module: str = ""
+    commands: Mapping[str, Command] | None = None
+
+
+COMMANDS: Mapping[str, Command] = {
+    "generate": Command("continue prompts", "quire.cli.generate"),
+    "chat": Command("talk to a model", "quire.cli.chat"),
+    "demo": Command("watch the bundled model answer", "quire.cli.demo"),
+    "plan": Command("what a model needs in memory, without loading it", "quire.cli.plan"),
+    "bench": Command(
+        "measure",
+        commands={
+            "throughput": Command("tokens a second over many requests", "quire.bench.throughput"),
+            "latency": Command("seconds for one batch", "quire.bench.latency"),
+            "startup": Command("seconds until the first token", "quire.bench.startup"),
+        },
+    ),
+    "collect-env": Command("versions and hardware, for a bug report", "quire.cli.collect_env"),
+}
+
+
+def dispatch(program: str, commands: Mapping[str, Command], argv: list[str]) -> int:
+    """Run the command that ``argv`` begins with."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview(program, commands))
+        return 0 if argv else USAGE_ERROR
+    if argv[0] in ("-V", "--version"):
+        print(quire.__version__)
+        return 0
+    name = argv[0].replace("_", "-")
+    if name not in commands:
+        hint = did_you_mean(name, commands)
+        print(f"{program}: error: there is no command {argv[0]!r}{hint}", file=sys.stderr)
+        return USAGE_ERROR
+    command = commands[name]
+    if command.commands is not None:
+        return dispatch(f"{program} {name}", command.commands, argv[1:])
+    module: CommandModule = importlib.import_module(command.module)
+    parser = Parser(prog=f"{program} {name}", description=module.__doc__)
+    module.add_arguments(parser)
+    arguments = parser.parse(argv[1:])
+    arguments.command_line = [*program.split()[1:], name, *argv[1:]]
+    return module.run(arguments)
+
+
+def _overview(program: str, commands: Mapping[str, Command]) -> str:
+    width = max(map(len, commands))
+    lines = [f"  {name:<{width}}  {command.help}" for name, command in commands.items()]
+    return "\n".join(
+        [
+            f"usage: {program} COMMAND ...",
+            "",
+            "commands:",
+            *lines,
+            "",
+            f"`{program} COMMAND --help` says more about one of them.",
+        ]
+    )

@@ -1,0 +1,97 @@
+"""An argument parser with the habits that users of other engines have.
+
+Underscores in flags count as dashes, a switch may be given a value (``--flag=true``), a JSON flag
+may be given key by key (``--hf-overrides.rope_theta 1e6``), and a typo gets a suggestion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+from collections import deque
+from collections.abc import Collection, Sequence
+from typing import Any, NoReturn
+
+_SWITCH_VALUES = {"true": True, "1": True, "false": False, "0": False}
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The end of an error line: a suggestion, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+class Parser(argparse.ArgumentParser):
+    """See the module's docstring. Abbreviated flags are off: they break when a flag is added."""
+
+    def __init__(self, *, prog: str, description: str | None) -> None:
+        super().__init__(
+            prog=prog,
+            usage="%(prog)s [options]",  # all flags by name would fill a screen
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """What ``words`` say; a mistake ends the program with status 2 and one line."""
+        parsed, unknown = self.parse_known_args(self._normalise(words))
+        if unknown:
+            flag = unknown[0].partition("=")[0]
+            hint = did_you_mean(flag, self._visible_flags()) if flag.startswith("-") else ""
+            self.error(f"unknown argument {flag}{hint}")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def _visible_flags(self) -> list[str]:
+        return [
+            flag
+            for action in self._actions
+            if action.help != argparse.SUPPRESS
+            for flag in action.option_strings
+        ]
+
+    def _normalise(self, words: Sequence[str]) -> list[str]:
+        """``words`` as plain argparse understands them."""
+        result: list[str] = []
+        dotted: dict[str, dict[str, Any]] = {}  # flag -> the object put together from its parts
+        rest = deque(words)
+        while rest and rest[0] != "--":
+            word = rest.popleft()
+            if not word.startswith("--"):
+                result.append(word)
+                continue
+            name, has_value, value = word.partition("=")
+            name, _, key = name.partition(".")
+            flag = name.replace("_", "-")
+            if key:
+                value = value if has_value else rest.popleft() if rest else "null"
+                _put(dotted.setdefault(flag, {}), key.split("."), value)
+            elif self._is_switch(flag):
+                if not has_value and rest and rest[0].lower() in ("true", "false"):
+                    value = rest.popleft()
+                result.append(self._switch(flag, value or "true"))
+            else:
+                result.append(flag + has_value + value)
+        objects = [word for flag, value in dotted.items() for word in (flag, json.dumps(value))]
+        return [*result, *objects, *rest]
+
+    def _is_switch(self, flag: str) -> bool:
+        return isinstance(self._option_string_actions.get(flag), argparse.BooleanOptionalAction)
+
+    def _switch(self, flag: str, value: str) -> str:
+        if value.lower() not in _SWITCH_VALUES:
+            self.error(f"{flag}={value}: expected true or false")
+        return flag if _SWITCH_VALUES[value.lower()] else flag.replace("--", "--no-", 1)
+
+
+def _put(target: dict[str, Any], keys: list[str], text: str) -> None:
+    for key in keys[:-1]:
+        target = target.setdefault(key, {})
+    try:
+        target[keys[-1]] = json.loads(text)
+    except json.JSONDecodeError:
+        target[keys[-1]] = text

@@ -1,0 +1,57 @@
+"""Sampling parameters as flags, shared by the commands that generate text."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quire.sampling_params import SamplingParams
+
+_FLAGS: dict[str, tuple[type, str]] = {
+    "temperature": (float, "0 is greedy"),
+    "top_p": (float, "keep the likeliest tokens with this much probability"),
+    "top_k": (int, "keep this many of the likeliest tokens"),
+    "min_p": (float, "drop tokens less likely than this share of the likeliest"),
+    "presence_penalty": (float, "against tokens that have occurred"),
+    "frequency_penalty": (float, "against tokens, by how often they have occurred"),
+    "repetition_penalty": (float, "as presence, but a factor; 1 is none"),
+    "min_tokens": (int, "do not stop before so many tokens"),
+}
+
+
+def add_sampling_flags(parser: argparse.ArgumentParser, max_tokens: int) -> None:
+    """Flags whose defaults are the model's own; only ``max_tokens`` has one here."""
+    group = parser.add_argument_group("sampling (defaults: the model's generation config)")
+    group.add_argument(
+        "--max-tokens", type=int, default=max_tokens, metavar="N", help=f"default {max_tokens}"
+    )
+    for name, (kind, help_text) in _FLAGS.items():
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            type=kind,
+            metavar="N" if kind is int else "X",
+            help=help_text,
+        )
+    group.add_argument("--stop", nargs="+", metavar="TEXT", help="end before any of these")
+    group.add_argument(
+        "--ignore-eos", action="store_true", help="go on after the end-of-text token"
+    )
+
+
+def sampling_params(arguments: argparse.Namespace, defaults: SamplingParams) -> SamplingParams:
+    """``defaults`` with everything that was said on the command line.
+
+    The engine's ``--seed`` seeds the text too, except that its default of 0 leaves it random.
+    """
+    said = {name: vars(arguments)[name] for name in _FLAGS if vars(arguments)[name] is not None}
+    return dataclasses.replace(
+        defaults,
+        **said,
+        seed=arguments.seed or None,
+        n=vars(arguments).get("n", 1),
+        max_tokens=arguments.max_tokens,
+        stop=arguments.stop,
+        ignore_eos=arguments.ignore_eos,
+    )

@@ -1,0 +1,104 @@
+"""How long a context may be: what the model's config says, and what the user may ask of it.
+
+Knows the keys under which configs hold a length. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from quire import env
+
+logger = logging.getLogger(__name__)
+
+_LENGTH_KEYS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "max_sequence_length",
+    "model_max_length",
+    "n_ctx",
+)
+DEFAULT_LENGTH = 2048
+# Tokenizers write about 1e30 for "no limit".
+_NO_LIMIT = 10**9
+# Scalings whose max_position_embeddings is the length after scaling already.
+_SCALED_ALREADY = frozenset({"default", "llama3", "longrope", "su", "mrope"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContextLength:
+    """The longest context, and whether it may shrink to what memory holds."""
+
+    longest: int
+    fit_memory: bool
+
+
+def resolve_context_length(
+    wanted: int | str | None,
+    *,
+    config: dict[str, Any],
+    tokenizer_config: dict[str, Any],
+    num_learned_positions: int | None,
+) -> ContextLength:
+    """``wanted`` is a number, "auto" (what fits) or None (what the config says)."""
+    derived, key = derived_length(config, tokenizer_config)
+    if wanted is None or wanted == "auto":
+        return ContextLength(longest=derived, fit_memory=wanted == "auto")
+    assert isinstance(wanted, int)
+    if wanted < 1:
+        raise ValueError(
+            f"max_model_len={wanted} is not a length; give a number of tokens of at least 1, "
+            "or 'auto' for what fits in memory"
+        )
+    if num_learned_positions is not None and wanted > num_learned_positions:
+        raise ValueError(
+            f"max_model_len={wanted} is more than the {num_learned_positions} positions that the "
+            f"model has learned; use max_model_len={num_learned_positions} or less"
+        )
+    if wanted > derived and not env.ALLOW_LONG_MAX_MODEL_LEN.get():
+        name = env.ALLOW_LONG_MAX_MODEL_LEN.names[0]
+        raise ValueError(
+            f"max_model_len={wanted} is larger than the model's own limit of {derived} "
+            f"({key}); use {derived} or less, or set {name}=1 if the model is known to work "
+            "beyond it (positions it was not trained for give wrong text)"
+        )
+    return ContextLength(longest=wanted, fit_memory=False)
+
+
+def derived_length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> tuple[int, str]:
+    """The length that the model was made for, and where that stands."""
+    found = {key: config[key] for key in _LENGTH_KEYS if _is_length(config.get(key))}
+    if found:
+        key = min(found, key=lambda name: found[name])
+        length, reason = _scaled(int(found[key]), config)
+        return length, f"{key} in config.json{reason}"
+    limit = tokenizer_config.get("model_max_length")
+    if _is_length(limit):
+        return int(limit), "model_max_length in tokenizer_config.json"  # type: ignore[arg-type]
+    logger.warning(
+        "config.json gives no context length (none of %s); max_model_len is %d, say more if the "
+        "model can do more",
+        ", ".join(_LENGTH_KEYS),
+        DEFAULT_LENGTH,
+    )
+    return DEFAULT_LENGTH, "the default, as config.json gives none"
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < _NO_LIMIT
+
+
+def _scaled(length: int, config: dict[str, Any]) -> tuple[int, str]:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    factor = rope.get("factor")
+    if kind in _SCALED_ALREADY or not factor:
+        return length, ""
+    if kind == "yarn":
+        # Trained length times factor; some configs hold the product in max_position_embeddings.
+        length = int(rope.get("original_max_position_embeddings") or length)
+    return int(length * factor), f" with {kind} scaling by {factor:g}"

@@ -1,0 +1,224 @@
+"""AsyncLLM: `generate` is an async iterator, one per request, as many as you like at once.
+
+The core runs in a process of its own or in a thread of this one; `output_router.py` brings its
+outputs back. Whoever stops iterating aborts the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections.abc import AsyncGenerator, Iterable
+from typing import TYPE_CHECKING, Any
+
+from quire.args import EngineArgs
+from quire.config import EngineConfig
+from quire.engine.client import EngineClient
+from quire.engine.core_loop import BUILD_CORE
+from quire.engine.front import Front, load_front_tokenizer, parse_one_prompt, refuse_not_built
+from quire.engine.messages import RESET_PREFIX_CACHE, STATS
+from quire.engine.model_view import ModelConfigView
+from quire.engine.output_router import OutputCollector, OutputRouter
+from quire.engine.process import ProcessClient
+from quire.engine.thread import ThreadClient
+from quire.engine.tokenizer_handle import TokenizerHandle
+from quire.errors import EngineDeadError
+from quire.outputs import RequestOutput
+from quire.prompts import PromptType
+from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+from quire.step_output import EngineFacts, EngineStats
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+class AsyncLLM:
+    """An engine for asyncio programs; usable from several event loops."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        multiprocess_mode: bool = True,
+        build: str = BUILD_CORE,
+    ) -> None:
+        self.config = config
+        tokenizer = load_front_tokenizer(config.model)
+        make_client = ProcessClient if multiprocess_mode else ThreadClient
+        self._client: EngineClient = make_client(config, build)
+        self._front = Front(config, self._client.facts, tokenizer)
+        self._router = OutputRouter(self._client, self._front)
+        self._router.start()
+        self._close = weakref.finalize(self, self._router.close)
+
+    @classmethod
+    def from_engine_args(
+        cls,
+        engine_args: EngineArgs,
+        start_engine_loop: bool = True,
+        usage_context: object = None,
+        stat_loggers: object = None,
+        *,
+        multiprocess_mode: bool = True,
+    ) -> AsyncLLM:
+        """An engine as the arguments say; it runs at once, whatever the other three are."""
+        return cls(engine_args.create_engine_config(), multiprocess_mode=multiprocess_mode)
+
+    async def generate(
+        self,
+        prompt: PromptType | None,
+        sampling_params: SamplingParams | BeamSearchParams,
+        request_id: str,
+        *,
+        prompt_text: str | None = None,
+        lora_request: object = None,
+        tokenization_kwargs: dict[str, Any] | None = None,
+        trace_headers: object = None,
+        priority: int = 0,
+        data_parallel_rank: int | None = None,
+        session_id: str | None = None,
+        kv_hints: object = None,
+        prompt_token_ids: list[int] | None = None,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """The outputs of one request as they come, in the form that ``output_kind`` says.
+
+        Outputs that came while the consumer was busy are merged into one. ``ValueError`` if the
+        request cannot be served or its id is in use, `EngineDeadError` if the engine has stopped.
+        """
+        collector = await self.add_request(
+            request_id,
+            prompt,
+            sampling_params,
+            lora_request=lora_request,
+            tokenization_kwargs=tokenization_kwargs,
+            priority=priority,
+            data_parallel_rank=data_parallel_rank,
+            prompt_token_ids=prompt_token_ids,
+        )
+        finished = False
+        try:
+            while not finished:
+                output = await collector.get()
+                finished = output.finished
+                yield output
+        finally:
+            if not finished:
+                self._router.abort([request_id])
+
+    async def add_request(
+        self,
+        request_id: str,
+        prompt: PromptType | None,
+        params: SamplingParams | BeamSearchParams,
+        arrival_time: float | None = None,
+        lora_request: object = None,
+        tokenization_kwargs: dict[str, Any] | None = None,
+        priority: int = 0,
+        data_parallel_rank: int | None = None,
+        prompt_token_ids: list[int] | None = None,
+    ) -> OutputCollector:
+        """Start a request; its outputs come from the collector's ``get``."""
+        refuse_not_built(
+            lora_request=lora_request,
+            tokenization_kwargs=tokenization_kwargs,
+            data_parallel_rank=data_parallel_rank,
+        )
+        request = self._front.process(
+            request_id,
+            parse_one_prompt(prompt, prompt_token_ids),
+            params,
+            arrival_time=arrival_time,
+            priority=priority,
+        )
+        joins_deltas = (
+            isinstance(params, SamplingParams) and params.output_kind is RequestOutputKind.DELTA
+        )
+        collector = OutputCollector(request_id, joins_deltas=joins_deltas)
+        self._router.add(request, collector)
+        return collector
+
+    async def abort(self, request_id: str | Iterable[str]) -> None:
+        """End requests; their consumers get a last output with finish reason "abort"."""
+        self._router.abort([request_id] if isinstance(request_id, str) else request_id)
+
+    async def check_health(self) -> None:
+        """Raise `EngineDeadError` if the engine has stopped."""
+        if self._router.dead_error is not None:
+            raise EngineDeadError(str(self._router.dead_error))
+
+    async def reset_prefix_cache(
+        self, reset_running_requests: bool = False, reset_connector: bool = False
+    ) -> bool:
+        """Forget cached prefixes; False when requests that run still use blocks."""
+        return await asyncio.to_thread(self._client.ask, RESET_PREFIX_CACHE)
+
+    async def stats(self) -> EngineStats:
+        return await asyncio.to_thread(self._client.ask, STATS)
+
+    async def do_log_stats(self) -> None:
+        logger.info("%s", await self.stats())
+
+    async def get_model_config(self) -> ModelConfigView:
+        return self.model_config
+
+    def get_tokenizer(self) -> TokenizerHandle:
+        """The tokenizer; may be awaited, as older versions had to be."""
+        return TokenizerHandle(self._front)
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What the model's generation config recommends."""
+        return self._front.default_sampling_params()
+
+    def get_num_unfinished_requests(self) -> int:
+        return self._router.num_requests
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """End the core; requests in flight fail with `EngineDeadError`."""
+        self._close()
+
+    @property
+    def engine(self) -> AsyncLLM:
+        """Itself: older versions had an engine inside with ``model_config`` and ``tokenizer``."""
+        return self
+
+    @property
+    def front(self) -> Front:
+        return self._front
+
+    @property
+    def facts(self) -> EngineFacts:
+        return self._client.facts
+
+    @property
+    def model_config(self) -> ModelConfigView:
+        return self._front.model_config
+
+    @property
+    def tokenizer(self) -> TokenizerHandle | None:
+        return TokenizerHandle(self._front) if self._front.tokenizer is not None else None
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._front.set_tokenizer(tokenizer)
+
+    @property
+    def is_running(self) -> bool:
+        return self._router.dead_error is None
+
+    @property
+    def is_stopped(self) -> bool:
+        return not self.is_running
+
+    @property
+    def errored(self) -> bool:
+        return not self.is_running
+
+    @property
+    def dead_error(self) -> EngineDeadError | None:
+        return self._router.dead_error
+
+
+AsyncLLMEngine = AsyncLLM  # its older name

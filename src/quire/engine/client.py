@@ -1,0 +1,95 @@
+"""How a front end talks to an engine core, wherever the core runs.
+
+`InprocClient` is plain calls: the core steps when someone receives. `thread.py` and `process.py`
+have the clients of cores that step by themselves. Knows nothing about text.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from quire.config import EngineConfig
+from quire.engine.core_loop import BUILD_CORE, apply_command, build_by_name
+from quire.engine.messages import Command, CoreTraceback, Failed, Query
+from quire.errors import EngineDeadError
+from quire.step_output import CompletionDelta, EngineFacts
+
+T = TypeVar("T")
+
+
+class EngineClient(Protocol):
+    """One engine core. After it has died every call raises `EngineDeadError` with the cause."""
+
+    @property
+    def facts(self) -> EngineFacts: ...
+
+    def send(self, command: Command) -> None:
+        """Give a command that has no answer: `AddRequest`, `Abort`, `Finish`."""
+        ...
+
+    def receive(self) -> list[CompletionDelta]:
+        """What one or more steps produced; may wait for it. For one thread at a time."""
+        ...
+
+    def ask(self, query: Query[T]) -> T:
+        """Put a question and wait for its answer."""
+        ...
+
+    def close(self) -> None:
+        """End the core and free what it holds; a second call does nothing."""
+        ...
+
+
+class InprocClient:
+    """The core in this thread: nothing happens between two calls of `receive`."""
+
+    def __init__(self, config: EngineConfig, build: str = BUILD_CORE) -> None:
+        self._core = build_by_name(build, config)
+        self._end: str | None = None  # why the core cannot be used any more
+        self._closed = False
+        self.facts = self._core.facts
+
+    def send(self, command: Command) -> None:
+        self._check_alive()
+        apply_command(self._core, command)
+
+    def receive(self) -> list[CompletionDelta]:
+        self._check_alive()
+        if not self._core.has_unfinished:
+            return []
+        try:
+            return self._core.step()
+        except BaseException as error:  # a step broken off halfway, even by Ctrl-C, cannot go on
+            self._end = why_dead(Failed.of(error))
+            if not isinstance(error, Exception):
+                raise
+            raise EngineDeadError(self._end) from error
+
+    def ask(self, query: Query[T]) -> T:
+        self._check_alive()
+        return query.answer(self._core)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._end = CLOSED
+            self._core.close()
+
+    def _check_alive(self) -> None:
+        if self._end is not None:
+            raise EngineDeadError(self._end)
+
+
+CLOSED = "The engine was closed; make a new one."
+
+
+def why_dead(failed: Failed) -> str:
+    """The message of an `EngineDeadError`; the root cause is its last line."""
+    return f"The engine stopped: its core failed.\n{failed.last_line}"
+
+
+def dead_error(end: str, failed: Failed) -> EngineDeadError:
+    """The error of a core that ran elsewhere, with its traceback as the cause."""
+    error = EngineDeadError(end)
+    error.__cause__ = CoreTraceback(failed.traceback)
+    return error

@@ -1,0 +1,78 @@
+"""The text of one completion, cut at its stop strings. Knows nothing about requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from quire.engine.detokenizer import Detokenizer
+from quire.engine.stop_strings import StopChecker
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewText:
+    """What some tokens added."""
+
+    text: str
+    num_tokens: int  # tokens used: all of them, or those up to the end of a stop string
+    stop: str | None = None  # the stop string that ended the text
+
+
+class CompletionText(Protocol):
+    """Tokens in, text out."""
+
+    def feed(self, token_ids: Sequence[int]) -> NewText: ...
+
+    def finish(self) -> NewText: ...
+
+
+class NoText:
+    """When nobody wants text, or there is no tokenizer."""
+
+    def feed(self, token_ids: Sequence[int]) -> NewText:
+        return NewText(text="", num_tokens=len(token_ids))
+
+    def finish(self) -> NewText:
+        return NewText(text="", num_tokens=0)
+
+
+class PlainText:
+    """Without stop strings all tokens are decoded at once."""
+
+    def __init__(self, detokenizer: Detokenizer) -> None:
+        self._detokenizer = detokenizer
+
+    def feed(self, token_ids: Sequence[int]) -> NewText:
+        return NewText(text=self._detokenizer.feed(token_ids), num_tokens=len(token_ids))
+
+    def finish(self) -> NewText:
+        return NewText(text=self._detokenizer.finish(), num_tokens=0)
+
+
+class StoppableText:
+    """With stop strings tokens go one by one, so that none after the stop string is kept."""
+
+    def __init__(self, detokenizer: Detokenizer, stop: StopChecker, min_tokens: int) -> None:
+        self._detokenizer = detokenizer
+        self._stop = stop
+        self._num_unchecked = min_tokens  # tokens yet to come whose text may hold a stop string
+
+    def feed(self, token_ids: Sequence[int]) -> NewText:
+        pieces: list[str] = []
+        for num_tokens, token_id in enumerate(token_ids, start=1):
+            text = self._detokenizer.feed([token_id])
+            if self._num_unchecked > 0:
+                self._num_unchecked -= 1
+                pieces.append(text)
+                continue
+            certain, stop = self._stop.feed(text)
+            pieces.append(certain)
+            if stop is not None:
+                return NewText(text="".join(pieces), num_tokens=num_tokens, stop=stop)
+        return NewText(text="".join(pieces), num_tokens=len(token_ids))
+
+    def finish(self) -> NewText:
+        certain, stop = self._stop.feed(self._detokenizer.finish())
+        rest = "" if stop is not None else self._stop.finish()
+        return NewText(text=certain + rest, num_tokens=0, stop=stop)

@@ -1,0 +1,129 @@
+"""The life of an engine core that runs beside its front end, in a thread or in a process.
+
+Owns the order of things: commands first, then one step, then its deltas. Knows nothing about how
+messages travel; a `CoreChannel` does that.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from quire.config import EngineConfig
+from quire.engine.messages import (
+    QUERIES,
+    Abort,
+    AddRequest,
+    Answer,
+    Ask,
+    Command,
+    Deltas,
+    Failed,
+    Finish,
+    Started,
+    Stop,
+)
+from quire.request import EngineRequest, FinishReason
+from quire.step_output import CompletionDelta
+
+if TYPE_CHECKING:
+    from quire.engine.core import EngineCore
+
+BUILD_CORE = "quire.engine.build:build_core"  # by name, so that the front end imports no torch
+
+
+class CoreChannel(Protocol):
+    """The core's end of the road to its front end."""
+
+    def take(self, *, wait: bool) -> list[Command]:
+        """The commands that have come in, in order; with ``wait`` at least one."""
+        ...
+
+    def put_step(self, reply: Deltas | Failed) -> None: ...
+
+    def put_answer(self, reply: Started | Answer | Failed) -> None: ...
+
+
+def run_core(build: str, config: EngineConfig, channel: CoreChannel) -> Failed | None:
+    """Build a core and serve it until it is told to stop; returns why it ended early, if it did.
+
+    The front end has been told of a failure by then: a failed start is the first answer, a later
+    failure ends both streams.
+    """
+    try:
+        core = build_by_name(build, config)
+    except Exception as error:
+        failed = Failed.of(error)
+        channel.put_answer(failed)
+        return failed
+    channel.put_answer(Started(core.facts))
+    try:
+        _serve(core, channel)
+        core.close()
+        return None
+    except Exception as error:
+        failed = Failed.of(error)
+        channel.put_step(failed)
+        channel.put_answer(failed)
+        return failed
+
+
+def build_by_name(build: str, config: EngineConfig) -> EngineCore:
+    """Call "module:function" with the config."""
+    module, _, function = build.partition(":")
+    builder: Callable[[EngineConfig], EngineCore] = getattr(
+        importlib.import_module(module), function
+    )
+    return builder(config)
+
+
+def _serve(core: EngineCore, channel: CoreChannel) -> None:
+    while True:
+        for command in channel.take(wait=not core.has_unfinished):
+            if isinstance(command, Stop):
+                return
+            _obey(core, command, channel)
+        if core.has_unfinished:
+            deltas = core.step()
+            if deltas:
+                channel.put_step(Deltas(deltas))
+
+
+def _obey(core: EngineCore, command: Command, channel: CoreChannel) -> None:
+    if isinstance(command, Ask):
+        channel.put_answer(Answer(QUERIES[command.query].answer(core)))
+        return
+    try:
+        apply_command(core, command)
+    except ValueError as error:
+        if not isinstance(command, AddRequest):
+            raise
+        channel.put_step(Deltas(_refusals(command.request, error)))
+
+
+def apply_command(core: EngineCore, command: Command) -> None:
+    """Do what a command says that has no answer."""
+    if isinstance(command, AddRequest):
+        core.add_request(command.request)
+    elif isinstance(command, Finish):
+        core.finish(command.request_id, command.index)
+    elif isinstance(command, Abort):
+        core.abort(command.request_ids)
+    else:
+        raise TypeError(f"not a command that changes the core: {command!r}")
+
+
+def _refusals(request: EngineRequest, error: ValueError) -> list[CompletionDelta]:
+    """A request that the core would not take ends alone, all its completions at once."""
+    num_completions = request.beam.width if request.beam else request.n
+    return [
+        CompletionDelta(
+            request_id=request.request_id,
+            index=index,
+            new_token_ids=[],
+            finish_reason=FinishReason.ERROR,
+            error=str(error),
+        )
+        for index in range(num_completions)
+    ]

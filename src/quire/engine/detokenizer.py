@@ -1,0 +1,118 @@
+"""Token ids of one completion to text, piece by piece, never half a character.
+
+Decoders look at their neighbours: the first token loses its space, bytes of several tokens make one
+character. So a window of the last tokens is decoded again and again, and what is new at its end is
+the new text:
+
+    tokens  | forgotten | ......... window ......... |
+    text                | ... sent ... | new | held  |
+
+Held is at most one U+FFFD: the last one may still become a character, all before it are final.
+Knows nothing about stop strings.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
+
+from quire.tokenizer.vocabulary import REPLACEMENT, Vocabulary
+
+_KEPT = 6  # tokens; a character has at most 4 bytes, and each token at least one
+_LONGEST = 24  # tokens in the window before it is shortened to _KEPT
+
+
+class Detokenizer:
+    """All pieces together are ``decode(prompt + output)`` without ``decode(prompt)`` before it.
+
+    One thing is done better: where single-byte tokens (<0xE4>) end before a character is complete,
+    whole-text decoding spoils the complete characters before it as well; here it is one U+FFFD.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        prompt_token_ids: Sequence[int] = (),
+        skip_special_tokens: bool = True,
+        spaces_between_special_tokens: bool = True,
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._skipped_ids = vocabulary.special_ids if skip_special_tokens else frozenset()
+        self._spaces = spaces_between_special_tokens
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._window: list[int] = []
+        self._num_sent = 0  # characters of the window's text
+        self._held = ""
+        self._start_after(prompt_token_ids)
+
+    def feed(self, token_ids: Sequence[int]) -> str:
+        """The text that ``token_ids`` make certain."""
+        shown = list(self._shown(token_ids))
+        byte_values = self._vocabulary.byte_values
+        if not byte_values:
+            return self._feed_text(shown)
+        runs = groupby(shown, key=byte_values.__contains__)
+        return "".join(
+            self._feed_bytes(list(run)) if is_bytes else self._feed_text(list(run))
+            for is_bytes, run in runs
+        )
+
+    def finish(self) -> str:
+        """The rest: U+FFFD if a character is incomplete."""
+        rest = self._utf8.decode(b"", final=True) + self._held
+        self._held = ""
+        return rest
+
+    def _feed_text(self, token_ids: list[int]) -> str:
+        if not token_ids:
+            return ""
+        before = self._utf8.decode(b"", final=True)
+        self._window += token_ids
+        text = self._decode(self._window)
+        end = len(text) - text.endswith(REPLACEMENT)
+        new = text[self._num_sent : end]
+        self._num_sent = max(self._num_sent, end)
+        self._held = text[self._num_sent :]
+        if len(self._window) > _LONGEST:
+            self._shorten_window()
+        return before + new
+
+    def _feed_bytes(self, token_ids: list[int]) -> str:
+        """Bytes bypass the window; before its first text an anchor says that text came before."""
+        before, self._held = self._held, ""
+        self._num_sent += len(before)
+        values = self._vocabulary.byte_values
+        new = self._utf8.decode(bytes(values[token_id] for token_id in token_ids))
+        if self._num_sent == 0:
+            self._window.append(self._vocabulary.anchor_id)
+            self._num_sent = len(self._decode(self._window))
+        return before + new
+
+    def _shorten_window(self) -> None:
+        window = self._window[-_KEPT:]
+        num_sent = len(self._decode(window)) - len(self._held)
+        if num_sent > 0:  # else nothing visible would stand before the next token
+            self._window, self._num_sent = window, num_sent
+
+    def _start_after(self, prompt_token_ids: Sequence[int]) -> None:
+        """Begin the window with the end of the prompt, long enough to have a text."""
+        size = _KEPT
+        while True:
+            tail = list(islice(self._shown(reversed(prompt_token_ids)), size))[::-1]
+            self._window = [
+                self._vocabulary.anchor_id if token_id in self._vocabulary.byte_values else token_id
+                for token_id in tail
+            ]
+            self._num_sent = len(self._decode(self._window))
+            if self._num_sent or len(tail) < size:
+                return
+            size *= 4
+
+    def _shown(self, token_ids: Sequence[int] | Iterator[int]) -> Iterator[int]:
+        skipped, size = self._skipped_ids, self._vocabulary.size
+        return (i for i in token_ids if i not in skipped and i < size)
+
+    def _decode(self, token_ids: list[int]) -> str:
+        return self._vocabulary.decode(token_ids, self._spaces) if token_ids else ""

@@ -1,0 +1,218 @@
+"""Turns a prompt and its parameters into a request that the engine core can run.
+
+Owns tokenizing, the limits of the context and of the vocabulary, and what ends a completion.
+Every wrong input is one ``ValueError`` here, before anything runs.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from quire.config import ModelConfig
+from quire.prompts import ParsedPrompt
+from quire.request import EngineRequest, RowSampling, Watch
+from quire.row_sampling import to_row_sampling
+from quire.sampling_params import BeamSearchParams, SamplingParams
+from quire.tokenizer.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopSpec:
+    """What ends a completion, beside its length, and how that looks in the output."""
+
+    strings: tuple[str, ...] = ()
+    token_strings: dict[int, str] = field(default_factory=dict)  # stop strings that are one token
+    token_ids: frozenset[int] = frozenset()  # all that the engine core stops at
+    eos_token_ids: frozenset[int] = frozenset()  # those of them that give no stop reason
+    include_in_output: bool = False
+    min_tokens: int = 0  # text of these first tokens is not searched
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessedRequest:
+    """A request for the core, and what the way back to the user needs."""
+
+    engine: EngineRequest
+    prompt_text: str | None  # as the user wrote it; None when there were only token ids
+    params: SamplingParams
+    stop: StopSpec
+
+
+class InputProcessor:
+    """Without a tokenizer prompts must be token ids, and there are no stop strings."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tokenizer: PreTrainedTokenizerBase | None,
+        eos_token_ids: Collection[int],
+    ) -> None:
+        self._config = config
+        self._vocabulary = None if tokenizer is None else Vocabulary(tokenizer)
+        self._eos_token_ids = eos_token_ids
+        # Requests without a seed get one from here: runs of one engine seed repeat each other.
+        self._random = random.Random(config.seed)
+
+    def tokenize_all(self, prompts: Sequence[ParsedPrompt]) -> list[ParsedPrompt]:
+        """The prompts with token ids, in order; texts are tokenized together, which is faster."""
+        done = list(prompts)
+        for special in (True, False):
+            chosen = [
+                i
+                for i, prompt in enumerate(prompts)
+                if prompt.token_ids is None and prompt.add_special_tokens is special
+            ]
+            texts = [prompts[i].text or "" for i in chosen]
+            for i, token_ids in zip(chosen, self._tokenize(texts, special), strict=True):
+                done[i] = replace(prompts[i], token_ids=token_ids)
+        return done
+
+    def process(
+        self,
+        request_id: str,
+        prompt: ParsedPrompt,
+        params: SamplingParams | BeamSearchParams,
+        *,
+        arrival_time: float | None = None,
+        priority: int = 0,
+        cache_salt: str | None = None,
+        watch: Watch = Watch.EVERY_STEP,
+    ) -> ProcessedRequest:
+        """Check everything; ``watch`` is raised to every step where stop strings need it.
+
+        ``arrival_time`` is now, unless it is given.
+        """
+        params = params.to_sampling_params() if isinstance(params, BeamSearchParams) else params
+        if prompt.token_ids is None:
+            (prompt,) = self.tokenize_all([prompt])
+        token_ids = self._checked_token_ids(prompt, params)
+        sampling, stop = self._sampling(params)
+        beam = params.beam
+        engine = EngineRequest(
+            request_id=request_id,
+            prompt_token_ids=token_ids,
+            sampling=sampling,
+            max_tokens=self._max_tokens(len(token_ids), params),
+            n=params.num_completions if beam is None else beam.width,
+            beam=beam,
+            arrival_time=time.time() if arrival_time is None else arrival_time,
+            priority=priority,
+            watch=_watch(stop, watch),
+            cache_salt=prompt.cache_salt if cache_salt is None else cache_salt,
+            use_prefix_cache=_uses_prefix_cache(params),
+        )
+        return ProcessedRequest(engine=engine, prompt_text=prompt.text, params=params, stop=stop)
+
+    def _tokenize(self, texts: list[str], add_special_tokens: bool) -> list[list[int]]:
+        if not texts:
+            return []
+        if self._vocabulary is None:
+            raise ValueError(
+                "a prompt is text, but the engine runs with skip_tokenizer_init=True; pass "
+                "prompt_token_ids"
+            )
+        encoded = self._vocabulary.tokenizer(
+            texts,
+            add_special_tokens=add_special_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # its own advice about long texts; the limit is checked here
+        )
+        return [list(token_ids) for token_ids in encoded["input_ids"]]
+
+    def _checked_token_ids(self, prompt: ParsedPrompt, params: SamplingParams) -> list[int]:
+        token_ids = self._truncated(prompt.token_ids or [], params)
+        if not token_ids:
+            raise ValueError(
+                "the prompt is empty: it has no tokens; pass some text or at least one token id"
+            )
+        limit = self._config.vocab_size
+        if max(token_ids) >= limit or min(token_ids) < 0:
+            wrong = next(i for i in token_ids if not 0 <= i < limit)
+            raise ValueError(
+                f"prompt token id {wrong} is outside the vocabulary, 0 to {limit - 1}; use token "
+                "ids of this model's tokenizer"
+            )
+        if len(token_ids) >= self._config.max_model_len:
+            raise ValueError(
+                f"the prompt has {len(token_ids)} tokens, but max_model_len is "
+                f"{self._config.max_model_len} tokens for prompt and output together; shorten the "
+                "prompt, set truncate_prompt_tokens, or start the engine with a larger "
+                "max_model_len"
+            )
+        return token_ids
+
+    def _truncated(self, token_ids: list[int], params: SamplingParams) -> list[int]:
+        """The last tokens; -1 keeps as many as leave room for the output."""
+        kept = params.truncate_prompt_tokens
+        if kept is None:
+            return token_ids
+        if kept == -1:
+            kept = max(1, self._config.max_model_len - (params.max_tokens or 1))
+        return token_ids[-kept:]
+
+    def _max_tokens(self, num_prompt_tokens: int, params: SamplingParams) -> int:
+        rest = self._config.max_model_len - num_prompt_tokens
+        return rest if params.max_tokens is None else min(params.max_tokens, rest)
+
+    def _sampling(self, params: SamplingParams) -> tuple[RowSampling, StopSpec]:
+        sampling = to_row_sampling(
+            params,
+            eos_token_ids=self._eos_token_ids,
+            vocab_size=self._config.vocab_size,
+            max_logprobs=self._config.max_logprobs,
+            seed=self._random.getrandbits(62),
+            tokenize=None if self._vocabulary is None else self._tokenize_word,
+        )
+        strings = self._stop_strings(params)
+        token_strings = self._special_tokens(strings)
+        token_ids = tuple(dict.fromkeys([*sampling.stop_token_ids, *token_strings]))
+        stop = StopSpec(
+            strings=strings,
+            token_strings=token_strings,
+            token_ids=frozenset(token_ids),
+            eos_token_ids=frozenset(() if params.ignore_eos else self._eos_token_ids),
+            include_in_output=params.include_stop_str_in_output,
+            min_tokens=params.min_tokens,
+        )
+        return replace(sampling, stop_token_ids=token_ids), stop
+
+    def _stop_strings(self, params: SamplingParams) -> tuple[str, ...]:
+        stop = params.stop or []
+        strings = (stop,) if isinstance(stop, str) else tuple(stop)
+        if strings and self._vocabulary is None:
+            raise ValueError(
+                f"stop strings need a tokenizer, got {list(strings)!r} with "
+                "skip_tokenizer_init=True; use stop_token_ids"
+            )
+        return strings
+
+    def _special_tokens(self, strings: tuple[str, ...]) -> dict[int, str]:
+        """Stop strings that are one special token, which the text usually does not show."""
+        if self._vocabulary is None:
+            return {}
+        ids = {text: self._vocabulary.special_token_id(text) for text in strings}
+        limit = self._config.vocab_size
+        return {i: text for text, i in ids.items() if i is not None and i < limit}
+
+    def _tokenize_word(self, text: str) -> list[int]:
+        assert self._vocabulary is not None
+        return list(self._vocabulary.tokenizer.encode(text, add_special_tokens=False))
+
+
+def _watch(stop: StopSpec, watch: Watch) -> Watch:
+    """Special tokens stop in the core; as plain text they are rare enough to be cut off later."""
+    found_by_core = len(stop.token_strings) == len(set(stop.strings))
+    return watch if found_by_core else Watch.EVERY_STEP
+
+
+def _uses_prefix_cache(params: SamplingParams) -> bool:
+    """Log-probabilities of the prompt need all of it computed."""
+    return params.prompt_logprobs is None and not params.skip_reading_prefix_cache

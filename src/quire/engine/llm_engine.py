@@ -1,0 +1,244 @@
+"""LLMEngine: add requests, call `step`, get outputs. The caller owns the loop.
+
+Knows requests, their outputs and the client of the core; the text side is `front.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Iterable
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from quire.args import EngineArgs
+from quire.config import EngineConfig
+from quire.engine.client import EngineClient, InprocClient
+from quire.engine.core_loop import BUILD_CORE
+from quire.engine.front import Front, load_front_tokenizer, parse_one_prompt, refuse_not_built
+from quire.engine.input_processor import ProcessedRequest
+from quire.engine.messages import (
+    BLOCK_MAP,
+    RESET_PREFIX_CACHE,
+    STATS,
+    Abort,
+    AddRequest,
+    Finish,
+)
+from quire.engine.model_view import ModelConfigView
+from quire.engine.process import ProcessClient
+from quire.engine.tokenizer_handle import TokenizerHandle
+from quire.errors import EngineDeadError
+from quire.outputs import RequestOutput
+from quire.prompts import PromptType
+from quire.sampling_params import BeamSearchParams, SamplingParams
+from quire.step_output import EngineFacts, EngineStats
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+class LLMEngine:
+    """One engine that is stepped by its user, with the core in this process or in its own."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        multiprocess_mode: bool = False,
+        build: str = BUILD_CORE,
+    ) -> None:
+        self.config = config
+        tokenizer = load_front_tokenizer(config.model)  # fails sooner than the weights would
+        make_client = ProcessClient if multiprocess_mode else InprocClient
+        self._client: EngineClient = make_client(config, build)
+        self._front = Front(config, self._client.facts, tokenizer)
+        self._held: list[RequestOutput] = []  # of a step that Ctrl-C came into
+
+    @classmethod
+    def from_engine_args(
+        cls,
+        engine_args: EngineArgs,
+        usage_context: object = None,
+        stat_loggers: object = None,
+        enable_multiprocessing: bool = False,
+    ) -> LLMEngine:
+        """An engine as the arguments say; ``usage_context`` and ``stat_loggers`` are not used."""
+        return cls(engine_args.create_engine_config(), multiprocess_mode=enable_multiprocessing)
+
+    def add_request(
+        self,
+        request_id: str,
+        prompt: PromptType | None,
+        params: SamplingParams | BeamSearchParams,
+        arrival_time: float | list[int] | None = None,
+        lora_request: object = None,
+        tokenization_kwargs: dict[str, Any] | None = None,
+        trace_headers: object = None,
+        priority: int = 0,
+        session_id: str | None = None,
+        prompt_text: str | None = None,
+        kv_hints: object = None,
+        *,
+        prompt_token_ids: list[int] | None = None,
+    ) -> str:
+        """Queue a request. ``ValueError`` if it cannot be served or its id is in use.
+
+        The older form ``add_request(request_id, prompt, params, prompt_token_ids)`` works too.
+        """
+        refuse_not_built(lora_request=lora_request, tokenization_kwargs=tokenization_kwargs)
+        if isinstance(arrival_time, (list, tuple)):
+            prompt_token_ids, arrival_time = list(arrival_time), None
+        request = self._front.process(
+            request_id,
+            parse_one_prompt(prompt, prompt_token_ids),
+            params,
+            arrival_time=arrival_time,
+            priority=priority,
+        )
+        self.submit([request])
+        return request_id
+
+    def submit(self, requests: list[ProcessedRequest]) -> None:
+        """Queue requests that the input processor has made: all of them or none."""
+        added: list[str] = []
+        try:
+            for request in requests:
+                self._add(request)
+                added.append(request.engine.request_id)
+        except BaseException:
+            self.abort_request(added)
+            raise
+
+    def step(self) -> list[RequestOutput]:
+        """Let the core do a step, or wait for one; the outputs that changed, finished or not.
+
+        Ctrl-C waits for the end of the step, so that nothing is lost or left half done.
+        """
+        with _CtrlCWaits() as ctrl_c:
+            outputs, self._held = self._held, []
+            if len(self._front.outputs) > 0:
+                outputs += self._receive()
+            if ctrl_c.pending:
+                self._held = outputs
+        return outputs
+
+    def abort_request(self, request_ids: str | Iterable[str]) -> None:
+        """End requests without further output. Ids that are not running are ignored."""
+        ids = [request_ids] if isinstance(request_ids, str) else list(request_ids)
+        running = [request_id for request_id in ids if request_id in self._front.outputs]
+        for request_id in running:
+            self._front.outputs.abort(request_id)
+        if running:
+            with contextlib.suppress(EngineDeadError):  # then nothing runs
+                self._client.send(Abort(running))
+
+    def has_unfinished_requests(self) -> bool:
+        return len(self._front.outputs) > 0 or bool(self._held)
+
+    def get_num_unfinished_requests(self) -> int:
+        return len(self._front.outputs)
+
+    @property
+    def front(self) -> Front:
+        return self._front
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What became known while the engine started."""
+        return self._client.facts
+
+    @property
+    def model_config(self) -> ModelConfigView:
+        return self._front.model_config
+
+    @property
+    def tokenizer(self) -> TokenizerHandle | None:
+        """The tokenizer, also under the name ``tokenizer.tokenizer``; both can be assigned."""
+        return TokenizerHandle(self._front) if self._front.tokenizer is not None else None
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._front.set_tokenizer(tokenizer)
+
+    def get_tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._front.require_tokenizer()
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What the model's generation config recommends."""
+        return self._front.default_sampling_params()
+
+    def reset_prefix_cache(
+        self, reset_running_requests: bool = False, reset_connector: bool = False
+    ) -> bool:
+        """Forget cached prefixes; False when requests that run still use blocks."""
+        return self._client.ask(RESET_PREFIX_CACHE)
+
+    def stats(self) -> EngineStats:
+        return self._client.ask(STATS)
+
+    def block_map(self) -> bytes:
+        """One byte a KV block: 0 free, 1 in use, 2 shared, 3 cached."""
+        return self._client.ask(BLOCK_MAP)
+
+    def do_log_stats(self) -> None:
+        logger.info("%s", self.stats())
+
+    def close(self) -> None:
+        """End the core and free its memory; a second call does nothing."""
+        self._client.close()
+
+    def _add(self, request: ProcessedRequest) -> None:
+        self._front.outputs.add(request)
+        try:
+            self._client.send(AddRequest(request.engine))
+        except BaseException:
+            self._front.outputs.abort(request.engine.request_id)
+            raise
+
+    def _receive(self) -> list[RequestOutput]:
+        step = self._front.outputs.process(self._client.receive())
+        for request_id, index in step.to_abort:
+            self._client.send(Finish(request_id, index))
+        return step.outputs
+
+
+class _CtrlCWaits:
+    """Holds back Ctrl-C inside the block and raises it at the end; a second one goes through.
+
+    Only in the main thread and only while Python's own handler is set: any other handler is
+    somebody's decision.
+    """
+
+    def __init__(self) -> None:
+        self.pending = False
+        self._is_set = False
+
+    def __enter__(self) -> _CtrlCWaits:
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):
+            signal.signal(signal.SIGINT, self._note)
+            self._is_set = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._is_set:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self.pending and error is None:
+            raise KeyboardInterrupt
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.pending:
+            raise KeyboardInterrupt
+        self.pending = True

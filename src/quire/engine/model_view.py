@@ -1,0 +1,55 @@
+"""`model_config` as users of other engines read it: plain attributes, `hf_config` and `dtype`.
+
+The objects of transformers and torch are made when somebody first looks, from the frozen config.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from quire.config import ModelConfig
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+
+class ModelConfigView:
+    """A copy of facts: setting an attribute changes nothing in the engine."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.model = config.model
+        self.tokenizer = str(config.tokenizer)
+        self.tokenizer_mode = config.tokenizer_mode
+        self.trust_remote_code = config.trust_remote_code
+        self.revision = config.revision
+        self.served_model_name = config.served_model_name
+        self.max_model_len = config.max_model_len
+        self.max_logprobs = config.max_logprobs
+        self.seed = config.seed
+        self._config = config
+
+    @functools.cached_property
+    def hf_config(self) -> PretrainedConfig:
+        """The model's config as transformers' own class, or its base class for a foreign model."""
+        import transformers
+
+        values = dict(self._config.hf_config)
+        kind = values.pop("model_type", None)
+        if kind in transformers.CONFIG_MAPPING:
+            return transformers.AutoConfig.for_model(kind, **values)
+        return type("ForeignConfig", (transformers.PretrainedConfig,), {"model_type": kind})(
+            **values
+        )
+
+    @functools.cached_property
+    def dtype(self) -> torch.dtype:
+        import torch
+
+        dtype = getattr(torch, self._config.dtype)
+        assert isinstance(dtype, torch.dtype), dtype
+        return dtype
+
+    def get_vocab_size(self) -> int:
+        return self._config.vocab_size

@@ -1,0 +1,323 @@
+"""Turns what the engine core produced into what callers read: text, reasons, log-probabilities.
+
+Owns the state of each unfinished request on the caller's side. Knows nothing about scheduling.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from quire.engine.completion_text import CompletionText, NoText, PlainText, StoppableText
+from quire.engine.detokenizer import Detokenizer
+from quire.engine.input_processor import ProcessedRequest
+from quire.engine.output_logprobs import to_dicts
+from quire.engine.stop_strings import StopChecker
+from quire.outputs import (
+    CompletionOutput,
+    PromptLogprobs,
+    RequestOutput,
+    RequestStateStats,
+    SampleLogprobs,
+)
+from quire.request import FinishReason
+from quire.sampling_params import RequestOutputKind
+from quire.step_output import CompletionDelta, CompletionTiming
+from quire.tokenizer.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessedStep:
+    """News for the callers, and completions that the core must end: a stop string was found."""
+
+    outputs: list[RequestOutput] = field(default_factory=list)
+    to_abort: list[tuple[str, int]] = field(default_factory=list)  # (request id, completion index)
+
+
+class OutputProcessor:
+    """Deltas in, outputs out; at most one output per request and step."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        self._vocabulary = None if tokenizer is None else Vocabulary(tokenizer)
+        self._requests: dict[str, _Request] = {}
+
+    def __len__(self) -> int:
+        """Unfinished requests."""
+        return len(self._requests)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._requests
+
+    @property
+    def request_ids(self) -> list[str]:
+        return list(self._requests)
+
+    def add(self, request: ProcessedRequest, lora: Any = None) -> None:
+        """Expect deltas of ``request``; ``lora`` is only passed on to its outputs."""
+        request_id = request.engine.request_id
+        if request_id in self._requests:
+            raise ValueError(
+                f"request id {request_id!r} is in use; wait until that request has finished, or "
+                "choose another id"
+            )
+        self._requests[request_id] = _Request(request, self._vocabulary, lora)
+
+    def process(self, deltas: Iterable[CompletionDelta]) -> ProcessedStep:
+        """Deltas of requests that were aborted meanwhile are nobody's any more."""
+        step = ProcessedStep()
+        changed: dict[str, list[_Completion]] = {}
+        for delta in deltas:
+            request = self._requests.get(delta.request_id)
+            if request is None or request.completions[delta.index].has_ended:
+                continue
+            completion = request.take(delta)
+            if completion.has_ended and delta.finish_reason is None:
+                step.to_abort.append((delta.request_id, delta.index))
+            changed.setdefault(delta.request_id, []).append(completion)
+        for request_id, completions in changed.items():
+            request = self._requests[request_id]
+            output = request.output(completions)
+            if output is not None:
+                step.outputs.append(output)
+            if request.has_ended:
+                del self._requests[request_id]
+        return step
+
+    def abort(self, request_id: str) -> list[RequestOutput]:
+        """The last output of a request that was given up; none if there is no such request."""
+        request = self._requests.pop(request_id, None)
+        if request is None:
+            return []
+        open_completions = [one for one in request.completions if not one.has_ended]
+        for completion in open_completions:
+            completion.abort()
+        output = request.output(open_completions)
+        return [] if output is None else [output]
+
+
+class _Request:
+    """A request and its completions, those without news included."""
+
+    def __init__(self, request: ProcessedRequest, vocabulary: Vocabulary | None, lora: Any) -> None:
+        self._request = request
+        self._vocabulary = vocabulary
+        self._lora = lora
+        self._prompt_logprobs: PromptLogprobs | None = None
+        self._num_cached_tokens: int | None = None
+        self._num_returned = request.params.n if request.engine.beam is None else request.engine.n
+        self._kind = request.params.output_kind
+        if self._num_returned < request.engine.n:
+            self._kind = RequestOutputKind.FINAL_ONLY  # the best are known at the end
+        self.completions = [
+            _Completion(index, request, vocabulary) for index in range(request.engine.n)
+        ]
+
+    @property
+    def has_ended(self) -> bool:
+        return all(completion.has_ended for completion in self.completions)
+
+    def take(self, delta: CompletionDelta) -> _Completion:
+        if self._num_cached_tokens is None:
+            self._num_cached_tokens = delta.num_cached_tokens
+        if delta.prompt_logprobs is not None:
+            self._prompt_logprobs = [None, *to_dicts(delta.prompt_logprobs, self._vocabulary)]
+        completion = self.completions[delta.index]
+        completion.take(delta)
+        return completion
+
+    def output(self, changed: list[_Completion]) -> RequestOutput | None:
+        """What the caller sees now, if anything."""
+        finished = self.has_ended
+        if self._kind is RequestOutputKind.FINAL_ONLY and not finished:
+            return None
+        if self._kind is RequestOutputKind.DELTA:
+            outputs = [one.delta() for one in changed]
+        else:
+            outputs = [one.cumulative() for one in self.completions]
+        if self._num_returned < len(self.completions):
+            outputs = _best(outputs, self._num_returned)
+        for output in outputs:
+            output.lora_request = self._lora
+        engine = self._request.engine
+        return RequestOutput(
+            request_id=engine.request_id,
+            prompt=self._request.prompt_text,
+            prompt_token_ids=engine.prompt_token_ids,
+            prompt_logprobs=self._take_prompt_logprobs(),
+            outputs=outputs,
+            finished=finished,
+            metrics=self._metrics() if finished else None,
+            lora_request=self._lora,
+            num_cached_tokens=self._num_cached_tokens,
+        )
+
+    def _take_prompt_logprobs(self) -> PromptLogprobs | None:
+        """A stream of deltas carries them once."""
+        logprobs = self._prompt_logprobs
+        if self._kind is RequestOutputKind.DELTA:
+            self._prompt_logprobs = None
+        return logprobs
+
+    def _metrics(self) -> RequestStateStats:
+        """Over all completions: from the first that was scheduled to the last that ended."""
+        arrival = self._request.engine.arrival_time
+        timings = [one.timing for one in self.completions if one.timing is not None]
+        first_token = min((t.first_token_time for t in timings if t.first_token_time), default=0.0)
+        return RequestStateStats(
+            num_generation_tokens=sum(len(one.token_ids) for one in self.completions),
+            num_preemptions=sum(timing.num_preemptions for timing in timings),
+            arrival_time=arrival,
+            queued_ts=arrival,
+            scheduled_ts=min((t.scheduled_time for t in timings if t.scheduled_time), default=0.0),
+            first_token_ts=first_token,
+            last_token_ts=max((timing.finished_time for timing in timings), default=0.0),
+            first_token_latency=first_token - arrival if first_token else 0.0,
+        )
+
+
+class _Completion:
+    """One completion so far, and how much of it the caller has seen."""
+
+    def __init__(
+        self, index: int, request: ProcessedRequest, vocabulary: Vocabulary | None
+    ) -> None:
+        self._index = index
+        self._stop = request.stop
+        self._vocabulary = vocabulary
+        self._shows_special = not request.params.skip_special_tokens
+        self._wants_logprobs = request.params.logprobs is not None
+        self._stream = _text_stream(request, vocabulary)
+        self._text = ""
+        self.token_ids: list[int] = []
+        self._logprobs: SampleLogprobs = []
+        self._cumulative_logprob: float | None = None
+        self._finish_reason: FinishReason | None = None
+        self._stop_reason: int | str | None = None
+        self._score: float | None = None
+        self._error: str | None = None
+        self.timing: CompletionTiming | None = None
+        self._arrival_time = request.engine.arrival_time
+        self._first_seen = 0.0
+        self._num_seen_chars = 0
+        self._num_seen_tokens = 0
+
+    @property
+    def has_ended(self) -> bool:
+        return self._finish_reason is not None
+
+    def take(self, delta: CompletionDelta) -> None:
+        token_ids = delta.new_token_ids
+        at_token = delta.finish_reason is FinishReason.STOP and token_ids[-1:] != []
+        at_token = at_token and token_ids[-1] in self._stop.token_ids
+        hidden = at_token and not self._stop.include_in_output
+        new = self._stream.feed(token_ids[:-1] if hidden else token_ids)
+        num_tokens = len(token_ids) if new.stop is None else new.num_tokens
+        self.token_ids += token_ids[:num_tokens]
+        self._text += new.text
+        self._take_logprobs(delta, num_tokens)
+        self._score, self._error = delta.score, delta.error
+        self._first_seen = self._first_seen or time.time()
+        self.timing = delta.timing
+        if new.stop is not None:
+            self._end(FinishReason.STOP, new.stop)
+        elif delta.finish_reason is not None:
+            self._end_by_core(delta, token_ids[-1] if at_token else None)
+
+    def abort(self) -> None:
+        self._text += self._stream.finish().text
+        self._end(FinishReason.ABORT, None)
+
+    def cumulative(self) -> CompletionOutput:
+        self._num_seen_chars = self._num_seen_tokens = 0
+        return self.delta()
+
+    def delta(self) -> CompletionOutput:
+        """All that the caller has not seen; from now on it has."""
+        first_char, first = self._num_seen_chars, self._num_seen_tokens
+        self._num_seen_chars, self._num_seen_tokens = len(self._text), len(self.token_ids)
+        return CompletionOutput(
+            index=self._index,
+            text=self._text[first_char:],
+            token_ids=self.token_ids[first:],
+            cumulative_logprob=self._cumulative_logprob,
+            logprobs=self._logprobs[first:] if self._wants_logprobs else None,
+            finish_reason=None if self._finish_reason is None else self._finish_reason.value,
+            stop_reason=self._stop_reason,
+            score=self._score,
+            error=self._error,
+        )
+
+    def _take_logprobs(self, delta: CompletionDelta, num_tokens: int) -> None:
+        """The sum is made here: the core's goes on after a stop string."""
+        if delta.logprobs is None:
+            self._cumulative_logprob = delta.cumulative_logprob
+            return
+        used = delta.logprobs[:num_tokens]
+        new = sum(float(one.logprobs[0, 0]) for one in used)
+        self._cumulative_logprob = (self._cumulative_logprob or 0.0) + new
+        if self._wants_logprobs:
+            for one in used:
+                self._logprobs += to_dicts(one, self._vocabulary)
+
+    def _end_by_core(self, delta: CompletionDelta, stop_token_id: int | None) -> None:
+        """The core knows token ids only: a stop string may have been one of them."""
+        assert delta.finish_reason is not None
+        rest = self._stream.finish()
+        self._text += rest.text
+        if rest.stop is not None:
+            self._end(FinishReason.STOP, rest.stop)
+            return
+        if stop_token_id is None:
+            self._end(delta.finish_reason, delta.stop_reason)
+            return
+        stop_string = self._stop.token_strings.get(stop_token_id)
+        if stop_string is not None and self._stop.include_in_output and not self._shows_special:
+            self._text += stop_string
+        reason: int | str | None = stop_token_id if stop_string is None else stop_string
+        is_eos = stop_token_id in self._stop.eos_token_ids
+        self._end(FinishReason.STOP, None if is_eos else reason)
+
+    def _end(self, finish_reason: FinishReason, stop_reason: int | str | None) -> None:
+        self._finish_reason, self._stop_reason = finish_reason, stop_reason
+        if self.timing is None:  # ended on this side of the core, which measures better
+            self.timing = CompletionTiming(
+                arrival_time=self._arrival_time,
+                first_token_time=self._first_seen,
+                finished_time=time.time(),
+            )
+
+
+def _text_stream(request: ProcessedRequest, vocabulary: Vocabulary | None) -> CompletionText:
+    params, stop = request.params, request.stop
+    if vocabulary is None or not params.detokenize:
+        return NoText()
+    detokenizer = Detokenizer(
+        vocabulary,
+        prompt_token_ids=request.engine.prompt_token_ids,
+        skip_special_tokens=params.skip_special_tokens,
+        spaces_between_special_tokens=params.spaces_between_special_tokens,
+    )
+    if not stop.strings:
+        return PlainText(detokenizer)
+    checker = StopChecker(stop.strings, stop.include_in_output)
+    return StoppableText(detokenizer, checker, stop.min_tokens)
+
+
+def _best(outputs: list[CompletionOutput], count: int) -> list[CompletionOutput]:
+    """The most likely ones, best first, numbered anew; those that failed come last."""
+    failed = FinishReason.ERROR.value
+
+    def rank(output: CompletionOutput) -> float:
+        likely = output.cumulative_logprob
+        return -math.inf if likely is None or output.finish_reason == failed else likely
+
+    best = sorted(outputs, key=rank, reverse=True)[:count]
+    for index, output in enumerate(best):
+        output.index = index
+    return best

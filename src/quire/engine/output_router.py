@@ -1,0 +1,164 @@
+"""The thread that carries outputs from an engine core to many asyncio consumers.
+
+It detokenizes as it goes, so that event loops only move finished outputs. A consumer that is slow
+finds everything it missed in one output; it holds up nobody. Knows nothing about prompts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import defaultdict
+from collections.abc import Iterable
+
+from quire.engine.client import EngineClient
+from quire.engine.front import Front
+from quire.engine.input_processor import ProcessedRequest
+from quire.engine.messages import Abort, AddRequest, Finish
+from quire.errors import EngineDeadError
+from quire.outputs import RequestOutput
+from quire.step_output import CompletionDelta
+
+_Parcel = tuple["OutputCollector", RequestOutput]
+
+
+class OutputCollector:
+    """What one consumer has not read yet, at most one output. Lives in its consumer's loop."""
+
+    def __init__(self, request_id: str, *, joins_deltas: bool) -> None:
+        self.request_id = request_id
+        self.loop = asyncio.get_running_loop()
+        self._joins_deltas = joins_deltas
+        self._output: RequestOutput | None = None
+        self._error: Exception | None = None
+        self._ready = asyncio.Event()
+
+    async def get(self) -> RequestOutput:
+        """The next output; raises when the engine has died."""
+        await self._ready.wait()
+        if self._output is None:
+            assert self._error is not None
+            raise self._error
+        output, self._output = self._output, None
+        if self._error is None:
+            self._ready.clear()
+        return output
+
+    def put(self, output: RequestOutput) -> None:
+        if self._output is None:
+            self._output = output
+        else:
+            self._output.add(output, aggregate=self._joins_deltas)
+        self._ready.set()
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
+        self._ready.set()
+
+
+class OutputRouter:
+    """Requests in flight and their collectors; methods may be called from any thread."""
+
+    def __init__(self, client: EngineClient, front: Front) -> None:
+        self._client = client
+        self._front = front
+        self._collectors: dict[str, OutputCollector] = {}
+        self._lock = threading.Lock()  # over the front's outputs and the collectors
+        self._reader = threading.Thread(target=self._read, name="quire-outputs", daemon=True)
+        self.dead_error: EngineDeadError | None = None
+
+    def start(self) -> None:
+        self._reader.start()
+
+    @property
+    def num_requests(self) -> int:
+        return len(self._collectors)
+
+    def add(self, request: ProcessedRequest, collector: OutputCollector) -> None:
+        """Start a request whose outputs go to the collector."""
+        request_id = collector.request_id
+        with self._lock:
+            if self.dead_error is not None:
+                raise EngineDeadError(str(self.dead_error)) from self.dead_error
+            self._front.outputs.add(request)
+            self._collectors[request_id] = collector
+            try:
+                self._client.send(AddRequest(request.engine))
+            except BaseException:
+                self._drop([request_id])
+                raise
+
+    def abort(self, request_ids: Iterable[str]) -> None:
+        """End requests; their consumers get a last output. Unknown ids are ignored."""
+        with self._lock:
+            running = [i for i in request_ids if i in self._collectors]
+            parcels = self._drop(running)
+            if running:
+                with contextlib.suppress(EngineDeadError):  # then nothing runs
+                    self._client.send(Abort(running))
+        _deliver(parcels)
+
+    def close(self) -> None:
+        """End the core; requests in flight fail."""
+        self._client.close()
+        if self._reader.ident is not None and self._reader is not threading.current_thread():
+            self._reader.join()
+
+    def _read(self) -> None:
+        try:
+            while True:
+                _deliver(self._process(self._client.receive()))
+        except EngineDeadError as error:
+            self._die(error)
+        except Exception as error:  # a silent end of this thread would hang every consumer
+            dead = EngineDeadError(
+                f"The engine's front end failed.\n{type(error).__name__}: {error}"
+            )
+            dead.__cause__ = error
+            self._die(dead)
+            self._client.close()
+
+    def _process(self, deltas: list[CompletionDelta]) -> list[_Parcel]:
+        with self._lock:
+            step = self._front.outputs.process(deltas)
+            for request_id, index in step.to_abort:
+                self._client.send(Finish(request_id, index))
+            parcels: list[_Parcel] = []
+            for output in step.outputs:
+                parcels.append((self._collectors[output.request_id], output))
+                if output.finished:
+                    del self._collectors[output.request_id]
+            return parcels
+
+    def _drop(self, request_ids: list[str]) -> list[_Parcel]:
+        return [
+            (self._collectors.pop(request_id), output)
+            for request_id in request_ids
+            for output in self._front.outputs.abort(request_id)
+        ]
+
+    def _die(self, error: EngineDeadError) -> None:
+        with self._lock:
+            self.dead_error = error
+            orphans, self._collectors = list(self._collectors.values()), {}
+        for collector in orphans:
+            own = EngineDeadError(str(error))  # consumers must not share a traceback
+            own.__cause__ = error
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                collector.loop.call_soon_threadsafe(collector.fail, own)
+
+
+def _deliver(parcels: list[_Parcel]) -> None:
+    """Wake each event loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Parcel]] = defaultdict(list)
+    for parcel in parcels:
+        by_loop[parcel[0].loop].append(parcel)
+    for loop, own in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_put_all, own)
+
+
+def _put_all(parcels: list[_Parcel]) -> None:
+    for collector, output in parcels:
+        collector.put(output)

@@ -1,0 +1,59 @@
+"""The progress bar of an offline call: requests done, and tokens a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from quire.outputs import RequestOutput
+
+
+class Progress:
+    """``use_tqdm`` is whether to show a bar, or what makes one like ``tqdm.tqdm`` does."""
+
+    def __init__(self, num_requests: int, use_tqdm: bool | Callable[..., Any]) -> None:
+        self._num_requests = num_requests
+        self._use_tqdm = use_tqdm
+        self._bar: Any = None  # tqdm's, or one of the caller's
+        self._num_in = self._num_out = 0
+
+    def __enter__(self) -> Progress:
+        if self._use_tqdm:
+            make_bar = self._use_tqdm if callable(self._use_tqdm) else _tqdm()
+            self._started = time.perf_counter()
+            self._bar = make_bar(
+                total=self._num_requests, desc="Processed prompts", dynamic_ncols=True
+            )
+        return self
+
+    def add(self, output: RequestOutput) -> None:
+        """One request has finished."""
+        if self._bar is None:
+            return
+        self._num_in += len(output.prompt_token_ids or [])
+        self._num_out += sum(len(completion.token_ids) for completion in output.outputs)
+        elapsed_s = max(time.perf_counter() - self._started, 1e-9)
+        self._bar.set_postfix_str(
+            f"input {self._num_in / elapsed_s:.1f} tok/s, "
+            f"output {self._num_out / elapsed_s:.1f} tok/s",
+            refresh=False,
+        )
+        self._bar.update(1)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _tqdm() -> Callable[..., Any]:
+    from tqdm.auto import tqdm
+
+    make_bar: Callable[..., Any] = tqdm
+    return make_bar

@@ -1,0 +1,112 @@
+"""The engine core in a thread of this process, for the asyncio front end.
+
+Built, stepped and closed in that one thread, since device state belongs to threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+from quire.config import EngineConfig
+from quire.engine.client import CLOSED, dead_error, why_dead
+from quire.engine.core_loop import BUILD_CORE, run_core
+from quire.engine.messages import Answer, Ask, Command, Deltas, Failed, Query, Started, Stop
+from quire.errors import EngineDeadError
+from quire.step_output import CompletionDelta
+
+T = TypeVar("T")
+
+_JOIN_TIMEOUT_S = 10.0
+
+
+class ThreadClient:
+    """An `EngineClient` that may be used from several threads; one of them receives."""
+
+    def __init__(self, config: EngineConfig, build: str = BUILD_CORE) -> None:
+        self._channel = _QueueChannel()
+        self._end: str | None = None
+        self._asking = threading.Lock()
+        thread = threading.Thread(
+            target=_run, args=(build, config, self._channel), name="quire-core", daemon=True
+        )
+        thread.start()
+        # At interpreter exit too: a thread that is killed inside a step can crash the process.
+        self._stop = weakref.finalize(self, _stop_thread, thread, self._channel)
+        started = self._channel.answers.get()
+        if isinstance(started, Failed):
+            self._stop()
+            raise started.to_exception()
+        assert isinstance(started, Started)
+        self.facts = started.facts
+
+    def send(self, command: Command) -> None:
+        self._check_alive()
+        self._channel.commands.put(command)
+
+    def receive(self) -> list[CompletionDelta]:
+        self._check_alive()
+        reply = self._channel.steps.get()
+        if isinstance(reply, Deltas):
+            return reply.deltas
+        raise self._dead(reply)
+
+    def ask(self, query: Query[T]) -> T:
+        with self._asking:
+            self.send(Ask(query.name))
+            reply = self._channel.answers.get()
+        if isinstance(reply, Answer):
+            value: T = reply.value
+            return value
+        raise self._dead(reply)
+
+    def close(self) -> None:
+        self._end = self._end or CLOSED
+        self._stop()
+
+    def _dead(self, reply: Started | Failed | Stop) -> EngineDeadError:
+        if isinstance(reply, Failed):
+            self._end = self._end or why_dead(reply)
+            return dead_error(self._end, reply)
+        self._end = self._end or CLOSED
+        return EngineDeadError(self._end)
+
+    def _check_alive(self) -> None:
+        if self._end is not None:
+            raise EngineDeadError(self._end)
+
+
+class _QueueChannel:
+    """Three queues; a `Stop` in the last two says that nothing follows."""
+
+    def __init__(self) -> None:
+        self.commands: SimpleQueue[Command] = SimpleQueue()
+        self.steps: SimpleQueue[Deltas | Failed | Stop] = SimpleQueue()
+        self.answers: SimpleQueue[Started | Answer | Failed | Stop] = SimpleQueue()
+
+    def take(self, *, wait: bool) -> list[Command]:
+        commands = [self.commands.get()] if wait else []
+        with contextlib.suppress(Empty):
+            while True:
+                commands.append(self.commands.get_nowait())
+        return commands
+
+    def put_step(self, reply: Deltas | Failed) -> None:
+        self.steps.put(reply)
+
+    def put_answer(self, reply: Started | Answer | Failed) -> None:
+        self.answers.put(reply)
+
+
+def _run(build: str, config: EngineConfig, channel: _QueueChannel) -> None:
+    run_core(build, config, channel)
+    channel.steps.put(Stop())
+    channel.answers.put(Stop())
+
+
+def _stop_thread(thread: threading.Thread, channel: _QueueChannel) -> None:
+    channel.commands.put(Stop())
+    thread.join(_JOIN_TIMEOUT_S)

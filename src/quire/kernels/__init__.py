@@ -1,0 +1,1 @@
+"""Numeric kernels: plain functions of tensors. Know nothing of models, batches or backends."""

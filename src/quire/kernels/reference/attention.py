@@ -1,0 +1,68 @@
+"""Paged attention as it is defined, and the write of keys and values into their slots.
+
+A KV cache is [2, num_blocks, block_size, K, D]: keys, then values. Slow and plain on purpose: what
+backends are compared to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def write_kv(k: Tensor, v: Tensor, kv_cache: Tensor, slot_mapping: Tensor) -> None:
+    """Put k and v [T, K, D] at slots ``slot_mapping`` [T] (block * block_size + offset)."""
+    keys, values = kv_cache.flatten(1, 2).unbind(0)
+    keys.index_copy_(0, slot_mapping, k)
+    values.index_copy_(0, slot_mapping, v)
+
+
+def paged_attention(
+    q: Tensor,
+    kv_cache: Tensor,
+    block_table: Tensor,
+    query_start: Tensor,
+    seq_lens: Tensor,
+    *,
+    scale: float,
+    window: int | None = None,
+    soft_cap: float | None = None,
+    alibi_slopes: Sequence[float] | None = None,
+) -> Tensor:
+    """Causal attention of q [T, H, D] over each row's cached tokens, its own included.
+
+    The last of a row's queries sees ``seq_lens[row]`` tokens, each one before it one token fewer;
+    with a window only the last ``window`` of them. Scores, softmax and sum are float32.
+    """
+    out = torch.empty_like(q)
+    bounds, lengths = query_start.tolist(), seq_lens.tolist()
+    for row, length in enumerate(lengths):
+        queries = slice(bounds[row], bounds[row + 1])
+        count = bounds[row + 1] - bounds[row]
+        positions = torch.arange(length - count, length, device=q.device)
+        scores, values = _row_scores(q[queries], kv_cache, block_table[row], length, scale)
+        distance = positions[:, None] - torch.arange(length, device=q.device)
+        if soft_cap is not None:
+            scores = soft_cap * torch.tanh(scores / soft_cap)
+        if alibi_slopes is not None:
+            slopes = torch.tensor(alibi_slopes, device=q.device)
+            scores = scores - slopes[:, None, None] * distance
+        hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+        weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
+        out[queries] = torch.einsum("hts,shd->thd", weights, values).to(q.dtype)
+    return out
+
+
+def _row_scores(
+    q: Tensor, kv_cache: Tensor, blocks: Tensor, length: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """One row's scaled scores [H, queries, length], and its values [length, H, D] in float32."""
+    num_heads, (_, _, block_size, num_kv_heads, _) = q.shape[1], kv_cache.shape
+    used = blocks[: -(-length // block_size)].long()
+    keys, values = (
+        cache[used].flatten(0, 1)[:length].float().repeat_interleave(num_heads // num_kv_heads, 1)
+        for cache in kv_cache.unbind(0)
+    )
+    return torch.einsum("thd,shd->hts", q.float(), keys) * scale, values

@@ -1,0 +1,26 @@
+"""Rotary positions: pairs of values of a head turned by position * frequency.
+
+``x`` is [T, N, D]; ``cos`` and ``sin`` are float32 [T, 1, D / 2], one column per pair. The rotation
+is computed in float32 and returned in the dtype of ``x``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def rotate_half(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Pairs are (i, i + D/2)."""
+    first, second = x.float().chunk(2, dim=-1)
+    turned = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    half = first.shape[-1]
+    torch.mul(first, cos, out=turned[..., :half]).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=turned[..., half:]).addcmul_(first, sin)
+    return turned.to(x.dtype)
+
+
+def rotate_interleaved(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Pairs are (2i, 2i + 1)."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2).to(x.dtype)

@@ -1,0 +1,44 @@
+"""The last part of a decoder: hidden vectors to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from quire.layers.embedding import Embedding
+from quire.layers.linear import PlainProduct, Product, fastest_product
+from quire.layers.spec import HeadSpec
+from quire.weights.reader import TensorReader
+
+
+class Head:
+    """One product, then what the spec asks for, in float32."""
+
+    def __init__(self, spec: HeadSpec) -> None:
+        self._spec = spec
+        self._finish = _finish(spec)
+        self._product: Product
+        self.copied_bytes = 0  # of a tied weight that had to be copied to another layout
+
+    def load(self, reader: TensorReader, prefix: str, embedding: Embedding) -> None:
+        spec = self._spec
+        shape = (spec.vocab_size, spec.hidden_size)
+        weight = embedding.weight if spec.tied else reader.read(f"{prefix}.weight", shape)
+        bias = reader.read(f"{prefix}.bias", (spec.vocab_size,)) if spec.bias else None
+        self._product = fastest_product(weight, bias)
+        is_copy = spec.tied and not isinstance(self._product, PlainProduct)
+        self.copied_bytes = weight.nbytes if is_copy else 0
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Float32 logits [S, V] of hidden [S, E]."""
+        return self._finish(self._product(hidden).float())
+
+
+def _finish(spec: HeadSpec) -> Callable[[Tensor], Tensor]:
+    scale, cap = spec.scale, spec.soft_cap
+    if cap is not None:
+        return lambda logits: (logits * (scale / cap)).tanh_().mul_(cap)
+    if scale != 1.0:
+        return lambda logits: logits * scale
+    return lambda logits: logits

@@ -1,0 +1,77 @@
+"""Normalisation, alone and after the residual addition."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from quire.kernels.reference.norm import layer_norm, rms_norm
+from quire.layers.spec import LayerNormSpec, NormSpec, RMSNormSpec
+from quire.weights.reader import TensorReader
+
+
+class Norm(Protocol):
+    """A norm over the last dimension."""
+
+    def load(self, reader: TensorReader, prefix: str) -> None: ...
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def after_add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """(norm(residual + x), residual + x): one operation where a kernel fuses them."""
+        ...
+
+
+class RMSNorm:
+    """Root-mean-square norm with a weight."""
+
+    def __init__(self, spec: RMSNormSpec) -> None:
+        self._spec = spec
+        self._weight: Tensor
+
+    def load(self, reader: TensorReader, prefix: str) -> None:
+        self._weight = reader.read(f"{prefix}.weight", (self._spec.size,))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self._weight, self._spec.eps)
+
+    def after_add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        total = residual + x
+        return self(total), total
+
+
+class OffsetRMSNorm(RMSNorm):
+    """RMS norm whose stored weight is an offset from a constant; the sum is kept in float32."""
+
+    def load(self, reader: TensorReader, prefix: str) -> None:
+        super().load(reader, prefix)
+        self._weight = self._spec.weight_offset + self._weight.float()
+
+
+class LayerNorm:
+    """Layer norm; weight and bias may be missing."""
+
+    def __init__(self, spec: LayerNormSpec) -> None:
+        self._spec = spec
+        self._weight: Tensor | None = None
+        self._bias: Tensor | None = None
+
+    def load(self, reader: TensorReader, prefix: str) -> None:
+        if self._spec.weight:
+            self._weight = reader.read(f"{prefix}.weight", (self._spec.size,))
+        if self._spec.bias:
+            self._bias = reader.read(f"{prefix}.bias", (self._spec.size,))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return layer_norm(x, self._weight, self._bias, self._spec.eps)
+
+    def after_add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        total = residual + x
+        return self(total), total
+
+
+def build_norm(spec: NormSpec) -> Norm:
+    if isinstance(spec, LayerNormSpec):
+        return LayerNorm(spec)
+    return RMSNorm(spec) if spec.weight_offset == 0.0 else OffsetRMSNorm(spec)

@@ -1,0 +1,118 @@
+"""Rotary positions: frequencies from a spec, angles of a step, and the rotation of its heads.
+
+Angles are computed from the positions once a step, in float32: cheaper than a table of every
+position on a CPU, and a GPU's fused kernel can read the step's table all the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from quire.kernels.reference.rope import rotate_half, rotate_interleaved
+from quire.layers.spec import (
+    DynamicScaling,
+    LinearScaling,
+    Llama3Scaling,
+    RopeScaling,
+    RopeSpec,
+    YarnScaling,
+)
+
+Rotate = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x [T, N, D], cos, sin) -> x turned
+
+_ROTATIONS: dict[str, Rotate] = {"half": rotate_half, "interleaved": rotate_interleaved}
+
+
+class RopeAngles:
+    """Positions to cos and sin."""
+
+    def __init__(self, spec: RopeSpec, *, max_model_len: int, device: torch.device) -> None:
+        frequencies, self._scale = rope_frequencies(spec, max_model_len=max_model_len)
+        self._frequencies = frequencies.to(device)
+
+    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin [T, 1, dim / 2] at positions [T]."""
+        angles = positions.float()[:, None, None] * self._frequencies
+        return angles.cos().mul_(self._scale), angles.sin().mul_(self._scale)
+
+
+def build_rotation(spec: RopeSpec, head_dim: int) -> Rotate:
+    """The rotation of whole heads; with ``spec.dim < head_dim`` the rest passes unchanged."""
+    rotate = _ROTATIONS[spec.style]
+    if spec.dim == head_dim:
+        return rotate
+
+    def rotate_first_values(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        turned = rotate(x[..., : spec.dim], cos, sin)
+        return torch.cat((turned, x[..., spec.dim :]), dim=-1)
+
+    return rotate_first_values
+
+
+def rope_frequencies(spec: RopeSpec, *, max_model_len: int) -> tuple[Tensor, float]:
+    """Radians per position of each pair [dim / 2], and what cos and sin are multiplied by."""
+    if spec.scaling is None:
+        return _plain(spec.dim, spec.theta), 1.0
+    return _SCALINGS[type(spec.scaling)](spec, spec.scaling, max_model_len)
+
+
+def _plain(dim: int, theta: float) -> Tensor:
+    """Su et al. 2021 (arXiv:2104.09864)."""
+    return 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+
+
+def _linear(spec: RopeSpec, scaling: LinearScaling, max_model_len: int) -> tuple[Tensor, float]:
+    """Chen et al. 2023 (arXiv:2306.15595)."""
+    return _plain(spec.dim, spec.theta) / scaling.factor, 1.0
+
+
+def _dynamic(spec: RopeSpec, scaling: DynamicScaling, max_model_len: int) -> tuple[Tensor, float]:
+    """NTK-aware base (Peng et al. 2023, arXiv:2309.00071, section 3.1).
+
+    The paper's base grows with the current length, which would turn keys that are cached already.
+    Here it is fixed by the longest length that the engine admits: exact there, and exact
+    everywhere while that is within the trained length.
+    """
+    length = max(max_model_len, scaling.original_max_positions)
+    stretch = scaling.factor * length / scaling.original_max_positions - (scaling.factor - 1)
+    return _plain(spec.dim, spec.theta * stretch ** (spec.dim / (spec.dim - 2))), 1.0
+
+
+def _llama3(spec: RopeSpec, scaling: Llama3Scaling, max_model_len: int) -> tuple[Tensor, float]:
+    """As Llama 3.1's reference code (meta-llama/llama-models, models/llama3, apply_scaling)."""
+    frequencies = _plain(spec.dim, spec.theta)
+    # How often a pair turns over the trained length decides between the two regimes.
+    turns = scaling.original_max_positions * frequencies / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    keep = ((turns - low) / (high - low)).clamp(0, 1)
+    return frequencies * (keep + (1 - keep) / scaling.factor), 1.0
+
+
+def _yarn(spec: RopeSpec, scaling: YarnScaling, max_model_len: int) -> tuple[Tensor, float]:
+    """Peng et al. 2023 (arXiv:2309.00071), section 3.2, and 3.4 for the temperature."""
+    frequencies = _plain(spec.dim, spec.theta)
+
+    def pair_that_turns(turns: float) -> float:
+        """The (fractional) pair that turns this often over the trained length."""
+        wavelengths = scaling.original_max_positions / (turns * 2 * math.pi)
+        return spec.dim * math.log(wavelengths) / (2 * math.log(spec.theta))
+
+    low, high = pair_that_turns(scaling.beta_fast), pair_that_turns(scaling.beta_slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, spec.dim - 1)
+    pairs = torch.arange(spec.dim // 2, dtype=torch.float32)
+    keep = 1 - ((pairs - low) / max(high - low, 0.001)).clamp(0, 1)
+    return frequencies * (keep + (1 - keep) / scaling.factor), scaling.attention_factor
+
+
+_SCALINGS: dict[type[RopeScaling], Callable[..., tuple[Tensor, float]]] = {
+    LinearScaling: _linear,
+    DynamicScaling: _dynamic,
+    Llama3Scaling: _llama3,
+    YarnScaling: _yarn,
+}

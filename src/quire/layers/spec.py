@@ -1,0 +1,236 @@
+"""The specs of a decoder's parts: frozen data that says what to build and which tensors it needs.
+
+A spec lists its tensors by canonical name below its own prefix (``parameters``), so that sizes are
+known without building anything. Knows nothing about Hugging Face or devices. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Shape: TypeAlias = tuple[int, ...]
+Shapes: TypeAlias = dict[str, Shape]
+Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "gelu_quick", "relu", "relu2"]
+
+
+def under(prefix: str, shapes: Mapping[str, Shape]) -> Shapes:
+    """``shapes`` with every name below ``prefix``."""
+    return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
+
+
+def linear_shapes(name: str, rows: int, columns: int, bias: bool) -> Shapes:
+    """The tensors of one linear map from ``columns`` to ``rows`` features."""
+    shapes: Shapes = {f"{name}.weight": (rows, columns)}
+    if bias:
+        shapes[f"{name}.bias"] = (rows,)
+    return shapes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RMSNormSpec:
+    """x / rms(x) * (weight_offset + weight)."""
+
+    size: int
+    eps: float
+    weight_offset: float = 0.0  # 1 in Gemma, whose checkpoints store weight - 1
+
+    def parameters(self) -> Shapes:
+        return {"weight": (self.size,)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerNormSpec:
+    """(x - mean(x)) / std(x) * weight + bias; weight and bias may be missing."""
+
+    size: int
+    eps: float
+    weight: bool = True
+    bias: bool = True
+
+    def parameters(self) -> Shapes:
+        names = [("weight", self.weight), ("bias", self.bias)]
+        return {name: (self.size,) for name, present in names if present}
+
+
+NormSpec: TypeAlias = RMSNormSpec | LayerNormSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinearScaling:
+    """Positions divided by ``factor``."""
+
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DynamicScaling:
+    """NTK-aware base change, for lengths beyond the trained one only."""
+
+    factor: float
+    original_max_positions: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Llama3Scaling:
+    """Low frequencies divided by ``factor``, high ones kept, a smooth step between."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_positions: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class YarnScaling:
+    """YaRN: interpolation by wavelength, and a temperature that scales cos and sin."""
+
+    factor: float
+    original_max_positions: int
+    attention_factor: float
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True  # round the ramp's ends to whole dimensions
+
+
+RopeScaling: TypeAlias = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RopeSpec:
+    """Rotary positions on the first ``dim`` values of every head."""
+
+    dim: int
+    theta: float
+    style: Literal["half", "interleaved"] = "half"  # how values pair up: (i, i + dim/2), (2i, 2i+1)
+    scaling: RopeScaling | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlibiSpec:
+    """Scores lowered by slope * distance."""
+
+    slopes: tuple[float, ...]  # one per query head
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionSpec:
+    """Causal self-attention with ``num_kv_heads`` shared by ``num_heads``."""
+
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+    positions: RopeSpec | AlibiSpec | None  # None: positions are in the embedding
+    qkv_bias: bool = False
+    out_bias: bool = False
+    qk_norms: tuple[NormSpec, NormSpec] | None = None  # of each head of q, and of k
+    window: int | None = None  # tokens visible to a query, itself included
+    soft_cap: float | None = None  # scores become cap * tanh(scores / cap)
+
+    def parameters(self) -> Shapes:
+        q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        shapes: Shapes = {}
+        for name, size in (("q", q_size), ("k", kv_size), ("v", kv_size)):
+            shapes |= linear_shapes(name, size, self.hidden_size, self.qkv_bias)
+        shapes |= linear_shapes("o", self.hidden_size, q_size, self.out_bias)
+        if self.qk_norms is not None:
+            for name, norm in zip(("q_norm", "k_norm"), self.qk_norms, strict=True):
+                shapes |= under(name, norm.parameters())
+        return shapes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatedMLPSpec:
+    """down(activation(gate(x)) * up(x))."""
+
+    hidden_size: int
+    inner_size: int
+    activation: Activation
+    bias: bool = False
+
+    def parameters(self) -> Shapes:
+        shapes: Shapes = {}
+        for name in ("gate", "up"):
+            shapes |= linear_shapes(name, self.inner_size, self.hidden_size, self.bias)
+        return shapes | linear_shapes("down", self.hidden_size, self.inner_size, self.bias)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlainMLPSpec:
+    """down(activation(up(x)))."""
+
+    hidden_size: int
+    inner_size: int
+    activation: Activation
+    bias: bool = True
+
+    def parameters(self) -> Shapes:
+        shapes = linear_shapes("up", self.inner_size, self.hidden_size, self.bias)
+        return shapes | linear_shapes("down", self.hidden_size, self.inner_size, self.bias)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MoESpec:
+    """Each token goes through the ``top_k`` gated experts that a softmax router ranks first."""
+
+    hidden_size: int
+    inner_size: int
+    num_experts: int
+    top_k: int
+    activation: Activation
+    renormalise: bool  # the chosen experts' weights sum to one
+
+    def parameters(self) -> Shapes:
+        inner = (self.num_experts, self.inner_size, self.hidden_size)
+        return {
+            "router.weight": (self.num_experts, self.hidden_size),
+            "experts.gate.weight": inner,
+            "experts.up.weight": inner,
+            "experts.down.weight": (self.num_experts, self.hidden_size, self.inner_size),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnedPositionsSpec:
+    """A table of position embeddings; position p reads row p + offset."""
+
+    num_positions: int  # rows a request can use, without the offset
+    offset: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddingSpec:
+    """Token ids, and perhaps positions, to vectors."""
+
+    vocab_size: int
+    hidden_size: int
+    scale: float = 1.0
+    positions: LearnedPositionsSpec | None = None
+
+    def parameters(self) -> Shapes:
+        shapes: Shapes = {"weight": (self.vocab_size, self.hidden_size)}
+        if self.positions is not None:
+            rows = self.positions.num_positions + self.positions.offset
+            shapes["positions.weight"] = (rows, self.hidden_size)
+        return shapes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadSpec:
+    """Hidden vectors to logits: cap * tanh(scale * (x Wᵀ + bias) / cap)."""
+
+    vocab_size: int
+    hidden_size: int
+    tied: bool  # the weight is the embedding's
+    bias: bool = False
+    scale: float = 1.0
+    soft_cap: float | None = None
+
+    def parameters(self) -> Shapes:
+        shapes: Shapes = {} if self.tied else {"weight": (self.vocab_size, self.hidden_size)}
+        if self.bias:
+            shapes["bias"] = (self.vocab_size,)
+        return shapes

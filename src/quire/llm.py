@@ -1,0 +1,372 @@
+"""LLM: generate text offline, many prompts at once.
+
+Turns a user's calls into requests and their outputs into the user's order. The engine beneath is
+`LLMEngine`; `engine/offline.py` runs its loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+from quire.args import BUNDLED_MODEL, EngineArgs
+from quire.chat_template import (
+    ChatOptions,
+    ChatRenderer,
+    Conversation,
+    is_one_conversation,
+    load_chat_template,
+)
+from quire.engine.front import refuse_not_built
+from quire.engine.input_processor import ProcessedRequest
+from quire.engine.llm_engine import LLMEngine
+from quire.engine.model_view import ModelConfigView
+from quire.engine.offline import OfflineRunner
+from quire.engine.progress import Progress
+from quire.outputs import BeamSearchOutput, BeamSearchSequence, RequestOutput
+from quire.prompts import ParsedPrompt, PromptType, parse_prompts
+from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+from quire.step_output import EngineStats
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+Prompts = PromptType | Sequence[PromptType]
+Params = SamplingParams | Sequence[SamplingParams]
+
+
+class LLM:
+    """A model, ready to continue prompts. Use it in a ``with`` statement, or call `close`."""
+
+    def __init__(
+        self,
+        model: str = str(BUNDLED_MODEL),
+        *,
+        tokenizer: str | None = None,
+        tokenizer_mode: str = "auto",
+        skip_tokenizer_init: bool = False,
+        trust_remote_code: bool = False,
+        tensor_parallel_size: int = 1,
+        dtype: str = "auto",
+        revision: str | None = None,
+        tokenizer_revision: str | None = None,
+        chat_template: str | None = None,
+        seed: int = 0,
+        gpu_memory_utilization: float = 0.92,
+        hf_token: str | None = None,
+        hf_overrides: dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        kv_cache_memory_bytes: int | str | None = None,
+        multiprocess_mode: bool = False,
+        **kwargs: Any,  # the other fields of EngineArgs, which checks them
+    ) -> None:
+        """Without a model it is the one that comes with Quire.
+
+        ``multiprocess_mode`` runs the engine core in a process of its own. All other arguments
+        are those of `EngineArgs`.
+        """
+        args = EngineArgs(
+            model=model,
+            tokenizer=tokenizer,
+            tokenizer_mode=tokenizer_mode,
+            skip_tokenizer_init=skip_tokenizer_init,
+            trust_remote_code=trust_remote_code,
+            tensor_parallel_size=tensor_parallel_size,
+            dtype=dtype,
+            revision=revision,
+            tokenizer_revision=tokenizer_revision,
+            seed=seed,
+            gpu_memory_utilization=gpu_memory_utilization,
+            hf_token=hf_token,
+            hf_overrides=hf_overrides,
+            kv_cache_memory_bytes=kv_cache_memory_bytes,
+            **kwargs,
+        )
+        template = load_chat_template(chat_template)
+        engine = LLMEngine.from_engine_args(args, enable_multiprocessing=multiprocess_mode)
+        self._use(engine, template)
+
+    @classmethod
+    def from_engine_args(cls, engine_args: EngineArgs) -> LLM:
+        return cls.from_engine(LLMEngine.from_engine_args(engine_args))
+
+    @classmethod
+    def from_engine(cls, engine: LLMEngine) -> LLM:
+        """An LLM on an engine that exists already; it closes the engine when it is closed."""
+        llm = cls.__new__(cls)
+        llm._use(engine)
+        return llm
+
+    def generate(
+        self,
+        prompts: Prompts | None = None,
+        sampling_params: Params | None = None,
+        prompt_token_ids: Sequence[Any] | None = None,
+        use_tqdm: bool | Callable[..., Any] = True,
+        lora_request: object = None,
+        *,
+        priority: Sequence[int] | None = None,
+        multi_modal_data: object = None,
+        guided_options_request: object = None,
+        prompt_adapter_request: object = None,
+        tokenization_kwargs: object = None,
+        mm_processor_kwargs: object = None,
+    ) -> list[RequestOutput]:
+        """Continue the prompts; one output each, in their order.
+
+        Parameters are one for all, or a list with one for each, or the model's defaults. A prompt
+        or parameter that cannot be served is a ``ValueError`` before anything runs. A request that
+        fails later ends alone, with finish reason "error".
+        """
+        refuse_not_built(
+            lora_request=lora_request,
+            multi_modal_data=multi_modal_data,
+            guided_options_request=guided_options_request,
+            prompt_adapter_request=prompt_adapter_request,
+            tokenization_kwargs=tokenization_kwargs,
+            mm_processor_kwargs=mm_processor_kwargs,
+        )
+        parsed = parse_prompts(prompts, prompt_token_ids)
+        kind = RequestOutputKind.FINAL_ONLY
+        return self._run(self._requests(parsed, sampling_params, kind, priority), use_tqdm)
+
+    def chat(
+        self,
+        messages: Conversation | Sequence[Conversation],
+        sampling_params: Params | None = None,
+        use_tqdm: bool | Callable[..., Any] = True,
+        lora_request: object = None,
+        priority: Sequence[int] | None = None,
+        chat_template: str | None = None,
+        chat_template_content_format: str = "auto",
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: list[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tokenization_kwargs: object = None,
+        mm_processor_kwargs: object = None,
+    ) -> list[RequestOutput]:
+        """Answer one conversation or a list of them; one output each."""
+        refuse_not_built(
+            lora_request=lora_request,
+            tokenization_kwargs=tokenization_kwargs,
+            mm_processor_kwargs=mm_processor_kwargs,
+        )
+        options = ChatOptions(
+            template=load_chat_template(chat_template),
+            content_format=chat_template_content_format,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=tools,
+            template_kwargs=chat_template_kwargs,
+        )
+        parsed = self._render(messages, options)
+        kind = RequestOutputKind.FINAL_ONLY
+        return self._run(self._requests(parsed, sampling_params, kind, priority), use_tqdm)
+
+    def stream(
+        self,
+        prompts: Prompts | None = None,
+        sampling_params: Params | None = None,
+        *,
+        prompt_token_ids: Sequence[Any] | None = None,
+        priority: Sequence[int] | None = None,
+    ) -> Iterator[RequestOutput]:
+        """As `generate`, but outputs come as they are made, each with only what is new.
+
+        The outputs of several prompts are interleaved; ``request_id`` counts up in their order.
+        Leaving the loop early aborts what still runs.
+        """
+        parsed = parse_prompts(prompts, prompt_token_ids)
+        kind = RequestOutputKind.DELTA
+        return self._runner.run(self._requests(parsed, sampling_params, kind, priority))
+
+    def stream_chat(
+        self,
+        messages: Conversation | Sequence[Conversation],
+        sampling_params: Params | None = None,
+        *,
+        options: ChatOptions | None = None,
+        priority: Sequence[int] | None = None,
+    ) -> Iterator[RequestOutput]:
+        """As `chat`, but outputs come as they are made, each with only what is new."""
+        parsed = self._render(messages, options or ChatOptions())
+        kind = RequestOutputKind.DELTA
+        return self._runner.run(self._requests(parsed, sampling_params, kind, priority))
+
+    def beam_search(
+        self,
+        prompts: Prompts,
+        params: BeamSearchParams,
+        lora_request: object = None,
+        use_tqdm: bool | Callable[..., Any] = False,
+        concurrency_limit: int | None = None,
+        priority: Sequence[int] | None = None,
+    ) -> list[BeamSearchOutput]:
+        """The best ``params.beam_width`` continuations of each prompt, best first.
+
+        ``concurrency_limit`` is the most prompts that run at once.
+        """
+        refuse_not_built(lora_request=lora_request)
+        if concurrency_limit is not None and concurrency_limit < 1:
+            raise ValueError(f"concurrency_limit must be at least 1, got {concurrency_limit}")
+        parsed = parse_prompts(prompts)
+        requests = self._requests(
+            parsed, params.to_sampling_params(), RequestOutputKind.FINAL_ONLY, priority
+        )
+        at_once = concurrency_limit or max(len(requests), 1)
+        found: list[BeamSearchOutput] = []
+        for first in range(0, len(requests), at_once):
+            outputs = self._run(requests[first : first + at_once], use_tqdm)
+            found += [self._beams(output) for output in outputs]
+        return found
+
+    def get_tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.llm_engine.get_tokenizer()
+
+    def set_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Use another tokenizer from now on; no request may be running."""
+        self.llm_engine.tokenizer = tokenizer
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What the model's generation config recommends; `generate` uses it by default."""
+        return self.llm_engine.get_default_sampling_params()
+
+    def reset_prefix_cache(
+        self, reset_running_requests: bool = False, reset_connector: bool = False
+    ) -> bool:
+        """Forget cached prefixes; False when requests that run still use blocks."""
+        return self.llm_engine.reset_prefix_cache()
+
+    def stats(self) -> EngineStats:
+        """The state of the engine now."""
+        return self.llm_engine.stats()
+
+    def block_map(self) -> bytes:
+        """One byte a KV block: 0 free, 1 in use, 2 shared, 3 cached."""
+        return self.llm_engine.block_map()
+
+    @property
+    def model_config(self) -> ModelConfigView:
+        return self.llm_engine.model_config
+
+    def close(self) -> None:
+        """End the engine and free its memory; a second call does nothing."""
+        self.llm_engine.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _use(self, engine: LLMEngine, chat_template: str | None = None) -> None:
+        self.llm_engine = engine
+        self._runner = OfflineRunner(engine)
+        self._request_ids = itertools.count()
+        self._chat_template = chat_template
+
+    def _render(
+        self, messages: Conversation | Sequence[Conversation], options: ChatOptions
+    ) -> list[ParsedPrompt]:
+        renderer = ChatRenderer(self.get_tokenizer(), self._chat_template)
+        conversations = cast(
+            "Sequence[Conversation]", [messages] if is_one_conversation(messages) else messages
+        )
+        return [renderer.render(conversation, options) for conversation in conversations]
+
+    def _requests(
+        self,
+        prompts: list[ParsedPrompt],
+        params: Params | None,
+        kind: RequestOutputKind,
+        priorities: Sequence[int] | None,
+    ) -> list[ProcessedRequest]:
+        """All requests of one call, checked."""
+        front = self.llm_engine.front
+        all_params = self._params(params, len(prompts), kind)
+        if priorities is not None and len(priorities) != len(prompts):
+            raise ValueError(
+                f"{len(priorities)} priorities were given for {len(prompts)} prompts; give one each"
+            )
+        return [
+            front.process(str(next(self._request_ids)), prompt, own_params, priority=priority)
+            for prompt, own_params, priority in zip(
+                front.inputs.tokenize_all(prompts),
+                all_params,
+                priorities or [0] * len(prompts),
+                strict=True,
+            )
+        ]
+
+    def _params(
+        self, params: Params | None, num_prompts: int, kind: RequestOutputKind
+    ) -> list[SamplingParams]:
+        """One for each prompt; copies, since callers keep theirs."""
+        if params is None:
+            params = self.get_default_sampling_params()
+        if isinstance(params, SamplingParams):
+            return [_with_kind(params, kind)] * num_prompts
+        if len(params) != num_prompts:
+            raise ValueError(
+                f"{len(params)} sampling parameters were given for {num_prompts} prompts; give one "
+                "for all, or one each"
+            )
+        return [_with_kind(one, kind) for one in params]
+
+    def _run(
+        self, requests: list[ProcessedRequest], use_tqdm: bool | Callable[..., Any]
+    ) -> list[RequestOutput]:
+        finished: dict[str, RequestOutput] = {}
+        outputs = self._runner.run(requests)
+        with contextlib.closing(outputs), Progress(len(requests), use_tqdm) as progress:
+            for output in outputs:
+                if output.finished:
+                    finished[output.request_id] = output
+                    progress.add(output)
+        in_order = [finished[request.engine.request_id] for request in requests]
+        _warn_of_failures(in_order)
+        return in_order
+
+    def _beams(self, output: RequestOutput) -> BeamSearchOutput:
+        """With the prompt in front, as users of beam search expect it."""
+        tokenizer = self.llm_engine.front.tokenizer
+        prompt = list(output.prompt_token_ids or [])
+        sequences = []
+        for beam in output.outputs:
+            tokens = prompt + list(beam.token_ids)
+            sequences.append(
+                BeamSearchSequence(
+                    tokens=tokens,
+                    logprobs=beam.logprobs or [],
+                    cum_logprob=beam.cumulative_logprob or 0.0,
+                    text=None if tokenizer is None else str(tokenizer.decode(tokens)),
+                    finish_reason=beam.finish_reason,
+                    stop_reason=beam.stop_reason,
+                    score=beam.score,
+                )
+            )
+        return BeamSearchOutput(sequences)
+
+
+def _with_kind(params: SamplingParams, kind: RequestOutputKind) -> SamplingParams:
+    own = params.clone()
+    own.output_kind = kind
+    return own
+
+
+def _warn_of_failures(outputs: list[RequestOutput]) -> None:
+    for output in outputs:
+        for completion in output.outputs:
+            if completion.error is not None:
+                logger.warning("request %s failed: %s", output.request_id, completion.error)

@@ -1,0 +1,138 @@
+"""The files of a model folder that are read before its weights: configs, as plain dictionaries.
+
+Finds the folder (local, or from a hub) and reads its JSON. Knows no key's meaning beyond the names
+of architectures and dtypes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quire.args import EngineArgs
+from quire.errors import ModelLoadError, UnsupportedModelError
+
+_CONFIG_FAILED = "Failed to load the model config."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFiles:
+    """What a model folder says about itself, after the user's overrides."""
+
+    path: Path
+    tokenizer: Path
+    config: dict[str, Any]  # config.json
+    generation_config: dict[str, Any]  # empty: none, or not wanted
+    tokenizer_config: dict[str, Any]
+    architecture: str  # the first supported one that config.json names
+    stored_dtype: str  # what config.json or the weights say
+
+
+def find_model_files(args: EngineArgs, *, with_weights: bool = True) -> ModelFiles:
+    """Locate (and download, from a hub) the model's folder and read its configs."""
+    from quire.models.hf_config import apply_overrides
+
+    with_weights = with_weights and args.load_format != "dummy"
+    path = _fetch(args, args.model, args.revision, "weights" if with_weights else "config")
+    tokenizer = path
+    if args.tokenizer and args.tokenizer != args.model and not args.skip_tokenizer_init:
+        tokenizer = _fetch(args, args.tokenizer, args.tokenizer_revision, "tokenizer")
+    config = apply_overrides(read_config(path), args.hf_overrides)
+    return ModelFiles(
+        path=path,
+        tokenizer=tokenizer,
+        config=config,
+        generation_config=_generation_config(args, path),
+        tokenizer_config=read_json(tokenizer / "tokenizer_config.json") or {},
+        architecture=choose_architecture(config, path),
+        stored_dtype=stored_dtype(config, path),
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """``config.json`` of the folder ``path``."""
+    file = path / "config.json"
+    try:
+        config = read_json(file)
+    except ModelLoadError as error:
+        raise ModelLoadError(f"{_CONFIG_FAILED} {error}") from None
+    if config is None:
+        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+        raise ModelLoadError(
+            f"{_CONFIG_FAILED} {file} does not exist (the folder holds {found}); "
+            "give the folder or hub id of a model in Hugging Face format"
+        )
+    return config
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """The object in ``file``, or None where there is no such file."""
+    if not file.is_file():
+        return None
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelLoadError(f"{file} is not valid JSON ({error}); download it again") from None
+    if not isinstance(value, dict):
+        raise ModelLoadError(f"{file} holds no JSON object; download it again")
+    return value
+
+
+def choose_architecture(config: dict[str, Any], path: Path) -> str:
+    """The first supported name in ``architectures``, or the first one, to be refused by name."""
+    from quire.models.registry import ModelRegistry
+
+    names = config.get("architectures") or []
+    if not names:
+        raise UnsupportedModelError(
+            f"{path / 'config.json'} names no architecture; add one with "
+            '--hf-overrides \'{"architectures": ["LlamaForCausalLM"]}\''
+        )
+    supported = set(ModelRegistry.get_supported_archs())
+    return next((name for name in names if name in supported), names[0])
+
+
+def stored_dtype(config: dict[str, Any], path: Path) -> str:
+    """The dtype that ``config`` names, else that of the weights, else float32."""
+    from quire.weights.checkpoint import open_checkpoint
+    from quire.weights.checkpoint_files import choose_weight_files
+
+    named = config.get("dtype") or config.get("torch_dtype")
+    if isinstance(named, str):
+        return named.removeprefix("torch.")
+    if choose_weight_files([entry.name for entry in path.iterdir()]) is None:
+        return "float32"
+    checkpoint = open_checkpoint(path)
+    dtypes = {checkpoint.dtype(name) for name in checkpoint.names()}
+    floats = {str(dtype).removeprefix("torch.") for dtype in dtypes if dtype.is_floating_point}
+    return "float32" if not floats or "float32" in floats else min(floats)
+
+
+def _fetch(args: EngineArgs, model: str, revision: str | None, what: str) -> Path:
+    from quire.weights.hub import resolve_model
+
+    return resolve_model(
+        model,
+        revision=revision,
+        token=args.hf_token,
+        download_dir=args.download_dir,
+        what=what,
+        load_format=args.load_format if args.load_format != "dummy" else "auto",
+    )
+
+
+def _generation_config(args: EngineArgs, model_path: Path) -> dict[str, Any]:
+    overrides = args.override_generation_config or {}
+    if args.generation_config in ("quire", "vllm"):
+        return dict(overrides)
+    is_auto = args.generation_config == "auto"
+    folder = model_path if is_auto else Path(args.generation_config)
+    config = read_json(folder / "generation_config.json")
+    if config is None and not is_auto:
+        raise ModelLoadError(
+            f"generation_config={args.generation_config!r}: there is no "
+            f"{folder / 'generation_config.json'}; give a folder that has one, 'auto' or 'quire'"
+        )
+    return {**(config or {}), **overrides}

@@ -1,0 +1,57 @@
+"""Mixtral: Mistral's block with a mixture of experts in place of the MLP."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quire.layers.spec import MoESpec
+from quire.models.common import (
+    ACTIVATION_NAMES,
+    LLAMA_WEIGHTS,
+    attention_from,
+    decoder_from,
+    rms_norm_from,
+)
+from quire.models.hf_config import HFConfig
+from quire.models.plan import ModelPlan
+from quire.models.spec import LayerSpec
+from quire.weights.weight_map import Source, StackedExperts, WeightMap
+
+
+def mixtral(hf: HFConfig) -> ModelPlan:
+    norm = rms_norm_from(hf)
+    moe = MoESpec(
+        hidden_size=hf.int("hidden_size"),
+        inner_size=hf.int("intermediate_size"),
+        num_experts=hf.int("num_local_experts", 8),
+        top_k=hf.int("num_experts_per_tok", 2),
+        activation=hf.choice("hidden_act", ACTIVATION_NAMES, "silu"),
+        renormalise=True,
+    )
+    layer = LayerSpec(
+        block="pre_norm",
+        attention=attention_from(hf, window=hf.optional_int("sliding_window"), theta=1e6),
+        mlp=moe,
+        norms=(norm, norm),
+    )
+    spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
+    hf.check_unread()
+    return ModelPlan(spec=spec, weights=_weights(moe.num_experts))
+
+
+def _weights(num_experts: int) -> WeightMap:
+    moe = "model.layers.*.block_sparse_moe"
+    experts = {"gate": "w1", "up": "w3", "down": "w2"}
+    return replace(
+        LLAMA_WEIGHTS,
+        entries={
+            **LLAMA_WEIGHTS.entries,
+            "layers.*.moe.router.weight": Source(f"{moe}.gate.weight"),
+            **{
+                f"layers.*.moe.experts.{ours}.weight": StackedExperts(
+                    f"{moe}.experts.{{expert}}.{theirs}.weight", num_experts
+                )
+                for ours, theirs in experts.items()
+            },
+        },
+    )

@@ -1,0 +1,116 @@
+"""Decoder: any causal language model that a DecoderSpec describes, composed from its parts.
+
+Knows nothing about rows, sampling or files: it turns a Batch into hidden states and those into
+logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quire.attention.backend import AttentionBackend, AttentionProblem
+from quire.attention.selection import select_backend
+from quire.batch import Batch
+from quire.layers.attention import Attention
+from quire.layers.embedding import build_embedding
+from quire.layers.forward_pass import ForwardPass
+from quire.layers.head import Head
+from quire.layers.norm import build_norm
+from quire.layers.rope import RopeAngles
+from quire.layers.spec import AlibiSpec, AttentionSpec, RopeSpec
+from quire.models.blocks import BLOCKS, Block
+from quire.models.spec import DecoderSpec
+from quire.weights.reader import TensorReader
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """Where and how a model runs."""
+
+    dtype: torch.dtype
+    device: torch.device
+    attention_backend: str
+    max_model_len: int
+
+
+class Decoder:
+    """Built without weights; ``load`` pulls them, and may be called again."""
+
+    def __init__(self, spec: DecoderSpec, placement: Placement) -> None:
+        self.spec = spec
+        self.kv_layout = spec.kv_layout
+        self.embedding = build_embedding(spec.embedding)
+        self.final_norm = build_norm(spec.final_norm)
+        self.head = Head(spec.head)
+        self._angles = [
+            RopeAngles(rope, max_model_len=placement.max_model_len, device=placement.device)
+            for rope in spec.ropes
+        ]
+        # One backend per kind of attention, and one plan a step per layer group that uses it.
+        self._planned: dict[tuple[AttentionProblem, int], AttentionBackend] = {}
+        self.layers: list[Block] = self._build_layers(placement)
+
+    def load(self, reader: TensorReader) -> None:
+        self.embedding.load(reader, "embedding")
+        for index, layer in enumerate(self.layers):
+            layer.load(reader, f"layers.{index}")
+        self.final_norm.load(reader, "final_norm")
+        self.head.load(reader, "head", self.embedding)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Hidden states [T, E] after the final norm; writes the tokens' keys and values."""
+        step = ForwardPass(
+            batch=batch,
+            rotations=tuple(angles.at(batch.positions) for angles in self._angles),
+            attention_plans=tuple(
+                backend.plan(batch, group) for (_, group), backend in self._planned.items()
+            ),
+        )
+        x = self.embedding(batch.input_ids, batch.positions)
+        residual = torch.zeros_like(x)
+        for layer in self.layers:
+            x, residual = layer(x, residual, step)
+        x, _ = self.final_norm.after_add(x, residual)
+        return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Float32 logits [S, V] of hidden states [S, E]."""
+        return self.head(hidden)
+
+    def _build_layers(self, placement: Placement) -> list[Block]:
+        specs = [layer.attention for layer in self.spec.layers]
+        problems = [_problem(spec, placement) for spec in specs]
+        backend = select_backend(placement.attention_backend, problems)
+        ropes = self.spec.ropes
+        layers: list[Block] = []
+        for index, (layer, problem) in enumerate(zip(self.spec.layers, problems, strict=True)):
+            use = (problem, self.kv_layout.group_of_layer[index])
+            if use not in self._planned:
+                self._planned[use] = backend.build(problem)
+            positions = layer.attention.positions
+            attention = Attention(
+                layer.attention,
+                backend=self._planned[use],
+                rotation=ropes.index(positions) if isinstance(positions, RopeSpec) else -1,
+                plan=list(self._planned).index(use),
+                layer=index,
+            )
+            layers.append(BLOCKS[layer.block](layer, attention))
+        return layers
+
+
+def _problem(spec: AttentionSpec, placement: Placement) -> AttentionProblem:
+    return AttentionProblem(
+        num_heads=spec.num_heads,
+        num_kv_heads=spec.num_kv_heads,
+        head_dim=spec.head_dim,
+        scale=spec.scale,
+        dtype=placement.dtype,
+        device=placement.device.type,
+        window=spec.window,
+        soft_cap=spec.soft_cap,
+        alibi_slopes=spec.positions.slopes if isinstance(spec.positions, AlibiSpec) else None,
+    )

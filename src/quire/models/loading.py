@@ -1,0 +1,107 @@
+"""From a config to a model with weights, and what it will weigh before any is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quire.config import EngineConfig
+from quire.kernels.cpu import onednn
+from quire.kv_layout import KVLayout
+from quire.models.decoder import Decoder, Placement
+from quire.models.hf_config import HFConfig
+from quire.models.plan import ModelPlan
+from quire.models.registry import ModelRegistry
+from quire.weights.checkpoint import open_checkpoint
+from quire.weights.reader import DummyReader, LoadReport, TensorReader, WeightReader
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel:
+    """A model that is ready to run."""
+
+    model: Decoder
+    kv_layout: KVLayout
+    weight_bytes: int  # in the memory of the device
+    report: LoadReport
+
+
+def build_model(config: EngineConfig) -> LoadedModel:
+    """Build the decoder of ``config`` and pull its weights; errors name the key or the tensor."""
+    plan = plan_of(config.model.hf_config, config.model.architecture)
+    placement = Placement(
+        dtype=getattr(torch, config.model.dtype),
+        device=torch.device(config.device.device),
+        attention_backend=config.device.attention_backend,
+        max_model_len=config.model.max_model_len,
+    )
+    model = Decoder(plan.spec, placement)
+    reader = CountingReader(_reader(config, plan, placement))
+    model.load(reader)
+    return LoadedModel(
+        model=model,
+        kv_layout=model.kv_layout,
+        weight_bytes=reader.num_bytes + model.head.copied_bytes,
+        report=reader.report(),
+    )
+
+
+def plan_of(hf_config: Mapping[str, Any], architecture: str) -> ModelPlan:
+    """The plan of an architecture and its config.json; needs no weights."""
+    return ModelRegistry.plan_function(architecture)(HFConfig(hf_config, architecture))
+
+
+def weight_bytes(plan: ModelPlan, dtype: torch.dtype, device: str) -> int:
+    """What ``build_model`` will count, from the plan alone.
+
+    Where products want weights in a layout of their own, a tied head is a copy of the embedding.
+    """
+    shapes = plan.parameter_shapes()
+    num_values = sum(math.prod(shape) for shape in shapes.values())
+    if plan.spec.head.tied and not onednn.why_not(device, dtype):
+        num_values += math.prod(shapes["embedding.weight"])
+    return num_values * dtype.itemsize
+
+
+class CountingReader:
+    """Another reader, and the bytes of what it handed out."""
+
+    def __init__(self, reader: TensorReader) -> None:
+        self._reader = reader
+        self.num_bytes = 0
+
+    def has(self, name: str) -> bool:
+        return self._reader.has(name)
+
+    def read(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        rows: slice | None = None,
+        columns: slice | None = None,
+        experts: slice | None = None,
+    ) -> Tensor:
+        tensor = self._reader.read(name, shape, rows, columns, experts)
+        self.num_bytes += tensor.nbytes
+        return tensor
+
+    def report(self) -> LoadReport:
+        return self._reader.report()
+
+
+def _reader(config: EngineConfig, plan: ModelPlan, placement: Placement) -> TensorReader:
+    load = config.load
+    if load.load_format == "dummy":
+        return DummyReader(placement.dtype, placement.device, config.model.seed)
+    return WeightReader(
+        open_checkpoint(config.model.path, load.load_format),
+        plan.weights,
+        placement.dtype,
+        placement.device,
+        use_tqdm=load.use_tqdm,
+    )

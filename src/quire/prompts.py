@@ -1,0 +1,187 @@
+"""Prompts as callers write them, parsed into one shape: text, or token ids, or both.
+
+Knows nothing about tokenizers, so it cannot say whether a token id is in the vocabulary.
+Imports no torch: its arrays are recognised by what they can do.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+
+class PromptOptions(TypedDict, total=False):
+    """What a prompt dict may carry beside the prompt."""
+
+    cache_salt: str
+    multi_modal_data: Any  # must be absent or empty for now, as the two below
+    multi_modal_uuids: Any
+    mm_processor_kwargs: Any
+
+
+class TextPrompt(PromptOptions):
+    """A prompt as text."""
+
+    prompt: str
+
+
+class _TokenIds(PromptOptions):
+    prompt_token_ids: list[int]
+
+
+class TokensPrompt(_TokenIds, total=False):
+    """A prompt as token ids; its text, if given, is only passed on."""
+
+    prompt: str
+
+
+PromptType = str | list[int] | TextPrompt | TokensPrompt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParsedPrompt:
+    """One prompt. At least one of ``text`` and ``token_ids`` is set; token ids win."""
+
+    text: str | None = None
+    token_ids: list[int] | None = None
+    cache_salt: str | None = None
+    add_special_tokens: bool = True  # to the text; False where a chat template has written them
+
+
+_FORMS = (
+    "a string, a list of token ids, {'prompt': str}, {'prompt_token_ids': [int, ...]}, "
+    "or a list of these"
+)
+_NOT_BUILT_YET = {
+    "multi_modal_data": "multi-modal prompts",
+    "multi_modal_uuids": "multi-modal prompts",
+    "mm_processor_kwargs": "multi-modal prompts",
+    "media_io_kwargs": "multi-modal prompts",
+    "prompt_embeds": "embedding prompts",
+    "encoder_prompt": "encoder-decoder prompts",
+    "decoder_prompt": "encoder-decoder prompts",
+    "token_type_ids": "token type ids",
+    "prompt_token_offsets": "prompt token offsets",
+}
+_KNOWN_KEYS = {"prompt", "prompt_token_ids", "cache_salt"}
+
+
+def parse_prompts(
+    prompts: PromptType | Sequence[PromptType] | None,
+    prompt_token_ids: Sequence[Any] | None = None,
+) -> list[ParsedPrompt]:
+    """All prompts of one call, in order. An empty list of prompts is no prompts.
+
+    ``prompt_token_ids`` is the older way to give token ids: one prompt or a list of them, beside
+    ``prompts`` of the same number, which then are only passed on.
+    """
+    if prompt_token_ids is None:
+        if prompts is None:
+            raise ValueError(f"no prompts were given; pass {_FORMS}")
+        return [parse_prompt(prompt) for prompt in _split(prompts)]
+    parsed = [parse_prompt(ids) for ids in _split(prompt_token_ids)]
+    if any(prompt.token_ids is None for prompt in parsed):
+        raise ValueError("prompt_token_ids must be a list of token ids, or a list of such lists")
+    if prompts is None:
+        return parsed
+    texts = [parse_prompt(prompt) for prompt in _split(prompts)]
+    if len(texts) != len(parsed):
+        raise ValueError(
+            f"{len(texts)} prompts and {len(parsed)} prompt_token_ids were given; "
+            "their numbers must be equal, or pass only one of them"
+        )
+    return [
+        ParsedPrompt(text=text.text, token_ids=ids.token_ids, cache_salt=text.cache_salt)
+        for text, ids in zip(texts, parsed, strict=True)
+    ]
+
+
+def parse_prompt(prompt: PromptType | Any) -> ParsedPrompt:
+    """One prompt, in any of the forms a caller may write."""
+    if isinstance(prompt, str):
+        return ParsedPrompt(text=prompt)
+    if isinstance(prompt, Mapping):
+        return _parse_mapping(prompt)
+    if _is_array(prompt) or isinstance(prompt, (list, tuple)):
+        return ParsedPrompt(token_ids=_token_ids(prompt))
+    raise ValueError(f"a prompt cannot be {_describe(prompt)}; pass {_FORMS}")
+
+
+def _split(prompts: Any) -> Sequence[Any]:
+    """A call's prompts as a list, where the caller may have given one prompt."""
+    if isinstance(prompts, (str, Mapping)):
+        return [prompts]
+    if _is_array(prompts):
+        return [prompts] if prompts.ndim == 1 else list(prompts)
+    if not isinstance(prompts, (list, tuple)):
+        raise ValueError(f"prompts cannot be {_describe(prompts)}; pass {_FORMS}")
+    numbers = sum(
+        not isinstance(p, (str, Mapping, list, tuple)) and not _is_array(p) for p in prompts
+    )
+    if numbers == 0:
+        return prompts
+    if numbers == len(prompts):
+        return [prompts]
+    odd = next(p for p in prompts if not isinstance(p, (str, Mapping, list, tuple)))
+    raise ValueError(f"the list of prompts mixes prompts with {_describe(odd)}; pass {_FORMS}")
+
+
+def _parse_mapping(prompt: Mapping[str, Any]) -> ParsedPrompt:
+    for key, value in prompt.items():
+        if key in _KNOWN_KEYS:
+            continue
+        if key not in _NOT_BUILT_YET:
+            raise ValueError(
+                f"a prompt has no key {key!r}; the keys are {', '.join(sorted(_KNOWN_KEYS))}"
+            )
+        if _is_set(value):
+            raise ValueError(f"{_NOT_BUILT_YET[key]} are not supported yet; remove the key {key!r}")
+    text, token_ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
+    if text is None and token_ids is None:
+        raise ValueError("a prompt dict needs the key 'prompt' or 'prompt_token_ids'")
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"'prompt' must be a string, not {_describe(text)}")
+    salt = prompt.get("cache_salt")
+    if salt is not None and not (isinstance(salt, str) and salt):
+        raise ValueError(f"'cache_salt' must be a non-empty string, not {_describe(salt)}")
+    ids = None if token_ids is None else _token_ids(token_ids)
+    return ParsedPrompt(text=text, token_ids=ids, cache_salt=salt)
+
+
+def _token_ids(ids: Any) -> list[int]:
+    """Plain non-negative ints; whether they are in the vocabulary is checked later."""
+    if _is_array(ids):
+        if ids.ndim != 1:
+            raise ValueError(f"token ids must be a 1-D array, not one of shape {tuple(ids.shape)}")
+        ids = ids.tolist()
+    if not isinstance(ids, (list, tuple)):
+        raise ValueError(f"token ids must be a list of ints, not {_describe(ids)}")
+    if not ids:
+        raise ValueError("a prompt has no token ids; give at least one, such as the BOS token")
+    plain = list(ids) if all(type(i) is int for i in ids) else [_token_id(i) for i in ids]
+    if min(plain) < 0:
+        raise ValueError(f"token id {min(plain)} is negative; token ids start at 0")
+    return plain
+
+
+def _token_id(value: Any) -> int:
+    """A NumPy integer is a token id; a bool, a float or a string is not."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ValueError(f"token ids must be ints, not {_describe(value)}")
+    return operator.index(value)
+
+
+def _is_array(value: Any) -> bool:
+    """A NumPy array or a torch tensor with at least one dimension."""
+    return hasattr(value, "tolist") and hasattr(value, "ndim") and value.ndim > 0
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None and not (isinstance(value, (Mapping, list, tuple)) and not value)
+
+
+def _describe(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

@@ -1,0 +1,311 @@
+"""resolve: from `EngineArgs` to the frozen `EngineConfig`, where every automatic choice is made.
+
+Knows the limits of the machine and which values go together. What only the loaded model can tell
+(number of blocks, seconds) is in `EngineFacts`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quire import env, log, platform
+from quire.args import EngineArgs, parse_max_model_len
+from quire.config import (
+    CacheConfig,
+    DeviceConfig,
+    EngineConfig,
+    LoadConfig,
+    ModelConfig,
+    SchedulerConfig,
+)
+from quire.context_length import ContextLength, resolve_context_length
+from quire.kv_fit import KVFit, check_kv_fits
+from quire.kv_layout import KVLayout
+from quire.model_files import ModelFiles, find_model_files
+from quire.platform import DeviceInfo
+from quire.sizes import format_bytes, parse_bytes
+from quire.step_output import EngineFacts
+
+if TYPE_CHECKING:
+    from quire.models.spec import DecoderSpec
+
+logger = logging.getLogger(__name__)
+
+BLOCK_SIZES = (8, 16, 32, 64, 128)
+DEFAULT_BLOCK_SIZE = 16
+DEFAULT_MAX_NUM_SEQS = 256
+DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048
+# On a CPU the memory is usually somebody's own: take a part of what is free, and not more than a
+# CPU can fill with tokens in reasonable time.
+CPU_KV_SHARE = 0.25
+CPU_KV_BYTES = 4 * 2**30
+
+DTYPES = ("float32", "bfloat16", "float16")
+_DTYPE_ALIASES = {"half": "float16", "float": "float32"}
+
+
+def resolve(args: EngineArgs) -> EngineConfig:
+    """Check ``args``, make the automatic choices and log those that may surprise."""
+    from quire.models.loading import plan_of
+
+    log.setup()
+    _check_parallel(args)
+    cache = _cache_config(args)
+    load = _load_config(args)
+    device = platform.device_info(_device_kind(args))
+    files = find_model_files(args)
+    spec = plan_of(files.config, files.architecture).spec
+    length = _context_length(args, files, spec)
+    config = EngineConfig(
+        model=_model_config(args, files, spec, device, length),
+        load=load,
+        cache=cache,
+        scheduler=_scheduler_config(args, length.longest),
+        device=_device_config(args, device),
+        disable_log_stats=args.disable_log_stats,
+    )
+    return _with_memory(config, spec.kv_layout, fit_memory=length.fit_memory)
+
+
+def describe(config: EngineConfig, facts: EngineFacts) -> str:
+    """The choices of a started engine as a short table, for the log."""
+    phases = ", ".join(f"{name} {took:.2f}" for name, took in facts.phase_seconds.items())
+    rows = {
+        "model": f"{config.model.model} ({config.model.architecture})",
+        "dtype": config.model.dtype,
+        "device": _device_text(config.device),
+        "attention": facts.attention_backend,
+        "weights": format_bytes(facts.weight_bytes),
+        "KV cache": f"{format_bytes(facts.kv_cache_bytes)}: {facts.num_blocks} blocks of "
+        f"{facts.block_size}, {facts.kv_capacity_tokens:,} tokens",
+        "max_model_len": f"{facts.max_model_len:,} tokens, "
+        f"{facts.max_concurrency:.1f} requests of that length at once",
+        "step": f"{config.scheduler.max_num_batched_tokens:,} tokens, "
+        f"{config.scheduler.max_num_seqs} completions",
+        "seconds": phases or "none measured",
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())
+
+
+def resolve_dtype(wanted: str, stored: str, device: DeviceInfo) -> str:
+    """``wanted`` or, for "auto", the stored format where the device is fast at it."""
+    name = str(wanted).removeprefix("torch.")  # torch.bfloat16 itself is welcome too
+    name = _DTYPE_ALIASES.get(name, name)
+    if name != "auto":
+        return _one_of("dtype", name, ("auto", *DTYPES))
+    chosen = _auto_dtype(stored, device)
+    if chosen != stored:
+        logger.info(
+            "dtype=auto: weights stored as %s are run in %s on %s; say dtype=%s to keep them",
+            stored,
+            chosen,
+            device.name,
+            stored,
+        )
+    return chosen
+
+
+def _auto_dtype(stored: str, device: DeviceInfo) -> str:
+    if stored == "float32" and device.kind == "cpu":
+        return "float32"
+    if stored == "bfloat16" and device.kind == "cpu":
+        return "bfloat16"  # half the memory traffic counts for more than missing instructions
+    if stored in device.fast_dtypes and stored != "float32":
+        return stored
+    # float32 weights on a GPU, float16 on a CPU, or a format that is none of the three.
+    if "bfloat16" in device.fast_dtypes:
+        return "bfloat16"
+    return "float16" if device.kind == "cuda" else "float32"
+
+
+def _check_parallel(args: EngineArgs) -> None:
+    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+        size = getattr(args, name)
+        if size != 1:
+            raise ValueError(f"{name}={size}: only one process computes yet; leave it at 1")
+
+
+def _device_kind(args: EngineArgs) -> str:
+    kind = _one_of("device", args.device, ("auto", "cuda", "cpu"))
+    return platform.default_device() if kind == "auto" else kind
+
+
+def _load_config(args: EngineArgs) -> LoadConfig:
+    formats = ("auto", "safetensors", "pt", "dummy")
+    return LoadConfig(
+        load_format=_one_of("load_format", args.load_format, formats),
+        download_dir=Path(args.download_dir) if args.download_dir else None,
+        use_tqdm=args.use_tqdm_on_load,
+    )
+
+
+def _cache_config(args: EngineArgs) -> CacheConfig:
+    block_size = args.block_size if args.block_size is not None else DEFAULT_BLOCK_SIZE
+    if block_size not in BLOCK_SIZES:
+        raise ValueError(f"block_size={block_size} is not one of {_listed(BLOCK_SIZES)}")
+    if not 0 < args.gpu_memory_utilization <= 1:
+        raise ValueError(
+            f"gpu_memory_utilization={args.gpu_memory_utilization} is a share of the GPU's "
+            "memory; give a number above 0 and at most 1"
+        )
+    num_blocks = args.num_gpu_blocks_override
+    if num_blocks is not None and num_blocks < 2:
+        raise ValueError(
+            f"num_gpu_blocks_override={num_blocks} is too few; give at least 2 "
+            "(one block is never used)"
+        )
+    memory = args.kv_cache_memory_bytes
+    return CacheConfig(
+        block_size=block_size,
+        num_blocks=num_blocks,
+        memory_bytes=None if memory is None else parse_bytes(memory),
+        gpu_memory_utilization=args.gpu_memory_utilization,
+        enable_prefix_caching=args.enable_prefix_caching,
+    )
+
+
+def _context_length(args: EngineArgs, files: ModelFiles, spec: DecoderSpec) -> ContextLength:
+    positions = spec.embedding.positions
+    return resolve_context_length(
+        parse_max_model_len(args.max_model_len),
+        config=files.config,
+        tokenizer_config=files.tokenizer_config,
+        num_learned_positions=positions.num_positions if positions else None,
+    )
+
+
+def _model_config(
+    args: EngineArgs,
+    files: ModelFiles,
+    spec: DecoderSpec,
+    device: DeviceInfo,
+    length: ContextLength,
+) -> ModelConfig:
+    names = args.served_model_name or [args.model]
+    return ModelConfig(
+        model=args.model,
+        path=files.path,
+        tokenizer=files.tokenizer,
+        hf_config=files.config,
+        generation_config=files.generation_config,
+        architecture=files.architecture,
+        dtype=resolve_dtype(args.dtype, files.stored_dtype, device),
+        max_model_len=length.longest,
+        vocab_size=spec.head.vocab_size,
+        revision=args.revision,
+        trust_remote_code=args.trust_remote_code,
+        tokenizer_mode=args.tokenizer_mode,
+        skip_tokenizer_init=args.skip_tokenizer_init,
+        served_model_name=(names,) if isinstance(names, str) else tuple(names),
+        max_logprobs=args.max_logprobs,
+        seed=args.seed,
+    )
+
+
+def _scheduler_config(args: EngineArgs, max_model_len: int) -> SchedulerConfig:
+    num_seqs, num_tokens = _step_limits(args, max_model_len)
+    for name in ("steps_in_flight", "long_prefill_token_threshold"):
+        least = 1 if name == "steps_in_flight" else 0
+        if getattr(args, name) < least:
+            raise ValueError(f"{name}={getattr(args, name)} is too small; give at least {least}")
+    return SchedulerConfig(
+        max_num_seqs=num_seqs,
+        max_num_batched_tokens=num_tokens,
+        long_prefill_token_threshold=args.long_prefill_token_threshold,
+        policy=_one_of("scheduling_policy", args.scheduling_policy, ("fcfs", "priority")),
+        enable_chunked_prefill=args.enable_chunked_prefill,
+        steps_in_flight=args.steps_in_flight,
+    )
+
+
+def _step_limits(args: EngineArgs, max_model_len: int) -> tuple[int, int]:
+    """``max_num_seqs`` and ``max_num_batched_tokens``, made to go together where one is open."""
+    num_seqs, num_tokens = args.max_num_seqs, args.max_num_batched_tokens
+    for name, value in (("max_num_seqs", num_seqs), ("max_num_batched_tokens", num_tokens)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} is too small; give at least 1")
+    whole_prompt = 1 if args.enable_chunked_prefill else max_model_len
+    if num_tokens is None:
+        least = max(num_seqs or 1, whole_prompt)
+        num_tokens = max(DEFAULT_MAX_NUM_BATCHED_TOKENS, least)
+    if num_tokens < whole_prompt:
+        raise ValueError(
+            f"max_num_batched_tokens={num_tokens} is smaller than max_model_len={max_model_len}, "
+            "so a long prompt would never fit in a step; raise it, lower max_model_len, or let "
+            "enable_chunked_prefill be true"
+        )
+    if num_seqs is None:
+        num_seqs = min(DEFAULT_MAX_NUM_SEQS, num_tokens)
+    if num_tokens < num_seqs:
+        raise ValueError(
+            f"max_num_batched_tokens={num_tokens} is smaller than max_num_seqs={num_seqs}, and "
+            "every running completion needs one token of a step; raise the one or lower the other"
+        )
+    return num_seqs, num_tokens
+
+
+def _device_config(args: EngineArgs, device: DeviceInfo) -> DeviceConfig:
+    on_cpu = device.kind == "cpu"
+    return DeviceConfig(
+        device=device.kind,
+        attention_backend=args.attention_backend or "torch",
+        num_threads=(env.NUM_THREADS.get() or platform.num_cpu_cores()) if on_cpu else None,
+    )
+
+
+def _with_memory(config: EngineConfig, layout: KVLayout, *, fit_memory: bool) -> EngineConfig:
+    """Settle the size of the KV cache where it is known ahead, and check that it is enough."""
+    fit = KVFit.of(config, layout)
+    cache = config.cache
+    if cache.num_blocks is None and cache.memory_bytes is None and config.device.device == "cpu":
+        memory_bytes = default_cpu_kv_bytes(
+            fit, config.model.max_model_len, config.scheduler.max_num_seqs
+        )
+        cache = dataclasses.replace(cache, memory_bytes=memory_bytes)
+        config = dataclasses.replace(config, cache=cache)
+    num_blocks = cache.num_blocks
+    if num_blocks is None and cache.memory_bytes is not None:
+        num_blocks = fit.num_blocks_in(cache.memory_bytes)
+    if num_blocks is None:
+        if fit_memory:
+            raise ValueError(
+                "max_model_len='auto' needs the size of the KV cache ahead on this device; give "
+                "kv_cache_memory_bytes, or a number for max_model_len"
+            )
+        return config
+    longest = fit.longest_request(num_blocks)
+    if fit_memory and 0 < longest < config.model.max_model_len:
+        logger.info("max_model_len=auto: %d tokens fit in the KV cache", longest)
+        model = dataclasses.replace(config.model, max_model_len=longest)
+        config = dataclasses.replace(config, model=model)
+    check_kv_fits(config, layout, num_blocks)
+    return config
+
+
+def default_cpu_kv_bytes(fit: KVFit, max_model_len: int, max_num_seqs: int) -> int:
+    """What the environment says, else a share of the free memory, but not more than can be used."""
+    told = env.CPU_KVCACHE_SPACE.get()
+    if told is not None:
+        return told
+    share = min(int(platform.available_memory() * CPU_KV_SHARE), CPU_KV_BYTES)
+    return min(share, fit.bytes_for(max_model_len, max_num_seqs))
+
+
+def _device_text(device: DeviceConfig) -> str:
+    threads = f", {device.num_threads} threads" if device.num_threads else ""
+    return f"{device.device}{threads}"
+
+
+def _one_of(name: str, value: str, choices: Collection[str]) -> str:
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is not one of {_listed(choices)}")
+    return value
+
+
+def _listed(choices: Collection[object]) -> str:
+    return ", ".join(str(choice) for choice in choices)

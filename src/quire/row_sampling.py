@@ -1,0 +1,140 @@
+"""From what a user wrote (`SamplingParams`) to what a row needs (`RowSampling`).
+
+Owns the defaults that depend on the model: its stop tokens, its vocabulary, its tokenizer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable
+
+from quire.request import RowSampling
+from quire.sampling_params import GREEDY_BELOW, SamplingParams
+
+MAX_BAD_WORDS = 128
+LOWEST_TEMPERATURE = 0.01  # below, float32 probabilities lose their meaning
+
+logger = logging.getLogger(__name__)
+
+
+def to_row_sampling(
+    params: SamplingParams,
+    *,
+    eos_token_ids: Collection[int],
+    vocab_size: int,
+    max_logprobs: int,
+    seed: int,
+    tokenize: Callable[[str], list[int]] | None = None,
+) -> RowSampling:
+    """Check ``params`` once more, now against the model, and fill in every default.
+
+    ``seed`` serves when the user gave none. ``tokenize`` turns a bad word into token ids without
+    special tokens; without it bad words are refused. ``max_logprobs`` is the engine's limit, -1 for
+    none.
+    """
+    params.verify()
+    stop_token_ids = _stop_token_ids(params, eos_token_ids)
+    allowed = tuple(dict.fromkeys(params.allowed_token_ids or ()))
+    bias = params.logit_bias or {}
+    _require_in_vocabulary("stop_token_ids", params.stop_token_ids or (), vocab_size)
+    _require_in_vocabulary("allowed_token_ids", allowed, vocab_size)
+    _require_in_vocabulary("logit_bias", bias, vocab_size)
+    _require_few_logprobs("logprobs", params.logprobs, max_logprobs)
+    _require_few_logprobs("prompt_logprobs", params.prompt_logprobs, max_logprobs)
+    is_beam = params.use_beam_search
+    draws_nothing = is_beam and params.temperature == 1.0
+    return RowSampling(
+        temperature=0.0 if draws_nothing else _temperature(params.temperature),
+        top_k=params.top_k if 0 < params.top_k < vocab_size else 0,
+        top_p=float(params.top_p),
+        min_p=float(params.min_p),
+        presence_penalty=float(params.presence_penalty),
+        frequency_penalty=float(params.frequency_penalty),
+        repetition_penalty=float(params.repetition_penalty),
+        seed=seed if params.seed is None else int(params.seed),
+        logit_bias=tuple((int(token), float(value)) for token, value in bias.items()),
+        allowed_token_ids=allowed,
+        bad_words_token_ids=_bad_words(params.bad_words or [], tokenize, vocab_size),
+        min_tokens=params.min_tokens,
+        stop_token_ids=stop_token_ids,
+        num_logprobs=_num_logprobs(params, len(stop_token_ids)),
+        num_prompt_logprobs=params.prompt_logprobs,
+        processed_logprobs=is_beam,
+        logits_processors=tuple(params.logits_processors or ()),
+    )
+
+
+def num_beam_candidates(width: int, num_stop_token_ids: int) -> int:
+    """The best tokens that beam search needs of each beam: enough live ones if all stops are best.
+
+    The same number as ``transformers`` keeps.
+    """
+    return max(2, 1 + num_stop_token_ids) * width
+
+
+def _num_logprobs(params: SamplingParams, num_stop_token_ids: int) -> int | None:
+    """Beams read their candidates from the log-probabilities; ``best_of`` ranks by them."""
+    if params.use_beam_search:
+        return num_beam_candidates(params.num_completions, num_stop_token_ids)
+    ranks = params.best_of is not None and params.best_of > params.n
+    return 0 if ranks and params.logprobs is None else params.logprobs
+
+
+def _stop_token_ids(params: SamplingParams, eos_token_ids: Collection[int]) -> tuple[int, ...]:
+    eos = () if params.ignore_eos else eos_token_ids
+    return tuple(dict.fromkeys([*(params.stop_token_ids or ()), *eos]))
+
+
+def _temperature(temperature: float) -> float:
+    if temperature < GREEDY_BELOW:
+        return 0.0
+    if temperature < LOWEST_TEMPERATURE:
+        logger.warning(
+            "temperature %s is raised to %s; use 0 for greedy", temperature, LOWEST_TEMPERATURE
+        )
+        return LOWEST_TEMPERATURE
+    return float(temperature)
+
+
+def _bad_words(
+    words: list[str], tokenize: Callable[[str], list[int]] | None, vocab_size: int
+) -> tuple[tuple[int, ...], ...]:
+    """The token sequences of each word at the start of a text and after a space."""
+    if not words:
+        return ()
+    if tokenize is None:
+        raise ValueError(
+            f"bad_words need a tokenizer, got {words!r} with skip_tokenizer_init; "
+            "forbid single tokens by logit_bias={token_id: -100} instead."
+        )
+    found: dict[tuple[int, ...], None] = {}
+    for word in words:
+        for text in (word.lstrip(), " " + word.lstrip()):
+            token_ids = tuple(tokenize(text))
+            if token_ids:
+                found[token_ids] = None
+                _require_in_vocabulary("bad_words", token_ids, vocab_size)
+    if len(found) > MAX_BAD_WORDS:
+        raise ValueError(
+            f"bad_words may be at most {MAX_BAD_WORDS} token sequences, got {len(found)} "
+            f"from {len(words)} words (each counts with and without a space); use fewer words."
+        )
+    return tuple(found)
+
+
+def _require_in_vocabulary(name: str, token_ids: Iterable[int], vocab_size: int) -> None:
+    for token_id in token_ids:
+        if not 0 <= token_id < vocab_size:
+            raise ValueError(
+                f"{name} must be inside the vocabulary, 0 to {vocab_size - 1}, got {token_id}; "
+                "use token ids of this model's tokenizer."
+            )
+
+
+def _require_few_logprobs(name: str, count: int | None, limit: int) -> None:
+    if count is None or limit < 0 or 0 <= count <= limit:
+        return
+    raise ValueError(
+        f"{name} must be at most max_logprobs={limit}, got {count}; ask for fewer, or start the "
+        "engine with a larger max_logprobs (-1 for no limit)."
+    )

@@ -1,0 +1,169 @@
+"""The arithmetic of sampling over the vocabulary: pure functions of tensors.
+
+Every function treats each row on its own and in the same order of operations whatever the number of
+rows, so a row's token does not depend on its neighbours. Knows nothing about requests.
+Shapes: N rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_CHUNK = 256  # the vocabulary is searched in two levels: which chunk, then where in it
+_ONE_BITS = 0x3F800000  # 1.0 as a float32; the largest weight
+Thresholds = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
+
+
+def row_blocks(num_rows: int, rows_at_once: int) -> Iterator[slice]:
+    """Slices that cover ``num_rows`` rows, so that temporaries of a block stay small."""
+    for start in range(0, num_rows, rows_at_once):
+        yield slice(start, min(start + rows_at_once, num_rows))
+
+
+def argmax(logits: Tensor) -> Tensor:
+    """[N, V] -> [N] int64, the first index of each row's largest value.
+
+    Two levels, since torch's own CPU ``argmax`` is ten times slower than ``amax``.
+    """
+    size = min(_CHUNK, logits.shape[1])
+    chunk = _per_chunk(logits, size, torch.amax).argmax(dim=1, keepdim=True)
+    # Past the end the last token is repeated; the first of equals wins, so it does not matter.
+    ids = _chunk_ids(chunk, size, logits.device).clamp_(max=logits.shape[1] - 1)
+    return (chunk * size).squeeze(1) + logits.gather(1, ids).argmax(dim=1)
+
+
+def to_weights(logits: Tensor, temperature: Tensor) -> Tensor:
+    """[N, V], [N] -> [N, V]: probabilities up to a factor; each row's largest is exactly 1."""
+    return (logits - _largest(logits)).div_(temperature.unsqueeze(1)).exp_()
+
+
+def log_sum_exp(logits: Tensor) -> Tensor:
+    """[N, V] -> [N, 1]. torch's own splits one long row between threads, and rounds otherwise."""
+    largest = _largest(logits)
+    sums = _per_chunk((logits - largest).exp_(), min(_CHUNK, logits.shape[1]), torch.sum)
+    return largest + sums.double().sum(dim=1, keepdim=True).log().float()
+
+
+def draw(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """Draw one token per row from unnormalised ``weights``: [N, V], [N] float64 -> [N] int64.
+
+    Inverse of the cumulative sum: the token is the first whose cumulative weight exceeds
+    ``uniforms * total``; never one of weight zero (unless all are).
+    """
+    size = min(_CHUNK, weights.shape[1])
+    sums = _per_chunk(weights, size, torch.sum).double()
+    ends = sums.cumsum(dim=1)
+    target = uniforms.unsqueeze(1) * ends[:, -1:]
+    chunk = _first_above(ends, sums, target)
+    target = target - (ends - sums).gather(1, chunk)
+    ids = _chunk_ids(chunk, size, weights.device)
+    inside = ids < weights.shape[1]
+    inner = weights.gather(1, ids.clamp(max=weights.shape[1] - 1)).double() * inside
+    return (chunk * size + _first_above(inner.cumsum(dim=1), inner, target)).squeeze(1)
+
+
+def thresholds_for(device: torch.device) -> Thresholds:
+    """The implementation of `thresholds` for a device."""
+    return thresholds_on_host if device.type == "cpu" else thresholds
+
+
+def thresholds(
+    weights: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor, max_top_k: int
+) -> Tensor:
+    """The least weight that each row keeps, [N]: tokens of a smaller weight are not drawn.
+
+    ``weights`` are `to_weights`' [N, V]; per row [N] ``top_k`` (int64, 0 is off), ``top_p``
+    (float64, 1 is off), ``min_p`` (float32, 0 is off); ``max_top_k`` is the largest ``top_k``,
+    known on the host. A row keeps weights of at least ``min_p``, then its ``top_k`` largest, then
+    the fewest of the largest that together have ``top_p`` of what was left. Weights equal to the
+    last one kept are kept too, so the answer does not depend on an order of equals.
+    """
+    floor = min_p
+    if max_top_k > 0:
+        best = weights.topk(min(max_top_k, weights.shape[1]), dim=1).values
+        last = (top_k - 1).clamp(min=0, max=best.shape[1] - 1)
+        kth = best.gather(1, last.unsqueeze(1)).squeeze(1)
+        floor = torch.maximum(floor, torch.where(top_k > 0, kth, 0.0))
+    return torch.where(top_p < 1.0, _nucleus(weights, floor, top_p), floor)
+
+
+def thresholds_on_host(
+    weights: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor, max_top_k: int
+) -> Tensor:
+    """`thresholds` for CPU tensors: NumPy's vectorised partition and sort of bare values.
+
+    Measured at [32, 151936], one thread: sort 11 ms, partition 3 ms; torch.sort 330 ms.
+    """
+    found = [
+        _row_threshold(*row)
+        for row in zip(weights.numpy(), top_k.numpy(), top_p.numpy(), min_p.numpy(), strict=True)
+    ]
+    return torch.tensor(found, dtype=weights.dtype)
+
+
+def _row_threshold(
+    weights: np.ndarray, top_k: np.int64, top_p: np.float64, min_p: np.float32
+) -> float:
+    floor = min_p
+    if 0 < top_k < len(weights):
+        place = len(weights) - int(top_k)
+        floor = max(floor, np.partition(weights, place)[place])
+    if top_p < 1.0:
+        ascending = np.sort(weights[weights >= floor] if floor > 0.0 else weights)
+        mass = np.cumsum(ascending, dtype=np.float64)
+        # A token is kept while the mass of the larger ones is below top_p of the total.
+        first = int(np.searchsorted(mass, (1.0 - top_p) * mass[-1], side="right"))
+        floor = max(floor, ascending[min(first, len(ascending) - 1)])
+    return float(floor)
+
+
+def _nucleus(weights: Tensor, floor: Tensor, top_p: Tensor) -> Tensor:
+    """The largest threshold under which the mass of the kept weights reaches ``top_p``.
+
+    Positive floats are ordered as their bits are, so bisecting the bits is exact: 30 halvings.
+    """
+    kept = torch.where(weights >= floor.unsqueeze(1), weights, 0.0)
+    target = top_p * kept.sum(dim=1, dtype=torch.float64)
+    low = floor.view(torch.int32)
+    high = torch.full_like(low, _ONE_BITS)
+    for _ in range(_ONE_BITS.bit_length()):
+        middle = low + (high - low + 1) // 2
+        above = kept >= middle.view(torch.float32).unsqueeze(1)
+        enough = torch.where(above, kept, 0.0).sum(dim=1, dtype=torch.float64) >= target
+        low = torch.where(enough, middle, low)
+        high = torch.where(enough, high, middle - 1)
+    return low.view(torch.float32)
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """[N, V] -> [N, 1], finite even where every token is forbidden."""
+    return logits.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(logits.dtype).min)
+
+
+def _per_chunk(values: Tensor, size: int, reduce: Callable[..., Tensor]) -> Tensor:
+    """Reduce [N, V] to one value per chunk of ``size`` tokens; the last chunk may be short."""
+    num_whole = values.shape[1] // size
+    whole = reduce(values[:, : num_whole * size].unflatten(1, (num_whole, size)), dim=2)
+    if num_whole * size == values.shape[1]:
+        return whole
+    return torch.cat([whole, reduce(values[:, num_whole * size :], dim=1, keepdim=True)], dim=1)
+
+
+def _chunk_ids(chunk: Tensor, size: int, device: torch.device) -> Tensor:
+    """The tokens of each row's chunk, [N, 1] -> [N, size]; they may run past the vocabulary."""
+    return chunk * size + torch.arange(size, device=device)
+
+
+def _first_above(ends: Tensor, weights: Tensor, target: Tensor) -> Tensor:
+    """[N, M] cumulative ``ends`` of ``weights`` -> [N, 1], the first end above ``target``.
+
+    Only positive weights count; where rounding leaves no end above, the last of them.
+    """
+    count = weights.shape[1]
+    index = torch.arange(count, device=weights.device)
+    score = torch.where(ends > target, 2 * count - index, index)
+    return torch.where(weights > 0.0, score, -1).argmax(dim=1, keepdim=True)

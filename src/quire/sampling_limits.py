@@ -1,0 +1,209 @@
+"""The limits of sampling parameters, as data: what each may be, and what to do instead.
+
+Knows the names of the parameters, not the class that holds them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+MAX_N = 16384
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """The limit of one parameter, in code and in words."""
+
+    accepts: Callable[[Any], bool]
+    limit: str
+    remedy: str
+
+
+def is_int(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_real(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real)
+
+
+def int_in(low: int, high: float = math.inf) -> Callable[[Any], bool]:
+    return lambda value: is_int(value) and low <= value <= high
+
+
+def _real_in(low: float, high: float) -> Callable[[Any], bool]:
+    return lambda value: is_real(value) and low <= float(value) <= high
+
+
+def _positive(high: float) -> Callable[[Any], bool]:
+    within = _real_in(0.0, high)
+    return lambda value: within(value) and 0.0 < float(value) < math.inf
+
+
+def _optional(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or accepts(value)
+
+
+def _list_of(accepts: Callable[[Any], bool], *, least: int = 0) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, (list, tuple)) and len(value) >= least and all(map(accepts, value))
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_bias(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        int_in(0)(key) and isinstance(bias, Real) and float(bias) < math.inf
+        for key, bias in value.items()
+    )
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+_BOOL = Rule(accepts=_is_bool, limit="True or False", remedy="pass a bool")
+_PENALTY = Rule(
+    accepts=_real_in(-2.0, 2.0), limit="a number in [-2, 2]", remedy="use 0.0 for no penalty"
+)
+_NUM_LOGPROBS = Rule(
+    accepts=_optional(int_in(-1)),
+    limit="None, -1 or an integer of at least 0",
+    remedy="use -1 for the whole vocabulary or None for none",
+)
+RULES: dict[str, Rule] = {
+    "n": Rule(
+        accepts=int_in(1, MAX_N),
+        limit=f"an integer from 1 to {MAX_N}",
+        remedy="send several requests for more completions",
+    ),
+    "best_of": Rule(
+        accepts=_optional(int_in(1, MAX_N)),
+        limit=f"None or an integer from 1 to {MAX_N}",
+        remedy="leave it unset to return every completion",
+    ),
+    "presence_penalty": _PENALTY,
+    "frequency_penalty": _PENALTY,
+    "repetition_penalty": Rule(
+        accepts=_positive(math.inf),
+        limit="a finite number above 0",
+        remedy="use 1.0 for no penalty",
+    ),
+    "temperature": Rule(
+        accepts=_real_in(0.0, 2.0), limit="a number in [0, 2]", remedy="use 0 for greedy"
+    ),
+    "top_p": Rule(
+        accepts=_positive(1.0), limit="a number in (0, 1]", remedy="use 1.0 to keep all tokens"
+    ),
+    "top_k": Rule(
+        accepts=int_in(-1),
+        limit="an integer of at least -1",
+        remedy="use 0 or -1 to keep all tokens",
+    ),
+    "min_p": Rule(
+        accepts=_real_in(0.0, 1.0), limit="a number in [0, 1]", remedy="use 0.0 to switch it off"
+    ),
+    "seed": Rule(
+        accepts=_optional(int_in(-(2**63), 2**64 - 1)),
+        limit="None or an integer of 64 bits",
+        remedy="use None for a random seed",
+    ),
+    "stop": Rule(
+        accepts=_optional(_list_of(_is_text)),
+        limit="a string or a list of non-empty strings",
+        remedy="remove the empty or foreign entries",
+    ),
+    "stop_token_ids": Rule(
+        accepts=_optional(_list_of(int_in(0))),
+        limit="a list of token ids",
+        remedy="pass integers of at least 0",
+    ),
+    "max_tokens": Rule(
+        accepts=_optional(int_in(1)),
+        limit="None or an integer of at least 1",
+        remedy="use None for the rest of the context",
+    ),
+    "min_tokens": Rule(
+        accepts=int_in(0), limit="an integer of at least 0", remedy="use 0 for no minimum"
+    ),
+    "logprobs": _NUM_LOGPROBS,
+    "prompt_logprobs": _NUM_LOGPROBS,
+    "stream_interval": Rule(
+        accepts=_optional(int_in(1)),
+        limit="None or an integer of at least 1",
+        remedy="use 1 for an output after every token",
+    ),
+    "logit_bias": Rule(
+        accepts=_optional(_is_bias),
+        limit="a dict from token id to a number",
+        remedy="pass {token_id: bias} with biases such as -100 to forbid and 5 to favour",
+    ),
+    "allowed_token_ids": Rule(
+        accepts=_optional(_list_of(int_in(0), least=1)),
+        limit="a non-empty list of token ids",
+        remedy="use None to allow all tokens",
+    ),
+    "bad_words": Rule(
+        accepts=_optional(_list_of(_is_text)),
+        limit="a list of non-empty strings",
+        remedy="remove the empty or foreign entries",
+    ),
+    "logits_processors": Rule(
+        accepts=_optional(_list_of(callable)),
+        limit="a list of callables",
+        remedy="pass functions of (output_token_ids, logits)",
+    ),
+    "truncate_prompt_tokens": Rule(
+        accepts=_optional(lambda value: value == -1 or int_in(1)(value)),
+        limit="None, -1 or an integer of at least 1",
+        remedy="use -1 to cut the prompt to what the context holds",
+    ),
+    "length_penalty": Rule(
+        accepts=_real_in(-10.0, 10.0),
+        limit="a number in [-10, 10]",
+        remedy="use 1.0 for the average log-probability",
+    ),
+    "early_stopping": Rule(
+        accepts=lambda value: _is_bool(value) or value == "never",
+        limit='True, False or "never"',
+        remedy="use False for the usual heuristic",
+    ),
+    "ignore_eos": _BOOL,
+    "detokenize": _BOOL,
+    "skip_special_tokens": _BOOL,
+    "spaces_between_special_tokens": _BOOL,
+    "include_stop_str_in_output": _BOOL,
+    "use_beam_search": _BOOL,
+}
+
+# Parameter -> what the user would miss if it were ignored. Who builds one deletes its line.
+NOT_BUILT: dict[str, str] = {
+    "watermarking": "the watermark",
+    "prompt_logprob_token_ids": "their log-probabilities",
+    "prompt_logprob_start": "the shorter list of prompt log-probabilities",
+    "logprob_token_ids": "their log-probabilities",
+    "flat_logprobs": "the flat form of log-probabilities",
+    "structured_outputs": "the constraint",
+    "guided_decoding": "the constraint",
+    "extra_args": "what a plug-in makes of it",
+    "thinking_token_budget": "the limit on thinking",
+    "repetition_detection": "the stop at a repetition",
+    "routed_experts_prompt_start": "the routed experts",
+    "trace_decode_token_ids": "the trace",
+}
+
+# Parameter -> its neutral values.
+WITHOUT_EFFECT_ON_BEAMS: dict[str, tuple[Any, ...]] = {
+    "top_p": (1.0,),
+    "top_k": (0, -1),
+    "min_p": (0.0,),
+    "logprobs": (None,),
+}
+ONLY_FOR_BEAMS: dict[str, tuple[Any, ...]] = {"early_stopping": (False,), "length_penalty": (1.0,)}

@@ -1,0 +1,290 @@
+"""What a user says about how tokens are chosen: `SamplingParams` and its relatives.
+
+Owns names, defaults, limits and the messages about wrong values. Knows nothing about tensors,
+tokenizers or the engine: `row_sampling.py` turns these classes into what a row needs.
+"""
+
+from __future__ import annotations
+
+import copy
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from quire.request import BeamSearch
+from quire.sampling_limits import (
+    MAX_N,
+    NOT_BUILT,
+    ONLY_FOR_BEAMS,
+    RULES,
+    WITHOUT_EFFECT_ON_BEAMS,
+    int_in,
+    is_int,
+)
+
+GREEDY_BELOW = 1e-5  # temperatures under this are 0
+
+
+class RequestOutputKind(enum.Enum):
+    """What each `RequestOutput` of a request holds."""
+
+    CUMULATIVE = 0  # everything so far
+    DELTA = 1  # only what is new
+    FINAL_ONLY = 2  # one output, at the end
+
+
+class SamplingType(enum.Enum):
+    """How the tokens of a request are drawn."""
+
+    GREEDY = 0
+    RANDOM = 1
+    RANDOM_SEED = 2
+
+
+@dataclass
+class StructuredOutputsParams:
+    """A constraint on the text, exactly one of the first six or `structural_tag`."""
+
+    json: str | dict[str, Any] | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    disable_any_whitespace: bool = False
+    disable_additional_properties: bool = False
+    whitespace_pattern: str | None = None
+    structural_tag: str | None = None
+
+
+@dataclass
+class GuidedDecodingParams:
+    """The older name and shape of `StructuredOutputsParams`."""
+
+    json: str | dict[str, Any] | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    backend: str | None = None
+    whitespace_pattern: str | None = None
+
+
+@dataclass
+class SamplingParams:
+    """How the tokens of one request are chosen and reported.
+
+    A plain mutable class: copy it, change it, subclass it (annotated class attributes of a subclass
+    become its fields and defaults, with or without ``@dataclass``). Values are checked when it is
+    made and again when a request is submitted.
+    """
+
+    n: int = 1
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    temperature: float = 1.0
+    watermarking: bool | None = field(default=None, repr=False)
+    top_p: float = 1.0
+    top_k: int = 0  # 0 and -1: all
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool = False
+    max_tokens: int | None = 16  # None: to the end of the context
+    min_tokens: int = 0
+    logprobs: int | None = None  # -1: the whole vocabulary
+    prompt_logprobs: int | None = None
+    prompt_logprob_token_ids: Any = field(default=None, repr=False)
+    prompt_logprob_start: int | None = field(default=None, repr=False)
+    logprob_token_ids: list[int] | None = field(default=None, repr=False)
+    flat_logprobs: bool = field(default=False, repr=False)
+    detokenize: bool = True
+    skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
+    include_stop_str_in_output: bool = False
+    output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
+    stream_interval: int | None = field(default=None, repr=False)
+    skip_clone: bool = field(default=False, repr=False)
+    output_text_buffer_length: int = field(default=0, repr=False)
+    structured_outputs: StructuredOutputsParams | None = None
+    logit_bias: dict[int, float] | None = None
+    allowed_token_ids: list[int] | None = None
+    extra_args: dict[str, Any] | None = None
+    bad_words: list[str] | None = None
+    skip_reading_prefix_cache: bool | None = field(default=None, repr=False)
+    thinking_token_budget: int | None = field(default=None, repr=False)
+    repetition_detection: Any = field(default=None, repr=False)
+    routed_experts_prompt_start: int = field(default=0, repr=False)
+    trace_decode_token_ids: list[int] | None = field(default=None, repr=False)
+    # Names of older engines that users still write.
+    best_of: int | None = None
+    guided_decoding: GuidedDecodingParams | None = field(default=None, repr=False)
+    logits_processors: list[Callable[..., Any]] | None = None
+    truncate_prompt_tokens: int | None = None
+    use_beam_search: bool = False
+    early_stopping: bool | str = False
+    length_penalty: float = 1.0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # Subclasses of other engines' SamplingParams are undecorated annotated classes.
+        super().__init_subclass__(**kwargs)
+        dataclass(cls)
+
+    def __post_init__(self) -> None:
+        self.verify()
+
+    @classmethod
+    def from_optional(cls, **fields: Any) -> SamplingParams:
+        """As the constructor, but ``None`` means the default (except for ``max_tokens``).
+
+        ``logit_bias`` may have numeric strings as keys; its values are clamped to [-100, 100].
+        """
+        given = {k: v for k, v in fields.items() if v is not None or k == "max_tokens"}
+        if "logit_bias" in given:
+            given["logit_bias"] = _clamped_bias(given["logit_bias"])
+        return cls(**given)
+
+    def verify(self) -> None:
+        """Bring aliases of values to one form and raise ``ValueError`` at the first wrong one."""
+        self._normalise()
+        for name, rule in RULES.items():
+            value = getattr(self, name)
+            if not rule.accepts(value):
+                raise ValueError(f"{name} must be {rule.limit}, got {value!r}; {rule.remedy}.")
+        for name, what in NOT_BUILT.items():
+            if _is_set(self, name):
+                raise ValueError(
+                    f"{name} is not supported yet, got {getattr(self, name)!r}; "
+                    f"{what} would be missing from the output, so leave {name} unset."
+                )
+        self._verify_together()
+
+    def clone(self) -> SamplingParams:
+        """An independent copy; logits processors are shared, they may not be copyable."""
+        if self.skip_clone:
+            return copy.copy(self)
+        memo = {id(one): one for one in self.logits_processors or ()}
+        return copy.deepcopy(self, memo)
+
+    @property
+    def sampling_type(self) -> SamplingType:
+        if self.temperature < GREEDY_BELOW:
+            return SamplingType.GREEDY
+        return SamplingType.RANDOM if self.seed is None else SamplingType.RANDOM_SEED
+
+    @property
+    def num_completions(self) -> int:
+        """How many continuations are computed: ``best_of`` when it is given, else ``n``."""
+        return self.n if self.best_of is None else self.best_of
+
+    @property
+    def beam(self) -> BeamSearch | None:
+        """Beam search instead of sampling, when it was asked for."""
+        if not self.use_beam_search:
+            return None
+        return BeamSearch(
+            width=self.num_completions,
+            length_penalty=float(self.length_penalty),
+            early_stopping=self.early_stopping,
+        )
+
+    def _normalise(self) -> None:
+        """Assigns only what changes: a subclass may watch its attributes."""
+        if isinstance(self.stop, str):
+            self.stop = [self.stop]
+        if self.seed == -1:
+            self.seed = None
+        if isinstance(self.logprobs, bool):
+            self.logprobs = 1 if self.logprobs else None
+        if isinstance(self.prompt_logprobs, bool):
+            self.prompt_logprobs = 1 if self.prompt_logprobs else None
+        for name in ("stop_token_ids", "bad_words"):
+            value = getattr(self, name)
+            if isinstance(value, (list, tuple)) and len(set(value)) < len(value):
+                setattr(self, name, list(dict.fromkeys(value)))
+
+    def _verify_together(self) -> None:
+        """Rules over more than one parameter, or over types that the table does not know."""
+        if not isinstance(self.output_kind, RequestOutputKind):
+            raise ValueError(
+                f"output_kind must be a RequestOutputKind, got {self.output_kind!r}; "
+                "use RequestOutputKind.CUMULATIVE."
+            )
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise ValueError(
+                f"min_tokens must be at most max_tokens={self.max_tokens}, got {self.min_tokens}; "
+                "lower min_tokens or raise max_tokens."
+            )
+        if self.best_of is not None and self.best_of < self.n:
+            raise ValueError(
+                f"best_of must be at least n={self.n}, got {self.best_of}; raise best_of or leave "
+                "it unset."
+            )
+        if self.stop and not self.detokenize:
+            raise ValueError(
+                f"stop strings need text, got stop={self.stop!r} with detokenize=False; "
+                "use stop_token_ids, or detokenize=True."
+            )
+        foreign = WITHOUT_EFFECT_ON_BEAMS if self.use_beam_search else ONLY_FOR_BEAMS
+        for name, neutral in foreign.items():
+            if getattr(self, name) not in neutral:
+                kind = "has no effect in" if self.use_beam_search else "needs"
+                remedy = "remove it" if self.use_beam_search else "set use_beam_search=True"
+                raise ValueError(
+                    f"{name} {kind} beam search, got {getattr(self, name)!r}; "
+                    f"{remedy} or leave it at {neutral[0]!r}."
+                )
+
+
+@dataclass
+class BeamSearchParams:
+    """Beam search with ``beam_width`` beams, all of which are returned, best first."""
+
+    beam_width: int
+    max_tokens: int
+    ignore_eos: bool = False
+    temperature: float = 0.0  # 0 and 1: the model's own probabilities
+    length_penalty: float = 1.0  # score = sum of log-probabilities / length ** length_penalty
+    include_stop_str_in_output: bool = False
+    early_stopping: bool | str = False
+
+    def __post_init__(self) -> None:
+        if not int_in(1, MAX_N)(self.beam_width):
+            raise ValueError(
+                f"beam_width must be an integer from 1 to {MAX_N}, got {self.beam_width!r}; "
+                "use 1 for greedy search."
+            )
+        self.to_sampling_params()
+
+    def to_sampling_params(self) -> SamplingParams:
+        """The same wish in the words of `SamplingParams`: one path from here on."""
+        return SamplingParams(
+            n=self.beam_width,
+            max_tokens=self.max_tokens,
+            ignore_eos=self.ignore_eos,
+            temperature=self.temperature,
+            length_penalty=self.length_penalty,
+            include_stop_str_in_output=self.include_stop_str_in_output,
+            early_stopping=self.early_stopping,
+            use_beam_search=True,
+        )
+
+
+def _is_set(params: SamplingParams, name: str) -> bool:
+    value = getattr(params, name)
+    if value is None or value is False:
+        return False
+    default = type(params).__dataclass_fields__[name].default
+    return not (is_int(value) and default is not None and value == default)
+
+
+def _clamped_bias(bias: dict[Any, float]) -> dict[int, float]:
+    try:
+        return {int(key): min(100.0, max(-100.0, float(one))) for key, one in bias.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(
+            f"logit_bias must be a dict from token id to a number, got {bias!r}; "
+            'pass {"1234": -100}, keys as integers or numeric strings.'
+        ) from None

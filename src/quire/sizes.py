@@ -1,0 +1,47 @@
+"""Numbers with units as people write them: ``8k`` tokens, ``4GiB``. Knows nothing else."""
+
+from __future__ import annotations
+
+import math
+import re
+
+_BYTES = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_BYTES |= {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+# Lower case counts thousands and upper case powers of two: a context of 8K is 8,192 tokens.
+_COUNTS = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def parse_bytes(value: int | str) -> int:
+    """``4GiB``, ``500 MB`` or a plain number of bytes."""
+    if isinstance(value, int):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", value.strip())
+    unit = match[2].lower() or "b" if match else ""
+    if match is None or unit not in _BYTES:
+        raise ValueError(f"{value!r} is not a size; write bytes or a unit, such as 4GiB or 500MB")
+    return round(float(match[1]) * _BYTES[unit])
+
+
+def parse_count(value: int | str) -> int:
+    """``4096``, ``8k`` (8,000), ``8K`` (8,192), ``25.6k`` or ``1M``."""
+    if isinstance(value, int):
+        return value
+    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*([a-zA-Z]?)", value.strip())
+    if match is None or (match[2] and match[2] not in _COUNTS):
+        raise ValueError(f"{value!r} is not a count; write a number such as 4096, 8k or 1M")
+    count = float(match[1]) * _COUNTS.get(match[2], 1)
+    if not math.isclose(count, round(count)):
+        raise ValueError(f"{value!r} is not a whole number")
+    return round(count)
+
+
+def format_bytes(count: float) -> str:
+    """Three significant digits with a binary unit: ``1.50 GiB``."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    index = 0
+    while abs(count) >= 1000 and index < len(units) - 1:
+        count, index = count / 1024, index + 1
+    if index == 0:
+        return f"{count:.0f} B"
+    digits = 2 if abs(count) < 10 else 1 if abs(count) < 100 else 0
+    return f"{count:.{digits}f} {units[index]}"

@@ -1,0 +1,107 @@
+"""Loads the tokenizer of a local folder, as `transformers` makes it.
+
+Owns the messages about what is missing or broken. Knows nothing about hubs: the folder is there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quire.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+_MODES = ("auto", "hf", "fast", "slow", "mistral")
+_VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_VOCABULARY_PATTERNS = ("*.model", "*.tiktoken", "tekken*.json", "vocab*")
+_JSON_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
+
+
+def load_tokenizer(
+    path: Path | str, *, mode: str = "auto", trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """The tokenizer in the folder ``path``; ``ModelLoadError`` says what is wrong with it."""
+    path = Path(path)
+    if mode not in _MODES:
+        raise ValueError(f"tokenizer_mode must be one of {', '.join(_MODES)}, got {mode!r}")
+    if not path.is_dir():
+        raise ModelLoadError(f"the tokenizer folder {path} does not exist; check tokenizer=")
+    if not _has_vocabulary(path) and not (path / "tokenizer_config.json").is_file():
+        raise ModelLoadError(_no_tokenizer(path))
+    from transformers import AutoTokenizer
+
+    options: dict[str, Any] = {"mistral_format": True} if mode == "mistral" else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(path), trust_remote_code=trust_remote_code, local_files_only=True, **options
+        )
+    except Exception as error:  # the code of a checkpoint may raise anything
+        raise ModelLoadError(_why_not_loaded(path, trust_remote_code, error)) from error
+    _check_mode(tokenizer, mode, path)
+    return tokenizer
+
+
+def _check_mode(tokenizer: PreTrainedTokenizerBase, mode: str, path: Path) -> None:
+    if mode == "fast" and not tokenizer.is_fast:
+        raise ModelLoadError(
+            f"tokenizer_mode='fast', but {path} has only a slow tokenizer "
+            f"({type(tokenizer).__name__}); use tokenizer_mode='auto'"
+        )
+    if mode == "slow" and tokenizer.is_fast:
+        logger.warning(
+            "tokenizer_mode='slow': transformers has no slow form of %s any more, the fast one "
+            "is used",
+            type(tokenizer).__name__,
+        )
+
+
+def _why_not_loaded(path: Path, trust_remote_code: bool, error: Exception) -> str:
+    """One message with the file and the remedy, from the most certain cause to the least."""
+    for name in _JSON_FILES:
+        problem = _json_problem(path / name)
+        if problem is not None:
+            return f"{path / name} is not valid JSON ({problem}); download the file again"
+    if not trust_remote_code and _needs_remote_code(path):
+        return (
+            f"the tokenizer in {path} is Python code that comes with the checkpoint; if you trust "
+            "that code, pass trust_remote_code=True (--trust-remote-code)"
+        )
+    if not _has_vocabulary(path):
+        return _no_tokenizer(path)
+    return (
+        f"the tokenizer in {path} cannot be loaded: {type(error).__name__}: "
+        f"{' '.join(str(error).split())[:500]}; older formats need more packages: "
+        "pip install 'quire[tokenizers]'"
+    )
+
+
+def _has_vocabulary(path: Path) -> bool:
+    return any(any(path.glob(pattern)) for pattern in (*_VOCABULARY_FILES, *_VOCABULARY_PATTERNS))
+
+
+def _no_tokenizer(path: Path) -> str:
+    return (
+        f"{path} has no tokenizer: none of {', '.join(_VOCABULARY_FILES)} is there; pass "
+        "tokenizer= with a folder or model that has one, or skip_tokenizer_init=True"
+    )
+
+
+def _json_problem(file: Path) -> str | None:
+    if not file.is_file():
+        return None
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _needs_remote_code(path: Path) -> bool:
+    file = path / "tokenizer_config.json"
+    return file.is_file() and "auto_map" in json.loads(file.read_text(encoding="utf-8"))

@@ -1,0 +1,109 @@
+"""What the engine must know of a tokenizer to turn token ids into text piece by piece.
+
+Knows nothing about requests. A tokenizer is one of `transformers`', fast or slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+REPLACEMENT = "\ufffd"  # what a decoder shows for bytes that are not, or not yet, a character
+
+
+class Vocabulary:
+    """Decoding without surprises, and facts about single tokens, computed once."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.size = len(tokenizer)  # ids from here on have no text
+        self._backend = _plain_backend(tokenizer)
+        self.special_ids = frozenset(tokenizer.all_special_ids) | {
+            token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+        # Tokens like <0xE4>: one raw byte each. Byte-level tokenizers have none.
+        self.byte_values = _byte_values(tokenizer)
+        # Some token with a visible text. Put before others it makes them a continuation, which
+        # keeps the space that many decoders remove from the first token.
+        self.anchor_id = int(tokenizer.encode("a", add_special_tokens=False)[-1])
+        self._anchor_text = self.decode([self.anchor_id])
+        self._texts: dict[int, str] = {}
+
+    def decode(self, token_ids: list[int], spaces_between_special_tokens: bool = True) -> str:
+        """The text of all ``token_ids``, special ones too, without any clean-up of spaces."""
+        if self._backend is not None:
+            return str(self._backend.decode(token_ids, skip_special_tokens=False))
+        # Only slow tokenizers with code of their own know the option; True is their default.
+        options = {} if spaces_between_special_tokens else {"spaces_between_special_tokens": False}
+        text = self.tokenizer.decode(
+            token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False, **options
+        )
+        return str(text)
+
+    def token_texts(self, token_ids: list[int]) -> list[str]:
+        """The text of each token as it stands inside a text; U+FFFD for a part of a character."""
+        texts = self._texts
+        for token_id in {token_id for token_id in token_ids if token_id not in texts}:
+            texts[token_id] = self._token_text(token_id)
+        return [texts[token_id] for token_id in token_ids]
+
+    def special_token_id(self, text: str) -> int | None:
+        """The id of the special token that is spelled exactly so."""
+        token_id = self.tokenizer.convert_tokens_to_ids(text)
+        return (
+            int(token_id) if token_id in self.special_ids and self._spells(token_id, text) else None
+        )
+
+    def _token_text(self, token_id: int) -> str:
+        if not 0 <= token_id < self.size:
+            return ""
+        if token_id in self.byte_values:
+            return bytes([self.byte_values[token_id]]).decode(errors="replace")
+        return self.decode([self.anchor_id, token_id])[len(self._anchor_text) :]
+
+    def _spells(self, token_id: int, text: str) -> bool:
+        """Not so when ``text`` is unknown and the id is that of the unknown token."""
+        return bool(self.tokenizer.convert_ids_to_tokens(token_id) == text)
+
+
+def eos_token_ids(
+    hf_config: Mapping[str, Any],
+    generation_config: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> tuple[int, ...]:
+    """All tokens that end a text: the generation config's or else the config's, the tokenizer's."""
+    found: dict[int, None] = {}
+    stated = generation_config.get("eos_token_id")
+    if stated is None:
+        stated = hf_config.get("eos_token_id")
+    for token_id in stated if isinstance(stated, (list, tuple)) else [stated]:
+        if token_id is not None:
+            found[int(token_id)] = None
+    if tokenizer is not None and tokenizer.eos_token_id is not None:
+        found[int(tokenizer.eos_token_id)] = None
+    return tuple(found)
+
+
+def _plain_backend(tokenizer: PreTrainedTokenizerBase) -> Any:  # of `tokenizers`, not its subclass
+    """The Rust tokenizer when decoding by it is all that ``tokenizer`` does; it is much faster."""
+    from transformers import PreTrainedTokenizerFast
+
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        changed = type(tokenizer)._decode is not PreTrainedTokenizerFast._decode
+        return None if changed else tokenizer.backend_tokenizer
+    return None
+
+
+def _byte_values(tokenizer: PreTrainedTokenizerBase) -> dict[int, int]:
+    """Token id to byte, if the tokenizer has a token for each byte and decodes it as that byte."""
+    probe = tokenizer.convert_tokens_to_ids("<0x41>")
+    if not isinstance(probe, int) or tokenizer.convert_ids_to_tokens(probe) != "<0x41>":
+        return {}
+    if tokenizer.decode([probe]) != "A":
+        return {}
+    ids = tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(256)])
+    assert isinstance(ids, list)
+    return {token_id: byte for byte, token_id in enumerate(ids)}

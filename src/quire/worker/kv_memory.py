@@ -1,0 +1,78 @@
+"""KV memory: the tensors that hold keys and values, and how much memory they may take.
+
+Knows block ids only as indices: which block is whose is the engine core's business.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from quire.config import CacheConfig
+from quire.kv_layout import KVLayout
+from quire.platform import available_memory
+from quire.worker.upload import upload
+from quire.worker.zeros import lazy_zeros
+
+CPU_SHARE = 0.25
+
+
+class KVMemory:
+    """Keys and values of all attention layers, block by block; block 0 is the null block.
+
+    All of it starts as zeros: attention reads masked slots too, and a NaN left in one by an
+    earlier owner of the memory would survive the mask (0 * NaN is NaN).
+    """
+
+    def __init__(
+        self,
+        layout: KVLayout,
+        *,
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.layout = layout
+        self.block_size = block_size
+        self._device = device
+        self._tensors = tuple(
+            lazy_zeros((2, num_blocks, block_size, kv.num_kv_heads, kv.head_dim), dtype, device)
+            for kv in layout.tensors
+        )
+        self.of_layer = tuple(self._tensors[tensor] for tensor in layout.tensor_of_layer)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self._tensors)
+
+    def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
+        """Copy whole blocks (source, target) in all layers; all are read before one is written."""
+        pairs = np.asarray(copies)
+        sources, targets = upload([pairs[:, 0], pairs[:, 1]], self._device)
+        for tensor in self._tensors:
+            tensor.index_copy_(1, targets, tensor.index_select(1, sources))
+
+
+def available_kv_bytes(cache: CacheConfig, device: torch.device) -> int:
+    """What the KV cache may take: what the config says, else what the device has left."""
+    if cache.memory_bytes is not None:
+        return cache.memory_bytes
+    return _LEFT_ON[device.type](cache.gpu_memory_utilization)
+
+
+def _left_on_gpu(utilization: float) -> int:
+    """The share of the GPU that is ours, less what is taken by now: the weights, other processes.
+
+    Activations live in the rest of the GPU; they are bounded by the tokens of a step.
+    """
+    free, total = torch.cuda.mem_get_info()
+    return max(0, int(total * utilization) - (total - free))
+
+
+def _left_on_cpu(_utilization: float) -> int:
+    """A share of what is free: the machine is usually somebody's own."""
+    return int(available_memory() * CPU_SHARE)
+
+
+_LEFT_ON = {"cuda": _left_on_gpu, "cpu": _left_on_cpu}

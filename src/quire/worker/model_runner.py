@@ -1,0 +1,80 @@
+"""Executes a step on one rank: changes, gather, forward, sample.
+
+Never waits for the device: what a step needs of the one before is on the device already, so that
+steps can be enqueued before the results of earlier ones are read (`PendingStep.result`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quire.sampling.sampler import SampleOutput, Sampler
+from quire.step import StepPlan
+from quire.worker.batch_builder import BatchBuilder, SampledRows
+from quire.worker.kv_memory import KVMemory
+from quire.worker.model import Model
+from quire.worker.pending import PendingStep
+from quire.worker.prompt_logprobs import PromptLogprobs
+from quire.worker.rows import Rows
+from quire.worker.step_layout import StepLayout
+
+
+class ModelRunner:
+    """The step of one rank; everything it is made of is made by `worker.build`."""
+
+    def __init__(
+        self,
+        *,
+        model: Model,
+        sampler: Sampler,
+        rows: Rows,
+        kv: KVMemory,
+        builder: BatchBuilder,
+        prompt_logprobs: PromptLogprobs,
+        rows_per_pass: int,
+    ) -> None:
+        self._model = model
+        self._sampler = sampler
+        self._rows = rows
+        self._kv = kv
+        self._builder = builder
+        self._prompt_logprobs = prompt_logprobs
+        self._rows_per_pass = rows_per_pass  # whose logits [S, V] exist at once
+
+    @torch.inference_mode()
+    def execute(self, plan: StepPlan) -> PendingStep:
+        """Enqueue the step. A plan without rows only makes its changes."""
+        self._apply(plan)
+        if not len(plan.rows):
+            return PendingStep(step_id=plan.step_id, outputs=[], prompt_logprobs={})
+        layout = StepLayout.of(plan)
+        batch, sampled = self._builder.build(plan, layout)
+        hidden = self._model.forward(batch)
+        return PendingStep(
+            step_id=plan.step_id,
+            outputs=self._sample(hidden, sampled),
+            prompt_logprobs=self._prompt_logprobs.compute(hidden, plan, layout),
+        )
+
+    def _apply(self, plan: StepPlan) -> None:
+        """The changes since the step before, in the order that `StepPlan` promises."""
+        for row in plan.left:
+            self._sampler.leave(row)
+        if plan.copies:
+            self._kv.copy_blocks(plan.copies)
+        self._rows.apply(plan)
+        for joined in plan.joined:
+            self._sampler.join(joined)
+
+    def _sample(self, hidden: Tensor, sampled: SampledRows) -> list[SampleOutput]:
+        """Sample the next tokens and write them to their rows, where the next step reads them."""
+        outputs = []
+        for part in sampled.split(self._rows_per_pass):
+            logits = self._model.logits(hidden.index_select(0, part.hidden_index))
+            output = self._sampler.sample(
+                logits, part.rows, part.rows_cpu, part.lengths, part.lengths_cpu
+            )
+            self._rows.append(part.rows, part.lengths, output.token_ids)
+            outputs.append(output)
+        return outputs

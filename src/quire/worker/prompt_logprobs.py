@@ -1,0 +1,54 @@
+"""Log-probabilities of prompt tokens, for the rows that ask. Knows nothing about sampling.
+
+The logits of position p give the log-probability of token p + 1, so a chunk that computes
+positions [a, b) yields those of tokens a + 1 .. b, as far as they are the prompt's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from quire.sampling.logprobs import LogprobTensors, token_logprobs
+from quire.step import StepPlan
+from quire.worker.model import Model
+from quire.worker.rows import NO_LOGPROBS, Rows
+from quire.worker.step_layout import StepLayout
+
+
+class PromptLogprobs:
+    """Computes them ``positions_per_pass`` at a time, which bounds the memory of the logits."""
+
+    def __init__(self, model: Model, rows: Rows, *, positions_per_pass: int) -> None:
+        self._model = model
+        self._rows = rows
+        self._positions_per_pass = positions_per_pass
+
+    def compute(
+        self, hidden: Tensor, plan: StepPlan, layout: StepLayout
+    ) -> dict[int, list[LogprobTensors]]:
+        """Per row that asked and computed prompt positions in this step: its chunk, in passes."""
+        num_targets = self._rows.num_prompt_tokens[plan.rows] - 1 - plan.num_computed
+        counts = np.minimum(num_targets, plan.num_scheduled)
+        asked = self._rows.num_prompt_logprobs[plan.rows] != NO_LOGPROBS
+        return {
+            int(plan.rows[i]): self._of_row(
+                hidden[layout.first_token[i] :][: counts[i]],
+                row=int(plan.rows[i]),
+                first_target=int(plan.num_computed[i]) + 1,
+            )
+            for i in np.flatnonzero(asked & (counts > 0))
+        }
+
+    def _of_row(self, hidden: Tensor, *, row: int, first_target: int) -> list[LogprobTensors]:
+        """``hidden`` [N, E] precedes the row's tokens from ``first_target`` on."""
+        num_logprobs = int(self._rows.num_prompt_logprobs[row])
+        targets = self._rows.token_ids[row, first_target : first_target + len(hidden)].long()
+        return [
+            token_logprobs(self._model.logits(part), part_targets, num_logprobs)
+            for part, part_targets in zip(
+                hidden.split(self._positions_per_pass),
+                targets.split(self._positions_per_pass),
+                strict=True,
+            )
+        ]

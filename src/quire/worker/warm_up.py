@@ -1,0 +1,57 @@
+"""The plans of a warm-up: ordinary steps of dummy rows. Knows nothing about the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from quire.request import RowSampling
+from quire.step import JoinedRow, StepPlan
+
+NULL_BLOCK = 0
+
+
+def warm_up_plans(
+    *, num_rows: int, prompt_len: int, block_size: int, num_groups: int
+) -> Iterator[StepPlan]:
+    """Rows join with a prompt, decode once, leave.
+
+    Their keys and values all go to the null block, which no row ever reads unmasked, so that a
+    warm-up needs no blocks of the pool.
+    """
+    block_ids = [NULL_BLOCK] * -(-(prompt_len + 1) // block_size)
+    joined = [
+        JoinedRow(
+            row=row,
+            token_ids=np.zeros(prompt_len, dtype=np.int32),
+            num_prompt_tokens=prompt_len,
+            block_ids=(block_ids,) * num_groups,
+            sampling=RowSampling(temperature=0.0),
+        )
+        for row in range(num_rows)
+    ]
+    rows = list(range(num_rows))
+    yield _plan(rows, num_computed=0, num_scheduled=prompt_len, joined=joined)
+    yield _plan(rows, num_computed=prompt_len, num_scheduled=1)
+    yield _plan([], num_computed=0, num_scheduled=0, left=rows)
+
+
+def _plan(
+    rows: list[int],
+    *,
+    num_computed: int,
+    num_scheduled: int,
+    joined: list[JoinedRow] | None = None,
+    left: list[int] | None = None,
+) -> StepPlan:
+    return StepPlan(
+        step_id=-1,  # the engine's own start at 0
+        left=left or [],
+        joined=joined or [],
+        rows=np.asarray(rows, dtype=np.int32),
+        num_computed=np.full(len(rows), num_computed, dtype=np.int32),
+        num_scheduled=np.full(len(rows), num_scheduled, dtype=np.int32),
+        samples=np.ones(len(rows), dtype=np.bool_),
+        epochs=np.zeros(len(rows), dtype=np.int32),
+    )

@@ -1,0 +1,89 @@
+"""Worker: the one object an executor calls on a rank. Knows nothing about scheduling."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from quire.config import EngineConfig
+from quire.kv_layout import KVLayout
+from quire.models.loading import LoadedModel, build_model
+from quire.step import StepPlan
+from quire.worker.build import build_kv_memory, build_runner
+from quire.worker.kv_memory import available_kv_bytes
+from quire.worker.model_runner import ModelRunner
+from quire.worker.pending import PendingStep
+from quire.worker.warm_up import warm_up_plans
+
+WARM_UP_ROWS = 2
+WARM_UP_PROMPT_LEN = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerFacts:
+    """What is known once the weights are in."""
+
+    kv_layout: KVLayout
+    weight_bytes: int
+    attention_backend: str
+    load_s: float
+
+
+class Worker:
+    """Called in this order: `load_model`, `initialize_kv_cache`, `warm_up`, `execute`, `close`."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._loaded: LoadedModel | None = None
+        self._runner: ModelRunner | None = None
+
+    def load_model(self) -> WorkerFacts:
+        """Read the weights to the device."""
+        if self._config.device.num_threads is not None:
+            torch.set_num_threads(self._config.device.num_threads)
+        started = time.perf_counter()
+        self._loaded = build_model(self._config)
+        return WorkerFacts(
+            kv_layout=self._loaded.kv_layout,
+            weight_bytes=self._loaded.weight_bytes,
+            attention_backend=self._config.device.attention_backend,
+            load_s=time.perf_counter() - started,
+        )
+
+    def available_kv_bytes(self) -> int:
+        """Bytes that the KV cache may take now that the weights are in."""
+        return available_kv_bytes(self._config.cache, torch.device(self._config.device.device))
+
+    def initialize_kv_cache(self, num_blocks: int) -> int:
+        """Take the KV memory and build the runner; the bytes that the KV memory has."""
+        assert self._loaded is not None, "load_model comes first"
+        kv = build_kv_memory(self._config, self._loaded, num_blocks)
+        self._runner = build_runner(self._config, self._loaded, kv)
+        return kv.num_bytes
+
+    def warm_up(self) -> None:
+        """Ordinary steps of dummy rows, so that the first request does not pay for first calls."""
+        assert self._loaded is not None, "load_model comes first"
+        limits = self._config.scheduler
+        num_rows = min(WARM_UP_ROWS, limits.max_num_seqs)
+        room = min(self._config.model.max_model_len - 1, limits.max_num_batched_tokens // num_rows)
+        plans = warm_up_plans(
+            num_rows=num_rows,
+            prompt_len=max(1, min(WARM_UP_PROMPT_LEN, room)),
+            block_size=self._config.cache.block_size,
+            num_groups=len(self._loaded.kv_layout.groups),
+        )
+        for plan in plans:
+            self.execute(plan).result()
+
+    def execute(self, plan: StepPlan) -> PendingStep:
+        """Enqueue a step; its result is read from what this returns."""
+        assert self._runner is not None, "initialize_kv_cache comes first"
+        return self._runner.execute(plan)
+
+    def close(self) -> None:
+        """Give the weights and the KV memory back."""
+        self._runner = None
+        self._loaded = None

@@ -1,0 +1,67 @@
+import argparse
+
+import pytest
+
+from quire.args import EngineArgs
+from quire.cli.parser import Parser
+
+
+@pytest.fixture
+def parser() -> Parser:
+    parser = Parser(prog="quire test", description=None)
+    parser.add_argument("text", nargs="?")
+    EngineArgs.add_cli_args(parser)
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--max_model_len", "8k"], "max_model_len", 8000),
+        (["--max_model_len=8k"], "max_model_len", 8000),
+        (["--enable-chunked-prefill"], "enable_chunked_prefill", True),
+        (["--enable-chunked-prefill=False"], "enable_chunked_prefill", False),
+        (["--enable_chunked_prefill", "false"], "enable_chunked_prefill", False),
+        (["--no-enable-chunked-prefill"], "enable_chunked_prefill", False),
+        (["--enable-chunked-prefill", "--", "true"], "text", "true"),
+        (["--enable-chunked-prefill", "word"], "text", "word"),
+        (["--hf-overrides.rope_theta", "1e6"], "hf_overrides", {"rope_theta": 1e6}),
+        (
+            ["--hf-overrides.rope.type=yarn", "--hf_overrides.rope.factor", "4"],
+            "hf_overrides",
+            {"rope": {"type": "yarn", "factor": 4}},
+        ),
+        (["--hf-overrides.attention_dropout"], "hf_overrides", {"attention_dropout": None}),
+    ],
+)
+def test_words_are_understood(parser: Parser, words: list[str], name: str, value: object) -> None:
+    assert vars(parser.parse(words))[name] == value
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--max-model-length", "8"],
+            "unknown argument --max-model-length; did you mean --max",
+        ),
+        (["--wholly-unlike=8"], "unknown argument --wholly-unlike\n"),
+        (["--max-model", "8"], "unknown argument --max-model; did you mean"),
+        (["--enable-chunked-prefill=perhaps"], "expected true or false"),
+    ],
+)
+def test_mistakes_are_one_line_with_status_2(
+    parser: Parser, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse(words)
+    error = capsys.readouterr().err
+    assert error.startswith("quire test: error: ") and error.count("\n") == 1
+    assert message in error
+
+
+def test_hidden_flags_are_not_suggested(parser: Parser, capsys: pytest.CaptureFixture[str]) -> None:
+    assert isinstance(parser.parse(["--swap-space", "4"]), argparse.Namespace)
+    with pytest.raises(SystemExit):
+        parser.parse(["--swap-spaces", "4"])
+    assert "--swap-space " not in capsys.readouterr().err

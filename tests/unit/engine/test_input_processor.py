@@ -1,0 +1,163 @@
+"""A prompt and its parameters become a request, or one clear error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.fakes import tokenizers
+
+from quire.config import ModelConfig
+from quire.engine.input_processor import InputProcessor, ProcessedRequest
+from quire.prompts import ParsedPrompt
+from quire.request import Watch
+from quire.sampling_params import BeamSearchParams, SamplingParams
+
+TOKENIZER = tokenizers.byte_level()
+EOS = TOKENIZER.eos_token_id
+START = TOKENIZER.convert_tokens_to_ids("<|im_start|>")
+
+
+def processor(tokenizer: Any = TOKENIZER, **changes: Any) -> InputProcessor:
+    settings = {"max_model_len": 20, "vocab_size": 500, "max_logprobs": 5, **changes}
+    config = ModelConfig(
+        model="m",
+        path=Path("m"),
+        tokenizer=Path("m"),
+        hf_config={},
+        generation_config={},
+        architecture="LlamaForCausalLM",
+        dtype="float32",
+        **settings,
+    )
+    return InputProcessor(config, tokenizer, (EOS,))
+
+
+def process(
+    prompt: str | list[int], params: Any = None, inputs: InputProcessor | None = None, **more: Any
+) -> ProcessedRequest:
+    is_text = isinstance(prompt, str)
+    parsed = ParsedPrompt(text=prompt) if is_text else ParsedPrompt(token_ids=prompt)
+    return (inputs or processor()).process("r", parsed, params or SamplingParams(), **more)
+
+
+def test_text_is_tokenized_and_returned_as_written() -> None:
+    request = process("hello 你", arrival_time=5.0, priority=3, cache_salt="s")
+    assert request.engine.prompt_token_ids == TOKENIZER.encode("hello 你")
+    assert request.prompt_text == "hello 你"
+    engine = request.engine
+    assert (engine.arrival_time, engine.priority, engine.cache_salt) == (5.0, 3, "s")
+    assert process([1, 2]).prompt_text is None
+
+
+def test_special_tokens_are_not_added_to_a_rendered_chat() -> None:
+    llama = tokenizers.byte_fallback()
+    inputs = processor(llama)
+    texts = ["hello", "<s> hello"]
+    plain, chat = inputs.tokenize_all(
+        [
+            ParsedPrompt(text=texts[0]),
+            ParsedPrompt(text=texts[1], add_special_tokens=False),
+        ]
+    )
+    assert plain.token_ids == llama.encode("hello")
+    assert plain.token_ids[0] == llama.bos_token_id
+    assert chat.token_ids == llama.encode("<s> hello", add_special_tokens=False)
+    assert chat.token_ids.count(llama.bos_token_id) == 1
+
+
+def test_prompts_tokenized_together_are_those_tokenized_alone() -> None:
+    prompts = [
+        ParsedPrompt(text="hello"),
+        ParsedPrompt(token_ids=[7, 8]),
+        ParsedPrompt(text="numbers 12", add_special_tokens=False),
+        ParsedPrompt(text=""),
+    ]
+    token_ids = [prompt.token_ids for prompt in processor().tokenize_all(prompts)]
+    assert token_ids == [TOKENIZER.encode("hello"), [7, 8], TOKENIZER.encode("numbers 12"), []]
+
+
+def test_output_ends_with_the_context() -> None:
+    prompt = list(range(10, 22))
+    assert process(prompt, SamplingParams(max_tokens=None)).engine.max_tokens == 8
+    assert process(prompt, SamplingParams(max_tokens=99)).engine.max_tokens == 8
+    assert process(prompt, SamplingParams(max_tokens=3)).engine.max_tokens == 3
+
+
+def test_prompt_is_truncated_from_the_left() -> None:
+    prompt = list(range(10, 40))
+    last = process(prompt, SamplingParams(truncate_prompt_tokens=4))
+    assert last.engine.prompt_token_ids == [36, 37, 38, 39]
+    fitting = process(prompt, SamplingParams(truncate_prompt_tokens=-1, max_tokens=5))
+    assert fitting.engine.prompt_token_ids == list(range(25, 40))
+    assert fitting.engine.max_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params", "message"),
+    [
+        ("", {}, "prompt is empty"),
+        (list(range(20)), {}, r"has 20 tokens, but max_model_len is 20 .*truncate_prompt_tokens"),
+        ([3, 500], {}, r"token id 500 is outside the vocabulary, 0 to 499"),
+        ("a", {"stop_token_ids": [500]}, "stop_token_ids"),
+        ("a", {"logprobs": 6}, "max_logprobs=5"),
+    ],
+)
+def test_wrong_input_is_one_clear_error(prompt: Any, params: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        process(prompt, SamplingParams(**params))
+
+
+def test_without_tokenizer_text_is_refused() -> None:
+    inputs = processor(None)
+    assert process([1, 2], inputs=inputs).engine.prompt_token_ids == [1, 2]
+    with pytest.raises(ValueError, match="prompt_token_ids"):
+        process("a", inputs=inputs)
+    with pytest.raises(ValueError, match="stop strings need a tokenizer"):
+        process([1], SamplingParams(stop=["x"]), inputs=inputs)
+
+
+def test_stop_string_that_is_a_special_token_stops_in_the_core() -> None:
+    params = SamplingParams(stop=["<|im_start|>"], stop_token_ids=[7])
+    request = process("a", params, watch=Watch.AT_END)
+    assert set(request.engine.sampling.stop_token_ids) == {7, EOS, START}
+    assert request.stop.token_ids == {7, EOS, START}
+    assert request.stop.token_strings == {START: "<|im_start|>"}
+    assert request.engine.watch is Watch.AT_END
+
+
+def test_other_stop_strings_are_watched_for() -> None:
+    params = SamplingParams(stop=["<|im_start|>", "\n\n"])
+    assert process("a", params, watch=Watch.AT_END).engine.watch is Watch.EVERY_STEP
+    assert process("a", watch=Watch.AT_END).engine.watch is Watch.AT_END
+
+
+def test_eos_can_be_ignored() -> None:
+    request = process("a", SamplingParams(ignore_eos=True))
+    assert request.engine.sampling.stop_token_ids == ()
+    assert request.stop.eos_token_ids == frozenset()
+
+
+def test_requests_without_seed_differ_and_engines_of_one_seed_repeat() -> None:
+    first, second = processor(seed=1), processor(seed=1)
+    seeds = [process("a", inputs=first).engine.sampling.seed for _ in range(3)]
+    assert len(set(seeds)) == 3
+    assert seeds == [process("a", inputs=second).engine.sampling.seed for _ in range(3)]
+    assert process("a", inputs=processor(seed=2)).engine.sampling.seed not in seeds
+    request = process("a", SamplingParams(seed=9, n=2))
+    assert [request.engine.row_seed(index) for index in range(2)] == [9, 10]
+
+
+def test_prompt_logprobs_do_without_the_prefix_cache() -> None:
+    assert process("a").engine.use_prefix_cache
+    assert not process("a", SamplingParams(prompt_logprobs=1)).engine.use_prefix_cache
+    assert not process("a", SamplingParams(skip_reading_prefix_cache=True)).engine.use_prefix_cache
+
+
+def test_best_of_and_beams_set_the_number_of_completions() -> None:
+    assert process("a", SamplingParams(n=2, best_of=4)).engine.n == 4
+    beams = process("a", BeamSearchParams(beam_width=3, max_tokens=4, length_penalty=2.0)).engine
+    assert beams.n == 3
+    assert beams.beam is not None
+    assert (beams.beam.width, beams.beam.length_penalty) == (3, 2.0)

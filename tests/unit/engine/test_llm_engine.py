@@ -1,0 +1,241 @@
+"""The step-driven engine, with a core that repeats the prompt."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
+from tests.fakes.configs import fake_config
+from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP, REFUSE
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from quire.engine.llm_engine import LLMEngine
+from quire.errors import EngineDeadError
+from quire.outputs import RequestOutput
+from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_byte_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture
+def engine() -> Iterator[LLMEngine]:
+    """Without a tokenizer: token ids in and out."""
+    made = LLMEngine(fake_config(), build=BUILD_FAKE_CORE)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=[False, True], ids=["inproc", "process"])
+def text_engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[LLMEngine]:
+    config = fake_config(folder=folder, skip_tokenizer_init=False, vocab_size=VOCAB_SIZE)
+    made = LLMEngine(config, multiprocess_mode=request.param, build=BUILD_FAKE_CORE)
+    yield made
+    made.close()
+
+
+def run(engine: LLMEngine) -> dict[str, list[RequestOutput]]:
+    outputs: dict[str, list[RequestOutput]] = {}
+    while engine.has_unfinished_requests():
+        for output in engine.step():
+            outputs.setdefault(output.request_id, []).append(output)
+    return outputs
+
+
+def test_outputs_are_cumulative_text(text_engine: LLMEngine) -> None:
+    text_engine.add_request("a", "xyz", SamplingParams(max_tokens=4))
+    texts = [output.outputs[0].text for output in run(text_engine)["a"]]
+    assert texts[-1] == "xyzx"
+    assert all("xyzx".startswith(text) for text in texts)
+
+
+def test_stop_string_ends_the_completion_in_the_core(text_engine: LLMEngine) -> None:
+    text_engine.add_request("a", "abcdef", SamplingParams(max_tokens=50, stop=["de"]))
+    final = run(text_engine)["a"][-1].outputs[0]
+    assert (final.text, final.finish_reason, final.stop_reason) == ("abc", "stop", "de")
+    assert text_engine.stats().num_running == 0
+
+
+def test_half_characters_are_not_shown(text_engine: LLMEngine) -> None:
+    text_engine.add_request("a", "Größe 大", SamplingParams(max_tokens=11))
+    texts = [output.outputs[0].text for output in run(text_engine)["a"]]
+    assert texts[-1] == "Größe 大"
+    assert not any("\ufffd" in text for text in texts)
+
+
+def test_delta_outputs_concatenate(text_engine: LLMEngine) -> None:
+    params = SamplingParams(max_tokens=6, output_kind=RequestOutputKind.DELTA)
+    text_engine.add_request("a", "xyz", params)
+    assert "".join(output.outputs[0].text for output in run(text_engine)["a"]) == "xyzxyz"
+
+
+def test_final_only_gives_one_output(text_engine: LLMEngine) -> None:
+    params = SamplingParams(max_tokens=6, output_kind=RequestOutputKind.FINAL_ONLY, n=2)
+    text_engine.add_request("a", "xyz", params)
+    (output,) = run(text_engine)["a"]
+    assert output.finished
+    assert [completion.text for completion in output.outputs] == ["xyzxyz", "yzxyzx"]
+
+
+def test_older_positional_form_takes_token_ids_fourth(engine: LLMEngine) -> None:
+    engine.add_request("a", None, SamplingParams(max_tokens=3), [5, 6])
+    final = run(engine)["a"][-1]
+    assert final.prompt is None
+    assert final.prompt_token_ids == [5, 6]
+    assert list(final.outputs[0].token_ids) == [5, 6, 5]
+
+
+def test_prompt_dict_with_empty_media_is_served(engine: LLMEngine) -> None:
+    prompt = {"prompt_token_ids": [5, 6], "multi_modal_data": None}
+    engine.add_request("a", prompt, SamplingParams(max_tokens=1), lora_request=None)
+    assert list(run(engine)["a"][-1].outputs[0].token_ids) == [5]
+
+
+def test_id_in_use_is_refused_at_once(engine: LLMEngine) -> None:
+    engine.add_request("a", [5], SamplingParams(max_tokens=2))
+    with pytest.raises(ValueError, match="'a' is in use"):
+        engine.add_request("a", [6], SamplingParams())
+    assert list(run(engine)["a"][-1].outputs[0].token_ids) == [5, 5]
+    engine.add_request("a", [7], SamplingParams(max_tokens=1))
+    assert list(run(engine)["a"][-1].outputs[0].token_ids) == [7]
+
+
+def test_aborted_request_gives_no_more_output(engine: LLMEngine) -> None:
+    engine.add_request("a", [5], SamplingParams(max_tokens=40))
+    engine.add_request("b", [6], SamplingParams(max_tokens=2))
+    engine.step()
+    engine.abort_request("a")
+    engine.abort_request(["never added"])
+    assert engine.get_num_unfinished_requests() == 1
+    assert set(run(engine)) == {"b"}
+    assert engine.stats().num_running == 0
+
+
+def test_refused_request_leaves_no_trace(engine: LLMEngine) -> None:
+    with pytest.raises(ValueError, match="refused by the core"):
+        engine.add_request("a", [REFUSE], SamplingParams())
+    assert not engine.has_unfinished_requests()
+    engine.add_request("a", [5], SamplingParams(max_tokens=1))
+    assert "a" in run(engine)
+
+
+def test_failing_request_ends_alone(engine: LLMEngine) -> None:
+    engine.add_request("bad", [FAIL_ALONE], SamplingParams())
+    engine.add_request("good", [5], SamplingParams(max_tokens=2))
+    outputs = run(engine)
+    bad = outputs["bad"][-1].outputs[0]
+    assert (bad.finish_reason, bad.error) == ("error", "this request failed")
+    assert outputs["good"][-1].outputs[0].finish_reason == "length"
+
+
+def test_dead_engine_says_why(engine: LLMEngine) -> None:
+    engine.add_request("a", [FAIL_STEP], SamplingParams())
+    with pytest.raises(EngineDeadError, match="on fire"):
+        engine.step()
+    with pytest.raises(EngineDeadError, match="on fire"):
+        engine.add_request("b", [5], SamplingParams())
+    engine.abort_request("a")
+    assert not engine.has_unfinished_requests()
+
+
+def test_beam_search_runs_as_one_request(engine: LLMEngine) -> None:
+    engine.add_request("a", [5, 6], BeamSearchParams(beam_width=2, max_tokens=3))
+    final = run(engine)["a"][-1]
+    assert final.finished
+    assert [beam.score for beam in final.outputs] == [-1.0, -2.0]
+
+
+@pytest.mark.parametrize("name", ["lora_request", "tokenization_kwargs"])
+def test_what_is_not_built_is_refused_by_name(engine: LLMEngine, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        engine.add_request("a", [5], SamplingParams(), **{name: {"x": 1}})
+
+
+def test_ctrl_c_waits_for_the_step_and_loses_nothing(
+    engine: LLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.add_request("a", [5, 6], SamplingParams(max_tokens=2))
+    receive = engine._client.receive
+
+    def interrupted() -> object:
+        signal.raise_signal(signal.SIGINT)
+        return receive()
+
+    monkeypatch.setattr(engine._client, "receive", interrupted)
+    for expected in ([5], [5, 6]):
+        with pytest.raises(KeyboardInterrupt):
+            engine.step()
+        monkeypatch.setattr(engine._client, "receive", lambda: [])
+        (output,) = engine.step()
+        assert list(output.outputs[0].token_ids) == expected
+        monkeypatch.setattr(engine._client, "receive", interrupted)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_model_config_reads_as_other_engines_do(engine: LLMEngine) -> None:
+    assert engine.model_config.max_model_len == 64
+    assert engine.model_config.dtype is torch.float32
+    assert engine.model_config.hf_config.model_type == "llama"
+    assert engine.model_config.hf_config.vocab_size == 1000
+    engine.model_dir = "/somewhere"  # new attributes are welcome
+
+
+def test_unknown_model_type_has_a_plain_hf_config() -> None:
+    config = fake_config(hf_config={"model_type": "never-heard-of", "some_size": 7})
+    engine = LLMEngine(config, build=BUILD_FAKE_CORE)
+    assert engine.model_config.hf_config.model_type == "never-heard-of"
+    assert engine.model_config.hf_config.some_size == 7
+
+
+def test_tokenizer_has_all_forms(text_engine: LLMEngine, folder: Path) -> None:
+    tokenizer = text_engine.tokenizer
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    assert isinstance(tokenizer.tokenizer, PreTrainedTokenizerBase)
+    assert len(tokenizer) == VOCAB_SIZE
+    assert tokenizer.encode("a") == text_engine.get_tokenizer().encode("a")
+    other = AutoTokenizer.from_pretrained(folder)
+    text_engine.tokenizer.tokenizer = other
+    assert text_engine.get_tokenizer() is other
+    third = AutoTokenizer.from_pretrained(folder)
+    text_engine.tokenizer = third
+    assert text_engine.get_tokenizer() is third
+
+
+def test_tokenizer_cannot_change_under_a_request(text_engine: LLMEngine) -> None:
+    text_engine.add_request("a", "abc", SamplingParams(max_tokens=3))
+    with pytest.raises(ValueError, match="1 requests run"):
+        text_engine.tokenizer = text_engine.get_tokenizer()
+
+
+def test_engine_without_tokenizer_says_so(engine: LLMEngine) -> None:
+    assert engine.tokenizer is None
+    with pytest.raises(ValueError, match="skip_tokenizer_init"):
+        engine.get_tokenizer()
+    with pytest.raises(ValueError, match="skip_tokenizer_init"):
+        engine.add_request("a", "text", SamplingParams())
+
+
+def test_default_parameters_come_from_the_generation_config() -> None:
+    generation = {"temperature": 0.5, "top_k": 7, "max_new_tokens": 99, "eos_token_id": 3}
+    engine = LLMEngine(fake_config(generation_config=generation), build=BUILD_FAKE_CORE)
+    params = engine.get_default_sampling_params()
+    assert (params.temperature, params.top_k, params.max_tokens) == (0.5, 7, 99)
+    assert params.top_p == 1.0
+
+
+def test_arrival_time_is_now_unless_given(engine: LLMEngine) -> None:
+    before = time.time()
+    engine.add_request("a", [5], SamplingParams(max_tokens=1))
+    engine.add_request("b", [5], SamplingParams(max_tokens=1), 12.5)
+    outputs = run(engine)
+    assert before <= outputs["a"][-1].metrics.arrival_time <= time.time()
+    assert outputs["b"][-1].metrics.arrival_time == 12.5

@@ -1,0 +1,370 @@
+"""Deltas of the core become the outputs that callers expect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.fakes import tokenizers
+
+from quire.config import ModelConfig
+from quire.engine.input_processor import InputProcessor, ProcessedRequest
+from quire.engine.output_processor import OutputProcessor
+from quire.outputs import RequestOutput
+from quire.prompts import ParsedPrompt
+from quire.request import FinishReason
+from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+from quire.step import TokenLogprobs
+from quire.step_output import CompletionDelta, CompletionTiming
+
+TOKENIZER = tokenizers.byte_level()
+EOS = TOKENIZER.eos_token_id
+START = TOKENIZER.convert_tokens_to_ids("<|im_start|>")
+CONFIG = ModelConfig(
+    model="m",
+    path=Path("m"),
+    tokenizer=Path("m"),
+    hf_config={},
+    generation_config={},
+    architecture="LlamaForCausalLM",
+    dtype="float32",
+    max_model_len=1000,
+    vocab_size=400,
+)
+
+
+def encode(text: str) -> list[int]:
+    return TOKENIZER.encode(text)
+
+
+def request(request_id: str = "r", params: Any = None, **fields: Any) -> ProcessedRequest:
+    inputs = InputProcessor(CONFIG, TOKENIZER, (EOS,))
+    params = params or SamplingParams(max_tokens=100, **fields)
+    return inputs.process(request_id, ParsedPrompt(text="hello"), params, arrival_time=10.0)
+
+
+def outputs_of(*requests: ProcessedRequest) -> OutputProcessor:
+    outputs = OutputProcessor(TOKENIZER)
+    for one in requests:
+        outputs.add(one)
+    return outputs
+
+
+def delta(
+    token_ids: list[int], finish: FinishReason | None = None, index: int = 0, **fields: Any
+) -> CompletionDelta:
+    fields = {"request_id": "r", **fields}
+    return CompletionDelta(index=index, new_token_ids=token_ids, finish_reason=finish, **fields)
+
+
+def one(outputs: list[RequestOutput]) -> RequestOutput:
+    (output,) = outputs
+    return output
+
+
+def run(
+    params: SamplingParams, token_ids: list[int], finish: FinishReason, step_size: int = 1
+) -> tuple[RequestOutput, list[tuple[str, int]]]:
+    """All tokens in steps of this size; the last output and what the core was told to end."""
+    outputs = outputs_of(request(params=params))
+    last, aborted = None, []
+    for start in range(0, len(token_ids), step_size):
+        piece = token_ids[start : start + step_size]
+        is_last = start + step_size >= len(token_ids)
+        step = outputs.process([delta(piece, finish if is_last else None)])
+        last = step.outputs[-1] if step.outputs else last
+        aborted += step.to_abort
+    assert last is not None
+    return last, aborted
+
+
+def test_cumulative_outputs_grow() -> None:
+    outputs = outputs_of(request())
+    first = one(outputs.process([delta(encode(" world"), num_cached_tokens=4)]).outputs)
+    last = one(outputs.process([delta([*encode(" and"), EOS], FinishReason.STOP)]).outputs)
+    assert (first.prompt, first.prompt_token_ids) == ("hello", encode("hello"))
+    assert (first.outputs[0].text, first.finished, first.num_cached_tokens) == (" world", False, 4)
+    assert first.outputs[0].token_ids == encode(" world")
+    assert last.finished and len(outputs) == 0
+    completion = last.outputs[0]
+    assert (completion.text, completion.finish_reason) == (" world and", "stop")
+    assert completion.stop_reason is None
+    assert completion.token_ids == [*encode(" world"), *encode(" and"), EOS]
+
+
+def test_deltas_hold_only_what_is_new() -> None:
+    outputs = outputs_of(request(n=2, output_kind=RequestOutputKind.DELTA))
+    step = outputs.process([delta(encode(" world")), delta(encode(" a"), index=1)])
+    assert [(o.index, o.text) for o in one(step.outputs).outputs] == [(0, " world"), (1, " a")]
+    step = outputs.process([delta(encode("!"), FinishReason.LENGTH, index=1)])
+    (only,) = one(step.outputs).outputs
+    assert (only.index, only.text, only.token_ids) == (1, "!", encode("!"))
+    assert only.finish_reason == "length"
+    assert not one(step.outputs).finished
+
+
+def test_final_only_is_one_output_with_all_completions() -> None:
+    outputs = outputs_of(request(n=2, output_kind=RequestOutputKind.FINAL_ONLY))
+    assert outputs.process([delta(encode("a"), FinishReason.LENGTH, 1)]).outputs == []
+    step = outputs.process([delta(encode("b"), FinishReason.LENGTH, 0)])
+    assert [(o.index, o.text) for o in one(step.outputs).outputs] == [(0, "b"), (1, "a")]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    stop=st.lists(st.sampled_from(["wo", "d a", "ld", " and ", "<|im_start|>"]), min_size=1),
+    include=st.booleans(),
+    min_tokens=st.integers(0, 6),
+    step_size=st.integers(1, 20),
+)
+def test_stop_string_cuts_text_and_tokens(
+    stop: list[str], include: bool, min_tokens: int, step_size: int
+) -> None:
+    token_ids = encode(" world and world and world")
+    params = SamplingParams(
+        max_tokens=100,
+        stop=stop,
+        include_stop_str_in_output=include,
+        min_tokens=min_tokens,
+    )
+    output, aborted = run(params, token_ids, FinishReason.LENGTH, step_size)
+    completion = output.outputs[0]
+    skipped = TOKENIZER.decode(token_ids[:min_tokens])
+    for count in range(min_tokens + 1, len(token_ids) + 1):
+        text = TOKENIZER.decode(token_ids[:count])[len(skipped) :]
+        ends = [(text.find(s) + len(s), text.find(s), s) for s in stop if s in text]
+        if ends:
+            end, start, found = min(ends)
+            assert completion.stop_reason == found
+            assert completion.finish_reason == "stop"
+            assert completion.text == skipped + text[: end if include else start]
+            assert completion.token_ids == token_ids[:count]
+            assert aborted == (
+                [] if step_size * -(-count // step_size) >= len(token_ids) else [("r", 0)]
+            )
+            return
+    assert (completion.finish_reason, completion.stop_reason) == ("length", None)
+    assert completion.token_ids == token_ids
+    assert completion.text == " world and world and world"
+
+
+def test_after_a_stop_string_the_core_is_not_listened_to() -> None:
+    outputs = outputs_of(request(stop=["x"], n=2))
+    step = outputs.process([delta(encode("x")), delta(encode("a"), index=1)])
+    assert step.to_abort == [("r", 0)]
+    assert not one(step.outputs).finished
+    step = outputs.process([delta(encode("more"))])
+    assert (step.outputs, step.to_abort) == ([], [])
+    step = outputs.process([delta(encode("b"), FinishReason.LENGTH, index=1)])
+    assert [o.text for o in one(step.outputs).outputs] == ["", "ab"]
+
+
+def test_possible_stop_string_is_held_back_until_the_end() -> None:
+    outputs = outputs_of(request(stop=["</end>"], output_kind=RequestOutputKind.DELTA))
+    assert one(outputs.process([delta(encode("a </"))]).outputs).outputs[0].text == "a "
+    step = outputs.process([delta(encode("end"), FinishReason.LENGTH)])
+    assert one(step.outputs).outputs[0].text == "</end"
+
+
+@pytest.mark.parametrize(("include", "skip"), [(False, True), (True, True), (True, False)])
+def test_special_token_as_stop_string(include: bool, skip: bool) -> None:
+    params = SamplingParams(
+        max_tokens=100,
+        stop=["<|im_start|>"],
+        include_stop_str_in_output=include,
+        skip_special_tokens=skip,
+    )
+    output, _ = run(params, [*encode(" world"), START], FinishReason.STOP, step_size=99)
+    completion = output.outputs[0]
+    assert completion.text == " world" + ("<|im_start|>" if include else "")
+    assert (completion.finish_reason, completion.stop_reason) == ("stop", "<|im_start|>")
+    assert completion.token_ids == [*encode(" world"), START]
+
+
+def test_stop_token_is_hidden_unless_included() -> None:
+    (bang,) = encode("!")
+    hidden, _ = run(SamplingParams(stop_token_ids=[bang]), encode(" world!"), FinishReason.STOP)
+    shown, _ = run(
+        SamplingParams(stop_token_ids=[bang], include_stop_str_in_output=True),
+        encode(" world!"),
+        FinishReason.STOP,
+    )
+    assert (hidden.outputs[0].text, hidden.outputs[0].stop_reason) == (" world", bang)
+    assert hidden.outputs[0].token_ids == encode(" world!")
+    assert shown.outputs[0].text == " world!"
+
+
+def test_incomplete_character_ends_as_replacement() -> None:
+    half = encode("\U0001f9ff")[:-1]
+    output, _ = run(SamplingParams(), [*encode("a"), *half], FinishReason.LENGTH)
+    assert output.outputs[0].text == "a\ufffd"
+
+
+def logprobs_of(token_id: int, logprob: float, rank: int, best: list[tuple[int, float]]) -> Any:
+    return TokenLogprobs(
+        token_ids=np.array([[token_id, *(i for i, _ in best)]], dtype=np.int32),
+        logprobs=np.array([[logprob, *(value for _, value in best)]], dtype=np.float32),
+        ranks=np.array([rank], dtype=np.int32),
+    )
+
+
+def test_logprobs_have_the_token_first_then_the_best() -> None:
+    outputs = outputs_of(request(logprobs=2))
+    (a,), (b,), (c,) = encode("a"), encode("b"), encode("c")
+    step = outputs.process(
+        [
+            delta(
+                [a, b],
+                FinishReason.LENGTH,
+                logprobs=[
+                    logprobs_of(a, -3.0, 7, [(b, -0.5), (c, -1.0)]),
+                    logprobs_of(b, -0.5, 1, [(b, -0.5), (c, -1.5)]),
+                ],
+            )
+        ]
+    )
+    completion = one(step.outputs).outputs[0]
+    assert completion.logprobs is not None
+    first, second = completion.logprobs
+    assert [(i, p.logprob, p.rank, p.decoded_token) for i, p in first.items()] == [
+        (a, -3.0, 7, "a"),
+        (b, -0.5, 1, "b"),
+        (c, -1.0, 2, "c"),
+    ]
+    assert [(i, p.rank) for i, p in second.items()] == [(b, 1), (c, 2)]
+    assert completion.cumulative_logprob == -3.5
+
+
+def test_logprobs_end_with_the_stop_string() -> None:
+    outputs = outputs_of(request(stop=["b"], logprobs=0))
+    token_ids = encode("a") + encode("b") + encode("c")
+    logprobs = [logprobs_of(token_id, -1.0, 1, []) for token_id in token_ids]
+    step = outputs.process([delta(token_ids, logprobs=logprobs, cumulative_logprob=-3.0)])
+    completion = one(step.outputs).outputs[0]
+    assert completion.token_ids == token_ids[:2]
+    assert completion.logprobs is not None and len(completion.logprobs) == 2
+    assert completion.cumulative_logprob == -2.0
+
+
+@pytest.mark.parametrize("kind", [RequestOutputKind.CUMULATIVE, RequestOutputKind.DELTA])
+def test_prompt_logprobs_begin_with_none(kind: RequestOutputKind) -> None:
+    outputs = outputs_of(request(prompt_logprobs=0, output_kind=kind))
+    (a,) = encode("a")
+    first = one(outputs.process([delta([a], prompt_logprobs=logprobs_of(a, -2.0, 3, []))]).outputs)
+    assert first.prompt_logprobs is not None
+    nothing, second = first.prompt_logprobs
+    assert nothing is None and second is not None
+    assert (second[a].logprob, second[a].rank, second[a].decoded_token) == (-2.0, 3, "a")
+    later = one(outputs.process([delta([a])]).outputs)
+    assert (later.prompt_logprobs is None) == (kind is RequestOutputKind.DELTA)
+
+
+def test_best_of_returns_the_most_likely() -> None:
+    outputs = outputs_of(request(n=2, best_of=3))
+    (a,) = encode("a")
+    for index, logprob in enumerate([-5.0, -1.0, -2.0]):
+        step = outputs.process(
+            [
+                delta(
+                    [a + index],
+                    FinishReason.LENGTH,
+                    index,
+                    logprobs=[logprobs_of(a + index, logprob, 1, [])],
+                )
+            ]
+        )
+        assert bool(step.outputs) == (index == 2)
+    best = one(step.outputs).outputs
+    assert [(o.index, o.token_ids, o.cumulative_logprob) for o in best] == [
+        (0, [a + 1], -1.0),
+        (1, [a + 2], -2.0),
+    ]
+    assert best[0].logprobs is None
+
+
+def test_beams_carry_their_scores() -> None:
+    outputs = outputs_of(request(params=BeamSearchParams(beam_width=2, max_tokens=5)))
+    step = outputs.process(
+        [
+            delta([*encode(" a"), EOS], FinishReason.STOP, 0, score=-0.5, cumulative_logprob=-1.0),
+            delta(encode(" b"), FinishReason.LENGTH, 1, score=-0.7, cumulative_logprob=-0.7),
+        ]
+    )
+    first, second = one(step.outputs).outputs
+    assert (first.text, first.score, first.cumulative_logprob) == (" a", -0.5, -1.0)
+    assert (second.text, second.score, second.finish_reason) == (" b", -0.7, "length")
+
+
+def test_metrics_span_all_completions() -> None:
+    outputs = outputs_of(request(n=2))
+    timings = [
+        CompletionTiming(
+            arrival_time=10.0,
+            scheduled_time=11.0 + index,
+            first_token_time=12.0 + index,
+            finished_time=20.0 + index,
+            num_preemptions=index,
+        )
+        for index in range(2)
+    ]
+    step = outputs.process(
+        [delta([5, 6], FinishReason.LENGTH, i, timing=timings[i]) for i in range(2)]
+    )
+    metrics = one(step.outputs).metrics
+    assert metrics is not None
+    assert (metrics.arrival_time, metrics.scheduled_ts, metrics.first_token_ts) == (
+        10.0,
+        11.0,
+        12.0,
+    )
+    assert (metrics.last_token_ts, metrics.num_preemptions) == (21.0, 1)
+    assert (metrics.num_generation_tokens, metrics.first_token_latency) == (4, 2.0)
+    assert metrics.time_in_queue == 1.0
+
+
+def test_metrics_after_a_stop_string_come_from_this_side() -> None:
+    output, _ = run(SamplingParams(stop=["d"]), encode(" world and"), FinishReason.LENGTH)
+    assert output.metrics is not None
+    assert output.metrics.last_token_ts >= output.metrics.first_token_ts > 10.0
+
+
+def test_aborted_request_keeps_what_it_has() -> None:
+    outputs = outputs_of(request(stop=["zz"], n=2))
+    outputs.process([delta(encode("az")), delta(encode("b"), FinishReason.LENGTH, 1)])
+    output = one(outputs.abort("r"))
+    assert output.finished
+    assert [(o.text, o.finish_reason) for o in output.outputs] == [("az", "abort"), ("b", "length")]
+    assert outputs.abort("r") == []
+    assert outputs.process([delta(encode("late"))]).outputs == []
+
+
+def test_failed_completion_tells_why() -> None:
+    outputs = outputs_of(request())
+    step = outputs.process([delta([], FinishReason.ERROR, error="no luck")])
+    completion = one(step.outputs).outputs[0]
+    assert (completion.finish_reason, completion.error) == ("error", "no luck")
+    assert step.to_abort == []
+
+
+def test_duplicate_id_is_refused() -> None:
+    outputs = outputs_of(request())
+    with pytest.raises(ValueError, match="'r' is in use"):
+        outputs.add(request())
+    assert "r" in outputs and outputs.request_ids == ["r"]
+
+
+def test_no_text_is_made_when_nobody_wants_it() -> None:
+    output, _ = run(SamplingParams(detokenize=False), encode(" world"), FinishReason.LENGTH)
+    assert (output.outputs[0].text, output.outputs[0].token_ids) == ("", encode(" world"))
+    without = OutputProcessor(None)
+    without.add(request(logprobs=0))
+    (a,) = encode("a")
+    step = without.process([delta([a], logprobs=[logprobs_of(a, -1.0, 1, [])])])
+    completion = one(step.outputs).outputs[0]
+    assert completion.text == ""
+    assert completion.logprobs is not None
+    assert completion.logprobs[0][a].decoded_token is None

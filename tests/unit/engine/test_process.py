@@ -1,0 +1,129 @@
+"""What only an engine core in its own process can do: die, be killed, outlive a thread."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.fakes.configs import fake_config
+from tests.fakes.fake_core import BUILD_FAKE_CORE, EXIT, KILL
+
+from quire.engine.messages import STATS, AddRequest
+from quire.engine.process import ProcessClient
+from quire.errors import EngineDeadError
+from quire.request import EngineRequest, RowSampling
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def client() -> Iterator[ProcessClient]:
+    made = ProcessClient(fake_config(), BUILD_FAKE_CORE)
+    yield made
+    made.close()
+
+
+def send_prompt(client: ProcessClient, *prompt: int) -> None:
+    request = EngineRequest(
+        request_id="a", prompt_token_ids=list(prompt), sampling=RowSampling(), max_tokens=4
+    )
+    client.send(AddRequest(request))
+
+
+def assert_ends(pid: int) -> None:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ready, _, _ = select.select([descriptor], [], [], 20)
+    os.close(descriptor)
+    assert ready, f"process {pid} still runs"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "cause"), [(KILL, "killed by SIGKILL"), (EXIT, "exited with status 3")]
+)
+def test_death_without_a_word_is_explained(client: ProcessClient, prompt: int, cause: str) -> None:
+    send_prompt(client, prompt)
+    with pytest.raises(EngineDeadError, match=cause):
+        client.receive()
+    with pytest.raises(EngineDeadError, match=cause):
+        client.ask(STATS)
+
+
+def test_killed_while_idle_is_noticed(client: ProcessClient) -> None:
+    os.kill(client.pid, signal.SIGTERM)
+    with pytest.raises(EngineDeadError, match="SIGTERM"):
+        client.receive()
+
+
+def test_core_ends_with_a_killed_front_end() -> None:
+    script = (
+        "import os, signal\n"
+        "from quire.engine.process import ProcessClient\n"
+        "from tests.fakes.configs import fake_config\n"
+        "from tests.fakes.fake_core import BUILD_FAKE_CORE\n"
+        "client = ProcessClient(fake_config(), BUILD_FAKE_CORE)\n"
+        "print(client.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert_ends(int(ended.stdout))
+
+
+def test_core_survives_the_thread_that_started_it() -> None:
+    made: list[ProcessClient] = []
+    thread = threading.Thread(
+        target=lambda: made.append(ProcessClient(fake_config(), BUILD_FAKE_CORE))
+    )
+    thread.start()
+    thread.join()
+    assert made[0].ask(STATS).num_running == 0
+    made[0].close()
+
+
+def test_close_ends_the_process_and_removes_its_folder() -> None:
+    before = set(Path(tempfile.gettempdir()).glob("quire-*"))
+    client = ProcessClient(fake_config(), BUILD_FAKE_CORE)
+    (folder,) = set(Path(tempfile.gettempdir()).glob("quire-*")) - before
+    pid = client.pid
+    client.close()
+    assert_ends(pid)
+    assert not folder.exists()
+
+
+def test_process_ends_when_its_client_is_dropped() -> None:
+    client = ProcessClient(fake_config(), BUILD_FAKE_CORE)
+    pid = client.pid
+    del client
+    gc.collect()
+    assert_ends(pid)
+
+
+def test_python_functions_are_refused(client: ProcessClient) -> None:
+    request = EngineRequest(
+        request_id="a",
+        prompt_token_ids=[5],
+        sampling=RowSampling(logits_processors=(print,)),
+        max_tokens=4,
+    )
+    with pytest.raises(ValueError, match="logits_processors"):
+        client.send(AddRequest(request))
+    assert client.ask(STATS).num_running == 0

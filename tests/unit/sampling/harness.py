@@ -1,0 +1,114 @@
+"""A sampler with rows, and the exact distributions that it is compared to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quire.request import RowSampling
+from quire.sampling.sampler import SampleOutput, Sampler
+from quire.step import JoinedRow
+
+CPU = torch.device("cpu")
+
+
+class Rows:
+    """A worker's row table and the sampler over it."""
+
+    def __init__(self, vocab_size: int, *, max_rows: int = 8, max_len: int = 64) -> None:
+        self.token_ids = torch.zeros(max_rows, max_len, dtype=torch.int32)
+        self.lengths = np.zeros(max_rows, dtype=np.int64)
+        self.sampler = Sampler(
+            max_rows=max_rows, vocab_size=vocab_size, device=CPU, token_ids=self.token_ids
+        )
+
+    def join(
+        self,
+        row: int,
+        sampling: RowSampling,
+        *,
+        prompt: Sequence[int] = (0,),
+        output: Sequence[int] = (),
+    ) -> None:
+        tokens = np.array([*prompt, *output], dtype=np.int32)
+        self.token_ids[row, : len(tokens)] = torch.from_numpy(tokens)
+        self.token_ids[row, len(tokens) :] = 1  # whatever a former owner left there
+        self.lengths[row] = len(tokens)
+        self.sampler.join(
+            JoinedRow(
+                row=row,
+                token_ids=tokens,
+                num_prompt_tokens=len(prompt),
+                block_ids=(),
+                sampling=sampling,
+            )
+        )
+
+    def append(self, row: int, token: int) -> None:
+        self.token_ids[row, self.lengths[row]] = token
+        self.lengths[row] += 1
+
+    def sample(self, logits: Tensor, rows: Sequence[int]) -> SampleOutput:
+        """One step of ``rows``; ``logits`` [S, V] stay as they are."""
+        rows_cpu = np.array(rows, dtype=np.int32)
+        lengths_cpu = self.lengths[rows_cpu]
+        return self.sampler.sample(
+            logits.clone(),
+            torch.from_numpy(rows_cpu).long(),
+            rows_cpu,
+            torch.from_numpy(lengths_cpu),
+            lengths_cpu,
+        )
+
+
+def draws(logits: Tensor, sampling: dict[str, object], *, count: int = 20_000) -> Tensor:
+    """Tokens drawn from one row of ``logits`` [V] under many seeds and positions."""
+    num_rows, vocab_size = 1000, len(logits)
+    table = Rows(vocab_size, max_rows=num_rows, max_len=8)
+    for row in range(num_rows):
+        table.join(row, RowSampling(seed=row, **sampling))  # type: ignore[arg-type]
+    tokens = []
+    for position in range(count // num_rows):
+        table.lengths[:] = position + 1
+        logits_of_rows = logits.repeat(num_rows, 1)
+        tokens.append(table.sample(logits_of_rows, range(num_rows)).token_ids)
+    return torch.cat(tokens)
+
+
+def assert_distributed(tokens: Tensor, probabilities: Tensor) -> None:
+    """Chi-square: ``tokens`` come from ``probabilities`` [V]; impossible ones never come.
+
+    The limit is 5 standard deviations over the mean of the statistic (Wilson and Hilferty, 1931).
+    """
+    counts = torch.bincount(tokens, minlength=len(probabilities)).double()
+    possible = probabilities > 0
+    assert counts[~possible].sum() == 0
+    expected = probabilities.double()[possible] * len(tokens)
+    assert expected.min() > 5, "too few draws for a chi-square test"
+    statistic = float(((counts[possible] - expected) ** 2 / expected).sum())
+    freedom = int(possible.sum()) - 1
+    if freedom == 0:
+        return
+    spread = 2 / (9 * freedom)
+    assert statistic < freedom * (1 - spread + 5 * math.sqrt(spread)) ** 3
+
+
+def filtered(
+    probabilities: Tensor, *, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+) -> Tensor:
+    """The definition by a full sort: min_p, then top_k, then top_p of the rest; float64 [V]."""
+    order = probabilities.double().argsort(descending=True, stable=True)
+    ranked = probabilities.double()[order]
+    keep = ranked >= min_p * ranked[0]
+    if top_k:
+        keep[top_k:] = False
+    left = torch.where(keep, ranked, 0.0) / ranked[keep].sum()
+    larger = left.cumsum(0) - left  # mass of the more likely ones
+    keep &= larger < top_p
+    kept = torch.zeros_like(ranked)
+    kept[order[keep]] = ranked[keep]
+    return kept / kept.sum()

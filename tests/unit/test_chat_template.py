@@ -1,0 +1,140 @@
+"""Conversations become the prompts that the template's author meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.fakes import tokenizers
+
+from quire.chat_template import ChatOptions, ChatRenderer, load_chat_template
+
+HELLO = [{"role": "user", "content": "Hello"}]
+PARTS = (
+    "{% for m in messages %}[{{ m['role'] }}]"
+    "{% for part in m['content'] %}({{ part.text }}){% endfor %}{% endfor %}"
+)
+STRING_OR_PARTS = (
+    "{% for m in messages %}{% set c = m.content %}{% if c is string %}{{ c }}"
+    "{% else %}{% for part in c %}({{ part['text'] }}){% endfor %}{% endif %}{% endfor %}"
+)
+
+
+def render(messages: Any, template: str | None = None, **options: Any) -> str:
+    prompt = ChatRenderer(tokenizers.byte_level()).render(
+        messages, ChatOptions(template=template, **options)
+    )
+    assert prompt.text is not None and not prompt.add_special_tokens
+    return prompt.text
+
+
+def test_prompt_ends_with_the_head_of_the_answer() -> None:
+    head = "<|im_start|>user\nHello<|im_end|>\n"
+    assert render(HELLO) == head + "<|im_start|>assistant\n"
+    assert render(HELLO, add_generation_prompt=False) == head
+
+
+def test_final_message_is_continued() -> None:
+    messages = [*HELLO, {"role": "assistant", "content": "Well,"}]
+    text = render(messages, add_generation_prompt=False, continue_final_message=True)
+    assert text.endswith("<|im_start|>assistant\nWell,")
+    with pytest.raises(ValueError, match="cannot both be true"):
+        ChatOptions(continue_final_message=True)
+
+
+@pytest.mark.parametrize(
+    ("template", "plain", "parts"),
+    [
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "a", "b\nc"),
+        (PARTS, "[user](a)", "[user](b)(c)"),
+        (STRING_OR_PARTS, "a", "(b)(c)"),
+    ],
+)
+def test_content_takes_the_form_that_the_template_wants(
+    template: str, plain: str, parts: str
+) -> None:
+    two = [{"type": "text", "text": "b"}, {"type": "input_text", "text": "c"}]
+    assert render([{"role": "user", "content": "a"}], template) == plain
+    assert render([{"role": "user", "content": two}], template) == parts
+
+
+def test_content_format_can_be_forced() -> None:
+    message = [{"role": "user", "content": [{"type": "text", "text": "b"}]}]
+    printing = "{{ messages[0].content }}"
+    assert render(message, printing, content_format="string") == "b"
+    assert render(message, printing, content_format="openai") == "[{'type': 'text', 'text': 'b'}]"
+    with pytest.raises(ValueError, match="'auto', 'string' or 'openai'"):
+        ChatOptions(content_format="list")
+
+
+def test_tools_documents_and_own_variables_reach_the_template() -> None:
+    template = "{{ tools[0].function.name }} {{ documents[0].title }} {{ enable_thinking }}"
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+    text = render(
+        HELLO,
+        template,
+        tools=[tool],
+        documents=[{"title": "Rain"}],
+        template_kwargs={"enable_thinking": False},
+    )
+    assert text == "weather Rain False"
+    with pytest.raises(ValueError, match="cannot hold tokenize"):
+        ChatOptions(template_kwargs={"tokenize": True})
+
+
+def test_arguments_of_tool_calls_are_objects_in_the_template() -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": '{"city": "Paris"}'}}
+    template = "{{ messages[0].tool_calls[0].function.arguments.city }}{{ messages[0].content }}"
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    assert render([message], template) == "Paris"
+    call["function"] = {"name": "f", "arguments": "{city"}
+    with pytest.raises(ValueError, match="arguments of the call of 'f' are not valid JSON"):
+        render([message], template)
+
+
+def test_no_template_is_one_clear_error() -> None:
+    renderer = ChatRenderer(tokenizers.word_piece())
+    with pytest.raises(ValueError, match=r"As of transformers v4\.44.*--chat-template"):
+        renderer.render(HELLO)
+    own = ChatRenderer(tokenizers.word_piece(), "{{ messages[0].content }}!")
+    assert own.render(HELLO).text == "Hello!"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{% for m in messages %}", "cannot render"),
+        ("{{ messages[0].content.nothing.more }}", "nothing"),
+        ("{{ ''.__class__.__mro__ }}", "cannot render"),
+    ],
+)
+def test_failure_of_a_template_is_told(template: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        render(HELLO, template)
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([], "at least one message"),
+        (["Hello"], "must be a dict with a 'role'"),
+        ([{"role": "user", "content": 3}], "string or a list of parts"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "'image_url' are not supported"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "needs a string under 'text'"),
+    ],
+)
+def test_wrong_messages_are_named(messages: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        render(messages)
+
+
+def test_template_is_a_file_or_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "chat.jinja"
+    file.write_text("{{ messages }}\n")
+    assert load_chat_template(file) == load_chat_template(str(file)) == "{{ messages }}\n"
+    assert load_chat_template(r"{{ a }}\n你") == "{{ a }}\n你"
+    assert load_chat_template(None) is None
+    with pytest.raises(ValueError, match="neither a readable file"):
+        load_chat_template(str(tmp_path / "none.jinja"))

@@ -1,0 +1,64 @@
+import logging
+
+import pytest
+
+from quire.compat import VERDICTS, translate
+
+FIELDS = ("model", "hf_overrides", "num_gpu_blocks_override")
+
+
+def test_aliases_become_fields() -> None:
+    given = {"model": "m", "rope_theta": 5.0, "rope_scaling": {"type": "linear"}}
+    assert translate(given, FIELDS) == {
+        "model": "m",
+        "hf_overrides": {"rope_theta": 5.0, "rope_scaling": {"type": "linear"}},
+    }
+
+
+def test_an_alias_beside_its_field_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_gpu_blocks is another name of"):
+        translate({"num_gpu_blocks": 3, "num_gpu_blocks_override": 4}, FIELDS)
+
+
+def test_an_alias_does_not_disappear_into_a_callable() -> None:
+    with pytest.raises(ValueError, match="callable hf_overrides"):
+        translate({"hf_overrides": lambda config: config, "rope_theta": 1.0}, FIELDS)
+
+
+def test_noted_names_are_logged_only_when_they_say_something(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO, logger="quire"):
+        assert translate({"swap_space": 4, "use_v2_block_manager": True}, FIELDS) == {}
+        assert caplog.records == []
+        assert translate({"swap_space": 16}, FIELDS) == {}
+    assert [record.getMessage() for record in caplog.records] == [
+        "swap_space=16 is accepted and has no effect: "
+        "preempted requests are recomputed, never swapped"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("quantization", "gptq"),
+        ("enable_lora", True),
+        ("speculative_config", {"method": "ngram"}),
+        ("task", "embed"),
+        ("kv_cache_dtype", "fp8"),
+        ("cpu_offload_gb", 4),
+    ],
+)
+def test_what_is_not_built_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"^{name}={value!r}: ".replace("{", r"\{")):
+        translate({name: value}, FIELDS)
+
+
+@pytest.mark.parametrize("name", [name for name, v in VERDICTS.items() if v.kind == "refused"])
+def test_refused_names_pass_at_their_default(name: str) -> None:
+    assert translate({name: VERDICTS[name].default}, FIELDS) == {}
+
+
+def test_an_unknown_name_gets_a_suggestion() -> None:
+    with pytest.raises(ValueError, match="unknown argument 'modle'; did you mean model"):
+        translate({"modle": 1}, FIELDS)

@@ -1,0 +1,99 @@
+import pytest
+
+from quire.context_length import (
+    DEFAULT_LENGTH,
+    ContextLength,
+    derived_length,
+    resolve_context_length,
+)
+
+
+def resolve(wanted: int | str | None, positions: int | None = None) -> ContextLength:
+    return resolve_context_length(
+        wanted,
+        config={"max_position_embeddings": 1000},
+        tokenizer_config={},
+        num_learned_positions=positions,
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [
+        ({"max_position_embeddings": 4096}, 4096),
+        ({"n_positions": 1024, "n_ctx": 512}, 512),
+        ({"seq_length": 32768}, 32768),
+        ({"max_position_embeddings": 100, "rope_scaling": {"type": "linear", "factor": 4.0}}, 400),
+        ({"max_position_embeddings": 100, "rope_scaling": {"type": "dynamic", "factor": 2}}, 200),
+        (
+            {
+                "max_position_embeddings": 131072,
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "factor": 8.0,
+                    "original_max_position_embeddings": 8192,
+                },
+            },
+            131072,
+        ),
+        (  # the product is in max_position_embeddings already
+            {
+                "max_position_embeddings": 163840,
+                "rope_scaling": {
+                    "type": "yarn",
+                    "factor": 40,
+                    "original_max_position_embeddings": 4096,
+                },
+            },
+            163840,
+        ),
+        (
+            {
+                "max_position_embeddings": 32768,
+                "rope_scaling": {
+                    "rope_type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 32768,
+                },
+            },
+            131072,
+        ),
+    ],
+)
+def test_length_from_the_config(config: dict[str, object], length: int) -> None:
+    assert derived_length(config, {"model_max_length": 77})[0] == length
+
+
+def test_length_from_the_tokenizer_is_the_second_choice() -> None:
+    assert derived_length({}, {"model_max_length": 512})[0] == 512
+    assert derived_length({}, {"model_max_length": 1e30})[0] == DEFAULT_LENGTH
+
+
+def test_default_is_the_models_own() -> None:
+    assert resolve(None) == ContextLength(longest=1000, fit_memory=False)
+    assert resolve("auto") == ContextLength(longest=1000, fit_memory=True)
+    assert resolve(100) == ContextLength(longest=100, fit_memory=False)
+
+
+def test_too_long_names_value_limit_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = (
+        r"max_model_len=1001 is larger than the model's own limit of 1000 "
+        r"\(max_position_embeddings in config.json\); use 1000 or less, or set "
+        r"QUIRE_ALLOW_LONG_MAX_MODEL_LEN=1"
+    )
+    with pytest.raises(ValueError, match=message):
+        resolve(1001)
+    monkeypatch.setenv("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")
+    assert resolve(1001).longest == 1001
+
+
+def test_learned_positions_cannot_be_exceeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUIRE_ALLOW_LONG_MAX_MODEL_LEN", "1")
+    with pytest.raises(ValueError, match="more than the 1000 positions that the model has learned"):
+        resolve(1001, positions=1000)
+
+
+@pytest.mark.parametrize("wanted", [0, -5])
+def test_no_length_at_all(wanted: int) -> None:
+    with pytest.raises(ValueError, match=f"max_model_len={wanted} is not a length"):
+        resolve(wanted)

@@ -1,0 +1,48 @@
+import pytest
+
+from quire import env
+
+
+def test_a_variable_is_read_when_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert env.USE_MODELSCOPE.get() is False
+    monkeypatch.setenv("VLLM_USE_MODELSCOPE", "True")
+    assert env.USE_MODELSCOPE.get() is True
+    assert env.USE_MODELSCOPE.source() == "VLLM_USE_MODELSCOPE"
+    monkeypatch.setenv("QUIRE_USE_MODELSCOPE", "0")
+    assert env.USE_MODELSCOPE.get() is False, "our own name goes first"
+
+
+def test_an_address_as_port_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_PORT", "tcp://10.0.0.1:8000")
+    with pytest.raises(ValueError, match=r"VLLM_PORT='tcp://10.0.0.1:8000'.*Kubernetes"):
+        env.PORT.get()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        (env.USE_MODELSCOPE, "maybe"),
+        (env.PORT, "70000"),
+        (env.LOGGING_LEVEL, "LOUD"),
+        (env.NUM_THREADS, "0"),
+        (env.CPU_KVCACHE_SPACE, "much"),
+    ],
+)
+def test_a_wrong_value_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: env.Variable[object], text: str
+) -> None:
+    monkeypatch.setenv(variable.names[0], text)
+    with pytest.raises(ValueError, match=f"environment variable {variable.names[0]}='{text}'"):
+        variable.get()
+
+
+@pytest.mark.parametrize(("text", "count"), [("2", 2 * 2**30), ("512MiB", 2**29), ("0.5", 2**29)])
+def test_kv_space_counts_gib(monkeypatch: pytest.MonkeyPatch, text: str, count: int) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", text)
+    assert env.CPU_KVCACHE_SPACE.get() == count
+
+
+def test_an_empty_value_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUIRE_LOGGING_LEVEL", " ")
+    assert env.LOGGING_LEVEL.get() == "INFO"
+    assert env.LOGGING_LEVEL.source() is None

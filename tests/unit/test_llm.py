@@ -1,0 +1,285 @@
+"""LLM's calls, on a core that repeats the prompt."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
+from tests.fakes.configs import fake_config
+from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE
+
+from quire.engine.llm_engine import LLMEngine
+from quire.errors import EngineDeadError
+from quire.llm import LLM
+from quire.outputs import RequestOutput
+from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_byte_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture
+def llm(folder: Path) -> Iterator[LLM]:
+    config = fake_config(
+        folder=folder,
+        skip_tokenizer_init=False,
+        vocab_size=1000,
+        generation_config={"max_new_tokens": 2},
+    )
+    with LLM.from_engine(LLMEngine(config, build=BUILD_FAKE_CORE)) as made:
+        yield made
+
+
+def texts(outputs: list[RequestOutput]) -> list[str]:
+    return [output.outputs[0].text for output in outputs]
+
+
+FOUR = SamplingParams(max_tokens=4)
+
+
+def test_single_prompt_gives_a_list_of_one(llm: LLM) -> None:
+    (output,) = llm.generate("abc", FOUR)
+    assert (output.prompt, output.outputs[0].text, output.finished) == ("abc", "abca", True)
+
+
+def test_outputs_are_in_the_order_of_the_prompts(llm: LLM) -> None:
+    params = [SamplingParams(max_tokens=count) for count in (9, 1, 5)]
+    outputs = llm.generate(["ab", "cd", "ef"], params)
+    assert texts(outputs) == ["ababababa", "c", "efefe"]
+    assert [output.prompt for output in outputs] == ["ab", "cd", "ef"]
+
+
+def test_no_prompts_give_no_outputs(llm: LLM) -> None:
+    assert llm.generate([], FOUR) == []
+
+
+def test_parameters_default_to_the_generation_config(llm: LLM) -> None:
+    assert texts(llm.generate("abc")) == ["ab"]
+    assert llm.get_default_sampling_params().max_tokens == 2
+
+
+def test_parameters_of_the_caller_are_left_alone(llm: LLM) -> None:
+    params = SamplingParams(max_tokens=4)
+    llm.generate("abc", params)
+    assert params.output_kind is RequestOutputKind.CUMULATIVE
+
+
+def test_older_prompt_token_ids_have_no_prompt_text(llm: LLM) -> None:
+    outputs = llm.generate(prompt_token_ids=[[5, 6], [7]], sampling_params=FOUR)
+    assert [list(output.outputs[0].token_ids) for output in outputs] == [[5, 6, 5, 6], [7] * 4]
+    assert [output.prompt for output in outputs] == [None, None]
+
+
+def test_unwatched_requests_take_one_output_each(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    received = 0
+    receive = llm.llm_engine._client.receive
+
+    def counting() -> list[object]:
+        nonlocal received
+        deltas = receive()
+        received += len(deltas)
+        return deltas
+
+    monkeypatch.setattr(llm.llm_engine._client, "receive", counting)
+    llm.generate(["abc", "def"], SamplingParams(max_tokens=30))
+    assert received == 2
+
+
+def test_stop_string_is_found_early(llm: LLM) -> None:
+    (output,) = llm.generate("abcd", SamplingParams(max_tokens=60, stop=["cd"]))
+    assert (output.outputs[0].text, output.outputs[0].stop_reason) == ("ab", "cd")
+    assert llm.stats().num_steps < 10
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ([FOUR], "1 sampling parameters were given for 2 prompts"),
+        ([FOUR, SamplingParams(stop_token_ids=[10**6])], "1000000"),
+    ],
+)
+def test_wrong_parameters_reject_the_whole_call(
+    llm: LLM, params: list[SamplingParams], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        llm.generate(["ab", "cd"], params)
+    assert llm.stats().num_steps == 0
+    assert not llm.llm_engine.has_unfinished_requests()
+
+
+def test_wrong_prompt_rejects_the_whole_call(llm: LLM) -> None:
+    with pytest.raises(ValueError, match="max_model_len is 64"):
+        llm.generate(["ab", "x" * 64], FOUR)
+    with pytest.raises(ValueError, match="1 priorities were given for 2"):
+        llm.generate(["ab", "cd"], FOUR, priority=[1])
+    assert llm.stats().num_steps == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["lora_request", "multi_modal_data", "guided_options_request", "mm_processor_kwargs"]
+)
+def test_what_is_not_built_is_refused_by_name(llm: LLM, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        llm.generate("abc", FOUR, **{name: {"x": 1}})
+
+
+def test_failing_request_is_an_output_and_a_warning(
+    llm: LLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="quire.llm"):
+        bad, good = llm.generate(prompt_token_ids=[[FAIL_ALONE], [5]], sampling_params=FOUR)
+    assert bad.outputs[0].finish_reason == "error"
+    assert good.outputs[0].finish_reason == "length"
+    assert "this request failed" in caplog.text
+
+
+def test_chat_takes_one_conversation_or_several(llm: LLM) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    (output,) = llm.chat(messages, FOUR)
+    assert output.prompt == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert output.prompt_token_ids == llm.get_tokenizer().encode(output.prompt)
+    several = llm.chat([messages, messages], FOUR)
+    assert [one.prompt for one in several] == [output.prompt] * 2
+
+
+def test_chat_template_of_the_call_wins(llm: LLM) -> None:
+    (output,) = llm.chat(
+        [{"role": "user", "content": "Hi"}],
+        FOUR,
+        chat_template="{{ messages[0].content }}{{ mark }}",
+        chat_template_kwargs={"mark": "!"},
+    )
+    assert (output.prompt, output.outputs[0].text) == ("Hi!", "Hi!H")
+
+
+def test_stream_gives_pieces_of_every_prompt(llm: LLM) -> None:
+    pieces: dict[str, str] = {}
+    order = []
+    for output in llm.stream(["ab", "cde"], SamplingParams(max_tokens=6)):
+        pieces[output.request_id] = pieces.get(output.request_id, "") + output.outputs[0].text
+        order.append(output.request_id)
+    assert list(pieces.values()) == ["ababab", "cdecde"]
+    assert order != sorted(order)  # interleaved
+
+
+def test_stream_checks_before_it_starts(llm: LLM) -> None:
+    with pytest.raises(ValueError, match="max_model_len"):
+        llm.stream("x" * 100, FOUR)
+
+
+def test_leaving_a_stream_aborts_it(llm: LLM) -> None:
+    for _ in llm.stream("abc", SamplingParams(max_tokens=60)):
+        break
+    assert llm.stats().num_running == 0
+    assert not llm.llm_engine.has_unfinished_requests()
+
+
+def test_stream_goes_on_after_another_call(llm: LLM) -> None:
+    stream = llm.stream("abc", SamplingParams(max_tokens=30))
+    text = next(stream).outputs[0].text
+    assert texts(llm.generate("xy", SamplingParams(max_tokens=20))) == ["xy" * 10]
+    text += "".join(output.outputs[0].text for output in stream)
+    assert text == "abc" * 10
+
+
+def test_threads_may_share_an_llm(llm: LLM) -> None:
+    found: dict[str, list[str]] = {}
+
+    def ask(prompt: str) -> None:
+        found[prompt] = texts(llm.generate([prompt] * 5, SamplingParams(max_tokens=40)))
+
+    threads = [threading.Thread(target=ask, args=(prompt,)) for prompt in ("ab", "cd", "ef")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert found == {prompt: [prompt * 20] * 5 for prompt in ("ab", "cd", "ef")}
+
+
+def test_ctrl_c_aborts_the_call_and_the_llm_lives(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive = llm.llm_engine._client.receive
+
+    def interrupted() -> object:
+        signal.raise_signal(signal.SIGINT)
+        return receive()
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(llm.llm_engine._client, "receive", interrupted)
+        llm.generate(["abc", "def"], SamplingParams(max_tokens=60))
+    assert llm.stats().num_running == 0
+    assert texts(llm.generate("abc", FOUR)) == ["abca"]
+
+
+def test_beam_search_has_prompt_and_continuation(llm: LLM) -> None:
+    params = BeamSearchParams(beam_width=2, max_tokens=3)
+    outputs = llm.beam_search(["abc", {"prompt_token_ids": [70, 71]}], params, concurrency_limit=1)
+    assert [sequence.text for sequence in outputs[0].sequences] == ["abcabc", "abcbca"]
+    first = outputs[0].sequences[0]
+    assert (first.cum_logprob, first.score) == (-3.0, -1.0)
+    assert outputs[1].sequences[1].tokens == [70, 71, 71, 70, 71]
+    with pytest.raises(ValueError, match="concurrency_limit must be at least 1, got 0"):
+        llm.beam_search("abc", params, concurrency_limit=0)
+
+
+def test_progress_bar_can_be_the_callers(llm: LLM) -> None:
+    bars: list[Bar] = []
+
+    class Bar:
+        def __init__(self, total: int, **options: object) -> None:
+            self.left, self.closed, self.postfix = total, False, ""
+            bars.append(self)
+
+        def update(self, count: int) -> None:
+            self.left -= count
+
+        def set_postfix_str(self, text: str, refresh: bool) -> None:
+            self.postfix = text
+
+        def close(self) -> None:
+            self.closed = True
+
+    llm.generate(["ab", "cd"], FOUR, use_tqdm=Bar)
+    (bar,) = bars
+    assert (bar.left, bar.closed) == (0, True)
+    assert "tok/s" in bar.postfix
+
+
+def test_progress_bar_can_be_off(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:
+    llm.generate("ab", FOUR, use_tqdm=False)
+    assert capsys.readouterr().err == ""
+    llm.generate("ab", FOUR)
+    assert "Processed prompts" in capsys.readouterr().err
+
+
+def test_closed_llm_refuses(llm: LLM) -> None:
+    llm.close()
+    with pytest.raises(EngineDeadError, match="closed"):
+        llm.generate("abc", FOUR)
+
+
+def test_engine_state_is_visible(llm: LLM) -> None:
+    assert llm.block_map() == bytes([0, 1, 2, 3])
+    assert llm.reset_prefix_cache() is True
+    assert llm.model_config.max_model_len == 64
+    assert llm.llm_engine.model_config.max_model_len == 64
+    assert len(llm.get_tokenizer()) == VOCAB_SIZE
+
+
+def test_tokenizer_can_be_replaced(llm: LLM, folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    other = AutoTokenizer.from_pretrained(folder)
+    llm.set_tokenizer(other)
+    assert llm.get_tokenizer() is other
+    assert texts(llm.generate("abc", FOUR)) == ["abca"]

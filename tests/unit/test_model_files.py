@@ -1,0 +1,97 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.fakes.model_folders import write_model_folder
+
+from quire.args import EngineArgs
+from quire.errors import ModelLoadError, UnsupportedModelError
+from quire.model_files import find_model_files
+
+
+def test_configs_of_a_local_folder(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path)
+    (folder / "generation_config.json").write_text('{"temperature": 0.7, "top_p": 0.9}')
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 99}')
+    files = find_model_files(
+        EngineArgs(
+            str(folder),
+            hf_overrides={"rope_theta": 5.0},
+            override_generation_config={"top_p": 0.5},
+        )
+    )
+    assert files.path == files.tokenizer == folder
+    assert files.config["rope_theta"] == 5.0
+    assert files.generation_config == {"temperature": 0.7, "top_p": 0.5}
+    assert files.tokenizer_config == {"model_max_length": 99}
+    assert (files.architecture, files.stored_dtype) == ("LlamaForCausalLM", "bfloat16")
+
+
+def test_generation_config_can_be_ignored_or_come_from_elsewhere(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    (folder / "generation_config.json").write_text('{"temperature": 0.7}')
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "generation_config.json").write_text('{"temperature": 0.1}')
+
+    def temperature(generation_config: str) -> object:
+        args = EngineArgs(str(folder), generation_config=generation_config)
+        return find_model_files(args).generation_config.get("temperature")
+
+    assert temperature("auto") == 0.7
+    assert temperature("vllm") is temperature("quire") is None
+    assert temperature(str(elsewhere)) == 0.1
+    with pytest.raises(ModelLoadError, match=r"there is no .*nowhere/generation_config\.json"):
+        temperature(str(tmp_path / "nowhere"))
+
+
+def test_a_tokenizer_of_its_own(tmp_path: Path) -> None:
+    folder, other = write_model_folder(tmp_path / "model"), tmp_path / "other"
+    other.mkdir()
+    args = EngineArgs(str(folder), tokenizer=str(other))
+    assert find_model_files(args).tokenizer == other
+    args.skip_tokenizer_init = True
+    assert find_model_files(args).tokenizer == folder
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_without_a_dtype_in_the_config_the_weights_tell(tmp_path: Path, dtype: torch.dtype) -> None:
+    folder = write_model_folder(tmp_path, torch_dtype=None)
+    assert find_model_files(EngineArgs(str(folder))).stored_dtype == "float32"
+    save_file({"a": torch.zeros(2, dtype=dtype)}, folder / "model.safetensors")
+    assert find_model_files(EngineArgs(str(folder))).stored_dtype == str(dtype)[len("torch.") :]
+
+
+def test_a_folder_without_config_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(
+        ModelLoadError,
+        match=r"^Failed to load the model config\. .*config\.json does not exist .*notes\.txt",
+    ):
+        find_model_files(EngineArgs(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "is not valid JSON"), ("[]", "holds no JSON object")]
+)
+def test_a_broken_config_names_the_file(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ModelLoadError, match=f"config.json {message}"):
+        find_model_files(EngineArgs(str(tmp_path)))
+
+
+def test_the_first_supported_architecture_is_taken(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path, architectures=["FancyLlama", "LlamaForCausalLM"])
+    assert find_model_files(EngineArgs(str(folder))).architecture == "LlamaForCausalLM"
+
+
+def test_no_architecture_is_an_error_with_the_remedy(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path, architectures=None)
+    with pytest.raises(UnsupportedModelError, match="--hf-overrides"):
+        find_model_files(EngineArgs(str(folder)))
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = ["LlamaForCausalLM"]
+    args = EngineArgs(str(folder), hf_overrides={"architectures": ["LlamaForCausalLM"]})
+    assert find_model_files(args).config == config

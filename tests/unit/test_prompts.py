@@ -1,0 +1,94 @@
+"""Every form a prompt can be written in, and clear errors for the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from quire.prompts import ParsedPrompt, parse_prompt, parse_prompts
+
+
+def text(value: str) -> ParsedPrompt:
+    return ParsedPrompt(text=value)
+
+
+def ids(*values: int) -> ParsedPrompt:
+    return ParsedPrompt(token_ids=list(values))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "parsed"),
+    [
+        ("a b", [text("a b")]),
+        (["a", "b"], [text("a"), text("b")]),
+        ([1, 2], [ids(1, 2)]),
+        ([[1, 2], [3]], [ids(1, 2), ids(3)]),
+        (((1, 2), [3]), [ids(1, 2), ids(3)]),
+        (np.array([1, 2]), [ids(1, 2)]),
+        ([np.array([1, 2]), torch.tensor([3])], [ids(1, 2), ids(3)]),
+        (torch.tensor([[1, 2], [3, 4]]), [ids(1, 2), ids(3, 4)]),
+        ([np.int64(5), 6], [ids(5, 6)]),
+        ({"prompt": "a"}, [text("a")]),
+        (["a", {"prompt_token_ids": [1]}], [text("a"), ids(1)]),
+        ({"prompt": "a", "multi_modal_data": None}, [text("a")]),
+        (
+            {"prompt": "a", "prompt_token_ids": [1], "cache_salt": "s"},
+            [ParsedPrompt(text="a", token_ids=[1], cache_salt="s")],
+        ),
+        ([], []),
+    ],
+)
+def test_forms_of_prompts(prompts: Any, parsed: list[ParsedPrompt]) -> None:
+    assert parse_prompts(prompts) == parsed
+
+
+def test_older_prompt_token_ids() -> None:
+    assert parse_prompts(None, [[1], [2, 3]]) == [ids(1), ids(2, 3)]
+    assert parse_prompts(None, prompt_token_ids=[1, 2]) == [ids(1, 2)]
+    assert parse_prompts(["a"], [[1, 2]]) == [ParsedPrompt(text="a", token_ids=[1, 2])]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (None, "no prompts"),
+        (3.5, "prompts cannot be 3.5"),
+        (["a", 3], "mixes prompts with 3"),
+        ([[]], "no token ids"),
+        ([1, -2], "-2 is negative"),
+        ([1, 2.0], "must be ints, not 2.0"),
+        ([True, False], "must be ints, not True"),
+        ([["a", "b"]], "must be ints, not 'a'"),
+        ([np.array([0.5])], "must be ints, not 0.5"),
+        ([torch.tensor([[1, 2]])], r"shape \(1, 2\)"),
+        ({"promt": "a"}, "no key 'promt'"),
+        ({"cache_salt": "s"}, "'prompt' or 'prompt_token_ids'"),
+        ({"prompt": 3}, "'prompt' must be a string"),
+        ({"prompt": "a", "cache_salt": ""}, "'cache_salt'"),
+        (
+            {"prompt": "a", "multi_modal_data": {"image": 1}},
+            "multi-modal prompts are not supported",
+        ),
+        ({"prompt_embeds": [1.0]}, "embedding prompts are not supported"),
+        ({"encoder_prompt": "a", "decoder_prompt": "b"}, "encoder-decoder prompts are not"),
+    ],
+)
+def test_wrong_prompts_are_named(prompts: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_prompts(prompts)
+
+
+def test_wrong_older_token_ids() -> None:
+    with pytest.raises(ValueError, match="2 prompts and 1 prompt_token_ids"):
+        parse_prompts(["a", "b"], [[1]])
+    with pytest.raises(ValueError, match="prompt_token_ids must be a list of token ids"):
+        parse_prompts(None, ["a"])
+
+
+def test_one_prompt() -> None:
+    assert parse_prompt("a") == text("a")
+    with pytest.raises(ValueError, match="a prompt cannot be None"):
+        parse_prompt(None)

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from quire.request import RowSampling
+from quire.row_sampling import MAX_BAD_WORDS, num_beam_candidates, to_row_sampling
+from quire.sampling_params import BeamSearchParams, SamplingParams
+
+TOKENS = {"bad": [5], " bad": [6], "very bad": [7, 6], " very bad": [8, 6]}
+
+
+def row(params: SamplingParams, **model: Any) -> RowSampling:
+    facts: dict[str, Any] = {
+        "eos_token_ids": [2, 3],
+        "vocab_size": 100,
+        "max_logprobs": 20,
+        "seed": 77,
+        "tokenize": TOKENS.__getitem__,
+    }
+    return to_row_sampling(params, **{**facts, **model})
+
+
+def test_defaults_are_those_of_a_row_with_the_models_stop_tokens() -> None:
+    assert row(SamplingParams()) == RowSampling(seed=77, stop_token_ids=(2, 3))
+
+
+def test_values_reach_the_row() -> None:
+    params = SamplingParams(
+        temperature=0.5,
+        top_k=5,
+        top_p=0.6,
+        min_p=0.1,
+        presence_penalty=1,
+        frequency_penalty=0.2,
+        repetition_penalty=1.1,
+        seed=-9,
+        logit_bias={4: 1.5},
+        allowed_token_ids=[9, 4, 9],
+        min_tokens=2,
+        stop_token_ids=[10, 3],
+        logprobs=4,
+        prompt_logprobs=0,
+    )
+    assert row(params) == RowSampling(
+        temperature=0.5,
+        top_k=5,
+        top_p=0.6,
+        min_p=0.1,
+        presence_penalty=1.0,
+        frequency_penalty=0.2,
+        repetition_penalty=1.1,
+        seed=-9,
+        logit_bias=((4, 1.5),),
+        allowed_token_ids=(9, 4),
+        min_tokens=2,
+        stop_token_ids=(10, 3, 2),
+        num_logprobs=4,
+        num_prompt_logprobs=0,
+    )
+
+
+def test_ignore_eos_keeps_only_the_users_stop_tokens() -> None:
+    assert row(SamplingParams(ignore_eos=True, stop_token_ids=[4])).stop_token_ids == (4,)
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [(0.0, 0.0), (9e-6, 0.0), (1e-5, 0.01), (0.009, 0.01), (0.01, 0.01)]
+)
+def test_tiny_temperatures_are_greedy_or_raised(given: float, used: float) -> None:
+    assert row(SamplingParams(temperature=given)).temperature == used
+
+
+def test_raised_temperature_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        row(SamplingParams(temperature=0.001))
+    assert "0.001 is raised to 0.01" in caplog.text
+
+
+@pytest.mark.parametrize(("given", "used"), [(0, 0), (-1, 0), (99, 99), (100, 0), (10**9, 0)])
+def test_top_k_of_all_tokens_is_off(given: int, used: int) -> None:
+    assert row(SamplingParams(top_k=given)).top_k == used
+
+
+def test_bad_words_are_tokenized_with_and_without_a_space() -> None:
+    found = row(SamplingParams(bad_words=["bad", " very bad"])).bad_words_token_ids
+    assert found == ((5,), (6,), (7, 6), (8, 6))
+
+
+def test_too_many_bad_words_are_refused() -> None:
+    words = [f"word{i}" for i in range(MAX_BAD_WORDS // 2 + 1)]
+    with pytest.raises(ValueError, match="at most 128 token sequences, got 130 from 65 words"):
+        row(
+            SamplingParams(bad_words=words),
+            tokenize=lambda text: [int(text.strip()[4:]), int(text[0] == " ")],
+        )
+
+
+def test_bad_words_need_a_tokenizer() -> None:
+    with pytest.raises(ValueError, match="bad_words need a tokenizer"):
+        row(SamplingParams(bad_words=["bad"]), tokenize=None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"stop_token_ids": [100]}, {"allowed_token_ids": [1, 100]}, {"logit_bias": {100: 1.0}}],
+    ids=str,
+)
+def test_token_ids_outside_the_vocabulary_are_refused(fields: dict[str, Any]) -> None:
+    (name,) = fields
+    with pytest.raises(ValueError, match=f"{name} must be inside the vocabulary, 0 to 99, got 100"):
+        row(SamplingParams(**fields))
+
+
+@pytest.mark.parametrize("name", ["logprobs", "prompt_logprobs"])
+def test_too_many_logprobs_are_refused(name: str) -> None:
+    for count in (21, -1):
+        with pytest.raises(ValueError, match=f"{name} must be at most max_logprobs=20, got"):
+            row(SamplingParams(**{name: count}))  # type: ignore[arg-type]
+        assert row(SamplingParams(**{name: count}), max_logprobs=-1)  # type: ignore[arg-type]
+    assert row(SamplingParams(**{name: 20}))  # type: ignore[arg-type]
+
+
+def test_best_of_asks_for_the_log_probabilities_it_ranks_by() -> None:
+    assert row(SamplingParams(n=1, best_of=3)).num_logprobs == 0
+    assert row(SamplingParams(n=1, best_of=3, logprobs=2)).num_logprobs == 2
+    assert row(SamplingParams(n=3, best_of=3)).num_logprobs is None
+
+
+def test_beams_ask_for_their_candidates() -> None:
+    found = row(BeamSearchParams(beam_width=4, max_tokens=9).to_sampling_params())
+    assert found.num_logprobs == num_beam_candidates(4, 2) == 12
+    assert found.processed_logprobs is True
+    assert found.is_greedy
+    assert row(SamplingParams(n=4, use_beam_search=True)).is_greedy
+    assert row(SamplingParams(n=4, use_beam_search=True, temperature=0.5)).temperature == 0.5
+    assert num_beam_candidates(4, 0) == 8
+
+
+def test_parameters_changed_since_construction_are_checked_again() -> None:
+    params = SamplingParams()
+    params.min_p = 3.0
+    with pytest.raises(ValueError, match="min_p must be"):
+        row(params)

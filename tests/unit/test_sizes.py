@@ -1,0 +1,39 @@
+import pytest
+
+from quire.sizes import format_bytes, parse_bytes, parse_count
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("4GiB", 4 * 2**30), ("500 MB", 500 * 10**6), ("1.5kib", 1536), ("123", 123), (77, 77)],
+)
+def test_bytes_with_units(text: int | str, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "4 GG", "-1GiB", "1e9"])
+def test_wrong_bytes_name_the_value_and_the_form(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a size; write bytes or a unit"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("8k", 8000), ("8K", 8192), ("25.6k", 25600), ("1M", 2**20), ("4096", 4096), ("-1", -1)],
+)
+def test_counts_with_units(text: str, count: int) -> None:
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["k", "8x", "1.5", "eight"])
+def test_wrong_counts(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a"):
+        parse_count(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1536, "1.50 KiB"), (100 * 2**20, "100 MiB"), (2**40, "1.00 TiB")],
+)
+def test_format_bytes(count: int, text: str) -> None:
+    assert format_bytes(count) == text

@@ -1,0 +1,49 @@
+"""Facts about single tokens."""
+
+from __future__ import annotations
+
+import pytest
+from tests.fakes import tokenizers
+
+from quire.tokenizer.vocabulary import Vocabulary, eos_token_ids
+
+
+@pytest.mark.parametrize("family", ["byte_level", "byte_fallback", "word_piece"])
+def test_token_texts_join_to_the_text_inside_a_text(family: str) -> None:
+    vocabulary = Vocabulary(tokenizers.FAMILIES[family]())
+    token_ids = vocabulary.tokenizer.encode("hello world and numbers", add_special_tokens=False)
+    assert "".join(vocabulary.token_texts(token_ids)).lstrip() == "hello world and numbers"
+    assert vocabulary.token_texts(token_ids) == [
+        vocabulary.token_texts([token_id])[0] for token_id in token_ids
+    ]
+
+
+def test_part_of_a_character_shows_as_replacement() -> None:
+    for family in ("byte_level", "byte_fallback"):
+        vocabulary = Vocabulary(tokenizers.FAMILIES[family]())
+        token_ids = vocabulary.tokenizer.encode("\U0001f9ff", add_special_tokens=False)[-4:]
+        assert set(vocabulary.token_texts(token_ids)) == {"\ufffd"}
+
+
+def test_special_and_unknown_tokens_have_their_own_text() -> None:
+    vocabulary = Vocabulary(tokenizers.byte_level())
+    end = vocabulary.tokenizer.eos_token_id
+    assert vocabulary.token_texts([end, vocabulary.size + 1]) == ["<|im_end|>", ""]
+
+
+def test_only_the_exact_spelling_is_a_special_token() -> None:
+    vocabulary = Vocabulary(tokenizers.byte_level())
+    assert vocabulary.special_token_id("<|im_end|>") == vocabulary.tokenizer.eos_token_id
+    assert vocabulary.special_token_id("<|im_end|>\n") is None
+    assert vocabulary.special_token_id("hello") is None
+    # Here an unknown string has the id of the unknown token, which is special.
+    assert Vocabulary(tokenizers.unigram()).special_token_id("<|user|>") is None
+
+
+def test_eos_ids_come_from_generation_config_or_config_and_tokenizer() -> None:
+    tokenizer = tokenizers.byte_level()
+    own = tokenizer.eos_token_id
+    assert eos_token_ids({"eos_token_id": 9}, {"eos_token_id": [7, 8]}, None) == (7, 8)
+    assert eos_token_ids({"eos_token_id": 9}, {}, tokenizer) == (9, own)
+    assert eos_token_ids({"eos_token_id": None}, {"eos_token_id": own}, tokenizer) == (own,)
+    assert eos_token_ids({}, {}, None) == ()

@@ -1,0 +1,1 @@
+"""The generators that write the training text of Quire's tiny model."""
