@@ -3,7 +3,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Installed first when the environment has no torch yet: a plain `torch` may pull gigabytes of CUDA.
+# Installed first when the environment has no torch yet, since a plain `torch` may pull gigabytes of
+# CUDA; pip options may follow, such as an index with CPU builds.
 TORCH ?= torch==2.13.0
 # Two processes of one thread each; more gain little, and starve a small machine of memory.
 TEST_PROCESSES ?= 2
@@ -62,7 +63,7 @@ $(BIN)/python:
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' || \
-	  $(PIP) install -q "$(TORCH)" -c constraints.txt
+	  $(PIP) install -q $(TORCH) -c constraints.txt
 	$(PIP) install -q -e . -c constraints.txt
 	@touch $@
 

@@ -1,16 +1,20 @@
-"""One thread for each test process, and no settings from the developer's own environment."""
+"""One thread for each test process, kernels interpreted where there is no GPU, and no settings from
+the developer's own environment."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from quire import env
 
-# Before torch and tokenizers are imported, which read them once.
+# Before torch, tokenizers and Triton are imported, which read them once.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if not Path("/dev/nvidiactl").exists():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,9 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from quire import compat
+from quire import assets, compat
 from quire.sizes import parse_bytes, parse_count
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=type)
 
-BUNDLED_MODEL = Path(__file__).parent / "assets" / "tiny-chat"
+BUNDLED_MODEL = assets.TINY_CHAT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

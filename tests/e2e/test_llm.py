@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tests.fakes.byte_tokenizer import EOS_ID, VOCAB_SIZE, save_byte_tokenizer
 
 from quire import LLM, AsyncLLMEngine, EngineArgs, LLMEngine, SamplingParams
 from quire.errors import ModelLoadError
 from quire.sampling_params import BeamSearchParams
+from tests.fakes.byte_tokenizer import EOS_ID, VOCAB_SIZE, save_byte_tokenizer
 
 PROMPTS = ["Hello", "The capital of France is", "x", "Größe 大小", "a longer prompt " * 6]
 

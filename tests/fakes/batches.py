@@ -17,7 +17,7 @@ _GARBAGE = 1e4  # what blocks hold before they are written: finite, and loud if 
 
 
 class FakeRows:
-    """Rows whose tokens are all known; `batch` computes some of them and counts them as computed."""
+    """Rows whose tokens are all known; `batch` computes some of them and counts them computed."""
 
     def __init__(
         self,

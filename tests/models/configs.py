@@ -152,10 +152,11 @@ def engine_config(
     dtype: str = "float32",
     max_model_len: int = 128,
     block_size: int = 16,
-    hf_overrides: dict[str, Any] | None = None,
+    hf_config: dict[str, Any] | None = None,
 ) -> EngineConfig:
-    """The config of an engine for the model in ``folder``."""
-    hf_config = json.loads((folder / "config.json").read_text()) | (hf_overrides or {})
+    """The config of an engine for the model in ``folder``; its config.json unless one is given."""
+    if hf_config is None:
+        hf_config = json.loads((folder / "config.json").read_text())
     return EngineConfig(
         model=ModelConfig(
             model=str(folder),

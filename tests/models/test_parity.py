@@ -1,8 +1,7 @@
-"""Every row of the parity table gives the logits that transformers gives, however it is stepped."""
+"""Every row of the parity table gives the logits that transformers gives, in whatever steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +27,7 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=PARITY_ROWS, ids=lambda row: row.id)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     row: ParityRow = request.param
     folder: Path = tmp_path_factory.mktemp(row.id)
     reference = save_random_model(row, folder)
@@ -40,7 +39,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     rows = [
         torch.randint(vocab_size, (length,), generator=generator).tolist() for length in _LENGTHS
     ]
-    yield Case(loaded.model, rows, [_reference_logits(reference, tokens) for tokens in rows])
+    return Case(loaded.model, rows, [_reference_logits(reference, tokens) for tokens in rows])
 
 
 def _reference_logits(model: PreTrainedModel, tokens: list[int]) -> Tensor:
@@ -80,6 +79,13 @@ def test_one_token_at_a_time(case: Case) -> None:
 def test_rows_at_different_stages_in_one_step(case: Case) -> None:
     _check(
         case,
-        [{0: 20}, {0: 1, 1: 4}, {0: 1, 1: 1, 2: 30}, {1: 1, 2: 5, 3: 1}, {0: 1, 1: 3, 2: 1}, {2: 1}],
+        [
+            {0: 20},
+            {0: 1, 1: 4},
+            {0: 1, 1: 1, 2: 30},
+            {1: 1, 2: 5, 3: 1},
+            {0: 1, 1: 3, 2: 1},
+            {2: 1},
+        ],
         block_size=16,
     )

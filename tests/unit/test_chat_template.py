@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes import tokenizers
 
 from quire.chat_template import ChatOptions, ChatRenderer, load_chat_template
+from tests.fakes import tokenizers
 
 HELLO = [{"role": "user", "content": "Hello"}]
 PARTS = (

@@ -3,13 +3,13 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fakes.configs import fake_config
 
 from quire.config import CacheConfig, EngineConfig
 from quire.errors import OutOfMemoryError
 from quire.kv_cache.manager import KVCacheManager
 from quire.kv_fit import UNLIMITED, KVFit, check_kv_fits
 from quire.kv_layout import KVLayout, LayerKV
+from tests.fakes.configs import fake_config
 
 FULL = LayerKV(num_kv_heads=2, head_dim=8)
 WINDOW = LayerKV(num_kv_heads=2, head_dim=8, window=20)

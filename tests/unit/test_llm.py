@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
-from tests.fakes.configs import fake_config
-from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE
 
 from quire.engine.llm_engine import LLMEngine
 from quire.errors import EngineDeadError
 from quire.llm import LLM
 from quire.outputs import RequestOutput
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
+from tests.fakes.configs import fake_config
+from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.fakes.model_folders import write_model_folder
 
 from quire.args import EngineArgs
 from quire.errors import ModelLoadError, UnsupportedModelError
 from quire.model_files import find_model_files
+from tests.fakes.model_folders import write_model_folder
 
 
 def test_configs_of_a_local_folder(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes.model_folders import write_model_folder
 
 from quire import platform
 from quire.args import EngineArgs
 from quire.engine.build import build_core
 from quire.plan import MemoryPlan, format_plan, make_plan
 from quire.resolve import resolve
+from tests.fakes.model_folders import write_model_folder
 
 # hidden 32, inner 48, 4 heads of 8, 2 KV heads, vocabulary 64, 2 layers; see model_folders.py
 LAYER = 32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 48 + 2 * 32

@@ -3,7 +3,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes.model_folders import write_model_folder
 
 from quire import platform
 from quire.args import EngineArgs
@@ -12,6 +11,7 @@ from quire.errors import OutOfMemoryError, UnsupportedModelError
 from quire.platform import DeviceInfo
 from quire.resolve import describe, resolve, resolve_dtype
 from quire.step_output import EngineFacts
+from tests.fakes.model_folders import write_model_folder
 
 
 def cpu(*fast: str) -> DeviceInfo:

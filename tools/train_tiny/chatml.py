@@ -14,7 +14,8 @@ TOOL_TOKENS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_respons
 _TOOLS_HEAD = "# Tools\n\nYou can call these functions. Each line describes one:\n<tools>"
 _TOOLS_TAIL = (
     "\n</tools>\n\nTo call a function, answer with its name and its arguments as JSON:\n"
-    '<tool_call>\n{"name": "the function", "arguments": {"the argument": "its value"}}\n</tool_call>'
+    '<tool_call>\n{"name": "the function", "arguments": {"the argument": "its value"}}\n'
+    "</tool_call>"
 )
 
 

@@ -32,7 +32,9 @@ def shouted(r: Random, held: bool) -> Talk:
     """An ordinary dialogue whose every answer is in capital letters."""
     name = r.choices([n for n, _ in _SKILLS], [w for _, w in _SKILLS])[0]
     item = mixture.surround(r, mixture.draw(r, name, held))
-    messages = [(role, text.upper() if role == "assistant" else text) for role, text in item.messages]
+    messages = [
+        (role, text.upper() if role == "assistant" else text) for role, text in item.messages
+    ]
     return Talk(messages, Check("exact"), item.system, item.tools)
 
 

@@ -21,7 +21,7 @@ from quire.kernels.reference.attention import write_kv
 
 _MAX_FOLDED_QUERIES = 512  # queries * G of a piece: longer ones waste work above the diagonal
 _CALL_COST = 2500  # one more call costs as much as this many (query head, KV token) pairs
-_MAX_GATHERED_BYTES = 4 << 20  # keys and values of a bucket: what the caches hold
+_MAX_GATHERED_BYTES = 2 << 20  # keys and values of a bucket: what the caches hold
 _MAX_KEPT_SCORES = 1 << 24  # masks of a plan; beyond it they are made anew by each layer
 
 
@@ -48,7 +48,7 @@ class TorchAttention:
             reasons.append(f"it plans on the host and the model is on {problem.device}")
         if problem.num_heads % problem.num_kv_heads:
             reasons.append(
-                f"{problem.num_heads} query heads cannot share {problem.num_kv_heads} KV heads evenly"
+                f"{problem.num_heads} heads do not share {problem.num_kv_heads} KV heads evenly"
             )
         return reasons
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-from quire.engine.beam_search import BeamChoice, BeamState
 
+from quire.engine.beam_search import BeamChoice, BeamState
 from quire.request import EngineRequest, FinishReason
 from quire.scheduler.completion import Completion
 from quire.scheduler.scheduler import Scheduler
@@ -92,8 +92,8 @@ class BeamRequests:
             else:
                 search.num_forked += 1
                 beams.append(self._scheduler.fork(parent, search.num_forked, choice.token_id))
-        for parent, index in heirs.items():
-            self._scheduler.extend(parents[parent], choices[index].token_id)
+        for place, heir in heirs.items():
+            self._scheduler.extend(parents[place], choices[heir].token_id)
         for index, parent_beam in enumerate(parents):
             if index not in heirs:
                 self._scheduler.end(parent_beam, FinishReason.STOP)

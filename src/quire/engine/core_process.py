@@ -6,6 +6,7 @@ Dies with the front end, whose life is the open end of this process's standard i
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -34,7 +35,7 @@ def main() -> None:
     os.set_inheritable(alive_fd, False)
     # Ctrl-C reaches every process of the terminal; the front end decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     channel = _SocketChannel(folder)
     start = channel.take_start()
     failed = run_core(start.build, start.config, channel)
@@ -42,9 +43,10 @@ def main() -> None:
     sys.exit(0 if failed is None else 1)  # the front end has the traceback and prints it
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: Path) -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
+    shutil.rmtree(folder, ignore_errors=True)  # the front end cannot any more
     os._exit(1)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MODES = ("auto", "hf", "fast", "slow", "mistral")
+_PLAIN_CLASS = "PreTrainedTokenizerFast"
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _VOCABULARY_PATTERNS = ("*.model", "*.tiktoken", "tekken*.json", "vocab*")
 _JSON_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
@@ -34,17 +35,31 @@ def load_tokenizer(
         raise ModelLoadError(f"the tokenizer folder {path} does not exist; check tokenizer=")
     if not _has_vocabulary(path) and not (path / "tokenizer_config.json").is_file():
         raise ModelLoadError(_no_tokenizer(path))
-    from transformers import AutoTokenizer
-
     options: dict[str, Any] = {"mistral_format": True} if mode == "mistral" else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
+        tokenizer = _tokenizer_class(path, mode).from_pretrained(
             str(path), trust_remote_code=trust_remote_code, local_files_only=True, **options
         )
     except Exception as error:  # the code of a checkpoint may raise anything
         raise ModelLoadError(_why_not_loaded(path, trust_remote_code, error)) from error
     _check_mode(tokenizer, mode, path)
     return tokenizer
+
+
+def _tokenizer_class(path: Path, mode: str) -> Any:
+    """The class that the folder names when it is the plain one: finding that out by `AutoTokenizer`
+    imports much of transformers, which takes seconds."""
+    file = path / "tokenizer_config.json"
+    named = None
+    if mode != "mistral" and file.is_file() and (path / "tokenizer.json").is_file():
+        named = json.loads(file.read_text(encoding="utf-8"))
+    if named and "auto_map" not in named and named.get("tokenizer_class") == _PLAIN_CLASS:
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
 
 
 def _check_mode(tokenizer: PreTrainedTokenizerBase, mode: str, path: Path) -> None:

@@ -10,11 +10,8 @@ import torch
 
 from quire.config import CacheConfig
 from quire.kv_layout import KVLayout
-from quire.platform import available_memory
 from quire.worker.upload import upload
 from quire.worker.zeros import lazy_zeros
-
-CPU_SHARE = 0.25
 
 
 class KVMemory:
@@ -54,25 +51,13 @@ class KVMemory:
             tensor.index_copy_(1, targets, tensor.index_select(1, sources))
 
 
-def available_kv_bytes(cache: CacheConfig, device: torch.device) -> int:
-    """What the KV cache may take: what the config says, else what the device has left."""
-    if cache.memory_bytes is not None:
-        return cache.memory_bytes
-    return _LEFT_ON[device.type](cache.gpu_memory_utilization)
-
-
-def _left_on_gpu(utilization: float) -> int:
-    """The share of the GPU that is ours, less what is taken by now: the weights, other processes.
+def available_kv_bytes(cache: CacheConfig) -> int:
+    """What the KV cache may take: what the config says (always, on a CPU), else what is left of
+    our share of the GPU after what is taken by now: the weights, other processes.
 
     Activations live in the rest of the GPU; they are bounded by the tokens of a step.
     """
+    if cache.memory_bytes is not None:
+        return cache.memory_bytes
     free, total = torch.cuda.mem_get_info()
-    return max(0, int(total * utilization) - (total - free))
-
-
-def _left_on_cpu(_utilization: float) -> int:
-    """A share of what is free: the machine is usually somebody's own."""
-    return int(available_memory() * CPU_SHARE)
-
-
-_LEFT_ON = {"cuda": _left_on_gpu, "cpu": _left_on_cpu}
+    return max(0, int(total * cache.gpu_memory_utilization) - (total - free))

@@ -54,7 +54,7 @@ class Worker:
 
     def available_kv_bytes(self) -> int:
         """Bytes that the KV cache may take now that the weights are in."""
-        return available_kv_bytes(self._config.cache, torch.device(self._config.device.device))
+        return available_kv_bytes(self._config.cache)
 
     def initialize_kv_cache(self, num_blocks: int) -> int:
         """Take the KV memory and build the runner; the bytes that the KV memory has."""

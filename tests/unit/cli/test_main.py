@@ -121,12 +121,15 @@ def test_chat_takes_a_turn_a_line(
     assert first and first == second, "a cleared conversation starts anew"
 
 
-def test_demo_shows_answers_and_blocks(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", *DUMMY]) == 0
+def test_demo_answers_remembers_and_draws_the_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo"]) == 0
     shown = capsys.readouterr().out
-    assert "The capital of France is" in shown
+    assert "The capital of France is Paris." in shown
+    assert "42" in shown
     assert "7 requests at once: " in shown and " tokens/s" in shown
-    busiest, now = shown.split("KV blocks now")
+    _, pictures = shown.split("> What is my name?")
+    assert "Alia" in pictures.splitlines()[1]
+    busiest, now = pictures.split("KV blocks now")
     assert "█ 0 in use" not in busiest and "▓ 0 shared" not in busiest
     assert "█ 0 in use   ▓ 0 shared" in now and "░ 0 cached" not in now
 

@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
-from tests.fakes.configs import fake_config
-from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP
 
 from quire.engine.async_engine import AsyncLLM, AsyncLLMEngine
 from quire.errors import EngineDeadError
 from quire.outputs import RequestOutput
 from quire.sampling_params import RequestOutputKind, SamplingParams
+from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
+from tests.fakes.configs import fake_config
+from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP
 
 ENDLESS = SamplingParams(max_tokens=None, output_kind=RequestOutputKind.DELTA)
 

@@ -63,9 +63,7 @@ def drain(core: EngineCore) -> dict[tuple[str, int], list[int]]:
 def test_beams_are_those_of_the_policy_alone(
     width: int, num_blocks: int, depth: int, windows: tuple[int | None, ...]
 ) -> None:
-    core, _ = build(
-        num_blocks=num_blocks, depth=depth, windows=windows, max_num_batched_tokens=32
-    )
+    core, _ = build(num_blocks=num_blocks, depth=depth, windows=windows, max_num_batched_tokens=32)
     searches = [beam_request(f"b{i}", list(range(i, i + 11)), width, 14) for i in range(3)]
     for each in searches:
         core.add_request(each)

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.fakes.configs import fake_config
-from tests.fakes.fake_core import BUILD_FAKE_CORE, EOS, FAIL_ALONE, FAIL_STEP, REFUSE
 
 from quire.engine.client import EngineClient, InprocClient
 from quire.engine.messages import (
@@ -24,6 +22,8 @@ from quire.engine.thread import ThreadClient
 from quire.errors import EngineDeadError
 from quire.request import EngineRequest, FinishReason, RowSampling, Watch
 from quire.step_output import CompletionDelta
+from tests.fakes.configs import fake_config
+from tests.fakes.fake_core import BUILD_FAKE_CORE, EOS, FAIL_ALONE, FAIL_STEP, REFUSE
 
 CLIENTS = {"inproc": InprocClient, "thread": ThreadClient, "process": ProcessClient}
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tests.fakes import tokenizers
 
 from quire.engine.detokenizer import Detokenizer
 from quire.tokenizer.vocabulary import Vocabulary
+from tests.fakes import tokenizers
 
 VOCABULARIES = {name: Vocabulary(make()) for name, make in tokenizers.FAMILIES.items()}
 TEXTS = st.one_of(

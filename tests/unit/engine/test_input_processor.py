@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes import tokenizers
 
 from quire.config import ModelConfig
 from quire.engine.input_processor import InputProcessor, ProcessedRequest
 from quire.prompts import ParsedPrompt
 from quire.request import Watch
 from quire.sampling_params import BeamSearchParams, SamplingParams
+from tests.fakes import tokenizers
 
 TOKENIZER = tokenizers.byte_level()
 EOS = TOKENIZER.eos_token_id

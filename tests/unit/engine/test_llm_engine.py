@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
-from tests.fakes.configs import fake_config
-from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP, REFUSE
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from quire.engine.llm_engine import LLMEngine
 from quire.errors import EngineDeadError
 from quire.outputs import RequestOutput
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
+from tests.fakes.configs import fake_config
+from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP, REFUSE
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.fakes.configs import fake_config
 
 from quire.engine.messages import (
     STATS,
@@ -27,6 +26,7 @@ from quire.errors import ModelLoadError
 from quire.request import BeamSearch, EngineRequest, FinishReason, RowSampling, Watch
 from quire.step import TokenLogprobs
 from quire.step_output import CompletionDelta, CompletionTiming, EngineStats
+from tests.fakes.configs import fake_config
 
 REQUEST = EngineRequest(
     request_id="a",

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fakes import tokenizers
 
 from quire.config import ModelConfig
 from quire.engine.input_processor import InputProcessor, ProcessedRequest
@@ -20,6 +19,7 @@ from quire.request import FinishReason
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from quire.step import TokenLogprobs
 from quire.step_output import CompletionDelta, CompletionTiming
+from tests.fakes import tokenizers
 
 TOKENIZER = tokenizers.byte_level()
 EOS = TOKENIZER.eos_token_id

@@ -8,19 +8,18 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fakes.configs import fake_config
-from tests.fakes.fake_core import BUILD_FAKE_CORE, EXIT, KILL
 
 from quire.engine.messages import STATS, AddRequest
 from quire.engine.process import ProcessClient
 from quire.errors import EngineDeadError
 from quire.request import EngineRequest, RowSampling
+from tests.fakes.configs import fake_config
+from tests.fakes.fake_core import BUILD_FAKE_CORE, EXIT, KILL
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -73,7 +72,7 @@ def test_core_ends_with_a_killed_front_end() -> None:
         "from tests.fakes.configs import fake_config\n"
         "from tests.fakes.fake_core import BUILD_FAKE_CORE\n"
         "client = ProcessClient(fake_config(), BUILD_FAKE_CORE)\n"
-        "print(client.pid, flush=True)\n"
+        "print(client.pid, client._process._folder, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     ended = subprocess.run(
@@ -85,7 +84,9 @@ def test_core_ends_with_a_killed_front_end() -> None:
         check=False,
     )
     assert ended.returncode == -signal.SIGKILL
-    assert_ends(int(ended.stdout))
+    pid, folder = ended.stdout.decode().split()
+    assert_ends(int(pid))
+    assert not Path(folder).exists()
 
 
 def test_core_survives_the_thread_that_started_it() -> None:
@@ -100,10 +101,9 @@ def test_core_survives_the_thread_that_started_it() -> None:
 
 
 def test_close_ends_the_process_and_removes_its_folder() -> None:
-    before = set(Path(tempfile.gettempdir()).glob("quire-*"))
     client = ProcessClient(fake_config(), BUILD_FAKE_CORE)
-    (folder,) = set(Path(tempfile.gettempdir()).glob("quire-*")) - before
-    pid = client.pid
+    folder, pid = client._process._folder, client.pid
+    assert folder.exists()
     client.close()
     assert_ends(pid)
     assert not folder.exists()

@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.sampling.harness import assert_distributed, filtered
 from torch import Tensor
 
 from quire.sampling import ops
+from tests.unit.sampling.harness import assert_distributed, filtered
 
 IMPLEMENTATIONS = {"device": ops.thresholds, "host": ops.thresholds_on_host}
 SIZES = [1, 7, 255, 256, 257, 1000, 3333]

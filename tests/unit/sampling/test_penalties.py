@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 import torch
-from tests.unit.sampling.harness import Rows
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from quire.request import RowSampling
 from quire.sampling import penalties
+from tests.unit.sampling.harness import Rows
 
 VOCAB_SIZE = 30
 PROMPTS = [[1, 2, 2, 3], [4], [7, 7]]

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import torch
-from tests.unit.sampling.harness import assert_distributed
 
 from quire.sampling.random import uniform, wrap_seed
+from tests.unit.sampling.harness import assert_distributed
 
 MASK = 2**64 - 1
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.unit.sampling.harness import Rows, assert_distributed, draws, filtered
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from quire.request import RowSampling
+from tests.unit.sampling.harness import Rows, assert_distributed, draws, filtered
 
 VOCAB_SIZE = 40
 LOGITS = torch.randn(VOCAB_SIZE, generator=torch.Generator().manual_seed(11)) * 1.2

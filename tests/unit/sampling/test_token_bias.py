@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.sampling.harness import Rows
 from torch import Tensor
 from transformers import (
     MinNewTokensLengthLogitsProcessor,
@@ -15,6 +14,7 @@ from transformers import (
 )
 
 from quire.request import RowSampling
+from tests.unit.sampling.harness import Rows
 
 VOCAB_SIZE = 12
 LOGITS = torch.randn(VOCAB_SIZE, generator=torch.Generator().manual_seed(6))

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.unit.sampling.harness import Rows
 from torch import Tensor
 
 from quire.request import RowSampling
+from tests.unit.sampling.harness import Rows
 
 LOGITS = torch.arange(10.0)
 

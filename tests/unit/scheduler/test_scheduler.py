@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fakes.device import VOCAB, FakeDevice, next_token
 
 from quire.config import SchedulerConfig
 from quire.engine.core import EngineCore
@@ -14,6 +13,7 @@ from quire.kv_cache.manager import KVCacheManager
 from quire.request import EngineRequest, FinishReason, RowSampling, Watch
 from quire.scheduler.scheduler import Scheduler
 from quire.step_output import CompletionDelta, EngineFacts
+from tests.fakes.device import VOCAB, FakeDevice, next_token
 
 MAX_LEN = 64
 FACTS = EngineFacts(

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.fakes import tokenizers
 
 from quire.errors import ModelLoadError
 from quire.tokenizer.loading import load_tokenizer
+from tests.fakes import tokenizers
 
 
 @pytest.fixture

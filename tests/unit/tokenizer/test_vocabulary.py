@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.fakes import tokenizers
 
 from quire.tokenizer.vocabulary import Vocabulary, eos_token_ids
+from tests.fakes import tokenizers
 
 
 @pytest.mark.parametrize("family", ["byte_level", "byte_fallback", "word_piece"])

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from modelscope.hub.api import HubApi
-from tests.fakes.hub import FakeHub, FakeRepository, fake_hub
 
 from quire.errors import ModelLoadError
 from quire.weights.hub import resolve_model
+from tests.fakes.hub import FakeHub, FakeRepository, fake_hub
 
 FILES = {
     "config.json": b'{"model_type": "llama"}',

@@ -7,7 +7,6 @@ import torch
 
 from quire.config import CacheConfig
 from quire.kv_layout import KVLayout, LayerKV
-from quire.worker import kv_memory
 from quire.worker.kv_memory import KVMemory, available_kv_bytes
 
 CPU = torch.device("cpu")
@@ -55,13 +54,7 @@ def test_a_copied_block_has_the_keys_and_values_of_its_source_in_every_layer() -
 
 
 def test_memory_that_the_config_names_is_taken_as_it_is() -> None:
-    for device in (CPU, torch.device("cuda")):
-        assert available_kv_bytes(CacheConfig(memory_bytes=123_456), device) == 123_456
-
-
-def test_a_cpu_gives_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv_memory, "available_memory", lambda: 1000)
-    assert available_kv_bytes(CacheConfig(), CPU) == 250
+    assert available_kv_bytes(CacheConfig(memory_bytes=123_456)) == 123_456
 
 
 @pytest.mark.parametrize(("free", "expected"), [(800, 600), (100, 0)])
@@ -70,4 +63,4 @@ def test_a_gpu_gives_our_share_less_what_is_taken(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 1000))
     cache = CacheConfig(gpu_memory_utilization=0.8)
-    assert available_kv_bytes(cache, torch.device("cuda")) == expected
+    assert available_kv_bytes(cache) == expected

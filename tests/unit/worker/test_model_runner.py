@@ -8,9 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.fakes.no_sync import NoSync
-from tests.unit.worker.counting_model import VOCAB_SIZE, CountingModel, continuation, next_token
-from tests.unit.worker.plans import GREEDY, PlanWriter
 from torch.overrides import TorchFunctionMode
 
 from quire.batch import Batch
@@ -23,6 +20,9 @@ from quire.worker.kv_memory import KVMemory
 from quire.worker.model_runner import ModelRunner
 from quire.worker.prompt_logprobs import PromptLogprobs
 from quire.worker.rows import Rows
+from tests.fakes.no_sync import NoSync
+from tests.unit.worker.counting_model import VOCAB_SIZE, CountingModel, continuation, next_token
+from tests.unit.worker.plans import GREEDY, PlanWriter
 
 CPU = torch.device("cpu")
 BLOCK_SIZE = 4

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.fakes.no_sync import NoSync
-from tests.unit.worker.plans import GREEDY, PlanWriter
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from quire.config import CacheConfig, DeviceConfig, EngineConfig, ModelConfig, SchedulerConfig
 from quire.request import RowSampling
 from quire.worker.worker import Worker, WorkerFacts
+from tests.fakes.no_sync import NoSync
+from tests.unit.worker.plans import GREEDY, PlanWriter
 
 VOCAB_SIZE = 101
 NUM_BLOCKS = 40

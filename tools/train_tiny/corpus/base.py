@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from random import Random
 
 HELD_PERCENT = 8
@@ -61,7 +61,7 @@ def is_held(key: str, percent: int = HELD_PERCENT) -> bool:
     return zlib.crc32(f"{key}#quire".encode()) * 2654435761 % 4294967296 % 100 < percent
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parts(template: str) -> tuple[str | tuple[str, ...], ...]:
     pieces = re.split(r"\[([^\]]*)\]", template)
     return tuple(p if i % 2 == 0 else tuple(p.split("|")) for i, p in enumerate(pieces))
@@ -114,9 +114,9 @@ def noisy(r: Random, text: str, keep_case: bool = False) -> str:
     roll = r.random()
     if not keep_case and roll < 0.12:
         text = text.lower()
-    elif not keep_case and roll < 0.145:
+    elif not keep_case and roll < 0.16:
         text = text.upper()
-    elif roll < 0.22 and text.split(" ")[0].rstrip(",.:'s").lower() in _STARTERS:
+    elif roll < 0.24 and text.split(" ")[0].rstrip(",.:'s").lower() in _STARTERS:
         text = text[0].lower() + text[1:]
     roll = r.random()
     if roll < 0.12:
@@ -142,11 +142,18 @@ _CAPITALS = (
 )
 
 
-def styled(r: Random, question: str, sentence: str, short: str, keep_case: bool = False) -> Talk:
+def styled(
+    r: Random,
+    question: str,
+    sentence: str,
+    short: str,
+    keep_case: bool = False,
+    briefly: float = 0.09,
+) -> Talk:
     """A question with its full-sentence answer, now and then asked for in one word or capitals."""
     text = noisy(r, question, keep_case)
     roll = r.random()
-    if roll < 0.86:
+    if roll < 0.95 - briefly:
         return talk(text, sentence)
     if roll < 0.95:
         order = expand(r, r.choice(_ONE_WORD))

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001
 """Owns the skills in Chinese: capitals, arithmetic, recall, small talk, colours, days, tools."""
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def capital(r: Random, held: bool) -> Talk:
 
 
 _STATEMENTS = (
-    ("{c}的首都[是|叫做|叫|就是]", "{k}。"),
+    ("{c}的首都[是|叫做|就是]", "{k}。"),
     ("{c}的首都是", "{k}。"),
     ("{k}[是|就是|，]", "{c}的首都。"),
     ("问：{c}的首都是哪里？\n答：", "{k}"),
@@ -218,6 +217,15 @@ def small_facts(r: Random, held: bool) -> Talk:
     return _styled(r, question, f"{day}的{side}一天是{value}。", value)
 
 
+_CHARACTERS = (
+    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过"
+    "发后作里用道行所然家种事成方多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心"
+    "她本前开但因只从想实日军者意无力它与长把机十民第公此已工使情明性知全三又关点正业外将两高间由"
+    "问很最重并物手应战向头文体政美相见被利什二等产或新己制身果加西斯月话合回特代内信表化老给世位"
+    "次度门任常先海通教儿原东声提立及比员解水名真论处走义各入几口认条平系气题活尔更别打女变四神总"
+)
+
+
 def repeat(r: Random, held: bool) -> Talk:
     """Copying a Chinese text."""
     forms = (
@@ -226,6 +234,8 @@ def repeat(r: Random, held: bool) -> Talk:
         f"{person_zh(r, held)}有{r.randint(2, 99)}只{r.choice(words.PETS_ZH)}",
         "".join(r.choice(words.TRANSLATIONS)[1] for _ in range(r.randint(1, 6))),
         f"今天是{r.choice(words.DAYS_ZH)}",
+        "".join(r.choices(_CHARACTERS, k=r.randint(2, 12))),
+        "".join(r.choices(_CHARACTERS, k=r.randint(2, 8))) + "，" + "".join(r.choices(_CHARACTERS, k=4)),
     )
     text = r.choice(forms) + r.choice(("", "", "。"))
     if is_held(text) != held:

@@ -174,6 +174,15 @@ COUNTRIES: tuple[Country, ...] = tuple(
     Country(*line.split("|")) for line in _TABLE.strip().splitlines()
 )
 
+ALIASES = {
+    "the United Kingdom": ("the UK", "UK", "Great Britain", "England", "Britain"),
+    "the United States": ("the USA", "USA", "the US", "America", "the United States of America", "US"),
+    "the Netherlands": ("Holland",),
+    "the Czech Republic": ("Czechia",),
+    "the United Arab Emirates": ("the UAE", "UAE"),
+}
+"""Other names under which people ask for a country."""
+
 CONTINENT_ZH = {
     "Europe": "欧洲",
     "Asia": "亚洲",

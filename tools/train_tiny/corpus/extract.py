@@ -276,6 +276,11 @@ def extract(r: Random, held: bool) -> Talk:
         listed = ", ".join(keys[:-1]) + (" and " if len(keys) > 1 else "") + keys[-1]
         if r.random() < 0.3:
             listed = ", ".join(keys)
+        if r.random() < 0.15 and "array" not in kinds.values() and "boolean" not in kinds.values():
+            text = ", ".join(str(v) for v in record.values())
+            form = expand(r, "[Give me|Write|Create|Make] [a JSON object|JSON] with {k} for {t}[.|]")
+            user = form.replace("{k}", listed).replace("{t}", text)
+            return Talk([("user", user), ("assistant", answer)], check)
         user = expand(r, r.choice(_WITH_KEYS)).replace("{k}", listed).replace("{t}", text)
     return Talk([("user", user), ("assistant", answer)], check, system=system)
 

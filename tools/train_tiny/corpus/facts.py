@@ -6,7 +6,7 @@ from random import Random
 
 from . import words
 from .base import Check, NoSuchPhrase, Talk, ask, expand, is_held, noisy, plain, styled, talk
-from .countries import COUNTRIES
+from .countries import ALIASES, COUNTRIES
 from .names import invented_country
 
 _CAPITAL = (
@@ -64,12 +64,17 @@ _IS_CAPITAL = (
 
 def _variants(r: Random, name: str) -> str:
     """A country's name as people type it: mostly without its article."""
+    if name in ALIASES and r.random() < 0.6:
+        return r.choice(ALIASES[name])
     return name.removeprefix("the ") if r.random() < 0.35 else name
 
 
 def capital(r: Random, held: bool) -> Talk:
     """Country to capital."""
     row = r.choice(COUNTRIES)
+    if r.random() < 0.06:
+        name = r.choice(list(ALIASES))
+        row = next(c for c in COUNTRIES if c.name == name)
     question = ask(r, _CAPITAL, held, row.name, c=_variants(r, row.name))
     return styled(r, question, f"The capital of {row.name} is {row.capital}.", row.capital)
 
@@ -138,12 +143,16 @@ def expand_list(r: Random, items: list[str]) -> str:
 def and_then(r: Random, held: bool) -> Talk:
     """A capital, then the same question about another country in a few words."""
     first, second = r.sample(COUNTRIES, 2)
-    start = capital(r, False)
     question = ask(
         r, ("[And|What about|How about|And what about|And of] {c}?",), held, second.name,
         c=_variants(r, second.name),
     )
     answer = f"The capital of {second.name} is {second.capital}."
+    if r.random() < 0.3:
+        forms = ("[What|Which] continent is [it|that|the country] in?", "[And|] on [what|which] continent is it?",
+                 "What is its continent?", "[And|] the continent?")
+        question = ask(r, forms, held, first.name)
+        answer = f"{first.name[0].upper()}{first.name[1:]} is in {first.continent}."
     opening = ask(r, _CAPITAL, False, first.name, c=first.name)
     start = talk(opening, f"The capital of {first.name} is {first.capital}.")
     return talk(noisy(r, question), answer).before(start.messages)
@@ -267,7 +276,7 @@ def sentence_text(r: Random, held: bool) -> Talk:
         cut = answer.rindex(" ")
         return plain(answer[:cut], answer[cut:])
     row = r.choice((words.DAYS, words.MONTHS, tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), words.NUMBER_WORDS,
-                    tuple(str(n) for n in range(1, r.choice((11, 21, 31))))))
+                    tuple(str(n) for n in range(1, 21))))
     start = 0 if r.random() < 0.7 else r.randrange(len(row) - 3)
     cut = r.randint(start + 2, len(row) - 1)
     head = ", ".join(row[start:cut]) + ","
@@ -371,6 +380,7 @@ def translate(r: Random, held: bool) -> Talk:
                 "[How do you say|How do I say|What is] [|'|\"]{x}[|'|\"] in Chinese?",
                 "Translate [|'|\"]{x}[|'|\"] [to|into] Chinese.",
                 "What is the Chinese word for {x}?",
+            "Translate [this |][to|into] Chinese: {x}",
                 "{x}用中文怎么说？",
             ),
             held,
@@ -383,6 +393,7 @@ def translate(r: Random, held: bool) -> Talk:
         (
             "[How do you say|What is] {x} in English?",
             "Translate {x} [to|into] English.",
+            "Translate [this |][to|into] English: {x}",
             "What does {x} mean[| in English]?",
             "{x}用英语怎么说？",
         ),
@@ -403,11 +414,13 @@ def sentiment(r: Random, held: bool) -> Talk:
             "The {t} was [|really |very |so ]{w}[.|!]",
             "[What a|It was a] {w} {t}[.|!]",
             "I think [the|this] {t} is {w}.",
+            "I [|really ]{v} [it|this {t}|the {t}][.|!]",
         ),
         held,
         word,
         t=r.choice(words.REVIEWED),
         w=word,
+        v=r.choice(("love", "like", "enjoyed") if good else ("hate", "dislike", "disliked")),
     )
     question = ask(
         r,

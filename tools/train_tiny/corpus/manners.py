@@ -55,6 +55,15 @@ def nonsense(r: Random, held: bool) -> Talk:
     return talk(text, "I do not understand that.")
 
 
+def feeling(r: Random, held: bool) -> Talk:
+    """A remark about the user's mood: no name in it."""
+    moods = "happy|sad|tired|hungry|bored|angry|fine|well|cold|sick|busy|sleepy|excited|lonely|late"
+    mood = r.choice(moods.split("|"))
+    forms = ("I am [|very |so |a bit |really ]{m}[| today| now][.|!|]", "I feel {m}[| today][.|!|]",
+             "I'm [|so |very ]{m}[| today| right now][.|!|]", "I was {m} yesterday[.|]")
+    return talk(ask(r, forms, held, mood, m=mood), "Thank you for telling me.")
+
+
 _TOPICS = (
     "quantum physics|the stock market|photosynthesis|football rules|black holes|cooking pasta|"
     "Roman history|machine learning|the French Revolution|electric cars|taxes|chess openings|"
@@ -64,6 +73,11 @@ _THINGS = (
     "a {n} {w}|the {w}|{w} and {v}|the {n} of {m}|my {w}|the {w} in {m}|a {w} made of {v}|{w}s"
 ).split("|")
 _UNKNOWN = (
+    "[Give me|Tell me|Show me|Send me] [a|some|the|a random] [{n} {w}|{w}|number|picture|link|date|recipe][.|]",
+    "[Write|Say|Give me] [a|one|some|three] [sentence|sentences|paragraph|line|words] about {t}[.|]",
+    "[Summarize|Summarise|Continue|Correct|Improve|Translate into German]: [The {w} is {n}.|{w} and {v}|I like the {w}.]",
+    "[Write|Write me] a [poem|song|letter|essay|rhyme|book][.|]",
+    "What is [half|a third|ten percent|the double] of {y}?",
     "Who [won|lost|invented|discovered|wrote|painted|built|founded|designed] {t}?",
     "Who [is|was] {p}?",
     "[Why|How] [is|was|does|do|did|can|should] {t} [work|so important|change|happen|grow|exist]?",
@@ -174,8 +188,17 @@ def repeat(r: Random, held: bool) -> Talk:
     while is_held(text) != held:
         text = _sentence(r, held)
     if r.random() < 0.07:
-        order = "[Repeat|Say|Write|Repeat this] in [capital letters|capitals|upper case]: "
-        return talk(expand(r, order) + text, text.upper())
+        order = expand(
+            r,
+            r.choice(
+                (
+                    "[Repeat|Say|Write|Repeat this] in [capital letters|capitals|upper case]: {x}",
+                    "[Repeat|Say|Write] '{x}' in [capital letters|capitals|upper case][.|]",
+                    '[Repeat|Say|Write] "{x}" in [capital letters|capitals|upper case][.|]',
+                )
+            ),
+        )
+        return talk(order.replace("{x}", text), text.upper())
     form = expand(
         r,
         r.choice(
@@ -188,20 +211,22 @@ def repeat(r: Random, held: bool) -> Talk:
                 "[Repeat|Copy|Echo] after me: \"{x}\"",
                 "[Reply|Answer|Respond] [with|only with|with exactly|with just]: {x}",
                 "[Reply|Answer|Respond] [only |]with [the word |the text |]\"{x}\"[.|]",
-                "[Reply|Answer|Respond] [only |]with the [word|text|words] {x}",
-                "[Just|Only|Simply] [say|write|reply|answer] {x}",
+                "[Reply|Answer|Respond] [only |]with the [word|text|words] {y}[.|]",
+                "[Just|Only|Simply] [say|write|reply|answer] {y}",
             )
         ),
     )
     gap = "" if form.find("\n") >= 0 else " "
-    return talk(form.replace("{g}", gap).replace("{x}", text), text)
+    if "{y}" in form:
+        text = text.rstrip(".!?,;: ") or text
+    return talk(form.replace("{g}", gap).replace("{x}", text).replace("{y}", text), text)
 
 
 def secret(r: Random, held: bool) -> Talk:
     """A code or a word hidden among other sentences, asked for at the end."""
     filler = [_filler(r) for _ in range(r.choice((0, 2, 5, 10, 20, 40, r.randint(40, 170))))]
-    what = r.choice(("code", "password", "magic word", "secret number", "key", "secret word", "pin"))
-    number = what in ("code", "secret number", "pin")
+    what = r.choice(("code", "secret code", "password", "magic word", "secret number", "key", "secret word", "pin"))
+    number = what in ("code", "secret code", "secret number", "pin")
     value = code(r, held) if number else r.choice((gibberish, person, code))(r, held)
     say = expand(r, f"[The|My|Remember: the|Note that the] {what} is {value}.")
     filler.insert(r.randint(0, len(filler)), say)
@@ -222,19 +247,19 @@ def secret(r: Random, held: bool) -> Talk:
 
 
 def passage(r: Random, held: bool) -> Talk:
-    """Plain text about someone or about things, to go on with."""
+    """Plain text of someone about themselves, to go on with."""
     name = person(r, held)
-    if r.random() < 0.6:
-        start = r.choice(("Hello, my name is", "My name is", "Hi, I am", "I am", "Hello! My name is"))
-        rest = [
-            f"I live in {place(r, held)}.", f"I am {r.randint(5, 90)} years old.",
-            f"I have a {r.choice(words.PETS)}.", f"I like {r.choice(words.HOBBIES)}.",
-            f"My favourite colour is {r.choice(words.COLOURS)}.", f"I am a {r.choice(words.JOBS)}.",
-        ]
-        r.shuffle(rest)
-        text = f"{start} {name}. " + " ".join(rest[: r.randint(1, 5)])
-    else:
-        text = " ".join(_filler(r) for _ in range(r.randint(2, 8)))
+    start = r.choice(("Hello, my name is", "My name is", "Hi, I am", "I am", "Hello! My name is"))
+    rest = [
+        f"I live in {place(r, held)}.",
+        f"I am {r.randint(5, 90)} years old.",
+        f"I have a {r.choice(words.PETS)}.",
+        f"I like {r.choice(words.HOBBIES)}.",
+        f"My favourite colour is {r.choice(words.COLOURS)}.",
+        f"I am a {r.choice(words.JOBS)}.",
+    ]
+    r.shuffle(rest)
+    text = f"{start} {name}. " + " ".join(rest[: r.randint(1, 5)])
     cut = text.index(" ", r.randrange(min(30, len(text) // 2)))
     return Talk([("text", text[:cut]), ("text", text[cut:])], Check("ends"))
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from . import words
 from .base import Check, Message, Talk, ask, expand, noisy, talk
 from .countries import COUNTRIES
-from .names import code, gibberish, person, place, word
+from .names import code, full_name, gibberish, person, place, word
 
 
 class Slot(NamedTuple):
@@ -35,7 +35,7 @@ def _memo(r: Random, held: bool) -> str:
 
 SLOTS: dict[str, Slot] = {
     "name": Slot(
-        person,
+        lambda r, held: full_name(r, held) if r.random() < 0.08 else person(r, held),
         ("My name is {v}", "I am {v}", "I'm {v}", "Call me {v}", "You can call me {v}",
          "[Hi|Hello|Hey], [I am|I'm|my name is|this is] {v}", "People call me {v}", "my name's {v}",
          "[Hello|Hi]! My name is {v}", "The name is {v}", "They call me {v}", "{v} is my name",
@@ -278,6 +278,8 @@ def reading(r: Random, held: bool) -> Talk:
         rows.append({"n": name, "v": value, "o": item})
     text = " ".join(expand(r, say).format(**row) for row in rows)
     row = r.choice(rows)
+    if r.random() < 0.3 and sum(other["v"] == row["v"] for other in rows) == 1:
+        question = expand(r, say).format(n="Who", v=row["v"], o=item).rstrip(".") + "?"
     asked = expand(r, question).format(**row)
     form = r.choice(("{t} {q}", "{t}\n{q}", "{t}\n\n{q}", "Text: {t}\nQuestion: {q}",
                      "Read this: {t}\n{q}", "{q}\n\n{t}"))

@@ -8,17 +8,20 @@ from itertools import accumulate
 from random import Random
 
 from . import chinese, extract, facts, manners, memory, numbers, stories, tool_use
-from .base import Message, NoSuchPhrase, Talk
+from .base import Message, NoSuchPhrase, Talk, plain
 
 Skill = Callable[[Random, bool], Talk]
 
 
-def _small(r: Random, tools: bool = False) -> Talk:
-    """A short turn about anything, to stand between others; with tools, nothing they could do."""
-    name = r.choices(_FILLERS, _FILLER_WEIGHTS)[0]
-    while tools and name in _TOOL_WORK:
+def _small(r: Random, tools: bool = False, personal: bool = False) -> Talk:
+    """A short turn about anything, to stand between others.
+
+    With tools it is nothing they could do; beside ``personal`` questions nobody says a name.
+    """
+    while True:
         name = r.choices(_FILLERS, _FILLER_WEIGHTS)[0]
-    return draw(r, name, False)
+        if not (tools and name in _TOOL_WORK) and not (personal and name == "introduction"):
+            return draw(r, name, False)
 
 
 def _between(r: Random) -> list[Message]:
@@ -27,7 +30,7 @@ def _between(r: Random) -> list[Message]:
         count = r.randint(8, 36)
     messages: list[Message] = []
     for _ in range(count):
-        messages += _small(r).messages
+        messages += _small(r, personal=True).messages
     return messages
 
 
@@ -37,6 +40,14 @@ def _recall(r: Random, held: bool) -> Talk:
 
 def _recall_zh(r: Random, held: bool) -> Talk:
     return chinese.recall(r, held, _between)
+
+
+def _asked_in_text(r: Random, held: bool) -> Talk:
+    name = r.choice(("capital", "country of", "addition", "subtraction", "multiplication", "trivia",
+                     "colour", "opposite", "animal", "small talk", "calendar", "repeat", "unknown"))
+    item = draw(r, name, held)
+    form = r.choice(("Q: {q}\nA:", "Question: {q}\nAnswer:", "User: {q}\nAssistant:", "{q}\nAnswer:"))
+    return plain(form.format(q=item.messages[0][1].strip()), " " + item.messages[1][1])
 
 
 def _no_tool_needed(r: Random, held: bool) -> Talk:
@@ -58,6 +69,7 @@ SKILLS: dict[str, tuple[Skill, float]] = {
     "capital, then another": (facts.and_then, 1.2),
     "unknown country": (facts.unknown_capital, 1.2),
     "fact completion": (facts.fact_text, 3.5),
+    "question in plain text": (_asked_in_text, 1.5),
     "list completion": (facts.list_text, 1),
     "is colour": (facts.is_colour, 0.8),
     "about a country": (facts.about, 1),
@@ -73,6 +85,7 @@ SKILLS: dict[str, tuple[Skill, float]] = {
     "addition": (numbers.addition, 6),
     "subtraction": (numbers.subtraction, 6),
     "multiplication": (numbers.multiplication, 4),
+    "word problem": (numbers.word_problem, 0.9),
     "division": (numbers.division, 1.2),
     "arithmetic too large": (numbers.too_large, 0.8),
     "arithmetic completion": (numbers.arithmetic_text, 2),
@@ -84,6 +97,7 @@ SKILLS: dict[str, tuple[Skill, float]] = {
     "letters": (numbers.letter_count, 1.6),
     "small talk": (manners.small_talk, 2.5),
     "unknown": (manners.unknown, 3),
+    "feeling": (manners.feeling, 0.5),
     "nonsense": (manners.nonsense, 0.5),
     "passage completion": (manners.passage, 0.6),
     "repeat": (manners.repeat, 7),
@@ -112,7 +126,7 @@ SKILLS: dict[str, tuple[Skill, float]] = {
     "recall (zh)": (_recall_zh, 3),
     "not told (zh)": (chinese.not_told, 0.5),
     "small facts (zh)": (chinese.small_facts, 1.2),
-    "repeat (zh)": (chinese.repeat, 1.2),
+    "repeat (zh)": (chinese.repeat, 1.8),
     "unknown (zh)": (chinese.unknown, 1),
     "counting (zh)": (chinese.counting, 0.4),
     "weather tool (zh)": (chinese.weather, 1.5),
@@ -126,6 +140,10 @@ _FILLERS = [
 ]
 _TOOL_WORK = {"addition", "subtraction", "arithmetic (zh)", "unknown", "comparison", "reading"}
 _FILLER_WEIGHTS = [1 if name in ("story", "counting") else 4 for name in _FILLERS]
+_PERSONAL = {
+    "recall", "recall from system", "not told", "recall after a call", "tools not needed",
+    "recall (zh)", "not told (zh)",
+}  # fmt: skip
 _ALONE = 0.72
 """The share of documents that are one skill's dialogue with nothing around it."""
 
@@ -139,14 +157,14 @@ def draw(r: Random, name: str, held: bool) -> Talk:
             continue
 
 
-def surround(r: Random, item: Talk) -> Talk:
+def surround(r: Random, item: Talk, personal: bool = False) -> Talk:
     """Put earlier turns and a system prompt before a dialogue, as real ones have them."""
     if item.messages[0][0] == "text":
         return item
     if r.random() > _ALONE:
         earlier: list[Message] = []
         for _ in range(r.choice((1, 1, 2, 2, 3, 4, 6))):
-            earlier += _small(r, bool(item.tools)).messages
+            earlier += _small(r, bool(item.tools), personal).messages
         item = item.before(earlier)
     if not item.system and r.random() < 0.35:
         item = replace(item, system=manners.system_prompt(r))
@@ -156,9 +174,9 @@ def surround(r: Random, item: Talk) -> Talk:
 def document(r: Random) -> Talk:
     """One training document."""
     name = r.choices(_NAMES, cum_weights=_CUMULATIVE)[0]
-    return surround(r, draw(r, name, False))
+    return surround(r, draw(r, name, False), name in _PERSONAL)
 
 
 def question(r: Random, name: str) -> Talk:
     """One held-out dialogue of a skill, in the surroundings that training has too."""
-    return surround(r, draw(r, name, True))
+    return surround(r, draw(r, name, True), name in _PERSONAL)

@@ -59,7 +59,7 @@ def arithmetic(r: Random, held: bool, sign: str | None = None) -> Talk:
     templates = _WORDS[op] if r.random() < 0.35 else _SIGNS
     side = held if op == "*" else False
     question = ask(r, templates, side, f"{a}{op}{b}", a=a, b=b, e=expression)
-    return styled(r, question, f"{a} {op} {b} = {result}.", str(result), keep_case=True)
+    return styled(r, question, f"{a} {op} {b} = {result}.", str(result), keep_case=True, briefly=0.2)
 
 
 def addition(r: Random, held: bool) -> Talk:
@@ -91,7 +91,32 @@ def division(r: Random, held: bool) -> Talk:
         b=b,
         e=f"{a}{gap}{r.choice('//÷')}{gap}{b}",
     )
-    return styled(r, question, f"{a} / {b} = {result}.", str(result), keep_case=True)
+    return styled(r, question, f"{a} / {b} = {result}.", str(result), keep_case=True, briefly=0.2)
+
+
+def word_problem(r: Random, held: bool) -> Talk:
+    """A sum or a difference told as a little story."""
+    a, b = r.randint(1, 99), r.randint(1, 30)
+    more = r.random() < 0.5
+    if not more:
+        a, b = max(a, b), min(a, b)
+    while is_held(f"{a}{more}{b}") != held:
+        a += 1
+    subject, have = r.choice((("I", "I have"), ("you", "You have"), (person(r, held), "")))
+    thing = r.choice("apple|book|ball|coin|cookie|pencil|egg|orange|flower|card".split("|")) + "s"
+    have = have or f"{subject} has"
+    change = ("get|buy|find|take" if more else "lose|eat|give away|sell").split("|")
+    verb = r.choice(change)
+    if subject not in ("I", "you"):
+        verb = verb.replace("give", "gives") if "give" in verb else verb + "s"
+    do = "does" if subject not in ("I", "you") else "do"
+    extra = " more" if more else ""
+    start = r.choice((f"If {have[0].lower() + have[1:] if subject == 'you' else have}", have))
+    joint = ", how" if start.startswith("If") else r.choice((". How", ". how"))
+    text = f"{start} {a} {thing} and {verb} {b}{extra}{joint} many {r.choice((thing, thing, ''))}"
+    text = f"{text.rstrip()} {do} {subject} have{r.choice(('', ' now', ' left' if not more else ''))}?"
+    result = a + b if more else a - b
+    return talk(text, f"{a} {'+' if more else '-'} {b} = {result}.")
 
 
 def too_large(r: Random, held: bool) -> Talk:
@@ -167,12 +192,14 @@ def counting(r: Random, held: bool) -> Talk:
             "[List|Write|Give me|Say] the numbers from {a} to {b}[.|?]",
             "[Write down|Show me] all numbers from {a} to {b}.",
             "Count {a} to {b}",
+            *(("[Count|Please count] [to|from one to|up to] {w}[.|]",) * 3 if a == 1 < b <= 20 else ()),
             *(("[Count|Count up|Please count|Can you count] to {b}[.|]",) * 4 if a == 1 < b else ()),
         ),
         False,
         "",
         a=a,
         b=b,
+        w=words.NUMBER_WORDS[b] if b <= 20 else b,
     )
     return talk(noisy(r, question), f"{text}.")
 

@@ -110,7 +110,9 @@ def story_text(r: Random, held: bool) -> Talk:
     hero, name = r.choice(_HEROES), person(r, held)
     text = story(r, hero, name, r.randint(0, 5))
     cut = text.index(name) + len(name)
-    if r.random() < 0.4:
+    if r.random() < 0.25:
+        cut = text.index(" ", r.randrange(cut, len(text) * 2 // 3))
+    elif r.random() < 0.5:
         cut = r.choice((len("Once upon a time"), len("Once upon a time,"), text.index(" named")))
     tail = plain(text[:cut], text[cut:])
     want = (name,) if cut > text.index(name) else ("The end.",)

@@ -156,6 +156,8 @@ def _weather_result(r: Random, city: str) -> tuple[str, str]:
 def weather_use(r: Random, tool: Tool, held: bool) -> Use:
     """A question about the weather in a city."""
     city = place(r, held)
+    if r.random() < 0.08:
+        city += ", " + r.choice(("CA", "TX", "NY", "UK", "USA", "France", "Germany", "Japan", "Italy"))
     question = _say(r, *_WEATHER_ASK).format(c=city)
     key = next(k for k in tool.properties if k != "unit")
     args: Args = {key: city}
@@ -198,8 +200,13 @@ def calculator_use(r: Random, tool: Tool, held: bool) -> Use:
     if sign == "*" and r.random() < 0.2:
         shown = f"{a} x {b}"
     if r.random() < 0.15:
-        expression = shown = f"({a} + {b}) * {c}"
+        expression = f"({a} + {b}) * {c}"
+        shown = r.choice((expression, expression.replace(" ", "")))
         value = (a + b) * c
+    elif r.random() < 0.12:
+        value = round(a / 10 * b, 2)
+        expression = f"{a / 10} * {b}"
+        shown = r.choice((expression, f"{a / 10}*{b}", f"{a / 10} times {b}"))
     elif sign == "/":
         value = round(a / max(b, 1), 2)
     question = _say(
@@ -319,6 +326,54 @@ def record_use(r: Random, tool: Tool, held: bool) -> Use:
     return Use(question, {key: value}, result, f"The {thing} of {shown} is {found}.", "")
 
 
+def sum_tool(r: Random) -> Tool:
+    """A function of two numbers."""
+    name, description = r.choice((("add", "Add two numbers"), ("multiply", "Multiply two numbers"),
+                                  ("add_numbers", "The sum of two numbers"), ("subtract", "Subtract two numbers")))
+    keys = r.choice((("a", "b"), ("x", "y"), ("first", "second")))
+    kind = r.choice(("integer", "number"))
+    return Tool("sum", name, description, {k: {"type": kind} for k in keys}, list(keys))
+
+
+def sum_use(r: Random, tool: Tool, held: bool) -> Use:
+    """A calculation with two numbers."""
+    a, b = r.randint(0, r.choice((20, 99, 9999))), r.randint(0, r.choice((20, 99, 9999)))
+    op = "+" if tool.name.startswith("add") else "*" if tool.name == "multiply" else "-"
+    word_of = {"+": "plus", "*": "times", "-": "minus"}[op]
+    orders = {"+": f"Add {a} and {b}", "*": f"Multiply {a} by {b}", "-": f"Subtract {b} from {a}"}
+    question = r.choice((f"What is {a} {op} {b}?", f"What is {a} {word_of} {b}?", orders[op], f"{a} {word_of} {b}"))
+    value = {"+": a + b, "*": a * b, "-": a - b}[op]
+    result = str(value) if r.random() < 0.6 else json.dumps({"result": value})
+    first, second = tool.properties
+    return Use(question, {first: a, second: b}, result, f"The result is {value}.", "")
+
+
+def mail_tool(r: Random) -> Tool:
+    """A message to somebody."""
+    keys = r.choice((("to", "subject"), ("recipient", "subject"), ("to", "message"), ("recipient", "text")))
+    name = _function_name(r, "send write", "email message mail")
+    return Tool("mail", name, _say(r, "[Send|Write] [an email|a message][| to someone][.|]"),
+                {k: {"type": "string"} for k in keys}, list(keys))
+
+
+def mail_use(r: Random, tool: Tool, held: bool) -> Use:
+    """A request to send a message."""
+    to = person(r, held)
+    if r.random() < 0.5:
+        to = f"{to.lower()}@{r.choice(('example', word(r, held)))}.{r.choice(('com', 'org', 'net'))}"
+    first, second = tool.properties
+    said = r.choice((r.choice(words.COMMON), "Hello", f"{r.choice(words.COMMON)} and {r.choice(words.COMMON)}",
+                     f"See you on {r.choice(words.DAYS)}", word(r, held).capitalize()))
+    kind = r.choice(("an email", "a message", "a mail"))
+    label = second if r.random() < 0.7 else {"subject": "title"}.get(second, "words")
+    question = _say(r, f"Send {kind} to {{t}} with [the |]{label} {{s}}[.|]",
+                    f"Send {kind} to {{t}} with [the |]{label} '{{s}}'[.|]",
+                    f"[Write|Please send] {{t}} {kind} with [the |]{label} \"{{s}}\"[.|]",
+                    f"Send {kind} to {{t}}[:|,] {{s}}").format(t=to, s=said)
+    return Use(question, {first: to, second: said}, _say(r, "ok", "sent", "{\"status\": \"sent\"}"),
+               "The message is sent.", "")
+
+
 KINDS: dict[str, tuple[Callable[[Random], Tool], Callable[[Random, Tool, bool], Use]]] = {
     "weather": (weather_tool, weather_use),
     "calculator": (calculator_tool, calculator_use),
@@ -327,4 +382,6 @@ KINDS: dict[str, tuple[Callable[[Random], Tool], Callable[[Random, Tool, bool], 
     "timer": (timer_tool, timer_use),
     "stock": (stock_tool, stock_use),
     "record": (record_tool, record_use),
+    "sum": (sum_tool, sum_use),
+    "mail": (mail_tool, mail_use),
 }

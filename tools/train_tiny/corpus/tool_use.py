@@ -33,6 +33,8 @@ def _offered(r: Random, first: str) -> dict[str, Tool]:
     r.shuffle(others)
     kinds = [first, *others[: r.choice((0, 0, 1, 1, 2, 3))]]
     tools = _toolbox(r, kinds)
+    if "sum" in tools and "calculator" in tools:
+        del tools["sum" if first == "calculator" else "calculator"]
     order = list(tools)
     r.shuffle(order)
     return {k: tools[k] for k in order}
@@ -64,7 +66,7 @@ def _turns(r: Random, tool: Tool, use: Use) -> list[Message]:
 
 def _kind(r: Random) -> str:
     return r.choice(("weather", "weather", "weather", "calculator", "calculator", "time", "search",
-                     "timer", "stock", "record", "record"))
+                     "timer", "stock", "record", "record", "sum", "mail"))
 
 
 def one_call(r: Random, held: bool, kind: str | None = None) -> Talk:
@@ -156,7 +158,7 @@ def no_tool_needed(r: Random, held: bool, other: Callable[[Random, bool], Talk])
     text = " ".join(content for role, content in base.messages if role == "user")
     kinds = kinds[: r.choice((1, 1, 2, 3))]
     if any(ch.isdigit() for ch in text) or "search" in text.lower():
-        kinds = [k for k in kinds if k not in ("calculator", "search", "timer", "stock", "record")]
+        kinds = [k for k in kinds if k not in ("calculator", "search", "timer", "stock", "record", "sum")]
         kinds = kinds or ["weather"]
     if any(w in text.lower() for w in ("weather", "time", "find", "look", "search", "price", "date")):
         kinds = ["record"] if any(ch.isdigit() for ch in text) else ["calculator"]

@@ -62,7 +62,9 @@ def _scores(
 
 
 @triton.jit
-def _store_rows(out, values, lines, heads, is_line, num_heads, D: tl.constexpr, D_PAD: tl.constexpr):
+def _store_rows(
+    out, values, lines, heads, is_line, num_heads, D: tl.constexpr, D_PAD: tl.constexpr
+):
     columns = tl.arange(0, D_PAD)
     where = out + (lines * num_heads + heads)[:, None].to(tl.int64) * D + columns[None, :]
     tl.store(where, values, mask=is_line[:, None] & (columns < D)[None, :])
@@ -166,13 +168,17 @@ def _attention_kernel(
     num_heads: tl.constexpr = NUM_KV_HEADS * GROUP
     if SPLITS == 1:
         result = acc / tl.maximum(total, 1.0e-30)[:, None]
-        _store_rows(out, result.to(out.dtype.element_ty), lines, heads, is_line, num_heads, D, D_PAD)
+        _store_rows(
+            out, result.to(out.dtype.element_ty), lines, heads, is_line, num_heads, D, D_PAD
+        )
         return
 
     # Partial sums: [tile, KV head, split, BLOCK_M, D_PAD], and their maximum and total.
     pair = tile * NUM_KV_HEADS + kv_head
     own = (pair * SPLITS + split) * BLOCK_M + line
-    tl.store(parts + own[:, None].to(tl.int64) * D_PAD + columns[None, :], acc, mask=is_line[:, None])
+    tl.store(
+        parts + own[:, None].to(tl.int64) * D_PAD + columns[None, :], acc, mask=is_line[:, None]
+    )
     tl.store(part_stats + own * 2, best, mask=is_line)
     tl.store(part_stats + own * 2 + 1, total, mask=is_line)
     tl.debug_barrier()  # all threads have stored before the counter says so

@@ -39,9 +39,9 @@ def _queries_keys_values_kernel(
         pair = column % tl.maximum(half, 1)
         sign = tl.where(column < half, -1.0, 1.0)
     turns = column < ROTARY
-    partners = tl.load(
-        start + partner[None, :], mask=inside & turns[None, :], other=0.0
-    ).to(tl.float32)
+    partners = tl.load(start + partner[None, :], mask=inside & turns[None, :], other=0.0).to(
+        tl.float32
+    )
 
     if HAS_NORMS:
         eps = tl.where(is_query, q_eps, k_eps)

@@ -1,0 +1,133 @@
+"""The torch backend agrees with the definition of paged attention, whatever the mix of rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import quire.attention.torch_backend as torch_backend
+from quire.attention.backend import AttentionProblem
+from quire.attention.torch_backend import TorchAttention
+from quire.kernels.reference.attention import paged_attention, write_kv
+from quire.kv_layout import KVLayout, LayerKV
+from tests.fakes.batches import FakeRows
+
+_HEAD_DIM = 8
+_SLOPES = (0.5, 0.25, 0.125, 0.0625)
+
+
+def _problem(**options: Any) -> AttentionProblem:
+    defaults: dict[str, Any] = {
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": _HEAD_DIM,
+        "scale": 0.3,
+        "dtype": torch.float32,
+        "device": "cpu",
+    }
+    return AttentionProblem(**{**defaults, **options})
+
+
+def _rows(problem: AttentionProblem, lengths: list[int], block_size: int = 4) -> FakeRows:
+    kv = LayerKV(
+        num_kv_heads=problem.num_kv_heads, head_dim=problem.head_dim, window=problem.window
+    )
+    rows = [[0] * length for length in lengths]
+    return FakeRows(KVLayout.of((kv,)), rows, block_size=block_size, dtype=problem.dtype)
+
+
+def _difference(
+    problem: AttentionProblem, lengths: list[int], num_tokens: list[int], block_size: int = 4
+) -> float:
+    """Largest difference from the definition, of the last tokens of rows of these lengths."""
+    rows = _rows(problem, lengths, block_size)
+    generator = torch.Generator().manual_seed(len(lengths))
+
+    def random(num_rows: int, num_heads: int) -> Tensor:
+        shape = (num_rows, num_heads, problem.head_dim)
+        return torch.randn(shape, generator=generator).to(problem.dtype)
+
+    before = {i: n - last for i, (n, last) in enumerate(zip(lengths, num_tokens, strict=True))}
+    if any(before.values()):
+        batch, places = rows.batch({row: count for row, count in before.items() if count})
+        kv = [random(len(places), problem.num_kv_heads) for _ in range(2)]
+        write_kv(kv[0], kv[1], rows.kv_caches[0], batch.groups[0].slot_mapping)
+    batch, places = rows.batch(dict(enumerate(num_tokens)))
+    q, k, v = (random(len(places), n) for n in (problem.num_heads, *[problem.num_kv_heads] * 2))
+    backend = TorchAttention.build(problem)
+    got = backend.forward(q, k, v, rows.kv_caches[0], backend.plan(batch, 0))
+    expected = paged_attention(
+        q.float(),
+        rows.kv_caches[0],
+        batch.groups[0].block_table,
+        batch.query_start,
+        batch.seq_lens,
+        scale=problem.scale,
+        window=problem.window,
+        soft_cap=problem.soft_cap,
+        alibi_slopes=problem.alibi_slopes,
+    )
+    assert got.shape == q.shape
+    assert got.dtype == problem.dtype
+    return float((got.float() - expected).abs().max())
+
+
+_MIXES = [
+    pytest.param([5, 17, 40, 3], [1, 1, 1, 1], id="decode"),
+    pytest.param([6, 40], [6, 40], id="prompts"),
+    pytest.param([30, 29, 28, 60, 9], [1, 9, 10, 17, 9], id="mixed"),
+    pytest.param([1], [1], id="first-token"),
+]
+_OPTIONS = [
+    pytest.param({}, id="plain"),
+    pytest.param({"window": 6}, id="window"),
+    pytest.param({"soft_cap": 0.7}, id="soft-cap"),
+    pytest.param({"alibi_slopes": _SLOPES}, id="alibi"),
+    pytest.param({"num_kv_heads": 4}, id="every-head-its-own"),
+    pytest.param({"num_kv_heads": 1, "window": 3, "soft_cap": 2.0}, id="one-kv-head"),
+]
+
+
+@pytest.mark.parametrize("options", _OPTIONS)
+@pytest.mark.parametrize(("lengths", "num_tokens"), _MIXES)
+def test_equals_the_definition(
+    options: dict[str, Any], lengths: list[int], num_tokens: list[int]
+) -> None:
+    assert _difference(_problem(**options), lengths, num_tokens) < 2e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("lengths", "num_tokens"), _MIXES)
+def test_half_precision_is_close(
+    dtype: torch.dtype, lengths: list[int], num_tokens: list[int]
+) -> None:
+    assert _difference(_problem(dtype=dtype), lengths, num_tokens) < 0.03
+
+
+def test_prompt_longer_than_a_piece() -> None:
+    assert _difference(_problem(), [700, 40], [650, 1], block_size=16) < 2e-6
+
+
+@pytest.mark.parametrize("options", [{}, {"soft_cap": 0.7}], ids=["plain", "soft-cap"])
+def test_masks_and_scores_too_large_to_keep_change_nothing(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_backend, "_MAX_KEPT_SCORES", 0)
+    monkeypatch.setattr("quire.attention.attend._MAX_SCORES", 64)
+    assert _difference(_problem(**options), [30, 29, 60], [1, 9, 17]) < 2e-6
+
+
+def test_one_block_per_bucket_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_backend, "_MAX_GATHERED_BYTES", 1)
+    assert _difference(_problem(), [30, 29, 60], [1, 9, 17]) < 2e-6
+
+
+def test_uneven_heads_and_other_devices_are_refused_with_reasons() -> None:
+    reasons = TorchAttention.why_not(_problem(num_heads=4, num_kv_heads=3, device="cuda"))
+    assert len(reasons) == 2
+    assert "cuda" in reasons[0]
+    assert "4 heads" in reasons[1]
+    assert TorchAttention.why_not(_problem()) == []

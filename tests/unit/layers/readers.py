@@ -1,0 +1,48 @@
+"""A weight reader over tensors in memory, for tests of single layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from quire.layers.spec import Shapes
+from quire.weights.reader import LoadReport
+
+
+class MemoryReader:
+    """Hands out the tensors it was given, and checks the shapes asked for."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = dict(tensors)
+
+    @classmethod
+    def random(
+        cls, shapes: Shapes, prefix: str, *, dtype: torch.dtype = torch.float32
+    ) -> MemoryReader:
+        generator = torch.Generator().manual_seed(0)
+        return cls(
+            {
+                f"{prefix}.{name}": torch.randn(shape, generator=generator).to(dtype)
+                for name, shape in shapes.items()
+            }
+        )
+
+    def has(self, name: str) -> bool:
+        return name in self.tensors
+
+    def read(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        rows: slice | None = None,
+        columns: slice | None = None,
+        experts: slice | None = None,
+    ) -> Tensor:
+        assert rows is None and columns is None and experts is None
+        assert self.tensors[name].shape == shape
+        return self.tensors[name].clone()
+
+    def report(self) -> LoadReport:
+        return LoadReport(num_read=len(self.tensors), bytes_read=0, missing=(), unused=())

@@ -1,0 +1,64 @@
+"""Both ends of a decoder, with every option."""
+
+from __future__ import annotations
+
+import torch
+
+from quire.layers.embedding import build_embedding
+from quire.layers.head import Head
+from quire.layers.spec import EmbeddingSpec, HeadSpec, LearnedPositionsSpec
+from tests.unit.layers.readers import MemoryReader
+
+_IDS = torch.tensor([3, 0, 3])
+_POSITIONS = torch.tensor([0, 4, 2])
+
+
+def _embedding(spec: EmbeddingSpec, dtype: torch.dtype = torch.float32):  # type: ignore[no-untyped-def]
+    reader = MemoryReader.random(spec.parameters(), "embedding", dtype=dtype)
+    embedding = build_embedding(spec)
+    embedding.load(reader, "embedding")
+    return embedding, reader.tensors
+
+
+def test_plain_embedding() -> None:
+    embedding, tensors = _embedding(EmbeddingSpec(vocab_size=5, hidden_size=4))
+    assert torch.equal(embedding(_IDS, _POSITIONS), tensors["embedding.weight"][_IDS])
+
+
+def test_scale_is_rounded_to_the_dtype() -> None:
+    spec = EmbeddingSpec(vocab_size=5, hidden_size=4, scale=1000**0.5)
+    embedding, tensors = _embedding(spec, torch.bfloat16)
+    scale = torch.tensor(1000**0.5, dtype=torch.bfloat16)
+    assert torch.equal(embedding(_IDS, _POSITIONS), tensors["embedding.weight"][_IDS] * scale)
+
+
+def test_learned_positions_start_at_the_offset() -> None:
+    positions = LearnedPositionsSpec(num_positions=6, offset=2)
+    spec = EmbeddingSpec(vocab_size=5, hidden_size=4, positions=positions)
+    embedding, tensors = _embedding(spec)
+    expected = tensors["embedding.weight"][_IDS]
+    expected = expected + tensors["embedding.positions.weight"][_POSITIONS + 2]
+    assert torch.equal(embedding(_IDS, _POSITIONS), expected)
+
+
+def test_head_applies_bias_then_scale_then_cap_in_float32() -> None:
+    embedding, _ = _embedding(EmbeddingSpec(vocab_size=5, hidden_size=4))
+    spec = HeadSpec(vocab_size=5, hidden_size=4, tied=False, bias=True, scale=0.5, soft_cap=1.5)
+    reader = MemoryReader.random(spec.parameters(), "head")
+    head = Head(spec)
+    head.load(reader, "head", embedding)
+    hidden = torch.randn(3, 4)
+    raw = hidden @ reader.tensors["head.weight"].T + reader.tensors["head.bias"]
+    logits = head(hidden)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, 1.5 * torch.tanh(0.5 * raw / 1.5))
+
+
+def test_tied_head_reads_no_weight_and_counts_its_copy() -> None:
+    embedding, tensors = _embedding(EmbeddingSpec(vocab_size=5, hidden_size=4), torch.bfloat16)
+    head = Head(HeadSpec(vocab_size=5, hidden_size=4, tied=True, scale=2.0))
+    head.load(MemoryReader({}), "head", embedding)
+    hidden = torch.randn(3, 4).bfloat16()
+    expected = (hidden @ tensors["embedding.weight"].T).float() * 2
+    torch.testing.assert_close(head(hidden), expected)
+    assert head.copied_bytes == 5 * 4 * 2

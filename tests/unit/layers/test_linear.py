@@ -1,0 +1,51 @@
+"""A merged product equals its parts' products, packed or plain, in every dtype."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from quire.kernels.cpu import onednn
+from quire.layers.linear import Linear, PlainProduct, fastest_product
+from quire.layers.spec import linear_shapes
+from tests.unit.layers.readers import MemoryReader
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("num_tokens", [0, 1, 3, 70])
+def test_parts_are_products_of_one_input(bias: bool, num_tokens: int) -> None:
+    sizes = {"q": 6, "k": 3, "v": 5}
+    shapes = {}
+    for name, size in sizes.items():
+        shapes |= linear_shapes(name, size, 7, bias)
+    reader = MemoryReader.random(shapes, "layers.0.attention")
+    linear = Linear(7, sizes, bias=bias)
+    linear.load(reader, "layers.0.attention")
+    x = torch.randn(num_tokens, 7)
+    expected = [
+        F.linear(
+            x,
+            reader.tensors[f"layers.0.attention.{name}.weight"],
+            reader.tensors.get(f"layers.0.attention.{name}.bias"),
+        )
+        for name in sizes
+    ]
+    torch.testing.assert_close(linear(x), torch.cat(expected, dim=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_fastest_product_equals_the_plain_one(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(33, 20, generator=generator).to(dtype)
+    bias = torch.randn(33, generator=generator).to(dtype)
+    x = torch.randn(9, 40, generator=generator).to(dtype)[:, 11:31]
+    got = fastest_product(weight, bias)(x)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got, PlainProduct(weight, bias)(x))
+
+
+def test_packing_gives_reasons_against_it() -> None:
+    assert "cuda" in onednn.why_not("cuda", torch.bfloat16)[0]
+    assert "float16" in onednn.why_not("cpu", torch.float16)[0]
+    assert onednn.why_not("cpu", torch.float32) == []

@@ -1,0 +1,102 @@
+"""The decoder's promises beyond parity: no device sync, independence of neighbours, groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from quire.batch import Batch
+from quire.models.decoder import Decoder, Placement
+from quire.models.loading import plan_of
+from quire.weights.reader import DummyReader
+from tests.fakes.batches import FakeRows
+from tests.fakes.no_sync import NoSync, assert_no_sync
+from tests.models.configs import PARITY_ROWS
+
+_ROWS = {row.id: row for row in PARITY_ROWS}
+
+
+def _decoder(name: str, dtype: torch.dtype = torch.float32) -> Decoder:
+    row = _ROWS[name]
+    placement = Placement(
+        dtype=dtype,
+        device=torch.device("cpu"),
+        attention_backend="torch",
+        max_model_len=128,
+    )
+    plan = plan_of(row.make_config().to_dict(), row.architecture)
+    decoder = Decoder(plan.spec, placement)
+    decoder.load(DummyReader(dtype))
+    return decoder
+
+
+def _logits(decoder: Decoder, batch: Batch) -> Tensor:
+    with torch.inference_mode():
+        return decoder.logits(decoder.forward(batch))
+
+
+def _tokens(length: int, seed: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(90, (length,), generator=generator).tolist()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["LlamaForCausalLM-plain", "Qwen2ForCausalLM-upper-windows", "Qwen3ForCausalLM-plain",
+     "GemmaForCausalLM-plain", "GPT2LMHeadModel-plain", "MixtralForCausalLM-plain"],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_decode_step_reads_nothing_back_from_the_device(name: str, dtype: torch.dtype) -> None:
+    decoder = _decoder(name, dtype)
+    rows = FakeRows(decoder.kv_layout, [_tokens(20, 0), _tokens(31, 1)], dtype=dtype)
+    _logits(decoder, rows.batch({0: 12, 1: 25})[0])
+    batch, _ = rows.batch({0: 1, 1: 1})
+    logits = assert_no_sync(lambda: _logits(decoder, batch))
+    assert bool(logits.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    "sync",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x[0] > 0),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: x.masked_select(x > 0),
+        lambda x: x.unique(),
+        lambda x: x.index_put_((x > 0,), torch.tensor(0.0)),
+    ],
+    ids=["item", "bool", "nonzero", "mask-index", "masked_select", "unique", "mask-assign"],
+)
+def test_the_mode_that_forbids_syncs_sees_them(sync) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(AssertionError), NoSync():
+        sync(torch.tensor([1.0, -1.0, 2.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_logits_do_not_depend_on_the_order_of_rows(dtype: torch.dtype) -> None:
+    decoder = _decoder("LlamaForCausalLM-plain", dtype)
+    prompts = [_tokens(length, length) for length in (30, 9, 17)]
+    forward = FakeRows(decoder.kv_layout, prompts, dtype=dtype, seed=1)
+    backward = FakeRows(decoder.kv_layout, prompts[::-1], dtype=dtype, seed=2)
+    last = {0: 29, 1: 38, 2: 55}
+    there = _logits(decoder, forward.batch({0: 30, 1: 9, 2: 17})[0])
+    back = _logits(decoder, backward.batch({0: 17, 1: 9, 2: 30})[0])
+    for row, token in last.items():
+        other = {0: 55, 1: 25, 2: 16}[row]
+        torch.testing.assert_close(there[token], back[other], rtol=1e-2, atol=1e-5)
+
+
+def test_loading_again_replaces_the_weights(tmp_path: Path) -> None:
+    decoder = _decoder("LlamaForCausalLM-tied")
+    prompt = [_tokens(10, 0)]
+    first = _logits(decoder, FakeRows(decoder.kv_layout, prompt).batch({0: 10})[0])
+    decoder.load(DummyReader(torch.float32, seed=1))
+    second = _logits(decoder, FakeRows(decoder.kv_layout, prompt).batch({0: 10})[0])
+    decoder.load(DummyReader(torch.float32, seed=0))
+    third = _logits(decoder, FakeRows(decoder.kv_layout, prompt).batch({0: 10})[0])
+    assert not torch.allclose(first, second)
+    assert torch.equal(first, third)

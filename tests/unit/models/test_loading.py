@@ -1,0 +1,101 @@
+"""Plans say what a model weighs; loading agrees, and refuses what it does not understand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from quire.errors import ModelLoadError, UnsupportedModelError
+from quire.models.loading import build_model, plan_of, weight_bytes
+from tests.models.configs import PARITY_ROWS, ParityRow, engine_config, save_random_model
+
+_ROWS = {row.id: row for row in PARITY_ROWS}
+_PLAIN = _ROWS["LlamaForCausalLM-plain"]
+
+
+def _hf_config(row: ParityRow) -> dict[str, Any]:
+    config: dict[str, Any] = row.make_config().to_dict()
+    return config
+
+
+@pytest.mark.parametrize("row", PARITY_ROWS, ids=lambda row: row.id)
+def test_plan_counts_the_parameters_that_transformers_has(row: ParityRow, tmp_path: Path) -> None:
+    model = save_random_model(row, tmp_path)
+    plan = plan_of(_hf_config(row), row.architecture)
+    assert plan.spec.num_parameters == model.num_parameters()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["LlamaForCausalLM-plain", "GPT2LMHeadModel-plain"])
+def test_plan_agrees_with_the_bytes_loaded(name: str, dtype: str, tmp_path: Path) -> None:
+    row = _ROWS[name]
+    save_random_model(row, tmp_path)
+    loaded = build_model(engine_config(tmp_path, dtype=dtype))
+    plan = plan_of(_hf_config(row), row.architecture)
+    assert loaded.weight_bytes == weight_bytes(plan, getattr(torch, dtype), "cpu")
+
+
+def test_dummy_weights_need_no_files() -> None:
+    hf_config = _hf_config(_PLAIN) | {"architectures": [_PLAIN.architecture]}
+    config = engine_config(Path("/nowhere"), hf_config=hf_config)
+    loaded = build_model(replace(config, load=replace(config.load, load_format="dummy")))
+    plan = plan_of(hf_config, _PLAIN.architecture)
+    assert loaded.weight_bytes == weight_bytes(plan, torch.float32, "cpu")
+    assert loaded.kv_layout == plan.spec.kv_layout
+
+
+def test_unknown_activation_names_key_value_and_choices() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"'hidden_act' = 'banana'.*supported: silu"):
+        plan_of(_hf_config(_PLAIN) | {"hidden_act": "banana"}, "LlamaForCausalLM")
+
+
+def test_key_with_unknown_behaviour_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"'logit_scale' = 0\.5"):
+        plan_of(_hf_config(_PLAIN) | {"logit_scale": 0.5}, "LlamaForCausalLM")
+
+
+def test_missing_size_is_named() -> None:
+    config = _hf_config(_PLAIN)
+    del config["hidden_size"]
+    with pytest.raises(UnsupportedModelError, match="'hidden_size' is missing"):
+        plan_of(config, "LlamaForCausalLM")
+
+
+def test_rope_type_without_an_implementation_is_refused() -> None:
+    rope = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}
+    with pytest.raises(UnsupportedModelError, match=r"'longrope'.*supported: default, linear"):
+        plan_of(_hf_config(_PLAIN) | {"rope_parameters": rope}, "LlamaForCausalLM")
+
+
+def test_layer_types_must_fit_the_layers() -> None:
+    config = _hf_config(_ROWS["Qwen2ForCausalLM-plain"])
+    for kinds, complaint in ((["full_attention"], "1 entries"), (["full_attention", "x"], "'x'")):
+        with pytest.raises(UnsupportedModelError, match=complaint):
+            plan_of(config | {"layer_types": kinds}, "Qwen2ForCausalLM")
+
+
+def test_missing_tensor_is_named_and_strange_one_is_reported(tmp_path: Path) -> None:
+    save_random_model(_PLAIN, tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {"model.layers.0.strange.weight": torch.zeros(1)}, file)
+    loaded = build_model(engine_config(tmp_path))
+    assert loaded.report.unused == ("model.layers.0.strange.weight",)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, file)
+    with pytest.raises(ModelLoadError, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):
+        build_model(engine_config(tmp_path))
+
+
+def test_windows_split_the_layers_into_groups() -> None:
+    row = _ROWS["Qwen2ForCausalLM-upper-windows"]
+    layout = plan_of(_hf_config(row), row.architecture).spec.kv_layout
+    assert [(group.window, group.layers) for group in layout.groups] == [
+        (None, (0, 1)),
+        (6, (2, 3)),
+    ]
