@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# Read once, when torch loads its OpenMP runtime. A thread that waits for others must not spin: on a
+# machine that runs anything else a step would take many times as long (benchmarks/RESULTS.md).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 __version_tuple__ = (0, 1, 0)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from quire.kernels.reference.norm import layer_norm, rms_norm
+from quire.kernels.selection import Kernels, kernels_for
 from quire.layers.spec import LayerNormSpec, NormSpec, RMSNormSpec
 from quire.weights.reader import TensorReader
 
@@ -18,8 +18,8 @@ class Norm(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
-    def after_add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """(norm(residual + x), residual + x): one operation where a kernel fuses them."""
+    def after_add(self, x: Tensor, residual: Tensor) -> Tensor:
+        """residual += x; the norm of the sum."""
         ...
 
 
@@ -29,16 +29,17 @@ class RMSNorm:
     def __init__(self, spec: RMSNormSpec) -> None:
         self._spec = spec
         self._weight: Tensor
+        self._kernels: Kernels
 
     def load(self, reader: TensorReader, prefix: str) -> None:
+        self._kernels = kernels_for(reader.device)
         self._weight = reader.read(f"{prefix}.weight", (self._spec.size,))
 
     def __call__(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self._weight, self._spec.eps)
+        return self._kernels.rms_norm(x, self._weight, self._spec.eps)
 
-    def after_add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        total = residual + x
-        return self(total), total
+    def after_add(self, x: Tensor, residual: Tensor) -> Tensor:
+        return self._kernels.add_rms_norm(x, residual, self._weight, self._spec.eps)
 
 
 class OffsetRMSNorm(RMSNorm):
@@ -56,19 +57,20 @@ class LayerNorm:
         self._spec = spec
         self._weight: Tensor | None = None
         self._bias: Tensor | None = None
+        self._kernels: Kernels
 
     def load(self, reader: TensorReader, prefix: str) -> None:
+        self._kernels = kernels_for(reader.device)
         if self._spec.weight:
             self._weight = reader.read(f"{prefix}.weight", (self._spec.size,))
         if self._spec.bias:
             self._bias = reader.read(f"{prefix}.bias", (self._spec.size,))
 
     def __call__(self, x: Tensor) -> Tensor:
-        return layer_norm(x, self._weight, self._bias, self._spec.eps)
+        return self._kernels.layer_norm(x, self._weight, self._bias, self._spec.eps)
 
-    def after_add(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        total = residual + x
-        return self(total), total
+    def after_add(self, x: Tensor, residual: Tensor) -> Tensor:
+        return self._kernels.add_layer_norm(x, residual, self._weight, self._bias, self._spec.eps)
 
 
 def build_norm(spec: NormSpec) -> Norm:

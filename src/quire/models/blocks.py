@@ -25,8 +25,8 @@ class Block(Protocol):
 
     def load(self, reader: TensorReader, prefix: str) -> None: ...
 
-    def __call__(self, x: Tensor, residual: Tensor, step: ForwardPass) -> tuple[Tensor, Tensor]:
-        """The new (x, residual); all are [T, E]."""
+    def __call__(self, x: Tensor, residual: Tensor, step: ForwardPass) -> Tensor:
+        """The new x; ``residual`` is updated in place. All are [T, E]."""
         ...
 
 
@@ -47,11 +47,9 @@ class PreNormBlock:
         self.norm2.load(reader, f"{prefix}.norm2")
         self.mlp.load(reader, f"{prefix}.{self._mlp_prefix}")
 
-    def __call__(self, x: Tensor, residual: Tensor, step: ForwardPass) -> tuple[Tensor, Tensor]:
-        x, residual = self.norm1.after_add(x, residual)
-        x = self.attention(x, step)
-        x, residual = self.norm2.after_add(x, residual)
-        return self.mlp(x), residual
+    def __call__(self, x: Tensor, residual: Tensor, step: ForwardPass) -> Tensor:
+        x = self.attention(self.norm1.after_add(x, residual), step)
+        return self.mlp(self.norm2.after_add(x, residual))
 
 
 BLOCKS: dict[BlockKind, type[PreNormBlock]] = {"pre_norm": PreNormBlock}

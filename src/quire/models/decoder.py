@@ -72,9 +72,8 @@ class Decoder:
         x = self.embedding(batch.input_ids, batch.positions)
         residual = torch.zeros_like(x)
         for layer in self.layers:
-            x, residual = layer(x, residual, step)
-        x, _ = self.final_norm.after_add(x, residual)
-        return x
+            x = layer(x, residual, step)
+        return self.final_norm.after_add(x, residual)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits [S, V] of hidden states [S, E]."""

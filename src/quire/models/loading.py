@@ -73,6 +73,7 @@ class CountingReader:
 
     def __init__(self, reader: TensorReader) -> None:
         self._reader = reader
+        self.device = reader.device
         self.num_bytes = 0
 
     def has(self, name: str) -> bool:

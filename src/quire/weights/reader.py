@@ -41,6 +41,9 @@ class TensorReader(Protocol):
     which `experts` selects some); a vector has rows only.
     """
 
+    @property
+    def device(self) -> torch.device: ...
+
     def has(self, name: str) -> bool: ...
 
     def read(
@@ -70,7 +73,7 @@ class WeightReader:
         self._hub = _HubReads(checkpoint, weight_map.prefixes)
         self._weight_map = weight_map
         self._dtype = dtype
-        self._device = torch.device(device)
+        self.device = torch.device(device)
         self._missing: set[str] = set()
         worth_a_bar = checkpoint.num_bytes > _BAR_FROM_BYTES or sys.stderr.isatty()
         self._bar = tqdm(
@@ -112,7 +115,7 @@ class WeightReader:
         before = self._hub.bytes_read
         part = operation.read(self._hub, _index(shape, rows, columns, experts))
         self._bar.update(self._hub.bytes_read - before)
-        own = torch.empty(part.shape, dtype=self._dtype, device=self._device)
+        own = torch.empty(part.shape, dtype=self._dtype, device=self.device)
         return own.copy_(part)
 
     def report(self) -> LoadReport:
@@ -162,7 +165,7 @@ class DummyReader:
         self, dtype: torch.dtype, device: torch.device | str = "cpu", seed: int = 0
     ) -> None:
         self._dtype = dtype
-        self._device = torch.device(device)
+        self.device = torch.device(device)
         self._seed = seed
 
     def has(self, name: str) -> bool:
@@ -177,14 +180,14 @@ class DummyReader:
         experts: slice | None = None,
     ) -> Tensor:
         # The whole tensor is drawn, so that ranks together hold what one rank would.
-        whole = torch.empty(shape, dtype=self._dtype, device=self._device)
+        whole = torch.empty(shape, dtype=self._dtype, device=self.device)
         if name.endswith(".bias"):
             whole.zero_()
         elif "norm" in name:
             whole.fill_(1)
         else:
             digest = hashlib.sha256(f"{self._seed} {name}".encode()).digest()
-            generator = torch.Generator(self._device)
+            generator = torch.Generator(self.device)
             generator.manual_seed(int.from_bytes(digest[:7], "little"))
             whole.normal_(0, 0.02, generator=generator)
         return whole[_index(shape, rows, columns, experts)].contiguous()

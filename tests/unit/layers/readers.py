@@ -16,6 +16,7 @@ class MemoryReader:
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = dict(tensors)
+        self.device = torch.device("cpu")
 
     @classmethod
     def random(

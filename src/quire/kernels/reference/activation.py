@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -38,3 +39,8 @@ ACTIVATIONS: dict[str, Elementwise] = {
     "relu": F.relu,
     "relu2": relu_squared,
 }
+
+
+def gated(name: str) -> Elementwise:
+    """The gated form of an activation, as a function of gate_up."""
+    return partial(gated_activation, activation=ACTIVATIONS[name])

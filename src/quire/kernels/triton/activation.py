@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from quire.kernels.reference import activation as reference
 
 NAMES = ("silu", "gelu", "gelu_tanh")
 _SQRT_2_OVER_PI = tl.constexpr(0.7978845608028654)
@@ -42,3 +46,8 @@ def gated_activation(gate_up: Tensor, name: str) -> Tensor:
     grid: Any = (num_lines, triton.cdiv(size, block))
     _gated_kernel[grid](out, gate_up, SIZE=size, BLOCK=block, KIND=NAMES.index(name), num_warps=4)
     return out
+
+
+def gated(name: str) -> Callable[[Tensor], Tensor]:
+    """The gated form of an activation; the rare ones that have no kernel are torch's."""
+    return partial(gated_activation, name=name) if name in NAMES else reference.gated(name)

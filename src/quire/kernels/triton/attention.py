@@ -5,15 +5,15 @@ head it makes one matrix operand of BLOCK_Q * G lines, so keys and values are re
 them. Tiles are found from ``query_start`` on the device: the grid depends on shapes alone, which
 lets a CUDA graph replay it for other lengths.
 
-With few tiles the keys are split among SPLITS programs as well. Each writes its partial sum; the
-one that finishes last (a counter tells) joins them, so there is no second launch.
+With few tiles the keys are split among up to SPLITS programs as well, as many as have a block of
+keys each. Each writes its partial sum; the one that finishes last (a counter tells) joins them, so
+there is no second launch.
 
 Softmax is the online form of Milakov and Gimelshein 2018 (arXiv:1805.02867), in base 2.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -118,10 +118,15 @@ def _attention_kernel(
     begin = 0
     if WINDOW > 0:
         begin = tl.maximum(first_position - WINDOW + 1, 0) // BLOCK_N * BLOCK_N
+    num_splits = 1
     if SPLITS > 1:
-        per_split = tl.cdiv(tl.cdiv(end - begin, BLOCK_N), SPLITS) * BLOCK_N
-        begin += split * per_split
-        end = tl.minimum(end, begin + per_split)
+        num_blocks = tl.cdiv(end - begin, BLOCK_N)
+        per_split = tl.cdiv(num_blocks, SPLITS)
+        num_splits = tl.cdiv(num_blocks, per_split)
+        if split >= num_splits:
+            return
+        begin += split * per_split * BLOCK_N
+        end = tl.minimum(end, begin + per_split * BLOCK_N)
 
     best = tl.full([BLOCK_M], _NOTHING, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
@@ -166,7 +171,7 @@ def _attention_kernel(
         best = new_best
 
     num_heads: tl.constexpr = NUM_KV_HEADS * GROUP
-    if SPLITS == 1:
+    if num_splits == 1:
         result = acc / tl.maximum(total, 1.0e-30)[:, None]
         _store_rows(
             out, result.to(out.dtype.element_ty), lines, heads, is_line, num_heads, D, D_PAD
@@ -183,13 +188,13 @@ def _attention_kernel(
     tl.store(part_stats + own * 2 + 1, total, mask=is_line)
     tl.debug_barrier()  # all threads have stored before the counter says so
     arrived = tl.atomic_add(counters + pair, 1, sem="acq_rel")
-    if arrived != SPLITS - 1:
+    if arrived != num_splits - 1:
         return
     tl.store(counters + pair, 0)  # for the next launch
     best = tl.full([BLOCK_M], _NOTHING, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, D_PAD], tl.float32)
-    for other in range(SPLITS):
+    for other in range(num_splits):
         its = (pair * SPLITS + other) * BLOCK_M + line
         its_best = tl.load(part_stats + its * 2, mask=is_line, other=_NOTHING, cache_modifier=".cg")
         its_total = tl.load(part_stats + its * 2 + 1, mask=is_line, other=0.0, cache_modifier=".cg")
@@ -272,7 +277,7 @@ def paged_attention(
         num_rows, block_table.stride(0), q.stride(0), shape.scale,
         NUM_KV_HEADS=shape.num_kv_heads, GROUP=shape.group,
         D=shape.head_dim, D_PAD=_padded(shape.head_dim), BLOCK_SIZE=block_size,
-        BLOCK_Q=block_q, BLOCK_M=block_m, BLOCK_N=min(block_n, max(16, block_n)),
+        BLOCK_Q=block_q, BLOCK_M=block_m, BLOCK_N=block_n,
         SPLITS=splits, WINDOW=shape.window or 0, SOFT_CAP=shape.soft_cap or 0.0,
         HAS_ALIBI=alibi_slopes is not None, IS_DECODE=is_decode,
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
@@ -302,11 +307,9 @@ def _tile(
     return block_q, block_m, 32 if wide else 64, 4 if wide else 8, 2 if wide else 3
 
 
-def num_splits(num_programs: int, max_seq_len: int, num_processors: int) -> int:
-    """How many ways to split the keys, so that a few programs a processor run; a power of two."""
-    wanted = max(1, num_processors * 3 // max(1, num_programs))
-    useful = max(1, math.ceil(max_seq_len / 128))
-    return 1 << max(0, min(wanted, useful, 64).bit_length() - 1)
+def max_splits(num_programs: int, num_processors: int) -> int:
+    """How many ways to split the keys so that each processor has a program; a power of two."""
+    return 1 << max(0, (num_processors // num_programs).bit_length() - 1)
 
 
 def _padded(head_dim: int) -> int:

@@ -1,0 +1,24 @@
+"""Readback: a tensor on its way to the host, behind the device's other work."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Readback:
+    """Starts the copy when it is made; ``numpy`` waits for it, and for nothing enqueued later."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        self._host = tensor
+        if tensor.is_cuda:
+            self._host = tensor.to("cpu", non_blocking=True)  # to pinned memory
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def numpy(self) -> np.ndarray:
+        if self._event is not None:
+            self._event.synchronize()  # sync: the host reads the result
+        return self._host.numpy()
