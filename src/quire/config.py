@@ -85,6 +85,7 @@ class DeviceConfig:
     device: str = "cpu"  # "cpu" or "cuda"
     attention_backend: str = "torch"
     num_threads: int | None = None
+    enforce_eager: bool = False  # no CUDA graphs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -43,6 +43,12 @@ class FakeRows:
         ]
         self.kv_caches = tuple(tensors[index] for index in layout.tensor_of_layer)
 
+    def share_prefix(self, num_blocks: Mapping[int, int]) -> None:
+        """Let rows begin with the first ``num_blocks[row]`` blocks of row 0, as if computed."""
+        for row, count in num_blocks.items():
+            self._tables[:, row, :count] = self._tables[:, 0, :count]
+            self.num_computed[row] = count * self._block_size
+
     def batch(self, num_tokens: Mapping[int, int]) -> tuple[Batch, list[tuple[int, int]]]:
         """Compute the next ``num_tokens[row]`` tokens of each row given.
 

@@ -16,18 +16,52 @@ from torch import Tensor
 from quire.attention.backend import AttentionProblem
 from quire.kernels.cpu import onednn
 
-Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (q, k, v, mask) -> [N, K, Q, D]
+# (q, k, v, mask) -> [N, K, Q, D]
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+# The same for tokens without a mask, or with, and the scores' log-sum-exp [N, K, Q] to merge by.
+AttendPart = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 _MAX_SCORES = 1 << 24  # held at once, in float32
 
 
 def build_attend(problem: AttentionProblem) -> Attend:
     """The fastest that can solve the problem."""
-    if problem.soft_cap is not None:
-        return _products(problem.scale, _capped(problem.soft_cap))
-    if problem.dtype == torch.bfloat16 and not onednn.why_not(problem.device, problem.dtype):
-        return _products(problem.scale, _masked)
-    return _sdpa(problem.scale)
+    is_fast = problem.dtype == torch.bfloat16 and not onednn.why_not(problem.device, problem.dtype)
+    if problem.soft_cap is None and not is_fast:
+        return _sdpa(problem.scale)
+    finish = _finish(problem)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        parts = []
+        for queries, its_mask in _slices(q, k, mask):
+            weights = finish(_scores(queries, k), its_mask).softmax(dim=-1)
+            parts.append(_weighted_sum(weights, v))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+    return attend
+
+
+def build_attend_part(problem: AttentionProblem) -> AttendPart:
+    """Attention to some of the tokens, to be merged with attention to the others."""
+    finish = _finish(problem)
+    no_mask = torch.zeros(1, 1, 1, 1)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        parts, sums = [], []
+        for queries, its_mask in _slices(q, k, no_mask if mask is None else mask):
+            scores = finish(_scores(queries, k), its_mask)
+            log_sum = scores.logsumexp(dim=-1, keepdim=True)
+            parts.append(_weighted_sum((scores - log_sum).exp_(), v))
+            sums.append(log_sum.squeeze(-1))
+        return torch.cat(parts, dim=2), torch.cat(sums, dim=2)
+
+    return attend
+
+
+def merge(one: Tensor, one_log_sum: Tensor, other: Tensor, other_log_sum: Tensor) -> Tensor:
+    """Attention to all tokens from attention to two parts of them: [*, D] and [*] each."""
+    share = torch.sigmoid(one_log_sum - other_log_sum).unsqueeze(-1)
+    return torch.lerp(other.float(), one.float(), share).to(one.dtype)
 
 
 def _sdpa(scale: float) -> Attend:
@@ -37,35 +71,34 @@ def _sdpa(scale: float) -> Attend:
     return attend
 
 
-# (scores, mask, scale) -> float32 scores, scaled and masked
-Finish = Callable[[Tensor, Tensor, float], Tensor]
+def _slices(q: Tensor, k: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Queries and their masks, so few at a time that the scores stay small."""
+    num_batches, num_heads, num_queries, _ = q.shape
+    at_once = max(1, _MAX_SCORES // (num_batches * num_heads * k.shape[2]))
+    if at_once >= num_queries:
+        return [(q, mask)]
+    masks = mask.expand(-1, -1, num_queries, -1).split(at_once, dim=2)
+    return list(zip(q.split(at_once, dim=2), masks, strict=True))
 
 
-def _products(scale: float, finish: Finish) -> Attend:
-    """Two batched products around a float32 softmax."""
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        num_batches, num_heads, num_queries, _ = q.shape
-        queries_at_once = max(1, _MAX_SCORES // (num_batches * num_heads * k.shape[2]))
-        keys, values = k.flatten(0, 1).transpose(1, 2), v.flatten(0, 1)
-        out = torch.empty_like(q)
-        for start in range(0, num_queries, queries_at_once):
-            part = slice(start, start + queries_at_once)
-            scores = torch.bmm(q[:, :, part].flatten(0, 1), keys)
-            scores = scores.unflatten(0, (num_batches, num_heads))
-            weights = finish(scores, mask[:, :, part], scale).softmax(dim=-1).to(q.dtype)
-            out[:, :, part] = torch.bmm(weights.flatten(0, 1), values).view_as(out[:, :, part])
-        return out
-
-    return attend
+def _scores(q: Tensor, k: Tensor) -> Tensor:
+    """q kᵀ [N, K, Q, L]."""
+    scores = torch.bmm(q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))
+    return scores.unflatten(0, q.shape[:2])
 
 
-def _masked(scores: Tensor, mask: Tensor, scale: float) -> Tensor:
-    return torch.add(mask, scores, alpha=scale)
+def _weighted_sum(weights: Tensor, v: Tensor) -> Tensor:
+    """[N, K, Q, D], in the dtype of v."""
+    total = torch.bmm(weights.to(v.dtype).flatten(0, 1), v.flatten(0, 1))
+    return total.unflatten(0, v.shape[:2])
 
 
-def _capped(cap: float) -> Finish:
-    def finish(scores: Tensor, mask: Tensor, scale: float) -> Tensor:
-        return (scores.float() * (scale / cap)).tanh_().mul_(cap).add_(mask)
+# (raw scores, mask) -> float32 scores, scaled, capped and masked
+_Finish = Callable[[Tensor, Tensor], Tensor]
 
-    return finish
+
+def _finish(problem: AttentionProblem) -> _Finish:
+    scale, cap = problem.scale, problem.soft_cap
+    if cap is None:
+        return lambda scores, mask: torch.add(mask, scores, alpha=scale)
+    return lambda scores, mask: (scores.float() * (scale / cap)).tanh_().mul_(cap).add_(mask)

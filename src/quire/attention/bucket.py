@@ -15,6 +15,7 @@ from torch import Tensor
 
 from quire.attention.backend import AttentionProblem
 from quire.attention.pieces import Pieces
+from quire.attention.shared_prefix import SharedPrefix
 from quire.batch import Batch
 
 
@@ -57,6 +58,21 @@ def build_bucket(members: Pieces, batch: Batch, group: int, problem: AttentionPr
         cache_heads=_cache_heads(table[rows, columns], batch.kv_caches[0]),
         query_positions=query_positions,
         key_positions=key_positions,
+    )
+
+
+def build_prefix_bucket(
+    members: Pieces, prefix: SharedPrefix, batch: Batch, group: int, problem: AttentionProblem
+) -> Bucket:
+    """One piece of all queries of some rows, over the first blocks, which those rows share."""
+    block_size = batch.kv_caches[0].shape[2]
+    tokens = torch.from_numpy(members.tokens[None])
+    block_ids = batch.groups[group].block_table[int(prefix.rows[0]), None, : prefix.num_blocks]
+    return Bucket(
+        query_heads=_query_heads(tokens, problem),
+        cache_heads=_cache_heads(block_ids, batch.kv_caches[0]),
+        query_positions=batch.positions[tokens],
+        key_positions=torch.arange(prefix.num_blocks * block_size)[None],
     )
 
 

@@ -11,7 +11,7 @@ work grows with the number of buckets, not of rows. Knows nothing about heads or
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,6 +41,22 @@ class Pieces:
             first_block=self.first_block[chosen],
             num_blocks=self.num_blocks[chosen],
         )
+
+    def without_first(self, num_blocks: int) -> Pieces:
+        """The same queries over all but the first blocks of their rows."""
+        assert (self.first_block == 0).all()
+        return replace(
+            self,
+            first_block=self.first_block + num_blocks,
+            num_blocks=self.num_blocks - num_blocks,
+        )
+
+    @property
+    def tokens(self) -> Ints:
+        """All queries, as indices into the step's tokens."""
+        before = np.cumsum(self.num_queries) - self.num_queries
+        start = np.repeat(self.first_token - before, self.num_queries)
+        return start + np.arange(len(start))
 
 
 def cut(

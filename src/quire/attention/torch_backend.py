@@ -1,7 +1,8 @@
 """Paged attention in torch operations on a CPU: gather the tokens, then multiply, bucket by bucket.
 
 The query heads of a KV head are folded into the query dimension, so keys and values are read once
-and never expanded. Indices and masks are made once a step and shared by the layers.
+and never expanded; a prefix that many rows share is read once for all of them. Indices and masks
+are made once a step and shared by the layers.
 """
 
 from __future__ import annotations
@@ -12,17 +13,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quire.attention.attend import build_attend
+from quire.attention.attend import build_attend, build_attend_part, merge
 from quire.attention.backend import AttentionProblem
-from quire.attention.bucket import Bucket, build_bucket, build_mask
-from quire.attention.pieces import bucket, cut
+from quire.attention.bucket import Bucket, build_bucket, build_mask, build_prefix_bucket
+from quire.attention.pieces import Pieces, bucket, cut
+from quire.attention.shared_prefix import SharedPrefix, shared_prefixes
 from quire.batch import Batch
 from quire.kernels.reference.attention import write_kv
 
 _MAX_FOLDED_QUERIES = 512  # queries * G of a piece: longer ones waste work above the diagonal
 _CALL_COST = 2500  # one more call costs as much as this many (query head, KV token) pairs
+_PREFIX_COST = 4 * _CALL_COST  # and a shared prefix with its merge as much as this many
 _MAX_GATHERED_BYTES = 2 << 20  # keys and values of a bucket: what the caches hold
 _MAX_KEPT_SCORES = 1 << 24  # masks of a plan; beyond it they are made anew by each layer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskedBucket:
+    """A bucket, and its mask if it is small enough to keep."""
+
+    bucket: Bucket
+    mask: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharedWork:
+    """Rows that share a prefix: all their queries over it at once, and each over the rest."""
+
+    prefix: Bucket
+    rest: tuple[MaskedBucket, ...]
+    order: Tensor  # of the rest's results, to be that of the prefix's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +50,9 @@ class TorchPlan:
     """What the layers of a group share in a step."""
 
     slot_mapping: Tensor  # [T]
-    buckets: tuple[tuple[Bucket, Tensor | None], ...]  # with their masks, if small enough to keep
+    buckets: tuple[MaskedBucket, ...]
+    shared: tuple[SharedWork, ...]
+    order: Tensor  # [T * H] of the buckets' and shared work's results, to be that of the queries
 
 
 class TorchAttention:
@@ -39,7 +61,10 @@ class TorchAttention:
     def __init__(self, problem: AttentionProblem) -> None:
         self._problem = problem
         self._attend = build_attend(problem)
+        self._attend_part = build_attend_part(problem)
         self._mask = build_mask(problem)
+        # A window or slopes would need a mask over the prefix, each row another one.
+        self._can_share = problem.window is None and problem.alibi_slopes is None
 
     @staticmethod
     def why_not(problem: AttentionProblem) -> list[str]:
@@ -58,17 +83,88 @@ class TorchAttention:
 
     def plan(self, batch: Batch, group: int) -> TorchPlan:
         problem = self._problem
-        block_size = batch.kv_caches[0].shape[2]
-        block_bytes = 2 * block_size * problem.num_kv_heads * problem.head_dim
-        block_bytes *= problem.dtype.itemsize
         pieces = cut(
             batch.query_start_cpu.numpy().astype(np.int64),
             batch.seq_lens_cpu.numpy().astype(np.int64),
-            block_size=block_size,
+            block_size=batch.kv_caches[0].shape[2],
             window=problem.window,
             max_queries=max(16, _MAX_FOLDED_QUERIES * problem.num_kv_heads // problem.num_heads),
         )
-        buckets: list[tuple[Bucket, Tensor | None]] = []
+        prefixes = self._shared_prefixes(batch, group) if self._can_share else []
+        alone = np.ones(len(batch.seq_lens_cpu), dtype=np.bool_)
+        shared = []
+        for prefix in prefixes:
+            alone[prefix.rows] = False
+            members = pieces.take(np.flatnonzero(np.isin(pieces.row, prefix.rows)))
+            shared.append(self._plan_shared(members, prefix, batch, group))
+        buckets = self._plan_buckets(pieces.take(np.flatnonzero(alone[pieces.row])), batch, group)
+        return TorchPlan(
+            slot_mapping=batch.groups[group].slot_mapping,
+            buckets=buckets,
+            shared=tuple(shared),
+            order=_places(
+                [*(one.bucket for one in buckets), *(one.prefix for one in shared)],
+                batch.input_ids.numel() * problem.num_heads,
+            ),
+        )
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, kv_cache: Tensor, plan: TorchPlan) -> Tensor:
+        write_kv(k, v, kv_cache, plan.slot_mapping)
+        head_dim = self._problem.head_dim
+        queries, cached = q.reshape(-1, head_dim), kv_cache.view(-1, head_dim)
+        results = [self._attend_bucket(queries, cached, one) for one in plan.buckets]
+        results += [self._attend_shared(queries, cached, one) for one in plan.shared]
+        return torch.cat(results).index_select(0, plan.order).view(q.shape)
+
+    def _attend_bucket(self, queries: Tensor, cached: Tensor, one: MaskedBucket) -> Tensor:
+        """Results [N * K * Q * G, D]."""
+        keys, values = _take(cached, one.bucket.cache_heads)
+        mask = self._mask(one.bucket) if one.mask is None else one.mask
+        attended = self._attend(_take(queries, one.bucket.query_heads), keys, values, mask)
+        return attended.reshape(-1, self._problem.head_dim)
+
+    def _attend_shared(self, queries: Tensor, cached: Tensor, work: SharedWork) -> Tensor:
+        """Results in the order of the prefix's queries."""
+        prefix, prefix_sums = self._attend_some(queries, cached, work.prefix, None)
+        parts = []
+        for one in work.rest:
+            mask = self._mask(one.bucket) if one.mask is None else one.mask
+            parts.append(self._attend_some(queries, cached, one.bucket, mask))
+        rest = torch.cat([result for result, _ in parts]).index_select(0, work.order)
+        rest_sums = torch.cat([sums for _, sums in parts]).index_select(0, work.order)
+        return merge(prefix, prefix_sums, rest, rest_sums)
+
+    def _attend_some(
+        self, queries: Tensor, cached: Tensor, one: Bucket, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        keys, values = _take(cached, one.cache_heads)
+        result, sums = self._attend_part(_take(queries, one.query_heads), keys, values, mask)
+        return result.reshape(-1, self._problem.head_dim), sums.flatten()
+
+    def _shared_prefixes(self, batch: Batch, group: int) -> list[SharedPrefix]:
+        block_size = batch.kv_caches[0].shape[2]
+        query_lens = np.diff(batch.query_start_cpu.numpy())
+        return shared_prefixes(
+            batch.groups[group].block_table.numpy(),
+            (batch.seq_lens_cpu.numpy() - query_lens) // block_size,
+            min_saved_blocks=1 + _PREFIX_COST // (self._problem.num_heads * block_size),
+        )
+
+    def _plan_shared(
+        self, pieces: Pieces, prefix: SharedPrefix, batch: Batch, group: int
+    ) -> SharedWork:
+        one = build_prefix_bucket(pieces, prefix, batch, group, self._problem)
+        rest = self._plan_buckets(pieces.without_first(prefix.num_blocks), batch, group)
+        num_heads = batch.input_ids.numel() * self._problem.num_heads
+        places = _places([masked.bucket for masked in rest], num_heads)
+        return SharedWork(prefix=one, rest=rest, order=places[one.query_heads.flatten()])
+
+    def _plan_buckets(self, pieces: Pieces, batch: Batch, group: int) -> tuple[MaskedBucket, ...]:
+        problem = self._problem
+        block_size = batch.kv_caches[0].shape[2]
+        block_bytes = 2 * block_size * problem.num_kv_heads * problem.head_dim
+        block_bytes *= problem.dtype.itemsize
+        planned = []
         kept = 0
         for members in bucket(
             pieces,
@@ -77,21 +173,20 @@ class TorchAttention:
         ):
             one = build_bucket(members, batch, group, problem)
             kept += one.num_scores
-            buckets.append((one, self._mask(one) if kept <= _MAX_KEPT_SCORES else None))
-        slot_mapping = batch.groups[group].slot_mapping
-        return TorchPlan(slot_mapping=slot_mapping, buckets=tuple(buckets))
+            mask = self._mask(one) if kept <= _MAX_KEPT_SCORES else None
+            planned.append(MaskedBucket(bucket=one, mask=mask))
+        return tuple(planned)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, kv_cache: Tensor, plan: TorchPlan) -> Tensor:
-        write_kv(k, v, kv_cache, plan.slot_mapping)
-        head_dim = self._problem.head_dim
-        queries, cached = q.reshape(-1, head_dim), kv_cache.view(-1, head_dim)
-        out = torch.empty_like(queries)
-        for one, kept_mask in plan.buckets:
-            keys, values = _take(cached, one.cache_heads)
-            mask = self._mask(one) if kept_mask is None else kept_mask
-            attended = self._attend(_take(queries, one.query_heads), keys, values, mask)
-            out.index_copy_(0, one.query_heads.flatten(), attended.reshape(-1, head_dim))
-        return out.view(q.shape)
+
+def _places(buckets: list[Bucket], num_query_heads: int) -> Tensor:
+    """[num_query_heads] Where each query head's result is, in those of the buckets end to end.
+
+    A padded query's result is the same as that of the query it repeats, so either will do.
+    """
+    heads = torch.cat([one.query_heads.flatten() for one in buckets])
+    places = torch.zeros(num_query_heads, dtype=torch.int64)
+    places[heads] = torch.arange(len(heads))
+    return places
 
 
 def _take(rows: Tensor, index: Tensor) -> Tensor:

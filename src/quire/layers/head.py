@@ -13,7 +13,7 @@ from quire.weights.reader import TensorReader
 
 
 class Head:
-    """One product, then what the spec asks for, in float32."""
+    """One product, then what the spec asks for: that in float32."""
 
     def __init__(self, spec: HeadSpec) -> None:
         self._spec = spec
@@ -31,14 +31,14 @@ class Head:
         self.copied_bytes = weight.nbytes if is_copy else 0
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Float32 logits [S, V] of hidden [S, E]."""
-        return self._finish(self._product(hidden).float())
+        """Logits [S, V] of hidden [S, E], in its dtype or in float32."""
+        return self._finish(self._product(hidden))
 
 
 def _finish(spec: HeadSpec) -> Callable[[Tensor], Tensor]:
     scale, cap = spec.scale, spec.soft_cap
     if cap is not None:
-        return lambda logits: (logits * (scale / cap)).tanh_().mul_(cap)
+        return lambda logits: (logits.float() * (scale / cap)).tanh_().mul_(cap)
     if scale != 1.0:
-        return lambda logits: logits * scale
+        return lambda logits: logits.float() * scale
     return lambda logits: logits

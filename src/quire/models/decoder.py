@@ -20,7 +20,7 @@ from quire.layers.forward_pass import ForwardPass
 from quire.layers.head import Head
 from quire.layers.norm import build_norm
 from quire.layers.rope import RopeAngles
-from quire.layers.spec import AlibiSpec, AttentionSpec, RopeSpec
+from quire.layers.spec import AlibiSpec, AttentionSpec, MoESpec, RopeSpec
 from quire.models.blocks import BLOCKS, Block
 from quire.models.spec import DecoderSpec
 from quire.weights.reader import TensorReader
@@ -53,6 +53,11 @@ class Decoder:
         self._planned: dict[tuple[AttentionProblem, int], AttentionBackend] = {}
         self.layers: list[Block] = self._build_layers(placement)
 
+    @property
+    def can_be_captured(self) -> bool:
+        """Whether a forward of device tensors never waits for the host's word."""
+        return not any(isinstance(layer.mlp, MoESpec) for layer in self.spec.layers)
+
     def load(self, reader: TensorReader) -> None:
         self.embedding.load(reader, "embedding")
         for index, layer in enumerate(self.layers):
@@ -76,7 +81,7 @@ class Decoder:
         return self.final_norm.after_add(x, residual)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Float32 logits [S, V] of hidden states [S, E]."""
+        """Logits [S, V] of hidden states [S, E], in the model's dtype or in float32."""
         return self.head(hidden)
 
     def _build_layers(self, placement: Placement) -> list[Block]:

@@ -14,7 +14,7 @@ Nothing here waits for the device. Knows nothing about requests beyond their row
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class SampleOutput:
 
     token_ids: Tensor  # [S] int64
     logprobs: tuple[RowLogprobs, ...] = ()
-    errors: dict[int, str]  # row -> why it alone failed; its token means nothing
+    errors: dict[int, str] = field(default_factory=dict)  # row -> why; its token means nothing
 
     def logprobs_to_host(self) -> dict[int, TokenLogprobs]:
         """Row -> the log-probabilities of its one new token."""
@@ -148,6 +148,11 @@ class Sampler:
                 processor.remove_request(row)
         self._concerns[:, row] = False
         self._parts = None
+
+    def takes_the_best(self, rows_cpu: np.ndarray) -> bool:
+        """Whether ``sample`` of these rows is an argmax and nothing else."""
+        parts = self._parts_of(rows_cpu)
+        return not (parts.draws or parts.processors or parts.logprobs)
 
     def sample(
         self,

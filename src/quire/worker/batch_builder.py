@@ -56,7 +56,7 @@ class BatchBuilder:
         self._rows = rows
         self._kv = kv
         self._layer_groups = kv.layout.group_of_layer
-        self._arange = torch.arange(max_tokens, device=device)
+        self._arange = torch.arange(max_tokens + 1, device=device)
         self._device = device
 
     def build(self, plan: StepPlan, layout: StepLayout) -> tuple[Batch, SampledRows]:
@@ -102,6 +102,30 @@ class BatchBuilder:
         )
         return batch, sampled
 
+    def decode_batch(self, rows: Tensor, positions: Tensor) -> Batch:
+        """One token of each of R rows, from device tensors alone: what a graph can capture.
+
+        Lengths on the host are upper bounds, and block tables have their full width.
+        """
+        num_rows = len(rows)
+        input_ids, groups = self._look_up(rows, rows, positions, self._rows.block_tables.shape[2])
+        longest = self._rows.token_ids.shape[1] - 1
+        query_start = self._arange[: num_rows + 1].to(torch.int32)
+        return Batch(
+            input_ids=input_ids,
+            positions=positions,
+            query_start=query_start,
+            seq_lens=(positions + 1).to(torch.int32),
+            query_start_cpu=torch.arange(num_rows + 1, dtype=torch.int32),
+            seq_lens_cpu=torch.full((num_rows,), longest, dtype=torch.int32),
+            num_decode_rows=num_rows,
+            max_query_len=1,
+            max_seq_len=longest,
+            groups=groups,
+            kv_caches=self._kv.of_layer,
+            layer_groups=self._layer_groups,
+        )
+
     def _gather(
         self,
         rows: Tensor,
@@ -111,25 +135,30 @@ class BatchBuilder:
         max_seq_len: int,
     ) -> tuple[Tensor, Tensor, tuple[GroupBatch, ...]]:
         """Input ids, positions and, per layer group, tables and slots, read from the rows."""
-        block_size = self._kv.block_size
-        token_ids, tables = self._rows.token_ids, self._rows.block_tables
         place = self._arange[: plan.num_tokens]
         owner = torch.searchsorted(query_start[1:], place, right=True)  # [T], index into rows
         positions = starts.index_select(0, owner) + place
-        token_rows = rows.index_select(0, owner)
+        width = self._table_width(max_seq_len)
+        input_ids, groups = self._look_up(rows, rows.index_select(0, owner), positions, width)
+        return input_ids, positions, groups
 
+    def _look_up(
+        self, rows: Tensor, token_rows: Tensor, positions: Tensor, width: int
+    ) -> tuple[Tensor, tuple[GroupBatch, ...]]:
+        """Of tokens at ``positions`` [T] of ``token_rows`` [T], which belong to ``rows`` [R]."""
+        block_size = self._kv.block_size
+        token_ids, tables = self._rows.token_ids, self._rows.block_tables
         input_ids = token_ids.view(-1).index_select(0, token_rows * token_ids.shape[1] + positions)
         entries = token_rows * tables.shape[2] + positions // block_size
         blocks = tables.flatten(1).index_select(1, entries).to(torch.int64)  # [groups, T]
         slots = blocks * block_size + positions % block_size
 
-        width = self._table_width(max_seq_len)
         trimmed = tables[:, :, :width].index_select(1, rows)  # [groups, R, B]
         groups = tuple(
             GroupBatch(block_table=table, slot_mapping=slot)
             for table, slot in zip(trimmed.unbind(0), slots.unbind(0), strict=True)
         )
-        return input_ids.to(torch.int64), positions, groups
+        return input_ids.to(torch.int64), groups
 
     def _table_width(self, max_seq_len: int) -> int:
         """Entries that the longest row needs, rounded up."""

@@ -5,12 +5,18 @@ Everything that depends on the configuration is decided here, once.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from quire.config import EngineConfig
+from quire.models.decoder import Decoder
 from quire.models.loading import LoadedModel
 from quire.sampling.sampler import Sampler
 from quire.worker.batch_builder import BatchBuilder
+from quire.worker.decode_graphs import DecodeGraphs, NoDecodeGraphs
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model_runner import ModelRunner
 from quire.worker.prompt_logprobs import PromptLogprobs
@@ -35,8 +41,10 @@ def build_kv_memory(config: EngineConfig, loaded: LoadedModel, num_blocks: int) 
     )
 
 
-def build_runner(config: EngineConfig, loaded: LoadedModel, kv: KVMemory) -> ModelRunner:
-    """The runner over a loaded model and its KV memory."""
+def build_runner(
+    config: EngineConfig, loaded: LoadedModel, kv: KVMemory, *, captures: bool
+) -> ModelRunner:
+    """The runner over a loaded model and its KV memory; ``captures``: with graphs, if it can."""
     device = torch.device(config.device.device)
     max_rows, vocab_size = config.scheduler.max_num_seqs, config.model.vocab_size
     rows = Rows(
@@ -46,6 +54,9 @@ def build_runner(config: EngineConfig, loaded: LoadedModel, kv: KVMemory) -> Mod
         block_size=config.cache.block_size,
         device=device,
     )
+    builder = BatchBuilder(
+        rows, kv, max_tokens=max(config.scheduler.max_num_batched_tokens, max_rows), device=device
+    )
     logits_row_bytes = vocab_size * FLOAT32_BYTES
     return ModelRunner(
         model=loaded.model,
@@ -54,11 +65,11 @@ def build_runner(config: EngineConfig, loaded: LoadedModel, kv: KVMemory) -> Mod
         ),
         rows=rows,
         kv=kv,
-        builder=BatchBuilder(
-            rows,
-            kv,
-            max_tokens=max(config.scheduler.max_num_batched_tokens, max_rows),
-            device=device,
+        builder=builder,
+        decode_steps=(
+            _capture(config, loaded.model, rows, builder)
+            if captures and can_capture(config, loaded.model)
+            else NoDecodeGraphs()
         ),
         prompt_logprobs=PromptLogprobs(
             loaded.model,
@@ -66,4 +77,42 @@ def build_runner(config: EngineConfig, loaded: LoadedModel, kv: KVMemory) -> Mod
             positions_per_pass=max(1, MAX_PROMPT_LOGITS_BYTES // logits_row_bytes),
         ),
         rows_per_pass=max(1, MAX_SAMPLED_LOGITS_BYTES // logits_row_bytes),
+    )
+
+
+def can_capture(config: EngineConfig, model: Decoder) -> bool:
+    return (
+        config.device.device == "cuda"
+        and not config.device.enforce_eager
+        and model.can_be_captured
+    )
+
+
+@torch.inference_mode()
+def _capture(
+    config: EngineConfig, model: Decoder, rows: Rows, builder: BatchBuilder
+) -> DecodeGraphs:
+    from quire.kernels.triton.argmax import Argmax
+
+    device = torch.device(config.device.device)
+    max_rows = config.scheduler.max_num_seqs
+    argmax = Argmax(max_rows, config.model.vocab_size, device)
+
+    def forward(row_indices: Tensor, positions: Tensor) -> Tensor:
+        return model.logits(model.forward(builder.decode_batch(row_indices, positions)))
+
+    def sample(logits: Tensor, row_indices: Tensor, lengths: Tensor) -> Tensor:
+        token_ids = argmax(logits)
+        rows.append(row_indices, lengths, token_ids)
+        return token_ids
+
+    return DecodeGraphs(
+        forward=forward,
+        sample=sample,
+        max_rows=max_rows,
+        spare_row=rows.spare_row,
+        device=device,
+        progress=partial(
+            tqdm, desc="Capturing graphs", disable=not config.load.use_tqdm, leave=False
+        ),
     )

@@ -17,5 +17,5 @@ class Model(Protocol):
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[S, E] to [S, V] float32."""
+        """[S, E] to [S, V], in the model's dtype or float32."""
         ...

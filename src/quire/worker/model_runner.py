@@ -12,12 +12,14 @@ from torch import Tensor
 from quire.sampling.sampler import SampleOutput, Sampler
 from quire.step import StepPlan
 from quire.worker.batch_builder import BatchBuilder, SampledRows
+from quire.worker.decode_graphs import DecodeSteps
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model import Model
 from quire.worker.pending import PendingStep
 from quire.worker.prompt_logprobs import PromptLogprobs
 from quire.worker.rows import Rows
 from quire.worker.step_layout import StepLayout
+from quire.worker.upload import upload
 
 
 class ModelRunner:
@@ -31,6 +33,7 @@ class ModelRunner:
         rows: Rows,
         kv: KVMemory,
         builder: BatchBuilder,
+        decode_steps: DecodeSteps,
         prompt_logprobs: PromptLogprobs,
         rows_per_pass: int,
     ) -> None:
@@ -39,6 +42,7 @@ class ModelRunner:
         self._rows = rows
         self._kv = kv
         self._builder = builder
+        self._decode_steps = decode_steps
         self._prompt_logprobs = prompt_logprobs
         self._rows_per_pass = rows_per_pass  # whose logits [S, V] exist at once
 
@@ -48,6 +52,10 @@ class ModelRunner:
         self._apply(plan)
         if not len(plan.rows):
             return PendingStep(step_id=plan.step_id, outputs=[], prompt_logprobs={})
+        logits = self._decode_steps.logits(plan)
+        if logits is not None:
+            output = self._sample_decoded(logits, plan)
+            return PendingStep(step_id=plan.step_id, outputs=[output], prompt_logprobs={})
         layout = StepLayout.of(plan)
         batch, sampled = self._builder.build(plan, layout)
         hidden = self._model.forward(batch)
@@ -67,11 +75,21 @@ class ModelRunner:
         for joined in plan.joined:
             self._sampler.join(joined)
 
+    def _sample_decoded(self, logits: Tensor, plan: StepPlan) -> SampleOutput:
+        """Sample every row of a decode step, in the graph where that is one argmax."""
+        if self._sampler.takes_the_best(plan.rows):
+            return SampleOutput(token_ids=self._decode_steps.sample_greedily(len(plan.rows)))
+        lengths_cpu = plan.num_computed + 1
+        rows, lengths = upload([plan.rows, lengths_cpu], logits.device)
+        output = self._sampler.sample(logits.float(), rows, plan.rows, lengths, lengths_cpu)
+        self._rows.append(rows, lengths, output.token_ids)
+        return output
+
     def _sample(self, hidden: Tensor, sampled: SampledRows) -> list[SampleOutput]:
         """Sample the next tokens and write them to their rows, where the next step reads them."""
         outputs = []
         for part in sampled.split(self._rows_per_pass):
-            logits = self._model.logits(hidden.index_select(0, part.hidden_index))
+            logits = self._model.logits(hidden.index_select(0, part.hidden_index)).float()
             output = self._sampler.sample(
                 logits, part.rows, part.rows_cpu, part.lengths, part.lengths_cpu
             )

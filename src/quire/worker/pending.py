@@ -7,6 +7,7 @@ import numpy as np
 from quire.sampling.logprobs import LogprobTensors
 from quire.sampling.sampler import SampleOutput
 from quire.step import StepResult, TokenLogprobs
+from quire.worker.readback import Readback
 
 NO_TOKENS = np.empty(0, dtype=np.int32)
 
@@ -23,12 +24,12 @@ class PendingStep:
     ) -> None:
         self._step_id = step_id
         self._outputs = outputs
+        self._token_ids = [Readback(output.token_ids) for output in outputs]
         self._prompt_logprobs = prompt_logprobs
 
     def result(self) -> StepResult:
         """Wait for the step and read what it produced."""
-        # sync: the host reads the sampled tokens
-        token_ids = [output.token_ids.cpu().numpy() for output in self._outputs]
+        token_ids = [tokens.numpy() for tokens in self._token_ids]
         logprobs: dict[int, TokenLogprobs] = {}
         errors: dict[int, str] = {}
         for output in self._outputs:

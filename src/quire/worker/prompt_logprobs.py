@@ -45,7 +45,7 @@ class PromptLogprobs:
         num_logprobs = int(self._rows.num_prompt_logprobs[row])
         targets = self._rows.token_ids[row, first_target : first_target + len(hidden)].long()
         return [
-            token_logprobs(self._model.logits(part), part_targets, num_logprobs)
+            token_logprobs(self._model.logits(part).float(), part_targets, num_logprobs)
             for part, part_targets in zip(
                 hidden.split(self._positions_per_pass),
                 targets.split(self._positions_per_pass),

@@ -3,8 +3,10 @@
 The host sends changes only; a row's sampled tokens are written here by the step that samples them
 and read here by the next. Knows nothing about requests, and nothing about how a row is sampled.
 
-    token_ids     [max_rows, max_model_len + 1]     a row: |prompt ......|output ...|never read|
-    block_tables  [groups, max_rows, width]         a row: |blocks so far ........|0 0 0 0 0 0|
+    token_ids     [max_rows + 1, max_model_len + 1]     a row: |prompt ......|output ...|never read|
+    block_tables  [groups, max_rows + 1, width]         a row: |blocks so far ........|0 0 0 0 0 0|
+
+The last row is nobody's: steps of a fixed size fill up with it. Its only block is the null block.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ class Rows:
         block_size: int,
         device: torch.device,
     ) -> None:
+        self.spare_row = max_rows
         # One more block than a full row needs, since the last sampled token has a place too.
-        table_shape = (num_groups, max_rows, -(-max_model_len // block_size) + 1)
-        self.token_ids = lazy_zeros((max_rows, max_model_len + 1), torch.int32, device)
+        table_shape = (num_groups, max_rows + 1, -(-max_model_len // block_size) + 1)
+        self.token_ids = lazy_zeros((max_rows + 1, max_model_len + 1), torch.int32, device)
         self.block_tables = lazy_zeros(table_shape, torch.int32, device)
         self.num_prompt_tokens = np.zeros(max_rows, dtype=np.int32)
         self.num_prompt_logprobs = np.full(max_rows, NO_LOGPROBS, dtype=np.int32)

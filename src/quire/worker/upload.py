@@ -15,4 +15,6 @@ def upload(arrays: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, 
     int64, since torch indexes with it, and a flat index into the token ids can exceed 32 bits.
     """
     packed = torch.from_numpy(np.concatenate(arrays, dtype=np.int64))
+    if device.type == "cuda":
+        packed = packed.pin_memory()  # else the copy would wait for the device
     return packed.to(device, non_blocking=True).split([len(array) for array in arrays])

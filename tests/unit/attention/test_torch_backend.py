@@ -40,9 +40,17 @@ def _rows(problem: AttentionProblem, lengths: list[int], block_size: int = 4) ->
 
 
 def _difference(
-    problem: AttentionProblem, lengths: list[int], num_tokens: list[int], block_size: int = 4
+    problem: AttentionProblem,
+    lengths: list[int],
+    num_tokens: list[int],
+    *,
+    block_size: int = 4,
+    shared: dict[int, int] | None = None,
 ) -> float:
-    """Largest difference from the definition, of the last tokens of rows of these lengths."""
+    """Largest difference from the definition, of the last tokens of rows of these lengths.
+
+    ``shared`` rows begin with that many blocks of row 0.
+    """
     rows = _rows(problem, lengths, block_size)
     generator = torch.Generator().manual_seed(len(lengths))
 
@@ -50,7 +58,11 @@ def _difference(
         shape = (num_rows, num_heads, problem.head_dim)
         return torch.randn(shape, generator=generator).to(problem.dtype)
 
-    before = {i: n - last for i, (n, last) in enumerate(zip(lengths, num_tokens, strict=True))}
+    rows.share_prefix(shared or {})
+    before = {
+        row: length - last - rows.num_computed[row]
+        for row, (length, last) in enumerate(zip(lengths, num_tokens, strict=True))
+    }
     if any(before.values()):
         batch, places = rows.batch({row: count for row, count in before.items() if count})
         kv = [random(len(places), problem.num_kv_heads) for _ in range(2)]
@@ -58,7 +70,9 @@ def _difference(
     batch, places = rows.batch(dict(enumerate(num_tokens)))
     q, k, v = (random(len(places), n) for n in (problem.num_heads, *[problem.num_kv_heads] * 2))
     backend = TorchAttention.build(problem)
-    got = backend.forward(q, k, v, rows.kv_caches[0], backend.plan(batch, 0))
+    plan = backend.plan(batch, 0)
+    assert bool(plan.shared) == (shared is not None)
+    got = backend.forward(q, k, v, rows.kv_caches[0], plan)
     expected = paged_attention(
         q.float(),
         rows.kv_caches[0],
@@ -107,6 +121,28 @@ def test_half_precision_is_close(
     assert _difference(_problem(dtype=dtype), lengths, num_tokens) < 0.03
 
 
+@pytest.mark.parametrize("options", [{}, {"soft_cap": 0.7}, {"num_kv_heads": 1}], ids=str)
+@pytest.mark.parametrize("num_tokens", [[1, 1, 1, 1, 1], [1, 5, 20, 1, 9]], ids=["one", "many"])
+def test_shared_prefix_is_read_once_and_equals_the_definition(
+    options: dict[str, Any], num_tokens: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_backend, "_PREFIX_COST", 0)
+    lengths = [61, 70, 60, 38, 41]
+    difference = _difference(_problem(**options), lengths, num_tokens, shared={1: 9, 2: 10, 4: 8})
+    assert difference < 2e-6
+
+
+@pytest.mark.parametrize("options", [{"window": 6}, {"alibi_slopes": _SLOPES}], ids=str)
+def test_windows_and_slopes_do_not_share(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_backend, "_PREFIX_COST", 0)
+    rows = _rows(_problem(**options), [60, 60])
+    rows.share_prefix({0: 14, 1: 14})
+    batch, _ = rows.batch({0: 1, 1: 1})
+    assert TorchAttention.build(_problem(**options)).plan(batch, 0).shared == ()
+
+
 def test_prompt_longer_than_a_piece() -> None:
     assert _difference(_problem(), [700, 40], [650, 1], block_size=16) < 2e-6
 
@@ -117,6 +153,9 @@ def test_masks_and_scores_too_large_to_keep_change_nothing(
 ) -> None:
     monkeypatch.setattr(torch_backend, "_MAX_KEPT_SCORES", 0)
     monkeypatch.setattr("quire.attention.attend._MAX_SCORES", 64)
+    monkeypatch.setattr(torch_backend, "_PREFIX_COST", 0)
+    shared = {1: 3, 2: 3}
+    assert _difference(_problem(**options), [30, 29, 60], [1, 9, 17], shared=shared) < 2e-6
     assert _difference(_problem(**options), [30, 29, 60], [1, 9, 17]) < 2e-6
 
 

@@ -22,6 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 _LOG2E = tl.constexpr(1.4426950408889634)
+_LEAST_LINES = 16  # what a matrix unit takes
 _NOTHING = tl.constexpr(-1.0e30)  # a score below every real one; finite, so differences are too
 
 
@@ -267,13 +268,15 @@ def paged_attention(
     num_rows, num_tokens, block_size = len(seq_lens), len(q), kv_cache.shape[2]
     block_q, block_m, block_n, num_warps, num_stages = _tile(shape, q.dtype, is_decode)
     num_tiles = num_rows if is_decode else num_tokens // block_q + num_rows
-    space = workspace or _NO_SPACE
+    parts, stats, counters = (
+        (q, q, q)  # not touched without splits
+        if workspace is None
+        else (workspace.parts, workspace.stats, workspace.counters)
+    )
     _attention_kernel[(num_tiles, shape.num_kv_heads, splits)](
         out, q, kv_cache[0], kv_cache[1], block_table, query_start, seq_lens,
         q if alibi_slopes is None else alibi_slopes,
-        q if space is None else space.parts,
-        q if space is None else space.stats,
-        q if space is None else space.counters,
+        parts, stats, counters,
         num_rows, block_table.stride(0), q.stride(0), shape.scale,
         NUM_KV_HEADS=shape.num_kv_heads, GROUP=shape.group,
         D=shape.head_dim, D_PAD=_padded(shape.head_dim), BLOCK_SIZE=block_size,
@@ -283,10 +286,6 @@ def paged_attention(
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
         num_warps=num_warps, num_stages=num_stages,
     )  # fmt: skip
-
-
-_NO_SPACE: Workspace | None = None
-_LEAST_LINES = 16  # what a matrix unit takes
 
 
 def decode_lines(shape: AttentionShape) -> int:
