@@ -41,6 +41,6 @@ class AttentionBackend(Protocol):
         """What the layers of a group share in a step; only ``forward`` knows what is in it."""
         ...
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, kv_cache: Tensor, plan: Any) -> Tensor:
-        """Write k, v [T, K, D] to the cache, then attend with q [T, H, D]; returns [T, H, D]."""
+    def forward(self, q: Tensor, kv_cache: Tensor, plan: Any) -> Tensor:
+        """Attend with q [T, H, D] to the cache, the step's own tokens included; [T, H, D]."""
         ...

@@ -8,7 +8,10 @@ from importlib import import_module
 from quire.attention.backend import AttentionBackend, AttentionProblem
 
 # Name, as `--attention-backend` takes it -> module:class. Imported when chosen.
-BACKENDS: dict[str, str] = {"torch": "quire.attention.torch_backend:TorchAttention"}
+BACKENDS: dict[str, str] = {
+    "torch": "quire.attention.torch_backend:TorchAttention",
+    "triton": "quire.attention.triton_backend:TritonAttention",
+}
 
 
 def select_backend(name: str, problems: Iterable[AttentionProblem]) -> type[AttentionBackend]:

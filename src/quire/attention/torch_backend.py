@@ -19,7 +19,6 @@ from quire.attention.bucket import Bucket, build_bucket, build_mask, build_prefi
 from quire.attention.pieces import Pieces, bucket, cut
 from quire.attention.shared_prefix import SharedPrefix, shared_prefixes
 from quire.batch import Batch
-from quire.kernels.reference.attention import write_kv
 
 _MAX_FOLDED_QUERIES = 512  # queries * G of a piece: longer ones waste work above the diagonal
 _CALL_COST = 2500  # one more call costs as much as this many (query head, KV token) pairs
@@ -49,7 +48,6 @@ class SharedWork:
 class TorchPlan:
     """What the layers of a group share in a step."""
 
-    slot_mapping: Tensor  # [T]
     buckets: tuple[MaskedBucket, ...]
     shared: tuple[SharedWork, ...]
     order: Tensor  # [T * H] of the buckets' and shared work's results, to be that of the queries
@@ -99,7 +97,6 @@ class TorchAttention:
             shared.append(self._plan_shared(members, prefix, batch, group))
         buckets = self._plan_buckets(pieces.take(np.flatnonzero(alone[pieces.row])), batch, group)
         return TorchPlan(
-            slot_mapping=batch.groups[group].slot_mapping,
             buckets=buckets,
             shared=tuple(shared),
             order=_places(
@@ -108,8 +105,7 @@ class TorchAttention:
             ),
         )
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, kv_cache: Tensor, plan: TorchPlan) -> Tensor:
-        write_kv(k, v, kv_cache, plan.slot_mapping)
+    def forward(self, q: Tensor, kv_cache: Tensor, plan: TorchPlan) -> Tensor:
         head_dim = self._problem.head_dim
         queries, cached = q.reshape(-1, head_dim), kv_cache.view(-1, head_dim)
         results = [self._attend_bucket(queries, cached, one) for one in plan.buckets]

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadsShape:
+    """What the fused kernel of a layer's heads is made for."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rotary_dim: int  # the first values of a head, which are turned
+    is_interleaved: bool  # pairs are (2i, 2i + 1), else (i, i + rotary_dim / 2)
+    eps: tuple[float, float]  # of the norms of q and k
+
+
+# (qkv [T, (H + 2 K) D], cos, sin [T, 1, rotary_dim / 2], kv_cache, slots [T]) -> q [T, H, D]
+StoreHeads = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +35,8 @@ class Kernels:
     layer_norm: Callable[[Tensor, Tensor | None, Tensor | None, float], Tensor]
     add_layer_norm: Callable[[Tensor, Tensor, Tensor | None, Tensor | None, float], Tensor]
     gated_activation: Callable[[str], Callable[[Tensor], Tensor]]  # of an activation's name
+    # Of a shape and the weights of q's and k's RMS norms, if any; None: there is no fused kernel.
+    store_heads: Callable[[HeadsShape, tuple[Tensor, ...] | None], StoreHeads] | None
 
 
 @lru_cache
@@ -36,11 +54,12 @@ def _reference() -> Kernels:
         layer_norm=norm.layer_norm,
         add_layer_norm=norm.add_layer_norm,
         gated_activation=activation.gated,
+        store_heads=None,
     )
 
 
 def _triton() -> Kernels:
-    from quire.kernels.triton import activation, norm
+    from quire.kernels.triton import activation, norm, rope
 
     return Kernels(
         rms_norm=norm.rms_norm,
@@ -48,4 +67,5 @@ def _triton() -> Kernels:
         layer_norm=norm.layer_norm,
         add_layer_norm=norm.add_layer_norm,
         gated_activation=activation.gated,
+        store_heads=lambda shape, norms: partial(rope.store_heads, shape=shape, norms=norms),
     )

@@ -28,18 +28,18 @@ class RMSNorm:
 
     def __init__(self, spec: RMSNormSpec) -> None:
         self._spec = spec
-        self._weight: Tensor
+        self.weight: Tensor
         self._kernels: Kernels
 
     def load(self, reader: TensorReader, prefix: str) -> None:
         self._kernels = kernels_for(reader.device)
-        self._weight = reader.read(f"{prefix}.weight", (self._spec.size,))
+        self.weight = reader.read(f"{prefix}.weight", (self._spec.size,))
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._kernels.rms_norm(x, self._weight, self._spec.eps)
+        return self._kernels.rms_norm(x, self.weight, self._spec.eps)
 
     def after_add(self, x: Tensor, residual: Tensor) -> Tensor:
-        return self._kernels.add_rms_norm(x, residual, self._weight, self._spec.eps)
+        return self._kernels.add_rms_norm(x, residual, self.weight, self._spec.eps)
 
 
 class OffsetRMSNorm(RMSNorm):
@@ -47,7 +47,7 @@ class OffsetRMSNorm(RMSNorm):
 
     def load(self, reader: TensorReader, prefix: str) -> None:
         super().load(reader, prefix)
-        self._weight = self._spec.weight_offset + self._weight.float()
+        self.weight = self._spec.weight_offset + self.weight.float()
 
 
 class LayerNorm:

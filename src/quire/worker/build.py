@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from quire.config import EngineConfig
@@ -16,7 +15,7 @@ from quire.models.decoder import Decoder
 from quire.models.loading import LoadedModel
 from quire.sampling.sampler import Sampler
 from quire.worker.batch_builder import BatchBuilder
-from quire.worker.decode_graphs import DecodeGraphs, NoDecodeGraphs
+from quire.worker.decode_graphs import DecodeGraphs, GraphRecorder, NoDecodeGraphs
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model_runner import ModelRunner
 from quire.worker.prompt_logprobs import PromptLogprobs
@@ -82,9 +81,7 @@ def build_runner(
 
 def can_capture(config: EngineConfig, model: Decoder) -> bool:
     return (
-        config.device.device == "cuda"
-        and not config.device.enforce_eager
-        and model.can_be_captured
+        config.device.device == "cuda" and not config.device.enforce_eager and model.can_be_captured
     )
 
 
@@ -94,24 +91,12 @@ def _capture(
 ) -> DecodeGraphs:
     from quire.kernels.triton.argmax import Argmax
 
-    device = torch.device(config.device.device)
-    max_rows = config.scheduler.max_num_seqs
-    argmax = Argmax(max_rows, config.model.vocab_size, device)
-
-    def forward(row_indices: Tensor, positions: Tensor) -> Tensor:
-        return model.logits(model.forward(builder.decode_batch(row_indices, positions)))
-
-    def sample(logits: Tensor, row_indices: Tensor, lengths: Tensor) -> Tensor:
-        token_ids = argmax(logits)
-        rows.append(row_indices, lengths, token_ids)
-        return token_ids
-
     return DecodeGraphs(
-        forward=forward,
-        sample=sample,
-        max_rows=max_rows,
-        spare_row=rows.spare_row,
-        device=device,
+        model=model,
+        rows=rows,
+        builder=builder,
+        choose=Argmax(rows.spare_row, config.model.vocab_size, rows.token_ids.device),
+        record=GraphRecorder(),
         progress=partial(
             tqdm, desc="Capturing graphs", disable=not config.load.use_tqdm, leave=False
         ),

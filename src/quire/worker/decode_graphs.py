@@ -11,7 +11,7 @@ nothing else. Rows that sample otherwise go from the forward's logits to the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -19,15 +19,13 @@ import torch
 from torch import Tensor
 
 from quire.step import StepPlan
+from quire.worker.batch_builder import BatchBuilder
+from quire.worker.model import Model
+from quire.worker.rows import Rows
 from quire.worker.upload import upload
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecodeTensors:
-    """The places that the graphs read and write, for up to the largest bucket of rows."""
-
-    inputs: Tensor  # [2, largest] int64: rows and positions; padded with a spare row
-    token_ids: Tensor  # [largest] int64, sampled greedily
+Replay = Callable[[], None]
+Record = Callable[[Replay], Replay]  # what a function does, to be done again
 
 
 class DecodeSteps(Protocol):
@@ -53,71 +51,77 @@ class NoDecodeGraphs:
 
 
 class DecodeGraphs:
-    """Captures all buckets when it is made, the largest first: the others fit in its memory."""
+    """Records all buckets when it is made, the largest first: the others fit in its memory."""
 
     def __init__(
         self,
         *,
-        forward: Callable[[Tensor, Tensor], Tensor],
-        sample: Callable[[Tensor, Tensor, Tensor], Tensor],
-        max_rows: int,
-        spare_row: int,
-        device: torch.device,
-        progress: Callable[[list[int]], Iterable[int]],
+        model: Model,
+        rows: Rows,
+        builder: BatchBuilder,
+        choose: Callable[[Tensor], Tensor],  # logits [R, V] -> the best token [R] int64
+        record: Record,
+        progress: Callable[[list[int]], Iterable[int]] = iter,
     ) -> None:
-        """``forward(rows, positions) -> logits``; ``sample(logits, rows, lengths) -> tokens``."""
+        self._model = model
+        self._rows = rows
+        self._builder = builder
+        self._choose = choose
+        max_rows, device = rows.spare_row, rows.token_ids.device
         self._buckets = bucket_sizes(max_rows)
-        self._spare_row = spare_row
-        self._device = device
-        largest = self._buckets[-1]
-        self._tensors = DecodeTensors(
-            inputs=torch.zeros(2, largest, dtype=torch.int64, device=device),
-            token_ids=torch.zeros(largest, dtype=torch.int64, device=device),
-        )
-        self._tensors.inputs[0] = spare_row
-        self._pool = torch.cuda.graph_pool_handle()
+        self._inputs = torch.zeros(2, max_rows, dtype=torch.int64, device=device)
+        self._inputs[0] = rows.spare_row
+        self._token_ids = torch.zeros(max_rows, dtype=torch.int64, device=device)
         self._logits: dict[int, Tensor] = {}
-        self._forwards: dict[int, torch.cuda.CUDAGraph] = {}
-        self._samples: dict[int, torch.cuda.CUDAGraph] = {}
-        self._bucket = largest
+        self._bucket = max_rows
+        self._forwards: dict[int, Replay] = {}
+        self._samples: dict[int, Replay] = {}
         for bucket in progress(self._buckets[::-1]):
-            self._capture(bucket, forward, sample)
+            self._forwards[bucket] = record(partial(self._run_forward, bucket))
+            self._samples[bucket] = record(partial(self._run_sample, bucket))
 
     def logits(self, plan: StepPlan) -> Tensor | None:
         num_rows = len(plan.rows)
-        if num_rows > self._buckets[-1] or not is_plain_decode(plan):
+        if not is_plain_decode(plan):
             return None
         self._bucket = self._buckets[int(np.searchsorted(self._buckets, num_rows))]
         inputs = np.zeros((2, self._bucket), dtype=np.int64)
-        inputs[0] = self._spare_row
+        inputs[0] = self._rows.spare_row
         inputs[0, :num_rows] = plan.rows
         inputs[1, :num_rows] = plan.num_computed
-        (uploaded,) = upload([inputs.ravel()], self._device)
-        self._tensors.inputs[:, : self._bucket].copy_(uploaded.view(2, -1))
-        self._forwards[self._bucket].replay()
+        (uploaded,) = upload([inputs.ravel()], self._inputs.device)
+        self._inputs[:, : self._bucket].copy_(uploaded.view(2, -1))
+        self._forwards[self._bucket]()
         return self._logits[self._bucket][:num_rows]
 
     def sample_greedily(self, num_rows: int) -> Tensor:
-        self._samples[self._bucket].replay()
-        return self._tensors.token_ids[:num_rows]
+        self._samples[self._bucket]()
+        return self._token_ids[:num_rows]
 
-    def _capture(
-        self,
-        bucket: int,
-        forward: Callable[[Tensor, Tensor], Tensor],
-        sample: Callable[[Tensor, Tensor, Tensor], Tensor],
-    ) -> None:
-        rows, positions = self._tensors.inputs[:, :bucket]
-        logits = forward(rows, positions)  # compiles what is not compiled yet
-        sample(logits, rows, positions + 1)
-        forward_graph, sample_graph = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(forward_graph, pool=self._pool):
-            logits = forward(rows, positions)
-        with torch.cuda.graph(sample_graph, pool=self._pool):
-            self._tensors.token_ids[:bucket].copy_(sample(logits, rows, positions + 1))
-        self._logits[bucket] = logits
-        self._forwards[bucket] = forward_graph
-        self._samples[bucket] = sample_graph
+    def _run_forward(self, bucket: int) -> None:
+        rows, positions = self._inputs[:, :bucket]
+        hidden = self._model.forward(self._builder.decode_batch(rows, positions))
+        self._logits[bucket] = self._model.logits(hidden)
+
+    def _run_sample(self, bucket: int) -> None:
+        rows, positions = self._inputs[:, :bucket]
+        token_ids = self._choose(self._logits[bucket])
+        self._rows.append(rows, positions + 1, token_ids)
+        self._token_ids[:bucket].copy_(token_ids)
+
+
+class GraphRecorder:
+    """Captures what a function enqueues as a CUDA graph; all share one pool of memory."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, run: Replay) -> Replay:
+        run()  # compiles what is not compiled yet
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            run()
+        return graph.replay
 
 
 def is_plain_decode(plan: StepPlan) -> bool:

@@ -1,4 +1,4 @@
-"""KV memory: the tensors that hold keys and values, and how much memory they may take.
+"""KV memory: the tensors that hold keys and values.
 
 Knows block ids only as indices: which block is whose is the engine core's business.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from quire.config import CacheConfig
 from quire.kv_layout import KVLayout
 from quire.worker.upload import upload
 from quire.worker.zeros import lazy_zeros
@@ -49,15 +48,3 @@ class KVMemory:
         sources, targets = upload([pairs[:, 0], pairs[:, 1]], self._device)
         for tensor in self._tensors:
             tensor.index_copy_(1, targets, tensor.index_select(1, sources))
-
-
-def available_kv_bytes(cache: CacheConfig) -> int:
-    """What the KV cache may take: what the config says (always, on a CPU), else what is left of
-    our share of the GPU after what is taken by now: the weights, other processes.
-
-    Activations live in the rest of the GPU; they are bounded by the tokens of a step.
-    """
-    if cache.memory_bytes is not None:
-        return cache.memory_bytes
-    free, total = torch.cuda.mem_get_info()
-    return max(0, int(total * cache.gpu_memory_utilization) - (total - free))

@@ -8,15 +8,19 @@ from torch import Tensor
 
 
 class Readback:
-    """Starts the copy when it is made; ``numpy`` waits for it, and for nothing enqueued later."""
+    """The tensor as it is when the steps enqueued so far are done; later ones may overwrite it.
+
+    ``numpy`` waits for those steps, and for nothing enqueued after them.
+    """
 
     def __init__(self, tensor: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
-        self._host = tensor
         if tensor.is_cuda:
             self._host = tensor.to("cpu", non_blocking=True)  # to pinned memory
             self._event = torch.cuda.Event()
             self._event.record()
+        else:
+            self._host = tensor.clone()
 
     def numpy(self) -> np.ndarray:
         if self._event is not None:

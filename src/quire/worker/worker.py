@@ -12,7 +12,7 @@ from quire.kv_layout import KVLayout
 from quire.models.loading import LoadedModel, build_model
 from quire.step import StepPlan
 from quire.worker.build import build_kv_memory, build_runner
-from quire.worker.kv_memory import available_kv_bytes
+from quire.worker.gpu_memory import graph_bytes, peak_memory, share_of_gpu
 from quire.worker.model_runner import ModelRunner
 from quire.worker.pending import PendingStep
 from quire.worker.warm_up import warm_up_plans
@@ -54,24 +54,43 @@ class Worker:
 
     def available_kv_bytes(self) -> int:
         """Bytes that the KV cache may take now that the weights are in."""
-        return available_kv_bytes(self._config.cache)
+        if self._config.cache.memory_bytes is not None:
+            return self._config.cache.memory_bytes
+        self._build(num_blocks=1, captures=False)  # the null block, which is all a warm-up needs
+        with peak_memory() as peak:
+            self._run_largest_step()
+        self._runner = None
+        left = share_of_gpu(self._config.cache.gpu_memory_utilization) - peak.num_bytes
+        return max(0, left - graph_bytes(self._config))
 
     def initialize_kv_cache(self, num_blocks: int) -> int:
         """Take the KV memory and build the runner; the bytes that the KV memory has."""
-        assert self._loaded is not None, "load_model comes first"
-        kv = build_kv_memory(self._config, self._loaded, num_blocks)
-        self._runner = build_runner(self._config, self._loaded, kv)
-        return kv.num_bytes
+        return self._build(num_blocks, captures=True)
 
     def warm_up(self) -> None:
         """Ordinary steps of dummy rows, so that the first request does not pay for first calls."""
-        assert self._loaded is not None, "load_model comes first"
         limits = self._config.scheduler
         num_rows = min(WARM_UP_ROWS, limits.max_num_seqs)
-        room = min(self._config.model.max_model_len - 1, limits.max_num_batched_tokens // num_rows)
+        room = limits.max_num_batched_tokens // num_rows
+        self._run_dummies(num_rows, min(WARM_UP_PROMPT_LEN, room))
+
+    def _build(self, num_blocks: int, *, captures: bool) -> int:
+        assert self._loaded is not None, "load_model comes first"
+        kv = build_kv_memory(self._config, self._loaded, num_blocks)
+        self._runner = build_runner(self._config, self._loaded, kv, captures=captures)
+        return kv.num_bytes
+
+    def _run_largest_step(self) -> None:
+        """As many tokens and as many rows to sample as a step may have."""
+        limits = self._config.scheduler
+        num_rows = limits.max_num_seqs
+        self._run_dummies(num_rows, max(1, limits.max_num_batched_tokens // num_rows))
+
+    def _run_dummies(self, num_rows: int, prompt_len: int) -> None:
+        assert self._loaded is not None, "load_model comes first"
         plans = warm_up_plans(
             num_rows=num_rows,
-            prompt_len=max(1, min(WARM_UP_PROMPT_LEN, room)),
+            prompt_len=max(1, min(prompt_len, self._config.model.max_model_len - 1)),
             block_size=self._config.cache.block_size,
             num_groups=len(self._loaded.kv_layout.groups),
         )

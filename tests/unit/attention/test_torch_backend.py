@@ -72,7 +72,8 @@ def _difference(
     backend = TorchAttention.build(problem)
     plan = backend.plan(batch, 0)
     assert bool(plan.shared) == (shared is not None)
-    got = backend.forward(q, k, v, rows.kv_caches[0], plan)
+    write_kv(k, v, rows.kv_caches[0], batch.groups[0].slot_mapping)
+    got = backend.forward(q, rows.kv_caches[0], plan)
     expected = paged_attention(
         q.float(),
         rows.kv_caches[0],

@@ -16,6 +16,7 @@ from quire.kernels.reference.attention import write_kv
 from quire.kernels.reference.norm import layer_norm as reference_layer_norm
 from quire.kernels.reference.norm import rms_norm as reference_rms_norm
 from quire.kernels.reference.rope import rotate_half, rotate_interleaved
+from quire.kernels.selection import HeadsShape
 from quire.kernels.triton import activation, attention, norm, rope
 from quire.kernels.triton.argmax import Argmax
 
@@ -193,16 +194,15 @@ def test_queries_keys_values_are_normed_turned_and_stored(
     wanted = torch.zeros(2, 6, 4, kv_heads, dim, dtype=dtype, device=DEVICE)
     write_kv(k, v, wanted, slots)
     cache = torch.zeros_like(wanted)
-    shape = rope.HeadShape(
+    shape = HeadsShape(
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=dim,
         rotary_dim=rotary,
         is_interleaved=interleaved,
-        q_eps=1e-6,
-        k_eps=1e-6,
+        eps=(1e-6, 1e-6),
     )
-    found = rope.write_queries_keys_values(qkv, cos, sin, cache, slots, shape, weights)
+    found = rope.store_heads(qkv, cos, sin, cache, slots, shape=shape, norms=weights)
     assert_close(found, q)
     assert_close(cache, wanted)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from quire.config import CacheConfig
 from quire.kv_layout import KVLayout, LayerKV
-from quire.worker.kv_memory import KVMemory, available_kv_bytes
+from quire.worker.kv_memory import KVMemory
 
 CPU = torch.device("cpu")
 FULL = LayerKV(num_kv_heads=2, head_dim=4)
@@ -51,16 +49,3 @@ def test_a_copied_block_has_the_keys_and_values_of_its_source_in_every_layer() -
     for tensor, old in zip(kv.of_layer, before, strict=True):
         assert torch.equal(tensor[:, [4, 2]], old[:, [1, 3]])
         assert torch.equal(tensor[:, [0, 1, 3, 5]], old[:, [0, 1, 3, 5]])
-
-
-def test_memory_that_the_config_names_is_taken_as_it_is() -> None:
-    assert available_kv_bytes(CacheConfig(memory_bytes=123_456)) == 123_456
-
-
-@pytest.mark.parametrize(("free", "expected"), [(800, 600), (100, 0)])
-def test_a_gpu_gives_our_share_less_what_is_taken(
-    free: int, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 1000))
-    cache = CacheConfig(gpu_memory_utilization=0.8)
-    assert available_kv_bytes(cache) == expected

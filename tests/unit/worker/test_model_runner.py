@@ -16,6 +16,7 @@ from quire.sampling import ops
 from quire.sampling.sampler import Sampler
 from quire.step import StepPlan, StepResult
 from quire.worker.batch_builder import BatchBuilder
+from quire.worker.decode_graphs import DecodeGraphs, NoDecodeGraphs
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model_runner import ModelRunner
 from quire.worker.prompt_logprobs import PromptLogprobs
@@ -35,7 +36,9 @@ def build_runner(
     model: CountingModel | None = None,
     rows_per_pass: int = 100,
     positions_per_pass: int = 100,
+    records: bool = False,
 ) -> ModelRunner:
+    """``records``: decode steps run as they do in a graph, except that a replay is a call."""
     model = model or CountingModel()
     rows = Rows(
         max_rows=MAX_ROWS,
@@ -51,6 +54,7 @@ def build_runner(
         dtype=torch.float32,
         device=CPU,
     )
+    builder = BatchBuilder(rows, kv, max_tokens=100, device=CPU)
     return ModelRunner(
         model=model,
         sampler=Sampler(
@@ -58,15 +62,26 @@ def build_runner(
         ),
         rows=rows,
         kv=kv,
-        builder=BatchBuilder(rows, kv, max_tokens=100, device=CPU),
+        builder=builder,
+        decode_steps=_recorded(model, rows, builder) if records else NoDecodeGraphs(),
         prompt_logprobs=PromptLogprobs(model, rows, positions_per_pass=positions_per_pass),
         rows_per_pass=rows_per_pass,
     )
 
 
-@pytest.fixture
-def runner() -> ModelRunner:
-    return build_runner()
+def _recorded(model: CountingModel, rows: Rows, builder: BatchBuilder) -> DecodeGraphs:
+    return DecodeGraphs(
+        model=model,
+        rows=rows,
+        builder=builder,
+        choose=lambda logits: logits.argmax(dim=1),
+        record=lambda run: run,
+    )
+
+
+@pytest.fixture(params=[False, True], ids=["by operation", "recorded"])
+def runner(request: pytest.FixtureRequest) -> ModelRunner:
+    return build_runner(records=request.param)
 
 
 @pytest.fixture

@@ -59,8 +59,8 @@ def test_joined_rows_have_their_tokens_and_blocks_in_every_group(rows: Rows) -> 
     assert rows.token_ids[0].tolist() == [5, 6, 7] + [0] * 8
     assert rows.token_ids[1].tolist() == [0] * 11
     assert rows.token_ids[2].tolist() == [8] * 10 + [0]
-    assert rows.block_tables[0].tolist() == [[1, 0, 0, 0], [0] * 4, [3, 4, 5, 0]]
-    assert rows.block_tables[1].tolist() == [[2, 0, 0, 0], [0] * 4, [6, 7, 0, 0]]
+    assert rows.block_tables[0].tolist() == [[1, 0, 0, 0], [0] * 4, [3, 4, 5, 0], [0] * 4]
+    assert rows.block_tables[1].tolist() == [[2, 0, 0, 0], [0] * 4, [6, 7, 0, 0], [0] * 4]
     assert rows.num_prompt_tokens.tolist() == [3, 0, 10]
 
 
@@ -82,8 +82,8 @@ def test_changed_blocks_land_in_their_row_and_group_only(rows: Rows) -> None:
             ]
         )
     )
-    assert rows.block_tables[0].tolist() == [[1, 0, 0, 0], [9, 0, 0, 0], [0] * 4]
-    assert rows.block_tables[1].tolist() == [[2, 7, 8, 0], [4, 0, 0, 0], [0] * 4]
+    assert rows.block_tables[0].tolist() == [[1, 0, 0, 0], [9, 0, 0, 0], [0] * 4, [0] * 4]
+    assert rows.block_tables[1].tolist() == [[2, 7, 8, 0], [4, 0, 0, 0], [0] * 4, [0] * 4]
 
 
 def test_a_token_that_the_host_chose_replaces_the_one_a_join_brought(rows: Rows) -> None:

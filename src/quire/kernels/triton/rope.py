@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,9 +9,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quire.kernels.selection import HeadsShape
+
 
 @triton.jit
-def _queries_keys_values_kernel(
+def _heads_kernel(
     q_out, k_cache, v_cache, qkv, cos, sin, slots, q_weight, k_weight,
     qkv_stride, q_eps, k_eps,
     H: tl.constexpr, K: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
@@ -76,30 +77,18 @@ def _queries_keys_values_kernel(
     tl.store(v_cache + where, stored, mask=inside & is_value)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeadShape:
-    """What is compiled into the kernel."""
-
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    rotary_dim: int  # 0: no rotation
-    is_interleaved: bool = False
-    q_eps: float = 0.0
-    k_eps: float = 0.0
-
-
 _HEADS = 8  # of one program
 
 
-def write_queries_keys_values(
+def store_heads(
     qkv: Tensor,
     cos: Tensor,
     sin: Tensor,
     kv_cache: Tensor,
     slot_mapping: Tensor,
-    shape: HeadShape,
-    norms: tuple[Tensor, Tensor] | None = None,
+    *,
+    shape: HeadsShape,
+    norms: tuple[Tensor, ...] | None = None,
 ) -> Tensor:
     """Norm (optional), turn and store: q [T, H, D] is returned, k and v go to their slots.
 
@@ -110,9 +99,9 @@ def write_queries_keys_values(
     q = torch.empty(len(qkv), heads, head_dim, dtype=qkv.dtype, device=qkv.device)
     q_weight, k_weight = norms or (qkv, qkv)
     grid: Any = (len(qkv), triton.cdiv(heads + 2 * kv_heads, _HEADS))
-    _queries_keys_values_kernel[grid](
+    _heads_kernel[grid](
         q, kv_cache[0], kv_cache[1], qkv, cos, sin, slot_mapping, q_weight, k_weight,
-        qkv.stride(0), shape.q_eps, shape.k_eps,
+        qkv.stride(0), *shape.eps,
         H=heads, K=kv_heads, D=head_dim, D_PAD=max(16, triton.next_power_of_2(head_dim)),
         ROTARY=shape.rotary_dim, INTERLEAVED=shape.is_interleaved, HAS_NORMS=norms is not None,
         HEADS=_HEADS, num_warps=4,

@@ -1,0 +1,118 @@
+"""From the product's q, k and v to the cache: norms of heads, positions, and the write of k and v.
+
+Two forms of the same meaning, chosen when weights are loaded: part by part for every option, or one
+fused kernel where the device has it and the options are those it knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from quire.kernels.reference.attention import write_kv
+from quire.kernels.selection import HeadsShape, StoreHeads, kernels_for
+from quire.layers.forward_pass import ForwardPass
+from quire.layers.norm import Norm, RMSNorm, build_norm
+from quire.layers.rope import build_rotation
+from quire.layers.spec import AttentionSpec, RopeSpec
+from quire.weights.reader import TensorReader
+
+# x [T, N, D], any heads, with their positions put in
+Positioning = Callable[[Tensor, ForwardPass], Tensor]
+
+
+class Heads(Protocol):
+    """Takes the product's qkv [T, (H + 2 K) D]; k and v go to the cache, q [T, H, D] comes back."""
+
+    def __call__(self, qkv: Tensor, kv_cache: Tensor, slots: Tensor, step: ForwardPass) -> Tensor:
+        """``slots`` [T]: where each token's key and value belong."""
+        ...
+
+
+class StepwiseHeads:
+    """One operation after another."""
+
+    def __init__(self, spec: AttentionSpec, norms: tuple[Norm, Norm] | None, rotation: int) -> None:
+        self._head_dim = spec.head_dim
+        self._split = (spec.num_heads, spec.num_kv_heads, spec.num_kv_heads)
+        self._split_qk = (spec.num_heads + spec.num_kv_heads, spec.num_kv_heads)
+        self._position = _positioning(spec, rotation)
+        self._queries_keys = self._plain if norms is None else self._normed
+        self._norms = norms
+
+    def __call__(self, qkv: Tensor, kv_cache: Tensor, slots: Tensor, step: ForwardPass) -> Tensor:
+        qk, v = qkv.unflatten(1, (-1, self._head_dim)).split(self._split_qk, dim=1)
+        q, k = self._queries_keys(qk, step)
+        write_kv(k, v, kv_cache, slots)
+        return q
+
+    def _plain(self, qk: Tensor, step: ForwardPass) -> tuple[Tensor, Tensor]:
+        """Positions only, put into q and k at once."""
+        q, k = self._position(qk, step).split(self._split[:2], dim=1)
+        return q, k
+
+    def _normed(self, qk: Tensor, step: ForwardPass) -> tuple[Tensor, Tensor]:
+        assert self._norms is not None
+        q, k = qk.split(self._split[:2], dim=1)
+        q_norm, k_norm = self._norms
+        return self._position(q_norm(q), step), self._position(k_norm(k), step)
+
+
+class FusedHeads:
+    """All of it in one kernel."""
+
+    def __init__(self, store: StoreHeads, rotation: int) -> None:
+        self._store = store
+        self._rotation = rotation
+
+    def __call__(self, qkv: Tensor, kv_cache: Tensor, slots: Tensor, step: ForwardPass) -> Tensor:
+        cos, sin = step.rotations[self._rotation]
+        return self._store(qkv, cos, sin, kv_cache, slots)
+
+
+def load_heads(spec: AttentionSpec, rotation: int, reader: TensorReader, prefix: str) -> Heads:
+    """``rotation``: which of the pass's rotations, if any."""
+    norms = _load_norms(spec, reader, prefix)
+    make_store = kernels_for(reader.device).store_heads
+    positions = spec.positions
+    if make_store is None or not isinstance(positions, RopeSpec):
+        return StepwiseHeads(spec, norms, rotation)
+    weights = None
+    if norms is not None:
+        if not all(type(norm) is RMSNorm for norm in norms):
+            return StepwiseHeads(spec, norms, rotation)
+        weights = tuple(norm.weight for norm in norms if isinstance(norm, RMSNorm))
+    shape = HeadsShape(
+        num_heads=spec.num_heads,
+        num_kv_heads=spec.num_kv_heads,
+        head_dim=spec.head_dim,
+        rotary_dim=positions.dim,
+        is_interleaved=positions.style == "interleaved",
+        eps=_eps(spec),
+    )
+    return FusedHeads(make_store(shape, weights), rotation)
+
+
+def _load_norms(spec: AttentionSpec, reader: TensorReader, prefix: str) -> tuple[Norm, Norm] | None:
+    if spec.qk_norms is None:
+        return None
+    q_norm, k_norm = (build_norm(norm) for norm in spec.qk_norms)
+    q_norm.load(reader, f"{prefix}.q_norm")
+    k_norm.load(reader, f"{prefix}.k_norm")
+    return q_norm, k_norm
+
+
+def _eps(spec: AttentionSpec) -> tuple[float, float]:
+    if spec.qk_norms is None:
+        return 0.0, 0.0
+    q_norm, k_norm = spec.qk_norms
+    return q_norm.eps, k_norm.eps
+
+
+def _positioning(spec: AttentionSpec, rotation: int) -> Positioning:
+    if not isinstance(spec.positions, RopeSpec):
+        return lambda x, step: x
+    rotate = build_rotation(spec.positions, spec.head_dim)
+    return lambda x, step: rotate(x, *step.rotations[rotation])
