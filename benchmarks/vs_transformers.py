@@ -70,7 +70,6 @@ class QuireRunner:
             dtype=dtype,
             device="cpu",
             max_model_len=1024,
-            disable_log_stats=True,
         )
 
     def run(self, requests: list[Request]) -> list[list[int]]:

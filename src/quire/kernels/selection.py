@@ -69,3 +69,10 @@ def _triton() -> Kernels:
         gated_activation=activation.gated,
         store_heads=lambda shape, norms: partial(rope.store_heads, shape=shape, norms=norms),
     )
+
+
+def single_line_product() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """A GPU's product (x [1, K], weight, bias) of one line."""
+    from quire.kernels.triton.gemv import gemv
+
+    return gemv

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quire.kernels.cpu import onednn
+from quire.kernels.selection import single_line_product
 from quire.weights.reader import TensorReader
 
 
@@ -20,7 +21,7 @@ class Product(Protocol):
 
 
 class PlainProduct:
-    """The weight as it is: what a GPU wants."""
+    """The weight as it is."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = weight
@@ -30,8 +31,23 @@ class PlainProduct:
         return F.linear(x, self._weight, self._bias)
 
 
+class GPUProduct(PlainProduct):
+    """As it is too, but a single line of x takes a kernel of its own."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(weight, bias)
+        self._single_line = single_line_product()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) == 1:
+            return self._single_line(x, self._weight, self._bias)
+        return super().__call__(x)
+
+
 def fastest_product(weight: Tensor, bias: Tensor | None = None) -> Product:
     """The product for this weight [out, in] and device."""
+    if weight.device.type == "cuda":
+        return GPUProduct(weight, bias)
     if onednn.why_not(weight.device.type, weight.dtype):
         return PlainProduct(weight, bias)
     return onednn.PackedLinear(weight, bias)

@@ -19,6 +19,7 @@ from quire.kernels.reference.rope import rotate_half, rotate_interleaved
 from quire.kernels.selection import HeadsShape
 from quire.kernels.triton import activation, attention, norm, rope
 from quire.kernels.triton.argmax import Argmax
+from quire.kernels.triton.gemv import gemv
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float32, torch.float16] + ([torch.bfloat16] if DEVICE.type == "cuda" else [])
@@ -216,3 +217,15 @@ def test_argmax_is_torchs_also_on_ties_and_again(vocab_size: int) -> None:
         logits[2] = float("-inf")
         logits[2, vocab_size - 2] = -5.0
         assert torch.equal(argmax(logits), logits.argmax(dim=1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "k"), [(64, 32), (101, 1500), (9, 9000)])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_gemv_is_torchs_linear(dtype: torch.dtype, n: int, k: int, has_bias: bool) -> None:
+    x, weight = random(1, k, dtype=dtype), random(n, k, dtype=dtype)
+    bias = random(n, dtype=dtype) if has_bias else None
+    wanted = torch.nn.functional.linear(
+        x.double(), weight.double(), None if bias is None else bias.double()
+    )
+    assert_close(gemv(x, weight, bias), wanted)

@@ -46,20 +46,80 @@ def _scores(
     queries, keys, places, positions, slopes,
     scale,
     SOFT_CAP: tl.constexpr, HAS_ALIBI: tl.constexpr, WINDOW: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """[M, N] scores in base 2 of queries [M, D] and keys [D, N]; hidden ones are very small."""
     scores = tl.dot(queries, keys, input_precision=PRECISION) * scale
     if SOFT_CAP > 0.0:
         # tanh(x) = 2 sigmoid(2 x) - 1, which the interpreter knows too
         scores = SOFT_CAP * (2.0 * tl.sigmoid(2.0 * scores / SOFT_CAP) - 1.0)
-    distance = positions[:, None] - places[None, :]
     if HAS_ALIBI:
-        scores -= slopes[:, None] * distance
-    visible = distance >= 0
-    if WINDOW > 0:
-        visible &= distance < WINDOW
-    return tl.where(visible, scores * _LOG2E, _NOTHING)
+        scores -= slopes[:, None] * (positions[:, None] - places[None, :])
+    scores *= _LOG2E
+    if MASKED:
+        distance = positions[:, None] - places[None, :]
+        visible = distance >= 0
+        if WINDOW > 0:
+            visible &= distance < WINDOW
+        scores = tl.where(visible, scores, _NOTHING)
+    return scores
+
+
+@triton.jit
+def _attend_keys(
+    best, total, acc, begin, end,
+    queries, positions, slopes, k_cache, v_cache, table, kv_head, scale,
+    NUM_KV_HEADS: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr, BLOCK_N: tl.constexpr,
+    WINDOW: tl.constexpr, SOFT_CAP: tl.constexpr, HAS_ALIBI: tl.constexpr,
+    PRECISION: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """Take keys ``begin`` to ``end`` in; not ``MASKED``: whole tiles that every query sees."""
+    columns = tl.arange(0, D_PAD)
+    is_column = columns < D
+    token = tl.arange(0, BLOCK_N)
+    for key in range(begin, end, BLOCK_N):
+        places = key + token
+        is_key = places < end
+        if BLOCK_SIZE >= BLOCK_N:
+            block = tl.load(table + key // BLOCK_SIZE)
+            slots = block.to(tl.int64) * BLOCK_SIZE + key % BLOCK_SIZE + token
+        else:
+            block = tl.load(table + places // BLOCK_SIZE, mask=is_key, other=0)
+            slots = block.to(tl.int64) * BLOCK_SIZE + places % BLOCK_SIZE
+        where = (slots * NUM_KV_HEADS + kv_head) * D
+        if MASKED:
+            key_mask = is_key[None, :] & is_column[:, None]
+            value_mask = is_key[:, None] & is_column[None, :]
+            keys = tl.load(k_cache + where[None, :] + columns[:, None], mask=key_mask, other=0.0)
+            values = tl.load(
+                v_cache + where[:, None] + columns[None, :], mask=value_mask, other=0.0
+            )
+        elif D == D_PAD:
+            keys = tl.load(k_cache + where[None, :] + columns[:, None])
+            values = tl.load(v_cache + where[:, None] + columns[None, :])
+        else:
+            keys = tl.load(
+                k_cache + where[None, :] + columns[:, None], mask=is_column[:, None], other=0.0
+            )
+            values = tl.load(
+                v_cache + where[:, None] + columns[None, :], mask=is_column[None, :], other=0.0
+            )
+        scores = _scores(
+            queries, keys, places, positions, slopes,
+            scale, SOFT_CAP, HAS_ALIBI, WINDOW, PRECISION, MASKED,
+        )  # fmt: skip
+        new_best = tl.maximum(best, tl.max(scores, 1))
+        shrink = tl.exp2(best - new_best)
+        weights = tl.exp2(scores - new_best[:, None])
+        if MASKED:
+            # a line that has seen no visible key yet would count hidden ones as exp2(0)
+            weights = tl.where(new_best[:, None] > _NOTHING, weights, 0.0)
+        total = total * shrink + tl.sum(weights, 1)
+        acc = acc * shrink[:, None]
+        acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
+        best = new_best
+    return best, total, acc
 
 
 @triton.jit
@@ -71,7 +131,11 @@ def _store_rows(
     tl.store(where, values, mask=is_line[:, None] & (columns < D)[None, :])
 
 
-@triton.jit(do_not_specialize=["num_rows", "table_stride"])
+@triton.jit(
+    do_not_specialize=["num_rows", "table_stride"],
+    # slices of them begin anywhere; another alignment must not compile another kernel
+    do_not_specialize_on_alignment=["block_table", "query_start", "seq_lens"],
+)
 def _attention_kernel(
     out, q, k_cache, v_cache, block_table, query_start, seq_lens, slopes,
     parts, part_stats, counters,
@@ -132,44 +196,24 @@ def _attention_kernel(
     best = tl.full([BLOCK_M], _NOTHING, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, D_PAD], tl.float32)
-    token = tl.arange(0, BLOCK_N)
-    for key in range(begin, end, BLOCK_N):
-        places = key + token
-        is_key = places < end
-        if BLOCK_SIZE >= BLOCK_N:
-            block = tl.load(block_table + row.to(tl.int64) * table_stride + key // BLOCK_SIZE)
-            slots = block.to(tl.int64) * BLOCK_SIZE + key % BLOCK_SIZE + token
-        else:
-            block = tl.load(
-                block_table + row.to(tl.int64) * table_stride + places // BLOCK_SIZE,
-                mask=is_key,
-                other=0,
-            )
-            slots = block.to(tl.int64) * BLOCK_SIZE + places % BLOCK_SIZE
-        where = (slots * NUM_KV_HEADS + kv_head) * D
-        keys = tl.load(
-            k_cache + where[None, :] + columns[:, None],
-            mask=is_key[None, :] & is_column[:, None],
-            other=0.0,
-        )
-        values = tl.load(
-            v_cache + where[:, None] + columns[None, :],
-            mask=is_key[:, None] & is_column[None, :],
-            other=0.0,
-        )
-        scores = _scores(
-            queries, keys, places, positions, head_slopes,
-            scale, SOFT_CAP, HAS_ALIBI, WINDOW, PRECISION,
+    table = block_table + row.to(tl.int64) * table_stride
+    first_masked = begin
+    if WINDOW == 0:
+        # up to the first query's own position every query of the tile sees every key
+        whole = tl.minimum(first_position + 1, end) - begin
+        first_masked = begin + tl.maximum(whole, 0) // BLOCK_N * BLOCK_N
+        best, total, acc = _attend_keys(
+            best, total, acc, begin, first_masked,
+            queries, positions, head_slopes, k_cache, v_cache, table, kv_head, scale,
+            NUM_KV_HEADS, D, D_PAD, BLOCK_SIZE, BLOCK_N, WINDOW, SOFT_CAP, HAS_ALIBI,
+            PRECISION, False,
         )  # fmt: skip
-        new_best = tl.maximum(best, tl.max(scores, 1))
-        shrink = tl.exp2(best - new_best)
-        weights = tl.exp2(scores - new_best[:, None])
-        # a line that has seen no visible key yet would count hidden ones as exp2(0)
-        weights = tl.where(new_best[:, None] > _NOTHING, weights, 0.0)
-        total = total * shrink + tl.sum(weights, 1)
-        acc = acc * shrink[:, None]
-        acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
-        best = new_best
+    best, total, acc = _attend_keys(
+        best, total, acc, first_masked, end,
+        queries, positions, head_slopes, k_cache, v_cache, table, kv_head, scale,
+        NUM_KV_HEADS, D, D_PAD, BLOCK_SIZE, BLOCK_N, WINDOW, SOFT_CAP, HAS_ALIBI,
+        PRECISION, True,
+    )  # fmt: skip
 
     num_heads: tl.constexpr = NUM_KV_HEADS * GROUP
     if num_splits == 1:
@@ -296,14 +340,14 @@ def decode_lines(shape: AttentionShape) -> int:
 def _tile(
     shape: AttentionShape, dtype: torch.dtype, is_decode: bool
 ) -> tuple[int, int, int, int, int]:
-    """(BLOCK_Q, BLOCK_M, BLOCK_N, warps, stages)."""
+    """(BLOCK_Q, BLOCK_M, BLOCK_N, warps, stages), measured on an H200 (benchmarks/RESULTS.md)."""
     wide = dtype == torch.float32 or shape.head_dim > 128
+    block_n = 32 if wide else 64
     if is_decode:
-        return 1, decode_lines(shape), 32 if wide else 64, 4, 3
-    block_m = 64 if wide else 128
-    block_q = max(1, block_m // triton.next_power_of_2(shape.group))
+        return 1, decode_lines(shape), block_n, 4, 2
+    block_q = max(1, 64 // triton.next_power_of_2(shape.group))
     block_m = max(_LEAST_LINES, triton.next_power_of_2(block_q * shape.group))
-    return block_q, block_m, 32 if wide else 64, 4 if wide else 8, 2 if wide else 3
+    return block_q, block_m, block_n, 4, 2 if wide else 3
 
 
 def max_splits(num_programs: int, num_processors: int) -> int:
