@@ -13,7 +13,7 @@ from quire.engine.beam_requests import BeamRequests
 from quire.errors import EngineDeadError
 from quire.executor.protocol import Executor, PendingResult
 from quire.request import EngineRequest
-from quire.scheduler.scheduler import Scheduler
+from quire.scheduler.scheduler import Outcome, Scheduler
 from quire.step import StepPlan
 from quire.step_output import CompletionDelta, EngineFacts, EngineStats
 
@@ -55,30 +55,35 @@ class EngineCore:
 
     def step(self) -> list[CompletionDelta]:
         """Fill the device's queue, then read the oldest step. Empty if there was nothing to do."""
-        try:
-            while len(self._in_flight) < self._steps_in_flight:
-                plan = self._scheduler.schedule()
-                if plan is None:
-                    break
+        # Only what the ranks raise is recovered from: a scheduler that raises is broken for good.
+        while len(self._in_flight) < self._steps_in_flight:
+            plan = self._scheduler.schedule()
+            if plan is None:
+                break
+            try:
                 self._in_flight.append((plan, self._executor.submit(plan)))
-            if not self._in_flight:
-                return self._scheduler.take_failed()
-            plan, pending = self._in_flight[0]
+            except Exception as error:
+                return self._recover(plan, error)
+        if not self._in_flight:
+            return self._news(Outcome(deltas=self._scheduler.take_failed()))
+        plan, pending = self._in_flight.popleft()
+        try:
             result = pending.result()
-        except EngineDeadError:
-            raise
-        except Exception as error:  # whatever a model or a kernel raises: the engine must live
-            return self._recover(error)
-        self._in_flight.popleft()
-        outcome = self._scheduler.update(plan, result)
-        return outcome.deltas + self._beams.advance(outcome.held)
+        except Exception as error:
+            return self._recover(plan, error)
+        return self._news(self._scheduler.update(plan, result))
 
-    def _recover(self, error: Exception) -> list[CompletionDelta]:
-        logger.exception("a step failed; its requests are tried again one by one")
+    def _recover(self, plan: StepPlan, error: Exception) -> list[CompletionDelta]:
+        """Whatever a model or a kernel raises, the engine lives on."""
+        if isinstance(error, EngineDeadError):
+            raise error
+        logger.error("a step failed; its requests are tried again one by one", exc_info=error)
         self._in_flight.clear()
-        outcome = self._scheduler.fail(f"{type(error).__name__}: {error}")
-        self._beams.forget(delta.request_id for delta in outcome.deltas)
-        return outcome.deltas
+        return self._news(self._scheduler.fail(plan, f"{type(error).__name__}: {error}"))
+
+    def _news(self, outcome: Outcome) -> list[CompletionDelta]:
+        """What the front end is told: beams speak only when their search has ended."""
+        return self._beams.end_failed(outcome.deltas) + self._beams.advance(outcome.held)
 
     def stats(self) -> EngineStats:
         return self._scheduler.stats()

@@ -32,6 +32,8 @@ class BlockPool:
         self._hashes: list[bytes | None] = [None] * num_blocks
         self._cached: dict[bytes, int] = {}
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, num_blocks))
+        self.num_shared = 0  # blocks with more than one owner
+        self.num_idle = 0  # free blocks that hold a known prefix
 
     @property
     def num_free(self) -> int:
@@ -48,8 +50,8 @@ class BlockPool:
         assert count <= len(self._free), "the caller checks num_free"
         taken = [self._free.popitem(last=False)[0] for _ in range(count)]
         for block in taken:
-            self._ref_counts[block] = 1
             self._forget(block)
+            self._ref_counts[block] = 1
         return taken
 
     def find(self, block_hash: bytes) -> int | None:
@@ -61,9 +63,12 @@ class BlockPool:
         for block in blocks:
             if block == NULL_BLOCK:
                 continue
-            if self._ref_counts[block] == 0:
+            owners = self._ref_counts[block]
+            if owners == 0:
                 del self._free[block]
-            self._ref_counts[block] += 1
+                self.num_idle -= self._hashes[block] is not None
+            self.num_shared += owners == 1
+            self._ref_counts[block] = owners + 1
 
     def release(self, blocks: Sequence[int]) -> None:
         """One owner less for each block. Released from the last to the first, so that the head of
@@ -71,11 +76,15 @@ class BlockPool:
         for block in reversed(blocks):
             if block == NULL_BLOCK:
                 continue
-            self._ref_counts[block] -= 1
-            if self._ref_counts[block] == 0:
+            owners = self._ref_counts[block] - 1
+            self._ref_counts[block] = owners
+            self.num_shared -= owners == 1
+            if owners == 0:
                 self._free[block] = None
                 if self._hashes[block] is None:
                     self._free.move_to_end(block, last=False)
+                else:
+                    self.num_idle += 1
 
     def is_shared(self, block: int) -> bool:
         return self._ref_counts[block] > 1
@@ -111,6 +120,7 @@ class BlockPool:
         if block_hash is not None:
             self._hashes[block] = None
             del self._cached[block_hash]
+            self.num_idle -= self._ref_counts[block] == 0
 
     def check_integrity(self, owners: Iterable[Iterable[int]]) -> None:
         """Assert that counts match ``owners`` (each an iterable of blocks) and nothing is lost."""
@@ -123,3 +133,6 @@ class BlockPool:
         assert free == set(self._free), "the free list differs from the blocks without owner"
         hashed = {h: block for block, h in enumerate(self._hashes) if h is not None}
         assert hashed == self._cached, "the prefix index differs from the blocks' hashes"
+        states = self.states()
+        counted = (states.count(BLOCK_SHARED), states.count(BLOCK_CACHED))
+        assert counted == (self.num_shared, self.num_idle), "a count differs from the blocks"

@@ -14,6 +14,7 @@ Nothing here waits for the device. Knows nothing about requests beyond their row
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -120,16 +121,33 @@ class Sampler:
         self._concerns = np.zeros((len(self._processors), max_rows), dtype=np.bool_)
         self._parts: _Parts | None = None
 
-    def join(self, joined: JoinedRow) -> None:
-        """A completion takes a row."""
-        row, sampling = joined.row, joined.sampling
-        temperature = 1.0 if sampling.is_greedy else sampling.temperature
-        reals = torch.tensor([temperature, sampling.top_p, sampling.min_p], dtype=torch.float64)
-        integers = torch.tensor(
-            [wrap_seed(sampling.seed), sampling.top_k, joined.num_prompt_tokens]
+    def join(self, joined: Sequence[JoinedRow]) -> None:
+        """Completions take rows; one upload for all of them."""
+        for new in joined:
+            self._join_on_host(new)
+        rows = torch.tensor([new.row for new in joined])
+        reals = torch.tensor(
+            [
+                [new.sampling.temperature or 1.0, new.sampling.top_p, new.sampling.min_p]
+                for new in joined
+            ],
+            dtype=torch.float64,
         )
-        self._reals[row] = reals.to(self._device, non_blocking=True)
-        self._integers[row] = integers.to(self._device, non_blocking=True)
+        integers = torch.tensor(
+            [
+                [wrap_seed(new.sampling.seed), new.sampling.top_k, new.num_prompt_tokens]
+                for new in joined
+            ]
+        )
+        places, reals, integers = (
+            tensor.to(self._device, non_blocking=True) for tensor in (rows, reals, integers)
+        )
+        self._reals.index_copy_(0, places, reals)
+        self._integers.index_copy_(0, places, integers)
+        self._parts = None
+
+    def _join_on_host(self, joined: JoinedRow) -> None:
+        row, sampling = joined.row, joined.sampling
         self._num_prompt_tokens[row] = joined.num_prompt_tokens
         self._is_random[row] = not sampling.is_greedy
         self._is_filtered[row] = sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
@@ -139,7 +157,6 @@ class Sampler:
         self._is_processed[row] = sampling.processed_logprobs
         for index, processor in enumerate(self._processors):
             self._concerns[index, row] = processor.add_request(joined)
-        self._parts = None
 
     def leave(self, row: int) -> None:
         """A completion gives its row up."""

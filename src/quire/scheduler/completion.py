@@ -65,7 +65,7 @@ class Completion:
                 self.sampling, seed=self.request.row_seed(index), num_prompt_logprobs=None
             ),
             order=self.order,
-            token_ids=self.token_ids.copy(),
+            token_ids=self.token_ids,  # never written in place
             table=table,
             hash_seed=self.hash_seed,
             hashes=list(self.hashes),

@@ -114,6 +114,7 @@ class ResultReader:
         completion.logprobs = []
         return CompletionDelta(
             request_id=completion.request.request_id,
+            serial=completion.request.serial,
             index=completion.index,
             new_token_ids=new,
             finish_reason=reason,
@@ -127,6 +128,7 @@ class ResultReader:
     def error_delta(self, completion: Completion, message: str) -> CompletionDelta:
         return CompletionDelta(
             request_id=completion.request.request_id,
+            serial=completion.request.serial,
             index=completion.index,
             new_token_ids=[],
             finish_reason=FinishReason.ERROR,

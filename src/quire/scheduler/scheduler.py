@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from quire.config import SchedulerConfig
-from quire.kv_cache.block_pool import BLOCK_CACHED, BLOCK_SHARED
 from quire.kv_cache.manager import BlockTable, KVCacheManager
 from quire.request import EngineRequest, FinishReason
 from quire.scheduler.completion import Completion
@@ -125,6 +124,8 @@ class Scheduler:
 
     def schedule(self) -> StepPlan | None:
         """Plan the next step; None when no row can compute anything now."""
+        if self._suspects and self._num_in_flight:
+            return None  # a step of one row alone: if it fails, nobody else can be to blame
         counts, preempted = self._reserve(self._wanted())
         budget = self._config.max_num_batched_tokens - int(counts.sum())
         admitted = [] if preempted else self._admit(budget)
@@ -152,8 +153,12 @@ class Scheduler:
         running = list(self._running)
         for index in np.flatnonzero(lacks & (counts > 0)).tolist():
             while index < len(self._running) and not self._grow(running[index], int(ends[index])):
-                if not self._drop_waiting_fork():
-                    self._preempt(self._running[-1])
+                if self._drop_waiting_fork():
+                    continue
+                if self._num_in_flight and self._running[-1] is running[index]:
+                    counts[index] = 0  # results may free blocks; else the next call sees to it
+                    return counts, True
+                self._preempt(self._running[-1])
         num_left = len(self._running)
         return counts[:num_left], num_left < len(running)
 
@@ -238,9 +243,10 @@ class Scheduler:
         self.table.tail_may_be_shared[row] = False  # `grow` has just seen to it
         if not completion.scheduled_time:
             completion.scheduled_time = time.time()
-            completion.num_cached_tokens = num_computed if not completion.num_forked else 0
-            self._num_query_tokens += len(completion.token_ids)
-            self._num_hit_tokens += num_computed
+            if not completion.num_forked:  # a fork looks nothing up: it has its sibling's prompt
+                completion.num_cached_tokens = num_computed
+                self._num_query_tokens += len(completion.token_ids)
+                self._num_hit_tokens += num_computed
         completion.num_forked = 0
         bisect.insort(self._running, completion, key=lambda running: running.queue_key)
         self._changes.joined.append(
@@ -340,19 +346,21 @@ class Scheduler:
                 self._preempt(acquitted)
         return outcome
 
-    def fail(self, message: str) -> Outcome:
-        """The steps in flight failed as a whole. A row that was alone ends; else what they would
-        have written is forgotten, and each row is tried again alone."""
+    def fail(self, plan: StepPlan, message: str) -> Outcome:
+        """The step failed, and those in flight after it are void. A row that was alone in it ends;
+        else what they would have written is forgotten, and each row is tried again alone."""
         self._num_in_flight = 0
         running = list(self._running)
+        is_alone = len(plan.rows) == 1 and self.table.epoch[plan.rows[0]] == plan.epochs[0]
+        culprit = self.table.completions[plan.rows[0]] if is_alone else None
         if not self._suspects:
             self._suspects = [completion for completion in running if not completion.is_held]
         for completion in running:
             self._preempt(completion)
         self._forget_waiting_forks()
         self.kv.pool.drop_cache()
-        if len(running) == 1:
-            self._fail(running[0], message)
+        if culprit is not None:
+            self._fail(culprit, message)
         return Outcome(deltas=self.take_failed())
 
     def take_failed(self) -> list[CompletionDelta]:
@@ -460,7 +468,6 @@ class Scheduler:
 
     def stats(self) -> EngineStats:
         pool, rows = self.kv.pool, self._rows
-        states = pool.states()
         reserved = int(self.table.capacity[rows].sum())
         filled = int(np.minimum(self.table.num_computed[rows], self.table.capacity[rows]).sum())
         return EngineStats(
@@ -468,8 +475,8 @@ class Scheduler:
             num_waiting=len(self._waiting) + len(self._suspects),
             num_blocks=pool.num_blocks,
             num_free_blocks=pool.num_free,
-            num_cached_blocks=states.count(BLOCK_CACHED),
-            num_shared_blocks=states.count(BLOCK_SHARED),
+            num_cached_blocks=pool.num_idle,
+            num_shared_blocks=pool.num_shared,
             block_size=self.kv.block_size,
             kv_waste=1 - filled / reserved if reserved else 0.0,
             num_preemptions=self._num_preemptions,

@@ -72,8 +72,8 @@ class ModelRunner:
         if plan.copies:
             self._kv.copy_blocks(plan.copies)
         self._rows.apply(plan)
-        for joined in plan.joined:
-            self._sampler.join(joined)
+        if plan.joined:
+            self._sampler.join(plan.joined)
 
     def _sample_decoded(self, logits: Tensor, plan: StepPlan) -> SampleOutput:
         """Sample every row of a decode step, in the graph where that is one argmax."""

@@ -39,13 +39,15 @@ class Rows:
         self.token_ids[row, len(tokens) :] = 1  # whatever a former owner left there
         self.lengths[row] = len(tokens)
         self.sampler.join(
-            JoinedRow(
-                row=row,
-                token_ids=tokens,
-                num_prompt_tokens=len(prompt),
-                block_ids=(),
-                sampling=sampling,
-            )
+            [
+                JoinedRow(
+                    row=row,
+                    token_ids=tokens,
+                    num_prompt_tokens=len(prompt),
+                    block_ids=(),
+                    sampling=sampling,
+                )
+            ]
         )
 
     def append(self, row: int, token: int) -> None:

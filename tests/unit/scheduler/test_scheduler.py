@@ -333,3 +333,38 @@ def test_stop_token_is_reported_with_its_id() -> None:
     (delta,) = core.step()
     assert (delta.finish_reason, delta.stop_reason) == (FinishReason.STOP, stop)
     assert np.array_equal(delta.new_token_ids, [stop])
+
+
+POISON = 13
+
+
+def poisoned_after(prompt: list[int]) -> int:
+    """The step whose sampled token breaks the next one; 0 if none of the first 8 does."""
+    tokens = list(prompt)
+    for step in range(1, 9):
+        tokens.append(next_token(tokens, 0))
+        if tokens[-1] == POISON:
+            return step
+    return 0
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("distance", [1, 2])
+def test_only_rows_that_break_a_step_end_with_an_error(depth: int, distance: int) -> None:
+    """The second bad row breaks a step while suspects are being tried one by one."""
+    prompts: dict[int, list[list[int]]] = {}
+    for first in range(50):
+        for second in range(50):
+            if POISON not in (first, second):
+                prompts.setdefault(poisoned_after([first, second]), []).append([first, second])
+    core, _ = build(depth=depth, device=FakeDevice(4, fails_on=POISON), max_num_batched_tokens=32)
+    core.add_request(request("bad 1", prompts[1][0], 8))
+    core.add_request(request("bad 2", prompts[1 + distance][0], 8))
+    for index in range(3):
+        core.add_request(request(f"good {index}", prompts[0][index], 8))
+    ends = {}
+    while core.has_unfinished:
+        ends |= {delta.request_id: delta.finish_reason for delta in core.step()}
+        core.check_integrity()
+    failed = {name for name, reason in ends.items() if reason is FinishReason.ERROR}
+    assert failed == {"bad 1", "bad 2"}
