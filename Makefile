@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.quire-installed
 INSTALLED_TEST := $(VENV)/.quire-installed-test
-PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest -q
 
 .PHONY: help install demo test lint format soak coverage clean
 
@@ -32,7 +32,7 @@ demo: $(INSTALLED)
 	@$(BIN)/quire demo
 
 test: lint
-	$(PYTEST) -q -n $(TEST_PROCESSES) -m "not soak"
+	$(PYTEST) -n $(TEST_PROCESSES)
 
 lint: $(INSTALLED_TEST)
 	$(BIN)/ruff check .
@@ -44,10 +44,10 @@ format: $(INSTALLED_TEST)
 	$(BIN)/ruff format .
 
 coverage: $(INSTALLED_TEST)
-	$(PYTEST) -q -n $(TEST_PROCESSES) -m "not soak" --cov --cov-report=term
+	$(PYTEST) -n $(TEST_PROCESSES) --cov --cov-report=term
 
 soak: $(INSTALLED_TEST)
-	$(PYTEST) -q -m soak --timeout=3600
+	$(PYTEST) -s -m soak --timeout=3600
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov build dist
@@ -62,6 +62,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV); the first time takes minutes, torch is large"
 	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' || \
 	  $(PIP) install -q $(TORCH) -c constraints.txt
 	$(PIP) install -q -e . -c constraints.txt

@@ -15,7 +15,14 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from quire import assets, compat
+from quire.config import (
+    DEFAULT_BLOCK_SIZE,
+    DEFAULT_GPU_MEMORY_UTILIZATION,
+    DEFAULT_MAX_NUM_BATCHED_TOKENS,
+    DEFAULT_MAX_NUM_SEQS,
+)
 from quire.sizes import parse_bytes, parse_count
+from quire.weights.checkpoint_files import LOAD_FORMATS
 
 if TYPE_CHECKING:
     from quire.config import EngineConfig
@@ -67,7 +74,6 @@ _load = functools.partial(_arg, group="loading")
 _cache = functools.partial(_arg, group="KV cache")
 _schedule = functools.partial(_arg, group="scheduling")
 _device = functools.partial(_arg, group="device")
-_output = functools.partial(_arg, group="output")
 
 
 def _also_other_names(cls: C) -> C:
@@ -130,7 +136,7 @@ class EngineArgs:
         None, help="public name or names of the model; default: as typed", nargs="+"
     )
     seed: int = _model(
-        0, help="seed of dummy weights, and unless 0 of the text that a command makes", parse=int
+        0, help="seed of dummy weights, and of requests that have none of their own", parse=int
     )
     max_logprobs: int = _model(
         20, help="most log-probabilities a request may ask for; -1: the vocabulary", parse=int
@@ -146,11 +152,13 @@ class EngineArgs:
     load_format: str = _load(
         "auto",
         help="format of the weights; dummy: random values, for benchmarks",
-        choices=("auto", "safetensors", "pt", "dummy"),
+        choices=(*LOAD_FORMATS, "dummy"),
     )
     download_dir: str | None = _load(None, help="folder for downloads; default: the hub's cache")
     use_tqdm_on_load: bool = _load(True, help="show progress while loading", parse=bool)
-    block_size: int | None = _cache(None, help="tokens in a KV block; default 16", parse=int)
+    block_size: int | None = _cache(
+        None, help=f"tokens in a KV block; default {DEFAULT_BLOCK_SIZE}", parse=int
+    )
     num_gpu_blocks_override: int | None = _cache(
         None, help="number of KV blocks, whatever the memory", parse=int
     )
@@ -158,18 +166,24 @@ class EngineArgs:
         None, help="size of the KV cache, such as 4GiB", parse=parse_bytes, metavar="BYTES"
     )
     gpu_memory_utilization: float = _cache(
-        0.92, help="share of the GPU's memory this engine may use, weights included", parse=float
+        DEFAULT_GPU_MEMORY_UTILIZATION,
+        help="share of the GPU's memory this engine may use, weights included",
+        parse=float,
     )
     enable_prefix_caching: bool = _cache(
         True, help="reuse the KV blocks of prompts that begin alike", parse=bool
     )
-    max_num_seqs: int | None = _schedule(
-        None, help="completions that run at once; default 256", parse=parse_count
+    max_num_seqs: int | str | None = _schedule(
+        None,
+        help=f"completions that run at once; default {DEFAULT_MAX_NUM_SEQS}",
+        parse=parse_count,
     )
-    max_num_batched_tokens: int | None = _schedule(
-        None, help="tokens computed in one step; default 2048", parse=parse_count
+    max_num_batched_tokens: int | str | None = _schedule(
+        None,
+        help=f"tokens computed in one step; default {DEFAULT_MAX_NUM_BATCHED_TOKENS}",
+        parse=parse_count,
     )
-    long_prefill_token_threshold: int = _schedule(
+    long_prefill_token_threshold: int | str = _schedule(
         0, help="most prompt tokens of one request in a step; 0: no limit", parse=parse_count
     )
     scheduling_policy: str = _schedule(
@@ -189,12 +203,14 @@ class EngineArgs:
     )
     device: str = _device("auto", help="where the model runs", choices=("auto", "cuda", "cpu"))
     attention_backend: str | None = _device(None, help="attention kernels; default: the fastest")
-    disable_log_stats: bool = _output(False, help="no periodic statistics in the log", parse=bool)
+    enforce_eager: bool = _device(
+        False, help="on a GPU: no captured graphs, every step op by op", parse=bool
+    )
 
     @staticmethod
     def add_cli_args(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         """Add a flag for every field, and hidden ones for the names of `compat.VERDICTS`."""
-        return _add_flags(parser, EngineArgs)
+        return _add_flags(parser)
 
     @classmethod
     def from_cli_args(cls, namespace: argparse.Namespace) -> EngineArgs:
@@ -209,21 +225,20 @@ class EngineArgs:
         return resolve(self)
 
 
-@_also_other_names
-@dataclass
 class AsyncEngineArgs(EngineArgs):
-    """Arguments of an engine that serves."""
-
-    enable_log_requests: bool = _output(False, help="log every request", parse=bool)
-
-    @staticmethod
-    def add_cli_args(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        return _add_flags(parser, AsyncEngineArgs)
+    """The same; users of other engines know it as the arguments of `AsyncLLMEngine`."""
 
 
-def _add_flags(parser: argparse.ArgumentParser, cls: type[EngineArgs]) -> argparse.ArgumentParser:
+def choices_of(name: str) -> tuple[str, ...]:
+    """The values that the field ``name`` takes."""
+    flag: Flag = next(item for item in fields(EngineArgs) if item.name == name).metadata["flag"]
+    assert flag.choices is not None, name
+    return flag.choices
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for item in fields(cls):
+    for item in fields(EngineArgs):
         flag: Flag = item.metadata["flag"]
         if flag.group not in groups:
             groups[flag.group] = parser.add_argument_group(flag.group)
@@ -264,12 +279,12 @@ def _add_hidden_flag(parser: argparse.ArgumentParser, name: str, verdict: compat
             help=argparse.SUPPRESS,
         )
         return
-    short = ("-q",) if name == "quantization" else ()
     parser.add_argument(
         dashed,
-        *short,
+        *verdict.short,
         dest=name,
         type=_json_or_text,
+        nargs="+" if verdict.takes_many else None,
         default=argparse.SUPPRESS,
         help=argparse.SUPPRESS,
     )

@@ -7,7 +7,6 @@ Owns what a message may hold and in which form a template wants it. Templates ru
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +17,6 @@ from quire.template_format import ContentFormat, detect_content_format
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 Message = Mapping[str, Any]  # as in the OpenAI API: role, content, tool_calls, ...
 Conversation = Sequence[Message]
@@ -79,13 +76,14 @@ class ChatRenderer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> None:
         self._tokenizer = tokenizer
         self._template = template
-        self._formats: dict[str, ContentFormat] = {}  # of the templates seen so far
 
     def render(self, messages: Conversation, options: ChatOptions | None = None) -> ParsedPrompt:
         """The prompt; its text holds all special tokens already."""
         options = options or ChatOptions()
         template = self._resolve(options)
-        style = self._format(template, options.content_format)
+        style = detect_content_format(template)
+        if options.content_format != "auto":
+            style = replace(style, name=options.content_format)
         conversation = [_rendered_message(message, style) for message in _checked(messages)]
         try:
             text = self._tokenizer.apply_chat_template(
@@ -119,15 +117,6 @@ class ChatRenderer:
                 "for chat take prompts without one (generate, or the completions endpoint)."
             ) from error
 
-    def _format(self, template: str, wanted: str) -> ContentFormat:
-        if template not in self._formats:
-            self._formats[template] = detect_content_format(template)
-            logger.info(
-                "Detected the chat template content format to be '%s'", self._formats[template].name
-            )
-        detected = self._formats[template]
-        return detected if wanted == "auto" else replace(detected, name=wanted)
-
 
 def load_chat_template(value: str | Path | None) -> str | None:
     """The template that a user named: a file, or the Jinja text itself on one line."""
@@ -149,6 +138,11 @@ def load_chat_template(value: str | Path | None) -> str | None:
 
 def is_one_conversation(messages: Sequence[Any]) -> bool:
     """Whether these are the messages of one conversation, not a list of conversations."""
+    if not isinstance(messages, (list, tuple)):
+        raise ValueError(
+            "messages must be a list of messages, or a list of such lists, got "
+            f"{str(messages)[:80]!r} ({type(messages).__name__})"
+        )
     return bool(messages) and isinstance(messages[0], Mapping)
 
 

@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+DEFAULT_BLOCK_SIZE = 16
+DEFAULT_GPU_MEMORY_UTILIZATION = 0.92
+DEFAULT_MAX_NUM_SEQS = 256
+DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
@@ -37,7 +42,6 @@ class LoadConfig:
     """How the weights get in."""
 
     load_format: str = "auto"  # auto, safetensors, pt, dummy
-    download_dir: Path | None = None
     use_tqdm: bool = True
 
 
@@ -45,10 +49,10 @@ class LoadConfig:
 class CacheConfig:
     """The KV cache. Either ``num_blocks`` is given, or it follows from ``memory_bytes``."""
 
-    block_size: int = 16
+    block_size: int = DEFAULT_BLOCK_SIZE
     num_blocks: int | None = None
     memory_bytes: int | None = None
-    gpu_memory_utilization: float = 0.92
+    gpu_memory_utilization: float = DEFAULT_GPU_MEMORY_UTILIZATION
     enable_prefix_caching: bool = True
 
 
@@ -56,26 +60,12 @@ class CacheConfig:
 class SchedulerConfig:
     """The limits of one step and of what runs at once."""
 
-    max_num_seqs: int = 256  # completions that run at once: rows
-    max_num_batched_tokens: int = 2048  # tokens of one step
-    long_prefill_token_threshold: int = (
-        0  # most prompt tokens of one request in a step; 0: no limit
-    )
+    max_num_seqs: int = DEFAULT_MAX_NUM_SEQS  # completions that run at once: rows
+    max_num_batched_tokens: int = DEFAULT_MAX_NUM_BATCHED_TOKENS  # tokens of one step
+    long_prefill_token_threshold: int = 0  # prompt tokens of one request in a step; 0: no limit
     policy: str = "fcfs"  # or "priority"
     enable_chunked_prefill: bool = True
     steps_in_flight: int = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ParallelConfig:
-    """Ranks. One for now."""
-
-    tensor_parallel_size: int = 1
-    pipeline_parallel_size: int = 1
-
-    @property
-    def world_size(self) -> int:
-        return self.tensor_parallel_size * self.pipeline_parallel_size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +86,4 @@ class EngineConfig:
     load: LoadConfig = field(default_factory=LoadConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
-    disable_log_stats: bool = False

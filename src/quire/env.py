@@ -50,17 +50,6 @@ def _bool(text: str) -> bool:
     return values[text.lower()]
 
 
-def _port(text: str) -> int:
-    if "://" in text:
-        raise ValueError(
-            "expected a port number; a Kubernetes Service named like the prefix of this variable "
-            "sets it to an address: rename the Service or set enableServiceLinks: false"
-        )
-    if not text.isdecimal() or not 0 <= int(text) <= 65535:
-        raise ValueError("expected a port number from 0 to 65535")
-    return int(text)
-
-
 def _log_level(text: str) -> str:
     levels = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
     if text.upper() not in levels:
@@ -70,16 +59,19 @@ def _log_level(text: str) -> str:
 
 def _gib_or_bytes(text: str) -> int:
     """A bare number counts GiB, as users of this variable's older name expect."""
-    try:
-        return int(float(text) * 2**30)
-    except ValueError:
-        return parse_bytes(text)
+    is_bare = text.replace(".", "", 1).isdecimal()
+    num_bytes = parse_bytes(f"{text}GiB" if is_bare else text)
+    if num_bytes == 0:
+        raise ValueError("expected a size above 0; unset the variable for the default")
+    return num_bytes
 
 
-def _positive_int(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
+def _num_threads(text: str) -> int:
+    """OpenMP lets a list say how many threads each level of nesting gets: the first counts."""
+    first = text.partition(",")[0].strip()
+    if not first.isdecimal() or int(first) == 0:
         raise ValueError("expected a whole number of at least 1")
-    return int(text)
+    return int(first)
 
 
 LOGGING_LEVEL = Variable(
@@ -105,10 +97,8 @@ CPU_KVCACHE_SPACE = Variable(
     "KV cache size on a CPU: GiB, or with a unit such as 512MiB",
 )
 NUM_THREADS = Variable(
-    ("QUIRE_NUM_THREADS", "OMP_NUM_THREADS"), _positive_int, None, "threads of CPU kernels"
+    ("QUIRE_NUM_THREADS", "OMP_NUM_THREADS"), _num_threads, None, "threads of CPU kernels"
 )
-PORT = Variable(("QUIRE_PORT", "VLLM_PORT"), _port, None, "first port of internal sockets")
-HOST_IP = Variable(("QUIRE_HOST_IP", "VLLM_HOST_IP"), str, None, "this machine's address")
 
 REGISTRY: tuple[Variable[Any], ...] = (
     LOGGING_LEVEL,
@@ -117,6 +107,4 @@ REGISTRY: tuple[Variable[Any], ...] = (
     ALLOW_LONG_MAX_MODEL_LEN,
     CPU_KVCACHE_SPACE,
     NUM_THREADS,
-    PORT,
-    HOST_IP,
 )

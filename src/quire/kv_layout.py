@@ -38,27 +38,19 @@ class KVLayout:
 
     @classmethod
     def of(cls, layers: tuple[LayerKV, ...]) -> KVLayout:
-        """Group ``layers`` by window (and shape), split so that all groups are of one size."""
-        by_kind: dict[LayerKV, list[int]] = {}
-        for index, layer in enumerate(layers):
-            by_kind.setdefault(layer, []).append(index)
+        """Group ``layers`` by window; where all have one shape, split to groups of one size.
+
+        Where shapes differ (DeciLM) every layer keeps a tensor of its own, so sizes do not matter.
+        """
         by_window: dict[int | None, list[int]] = {}
-        if len({(kind.num_kv_heads, kind.head_dim) for kind in by_kind}) == 1:
-            for kind, members in by_kind.items():
-                by_window.setdefault(kind.window, []).extend(members)
-            size = min(len(members) for members in by_window.values())
-            groups = [
-                LayerGroup(window=window, layers=tuple(members[start : start + size]))
-                for window, members in by_window.items()
-                for start in range(0, len(members), size)
-            ]
-        else:  # shapes differ by layer (DeciLM): every layer keeps a tensor of its own
-            for kind, members in by_kind.items():
-                by_window.setdefault(kind.window, []).extend(members)
-            groups = [
-                LayerGroup(window=window, layers=tuple(members))
-                for window, members in by_window.items()
-            ]
+        for index, layer in enumerate(layers):
+            by_window.setdefault(layer.window, []).append(index)
+        size = min(map(len, by_window.values())) if _have_one_shape(layers) else len(layers)
+        groups = [
+            LayerGroup(window=window, layers=tuple(members[start : start + size]))
+            for window, members in by_window.items()
+            for start in range(0, len(members), size)
+        ]
         return cls(layers=layers, groups=tuple(groups))
 
     @property
@@ -69,7 +61,7 @@ class KVLayout:
     @property
     def tensor_of_layer(self) -> tuple[int, ...]:
         """Per layer, the physical tensor it lives in."""
-        if self._is_uniform:
+        if _have_one_shape(self.layers):
             place = {layer: i for group in self.groups for i, layer in enumerate(group.layers)}
             return tuple(place[layer] for layer in range(len(self.layers)))
         return tuple(range(len(self.layers)))
@@ -91,6 +83,6 @@ class KVLayout:
         """Bytes that a token costs in all layers while no window has passed over it."""
         return sum(2 * kv.num_kv_heads * kv.head_dim for kv in self.layers) * element_size
 
-    @property
-    def _is_uniform(self) -> bool:
-        return len({(kv.num_kv_heads, kv.head_dim) for kv in self.layers}) == 1
+
+def _have_one_shape(layers: tuple[LayerKV, ...]) -> bool:
+    return len({(kv.num_kv_heads, kv.head_dim) for kv in layers}) == 1

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Prompts = PromptType | Sequence[PromptType]
-Params = SamplingParams | Sequence[SamplingParams]
+Params = SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams]
 
 
 class LLM:
@@ -216,9 +216,7 @@ class LLM:
         if concurrency_limit is not None and concurrency_limit < 1:
             raise ValueError(f"concurrency_limit must be at least 1, got {concurrency_limit}")
         parsed = parse_prompts(prompts)
-        requests = self._requests(
-            parsed, params.to_sampling_params(), RequestOutputKind.FINAL_ONLY, priority
-        )
+        requests = self._requests(parsed, params, RequestOutputKind.FINAL_ONLY, priority)
         at_once = concurrency_limit or max(len(requests), 1)
         found: list[BeamSearchOutput] = []
         for first in range(0, len(requests), at_once):
@@ -241,7 +239,7 @@ class LLM:
         self, reset_running_requests: bool = False, reset_connector: bool = False
     ) -> bool:
         """Forget cached prefixes; False when requests that run still use blocks."""
-        return self.llm_engine.reset_prefix_cache()
+        return self.llm_engine.reset_prefix_cache(reset_running_requests, reset_connector)
 
     def stats(self) -> EngineStats:
         """The state of the engine now."""
@@ -315,7 +313,7 @@ class LLM:
         """One for each prompt; copies, since callers keep theirs."""
         if params is None:
             params = self.get_default_sampling_params()
-        if isinstance(params, SamplingParams):
+        if isinstance(params, (SamplingParams, BeamSearchParams)):
             return [_with_kind(params, kind)] * num_prompts
         if len(params) != num_prompts:
             raise ValueError(
@@ -359,8 +357,13 @@ class LLM:
         return BeamSearchOutput(sequences)
 
 
-def _with_kind(params: SamplingParams, kind: RequestOutputKind) -> SamplingParams:
-    own = params.clone()
+def _with_kind(
+    params: SamplingParams | BeamSearchParams, kind: RequestOutputKind
+) -> SamplingParams:
+    if isinstance(params, BeamSearchParams):
+        own = params.to_sampling_params()
+    else:
+        own = params.clone()
     own.output_kind = kind
     return own
 

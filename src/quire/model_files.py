@@ -13,6 +13,7 @@ from typing import Any
 
 from quire.args import EngineArgs
 from quire.errors import ModelLoadError, UnsupportedModelError
+from quire.generation_config import check_overrides
 
 _CONFIG_FAILED = "Failed to load the model config."
 
@@ -113,6 +114,11 @@ def stored_dtype(config: dict[str, Any], path: Path) -> str:
 def _fetch(args: EngineArgs, model: str, revision: str | None, what: str) -> Path:
     from quire.weights.hub import resolve_model
 
+    if not isinstance(model, (str, Path)):
+        raise ValueError(
+            f"a {'tokenizer' if what == 'tokenizer' else 'model'} must be a hub id or a folder, "
+            f"got {model!r} ({type(model).__name__})"
+        )
     return resolve_model(
         model,
         revision=revision,
@@ -125,10 +131,11 @@ def _fetch(args: EngineArgs, model: str, revision: str | None, what: str) -> Pat
 
 def _generation_config(args: EngineArgs, model_path: Path) -> dict[str, Any]:
     overrides = args.override_generation_config or {}
+    check_overrides(overrides)
     if args.generation_config in ("quire", "vllm"):
         return dict(overrides)
     is_auto = args.generation_config == "auto"
-    folder = model_path if is_auto else Path(args.generation_config)
+    folder = model_path if is_auto else Path(args.generation_config).expanduser()
     config = read_json(folder / "generation_config.json")
     if config is None and not is_auto:
         raise ModelLoadError(

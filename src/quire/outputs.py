@@ -6,7 +6,6 @@ values are made. Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +30,7 @@ class CompletionOutput:
 
     index: int
     text: str
-    token_ids: Sequence[int]
+    token_ids: list[int]
     cumulative_logprob: float | None
     logprobs: SampleLogprobs | None
     routed_experts: Any = None  # always None: kept for the position of the fields after it
@@ -48,11 +47,13 @@ class CompletionOutput:
         return self.finish_reason is not None
 
     def append(self, new: CompletionOutput) -> None:
-        """Continue this piece of a stream with the piece that follows it."""
+        """Continue this piece of a stream with the piece that follows it; its lists grow."""
         self.text += new.text
-        self.token_ids = [*self.token_ids, *new.token_ids]
-        if new.logprobs:
-            self.logprobs = (self.logprobs or []) + new.logprobs
+        self.token_ids += new.token_ids
+        if self.logprobs is None:
+            self.logprobs = new.logprobs
+        else:
+            self.logprobs += new.logprobs or []
         self.cumulative_logprob = new.cumulative_logprob
         self.finish_reason, self.stop_reason = new.finish_reason, new.stop_reason
         self.score, self.error = new.score, new.error

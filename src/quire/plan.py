@@ -5,29 +5,30 @@ Reads no tensor. Knows the arithmetic of weights and KV blocks, not how they are
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from quire import platform
-from quire.args import EngineArgs, parse_max_model_len
-from quire.context_length import resolve_context_length
+from quire.args import EngineArgs
+from quire.config import CacheConfig
 from quire.kv_fit import ELEMENT_SIZE, NUM_NULL_BLOCKS, KVFit
-from quire.model_files import ModelFiles, find_model_files
+from quire.model_files import find_model_files
 from quire.platform import DeviceInfo
 from quire.resolve import (
-    DEFAULT_BLOCK_SIZE,
-    DEFAULT_MAX_NUM_BATCHED_TOKENS,
-    DEFAULT_MAX_NUM_SEQS,
+    cache_config,
+    check_parallel,
+    context_length,
     default_cpu_kv_bytes,
+    device_kind,
     resolve_dtype,
+    scheduler_config,
 )
 from quire.sizes import format_bytes, parse_bytes
 
-# Kept free on a GPU for activations, logits and the allocator's slack while a step runs.
-GPU_RESERVE_SHARE = 0.03
-GPU_RESERVE_BYTES = 256 * 2**20
+# What a process takes on a GPU besides weights and KV cache: CUDA itself, graphs, and the
+# activations and logits of a step. It does not grow with the GPU.
+GPU_RESERVE_BYTES = 3 * 2**29
 # Lengths of the concurrency table, besides the longest one.
 LENGTHS = (256, 1024, 4096, 16384, 65536, 262144)
 
@@ -93,33 +94,36 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
     from quire.models.loading import plan_of
     from quire.models.loading import weight_bytes as weight_bytes_of
 
-    device = _device(args)
+    check_parallel(args)
+    cache = cache_config(args)
+    device = _device(args, memory)
     files = find_model_files(args, with_weights=False)
     plan = plan_of(files.config, files.architecture)
     dtype = resolve_dtype(args.dtype, files.stored_dtype, device)
-    positions = plan.spec.embedding.positions
-    num_parameters = sum(math.prod(shape) for shape in plan.parameter_shapes().values())
+    length = context_length(args, files, plan.spec).longest
+    limits = scheduler_config(args, length)
     weight_bytes = weight_bytes_of(plan, getattr(torch, dtype), device.kind)
     fit = KVFit(
         layout=plan.spec.kv_layout,
-        block_size=args.block_size or DEFAULT_BLOCK_SIZE,
+        block_size=cache.block_size,
         element_size=ELEMENT_SIZE[dtype],
-        max_step_tokens=args.max_num_batched_tokens or DEFAULT_MAX_NUM_BATCHED_TOKENS,
+        max_step_tokens=limits.max_num_batched_tokens,
     )
-    length = _model_length(args, files, positions.num_positions if positions else None)
-    total = device.memory_bytes if memory is None else parse_bytes(memory)
-    usable, reserve = _budget(args, device, total)
+    usable, reserve = _budget(cache, device)
+    wanted = _told_kv_bytes(cache, fit)
+    if wanted is None and memory is None:  # as an engine that is started here would choose
+        choose = default_cpu_kv_bytes if device.kind == "cpu" else KVFit.bytes_for
+        wanted = choose(fit, length, limits.max_num_seqs)
     left = max(usable - reserve - weight_bytes, 0)
-    wanted = _wanted_kv_bytes(args, device, fit, length, is_this_machine=memory is None)
     return MemoryPlan(
         model=args.model,
         architecture=files.architecture,
         dtype=dtype,
         device=device.name,
-        num_parameters=num_parameters,
+        num_parameters=plan.spec.num_parameters,
         model_length=length,
         weight_bytes=weight_bytes,
-        memory_bytes=total,
+        memory_bytes=device.memory_bytes,
         usable_bytes=usable,
         reserve_bytes=reserve,
         kv_cache_bytes=left if wanted is None else min(wanted, left),
@@ -150,41 +154,30 @@ def format_plan(plan: MemoryPlan) -> str:
     return "\n".join(lines)
 
 
-def _device(args: EngineArgs) -> DeviceInfo:
+def _device(args: EngineArgs, memory: int | str | None) -> DeviceInfo:
     """The device to plan for; a GPU may be planned for where there is none."""
     if args.device == "cuda" and platform.default_device() == "cpu":
+        if memory is None:
+            raise ValueError(
+                "device 'cuda': there is no GPU here whose memory could be planned; say how much "
+                "yours has, such as --memory 24GiB"
+            )
         fast = frozenset({"float16", "bfloat16"})
-        return DeviceInfo(kind="cuda", name="a GPU", memory_bytes=0, fast_dtypes=fast)
-    kind = platform.default_device() if args.device == "auto" else args.device
-    return platform.device_info(kind)
+        device = DeviceInfo(kind="cuda", name="a GPU", memory_bytes=0, fast_dtypes=fast)
+    else:
+        device = platform.device_info(device_kind(args))
+    return device if memory is None else replace(device, memory_bytes=parse_bytes(memory))
 
 
-def _model_length(args: EngineArgs, files: ModelFiles, num_positions: int | None) -> int:
-    return resolve_context_length(
-        parse_max_model_len(args.max_model_len),
-        config=files.config,
-        tokenizer_config=files.tokenizer_config,
-        num_learned_positions=num_positions,
-    ).longest
-
-
-def _budget(args: EngineArgs, device: DeviceInfo, total: int) -> tuple[int, int]:
+def _budget(cache: CacheConfig, device: DeviceInfo) -> tuple[int, int]:
     """Bytes an engine may use, and those of them that are neither weights nor KV."""
     if device.kind == "cpu":
-        return total, 0
-    reserve = GPU_RESERVE_BYTES + int(total * GPU_RESERVE_SHARE)
-    return int(total * args.gpu_memory_utilization), reserve
+        return device.memory_bytes, 0
+    return int(device.memory_bytes * cache.gpu_memory_utilization), GPU_RESERVE_BYTES
 
 
-def _wanted_kv_bytes(
-    args: EngineArgs, device: DeviceInfo, fit: KVFit, length: int, *, is_this_machine: bool
-) -> int | None:
-    """What an engine with these arguments takes for KV, None being all that is left."""
-    if args.num_gpu_blocks_override is not None:
-        return args.num_gpu_blocks_override * fit.bytes_per_block
-    if args.kv_cache_memory_bytes is not None:
-        return parse_bytes(args.kv_cache_memory_bytes)
-    if device.kind == "cpu" and is_this_machine:
-        num_seqs = args.max_num_seqs or DEFAULT_MAX_NUM_SEQS
-        return default_cpu_kv_bytes(fit, length, num_seqs)
-    return None
+def _told_kv_bytes(cache: CacheConfig, fit: KVFit) -> int | None:
+    """The size of the KV cache where the user has said it."""
+    if cache.num_blocks is not None:
+        return cache.num_blocks * fit.bytes_per_block
+    return cache.memory_bytes

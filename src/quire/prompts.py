@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 
@@ -48,6 +48,7 @@ class ParsedPrompt:
     token_ids: list[int] | None = None
     cache_salt: str | None = None
     add_special_tokens: bool = True  # to the text; False where a chat template has written them
+    name: str = field(default="the prompt", compare=False)  # in messages about it
 
 
 _FORMS = (
@@ -80,20 +81,20 @@ def parse_prompts(
     if prompt_token_ids is None:
         if prompts is None:
             raise ValueError(f"no prompts were given; pass {_FORMS}")
-        return [parse_prompt(prompt) for prompt in _split(prompts)]
-    parsed = [parse_prompt(ids) for ids in _split(prompt_token_ids)]
+        return _parse_all(prompts, "prompts")
+    parsed = _parse_all(prompt_token_ids, "prompt_token_ids")
     if any(prompt.token_ids is None for prompt in parsed):
         raise ValueError("prompt_token_ids must be a list of token ids, or a list of such lists")
     if prompts is None:
         return parsed
-    texts = [parse_prompt(prompt) for prompt in _split(prompts)]
+    texts = _parse_all(prompts, "prompts")
     if len(texts) != len(parsed):
         raise ValueError(
             f"{len(texts)} prompts and {len(parsed)} prompt_token_ids were given; "
             "their numbers must be equal, or pass only one of them"
         )
     return [
-        ParsedPrompt(text=text.text, token_ids=ids.token_ids, cache_salt=text.cache_salt)
+        replace(ids, text=text.text, cache_salt=text.cache_salt)
         for text, ids in zip(texts, parsed, strict=True)
     ]
 
@@ -107,6 +108,23 @@ def parse_prompt(prompt: PromptType | Any) -> ParsedPrompt:
     if _is_array(prompt) or isinstance(prompt, (list, tuple)):
         return ParsedPrompt(token_ids=_token_ids(prompt))
     raise ValueError(f"a prompt cannot be {_describe(prompt)}; pass {_FORMS}")
+
+
+def name_in_list(list_name: str, index: int, length: int) -> str:
+    """How messages call one of the prompts of a call."""
+    return f"{list_name}[{index}]" if length > 1 else "the prompt"
+
+
+def _parse_all(prompts: Any, list_name: str) -> list[ParsedPrompt]:
+    parsed = []
+    split = _split(prompts)
+    for i, prompt in enumerate(split):
+        name = name_in_list(list_name, i, len(split))
+        try:
+            parsed.append(replace(parse_prompt(prompt), name=name))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}" if len(split) > 1 else str(error)) from None
+    return parsed
 
 
 def _split(prompts: Any) -> Sequence[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -71,10 +71,11 @@ class EngineRequest:
     """One user call as the engine core receives it."""
 
     request_id: str
+    serial: int = 0  # tells requests apart that bear the same id one after the other
     prompt_token_ids: list[int]
     sampling: RowSampling
     max_tokens: int  # output tokens; already bounded by max_model_len
-    n: int = 1
+    n: int = 1  # completions; a beam search has its width instead
     beam: BeamSearch | None = None
     arrival_time: float = 0.0  # time.time() of the user's call
     priority: int = 0  # smaller is sooner, under the "priority" policy
@@ -82,8 +83,12 @@ class EngineRequest:
     cache_salt: str | None = None  # requests share prefix blocks only with an equal salt
     extra_keys: tuple[Any, ...] = ()  # what else the KV of this prompt depends on: adapter, media
     use_prefix_cache: bool = True  # False: compute the whole prompt (prompt_logprobs need it)
-    seeds: tuple[int, ...] = field(default=())  # one per completion; empty: sampling.seed + index
+
+    @property
+    def num_completions(self) -> int:
+        """How many ends the front end waits for."""
+        return self.n if self.beam is None else self.beam.width
 
     def row_seed(self, index: int) -> int:
         """The seed of completion ``index``."""
-        return self.seeds[index] if self.seeds else self.sampling.seed + index
+        return self.sampling.seed + index

@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Collection
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quire import env, log, platform
-from quire.args import EngineArgs, parse_max_model_len
+from quire.args import EngineArgs, choices_of, parse_max_model_len
 from quire.config import (
+    DEFAULT_BLOCK_SIZE,
+    DEFAULT_MAX_NUM_BATCHED_TOKENS,
+    DEFAULT_MAX_NUM_SEQS,
     CacheConfig,
     DeviceConfig,
     EngineConfig,
@@ -22,12 +24,12 @@ from quire.config import (
     ModelConfig,
     SchedulerConfig,
 )
-from quire.context_length import ContextLength, resolve_context_length
 from quire.kv_fit import KVFit, check_kv_fits
 from quire.kv_layout import KVLayout
 from quire.model_files import ModelFiles, find_model_files
+from quire.models.context_length import ContextLength, resolve_context_length
 from quire.platform import DeviceInfo
-from quire.sizes import format_bytes, parse_bytes
+from quire.sizes import format_bytes, parse_bytes, parse_count
 from quire.step_output import EngineFacts
 
 if TYPE_CHECKING:
@@ -36,15 +38,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BLOCK_SIZES = (8, 16, 32, 64, 128)
-DEFAULT_BLOCK_SIZE = 16
-DEFAULT_MAX_NUM_SEQS = 256
-DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048
+DEFAULT_ATTENTION = {"cpu": "torch", "cuda": "triton"}
 # On a CPU the memory is usually somebody's own: take a part of what is free, and not more than a
 # CPU can fill with tokens in reasonable time.
 CPU_KV_SHARE = 0.25
 CPU_KV_BYTES = 4 * 2**30
 
-DTYPES = ("float32", "bfloat16", "float16")
 _DTYPE_ALIASES = {"half": "float16", "float": "float32"}
 
 
@@ -53,20 +52,19 @@ def resolve(args: EngineArgs) -> EngineConfig:
     from quire.models.loading import plan_of
 
     log.setup()
-    _check_parallel(args)
-    cache = _cache_config(args)
+    check_parallel(args)
+    cache = cache_config(args)
     load = _load_config(args)
-    device = platform.device_info(_device_kind(args))
+    device = platform.device_info(device_kind(args))
     files = find_model_files(args)
     spec = plan_of(files.config, files.architecture).spec
-    length = _context_length(args, files, spec)
+    length = context_length(args, files, spec)
     config = EngineConfig(
         model=_model_config(args, files, spec, device, length),
         load=load,
         cache=cache,
-        scheduler=_scheduler_config(args, length.longest),
+        scheduler=scheduler_config(args, length.longest),
         device=_device_config(args, device),
-        disable_log_stats=args.disable_log_stats,
     )
     return _with_memory(config, spec.kv_layout, fit_memory=length.fit_memory)
 
@@ -97,15 +95,16 @@ def resolve_dtype(wanted: str, stored: str, device: DeviceInfo) -> str:
     name = str(wanted).removeprefix("torch.")  # torch.bfloat16 itself is welcome too
     name = _DTYPE_ALIASES.get(name, name)
     if name != "auto":
-        return _one_of("dtype", name, ("auto", *DTYPES))
+        return _one_of("dtype", name, choices_of("dtype"))
     chosen = _auto_dtype(stored, device)
     if chosen != stored:
+        keep = f"; say dtype={stored} to keep them" if stored in choices_of("dtype") else ""
         logger.info(
-            "dtype=auto: weights stored as %s are run in %s on %s; say dtype=%s to keep them",
+            "dtype=auto: weights stored as %s are run in %s on %s%s",
             stored,
             chosen,
             device.name,
-            stored,
+            keep,
         )
     return chosen
 
@@ -123,28 +122,29 @@ def _auto_dtype(stored: str, device: DeviceInfo) -> str:
     return "float16" if device.kind == "cuda" else "float32"
 
 
-def _check_parallel(args: EngineArgs) -> None:
+def check_parallel(args: EngineArgs) -> None:
+    """Refuse more devices than one."""
     for name in ("tensor_parallel_size", "pipeline_parallel_size"):
         size = getattr(args, name)
         if size != 1:
             raise ValueError(f"{name}={size}: only one process computes yet; leave it at 1")
 
 
-def _device_kind(args: EngineArgs) -> str:
-    kind = _one_of("device", args.device, ("auto", "cuda", "cpu"))
+def device_kind(args: EngineArgs) -> str:
+    """Where ``args`` want the model: "cuda" or "cpu"."""
+    kind = _one_of("device", args.device, choices_of("device"))
     return platform.default_device() if kind == "auto" else kind
 
 
 def _load_config(args: EngineArgs) -> LoadConfig:
-    formats = ("auto", "safetensors", "pt", "dummy")
     return LoadConfig(
-        load_format=_one_of("load_format", args.load_format, formats),
-        download_dir=Path(args.download_dir) if args.download_dir else None,
+        load_format=_one_of("load_format", args.load_format, choices_of("load_format")),
         use_tqdm=args.use_tqdm_on_load,
     )
 
 
-def _cache_config(args: EngineArgs) -> CacheConfig:
+def cache_config(args: EngineArgs) -> CacheConfig:
+    """What ``args`` say about the KV cache; its size may still be open."""
     block_size = args.block_size if args.block_size is not None else DEFAULT_BLOCK_SIZE
     if block_size not in BLOCK_SIZES:
         raise ValueError(f"block_size={block_size} is not one of {_listed(BLOCK_SIZES)}")
@@ -169,7 +169,8 @@ def _cache_config(args: EngineArgs) -> CacheConfig:
     )
 
 
-def _context_length(args: EngineArgs, files: ModelFiles, spec: DecoderSpec) -> ContextLength:
+def context_length(args: EngineArgs, files: ModelFiles, spec: DecoderSpec) -> ContextLength:
+    """The longest request that ``args`` and the model allow."""
     positions = spec.embedding.positions
     return resolve_context_length(
         parse_max_model_len(args.max_model_len),
@@ -202,33 +203,31 @@ def _model_config(
         tokenizer_mode=args.tokenizer_mode,
         skip_tokenizer_init=args.skip_tokenizer_init,
         served_model_name=(names,) if isinstance(names, str) else tuple(names),
-        max_logprobs=args.max_logprobs,
+        max_logprobs=_at_least(-1, "max_logprobs", args.max_logprobs),
         seed=args.seed,
     )
 
 
-def _scheduler_config(args: EngineArgs, max_model_len: int) -> SchedulerConfig:
+def scheduler_config(args: EngineArgs, max_model_len: int) -> SchedulerConfig:
+    """The limits of a step, checked against each other."""
     num_seqs, num_tokens = _step_limits(args, max_model_len)
-    for name in ("steps_in_flight", "long_prefill_token_threshold"):
-        least = 1 if name == "steps_in_flight" else 0
-        if getattr(args, name) < least:
-            raise ValueError(f"{name}={getattr(args, name)} is too small; give at least {least}")
+    threshold = parse_count(args.long_prefill_token_threshold)
     return SchedulerConfig(
         max_num_seqs=num_seqs,
         max_num_batched_tokens=num_tokens,
-        long_prefill_token_threshold=args.long_prefill_token_threshold,
-        policy=_one_of("scheduling_policy", args.scheduling_policy, ("fcfs", "priority")),
+        long_prefill_token_threshold=_at_least(0, "long_prefill_token_threshold", threshold),
+        policy=_one_of(
+            "scheduling_policy", args.scheduling_policy, choices_of("scheduling_policy")
+        ),
         enable_chunked_prefill=args.enable_chunked_prefill,
-        steps_in_flight=args.steps_in_flight,
+        steps_in_flight=_at_least(1, "steps_in_flight", args.steps_in_flight),
     )
 
 
 def _step_limits(args: EngineArgs, max_model_len: int) -> tuple[int, int]:
     """``max_num_seqs`` and ``max_num_batched_tokens``, made to go together where one is open."""
-    num_seqs, num_tokens = args.max_num_seqs, args.max_num_batched_tokens
-    for name, value in (("max_num_seqs", num_seqs), ("max_num_batched_tokens", num_tokens)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value} is too small; give at least 1")
+    num_seqs = _count("max_num_seqs", args.max_num_seqs)
+    num_tokens = _count("max_num_batched_tokens", args.max_num_batched_tokens)
     whole_prompt = 1 if args.enable_chunked_prefill else max_model_len
     if num_tokens is None:
         least = max(num_seqs or 1, whole_prompt)
@@ -249,11 +248,16 @@ def _step_limits(args: EngineArgs, max_model_len: int) -> tuple[int, int]:
     return num_seqs, num_tokens
 
 
+def _count(name: str, value: int | str | None) -> int | None:
+    return None if value is None else _at_least(1, name, parse_count(value))
+
+
 def _device_config(args: EngineArgs, device: DeviceInfo) -> DeviceConfig:
     on_cpu = device.kind == "cpu"
     return DeviceConfig(
         device=device.kind,
-        attention_backend=args.attention_backend or "torch",
+        attention_backend=args.attention_backend or DEFAULT_ATTENTION[device.kind],
+        enforce_eager=args.enforce_eager,
         num_threads=(env.NUM_THREADS.get() or platform.num_cpu_cores()) if on_cpu else None,
     )
 
@@ -299,6 +303,12 @@ def default_cpu_kv_bytes(fit: KVFit, max_model_len: int, max_num_seqs: int) -> i
 def _device_text(device: DeviceConfig) -> str:
     threads = f", {device.num_threads} threads" if device.num_threads else ""
     return f"{device.device}{threads}"
+
+
+def _at_least(least: int, name: str, value: int) -> int:
+    if value < least:
+        raise ValueError(f"{name}={value} is too small; give at least {least}")
+    return value
 
 
 def _one_of(name: str, value: str, choices: Collection[str]) -> str:

@@ -24,21 +24,29 @@ def to_row_sampling(
     vocab_size: int,
     max_logprobs: int,
     seed: int,
+    token_strings: Collection[int] = (),
     tokenize: Callable[[str], list[int]] | None = None,
 ) -> RowSampling:
     """Check ``params`` once more, now against the model, and fill in every default.
 
-    ``seed`` serves when the user gave none. ``tokenize`` turns a bad word into token ids without
+    ``seed`` serves when the user gave none. ``token_strings`` are stop strings that are one token,
+    by their ids. ``tokenize`` turns a bad word into token ids without
     special tokens; without it bad words are refused. ``max_logprobs`` is the engine's limit, -1 for
     none.
     """
     params.verify()
-    stop_token_ids = _stop_token_ids(params, eos_token_ids)
+    eos = () if params.ignore_eos else eos_token_ids
+    stop_token_ids = tuple(dict.fromkeys([*(params.stop_token_ids or ()), *eos, *token_strings]))
     allowed = tuple(dict.fromkeys(params.allowed_token_ids or ()))
     bias = params.logit_bias or {}
     _require_in_vocabulary("stop_token_ids", params.stop_token_ids or (), vocab_size)
     _require_in_vocabulary("allowed_token_ids", allowed, vocab_size)
     _require_in_vocabulary("logit_bias", bias, vocab_size)
+    if allowed and params.min_tokens and set(allowed) <= set(stop_token_ids):
+        raise ValueError(
+            f"min_tokens={params.min_tokens} forbids the stop tokens, but allowed_token_ids "
+            f"{list(allowed)} are nothing else; allow another token or leave min_tokens at 0."
+        )
     _require_few_logprobs("logprobs", params.logprobs, max_logprobs)
     _require_few_logprobs("prompt_logprobs", params.prompt_logprobs, max_logprobs)
     is_beam = params.use_beam_search
@@ -76,13 +84,7 @@ def _num_logprobs(params: SamplingParams, num_stop_token_ids: int) -> int | None
     """Beams read their candidates from the log-probabilities; ``best_of`` ranks by them."""
     if params.use_beam_search:
         return num_beam_candidates(params.num_completions, num_stop_token_ids)
-    ranks = params.best_of is not None and params.best_of > params.n
-    return 0 if ranks and params.logprobs is None else params.logprobs
-
-
-def _stop_token_ids(params: SamplingParams, eos_token_ids: Collection[int]) -> tuple[int, ...]:
-    eos = () if params.ignore_eos else eos_token_ids
-    return tuple(dict.fromkeys([*(params.stop_token_ids or ()), *eos]))
+    return 0 if params.is_ranked and params.logprobs is None else params.logprobs
 
 
 def _temperature(temperature: float) -> float:

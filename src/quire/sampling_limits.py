@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from typing import Any
 
 MAX_N = 16384
+MAX_INT32 = 2**31 - 1  # what a count is where it becomes an array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +75,7 @@ _PENALTY = Rule(
     accepts=_real_in(-2.0, 2.0), limit="a number in [-2, 2]", remedy="use 0.0 for no penalty"
 )
 _NUM_LOGPROBS = Rule(
-    accepts=_optional(int_in(-1)),
+    accepts=_optional(int_in(-1, MAX_INT32)),
     limit="None, -1 or an integer of at least 0",
     remedy="use -1 for the whole vocabulary or None for none",
 )
@@ -131,7 +132,9 @@ RULES: dict[str, Rule] = {
         remedy="use None for the rest of the context",
     ),
     "min_tokens": Rule(
-        accepts=int_in(0), limit="an integer of at least 0", remedy="use 0 for no minimum"
+        accepts=int_in(0, MAX_INT32),
+        limit=f"an integer from 0 to {MAX_INT32}",
+        remedy="use 0 for no minimum",
     ),
     "logprobs": _NUM_LOGPROBS,
     "prompt_logprobs": _NUM_LOGPROBS,
@@ -197,6 +200,7 @@ NOT_BUILT: dict[str, str] = {
     "repetition_detection": "the stop at a repetition",
     "routed_experts_prompt_start": "the routed experts",
     "trace_decode_token_ids": "the trace",
+    "output_text_buffer_length": "the delay of the text",
 }
 
 # Parameter -> its neutral values.
@@ -205,5 +209,6 @@ WITHOUT_EFFECT_ON_BEAMS: dict[str, tuple[Any, ...]] = {
     "top_k": (0, -1),
     "min_p": (0.0,),
     "logprobs": (None,),
+    "prompt_logprobs": (None,),
 }
 ONLY_FOR_BEAMS: dict[str, tuple[Any, ...]] = {"early_stopping": (False,), "length_penalty": (1.0,)}

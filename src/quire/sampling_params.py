@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import copy
 import enum
+import functools
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
+from quire.compat import unknown_name
 from quire.request import BeamSearch
 from quire.sampling_limits import (
     MAX_N,
@@ -22,6 +25,8 @@ from quire.sampling_limits import (
     int_in,
     is_int,
 )
+
+C = TypeVar("C", bound=type)
 
 GREEDY_BELOW = 1e-5  # temperatures under this are 0
 
@@ -70,6 +75,27 @@ class GuidedDecodingParams:
     whitespace_pattern: str | None = None
 
 
+def _names_near_misses(cls: C) -> C:
+    """Let the constructor of a dataclass say which name an unknown one may be meant for."""
+    plain_init = vars(cls)["__init__"]
+    names = [item.name for item in fields(cls)]
+
+    @functools.wraps(plain_init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            plain_init(self, *args, **kwargs)
+        except TypeError:
+            unknown = [name for name in kwargs if name not in names]
+            if not unknown:
+                raise
+            raise TypeError(f"{cls.__name__}: {unknown_name(unknown[0], names)}") from None
+
+    __init__.__signature__ = inspect.signature(plain_init)  # type: ignore[attr-defined]
+    cls.__init__ = __init__  # type: ignore[misc]
+    return cls
+
+
+@_names_near_misses
 @dataclass
 class SamplingParams:
     """How the tokens of one request are chosen and reported.
@@ -130,7 +156,10 @@ class SamplingParams:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # Subclasses of other engines' SamplingParams are undecorated annotated classes.
         super().__init_subclass__(**kwargs)
+        has_own = "__init__" in vars(cls)
         dataclass(cls)
+        if not has_own:
+            _names_near_misses(cls)
 
     def __post_init__(self) -> None:
         self.verify()
@@ -178,6 +207,11 @@ class SamplingParams:
     def num_completions(self) -> int:
         """How many continuations are computed: ``best_of`` when it is given, else ``n``."""
         return self.n if self.best_of is None else self.best_of
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether only the best ``n`` of ``best_of`` are returned, which are known at the end."""
+        return self.num_completions > self.n
 
     @property
     def beam(self) -> BeamSearch | None:
@@ -238,6 +272,7 @@ class SamplingParams:
                 )
 
 
+@_names_near_misses
 @dataclass
 class BeamSearchParams:
     """Beam search with ``beam_width`` beams, all of which are returned, best first."""
@@ -274,7 +309,7 @@ class BeamSearchParams:
 
 def _is_set(params: SamplingParams, name: str) -> bool:
     value = getattr(params, name)
-    if value is None or value is False:
+    if value is None or value is False or value == {} or value == []:
         return False
     default = type(params).__dataclass_fields__[name].default
     return not (is_int(value) and default is not None and value == default)

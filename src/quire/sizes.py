@@ -11,10 +11,10 @@ _BYTES |= {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _COUNTS = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
-def parse_bytes(value: int | str) -> int:
+def parse_bytes(value: float | str) -> int:
     """``4GiB``, ``500 MB`` or a plain number of bytes."""
-    if isinstance(value, int):
-        return value
+    if not isinstance(value, str):
+        return _whole(value, value)
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", value.strip())
     unit = match[2].lower() or "b" if match else ""
     if match is None or unit not in _BYTES:
@@ -22,17 +22,14 @@ def parse_bytes(value: int | str) -> int:
     return round(float(match[1]) * _BYTES[unit])
 
 
-def parse_count(value: int | str) -> int:
+def parse_count(value: float | str) -> int:
     """``4096``, ``8k`` (8,000), ``8K`` (8,192), ``25.6k`` or ``1M``."""
-    if isinstance(value, int):
-        return value
+    if not isinstance(value, str):
+        return _whole(value, value)
     match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*([a-zA-Z]?)", value.strip())
     if match is None or (match[2] and match[2] not in _COUNTS):
         raise ValueError(f"{value!r} is not a count; write a number such as 4096, 8k or 1M")
-    count = float(match[1]) * _COUNTS.get(match[2], 1)
-    if not math.isclose(count, round(count)):
-        raise ValueError(f"{value!r} is not a whole number")
-    return round(count)
+    return _whole(float(match[1]) * _COUNTS.get(match[2], 1), value)
 
 
 def format_bytes(count: float) -> str:
@@ -45,3 +42,10 @@ def format_bytes(count: float) -> str:
         return f"{count:.0f} B"
     digits = 2 if abs(count) < 10 else 1 if abs(count) < 100 else 0
     return f"{count:.{digits}f} {units[index]}"
+
+
+def _whole(number: float, said: object) -> int:
+    """``number`` as an int; ``said`` is how the user wrote it."""
+    if not math.isfinite(number) or not math.isclose(number, round(number)):
+        raise ValueError(f"{said!r} is not a whole number")
+    return round(number)

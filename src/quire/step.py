@@ -14,7 +14,6 @@ from quire.request import RowSampling
 
 Int32 = np.ndarray[tuple[int], np.dtype[np.int32]]
 Bool = np.ndarray[tuple[int], np.dtype[np.bool_]]
-Float32 = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

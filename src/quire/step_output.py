@@ -24,6 +24,7 @@ class CompletionDelta:
     """New tokens of one completion, and its end."""
 
     request_id: str
+    serial: int = 0  # the request's: news of an aborted one may come late
     index: int
     new_token_ids: list[int]
     finish_reason: FinishReason | None = None

@@ -5,12 +5,16 @@ Some templates print ``message.content``, others walk over its parts. Knows noth
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jinja2 import TemplateSyntaxError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+logger = logging.getLogger(__name__)
 
 # transformers marks the assistant's own text with a block of its own making.
 _GENERATION_BLOCK = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
@@ -29,8 +33,15 @@ class ContentFormat:
         return self.name == "openai" and not self.tests_strings
 
 
+@functools.lru_cache(maxsize=64)
 def detect_content_format(template: str) -> ContentFormat:
     """The form is "openai" when the template loops over some message's content."""
+    found = _detect(template)
+    logger.info("Detected the chat template content format to be '%s'", found.name)
+    return found
+
+
+def _detect(template: str) -> ContentFormat:
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
     try:
         tree = environment.parse(_GENERATION_BLOCK.sub("", template))

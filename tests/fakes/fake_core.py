@@ -20,6 +20,7 @@ FAIL_ALONE = 991  # the request ends with an error in its first step
 FAIL_STEP = 992  # the step raises
 EXIT = 993  # the process exits with status 3
 KILL = 994  # the process is killed
+SYSTEM_EXIT = 995  # a library thinks that it may end the program
 
 EOS = 2
 
@@ -63,8 +64,7 @@ class FakeCore:
     def add_request(self, request: EngineRequest) -> None:
         if request.prompt_token_ids[0] == REFUSE:
             raise ValueError("refused by the core")
-        count = request.beam.width if request.beam else request.n
-        for index in range(count):
+        for index in range(request.num_completions):
             self.running[request.request_id, index] = _Completion(request, index)
 
     def abort(self, request_ids: Iterable[str]) -> None:
@@ -100,6 +100,8 @@ class FakeCore:
         first = request.prompt_token_ids[0]
         if first == FAIL_STEP:
             raise RuntimeError("the fake device is on fire")
+        if first == SYSTEM_EXIT:
+            raise SystemExit("the licence has expired")
         if first == EXIT:
             os._exit(3)
         if first == KILL:
@@ -108,6 +110,7 @@ class FakeCore:
             del self.running[request.request_id, index]
             return CompletionDelta(
                 request_id=request.request_id,
+                serial=request.serial,
                 index=index,
                 new_token_ids=[],
                 finish_reason=FinishReason.ERROR,
@@ -118,12 +121,13 @@ class FakeCore:
         end = completion.end()
         if end is not None:
             del self.running[request.request_id, index]
-        elif request.watch is Watch.AT_END:
+        elif request.watch is Watch.AT_END or request.beam is not None:
             return None
         new = completion.token_ids[completion.num_sent :]
         completion.num_sent = len(completion.token_ids)
         return CompletionDelta(
             request_id=request.request_id,
+            serial=request.serial,
             index=index,
             new_token_ids=new,
             finish_reason=end,

@@ -103,8 +103,12 @@ def test_flags_of_other_engines_are_accepted_but_not_shown() -> None:
     assert (
         parse(["--swap-space", "8", "--disable-log-requests", "--task", "generate"]) == EngineArgs()
     )
+    assert parse(["-O3", "--async-scheduling"]) == EngineArgs()
+    assert parse(["--disable-logprobs-during-spec-decoding"]) == EngineArgs()
     with pytest.raises(ValueError, match="quantization='awq': "):
         parse(["-q", "awq"])
+    with pytest.raises(ValueError, match=r"lora_modules=\['a=x', 'b=y'\]: "):
+        parse(["--lora-modules", "a=x", "b=y"])
 
 
 @pytest.mark.parametrize(

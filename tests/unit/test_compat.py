@@ -1,4 +1,5 @@
 import logging
+import re
 
 import pytest
 
@@ -18,6 +19,8 @@ def test_aliases_become_fields() -> None:
 def test_an_alias_beside_its_field_is_refused() -> None:
     with pytest.raises(ValueError, match="num_gpu_blocks is another name of"):
         translate({"num_gpu_blocks": 3, "num_gpu_blocks_override": 4}, FIELDS)
+    with pytest.raises(ValueError, match=r"rope_theta is another name of hf_overrides\.rope_theta"):
+        translate({"rope_theta": 3.0, "hf_overrides": {"rope_theta": 4.0}}, FIELDS)
 
 
 def test_an_alias_does_not_disappear_into_a_callable() -> None:
@@ -47,16 +50,24 @@ def test_noted_names_are_logged_only_when_they_say_something(
         ("task", "embed"),
         ("kv_cache_dtype", "fp8"),
         ("cpu_offload_gb", 4),
+        ("config_format", "mistral"),
+        ("code_revision", "abc123"),
+        ("prompt_adapters", ["a=b"]),
     ],
 )
 def test_what_is_not_built_is_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"^{name}={value!r}: ".replace("{", r"\{")):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{name}={value!r}: ')}"):
         translate({name: value}, FIELDS)
 
 
-@pytest.mark.parametrize("name", [name for name, v in VERDICTS.items() if v.kind == "refused"])
-def test_refused_names_pass_at_their_default(name: str) -> None:
-    assert translate({name: VERDICTS[name].default}, FIELDS) == {}
+@pytest.mark.parametrize("name", VERDICTS)
+def test_a_name_that_says_nothing_passes_without_a_word(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="quire"):
+        assert translate({name: VERDICTS[name].default}, FIELDS) == {}
+        assert translate({name: None}, FIELDS) == {}
+    assert caplog.records == []
 
 
 def test_an_unknown_name_gets_a_suggestion() -> None:

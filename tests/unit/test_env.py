@@ -12,20 +12,16 @@ def test_a_variable_is_read_when_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert env.USE_MODELSCOPE.get() is False, "our own name goes first"
 
 
-def test_an_address_as_port_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLLM_PORT", "tcp://10.0.0.1:8000")
-    with pytest.raises(ValueError, match=r"VLLM_PORT='tcp://10.0.0.1:8000'.*Kubernetes"):
-        env.PORT.get()
-
-
 @pytest.mark.parametrize(
     ("variable", "text"),
     [
         (env.USE_MODELSCOPE, "maybe"),
-        (env.PORT, "70000"),
         (env.LOGGING_LEVEL, "LOUD"),
         (env.NUM_THREADS, "0"),
         (env.CPU_KVCACHE_SPACE, "much"),
+        (env.CPU_KVCACHE_SPACE, "inf"),
+        (env.CPU_KVCACHE_SPACE, "-3"),
+        (env.CPU_KVCACHE_SPACE, "0"),
     ],
 )
 def test_a_wrong_value_names_the_variable(
@@ -40,6 +36,11 @@ def test_a_wrong_value_names_the_variable(
 def test_kv_space_counts_gib(monkeypatch: pytest.MonkeyPatch, text: str, count: int) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", text)
     assert env.CPU_KVCACHE_SPACE.get() == count
+
+
+def test_nested_openmp_threads_count_at_the_first_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
+    assert env.NUM_THREADS.get() == 4
 
 
 def test_an_empty_value_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:

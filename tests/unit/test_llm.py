@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from quire.engine.llm_engine import LLMEngine
-from quire.errors import EngineDeadError
+from quire.errors import EngineDeadError, RequestError
 from quire.llm import LLM
 from quire.outputs import RequestOutput
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
@@ -181,6 +181,27 @@ def test_leaving_a_stream_aborts_it(llm: LLM) -> None:
         break
     assert llm.stats().num_running == 0
     assert not llm.llm_engine.has_unfinished_requests()
+
+
+def test_call_that_is_refused_spares_the_requests_of_others(llm: LLM) -> None:
+    engine = llm.llm_engine
+    engine.add_request("0", [5], SamplingParams(max_tokens=3))  # an id that the LLM uses too
+    with pytest.raises(ValueError, match="'0' is in use"):
+        llm.generate("abc", FOUR)
+    assert engine.get_num_unfinished_requests() == 1
+    assert texts(llm.generate("abc", FOUR)) == ["abca"]
+
+
+def test_call_whose_request_was_aborted_beside_it_does_not_wait_for_ever(llm: LLM) -> None:
+    stream = llm.stream("abc", SamplingParams(max_tokens=60))
+    llm.llm_engine.abort_request(next(stream).request_id)
+    with pytest.raises(RequestError, match="was aborted"):
+        list(stream)
+
+
+def test_generate_takes_beam_search_params(llm: LLM) -> None:
+    (output,) = llm.generate("abc", BeamSearchParams(beam_width=2, max_tokens=3))
+    assert [beam.text for beam in output.outputs] == ["abc", "bca"]
 
 
 def test_stream_goes_on_after_another_call(llm: LLM) -> None:

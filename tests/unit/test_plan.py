@@ -73,6 +73,39 @@ def test_the_plan_agrees_with_a_loaded_model(tmp_path: Path, tied: bool, dtype: 
     assert facts.kv_cache_bytes == plan.num_blocks * plan.fit.bytes_per_block
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tensor_parallel_size": 4}, "tensor_parallel_size=4: only one process"),
+        ({"block_size": 7}, "block_size=7 is not one of 8, 16"),
+        ({"device": "tpu"}, "device='tpu' is not one of"),
+        ({"device": "cuda"}, "there is no GPU here .* --memory 24GiB"),
+        ({"max_num_seqs": 9, "max_num_batched_tokens": 8}, "smaller than max_num_seqs=9"),
+    ],
+)
+def test_what_an_engine_would_refuse_is_not_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(platform, "default_device", lambda: "cpu")
+    with pytest.raises(ValueError, match=message):
+        plan_of(write_model_folder(tmp_path), **arguments)
+
+
+def test_a_window_is_planned_for_the_steps_that_the_engine_takes(tmp_path: Path) -> None:
+    """More completions than the default step has tokens make the step longer."""
+    folder = write_model_folder(
+        tmp_path,
+        architectures=["MistralForCausalLM"],
+        model_type="mistral",
+        sliding_window=16,
+        max_position_embeddings=8192,
+    )
+    arguments = {"device": "cpu", "max_num_seqs": 4000, "load_format": "dummy"}
+    plan = make_plan(EngineArgs(str(folder), **arguments))
+    limits = resolve(EngineArgs(str(folder), **arguments)).scheduler
+    assert plan.fit.max_step_tokens == limits.max_num_batched_tokens == 4000
+
+
 def test_json_holds_every_figure(tmp_path: Path) -> None:
     plan = plan_of(write_model_folder(tmp_path), "1MiB")
     figures = json.loads(json.dumps(plan.to_json()))

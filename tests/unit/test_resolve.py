@@ -78,13 +78,15 @@ def test_dtype(wanted: str, stored: str, device: DeviceInfo, chosen: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dtype": "int8"}, "dtype='int8' is not one of auto, float32"),
+        ({"dtype": "int8"}, "dtype='int8' is not one of auto, half, float16"),
         ({"block_size": 10}, "block_size=10 is not one of 8, 16, 32, 64, 128"),
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization=1.5 is a share"),
         ({"num_gpu_blocks_override": 1}, "num_gpu_blocks_override=1 is too few"),
         ({"max_num_seqs": 0}, "max_num_seqs=0 is too small"),
         ({"max_num_batched_tokens": 0}, "max_num_batched_tokens=0 is too small"),
         ({"steps_in_flight": 0}, "steps_in_flight=0 is too small"),
+        ({"max_logprobs": -2}, "max_logprobs=-2 is too small; give at least -1"),
+        ({"long_prefill_token_threshold": -1}, "long_prefill_token_threshold=-1 is too small"),
         ({"scheduling_policy": "lifo"}, "scheduling_policy='lifo' is not one of fcfs, priority"),
         ({"load_format": "npcache"}, "load_format='npcache' is not one of"),
         ({"tensor_parallel_size": 2}, "tensor_parallel_size=2: only one process"),
@@ -112,6 +114,7 @@ def test_an_unknown_device_is_refused(folder: Path) -> None:
     ("arguments", "num_seqs", "num_tokens"),
     [
         ({"max_num_batched_tokens": 64}, 64, 64),
+        ({"max_num_batched_tokens": "1k", "max_num_seqs": 8.0}, 8, 1000),
         ({"max_num_seqs": 4000}, 4000, 4000),
         ({"max_num_seqs": 2, "max_num_batched_tokens": 2}, 2, 2),
         ({"enable_chunked_prefill": False}, 256, 2048),
@@ -157,6 +160,22 @@ def test_a_cache_too_small_is_refused_before_anything_is_loaded(folder: Path) ->
         resolved(folder, num_gpu_blocks_override=5)
     with pytest.raises(OutOfMemoryError, match="No available memory for the cache blocks"):
         resolved(folder, kv_cache_memory_bytes=1000)
+
+
+def test_a_device_gets_the_attention_that_is_made_for_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert resolved(folder).device.attention_backend == "torch"
+    monkeypatch.setattr(platform, "device_info", lambda kind: gpu("bfloat16"))
+    on_gpu = resolve(EngineArgs(str(folder), device="cuda"))
+    assert on_gpu.device.attention_backend == "triton"
+    told = resolve(EngineArgs(str(folder), device="cuda", attention_backend="torch"))
+    assert told.device.attention_backend == "torch"
+
+
+def test_graphs_can_be_switched_off(folder: Path) -> None:
+    assert resolved(folder).device.enforce_eager is False
+    assert resolved(folder, enforce_eager=True).device.enforce_eager is True
 
 
 def test_served_names(folder: Path) -> None:

@@ -144,3 +144,8 @@ def test_parameters_changed_since_construction_are_checked_again() -> None:
     params.min_p = 3.0
     with pytest.raises(ValueError, match="min_p must be"):
         row(params)
+
+
+def test_minimum_that_leaves_no_token_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"min_tokens=1 forbids .* allowed_token_ids \[7\]"):
+        row(SamplingParams(min_tokens=1, allowed_token_ids=[7], stop_token_ids=[7, 8]))

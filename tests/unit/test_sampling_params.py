@@ -181,6 +181,7 @@ SET_BUT_NOT_BUILT: dict[str, object] = {
     "repetition_detection": object(),
     "routed_experts_prompt_start": 2,
     "trace_decode_token_ids": [1],
+    "output_text_buffer_length": 3,
 }
 
 
@@ -193,6 +194,7 @@ def test_parameter_that_is_not_built_is_refused_by_name(name: str) -> None:
 def test_parameter_that_is_not_built_may_be_unset_in_words() -> None:
     params = SamplingParams(watermarking=False, extra_args=None, routed_experts_prompt_start=0)
     assert params == SamplingParams(watermarking=False)
+    SamplingParams(extra_args={}, logprob_token_ids=[])
 
 
 def test_change_after_construction_is_checked_by_verify() -> None:
@@ -302,6 +304,8 @@ def test_beam_parameters_need_beam_search_and_filters_have_no_place_in_it() -> N
         SamplingParams(early_stopping=True)
     with pytest.raises(ValueError, match=r"top_p has no effect in beam search, got 0\.5"):
         SamplingParams(use_beam_search=True, top_p=0.5)
+    with pytest.raises(ValueError, match="prompt_logprobs has no effect in beam search, got 1"):
+        SamplingParams(use_beam_search=True, prompt_logprobs=1)
 
 
 def test_beam_search_params_are_sampling_params_with_beams() -> None:

@@ -5,9 +5,16 @@ from quire.sizes import format_bytes, parse_bytes, parse_count
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("4GiB", 4 * 2**30), ("500 MB", 500 * 10**6), ("1.5kib", 1536), ("123", 123), (77, 77)],
+    [
+        ("4GiB", 4 * 2**30),
+        ("500 MB", 500 * 10**6),
+        ("1.5kib", 1536),
+        ("123", 123),
+        (77, 77),
+        (4e9, 4 * 10**9),
+    ],
 )
-def test_bytes_with_units(text: int | str, count: int) -> None:
+def test_bytes_with_units(text: float | str, count: int) -> None:
     assert parse_bytes(text) == count
 
 
@@ -19,14 +26,22 @@ def test_wrong_bytes_name_the_value_and_the_form(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("8k", 8000), ("8K", 8192), ("25.6k", 25600), ("1M", 2**20), ("4096", 4096), ("-1", -1)],
+    [
+        ("8k", 8000),
+        ("8K", 8192),
+        ("25.6k", 25600),
+        ("1M", 2**20),
+        ("4096", 4096),
+        ("-1", -1),
+        (512.0, 512),
+    ],
 )
-def test_counts_with_units(text: str, count: int) -> None:
+def test_counts_with_units(text: float | str, count: int) -> None:
     assert parse_count(text) == count
 
 
-@pytest.mark.parametrize("text", ["k", "8x", "1.5", "eight"])
-def test_wrong_counts(text: str) -> None:
+@pytest.mark.parametrize("text", ["k", "8x", "1.5", "eight", 0.5, float("inf")])
+def test_wrong_counts(text: float | str) -> None:
     with pytest.raises(ValueError, match="is not a"):
         parse_count(text)
 

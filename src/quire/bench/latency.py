@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from quire.bench.report import percentiles, write_json
 from quire.bench.workload import add_workload_flags, random_prompts
 from quire.cli.engine_flags import add_engine_flags, open_llm
+from quire.cli.parser import at_least
 
 if TYPE_CHECKING:
     from quire.llm import LLM
@@ -16,18 +17,18 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workload_flags(parser, input_len=32, output_len=128)
-    parser.add_argument("--batch-size", type=int, default=8, help="requests; default 8")
-    parser.add_argument("--n", type=int, default=1, help="continuations of each; default 1")
-    parser.add_argument("--num-iters-warmup", type=int, default=2, help="not counted; default 2")
-    parser.add_argument("--num-iters", type=int, default=10, help="counted; default 10")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, help="requests; default 8")
+    parser.add_argument("--n", type=at_least(1), default=1, help="continuations of each; default 1")
+    parser.add_argument(
+        "--num-iters-warmup", type=at_least(0), default=2, help="not counted; default 2"
+    )
+    parser.add_argument("--num-iters", type=at_least(1), default=10, help="counted; default 10")
     parser.add_argument("--output-json", metavar="FILE", help="write the results here")
     add_engine_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.num_iters < 1:
-        raise ValueError(f"--num-iters {arguments.num_iters} measures nothing; give at least 1")
-    with open_llm(arguments, disable_log_stats=True) as llm:
+    with open_llm(arguments) as llm:
         results = measure(llm, arguments)
     print(f"Avg latency: {results['avg_latency']:.4f} s")
     for percentile, seconds in results["percentiles"].items():

@@ -19,14 +19,17 @@ from typing import Any
 from quire.args import EngineArgs
 from quire.bench.report import percentiles, write_json
 from quire.cli.engine_flags import add_engine_flags, open_llm, quiet_log
+from quire.cli.parser import at_least
 
 CHILD = "--measure-this-process"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--num-iters-cold", type=int, default=3, help="default 3")
-    parser.add_argument("--num-iters-warmup", type=int, default=1, help="not counted; default 1")
-    parser.add_argument("--num-iters-warm", type=int, default=3, help="default 3")
+    parser.add_argument("--num-iters-cold", type=at_least(0), default=3, help="default 3")
+    parser.add_argument(
+        "--num-iters-warmup", type=at_least(0), default=1, help="not counted; default 1"
+    )
+    parser.add_argument("--num-iters-warm", type=at_least(0), default=3, help="default 3")
     parser.add_argument("--output-json", metavar="FILE", help="write the results here")
     parser.add_argument(CHILD, type=float, metavar="STARTED", help=argparse.SUPPRESS)
     add_engine_flags(parser)
@@ -73,7 +76,7 @@ def _measure(arguments: argparse.Namespace, drop: Sequence[Path] = ()) -> dict[s
 def _measure_here(arguments: argparse.Namespace) -> dict[str, float]:
     from quire.sampling_params import SamplingParams
 
-    with open_llm(arguments, disable_log_stats=True) as llm:
+    with open_llm(arguments) as llm:
         ready = time.time()
         one_token = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
         llm.generate({"prompt_token_ids": [1]}, one_token, use_tqdm=False)

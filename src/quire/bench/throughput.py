@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from quire.bench.report import write_json
 from quire.bench.workload import add_workload_flags, random_prompts, vary
 from quire.cli.engine_flags import add_engine_flags, open_llm
+from quire.cli.parser import at_least
 
 if TYPE_CHECKING:
     from quire.llm import LLM
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workload_flags(parser, input_len=128, output_len=128)
-    parser.add_argument("--num-prompts", type=int, default=64, help="requests; default 64")
+    parser.add_argument("--num-prompts", type=at_least(1), default=64, help="requests; default 64")
     parser.add_argument(
-        "--prefix-len", type=int, default=0, help="tokens that all prompts begin with"
+        "--prefix-len", type=at_least(0), default=0, help="tokens that all prompts begin with"
     )
     parser.add_argument(
         "--random-range-ratio",
@@ -29,13 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="vary both lengths by up to this share of them",
     )
-    parser.add_argument("--num-iters", type=int, default=1, help="repetitions; the best counts")
+    parser.add_argument(
+        "--num-iters", type=at_least(1), default=1, help="repetitions; the best counts"
+    )
     parser.add_argument("--output-json", metavar="FILE", help="write the results here")
     add_engine_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    with open_llm(arguments, disable_log_stats=True) as llm:
+    with open_llm(arguments) as llm:
         results = measure(llm, arguments)
     print(
         f"Throughput: {results['requests_per_second']:.2f} requests/s, "
@@ -57,7 +60,7 @@ def measure(llm: LLM, arguments: argparse.Namespace) -> dict[str, Any]:
     warmup = [dataclasses.replace(one, max_tokens=2) for one in params[:2]]
     llm.generate(prompts[:2], warmup, use_tqdm=False)
     best, outputs = float("inf"), []
-    for _ in range(max(1, arguments.num_iters)):
+    for _ in range(arguments.num_iters):
         llm.reset_prefix_cache()
         started = time.perf_counter()
         outputs = llm.generate(prompts, params, use_tqdm=False)

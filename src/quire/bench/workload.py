@@ -6,6 +6,7 @@ import argparse
 
 import numpy as np
 
+from quire.cli.parser import at_least
 from quire.prompts import TokensPrompt
 
 # Ids below this are special tokens in most vocabularies.
@@ -15,10 +16,16 @@ FIRST_ID = 10
 def add_workload_flags(parser: argparse.ArgumentParser, *, input_len: int, output_len: int) -> None:
     group = parser.add_argument_group("workload")
     group.add_argument(
-        "--input-len", type=int, default=input_len, help=f"prompt tokens; default {input_len}"
+        "--input-len",
+        type=at_least(1),
+        default=input_len,
+        help=f"prompt tokens; default {input_len}",
     )
     group.add_argument(
-        "--output-len", type=int, default=output_len, help=f"output tokens; default {output_len}"
+        "--output-len",
+        type=at_least(1),
+        default=output_len,
+        help=f"output tokens; default {output_len}",
     )
 
 

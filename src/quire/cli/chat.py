@@ -17,6 +17,7 @@ from quire.cli.engine_flags import add_engine_flags, open_llm
 from quire.cli.sampling_flags import add_sampling_flags, sampling_params
 
 if TYPE_CHECKING:
+    from quire.chat_template import ChatOptions
     from quire.llm import LLM
     from quire.sampling_params import SamplingParams
 
@@ -29,14 +30,20 @@ Message = dict[str, str]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
+    parser.add_argument(
+        "--chat-template", metavar="FILE", help="Jinja template, if not the model's own"
+    )
     add_sampling_flags(parser, DEFAULT_MAX_TOKENS)
     add_engine_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    with open_llm(arguments, disable_log_stats=True) as llm:
+    from quire.chat_template import ChatOptions, load_chat_template
+
+    options = ChatOptions(template=load_chat_template(arguments.chat_template))
+    with open_llm(arguments) as llm:
         params = sampling_params(arguments, llm.get_default_sampling_params())
-        conversation = Conversation(llm, params, arguments.system)
+        conversation = Conversation(llm, params, arguments.system, options)
         on_terminal = sys.stdin.isatty()
         if on_terminal:
             print(f"{arguments.model}: {HELP}", file=sys.stderr)
@@ -56,8 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
 class Conversation:
     """The messages so far. An answer that was stopped stays, as far as it came."""
 
-    def __init__(self, llm: LLM, params: SamplingParams, system: str | None) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        params: SamplingParams,
+        system: str | None = None,
+        options: ChatOptions | None = None,
+    ) -> None:
         self._llm = llm
+        self._options = options
         self._params = params
         self._opening: list[Message] = [{"role": "system", "content": system}] if system else []
         self.messages: list[Message] = list(self._opening)
@@ -70,7 +84,8 @@ class Conversation:
         turn: Message = {"role": "user", "content": text}
         answer = ""
         try:
-            for output in self._llm.stream_chat([*self.messages, turn], self._params):
+            messages = [*self.messages, turn]
+            for output in self._llm.stream_chat(messages, self._params, options=self._options):
                 piece = output.outputs[0].text
                 answer += piece
                 yield piece

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.num_gpu_blocks_override = NUM_BLOCKS
     if arguments.max_model_len is None:
         arguments.max_model_len = "auto"
-    with open_llm(arguments, disable_log_stats=True) as llm:
+    with open_llm(arguments) as llm:
         colours = sys.stdout.isatty()
         ready = time.perf_counter() - started
         blocks = llm.stats().num_blocks
@@ -152,7 +152,7 @@ def _live_picture(on_terminal: bool) -> Iterator[Callable[[str, bytes], None]]:
 def _chat(llm: LLM) -> None:
     from quire.sampling_params import SamplingParams
 
-    conversation = Conversation(llm, SamplingParams(temperature=0.0, max_tokens=MAX_TOKENS), None)
+    conversation = Conversation(llm, SamplingParams(temperature=0.0, max_tokens=MAX_TOKENS))
     for line in CHAT:
         print(f"> {line}")
         for piece in conversation.say(line):

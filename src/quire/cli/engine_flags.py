@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from quire import env
 from quire.args import EngineArgs
@@ -25,12 +25,9 @@ def quiet_log(arguments: argparse.Namespace) -> None:
         logging.getLogger("quire").setLevel(logging.WARNING)
 
 
-def open_llm(arguments: argparse.Namespace, **overrides: Any) -> LLM:
+def open_llm(arguments: argparse.Namespace) -> LLM:
     """The engine that the command line describes."""
     from quire.llm import LLM
 
     quiet_log(arguments)
-    args = EngineArgs.from_cli_args(arguments)
-    for name, value in overrides.items():
-        setattr(args, name, value)
-    return LLM.from_engine_args(args)
+    return LLM.from_engine_args(EngineArgs.from_cli_args(arguments))

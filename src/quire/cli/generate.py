@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from quire.cli.engine_flags import add_engine_flags, open_llm
+from quire.cli.parser import at_least
 from quire.cli.sampling_flags import add_sampling_flags, sampling_params
 from quire.cli.streaming import InOrder, stream_all
 
@@ -27,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-p", "--prompt", nargs="+", action="extend", metavar="TEXT", help="one or more prompts"
     )
-    parser.add_argument("-n", "--n", type=int, default=1, metavar="N", help="continuations of each")
+    parser.add_argument(
+        "-n", "--n", type=at_least(1), default=1, metavar="N", help="continuations of each"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per prompt")
     parser.add_argument(
         "--stream",
@@ -42,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     prompts = arguments.prompt or _read_prompts()
     if arguments.stream and (arguments.json or arguments.n != 1):
         raise ValueError("--stream shows one continuation as text; leave out --json and --n")
-    with open_llm(arguments, disable_log_stats=True) as llm:
+    with open_llm(arguments) as llm:
         params = sampling_params(arguments, llm.get_default_sampling_params())
         streams = arguments.stream
         if streams is None:

@@ -10,8 +10,11 @@ import argparse
 import difflib
 import json
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
+
+from quire.args import as_argument
+from quire.sizes import parse_count
 
 _SWITCH_VALUES = {"true": True, "1": True, "false": False, "0": False}
 
@@ -20,6 +23,18 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     """The end of an error line: a suggestion, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The ``type`` of a flag that takes a whole number from ``least`` on."""
+
+    def parse(text: str) -> int:
+        number = parse_count(text)
+        if number < least:
+            raise ValueError(f"{text} is too small; give at least {least}")
+        return number
+
+    return as_argument(parse)
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,6 +73,7 @@ class Parser(argparse.ArgumentParser):
         """``words`` as plain argparse understands them."""
         result: list[str] = []
         dotted: dict[str, dict[str, Any]] = {}  # flag -> the object put together from its parts
+        whole: set[str] = set()  # flags that were given in one piece
         rest = deque(words)
         while rest and rest[0] != "--":
             word = rest.popleft()
@@ -68,14 +84,19 @@ class Parser(argparse.ArgumentParser):
             name, _, key = name.partition(".")
             flag = name.replace("_", "-")
             if key:
-                value = value if has_value else rest.popleft() if rest else "null"
-                _put(dotted.setdefault(flag, {}), key.split("."), value)
+                if not has_value:
+                    value = rest.popleft() if rest and not rest[0].startswith("--") else "null"
+                if not _put(dotted.setdefault(flag, {}), key.split("."), value):
+                    self.error(f"{word}: an earlier one is in the way")
             elif self._is_switch(flag):
                 if not has_value and rest and rest[0].lower() in ("true", "false"):
                     value = rest.popleft()
                 result.append(self._switch(flag, value or "true"))
             else:
+                whole.add(flag)
                 result.append(flag + has_value + value)
+        for flag in sorted(whole & dotted.keys()):
+            self.error(f"{flag} is given as JSON and key by key; choose one of the two")
         objects = [word for flag, value in dotted.items() for word in (flag, json.dumps(value))]
         return [*result, *objects, *rest]
 
@@ -88,10 +109,17 @@ class Parser(argparse.ArgumentParser):
         return flag if _SWITCH_VALUES[value.lower()] else flag.replace("--", "--no-", 1)
 
 
-def _put(target: dict[str, Any], keys: list[str], text: str) -> None:
+def _put(target: dict[str, Any], keys: list[str], text: str) -> bool:
+    """Set the value under a path of keys; False where an earlier one is in the way."""
     for key in keys[:-1]:
-        target = target.setdefault(key, {})
+        inner = target.setdefault(key, {})
+        if not isinstance(inner, dict):
+            return False
+        target = inner
+    if isinstance(target.get(keys[-1]), dict):
+        return False
     try:
         target[keys[-1]] = json.loads(text)
     except json.JSONDecodeError:
         target[keys[-1]] = text
+    return True

@@ -41,15 +41,11 @@ def add_sampling_flags(parser: argparse.ArgumentParser, max_tokens: int) -> None
 
 
 def sampling_params(arguments: argparse.Namespace, defaults: SamplingParams) -> SamplingParams:
-    """``defaults`` with everything that was said on the command line.
-
-    The engine's ``--seed`` seeds the text too, except that its default of 0 leaves it random.
-    """
+    """``defaults`` with what was said on the command line, where ``--seed`` is the engine's."""
     said = {name: vars(arguments)[name] for name in _FLAGS if vars(arguments)[name] is not None}
     return dataclasses.replace(
         defaults,
         **said,
-        seed=arguments.seed or None,
         n=vars(arguments).get("n", 1),
         max_tokens=arguments.max_tokens,
         stop=arguments.stop,

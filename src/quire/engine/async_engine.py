@@ -94,8 +94,12 @@ class AsyncLLM:
             sampling_params,
             lora_request=lora_request,
             tokenization_kwargs=tokenization_kwargs,
+            trace_headers=trace_headers,
             priority=priority,
             data_parallel_rank=data_parallel_rank,
+            session_id=session_id,
+            prompt_text=prompt_text,
+            kv_hints=kv_hints,
             prompt_token_ids=prompt_token_ids,
         )
         finished = False
@@ -106,7 +110,7 @@ class AsyncLLM:
                 yield output
         finally:
             if not finished:
-                self._router.abort([request_id])
+                self._router.leave(collector)
 
     async def add_request(
         self,
@@ -116,8 +120,12 @@ class AsyncLLM:
         arrival_time: float | None = None,
         lora_request: object = None,
         tokenization_kwargs: dict[str, Any] | None = None,
+        trace_headers: object = None,
         priority: int = 0,
         data_parallel_rank: int | None = None,
+        session_id: str | None = None,
+        prompt_text: str | None = None,
+        kv_hints: object = None,
         prompt_token_ids: list[int] | None = None,
     ) -> OutputCollector:
         """Start a request; its outputs come from the collector's ``get``."""
@@ -125,10 +133,13 @@ class AsyncLLM:
             lora_request=lora_request,
             tokenization_kwargs=tokenization_kwargs,
             data_parallel_rank=data_parallel_rank,
+            trace_headers=trace_headers,
+            session_id=session_id,
+            kv_hints=kv_hints,
         )
         request = self._front.process(
             request_id,
-            parse_one_prompt(prompt, prompt_token_ids),
+            parse_one_prompt(prompt, prompt_token_ids, prompt_text),
             params,
             arrival_time=arrival_time,
             priority=priority,
@@ -153,6 +164,9 @@ class AsyncLLM:
         self, reset_running_requests: bool = False, reset_connector: bool = False
     ) -> bool:
         """Forget cached prefixes; False when requests that run still use blocks."""
+        refuse_not_built(
+            reset_running_requests=reset_running_requests, reset_connector=reset_connector
+        )
         return await asyncio.to_thread(self._client.ask, RESET_PREFIX_CACHE)
 
     async def stats(self) -> EngineStats:
@@ -176,7 +190,8 @@ class AsyncLLM:
         return self._router.num_requests
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """End the core; requests in flight fail with `EngineDeadError`."""
+        """End the core at once, whatever ``timeout`` says; requests in flight fail with
+        `EngineDeadError`."""
         self._close()
 
     @property

@@ -6,16 +6,14 @@ Which beams live on is decided in ``beam_search``; blocks and rows are the sched
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from quire.engine.beam_search import BeamChoice, BeamState
 from quire.request import EngineRequest, FinishReason
 from quire.scheduler.completion import Completion
 from quire.scheduler.scheduler import Scheduler
 from quire.step import TokenLogprobs
-from quire.step_output import CompletionDelta, CompletionTiming
+from quire.step_output import CompletionDelta
 
 
 @dataclass(slots=True)
@@ -52,6 +50,17 @@ class BeamRequests:
             if self._searches.pop(request_id, None) is not None:
                 self._scheduler.abort([request_id])
 
+    def end_failed(self, deltas: list[CompletionDelta]) -> list[CompletionDelta]:
+        """A beam that fails ends its search: the error of each continuation that was asked for
+        takes the place of the beams' own."""
+        failed = {delta.request_id: delta for delta in deltas if delta.request_id in self._searches}
+        told = [delta for delta in deltas if delta.request_id not in failed]
+        for request_id, delta in failed.items():
+            num_asked = self._searches[request_id].request.num_completions
+            told += [replace(delta, index=index) for index in range(num_asked)]
+        self.forget(failed)
+        return told
+
     def advance(self, held: list[tuple[Completion, TokenLogprobs]]) -> list[CompletionDelta]:
         """Take in the candidates of held beams; the final answers of searches that ended."""
         deltas: list[CompletionDelta] = []
@@ -74,10 +83,35 @@ class BeamRequests:
         if not advance.done:
             self._continue(search, advance.beams)
             return []
-        first = search.beams[0]
-        timing, num_cached = first.timing(), first.num_cached_tokens
-        self.forget([search.request.request_id])
-        return self._final_deltas(search, timing, num_cached)
+        return self._end(search)
+
+    def _end(self, search: _Search) -> list[CompletionDelta]:
+        """The answers, fewer than asked for where few tokens are allowed."""
+        request, first = search.request, search.beams[0]
+        end = CompletionDelta(
+            request_id=request.request_id,
+            serial=request.serial,
+            index=0,
+            new_token_ids=[],
+            num_cached_tokens=first.num_cached_tokens,
+            timing=first.timing(),
+        )
+        hypotheses = search.state.hypotheses()
+        if not hypotheses:
+            error = "beam search found no continuation: every next token is forbidden"
+            return self.end_failed([replace(end, finish_reason=FinishReason.ERROR, error=error)])
+        self.forget([request.request_id])
+        return [
+            replace(
+                end,
+                index=index,
+                new_token_ids=hypothesis.token_ids,
+                finish_reason=hypothesis.finish_reason,
+                score=hypothesis.score,
+                cumulative_logprob=hypothesis.sum_logprob,
+            )
+            for index, hypothesis in enumerate(hypotheses)
+        ]
 
     def _continue(self, search: _Search, choices: list[BeamChoice]) -> None:
         """Forks first, while every parent still has its blocks; the last heir of a parent takes
@@ -98,20 +132,3 @@ class BeamRequests:
             if index not in heirs:
                 self._scheduler.end(parent_beam, FinishReason.STOP)
         search.beams = beams
-
-    def _final_deltas(
-        self, search: _Search, timing: CompletionTiming, num_cached: int
-    ) -> list[CompletionDelta]:
-        return [
-            CompletionDelta(
-                request_id=search.request.request_id,
-                index=index,
-                new_token_ids=np.asarray(hypothesis.token_ids).tolist(),
-                finish_reason=FinishReason(hypothesis.finish_reason),
-                num_cached_tokens=num_cached,
-                score=hypothesis.score,
-                cumulative_logprob=hypothesis.sum_logprob,
-                timing=timing,
-            )
-            for index, hypothesis in enumerate(search.state.hypotheses())
-        ]

@@ -53,7 +53,7 @@ def run_core(build: str, config: EngineConfig, channel: CoreChannel) -> Failed |
     """
     try:
         core = build_by_name(build, config)
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: it would leave the front end waiting
         failed = Failed.of(error)
         channel.put_answer(failed)
         return failed
@@ -62,7 +62,7 @@ def run_core(build: str, config: EngineConfig, channel: CoreChannel) -> Failed |
         _serve(core, channel)
         core.close()
         return None
-    except Exception as error:
+    except BaseException as error:
         failed = Failed.of(error)
         channel.put_step(failed)
         channel.put_answer(failed)
@@ -116,14 +116,14 @@ def apply_command(core: EngineCore, command: Command) -> None:
 
 def _refusals(request: EngineRequest, error: ValueError) -> list[CompletionDelta]:
     """A request that the core would not take ends alone, all its completions at once."""
-    num_completions = request.beam.width if request.beam else request.n
     return [
         CompletionDelta(
             request_id=request.request_id,
+            serial=request.serial,
             index=index,
             new_token_ids=[],
             finish_reason=FinishReason.ERROR,
             error=str(error),
         )
-        for index in range(num_completions)
+        for index in range(request.num_completions)
     ]

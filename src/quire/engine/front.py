@@ -6,22 +6,25 @@ The same for every front end; knows nothing about where the core runs or who wai
 from __future__ import annotations
 
 import dataclasses
-import time
+import itertools
+import logging
 from typing import TYPE_CHECKING
 
 from quire.config import EngineConfig, ModelConfig
 from quire.engine.input_processor import InputProcessor, ProcessedRequest
 from quire.engine.model_view import ModelConfigView
 from quire.engine.output_processor import OutputProcessor
+from quire.generation_config import default_sampling_params, not_heeded
 from quire.prompts import ParsedPrompt, PromptType, parse_prompts
-from quire.request import Watch
-from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+from quire.sampling_params import BeamSearchParams, SamplingParams
 from quire.step_output import EngineFacts
 from quire.tokenizer.loading import load_tokenizer
-from quire.tokenizer.vocabulary import eos_token_ids
+from quire.tokenizer.vocabulary import Vocabulary, eos_token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 _NOT_BUILT = {
     "lora_request": "LoRA adapters are not supported yet; merge the adapter into the weights",
@@ -31,19 +34,12 @@ _NOT_BUILT = {
     "guided_options_request": "guided decoding is not supported yet",
     "tokenization_kwargs": "tokenize the prompt yourself and pass its token ids",
     "data_parallel_rank": "there is one engine core only",
-    "reasoning_parser_kwargs": "reasoning is not parsed here",
+    "trace_headers": "tracing is not supported yet",
+    "session_id": "sessions are not supported; the prefix cache finds earlier prompts by itself",
+    "kv_hints": "the KV cache takes no hints; leave them out",
+    "reset_running_requests": "abort the requests that run, or wait for their end",
+    "reset_connector": "there is no KV connector",
 }
-
-# Keys of generation_config.json that are sampling parameters, and their names here.
-_GENERATION_CONFIG = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "min_p": "min_p",
-    "repetition_penalty": "repetition_penalty",
-    "max_new_tokens": "max_tokens",
-}
-
 
 def load_front_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
     if config.skip_tokenizer_init:
@@ -61,6 +57,9 @@ class Front:
     ) -> None:
         # The core may have made the context shorter, so that it fits into memory.
         self._model = dataclasses.replace(config.model, max_model_len=facts.max_model_len)
+        self._policy = config.scheduler.policy
+        self._serials = itertools.count()
+        self._warn_of_generation_config()
         self.model_config = ModelConfigView(self._model)
         self._use(tokenizer)
 
@@ -68,30 +67,30 @@ class Front:
         self,
         request_id: str,
         prompt: ParsedPrompt,
-        params: SamplingParams | BeamSearchParams,
+        params: SamplingParams | BeamSearchParams | None,
         *,
         arrival_time: float | None = None,
         priority: int = 0,
     ) -> ProcessedRequest:
-        """A request for the core, or ``ValueError``. Nobody watches one that is final-only."""
-        if isinstance(params, BeamSearchParams):
-            params = params.to_sampling_params()
-        final_only = params.output_kind is RequestOutputKind.FINAL_ONLY
+        """A request for the core, or ``ValueError``. Without parameters it gets the default."""
+        params = self.default_sampling_params() if params is None else checked_params(params)
+        if priority != 0 and self._policy != "priority":
+            raise ValueError(
+                f"priority={priority!r} has no effect under scheduling_policy={self._policy!r}; "
+                'leave it at 0, or start the engine with scheduling_policy="priority"'
+            )
         return self.inputs.process(
             request_id,
             prompt,
             params,
-            arrival_time=time.time() if arrival_time is None else arrival_time,
+            serial=next(self._serials),
+            arrival_time=arrival_time,
             priority=priority,
-            watch=Watch.AT_END if final_only else Watch.EVERY_STEP,
         )
 
     def default_sampling_params(self) -> SamplingParams:
         """The model's generation config in the words of `SamplingParams`."""
-        given = self._model.generation_config
-        return SamplingParams.from_optional(
-            **{name: given.get(key) for key, name in _GENERATION_CONFIG.items() if key in given}
-        )
+        return default_sampling_params(self._model.generation_config)
 
     def require_tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer is None:
@@ -110,23 +109,51 @@ class Front:
             )
         self._use(tokenizer)
 
+    def _warn_of_generation_config(self) -> None:
+        settings = not_heeded(self._model.generation_config)
+        if settings:
+            logger.warning(
+                "the model's generation config asks for what is not supported, so outputs may "
+                "differ from what its authors saw: %s",
+                ", ".join(settings),
+            )
+
     def _use(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
         self.tokenizer = tokenizer
         eos = eos_token_ids(self._model.hf_config, self._model.generation_config, tokenizer)
-        self.inputs = InputProcessor(self._model, tokenizer, eos)
-        self.outputs = OutputProcessor(tokenizer)
+        vocabulary = None if tokenizer is None else Vocabulary(tokenizer)
+        self.inputs = InputProcessor(self._model, vocabulary, eos)
+        self.outputs = OutputProcessor(vocabulary)
 
 
-def parse_one_prompt(prompt: PromptType | None, token_ids: list[int] | None = None) -> ParsedPrompt:
-    """The prompt of one request; ``token_ids`` is the older way to give it."""
+def parse_one_prompt(
+    prompt: PromptType | None, token_ids: list[int] | None = None, text: str | None = None
+) -> ParsedPrompt:
+    """The prompt of one request; ``token_ids`` is the older way to give it, ``text`` what its
+    output shows as the prompt when it has token ids."""
     parsed = parse_prompts(prompt, token_ids)
     if len(parsed) != 1:
         raise ValueError(f"a request has one prompt, got {len(parsed)}; add one request for each")
-    return parsed[0]
+    if text is None:
+        return parsed[0]
+    if parsed[0].token_ids is None:
+        raise ValueError("prompt_text goes with token ids, but the prompt is text; leave it out")
+    return dataclasses.replace(parsed[0], text=text)
+
+
+def checked_params(params: object) -> SamplingParams | BeamSearchParams:
+    """``params`` themselves, or ``ValueError`` for anything else that a caller has passed."""
+    if isinstance(params, (SamplingParams, BeamSearchParams)):
+        return params
+    remedy = "write SamplingParams(**params)" if isinstance(params, dict) else "pass one of these"
+    raise ValueError(
+        f"sampling parameters must be SamplingParams or BeamSearchParams, got {params!r} "
+        f"({type(params).__name__}); {remedy}"
+    )
 
 
 def refuse_not_built(**given: object) -> None:
     """Raise ``ValueError`` for an argument that is set and that nothing would heed."""
     for name, value in given.items():
-        if value is not None and value != [] and value != {}:
+        if value is not None and value is not False and value != [] and value != {}:
             raise ValueError(f"{name} cannot be used: {_NOT_BUILT[name]}")

@@ -10,17 +10,14 @@ import random
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from quire.config import ModelConfig
 from quire.prompts import ParsedPrompt
 from quire.request import EngineRequest, RowSampling, Watch
 from quire.row_sampling import to_row_sampling
-from quire.sampling_params import BeamSearchParams, SamplingParams
+from quire.sampling_limits import is_int
+from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from quire.tokenizer.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,11 +48,11 @@ class InputProcessor:
     def __init__(
         self,
         config: ModelConfig,
-        tokenizer: PreTrainedTokenizerBase | None,
+        vocabulary: Vocabulary | None,
         eos_token_ids: Collection[int],
     ) -> None:
         self._config = config
-        self._vocabulary = None if tokenizer is None else Vocabulary(tokenizer)
+        self._vocabulary = vocabulary
         self._eos_token_ids = eos_token_ids
         # Requests without a seed get one from here: runs of one engine seed repeat each other.
         self._random = random.Random(config.seed)
@@ -80,32 +77,32 @@ class InputProcessor:
         prompt: ParsedPrompt,
         params: SamplingParams | BeamSearchParams,
         *,
+        serial: int = 0,
         arrival_time: float | None = None,
         priority: int = 0,
-        cache_salt: str | None = None,
-        watch: Watch = Watch.EVERY_STEP,
     ) -> ProcessedRequest:
-        """Check everything; ``watch`` is raised to every step where stop strings need it.
-
-        ``arrival_time`` is now, unless it is given.
-        """
+        """Check everything; ``arrival_time`` is now, unless it is given."""
+        if not isinstance(request_id, str):
+            raise ValueError(f"request_id must be a string, got {request_id!r}; use str() of it")
+        if not is_int(priority):
+            raise ValueError(f"priority must be an integer, got {priority!r}; smaller is sooner")
         params = params.to_sampling_params() if isinstance(params, BeamSearchParams) else params
         if prompt.token_ids is None:
             (prompt,) = self.tokenize_all([prompt])
         token_ids = self._checked_token_ids(prompt, params)
         sampling, stop = self._sampling(params)
-        beam = params.beam
         engine = EngineRequest(
             request_id=request_id,
+            serial=serial,
             prompt_token_ids=token_ids,
             sampling=sampling,
             max_tokens=self._max_tokens(len(token_ids), params),
-            n=params.num_completions if beam is None else beam.width,
-            beam=beam,
-            arrival_time=time.time() if arrival_time is None else arrival_time,
-            priority=priority,
-            watch=_watch(stop, watch),
-            cache_salt=prompt.cache_salt if cache_salt is None else cache_salt,
+            n=params.num_completions,
+            beam=params.beam,
+            arrival_time=time.time() if arrival_time is None else float(arrival_time),
+            priority=int(priority),
+            watch=_watch(stop, params),
+            cache_salt=prompt.cache_salt,
             use_prefix_cache=_uses_prefix_cache(params),
         )
         return ProcessedRequest(engine=engine, prompt_text=prompt.text, params=params, stop=stop)
@@ -131,18 +128,19 @@ class InputProcessor:
         token_ids = self._truncated(prompt.token_ids or [], params)
         if not token_ids:
             raise ValueError(
-                "the prompt is empty: it has no tokens; pass some text or at least one token id"
+                f"{prompt.name} is empty: it has no tokens; pass some text or at least one token "
+                "id"
             )
         limit = self._config.vocab_size
         if max(token_ids) >= limit or min(token_ids) < 0:
             wrong = next(i for i in token_ids if not 0 <= i < limit)
             raise ValueError(
-                f"prompt token id {wrong} is outside the vocabulary, 0 to {limit - 1}; use token "
-                "ids of this model's tokenizer"
+                f"{prompt.name} has token id {wrong}, which is outside the vocabulary, 0 to "
+                f"{limit - 1}; use token ids of this model's tokenizer"
             )
         if len(token_ids) >= self._config.max_model_len:
             raise ValueError(
-                f"the prompt has {len(token_ids)} tokens, but max_model_len is "
+                f"{prompt.name} has {len(token_ids)} tokens, but max_model_len is "
                 f"{self._config.max_model_len} tokens for prompt and output together; shorten the "
                 "prompt, set truncate_prompt_tokens, or start the engine with a larger "
                 "max_model_len"
@@ -163,26 +161,26 @@ class InputProcessor:
         return rest if params.max_tokens is None else min(params.max_tokens, rest)
 
     def _sampling(self, params: SamplingParams) -> tuple[RowSampling, StopSpec]:
+        strings = self._stop_strings(params)
+        token_strings = self._special_tokens(strings)
         sampling = to_row_sampling(
             params,
             eos_token_ids=self._eos_token_ids,
+            token_strings=token_strings,
             vocab_size=self._config.vocab_size,
             max_logprobs=self._config.max_logprobs,
             seed=self._random.getrandbits(62),
             tokenize=None if self._vocabulary is None else self._tokenize_word,
         )
-        strings = self._stop_strings(params)
-        token_strings = self._special_tokens(strings)
-        token_ids = tuple(dict.fromkeys([*sampling.stop_token_ids, *token_strings]))
         stop = StopSpec(
             strings=strings,
             token_strings=token_strings,
-            token_ids=frozenset(token_ids),
+            token_ids=frozenset(sampling.stop_token_ids),
             eos_token_ids=frozenset(() if params.ignore_eos else self._eos_token_ids),
             include_in_output=params.include_stop_str_in_output,
             min_tokens=params.min_tokens,
         )
-        return replace(sampling, stop_token_ids=token_ids), stop
+        return sampling, stop
 
     def _stop_strings(self, params: SamplingParams) -> tuple[str, ...]:
         stop = params.stop or []
@@ -207,10 +205,12 @@ class InputProcessor:
         return list(self._vocabulary.tokenizer.encode(text, add_special_tokens=False))
 
 
-def _watch(stop: StopSpec, watch: Watch) -> Watch:
-    """Special tokens stop in the core; as plain text they are rare enough to be cut off later."""
+def _watch(stop: StopSpec, params: SamplingParams) -> Watch:
+    """Every step where somebody reads along, or where a stop string must be found early: special
+    tokens stop in the core; as plain text they are rare enough to be cut off later."""
     found_by_core = len(stop.token_strings) == len(set(stop.strings))
-    return watch if found_by_core else Watch.EVERY_STEP
+    reads_end_only = params.output_kind is RequestOutputKind.FINAL_ONLY or params.is_ranked
+    return Watch.AT_END if reads_end_only and found_by_core else Watch.EVERY_STEP
 
 
 def _uses_prefix_cache(params: SamplingParams) -> bool:

@@ -90,12 +90,18 @@ class LLMEngine:
 
         The older form ``add_request(request_id, prompt, params, prompt_token_ids)`` works too.
         """
-        refuse_not_built(lora_request=lora_request, tokenization_kwargs=tokenization_kwargs)
+        refuse_not_built(
+            lora_request=lora_request,
+            tokenization_kwargs=tokenization_kwargs,
+            trace_headers=trace_headers,
+            session_id=session_id,
+            kv_hints=kv_hints,
+        )
         if isinstance(arrival_time, (list, tuple)):
             prompt_token_ids, arrival_time = list(arrival_time), None
         request = self._front.process(
             request_id,
-            parse_one_prompt(prompt, prompt_token_ids),
+            parse_one_prompt(prompt, prompt_token_ids, prompt_text),
             params,
             arrival_time=arrival_time,
             priority=priority,
@@ -119,12 +125,10 @@ class LLMEngine:
 
         Ctrl-C waits for the end of the step, so that nothing is lost or left half done.
         """
-        with _CtrlCWaits() as ctrl_c:
-            outputs, self._held = self._held, []
+        with _CtrlCWaits():
             if len(self._front.outputs) > 0:
-                outputs += self._receive()
-            if ctrl_c.pending:
-                self._held = outputs
+                self._held += self._receive()
+        outputs, self._held = self._held, []
         return outputs
 
     def abort_request(self, request_ids: str | Iterable[str]) -> None:
@@ -176,6 +180,9 @@ class LLMEngine:
         self, reset_running_requests: bool = False, reset_connector: bool = False
     ) -> bool:
         """Forget cached prefixes; False when requests that run still use blocks."""
+        refuse_not_built(
+            reset_running_requests=reset_running_requests, reset_connector=reset_connector
+        )
         return self._client.ask(RESET_PREFIX_CACHE)
 
     def stats(self) -> EngineStats:

@@ -150,6 +150,8 @@ def answer_value(query: Query[T], answer: Answer) -> T:
 def _to_plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, np.generic):  # a number that a user took out of an array
+        return value.item()
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be sent to another process: {value!r}")

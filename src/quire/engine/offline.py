@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterable
 
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.llm_engine import LLMEngine
+from quire.errors import RequestError
 from quire.outputs import RequestOutput
 
 _Inbox = deque[RequestOutput]
@@ -29,11 +30,12 @@ class OfflineRunner:
     def run(self, requests: list[ProcessedRequest]) -> Generator[RequestOutput, None, None]:
         """The outputs as they come; leaving the iterator early aborts what still runs."""
         inbox: _Inbox = deque()
-        unfinished = {request.engine.request_id for request in requests}
+        unfinished: set[str] = set()
         try:
             with self._lock:
-                self._inboxes.update(dict.fromkeys(unfinished, inbox))
                 self._engine.submit(requests)
+                unfinished.update(request.engine.request_id for request in requests)
+                self._inboxes.update(dict.fromkeys(unfinished, inbox))
             while unfinished:
                 if not inbox:
                     self._step(inbox)
@@ -51,6 +53,11 @@ class OfflineRunner:
             self._abort_queued()
             if inbox:  # another thread stepped for us
                 return
+            if not self._engine.has_unfinished_requests():
+                raise RequestError(
+                    "the outputs went to somebody else: a request was aborted, or the engine was "
+                    "stepped, beside the call that waits for it"
+                )
             for output in self._engine.step():
                 if output.request_id in self._inboxes:
                     self._inboxes[output.request_id].append(output)

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from quire.engine.completion_text import CompletionText, NoText, PlainText, StoppableText
 from quire.engine.detokenizer import Detokenizer
@@ -28,9 +27,6 @@ from quire.sampling_params import RequestOutputKind
 from quire.step_output import CompletionDelta, CompletionTiming
 from quire.tokenizer.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessedStep:
@@ -43,8 +39,8 @@ class ProcessedStep:
 class OutputProcessor:
     """Deltas in, outputs out; at most one output per request and step."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
-        self._vocabulary = None if tokenizer is None else Vocabulary(tokenizer)
+    def __init__(self, vocabulary: Vocabulary | None) -> None:
+        self._vocabulary = vocabulary
         self._requests: dict[str, _Request] = {}
 
     def __len__(self) -> int:
@@ -54,35 +50,33 @@ class OutputProcessor:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._requests
 
-    @property
-    def request_ids(self) -> list[str]:
-        return list(self._requests)
-
-    def add(self, request: ProcessedRequest, lora: Any = None) -> None:
-        """Expect deltas of ``request``; ``lora`` is only passed on to its outputs."""
+    def add(self, request: ProcessedRequest) -> None:
+        """Expect deltas of ``request``."""
         request_id = request.engine.request_id
         if request_id in self._requests:
             raise ValueError(
                 f"request id {request_id!r} is in use; wait until that request has finished, or "
                 "choose another id"
             )
-        self._requests[request_id] = _Request(request, self._vocabulary, lora)
+        self._requests[request_id] = _Request(request, self._vocabulary)
 
     def process(self, deltas: Iterable[CompletionDelta]) -> ProcessedStep:
-        """Deltas of requests that were aborted meanwhile are nobody's any more."""
+        """Deltas of requests that were aborted meanwhile are nobody's any more, nor those of
+        completions that ended here."""
         step = ProcessedStep()
-        changed: dict[str, list[_Completion]] = {}
+        changed: dict[str, dict[int, _Completion]] = {}
         for delta in deltas:
             request = self._requests.get(delta.request_id)
-            if request is None or request.completions[delta.index].has_ended:
+            if request is None or not request.expects(delta):
                 continue
             completion = request.take(delta)
             if completion.has_ended and delta.finish_reason is None:
                 step.to_abort.append((delta.request_id, delta.index))
-            changed.setdefault(delta.request_id, []).append(completion)
+            changed.setdefault(delta.request_id, {})[delta.index] = completion
         for request_id, completions in changed.items():
             request = self._requests[request_id]
-            output = request.output(completions)
+            request.drop_beams_that_never_were()
+            output = request.output(list(completions.values()))
             if output is not None:
                 step.outputs.append(output)
             if request.has_ended:
@@ -104,26 +98,34 @@ class OutputProcessor:
 class _Request:
     """A request and its completions, those without news included."""
 
-    def __init__(self, request: ProcessedRequest, vocabulary: Vocabulary | None, lora: Any) -> None:
+    def __init__(self, request: ProcessedRequest, vocabulary: Vocabulary | None) -> None:
         self._request = request
         self._vocabulary = vocabulary
-        self._lora = lora
         self._prompt_logprobs: PromptLogprobs | None = None
         self._num_cached_tokens: int | None = None
-        self._num_returned = request.params.n if request.engine.beam is None else request.engine.n
-        self._kind = request.params.output_kind
-        if self._num_returned < request.engine.n:
-            self._kind = RequestOutputKind.FINAL_ONLY  # the best are known at the end
+        ranked = request.params.is_ranked
+        self._kind = RequestOutputKind.FINAL_ONLY if ranked else request.params.output_kind
+        self._stream_interval = request.params.stream_interval or 1
         self.completions = [
-            _Completion(index, request, vocabulary) for index in range(request.engine.n)
+            _Completion(index, request, vocabulary)
+            for index in range(request.engine.num_completions)
         ]
 
     @property
     def has_ended(self) -> bool:
         return all(completion.has_ended for completion in self.completions)
 
+    def expects(self, delta: CompletionDelta) -> bool:
+        is_own = delta.serial == self._request.engine.serial
+        return is_own and not self.completions[delta.index].has_ended
+
+    def drop_beams_that_never_were(self) -> None:
+        """Beams end in one step; there are fewer than asked for where few tokens are allowed."""
+        if self._request.engine.beam is not None:
+            self.completions = [one for one in self.completions if one.has_ended]
+
     def take(self, delta: CompletionDelta) -> _Completion:
-        if self._num_cached_tokens is None:
+        if delta.index == 0:  # the others continue from its blocks, which is no hit
             self._num_cached_tokens = delta.num_cached_tokens
         if delta.prompt_logprobs is not None:
             self._prompt_logprobs = [None, *to_dicts(delta.prompt_logprobs, self._vocabulary)]
@@ -136,14 +138,15 @@ class _Request:
         finished = self.has_ended
         if self._kind is RequestOutputKind.FINAL_ONLY and not finished:
             return None
+        due = [one for one in changed if one.is_due(self._stream_interval)]
+        if not due:
+            return None
         if self._kind is RequestOutputKind.DELTA:
-            outputs = [one.delta() for one in changed]
+            outputs = [one.delta() for one in due]
         else:
             outputs = [one.cumulative() for one in self.completions]
-        if self._num_returned < len(self.completions):
-            outputs = _best(outputs, self._num_returned)
-        for output in outputs:
-            output.lora_request = self._lora
+        if self._request.params.is_ranked:
+            outputs = _best(outputs, self._request.params.n)
         engine = self._request.engine
         return RequestOutput(
             request_id=engine.request_id,
@@ -153,7 +156,6 @@ class _Request:
             outputs=outputs,
             finished=finished,
             metrics=self._metrics() if finished else None,
-            lora_request=self._lora,
             num_cached_tokens=self._num_cached_tokens,
         )
 
@@ -233,6 +235,11 @@ class _Completion:
         self._text += self._stream.finish().text
         self._end(FinishReason.ABORT, None)
 
+    def is_due(self, stream_interval: int) -> bool:
+        """Whether the caller should see what is new: the first token, the end, and so many."""
+        num_new = len(self.token_ids) - self._num_seen_tokens
+        return self.has_ended or self._num_seen_tokens == 0 or num_new >= stream_interval
+
     def cumulative(self) -> CompletionOutput:
         self._num_seen_chars = self._num_seen_tokens = 0
         return self.delta()
@@ -256,7 +263,8 @@ class _Completion:
     def _take_logprobs(self, delta: CompletionDelta, num_tokens: int) -> None:
         """The sum is made here: the core's goes on after a stop string."""
         if delta.logprobs is None:
-            self._cumulative_logprob = delta.cumulative_logprob
+            if delta.cumulative_logprob is not None:  # a beam's
+                self._cumulative_logprob = delta.cumulative_logprob
             return
         used = delta.logprobs[:num_tokens]
         new = sum(float(one.logprobs[0, 0]) for one in used)
@@ -310,11 +318,12 @@ def _text_stream(request: ProcessedRequest, vocabulary: Vocabulary | None) -> Co
 
 
 def _best(outputs: list[CompletionOutput], count: int) -> list[CompletionOutput]:
-    """The most likely ones, best first, numbered anew; those that failed come last."""
+    """The best ones, best first, numbered anew: beams by score, samples by likelihood. Those that
+    failed come last."""
     failed = FinishReason.ERROR.value
 
     def rank(output: CompletionOutput) -> float:
-        likely = output.cumulative_logprob
+        likely = output.cumulative_logprob if output.score is None else output.score
         return -math.inf if likely is None or output.finish_reason == failed else likely
 
     best = sorted(outputs, key=rank, reverse=True)[:count]

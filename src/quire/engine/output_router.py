@@ -64,7 +64,8 @@ class OutputRouter:
         self._client = client
         self._front = front
         self._collectors: dict[str, OutputCollector] = {}
-        self._lock = threading.Lock()  # over the front's outputs and the collectors
+        # Over the front's outputs, the collectors, and the order in which outputs are delivered.
+        self._lock = threading.Lock()
         self._reader = threading.Thread(target=self._read, name="quire-outputs", daemon=True)
         self.dead_error: EngineDeadError | None = None
 
@@ -92,12 +93,13 @@ class OutputRouter:
     def abort(self, request_ids: Iterable[str]) -> None:
         """End requests; their consumers get a last output. Unknown ids are ignored."""
         with self._lock:
-            running = [i for i in request_ids if i in self._collectors]
-            parcels = self._drop(running)
-            if running:
-                with contextlib.suppress(EngineDeadError):  # then nothing runs
-                    self._client.send(Abort(running))
-        _deliver(parcels)
+            _deliver(self._abort([i for i in request_ids if i in self._collectors]))
+
+    def leave(self, collector: OutputCollector) -> None:
+        """A consumer has gone: end its request, but no later one with the same id."""
+        with self._lock:
+            if self._collectors.get(collector.request_id) is collector:
+                self._abort([collector.request_id])
 
     def close(self) -> None:
         """End the core; requests in flight fail."""
@@ -108,7 +110,7 @@ class OutputRouter:
     def _read(self) -> None:
         try:
             while True:
-                _deliver(self._process(self._client.receive()))
+                self._process(self._client.receive())
         except EngineDeadError as error:
             self._die(error)
         except Exception as error:  # a silent end of this thread would hang every consumer
@@ -119,7 +121,7 @@ class OutputRouter:
             self._die(dead)
             self._client.close()
 
-    def _process(self, deltas: list[CompletionDelta]) -> list[_Parcel]:
+    def _process(self, deltas: list[CompletionDelta]) -> None:
         with self._lock:
             step = self._front.outputs.process(deltas)
             for request_id, index in step.to_abort:
@@ -129,7 +131,14 @@ class OutputRouter:
                 parcels.append((self._collectors[output.request_id], output))
                 if output.finished:
                     del self._collectors[output.request_id]
-            return parcels
+            _deliver(parcels)
+
+    def _abort(self, request_ids: list[str]) -> list[_Parcel]:
+        parcels = self._drop(request_ids)
+        if request_ids:
+            with contextlib.suppress(EngineDeadError):  # then nothing runs
+                self._client.send(Abort(request_ids))
+        return parcels
 
     def _drop(self, request_ids: list[str]) -> list[_Parcel]:
         return [

@@ -73,10 +73,10 @@ LLAMA_WEIGHTS = WeightMap(
 )
 
 
-def rms_norm_from(hf: HFConfig, *, weight_offset: float = 0.0) -> RMSNormSpec:
+def rms_norm_from(hf: HFConfig, *, eps: float = 1e-6, weight_offset: float = 0.0) -> RMSNormSpec:
     return RMSNormSpec(
         size=hf.int("hidden_size"),
-        eps=hf.float("rms_norm_eps", 1e-6),
+        eps=hf.float("rms_norm_eps", eps),
         weight_offset=weight_offset,
     )
 
@@ -94,14 +94,19 @@ def attention_from(
     qk_norms: tuple[NormSpec, NormSpec] | None = None,
     window: int | None = None,
     theta: float = 10000.0,
+    head_dim: int | None = None,
+    num_kv_heads: int | None = None,
 ) -> AttentionSpec:
-    """Attention with rotary positions on whole heads, scaled by 1/sqrt(head size)."""
-    head_dim = head_dim_from(hf)
+    """Attention with rotary positions on whole heads, scaled by 1/sqrt(head size).
+
+    ``theta``, ``head_dim`` and ``num_kv_heads`` are the family's values where the config is silent.
+    """
+    head_dim = hf.optional_int("head_dim") or head_dim or head_dim_from(hf)
     num_heads = hf.int("num_attention_heads")
     return AttentionSpec(
         hidden_size=hf.int("hidden_size"),
         num_heads=num_heads,
-        num_kv_heads=hf.int("num_key_value_heads", num_heads),
+        num_kv_heads=hf.int("num_key_value_heads", num_kv_heads or num_heads),
         head_dim=head_dim,
         scale=head_dim**-0.5,
         positions=rope_from(hf, hf.rope(theta=theta), head_dim),

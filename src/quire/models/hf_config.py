@@ -143,12 +143,10 @@ class HFConfig:
         layer type, `layer_type` picks.
         """
         params = self._rope_params(layer_type)
-        name = params.pop("rope_type", params.pop("type", "default"))
-        params.pop("type", None)
-        kind = _ROPE_ALIASES.get(name, name)
+        kind = self._rope_type(params)
         if kind not in _ROPE_PARAMS:
             raise UnsupportedModelError(
-                f"config key 'rope_scaling' has type {name!r}, which is not supported for "
+                f"config key 'rope_scaling' has type {kind!r}, which is not supported for "
                 f"{self.architecture}; supported: {', '.join(_ROPE_PARAMS)}"
             )
         nested = HFConfig(params, self.architecture, f"{self._path}rope_parameters.")
@@ -234,15 +232,22 @@ class HFConfig:
         return unread
 
     def _rope_params(self, layer_type: builtins.str | None) -> dict[builtins.str, Any]:
-        """Both spellings laid over each other; the older one wins: only an override sets both."""
         new = self._typed("rope_parameters", "an object", _is(dict), {})
         if layer_type is not None and isinstance(new.get(layer_type), dict):
             new = new[layer_type]
         old = self._typed("rope_scaling", "an object", _is(dict), {})
-        merged = {key: value for key, value in (new | old).items() if value is not None}
-        if "type" in old and "rope_type" not in old:
-            merged["rope_type"] = old["type"]
-        return merged
+        return join_rope_spellings(new, old)
+
+    def _rope_type(self, params: dict[builtins.str, Any]) -> builtins.str:
+        """Takes the type out of ``params``, where it may stand under two names."""
+        said = [params.pop(key) for key in ("rope_type", "type") if key in params]
+        names = [_ROPE_ALIASES.get(name, name) for name in said]
+        if len(set(names)) > 1:
+            raise UnsupportedModelError(
+                f"config key 'rope_scaling' has rope_type {names[0]!r} and type {names[1]!r}, "
+                "which mean the same and differ; set both, or drop one with --hf-overrides"
+            )
+        return names[0] if names else "default"
 
     def _checked_rope_params(
         self, kind: builtins.str, params: dict[builtins.str, Any]
@@ -269,10 +274,22 @@ class HFConfig:
         return params
 
 
+def join_rope_spellings(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping of ``rope_parameters`` and ``rope_scaling``.
+
+    Both are set only by an override, in the older spelling; where that names a type, it replaces
+    all but the base and the rotated share.
+    """
+    if _names_rope_type(old):
+        new = {key: new[key] for key in ("rope_theta", "partial_rotary_factor") if key in new}
+    return {key: value for key, value in {**new, **old}.items() if value is not None}
+
+
 def apply_overrides(
     data: Mapping[str, Any], overrides: Mapping[str, Any] | Callable[[Any], Any] | None
 ) -> dict[str, Any]:
-    """`data` with the user's overrides: a mapping is merged in, a null drops a key.
+    """`data` with the user's overrides: a mapping is merged in, a null drops a key. Rotary scaling
+    that names its type replaces what was there: the parameters of two types do not mix.
 
     A function gets a copy, whose keys it can also read and set as attributes, and may change it in
     place or return another.
@@ -316,11 +333,17 @@ def _merged(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any
     for key, value in overrides.items():
         if value is None:
             data.pop(key, None)
+        elif key == "rope_scaling" and isinstance(value, Mapping) and _names_rope_type(value):
+            data[key] = deepcopy(dict(value))
         elif isinstance(value, Mapping) and isinstance(data.get(key), dict):
             data[key] = _merged(data[key], value)
         else:
             data[key] = deepcopy(value)
     return data
+
+
+def _names_rope_type(scaling: Mapping[str, Any]) -> bool:
+    return scaling.keys() & {"type", "rope_type"} != set()
 
 
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from quire.models.plan import ModelPlan
 from quire.models.registry import ModelRegistry
 from quire.weights.checkpoint import open_checkpoint
 from quire.weights.reader import DummyReader, LoadReport, TensorReader, WeightReader
+
+logger = logging.getLogger(__name__)
+
+_NUM_SHOWN = 5  # unused tensors that the log names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,11 +48,14 @@ def build_model(config: EngineConfig) -> LoadedModel:
     model = Decoder(plan.spec, placement)
     reader = CountingReader(_reader(config, plan, placement))
     model.load(reader)
+    report = reader.report()
+    if report.unused:
+        logger.warning("%s", _about_unused(config, report.unused))
     return LoadedModel(
         model=model,
         kv_layout=model.kv_layout,
         weight_bytes=reader.num_bytes + model.head.copied_bytes,
-        report=reader.report(),
+        report=report,
     )
 
 
@@ -66,6 +74,14 @@ def weight_bytes(plan: ModelPlan, dtype: torch.dtype, device: str) -> int:
     if plan.spec.head.tied and not onednn.why_not(device, dtype):
         num_values += math.prod(shapes["embedding.weight"])
     return num_values * dtype.itemsize
+
+
+def _about_unused(config: EngineConfig, names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:_NUM_SHOWN]) + (", ..." if len(names) > _NUM_SHOWN else "")
+    return (
+        f"{len(names)} tensors in {config.model.path} are not used by {config.model.architecture}: "
+        f"{shown}; if they belong to the model, its config.json names the wrong architecture"
+    )
 
 
 class CountingReader:

@@ -156,8 +156,8 @@ class Scheduler:
                 if self._drop_waiting_fork():
                     continue
                 if self._num_in_flight and self._running[-1] is running[index]:
-                    counts[index] = 0  # results may free blocks; else the next call sees to it
-                    return counts, True
+                    counts[index] = 0  # what is in flight may make room
+                    return counts[: index + 1], True
                 self._preempt(self._running[-1])
         num_left = len(self._running)
         return counts[:num_left], num_left < len(running)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,13 @@ class HubRequest:
 
     def __post_init__(self) -> None:
         assert self.what in _PATTERNS, self.what
+
+
+def offline_variable() -> str | None:
+    """The environment variable that forbids downloads now, if one does."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    yes = ("1", "ON", "YES", "TRUE")
+    return next((name for name in names if os.environ.get(name, "").upper() in yes), None)
 
 
 def wanted_files(names: Collection[str], request: HubRequest) -> list[str]:

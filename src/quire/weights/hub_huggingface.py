@@ -27,7 +27,13 @@ from huggingface_hub.errors import (
 from tqdm import tqdm
 
 from quire.errors import ModelLoadError
-from quire.weights.hub_files import HubRequest, check_disk_space, is_enough, wanted_files
+from quire.weights.hub_files import (
+    HubRequest,
+    check_disk_space,
+    is_enough,
+    offline_variable,
+    wanted_files,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -40,8 +46,8 @@ _TIMEOUT_S = 30
 
 def fetch(request: HubRequest) -> Path:
     """The snapshot folder of the model, complete for the request."""
-    if _is_offline():
-        return _cached_or_error(request, "HF_HUB_OFFLINE is set")
+    if (variable := offline_variable()) is not None:
+        return _cached_or_error(request, f"{variable} is set")
     try:
         with _hub_errors(request):
             info = _list(request)
@@ -174,11 +180,6 @@ def _cache_dir(request: HubRequest) -> Path:
     cache_home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     home = os.environ.get("HF_HOME") or cache_home / "huggingface"
     return Path(home).expanduser() / "hub"
-
-
-def _is_offline() -> bool:
-    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from quire.errors import ModelLoadError
-from quire.weights.hub_files import HubRequest, check_disk_space, is_enough, wanted_files
+from quire.weights.hub_files import (
+    HubRequest,
+    check_disk_space,
+    is_enough,
+    offline_variable,
+    wanted_files,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +28,11 @@ def fetch(request: HubRequest) -> Path:
     """The snapshot folder of the model, complete for the request."""
     client = _Client(request)
     cached = client.cached_folder()
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if (variable := offline_variable()) is not None:
         if cached is not None and is_enough(cached, request):
             return cached
         raise ModelLoadError(
-            f"HF_HUB_OFFLINE is set, and {request.model} is "
+            f"{variable} is set, and {request.model} is "
             f"{'not' if cached is None else 'only in part'} in ModelScope's cache {client.cache}; "
             "go online once to download it, or give the path of a local folder"
         )

@@ -22,7 +22,9 @@ class FakeLLM:
         self.heard: list[Messages] = []
         self.num_closed = 0
 
-    def stream_chat(self, messages: Messages, params: SamplingParams) -> Iterator[RequestOutput]:
+    def stream_chat(
+        self, messages: Messages, params: SamplingParams, options: object
+    ) -> Iterator[RequestOutput]:
         self.heard.append(list(messages))
         try:
             for piece in self._answers.pop(0):

@@ -60,7 +60,6 @@ def test_unknown_commands(
         (["generate", "-p", "x", *DUMMY, "--stream", "--json"], "--stream shows one continuation"),
         (["generate", "-p", "x", "--enable-lora"], "enable_lora=True: LoRA adapters are not"),
         (["plan", "--hf-overrides.hidden_act", "banana"], "'hidden_act' = 'banana'"),
-        (["bench", "latency", "--num-iters", "0"], "--num-iters 0 measures nothing"),
     ],
 )
 def test_a_failure_is_one_line_and_status_1(
@@ -104,6 +103,28 @@ def test_streamed_text_is_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert streamed.startswith("one")
 
 
+@pytest.mark.parametrize("dtype", ["half", "bfloat16", "float"])
+def test_the_bundled_model_answers_in_every_format(
+    capsys: pytest.CaptureFixture[str], dtype: str
+) -> None:
+    words = ["--dtype", dtype, "--device", "cpu", "--temperature", "0", "--max-tokens", "3"]
+    assert main(["generate", "-p", "The capital of France is", *words]) == 0
+    assert capsys.readouterr().out.startswith("The capital of France is Paris.")
+
+
+def test_the_seed_decides_the_text_of_every_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", *DUMMY, "-p", "x", "x", "--max-tokens", "8", "--temperature", "1"]
+
+    def texts(*seed: str) -> list[str]:
+        assert main([*words, "--ignore-eos", "--json", *seed]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return [json.loads(line)["outputs"][0]["text"] for line in lines]
+
+    first, second = texts()
+    assert first != second
+    assert texts() == texts("--seed", "0") == [first, second]
+
+
 def test_no_prompt_at_all(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +140,16 @@ def test_chat_takes_a_turn_a_line(
     assert main(["chat", *DUMMY, "--max-tokens", "4", "--temperature", "0"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first and first == second, "a cleared conversation starts anew"
+
+
+def test_chat_with_a_template_of_ones_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text("{{ raise_exception('seen: ' + messages[0]['content']) }}")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
+    assert main(["chat", *DUMMY, "--chat-template", str(template)]) == 1
+    assert "seen: hello" in capsys.readouterr().err
 
 
 def test_demo_answers_remembers_and_draws_the_blocks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,6 +199,23 @@ def test_bench_throughput_counts_tokens(capsys: pytest.CaptureFixture[str], tmp_
     assert results["total_num_tokens"] == 33
     assert results["tokens_per_second"] == pytest.approx(33 / results["elapsed_time"])
     assert capsys.readouterr().out.startswith("Throughput: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["throughput", "--num-prompts", "0"], "--num-prompts: 0 is too small; give at least 1"),
+        (["throughput", "--output-len", "0"], "--output-len: 0 is too small; give at least 1"),
+        (["throughput", "--prefix-len=-1"], "--prefix-len: -1 is too small; give at least 0"),
+        (["latency", "--num-iters", "0"], "--num-iters: 0 is too small; give at least 1"),
+    ],
+)
+def test_a_benchmark_of_nothing_is_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", *words])
+    assert message in capsys.readouterr().err
 
 
 def test_bench_latency(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ def parser() -> Parser:
             {"rope": {"type": "yarn", "factor": 4}},
         ),
         (["--hf-overrides.attention_dropout"], "hf_overrides", {"attention_dropout": None}),
+        (["--hf-overrides.a", "--model", "m"], "hf_overrides", {"a": None}),
+        (["--hf-overrides.a", "--model", "m"], "model", "m"),
+        (["--hf-overrides.a=1", "--hf-overrides.a=2"], "hf_overrides", {"a": 2}),
     ],
 )
 def test_words_are_understood(parser: Parser, words: list[str], name: str, value: object) -> None:
@@ -48,6 +51,8 @@ def test_words_are_understood(parser: Parser, words: list[str], name: str, value
         (["--wholly-unlike=8"], "unknown argument --wholly-unlike\n"),
         (["--max-model", "8"], "unknown argument --max-model; did you mean"),
         (["--enable-chunked-prefill=perhaps"], "expected true or false"),
+        (["--hf-overrides.a", "1", "--hf-overrides.a.b", "2"], "an earlier one"),
+        (["--hf-overrides", '{"a": 1}', "--hf-overrides.b", "2"], "as JSON and key by key"),
     ],
 )
 def test_mistakes_are_one_line_with_status_2(

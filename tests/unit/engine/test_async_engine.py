@@ -117,6 +117,24 @@ async def test_abort_gives_the_consumer_a_last_output(engine: AsyncLLM) -> None:
     assert await idle(engine)
 
 
+async def test_no_output_overtakes_another_on_the_way_to_its_consumer(engine: AsyncLLM) -> None:
+    is_ordered = []
+
+    class Loop:
+        def call_soon_threadsafe(self, *call: object) -> None:
+            is_ordered.append(engine._router._lock.locked())
+            loop.call_soon_threadsafe(*call)
+
+    loop = asyncio.get_running_loop()
+    collector = await engine.add_request("a", [5], ENDLESS)
+    collector.loop = Loop()  # type: ignore[assignment]
+    await collector.get()
+    await engine.abort("a")
+    while not (await collector.get()).finished:
+        pass
+    assert is_ordered and all(is_ordered)
+
+
 async def test_id_in_use_is_refused(engine: AsyncLLM) -> None:
     outputs = engine.generate([5], ENDLESS, "a")
     await anext(outputs)
@@ -124,6 +142,26 @@ async def test_id_in_use_is_refused(engine: AsyncLLM) -> None:
         await collect(engine, "a", [6], SamplingParams())
     await outputs.aclose()
     assert (await collect(engine, "a", [6], SamplingParams(max_tokens=1)))[-1].finished
+
+
+async def test_closing_an_ended_iterator_spares_a_new_request_with_its_id(
+    engine: AsyncLLM,
+) -> None:
+    old = engine.generate([5], ENDLESS, "a")
+    await anext(old)
+    await engine.abort("a")  # its last output is never read
+    new = engine.generate([6, 7], SamplingParams(max_tokens=500), "a")
+    first = await anext(new)
+    await old.aclose()
+    last = [first, *[output async for output in new]][-1].outputs[0]
+    assert (last.finish_reason, list(last.token_ids)) == ("length", [6, 7] * 250)
+
+
+async def test_id_may_be_used_again_as_soon_as_its_request_was_aborted(engine: AsyncLLM) -> None:
+    for token in range(5, 25):
+        outputs = engine.generate([token], ENDLESS, "a")
+        assert set((await anext(outputs)).outputs[0].token_ids) == {token}
+        await outputs.aclose()
 
 
 async def test_wrong_request_is_refused_before_it_runs(engine: AsyncLLM) -> None:

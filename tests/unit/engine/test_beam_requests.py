@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,8 @@ from quire.engine.beam_search import BeamState, Hypothesis
 from quire.engine.core import EngineCore
 from quire.request import BeamSearch, EngineRequest, FinishReason, RowSampling, Watch
 from quire.row_sampling import num_beam_candidates
-from tests.fakes.device import FakeDevice, token_scores
+from quire.step import TokenLogprobs
+from tests.fakes.device import FakeDevice, FakeRow, token_scores
 from tests.unit.scheduler.test_scheduler import build, request
 
 STOP = (3,)
@@ -55,6 +58,16 @@ def drain(core: EngineCore) -> dict[tuple[str, int], list[int]]:
     return answers
 
 
+def failed_indices(core: EngineCore) -> list[int]:
+    """Run until all has ended; the indices that ended with an error, and nothing else did."""
+    deltas = []
+    while core.has_unfinished:
+        deltas += core.step()
+        core.check_integrity()
+    assert {delta.finish_reason for delta in deltas} == {FinishReason.ERROR}
+    return [delta.index for delta in deltas]
+
+
 @pytest.mark.parametrize("width", [1, 2, 5])
 @pytest.mark.parametrize(
     ("num_blocks", "depth", "windows"),
@@ -85,6 +98,16 @@ def test_beams_that_do_not_fit_at_once_take_turns() -> None:
     assert core.stats().num_preemptions > 0
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_beams_that_share_nothing_any_more_take_turns(depth: int) -> None:
+    """Each is computed again in two steps, while others that wait for it hold their blocks."""
+    core, _ = build(num_blocks=8, max_num_batched_tokens=8, depth=depth, prefix_caching=False)
+    each = beam_request("b", list(range(10)), 5, 14)
+    core.add_request(each)
+    answers = drain(core)
+    assert [answers[("b", i)] for i in range(5)] == [h.token_ids for h in expected(each)]
+
+
 def test_beams_share_their_common_beginning() -> None:
     core, device = build(max_num_batched_tokens=64)
     core.add_request(beam_request("b", list(range(40)), 4, 3))
@@ -106,9 +129,50 @@ def test_abort_of_a_search_frees_all_its_beams(num_steps: int) -> None:
 def test_search_in_a_failed_step_ends_with_an_error() -> None:
     core, _ = build(device=FakeDevice(4, fails_on=999))
     core.add_request(beam_request("b", [1, 2, 999], 2, 4))
-    (delta,) = core.step()
-    assert delta.finish_reason is FinishReason.ERROR
-    assert not core.has_unfinished
+    assert failed_indices(core) == [0, 1]
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_failure_of_a_later_beam_ends_its_search(depth: int) -> None:
+    search = beam_request("b", list(range(6)), 3, 8)
+    unlucky = expected(search)[1].token_ids[4]
+    core, _ = build(device=FakeDevice(4, fails_on=unlucky), depth=depth)
+    core.add_request(search)
+    assert failed_indices(core) == [0, 1, 2]
+    assert core.stats().num_free_blocks == 199
+
+
+@dataclass
+class Forbidding(FakeDevice):
+    """Allows only the best ``num_allowed`` tokens of a row."""
+
+    num_allowed: int = 1
+
+    def _sample(self, row: FakeRow, end: int) -> tuple[int, TokenLogprobs | None]:
+        token, found = super()._sample(row, end)
+        assert found is not None
+        logprobs = found.logprobs.copy()
+        logprobs[0, 1 + self.num_allowed :] = -np.inf
+        return token, replace(found, logprobs=logprobs)
+
+
+def test_search_with_too_few_continuations_ends_with_those() -> None:
+    core, _ = build(device=Forbidding(4))
+    core.add_request(beam_request("b", list(range(6)), 3, 4))
+    answers = drain(core)
+    assert [(key, len(tokens)) for key, tokens in answers.items()] == [(("b", 0), 4)]
+
+
+def test_search_without_continuations_ends_with_an_error() -> None:
+    core, _ = build(device=Forbidding(4, num_allowed=0))
+    core.add_request(beam_request("b", list(range(6)), 3, 4))
+    assert failed_indices(core) == [0, 1, 2]
+
+
+def test_search_that_does_not_fit_ends_with_an_error() -> None:
+    core, _ = build(num_blocks=4)
+    core.add_request(beam_request("b", list(range(20)), 2, 4))
+    assert failed_indices(core) == [0, 1]
 
 
 def test_searches_survive_the_failure_of_another_request() -> None:

@@ -23,7 +23,14 @@ from quire.errors import EngineDeadError
 from quire.request import EngineRequest, FinishReason, RowSampling, Watch
 from quire.step_output import CompletionDelta
 from tests.fakes.configs import fake_config
-from tests.fakes.fake_core import BUILD_FAKE_CORE, EOS, FAIL_ALONE, FAIL_STEP, REFUSE
+from tests.fakes.fake_core import (
+    BUILD_FAKE_CORE,
+    EOS,
+    FAIL_ALONE,
+    FAIL_STEP,
+    REFUSE,
+    SYSTEM_EXIT,
+)
 
 CLIENTS = {"inproc": InprocClient, "thread": ThreadClient, "process": ProcessClient}
 
@@ -119,6 +126,15 @@ def test_failing_step_kills_the_engine_with_its_cause(client: EngineClient) -> N
         client.send(AddRequest(engine_request("b", [5])))
     with pytest.raises(EngineDeadError, match="on fire"):
         client.ask(STATS)
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_core_that_exits_says_so_instead_of_nothing(kind: str) -> None:
+    client = CLIENTS[kind](fake_config(), BUILD_FAKE_CORE)
+    client.send(AddRequest(engine_request("a", [SYSTEM_EXIT])))
+    with pytest.raises(EngineDeadError, match="SystemExit: the licence has expired"):
+        receive_until_finished(client, 1)
+    client.close()
 
 
 @pytest.mark.parametrize("kind", sorted(CLIENTS))

@@ -11,7 +11,9 @@ from quire.config import ModelConfig
 from quire.engine.input_processor import InputProcessor, ProcessedRequest
 from quire.prompts import ParsedPrompt
 from quire.request import Watch
-from quire.sampling_params import BeamSearchParams, SamplingParams
+from quire.row_sampling import num_beam_candidates
+from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+from quire.tokenizer.vocabulary import Vocabulary
 from tests.fakes import tokenizers
 
 TOKENIZER = tokenizers.byte_level()
@@ -31,7 +33,7 @@ def processor(tokenizer: Any = TOKENIZER, **changes: Any) -> InputProcessor:
         dtype="float32",
         **settings,
     )
-    return InputProcessor(config, tokenizer, (EOS,))
+    return InputProcessor(config, None if tokenizer is None else Vocabulary(tokenizer), (EOS,))
 
 
 def process(
@@ -43,11 +45,11 @@ def process(
 
 
 def test_text_is_tokenized_and_returned_as_written() -> None:
-    request = process("hello 你", arrival_time=5.0, priority=3, cache_salt="s")
+    request = process("hello 你", arrival_time=5.0, priority=3, serial=8)
     assert request.engine.prompt_token_ids == TOKENIZER.encode("hello 你")
     assert request.prompt_text == "hello 你"
     engine = request.engine
-    assert (engine.arrival_time, engine.priority, engine.cache_salt) == (5.0, 3, "s")
+    assert (engine.arrival_time, engine.priority, engine.serial) == (5.0, 3, 8)
     assert process([1, 2]).prompt_text is None
 
 
@@ -119,8 +121,10 @@ def test_without_tokenizer_text_is_refused() -> None:
 
 
 def test_stop_string_that_is_a_special_token_stops_in_the_core() -> None:
-    params = SamplingParams(stop=["<|im_start|>"], stop_token_ids=[7])
-    request = process("a", params, watch=Watch.AT_END)
+    params = SamplingParams(
+        stop=["<|im_start|>"], stop_token_ids=[7], output_kind=RequestOutputKind.FINAL_ONLY
+    )
+    request = process("a", params)
     assert set(request.engine.sampling.stop_token_ids) == {7, EOS, START}
     assert request.stop.token_ids == {7, EOS, START}
     assert request.stop.token_strings == {START: "<|im_start|>"}
@@ -128,9 +132,35 @@ def test_stop_string_that_is_a_special_token_stops_in_the_core() -> None:
 
 
 def test_other_stop_strings_are_watched_for() -> None:
-    params = SamplingParams(stop=["<|im_start|>", "\n\n"])
-    assert process("a", params, watch=Watch.AT_END).engine.watch is Watch.EVERY_STEP
-    assert process("a", watch=Watch.AT_END).engine.watch is Watch.AT_END
+    final = RequestOutputKind.FINAL_ONLY
+    params = SamplingParams(stop=["<|im_start|>", "\n\n"], output_kind=final)
+    assert process("a", params).engine.watch is Watch.EVERY_STEP
+    assert process("a", SamplingParams(output_kind=final)).engine.watch is Watch.AT_END
+
+
+def test_nobody_watches_completions_that_are_ranked_at_the_end() -> None:
+    assert process("a", SamplingParams(n=2, best_of=2)).engine.watch is Watch.EVERY_STEP
+    assert process("a", SamplingParams(n=2, best_of=3)).engine.watch is Watch.AT_END
+
+
+def test_beams_bring_enough_candidates_for_every_stop_token() -> None:
+    params = SamplingParams(use_beam_search=True, n=3, stop=["<|im_start|>"])
+    sampling = process("a", params).engine.sampling
+    assert set(sampling.stop_token_ids) == {EOS, START}
+    assert sampling.num_logprobs == num_beam_candidates(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("request_id", "priority", "message"),
+    [(5, 0, "request_id must be a string, got 5"), ("r", "high", "priority must be an integer")],
+)
+def test_what_another_process_could_not_read_is_refused(
+    request_id: Any, priority: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        processor().process(
+            request_id, ParsedPrompt(token_ids=[1]), SamplingParams(), priority=priority
+        )
 
 
 def test_eos_can_be_ignored() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from quire.config import SchedulerConfig
 from quire.engine.llm_engine import LLMEngine
 from quire.errors import EngineDeadError
 from quire.outputs import RequestOutput
@@ -98,6 +100,33 @@ def test_prompt_dict_with_empty_media_is_served(engine: LLMEngine) -> None:
     prompt = {"prompt_token_ids": [5, 6], "multi_modal_data": None}
     engine.add_request("a", prompt, SamplingParams(max_tokens=1), lora_request=None)
     assert list(run(engine)["a"][-1].outputs[0].token_ids) == [5]
+
+
+def test_prompt_text_is_what_the_output_shows_for_token_ids(engine: LLMEngine) -> None:
+    engine.add_request("a", [5, 6], SamplingParams(max_tokens=1), prompt_text="five six")
+    assert run(engine)["a"][-1].prompt == "five six"
+    with pytest.raises(ValueError, match="prompt_text goes with token ids"):
+        engine.add_request("a", "five six", SamplingParams(), prompt_text="five six")
+
+
+def test_priority_needs_the_policy(engine: LLMEngine) -> None:
+    with pytest.raises(ValueError, match=r'priority=1 .* scheduling_policy="priority"'):
+        engine.add_request("a", [5], SamplingParams(), priority=1)
+    config = dataclasses.replace(fake_config(), scheduler=SchedulerConfig(policy="priority"))
+    other = LLMEngine(config, build=BUILD_FAKE_CORE)
+    other.add_request("a", [5], SamplingParams(max_tokens=1), priority=1)
+    assert run(other)["a"][-1].finished
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["lora_request", "trace_headers", "session_id", "kv_hints", "tokenization_kwargs"]
+)
+def test_what_nothing_would_heed_is_refused_by_name(engine: LLMEngine, name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} cannot be used"):
+        engine.add_request("a", [5], SamplingParams(), **{name: {"x": "y"}})
+    with pytest.raises(ValueError, match="reset_running_requests cannot be used"):
+        engine.reset_prefix_cache(reset_running_requests=True)
 
 
 def test_id_in_use_is_refused_at_once(engine: LLMEngine) -> None:

@@ -44,7 +44,7 @@ REQUEST = EngineRequest(
     watch=Watch.AT_END,
     cache_salt="salt",
     extra_keys=("adapter", 1),
-    seeds=(2**63 - 1, -5, 0),
+    serial=7,
 )
 
 
@@ -120,3 +120,14 @@ def test_exceptions_keep_type_and_message(error: Exception, kind: type, message:
     assert type(back) is kind
     assert str(back) == message
     assert type(error).__name__ in str(back.__cause__)
+
+
+def test_numbers_out_of_arrays_become_plain_ones() -> None:
+    sampling = RowSampling(top_k=np.int64(3), temperature=np.float32(0.5))  # type: ignore[arg-type]
+    request = EngineRequest(
+        request_id="a", prompt_token_ids=[1], sampling=sampling, max_tokens=np.int32(4)
+    )
+    sent = decode_command(encode(AddRequest(request)))
+    assert isinstance(sent, AddRequest)
+    assert (sent.request.max_tokens, sent.request.sampling.top_k) == (4, 3)
+    assert sent.request.sampling.temperature == 0.5

@@ -19,9 +19,11 @@ from quire.request import FinishReason
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from quire.step import TokenLogprobs
 from quire.step_output import CompletionDelta, CompletionTiming
+from quire.tokenizer.vocabulary import Vocabulary
 from tests.fakes import tokenizers
 
 TOKENIZER = tokenizers.byte_level()
+VOCABULARY = Vocabulary(TOKENIZER)
 EOS = TOKENIZER.eos_token_id
 START = TOKENIZER.convert_tokens_to_ids("<|im_start|>")
 CONFIG = ModelConfig(
@@ -42,13 +44,13 @@ def encode(text: str) -> list[int]:
 
 
 def request(request_id: str = "r", params: Any = None, **fields: Any) -> ProcessedRequest:
-    inputs = InputProcessor(CONFIG, TOKENIZER, (EOS,))
+    inputs = InputProcessor(CONFIG, VOCABULARY, (EOS,))
     params = params or SamplingParams(max_tokens=100, **fields)
     return inputs.process(request_id, ParsedPrompt(text="hello"), params, arrival_time=10.0)
 
 
 def outputs_of(*requests: ProcessedRequest) -> OutputProcessor:
-    outputs = OutputProcessor(TOKENIZER)
+    outputs = OutputProcessor(VOCABULARY)
     for one in requests:
         outputs.add(one)
     return outputs
@@ -299,6 +301,71 @@ def test_beams_carry_their_scores() -> None:
     assert (second.text, second.score, second.finish_reason) == (" b", -0.7, "length")
 
 
+def test_fewer_beams_than_asked_for_end_the_request() -> None:
+    outputs = outputs_of(request(params=BeamSearchParams(beam_width=3, max_tokens=5)))
+    step = outputs.process([delta(encode("a"), FinishReason.LENGTH, score=-1.0)])
+    final = one(step.outputs)
+    assert final.finished and len(outputs) == 0
+    assert [beam.text for beam in final.outputs] == ["a"]
+
+
+def test_best_n_beams_are_returned() -> None:
+    outputs = outputs_of(request(n=1, best_of=2, use_beam_search=True))
+    step = outputs.process(
+        [
+            delta(encode("ab"), FinishReason.LENGTH, 0, score=-0.5, cumulative_logprob=-1.0),
+            delta(encode("c"), FinishReason.LENGTH, 1, score=-0.7, cumulative_logprob=-0.7),
+        ]
+    )
+    assert [beam.text for beam in one(step.outputs).outputs] == ["ab"]
+
+
+@pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.CUMULATIVE])
+def test_stream_interval_joins_tokens(kind: RequestOutputKind) -> None:
+    outputs = outputs_of(request(stream_interval=3, output_kind=kind))
+    token_ids = [token_id for letter in "abcdefgh" for token_id in encode(letter)]
+    texts = []
+    for position, token_id in enumerate(token_ids, start=1):
+        end = FinishReason.LENGTH if position == len(token_ids) else None
+        texts += [o.outputs[0].text for o in outputs.process([delta([token_id], end)]).outputs]
+    if kind is RequestOutputKind.DELTA:
+        assert texts == ["a", "bcd", "efg", "h"]
+    else:
+        assert texts == ["a", "abcd", "abcdefg", "abcdefgh"]
+
+
+def test_late_delta_of_an_earlier_request_with_the_same_id_is_ignored() -> None:
+    inputs = InputProcessor(CONFIG, VOCABULARY, (EOS,))
+    prompt, params = ParsedPrompt(text="hello"), SamplingParams(max_tokens=100)
+    outputs = outputs_of(inputs.process("r", prompt, params, serial=1))
+    outputs.abort("r")
+    outputs.add(inputs.process("r", prompt, params, serial=2))
+    assert outputs.process([delta(encode("old"), serial=1)]).outputs == []
+    assert one(outputs.process([delta(encode("new"), serial=2)]).outputs).outputs[0].text == "new"
+
+
+def test_news_of_a_completion_in_one_step_are_one_output() -> None:
+    outputs = outputs_of(request(output_kind=RequestOutputKind.DELTA))
+    step = outputs.process([delta(encode("a")), delta(encode("b"))])
+    assert [o.text for o in one(step.outputs).outputs] == ["ab"]
+
+
+def test_cached_tokens_are_those_of_the_first_completion() -> None:
+    outputs = outputs_of(request(n=2))
+    sibling = delta(encode("a"), FinishReason.LENGTH, 1, num_cached_tokens=0)
+    outputs.process([sibling])
+    step = outputs.process([delta(encode("a"), FinishReason.LENGTH, 0, num_cached_tokens=4)])
+    assert one(step.outputs).num_cached_tokens == 4
+
+
+def test_error_keeps_the_likelihood_so_far() -> None:
+    outputs = outputs_of(request(logprobs=0))
+    (a,) = encode("a")
+    outputs.process([delta([a], logprobs=[logprobs_of(a, -2.0, 1, [])])])
+    step = outputs.process([delta([], FinishReason.ERROR, error="broken")])
+    assert one(step.outputs).outputs[0].cumulative_logprob == -2.0
+
+
 def test_metrics_span_all_completions() -> None:
     outputs = outputs_of(request(n=2))
     timings = [
@@ -354,7 +421,7 @@ def test_duplicate_id_is_refused() -> None:
     outputs = outputs_of(request())
     with pytest.raises(ValueError, match="'r' is in use"):
         outputs.add(request())
-    assert "r" in outputs and outputs.request_ids == ["r"]
+    assert "r" in outputs and len(outputs) == 1
 
 
 def test_no_text_is_made_when_nobody_wants_it() -> None:

@@ -188,7 +188,12 @@ LLAMA3 = {
         ),
         (
             {
-                "rope_scaling": {"type": "su", "short_factor": [1.0], "long_factor": [2.0]},
+                "rope_scaling": {
+                    "type": "su",
+                    "rope_type": "longrope",
+                    "short_factor": [1.0],
+                    "long_factor": [2.0],
+                },
                 "original_max_position_embeddings": 4096,
             },
             RopeConfig(
@@ -214,6 +219,21 @@ def test_overridden_old_keys_win_over_new_ones() -> None:
     overrides = {"rope_theta": 1e6, "rope_scaling": {"type": "dynamic", "factor": 4.0}}
     hf = HFConfig(apply_overrides(new, overrides), "X")
     assert hf.rope() == RopeConfig(theta=1e6, type="dynamic", params={"factor": 4.0})
+
+
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+def test_an_overriding_rope_type_brings_its_own_parameters(key: str) -> None:
+    """Not the old type with one number of the new."""
+    written = {key: {"rope_type": "llama3", **LLAMA3}}
+    overridden = apply_overrides(written, {"rope_scaling": {"type": "linear", "factor": 2.0}})
+    assert HFConfig(overridden, "X").rope().type == "linear"
+    assert HFConfig(overridden, "X").rope().params == {"factor": 2.0}
+
+
+def test_one_parameter_of_a_rope_type_can_be_overridden() -> None:
+    overrides = {"rope_scaling": {"factor": 2.0}}
+    data = apply_overrides({"rope_scaling": {"rope_type": "llama3", **LLAMA3}}, overrides)
+    assert HFConfig(data, "X").rope().params == {**LLAMA3, "factor": 2.0}
 
 
 def test_rope_differs_by_layer_type() -> None:
@@ -251,6 +271,10 @@ def test_partial_rotation_is_read_from_either_place(data: dict[str, Any]) -> Non
         ({"rope_theta": "big"}, "'rope_theta' = 'big' must be a number"),
         ({"rope_parameters": {"rope_theta": []}}, "'rope_parameters.rope_theta' = .* a number"),
         ({"rope_scaling": [1]}, "'rope_scaling' = .* must be an object"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "type": "linear", "factor": 2.0}},
+            "rope_type 'yarn' and type 'linear', which mean the same and differ",
+        ),
         ({"partial_rotary_factor": 0.5}, "rotates whole heads"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "rotates whole heads"),
     ],

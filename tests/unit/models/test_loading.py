@@ -49,6 +49,47 @@ def test_dummy_weights_need_no_files() -> None:
     assert loaded.kv_layout == plan.spec.kv_layout
 
 
+def test_unused_tensors_are_told_in_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_random_model(_PLAIN, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    extra = {f"visual.block.{i}.weight": torch.zeros(2) for i in range(7)}
+    save_file(tensors | extra, tmp_path / "model.safetensors")
+    build_model(engine_config(tmp_path, dtype="float32"))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"7 tensors in {tmp_path} are not used by LlamaForCausalLM" in record.getMessage()
+    assert "visual.block.4.weight, ..." in record.getMessage()
+
+
+def test_a_checkpoint_that_is_used_whole_brings_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_random_model(_PLAIN, tmp_path)
+    build_model(engine_config(tmp_path, dtype="float32"))
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("row", "key", "default"),
+    [
+        ("GemmaForCausalLM", "head_dim", 256),
+        ("MistralForCausalLM", "num_key_value_heads", 8),
+        ("MixtralForCausalLM", "num_key_value_heads", 8),
+        ("MixtralForCausalLM", "rms_norm_eps", 1e-5),
+    ],
+)
+def test_a_silent_config_means_what_it_means_to_transformers(
+    row: str, key: str, default: float
+) -> None:
+    written = next(_hf_config(r) for r in PARITY_ROWS if r.architecture == row)
+    # As many heads as the defaults need.
+    written |= {"num_attention_heads": 8, "hidden_size": 64, "num_key_value_heads": 8}
+    silent = {name: value for name, value in written.items() if name != key}
+    assert plan_of(silent, row).spec == plan_of(written | {key: default}, row).spec
+
+
 def test_unknown_activation_names_key_value_and_choices() -> None:
     with pytest.raises(UnsupportedModelError, match=r"'hidden_act' = 'banana'.*supported: silu"):
         plan_of(_hf_config(_PLAIN) | {"hidden_act": "banana"}, "LlamaForCausalLM")

@@ -174,12 +174,13 @@ def test_only_what_is_missing_counts_against_the_disk(
     assert "model.safetensors" in names(resolve_model(NAME))
 
 
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
 def test_offline_uses_the_cache_and_asks_nobody(
-    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     online = resolve_model(NAME)
     asked = any_hub.num_requests
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv(variable, "1")
     assert resolve_model(NAME) == online
     assert any_hub.num_requests == asked
 

@@ -29,7 +29,7 @@ def gemma(hf: HFConfig) -> ModelPlan:
     )
     layer = LayerSpec(
         block="pre_norm",
-        attention=attention_from(hf, qkv_bias=bias, out_bias=bias),
+        attention=attention_from(hf, qkv_bias=bias, out_bias=bias, head_dim=256),
         mlp=mlp,
         norms=(norm, norm),
     )

@@ -19,7 +19,7 @@ from quire.weights.weight_map import Source, StackedExperts, WeightMap
 
 
 def mixtral(hf: HFConfig) -> ModelPlan:
-    norm = rms_norm_from(hf)
+    norm = rms_norm_from(hf, eps=1e-5)
     moe = MoESpec(
         hidden_size=hf.int("hidden_size"),
         inner_size=hf.int("intermediate_size"),
@@ -30,7 +30,9 @@ def mixtral(hf: HFConfig) -> ModelPlan:
     )
     layer = LayerSpec(
         block="pre_norm",
-        attention=attention_from(hf, window=hf.optional_int("sliding_window"), theta=1e6),
+        attention=attention_from(
+            hf, window=hf.optional_int("sliding_window"), theta=1e6, num_kv_heads=8
+        ),
         mlp=moe,
         norms=(norm, norm),
     )

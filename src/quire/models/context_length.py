@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire import env
+from quire.models.hf_config import join_rope_spellings
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,9 @@ def _is_length(value: object) -> bool:
 
 
 def _scaled(length: int, config: dict[str, Any]) -> tuple[int, str]:
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope = join_rope_spellings(
+        config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
+    )
     kind = rope.get("rope_type") or rope.get("type") or "default"
     factor = rope.get("factor")
     if kind in _SCALED_ALREADY or not factor:

@@ -1,6 +1,6 @@
 import pytest
 
-from quire.context_length import (
+from quire.models.context_length import (
     DEFAULT_LENGTH,
     ContextLength,
     derived_length,
@@ -57,6 +57,14 @@ def resolve(wanted: int | str | None, positions: int | None = None) -> ContextLe
                 },
             },
             131072,
+        ),
+        (  # the older spelling is an override of the newer one
+            {
+                "max_position_embeddings": 100,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+                "rope_scaling": {"type": "linear", "factor": 4.0},
+            },
+            400,
         ),
     ],
 )

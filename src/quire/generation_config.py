@@ -1,0 +1,106 @@
+"""What a model's generation_config.json means here: default sampling parameters.
+
+Owns which of its keys are heeded, and which would change the output but are not. The file is the
+model's, so what cannot be heeded is told; overrides are the user's, so there it is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from quire.compat import unknown_name
+from quire.sampling_params import SamplingParams
+
+_SAMPLING_PARAM = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "max_new_tokens": "max_tokens",
+}
+# Key -> the values that change nothing, beside None.
+_NOT_HEEDED: dict[str, tuple[Any, ...]] = {
+    "typical_p": (1.0,),
+    "epsilon_cutoff": (0.0,),
+    "eta_cutoff": (0.0,),
+    "top_h": (),
+    "num_beams": (1,),
+    "num_beam_groups": (1,),
+    "diversity_penalty": (0.0,),
+    "penalty_alpha": (0.0,),
+    "guidance_scale": (1.0,),
+    "dola_layers": (),
+    "constraints": (),
+    "force_words_ids": (),
+    "encoder_repetition_penalty": (1.0,),
+    "no_repeat_ngram_size": (0,),
+    "encoder_no_repeat_ngram_size": (0,),
+    "exponential_decay_length_penalty": (),
+    "sequence_bias": (),
+    "bad_words_ids": ([],),
+    "suppress_tokens": ([],),
+    "begin_suppress_tokens": ([],),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "stop_strings": ([],),
+    "num_return_sequences": (1,),
+    "max_time": (),
+    "watermarking_config": (),
+    "token_healing": (False,),
+}
+# The file of a model may hold these without a word, as with other engines: its temperature and
+# max_new_tokens say enough. A user who writes them means them.
+_NOT_HEEDED_OF_USERS: dict[str, tuple[Any, ...]] = {"do_sample": (True,), "max_length": ()}
+# Read elsewhere, or without effect on which tokens come.
+_HARMLESS = (
+    *("eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id", "use_cache"),
+    *("length_penalty", "early_stopping", "renormalize_logits", "remove_invalid_values"),
+    *("cache_implementation", "cache_config", "low_memory", "transformers_version"),
+)
+
+
+def default_sampling_params(config: Mapping[str, Any]) -> SamplingParams:
+    """The generation config in the words of `SamplingParams`."""
+    given = {
+        name: config[key] for key, name in _SAMPLING_PARAM.items() if config.get(key) is not None
+    }
+    try:
+        return SamplingParams(**given)
+    except ValueError as error:
+        raise ValueError(
+            f"the generation config is unusable: {error} Set override_generation_config, or "
+            'generation_config="quire" to ignore the model\'s.'
+        ) from None
+
+
+def not_heeded(config: Mapping[str, Any]) -> list[str]:
+    """The settings that would change the output and that nothing here does, as "key=value"."""
+    return _settings(config, _NOT_HEEDED)
+
+
+def check_overrides(overrides: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for a setting of the user's that nobody knows or heeds."""
+    refused = {**_NOT_HEEDED, **_NOT_HEEDED_OF_USERS}
+    known = (*_SAMPLING_PARAM, *refused, *_HARMLESS)
+    for key in overrides:
+        if key not in known:
+            raise ValueError(f"override_generation_config: {unknown_name(key, known)}")
+    settings = _settings(overrides, refused)
+    if settings:
+        raise ValueError(
+            f"override_generation_config: {', '.join(settings)} would have no effect; the keys "
+            f"that have one are {', '.join(_SAMPLING_PARAM)}"
+        )
+
+
+def _settings(config: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> list[str]:
+    """The keys in ``neutral`` that are set to anything else, as "key=value"."""
+    return [
+        f"{key}={config[key]!r}"
+        for key, values in neutral.items()
+        if config.get(key) is not None and config[key] not in values
+    ]

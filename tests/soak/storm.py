@@ -1,0 +1,147 @@
+"""A storm of requests over one engine, and the same requests in calm weather to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+
+from quire import LLMEngine
+from quire.outputs import CompletionOutput, Logprob, RequestOutput
+from quire.sampling_params import RequestOutputKind
+from tests.fakes.engines import core_of, run_to_end
+from tests.soak.requests import Ask
+
+TOLERANCE = 5e-4  # of log-probabilities: float32 sums differ with the shape of a step
+
+
+@dataclass(slots=True)
+class Storm:
+    """Adds, steps and aborts at random moments; ``answers`` are what callers have in their hands,
+    finished or aborted."""
+
+    engine: LLMEngine
+    random: Random
+    check_every: int = 1  # steps
+    answers: dict[str, RequestOutput] = field(default_factory=dict)
+    num_steps: int = 0
+    num_aborted: int = 0
+    most_waiting: int = 0
+    _kinds: dict[str, RequestOutputKind] = field(default_factory=dict)
+    _due: dict[str, int] = field(default_factory=dict)  # name -> the step to abort it at
+
+    def run(self, asks: Iterable[Ask]) -> None:
+        """Until all have ended, and nothing of them is left."""
+        to_come = list(asks)[::-1]
+        most_steps = self.num_steps + 200 + 100 * len(to_come)
+        while to_come or self.engine.has_unfinished_requests():
+            if to_come and self.random.random() < 0.3:
+                for _ in range(min(self.random.randint(1, 6), len(to_come))):
+                    self._add(to_come.pop())
+            self._abort_due()
+            self._step()
+            assert self.num_steps < most_steps, f"no progress: {self.engine.stats()}"
+        assert_nothing_left(self.engine)
+
+    def _add(self, ask: Ask) -> None:
+        self._kinds[ask.name] = ask.params.output_kind
+        self.engine.add_request(ask.name, ask.prompt, ask.params, priority=ask.priority)
+        if ask.abort_after is not None:
+            self._due[ask.name] = self.num_steps + ask.abort_after
+
+    def _abort_due(self) -> None:
+        due = [name for name, step in self._due.items() if step <= self.num_steps]
+        for name in due:
+            del self._due[name]
+            self.num_aborted += name not in self.answers or not self.answers[name].finished
+        self.engine.abort_request(due)
+
+    def _step(self) -> None:
+        for output in self.engine.step():
+            self._take(output)
+        self.num_steps += 1
+        if self.num_steps % self.check_every == 0:
+            core_of(self.engine).check_integrity()
+            self.most_waiting = max(self.most_waiting, self.engine.stats().num_waiting)
+
+    def _take(self, output: RequestOutput) -> None:
+        name = output.request_id
+        known = self.answers.get(name)
+        if known is None:
+            self.answers[name] = output
+            return
+        assert not known.finished, "news of a request that has ended"
+        known.add(output, aggregate=self._kinds[name] is RequestOutputKind.DELTA)
+
+
+def calm_answers(engine: LLMEngine, asks: Iterable[Ask]) -> dict[str, RequestOutput]:
+    for ask in map(Ask.calm, asks):
+        engine.add_request(ask.name, ask.prompt, ask.params)
+    return run_to_end(engine)
+
+
+def assert_nothing_left(engine: LLMEngine) -> None:
+    core, stats = core_of(engine), engine.stats()
+    core.check_integrity()
+    assert not core.has_unfinished
+    assert stats.num_running == stats.num_waiting == stats.num_shared_blocks == 0
+    assert stats.num_free_blocks == stats.num_blocks - 1
+    assert core.step() == []
+    assert engine.reset_prefix_cache()
+    assert engine.stats().num_cached_blocks == 0
+
+
+def differences(storm: RequestOutput | None, calm: RequestOutput) -> list[str]:
+    """What a caller in the storm got that a caller in calm weather did not. A request that was
+    aborted has the beginning of the calm answer, or nothing at all."""
+    if storm is None:
+        return []
+    found = []
+    others = {one.index: one for one in calm.outputs}
+    for one in storm.outputs:
+        problem = _difference(one, others[one.index], storm.finished)
+        if problem:
+            found.append(f"{storm.request_id}, completion {one.index}: {problem}")
+    if storm.finished and len(storm.outputs) != len(calm.outputs):
+        found.append(f"{storm.request_id}: {len(storm.outputs)} completions")
+    if storm.prompt_logprobs is not None:
+        assert calm.prompt_logprobs is not None
+        if not _close(storm.prompt_logprobs[1:], calm.prompt_logprobs[1:]):
+            found.append(f"{storm.request_id}: prompt log-probabilities differ")
+    return found
+
+
+def _difference(storm: CompletionOutput, calm: CompletionOutput, finished: bool) -> str:
+    tokens, expected = list(storm.token_ids), list(calm.token_ids)
+    if tokens != expected[: len(tokens)]:
+        return f"{tokens} and not {expected}"
+    if not calm.text.startswith(storm.text):
+        return f"{storm.text!r} and not {calm.text!r}"
+    if storm.logprobs and not _close(storm.logprobs, (calm.logprobs or [])[: len(tokens)]):
+        return "log-probabilities differ"
+    if not finished:
+        return ""
+    ends = [(one.token_ids, one.text, one.finish_reason, one.stop_reason) for one in (storm, calm)]
+    if [len(tokens), *ends[0][1:]] != [len(expected), *ends[1][1:]]:
+        return f"{ends[0]} and not {ends[1]}"
+    return "" if storm.score == pytest.approx(calm.score, abs=TOLERANCE) else "scores differ"
+
+
+def _close(
+    found: list[dict[int, Logprob] | None], expected: list[dict[int, Logprob] | None]
+) -> bool:
+    """The chosen tokens, which come first, are equally likely; so are the best."""
+    if len(found) != len(expected):
+        return False
+    for one, other in zip(found, expected, strict=True):
+        if one is None or other is None:
+            return one is other
+        values = [logprob.logprob for logprob in one.values()]
+        others = [logprob.logprob for logprob in other.values()]
+        if next(iter(one)) != next(iter(other)):
+            return False
+        if values != pytest.approx(others, abs=TOLERANCE):
+            return False
+    return True
