@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from quire import assets, compat
 from quire.config import (
-    DEFAULT_BLOCK_SIZE,
     DEFAULT_GPU_MEMORY_UTILIZATION,
-    DEFAULT_MAX_NUM_BATCHED_TOKENS,
     DEFAULT_MAX_NUM_SEQS,
+    DEVICE_DEFAULTS,
 )
 from quire.sizes import parse_bytes, parse_count
 from quire.weights.checkpoint_files import LOAD_FORMATS
@@ -74,6 +73,12 @@ _load = functools.partial(_arg, group="loading")
 _cache = functools.partial(_arg, group="KV cache")
 _schedule = functools.partial(_arg, group="scheduling")
 _device = functools.partial(_arg, group="device")
+
+
+def _by_device(name: str) -> str:
+    """The defaults of a choice that depends on the device, for its help."""
+    values = (f"{getattr(one, name)} on {kind}" for kind, one in DEVICE_DEFAULTS.items())
+    return f"default {', '.join(values)}"
 
 
 def _also_other_names(cls: C) -> C:
@@ -157,7 +162,7 @@ class EngineArgs:
     download_dir: str | None = _load(None, help="folder for downloads; default: the hub's cache")
     use_tqdm_on_load: bool = _load(True, help="show progress while loading", parse=bool)
     block_size: int | None = _cache(
-        None, help=f"tokens in a KV block; default {DEFAULT_BLOCK_SIZE}", parse=int
+        None, help=f"tokens in a KV block; {_by_device('block_size')}", parse=int
     )
     num_gpu_blocks_override: int | None = _cache(
         None, help="number of KV blocks, whatever the memory", parse=int
@@ -180,7 +185,7 @@ class EngineArgs:
     )
     max_num_batched_tokens: int | str | None = _schedule(
         None,
-        help=f"tokens computed in one step; default {DEFAULT_MAX_NUM_BATCHED_TOKENS}",
+        help=f"tokens computed in one step; {_by_device('max_num_batched_tokens')}",
         parse=parse_count,
     )
     long_prefill_token_threshold: int | str = _schedule(
@@ -192,8 +197,10 @@ class EngineArgs:
     enable_chunked_prefill: bool = _schedule(
         True, help="let a long prompt take several steps", parse=bool
     )
-    steps_in_flight: int = _schedule(
-        1, help="steps planned before the first one's tokens are known", parse=int
+    steps_in_flight: int | None = _schedule(
+        None,
+        help=f"steps planned before the tokens are known; {_by_device('steps_in_flight')}",
+        parse=int,
     )
     tensor_parallel_size: int = _device(
         1, help="devices that share every layer", parse=int, short=("-tp",)

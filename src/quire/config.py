@@ -9,10 +9,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-DEFAULT_BLOCK_SIZE = 16
 DEFAULT_GPU_MEMORY_UTILIZATION = 0.92
 DEFAULT_MAX_NUM_SEQS = 256
-DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceDefaults:
+    """What is best on a kind of device where the user says nothing (benchmarks/RESULTS.md)."""
+
+    attention_backend: str
+    block_size: int  # larger blocks mean fewer look-ups, smaller ones less waste and finer prefixes
+    max_num_batched_tokens: int
+    steps_in_flight: int  # a GPU must not wait for the host
+
+
+DEVICE_DEFAULTS = {
+    "cpu": DeviceDefaults(
+        attention_backend="torch", block_size=16, max_num_batched_tokens=2048, steps_in_flight=1
+    ),
+    "cuda": DeviceDefaults(
+        attention_backend="triton", block_size=64, max_num_batched_tokens=8192, steps_in_flight=2
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +67,7 @@ class LoadConfig:
 class CacheConfig:
     """The KV cache. Either ``num_blocks`` is given, or it follows from ``memory_bytes``."""
 
-    block_size: int = DEFAULT_BLOCK_SIZE
+    block_size: int = 16
     num_blocks: int | None = None
     memory_bytes: int | None = None
     gpu_memory_utilization: float = DEFAULT_GPU_MEMORY_UTILIZATION
@@ -61,7 +79,7 @@ class SchedulerConfig:
     """The limits of one step and of what runs at once."""
 
     max_num_seqs: int = DEFAULT_MAX_NUM_SEQS  # completions that run at once: rows
-    max_num_batched_tokens: int = DEFAULT_MAX_NUM_BATCHED_TOKENS  # tokens of one step
+    max_num_batched_tokens: int = 2048  # tokens of one step
     long_prefill_token_threshold: int = 0  # prompt tokens of one request in a step; 0: no limit
     policy: str = "fcfs"  # or "priority"
     enable_chunked_prefill: bool = True

@@ -11,7 +11,7 @@ from typing import Any
 
 from quire import platform
 from quire.args import EngineArgs
-from quire.config import CacheConfig
+from quire.config import DEVICE_DEFAULTS, CacheConfig
 from quire.kv_fit import ELEMENT_SIZE, NUM_NULL_BLOCKS, KVFit
 from quire.model_files import find_model_files
 from quire.platform import DeviceInfo
@@ -95,13 +95,14 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
     from quire.models.loading import weight_bytes as weight_bytes_of
 
     check_parallel(args)
-    cache = cache_config(args)
     device = _device(args, memory)
+    defaults = DEVICE_DEFAULTS[device.kind]
+    cache = cache_config(args, defaults)
     files = find_model_files(args, with_weights=False)
     plan = plan_of(files.config, files.architecture)
     dtype = resolve_dtype(args.dtype, files.stored_dtype, device)
     length = context_length(args, files, plan.spec).longest
-    limits = scheduler_config(args, length)
+    limits = scheduler_config(args, length, defaults)
     weight_bytes = weight_bytes_of(plan, getattr(torch, dtype), device.kind)
     fit = KVFit(
         layout=plan.spec.kv_layout,

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from quire import env, log, platform
 from quire.args import EngineArgs, choices_of, parse_max_model_len
 from quire.config import (
-    DEFAULT_BLOCK_SIZE,
-    DEFAULT_MAX_NUM_BATCHED_TOKENS,
     DEFAULT_MAX_NUM_SEQS,
+    DEVICE_DEFAULTS,
     CacheConfig,
     DeviceConfig,
+    DeviceDefaults,
     EngineConfig,
     LoadConfig,
     ModelConfig,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BLOCK_SIZES = (8, 16, 32, 64, 128)
-DEFAULT_ATTENTION = {"cpu": "torch", "cuda": "triton"}
 # On a CPU the memory is usually somebody's own: take a part of what is free, and not more than a
 # CPU can fill with tokens in reasonable time.
 CPU_KV_SHARE = 0.25
@@ -53,9 +52,10 @@ def resolve(args: EngineArgs) -> EngineConfig:
 
     log.setup()
     check_parallel(args)
-    cache = cache_config(args)
     load = _load_config(args)
     device = platform.device_info(device_kind(args))
+    defaults = DEVICE_DEFAULTS[device.kind]
+    cache = cache_config(args, defaults)
     files = find_model_files(args)
     spec = plan_of(files.config, files.architecture).spec
     length = context_length(args, files, spec)
@@ -63,7 +63,7 @@ def resolve(args: EngineArgs) -> EngineConfig:
         model=_model_config(args, files, spec, device, length),
         load=load,
         cache=cache,
-        scheduler=scheduler_config(args, length.longest),
+        scheduler=scheduler_config(args, length.longest, defaults),
         device=_device_config(args, device),
     )
     return _with_memory(config, spec.kv_layout, fit_memory=length.fit_memory)
@@ -143,9 +143,9 @@ def _load_config(args: EngineArgs) -> LoadConfig:
     )
 
 
-def cache_config(args: EngineArgs) -> CacheConfig:
+def cache_config(args: EngineArgs, defaults: DeviceDefaults) -> CacheConfig:
     """What ``args`` say about the KV cache; its size may still be open."""
-    block_size = args.block_size if args.block_size is not None else DEFAULT_BLOCK_SIZE
+    block_size = args.block_size if args.block_size is not None else defaults.block_size
     if block_size not in BLOCK_SIZES:
         raise ValueError(f"block_size={block_size} is not one of {_listed(BLOCK_SIZES)}")
     if not 0 < args.gpu_memory_utilization <= 1:
@@ -208,9 +208,12 @@ def _model_config(
     )
 
 
-def scheduler_config(args: EngineArgs, max_model_len: int) -> SchedulerConfig:
+def scheduler_config(
+    args: EngineArgs, max_model_len: int, defaults: DeviceDefaults
+) -> SchedulerConfig:
     """The limits of a step, checked against each other."""
-    num_seqs, num_tokens = _step_limits(args, max_model_len)
+    num_seqs, num_tokens = _step_limits(args, max_model_len, defaults)
+    depth = defaults.steps_in_flight if args.steps_in_flight is None else args.steps_in_flight
     threshold = parse_count(args.long_prefill_token_threshold)
     return SchedulerConfig(
         max_num_seqs=num_seqs,
@@ -220,18 +223,18 @@ def scheduler_config(args: EngineArgs, max_model_len: int) -> SchedulerConfig:
             "scheduling_policy", args.scheduling_policy, choices_of("scheduling_policy")
         ),
         enable_chunked_prefill=args.enable_chunked_prefill,
-        steps_in_flight=_at_least(1, "steps_in_flight", args.steps_in_flight),
+        steps_in_flight=_at_least(1, "steps_in_flight", depth),
     )
 
 
-def _step_limits(args: EngineArgs, max_model_len: int) -> tuple[int, int]:
+def _step_limits(args: EngineArgs, max_model_len: int, defaults: DeviceDefaults) -> tuple[int, int]:
     """``max_num_seqs`` and ``max_num_batched_tokens``, made to go together where one is open."""
     num_seqs = _count("max_num_seqs", args.max_num_seqs)
     num_tokens = _count("max_num_batched_tokens", args.max_num_batched_tokens)
     whole_prompt = 1 if args.enable_chunked_prefill else max_model_len
     if num_tokens is None:
         least = max(num_seqs or 1, whole_prompt)
-        num_tokens = max(DEFAULT_MAX_NUM_BATCHED_TOKENS, least)
+        num_tokens = max(defaults.max_num_batched_tokens, least)
     if num_tokens < whole_prompt:
         raise ValueError(
             f"max_num_batched_tokens={num_tokens} is smaller than max_model_len={max_model_len}, "
@@ -256,7 +259,7 @@ def _device_config(args: EngineArgs, device: DeviceInfo) -> DeviceConfig:
     on_cpu = device.kind == "cpu"
     return DeviceConfig(
         device=device.kind,
-        attention_backend=args.attention_backend or DEFAULT_ATTENTION[device.kind],
+        attention_backend=args.attention_backend or DEVICE_DEFAULTS[device.kind].attention_backend,
         enforce_eager=args.enforce_eager,
         num_threads=(env.NUM_THREADS.get() or platform.num_cpu_cores()) if on_cpu else None,
     )
