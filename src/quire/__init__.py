@@ -20,6 +20,8 @@ _MODULE_OF = {
     "EngineArgs": "quire.args",
     "AsyncEngineArgs": "quire.args",
     "SamplingParams": "quire.sampling_params",
+    "BeamSearchParams": "quire.sampling_params",
+    "LoRARequest": "quire.lora.request",
     "RequestOutput": "quire.outputs",
     "CompletionOutput": "quire.outputs",
     "PromptType": "quire.prompts",
@@ -32,9 +34,11 @@ __all__ = [
     "LLM",
     "AsyncEngineArgs",
     "AsyncLLMEngine",
+    "BeamSearchParams",
     "CompletionOutput",
     "EngineArgs",
     "LLMEngine",
+    "LoRARequest",
     "ModelRegistry",
     "PromptType",
     "RequestOutput",
@@ -50,10 +54,11 @@ if TYPE_CHECKING:
     from quire.engine.async_engine import AsyncLLMEngine
     from quire.engine.llm_engine import LLMEngine
     from quire.llm import LLM
+    from quire.lora.request import LoRARequest
     from quire.models.registry import ModelRegistry
     from quire.outputs import CompletionOutput, RequestOutput
     from quire.prompts import PromptType, TextPrompt, TokensPrompt
-    from quire.sampling_params import SamplingParams
+    from quire.sampling_params import BeamSearchParams, SamplingParams
 
 
 def __getattr__(name: str) -> Any:  # any public object, whatever its type

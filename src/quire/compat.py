@@ -7,11 +7,13 @@ would change what the user gets. Knows nothing about the engine.
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from quire import log
+from quire.near_names import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +197,8 @@ def translate(given: dict[str, Any], fields: Collection[str]) -> dict[str, Any]:
         if verdict.kind == "refused" and not _is_harmless(value, verdict):
             raise ValueError(f"{name}={value!r}: {verdict.message}")
         if verdict.kind == "noted" and not _is_harmless(value, verdict):
-            logger.info("%s=%r is accepted and has no effect: %s", name, value, verdict.message)
+            log.setup()  # arguments are made before an engine that would do it
+            logger.warning("%s=%r is accepted and has no effect: %s", name, value, verdict.message)
         if verdict.kind == "alias" and value is not None:
             _put(kept, verdict.replacement, value, said_as=name)
     return kept
@@ -203,9 +206,7 @@ def translate(given: dict[str, Any], fields: Collection[str]) -> dict[str, Any]:
 
 def unknown_name(name: str, known: Collection[str]) -> str:
     """One line about a name nobody knows, with the nearest known ones."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"unknown argument {name!r}{hint}"
+    return f"unknown argument {name!r}{did_you_mean(name, known)}"
 
 
 def _is_harmless(value: object, verdict: Verdict) -> bool:

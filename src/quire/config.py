@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 DEFAULT_GPU_MEMORY_UTILIZATION = 0.92
 DEFAULT_MAX_NUM_SEQS = 256
@@ -45,6 +45,8 @@ class ModelConfig:
     architecture: str
     dtype: str  # "float32", "bfloat16" or "float16"
     max_model_len: int
+    # Who chose it: only "user" is a promise. "config" and "auto" may be cut to what memory holds.
+    max_model_len_source: Literal["user", "config", "auto"] = "user"
     vocab_size: int  # rows of the output head
     revision: str | None = None
     trust_remote_code: bool = False

@@ -5,12 +5,15 @@ Pure arithmetic over a `KVLayout`; knows nothing about devices or requests. Impo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 
 from quire.config import EngineConfig
 from quire.errors import OutOfMemoryError
 from quire.kv_layout import KVLayout
-from quire.sizes import format_bytes
+from quire.sizes import format_bytes, unit_hint
+
+logger = logging.getLogger(__name__)
 
 NUM_NULL_BLOCKS = 1  # block 0 is never given to a request
 UNLIMITED = 1 << 40  # tokens; longer than any context
@@ -77,6 +80,25 @@ class KVFit:
         return min(needed, held)
 
 
+def fit_max_model_len(config: EngineConfig, layout: KVLayout, num_blocks: int) -> EngineConfig:
+    """``config`` with a length that fits where the user named none; else as `check_kv_fits`."""
+    longest = KVFit.of(config, layout).longest_request(num_blocks)
+    wanted, source = config.model.max_model_len, config.model.max_model_len_source
+    if source != "user" and 0 < longest < wanted:
+        logger.log(
+            logging.INFO if source == "auto" else logging.WARNING,
+            "max_model_len is %d: of the model's %d tokens no more fit in the KV cache; "
+            "max_model_len=%d says so ahead, a larger %s makes room",
+            longest,
+            wanted,
+            longest,
+            _knob(config),
+        )
+        config = replace(config, model=replace(config.model, max_model_len=longest))
+    check_kv_fits(config, layout, num_blocks)
+    return config
+
+
 def check_kv_fits(config: EngineConfig, layout: KVLayout, num_blocks: int) -> None:
     """An `OutOfMemoryError` with the numbers if one request of full length does not fit."""
     fit = KVFit.of(config, layout)
@@ -92,7 +114,7 @@ def check_kv_fits(config: EngineConfig, layout: KVLayout, num_blocks: int) -> No
         raise OutOfMemoryError(
             "No available memory for the cache blocks. "
             f"Try increasing {knob} when initializing the engine. "
-            f"The KV cache got {available}, one block of {fit.block_size} tokens takes "
+            f"The KV cache got {available}{_said(config)}, one block of {fit.block_size} tokens takes "
             f"{format_bytes(fit.bytes_per_block)}; max_model_len={max_model_len} needs {needed}."
         )
     raise OutOfMemoryError(
@@ -102,6 +124,12 @@ def check_kv_fits(config: EngineConfig, layout: KVLayout, num_blocks: int) -> No
         f"Needed {needed}, available {available} ({num_blocks} blocks); the longest max_model_len "
         f"that fits is {longest}, and max_model_len='auto' chooses it."
     )
+
+
+def _said(config: EngineConfig) -> str:
+    """The size as a user may have typed it, with a guess where a unit is missing."""
+    said = config.cache.memory_bytes
+    return "" if said is None else f" (kv_cache_memory_bytes={said}{unit_hint(said)})"
 
 
 def _knob(config: EngineConfig) -> str:

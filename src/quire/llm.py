@@ -10,8 +10,9 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from quire.args import BUNDLED_MODEL, EngineArgs
 from quire.chat_template import (
@@ -21,14 +22,14 @@ from quire.chat_template import (
     is_one_conversation,
     load_chat_template,
 )
-from quire.engine.front import refuse_not_built
+from quire.engine.front import checked_params, refuse_not_built
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.llm_engine import LLMEngine
 from quire.engine.model_view import ModelConfigView
 from quire.engine.offline import OfflineRunner
 from quire.engine.progress import Progress
 from quire.outputs import BeamSearchOutput, BeamSearchSequence, RequestOutput
-from quire.prompts import ParsedPrompt, PromptType, parse_prompts
+from quire.prompts import ParsedPrompt, PromptType, name_in_list, parse_prompts
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from quire.step_output import EngineStats
 
@@ -39,6 +40,23 @@ logger = logging.getLogger(__name__)
 
 Prompts = PromptType | Sequence[PromptType]
 Params = SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams]
+
+# Why not, or what to do instead -> methods of other engines' LLM that users may call.
+_NOT_BUILT = {
+    "only text generation is supported yet": (
+        *("embed", "encode", "score", "classify", "reward", "reset_mm_cache"),
+    ),
+    "use stream, which may be read while other calls run": (
+        *("enqueue", "enqueue_chat", "wait_for_completion"),
+    ),
+    "close this LLM and make a new one": ("sleep", "wake_up", "release_kv_cache_memory"),
+    "the model of a running engine cannot be reached": (
+        *("collective_rpc", "apply_model", "init_weight_transfer_engine", "start_weight_update"),
+        *("update_weights", "finish_weight_update", "update_weight_version", "get_weight_version"),
+    ),
+    "use stats": ("get_metrics", "start_profile", "stop_profile"),
+    "one process computes": ("get_world_size",),
+}
 
 
 class LLM:
@@ -120,8 +138,12 @@ class LLM:
         """Continue the prompts; one output each, in their order.
 
         Parameters are one for all, or a list with one for each, or the model's defaults. A prompt
-        or parameter that cannot be served is a ``ValueError`` before anything runs. A request that
-        fails later ends alone, with finish reason "error".
+        or parameter that cannot be served is a ``ValueError`` before anything runs.
+
+        A request that fails later does not raise, since the others' outputs would be lost: its
+        completions end with ``finish_reason="error"`` and the cause in ``error``, and a warning
+        names its prompt. Look at ``finish_reason`` before using a text. Such a completion is
+        usually empty, whatever was computed before: outputs leave the engine at their end.
         """
         refuse_not_built(
             lora_request=lora_request,
@@ -151,7 +173,7 @@ class LLM:
         tokenization_kwargs: object = None,
         mm_processor_kwargs: object = None,
     ) -> list[RequestOutput]:
-        """Answer one conversation or a list of them; one output each."""
+        """Answer one conversation or a list of them; one output each, as `generate` has them."""
         refuse_not_built(
             lora_request=lora_request,
             tokenization_kwargs=tokenization_kwargs,
@@ -210,9 +232,15 @@ class LLM:
     ) -> list[BeamSearchOutput]:
         """The best ``params.beam_width`` continuations of each prompt, best first.
 
-        ``concurrency_limit`` is the most prompts that run at once.
+        ``concurrency_limit`` is the most prompts that run at once. Prompts that fail have beams
+        with finish reason "error", and a warning says why.
         """
         refuse_not_built(lora_request=lora_request)
+        if not isinstance(params, BeamSearchParams):
+            raise ValueError(
+                f"params must be BeamSearchParams, got {type(params).__name__}; pass "
+                "BeamSearchParams(beam_width=..., max_tokens=...), or call generate to sample"
+            )
         if concurrency_limit is not None and concurrency_limit < 1:
             raise ValueError(f"concurrency_limit must be at least 1, got {concurrency_limit}")
         parsed = parse_prompts(prompts)
@@ -220,7 +248,7 @@ class LLM:
         at_once = concurrency_limit or max(len(requests), 1)
         found: list[BeamSearchOutput] = []
         for first in range(0, len(requests), at_once):
-            outputs = self._run(requests[first : first + at_once], use_tqdm)
+            outputs = self._run(requests[first : first + at_once], use_tqdm, first)
             found += [self._beams(output) for output in outputs]
         return found
 
@@ -268,6 +296,14 @@ class LLM:
     ) -> None:
         self.close()
 
+    if not TYPE_CHECKING:  # a type checker shall go on telling that a name does not exist
+
+        def __getattr__(self, name: str) -> NoReturn:
+            for why, names in _NOT_BUILT.items():
+                if name in names:
+                    raise AttributeError(f"LLM.{name} is not built yet: {why}")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def _use(self, engine: LLMEngine, chat_template: str | None = None) -> None:
         self.llm_engine = engine
         self._runner = OfflineRunner(engine)
@@ -281,7 +317,16 @@ class LLM:
         conversations = cast(
             "Sequence[Conversation]", [messages] if is_one_conversation(messages) else messages
         )
-        return [renderer.render(conversation, options) for conversation in conversations]
+        prompts = []
+        for i, conversation in enumerate(conversations):
+            name = name_in_list("messages", i, len(conversations))
+            try:
+                prompts.append(replace(renderer.render(conversation, options), name=name))
+            except ValueError as error:
+                if len(conversations) == 1:
+                    raise
+                raise ValueError(f"{name}: {error}") from error
+        return prompts
 
     def _requests(
         self,
@@ -293,6 +338,10 @@ class LLM:
         """All requests of one call, checked."""
         front = self.llm_engine.front
         all_params = self._params(params, len(prompts), kind)
+        if priorities is not None and not isinstance(priorities, (list, tuple)):
+            raise ValueError(
+                f"priority must be a list of integers, got {priorities!r}; give one each"
+            )
         if priorities is not None and len(priorities) != len(prompts):
             raise ValueError(
                 f"{len(priorities)} priorities were given for {len(prompts)} prompts; give one each"
@@ -313,7 +362,7 @@ class LLM:
         """One for each prompt; copies, since callers keep theirs."""
         if params is None:
             params = self.get_default_sampling_params()
-        if isinstance(params, (SamplingParams, BeamSearchParams)):
+        if not isinstance(params, (list, tuple)):
             return [_with_kind(params, kind)] * num_prompts
         if len(params) != num_prompts:
             raise ValueError(
@@ -323,7 +372,10 @@ class LLM:
         return [_with_kind(one, kind) for one in params]
 
     def _run(
-        self, requests: list[ProcessedRequest], use_tqdm: bool | Callable[..., Any]
+        self,
+        requests: list[ProcessedRequest],
+        use_tqdm: bool | Callable[..., Any],
+        first_prompt: int = 0,  # of the call: where in its prompts these requests begin
     ) -> list[RequestOutput]:
         finished: dict[str, RequestOutput] = {}
         outputs = self._runner.run(requests)
@@ -333,7 +385,7 @@ class LLM:
                     finished[output.request_id] = output
                     progress.add(output)
         in_order = [finished[request.engine.request_id] for request in requests]
-        _warn_of_failures(in_order)
+        _warn_of_failures(in_order, first_prompt)
         return in_order
 
     def _beams(self, output: RequestOutput) -> BeamSearchOutput:
@@ -357,19 +409,19 @@ class LLM:
         return BeamSearchOutput(sequences)
 
 
-def _with_kind(
-    params: SamplingParams | BeamSearchParams, kind: RequestOutputKind
-) -> SamplingParams:
-    if isinstance(params, BeamSearchParams):
-        own = params.to_sampling_params()
-    else:
-        own = params.clone()
+def _with_kind(params: object, kind: RequestOutputKind) -> SamplingParams:
+    checked = checked_params(params)
+    own = checked.to_sampling_params() if isinstance(checked, BeamSearchParams) else checked.clone()
     own.output_kind = kind
     return own
 
 
-def _warn_of_failures(outputs: list[RequestOutput]) -> None:
-    for output in outputs:
+def _warn_of_failures(outputs: list[RequestOutput], first_prompt: int) -> None:
+    for i, output in enumerate(outputs, first_prompt):
         for completion in output.outputs:
             if completion.error is not None:
-                logger.warning("request %s failed: %s", output.request_id, completion.error)
+                logger.warning(
+                    "prompts[%d] failed, its output has finish_reason 'error': %s",
+                    i,
+                    completion.error,
+                )

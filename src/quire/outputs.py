@@ -26,7 +26,7 @@ SampleLogprobs = list[dict[int, Logprob]]
 
 @dataclass
 class CompletionOutput:
-    """One continuation of a prompt."""
+    """One continuation of a prompt. Look at ``finish_reason``: one that failed raises nothing."""
 
     index: int
     text: str
@@ -41,7 +41,9 @@ class CompletionOutput:
     spec_decode_metrics: Any = None
     weight_versions: Any = None
     score: float | None = None  # beam search: sum of log-probabilities / length ** length_penalty
-    error: str | None = None  # why, when finish_reason is "error"
+    # Why, when finish_reason is "error": the request failed while it ran. Text and tokens are what
+    # had been sent by then: nothing, where outputs come at their end (FINAL_ONLY, best_of, beams).
+    error: str | None = None
 
     def finished(self) -> bool:
         return self.finish_reason is not None

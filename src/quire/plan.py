@@ -7,11 +7,19 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from quire import platform
+from quire.arg_types import check_types
 from quire.args import EngineArgs
 from quire.config import DEVICE_DEFAULTS, CacheConfig
+from quire.kv_budget import (
+    Memory,
+    check_told_size,
+    default_cpu_bytes,
+    told_size,
+)
 from quire.kv_fit import ELEMENT_SIZE, NUM_NULL_BLOCKS, KVFit
 from quire.model_files import find_model_files
 from quire.platform import DeviceInfo
@@ -19,7 +27,6 @@ from quire.resolve import (
     cache_config,
     check_parallel,
     context_length,
-    default_cpu_kv_bytes,
     device_kind,
     resolve_dtype,
     scheduler_config,
@@ -43,6 +50,8 @@ class MemoryPlan:
     device: str
     num_parameters: int
     model_length: int  # the longest context that the config or the user allows
+    may_be_shorter: bool  # the user has not asked for that length
+    max_num_seqs: int
     weight_bytes: int
     memory_bytes: int  # of the device
     usable_bytes: int  # the part of it that an engine may use
@@ -68,12 +77,17 @@ class MemoryPlan:
         return min(self.model_length, self.fit.longest_request(self.num_blocks))
 
     @property
+    def fits(self) -> bool:
+        """Whether an engine would start."""
+        return self.longest_context >= (1 if self.may_be_shorter else self.model_length)
+
+    @property
     def concurrency(self) -> dict[int, float]:
-        """Requests that fit at once, by their length."""
+        """Requests that run at once, by their length."""
         lengths = [length for length in LENGTHS if length < self.longest_context]
         usable = self.num_blocks - NUM_NULL_BLOCKS
         return {
-            length: usable / self.fit.num_blocks_for(length)
+            length: min(usable / self.fit.num_blocks_for(length), self.max_num_seqs)
             for length in [*lengths, self.longest_context]
             if length
         }
@@ -81,28 +95,35 @@ class MemoryPlan:
     def to_json(self) -> dict[str, Any]:
         values = asdict(self)
         del values["fit"]
-        derived = ("kv_bytes_per_token", "num_blocks", "kv_cache_tokens", "longest_context")
+        derived = ("fits", "kv_bytes_per_token", "num_blocks", "kv_cache_tokens", "longest_context")
         values |= {name: getattr(self, name) for name in derived}
         concurrency = {str(length): round(n, 2) for length, n in self.concurrency.items()}
         return {**values, "block_size": self.fit.block_size, "concurrency": concurrency}
 
 
 def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
-    """The plan of ``args`` on a device with ``memory`` bytes; default: the one of this machine."""
+    """The plan of ``args`` on a device with ``memory`` bytes; default: the one of this machine.
+
+    With ``memory`` the device is a GPU unless ``args`` say "cpu". What an engine would refuse is
+    refused here, and so are weights in a local folder that do not belong to its config.
+    """
     import torch
 
-    from quire.models.loading import plan_of
+    from quire.models.loading import check_weights, plan_of
     from quire.models.loading import weight_bytes as weight_bytes_of
 
+    check_types(args)
     check_parallel(args)
     device = _device(args, memory)
     defaults = DEVICE_DEFAULTS[device.kind]
     cache = cache_config(args, defaults)
     files = find_model_files(args, with_weights=False)
     plan = plan_of(files.config, files.architecture)
+    if Path(args.model).expanduser().is_dir() and args.load_format != "dummy":
+        check_weights(plan, files.path, args.load_format)
     dtype = resolve_dtype(args.dtype, files.stored_dtype, device)
-    length = context_length(args, files, plan.spec).longest
-    limits = scheduler_config(args, length, defaults)
+    length = context_length(args, files, plan.spec)
+    limits = scheduler_config(args, length.longest, defaults)
     weight_bytes = weight_bytes_of(plan, getattr(torch, dtype), device.kind)
     fit = KVFit(
         layout=plan.spec.kv_layout,
@@ -110,36 +131,40 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
         element_size=ELEMENT_SIZE[dtype],
         max_step_tokens=limits.max_num_batched_tokens,
     )
-    usable, reserve = _budget(cache, device)
-    wanted = _told_kv_bytes(cache, fit)
-    if wanted is None and memory is None:  # as an engine that is started here would choose
-        choose = default_cpu_kv_bytes if device.kind == "cpu" else KVFit.bytes_for
-        wanted = choose(fit, length, limits.max_num_seqs)
-    left = max(usable - reserve - weight_bytes, 0)
+    usable, reserve = _budget(cache, device, is_invented=memory is not None)
+    budget = Memory(
+        device=device.kind,
+        total=device.memory_bytes if device.kind == "cpu" else max(usable - reserve, 0),
+        free=usable - reserve,
+        weights=weight_bytes,
+    )
     return MemoryPlan(
         model=args.model,
         architecture=files.architecture,
         dtype=dtype,
         device=device.name,
         num_parameters=plan.spec.num_parameters,
-        model_length=length,
+        model_length=length.longest,
+        may_be_shorter=length.source != "user",
+        max_num_seqs=limits.max_num_seqs,
         weight_bytes=weight_bytes,
         memory_bytes=device.memory_bytes,
         usable_bytes=usable,
         reserve_bytes=reserve,
-        kv_cache_bytes=left if wanted is None else min(wanted, left),
+        kv_cache_bytes=_kv_bytes(cache, fit, budget, length.longest, limits.max_num_seqs),
         fit=fit,
     )
 
 
 def format_plan(plan: MemoryPlan) -> str:
     """The plan as a table for people."""
+    reserve = f", {format_bytes(plan.reserve_bytes)} of that for CUDA and the steps"
     rows = {
         "model": f"{plan.model} ({plan.architecture})",
         "weights": f"{format_bytes(plan.weight_bytes)}: {plan.num_parameters / 1e6:,.1f} M "
         f"parameters in {plan.dtype}",
-        "memory": f"{format_bytes(plan.memory_bytes)} on {plan.device}, of which "
-        f"{format_bytes(plan.usable_bytes)} usable and {format_bytes(plan.reserve_bytes)} reserved",
+        "memory": f"{format_bytes(plan.memory_bytes)} on {plan.device}, "
+        f"{format_bytes(plan.usable_bytes)} usable{reserve if plan.reserve_bytes else ''}",
         "KV per token": format_bytes(plan.kv_bytes_per_token),
         "KV cache": f"{format_bytes(plan.kv_cache_bytes)}: {plan.num_blocks:,} blocks of "
         f"{plan.fit.block_size}, {plan.kv_cache_tokens:,} tokens",
@@ -147,38 +172,61 @@ def format_plan(plan: MemoryPlan) -> str:
     }
     width = max(map(len, rows))
     lines = [f"{name:<{width}}  {value}" for name, value in rows.items()]
-    if not plan.longest_context:
-        lacking = plan.weight_bytes + plan.reserve_bytes + plan.fit.bytes_for(1)
-        return "\n".join([*lines, f"does not fit: needs more than {format_bytes(lacking)}"])
+    if not plan.fits:
+        return "\n".join([*lines, _what_it_lacks(plan)])
     lines += ["", f"{'tokens each':>{width}}  requests at once"]
     lines += [f"{length:>{width},}  {n:,.1f}" for length, n in plan.concurrency.items()]
     return "\n".join(lines)
 
 
+def _what_it_lacks(plan: MemoryPlan) -> str:
+    length = 1 if plan.may_be_shorter else plan.model_length
+    lacking = plan.weight_bytes + plan.reserve_bytes + plan.fit.bytes_for(length)
+    if plan.longest_context:
+        return (
+            f"does not fit: max_model_len={length} needs a KV cache of "
+            f"{format_bytes(plan.fit.bytes_for(length))}; {plan.longest_context} is the longest "
+            "that fits"
+        )
+    return f"does not fit: needs more than {format_bytes(lacking)}"
+
+
 def _device(args: EngineArgs, memory: int | str | None) -> DeviceInfo:
     """The device to plan for; a GPU may be planned for where there is none."""
-    if args.device == "cuda" and platform.default_device() == "cpu":
-        if memory is None:
+    if memory is None:
+        if args.device == "cuda" and platform.default_device() == "cpu":
             raise ValueError(
                 "device 'cuda': there is no GPU here whose memory could be planned; say how much "
                 "yours has, such as --memory 24GiB"
             )
-        fast = frozenset({"float16", "bfloat16"})
-        device = DeviceInfo(kind="cuda", name="a GPU", memory_bytes=0, fast_dtypes=fast)
-    else:
-        device = platform.device_info(device_kind(args))
-    return device if memory is None else replace(device, memory_bytes=parse_bytes(memory))
+        return platform.device_info(device_kind(args))
+    num_bytes = parse_bytes(memory)
+    if args.device == "cpu":
+        return replace(platform.cpu_info(), name="a CPU", memory_bytes=num_bytes)
+    device_kind(args)  # refuses what is no device
+    fast = frozenset({"float16", "bfloat16"})
+    return DeviceInfo(kind="cuda", name="a GPU", memory_bytes=num_bytes, fast_dtypes=fast)
 
 
-def _budget(cache: CacheConfig, device: DeviceInfo) -> tuple[int, int]:
+def _budget(cache: CacheConfig, device: DeviceInfo, *, is_invented: bool) -> tuple[int, int]:
     """Bytes an engine may use, and those of them that are neither weights nor KV."""
     if device.kind == "cpu":
-        return device.memory_bytes, 0
+        return device.memory_bytes if is_invented else platform.available_memory(), 0
     return int(device.memory_bytes * cache.gpu_memory_utilization), GPU_RESERVE_BYTES
 
 
-def _told_kv_bytes(cache: CacheConfig, fit: KVFit) -> int | None:
-    """The size of the KV cache where the user has said it."""
-    if cache.num_blocks is not None:
-        return cache.num_blocks * fit.bytes_per_block
-    return cache.memory_bytes
+def _kv_bytes(
+    cache: CacheConfig, fit: KVFit, budget: Memory, max_model_len: int, max_num_seqs: int
+) -> int:
+    """What an engine would choose; 0 if not even the weights fit."""
+    left = budget.free - budget.weights
+    if left <= 0:
+        return 0
+    most = fit.bytes_for(max_model_len, max_num_seqs)
+    told = told_size(cache, fit, budget.device)
+    if told is not None:
+        check_told_size(told, budget)
+        return told.num_bytes if told.in_blocks else min(told.num_bytes, most)
+    if budget.device == "cpu":
+        return default_cpu_bytes(fit, max_model_len, max_num_seqs, left)
+    return min(left, most)

@@ -6,14 +6,16 @@ Knows the limits of the machine and which values go together. What only the load
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quire import env, log, platform
+from quire.arg_types import check_types
 from quire.args import EngineArgs, choices_of, parse_max_model_len
 from quire.config import (
+    DEFAULT_GPU_MEMORY_UTILIZATION,
     DEFAULT_MAX_NUM_SEQS,
     DEVICE_DEFAULTS,
     CacheConfig,
@@ -24,8 +26,7 @@ from quire.config import (
     ModelConfig,
     SchedulerConfig,
 )
-from quire.kv_fit import KVFit, check_kv_fits
-from quire.kv_layout import KVLayout
+from quire.kv_budget import Memory, with_kv_memory
 from quire.model_files import ModelFiles, find_model_files
 from quire.models.context_length import ContextLength, resolve_context_length
 from quire.platform import DeviceInfo
@@ -38,26 +39,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BLOCK_SIZES = (8, 16, 32, 64, 128)
-# On a CPU the memory is usually somebody's own: take a part of what is free, and not more than a
-# CPU can fill with tokens in reasonable time.
-CPU_KV_SHARE = 0.25
-CPU_KV_BYTES = 4 * 2**30
 
 _DTYPE_ALIASES = {"half": "float16", "float": "float32"}
 
 
 def resolve(args: EngineArgs) -> EngineConfig:
     """Check ``args``, make the automatic choices and log those that may surprise."""
-    from quire.models.loading import plan_of
+    import torch
+
+    from quire.models.loading import plan_of, weight_bytes
 
     log.setup()
+    check_types(args)
     check_parallel(args)
     load = _load_config(args)
     device = platform.device_info(device_kind(args))
     defaults = DEVICE_DEFAULTS[device.kind]
     cache = cache_config(args, defaults)
     files = find_model_files(args)
-    spec = plan_of(files.config, files.architecture).spec
+    plan = plan_of(files.config, files.architecture)
+    spec = plan.spec
     length = context_length(args, files, spec)
     config = EngineConfig(
         model=_model_config(args, files, spec, device, length),
@@ -66,7 +67,14 @@ def resolve(args: EngineArgs) -> EngineConfig:
         scheduler=scheduler_config(args, length.longest, defaults),
         device=_device_config(args, device),
     )
-    return _with_memory(config, spec.kv_layout, fit_memory=length.fit_memory)
+    memory = Memory(
+        device=device.kind,
+        total=device.memory_bytes,
+        free=platform.available_memory() if device.kind == "cpu" else device.memory_bytes,
+        weights=weight_bytes(plan, getattr(torch, config.model.dtype), device.kind),
+    )
+    _note_unused(args, device)
+    return with_kv_memory(config, spec.kv_layout, memory)
 
 
 def describe(config: EngineConfig, facts: EngineFacts) -> str:
@@ -163,7 +171,7 @@ def cache_config(args: EngineArgs, defaults: DeviceDefaults) -> CacheConfig:
     return CacheConfig(
         block_size=block_size,
         num_blocks=num_blocks,
-        memory_bytes=None if memory is None else parse_bytes(memory),
+        memory_bytes=_parsed("kv_cache_memory_bytes", parse_bytes, memory),
         gpu_memory_utilization=args.gpu_memory_utilization,
         enable_prefix_caching=args.enable_prefix_caching,
     )
@@ -173,11 +181,18 @@ def context_length(args: EngineArgs, files: ModelFiles, spec: DecoderSpec) -> Co
     """The longest request that ``args`` and the model allow."""
     positions = spec.embedding.positions
     return resolve_context_length(
-        parse_max_model_len(args.max_model_len),
+        _wanted_length(args),
         config=files.config,
         tokenizer_config=files.tokenizer_config,
         num_learned_positions=positions.num_positions if positions else None,
     )
+
+
+def _wanted_length(args: EngineArgs) -> int | str | None:
+    try:
+        return parse_max_model_len(args.max_model_len)
+    except ValueError as error:
+        raise ValueError(f"max_model_len: {error}") from None
 
 
 def _model_config(
@@ -197,6 +212,7 @@ def _model_config(
         architecture=files.architecture,
         dtype=resolve_dtype(args.dtype, files.stored_dtype, device),
         max_model_len=length.longest,
+        max_model_len_source=length.source,
         vocab_size=spec.head.vocab_size,
         revision=args.revision,
         trust_remote_code=args.trust_remote_code,
@@ -213,12 +229,12 @@ def scheduler_config(
 ) -> SchedulerConfig:
     """The limits of a step, checked against each other."""
     num_seqs, num_tokens = _step_limits(args, max_model_len, defaults)
+    threshold = _count("long_prefill_token_threshold", args.long_prefill_token_threshold, least=0)
     depth = defaults.steps_in_flight if args.steps_in_flight is None else args.steps_in_flight
-    threshold = parse_count(args.long_prefill_token_threshold)
     return SchedulerConfig(
         max_num_seqs=num_seqs,
         max_num_batched_tokens=num_tokens,
-        long_prefill_token_threshold=_at_least(0, "long_prefill_token_threshold", threshold),
+        long_prefill_token_threshold=threshold or 0,
         policy=_one_of(
             "scheduling_policy", args.scheduling_policy, choices_of("scheduling_policy")
         ),
@@ -251,8 +267,24 @@ def _step_limits(args: EngineArgs, max_model_len: int, defaults: DeviceDefaults)
     return num_seqs, num_tokens
 
 
-def _count(name: str, value: int | str | None) -> int | None:
-    return None if value is None else _at_least(1, name, parse_count(value))
+def _count(name: str, value: int | str | None, least: int = 1) -> int | None:
+    return _parsed(name, parse_count, value, least)
+
+
+def _parsed(
+    name: str,
+    parse: Callable[[int | str], int],
+    value: int | str | None,
+    least: int = 1,
+) -> int | None:
+    """A number that may be written with a unit; errors name the argument."""
+    if value is None:
+        return None
+    try:
+        number = parse(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return _at_least(least, name, number)
 
 
 def _device_config(args: EngineArgs, device: DeviceInfo) -> DeviceConfig:
@@ -265,42 +297,18 @@ def _device_config(args: EngineArgs, device: DeviceInfo) -> DeviceConfig:
     )
 
 
-def _with_memory(config: EngineConfig, layout: KVLayout, *, fit_memory: bool) -> EngineConfig:
-    """Settle the size of the KV cache where it is known ahead, and check that it is enough."""
-    fit = KVFit.of(config, layout)
-    cache = config.cache
-    if cache.num_blocks is None and cache.memory_bytes is None and config.device.device == "cpu":
-        memory_bytes = default_cpu_kv_bytes(
-            fit, config.model.max_model_len, config.scheduler.max_num_seqs
+def _note_unused(args: EngineArgs, device: DeviceInfo) -> None:
+    """Say which arguments mean nothing for this model or device."""
+    if device.kind == "cpu" and args.gpu_memory_utilization != DEFAULT_GPU_MEMORY_UTILIZATION:
+        logger.warning(
+            "gpu_memory_utilization=%s has no effect on a CPU; kv_cache_memory_bytes sets the size "
+            "of the KV cache",
+            args.gpu_memory_utilization,
         )
-        cache = dataclasses.replace(cache, memory_bytes=memory_bytes)
-        config = dataclasses.replace(config, cache=cache)
-    num_blocks = cache.num_blocks
-    if num_blocks is None and cache.memory_bytes is not None:
-        num_blocks = fit.num_blocks_in(cache.memory_bytes)
-    if num_blocks is None:
-        if fit_memory:
-            raise ValueError(
-                "max_model_len='auto' needs the size of the KV cache ahead on this device; give "
-                "kv_cache_memory_bytes, or a number for max_model_len"
-            )
-        return config
-    longest = fit.longest_request(num_blocks)
-    if fit_memory and 0 < longest < config.model.max_model_len:
-        logger.info("max_model_len=auto: %d tokens fit in the KV cache", longest)
-        model = dataclasses.replace(config.model, max_model_len=longest)
-        config = dataclasses.replace(config, model=model)
-    check_kv_fits(config, layout, num_blocks)
-    return config
-
-
-def default_cpu_kv_bytes(fit: KVFit, max_model_len: int, max_num_seqs: int) -> int:
-    """What the environment says, else a share of the free memory, but not more than can be used."""
-    told = env.CPU_KVCACHE_SPACE.get()
-    if told is not None:
-        return told
-    share = min(int(platform.available_memory() * CPU_KV_SHARE), CPU_KV_BYTES)
-    return min(share, fit.bytes_for(max_model_len, max_num_seqs))
+    for name, folder in (("revision", args.model), ("tokenizer_revision", args.tokenizer)):
+        revision = getattr(args, name)
+        if revision is not None and folder is not None and Path(folder).expanduser().is_dir():
+            logger.warning("%s=%s has no effect: %s is a local folder", name, revision, folder)
 
 
 def _device_text(device: DeviceConfig) -> str:

@@ -22,6 +22,22 @@ def parse_bytes(value: float | str) -> int:
     return round(float(match[1]) * _BYTES[unit])
 
 
+def parse_memory(value: float | str) -> int:
+    """`parse_bytes` of something that holds a model, so that a forgotten unit is found."""
+    num_bytes = parse_bytes(value)
+    if num_bytes < 2**20:
+        raise ValueError(
+            f"{value} is {num_bytes} bytes, too few for a model"
+            f"{unit_hint(num_bytes) or '; give a unit, such as 24GiB'}"
+        )
+    return num_bytes
+
+
+def unit_hint(num_bytes: int) -> str:
+    """The end of an error line, where a number of bytes looks like one of GiB."""
+    return f"; did you mean {num_bytes}GiB?" if 0 < num_bytes <= 1024 else ""
+
+
 def parse_count(value: float | str) -> int:
     """``4096``, ``8k`` (8,000), ``8K`` (8,192), ``25.6k`` or ``1M``."""
     if not isinstance(value, str):

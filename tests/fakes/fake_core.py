@@ -5,6 +5,7 @@ Speaks what the real core speaks; some prompts make it fail in the ways a real o
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterable
@@ -138,7 +139,9 @@ class FakeCore:
 
 
 def build_fake_core(config: EngineConfig) -> FakeCore:
-    return FakeCore(config)
+    core = FakeCore(config)
+    logging.getLogger("quire.fake").info("engine ready")
+    return core
 
 
 BUILD_FAKE_CORE = f"{__name__}:{build_fake_core.__name__}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -15,6 +15,7 @@ from tests.fakes.engines import core_of, run_to_end
 from tests.soak.requests import Ask
 
 TOLERANCE = 5e-4  # of log-probabilities: float32 sums differ with the shape of a step
+NEIGHBOURS = 8  # token ids this close together are neighbours
 
 
 @dataclass(slots=True)
@@ -93,24 +94,46 @@ def assert_nothing_left(engine: LLMEngine) -> None:
     assert engine.stats().num_cached_blocks == 0
 
 
-def differences(storm: RequestOutput | None, calm: RequestOutput) -> list[str]:
-    """What a caller in the storm got that a caller in calm weather did not. A request that was
-    aborted has the beginning of the calm answer, or nothing at all."""
-    if storm is None:
-        return []
-    found = []
-    others = {one.index: one for one in calm.outputs}
-    for one in storm.outputs:
-        problem = _difference(one, others[one.index], storm.finished)
-        if problem:
-            found.append(f"{storm.request_id}, completion {one.index}: {problem}")
-    if storm.finished and len(storm.outputs) != len(calm.outputs):
-        found.append(f"{storm.request_id}: {len(storm.outputs)} completions")
-    if storm.prompt_logprobs is not None:
-        assert calm.prompt_logprobs is not None
-        if not _close(storm.prompt_logprobs[1:], calm.prompt_logprobs[1:]):
-            found.append(f"{storm.request_id}: prompt log-probabilities differ")
-    return found
+@dataclass(slots=True)
+class Comparison:
+    """The answers of a storm beside those of a calm engine."""
+
+    problems: list[str] = field(default_factory=list)
+    num_completions: int = 0
+    num_rounded: int = 0  # of them, where rounding drew a neighbouring token
+
+    def add(self, storm: RequestOutput, calm: RequestOutput, ask: Ask) -> None:
+        """A request that was aborted has the beginning of the calm answer."""
+        others = {one.index: one for one in calm.outputs}
+        for one in storm.outputs:
+            self.num_completions += 1
+            other = others[one.index]
+            if _is_rounding(one, other, ask):
+                self.num_rounded += 1
+            else:
+                problem = _difference(one, other, storm.finished)
+                self._note(not problem, f"{ask.name}, completion {one.index}: {problem}")
+        self._note(
+            not storm.finished or len(storm.outputs) == len(calm.outputs),
+            f"{ask.name}: {len(storm.outputs)} completions",
+        )
+        if storm.prompt_logprobs is not None and calm.prompt_logprobs is not None:
+            close = _close(storm.prompt_logprobs[1:], calm.prompt_logprobs[1:])
+            self._note(close, f"{ask.name}: the prompt's log-probabilities differ")
+
+    def _note(self, is_right: bool, problem: str) -> None:
+        if not is_right:
+            self.problems.append(problem)
+
+
+def _is_rounding(storm: CompletionOutput, calm: CompletionOutput, ask: Ask) -> bool:
+    """Sampled tokens are found by a cumulative sum in the order of the vocabulary; where a random
+    number falls on the border of two tokens, the last bit of a logit decides between them."""
+    if ask.params.temperature == 0 or ask.params.use_beam_search:
+        return False
+    pairs = zip(storm.token_ids, calm.token_ids, strict=False)
+    first = next(((a, b) for a, b in pairs if a != b), None)
+    return first is not None and abs(first[0] - first[1]) <= NEIGHBOURS
 
 
 def _difference(storm: CompletionOutput, calm: CompletionOutput, finished: bool) -> str:
@@ -123,25 +146,26 @@ def _difference(storm: CompletionOutput, calm: CompletionOutput, finished: bool)
         return "log-probabilities differ"
     if not finished:
         return ""
-    ends = [(one.token_ids, one.text, one.finish_reason, one.stop_reason) for one in (storm, calm)]
-    if [len(tokens), *ends[0][1:]] != [len(expected), *ends[1][1:]]:
-        return f"{ends[0]} and not {ends[1]}"
+    end, wanted = (
+        (len(one.token_ids), one.text, one.finish_reason, one.stop_reason) for one in (storm, calm)
+    )
+    if end != wanted:
+        return f"{end} and not {wanted}"
     return "" if storm.score == pytest.approx(calm.score, abs=TOLERANCE) else "scores differ"
 
 
 def _close(
-    found: list[dict[int, Logprob] | None], expected: list[dict[int, Logprob] | None]
+    found: Sequence[dict[int, Logprob] | None], expected: Sequence[dict[int, Logprob] | None]
 ) -> bool:
     """The chosen tokens, which come first, are equally likely; so are the best."""
-    if len(found) != len(expected):
-        return False
-    for one, other in zip(found, expected, strict=True):
-        if one is None or other is None:
-            return one is other
-        values = [logprob.logprob for logprob in one.values()]
-        others = [logprob.logprob for logprob in other.values()]
-        if next(iter(one)) != next(iter(other)):
-            return False
-        if values != pytest.approx(others, abs=TOLERANCE):
-            return False
-    return True
+    return len(found) == len(expected) and all(
+        one is not None
+        and other is not None
+        and next(iter(one)) == next(iter(other))
+        and _values(one) == pytest.approx(_values(other), abs=TOLERANCE)
+        for one, other in zip(found, expected, strict=True)
+    )
+
+
+def _values(logprobs: dict[int, Logprob]) -> list[float]:
+    return [one.logprob for one in logprobs.values()]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from quire.engine.llm_engine import LLMEngine
 from quire.errors import EngineDeadError, RequestError
-from quire.llm import LLM
+from quire.llm import _NOT_BUILT, LLM
+from quire.lora.request import LoRARequest
 from quire.outputs import RequestOutput
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
@@ -116,11 +119,56 @@ def test_wrong_parameters_reject_the_whole_call(
     assert not llm.llm_engine.has_unfinished_requests()
 
 
+@pytest.mark.parametrize("params", [{"temperature": 0}, 7, "greedy", SamplingParams, [None, FOUR]])
+def test_parameters_of_another_type_are_one_clear_error(llm: LLM, params: Any) -> None:
+    with pytest.raises(ValueError, match="must be SamplingParams or BeamSearchParams, got "):
+        llm.generate(["ab", "cd"], params)
+
+
+@pytest.mark.parametrize("params", [SamplingParams(), None, {"beam_width": 2}])
+def test_beam_search_takes_its_own_parameters_only(llm: LLM, params: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"params must be BeamSearchParams, got .*beam_width=\.\.\."
+    ):
+        llm.beam_search(["ab"], params)
+
+
+def test_model_that_is_no_name_is_one_clear_error() -> None:
+    with pytest.raises(ValueError, match=r"model must be a hub id or a folder, got 42 \(int\)"):
+        LLM(42)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["embed", "sleep", "collective_rpc", "get_metrics", "enqueue"])
+def test_method_that_is_not_built_says_so(llm: LLM, name: str) -> None:
+    with pytest.raises(AttributeError, match=f"^LLM.{name} is not built yet: "):
+        getattr(llm, name)
+    assert not hasattr(llm, name)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        llm.nonsense  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_table_of_methods_that_are_not_built_holds_none_that_is() -> None:
+    names = [name for group in _NOT_BUILT.values() for name in group]
+    assert len(names) == len(set(names))
+    assert not any(hasattr(LLM, name) for name in names)
+
+
+def test_adapter_is_refused_by_name(llm: LLM) -> None:
+    with pytest.raises(ValueError, match="lora_request cannot be used: LoRA adapters"):
+        llm.generate("ab", FOUR, lora_request=LoRARequest("style", 1, "/adapters/style"))
+
+
 def test_wrong_prompt_rejects_the_whole_call(llm: LLM) -> None:
-    with pytest.raises(ValueError, match="max_model_len is 64"):
+    with pytest.raises(ValueError, match=r"^prompts\[1\] has 64 tokens, but max_model_len is 64"):
         llm.generate(["ab", "x" * 64], FOUR)
+    with pytest.raises(ValueError, match=r"^prompts\[2\] is empty"):
+        llm.generate(["ab", "cd", ""], FOUR)
+    with pytest.raises(ValueError, match=r"^the prompt is empty"):
+        llm.generate("", FOUR)
     with pytest.raises(ValueError, match="1 priorities were given for 2"):
         llm.generate(["ab", "cd"], FOUR, priority=[1])
+    with pytest.raises(ValueError, match="priority must be a list of integers, got 1"):
+        llm.generate(["ab", "cd"], FOUR, priority=1)  # type: ignore[arg-type]
     assert llm.stats().num_steps == 0
 
 
@@ -139,7 +187,21 @@ def test_failing_request_is_an_output_and_a_warning(
         bad, good = llm.generate(prompt_token_ids=[[FAIL_ALONE], [5]], sampling_params=FOUR)
     assert bad.outputs[0].finish_reason == "error"
     assert good.outputs[0].finish_reason == "length"
-    assert "this request failed" in caplog.text
+    assert bad.outputs[0].error == "this request failed"
+    (record,) = caplog.records
+    assert record.getMessage().startswith("prompts[0] failed")
+    assert record.getMessage().endswith("this request failed")
+
+
+def test_warning_counts_the_prompts_of_all_rounds_of_beam_search(
+    llm: LLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    prompts = [{"prompt_token_ids": [token]} for token in (5, 6, FAIL_ALONE)]
+    params = BeamSearchParams(beam_width=1, max_tokens=2)
+    with caplog.at_level(logging.WARNING, logger="quire.llm"):
+        outputs = llm.beam_search(prompts, params, concurrency_limit=2)
+    assert outputs[2].sequences[0].finish_reason == "error"
+    assert [record.getMessage()[:17] for record in caplog.records] == ["prompts[2] failed"]
 
 
 def test_chat_takes_one_conversation_or_several(llm: LLM) -> None:
@@ -149,6 +211,28 @@ def test_chat_takes_one_conversation_or_several(llm: LLM) -> None:
     assert output.prompt_token_ids == llm.get_tokenizer().encode(output.prompt)
     several = llm.chat([messages, messages], FOUR)
     assert [one.prompt for one in several] == [output.prompt] * 2
+
+
+@pytest.mark.parametrize("messages", ["Hi", None, {"role": "user", "content": "Hi"}])
+def test_messages_of_another_type_are_one_clear_error(llm: LLM, messages: Any) -> None:
+    with pytest.raises(ValueError, match=r"^messages must be a list of messages"):
+        llm.chat(messages, FOUR)
+
+
+def test_wrong_conversation_of_several_is_named(llm: LLM) -> None:
+    good = [{"role": "user", "content": "Hi"}]
+    with pytest.raises(ValueError, match=r"^messages\[1\]: a message must be a dict"):
+        llm.chat([good, [{"content": "Hi"}]], FOUR)
+    with pytest.raises(ValueError, match=r"^messages\[1\] has \d+ tokens"):
+        llm.chat([good, [{"role": "user", "content": "x" * 80}]], FOUR)
+
+
+def test_content_format_is_logged_once(llm: LLM, caplog: pytest.LogCaptureFixture) -> None:
+    template = "{{ messages[0].content }} once"
+    with caplog.at_level(logging.INFO, logger="quire.template_format"):
+        for _ in range(3):
+            llm.chat([{"role": "user", "content": "Hi"}], FOUR, chat_template=template)
+    assert len(caplog.records) == 1
 
 
 def test_chat_template_of_the_call_wins(llm: LLM) -> None:
@@ -276,8 +360,14 @@ def test_progress_bar_can_be_the_callers(llm: LLM) -> None:
     assert "tok/s" in bar.postfix
 
 
-def test_progress_bar_can_be_off(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_bar_is_for_terminals(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llm.generate("ab", FOUR)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     llm.generate("ab", FOUR, use_tqdm=False)
+    llm.generate([], FOUR)
     assert capsys.readouterr().err == ""
     llm.generate("ab", FOUR)
     assert "Processed prompts" in capsys.readouterr().err

@@ -81,6 +81,16 @@ def test_wrong_prompts_are_named(prompts: Any, message: str) -> None:
         parse_prompts(prompts)
 
 
+def test_prompts_of_a_list_are_named_by_their_place() -> None:
+    assert [prompt.name for prompt in parse_prompts(["a", "b"])] == ["prompts[0]", "prompts[1]"]
+    assert [prompt.name for prompt in parse_prompts(["a"])] == ["the prompt"]
+    assert parse_prompts(None, [[1], [2]])[1].name == "prompt_token_ids[1]"
+    with pytest.raises(ValueError, match=r"^prompts\[1\]: a prompt has no token ids"):
+        parse_prompts([[1], []])
+    with pytest.raises(ValueError, match=r"^a prompt has no token ids"):
+        parse_prompts([[]])
+
+
 def test_wrong_older_token_ids() -> None:
     with pytest.raises(ValueError, match="2 prompts and 1 prompt_token_ids"):
         parse_prompts(["a", "b"], [[1]])

@@ -56,6 +56,19 @@ def test_repr_names_the_parameters() -> None:
     assert repr(SamplingParams(n=3)).startswith("SamplingParams(n=3, presence_penalty=0.0, ")
 
 
+@pytest.mark.parametrize(
+    ("cls", "name", "meant"),
+    [
+        (SamplingParams, "temprature", "temperature"),
+        (SamplingParams, "max_new_tokens", "max_tokens"),
+        (BeamSearchParams, "beam_widht", "beam_width"),
+    ],
+)
+def test_unknown_name_says_what_may_be_meant(cls: type, name: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=rf"^{cls.__name__}: .*'{name}'; did you mean {meant}"):
+        cls(**{name: 1})
+
+
 WRONG = [
     ("n", 0),
     ("n", 16385),
@@ -289,6 +302,21 @@ def test_subclass_with_its_own_constructor_or_decorator_works() -> None:
 
     assert Wrapped(5, temperature=0.2).max_tokens == 5
     assert Decorated(length=4).length == 4
+    with pytest.raises(TypeError, match="did you mean temperature"):
+        Wrapped(5, temprature=0.2)
+    with pytest.raises(
+        TypeError, match="Decorated: unknown argument 'lenght'; did you mean length"
+    ):
+        Decorated(lenght=4)  # type: ignore[call-arg]
+
+
+def test_type_error_inside_a_subclass_is_its_own() -> None:
+    class Broken(SamplingParams):
+        def __post_init__(self) -> None:
+            raise TypeError("mine")
+
+    with pytest.raises(TypeError, match=r"^mine$"):
+        Broken(n=2)
 
 
 def test_beam_search_is_read_from_sampling_params() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from quire.args import EngineArgs
 from quire.bench.report import percentiles, write_json
-from quire.cli.engine_flags import add_engine_flags, open_llm, quiet_log
+from quire.cli.engine_flags import add_engine_flags, open_llm, set_up_log
 from quire.cli.parser import at_least
 
 CHILD = "--measure-this-process"
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.measure_this_process is not None:
         print(json.dumps(_measure_here(arguments)))
         return 0
-    quiet_log(arguments)
+    set_up_log(arguments)
     results: dict[str, Any] = {}
     if arguments.num_iters_cold > 0:
         files = _model_files(arguments)

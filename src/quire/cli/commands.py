@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import quire
-from quire.cli.parser import Parser, did_you_mean
+from quire.cli.parser import Parser
+from quire.near_names import did_you_mean
 
 USAGE_ERROR = 2
 
@@ -49,6 +50,16 @@ COMMANDS: Mapping[str, Command] = {
 }
 
 
+_SERVER = "there is no HTTP server; use `quire chat` here, or LLM and AsyncLLMEngine in Python"
+# Commands of other engines -> what to do instead.
+NOT_BUILT: Mapping[str, str] = {
+    "quire serve": _SERVER,
+    "quire complete": "it asks an HTTP server; use `quire generate`, which runs the model itself",
+    "quire run-batch": "use `quire generate --json`, or LLM in Python",
+    "quire bench serve": _SERVER,
+}
+
+
 def dispatch(program: str, commands: Mapping[str, Command], argv: list[str]) -> int:
     """Run the command that ``argv`` begins with."""
     if not argv or argv[0] in ("-h", "--help"):
@@ -59,8 +70,7 @@ def dispatch(program: str, commands: Mapping[str, Command], argv: list[str]) -> 
         return 0
     name = argv[0].replace("_", "-")
     if name not in commands:
-        hint = did_you_mean(name, commands)
-        print(f"{program}: error: there is no command {argv[0]!r}{hint}", file=sys.stderr)
+        print(f"{program}: error: {_about_unknown(program, argv[0], commands)}", file=sys.stderr)
         return USAGE_ERROR
     command = commands[name]
     if command.commands is not None:
@@ -71,6 +81,14 @@ def dispatch(program: str, commands: Mapping[str, Command], argv: list[str]) -> 
     arguments = parser.parse(argv[1:])
     arguments.command_line = [*program.split()[1:], name, *argv[1:]]
     return module.run(arguments)
+
+
+def _about_unknown(program: str, word: str, commands: Mapping[str, Command]) -> str:
+    name = word.replace("_", "-")
+    instead = NOT_BUILT.get(f"{program} {name}")
+    if instead is not None:
+        return f"`{program} {name}` is not built yet: {instead}"
+    return f"there is no command {word!r}{did_you_mean(name, commands)}"
 
 
 def _overview(program: str, commands: Mapping[str, Command]) -> str:

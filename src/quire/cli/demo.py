@@ -1,6 +1,7 @@
 """Watch the bundled model answer: prompts at once, a chat that remembers, and the KV blocks.
 
-Everything here is what `LLM` offers; read this file to see how it is used.
+It answers prompts of several kinds in one batch, the last of them twice from one prompt (`n=2`),
+then holds a short chat. All of it is done with `LLM`; quire/cli/demo.py is short and shows how.
 """
 
 from __future__ import annotations

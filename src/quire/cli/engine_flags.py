@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quire import env
+from quire import env, log
 from quire.args import EngineArgs
 
 if TYPE_CHECKING:
@@ -14,20 +15,39 @@ if TYPE_CHECKING:
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    """All of `EngineArgs`, and ``--verbose``."""
+    """The model as a word, all of `EngineArgs`, and ``--verbose``."""
+    parser.usage = "%(prog)s [MODEL] [options]"
+    parser.add_argument("model_word", nargs="?", metavar="MODEL", help="the same as --model")
     EngineArgs.add_cli_args(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
 
 
-def quiet_log(arguments: argparse.Namespace) -> None:
+def set_up_log(arguments: argparse.Namespace) -> None:
     """Only warnings, unless the user wants more: the answer is what a terminal is for."""
     if not arguments.verbose and env.LOGGING_LEVEL.source() is None:
         logging.getLogger("quire").setLevel(logging.WARNING)
+    log.setup()
+
+
+def engine_args(arguments: argparse.Namespace) -> EngineArgs:
+    """The arguments that the command line gives; a model may stand there without its flag."""
+    word = arguments.model_word
+    if word is None:
+        return EngineArgs.from_cli_args(arguments)
+    if arguments.model not in (EngineArgs.model, word):
+        raise ValueError(f"the model is given twice, as {word!r} and as --model {arguments.model}")
+    if any(map(str.isspace, word)) and not Path(word).exists():
+        raise ValueError(
+            f"{word!r} stands where the model is expected; give a text as --prompt TEXT (of "
+            "`quire generate`), and the model as --model MODEL"
+        )
+    arguments.model = word
+    return EngineArgs.from_cli_args(arguments)
 
 
 def open_llm(arguments: argparse.Namespace) -> LLM:
     """The engine that the command line describes."""
     from quire.llm import LLM
 
-    quiet_log(arguments)
-    return LLM.from_engine_args(EngineArgs.from_cli_args(arguments))
+    set_up_log(arguments)
+    return LLM.from_engine_args(engine_args(arguments))

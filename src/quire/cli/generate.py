@@ -1,7 +1,7 @@
 """Continue prompts, given as flags or one per line on standard input.
 
 quire generate --prompt "The capital of France is" --max-tokens 16 --temperature 0
-quire generate --model ./my-model --json < prompts.txt
+quire generate ./my-model --json < prompts.txt
 """
 
 from __future__ import annotations
@@ -9,19 +9,25 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quire.cli.engine_flags import add_engine_flags, open_llm
 from quire.cli.parser import at_least
-from quire.cli.sampling_flags import add_sampling_flags, sampling_params
+from quire.cli.sampling_flags import (
+    add_sampling_flags,
+    check_sampling_flags,
+    sampling_params,
+)
+from quire.cli.stdin_lines import lines_of
 from quire.cli.streaming import InOrder, stream_all
 
 if TYPE_CHECKING:
     from quire.llm import LLM
-    from quire.outputs import RequestOutput
+    from quire.outputs import CompletionOutput, RequestOutput
     from quire.sampling_params import SamplingParams
 
 DEFAULT_MAX_TOKENS = 128
+SEPARATOR = "-" * 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "-n", "--n", type=at_least(1), default=1, metavar="N", help="continuations of each"
+    )
+    parser.add_argument(
+        "--best-of", type=at_least(1), metavar="N", help="compute so many, print the n likeliest"
+    )
+    parser.add_argument(
+        "--logprobs",
+        type=int,
+        metavar="N",
+        help="with --json: log-probabilities of each token and of the N likeliest",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per prompt")
     parser.add_argument(
@@ -42,15 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    check_sampling_flags(arguments)
+    _check_output(arguments)
     prompts = arguments.prompt or _read_prompts()
-    if arguments.stream and (arguments.json or arguments.n != 1):
-        raise ValueError("--stream shows one continuation as text; leave out --json and --n")
     with open_llm(arguments) as llm:
         params = sampling_params(arguments, llm.get_default_sampling_params())
-        streams = arguments.stream
-        if streams is None:
-            streams = sys.stdout.isatty() and params.n == 1 and not arguments.json
-        if streams:
+        if _streams(arguments):
             _stream(llm, prompts, params)
         else:
             for output in llm.generate(prompts, params, use_tqdm=sys.stderr.isatty()):
@@ -58,12 +70,28 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_output(arguments: argparse.Namespace) -> None:
+    """Refuse ways of printing that do not go together."""
+    if arguments.stream and (arguments.json or arguments.n != 1 or arguments.best_of):
+        raise ValueError(
+            "--stream shows one continuation as text; leave out --json, --n and --best-of"
+        )
+    if arguments.logprobs is not None and not arguments.json:
+        raise ValueError("--logprobs are printed as JSON; add --json")
+
+
+def _streams(arguments: argparse.Namespace) -> bool:
+    if arguments.stream is not None:
+        return bool(arguments.stream)
+    is_plain = arguments.n == 1 and not arguments.best_of and not arguments.json
+    return is_plain and sys.stdout.isatty()
+
+
 def _read_prompts() -> list[str]:
     """The lines of standard input; a terminal is told what is expected."""
     if sys.stdin.isatty():
         print("One prompt per line; end with Ctrl-D.", file=sys.stderr)
-    prompts = [line.rstrip("\r\n") for line in sys.stdin]
-    prompts = [prompt for prompt in prompts if prompt]
+    prompts = [line for line in lines_of(sys.stdin) if line]
     if not prompts:
         raise ValueError("there is no prompt; give --prompt TEXT, or lines on standard input")
     return prompts
@@ -77,7 +105,9 @@ def _stream(llm: LLM, prompts: list[str], params: SamplingParams) -> None:
 
 
 def _as_text(output: RequestOutput) -> str:
-    return "\n".join(f"{output.prompt}{completion.text}" for completion in output.outputs)
+    """Prompt and continuation; several are parted by lines, since each may have lines itself."""
+    texts = [f"{output.prompt}{completion.text}" for completion in output.outputs]
+    return f"\n{SEPARATOR}\n".join(texts)
 
 
 def _as_json(output: RequestOutput) -> str:
@@ -85,15 +115,33 @@ def _as_json(output: RequestOutput) -> str:
         "prompt": output.prompt,
         "num_prompt_tokens": len(output.prompt_token_ids or ()),
         "num_cached_tokens": output.num_cached_tokens,
-        "outputs": [
-            {
-                "index": completion.index,
-                "text": completion.text,
-                "num_tokens": len(completion.token_ids),
-                "finish_reason": completion.finish_reason,
-                "stop_reason": completion.stop_reason,
-            }
-            for completion in output.outputs
-        ],
+        "outputs": [_completion(completion) for completion in output.outputs],
     }
     return json.dumps(result, ensure_ascii=False)
+
+
+def _completion(completion: CompletionOutput) -> dict[str, Any]:
+    """What is printed of one continuation; log-probabilities only where they were asked for."""
+    result: dict[str, Any] = {
+        "index": completion.index,
+        "text": completion.text,
+        "num_tokens": len(completion.token_ids),
+        "finish_reason": completion.finish_reason,
+        "stop_reason": completion.stop_reason,
+    }
+    if completion.logprobs is None:
+        return result
+    candidates = [
+        [
+            {
+                "token_id": token_id,
+                "token": one.decoded_token,
+                "logprob": one.logprob,
+                "rank": one.rank,
+            }
+            for token_id, one in position.items()
+        ]
+        for position in completion.logprobs
+    ]
+    # At each position the token itself, then the likeliest ones.
+    return {**result, "cumulative_logprob": completion.cumulative_logprob, "logprobs": candidates}

@@ -7,22 +7,16 @@ may be given key by key (``--hf-overrides.rope_theta 1e6``), and a typo gets a s
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
 from quire.args import as_argument
+from quire.near_names import did_you_mean
 from quire.sizes import parse_count
 
 _SWITCH_VALUES = {"true": True, "1": True, "false": False, "0": False}
-
-
-def did_you_mean(name: str, known: Collection[str]) -> str:
-    """The end of an error line: a suggestion, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -53,10 +47,16 @@ class Parser(argparse.ArgumentParser):
         """What ``words`` say; a mistake ends the program with status 2 and one line."""
         parsed, unknown = self.parse_known_args(self._normalise(words))
         if unknown:
-            flag = unknown[0].partition("=")[0]
-            hint = did_you_mean(flag, self._visible_flags()) if flag.startswith("-") else ""
-            self.error(f"unknown argument {flag}{hint}")
+            self.error(self._about_unknown(unknown[0]))
         return parsed
+
+    def _about_unknown(self, word: str) -> str:
+        if word.startswith("-"):
+            flag = word.partition("=")[0]
+            return f"unknown argument {flag}{did_you_mean(flag, self._visible_flags())}"
+        takes_prompt = "--prompt" in self._option_string_actions
+        hint = "; give a text as --prompt TEXT and the model as --model MODEL"
+        return f"unexpected word {word!r}{hint if takes_prompt else ''}"
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")

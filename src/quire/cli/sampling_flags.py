@@ -19,6 +19,8 @@ _FLAGS: dict[str, tuple[type, str]] = {
     "repetition_penalty": (float, "as presence, but a factor; 1 is none"),
     "min_tokens": (int, "do not stop before so many tokens"),
 }
+# Of the commands that have them.
+_FURTHER = ("n", "best_of", "logprobs")
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser, max_tokens: int) -> None:
@@ -36,18 +38,31 @@ def add_sampling_flags(parser: argparse.ArgumentParser, max_tokens: int) -> None
         )
     group.add_argument("--stop", nargs="+", metavar="TEXT", help="end before any of these")
     group.add_argument(
+        "--stop-token-ids", nargs="+", type=int, metavar="ID", help="end after any of these"
+    )
+    group.add_argument(
         "--ignore-eos", action="store_true", help="go on after the end-of-text token"
     )
 
 
+def check_sampling_flags(arguments: argparse.Namespace) -> None:
+    """Raise the ``ValueError`` of a wrong value now, and not when the model is loaded."""
+    from quire.sampling_params import SamplingParams
+
+    sampling_params(arguments, SamplingParams())
+
+
 def sampling_params(arguments: argparse.Namespace, defaults: SamplingParams) -> SamplingParams:
     """``defaults`` with what was said on the command line, where ``--seed`` is the engine's."""
-    said = {name: vars(arguments)[name] for name in _FLAGS if vars(arguments)[name] is not None}
+    given = vars(arguments)
+    said = {
+        name: given[name] for name in (*_FLAGS, *_FURTHER) if given.get(name) is not None
+    }
     return dataclasses.replace(
         defaults,
         **said,
-        n=vars(arguments).get("n", 1),
         max_tokens=arguments.max_tokens,
         stop=arguments.stop,
+        stop_token_ids=arguments.stop_token_ids,
         ignore_eos=arguments.ignore_eos,
     )

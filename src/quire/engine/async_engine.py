@@ -19,6 +19,7 @@ from quire.engine.core_loop import BUILD_CORE
 from quire.engine.front import Front, load_front_tokenizer, parse_one_prompt, refuse_not_built
 from quire.engine.messages import RESET_PREFIX_CACHE, STATS
 from quire.engine.model_view import ModelConfigView
+from quire.engine.older_calls import takes_older_form
 from quire.engine.output_router import OutputCollector, OutputRouter
 from quire.engine.process import ProcessClient
 from quire.engine.thread import ThreadClient
@@ -70,23 +71,26 @@ class AsyncLLM:
     async def generate(
         self,
         prompt: PromptType | None,
-        sampling_params: SamplingParams | BeamSearchParams,
+        sampling_params: SamplingParams | BeamSearchParams | None,
         request_id: str,
+        prompt_token_ids: list[int] | None = None,  # here in older versions
+        lora_request: object = None,
         *,
         prompt_text: str | None = None,
-        lora_request: object = None,
         tokenization_kwargs: dict[str, Any] | None = None,
         trace_headers: object = None,
         priority: int = 0,
         data_parallel_rank: int | None = None,
         session_id: str | None = None,
         kv_hints: object = None,
-        prompt_token_ids: list[int] | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         """The outputs of one request as they come, in the form that ``output_kind`` says.
 
-        Outputs that came while the consumer was busy are merged into one. ``ValueError`` if the
-        request cannot be served or its id is in use, `EngineDeadError` if the engine has stopped.
+        ``sampling_params=None`` are the model's defaults. Outputs that came while the consumer was
+        busy are merged into one. ``ValueError`` if the request cannot be served or its id is in
+        use, `EngineDeadError` if the engine has stopped. A request that fails alone raises nothing:
+        its last output has ``finish_reason="error"`` and the cause in ``error``; with FINAL_ONLY it
+        is the only one and has no tokens.
         """
         collector = await self.add_request(
             request_id,
@@ -112,11 +116,12 @@ class AsyncLLM:
             if not finished:
                 self._router.leave(collector)
 
+    @takes_older_form
     async def add_request(
         self,
         request_id: str,
         prompt: PromptType | None,
-        params: SamplingParams | BeamSearchParams,
+        params: SamplingParams | BeamSearchParams | None,
         arrival_time: float | None = None,
         lora_request: object = None,
         tokenization_kwargs: dict[str, Any] | None = None,

@@ -5,6 +5,7 @@ Dies with the front end, whose life is the open end of this process's standard i
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import zmq
 
+from quire import log
 from quire.engine.core_loop import run_core
 from quire.engine.messages import (
     Answer,
@@ -38,6 +40,8 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     channel = _SocketChannel(folder)
     start = channel.take_start()
+    logging.getLogger("quire").setLevel(start.log_level)
+    log.setup()
     failed = run_core(start.build, start.config, channel)
     channel.close()
     sys.exit(0 if failed is None else 1)  # the front end has the traceback and prints it

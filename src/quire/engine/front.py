@@ -41,6 +41,7 @@ _NOT_BUILT = {
     "reset_connector": "there is no KV connector",
 }
 
+
 def load_front_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
     if config.skip_tokenizer_init:
         return None

@@ -128,8 +128,7 @@ class InputProcessor:
         token_ids = self._truncated(prompt.token_ids or [], params)
         if not token_ids:
             raise ValueError(
-                f"{prompt.name} is empty: it has no tokens; pass some text or at least one token "
-                "id"
+                f"{prompt.name} is empty: it has no tokens; pass some text or at least one token id"
             )
         limit = self._config.vocab_size
         if max(token_ids) >= limit or min(token_ids) < 0:

@@ -28,6 +28,7 @@ from quire.engine.messages import (
     Finish,
 )
 from quire.engine.model_view import ModelConfigView
+from quire.engine.older_calls import takes_older_form
 from quire.engine.process import ProcessClient
 from quire.engine.tokenizer_handle import TokenizerHandle
 from quire.errors import EngineDeadError
@@ -70,12 +71,13 @@ class LLMEngine:
         """An engine as the arguments say; ``usage_context`` and ``stat_loggers`` are not used."""
         return cls(engine_args.create_engine_config(), multiprocess_mode=enable_multiprocessing)
 
+    @takes_older_form
     def add_request(
         self,
         request_id: str,
         prompt: PromptType | None,
-        params: SamplingParams | BeamSearchParams,
-        arrival_time: float | list[int] | None = None,
+        params: SamplingParams | BeamSearchParams | None,
+        arrival_time: float | None = None,
         lora_request: object = None,
         tokenization_kwargs: dict[str, Any] | None = None,
         trace_headers: object = None,
@@ -88,7 +90,8 @@ class LLMEngine:
     ) -> str:
         """Queue a request. ``ValueError`` if it cannot be served or its id is in use.
 
-        The older form ``add_request(request_id, prompt, params, prompt_token_ids)`` works too.
+        ``params=None`` are the model's defaults. The older order works too: ``request_id, prompt,
+        params, prompt_token_ids, arrival_time, lora_request``.
         """
         refuse_not_built(
             lora_request=lora_request,
@@ -97,8 +100,6 @@ class LLMEngine:
             session_id=session_id,
             kv_hints=kv_hints,
         )
-        if isinstance(arrival_time, (list, tuple)):
-            prompt_token_ids, arrival_time = list(arrival_time), None
         request = self._front.process(
             request_id,
             parse_one_prompt(prompt, prompt_token_ids, prompt_text),
@@ -122,6 +123,9 @@ class LLMEngine:
 
     def step(self) -> list[RequestOutput]:
         """Let the core do a step, or wait for one; the outputs that changed, finished or not.
+
+        A request that fails raises nothing: its completions end with ``finish_reason="error"``, the
+        cause in ``error``, and the text that was there before, if outputs come while it runs.
 
         Ctrl-C waits for the end of the step, so that nothing is lost or left half done.
         """

@@ -34,6 +34,7 @@ class Start(msgspec.Struct, tag=True, frozen=True):
 
     build: str
     config: EngineConfig
+    log_level: int  # of the front end, to be the core's too
 
 
 class AddRequest(msgspec.Struct, tag=True, frozen=True):

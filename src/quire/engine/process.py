@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -64,7 +65,8 @@ class ProcessClient:
         self._end: str | None = None
         self._sending, self._receiving, self._asking = (threading.Lock() for _ in range(3))
         try:
-            self._process.send(Start(build, config))
+            log_level = logging.getLogger("quire").getEffectiveLevel()
+            self._process.send(Start(build, config, log_level))
             started = self._process.wait_answer()
         except BaseException:  # Ctrl-C while the model loads
             self._process.kill()

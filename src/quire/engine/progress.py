@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -11,7 +12,10 @@ from quire.outputs import RequestOutput
 
 
 class Progress:
-    """``use_tqdm`` is whether to show a bar, or what makes one like ``tqdm.tqdm`` does."""
+    """``use_tqdm`` is whether to show a bar, or what makes one like ``tqdm.tqdm`` does.
+
+    Our own bar is for people: without a terminal it would fill a log, so there is none.
+    """
 
     def __init__(self, num_requests: int, use_tqdm: bool | Callable[..., Any]) -> None:
         self._num_requests = num_requests
@@ -20,8 +24,8 @@ class Progress:
         self._num_in = self._num_out = 0
 
     def __enter__(self) -> Progress:
-        if self._use_tqdm:
-            make_bar = self._use_tqdm if callable(self._use_tqdm) else _tqdm()
+        make_bar = self._make_bar() if self._num_requests > 0 else None
+        if make_bar is not None:
             self._started = time.perf_counter()
             self._bar = make_bar(
                 total=self._num_requests, desc="Processed prompts", dynamic_ncols=True
@@ -51,9 +55,12 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
+    def _make_bar(self) -> Callable[..., Any] | None:
+        if callable(self._use_tqdm):
+            return self._use_tqdm
+        if not self._use_tqdm or not sys.stderr.isatty():
+            return None
+        from tqdm.auto import tqdm
 
-def _tqdm() -> Callable[..., Any]:
-    from tqdm.auto import tqdm
-
-    make_bar: Callable[..., Any] = tqdm
-    return make_bar
+        make_bar: Callable[..., Any] = tqdm
+        return make_bar

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from quire import env
 from quire.models.hf_config import join_rope_spellings
@@ -32,10 +32,10 @@ _SCALED_ALREADY = frozenset({"default", "llama3", "longrope", "su", "mrope"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContextLength:
-    """The longest context, and whether it may shrink to what memory holds."""
+    """The longest context, and whose word it is: only a user's may not shrink to what fits."""
 
     longest: int
-    fit_memory: bool
+    source: Literal["user", "config", "auto"]
 
 
 def resolve_context_length(
@@ -45,10 +45,10 @@ def resolve_context_length(
     tokenizer_config: dict[str, Any],
     num_learned_positions: int | None,
 ) -> ContextLength:
-    """``wanted`` is a number, "auto" (what fits) or None (what the config says)."""
+    """``wanted`` is a number, "auto" (what fits) or None (what the config says, if it fits)."""
     derived, key = derived_length(config, tokenizer_config)
     if wanted is None or wanted == "auto":
-        return ContextLength(longest=derived, fit_memory=wanted == "auto")
+        return ContextLength(longest=derived, source="auto" if wanted == "auto" else "config")
     assert isinstance(wanted, int)
     if wanted < 1:
         raise ValueError(
@@ -67,7 +67,7 @@ def resolve_context_length(
             f"({key}); use {derived} or less, or set {name}=1 if the model is known to work "
             "beyond it (positions it was not trained for give wrong text)"
         )
-    return ContextLength(longest=wanted, fit_memory=False)
+    return ContextLength(longest=wanted, source="user")
 
 
 def derived_length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> tuple[int, str]:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.registry import ModelRegistry
 from quire.weights.checkpoint import open_checkpoint
+from quire.weights.checkpoint_files import choose_weight_files
 from quire.weights.reader import DummyReader, LoadReport, TensorReader, WeightReader
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,19 @@ def weight_bytes(plan: ModelPlan, dtype: torch.dtype, device: str) -> int:
     if plan.spec.head.tied and not onednn.why_not(device, dtype):
         num_values += math.prod(shapes["embedding.weight"])
     return num_values * dtype.itemsize
+
+
+def check_weights(plan: ModelPlan, folder: Path, load_format: str) -> None:
+    """Compare the headers of safetensors files with the plan; a ModelLoadError names the tensor.
+
+    A folder without weights passes: a plan needs only the config.
+    """
+    chosen = choose_weight_files([entry.name for entry in folder.iterdir()], load_format)
+    if chosen is None or chosen.kind != "safetensors":
+        return
+    reader = WeightReader(open_checkpoint(folder, load_format), plan.weights, torch.float32)
+    for name, shape in plan.parameter_shapes().items():
+        reader.check(name, shape)
 
 
 def _about_unused(config: EngineConfig, names: tuple[str, ...]) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from difflib import get_close_matches
+import re
+from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import TypeAlias
 
 from quire.errors import UnsupportedModelError
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
+from quire.near_names import nearest
 
 PlanFunction: TypeAlias = Callable[[HFConfig], ModelPlan]
 
@@ -46,7 +47,7 @@ class _Registry:
 
     def plan_function(self, architecture: str) -> PlanFunction:
         if architecture not in self._functions:
-            near = get_close_matches(architecture, self._functions, n=3)
+            near = _nearest(architecture, self._functions)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise UnsupportedModelError(
                 f"architecture {architecture!r} is not supported; {hint}"
@@ -58,6 +59,22 @@ class _Registry:
             function = getattr(import_module(module), name)
             self._functions[architecture] = function
         return function
+
+
+def _nearest(architecture: str, known: Collection[str]) -> list[str]:
+    """Misspellings only: another family, or another version of one, is another model."""
+    named = {_family(one): one for one in known}
+    near = nearest(_family(architecture), named)
+    return [named[one] for one in near if _digits(one) == _digits(architecture)]
+
+
+def _family(architecture: str) -> str:
+    """Without the ending that nearly all names share."""
+    return architecture.partition("For")[0]
+
+
+def _digits(name: str) -> list[str]:
+    return re.findall(r"\d", name)
 
 
 ModelRegistry = _Registry(_ARCHITECTURES)

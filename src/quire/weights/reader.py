@@ -110,13 +110,27 @@ class WeightReader:
         experts: slice | None = None,
     ) -> Tensor:
         """The part of `name` asked for, in memory of its own; `shape` is the whole tensor's."""
-        operation = self._operation(name)
-        self._check(name, operation, shape)
+        operation = self.check(name, shape)
         before = self._hub.bytes_read
         part = operation.read(self._hub, _index(shape, rows, columns, experts))
         self._bar.update(self._hub.bytes_read - before)
         own = torch.empty(part.shape, dtype=self._dtype, device=self.device)
         return own.copy_(part)
+
+    def check(self, name: str, shape: tuple[int, ...]) -> Operation:
+        """How `name` is stored; ModelLoadError if it is missing or has another shape."""
+        operation = self._operation(name)
+        where = f"tensor {', '.join(self.hub_names(name)[:2])} of the checkpoint (for {name})"
+        try:
+            stored = operation.shape(self._hub)
+        except ValueError as error:
+            raise ModelLoadError(f"{where} does not match the config: {error}") from error
+        if stored != shape:
+            raise ModelLoadError(
+                f"{where} has shape {list(stored)} and the config asks for {list(shape)}; "
+                "config.json and the weights belong to different models"
+            )
+        return operation
 
     def report(self) -> LoadReport:
         """Close the account: call it when every layer has pulled its parts."""
@@ -144,18 +158,6 @@ class WeightReader:
                     f"the closest it has: {_closest(hub_name, self._hub.names)}"
                 )
         return operation
-
-    def _check(self, name: str, operation: Operation, shape: tuple[int, ...]) -> None:
-        where = f"tensor {', '.join(self.hub_names(name)[:2])} of the checkpoint (for {name})"
-        try:
-            stored = operation.shape(self._hub)
-        except ValueError as error:
-            raise ModelLoadError(f"{where} does not match the config: {error}") from error
-        if stored != shape:
-            raise ModelLoadError(
-                f"{where} has shape {list(stored)} and the config asks for {list(shape)}; "
-                "config.json and the weights belong to different models"
-            )
 
 
 class DummyReader:

@@ -59,6 +59,18 @@ async def test_many_requests_at_once_get_their_own_tokens(engine: AsyncLLM) -> N
         assert list(outputs[-1].outputs[0].token_ids) == tokens[:5]
 
 
+async def test_older_order_and_default_parameters(engine: AsyncLLM) -> None:
+    params = SamplingParams(max_tokens=3)
+    older = [output async for output in engine.generate(None, params, "a", [5, 6], None)]
+    assert list(older[-1].outputs[0].token_ids) == [5, 6, 5]
+    default = [output async for output in engine.generate([7], None, "b")]
+    assert list(default[-1].outputs[0].token_ids) == [7] * 16
+    collector = await engine.add_request("c", None, params, [8], None, lora_request=None)
+    while not (output := await collector.get()).finished:
+        pass
+    assert list(output.outputs[0].token_ids) == [8, 8, 8]
+
+
 async def test_deltas_that_were_not_read_are_joined(engine: AsyncLLM) -> None:
     params = SamplingParams(max_tokens=50, output_kind=RequestOutputKind.DELTA)
     slow = engine.generate([5, 6], params, "slow")

@@ -101,7 +101,7 @@ def test_prompt_is_truncated_from_the_left() -> None:
     [
         ("", {}, "prompt is empty"),
         (list(range(20)), {}, r"has 20 tokens, but max_model_len is 20 .*truncate_prompt_tokens"),
-        ([3, 500], {}, r"token id 500 is outside the vocabulary, 0 to 499"),
+        ([3, 500], {}, r"token id 500, which is outside the vocabulary, 0 to 499"),
         ("a", {"stop_token_ids": [500]}, "stop_token_ids"),
         ("a", {"logprobs": 6}, "max_logprobs=5"),
     ],

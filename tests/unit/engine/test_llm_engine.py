@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from quire.config import SchedulerConfig
 from quire.engine.llm_engine import LLMEngine
 from quire.errors import EngineDeadError
+from quire.lora.request import LoRARequest
 from quire.outputs import RequestOutput
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
@@ -94,6 +95,43 @@ def test_older_positional_form_takes_token_ids_fourth(engine: LLMEngine) -> None
     assert final.prompt is None
     assert final.prompt_token_ids == [5, 6]
     assert list(final.outputs[0].token_ids) == [5, 6, 5]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rest", "named"),
+    [
+        (None, ([5, 6], None), {"lora_request": None}),
+        (None, ([5, 6], 12.5, None, None), {}),
+        (None, ([5, 6],), {"arrival_time": 12.5, "multi_modal_data": None}),
+        ([5, 6], (None, 12.5), {}),
+        ([5, 6], (None, None), {"lora_request": None}),
+        ([5, 6], (12.5, None), {"trace_headers": None}),  # today's order
+    ],
+)
+def test_arguments_after_the_parameters_may_be_in_the_older_order(
+    engine: LLMEngine, prompt: list[int] | None, rest: tuple[object, ...], named: dict[str, object]
+) -> None:
+    engine.add_request("a", prompt, SamplingParams(max_tokens=3), *rest, **named)
+    final = run(engine)["a"][-1]
+    assert list(final.outputs[0].token_ids) == [5, 6, 5]
+    assert (final.metrics.arrival_time == 12.5) is (12.5 in (*rest, *named.values()))
+
+
+def test_older_order_refuses_what_is_not_built(engine: LLMEngine) -> None:
+    adapter = LoRARequest("style", 1, "/adapters/style")
+    with pytest.raises(ValueError, match="lora_request cannot be used"):
+        engine.add_request("a", None, SamplingParams(), [5], None, adapter)
+    with pytest.raises(ValueError, match="multi_modal_data cannot be used"):
+        engine.add_request("a", None, SamplingParams(), [5], None, None, {"image": 1})
+    with pytest.raises(TypeError, match="pass the others by name"):
+        engine.add_request("a", None, SamplingParams(), [5], None, None, None, 3)
+
+
+def test_without_parameters_a_request_gets_the_models(text_engine: LLMEngine) -> None:
+    text_engine.add_request("a", "xyz", None)
+    assert run(text_engine)["a"][-1].outputs[0].text == "xyz" * 5 + "x"  # 16 tokens
+    with pytest.raises(ValueError, match=r"got \{'n': 2\} \(dict\); write SamplingParams\("):
+        text_engine.add_request("a", "xyz", {"n": 2})
 
 
 def test_prompt_dict_with_empty_media_is_served(engine: LLMEngine) -> None:
@@ -259,6 +297,18 @@ def test_default_parameters_come_from_the_generation_config() -> None:
     params = engine.get_default_sampling_params()
     assert (params.temperature, params.top_k, params.max_tokens) == (0.5, 7, 99)
     assert params.top_p == 1.0
+    engine.add_request("a", [5], None)
+    assert len(run(engine)["a"][-1].outputs[0].token_ids) == 63  # 99, but the context holds 64
+
+
+def test_generation_config_that_is_not_heeded_is_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    generation = {"typical_p": 0.5, "num_beams": 4, "do_sample": False, "penalty_alpha": None}
+    engine = LLMEngine(fake_config(generation_config=generation), build=BUILD_FAKE_CORE)
+    engine.get_default_sampling_params()
+    (record,) = [one for one in caplog.records if one.levelname == "WARNING"]
+    assert record.getMessage().endswith(": typical_p=0.5, num_beams=4")
 
 
 def test_arrival_time_is_now_unless_given(engine: LLMEngine) -> None:

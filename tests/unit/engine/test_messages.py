@@ -51,7 +51,7 @@ REQUEST = EngineRequest(
 @pytest.mark.parametrize(
     "command",
     [
-        Start("module:build", fake_config(folder=Path("/some/folder"))),
+        Start("module:build", fake_config(folder=Path("/some/folder")), log_level=20),
         AddRequest(REQUEST),
         Abort(["a", "b"]),
         Finish("a", 2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import select
 import signal
@@ -127,3 +128,12 @@ def test_python_functions_are_refused(client: ProcessClient) -> None:
     with pytest.raises(ValueError, match="logits_processors"):
         client.send(AddRequest(request))
     assert client.ask(STATS).num_running == 0
+
+
+@pytest.mark.parametrize(("level", "times"), [(logging.INFO, 1), (logging.WARNING, 0)])
+def test_core_logs_what_the_front_end_would(
+    level: int, times: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(level, logger="quire"):
+        ProcessClient(fake_config(), BUILD_FAKE_CORE).close()
+    assert capfd.readouterr().err.count("[quire.fake] engine ready") == times

@@ -1,0 +1,130 @@
+"""How much memory the KV cache gets where that is settled before a model is loaded.
+
+Owns the default on a CPU and the limits of what a user may ask for. Knows sizes, not devices'
+programs; imports no torch.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from quire import env
+from quire.config import CacheConfig, EngineConfig
+from quire.errors import OutOfMemoryError
+from quire.kv_fit import KVFit, fit_max_model_len
+from quire.kv_layout import KVLayout
+from quire.sizes import format_bytes
+
+logger = logging.getLogger(__name__)
+
+# On a CPU the memory is usually somebody's own. The cache takes a part of what the weights leave,
+# not more than a CPU fills with tokens in reasonable time, unless one request needs more.
+CPU_SHARE = 0.25
+CPU_BYTES = 4 * 2**30
+CPU_SHARE_FOR_ONE_REQUEST = 0.6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """What a device has, in bytes."""
+
+    device: str  # "cpu" or "cuda"
+    total: int  # more than this can never be taken
+    free: int  # on a CPU: what can be taken now
+    weights: int  # what the model will take of it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToldSize:
+    """The size of a KV cache as a user gave it."""
+
+    said: str  # "kv_cache_memory_bytes=1000"
+    num_bytes: int
+    in_blocks: bool = False
+
+
+def with_kv_memory(config: EngineConfig, layout: KVLayout, memory: Memory) -> EngineConfig:
+    """Settle the size of the KV cache where it is known ahead, and check that it is enough."""
+    fit = KVFit.of(config, layout)
+    limits = (config.model.max_model_len, config.scheduler.max_num_seqs)
+    told = told_size(config.cache, fit, memory.device)
+    if told is not None:
+        check_told_size(told, memory)
+        _note_excess(told, fit, *limits)
+        num_bytes = told.num_bytes
+    elif memory.device == "cpu":
+        check_weights_fit(memory)
+        num_bytes = default_cpu_bytes(fit, *limits, memory.free - memory.weights)
+    elif config.model.max_model_len_source == "auto":
+        raise ValueError(
+            "max_model_len='auto' needs the size of the KV cache ahead on this device; give "
+            "kv_cache_memory_bytes, or a number for max_model_len"
+        )
+    else:
+        return config
+    if config.cache.num_blocks is None:
+        config = replace(config, cache=replace(config.cache, memory_bytes=num_bytes))
+    return fit_max_model_len(config, layout, fit.num_blocks_in(num_bytes))
+
+
+def told_size(cache: CacheConfig, fit: KVFit, device: str) -> ToldSize | None:
+    """What the arguments say, or on a CPU the environment."""
+    if cache.num_blocks is not None:
+        num_bytes = cache.num_blocks * fit.bytes_per_block
+        said = f"num_gpu_blocks_override={cache.num_blocks}"
+        return ToldSize(said=said, num_bytes=num_bytes, in_blocks=True)
+    if cache.memory_bytes is not None:
+        said = f"kv_cache_memory_bytes={cache.memory_bytes}"
+        return ToldSize(said=said, num_bytes=cache.memory_bytes)
+    variable = env.CPU_KVCACHE_SPACE
+    num_bytes_of_variable = variable.get() if device == "cpu" else None
+    if num_bytes_of_variable is None:
+        return None
+    return ToldSize(said=f"the variable {variable.source()}", num_bytes=num_bytes_of_variable)
+
+
+def check_told_size(told: ToldSize, memory: Memory) -> None:
+    """An `OutOfMemoryError` for a cache that the device could not hold beside the weights."""
+    most = memory.total - memory.weights
+    if told.num_bytes <= most:
+        return
+    room = f"give at most {format_bytes(most)}" if most > 0 else "choose a smaller model"
+    raise OutOfMemoryError(
+        f"{told.said} asks for a KV cache of {format_bytes(told.num_bytes)}, but of the "
+        f"{format_bytes(memory.total)} of memory here the weights leave "
+        f"{format_bytes(max(most, 0))}; {room}, or leave it out for a size that fits"
+    )
+
+
+def check_weights_fit(memory: Memory) -> None:
+    """An `OutOfMemoryError` if not even the weights find room now."""
+    if memory.weights < memory.free:
+        return
+    raise OutOfMemoryError(
+        f"the weights take {format_bytes(memory.weights)}, and {format_bytes(memory.free)} of "
+        "memory are free; choose a smaller model or dtype, or free some memory"
+    )
+
+
+def default_cpu_bytes(
+    fit: KVFit, max_model_len: int, max_num_seqs: int, free_after_weights: int
+) -> int:
+    """A share of what is free, more for one request of full length, no more than can be used."""
+    usual = min(int(free_after_weights * CPU_SHARE), CPU_BYTES)
+    most = int(free_after_weights * CPU_SHARE_FOR_ONE_REQUEST)
+    wanted = max(usual, min(fit.bytes_for(max_model_len), most))
+    return min(wanted, fit.bytes_for(max_model_len, max_num_seqs))
+
+
+def _note_excess(told: ToldSize, fit: KVFit, max_model_len: int, max_num_seqs: int) -> None:
+    usable = fit.bytes_for(max_model_len, max_num_seqs)
+    if told.in_blocks or told.num_bytes <= usable:
+        return
+    logger.warning(
+        "%s is more than %d completions of %d tokens can fill; %s are taken",
+        told.said,
+        max_num_seqs,
+        max_model_len,
+        format_bytes(usable),
+    )

@@ -1,0 +1,25 @@
+"""Which known names a mistyped one may be meant for: only those that are really near."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+
+CUTOFF = 0.72  # share of letters in common and in order; half of them is common by chance
+
+
+def nearest(name: str, known: Collection[str], most: int = 2) -> list[str]:
+    """The nearest of ``known``, best first; dashes in front, underscores and case do not count."""
+    by_core = {_core(one): one for one in sorted(known)}
+    near = difflib.get_close_matches(_core(name), by_core, n=most, cutoff=CUTOFF)
+    return [by_core[core] for core in near]
+
+
+def did_you_mean(name: str, known: Collection[str], most: int = 2) -> str:
+    """The end of an error line: a suggestion, or nothing."""
+    near = nearest(name, known, most)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _core(name: str) -> str:
+    return name.lstrip("-").replace("_", "-").lower()

@@ -1,0 +1,67 @@
+"""What a model's generation config means, and what a user may override in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from quire.generation_config import check_overrides, default_sampling_params, not_heeded
+from quire.sampling_params import SamplingParams
+
+
+def test_keys_become_sampling_params() -> None:
+    config = {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "max_new_tokens": 2048}
+    expected = SamplingParams(temperature=0.6, top_k=20, top_p=0.95, max_tokens=2048)
+    assert default_sampling_params(config) == expected
+
+
+def test_null_and_do_sample_change_nothing() -> None:
+    config = {"max_new_tokens": None, "temperature": None, "do_sample": False, "max_length": 20}
+    assert default_sampling_params(config) == SamplingParams()
+    assert not_heeded(config) == []
+
+
+def test_unusable_value_names_its_source() -> None:
+    with pytest.raises(
+        ValueError, match=r"^the generation config is unusable: top_p must be .*quire"
+    ):
+        default_sampling_params({"top_p": 7})
+
+
+@pytest.mark.parametrize(
+    ("config", "settings"),
+    [
+        (
+            {"typical_p": 0.9, "no_repeat_ngram_size": 3},
+            ["typical_p=0.9", "no_repeat_ngram_size=3"],
+        ),
+        ({"typical_p": 1.0, "num_beams": 1, "penalty_alpha": None, "bad_words_ids": []}, []),
+        ({"suppress_tokens": [5]}, ["suppress_tokens=[5]"]),
+        ({"invented_by_its_authors": 1, "eos_token_id": [1, 2]}, []),
+    ],
+)
+def test_only_settings_that_would_change_the_output_are_told(
+    config: dict[str, Any], settings: list[str]
+) -> None:
+    assert not_heeded(config) == settings
+
+
+@pytest.mark.parametrize(
+    "overrides", [{}, {"temperature": 0.1, "eos_token_id": 7}, {"do_sample": True, "num_beams": 1}]
+)
+def test_overrides_that_are_heeded_pass(overrides: dict[str, Any]) -> None:
+    check_overrides(overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"temprature": 0.1}, "unknown argument 'temprature'; did you mean temperature"),
+        ({"num_beams": 4}, "num_beams=4 would have no effect"),
+        ({"do_sample": False}, "do_sample=False would have no effect.* are temperature, "),
+    ],
+)
+def test_other_overrides_are_refused(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^override_generation_config: {message}"):
+        check_overrides(overrides)
