@@ -20,22 +20,26 @@ logger = logging.getLogger(__name__)
 
 def build_core(config: EngineConfig) -> EngineCore:
     """Load the model, take the KV memory, and log once what was chosen."""
-    started = time.perf_counter()
+    clock = _Clock()
     executor = InlineExecutor(config)
-    loaded = time.perf_counter()
-    layout = executor.kv_layout
+    clock.lap("weights")
+    layout = executor.facts.kv_layout
     num_blocks = _num_blocks(config, executor)
     check_kv_fits(config, layout, num_blocks)
+    clock.lap("memory")
     kv_cache_bytes = executor.initialize_kv_cache(num_blocks)
+    clock.lap("KV cache and graphs")
+    executor.warm_up()
+    clock.lap("warm-up")
     facts = EngineFacts(
         num_blocks=num_blocks,
         block_size=config.cache.block_size,
         max_num_seqs=config.scheduler.max_num_seqs,
         max_model_len=config.model.max_model_len,
-        weight_bytes=executor.weight_bytes,
+        weight_bytes=executor.facts.weight_bytes,
         kv_cache_bytes=kv_cache_bytes,
-        attention_backend=executor.attention_backend,
-        phase_seconds={"weights": loaded - started, "warm-up": time.perf_counter() - loaded},
+        attention_backend=executor.facts.attention_backend,
+        phase_seconds=clock.phases,
     )
     logger.info("engine ready\n%s", describe(config, facts))
     manager = KVCacheManager(
@@ -52,7 +56,20 @@ def _num_blocks(config: EngineConfig, executor: Executor) -> int:
     """The blocks that were asked for, or as many as memory holds and the rows could ever fill."""
     if config.cache.num_blocks is not None:
         return config.cache.num_blocks
-    fit = KVFit.of(config, executor.kv_layout)
+    fit = KVFit.of(config, executor.facts.kv_layout)
     affordable = fit.num_blocks_in(executor.available_kv_bytes())
     usable = config.scheduler.max_num_seqs * fit.num_blocks_for(config.model.max_model_len) + 1
     return min(affordable, usable)
+
+
+class _Clock:
+    """How long each phase of the start took."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.phases[phase] = now - self._last
+        self._last = now

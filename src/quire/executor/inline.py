@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from quire.config import EngineConfig
 from quire.executor.protocol import PendingResult
-from quire.kv_layout import KVLayout
 from quire.step import StepPlan
 from quire.worker.worker import Worker
 
@@ -14,27 +13,16 @@ class InlineExecutor:
 
     def __init__(self, config: EngineConfig) -> None:
         self._worker = Worker(config)
-        self._facts = self._worker.load_model()
-
-    @property
-    def kv_layout(self) -> KVLayout:
-        return self._facts.kv_layout
-
-    @property
-    def weight_bytes(self) -> int:
-        return self._facts.weight_bytes
-
-    @property
-    def attention_backend(self) -> str:
-        return self._facts.attention_backend
+        self.facts = self._worker.load_model()
 
     def available_kv_bytes(self) -> int:
         return self._worker.available_kv_bytes()
 
     def initialize_kv_cache(self, num_blocks: int) -> int:
-        num_bytes = self._worker.initialize_kv_cache(num_blocks)
+        return self._worker.initialize_kv_cache(num_blocks)
+
+    def warm_up(self) -> None:
         self._worker.warm_up()
-        return num_bytes
 
     def submit(self, plan: StepPlan) -> PendingResult:
         return self._worker.execute(plan)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from quire.kv_layout import KVLayout
 from quire.step import StepPlan, StepResult
+from quire.worker.facts import WorkerFacts
 
 
 class PendingResult(Protocol):
@@ -19,19 +19,16 @@ class Executor(Protocol):
     """Runs steps in the order in which they are submitted."""
 
     @property
-    def kv_layout(self) -> KVLayout: ...
-
-    @property
-    def weight_bytes(self) -> int: ...
-
-    @property
-    def attention_backend(self) -> str: ...
+    def facts(self) -> WorkerFacts: ...
 
     def available_kv_bytes(self) -> int:
         """Memory that the KV cache may take, once the weights are loaded."""
 
     def initialize_kv_cache(self, num_blocks: int) -> int:
-        """Allocate the cache and warm up; the bytes it took."""
+        """Allocate the cache, and capture graphs where there are any; the cache's bytes."""
+
+    def warm_up(self) -> None:
+        """Run ordinary steps of dummy rows, once the cache exists."""
 
     def submit(self, plan: StepPlan) -> PendingResult: ...
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-
 import torch
 
 from quire.config import EngineConfig
-from quire.kv_layout import KVLayout
 from quire.models.loading import LoadedModel, build_model
 from quire.step import StepPlan
 from quire.worker.build import build_kv_memory, build_runner
+from quire.worker.facts import WorkerFacts
 from quire.worker.gpu_memory import graph_bytes, peak_memory, share_of_gpu
 from quire.worker.model_runner import ModelRunner
 from quire.worker.pending import PendingStep
@@ -19,16 +16,6 @@ from quire.worker.warm_up import warm_up_plans
 
 WARM_UP_ROWS = 2
 WARM_UP_PROMPT_LEN = 32
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerFacts:
-    """What is known once the weights are in."""
-
-    kv_layout: KVLayout
-    weight_bytes: int
-    attention_backend: str
-    load_s: float
 
 
 class Worker:
@@ -43,13 +30,11 @@ class Worker:
         """Read the weights to the device."""
         if self._config.device.num_threads is not None:
             torch.set_num_threads(self._config.device.num_threads)
-        started = time.perf_counter()
         self._loaded = build_model(self._config)
         return WorkerFacts(
             kv_layout=self._loaded.kv_layout,
             weight_bytes=self._loaded.weight_bytes,
             attention_backend=self._config.device.attention_backend,
-            load_s=time.perf_counter() - started,
         )
 
     def available_kv_bytes(self) -> int:

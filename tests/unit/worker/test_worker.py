@@ -13,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from quire.config import CacheConfig, DeviceConfig, EngineConfig, ModelConfig, SchedulerConfig
 from quire.request import RowSampling
-from quire.worker.worker import Worker, WorkerFacts
+from quire.worker.facts import WorkerFacts
+from quire.worker.worker import Worker
 from tests.fakes.no_sync import NoSync
 from tests.unit.worker.plans import GREEDY, PlanWriter
 
