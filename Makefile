@@ -62,7 +62,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing into $(VENV); the first time takes minutes, torch is large"
+	@echo "Installing into $(VENV): torch and other packages, 1 GB or more the first time (minutes)"
 	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' || \
 	  $(PIP) install -q $(TORCH) -c constraints.txt
 	$(PIP) install -q -e . -c constraints.txt

@@ -19,7 +19,6 @@ _WORDS = {
     str: "a string",
     list: "a list of strings",
     dict: "a dictionary",
-    Callable: "a function",
     type(None): "None",
 }
 # Read by code that takes other things than strings, and has a message of its own.
@@ -59,6 +58,5 @@ _TESTS: dict[Any, Callable[[Any], bool]] = {
         isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
     ),
     dict: lambda value: isinstance(value, Mapping),
-    Callable: callable,
     type(None): lambda value: value is None,
 }

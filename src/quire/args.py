@@ -127,7 +127,7 @@ class EngineArgs:
     max_model_len: int | str | None = _model(
         None,
         help="longest prompt and output together: 4096, 8k, or auto for what fits in memory; "
-        "default: what the model's config says",
+        "default: what the model's config says, or less if only less fits",
         parse=parse_max_model_len,
         metavar="TOKENS",
     )
@@ -135,7 +135,7 @@ class EngineArgs:
     tokenizer_revision: str | None = _model(None, help="branch, tag or commit of the tokenizer")
     hf_token: str | None = _model(None, help="access token of the hub; default: HF_TOKEN")
     hf_overrides: dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]] | None = _model(
-        None, help="JSON merged into config.json; null drops a key", parse=parse_json_object
+        None, help="JSON merged into config.json; null empties a key", parse=parse_json_object
     )
     served_model_name: str | list[str] | None = _model(
         None, help="public name or names of the model; default: as typed", nargs="+"

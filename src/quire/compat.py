@@ -43,7 +43,7 @@ def _refused(default: Any, why: str, *harmless: Any, **flag: Any) -> Verdict:
     return Verdict("refused", default, why, harmless=(default, None, *harmless), **flag)
 
 
-_QUANTIZATION = "quantized weights are not supported yet; use a checkpoint in bfloat16 or float16"
+QUANTIZATION = "quantized weights are not supported yet; use a checkpoint in bfloat16 or float16"
 _LORA = "LoRA adapters are not supported yet; merge the adapter into the weights"
 _SPECULATIVE = "speculative decoding is not supported yet; leave it out, the output is the same"
 _PROMPT_ADAPTER = "prompt adapters are not supported; use merged weights"
@@ -108,8 +108,8 @@ VERDICTS: dict[str, Verdict] = {
     "offload_num_in_group": _noted(1, _OFFLOAD),
     "offload_prefetch_step": _noted(1, _OFFLOAD),
     # Features that are not built: refused when they are asked for.
-    "quantization": _refused(None, _QUANTIZATION, short=("-q",)),
-    "quantization_config": _refused(None, _QUANTIZATION),
+    "quantization": _refused(None, QUANTIZATION, short=("-q",)),
+    "quantization_config": _refused(None, QUANTIZATION),
     "kv_cache_dtype": _refused("auto", "the KV cache has the dtype of the model"),
     "calculate_kv_scales": _refused(False, "the KV cache is never quantized"),
     "qlora_adapter_name_or_path": _refused(None, _LORA),

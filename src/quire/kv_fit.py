@@ -87,11 +87,10 @@ def fit_max_model_len(config: EngineConfig, layout: KVLayout, num_blocks: int) -
     if source != "user" and 0 < longest < wanted:
         logger.log(
             logging.INFO if source == "auto" else logging.WARNING,
-            "max_model_len is %d: of the model's %d tokens no more fit in the KV cache; "
-            "max_model_len=%d says so ahead, a larger %s makes room",
+            "max_model_len is %d: the model's %d tokens do not fit in the KV cache; give "
+            "max_model_len to choose a length, or a larger %s",
             longest,
             wanted,
-            longest,
             _knob(config),
         )
         config = replace(config, model=replace(config.model, max_model_len=longest))
@@ -114,8 +113,9 @@ def check_kv_fits(config: EngineConfig, layout: KVLayout, num_blocks: int) -> No
         raise OutOfMemoryError(
             "No available memory for the cache blocks. "
             f"Try increasing {knob} when initializing the engine. "
-            f"The KV cache got {available}{_said(config)}, one block of {fit.block_size} tokens takes "
-            f"{format_bytes(fit.bytes_per_block)}; max_model_len={max_model_len} needs {needed}."
+            f"The KV cache got {available}{_said(config)}, one block of {fit.block_size} tokens "
+            f"takes {format_bytes(fit.bytes_per_block)}; max_model_len={max_model_len} needs "
+            f"{needed}."
         )
     raise OutOfMemoryError(
         f"The model's max seq len ({max_model_len}) is larger than the maximum number of tokens "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quire.args import EngineArgs
+from quire.compat import QUANTIZATION
 from quire.errors import ModelLoadError, UnsupportedModelError
 from quire.generation_config import check_overrides
 
@@ -41,6 +42,7 @@ def find_model_files(args: EngineArgs, *, with_weights: bool = True) -> ModelFil
     if args.tokenizer and args.tokenizer != args.model and not args.skip_tokenizer_init:
         tokenizer = _fetch(args, args.tokenizer, args.tokenizer_revision, "tokenizer")
     config = apply_overrides(read_config(path), args.hf_overrides)
+    _refuse_quantized(config, path)
     return ModelFiles(
         path=path,
         tokenizer=tokenizer,
@@ -127,6 +129,14 @@ def _fetch(args: EngineArgs, model: str, revision: str | None, what: str) -> Pat
         what=what,
         load_format=args.load_format if args.load_format != "dummy" else "auto",
     )
+
+
+def _refuse_quantized(config: dict[str, Any], path: Path) -> None:
+    for key in ("quantization_config", "compression_config"):
+        if config.get(key):
+            method = config[key].get("quant_method") if isinstance(config[key], dict) else None
+            what = f"{key} ({method})" if method else key
+            raise UnsupportedModelError(f"{path / 'config.json'} has {what}: {QUANTIZATION}")
 
 
 def _generation_config(args: EngineArgs, model_path: Path) -> dict[str, Any]:

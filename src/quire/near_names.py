@@ -8,10 +8,10 @@ from collections.abc import Collection
 CUTOFF = 0.72  # share of letters in common and in order; half of them is common by chance
 
 
-def nearest(name: str, known: Collection[str], most: int = 2) -> list[str]:
+def nearest(name: str, known: Collection[str], most: int = 2, cutoff: float = CUTOFF) -> list[str]:
     """The nearest of ``known``, best first; dashes in front, underscores and case do not count."""
     by_core = {_core(one): one for one in sorted(known)}
-    near = difflib.get_close_matches(_core(name), by_core, n=most, cutoff=CUTOFF)
+    near = difflib.get_close_matches(_core(name), by_core, n=most, cutoff=cutoff)
     return [by_core[core] for core in near]
 
 

@@ -53,7 +53,7 @@ def random_asks(
             prompt=_random_prompt(random, stems, longest_prompt),
             params=_random_params(random, max_tokens),
             priority=random.randint(-2, 2) if with_priorities else 0,
-            abort_after=random.randint(0, max_tokens) if random.random() < 0.2 else None,
+            abort_after=random.randint(0, 3 * max_tokens) if random.random() < 0.15 else None,
         )
         for number in range(count)
     ]

@@ -15,6 +15,8 @@ from tests.fakes.engines import core_of, run_to_end
 from tests.soak.requests import Ask
 
 TOLERANCE = 5e-4  # of log-probabilities: float32 sums differ with the shape of a step
+CROWD = 20  # unfinished requests
+ABORTS_PER_STEP = 0.02
 NEIGHBOURS = 8  # token ids this close together are neighbours
 
 
@@ -29,6 +31,7 @@ class Storm:
     answers: dict[str, RequestOutput] = field(default_factory=dict)
     num_steps: int = 0
     num_aborted: int = 0
+    num_aborted_running: int = 0  # of them, with rows and blocks
     most_waiting: int = 0
     _kinds: dict[str, RequestOutputKind] = field(default_factory=dict)
     _due: dict[str, int] = field(default_factory=dict)  # name -> the step to abort it at
@@ -38,10 +41,11 @@ class Storm:
         to_come = list(asks)[::-1]
         most_steps = self.num_steps + 200 + 100 * len(to_come)
         while to_come or self.engine.has_unfinished_requests():
-            if to_come and self.random.random() < 0.3:
+            is_crowded = self.engine.get_num_unfinished_requests() > CROWD
+            if to_come and not is_crowded and self.random.random() < 0.3:
                 for _ in range(min(self.random.randint(1, 6), len(to_come))):
                     self._add(to_come.pop())
-            self._abort_due()
+            self._abort_some()
             self._step()
             assert self.num_steps < most_steps, f"no progress: {self.engine.stats()}"
         assert_nothing_left(self.engine)
@@ -52,11 +56,17 @@ class Storm:
         if ask.abort_after is not None:
             self._due[ask.name] = self.num_steps + ask.abort_after
 
-    def _abort_due(self) -> None:
-        due = [name for name, step in self._due.items() if step <= self.num_steps]
-        for name in due:
-            del self._due[name]
-            self.num_aborted += name not in self.answers or not self.answers[name].finished
+    def _abort_some(self) -> None:
+        """Those whose callers have waited long enough, and now and then one that runs."""
+        due = {name for name, step in self._due.items() if step <= self.num_steps}
+        running = running_requests(self.engine)
+        if running and self.random.random() < ABORTS_PER_STEP:
+            due.add(self.random.choice(running))
+        for name in sorted(due):
+            self._due.pop(name, None)
+            answer = self.answers.get(name)
+            self.num_aborted += answer is None or not answer.finished
+            self.num_aborted_running += name in running
         self.engine.abort_request(due)
 
     def _step(self) -> None:
@@ -75,6 +85,12 @@ class Storm:
             return
         assert not known.finished, "news of a request that has ended"
         known.add(output, aggregate=self._kinds[name] is RequestOutputKind.DELTA)
+
+
+def running_requests(engine: LLMEngine) -> list[str]:
+    """Request ids with at least one row, in the order of their rows."""
+    owners = core_of(engine)._scheduler.table.completions
+    return list(dict.fromkeys(one.request.request_id for one in owners if one is not None))
 
 
 def calm_answers(engine: LLMEngine, asks: Iterable[Ask]) -> dict[str, RequestOutput]:

@@ -102,10 +102,10 @@ def weather_the_storm(weather: Weather, folder: Path, count: int, seed: int) -> 
     comparison = _compare(storm, asks, folder)
     assert comparison.problems == []
     assert comparison.num_rounded <= comparison.num_completions / 100
-    assert stats.num_preemptions > 0
+    assert stats.num_preemptions > 0 and storm.num_aborted_running > 0
     return (
-        f"{count} requests, {comparison.num_completions} completions, {storm.num_aborted} aborted, "
-        f"{storm.num_steps} steps, {stats.num_generation_tokens} tokens, {took:.1f} s; "
+        f"{count} requests, {comparison.num_completions} completions, {storm.num_aborted} aborted "
+        f"({storm.num_aborted_running} while they ran), {storm.num_steps} steps, {stats.num_generation_tokens} tokens, {took:.1f} s; "
         f"{stats.num_blocks} blocks, {stats.num_preemptions} preemptions, "
         f"{stats.num_prefix_hit_tokens} tokens cached, at most {storm.most_waiting} waiting; "
         f"{comparison.num_rounded} completions rounded"

@@ -31,7 +31,7 @@ def test_an_alias_does_not_disappear_into_a_callable() -> None:
 def test_noted_names_are_logged_only_when_they_say_something(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with caplog.at_level(logging.INFO, logger="quire"):
+    with caplog.at_level(logging.WARNING, logger="quire"):
         assert translate({"swap_space": 4, "use_v2_block_manager": True}, FIELDS) == {}
         assert caplog.records == []
         assert translate({"swap_space": 16}, FIELDS) == {}

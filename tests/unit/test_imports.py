@@ -19,7 +19,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "sizes", "request", "step", "step_output", "batch", "config", "kv_layout"),
         *("kv_fit", "outputs", "prompts", "sampling_params", "sampling_limits", "row_sampling"),
-        *("env", "platform", "log", "compat", "assets", "generation_config"),
+        *("env", "platform", "log", "compat", "assets", "generation_config", "near_names"),
+        *("kv_budget",),
     ),
     ("kernels",),
     ("attention", "weights"),
@@ -27,7 +28,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("models", "sampling", "lora", "tokenizer", "chat_template", "template_format"),
     ("kv_cache", "worker"),
     ("scheduler", "executor"),
-    ("args", "model_files", "resolve"),
+    ("args", "arg_types", "model_files", "resolve"),
     ("engine",),
     ("plan",),
     ("llm", "cli", "bench", "__main__"),

@@ -87,6 +87,22 @@ def test_the_first_supported_architecture_is_taken(tmp_path: Path) -> None:
     assert find_model_files(EngineArgs(str(folder))).architecture == "LlamaForCausalLM"
 
 
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
+def test_quantized_weights_are_refused_as_the_argument_is(tmp_path: Path, key: str) -> None:
+    folder = write_model_folder(tmp_path, **{key: {"quant_method": "gptq", "bits": 4}})
+    message = rf"config\.json has {key} \(gptq\): quantized weights are not supported yet; use a"
+    with pytest.raises(UnsupportedModelError, match=message):
+        find_model_files(EngineArgs(str(folder)))
+
+
+def test_an_unknown_generation_setting_gets_a_suggestion(tmp_path: Path) -> None:
+    args = EngineArgs(
+        str(write_model_folder(tmp_path)), override_generation_config={"temprature": 1}
+    )
+    with pytest.raises(ValueError, match="'temprature'; did you mean temperature"):
+        find_model_files(args)
+
+
 def test_no_architecture_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     folder = write_model_folder(tmp_path, architectures=None)
     with pytest.raises(UnsupportedModelError, match="--hf-overrides"):

@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from quire import platform
 from quire.args import EngineArgs
 from quire.engine.build import build_core
+from quire.errors import ModelLoadError, OutOfMemoryError
 from quire.plan import MemoryPlan, format_plan, make_plan
 from quire.resolve import resolve
 from tests.fakes.model_folders import write_model_folder
@@ -27,21 +30,56 @@ def test_sizes_follow_from_the_config(tmp_path: Path) -> None:
     assert plan.num_parameters == PARAMETERS
     assert plan.weight_bytes == PARAMETERS * 2
     assert plan.kv_bytes_per_token == BYTES_PER_TOKEN
-    assert plan.num_blocks == (2**20 - PARAMETERS * 2) // (16 * BYTES_PER_TOKEN)
+    # A quarter of what the weights leave, as an engine on a CPU takes.
+    assert plan.num_blocks == (2**20 - PARAMETERS * 2) // 4 // (16 * BYTES_PER_TOKEN)
     assert plan.longest_context == 256
     assert plan.concurrency == {256: (plan.num_blocks - 1) / 16}
 
 
-def test_a_context_that_does_not_fit_is_cut(tmp_path: Path) -> None:
-    memory = PARAMETERS * 2 + 6 * 16 * BYTES_PER_TOKEN
-    plan = plan_of(write_model_folder(tmp_path), memory)
-    assert (plan.longest_context, plan.model_length) == (5 * 16, 256)
+def test_a_context_that_does_not_fit_is_cut_unless_it_was_asked_for(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path)
+    memory = PARAMETERS * 2 + 10 * 16 * BYTES_PER_TOKEN
+    plan = plan_of(folder, memory)
+    assert (plan.longest_context, plan.model_length, plan.fits) == (5 * 16, 256, True)
+    asked = plan_of(folder, memory, max_model_len=256)
+    assert (asked.longest_context, asked.fits) == (5 * 16, False)
+    assert "does not fit: max_model_len=256 needs" in format_plan(asked)
+
+
+def test_a_plan_for_this_machine_is_what_an_engine_here_chooses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_model_folder(tmp_path)
+    for free in (2**16, 2**20, 2**30):
+        monkeypatch.setattr(platform, "available_memory", lambda free=free: free)
+        config = resolve(EngineArgs(str(folder), device="cpu"))
+        plan = plan_of(folder)
+        assert plan.kv_cache_bytes == config.cache.memory_bytes
+        assert plan.longest_context == config.model.max_model_len
+        assert plan.usable_bytes == free
+
+
+@pytest.mark.parametrize("memory", [None, "24GiB"])
+def test_a_cache_that_the_memory_cannot_hold_is_refused(tmp_path: Path, memory: str | None) -> None:
+    for device in ("cpu", "auto"):
+        with pytest.raises(OutOfMemoryError, match=r"kv_cache_memory_bytes=.* asks for"):
+            folder = write_model_folder(tmp_path)
+            plan_of(folder, memory, device=device, kv_cache_memory_bytes="90TiB")
+
+
+def test_weights_that_belong_to_another_config_are_refused(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path)
+    save_file({"model.embed_tokens.weight": torch.zeros(64, 31)}, folder / "model.safetensors")
+    with pytest.raises(ModelLoadError, match=r"has shape \[64, 31\] and the config asks"):
+        plan_of(folder)
+    assert plan_of(folder, load_format="dummy").fits
 
 
 def test_a_model_that_does_not_fit_says_what_it_needs(tmp_path: Path) -> None:
     plan = plan_of(write_model_folder(tmp_path), PARAMETERS)
     assert (plan.longest_context, plan.kv_cache_bytes, plan.concurrency) == (0, 0, {})
     assert "does not fit: needs more than" in format_plan(plan)
+    assert not plan.fits
 
 
 def test_a_gpu_can_be_planned_for_without_one(
@@ -49,10 +87,14 @@ def test_a_gpu_can_be_planned_for_without_one(
 ) -> None:
     monkeypatch.setattr(platform, "default_device", lambda: "cpu")
     folder = write_model_folder(tmp_path, torch_dtype="float32")
-    plan = plan_of(folder, "24GiB", device="cuda", gpu_memory_utilization=0.5)
-    assert (plan.device, plan.dtype) == ("a GPU", "bfloat16")
-    assert plan.usable_bytes == 12 * 2**30
-    assert plan.kv_cache_bytes == plan.usable_bytes - plan.reserve_bytes - plan.weight_bytes
+    for device in ("cuda", "auto"):
+        plan = plan_of(folder, "24GiB", device=device, gpu_memory_utilization=0.5)
+        assert (plan.device, plan.dtype) == ("a GPU", "bfloat16")
+        assert plan.usable_bytes == 12 * 2**30
+        assert plan.concurrency == {256: 256}, "more than all rows are not taken"
+    crowded = plan_of(folder, "2GiB", device="cuda", max_num_seqs=10**6)
+    assert crowded.kv_cache_bytes == int(0.92 * 2**31) - crowded.reserve_bytes - PARAMETERS * 2
+    assert plan_of(folder, "24GiB", device="cpu").device == "a CPU"
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -111,4 +153,5 @@ def test_json_holds_every_figure(tmp_path: Path) -> None:
     figures = json.loads(json.dumps(plan.to_json()))
     names = {item.name for item in dataclasses.fields(plan)} - {"fit"}
     assert names <= figures.keys()
+    assert figures["fits"] is True
     assert figures["concurrency"]["256"] == pytest.approx(plan.concurrency[256], abs=0.01)

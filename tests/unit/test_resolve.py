@@ -135,6 +135,8 @@ def test_an_unknown_activation_names_key_and_value(tmp_path: Path) -> None:
 
 # 2 layers x 2 KV heads x 8 values x 2 (keys, values) x 2 bytes
 BYTES_PER_TOKEN = 128
+# See test_plan.py; 16 bits each.
+WEIGHT_BYTES = 2 * (2 * (3 * 32 * 32 + 3 * 32 * 48 + 2 * 32) + 2 * 64 * 32 + 32)
 
 
 def test_kv_memory_on_a_cpu_is_bounded_by_what_can_be_used(
@@ -142,7 +144,7 @@ def test_kv_memory_on_a_cpu_is_bounded_by_what_can_be_used(
 ) -> None:
     all_rows_full = (256 * 256 + 16) * BYTES_PER_TOKEN
     assert resolved(folder).cache.memory_bytes == all_rows_full
-    monkeypatch.setattr(platform, "available_memory", lambda: 2**20)
+    monkeypatch.setattr(platform, "available_memory", lambda: WEIGHT_BYTES + 2**20)
     assert resolved(folder).cache.memory_bytes == 2**18
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     assert resolved(folder).cache.memory_bytes == 2**30
@@ -157,9 +159,94 @@ def test_auto_length_is_what_fits(folder: Path) -> None:
 
 def test_a_cache_too_small_is_refused_before_anything_is_loaded(folder: Path) -> None:
     with pytest.raises(OutOfMemoryError, match=r"stored in KV cache \(64\)"):
-        resolved(folder, num_gpu_blocks_override=5)
+        resolved(folder, num_gpu_blocks_override=5, max_model_len=256)
     with pytest.raises(OutOfMemoryError, match="No available memory for the cache blocks"):
         resolved(folder, kv_cache_memory_bytes=1000)
+
+
+def test_a_length_that_nobody_asked_for_is_cut_to_what_fits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = 4 * 16 * BYTES_PER_TOKEN / 0.6 + 16 * BYTES_PER_TOKEN  # 60 % of it: 4 blocks and a bit
+    monkeypatch.setattr(platform, "available_memory", lambda: WEIGHT_BYTES + int(free))
+    assert resolved(folder).model.max_model_len == 3 * 16
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "max_model_len is 48: the model's 256 tokens do not fit" in record.getMessage()
+    with pytest.raises(OutOfMemoryError, match=r"max seq len \(256\) is larger"):
+        resolved(folder, max_model_len=256)
+
+
+def test_weights_without_room_are_refused_before_they_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "available_memory", lambda: WEIGHT_BYTES)
+    with pytest.raises(OutOfMemoryError, match=r"the weights take .* of memory are free; choose"):
+        resolved(folder)
+
+
+def test_more_than_the_machine_has_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "device_info", lambda kind: cpu())
+    for arguments in ({"kv_cache_memory_bytes": "900GiB"}, {"num_gpu_blocks_override": 10**9}):
+        with pytest.raises(OutOfMemoryError, match=r"8\.00 GiB of memory here .* give at most"):
+            resolved(folder, **arguments)
+    monkeypatch.setenv("QUIRE_CPU_KVCACHE_SPACE", "900")
+    with pytest.raises(OutOfMemoryError, match=r"QUIRE_CPU_KVCACHE_SPACE asks for .* of 900 GiB"):
+        resolved(folder)
+
+
+def test_a_cache_larger_than_can_be_filled_is_told(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    resolved(folder, kv_cache_memory_bytes=9 * 2**20)
+    assert "more than 256 completions of 256 tokens can fill; 8.00 MiB" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (10, r"\(kv_cache_memory_bytes=10; did you mean 10GiB\?\)"),
+        (-1, "kv_cache_memory_bytes=-1 is too small"),
+        ("lots", "kv_cache_memory_bytes: 'lots' is not a size"),
+    ],
+)
+def test_a_senseless_size_is_named(folder: Path, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolved(folder, kv_cache_memory_bytes=value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_num_seqs": "x"}, "max_num_seqs: 'x' is not a count"),
+        ({"max_model_len": 2048.5}, r"max_model_len=2048\.5 \(float\) must be a whole number or"),
+        ({"max_model_len": "long"}, "max_model_len: 'long' is not a count"),
+        ({"enforce_eager": "yes"}, r"enforce_eager='yes' \(str\) must be True or False"),
+        ({"block_size": True}, r"block_size=True \(bool\) must be a whole number or None"),
+        ({"seed": None}, r"seed=None \(NoneType\) must be a whole number"),
+        ({"served_model_name": [1]}, r"served_model_name=\[1\] \(list\) must be a string or a"),
+        ({"override_generation_config": "{}"}, r"\(str\) must be a dictionary or None"),
+        ({"gpu_memory_utilization": "0.9"}, "must be a number"),
+    ],
+)
+def test_a_wrong_type_is_one_clear_error(
+    folder: Path, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolved(folder, **arguments)
+
+
+def test_arguments_that_mean_nothing_here_are_told(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    resolved(folder, gpu_memory_utilization=0.5, revision="foo")
+    texts = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.split(";")[0].split(":")[0] for text in texts] == [
+        "gpu_memory_utilization=0.5 has no effect on a CPU",
+        "revision=foo has no effect",
+    ]
 
 
 def test_a_device_gets_the_attention_that_is_made_for_it(

@@ -1,6 +1,6 @@
 import pytest
 
-from quire.sizes import format_bytes, parse_bytes, parse_count
+from quire.sizes import format_bytes, parse_bytes, parse_count, parse_memory
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,14 @@ def test_bytes_with_units(text: float | str, count: int) -> None:
 def test_wrong_bytes_name_the_value_and_the_form(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a size; write bytes or a unit"):
         parse_bytes(text)
+
+
+def test_a_memory_has_a_unit() -> None:
+    assert parse_memory("24GiB") == 24 * 2**30
+    with pytest.raises(ValueError, match=r"24 is 24 bytes, too few .* did you mean 24GiB\?"):
+        parse_memory("24")
+    with pytest.raises(ValueError, match="too few for a model; give a unit"):
+        parse_memory("5000")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from quire.bench.report import percentiles, write_json
-from quire.bench.workload import add_workload_flags, random_prompts
+from quire.bench.report import add_output_flag, percentiles, write_json
+from quire.bench.workload import add_workload_flags, check_lengths, random_prompts
 from quire.cli.engine_flags import add_engine_flags, open_llm
 from quire.cli.parser import at_least
 
@@ -17,13 +17,23 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workload_flags(parser, input_len=32, output_len=128)
-    parser.add_argument("--batch-size", type=at_least(1), default=8, help="requests; default 8")
-    parser.add_argument("--n", type=at_least(1), default=1, help="continuations of each; default 1")
     parser.add_argument(
-        "--num-iters-warmup", type=at_least(0), default=2, help="not counted; default 2"
+        "--batch-size", metavar="N", type=at_least(1), default=8, help="requests; default 8"
     )
-    parser.add_argument("--num-iters", type=at_least(1), default=10, help="counted; default 10")
-    parser.add_argument("--output-json", metavar="FILE", help="write the results here")
+    parser.add_argument(
+        "--n", metavar="N", type=at_least(1), default=1, help="continuations of each; default 1"
+    )
+    parser.add_argument(
+        "--num-iters-warmup",
+        metavar="N",
+        type=at_least(0),
+        default=2,
+        help="not counted; default 2",
+    )
+    parser.add_argument(
+        "--num-iters", metavar="N", type=at_least(1), default=10, help="counted; default 10"
+    )
+    add_output_flag(parser)
     add_engine_flags(parser)
 
 
@@ -46,6 +56,9 @@ def measure(llm: LLM, arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.input_len,
         vocab_size=llm.llm_engine.model_config.get_vocab_size(),
         seed=arguments.seed,
+    )
+    check_lengths(
+        prompts, [arguments.output_len] * len(prompts), llm.llm_engine.model_config.max_model_len
     )
     params = SamplingParams(
         n=arguments.n,

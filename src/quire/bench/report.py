@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,25 @@ PERCENTILES = (10, 25, 50, 75, 90, 99)
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
     return {str(p): float(np.percentile(values, p)) for p in PERCENTILES}
+
+
+def output_file(text: str) -> str:
+    """The ``type`` of ``--output-json``: refuses now what could not be written after the run."""
+    path = Path(text)
+    folder = path.parent
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; give the name of a file")
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {folder} for {text}")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written")
+    return text
+
+
+def add_output_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output-json", type=output_file, metavar="FILE", help="write the results here"
+    )
 
 
 def write_json(path: str | None, results: Mapping[str, Any]) -> None:

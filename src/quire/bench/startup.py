@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from quire.args import EngineArgs
-from quire.bench.report import percentiles, write_json
+from quire.bench.report import add_output_flag, percentiles, write_json
 from quire.cli.engine_flags import add_engine_flags, open_llm, set_up_log
 from quire.cli.parser import at_least
 
@@ -25,12 +25,20 @@ CHILD = "--measure-this-process"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--num-iters-cold", type=at_least(0), default=3, help="default 3")
     parser.add_argument(
-        "--num-iters-warmup", type=at_least(0), default=1, help="not counted; default 1"
+        "--num-iters-cold", metavar="N", type=at_least(0), default=3, help="default 3"
     )
-    parser.add_argument("--num-iters-warm", type=at_least(0), default=3, help="default 3")
-    parser.add_argument("--output-json", metavar="FILE", help="write the results here")
+    parser.add_argument(
+        "--num-iters-warmup",
+        metavar="N",
+        type=at_least(0),
+        default=1,
+        help="not counted; default 1",
+    )
+    parser.add_argument(
+        "--num-iters-warm", metavar="N", type=at_least(0), default=3, help="default 3"
+    )
+    add_output_flag(parser)
     parser.add_argument(CHILD, type=float, metavar="STARTED", help=argparse.SUPPRESS)
     add_engine_flags(parser)
 

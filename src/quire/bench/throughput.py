@@ -7,8 +7,8 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
-from quire.bench.report import write_json
-from quire.bench.workload import add_workload_flags, random_prompts, vary
+from quire.bench.report import add_output_flag, write_json
+from quire.bench.workload import add_workload_flags, check_lengths, random_prompts, vary
 from quire.cli.engine_flags import add_engine_flags, open_llm
 from quire.cli.parser import at_least
 
@@ -20,20 +20,27 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workload_flags(parser, input_len=128, output_len=128)
-    parser.add_argument("--num-prompts", type=at_least(1), default=64, help="requests; default 64")
     parser.add_argument(
-        "--prefix-len", type=at_least(0), default=0, help="tokens that all prompts begin with"
+        "--num-prompts", metavar="N", type=at_least(1), default=64, help="requests; default 64"
+    )
+    parser.add_argument(
+        "--prefix-len",
+        metavar="N",
+        type=at_least(0),
+        default=0,
+        help="tokens that all prompts begin with",
     )
     parser.add_argument(
         "--random-range-ratio",
         type=float,
+        metavar="SHARE",
         default=0.0,
         help="vary both lengths by up to this share of them",
     )
     parser.add_argument(
-        "--num-iters", type=at_least(1), default=1, help="repetitions; the best counts"
+        "--num-iters", metavar="N", type=at_least(1), default=1, help="repetitions; the best counts"
     )
-    parser.add_argument("--output-json", metavar="FILE", help="write the results here")
+    add_output_flag(parser)
     add_engine_flags(parser)
 
 
@@ -55,7 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def measure(llm: LLM, arguments: argparse.Namespace) -> dict[str, Any]:
     """The best of ``num_iters`` runs, each with an empty prefix cache."""
-    prompts, params = workload(arguments, llm.llm_engine.model_config.get_vocab_size())
+    model = llm.llm_engine.model_config
+    prompts, params = workload(arguments, model.get_vocab_size())
+    check_lengths(prompts, [one.max_tokens or 1 for one in params], model.max_model_len)
     # A first small run takes one-time costs, which are no part of throughput.
     warmup = [dataclasses.replace(one, max_tokens=2) for one in params[:2]]
     llm.generate(prompts[:2], warmup, use_tqdm=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,12 +19,14 @@ def add_workload_flags(parser: argparse.ArgumentParser, *, input_len: int, outpu
     group.add_argument(
         "--input-len",
         type=at_least(1),
+        metavar="N",
         default=input_len,
         help=f"prompt tokens; default {input_len}",
     )
     group.add_argument(
         "--output-len",
         type=at_least(1),
+        metavar="N",
         default=output_len,
         help=f"output tokens; default {output_len}",
     )
@@ -52,6 +55,21 @@ def random_prompts(
         TokensPrompt(prompt_token_ids=prefix + random.integers(first, vocab_size, n).tolist())
         for n in lengths
     ]
+
+
+def check_lengths(
+    prompts: Sequence[TokensPrompt], output_lens: Sequence[int], max_model_len: int
+) -> None:
+    """Refuse a workload that the engine would cut, and so measure as another one."""
+    pairs = zip(prompts, output_lens, strict=True)
+    num_prompt, num_output = max(
+        ((len(prompt["prompt_token_ids"]), wanted) for prompt, wanted in pairs), key=sum
+    )
+    if num_prompt + num_output > max_model_len:
+        raise ValueError(
+            f"a prompt of {num_prompt} tokens and {num_output} of output are more than the "
+            f"{max_model_len} of max_model_len; lower --input-len or --output-len"
+        )
 
 
 def vary(random: np.random.Generator, length: int, ratio: float, count: int) -> list[int]:

@@ -1,7 +1,8 @@
 """Talk to a model: answers stream, the conversation is remembered.
 
 On a terminal, Ctrl-C stops the answer and not the program; /clear forgets the conversation, /exit
-(or Ctrl-D) leaves. Without a terminal every line of standard input is one turn:
+(or Ctrl-D) leaves. When the context is full, the oldest turns are forgotten, and a line says so.
+Without a terminal every line of standard input is one turn:
 
   printf 'My name is Alia.\\nWhat is my name?\\n' | quire chat
 """
@@ -13,8 +14,13 @@ import sys
 from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from quire.cli.engine_flags import add_engine_flags, open_llm
-from quire.cli.sampling_flags import add_sampling_flags, sampling_params
+from quire.cli.engine_flags import add_engine_flags, open_llm, settle_model
+from quire.cli.sampling_flags import (
+    add_sampling_flags,
+    check_sampling_flags,
+    sampling_params,
+)
+from quire.cli.stdin_lines import lines_of
 
 if TYPE_CHECKING:
     from quire.chat_template import ChatOptions
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_TOKENS = 1024
 PROMPT = "> "
+ROOM_FOR_ANSWER = 1 / 4  # of the context, unless max_tokens is less
 HELP = "/clear forgets the conversation, /exit leaves, Ctrl-C stops an answer"
 
 Message = dict[str, str]
@@ -40,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from quire.chat_template import ChatOptions, load_chat_template
 
+    settle_model(arguments)
+    check_sampling_flags(arguments)
     options = ChatOptions(template=load_chat_template(arguments.chat_template))
     with open_llm(arguments) as llm:
         params = sampling_params(arguments, llm.get_default_sampling_params())
@@ -47,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         on_terminal = sys.stdin.isatty()
         if on_terminal:
             print(f"{arguments.model}: {HELP}", file=sys.stderr)
-        for line in _terminal_lines() if on_terminal else _piped_lines(sys.stdin):
+        for line in _terminal_lines() if on_terminal else _piped_lines(lines_of(sys.stdin)):
             if line == "/exit":
                 break
             if line == "/clear":
@@ -61,7 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class Conversation:
-    """The messages so far. An answer that was stopped stays, as far as it came."""
+    """The messages so far. An answer that was stopped stays, as far as it came.
+
+    ``was_cut`` says whether the last answer ended at the limit of its length.
+    """
 
     def __init__(
         self,
@@ -75,28 +87,59 @@ class Conversation:
         self._params = params
         self._opening: list[Message] = [{"role": "system", "content": system}] if system else []
         self.messages: list[Message] = list(self._opening)
+        self.was_cut = False
+
+    @property
+    def context(self) -> int:
+        """Tokens of a prompt and its answer together."""
+        return self._llm.model_config.max_model_len
 
     def clear(self) -> None:
         self.messages = list(self._opening)
 
+    def make_room(self, text: str) -> int:
+        """Forget the oldest turns until ``text`` and an answer fit; how many were forgotten."""
+        room = min(self._params.max_tokens or self.context, int(self.context * ROOM_FOR_ANSWER))
+        num_forgotten = 0
+        first = len(self._opening)
+        while len(self.messages) > first and self._num_tokens(text) + room > self.context:
+            del self.messages[first : first + 2]  # a question and its answer
+            num_forgotten += 1
+        return num_forgotten
+
     def say(self, text: str) -> Generator[str, None, None]:
         """The answer's text as it comes."""
-        turn: Message = {"role": "user", "content": text}
+        turn = _turn(text)
         answer = ""
+        self.was_cut = False
         try:
             messages = [*self.messages, turn]
             for output in self._llm.stream_chat(messages, self._params, options=self._options):
                 piece = output.outputs[0].text
+                self.was_cut = output.outputs[0].finish_reason == "length"
                 answer += piece
                 yield piece
         finally:
             if answer:
                 self.messages += [turn, {"role": "assistant", "content": answer}]
 
+    def _num_tokens(self, text: str) -> int:
+        """Of the prompt, if ``text`` were said now."""
+        from quire.chat_template import ChatRenderer
+
+        tokenizer = self._llm.get_tokenizer()
+        prompt = ChatRenderer(tokenizer).render([*self.messages, _turn(text)], self._options)
+        return len(tokenizer.encode(prompt.text or "", add_special_tokens=False, verbose=False))
+
+
+def _turn(text: str) -> Message:
+    return {"role": "user", "content": text}
+
 
 def _print_answer(conversation: Conversation, line: str, on_terminal: bool) -> None:
     pieces = conversation.say(line)
     try:
+        _note_forgotten(conversation.make_room(line), conversation.context)
         for piece in pieces:
             sys.stdout.write(piece)
             sys.stdout.flush()
@@ -108,8 +151,20 @@ def _print_answer(conversation: Conversation, line: str, on_terminal: bool) -> N
     except ValueError as error:
         if not on_terminal:
             raise
-        print(f"error: {error}", file=sys.stderr)  # such as a conversation that got too long
+        print(f"error: {error}", file=sys.stderr)  # such as a message that is too long
     print(flush=True)
+    if conversation.was_cut:
+        print("[cut at the length limit]", file=sys.stderr)
+
+
+def _note_forgotten(num_turns: int, context: int) -> None:
+    if num_turns:
+        turns = "turn is" if num_turns == 1 else f"{num_turns} turns are"
+        print(
+            f"[the conversation no longer fits in {context} tokens: its oldest {turns} forgotten; "
+            "/clear forgets all of it]",
+            file=sys.stderr,
+        )
 
 
 def _terminal_lines() -> Iterator[str]:

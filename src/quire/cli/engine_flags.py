@@ -29,11 +29,11 @@ def set_up_log(arguments: argparse.Namespace) -> None:
     log.setup()
 
 
-def engine_args(arguments: argparse.Namespace) -> EngineArgs:
-    """The arguments that the command line gives; a model may stand there without its flag."""
+def settle_model(arguments: argparse.Namespace) -> None:
+    """Make ``arguments.model`` the model, which may stand there without its flag."""
     word = arguments.model_word
     if word is None:
-        return EngineArgs.from_cli_args(arguments)
+        return
     if arguments.model not in (EngineArgs.model, word):
         raise ValueError(f"the model is given twice, as {word!r} and as --model {arguments.model}")
     if any(map(str.isspace, word)) and not Path(word).exists():
@@ -42,6 +42,11 @@ def engine_args(arguments: argparse.Namespace) -> EngineArgs:
             "`quire generate`), and the model as --model MODEL"
         )
     arguments.model = word
+
+
+def engine_args(arguments: argparse.Namespace) -> EngineArgs:
+    """The arguments that the command line gives."""
+    settle_model(arguments)
     return EngineArgs.from_cli_args(arguments)
 
 

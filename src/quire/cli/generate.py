@@ -11,7 +11,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from quire.cli.engine_flags import add_engine_flags, open_llm
+from quire.cli.engine_flags import add_engine_flags, open_llm, settle_model
 from quire.cli.parser import at_least
 from quire.cli.sampling_flags import (
     add_sampling_flags,
@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    settle_model(arguments)
     check_sampling_flags(arguments)
     _check_output(arguments)
     prompts = arguments.prompt or _read_prompts()

@@ -55,9 +55,7 @@ def check_sampling_flags(arguments: argparse.Namespace) -> None:
 def sampling_params(arguments: argparse.Namespace, defaults: SamplingParams) -> SamplingParams:
     """``defaults`` with what was said on the command line, where ``--seed`` is the engine's."""
     given = vars(arguments)
-    said = {
-        name: given[name] for name in (*_FLAGS, *_FURTHER) if given.get(name) is not None
-    }
+    said = {name: given[name] for name in (*_FLAGS, *_FURTHER) if given.get(name) is not None}
     return dataclasses.replace(
         defaults,
         **said,

@@ -153,7 +153,7 @@ def decoder_from(
 def windows_by_layer(hf: HFConfig) -> list[int | None]:
     """Each layer's window, of a family that switches windows on and counts layers without one."""
     num_layers = hf.int("num_hidden_layers")
-    window = hf.optional_int("sliding_window")
+    window = hf.nullable_int("sliding_window", absent=4096)
     first_windowed = hf.int("max_window_layers", 28)
     if not hf.bool("use_sliding_window", False):
         window = None

@@ -69,7 +69,7 @@ class RopeConfig:
 
 
 class HFConfig:
-    """Typed reads of one config. A JSON null counts as an absent key."""
+    """Typed reads of one config. A JSON null counts as an absent key, but for `nullable_int`."""
 
     def __init__(self, data: Mapping[str, Any], architecture: str, path: str = "") -> None:
         self._data = data
@@ -97,6 +97,10 @@ class HFConfig:
 
     def optional_int(self, key: Keys) -> builtins.int | None:
         return self._typed(key, "a whole number or null", _is_int, None)
+
+    def nullable_int(self, key: builtins.str, *, absent: builtins.int) -> builtins.int | None:
+        """As `optional_int`, where a family gives a meaning to silence that null does not have."""
+        return self.optional_int(key) if key in self._data else self.int(key, absent)
 
     def optional_float(self, key: Keys) -> builtins.float | None:
         value = self._typed(key, "a number or null", _is_number, None)
@@ -288,8 +292,8 @@ def join_rope_spellings(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[
 def apply_overrides(
     data: Mapping[str, Any], overrides: Mapping[str, Any] | Callable[[Any], Any] | None
 ) -> dict[str, Any]:
-    """`data` with the user's overrides: a mapping is merged in, a null drops a key. Rotary scaling
-    that names its type replaces what was there: the parameters of two types do not mix.
+    """`data` with the user's overrides: a mapping is merged in, a null empties a key. Rotary
+    scaling that names its type replaces what was there: the parameters of two types do not mix.
 
     A function gets a copy, whose keys it can also read and set as attributes, and may change it in
     place or return another.
@@ -332,7 +336,7 @@ class _AttributeDict(dict[str, Any]):
 def _merged(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in overrides.items():
         if value is None:
-            data.pop(key, None)
+            data[key] = None  # not dropped: silence may have a meaning of its own
         elif key == "rope_scaling" and isinstance(value, Mapping) and _names_rope_type(value):
             data[key] = deepcopy(dict(value))
         elif isinstance(value, Mapping) and isinstance(data.get(key), dict):

@@ -64,7 +64,7 @@ class _Registry:
 def _nearest(architecture: str, known: Collection[str]) -> list[str]:
     """Misspellings only: another family, or another version of one, is another model."""
     named = {_family(one): one for one in known}
-    near = nearest(_family(architecture), named)
+    near = nearest(_family(architecture), named, cutoff=0.85)
     return [named[one] for one in near if _digits(one) == _digits(architecture)]
 
 

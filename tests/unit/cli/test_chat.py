@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,13 +15,32 @@ from quire.sampling_params import SamplingParams
 Messages = list[dict[str, str]]
 
 
+class Tokenizer:
+    """One token a character; a message is its content and a line's end."""
+
+    chat_template = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
+
+    def get_chat_template(self, given: str | None, tools: object) -> str:
+        return given or self.chat_template
+
+    def apply_chat_template(self, messages: Messages, **options: object) -> str:
+        return "".join(message["content"] + "\n" for message in messages)
+
+    def encode(self, text: str, **options: object) -> list[int]:
+        return [ord(letter) for letter in text]
+
+
 class FakeLLM:
     """Answers with the pieces it was given; an exception among them is raised."""
 
-    def __init__(self, *answers: list[str | BaseException]) -> None:
+    def __init__(self, *answers: list[str | BaseException], context: int = 10_000) -> None:
         self._answers = list(answers)
+        self.model_config = SimpleNamespace(max_model_len=context)
         self.heard: list[Messages] = []
         self.num_closed = 0
+
+    def get_tokenizer(self) -> Tokenizer:
+        return Tokenizer()
 
     def stream_chat(
         self, messages: Messages, params: SamplingParams, options: object
@@ -30,14 +50,15 @@ class FakeLLM:
             for piece in self._answers.pop(0):
                 if isinstance(piece, BaseException):
                     raise piece
-                completion = CompletionOutput(0, piece, [1], None, None)
+                reason = "length" if piece.endswith("...") else None
+                completion = CompletionOutput(0, piece, [1], None, None, finish_reason=reason)
                 yield RequestOutput("0", None, None, None, [completion], False)
         finally:
             self.num_closed += 1
 
 
 def conversation(llm: Any, system: str | None = None) -> Conversation:
-    return Conversation(llm, SamplingParams(), system)
+    return Conversation(llm, SamplingParams(max_tokens=None), system)
 
 
 def test_the_conversation_is_remembered() -> None:
@@ -75,6 +96,37 @@ def test_a_turn_that_fails_is_not_remembered(capsys: pytest.CaptureFixture[str])
     chat._print_answer(talk, "a long story", on_terminal=True)
     assert "error: too long" in capsys.readouterr().err
     assert talk.messages == []
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_the_oldest_turns_are_forgotten_when_the_context_is_full(
+    capsys: pytest.CaptureFixture[str], on_terminal: bool
+) -> None:
+    """Of 60 tokens 15 are kept for an answer; a turn of these takes 22, the system message 6."""
+    llm = FakeLLM(*[["b" * 10] for _ in range(4)], context=60)
+    talk = conversation(llm, system="Short")
+    for line in ("1" * 10, "2" * 10, "3" * 10):
+        chat._print_answer(talk, line, on_terminal)
+    captured = capsys.readouterr()
+    assert captured.out == ("b" * 10 + "\n") * 3
+    assert captured.err == (
+        "[the conversation no longer fits in 60 tokens: its oldest turn is forgotten; "
+        "/clear forgets all of it]\n"
+    )
+    assert [message["content"] for message in llm.heard[2]] == [
+        *("Short", "2" * 10, "b" * 10, "3" * 10)
+    ]
+    chat._print_answer(talk, "4" * 30, on_terminal)
+    assert "its oldest 2 turns are forgotten" in capsys.readouterr().err
+    assert len(llm.heard[3]) == 2
+
+
+def test_an_answer_cut_by_length_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    talk = conversation(FakeLLM(["One", "two..."], ["three"]))
+    chat._print_answer(talk, "count", on_terminal=False)
+    assert capsys.readouterr() == ("Onetwo...\n", "[cut at the length limit]\n")
+    chat._print_answer(talk, "go on", on_terminal=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_blank_lines_are_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:

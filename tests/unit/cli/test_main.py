@@ -14,7 +14,14 @@ import quire
 from quire.cli import main
 from quire.cli.commands import COMMANDS
 
+NOWHERE = ("--model", "/nowhere")  # which is not looked for when something else is wrong
 DUMMY = ("--load-format", "dummy", "--dtype", "float32")
+
+
+def typed(text: str | bytes) -> io.TextIOWrapper:
+    """Standard input that holds ``text``."""
+    data = text if isinstance(text, bytes) else text.encode()
+    return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,6 +48,12 @@ def test_help_imports_no_torch() -> None:
     ("words", "message"),
     [
         (["genrate"], "quire: error: there is no command 'genrate'; did you mean generate?"),
+        (["chart"], "quire: error: there is no command 'chart'; did you mean chat?"),
+        (
+            ["serve", "Qwen/Qwen3-0.6B"],
+            "quire: error: `quire serve` is not built yet: there is no HTTP server; use `quire "
+            "chat` here, or LLM and AsyncLLMEngine in Python",
+        ),
         (["bench", "speed"], "quire bench: error: there is no command 'speed'"),
     ],
 )
@@ -58,6 +71,15 @@ def test_unknown_commands(
         (["generate", "-p", "x", "--max-model-len", "1M"], "max_model_len=1048576 is larger"),
         (["generate", "-p", "x", *DUMMY, "--temperature", "9"], "temperature must be"),
         (["generate", "-p", "x", *DUMMY, "--stream", "--json"], "--stream shows one continuation"),
+        (["generate", *NOWHERE, "--temperature", "9"], "temperature must be"),
+        (["chat", *NOWHERE, "--top-p", "9"], "top_p must be"),
+        (["generate", *NOWHERE, "--min-tokens", "200"], "min_tokens must be at most max_tokens"),
+        (["generate", *NOWHERE, "--n", "3", "--best-of", "2"], "best_of must be at least n=3"),
+        (["generate", *NOWHERE, "--logprobs", "2"], "--logprobs are printed as JSON; add --json"),
+        (["generate", *NOWHERE, "--stream", "--best-of", "2"], "leave out --json, --n and"),
+        (["generate", "Once upon a time"], "'Once upon a time' stands where the model is"),
+        (["generate", "/there", *NOWHERE, "-p", "x"], "the model is given twice, as '/there' and"),
+        (["generate", "/nonexistent", "-p", "x"], "'/nonexistent' does not exist"),
         (["generate", "-p", "x", "--enable-lora"], "enable_lora=True: LoRA adapters are not"),
         (["plan", "--hf-overrides.hidden_act", "banana"], "'hidden_act' = 'banana'"),
     ],
@@ -83,7 +105,7 @@ def test_a_traceback_on_request(
 def test_prompts_from_standard_input(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("one\n\ntwo\n"))
+    monkeypatch.setattr(sys, "stdin", typed("one\n\ntwo\n"))
     assert (
         main(["generate", *DUMMY, "--max-tokens", "3", "--n", "2", "--json", "--ignore-eos"]) == 0
     )
@@ -128,7 +150,7 @@ def test_the_seed_decides_the_text_of_every_prompt(capsys: pytest.CaptureFixture
 def test_no_prompt_at_all(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    monkeypatch.setattr(sys, "stdin", typed("\n"))
     assert main(["generate", *DUMMY]) == 1
     assert "there is no prompt" in capsys.readouterr().err
 
@@ -136,7 +158,7 @@ def test_no_prompt_at_all(
 def test_chat_takes_a_turn_a_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n/clear\nhello\n/exit\nnever read\n"))
+    monkeypatch.setattr(sys, "stdin", typed("hello\n/clear\nhello\n/exit\nnever read\n"))
     assert main(["chat", *DUMMY, "--max-tokens", "4", "--temperature", "0"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first and first == second, "a cleared conversation starts anew"
@@ -147,7 +169,7 @@ def test_chat_with_a_template_of_ones_own(
 ) -> None:
     template = tmp_path / "chat.jinja"
     template.write_text("{{ raise_exception('seen: ' + messages[0]['content']) }}")
-    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
+    monkeypatch.setattr(sys, "stdin", typed("hello\n"))
     assert main(["chat", *DUMMY, "--chat-template", str(template)]) == 1
     assert "seen: hello" in capsys.readouterr().err
 
@@ -166,12 +188,67 @@ def test_demo_answers_remembers_and_draws_the_blocks(capsys: pytest.CaptureFixtu
 
 
 def test_plan_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "--memory", "1GiB", "--json"]) == 0
+    assert main(["plan", "--memory", "2GiB", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["memory_bytes"] == 2**30
+    assert (plan["memory_bytes"], plan["device"], plan["fits"]) == (2**31, "a GPU", True)
     assert plan["longest_context"] == plan["model_length"]
+    assert main(["plan", "--memory", "1MiB", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["fits"] is False
     assert main(["plan", "--memory", "1MiB"]) == 1
     assert "does not fit" in capsys.readouterr().out
+
+
+def test_a_memory_without_its_unit_is_asked_about(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", "--memory", "24"])
+    assert "24 is 24 bytes, too few for a model; did you mean 24GiB?" in capsys.readouterr().err
+
+
+def test_what_is_accepted_in_vain_is_told() -> None:
+    """In a process of its own, where nothing has set up logging."""
+    words = ["--num-scheduler-steps", "8"]
+    code = "import sys; from quire.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "plan", "--device", "cpu", *words]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("WARNING ")
+    assert "num_scheduler_steps=8 is accepted and has no effect: the scheduler" in line
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_input_that_is_not_utf8_names_the_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", typed(b"good\nna\xefve\n"))
+    assert main([command, *DUMMY, "--max-tokens", "1"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("quire: error: line 2 of standard input is not UTF-8 (byte 0xef at 3)")
+
+
+def test_several_continuations_are_parted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", *DUMMY, "-p", "one", "--n", "3", "--max-tokens", "2"]) == 0
+    assert capsys.readouterr().out.count("\n--------\none") == 2
+
+
+def test_logprobs_and_the_best_are_in_the_json(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--max-tokens", "3", "--ignore-eos", "--json", "--best-of", "3", "--logprobs", "2"]
+    assert main(["generate", *DUMMY, "-p", "one", *words]) == 0
+    (output,) = json.loads(capsys.readouterr().out)["outputs"]
+    assert len(output["logprobs"]) == 3
+    own = [position[0]["logprob"] for position in output["logprobs"]]
+    assert sum(own) == pytest.approx(output["cumulative_logprob"])
+    assert {one["rank"] for one in output["logprobs"][0]} >= {1, 2}
+
+
+def test_a_stop_token_ends_the_text(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", *DUMMY, "-p", "one", "--temperature", "0", "--json", "--ignore-eos"]
+    assert main([*words, "--max-tokens", "1", "--logprobs", "0"]) == 0
+    (output,) = json.loads(capsys.readouterr().out)["outputs"]
+    stop = output["logprobs"][0][0]["token_id"]
+    assert main([*words, "--max-tokens", "9", "--stop-token-ids", str(stop), "4095"]) == 0
+    (output,) = json.loads(capsys.readouterr().out)["outputs"]
+    assert (output["num_tokens"], output["stop_reason"]) == (1, stop)
 
 
 def test_collect_env_keeps_secrets(
@@ -215,6 +292,26 @@ def test_a_benchmark_of_nothing_is_refused(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["bench", *words])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["throughput", "latency", "startup"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str
+) -> None:
+    for file, message in ((tmp_path, "is a folder"), (tmp_path / "no" / "x", "there is no folder")):
+        with pytest.raises(SystemExit, match="2"):
+            main(["bench", kind, *NOWHERE, "--output-json", str(file)])
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["throughput", "latency"])
+def test_a_benchmark_longer_than_the_context_is_refused(
+    capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    words = ["--max-model-len", "100", "--input-len", "50", "--output-len", "51"]
+    assert main(["bench", kind, *DUMMY, *words]) == 1
+    message = "a prompt of 50 tokens and 51 of output are more than the 100 of max_model_len"
     assert message in capsys.readouterr().err
 
 

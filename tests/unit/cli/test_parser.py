@@ -10,6 +10,7 @@ from quire.cli.parser import Parser
 def parser() -> Parser:
     parser = Parser(prog="quire test", description=None)
     parser.add_argument("text", nargs="?")
+    parser.add_argument("--temperature", type=float)
     EngineArgs.add_cli_args(parser)
     return parser
 
@@ -49,6 +50,8 @@ def test_words_are_understood(parser: Parser, words: list[str], name: str, value
             "unknown argument --max-model-length; did you mean --max",
         ),
         (["--wholly-unlike=8"], "unknown argument --wholly-unlike\n"),
+        (["--chat-template", "x"], "unknown argument --chat-template\n"),
+        (["one", "two"], "unexpected word 'two'\n"),
         (["--max-model", "8"], "unknown argument --max-model; did you mean"),
         (["--enable-chunked-prefill=perhaps"], "expected true or false"),
         (["--hf-overrides.a", "1", "--hf-overrides.a.b", "2"], "an earlier one"),
@@ -63,6 +66,14 @@ def test_mistakes_are_one_line_with_status_2(
     error = capsys.readouterr().err
     assert error.startswith("quire test: error: ") and error.count("\n") == 1
     assert message in error
+
+
+def test_a_text_in_the_place_of_a_word_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser(prog="quire test", description=None)
+    parser.add_argument("--prompt")
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse(["hello"])
+    assert "unexpected word 'hello'; give a text as --prompt TEXT" in capsys.readouterr().err
 
 
 def test_hidden_flags_are_not_suggested(parser: Parser, capsys: pytest.CaptureFixture[str]) -> None:

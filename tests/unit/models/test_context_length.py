@@ -78,9 +78,9 @@ def test_length_from_the_tokenizer_is_the_second_choice() -> None:
 
 
 def test_default_is_the_models_own() -> None:
-    assert resolve(None) == ContextLength(longest=1000, fit_memory=False)
-    assert resolve("auto") == ContextLength(longest=1000, fit_memory=True)
-    assert resolve(100) == ContextLength(longest=100, fit_memory=False)
+    assert resolve(None) == ContextLength(longest=1000, source="config")
+    assert resolve("auto") == ContextLength(longest=1000, source="auto")
+    assert resolve(100) == ContextLength(longest=100, source="user")
 
 
 def test_too_long_names_value_limit_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

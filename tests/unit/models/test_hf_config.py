@@ -284,7 +284,13 @@ def test_rope_that_cannot_be_honoured_is_refused(data: dict[str, Any], message: 
         config(**data).rope()
 
 
-def test_overrides_merge_replace_and_drop() -> None:
+def test_silence_may_mean_something_else_than_null() -> None:
+    assert config().nullable_int("window", absent=7) == 7
+    assert config(window=None).nullable_int("window", absent=7) is None
+    assert config(window=3).nullable_int("window", absent=7) == 3
+
+
+def test_overrides_merge_replace_and_empty() -> None:
     data = {"architectures": ["Old"], "a": {"x": 1, "y": 2}, "gone": 3, "kept": [1]}
     overrides = {
         "architectures": ["New"],
@@ -295,7 +301,8 @@ def test_overrides_merge_replace_and_drop() -> None:
     result = apply_overrides(data, overrides)
     assert result == {
         "architectures": ["New"],
-        "a": {"x": 1, "y": 5},
+        "a": {"x": 1, "y": 5, "z": None},
+        "gone": None,
         "kept": [1],
         "added": {"b": 1},
     }

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quire.errors import ModelLoadError, UnsupportedModelError
-from quire.models.loading import build_model, plan_of, weight_bytes
+from quire.models.loading import build_model, check_weights, plan_of, weight_bytes
 from tests.models.configs import PARITY_ROWS, ParityRow, engine_config, save_random_model
 
 _ROWS = {row.id: row for row in PARITY_ROWS}
@@ -78,6 +78,7 @@ def test_a_checkpoint_that_is_used_whole_brings_no_warning(
         ("MistralForCausalLM", "num_key_value_heads", 8),
         ("MixtralForCausalLM", "num_key_value_heads", 8),
         ("MixtralForCausalLM", "rms_norm_eps", 1e-5),
+        ("MistralForCausalLM", "sliding_window", 4096),
     ],
 )
 def test_a_silent_config_means_what_it_means_to_transformers(
@@ -88,6 +89,35 @@ def test_a_silent_config_means_what_it_means_to_transformers(
     written |= {"num_attention_heads": 8, "hidden_size": 64, "num_key_value_heads": 8}
     silent = {name: value for name, value in written.items() if name != key}
     assert plan_of(silent, row).spec == plan_of(written | {key: default}, row).spec
+
+
+def test_a_mistral_whose_window_is_null_sees_everything() -> None:
+    written = _hf_config(next(r for r in PARITY_ROWS if r.architecture == "MistralForCausalLM"))
+    spec = plan_of(written | {"sliding_window": None}, "MistralForCausalLM").spec
+    assert {layer.attention.window for layer in spec.layers} == {None}
+
+
+def test_a_window_that_is_switched_on_without_a_size_has_that_of_transformers() -> None:
+    written = _hf_config(_ROWS["Qwen2ForCausalLM-upper-windows"])
+    silent = {key: value for key, value in written.items() if key != "sliding_window"}
+    windows = {layer.attention.window for layer in plan_of(silent, "Qwen2ForCausalLM").spec.layers}
+    assert windows == {None, 4096}
+
+
+def test_headers_are_compared_with_the_config(tmp_path: Path) -> None:
+    save_random_model(_PLAIN, tmp_path)
+    check_weights(plan_of(_hf_config(_PLAIN), _PLAIN.architecture), tmp_path, "auto")
+    changed = _hf_config(_PLAIN) | {"intermediate_size": 24}
+    with pytest.raises(ModelLoadError, match=r"mlp\.gate_proj\.weight .* has shape .* belong to"):
+        check_weights(plan_of(changed, _PLAIN.architecture), tmp_path, "auto")
+
+
+def test_a_truncated_file_is_found_by_its_header(tmp_path: Path) -> None:
+    save_random_model(_PLAIN, tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ModelLoadError, match="is truncated"):
+        check_weights(plan_of(_hf_config(_PLAIN), _PLAIN.architecture), tmp_path, "auto")
 
 
 def test_unknown_activation_names_key_value_and_choices() -> None:

@@ -29,6 +29,14 @@ def test_unknown_architecture_names_itself_and_near_ones() -> None:
         ModelRegistry.plan_function("x")
 
 
+@pytest.mark.parametrize(
+    "name", ["FalconMambaForCausalLM", "Gemma2ForCausalLM", "Qwen3MoeForCausalLM", "GPTNeoXModel"]
+)
+def test_another_model_is_no_misspelling(name: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"'{name}' is not supported; supported: "):
+        ModelRegistry.plan_function(name)
+
+
 def test_users_can_register_their_own() -> None:
     registry = type(ModelRegistry)({})
 

@@ -18,7 +18,9 @@ def mistral(hf: HFConfig) -> ModelPlan:
     norm = rms_norm_from(hf)
     layer = LayerSpec(
         block="pre_norm",
-        attention=attention_from(hf, window=hf.optional_int("sliding_window"), num_kv_heads=8),
+        attention=attention_from(
+            hf, window=hf.nullable_int("sliding_window", absent=4096), num_kv_heads=8
+        ),
         mlp=gated_mlp_from(hf),
         norms=(norm, norm),
     )

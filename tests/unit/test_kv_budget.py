@@ -1,0 +1,40 @@
+import dataclasses
+
+import pytest
+
+from quire.config import CacheConfig
+from quire.kv_budget import Memory, default_cpu_bytes, with_kv_memory
+from quire.kv_fit import KVFit
+from quire.kv_layout import KVLayout, LayerKV
+from tests.fakes.configs import fake_config
+
+GIB = 2**30
+# Llama 3.1 8B in 16 bits: 128 KiB a token.
+LAYOUT = KVLayout.of((LayerKV(num_kv_heads=8, head_dim=128),) * 32)
+FIT = KVFit(layout=LAYOUT, block_size=16, element_size=2, max_step_tokens=2048)
+
+
+@pytest.mark.parametrize(
+    ("length", "free", "chosen"),
+    [
+        (8192, 8 * GIB, 2 * GIB),  # a quarter
+        (8192, 100 * GIB, 4 * GIB),  # as much as a CPU fills in reasonable time
+        (131072, 100 * GIB, FIT.bytes_for(131072)),  # but a whole request
+        (131072, 10 * GIB, 6 * GIB),  # or 60 % of what is free
+        (16, 100 * GIB, FIT.bytes_for(16, 4)),  # and no more than can be used
+        (8192, 0, 0),
+    ],
+)
+def test_default_on_a_cpu(length: int, free: int, chosen: int) -> None:
+    num_seqs = 4 if length == 16 else 256
+    assert default_cpu_bytes(FIT, length, num_seqs, free) == chosen
+
+
+def test_a_gpu_is_measured_later_unless_a_size_is_given() -> None:
+    config = fake_config(max_model_len=100)
+    config = dataclasses.replace(config, cache=CacheConfig())
+    memory = Memory(device="cuda", total=GIB, free=GIB, weights=0)
+    assert with_kv_memory(config, LAYOUT, memory) is config
+    auto = dataclasses.replace(config.model, max_model_len_source="auto")
+    with pytest.raises(ValueError, match="max_model_len='auto' needs the size"):
+        with_kv_memory(dataclasses.replace(config, model=auto), LAYOUT, memory)
