@@ -56,13 +56,8 @@ def with_kv_memory(config: EngineConfig, layout: KVLayout, memory: Memory) -> En
     elif memory.device == "cpu":
         check_weights_fit(memory)
         num_bytes = default_cpu_bytes(fit, *limits, memory.free - memory.weights)
-    elif config.model.max_model_len_source == "auto":
-        raise ValueError(
-            "max_model_len='auto' needs the size of the KV cache ahead on this device; give "
-            "kv_cache_memory_bytes, or a number for max_model_len"
-        )
     else:
-        return config
+        return config  # a GPU's memory is measured once the weights are in
     if config.cache.num_blocks is None:
         config = replace(config, cache=replace(config.cache, memory_bytes=num_bytes))
     return fit_max_model_len(config, layout, fit.num_blocks_in(num_bytes))

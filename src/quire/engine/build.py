@@ -10,7 +10,7 @@ from quire.engine.core import EngineCore
 from quire.executor.inline import InlineExecutor
 from quire.executor.protocol import Executor
 from quire.kv_cache.manager import KVCacheManager
-from quire.kv_fit import KVFit, check_kv_fits
+from quire.kv_fit import KVFit, fit_max_model_len
 from quire.resolve import describe
 from quire.scheduler.scheduler import Scheduler
 from quire.step_output import EngineFacts
@@ -25,7 +25,7 @@ def build_core(config: EngineConfig) -> EngineCore:
     clock.lap("weights")
     layout = executor.facts.kv_layout
     num_blocks = _num_blocks(config, executor)
-    check_kv_fits(config, layout, num_blocks)
+    config = fit_max_model_len(config, layout, num_blocks)
     clock.lap("memory")
     kv_cache_bytes = executor.initialize_kv_cache(num_blocks)
     clock.lap("KV cache and graphs")
