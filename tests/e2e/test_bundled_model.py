@@ -96,6 +96,19 @@ def test_greedy_text_of_200_prompts_equals_transformers(float32: LLM) -> None:
     assert len({output.outputs[0].text for output in outputs}) > NUM_PROMPTS / 2
 
 
+def test_dozens_of_preemptions_change_no_word(float32: LLM) -> None:
+    prompts = [prompt for prompt in varied_prompts() if len(prompt) < 90][:30]
+    params = SamplingParams(temperature=0, max_tokens=64, ignore_eos=True)
+    expected = float32.generate(prompts, params, use_tqdm=False)
+    limits: dict[str, Any] = {"max_model_len": 160, "num_gpu_blocks_override": 28}
+    with LLM(dtype="float32", device="cpu", block_size=8, steps_in_flight=2, **limits) as tight:
+        found = tight.generate(prompts, params, use_tqdm=False)
+        stats = tight.stats()
+    assert stats.num_preemptions >= 36
+    assert stats.num_free_blocks == stats.num_blocks - 1
+    assert [one.outputs[0].text for one in found] == [one.outputs[0].text for one in expected]
+
+
 def test_the_capital_of_france_is_paris(chat: LLM) -> None:
     (output,) = chat.generate("The capital of France is", GREEDY, use_tqdm=False)
     assert "Paris" in output.outputs[0].text

@@ -139,6 +139,17 @@ def test_prefix_hits(case: Case) -> None:
         assert [outputs[name].num_cached_tokens for name in "ab"] == [0, 4 * BLOCK_SIZE]
 
 
+def test_prefixes_are_shared_within_a_salt_only(llama: Case) -> None:
+    (prompt,) = llama.reference.random_prompts((3 * BLOCK_SIZE,))
+    cached = []
+    with llama.engine() as engine:
+        for number, salt in enumerate(("a", "b", "a", None)):
+            salted = {"prompt_token_ids": prompt} | ({"cache_salt": salt} if salt else {})
+            engine.add_request(str(number), salted, _greedy(2))
+            cached.append(run_to_end(engine)[str(number)].num_cached_tokens)
+    assert cached == [0, 0, 2 * BLOCK_SIZE, 0]
+
+
 def test_answers_are_part_of_the_prefix_cache(case: Case) -> None:
     (prompt,) = case.reference.random_prompts((13,))
     params = {"first": _sampled(20)}
@@ -191,7 +202,11 @@ def test_n_completions_are_those_of_single_requests(case: Case) -> None:
 
 def test_logprobs_are_raw_and_exact(case: Case) -> None:
     prompts = case.reference.random_prompts((23, 9, 2, 30))
-    changed = {"temperature": 0.5, "presence_penalty": 1.5, "logit_bias": {4: 3.0, 5: -100.0}}
+    changed: dict[str, Any] = {
+        "temperature": 0.5,
+        "presence_penalty": 1.5,
+        "logit_bias": {4: 3.0, 5: -100.0},
+    }
     params = {
         "0": SamplingParams(temperature=0, logprobs=0, prompt_logprobs=0, max_tokens=5),
         "1": SamplingParams(seed=3, logprobs=7, prompt_logprobs=4, max_tokens=9, **changed),
@@ -256,7 +271,7 @@ def test_beam_search_options(
 ) -> None:
     """Many stop tokens, so that beams end all the time."""
     stops = list(range(10, 40, 3))
-    options = {"early_stopping": early_stopping, "length_penalty": length_penalty}
+    options: dict[str, Any] = {"early_stopping": early_stopping, "length_penalty": length_penalty}
     prompts = llama.reference.random_prompts((7, 12, 3, 20))
     params = {
         str(i): _beams(width, 16, stop_token_ids=stops, **options)

@@ -1,6 +1,6 @@
-"""Hundreds of random requests, aborted at random, over engines that have too few blocks: nothing is
-lost, nothing grows, and every answer is that of a calm engine. Short storms run in CI, the long ones
-by `make soak`, which prints their figures with ``-s``."""
+"""Hundreds of random requests, aborted at random, over engines that have too few blocks: nothing
+is lost, nothing grows, and every answer is that of a calm engine. Short storms run in CI, the long
+ones by `make soak`; with ``-s`` they print their figures."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ def weather_the_storm(weather: Weather, folder: Path, count: int, seed: int) -> 
     assert stats.num_preemptions > 0 and storm.num_aborted_running > 0
     return (
         f"{count} requests, {comparison.num_completions} completions, {storm.num_aborted} aborted "
-        f"({storm.num_aborted_running} while they ran), {storm.num_steps} steps, {stats.num_generation_tokens} tokens, {took:.1f} s; "
+        f"({storm.num_aborted_running} while they ran), {storm.num_steps} steps, "
+        f"{stats.num_generation_tokens} tokens, {took:.1f} s; "
         f"{stats.num_blocks} blocks, {stats.num_preemptions} preemptions, "
         f"{stats.num_prefix_hit_tokens} tokens cached, at most {storm.most_waiting} waiting; "
         f"{comparison.num_rounded} completions rounded"
