@@ -131,6 +131,53 @@ def _store_rows(
     tl.store(where, values, mask=is_line[:, None] & (columns < D)[None, :])
 
 
+@triton.jit
+def _find_tile(
+    query_start, seq_lens, tile, num_rows, BLOCK_Q: tl.constexpr, IS_DECODE: tl.constexpr
+):
+    """(row, its first query in the tile, how many queries, the first one's position).
+
+    None or fewer queries: the tile is one of those that the grid has too many.
+    """
+    if IS_DECODE:
+        return tile, tile, 1, tl.load(seq_lens + tile) - 1
+    row = _find_row(query_start, tile, num_rows, BLOCK_Q)
+    start = tl.load(query_start + row)
+    query_len = tl.load(query_start + row + 1) - start
+    offset = (tile - start // BLOCK_Q - row) * BLOCK_Q
+    num_queries = tl.minimum(BLOCK_Q, query_len - offset)
+    return row, start + offset, num_queries, tl.load(seq_lens + row) - query_len + offset
+
+
+@triton.jit
+def _join_splits(
+    parts, part_stats, first, num_splits, line, is_line,
+    BLOCK_M: tl.constexpr, D_PAD: tl.constexpr,
+):  # fmt: skip
+    """The sums of a tile whose partial sums begin at part ``first``."""
+    columns = tl.arange(0, D_PAD)
+    best = tl.full([BLOCK_M], _NOTHING, tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    acc = tl.zeros([BLOCK_M, D_PAD], tl.float32)
+    for other in range(num_splits):
+        its = (first + other) * BLOCK_M + line
+        its_best = tl.load(part_stats + its * 2, mask=is_line, other=_NOTHING, cache_modifier=".cg")
+        its_total = tl.load(part_stats + its * 2 + 1, mask=is_line, other=0.0, cache_modifier=".cg")
+        its_acc = tl.load(
+            parts + its[:, None].to(tl.int64) * D_PAD + columns[None, :],
+            mask=is_line[:, None],
+            other=0.0,
+            cache_modifier=".cg",
+        )
+        new_best = tl.maximum(best, its_best)
+        shrink = tl.exp2(best - new_best)
+        grow = tl.exp2(its_best - new_best)
+        total = total * shrink + its_total * grow
+        acc = acc * shrink[:, None] + its_acc * grow[:, None]
+        best = new_best
+    return total, acc
+
+
 @triton.jit(
     do_not_specialize=["num_rows", "table_stride"],
     # slices of them begin anywhere; another alignment must not compile another kernel
@@ -146,23 +193,11 @@ def _attention_kernel(
     IS_DECODE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tile, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    if IS_DECODE:
-        row = tile
-        first_query = tile
-        num_queries = 1
-        seq_len = tl.load(seq_lens + row)
-        first_position = seq_len - 1
-    else:
-        row = _find_row(query_start, tile, num_rows, BLOCK_Q)
-        start = tl.load(query_start + row)
-        query_len = tl.load(query_start + row + 1) - start
-        offset = (tile - start // BLOCK_Q - row) * BLOCK_Q
-        if offset >= query_len:
-            return
-        seq_len = tl.load(seq_lens + row)
-        first_query = start + offset
-        num_queries = tl.minimum(BLOCK_Q, query_len - offset)
-        first_position = seq_len - query_len + offset
+    row, first_query, num_queries, first_position = _find_tile(
+        query_start, seq_lens, tile, num_rows, BLOCK_Q, IS_DECODE
+    )
+    if num_queries <= 0:
+        return
 
     line = tl.arange(0, BLOCK_M)
     query = line // GROUP
@@ -236,25 +271,9 @@ def _attention_kernel(
     if arrived != num_splits - 1:
         return
     tl.store(counters + pair, 0)  # for the next launch
-    best = tl.full([BLOCK_M], _NOTHING, tl.float32)
-    total = tl.zeros([BLOCK_M], tl.float32)
-    acc = tl.zeros([BLOCK_M, D_PAD], tl.float32)
-    for other in range(num_splits):
-        its = (pair * SPLITS + other) * BLOCK_M + line
-        its_best = tl.load(part_stats + its * 2, mask=is_line, other=_NOTHING, cache_modifier=".cg")
-        its_total = tl.load(part_stats + its * 2 + 1, mask=is_line, other=0.0, cache_modifier=".cg")
-        its_acc = tl.load(
-            parts + its[:, None].to(tl.int64) * D_PAD + columns[None, :],
-            mask=is_line[:, None],
-            other=0.0,
-            cache_modifier=".cg",
-        )
-        new_best = tl.maximum(best, its_best)
-        shrink = tl.exp2(best - new_best)
-        grow = tl.exp2(its_best - new_best)
-        total = total * shrink + its_total * grow
-        acc = acc * shrink[:, None] + its_acc * grow[:, None]
-        best = new_best
+    total, acc = _join_splits(
+        parts, part_stats, pair * SPLITS, num_splits, line, is_line, BLOCK_M, D_PAD
+    )
     result = acc / tl.maximum(total, 1.0e-30)[:, None]
     _store_rows(out, result.to(out.dtype.element_ty), lines, heads, is_line, num_heads, D, D_PAD)
 

@@ -1,0 +1,17 @@
+"""What the interpreter accepts, the compiler for a Hopper GPU must accept too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("compile_for_hopper.py")
+
+
+def test_kernels_compile_for_a_hopper_gpu(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    done = subprocess.run([sys.executable, SCRIPT], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
