@@ -6,9 +6,9 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-# Read once, when torch loads its OpenMP runtime. A thread that waits for others must not spin: on a
-# machine that runs anything else a step would take many times as long (benchmarks/RESULTS.md).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read once, when torch loads its OpenMP runtime. A thread that waits for others must not spin for
+# long: on a machine that runs anything else a step would take ten times as long (RESULTS.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 __version__ = "0.1.0"
 __version_tuple__ = (0, 1, 0)
