@@ -36,7 +36,8 @@ class Batch:
     max_query_len: int
     max_seq_len: int
     groups: tuple[GroupBatch, ...]
-    kv_caches: tuple[Tensor, ...]  # per attention layer, [2, num_blocks, block_size, K, D]
+    # Per attention layer, [2, num_blocks, block_size, K, D]; how it lies in memory is the device's.
+    kv_caches: tuple[Tensor, ...]
     layer_groups: tuple[int, ...]  # per attention layer, its index into `groups`
 
     @property

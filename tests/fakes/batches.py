@@ -27,7 +27,9 @@ class FakeRows:
         block_size: int = 4,
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
+        for_gpu: bool = False,
     ) -> None:
+        """``for_gpu``: a block's tokens outside of its heads, as a GPU's kernels want them."""
         self.layout = layout
         self.token_ids = [list(row) for row in rows]
         self.num_computed = [0] * len(rows)
@@ -38,9 +40,13 @@ class FakeRows:
         # Per group and row; one pool for all groups, block 0 belongs to nobody.
         self._tables = order.int().view(len(layout.groups), len(rows), num_blocks)
         tensors = [
-            torch.full((2, total + 1, block_size, kv.num_kv_heads, kv.head_dim), _GARBAGE).to(dtype)
+            torch.full((2, total + 1, kv.num_kv_heads, block_size, kv.head_dim), _GARBAGE)
+            .to(dtype)
+            .transpose(2, 3)
             for kv in layout.tensors
         ]
+        if for_gpu:
+            tensors = [tensor.contiguous() for tensor in tensors]
         self.kv_caches = tuple(tensors[index] for index in layout.tensor_of_layer)
 
     def share_prefix(self, num_blocks: Mapping[int, int]) -> None:

@@ -1,7 +1,8 @@
 """Buckets: pieces of one padded shape as index tensors, and their masks.
 
-Indices are of single heads, so that one gather puts queries, keys and values into the order in
-which they are multiplied: [N pieces, K, Q queries x G, D] and [N, K, L tokens, D].
+Indices are of single heads, of queries and of whole blocks, so that one gather puts queries, keys
+and values into the order in which they are multiplied: [N pieces, K, Q queries x G, D] and
+[N, K, L tokens, D].
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Bucket:
     """Where N pieces of at most Q queries over at most L tokens are."""
 
     query_heads: Tensor  # [N, K, Q * G] index into q as [T * H, D]; padding repeats a last query
-    cache_heads: Tensor  # [2, N, K, L] index into a cache as [2 * blocks * block_size * K, D]
+    cache_heads: Tensor  # [2, N, K, B] index into a cache as [2 * blocks * K, block_size * D]
     query_positions: Tensor  # [N, Q]
     key_positions: Tensor  # [N, L]
 
@@ -83,11 +84,10 @@ def _query_heads(tokens: Tensor, problem: AttentionProblem) -> Tensor:
 
 
 def _cache_heads(block_ids: Tensor, kv_cache: Tensor) -> Tensor:
-    """[2, N, K, L] of blocks [N, B], in any cache of this one's shape."""
-    _, num_blocks, block_size, num_kv_heads, _ = kv_cache.shape
-    slots = (block_ids.long()[:, :, None] * block_size + torch.arange(block_size)).flatten(1)
-    keys = slots[:, None, :] * num_kv_heads + torch.arange(num_kv_heads)[:, None]
-    return torch.stack((keys, keys + num_blocks * block_size * num_kv_heads))
+    """[2, N, K, B] of blocks [N, B], in any cache of this one's shape, heads outside of tokens."""
+    _, num_blocks, _, num_kv_heads, _ = kv_cache.shape
+    keys = block_ids.long()[:, None, :] * num_kv_heads + torch.arange(num_kv_heads)[:, None]
+    return torch.stack((keys, keys + num_blocks * num_kv_heads))
 
 
 # A bucket to what is added to its scores: [N, 1 or K, Q * G, L].

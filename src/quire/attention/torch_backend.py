@@ -2,7 +2,8 @@
 
 The query heads of a KV head are folded into the query dimension, so keys and values are read once
 and never expanded; a prefix that many rows share is read once for all of them. Indices and masks
-are made once a step and shared by the layers.
+are made once a step and shared by the layers. Of a cache, the tokens of a block lie together for
+each head (`worker.kv_memory`), so that the gather copies long runs.
 """
 
 from __future__ import annotations
@@ -107,14 +108,16 @@ class TorchAttention:
 
     def forward(self, q: Tensor, kv_cache: Tensor, plan: TorchPlan) -> Tensor:
         head_dim = self._problem.head_dim
-        queries, cached = q.reshape(-1, head_dim), kv_cache.view(-1, head_dim)
+        block_size = kv_cache.shape[2]
+        queries = q.reshape(-1, head_dim)
+        cached = kv_cache.transpose(2, 3).view(-1, block_size, head_dim)
         results = [self._attend_bucket(queries, cached, one) for one in plan.buckets]
         results += [self._attend_shared(queries, cached, one) for one in plan.shared]
         return torch.cat(results).index_select(0, plan.order).view(q.shape)
 
     def _attend_bucket(self, queries: Tensor, cached: Tensor, one: MaskedBucket) -> Tensor:
         """Results [N * K * Q * G, D]."""
-        keys, values = _take(cached, one.bucket.cache_heads)
+        keys, values = _take(cached, one.bucket.cache_heads).flatten(3, 4)
         mask = self._mask(one.bucket) if one.mask is None else one.mask
         attended = self._attend(_take(queries, one.bucket.query_heads), keys, values, mask)
         return attended.reshape(-1, self._problem.head_dim)
@@ -133,7 +136,7 @@ class TorchAttention:
     def _attend_some(
         self, queries: Tensor, cached: Tensor, one: Bucket, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        keys, values = _take(cached, one.cache_heads)
+        keys, values = _take(cached, one.cache_heads).flatten(3, 4)
         result, sums = self._attend_part(_take(queries, one.query_heads), keys, values, mask)
         return result.reshape(-1, self._problem.head_dim), sums.flatten()
 
@@ -186,5 +189,5 @@ def _places(buckets: list[Bucket], num_query_heads: int) -> Tensor:
 
 
 def _take(rows: Tensor, index: Tensor) -> Tensor:
-    """Rows [*, D] in the shape of the index."""
+    """Rows in the shape of the index."""
     return rows.index_select(0, index.flatten()).unflatten(0, index.shape)

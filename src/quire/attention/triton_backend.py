@@ -61,6 +61,8 @@ class TritonAttention:
     @staticmethod
     def why_not(problem: AttentionProblem) -> list[str]:
         reasons = []
+        if problem.device != "cuda":
+            reasons.append(f"it needs a GPU and the model is on {problem.device}")
         if problem.num_heads % problem.num_kv_heads:
             reasons.append(
                 f"{problem.num_heads} query heads cannot share {problem.num_kv_heads} KV heads "

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from quire.kv_layout import KVLayout
+from quire.kv_layout import KVLayout, LayerKV
 from quire.worker.upload import upload
 from quire.worker.zeros import lazy_zeros
 
@@ -33,8 +34,7 @@ class KVMemory:
         self.block_size = block_size
         self._device = device
         self._tensors = tuple(
-            lazy_zeros((2, num_blocks, block_size, kv.num_kv_heads, kv.head_dim), dtype, device)
-            for kv in layout.tensors
+            _zeros(num_blocks, block_size, kv, dtype, device) for kv in layout.tensors
         )
         self.of_layer = tuple(self._tensors[tensor] for tensor in layout.tensor_of_layer)
 
@@ -48,3 +48,15 @@ class KVMemory:
         sources, targets = upload([pairs[:, 0], pairs[:, 1]], self._device)
         for tensor in self._tensors:
             tensor.index_copy_(1, targets, tensor.index_select(1, sources))
+
+
+def _zeros(
+    num_blocks: int, block_size: int, kv: LayerKV, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """[2, num_blocks, block_size, K, D]. On a CPU a head's tokens of a block lie together, which
+    its attention gathers in long runs; a GPU's kernels want all of a token together."""
+    heads, head_dim = kv.num_kv_heads, kv.head_dim
+    if device.type == "cpu":
+        by_head = lazy_zeros((2, num_blocks, heads, block_size, head_dim), dtype, device)
+        return by_head.transpose(2, 3)
+    return lazy_zeros((2, num_blocks, block_size, heads, head_dim), dtype, device)

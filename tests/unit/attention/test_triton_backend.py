@@ -33,7 +33,11 @@ def test_backend_is_the_definition(window: int | None, num_tokens: list[int]) ->
     kv = LayerKV(num_kv_heads=2, head_dim=16, window=window)
     lengths = [7, 70, 20]
     rows = FakeRows(
-        KVLayout.of((kv,)), [[0] * n for n in lengths], block_size=16, dtype=torch.float32
+        KVLayout.of((kv,)),
+        [[0] * n for n in lengths],
+        block_size=16,
+        dtype=torch.float32,
+        for_gpu=True,
     )
     generator = torch.Generator().manual_seed(0)
     earlier = {r: n - last for r, (n, last) in enumerate(zip(lengths, num_tokens, strict=True))}
@@ -59,6 +63,7 @@ def test_backend_is_the_definition(window: int | None, num_tokens: list[int]) ->
 
 
 def test_what_it_cannot_serve_is_said() -> None:
-    assert TritonAttention.why_not(problem()) == []
-    assert "5 query heads" in TritonAttention.why_not(problem(num_heads=5))[0]
-    assert "512" in TritonAttention.why_not(problem(head_dim=512))[0]
+    assert TritonAttention.why_not(problem(device="cuda")) == []
+    assert "the model is on cpu" in TritonAttention.why_not(problem())[0]
+    assert "5 query heads" in TritonAttention.why_not(problem(device="cuda", num_heads=5))[0]
+    assert "512" in TritonAttention.why_not(problem(device="cuda", head_dim=512))[0]

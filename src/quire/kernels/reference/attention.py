@@ -14,9 +14,10 @@ from torch import Tensor
 
 def write_kv(k: Tensor, v: Tensor, kv_cache: Tensor, slot_mapping: Tensor) -> None:
     """Put k and v [T, K, D] at slots ``slot_mapping`` [T] (block * block_size + offset)."""
-    keys, values = kv_cache.flatten(1, 2).unbind(0)
-    keys.index_copy_(0, slot_mapping, k)
-    values.index_copy_(0, slot_mapping, v)
+    block_size = kv_cache.shape[2]
+    places = (slot_mapping // block_size, slot_mapping % block_size)
+    kv_cache[0].index_put_(places, k)
+    kv_cache[1].index_put_(places, v)
 
 
 def paged_attention(

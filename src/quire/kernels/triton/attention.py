@@ -328,6 +328,7 @@ def paged_attention(
     ``q`` [T, H, D] may be strided in T. ``is_decode``: every row has one query. With ``splits > 1``
     a workspace is needed.
     """
+    assert kv_cache.is_contiguous()
     num_rows, num_tokens, block_size = len(seq_lens), len(q), kv_cache.shape[2]
     block_q, block_m, block_n, num_warps, num_stages = _tile(shape, q.dtype, is_decode)
     num_tiles = num_rows if is_decode else num_tokens // block_q + num_rows
