@@ -101,8 +101,10 @@ class BlockPool:
 
     def drop_cache(self) -> None:
         """Forget every prefix; blocks in use stay in use."""
-        for block in list(self._cached.values()):
+        for block in sorted(self._cached.values(), reverse=True):
             self._forget(block)
+            if block in self._free:  # next in turn, in order: memory that was used is mapped
+                self._free.move_to_end(block, last=False)
 
     def states(self) -> bytes:
         """One byte a block, ``BLOCK_*``, for pictures."""
