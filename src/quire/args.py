@@ -63,16 +63,27 @@ def parse_json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def _arg(default: Any, group: str, help: str, **flag: Any) -> Any:
-    """A dataclass field with its flag."""
+def parse_json_list(text: str) -> list[str]:
+    """A JSON list of strings."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{text!r} is not JSON: {error}") from None
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError(f"{text!r} is not a JSON list of strings")
+    return value
+
+
+def arg(default: Any, group: str, help: str, **flag: Any) -> Any:
+    """A field of a dataclass of arguments, with its flag."""
     return field(default=default, metadata={"flag": Flag(group=group, help=help, **flag)})
 
 
-_model = functools.partial(_arg, group="model")
-_load = functools.partial(_arg, group="loading")
-_cache = functools.partial(_arg, group="KV cache")
-_schedule = functools.partial(_arg, group="scheduling")
-_device = functools.partial(_arg, group="device")
+_model = functools.partial(arg, group="model")
+_load = functools.partial(arg, group="loading")
+_cache = functools.partial(arg, group="KV cache")
+_schedule = functools.partial(arg, group="scheduling")
+_device = functools.partial(arg, group="device")
 
 
 def _by_device(name: str) -> str:
@@ -217,7 +228,10 @@ class EngineArgs:
     @staticmethod
     def add_cli_args(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         """Add a flag for every field, and hidden ones for the names of `compat.VERDICTS`."""
-        return _add_flags(parser)
+        add_flags(parser, EngineArgs)
+        for name, verdict in compat.VERDICTS.items():
+            _add_hidden_flag(parser, name, verdict)
+        return parser
 
     @classmethod
     def from_cli_args(cls, namespace: argparse.Namespace) -> EngineArgs:
@@ -243,16 +257,14 @@ def choices_of(name: str) -> tuple[str, ...]:
     return flag.choices
 
 
-def _add_flags(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def add_flags(parser: argparse.ArgumentParser, arguments: Any) -> None:
+    """Add a flag for every field of a dataclass whose fields `arg` has made, in their groups."""
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for item in fields(EngineArgs):
+    for item in fields(arguments):
         flag: Flag = item.metadata["flag"]
         if flag.group not in groups:
             groups[flag.group] = parser.add_argument_group(flag.group)
         _add_flag(groups[flag.group], item.name, item.default, flag)
-    for name, verdict in compat.VERDICTS.items():
-        _add_hidden_flag(parser, name, verdict)
-    return parser
 
 
 def _add_flag(group: argparse._ArgumentGroup, name: str, default: Any, flag: Flag) -> None:

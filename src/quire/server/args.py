@@ -1,0 +1,110 @@
+"""ServerArgs: what a user can say about the HTTP server; its flags come from the fields.
+
+The engine's own arguments are `EngineArgs`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from quire.args import arg, parse_json_list, parse_json_object
+from quire.sizes import parse_bytes
+
+_http = functools.partial(arg, group="server")
+_guard = functools.partial(arg, group="guard")
+_chat = functools.partial(arg, group="chat")
+_process = functools.partial(arg, group="processes")
+_watch = functools.partial(arg, group="observability")
+
+DEFAULT_PORT = 8000
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical", "trace")
+
+
+@dataclass(kw_only=True)
+class ServerArgs:
+    """Arguments of one server; ``api_key`` is ``--api-key`` on the command line."""
+
+    host: str = _http("127.0.0.1", help="address to listen at; 0.0.0.0: all interfaces")
+    port: int = _http(DEFAULT_PORT, help="TCP port; 0: any that is free", parse=int)
+    uds: str | None = _http(None, help="listen at a Unix socket of this path instead")
+    root_path: str = _http("", help="path prefix that a proxy in front takes off")
+    ssl_keyfile: str | None = _http(None, help="file of the TLS key")
+    ssl_certfile: str | None = _http(None, help="file of the TLS certificate")
+    ssl_ca_certs: str | None = _http(None, help="file of the CA that signs clients' certificates")
+    ssl_cert_reqs: int = _http(
+        0, help="clients' certificates: 0 none, 1 optional, 2 required", parse=int
+    )
+    allowed_origins: Sequence[str] = _http(
+        (), help="CORS: origins, as a JSON list; empty: no CORS", parse=parse_json_list
+    )
+    allowed_methods: Sequence[str] = _http(("*",), help="CORS: methods", parse=parse_json_list)
+    allowed_headers: Sequence[str] = _http(("*",), help="CORS: headers", parse=parse_json_list)
+    allow_credentials: bool = _http(False, help="CORS: credentials", parse=bool)
+    middleware: Sequence[str] = _http((), help="ASGI middleware, as module.Class", nargs="+")
+    disable_fastapi_docs: bool = _http(False, help="no /docs and /openapi.json", parse=bool)
+    sse_keep_alive_interval: float = _http(
+        15.0, help="seconds of silence after which a stream gets a comment; 0: never", parse=float
+    )
+    return_tokens_as_token_ids: bool = _http(
+        False, help="log-probabilities name tokens as token_id:N", parse=bool
+    )
+
+    api_key: Sequence[str] = _guard((), help="keys that clients must have, one or more", nargs="+")
+    api_key_file: str | None = _guard(None, help="file with one key a line")
+    strict_fields: str = _guard(
+        "error",
+        help="request fields that are unknown: error (400), warn (a header names them), off",
+        choices=("error", "warn", "off"),
+    )
+    max_request_body_size: int | str = _guard(
+        "32MiB", help="largest body of a request", parse=parse_bytes, metavar="BYTES"
+    )
+    max_queued_requests: int = _guard(
+        10_000, help="requests in flight beyond which new ones get 429", parse=int
+    )
+    max_output_tokens: int | None = _guard(
+        None, help="most tokens a completion may have; more are cut", parse=int
+    )
+    request_timeout: float | None = _guard(
+        None, help="seconds a request may take, queue and all; default: no limit", parse=float
+    )
+    trust_request_chat_template: bool = _guard(
+        False, help="let requests bring their own chat_template", parse=bool
+    )
+
+    chat_template: str | None = _chat(None, help="file of a chat template, or the template itself")
+    chat_template_content_format: str = _chat(
+        "auto",
+        help="how templates get the content of messages",
+        choices=("auto", "string", "openai"),
+    )
+    default_chat_template_kwargs: dict[str, Any] | None = _chat(
+        None, help="JSON of values for the chat template", parse=parse_json_object
+    )
+    response_role: str = _chat("assistant", help="role of answers")
+
+    api_server_count: int = _process(1, help="processes that speak HTTP", parse=int)
+    disable_frontend_multiprocessing: bool = _process(
+        False, help="run the engine in the server's own process, for debugging", parse=bool
+    )
+    shutdown_timeout: float = _process(
+        30.0, help="seconds that running requests get after SIGTERM", parse=float
+    )
+    restart_engine: bool = _process(
+        False, help="start a new engine when it dies, instead of ending", parse=bool
+    )
+
+    uvicorn_log_level: str = _watch("info", help="of the HTTP server", choices=LOG_LEVELS)
+    enable_access_log: bool = _watch(False, help="a log line for every request", parse=bool)
+    enable_log_requests: bool = _watch(False, help="log the prompts of requests", parse=bool)
+    max_log_len: int | None = _watch(None, help="most characters of a logged prompt", parse=int)
+    log_format: str = _watch("text", help="form of log lines", choices=("text", "json"))
+    disable_log_stats: bool = _watch(False, help="no line of throughput", parse=bool)
+    metrics_prefix: str = _watch("both", help="names of metrics", choices=("vllm", "quire", "both"))
+    otlp_traces_endpoint: str | None = _watch(None, help="URL that takes OpenTelemetry traces")
+    enable_server_load_tracking: bool = _watch(
+        True, help="count requests in flight for /load", parse=bool
+    )

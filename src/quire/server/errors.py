@@ -1,0 +1,74 @@
+"""Errors of the HTTP API: a status, a type, a message, and the body they become.
+
+The body is OpenAI's: ``{"error": {"message", "type", "param", "code"}}``. Messages name no path of
+this machine.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+BAD_REQUEST = "BadRequestError"
+_PATH = re.compile(r"(?<![\w:/.])/(?:[\w.@+-]+/)+[\w.@+-]*")
+
+
+class HTTPError(Exception):
+    """Ends a request with this status and body."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: str = BAD_REQUEST,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,  # seconds; for 429 and 503
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = without_paths(message)
+        self.kind = kind
+        self.param = param
+        self.headers = dict(headers or {})
+        if retry_after is not None:
+            self.headers["Retry-After"] = str(retry_after)
+
+    def body(self) -> dict[str, Any]:
+        """The answer's body."""
+        return error_body(self.status, self.message, self.kind, self.param)
+
+
+def bad_request(message: str, param: str | None = None) -> HTTPError:
+    """A wrong request: 400."""
+    return HTTPError(400, message, param=param)
+
+
+def not_found(message: str, param: str | None = None) -> HTTPError:
+    """No such model, request or route: 404."""
+    return HTTPError(404, message, "NotFoundError", param=param)
+
+
+def too_many(message: str, *, retry_after: int = 1) -> HTTPError:
+    """More than the server takes at once: 429."""
+    return HTTPError(429, message, "RateLimitError", retry_after=retry_after)
+
+
+def unavailable(message: str, *, retry_after: int = 5) -> HTTPError:
+    """Loading, draining or dead: 503."""
+    return HTTPError(503, message, "ServiceUnavailableError", retry_after=retry_after)
+
+
+def internal(message: str) -> HTTPError:
+    """The request failed on our side: 500."""
+    return HTTPError(500, message, "InternalServerError")
+
+
+def error_body(status: int, message: str, kind: str, param: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": status}}
+
+
+def without_paths(message: str) -> str:
+    """The message with absolute paths cut to their last name."""
+    return _PATH.sub(lambda found: found.group().rstrip("/").rsplit("/", 1)[-1], message)

@@ -1,0 +1,116 @@
+"""What the routes of one server share: the engine, its names, and how far its life has come.
+
+Routes get it with `state_of`. Knows nothing about any endpoint.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from quire.server.args import ServerArgs
+from quire.server.errors import not_found, unavailable
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+
+    from quire.chat_template import ChatRenderer
+    from quire.engine.async_engine import AsyncLLM
+
+
+class Phase(enum.Enum):
+    """A server's life. It answers from the first moment; only READY generates."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"  # finishes what runs, takes nothing new
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServedModels:
+    """The names under which one model is served; the first is reported."""
+
+    names: tuple[str, ...]
+    root: str  # as the user typed it
+    max_model_len: int
+    created: int  # seconds since the epoch
+
+    def check(self, name: str | None) -> str:
+        """The name to report; 404 for one that is not served. None is the first."""
+        if name is None or name in self.names:
+            return name or self.names[0]
+        raise not_found(
+            f"The model `{name}` does not exist. Valid names: {', '.join(self.names)}.", "model"
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class RunningRequest:
+    """One HTTP request that generates, as ``/v1/requests`` shows it."""
+
+    request_id: str
+    endpoint: str
+    model: str
+    arrival_time: float
+    num_prompt_tokens: int = 0
+    num_output_tokens: int = 0
+    cancel: Callable[[], None]
+
+
+@dataclass(slots=True)
+class RequestTable:
+    """Requests in flight, by id."""
+
+    _by_id: dict[str, RunningRequest] = field(default_factory=dict)
+
+    def add(self, request: RunningRequest) -> None:
+        self._by_id[request.request_id] = request
+
+    def remove(self, request_id: str) -> None:
+        self._by_id.pop(request_id, None)
+
+    def get(self, request_id: str) -> RunningRequest | None:
+        return self._by_id.get(request_id)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[RunningRequest]:
+        return iter(list(self._by_id.values()))
+
+
+@dataclass(kw_only=True, slots=True)
+class ServerState:
+    """Filled while the server starts; `models`, `engine` and `chat` are there from READY on."""
+
+    args: ServerArgs
+    started: float = field(default_factory=time.time)
+    phase: Phase = Phase.LOADING
+    detail: str = "starting"  # of the phase, for people
+    engine: AsyncLLM | None = None
+    models: ServedModels | None = None
+    chat: ChatRenderer | None = None  # None: no tokenizer
+    running: RequestTable = field(default_factory=RequestTable)
+
+    def enter(self, phase: Phase, detail: str) -> None:
+        self.phase, self.detail = phase, detail
+
+    def require_engine(self) -> AsyncLLM:
+        """The engine, or 503 that says why there is none."""
+        if self.phase is Phase.READY and self.engine is not None:
+            return self.engine
+        raise unavailable(f"The server is {self.phase.value}: {self.detail}.")
+
+    def require_models(self) -> ServedModels:
+        if self.models is None:
+            raise unavailable(f"The server is {self.phase.value}: {self.detail}.")
+        return self.models
+
+
+def state_of(connection: HTTPConnection) -> ServerState:
+    """The state of the server that a request came to."""
+    return cast(ServerState, connection.app.state.quire)
