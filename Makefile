@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.quire-installed
 INSTALLED_TEST := $(VENV)/.quire-installed-test
 PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: help install demo test lint format soak coverage clean
+.PHONY: help install demo test browser screenshots lint format soak coverage clean
 
 help:
 	@echo "make demo      install if needed, then watch the bundled model answer"
@@ -24,6 +24,7 @@ help:
 	@echo "make format    rewrite the sources as ruff wants them"
 	@echo "make coverage  the tests with a coverage report"
 	@echo "make soak      the long random tests (minutes)"
+	@echo "make screenshots  the pictures of the page in docs/images"
 	@echo "make clean     remove the environment and all caches"
 
 install: $(INSTALLED)
@@ -31,8 +32,22 @@ install: $(INSTALLED)
 demo: $(INSTALLED)
 	@$(BIN)/quire demo
 
-test: lint
+test: lint browser
 	$(PYTEST) -n $(TEST_PROCESSES)
+
+# The page is tested in Chromium: the system's own, or else one that Playwright brings.
+browser: $(INSTALLED_TEST)
+	@if [ -x /usr/bin/chromium ]; then exit 0; fi; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo="sudo -n"; \
+	if command -v apt-get >/dev/null && $$sudo true 2>/dev/null; then \
+	  echo "Installing the package chromium, for the tests of the page"; \
+	  $$sudo apt-get update -qq; \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; \
+	fi; \
+	[ -x /usr/bin/chromium ] || $(BIN)/playwright install chromium
+
+screenshots: browser
+	PYTHONPATH=. $(BIN)/python tools/screenshots.py
 
 lint: $(INSTALLED_TEST)
 	$(BIN)/ruff check .
@@ -43,7 +58,7 @@ format: $(INSTALLED_TEST)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-coverage: $(INSTALLED_TEST)
+coverage: $(INSTALLED_TEST) browser
 	$(PYTEST) -n $(TEST_PROCESSES) --cov --cov-report=term
 
 soak: $(INSTALLED_TEST)

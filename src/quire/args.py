@@ -10,11 +10,11 @@ import argparse
 import functools
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from quire import assets, compat
+from quire import assets, compat, env
 from quire.config import (
     DEFAULT_GPU_MEMORY_UTILIZATION,
     DEFAULT_MAX_NUM_SEQS,
@@ -220,7 +220,14 @@ class EngineArgs:
         1, help="devices that share the layers among them", parse=int, short=("-pp",)
     )
     device: str = _device("auto", help="where the model runs", choices=("auto", "cuda", "cpu"))
-    attention_backend: str | None = _device(None, help="attention kernels; default: the fastest")
+    attention_backend: str | None = _device(
+        "auto",
+        help=f"attention kernels: {', '.join(compat.ATTENTION_BACKENDS)}; auto is "
+        f"{_by_device('attention_backend').removeprefix('default ')}; cudnn, flashinfer and fa3 "
+        "need their packages and are checked against triton at start; the last two only when "
+        f"named, here or in {env.ATTENTION_BACKEND.names[0]}",
+        metavar="NAME",
+    )
     enforce_eager: bool = _device(
         False, help="on a GPU: no captured graphs, every step op by op", parse=bool
     )
@@ -229,8 +236,7 @@ class EngineArgs:
     def add_cli_args(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         """Add a flag for every field, and hidden ones for the names of `compat.VERDICTS`."""
         add_flags(parser, EngineArgs)
-        for name, verdict in compat.VERDICTS.items():
-            _add_hidden_flag(parser, name, verdict)
+        add_hidden_flags(parser, compat.VERDICTS)
         return parser
 
     @classmethod
@@ -267,6 +273,28 @@ def add_flags(parser: argparse.ArgumentParser, arguments: Any) -> None:
         _add_flag(groups[flag.group], item.name, item.default, flag)
 
 
+def add_hidden_flags(
+    parser: argparse.ArgumentParser, verdicts: Mapping[str, compat.Verdict]
+) -> None:
+    """Add a flag for every name of other engines; `compat.translate` says what becomes of it."""
+    for name, verdict in verdicts.items():
+        _add_hidden_flag(parser, name, verdict)
+
+
+class _Gather(argparse.Action):
+    """Words of a flag that takes several, also when it is given several times."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        so_far = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, values if so_far is self.default else [*so_far, *values])
+
+
 def _add_flag(group: argparse._ArgumentGroup, name: str, default: Any, flag: Flag) -> None:
     dashed = "--" + name.replace("_", "-")
     if flag.parse is bool:
@@ -282,14 +310,21 @@ def _add_flag(group: argparse._ArgumentGroup, name: str, default: Any, flag: Fla
         type=as_argument(flag.parse),
         choices=flag.choices,
         nargs=flag.nargs,
+        action=_Gather if flag.nargs else "store",
         metavar=None if flag.choices else flag.metavar or _metavar(flag.parse),
         help=flag.help,
     )
 
 
 def _add_hidden_flag(parser: argparse.ArgumentParser, name: str, verdict: compat.Verdict) -> None:
-    """A flag of another engine: not in the help, absent from the namespace unless given."""
+    """A flag of another engine: not in the help, absent from the namespace unless given.
+
+    Without the names that the command has flags of its own for.
+    """
     dashed = "--" + name.replace("_", "-")
+    own = parser._option_string_actions
+    if dashed in own:
+        return
     if isinstance(verdict.default, bool):
         parser.add_argument(
             dashed,
@@ -300,7 +335,7 @@ def _add_hidden_flag(parser: argparse.ArgumentParser, name: str, verdict: compat
         return
     parser.add_argument(
         dashed,
-        *verdict.short,
+        *(short for short in verdict.short if short not in own),
         dest=name,
         type=_json_or_text,
         nargs="+" if verdict.takes_many else None,

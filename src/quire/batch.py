@@ -14,17 +14,26 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SharedBlocks:
+    """Rows of a decode step that begin with the same blocks, read once for all of them."""
+
+    members: Tensor  # [R] int32, places in the batch of the rows that share, then -1
+    num_blocks: Tensor  # [R] int32, how many of a row's first blocks are shared; 0: none
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GroupBatch:
     """What the layers of one layer group share: where their keys and values are."""
 
     block_table: Tensor  # [R, B] int32; entries past a row's length are 0, the null block
     slot_mapping: Tensor  # [T] int64; block * block_size + offset
+    shared: SharedBlocks | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Everything a forward needs besides the weights. ``*_cpu`` live on the host (NumPy-free lists
-    are avoided: they are int32 CPU tensors), the rest on the model's device."""
+    """Everything a forward needs besides the weights. Tensors named ``*_cpu`` are on the host, the
+    others on the model's device."""
 
     input_ids: Tensor  # [T] int64
     positions: Tensor  # [T] int64
@@ -39,6 +48,11 @@ class Batch:
     # Per attention layer, [2, num_blocks, block_size, K, D]; how it lies in memory is the device's.
     kv_caches: tuple[Tensor, ...]
     layer_groups: tuple[int, ...]  # per attention layer, its index into `groups`
+    # The shapes are a bucket's and the `*_cpu` fields and maxima upper bounds: which rows have one
+    # query is known on the device alone, and `num_decode_rows` says nothing.
+    is_mixed_graph: bool = False
+    # Of decode rows: their places, the longest row first, in which they are best attended for.
+    decode_order: Tensor | None = None  # [R] int32
 
     @property
     def device(self) -> torch.device:

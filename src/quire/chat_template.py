@@ -80,7 +80,7 @@ class ChatRenderer:
     def render(self, messages: Conversation, options: ChatOptions | None = None) -> ParsedPrompt:
         """The prompt; its text holds all special tokens already."""
         options = options or ChatOptions()
-        template = self._resolve(options)
+        template = self.template(options)
         style = detect_content_format(template)
         if options.content_format != "auto":
             style = replace(style, name=options.content_format)
@@ -102,7 +102,8 @@ class ChatRenderer:
             ) from error
         return ParsedPrompt(text=str(text), add_special_tokens=False)
 
-    def _resolve(self, options: ChatOptions) -> str:
+    def template(self, options: ChatOptions) -> str:
+        """The Jinja text that these options render with."""
         given = options.template or self._template
         try:
             tools = list(options.tools) if options.tools else None

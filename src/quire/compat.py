@@ -8,7 +8,7 @@ would change what the user gets. Knows nothing about the engine.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,15 +31,18 @@ class Verdict:
     takes_many: bool = False  # as a flag it takes several words
 
 
-def _alias(replacement: str, default: Any = None) -> Verdict:
+def alias(replacement: str, default: Any = None) -> Verdict:
+    """Another spelling of something that Quire has."""
     return Verdict("alias", default, f"use {replacement}", replacement)
 
 
-def _noted(default: Any, why: str, **flag: Any) -> Verdict:
+def noted(default: Any, why: str, **flag: Any) -> Verdict:
+    """Accepted with a line that says why it has no effect."""
     return Verdict("noted", default, why, harmless=(default, None), **flag)
 
 
-def _refused(default: Any, why: str, *harmless: Any, **flag: Any) -> Verdict:
+def refused(default: Any, why: str, *harmless: Any, **flag: Any) -> Verdict:
+    """An error when it asks for something."""
     return Verdict("refused", default, why, harmless=(default, None, *harmless), **flag)
 
 
@@ -52,7 +55,7 @@ _MEDIA = "only text prompts are supported yet"
 _POOLING = "only text generation is supported yet, no embedding, scoring or classification"
 _PARALLEL = "only one process computes yet; leave it at its default"
 _PLUGIN = "this extension point does not exist in Quire"
-_TRACING = "traces are not supported yet"
+_ONLY_SERVED = "only `quire serve` {}"
 _OLD_SCHEDULER = "the scheduler has no such step"
 _GRAPHS = "on a GPU, decode steps of up to max_num_seqs rows are captured unless enforce_eager"
 _PREEMPTION = "preempted requests are recomputed, never swapped"
@@ -60,128 +63,238 @@ _POOL = "prompts are tokenized in the calling process"
 
 VERDICTS: dict[str, Verdict] = {
     # Other spellings.
-    "rope_scaling": _alias("hf_overrides.rope_scaling"),
-    "rope_theta": _alias("hf_overrides.rope_theta"),
-    "num_gpu_blocks": _alias("num_gpu_blocks_override"),
+    "rope_scaling": alias("hf_overrides.rope_scaling"),
+    "rope_theta": alias("hf_overrides.rope_theta"),
+    "num_gpu_blocks": alias("num_gpu_blocks_override"),
     # They change nothing here.
-    "max_seq_len_to_capture": _noted(8192, _GRAPHS),
-    "max_context_len_to_capture": _noted(None, _GRAPHS),
-    "compilation_config": _noted(None, _GRAPHS, short=("-O",)),
-    "disable_custom_all_reduce": _noted(False, "one process computes, nothing is reduced"),
-    "distributed_executor_backend": _noted(None, "one process computes, so none is chosen"),
-    "max_parallel_loading_workers": _noted(None, "one process loads"),
-    "ray_workers_use_nsight": _noted(False, "Ray is not used"),
-    "use_v2_block_manager": _noted(True, "there is one block manager"),
-    "num_lookahead_slots": _noted(0, _OLD_SCHEDULER),
-    "num_scheduler_steps": _noted(1, _OLD_SCHEDULER),
-    "multi_step_stream_outputs": _noted(True, _OLD_SCHEDULER),
-    "scheduler_delay_factor": _noted(0.0, _OLD_SCHEDULER),
-    "max_num_partial_prefills": _noted(1, "one token budget serves all prompts"),
-    "max_long_partial_prefills": _noted(1, "one token budget serves all prompts"),
-    "disable_async_output_proc": _noted(False, _OLD_SCHEDULER),
-    "async_scheduling": _noted(False, "use steps_in_flight to plan ahead"),
-    "swap_space": _noted(4, _PREEMPTION),
-    "preemption_mode": _noted(None, _PREEMPTION),
-    "tokenizer_pool_size": _noted(0, _POOL),
-    "tokenizer_pool_type": _noted("ray", _POOL),
-    "tokenizer_pool_extra_config": _noted(None, _POOL),
-    "model_impl": _noted("auto", "every supported model has one implementation"),
-    "ignore_patterns": _noted(
+    "max_seq_len_to_capture": noted(8192, _GRAPHS),
+    "max_context_len_to_capture": noted(None, _GRAPHS),
+    "compilation_config": noted(None, _GRAPHS, short=("-O",)),
+    "disable_custom_all_reduce": noted(False, "one process computes, nothing is reduced"),
+    "distributed_executor_backend": noted(None, "one process computes, so none is chosen"),
+    "max_parallel_loading_workers": noted(None, "one process loads"),
+    "ray_workers_use_nsight": noted(False, "Ray is not used"),
+    "use_v2_block_manager": noted(True, "there is one block manager"),
+    "num_lookahead_slots": noted(0, _OLD_SCHEDULER),
+    "num_scheduler_steps": noted(1, _OLD_SCHEDULER),
+    "multi_step_stream_outputs": noted(True, _OLD_SCHEDULER),
+    "scheduler_delay_factor": noted(0.0, _OLD_SCHEDULER),
+    "max_num_partial_prefills": noted(1, "one token budget serves all prompts"),
+    "max_long_partial_prefills": noted(1, "one token budget serves all prompts"),
+    "disable_async_output_proc": noted(False, _OLD_SCHEDULER),
+    "async_scheduling": noted(False, "use steps_in_flight to plan ahead"),
+    "swap_space": noted(4, _PREEMPTION),
+    "preemption_mode": noted(None, _PREEMPTION),
+    "tokenizer_pool_size": noted(0, _POOL),
+    "tokenizer_pool_type": noted("ray", _POOL),
+    "tokenizer_pool_extra_config": noted(None, _POOL),
+    "model_impl": noted("auto", "every supported model has one implementation"),
+    "ignore_patterns": noted(
         None, "only the files that are needed are downloaded", takes_many=True
     ),
-    "model_loader_extra_config": _noted(None, "the loader has no options"),
-    "guided_decoding_backend": _noted("auto", "there is no choice of grammar engine"),
-    "structured_outputs_config": _noted(None, "there is no choice of grammar engine"),
-    "speculative_disable_mqa_scorer": _noted(False, _OLD_SCHEDULER),
-    "disable_logprobs_during_spec_decoding": _noted(True, "logprobs are always exact"),
-    "disable_mm_preprocessor_cache": _noted(False, _MEDIA),
-    "mm_processor_kwargs": _noted(None, _MEDIA),
-    "limit_mm_per_prompt": _noted(None, _MEDIA),
-    "allowed_local_media_path": _noted("", _MEDIA),
-    "allowed_media_domains": _noted(None, _MEDIA),
-    "disable_log_requests": _noted(True, "requests are not logged yet"),
-    "enable_log_requests": _noted(False, "requests are not logged yet"),
-    "disable_log_stats": _noted(False, "no statistics are logged yet"),
-    "profiler_config": _noted(None, "there is no profiler"),
-    "additional_config": _noted(None, "there is no platform that reads it"),
-    "offload_group_size": _noted(0, _OFFLOAD),
-    "offload_num_in_group": _noted(1, _OFFLOAD),
-    "offload_prefetch_step": _noted(1, _OFFLOAD),
+    "model_loader_extra_config": noted(None, "the loader has no options"),
+    "guided_decoding_backend": noted("auto", "there is no choice of grammar engine"),
+    "structured_outputs_config": noted(None, "there is no choice of grammar engine"),
+    "speculative_disable_mqa_scorer": noted(False, _OLD_SCHEDULER),
+    "disable_logprobs_during_spec_decoding": noted(True, "logprobs are always exact"),
+    "disable_mm_preprocessor_cache": noted(False, _MEDIA),
+    "mm_processor_kwargs": noted(None, _MEDIA),
+    "limit_mm_per_prompt": noted(None, _MEDIA),
+    "allowed_local_media_path": noted("", _MEDIA),
+    "allowed_media_domains": noted(None, _MEDIA),
+    "disable_log_requests": noted(True, "`quire serve --enable-log-requests` logs them"),
+    "enable_log_requests": noted(False, _ONLY_SERVED.format("logs requests")),
+    "disable_log_stats": noted(False, _ONLY_SERVED.format("logs statistics")),
+    "profiler_config": noted(None, "there is no profiler"),
+    "additional_config": noted(None, "there is no platform that reads it"),
+    "offload_group_size": noted(0, _OFFLOAD),
+    "offload_num_in_group": noted(1, _OFFLOAD),
+    "offload_prefetch_step": noted(1, _OFFLOAD),
     # Features that are not built: refused when they are asked for.
-    "quantization": _refused(None, QUANTIZATION, short=("-q",)),
-    "quantization_config": _refused(None, QUANTIZATION),
-    "kv_cache_dtype": _refused("auto", "the KV cache has the dtype of the model"),
-    "calculate_kv_scales": _refused(False, "the KV cache is never quantized"),
-    "qlora_adapter_name_or_path": _refused(None, _LORA),
-    "enable_lora": _refused(False, _LORA),
-    "enable_lora_bias": _refused(False, _LORA),
-    "max_loras": _noted(1, _LORA),
-    "max_lora_rank": _noted(16, _LORA),
-    "max_cpu_loras": _noted(None, _LORA),
-    "lora_extra_vocab_size": _noted(256, _LORA),
-    "lora_dtype": _noted("auto", _LORA),
-    "long_lora_scaling_factors": _refused(None, _LORA),
-    "fully_sharded_loras": _noted(False, _LORA),
-    "lora_modules": _refused(None, _LORA, [], takes_many=True),
-    "enable_prompt_adapter": _refused(False, _PROMPT_ADAPTER),
-    "prompt_adapters": _refused(None, _PROMPT_ADAPTER, [], takes_many=True),
-    "max_prompt_adapters": _noted(1, _PROMPT_ADAPTER),
-    "max_prompt_adapter_token": _noted(0, _PROMPT_ADAPTER),
-    "speculative_config": _refused(None, _SPECULATIVE, {}),
-    "speculative_model": _refused(None, _SPECULATIVE),
-    "speculative_model_quantization": _refused(None, _SPECULATIVE),
-    "num_speculative_tokens": _refused(None, _SPECULATIVE, 0),
-    "speculative_draft_tensor_parallel_size": _refused(
+    "quantization": refused(None, QUANTIZATION, short=("-q",)),
+    "quantization_config": refused(None, QUANTIZATION),
+    "kv_cache_dtype": refused("auto", "the KV cache has the dtype of the model"),
+    "calculate_kv_scales": refused(False, "the KV cache is never quantized"),
+    "qlora_adapter_name_or_path": refused(None, _LORA),
+    "enable_lora": refused(False, _LORA),
+    "enable_lora_bias": refused(False, _LORA),
+    "max_loras": noted(1, _LORA),
+    "max_lora_rank": noted(16, _LORA),
+    "max_cpu_loras": noted(None, _LORA),
+    "lora_extra_vocab_size": noted(256, _LORA),
+    "lora_dtype": noted("auto", _LORA),
+    "long_lora_scaling_factors": refused(None, _LORA),
+    "fully_sharded_loras": noted(False, _LORA),
+    "lora_modules": refused(None, _LORA, [], takes_many=True),
+    "enable_prompt_adapter": refused(False, _PROMPT_ADAPTER),
+    "prompt_adapters": refused(None, _PROMPT_ADAPTER, [], takes_many=True),
+    "max_prompt_adapters": noted(1, _PROMPT_ADAPTER),
+    "max_prompt_adapter_token": noted(0, _PROMPT_ADAPTER),
+    "speculative_config": refused(None, _SPECULATIVE, {}),
+    "speculative_model": refused(None, _SPECULATIVE),
+    "speculative_model_quantization": refused(None, _SPECULATIVE),
+    "num_speculative_tokens": refused(None, _SPECULATIVE, 0),
+    "speculative_draft_tensor_parallel_size": refused(
         None, _SPECULATIVE, short=("-spec-draft-tp",)
     ),
-    "speculative_max_model_len": _refused(None, _SPECULATIVE),
-    "speculative_disable_by_batch_size": _refused(None, _SPECULATIVE),
-    "ngram_prompt_lookup_max": _refused(None, _SPECULATIVE),
-    "ngram_prompt_lookup_min": _refused(None, _SPECULATIVE),
-    "spec_decoding_acceptance_method": _refused("rejection_sampler", _SPECULATIVE),
-    "typical_acceptance_sampler_posterior_threshold": _noted(None, _SPECULATIVE),
-    "typical_acceptance_sampler_posterior_alpha": _noted(None, _SPECULATIVE),
-    "spec_method": _refused(None, _SPECULATIVE),
-    "spec_model": _refused(None, _SPECULATIVE),
-    "spec_tokens": _refused(None, _SPECULATIVE),
-    "task": _refused("auto", _POOLING, "generate"),
-    "runner": _refused("auto", _POOLING, "generate"),
-    "convert": _refused("auto", _POOLING, "none"),
-    "pooler_config": _refused(None, _POOLING),
-    "override_pooler_config": _refused(None, _POOLING),
-    "data_parallel_size": _refused(1, _PARALLEL, short=("-dp",)),
-    "decode_context_parallel_size": _refused(1, _PARALLEL, short=("-dcp",)),
-    "enable_expert_parallel": _refused(False, _PARALLEL),
-    "nnodes": _refused(1, _PARALLEL),
-    "cpu_offload_gb": _refused(0, _OFFLOAD),
-    "offload_params": _refused(None, _OFFLOAD),
-    "disable_sliding_window": _refused(False, "set max_model_len to the window instead"),
-    "enable_sleep_mode": _refused(False, "sleep and wake-up are not supported yet"),
-    "enable_return_routed_experts": _refused(False, "routed experts are not returned"),
-    "return_sampling_mask": _refused(False, "sampling masks are not returned"),
-    "kv_transfer_config": _refused(None, "KV caches cannot be moved between engines yet"),
-    "kv_events_config": _refused(None, "cache events are not published"),
-    "otlp_traces_endpoint": _refused(None, _TRACING),
-    "collect_detailed_traces": _refused(None, _TRACING),
-    "code_revision": _refused(
+    "speculative_max_model_len": refused(None, _SPECULATIVE),
+    "speculative_disable_by_batch_size": refused(None, _SPECULATIVE),
+    "ngram_prompt_lookup_max": refused(None, _SPECULATIVE),
+    "ngram_prompt_lookup_min": refused(None, _SPECULATIVE),
+    "spec_decoding_acceptance_method": refused("rejection_sampler", _SPECULATIVE),
+    "typical_acceptance_sampler_posterior_threshold": noted(None, _SPECULATIVE),
+    "typical_acceptance_sampler_posterior_alpha": noted(None, _SPECULATIVE),
+    "spec_method": refused(None, _SPECULATIVE),
+    "spec_model": refused(None, _SPECULATIVE),
+    "spec_tokens": refused(None, _SPECULATIVE),
+    "task": refused("auto", _POOLING, "generate"),
+    "runner": refused("auto", _POOLING, "generate"),
+    "convert": refused("auto", _POOLING, "none"),
+    "pooler_config": refused(None, _POOLING),
+    "override_pooler_config": refused(None, _POOLING),
+    "data_parallel_size": refused(1, _PARALLEL, short=("-dp",)),
+    "decode_context_parallel_size": refused(1, _PARALLEL, short=("-dcp",)),
+    "enable_expert_parallel": refused(False, _PARALLEL),
+    "nnodes": refused(1, _PARALLEL),
+    "cpu_offload_gb": refused(0, _OFFLOAD),
+    "offload_params": refused(None, _OFFLOAD),
+    "disable_sliding_window": refused(False, "set max_model_len to the window instead"),
+    "enable_sleep_mode": refused(False, "sleep and wake-up are not supported yet"),
+    "enable_return_routed_experts": refused(False, "routed experts are not returned"),
+    "return_sampling_mask": refused(False, "sampling masks are not returned"),
+    "kv_transfer_config": refused(None, "KV caches cannot be moved between engines yet"),
+    "kv_events_config": refused(None, "cache events are not published"),
+    "otlp_traces_endpoint": refused(None, _ONLY_SERVED.format("sends traces")),
+    "collect_detailed_traces": refused(None, "a request has one span, with its phases as events"),
+    "code_revision": refused(
         None,
         "code comes from the same commit as the files beside it; give revision, or "
         "tokenizer_revision",
     ),
-    "config_format": _refused("auto", "only config.json is read, not params.json", "hf"),
-    "scheduler_cls": _refused(None, _PLUGIN),
-    "worker_cls": _refused("auto", _PLUGIN),
-    "worker_extension_cls": _refused("", _PLUGIN),
-    "logits_processors": _refused(
+    "config_format": refused("auto", "only config.json is read, not params.json", "hf"),
+    "scheduler_cls": refused(None, _PLUGIN),
+    "worker_cls": refused("auto", _PLUGIN),
+    "worker_extension_cls": refused("", _PLUGIN),
+    "logits_processors": refused(
         None, "pass logits_processors in SamplingParams instead of to the engine", []
     ),
-    "logits_processor_pattern": _refused(None, "requests cannot name code to load"),
-    "attention_config": _refused(None, "use attention_backend", {}),
-    "override_neuron_config": _refused(None, "this build supports the devices cuda and cpu"),
+    "logits_processor_pattern": refused(None, "requests cannot name code to load"),
+    "attention_config": refused(None, "use attention_backend", {}),
+    "structured_outputs_backend": noted("auto", "there is no choice of grammar engine"),
+    "reasoning_config": refused(None, "reasoning is not split off yet", {}),
+    "reasoning_parser": refused(None, "reasoning is not split off yet", ""),
+    "reasoning_parser_plugin": refused(None, _PLUGIN, ""),
+    "enable_reasoning": refused(False, "reasoning is not split off yet"),
+    "kv_offloading_size": refused(None, "the KV cache cannot be offloaded yet", 0),
+    "kv_offloading_backend": noted(None, "the KV cache cannot be offloaded yet"),
+    "kv_cache_metrics": noted(False, "blocks are counted anyway"),
+    "kv_sharing_fast_prefill": noted(False, "there is one prefill"),
+    "prefix_caching_hash_algo": noted("sha256", "there is one hash"),
+    "cudagraph_capture_sizes": noted(None, _GRAPHS, takes_many=True),
+    "max_cudagraph_capture_size": noted(None, _GRAPHS),
+    "cudagraph_metrics": noted(False, _GRAPHS),
+    "optimization_level": noted(None, _GRAPHS),
+    "performance_mode": noted("balanced", "the defaults are meant for all loads"),
+    "stream_interval": noted(1, "tokens that come together leave as one event"),
+    "disable_hybrid_kv_cache_manager": noted(False, "there is one KV cache manager"),
+    "mamba_cache_dtype": noted("auto", "there are no state-space models"),
+    "mamba_ssm_cache_dtype": noted("auto", "there are no state-space models"),
+    "mamba_block_size": noted(None, "there are no state-space models"),
+    "disable_cascade_attn": noted(False, "shared prefixes are read once where that is faster"),
+    "safetensors_load_strategy": noted("lazy", "the loader has no options"),
+    "pt_load_map_location": noted("cpu", "the loader has no options"),
+    "logprobs_mode": refused("raw_logprobs", "log-probabilities are those of the raw logits"),
+    "enable_prompt_embeds": refused(False, "prompts are text or token ids"),
+    "enable_mm_embeds": refused(False, _MEDIA),
+    "interleave_mm_strings": noted(False, _MEDIA),
+    "media_io_kwargs": noted(None, _MEDIA),
+    "mm_processor_cache_gb": noted(4, _MEDIA),
+    "mm_processor_cache_type": noted("lru", _MEDIA),
+    "mm_encoder_tp_mode": noted("weights", _MEDIA),
+    "mm_shm_cache_max_object_size_mb": noted(128, _MEDIA),
+    "skip_mm_profiling": noted(False, _MEDIA),
+    "language_model_only": noted(False, _MEDIA),
+    "video_pruning_rate": noted(None, _MEDIA),
+    "io_processor_plugin": refused(None, _PLUGIN),
+    "hf_config_path": refused(None, "give the folder that holds config.json as the model"),
+    "all2all_backend": noted(None, "one process computes, nothing is exchanged"),
+    "enable_dbo": noted(False, "one process computes, nothing is exchanged"),
+    "enable_eplb": refused(False, _PARALLEL),
+    "eplb_config": noted(None, _PARALLEL),
+    "prefill_context_parallel_size": refused(1, _PARALLEL, short=("-pcp",)),
+    "data_parallel_size_local": refused(None, _PARALLEL, 1, short=("-dpl",)),
+    "data_parallel_rank": refused(None, _PARALLEL, 0, short=("-dpn",)),
+    "data_parallel_start_rank": refused(None, _PARALLEL, 0, short=("-dpr",)),
+    "data_parallel_address": noted(None, _PARALLEL, short=("-dpa",)),
+    "data_parallel_rpc_port": noted(None, _PARALLEL, short=("-dpp",)),
+    "data_parallel_backend": noted("mp", _PARALLEL, short=("-dpb",)),
+    "data_parallel_hybrid_lb": refused(False, _PARALLEL),
+    "data_parallel_external_lb": refused(False, _PARALLEL),
+    "node_rank": refused(0, _PARALLEL),
+    "master_addr": noted("127.0.0.1", _PARALLEL),
+    "master_port": noted(29501, _PARALLEL),
+    "ec_transfer_config": refused(None, "there is no encoder to share"),
+    "enable_mfu_metrics": refused(False, "use of the device's arithmetic is not measured"),
+    "show_hidden_metrics_for_version": noted(None, "no metric is hidden"),
+    "enable_layerwise_nvtx_tracing": refused(False, "there is no profiler"),
+    "override_neuron_config": refused(None, "this build supports the devices cuda and cpu"),
+}
+
+ATTENTION_BACKENDS = ("auto", "torch", "triton", "flashinfer", "fa3", "cudnn")
+
+# What vLLM calls them -> ours.
+_VLLM_ATTENTION = {
+    "FLASH_ATTN": "fa3",
+    "FLASH_ATTN_VLLM_V1": "fa3",
+    "FLASHINFER": "flashinfer",
+    "FLASHINFER_VLLM_V1": "flashinfer",
+    "TRITON_ATTN": "triton",
+    "TRITON_ATTN_VLLM_V1": "triton",
+    "TORCH_SDPA": "torch",
+    "TORCH_SDPA_VLLM_V1": "torch",
+    "CPU_ATTN": "torch",
+}
+# Kernels of its that Quire has no counterpart of -> the closest that it has.
+_NO_SUCH_ATTENTION = {
+    "XFORMERS": "triton",
+    "FLEX_ATTENTION": "triton",
+    "TREE_ATTN": "triton",
+    "DUAL_CHUNK_FLASH_ATTN": "fa3",
+    "DIFFERENTIAL_FLASH_ATTN": "fa3",
+    "ROCM_FLASH": "triton",
+    "ROCM_ATTN": "triton",
+    "ROCM_AITER_FA": "triton",
+    "ROCM_AITER_UNIFIED_ATTN": "triton",
+    "PALLAS": "torch",
+    "IPEX": "torch",
+    "FLASHMLA": "triton",
+    "FLASHMLA_SPARSE": "triton",
+    "TRITON_MLA": "triton",
+    "CUTLASS_MLA": "triton",
+    "FLASHINFER_MLA": "flashinfer",
+    "FLASH_ATTN_MLA": "fa3",
 }
 
 
-def translate(given: dict[str, Any], fields: Collection[str]) -> dict[str, Any]:
+def attention_backend(name: str) -> str:
+    """Quire's name of an attention backend; a ``ValueError`` gives the closest one."""
+    if name.lower() in ATTENTION_BACKENDS:
+        return name.lower()
+    theirs = name.upper()
+    if theirs in _VLLM_ATTENTION:
+        return _VLLM_ATTENTION[theirs]
+    if theirs in _NO_SUCH_ATTENTION:
+        closest = _NO_SUCH_ATTENTION[theirs]
+        raise ValueError(f"there is no attention backend {name!r} in Quire; the closest: {closest}")
+    raise ValueError(
+        f"attention backend {name!r} is not one of {', '.join(ATTENTION_BACKENDS)}"
+        f"{did_you_mean(name, [*ATTENTION_BACKENDS, *_VLLM_ATTENTION])}"
+    )
+
+
+def translate(
+    given: dict[str, Any], fields: Collection[str], verdicts: Mapping[str, Verdict] = VERDICTS
+) -> dict[str, Any]:
     """Keyword arguments as `EngineArgs` takes them: aliases replaced, noted names dropped.
 
     A refused name that is set to something, and a name nobody knows, is a ``ValueError``. None is
@@ -191,9 +304,9 @@ def translate(given: dict[str, Any], fields: Collection[str]) -> dict[str, Any]:
     for name, value in given.items():
         if name in kept:
             continue
-        if name not in VERDICTS:
-            raise ValueError(unknown_name(name, [*fields, *VERDICTS]))
-        verdict = VERDICTS[name]
+        if name not in verdicts:
+            raise ValueError(unknown_name(name, [*fields, *verdicts]))
+        verdict = verdicts[name]
         if verdict.kind == "refused" and not _is_harmless(value, verdict):
             raise ValueError(f"{name}={value!r}: {verdict.message}")
         if verdict.kind == "noted" and not _is_harmless(value, verdict):

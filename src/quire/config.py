@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 DEFAULT_GPU_MEMORY_UTILIZATION = 0.92
 DEFAULT_MAX_NUM_SEQS = 256
+DEFAULT_STEP_TIMEOUT_SECONDS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceDefaults:
     """What is best on a kind of device where the user says nothing (benchmarks/RESULTS.md)."""
 
-    attention_backend: str
+    attention_backend: str  # one, or several in order of preference: "cudnn,triton"
     block_size: int  # larger blocks mean fewer look-ups, smaller ones less waste and finer prefixes
     max_num_batched_tokens: int
     steps_in_flight: int  # a GPU must not wait for the host
@@ -28,7 +29,10 @@ DEVICE_DEFAULTS = {
         attention_backend="torch", block_size=16, max_num_batched_tokens=2048, steps_in_flight=1
     ),
     "cuda": DeviceDefaults(
-        attention_backend="triton", block_size=64, max_num_batched_tokens=8192, steps_in_flight=2
+        attention_backend="cudnn,triton",
+        block_size=64,
+        max_num_batched_tokens=8192,
+        steps_in_flight=2,
     ),
 }
 
@@ -96,6 +100,8 @@ class DeviceConfig:
     attention_backend: str = "torch"
     num_threads: int | None = None
     enforce_eager: bool = False  # no CUDA graphs
+    # A step that takes longer is named in the log; after twice as long the engine ends. 0: never.
+    step_timeout_s: float = DEFAULT_STEP_TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

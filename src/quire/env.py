@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from quire.config import DEFAULT_STEP_TIMEOUT_SECONDS
 from quire.sizes import parse_bytes
 
 T = TypeVar("T")
@@ -57,6 +58,12 @@ def _log_level(text: str) -> str:
     return text.upper()
 
 
+def _log_format(text: str) -> str:
+    if text.lower() not in ("text", "json"):
+        raise ValueError("expected text or json")
+    return text.lower()
+
+
 def _gib_or_bytes(text: str) -> int:
     """A bare number counts GiB, as users of this variable's older name expect."""
     is_bare = text.replace(".", "", 1).isdecimal()
@@ -74,8 +81,21 @@ def _num_threads(text: str) -> int:
     return int(first)
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError("expected a number of seconds, or 0 for no limit")
+    return seconds
+
+
 LOGGING_LEVEL = Variable(
     ("QUIRE_LOGGING_LEVEL", "VLLM_LOGGING_LEVEL"), _log_level, "INFO", "least severe level logged"
+)
+LOG_FORMAT = Variable(
+    ("QUIRE_LOG_FORMAT",),
+    _log_format,
+    "text",
+    "form of log lines: text, or json, one object a line",
 )
 TRACEBACK = Variable(("QUIRE_TRACEBACK",), _bool, False, "show the traceback of a failed command")
 USE_MODELSCOPE = Variable(
@@ -96,15 +116,36 @@ CPU_KVCACHE_SPACE = Variable(
     None,
     "KV cache size on a CPU: GiB, or with a unit such as 512MiB",
 )
+ATTENTION_BACKEND: Variable[str | None] = Variable(
+    ("QUIRE_ATTENTION_BACKEND", "VLLM_ATTENTION_BACKEND"),
+    str,
+    None,
+    "attention backend that attention_backend=auto tries first; where it cannot serve a model, "
+    "a warning says why",
+)
+API_KEY = Variable(
+    ("QUIRE_API_KEY", "VLLM_API_KEY"), str, "", "a key that clients of the server must have"
+)
 NUM_THREADS = Variable(
     ("QUIRE_NUM_THREADS", "OMP_NUM_THREADS"), _num_threads, None, "threads of CPU kernels"
 )
 
+STEP_TIMEOUT = Variable(
+    ("QUIRE_STEP_TIMEOUT",),
+    _seconds,
+    DEFAULT_STEP_TIMEOUT_SECONDS,
+    "seconds after which a step that hangs is logged; after twice as many the engine ends; 0: off",
+)
+
 REGISTRY: tuple[Variable[Any], ...] = (
     LOGGING_LEVEL,
+    LOG_FORMAT,
     TRACEBACK,
     USE_MODELSCOPE,
     ALLOW_LONG_MAX_MODEL_LEN,
     CPU_KVCACHE_SPACE,
+    ATTENTION_BACKEND,
+    API_KEY,
     NUM_THREADS,
+    STEP_TIMEOUT,
 )

@@ -1,12 +1,15 @@
-"""Logging: one plain line per record on stderr, under the logger ``quire``.
+"""Logging: one line per record on stderr, plain or JSON, under the logger ``quire``.
 
 A program that has set up logging itself keeps its own set-up. Knows nothing about what is logged.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+import time
+from typing import Any
 
 from quire import env
 
@@ -21,10 +24,51 @@ def setup() -> None:
         logger.setLevel(env.LOGGING_LEVEL.get())
     if logger.hasHandlers():
         return
+    _take(logger)
+
+
+def setup_http(level: str) -> None:
+    """The same for records of the HTTP server and of traces. At "info" the server only says that
+    it has started, which we say better: from there on come its warnings, from "debug" on all."""
+    logger = logging.getLogger("uvicorn")
+    logger.setLevel(_HTTP_LEVELS.get(level, level.upper()))
+    for other in (logger, logging.getLogger("opentelemetry")):
+        if not other.handlers:
+            _take(other)
+    logging.getLogger("uvicorn.access").setLevel(logging.INFO)  # whether there is one is a flag
+
+
+_HTTP_LEVELS: dict[str, int | str] = {"trace": 5, "info": logging.WARNING}
+
+
+def _take(logger: logging.Logger) -> None:
     handler = _StderrHandler()
-    handler.setFormatter(logging.Formatter(_FORMAT, _DATE))
+    is_json = env.LOG_FORMAT.get() == "json"
+    handler.setFormatter(JSONFormatter() if is_json else logging.Formatter(_FORMAT, _DATE))
     logger.addHandler(handler)
     logger.propagate = False  # a root handler that comes later would print every line twice
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a line; a record's ``extra={"fields": {...}}`` stands beside its message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": _iso_time(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "process": record.process,
+            **vars(record).get("fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _iso_time(seconds: float) -> str:
+    milliseconds = int(seconds * 1000) % 1000
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z"
 
 
 class _StderrHandler(logging.Handler):

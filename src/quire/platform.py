@@ -59,6 +59,13 @@ def cuda_info() -> DeviceInfo:
     )
 
 
+def compute_capability() -> tuple[int, int]:
+    """Generation of the first GPU's instructions, such as (9, 0) for Hopper."""
+    import torch
+
+    return torch.cuda.get_device_capability(0)
+
+
 def cpu_info() -> DeviceInfo:
     """Facts of the CPU, within the limits set for this process."""
     flags = cpu_flags()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quire import env, log, platform
+from quire import compat, env, log, platform
 from quire.arg_types import check_types
-from quire.args import EngineArgs, choices_of, parse_max_model_len
+from quire.args import BUNDLED_MODEL, EngineArgs, choices_of, parse_max_model_len
 from quire.config import (
     DEFAULT_GPU_MEMORY_UTILIZATION,
     DEFAULT_MAX_NUM_SEQS,
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from quire.models.spec import DecoderSpec
 
 logger = logging.getLogger(__name__)
+
+# Attention backends that a default may name and that not every machine has -> what they import.
+_PACKAGE_OF = {"cudnn": "cudnn"}
 
 BLOCK_SIZES = (8, 16, 32, 64, 128)
 
@@ -195,6 +199,11 @@ def _wanted_length(args: EngineArgs) -> int | str | None:
         raise ValueError(f"max_model_len: {error}") from None
 
 
+def default_served_name(model: str) -> str:
+    """The model as the user typed it; where the bundled one lies is no name for anybody."""
+    return BUNDLED_MODEL.name if model == str(BUNDLED_MODEL) else model
+
+
 def _model_config(
     args: EngineArgs,
     files: ModelFiles,
@@ -202,7 +211,7 @@ def _model_config(
     device: DeviceInfo,
     length: ContextLength,
 ) -> ModelConfig:
-    names = args.served_model_name or [args.model]
+    names = args.served_model_name or [default_served_name(args.model)]
     return ModelConfig(
         model=args.model,
         path=files.path,
@@ -291,10 +300,35 @@ def _device_config(args: EngineArgs, device: DeviceInfo) -> DeviceConfig:
     on_cpu = device.kind == "cpu"
     return DeviceConfig(
         device=device.kind,
-        attention_backend=args.attention_backend or DEVICE_DEFAULTS[device.kind].attention_backend,
+        attention_backend=attention_backend(args, device.kind),
         enforce_eager=args.enforce_eager,
         num_threads=(env.NUM_THREADS.get() or platform.num_cpu_cores()) if on_cpu else None,
+        step_timeout_s=env.STEP_TIMEOUT.get(),
     )
+
+
+def attention_backend(args: EngineArgs, device: str) -> str:
+    """The backend that was named, or else those to try, in order of preference: "fa3,triton"."""
+    named = _known_attention("attention_backend", args.attention_backend or "auto")
+    if named != "auto":
+        return named
+    default = [
+        name
+        for name in DEVICE_DEFAULTS[device].attention_backend.split(",")
+        if name not in _PACKAGE_OF or find_spec(_PACKAGE_OF[name]) is not None
+    ]
+    variable = env.ATTENTION_BACKEND.source()
+    preferred = _known_attention(
+        f"environment variable {variable}", env.ATTENTION_BACKEND.get() or "auto"
+    )
+    return ",".join(default if preferred in ("auto", default[0]) else [preferred, *default])
+
+
+def _known_attention(said_in: str, name: str) -> str:
+    try:
+        return compat.attention_backend(name)
+    except ValueError as error:
+        raise ValueError(f"{said_in}={name!r}: {error}") from None
 
 
 def _note_unused(args: EngineArgs, device: DeviceInfo) -> None:

@@ -110,13 +110,14 @@ def _bad_words(
             "forbid single tokens by logit_bias={token_id: -100} instead."
         )
     found: dict[tuple[int, ...], None] = {}
-    for word in words:
+    for word in words[: MAX_BAD_WORDS + 1]:  # more are refused below
+        word.encode()  # a lone surrogate: this error says so, the tokenizer's does not
         for text in (word.lstrip(), " " + word.lstrip()):
             token_ids = tuple(tokenize(text))
             if token_ids:
                 found[token_ids] = None
                 _require_in_vocabulary("bad_words", token_ids, vocab_size)
-    if len(found) > MAX_BAD_WORDS:
+    if len(found) > MAX_BAD_WORDS or len(words) > MAX_BAD_WORDS:
         raise ValueError(
             f"bad_words may be at most {MAX_BAD_WORDS} token sequences, got {len(found)} "
             f"from {len(words)} words (each counts with and without a space); use fewer words."

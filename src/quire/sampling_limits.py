@@ -12,6 +12,9 @@ from numbers import Integral, Real
 from typing import Any
 
 MAX_N = 16384
+# A token that this forbids (or, inverted, forces) is surely out (or in), and a logit that it scales
+# is still far from the largest float of 32 bits.
+MAX_REPETITION_PENALTY = 1e6
 MAX_INT32 = 2**31 - 1  # what a count is where it becomes an array
 
 
@@ -93,8 +96,8 @@ RULES: dict[str, Rule] = {
     "presence_penalty": _PENALTY,
     "frequency_penalty": _PENALTY,
     "repetition_penalty": Rule(
-        accepts=_positive(math.inf),
-        limit="a finite number above 0",
+        accepts=_real_in(1 / MAX_REPETITION_PENALTY, MAX_REPETITION_PENALTY),
+        limit=f"a number from {1 / MAX_REPETITION_PENALTY:g} to {MAX_REPETITION_PENALTY:g}",
         remedy="use 1.0 for no penalty",
     ),
     "temperature": Rule(

@@ -29,6 +29,7 @@ from quire.sampling_limits import (
 C = TypeVar("C", bound=type)
 
 GREEDY_BELOW = 1e-5  # temperatures under this are 0
+_IMMUTABLE = (type(None), bool, int, float, str, enum.Enum)
 
 
 class RequestOutputKind(enum.Enum):
@@ -192,10 +193,13 @@ class SamplingParams:
 
     def clone(self) -> SamplingParams:
         """An independent copy; logits processors are shared, they may not be copyable."""
-        if self.skip_clone:
-            return copy.copy(self)
-        memo = {id(one): one for one in self.logits_processors or ()}
-        return copy.deepcopy(self, memo)
+        other = copy.copy(self)
+        if not self.skip_clone:
+            memo = {id(one): one for one in self.logits_processors or ()}
+            for name, value in vars(self).items():
+                if not isinstance(value, _IMMUTABLE):  # most are, and `deepcopy` is slow to say so
+                    vars(other)[name] = copy.deepcopy(value, memo)
+        return other
 
     @property
     def sampling_type(self) -> SamplingType:

@@ -28,13 +28,24 @@ class JoinedRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RowBlocks:
-    """Block-table entries of one row that changed, in one layer group."""
+class TableEntries:
+    """Block-table entries of any rows that changed in one layer group; a row's places ascend."""
 
-    row: int
     group: int
-    first: int  # index into the row's block table
-    block_ids: list[int]
+    rows: Int32  # [N] parallel to the others
+    places: Int32  # [N] index into the row's block table
+    block_ids: Int32  # [N]
+
+    @classmethod
+    def of_row(cls, row: int, group: int, first: int, block_ids: list[int]) -> TableEntries:
+        """Entries of one row that follow each other."""
+        count = len(block_ids)
+        return cls(
+            group=group,
+            rows=np.full(count, row, dtype=np.int32),
+            places=np.arange(first, first + count, dtype=np.int32),
+            block_ids=np.array(block_ids, dtype=np.int32),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,17 +69,17 @@ class StepPlan:
     left: list[int] = field(default_factory=list)  # rows given up
     copies: list[tuple[int, int]] = field(default_factory=list)  # (source, target) blocks
     joined: list[JoinedRow] = field(default_factory=list)
-    blocks: list[RowBlocks] = field(default_factory=list)
+    blocks: list[TableEntries] = field(default_factory=list)
     tokens: list[RowToken] = field(default_factory=list)
     rows: Int32  # [R]
     num_computed: Int32  # [R] tokens whose KV exists before this step; the first position computed
     num_scheduled: Int32  # [R] tokens computed in this step, >= 1
     samples: Bool  # [R] the row's last token is computed, so its next one is sampled
     epochs: Int32  # [R] who owned the row when this was planned; the host's own, not the worker's
+    num_tokens: int = field(init=False)  # of all rows
 
-    @property
-    def num_tokens(self) -> int:
-        return int(self.num_scheduled.sum())
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_tokens", int(self.num_scheduled.sum()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

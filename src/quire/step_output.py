@@ -38,6 +38,10 @@ class CompletionDelta:
     timing: CompletionTiming | None = None  # with the last delta
 
 
+# Upper bounds of the groups in which steps are counted by their tokens; the last has none.
+STEP_TOKENS_BOUNDS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineStats:
     """The state of an engine at one moment."""
@@ -56,6 +60,9 @@ class EngineStats:
     num_generation_tokens: int = 0
     num_prefix_query_tokens: int = 0
     num_prefix_hit_tokens: int = 0
+    num_evicted_blocks: int = 0  # cached blocks that were taken for something else
+    num_step_tokens: int = 0  # of all steps together: prompts, outputs and what is recomputed
+    steps_by_tokens: tuple[int, ...] = ()  # one count for each of STEP_TOKENS_BOUNDS, and the rest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

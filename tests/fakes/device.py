@@ -112,7 +112,11 @@ class FakeDevice:
                 sampling=joined.sampling,
             )
         for change in plan.blocks:
-            self.rows[change.row].tables[change.group][change.first :] = change.block_ids
+            lists = [part.tolist() for part in (change.rows, change.places, change.block_ids)]
+            for row, place, block in zip(*lists, strict=True):
+                table = self.rows[row].tables[change.group]
+                require(place <= len(table), "a table has no holes")
+                table[place : place + 1] = [block]
         for token in plan.tokens:
             tokens = self.rows[token.row].tokens
             del tokens[token.position :]

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from quire.config import EngineConfig
+from quire.engine.core_loop import ReportPhase
 from quire.request import EngineRequest, FinishReason, Watch
 from quire.step_output import CompletionDelta, CompletionTiming, EngineFacts, EngineStats
 
@@ -138,7 +139,8 @@ class FakeCore:
         )
 
 
-def build_fake_core(config: EngineConfig) -> FakeCore:
+def build_fake_core(config: EngineConfig, report: ReportPhase) -> FakeCore:
+    report("weights")
     core = FakeCore(config)
     logging.getLogger("quire.fake").info("engine ready")
     return core

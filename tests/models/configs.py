@@ -92,6 +92,12 @@ def _mixtral(variant: str, **fields: Any) -> ParityRow:
     return _row("MixtralForCausalLM", variant, transformers.MixtralConfig, **fields)
 
 
+def _qwen3_moe(variant: str, **fields: Any) -> ParityRow:
+    experts = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
+    fields = {**_SMALL, "head_dim": 16, **experts, **fields}
+    return _row("Qwen3MoeForCausalLM", variant, transformers.Qwen3MoeConfig, **fields)
+
+
 PARITY_ROWS: tuple[ParityRow, ...] = (
     _llama("plain"),
     _llama("tied", tie_word_embeddings=True),
@@ -126,6 +132,10 @@ PARITY_ROWS: tuple[ParityRow, ...] = (
     _gpt2("untied", tie_word_embeddings=False, scale_attn_weights=False),
     _mixtral("plain"),
     _mixtral("window", sliding_window=7, num_experts_per_tok=3),
+    _qwen3_moe("plain"),
+    _qwen3_moe("renormalised", norm_topk_prob=True, attention_bias=True, num_experts_per_tok=4),
+    _qwen3_moe("some-dense", num_hidden_layers=4, decoder_sparse_step=2, mlp_only_layers=[1],
+               use_sliding_window=True, sliding_window=6),
 )  # fmt: skip
 
 

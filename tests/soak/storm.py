@@ -114,6 +114,7 @@ def assert_nothing_left(engine: LLMEngine) -> None:
 class Comparison:
     """The answers of a storm beside those of a calm engine."""
 
+    neighbours: int = NEIGHBOURS  # token ids this close together may be exchanged by rounding
     problems: list[str] = field(default_factory=list)
     num_completions: int = 0
     num_rounded: int = 0  # of them, where rounding drew a neighbouring token
@@ -124,7 +125,7 @@ class Comparison:
         for one in storm.outputs:
             self.num_completions += 1
             other = others[one.index]
-            if _is_rounding(one, other, ask):
+            if _is_rounding(one, other, ask, self.neighbours):
                 self.num_rounded += 1
             else:
                 problem = _difference(one, other, storm.finished)
@@ -142,14 +143,16 @@ class Comparison:
             self.problems.append(problem)
 
 
-def _is_rounding(storm: CompletionOutput, calm: CompletionOutput, ask: Ask) -> bool:
+def _is_rounding(
+    storm: CompletionOutput, calm: CompletionOutput, ask: Ask, neighbours: int
+) -> bool:
     """Sampled tokens are found by a cumulative sum in the order of the vocabulary; where a random
     number falls on the border of two tokens, the last bit of a logit decides between them."""
     if ask.params.temperature == 0 or ask.params.use_beam_search:
         return False
     pairs = zip(storm.token_ids, calm.token_ids, strict=False)
     first = next(((a, b) for a, b in pairs if a != b), None)
-    return first is not None and abs(first[0] - first[1]) <= NEIGHBOURS
+    return first is not None and abs(first[0] - first[1]) <= neighbours
 
 
 def _difference(storm: CompletionOutput, calm: CompletionOutput, finished: bool) -> str:

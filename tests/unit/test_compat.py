@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from quire.compat import VERDICTS, translate
+from quire.compat import VERDICTS, attention_backend, translate
 
 FIELDS = ("model", "hf_overrides", "num_gpu_blocks_override")
 
@@ -73,3 +73,25 @@ def test_a_name_that_says_nothing_passes_without_a_word(
 def test_an_unknown_name_gets_a_suggestion() -> None:
     with pytest.raises(ValueError, match="unknown argument 'modle'; did you mean model"):
         translate({"modle": 1}, FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("auto", "auto"),
+        ("triton", "triton"),
+        ("FlashInfer", "flashinfer"),
+        ("FLASH_ATTN", "fa3"),
+        ("TRITON_ATTN_VLLM_V1", "triton"),
+        ("TORCH_SDPA", "torch"),
+    ],
+)
+def test_attention_backends_have_our_names_and_theirs(name: str, ours: str) -> None:
+    assert attention_backend(name) == ours
+
+
+def test_an_attention_backend_that_is_not_here_comes_with_the_closest() -> None:
+    with pytest.raises(ValueError, match="'FLASHINFER_MLA' in Quire; the closest: flashinfer"):
+        attention_backend("FLASHINFER_MLA")
+    with pytest.raises(ValueError, match=r"'tritn' is not one of auto, torch, .*mean triton"):
+        attention_backend("tritn")

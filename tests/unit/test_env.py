@@ -22,6 +22,9 @@ def test_a_variable_is_read_when_used(monkeypatch: pytest.MonkeyPatch) -> None:
         (env.CPU_KVCACHE_SPACE, "inf"),
         (env.CPU_KVCACHE_SPACE, "-3"),
         (env.CPU_KVCACHE_SPACE, "0"),
+        (env.STEP_TIMEOUT, "-1"),
+        (env.STEP_TIMEOUT, "inf"),
+        (env.STEP_TIMEOUT, "soon"),
     ],
 )
 def test_a_wrong_value_names_the_variable(
@@ -41,6 +44,12 @@ def test_kv_space_counts_gib(monkeypatch: pytest.MonkeyPatch, text: str, count: 
 def test_nested_openmp_threads_count_at_the_first_level(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
     assert env.NUM_THREADS.get() == 4
+
+
+def test_a_step_may_hang_for_ever_if_the_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert env.STEP_TIMEOUT.get() == 300
+    monkeypatch.setenv("QUIRE_STEP_TIMEOUT", "0")
+    assert env.STEP_TIMEOUT.get() == 0
 
 
 def test_an_empty_value_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,9 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("args", "arg_types", "model_files", "resolve"),
     ("engine",),
     ("plan",),
-    ("metrics",),
+    ("metrics", "clients"),
     ("server",),
+    ("batch_files",),
     ("llm", "cli", "bench", "entrypoints", "__main__"),
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -30,3 +31,27 @@ def test_a_programs_own_setup_is_kept() -> None:
     code = "import logging; logging.basicConfig(format='mine %(message)s')\n"
     code += SETUP + "logging.getLogger('quire.x').warning('hello')"
     assert stderr_of(code) == "mine hello\n"
+
+
+def test_json_lines_have_the_fields_of_a_record() -> None:
+    code = SETUP + "log.setup_http('info')\n"
+    code += "extra = {'fields': {'count': 3}}\n"
+    code += "logging.getLogger('quire.x').info('it\\'s %s', 'ö', extra=extra)\n"
+    code += "logging.getLogger('uvicorn.error').warning('slow')\n"
+    code += "try: 1 / 0\nexcept ZeroDivisionError: logging.getLogger('quire').exception('bad')"
+    text = stderr_of(code, QUIRE_LOG_FORMAT="json", PYTHONIOENCODING="utf-8")
+    ours, http, failed = map(json.loads, text.splitlines())
+    assert (ours["message"], ours["level"], ours["logger"]) == ("it's ö", "info", "quire.x")
+    assert ours["count"] == 3
+    assert (http["message"], http["logger"]) == ("slow", "uvicorn.error")
+    assert failed["exception"].endswith("ZeroDivisionError: division by zero")
+
+
+def test_the_http_servers_chatter_is_off_unless_asked_for() -> None:
+    code = "import logging; from quire import log; log.setup_http({!r})\n"
+    code += "logging.getLogger('uvicorn.error').info('Started server process')\n"
+    code += "logging.getLogger('uvicorn.access').info('GET /')"
+    assert [line.split("] ")[1] for line in stderr_of(code.format("info")).splitlines()] == [
+        "GET /"
+    ]
+    assert "Started server process" in stderr_of(code.format("debug"))

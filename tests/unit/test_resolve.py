@@ -1,15 +1,16 @@
 import dataclasses
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quire import platform
-from quire.args import EngineArgs
-from quire.config import EngineConfig
+from quire.args import BUNDLED_MODEL, EngineArgs
+from quire.config import DEVICE_DEFAULTS, EngineConfig
 from quire.errors import OutOfMemoryError, UnsupportedModelError
 from quire.platform import DeviceInfo
-from quire.resolve import describe, resolve, resolve_dtype
+from quire.resolve import default_served_name, describe, resolve, resolve_dtype
 from quire.step_output import EngineFacts
 from tests.fakes.model_folders import write_model_folder
 
@@ -260,6 +261,43 @@ def test_a_device_gets_the_attention_that_is_made_for_it(
     assert told.device.attention_backend == "torch"
 
 
+@pytest.mark.parametrize(("is_installed", "wanted"), [(True, "cudnn,torch"), (False, "torch")])
+def test_a_default_attention_backend_that_is_not_installed_is_not_tried(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, is_installed: bool, wanted: str
+) -> None:
+    named = dataclasses.replace(DEVICE_DEFAULTS["cpu"], attention_backend="cudnn,torch")
+    monkeypatch.setitem(DEVICE_DEFAULTS, "cpu", named)
+    spec = ModuleSpec("cudnn", None) if is_installed else None
+    monkeypatch.setattr("quire.resolve.find_spec", lambda name: spec)
+    assert resolved(folder).device.attention_backend == wanted
+    monkeypatch.setenv("QUIRE_ATTENTION_BACKEND", "triton")
+    assert resolved(folder).device.attention_backend == f"triton,{wanted}"
+    monkeypatch.setenv("QUIRE_ATTENTION_BACKEND", wanted.split(",")[0])
+    assert resolved(folder).device.attention_backend == wanted
+
+
+def test_an_attention_backend_may_be_named_as_elsewhere(folder: Path) -> None:
+    assert resolved(folder, attention_backend="TORCH_SDPA").device.attention_backend == "torch"
+    assert resolved(folder, attention_backend=None).device.attention_backend == "torch"
+    with pytest.raises(ValueError, match=r"attention_backend='XFORMERS': .*the closest: triton"):
+        resolved(folder, attention_backend="XFORMERS")
+
+
+@pytest.mark.parametrize("name", ["QUIRE_ATTENTION_BACKEND", "VLLM_ATTENTION_BACKEND"])
+def test_a_preferred_attention_backend_stands_before_the_default(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "FLASHINFER")
+    assert resolved(folder).device.attention_backend == "flashinfer,torch"
+    told = resolved(folder, attention_backend="torch")
+    assert told.device.attention_backend == "torch", "what is said to this engine goes first"
+    monkeypatch.setenv(name, "torch")
+    assert resolved(folder).device.attention_backend == "torch"
+    monkeypatch.setenv(name, "FLASHINFR")
+    with pytest.raises(ValueError, match=f"environment variable {name}='FLASHINFR': .*flashinfer"):
+        resolved(folder)
+
+
 def test_graphs_can_be_switched_off(folder: Path) -> None:
     assert resolved(folder).device.enforce_eager is False
     assert resolved(folder, enforce_eager=True).device.enforce_eager is True
@@ -294,3 +332,8 @@ def test_description_tells_every_choice(folder: Path) -> None:
     assert "1,600 tokens" in text
     assert "6.2 requests of that length at once" in text
     assert "weights 0.50" in text
+
+
+def test_the_bundled_model_is_served_under_its_name() -> None:
+    assert default_served_name(str(BUNDLED_MODEL)) == "tiny-chat"
+    assert default_served_name("/models/tiny-chat") == "/models/tiny-chat"

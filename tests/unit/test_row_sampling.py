@@ -98,6 +98,18 @@ def test_too_many_bad_words_are_refused() -> None:
         )
 
 
+def test_very_many_bad_words_are_refused_before_they_are_tokenized() -> None:
+    tokenized: list[str] = []
+
+    def tokenize(text: str) -> list[int]:
+        tokenized.append(text)
+        return [5]
+
+    with pytest.raises(ValueError, match="from 100000 words"):
+        row(SamplingParams(bad_words=[f"bad{i}" for i in range(100_000)]), tokenize=tokenize)
+    assert len(tokenized) < 1000
+
+
 def test_bad_words_need_a_tokenizer() -> None:
     with pytest.raises(ValueError, match="bad_words need a tokenizer"):
         row(SamplingParams(bad_words=["bad"]), tokenize=None)

@@ -80,6 +80,8 @@ WRONG = [
     ("frequency_penalty", float("nan")),
     ("repetition_penalty", 0.0),
     ("repetition_penalty", float("inf")),
+    ("repetition_penalty", 1e7),
+    ("repetition_penalty", 1e-7),
     ("temperature", -0.1),
     ("temperature", 2.1),
     ("temperature", float("nan")),
@@ -245,6 +247,18 @@ def test_clone_is_independent_but_shares_functions() -> None:
     assert isinstance(other.stop, list)
     other.stop.append("b")
     assert params.stop == ["a"]
+
+
+def test_clone_of_a_subclass_has_its_own_containers_and_attributes() -> None:
+    params = GenerationConfig(logit_bias={1: 2.0})
+    params.remark = {"of": ["the user"]}  # type: ignore[attr-defined]
+    other: Any = params.clone()
+    assert type(other) is GenerationConfig
+    assert other == params
+    other.logit_bias[2] = 1.0
+    other.remark["of"].append("and more")
+    assert params.logit_bias == {1: 2.0}
+    assert params.remark == {"of": ["the user"]}  # type: ignore[attr-defined]
 
 
 def test_copies_and_pickles_are_equal() -> None:

@@ -24,6 +24,7 @@ class AttentionProblem:
     window: int | None = None  # tokens visible to a query, itself included
     soft_cap: float | None = None
     alibi_slopes: tuple[float, ...] | None = None
+    block_size: int = 64  # tokens of a KV block, for kernels that are made for one size
 
 
 class AttentionBackend(Protocol):

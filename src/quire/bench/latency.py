@@ -1,4 +1,4 @@
-"""Seconds for one batch of random requests from start to end, again and again."""
+"""Seconds for one batch of requests from start to end, again and again."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from quire.bench.report import add_output_flag, percentiles, write_json
-from quire.bench.workload import add_workload_flags, check_lengths, random_prompts
+from quire.bench.workload import (
+    add_workload_flags,
+    check_lengths,
+    chosen_workload,
+    random_prompts,
+    settle_workload,
+)
 from quire.cli.engine_flags import add_engine_flags, open_llm
 from quire.cli.parser import at_least
 
 if TYPE_CHECKING:
     from quire.llm import LLM
+    from quire.prompts import TokensPrompt
+    from quire.sampling_params import SamplingParams
+
+INPUT_LEN, OUTPUT_LEN = 32, 128
+DEFAULTS = {"input_len": INPUT_LEN, "output_len": OUTPUT_LEN, "batch_size": 8, "n": 1}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_workload_flags(parser, input_len=32, output_len=128)
+    add_workload_flags(parser, input_len=INPUT_LEN, output_len=OUTPUT_LEN)
+    parser.add_argument("--batch-size", metavar="N", type=at_least(1), help="requests; default 8")
     parser.add_argument(
-        "--batch-size", metavar="N", type=at_least(1), default=8, help="requests; default 8"
-    )
-    parser.add_argument(
-        "--n", metavar="N", type=at_least(1), default=1, help="continuations of each; default 1"
+        "--n", metavar="N", type=at_least(1), help="continuations of each; default 1"
     )
     parser.add_argument(
         "--num-iters-warmup",
@@ -38,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    settle_workload(arguments, DEFAULTS)
     with open_llm(arguments) as llm:
         results = measure(llm, arguments)
     print(f"Avg latency: {results['avg_latency']:.4f} s")
@@ -49,24 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def measure(llm: LLM, arguments: argparse.Namespace) -> dict[str, Any]:
     """Latencies of ``num_iters`` runs, each with an empty prefix cache."""
-    from quire.sampling_params import SamplingParams
-
-    prompts = random_prompts(
-        arguments.batch_size,
-        arguments.input_len,
-        vocab_size=llm.llm_engine.model_config.get_vocab_size(),
-        seed=arguments.seed,
-    )
-    check_lengths(
-        prompts, [arguments.output_len] * len(prompts), llm.llm_engine.model_config.max_model_len
-    )
-    params = SamplingParams(
-        n=arguments.n,
-        temperature=1.0,
-        ignore_eos=True,
-        max_tokens=arguments.output_len,
-        detokenize=False,
-    )
+    prompts, params = requests(llm, arguments)
     latencies: list[float] = []
     for _ in range(arguments.num_iters_warmup + arguments.num_iters):
         llm.reset_prefix_cache()
@@ -79,3 +72,29 @@ def measure(llm: LLM, arguments: argparse.Namespace) -> dict[str, Any]:
         "latencies": counted,
         "percentiles": percentiles(counted),
     }
+
+
+def requests(
+    llm: LLM, arguments: argparse.Namespace
+) -> tuple[list[TokensPrompt], list[SamplingParams]]:
+    """The batch; ``ValueError`` if the engine would cut a request."""
+    from quire.prompts import TokensPrompt
+    from quire.sampling_params import SamplingParams
+
+    model = llm.llm_engine.model_config
+    vocab_size, max_model_len = model.get_vocab_size(), model.max_model_len
+    common: dict[str, Any] = {"ignore_eos": True, "detokenize": False}
+    if arguments.workload is not None:
+        chosen = chosen_workload(arguments, vocab_size=vocab_size, max_model_len=max_model_len)
+        return [TokensPrompt(prompt_token_ids=prompt) for prompt in chosen.prompts], [
+            SamplingParams(temperature=0.0, max_tokens=n, **common) for n in chosen.output_lens
+        ]
+    lengths = [arguments.output_len] * arguments.batch_size
+    prompts = random_prompts(
+        arguments.batch_size, arguments.input_len, vocab_size=vocab_size, seed=arguments.seed
+    )
+    check_lengths(prompts, lengths, max_model_len)
+    return prompts, [
+        SamplingParams(n=arguments.n, temperature=1.0, max_tokens=length, **common)
+        for length in lengths
+    ]

@@ -1,4 +1,4 @@
-"""Tokens a second over many random requests that are all there at the start."""
+"""Tokens a second over many requests that are all there at the start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from quire.bench.report import add_output_flag, write_json
-from quire.bench.workload import add_workload_flags, check_lengths, random_prompts, vary
+from quire.bench.workload import (
+    add_workload_flags,
+    check_lengths,
+    chosen_workload,
+    random_prompts,
+    settle_workload,
+    vary,
+)
 from quire.cli.engine_flags import add_engine_flags, open_llm
 from quire.cli.parser import at_least
 
@@ -17,24 +24,29 @@ if TYPE_CHECKING:
     from quire.prompts import TokensPrompt
     from quire.sampling_params import SamplingParams
 
+INPUT_LEN = OUTPUT_LEN = 128
+DEFAULTS = {
+    "input_len": INPUT_LEN,
+    "output_len": OUTPUT_LEN,
+    "num_prompts": 64,
+    "prefix_len": 0,
+    "random_range_ratio": 0.0,
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_workload_flags(parser, input_len=128, output_len=128)
-    parser.add_argument(
-        "--num-prompts", metavar="N", type=at_least(1), default=64, help="requests; default 64"
-    )
+    add_workload_flags(parser, input_len=INPUT_LEN, output_len=OUTPUT_LEN)
+    parser.add_argument("--num-prompts", metavar="N", type=at_least(1), help="requests; default 64")
     parser.add_argument(
         "--prefix-len",
         metavar="N",
         type=at_least(0),
-        default=0,
-        help="tokens that all prompts begin with",
+        help="tokens that all prompts begin with; default 0",
     )
     parser.add_argument(
         "--random-range-ratio",
         type=float,
         metavar="SHARE",
-        default=0.0,
         help="vary both lengths by up to this share of them",
     )
     parser.add_argument(
@@ -45,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    settle_workload(arguments, DEFAULTS)
     with open_llm(arguments) as llm:
         results = measure(llm, arguments)
     print(
@@ -62,9 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def measure(llm: LLM, arguments: argparse.Namespace) -> dict[str, Any]:
     """The best of ``num_iters`` runs, each with an empty prefix cache."""
-    model = llm.llm_engine.model_config
-    prompts, params = workload(arguments, model.get_vocab_size())
-    check_lengths(prompts, [one.max_tokens or 1 for one in params], model.max_model_len)
+    prompts, params = requests(llm, arguments)
     # A first small run takes one-time costs, which are no part of throughput.
     warmup = [dataclasses.replace(one, max_tokens=2) for one in params[:2]]
     llm.generate(prompts[:2], warmup, use_tqdm=False)
@@ -88,10 +99,29 @@ def measure(llm: LLM, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def workload(
-    arguments: argparse.Namespace, vocab_size: int
+def requests(
+    llm: LLM, arguments: argparse.Namespace
 ) -> tuple[list[TokensPrompt], list[SamplingParams]]:
-    """The requests; every one runs to its full length."""
+    """Every one runs to its full length; ``ValueError`` if the engine would cut one."""
+    from quire.prompts import TokensPrompt
+    from quire.sampling_params import SamplingParams
+
+    model = llm.llm_engine.model_config
+    vocab_size, max_model_len = model.get_vocab_size(), model.max_model_len
+    if arguments.workload is None:
+        return random_requests(arguments, vocab_size, max_model_len)
+    chosen = chosen_workload(arguments, vocab_size=vocab_size, max_model_len=max_model_len)
+    params = [
+        SamplingParams(temperature=0.0, ignore_eos=True, max_tokens=n, detokenize=False)
+        for n in chosen.output_lens
+    ]
+    return [TokensPrompt(prompt_token_ids=prompt) for prompt in chosen.prompts], params
+
+
+def random_requests(
+    arguments: argparse.Namespace, vocab_size: int, max_model_len: int
+) -> tuple[list[TokensPrompt], list[SamplingParams]]:
+    """Random prompts that are sampled at random."""
     import numpy as np
 
     from quire.sampling_params import SamplingParams
@@ -114,4 +144,5 @@ def workload(
         SamplingParams(temperature=1.0, seed=index, ignore_eos=True, max_tokens=n, detokenize=False)
         for index, n in enumerate(lengths)
     ]
+    check_lengths(prompts, lengths, max_model_len)
     return prompts, params

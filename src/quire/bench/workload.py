@@ -1,12 +1,15 @@
-"""Random prompts of given lengths: the same seed gives the same token ids. Imports no torch."""
+"""What a measurement runs: a standard workload, or random prompts of given lengths (the same seed
+gives the same token ids). Imports no torch."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from quire.bench.standard_workloads import NAMES, Workload, standard_workload
 from quire.cli.parser import at_least
 from quire.prompts import TokensPrompt
 
@@ -15,21 +18,54 @@ FIRST_ID = 10
 
 
 def add_workload_flags(parser: argparse.ArgumentParser, *, input_len: int, output_len: int) -> None:
+    """All of them None unless given; `settle_workload` fills them."""
     group = parser.add_argument_group("workload")
     group.add_argument(
-        "--input-len",
-        type=at_least(1),
-        metavar="N",
-        default=input_len,
-        help=f"prompt tokens; default {input_len}",
+        "--workload",
+        metavar="NAME",
+        help=f"a standard one instead of random prompts: {', '.join(NAMES)}, or decodeN for N "
+        "requests; greedy, every output to its full length",
     )
     group.add_argument(
-        "--output-len",
-        type=at_least(1),
-        metavar="N",
-        default=output_len,
-        help=f"output tokens; default {output_len}",
+        "--scale",
+        type=float,
+        metavar="SHARE",
+        help="shorten all prompts and outputs of --workload to this share of their lengths",
     )
+    group.add_argument(
+        "--input-len", type=at_least(1), metavar="N", help=f"prompt tokens; default {input_len}"
+    )
+    group.add_argument(
+        "--output-len", type=at_least(1), metavar="N", help=f"output tokens; default {output_len}"
+    )
+
+
+def settle_workload(arguments: argparse.Namespace, defaults: Mapping[str, Any]) -> None:
+    """Fill in what was not given; refuse what a standard workload decides itself."""
+    if arguments.workload is None:
+        if arguments.scale is not None:
+            raise ValueError("--scale shortens a standard workload; name one with --workload")
+        for name, value in defaults.items():
+            if getattr(arguments, name) is None:
+                setattr(arguments, name, value)
+        return
+    given = [name for name in defaults if getattr(arguments, name) is not None]
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(
+            f"--workload {arguments.workload} decides the number of requests and their lengths; "
+            f"leave out {flags}"
+        )
+
+
+def chosen_workload(
+    arguments: argparse.Namespace, *, vocab_size: int, max_model_len: int
+) -> Workload:
+    """The standard workload that was named; ``ValueError`` if the engine would cut it."""
+    scale = 1.0 if arguments.scale is None else arguments.scale
+    workload = standard_workload(arguments.workload, scale=scale, vocab_size=vocab_size)
+    workload.check_fits(max_model_len)
+    return workload
 
 
 def random_prompts(

@@ -5,19 +5,23 @@ On a terminal, Ctrl-C stops the answer and not the program; /clear forgets the c
 Without a terminal every line of standard input is one turn:
 
   printf 'My name is Alia.\\nWhat is my name?\\n' | quire chat
+  quire chat --url http://localhost:8000    # a server with OpenAI's API: ours, or another
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Generator, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from quire.cli.engine_flags import add_engine_flags, open_llm, settle_model
+from quire.cli.remote_flags import add_remote_flags, open_remote, refuse_engine_flags
 from quire.cli.sampling_flags import (
     add_sampling_flags,
     check_sampling_flags,
+    request_fields,
     sampling_params,
 )
 from quire.cli.stdin_lines import lines_of
@@ -35,8 +39,27 @@ HELP = "/clear forgets the conversation, /exit leaves, Ctrl-C stops an answer"
 Message = dict[str, str]
 
 
+class Talk(Protocol):
+    """A conversation with a model, here or on a server."""
+
+    was_cut: bool
+
+    @property
+    def context(self) -> int: ...
+
+    def clear(self) -> None: ...
+
+    def make_room(self, text: str) -> int: ...
+
+    def say(self, text: str) -> Generator[str, None, None]: ...
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
+    parser.add_argument(
+        "-q", "--quick", metavar="TEXT", help="say this, print the answer, and leave"
+    )
+    add_remote_flags(parser)
     parser.add_argument(
         "--chat-template", metavar="FILE", help="Jinja template, if not the model's own"
     )
@@ -45,28 +68,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from quire.chat_template import ChatOptions, load_chat_template
-
     settle_model(arguments)
     check_sampling_flags(arguments)
+    with _talk(arguments) as (talk, name):
+        if arguments.quick is not None:
+            _print_answer(talk, arguments.quick, on_terminal=False)
+        else:
+            _converse(talk, name, on_terminal=sys.stdin.isatty())
+    return 0
+
+
+@contextlib.contextmanager
+def _talk(arguments: argparse.Namespace) -> Iterator[tuple[Talk, str]]:
+    """The conversation that the flags describe, and the model's name."""
+    if arguments.url is not None:
+        from quire.cli.remote_chat import RemoteConversation
+
+        refuse_engine_flags(arguments, "chat_template")
+        server, model = open_remote(arguments)
+        fields = request_fields(arguments)
+        yield RemoteConversation(server, model, fields, arguments.system), model.name
+        return
+    from quire.chat_template import ChatOptions, load_chat_template
+
     options = ChatOptions(template=load_chat_template(arguments.chat_template))
     with open_llm(arguments) as llm:
         params = sampling_params(arguments, llm.get_default_sampling_params())
-        conversation = Conversation(llm, params, arguments.system, options)
-        on_terminal = sys.stdin.isatty()
-        if on_terminal:
-            print(f"{arguments.model}: {HELP}", file=sys.stderr)
-        for line in _terminal_lines() if on_terminal else _piped_lines(lines_of(sys.stdin)):
-            if line == "/exit":
-                break
-            if line == "/clear":
-                conversation.clear()
-                continue
-            if line in ("/help", "/?"):
-                print(HELP, file=sys.stderr)
-                continue
-            _print_answer(conversation, line, on_terminal)
-    return 0
+        yield Conversation(llm, params, arguments.system, options), arguments.model
+
+
+def _converse(talk: Talk, name: str, on_terminal: bool) -> None:
+    if on_terminal:
+        print(f"{name}: {HELP}", file=sys.stderr)
+    for line in terminal_lines() if on_terminal else piped_lines(lines_of(sys.stdin)):
+        if line == "/exit":
+            break
+        if line == "/clear":
+            talk.clear()
+        elif line in ("/help", "/?"):
+            print(HELP, file=sys.stderr)
+        else:
+            _print_answer(talk, line, on_terminal)
 
 
 class Conversation:
@@ -136,7 +178,7 @@ def _turn(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
-def _print_answer(conversation: Conversation, line: str, on_terminal: bool) -> None:
+def _print_answer(conversation: Talk, line: str, on_terminal: bool) -> None:
     pieces = conversation.say(line)
     try:
         _note_forgotten(conversation.make_room(line), conversation.context)
@@ -167,7 +209,7 @@ def _note_forgotten(num_turns: int, context: int) -> None:
         )
 
 
-def _terminal_lines() -> Iterator[str]:
+def terminal_lines() -> Iterator[str]:
     import readline  # noqa: F401 (gives input() editing and history)
 
     while True:
@@ -183,5 +225,5 @@ def _terminal_lines() -> Iterator[str]:
             yield line
 
 
-def _piped_lines(lines: Iterable[str]) -> Iterator[str]:
+def piped_lines(lines: Iterable[str]) -> Iterator[str]:
     return (line.strip() for line in lines if line.strip())

@@ -19,7 +19,7 @@ USAGE_ERROR = 2
 class CommandModule(Protocol):
     """What a subcommand's module offers."""
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    def add_arguments(self, parser: Parser) -> None: ...
 
     def run(self, arguments: argparse.Namespace) -> int: ...
 
@@ -34,8 +34,11 @@ class Command:
 
 
 COMMANDS: Mapping[str, Command] = {
+    "serve": Command("serve a model over HTTP", "quire.cli.serve"),
     "generate": Command("continue prompts", "quire.cli.generate"),
-    "chat": Command("talk to a model", "quire.cli.chat"),
+    "chat": Command("talk to a model, here or on a server", "quire.cli.chat"),
+    "complete": Command("let a server continue prompts", "quire.cli.complete"),
+    "run-batch": Command("answer a file of requests", "quire.cli.run_batch"),
     "demo": Command("watch the bundled model answer", "quire.cli.demo"),
     "plan": Command("what a model needs in memory, without loading it", "quire.cli.plan"),
     "bench": Command(
@@ -44,19 +47,10 @@ COMMANDS: Mapping[str, Command] = {
             "throughput": Command("tokens a second over many requests", "quire.bench.throughput"),
             "latency": Command("seconds for one batch", "quire.bench.latency"),
             "startup": Command("seconds until the first token", "quire.bench.startup"),
+            "serve": Command("latencies and throughput of a server", "quire.bench.serve"),
         },
     ),
     "collect-env": Command("versions and hardware, for a bug report", "quire.cli.collect_env"),
-}
-
-
-_SERVER = "there is no HTTP server; use `quire chat` here, or LLM and AsyncLLMEngine in Python"
-# Commands of other engines -> what to do instead.
-NOT_BUILT: Mapping[str, str] = {
-    "quire serve": _SERVER,
-    "quire complete": "it asks an HTTP server; use `quire generate`, which runs the model itself",
-    "quire run-batch": "use `quire generate --json`, or LLM in Python",
-    "quire bench serve": _SERVER,
 }
 
 
@@ -70,7 +64,8 @@ def dispatch(program: str, commands: Mapping[str, Command], argv: list[str]) -> 
         return 0
     name = argv[0].replace("_", "-")
     if name not in commands:
-        print(f"{program}: error: {_about_unknown(program, argv[0], commands)}", file=sys.stderr)
+        hint = did_you_mean(name, commands)
+        print(f"{program}: error: there is no command {argv[0]!r}{hint}", file=sys.stderr)
         return USAGE_ERROR
     command = commands[name]
     if command.commands is not None:
@@ -81,14 +76,6 @@ def dispatch(program: str, commands: Mapping[str, Command], argv: list[str]) -> 
     arguments = parser.parse(argv[1:])
     arguments.command_line = [*program.split()[1:], name, *argv[1:]]
     return module.run(arguments)
-
-
-def _about_unknown(program: str, word: str, commands: Mapping[str, Command]) -> str:
-    name = word.replace("_", "-")
-    instead = NOT_BUILT.get(f"{program} {name}")
-    if instead is not None:
-        return f"`{program} {name}` is not built yet: {instead}"
-    return f"there is no command {word!r}{did_you_mean(name, commands)}"
 
 
 def _overview(program: str, commands: Mapping[str, Command]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -41,14 +42,42 @@ class Parser(argparse.ArgumentParser):
             description=description,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog="--help=GROUP shows one group, --help=WORD the flags that have to do with it.",
         )
+        self._source = ""  # of the words that are being read, for error lines
+        # Called with the words before they are read; may set defaults.
+        self.prepare: Callable[[Sequence[str]], None] = lambda words: None
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """What ``words`` say; a mistake ends the program with status 2 and one line."""
+        for word in words:
+            if word.startswith("--help="):
+                self.exit(0, self._help_about(word.partition("=")[2]))
+        self.prepare(words)
+        return self.read(words)
+
+    def read(self, words: Sequence[str], source: str = "") -> argparse.Namespace:
+        """The same for words from elsewhere; error lines begin with ``source``."""
+        self._source = source
         parsed, unknown = self.parse_known_args(self._normalise(words))
         if unknown:
             self.error(self._about_unknown(unknown[0]))
+        self._source = ""
         return parsed
+
+    def action_of(self, flag: str) -> argparse.Action | None:
+        """What a flag like ``--max_model_len`` or ``--no-enable-lora`` sets, if it is known."""
+        name = flag.partition("=")[0].partition(".")[0].replace("_", "-")
+        return self._option_string_actions.get(name)
+
+    def flags(self) -> list[str]:
+        """Every long flag, those of other engines too."""
+        return [flag for flag in self._option_string_actions if flag.startswith("--")]
+
+    def destinations(self, words: Sequence[str]) -> set[str]:
+        """The names of what ``words`` set by flags."""
+        actions = (self.action_of(word) for word in words if word.startswith("-"))
+        return {action.dest for action in actions if action is not None}
 
     def _about_unknown(self, word: str) -> str:
         if word.startswith("-"):
@@ -59,7 +88,32 @@ class Parser(argparse.ArgumentParser):
         return f"unexpected word {word!r}{hint if takes_prompt else ''}"
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {self._source}{message}\n")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End the program; help goes to standard output, errors do not."""
+        print(message or "", end="", file=sys.stderr if status else sys.stdout)
+        sys.exit(status)
+
+    def _help_about(self, topic: str) -> str:
+        """The help of a group of that name, or of all flags that have to do with a word."""
+        formatter = self._get_formatter()
+        titles = [str(group.title).lower() for group in self._action_groups]
+        num_found = 0
+        for group, title in zip(self._action_groups, titles, strict=True):
+            visible = [one for one in group._group_actions if one.help != argparse.SUPPRESS]
+            if topic.lower() in titles:
+                found = visible if title == topic.lower() else []
+            else:
+                found = [action for action in visible if _mentions(action, topic)]
+            num_found += len(found)
+            formatter.start_section(str(group.title))
+            formatter.add_arguments(found)
+            formatter.end_section()
+        if num_found == 0:
+            known = [*titles, *self._visible_flags()]
+            self.error(f"no help about {topic!r}{did_you_mean(topic, known)}")
+        return formatter.format_help()
 
     def _visible_flags(self) -> list[str]:
         return [
@@ -107,6 +161,11 @@ class Parser(argparse.ArgumentParser):
         if value.lower() not in _SWITCH_VALUES:
             self.error(f"{flag}={value}: expected true or false")
         return flag if _SWITCH_VALUES[value.lower()] else flag.replace("--", "--no-", 1)
+
+
+def _mentions(action: argparse.Action, word: str) -> bool:
+    text = " ".join([*action.option_strings, action.help or ""]).lower()
+    return word.lower() in text or word.lower().replace("_", "-") in text
 
 
 def _put(target: dict[str, Any], keys: list[str], text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quire.sampling_params import SamplingParams
@@ -64,3 +64,11 @@ def sampling_params(arguments: argparse.Namespace, defaults: SamplingParams) -> 
         stop_token_ids=arguments.stop_token_ids,
         ignore_eos=arguments.ignore_eos,
     )
+
+
+def request_fields(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was said, as fields of a request to a server; the rest are the server's defaults."""
+    given = vars(arguments)
+    names = (*_FLAGS, "max_tokens", "stop", "stop_token_ids")
+    fields = {name: given[name] for name in names if given[name] is not None}
+    return {**fields, **({"ignore_eos": True} if arguments.ignore_eos else {})}

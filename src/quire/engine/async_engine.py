@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import weakref
-from collections.abc import AsyncGenerator, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Callable, Iterable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from quire.args import EngineArgs
 from quire.config import EngineConfig
 from quire.engine.client import EngineClient
 from quire.engine.core_loop import BUILD_CORE
 from quire.engine.front import Front, load_front_tokenizer, parse_one_prompt, refuse_not_built
-from quire.engine.messages import RESET_PREFIX_CACHE, STATS
+from quire.engine.messages import BLOCK_MAP, RESET_PREFIX_CACHE, STATS, Query
 from quire.engine.model_view import ModelConfigView
 from quire.engine.older_calls import takes_older_form
 from quire.engine.output_router import OutputCollector, OutputRouter
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+OpenClient = Callable[[EngineConfig], EngineClient]
+
 
 class AsyncLLM:
     """An engine for asyncio programs; usable from several event loops."""
@@ -45,11 +50,15 @@ class AsyncLLM:
         *,
         multiprocess_mode: bool = True,
         build: str = BUILD_CORE,
+        open_client: OpenClient | None = None,  # instead of the two above
     ) -> None:
         self.config = config
         tokenizer = load_front_tokenizer(config.model)
-        make_client = ProcessClient if multiprocess_mode else ThreadClient
-        self._client: EngineClient = make_client(config, build)
+        if open_client is None:
+            make_client = ProcessClient if multiprocess_mode else ThreadClient
+            self._client: EngineClient = make_client(config, build)
+        else:
+            self._client = open_client(config)
         self._front = Front(config, self._client.facts, tokenizer)
         self._router = OutputRouter(self._client, self._front)
         self._router.start()
@@ -172,10 +181,14 @@ class AsyncLLM:
         refuse_not_built(
             reset_running_requests=reset_running_requests, reset_connector=reset_connector
         )
-        return await asyncio.to_thread(self._client.ask, RESET_PREFIX_CACHE)
+        return await self._ask(RESET_PREFIX_CACHE)
 
     async def stats(self) -> EngineStats:
-        return await asyncio.to_thread(self._client.ask, STATS)
+        return await self._ask(STATS)
+
+    async def block_map(self) -> bytes:
+        """One byte a KV block: 0 free, 1 in use, 2 shared, 3 cached."""
+        return await self._ask(BLOCK_MAP)
 
     async def do_log_stats(self) -> None:
         logger.info("%s", await self.stats())
@@ -198,6 +211,21 @@ class AsyncLLM:
         """End the core at once, whatever ``timeout`` says; requests in flight fail with
         `EngineDeadError`."""
         self._close()
+
+    async def _ask(self, query: Query[T]) -> T:
+        """In a thread that does not hold up the end of the program, as one of asyncio's pool would
+        if the core hung."""
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # whoever stops waiting must not disturb the thread
+
+        def run() -> None:
+            try:
+                future.set_result(self._client.ask(query))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=run, name=f"quire-{query.name}", daemon=True).start()
+        return await asyncio.wrap_future(future)
 
     @property
     def engine(self) -> AsyncLLM:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 
 from quire.config import EngineConfig
 from quire.engine.core import EngineCore
+from quire.engine.core_loop import ReportPhase
 from quire.executor.inline import InlineExecutor
 from quire.executor.protocol import Executor
 from quire.kv_cache.manager import KVCacheManager
@@ -18,19 +20,21 @@ from quire.step_output import EngineFacts
 logger = logging.getLogger(__name__)
 
 
-def build_core(config: EngineConfig) -> EngineCore:
+def build_core(config: EngineConfig, report: ReportPhase = lambda phase: None) -> EngineCore:
     """Load the model, take the KV memory, and log once what was chosen."""
-    clock = _Clock()
+    clock = _Clock(report)
+    clock.begin("weights")
     executor = InlineExecutor(config)
-    clock.lap("weights")
+    clock.begin("memory")
     layout = executor.facts.kv_layout
     num_blocks = _num_blocks(config, executor)
     config = fit_max_model_len(config, layout, num_blocks)
-    clock.lap("memory")
+    clock.begin("KV cache and graphs")
     kv_cache_bytes = executor.initialize_kv_cache(num_blocks)
-    clock.lap("KV cache and graphs")
+    clock.begin("warm-up")
     executor.warm_up()
-    clock.lap("warm-up")
+    if config.device.device == "cuda":
+        gc.collect()  # what the start left would else be looked through in the first requests
     facts = EngineFacts(
         num_blocks=num_blocks,
         block_size=config.cache.block_size,
@@ -39,7 +43,7 @@ def build_core(config: EngineConfig) -> EngineCore:
         weight_bytes=executor.facts.weight_bytes,
         kv_cache_bytes=kv_cache_bytes,
         attention_backend=executor.facts.attention_backend,
-        phase_seconds=clock.phases,
+        phase_seconds=clock.stop(),
     )
     logger.info("engine ready\n%s", describe(config, facts))
     manager = KVCacheManager(
@@ -63,13 +67,17 @@ def _num_blocks(config: EngineConfig, executor: Executor) -> int:
 
 
 class _Clock:
-    """How long each phase of the start took."""
+    """How long each phase of the start took; tells each as it begins."""
 
-    def __init__(self) -> None:
-        self.phases: dict[str, float] = {}
-        self._last = time.perf_counter()
+    def __init__(self, report: ReportPhase) -> None:
+        self._report = report
+        self._began: list[tuple[str, float]] = []
 
-    def lap(self, phase: str) -> None:
-        now = time.perf_counter()
-        self.phases[phase] = now - self._last
-        self._last = now
+    def begin(self, phase: str) -> None:
+        self._began.append((phase, time.perf_counter()))
+        self._report(phase)
+
+    def stop(self) -> dict[str, float]:
+        """Phase -> seconds."""
+        ends = [*(began for _, began in self._began[1:]), time.perf_counter()]
+        return {name: end - began for (name, began), end in zip(self._began, ends, strict=True)}

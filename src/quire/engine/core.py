@@ -6,8 +6,10 @@ Knows requests as token ids; text is the front end's. Everything here happens in
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 
 from quire.engine.beam_requests import BeamRequests
 from quire.errors import EngineDeadError
@@ -15,7 +17,7 @@ from quire.executor.protocol import Executor, PendingResult
 from quire.request import EngineRequest
 from quire.scheduler.scheduler import Outcome, Scheduler
 from quire.step import StepPlan
-from quire.step_output import CompletionDelta, EngineFacts, EngineStats
+from quire.step_output import STEP_TOKENS_BOUNDS, CompletionDelta, EngineFacts, EngineStats
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ class EngineCore:
         self._steps_in_flight = steps_in_flight
         self._beams = BeamRequests(scheduler)
         self._in_flight: deque[tuple[StepPlan, PendingResult]] = deque()
+        self._steps_by_tokens = [0] * (len(STEP_TOKENS_BOUNDS) + 1)
+        self._num_step_tokens = 0
 
     @property
     def has_unfinished(self) -> bool:
@@ -60,6 +64,7 @@ class EngineCore:
             plan = self._scheduler.schedule()
             if plan is None:
                 break
+            self._count(plan.num_tokens)
             try:
                 self._in_flight.append((plan, self._executor.submit(plan)))
             except Exception as error:
@@ -86,7 +91,15 @@ class EngineCore:
         return self._beams.end_failed(outcome.deltas) + self._beams.advance(outcome.held)
 
     def stats(self) -> EngineStats:
-        return self._scheduler.stats()
+        return replace(
+            self._scheduler.stats(),
+            num_step_tokens=self._num_step_tokens,
+            steps_by_tokens=tuple(self._steps_by_tokens),
+        )
+
+    def _count(self, num_tokens: int) -> None:
+        self._steps_by_tokens[bisect_left(STEP_TOKENS_BOUNDS, num_tokens)] += 1
+        self._num_step_tokens += num_tokens
 
     def block_map(self) -> bytes:
         """One byte a KV block: 0 free, 1 in use, 2 shared, 3 cached."""

@@ -21,6 +21,7 @@ from quire.engine.messages import (
     Deltas,
     Failed,
     Finish,
+    Loading,
     Started,
     Stop,
 )
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from quire.engine.core import EngineCore
 
 BUILD_CORE = "quire.engine.build:build_core"  # by name, so that the front end imports no torch
+ReportPhase = Callable[[str], None]  # told the name of each phase of a start as it begins
 
 
 class CoreChannel(Protocol):
@@ -42,21 +44,30 @@ class CoreChannel(Protocol):
 
     def put_step(self, reply: Deltas | Failed) -> None: ...
 
-    def put_answer(self, reply: Started | Answer | Failed) -> None: ...
+    def put_answer(self, reply: Loading | Started | Answer | Failed, client: str = "") -> None:
+        """Answer the front end of that name; a failure is for all of them."""
+        ...
 
 
-def run_core(build: str, config: EngineConfig, channel: CoreChannel) -> Failed | None:
+def run_core(
+    build: str,
+    config: EngineConfig,
+    channel: CoreChannel,
+    on_ready: Callable[[], None] = lambda: None,
+) -> Failed | None:
     """Build a core and serve it until it is told to stop; returns why it ended early, if it did.
+    ``on_ready`` is called before the first command is taken.
 
     The front end has been told of a failure by then: a failed start is the first answer, a later
     failure ends both streams.
     """
     try:
-        core = build_by_name(build, config)
+        core = build_by_name(build, config, lambda phase: channel.put_answer(Loading(phase)))
     except BaseException as error:  # SystemExit too: it would leave the front end waiting
         failed = Failed.of(error)
         channel.put_answer(failed)
         return failed
+    on_ready()
     channel.put_answer(Started(core.facts))
     try:
         _serve(core, channel)
@@ -69,13 +80,15 @@ def run_core(build: str, config: EngineConfig, channel: CoreChannel) -> Failed |
         return failed
 
 
-def build_by_name(build: str, config: EngineConfig) -> EngineCore:
-    """Call "module:function" with the config."""
+def build_by_name(
+    build: str, config: EngineConfig, report: ReportPhase = lambda phase: None
+) -> EngineCore:
+    """Call "module:function" with the config, and what it shall tell the phases of the start."""
     module, _, function = build.partition(":")
-    builder: Callable[[EngineConfig], EngineCore] = getattr(
+    builder: Callable[[EngineConfig, ReportPhase], EngineCore] = getattr(
         importlib.import_module(module), function
     )
-    return builder(config)
+    return builder(config, report)
 
 
 def _serve(core: EngineCore, channel: CoreChannel) -> None:
@@ -92,7 +105,7 @@ def _serve(core: EngineCore, channel: CoreChannel) -> None:
 
 def _obey(core: EngineCore, command: Command, channel: CoreChannel) -> None:
     if isinstance(command, Ask):
-        channel.put_answer(Answer(QUERIES[command.query].answer(core)))
+        channel.put_answer(Answer(QUERIES[command.query].answer(core)), command.client)
         return
     try:
         apply_command(core, command)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from quire.config import EngineConfig, ModelConfig
 from quire.engine.input_processor import InputProcessor, ProcessedRequest
 from quire.engine.model_view import ModelConfigView
+from quire.engine.observer import NoObserver, RequestObserver
 from quire.engine.output_processor import OutputProcessor
 from quire.generation_config import default_sampling_params, not_heeded
 from quire.prompts import ParsedPrompt, PromptType, parse_prompts
@@ -60,6 +61,7 @@ class Front:
         self._model = dataclasses.replace(config.model, max_model_len=facts.max_model_len)
         self._policy = config.scheduler.policy
         self._serials = itertools.count()
+        self._observer: RequestObserver = NoObserver()
         self._warn_of_generation_config()
         self.model_config = ModelConfigView(self._model)
         self._use(tokenizer)
@@ -110,6 +112,10 @@ class Front:
             )
         self._use(tokenizer)
 
+    def observe(self, observer: RequestObserver) -> None:
+        """Tell ``observer`` of every request from now on, instead of the one before."""
+        self._observer = self.outputs.observer = observer
+
     def _warn_of_generation_config(self) -> None:
         settings = not_heeded(self._model.generation_config)
         if settings:
@@ -122,9 +128,10 @@ class Front:
     def _use(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
         self.tokenizer = tokenizer
         eos = eos_token_ids(self._model.hf_config, self._model.generation_config, tokenizer)
-        vocabulary = None if tokenizer is None else Vocabulary(tokenizer)
-        self.inputs = InputProcessor(self._model, vocabulary, eos)
-        self.outputs = OutputProcessor(vocabulary)
+        self.vocabulary = None if tokenizer is None else Vocabulary(tokenizer)
+        self.inputs = InputProcessor(self._model, self.vocabulary, eos)
+        self.outputs = OutputProcessor(self.vocabulary)
+        self.outputs.observer = self._observer
 
 
 def parse_one_prompt(

@@ -115,13 +115,18 @@ class InputProcessor:
                 "a prompt is text, but the engine runs with skip_tokenizer_init=True; pass "
                 "prompt_token_ids"
             )
-        encoded = self._vocabulary.tokenizer(
-            texts,
-            add_special_tokens=add_special_tokens,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,  # its own advice about long texts; the limit is checked here
-        )
+        try:
+            encoded = self._vocabulary.tokenizer(
+                texts,
+                add_special_tokens=add_special_tokens,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,  # its own advice about long texts; the limit is checked here
+            )
+        except TypeError:
+            for text in texts:
+                text.encode()  # a lone surrogate: this error says so, the tokenizer's does not
+            raise
         return [list(token_ids) for token_ids in encoded["input_ids"]]
 
     def _checked_token_ids(self, prompt: ParsedPrompt, params: SamplingParams) -> list[int]:

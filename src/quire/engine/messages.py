@@ -54,13 +54,26 @@ class Finish(msgspec.Struct, tag=True, frozen=True):
 
 class Ask(msgspec.Struct, tag=True, frozen=True):
     query: str
+    client: str = ""  # who asks, where several front ends share the core
 
 
 class Stop(msgspec.Struct, tag=True, frozen=True):
     pass
 
 
-Command = Start | AddRequest | Abort | Finish | Ask | Stop
+class Attach(msgspec.Struct, tag=True, frozen=True):
+    """Another front end joins. Ids of its requests begin with its name (see `attached.py`)."""
+
+    client: str
+
+
+class Detach(msgspec.Struct, tag=True, frozen=True):
+    """A front end that was attached has gone; its requests end."""
+
+    client: str
+
+
+Command = Start | AddRequest | Abort | Finish | Ask | Stop | Attach | Detach
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,12 @@ STATS = Query("stats", EngineStats, lambda core: core.stats())
 BLOCK_MAP = Query("block_map", bytes, lambda core: core.block_map())
 RESET_PREFIX_CACHE = Query("reset_prefix_cache", bool, lambda core: core.reset_prefix_cache())
 QUERIES: dict[str, Query[Any]] = {q.name: q for q in (STATS, BLOCK_MAP, RESET_PREFIX_CACHE)}
+
+
+class Loading(msgspec.Struct, tag=True, frozen=True):
+    """What the core does now, while it starts."""
+
+    phase: str
 
 
 class Started(msgspec.Struct, tag=True, frozen=True):
@@ -128,7 +147,17 @@ class CoreTraceback(Exception):
         return f'\n"""\n{self.args[0]}"""'
 
 
-Reply = Started | Deltas | Answer | Failed
+Reply = Loading | Started | Deltas | Answer | Failed
+
+
+def with_client(client: str, request_id: str) -> str:
+    """The id of an attached front end's request, as the core knows it."""
+    return f"{client}|{request_id}"
+
+
+def client_of(request_id: str) -> str:
+    """The front end's name in what `with_client` made."""
+    return request_id.partition("|")[0]
 
 
 def encode(message: Command | Reply) -> bytes:

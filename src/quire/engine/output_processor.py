@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from quire.engine.completion_text import CompletionText, NoText, PlainText, StoppableText
 from quire.engine.detokenizer import Detokenizer
 from quire.engine.input_processor import ProcessedRequest
+from quire.engine.observer import CompletionEnd, NoObserver, RequestEnd, RequestObserver
 from quire.engine.output_logprobs import to_dicts
 from quire.engine.stop_strings import StopChecker
 from quire.outputs import (
@@ -42,6 +43,7 @@ class OutputProcessor:
     def __init__(self, vocabulary: Vocabulary | None) -> None:
         self._vocabulary = vocabulary
         self._requests: dict[str, _Request] = {}
+        self.observer: RequestObserver = NoObserver()
 
     def __len__(self) -> int:
         """Unfinished requests."""
@@ -59,6 +61,7 @@ class OutputProcessor:
                 "choose another id"
             )
         self._requests[request_id] = _Request(request, self._vocabulary)
+        self.observer.request_started(request)
 
     def process(self, deltas: Iterable[CompletionDelta]) -> ProcessedStep:
         """Deltas of requests that were aborted meanwhile are nobody's any more, nor those of
@@ -81,6 +84,7 @@ class OutputProcessor:
                 step.outputs.append(output)
             if request.has_ended:
                 del self._requests[request_id]
+                self.observer.request_ended(request.end())
         return step
 
     def abort(self, request_id: str) -> list[RequestOutput]:
@@ -91,8 +95,17 @@ class OutputProcessor:
         open_completions = [one for one in request.completions if not one.has_ended]
         for completion in open_completions:
             completion.abort()
+        self.observer.request_ended(request.end())
         output = request.output(open_completions)
         return [] if output is None else [output]
+
+    def lose_all(self) -> None:
+        """The core has died: nothing more comes for anybody."""
+        lost, self._requests = list(self._requests.values()), {}
+        for request in lost:
+            for completion in request.completions:
+                completion.lose()
+            self.observer.request_ended(request.end())
 
 
 class _Request:
@@ -157,6 +170,16 @@ class _Request:
             finished=finished,
             metrics=self._metrics() if finished else None,
             num_cached_tokens=self._num_cached_tokens,
+        )
+
+    def end(self) -> RequestEnd:
+        """What whoever watches learns."""
+        return RequestEnd(
+            request=self._request,
+            completions=tuple(one.end() for one in self.completions),
+            timing=self._metrics(),
+            num_cached_tokens=self._num_cached_tokens or 0,
+            end_time=time.time(),
         )
 
     def _take_prompt_logprobs(self) -> PromptLogprobs | None:
@@ -234,6 +257,15 @@ class _Completion:
     def abort(self) -> None:
         self._text += self._stream.finish().text
         self._end(FinishReason.ABORT, None)
+
+    def lose(self) -> None:
+        """No end came, and none will."""
+        if not self.has_ended:
+            self._end(FinishReason.ERROR, None)
+
+    def end(self) -> CompletionEnd:
+        assert self._finish_reason is not None
+        return CompletionEnd(num_tokens=len(self.token_ids), reason=self._finish_reason)
 
     def is_due(self, stream_interval: int) -> bool:
         """Whether the caller should see what is new: the first token, the end, and so many."""

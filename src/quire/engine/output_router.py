@@ -151,6 +151,7 @@ class OutputRouter:
         with self._lock:
             self.dead_error = error
             orphans, self._collectors = list(self._collectors.values()), {}
+            self._front.outputs.lose_all()
         for collector in orphans:
             own = EngineDeadError(str(error))  # consumers must not share a traceback
             own.__cause__ = error

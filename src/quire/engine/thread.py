@@ -14,7 +14,18 @@ from typing import TypeVar
 from quire.config import EngineConfig
 from quire.engine.client import CLOSED, dead_error, why_dead
 from quire.engine.core_loop import BUILD_CORE, run_core
-from quire.engine.messages import Answer, Ask, Command, Deltas, Failed, Query, Started, Stop
+from quire.engine.messages import (
+    Answer,
+    Ask,
+    Command,
+    Deltas,
+    Failed,
+    Loading,
+    Query,
+    Started,
+    Stop,
+)
+from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
 from quire.step_output import CompletionDelta
 
@@ -26,7 +37,9 @@ _JOIN_TIMEOUT_S = 10.0
 class ThreadClient:
     """An `EngineClient` that may be used from several threads; one of them receives."""
 
-    def __init__(self, config: EngineConfig, build: str = BUILD_CORE) -> None:
+    def __init__(
+        self, config: EngineConfig, build: str = BUILD_CORE, watch: StartWatch | None = None
+    ) -> None:
         self._channel = _QueueChannel()
         self._end: str | None = None
         self._asking = threading.Lock()
@@ -36,7 +49,9 @@ class ThreadClient:
         thread.start()
         # At interpreter exit too: a thread that is killed inside a step can crash the process.
         self._stop = weakref.finalize(self, _stop_thread, thread, self._channel)
-        started = self._channel.answers.get()
+        while isinstance(started := self._channel.answers.get(), Loading):
+            if watch is not None:
+                watch.enter(started.phase)
         if isinstance(started, Failed):
             self._stop()
             raise started.to_exception()
@@ -67,7 +82,7 @@ class ThreadClient:
         self._end = self._end or CLOSED
         self._stop()
 
-    def _dead(self, reply: Started | Failed | Stop) -> EngineDeadError:
+    def _dead(self, reply: Loading | Started | Failed | Stop) -> EngineDeadError:
         if isinstance(reply, Failed):
             self._end = self._end or why_dead(reply)
             return dead_error(self._end, reply)
@@ -85,7 +100,7 @@ class _QueueChannel:
     def __init__(self) -> None:
         self.commands: SimpleQueue[Command] = SimpleQueue()
         self.steps: SimpleQueue[Deltas | Failed | Stop] = SimpleQueue()
-        self.answers: SimpleQueue[Started | Answer | Failed | Stop] = SimpleQueue()
+        self.answers: SimpleQueue[Loading | Started | Answer | Failed | Stop] = SimpleQueue()
 
     def take(self, *, wait: bool) -> list[Command]:
         commands = [self.commands.get()] if wait else []
@@ -97,8 +112,8 @@ class _QueueChannel:
     def put_step(self, reply: Deltas | Failed) -> None:
         self.steps.put(reply)
 
-    def put_answer(self, reply: Started | Answer | Failed) -> None:
-        self.answers.put(reply)
+    def put_answer(self, reply: Loading | Started | Answer | Failed, client: str = "") -> None:
+        self.answers.put(reply)  # a thread has one front end
 
 
 def _run(build: str, config: EngineConfig, channel: _QueueChannel) -> None:

@@ -31,10 +31,10 @@ class Kernels:
     """Functions of the same meaning for every device; `reference` defines them."""
 
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
-    add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     layer_norm: Callable[[Tensor, Tensor | None, Tensor | None, float], Tensor]
-    add_layer_norm: Callable[[Tensor, Tensor, Tensor | None, Tensor | None, float], Tensor]
     gated_activation: Callable[[str], Callable[[Tensor], Tensor]]  # of an activation's name
+    # (positions [T], frequencies [D / 2], scale) -> cos, sin, float32 [T, 1, D / 2]
+    rope_angles: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
     # Of a shape and the weights of q's and k's RMS norms, if any; None: there is no fused kernel.
     store_heads: Callable[[HeadsShape, tuple[Tensor, ...] | None], StoreHeads] | None
 
@@ -46,14 +46,13 @@ def kernels_for(device: torch.device) -> Kernels:
 
 
 def _reference() -> Kernels:
-    from quire.kernels.reference import activation, norm
+    from quire.kernels.reference import activation, norm, rope
 
     return Kernels(
         rms_norm=norm.rms_norm,
-        add_rms_norm=norm.add_rms_norm,
         layer_norm=norm.layer_norm,
-        add_layer_norm=norm.add_layer_norm,
         gated_activation=activation.gated,
+        rope_angles=rope.rope_angles,
         store_heads=None,
     )
 
@@ -63,16 +62,38 @@ def _triton() -> Kernels:
 
     return Kernels(
         rms_norm=norm.rms_norm,
-        add_rms_norm=norm.add_rms_norm,
         layer_norm=norm.layer_norm,
-        add_layer_norm=norm.add_layer_norm,
         gated_activation=activation.gated,
+        rope_angles=rope.rope_angles,
         store_heads=lambda shape, norms: partial(rope.store_heads, shape=shape, norms=norms),
     )
 
 
-def single_line_product() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """A GPU's product (x [1, K], weight, bias) of one line."""
-    from quire.kernels.triton.gemv import gemv
+RMS = tuple[Tensor, float]  # weight and eps of an RMS norm
 
-    return gemv
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FewLines:
+    """A GPU's products of up to ``most`` lines x [T, K], with what stands before and after them."""
+
+    most: int
+    # (x, weight [N, K], bias, norm of x) -> [T, N]
+    product: Callable[[Tensor, Tensor, Tensor | None, RMS | None], Tensor]
+    # (x, h [T, N], weight, bias): h += product
+    add_product: Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
+    # (x, weight [2 N, K], bias, norm, activation) -> activation(gate) * up [T, N]
+    gated_product: Callable[[Tensor, Tensor, Tensor | None, RMS | None, str], Tensor]
+    activations: tuple[str, ...]  # that a gated product knows
+
+
+@lru_cache
+def few_lines() -> FewLines:
+    from quire.kernels.triton import activation, gemv
+
+    return FewLines(
+        most=gemv.MOST_LINES,
+        product=gemv.gemv,
+        add_product=gemv.add_gemv,
+        gated_product=gemv.gated_gemv,
+        activations=activation.NAMES,
+    )

@@ -34,6 +34,7 @@ class BlockPool:
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, num_blocks))
         self.num_shared = 0  # blocks with more than one owner
         self.num_idle = 0  # free blocks that hold a known prefix
+        self.num_evicted = 0  # cached blocks handed out for something else, ever
 
     @property
     def num_free(self) -> int:
@@ -49,9 +50,11 @@ class BlockPool:
         """Take ``count`` free blocks, evicting cached ones when no empty one is left."""
         assert count <= len(self._free), "the caller checks num_free"
         taken = [self._free.popitem(last=False)[0] for _ in range(count)]
+        num_cached = len(self._cached)
         for block in taken:
             self._forget(block)
             self._ref_counts[block] = 1
+        self.num_evicted += num_cached - len(self._cached)
         return taken
 
     def find(self, block_hash: bytes) -> int | None:

@@ -5,6 +5,7 @@ Knows token counts and hashes, not requests, rows or tensors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from quire.kv_cache.block_pool import NULL_BLOCK, BlockPool
@@ -55,6 +56,16 @@ class KVCacheManager:
         self.pool = BlockPool(num_blocks)
         self.enable_prefix_caching = enable_prefix_caching
         self._windows = windows
+        self._groups_with_window = [i for i, window in enumerate(windows) if window is not None]
+
+    @property
+    def num_groups(self) -> int:
+        return len(self._windows)
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether `release_passed` ever gives anything back."""
+        return bool(self._groups_with_window)
 
     def new_table(self) -> BlockTable:
         return BlockTable(
@@ -138,6 +149,15 @@ class KVCacheManager:
             entries.extend(self.pool.allocate(new))
         return Growth(first, copies)
 
+    def extend(self, tables: Sequence[BlockTable]) -> list[list[int]]:
+        """One more block at the end of each of ``tables``; per group, the new ones. So many must be
+        free."""
+        new = [self.pool.allocate(len(tables)) for _ in self._windows]
+        for group, blocks in enumerate(new):
+            for table, block in zip(tables, blocks, strict=True):
+                table.groups[group].append(block)
+        return new
+
     def can_adopt_and_grow(self, table: BlockTable, end: int) -> bool:
         """Whether ``adopt(table)`` and then ``grow`` to ``end`` tokens would succeed."""
         new = max(0, self.num_blocks_for(end) - len(table)) * len(table.groups)
@@ -146,7 +166,8 @@ class KVCacheManager:
 
     def release_passed(self, table: BlockTable, num_computed: int) -> None:
         """Give back the blocks that no token from position ``num_computed`` on can see."""
-        for group, entries in enumerate(table.groups):
+        for group in self._groups_with_window:
+            entries = table.groups[group]
             first, last = table.num_passed[group], self._num_passed(group, num_computed)
             if last > first:
                 self.pool.release(entries[first:last])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+TOKEN_BYTES = 4  # int32
 HASH_BYTES = 16  # 2^64 blocks before a collision is likely
 
 
@@ -24,8 +25,11 @@ def extend_chain(hashes: list[bytes], seed: bytes, token_ids: np.ndarray, block_
 
     ``token_ids`` starts at position 0; blocks that have a hash already are not read again.
     """
+    start = len(hashes) * block_size
+    new = np.ascontiguousarray(token_ids[start:], dtype=np.int32).tobytes()
     parent = hashes[-1] if hashes else seed
-    for start in range(len(hashes) * block_size, len(token_ids) - block_size + 1, block_size):
-        tokens = np.ascontiguousarray(token_ids[start : start + block_size], dtype=np.int32)
-        parent = blake2b(parent + tokens.tobytes(), digest_size=HASH_BYTES).digest()
+    block_bytes = block_size * TOKEN_BYTES
+    for first in range(0, len(new) - block_bytes + 1, block_bytes):
+        named = parent + new[first : first + block_bytes]
+        parent = blake2b(named, digest_size=HASH_BYTES).digest()
         hashes.append(parent)

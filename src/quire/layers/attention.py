@@ -8,12 +8,14 @@ from quire.attention.backend import AttentionBackend
 from quire.layers.forward_pass import ForwardPass
 from quire.layers.heads import Heads, load_heads
 from quire.layers.linear import Linear
+from quire.layers.norm import Norm
+from quire.layers.normed import Map, normed_product
 from quire.layers.spec import AttentionSpec
 from quire.weights.reader import TensorReader
 
 
 class Attention:
-    """One layer's attention."""
+    """h += out(attention of qkv(norm(h)))."""
 
     def __init__(
         self,
@@ -29,21 +31,23 @@ class Attention:
         self.qkv = Linear(spec.hidden_size, sizes, bias=spec.qkv_bias)
         self.out = Linear(sizes["q"], {"o": spec.hidden_size}, bias=spec.out_bias)
         self._spec = spec
+        self._qkv: Map  # h to the heads of all three
         self._heads: Heads
         self._backend = backend
         self._rotation = rotation
         self._plan = plan
         self._layer = layer
 
-    def load(self, reader: TensorReader, prefix: str) -> None:
+    def load(self, reader: TensorReader, prefix: str, norm: Norm) -> None:
         self.qkv.load(reader, prefix)
         self.out.load(reader, prefix)
+        self._qkv = normed_product(norm, self.qkv.product)
         self._heads = load_heads(self._spec, self._rotation, reader, prefix)
 
-    def __call__(self, x: Tensor, step: ForwardPass) -> Tensor:
+    def add_to(self, h: Tensor, step: ForwardPass) -> None:
         batch = step.batch
         kv_cache = batch.kv_caches[self._layer]
         slots = batch.groups[batch.layer_groups[self._layer]].slot_mapping
-        q = self._heads(self.qkv(x), kv_cache, slots, step)
+        q = self._heads(self._qkv(h), kv_cache, slots, step)
         attended = self._backend.forward(q, kv_cache, step.attention_plans[self._plan])
-        return self.out(attended.flatten(1))
+        self.out.add_to(attended.flatten(1), h)

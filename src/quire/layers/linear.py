@@ -1,17 +1,23 @@
-"""Linear maps: one matrix product for all parts that share an input."""
+"""Linear maps: one matrix product for all parts that share an input.
+
+Knows how each device does a product best; what stands before a product is in `normed`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from quire.kernels.cpu import onednn
-from quire.kernels.selection import single_line_product
+from quire.kernels.selection import few_lines
 from quire.weights.reader import TensorReader
+
+Rest = ParamSpec("Rest")
+Result = TypeVar("Result")
 
 
 class Product(Protocol):
@@ -19,29 +25,57 @@ class Product(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
+    def add_to(self, x: Tensor, h: Tensor) -> None:
+        """h += x Wᵀ + b, in place."""
+        ...
+
 
 class PlainProduct:
     """The weight as it is."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight = weight
-        self._bias = bias
+        self.weight = weight
+        self.bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self._weight, self._bias)
+        return F.linear(x, self.weight, self.bias)
+
+    def add_to(self, x: Tensor, h: Tensor) -> None:
+        h += self(x)
 
 
 class GPUProduct(PlainProduct):
-    """As it is too, but a single line of x takes a kernel of its own."""
+    """As it is too, but few lines of x take a kernel of their own."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
-        self._single_line = single_line_product()
+        few = few_lines()
+        self._product = by_lines(lambda x: few.product(x, weight, bias, None), super().__call__)
+        self._add = by_lines(lambda x, h: few.add_product(x, h, weight, bias), self._add_many)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if len(x) == 1:
-            return self._single_line(x, self._weight, self._bias)
-        return super().__call__(x)
+        return self._product(x)
+
+    def add_to(self, x: Tensor, h: Tensor) -> None:
+        self._add(x, h)
+
+    def _add_many(self, x: Tensor, h: Tensor) -> None:
+        h.addmm_(x, self.weight.t())
+        if self.bias is not None:
+            h += self.bias
+
+
+def by_lines(
+    few: Callable[Concatenate[Tensor, Rest], Result],
+    many: Callable[Concatenate[Tensor, Rest], Result],
+) -> Callable[Concatenate[Tensor, Rest], Result]:
+    """On a GPU: ``few`` for as many lines as its kernels are made for, else ``many``."""
+    most = few_lines().most
+
+    def call(x: Tensor, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
+        return (few if len(x) <= most else many)(x, *args, **kwargs)
+
+    return call
 
 
 def fastest_product(weight: Tensor, bias: Tensor | None = None) -> Product:
@@ -76,6 +110,10 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.product(x)
+
+    def add_to(self, x: Tensor, h: Tensor) -> None:
+        """h += what the call would return, in place."""
+        self.product.add_to(x, h)
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Normalisation, alone and after the residual addition."""
+"""Normalisation over the last dimension."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from quire.kernels.selection import Kernels, kernels_for
+from quire.kernels.selection import RMS, Kernels, kernels_for
 from quire.layers.spec import LayerNormSpec, NormSpec, RMSNormSpec
 from quire.weights.reader import TensorReader
 
@@ -17,10 +17,6 @@ class Norm(Protocol):
     def load(self, reader: TensorReader, prefix: str) -> None: ...
 
     def __call__(self, x: Tensor) -> Tensor: ...
-
-    def after_add(self, x: Tensor, residual: Tensor) -> Tensor:
-        """residual += x; the norm of the sum."""
-        ...
 
 
 class RMSNorm:
@@ -38,8 +34,10 @@ class RMSNorm:
     def __call__(self, x: Tensor) -> Tensor:
         return self._kernels.rms_norm(x, self.weight, self._spec.eps)
 
-    def after_add(self, x: Tensor, residual: Tensor) -> Tensor:
-        return self._kernels.add_rms_norm(x, residual, self.weight, self._spec.eps)
+    @property
+    def parameters(self) -> RMS:
+        """What a kernel needs that has this norm inside."""
+        return self.weight, self._spec.eps
 
 
 class OffsetRMSNorm(RMSNorm):
@@ -68,9 +66,6 @@ class LayerNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._kernels.layer_norm(x, self._weight, self._bias, self._spec.eps)
-
-    def after_add(self, x: Tensor, residual: Tensor) -> Tensor:
-        return self._kernels.add_layer_norm(x, residual, self._weight, self._bias, self._spec.eps)
 
 
 def build_norm(spec: NormSpec) -> Norm:

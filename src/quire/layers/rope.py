@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from quire.kernels.reference.rope import rotate_half, rotate_interleaved
+from quire.kernels.selection import kernels_for
 from quire.layers.spec import (
     DynamicScaling,
     LinearScaling,
@@ -33,11 +34,11 @@ class RopeAngles:
     def __init__(self, spec: RopeSpec, *, max_model_len: int, device: torch.device) -> None:
         frequencies, self._scale = rope_frequencies(spec, max_model_len=max_model_len)
         self._frequencies = frequencies.to(device)
+        self._angles = kernels_for(device).rope_angles
 
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [T, 1, dim / 2] at positions [T]."""
-        angles = positions.float()[:, None, None] * self._frequencies
-        return angles.cos().mul_(self._scale), angles.sin().mul_(self._scale)
+        return self._angles(positions, self._frequencies, self._scale)
 
 
 def build_rotation(spec: RopeSpec, head_dim: int) -> Rotate:

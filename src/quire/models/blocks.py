@@ -1,7 +1,6 @@
 """How a layer's parts are wired: one class per topology, each with its own short call.
 
-Between layers the hidden state is kept as two tensors whose sum it is: ``x``, the newest part, and
-``residual``, the rest, so that the addition can be fused with the norm that follows it.
+Between layers there is one tensor, the hidden state h [T, E]; every branch adds to it in place.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from quire.layers.attention import Attention
 from quire.layers.forward_pass import ForwardPass
 from quire.layers.mlp import GatedMLP, PlainMLP
 from quire.layers.moe import MoE
-from quire.layers.norm import build_norm
+from quire.layers.norm import Norm, build_norm
 from quire.layers.spec import GatedMLPSpec, MoESpec, PlainMLPSpec
 from quire.models.spec import BlockKind, LayerSpec
 from quire.weights.reader import TensorReader
@@ -25,9 +24,36 @@ class Block(Protocol):
 
     def load(self, reader: TensorReader, prefix: str) -> None: ...
 
-    def __call__(self, x: Tensor, residual: Tensor, step: ForwardPass) -> Tensor:
-        """The new x; ``residual`` is updated in place. All are [T, E]."""
+    def __call__(self, h: Tensor, step: ForwardPass) -> None:
+        """Updates h [T, E] in place."""
         ...
+
+
+class FeedForward(Protocol):
+    """The branch of a layer that treats each token alone."""
+
+    def load(self, reader: TensorReader, prefix: str, norm: Norm) -> None:
+        """``norm``: what its input goes through first; loaded."""
+        ...
+
+    def add_to(self, h: Tensor) -> None:
+        """h += feed_forward(norm(h)), in place."""
+        ...
+
+
+class MixtureBranch:
+    """h += moe(norm(h))."""
+
+    def __init__(self, spec: MoESpec) -> None:
+        self.moe = MoE(spec)
+        self._norm: Norm
+
+    def load(self, reader: TensorReader, prefix: str, norm: Norm) -> None:
+        self.moe.load(reader, prefix)
+        self._norm = norm
+
+    def add_to(self, h: Tensor) -> None:
+        self.moe.add_to(self._norm(h), h)
 
 
 class PreNormBlock:
@@ -43,19 +69,19 @@ class PreNormBlock:
 
     def load(self, reader: TensorReader, prefix: str) -> None:
         self.norm1.load(reader, f"{prefix}.norm1")
-        self.attention.load(reader, f"{prefix}.attention")
+        self.attention.load(reader, f"{prefix}.attention", self.norm1)
         self.norm2.load(reader, f"{prefix}.norm2")
-        self.mlp.load(reader, f"{prefix}.{self._mlp_prefix}")
+        self.mlp.load(reader, f"{prefix}.{self._mlp_prefix}", self.norm2)
 
-    def __call__(self, x: Tensor, residual: Tensor, step: ForwardPass) -> Tensor:
-        x = self.attention(self.norm1.after_add(x, residual), step)
-        return self.mlp(self.norm2.after_add(x, residual))
+    def __call__(self, h: Tensor, step: ForwardPass) -> None:
+        self.attention.add_to(h, step)
+        self.mlp.add_to(h)
 
 
 BLOCKS: dict[BlockKind, type[PreNormBlock]] = {"pre_norm": PreNormBlock}
 
 
-def build_mlp(spec: GatedMLPSpec | PlainMLPSpec | MoESpec) -> GatedMLP | PlainMLP | MoE:
+def build_mlp(spec: GatedMLPSpec | PlainMLPSpec | MoESpec) -> FeedForward:
     if isinstance(spec, MoESpec):
-        return MoE(spec)
+        return MixtureBranch(spec)
     return GatedMLP(spec) if isinstance(spec, GatedMLPSpec) else PlainMLP(spec)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from quire.attention.backend import AttentionBackend, AttentionProblem
-from quire.attention.selection import select_backend
+from quire.attention.selection import name_of, select_backend
 from quire.batch import Batch
 from quire.layers.attention import Attention
 from quire.layers.embedding import build_embedding
@@ -20,7 +20,7 @@ from quire.layers.forward_pass import ForwardPass
 from quire.layers.head import Head
 from quire.layers.norm import build_norm
 from quire.layers.rope import RopeAngles
-from quire.layers.spec import AlibiSpec, AttentionSpec, MoESpec, RopeSpec
+from quire.layers.spec import AlibiSpec, AttentionSpec, RopeSpec
 from quire.models.blocks import BLOCKS, Block
 from quire.models.spec import DecoderSpec
 from quire.weights.reader import TensorReader
@@ -32,8 +32,9 @@ class Placement:
 
     dtype: torch.dtype
     device: torch.device
-    attention_backend: str
+    attention_backend: str  # or several, in order of preference
     max_model_len: int
+    block_size: int  # of the KV cache
 
 
 class Decoder:
@@ -51,12 +52,10 @@ class Decoder:
         ]
         # One backend per kind of attention, and one plan a step per layer group that uses it.
         self._planned: dict[tuple[AttentionProblem, int], AttentionBackend] = {}
-        self.layers: list[Block] = self._build_layers(placement)
-
-    @property
-    def can_be_captured(self) -> bool:
-        """Whether a forward of device tensors never waits for the host's word."""
-        return not any(isinstance(layer.mlp, MoESpec) for layer in self.spec.layers)
+        problems = [_problem(layer.attention, placement) for layer in spec.layers]
+        backend = select_backend(placement.attention_backend, problems)
+        self.attention_backend = name_of(backend)
+        self.layers: list[Block] = self._build_layers(backend, problems)
 
     def load(self, reader: TensorReader) -> None:
         self.embedding.load(reader, "embedding")
@@ -74,20 +73,18 @@ class Decoder:
                 backend.plan(batch, group) for (_, group), backend in self._planned.items()
             ),
         )
-        x = self.embedding(batch.input_ids, batch.positions)
-        residual = torch.zeros_like(x)
+        h = self.embedding(batch.input_ids, batch.positions)
         for layer in self.layers:
-            x = layer(x, residual, step)
-        return self.final_norm.after_add(x, residual)
+            layer(h, step)
+        return self.final_norm(h)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [S, V] of hidden states [S, E], in the model's dtype or in float32."""
         return self.head(hidden)
 
-    def _build_layers(self, placement: Placement) -> list[Block]:
-        specs = [layer.attention for layer in self.spec.layers]
-        problems = [_problem(spec, placement) for spec in specs]
-        backend = select_backend(placement.attention_backend, problems)
+    def _build_layers(
+        self, backend: type[AttentionBackend], problems: list[AttentionProblem]
+    ) -> list[Block]:
         ropes = self.spec.ropes
         layers: list[Block] = []
         for index, (layer, problem) in enumerate(zip(self.spec.layers, problems, strict=True)):
@@ -114,6 +111,7 @@ def _problem(spec: AttentionSpec, placement: Placement) -> AttentionProblem:
         scale=spec.scale,
         dtype=placement.dtype,
         device=placement.device.type,
+        block_size=placement.block_size,
         window=spec.window,
         soft_cap=spec.soft_cap,
         alibi_slopes=spec.positions.slopes if isinstance(spec.positions, AlibiSpec) else None,

@@ -46,6 +46,7 @@ def build_model(config: EngineConfig) -> LoadedModel:
         device=torch.device(config.device.device),
         attention_backend=config.device.attention_backend,
         max_model_len=config.model.max_model_len,
+        block_size=config.cache.block_size,
     )
     model = Decoder(plan.spec, placement)
     reader = CountingReader(_reader(config, plan, placement))

@@ -24,6 +24,7 @@ _ARCHITECTURES: dict[str, str] = {
     "MixtralForCausalLM": "quire.models.architectures.mixtral:mixtral",
     "Qwen2ForCausalLM": "quire.models.architectures.qwen2:qwen2",
     "Qwen3ForCausalLM": "quire.models.architectures.qwen3:qwen3",
+    "Qwen3MoeForCausalLM": "quire.models.architectures.qwen3_moe:qwen3_moe",
 }
 
 

@@ -32,8 +32,8 @@ class Selection:
         positions = np.flatnonzero(mask)
         rows = rows_cpu[positions].astype(np.int64)
         return cls(
-            positions=torch.from_numpy(positions).to(device, non_blocking=True),
-            rows=torch.from_numpy(rows).to(device, non_blocking=True),
+            positions=upload(positions, device),
+            rows=upload(rows, device),
             positions_cpu=positions,
             rows_cpu=rows,
             is_whole=bool(mask.all()),
@@ -51,6 +51,7 @@ class Selection:
 class SampleStep:
     """What is known of the S rows when their next token is sampled."""
 
+    rows: Tensor  # [S] int64
     lengths: Tensor  # [S] int64, tokens known, prompt and output
     lengths_cpu: np.ndarray  # [S]
     token_ids: Tensor  # [max_rows, max_len] int32, by row; read only
@@ -69,3 +70,11 @@ class LogitsProcessor(Protocol):
 
     def apply(self, logits: Tensor, selection: Selection, step: SampleStep) -> dict[int, str]:
         """Change ``logits`` [S, V] in place at the selected rows; return row -> why it failed."""
+
+
+def upload(values: np.ndarray, device: torch.device) -> Tensor:
+    """The array on the device, without waiting for it."""
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()  # else the copy would wait
+    return tensor.to(device, non_blocking=True)

@@ -6,6 +6,7 @@ of rows so that temporaries stay small. Knows nothing about requests.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,37 @@ class LogprobTensors:
     logprobs: Tensor  # [N, 1 + K] float32
     ranks: Tensor  # [N] int32, 1 + the number of tokens more likely than the token itself
 
+    @classmethod
+    def of(cls, token_ids: Tensor, logprobs: Tensor, ranks: Tensor) -> LogprobTensors:
+        return cls(token_ids=token_ids, logprobs=logprobs, ranks=ranks)
+
+    @classmethod
+    def join(cls, parts: Sequence[LogprobTensors]) -> LogprobTensors:
+        """One after the other; all have equally many columns."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            token_ids=torch.cat([part.token_ids for part in parts]),
+            logprobs=torch.cat([part.logprobs for part in parts]),
+            ranks=torch.cat([part.ranks for part in parts]),
+        )
+
+    def take(self, places: Tensor) -> LogprobTensors:
+        """Those at ``places`` [M] among the N."""
+        return LogprobTensors(
+            token_ids=self.token_ids.index_select(0, places),
+            logprobs=self.logprobs.index_select(0, places),
+            ranks=self.ranks.index_select(0, places),
+        )
+
+    def cut(self, k: int) -> LogprobTensors:
+        """With the ``k`` best only."""
+        return LogprobTensors(
+            token_ids=self.token_ids[:, : 1 + k],
+            logprobs=self.logprobs[:, : 1 + k],
+            ranks=self.ranks,
+        )
+
     def to_host(self) -> TokenLogprobs:
         """All N as one host record: consecutive tokens of one row."""
         return TokenLogprobs(  # sync: the host reads log-probabilities that a request asked for
@@ -46,13 +78,7 @@ def token_logprobs(logits: Tensor, targets: Tensor, k: int) -> LogprobTensors:
     rows_at_once = max(1, _MAX_TEMPORARY_BYTES // (vocab_size * _TEMPORARY_BYTES_PER_TOKEN))
     blocks = row_blocks(len(logits), rows_at_once)
     parts = [_of_block(logits[block], targets[block], k) for block in blocks]
-    if len(parts) == 1:
-        return parts[0]
-    return LogprobTensors(
-        token_ids=torch.cat([part.token_ids for part in parts]),
-        logprobs=torch.cat([part.logprobs for part in parts]),
-        ranks=torch.cat([part.ranks for part in parts]),
-    )
+    return LogprobTensors.join(parts)
 
 
 def _of_block(logits: Tensor, targets: Tensor, k: int) -> LogprobTensors:

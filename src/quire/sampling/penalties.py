@@ -8,14 +8,21 @@ presence: minus ``penalty`` if ``c > 0`` (the last two as the OpenAI API defines
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from quire.sampling.logits_processor import SampleStep, Selection
+from quire.request import RowSampling
+from quire.sampling.logits_processor import SampleStep, Selection, upload
 from quire.sampling.ops import row_blocks
 from quire.step import JoinedRow
 
 _MAX_TEMPORARY_BYTES = 64 * 2**20
+NO_PENALTIES = (1.0, 0.0, 0.0)
+
+
+def penalties_of(sampling: RowSampling) -> tuple[float, float, float]:
+    return sampling.repetition_penalty, sampling.frequency_penalty, sampling.presence_penalty
 
 
 class Penalties:
@@ -27,13 +34,8 @@ class Penalties:
         self._selection: Selection | None = None
 
     def add_request(self, joined: JoinedRow) -> bool:
-        sampling = joined.sampling
-        values = (
-            sampling.repetition_penalty,
-            sampling.frequency_penalty,
-            sampling.presence_penalty,
-        )
-        if values == (1.0, 0.0, 0.0):
+        values = penalties_of(joined.sampling)
+        if values == NO_PENALTIES:
             return False
         self._by_row[joined.row] = values
         return True
@@ -44,7 +46,7 @@ class Penalties:
     def apply(self, logits: Tensor, selection: Selection, step: SampleStep) -> dict[int, str]:
         if selection is not self._selection:
             by_row = [self._by_row[row] for row in selection.rows_cpu.tolist()]
-            self._values = torch.tensor(by_row).to(self._device, non_blocking=True)
+            self._values = upload(np.array(by_row, dtype=np.float32), self._device)
             self._selection = selection
         longest = int(step.lengths_cpu[selection.positions_cpu].max())
         lengths = selection.take(step.lengths)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quire.sampling.logits_processor import SampleStep, Selection
+from quire.sampling.logits_processor import SampleStep, Selection, upload
 from quire.step import JoinedRow
 
 _FORBIDDEN = -torch.inf
@@ -46,7 +46,7 @@ class LogitBias:
         tokens = _TokensOfRows(selection, [[token for token, _ in one] for one in bias])
         self._flat = tokens.flat(vocab_size, self._device)
         values = np.array([value for one in bias for _, value in one], dtype=np.float32)
-        self._values = _upload(values, self._device)
+        self._values = upload(values, self._device)
         self._selection = selection
 
 
@@ -110,10 +110,10 @@ class MinTokens:
     def _pack(self, selection: Selection, vocab_size: int) -> None:
         limits = [self._limits[row] for row in selection.rows_cpu.tolist()]
         self._least_cpu = np.array([least for least, _ in limits], dtype=np.int64)
-        self._least = _upload(self._least_cpu, self._device)
+        self._least = upload(self._least_cpu, self._device)
         tokens = _TokensOfRows(selection, [stop for _, stop in limits])
         self._flat = tokens.flat(vocab_size, self._device)
-        self._owners = _upload(tokens.owners, self._device)
+        self._owners = upload(tokens.owners, self._device)
         self._selection = selection
 
 
@@ -156,11 +156,11 @@ class BadWords:
         table = np.full((len(prefixes), longest), -1, dtype=np.int32)
         for line, prefix in zip(table, prefixes, strict=True):
             line[longest - len(prefix) :] = prefix
-        self._prefixes = _upload(table, self._device)
-        self._prefix_lengths = _upload(np.array([len(one) for one in prefixes]), self._device)
+        self._prefixes = upload(table, self._device)
+        self._prefix_lengths = upload(np.array([len(one) for one in prefixes]), self._device)
         self._offsets = torch.arange(-longest, 0, device=self._device)
         self._flat = last.flat(vocab_size, self._device)
-        self._owners = _upload(last.owners, self._device)
+        self._owners = upload(last.owners, self._device)
         self._selection = selection
 
 
@@ -174,8 +174,4 @@ class _TokensOfRows:
         self._tokens = np.array([one for of_row in tokens for one in of_row], dtype=np.int64)
 
     def flat(self, vocab_size: int, device: torch.device) -> Tensor:
-        return _upload(self._positions * vocab_size + self._tokens, device)
-
-
-def _upload(values: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(values).to(device, non_blocking=True)
+        return upload(self._positions * vocab_size + self._tokens, device)

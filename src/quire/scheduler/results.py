@@ -12,7 +12,7 @@ import numpy as np
 
 from quire.request import FinishReason
 from quire.scheduler.completion import Completion
-from quire.scheduler.row_table import RowTable
+from quire.scheduler.row_table import Index, RowTable
 from quire.step import StepPlan, StepResult, TokenLogprobs
 from quire.step_output import CompletionDelta
 
@@ -36,31 +36,33 @@ class ResultReader:
 
     def read(self, plan: StepPlan, result: StepResult) -> News:
         table, news = self._table, News()
-        is_current = table.epoch[plan.rows] == plan.epochs
-        for row in plan.rows[is_current].tolist() if result.prompt_logprobs else ():
+        rows = plan.rows.astype(np.intp)
+        is_current = table.epoch[rows] == plan.epochs
+        for row in rows[is_current].tolist() if result.prompt_logprobs else ():
             if row in result.prompt_logprobs:
                 self._completion(row).prompt_logprobs.append(result.prompt_logprobs[row])
         is_current = is_current[plan.samples]
-        rows, tokens = plan.rows[plan.samples][is_current], result.token_ids[is_current]
+        rows, tokens = rows[plan.samples][is_current], result.token_ids[is_current]
         if result.errors:
             rows, tokens = self._end_failed(rows, tokens, result.errors, news)
         news.num_confirmed = len(rows)
         self.num_tokens += len(rows)
         is_special = table.is_special[rows]
-        if is_special.any():
+        if np.count_nonzero(is_special):
             self._read_special(rows[is_special].tolist(), result, news)
             is_chosen_here = ~table.is_beam[rows]
             rows, tokens = rows[is_chosen_here], tokens[is_chosen_here]
         self._confirm(rows, tokens, news)
         return news
 
-    def _confirm(self, rows: np.ndarray, tokens: np.ndarray, news: News) -> None:
+    def _confirm(self, rows: Index, tokens: np.ndarray, news: News) -> None:
         table = self._table
         positions = table.num_confirmed[rows]
         table.token_ids[rows, positions] = tokens
-        table.num_confirmed[rows] = positions + 1
-        is_stop = (table.stop_ids[rows] == tokens[:, None]).any(axis=1)
-        ends = is_stop | (positions + 1 >= table.max_len[rows])
+        known = positions + 1
+        table.num_confirmed[rows] = known
+        is_stop = table.are_stops(rows, tokens)
+        ends = is_stop | (known >= table.max_len[rows])
         for index in np.flatnonzero(ends | table.is_watched[rows]).tolist():
             completion = self._completion(int(rows[index]))
             reason = None
@@ -88,8 +90,8 @@ class ResultReader:
                 completion.logprobs.append(logprobs)
 
     def _end_failed(
-        self, rows: np.ndarray, tokens: np.ndarray, errors: dict[int, str], news: News
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, rows: Index, tokens: np.ndarray, errors: dict[int, str], news: News
+    ) -> tuple[Index, np.ndarray]:
         """End the rows with an error; the others remain."""
         has_failed = np.isin(rows, list(errors))
         for row in rows[has_failed].tolist():

@@ -1,7 +1,8 @@
 """Row table: the counters of everything that runs, as NumPy columns indexed by row.
 
-A steady step touches whole columns, never one row at a time. Knows nothing about blocks beyond
-how many tokens they hold.
+A steady step touches whole columns, never one row at a time, and takes `Index` arrays to them: any
+other type costs NumPy a conversion at every look. Knows nothing about blocks beyond how many tokens
+they hold.
 
 ::
 
@@ -17,6 +18,7 @@ import numpy as np
 from quire.scheduler.completion import NO_ROW, Completion
 
 NO_TOKEN = -1
+Index = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 
 class RowTable:
@@ -39,7 +41,7 @@ class RowTable:
         self.is_special = np.zeros(max_rows, dtype=np.bool_)  # its results need a look of their own
         self.is_beam = np.zeros(max_rows, dtype=np.bool_)  # the host chooses its next token
         self.has_siblings = np.zeros(max_rows, dtype=np.bool_)
-        self.stop_ids = np.full((max_rows, 8), NO_TOKEN, dtype=np.int32)
+        self._stop_ids = np.full((1, max_rows), NO_TOKEN, dtype=np.int32)  # as many lines as needed
         self.completions: list[Completion | None] = [None] * max_rows
         self._free = list(range(max_rows - 1, -1, -1))
 
@@ -86,9 +88,15 @@ class RowTable:
     def confirmed_tokens(self, row: int) -> np.ndarray:
         return self.token_ids[row, : self.num_confirmed[row]]
 
+    def are_stops(self, rows: Index, tokens: np.ndarray) -> np.ndarray:
+        """Which of ``tokens`` end the completions in ``rows``. All [R]."""
+        return np.logical_or.reduce(self._stop_ids.take(rows, axis=1) == tokens)
+
     def _set_stop_ids(self, row: int, stop_ids: tuple[int, ...]) -> None:
-        lacking = len(stop_ids) - self.stop_ids.shape[1]
+        lacking = len(stop_ids) - len(self._stop_ids)
         if lacking > 0:
-            self.stop_ids = np.pad(self.stop_ids, ((0, 0), (0, lacking)), constant_values=NO_TOKEN)
-        self.stop_ids[row] = NO_TOKEN
-        self.stop_ids[row, : len(stop_ids)] = stop_ids
+            self._stop_ids = np.pad(
+                self._stop_ids, ((0, lacking), (0, 0)), constant_values=NO_TOKEN
+            )
+        self._stop_ids[:, row] = NO_TOKEN
+        self._stop_ids[: len(stop_ids), row] = stop_ids

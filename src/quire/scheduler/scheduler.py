@@ -19,21 +19,21 @@ from quire.config import SchedulerConfig
 from quire.kv_cache.manager import BlockTable, KVCacheManager
 from quire.request import EngineRequest, FinishReason
 from quire.scheduler.completion import Completion
+from quire.scheduler.draft import Draft
 from quire.scheduler.results import ResultReader
-from quire.scheduler.row_table import RowTable
+from quire.scheduler.row_blocks import RowBlocks
+from quire.scheduler.row_table import Index, RowTable
 from quire.scheduler.waiting_queue import WaitingQueue
-from quire.step import JoinedRow, RowBlocks, RowToken, StepPlan, StepResult, TokenLogprobs
+from quire.step import JoinedRow, RowToken, StepPlan, StepResult, TokenLogprobs
 from quire.step_output import CompletionDelta, EngineStats
 
 
 @dataclass(slots=True)
 class Changes:
-    """What the next plan must tell the worker."""
+    """What the next plan must tell the worker, besides blocks."""
 
     left: list[int] = field(default_factory=list)
-    copies: list[tuple[int, int]] = field(default_factory=list)
     joined: list[JoinedRow] = field(default_factory=list)
-    blocks: list[RowBlocks] = field(default_factory=list)
     tokens: list[RowToken] = field(default_factory=list)
 
 
@@ -56,10 +56,11 @@ class Scheduler:
         self.kv = kv
         self.table = RowTable(config.max_num_seqs, max_model_len)
         self._config = config
+        self._blocks = RowBlocks(kv, self.table)
         self._results = ResultReader(self.table)
         self._requests: dict[str, list[Completion]] = {}
         self._running: list[Completion] = []  # by queue key; the last is preempted first
-        self._rows = np.zeros(0, dtype=np.int32)  # rows of _running
+        self._rows: Index | None = None  # rows of _running; None: not made yet
         self._waiting = WaitingQueue()
         self._suspects: list[Completion] = []  # were in a failed step; each is tried again alone
         self._changes = Changes()
@@ -126,58 +127,54 @@ class Scheduler:
         """Plan the next step; None when no row can compute anything now."""
         if self._suspects and self._num_in_flight:
             return None  # a step of one row alone: if it fails, nobody else can be to blame
-        counts, preempted = self._reserve(self._wanted())
-        budget = self._config.max_num_batched_tokens - int(counts.sum())
+        draft = Draft.wanted(self.table, self._running_rows(), self._config)
+        preempted = self._reserve(draft)
+        self._blocks.name_next()
+        budget = self._config.max_num_batched_tokens - int(draft.counts.sum())
         admitted = [] if preempted else self._admit(budget)
-        if not counts.any() and not admitted:
+        if not admitted and not np.count_nonzero(draft.counts):
             return self._unblock()
-        return self._plan(counts, admitted)
+        return self._plan(draft, admitted)
 
-    def _wanted(self) -> np.ndarray:
-        """[running] tokens that each running row would compute, under the step's budget."""
-        table, rows = self.table, self._rows
-        known = table.num_tokens[rows]
-        counts = known - table.num_computed[rows]
-        is_waiting = known - table.num_confirmed[rows] >= table.max_pending[rows]
-        counts[is_waiting | (known >= table.max_len[rows])] = 0
-        if self._config.long_prefill_token_threshold:
-            np.minimum(counts, self._config.long_prefill_token_threshold, out=counts)
-        before = np.cumsum(counts) - counts
-        return np.clip(self._config.max_num_batched_tokens - before, 0, counts)
-
-    def _reserve(self, counts: np.ndarray) -> tuple[np.ndarray, bool]:
-        """Blocks for the running rows; those last in the queue are preempted where blocks lack."""
-        table, rows = self.table, self._rows
-        ends = table.num_computed[rows] + counts
+    def _reserve(self, draft: Draft) -> bool:
+        """Blocks for the running rows; those last in the queue are preempted where blocks lack.
+        Whether any was."""
+        table, rows, counts = self.table, draft.rows, draft.counts
+        ends = draft.num_computed + counts
         lacks = (ends > table.capacity[rows]) | table.tail_may_be_shared[rows]
+        lacking = np.flatnonzero(lacks & (counts > 0))
+        if not len(lacking):
+            return False
         running = list(self._running)
-        for index in np.flatnonzero(lacks & (counts > 0)).tolist():
-            while index < len(self._running) and not self._grow(running[index], int(ends[index])):
+        for index in lacking[self._grow_together(draft, lacking) :].tolist():
+            while index < len(self._running) and not self._blocks.grow(
+                running[index], int(ends[index])
+            ):
                 if self._drop_waiting_fork():
                     continue
                 if self._num_in_flight and self._running[-1] is running[index]:
                     counts[index] = 0  # what is in flight may make room
-                    return counts[: index + 1], True
+                    draft.cut(index + 1)
+                    return True
                 self._preempt(self._running[-1])
-        num_left = len(self._running)
-        return counts[:num_left], num_left < len(running)
+        draft.cut(len(self._running))
+        return len(self._running) < len(running)
 
-    def _grow(self, completion: Completion, end: int) -> bool:
-        row, table = completion.row, completion.table
-        start = int(self.table.num_computed[row])
-        self.kv.release_passed(table, start)
-        growth = self.kv.grow(table, start, end)
-        if growth is None:
-            return False
-        self._changes.copies += growth.copies
-        self._changes.blocks += [
-            RowBlocks(row=row, group=group, first=growth.first, block_ids=entries[growth.first :])
-            for group, entries in enumerate(table.groups)
-        ]
-        self.table.capacity[row] = len(table) * self.kv.block_size
-        self.table.tail_may_be_shared[row] = False
-        self._register(completion, end)
-        return True
+    def _grow_together(self, draft: Draft, lacking: np.ndarray) -> int:
+        """Blocks for the first of the ``lacking`` rows, as far as each needs one more for one more
+        token: how many those are. In a steady step that is all of them.
+
+        While blocks abound, rows that would need theirs a few steps later get them now: most steps
+        then change no block table."""
+        is_full = draft.num_computed[lacking] == self.table.capacity[draft.rows[lacking]]
+        needs_one = is_full & (draft.counts[lacking] == 1)
+        count = len(lacking) if needs_one.all() else int(needs_one.argmin())
+        if not count:
+            return 0
+        rows = draft.rows[lacking[:count]]
+        if self.kv.pool.num_free >= 2 * len(self._running) * self.kv.num_groups:
+            rows = np.concatenate([rows, draft.soon_full(self.table, self.kv.block_size // 4)])
+        return min(count, self._blocks.grow_by_one(rows))
 
     def _admit(self, budget: int) -> list[tuple[Completion, int]]:
         """Give rows to waiting completions; with each, the tokens it computes in this step."""
@@ -219,9 +216,9 @@ class Scheduler:
         growth = self.kv.grow(completion.table, start, end)
         if growth is None:
             return 0
-        self._changes.copies += growth.copies
+        self._blocks.copies += growth.copies
         self._join(completion, start)
-        self._register(completion, end)
+        self._blocks.name(completion, end)
         return end - start
 
     def _find_prefix(self, completion: Completion) -> BlockTable:
@@ -231,6 +228,7 @@ class Scheduler:
         ):
             return self.kv.new_table()
         if self.kv.enable_prefix_caching:
+            self._blocks.name_all()
             completion.extend_hashes(completion.token_ids, self.kv.block_size)
         # the last token is always computed: its hidden state gives the next one
         return self.kv.find_prefix(completion.hashes, len(completion.token_ids) - 1)
@@ -249,6 +247,7 @@ class Scheduler:
                 self._num_hit_tokens += num_computed
         completion.num_forked = 0
         bisect.insort(self._running, completion, key=lambda running: running.queue_key)
+        self._rows = None
         self._changes.joined.append(
             JoinedRow(
                 row=row,
@@ -259,34 +258,34 @@ class Scheduler:
             )
         )
 
-    def _plan(self, counts: np.ndarray, admitted: list[tuple[Completion, int]]) -> StepPlan:
+    def _plan(self, draft: Draft, admitted: list[tuple[Completion, int]]) -> StepPlan:
         table = self.table
-        rows = np.concatenate(
-            [self._rows, np.array([completion.row for completion, _ in admitted], dtype=np.int32)]
-        )
-        counts = np.concatenate([counts, np.array([n for _, n in admitted], dtype=np.int32)])
-        rows, counts = rows[counts > 0], counts[counts > 0]
-        num_computed = table.num_computed[rows]
-        table.num_computed[rows] = num_computed + counts
-        samples = num_computed + counts == table.num_tokens[rows]
-        table.num_tokens[rows[samples & ~table.is_beam[rows]]] += 1
+        if admitted:
+            draft.add(
+                table, [completion.row for completion, _ in admitted], [n for _, n in admitted]
+            )
+        draft.drop_idle()
+        rows, num_computed = draft.rows, draft.num_computed
+        ends = num_computed + draft.counts
+        table.num_computed[rows] = ends
+        samples = ends == draft.num_tokens
+        table.num_tokens[rows] += samples & ~table.is_beam[rows]
         for row in rows[samples & table.has_siblings[rows]].tolist():
             self._fork_siblings(row)
         changes, self._changes = self._changes, Changes()
+        copies, blocks = self._blocks.take_changes()
         self._step_id += 1
         self._num_in_flight += 1
-        if admitted:
-            self._refresh_rows()
         return StepPlan(
             step_id=self._step_id,
             left=changes.left,
-            copies=changes.copies,
+            copies=copies,
             joined=changes.joined,
-            blocks=changes.blocks,
+            blocks=blocks,
             tokens=changes.tokens,
-            rows=rows,
+            rows=rows.astype(np.int32),
             num_computed=num_computed,
-            num_scheduled=counts,
+            num_scheduled=draft.counts,
             samples=samples,
             epochs=table.epoch[rows],
         )
@@ -420,13 +419,12 @@ class Scheduler:
 
     def _leave(self, completion: Completion) -> None:
         row = completion.row
-        self._register(completion, int(self.table.num_computed[row]))
-        self.kv.release(completion.table)
+        self._blocks.release(completion)
         self.table.leave(row)
         self._changes.left.append(row)
         self._changes.tokens = [token for token in self._changes.tokens if token.row != row]
         self._running.remove(completion)
-        self._refresh_rows()
+        self._rows = None
 
     def _drop_waiting_fork(self) -> bool:
         """Make a waiting completion compute its prefix itself, to free what it shares."""
@@ -442,20 +440,10 @@ class Scheduler:
         while self._drop_waiting_fork():
             pass
 
-    def _refresh_rows(self) -> None:
-        self._rows = np.array([completion.row for completion in self._running], dtype=np.int32)
-
-    def _register(self, completion: Completion, num_computed: int) -> None:
-        """Make the full blocks whose tokens are known findable, those of this step included: within
-        a layer, keys and values are written before any row reads them."""
-        if not self.kv.enable_prefix_caching:
-            return
-        row = completion.row
-        confirmed = self.table.confirmed_tokens(row)
-        num_full = min(num_computed, len(confirmed)) // self.kv.block_size
-        if num_full > completion.table.num_registered:
-            completion.extend_hashes(confirmed, self.kv.block_size)
-            self.kv.register(completion.table, completion.hashes, num_full)
+    def _running_rows(self) -> Index:
+        if self._rows is None:
+            self._rows = np.array([completion.row for completion in self._running], dtype=np.intp)
+        return self._rows
 
     # -- the cache and its numbers -------------------------------------------------------------
 
@@ -467,7 +455,7 @@ class Scheduler:
         return True
 
     def stats(self) -> EngineStats:
-        pool, rows = self.kv.pool, self._rows
+        pool, rows = self.kv.pool, self._running_rows()
         reserved = int(self.table.capacity[rows].sum())
         filled = int(np.minimum(self.table.num_computed[rows], self.table.capacity[rows]).sum())
         return EngineStats(
@@ -485,6 +473,7 @@ class Scheduler:
             num_generation_tokens=self._results.num_tokens,
             num_prefix_query_tokens=self._num_query_tokens,
             num_prefix_hit_tokens=self._num_hit_tokens,
+            num_evicted_blocks=pool.num_evicted,
         )
 
     def check_integrity(self) -> None:

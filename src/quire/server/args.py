@@ -37,6 +37,7 @@ class ServerArgs:
     ssl_cert_reqs: int = _http(
         0, help="clients' certificates: 0 none, 1 optional, 2 required", parse=int
     )
+    ssl_ciphers: str = _http("TLSv1", help="TLS ciphers, as OpenSSL writes lists of them")
     allowed_origins: Sequence[str] = _http(
         (), help="CORS: origins, as a JSON list; empty: no CORS", parse=parse_json_list
     )
@@ -86,7 +87,9 @@ class ServerArgs:
     )
     response_role: str = _chat("assistant", help="role of answers")
 
-    api_server_count: int = _process(1, help="processes that speak HTTP", parse=int)
+    api_server_count: int = _process(
+        1, help="processes that speak HTTP, before one engine", parse=int, short=("-asc",)
+    )
     disable_frontend_multiprocessing: bool = _process(
         False, help="run the engine in the server's own process, for debugging", parse=bool
     )

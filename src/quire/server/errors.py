@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 BAD_REQUEST = "BadRequestError"
-_PATH = re.compile(r"(?<![\w:/.])/(?:[\w.@+-]+/)+[\w.@+-]*")
+_PATH = re.compile(r"(?<![\w:/.])/(?!v1/)(?:[\w.@+-]+/)+[\w.@+-]*")  # /v1/: of the API
 
 
 class HTTPError(Exception):

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, cast
 
 from quire.server.args import ServerArgs
 from quire.server.errors import not_found, unavailable
+from quire.server.watch import Watch
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from quire.chat_template import ChatRenderer
     from quire.engine.async_engine import AsyncLLM
+    from quire.engine.start import StartWatch
 
 
 class Phase(enum.Enum):
@@ -43,9 +45,10 @@ class ServedModels:
         """The name to report; 404 for one that is not served. None is the first."""
         if name is None or name in self.names:
             return name or self.names[0]
-        raise not_found(
-            f"The model `{name}` does not exist. Valid names: {', '.join(self.names)}.", "model"
-        )
+        message = f"The model `{name}` does not exist. Valid names: {', '.join(self.names)}."
+        error = not_found(message, "model")
+        error.message = message  # a name may be a path, and is served as it was typed
+        raise error
 
 
 @dataclass(kw_only=True, slots=True)
@@ -94,7 +97,14 @@ class ServerState:
     engine: AsyncLLM | None = None
     models: ServedModels | None = None
     chat: ChatRenderer | None = None  # None: no tokenizer
+    start: StartWatch | None = None  # of the engine's latest start
+    ready_seconds: float | None = None  # from the start of the server to its first READY
+    phase_seconds: dict[str, float] = field(default_factory=dict)  # of the engine's latest start
     running: RequestTable = field(default_factory=RequestTable)
+    watch: Watch = field(init=False)  # metrics, logs, traces
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.args)
 
     def enter(self, phase: Phase, detail: str) -> None:
         self.phase, self.detail = phase, detail

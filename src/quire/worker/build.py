@@ -11,18 +11,27 @@ import torch
 from tqdm import tqdm
 
 from quire.config import EngineConfig
-from quire.models.decoder import Decoder
 from quire.models.loading import LoadedModel
 from quire.sampling.sampler import Sampler
 from quire.worker.batch_builder import BatchBuilder
-from quire.worker.decode_graphs import DecodeGraphs, GraphRecorder, NoDecodeGraphs
+from quire.worker.buckets import GraphSizes
+from quire.worker.device_errors import probe_of
+from quire.worker.forward_graphs import ForwardGraphs
+from quire.worker.graph_batches import GraphBatches, first_full_group
+from quire.worker.graph_inputs import GraphInputs
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model_runner import ModelRunner
+from quire.worker.prefix_sharing import PrefixSharing
 from quire.worker.prompt_logprobs import PromptLogprobs
+from quire.worker.readback import Readbacks
+from quire.worker.recorder import GraphRecorder
 from quire.worker.rows import Rows
+from quire.worker.sample_graphs import SampleGraphs
+from quire.worker.step_graphs import Graphs, NoGraphs, NoSharing, Sharing, StepGraphs
+from quire.worker.watch import Watch
 
 # Logits that exist at once; a large batch of a large vocabulary is sampled in parts.
-MAX_SAMPLED_LOGITS_BYTES = 256 << 20
+MAX_SAMPLED_LOGITS_BYTES = 64 << 20
 # Prompt log-probabilities need several temporaries of the logits' size.
 MAX_PROMPT_LOGITS_BYTES = 64 << 20
 FLOAT32_BYTES = 4
@@ -53,51 +62,124 @@ def build_runner(
         block_size=config.cache.block_size,
         device=device,
     )
-    builder = BatchBuilder(
-        rows, kv, max_tokens=max(config.scheduler.max_num_batched_tokens, max_rows), device=device
+    sampler = Sampler(
+        max_rows=max_rows, vocab_size=vocab_size, device=device, token_ids=rows.token_ids
     )
-    logits_row_bytes = vocab_size * FLOAT32_BYTES
+    prompt_logprobs = PromptLogprobs(
+        loaded.model,
+        rows,
+        positions_per_pass=_rows_in(MAX_PROMPT_LOGITS_BYTES, config),
+    )
+    can_capture = captures and captures_graphs(config, loaded)
     return ModelRunner(
         model=loaded.model,
-        sampler=Sampler(
-            max_rows=max_rows, vocab_size=vocab_size, device=device, token_ids=rows.token_ids
-        ),
+        sampler=sampler,
         rows=rows,
         kv=kv,
-        builder=builder,
-        decode_steps=(
-            _capture(config, loaded.model, rows, builder)
-            if captures and can_capture(config, loaded.model)
-            else NoDecodeGraphs()
-        ),
-        prompt_logprobs=PromptLogprobs(
-            loaded.model,
+        builder=BatchBuilder(
             rows,
-            positions_per_pass=max(1, MAX_PROMPT_LOGITS_BYTES // logits_row_bytes),
+            kv,
+            max_tokens=max(config.scheduler.max_num_batched_tokens, max_rows),
+            device=device,
         ),
-        rows_per_pass=max(1, MAX_SAMPLED_LOGITS_BYTES // logits_row_bytes),
+        graphs=(
+            _graphs(config, loaded, rows, kv, sampler, prompt_logprobs)
+            if can_capture
+            else NoGraphs()
+        ),
+        prompt_logprobs=prompt_logprobs,
+        readbacks=Readbacks(device, Watch(config.device.step_timeout_s)),
+        probe=probe_of(device),
+        rows_per_pass=rows_per_pass(config),
     )
 
 
-def can_capture(config: EngineConfig, model: Decoder) -> bool:
-    return (
-        config.device.device == "cuda" and not config.device.enforce_eager and model.can_be_captured
+def captures_graphs(config: EngineConfig, loaded: LoadedModel) -> bool:
+    return config.device.device == "cuda" and not config.device.enforce_eager
+
+
+def graph_sizes(config: EngineConfig, loaded: LoadedModel) -> GraphSizes:
+    """The buckets of the steps that graphs compute."""
+    return GraphSizes.of(
+        max_rows=config.scheduler.max_num_seqs,
+        max_tokens=config.scheduler.max_num_batched_tokens,
+        num_layers=len(loaded.kv_layout.layers),
+        num_parameters=loaded.weight_bytes // DTYPES[config.model.dtype].itemsize,
     )
+
+
+def rows_per_pass(config: EngineConfig) -> int:
+    """Rows that are sampled at once by operation."""
+    return min(config.scheduler.max_num_seqs, _rows_in(MAX_SAMPLED_LOGITS_BYTES, config))
+
+
+def _rows_in(num_bytes: int, config: EngineConfig) -> int:
+    return max(1, num_bytes // (config.model.vocab_size * FLOAT32_BYTES))
 
 
 @torch.inference_mode()
-def _capture(
-    config: EngineConfig, model: Decoder, rows: Rows, builder: BatchBuilder
-) -> DecodeGraphs:
-    from quire.kernels.triton.argmax import Argmax
+def _graphs(
+    config: EngineConfig,
+    loaded: LoadedModel,
+    rows: Rows,
+    kv: KVMemory,
+    sampler: Sampler,
+    prompt_logprobs: PromptLogprobs,
+) -> Graphs:
+    from quire.kernels.triton import lookup
+    from quire.kernels.triton.fetch import fetch
 
-    return DecodeGraphs(
-        model=model,
-        rows=rows,
-        builder=builder,
-        choose=Argmax(rows.spare_row, config.model.vocab_size, rows.token_ids.device),
-        record=GraphRecorder(),
-        progress=partial(
-            tqdm, desc="Capturing graphs", disable=not config.load.use_tqdm, leave=False
+    sizes, device = graph_sizes(config, loaded), rows.token_ids.device
+    hidden = torch.zeros(
+        sizes.max_rows,
+        loaded.model.spec.head.hidden_size,
+        dtype=DTYPES[config.model.dtype],
+        device=device,
+    )
+    inputs = GraphInputs(
+        sizes,
+        spare_row=rows.spare_row,
+        max_length=config.model.max_model_len,
+        num_slots=config.scheduler.steps_in_flight + 1,
+        fetch=fetch,
+        device=device,
+    )
+    record = GraphRecorder()
+    graphs = StepGraphs(
+        sizes=sizes,
+        inputs=inputs,
+        forwards=ForwardGraphs(
+            model=loaded.model,
+            batches=GraphBatches(rows, kv, lookup, max_tokens=sizes.max_tokens),
+            inputs=inputs,
+            hidden=hidden,
+            record=record,
         ),
+        samples=SampleGraphs(
+            model=loaded.model,
+            sampler=sampler,
+            rows=rows,
+            inputs=inputs,
+            hidden=hidden,
+            record=record,
+        ),
+        hidden=hidden,
+        sampler=sampler,
+        sharing=_sharing(rows, kv),
+        prompt_logprobs=prompt_logprobs,
+    )
+    show = partial(tqdm, desc="Capturing graphs", disable=not config.load.use_tqdm, leave=False)
+    graphs.capture_at_start(show)
+    return graphs
+
+
+def _sharing(rows: Rows, kv: KVMemory) -> Sharing:
+    group = first_full_group(kv.layout)
+    if group is None:
+        return NoSharing()
+    return PrefixSharing(
+        max_rows=rows.spare_row,
+        width=rows.block_tables.shape[2],
+        block_size=kv.block_size,
+        group=group,
     )

@@ -1,4 +1,15 @@
-"""GPU memory: what is ours, what a step takes at its peak, what graphs will take."""
+"""GPU memory: what is ours, what steps take at their peak, what is left for the KV cache.
+
+    share of the GPU = weights and largest step by operation     measured
+                     + sampling by operation                     from the shapes of the logits
+                     + graphs: activations                       measured with the largest bucket
+                     + graphs: logits, nodes                     from shapes and counts
+                     + slack                                     kernels loaded later, rounding
+                     + KV cache                                  what is left
+
+The allocator keeps what graphs use apart from what operations use, so both count. Graphs that are
+captured later fit in the pool of those captured first, which are the largest.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +19,56 @@ from dataclasses import dataclass
 
 import torch
 
-from quire.config import EngineConfig
-from quire.worker.decode_graphs import bucket_sizes
+from quire.worker.buckets import GraphSizes
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-GRAPH_OVERHEAD_BYTES = 512 << 20  # a graph's own nodes, and cuBLAS workspaces
+FLOAT32_BYTES = 4
+# Tensors as large as float32 logits that exist at once: by operation, and in a graph, where the
+# kernels of sampling keep what they need in rooms of their own.
+OPERATION_COPIES = 6
+GRAPH_COPIES = 2
+ROOM_BYTES = 256 << 20
+NODE_BYTES_PER_LAYER = 64 << 10  # of a graph: the device's own description of its launches
+NODE_BYTES_OF_SAMPLING = 512 << 10
+NUM_SAMPLE_KINDS = 4
+ROUNDING = 1.1  # of activations in the allocator's segments
+SLACK_BYTES = 256 << 20
 
 
 @dataclass(slots=True)
 class Peak:
-    num_bytes: int = 0
+    num_bytes: int = 0  # that the allocator held, what was there before included
+    growth: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphMemory:
+    """What graphs will take."""
+
+    sizes: GraphSizes
+    num_layers: int
+    vocab_size: int
+    activation_bytes: int  # of the largest bucket
+
+    @property
+    def num_bytes(self) -> int:
+        logits = self.sizes.max_rows * self.vocab_size * FLOAT32_BYTES * GRAPH_COPIES
+        forwards = 2 * len(self.sizes.rows) + len(self.sizes.tokens)
+        nodes = forwards * self.num_layers * NODE_BYTES_PER_LAYER
+        nodes += NUM_SAMPLE_KINDS * len(self.sizes.rows) * NODE_BYTES_OF_SAMPLING
+        return int(self.activation_bytes * ROUNDING) + logits + nodes
+
+
+def kv_bytes(
+    *, share: int, largest_step: int, sampling_bytes: int, graphs: GraphMemory | None
+) -> int:
+    """What is left for the KV cache of a ``share`` of the GPU."""
+    taken = largest_step + sampling_bytes + (graphs.num_bytes if graphs else 0) + SLACK_BYTES
+    return max(0, share - taken)
+
+
+def sampling_bytes(num_rows: int, vocab_size: int) -> int:
+    """What sampling takes, ``num_rows`` rows at a time where it is done by operation."""
+    return num_rows * vocab_size * FLOAT32_BYTES * OPERATION_COPIES + ROOM_BYTES
 
 
 def share_of_gpu(utilization: float) -> int:
@@ -29,18 +80,12 @@ def share_of_gpu(utilization: float) -> int:
 
 @contextmanager
 def peak_memory() -> Iterator[Peak]:
-    """The most that tensors took while the block ran, those of before included."""
+    """The most that the allocator held while the block ran."""
     peak = Peak()
-    torch.cuda.reset_peak_memory_stats()
-    yield peak
-    peak.num_bytes = torch.cuda.max_memory_allocated()
     torch.cuda.empty_cache()
-
-
-def graph_bytes(config: EngineConfig) -> int:
-    """What the graphs of decode steps keep: the logits of every bucket, and an overhead."""
-    if config.device.enforce_eager:
-        return 0
-    num_rows = sum(bucket_sizes(config.scheduler.max_num_seqs))
-    logits = num_rows * config.model.vocab_size * DTYPE_BYTES[config.model.dtype]
-    return logits + GRAPH_OVERHEAD_BYTES
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_reserved()
+    yield peak
+    peak.num_bytes = torch.cuda.max_memory_reserved()
+    peak.growth = peak.num_bytes - before
+    torch.cuda.empty_cache()

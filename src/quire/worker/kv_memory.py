@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from quire.kv_layout import KVLayout, LayerKV
-from quire.worker.upload import upload
+from quire.worker.upload import Uploader
 from quire.worker.zeros import lazy_zeros
 
 
@@ -32,7 +32,8 @@ class KVMemory:
     ) -> None:
         self.layout = layout
         self.block_size = block_size
-        self._device = device
+        self.device = device
+        self._upload = Uploader(device)
         self._tensors = tuple(
             _zeros(num_blocks, block_size, kv, dtype, device) for kv in layout.tensors
         )
@@ -45,7 +46,7 @@ class KVMemory:
     def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
         """Copy whole blocks (source, target) in all layers; all are read before one is written."""
         pairs = np.asarray(copies)
-        sources, targets = upload([pairs[:, 0], pairs[:, 1]], self._device)
+        sources, targets = self._upload([pairs[:, 0], pairs[:, 1]])
         for tensor in self._tensors:
             tensor.index_copy_(1, targets, tensor.index_select(1, sources))
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from quire.sampling.logprobs import LogprobTensors
 from quire.sampling.sampler import SampleOutput, Sampler
 from quire.step import StepPlan
 from quire.worker.batch_builder import BatchBuilder, SampledRows
-from quire.worker.decode_graphs import DecodeSteps
+from quire.worker.device_errors import LostDeviceEndsEngine, Probe
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model import Model
 from quire.worker.pending import PendingStep
 from quire.worker.prompt_logprobs import PromptLogprobs
+from quire.worker.readback import Readbacks
 from quire.worker.rows import Rows
+from quire.worker.step_graphs import Graphs, Sampled, Unsampled
 from quire.worker.step_layout import StepLayout
-from quire.worker.upload import upload
+from quire.worker.watch import StepLabel
 
 
 class ModelRunner:
@@ -33,8 +36,10 @@ class ModelRunner:
         rows: Rows,
         kv: KVMemory,
         builder: BatchBuilder,
-        decode_steps: DecodeSteps,
+        graphs: Graphs,
         prompt_logprobs: PromptLogprobs,
+        readbacks: Readbacks,
+        probe: Probe,
         rows_per_pass: int,
     ) -> None:
         self._model = model
@@ -42,28 +47,42 @@ class ModelRunner:
         self._rows = rows
         self._kv = kv
         self._builder = builder
-        self._decode_steps = decode_steps
+        self._graphs = graphs
         self._prompt_logprobs = prompt_logprobs
+        self._readbacks = readbacks
+        self._probe = probe
         self._rows_per_pass = rows_per_pass  # whose logits [S, V] exist at once
 
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> PendingStep:
         """Enqueue the step. A plan without rows only makes its changes."""
-        self._apply(plan)
-        if not len(plan.rows):
-            return PendingStep(step_id=plan.step_id, outputs=[], prompt_logprobs={})
-        logits = self._decode_steps.logits(plan)
-        if logits is not None:
-            output = self._sample_decoded(logits, plan)
-            return PendingStep(step_id=plan.step_id, outputs=[output], prompt_logprobs={})
+        label = StepLabel(plan=plan, is_graph=False)
+        with LostDeviceEndsEngine(self._probe, label):
+            self._apply(plan)
+            prompt_logprobs: dict[int, list[LogprobTensors]] = {}
+            if not len(plan.rows):
+                outputs = []
+            elif (done := self._graphs.run(plan)) is not None:
+                label = StepLabel(plan=plan, is_graph=True)
+                outputs = self._outputs_of(done)
+            else:
+                outputs, prompt_logprobs = self._run_by_operation(plan)
+            return PendingStep(
+                outputs,
+                prompt_logprobs,
+                label=label,
+                readbacks=self._readbacks,
+                probe=self._probe,
+            )
+
+    def _run_by_operation(
+        self, plan: StepPlan
+    ) -> tuple[list[SampleOutput], dict[int, list[LogprobTensors]]]:
         layout = StepLayout.of(plan)
-        batch, sampled = self._builder.build(plan, layout)
+        batch, hidden_index, sampled = self._builder.build(plan, layout)
         hidden = self._model.forward(batch)
-        return PendingStep(
-            step_id=plan.step_id,
-            outputs=self._sample(hidden, sampled),
-            prompt_logprobs=self._prompt_logprobs.compute(hidden, plan, layout),
-        )
+        outputs = self._sample(hidden.index_select(0, hidden_index), sampled)
+        return outputs, self._prompt_logprobs.compute(hidden, plan, layout)
 
     def _apply(self, plan: StepPlan) -> None:
         """The changes since the step before, in the order that `StepPlan` promises."""
@@ -74,24 +93,26 @@ class ModelRunner:
         self._rows.apply(plan)
         if plan.joined:
             self._sampler.join(plan.joined)
+        self._graphs.apply(plan)
 
-    def _sample_decoded(self, logits: Tensor, plan: StepPlan) -> SampleOutput:
-        """Sample every row of a decode step, in the graph where that is one argmax."""
-        if self._sampler.takes_the_best(plan.rows):
-            return SampleOutput(token_ids=self._decode_steps.sample_greedily(len(plan.rows)))
-        lengths_cpu = plan.num_computed + 1
-        rows, lengths = upload([plan.rows, lengths_cpu], logits.device)
-        output = self._sampler.sample(logits.float(), rows, plan.rows, lengths, lengths_cpu)
-        self._rows.append(rows, lengths, output.token_ids)
-        return output
+    def _outputs_of(self, done: Sampled | Unsampled) -> list[SampleOutput]:
+        if isinstance(done, Unsampled):
+            return self._sample(done.hidden, done.rows)
+        return [self._sampler.output_of(done.sample, done.rows_cpu)]
 
     def _sample(self, hidden: Tensor, sampled: SampledRows) -> list[SampleOutput]:
-        """Sample the next tokens and write them to their rows, where the next step reads them."""
+        """Sample after ``hidden`` [S, E] and write the tokens to their rows, where the next step
+        reads them."""
         outputs = []
-        for part in sampled.split(self._rows_per_pass):
-            logits = self._model.logits(hidden.index_select(0, part.hidden_index)).float()
+        for part, lines in zip(
+            sampled.split(self._rows_per_pass), hidden.split(self._rows_per_pass), strict=False
+        ):
             output = self._sampler.sample(
-                logits, part.rows, part.rows_cpu, part.lengths, part.lengths_cpu
+                self._model.logits(lines).float(),
+                part.rows,
+                part.rows_cpu,
+                part.lengths,
+                part.lengths_cpu,
             )
             self._rows.append(part.rows, part.lengths, output.token_ids)
             outputs.append(output)

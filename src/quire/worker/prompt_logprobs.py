@@ -24,21 +24,29 @@ class PromptLogprobs:
         self._rows = rows
         self._positions_per_pass = positions_per_pass
 
+    def are_wanted(self, plan: StepPlan) -> bool:
+        """Whether a row asked and computes prompt positions in this step."""
+        return bool((self._num_targets(plan) > 0).any())
+
     def compute(
         self, hidden: Tensor, plan: StepPlan, layout: StepLayout
     ) -> dict[int, list[LogprobTensors]]:
         """Per row that asked and computed prompt positions in this step: its chunk, in passes."""
-        num_targets = self._rows.num_prompt_tokens[plan.rows] - 1 - plan.num_computed
-        counts = np.minimum(num_targets, plan.num_scheduled)
-        asked = self._rows.num_prompt_logprobs[plan.rows] != NO_LOGPROBS
+        counts = self._num_targets(plan)
         return {
             int(plan.rows[i]): self._of_row(
                 hidden[layout.first_token[i] :][: counts[i]],
                 row=int(plan.rows[i]),
                 first_target=int(plan.num_computed[i]) + 1,
             )
-            for i in np.flatnonzero(asked & (counts > 0))
+            for i in np.flatnonzero(counts > 0)
         }
+
+    def _num_targets(self, plan: StepPlan) -> np.ndarray:
+        """[R] positions of the step whose next token's log-probability is wanted."""
+        num_left = self._rows.num_prompt_tokens[plan.rows] - 1 - plan.num_computed
+        asked = self._rows.num_prompt_logprobs[plan.rows] != NO_LOGPROBS
+        return np.where(asked, np.minimum(num_left, plan.num_scheduled), 0)
 
     def _of_row(self, hidden: Tensor, *, row: int, first_target: int) -> list[LogprobTensors]:
         """``hidden`` [N, E] precedes the row's tokens from ``first_target`` on."""

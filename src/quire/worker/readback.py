@@ -1,28 +1,88 @@
-"""Readback: a tensor on its way to the host, behind the device's other work."""
+"""Readback: tensors on their way to the host, behind the device's other work."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from quire.worker.watch import StepLabel, Watch
+
+LANDING_BYTES = 1 << 14  # at least; more where a step's results are larger
+ALIGNMENT = 8  # bytes; the largest element
+
 
 class Readback:
-    """The tensor as it is when the steps enqueued so far are done; later ones may overwrite it.
+    """The tensors as they are when the steps enqueued so far are done; later ones may overwrite
+    them.
 
-    ``numpy`` waits for those steps, and for nothing enqueued after them.
+    ``arrays`` waits for those steps, and for nothing enqueued after them.
     """
 
-    def __init__(self, tensor: Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
-        if tensor.is_cuda:
-            self._host = tensor.to("cpu", non_blocking=True)  # to pinned memory
-            self._event = torch.cuda.Event()
-            self._event.record()
-        else:
-            self._host = tensor.clone()
+    def __init__(self, tensors: Sequence[Tensor], owner: Readbacks, label: StepLabel) -> None:
+        self._owner = owner
+        self._label = label
+        self._landing = owner.take(sum(map(_room, tensors)))
+        self._host = self._landing.receive(tensors)
 
-    def numpy(self) -> np.ndarray:
-        if self._event is not None:
-            self._event.synchronize()  # sync: the host reads the result
-        return self._host.numpy()
+    def arrays(self) -> list[np.ndarray]:
+        """Only once: the memory is the next readback's then."""
+        event = self._landing.event
+        if event is not None:
+            self._owner.watch.wait(event, self._label)  # sync: the host reads the result
+        arrays = [tensor.numpy().copy() for tensor in self._host]
+        self._owner.give_back(self._landing)
+        return arrays
+
+
+class Readbacks:
+    """Starts readbacks; keeps their host memory for the next ones."""
+
+    def __init__(self, device: torch.device, watch: Watch) -> None:
+        self.watch = watch
+        self._device = device
+        self._free: list[_Landing] = []
+
+    def start(self, tensors: Sequence[Tensor], label: StepLabel) -> Readback:
+        return Readback(tensors, self, label)
+
+    def take(self, num_bytes: int) -> _Landing:
+        while self._free:
+            landing = self._free.pop()
+            if landing.num_bytes >= num_bytes:
+                return landing  # those that are too small are dropped
+        return _Landing(max(num_bytes, LANDING_BYTES), self._device)
+
+    def give_back(self, landing: _Landing) -> None:
+        self._free.append(landing)
+
+
+class _Landing:
+    """Host memory for the tensors of one readback; pinned where there is a GPU."""
+
+    def __init__(self, num_bytes: int, device: torch.device) -> None:
+        is_cuda = device.type == "cuda"
+        self.num_bytes = num_bytes
+        self.event = torch.cuda.Event() if is_cuda else None
+        self._memory = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=is_cuda)
+        self._as: dict[torch.dtype, Tensor] = {}  # the memory as numbers of a type
+
+    def receive(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Enqueue the copies of ``tensors``; where each arrives."""
+        first, host = 0, []
+        for tensor in tensors:
+            if tensor.dtype not in self._as:
+                self._as[tensor.dtype] = self._memory.view(tensor.dtype)
+            start = first // tensor.itemsize
+            place = self._as[tensor.dtype][start : start + tensor.numel()].view(tensor.shape)
+            host.append(place.copy_(tensor, non_blocking=True))
+            first += _room(tensor)
+        if self.event is not None:
+            self.event.record()
+        return host
+
+
+def _room(tensor: Tensor) -> int:
+    return -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT

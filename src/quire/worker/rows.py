@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quire.step import JoinedRow, RowBlocks, RowToken, StepPlan
-from quire.worker.upload import upload
+from quire.kernels.reference.lookup import RowState
+from quire.step import JoinedRow, RowToken, StepPlan, TableEntries
+from quire.worker.upload import Uploader
 from quire.worker.zeros import lazy_zeros
 
-NO_LOGPROBS = -2  # in `num_prompt_logprobs`: the row did not ask (-1 asks for all, 0 for its own)
+NULL_BLOCK = 0
+NO_LOGPROBS = -2  # in `num_prompt_logprobs`: the row did not ask (-1: all, 0: its own)
 
 
 class Rows:
@@ -41,14 +43,18 @@ class Rows:
         table_shape = (num_groups, max_rows + 1, -(-max_model_len // block_size) + 1)
         self.token_ids = lazy_zeros((max_rows + 1, max_model_len + 1), torch.int32, device)
         self.block_tables = lazy_zeros(table_shape, torch.int32, device)
+        self.state = RowState(
+            token_ids=self.token_ids, block_tables=self.block_tables, block_size=block_size
+        )
+        self._num_entries = np.zeros((num_groups, max_rows), dtype=np.int32)  # that were written
         self.num_prompt_tokens = np.zeros(max_rows, dtype=np.int32)
         self.num_prompt_logprobs = np.full(max_rows, NO_LOGPROBS, dtype=np.int32)
-        self._device = device
+        self._upload = Uploader(device)
 
     def apply(self, plan: StepPlan) -> None:
         """Make the changes that a plan brings; in a steady step there are none."""
         if plan.left:
-            self._clear(plan.left)
+            self.num_prompt_logprobs[plan.left] = NO_LOGPROBS
         if plan.joined:
             self._join(plan.joined)
         if plan.blocks:
@@ -61,16 +67,10 @@ class Rows:
         places = rows * self.token_ids.shape[1] + lengths
         self.token_ids.view(-1).index_copy_(0, places, token_ids.to(torch.int32))
 
-    def _clear(self, rows: list[int]) -> None:
-        """A row's next owner may have fewer blocks; entries past them must be the null block."""
-        (indices,) = upload([np.asarray(rows)], self._device)
-        self.block_tables.index_fill_(1, indices, 0)
-        self.num_prompt_logprobs[rows] = NO_LOGPROBS
-
     def _join(self, joined: list[JoinedRow]) -> None:
         for new in joined:
-            asked = new.sampling.num_prompt_logprobs
             self.num_prompt_tokens[new.row] = new.num_prompt_tokens
+            asked = new.sampling.num_prompt_logprobs
             self.num_prompt_logprobs[new.row] = NO_LOGPROBS if asked is None else asked
         self._scatter(
             self.token_ids,
@@ -79,17 +79,29 @@ class Rows:
         )
         self._write_blocks(
             [
-                RowBlocks(row=new.row, group=group, first=0, block_ids=block_ids)
+                self._first_entries(new.row, group, block_ids)
                 for new in joined
                 for group, block_ids in enumerate(new.block_ids)
             ]
         )
+        for new in joined:
+            self._num_entries[:, new.row] = [len(block_ids) for block_ids in new.block_ids]
 
-    def _write_blocks(self, changed: list[RowBlocks]) -> None:
+    def _first_entries(self, row: int, group: int, block_ids: list[int]) -> TableEntries:
+        """Null blocks replace what the last owner's longer table left: entries past a row's blocks
+        are read."""
+        num_left_over = int(self._num_entries[group, row]) - len(block_ids)
+        return TableEntries.of_row(row, group, 0, block_ids + [NULL_BLOCK] * num_left_over)
+
+    def _write_blocks(self, changed: list[TableEntries]) -> None:
+        for change in changed:
+            known = self._num_entries[change.group]
+            # Where a row is named more than once its last place counts, which is its highest.
+            known[change.rows] = np.maximum(known[change.rows], change.places + 1)
         self._scatter(
             self.block_tables,
             [self._block_places(change) for change in changed],
-            [np.asarray(change.block_ids, dtype=np.int32) for change in changed],
+            [change.block_ids for change in changed],
         )
 
     def _write_tokens(self, tokens: list[RowToken]) -> None:
@@ -104,15 +116,20 @@ class Rows:
         assert first + count <= width, (row, first, count, width)
         return np.arange(first, first + count) + row * width
 
-    def _block_places(self, change: RowBlocks) -> np.ndarray:
-        _, max_rows, width = self.block_tables.shape
-        last = change.first + len(change.block_ids)
-        assert last <= width, (change, width)
-        return np.arange(change.first, last) + (change.group * max_rows + change.row) * width
+    def _block_places(self, change: TableEntries) -> np.ndarray:
+        _, num_rows, width = self.block_tables.shape
+        assert change.places.max(initial=0) < width, (change, width)
+        return (change.group * num_rows + change.rows.astype(np.int64)) * width + change.places
 
     def _scatter(
-        self, target: Tensor, places: Sequence[np.ndarray], values: Sequence[np.ndarray]
+        self,
+        target: Tensor,
+        places: Sequence[np.ndarray],
+        values: Sequence[np.ndarray],
     ) -> None:
         """Write ``values`` to the flat ``places`` of ``target``."""
-        indices, numbers = upload([np.concatenate(places), np.concatenate(values)], self._device)
-        target.view(-1).index_copy_(0, indices, numbers.to(torch.int32))
+        count = sum(map(len, values))
+        pairs = np.zeros(-(-count // 2), dtype=np.int64)  # two values travel as one number
+        np.concatenate(values, out=pairs.view(np.int32)[:count], casting="same_kind")
+        indices, numbers = self._upload([np.concatenate(places), pairs])
+        target.view(-1).index_copy_(0, indices, numbers.view(torch.int32)[:count])

@@ -8,13 +8,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from quire.worker.host_buffers import HostBuffers
 
-def upload(arrays: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, ...]:
-    """The one-dimensional integer ``arrays`` as int64 tensors: views of a single uploaded buffer.
+NUM_BUFFERS = 8  # more than the uploads of the steps in flight, as far as those bring changes
+BUFFER_BYTES = 1 << 14
+INT64_BYTES = 8
 
-    int64, since torch indexes with it, and a flat index into the token ids can exceed 32 bits.
-    """
-    packed = torch.from_numpy(np.concatenate(arrays, dtype=np.int64))
-    if device.type == "cuda":
-        packed = packed.pin_memory()  # else the copy would wait for the device
-    return packed.to(device, non_blocking=True).split([len(array) for array in arrays])
+
+class Uploader:
+    """Makes tensors of arrays, by way of a few host buffers that it keeps."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._buffers = HostBuffers(NUM_BUFFERS, BUFFER_BYTES, device)
+
+    def __call__(self, arrays: Sequence[np.ndarray]) -> tuple[Tensor, ...]:
+        """The one-dimensional integer ``arrays`` as int64 tensors: views of one new buffer.
+
+        int64, since torch indexes with it, and a flat index into the token ids can exceed 32 bits.
+        """
+        lengths = [len(array) for array in arrays]
+        num_bytes = sum(lengths) * INT64_BYTES
+        host = self._buffers.next(num_bytes)
+        np.concatenate(arrays, out=host.array[:num_bytes].view(np.int64))
+        uploaded = torch.empty(num_bytes, dtype=torch.uint8, device=self._device)
+        host.send(num_bytes, uploaded)
+        return uploaded.view(torch.int64).split(lengths)

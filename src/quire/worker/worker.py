@@ -7,15 +7,28 @@ import torch
 from quire.config import EngineConfig
 from quire.models.loading import LoadedModel, build_model
 from quire.step import StepPlan
-from quire.worker.build import build_kv_memory, build_runner
+from quire.worker.build import (
+    build_kv_memory,
+    build_runner,
+    captures_graphs,
+    graph_sizes,
+    rows_per_pass,
+)
 from quire.worker.facts import WorkerFacts
-from quire.worker.gpu_memory import graph_bytes, peak_memory, share_of_gpu
+from quire.worker.gpu_memory import (
+    GraphMemory,
+    kv_bytes,
+    peak_memory,
+    sampling_bytes,
+    share_of_gpu,
+)
 from quire.worker.model_runner import ModelRunner
 from quire.worker.pending import PendingStep
 from quire.worker.warm_up import warm_up_plans
 
 WARM_UP_ROWS = 2
 WARM_UP_PROMPT_LEN = 32
+WARM_UP_LONG_PROMPT_LEN = 2048  # on a GPU, whose attention builds more for long prompts
 
 
 class Worker:
@@ -34,19 +47,14 @@ class Worker:
         return WorkerFacts(
             kv_layout=self._loaded.kv_layout,
             weight_bytes=self._loaded.weight_bytes,
-            attention_backend=self._config.device.attention_backend,
+            attention_backend=self._loaded.model.attention_backend,
         )
 
     def available_kv_bytes(self) -> int:
         """Bytes that the KV cache may take now that the weights are in."""
         if self._config.cache.memory_bytes is not None:
             return self._config.cache.memory_bytes
-        self._build(num_blocks=1, captures=False)  # the null block, which is all a warm-up needs
-        with peak_memory() as peak:
-            self._run_largest_step()
-        self._runner = None
-        left = share_of_gpu(self._config.cache.gpu_memory_utilization) - peak.num_bytes
-        return max(0, left - graph_bytes(self._config))
+        return self._left_for_kv()
 
     def initialize_kv_cache(self, num_blocks: int) -> int:
         """Take the KV memory and build the runner; the bytes that the KV memory has."""
@@ -58,6 +66,8 @@ class Worker:
         num_rows = min(WARM_UP_ROWS, limits.max_num_seqs)
         room = limits.max_num_batched_tokens // num_rows
         self._run_dummies(num_rows, min(WARM_UP_PROMPT_LEN, room))
+        if self._config.device.device == "cuda":
+            self._run_dummies(1, min(WARM_UP_LONG_PROMPT_LEN, limits.max_num_batched_tokens))
 
     def _build(self, num_blocks: int, *, captures: bool) -> int:
         assert self._loaded is not None, "load_model comes first"
@@ -65,11 +75,37 @@ class Worker:
         self._runner = build_runner(self._config, self._loaded, kv, captures=captures)
         return kv.num_bytes
 
-    def _run_largest_step(self) -> None:
-        """As many tokens and as many rows to sample as a step may have."""
-        limits = self._config.scheduler
-        num_rows = limits.max_num_seqs
-        self._run_dummies(num_rows, max(1, limits.max_num_batched_tokens // num_rows))
+    def _left_for_kv(self) -> int:
+        """Of our share of the GPU, measured with steps that need no blocks but the null block."""
+        assert self._loaded is not None, "load_model comes first"
+        config, limits = self._config, self._config.scheduler
+        self._build(num_blocks=1, captures=False)
+        with peak_memory() as largest:
+            self._run_step_of(limits.max_num_batched_tokens)
+        graphs = None
+        if captures_graphs(config, self._loaded):
+            sizes = graph_sizes(config, self._loaded)
+            with peak_memory() as bucket:
+                self._run_step_of(sizes.max_tokens)
+            graphs = GraphMemory(
+                sizes=sizes,
+                num_layers=len(self._loaded.kv_layout.layers),
+                vocab_size=config.model.vocab_size,
+                activation_bytes=bucket.growth,
+            )
+        self._runner = None
+        torch.cuda.empty_cache()
+        return kv_bytes(
+            share=share_of_gpu(config.cache.gpu_memory_utilization),
+            largest_step=largest.num_bytes,
+            sampling_bytes=sampling_bytes(rows_per_pass(config), config.model.vocab_size),
+            graphs=graphs,
+        )
+
+    def _run_step_of(self, num_tokens: int) -> None:
+        """So many tokens, and as many rows to sample as a step may have."""
+        num_rows = min(num_tokens, self._config.scheduler.max_num_seqs)
+        self._run_dummies(num_rows, num_tokens // num_rows)
 
     def _run_dummies(self, num_rows: int, prompt_len: int) -> None:
         assert self._loaded is not None, "load_model comes first"

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
+
 import pytest
 import torch
 
+from quire import compat, platform
 from quire.attention.backend import AttentionProblem
-from quire.attention.selection import select_backend
+from quire.attention.selection import BACKENDS, OPTIONAL, name_of, select_backend
 from quire.attention.torch_backend import TorchAttention
+from quire.attention.triton_backend import TritonAttention
+from tests.fakes import fake_flash_attn
+from tests.fakes.attention import half_problem
 
 
 def _problem(num_kv_heads: int) -> AttentionProblem:
@@ -25,6 +33,13 @@ def test_named_backend_is_found() -> None:
     assert select_backend("torch", [_problem(2)]) is TorchAttention
 
 
+def test_the_chosen_one_has_its_name() -> None:
+    assert [name_of(select_backend(name, [])) for name in ("torch", "triton")] == [
+        "torch",
+        "triton",
+    ]
+
+
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'banana' is not known; choose one of: torch"):
         select_backend("banana", [])
@@ -34,3 +49,76 @@ def test_refusal_gives_the_reason_once() -> None:
     with pytest.raises(ValueError, match="4 heads do not share 3 KV heads evenly") as error:
         select_backend("torch", [_problem(2), _problem(3), _problem(3)])
     assert str(error.value).count("evenly") == 1
+
+
+def test_every_backend_is_a_name_of_the_command_line() -> None:
+    assert {"auto", *BACKENDS} == set(compat.ATTENTION_BACKENDS)
+
+
+@pytest.fixture
+def fa3_on_hopper(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_flash_attn.install(monkeypatch)
+    monkeypatch.setattr(platform, "compute_capability", lambda: (9, 0))
+
+
+@pytest.mark.usefixtures("fa3_on_hopper")
+def test_a_backend_of_another_package_is_checked_on_every_problem() -> None:
+    problems = [half_problem(device="cuda", window=window) for window in (None, 8, 8)]
+    checked = []
+
+    def check(theirs: type, ours: type, problem: AttentionProblem) -> list[str]:
+        checked.append((theirs.__name__, ours, problem.window))
+        return []
+
+    assert select_backend("fa3", problems, check).__name__ == "FA3Attention"
+    wanted = [("FA3Attention", TritonAttention, window) for window in (None, 8)]
+    assert checked == wanted
+    assert select_backend("triton", problems, check) is TritonAttention
+    assert checked == wanted, "our own kernel needs no check"
+
+
+@pytest.mark.usefixtures("fa3_on_hopper")
+def test_a_named_backend_that_fails_its_check_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'fa3' cannot serve this model: it is off by 3; choose"):
+        select_backend("fa3", [half_problem(device="cuda")], lambda *_: ["it is off by 3"])
+
+
+@pytest.mark.usefixtures("fa3_on_hopper")
+def test_a_preferred_backend_that_fails_is_passed_over_with_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    problems = [half_problem(device="cuda", window=window) for window in (None, 8)]
+    with caplog.at_level(logging.WARNING, logger="quire"):
+        chosen = select_backend("fa3,triton", problems, lambda *_: ["it is off by 3"])
+    assert chosen is TritonAttention
+    assert [record.getMessage() for record in caplog.records] == [
+        "attention backend 'fa3' is not used: it is off by 3"
+    ]
+
+
+def test_what_cannot_be_asked_is_not_tried() -> None:
+    def check(*_: object) -> list[str]:
+        raise AssertionError("tried")
+
+    with pytest.raises(ValueError, match="the model is on cpu"):
+        select_backend("flashinfer", [half_problem()], check)
+
+
+def test_packages_of_others_are_not_imported_unless_chosen() -> None:
+    code = (
+        "import sys\n"
+        "from quire.attention.selection import select_backend\n"
+        "from quire.attention import cudnn_backend, fa3_backend, flashinfer_backend\n"
+        "select_backend('torch', [])\n"
+        "theirs = {'flashinfer', 'flash_attn_interface', 'fa3_fwd_interface', 'cudnn'}\n"
+        "assert not theirs & set(sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_what_is_chosen_without_being_named_ends_with_our_own_kernels() -> None:
+    from quire.config import DEVICE_DEFAULTS
+
+    for one in DEVICE_DEFAULTS.values():
+        assert one.attention_backend.split(",")[-1] in BACKENDS.keys() - OPTIONAL

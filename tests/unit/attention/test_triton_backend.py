@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from quire.attention.backend import AttentionProblem
 from quire.attention.triton_backend import TritonAttention
+from quire.batch import Batch, SharedBlocks
 from quire.kernels.reference.attention import paged_attention, write_kv
 from quire.kv_layout import KVLayout, LayerKV
 from tests.fakes.batches import FakeRows
@@ -26,33 +28,33 @@ def problem(**options: Any) -> AttentionProblem:
     return AttentionProblem(**{**defaults, **options})
 
 
-@pytest.mark.parametrize("window", [None, 6])
-@pytest.mark.parametrize("num_tokens", [[1, 1, 1], [7, 3, 20], [1, 20, 1]])
-def test_backend_is_the_definition(window: int | None, num_tokens: list[int]) -> None:
-    asked = problem(window=window)
+def computed(
+    lengths: list[int], num_tokens: list[int], *, window: int | None = None, num_shared: int = 0
+) -> tuple[Batch, torch.Tensor]:
+    """A batch of the rows' last tokens, all keys and values written, and queries [T, 4, 16].
+
+    All rows begin with the first ``num_shared`` blocks of row 0.
+    """
     kv = LayerKV(num_kv_heads=2, head_dim=16, window=window)
-    lengths = [7, 70, 20]
-    rows = FakeRows(
-        KVLayout.of((kv,)),
-        [[0] * n for n in lengths],
-        block_size=16,
-        dtype=torch.float32,
-        for_gpu=True,
-    )
+    rows = FakeRows(KVLayout.of((kv,)), [[0] * n for n in lengths], block_size=16, for_gpu=True)
     generator = torch.Generator().manual_seed(0)
-    earlier = {r: n - last for r, (n, last) in enumerate(zip(lengths, num_tokens, strict=True))}
-    for counts in ({r: n for r, n in earlier.items() if n}, dict(enumerate(num_tokens))):
-        if not counts:
-            continue
-        batch, places = rows.batch(counts)
-        k, v = torch.randn(2, len(places), 2, 16, generator=generator)
-        write_kv(k, v, rows.kv_caches[0], batch.groups[0].slot_mapping)
-    q = torch.randn(len(places), 4, 16, generator=generator)
-    backend = TritonAttention.build(asked)
-    found = backend.forward(q, rows.kv_caches[0], backend.plan(batch, 0))
+    cache = rows.kv_caches[0]
+    cache.copy_(torch.randn(cache.shape, generator=generator))
+    rows.share_prefix(dict.fromkeys(range(1, len(lengths)), num_shared))
+    rows.num_computed = [n - last for n, last in zip(lengths, num_tokens, strict=True)]
+    batch, places = rows.batch(dict(enumerate(num_tokens)))
+    k, v = torch.randn(2, len(places), 2, 16, generator=generator)
+    write_kv(k, v, cache, batch.groups[0].slot_mapping)
+    return batch, torch.randn(len(places), 4, 16, generator=generator)
+
+
+def assert_is_the_definition(batch: Batch, q: torch.Tensor, window: int | None = None) -> None:
+    backend = TritonAttention.build(problem(window=window))
+    cache = batch.kv_caches[0]
+    found = backend.forward(q, cache, backend.plan(batch, 0))
     wanted = paged_attention(
         q,
-        rows.kv_caches[0],
+        cache,
         batch.groups[0].block_table,
         batch.query_start,
         batch.seq_lens,
@@ -60,6 +62,37 @@ def test_backend_is_the_definition(window: int | None, num_tokens: list[int]) ->
         window=window,
     )
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.parametrize("num_tokens", [[1, 1, 1], [7, 3, 20], [1, 20, 1]])
+@pytest.mark.parametrize("is_mixed_graph", [False, True])
+def test_backend_is_the_definition(
+    window: int | None, num_tokens: list[int], is_mixed_graph: bool
+) -> None:
+    batch, q = computed([7, 70, 20], num_tokens, window=window)
+    if is_mixed_graph:  # what the host says of the rows must not matter
+        batch = replace(batch, is_mixed_graph=True, num_decode_rows=0)
+    assert_is_the_definition(batch, q, window)
+
+
+def test_blocks_that_rows_share_are_those_of_the_first_member() -> None:
+    """Rows 3, 0 and 2 are told to share: what is read of their blocks is what row 3 has there."""
+    batch, q = computed([70, 90, 40, 33], [1, 1, 1, 1], num_shared=2)
+    shared = SharedBlocks(
+        members=torch.tensor([3, 0, 2, -1]).int(), num_blocks=torch.tensor([2, 0, 2, 2]).int()
+    )
+    (group,) = batch.groups
+    batch = replace(batch, groups=(replace(group, shared=shared),))
+    assert_is_the_definition(batch, q)
+    table = group.block_table.clone()
+    table[[0, 2], :2] = 0
+    batch.kv_caches[0][:, 0] = float("nan")
+    backend = TritonAttention.build(problem())
+    wanted = backend.forward(q, batch.kv_caches[0], backend.plan(batch, 0))
+    batch = replace(batch, groups=(replace(group, shared=shared, block_table=table),))
+    found = backend.forward(q, batch.kv_caches[0], backend.plan(batch, 0))
+    assert torch.equal(found, wanted)
 
 
 def test_what_it_cannot_serve_is_said() -> None:

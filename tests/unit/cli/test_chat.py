@@ -130,7 +130,7 @@ def test_an_answer_cut_by_length_says_so(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_blank_lines_are_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(chat._piped_lines(io.StringIO("\n  a \n\nb"))) == ["a", "b"]
+    assert list(chat.piped_lines(io.StringIO("\n  a \n\nb"))) == ["a", "b"]
     lines = iter(["", " hello ", KeyboardInterrupt(), EOFError()])
 
     def read(prompt: str) -> str:
@@ -140,4 +140,4 @@ def test_blank_lines_are_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         return line
 
     monkeypatch.setattr("builtins.input", read)
-    assert list(chat._terminal_lines()) == ["hello"]
+    assert list(chat.terminal_lines()) == ["hello"]

@@ -49,11 +49,6 @@ def test_help_imports_no_torch() -> None:
     [
         (["genrate"], "quire: error: there is no command 'genrate'; did you mean generate?"),
         (["chart"], "quire: error: there is no command 'chart'; did you mean chat?"),
-        (
-            ["serve", "Qwen/Qwen3-0.6B"],
-            "quire: error: `quire serve` is not built yet: there is no HTTP server; use `quire "
-            "chat` here, or LLM and AsyncLLMEngine in Python",
-        ),
         (["bench", "speed"], "quire bench: error: there is no command 'speed'"),
     ],
 )

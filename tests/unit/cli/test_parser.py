@@ -81,3 +81,27 @@ def test_hidden_flags_are_not_suggested(parser: Parser, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         parser.parse(["--swap-spaces", "4"])
     assert "--swap-space " not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("topic", "shown", "hidden"),
+    [
+        ("scheduling", "--max-num-seqs", "--dtype"),
+        ("KV cache", "--block-size", "--dtype"),
+        ("prefix", "--enable-prefix-caching", "--dtype"),
+        ("max_model_len", "--max-model-len", "--dtype"),
+    ],
+)
+def test_help_about_a_group_or_a_word(
+    parser: Parser, capsys: pytest.CaptureFixture[str], topic: str, shown: str, hidden: str
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parser.parse(["--model", "m", f"--help={topic}"])
+    out = capsys.readouterr().out
+    assert shown in out and hidden not in out
+
+
+def test_help_about_nothing_known(parser: Parser, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse(["--help=schedulling"])
+    assert "no help about 'schedulling'; did you mean scheduling?" in capsys.readouterr().err

@@ -9,7 +9,8 @@ from quire.engine.core import EngineCore
 from quire.errors import EngineDeadError
 from quire.kv_cache.manager import KVCacheManager
 from quire.scheduler.scheduler import Scheduler
-from quire.step import StepPlan
+from quire.step import StepPlan, StepResult
+from quire.step_output import STEP_TOKENS_BOUNDS
 from tests.fakes.device import FakeDevice, FakeResult
 from tests.unit.scheduler.test_scheduler import FACTS, request
 
@@ -24,9 +25,23 @@ class DeadDevice(FakeDevice):
         raise EngineDeadError("the ranks are gone")
 
 
+class HungResult:
+    def result(self) -> StepResult:
+        raise EngineDeadError("step 0 was not done after 600 s")
+
+
+class HungDevice(FakeDevice):
+    def submit(self, plan: StepPlan) -> HungResult:  # type: ignore[override]
+        return HungResult()
+
+
 @pytest.mark.parametrize(
     ("scheduler", "device", "error"),
-    [(BrokenScheduler, FakeDevice, AssertionError), (Scheduler, DeadDevice, EngineDeadError)],
+    [
+        (BrokenScheduler, FakeDevice, AssertionError),
+        (Scheduler, DeadDevice, EngineDeadError),
+        (Scheduler, HungDevice, EngineDeadError),
+    ],
 )
 def test_what_cannot_be_tried_again_ends_the_engine(
     scheduler: type[Scheduler], device: type[FakeDevice], error: type[Exception]
@@ -36,3 +51,15 @@ def test_what_cannot_be_tried_again_ends_the_engine(
     core.add_request(request("a", [1, 2]))
     with pytest.raises(error):
         core.step()
+
+
+def test_steps_are_counted_by_their_tokens() -> None:
+    kv = KVCacheManager(num_blocks=20, block_size=4)
+    core = EngineCore(Scheduler(SchedulerConfig(), kv, 64), FakeDevice(4), FACTS, 1)
+    core.add_request(request("a", list(range(20)), max_tokens=3))
+    while core.has_unfinished:
+        core.step()
+    stats = core.stats()
+    counts = dict(zip((*STEP_TOKENS_BOUNDS, "more"), stats.steps_by_tokens, strict=True))
+    assert counts == {**dict.fromkeys(counts, 0), 32: 1, 1: 2}, "the prompt, then two tokens"
+    assert stats.num_step_tokens == 22

@@ -61,8 +61,8 @@ def test_death_without_a_word_is_explained(client: ProcessClient, prompt: int, c
 
 
 def test_killed_while_idle_is_noticed(client: ProcessClient) -> None:
-    os.kill(client.pid, signal.SIGTERM)
-    with pytest.raises(EngineDeadError, match="SIGTERM"):
+    os.kill(client.pid, signal.SIGABRT)
+    with pytest.raises(EngineDeadError, match="SIGABRT"):
         client.receive()
 
 
@@ -73,7 +73,7 @@ def test_core_ends_with_a_killed_front_end() -> None:
         "from tests.fakes.configs import fake_config\n"
         "from tests.fakes.fake_core import BUILD_FAKE_CORE\n"
         "client = ProcessClient(fake_config(), BUILD_FAKE_CORE)\n"
-        "print(client.pid, client._process._folder, flush=True)\n"
+        "print(client.pid, client.folder, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     ended = subprocess.run(
@@ -103,7 +103,7 @@ def test_core_survives_the_thread_that_started_it() -> None:
 
 def test_close_ends_the_process_and_removes_its_folder() -> None:
     client = ProcessClient(fake_config(), BUILD_FAKE_CORE)
-    folder, pid = client._process._folder, client.pid
+    folder, pid = client.folder, client.pid
     assert folder.exists()
     client.close()
     assert_ends(pid)

@@ -9,13 +9,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from quire.kernels.triton import activation, argmax, attention, gemv, norm, rope
+from quire.kernels.triton import activation, argmax, gemv, norm, rope
 
 HOPPER = GPUTarget("cuda", 90, 32)
-FLOATS = {"slopes", "parts", "part_stats", "cos", "sin", "best_values"}
+FLOATS = {"slopes", "parts", "part_stats", "cos", "sin", "best_values", "frequencies"}
 INTEGERS = {"block_table", "query_start", "seq_lens", "counters", "best_places"}
 SCALARS = {"scale": "fp32", "eps": "fp32", "q_eps": "fp32", "k_eps": "fp32"}
-NUMBERS = {"num_rows", "table_stride", "q_stride", "x_stride", "qkv_stride", "stride"}
+NUMBERS = {"num_rows", "table_stride", "q_stride", "x_stride", "qkv_stride", "stride", "num_tokens"}
 
 
 def compile_kernel(kernel: Any, *, stages: int = 3, **constants: Any) -> str:
@@ -26,7 +26,7 @@ def compile_kernel(kernel: Any, *, stages: int = 3, **constants: Any) -> str:
             signature[name] = "constexpr"
         elif name in NUMBERS or name in SCALARS:
             signature[name] = SCALARS.get(name, "i32")
-        elif name == "slots" or (name == "out" and kernel is argmax._argmax_kernel):
+        elif name in ("slots", "positions") or (name == "out" and kernel is argmax._argmax_kernel):
             signature[name] = "*i64"
         else:
             kind = "fp32" if name in FLOATS else "i32" if name in INTEGERS else "bf16"
@@ -37,36 +37,36 @@ def compile_kernel(kernel: Any, *, stages: int = 3, **constants: Any) -> str:
 
 
 def main() -> None:
-    heads = {"NUM_KV_HEADS": 8, "GROUP": 4, "D": 128, "D_PAD": 128, "PRECISION": "tf32"}
-    for is_decode, splits, window, block_size, cap, alibi in (
-        (True, 1, 0, 64, 0.0, False),
-        (True, 16, 0, 64, 0.0, False),
-        (True, 4, 100, 16, 30.0, True),
-        (False, 1, 0, 64, 0.0, False),
-        (False, 1, 100, 16, 0.0, True),
-    ):
-        tile = {"BLOCK_Q": 1, "BLOCK_M": 16} if is_decode else {"BLOCK_Q": 16, "BLOCK_M": 64}
-        options = {"SPLITS": splits, "WINDOW": window, "SOFT_CAP": cap, "HAS_ALIBI": alibi}
-        ptx = compile_kernel(
-            attention._attention_kernel, stages=2 if is_decode else 3, BLOCK_SIZE=block_size,
-            BLOCK_N=64, IS_DECODE=is_decode, **heads, **tile, **options,
-        )  # fmt: skip
-        assert is_decode or "wgmma" in ptx, "prompts need Hopper's matrix instructions"
+    compile_small_kernels()
+
+
+def compile_dependent(kernel: Any, *, reads_first: int = 0, **constants: Any) -> None:
+    """A kernel of a chain: it reads ``reads_first`` things and writes none before it waits."""
+    ptx = compile_kernel(kernel, DEPENDENT=True, **constants)
+    before, after = ptx.split("griddepcontrol.wait")
+    assert before.count("ld.global") >= reads_first, f"{kernel} reads its weights after the wait"
+    assert "st.global" not in before and "st.global" in after
+
+
+def compile_small_kernels() -> None:
     for interleaved, normed in ((False, True), (True, False)):
-        compile_kernel(
-            rope._heads_kernel, H=16, K=8, D=128, D_PAD=128, ROTARY=128,
+        compile_dependent(
+            rope._heads_kernel, H=16, K=8, D=128, HALF=64, HALF_PAD=64, PARTS=2,
             INTERLEAVED=interleaved, HAS_NORMS=normed, HEADS=8,
         )  # fmt: skip
-    for adds in (False, True):
-        compile_kernel(norm._rms_norm_kernel, SIZE=1000, PADDED=1024, ADDS=adds)
-        compile_kernel(
-            norm._layer_norm_kernel, SIZE=1000, PADDED=1024, ADDS=adds,
-            HAS_WEIGHT=True, HAS_BIAS=adds,
-        )  # fmt: skip
+    compile_dependent(rope._angles_kernel, reads_first=1, HALF=64, HALF_PAD=64, TOKENS=4)
+    compile_dependent(norm._rms_norm_kernel, reads_first=1, SIZE=1000, PADDED=1024)
+    for bias in (False, True):
+        compile_dependent(
+            norm._layer_norm_kernel, SIZE=1000, PADDED=1024, HAS_WEIGHT=True, HAS_BIAS=bias
+        )
     for kind in range(len(activation.NAMES)):
-        compile_kernel(activation._gated_kernel, SIZE=3072, BLOCK=1024, KIND=kind)
-    compile_kernel(argmax._argmax_kernel, SIZE=151936, BLOCK=8192, CHUNKS=19, PADDED=32)
-    compile_kernel(gemv._gemv_kernel, N=4096, K=1024, HAS_BIAS=True, BLOCK_N=2, BLOCK_K=1024)
+        compile_dependent(activation._gated_kernel, SIZE=3072, BLOCK=1024, KIND=kind)
+    compile_dependent(argmax._argmax_kernel, SIZE=151936, BLOCK=8192, CHUNKS=19, PADDED=32)
+    line = {"N": 4096, "K": 1024, "PADDED": 1024, "LINES": 1, "HAS_BIAS": False, "BLOCK_N": 4}
+    for norms, adds in ((True, False), (False, True)):
+        compile_dependent(gemv._gemv_kernel, reads_first=4, NORMS=norms, ADDS=adds, **line)
+    compile_dependent(gemv._gated_gemv_kernel, reads_first=8, NORMS=True, KIND=0, **line)
 
 
 if __name__ == "__main__":

@@ -151,3 +151,16 @@ def test_integrity_check_finds_a_lost_block() -> None:
     blocks = pool.allocate(2)
     with pytest.raises(AssertionError, match="reference counts"):
         pool.check_integrity([blocks[:1]])
+
+
+def test_evictions_are_counted_and_a_dropped_cache_is_none() -> None:
+    pool = BlockPool(4)
+    first, second, third = pool.allocate(3)
+    pool.register(first, b"a")
+    pool.register(second, b"b")
+    pool.release([first, second, third])
+    pool.allocate(2)  # the empty block, then the older cached one
+    assert pool.num_evicted == 1
+    pool.drop_cache()
+    pool.allocate(1)
+    assert pool.num_evicted == 1

@@ -78,6 +78,15 @@ def test_grow_without_room_changes_nothing() -> None:
     kv.check_integrity([table])
 
 
+def test_tables_extended_together_own_a_new_block_each() -> None:
+    kv = manager(windows=(None, 6))
+    tables = [filled(kv, list(range(start, start + 8))) for start in (0, 20)]
+    new = kv.extend(tables)
+    assert [[table.groups[group][2] for table in tables] for group in (0, 1)] == new
+    assert len({block for blocks in new for block in blocks}) == 4
+    kv.check_integrity(tables)
+
+
 def test_fork_shares_blocks_and_the_writer_copies_only_the_tail() -> None:
     kv = manager()
     parent = filled(kv, list(range(10)))

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from quire.kernels.cpu import onednn
-from quire.layers.linear import Linear, PlainProduct, fastest_product
+from quire.layers.linear import GPUProduct, Linear, PlainProduct, fastest_product
 from quire.layers.spec import linear_shapes
+from tests.unit.kernels.twins import random
 from tests.unit.layers.readers import MemoryReader
 
 
@@ -31,7 +32,12 @@ def test_parts_are_products_of_one_input(bias: bool, num_tokens: int) -> None:
         )
         for name in sizes
     ]
-    torch.testing.assert_close(linear(x), torch.cat(expected, dim=1))
+    product = torch.cat(expected, dim=1)
+    torch.testing.assert_close(linear(x), product)
+    h = torch.randn_like(product)
+    wanted = h + product
+    linear.add_to(x, h)
+    torch.testing.assert_close(h, wanted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -43,6 +49,20 @@ def test_fastest_product_equals_the_plain_one(dtype: torch.dtype) -> None:
     got = fastest_product(weight, bias)(x)
     assert got.dtype == dtype
     torch.testing.assert_close(got, PlainProduct(weight, bias)(x))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("num_lines", [1, 2, 9])
+def test_a_gpus_product_equals_the_plain_one_for_few_lines_and_many(
+    bias: bool, num_lines: int
+) -> None:
+    weight, x, h = random(33, 20), random(num_lines, 20), random(num_lines, 33)
+    shift = random(33) if bias else None
+    product, plain = GPUProduct(weight, shift), PlainProduct(weight, shift)
+    torch.testing.assert_close(product(x), plain(x))
+    wanted = h + plain(x)
+    product.add_to(x, h)
+    torch.testing.assert_close(h, wanted)
 
 
 def test_packing_gives_reasons_against_it() -> None:

@@ -26,6 +26,7 @@ def _decoder(name: str, dtype: torch.dtype = torch.float32) -> Decoder:
         device=torch.device("cpu"),
         attention_backend="torch",
         max_model_len=128,
+        block_size=16,
     )
     plan = plan_of(row.make_config().to_dict(), row.architecture)
     decoder = Decoder(plan.spec, placement)

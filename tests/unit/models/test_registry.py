@@ -30,7 +30,7 @@ def test_unknown_architecture_names_itself_and_near_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["FalconMambaForCausalLM", "Gemma2ForCausalLM", "Qwen3MoeForCausalLM", "GPTNeoXModel"]
+    "name", ["FalconMambaForCausalLM", "Gemma2ForCausalLM", "Qwen2MoeForCausalLM", "GPTNeoXModel"]
 )
 def test_another_model_is_no_misspelling(name: str) -> None:
     with pytest.raises(UnsupportedModelError, match=f"'{name}' is not supported; supported: "):

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from quire.request import RowSampling
+from quire.sampling.choice import MakeChoice
 from quire.sampling.sampler import SampleOutput, Sampler
-from quire.step import JoinedRow
+from quire.step import JoinedRow, TokenLogprobs
 
 CPU = torch.device("cpu")
 
@@ -19,11 +20,25 @@ CPU = torch.device("cpu")
 class Rows:
     """A worker's row table and the sampler over it."""
 
-    def __init__(self, vocab_size: int, *, max_rows: int = 8, max_len: int = 64) -> None:
-        self.token_ids = torch.zeros(max_rows, max_len, dtype=torch.int32)
-        self.lengths = np.zeros(max_rows, dtype=np.int64)
+    def __init__(
+        self,
+        vocab_size: int,
+        *,
+        max_rows: int = 8,
+        max_len: int = 64,
+        device: torch.device = CPU,
+        make_choice: MakeChoice | None = None,
+    ) -> None:
+        """One row more than asked for: nobody's."""
+        self.token_ids = torch.zeros(max_rows + 1, max_len, dtype=torch.int32, device=device)
+        self.lengths = np.ones(max_rows + 1, dtype=np.int64)
+        self.device = device
         self.sampler = Sampler(
-            max_rows=max_rows, vocab_size=vocab_size, device=CPU, token_ids=self.token_ids
+            max_rows=max_rows,
+            vocab_size=vocab_size,
+            device=device,
+            token_ids=self.token_ids,
+            make_choice=make_choice,
         )
 
     def join(
@@ -56,15 +71,40 @@ class Rows:
 
     def sample(self, logits: Tensor, rows: Sequence[int]) -> SampleOutput:
         """One step of ``rows``; ``logits`` [S, V] stay as they are."""
+        rows_cpu, rows_there, lengths_cpu, lengths = self._places(rows)
+        return self.sampler.sample(logits.clone(), rows_there, rows_cpu, lengths, lengths_cpu)
+
+    def sample_on_device(self, logits: Tensor, rows: Sequence[int]) -> SampleOutput:
+        """The same by the rows' kind, with a spare row behind them."""
+        rows_cpu, rows_there, _, lengths = self._places([*rows, len(self.lengths) - 1])
+        kind = self.sampler.graph_kind(rows_cpu[:-1])
+        assert kind is not None
+        padded = torch.cat([logits, logits[:1]])
+        sample = self.sampler.sample_on_device(kind, padded, rows_there, lengths)
+        return self.sampler.output_of(sample, rows_cpu[:-1])
+
+    def _places(self, rows: Sequence[int]) -> tuple[np.ndarray, Tensor, np.ndarray, Tensor]:
         rows_cpu = np.array(rows, dtype=np.int32)
         lengths_cpu = self.lengths[rows_cpu]
-        return self.sampler.sample(
-            logits.clone(),
-            torch.from_numpy(rows_cpu).long(),
+        return (
             rows_cpu,
-            torch.from_numpy(lengths_cpu),
+            torch.from_numpy(rows_cpu).long().to(self.device),
             lengths_cpu,
+            torch.from_numpy(lengths_cpu).to(self.device),
         )
+
+
+def logprobs_of(output: SampleOutput) -> dict[int, TokenLogprobs]:
+    """Row -> the log-probabilities of its one new token."""
+    found: dict[int, TokenLogprobs] = {}
+    for group in output.logprobs:
+        host = group.tensors.to_host()
+        for index, row in enumerate(group.rows_cpu.tolist()):
+            one = slice(index, index + 1)
+            found[row] = TokenLogprobs(
+                token_ids=host.token_ids[one], logprobs=host.logprobs[one], ranks=host.ranks[one]
+            )
+    return found
 
 
 def draws(logits: Tensor, sampling: dict[str, object], *, count: int = 20_000) -> Tensor:

@@ -8,7 +8,7 @@ from transformers import RepetitionPenaltyLogitsProcessor
 
 from quire.request import RowSampling
 from quire.sampling import penalties
-from tests.unit.sampling.harness import Rows
+from tests.unit.sampling.harness import Rows, logprobs_of
 
 VOCAB_SIZE = 30
 PROMPTS = [[1, 2, 2, 3], [4], [7, 7]]
@@ -22,7 +22,7 @@ def penalised(**values: float) -> torch.Tensor:
     for row, (prompt, output) in enumerate(zip(PROMPTS, OUTPUTS, strict=True)):
         sampling = RowSampling(temperature=0.0, num_logprobs=-1, processed_logprobs=True, **values)
         rows.join(row, sampling, prompt=prompt, output=output)
-    found = rows.sample(LOGITS, range(3)).logprobs_to_host()
+    found = logprobs_of(rows.sample(LOGITS, range(3)))
     table = torch.empty(3, VOCAB_SIZE)
     for row, record in found.items():
         table[row, record.token_ids[0, 1:].tolist()] = torch.from_numpy(record.logprobs[0, 1:])

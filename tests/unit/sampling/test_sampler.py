@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from quire.request import RowSampling
-from tests.unit.sampling.harness import Rows, assert_distributed, draws, filtered
+from tests.unit.sampling.harness import Rows, assert_distributed, draws, filtered, logprobs_of
 
 VOCAB_SIZE = 40
 LOGITS = torch.randn(VOCAB_SIZE, generator=torch.Generator().manual_seed(11)) * 1.2
@@ -145,7 +145,7 @@ def test_row_taken_over_by_another_request_forgets_the_first() -> None:
     rows.join(3, RowSampling(temperature=0.0))
     output = rows.sample(LOGITS[None], [3])
     assert output.token_ids.tolist() == [int(LOGITS.argmax())]
-    assert output.logprobs_to_host() == {} and output.errors == {}
+    assert logprobs_of(output) == {} and output.errors == {}
 
 
 def test_logprobs_are_of_the_raw_logits_unless_processed() -> None:
@@ -156,7 +156,7 @@ def test_logprobs_are_of_the_raw_logits_unless_processed() -> None:
     rows.join(2, RowSampling(temperature=0.0))
     rows.join(4, RowSampling(temperature=0.0, num_logprobs=-1))
     output = rows.sample(LOGITS.repeat(4, 1), [1, 2, 0, 4])
-    found = output.logprobs_to_host()
+    found = logprobs_of(output)
     assert set(found) == {0, 1, 4}
     raw = LOGITS.log_softmax(0).numpy()
     biased = LOGITS.clone()

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from quire.request import RowSampling
-from tests.unit.sampling.harness import Rows
+from tests.unit.sampling.harness import Rows, logprobs_of
 
 VOCAB_SIZE = 12
 LOGITS = torch.randn(VOCAB_SIZE, generator=torch.Generator().manual_seed(6))
@@ -35,7 +35,7 @@ def processed(sampling: dict[str, object], prompt: Sequence[int], output: Sequen
     rows.join(2, greedy)
     result = rows.sample(LOGITS.repeat(3, 1), [0, 1, 2])
     assert result.token_ids[[0, 2]].tolist() == [int(LOGITS.argmax())] * 2
-    record = result.logprobs_to_host()[1]
+    record = logprobs_of(result)[1]
     values = torch.empty(VOCAB_SIZE)
     values[record.token_ids[0, 1:].tolist()] = torch.from_numpy(record.logprobs[0, 1:])
     return values
@@ -110,7 +110,7 @@ def test_rows_with_words_of_different_lengths_do_not_mix() -> None:
             temperature=0.0, num_logprobs=-1, bad_words_token_ids=of_row, processed_logprobs=True
         )
         rows.join(row, sampling, prompt=[9], output=[1, 2] if row == 0 else [3])
-    found = rows.sample(LOGITS.repeat(3, 1), [2, 0, 1]).logprobs_to_host()
+    found = logprobs_of(rows.sample(LOGITS.repeat(3, 1), [2, 0, 1]))
     forbidden = {
         row: sorted(
             token

@@ -12,8 +12,9 @@ from quire.engine.core import EngineCore
 from quire.kv_cache.manager import KVCacheManager
 from quire.request import EngineRequest, FinishReason, RowSampling, Watch
 from quire.scheduler.scheduler import Scheduler
+from quire.step import StepPlan
 from quire.step_output import CompletionDelta, EngineFacts
-from tests.fakes.device import VOCAB, FakeDevice, next_token
+from tests.fakes.device import VOCAB, FakeDevice, FakeResult, next_token
 
 MAX_LEN = 64
 FACTS = EngineFacts(
@@ -368,3 +369,20 @@ def test_only_rows_that_break_a_step_end_with_an_error(depth: int, distance: int
         core.check_integrity()
     failed = {name for name, reason in ends.items() if reason is FinishReason.ERROR}
     assert failed == {"bad 1", "bad 2"}
+
+
+def test_rows_get_blocks_together_so_that_most_steps_change_none() -> None:
+    changes: list[int] = []
+
+    class Counting(FakeDevice):
+        def submit(self, plan: StepPlan) -> FakeResult:
+            changes.append(sum(len(change.rows) for change in plan.blocks))
+            return super().submit(plan)
+
+    device = Counting(8)
+    core, _ = build(block_size=8, device=device, max_num_batched_tokens=256)
+    lengths = [9 + i for i in range(8)]
+    run(core, [request(str(i), list(range(n)), 33) for i, n in enumerate(lengths)])
+    # Every border but that of the last token, which is not computed; no block that is never used.
+    assert sum(changes) == sum(-(-(n + 32) // 8) - -(-n // 8) for n in lengths)
+    assert sum(count > 0 for count in changes) <= len(changes) / 3

@@ -7,7 +7,7 @@ import random
 import numpy as np
 
 from quire.request import RowSampling
-from quire.step import JoinedRow, RowBlocks, RowToken, StepPlan
+from quire.step import JoinedRow, RowToken, StepPlan, TableEntries
 
 GREEDY = RowSampling(temperature=0.0)
 
@@ -27,7 +27,7 @@ class PlanWriter:
         self._left: list[int] = []
         self._copies: list[tuple[int, int]] = []
         self._joined: list[JoinedRow] = []
-        self._blocks: list[RowBlocks] = []
+        self._blocks: list[TableEntries] = []
         self._tokens: list[RowToken] = []
 
     def join(
@@ -106,7 +106,5 @@ class PlanWriter:
         while len(self.tables[row][0]) * self._block_size < end:
             for group, entries in enumerate(self.tables[row]):
                 entries.append(self._free.pop())
-                change = RowBlocks(
-                    row=row, group=group, first=len(entries) - 1, block_ids=entries[-1:]
-                )
+                change = TableEntries.of_row(row, group, len(entries) - 1, entries[-1:])
                 self._blocks.append(change)

@@ -13,75 +13,21 @@ from torch.overrides import TorchFunctionMode
 from quire.batch import Batch
 from quire.request import RowSampling
 from quire.sampling import ops
-from quire.sampling.sampler import Sampler
 from quire.step import StepPlan, StepResult
-from quire.worker.batch_builder import BatchBuilder
-from quire.worker.decode_graphs import DecodeGraphs, NoDecodeGraphs
-from quire.worker.kv_memory import KVMemory
 from quire.worker.model_runner import ModelRunner
-from quire.worker.prompt_logprobs import PromptLogprobs
-from quire.worker.rows import Rows
 from tests.fakes.no_sync import NoSync
 from tests.unit.worker.counting_model import VOCAB_SIZE, CountingModel, continuation, next_token
 from tests.unit.worker.plans import GREEDY, PlanWriter
-
-CPU = torch.device("cpu")
-BLOCK_SIZE = 4
-NUM_BLOCKS = 80
-MAX_ROWS = 6
+from tests.unit.worker.runners import BLOCK_SIZE, NUM_BLOCKS, Parts
 
 
-def build_runner(
-    *,
-    model: CountingModel | None = None,
-    rows_per_pass: int = 100,
-    positions_per_pass: int = 100,
-    records: bool = False,
-) -> ModelRunner:
-    """``records``: decode steps run as they do in a graph, except that a replay is a call."""
-    model = model or CountingModel()
-    rows = Rows(
-        max_rows=MAX_ROWS,
-        max_model_len=60,
-        num_groups=len(model.kv_layout.groups),
-        block_size=BLOCK_SIZE,
-        device=CPU,
-    )
-    kv = KVMemory(
-        model.kv_layout,
-        num_blocks=NUM_BLOCKS,
-        block_size=BLOCK_SIZE,
-        dtype=torch.float32,
-        device=CPU,
-    )
-    builder = BatchBuilder(rows, kv, max_tokens=100, device=CPU)
-    return ModelRunner(
-        model=model,
-        sampler=Sampler(
-            max_rows=MAX_ROWS, vocab_size=VOCAB_SIZE, device=CPU, token_ids=rows.token_ids
-        ),
-        rows=rows,
-        kv=kv,
-        builder=builder,
-        decode_steps=_recorded(model, rows, builder) if records else NoDecodeGraphs(),
-        prompt_logprobs=PromptLogprobs(model, rows, positions_per_pass=positions_per_pass),
-        rows_per_pass=rows_per_pass,
-    )
+def build_runner(**parts: Any) -> ModelRunner:
+    return Parts(**parts).runner()
 
 
-def _recorded(model: CountingModel, rows: Rows, builder: BatchBuilder) -> DecodeGraphs:
-    return DecodeGraphs(
-        model=model,
-        rows=rows,
-        builder=builder,
-        choose=lambda logits: logits.argmax(dim=1),
-        record=lambda run: run,
-    )
-
-
-@pytest.fixture(params=[False, True], ids=["by operation", "recorded"])
+@pytest.fixture(params=[False, True], ids=["by operation", "graphs"])
 def runner(request: pytest.FixtureRequest) -> ModelRunner:
-    return build_runner(records=request.param)
+    return build_runner(has_graphs=request.param)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from quire.request import RowSampling
-from quire.step import JoinedRow, RowBlocks, RowToken, StepPlan
+from quire.step import JoinedRow, RowToken, StepPlan, TableEntries
 from quire.worker.rows import NO_LOGPROBS, Rows
 
 
@@ -22,7 +22,7 @@ def changes(
     *,
     left: list[int] | None = None,
     joined: list[JoinedRow] | None = None,
-    blocks: list[RowBlocks] | None = None,
+    blocks: list[TableEntries] | None = None,
     tokens: list[RowToken] | None = None,
 ) -> StepPlan:
     none = np.zeros(0, dtype=np.int32)
@@ -72,13 +72,23 @@ def test_a_row_that_left_leaves_no_block_to_its_next_owner(rows: Rows) -> None:
     assert rows.num_prompt_logprobs[1] == NO_LOGPROBS
 
 
+def test_what_a_row_grew_by_is_gone_for_all_later_owners(rows: Rows) -> None:
+    rows.apply(changes(joined=[joining(1, [5], [1], [2])]))
+    rows.apply(changes(blocks=[TableEntries.of_row(1, 1, 1, [3, 4, 5])]))
+    rows.apply(changes(left=[1], joined=[joining(1, [9] * 5, [6, 7], [8, 9])]))
+    assert rows.block_tables[:, 1].tolist() == [[6, 7, 0, 0], [8, 9, 0, 0]]
+    rows.apply(changes(left=[1]))
+    rows.apply(changes(joined=[joining(1, [9], [1], [2])]))
+    assert rows.block_tables[:, 1].tolist() == [[1, 0, 0, 0], [2, 0, 0, 0]]
+
+
 def test_changed_blocks_land_in_their_row_and_group_only(rows: Rows) -> None:
     rows.apply(changes(joined=[joining(0, [1], [1], [2]), joining(1, [1], [3], [4])]))
     rows.apply(
         changes(
             blocks=[
-                RowBlocks(row=0, group=1, first=1, block_ids=[7, 8]),
-                RowBlocks(row=1, group=0, first=0, block_ids=[9]),
+                TableEntries.of_row(0, 1, 1, [7, 8]),
+                TableEntries.of_row(1, 0, 0, [9]),
             ]
         )
     )
@@ -105,6 +115,6 @@ def test_a_sampled_token_stands_behind_the_tokens_of_its_row(rows: Rows) -> None
 
 def test_a_plan_that_writes_past_a_row_is_refused(rows: Rows) -> None:
     with pytest.raises(AssertionError):
-        rows.apply(changes(blocks=[RowBlocks(row=0, group=0, first=3, block_ids=[1, 2])]))
+        rows.apply(changes(blocks=[TableEntries.of_row(0, 0, 3, [1, 2])]))
     with pytest.raises(AssertionError):
         rows.apply(changes(tokens=[RowToken(row=0, position=11, token_id=1)]))

@@ -36,3 +36,6 @@ class PackedLinear:
             x, self._weight, self._bias, "none", [], ""
         )
         return product
+
+    def add_to(self, x: Tensor, h: Tensor) -> None:
+        h += self(x)

@@ -31,11 +31,14 @@ def paged_attention(
     window: int | None = None,
     soft_cap: float | None = None,
     alibi_slopes: Sequence[float] | None = None,
+    k_scale: float = 1.0,
+    v_scale: float = 1.0,
 ) -> Tensor:
     """Causal attention of q [T, H, D] over each row's cached tokens, its own included.
 
     The last of a row's queries sees ``seq_lens[row]`` tokens, each one before it one token fewer;
-    with a window only the last ``window`` of them. Scores, softmax and sum are float32.
+    with a window only the last ``window`` of them. Scores, softmax and sum are float32. The scales
+    are what a cache in fewer bits is multiplied by.
     """
     out = torch.empty_like(q)
     bounds, lengths = query_start.tolist(), seq_lens.tolist()
@@ -43,7 +46,9 @@ def paged_attention(
         queries = slice(bounds[row], bounds[row + 1])
         count = bounds[row + 1] - bounds[row]
         positions = torch.arange(length - count, length, device=q.device)
-        scores, values = _row_scores(q[queries], kv_cache, block_table[row], length, scale)
+        scores, values = _row_scores(
+            q[queries], kv_cache, block_table[row], length, scale * k_scale
+        )
         distance = positions[:, None] - torch.arange(length, device=q.device)
         if soft_cap is not None:
             scores = soft_cap * torch.tanh(scores / soft_cap)
@@ -52,7 +57,7 @@ def paged_attention(
             scores = scores - slopes[:, None, None] * distance
         hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
         weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
-        out[queries] = torch.einsum("hts,shd->thd", weights, values).to(q.dtype)
+        out[queries] = torch.einsum("hts,shd->thd", weights, values * v_scale).to(q.dtype)
     return out
 
 

@@ -14,18 +14,6 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return (values * scale).mul_(weight).to(x.dtype)
 
 
-def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """residual += x, then the norm of the sum."""
-    return rms_norm(residual.add_(x), weight, eps)
-
-
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """(x - mean(x)) / sqrt(var(x) + eps) * weight + bias, in the dtype of x."""
     return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
-
-
-def add_layer_norm(
-    x: Tensor, residual: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> Tensor:
-    """residual += x, then the norm of the sum."""
-    return layer_norm(residual.add_(x), weight, bias, eps)

@@ -10,6 +10,12 @@ import torch
 from torch import Tensor
 
 
+def rope_angles(positions: Tensor, frequencies: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """cos and sin, times ``scale``, of positions [T] at frequencies [D / 2]."""
+    angles = positions.float()[:, None, None] * frequencies
+    return angles.cos().mul_(scale), angles.sin().mul_(scale)
+
+
 def rotate_half(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Pairs are (i, i + D/2)."""
     first, second = x.float().chunk(2, dim=-1)

@@ -12,29 +12,40 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.reference import activation as reference
+from quire.kernels.triton.launch import await_inputs, dependent_launch
 
 NAMES = ("silu", "gelu", "gelu_tanh")
+_BLOCK = 1024  # values of one program
+_WARPS = 4
 _SQRT_2_OVER_PI = tl.constexpr(0.7978845608028654)
 _SQRT_HALF = tl.constexpr(0.7071067811865476)
 
 
 @triton.jit
-def _gated_kernel(out, gate_up, SIZE: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr):
+def activate(x, KIND: tl.constexpr):
+    """The activation of that place in `NAMES`, of float32 x."""
+    if KIND == 0:
+        return x * tl.sigmoid(x)
+    elif KIND == 1:
+        return 0.5 * x * (1.0 + tl.erf(x * _SQRT_HALF))
+    else:
+        inner = _SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)
+        return x * tl.sigmoid(2.0 * inner)  # 0.5 (1 + tanh(y)) = sigmoid(2 y)
+
+
+@triton.jit
+def _gated_kernel(
+    out, gate_up,
+    SIZE: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
     line = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < SIZE
+    await_inputs(DEPENDENT)
     gate = tl.load(gate_up + line * 2 * SIZE + column, mask=inside, other=0.0)
     up = tl.load(gate_up + line * 2 * SIZE + SIZE + column, mask=inside, other=0.0)
-    x = gate.to(tl.float32)
-    if KIND == 0:
-        active = x * tl.sigmoid(x)
-    elif KIND == 1:
-        active = 0.5 * x * (1.0 + tl.erf(x * _SQRT_HALF))
-    else:
-        inner = _SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)
-        active = x * tl.sigmoid(2.0 * inner)  # 0.5 (1 + tanh(y)) = sigmoid(2 y)
     # rounded as a separate activation would have stored it
-    product = active.to(gate.dtype) * up
+    product = activate(gate.to(tl.float32), KIND).to(gate.dtype) * up
     tl.store(out + line * SIZE + column, product, mask=inside)
 
 
@@ -42,9 +53,12 @@ def gated_activation(gate_up: Tensor, name: str) -> Tensor:
     """`reference.activation.gated_activation` of gate_up [T, 2 I], for an activation of `NAMES`."""
     num_lines, size = len(gate_up), gate_up.shape[1] // 2
     out = torch.empty(num_lines, size, dtype=gate_up.dtype, device=gate_up.device)
-    block = min(1024, triton.next_power_of_2(size))
+    block = min(_BLOCK, triton.next_power_of_2(size))
     grid: Any = (num_lines, triton.cdiv(size, block))
-    _gated_kernel[grid](out, gate_up, SIZE=size, BLOCK=block, KIND=NAMES.index(name), num_warps=4)
+    _gated_kernel[grid](
+        out, gate_up, SIZE=size, BLOCK=block, KIND=NAMES.index(name),
+        num_warps=_WARPS, **dependent_launch(),
+    )  # fmt: skip
     return out
 
 

@@ -7,19 +7,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quire.kernels.triton.launch import await_inputs, dependent_launch
+
 _BLOCK = 8192  # logits of one program
 
 
-@triton.jit(do_not_specialize=["stride"])
+@triton.jit
 def _argmax_kernel(
     out, logits, best_values, best_places, counters, stride,
     SIZE: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr, PADDED: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     row, chunk = tl.program_id(0), tl.program_id(1)
+    await_inputs(DEPENDENT)
     place = chunk * BLOCK + tl.arange(0, BLOCK)
     values = tl.load(
         logits + row.to(tl.int64) * stride + place, mask=place < SIZE, other=float("-inf")
     ).to(tl.float32)
+    values = tl.where(values == values, values, float("-inf"))  # or no token might be the largest
     value, index = tl.max(values, 0, return_indices=True)
     tl.store(best_values + row * CHUNKS + chunk, value)
     tl.store(best_places + row * CHUNKS + chunk, chunk * BLOCK + index)
@@ -58,6 +63,6 @@ class Argmax:
         _argmax_kernel[(num_rows, self._chunks)](
             out, logits, self._values, self._places, self._counters, logits.stride(0),
             SIZE=vocab_size, BLOCK=_BLOCK, CHUNKS=self._chunks,
-            PADDED=triton.next_power_of_2(self._chunks), num_warps=8,
+            PADDED=triton.next_power_of_2(self._chunks), num_warps=8, **dependent_launch(),
         )  # fmt: skip
         return out

@@ -5,11 +5,9 @@ head it makes one matrix operand of BLOCK_Q * G lines, so keys and values are re
 them. Tiles are found from ``query_start`` on the device: the grid depends on shapes alone, which
 lets a CUDA graph replay it for other lengths.
 
-With few tiles the keys are split among up to SPLITS programs as well, as many as have a block of
+With few tiles the keys are split among up to SPLITS programs as well, as many as have some tiles of
 keys each. Each writes its partial sum; the one that finishes last (a counter tells) joins them, so
 there is no second launch.
-
-Softmax is the online form of Milakov and Gimelshein 2018 (arXiv:1805.02867), in base 2.
 """
 
 from __future__ import annotations
@@ -21,9 +19,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_LOG2E = tl.constexpr(1.4426950408889634)
+from quire.kernels.triton.attention_parts import (
+    attend_keys,
+    cut_keys,
+    join_parts,
+    nothing_seen,
+    store_part,
+)
+from quire.kernels.triton.launch import await_inputs, dependent_launch
+
+_MOST_SPLITS = 32  # more take longer to join than they save
 _LEAST_LINES = 16  # what a matrix unit takes
-_NOTHING = tl.constexpr(-1.0e30)  # a score below every real one; finite, so differences are too
 
 
 @triton.jit
@@ -42,163 +48,76 @@ def _find_row(query_start, tile, num_rows, BLOCK_Q: tl.constexpr):
 
 
 @triton.jit
-def _scores(
-    queries, keys, places, positions, slopes,
-    scale,
-    SOFT_CAP: tl.constexpr, HAS_ALIBI: tl.constexpr, WINDOW: tl.constexpr,
-    PRECISION: tl.constexpr, MASKED: tl.constexpr,
-):  # fmt: skip
-    """[M, N] scores in base 2 of queries [M, D] and keys [D, N]; hidden ones are very small."""
-    scores = tl.dot(queries, keys, input_precision=PRECISION) * scale
-    if SOFT_CAP > 0.0:
-        # tanh(x) = 2 sigmoid(2 x) - 1, which the interpreter knows too
-        scores = SOFT_CAP * (2.0 * tl.sigmoid(2.0 * scores / SOFT_CAP) - 1.0)
-    if HAS_ALIBI:
-        scores -= slopes[:, None] * (positions[:, None] - places[None, :])
-    scores *= _LOG2E
-    if MASKED:
-        distance = positions[:, None] - places[None, :]
-        visible = distance >= 0
-        if WINDOW > 0:
-            visible &= distance < WINDOW
-        scores = tl.where(visible, scores, _NOTHING)
-    return scores
-
-
-@triton.jit
-def _attend_keys(
-    best, total, acc, begin, end,
-    queries, positions, slopes, k_cache, v_cache, table, kv_head, scale,
-    NUM_KV_HEADS: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr, BLOCK_N: tl.constexpr,
-    WINDOW: tl.constexpr, SOFT_CAP: tl.constexpr, HAS_ALIBI: tl.constexpr,
-    PRECISION: tl.constexpr, MASKED: tl.constexpr,
-):  # fmt: skip
-    """Take keys ``begin`` to ``end`` in; not ``MASKED``: whole tiles that every query sees."""
-    columns = tl.arange(0, D_PAD)
-    is_column = columns < D
-    token = tl.arange(0, BLOCK_N)
-    for key in range(begin, end, BLOCK_N):
-        places = key + token
-        is_key = places < end
-        if BLOCK_SIZE >= BLOCK_N:
-            block = tl.load(table + key // BLOCK_SIZE)
-            slots = block.to(tl.int64) * BLOCK_SIZE + key % BLOCK_SIZE + token
-        else:
-            block = tl.load(table + places // BLOCK_SIZE, mask=is_key, other=0)
-            slots = block.to(tl.int64) * BLOCK_SIZE + places % BLOCK_SIZE
-        where = (slots * NUM_KV_HEADS + kv_head) * D
-        if MASKED:
-            key_mask = is_key[None, :] & is_column[:, None]
-            value_mask = is_key[:, None] & is_column[None, :]
-            keys = tl.load(k_cache + where[None, :] + columns[:, None], mask=key_mask, other=0.0)
-            values = tl.load(
-                v_cache + where[:, None] + columns[None, :], mask=value_mask, other=0.0
-            )
-        elif D == D_PAD:
-            keys = tl.load(k_cache + where[None, :] + columns[:, None])
-            values = tl.load(v_cache + where[:, None] + columns[None, :])
-        else:
-            keys = tl.load(
-                k_cache + where[None, :] + columns[:, None], mask=is_column[:, None], other=0.0
-            )
-            values = tl.load(
-                v_cache + where[:, None] + columns[None, :], mask=is_column[None, :], other=0.0
-            )
-        scores = _scores(
-            queries, keys, places, positions, slopes,
-            scale, SOFT_CAP, HAS_ALIBI, WINDOW, PRECISION, MASKED,
-        )  # fmt: skip
-        new_best = tl.maximum(best, tl.max(scores, 1))
-        shrink = tl.exp2(best - new_best)
-        weights = tl.exp2(scores - new_best[:, None])
-        if MASKED:
-            # a line that has seen no visible key yet would count hidden ones as exp2(0)
-            weights = tl.where(new_best[:, None] > _NOTHING, weights, 0.0)
-        total = total * shrink + tl.sum(weights, 1)
-        acc = acc * shrink[:, None]
-        acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
-        best = new_best
-    return best, total, acc
-
-
-@triton.jit
-def _store_rows(
-    out, values, lines, heads, is_line, num_heads, D: tl.constexpr, D_PAD: tl.constexpr
-):
-    columns = tl.arange(0, D_PAD)
-    where = out + (lines * num_heads + heads)[:, None].to(tl.int64) * D + columns[None, :]
-    tl.store(where, values, mask=is_line[:, None] & (columns < D)[None, :])
-
-
-@triton.jit
 def _find_tile(
-    query_start, seq_lens, tile, num_rows, BLOCK_Q: tl.constexpr, IS_DECODE: tl.constexpr
-):
+    query_start, seq_lens, tile, num_rows,
+    BLOCK_Q: tl.constexpr, IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr,
+):  # fmt: skip
     """(row, its first query in the tile, how many queries, the first one's position).
 
-    None or fewer queries: the tile is one of those that the grid has too many.
+    None or fewer queries: the tile is one of those that the grid has too many, or of a row that
+    the other launch of a mixed step takes.
     """
     if IS_DECODE:
-        return tile, tile, 1, tl.load(seq_lens + tile) - 1
+        first_query = tile
+        num_queries = 1
+        if IS_MIXED:
+            first_query = tl.load(query_start + tile)
+            query_len = tl.load(query_start + tile + 1) - first_query
+            num_queries = tl.where(query_len == 1, 1, 0)
+        return tile, first_query, num_queries, tl.load(seq_lens + tile) - 1
     row = _find_row(query_start, tile, num_rows, BLOCK_Q)
     start = tl.load(query_start + row)
     query_len = tl.load(query_start + row + 1) - start
     offset = (tile - start // BLOCK_Q - row) * BLOCK_Q
     num_queries = tl.minimum(BLOCK_Q, query_len - offset)
+    if IS_MIXED:
+        num_queries = tl.where(query_len == 1, 0, num_queries)
     return row, start + offset, num_queries, tl.load(seq_lens + row) - query_len + offset
 
 
 @triton.jit
-def _join_splits(
-    parts, part_stats, first, num_splits, line, is_line,
-    BLOCK_M: tl.constexpr, D_PAD: tl.constexpr,
-):  # fmt: skip
-    """The sums of a tile whose partial sums begin at part ``first``."""
+def _store_rows(
+    out, acc, total, v_scale, lines, heads, is_line, num_heads, D: tl.constexpr, D_PAD: tl.constexpr
+):
+    result = acc * (v_scale / tl.maximum(total, 1.0e-30))[:, None]
     columns = tl.arange(0, D_PAD)
-    best = tl.full([BLOCK_M], _NOTHING, tl.float32)
-    total = tl.zeros([BLOCK_M], tl.float32)
-    acc = tl.zeros([BLOCK_M, D_PAD], tl.float32)
-    for other in range(num_splits):
-        its = (first + other) * BLOCK_M + line
-        its_best = tl.load(part_stats + its * 2, mask=is_line, other=_NOTHING, cache_modifier=".cg")
-        its_total = tl.load(part_stats + its * 2 + 1, mask=is_line, other=0.0, cache_modifier=".cg")
-        its_acc = tl.load(
-            parts + its[:, None].to(tl.int64) * D_PAD + columns[None, :],
-            mask=is_line[:, None],
-            other=0.0,
-            cache_modifier=".cg",
-        )
-        new_best = tl.maximum(best, its_best)
-        shrink = tl.exp2(best - new_best)
-        grow = tl.exp2(its_best - new_best)
-        total = total * shrink + its_total * grow
-        acc = acc * shrink[:, None] + its_acc * grow[:, None]
-        best = new_best
-    return total, acc
+    where = out + (lines * num_heads + heads)[:, None].to(tl.int64) * D + columns[None, :]
+    tl.store(where, result.to(out.dtype.element_ty), mask=is_line[:, None] & (columns < D)[None, :])
 
 
 @triton.jit(
-    do_not_specialize=["num_rows", "table_stride"],
+    do_not_specialize=["num_rows", "table_stride", "splits", "prefix_splits"],
     # slices of them begin anywhere; another alignment must not compile another kernel
-    do_not_specialize_on_alignment=["block_table", "query_start", "seq_lens"],
+    do_not_specialize_on_alignment=[
+        *("block_table", "query_start", "seq_lens", "order", "shared_blocks"),
+    ],
 )
 def _attention_kernel(
-    out, q, k_cache, v_cache, block_table, query_start, seq_lens, slopes,
-    parts, part_stats, counters,
-    num_rows, table_stride, q_stride, scale,
+    out, q, k_cache, v_cache, block_table, query_start, seq_lens, order, slopes,
+    parts, part_stats, counters, prefix_parts, prefix_stats, shared_blocks,
+    num_rows, table_stride, q_stride, splits, prefix_splits, scale, v_scale,
     NUM_KV_HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
     BLOCK_SIZE: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    SPLITS: tl.constexpr, WINDOW: tl.constexpr, SOFT_CAP: tl.constexpr, HAS_ALIBI: tl.constexpr,
-    IS_DECODE: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_SPLITS: tl.constexpr, LEAST: tl.constexpr,
+    HAS_PREFIX: tl.constexpr, PREFIX_BLOCK_N: tl.constexpr, HAS_ORDER: tl.constexpr,
+    WINDOW: tl.constexpr, SOFT_CAP: tl.constexpr, HAS_ALIBI: tl.constexpr,
+    IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr, HEADS_FIRST: tl.constexpr,
+    WHOLE_FIRST: tl.constexpr, PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    tile, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    await_inputs(DEPENDENT)
+    if HEADS_FIRST:
+        kv_head, tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    else:
+        tile, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    if HAS_ORDER:
+        tile = tl.load(order + tile)
     row, first_query, num_queries, first_position = _find_tile(
-        query_start, seq_lens, tile, num_rows, BLOCK_Q, IS_DECODE
+        query_start, seq_lens, tile, num_rows, BLOCK_Q, IS_DECODE, IS_MIXED
     )
     if num_queries <= 0:
         return
 
+    num_heads: tl.constexpr = NUM_KV_HEADS * GROUP
     line = tl.arange(0, BLOCK_M)
     query = line // GROUP
     heads = kv_head * GROUP + line % GROUP
@@ -206,10 +125,9 @@ def _attention_kernel(
     lines = first_query + query
     positions = first_position + query
     columns = tl.arange(0, D_PAD)
-    is_column = columns < D
     queries = tl.load(
         q + lines[:, None].to(tl.int64) * q_stride + heads[:, None] * D + columns[None, :],
-        mask=is_line[:, None] & is_column[None, :],
+        mask=is_line[:, None] & (columns < D)[None, :],
         other=0.0,
     )
     head_slopes = tl.load(slopes + heads, mask=is_line, other=0.0) if HAS_ALIBI else 0.0
@@ -218,64 +136,61 @@ def _attention_kernel(
     begin = 0
     if WINDOW > 0:
         begin = tl.maximum(first_position - WINDOW + 1, 0) // BLOCK_N * BLOCK_N
+    if HAS_PREFIX:
+        begin = tl.load(shared_blocks + row) * BLOCK_SIZE
+    best, total, acc = nothing_seen(BLOCK_M, D_PAD)
+    if HAS_PREFIX:
+        _, num_parts = cut_keys(begin, prefix_splits, PREFIX_BLOCK_N, 1)
+        best, total, acc = join_parts(
+            best, total, acc, prefix_parts, prefix_stats, row * num_heads + heads,
+            num_rows * num_heads, tl.where(split == 0, num_parts, 0), is_line, D_PAD,
+        )  # fmt: skip
     num_splits = 1
-    if SPLITS > 1:
-        num_blocks = tl.cdiv(end - begin, BLOCK_N)
-        per_split = tl.cdiv(num_blocks, SPLITS)
-        num_splits = tl.cdiv(num_blocks, per_split)
-        if split >= num_splits:
+    if HAS_SPLITS:
+        split_keys, num_splits = cut_keys(end - begin, splits, BLOCK_N, LEAST)
+        if split >= tl.maximum(num_splits, 1):
             return
-        begin += split * per_split * BLOCK_N
-        end = tl.minimum(end, begin + per_split * BLOCK_N)
+        begin += split * split_keys
+        end = tl.minimum(end, begin + split_keys)
 
-    best = tl.full([BLOCK_M], _NOTHING, tl.float32)
-    total = tl.zeros([BLOCK_M], tl.float32)
-    acc = tl.zeros([BLOCK_M, D_PAD], tl.float32)
     table = block_table + row.to(tl.int64) * table_stride
     first_masked = begin
-    if WINDOW == 0:
+    if WHOLE_FIRST:
         # up to the first query's own position every query of the tile sees every key
         whole = tl.minimum(first_position + 1, end) - begin
         first_masked = begin + tl.maximum(whole, 0) // BLOCK_N * BLOCK_N
-        best, total, acc = _attend_keys(
+        best, total, acc = attend_keys(
             best, total, acc, begin, first_masked,
             queries, positions, head_slopes, k_cache, v_cache, table, kv_head, scale,
             NUM_KV_HEADS, D, D_PAD, BLOCK_SIZE, BLOCK_N, WINDOW, SOFT_CAP, HAS_ALIBI,
             PRECISION, False,
         )  # fmt: skip
-    best, total, acc = _attend_keys(
+    best, total, acc = attend_keys(
         best, total, acc, first_masked, end,
         queries, positions, head_slopes, k_cache, v_cache, table, kv_head, scale,
         NUM_KV_HEADS, D, D_PAD, BLOCK_SIZE, BLOCK_N, WINDOW, SOFT_CAP, HAS_ALIBI,
         PRECISION, True,
     )  # fmt: skip
 
-    num_heads: tl.constexpr = NUM_KV_HEADS * GROUP
-    if num_splits == 1:
-        result = acc / tl.maximum(total, 1.0e-30)[:, None]
-        _store_rows(
-            out, result.to(out.dtype.element_ty), lines, heads, is_line, num_heads, D, D_PAD
-        )
+    if num_splits <= 1:
+        _store_rows(out, acc, total, v_scale, lines, heads, is_line, num_heads, D, D_PAD)
         return
 
-    # Partial sums: [tile, KV head, split, BLOCK_M, D_PAD], and their maximum and total.
+    # Partial sums: [tile, KV head, split, BLOCK_M].
     pair = tile * NUM_KV_HEADS + kv_head
-    own = (pair * SPLITS + split) * BLOCK_M + line
-    tl.store(
-        parts + own[:, None].to(tl.int64) * D_PAD + columns[None, :], acc, mask=is_line[:, None]
-    )
-    tl.store(part_stats + own * 2, best, mask=is_line)
-    tl.store(part_stats + own * 2 + 1, total, mask=is_line)
+    first = pair * splits * BLOCK_M + line
+    own = first + split * BLOCK_M
+    store_part(parts, part_stats, own, best, total, acc, is_line, D_PAD)
     tl.debug_barrier()  # all threads have stored before the counter says so
     arrived = tl.atomic_add(counters + pair, 1, sem="acq_rel")
     if arrived != num_splits - 1:
         return
     tl.store(counters + pair, 0)  # for the next launch
-    total, acc = _join_splits(
-        parts, part_stats, pair * SPLITS, num_splits, line, is_line, BLOCK_M, D_PAD
+    best, total, acc = nothing_seen(BLOCK_M, D_PAD)
+    best, total, acc = join_parts(
+        best, total, acc, parts, part_stats, first, BLOCK_M, num_splits, is_line, D_PAD
     )
-    result = acc / tl.maximum(total, 1.0e-30)[:, None]
-    _store_rows(out, result.to(out.dtype.element_ty), lines, heads, is_line, num_heads, D, D_PAD)
+    _store_rows(out, acc, total, v_scale, lines, heads, is_line, num_heads, D, D_PAD)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -289,6 +204,24 @@ class AttentionShape:
     window: int | None = None
     soft_cap: float | None = None
 
+    @property
+    def padded_dim(self) -> int:
+        return max(16, triton.next_power_of_2(self.head_dim))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tile:
+    """How the work is cut; `best_tile` says what was fastest."""
+
+    block_q: int  # queries
+    block_m: int  # lines: queries times the heads of a group, padded
+    block_n: int  # keys
+    num_warps: int
+    num_stages: int
+    least: int = 1  # tiles of keys that a split must have
+    heads_first: bool = False  # programs of one row's KV heads run side by side
+    whole_first: bool = True  # keys that all see go without masks, in a loop of their own
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workspace:
@@ -299,14 +232,31 @@ class Workspace:
     counters: Tensor  # int32, zeros between launches
 
     @classmethod
-    def of(cls, max_programs: int, block_m: int, head_dim: int, device: torch.device) -> Workspace:
-        """For launches of at most ``max_programs`` programs (tiles * KV heads * splits)."""
+    def of(
+        cls, max_programs: int, block_m: int, padded_dim: int, device: torch.device
+    ) -> Workspace:
+        """For launches that split keys among ``max_programs`` (tiles * KV heads * splits)."""
         lines = max_programs * block_m
         return cls(
-            parts=torch.empty(lines * _padded(head_dim), dtype=torch.float32, device=device),
+            parts=torch.empty(lines * padded_dim, dtype=torch.float32, device=device),
             stats=torch.empty(lines * 2, dtype=torch.float32, device=device),
             counters=torch.zeros(max_programs, dtype=torch.int32, device=device),
         )
+
+    def splits(self, num_programs: int) -> int:
+        """Ways to split the keys of so many programs, a power of two: as many as there is room."""
+        return min(_MOST_SPLITS, 1 << max(0, (len(self.counters) // num_programs).bit_length() - 1))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrefixSums:
+    """What `attention_prefix` leaves of rows' first blocks, for a decode launch to start from."""
+
+    parts: Tensor  # float32 [splits, R, H, padded D]
+    stats: Tensor  # float32 [splits, R, H, 2]
+    num_blocks: Tensor  # [R] int32, how many first blocks of a row are in it
+    splits: int
+    block_n: int
 
 
 def paged_attention(
@@ -319,61 +269,76 @@ def paged_attention(
     shape: AttentionShape,
     *,
     is_decode: bool,
-    splits: int = 1,
-    workspace: Workspace | None = None,
+    is_mixed: bool = False,
+    workspace: Workspace,
+    prefix: PrefixSums | None = None,
+    order: Tensor | None = None,
     alibi_slopes: Tensor | None = None,
+    k_scale: float = 1.0,
+    v_scale: float = 1.0,
+    tile: Tile | None = None,
 ) -> None:
     """`reference.attention.paged_attention` into ``out`` [T, H, D].
 
-    ``q`` [T, H, D] may be strided in T. ``is_decode``: every row has one query. With ``splits > 1``
-    a workspace is needed.
+    ``q`` [T, H, D] may be strided in T. ``is_decode``: rows of one query. ``is_mixed``: only those,
+    or all but those, of rows of both kinds. ``prefix``: of a decode launch without a window.
+    ``order`` [R] int32 of a decode launch: which row each program takes, the longest first, so that
+    none begins a long one when the others have ended.
     """
     assert kv_cache.is_contiguous()
-    num_rows, num_tokens, block_size = len(seq_lens), len(q), kv_cache.shape[2]
-    block_q, block_m, block_n, num_warps, num_stages = _tile(shape, q.dtype, is_decode)
-    num_tiles = num_rows if is_decode else num_tokens // block_q + num_rows
-    parts, stats, counters = (
-        (q, q, q)  # not touched without splits
-        if workspace is None
-        else (workspace.parts, workspace.stats, workspace.counters)
-    )
-    _attention_kernel[(num_tiles, shape.num_kv_heads, splits)](
+    assert order is None or is_decode
+    assert prefix is None or (is_decode and not is_mixed and shape.window is None)
+    tile = tile or best_tile(shape, q.dtype, is_decode=is_decode)
+    num_rows, block_size = len(seq_lens), kv_cache.shape[2]
+    num_tiles = num_rows if is_decode else len(q) // tile.block_q + num_rows
+    splits = workspace.splits(num_tiles * shape.num_kv_heads)
+    grid = (num_tiles, shape.num_kv_heads, splits)
+    if tile.heads_first:
+        grid = (shape.num_kv_heads, num_tiles, splits)
+    _attention_kernel[grid](
         out, q, kv_cache[0], kv_cache[1], block_table, query_start, seq_lens,
+        seq_lens if order is None else order,
         q if alibi_slopes is None else alibi_slopes,
-        parts, stats, counters,
-        num_rows, block_table.stride(0), q.stride(0), shape.scale,
+        workspace.parts, workspace.stats, workspace.counters,
+        *((q, q, seq_lens) if prefix is None else (prefix.parts, prefix.stats, prefix.num_blocks)),
+        num_rows, block_table.stride(0), q.stride(0), splits, prefix.splits if prefix else 1,
+        shape.scale * k_scale, v_scale,
         NUM_KV_HEADS=shape.num_kv_heads, GROUP=shape.group,
-        D=shape.head_dim, D_PAD=_padded(shape.head_dim), BLOCK_SIZE=block_size,
-        BLOCK_Q=block_q, BLOCK_M=block_m, BLOCK_N=block_n,
-        SPLITS=splits, WINDOW=shape.window or 0, SOFT_CAP=shape.soft_cap or 0.0,
-        HAS_ALIBI=alibi_slopes is not None, IS_DECODE=is_decode,
-        PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
-        num_warps=num_warps, num_stages=num_stages,
+        D=shape.head_dim, D_PAD=shape.padded_dim, BLOCK_SIZE=block_size,
+        BLOCK_Q=tile.block_q, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n,
+        HAS_SPLITS=splits > 1, LEAST=tile.least, HAS_PREFIX=prefix is not None,
+        PREFIX_BLOCK_N=prefix.block_n if prefix else 1, HAS_ORDER=order is not None,
+        WINDOW=shape.window or 0, SOFT_CAP=shape.soft_cap or 0.0,
+        HAS_ALIBI=alibi_slopes is not None, IS_DECODE=is_decode, IS_MIXED=is_mixed,
+        HEADS_FIRST=tile.heads_first, WHOLE_FIRST=tile.whole_first and shape.window is None,
+        PRECISION=precision(q.dtype), num_warps=tile.num_warps, num_stages=tile.num_stages,
+        **dependent_launch(),
     )  # fmt: skip
 
 
-def decode_lines(shape: AttentionShape) -> int:
-    """BLOCK_M of a decode launch, for `Workspace.of`."""
-    return max(_LEAST_LINES, triton.next_power_of_2(shape.group))
-
-
-def _tile(
-    shape: AttentionShape, dtype: torch.dtype, is_decode: bool
-) -> tuple[int, int, int, int, int]:
-    """(BLOCK_Q, BLOCK_M, BLOCK_N, warps, stages), measured on an H200 (benchmarks/RESULTS.md)."""
+def best_tile(shape: AttentionShape, dtype: torch.dtype, *, is_decode: bool) -> Tile:
+    """As measured on an H200 (benchmarks/RESULTS.md)."""
     wide = dtype == torch.float32 or shape.head_dim > 128
     block_n = 32 if wide else 64
     if is_decode:
-        return 1, decode_lines(shape), block_n, 4, 2
-    block_q = max(1, 64 // triton.next_power_of_2(shape.group))
-    block_m = max(_LEAST_LINES, triton.next_power_of_2(block_q * shape.group))
-    return block_q, block_m, block_n, 4, 2 if wide else 3
+        block_m = max(_LEAST_LINES, triton.next_power_of_2(shape.group))
+        return Tile(
+            block_q=1, block_m=block_m, block_n=block_n,
+            num_warps=4, num_stages=2 if wide else 3, heads_first=True, whole_first=False,
+        )  # fmt: skip
+    block_q, block_m = tile_of_lines(shape, 64)
+    return Tile(
+        block_q=block_q, block_m=block_m, block_n=block_n,
+        num_warps=4, num_stages=2 if wide else 3, least=4,
+    )  # fmt: skip
 
 
-def max_splits(num_programs: int, num_processors: int) -> int:
-    """How many ways to split the keys so that each processor has a program; a power of two."""
-    return 1 << max(0, (num_processors // num_programs).bit_length() - 1)
+def tile_of_lines(shape: AttentionShape, lines: int) -> tuple[int, int]:
+    """(queries, lines) of a tile of about ``lines`` lines."""
+    block_q = max(1, lines // triton.next_power_of_2(shape.group))
+    return block_q, max(_LEAST_LINES, triton.next_power_of_2(block_q * shape.group))
 
 
-def _padded(head_dim: int) -> int:
-    return max(16, triton.next_power_of_2(head_dim))
+def precision(dtype: torch.dtype) -> str:
+    """Of matrix products: float32 is exact, the half types know one way only."""
+    return "ieee" if dtype == torch.float32 else "tf32"

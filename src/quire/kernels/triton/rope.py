@@ -1,4 +1,5 @@
-"""From the product's q, k and v to what attention reads: head norms, positions and the KV write."""
+"""Rotary positions: the angles of a step; and all that is done to the product's q, k and v before
+attention reads them: norms of heads, positions and the KV write."""
 
 from __future__ import annotations
 
@@ -10,74 +11,100 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.selection import HeadsShape
+from quire.kernels.triton.launch import await_inputs, dependent_launch
+
+_HEADS = 8  # of one program
+_WARPS = 4
+_TOKENS = 4  # whose angles one program computes
+
+
+@triton.jit(do_not_specialize=["num_tokens"])
+def _angles_kernel(
+    cos, sin, positions, frequencies, num_tokens, scale,
+    HALF: tl.constexpr, HALF_PAD: tl.constexpr, TOKENS: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)[:, None]
+    place = tl.arange(0, HALF_PAD)[None, :]
+    frequency = tl.load(frequencies + place, mask=place < HALF, other=0.0)
+    await_inputs(DEPENDENT)
+    position = tl.load(positions + token, mask=token < num_tokens, other=0).to(tl.float32)
+    angle = position * frequency
+    inside = (token < num_tokens) & (place < HALF)
+    tl.store(cos + token.to(tl.int64) * HALF + place, tl.cos(angle) * scale, mask=inside)
+    tl.store(sin + token.to(tl.int64) * HALF + place, tl.sin(angle) * scale, mask=inside)
+
+
+def rope_angles(positions: Tensor, frequencies: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """`reference.rope.rope_angles`: float32 [T, 1, D / 2] of positions [T]."""
+    num_tokens, half = len(positions), len(frequencies)
+    cos = torch.empty(num_tokens, 1, half, dtype=torch.float32, device=positions.device)
+    sin = torch.empty_like(cos)
+    _angles_kernel[(triton.cdiv(num_tokens, _TOKENS),)](
+        cos, sin, positions, frequencies, num_tokens, scale,
+        HALF=half, HALF_PAD=triton.next_power_of_2(half), TOKENS=_TOKENS,
+        num_warps=1, **dependent_launch(),
+    )  # fmt: skip
+    return cos, sin
+
+
+@triton.jit
+def _head_columns(part, place, HALF: tl.constexpr, INTERLEAVED: tl.constexpr):
+    """Where in a head value ``place`` of ``part`` is: the pairs that turn are in parts 0 and 1."""
+    if INTERLEAVED:
+        return tl.where(part < 2, 2 * place + part, part * HALF + place)
+    return part * HALF + place
 
 
 @triton.jit
 def _heads_kernel(
     q_out, k_cache, v_cache, qkv, cos, sin, slots, q_weight, k_weight,
     qkv_stride, q_eps, k_eps,
-    H: tl.constexpr, K: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
-    ROTARY: tl.constexpr, INTERLEAVED: tl.constexpr, HAS_NORMS: tl.constexpr,
-    HEADS: tl.constexpr,
+    H: tl.constexpr, K: tl.constexpr, D: tl.constexpr,
+    HALF: tl.constexpr, HALF_PAD: tl.constexpr, PARTS: tl.constexpr,
+    INTERLEAVED: tl.constexpr, HAS_NORMS: tl.constexpr, HEADS: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
+    # A head is PARTS parts of HALF values, so that a value and its partner are in the same place of
+    # two parts and every access is to values that lie together. All masks have the full shape:
+    # then so have all loads, and no value has to move between threads.
     token = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
-    column = tl.arange(0, D_PAD)
-    inside = (head < H + 2 * K)[:, None] & (column < D)[None, :]
-    is_query = (head < H)[:, None]
-    is_value = (head >= H + K)[:, None]
-    start = qkv + token * qkv_stride + head[:, None] * D
-    stored = tl.load(start + column[None, :], mask=inside, other=0.0)
-    values = stored.to(tl.float32)
-
-    half: tl.constexpr = ROTARY // 2
-    if INTERLEAVED:
-        partner = column ^ 1
-        pair = column // 2
-        sign = tl.where(column % 2 == 0, -1.0, 1.0)
-    else:
-        partner = tl.where(column < half, column + half, column - half)
-        pair = column % tl.maximum(half, 1)
-        sign = tl.where(column < half, -1.0, 1.0)
-    turns = column < ROTARY
-    partners = tl.load(start + partner[None, :], mask=inside & turns[None, :], other=0.0).to(
-        tl.float32
-    )
-
+    part = tl.arange(0, PARTS)[:, None, None]
+    head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[None, :, None]
+    place = tl.arange(0, HALF_PAD)[None, None, :]
+    column = _head_columns(part, place, HALF, INTERLEAVED)
+    partner = _head_columns(tl.where(part < 2, 1 - part, part), place, HALF, INTERLEAVED)
+    is_column = (place < HALF) & (column < D)
+    inside = is_column & (head < H + 2 * K)
+    is_query = head < H
+    is_value = head >= H + K
+    has_position = is_column & (head < H + K)
     if HAS_NORMS:
-        eps = tl.where(is_query, q_eps, k_eps)
-        squares = tl.sum(tl.where(inside, values * values, 0.0), 1)[:, None]
-        factor = tl.rsqrt(squares / D + eps)
-        own = tl.where(
-            is_query,
-            tl.load(q_weight + column, mask=column < D, other=0.0).to(tl.float32)[None, :],
-            tl.load(k_weight + column, mask=column < D, other=0.0).to(tl.float32)[None, :],
-        )
-        its = tl.where(
-            is_query,
-            tl.load(q_weight + partner, mask=turns, other=0.0).to(tl.float32)[None, :],
-            tl.load(k_weight + partner, mask=turns, other=0.0).to(tl.float32)[None, :],
-        )
+        weight = tl.where(is_query, q_weight, k_weight)
+        own = tl.load(weight + column, mask=has_position, other=0.0).to(tl.float32)
+        its = tl.load(weight + partner, mask=has_position, other=0.0).to(tl.float32)
+    await_inputs(DEPENDENT)
+
+    slot = tl.load(slots + token)
+    turns = has_position & (part < 2)
+    c = tl.load(cos + token * HALF + place, mask=turns, other=1.0)
+    s = tl.load(sin + token * HALF + place, mask=turns, other=0.0)
+    start = qkv + token * qkv_stride + head * D
+    stored = tl.load(start + column, mask=inside, other=0.0)
+    values = stored.to(tl.float32)
+    partners = tl.load(start + partner, mask=turns, other=0.0).to(tl.float32)
+    if HAS_NORMS:
+        squares = tl.sum(tl.sum(values * values, 2), 0)[None, :, None]
+        factor = tl.rsqrt(squares / D + tl.where(is_query, q_eps, k_eps))
         # rounded as a separate norm would have stored them
         values = (values * factor * own).to(stored.dtype).to(tl.float32)
         partners = (partners * factor * its).to(stored.dtype).to(tl.float32)
+    turned = (values * c + tl.where(part == 0, -partners, partners) * s).to(stored.dtype)
 
-    c = tl.load(cos + token * half + pair, mask=turns, other=1.0)[None, :]
-    s = tl.load(sin + token * half + pair, mask=turns, other=0.0)[None, :]
-    turned = tl.where(turns[None, :], values * c + sign[None, :] * partners * s, values)
-    turned = turned.to(stored.dtype)
-
-    tl.store(
-        q_out + (token * H + head[:, None]) * D + column[None, :], turned, mask=inside & is_query
-    )
-    slot = tl.load(slots + token)
-    kv_head = tl.where(is_value, head[:, None] - H - K, head[:, None] - H)
-    where = (slot * K + kv_head) * D + column[None, :]
+    tl.store(q_out + (token * H + head) * D + column, turned, mask=inside & is_query)
+    kv_head = tl.where(is_value, head - H - K, head - H)
+    where = (slot * K + kv_head) * D + column
     tl.store(k_cache + where, turned, mask=inside & (is_query == 0) & (is_value == 0))
     tl.store(v_cache + where, stored, mask=inside & is_value)
-
-
-_HEADS = 8  # of one program
 
 
 def store_heads(
@@ -96,14 +123,17 @@ def store_heads(
     are the RMS weights [D] of q and k. Twins: `rms_norm`, `rotate_*` and `write_kv`.
     """
     heads, kv_heads, head_dim = shape.num_heads, shape.num_kv_heads, shape.head_dim
+    half = shape.rotary_dim // 2
     q = torch.empty(len(qkv), heads, head_dim, dtype=qkv.dtype, device=qkv.device)
     q_weight, k_weight = norms or (qkv, qkv)
     grid: Any = (len(qkv), triton.cdiv(heads + 2 * kv_heads, _HEADS))
     _heads_kernel[grid](
         q, kv_cache[0], kv_cache[1], qkv, cos, sin, slot_mapping, q_weight, k_weight,
         qkv.stride(0), *shape.eps,
-        H=heads, K=kv_heads, D=head_dim, D_PAD=max(16, triton.next_power_of_2(head_dim)),
-        ROTARY=shape.rotary_dim, INTERLEAVED=shape.is_interleaved, HAS_NORMS=norms is not None,
-        HEADS=_HEADS, num_warps=4,
+        H=heads, K=kv_heads, D=head_dim,
+        HALF=half, HALF_PAD=triton.next_power_of_2(half),
+        PARTS=max(2, triton.next_power_of_2(triton.cdiv(head_dim, half))),
+        INTERLEAVED=shape.is_interleaved, HAS_NORMS=norms is not None,
+        HEADS=_HEADS, num_warps=_WARPS, **dependent_launch(),
     )  # fmt: skip
     return q

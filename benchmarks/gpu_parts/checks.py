@@ -1,0 +1,257 @@
+"""The unit that checks answers on the device: tiny float32 models against transformers, however the
+steps run; bf16, where tokens may differ, with the reason; every kernel against its twin.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quire import LLM
+
+from .engines import greedy, open_llm, run
+from .records import Records
+from .rounding import compare_rounding
+from .units import DoItem, Unit
+
+ROOT = Path(__file__).parents[2]
+KERNEL_TESTS = "tests/unit/kernels"
+KERNELS, BF16, TOKENS = "kernels", "bf16", "tokens:"
+NUM_REQUESTS = 64
+NUM_ALONE = 12
+MAX_MODEL_LEN = 512
+TIE = 1e-4  # between float32 logits
+
+# The first model runs in every way; the others in the first and the last but two.
+WAYS: dict[str, dict[str, Any]] = {
+    "eager, depth 1": {"enforce_eager": True, "steps_in_flight": 1},
+    "graphs, depth 3": {"steps_in_flight": 3},
+    "eager, depth 3": {"enforce_eager": True, "steps_in_flight": 3},
+    "graphs, depth 1": {"steps_in_flight": 1},
+    "graphs, preempting": {"steps_in_flight": 2, "num_gpu_blocks_override": 40},
+    "graphs, one row": {"steps_in_flight": 2, "max_num_seqs": 1},
+}
+WAYS_OF_OTHERS = ("eager, depth 1", "graphs, depth 3")
+
+Tokens = list[list[int]]
+
+
+@contextmanager
+def checks_unit(unit: Unit, records: Records) -> Iterator[DoItem]:
+    """Items: `KERNELS`, `BF16`, and `TOKENS` with the name of a tiny model behind it."""
+    engine: dict[str, Any] = unit.options["engine"]
+
+    def do(item: str) -> None:
+        if item == KERNELS:
+            check_kernels(records)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            if item == BF16:
+                check_bf16(Path(folder), engine, records)
+            else:
+                check_tokens(item.removeprefix(TOKENS), Path(folder), engine, records)
+
+    yield do
+
+
+def random_requests(vocab_size: int, count: int = NUM_REQUESTS) -> tuple[Tokens, list[int]]:
+    """Prompts and output lengths."""
+    rng = random.Random(1)
+    prompts = [
+        [rng.randrange(vocab_size) for _ in range(rng.randint(1, 300))] for _ in range(count)
+    ]
+    return prompts, [rng.randint(8, 64) for _ in prompts]
+
+
+# -- float32: the same tokens as transformers ------------------------------------------------------
+
+
+def check_tokens(model: str, folder: Path, engine: dict[str, Any], records: Records) -> None:
+    """The first way's greedy tokens are those of transformers; every other way has the first's: in
+    a batch, alone, with requests that come while others run, and sampled."""
+    from .tiny_models import TINY_MODELS, VOCAB_SIZE, save_tiny_model
+
+    save_tiny_model(model, folder)
+    prompts, lengths = random_requests(VOCAB_SIZE)
+    ways = WAYS if model == next(iter(TINY_MODELS)) else {way: WAYS[way] for way in WAYS_OF_OTHERS}
+    first: Answers | None = None
+    for way, options in ways.items():
+        tiny = {"load_format": "auto", "dtype": "float32", "max_model_len": MAX_MODEL_LEN}
+        with open_llm(folder, **{**tiny, **engine, **options}) as llm:
+            answers = answer(llm, prompts, lengths)
+            stats = llm.stats()
+        if first is None:
+            first = answers
+            device = engine.get("device", "cuda")
+            right = num_as_transformers(folder, prompts, answers.batch, device)
+            result = {"transformers": (right, len(prompts))}
+        else:
+            result = {}
+        result |= {
+            "batch": count_equal(answers.batch, first.batch),
+            "alone": count_equal(answers.alone, first.batch[:NUM_ALONE]),
+            "arriving": count_equal(answers.arriving, first.batch),
+            "sampled": count_equal(answers.sampled, first.sampled),
+        }
+        lost = stats.num_blocks - 1 - stats.num_free_blocks
+        passed = lost == 0 and all(equal == total for equal, total in result.values())
+        records.add(
+            "check", what=f"{model}, {way}", passed=passed, blocks_lost=lost,
+            preemptions=stats.num_preemptions, equal=result,
+        )  # fmt: skip
+        text = ", ".join(f"{name} {equal}/{total}" for name, (equal, total) in result.items())
+        print(
+            f"check {'ok  ' if passed else 'FAIL'} {model}, {way}: equal {text}; "
+            f"{stats.num_preemptions} preemptions, {lost} blocks lost",
+            flush=True,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """The tokens of the same requests, run in several ways by one engine."""
+
+    batch: Tokens  # greedy, all at once
+    alone: Tokens  # the first `NUM_ALONE`, one after the other
+    arriving: Tokens  # a few at a time
+    sampled: Tokens
+
+
+def answer(llm: LLM, prompts: Tokens, lengths: list[int]) -> Answers:
+    pairs = list(zip(prompts, lengths, strict=True))
+    return Answers(
+        batch=run(llm, prompts, lengths)[1],
+        alone=[run(llm, [prompt], [length])[1][0] for prompt, length in pairs[:NUM_ALONE]],
+        arriving=run_arriving(llm, prompts, lengths),
+        sampled=sample(llm, prompts, lengths),
+    )
+
+
+@torch.inference_mode()
+def num_as_transformers(folder: Path, prompts: Tokens, answers: Tokens, device: str) -> int:
+    """Requests each of whose tokens is the best by one forward of transformers over the whole
+    text, or so close to it that the order of a sum decides."""
+    from .tiny_models import load_reference
+
+    model = load_reference(folder, device)
+    num_right = 0
+    for prompt, tokens in zip(prompts, answers, strict=True):
+        ids = torch.tensor([[*prompt, *tokens]], device=device)
+        logits = model(ids).logits[0, len(prompt) - 1 : -1]
+        chosen = logits.gather(1, torch.tensor(tokens, device=device).unsqueeze(1)).squeeze(1)
+        num_right += bool((logits.amax(dim=1) - chosen <= TIE).all())
+    return num_right
+
+
+def run_arriving(llm: LLM, prompts: Tokens, lengths: list[int]) -> Tokens:
+    """The requests come a few at a time, while others run: steps mix prompts and decodes."""
+    llm.reset_prefix_cache()
+    engine, rng = llm.llm_engine, random.Random(2)
+    to_come = list(enumerate(zip(prompts, lengths, strict=True)))[::-1]
+    answers: dict[str, list[int]] = {}
+    while to_come or engine.has_unfinished_requests():
+        for _ in range(min(len(to_come), rng.choice((0, 0, 1, 2, 5)))):
+            number, (prompt, length) = to_come.pop()
+            engine.add_request(str(number), {"prompt_token_ids": prompt}, greedy(length))
+        for output in engine.step():
+            answers[output.request_id] = list(output.outputs[0].token_ids)
+    return [answers[str(number)] for number in range(len(prompts))]
+
+
+def sample(llm: LLM, prompts: Tokens, lengths: list[int]) -> Tokens:
+    """Tokens of requests that sample in different ways, all in one batch."""
+    kinds: list[dict[str, Any]] = [
+        {"temperature": 0.8},
+        {"temperature": 1.0, "top_k": 20, "top_p": 0.9},
+        {"temperature": 0.0, "repetition_penalty": 1.3},
+        {"temperature": 1.2, "min_p": 0.05, "n": 2},
+        {"temperature": 0.0, "logprobs": 3},
+        {"temperature": 1.0, "logit_bias": {5: 4.0, 7: -100.0}},
+    ]
+    params = [
+        greedy(length, **{"seed": i, **kinds[i % len(kinds)]}) for i, length in enumerate(lengths)
+    ]
+    outputs = llm.generate(prompt_token_ids=prompts, sampling_params=params, use_tqdm=False)
+    return [[token for one in output.outputs for token in one.token_ids] for output in outputs]
+
+
+def count_equal(found: Tokens, wanted: Tokens) -> tuple[int, int]:
+    return sum(a == b for a, b in zip(found, wanted, strict=True)), len(wanted)
+
+
+# -- bf16: how often a token differs, and why ------------------------------------------------------
+
+
+def check_bf16(folder: Path, engine: dict[str, Any], records: Records) -> None:
+    """A bf16 model eager and alone, the reference, against graphs and batches."""
+    from .tiny_models import VOCAB_SIZE, save_tiny_model
+
+    save_tiny_model("grouped-heads", folder, dtype="bfloat16")
+    prompts, lengths = random_requests(VOCAB_SIZE)
+    tiny = {"load_format": "auto", "dtype": "bfloat16", "max_model_len": MAX_MODEL_LEN, **engine}
+    with open_llm(folder, **{**tiny, "enforce_eager": True, "steps_in_flight": 1}) as llm:
+        alone = []
+        for prompt, length in zip(prompts, lengths, strict=True):
+            params = greedy(length, logprobs=2)
+            alone += llm.generate(prompt_token_ids=[prompt], sampling_params=params, use_tqdm=False)
+        others = {"batch of 64, eager": run(llm, prompts, lengths)[1]}
+    with open_llm(folder, **{**tiny, "steps_in_flight": 2}) as llm:
+        others["batch of 64, graphs"] = run(llm, prompts, lengths)[1]
+        others["alone, graphs"] = [
+            run(llm, [prompt], [length])[1][0]
+            for prompt, length in zip(prompts, lengths, strict=True)
+        ]
+    pairs = {
+        "alone and batch, eager": others["batch of 64, eager"],
+        "graph and eager, alone": others["alone, graphs"],
+        "graph in a batch and eager alone": others["batch of 64, graphs"],
+    }
+    for what, tokens in pairs.items():
+        found = compare_rounding([output.outputs[0] for output in alone], tokens)
+        records.add("rounding", what=f"bf16: {what}", **found.as_dict())
+        print(f"check bf16, {what}: {found.in_words()}", flush=True)
+
+
+# -- kernels ---------------------------------------------------------------------------------------
+
+
+def check_kernels(records: Records, timeout_s: float = 240.0) -> None:
+    """The kernel tests, on whatever device there is; each compares a kernel with its twin."""
+    # Without the project's configuration, which needs plugins that a GPU machine may lack.
+    words = ["-m", "pytest", "-q", "-c", os.devnull, f"--rootdir={ROOT}", "-p", "no:cacheprovider"]
+    words += ["--import-mode=importlib", "-o", f"pythonpath={ROOT}"]
+    # Kernels that are only compiled, for another GPU, say nothing about this one.
+    words += [KERNEL_TESTS, "--ignore-glob=*_compiles.py"]
+    if importlib.util.find_spec("xdist") is not None:  # most of the time is compiling
+        words += ["-n", str(min(8, os.cpu_count() or 1))]
+    ended = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=timeout_s,
+        check=False,
+    )  # fmt: skip
+    lines = (ended.stdout.strip() or ended.stderr.strip()).splitlines()
+    counts = {
+        word: int(number)
+        for number, word in re.findall(r"(\d+) (passed|failed|error|skipped)", (lines or [""])[-1])
+    }
+    failures = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    passed = ended.returncode == 0 and counts.get("passed", 0) > 0
+    records.add(
+        "check", what="kernels against their twins", passed=passed, counts=counts,
+        failures=failures[:20],
+    )  # fmt: skip
+    print(
+        f"check {'ok  ' if passed else 'FAIL'} kernels against their twins: {counts or lines[-3:]}"
+    )
+    print("\n".join(f"    {line[:200]}" for line in failures[:20]), flush=True)

@@ -1,0 +1,185 @@
+"""A served model beside vLLM's server: latency at two rates, throughput all at once, on one GPU.
+
+    python benchmarks/serve.py --output DIR                     # 0.6B and 8B: under 4 minutes
+    python benchmarks/serve.py --models qwen3-0.6b --rates inf
+    python benchmarks/serve.py --models tiny --num-prompts 16 --rates 8 inf --input-len 64 \\
+        --output-len 16 -- --device cpu                         # a rehearsal without a GPU
+
+For each model: `quire serve` with dummy weights of the real config and no prefix cache, and on the
+same host `quire bench serve` with fresh random prompts for every rate; then the same work offline.
+What follows `--` goes to the engine. The peer's figures: serve_parts/peer.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gpu_parts.models import CONFIGS, write_model
+from serve_parts.peer import ALL_AT_ONCE
+from serve_parts.report import Line, lines_of, offline_line, table
+from serve_parts.tokenizer import write_tokenizer
+
+MODELS = ("qwen3-0.6b", "llama-3.1-8b")
+RATES = (4.0, 32.0, ALL_AT_ONCE)
+SECONDS_AT_A_RATE = 15
+NUM_AT_ONCE = 1000
+NUM_WARMUPS = 16
+START_TIMEOUT_S = 300
+_LISTENING = re.compile(r"listening at (http://\S+)")
+
+
+def main() -> int:
+    words = sys.argv[1:]
+    split = words.index("--") if "--" in words else len(words)
+    arguments = _parser().parse_args(words[:split])
+    engine_flags = words[split + 1 :]
+    started = time.time()
+    lines: list[Line] = []
+    with tempfile.TemporaryDirectory() as folder:
+        output = arguments.output or Path(folder)
+        output.mkdir(parents=True, exist_ok=True)
+        for name in arguments.models:
+            model = write_model(Path(folder), name)
+            write_tokenizer(model, CONFIGS[name]["vocab_size"])
+            lines += measure_model(name, model, arguments, engine_flags, output)
+            print(table(lines), flush=True)
+        (output / "serve.md").write_text(table(lines) + "\n")
+    print(f"\n{time.time() - started:.0f} s")
+    return int(any(line.met is False for line in lines))
+
+
+def measure_model(
+    name: str, model: Path, arguments: argparse.Namespace, engine_flags: list[str], output: Path
+) -> list[Line]:
+    """Every rate, and offline for comparison with all at once."""
+    flags = ["--load-format", "dummy", "--no-enable-prefix-caching", "--max-model-len"]
+    flags += [str(arguments.max_model_len), *engine_flags]
+    lines, served = [], 0.0
+    with running_server(model, name, flags, output / f"{name}-server.log") as url:
+        for index, rate in enumerate(arguments.rates):
+            result = measure_rate(url, model, rate, index, arguments, output)
+            lines += lines_of(name, rate, result)
+            if rate == ALL_AT_ONCE:
+                served = float(result["output_throughput"])
+    if served and not arguments.no_offline:
+        offline = measure_offline(model, arguments, flags)
+        lines.append(offline_line(name, served, offline))
+    return lines
+
+
+def measure_rate(
+    url: str, model: Path, rate: float, index: int, arguments: argparse.Namespace, output: Path
+) -> dict[str, Any]:
+    """One run of the load generator, with prompts of its own."""
+    at_rate = NUM_AT_ONCE if rate == ALL_AT_ONCE else math.ceil(rate * SECONDS_AT_A_RATE)
+    num_prompts = arguments.num_prompts or at_rate
+    path = output / f"{model.name}-{rate:g}.json"
+    command = [sys.executable, "-m", "quire", "bench", "serve", "--base-url", url]
+    command += ["--tokenizer", str(model), "--num-prompts", str(num_prompts)]
+    command += ["--request-rate", str(rate), "--seed", str(100 + index), "--ignore-eos"]
+    command += ["--random-input-len", str(arguments.input_len)]
+    command += ["--random-output-len", str(arguments.output_len)]
+    command += ["--num-warmups", str(min(NUM_WARMUPS, num_prompts)), "--disable-tqdm"]
+    command += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99"]
+    command += ["--save-result", "--result-dir", str(path.parent), "--result-filename", path.name]
+    print(f"\n{model.name}, {num_prompts} requests, rate {rate:g}", flush=True)
+    subprocess.run(command, check=True)
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
+
+
+def measure_offline(model: Path, arguments: argparse.Namespace, flags: list[str]) -> float:
+    """Tokens a second of an LLM in a process of its own."""
+    script = Path(__file__).parent / "serve_parts" / "offline.py"
+    options = {
+        "engine": {"model": str(model), **_as_options(flags)},
+        "num_prompts": arguments.num_prompts or NUM_AT_ONCE,
+        "input_len": arguments.input_len,
+        "output_len": arguments.output_len,
+    }
+    command = [sys.executable, str(script), json.dumps(options)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    measured = json.loads(done.stdout.splitlines()[-1])
+    print(f"{model.name}, offline: {measured}", flush=True)
+    return float(measured["output_throughput"])
+
+
+@contextmanager
+def running_server(model: Path, name: str, flags: list[str], log: Path) -> Iterator[str]:
+    """`quire serve` at a free port; its URL, once it is ready."""
+    command = [sys.executable, "-m", "quire", "serve", str(model), "--port", "0"]
+    command += ["--served-model-name", name, *flags]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        ) as process,
+    ):
+        timer = threading.Timer(START_TIMEOUT_S, process.kill)
+        timer.start()
+        try:
+            assert process.stdout is not None
+            url = None
+            for line in process.stdout:
+                file.write(line)
+                found = _LISTENING.search(line)
+                url = found.group(1) if found else url
+                if url is not None and "ready:" in line:
+                    break
+            else:
+                raise SystemExit(f"the server of {name} did not start:\n{log.read_text()[-3000:]}")
+            timer.cancel()
+            threading.Thread(target=file.writelines, args=(process.stdout,), daemon=True).start()
+            yield url
+        finally:
+            timer.cancel()
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def _as_options(flags: list[str]) -> dict[str, Any]:
+    """Flags as arguments of `LLM`, by the engine's own parser."""
+    from dataclasses import fields
+
+    from quire import EngineArgs
+    from quire.cli.parser import Parser
+
+    parser = Parser(prog="engine", description=None)
+    EngineArgs.add_cli_args(parser)
+    args = EngineArgs.from_cli_args(parser.parse(flags))
+    values = ((item.name, getattr(args, item.name), item.default) for item in fields(EngineArgs))
+    return {name: value for name, value, default in values if value != default}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=tuple(CONFIGS))
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES)
+    parser.add_argument("--num-prompts", type=int, help="for every rate, instead of 15 s of it")
+    parser.add_argument("--input-len", type=int, default=512)
+    parser.add_argument("--output-len", type=int, default=128)
+    parser.add_argument("--max-model-len", type=int, default=2048)
+    parser.add_argument("--no-offline", action="store_true")
+    parser.add_argument("--output", type=Path, help="folder for results and the servers' logs")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Paged attention by cuDNN for the long prompts of a step, where it is installed.
+
+Decode rows, short prompts and steps in a graph go to our own kernels. A prompt is cut into pieces
+of as many queries as a graph of cuDNN is made for, each a row of its own that sees the keys up to
+its end; so a few graphs serve every step. Says what it can be asked; whether the answers are right
+is for `start_up_check` to find out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quire import platform
+from quire.attention.backend import AttentionProblem
+from quire.attention.cudnn_graphs import PagedSdpa, RaggedRows
+from quire.attention.half_precision import reasons_of_shape
+from quire.attention.some_rows import for_upload, some_rows
+from quire.attention.triton_backend import TritonAttention
+from quire.batch import Batch
+
+_OLDEST_GENERATION = 9  # major compute capability; before, ragged rows are no match for our own
+_OLDEST_LIBRARY = 91002  # 9.10.2: pages with ragged queries since 9.7, known wrong in 9.10.0 and .1
+_LARGEST_HEAD = 256
+_HEAD_MULTIPLE = 8
+_BLOCK_SIZES = (16, 32, 64, 128)
+
+_TILE = 128  # queries that one program takes, so that shorter prompts waste it
+# Programs below which processors idle, since it does not split keys as our own kernel does.
+_LEAST_PROGRAMS = 128
+_MOST_TILES_NEEDED = 16  # however few the heads; the start-up check has steps of more
+_PIECE = 1024  # queries
+_PIECES = (2, 8, 32)  # of a graph; spare ones cost the launch of programs that end at once
+_TABLE_TOKENS = 1 << 17  # of a graph's block table; longer ones are rounded up to a power of two
+_ALIGNMENT = 4  # numbers; what begins at a multiple is aligned to 16 bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OurRows:
+    """Rows next to each other that our own kernels compute."""
+
+    tokens: slice
+    plan: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CudnnPlan:
+    """What the layers of a group share in a step that has long prompts."""
+
+    ours: tuple[OurRows, ...]
+    prompts: tuple[RaggedRows, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OurPlan:
+    """A step that our own kernels compute."""
+
+    plan: Any
+
+
+class CudnnAttention:
+    """The backend ``cudnn``."""
+
+    def __init__(self, problem: AttentionProblem) -> None:
+        self._ours = TritonAttention.build(problem)
+        self._sdpa = PagedSdpa(problem, row_counts=_PIECES)
+        self._block_size = problem.block_size
+        self._least_tiles = min(_MOST_TILES_NEEDED, -(-_LEAST_PROGRAMS // problem.num_heads))
+
+    @staticmethod
+    def why_not(problem: AttentionProblem) -> list[str]:
+        reasons = []
+        if find_spec("cudnn") is None:
+            reasons.append("cudnn cannot be imported (pip install nvidia-cudnn-frontend)")
+        if problem.device == "cuda":
+            if platform.compute_capability()[0] < _OLDEST_GENERATION:
+                reasons.append(f"it needs a compute capability of {_OLDEST_GENERATION} or more")
+            version = torch.backends.cudnn.version() or 0
+            if version < _OLDEST_LIBRARY:
+                reasons.append(f"torch brings cuDNN {version}; it needs {_OLDEST_LIBRARY} or later")
+        if problem.head_dim > _LARGEST_HEAD or problem.head_dim % _HEAD_MULTIPLE:
+            reasons.append(
+                f"heads of {problem.head_dim} values; it takes multiples of {_HEAD_MULTIPLE} up to "
+                f"{_LARGEST_HEAD}"
+            )
+        if problem.block_size not in _BLOCK_SIZES:
+            sizes = ", ".join(map(str, _BLOCK_SIZES))
+            reasons.append(f"block_size={problem.block_size}; it takes {sizes}")
+        if problem.soft_cap is not None:
+            reasons.append("it is not asked for a soft cap")
+        return reasons_of_shape(problem) + reasons
+
+    @classmethod
+    def build(cls, problem: AttentionProblem) -> CudnnAttention:
+        return cls(problem)
+
+    def plan(self, batch: Batch, group: int) -> CudnnPlan | OurPlan:
+        assert batch.kv_caches[0].shape[2] == self._block_size
+        first, last = (0, 0) if batch.is_mixed_graph else self._long_rows(batch)
+        if first == last:
+            return OurPlan(plan=self._ours.plan(batch, group))
+        ours = []
+        for begin, end in ((0, first), (last, len(batch.seq_lens))):
+            if begin < end:
+                tokens, part = some_rows(batch, begin, end)
+                ours.append(OurRows(tokens=tokens, plan=self._ours.plan(part, group)))
+        table = batch.groups[group].block_table
+        return CudnnPlan(
+            ours=tuple(ours),
+            prompts=tuple(_upload(_cut(batch, first, last), table, self._block_size)),
+        )
+
+    def forward(self, q: Tensor, kv_cache: Tensor, plan: CudnnPlan | OurPlan) -> Tensor:
+        if isinstance(plan, OurPlan):
+            return self._ours.forward(q, kv_cache, plan.plan)
+        out = q.new_empty(q.shape)
+        for part in plan.ours:
+            out[part.tokens] = self._ours.forward(q[part.tokens], kv_cache, part.plan)
+        for rows in plan.prompts:
+            self._sdpa.run(out, q, kv_cache, rows)
+        return out
+
+    def _long_rows(self, batch: Batch) -> tuple[int, int]:
+        """From the first row that fills a tile to behind the last one, if there are enough."""
+        if batch.max_query_len < _TILE:
+            return 0, 0
+        query_lens = np.diff(batch.query_start_cpu.numpy())
+        (is_long,) = np.nonzero(query_lens >= _TILE)
+        if (-(-query_lens[is_long] // _TILE)).sum() < self._least_tiles:
+            return 0, 0
+        return int(is_long[0]), int(is_long[-1]) + 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pieces:
+    """Of rows: at most ``_PIECE`` queries of one row each. int64 arrays."""
+
+    first_token: np.ndarray
+    num_queries: np.ndarray
+    seq_len: np.ndarray  # keys that the last query sees
+    row: np.ndarray
+
+    def numbers(self, pieces: slice, num_pieces: int) -> np.ndarray:
+        """[4, more than num_pieces], the fields in order; spare pieces have no queries, no keys."""
+        width = -(-(num_pieces + 1) // _ALIGNMENT) * _ALIGNMENT
+        numbers = np.zeros((4, width), dtype=np.int64)
+        fields = (self.first_token, self.num_queries, self.seq_len, self.row)
+        count = len(self.row[pieces])
+        for line, field in zip(numbers, fields, strict=True):
+            line[:count] = field[pieces]
+        numbers[0, count:] = numbers[0, count - 1] + numbers[1, count - 1]
+        return numbers
+
+
+def _cut(batch: Batch, first: int, last: int) -> _Pieces:
+    """Pieces of rows ``first`` to ``last``."""
+    start = batch.query_start_cpu.numpy().astype(np.int64)
+    rows = np.arange(first, last)
+    counts = -(-(start[rows + 1] - start[rows]) // _PIECE)
+    row = np.repeat(rows, counts)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    first_token = start[row] + place * _PIECE
+    end = np.minimum(first_token + _PIECE, start[row + 1])
+    return _Pieces(
+        first_token=first_token,
+        num_queries=end - first_token,
+        seq_len=batch.seq_lens_cpu.numpy()[row] - (start[row + 1] - end),
+        row=row,
+    )
+
+
+def _upload(pieces: _Pieces, table: Tensor, block_size: int) -> Iterator[RaggedRows]:
+    """On the device, in one copy: as many at a time as the largest graph takes."""
+    total, most = len(pieces.row), _PIECES[-1]
+    sizes, arrays = [], []
+    for first in range(0, total, most):
+        size = next(size for size in _PIECES if size >= min(most, total - first))
+        sizes.append(size)
+        arrays.append(pieces.numbers(slice(first, first + size), size))
+    host = torch.from_numpy(np.concatenate(arrays, axis=1))
+    numbers = for_upload(host, table.device).to(table.device, non_blocking=True)
+    lengths = numbers[1:3].to(torch.int32)
+    width = max(_TABLE_TOKENS // block_size, 1 << (table.shape[1] - 1).bit_length())
+    tables = F.pad(table.index_select(0, numbers[3]), (0, width - table.shape[1]))
+    first = 0
+    for size, array in zip(sizes, arrays, strict=True):
+        rows = slice(first, first + size)
+        yield RaggedRows(
+            start=numbers[0, first : first + size + 1],
+            query_lens=lengths[0, rows],
+            seq_lens=lengths[1, rows],
+            block_table=tables[rows],
+            max_query_len=_PIECE,
+        )
+        first += array.shape[1]

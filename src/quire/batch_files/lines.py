@@ -1,0 +1,125 @@
+"""The lines of a batch file: requests, and what is wrong with those that are none.
+
+A line is ``{"custom_id", "method": "POST", "url": "/v1/...", "body": {...}}``. Knows nothing about
+how requests are answered.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Key = str | int  # of a line: its custom_id, or its number if it has none
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchRequest:
+    """A line that can be sent."""
+
+    number: int  # from 1 on
+    custom_id: str
+    path: str
+    body: dict[str, Any]
+
+    @property
+    def key(self) -> Key:
+        return self.custom_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadLine:
+    """A line that cannot."""
+
+    number: int
+    custom_id: str | None
+    message: str
+
+    @property
+    def key(self) -> Key:
+        return self.number if self.custom_id is None else self.custom_id
+
+
+Line = BatchRequest | BadLine
+
+
+@dataclass(frozen=True, slots=True)
+class BatchInput:
+    """A file that has been read once: its keys are known, and each is there once."""
+
+    path: Path
+    keys: frozenset[Key]
+
+    @classmethod
+    def check(cls, path: Path) -> BatchInput:
+        """``ValueError`` for a file that cannot be answered line by line."""
+        first_with: dict[Key, int] = {}
+        for line in read_lines(path):
+            if line.key in first_with:
+                raise ValueError(
+                    f"line {line.number} of {path.name} has the custom_id {line.key!r} of line "
+                    f"{first_with[line.key]}; give each line its own, since answers have no other "
+                    "sign of where they belong"
+                )
+            first_with[line.key] = line.number
+        if not first_with:
+            raise ValueError(f"{path} holds no request; write one JSON object a line")
+        return cls(path, frozenset(first_with))
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """One at a time; blank lines are none."""
+    with path.open("rb") as file:
+        for number, data in enumerate(file, start=1):
+            if data.strip():
+                yield parse_line(number, data)
+
+
+def parse_line(number: int, data: bytes) -> Line:
+    try:
+        content = json.loads(data)
+    except ValueError as error:  # of JSON, or of UTF-8
+        return BadLine(number=number, custom_id=None, message=f"line {number} is no JSON: {error}")
+    custom_id = content.get("custom_id") if isinstance(content, dict) else None
+    if not isinstance(custom_id, str) or not custom_id:
+        message = f"line {number} has no custom_id that is a string"
+        return BadLine(number=number, custom_id=None, message=message)
+    problem = _problem(content)
+    if problem is not None:
+        message = f"line {number}: {problem}"
+        return BadLine(number=number, custom_id=custom_id, message=message)
+    return BatchRequest(
+        number=number, custom_id=custom_id, path=content["url"], body=content["body"]
+    )
+
+
+def fetched(source: str, folder: Path) -> Path:
+    """The file that ``source`` names; one at a URL is stored in ``folder`` first."""
+    if not source.startswith(("http://", "https://")):
+        return Path(source)
+    target = folder / "input.jsonl"
+    try:
+        with urllib.request.urlopen(source) as answer, target.open("wb") as file:
+            while piece := answer.read(1 << 20):
+                file.write(piece)
+    except (OSError, urllib.error.URLError) as error:
+        raise ValueError(f"{source} cannot be read: {error}") from error
+    return target
+
+
+def _problem(content: dict[str, Any]) -> str | None:
+    """Why a line with a custom_id is no request."""
+    if content.get("method") != "POST":
+        return f"the method must be POST, not {content.get('method')!r}"
+    url, body = content.get("url"), content.get("body")
+    if not isinstance(url, str) or not url.startswith("/v1/"):
+        return f"the url must be a path such as /v1/chat/completions, not {url!r}"
+    if not isinstance(body, dict):
+        return "the body must be a JSON object"
+    if body.get("stream"):
+        return "answers go into a file as a whole; leave out stream"
+    return None

@@ -1,0 +1,167 @@
+"""Answers the requests of a batch file: so many at once, each line of the output once.
+
+Knows neither engines nor HTTP: a `Target` answers. What may pass is tried again; what will not pass
+ends the run, and the lines without an answer are left for the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quire.batch_files.lines import BadLine, BatchRequest, Line
+from quire.batch_files.output import LINE_ERROR, is_failure
+from quire.batch_files.targets import REQUEST_ID, Answer, Target
+from quire.clients.address import ServerError, refusal
+
+Record = dict[str, Any]
+
+_MAX_TRIES = 8
+_FIRST_DELAY_S, _MAX_DELAY_S = 0.5, 30.0
+_NOT_NOW = frozenset({429, 503})  # statuses of a server that is full, loading or ending
+
+
+@dataclass(kw_only=True, slots=True)
+class Summary:
+    """What a run has done."""
+
+    num_ok: int = 0
+    num_failed: int = 0
+    num_prompt_tokens: int = 0
+    num_output_tokens: int = 0
+    seconds: float = 0.0
+
+    def count(self, record: Record) -> None:
+        if is_failure(record):
+            self.num_failed += 1
+            return
+        self.num_ok += 1
+        body = record["response"]["body"]
+        usage = (body.get("usage") if isinstance(body, dict) else None) or {}
+        self.num_prompt_tokens += _count(usage, "prompt_tokens", "input_tokens")
+        self.num_output_tokens += _count(usage, "completion_tokens", "output_tokens")
+
+
+class Runner:
+    """One run over the lines that have no answer yet."""
+
+    def __init__(
+        self,
+        target: Target,
+        write: Callable[[Record], None],
+        *,
+        max_inflight: int,
+        ordered: bool = False,
+        on_record: Callable[[Record], None] = lambda record: None,
+        sleep: Callable[[float], Any] = asyncio.sleep,
+    ) -> None:
+        """``write`` gets the records, in the lines' order if ``ordered``; ``on_record`` as they
+        come."""
+        self._target = target
+        self._write = _InOrder(write).write if ordered else lambda index, record: write(record)
+        self._max_inflight = max_inflight
+        self._on_record = on_record
+        self._sleep = sleep
+        self._model: str | None = None
+
+    async def run(self, lines: Iterable[Line], model: str | None = None) -> Summary:
+        """``model`` is for bodies that name none; None: the target's own."""
+        summary = Summary()
+        started = time.perf_counter()
+        self._model = model or await self._until_heard(self._target.default_model)
+        numbered = enumerate(lines)  # one iterator for all workers
+
+        async def work() -> None:
+            for index, line in numbered:
+                record = await self._record(line)
+                self._write(index, record)
+                summary.count(record)
+                self._on_record(record)
+
+        workers = [asyncio.create_task(work()) for _ in range(self._max_inflight)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+        summary.seconds = time.perf_counter() - started
+        return summary
+
+    async def _record(self, line: Line) -> Record:
+        if isinstance(line, BadLine):
+            return error_record(line)
+        body = line.body if "model" in line.body else {**line.body, "model": self._model}
+
+        async def ask() -> Answer:
+            answer = await self._target.ask(line.path, body)
+            if answer.status in _NOT_NOW:
+                raise _NotNow(answer)
+            return answer
+
+        return answer_record(line, await self._until_heard(ask))
+
+    async def _until_heard(self, ask: Callable[[], Any]) -> Any:
+        """What ``ask`` returns, tried again while the server is not there or full."""
+        for num_tries in range(1, _MAX_TRIES + 1):
+            try:
+                return await ask()
+            except ServerError as error:
+                if num_tries == _MAX_TRIES or error.status not in (None, *_NOT_NOW):
+                    raise
+                delay = min(_FIRST_DELAY_S * 2 ** (num_tries - 1), _MAX_DELAY_S)
+                wanted = error.retry_after if isinstance(error, _NotNow) else 0.0
+                await self._sleep(min(max(delay, wanted), _MAX_DELAY_S))
+        raise AssertionError("unreachable")
+
+
+class _NotNow(ServerError):
+    """An answer that asks to come again."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(str(refusal(answer.status, answer.body)), answer.status)
+        wanted = answer.headers.get("retry-after", "0")
+        self.retry_after = float(wanted) if wanted.isdigit() else 0.0
+
+
+class _InOrder:
+    """Holds records back until those of all lines before are written."""
+
+    def __init__(self, write: Callable[[Record], None]) -> None:
+        self._write = write
+        self._held: dict[int, Record] = {}
+        self._next = 0
+
+    def write(self, index: int, record: Record) -> None:
+        self._held[index] = record
+        while self._next in self._held:
+            self._write(self._held.pop(self._next))
+            self._next += 1
+
+
+def answer_record(line: BatchRequest, answer: Answer) -> Record:
+    try:
+        body = json.loads(answer.body)
+    except ValueError:  # such as the page of a proxy
+        body = answer.body.decode(errors="replace")
+    request_id = answer.headers.get(REQUEST_ID) or uuid.uuid4().hex
+    response = {"status_code": answer.status, "request_id": request_id, "body": body}
+    return {**_head(line.custom_id), "response": response, "error": None}
+
+
+def error_record(line: BadLine) -> Record:
+    error = {"code": LINE_ERROR, "message": line.message, "line": line.number}
+    return {**_head(line.custom_id), "response": None, "error": error}
+
+
+def _head(custom_id: str | None) -> Record:
+    return {"id": f"batch_req_{uuid.uuid4().hex}", "custom_id": custom_id}
+
+
+def _count(usage: Mapping[str, Any], *names: str) -> int:
+    return next((usage[name] for name in names if isinstance(usage.get(name), int)), 0)

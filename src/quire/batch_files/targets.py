@@ -1,0 +1,170 @@
+"""Who answers the requests of a batch: the server's application in this process, or a server.
+
+In this process there is no socket: the application is called as a web server would call it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from quire.clients.address import Address, ServerError, api_key, key_headers
+from quire.clients.http import HTTPClient
+from quire.errors import EngineDeadError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message
+
+    from quire.server.lifecycle import OpenEngine
+    from quire.server.state import ServerState
+
+_POLL_S = 0.02
+REQUEST_ID = "x-request-id"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a request came to."""
+
+    status: int
+    headers: Mapping[str, str]  # names in small letters
+    body: bytes
+
+
+class Target(Protocol):
+    """`ask` raises when nothing more will be answered: `EngineDeadError`, or `ServerError` when the
+    server is not there at the moment."""
+
+    async def ask(self, path: str, body: Mapping[str, Any]) -> Answer: ...
+
+    async def default_model(self) -> str: ...
+
+
+class RemoteTarget:
+    """A server with OpenAI's API."""
+
+    def __init__(self, client: HTTPClient) -> None:
+        self._client = client
+
+    async def ask(self, path: str, body: Mapping[str, Any]) -> Answer:
+        reply = await self._client.post(path, json.dumps(body).encode())
+        return Answer(status=reply.status, headers=reply.headers, body=reply.body)
+
+    async def default_model(self) -> str:
+        reply = await self._client.get("/v1/models")
+        try:
+            return str(json.loads(reply.body)["data"][0]["id"])
+        except (ValueError, LookupError, TypeError):
+            raise ServerError(
+                f"the server does not list its models (status {reply.status}); name one with "
+                "--model",
+                reply.status,
+            ) from None
+
+
+class AppTarget:
+    """The application of our server."""
+
+    def __init__(self, app: ASGIApp, state: ServerState) -> None:
+        from quire.server.keys import all_keys
+
+        self._app = app
+        self._state = state
+        headers = {
+            "content-type": "application/json",
+            **key_headers(next(iter(all_keys(state.args)), None)),
+        }
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+    async def ask(self, path: str, body: Mapping[str, Any]) -> Answer:
+        data = json.dumps(body).encode()
+        length = (b"content-length", str(len(data)).encode())
+        call = _Call(data)
+        scope = {**_SCOPE, "path": path, "raw_path": path.encode(), "query_string": b""}
+        await self._app({**scope, "headers": [*self._headers, length]}, call.receive, call.send)
+        engine = self._state.engine
+        if engine is not None and engine.dead_error is not None:
+            raise engine.dead_error  # whatever this answer says
+        return call.answer()
+
+    async def default_model(self) -> str:
+        return self._state.require_models().names[0]
+
+
+_SCOPE: dict[str, Any] = {
+    "type": "http",
+    "asgi": {"version": "3.0"},
+    "http_version": "1.1",
+    "method": "POST",
+    "scheme": "http",
+    "root_path": "",
+    "client": ("127.0.0.1", 0),
+    "server": ("batch", 80),
+}
+
+
+class _Call:
+    """One request as an application sees it."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body: bytes | None = body
+        self._ended = asyncio.Event()
+        self._status = 0
+        self._headers: dict[str, str] = {}
+        self._pieces: list[bytes] = []
+
+    async def receive(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._ended.wait()  # the client stays until it has the whole answer
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            self._headers = {
+                name.decode("latin-1").lower(): value.decode("latin-1")
+                for name, value in message.get("headers", ())
+            }
+        else:
+            self._pieces.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                self._ended.set()
+
+    def answer(self) -> Answer:
+        return Answer(status=self._status, headers=self._headers, body=b"".join(self._pieces))
+
+
+@contextlib.asynccontextmanager
+async def in_process(state: ServerState, open_engine: OpenEngine) -> AsyncIterator[AppTarget]:
+    """The application with an engine that has loaded; why it has not, as an exception."""
+    from quire.server.app import build_app
+    from quire.server.lifecycle import Lifecycle
+    from quire.server.state import Phase
+
+    lifecycle = Lifecycle(state, open_engine)
+    life = asyncio.create_task(lifecycle.run())
+    try:
+        while state.phase is Phase.LOADING and not life.done():
+            await asyncio.sleep(_POLL_S)
+        if state.phase is not Phase.READY:
+            raise lifecycle.failure or EngineDeadError(state.detail)
+        yield AppTarget(build_app(state), state)
+    finally:
+        life.cancel()
+        await asyncio.gather(life, return_exceptions=True)
+        lifecycle.close()
+
+
+@contextlib.asynccontextmanager
+async def at_server(url: str, key: str | None) -> AsyncIterator[RemoteTarget]:
+    client = HTTPClient(Address.parse(url), key_headers(api_key(key)))
+    try:
+        yield RemoteTarget(client)
+    finally:
+        await client.close()

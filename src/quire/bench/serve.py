@@ -1,0 +1,219 @@
+"""Latencies and throughput of a running server, ours or another with OpenAI's API.
+
+  quire bench serve --num-prompts 200 --request-rate 8 --random-input-len 512 --ignore-eos
+  quire bench serve --base-url http://host:8000 --dataset-name sharegpt --dataset-path FILE
+
+Flags and result keys are those that users of vLLM know. Random prompts are sent as token ids, so
+their lengths are exact; how many tokens come back, the server's usage says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quire.args import BUNDLED_MODEL
+from quire.bench.serving import flags
+from quire.bench.serving.arrivals import Arrivals
+from quire.bench.serving.datasets import Source, load_requests
+from quire.bench.serving.load import Load
+from quire.bench.serving.measure import Measured
+from quire.bench.serving.plots import check_plots, plot
+from quire.bench.serving.requests import BACKENDS, LoadRequest
+from quire.bench.serving.summary import DETAILS, rate_text, summarize, table
+from quire.clients.address import Address, ServerError, api_key, key_headers
+from quire.clients.http import HTTPClient
+from quire.clients.remote import RemoteModel, RemoteServer
+
+add_arguments = flags.add_arguments
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import uvloop
+
+    plan = Plan.make(arguments)
+    if arguments.plot is not None:
+        check_plots()
+    measured, duration = uvloop.run(_measure(plan, arguments))
+    result = summarize(
+        measured,
+        duration,
+        percentiles=arguments.metric_percentiles,
+        goodput=flags.goodput(arguments.goodput),
+    )
+    print(table(result, arguments.percentile_metrics, arguments.metric_percentiles))
+    _print_errors(measured)
+    if arguments.save_result or arguments.append_result or arguments.save_detailed:
+        print(f"written to {_save(plan, arguments, result)}")
+    if arguments.plot is not None:
+        plot(measured, arguments.plot, f"{plan.model}, {len(measured)} requests")
+    return 0 if result["completed"] else 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What is measured."""
+
+    address: Address
+    headers: Mapping[str, str]
+    model: str
+    tokenizer: str
+    requests: Sequence[LoadRequest]
+    due: Sequence[float]  # seconds from the start
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def make(cls, arguments: argparse.Namespace) -> Plan:
+        url = arguments.base_url or f"http://{arguments.host}:{arguments.port}"
+        key = api_key(arguments.api_key)
+        arrivals = Arrivals(
+            rate=arguments.request_rate,
+            burstiness=arguments.burstiness,
+            ramp_up=arguments.ramp_up_strategy,
+            start_rate=arguments.ramp_up_start_rps,
+            end_rate=arguments.ramp_up_end_rps,
+        )
+        flags.goodput(arguments.goodput)  # a mistake must not show after the measurement
+        model, root = arguments.model, None
+        if model is None:
+            first = _wait_for_model(url, key, arguments.ready_check_timeout_sec)
+            model, root = first.name, first.root
+        tokenizer = arguments.tokenizer or _where_to_find(root or model)
+        requests = load_requests(Source(arguments, tokenizer, _vocab_size(tokenizer)))
+        return cls(
+            address=Address.parse(url),
+            headers={**key_headers(key), **flags.pairs(arguments.header, "=", "--header")},
+            model=model,
+            tokenizer=tokenizer,
+            requests=requests,
+            due=arrivals.seconds(len(requests), arguments.seed),
+            fields=_fields(arguments, arguments.served_model_name or model),
+        )
+
+
+async def _measure(plan: Plan, arguments: argparse.Namespace) -> tuple[list[Measured], float]:
+    """What became of each request, and the seconds from the first to the end of the last."""
+    from tqdm import tqdm
+
+    backend = BACKENDS[arguments.backend]
+    client = HTTPClient(plan.address, plan.headers, verify=not arguments.insecure)
+    load = Load(
+        client,
+        backend,
+        endpoint=arguments.endpoint or backend.endpoint,
+        fields=plan.fields,
+        request_id_prefix=arguments.request_id_prefix,
+    )
+    try:
+        first = plan.requests[0]
+        if arguments.ready_check_timeout_sec > 0:
+            await load.wait_until_ready(first, arguments.ready_check_timeout_sec)
+        if arguments.num_warmups:
+            warmups = [first.probe(first.num_output_tokens)] * arguments.num_warmups
+            await load.run(warmups, [0.0] * len(warmups), max_concurrency=arguments.max_concurrency)
+        disable = True if arguments.disable_tqdm else None  # None: where there is no terminal
+        with tqdm(total=len(plan.requests), disable=disable, unit="request") as bar:
+            started = time.perf_counter()
+            measured = await load.run(
+                plan.requests,
+                plan.due,
+                max_concurrency=arguments.max_concurrency,
+                on_end=lambda: bar.update(),
+            )
+            return measured, time.perf_counter() - started
+    finally:
+        await client.close()
+
+
+def _wait_for_model(url: str, key: str | None, timeout_s: float) -> RemoteModel:
+    """The server's first model, once it has one."""
+    server, deadline = RemoteServer(url, key), time.monotonic() + timeout_s
+    while True:
+        try:
+            return server.model()
+        except ServerError as error:
+            if error.status not in (None, 503) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
+
+
+def _where_to_find(name: str) -> str:
+    """A hub id or folder; servers call our bundled model by a name that is neither."""
+    return str(BUNDLED_MODEL) if name == BUNDLED_MODEL.name else name
+
+
+def _vocab_size(name: str) -> int | None:
+    """Of a model's folder; elsewhere nobody tells."""
+    file = Path(name) / "config.json"
+    if not file.is_file():
+        return None
+    config = json.loads(file.read_text(encoding="utf-8"))
+    size = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+    return size if isinstance(size, int) else None
+
+
+def _fields(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
+    """What stands in every body beside the prompt."""
+    given = vars(arguments)
+    fields: dict[str, Any] = {"model": model, "temperature": arguments.temperature}
+    fields |= {name: given[name] for name in flags.SAMPLING if given[name] is not None}
+    if arguments.ignore_eos:
+        fields["ignore_eos"] = True
+    if arguments.logprobs is not None:
+        is_chat = arguments.backend == "openai-chat"
+        chat = {"logprobs": True, "top_logprobs": arguments.logprobs}
+        fields |= chat if is_chat else {"logprobs": arguments.logprobs}
+    return {**fields, **(arguments.extra_body or {})}
+
+
+def _print_errors(measured: Sequence[Measured]) -> None:
+    errors = [one.error for one in measured if not one.ok]
+    if errors:
+        print(f"{len(errors)} requests failed, the first with: {errors[0]}")
+
+
+def _save(plan: Plan, arguments: argparse.Namespace, result: Mapping[str, Any]) -> Path:
+    """The result with what was measured; ``--save-detailed`` keeps every request's figures."""
+    now = time.strftime("%Y%m%d-%H%M%S")
+    head = {
+        "date": now,
+        "endpoint_type": arguments.backend,
+        "backend": arguments.backend,
+        "label": arguments.label,
+        "model_id": plan.model,
+        "tokenizer_id": plan.tokenizer,
+        "num_prompts": len(plan.requests),
+        "request_rate": rate_text(arguments.request_rate),
+        "burstiness": arguments.burstiness,
+        "max_concurrency": arguments.max_concurrency,
+    }
+    if arguments.ramp_up_strategy is not None:
+        names = ("ramp_up_strategy", "ramp_up_start_rps", "ramp_up_end_rps")
+        head |= {name: vars(arguments)[name] for name in names}
+    left_out = () if arguments.save_detailed else DETAILS
+    body = {name: value for name, value in result.items() if name not in left_out}
+    whole = {**head, **flags.pairs(arguments.metadata, "=", "--metadata"), **body}
+    path = Path(arguments.result_dir or ".") / (
+        arguments.result_filename or _name(plan, arguments, now)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a" if arguments.append_result else "w", encoding="utf-8") as file:
+        file.write(json.dumps(whole) + "\n")
+    return path
+
+
+def _name(plan: Plan, arguments: argparse.Namespace, now: str) -> str:
+    concurrency = arguments.max_concurrency
+    parts = (
+        arguments.label or arguments.backend,
+        f"{arguments.request_rate}qps",
+        *(() if concurrency is None else (f"concurrency{concurrency}",)),
+        Path(plan.model).name,
+        now,
+    )
+    return "-".join(parts) + ".json"

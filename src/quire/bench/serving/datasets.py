@@ -1,0 +1,238 @@
+"""The prompts of a measurement, by the name of their dataset.
+
+Token ids wherever lengths shall be exact; a tokenizer is needed only where text is cut or counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from quire.bench.serving.requests import CHAT, LoadRequest
+from quire.bench.standard_workloads import LAST_ID, standard_workload
+from quire.bench.workload import random_prompts, vary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_FEWEST_TOKENS = 4  # of a ShareGPT turn; shorter ones say nothing about speed
+_MOST_PROMPT_TOKENS, _MOST_TOKENS = 1024, 2048
+
+
+@dataclass(frozen=True)
+class Source:
+    """What prompts are made from."""
+
+    arguments: argparse.Namespace
+    tokenizer_name: str  # hub id or folder
+    vocab_size: int | None
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(
+                self.tokenizer_name,
+                trust_remote_code=self.arguments.trust_remote_code,
+                use_fast=self.arguments.tokenizer_mode != "slow",
+            )
+        except Exception as error:  # the code of a checkpoint may raise anything
+            raise ValueError(
+                f"dataset {self.arguments.dataset_name} with backend {self.arguments.backend} "
+                f"needs a tokenizer, and {self.tokenizer_name!r} has none that loads; give "
+                "--tokenizer (a folder or a hub id)"
+            ) from error
+
+    @property
+    def known_vocab_size(self) -> int:
+        """Ids that every large vocabulary has, where nobody tells."""
+        return self.vocab_size or LAST_ID + 1
+
+    def prompt(self, token_ids: list[int]) -> str | list[int]:
+        """As the API takes it; text need not have the same tokens again."""
+        if self.arguments.backend != CHAT:
+            return token_ids
+        text = self.tokenizer.decode(token_ids)
+        assert isinstance(text, str)
+        return text
+
+    def num_tokens(self, text: str) -> int:
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
+
+
+def load_requests(source: Source) -> list[LoadRequest]:
+    """The requests that the flags describe."""
+    name = source.arguments.dataset_name
+    requests = DATASETS[name](source)
+    if not requests:
+        raise ValueError(f"dataset {name} gives no request; check its file and the lengths")
+    return requests
+
+
+def _random(source: Source) -> list[LoadRequest]:
+    given = source.arguments
+    input_len = given.input_len or given.random_input_len
+    output_len = given.output_len or given.random_output_len
+    prompts = random_prompts(
+        given.num_prompts,
+        input_len,
+        vocab_size=source.known_vocab_size,
+        seed=given.seed,
+        prefix_len=given.random_prefix_len,
+        range_ratio=given.random_range_ratio,
+    )
+    generator = np.random.default_rng(given.seed + 1)
+    lengths = vary(generator, output_len, given.random_range_ratio, len(prompts))
+    ids = (list(prompt["prompt_token_ids"]) for prompt in prompts)
+    return [_of_ids(source, one, length) for one, length in zip(ids, lengths, strict=True)]
+
+
+def _prefix_repetition(source: Source) -> list[LoadRequest]:
+    """Groups of prompts that begin alike, in random order."""
+    given = source.arguments
+    num_prefixes = given.prefix_repetition_num_prefixes
+    per_prefix = given.num_prompts // num_prefixes
+    if per_prefix == 0:
+        raise ValueError(
+            f"--num-prompts {given.num_prompts} are fewer than the "
+            f"--prefix-repetition-num-prefixes {num_prefixes}; give at least as many"
+        )
+    requests = []
+    for group in range(num_prefixes):
+        prompts = random_prompts(
+            per_prefix,
+            given.prefix_repetition_suffix_len,
+            vocab_size=source.known_vocab_size,
+            seed=given.seed * num_prefixes + group,
+            prefix_len=given.prefix_repetition_prefix_len,
+        )
+        requests += [
+            _of_ids(source, list(prompt["prompt_token_ids"]), given.prefix_repetition_output_len)
+            for prompt in prompts
+        ]
+    return _shuffled(source, requests)
+
+
+def _standard(source: Source) -> list[LoadRequest]:
+    """A standard workload, whole: --num-prompts does not apply."""
+    given = source.arguments
+    workload = standard_workload(
+        given.workload, scale=given.scale, vocab_size=source.known_vocab_size
+    )
+    pairs = zip(workload.prompts, workload.output_lens, strict=True)
+    return [_of_ids(source, prompt, length) for prompt, length in pairs]
+
+
+def _sharegpt(source: Source) -> list[LoadRequest]:
+    """First questions of conversations; outputs are as long as the answers there."""
+    given = source.arguments
+    conversations = json.loads(_dataset_file(given).read_text(encoding="utf-8"))
+    turns = [one.get("conversations") or one.get("conversation") or [] for one in conversations]
+    pairs = [(two[0]["value"], two[1]["value"]) for two in turns if len(two) >= 2]
+    requests: list[LoadRequest] = []
+    for question, answer in _shuffled(source, pairs):
+        if len(requests) == given.num_prompts:
+            break
+        num_prompt = source.num_tokens(question)
+        num_output = given.sharegpt_output_len or given.output_len or source.num_tokens(answer)
+        if _is_usual(num_prompt, num_output):
+            requests.append(
+                LoadRequest(
+                    prompt=question, num_prompt_tokens=num_prompt, num_output_tokens=num_output
+                )
+            )
+    return _enough(source, requests)
+
+
+def _custom(source: Source) -> list[LoadRequest]:
+    """Lines of {"prompt": ..., "output_tokens": ...}; the latter where the length is -1."""
+    given = source.arguments
+    wanted = given.output_len or given.custom_output_len
+    requests = []
+    for number, text in enumerate(_dataset_file(given).read_text("utf-8").splitlines(), start=1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+            prompt = line["prompt"]
+            length = int(line["output_tokens"]) if wanted == -1 else wanted
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"line {number} of {given.dataset_path} is unusable: {error!r}"
+            ) from None
+        requests.append(
+            LoadRequest(
+                prompt=_templated(source, prompt), num_prompt_tokens=0, num_output_tokens=length
+            )
+        )
+    return _enough(source, _shuffled(source, requests)[: given.num_prompts])
+
+
+DATASETS: Mapping[str, Callable[[Source], list[LoadRequest]]] = {
+    "random": _random,
+    "sharegpt": _sharegpt,
+    "custom": _custom,
+    "prefix_repetition": _prefix_repetition,
+    "standard": _standard,
+}
+
+
+def _of_ids(source: Source, token_ids: list[int], num_output_tokens: int) -> LoadRequest:
+    return LoadRequest(
+        prompt=source.prompt(token_ids),
+        num_prompt_tokens=len(token_ids),
+        num_output_tokens=num_output_tokens,
+    )
+
+
+def _templated(source: Source, prompt: str) -> str:
+    """A server's chat endpoint applies its template itself; to plain prompts we do."""
+    if source.arguments.skip_chat_template or source.arguments.backend == CHAT:
+        return prompt
+    messages = [{"role": "user", "content": prompt}]
+    text = source.tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=False
+    )
+    assert isinstance(text, str)
+    return text
+
+
+def _is_usual(num_prompt: int, num_output: int) -> bool:
+    long_enough = min(num_prompt, num_output) >= _FEWEST_TOKENS
+    return (
+        long_enough
+        and num_prompt <= _MOST_PROMPT_TOKENS
+        and num_prompt + num_output <= _MOST_TOKENS
+    )
+
+
+def _shuffled(source: Source, items: list[Any]) -> list[Any]:
+    if not source.arguments.disable_shuffle:
+        random.Random(source.arguments.seed).shuffle(items)
+    return items
+
+
+def _enough(source: Source, requests: list[LoadRequest]) -> list[LoadRequest]:
+    """As many as were asked for, some of them again, unless that is not wanted."""
+    missing = source.arguments.num_prompts - len(requests)
+    if missing <= 0 or source.arguments.no_oversample or not requests:
+        return requests
+    return requests + random.Random(source.arguments.seed).choices(requests, k=missing)
+
+
+def _dataset_file(arguments: argparse.Namespace) -> Path:
+    if arguments.dataset_path is None:
+        raise ValueError(f"dataset {arguments.dataset_name} is a file; give it as --dataset-path")
+    path = Path(arguments.dataset_path)
+    if not path.is_file():
+        raise ValueError(f"--dataset-path {path} is no file")
+    return path

@@ -1,0 +1,242 @@
+"""The flags of `quire bench serve`, under the names that users of other engines know."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import Any
+
+from quire.args import as_argument, parse_json_object
+from quire.bench.report import output_file
+from quire.bench.serving.arrivals import RAMPS
+from quire.bench.serving.datasets import DATASETS
+from quire.bench.serving.requests import BACKENDS
+from quire.bench.serving.summary import GOODPUT_METRICS, METRICS
+from quire.bench.standard_workloads import NAMES
+from quire.cli.parser import at_least
+
+SAMPLING = {
+    "top_p": float,
+    "top_k": int,
+    "min_p": float,
+    "frequency_penalty": float,
+    "presence_penalty": float,
+    "repetition_penalty": float,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_server(parser.add_argument_group("server"))
+    _add_load(parser.add_argument_group("load"))
+    _add_dataset(parser.add_argument_group("prompts"))
+    _add_sampling(parser.add_argument_group("sampling"))
+    _add_result(parser.add_argument_group("result"))
+
+
+def pairs(texts: list[str] | None, separator: str, flag: str) -> dict[str, str]:
+    """``KEY=VALUE`` words as a dictionary."""
+    result = {}
+    for text in texts or ():
+        key, has_value, value = text.partition(separator)
+        if not key or not has_value:
+            raise ValueError(f"{flag} {text}: write KEY{separator}VALUE")
+        result[key.strip()] = value.strip()
+    return result
+
+
+def goodput(texts: list[str] | None) -> dict[str, float]:
+    """``ttft:200 tpot:50`` as milliseconds."""
+    limits = {}
+    for name, value in pairs(texts, ":", "--goodput").items():
+        if name not in GOODPUT_METRICS:
+            raise ValueError(f"--goodput {name}: choose among {', '.join(GOODPUT_METRICS)}")
+        limits[name] = float(value)
+        if not limits[name] >= 0:
+            raise ValueError(f"--goodput {name}:{value} must be a time in milliseconds")
+    return limits
+
+
+def metric_names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in METRICS:
+            raise ValueError(f"{name!r} is none of {', '.join(METRICS)}")
+    return names
+
+
+def percentile_list(text: str) -> tuple[float, ...]:
+    values = tuple(float(part) for part in text.split(","))
+    for value in values:
+        if not 0 <= value <= 100:
+            raise ValueError(f"percentile {value:g} is not from 0 to 100")
+    return values
+
+
+Group = Any  # argparse has no public name for it
+
+
+def _add_server(group: Group) -> None:
+    group.add_argument(
+        "--backend",
+        "--endpoint-type",
+        default="openai",
+        choices=tuple(BACKENDS),
+        help="API: openai is completions (vllm and quire are the same), openai-chat is chat",
+    )
+    group.add_argument("--base-url", metavar="URL", help="of the server, instead of host and port")
+    group.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1")
+    group.add_argument("--port", type=int, default=8000, metavar="N", help="default 8000")
+    group.add_argument("--endpoint", metavar="PATH", help="default: that of the backend")
+    group.add_argument("--model", metavar="NAME", help="default: the server's first")
+    group.add_argument("--served-model-name", metavar="NAME", help="in requests, if not --model")
+    group.add_argument("--api-key", metavar="KEY", help="default: QUIRE_API_KEY, OPENAI_API_KEY")
+    group.add_argument("--header", nargs="+", metavar="KEY=VALUE", help="further headers")
+    group.add_argument("--insecure", action="store_true", help="do not check certificates")
+    group.add_argument(
+        "--ready-check-timeout-sec",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="wait so long for the server; 0: do not ask; default 600",
+    )
+
+
+def _add_load(group: Group) -> None:
+    group.add_argument(
+        "--num-prompts", type=at_least(1), default=1000, metavar="N", help="default 1000"
+    )
+    group.add_argument(
+        "--request-rate",
+        type=float,
+        default=math.inf,
+        metavar="X",
+        help="requests a second; default inf: all at once",
+    )
+    group.add_argument(
+        "--burstiness",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="1: Poisson arrivals; less: in bursts; more: evenly",
+    )
+    group.add_argument("--max-concurrency", type=at_least(1), metavar="N", help="most at once")
+    group.add_argument("--ramp-up-strategy", choices=tuple(RAMPS), help="let the rate rise")
+    group.add_argument("--ramp-up-start-rps", type=float, default=0.0, metavar="X")
+    group.add_argument("--ramp-up-end-rps", type=float, default=0.0, metavar="X")
+    group.add_argument(
+        "--num-warmups", type=at_least(0), default=0, metavar="N", help="requests before; default 0"
+    )
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of prompts and arrivals")
+    group.add_argument("--request-id-prefix", default="", metavar="TEXT", help="of x-request-id")
+    group.add_argument("--disable-tqdm", action="store_true", help="no progress bar")
+
+
+def _add_dataset(group: Group) -> None:
+    group.add_argument("--dataset-name", default="random", choices=tuple(DATASETS))
+    group.add_argument("--dataset-path", metavar="FILE", help="of sharegpt and custom")
+    group.add_argument(
+        "--tokenizer",
+        metavar="NAME",
+        help="folder or hub id; default: the model",
+    )
+    group.add_argument("--tokenizer-mode", default="auto", choices=("auto", "slow"))
+    group.add_argument("--trust-remote-code", action="store_true", help="of the tokenizer")
+    _add_lengths(
+        group,
+        {
+            "input-len": (None, "prompt tokens of any random dataset"),
+            "output-len": (None, "output tokens of any dataset"),
+            "random-input-len": (1024, ""),
+            "random-output-len": (128, ""),
+            "random-prefix-len": (0, "tokens that all prompts begin with"),
+            "prefix-repetition-prefix-len": (256, ""),
+            "prefix-repetition-suffix-len": (256, ""),
+            "prefix-repetition-num-prefixes": (10, ""),
+            "prefix-repetition-output-len": (128, ""),
+            "sharegpt-output-len": (None, "instead of the answers' lengths"),
+        },
+    )
+    group.add_argument(
+        "--random-range-ratio",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="vary both lengths by up to this share of them",
+    )
+    group.add_argument(
+        "--custom-output-len",
+        type=int,
+        default=256,
+        metavar="N",
+        help="default 256; -1: the output_tokens of each line",
+    )
+    group.add_argument(
+        "--skip-chat-template", action="store_true", help="custom: send prompts as they are"
+    )
+    group.add_argument(
+        "--workload",
+        default="nano",
+        metavar="NAME",
+        help=f"of dataset standard: {', '.join(NAMES)}, or decodeN; default nano",
+    )
+    group.add_argument(
+        "--scale", type=float, default=1.0, metavar="SHARE", help="shorten the standard workload"
+    )
+    group.add_argument("--disable-shuffle", action="store_true", help="keep a dataset's order")
+    group.add_argument("--no-oversample", action="store_true", help="use no prompt twice")
+
+
+def _add_lengths(group: Group, lengths: dict[str, tuple[int | None, str]]) -> None:
+    for name, (default, text) in lengths.items():
+        parse: Callable[[str], int] = at_least(0 if default == 0 else 1)
+        shown = f"default {default}" if default is not None else ""
+        help_text = "; ".join(part for part in (text, shown) if part)
+        group.add_argument(f"--{name}", type=parse, default=default, metavar="N", help=help_text)
+
+
+def _add_sampling(group: Group) -> None:
+    group.add_argument("--temperature", type=float, default=0.0, metavar="X", help="default 0")
+    group.add_argument("--ignore-eos", action="store_true", help="every output to its full length")
+    group.add_argument("--logprobs", type=at_least(0), metavar="N", help="ask for so many")
+    group.add_argument(
+        "--extra-body", type=as_argument(parse_json_object), metavar="JSON", help="further fields"
+    )
+    for name, kind in SAMPLING.items():
+        group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X")
+
+
+def _add_result(group: Group) -> None:
+    group.add_argument(
+        "--percentile-metrics",
+        type=as_argument(metric_names),
+        default=("ttft", "tpot", "itl"),
+        metavar="LIST",
+        help=f"shown, among {','.join(METRICS)}; default ttft,tpot,itl",
+    )
+    group.add_argument(
+        "--metric-percentiles",
+        type=as_argument(percentile_list),
+        default=(99.0,),
+        metavar="LIST",
+        help="default 99",
+    )
+    group.add_argument(
+        "--goodput",
+        nargs="+",
+        metavar="METRIC:MS",
+        help="count requests within these limits, such as ttft:200 tpot:50",
+    )
+    group.add_argument("--save-result", action="store_true", help="write a JSON file")
+    group.add_argument("--save-detailed", action="store_true", help="with every request's times")
+    group.add_argument("--append-result", action="store_true", help="one line more in the file")
+    group.add_argument("--result-dir", metavar="DIR", help="default: the current one")
+    group.add_argument("--result-filename", metavar="FILE", help="default: rate, model and time")
+    group.add_argument("--label", metavar="TEXT", help="of the result, instead of the backend")
+    group.add_argument("--metadata", nargs="+", metavar="KEY=VALUE", help="more keys for the file")
+    group.add_argument(
+        "--plot",
+        type=output_file,
+        metavar="FILE",
+        help="picture of the latencies and of what ran when; needs matplotlib",
+    )

@@ -1,0 +1,130 @@
+"""One streamed answer, measured as it arrives.
+
+Every event of text counts once, however many tokens it has; how many tokens an answer has the
+server's usage says. Runs in the transport's callback, so it does little.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from quire.clients.sse import DONE, EventSplitter
+
+
+@dataclass(kw_only=True, slots=True)
+class Measured:
+    """What became of one request; times in seconds, `started` on the clock of `perf_counter`."""
+
+    started: float
+    num_prompt_tokens: int = 0
+    num_output_tokens: int = 0
+    ttft: float = 0.0
+    itls: list[float] = field(default_factory=list)
+    text: str = ""
+    error: str = ""  # why it failed, if it has
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+    @property
+    def e2el(self) -> float:
+        """From sending to the last text."""
+        return self.ttft + sum(self.itls)
+
+    @property
+    def tpot(self) -> float | None:
+        """Seconds for each token after the first; None if there is only one."""
+        if self.num_output_tokens < 2:
+            return None
+        return sum(self.itls) / (self.num_output_tokens - 1)
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    text: str | None = None
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None  # servers differ in its form
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+class StreamWatch:
+    """Fed with the pieces of one answer's body; `measured` is right once `end` was called."""
+
+    def __init__(self, measured: Measured) -> None:
+        self.measured = measured
+        self._splitter = EventSplitter()
+        self._last = measured.started
+        self._texts: list[str] = []
+        self._has_text = False
+        self._is_done = False
+
+    def feed(self, data: bytes) -> None:
+        now = time.perf_counter()
+        for event in self._splitter.feed(data):
+            if event == DONE:
+                self._is_done = True
+                continue
+            chunk = _decode(event)
+            if chunk.choices and (text := _text_of(chunk.choices[0])) is not None:
+                self._arrived(now, text)
+            if chunk.usage is not None:
+                self.measured.num_prompt_tokens = chunk.usage.prompt_tokens
+                self.measured.num_output_tokens = chunk.usage.completion_tokens or 0
+            if chunk.error is not None:
+                self.measured.error = str(chunk.error)
+
+    def end(self) -> None:
+        """The connection has said that the body is over."""
+        measured = self.measured
+        measured.text = "".join(self._texts)
+        if not measured.num_output_tokens:  # a server without usage: an event is a token
+            measured.num_output_tokens = len(self._texts)
+        if measured.error:
+            return
+        if not self._has_text:
+            measured.error = "the answer has no text"
+        elif not self._is_done:
+            measured.error = "the stream ended without [DONE]"
+
+    def _arrived(self, now: float, text: str) -> None:
+        if self._has_text:
+            self.measured.itls.append(now - self._last)
+        else:
+            self._has_text = True
+            self.measured.ttft = now - self.measured.started
+        self._last = now
+        self._texts.append(text)
+
+
+def _text_of(choice: _Choice) -> str | None:
+    """The new text, which may be empty for a token; None for an event that brings no token: a
+    chat's opening with the role, or an end that comes by itself."""
+    delta = choice.delta
+    if delta is not None:
+        return delta.content or delta.reasoning_content or delta.reasoning or None
+    if choice.text or choice.finish_reason is None:
+        return choice.text
+    return None

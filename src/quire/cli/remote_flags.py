@@ -1,0 +1,57 @@
+"""Flags of the commands that ask a server instead of running a model."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import TYPE_CHECKING
+
+from quire.args import EngineArgs
+from quire.clients.address import DEFAULT_URL, api_key
+
+if TYPE_CHECKING:
+    from quire.clients.remote import RemoteModel, RemoteServer
+
+_SHARED = ("model", "served_model_name")  # they have a meaning for a server too
+
+
+def add_remote_flags(parser: argparse.ArgumentParser, default_url: str | None = None) -> None:
+    group = parser.add_argument_group("server")
+    says_default = f"; default {default_url}" if default_url else ""
+    group.add_argument(
+        "--url",
+        default=default_url,
+        metavar="URL",
+        help=f"ask the server there, such as {DEFAULT_URL}, instead of running a model"
+        if default_url is None
+        else f"the server{says_default}",
+    )
+    group.add_argument(
+        "--api-key", metavar="KEY", help="its key; default: QUIRE_API_KEY, or OPENAI_API_KEY"
+    )
+
+
+def refuse_engine_flags(arguments: argparse.Namespace, *further: str) -> None:
+    """With ``--url`` no engine is built, so what describes one would have no effect."""
+    fields = {item.name: item.default for item in dataclasses.fields(EngineArgs)}
+    defaults = {**fields, **dict.fromkeys(further)}
+    given = vars(arguments)
+    for name, default in defaults.items():
+        if name not in _SHARED and given[name] != default:
+            raise ValueError(
+                f"--{name.replace('_', '-')} describes an engine of this command, and --url asks "
+                "a server that has one already; leave out one of the two"
+            )
+
+
+def named_model(arguments: argparse.Namespace) -> str | None:
+    """What ``--model`` says; None for the engine's default, which a server need not have."""
+    return None if arguments.model == EngineArgs.model else arguments.model
+
+
+def open_remote(arguments: argparse.Namespace) -> tuple[RemoteServer, RemoteModel]:
+    """The server, and the model that was named or its first."""
+    from quire.clients.remote import RemoteServer
+
+    server = RemoteServer(arguments.url, api_key(arguments.api_key))
+    return server, server.model(named_model(arguments))

@@ -1,0 +1,169 @@
+"""Answer a file of requests (OpenAI's batch format), with a model here or with a server.
+
+  quire run-batch -i in.jsonl -o out.jsonl Qwen/Qwen3-0.6B
+  quire run-batch -i in.jsonl -o out.jsonl --url http://localhost:8000
+
+A line of the input is {"custom_id": ..., "method": "POST", "url": "/v1/chat/completions", "body":
+{...}}; any endpoint of `quire serve` will do. Lines that are wrong get an error in the output and
+stop nothing. A run that was broken off goes on when the same command is given again: lines that
+have an answer are not asked twice.
+
+Exit status: 0 all lines have good answers, 3 some have errors, 1 not all lines have been asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quire.args import parse_json_object
+from quire.batch_files.lines import BatchInput, Line, fetched, read_lines
+from quire.batch_files.output import OutputFile
+from quire.cli.engine_flags import add_engine_flags, engine_args, set_up_log, settle_model
+from quire.cli.parser import at_least
+from quire.cli.remote_flags import add_remote_flags, named_model, refuse_engine_flags
+from quire.errors import QuireError
+from quire.server.args import ServerArgs
+
+if TYPE_CHECKING:
+    from quire.batch_files.runner import Summary
+    from quire.batch_files.targets import Target
+    from quire.engine.async_engine import AsyncLLM
+    from quire.engine.start import StartWatch
+
+DEFAULT_MAX_INFLIGHT = 512
+SOME_FAILED = 3
+# Of `quire serve`, where they say the same.
+_SERVER_FIELDS = ("chat_template", "default_chat_template_kwargs", "response_role", "strict_fields")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-i", "--input-file", required=True, metavar="FILE", help="requests; a path or a URL"
+    )
+    parser.add_argument("-o", "--output-file", required=True, metavar="FILE", help="answers")
+    parser.add_argument(
+        "--max-inflight",
+        type=at_least(1),
+        default=DEFAULT_MAX_INFLIGHT,
+        metavar="N",
+        help=f"requests at once; default {DEFAULT_MAX_INFLIGHT}",
+    )
+    parser.add_argument(
+        "--ordered", action="store_true", help="answers in the order of the requests"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="drop the answers that the output has already"
+    )
+    add_remote_flags(parser)
+    _add_server_flags(parser)
+    add_engine_flags(parser)
+
+
+def _add_server_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("answers (without --url)")
+    group.add_argument("--chat-template", metavar="TEXT", help="file of a template, or itself")
+    group.add_argument(
+        "--default-chat-template-kwargs",
+        type=parse_json_object,
+        metavar="JSON",
+        help="values for the chat template",
+    )
+    group.add_argument(
+        "--response-role", default=ServerArgs.response_role, metavar="NAME", help="of answers"
+    )
+    group.add_argument(
+        "--strict-fields",
+        default=ServerArgs.strict_fields,
+        choices=("error", "warn", "off"),
+        help="unknown fields of requests are errors, or are left unheeded",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settle_model(arguments)
+    set_up_log(arguments)
+    if arguments.url is not None:
+        refuse_engine_flags(arguments, "chat_template", "default_chat_template_kwargs")
+    with tempfile.TemporaryDirectory() as folder:
+        path = fetched(arguments.input_file, Path(folder))
+        batch = BatchInput.check(path)
+        output_path = Path(arguments.output_file)
+        if output_path.exists() and output_path.samefile(path):
+            raise ValueError(f"{output_path} is the input; choose another output file")
+        with OutputFile(output_path, batch.keys, overwrite=arguments.overwrite) as output:
+            return _run(arguments, batch, output)
+
+
+def _run(arguments: argparse.Namespace, batch: BatchInput, output: OutputFile) -> int:
+    num_before, num_lines = len(output.done), len(batch.keys)
+    if num_before == num_lines:
+        _say(f"all {num_lines} lines have an answer already")
+        return SOME_FAILED if output.num_failed else 0
+    if num_before:
+        _say(f"{num_before} of {num_lines} lines have an answer already")
+    try:
+        summary = asyncio.run(_answer(arguments, batch, output))
+    except (QuireError, KeyboardInterrupt):
+        _say("broken off; the same command goes on with the lines that have no answer yet")
+        raise
+    _report(summary)
+    return SOME_FAILED if summary.num_failed or output.num_failed else 0
+
+
+async def _answer(arguments: argparse.Namespace, batch: BatchInput, output: OutputFile) -> Summary:
+    from tqdm import tqdm
+
+    from quire.batch_files.runner import Runner
+
+    async with _target(arguments) as target:
+        with tqdm(
+            total=len(batch.keys), initial=len(output.done), unit="line", disable=None
+        ) as bar:
+            runner = Runner(
+                target,
+                output.write,
+                max_inflight=arguments.max_inflight,
+                ordered=arguments.ordered,
+                on_record=lambda record: bar.update(),
+            )
+            model = named_model(arguments) if arguments.url is not None else None
+            return await runner.run(_undone(batch, output), model)
+
+
+def _undone(batch: BatchInput, output: OutputFile) -> Iterator[Line]:
+    return (line for line in read_lines(batch.path) if line.key not in output.done)
+
+
+def _target(arguments: argparse.Namespace) -> AbstractAsyncContextManager[Target]:
+    from quire.batch_files.targets import at_server, in_process
+
+    if arguments.url is not None:
+        return at_server(arguments.url, arguments.api_key)
+    from quire.server.state import ServerState
+
+    given = vars(arguments)
+    server_args = ServerArgs(**{name: given.pop(name) for name in _SERVER_FIELDS})
+
+    def open_engine(watch: StartWatch) -> AsyncLLM:
+        from quire.engine.async_engine import AsyncLLM
+
+        return AsyncLLM(engine_args(arguments).create_engine_config())
+
+    return in_process(ServerState(args=server_args), open_engine)
+
+
+def _report(summary: Summary) -> None:
+    tokens = f"{summary.num_prompt_tokens} prompt and {summary.num_output_tokens} output tokens"
+    failed = f", {summary.num_failed} with errors" if summary.num_failed else ""
+    _say(f"{summary.num_ok} lines answered{failed}; {tokens} in {summary.seconds:.1f} s")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

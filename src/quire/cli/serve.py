@@ -1,0 +1,66 @@
+"""Serve a model over HTTP, with OpenAI's and Anthropic's APIs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import traceback
+from typing import Any
+
+from quire import env, log
+from quire.args import EngineArgs, add_flags, add_hidden_flags
+from quire.cli.engine_flags import add_engine_flags, engine_args
+from quire.cli.parser import Parser
+from quire.cli.settings import add_settings
+from quire.compat import translate
+from quire.errors import QuireError
+from quire.server.args import ServerArgs
+from quire.server.other_flags import VERDICTS
+
+
+def add_arguments(parser: Parser) -> None:
+    add_flags(parser, ServerArgs)  # first: some names are only notes to an engine
+    add_hidden_flags(parser, VERDICTS)
+    add_engine_flags(parser)
+    add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from quire.server.serve import ServerFailed, serve
+
+    os.environ[env.LOG_FORMAT.names[0]] = arguments.log_format  # for the engine's process too
+    log.setup()
+    settle_model_word(arguments)
+    try:
+        args, engine = server_args(arguments), engine_args(arguments)
+        serve(args, engine.create_engine_config)
+    except ServerFailed as failed:
+        cause = failed.__cause__
+        if env.TRACEBACK.get() or not isinstance(cause, (QuireError, ValueError, OSError)):
+            traceback.print_exception(cause)
+        print(f"quire serve: error: {failed}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def server_args(arguments: argparse.Namespace) -> ServerArgs:
+    """The server's arguments, other servers' names understood; takes them out of ``arguments``,
+    for an engine has verdicts about some of the names."""
+    fields = [item.name for item in dataclasses.fields(ServerArgs)]
+    named = vars(arguments)
+    given: dict[str, Any] = {
+        name: named.pop(name) for name in list(named) if name in {*fields, *VERDICTS}
+    }
+    for verdict in VERDICTS.values():
+        if verdict.replacement and any(VERDICTS.get(name) is verdict for name in given):
+            given.pop(verdict.replacement)  # only its default, as far as `translate` can know
+    return ServerArgs(**translate(given, fields, VERDICTS))
+
+
+def settle_model_word(arguments: argparse.Namespace) -> None:
+    """The model as a word of the command line wins over file and environment."""
+    has_flag = any(word.partition("=")[0] == "--model" for word in arguments.command_line)
+    if arguments.model_word is not None and not has_flag:
+        arguments.model = EngineArgs.model

@@ -1,0 +1,1 @@
+"""Talking to HTTP servers with OpenAI's API, ours or another; knows nothing about engines."""

@@ -1,0 +1,105 @@
+"""One user at a terminal and a server: what is asked, and the answer's text as it comes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quire.clients.address import Address, ServerError, key_headers, refusal
+from quire.clients.sse import DONE, EventSplitter
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteModel:
+    """A model of the server."""
+
+    name: str
+    max_model_len: int | None = None  # where the server tells
+    root: str | None = None  # hub id or folder of the server's, where it tells
+
+
+class RemoteServer:
+    """One request after the other, by the standard library: it knows proxies and certificates."""
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        self.address = Address.parse(url)
+        self._headers = {"Content-Type": "application/json", **key_headers(key)}
+
+    def model(self, name: str | None = None) -> RemoteModel:
+        """The model of this name, which the server need not list, or its first."""
+        try:
+            with self._send("/v1/models", None) as answer:
+                cards = json.loads(answer.read())["data"]
+        except (ValueError, KeyError, TypeError) as error:
+            if name is not None and not _is_fatal(error):
+                return RemoteModel(name=name)
+            raise _unusable(error, "list its models; name one with --model") from error
+        card: dict[str, Any] = next((one for one in cards if name in (None, one["id"])), {})
+        chosen = name or card.get("id")
+        if chosen is None:
+            raise ServerError(f"{self.address} serves no model")
+        context, root = card.get("max_model_len"), card.get("root")
+        return RemoteModel(name=chosen, max_model_len=context, root=root)
+
+    def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+        """The events of an answer as they come; leaving early closes the connection."""
+        splitter = EventSplitter()
+        whole = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        with self._send(path, json.dumps(whole).encode()) as answer:
+            for line in _lines(answer):
+                for data in splitter.feed(line):
+                    if data == DONE:
+                        return
+                    yield _event(data)
+        raise ServerError("the server broke off in its answer")
+
+    def _send(self, path: str, body: bytes | None) -> http.client.HTTPResponse:
+        request = urllib.request.Request(self.address.url(path), body, self._headers)
+        try:
+            answer: http.client.HTTPResponse = urllib.request.urlopen(request)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise refusal(error.code, error.read()) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerError(f"{self.address} cannot be reached: {_reason(error)}") from error
+        return answer
+
+
+def _reason(error: Exception) -> str:
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    return str(cause.strerror if isinstance(cause, OSError) and cause.strerror else cause)
+
+
+def _is_fatal(error: Exception) -> bool:
+    """Whether asking such a server for anything else would fail as well."""
+    return isinstance(error, ServerError) and error.status in (None, 401, 403, 503)
+
+
+def _unusable(error: Exception, what: str) -> ServerError:
+    if isinstance(error, ServerError):
+        return error
+    return ServerError(f"the server did not {what}")
+
+
+def _lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    try:
+        yield from answer
+    except (OSError, http.client.HTTPException) as error:
+        raise ServerError(f"the server broke off in its answer: {error}") from error
+
+
+def _event(data: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(data)
+    except ValueError:
+        raise ServerError(f"the server sent an event that is no JSON: {data[:80]!r}") from None
+    if not isinstance(event, dict):
+        raise ServerError(f"the server sent an event that is no object: {data[:80]!r}")
+    if event.get("error"):
+        raise refusal(500, data)
+    return event

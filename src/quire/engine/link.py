@@ -1,0 +1,165 @@
+"""The front end's side of an engine core in another process: locks, sockets, and how death is told.
+
+`process.py` starts such a core, `attached.py` joins one that another process has started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import zmq
+
+from quire.engine.client import CLOSED, dead_error, why_dead
+from quire.engine.messages import (
+    AddRequest,
+    Answer,
+    Ask,
+    Command,
+    Deltas,
+    Failed,
+    Query,
+    Reply,
+    answer_value,
+    decode_reply,
+    encode,
+)
+from quire.errors import EngineDeadError
+from quire.step_output import CompletionDelta, EngineFacts
+
+T = TypeVar("T")
+
+_RECONNECT_MS = 5  # the other side opens its socket as soon as Python has started there
+_LAST_WORDS_MS = 500  # how long a message of a process that has ended may still be under way
+
+
+class Link(Protocol):
+    """A road to a core in another process."""
+
+    client: str  # the name of this front end; "" for the one that started the core
+
+    def send(self, command: Command) -> None: ...
+
+    def wait_step(self) -> Reply | None:
+        """The next message about steps; None when the core has ended and said all it had to."""
+        ...
+
+    def wait_answer(self) -> Reply | None: ...
+
+    def stop(self) -> None:
+        """Wake whoever waits; no message is needed any more."""
+        ...
+
+    def close(self) -> None:
+        """Free everything; nobody may use the link now."""
+        ...
+
+    def obituary(self) -> str:
+        """How a core ended that said nothing itself."""
+        ...
+
+
+class LinkClient:
+    """An `EngineClient` that may be used from several threads; one of them receives."""
+
+    def __init__(self, link: Link, facts: EngineFacts) -> None:
+        self.facts = facts
+        self._link = link
+        self._end: str | None = None
+        self._sending, self._receiving, self._asking = (threading.Lock() for _ in range(3))
+
+    def send(self, command: Command) -> None:
+        self._check_alive()
+        if isinstance(command, AddRequest) and command.request.sampling.logits_processors:
+            raise ValueError(
+                "logits_processors are Python functions, which cannot reach an engine in another "
+                "process; leave them out, or run the engine in this process "
+                "(multiprocess_mode=False)"
+            )
+        with self._sending:
+            self._check_alive()
+            self._link.send(command)
+
+    def receive(self) -> list[CompletionDelta]:
+        with self._receiving:
+            self._check_alive()
+            reply = self._link.wait_step()
+        if isinstance(reply, Deltas):
+            return reply.deltas
+        raise self._dead(reply)
+
+    def ask(self, query: Query[T]) -> T:
+        with self._asking:
+            self.send(Ask(query.name, self._link.client))
+            reply = self._link.wait_answer()
+        if isinstance(reply, Answer):
+            return answer_value(query, reply)
+        raise self._dead(reply)
+
+    def close(self) -> None:
+        self._end = self._end or CLOSED
+        with self._sending:
+            self._link.stop()  # wakes whoever waits in `receive` or `ask`
+        with self._receiving, self._asking:
+            self._free()
+
+    def _free(self) -> None:
+        self._link.close()
+
+    def _dead(self, reply: Reply | None) -> EngineDeadError:
+        if isinstance(reply, Failed):
+            self._end = self._end or why_dead(reply)
+            return dead_error(self._end, reply)
+        self._end = self._end or self._link.obituary()
+        return EngineDeadError(self._end)
+
+    def _check_alive(self) -> None:
+        if self._end is not None:
+            raise EngineDeadError(self._end)
+
+
+class CoreSockets:
+    """The sockets of one front end in the core's folder."""
+
+    def __init__(self, folder: Path, client: str = "") -> None:
+        self._folder = folder
+        self._context = zmq.Context()
+        # Who sends connects: then sending never waits, whether the other side is there or not.
+        self._commands = self._context.socket(zmq.PUSH)
+        self._commands.set_hwm(0)
+        self._commands.reconnect_ivl = _RECONNECT_MS
+        self._commands.connect(f"ipc://{folder / 'commands'}")
+        suffix = f"-{client}" if client else ""
+        self.steps = self._bind(f"steps{suffix}")
+        self.answers = self._bind(f"answers{suffix}")
+        self._last_words_ms = _LAST_WORDS_MS
+
+    def send(self, command: Command) -> None:
+        self._commands.send(encode(command))
+
+    def wait(self, socket: zmq.Socket[bytes], alive_fd: int) -> Reply | None:
+        """The next message, or None when the other end of ``alive_fd`` is closed and nothing more
+        comes."""
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(alive_fd, zmq.POLLIN)
+        ready = dict(poller.poll())
+        if socket not in ready and not socket.poll(self._last_words_ms):
+            return None
+        return decode_reply(socket.recv())
+
+    def expect_nothing(self) -> None:
+        """Do not wait for last words."""
+        self._last_words_ms = 0
+
+    def close(self) -> None:
+        with contextlib.suppress(zmq.ZMQError):
+            self._context.destroy(linger=0)
+
+    def _bind(self, name: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.PULL)
+        socket.set_hwm(0)
+        socket.bind(f"ipc://{self._folder / name}")
+        return socket

@@ -1,0 +1,56 @@
+"""How far the start of an engine is: written by whoever starts it, read and ended from elsewhere.
+
+Knows nothing about what the phases do.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class StartWatch:
+    """Follows one start; all methods may be called from any thread."""
+
+    def __init__(self, on_phase: Callable[[str], None] = lambda phase: None) -> None:
+        self._on_phase = on_phase
+        self._lock = threading.Lock()
+        self._began: list[tuple[str, float]] = []
+        self._kill: Callable[[], None] | None = None
+        self._is_cancelled = False
+
+    def enter(self, phase: str) -> None:
+        """A phase begins, and the one before it is over."""
+        with self._lock:
+            self._began.append((phase, time.monotonic()))
+        self._on_phase(phase)
+
+    def can_be_ended_by(self, kill: Callable[[], None]) -> None:
+        """From here on ``kill`` breaks the start off, as an error where it is waited for."""
+        with self._lock:
+            self._kill = kill
+            is_late = self._is_cancelled
+        if is_late:
+            kill()
+
+    def cancel(self) -> None:
+        """Break the start off as soon as it can be."""
+        with self._lock:
+            self._is_cancelled = True
+            kill = self._kill
+        if kill is not None:
+            kill()
+
+    @property
+    def phase(self) -> str | None:
+        """The phase that runs; None before the first."""
+        with self._lock:
+            return self._began[-1][0] if self._began else None
+
+    def phase_seconds(self) -> dict[str, float]:
+        """Phase -> seconds, of the running one so far."""
+        with self._lock:
+            began = list(self._began)
+        ends = [*(when for _, when in began[1:]), time.monotonic()]
+        return {name: end - when for (name, when), end in zip(began, ends, strict=False)}

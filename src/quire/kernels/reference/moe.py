@@ -1,0 +1,101 @@
+"""Mixtures of experts by definition: routing, the order by expert, and the experts' products.
+
+A *pair* is one token at one of its experts: number t * top_k + slot. Knows no layers.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quire.kernels.reference.activation import ACTIVATIONS, gated_activation
+
+
+class Routing(NamedTuple):
+    """The experts of each token, best first, each once."""
+
+    weights: Tensor  # [T, top_k] float32
+    experts: Tensor  # [T, top_k] int32
+
+
+class SortedPairs(NamedTuple):
+    """Pairs in the order of their experts, cut into tiles that have one expert each."""
+
+    tokens: Tensor  # [T * top_k] int32: of the pair at each place, by expert and then by token
+    places: Tensor  # [T * top_k] int32: of each pair
+    ends: Tensor  # [experts] int32: of each expert's places
+    tiles: Tensor  # [3, tiles] int32: expert, first place, end; 0, 0, 0: no tile
+    block_m: int  # places in a tile, at most
+
+
+def softmax_top_k(logits: Tensor, top_k: int, renormalise: bool) -> Routing:
+    """The ``top_k`` most probable of logits [T, experts]; of equals the first."""
+    probabilities = logits.softmax(dim=-1, dtype=torch.float32)
+    weights, experts = probabilities.sort(dim=-1, descending=True, stable=True)
+    weights, experts = weights[:, :top_k], experts[:, :top_k]
+    if renormalise:
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+    return Routing(weights, experts.int())
+
+
+def max_tiles(num_pairs: int, num_experts: int, block_m: int) -> int:
+    """How many tiles there are at most, whatever the routing."""
+    return num_experts + num_pairs // block_m
+
+
+def sort_by_expert(experts: Tensor, num_experts: int, block_m: int) -> SortedPairs:
+    """The pairs of experts [T, top_k] by expert.
+
+    An expert's tiles begin at its own number plus one for each full tile that could lie before:
+    so the tiles of different experts never meet, and each expert knows its own without the others.
+    """
+    flat = experts.flatten().long()
+    order = flat.argsort(stable=True)
+    ends = flat.bincount(minlength=num_experts).cumsum(0)
+    tiles = torch.zeros(3, max_tiles(len(flat), num_experts, block_m), dtype=torch.int32)
+    for expert, (start, end) in enumerate(pairwise([0, *ends.tolist()])):
+        for i, place in enumerate(range(start, end, block_m)):
+            found = (expert, place, min(place + block_m, end))
+            tiles[:, expert + start // block_m + i] = torch.tensor(found)
+    tokens, places = (order // experts.shape[1]).int(), order.argsort().int()
+    return SortedPairs(tokens, places, ends.int(), tiles.to(experts.device), block_m)
+
+
+def gate_up(x: Tensor, experts: Tensor, weight: Tensor, activation: str) -> Tensor:
+    """activation(gate) * up of x [T, H] at experts [T, top_k]: [T * top_k, I], by pair.
+
+    ``weight`` [experts, 2 I, H]: gate above up.
+    """
+    inner = x.new_empty(experts.numel(), weight.shape[1] // 2)
+    for expert, (tokens, pairs) in _pairs_of(experts).items():
+        product = F.linear(x[tokens], weight[expert])
+        inner[pairs] = gated_activation(product, ACTIVATIONS[activation])
+    return inner
+
+
+def down(inner: Tensor, experts: Tensor, weight: Tensor) -> Tensor:
+    """The results [T * top_k, H] at experts [T, top_k], by pair, in float32.
+
+    ``inner`` [T * top_k, I] by pair; ``weight`` [experts, H, I].
+    """
+    results = torch.empty(len(inner), weight.shape[1], device=inner.device)
+    for expert, (_, pairs) in _pairs_of(experts).items():
+        results[pairs] = F.linear(inner[pairs].float(), weight[expert].float())
+    return results
+
+
+def add_sums(h: Tensor, results: Tensor, shares: Tensor) -> None:
+    """h [T, H] += the sum of each token's results [T * top_k, H] times shares [T, top_k]."""
+    sums = (results.view(*shares.shape, -1).float() * shares.unsqueeze(2)).sum(dim=1)
+    h.copy_(h.float() + sums)
+
+
+def _pairs_of(experts: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+    """Expert -> its (tokens, pairs), of the experts that have any."""
+    flat = experts.flatten()
+    pairs = {expert: (flat == expert).nonzero().flatten() for expert in flat.unique().tolist()}
+    return {expert: (own // experts.shape[1], own) for expert, own in pairs.items()}

@@ -1,0 +1,158 @@
+"""What the attention kernels are made of: scores, a walk over cached keys, sums that are joined.
+
+The state of a line (a query of one head) is what it has seen so far: ``best`` its highest score,
+``total`` the sum of its weights relative to that, ``acc`` [D_PAD] the values weighted so. It is the
+online softmax of Milakov and Gimelshein 2018 (arXiv:1805.02867), in base 2. Launches nothing.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+_LOG2E = tl.constexpr(1.4426950408889634)
+_NOTHING = tl.constexpr(-1.0e30)  # a score below every real one; finite, so differences are too
+
+
+@triton.jit
+def nothing_seen(BLOCK_M: tl.constexpr, D_PAD: tl.constexpr):
+    """The state of lines that have seen no key."""
+    best = tl.full([BLOCK_M], _NOTHING, tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    acc = tl.zeros([BLOCK_M, D_PAD], tl.float32)
+    return best, total, acc
+
+
+@triton.jit
+def _scores(
+    queries, keys, places, is_key, positions, slopes,
+    scale,
+    SOFT_CAP: tl.constexpr, HAS_ALIBI: tl.constexpr, WINDOW: tl.constexpr,
+    PRECISION: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """[M, N] scores in base 2 of queries [M, D] and keys [D, N]; hidden ones are very small."""
+    scores = tl.dot(queries, keys, input_precision=PRECISION) * scale
+    if SOFT_CAP > 0.0:
+        # tanh(x) = 2 sigmoid(2 x) - 1, which the interpreter knows too
+        scores = SOFT_CAP * (2.0 * tl.sigmoid(2.0 * scores / SOFT_CAP) - 1.0)
+    if HAS_ALIBI:
+        scores -= slopes[:, None] * (positions[:, None] - places[None, :])
+    scores *= _LOG2E
+    if MASKED:
+        distance = positions[:, None] - places[None, :]
+        visible = (distance >= 0) & is_key[None, :]
+        if WINDOW > 0:
+            visible &= distance < WINDOW
+        scores = tl.where(visible, scores, _NOTHING)
+    return scores
+
+
+@triton.jit
+def attend_keys(
+    best, total, acc, begin, end,
+    queries, positions, slopes, k_cache, v_cache, table, kv_head, scale,
+    NUM_KV_HEADS: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr, BLOCK_N: tl.constexpr,
+    WINDOW: tl.constexpr, SOFT_CAP: tl.constexpr, HAS_ALIBI: tl.constexpr,
+    PRECISION: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """Take keys ``begin`` to ``end`` in; not ``MASKED``: whole tiles that every query sees.
+
+    ``begin`` is a multiple of BLOCK_N, or of BLOCK_SIZE. A cache of another type (fp8) is turned
+    into the queries'.
+    """
+    columns = tl.arange(0, D_PAD)
+    is_column = columns < D
+    token = tl.arange(0, BLOCK_N)
+    for key in range(begin, end, BLOCK_N):
+        places = key + token
+        is_key = places < end
+        if WINDOW > 0:
+            # blocks behind the window may be given back: what lies there need not be finite
+            is_key &= places > tl.min(positions, 0) - WINDOW
+        if BLOCK_SIZE >= BLOCK_N:
+            block = tl.load(table + key // BLOCK_SIZE)
+            slots = block.to(tl.int64) * BLOCK_SIZE + key % BLOCK_SIZE + token
+        else:
+            block = tl.load(table + places // BLOCK_SIZE, mask=is_key, other=0)
+            slots = block.to(tl.int64) * BLOCK_SIZE + places % BLOCK_SIZE
+        where = (slots * NUM_KV_HEADS + kv_head) * D
+        if MASKED:
+            key_mask = is_key[None, :] & is_column[:, None]
+            value_mask = is_key[:, None] & is_column[None, :]
+            keys = tl.load(k_cache + where[None, :] + columns[:, None], mask=key_mask, other=0.0)
+            values = tl.load(
+                v_cache + where[:, None] + columns[None, :], mask=value_mask, other=0.0
+            )
+        elif D == D_PAD:
+            keys = tl.load(k_cache + where[None, :] + columns[:, None])
+            values = tl.load(v_cache + where[:, None] + columns[None, :])
+        else:
+            keys = tl.load(
+                k_cache + where[None, :] + columns[:, None], mask=is_column[:, None], other=0.0
+            )
+            values = tl.load(
+                v_cache + where[:, None] + columns[None, :], mask=is_column[None, :], other=0.0
+            )
+        if keys.dtype != queries.dtype:
+            keys = keys.to(queries.dtype)
+            values = values.to(queries.dtype)
+        scores = _scores(
+            queries, keys, places, is_key, positions, slopes,
+            scale, SOFT_CAP, HAS_ALIBI, WINDOW, PRECISION, MASKED,
+        )  # fmt: skip
+        new_best = tl.maximum(best, tl.max(scores, 1))
+        shrink = tl.exp2(best - new_best)
+        weights = tl.exp2(scores - new_best[:, None])
+        if MASKED:
+            # a line that has seen no visible key yet would count hidden ones as exp2(0)
+            weights = tl.where(new_best[:, None] > _NOTHING, weights, 0.0)
+        total = total * shrink + tl.sum(weights, 1)
+        acc = acc * shrink[:, None]
+        acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
+        best = new_best
+    return best, total, acc
+
+
+@triton.jit
+def cut_keys(num_keys, splits, BLOCK_N: tl.constexpr, LEAST: tl.constexpr):
+    """(keys of a split, how many splits have some): at most ``splits``, of LEAST tiles or more."""
+    num_tiles = tl.cdiv(num_keys, BLOCK_N)
+    per_split = tl.maximum(tl.cdiv(num_tiles, splits), LEAST)
+    return per_split * BLOCK_N, tl.cdiv(num_tiles, per_split)
+
+
+@triton.jit
+def store_part(parts, part_stats, where, best, total, acc, is_line, D_PAD: tl.constexpr):
+    """Leave the state of lines at places ``where`` [M] of ``parts`` and ``part_stats``."""
+    columns = tl.arange(0, D_PAD)
+    tl.store(
+        parts + where[:, None].to(tl.int64) * D_PAD + columns[None, :], acc, mask=is_line[:, None]
+    )
+    tl.store(part_stats + where * 2, best, mask=is_line)
+    tl.store(part_stats + where * 2 + 1, total, mask=is_line)
+
+
+@triton.jit
+def join_parts(
+    best, total, acc, parts, part_stats, first, stride, num_parts, is_line, D_PAD: tl.constexpr
+):
+    """Take in ``num_parts`` states, left by `store_part` at ``first`` [M], ``first + stride``..."""
+    columns = tl.arange(0, D_PAD)
+    for part in range(num_parts):
+        its = first + part * stride
+        its_best = tl.load(part_stats + its * 2, mask=is_line, other=_NOTHING, cache_modifier=".cg")
+        its_total = tl.load(part_stats + its * 2 + 1, mask=is_line, other=0.0, cache_modifier=".cg")
+        its_acc = tl.load(
+            parts + its[:, None].to(tl.int64) * D_PAD + columns[None, :],
+            mask=is_line[:, None],
+            other=0.0,
+            cache_modifier=".cg",
+        )
+        new_best = tl.maximum(best, its_best)
+        shrink = tl.exp2(best - new_best)
+        grow = tl.exp2(its_best - new_best)
+        total = total * shrink + its_total * grow
+        acc = acc * shrink[:, None] + its_acc * grow[:, None]
+        best = new_best
+    return best, total, acc

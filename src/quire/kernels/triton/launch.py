@@ -1,0 +1,40 @@
+"""Programmatic dependent launch: a kernel begins while the one before it in the stream ends.
+
+What a kernel owes in return, whichever kernels surround it:
+* every program calls `await_inputs` before it reads what any kernel may have written, and before it
+  writes anything at all (the kernel before may still be reading there);
+* only what no kernel writes, such as weights, may be read earlier, and should be: that is the gain.
+
+(`moe_lines` has the one kernel that reads more before it waits, and says what that takes.)
+
+The kernel after is let go at once too, so a chain of such kernels reads weights without a pause.
+Knows nothing of what the kernels compute.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+
+_FIRST_CAPABILITY = (9, 0)
+
+
+@triton.jit
+def await_inputs(DEPENDENT: tl.constexpr):
+    """Let the next kernel begin; go on when the one before has ended and its writes are seen."""
+    if DEPENDENT:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+
+
+@lru_cache
+def dependent_launch() -> dict[str, bool]:
+    """What a kernel that calls `await_inputs` is launched with on this machine."""
+    if triton.knobs.runtime.interpret or not torch.cuda.is_available():
+        return {"DEPENDENT": False}
+    if torch.cuda.get_device_capability() < _FIRST_CAPABILITY:
+        return {"DEPENDENT": False}
+    return {"DEPENDENT": True, "launch_pdl": True}

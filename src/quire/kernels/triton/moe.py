@@ -1,0 +1,95 @@
+"""A layer's experts on the device, from routing to the hidden state; nothing waits for the host.
+
+Chooses between products of lines, of tiles and of torch's groups, and the tiles' sizes, by the
+number of tokens alone.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch import Tensor
+
+from quire.kernels.reference.moe import Routing, SortedPairs
+from quire.kernels.triton.activation import NAMES
+from quire.kernels.triton.moe_lines import add_down_lines, gate_up_lines
+from quire.kernels.triton.moe_routing import sort_by_expert
+from quire.kernels.triton.moe_tiles import Tile, add_sums, down_tiles, gate_up_tiles
+
+_LINES_SHARE = 4  # pairs for each so many experts hardly share any, and go line by line
+_NARROWEST, _WIDEST = 16, 128  # pairs in a tile
+_GROUPS_ON = (9, 0)  # elsewhere torch may ask the host for the groups' sizes
+_GROUPS_ALIGN = 8  # values, of a line
+
+# By the pairs in a tile. Narrow ones wait for weights: several programs on a processor, each with
+# some steps of the weight on their way. The widest is for the matrix unit.
+_GATE_UP = {
+    16: Tile(block_m=16, block_n=64, block_k=128, num_warps=4, num_stages=3),
+    32: Tile(block_m=32, block_n=64, block_k=64, num_warps=4, num_stages=3),
+    64: Tile(block_m=64, block_n=64, block_k=64, num_warps=4, num_stages=4),
+    128: Tile(block_m=128, block_n=128, block_k=64, num_warps=8, num_stages=4),
+}
+_DOWN = {
+    16: Tile(block_m=16, block_n=128, block_k=64, num_warps=4, num_stages=4),
+    32: Tile(block_m=32, block_n=128, block_k=64, num_warps=4, num_stages=4),
+    64: Tile(block_m=64, block_n=128, block_k=64, num_warps=4, num_stages=4),
+    128: Tile(block_m=128, block_n=128, block_k=64, num_warps=8, num_stages=4),
+}
+
+
+class TritonExperts:
+    """Gated MLPs of one shape; ``gate_up`` [experts, 2 I, H] and ``down`` [experts, H, I]."""
+
+    def __init__(self, gate_up: Tensor, down: Tensor, activation: str) -> None:
+        if activation not in NAMES:
+            raise ValueError(
+                f"experts with the activation {activation!r} have no kernel on a GPU, which has "
+                f"{', '.join(NAMES)}; run this model with device='cpu'"
+            )
+        self._gate_up = gate_up
+        self._down = down
+        self._activation = activation
+        self._has_groups = has_groups(down)
+
+    def add_to(self, x: Tensor, routing: Routing, h: Tensor) -> None:
+        """h [T, H] += the shares of x [T, H] at each token's experts."""
+        num_experts, num_pairs = len(self._down), routing.experts.numel()
+        if len(x) == 1 or num_pairs * _LINES_SHARE <= num_experts:
+            inner = gate_up_lines(x, routing.experts, self._gate_up, self._activation)
+            add_down_lines(h, inner, routing, self._down)
+            return
+        width = tile_width(num_pairs, num_experts)
+        pairs = sort_by_expert(routing.experts, num_experts, width)
+        tiles = _exact(width) if x.dtype == torch.float32 else (_GATE_UP[width], _DOWN[width])
+        inner = gate_up_tiles(x, pairs, self._gate_up, self._activation, tiles[0])
+        if width == _WIDEST and self._has_groups:
+            results = down_groups(inner, pairs, self._down)
+        else:
+            results = down_tiles(inner, pairs, self._down, tiles[1])
+        add_sums(h, results, pairs, routing.weights)
+
+
+def has_groups(weight: Tensor) -> bool:
+    """Whether `down_groups` can take this weight, and never waits for the host."""
+    if weight.device.type != "cuda" or weight.dtype != torch.bfloat16:
+        return False
+    is_aligned = all(size % _GROUPS_ALIGN == 0 for size in weight.shape[1:])
+    return is_aligned and torch.cuda.get_device_capability(weight.device) == _GROUPS_ON
+
+
+def down_groups(inner: Tensor, pairs: SortedPairs, weight: Tensor) -> Tensor:
+    """`moe_tiles.down_tiles` by torch, which is faster where the matrix unit is the limit."""
+    return F.grouped_mm(inner, weight.transpose(1, 2), offs=pairs.ends)
+
+
+def tile_width(num_pairs: int, num_experts: int) -> int:
+    """Pairs in a tile: twice an expert's mean; routing is uneven, and reading a weight is dear."""
+    mean = triton.cdiv(num_pairs, num_experts)
+    return min(_WIDEST, max(_NARROWEST, triton.next_power_of_2(2 * mean)))
+
+
+def _exact(width: int) -> tuple[Tile, Tile]:
+    """For float32, whose values take twice the room and no matrix unit."""
+    tile = Tile(block_m=width, block_n=32, block_k=32, num_warps=4, num_stages=2)
+    return tile, tile

@@ -1,0 +1,128 @@
+"""The experts of a few tokens: each pair reads its expert's rows for itself.
+
+Few tokens hardly share experts, so nothing is put in order: one launch for gate and up, one for
+down, which sums a token's experts and adds to the hidden state. Only waits for weights: many small
+programs keep many bytes of them in flight.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from quire.kernels.reference.moe import Routing
+from quire.kernels.triton.activation import NAMES, activate
+from quire.kernels.triton.launch import await_inputs, dependent_launch
+
+_GATE_UP_ROWS = 2  # of each of gate and up, in one program
+_GATE_UP_STEP = 2048  # columns at once
+_DOWN_ROWS = 4
+_DOWN_VALUES = 8192
+
+
+@triton.jit
+def _await_then_release(DEPENDENT: tl.constexpr):
+    """`await_inputs`, but the next kernel may read all that this one may, before it waits."""
+    if DEPENDENT:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
+def _gate_up_lines_kernel(
+    inner, x, weight, experts,
+    TOP_K: tl.constexpr, SIZE: tl.constexpr, H: tl.constexpr, KIND: tl.constexpr,
+    ROWS: tl.constexpr, STEP: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    _await_then_release(DEPENDENT)
+    pair = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    is_row = row < SIZE
+    expert = tl.load(experts + pair).to(tl.int64)
+    gate_at = weight + (expert * 2 * SIZE + row)[:, None] * H
+    gate = tl.zeros([ROWS, STEP], tl.float32)
+    up = tl.zeros([ROWS, STEP], tl.float32)
+    for start in tl.static_range(0, H, STEP):
+        column = start + tl.arange(0, STEP)
+        inside = is_row[:, None] & (column < H)[None, :]
+        gate_tile = tl.load(gate_at + column[None, :], mask=inside, other=0.0)
+        up_tile = tl.load(gate_at + SIZE * H + column[None, :], mask=inside, other=0.0)
+        values = tl.load(x + pair // TOP_K * H + column, mask=column < H, other=0.0)
+        values = values.to(tl.float32)[None, :]
+        gate += gate_tile.to(tl.float32) * values
+        up += up_tile.to(tl.float32) * values
+    active = activate(tl.sum(gate, 1), KIND) * tl.sum(up, 1)
+    tl.store(inner + pair * SIZE + row, active.to(inner.dtype.element_ty), mask=is_row)
+
+
+@triton.jit
+def _down_lines_kernel(
+    h, inner, weight, experts, shares,
+    TOP_K: tl.constexpr, SIZE: tl.constexpr, H: tl.constexpr,
+    K_PAD: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    """Runs right after `_gate_up_lines_kernel` of the same routing, and reads that before it waits:
+    so the first values of its weight arrive while the kernel before computes."""
+    token = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    is_row = row < H
+    slot = tl.arange(0, K_PAD)
+    is_slot = slot < TOP_K
+    pair = token * TOP_K + slot
+    expert = tl.load(experts + pair, mask=is_slot, other=0).to(tl.int64)
+    share = tl.load(shares + pair, mask=is_slot, other=0.0)
+    column = tl.arange(0, STEP)
+    rows_at = weight + (expert[:, None] * H + row[None, :]) * SIZE
+    rows_at = rows_at[:, :, None] + column[None, None, :]
+    is_line = (is_slot[:, None] & is_row[None, :])[:, :, None]
+    tile = tl.load(rows_at, mask=is_line & (column < SIZE)[None, None, :], other=0.0)
+    await_inputs(DEPENDENT)
+    before = tl.load(h + token * H + row, mask=is_row, other=0.0).to(tl.float32)
+    sums = tl.zeros([K_PAD, ROWS], tl.float32)
+    for start in tl.static_range(0, SIZE, STEP):
+        inside = start + column < SIZE
+        if start > 0:
+            tile = tl.load(rows_at + start, mask=is_line & inside[None, None, :], other=0.0)
+        values = tl.load(
+            inner + pair[:, None] * SIZE + start + column[None, :],
+            mask=is_slot[:, None] & inside[None, :],
+            other=0.0,
+        )
+        sums += tl.sum(tile.to(tl.float32) * values.to(tl.float32)[:, None, :], 2)
+    total = before + tl.sum(sums * share[:, None], 0)
+    tl.store(h + token * H + row, total.to(h.dtype.element_ty), mask=is_row)
+
+
+def gate_up_lines(x: Tensor, experts: Tensor, weight: Tensor, activation: str) -> Tensor:
+    """`reference.moe.gate_up` of few tokens."""
+    assert x.is_contiguous() and weight.is_contiguous()
+    (num_tokens, hidden), top_k, size = x.shape, experts.shape[1], weight.shape[1] // 2
+    inner = torch.empty(num_tokens * top_k, size, dtype=x.dtype, device=x.device)
+    grid: Any = (triton.cdiv(size, _GATE_UP_ROWS), num_tokens * top_k)
+    _gate_up_lines_kernel[grid](
+        inner, x, weight, experts, TOP_K=top_k, SIZE=size, H=hidden, KIND=NAMES.index(activation),
+        ROWS=_GATE_UP_ROWS, STEP=min(_GATE_UP_STEP, triton.next_power_of_2(hidden)),
+        num_warps=4, **dependent_launch(),
+    )  # fmt: skip
+    return inner
+
+
+def add_down_lines(h: Tensor, inner: Tensor, routing: Routing, weight: Tensor) -> None:
+    """`reference.moe.down` of few tokens, and `reference.moe.add_sums` of it to h [T, H].
+
+    The launch right before it must be `gate_up_lines` of the same routing.
+    """
+    assert h.is_contiguous() and weight.is_contiguous()
+    top_k, (_, hidden, size) = routing.experts.shape[1], weight.shape
+    k_pad = triton.next_power_of_2(top_k)
+    step = _DOWN_VALUES // (k_pad * _DOWN_ROWS)
+    grid: Any = (triton.cdiv(hidden, _DOWN_ROWS), len(h))
+    _down_lines_kernel[grid](
+        h, inner, weight, routing.experts, routing.weights, TOP_K=top_k, SIZE=size, H=hidden,
+        K_PAD=k_pad, ROWS=_DOWN_ROWS, STEP=min(step, triton.next_power_of_2(size)),
+        num_warps=4, **dependent_launch(),
+    )  # fmt: skip

@@ -1,0 +1,153 @@
+"""What the engine's own numbers look like as metrics; made at each scrape, at no other cost.
+
+The core counts; with several HTTP processes each of them shows the same core, and no sum is needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from quire.config import EngineConfig
+from quire.metrics.request_metrics import ENGINE
+from quire.metrics.throughput import Throughput, kv_usage
+from quire.step_output import STEP_TOKENS_BOUNDS, EngineFacts, EngineStats
+
+
+def engine_families(
+    model_name: str, config: EngineConfig, facts: EngineFacts, stats: EngineStats, rate: Throughput
+) -> Iterator[Metric]:
+    """Every metric that the engine's numbers give."""
+    labels = {"model_name": model_name, "engine": ENGINE}
+    for name, (help, value) in _gauges(stats, rate).items():
+        yield _gauge(name, help, labels, value)
+    for name, (help, value) in _counts(stats).items():
+        yield _counter(name, help, labels, value)
+    yield from _by_label(stats, labels)
+    yield _step_tokens(stats, labels)
+    yield from _start_up(facts, labels)
+    yield _gauge("both:cache_config_info", "The KV cache", _cache_labels(config, facts), 1)
+
+
+def _gauges(stats: EngineStats, rate: Throughput) -> dict[str, tuple[str, float]]:
+    usage = kv_usage(stats)
+    return {
+        "both:num_requests_running": ("Completions in the running batch", stats.num_running),
+        "both:num_requests_waiting": ("Completions in the queue", stats.num_waiting),
+        "both:kv_cache_usage_perc": ("Share of KV blocks in use, 0 to 1", usage),
+        "quire:kv_blocks": ("KV blocks there are", stats.num_blocks),
+        "quire:kv_blocks_free": ("KV blocks that can be given out", stats.num_free_blocks),
+        "quire:kv_blocks_cached": ("Free ones that hold a known prefix", stats.num_cached_blocks),
+        "quire:kv_blocks_shared": ("KV blocks with several owners", stats.num_shared_blocks),
+        "quire:kv_slot_waste": ("Share of reserved slots that hold no token", stats.kv_waste),
+        "vllm:gpu_cache_usage_perc": ("Older name of kv_cache_usage_perc", usage),
+        "vllm:gpu_prefix_cache_hit_rate": ("Of the last seconds", rate.prefix_hit_rate),
+        "vllm:avg_prompt_throughput_toks_per_s": ("Of the last seconds", rate.prompt_tokens_s),
+        "vllm:avg_generation_throughput_toks_per_s": (
+            "Of the last seconds",
+            rate.generation_tokens_s,
+        ),
+        # There is no swapping: the stock dashboard asks for both all the same.
+        "vllm:num_requests_swapped": ("Always 0: requests are recomputed instead", 0),
+        "vllm:cpu_cache_usage_perc": ("Always 0: there is no second cache", 0),
+    }
+
+
+def _counts(stats: EngineStats) -> dict[str, tuple[str, float]]:
+    prompt, hits = stats.num_prompt_tokens, stats.num_prefix_hit_tokens
+    queries = stats.num_prefix_query_tokens
+    return {
+        "both:prefix_cache_queries": ("Prompt tokens looked up in the prefix cache", queries),
+        "both:prefix_cache_hits": ("Prompt tokens found there", hits),
+        "vllm:gpu_prefix_cache_queries": ("Older name of prefix_cache_queries", queries),
+        "vllm:gpu_prefix_cache_hits": ("Older name of prefix_cache_hits", hits),
+        "both:num_preemptions": ("Completions that lost their KV blocks", stats.num_preemptions),
+        "both:prompt_tokens": ("Prompt tokens taken in", prompt),
+        "both:prompt_tokens_cached": ("Those found in the prefix cache", hits),
+        "both:generation_tokens": ("Tokens generated", stats.num_generation_tokens),
+        "vllm:tokens": ("Prompt and generated tokens", prompt + stats.num_generation_tokens),
+        "quire:num_steps": ("Steps of the engine", stats.num_steps),
+        "quire:evicted_blocks": ("Cached KV blocks taken away", stats.num_evicted_blocks),
+        "quire:evicted_tokens": (
+            "Tokens in evicted KV blocks",
+            stats.num_evicted_blocks * stats.block_size,
+        ),
+    }
+
+
+def _by_label(stats: EngineStats, labels: Mapping[str, str]) -> Iterator[Metric]:
+    hits = stats.num_prefix_hit_tokens
+    computed = max(0, stats.num_prompt_tokens - hits)
+    family = CounterMetricFamily(
+        "both:prompt_tokens_by_source", "Prompt tokens by where they came from", labels=()
+    )
+    for source, value in (("local_compute", computed), ("local_cache_hit", hits)):
+        family.add_sample(family.name + "_total", {**labels, "source": source}, value)
+    yield family
+    cached = CounterMetricFamily(
+        "both:prompt_tokens_cached_by_source", "Cached prompt tokens by their cache", labels=()
+    )
+    cached.add_sample(cached.name + "_total", {**labels, "source": "local_cache_hit"}, hits)
+    yield cached
+    waiting = {**labels, "reason": "capacity"}
+    yield _gauge(
+        "both:num_requests_waiting_by_reason", "Waiting, and why", waiting, stats.num_waiting
+    )
+
+
+def _step_tokens(stats: EngineStats, labels: Mapping[str, str]) -> Metric:
+    family = HistogramMetricFamily(
+        "both:iteration_tokens_total", "Tokens of a step", labels=list(labels)
+    )
+    counts = stats.steps_by_tokens or (0,) * (len(STEP_TOKENS_BOUNDS) + 1)
+    cumulative, below = [], 0
+    for bound, count in zip(
+        [*map(str, map(float, STEP_TOKENS_BOUNDS)), "+Inf"], counts, strict=True
+    ):
+        below += count
+        cumulative.append((bound, float(below)))
+    family.add_metric(list(labels.values()), cumulative, sum_value=stats.num_step_tokens)
+    return family
+
+
+def _start_up(facts: EngineFacts, labels: Mapping[str, str]) -> Iterator[Metric]:
+    yield _gauge("quire:weight_bytes", "Memory of the weights", labels, facts.weight_bytes)
+    yield _gauge("quire:kv_cache_bytes", "Memory of the KV cache", labels, facts.kv_cache_bytes)
+    tokens = facts.kv_capacity_tokens
+    yield _gauge("quire:kv_capacity_tokens", "Tokens that the KV cache holds", labels, tokens)
+    family = GaugeMetricFamily("quire:startup_seconds", "Seconds of the start-up, by phase")
+    for phase, seconds in facts.phase_seconds.items():
+        family.add_sample(family.name, {**labels, "phase": phase}, seconds)
+    yield family
+
+
+def _cache_labels(config: EngineConfig, facts: EngineFacts) -> dict[str, str]:
+    fields = {**asdict(config.cache), "block_size": facts.block_size}
+    on_gpu = {"num_gpu_blocks": facts.num_blocks, "cache_dtype": config.model.dtype}
+    labels = {name: str(value) for name, value in {**fields, **on_gpu}.items()}
+    return {"engine": ENGINE, **labels}
+
+
+def _gauge(name: str, help: str, labels: Mapping[str, str], value: float) -> Metric:
+    family = GaugeMetricFamily(name, help)
+    family.add_sample(name, dict(labels), value)
+    return family
+
+
+def _counter(name: str, help: str, labels: Mapping[str, str], value: float) -> Metric:
+    family = CounterMetricFamily(name, help)
+    family.add_sample(f"{name}_total", dict(labels), value)
+    return family
+
+
+def server_families(started: float) -> Iterator[Metric]:
+    """Of the server itself, whether it has an engine or not."""
+    yield _gauge("quire:uptime_seconds", "Since the server started", {}, time.time() - started)

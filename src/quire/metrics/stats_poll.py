@@ -1,0 +1,41 @@
+"""Asks the engine for its numbers, for all who want them at once, and never waits for long.
+
+However many look at a page or scrape, the core gets one question at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from quire.errors import EngineDeadError
+
+T = TypeVar("T")
+
+_PATIENCE_S = 2.0  # a core answers between two steps; who hangs must not hang its watchers
+
+
+class Poll(Generic[T]):
+    """The newest answer to one question; `get` may be called from many tasks of one loop."""
+
+    def __init__(self, ask: Callable[[], Awaitable[T]], first: T) -> None:
+        self._ask = ask
+        self._answer = first
+        self._asked: asyncio.Task[None] | None = None
+        self.time = float("-inf")  # of the answer, in time.monotonic() seconds
+
+    async def get(self, max_age_s: float) -> T:
+        """An answer that is not older, unless the engine is too slow for that, or dead."""
+        if time.monotonic() - self.time > max_age_s:
+            if self._asked is None or self._asked.done():
+                self._asked = asyncio.create_task(self._refresh())
+            await asyncio.wait([self._asked], timeout=_PATIENCE_S)
+        return self._answer
+
+    async def _refresh(self) -> None:
+        with contextlib.suppress(EngineDeadError):
+            self._answer = await self._ask()
+            self.time = time.monotonic()

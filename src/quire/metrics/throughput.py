@@ -1,0 +1,82 @@
+"""How fast an engine is between two looks at its counts, and the log line that says so."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+from quire.step_output import EngineStats
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Throughput:
+    """Rates between two looks; the hit rate is over the tokens looked up between them."""
+
+    prompt_tokens_s: float = 0.0
+    generation_tokens_s: float = 0.0
+    prefix_hit_rate: float = 0.0
+    was_busy: bool = False
+
+
+class ThroughputMeter:
+    """Give it the stats now and then; times are ``time.monotonic()`` seconds."""
+
+    def __init__(self) -> None:
+        self._last = EngineStats()
+        self._last_time = time.monotonic()
+        self.rate = Throughput()
+
+    def look(self, stats: EngineStats, now: float) -> Throughput:
+        """The rates since the look before. Counts that fell are those of a new engine."""
+        before = self._last
+        if stats.num_steps < before.num_steps:
+            before = EngineStats()
+        seconds = max(now - self._last_time, 1e-9)
+        prompt = stats.num_prompt_tokens - before.num_prompt_tokens
+        generated = stats.num_generation_tokens - before.num_generation_tokens
+        queries = stats.num_prefix_query_tokens - before.num_prefix_query_tokens
+        hits = stats.num_prefix_hit_tokens - before.num_prefix_hit_tokens
+        self.rate = Throughput(
+            prompt_tokens_s=prompt / seconds,
+            generation_tokens_s=generated / seconds,
+            prefix_hit_rate=hits / queries if queries else 0.0,
+            was_busy=bool(prompt or generated or stats.num_running or stats.num_waiting),
+        )
+        self._last, self._last_time = stats, now
+        return self.rate
+
+
+def kv_usage(stats: EngineStats) -> float:
+    """Share of the KV blocks that requests hold; one block is nobody's."""
+    usable = stats.num_blocks - 1
+    return 1 - stats.num_free_blocks / usable if usable > 0 else 0.0
+
+
+def log_throughput(stats: EngineStats, rate: Throughput) -> None:
+    """One line, while there is something to say."""
+    if not rate.was_busy:
+        return
+    usage = kv_usage(stats)
+    logger.info(
+        "running %d, waiting %d, prompts %.1f tok/s, generation %.1f tok/s, KV in use %.1f %%, "
+        "prefix hits %.1f %%",
+        stats.num_running,
+        stats.num_waiting,
+        rate.prompt_tokens_s,
+        rate.generation_tokens_s,
+        100 * usage,
+        100 * rate.prefix_hit_rate,
+        extra={
+            "fields": {
+                "running": stats.num_running,
+                "waiting": stats.num_waiting,
+                "prompt_tokens_per_s": round(rate.prompt_tokens_s, 1),
+                "generation_tokens_per_s": round(rate.generation_tokens_s, 1),
+                "kv_usage": round(usage, 4),
+                "prefix_hit_rate": round(rate.prefix_hit_rate, 4),
+            }
+        },
+    )

@@ -1,0 +1,122 @@
+"""OpenTelemetry traces: one span for each request, made when it has ended.
+
+The only module that imports OpenTelemetry. A request's parent is whatever its HTTP request named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import quire
+from quire.engine.input_processor import ProcessedRequest
+from quire.engine.observer import RequestEnd
+from quire.outputs import RequestStateStats
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+# The W3C headers of the HTTP request that the current task works for.
+TRACE_HEADERS: ContextVar[Mapping[str, str] | None] = ContextVar("trace_headers", default=None)
+HEADER_NAMES = ("traceparent", "tracestate")
+
+_EXPORT_S = 5  # how long a collector that is not there may hold up the end of the server
+_NEEDS_EXTRA = (
+    "--otlp-traces-endpoint needs OpenTelemetry, which is not installed ({error}); "
+    "pip install 'quire[otel]', or leave the flag out"
+)
+
+
+class Tracer:
+    """A `RequestObserver`. ``close`` sends what is left."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace import SpanKind
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._extract = TraceContextTextMapPropagator().extract
+        self._server_kind = SpanKind.SERVER
+        resource = Resource.create({"service.name": "quire", "service.version": quire.__version__})
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("quire")
+        self._parents: dict[int, Mapping[str, str]] = {}  # by the serial of a request
+
+    def request_started(self, request: ProcessedRequest) -> None:
+        headers = TRACE_HEADERS.get()
+        if headers:
+            self._parents[request.engine.serial] = headers
+
+    def request_ended(self, end: RequestEnd) -> None:
+        headers = self._parents.pop(end.request.engine.serial, {})
+        timing = end.timing
+        span = self._tracer.start_span(
+            "llm_request",
+            context=self._extract(headers),
+            kind=self._server_kind,
+            start_time=_ns(timing.arrival_time),
+            attributes=_attributes(end),
+        )
+        for name, when in _events(timing):
+            span.add_event(name, timestamp=_ns(when))
+        span.end(_ns(end.end_time))
+
+    def close(self) -> None:
+        self._provider.shutdown()
+
+
+def open_tracer(endpoint: str) -> Tracer:
+    """Traces to an OTLP collector over HTTP; ``ValueError`` when OpenTelemetry is missing."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    except ImportError as error:
+        raise ValueError(_NEEDS_EXTRA.format(error=error)) from error
+    return Tracer(OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_S))
+
+
+def _attributes(end: RequestEnd) -> dict[str, Any]:
+    """Named as OpenTelemetry's conventions for generative models name them."""
+    params, timing = end.request.params, end.timing
+    seconds = {
+        "gen_ai.latency.time_in_queue": _between(timing.arrival_time, timing.scheduled_ts),
+        "gen_ai.latency.time_to_first_token": _between(timing.arrival_time, timing.first_token_ts),
+        "gen_ai.latency.time_in_model_prefill": _between(
+            timing.scheduled_ts, timing.first_token_ts
+        ),
+        "gen_ai.latency.time_in_model_decode": _between(timing.first_token_ts, end.end_time),
+        "gen_ai.latency.e2e": _between(timing.arrival_time, end.end_time),
+    }
+    return {
+        "gen_ai.request.id": end.request.engine.request_id,
+        "gen_ai.request.n": params.n,
+        "gen_ai.request.max_tokens": end.request.engine.max_tokens,
+        "gen_ai.request.temperature": params.temperature,
+        "gen_ai.request.top_p": params.top_p,
+        "gen_ai.usage.prompt_tokens": end.num_prompt_tokens,
+        "gen_ai.usage.completion_tokens": end.num_generation_tokens,
+        "gen_ai.usage.cached_tokens": end.num_cached_tokens,
+        "gen_ai.response.finish_reasons": [one.reason.value for one in end.completions],
+        **{name: value for name, value in seconds.items() if value is not None},
+    }
+
+
+def _events(timing: RequestStateStats) -> list[tuple[str, float]]:
+    """When each part of a request's life began; those it never reached are left out."""
+    named = (
+        ("queue", timing.queued_ts),
+        ("prefill", timing.scheduled_ts),
+        ("decode", timing.first_token_ts),
+    )
+    return [(name, when) for name, when in named if when]
+
+
+def _between(start: float, end: float) -> float | None:
+    return end - start if start and end else None
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)

@@ -1,0 +1,88 @@
+"""Qwen3-MoE: Qwen3's attention; most or all layers have a mixture of experts for an MLP."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quire.errors import UnsupportedModelError
+from quire.layers.spec import MoESpec
+from quire.models.common import (
+    ACTIVATION_NAMES,
+    LLAMA_WEIGHTS,
+    attention_from,
+    decoder_from,
+    gated_mlp_from,
+    head_dim_from,
+    rms_norm_from,
+)
+from quire.models.hf_config import HFConfig
+from quire.models.plan import ModelPlan
+from quire.models.spec import LayerSpec
+from quire.weights.weight_map import Source, StackedExperts, WeightMap
+
+
+def qwen3_moe(hf: HFConfig) -> ModelPlan:
+    norm = rms_norm_from(hf)
+    head_norm = replace(norm, size=head_dim_from(hf))
+    bias = hf.bool("attention_bias", False)
+    attention = attention_from(
+        hf, qkv_bias=bias, out_bias=bias, qk_norms=(head_norm, head_norm), window=_window(hf)
+    )
+    moe, mlp = _moe(hf), gated_mlp_from(hf)
+    layers = [
+        LayerSpec(
+            block="pre_norm",
+            attention=attention,
+            mlp=moe if has_experts else mlp,
+            norms=(norm, norm),
+        )
+        for has_experts in _layers_with_experts(hf)
+    ]
+    spec = decoder_from(hf, layers, final_norm=norm)
+    hf.check_unread(inert=("max_window_layers",))  # a window, where switched on, is every layer's
+    return ModelPlan(spec=spec, weights=_weights(moe.num_experts))
+
+
+def _window(hf: HFConfig) -> int | None:
+    window = hf.nullable_int("sliding_window", absent=4096)
+    return window if hf.bool("use_sliding_window", False) else None
+
+
+def _moe(hf: HFConfig) -> MoESpec:
+    return MoESpec(
+        hidden_size=hf.int("hidden_size"),
+        inner_size=hf.int("moe_intermediate_size", 768),
+        num_experts=hf.int(("num_experts", "num_local_experts"), 128),
+        top_k=hf.int("num_experts_per_tok", 8),
+        activation=hf.choice("hidden_act", ACTIVATION_NAMES, "silu"),
+        renormalise=hf.bool("norm_topk_prob", False),
+    )
+
+
+def _layers_with_experts(hf: HFConfig) -> list[bool]:
+    """Every ``decoder_sparse_step``-th layer, but for those that the config lists."""
+    step, num_layers = hf.int("decoder_sparse_step", 1), hf.int("num_hidden_layers")
+    dense = hf.optional_list("mlp_only_layers") or []
+    if step < 1:
+        raise UnsupportedModelError(
+            f"config key 'decoder_sparse_step' of {hf.architecture} is {step} and must be at least "
+            "1: it counts layers from one with experts to the next"
+        )
+    return [layer not in dense and (layer + 1) % step == 0 for layer in range(num_layers)]
+
+
+def _weights(num_experts: int) -> WeightMap:
+    mlp = "model.layers.*.mlp"
+    return replace(
+        LLAMA_WEIGHTS,
+        entries={
+            **LLAMA_WEIGHTS.entries,
+            "layers.*.moe.router.weight": Source(f"{mlp}.gate.weight"),
+            **{
+                f"layers.*.moe.experts.{part}.weight": StackedExperts(
+                    f"{mlp}.experts.{{expert}}.{part}_proj.weight", num_experts
+                )
+                for part in ("gate", "up", "down")
+            },
+        },
+    )

@@ -1,0 +1,67 @@
+"""Draft: what rows compute in the plan that is being made. Knows no completions and no blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from quire.config import SchedulerConfig
+from quire.scheduler.row_table import Index, RowTable
+
+
+@dataclass(slots=True)
+class Draft:
+    """Arrays parallel over rows, in the order of the queue. All [R]."""
+
+    rows: Index
+    num_tokens: np.ndarray  # known, on the host or on the device
+    num_computed: np.ndarray
+    counts: np.ndarray  # tokens to compute, may be 0
+
+    @classmethod
+    def wanted(cls, table: RowTable, rows: Index, limits: SchedulerConfig) -> Draft:
+        """What the running ``rows`` would compute, under the step's budget."""
+        known, computed = table.num_tokens[rows], table.num_computed[rows]
+        counts = known - computed
+        is_waiting = known - table.num_confirmed[rows] >= table.max_pending[rows]
+        counts[is_waiting | (known >= table.max_len[rows])] = 0
+        if limits.long_prefill_token_threshold:
+            np.minimum(counts, limits.long_prefill_token_threshold, out=counts)
+        if counts.sum() > limits.max_num_batched_tokens:
+            before = np.cumsum(counts) - counts
+            np.clip(limits.max_num_batched_tokens - before, 0, counts, out=counts)
+        return cls(rows=rows, num_tokens=known, num_computed=computed, counts=counts)
+
+    def cut(self, count: int) -> None:
+        """Only the first ``count`` rows remain."""
+        if count < len(self.rows):
+            self._keep(slice(count))
+
+    def add(self, table: RowTable, rows: list[int], counts: list[int]) -> None:
+        """Rows that have just joined, behind the others."""
+        new = np.array(rows, dtype=np.intp)
+        self.rows = np.concatenate([self.rows, new])
+        self.num_tokens = np.concatenate([self.num_tokens, table.num_tokens[new]])
+        self.num_computed = np.concatenate([self.num_computed, table.num_computed[new]])
+        self.counts = np.concatenate([self.counts, np.array(counts, dtype=np.int32)])
+
+    def soon_full(self, table: RowTable, num_tokens: int) -> Index:
+        """Rows that decode and will need another block within ``num_tokens`` tokens, not now."""
+        capacity = table.capacity[self.rows]
+        ends = self.num_computed + self.counts
+        is_soon = (ends <= capacity) & (ends + num_tokens > capacity) & (self.counts == 1)
+        # The last token is never computed; a shared tail is for `KVCacheManager.grow` to replace.
+        can_be = (capacity < table.max_len[self.rows] - 1) & ~table.tail_may_be_shared[self.rows]
+        return self.rows[is_soon & can_be]
+
+    def drop_idle(self) -> None:
+        """Only the rows that compute something remain."""
+        if np.count_nonzero(self.counts) < len(self.counts):
+            self._keep(self.counts > 0)
+
+    def _keep(self, which: slice | np.ndarray) -> None:
+        self.rows = self.rows[which]
+        self.num_tokens = self.num_tokens[which]
+        self.num_computed = self.num_computed[which]
+        self.counts = self.counts[which]

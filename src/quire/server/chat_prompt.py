@@ -1,0 +1,101 @@
+"""The messages of a chat request as a prompt.
+
+Owns what a message may be over HTTP; how it is rendered is `chat_template.py`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from quire.chat_template import ChatOptions, ChatRenderer
+from quire.near_names import did_you_mean
+from quire.prompts import ParsedPrompt
+from quire.server.errors import bad_request
+from quire.server.fields import check_tools
+from quire.server.prompt_tokens import off_loop
+from quire.server.protocol.common import ChatMessage, ChatPromptBody
+from quire.server.state import ServerState
+
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+
+
+async def chat_prompt(state: ServerState, body: ChatPromptBody) -> ParsedPrompt:
+    """The rendered prompt, not yet tokenized."""
+    renderer = state.chat
+    if renderer is None:
+        raise bad_request(
+            "The server has no tokenizer (--skip-tokenizer-init), so it renders no messages; send "
+            "token ids to /v1/completions.",
+            "messages",
+        )
+    check_tools(body.tools, body.tool_choice)
+    options = _options(state, body)
+    template = renderer.template(options)
+    messages = [_message(one, i, template) for i, one in enumerate(body.messages)]
+    num_chars = sum(len(str(message["content"])) for message in messages)
+    prompt = await off_loop(num_chars, lambda: _rendered(renderer, messages, options))
+    return replace(prompt, add_special_tokens=bool(body.add_special_tokens))
+
+
+def _rendered(
+    renderer: ChatRenderer, messages: list[dict[str, Any]], options: ChatOptions
+) -> ParsedPrompt:
+    try:
+        return renderer.render(messages, options)
+    except ValueError as error:
+        raise bad_request(str(error), "messages") from error
+
+
+def _options(state: ServerState, body: ChatPromptBody) -> ChatOptions:
+    args = state.args
+    if body.chat_template is not None and not args.trust_request_chat_template:
+        raise bad_request(
+            "Chat template is passed with request, but --trust-request-chat-template is not set. "
+            "Refused request with untrusted chat template.",
+            "chat_template",
+        )
+    continues = bool(body.continue_final_message)
+    begins = body.add_generation_prompt
+    if continues and begins:
+        raise bad_request(
+            "Cannot set both `continue_final_message` and `add_generation_prompt` to True.",
+            "continue_final_message",
+        )
+    return ChatOptions(
+        template=body.chat_template,
+        content_format=args.chat_template_content_format,
+        add_generation_prompt=not continues if begins is None else begins,
+        continue_final_message=continues,
+        tools=body.tools,
+        documents=body.documents,
+        template_kwargs={
+            **(args.default_chat_template_kwargs or {}),
+            **(body.chat_template_kwargs or {}),
+        },
+    )
+
+
+def _message(message: ChatMessage, index: int, template: str) -> dict[str, Any]:
+    """As templates expect it; some call the reasoning of earlier answers by its older name."""
+    place = f"messages[{index}]"
+    plain = {"role": message.role, "content": message.content, **(message.model_extra or {})}
+    # A template may know roles of its own, which it then has to spell.
+    if message.role not in _ROLES and (not message.role or message.role not in template):
+        raise bad_request(
+            f"{place}.role: there is no role {message.role[:40]!r}"
+            f"{did_you_mean(message.role, _ROLES)}; the roles are {', '.join(_ROLES)}.",
+            f"{place}.role",
+        )
+    if message.role == "developer" and "developer" not in template:
+        plain["role"] = "system"
+    if message.content is None and message.role != "assistant":
+        raise bad_request(
+            f"{place}.content: a message of the role {message.role!r} needs a content, a string or "
+            "a list of text parts.",
+            f"{place}.content",
+        )
+    reasoning = plain.get("reasoning") or plain.get("reasoning_content")
+    if reasoning:
+        plain["reasoning"] = plain["reasoning_content"] = reasoning
+    return plain

@@ -1,0 +1,85 @@
+"""The choices of a completions answer: text, echo, log-probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from quire.engine.front import Front
+from quire.outputs import CompletionOutput, Logprob, PromptLogprobs, RequestOutput
+from quire.prompts import ParsedPrompt
+from quire.server.logprobs import CompletionLogprobs, prompt_logprobs
+from quire.server.protocol.completions import CompletionRequest
+from quire.server.state import ServerState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Echo:
+    """A prompt that the answer repeats; empty where the request wants no echo."""
+
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, prompt: ParsedPrompt, front: Front, skip_special_tokens: bool) -> Echo:
+        """The text as the client wrote it; of token ids, what they decode to."""
+        token_ids = prompt.token_ids or []
+        text = prompt.text
+        if text is None:
+            tokenizer = front.require_tokenizer()
+            text = str(tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens))
+        return cls(text=text, token_ids=token_ids)
+
+    def positions(self, logprobs: PromptLogprobs | None) -> list[dict[int, Logprob] | None]:
+        """One for each of its tokens."""
+        return list(logprobs or ()) if self.token_ids else []
+
+
+class CompletionView:
+    """What one body wants to see of its outputs."""
+
+    def __init__(
+        self, state: ServerState, body: CompletionRequest, prompts: list[ParsedPrompt]
+    ) -> None:
+        front = state.require_engine().front
+        self._body = body
+        self._vocabulary = front.vocabulary
+        self._as_token_ids = names_tokens_by_id(body.return_tokens_as_token_ids, state)
+        skip = body.skip_special_tokens is not False
+        self.echoes = [Echo.of(prompt, front, skip) if body.echo else Echo() for prompt in prompts]
+
+    def choices(self, outputs: list[RequestOutput]) -> list[dict[str, Any]]:
+        """Numbered over all prompts, in their order."""
+        found: list[dict[str, Any]] = []
+        for echo, output in zip(self.echoes, outputs, strict=True):
+            for one in output.outputs:
+                found.append(self._choice(len(found), echo, output, one))
+        return found
+
+    def logprobs(self) -> CompletionLogprobs:
+        """Of one choice, from its first token on."""
+        return CompletionLogprobs(self._vocabulary, self._as_token_ids)
+
+    def _choice(
+        self, index: int, echo: Echo, output: RequestOutput, one: CompletionOutput
+    ) -> dict[str, Any]:
+        body = self._body
+        shown, logprobs = prompt_logprobs(output.prompt_logprobs), None
+        if body.logprobs is not None:
+            positions = [*echo.positions(output.prompt_logprobs), *(one.logprobs or ())]
+            logprobs = self.logprobs().of([*echo.token_ids, *one.token_ids], positions)
+        return {
+            "index": index,
+            "text": echo.text + one.text,
+            "logprobs": logprobs,
+            "finish_reason": one.finish_reason,
+            "stop_reason": one.stop_reason,
+            "token_ids": one.token_ids if body.return_token_ids else None,
+            "prompt_logprobs": None if body.prompt_logprobs is None else shown,
+            "prompt_token_ids": output.prompt_token_ids if body.return_token_ids else None,
+        }
+
+
+def names_tokens_by_id(asked: bool | None, state: ServerState) -> bool:
+    """Whether log-probabilities say ``token_id:N``: the request's wish, else the server's."""
+    return state.args.return_tokens_as_token_ids if asked is None else asked

@@ -1,0 +1,77 @@
+"""What every answer of one request says about itself: id, time, model, and who made it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import quire
+from quire.server.errors import bad_request
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from quire.engine.async_engine import AsyncLLM
+
+
+_MAX_REQUEST_ID = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Envelope:
+    """The head of a response and of all chunks of a stream."""
+
+    id: str
+    model: str  # the name under which it was asked for
+    fingerprint: str
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @classmethod
+    def of(cls, prefix: str, request_id: str, model: str, engine: AsyncLLM) -> Envelope:
+        return cls(id=f"{prefix}-{request_id}", model=model, fingerprint=fingerprint_of(engine))
+
+    def head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def request_id_of(request: Request, given: str | None) -> str:
+    """The header's, else the body's, else the one that the guard has made."""
+    if given and "x-request-id" not in request.headers:
+        if len(given) > _MAX_REQUEST_ID or not (given.isascii() and given.isprintable()):
+            raise bad_request(
+                f"request_id must have at most {_MAX_REQUEST_ID} printable ASCII characters, got "
+                f"{given[:40]!r}.",
+                "request_id",
+            )
+        return given
+    return str(getattr(request.state, "request_id", None) or uuid.uuid4().hex)
+
+
+def priority_of(request: Request, given: int | None) -> int:
+    """The header's, else the body's."""
+    for name in ("x-vllm-priority", "x-priority"):
+        value = request.headers.get(name)
+        if value is not None:
+            try:
+                return int(value)
+            except ValueError:
+                raise bad_request(
+                    f"the header {name} must be an integer, got {value[:40]!r}; smaller is sooner."
+                ) from None
+    return given or 0
+
+
+def fingerprint_of(engine: AsyncLLM) -> str:
+    """The same for the same code, model and settings."""
+    model = engine.config.model
+    return _fingerprint(model.model, model.revision, model.dtype, engine.model_config.max_model_len)
+
+
+@functools.lru_cache(maxsize=8)
+def _fingerprint(*facts: object) -> str:
+    digest = hashlib.sha256(repr(facts).encode()).hexdigest()
+    return f"quire-{quire.__version__}-{digest[:8]}"

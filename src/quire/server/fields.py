@@ -1,0 +1,133 @@
+"""Which fields of a body are heeded, which are harmless, and which are refused by name.
+
+Owns the tables. The bodies in `protocol/` hold what is heeded; here is everything else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from quire.near_names import did_you_mean
+from quire.server.errors import bad_request
+
+IGNORED_HEADER = "X-Quire-Ignored"
+
+# They change nothing about the output.
+HARMLESS = frozenset(
+    {
+        *("user", "metadata", "store", "service_tier", "safety_identifier", "session_id"),
+        *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "prediction"),
+        *("parallel_tool_calls", "include_reasoning", "mm_payload", "return_mm_kwargs"),
+    }
+)
+
+_GRAMMARS = "constrained output is not built yet; leave it out and check the text yourself"
+_MEDIA = "only text is served"
+_TOOLS = "calls of tools are not built yet; pass tool_choice 'none' to only show tools to the model"
+_THINKING = "reasoning is not split off; pass what the model's template wants in "
+_THINKING += "chat_template_kwargs, such as {'enable_thinking': false}"
+_TRANSFER = "KV blocks are not moved between servers"
+# Name -> (values that ask for nothing, why not and what to do). None and empty ask for nothing too.
+REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "response_format": (({"type": "text"},), _GRAMMARS),
+    "structured_outputs": ((), _GRAMMARS),
+    "guided_json": ((), _GRAMMARS),
+    "guided_regex": ((), _GRAMMARS),
+    "guided_choice": ((), _GRAMMARS),
+    "guided_grammar": ((), _GRAMMARS),
+    "guided_decoding_backend": ((), _GRAMMARS),
+    "guided_whitespace_pattern": ((), _GRAMMARS),
+    "functions": ((), "it is the older name of tools; " + _TOOLS),
+    "function_call": (("none",), "it is the older name of tool_choice; " + _TOOLS),
+    "reasoning": ((), _THINKING),
+    "reasoning_effort": ((), _THINKING),
+    "thinking_token_budget": ((-1,), "the length of thinking cannot be limited yet"),
+    "verbosity": (("medium",), "say it in a message"),
+    "prompt_embeds": ((), "embeddings as prompts are not built; pass text or token ids"),
+    "modalities": ((["text"],), _MEDIA),
+    "audio": ((), _MEDIA),
+    "web_search_options": ((), "the server does not search; put what it shall know in a message"),
+    "media_io_kwargs": ((), _MEDIA),
+    "mm_processor_kwargs": ((), _MEDIA),
+    "kv_transfer_params": ((), _TRANSFER),
+    "ec_transfer_params": ((), _TRANSFER),
+    "logits_processors": ((), "a request brings no code; use logit_bias or bad_words"),
+    "vllm_xargs": ((), "there are no plug-ins that would read it"),
+    "logprob_token_ids": ((), "use logprobs, which has the most likely tokens"),
+    "repetition_detection": ((), "use repetition_penalty or frequency_penalty"),
+    "watermarking": ((False,), "there is no watermark"),
+    "routed_experts_prompt_start": ((0,), "routed experts are not reported"),
+    "return_weight_versions": ((False,), "weights do not change while the server runs"),
+    "return_token_offsets": ((False,), "use /tokenize with return_token_strs"),
+}
+
+
+def judge(body: BaseModel, strict: str) -> list[str]:
+    """The unknown fields of a body that are ignored; 400 for those that may not be.
+
+    ``strict`` is ``--strict-fields``: it is about fields nobody knows. One that is known and would
+    change the output is refused in any case.
+    """
+    unknown = []
+    for name, value in (body.model_extra or {}).items():
+        if name in REFUSED:
+            _refuse_if_set(name, value)
+        elif name not in HARMLESS:
+            unknown.append(name)
+    if unknown and strict == "error":
+        known = [*type(body).model_fields, *HARMLESS, *REFUSED]
+        named = [f"unknown field {_short(name)}{did_you_mean(name, known)}" for name in unknown]
+        raise bad_request(
+            f"{'; '.join(named)} (to leave unknown fields unheeded, start the server with "
+            "--strict-fields warn)",
+            unknown[0],
+        )
+    return unknown
+
+
+def ignored_headers(ignored: list[str], strict: str) -> dict[str, str]:
+    """The header that tells a client which fields had no effect."""
+    names = [name for name in ignored if name.isascii() and name.isprintable()]
+    return {IGNORED_HEADER: ",".join(names)} if names and strict == "warn" else {}
+
+
+def output_constraint(body: BaseModel) -> dict[str, Any]:
+    """What a body asks of the form of the output, as fields of `SamplingParams`.
+
+    Nothing yet: `judge` has refused every such field. Grammars will plug in here.
+    """
+    return {}
+
+
+def check_tools(tools: list[dict[str, Any]] | None, choice: str | dict[str, Any] | None) -> None:
+    """Tools are shown to the model when the choice is "none"; calls are not built yet."""
+    if tools == []:
+        raise bad_request(
+            "`tools` must not be an empty array. Either provide at least one tool or omit the "
+            "field entirely.",
+            "tools",
+        )
+    if isinstance(choice, str) and choice not in ("none", "auto", "required"):
+        raise bad_request(
+            f"Invalid value for `tool_choice`: {_short(choice)}! Only named tools, 'none', 'auto' "
+            "or 'required' are supported.",
+            "tool_choice",
+        )
+    if choice not in (None, "none") and not tools:
+        raise bad_request("When using `tool_choice`, `tools` must be set.", "tool_choice")
+    if tools and choice != "none":
+        raise bad_request(f"tools cannot be called: {_TOOLS}.", "tools")
+
+
+def _refuse_if_set(name: str, value: Any) -> None:
+    neutral, remedy = REFUSED[name]
+    if value is None or value in ([], {}, "") or value in neutral:
+        return
+    raise bad_request(f"{name} is not supported, got {_short(value)}: {remedy}.", name)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

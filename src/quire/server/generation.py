@@ -1,0 +1,271 @@
+"""The engine requests of one HTTP request: started together, merged, counted, and ended together.
+
+Owns time limits, cancelling, the queue's limit and the table of what runs. Knows neither bodies
+nor the forms of answers: every generating endpoint stands on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+
+from quire.engine.async_engine import AsyncLLM
+from quire.engine.output_router import OutputCollector
+from quire.outputs import RequestOutput
+from quire.prompts import ParsedPrompt, TokensPrompt
+from quire.sampling_limits import MAX_N
+from quire.sampling_params import SamplingParams
+from quire.server.errors import HTTPError, bad_request, internal, too_many
+from quire.server.state import RunningRequest, ServerState
+from quire.server.usage import Usage
+
+TIMED_OUT = "timeout"  # the stop reason of what a time limit cut off
+
+_News = tuple[int, RequestOutput]  # prompt index, what is new
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What an endpoint wants the engine to do."""
+
+    endpoint: str  # its path, for the table of what runs
+    model: str
+    request_id: str
+    prompts: Sequence[ParsedPrompt]  # with token ids
+    params: SamplingParams
+    priority: int = 0
+    timeout_s: float | None = None  # for all of it
+    queue_timeout_s: float | None = None  # until the first token
+    prompt_only: bool = False  # the one token that the engine makes is not shown
+
+
+@dataclass(slots=True)
+class Generation:
+    """Runs from `start` until `close`, which must be called, or until `outputs` has ended."""
+
+    job: Job
+    usage: Usage
+    _state: ServerState
+    _engine: AsyncLLM
+    _running: RunningRequest
+    _ids: list[str] = field(default_factory=list)
+    _collectors: list[OutputCollector] = field(default_factory=list)
+    _timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    _cached: dict[int, int] = field(default_factory=dict)  # tokens, by prompt
+    _aborting: asyncio.Task[None] | None = None
+    _num_unfinished: int = 0
+    _has_output: bool = False
+    _limit: str | None = None  # which time limit has passed
+    _is_closed: bool = False
+
+    @classmethod
+    async def start(cls, state: ServerState, job: Job) -> Generation:
+        """Submit all prompts; errors of any are raised here, and then none runs."""
+        engine = state.require_engine()
+        if len(state.running) >= state.args.max_queued_requests:
+            raise too_many(
+                f"The server has {len(state.running)} requests in flight already, which is its "
+                "limit; try again later."
+            )
+        _check_count(job)
+        generation = cls(
+            job=job,
+            usage=Usage(prompt_tokens=sum(len(one.token_ids or ()) for one in job.prompts)),
+            _state=state,
+            _engine=engine,
+            _running=_table_entry(state, job),
+        )
+        generation._running.cancel = generation.cancel
+        state.running.add(generation._running)
+        try:
+            await generation._submit()
+        except BaseException:
+            await generation.close()
+            raise
+        generation._set_timers()
+        return generation
+
+    async def outputs(self) -> AsyncGenerator[_News, None]:
+        """What comes, with the index of its prompt, in the form of the params' ``output_kind``.
+
+        Raises `HTTPError` for a prompt that failed, and for a time limit that passed before there
+        was any output. Closes itself.
+        """
+        try:
+            if len(self._collectors) == 1:
+                async for output in _until_end(self._collectors[0]):
+                    yield 0, self._checked(0, output)
+            else:
+                async for index, output in _merged(self._collectors):
+                    yield index, self._checked(index, output)
+        finally:
+            await self.close()
+
+    async def results(self) -> list[RequestOutput]:
+        """The whole output of each prompt, in order."""
+        whole: dict[int, RequestOutput] = {}
+        async with contextlib.aclosing(self.outputs()) as outputs:
+            async for index, output in outputs:
+                if index in whole:
+                    whole[index].add(output, aggregate=True)
+                else:
+                    whole[index] = output
+        for output in whole.values():
+            output.outputs.sort(key=lambda one: one.index)
+        return [whole[index] for index in range(len(self._collectors))]
+
+    def cancel(self) -> None:
+        """End everything; consumers get what there is, with the finish reason "abort"."""
+        if not self._is_closed and self._aborting is None:
+            self._aborting = asyncio.get_running_loop().create_task(self._engine.abort(self._ids))
+
+    def pass_limit(self, name: str, seconds: float) -> None:
+        """A time limit is over: end with what there is, or with 408 if there is nothing."""
+        if name == "queue_timeout_s" and self._has_output:
+            return
+        self._limit = self._limit or f"{name}={seconds:g}"
+        self.cancel()
+
+    async def close(self) -> None:
+        """Leave nothing behind, whatever has happened; a second call does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for timer in self._timers:
+            timer.cancel()
+        self._state.running.remove(self._running.request_id)
+        if self._aborting is not None:
+            await self._aborting
+        elif self._num_unfinished:
+            await self._engine.abort(self._ids)
+
+    async def _submit(self) -> None:
+        job = self.job
+        for index, prompt in enumerate(job.prompts):
+            own_id = self._running.request_id
+            own_id = own_id if len(job.prompts) == 1 else f"{own_id}-{index}"
+            collector = await self._engine.add_request(
+                own_id,
+                _engine_prompt(prompt),
+                job.params,
+                priority=job.priority,
+                prompt_text=prompt.text,
+            )
+            self._ids.append(own_id)
+            self._collectors.append(collector)
+            self._num_unfinished += 1
+
+    def _set_timers(self) -> None:
+        limits = [(self.job.timeout_s, "timeout_s"), (self.job.queue_timeout_s, "queue_timeout_s")]
+        limits.append((self._state.args.request_timeout, "--request-timeout"))
+        loop = asyncio.get_running_loop()
+        for seconds, name in limits:
+            if seconds is not None:
+                self._timers.append(loop.call_later(seconds, self.pass_limit, name, seconds))
+
+    def _checked(self, index: int, output: RequestOutput) -> RequestOutput:
+        """Count it; errors of one prompt are errors of the request."""
+        self._num_unfinished -= output.finished
+        for one in output.outputs:
+            if one.finish_reason == "error":
+                raise internal(f"The request failed while it ran: {one.error}")
+            self._has_output = self._has_output or bool(one.token_ids)
+            if one.finish_reason == "abort" and self._limit is not None:
+                self._raise_if_nothing()
+                one.finish_reason, one.stop_reason = "length", TIMED_OUT
+            if self.job.prompt_only:
+                one.text, one.token_ids, one.logprobs = "", [], one.logprobs and []
+                one.finish_reason, one.stop_reason = one.finish_reason and "length", None
+        self._count(index, output)
+        return output
+
+    def _raise_if_nothing(self) -> None:
+        if not self._has_output:
+            raise HTTPError(
+                408,
+                f"The request had no output within its time limit, {self._limit} seconds; allow "
+                "more, or try again later.",
+                "RequestTimeoutError",
+            )
+
+    def _count(self, index: int, output: RequestOutput) -> None:
+        params, usage = self.job.params, self.usage
+        if params.is_ranked and output.metrics is not None:  # the worse ones were computed as well
+            usage.completion_tokens += output.metrics.num_generation_tokens
+        else:
+            usage.completion_tokens += sum(len(one.token_ids) for one in output.outputs)
+        cached = output.num_cached_tokens or 0
+        usage.cached_tokens += cached - self._cached.get(index, 0)
+        self._cached[index] = cached
+        self._running.num_output_tokens = usage.completion_tokens
+
+
+def _check_count(job: Job) -> None:
+    """Prompts times completions of each: one request must not be millions."""
+    count = len(job.prompts) * max(job.params.n, job.params.best_of or 0)
+    if count > MAX_N:
+        raise bad_request(
+            f"The request asks for {count} completions, n for each of {len(job.prompts)} prompts, "
+            f"but may have {MAX_N} in all; send several requests.",
+            "n",
+        )
+
+
+def _table_entry(state: ServerState, job: Job) -> RunningRequest:
+    """Under an id of its own: a client may send one twice, such as a proxy that tries again."""
+    own_id = job.request_id
+    if state.running.get(own_id) is not None:
+        own_id = f"{own_id}-{uuid.uuid4().hex[:8]}"
+    return RunningRequest(
+        request_id=own_id,
+        endpoint=job.endpoint,
+        model=job.model,
+        arrival_time=time.time(),
+        num_prompt_tokens=sum(len(prompt.token_ids or ()) for prompt in job.prompts),
+        cancel=lambda: None,  # until there is something to cancel
+    )
+
+
+def _engine_prompt(prompt: ParsedPrompt) -> TokensPrompt:
+    tokens: TokensPrompt = {"prompt_token_ids": prompt.token_ids or []}
+    if prompt.cache_salt is not None:
+        tokens["cache_salt"] = prompt.cache_salt
+    return tokens
+
+
+async def _until_end(collector: OutputCollector) -> AsyncGenerator[RequestOutput, None]:
+    finished = False
+    while not finished:
+        output = await collector.get()
+        finished = output.finished
+        yield output
+
+
+async def _merged(collectors: Sequence[OutputCollector]) -> AsyncGenerator[_News, None]:
+    """As they come; one task reads each, and the first error ends it all."""
+    news: asyncio.Queue[_News | Exception] = asyncio.Queue()
+
+    async def read(index: int, collector: OutputCollector) -> None:
+        try:
+            async for output in _until_end(collector):
+                news.put_nowait((index, output))
+        except Exception as error:
+            news.put_nowait(error)
+
+    readers = [asyncio.create_task(read(i, one)) for i, one in enumerate(collectors)]
+    try:
+        num_unfinished = len(collectors)
+        while num_unfinished:
+            one = await news.get()
+            if isinstance(one, Exception):
+                raise one
+            num_unfinished -= one[1].finished
+            yield one
+    finally:
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)

@@ -1,0 +1,161 @@
+"""What every request passes before a route sees it: request id, key, body size, content type.
+
+Plain ASGI, so that it costs a stream nothing for each event. Knows paths only where one is open.
+"""
+
+from __future__ import annotations
+
+import hmac
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+from quire.server.error_responses import as_http_error, error_response, route_path
+from quire.server.errors import HTTPError, bad_request
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# What a load balancer or a browser asks before it can have a key; none of it tells anything.
+OPEN_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/startupz", "/ping"})
+OPEN_PREFIX = "/page/"  # the page's own files
+REQUEST_ID = b"x-request-id"
+_MAX_REQUEST_ID = 128
+# Proxies and servers differ about which one of several counts.
+_ONCE = (b"authorization", b"x-api-key", b"content-type", b"content-length")
+_POLICY_VIOLATION = 1008  # of WebSocket
+
+
+class Guard:
+    """The outermost layer of the application but for what measures it and CORS."""
+
+    def __init__(self, app: App, *, keys: Sequence[str], max_body_bytes: int) -> None:
+        self._app = app
+        self._keys = [key.encode() for key in keys]
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        request_id = _request_id(headers.get(REQUEST_ID))
+        scope.setdefault("state", {})["request_id"] = request_id
+        exchange = _Exchange(receive, send, request_id.encode(), self._max_body_bytes)
+        try:
+            _check_once(scope)
+            self._check_key(scope, headers)
+            self._check_body(scope, headers)
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception as error:
+            if exchange.has_answered:
+                raise  # the connection ends, which is all that can be said now
+            answer = error_response(route_path(scope), as_http_error(error))
+            await answer(scope, receive, exchange.send)
+            return
+        if exchange.is_too_large and not exchange.has_answered:
+            too_large = BodyTooLarge(self._max_body_bytes)
+            exchange.is_too_large = False
+            await error_response(route_path(scope), too_large)(scope, receive, exchange.send)
+
+    def _check_key(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        if not self._keys or is_open(route_path(scope)):
+            return
+        given = [headers.get(b"x-api-key", b"")]
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer":
+            given.append(token.strip())
+        matches = [hmac.compare_digest(one, key) for key in self._keys for one in given]  # all
+        if not any(matches):
+            raise HTTPError(
+                401,
+                "The API key is missing or wrong; send it as 'Authorization: Bearer KEY' or "
+                "'x-api-key: KEY'.",
+                "AuthenticationError",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+    def _check_body(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        if scope["method"] not in ("POST", "PUT", "PATCH"):
+            return
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit():
+            raise bad_request(f"Content-Length must be a number, got {length[:40]!r}.")
+        if int(length) > self._max_body_bytes:
+            raise BodyTooLarge(self._max_body_bytes)
+        has_body = int(length) > 0 or b"transfer-encoding" in headers
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if has_body and kind != b"application/json":
+            raise bad_request("Unsupported Media Type: Only 'application/json' is allowed")
+
+
+class BodyTooLarge(HTTPError):
+    """More bytes than the server reads."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            413,
+            f"The body of the request is larger than {limit} bytes; send less, or start the "
+            "server with a larger --max-request-body-size.",
+            "RequestTooLargeError",
+        )
+
+
+class _Exchange:
+    """One request's ``receive`` and ``send``: the body is counted, for one without a length can
+    grow while it is read; the answer gets the request's id."""
+
+    def __init__(
+        self, receive: Receive, send: Send, request_id: bytes, max_body_bytes: int
+    ) -> None:
+        self._receive, self._send = receive, send
+        self._request_id = request_id
+        self._max_body_bytes = max_body_bytes
+        self._num_bytes = 0
+        self.is_too_large = False  # whatever the application makes of that is not sent
+        self.has_answered = False
+
+    async def receive(self) -> Message:
+        if self.is_too_large:
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        self._num_bytes += len(message.get("body", b""))
+        if self._num_bytes > self._max_body_bytes:
+            self.is_too_large = True
+            return {"type": "http.disconnect"}
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self.is_too_large and not self.has_answered:
+            return
+        if message["type"] == "http.response.start":
+            self.has_answered = True
+            headers = message.get("headers", ())
+            message["headers"] = [*headers, (REQUEST_ID, self._request_id)]
+        await self._send(message)
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no key."""
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
+
+
+def _check_once(scope: Scope) -> None:
+    names = [name for name, _ in scope["headers"] if name in _ONCE]
+    for name in names:
+        if names.count(name) > 1:
+            raise bad_request(f"The header {name.decode()} is there more than once; send one.")
+
+
+def _request_id(given: bytes | None) -> str:
+    """The client's own, if it can be a header again; else a new one."""
+    text = (given or b"").decode("latin-1").strip()
+    if text and len(text) <= _MAX_REQUEST_ID and text.isascii() and text.isprintable():
+        return text
+    return uuid.uuid4().hex

@@ -1,0 +1,85 @@
+"""How the server is: for load balancers, orchestrators and people."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+import quire
+from quire.server.error_responses import json_response
+from quire.server.errors import unavailable
+from quire.server.state import Phase, ServerState, state_of
+
+router = APIRouter(tags=["health"])
+
+
+@router.head("/health", include_in_schema=False)
+@router.get("/health")
+async def health(request: Request) -> Response:
+    """200 when the engine answers; 503 while it loads and after it has died."""
+    state = state_of(request)
+    if state.phase in (Phase.READY, Phase.DRAINING):
+        return Response(status_code=200)
+    raise _not(state, "healthy")
+
+
+@router.head("/livez", include_in_schema=False)
+@router.get("/livez")
+async def alive(request: Request) -> Response:
+    """200 as long as restarting the process would not help: also while the model loads."""
+    state = state_of(request)
+    if state.phase is Phase.DEAD:
+        raise _not(state, "alive")
+    return Response(status_code=200)
+
+
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz")
+async def ready(request: Request) -> Response:
+    """200 when new requests are taken; 503 while loading and draining."""
+    state = state_of(request)
+    if state.phase is not Phase.READY:
+        raise _not(state, "ready")
+    return Response(status_code=200)
+
+
+@router.get("/startupz")
+async def startup(request: Request) -> Response:
+    """How far the start is, with the seconds of each phase that is over; 503 until it is over."""
+    state = state_of(request)
+    started = state.phase is not Phase.LOADING
+    watch = state.start
+    seconds = state.phase_seconds if started or watch is None else watch.phase_seconds()
+    content = {
+        "state": state.phase.value,
+        "detail": state.detail,
+        "phase": None if started or watch is None else watch.phase,
+        "elapsed_seconds": round(state.ready_seconds or time.time() - state.started, 3),
+        "phase_seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }
+    headers = {} if started else {"Retry-After": "1"}
+    return json_response(content, 200 if started else 503, headers)
+
+
+@router.get("/ping")
+@router.post("/ping")
+async def ping(request: Request) -> Response:
+    """The same as ``/health``, under the name that SageMaker calls."""
+    return await health(request)
+
+
+@router.get("/version")
+async def version() -> Response:
+    return json_response({"version": quire.__version__})
+
+
+@router.get("/load")
+async def load(request: Request) -> Response:
+    """Requests in flight."""
+    return json_response({"server_load": len(state_of(request).running)})
+
+
+def _not(state: ServerState, what: str) -> Exception:
+    return unavailable(f"Not {what}: the server is {state.phase.value}: {state.detail}.")

@@ -1,0 +1,207 @@
+"""The life of a server's engine: it loads while the port listens, drains, dies, and may return.
+
+Owns the changes of `Phase`; knows nothing about HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from quire.chat_template import ChatRenderer, load_chat_template
+from quire.engine.async_engine import AsyncLLM
+from quire.engine.start import StartWatch
+from quire.errors import EngineDeadError
+from quire.resolve import default_served_name
+from quire.server.state import Phase, ServedModels, ServerState
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.05
+_RESTART_DELAY_S = 1.0
+_UNWIND_S = 1.0  # for a start that was broken off
+
+OpenEngine = Callable[[StartWatch], AsyncLLM]  # takes as long as a model needs to load
+
+
+class RestartLimit:
+    """At most so many new starts in so much time: what dies again and again is left dead."""
+
+    def __init__(
+        self,
+        most: int = 3,
+        window_s: float = 600.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most, self._window_s, self._clock = most, window_s, clock
+        self._when: list[float] = []
+
+    def take(self) -> bool:
+        """Count one; False when it is one too many."""
+        now = self._clock()
+        self._when = [when for when in self._when if now - when < self._window_s]
+        self._when.append(now)
+        return len(self._when) <= self._most
+
+
+class Lifecycle:
+    """Runs in the server's event loop; ``failure`` says why the server had to end, if it had to."""
+
+    def __init__(
+        self,
+        state: ServerState,
+        open_engine: OpenEngine,
+        may_restart: Callable[[], bool] = lambda: False,
+        restart_delay_s: float = _RESTART_DELAY_S,
+    ) -> None:
+        self._state = state
+        self._open_engine = open_engine
+        self._may_restart = may_restart
+        self._restart_delay_s = restart_delay_s
+        self._chat_template = load_chat_template(state.args.chat_template)
+        self._start: _Start | None = None
+        self.failure: BaseException | None = None
+
+    async def run(self) -> None:
+        """Load, then watch; returns when the engine is gone for good."""
+        try:
+            await self._load()
+        except Exception as error:
+            self._fail(error, "the engine did not start")
+            return
+        while True:
+            death = await self._death()
+            try:
+                await self._load_again(death)
+            except Exception as error:
+                self._fail(error, "the engine died")
+                return
+
+    async def drain(self) -> None:
+        """Take nothing new; return when what runs has ended, or its time is over."""
+        args, running = self._state.args, self._state.running
+        self._state.enter(Phase.DRAINING, "the server is shutting down")
+        deadline = time.monotonic() + args.shutdown_timeout
+        if len(running):
+            logger.info(
+                "finishing %d requests, for at most %g s", len(running), args.shutdown_timeout
+            )
+        while len(running) and time.monotonic() < deadline:
+            await asyncio.sleep(_POLL_S)
+        for request in running:
+            logger.warning("request %s did not finish in time", request.request_id)
+            request.cancel()
+
+    def close(self) -> None:
+        """End the engine and free what it holds; also one that is still loading."""
+        if self._start is not None:
+            self._start.cancel()
+        if self._state.engine is not None:
+            self._state.engine.shutdown()
+        self._state.watch.close()
+
+    async def _load(self) -> None:
+        state = self._state
+        state.start = StartWatch()
+        state.enter(Phase.LOADING, "the model is loading")
+        self._start = _Start(self._open_engine, state.start)
+        engine = await self._start.engine()
+        self._start = None
+        model = engine.config.model
+        state.models = ServedModels(
+            names=model.served_model_name or (model.model,),
+            root=default_served_name(model.model),
+            max_model_len=engine.model_config.max_model_len,
+            created=int(time.time()),
+        )
+        tokenizer = engine.front.tokenizer
+        state.chat = None if tokenizer is None else ChatRenderer(tokenizer, self._chat_template)
+        state.watch.engine_ready(engine, state.models.names[0])
+        state.engine = engine
+        state.phase_seconds = state.start.phase_seconds()
+        took = sum(state.phase_seconds.values())
+        state.ready_seconds = state.ready_seconds or time.time() - state.started
+        if state.phase is not Phase.DRAINING:
+            state.enter(Phase.READY, "ready")
+        logger.info("ready: %s after %.1f s", ", ".join(state.models.names), took)
+
+    async def _load_again(self, cause: BaseException) -> None:
+        """Until it works; raises the latest cause when that may not be tried again."""
+        state = self._state
+        while state.phase is not Phase.DRAINING and self._may_restart():
+            logger.error("the engine died and is started again: %s", last_line(cause))
+            state.engine = None
+            state.enter(Phase.LOADING, "the engine died and is started again")
+            await asyncio.sleep(self._restart_delay_s)
+            try:
+                await self._load()
+                return
+            except Exception as error:
+                cause = error
+        raise cause
+
+    async def _death(self) -> BaseException:
+        """Wait until the engine has died."""
+        engine = self._state.engine
+        assert engine is not None
+        while engine.dead_error is None:
+            await asyncio.sleep(_POLL_S)
+        with contextlib.suppress(Exception):  # not here: its process may take seconds to end
+            await asyncio.to_thread(engine.shutdown)
+        return engine.dead_error
+
+    def _fail(self, error: BaseException, detail: str) -> None:
+        self.failure = error
+        cause = f"{detail}: {last_line(error)}" if isinstance(error, EngineDeadError) else detail
+        self._state.enter(Phase.DEAD, cause)
+
+
+class _Start:
+    """One start of an engine, in a thread that does not hold up the end of the process as those of
+    a pool would."""
+
+    def __init__(self, open_engine: OpenEngine, watch: StartWatch) -> None:
+        self._open_engine = open_engine
+        self._watch = watch
+        self._loop = asyncio.get_running_loop()
+        self._opened: asyncio.Future[AsyncLLM] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="quire-load", daemon=True)
+        self._thread.start()
+
+    async def engine(self) -> AsyncLLM:
+        return await self._opened
+
+    def cancel(self) -> None:
+        """Break it off; a download cannot be, and ends with the process."""
+        self._watch.cancel()
+        self._thread.join(_UNWIND_S)
+
+    def _run(self) -> None:
+        engine, failed = None, None
+        try:
+            engine = self._open_engine(self._watch)
+        except Exception as error:
+            failed = error
+        try:
+            self._loop.call_soon_threadsafe(self._settle, engine, failed)
+        except RuntimeError:  # the loop is closed: the server is ending
+            if engine is not None:
+                engine.shutdown()
+
+    def _settle(self, engine: AsyncLLM | None, error: Exception | None) -> None:
+        if self._opened.cancelled():
+            if engine is not None:
+                engine.shutdown()
+        elif engine is not None:
+            self._opened.set_result(engine)
+        elif error is not None:
+            self._opened.set_exception(error)
+
+
+def last_line(error: BaseException) -> str:
+    """The root cause, which errors of engines have at their end."""
+    return (str(error) or type(error).__name__).strip().splitlines()[-1]

@@ -1,0 +1,109 @@
+"""The socket a server listens at, its address for people, and whether its TLS files are usable."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from pathlib import Path
+
+from quire.server.args import ServerArgs
+
+_BACKLOG = 2048
+_MAX_PORT = 65535
+
+
+def listening_socket(args: ServerArgs) -> socket.socket:
+    """The open socket; one clear ``ValueError`` when it cannot be had."""
+    listener = _unix_socket(args.uds) if args.uds is not None else _tcp_socket(args)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def check_tls(args: ServerArgs) -> None:
+    """``ValueError`` for TLS files that cannot be used, before anything is started."""
+    if args.ssl_certfile is None:
+        if args.ssl_keyfile or args.ssl_ca_certs or args.ssl_cert_reqs:
+            raise ValueError("TLS needs --ssl-certfile beside the other --ssl- flags")
+        return
+    flags = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")
+    named = {f"--{name.replace('_', '-')}": getattr(args, name) for name in flags}
+    for flag, name in named.items():
+        if name is not None and not os.access(name, os.R_OK):
+            raise ValueError(f"{flag} {name} cannot be read; check the path and its permissions")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    given = " ".join(f"{flag} {name}" for flag, name in named.items() if name is not None)
+    try:
+        context.load_cert_chain(args.ssl_certfile, args.ssl_keyfile)
+        if args.ssl_ca_certs is not None:
+            context.load_verify_locations(args.ssl_ca_certs)
+        context.set_ciphers(args.ssl_ciphers)
+    except (ssl.SSLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ValueError(f"TLS cannot be set up with {given}: {reason}") from error
+
+
+def address_of(listener: socket.socket, args: ServerArgs) -> str:
+    """Where clients find the server, with the hint that people look for."""
+    if args.uds is not None:
+        return f"unix:{args.uds}"
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http{'s' if args.ssl_certfile else ''}://{shown}:{port}"
+    if host in ("127.0.0.1", "::1"):
+        return f"{url} (this machine only; --host 0.0.0.0 for all interfaces)"
+    return url
+
+
+def remove_unix_socket(args: ServerArgs) -> None:
+    """A Unix socket's file stays behind when the socket is closed."""
+    if args.uds is not None:
+        Path(args.uds).unlink(missing_ok=True)
+
+
+def _tcp_socket(args: ServerArgs) -> socket.socket:
+    if not 0 <= args.port <= _MAX_PORT:
+        raise ValueError(f"--port {args.port}: give 0 (any that is free) to {_MAX_PORT}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            args.host, args.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _cannot_listen(args, error) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise _cannot_listen(args, error) from error
+    return listener
+
+
+def _cannot_listen(args: ServerArgs, error: OSError) -> ValueError:
+    reason = error.strerror or error
+    return ValueError(
+        f"cannot listen at {args.host}:{args.port}: {reason}; choose another --port (0: any that "
+        "is free) or --host"
+    )
+
+
+def _unix_socket(name: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if Path(name).is_socket() and not _answers(name):
+            Path(name).unlink()  # of a server that was killed
+        listener.bind(name)
+    except OSError as error:
+        listener.close()
+        raise ValueError(
+            f"cannot listen at the Unix socket {name}: {error.strerror or error}; choose another "
+            "--uds"
+        ) from error
+    return listener
+
+
+def _answers(name: str) -> bool:
+    """Whether some process listens there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        return client.connect_ex(name) == 0

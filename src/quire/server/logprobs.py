@@ -1,0 +1,146 @@
+"""Log-probabilities in the forms of the HTTP API: OpenAI's two, and the prompt's.
+
+Knows nothing about requests; positions are dicts as `outputs.py` has them, the token itself first.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from quire.outputs import Logprob, PromptLogprobs
+from quire.tokenizer.vocabulary import REPLACEMENT, Vocabulary
+
+LOWEST = -9999.0  # what minus infinity is in JSON
+
+Position = Mapping[int, Logprob]
+
+
+class CompletionLogprobs:
+    """The older form, grown piece by piece: lists over tokens, and where each begins."""
+
+    def __init__(self, vocabulary: Vocabulary | None, as_token_ids: bool) -> None:
+        self._vocabulary = vocabulary
+        self._as_token_ids = as_token_ids
+        self._offset = 0  # characters of the tokens so far
+
+    def of(
+        self, token_ids: Sequence[int], positions: Sequence[Position | None]
+    ) -> dict[str, list[Any]]:
+        """The next tokens; a position is None for a prompt's first token."""
+        tokens, values, tops, offsets = [], [], [], []
+        for token_id, position in zip(token_ids, positions, strict=True):
+            text = self._text(token_id, position)
+            tokens.append(text)
+            values.append(None if position is None else floored(position[token_id].logprob))
+            tops.append(None if position is None else self._top(position))
+            offsets.append(self._offset)
+            self._offset += len(text)
+        return {
+            "text_offset": offsets,
+            "token_logprobs": values,
+            "tokens": tokens,
+            "top_logprobs": tops,
+        }
+
+    def _top(self, position: Position) -> dict[str, float]:
+        """By text, as clients expect it; of two tokens with one text the likelier stays."""
+        top: dict[str, float] = {}
+        for token_id, one in position.items():
+            text, value = self._text(token_id, position), floored(one.logprob)
+            top[text] = max(value, top.get(text, value))
+        return top
+
+    def _text(self, token_id: int, position: Position | None) -> str:
+        if self._as_token_ids:
+            return token_name(token_id)
+        if position is not None:
+            return position[token_id].decoded_token or ""
+        return "" if self._vocabulary is None else self._vocabulary.token_texts([token_id])[0]
+
+
+def chat_logprobs(
+    token_ids: Sequence[int],
+    positions: Sequence[Position],
+    num_top: int,  # -1: all
+    vocabulary: Vocabulary | None,
+    as_token_ids: bool,
+) -> dict[str, list[Any]]:
+    """The newer form: every token with its bytes and the ``num_top`` most likely ones."""
+
+    def entry(token_id: int, one: Logprob) -> dict[str, Any]:
+        text = one.decoded_token or ""
+        return {
+            "token": token_name(token_id) if as_token_ids else text,
+            "logprob": floored(one.logprob),
+            "bytes": list(token_bytes(vocabulary, token_id, text)),
+        }
+
+    content = []
+    for token_id, position in zip(token_ids, positions, strict=True):
+        top = [entry(*pair) for pair in most_likely(position, num_top)]
+        content.append({**entry(token_id, position[token_id]), "top_logprobs": top})
+    return {"content": content}
+
+
+def prompt_logprobs(positions: PromptLogprobs | None) -> list[dict[str, Any] | None] | None:
+    """As JSON: token ids become strings there."""
+    if positions is None:
+        return None
+    return [
+        None
+        if position is None
+        else {
+            str(token_id): {
+                "logprob": floored(one.logprob),
+                "rank": one.rank,
+                "decoded_token": one.decoded_token,
+            }
+            for token_id, one in position.items()
+        }
+        for position in positions
+    ]
+
+
+def most_likely(position: Position, count: int) -> list[tuple[int, Logprob]]:
+    """The true best ``count``: the token that was chosen is one of them only if it is likely."""
+    ranked = sorted(position.items(), key=lambda item: item[1].rank or 0)
+    return (
+        ranked if count < 0 else [pair for pair in ranked if (pair[1].rank or 0) <= count][:count]
+    )
+
+
+def token_bytes(vocabulary: Vocabulary | None, token_id: int, text: str) -> bytes:
+    """The bytes that a token stands for, also where they are only a part of a character."""
+    if REPLACEMENT not in text or vocabulary is None:
+        return text.encode(errors="replace")
+    if token_id in vocabulary.byte_values:
+        return bytes([vocabulary.byte_values[token_id]])
+    spelled: Any = vocabulary.tokenizer.convert_ids_to_tokens(token_id)
+    if isinstance(spelled, bytes):  # tokenizers with code of their own
+        return spelled
+    values = [_byte_of_letter().get(letter) for letter in spelled or ""]
+    if None in values:
+        return text.encode()
+    return bytes(value for value in values if value is not None)
+
+
+def token_name(token_id: int) -> str:
+    return f"token_id:{token_id}"
+
+
+def floored(value: float) -> float:
+    return value if value > LOWEST else LOWEST
+
+
+@functools.cache
+def _byte_of_letter() -> dict[str, int]:
+    """How byte-level tokenizers spell bytes: visible Latin-1 characters are themselves, the others
+    follow from U+0100 on (Radford et al. 2019, GPT-2)."""
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {
+        **{chr(byte): byte for byte in visible},
+        **{chr(0x100 + i): byte for i, byte in enumerate(hidden)},
+    }

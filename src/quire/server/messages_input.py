@@ -1,0 +1,214 @@
+"""An Anthropic Messages request as a chat request: its blocks become messages.
+
+Owns what a block may be. What is not built is refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quire.server.errors import bad_request
+from quire.server.protocol.chat import ChatCompletionRequest
+from quire.server.protocol.messages import (
+    AnthropicMessage,
+    AnthropicTool,
+    AnthropicToolChoice,
+    CountTokensRequest,
+    MessagesRequest,
+    OutputConfig,
+)
+from quire.server.text_parts import (
+    Content,
+    joined,
+    kind_of,
+    not_served,
+    shortly,
+    string_at,
+    text_content,
+)
+
+# Fields of the chat request -> what they are called here.
+NAMES = {
+    "stop": "stop_sequences",
+    "response_format": "output_config.format",
+    "reasoning_effort": "output_config.effort",
+}
+_TEXT = {"text": "text"}
+# The fields of these blocks are read; other types of blocks are refused.
+_ASSISTANT_BLOCKS = ("text", "thinking", "redacted_thinking", "tool_use")
+_USER_BLOCKS = ("text", "tool_result")
+_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+
+
+def chat_request(body: MessagesRequest) -> ChatCompletionRequest:
+    """What it asks for, in the words of chat."""
+    fields = {**body.chat_fields(), **prompt_fields(body)}
+    return ChatCompletionRequest.model_validate(
+        {**fields, "max_tokens": body.max_tokens, "stop": body.stop_sequences}
+    )
+
+
+def prompt_request(body: CountTokensRequest) -> ChatCompletionRequest:
+    """Only what makes its prompt."""
+    return ChatCompletionRequest.model_validate({"model": body.model, **prompt_fields(body)})
+
+
+def prompt_fields(body: CountTokensRequest) -> dict[str, Any]:
+    """Messages, tools, and the form of the answer."""
+    if not body.messages:
+        raise bad_request("messages: at least one message is required.", "messages")
+    if body.thinking is not None and body.thinking.type == "enabled":
+        raise bad_request(
+            "thinking is not supported: reasoning is not split off yet; leave it out, or pass what "
+            "the model's template wants in chat_template_kwargs.",
+            "thinking",
+        )
+    config = body.output_config or OutputConfig()
+    tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(body.tools or ())]
+    return {
+        "messages": _messages(body),
+        "continue_final_message": _is_prefilled(body),
+        "tools": tools or None,
+        "tool_choice": _tool_choice(body.tool_choice, has_tools=bool(tools)),
+        "chat_template_kwargs": body.chat_template_kwargs,
+        "response_format": _response_format(config.format),
+        "reasoning_effort": config.effort,
+    }
+
+
+def _messages(body: CountTokensRequest) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    if body.system:
+        messages.append({"role": "system", "content": text_content(body.system, _TEXT, "system")})
+    for i, message in enumerate(body.messages):
+        content, place = message.content, f"messages[{i}].content"
+        if isinstance(content, str):
+            messages.append({"role": message.role, "content": content})
+        elif message.role == "assistant" and content is not None:
+            messages.append(_assistant_message(content, place))
+        elif message.role == "user" and content:
+            messages += _user_messages(content, place)
+        elif not content:
+            raise bad_request(f"{place}: must be a string or a list of blocks, not empty.", place)
+        else:
+            messages.append({"role": "system", "content": text_content(content, _TEXT, place)})
+    return messages
+
+
+def _is_prefilled(body: CountTokensRequest) -> bool:
+    """A last message of the assistant is the begin of its answer."""
+    last = body.messages[-1]
+    if last.role != "assistant":
+        return False
+    if not _has_text_at_end(last):
+        raise bad_request(
+            "messages: the last message is the assistant's, so it would be continued, but it does "
+            "not end with text; end with a user's message, or with the begin of the answer.",
+            "messages",
+        )
+    return True
+
+
+def _has_text_at_end(message: AnthropicMessage) -> bool:
+    if not isinstance(message.content, list):
+        return bool(message.content)
+    last = message.content[-1] if message.content else {}
+    return last.get("type") == "text" and bool(last.get("text"))
+
+
+def _assistant_message(blocks: list[Any], place: str) -> dict[str, Any]:
+    texts, thoughts, calls = [], [], []
+    for i, block in enumerate(blocks):
+        own_place = f"{place}[{i}]"
+        kind = kind_of(block, own_place)
+        if kind == "text":
+            texts.append(string_at(block, "text", own_place))
+        elif kind == "thinking":
+            thoughts.append(string_at(block, "thinking", own_place))
+        elif kind == "tool_use":
+            calls.append(_tool_call(block, own_place))
+        elif kind not in _ASSISTANT_BLOCKS:
+            raise not_served(kind, _ASSISTANT_BLOCKS, own_place)
+    message: dict[str, Any] = {"role": "assistant", "content": joined(texts) if texts else None}
+    if thoughts:
+        message["reasoning"] = "\n".join(thoughts)
+    if calls:
+        message["tool_calls"] = calls
+    return message
+
+
+def _user_messages(blocks: list[Any], place: str) -> list[dict[str, Any]]:
+    """Results of tools are messages of their own in chat; the order stays."""
+    messages: list[dict[str, Any]] = []
+    texts: list[str] = []
+
+    def end_text() -> None:
+        if texts:
+            messages.append({"role": "user", "content": joined(list(texts))})
+            texts.clear()
+
+    for i, block in enumerate(blocks):
+        own_place = f"{place}[{i}]"
+        kind = kind_of(block, own_place)
+        if kind == "text":
+            texts.append(string_at(block, "text", own_place))
+        elif kind == "tool_result":
+            end_text()
+            messages.append(_tool_message(block, own_place))
+        else:
+            raise not_served(kind, _USER_BLOCKS, own_place)
+    end_text()
+    return messages
+
+
+def _tool_call(block: dict[str, Any], place: str) -> dict[str, Any]:
+    arguments = block.get("input")
+    if not isinstance(arguments, dict):
+        raise bad_request(f"{place}.input: must be an object, got {shortly(arguments)}.", place)
+    return {
+        "id": string_at(block, "id", place),
+        "type": "function",
+        "function": {"name": string_at(block, "name", place), "arguments": arguments},
+    }
+
+
+def _tool_message(block: dict[str, Any], place: str) -> dict[str, Any]:
+    content: Content = ""
+    if block.get("content") is not None:
+        content = text_content(block["content"], _TEXT, f"{place}.content")
+    call_id = string_at(block, "tool_use_id", place)
+    message: dict[str, Any] = {"role": "tool", "tool_call_id": call_id, "content": content}
+    if block.get("is_error"):
+        message["is_error"] = True  # for templates that show it
+    return message
+
+
+def _tool(tool: AnthropicTool, place: str) -> dict[str, Any]:
+    if tool.type not in (None, "custom") or tool.input_schema is None:
+        raise bad_request(
+            f"{place}: the server has no tool {shortly(tool.type or tool.name)} of its own; "
+            "describe one with an input_schema, and call it yourself.",
+            place,
+        )
+    function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
+    if tool.description is not None:
+        function["description"] = tool.description
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(
+    choice: AnthropicToolChoice | None, *, has_tools: bool
+) -> str | dict[str, Any] | None:
+    if choice is None or (choice.type == "auto" and not has_tools):
+        return None
+    if choice.type != "tool":
+        return _CHOICES[choice.type]
+    if choice.name is None:
+        raise bad_request("tool_choice.name: a tool must be named.", "tool_choice.name")
+    return {"type": "function", "function": {"name": choice.name}}
+
+
+def _response_format(given: dict[str, Any] | None) -> dict[str, Any] | None:
+    if not given or given.get("type") != "json_schema":
+        return given
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": given.get("schema")}}

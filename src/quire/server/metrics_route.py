@@ -1,0 +1,18 @@
+"""Metrics for Prometheus."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from quire.metrics.exposition import CONTENT_TYPE
+from quire.server.state import state_of
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """In Prometheus' text format; while the model loads there are only those of the server."""
+    text = await state_of(request).watch.exposition()
+    return Response(text, headers={"Content-Type": CONTENT_TYPE})

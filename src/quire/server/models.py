@@ -1,0 +1,58 @@
+"""Which models are served: one, under one or more names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from quire.server.error_responses import json_response
+from quire.server.state import ServedModels, state_of
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/v1/models")
+async def list_models(request: Request) -> Response:
+    """OpenAI's list of models; the first is the one that answers report."""
+    models = state_of(request).require_models()
+    return json_response({"object": "list", "data": [_card(models, n) for n in models.names]})
+
+
+@router.get("/v1/models/{name:path}")
+async def one_model(name: str, request: Request) -> Response:
+    """One of them; 404 for a name that is not served."""
+    models = state_of(request).require_models()
+    return json_response(_card(models, models.check(name)))
+
+
+def _card(models: ServedModels, name: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": models.created,
+        "owned_by": "quire",
+        "root": models.root,
+        "parent": None,
+        "max_model_len": models.max_model_len,
+        "permission": [_permission(models)],
+    }
+
+
+def _permission(models: ServedModels) -> dict[str, Any]:
+    """Older clients of OpenAI's API read it; nothing here depends on it."""
+    return {
+        "id": f"modelperm-{models.created:x}",
+        "object": "model_permission",
+        "created": models.created,
+        "allow_create_engine": False,
+        "allow_sampling": True,
+        "allow_logprobs": True,
+        "allow_search_indices": False,
+        "allow_view": True,
+        "allow_fine_tuning": False,
+        "organization": "*",
+        "group": None,
+        "is_blocking": False,
+    }

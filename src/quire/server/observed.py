@@ -1,0 +1,72 @@
+"""The outermost layer: counts and times every HTTP response, and notes the trace it belongs to.
+
+Plain ASGI. Sees refusals of the guard too.
+"""
+
+from __future__ import annotations
+
+import time
+
+from quire.metrics.http_metrics import HTTPMetrics
+from quire.metrics.tracing import HEADER_NAMES, TRACE_HEADERS
+from quire.server.fields import IGNORED_HEADER
+from quire.server.guard import App, Message, Receive, Scope, Send
+
+_IGNORED = IGNORED_HEADER.lower().encode()
+_CLIENT_LEFT = 499  # no response was begun
+_METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
+
+
+class Observed:
+    """Around all else."""
+
+    def __init__(self, app: App, *, http: HTTPMetrics) -> None:
+        self._app = app
+        self._http = http
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = _CLIENT_LEFT
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                self._note_ignored(message)
+            await send(message)
+
+        self._http.started()
+        started = time.perf_counter()
+        parent = TRACE_HEADERS.set(_trace_headers(scope))
+        try:
+            await self._app(scope, receive, noting)
+        except Exception:
+            status = 500 if status == _CLIENT_LEFT else status
+            raise
+        finally:
+            TRACE_HEADERS.reset(parent)
+            seconds = time.perf_counter() - started
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._http.ended(_handler(scope), method, status, seconds)
+
+    def _note_ignored(self, message: Message) -> None:
+        for name, value in message.get("headers", ()):
+            if name.lower() == _IGNORED:
+                self._http.fields_ignored(value.decode("latin-1").split(","))
+
+
+def _handler(scope: Scope) -> str:
+    """The route's own path, so that clients cannot invent series."""
+    route = scope.get("route")
+    return "none" if route is None else str(route.path)
+
+
+def _trace_headers(scope: Scope) -> dict[str, str] | None:
+    found = {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in scope["headers"]
+        if name.decode("latin-1") in HEADER_NAMES
+    }
+    return found or None

@@ -1,0 +1,86 @@
+"""What the supervisor of several HTTP processes tells one of them, through its standard input.
+
+Knows the messages and their frames, not what is done about them.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import IO
+
+import msgspec
+
+from quire.config import EngineConfig
+from quire.engine.messages import Start, decode_command, encode
+from quire.server.args import ServerArgs
+
+
+class Boot(msgspec.Struct, tag=True, frozen=True):
+    """The first order: how to serve, and at which inherited socket."""
+
+    args: ServerArgs
+    listener_fd: int
+    log_level: int
+
+
+class Phase(msgspec.Struct, tag=True, frozen=True):
+    """The engine's start has come to this phase."""
+
+    name: str
+
+
+class Up(msgspec.Struct, tag=True, frozen=True):
+    """A core is ready to be attached to, under this name."""
+
+    folder: str
+    client: str
+    start: bytes  # of `config_bytes`
+
+
+class Down(msgspec.Struct, tag=True, frozen=True):
+    """The core has died; another one may come."""
+
+    cause: str
+
+
+class Fail(msgspec.Struct, tag=True, frozen=True):
+    """There will be no core any more: end."""
+
+    cause: str
+
+
+class StopServing(msgspec.Struct, tag=True, frozen=True):
+    """Drain and end; the second one: end at once."""
+
+
+Order = Boot | Phase | Up | Down | Fail | StopServing
+
+_LENGTH = struct.Struct("<I")
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Order)
+
+
+def write_order(pipe: IO[bytes], order: Order) -> None:
+    data = _ENCODER.encode(order)
+    pipe.write(_LENGTH.pack(len(data)) + data)
+    pipe.flush()
+
+
+def read_order(pipe: IO[bytes]) -> Order | None:
+    """The next one; None when the supervisor has ended."""
+    head = pipe.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    data = pipe.read(length)
+    return _DECODER.decode(data) if len(data) == length else None
+
+
+def config_bytes(config: EngineConfig) -> bytes:
+    return encode(Start("", config, 0))
+
+
+def config_of(data: bytes) -> EngineConfig:
+    start = decode_command(data)
+    assert isinstance(start, Start)
+    return start.config

@@ -1,0 +1,54 @@
+"""Flags of other servers that `ServerArgs` has no field of, with their verdicts (see `compat.py`).
+
+Those that concern an engine stand in `compat.VERDICTS`. Knows nothing about how flags are read.
+"""
+
+from __future__ import annotations
+
+from quire.compat import Verdict, alias, noted, refused
+
+_TOOLS = "tool calls are not parsed yet; leave it out, tools can still be shown to the model"
+_LIMITS_OF_H11 = "heads of requests may have 64 KiB; --max-request-body-size limits bodies"
+_OUTPUT_LOG = "answers are never logged"
+
+VERDICTS: dict[str, Verdict] = {
+    "max_num_queued_reqs": alias("max_queued_requests"),
+    "max_request_body_bytes": alias("max_request_body_size"),
+    # They change nothing here.
+    "enable_request_id_headers": noted(False, "every answer has its X-Request-Id, at no cost"),
+    "enable_prompt_tokens_details": noted(False, "usage always tells how much was cached"),
+    "disable_uvicorn_access_log": noted(
+        False, "no request is logged unless --enable-access-log is given"
+    ),
+    "disable_access_log_for_endpoints": noted(
+        None, "no request is logged unless --enable-access-log is given"
+    ),
+    "enable_tokenizer_info_endpoint": noted(False, "there is no such endpoint"),
+    "h11_max_incomplete_event_size": noted(None, _LIMITS_OF_H11),
+    "h11_max_header_count": noted(None, _LIMITS_OF_H11),
+    "log_error_stack": noted(False, "unexpected errors are logged with their stack anyway"),
+    "exclude_tools_when_tool_choice_none": noted(False, _TOOLS),
+    "tool_strict_level": noted(None, _TOOLS),
+    "ws_max_size": noted(None, "there are no WebSockets"),
+    # Features that are not built: refused when they are asked for.
+    "enable_auto_tool_choice": refused(False, _TOOLS),
+    "tool_call_parser": refused(None, _TOOLS, ""),
+    "tool_parser_plugin": refused("", _TOOLS),
+    "tool_server": refused(None, "tools do not run in the server; run them in your program"),
+    "enable_force_include_usage": refused(
+        False, "clients ask for usage in streams with stream_options.include_usage"
+    ),
+    "enable_per_request_metrics": refused(False, "/metrics has them for all requests together"),
+    "enable_log_outputs": refused(False, _OUTPUT_LOG),
+    "enable_log_deltas": refused(False, _OUTPUT_LOG),
+    "enable_ssl_refresh": refused(False, "restart the server when its certificate has changed"),
+    "log_config_file": refused(None, "use --log-format and QUIRE_LOGGING_LEVEL"),
+    "max_num_queued_tokens": refused(
+        None, "the queue is limited in requests: --max-queued-requests"
+    ),
+    "fingerprint_mode": refused("hash", "answers name version and configuration as a hash"),
+    "trust_request_mm_kwargs": refused(False, "only text prompts are supported yet"),
+    "tokens_only": refused(False, "send token ids as the prompt of /v1/completions"),
+    "headless": refused(False, "only one node computes yet"),
+    "grpc": refused(False, "there is HTTP only"),
+}

@@ -1,0 +1,32 @@
+"""The body of ``POST /v1/completions``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import WithJsonSchema
+
+from quire.server.protocol.common import GenerationBody, Int64
+
+_TOKEN_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_TEXT = {"type": "string", "minLength": 1}
+_PROMPT_SCHEMA = {
+    "anyOf": [
+        _TEXT,
+        {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 1024},
+        _TOKEN_IDS,
+        {"type": "array", "items": _TOKEN_IDS, "minItems": 1, "maxItems": 1024},
+    ]
+}
+# Parsed by hand: trying four types on a long list costs more, and four errors tell nothing.
+CompletionPrompt = Annotated[Any, WithJsonSchema(_PROMPT_SCHEMA)]
+
+
+class CompletionRequest(GenerationBody):
+    """A prompt to be continued."""
+
+    prompt: CompletionPrompt
+    suffix: str | None = None
+    echo: bool | None = False
+    logprobs: Int64 | None = None
+    add_special_tokens: bool | None = True

@@ -1,0 +1,87 @@
+"""The bodies of ``POST /v1/messages`` and ``POST /v1/messages/count_tokens``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from quire.server.protocol.common import Body, Content, Int64
+from quire.server.protocol.one_answer import OneAnswerBody
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class AnthropicMessage(BaseModel):
+    """One turn; its blocks are read by hand."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["user", "assistant", "system"]
+    content: Content
+
+
+class AnthropicTool(BaseModel):
+    """What the model may call; one without a schema would run on the server."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    type: str | None = None
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+
+
+class AnthropicToolChoice(BaseModel):
+    """Whether to call tools, and which."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+
+
+class Thinking(BaseModel):
+    """Whether to think before the answer."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["enabled", "disabled", "adaptive"]
+
+
+class OutputConfig(BaseModel):
+    """The form of the answer, and how much to think."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: dict[str, Any] | None = None
+    effort: str | None = None
+
+
+class CountTokensRequest(Body):
+    """What makes the prompt of a message."""
+
+    messages: list[AnthropicMessage]
+    system: Content = None
+    tools: list[AnthropicTool] | None = None
+    tool_choice: AnthropicToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    # They have no effect: every prefix is cached, and there is one place and one speed.
+    cache_control: dict[str, Any] | None = None
+    inference_geo: str | None = None
+    speed: Literal["standard", "fast"] | None = None
+    user_profile_id: str | None = None
+    workspace_id: str | None = None
+
+
+class MessagesRequest(CountTokensRequest, OneAnswerBody):
+    """A conversation to be answered, or its last turn to be continued."""
+
+    max_tokens: Annotated[Int64, Field(ge=1)]
+    stop_sequences: list[str] | None = None
+    temperature: Share | None = None
+    top_p: Share | None = None
+    top_k: Annotated[Int64, Field(ge=0)] | None = None
+    diagnostics: dict[str, Any] | None = None  # has no effect

@@ -1,0 +1,84 @@
+"""The bodies of ``POST /v1/responses`` and ``POST /v1/responses/input_tokens``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from quire.server.protocol.common import Body, Int64, Strings, ToolChoice
+from quire.server.protocol.one_answer import OneAnswerBody
+
+_ITEMS = {"type": "array", "items": {"type": "object"}}
+# Read by hand: two dozen types of items would make two dozen errors for one mistake.
+ResponseInput = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, _ITEMS]})]
+
+LOGPROBS = "message.output_text.logprobs"
+# The others name parts of items that are never made here.
+Includable = Literal[
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+]
+
+
+class TextConfig(BaseModel):
+    """The form of the answer."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: dict[str, Any] | None = None
+    verbosity: str | None = None
+
+
+class Reasoning(BaseModel):
+    """How much to think; summaries of it are never made, and asking for one changes nothing."""
+
+    model_config = ConfigDict(extra="allow")
+
+    effort: str | None = None
+
+
+class InputTokensRequest(Body):
+    """What makes the prompt of a response."""
+
+    input: ResponseInput = None
+    instructions: str | None = None  # the system's message, before the input
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: ToolChoice = None
+    text: TextConfig | None = None
+    reasoning: Reasoning | None = None
+    truncation: Literal["auto", "disabled"] | None = "disabled"
+    chat_template_kwargs: dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = True
+    previous_response_id: str | None = None
+    conversation: str | dict[str, Any] | None = None
+
+
+class ResponsesRequest(InputTokensRequest, OneAnswerBody):
+    """An input to be answered."""
+
+    input: ResponseInput
+    max_output_tokens: Annotated[Int64, Field(ge=1)] | None = None
+    include: list[Includable] | None = None
+    top_logprobs: Int64 | None = None
+    stop: Strings = None
+    return_tokens_as_token_ids: bool | None = None
+    background: bool | None = False
+    prompt: dict[str, Any] | None = None  # one that a server would have stored
+    max_tool_calls: Int64 | None = None  # of tools that the server would call itself
+    stream_options: dict[str, Any] | None = None  # the last event has the usage anyway
+    # Only told again in the response.
+    metadata: dict[str, str] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return bool(self.top_logprobs) or LOGPROBS in (self.include or ())

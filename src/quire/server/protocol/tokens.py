@@ -1,0 +1,24 @@
+"""The bodies of the endpoints that count and convert tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from quire.server.protocol.common import INT64, Body, ChatMessage, ChatPromptBody
+
+
+class TokenizeRequest(ChatPromptBody):
+    """A prompt, or messages."""
+
+    messages: list[ChatMessage] | None = None  # type: ignore[assignment]
+    prompt: str | None = None
+    add_special_tokens: bool | None = None  # for a prompt true, for messages false
+    return_token_strs: bool | None = False
+
+
+class DetokenizeRequest(Body):
+    """Token ids."""
+
+    tokens: list[Annotated[int, Field(ge=0, le=INT64 - 1)]]

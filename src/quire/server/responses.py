@@ -1,0 +1,74 @@
+"""``/v1/responses``: OpenAI's Responses API without its state, whole or as a stream."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from quire.server.as_chat import ChatCall, count_tokens, own_names, start, whole_completion
+from quire.server.error_responses import json_response
+from quire.server.errors import not_found
+from quire.server.protocol.responses import InputTokensRequest, ResponsesRequest
+from quire.server.responses_input import NAMES, chat_request, prompt_request
+from quire.server.responses_stream import ResponseStream
+from quire.server.responses_truncation import without_oldest_turns
+from quire.server.responses_view import ResponseView
+from quire.server.sse import EventStream
+from quire.server.state import state_of
+
+router = APIRouter(tags=["responses"])
+
+PATH = "/v1/responses"
+
+
+@router.post(PATH, response_model=None)
+async def create_response(body: ResponsesRequest, request: Request) -> Response:
+    """Answer an input."""
+    state = state_of(request)
+    chat = chat_request(body)
+    if body.truncation == "auto":
+        with own_names(NAMES):
+            chat = await without_oldest_turns(state, chat)
+    started = await start(request, ChatCall(endpoint=PATH, body=body, chat=chat, names=NAMES))
+    view = ResponseView(state, body, started)
+    if body.stream:
+        stream = ResponseStream(started.generation, view)
+        return EventStream(
+            started.generation,
+            stream.run(),
+            keep_alive_s=state.args.sse_keep_alive_interval,
+            headers=started.headers,
+            error_event=stream.failed,
+        )
+    one = await whole_completion(request, started)
+    item = view.ended_item(one, view.part(one.text, view.logprobs(one)))
+    return json_response(view.ended(one, item), headers=started.headers)
+
+
+@router.post(PATH + "/input_tokens", response_model=None)
+async def count_input_tokens(body: InputTokensRequest, request: Request) -> Response:
+    """How many tokens an input has in the model's template."""
+    call = ChatCall(endpoint=PATH, body=body, chat=prompt_request(body), names=NAMES)
+    num_tokens, headers = await count_tokens(request, call)
+    answer = {"object": "response.input_tokens", "input_tokens": num_tokens}
+    return json_response(answer, headers=headers)
+
+
+@router.get(PATH + "/{response_id}", response_model=None)
+@router.delete(PATH + "/{response_id}", response_model=None)
+@router.get(PATH + "/{response_id}/input_items", response_model=None)
+async def no_stored_response(response_id: str) -> Response:
+    """Always 404: no response is kept."""
+    raise not_found(
+        f"There is no stored response {response_id!r}: the server keeps no state; all that "
+        "there is comes with the answer to POST v1/responses."
+    )
+
+
+@router.post(PATH + "/{response_id}/cancel", response_model=None)
+async def no_background_response(response_id: str) -> Response:
+    """Always 404: no response runs in the background."""
+    raise not_found(
+        f"There is no background response {response_id!r}: the server keeps no state. To end a "
+        "request that runs, close its connection, or POST v1/requests/ID/cancel with its id."
+    )

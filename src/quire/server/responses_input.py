@@ -1,0 +1,198 @@
+"""A Responses request as a chat request: its items become messages.
+
+Owns what an item may be. What cannot be had without state, or is not built, is refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quire.server.errors import bad_request
+from quire.server.protocol.chat import ChatCompletionRequest
+from quire.server.protocol.responses import InputTokensRequest, ResponsesRequest, TextConfig
+from quire.server.text_parts import kind_of, not_served, shortly, string_at, text_content
+
+# Fields of the chat request -> what they are called here.
+NAMES = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "verbosity": "text.verbosity",
+    "reasoning_effort": "reasoning.effort",
+}
+_ROLES = ("user", "assistant", "system", "developer")
+_TEXT_KEYS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
+_STATELESS = "the server keeps no state; send the whole conversation as input"
+
+
+def chat_request(body: ResponsesRequest) -> ChatCompletionRequest:
+    """What it asks for, in the words of chat."""
+    _refuse_stored(body)
+    fields = {**body.chat_fields(), **prompt_fields(body)}
+    return ChatCompletionRequest.model_validate(
+        {
+            **fields,
+            "max_tokens": body.max_output_tokens,
+            "stop": body.stop,
+            "logprobs": body.wants_logprobs,
+            "top_logprobs": body.top_logprobs,
+        }
+    )
+
+
+def prompt_request(body: InputTokensRequest) -> ChatCompletionRequest:
+    """Only what makes its prompt."""
+    return ChatCompletionRequest.model_validate({"model": body.model, **prompt_fields(body)})
+
+
+def prompt_fields(body: InputTokensRequest) -> dict[str, Any]:
+    """Messages, tools, and the form of the answer."""
+    for name in ("previous_response_id", "conversation"):
+        if getattr(body, name) is not None:
+            raise bad_request(f"{name} is not supported: {_STATELESS}.", name)
+    tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(body.tools or ())]
+    text = body.text or TextConfig()
+    choice = _tool_choice(body.tool_choice)
+    return {
+        "messages": _messages(body),
+        "tools": tools or None,
+        "tool_choice": None if choice == "auto" and not tools else choice,
+        "chat_template_kwargs": body.chat_template_kwargs,
+        "response_format": _response_format(text.format),
+        "verbosity": text.verbosity,
+        "reasoning_effort": body.reasoning and body.reasoning.effort,
+    }
+
+
+def _refuse_stored(body: ResponsesRequest) -> None:
+    if body.background:
+        raise bad_request(
+            "background is not supported: the server keeps no responses to be fetched later; "
+            "leave it out, and use stream to see the answer grow.",
+            "background",
+        )
+    if body.prompt is not None:
+        raise bad_request(
+            "prompt is not supported: the server stores no prompts; send the text as instructions "
+            "and input.",
+            "prompt",
+        )
+
+
+def _messages(body: InputTokensRequest) -> list[dict[str, Any]]:
+    history = _History()
+    if body.instructions is not None:
+        history.messages.append({"role": "system", "content": body.instructions})
+    if isinstance(body.input, str):
+        history.messages.append({"role": "user", "content": body.input})
+    elif isinstance(body.input, list):
+        for i, item in enumerate(body.input):
+            history.add(item, f"input[{i}]")
+    elif body.input is not None or isinstance(body, ResponsesRequest):
+        raise bad_request(
+            f"input: must be a string or a list of items, got {shortly(body.input)}.", "input"
+        )
+    return history.messages
+
+
+class _History:
+    """Messages so far; what the assistant said and called in one turn is one message."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self._reasoning: list[str] = []  # of the turn that follows
+
+    def add(self, item: Any, place: str) -> None:
+        kind = kind_of(item, place, default="message")
+        readers = {
+            "message": self._message,
+            "function_call": self._function_call,
+            "function_call_output": self._function_call_output,
+            "reasoning": self._reasoning_item,
+        }
+        if kind == "item_reference":
+            raise bad_request(
+                f"{place}: an item_reference cannot be followed: {_STATELESS}.", place
+            )
+        if kind not in readers:
+            raise not_served(kind, readers, place)
+        readers[kind](item, place)
+
+    def _message(self, item: dict[str, Any], place: str) -> None:
+        role = item.get("role")
+        if role not in _ROLES:
+            raise bad_request(
+                f"{place}.role: must be one of {', '.join(_ROLES)}, got {shortly(role)}.",
+                f"{place}.role",
+            )
+        content = text_content(item.get("content"), _TEXT_KEYS, f"{place}.content")
+        if role == "assistant":
+            self._assistant(content)
+        else:
+            self.messages.append({"role": role, "content": content})
+
+    def _function_call(self, item: dict[str, Any], place: str) -> None:
+        call = {
+            "id": string_at(item, "call_id", place),
+            "type": "function",
+            "function": {
+                "name": string_at(item, "name", place),
+                "arguments": string_at(item, "arguments", place),
+            },
+        }
+        if not self.messages or self.messages[-1]["role"] != "assistant" or self._reasoning:
+            self._assistant(None)
+        self.messages[-1].setdefault("tool_calls", []).append(call)
+
+    def _function_call_output(self, item: dict[str, Any], place: str) -> None:
+        output = text_content(item.get("output"), _TEXT_KEYS, f"{place}.output")
+        call_id = string_at(item, "call_id", place)
+        self.messages.append({"role": "tool", "tool_call_id": call_id, "content": output})
+
+    def _reasoning_item(self, item: dict[str, Any], place: str) -> None:
+        """Only its text can be shown; summaries and what is encrypted are no reasoning."""
+        keys = {"reasoning_text": "text", "text": "text"}
+        content = text_content(item.get("content") or [], keys, f"{place}.content")
+        parts = [content] if isinstance(content, str) else [part["text"] for part in content]
+        self._reasoning += [part for part in parts if part]
+
+    def _assistant(self, content: Any) -> None:
+        message = {"role": "assistant", "content": content}
+        if self._reasoning:
+            message["reasoning"] = "\n".join(self._reasoning)
+            self._reasoning = []
+        self.messages.append(message)
+
+
+def _tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
+    """Flat here, a function within in chat."""
+    if kind_of(tool, place) != "function":
+        raise bad_request(
+            f"{place}: the server has no tool of the type {shortly(tool['type'])}; describe a "
+            "function, and call it yourself.",
+            f"{place}.type",
+        )
+    string_at(tool, "name", place)
+    function = {
+        key: tool[key]
+        for key in ("name", "description", "parameters", "strict")
+        if tool.get(key) is not None
+    }
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+    if not isinstance(choice, dict):
+        return choice
+    if kind_of(choice, "tool_choice") != "function":
+        raise not_served(choice["type"], ("function",), "tool_choice")
+    name = string_at(choice, "name", "tool_choice")
+    return {"type": "function", "function": {"name": name}}
+
+
+def _response_format(given: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Flat here too."""
+    if not given or given.get("type") != "json_schema":
+        return given
+    schema = {key: value for key, value in given.items() if key != "type"}
+    return {"type": "json_schema", "json_schema": schema}

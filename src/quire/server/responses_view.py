@@ -1,0 +1,133 @@
+"""The response object of the Responses API, its one message and their states."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from quire.outputs import CompletionOutput
+from quire.server.as_chat import Started
+from quire.server.completion_view import names_tokens_by_id
+from quire.server.generation import TIMED_OUT
+from quire.server.logprobs import chat_logprobs
+from quire.server.protocol.responses import ResponsesRequest
+from quire.server.state import ServerState
+from quire.server.usage import Usage
+
+Json = dict[str, Any]
+
+
+class ResponseView:
+    """One response, from its first to its last state."""
+
+    def __init__(self, state: ServerState, body: ResponsesRequest, started: Started) -> None:
+        self.item_id = f"msg_{started.request_id}"
+        self._body = body
+        self._vocabulary = state.require_engine().front.vocabulary
+        self._as_token_ids = names_tokens_by_id(body.return_tokens_as_token_ids, state)
+        self._usage = started.generation.usage
+        self._fixed = _fixed_fields(body, started)
+
+    def running(self) -> Json:
+        """Before there is any output."""
+        return self._response("in_progress", [])
+
+    def ended(self, one: CompletionOutput, item: Json) -> Json:
+        """After the last output; ``one`` says how it ended."""
+        status = _status(one)
+        is_cut_off = status == "incomplete" and one.stop_reason != TIMED_OUT
+        details = {"reason": "max_output_tokens" if is_cut_off else None}
+        return self._response(
+            status,
+            [item],
+            completed_at=int(time.time()) if status == "completed" else None,
+            incomplete_details=details if status == "incomplete" else None,
+            usage=usage_dict(self._usage),
+        )
+
+    def failed(self, message: str, output: list[Json]) -> Json:
+        """After an error; the output is what there was by then."""
+        error = {"code": "server_error", "message": message}
+        return self._response("failed", output, error=error, usage=usage_dict(self._usage))
+
+    def item(self, status: str, parts: list[Json]) -> Json:
+        """The message."""
+        return {
+            "id": self.item_id,
+            "type": "message",
+            "role": "assistant",
+            "status": status,
+            "content": parts,
+        }
+
+    def part(self, text: str, logprobs: list[Json]) -> Json:
+        """The message's content."""
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+
+    def ended_item(self, one: CompletionOutput, part: Json) -> Json:
+        return self.item("completed" if _status(one) == "completed" else "incomplete", [part])
+
+    def logprobs(self, one: CompletionOutput) -> list[Json]:
+        """Of the tokens of this output; none if the body does not ask."""
+        if not self._body.wants_logprobs:
+            return []
+        return chat_logprobs(
+            one.token_ids,
+            one.logprobs or [],
+            self._body.top_logprobs or 0,
+            self._vocabulary,
+            self._as_token_ids,
+        )["content"]
+
+    def _response(self, status: str, output: list[Json], **more: Any) -> Json:
+        unset = {"completed_at": None, "error": None, "incomplete_details": None, "usage": None}
+        return {**self._fixed, "status": status, "output": output, **unset, **more}
+
+
+def usage_dict(usage: Usage) -> Json:
+    """With the names of this API."""
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.total_tokens,
+    }
+
+
+def _status(one: CompletionOutput) -> str:
+    return {"stop": "completed", "abort": "cancelled"}.get(one.finish_reason or "", "incomplete")
+
+
+def _fixed_fields(body: ResponsesRequest, started: Started) -> Json:
+    """What the request has said, with what holds where it has not."""
+    params = started.generation.job.params
+    text = {"format": {"type": "text"}, "verbosity": "medium"}
+    effort = body.reasoning and body.reasoning.effort
+    return {
+        "id": f"resp_{started.request_id}",
+        "object": "response",
+        "created_at": int(time.time()),
+        "model": started.model,
+        "background": False,
+        "conversation": None,
+        "instructions": body.instructions,
+        "max_output_tokens": body.max_output_tokens,
+        "max_tool_calls": body.max_tool_calls,
+        "metadata": body.metadata or {},
+        "parallel_tool_calls": body.parallel_tool_calls is not False,
+        "previous_response_id": None,
+        "prompt_cache_key": body.prompt_cache_key,
+        "reasoning": {"effort": effort, "summary": None},
+        "safety_identifier": body.safety_identifier,
+        "service_tier": "default",
+        "store": False,
+        "temperature": params.temperature,
+        "text": text,
+        "tool_choice": body.tool_choice or "auto",
+        "tools": body.tools or [],
+        "top_logprobs": body.top_logprobs or 0,
+        "top_p": params.top_p,
+        "truncation": body.truncation or "disabled",
+        "user": body.user,
+    }

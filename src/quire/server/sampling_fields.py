@@ -1,0 +1,159 @@
+"""The fields of a body as `SamplingParams`, over the defaults of the server.
+
+A value is the request's, else the generation config's, else OpenAI's. Ranges are checked by
+`SamplingParams` itself, so that the HTTP and the Python API tell the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quire.engine.async_engine import AsyncLLM
+from quire.sampling_params import RequestOutputKind, SamplingParams
+from quire.server.args import ServerArgs
+from quire.server.errors import bad_request
+from quire.server.fields import output_constraint
+from quire.server.protocol.chat import ChatCompletionRequest
+from quire.server.protocol.common import GenerationBody
+from quire.server.protocol.completions import CompletionRequest
+
+MAX_STOP_STRINGS = 4
+COMPLETION_MAX_TOKENS = 16  # OpenAI's, for completions
+
+# Taken over by name; None is the default of the server.
+_SAME_NAME = (
+    *("n", "best_of", "min_tokens", "temperature", "top_p", "top_k", "min_p", "seed"),
+    *("presence_penalty", "frequency_penalty", "repetition_penalty", "allowed_token_ids"),
+    *("bad_words", "stop_token_ids", "include_stop_str_in_output", "ignore_eos"),
+    *("skip_special_tokens", "spaces_between_special_tokens", "stream_interval"),
+    *("use_beam_search", "length_penalty", "early_stopping", "logit_bias"),
+)
+_FROM_GENERATION_CONFIG = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+
+
+def completion_params(
+    body: CompletionRequest, engine: AsyncLLM, args: ServerArgs
+) -> SamplingParams:
+    """Of ``/v1/completions``."""
+    max_tokens = COMPLETION_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    if max_tokens == 0:
+        if not body.echo:
+            raise bad_request(
+                "max_tokens must be at least 1, got 0; 0 is only possible with echo.", "max_tokens"
+            )
+        max_tokens = 1  # is not shown
+    prompt_logprobs = body.prompt_logprobs
+    if body.stream and prompt_logprobs is not None:
+        raise bad_request("prompt_logprobs cannot be streamed.", "prompt_logprobs")
+    if body.echo and prompt_logprobs is None:
+        prompt_logprobs = body.logprobs
+    return _params(body, engine, args, max_tokens, body.logprobs, prompt_logprobs)
+
+
+def chat_params(body: ChatCompletionRequest, engine: AsyncLLM, args: ServerArgs) -> SamplingParams:
+    """Of ``/v1/chat/completions``."""
+    num_top = body.top_logprobs or 0
+    if num_top and not body.logprobs:
+        raise bad_request(
+            "when using `top_logprobs`, `logprobs` must be set to true.", "top_logprobs"
+        )
+    if body.stream and body.prompt_logprobs is not None:
+        raise bad_request("prompt_logprobs cannot be streamed.", "prompt_logprobs")
+    max_tokens = body.max_tokens
+    if body.max_completion_tokens is not None:
+        max_tokens = body.max_completion_tokens
+    if max_tokens is None:
+        max_tokens = engine.config.model.generation_config.get("max_new_tokens")
+        if max_tokens is not None:  # it was written for the whole context of the model
+            max_tokens = min(max_tokens, engine.model_config.max_model_len)
+    logprobs = num_top if body.logprobs else None
+    return _params(body, engine, args, max_tokens, logprobs, body.prompt_logprobs)
+
+
+def _params(
+    body: GenerationBody,
+    engine: AsyncLLM,
+    args: ServerArgs,
+    max_tokens: int | None,
+    logprobs: int | None,
+    prompt_logprobs: int | None,
+) -> SamplingParams:
+    _check_stream(body)
+    _check_queue_limit(body)
+    values = {} if body.use_beam_search else _defaults(engine)
+    values |= {name: value for name in _SAME_NAME if (value := getattr(body, name)) is not None}
+    values |= output_constraint(body)
+    max_tokens = _capped(max_tokens, engine.model_config.max_model_len, args.max_output_tokens)
+    if args.max_output_tokens is not None and "min_tokens" in values:
+        values["min_tokens"] = min(values["min_tokens"], args.max_output_tokens)
+    values |= {"stop": _stop(body.stop), "output_kind": _kind(body, args)}
+    values |= {"logprobs": logprobs, "prompt_logprobs": prompt_logprobs}
+    try:
+        return SamplingParams.from_optional(**values, max_tokens=max_tokens)
+    except ValueError as error:
+        first_word = str(error).partition(" ")[0]
+        param = first_word if first_word in type(body).model_fields else None
+        raise bad_request(str(error), param) from error
+
+
+def _defaults(engine: AsyncLLM) -> dict[str, Any]:
+    recommended = engine.get_default_sampling_params()
+    return {name: getattr(recommended, name) for name in _FROM_GENERATION_CONFIG}
+
+
+def _kind(body: GenerationBody, args: ServerArgs) -> RequestOutputKind:
+    """Outputs at the end are cheapest, but a time limit needs what there is by then."""
+    limits = (args.request_timeout, body.timeout_s, body.queue_timeout_s)
+    has_limit = any(limit is not None for limit in limits)
+    return RequestOutputKind.DELTA if body.stream or has_limit else RequestOutputKind.FINAL_ONLY
+
+
+def _capped(max_tokens: int | None, max_model_len: int, limit: int | None) -> int | None:
+    if max_tokens is not None and max_tokens > max_model_len:
+        raise bad_request(
+            f"max_tokens must be at most {max_model_len}, the length of the context, got "
+            f"{max_tokens}; leave it out for all that remains after the prompt.",
+            "max_tokens",
+        )
+    if limit is None:
+        return max_tokens
+    return limit if max_tokens is None else min(max_tokens, limit)
+
+
+def _stop(stop: str | list[str] | None) -> list[str] | None:
+    strings = [stop] if isinstance(stop, str) else stop
+    if strings is not None and len(strings) > MAX_STOP_STRINGS:
+        raise bad_request(
+            f"stop may have {MAX_STOP_STRINGS} strings, got {len(strings)}; use stop_token_ids "
+            "where a string is one token.",
+            "stop",
+        )
+    return strings
+
+
+def _check_stream(body: GenerationBody) -> None:
+    if not body.stream:
+        if body.stream_options is not None:
+            raise bad_request("stream_options needs stream=true; set it.", "stream_options")
+        return
+    if body.use_beam_search:
+        raise bad_request(
+            "Beam search cannot be streamed: beams are known at their end; leave out stream.",
+            "use_beam_search",
+        )
+    if body.best_of is not None and body.best_of > (body.n or 1):
+        raise bad_request(
+            f"best_of={body.best_of} is more than n={body.n or 1}, which cannot be streamed: the "
+            "best completions are known at the end; leave out stream or best_of.",
+            "best_of",
+        )
+
+
+def _check_queue_limit(body: GenerationBody) -> None:
+    is_ranked = body.best_of is not None and body.best_of > (body.n or 1)
+    if body.queue_timeout_s is not None and (body.use_beam_search or is_ranked):
+        raise bad_request(
+            "queue_timeout_s cannot be kept with beam search or best_of: their first output is "
+            "their last; use timeout_s.",
+            "queue_timeout_s",
+        )

@@ -1,0 +1,131 @@
+"""The prompts of a completions request: text or token ids, one or many, and gaps to be filled.
+
+A suffix makes the prompt a gap between two texts, for tokenizers with fill-in-the-middle tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from quire.engine.async_engine import AsyncLLM
+from quire.prompts import ParsedPrompt, parse_prompts
+from quire.server.errors import bad_request
+from quire.server.prompt_tokens import tokenized
+from quire.server.protocol.completions import CompletionRequest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MAX_PROMPTS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class GapTokens:
+    """Before the text, before the suffix, before what fills the gap."""
+
+    prefix: str
+    suffix: str
+    middle: str
+
+
+GAP_TOKENS = (
+    GapTokens("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen-Coder, Codegemma
+    GapTokens("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder
+    GapTokens("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
+    GapTokens("▁<PRE>", "▁<SUF>", "▁<MID>"),  # Code Llama
+    GapTokens("<PRE>", "<SUF>", "<MID>"),
+    GapTokens("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
+)
+
+
+async def completion_prompts(engine: AsyncLLM, body: CompletionRequest) -> list[ParsedPrompt]:
+    """The prompts in order; their texts may still have to be tokenized."""
+    prompts = _parsed(body.prompt)
+    special = True if body.add_special_tokens is None else body.add_special_tokens
+    prompts = [replace(prompt, add_special_tokens=special) for prompt in prompts]
+    if not body.suffix:
+        _refuse_empty(prompts)
+        return prompts
+    if body.echo:
+        raise bad_request("echo and suffix cannot be used together; leave one out.", "suffix")
+    return await _with_gaps(engine, prompts, body.suffix)
+
+
+def _parsed(given: Any) -> list[ParsedPrompt]:
+    _check_form(given)
+    try:
+        return parse_prompts(given)
+    except ValueError as error:
+        raise bad_request(str(error), "prompt") from error
+
+
+def _check_form(given: Any) -> None:
+    forms = f"a string, a list of token ids, or a list of up to {MAX_PROMPTS} of either"
+    if not isinstance(given, (str, list)):
+        raise bad_request(f"prompt must be {forms}, got {type(given).__name__}.", "prompt")
+    if given == []:
+        raise bad_request(f"prompt is an empty list; pass {forms}.", "prompt")
+    if isinstance(given, str):
+        return
+    is_number = [not isinstance(one, (str, list)) for one in given]
+    if any(is_number) and not all(type(one) is int for one in given):
+        odd = next(one for one in given if type(one) is not int)
+        raise bad_request(
+            f"prompt is a list with a {type(odd).__name__} among others; pass {forms}.", "prompt"
+        )
+    if not any(is_number) and len(given) > MAX_PROMPTS:
+        raise bad_request(
+            f"prompt is a list of {len(given)} prompts, but a request may have {MAX_PROMPTS}; "
+            "send several requests.",
+            "prompt",
+        )
+
+
+def _refuse_empty(prompts: Sequence[ParsedPrompt]) -> None:
+    for prompt in prompts:
+        if prompt.token_ids is None and not prompt.text:
+            raise bad_request(
+                f"{prompt.name} is empty; pass some text or at least one token id.", "prompt"
+            )
+
+
+async def _with_gaps(
+    engine: AsyncLLM, prompts: Sequence[ParsedPrompt], suffix: str
+) -> list[ParsedPrompt]:
+    """Put together as token ids: as text the marks could be joined with their neighbours."""
+    marks = _gap_token_ids(engine.front.require_tokenizer())
+    if any(prompt.text is None for prompt in prompts):
+        raise bad_request("suffix goes with prompts that are text, not token ids.", "suffix")
+    heads = [ParsedPrompt(text="", add_special_tokens=p.add_special_tokens) for p in prompts[:1]]
+    texts = [replace(prompt, add_special_tokens=False) for prompt in prompts]
+    tail = ParsedPrompt(text=suffix, add_special_tokens=False)
+    head, after, *befores = await tokenized(engine, [*heads, tail, *texts])
+    return [
+        replace(
+            prompt,
+            token_ids=[
+                *(head.token_ids or ()),
+                marks[0],
+                *(before.token_ids or ()),
+                marks[1],
+                *(after.token_ids or ()),
+                marks[2],
+            ],
+        )
+        for prompt, before in zip(prompts, befores, strict=True)
+    ]
+
+
+def _gap_token_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int, int]:
+    for tokens in GAP_TOKENS:
+        spelled = [tokens.prefix, tokens.suffix, tokens.middle]
+        ids: Any = tokenizer.convert_tokens_to_ids(spelled)
+        if None not in ids and tokenizer.convert_ids_to_tokens(ids) == spelled:
+            return ids[0], ids[1], ids[2]
+    raise bad_request(
+        "suffix needs a model with fill-in-the-middle tokens, which this one does not have; leave "
+        "it out.",
+        "suffix",
+    )

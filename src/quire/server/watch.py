@@ -1,0 +1,125 @@
+"""Watch: whoever looks at one server's work: metrics, the page, traces, logs.
+
+Made with the server and told when an engine is there; everything is counted at the engine, so that
+no endpoint has to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import statistics
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from quire.engine.async_engine import AsyncLLM
+from quire.engine.input_processor import ProcessedRequest
+from quire.engine.observer import Observers, RequestEnd, RequestObserver
+from quire.metrics.metrics import Metrics
+from quire.metrics.request_log import RequestLog
+from quire.metrics.stats_poll import Poll
+from quire.metrics.throughput import ThroughputMeter, log_throughput
+from quire.metrics.tracing import Tracer, open_tracer
+from quire.step_output import EngineStats
+
+if TYPE_CHECKING:
+    from quire.server.args import ServerArgs
+
+logger = logging.getLogger(__name__)
+
+LOG_INTERVAL_S = 10.0
+_NUM_RECENT = 20  # requests whose latencies the page shows
+
+
+class RecentLatencies:
+    """A `RequestObserver`: the first tokens of the last requests."""
+
+    def __init__(self) -> None:
+        self._ttfts: deque[float] = deque(maxlen=_NUM_RECENT)
+
+    def request_started(self, request: ProcessedRequest) -> None:
+        pass
+
+    def request_ended(self, end: RequestEnd) -> None:
+        if end.timing.first_token_ts:
+            self._ttfts.append(end.timing.first_token_latency)
+
+    @property
+    def median_ttft(self) -> float | None:
+        """Seconds; None when nothing has run yet."""
+        return statistics.median(tuple(self._ttfts)) if self._ttfts else None
+
+
+class Watch:
+    """One server's."""
+
+    def __init__(self, args: ServerArgs) -> None:
+        self._args = args
+        self.metrics = Metrics(args.metrics_prefix)
+        self.latencies = RecentLatencies()
+        self._tracer: Tracer | None = None
+        if args.otlp_traces_endpoint is not None:
+            self._tracer = open_tracer(args.otlp_traces_endpoint)
+        self._meter = ThroughputMeter()
+        self._engine: AsyncLLM | None = None
+        self._model_name: str | None = None
+        self._logging: asyncio.Task[None] | None = None
+        self._timing: asyncio.Task[None] | None = None
+        self.stats = Poll[EngineStats](_nothing, EngineStats())
+        self.blocks = Poll[bytes](_no_blocks, b"")
+
+    def engine_ready(self, engine: AsyncLLM, model_name: str) -> None:
+        """Watch this engine from now on; called in the server's event loop."""
+        self._engine, self._model_name = engine, model_name
+        self.stats = Poll(engine.stats, EngineStats())
+        self.blocks = Poll(engine.block_map, b"")
+        engine.front.observe(Observers(self._observers(engine)))
+        if self._timing is None:
+            self._timing = asyncio.create_task(self.metrics.loop_lag.watch())
+        if self._logging is not None:
+            self._logging.cancel()
+        self._logging = asyncio.create_task(self._look_now_and_then())
+
+    async def exposition(self) -> bytes:
+        """The answer to a scrape."""
+        stats = await self.stats.get(0.0)
+        return self.metrics.text(self._model_name, self._engine, stats, self._meter.rate)
+
+    def close(self) -> None:
+        """Send the traces that are left."""
+        if self._tracer is not None:
+            self._tracer.close()
+
+    def _observers(self, engine: AsyncLLM) -> list[RequestObserver]:
+        assert self._model_name is not None
+        max_model_len = engine.model_config.max_model_len
+        observers: list[RequestObserver] = [
+            self.metrics.requests_of(self._model_name, max_model_len),
+            self.latencies,
+        ]
+        if self._tracer is not None:
+            observers.append(self._tracer)
+        if self._args.enable_log_requests:
+            observers.append(RequestLog(self._args.max_log_len))
+        return observers
+
+    async def _look_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(LOG_INTERVAL_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Take the rates since the last time, and log them."""
+        stats = await self.stats.get(0.0)
+        rate = self._meter.look(stats, time.monotonic())
+        if not self._args.disable_log_stats:
+            log_throughput(stats, rate)
+
+
+async def _nothing() -> EngineStats:
+    return EngineStats()
+
+
+async def _no_blocks() -> bytes:
+    return b""

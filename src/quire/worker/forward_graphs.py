@@ -1,0 +1,90 @@
+"""Forwards as graphs: from a step's inputs to the hidden states of the rows that sample.
+
+Each begins with fetching the inputs that were sent last: a send, then a replay or a capture.
+Knows nothing about sampling. Before a capture inputs of spare rows must be sent, since a capture
+runs what it captures once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from quire.batch import Batch
+from quire.worker.graph_batches import GraphBatches
+from quire.worker.graph_inputs import GraphInputs
+from quire.worker.model import Model
+from quire.worker.recorder import Record, Replay
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeShape:
+    """One token of each of so many rows."""
+
+    num_rows: int
+    is_shared: bool = False  # some of them begin with the same blocks
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_rows
+
+
+@dataclass(frozen=True, slots=True)
+class MixedShape:
+    """So many tokens of any rows."""
+
+    num_tokens: int
+
+
+Shape = DecodeShape | MixedShape
+
+
+class ForwardGraphs:
+    """Leaves hidden states where sample graphs read them: [S, E] from the first line on."""
+
+    def __init__(
+        self,
+        *,
+        model: Model,
+        batches: GraphBatches,
+        inputs: GraphInputs,
+        hidden: Tensor,  # [max_rows, E]
+        record: Record,
+    ) -> None:
+        self._model = model
+        self._batches = batches
+        self._inputs = inputs
+        self._hidden = hidden
+        self._record = record
+        self._graphs: dict[Shape, Replay] = {}
+
+    def __contains__(self, shape: Shape) -> bool:
+        return shape in self._graphs
+
+    def capture(self, shape: Shape) -> None:
+        self._graphs[shape] = self._record(partial(self._run, shape))
+        self._inputs.ring.confirm()
+
+    def replay(self, shape: Shape) -> None:
+        self._graphs[shape]()
+        self._inputs.ring.confirm()
+
+    def _run(self, shape: Shape) -> None:
+        if isinstance(shape, DecodeShape):
+            num_bytes = self._inputs.decode_bytes(shape.num_rows, is_shared=shape.is_shared)
+            self._inputs.ring.enqueue_fetch(num_bytes)
+            hidden = self._model.forward(self._decode_batch(shape))
+            self._hidden[: shape.num_rows].copy_(hidden)
+        else:
+            self._inputs.ring.enqueue_fetch(self._inputs.mixed_bytes(shape.num_tokens))
+            inputs = self._inputs.mixed(shape.num_tokens)
+            hidden = self._model.forward(self._batches.mixed(inputs, shape.num_tokens))
+            index = inputs.hidden_index
+            torch.index_select(hidden, 0, index, out=self._hidden[: len(index)])
+
+    def _decode_batch(self, shape: DecodeShape) -> Batch:
+        shared = self._inputs.shared(shape.num_rows) if shape.is_shared else None
+        return self._batches.decode(self._inputs.sampled(shape.num_rows), shared)

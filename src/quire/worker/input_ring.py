@@ -1,0 +1,85 @@
+"""A ring of slots that the host writes, and fixed device memory that graphs read: one slot a step.
+
+    host       opens slot i, writes it, launches a graph        (i goes round)
+    graph      fetches the slot whose turn it is into `memory`, passes the turn on, computes
+
+Graphs fetch with a kernel of their own, which reads the host's memory: a copy would be an operation
+of another engine of the device, and kernels start late after those. The turn is kept on the device,
+so a captured graph works for all slots.
+
+The contract: after each `open` the device fetches exactly once, by a graph that was replayed or
+recorded (which runs it once) and is reported by `confirm`, or by `fetch`. Where something raised in
+between, nobody knows whether it did: the next `open` sets the turn right.
+
+Knows nothing about what is in the slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ALIGNMENT = 64  # bytes; kernels are compiled for pointers that are multiples of 16
+WORD_BYTES = 4
+
+# `kernels.reference.fetch.fetch` or its twin: (target, slots, turn, number of words)
+Fetch = Callable[[Tensor, Tensor, Tensor, int], None]
+
+
+def aligned(num_bytes: int) -> int:
+    return -(-num_bytes // ALIGNMENT) * ALIGNMENT
+
+
+class InputRing:
+    """With more slots than steps in flight nobody ever waits for one."""
+
+    def __init__(
+        self, *, num_slots: int, num_bytes: int, fetch: Fetch, device: torch.device
+    ) -> None:
+        is_cuda = device.type == "cuda"
+        shape = (num_slots, aligned(num_bytes) // WORD_BYTES)
+        self._slots = torch.zeros(shape, dtype=torch.int32, pin_memory=is_cuda)
+        self._target = torch.zeros(shape[1], dtype=torch.int32, device=device)
+        self._turn = torch.zeros(2, dtype=torch.int32, device=device)
+        self._fetched = [torch.cuda.Event() for _ in range(num_slots)] if is_cuda else []
+        self._fetch = fetch
+        self._slot = 0  # whose turn it is once all that was enqueued is done
+        self._is_open = False
+        self.slots: list[np.ndarray] = list(self._slots.numpy().view(np.uint8))  # [bytes] each
+        self.memory = self._target.view(torch.uint8)  # [bytes]
+
+    def open(self) -> int:
+        """The slot to be written for the next step."""
+        if self._is_open:  # its step failed
+            self._close()
+            self._turn[:1].fill_(self._slot)
+        if self._fetched:
+            fetched = self._fetched[self._slot]
+            if not fetched.query():
+                fetched.synchronize()  # sync: only where more steps are in flight than slots
+        self._is_open = True
+        return self._slot
+
+    def enqueue_fetch(self, num_bytes: int) -> None:
+        """What graphs begin with: the first bytes of the slot, to the same place of `memory`."""
+        self._fetch(self._target, self._slots, self._turn, aligned(num_bytes) // WORD_BYTES)
+
+    def confirm(self) -> None:
+        """A graph that fetches was enqueued."""
+        assert self._is_open, "nothing was sent that a graph could fetch"
+        self._close()
+
+    def fetch(self, num_bytes: int) -> None:
+        """Without a graph."""
+        self.enqueue_fetch(num_bytes)
+        self.confirm()
+
+    def _close(self) -> None:
+        """The slot is free when all that was enqueued so far is done."""
+        if self._fetched:
+            self._fetched[self._slot].record()
+        self._slot = (self._slot + 1) % len(self.slots)
+        self._is_open = False

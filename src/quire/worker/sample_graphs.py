@@ -1,0 +1,65 @@
+"""Sampling as graphs: head, sample, and the new tokens written to their rows.
+
+Knows nothing about how hidden states come about. The inputs are those that the forward has fetched;
+before a capture, somebody must have fetched inputs of spare rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from quire.sampling.sampler import DeviceSample, SampleKind, Sampler
+from quire.worker.graph_inputs import GraphInputs
+from quire.worker.model import Model
+from quire.worker.recorder import Record, Replay
+from quire.worker.rows import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class SampleShape:
+    kind: SampleKind
+    num_rows: int
+
+
+class SampleGraphs:
+    """One graph for each kind of sampling and bucket of rows, as they are needed."""
+
+    def __init__(
+        self,
+        *,
+        model: Model,
+        sampler: Sampler,
+        rows: Rows,
+        inputs: GraphInputs,
+        hidden: Tensor,  # [max_rows, E]
+        record: Record,
+    ) -> None:
+        self._model = model
+        self._sampler = sampler
+        self._rows = rows
+        self._inputs = inputs
+        self._hidden = hidden
+        self._record = record
+        self._graphs: dict[SampleShape, Replay] = {}
+        self._samples: dict[SampleShape, DeviceSample] = {}
+
+    def __contains__(self, shape: SampleShape) -> bool:
+        return shape in self._graphs
+
+    def capture(self, shape: SampleShape) -> None:
+        self._graphs[shape] = self._record(partial(self._run, shape))
+
+    def replay(self, shape: SampleShape) -> DeviceSample:
+        """What was sampled, until the next replay."""
+        self._graphs[shape]()
+        return self._samples[shape]
+
+    def _run(self, shape: SampleShape) -> None:
+        inputs = self._inputs.sampled(shape.num_rows)
+        logits = self._model.logits(self._hidden[: shape.num_rows])
+        sample = self._sampler.sample_on_device(shape.kind, logits, inputs.rows, inputs.lengths)
+        self._rows.append(inputs.rows, inputs.lengths, sample.token_ids)
+        self._samples[shape] = sample

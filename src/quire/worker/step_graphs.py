@@ -1,0 +1,217 @@
+"""A step as graphs: the forward, then sampling; which graphs a step takes, and when it takes none.
+
+    decode step    every row computes one token and samples the next    by bucket of rows
+    mixed step     anything else of up to some number of tokens         by bucket of tokens
+    sampling       by bucket of rows and by kind, after either; what has no kind is sampled by
+                   operation from the hidden states that the forward left
+
+Some are captured at the start, the others when a step first needs them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from quire.sampling.sampler import DeviceSample, SampleKind, Sampler
+from quire.step import Int32, StepPlan
+from quire.worker.batch_builder import SampledRows
+from quire.worker.buckets import GraphSizes
+from quire.worker.forward_graphs import DecodeShape, ForwardGraphs, MixedShape
+from quire.worker.graph_inputs import GraphInputs
+from quire.worker.prefix_sharing import SharedRows
+from quire.worker.prompt_logprobs import PromptLogprobs
+from quire.worker.sample_graphs import SampleGraphs, SampleShape
+
+logger = logging.getLogger(__name__)
+
+ForwardShape: TypeAlias = DecodeShape | MixedShape
+Shape: TypeAlias = ForwardShape | SampleShape
+
+NO_PLACES = np.zeros(0, dtype=np.int32)
+NO_ROWS = StepPlan(
+    step_id=-1,
+    rows=NO_PLACES,
+    num_computed=NO_PLACES,
+    num_scheduled=NO_PLACES,
+    samples=np.zeros(0, dtype=np.bool_),
+    epochs=NO_PLACES,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampled:
+    """What the graphs of a step leave on the device, until the next step."""
+
+    rows_cpu: np.ndarray  # [S]
+    sample: DeviceSample  # of a bucket: its first S lines are the step's
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unsampled:
+    """The same of a step whose rows no graph can sample."""
+
+    hidden: Tensor  # [S, E]
+    rows: SampledRows
+
+
+class Graphs(Protocol):
+    """Runs the steps for which there are graphs."""
+
+    def apply(self, plan: StepPlan) -> None:
+        """Follow the changes of every plan."""
+        ...
+
+    def run(self, plan: StepPlan) -> Sampled | Unsampled | None:
+        """None where the plan is not for this. The plan must have rows."""
+        ...
+
+
+class NoGraphs:
+    """Every step is computed op by op."""
+
+    def apply(self, plan: StepPlan) -> None:
+        pass
+
+    def run(self, plan: StepPlan) -> Sampled | Unsampled | None:
+        return None
+
+
+class Sharing(Protocol):
+    """Finds rows that begin with the same blocks."""
+
+    def apply(self, plan: StepPlan) -> None:
+        """Follow the changes of every plan."""
+        ...
+
+    def find(self, rows: Int32) -> SharedRows | None: ...
+
+
+class NoSharing:
+    """Every layer has a window: no block is shared for long."""
+
+    def apply(self, plan: StepPlan) -> None:
+        pass
+
+    def find(self, rows: Int32) -> SharedRows | None:
+        return None
+
+
+class StepGraphs:
+    """Chooses, uploads, replays."""
+
+    def __init__(
+        self,
+        *,
+        sizes: GraphSizes,
+        inputs: GraphInputs,
+        forwards: ForwardGraphs,
+        samples: SampleGraphs,
+        hidden: Tensor,  # [max_rows, E], where forwards leave what is sampled from
+        sampler: Sampler,
+        sharing: Sharing,
+        prompt_logprobs: PromptLogprobs,
+    ) -> None:
+        self._sizes = sizes
+        self._inputs = inputs
+        self._forwards = forwards
+        self._samples = samples
+        self._hidden = hidden
+        self._sampler = sampler
+        self._sharing = sharing
+        self._prompt_logprobs = prompt_logprobs
+
+    def capture_at_start(
+        self, progress: Callable[[Sequence[Shape]], Iterable[Shape]] = iter
+    ) -> None:
+        """The largest first, so that the others fit in its memory."""
+        forwards: list[ForwardShape] = [DecodeShape(size) for size in self._sizes.rows]
+        forwards += [MixedShape(size) for size in self._sizes.tokens_at_start]
+        forwards.sort(key=lambda shape: -shape.num_tokens)
+        samples = [SampleShape(SampleKind.GREEDY, size) for size in self._sizes.rows[::-1]]
+        for shape in progress([*forwards, *samples]):
+            self._capture(shape)
+
+    def apply(self, plan: StepPlan) -> None:
+        self._sharing.apply(plan)
+
+    def run(self, plan: StepPlan) -> Sampled | Unsampled | None:
+        return self._decode(plan) if is_plain_decode(plan) else self._mixed(plan)
+
+    def _decode(self, plan: StepPlan) -> Sampled | Unsampled:
+        bucket = self._sizes.row_bucket(len(plan.rows))
+        shared = self._sharing.find(plan.rows)
+        forward = DecodeShape(bucket, is_shared=shared is not None)
+        sample = self._sample_shape(plan.rows, bucket)
+        self._make_ready(forward, sample)
+        self._inputs.send_decode(bucket, plan.rows, plan.num_computed + 1, shared)
+        self._forwards.replay(forward)
+        return self._sample(plan, bucket, sample)
+
+    def _mixed(self, plan: StepPlan) -> Sampled | Unsampled | None:
+        tokens = self._sizes.token_bucket(plan.num_tokens)
+        if tokens is None or self._prompt_logprobs.are_wanted(plan):
+            return None
+        forward = MixedShape(tokens)
+        rows_cpu = plan.rows[plan.samples]
+        bucket = self._sizes.row_bucket(len(rows_cpu))
+        sample = self._sample_shape(rows_cpu, bucket)
+        self._make_ready(forward, sample)
+        self._inputs.send_mixed(tokens, bucket, plan)
+        self._forwards.replay(forward)
+        return self._sample(plan, bucket, sample)
+
+    def _sample(
+        self, plan: StepPlan, bucket: int, shape: SampleShape | None
+    ) -> Sampled | Unsampled:
+        rows_cpu = plan.rows[plan.samples]
+        if shape is not None:
+            return Sampled(rows_cpu=rows_cpu, sample=self._samples.replay(shape))
+        inputs, count = self._inputs.sampled(bucket), len(rows_cpu)
+        rows = SampledRows(
+            rows=inputs.rows[:count],
+            lengths=inputs.lengths[:count],
+            rows_cpu=rows_cpu,
+            lengths_cpu=(plan.num_computed + plan.num_scheduled)[plan.samples],
+        )
+        return Unsampled(hidden=self._hidden[:count], rows=rows)
+
+    def _sample_shape(self, rows_cpu: np.ndarray, bucket: int) -> SampleShape | None:
+        kind = self._sampler.graph_kind(rows_cpu) if len(rows_cpu) else None
+        return None if kind is None else SampleShape(kind, bucket)
+
+    def _make_ready(self, forward: ForwardShape, sample: SampleShape | None) -> None:
+        """Capture what is missing, before the step's own inputs are there."""
+        if forward not in self._forwards:
+            self._capture(forward)
+        if sample is not None and sample not in self._samples:
+            largest = replace(sample, num_rows=self._sizes.max_rows)
+            for shape in (largest, sample):  # in this order: the pool gets its size at once
+                if shape not in self._samples:
+                    self._capture(shape)
+
+    def _capture(self, shape: Shape) -> None:
+        """With spare rows for inputs: a capture runs what it captures once."""
+        started = time.perf_counter()
+        if isinstance(shape, MixedShape):
+            self._inputs.send_mixed(shape.num_tokens, 1, NO_ROWS)
+        else:
+            none_shared = (NO_PLACES, NO_PLACES)
+            self._inputs.send_decode(shape.num_rows, NO_PLACES, NO_PLACES, none_shared)
+        if isinstance(shape, SampleShape):
+            self._inputs.ring.fetch(self._inputs.decode_bytes(shape.num_rows, is_shared=False))
+            self._samples.capture(shape)
+        else:
+            self._forwards.capture(shape)
+        logger.debug("captured %s in %.0f ms", shape, 1e3 * (time.perf_counter() - started))
+
+
+def is_plain_decode(plan: StepPlan) -> bool:
+    """Whether every row computes one token and samples the next."""
+    return bool(plan.samples.all()) and plan.num_tokens == len(plan.rows)

@@ -1,0 +1,204 @@
+"""The page in a real browser, against a real server."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from tests.e2e.server.browser import chromium
+from tests.fakes.server import MODEL, running_server
+
+NUM_BLOCKS = 257
+KEY = "sesame"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with running_server(["--num-gpu-blocks-override", str(NUM_BLOCKS)]) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def locked_server() -> Iterator[str]:
+    with running_server(["--num-gpu-blocks-override", "65", "--api-key", KEY]) as url:
+        yield url
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A new tab, whose errors fail the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert errors == []
+
+
+def say(page: Page, text: str) -> None:
+    expect(page.locator("#send")).to_be_enabled()
+    page.fill("#input", text)
+    page.press("#input", "Enter")
+
+
+def cells(page: Page) -> str:
+    return page.locator("#blocks").get_attribute("data-cells") or ""
+
+
+def test_a_chat_turn_streams_into_the_page(server: str, page: Page) -> None:
+    page.goto(server)
+    page.evaluate(
+        """() => {
+            window.lengths = new Set();
+            new MutationObserver(() => {
+                const answer = document.querySelector(".assistant .text");
+                if (answer) window.lengths.add(answer.textContent.length);
+            }).observe(document.body, {childList: true, subtree: true, characterData: true});
+        }"""
+    )
+    say(page, "What is the capital of France?")
+    expect(page.locator(".message.assistant .figures")).to_contain_text("tok/s", timeout=60_000)
+    assert "Paris" in page.locator(".message.assistant .text").inner_text()
+    assert page.evaluate("window.lengths.size") > 2, "the answer came at once, not bit by bit"
+    expect(page.locator(".message.assistant .figures")).to_contain_text("first token")
+
+
+def test_a_chat_has_a_history_and_can_be_begun_anew(server: str, page: Page) -> None:
+    page.goto(server)
+    bodies: list[Any] = []
+    page.on(
+        "request",
+        lambda one: bodies.append(one.post_data_json) if "chat/completions" in one.url else None,
+    )
+    page.click("summary")
+    page.fill("#system", "Answer in one word.")
+    page.fill("#temperature", "0")
+    page.fill("#max-tokens", "7")
+    for count, text in enumerate(["Hello", "And now?"], start=1):
+        say(page, text)
+        figures = page.locator(".message.assistant .figures")
+        expect(figures).to_have_count(count)
+        expect(figures.last).to_contain_text("tokens", timeout=60_000)
+    roles = [[message["role"] for message in body["messages"]] for body in bodies]
+    assert roles == [["system", "user"], ["system", "user", "assistant", "user"]]
+    assert (bodies[0]["temperature"], bodies[0]["max_tokens"]) == (0, 7)
+    page.click("#clear")
+    expect(page.locator(".message")).to_have_count(0)
+
+
+def test_the_map_of_blocks_moves_while_a_request_runs(server: str, page: Page) -> None:
+    httpx.post(f"{server}/reset_prefix_cache")
+    page.goto(server)
+    blocks = page.locator("#blocks")
+    expect(blocks).to_have_attribute("data-cells", re.compile(r"^\d+$"))
+    assert len(cells(page)) == NUM_BLOCKS - 1, "the null block is not shown"
+    body = {"model": MODEL, "prompt": [5] * 40, "max_tokens": 900, "ignore_eos": True}
+    request = threading.Thread(
+        target=httpx.post,
+        args=(f"{server}/v1/completions",),
+        kwargs={"json": body, "timeout": 120},
+    )
+    request.start()
+    expect(blocks).to_have_attribute("data-cells", re.compile("1"))
+    expect(page.locator("#running")).to_have_text("1")
+    more = cells(page).count("1") + 1
+    expect(blocks).to_have_attribute("data-cells", re.compile(f"(1.*){{{more}}}"))
+    request.join()
+    expect(blocks).to_have_attribute("data-cells", re.compile("^[03]*3[03]*$"))
+    expect(page.locator("#running")).to_have_text("0")
+
+
+def test_an_answer_can_be_stopped(server: str, page: Page) -> None:
+    page.goto(server)
+    page.click("summary")
+    page.fill("#max-tokens", "1500")
+    page.route("**/v1/chat/completions", without_end)
+    say(page, "Tell me everything.")
+    page.wait_for_selector(".message.assistant .text p")
+    page.click("#stop")
+    expect(page.locator(".message.assistant .figures")).to_contain_text("stopped")
+    expect(page.locator("#running")).to_have_text("0")
+
+
+def without_end(route: Route) -> None:
+    """The bundled model ends its answers early."""
+    route.continue_(post_data={**route.request.post_data_json, "ignore_eos": True})
+
+
+def test_what_a_model_writes_never_becomes_markup(server: str, page: Page) -> None:
+    page.goto(server)
+    evil = '# Hi\\n<img src=x onerror="window.hacked=1"> **<b>bold</b>** [x](javascript:alert(1))'
+    chunk = f'data: {{"choices": [{{"delta": {{"content": "{escaped(evil)}"}}}}]}}\n\n'
+    page.route(
+        "**/v1/chat/completions",
+        lambda route: route.fulfill(
+            body=chunk + "data: [DONE]\n\n", content_type="text/event-stream"
+        ),
+    )
+    say(page, "<script>window.hacked = 1</script>")
+    answer = page.locator(".message.assistant .text")
+    expect(answer.locator("h3")).to_have_text("Hi")
+    expect(answer.locator("strong")).to_have_text("<b>bold</b>")
+    assert answer.locator("img, a, b").count() == 0
+    assert "<img src=x" in answer.inner_text()
+    assert page.evaluate("window.hacked") is None
+
+
+def escaped(text: str) -> str:
+    return text.replace('"', '\\"')
+
+
+def test_the_key_is_asked_for_and_stays_in_the_tab(locked_server: str, page: Page) -> None:
+    page.goto(locked_server)
+    dialog = page.locator("#key-dialog")
+    expect(dialog).to_be_visible()
+    page.fill("#key", "wrong")
+    page.press("#key", "Enter")
+    expect(page.locator("#key-error")).to_be_visible()
+    page.fill("#key", KEY)
+    page.press("#key", "Enter")
+    expect(page.locator("#state")).to_have_text("ready")
+    expect(dialog).to_be_hidden()
+    say(page, "Hello")
+    expect(page.locator(".message.assistant .figures")).to_contain_text("tok", timeout=60_000)
+    assert page.evaluate("Object.values(sessionStorage)") == [KEY]
+    assert page.evaluate("localStorage.length + document.cookie.length") == 0
+
+
+def test_the_page_says_that_the_model_loads(server: str, page: Page) -> None:
+    loading = {
+        "state": "loading",
+        "detail": "the model is loading",
+        "elapsed_s": 3.2,
+        "model": None,
+        "stats": None,
+        "blocks": None,
+    }
+    page.route("**/page-data", lambda route: route.fulfill(json=loading))
+    page.goto(server)
+    expect(page.locator("#loading-text")).to_have_text("The model is loading · 3 s")
+    expect(page.locator("#send")).to_be_disabled()
+    page.unroute("**/page-data")
+    expect(page.locator("#loading")).to_be_hidden()
+    expect(page.locator("#send")).to_be_enabled()
+
+
+def test_the_page_fits_a_phone(server: str, browser: Browser) -> None:
+    page = browser.new_page(viewport={"width": 360, "height": 740})
+    page.goto(server)
+    expect(page.locator("#state")).to_have_text("ready")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.close()

@@ -1,0 +1,19 @@
+"""Very many random requests to one server, made from its own description of its API."""
+
+from __future__ import annotations
+
+import pytest
+
+from quire.server.openapi import GENERATING
+from tests.fakes.api_cases import free_blocks, send_cases
+from tests.fakes.server import running_server
+
+
+@pytest.mark.soak
+def test_ten_thousand_random_requests() -> None:
+    with running_server(["--max-num-seqs", "8", "--kv-cache-memory-bytes", "32MiB"]) as url:
+        tally = send_cases(url, 10_000)
+        free, blocks = free_blocks(url)
+    print(f"\n{tally}; {free} of {blocks - 1} blocks free")
+    assert free == blocks - 1
+    assert tally.paths_with(200) >= GENERATING

@@ -1,0 +1,43 @@
+"""A part of a batch is the batch that its rows alone would have made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from quire.attention.some_rows import for_upload, some_rows
+from quire.attention.start_up_check import Rows, make_trial
+from tests.fakes.attention import Definition, half_problem
+
+ROWS = Rows(name="", computed=(18, 90, 0, 21, 90), new=(1, 1, 25, 2, 32))
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 2), (0, 4), (1, 3), (2, 5), (4, 5), (0, 5)])
+def test_attention_of_a_part_is_that_part_of_all_attention(first: int, last: int) -> None:
+    problem = half_problem()
+    trial, definition = make_trial(problem, ROWS), Definition(problem)
+    whole = definition.forward(trial.q, trial.kv_cache, definition.plan(trial.batch, 0))
+    tokens, part = some_rows(trial.batch, first, last)
+    found = definition.forward(trial.q[tokens], trial.kv_cache, definition.plan(part, 0))
+    assert found.equal(whole[tokens])
+    assert len(part.input_ids) == len(part.positions) == part.query_start_cpu[-1] == len(found)
+    assert part.query_start_cpu.equal(part.query_start)
+    assert part.seq_lens_cpu.equal(part.seq_lens)
+    assert part.num_decode_rows == ROWS.new[first:last].count(1)
+    assert part.max_query_len == max(ROWS.new[first:last])
+    assert part.max_seq_len == max(ROWS.lengths[first:last])
+
+
+def test_an_order_of_decode_rows_is_kept_with_all_of_them_only() -> None:
+    batch = make_trial(half_problem(), ROWS).batch
+    batch = replace(batch, decode_order=torch.tensor([1, 0], dtype=torch.int32))
+    assert some_rows(batch, 0, 3)[1].decode_order is batch.decode_order
+    assert some_rows(batch, 1, 3)[1].decode_order is None
+    assert some_rows(batch, 2, 5)[1].decode_order is None
+
+
+def test_on_a_cpu_nothing_is_pinned() -> None:
+    values = torch.arange(3)
+    assert for_upload(values, torch.device("cpu")) is values

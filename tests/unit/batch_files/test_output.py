@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quire.batch_files.output import OutputFile
+
+KNOWN = {"a", "b", "c", 4}
+
+
+def record(custom_id: str, status: int = 200) -> dict[str, Any]:
+    response = {"status_code": status, "request_id": "r", "body": {}}
+    return {"id": "1", "custom_id": custom_id, "response": response, "error": None}
+
+
+BAD = {"id": "2", "custom_id": None, "response": None, "error": {"code": "x", "line": 4}}
+
+
+def test_what_was_written_is_done_the_next_time(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with OutputFile(path, KNOWN) as output:
+        assert output.done == set()
+        for one in (record("a"), BAD, record("b", status=400)):
+            output.write(one)
+    with OutputFile(path, KNOWN) as output:
+        assert output.done == {"a", "b", 4}
+        assert output.num_failed == 2
+        output.write(record("c"))
+    ids = [json.loads(line)["custom_id"] for line in path.read_text().splitlines()]
+    assert ids == ["a", None, "b", "c"]
+
+
+def test_half_of_a_surrogate_pair_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with OutputFile(path, {"\ud800"}) as output:
+        output.write(record("\ud800"))
+    with OutputFile(path, {"\ud800"}) as output:
+        assert output.done == {"\ud800"}
+
+
+def test_a_torn_last_line_is_cut_off_wherever_it_was_torn(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    first, second = (json.dumps(record(name)).encode() + b"\n" for name in "ab")
+    for end in range(len(second)):
+        path.write_bytes(first + second[:end])
+        with OutputFile(path, KNOWN) as output:
+            assert output.done == {"a"}
+            output.write(record("b"))
+        assert path.read_bytes() == first + second
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"precious notes\nmore\n", "line 1 of .* is no answer of a batch"),
+        (b'{"custom_id": "a"}\n{"x": 1}\n', "line 1 of .* is no answer of a batch"),
+        (json.dumps(record("z")).encode() + b"\n", "answers 'z', which the input does not have"),
+    ],
+)
+def test_a_file_of_something_else_is_left_alone(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "out"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        OutputFile(path, KNOWN)
+    assert path.read_bytes() == content
+    with OutputFile(path, KNOWN, overwrite=True) as output:
+        assert output.done == set()
+    assert path.read_bytes() == b""
+
+
+def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
+    with (
+        OutputFile(tmp_path / "out", KNOWN),
+        pytest.raises(ValueError, match="another run is writing"),
+    ):
+        OutputFile(tmp_path / "out", KNOWN, overwrite=True)

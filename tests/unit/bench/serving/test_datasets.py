@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quire.assets import TINY_CHAT
+from quire.bench import serve
+from quire.bench.serving.datasets import Source, load_requests
+from quire.bench.serving.requests import BACKENDS, LoadRequest
+from quire.bench.standard_workloads import standard_workload
+from quire.cli.parser import Parser
+
+VOCAB = 4096
+
+
+def arguments(*words: str) -> Namespace:
+    parser = Parser(prog="x", description=None)
+    serve.add_arguments(parser)
+    return parser.parse(words)
+
+
+def load(*words: str) -> list[LoadRequest]:
+    return load_requests(Source(arguments(*words), str(TINY_CHAT), VOCAB))
+
+
+def write(folder: Path, content: Any) -> str:
+    path = folder / "data"
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_text(text)
+    return str(path)
+
+
+def test_random_prompts_have_exact_lengths_and_depend_on_the_seed() -> None:
+    words = ["--num-prompts", "5", "--random-input-len", "20", "--random-output-len", "7"]
+    first = load(*words, "--random-prefix-len", "4")
+    assert [(len(one.prompt), one.num_output_tokens) for one in first] == [(24, 7)] * 5
+    assert len({tuple(one.prompt[:4]) for one in first}) == 1
+    assert all(id < VOCAB for one in first for id in one.prompt if isinstance(id, int))
+    assert first != load(*words, "--random-prefix-len", "4", "--seed", "1")
+
+
+def test_lengths_vary_within_their_share() -> None:
+    found = load("--num-prompts", "200", "--input-len", "100", "--random-range-ratio", "0.2")
+    lengths = {one.num_prompt_tokens for one in found}
+    assert min(lengths) >= 80 and max(lengths) <= 120 and len(lengths) > 10
+    assert min(one.num_output_tokens for one in found) >= 102
+
+
+def test_a_probe_is_another_prompt_of_the_same_length() -> None:
+    (request,) = load("--num-prompts", "1", "--input-len", "8")
+    probe = request.probe(2)
+    assert probe.prompt == request.prompt[::-1] and probe.num_output_tokens == 2
+
+
+def test_a_chat_gets_random_text() -> None:
+    (request,) = load("--backend", "openai-chat", "--num-prompts", "1", "--input-len", "8")
+    assert isinstance(request.prompt, str) and request.prompt
+    body = BACKENDS["openai-chat"].body(request, {"model": "m"})
+    assert body["messages"] == [{"role": "user", "content": request.prompt}]
+    assert body["max_completion_tokens"] == 128 and body["stream"] is True
+
+
+def test_prompts_that_begin_alike_come_in_groups() -> None:
+    words = ["--dataset-name", "prefix_repetition", "--num-prompts", "12"]
+    lengths = ["--prefix-repetition-prefix-len", "6", "--prefix-repetition-suffix-len", "3"]
+    found = load(*words, *lengths, "--prefix-repetition-num-prefixes", "4")
+    assert len(found) == 12 and {one.num_prompt_tokens for one in found} == {9}
+    heads = [tuple(one.prompt[:6]) for one in found]
+    assert len(set(heads)) == 4 and all(heads.count(head) == 3 for head in heads)
+    with pytest.raises(ValueError, match="--num-prompts 12 are fewer than"):
+        load(*words, "--prefix-repetition-num-prefixes", "13")
+
+
+def test_a_standard_workload_is_itself() -> None:
+    found = load("--dataset-name", "standard", "--workload", "decode8", "--scale", "0.1")
+    workload = standard_workload("decode8", scale=0.1, vocab_size=VOCAB)
+    assert [one.prompt for one in found] == workload.prompts
+    assert [one.num_output_tokens for one in found] == workload.output_lens
+
+
+def test_sharegpt_takes_first_turns_of_usual_lengths(tmp_path: Path) -> None:
+    def talk(question: str, answer: str) -> dict[str, Any]:
+        return {"conversations": [{"value": question}, {"value": answer}, {"value": "more"}]}
+
+    question, answer = "What is the capital of France, please?", "It is Paris, of course."
+    talks = [talk(question, answer), talk("x", answer), talk("y " * 3000, answer), {"id": 1}]
+    words = ["--dataset-name", "sharegpt", "--dataset-path", write(tmp_path, talks)]
+    found = load(*words, "--num-prompts", "3")
+    assert [one.prompt for one in found] == [question] * 3
+    assert found[0].num_output_tokens > 3
+    (alone,) = load(*words, "--no-oversample", "--sharegpt-output-len", "9")
+    assert alone.num_output_tokens == 9
+
+
+def test_custom_prompts(tmp_path: Path) -> None:
+    lines = '{"prompt": "Hi", "output_tokens": 5}\n\n{"prompt": "Ho", "output_tokens": 6}\n'
+    words = ["--dataset-name", "custom", "--dataset-path", write(tmp_path, lines)]
+    words += ["--num-prompts", "2", "--disable-shuffle"]
+    plain = load(*words, "--skip-chat-template", "--custom-output-len", "-1")
+    assert [(one.prompt, one.num_output_tokens) for one in plain] == [("Hi", 5), ("Ho", 6)]
+    templated = load(*words)
+    assert "Hi" in templated[0].prompt and templated[0].prompt != "Hi"
+    assert templated[0].num_output_tokens == 256
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{}\n", "line 1 of .* is unusable: KeyError"), ("\n", "gives no request")],
+)
+def test_custom_files_that_are_wrong(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load("--dataset-name", "custom", "--dataset-path", write(tmp_path, content))
+
+
+def test_files_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give it as --dataset-path"):
+        load("--dataset-name", "sharegpt")
+    with pytest.raises(ValueError, match="is no file"):
+        load("--dataset-name", "custom", "--dataset-path", str(tmp_path))
+
+
+def test_text_needs_a_tokenizer(tmp_path: Path) -> None:
+    source = Source(arguments("--backend", "openai-chat"), str(tmp_path), None)
+    with pytest.raises(ValueError, match=r"needs a tokenizer, and .* has none that loads"):
+        load_requests(source)

@@ -1,0 +1,149 @@
+"""`quire bench serve` against a server that streams what it is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quire.cli import main
+from tests.fakes.sse_server import Script, Seen, events, fake_server, json_script
+
+MODELS = {"data": [{"id": "org/model"}]}
+
+
+class FakeModel:
+    """Streams ``max_tokens`` events; every fourth streamed request fails, if so made."""
+
+    def __init__(self, fails: bool = False, not_ready: int = 0) -> None:
+        self._fails = fails
+        self._not_ready = not_ready
+        self.bodies: list[dict[str, Any]] = []  # of streams
+        self.headers: list[dict[str, str]] = []
+
+    def __call__(self, seen: Seen) -> Script:
+        if seen.path == "/v1/models":
+            return json_script(MODELS)
+        if not seen.body["stream"]:
+            self._not_ready -= 1
+            is_ready = self._not_ready < 0
+            return json_script({}) if is_ready else json_script({"error": "loading"}, status=503)
+        self.bodies.append(seen.body)
+        self.headers.append(seen.headers)
+        if self._fails and len(self.bodies) % 4 == 0:
+            return json_script({"error": {"message": "too busy"}}, status=500)
+        count = seen.body.get("max_tokens") or seen.body["max_completion_tokens"]
+        prompt = seen.body.get("prompt", "")
+        texts = [{"choices": [{"text": "x", "finish_reason": None}]} for _ in range(count)]
+        usage = {"prompt_tokens": len(prompt), "completion_tokens": count}
+        return Script(pieces=events(*texts, {"choices": [], "usage": usage}, "[DONE]"))
+
+
+def run(model: FakeModel, *words: str) -> int:
+    with fake_server(model) as server:
+        return main(["bench", "serve", "--base-url", server.url, "--disable-tqdm", *words])
+
+
+RANDOM = ["--num-prompts", "8", "--random-input-len", "5", "--random-output-len", "3"]
+
+
+def test_a_measurement_and_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = FakeModel()
+    words = ["--save-result", "--result-dir", str(tmp_path), "--metadata", "gpu=none"]
+    words += ["--num-warmups", "2", "--max-concurrency", "2", "--goodput", "ttft:60000"]
+    assert run(model, *RANDOM, *words, "--ignore-eos", "--top-k", "5") == 0
+    shown = capsys.readouterr().out
+    assert "Successful requests:                             8" in shown
+    (file,) = tmp_path.iterdir()
+    assert file.name.startswith("openai-infqps-concurrency2-model-")
+    result = json.loads(file.read_text())
+    assert result["model_id"] == "org/model" and result["gpu"] == "none"
+    assert (result["completed"], result["failed"]) == (8, 0)
+    assert (result["total_input_tokens"], result["total_output_tokens"]) == (40, 24)
+    assert result["request_rate"] == "inf" and result["max_concurrent_requests"] <= 2
+    assert result["request_goodput"] == pytest.approx(result["request_throughput"])
+    assert {"mean_ttft_ms", "p99_tpot_ms", "median_itl_ms", "std_e2el_ms"} <= result.keys()
+    assert "ttfts" not in result
+    assert len(model.bodies) == 10
+    body = model.bodies[-1]
+    assert len(body.pop("prompt")) == 5
+    assert body == {
+        "max_tokens": 3,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "model": "org/model",
+        "temperature": 0.0,
+        "top_k": 5,
+        "ignore_eos": True,
+    }
+
+
+def test_details_keys_and_headers(tmp_path: Path) -> None:
+    model = FakeModel()
+    words = ["--save-detailed", "--result-dir", str(tmp_path), "--result-filename", "r.json"]
+    words += ["--api-key", "k", "--header", "X-Team=a", "--request-id-prefix", "bench-"]
+    words += ["--extra-body", '{"min_tokens": 2}', "--request-rate", "1000", "--logprobs", "1"]
+    assert run(model, *RANDOM, *words) == 0
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["output_lens"] == [3] * 8 and len(result["itls"][0]) == 2
+    assert result["generated_texts"] == ["xxx"] * 8
+    assert model.bodies[0]["min_tokens"] == 2 and model.bodies[0]["logprobs"] == 1
+    assert {one["x-request-id"] for one in model.headers} == {f"bench-{n}" for n in range(8)}
+    assert model.headers[0]["authorization"] == "Bearer k" and model.headers[0]["x-team"] == "a"
+
+
+def test_requests_that_fail_are_counted_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(FakeModel(fails=True), *RANDOM) == 0
+    shown = capsys.readouterr().out
+    assert "Failed requests:                                 2" in shown
+    assert "2 requests failed, the first with: the server answered 500: too busy" in shown
+
+
+def test_a_server_that_still_loads_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quire.bench.serving.load._CHECK_INTERVAL_S", 0.0)
+    model = FakeModel(not_ready=3)
+    assert run(model, *RANDOM) == 0
+    assert len(model.bodies) == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--request-rate", "0"], "the request rate 0.0 and the burstiness 1.0 must be above 0"),
+        (["--goodput", "itl:5"], "--goodput itl: choose among ttft, tpot, e2el"),
+        (["--goodput", "ttft=5"], "write KEY:VALUE"),
+        (["--header", "x"], "write KEY=VALUE"),
+        (["--base-url", "nowhere"], "'nowhere' is no URL"),
+    ],
+)
+def test_mistakes_are_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert run(FakeModel(), *words) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--percentile-metrics", "speed"], ["--metric-percentiles", "101"]]
+)
+def test_unknown_metrics_are_refused(words: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(FakeModel(), *words)
+
+
+def test_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "run.png"
+    assert run(FakeModel(), *RANDOM, "--plot", str(path)) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_needs_its_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    model = FakeModel()
+    assert run(model, *RANDOM, "--plot", str(tmp_path / "x.png")) == 1
+    assert "pip install 'quire[plot]'" in capsys.readouterr().err
+    assert model.bodies == []

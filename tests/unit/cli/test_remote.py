@@ -1,0 +1,141 @@
+"""`quire chat --url` and `quire complete` against a server that streams what it is told."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from quire.cli import main
+from quire.cli.remote_chat import RemoteConversation
+from quire.clients.remote import RemoteModel, RemoteServer
+from tests.fakes.sse_server import FakeServer, Script, Seen, events, fake_server, json_script
+
+
+class FakeModel:
+    """Answers with the pieces that stand next; the last of an answer ends it."""
+
+    def __init__(self, *answers: Sequence[str], context: int = 1000, total: int = 0) -> None:
+        self._answers = list(answers)
+        self._card = {"id": "m", "max_model_len": context}
+        self._total = total
+        self.bodies: list[dict[str, Any]] = []
+
+    def __call__(self, seen: Seen) -> Script:
+        if seen.path == "/v1/models":
+            return json_script({"data": [self._card]})
+        self.bodies.append(seen.body)
+        is_chat = seen.path == "/v1/chat/completions"
+        chunks = [self._chunk(piece, is_chat) for piece in self._answers.pop(0)]
+        if self._total:
+            total = self._total * len(self.bodies)
+            chunks.append({"choices": [], "usage": {"total_tokens": total}})
+        return Script(pieces=events(*chunks, "[DONE]"), keeps_alive=False)
+
+    @staticmethod
+    def _chunk(piece: str, is_chat: bool) -> dict[str, Any]:
+        reason = "length" if piece.endswith("...") else None
+        text = {"delta": {"content": piece}} if is_chat else {"text": piece}
+        return {"choices": [{"index": 0, "finish_reason": reason, **text}]}
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+def test_a_piped_chat_remembers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = FakeModel(["Hello", " Alia."], ["Alia", "..."], ["Who?"])
+    feed(monkeypatch, "I am Alia.\nWho am I?\n/clear\nAnd now?\n/exit\nnever said\n")
+    with fake_server(model) as server:
+        words = ["--system", "Be brief.", "--temperature", "0", "--top-k", "4"]
+        assert main(["chat", "--url", f"{server.url}/v1", *words]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "Hello Alia.\nAlia...\nWho?\n"
+    assert "[cut at the length limit]" in captured.err
+    system = {"role": "system", "content": "Be brief."}
+    assert model.bodies[1]["messages"] == [
+        system,
+        {"role": "user", "content": "I am Alia."},
+        {"role": "assistant", "content": "Hello Alia."},
+        {"role": "user", "content": "Who am I?"},
+    ]
+    assert model.bodies[2]["messages"] == [system, {"role": "user", "content": "And now?"}]
+    body = model.bodies[0]
+    assert (body["model"], body["temperature"], body["top_k"]) == ("m", 0.0, 4)
+    assert body["max_tokens"] == 1024 and "top_p" not in body
+
+
+def test_a_quick_question(capsys: pytest.CaptureFixture[str]) -> None:
+    with fake_server(FakeModel(["Yes."])) as server:
+        assert main(["chat", "--url", server.url, "--model", "other", "-q", "Is it?"]) == 0
+    assert capsys.readouterr().out == "Yes.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dtype", "float32"], "--dtype describes an engine of this command"),
+        (["--chat-template", "x"], "--chat-template describes an engine of this command"),
+        (["--top-p", "9"], "top_p must be"),
+    ],
+)
+def test_flags_that_a_server_would_not_see_are_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["chat", "--url", "http://localhost:1", *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    with fake_server(FakeModel()) as server:
+        url = server.url
+    assert main(["chat", "--url", url, "-q", "x"]) == 1
+    assert f"{url} cannot be reached: Connection refused" in capsys.readouterr().err
+
+
+def talk_with(server: FakeServer, context: int) -> RemoteConversation:
+    model = RemoteModel(name="m", max_model_len=context)
+    return RemoteConversation(RemoteServer(server.url), model, {"max_tokens": 100})
+
+
+def test_the_oldest_turns_are_forgotten_when_the_context_is_full() -> None:
+    """A turn takes 200 tokens, an answer's room is 100, the next turn's guess 16."""
+    with fake_server(FakeModel(*[["b"]] * 3, total=200)) as server:
+        talk = talk_with(server, context=520)
+        forgotten = []
+        for text in ("1", "2", "3"):
+            forgotten.append(talk.make_room(text))
+            list(talk.say(text))
+    assert forgotten == [0, 0, 0]
+    assert talk.make_room("4") == 1
+    assert [one["content"] for one in talk.messages] == ["2", "b", "3", "b"]
+    talk.clear()
+    assert talk.messages == [] and talk.make_room("4") == 0
+
+
+def test_an_answer_that_is_stopped_stays_as_far_as_it_came() -> None:
+    with fake_server(FakeModel(["One", "two"])) as server:
+        talk = talk_with(server, context=0)
+        pieces = talk.say("count")
+        assert next(pieces) == "One"
+        pieces.close()
+    assert [one["content"] for one in talk.messages] == ["count", "One"]
+
+
+def test_prompts_are_continued(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = FakeModel([" one", " two"], [" b"], [" c"])
+    with fake_server(model) as server:
+        words = ["complete", "--url", server.url]
+        assert main([*words, "--prompt", "zero", "--seed", "7", "--max-tokens", "2"]) == 0
+        assert main([*words, "-q", "a"]) == 0
+        feed(monkeypatch, "\nline\n")
+        assert main(words) == 0
+    assert capsys.readouterr().out == "zero one two\na b\nline c\n"
+    body = model.bodies[0]
+    assert (body["prompt"], body["max_tokens"], body["seed"]) == ("zero", 2, 7)

@@ -1,0 +1,99 @@
+"""What becomes of every flag of `quire serve`, ours and those of other servers."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import pytest
+
+from quire.args import EngineArgs
+from quire.cli import main, serve
+from quire.cli.engine_flags import engine_args
+from quire.cli.parser import Parser
+from quire.server.args import ServerArgs
+
+TABLE = Path(__file__).with_name("serve_flags.txt")
+ROWS = [
+    (words.strip(), outcome.strip())
+    for words, _, outcome in (
+        line.partition("|") for line in TABLE.read_text().splitlines() if not line.startswith("#")
+    )
+]
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    parser = Parser(prog="quire serve", description=None)
+    serve.add_arguments(parser)
+    return parser.parse(words)
+
+
+def arguments(words: list[str]) -> tuple[ServerArgs, EngineArgs]:
+    parsed = parse(words)
+    return serve.server_args(parsed), engine_args(parsed)
+
+
+def test_the_table_has_every_flag_of_the_seeds() -> None:
+    assert len(ROWS) > 135
+    assert len({words for words, _ in ROWS}) == len(ROWS)
+
+
+@pytest.mark.parametrize(("words", "outcome"), ROWS)
+def test_a_flag_has_its_verdict(words: str, outcome: str, caplog: pytest.LogCaptureFixture) -> None:
+    defaults = arguments([])
+    with caplog.at_level(logging.WARNING, logger="quire"):
+        if outcome == "refused":
+            with pytest.raises(ValueError, match=r"\w+=.+: \w+"):
+                arguments(words.split())
+            return
+        changed = arguments(words.split()) != defaults
+    assert changed == (outcome in ("kept", "alias"))
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * (outcome == "noted")
+
+
+def test_flags_reach_their_arguments() -> None:
+    server, engine = arguments(
+        "a-model --port 9000 --api-key one two --api-key three --max-num-queued-reqs 7 "
+        "--served-model-name x y --max-model-len 8k -tp 2".split()
+    )
+    assert (server.port, server.api_key) == (9000, ["one", "two", "three"])
+    assert server.max_queued_requests == 7
+    assert (engine.model, engine.served_model_name) == ("a-model", ["x", "y"])
+    assert (engine.max_model_len, engine.tensor_parallel_size) == (8000, 2)
+
+
+def test_an_unknown_flag_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse(["--max-queue-requests", "3"])
+    error = capsys.readouterr().err
+    assert error.startswith("quire serve: error: unknown argument --max-queue-requests")
+    assert "--max-queued-requests" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--api-key-file", "/nonexistent"], "--api-key-file nonexistent cannot be read: No such"),
+        (["--api-key", ""], "--api-key is empty"),
+        (["--api-key", "schlüssel"], "characters that headers cannot carry"),
+        (["--ssl-certfile", "/nonexistent.pem"], "--ssl-certfile /nonexistent.pem cannot be read"),
+        (["--ssl-keyfile", "key.pem"], "TLS needs --ssl-certfile"),
+        (["--middleware", "no.such.Thing"], "--middleware no.such.Thing: No module named 'no'"),
+        (["--host", "300.1.1.1"], "cannot listen at 300.1.1.1:8000"),
+        (["--uds", "/nonexistent/socket"], "cannot listen at the Unix socket /nonexistent/socket"),
+        (["--api-server-count", "0"], "give at least 1"),
+        (
+            ["--api-server-count", "2", "--disable-frontend-multiprocessing"],
+            "leave out --api-server-count",
+        ),
+        (["--headless"], "only one node computes yet"),
+    ],
+)
+def test_mistakes_are_one_line_and_no_traceback(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", *words]) == 1
+    error = capsys.readouterr().err
+    assert message.replace("file nonexistent", "file /nonexistent") in error
+    assert error.count("\n") == 1

@@ -1,0 +1,159 @@
+"""Flags of `quire serve` out of a file and the environment."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import pytest
+
+from quire.cli import serve
+from quire.cli.engine_flags import engine_args
+from quire.cli.parser import Parser
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = Parser(prog="quire serve", description=None)
+    serve.add_arguments(parser)
+    return parser.parse(words)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "serve.yaml"
+    path.write_text(
+        "model: a-model\n"
+        "port: 9000\n"
+        "max_model_len: 8k\n"
+        "served-model-name: [one, two]\n"
+        "allowed-origins: ['*']\n"
+        "hf-overrides: {rope: {type: yarn}}\n"
+        "enable-prefix-caching: false\n"
+        "restart-engine: true\n"
+        "revision:\n"
+    )
+    return path
+
+
+def test_a_file_gives_flags_of_every_kind(config: Path) -> None:
+    parsed = parse("--config", str(config))
+    server, engine = serve.server_args(parsed), engine_args(parsed)
+    assert (engine.model, server.port, engine.max_model_len) == ("a-model", 9000, 8000)
+    assert engine.served_model_name == ["one", "two"]
+    assert server.allowed_origins == ["*"]
+    assert engine.hf_overrides == {"rope": {"type": "yarn"}}
+    assert (engine.enable_prefix_caching, server.restart_engine) == (False, True)
+    assert engine.revision is None
+
+
+def test_the_command_line_wins_over_environment_and_file(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIRE_PORT", "9001")
+    monkeypatch.setenv("QUIRE_MAX_MODEL_LEN", "4k")
+    parsed = parse(
+        f"--config={config}", "--port", "9002", "--served-model-name", "three",
+        "--hf-overrides.a", "1",
+    )  # fmt: skip
+    assert (parsed.port, parsed.max_model_len) == (9002, 4000)
+    assert parsed.served_model_name == ["three"]
+    assert parsed.hf_overrides == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "name", "value"),
+    [
+        ("QUIRE_HOST", "0.0.0.0", "host", "0.0.0.0"),
+        ("QUIRE_RESTART_ENGINE", "1", "restart_engine", True),
+        ("QUIRE_ENABLE_PREFIX_CACHING", "off", "enable_prefix_caching", False),
+        ("QUIRE_SERVED_MODEL_NAME", "one, two", "served_model_name", ["one", "two"]),
+        ("QUIRE_SERVED_MODEL_NAME", '["one", "a b"]', "served_model_name", ["one", "a b"]),
+        ("QUIRE_ALLOWED_ORIGINS", '["http://a"]', "allowed_origins", ["http://a"]),
+        ("QUIRE_HF_OVERRIDES", '{"a": 1}', "hf_overrides", {"a": 1}),
+        ("QUIRE_SWAP_SPACE", "8", "swap_space", 8),
+        ("QUIRE_CHAT_TEMPLATE", "--odd", "chat_template", "--odd"),
+    ],
+)
+def test_every_flag_is_a_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, name: str, value: object
+) -> None:
+    monkeypatch.setenv(variable, text)
+    assert vars(parse())[name] == value
+
+
+def test_the_file_may_come_from_the_environment(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIRE_CONFIG", str(config))
+    assert parse().port == 9000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot: 9000", "unknown argument --prot; did you mean --port"),
+        ("port: high", "argument --port: invalid int value: 'high'"),
+        ("port: [1, 2]", "argument --port: invalid int value"),
+        ("restart-engine: perhaps", "--restart-engine=perhaps: expected true or false"),
+        ("config: other.yaml", "cannot name another --config file"),
+        ("- a\n- b", "must hold lines like"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_mistakes_in_a_file_name_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(SystemExit, match="2"):
+        parse("--config", str(path))
+    error = capsys.readouterr().err
+    assert "c.yaml" in error and message in error and error.count("\n") == 1
+
+
+def test_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse("--config", "/nonexistent.yaml")
+    assert "--config /nonexistent.yaml cannot be read: No such file" in capsys.readouterr().err
+
+
+def test_a_wrong_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QUIRE_MAX_NUM_SEQS", "many")
+    with pytest.raises(SystemExit, match="2"):
+        parse()
+    assert "environment variable QUIRE_MAX_NUM_SEQS='many': " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["QUIRE_PORT", "VLLM_PORT"])
+def test_an_address_of_kubernetes_is_recognised(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "tcp://10.0.0.1:8000")
+    with pytest.raises(ValueError, match=f"{variable}='tcp://10.0.0.1:8000' is not a port: Kub"):
+        parse()
+    assert parse("--port", "8001").port == 8001, "a flag makes it harmless"
+
+
+def test_variables_that_nobody_reads_are_noted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("QUIRE_MAX_MODEL_LENGTH", "8k")
+    monkeypatch.setenv("QUIRE_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("QUIRE_PORT_8000_TCP_ADDR", "10.0.0.1")
+    monkeypatch.setenv("VLLM_PORT", "8000")
+    with caplog.at_level(logging.WARNING, logger="quire"):
+        assert parse().port == 8000
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0].startswith("VLLM_PORT=8000 has no effect")
+    assert messages[1].startswith("unknown environment variable QUIRE_MAX_MODEL_LENGTH; did you")
+    assert len(messages) == 2
+
+
+def test_a_model_given_as_a_word_wins_over_the_file(config: Path) -> None:
+    parsed = parse("other-model", "--config", str(config))
+    parsed.command_line = ["serve", "other-model"]
+    serve.settle_model_word(parsed)
+    assert engine_args(parsed).model == "other-model"

@@ -1,0 +1,59 @@
+"""Many watchers, one question to the engine at a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from quire.errors import EngineDeadError
+from quire.metrics.stats_poll import Poll
+
+
+class Engine:
+    def __init__(self) -> None:
+        self.num_asked = 0
+        self.is_dead = False
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def ask(self) -> int:
+        await self.answers.wait()
+        if self.is_dead:
+            raise EngineDeadError("gone")
+        self.num_asked += 1
+        return self.num_asked
+
+
+async def test_watchers_at_the_same_time_share_an_answer() -> None:
+    engine = Engine()
+    engine.answers.clear()
+    poll = Poll(engine.ask, 0)
+    watchers = [asyncio.create_task(poll.get(0.0)) for _ in range(20)]
+    await asyncio.sleep(0)
+    engine.answers.set()
+    assert await asyncio.gather(*watchers) == [1] * 20
+    assert engine.num_asked == 1
+
+
+async def test_an_answer_that_is_young_enough_is_used_again() -> None:
+    engine = Engine()
+    poll = Poll(engine.ask, 0)
+    assert [await poll.get(3600.0), await poll.get(3600.0), await poll.get(0.0)] == [1, 1, 2]
+
+
+async def test_the_last_answer_of_a_dead_engine_stays() -> None:
+    engine = Engine()
+    poll = Poll(engine.ask, 0)
+    await poll.get(0.0)
+    engine.is_dead = True
+    assert await poll.get(0.0) == 1
+
+
+async def test_an_engine_that_hangs_hangs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quire.metrics.stats_poll._PATIENCE_S", 0.0)
+    engine = Engine()
+    engine.answers.clear()
+    poll = Poll(engine.ask, 7)
+    assert await poll.get(0.0) == 7
+    engine.answers.set()

@@ -1,0 +1,72 @@
+"""Draft: what running rows want, under the step's budget, and which will soon need a block."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from quire.config import SchedulerConfig
+from quire.kv_cache.manager import BlockTable
+from quire.request import EngineRequest, RowSampling
+from quire.scheduler.completion import Completion
+from quire.scheduler.draft import Draft
+from quire.scheduler.row_table import RowTable
+
+
+@pytest.fixture
+def table() -> RowTable:
+    """Four rows of 10 known tokens, of which 9, 9, 4 and 0 are computed; each ends at 20."""
+    table = RowTable(4, 64)
+    for index, num_computed in enumerate((9, 9, 4, 0)):
+        request = EngineRequest(
+            request_id=str(index),
+            prompt_token_ids=[1] * 10,
+            sampling=RowSampling(),
+            max_tokens=10,
+        )
+        completion = Completion.first_of(request, index, BlockTable(groups=([],)))
+        table.join(completion, num_computed=num_computed, max_pending=1)
+    return table
+
+
+def wanted(table: RowTable, **limits: int) -> Draft:
+    return Draft.wanted(table, np.arange(4), SchedulerConfig(**limits))  # type: ignore[arg-type]
+
+
+def test_each_row_catches_up_and_the_first_ones_take_the_budget(table: RowTable) -> None:
+    assert wanted(table).counts.tolist() == [1, 1, 6, 10]
+    assert wanted(table, max_num_batched_tokens=5).counts.tolist() == [1, 1, 3, 0]
+    assert wanted(table, long_prefill_token_threshold=4).counts.tolist() == [1, 1, 4, 4]
+
+
+def test_rows_that_wait_for_results_or_are_at_their_end_compute_nothing(table: RowTable) -> None:
+    table.num_tokens[0] += 1  # in flight, and one is all it may have
+    table.num_tokens[1] = table.num_confirmed[1] = 20
+    draft = wanted(table)
+    assert draft.counts.tolist() == [0, 0, 6, 10]
+    draft.drop_idle()
+    assert draft.rows.tolist() == [2, 3]
+
+
+def test_rows_that_joined_stand_behind_those_that_remain(table: RowTable) -> None:
+    draft = wanted(table)
+    draft.cut(1)
+    draft.add(table, [3, 2], [7, 6])
+    assert draft.rows.tolist() == [0, 3, 2]
+    assert draft.num_computed.tolist() == [9, 0, 4]
+    assert draft.counts.tolist() == [1, 7, 6]
+
+
+def test_rows_near_the_end_of_their_blocks_are_told_before_they_are_there(table: RowTable) -> None:
+    table.capacity[:] = 12
+    draft = wanted(table)
+    assert draft.soon_full(table, 2).tolist() == []
+    assert draft.soon_full(table, 3).tolist() == [0, 1]  # the others still compute their prompts
+    table.tail_may_be_shared[0] = True
+    table.max_len[1] = 13  # its last token is never computed
+    assert draft.soon_full(table, 3).tolist() == []
+    table.tail_may_be_shared[0] = False
+    table.max_len[1] = 14
+    assert draft.soon_full(table, 3).tolist() == [0, 1]
+    table.capacity[0] = 9  # not soon but now
+    assert draft.soon_full(table, 3).tolist() == [1]

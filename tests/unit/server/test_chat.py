@@ -1,0 +1,246 @@
+"""``/v1/chat/completions`` on the bundled model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from quire.engine.async_engine import AsyncLLM
+from quire.outputs import CompletionOutput, RequestOutput
+from quire.prompts import ParsedPrompt
+from quire.sampling_params import SamplingParams
+from quire.server.chat_stream import ChatStream
+from quire.server.chat_view import ChatView
+from quire.server.envelope import Envelope
+from quire.server.generation import Generation, Job
+from quire.server.protocol.chat import ChatCompletionRequest
+from quire.server.state import ServerState
+from quire.server.usage import Usage
+from tests.fakes.server import events_of, in_process_client, ready_state
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+ANSWER = "The capital of France is Paris."
+PATH = "/v1/chat/completions"
+
+
+async def chat(client: httpx.AsyncClient, **body: Any) -> Any:
+    response = await client.post(PATH, json={"messages": QUESTION, "temperature": 0, **body})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def stream(client: httpx.AsyncClient, **body: Any) -> list[Any]:
+    whole = {"messages": QUESTION, "temperature": 0, "stream": True, **body}
+    response = await client.post(PATH, json=whole)
+    assert response.status_code == 200, response.text
+    return events_of(response.text)
+
+
+async def test_the_whole_answer(client: httpx.AsyncClient) -> None:
+    answer = await chat(client)
+    assert answer["id"].startswith("chatcmpl-")
+    assert answer["object"] == "chat.completion"
+    (choice,) = answer["choices"]
+    assert choice["message"]["role"] == "assistant"
+    assert choice["message"]["content"] == ANSWER
+    assert "tool_calls" not in choice["message"]
+    assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", None)
+
+
+async def test_a_stream_begins_with_roles_and_ends_with_usage(client: httpx.AsyncClient) -> None:
+    events = await stream(client, n=2, stream_options={"include_usage": True})
+    assert events.pop() == "[DONE]"
+    usage = events.pop()
+    assert (usage["choices"], usage["usage"]["completion_tokens"]) == ([], 20)
+    choices = [event["choices"][0] for event in events]
+    role = {"role": "assistant", "content": ""}
+    for index in (0, 1):
+        own = [choice for choice in choices if choice["index"] == index]
+        assert own[0]["delta"] == role
+        assert "".join(choice["delta"]["content"] for choice in own) == ANSWER
+        assert [choice["delta"].get("role") for choice in own[1:]] == [None] * (len(own) - 1)
+        assert own[-1]["finish_reason"] == "stop"
+        assert own[-1]["stop_reason"] is None
+    assert len({event["id"] for event in events} | {usage["id"]}) == 1
+
+
+class TwoWords:
+    """A generation whose two outputs do not become one, however busy the machine is."""
+
+    def __init__(self) -> None:
+        self.usage = Usage(prompt_tokens=3)
+        self.job = Job(
+            endpoint="", model="m", request_id="r", prompts=[], params=SamplingParams(seed=1)
+        )
+
+    async def outputs(self) -> AsyncGenerator[tuple[int, RequestOutput], None]:
+        for text, reason in (("The", None), (" capital", "length")):
+            one = CompletionOutput(0, text, [5], None, None, finish_reason=reason)
+            yield 0, RequestOutput("r", None, None, None, [one], finished=reason is not None)
+
+
+async def test_a_stream_byte_for_byte(state: ServerState) -> None:
+    body = ChatCompletionRequest.model_validate({"messages": QUESTION, "stream": True})
+    envelope = Envelope(id="i", model="m", fingerprint="quire-1")
+    generation = cast(Generation, TwoWords())
+    stream = ChatStream(generation, envelope, body, ChatView(state, body), ParsedPrompt(text="x"))
+    events = b"".join([data async for data in stream.run()]).decode().split("\n\n")
+    parts = [one.partition('"choices":')[2] for one in events]
+    role = '{"role":"assistant","content":""}'
+    assert parts[:3] == [
+        f'[{{"index":0,"delta":{role},"logprobs":null,"finish_reason":null}}]'
+        ',"prompt_token_ids":null,"prompt_text":null}',
+        '[{"index":0,"delta":{"content":"The"},"logprobs":null,"finish_reason":null}]}',
+        '[{"index":0,"delta":{"content":" capital"},"logprobs":null,"finish_reason":"length",'
+        '"stop_reason":null}],"system_fingerprint":"quire-1"}',
+    ]
+    assert events[3:] == ["data: [DONE]", ""]
+
+
+async def test_log_probabilities_whole_and_streamed(client: httpx.AsyncClient) -> None:
+    wish = {"logprobs": True, "top_logprobs": 2, "max_tokens": 4}
+    (choice,) = (await chat(client, **wish))["choices"]
+    content = choice["logprobs"]["content"]
+    assert [one["token"] for one in content] == ["The", " capital", " of", " "]
+    assert bytes(content[1]["bytes"]) == b" capital"
+    assert all(one["top_logprobs"][0]["token"] == one["token"] for one in content)
+    assert {len(one["top_logprobs"]) for one in content} == {2}
+    events = await stream(client, **wish, return_token_ids=True, return_prompt_text=True)
+    choices = [event["choices"][0] for event in events[:-1]]
+    streamed = [one for choice in choices[1:] for one in choice["logprobs"]["content"]]
+    assert [one["token"] for one in streamed] == [one["token"] for one in content]
+    assert len(events[0]["prompt_token_ids"]) > 5
+    assert events[0]["prompt_text"].endswith("<|im_start|>assistant\n")
+
+
+async def test_history_and_parts_reach_the_prompt(client: httpx.AsyncClient) -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "input_text", "text": "two"}]
+    messages = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": None},
+        {"role": "user", "content": "three"},
+    ]
+    response = await client.post("/apply-template", json={"messages": messages})
+    assert response.json()["prompt"] == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\none\ntwo<|im_end|>\n"
+        "<|im_start|>assistant\n<|im_end|>\n<|im_start|>user\nthree<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+async def test_a_begun_answer_is_continued_and_echoed(client: httpx.AsyncClient) -> None:
+    begun = {
+        "messages": [*QUESTION, {"role": "assistant", "content": "The capital"}],
+        "continue_final_message": True,
+    }
+    plain = await chat(client, **begun)
+    assert plain["choices"][0]["message"]["content"] == ANSWER.removeprefix("The capital")
+    echoed = await chat(client, **begun, echo=True)
+    assert echoed["choices"][0]["message"]["content"] == ANSWER
+    events = await stream(client, **begun, echo=True)
+    contents = [event["choices"][0]["delta"]["content"] for event in events[:-1]]
+    assert contents[:2] == ["", "The capital"]
+    assert "".join(contents) == ANSWER
+
+
+async def test_max_completion_tokens_wins(client: httpx.AsyncClient) -> None:
+    answer = await chat(client, max_tokens=5, max_completion_tokens=2)
+    assert answer["usage"]["completion_tokens"] == 2
+
+
+async def test_a_default_beyond_the_context_is_no_error(
+    client: httpx.AsyncClient, state: ServerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = state.require_engine()
+    default = {"max_new_tokens": engine.model_config.max_model_len + 1}
+    model = replace(engine.config.model, generation_config=default)
+    monkeypatch.setattr(engine, "config", replace(engine.config, model=model))
+    assert (await chat(client))["choices"][0]["message"]["content"] == ANSWER
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        ({"messages": None}, "messages", "list"),
+        ({"messages": "hi"}, "messages", "list"),
+        ({"messages": []}, "messages", "at least one message"),
+        ({"messages": [{"content": "x"}]}, "messages[0].role", "Field required"),
+        (
+            {"messages": [{"role": "usr", "content": "x"}]},
+            "messages[0].role",
+            "no role 'usr'; did you mean user?",
+        ),
+        (
+            {"messages": [{"role": "user", "content": None}]},
+            "messages[0].content",
+            "needs a content",
+        ),
+        (
+            {"messages": [{"role": "user", "content": 3}]},
+            "messages[0].content",
+            "messages[0].content: must be a string or a list of text parts, got '3'",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages",
+            "'image_url' are not supported yet",
+        ),
+        ({"top_logprobs": 2}, "top_logprobs", "`logprobs` must be set to true"),
+        ({"chat_template": "x"}, "chat_template", "--trust-request-chat-template"),
+        (
+            {"continue_final_message": True, "add_generation_prompt": True},
+            "continue_final_message",
+            "Cannot set both",
+        ),
+        ({"chat_template_kwargs": {"messages": []}}, None, "chat_template_kwargs cannot hold"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
+        ({"messages": [{"role": "user", "content": "x " * 4000}]}, "messages", "maximum context"),
+    ],
+)
+async def test_a_wrong_body_is_told_what_is_wrong(
+    client: httpx.AsyncClient, body: dict[str, Any], param: str | None, message: str
+) -> None:
+    response = await client.post(PATH, json={"messages": QUESTION, **body})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert message in error["message"]
+    assert error["param"] == param
+
+
+async def test_no_messages_are_told_by_name(client: httpx.AsyncClient) -> None:
+    response = await client.post(PATH, json={"prompt": "x"})
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == "messages: Field required"
+
+
+async def test_neutral_values_are_fine(client: httpx.AsyncClient) -> None:
+    neutral = {"response_format": {"type": "text"}, "tools": None, "tool_choice": "none"}
+    assert (await chat(client, **neutral, max_tokens=1))["choices"]
+
+
+async def test_a_trusted_template_and_its_arguments(engine: AsyncLLM) -> None:
+    state = ready_state(
+        engine,
+        trust_request_chat_template=True,
+        default_chat_template_kwargs={"a": "1", "b": "2"},
+    )
+    body = {
+        "messages": QUESTION,
+        "chat_template": "{{ a }}{{ b }}{{ documents[0].text }}{{ messages[0].content }}",
+        "chat_template_kwargs": {"b": "3"},
+        "documents": [{"text": "D"}],
+    }
+    async with in_process_client(state) as client:
+        response = await client.post("/apply-template", json=body)
+    assert response.json()["prompt"] == "13DWhat is the capital of France?"
+
+
+async def test_the_role_of_answers_is_the_servers(engine: AsyncLLM) -> None:
+    async with in_process_client(ready_state(engine, response_role="bot")) as client:
+        answer = await chat(client, max_tokens=1)
+    assert answer["choices"][0]["message"]["role"] == "bot"

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import re
+
+from fastapi.routing import APIRoute
+
+from quire.server.app import ROUTERS
+from tools import server_docs
+
+
+def test_the_tables_of_the_docs_are_up_to_date() -> None:
+    """If not: python tools/server_docs.py"""
+    text = server_docs.PAGE.read_text(encoding="utf-8")
+    assert server_docs.written(text) == text
+
+
+def test_every_endpoint_says_what_it_does() -> None:
+    paths = {
+        route.path for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)
+    }
+    rows = server_docs.endpoint_lines()[2:]
+    assert len(rows) == len(paths)
+    silent = [row for row in rows if re.search(r"\|\s*\|$", row)]
+    assert silent == []

@@ -1,0 +1,131 @@
+"""How streams of the Responses and the Messages API end that cannot go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+
+import pytest
+
+from quire.outputs import CompletionOutput, RequestOutput
+from quire.sampling_params import SamplingParams
+from quire.server.as_chat import Started
+from quire.server.errors import HTTPError, internal
+from quire.server.generation import Generation, Job
+from quire.server.messages_stream import error_event, message_events
+from quire.server.messages_view import MessageView
+from quire.server.protocol.responses import ResponsesRequest
+from quire.server.responses_stream import ResponseStream
+from quire.server.responses_view import ResponseView
+from quire.server.sse import EventStream
+from quire.server.state import ServerState
+from quire.server.usage import Usage
+from tests.fakes.client_types import MESSAGE_EVENTS, RESPONSE_EVENTS, checked_events
+
+ERROR = internal("the engine is on fire")
+
+
+class FailingGeneration:
+    """Says a word, then fails."""
+
+    def __init__(self, num_words: int) -> None:
+        self.num_words = num_words
+        self.usage = Usage(prompt_tokens=3)
+        self.job = Job(
+            endpoint="", model="m", request_id="r", prompts=[], params=SamplingParams(seed=1)
+        )
+        self.is_closed = False
+
+    async def outputs(self) -> AsyncGenerator[tuple[int, RequestOutput], None]:
+        for _ in range(self.num_words):
+            self.usage.completion_tokens += 1
+            one = CompletionOutput(0, "word", [5], None, None)
+            yield 0, RequestOutput("r", None, None, None, [one], finished=False)
+        raise ERROR
+
+    def cancel(self) -> None:
+        raise AssertionError("nobody has left")
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+def started(generation: FailingGeneration) -> Started:
+    running = cast(Generation, generation)
+    return Started(generation=running, model="m", request_id="r", headers={})
+
+
+async def sent(events: EventStream, path: str) -> tuple[int, str]:
+    """The status and the body that a client gets."""
+    messages: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    await events({"type": "http", "path": path}, receive, send)
+    return messages[0]["status"], b"".join(one.get("body", b"") for one in messages).decode()
+
+
+def response_stream(state: ServerState, generation: FailingGeneration) -> ResponseStream:
+    body = ResponsesRequest(input="x")
+    run = started(generation)
+    return ResponseStream(run.generation, ResponseView(state, body, run))
+
+
+@pytest.mark.parametrize("num_words", [0, 1])
+async def test_a_response_fails(state: ServerState, num_words: int) -> None:
+    generation = FailingGeneration(num_words)
+    stream = response_stream(state, generation)
+    run = cast(Generation, generation)
+    events = EventStream(run, stream.run(), keep_alive_s=0, headers={}, error_event=stream.failed)
+    status, text = await sent(events, "/v1/responses")
+    assert generation.is_closed
+    if num_words == 0:
+        assert status == 500
+        assert "on fire" in text
+        return
+    *_, delta, last = checked_events(text, RESPONSE_EVENTS)
+    assert (status, delta.delta, last.type) == (200, "word", "response.failed")
+    assert last.sequence_number == delta.sequence_number + 1
+    response = last.response
+    assert (response.status, response.error.code) == ("failed", "server_error")
+    assert response.error.message == "the engine is on fire"
+    (item,) = response.output
+    assert (item.status, item.content[0].text) == ("incomplete", "word")
+
+
+async def test_a_response_that_fails_after_keep_alives_is_whole(state: ServerState) -> None:
+    stream = response_stream(state, FailingGeneration(0))
+    text = stream.failed("/v1/responses", ERROR).decode()
+    created, failed = checked_events(text, RESPONSE_EVENTS)
+    assert (created.sequence_number, failed.sequence_number) == (0, 1)
+    assert (failed.response.id, failed.response.output) == (created.response.id, [])
+
+
+@pytest.mark.parametrize("num_words", [0, 1])
+async def test_a_message_fails(num_words: int) -> None:
+    generation = FailingGeneration(num_words)
+    run = started(generation)
+    events = message_events(run.generation, MessageView(run, 100))
+    path = "/v1/messages"
+    stream = EventStream(
+        run.generation, events, keep_alive_s=0, headers={}, error_event=error_event
+    )
+    status, text = await sent(stream, path)
+    assert status == (200 if num_words else 500)
+    error = '{"type":"error","error":{"type":"api_error","message":"the engine is on fire"}}'
+    if num_words == 0:
+        assert text == error
+        return
+    begin, _, end = text.partition("event: error\n")
+    assert end == f"data: {error}\n\n"
+    assert checked_events(begin, MESSAGE_EVENTS)[-1].delta.text == "word"
+
+
+def test_the_error_events_name_the_kind_that_clients_know() -> None:
+    event = error_event("/v1/messages", HTTPError(503, "later", "ServiceUnavailableError"))
+    assert b'"type":"overloaded_error"' in event

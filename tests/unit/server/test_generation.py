@@ -1,0 +1,280 @@
+"""How generations end: by clients that leave, limits, errors, and the engine's death.
+
+The core repeats the prompt for ever; token ids with a meaning make it fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from quire.engine.async_engine import AsyncLLM
+from quire.server.app import build_app
+from quire.server.generation import Generation
+from quire.server.state import Phase, ServerState
+from tests.fakes.configs import fake_config
+from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP
+from tests.fakes.server import BUILD_SILENT_CORE, events_of, in_process_client, ready_state
+
+PATH = "/v1/completions"
+MOST = 10**9
+ENDLESS = {"prompt": [5, 6], "max_tokens": MOST}
+SHOWN = {"return_token_ids": True}  # there is no tokenizer, and so no text
+
+
+@pytest.fixture
+def fake_engine() -> Iterator[AsyncLLM]:
+    engine = AsyncLLM(
+        fake_config(max_model_len=MOST + 10), multiprocess_mode=False, build=BUILD_FAKE_CORE
+    )
+    yield engine
+    engine.shutdown()
+
+
+@pytest.fixture
+def state(fake_engine: AsyncLLM) -> ServerState:
+    return ready_state(fake_engine, sse_keep_alive_interval=0)
+
+
+@pytest.fixture
+async def client(state: ServerState) -> AsyncIterator[httpx.AsyncClient]:
+    async with in_process_client(state) as client:
+        yield client
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async def poll() -> None:
+        while not condition():
+            await asyncio.sleep(0)
+
+    await asyncio.wait_for(poll(), timeout=20)
+
+
+async def idle(state: ServerState) -> bool:
+    engine = state.engine
+    assert engine is not None
+    await until(lambda: engine.get_num_unfinished_requests() == 0 and len(state.running) == 0)
+    while (await engine.stats()).num_running:
+        pass
+    return True
+
+
+class LeavingClient:
+    """Sends one request and is gone when told so."""
+
+    def __init__(self, state: ServerState, body: dict[str, Any]) -> None:
+        self._app = build_app(state)
+        self._requests = [
+            {"type": "http.request", "body": msgspec.json.encode(body), "more_body": False}
+        ]
+        self.gone = asyncio.Event()
+        self.received: list[Any] = []
+
+    async def run(self) -> None:
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": PATH,
+            "raw_path": PATH.encode(),
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json")],
+            "http_version": "1.1",
+            "scheme": "http",
+            "server": ("test", 80),
+            "client": ("test", 1),
+        }
+        await self._app(scope, self._receive, self._send)
+
+    async def _receive(self) -> Any:
+        if self._requests:
+            return self._requests.pop()
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        self.received.append(message)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_client_that_leaves_ends_its_requests(state: ServerState, is_stream: bool) -> None:
+    body = {**ENDLESS, **SHOWN, "prompt": [[5, 6], [7, 8]], "stream": is_stream}
+    leaving = LeavingClient(state, body)
+    running = asyncio.create_task(leaving.run())
+    await until(lambda: len(state.running) == 1 and (not is_stream or len(leaving.received) > 3))
+    leaving.gone.set()
+    await running
+    assert await idle(state)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_request_can_be_cancelled_by_its_id(
+    client: httpx.AsyncClient, state: ServerState, is_stream: bool
+) -> None:
+    call = client.post(PATH, json={**ENDLESS, "request_id": "a", "stream": is_stream})
+    answer = asyncio.create_task(call)
+    await until(lambda: state.running.get("a") is not None)
+    (shown,) = (await client.get("/v1/requests")).json()["data"]
+    assert (shown["endpoint"], shown["prompt_tokens"]) == (PATH, 2)
+    assert (await client.post("/v1/requests/cmpl-a/cancel")).status_code == 200
+    response = await answer
+    last = events_of(response.text)[-2] if is_stream else response.json()
+    assert last["choices"][0]["finish_reason"] == "abort"
+    assert await idle(state)
+
+
+async def running_generation(state: ServerState) -> Generation:
+    """The one that runs, once it has some output."""
+    await until(lambda: any(one.num_output_tokens > 3 for one in state.running))
+    (running,) = state.running
+    generation = running.cancel.__self__  # type: ignore[attr-defined]
+    assert isinstance(generation, Generation)
+    return generation
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_time_limit_keeps_what_there_is(
+    client: httpx.AsyncClient, state: ServerState, is_stream: bool
+) -> None:
+    body = {**ENDLESS, "timeout_s": 1000, "stream": is_stream, **SHOWN}
+    answer = asyncio.create_task(client.post(PATH, json=body))
+    (await running_generation(state)).pass_limit("timeout_s", 1000)
+    response = await answer
+    assert response.status_code == 200
+    chunks = events_of(response.text)[:-1] if is_stream else [response.json()]
+    last = chunks[-1]["choices"][0]
+    assert (last["finish_reason"], last["stop_reason"]) == ("length", "timeout")
+    token_ids = [i for chunk in chunks for i in chunk["choices"][0]["token_ids"]]
+    assert token_ids == ([5, 6] * len(token_ids))[: len(token_ids)] != []
+    assert await idle(state)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("limit", ["timeout_s", "queue_timeout_s", "--request-timeout"])
+async def test_a_time_limit_before_the_first_token_is_408(limit: str, is_stream: bool) -> None:
+    engine = AsyncLLM(fake_config(), multiprocess_mode=False, build=BUILD_SILENT_CORE)
+    is_server = limit.startswith("--")
+    state = ready_state(engine, request_timeout=0.01 if is_server else None)
+    body = {"prompt": [5], "stream": is_stream, **({} if is_server else {limit: 0.01})}
+    async with in_process_client(state) as client:
+        response = await client.post(PATH, json=body)
+    assert response.status_code == 408
+    error = response.json()["error"]
+    assert error["type"] == "RequestTimeoutError"
+    assert f"{limit}=0.01 seconds" in error["message"]
+    assert await idle(state)
+    engine.shutdown()
+
+
+async def test_a_request_that_runs_is_not_in_the_queue(
+    client: httpx.AsyncClient, state: ServerState
+) -> None:
+    answer = asyncio.create_task(client.post(PATH, json={**ENDLESS, "queue_timeout_s": 1000}))
+    generation = await running_generation(state)
+    generation.pass_limit("queue_timeout_s", 1000)
+    num_tokens = generation.usage.completion_tokens
+    await until(lambda: generation.usage.completion_tokens > num_tokens + 3)
+    generation.cancel()
+    assert (await answer).json()["choices"][0]["finish_reason"] == "abort"
+    ranked = {"prompt": [5], "best_of": 2, "queue_timeout_s": 1}
+    assert (await client.post(PATH, json=ranked)).status_code == 400
+
+
+async def test_more_than_the_queue_holds_is_429(fake_engine: AsyncLLM) -> None:
+    state = ready_state(fake_engine, max_queued_requests=1)
+    async with in_process_client(state) as client:
+        first = asyncio.create_task(client.post(PATH, json={**ENDLESS, "request_id": "a"}))
+        await until(lambda: len(state.running) == 1)
+        second = await client.post(PATH, json=ENDLESS)
+        assert second.status_code == 429
+        assert second.headers["retry-after"] == "1"
+        assert second.json()["error"]["type"] == "RateLimitError"
+        await client.post("/v1/requests/a/cancel")
+        await first
+        third = await client.post(PATH, json={"prompt": [5], "max_tokens": 1})
+    assert third.status_code == 200
+
+
+async def test_one_id_may_run_twice(client: httpx.AsyncClient, state: ServerState) -> None:
+    header = {"X-Request-Id": "same"}
+    calls = [asyncio.create_task(client.post(PATH, json=ENDLESS, headers=header)) for _ in range(2)]
+    await until(lambda: len(state.running) == 2)
+    for running in state.running:
+        running.cancel()
+    answers = await asyncio.gather(*calls)
+    assert [one.json()["id"] for one in answers] == ["cmpl-same"] * 2
+
+
+async def test_a_prompt_that_fails_ends_its_siblings(
+    client: httpx.AsyncClient, state: ServerState
+) -> None:
+    body = {"prompt": [[5, 6], [FAIL_ALONE]], "max_tokens": MOST}
+    response = await client.post(PATH, json=body)
+    assert response.status_code == 500
+    assert "this request failed" in response.json()["error"]["message"]
+    assert await idle(state)
+
+
+async def test_a_wrong_prompt_ends_those_before_it(
+    client: httpx.AsyncClient, state: ServerState
+) -> None:
+    response = await client.post(PATH, json={**ENDLESS, "prompt": [[5, 6], [1000]]})
+    assert response.status_code == 400
+    assert await idle(state)
+
+
+async def test_a_stream_that_fails_later_ends_with_an_error_event(
+    client: httpx.AsyncClient, state: ServerState
+) -> None:
+    answer = asyncio.create_task(client.post(PATH, json={**ENDLESS, **SHOWN, "stream": True}))
+    await until(lambda: any(one.num_output_tokens > 3 for one in state.running))
+    failing = await client.post(PATH, json={"prompt": [FAIL_STEP]})
+    assert failing.status_code == 500
+    response = await answer
+    assert response.status_code == 200
+    *_, error, done = events_of(response.text)
+    assert done == "[DONE]"
+    assert error["error"]["code"] == 500
+    assert "on fire" in error["error"]["message"]
+    assert len(state.running) == 0
+
+
+async def test_a_stream_that_fails_at_once_has_a_status(client: httpx.AsyncClient) -> None:
+    response = await client.post(PATH, json={"prompt": [FAIL_ALONE], "stream": True})
+    assert response.status_code == 500
+    assert "this request failed" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("phase", [Phase.LOADING, Phase.DRAINING])
+async def test_no_request_is_taken_before_or_after_the_servers_time(
+    client: httpx.AsyncClient, state: ServerState, phase: Phase
+) -> None:
+    state.enter(phase, "not now")
+    response = await client.post(PATH, json={"prompt": [5]})
+    assert response.status_code == 503
+    assert int(response.headers["retry-after"]) > 0
+
+
+async def test_a_priority_header_is_heeded(client: httpx.AsyncClient) -> None:
+    for header in ("X-Vllm-Priority", "X-Priority"):
+        response = await client.post(PATH, json={"prompt": [5]}, headers={header: "4"})
+        assert response.status_code == 400  # the policy is fcfs
+        assert "priority=4" in response.json()["error"]["message"]
+    wrong = await client.post(PATH, json={"prompt": [5]}, headers={"X-Priority": "high"})
+    assert "must be an integer, got 'high'" in wrong.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_wrong_request_id_leaves_nothing_behind(
+    client: httpx.AsyncClient, state: ServerState, is_stream: bool
+) -> None:
+    for wrong in ("caf\u00e9", "a\nb", "x" * 129):
+        body = {"prompt": [5], "request_id": wrong, "stream": is_stream}
+        response = await client.post(PATH, json=body)
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == "request_id"
+    assert len(state.running) == 0

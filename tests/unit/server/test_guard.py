@@ -1,0 +1,267 @@
+"""What requests pass before a route sees them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from pydantic import BaseModel
+from starlette.middleware import Middleware
+from starlette.responses import Response, StreamingResponse
+
+from quire.server.args import ServerArgs
+from quire.server.error_responses import install_error_handlers
+from quire.server.guard import Guard
+from quire.server.keys import all_keys
+
+LIMIT = 100
+
+
+class Body(BaseModel):
+    text: str
+
+
+def app_with(*keys: str) -> FastAPI:
+    guard = Middleware(Guard, keys=keys, max_body_bytes=LIMIT)
+    app = FastAPI(middleware=[guard])
+    install_error_handlers(app)
+
+    @app.get("/health")
+    @app.get("/v1/models")
+    async def get(request: Request) -> str:
+        return str(request.state.request_id)
+
+    @app.post("/v1/echo")
+    @app.post("/v1/messages")
+    async def echo(body: Body) -> str:
+        return body.text
+
+    @app.post("/bug")
+    async def bug() -> None:
+        raise KeyError("a bug")
+
+    @app.post("/stream")
+    async def stream() -> Response:
+        async def pieces() -> AsyncIterator[str]:
+            yield "one"
+            raise KeyError("too late for an answer")
+
+        return StreamingResponse(pieces())
+
+    return app
+
+
+async def ask(
+    app: FastAPI, method: str, path: str, *, root_path: str = "", **more: Any
+) -> httpx.Response:
+    transport = httpx.ASGITransport(app, root_path=root_path)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.request(method, path, **more)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"Authorization": "Bearer wrong"}, 401),
+        ({"Authorization": "Bearer one"}, 200),
+        ({"Authorization": "bearer  two"}, 200),
+        ({"Authorization": "Basic one"}, 401),
+        ({"Authorization": "one"}, 401),
+        ({"Authorization": b"Bearer \xff"}, 401),
+        ({"Authorization": "Bearer "}, 401),
+        ({"x-api-key": "two"}, 200),
+        ({"x-api-key": "three"}, 401),
+        ({"x-api-key": "one", "Authorization": "Bearer of bad news"}, 200),
+    ],
+)
+async def test_keys(headers: Any, status: int) -> None:
+    answer = await ask(app_with("one", "two"), "GET", "/v1/models", headers=headers)
+    assert answer.status_code == status
+    if status == 401:
+        assert answer.json()["error"]["type"] == "AuthenticationError"
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "DELETE"])
+async def test_no_method_gets_around_the_key(method: str) -> None:
+    assert (await ask(app_with("one"), method, "/v1/models")).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/metrics", "/nothing", "/healthz"])
+async def test_every_path_but_the_open_ones_asks_for_the_key(path: str) -> None:
+    assert (await ask(app_with("one"), "GET", path)).status_code == 401
+    assert (await ask(app_with("one"), "GET", "/health")).status_code == 200
+
+
+async def test_a_prefix_that_looks_open_opens_nothing() -> None:
+    async def status(path: str, **headers: str) -> int:
+        answer = await ask(app_with("one"), "GET", path, root_path="/page", headers=headers)
+        return answer.status_code
+
+    assert await status("/page/v1/models") == 401
+    assert await status("/page/v1/models", Authorization="Bearer one") == 200
+    assert await status("/page/health") == 200
+
+
+@pytest.mark.parametrize("name", ["Authorization", "Content-Type", "x-api-key"])
+async def test_headers_that_matter_come_once(name: str) -> None:
+    headers = [(name, "Bearer one"), (name, "Bearer two")]
+    answer = await ask(app_with("one"), "GET", "/v1/models", headers=headers)
+    assert answer.status_code == 400 and "more than once" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("given", "is_kept"),
+    [("abc-1", True), ("two words", True), ("x" * 129, False), ("", False), (b"\xe4", False)],
+)
+async def test_request_ids(given: Any, is_kept: bool) -> None:
+    answer = await ask(app_with(), "GET", "/health", headers={"X-Request-Id": given})
+    own_id = answer.headers["x-request-id"]
+    assert answer.json() == own_id
+    assert (own_id == given) == is_kept and len(own_id) >= 5
+
+
+async def test_refusals_have_a_request_id_too() -> None:
+    answer = await ask(app_with("one"), "GET", "/v1/models", headers={"X-Request-Id": "mine"})
+    assert (answer.status_code, answer.headers["x-request-id"]) == (401, "mine")
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "status"),
+    [
+        ({"Content-Type": "application/json"}, b'{"text": "a"}', 200),
+        ({"Content-Type": "application/json; charset=utf-8"}, b'{"text": "a"}', 200),
+        ({"Content-Type": "Application/JSON"}, b'{"text": "a"}', 200),
+        ({"Content-Type": "text/plain"}, b'{"text": "a"}', 400),
+        ({}, b'{"text": "a"}', 400),
+        ({"Content-Type": "application/json"}, b'{"text": ', 400),
+        ({"Content-Type": "application/json"}, b"\xff\xfe", 400),
+        ({"Content-Type": "application/json"}, b"", 400),
+        ({"Content-Type": "application/json", "Content-Length": "x"}, b"", 400),
+    ],
+)
+async def test_bodies_are_json(headers: Any, content: bytes, status: int) -> None:
+    answer = await ask(app_with(), "POST", "/v1/echo", headers=headers, content=content)
+    assert answer.status_code == status
+    if status == 400:
+        assert answer.json()["error"]["code"] == 400
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+async def test_a_large_body_is_refused_before_it_is_read() -> None:
+    content = b'{"text": "%s"}' % (b"a" * LIMIT)
+    answer = await ask(app_with(), "POST", "/v1/echo", headers=JSON, content=content)
+    assert answer.status_code == 413
+    assert f"larger than {LIMIT} bytes" in answer.json()["error"]["message"]
+
+
+async def test_a_body_that_grows_is_refused_when_it_is_too_large() -> None:
+    num_read = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal num_read
+        for _ in range(1000):
+            num_read += 1
+            yield b'"' + b"a" * 20
+
+    answer = await ask(app_with(), "POST", "/v1/echo", headers=JSON, content=pieces())
+    assert answer.status_code == 413
+    assert answer.json()["error"]["type"] == "RequestTooLargeError"
+    assert answer.headers["x-request-id"]
+
+
+async def test_a_body_in_pieces_within_the_limit_is_read() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"text":'
+        yield b' "a"}'
+
+    answer = await ask(app_with(), "POST", "/v1/echo", headers=JSON, content=pieces())
+    assert (answer.status_code, answer.json()) == (200, "a")
+
+
+async def test_a_bug_is_an_answer_and_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    answer = await ask(app_with(), "POST", "/bug")
+    assert answer.status_code == 500
+    assert answer.json()["error"]["message"] == "KeyError: the server failed; its log says more."
+    assert answer.headers["x-request-id"]
+    assert "a bug" in caplog.text
+
+
+async def test_a_stream_that_fails_is_cut_off() -> None:
+    with pytest.raises(KeyError):
+        await ask(app_with(), "POST", "/stream")
+
+
+async def test_unknown_routes_and_wrong_methods_have_our_body() -> None:
+    missing = await ask(app_with(), "GET", "/v1/nothing")
+    assert missing.json()["error"]["type"] == "NotFoundError"
+    assert "GET /v1/nothing" in missing.json()["error"]["message"]
+    wrong = await ask(app_with(), "GET", "/v1/echo")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert wrong.json()["error"]["type"] == "MethodNotAllowedError"
+
+
+async def test_anthropic_routes_have_anthropics_errors() -> None:
+    answer = await ask(app_with("one"), "POST", "/v1/messages")
+    assert answer.json()["type"] == "error"
+    assert answer.json()["error"]["type"] == "authentication_error"
+
+
+async def test_wrong_fields_are_named_without_the_frameworks_words() -> None:
+    answer = await ask(app_with(), "POST", "/v1/echo", json={"text": 3})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, "text")
+    assert error["message"].startswith("text: ") and "got 3" in error["message"]
+
+
+async def test_websockets_are_refused() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    await app_with()({"type": "websocket", "path": "/health", "headers": []}, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+def test_keys_come_from_flags_then_the_environment_and_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# team a\nthree\n\n  four  \none\n")
+    assert all_keys(ServerArgs()) == []
+    assert all_keys(ServerArgs(api_key=["one", "two"], api_key_file=str(file))) == [
+        *("one", "two", "three", "four"),
+    ]
+    monkeypatch.setenv("VLLM_API_KEY", "theirs")
+    assert all_keys(ServerArgs()) == ["theirs"]
+    monkeypatch.setenv("QUIRE_API_KEY", "ours")
+    assert all_keys(ServerArgs(api_key_file=str(file))) == ["ours", "three", "four", "one"]
+    assert all_keys(ServerArgs(api_key=["one"])) == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"# nothing\n", "holds no key"),
+        (b"\xff\xfe", "is not text"),
+        (b"two words\n", "number 1 has characters"),
+    ],
+)
+def test_a_key_file_that_would_leave_the_server_open_is_refused(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        all_keys(ServerArgs(api_key_file=str(file)))

@@ -1,0 +1,159 @@
+"""Health, models and what runs, in every phase of a server's life."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+import quire
+from quire.engine.start import StartWatch
+from quire.server.args import ServerArgs
+from quire.server.state import Phase, RunningRequest, ServedModels, ServerState
+from tests.fakes.server import in_process_client
+
+ALL = (Phase.LOADING, Phase.READY, Phase.DRAINING, Phase.DEAD)
+
+
+async def status_of(state: ServerState, path: str, method: str = "GET") -> int:
+    async with in_process_client(state) as client:
+        answer = await client.request(method, path)
+    if answer.status_code == 503:
+        assert answer.headers["retry-after"]
+    return answer.status_code
+
+
+@pytest.mark.parametrize(
+    ("path", "statuses"),
+    [
+        ("/health", (503, 200, 200, 503)),
+        ("/ping", (503, 200, 200, 503)),
+        ("/livez", (200, 200, 200, 503)),
+        ("/readyz", (503, 200, 503, 503)),
+        ("/startupz", (503, 200, 200, 200)),
+        ("/version", (200, 200, 200, 200)),
+        ("/load", (200, 200, 200, 200)),
+        ("/v1/models", (503, 503, 503, 503)),  # none is there without an engine
+    ],
+)
+async def test_phases(path: str, statuses: tuple[int, ...]) -> None:
+    state = ServerState(args=ServerArgs())
+    found = []
+    for phase in ALL:
+        state.enter(phase, "why")
+        found.append(await status_of(state, path))
+    assert tuple(found) == statuses
+
+
+@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
+async def test_load_balancers_may_ask_with_head(path: str, state: ServerState) -> None:
+    assert await status_of(state, path, "HEAD") == 200
+
+
+async def test_the_start_tells_its_phases() -> None:
+    state = ServerState(args=ServerArgs(), start=StartWatch())
+    assert state.start is not None
+    state.start.enter("configuration")
+    state.start.enter("weights")
+    state.enter(Phase.LOADING, "the model is loading")
+    async with in_process_client(state) as client:
+        content = (await client.get("/startupz")).json()
+    assert (content["state"], content["phase"]) == ("loading", "weights")
+    assert content["detail"] == "the model is loading"
+    assert list(content["phase_seconds"]) == ["configuration", "weights"]
+    assert content["elapsed_seconds"] >= 0
+
+
+async def test_a_refusal_says_why() -> None:
+    state = ServerState(args=ServerArgs(), phase=Phase.DEAD, detail="it was unplugged")
+    async with in_process_client(state) as client:
+        error = (await client.get("/health")).json()["error"]
+    assert error["type"] == "ServiceUnavailableError" and "it was unplugged" in error["message"]
+
+
+async def test_version(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/version")).json() == {"version": quire.__version__}
+
+
+async def test_models_have_every_name(state: ServerState) -> None:
+    state.models = ServedModels(names=("one", "team/two"), root="r", max_model_len=64, created=5)
+    async with in_process_client(state) as client:
+        listed = (await client.get("/v1/models")).json()
+        second = (await client.get("/v1/models/team/two")).json()
+        missing = await client.get("/v1/models/three")
+    assert [card["id"] for card in listed["data"]] == ["one", "team/two"]
+    assert second == listed["data"][1]
+    assert (second["object"], second["max_model_len"], second["created"]) == ("model", 64, 5)
+    assert missing.status_code == 404
+    assert missing.json()["error"]["message"] == (
+        "The model `three` does not exist. Valid names: one, team/two."
+    )
+
+
+async def test_what_runs_is_listed_and_can_be_cancelled(state: ServerState) -> None:
+    cancelled: list[str] = []
+    for index, name in enumerate(("late", "early")):
+        state.running.add(
+            RunningRequest(
+                request_id=name,
+                endpoint="/v1/completions",
+                model="m",
+                arrival_time=10.0 - index,
+                num_prompt_tokens=3,
+                cancel=lambda name=name: cancelled.append(name),
+            )
+        )
+    async with in_process_client(state) as client:
+        listed = (await client.get("/v1/requests")).json()["data"]
+        load = (await client.get("/load")).json()
+        answers = [
+            (await client.post(f"/v1/requests/{one}/cancel")).status_code
+            for one in ("early", "cmpl-late", "other")
+        ]
+    assert [(one["id"], one["prompt_tokens"]) for one in listed] == [("early", 3), ("late", 3)]
+    assert load == {"server_load": 2}
+    assert (answers, cancelled) == ([200, 200, 404], ["early", "late"])
+
+
+async def test_the_prefix_cache_can_be_reset(client: httpx.AsyncClient) -> None:
+    assert (await client.post("/reset_prefix_cache")).json() == {"status": "ok"}
+
+
+async def test_cross_origin_requests_are_refused_unless_allowed(state: ServerState) -> None:
+    headers = {"Origin": "http://a", "Access-Control-Request-Method": "POST"}
+    async with in_process_client(state) as client:
+        answer = await client.options("/v1/completions", headers=headers)
+        assert "access-control-allow-origin" not in answer.headers
+    state.args.allowed_origins = ["http://a"]
+    state.args.api_key = ["secret"]
+    async with in_process_client(state) as client:
+        answer = await client.options("/v1/completions", headers=headers)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (
+            *(200, "http://a"),
+        )
+        refused = await client.get("/v1/models", headers={"Origin": "http://a"})
+        assert refused.status_code == 401
+        assert refused.headers["access-control-allow-origin"] == "http://a"
+
+
+async def test_middleware_by_its_import_path(state: ServerState) -> None:
+    state.args.middleware = [f"{__name__}.Teapot"]
+    assert await status_of(state, "/health") == 418
+
+
+class Teapot:
+    """Answers everything."""
+
+    def __init__(self, app: object) -> None:
+        pass
+
+    async def __call__(self, scope: object, receive: object, send: object) -> None:
+        assert callable(send)
+        await send({"type": "http.response.start", "status": 418, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def test_the_description_can_be_hidden(state: ServerState) -> None:
+    assert await status_of(state, "/openapi.json") == 200
+    state.args.disable_fastapi_docs = True
+    assert await status_of(state, "/openapi.json") == 404
+    assert await status_of(state, "/docs") == 404

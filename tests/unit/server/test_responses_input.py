@@ -1,0 +1,93 @@
+"""Items of the Responses API become messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quire.server.protocol.responses import ResponsesRequest
+from quire.server.responses_input import chat_request
+
+
+def messages_of(**body: Any) -> list[dict[str, Any]]:
+    chat = chat_request(ResponsesRequest.model_validate(body))
+    return [one.model_dump(exclude_none=True) for one in chat.messages]
+
+
+def call(call_id: str) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": call_id, "name": "f", "arguments": '{"a": 1}'}
+
+
+def in_chat(call_id: str) -> dict[str, Any]:
+    function = {"name": "f", "arguments": '{"a": 1}'}
+    return {"id": call_id, "type": "function", "function": function}
+
+
+def test_a_string_is_the_users_and_instructions_come_first() -> None:
+    assert messages_of(input="x", instructions="y") == [
+        {"role": "system", "content": "y"},
+        {"role": "user", "content": "x"},
+    ]
+
+
+def test_one_part_is_a_string_and_more_stay_parts() -> None:
+    parts = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]
+    first, second = messages_of(
+        input=[{"role": "user", "content": parts[:1]}, {"role": "developer", "content": parts}]
+    )
+    assert first == {"role": "user", "content": "a"}
+    texts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert second == {"role": "developer", "content": texts}
+
+
+def test_calls_belong_to_the_assistants_turn() -> None:
+    said = {"type": "message", "role": "assistant", "content": "Let me see."}
+    output = {"type": "function_call_output", "call_id": "1", "output": "7"}
+    parts = [{"type": "input_text", "text": "8"}]
+    more = {"type": "function_call_output", "call_id": "2", "output": parts}
+    user = {"role": "user", "content": "x"}
+    items = [user, said, call("1"), call("2"), output, more, call("3")]
+    assert messages_of(input=items) == [
+        user,
+        {
+            "role": "assistant",
+            "content": "Let me see.",
+            "tool_calls": [in_chat("1"), in_chat("2")],
+        },
+        {"role": "tool", "tool_call_id": "1", "content": "7"},
+        {"role": "tool", "tool_call_id": "2", "content": "8"},
+        {"role": "assistant", "tool_calls": [in_chat("3")]},
+    ]
+
+
+def test_reasoning_goes_to_the_turn_that_follows() -> None:
+    content = [{"type": "reasoning_text", "text": "hm"}]
+    summary = [{"type": "summary_text", "text": "not this"}]
+    items = [
+        {"type": "reasoning", "id": "r", "summary": summary, "encrypted_content": "nor this"},
+        {"type": "reasoning", "id": "r", "summary": summary, "content": content},
+        call("1"),
+        {"role": "assistant", "content": "x"},
+    ]
+    assert messages_of(input=items) == [
+        {"role": "assistant", "reasoning": "hm", "tool_calls": [in_chat("1")]},
+        {"role": "assistant", "content": "x"},
+    ]
+
+
+def test_a_schema_is_named_as_in_chat() -> None:
+    text = {"format": {"type": "json_schema", "name": "n", "schema": {"a": 1}, "strict": True}}
+    chat = chat_request(ResponsesRequest.model_validate({"input": "x", "text": text}))
+    assert chat.model_extra is not None
+    assert chat.model_extra["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "n", "schema": {"a": 1}, "strict": True},
+    }
+
+
+def test_fields_of_sampling_are_those_of_chat() -> None:
+    wish = {"temperature": 0.5, "seed": 3, "top_k": 4, "cache_salt": "s", "timeout_s": 2.5}
+    body = {**wish, "input": "x", "max_output_tokens": 7, "top_logprobs": 2, "stop": ["a"]}
+    chat = chat_request(ResponsesRequest.model_validate(body))
+    assert {name: getattr(chat, name) for name in wish} == wish
+    assert (chat.max_tokens, chat.logprobs, chat.top_logprobs) == (7, True, 2)
+    assert chat.stop == ["a"]

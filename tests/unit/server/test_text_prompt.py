@@ -1,0 +1,80 @@
+"""Prompts of completions: their forms, and gaps between two texts."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from quire.engine.async_engine import AsyncLLM
+from quire.engine.input_processor import InputProcessor
+from quire.server.protocol.completions import CompletionRequest
+from quire.server.text_prompt import GAP_TOKENS, GapTokens, completion_prompts
+from quire.tokenizer.vocabulary import Vocabulary
+from tests.fakes import tokenizers
+from tests.fakes.configs import fake_config
+
+
+def engine_with(tokenizer: Any) -> AsyncLLM:
+    """As much of an engine as prompts need."""
+    inputs = InputProcessor(fake_config().model, Vocabulary(tokenizer), ())
+    front = SimpleNamespace(inputs=inputs, require_tokenizer=lambda: tokenizer)
+    return cast(AsyncLLM, SimpleNamespace(front=front))
+
+
+def with_gap_tokens(marks: GapTokens) -> PreTrainedTokenizerFast:
+    plain = tokenizers.byte_level()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain.backend_tokenizer)
+    tokenizer.add_tokens([marks.prefix, marks.suffix, marks.middle], special_tokens=True)
+    return tokenizer
+
+
+@pytest.mark.parametrize("marks", GAP_TOKENS)
+async def test_a_suffix_makes_a_gap_between_two_texts(marks: GapTokens) -> None:
+    tokenizer = with_gap_tokens(marks)
+    body = CompletionRequest(prompt=["def f", "x"], suffix=" return")
+    prompts = await completion_prompts(engine_with(tokenizer), body)
+    for text, prompt in zip(("def f", "x"), prompts, strict=True):
+        assert prompt.text == text
+        pieces = [marks.prefix, text, marks.suffix, " return", marks.middle]
+        expected = [i for piece in pieces for i in tokenizer.encode(piece)]
+        assert prompt.token_ids == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (None, "prompt must be a string"),
+        (3, "prompt must be a string"),
+        ([], "prompt is an empty list"),
+        ("", "the prompt is empty"),
+        (["a", ""], r"prompts[1] is empty"),
+        ([[1], []], "prompts[1]: a prompt has no token ids"),
+        ([1, "a"], "a list with a str among others"),
+        ([1, 2.5], "a list with a float among others"),
+        ([True], "a list with a bool among others"),
+        ([{"prompt": "a"}], "a list with a dict among others"),
+        ([-1], "negative"),
+        ([4096], "outside the vocabulary"),
+        (["a"] * 1025, "1025 prompts, but a request may have 1024"),
+    ],
+)
+async def test_a_wrong_prompt_is_one_clear_error(
+    client: httpx.AsyncClient, prompt: object, message: str
+) -> None:
+    response = await client.post("/v1/completions", json={"prompt": prompt})
+    assert response.status_code == 400
+    assert message in response.json()["error"]["message"]
+
+
+async def test_a_suffix_needs_a_model_that_can_fill_gaps(client: httpx.AsyncClient) -> None:
+    response = await client.post("/v1/completions", json={"prompt": "a", "suffix": "b"})
+    assert response.status_code == 400
+    assert "fill-in-the-middle" in response.json()["error"]["message"]
+    empty = await client.post(
+        "/v1/completions", json={"prompt": "a", "suffix": "", "max_tokens": 1}
+    )
+    assert empty.status_code == 200

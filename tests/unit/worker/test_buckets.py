@@ -1,0 +1,61 @@
+"""Buckets: every step that may take a graph finds one that is little larger than itself."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from quire.worker.buckets import (
+    FREE_TOKENS,
+    GraphSizes,
+    mixed_token_limit,
+    row_buckets,
+)
+
+
+def sizes(max_rows: int = 256, max_tokens: int = 8192) -> GraphSizes:
+    """Of a small model."""
+    return GraphSizes.of(
+        max_rows=max_rows, max_tokens=max_tokens, num_layers=28, num_parameters=600_000_000
+    )
+
+
+@pytest.mark.parametrize("max_rows", [1, 2, 3, 31, 32, 33, 100, 256, 1000, 1024])
+def test_row_buckets_reach_the_limit_and_waste_little(max_rows: int) -> None:
+    buckets = row_buckets(max_rows)
+    assert buckets[0] == 1
+    assert buckets[-1] == max_rows
+    assert list(buckets) == sorted(set(buckets))
+    for smaller, larger in itertools.pairwise(buckets):
+        assert larger <= max(2 * smaller, smaller + 32)
+        assert smaller < 128 or larger <= smaller * 1.25
+
+
+def test_a_step_takes_the_smallest_bucket_that_holds_it() -> None:
+    found = sizes()
+    assert [found.row_bucket(n) for n in (0, 1, 3, 32, 33, 256)] == [1, 1, 4, 32, 64, 256]
+    assert [found.token_bucket(n) for n in (1, 16, 17, 2048, 2049)] == [16, 16, 32, 2048, None]
+
+
+def test_no_bucket_is_larger_than_the_largest_step() -> None:
+    assert sizes(max_tokens=100).tokens == (16, 32, 64, 96)
+    assert sizes(max_tokens=8).tokens == ()
+    assert sizes(max_tokens=8).token_bucket(1) is None
+    assert sizes(max_rows=300, max_tokens=8).max_tokens == 300
+
+
+def test_the_largest_mixed_bucket_is_captured_first_of_all() -> None:
+    found = sizes()
+    assert found.tokens_at_start[-1] == found.tokens[-1] == 2048
+    assert set(found.tokens_at_start) < set(found.tokens)
+
+
+def test_rows_of_a_mixed_bucket_are_as_many_as_a_step_can_have() -> None:
+    assert [sizes().rows_of(tokens) for tokens in (16, 256, 2048)] == [16, 256, 256]
+
+
+def test_larger_models_are_padded_only_where_that_is_free() -> None:
+    small = mixed_token_limit(num_layers=28, num_parameters=600_000_000)
+    large = mixed_token_limit(num_layers=32, num_parameters=8_000_000_000)
+    assert FREE_TOKENS <= large < small
