@@ -149,7 +149,10 @@ def running_server(model: Path, name: str, flags: list[str], log: Path) -> Itera
         finally:
             timer.cancel()
             process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()  # or leaving the block would wait for ever
 
 
 def _as_options(flags: list[str]) -> dict[str, Any]:

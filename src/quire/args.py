@@ -128,7 +128,13 @@ class EngineArgs:
         False, help="token ids in, token ids out: load no tokenizer", parse=bool
     )
     trust_remote_code: bool = _model(
-        False, help="run tokenizer code that the model's repository ships", parse=bool
+        False, help="run code that the model's repository ships, for tokenizers and for models", parse=bool
+    )
+    model_impl: str = _model(
+        "auto",
+        help="whose code computes the model: quire, transformers (any decoder it has, slower), or "
+        "auto: quire where it knows the architecture",
+        choices=("auto", "quire", "vllm", "transformers"),
     )
     dtype: str = _model(
         "auto",

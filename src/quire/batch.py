@@ -45,7 +45,8 @@ class Batch:
     max_query_len: int
     max_seq_len: int
     groups: tuple[GroupBatch, ...]
-    # Per attention layer, [2, num_blocks, block_size, K, D]; how it lies in memory is the device's.
+    # Per attention layer, [2, num_blocks, block_size, K, D], or [1, ...] where values are part of
+    # the keys; how it lies in memory is the device's.
     kv_caches: tuple[Tensor, ...]
     layer_groups: tuple[int, ...]  # per attention layer, its index into `groups`
     # The shapes are a bucket's and the `*_cpu` fields and maxima upper bounds: which rows have one

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quire.chat_templates import chat_template_names, ends_of_format, named_chat_template
 from quire.prompts import ParsedPrompt
 from quire.template_format import ContentFormat, detect_content_format
 
@@ -100,7 +101,9 @@ class ChatRenderer:
             raise ValueError(
                 f"the chat template cannot render these messages: {error or type(error).__name__}"
             ) from error
-        return ParsedPrompt(text=str(text), add_special_tokens=False)
+        return ParsedPrompt(
+            text=str(text), add_special_tokens=False, ends=ends_of_format(template)
+        )
 
     def template(self, options: ChatOptions) -> str:
         """The Jinja text that these options render with."""
@@ -114,13 +117,14 @@ class ChatRenderer:
             raise ValueError(
                 "As of transformers v4.44, default chat template is no longer allowed, so you must "
                 "provide a chat template if the tokenizer does not define one. Pass chat_template= "
-                "(--chat-template) with a file or a Jinja template; models that are not trained "
-                "for chat take prompts without one (generate, or the completions endpoint)."
+                "(--chat-template) with a file, a Jinja template or the name of one of ours "
+                f"({', '.join(chat_template_names())}); models that are not trained for chat take "
+                "prompts without one (generate, or the completions endpoint)."
             ) from error
 
 
 def load_chat_template(value: str | Path | None) -> str | None:
-    """The template that a user named: a file, or the Jinja text itself on one line."""
+    """The template that a user named: a file, the Jinja text itself on one line, or one of ours."""
     if value is None:
         return None
     text = str(value)
@@ -129,9 +133,12 @@ def load_chat_template(value: str | Path | None) -> str | None:
         try:
             return Path(text).expanduser().read_text(encoding="utf-8")
         except OSError as error:
+            if text in chat_template_names():
+                return named_chat_template(text)
             raise ValueError(
                 f"the chat template {text!r} is neither a readable file ({error.strerror}) nor a "
-                "Jinja template; give the path of a .jinja file"
+                "Jinja template; give the path of a .jinja file, or one of the names "
+                f"{', '.join(chat_template_names())}"
             ) from error
     # A shell passes \n as two characters; nobody wants a backslash in a prompt.
     return text.replace("\\n", "\n").replace("\\t", "\t")

@@ -88,7 +88,6 @@ VERDICTS: dict[str, Verdict] = {
     "tokenizer_pool_size": noted(0, _POOL),
     "tokenizer_pool_type": noted("ray", _POOL),
     "tokenizer_pool_extra_config": noted(None, _POOL),
-    "model_impl": noted("auto", "every supported model has one implementation"),
     "ignore_patterns": noted(
         None, "only the files that are needed are downloaded", takes_many=True
     ),

@@ -53,6 +53,7 @@ class ModelConfig:
     max_model_len_source: Literal["user", "config", "auto"] = "user"
     vocab_size: int  # rows of the output head
     revision: str | None = None
+    model_impl: Literal["quire", "transformers"] = "quire"  # whose code computes it
     trust_remote_code: bool = False
     tokenizer_mode: str = "auto"
     skip_tokenizer_init: bool = False

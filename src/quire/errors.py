@@ -27,3 +27,7 @@ class EngineDeadError(QuireError, RuntimeError):
 
 class RequestError(QuireError, ValueError):
     """One request cannot be served; other requests are not affected."""
+
+
+class PluginError(QuireError, RuntimeError):
+    """An installed plug-in could not be loaded; the message names it and its package."""

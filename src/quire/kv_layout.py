@@ -15,6 +15,17 @@ class LayerKV:
     num_kv_heads: int
     head_dim: int
     window: int | None = None  # sliding window in tokens, the token itself included
+    has_values: bool = True  # else values are part of the keys
+
+    @property
+    def planes(self) -> int:
+        """Of keys, and of values."""
+        return 2 if self.has_values else 1
+
+    @property
+    def num_elements(self) -> int:
+        """That a token takes."""
+        return self.planes * self.num_kv_heads * self.head_dim
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,14 +86,13 @@ class KVLayout:
         return tuple(shapes[index] for index in range(len(shapes)))
 
     def bytes_per_block(self, block_size: int, element_size: int) -> int:
-        """Bytes of one block in all physical tensors, keys and values."""
-        values = sum(2 * kv.num_kv_heads * kv.head_dim for kv in self.tensors)
-        return values * block_size * element_size
+        """Bytes of one block in all physical tensors, keys and any values."""
+        return sum(kv.num_elements for kv in self.tensors) * block_size * element_size
 
     def bytes_per_token(self, element_size: int) -> int:
         """Bytes that a token costs in all layers while no window has passed over it."""
-        return sum(2 * kv.num_kv_heads * kv.head_dim for kv in self.layers) * element_size
+        return sum(kv.num_elements for kv in self.layers) * element_size
 
 
 def _have_one_shape(layers: tuple[LayerKV, ...]) -> bool:
-    return len({(kv.num_kv_heads, kv.head_dim) for kv in layers}) == 1
+    return len({(kv.planes, kv.num_kv_heads, kv.head_dim) for kv in layers}) == 1

@@ -23,12 +23,13 @@ from quire.kv_budget import (
 from quire.kv_fit import ELEMENT_SIZE, NUM_NULL_BLOCKS, KVFit
 from quire.model_files import find_model_files
 from quire.platform import DeviceInfo
+from quire.plugins import load_plugins
 from quire.resolve import (
     cache_config,
     check_parallel,
     context_length,
     device_kind,
-    resolve_dtype,
+    model_source,
     scheduler_config,
 )
 from quire.sizes import format_bytes, parse_bytes
@@ -107,28 +108,25 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
     With ``memory`` the device is a GPU unless ``args`` say "cpu". What an engine would refuse is
     refused here, and so are weights in a local folder that do not belong to its config.
     """
-    import torch
+    from quire.models.loading import check_weights, facts_of, plan_of
 
-    from quire.models.loading import check_weights, plan_of
-    from quire.models.loading import weight_bytes as weight_bytes_of
-
+    load_plugins()
     check_types(args)
     check_parallel(args)
     device = _device(args, memory)
     defaults = DEVICE_DEFAULTS[device.kind]
     cache = cache_config(args, defaults)
     files = find_model_files(args, with_weights=False)
-    plan = plan_of(files.config, files.architecture)
-    if Path(args.model).expanduser().is_dir() and args.load_format != "dummy":
-        check_weights(plan, files.path, args.load_format)
-    dtype = resolve_dtype(args.dtype, files.stored_dtype, device)
-    length = context_length(args, files, plan.spec)
+    source = model_source(args, files, device)
+    facts = facts_of(source, device.kind)
+    if source.impl == "quire" and _has_weights(args):
+        check_weights(plan_of(files.config, files.architecture), files.path, args.load_format)
+    length = context_length(args, files, facts)
     limits = scheduler_config(args, length.longest, defaults)
-    weight_bytes = weight_bytes_of(plan, getattr(torch, dtype), device.kind)
     fit = KVFit(
-        layout=plan.spec.kv_layout,
+        layout=facts.kv_layout,
         block_size=cache.block_size,
-        element_size=ELEMENT_SIZE[dtype],
+        element_size=ELEMENT_SIZE[source.dtype],
         max_step_tokens=limits.max_num_batched_tokens,
     )
     usable, reserve = _budget(cache, device, is_invented=memory is not None)
@@ -136,18 +134,18 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
         device=device.kind,
         total=device.memory_bytes if device.kind == "cpu" else max(usable - reserve, 0),
         free=usable - reserve,
-        weights=weight_bytes,
+        weights=facts.weight_bytes,
     )
     return MemoryPlan(
         model=args.model,
         architecture=files.architecture,
-        dtype=dtype,
+        dtype=source.dtype,
         device=device.name,
-        num_parameters=plan.spec.num_parameters,
+        num_parameters=facts.num_parameters,
         model_length=length.longest,
         may_be_shorter=length.source != "user",
         max_num_seqs=limits.max_num_seqs,
-        weight_bytes=weight_bytes,
+        weight_bytes=facts.weight_bytes,
         memory_bytes=device.memory_bytes,
         usable_bytes=usable,
         reserve_bytes=reserve,
@@ -189,6 +187,10 @@ def _what_it_lacks(plan: MemoryPlan) -> str:
             "that fits"
         )
     return f"does not fit: needs more than {format_bytes(lacking)}"
+
+
+def _has_weights(args: EngineArgs) -> bool:
+    return Path(args.model).expanduser().is_dir() and args.load_format != "dummy"
 
 
 def _device(args: EngineArgs, memory: int | str | None) -> DeviceInfo:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import psutil
-
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -91,14 +89,14 @@ def num_cpu_cores() -> int:
 
 def memory_limit() -> int:
     """Bytes of memory this process may ever use: the machine's, or its container's if less."""
-    total = int(psutil.virtual_memory().total)
+    total = _meminfo("MemTotal")
     limit = _cgroup_number("memory.max", "memory/memory.limit_in_bytes")
     return min(total, limit) if limit else total
 
 
 def available_memory() -> int:
     """Bytes that can be taken now without swapping."""
-    available = int(psutil.virtual_memory().available)
+    available = _meminfo("MemAvailable")
     limit = _cgroup_number("memory.max", "memory/memory.limit_in_bytes")
     used = _cgroup_number("memory.current", "memory/memory.usage_in_bytes")
     return min(available, limit - used) if limit and used else available
@@ -121,6 +119,15 @@ def cpu_name() -> str:
         if key.strip() == "model name":
             return value.strip()
     return "CPU"
+
+
+def _meminfo(name: str) -> int:
+    """Bytes of what the kernel calls ``name``."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return int(value.split()[0]) * 1024
+    raise ValueError(f"/proc/meminfo has no {name}; Quire needs Linux 3.14 or newer")
 
 
 def _cpuinfo() -> list[str]:

@@ -48,6 +48,7 @@ class ParsedPrompt:
     token_ids: list[int] | None = None
     cache_salt: str | None = None
     add_special_tokens: bool = True  # to the text; False where a chat template has written them
+    ends: tuple[str, ...] = ()  # texts that end an answer in the chat format this is written in
     name: str = field(default="the prompt", compare=False)  # in messages about it
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,11 +32,12 @@ from quire.kv_budget import Memory, with_kv_memory
 from quire.model_files import ModelFiles, find_model_files
 from quire.models.context_length import ContextLength, resolve_context_length
 from quire.platform import DeviceInfo
+from quire.plugins import load_plugins
 from quire.sizes import format_bytes, parse_bytes, parse_count
 from quire.step_output import EngineFacts
 
 if TYPE_CHECKING:
-    from quire.models.spec import DecoderSpec
+    from quire.models.source import ModelFacts, ModelSource
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +51,10 @@ _DTYPE_ALIASES = {"half": "float16", "float": "float32"}
 
 def resolve(args: EngineArgs) -> EngineConfig:
     """Check ``args``, make the automatic choices and log those that may surprise."""
-    import torch
-
-    from quire.models.loading import plan_of, weight_bytes
+    from quire.models.loading import facts_of
 
     log.setup()
+    load_plugins()
     check_types(args)
     check_parallel(args)
     load = _load_config(args)
@@ -61,11 +62,11 @@ def resolve(args: EngineArgs) -> EngineConfig:
     defaults = DEVICE_DEFAULTS[device.kind]
     cache = cache_config(args, defaults)
     files = find_model_files(args)
-    plan = plan_of(files.config, files.architecture)
-    spec = plan.spec
-    length = context_length(args, files, spec)
+    source = model_source(args, files, device)
+    facts = facts_of(source, device.kind)
+    length = context_length(args, files, facts)
     config = EngineConfig(
-        model=_model_config(args, files, spec, device, length),
+        model=_model_config(args, files, source, facts, length),
         load=load,
         cache=cache,
         scheduler=scheduler_config(args, length.longest, defaults),
@@ -75,10 +76,10 @@ def resolve(args: EngineArgs) -> EngineConfig:
         device=device.kind,
         total=device.memory_bytes,
         free=platform.available_memory() if device.kind == "cpu" else device.memory_bytes,
-        weights=weight_bytes(plan, getattr(torch, config.model.dtype), device.kind),
+        weights=facts.weight_bytes,
     )
     _note_unused(args, device)
-    return with_kv_memory(config, spec.kv_layout, memory)
+    return with_kv_memory(config, facts.kv_layout, memory)
 
 
 def describe(config: EngineConfig, facts: EngineFacts) -> str:
@@ -181,15 +182,39 @@ def cache_config(args: EngineArgs, defaults: DeviceDefaults) -> CacheConfig:
     )
 
 
-def context_length(args: EngineArgs, files: ModelFiles, spec: DecoderSpec) -> ContextLength:
+def model_source(args: EngineArgs, files: ModelFiles, device: DeviceInfo) -> ModelSource:
+    """The model in ``files``, with the dtype and the implementation that it will have."""
+    from quire.models.loading import choose_implementation
+    from quire.models.source import ModelSource
+
+    return ModelSource(
+        path=files.path,
+        hf_config=files.config,
+        architecture=files.architecture,
+        dtype=resolve_dtype(args.dtype, files.stored_dtype, device),
+        impl=choose_implementation(args.model_impl, files.architecture),
+        trust_remote_code=args.trust_remote_code,
+    )
+
+
+def context_length(args: EngineArgs, files: ModelFiles, facts: ModelFacts) -> ContextLength:
     """The longest request that ``args`` and the model allow."""
-    positions = spec.embedding.positions
-    return resolve_context_length(
+    length = resolve_context_length(
         _wanted_length(args),
         config=files.config,
         tokenizer_config=files.tokenizer_config,
-        num_learned_positions=positions.num_positions if positions else None,
+        num_learned_positions=facts.num_learned_positions,
     )
+    limit = facts.length_limit
+    if limit is None or length.longest <= limit.num_tokens:
+        return length
+    if length.source == "user":
+        raise ValueError(
+            f"max_model_len={length.longest} is more than {limit.num_tokens}: {limit.why}; use "
+            f"max_model_len={limit.num_tokens} or less"
+        )
+    logger.warning("max_model_len is %d: %s", limit.num_tokens, limit.why)
+    return replace(length, longest=limit.num_tokens)
 
 
 def _wanted_length(args: EngineArgs) -> int | str | None:
@@ -207,8 +232,8 @@ def default_served_name(model: str) -> str:
 def _model_config(
     args: EngineArgs,
     files: ModelFiles,
-    spec: DecoderSpec,
-    device: DeviceInfo,
+    source: ModelSource,
+    facts: ModelFacts,
     length: ContextLength,
 ) -> ModelConfig:
     names = args.served_model_name or [default_served_name(args.model)]
@@ -219,11 +244,12 @@ def _model_config(
         hf_config=files.config,
         generation_config=files.generation_config,
         architecture=files.architecture,
-        dtype=resolve_dtype(args.dtype, files.stored_dtype, device),
+        dtype=source.dtype,
         max_model_len=length.longest,
         max_model_len_source=length.source,
-        vocab_size=spec.head.vocab_size,
+        vocab_size=facts.vocab_size,
         revision=args.revision,
+        model_impl=source.impl,
         trust_remote_code=args.trust_remote_code,
         tokenizer_mode=args.tokenizer_mode,
         skip_tokenizer_init=args.skip_tokenizer_init,
@@ -321,7 +347,11 @@ def attention_backend(args: EngineArgs, device: str) -> str:
     preferred = _known_attention(
         f"environment variable {variable}", env.ATTENTION_BACKEND.get() or "auto"
     )
-    return ",".join(default if preferred in ("auto", default[0]) else [preferred, *default])
+    if preferred == "auto":
+        return ",".join(default)
+    # One of the defaults: those after it are what it falls back to.
+    rest = default[default.index(preferred) + 1 :] if preferred in default else default
+    return ",".join([preferred, *rest])
 
 
 def _known_attention(said_in: str, name: str) -> str:

@@ -76,10 +76,28 @@ class StepPlan:
     num_scheduled: Int32  # [R] tokens computed in this step, >= 1
     samples: Bool  # [R] the row's last token is computed, so its next one is sampled
     epochs: Int32  # [R] who owned the row when this was planned; the host's own, not the worker's
-    num_tokens: int = field(init=False)  # of all rows
+    num_tokens: int = -1  # of all rows; -1: counted here, like the next
+    samples_all: bool = False  # every row samples
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "num_tokens", int(self.num_scheduled.sum()))
+        if self.num_tokens < 0:
+            object.__setattr__(self, "num_tokens", int(self.num_scheduled.sum()))
+            object.__setattr__(self, "samples_all", bool(self.samples.all()))
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether anything but the rows' own progress reaches the worker."""
+        return bool(self.joined or self.left or self.blocks or self.copies or self.tokens)
+
+    @property
+    def is_decode(self) -> bool:
+        """Every row computes one token and samples the next."""
+        return self.samples_all and self.num_tokens == len(self.rows)
+
+    @property
+    def sampled_rows(self) -> Int32:
+        """Rows that sample [S]."""
+        return self.rows if self.samples_all else self.rows[self.samples]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

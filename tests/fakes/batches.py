@@ -40,7 +40,7 @@ class FakeRows:
         # Per group and row; one pool for all groups, block 0 belongs to nobody.
         self._tables = order.int().view(len(layout.groups), len(rows), num_blocks)
         tensors = [
-            torch.full((2, total + 1, kv.num_kv_heads, block_size, kv.head_dim), _GARBAGE)
+            torch.full((kv.planes, total + 1, kv.num_kv_heads, block_size, kv.head_dim), _GARBAGE)
             .to(dtype)
             .transpose(2, 3)
             for kv in layout.tensors

@@ -9,7 +9,8 @@ from quire import EngineArgs, LLMEngine
 from quire.engine.client import InprocClient
 from quire.engine.core import EngineCore
 from quire.kv_fit import KVFit
-from quire.models.loading import plan_of
+from quire.models.loading import facts_of
+from quire.models.source import ModelSource
 from quire.outputs import RequestOutput
 
 BLOCK_SIZE = 8
@@ -32,7 +33,7 @@ def engine_args(folder: Path, **changes: Any) -> EngineArgs:
 def fewest_blocks(args: EngineArgs) -> int:
     """As many KV blocks as one request of full length needs, and the null block."""
     config = args.create_engine_config()
-    layout = plan_of(config.model.hf_config, config.model.architecture).spec.kv_layout
+    layout = facts_of(ModelSource.of(config.model), config.device.device).kv_layout
     return KVFit.of(config, layout).num_blocks_for(config.model.max_model_len) + 1
 
 

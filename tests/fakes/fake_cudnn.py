@@ -32,7 +32,6 @@ class heur_mode(Enum):
 
 
 class diagonal_alignment(Enum):
-    TOP_LEFT = auto()
     BOTTOM_RIGHT = auto()
 
 

@@ -21,11 +21,14 @@ from quire.engine.async_engine import AsyncLLM
 from quire.engine.core_loop import ReportPhase
 from quire.server.app import build_app
 from quire.server.args import ServerArgs
+from quire.server.peers import Place
 from quire.server.state import Phase, ServedModels, ServerState
 from quire.step_output import CompletionDelta
 from tests.fakes.fake_core import FakeCore
 
 MODEL = "tiny-chat"
+KEY = "sesame"  # of a server that asks for one
+NUM_BLOCKS = 257  # of servers for many tests: two requests of full length
 _START_LINE = re.compile(r"listening at (http://\S+)")
 _READY_LINE = "ready:"
 _STOP_TIMEOUT_S = 30
@@ -38,11 +41,12 @@ def tiny_engine(**changes: Any) -> AsyncLLM:
     return AsyncLLM.from_engine_args(args, multiprocess_mode=False)
 
 
-def ready_state(engine: AsyncLLM, **args: Any) -> ServerState:
-    """A server that has loaded ``engine``."""
+def ready_state(engine: AsyncLLM, *, place: Place | None = None, **args: Any) -> ServerState:
+    """A server that has loaded ``engine``; with a place, one of its processes."""
     tokenizer = engine.front.tokenizer
     return ServerState(
         args=ServerArgs(**args),
+        place=place,
         phase=Phase.READY,
         detail="ready",
         engine=engine,

@@ -17,7 +17,7 @@ import pytest
 from quire import LLMEngine, SamplingParams
 from quire.outputs import RequestOutput
 from tests.fakes.engines import BLOCK_SIZE, engine_args, fewest_blocks, run_to_end
-from tests.models.configs import PARITY_ROWS, ParityRow, save_random_model
+from tests.models.configs import FALLBACK_ROWS, PARITY_ROWS, ParityRow, save_random_model
 from tests.models.reference import TOLERANCE, Reference
 
 _LENGTHS = (23, 9, 37, 1)
@@ -48,7 +48,7 @@ def _make_case(row: ParityRow, folder: Path) -> Case:
     return Case(folder, Reference(save_random_model(row, folder)))
 
 
-@pytest.fixture(scope="module", params=PARITY_ROWS, ids=lambda row: row.id)
+@pytest.fixture(scope="module", params=(*PARITY_ROWS, *FALLBACK_ROWS), ids=lambda row: row.id)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return _make_case(request.param, tmp_path_factory.mktemp(request.param.id))
 

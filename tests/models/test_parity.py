@@ -11,9 +11,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from quire.models.decoder import Decoder
+from quire.models.fallback.model import TransformersModel
 from quire.models.loading import build_model
 from tests.fakes.batches import FakeRows
-from tests.models.configs import PARITY_ROWS, ParityRow, engine_config, save_random_model
+from tests.models.configs import (
+    FALLBACK_ROWS,
+    PARITY_ROWS,
+    ParityRow,
+    engine_config,
+    save_random_model,
+)
 
 _TOLERANCE = 2e-4  # of the largest logit
 _LENGTHS = (23, 9, 37, 1)
@@ -21,12 +28,12 @@ _LENGTHS = (23, 9, 37, 1)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    decoder: Decoder
+    decoder: Decoder | TransformersModel
     rows: list[list[int]]
     expected: list[Tensor]  # per row, logits [tokens, V]
 
 
-@pytest.fixture(scope="module", params=PARITY_ROWS, ids=lambda row: row.id)
+@pytest.fixture(scope="module", params=(*PARITY_ROWS, *FALLBACK_ROWS), ids=lambda row: row.id)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     row: ParityRow = request.param
     folder: Path = tmp_path_factory.mktemp(row.id)

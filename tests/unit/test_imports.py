@@ -20,7 +20,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("errors", "sizes", "request", "step", "step_output", "batch", "config", "kv_layout"),
         *("kv_fit", "outputs", "prompts", "sampling_params", "sampling_limits", "row_sampling"),
         *("env", "platform", "log", "compat", "assets", "generation_config", "near_names"),
-        *("kv_budget",),
+        *("kv_budget", "plugins"),
     ),
     ("kernels",),
     ("attention", "weights"),

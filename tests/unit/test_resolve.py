@@ -274,6 +274,8 @@ def test_a_default_attention_backend_that_is_not_installed_is_not_tried(
     assert resolved(folder).device.attention_backend == f"triton,{wanted}"
     monkeypatch.setenv("QUIRE_ATTENTION_BACKEND", wanted.split(",")[0])
     assert resolved(folder).device.attention_backend == wanted
+    monkeypatch.setenv("QUIRE_ATTENTION_BACKEND", "torch")
+    assert resolved(folder).device.attention_backend == "torch"
 
 
 def test_an_attention_backend_may_be_named_as_elsewhere(folder: Path) -> None:

@@ -24,7 +24,16 @@ class AttentionProblem:
     window: int | None = None  # tokens visible to a query, itself included
     soft_cap: float | None = None
     alibi_slopes: tuple[float, ...] | None = None
+    has_sinks: bool = False  # `forward` is given a score per query head that takes attention
+    value_dim: int | None = None  # values are a key's first so many, and have no cache of their own
     block_size: int = 64  # tokens of a KV block, for kernels that are made for one size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OurPlan:
+    """The plan of a step that a backend of another package leaves to our own kernels."""
+
+    plan: Any
 
 
 class AttentionBackend(Protocol):
@@ -42,6 +51,9 @@ class AttentionBackend(Protocol):
         """What the layers of a group share in a step; only ``forward`` knows what is in it."""
         ...
 
-    def forward(self, q: Tensor, kv_cache: Tensor, plan: Any) -> Tensor:
-        """Attend with q [T, H, D] to the cache, the step's own tokens included; [T, H, D]."""
+    def forward(
+        self, q: Tensor, kv_cache: Tensor, plan: Any, sinks: Tensor | None = None
+    ) -> Tensor:
+        """Attend with q [T, H, D] to the cache, the step's own tokens included; [T, H, D] or
+        [T, H, value_dim]. ``sinks`` [H] float32: of a problem that has them, the layer's own."""
         ...

@@ -25,7 +25,8 @@ class Bucket:
     """Where N pieces of at most Q queries over at most L tokens are."""
 
     query_heads: Tensor  # [N, K, Q * G] index into q as [T * H, D]; padding repeats a last query
-    cache_heads: Tensor  # [2, N, K, B] index into a cache as [2 * blocks * K, block_size * D]
+    # [planes, N, K, B] index into a cache as [planes * blocks * K, block_size * D]
+    cache_heads: Tensor
     query_positions: Tensor  # [N, Q]
     key_positions: Tensor  # [N, L]
 
@@ -56,7 +57,7 @@ def build_bucket(members: Pieces, batch: Batch, group: int, problem: AttentionPr
     )
     return Bucket(
         query_heads=_query_heads(tokens, problem),
-        cache_heads=_cache_heads(table[rows, columns], batch.kv_caches[0]),
+        cache_heads=_cache_heads(table[rows, columns], batch, problem),
         query_positions=query_positions,
         key_positions=key_positions,
     )
@@ -71,7 +72,7 @@ def build_prefix_bucket(
     block_ids = batch.groups[group].block_table[int(prefix.rows[0]), None, : prefix.num_blocks]
     return Bucket(
         query_heads=_query_heads(tokens, problem),
-        cache_heads=_cache_heads(block_ids, batch.kv_caches[0]),
+        cache_heads=_cache_heads(block_ids, batch, problem),
         query_positions=batch.positions[tokens],
         key_positions=torch.arange(prefix.num_blocks * block_size)[None],
     )
@@ -83,11 +84,15 @@ def _query_heads(tokens: Tensor, problem: AttentionProblem) -> Tensor:
     return (tokens[:, None, :, None] * problem.num_heads + heads).flatten(2)
 
 
-def _cache_heads(block_ids: Tensor, kv_cache: Tensor) -> Tensor:
-    """[2, N, K, B] of blocks [N, B], in any cache of this one's shape, heads outside of tokens."""
-    _, num_blocks, _, num_kv_heads, _ = kv_cache.shape
+def _cache_heads(block_ids: Tensor, batch: Batch, problem: AttentionProblem) -> Tensor:
+    """[planes, N, K, B] of blocks [N, B], in a cache of this problem's, heads outside of tokens.
+
+    Caches may differ in their number of heads, never in their number of blocks.
+    """
+    num_blocks, num_kv_heads = batch.kv_caches[0].shape[1], problem.num_kv_heads
     keys = block_ids.long()[:, None, :] * num_kv_heads + torch.arange(num_kv_heads)[:, None]
-    return torch.stack((keys, keys + num_blocks * num_kv_heads))
+    planes = range(1 if problem.value_dim else 2)
+    return torch.stack([keys + plane * num_blocks * num_kv_heads for plane in planes])
 
 
 # A bucket to what is added to its scores: [N, 1 or K, Q * G, L].

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quire import platform
-from quire.attention.backend import AttentionProblem
+from quire.attention.backend import AttentionProblem, OurPlan
 from quire.attention.cudnn_graphs import PagedSdpa, RaggedRows
-from quire.attention.half_precision import reasons_of_shape
+from quire.attention.half_precision import reasons_of_pages, reasons_of_shape
 from quire.attention.some_rows import for_upload, some_rows
 from quire.attention.triton_backend import TritonAttention
 from quire.batch import Batch
@@ -30,7 +30,6 @@ _OLDEST_GENERATION = 9  # major compute capability; before, ragged rows are no m
 _OLDEST_LIBRARY = 91002  # 9.10.2: pages with ragged queries since 9.7, known wrong in 9.10.0 and .1
 _LARGEST_HEAD = 256
 _HEAD_MULTIPLE = 8
-_BLOCK_SIZES = (16, 32, 64, 128)
 
 _TILE = 128  # queries that one program takes, so that shorter prompts waste it
 # Programs below which processors idle, since it does not split keys as our own kernel does.
@@ -58,13 +57,6 @@ class CudnnPlan:
     prompts: tuple[RaggedRows, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OurPlan:
-    """A step that our own kernels compute."""
-
-    plan: Any
-
-
 class CudnnAttention:
     """The backend ``cudnn``."""
 
@@ -90,12 +82,7 @@ class CudnnAttention:
                 f"heads of {problem.head_dim} values; it takes multiples of {_HEAD_MULTIPLE} up to "
                 f"{_LARGEST_HEAD}"
             )
-        if problem.block_size not in _BLOCK_SIZES:
-            sizes = ", ".join(map(str, _BLOCK_SIZES))
-            reasons.append(f"block_size={problem.block_size}; it takes {sizes}")
-        if problem.soft_cap is not None:
-            reasons.append("it is not asked for a soft cap")
-        return reasons_of_shape(problem) + reasons
+        return reasons_of_shape(problem) + reasons_of_pages(problem) + reasons
 
     @classmethod
     def build(cls, problem: AttentionProblem) -> CudnnAttention:
@@ -117,7 +104,10 @@ class CudnnAttention:
             prompts=tuple(_upload(_cut(batch, first, last), table, self._block_size)),
         )
 
-    def forward(self, q: Tensor, kv_cache: Tensor, plan: CudnnPlan | OurPlan) -> Tensor:
+    def forward(
+        self, q: Tensor, kv_cache: Tensor, plan: CudnnPlan | OurPlan, sinks: Tensor | None = None
+    ) -> Tensor:
+        assert sinks is None
         if isinstance(plan, OurPlan):
             return self._ours.forward(q, kv_cache, plan.plan)
         out = q.new_empty(q.shape)

@@ -76,7 +76,10 @@ class FA3Attention:
             max_query_len=batch.max_query_len,
         )
 
-    def forward(self, q: Tensor, kv_cache: Tensor, plan: FA3Plan) -> Tensor:
+    def forward(
+        self, q: Tensor, kv_cache: Tensor, plan: FA3Plan, sinks: Tensor | None = None
+    ) -> Tensor:
+        assert sinks is None
         out: Tensor = self._attend(
             q=q,
             k_cache=kv_cache[0],

@@ -19,15 +19,14 @@ import torch
 from torch import Tensor
 
 from quire import platform
-from quire.attention.backend import AttentionProblem
-from quire.attention.half_precision import reasons_of_shape
+from quire.attention.backend import AttentionProblem, OurPlan
+from quire.attention.half_precision import reasons_of_pages, reasons_of_shape
 from quire.attention.some_rows import for_upload, some_rows
 from quire.attention.triton_backend import TritonAttention
 from quire.batch import Batch
 
 _OLDEST_GENERATION = 8  # major compute capability
 _HEAD_DIMS = (64, 128, 256)
-_BLOCK_SIZES = (16, 32, 64, 128)
 
 _PREFILL_SCRATCH_BYTES = 128 << 20  # FlashInfer's own advice
 _PREFILLS = 2  # one is planned while the other's plan is still on its way to the device
@@ -40,13 +39,6 @@ class FlashInferPlan:
     num_decode_rows: int
     decode: Any | None  # our plan of the decode rows, if there are any
     prefill: PlannedPrefill  # of the other rows
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OurPlan:
-    """A step that our own kernels compute."""
-
-    plan: Any
 
 
 class FlashInferAttention:
@@ -67,11 +59,7 @@ class FlashInferAttention:
             reasons.append(f"it needs a compute capability of {_OLDEST_GENERATION} or more")
         if problem.head_dim not in _HEAD_DIMS:
             reasons.append(f"heads of {problem.head_dim} values; it takes {_listed(_HEAD_DIMS)}")
-        if problem.block_size not in _BLOCK_SIZES:
-            reasons.append(f"block_size={problem.block_size}; it takes {_listed(_BLOCK_SIZES)}")
-        if problem.soft_cap is not None:
-            reasons.append("it is not asked for a soft cap")
-        return reasons_of_shape(problem) + reasons
+        return reasons_of_shape(problem) + reasons_of_pages(problem) + reasons
 
     @classmethod
     def build(cls, problem: AttentionProblem) -> FlashInferAttention:
@@ -91,7 +79,14 @@ class FlashInferAttention:
             prefill=prefill,
         )
 
-    def forward(self, q: Tensor, kv_cache: Tensor, plan: FlashInferPlan | OurPlan) -> Tensor:
+    def forward(
+        self,
+        q: Tensor,
+        kv_cache: Tensor,
+        plan: FlashInferPlan | OurPlan,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        assert sinks is None
         if isinstance(plan, OurPlan):
             return self._ours.forward(q, kv_cache, plan.plan)
         out = q.new_empty(q.shape)

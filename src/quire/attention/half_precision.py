@@ -7,6 +7,7 @@ import torch
 from quire.attention.backend import AttentionProblem
 
 _DTYPES = (torch.bfloat16, torch.float16)
+_BLOCK_SIZES = (16, 32, 64, 128)
 
 
 def reasons_of_shape(problem: AttentionProblem) -> list[str]:
@@ -22,4 +23,19 @@ def reasons_of_shape(problem: AttentionProblem) -> list[str]:
         )
     if problem.alibi_slopes is not None:
         reasons.append("it has no ALiBi slopes")
+    if problem.has_sinks:
+        reasons.append("it is not asked for attention sinks")
+    if problem.value_dim is not None:
+        reasons.append("it is not asked for values that are part of the keys")
+    return reasons
+
+
+def reasons_of_pages(problem: AttentionProblem) -> list[str]:
+    """Why a backend that is used for prompts in pages of some sizes, without a soft cap, cannot."""
+    reasons = []
+    if problem.block_size not in _BLOCK_SIZES:
+        sizes = ", ".join(map(str, _BLOCK_SIZES))
+        reasons.append(f"block_size={problem.block_size}; it takes {sizes}")
+    if problem.soft_cap is not None:
+        reasons.append("it is not asked for a soft cap")
     return reasons

@@ -22,6 +22,8 @@ BACKENDS: dict[str, str] = {
 # Kernels of other packages, compared with our own before they are used.
 OPTIONAL = frozenset({"flashinfer", "fa3", "cudnn"})
 _OURS = "triton"
+# Whose decode steps read a prefix that rows share once (`GroupBatch.shared`).
+READ_SHARED_PREFIXES = frozenset({"triton", "flashinfer", "cudnn"})
 
 # (theirs, ours, problem) -> reasons against theirs
 Check = Callable[[type[AttentionBackend], type[AttentionBackend], AttentionProblem], list[str]]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from quire.attention.backend import AttentionBackend, AttentionProblem
+from quire.attention.backend import AttentionBackend, AttentionProblem, OurPlan
 from quire.batch import Batch, GroupBatch
 
 logger = logging.getLogger(__name__)
@@ -64,11 +64,12 @@ def disagreements(
         steps = tuple(steps_to_try(problem))
         # One size of the cache for all, as there is in use: some packages compile for it.
         num_blocks = max(sum(_block_counts(rows, problem)) for rows in steps)
-        return [
-            reason
-            for rows in steps
-            for reason in _compare(their_backend, our_backend, problem, rows, num_blocks)
+        compared = [
+            _compare(their_backend, our_backend, problem, rows, num_blocks) for rows in steps
         ]
+        if all(reasons is None for reasons in compared):
+            return ["it leaves every step that was tried to our own kernels"]
+        return [reason for reasons in compared for reason in reasons or ()]
     except Exception as error:
         logger.debug("start-up check", exc_info=True)
         return [f"{type(error).__name__}: {str(error)[:_LONGEST_REASON]}"]
@@ -121,11 +122,15 @@ def _compare(
     problem: AttentionProblem,
     rows: Rows,
     num_blocks: int,
-) -> list[str]:
+) -> list[str] | None:
+    """Why they differ; None if the step is left to our kernels, some of which nothing else needs:
+    compiling them would be in vain."""
     trial = make_trial(problem, rows, num_blocks)
-    expected = ours.forward(trial.q, trial.kv_cache, ours.plan(trial.batch, 0)).float()
     batch = _as_in_graph(trial.batch) if rows.is_mixed_graph else trial.batch
     plan = theirs.plan(batch, 0)
+    if isinstance(plan, OurPlan):
+        return None
+    expected = ours.forward(trial.q, trial.kv_cache, ours.plan(trial.batch, 0)).float()
     limit = _ROUNDINGS * torch.finfo(problem.dtype).eps
     for _ in range(_CALLS):
         found = theirs.forward(trial.q, trial.kv_cache, plan)

@@ -62,6 +62,7 @@ class TorchAttention:
         self._attend = build_attend(problem)
         self._attend_part = build_attend_part(problem)
         self._mask = build_mask(problem)
+        self._value_dim = problem.value_dim or problem.head_dim
         # A window or slopes would need a mask over the prefix, each row another one.
         self._can_share = problem.window is None and problem.alibi_slopes is None
 
@@ -106,39 +107,61 @@ class TorchAttention:
             ),
         )
 
-    def forward(self, q: Tensor, kv_cache: Tensor, plan: TorchPlan) -> Tensor:
+    def forward(
+        self, q: Tensor, kv_cache: Tensor, plan: TorchPlan, sinks: Tensor | None = None
+    ) -> Tensor:
         head_dim = self._problem.head_dim
         block_size = kv_cache.shape[2]
         queries = q.reshape(-1, head_dim)
         cached = kv_cache.transpose(2, 3).view(-1, block_size, head_dim)
-        results = [self._attend_bucket(queries, cached, one) for one in plan.buckets]
-        results += [self._attend_shared(queries, cached, one) for one in plan.shared]
-        return torch.cat(results).index_select(0, plan.order).view(q.shape)
+        if sinks is None:
+            results = [self._attend_bucket(queries, cached, one) for one in plan.buckets]
+            results += [self._attend_shared(queries, cached, one)[0] for one in plan.shared]
+            return torch.cat(results).index_select(0, plan.order).view(*q.shape[:2], -1)
+        parts = [self._attend_masked(queries, cached, one) for one in plan.buckets]
+        parts += [self._attend_shared(queries, cached, one) for one in plan.shared]
+        attended, log_sums = (
+            torch.cat(some).index_select(0, plan.order).unflatten(0, q.shape[:2])
+            for some in zip(*parts, strict=True)
+        )
+        # what is left of the softmax where the sink is one of its scores
+        return attended * torch.sigmoid(log_sums - sinks).to(q.dtype).unsqueeze(-1)
 
     def _attend_bucket(self, queries: Tensor, cached: Tensor, one: MaskedBucket) -> Tensor:
         """Results [N * K * Q * G, D]."""
-        keys, values = _take(cached, one.bucket.cache_heads).flatten(3, 4)
+        keys, values = self._keys_values(cached, one.bucket)
         mask = self._mask(one.bucket) if one.mask is None else one.mask
         attended = self._attend(_take(queries, one.bucket.query_heads), keys, values, mask)
-        return attended.reshape(-1, self._problem.head_dim)
+        return attended.reshape(-1, self._value_dim)
 
-    def _attend_shared(self, queries: Tensor, cached: Tensor, work: SharedWork) -> Tensor:
-        """Results in the order of the prefix's queries."""
+    def _attend_shared(
+        self, queries: Tensor, cached: Tensor, work: SharedWork
+    ) -> tuple[Tensor, Tensor]:
+        """Results and log-sum-exps in the order of the prefix's queries."""
         prefix, prefix_sums = self._attend_some(queries, cached, work.prefix, None)
-        parts = []
-        for one in work.rest:
-            mask = self._mask(one.bucket) if one.mask is None else one.mask
-            parts.append(self._attend_some(queries, cached, one.bucket, mask))
+        parts = [self._attend_masked(queries, cached, one) for one in work.rest]
         rest = torch.cat([result for result, _ in parts]).index_select(0, work.order)
         rest_sums = torch.cat([sums for _, sums in parts]).index_select(0, work.order)
-        return merge(prefix, prefix_sums, rest, rest_sums)
+        merged = merge(prefix, prefix_sums, rest, rest_sums)
+        return merged, torch.logaddexp(prefix_sums, rest_sums)
+
+    def _attend_masked(
+        self, queries: Tensor, cached: Tensor, one: MaskedBucket
+    ) -> tuple[Tensor, Tensor]:
+        mask = self._mask(one.bucket) if one.mask is None else one.mask
+        return self._attend_some(queries, cached, one.bucket, mask)
 
     def _attend_some(
         self, queries: Tensor, cached: Tensor, one: Bucket, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        keys, values = _take(cached, one.cache_heads).flatten(3, 4)
+        keys, values = self._keys_values(cached, one)
         result, sums = self._attend_part(_take(queries, one.query_heads), keys, values, mask)
-        return result.reshape(-1, self._problem.head_dim), sums.flatten()
+        return result.reshape(-1, self._value_dim), sums.flatten()
+
+    def _keys_values(self, cached: Tensor, one: Bucket) -> tuple[Tensor, Tensor]:
+        """[N, K, L, D] each; values that are part of the keys are their first."""
+        planes = _take(cached, one.cache_heads).flatten(3, 4)
+        return planes[0], planes[-1][..., : self._value_dim]
 
     def _shared_prefixes(self, batch: Batch, group: int) -> list[SharedPrefix]:
         block_size = batch.kv_caches[0].shape[2]

@@ -188,5 +188,13 @@ def _launch_of(batch: Batch, table: Tensor, first: int, last: int) -> Launch:
         seq_lens=batch.seq_lens[first:last],
         query_start=batch.query_start[first:] - first if first else batch.query_start,
         is_decode=is_decode,
-        order=batch.decode_order if is_decode else None,
+        order=_order_of(batch) if is_decode else None,
     )
+
+
+def _order_of(batch: Batch) -> Tensor:
+    """Of the decode rows, which come first; as they come where no other order is given, so that
+    all decode steps run the same kernel."""
+    if batch.decode_order is not None:
+        return batch.decode_order
+    return batch.query_start[: batch.num_decode_rows]  # 0, 1, 2, ...: each has one token

@@ -82,7 +82,7 @@ def read_lines(path: Path) -> Iterator[Line]:
 def parse_line(number: int, data: bytes) -> Line:
     try:
         content = json.loads(data)
-    except ValueError as error:  # of JSON, or of UTF-8
+    except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, or lists in lists in ...
         return BadLine(number=number, custom_id=None, message=f"line {number} is no JSON: {error}")
     custom_id = content.get("custom_id") if isinstance(content, dict) else None
     if not isinstance(custom_id, str) or not custom_id:

@@ -103,7 +103,7 @@ def _whole_record(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     is_ours = isinstance(record, dict) and {"custom_id", "response", "error"} <= record.keys()
     return record if is_ours else None

@@ -104,7 +104,13 @@ class Runner:
                 raise _NotNow(answer)
             return answer
 
-        return answer_record(line, await self._until_heard(ask))
+        try:
+            return answer_record(line, await self._until_heard(ask))
+        except RecursionError:  # what could just be read may be too deep to be written
+            message = f"line {line.number} has lists or objects too deep in one another"
+            return error_record(
+                BadLine(number=line.number, custom_id=line.custom_id, message=message)
+            )
 
     async def _until_heard(self, ask: Callable[[], Any]) -> Any:
         """What ``ask`` returns, tried again while the server is not there or full."""
@@ -147,7 +153,7 @@ class _InOrder:
 def answer_record(line: BatchRequest, answer: Answer) -> Record:
     try:
         body = json.loads(answer.body)
-    except ValueError:  # such as the page of a proxy
+    except (ValueError, RecursionError):  # such as the page of a proxy
         body = answer.body.decode(errors="replace")
     request_id = answer.headers.get(REQUEST_ID) or uuid.uuid4().hex
     response = {"status_code": answer.status, "request_id": request_id, "body": body}

@@ -55,7 +55,11 @@ def _set_defaults(parser: Parser, words: Sequence[str], environ: Mapping[str, st
             continue
         source = f"environment variable {variable}={text!r}: "
         _check_address(variable, text)
-        _take(parser, _words(flag, action, _from_text(action, text)), source)
+        try:
+            value = _from_text(action, text)
+        except json.JSONDecodeError as error:
+            parser.error(f"{source}{error}; write a JSON list, or words with commas between them")
+        _take(parser, _words(flag, action, value), source)
     if "port" not in given:
         _check_other_port(environ)
     _warn_of_unknown(parser, environ)

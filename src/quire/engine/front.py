@@ -10,6 +10,7 @@ import itertools
 import logging
 from typing import TYPE_CHECKING
 
+from quire.chat_templates import give_chat_template
 from quire.config import EngineConfig, ModelConfig
 from quire.engine.input_processor import InputProcessor, ProcessedRequest
 from quire.engine.model_view import ModelConfigView
@@ -35,7 +36,7 @@ _NOT_BUILT = {
     "guided_options_request": "guided decoding is not supported yet",
     "tokenization_kwargs": "tokenize the prompt yourself and pass its token ids",
     "data_parallel_rank": "there is one engine core only",
-    "trace_headers": "tracing is not supported yet",
+    "trace_headers": "only `quire serve --otlp-traces-endpoint` sends traces",
     "session_id": "sessions are not supported; the prefix cache finds earlier prompts by itself",
     "kv_hints": "the KV cache takes no hints; leave them out",
     "reset_running_requests": "abort the requests that run, or wait for their end",
@@ -46,9 +47,11 @@ _NOT_BUILT = {
 def load_front_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
     if config.skip_tokenizer_init:
         return None
-    return load_tokenizer(
+    tokenizer = load_tokenizer(
         config.tokenizer, mode=config.tokenizer_mode, trust_remote_code=config.trust_remote_code
     )
+    give_chat_template(tokenizer, config.hf_config, config.architecture, config.model)
+    return tokenizer
 
 
 class Front:

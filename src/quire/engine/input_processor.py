@@ -90,7 +90,7 @@ class InputProcessor:
         if prompt.token_ids is None:
             (prompt,) = self.tokenize_all([prompt])
         token_ids = self._checked_token_ids(prompt, params)
-        sampling, stop = self._sampling(params)
+        sampling, stop = self._sampling(params, prompt.ends)
         engine = EngineRequest(
             request_id=request_id,
             serial=serial,
@@ -164,12 +164,19 @@ class InputProcessor:
         rest = self._config.max_model_len - num_prompt_tokens
         return rest if params.max_tokens is None else min(params.max_tokens, rest)
 
-    def _sampling(self, params: SamplingParams) -> tuple[RowSampling, StopSpec]:
+    def _sampling(
+        self, params: SamplingParams, ends: tuple[str, ...]
+    ) -> tuple[RowSampling, StopSpec]:
         strings = self._stop_strings(params)
         token_strings = self._special_tokens(strings)
+        # What ends an answer in a chat format is as good as an end-of-sequence token.
+        end_tokens = {} if params.ignore_eos else self._special_tokens(ends)
+        eos_token_ids = tuple(dict.fromkeys([*self._eos_token_ids, *end_tokens]))
+        if not params.ignore_eos:
+            strings += tuple(end for end in ends if end not in (*end_tokens.values(), *strings))
         sampling = to_row_sampling(
             params,
-            eos_token_ids=self._eos_token_ids,
+            eos_token_ids=eos_token_ids,
             token_strings=token_strings,
             vocab_size=self._config.vocab_size,
             max_logprobs=self._config.max_logprobs,
@@ -180,7 +187,7 @@ class InputProcessor:
             strings=strings,
             token_strings=token_strings,
             token_ids=frozenset(sampling.stop_token_ids),
-            eos_token_ids=frozenset(() if params.ignore_eos else self._eos_token_ids),
+            eos_token_ids=frozenset(() if params.ignore_eos else eos_token_ids),
             include_in_output=params.include_stop_str_in_output,
             min_tokens=params.min_tokens,
         )

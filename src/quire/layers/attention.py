@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import Tensor
 
 from quire.attention.backend import AttentionBackend
@@ -34,20 +37,36 @@ class Attention:
         self._qkv: Map  # h to the heads of all three
         self._heads: Heads
         self._backend = backend
+        self._attend: Callable[..., Tensor]
         self._rotation = rotation
         self._plan = plan
         self._layer = layer
 
-    def load(self, reader: TensorReader, prefix: str, norm: Norm) -> None:
+    def load(self, reader: TensorReader, prefix: str, norm: Norm | None) -> None:
         self.qkv.load(reader, prefix)
         self.out.load(reader, prefix)
-        self._qkv = normed_product(norm, self.qkv.product)
+        self._qkv = _clipped(normed_product(norm, self.qkv.product), self._spec.clip)
         self._heads = load_heads(self._spec, self._rotation, reader, prefix)
+        self._attend = self._backend.forward
+        if self._spec.sinks:
+            sinks = reader.read(f"{prefix}.sinks", (self._spec.num_heads,)).float()
+            self._attend = partial(self._backend.forward, sinks=sinks)
 
     def add_to(self, h: Tensor, step: ForwardPass) -> None:
+        self.out.add_to(self._attended(h, step), h)
+
+    def branch(self, h: Tensor, step: ForwardPass) -> Tensor:
+        """What ``add_to`` would add."""
+        return self.out(self._attended(h, step))
+
+    def _attended(self, h: Tensor, step: ForwardPass) -> Tensor:
+        """[T, H D]; the tokens' keys and values are written."""
         batch = step.batch
         kv_cache = batch.kv_caches[self._layer]
         slots = batch.groups[batch.layer_groups[self._layer]].slot_mapping
         q = self._heads(self._qkv(h), kv_cache, slots, step)
-        attended = self._backend.forward(q, kv_cache, step.attention_plans[self._plan])
-        self.out.add_to(attended.flatten(1), h)
+        return self._attend(q, kv_cache, step.attention_plans[self._plan]).flatten(1)
+
+
+def _clipped(qkv: Map, limit: float | None) -> Map:
+    return qkv if limit is None else lambda h: qkv(h).clamp_(-limit, limit)

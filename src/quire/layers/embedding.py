@@ -2,61 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quire.layers.linear import Linear
+from quire.layers.norm import build_norm
 from quire.layers.spec import EmbeddingSpec, LearnedPositionsSpec
 from quire.weights.reader import TensorReader
 
+Step = Callable[[Tensor, Tensor], Tensor]  # (h [T, E], positions [T]) -> h
+
 
 class Embedding:
-    """Rows of a table."""
+    """Rows of a table, and one step after another for what else the spec asks for."""
 
     def __init__(self, spec: EmbeddingSpec) -> None:
         self._spec = spec
         self.weight: Tensor  # [V, E]
+        self._steps: tuple[Step, ...]
 
     def load(self, reader: TensorReader, prefix: str) -> None:
-        shape = (self._spec.vocab_size, self._spec.hidden_size)
+        spec = self._spec
+        shape = (spec.vocab_size, spec.inner_size or spec.hidden_size)
         self.weight = reader.read(f"{prefix}.weight", shape)
+        self._steps = tuple(_load_steps(spec, reader, prefix, self.weight.dtype))
 
     def __call__(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        return F.embedding(input_ids, self.weight)
+        """Vectors [T, E] of token ids [T] at positions [T]; nothing else refers to them."""
+        h = F.embedding(input_ids, self.weight)
+        for step in self._steps:
+            h = step(h, positions)
+        return h
 
 
-class ScaledEmbedding(Embedding):
-    """Rows times a constant, which is rounded to the model's dtype as it was in training."""
-
-    def load(self, reader: TensorReader, prefix: str) -> None:
-        super().load(reader, prefix)
-        self._scale = torch.tensor(
-            self._spec.scale, dtype=self.weight.dtype, device=self.weight.device
-        )
-
-    def __call__(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        return super().__call__(input_ids, positions) * self._scale
-
-
-class PositionedEmbedding(Embedding):
-    """Rows of two tables, one for the token and one for its position."""
-
-    def __init__(self, spec: EmbeddingSpec, positions: LearnedPositionsSpec) -> None:
-        super().__init__(spec)
-        self._offset = positions.offset
-        self._table: Tensor  # [positions, E], without the offset's rows
-
-    def load(self, reader: TensorReader, prefix: str) -> None:
-        super().load(reader, prefix)
-        name = "positions.weight"
-        table = reader.read(f"{prefix}.{name}", self._spec.parameters()[name])
-        self._table = table[self._offset :]
-
-    def __call__(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        return super().__call__(input_ids, positions) + F.embedding(positions, self._table)
-
-
-def build_embedding(spec: EmbeddingSpec) -> Embedding:
+def _load_steps(
+    spec: EmbeddingSpec, reader: TensorReader, prefix: str, dtype: torch.dtype
+) -> Iterator[Step]:
+    if spec.inner_size is not None:
+        up = Linear(spec.inner_size, {"up": spec.hidden_size}, bias=False)
+        up.load(reader, prefix)
+        yield lambda h, positions: up(h)
     if spec.positions is not None:
-        return PositionedEmbedding(spec, spec.positions)
-    return Embedding(spec) if spec.scale == 1.0 else ScaledEmbedding(spec)
+        yield _load_positions(spec.positions, spec.hidden_size, reader, prefix)
+    if spec.scale != 1.0:
+        # rounded to the model's dtype, as it was in training
+        scale = torch.tensor(spec.scale, dtype=dtype, device=reader.device)
+        yield lambda h, positions: h * scale
+    if spec.norm is not None:
+        norm = build_norm(spec.norm)
+        norm.load(reader, f"{prefix}.norm")
+        yield lambda h, positions: norm(h)
+
+
+def _load_positions(
+    spec: LearnedPositionsSpec, hidden_size: int, reader: TensorReader, prefix: str
+) -> Step:
+    shape = (spec.num_positions + spec.offset, hidden_size)
+    table = reader.read(f"{prefix}.positions.weight", shape)[spec.offset :]
+    return lambda h, positions: h + F.embedding(positions, table)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from quire.layers.embedding import Embedding
-from quire.layers.linear import PlainProduct, Product, fastest_product
+from quire.layers.linear import Linear, PlainProduct, Product, fastest_product
 from quire.layers.spec import HeadSpec
 from quire.weights.reader import TensorReader
 
@@ -18,13 +19,21 @@ class Head:
     def __init__(self, spec: HeadSpec) -> None:
         self._spec = spec
         self._finish = _finish(spec)
+        self._down: Callable[[Tensor], Tensor] = lambda hidden: hidden
         self._product: Product
         self.copied_bytes = 0  # of a tied weight that had to be copied to another layout
 
     def load(self, reader: TensorReader, prefix: str, embedding: Embedding) -> None:
         spec = self._spec
-        shape = (spec.vocab_size, spec.hidden_size)
+        if spec.inner_size is not None:
+            down = Linear(spec.hidden_size, {"down": spec.inner_size}, bias=False)
+            down.load(reader, prefix)
+            self._down = down
+        shape = (spec.vocab_size, spec.inner_size or spec.hidden_size)
         weight = embedding.weight if spec.tied else reader.read(f"{prefix}.weight", shape)
+        if spec.unit_rows:
+            assert not spec.tied, "the embedding's rows keep their lengths"
+            weight = F.normalize(weight.float()).to(weight.dtype)
         bias = reader.read(f"{prefix}.bias", (spec.vocab_size,)) if spec.bias else None
         self._product = fastest_product(weight, bias)
         is_copy = spec.tied and not isinstance(self._product, PlainProduct)
@@ -32,7 +41,7 @@ class Head:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Logits [S, V] of hidden [S, E], in its dtype or in float32."""
-        return self._finish(self._product(hidden))
+        return self._finish(self._product(self._down(hidden)))
 
 
 def _finish(spec: HeadSpec) -> Callable[[Tensor], Tensor]:

@@ -6,6 +6,7 @@ fused kernel where the device has it and the options are those it knows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -14,13 +15,14 @@ from torch import Tensor
 from quire.kernels.reference.attention import write_kv
 from quire.kernels.selection import HeadsShape, StoreHeads, kernels_for
 from quire.layers.forward_pass import ForwardPass
-from quire.layers.norm import Norm, RMSNorm, build_norm
+from quire.layers.norm import RMSNorm, build_norm
 from quire.layers.rope import build_rotation
-from quire.layers.spec import AttentionSpec, RopeSpec
+from quire.layers.spec import AttentionSpec, HeadNormSpec, RopeSpec
 from quire.weights.reader import TensorReader
 
 # x [T, N, D], any heads, with their positions put in
 Positioning = Callable[[Tensor, ForwardPass], Tensor]
+NormHeads = Callable[[Tensor], Tensor]  # x [T, N, D], all heads of q or of k
 
 
 class Heads(Protocol):
@@ -34,7 +36,9 @@ class Heads(Protocol):
 class StepwiseHeads:
     """One operation after another."""
 
-    def __init__(self, spec: AttentionSpec, norms: tuple[Norm, Norm] | None, rotation: int) -> None:
+    def __init__(
+        self, spec: AttentionSpec, norms: tuple[NormHeads, NormHeads] | None, rotation: int
+    ) -> None:
         self._head_dim = spec.head_dim
         self._split = (spec.num_heads, spec.num_kv_heads, spec.num_kv_heads)
         self._split_qk = (spec.num_heads + spec.num_kv_heads, spec.num_kv_heads)
@@ -72,8 +76,29 @@ class FusedHeads:
         return self._store(qkv, cos, sin, kv_cache, slots)
 
 
+class LogScaledHeads:
+    """Queries at positions beyond ``length`` are raised by the logarithm of their position.
+
+    Su 2021 (https://kexue.fm/archives/8823): attention stays as sharp as at the trained length.
+    """
+
+    def __init__(self, heads: Heads, length: int) -> None:
+        self._heads = heads
+        self._factor = 1.0 / math.log(length)
+
+    def __call__(self, qkv: Tensor, kv_cache: Tensor, slots: Tensor, step: ForwardPass) -> Tensor:
+        q = self._heads(qkv, kv_cache, slots, step)
+        raised = (step.batch.positions + 1).log().mul_(self._factor).clamp_(min=1.0)
+        return q * raised.to(q.dtype)[:, None, None]
+
+
 def load_heads(spec: AttentionSpec, rotation: int, reader: TensorReader, prefix: str) -> Heads:
     """``rotation``: which of the pass's rotations, if any."""
+    heads = _load_heads(spec, rotation, reader, prefix)
+    return heads if spec.log_length is None else LogScaledHeads(heads, spec.log_length)
+
+
+def _load_heads(spec: AttentionSpec, rotation: int, reader: TensorReader, prefix: str) -> Heads:
     norms = _load_norms(spec, reader, prefix)
     make_store = kernels_for(reader.device).store_heads
     positions = spec.positions
@@ -81,6 +106,7 @@ def load_heads(spec: AttentionSpec, rotation: int, reader: TensorReader, prefix:
         return StepwiseHeads(spec, norms, rotation)
     weights = None
     if norms is not None:
+        # type: the offset kind's weights are float32, and norms of all heads are functions
         if not all(type(norm) is RMSNorm for norm in norms):
             return StepwiseHeads(spec, norms, rotation)
         weights = tuple(norm.weight for norm in norms if isinstance(norm, RMSNorm))
@@ -95,13 +121,24 @@ def load_heads(spec: AttentionSpec, rotation: int, reader: TensorReader, prefix:
     return FusedHeads(make_store(shape, weights), rotation)
 
 
-def _load_norms(spec: AttentionSpec, reader: TensorReader, prefix: str) -> tuple[Norm, Norm] | None:
+def _load_norms(
+    spec: AttentionSpec, reader: TensorReader, prefix: str
+) -> tuple[NormHeads, NormHeads] | None:
     if spec.qk_norms is None:
         return None
-    q_norm, k_norm = (build_norm(norm) for norm in spec.qk_norms)
-    q_norm.load(reader, f"{prefix}.q_norm")
-    k_norm.load(reader, f"{prefix}.k_norm")
-    return q_norm, k_norm
+    q_norm, k_norm = spec.qk_norms
+    return (
+        _load_norm(q_norm, spec.head_dim, reader, f"{prefix}.q_norm"),
+        _load_norm(k_norm, spec.head_dim, reader, f"{prefix}.k_norm"),
+    )
+
+
+def _load_norm(spec: HeadNormSpec, head_dim: int, reader: TensorReader, prefix: str) -> NormHeads:
+    norm = build_norm(spec)
+    norm.load(reader, prefix)
+    if spec.size == head_dim:
+        return norm
+    return lambda heads: norm(heads.flatten(1)).unflatten(1, (-1, head_dim))
 
 
 def _eps(spec: AttentionSpec) -> tuple[float, float]:

@@ -1,4 +1,8 @@
-"""Feed-forward parts: gated and plain."""
+"""Feed-forward parts: gated and plain.
+
+Each begins with the norm it is given, if any; ``add_to`` adds to what it reads, ``branch`` returns
+what it would add.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +26,16 @@ class GatedMLP:
         self._activation = spec.activation
         self._inner: Map  # h to what goes down
 
-    def load(self, reader: TensorReader, prefix: str, norm: Norm) -> None:
+    def load(self, reader: TensorReader, prefix: str, norm: Norm | None) -> None:
         self.gate_up.load(reader, prefix)
         self.down.load(reader, prefix)
         self._inner = normed_gate(norm, self.gate_up.product, self._activation, reader.device)
 
     def add_to(self, h: Tensor) -> None:
         self.down.add_to(self._inner(h), h)
+
+    def branch(self, h: Tensor) -> Tensor:
+        return self.down(self._inner(h))
 
 
 class PlainMLP:
@@ -40,10 +47,13 @@ class PlainMLP:
         self._activation = ACTIVATIONS[spec.activation]
         self._up: Map
 
-    def load(self, reader: TensorReader, prefix: str, norm: Norm) -> None:
+    def load(self, reader: TensorReader, prefix: str, norm: Norm | None) -> None:
         self.up.load(reader, prefix)
         self.down.load(reader, prefix)
         self._up = normed_product(norm, self.up.product)
 
     def add_to(self, h: Tensor) -> None:
         self.down.add_to(self._activation(self._up(h)), h)
+
+    def branch(self, h: Tensor) -> Tensor:
+        return self.down(self._activation(self._up(h)))

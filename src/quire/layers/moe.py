@@ -1,25 +1,24 @@
 """Mixture of experts: a router sends each token through a few gated MLPs.
 
-How tokens are routed is a function (`Route`), and how experts are computed an object (`Experts`);
+How tokens are routed is a function (`routing`), and how experts are computed an object (`Experts`);
 both are chosen when the weights are loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from quire.kernels.reference.activation import ACTIVATIONS, gated_activation
+from quire.kernels.reference.activation import gated
 from quire.kernels.reference.moe import Routing
-from quire.layers.linear import Linear, fastest_product
-from quire.layers.spec import MoESpec
+from quire.layers.linear import Product, fastest_product
+from quire.layers.moe_spec import MoESpec
+from quire.layers.routing import Route, build_router, load_route
+from quire.layers.shared_expert import SharedExpert, build_shared_expert
 from quire.weights.reader import TensorReader
-
-Route = Callable[[Tensor], Routing]  # of the router's logits [T, experts]
 
 
 class Experts(Protocol):
@@ -30,46 +29,51 @@ class Experts(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpertWeights:
+    """Of all experts of a layer; gate above up."""
+
+    gate_up: Tensor  # [experts, 2 I, H]
+    down: Tensor  # [experts, H, I]
+    gate_up_bias: Tensor | None = None  # [experts, 2 I]
+    down_bias: Tensor | None = None  # [experts, H]
+
+
 class MoE:
     """``route`` is looked up at every call: wrap it before a graph is captured to see routings."""
 
     def __init__(self, spec: MoESpec) -> None:
         self._spec = spec
-        self.router = Linear(spec.hidden_size, {"router": spec.num_experts}, bias=False)
+        self.router = build_router(spec)
         self.route: Route
         self.experts: Experts
+        # That every token goes through: none or one.
+        self._shared: tuple[SharedExpert, ...] = (
+            () if spec.shared is None else (build_shared_expert(spec.shared),)
+        )
 
     def load(self, reader: TensorReader, prefix: str) -> None:
         self.router.load(reader, prefix)
-        self.route = _route_for(reader.device, self._spec)
-        gate_up = self._read_gate_up(reader, prefix)
-        name = "experts.down.weight"
-        down = reader.read(f"{prefix}.{name}", self._spec.parameters()[name])
-        self.experts = _experts_for(reader.device, gate_up, down, self._spec)
+        self.route = load_route(self._spec, reader, prefix)
+        weights = _read_experts(self._spec, reader, prefix)
+        self.experts = _experts_for(reader.device, weights, self._spec)
+        for shared in self._shared:
+            shared.load(reader, f"{prefix}.shared")
 
     def add_to(self, x: Tensor, h: Tensor) -> None:
         """h [T, H] += this layer's output for x [T, H]."""
         self.experts.add_to(x, self.route(self.router(x)), h)
-
-    def _read_gate_up(self, reader: TensorReader, prefix: str) -> Tensor:
-        """Gate above up of each expert; only one of the two is ever held twice."""
-        shape = self._spec.parameters()["experts.gate.weight"]
-        num_experts, inner, hidden = shape
-        gate = reader.read(f"{prefix}.experts.gate.weight", shape)
-        gate_up = gate.new_empty(num_experts, 2 * inner, hidden)
-        gate_up[:, :inner] = gate
-        del gate
-        gate_up[:, inner:] = reader.read(f"{prefix}.experts.up.weight", shape)
-        return gate_up
+        for shared in self._shared:
+            shared.add_to(x, h)
 
 
 class HostExperts:
     """Pairs in the order of their experts, then a product for each expert that has any."""
 
-    def __init__(self, gate_up: Tensor, down: Tensor, activation: str) -> None:
-        self._gate_ups = [fastest_product(weight) for weight in gate_up.unbind(0)]
-        self._downs = [fastest_product(weight) for weight in down.unbind(0)]
-        self._activation = ACTIVATIONS[activation]
+    def __init__(self, weights: ExpertWeights, gating: str) -> None:
+        self._gate_ups = _products(weights.gate_up, weights.gate_up_bias)
+        self._downs = _products(weights.down, weights.down_bias)
+        self._gate = gated(gating)
 
     def add_to(self, x: Tensor, routing: Routing, h: Tensor) -> None:
         num_tokens, top_k = routing.experts.shape
@@ -82,7 +86,7 @@ class HostExperts:
         for expert, count in enumerate(flat.bincount(minlength=len(self._downs)).tolist()):
             if count:
                 part = slice(start, start + count)
-                inner = gated_activation(self._gate_ups[expert](gathered[part]), self._activation)
+                inner = self._gate(self._gate_ups[expert](gathered[part]))
                 results[part] = self._downs[expert](inner)
                 start += count
         by_pair = torch.empty_like(results).index_copy_(0, order, results)
@@ -90,17 +94,45 @@ class HostExperts:
         h.unsqueeze(1).baddbmm_(shares, by_pair.view(num_tokens, top_k, -1))
 
 
-def _route_for(device: torch.device, spec: MoESpec) -> Route:
-    if device.type == "cuda":
-        from quire.kernels.triton.moe_routing import softmax_top_k
-    else:
-        from quire.kernels.reference.moe import softmax_top_k
-    return partial(softmax_top_k, top_k=spec.top_k, renormalise=spec.renormalise)
+def _products(weights: Tensor, biases: Tensor | None) -> list[Product]:
+    """One for each expert."""
+    each = [None] * len(weights) if biases is None else biases.unbind(0)
+    return [fastest_product(*one) for one in zip(weights.unbind(0), each, strict=True)]
 
 
-def _experts_for(device: torch.device, gate_up: Tensor, down: Tensor, spec: MoESpec) -> Experts:
+def _read_experts(spec: MoESpec, reader: TensorReader, prefix: str) -> ExpertWeights:
+    shapes = spec.parameters()
+
+    def read(name: str) -> Tensor:
+        return reader.read(f"{prefix}.{name}", shapes[name])
+
+    def gate_above_up(kind: str) -> Tensor:
+        """Only one of the two is ever held twice."""
+        gate = read(f"experts.gate.{kind}")
+        num_experts, inner, *rest = gate.shape
+        both = gate.new_empty(num_experts, 2 * inner, *rest)
+        both[:, :inner] = gate
+        del gate
+        both[:, inner:] = read(f"experts.up.{kind}")
+        return both
+
+    return ExpertWeights(
+        gate_up=gate_above_up("weight"),
+        down=read("experts.down.weight"),
+        gate_up_bias=gate_above_up("bias") if spec.expert_bias else None,
+        down_bias=read("experts.down.bias") if spec.expert_bias else None,
+    )
+
+
+def _experts_for(device: torch.device, weights: ExpertWeights, spec: MoESpec) -> Experts:
     if device.type == "cuda":
         from quire.kernels.triton.moe import TritonExperts
 
-        return TritonExperts(gate_up, down, spec.activation)
-    return HostExperts(gate_up, down, spec.activation)
+        return TritonExperts(
+            weights.gate_up,
+            weights.down,
+            spec.activation,
+            gate_up_bias=weights.gate_up_bias,
+            down_bias=weights.down_bias,
+        )
+    return HostExperts(weights, spec.activation)

@@ -1,6 +1,7 @@
-"""How a branch of the hidden state begins: a norm, the product after it, and perhaps a gate.
+"""How a branch of the hidden state begins: perhaps a norm, the product after it, perhaps a gate.
 
-The norm belongs to the block, which loads it. On a GPU all of it is one kernel for few lines.
+The norm, if any, belongs to the block, which loads it. On a GPU all of it is one kernel for few
+lines.
 """
 
 from __future__ import annotations
@@ -12,34 +13,42 @@ from torch import Tensor
 
 from quire.kernels.selection import few_lines, kernels_for
 from quire.layers.linear import GPUProduct, Product, by_lines
-from quire.layers.norm import Norm, RMSNorm
+from quire.layers.norm import NoNorm, Norm, RMSNorm
 from quire.layers.spec import Activation
 
 Map = Callable[[Tensor], Tensor]
 
 
-def normed_product(norm: Norm, product: Product) -> Map:
+def normed_product(norm: Norm | None, product: Product) -> Map:
     """product(norm(h)); both are loaded."""
-
-    def in_turn(h: Tensor) -> Tensor:
-        return product(norm(h))
-
+    in_turn = _in_turn(norm, product)
     if not (isinstance(norm, RMSNorm) and isinstance(product, GPUProduct)):
         return in_turn
     few, weight, bias, rms = few_lines(), product.weight, product.bias, norm.parameters
     return by_lines(lambda h: few.product(h, weight, bias, rms), in_turn)
 
 
-def normed_gate(norm: Norm, product: Product, activation: Activation, device: torch.device) -> Map:
+def normed_gate(
+    norm: Norm | None, product: Product, activation: Activation, device: torch.device
+) -> Map:
     """activation(gate) * up of the halves of product(norm(h)); both are loaded."""
     gated = kernels_for(device).gated_activation(activation)
+    begin = _in_turn(norm, product)
 
     def in_turn(h: Tensor) -> Tensor:
-        return gated(product(norm(h)))
+        return gated(begin(h))
 
-    if not (isinstance(norm, RMSNorm) and isinstance(product, GPUProduct)):
+    if not isinstance(product, GPUProduct):
         return in_turn
-    few, weight, bias, rms = few_lines(), product.weight, product.bias, norm.parameters
+    few, weight, bias = few_lines(), product.weight, product.bias
     if activation not in few.activations:
         return in_turn
-    return by_lines(lambda h: few.gated_product(h, weight, bias, rms, activation), in_turn)
+    if isinstance(norm, RMSNorm):
+        rms = norm.parameters
+        return by_lines(lambda h: few.gated_product(h, weight, bias, rms, activation), in_turn)
+    before = NoNorm() if norm is None else norm
+    return by_lines(lambda h: few.gated_product(before(h), weight, bias, None, activation), in_turn)
+
+
+def _in_turn(norm: Norm | None, product: Product) -> Map:
+    return product if norm is None else lambda h: product(norm(h))

@@ -18,6 +18,8 @@ from quire.layers.spec import (
     DynamicScaling,
     LinearScaling,
     Llama3Scaling,
+    LongRopeScaling,
+    QwenScaling,
     RopeScaling,
     RopeSpec,
     YarnScaling,
@@ -80,7 +82,28 @@ def _dynamic(spec: RopeSpec, scaling: DynamicScaling, max_model_len: int) -> tup
     """
     length = max(max_model_len, scaling.original_max_positions)
     stretch = scaling.factor * length / scaling.original_max_positions - (scaling.factor - 1)
-    return _plain(spec.dim, spec.theta * stretch ** (spec.dim / (spec.dim - 2))), 1.0
+    return _plain(spec.dim, spec.theta * _ntk(spec, stretch)), 1.0
+
+
+def _qwen(spec: RopeSpec, scaling: QwenScaling, max_model_len: int) -> tuple[Tensor, float]:
+    """The same with steps in powers of two; fixed by the longest length for the same reason."""
+    length = max(max_model_len, scaling.original_max_positions)
+    doublings = math.ceil(math.log2(length / scaling.original_max_positions) + 1)
+    return _plain(spec.dim, spec.theta * _ntk(spec, 2**doublings - 1)), 1.0
+
+
+def _ntk(spec: RopeSpec, stretch: float) -> float:
+    """What the base is multiplied by, for the slowest pair to be stretched so much."""
+    return stretch ** (spec.dim / (spec.dim - 2))
+
+
+def _longrope(spec: RopeSpec, scaling: LongRopeScaling, max_model_len: int) -> tuple[Tensor, float]:
+    """Ding et al. 2024 (arXiv:2402.13753); one set of factors for all, by the longest length."""
+    is_long = max_model_len > scaling.original_max_positions
+    factors = torch.tensor(scaling.long if is_long else scaling.short, dtype=torch.float32)
+    return _plain(spec.dim, spec.theta) / factors, (
+        scaling.long_attention_factor if is_long else scaling.short_attention_factor
+    )
 
 
 def _llama3(spec: RopeSpec, scaling: Llama3Scaling, max_model_len: int) -> tuple[Tensor, float]:
@@ -116,4 +139,6 @@ _SCALINGS: dict[type[RopeScaling], Callable[..., tuple[Tensor, float]]] = {
     DynamicScaling: _dynamic,
     Llama3Scaling: _llama3,
     YarnScaling: _yarn,
+    LongRopeScaling: _longrope,
+    QwenScaling: _qwen,
 }

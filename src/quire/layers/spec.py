@@ -48,13 +48,27 @@ class LayerNormSpec:
     eps: float
     weight: bool = True
     bias: bool = True
+    weight_offset: float = 0.0  # 1 in Nemotron, whose checkpoints store weight - 1
 
     def parameters(self) -> Shapes:
         names = [("weight", self.weight), ("bias", self.bias)]
         return {name: (self.size,) for name, present in names if present}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadsLayerNormSpec:
+    """A layer norm without bias over each head, every head with a weight of its own."""
+
+    num_heads: int
+    size: int
+    eps: float
+
+    def parameters(self) -> Shapes:
+        return {"weight": (self.num_heads, self.size)}
+
+
 NormSpec: TypeAlias = RMSNormSpec | LayerNormSpec
+HeadNormSpec: TypeAlias = NormSpec | HeadsLayerNormSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +108,30 @@ class YarnScaling:
     truncate: bool = True  # round the ramp's ends to whole dimensions
 
 
-RopeScaling: TypeAlias = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LongRopeScaling:
+    """A factor for every pair: ``short`` within the trained length, ``long`` beyond it."""
+
+    short: tuple[float, ...]
+    long: tuple[float, ...]
+    original_max_positions: int
+    short_attention_factor: float  # of cos and sin
+    long_attention_factor: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QwenScaling:
+    """Qwen-1's NTK base: alpha = 2^ceil(log2(length / trained) + 1) - 1, beyond the trained one."""
+
+    original_max_positions: int
+
+
+RopeScaling: TypeAlias = (
+    LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling | LongRopeScaling | QwenScaling
+)
+
+
+RopeStyle: TypeAlias = Literal["half", "interleaved"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +140,7 @@ class RopeSpec:
 
     dim: int
     theta: float
-    style: Literal["half", "interleaved"] = "half"  # how values pair up: (i, i + dim/2), (2i, 2i+1)
+    style: RopeStyle = "half"  # how values pair up: (i, i + dim/2), (2i, 2i + 1)
     scaling: RopeScaling | None = None
 
 
@@ -126,9 +163,15 @@ class AttentionSpec:
     positions: RopeSpec | AlibiSpec | None  # None: positions are in the embedding
     qkv_bias: bool = False
     out_bias: bool = False
-    qk_norms: tuple[NormSpec, NormSpec] | None = None  # of each head of q, and of k
+    # Of q and of k, before positions: of each head where the size is the head's, else of all heads
+    # together.
+    qk_norms: tuple[HeadNormSpec, HeadNormSpec] | None = None
+    clip: float | None = None  # q, k and v are held within -clip and clip
     window: int | None = None  # tokens visible to a query, itself included
     soft_cap: float | None = None  # scores become cap * tanh(scores / cap)
+    sinks: bool = False  # each head has a learned score that takes attention and gives no value
+    # Queries at position p (from 0) are multiplied by log(p + 1) / log(log_length), if above 1.
+    log_length: int | None = None
 
     def parameters(self) -> Shapes:
         q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
@@ -139,6 +182,8 @@ class AttentionSpec:
         if self.qk_norms is not None:
             for name, norm in zip(("q_norm", "k_norm"), self.qk_norms, strict=True):
                 shapes |= under(name, norm.parameters())
+        if self.sinks:
+            shapes["sinks"] = (self.num_heads,)
         return shapes
 
 
@@ -173,27 +218,6 @@ class PlainMLPSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MoESpec:
-    """Each token goes through the ``top_k`` gated experts that a softmax router ranks first."""
-
-    hidden_size: int
-    inner_size: int
-    num_experts: int
-    top_k: int
-    activation: Activation
-    renormalise: bool  # the chosen experts' weights sum to one
-
-    def parameters(self) -> Shapes:
-        inner = (self.num_experts, self.inner_size, self.hidden_size)
-        return {
-            "router.weight": (self.num_experts, self.hidden_size),
-            "experts.gate.weight": inner,
-            "experts.up.weight": inner,
-            "experts.down.weight": (self.num_experts, self.hidden_size, self.inner_size),
-        }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class LearnedPositionsSpec:
     """A table of position embeddings; position p reads row p + offset."""
 
@@ -203,24 +227,30 @@ class LearnedPositionsSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbeddingSpec:
-    """Token ids, and perhaps positions, to vectors."""
+    """norm(scale * (up(token's row) + position's row)); most models have only the row."""
 
     vocab_size: int
     hidden_size: int
     scale: float = 1.0
     positions: LearnedPositionsSpec | None = None
+    norm: NormSpec | None = None
+    inner_size: int | None = None  # of the rows, where ``up`` makes them ``hidden_size`` wide
 
     def parameters(self) -> Shapes:
-        shapes: Shapes = {"weight": (self.vocab_size, self.hidden_size)}
+        shapes: Shapes = {"weight": (self.vocab_size, self.inner_size or self.hidden_size)}
+        if self.inner_size is not None:
+            shapes["up.weight"] = (self.hidden_size, self.inner_size)
         if self.positions is not None:
             rows = self.positions.num_positions + self.positions.offset
             shapes["positions.weight"] = (rows, self.hidden_size)
+        if self.norm is not None:
+            shapes |= under("norm", self.norm.parameters())
         return shapes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadSpec:
-    """Hidden vectors to logits: cap * tanh(scale * (x Wᵀ + bias) / cap)."""
+    """Hidden vectors to logits: cap * tanh(scale * (down(x) Wᵀ + bias) / cap)."""
 
     vocab_size: int
     hidden_size: int
@@ -228,9 +258,14 @@ class HeadSpec:
     bias: bool = False
     scale: float = 1.0
     soft_cap: float | None = None
+    unit_rows: bool = False  # each row of the weight is divided by its length
+    inner_size: int | None = None  # what ``down`` makes of the hidden size before W
 
     def parameters(self) -> Shapes:
-        shapes: Shapes = {} if self.tied else {"weight": (self.vocab_size, self.hidden_size)}
+        size = self.inner_size or self.hidden_size
+        shapes: Shapes = {} if self.tied else {"weight": (self.vocab_size, size)}
+        if self.inner_size is not None:
+            shapes["down.weight"] = (self.inner_size, self.hidden_size)
         if self.bias:
             shapes["bias"] = (self.vocab_size,)
         return shapes

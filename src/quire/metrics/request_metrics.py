@@ -6,7 +6,8 @@ Watches an engine's requests, so that every endpoint is counted alike.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -27,6 +28,42 @@ class _Weighted(Histogram):
         self._buckets[bisect_left(self._upper_bounds, value)].inc(count)
 
 
+@dataclass(frozen=True, slots=True)
+class _Spec:
+    """One histogram."""
+
+    help: str
+    bounds: Sequence[float] | None = None  # None: numbers of tokens, up to the context's length
+    scope: str = "both"
+
+
+_GAPS = buckets.TOKEN_GAP_SECONDS
+_LATENCY = buckets.REQUEST_SECONDS
+_HISTOGRAMS: Mapping[str, _Spec] = {
+    "request_prompt_tokens": _Spec("Prompt tokens of a request"),
+    "request_generation_tokens": _Spec("Tokens it generated"),
+    "request_max_num_generation_tokens": _Spec("Tokens of its longest completion"),
+    "request_params_max_tokens": _Spec("max_tokens of a request"),
+    "request_prefill_kv_computed_tokens": _Spec(
+        "Prompt tokens computed, not found in the prefix cache"
+    ),
+    "request_params_n": _Spec("Completions asked for", buckets.NUM_COMPLETIONS),
+    "request_params_best_of": _Spec("Completions made", buckets.NUM_COMPLETIONS, "vllm"),
+    "request_num_preemptions": _Spec("Times it lost its KV blocks", buckets.NUM_PREEMPTIONS),
+    "time_to_first_token_seconds": _Spec(
+        "From a request's arrival to its first token", buckets.FIRST_TOKEN_SECONDS
+    ),
+    "inter_token_latency_seconds": _Spec("Between tokens: the mean of a request, per gap", _GAPS),
+    "time_per_output_token_seconds": _Spec("inter_token_latency_seconds", _GAPS, "vllm"),
+    "request_time_per_output_token_seconds": _Spec("Mean seconds a token after the first", _GAPS),
+    "e2e_request_latency_seconds": _Spec("From arrival to end", _LATENCY),
+    "request_queue_time_seconds": _Spec("From arrival to its first step", _LATENCY),
+    "request_inference_time_seconds": _Spec("From its first step to its end", _LATENCY),
+    "request_prefill_time_seconds": _Spec("From its first step to its first token", _LATENCY),
+    "request_decode_time_seconds": _Spec("From its first token to its end", _LATENCY),
+}
+
+
 class RequestMetrics:
     """A `RequestObserver`.
 
@@ -35,70 +72,28 @@ class RequestMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry, model_name: str, max_model_len: int) -> None:
-        self._registry = registry
-        self._model_name = model_name
+        labels = (model_name, ENGINE)
         tokens = buckets.token_counts(max_model_len)
-        latency = buckets.REQUEST_SECONDS
-        made = self._histogram
-        self._prompt_tokens = made("request_prompt_tokens", "Prompt tokens of a request", tokens)
-        self._output_tokens = made("request_generation_tokens", "Tokens it generated", tokens)
-        self._longest = made(
-            "request_max_num_generation_tokens", "Tokens of its longest completion", tokens
-        )
-        self._n = made("request_params_n", "Completions asked for", buckets.NUM_COMPLETIONS)
-        self._best_of = made(
-            "request_params_best_of", "Completions made", buckets.NUM_COMPLETIONS, scope="vllm"
-        )
-        self._max_tokens = made("request_params_max_tokens", "max_tokens of a request", tokens)
-        self._ttft = made(
-            "time_to_first_token_seconds",
-            "From a request's arrival to its first token",
-            buckets.FIRST_TOKEN_SECONDS,
-        )
-        gaps = buckets.TOKEN_GAP_SECONDS
-        self._itl = made(
-            "inter_token_latency_seconds", "Between tokens: the mean of a request, per gap", gaps
-        )
-        self._older_itl = made(
-            "time_per_output_token_seconds", "inter_token_latency_seconds", gaps, scope="vllm"
-        )
-        self._tpot = made(
-            "request_time_per_output_token_seconds", "Mean seconds a token after the first", gaps
-        )
-        self._e2e = made("e2e_request_latency_seconds", "From arrival to end", latency)
-        self._queue = made("request_queue_time_seconds", "From arrival to its first step", latency)
-        self._inference = made(
-            "request_inference_time_seconds", "From its first step to its end", latency
-        )
-        self._prefill = made(
-            "request_prefill_time_seconds", "From its first step to its first token", latency
-        )
-        self._decode = made(
-            "request_decode_time_seconds", "From its first token to its end", latency
-        )
-        self._preemptions = made(
-            "request_num_preemptions", "Times it lost its KV blocks", buckets.NUM_PREEMPTIONS
-        )
-        self._computed = made(
-            "request_prefill_kv_computed_tokens",
-            "Prompt tokens computed, not found in the prefix cache",
-            tokens,
-        )
+        self._histograms: dict[str, _Weighted] = {}
+        for name, spec in _HISTOGRAMS.items():
+            bounds = tokens if spec.bounds is None else spec.bounds
+            family = _Weighted(
+                f"{spec.scope}:{name}", spec.help, _LABELS, buckets=bounds, registry=registry
+            )
+            self._histograms[name] = family.labels(*labels)
         ends = Counter(
             "both:request_success",
             "Completions that ended",
             (*_LABELS, "finished_reason"),
             registry=registry,
         )
-        self._ends = {
-            reason: ends.labels(model_name, ENGINE, reason.value) for reason in FinishReason
-        }
+        self._ends = {reason: ends.labels(*labels, reason.value) for reason in FinishReason}
         self._aborted = Counter(
             "quire:num_aborted_requests",
             "Requests whose clients left or gave up",
             _LABELS,
             registry=registry,
-        ).labels(model_name, ENGINE)
+        ).labels(*labels)
 
     def request_started(self, request: ProcessedRequest) -> None:
         pass
@@ -112,42 +107,43 @@ class RequestMetrics:
         self._observe_times(end)
 
     def _observe_sizes(self, end: RequestEnd) -> None:
-        request = end.request
-        self._prompt_tokens.observe(end.num_prompt_tokens)
-        self._computed.observe(end.num_prompt_tokens - end.num_cached_tokens)
-        self._output_tokens.observe(end.num_generation_tokens)
-        self._longest.observe(max((one.num_tokens for one in end.completions), default=0))
-        self._n.observe(request.params.n)
-        self._best_of.observe(request.engine.num_completions)
+        request, observe = end.request, self._observe
+        observe("request_prompt_tokens", end.num_prompt_tokens)
+        observe("request_prefill_kv_computed_tokens", end.num_prompt_tokens - end.num_cached_tokens)
+        observe("request_generation_tokens", end.num_generation_tokens)
+        observe(
+            "request_max_num_generation_tokens",
+            max((one.num_tokens for one in end.completions), default=0),
+        )
+        observe("request_params_n", request.params.n)
+        observe("request_params_best_of", request.engine.num_completions)
         if request.params.max_tokens is not None:
-            self._max_tokens.observe(request.params.max_tokens)
-        self._preemptions.observe(end.timing.num_preemptions)
+            observe("request_params_max_tokens", request.params.max_tokens)
+        observe("request_num_preemptions", end.timing.num_preemptions)
 
     def _observe_times(self, end: RequestEnd) -> None:
         """Only those that are known: whoever is aborted in the queue had no first token."""
-        timing = end.timing
+        timing, observe = end.timing, self._observe
         arrival, first, last = timing.arrival_time, timing.first_token_ts, timing.last_token_ts
         last = last or end.end_time
-        self._e2e.observe(max(0.0, last - arrival))
+        observe("e2e_request_latency_seconds", last - arrival)
         if timing.scheduled_ts:
-            self._queue.observe(max(0.0, timing.scheduled_ts - arrival))
-            self._inference.observe(max(0.0, last - timing.scheduled_ts))
+            observe("request_queue_time_seconds", timing.scheduled_ts - arrival)
+            observe("request_inference_time_seconds", last - timing.scheduled_ts)
         if not first:
             return
-        self._ttft.observe(max(0.0, first - arrival))
+        observe("time_to_first_token_seconds", first - arrival)
         if timing.scheduled_ts:
-            self._prefill.observe(max(0.0, first - timing.scheduled_ts))
-        self._decode.observe(max(0.0, last - first))
+            observe("request_prefill_time_seconds", first - timing.scheduled_ts)
+        observe("request_decode_time_seconds", last - first)
         gaps = max(one.num_tokens for one in end.completions) - 1
         if gaps > 0:
             gap = max(0.0, last - first) / gaps
-            self._tpot.observe(gap)
+            observe("request_time_per_output_token_seconds", gap)
             num_gaps = sum(max(0, one.num_tokens - 1) for one in end.completions)
-            self._itl.observe_many(gap, num_gaps)
-            self._older_itl.observe_many(gap, num_gaps)
+            for name in ("inter_token_latency_seconds", "time_per_output_token_seconds"):
+                self._histograms[name].observe_many(gap, num_gaps)
 
-    def _histogram(
-        self, name: str, help: str, bounds: Sequence[float], *, scope: str = "both"
-    ) -> _Weighted:
-        made = _Weighted(f"{scope}:{name}", help, _LABELS, buckets=bounds, registry=self._registry)
-        return made.labels(self._model_name, ENGINE)
+    def _observe(self, name: str, value: float) -> None:
+        """Clocks of processes may differ by a hair: nothing is less than 0."""
+        self._histograms[name].observe(max(0.0, value))

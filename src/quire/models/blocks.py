@@ -1,20 +1,24 @@
 """How a layer's parts are wired: one class per topology, each with its own short call.
 
-Between layers there is one tensor, the hidden state h [T, E]; every branch adds to it in place.
+Between layers there is one tensor, the hidden state h [T, E], which every layer updates in place.
+Knows the kinds of parts that a layer may have, and not what is in them.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
-from quire.layers.attention import Attention
 from quire.layers.forward_pass import ForwardPass
 from quire.layers.mlp import GatedMLP, PlainMLP
 from quire.layers.moe import MoE
+from quire.layers.moe_spec import MoESpec
 from quire.layers.norm import Norm, build_norm
-from quire.layers.spec import GatedMLPSpec, MoESpec, PlainMLPSpec
+from quire.layers.spec import GatedMLPSpec, PlainMLPSpec
 from quire.models.spec import BlockKind, LayerSpec
 from quire.weights.reader import TensorReader
 
@@ -29,16 +33,225 @@ class Block(Protocol):
         ...
 
 
+class Mixer(Protocol):
+    """The branch of a layer that mixes tokens: attention of some kind."""
+
+    def load(self, reader: TensorReader, prefix: str, norm: Norm | None) -> None:
+        """``norm``: what its input goes through first; loaded."""
+        ...
+
+    def add_to(self, h: Tensor, step: ForwardPass) -> None:
+        """h += branch(h, step), in place."""
+        ...
+
+    def branch(self, h: Tensor, step: ForwardPass) -> Tensor:
+        """Attention of norm(h)."""
+        ...
+
+
 class FeedForward(Protocol):
     """The branch of a layer that treats each token alone."""
 
-    def load(self, reader: TensorReader, prefix: str, norm: Norm) -> None:
+    def load(self, reader: TensorReader, prefix: str, norm: Norm | None) -> None:
         """``norm``: what its input goes through first; loaded."""
         ...
 
     def add_to(self, h: Tensor) -> None:
-        """h += feed_forward(norm(h)), in place."""
+        """h += branch(h), in place."""
         ...
+
+    def branch(self, h: Tensor) -> Tensor:
+        """The feed-forward of norm(h)."""
+        ...
+
+
+def build_block(spec: LayerSpec, attention: Mixer | None) -> Block:
+    """The layer around its attention; a missing part makes way for one that adds nothing."""
+    if attention is None and spec.mlp is None:
+        return EmptyBlock()
+    assert spec.block == "pre_norm" or (attention and spec.mlp), "only pre_norm can lack a part"
+    mlp = Nothing() if spec.mlp is None else build_mlp(spec.mlp)
+    parts = Parts(
+        attention=_scaled(attention or Nothing(), spec.residual_scale),
+        mlp=_scaled(mlp, spec.residual_scale),
+        mlp_prefix=spec.mlp_prefix,
+        norms=tuple(build_norm(norm) for norm in spec.norms),
+    )
+    return BLOCKS[spec.block](parts)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """What a block wires together."""
+
+    attention: Mixer
+    mlp: FeedForward
+    mlp_prefix: str
+    norms: tuple[Norm, ...]  # in the order of the spec
+
+    def load(
+        self, reader: TensorReader, prefix: str, *, attention: Norm | None, mlp: Norm | None
+    ) -> None:
+        """Load all; ``attention`` and ``mlp`` are the norms that stand right before these."""
+        for number, norm in enumerate(self.norms, start=1):
+            norm.load(reader, f"{prefix}.norm{number}")
+        self.attention.load(reader, f"{prefix}.attention", attention)
+        self.mlp.load(reader, f"{prefix}.{self.mlp_prefix}", mlp)
+
+
+class PreNormBlock:
+    """h += attention(norm1(h)); h += mlp(norm2(h))."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.attention, self.mlp = parts.attention, parts.mlp
+        self._parts = parts
+
+    def load(self, reader: TensorReader, prefix: str) -> None:
+        # where a part is missing, the other has the one norm there is
+        first, last = self._parts.norms[0], self._parts.norms[-1]
+        self._parts.load(reader, prefix, attention=first, mlp=last)
+
+    def __call__(self, h: Tensor, step: ForwardPass) -> None:
+        self.attention.add_to(h, step)
+        self.mlp.add_to(h)
+
+
+class ParallelBlock:
+    """h += attention(norm1(h)) + mlp(norm2(h)), or norm1 for both."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.attention, self.mlp = parts.attention, parts.mlp
+        self._parts = parts
+
+    def load(self, reader: TensorReader, prefix: str) -> None:
+        # A shared norm is computed twice: each product may have it inside of its kernel.
+        first, last = self._parts.norms[0], self._parts.norms[-1]
+        self._parts.load(reader, prefix, attention=first, mlp=last)
+
+    def __call__(self, h: Tensor, step: ForwardPass) -> None:
+        attended = self.attention.branch(h, step)
+        self.mlp.add_to(h)
+        h += attended
+
+
+class PostNormBlock:
+    """h = norm1(h + attention(h)); h = norm2(h + mlp(h))."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.attention, self.mlp = parts.attention, parts.mlp
+        self._norm1, self._norm2 = parts.norms
+        self._parts = parts
+
+    def load(self, reader: TensorReader, prefix: str) -> None:
+        self._parts.load(reader, prefix, attention=None, mlp=None)
+
+    def __call__(self, h: Tensor, step: ForwardPass) -> None:
+        self.attention.add_to(h, step)
+        h.copy_(self._norm1(h))
+        self.mlp.add_to(h)
+        h.copy_(self._norm2(h))
+
+
+class BranchNormBlock:
+    """h += norm1(attention(h)); h += norm2(mlp(h))."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.attention, self.mlp = parts.attention, parts.mlp
+        self._norm1, self._norm2 = parts.norms
+        self._parts = parts
+
+    def load(self, reader: TensorReader, prefix: str) -> None:
+        self._parts.load(reader, prefix, attention=None, mlp=None)
+
+    def __call__(self, h: Tensor, step: ForwardPass) -> None:
+        h += self._norm1(self.attention.branch(h, step))
+        h += self._norm2(self.mlp.branch(h))
+
+
+class SandwichBlock:
+    """h += norm2(attention(norm1(h))); h += norm4(mlp(norm3(h)))."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.attention, self.mlp = parts.attention, parts.mlp
+        self._norm1, self._norm2, self._norm3, self._norm4 = parts.norms
+        self._parts = parts
+
+    def load(self, reader: TensorReader, prefix: str) -> None:
+        self._parts.load(reader, prefix, attention=self._norm1, mlp=self._norm3)
+
+    def __call__(self, h: Tensor, step: ForwardPass) -> None:
+        h += self._norm2(self.attention.branch(h, step))
+        h += self._norm4(self.mlp.branch(h))
+
+
+class NormedResidualBlock:
+    """n = norm1(h); h = n + attention(n); n = norm2(h); h = n + mlp(n)."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.attention, self.mlp = parts.attention, parts.mlp
+        self._norm1, self._norm2 = parts.norms
+        self._parts = parts
+
+    def load(self, reader: TensorReader, prefix: str) -> None:
+        self._parts.load(reader, prefix, attention=None, mlp=None)
+
+    def __call__(self, h: Tensor, step: ForwardPass) -> None:
+        normed = self._norm1(h)
+        self.attention.add_to(normed, step)
+        normed = self._norm2(normed)
+        self.mlp.add_to(normed)
+        h.copy_(normed)
+
+
+BLOCKS: dict[BlockKind, Callable[[Parts], Block]] = {
+    "pre_norm": PreNormBlock,
+    "parallel": ParallelBlock,
+    "post_norm": PostNormBlock,
+    "branch_norm": BranchNormBlock,
+    "sandwich": SandwichBlock,
+    "normed_residual": NormedResidualBlock,
+}
+
+
+class EmptyBlock:
+    """A layer without parts."""
+
+    def load(self, reader: TensorReader, prefix: str) -> None:
+        pass
+
+    def __call__(self, h: Tensor, step: ForwardPass) -> None:
+        pass
+
+
+class Nothing:
+    """Stands for attention or an MLP that a layer does not have."""
+
+    def load(self, reader: TensorReader, prefix: str, norm: Norm | None) -> None:
+        pass
+
+    def add_to(self, h: Tensor, *step: ForwardPass) -> None:
+        pass
+
+    def branch(self, h: Tensor, *step: ForwardPass) -> Tensor:
+        return torch.zeros_like(h)
+
+
+class Scaled:
+    """Another branch times a constant."""
+
+    def __init__(self, part: Mixer | FeedForward, scale: float) -> None:
+        self._part = part
+        self._branch: Callable[..., Tensor] = part.branch
+        self._scale = scale
+
+    def load(self, reader: TensorReader, prefix: str, norm: Norm | None) -> None:
+        self._part.load(reader, prefix, norm)
+
+    def add_to(self, h: Tensor, *step: ForwardPass) -> None:
+        h.add_(self._branch(h, *step), alpha=self._scale)
+
+    def branch(self, h: Tensor, *step: ForwardPass) -> Tensor:
+        return self._branch(h, *step).mul_(self._scale)
 
 
 class MixtureBranch:
@@ -46,42 +259,29 @@ class MixtureBranch:
 
     def __init__(self, spec: MoESpec) -> None:
         self.moe = MoE(spec)
-        self._norm: Norm
+        self._norm: Callable[[Tensor], Tensor]
 
-    def load(self, reader: TensorReader, prefix: str, norm: Norm) -> None:
+    def load(self, reader: TensorReader, prefix: str, norm: Norm | None) -> None:
         self.moe.load(reader, prefix)
-        self._norm = norm
+        self._norm = norm or torch.clone  # experts read while they add: not from the same memory
 
     def add_to(self, h: Tensor) -> None:
         self.moe.add_to(self._norm(h), h)
 
-
-class PreNormBlock:
-    """h += attention(norm1(h)); h += mlp(norm2(h))."""
-
-    def __init__(self, spec: LayerSpec, attention: Attention) -> None:
-        norm1, norm2 = spec.norms
-        self.norm1 = build_norm(norm1)
-        self.norm2 = build_norm(norm2)
-        self.attention = attention
-        self.mlp = build_mlp(spec.mlp)
-        self._mlp_prefix = spec.mlp_prefix
-
-    def load(self, reader: TensorReader, prefix: str) -> None:
-        self.norm1.load(reader, f"{prefix}.norm1")
-        self.attention.load(reader, f"{prefix}.attention", self.norm1)
-        self.norm2.load(reader, f"{prefix}.norm2")
-        self.mlp.load(reader, f"{prefix}.{self._mlp_prefix}", self.norm2)
-
-    def __call__(self, h: Tensor, step: ForwardPass) -> None:
-        self.attention.add_to(h, step)
-        self.mlp.add_to(h)
-
-
-BLOCKS: dict[BlockKind, type[PreNormBlock]] = {"pre_norm": PreNormBlock}
+    def branch(self, h: Tensor) -> Tensor:
+        added = torch.zeros_like(h)
+        self.moe.add_to(self._norm(h), added)
+        return added
 
 
 def build_mlp(spec: GatedMLPSpec | PlainMLPSpec | MoESpec) -> FeedForward:
     if isinstance(spec, MoESpec):
         return MixtureBranch(spec)
     return GatedMLP(spec) if isinstance(spec, GatedMLPSpec) else PlainMLP(spec)
+
+
+Part = TypeVar("Part", bound=Mixer | FeedForward)
+
+
+def _scaled(part: Part, scale: float) -> Part | Scaled:
+    return part if scale == 1.0 else Scaled(part, scale)

@@ -15,16 +15,21 @@ from quire.layers.spec import (
     DynamicScaling,
     EmbeddingSpec,
     GatedMLPSpec,
+    HeadNormSpec,
     HeadSpec,
+    LayerNormSpec,
     LinearScaling,
     Llama3Scaling,
+    LongRopeScaling,
     NormSpec,
+    PlainMLPSpec,
     RMSNormSpec,
     RopeScaling,
     RopeSpec,
+    RopeStyle,
     YarnScaling,
 )
-from quire.models.hf_config import HFConfig, RopeConfig
+from quire.models.hf_config import REQUIRED, HFConfig, Keys, RopeConfig
 from quire.models.spec import DecoderSpec, LayerSpec
 from quire.weights.weight_map import Source, WeightMap
 
@@ -81,6 +86,25 @@ def rms_norm_from(hf: HFConfig, *, eps: float = 1e-6, weight_offset: float = 0.0
     )
 
 
+def layer_norm_from(
+    hf: HFConfig,
+    *,
+    keys: Keys = ("layer_norm_eps", "layer_norm_epsilon"),
+    eps: float = 1e-5,
+    weight: bool = True,
+    bias: bool = True,
+    weight_offset: float = 0.0,
+) -> LayerNormSpec:
+    """``keys``: spellings of the constant; ``eps``: the family's, where the config is silent."""
+    return LayerNormSpec(
+        size=hf.int("hidden_size"),
+        eps=hf.float(keys, eps),
+        weight=weight,
+        bias=bias,
+        weight_offset=weight_offset,
+    )
+
+
 def head_dim_from(hf: HFConfig) -> int:
     hidden_size, num_heads = hf.int("hidden_size"), hf.int("num_attention_heads")
     return hf.optional_int("head_dim") or hidden_size // num_heads
@@ -91,15 +115,20 @@ def attention_from(
     *,
     qkv_bias: bool = False,
     out_bias: bool = False,
-    qk_norms: tuple[NormSpec, NormSpec] | None = None,
+    qk_norms: tuple[HeadNormSpec, HeadNormSpec] | None = None,
     window: int | None = None,
     theta: float = 10000.0,
     head_dim: int | None = None,
     num_kv_heads: int | None = None,
+    rope: RopeConfig | None = None,
+    style: RopeStyle = "half",
+    scale: float | None = None,
+    soft_cap: float | None = None,
 ) -> AttentionSpec:
-    """Attention with rotary positions on whole heads, scaled by 1/sqrt(head size).
+    """Attention with rotary positions, scaled by 1/sqrt(head size) unless ``scale`` is given.
 
-    ``theta``, ``head_dim`` and ``num_kv_heads`` are the family's values where the config is silent.
+    ``theta``, ``head_dim`` and ``num_kv_heads`` are the family's values where the config is silent;
+    ``rope`` is for families that read theirs in a way of their own.
     """
     head_dim = hf.optional_int("head_dim") or head_dim or head_dim_from(hf)
     num_heads = hf.int("num_attention_heads")
@@ -108,12 +137,13 @@ def attention_from(
         num_heads=num_heads,
         num_kv_heads=hf.int("num_key_value_heads", num_kv_heads or num_heads),
         head_dim=head_dim,
-        scale=head_dim**-0.5,
-        positions=rope_from(hf, hf.rope(theta=theta), head_dim),
+        scale=head_dim**-0.5 if scale is None else scale,
+        positions=rope_from(hf, rope or hf.rope(theta=theta), head_dim, style),
         qkv_bias=qkv_bias,
         out_bias=out_bias,
         qk_norms=qk_norms,
         window=window,
+        soft_cap=soft_cap,
     )
 
 
@@ -126,13 +156,33 @@ def gated_mlp_from(hf: HFConfig, *, bias: bool = False) -> GatedMLPSpec:
     )
 
 
+def plain_mlp_from(
+    hf: HFConfig,
+    *,
+    bias: bool,
+    inner_size: int | None = None,
+    activation: str = "gelu",
+    activation_keys: Keys = "hidden_act",
+) -> PlainMLPSpec:
+    """``inner_size`` and ``activation`` are the family's, where the config is silent."""
+    return PlainMLPSpec(
+        hidden_size=hf.int("hidden_size"),
+        inner_size=hf.int("intermediate_size", REQUIRED if inner_size is None else inner_size),
+        activation=hf.choice(activation_keys, ACTIVATION_NAMES, activation),
+        bias=bias,
+    )
+
+
 def decoder_from(
     hf: HFConfig,
     layers: Sequence[LayerSpec],
     *,
-    final_norm: NormSpec,
+    final_norm: NormSpec | None,
     tied: bool = False,
     embedding_scale: float = 1.0,
+    head_bias: bool = False,
+    head_scale: float = 1.0,
+    head_soft_cap: float | None = None,
 ) -> DecoderSpec:
     """A decoder over token embeddings; ``tied`` is the family's default."""
     vocab_size, hidden_size = hf.int("vocab_size"), hf.int("hidden_size")
@@ -146,6 +196,9 @@ def decoder_from(
             vocab_size=vocab_size,
             hidden_size=hidden_size,
             tied=hf.bool("tie_word_embeddings", tied),
+            bias=head_bias,
+            scale=head_scale,
+            soft_cap=head_soft_cap,
         ),
     )
 
@@ -171,18 +224,28 @@ def windows_by_layer(hf: HFConfig) -> list[int | None]:
     return [of_kind[kind] for kind in kinds]
 
 
-def rope_from(hf: HFConfig, rope: RopeConfig, head_dim: int) -> RopeSpec:
-    """The half-split rotation that the config describes."""
+def rope_from(hf: HFConfig, rope: RopeConfig, head_dim: int, style: RopeStyle = "half") -> RopeSpec:
+    """The rotation of (a part of) each head that the config describes."""
     if rope.type not in _SCALINGS:
         raise UnsupportedModelError(
             f"config key 'rope_scaling' has type {rope.type!r}, which {hf.architecture} in Quire "
             f"does not implement; supported: {', '.join(_SCALINGS)}"
         )
-    return RopeSpec(
-        dim=int(head_dim * rope.partial),
-        theta=rope.theta,
-        scaling=_SCALINGS[rope.type](hf, rope),
-    )
+    dim = int(head_dim * rope.partial)
+    scaling = _SCALINGS[rope.type](hf, rope)
+    if dim < 2 or dim % 2:
+        raise UnsupportedModelError(
+            f"the config of {hf.architecture} rotates {dim} of a head's {head_dim} values "
+            f"(a share of {rope.partial:g}); it must be an even number of at least 2"
+        )
+    if isinstance(scaling, LongRopeScaling) and {len(scaling.short), len(scaling.long)} != {
+        dim // 2
+    }:
+        raise UnsupportedModelError(
+            f"config key 'rope_scaling' has {len(scaling.short)} short and {len(scaling.long)} "
+            f"long factors, and {hf.architecture} with these heads needs {dim // 2} of each"
+        )
+    return RopeSpec(dim=dim, theta=rope.theta, style=style, scaling=scaling)
 
 
 def _trained_length(hf: HFConfig, rope: RopeConfig) -> int:
@@ -237,10 +300,26 @@ def _yarn_temperature(rope: RopeConfig) -> float:
     return stretch(mscale) / stretch(all_dim) if mscale and all_dim else stretch(1.0)
 
 
+def _longrope(hf: HFConfig, rope: RopeConfig) -> RopeScaling:
+    params, trained = rope.params, _trained_length(hf, rope)
+    factor = params.get("factor") or hf.int("max_position_embeddings") / trained
+    # Ding et al. 2024 (arXiv:2402.13753), section 3.2
+    temperature = math.sqrt(1 + math.log(factor) / math.log(trained)) if factor > 1 else 1.0
+    temperature = params.get("attention_factor", temperature)
+    return LongRopeScaling(
+        short=tuple(params["short_factor"]),
+        long=tuple(params["long_factor"]),
+        original_max_positions=trained,
+        short_attention_factor=params.get("short_mscale", temperature),
+        long_attention_factor=params.get("long_mscale", temperature),
+    )
+
+
 _SCALINGS = {
     "default": _no_scaling,
     "linear": _linear,
     "dynamic": _dynamic,
     "llama3": _llama3,
     "yarn": _yarn,
+    "longrope": _longrope,
 }

@@ -60,11 +60,12 @@ def resolve_context_length(
             f"max_model_len={wanted} is more than the {num_learned_positions} positions that the "
             f"model has learned; use max_model_len={num_learned_positions} or less"
         )
-    if wanted > derived and not env.ALLOW_LONG_MAX_MODEL_LEN.get():
+    limit = _limit(derived, config)
+    if wanted > limit and not env.ALLOW_LONG_MAX_MODEL_LEN.get():
         name = env.ALLOW_LONG_MAX_MODEL_LEN.names[0]
         raise ValueError(
-            f"max_model_len={wanted} is larger than the model's own limit of {derived} "
-            f"({key}); use {derived} or less, or set {name}=1 if the model is known to work "
+            f"max_model_len={wanted} is larger than the model's own limit of {limit} "
+            f"({key}); use {limit} or less, or set {name}=1 if the model is known to work "
             "beyond it (positions it was not trained for give wrong text)"
         )
     return ContextLength(longest=wanted, source="user")
@@ -89,19 +90,39 @@ def derived_length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> 
     return DEFAULT_LENGTH, "the default, as config.json gives none"
 
 
+def _limit(derived: int, config: dict[str, Any]) -> int:
+    """What a user may ask for: dynamic scalings can do more, at the cost of shorter texts.
+
+    Their rotation is fixed by the longest length, and is the trained one only up to ``derived``.
+    """
+    kind, factor = _scaling(config)
+    if kind == "dynamic":
+        return int(derived * factor)
+    if config.get("use_dynamic_ntk"):  # Qwen-1, whose seq_length is the trained length
+        return max(int(config[key]) for key in _LENGTH_KEYS if _is_length(config.get(key)))
+    return derived
+
+
 def _is_length(value: object) -> bool:
     return isinstance(value, int | float) and 0 < value < _NO_LIMIT
 
 
 def _scaled(length: int, config: dict[str, Any]) -> tuple[int, str]:
-    rope = join_rope_spellings(
-        config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
-    )
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    factor = rope.get("factor")
-    if kind in _SCALED_ALREADY or not factor:
+    kind, factor = _scaling(config)
+    if kind in _SCALED_ALREADY or kind == "dynamic":
         return length, ""
     if kind == "yarn":
         # Trained length times factor; some configs hold the product in max_position_embeddings.
-        length = int(rope.get("original_max_position_embeddings") or length)
+        length = int(_rope(config).get("original_max_position_embeddings") or length)
     return int(length * factor), f" with {kind} scaling by {factor:g}"
+
+
+def _scaling(config: dict[str, Any]) -> tuple[str, float]:
+    """The type of rotary scaling, and its factor."""
+    rope = _rope(config)
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    return (kind, float(rope["factor"])) if rope.get("factor") else ("default", 1.0)
+
+
+def _rope(config: dict[str, Any]) -> dict[str, Any]:
+    return join_rope_spellings(config.get("rope_parameters") or {}, config.get("rope_scaling") or {})

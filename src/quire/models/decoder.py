@@ -6,7 +6,8 @@ logits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,13 +16,15 @@ from quire.attention.backend import AttentionBackend, AttentionProblem
 from quire.attention.selection import name_of, select_backend
 from quire.batch import Batch
 from quire.layers.attention import Attention
-from quire.layers.embedding import build_embedding
+from quire.layers.embedding import Embedding
 from quire.layers.forward_pass import ForwardPass
 from quire.layers.head import Head
+from quire.layers.mla import MLA
+from quire.layers.mla_spec import MLASpec
 from quire.layers.norm import build_norm
 from quire.layers.rope import RopeAngles
 from quire.layers.spec import AlibiSpec, AttentionSpec, RopeSpec
-from quire.models.blocks import BLOCKS, Block
+from quire.models.blocks import Mixer, build_block
 from quire.models.spec import DecoderSpec
 from quire.weights.reader import TensorReader
 
@@ -43,7 +46,7 @@ class Decoder:
     def __init__(self, spec: DecoderSpec, placement: Placement) -> None:
         self.spec = spec
         self.kv_layout = spec.kv_layout
-        self.embedding = build_embedding(spec.embedding)
+        self.embedding = Embedding(spec.embedding)
         self.final_norm = build_norm(spec.final_norm)
         self.head = Head(spec.head)
         self._angles = [
@@ -52,10 +55,15 @@ class Decoder:
         ]
         # One backend per kind of attention, and one plan a step per layer group that uses it.
         self._planned: dict[tuple[AttentionProblem, int], AttentionBackend] = {}
-        problems = [_problem(layer.attention, placement) for layer in spec.layers]
+        attentions = [layer.attention for layer in spec.layers if layer.attention is not None]
+        problems = [_problem(attention, placement) for attention in attentions]
         backend = select_backend(placement.attention_backend, problems)
         self.attention_backend = name_of(backend)
-        self.layers: list[Block] = self._build_layers(backend, problems)
+        parts = iter(self._build_attentions(backend, attentions, problems, placement))
+        self.layers = [
+            build_block(layer, None if layer.attention is None else next(parts))
+            for layer in spec.layers
+        ]
 
     def load(self, reader: TensorReader) -> None:
         self.embedding.load(reader, "embedding")
@@ -82,29 +90,51 @@ class Decoder:
         """Logits [S, V] of hidden states [S, E], in the model's dtype or in float32."""
         return self.head(hidden)
 
-    def _build_layers(
-        self, backend: type[AttentionBackend], problems: list[AttentionProblem]
-    ) -> list[Block]:
-        ropes = self.spec.ropes
-        layers: list[Block] = []
-        for index, (layer, problem) in enumerate(zip(self.spec.layers, problems, strict=True)):
-            use = (problem, self.kv_layout.group_of_layer[index])
+    def _build_attentions(
+        self,
+        backend: type[AttentionBackend],
+        specs: Sequence[AttentionSpec | MLASpec],
+        problems: Sequence[AttentionProblem],
+        placement: Placement,
+    ) -> Iterator[Mixer]:
+        """The attention of each layer that has one, numbered among these alone."""
+        for layer, (spec, problem) in enumerate(zip(specs, problems, strict=True)):
+            use = (problem, self.kv_layout.group_of_layer[layer])
             if use not in self._planned:
                 self._planned[use] = backend.build(problem)
-            positions = layer.attention.positions
-            attention = Attention(
-                layer.attention,
+            yield build_attention(
+                spec,
                 backend=self._planned[use],
-                rotation=ropes.index(positions) if isinstance(positions, RopeSpec) else -1,
+                rotation=self._rotation(spec),
                 plan=list(self._planned).index(use),
-                layer=index,
+                layer=layer,
+                max_model_len=placement.max_model_len,
             )
-            layers.append(BLOCKS[layer.block](layer, attention))
-        return layers
+
+    def _rotation(self, spec: AttentionSpec | MLASpec) -> int:
+        """Which of the pass's rotations; any number will do where there is none."""
+        positions = spec.positions
+        return self.spec.ropes.index(positions) if isinstance(positions, RopeSpec) else -1
 
 
-def _problem(spec: AttentionSpec, placement: Placement) -> AttentionProblem:
-    return AttentionProblem(
+def build_attention(
+    spec: AttentionSpec | MLASpec,
+    *,
+    backend: AttentionBackend,
+    rotation: int,
+    plan: int,
+    layer: int,
+    max_model_len: int,
+) -> Mixer:
+    if isinstance(spec, MLASpec):
+        return MLA(spec, backend=backend, rotation=rotation, plan=plan, layer=layer)
+    if spec.log_length is not None and max_model_len <= spec.log_length:
+        spec = replace(spec, log_length=None)  # no position is beyond it
+    return Attention(spec, backend=backend, rotation=rotation, plan=plan, layer=layer)
+
+
+def _problem(spec: AttentionSpec | MLASpec, placement: Placement) -> AttentionProblem:
+    problem = AttentionProblem(
         num_heads=spec.num_heads,
         num_kv_heads=spec.num_kv_heads,
         head_dim=spec.head_dim,
@@ -113,6 +143,12 @@ def _problem(spec: AttentionSpec, placement: Placement) -> AttentionProblem:
         device=placement.device.type,
         block_size=placement.block_size,
         window=spec.window,
+    )
+    if isinstance(spec, MLASpec):
+        return replace(problem, value_dim=spec.kv_rank)
+    return replace(
+        problem,
         soft_cap=spec.soft_cap,
+        has_sinks=spec.sinks,
         alibi_slopes=spec.positions.slopes if isinstance(spec.positions, AlibiSpec) else None,
     )

@@ -52,7 +52,13 @@ _ROPE_PARAMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "longrope": (
         ("short_factor", "long_factor"),
-        ("original_max_position_embeddings", "factor", "attention_factor"),
+        (
+            "original_max_position_embeddings",
+            "factor",
+            "attention_factor",
+            "short_mscale",  # PhiMoE's name for the attention factor
+            "long_mscale",
+        ),
     ),
 }
 _ROPE_ALIASES = {"su": "longrope"}  # the first Phi-3 files
@@ -106,6 +112,10 @@ class HFConfig:
         value = self._typed(key, "a number or null", _is_number, None)
         return None if value is None else float(value)
 
+    def nullable_float(self, key: builtins.str, *, absent: builtins.float) -> builtins.float | None:
+        """As `nullable_int`."""
+        return self.optional_float(key) if key in self._data else absent
+
     def optional_list(self, key: Keys) -> builtins.list[Any] | None:
         return self._typed(key, "a list or null", _is(list), None)
 
@@ -124,6 +134,15 @@ class HFConfig:
             )
         return options[value]
 
+    def fixed(self, key: Keys, value: Any) -> None:
+        """Refuse any other value than the one that the family always has."""
+        name, found = self._find(key)
+        if found is not None and found != value:
+            raise UnsupportedModelError(
+                f"config key {self._path + name!r} = {_short(found)} is not supported for "
+                f"{self.architecture}, which has {value!r}"
+            )
+
     def nested(self, key: builtins.str) -> HFConfig:
         """The config under `key`, empty if there is none; its keys are accounted for too."""
         if key not in self._children:
@@ -139,14 +158,16 @@ class HFConfig:
         partial_keys: tuple[builtins.str, ...] = (),
         partial: builtins.float = 1.0,
         layer_type: builtins.str | None = None,
+        is_scaled: builtins.bool = True,
     ) -> RopeConfig:
         """The rotary embedding, from `rope_parameters` (new files) or `rope_theta`, `rope_scaling`.
 
         The defaults hold where the config is silent. A family that rotates part of a head names
         its `partial_keys`; for another such a key is an error. Where `rope_parameters` differ by
-        layer type, `layer_type` picks.
+        layer type, `layer_type` picks; older files have one `rope_scaling`, which is for the types
+        that it `is_scaled` for.
         """
-        params = self._rope_params(layer_type)
+        params = self._rope_params(layer_type, is_scaled)
         kind = self._rope_type(params)
         if kind not in _ROPE_PARAMS:
             raise UnsupportedModelError(
@@ -235,12 +256,14 @@ class HFConfig:
             unread |= child._unread(inert)
         return unread
 
-    def _rope_params(self, layer_type: builtins.str | None) -> dict[builtins.str, Any]:
+    def _rope_params(
+        self, layer_type: builtins.str | None, is_scaled: builtins.bool
+    ) -> dict[builtins.str, Any]:
         new = self._typed("rope_parameters", "an object", _is(dict), {})
         if layer_type is not None and isinstance(new.get(layer_type), dict):
             new = new[layer_type]
         old = self._typed("rope_scaling", "an object", _is(dict), {})
-        return join_rope_spellings(new, old)
+        return join_rope_spellings(new, old if is_scaled else {})
 
     def _rope_type(self, params: dict[builtins.str, Any]) -> builtins.str:
         """Takes the type out of ``params``, where it may stand under two names."""

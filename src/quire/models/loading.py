@@ -1,4 +1,8 @@
-"""From a config to a model with weights, and what it will weigh before any is read."""
+"""From a config to a model with weights, and what it will weigh before any is read.
+
+Chooses between the two ways a model can run: composed of our own layers by a plan, or through the
+modelling code of transformers (`models.fallback`).
+"""
 
 from __future__ import annotations
 
@@ -7,24 +11,32 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from quire.config import EngineConfig
+from quire.errors import UnsupportedModelError
 from quire.kernels.cpu import onednn
 from quire.kv_layout import KVLayout
 from quire.models.decoder import Decoder, Placement
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.registry import ModelRegistry
+from quire.models.source import Implementation, ModelFacts, ModelSource
+from quire.plugins import load_plugins
 from quire.weights.checkpoint import open_checkpoint
 from quire.weights.checkpoint_files import choose_weight_files
 from quire.weights.reader import DummyReader, LoadReport, TensorReader, WeightReader
 
+if TYPE_CHECKING:
+    from quire.models.fallback.model import TransformersModel
+
 logger = logging.getLogger(__name__)
 
+# What `model_impl` may be; users of vLLM call ours by its name.
+_IMPLEMENTATIONS = {"auto", "quire", "vllm", "transformers"}
 _NUM_SHOWN = 5  # unused tensors that the log names
 
 
@@ -32,15 +44,52 @@ _NUM_SHOWN = 5  # unused tensors that the log names
 class LoadedModel:
     """A model that is ready to run."""
 
-    model: Decoder
+    model: Decoder | TransformersModel
     kv_layout: KVLayout
     weight_bytes: int  # in the memory of the device
     report: LoadReport
+    # Of the hidden states that graphs keep; None: its steps cannot be captured.
+    captured_hidden_size: int | None
+
+
+def choose_implementation(wanted: str, architecture: str) -> Implementation:
+    """Ours where there is one, unless ``wanted`` says otherwise; logs the other choice."""
+    if wanted not in _IMPLEMENTATIONS:
+        raise ValueError(
+            f"model_impl={wanted!r} is not one of {', '.join(sorted(_IMPLEMENTATIONS))}"
+        )
+    is_known = architecture in ModelRegistry
+    if wanted in ("quire", "vllm") or (wanted == "auto" and is_known):
+        return "quire"
+    why = "as model_impl says" if is_known else "which has no implementation in Quire"
+    logger.info(
+        "%s, %s, runs through the modelling code of transformers with paged attention: correct, "
+        "not fast",
+        architecture,
+        why,
+    )
+    return "transformers"
+
+
+def facts_of(source: ModelSource, device: str) -> ModelFacts:
+    """What is known without weights; an UnsupportedModelError says why a model cannot run."""
+    if source.impl == "transformers":
+        return _probed_facts(source)
+    plan = plan_of(source.hf_config, source.architecture)
+    positions = plan.spec.embedding.positions
+    return ModelFacts(
+        kv_layout=plan.spec.kv_layout,
+        vocab_size=plan.spec.head.vocab_size,
+        num_parameters=plan.spec.num_parameters,
+        weight_bytes=weight_bytes(plan, getattr(torch, source.dtype), device),
+        num_learned_positions=positions.num_positions if positions else None,
+    )
 
 
 def build_model(config: EngineConfig) -> LoadedModel:
-    """Build the decoder of ``config`` and pull its weights; errors name the key or the tensor."""
-    plan = plan_of(config.model.hf_config, config.model.architecture)
+    """Build the model of ``config`` and pull its weights; errors name the key or the tensor."""
+    load_plugins()  # a process that only computes has resolved no arguments
+    source = ModelSource.of(config.model)
     placement = Placement(
         dtype=getattr(torch, config.model.dtype),
         device=torch.device(config.device.device),
@@ -48,23 +97,16 @@ def build_model(config: EngineConfig) -> LoadedModel:
         max_model_len=config.model.max_model_len,
         block_size=config.cache.block_size,
     )
-    model = Decoder(plan.spec, placement)
-    reader = CountingReader(_reader(config, plan, placement))
-    model.load(reader)
-    report = reader.report()
-    if report.unused:
-        logger.warning("%s", _about_unused(config, report.unused))
-    return LoadedModel(
-        model=model,
-        kv_layout=model.kv_layout,
-        weight_bytes=reader.num_bytes + model.head.copied_bytes,
-        report=report,
-    )
+    build = _build_fallback if source.impl == "transformers" else _build_decoder
+    loaded = build(source, config, placement)
+    if loaded.report.unused:
+        logger.warning("%s", _about_unused(config, loaded.report.unused))
+    return loaded
 
 
 def plan_of(hf_config: Mapping[str, Any], architecture: str) -> ModelPlan:
     """The plan of an architecture and its config.json; needs no weights."""
-    return ModelRegistry.plan_function(architecture)(HFConfig(hf_config, architecture))
+    return ModelRegistry.plan(architecture, HFConfig(hf_config, architecture))
 
 
 def weight_bytes(plan: ModelPlan, dtype: torch.dtype, device: str) -> int:
@@ -90,6 +132,45 @@ def check_weights(plan: ModelPlan, folder: Path, load_format: str) -> None:
     reader = WeightReader(open_checkpoint(folder, load_format), plan.weights, torch.float32)
     for name, shape in plan.parameter_shapes().items():
         reader.check(name, shape)
+
+
+def _build_decoder(source: ModelSource, config: EngineConfig, placement: Placement) -> LoadedModel:
+    plan = plan_of(source.hf_config, source.architecture)
+    model = Decoder(plan.spec, placement)
+    reader = CountingReader(_reader(config, plan, placement))
+    model.load(reader)
+    return LoadedModel(
+        model=model,
+        kv_layout=model.kv_layout,
+        weight_bytes=reader.num_bytes + model.head.copied_bytes,
+        report=reader.report(),
+        captured_hidden_size=plan.spec.head.hidden_size,
+    )
+
+
+def _build_fallback(source: ModelSource, config: EngineConfig, placement: Placement) -> LoadedModel:
+    from quire.models.fallback.build import build_fallback
+
+    loaded = build_fallback(source, config, placement)
+    return LoadedModel(
+        model=loaded.model,
+        kv_layout=loaded.model.kv_layout,
+        weight_bytes=loaded.weight_bytes,
+        report=loaded.report,
+        captured_hidden_size=None,  # foreign code may wait for the device, which graphs cannot
+    )
+
+
+def _probed_facts(source: ModelSource) -> ModelFacts:
+    from quire.models.fallback.probe import probe
+
+    try:
+        return probe(source).facts
+    except UnsupportedModelError as error:
+        if source.architecture in ModelRegistry:
+            raise
+        unknown = ModelRegistry.about_unknown(source.architecture)
+        raise UnsupportedModelError(f"{error}; {unknown}") from error
 
 
 def _about_unused(config: EngineConfig, names: tuple[str, ...]) -> str:

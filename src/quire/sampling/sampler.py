@@ -120,18 +120,18 @@ class Sampler:
         """
         return self._choice.on_device(kind, logits, rows, lengths)
 
-    def output_of(self, sample: DeviceSample, rows_cpu: np.ndarray) -> SampleOutput:
-        """The first S lines of a ``sample``, which are of ``rows_cpu`` [S], as `sample` gives."""
-        logprobs: tuple[RowLogprobs, ...] = ()
-        if sample.logprobs is not None:
-            logprobs = tuple(
-                RowLogprobs(
-                    rows_cpu=group.selection.rows_cpu,
-                    tensors=sample.logprobs.take(group.selection.positions).cut(group.count),
-                )
-                for group in self._parts_of(rows_cpu).logprobs
+    def logprobs_of(self, sample: DeviceSample, rows_cpu: np.ndarray) -> tuple[RowLogprobs, ...]:
+        """Of the first S lines of a ``sample``, which are of ``rows_cpu`` [S], as `sample` gives
+        them."""
+        if sample.logprobs is None:
+            return ()
+        return tuple(
+            RowLogprobs(
+                rows_cpu=group.selection.rows_cpu,
+                tensors=sample.logprobs.take(group.selection.positions).cut(group.count),
             )
-        return SampleOutput(token_ids=sample.token_ids[: len(rows_cpu)], logprobs=logprobs)
+            for group in self._parts_of(rows_cpu).logprobs
+        )
 
     def sample(
         self,

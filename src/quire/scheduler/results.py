@@ -27,14 +27,77 @@ class News:
     num_confirmed: int = 0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _QuietRows:
+    """Rows of a plan that is followed by others of the same ones: what their results are held
+    against. Nothing of it changes until a row is left."""
+
+    epochs: np.ndarray  # the very array: plans of the same rows bring the same one
+    num_left: int
+    rows: Index
+    first_places: Index  # of the rows' token ids, among those of all rows
+    max_len: np.ndarray
+    stop_ids: np.ndarray  # [N, R]
+    is_watched: np.ndarray | None  # None: none is
+
+
 class ResultReader:
     """Writes sampled tokens to the row table and finds the rows that ended."""
 
     def __init__(self, table: RowTable) -> None:
         self.num_tokens = 0  # generated since the start
         self._table = table
+        self._token_ids = table.token_ids.reshape(-1)
+        self._last_epochs: np.ndarray | None = None
+        self._quiet: _QuietRows | None = None
 
     def read(self, plan: StepPlan, result: StepResult) -> News:
+        quiet = self._quiet
+        if (
+            quiet is not None
+            and quiet.epochs is plan.epochs
+            and quiet.num_left == self._table.num_left
+            and not (result.logprobs or result.prompt_logprobs or result.errors)
+        ):
+            return self._read_quiet(quiet, result.token_ids)
+        news = self._read_any(plan, result)
+        is_repeated = self._last_epochs is plan.epochs
+        self._quiet = self._quiet_rows(plan) if is_repeated else None
+        self._last_epochs = plan.epochs
+        return news
+
+    def _quiet_rows(self, plan: StepPlan) -> _QuietRows | None:
+        """None where a result may have more to say than tokens, or some rows are no more."""
+        table, rows = self._table, plan.rows.astype(np.intp)
+        is_left = table.epoch[rows] != plan.epochs
+        if not plan.is_decode or np.count_nonzero(is_left | table.is_special[rows]):
+            return None
+        is_watched = table.is_watched[rows]
+        return _QuietRows(
+            epochs=plan.epochs,
+            num_left=table.num_left,
+            rows=rows,
+            first_places=rows * table.token_ids.shape[1],
+            max_len=table.max_len[rows],
+            stop_ids=table.stop_ids(rows),
+            is_watched=is_watched if np.count_nonzero(is_watched) else None,
+        )
+
+    def _read_quiet(self, quiet: _QuietRows, tokens: np.ndarray) -> News:
+        news = News(num_confirmed=len(tokens))
+        self.num_tokens += len(tokens)
+        positions = self._table.num_confirmed.take(quiet.rows)
+        self._token_ids[quiet.first_places + positions] = tokens
+        known = positions + 1
+        self._table.num_confirmed[quiet.rows] = known
+        is_stop = (quiet.stop_ids == tokens).any(axis=0)
+        ends = is_stop | (known >= quiet.max_len)
+        is_news = ends if quiet.is_watched is None else ends | quiet.is_watched
+        if is_news.any():
+            self._tell(quiet.rows, tokens, is_stop, ends, is_news, news)
+        return news
+
+    def _read_any(self, plan: StepPlan, result: StepResult) -> News:
         table, news = self._table, News()
         rows = plan.rows.astype(np.intp)
         is_current = table.epoch[rows] == plan.epochs
@@ -63,7 +126,19 @@ class ResultReader:
         table.num_confirmed[rows] = known
         is_stop = table.are_stops(rows, tokens)
         ends = is_stop | (known >= table.max_len[rows])
-        for index in np.flatnonzero(ends | table.is_watched[rows]).tolist():
+        self._tell(rows, tokens, is_stop, ends, ends | table.is_watched[rows], news)
+
+    def _tell(
+        self,
+        rows: Index,
+        tokens: np.ndarray,
+        is_stop: np.ndarray,
+        ends: np.ndarray,
+        is_news: np.ndarray,
+        news: News,
+    ) -> None:
+        """Deltas of the rows that end or are watched. All [R]."""
+        for index in np.flatnonzero(is_news).tolist():
             completion = self._completion(int(rows[index]))
             reason = None
             if ends[index]:

@@ -44,6 +44,7 @@ class RowTable:
         self._stop_ids = np.full((1, max_rows), NO_TOKEN, dtype=np.int32)  # as many lines as needed
         self.completions: list[Completion | None] = [None] * max_rows
         self._free = list(range(max_rows - 1, -1, -1))
+        self.num_left = 0  # how often a row was left, so far
 
     @property
     def num_free(self) -> int:
@@ -83,6 +84,7 @@ class RowTable:
         completion.row = NO_ROW
         self.completions[row] = None
         self.epoch[row] += 1
+        self.num_left += 1
         self._free.append(row)
 
     def confirmed_tokens(self, row: int) -> np.ndarray:
@@ -90,7 +92,11 @@ class RowTable:
 
     def are_stops(self, rows: Index, tokens: np.ndarray) -> np.ndarray:
         """Which of ``tokens`` end the completions in ``rows``. All [R]."""
-        return np.logical_or.reduce(self._stop_ids.take(rows, axis=1) == tokens)
+        return np.logical_or.reduce(self.stop_ids(rows) == tokens)
+
+    def stop_ids(self, rows: Index) -> np.ndarray:
+        """[as many as needed, R]; `NO_TOKEN` where a row has fewer."""
+        return self._stop_ids.take(rows, axis=1)
 
     def _set_stop_ids(self, row: int, stop_ids: tuple[int, ...]) -> None:
         lacking = len(stop_ids) - len(self._stop_ids)

@@ -23,6 +23,7 @@ from quire.scheduler.draft import Draft
 from quire.scheduler.results import ResultReader
 from quire.scheduler.row_blocks import RowBlocks
 from quire.scheduler.row_table import Index, RowTable
+from quire.scheduler.steady import SteadyRows
 from quire.scheduler.waiting_queue import WaitingQueue
 from quire.step import JoinedRow, RowToken, StepPlan, StepResult, TokenLogprobs
 from quire.step_output import CompletionDelta, EngineStats
@@ -61,6 +62,8 @@ class Scheduler:
         self._requests: dict[str, list[Completion]] = {}
         self._running: list[Completion] = []  # by queue key; the last is preempted first
         self._rows: Index | None = None  # rows of _running; None: not made yet
+        self._decoded: Index | None = None  # the same if the last plan was a decode step of all
+        self._steady: SteadyRows | None = None
         self._waiting = WaitingQueue()
         self._suspects: list[Completion] = []  # were in a failed step; each is tried again alone
         self._changes = Changes()
@@ -127,6 +130,8 @@ class Scheduler:
         """Plan the next step; None when no row can compute anything now."""
         if self._suspects and self._num_in_flight:
             return None  # a step of one row alone: if it fails, nobody else can be to blame
+        if self._is_steady():
+            return self._next_steady()
         draft = Draft.wanted(self.table, self._running_rows(), self._config)
         preempted = self._reserve(draft)
         self._blocks.name_next()
@@ -135,6 +140,26 @@ class Scheduler:
         if not admitted and not np.count_nonzero(draft.counts):
             return self._unblock()
         return self._plan(draft, admitted)
+
+    def _is_steady(self) -> bool:
+        """Whether the next plan can only be a decode step of the same rows. Rows that join or leave
+        make another array of them, and so does whatever else a plan would have to tell."""
+        steady = self._steady
+        return (
+            steady is not None
+            and steady.rows is self._rows
+            and steady.num_left > 0
+            and self._num_in_flight < steady.max_in_flight
+            and not self._suspects
+            and (not self.table.num_free or self._waiting.peek() is None)
+        )
+
+    def _next_steady(self) -> StepPlan:
+        assert self._steady is not None
+        self._blocks.name_next()
+        self._step_id += 1
+        self._num_in_flight += 1
+        return self._steady.next_plan(self._step_id, self.table)
 
     def _reserve(self, draft: Draft) -> bool:
         """Blocks for the running rows; those last in the queue are preempted where blocks lack.
@@ -276,7 +301,7 @@ class Scheduler:
         copies, blocks = self._blocks.take_changes()
         self._step_id += 1
         self._num_in_flight += 1
-        return StepPlan(
+        plan = StepPlan(
             step_id=self._step_id,
             left=changes.left,
             copies=copies,
@@ -289,6 +314,18 @@ class Scheduler:
             samples=samples,
             epochs=table.epoch[rows],
         )
+        self._look_ahead(plan, rows)
+        return plan
+
+    def _look_ahead(self, plan: StepPlan, rows: Index) -> None:
+        """After two decode steps of the same rows the next ones are planned at once."""
+        is_all = plan.is_decode and rows is self._rows
+        if not is_all:
+            self._decoded = None
+        elif self._decoded is rows:
+            self._steady = SteadyRows.after(plan, rows, self.table)
+        else:
+            self._decoded = rows
 
     def _fork_siblings(self, row: int) -> None:
         """The prompt is computed: the other completions of the request share its blocks."""

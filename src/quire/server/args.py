@@ -37,7 +37,10 @@ class ServerArgs:
     ssl_cert_reqs: int = _http(
         0, help="clients' certificates: 0 none, 1 optional, 2 required", parse=int
     )
-    ssl_ciphers: str = _http("TLSv1", help="TLS ciphers, as OpenSSL writes lists of them")
+    ssl_ciphers: str = _http(
+        "ECDHE+AESGCM:ECDHE+CHACHA20",
+        help="ciphers of TLS 1.2, as OpenSSL writes lists of them; older versions are refused",
+    )
     allowed_origins: Sequence[str] = _http(
         (), help="CORS: origins, as a JSON list; empty: no CORS", parse=parse_json_list
     )
@@ -48,6 +51,9 @@ class ServerArgs:
     disable_fastapi_docs: bool = _http(False, help="no /docs and /openapi.json", parse=bool)
     sse_keep_alive_interval: float = _http(
         15.0, help="seconds of silence after which a stream gets a comment; 0: never", parse=float
+    )
+    enable_force_include_usage: bool = _http(
+        False, help="streams tell the usage on every chunk, asked or not", parse=bool
     )
     return_tokens_as_token_ids: bool = _http(
         False, help="log-probabilities name tokens as token_id:N", parse=bool
@@ -108,6 +114,3 @@ class ServerArgs:
     disable_log_stats: bool = _watch(False, help="no line of throughput", parse=bool)
     metrics_prefix: str = _watch("both", help="names of metrics", choices=("vllm", "quire", "both"))
     otlp_traces_endpoint: str | None = _watch(None, help="URL that takes OpenTelemetry traces")
-    enable_server_load_tracking: bool = _watch(
-        True, help="count requests in flight for /load", parse=bool
-    )

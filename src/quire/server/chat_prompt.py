@@ -5,6 +5,7 @@ Owns what a message may be over HTTP; how it is rendered is `chat_template.py`'s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,29 +14,38 @@ from quire.near_names import did_you_mean
 from quire.prompts import ParsedPrompt
 from quire.server.errors import bad_request
 from quire.server.fields import check_tools
-from quire.server.prompt_tokens import off_loop
-from quire.server.protocol.common import ChatMessage, ChatPromptBody
+from quire.server.protocol.common import Body, ChatMessage, ChatPromptBody
 from quire.server.state import ServerState
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
-async def chat_prompt(state: ServerState, body: ChatPromptBody) -> ParsedPrompt:
+def chat_prompt(state: ServerState, body: ChatPromptBody) -> ParsedPrompt:
     """The rendered prompt, not yet tokenized."""
-    renderer = state.chat
-    if renderer is None:
+    renderer = _renderer(state)
+    check_tools(body.tools, body.tool_choice)
+    options = _options(state, body)
+    template = renderer.template(options)
+    messages = [_message(one, i, template) for i, one in enumerate(body.messages)]
+    prompt = _rendered(renderer, messages, options)
+    return replace(prompt, add_special_tokens=bool(body.add_special_tokens))
+
+
+def template_of(state: ServerState, body: Body) -> Callable[[], str]:
+    """The text of the template that a body's messages are rendered with; empty without messages."""
+    if not isinstance(body, ChatPromptBody):
+        return str
+    return lambda: _renderer(state).template(_options(state, body))
+
+
+def _renderer(state: ServerState) -> ChatRenderer:
+    if state.chat is None:
         raise bad_request(
             "The server has no tokenizer (--skip-tokenizer-init), so it renders no messages; send "
             "token ids to /v1/completions.",
             "messages",
         )
-    check_tools(body.tools, body.tool_choice)
-    options = _options(state, body)
-    template = renderer.template(options)
-    messages = [_message(one, i, template) for i, one in enumerate(body.messages)]
-    num_chars = sum(len(str(message["content"])) for message in messages)
-    prompt = await off_loop(num_chars, lambda: _rendered(renderer, messages, options))
-    return replace(prompt, add_special_tokens=bool(body.add_special_tokens))
+    return state.chat
 
 
 def _rendered(

@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from quire.outputs import CompletionOutput
-from quire.prompts import ParsedPrompt
 from quire.server.chat_view import ChatView
 from quire.server.envelope import Envelope
 from quire.server.generation import Generation
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.sse import DONE, Chunks, encode
+from quire.server.usage import StreamUsage
 
 
 class ChatStream:
@@ -24,13 +24,14 @@ class ChatStream:
         envelope: Envelope,
         body: ChatCompletionRequest,
         view: ChatView,
-        prompt: ParsedPrompt,
+        usage: StreamUsage,
     ) -> None:
         self._generation = generation
         self._chunks = Chunks(envelope, "chat.completion.chunk")
         self._body = body
         self._view = view
-        self._prompt = prompt
+        self._prompt = generation.job.prompts[0]
+        self._usage = usage
 
     async def run(self) -> AsyncGenerator[bytes, None]:
         start = self._start()  # leaves with the first output: until then an error has a status
@@ -40,7 +41,7 @@ class ChatStream:
                 if start or data:
                     yield start + data
                 start = b""
-        if self._body.includes_usage:
+        if self._usage.at_end:
             yield self._chunks.chunk(b"", usage=self._generation.usage.as_dict())
         yield DONE
 
@@ -74,7 +75,7 @@ class ChatStream:
         return self._send(choice, is_last=one.finish_reason is not None)
 
     def _send(self, choice: bytes, *, is_last: bool = False, more: bytes = b"") -> bytes:
-        running = self._body.has_continuous_usage
+        running = self._usage.on_every_chunk
         usage = self._generation.usage.as_dict() if running else None
         return self._chunks.chunk(choice, usage=usage, is_last=is_last, more=more)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +40,7 @@ class CompletionView:
     """What one body wants to see of its outputs."""
 
     def __init__(
-        self, state: ServerState, body: CompletionRequest, prompts: list[ParsedPrompt]
+        self, state: ServerState, body: CompletionRequest, prompts: Sequence[ParsedPrompt]
     ) -> None:
         front = state.require_engine().front
         self._body = body

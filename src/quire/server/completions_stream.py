@@ -13,6 +13,7 @@ from quire.server.generation import Generation
 from quire.server.logprobs import CompletionLogprobs
 from quire.server.protocol.completions import CompletionRequest
 from quire.server.sse import DONE, Chunks, encode
+from quire.server.usage import StreamUsage
 
 
 class CompletionStream:
@@ -24,11 +25,13 @@ class CompletionStream:
         envelope: Envelope,
         body: CompletionRequest,
         view: CompletionView,
+        usage: StreamUsage,
     ) -> None:
         self._generation = generation
         self._chunks = Chunks(envelope, "text_completion")
         self._body = body
         self._view = view
+        self._usage = usage
         self._n = generation.job.params.n
         self._prompt_logprobs: dict[int, PromptLogprobs] = {}  # by prompt; they come once
         self._logprobs: dict[int, CompletionLogprobs] = {}  # by choice, once it has begun
@@ -41,7 +44,7 @@ class CompletionStream:
                 data = b"".join(self._chunk(prompt, output, one) for one in output.outputs)
                 if data:
                     yield data
-        if self._body.includes_usage:
+        if self._usage.at_end:
             yield self._chunks.chunk(b"", usage=self._generation.usage.as_dict())
         yield DONE
 
@@ -61,7 +64,7 @@ class CompletionStream:
             choice = _full(index, text, one, more)
         if not (text or has_more or one.finish_reason is not None):
             return b""
-        running = self._body.has_continuous_usage
+        running = self._usage.on_every_chunk
         return self._chunks.chunk(
             choice,
             usage=self._generation.usage.as_dict() if running else None,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
-import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import quire
 from quire.server.errors import bad_request
+from quire.server.usage import Usage
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 _MAX_REQUEST_ID = 128
+# What stands before a request's own id in its answer.
+_PREFIXES = ("chatcmpl-", "cmpl-", "resp_", "msg_")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,9 +39,28 @@ class Envelope:
     def head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
+    def answer(self, kind: str, choices: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
+        """The whole of it."""
+        return {
+            **self.head(kind),
+            "choices": choices,
+            "service_tier": None,
+            "system_fingerprint": self.fingerprint,
+            "usage": usage.as_dict(),
+        }
+
+
+def without_prefix(answer_id: str) -> str:
+    """``chatcmpl-abc`` -> ``abc``."""
+    for prefix in _PREFIXES:
+        if answer_id.startswith(prefix):
+            return answer_id.removeprefix(prefix)
+    return answer_id
+
 
 def request_id_of(request: Request, given: str | None) -> str:
-    """The header's, else the body's, else the one that the guard has made."""
+    """The header's, else the body's, else the one that the guard has made; it is in the header of
+    the answer."""
     if given and "x-request-id" not in request.headers:
         if len(given) > _MAX_REQUEST_ID or not (given.isascii() and given.isprintable()):
             raise bad_request(
@@ -47,8 +68,8 @@ def request_id_of(request: Request, given: str | None) -> str:
                 f"{given[:40]!r}.",
                 "request_id",
             )
-        return given
-    return str(getattr(request.state, "request_id", None) or uuid.uuid4().hex)
+        request.state.request_id = given
+    return str(request.state.request_id)
 
 
 def priority_of(request: Request, given: int | None) -> int:

@@ -25,14 +25,10 @@ _ANTHROPIC_TYPES = {
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
+    415: "invalid_request_error",
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-# What JSON can say with \\u and no encoding can: half of a pair.
-NOT_TEXT = (
-    "A text of the request has half of a surrogate pair (from \\ud800 to \\udfff), which is no "
-    "character; send the whole pair, or leave it out."
-)
 _MAX_VALIDATION_ERRORS = 10
 _MAX_INPUT_CHARS = 200
 
@@ -67,15 +63,12 @@ def json_response(
 
 
 def as_http_error(error: Exception) -> HTTPError:
-    """Any exception of a request as the error that its client is told."""
+    """Any exception of a request as the error that its client is told. What is the client's to mend
+    is an `HTTPError` by now (`input_phase.py`); all else is the server's own failure."""
     if isinstance(error, HTTPError):
         return error
     if isinstance(error, EngineDeadError):
         return internal(str(error))
-    if isinstance(error, UnicodeEncodeError):
-        return bad_request(NOT_TEXT)
-    if isinstance(error, (ValueError, TypeError, OverflowError)):
-        return bad_request(str(error))
     logger.error("a request failed", exc_info=error)
     return internal(f"{type(error).__name__}: the server failed; its log says more.")
 
@@ -93,9 +86,6 @@ def install_error_handlers(app: FastAPI) -> None:
     async def on_framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         kinds = {404: "NotFoundError", 405: "MethodNotAllowedError"}
-        cause = error.__cause__
-        if error.status_code == 400 and cause is not None:  # the body could not be read
-            return error_response(route_path(request.scope), _unreadable_body(cause))
         message = f"{error.detail}: {request.method} {request.url.path}"
         known = HTTPError(
             error.status_code,
@@ -108,20 +98,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_framework)
-    for kind in (HTTPError, ValueError, EngineDeadError):  # the guard sees to all others
+    for kind in (HTTPError, EngineDeadError):  # the guard sees to all others
         app.add_exception_handler(kind, on_error)
-
-
-def _unreadable_body(cause: BaseException) -> HTTPError:
-    if isinstance(cause, RecursionError):
-        why = "its arrays and objects are nested too deeply"
-    elif isinstance(cause, UnicodeDecodeError):
-        why = "it is not UTF-8"
-    elif isinstance(cause, ValueError):
-        why = "a number in it has too many digits"
-    else:
-        why = f"{type(cause).__name__}"
-    return bad_request(f"The body cannot be read: {why}.")
 
 
 def _invalid_body(errors: Sequence[Any]) -> HTTPError:
@@ -130,21 +108,15 @@ def _invalid_body(errors: Sequence[Any]) -> HTTPError:
     more = len(errors) - len(lines)
     if more > 0:
         lines.append(f"and {more} more")
-    has_place = errors and errors[0]["type"] != "json_invalid"  # that has an offset
-    param = _place(errors[0]["loc"]) if has_place else None
-    return bad_request("; ".join(lines), param=param)
+    return bad_request("; ".join(lines), param=_place(errors[0]["loc"]))
 
 
 def _fault(error: Any) -> str:
-    if error["type"] == "json_invalid":
-        return f"The body is not valid JSON: {error.get('ctx', {}).get('error', error['msg'])}"
     message = str(error["msg"]).removeprefix("Value error, ")
     shown = repr(error.get("input"))
     if len(shown) > _MAX_INPUT_CHARS:
         shown = shown[:_MAX_INPUT_CHARS] + "..."
     place = _place(error["loc"])
-    if error["type"] == "missing" and place is None:
-        return "The request has no body: send a JSON object."
     if error["type"] in ("missing", "value_error") or place is None:
         return f"{place}: {message}" if place else message
     return f"{place}: {message}, got {shown}"

@@ -10,7 +10,11 @@ import re
 from typing import Any
 
 BAD_REQUEST = "BadRequestError"
-_PATH = re.compile(r"(?<![\w:/.])/(?!v1/)(?:[\w.@+-]+/)+[\w.@+-]*")  # /v1/: of the API
+# A path in quotes may have anything in it; /v1/ begins one of the API.
+_PATH = re.compile(
+    r"""(?P<quote>['"])(?:file://)?/(?!v1/)(?:[^'"/\n]+/)+[^'"/\n]*/?(?P=quote)"""
+    r"""|(?:file://|(?<![\w:/.]))/(?!v1/)(?:[^\s'"/|<>,;()]+/)+[^\s'"/|<>,;()]*"""
+)
 
 
 class HTTPError(Exception):
@@ -50,6 +54,11 @@ def not_found(message: str, param: str | None = None) -> HTTPError:
     return HTTPError(404, message, "NotFoundError", param=param)
 
 
+def conflict(message: str) -> HTTPError:
+    """Not in the state in which things are: 409."""
+    return HTTPError(409, message, "ConflictError")
+
+
 def too_many(message: str, *, retry_after: int = 1) -> HTTPError:
     """More than the server takes at once: 429."""
     return HTTPError(429, message, "RateLimitError", retry_after=retry_after)
@@ -71,4 +80,9 @@ def error_body(status: int, message: str, kind: str, param: str | None = None) -
 
 def without_paths(message: str) -> str:
     """The message with absolute paths cut to their last name."""
-    return _PATH.sub(lambda found: found.group().rstrip("/").rsplit("/", 1)[-1], message)
+    return _PATH.sub(_last_name, message)
+
+
+def _last_name(found: re.Match[str]) -> str:
+    quote = found["quote"] or ""
+    return quote + found.group().strip("'\"/").rsplit("/", 1)[-1] + quote

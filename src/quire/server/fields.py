@@ -5,14 +5,17 @@ Owns the tables. The bodies in `protocol/` hold what is heeded; here is everythi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
-
-from pydantic import BaseModel
 
 from quire.near_names import did_you_mean
 from quire.server.errors import bad_request
+from quire.server.forms import UnknownKey, unknown_keys
+from quire.server.protocol.common import Body
 
 IGNORED_HEADER = "X-Quire-Ignored"
+_MAX_NAMED = 10
+_MAX_HEADER = 1024  # characters
 
 # They change nothing about the output.
 HARMLESS = frozenset(
@@ -64,36 +67,48 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
-def judge(body: BaseModel, strict: str) -> list[str]:
-    """The unknown fields of a body that are ignored; 400 for those that may not be.
+def judge(body: Body, strict: str, template: Callable[[], str] = str) -> list[str]:
+    """The unknown fields of a body that are ignored, at any depth; 400 for those that may not be.
 
     ``strict`` is ``--strict-fields``: it is about fields nobody knows. One that is known and would
-    change the output is refused in any case.
+    change the output is refused in any case. ``template`` is the text of the chat template, which
+    may heed more about a message than anybody else knows.
     """
-    unknown = []
+    unknown = list(_unknown(body, template))
+    if unknown and strict == "error":
+        named = [
+            f"unknown field {_short(one.place)}{did_you_mean(one.name, one.known)}"
+            for one in unknown[:_MAX_NAMED]
+        ]
+        raise bad_request(
+            f"{'; '.join(named)} (to leave unknown fields unheeded, start the server with "
+            "--strict-fields warn)",
+            unknown[0].place,
+        )
+    return [one.place for one in unknown]
+
+
+def _unknown(body: Body, template: Callable[[], str]) -> Iterator[UnknownKey]:
+    known = (*type(body).model_fields, *HARMLESS, *REFUSED)
     for name, value in (body.model_extra or {}).items():
         if name in REFUSED:
             _refuse_if_set(name, value)
         elif name not in HARMLESS:
-            unknown.append(name)
-    if unknown and strict == "error":
-        known = [*type(body).model_fields, *HARMLESS, *REFUSED]
-        named = [f"unknown field {_short(name)}{did_you_mean(name, known)}" for name in unknown]
-        raise bad_request(
-            f"{'; '.join(named)} (to leave unknown fields unheeded, start the server with "
-            "--strict-fields warn)",
-            unknown[0],
-        )
-    return unknown
+            yield UnknownKey(name, name, known)
+    for name, form in body.forms.items():
+        yield from unknown_keys(getattr(body, name), form, name, template)
 
 
 def ignored_headers(ignored: list[str], strict: str) -> dict[str, str]:
     """The header that tells a client which fields had no effect."""
     names = [name for name in ignored if name.isascii() and name.isprintable()]
-    return {IGNORED_HEADER: ",".join(names)} if names and strict == "warn" else {}
+    value = ",".join(names)
+    if len(value) > _MAX_HEADER:
+        value = value[:_MAX_HEADER].rpartition(",")[0]
+    return {IGNORED_HEADER: value} if value and strict == "warn" else {}
 
 
-def output_constraint(body: BaseModel) -> dict[str, Any]:
+def output_constraint(body: Body) -> dict[str, Any]:
     """What a body asks of the form of the output, as fields of `SamplingParams`.
 
     Nothing yet: `judge` has refused every such field. Grammars will plug in here.

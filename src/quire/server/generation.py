@@ -1,14 +1,13 @@
 """The engine requests of one HTTP request: started together, merged, counted, and ended together.
 
-Owns time limits, cancelling, the queue's limit and the table of what runs. Knows neither bodies
-nor the forms of answers: every generating endpoint stands on it.
+Owns time limits and cancelling. Knows neither bodies nor the forms of answers: every generating
+endpoint stands on it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,10 @@ from quire.outputs import RequestOutput
 from quire.prompts import ParsedPrompt, TokensPrompt
 from quire.sampling_limits import MAX_N
 from quire.sampling_params import SamplingParams
-from quire.server.errors import HTTPError, bad_request, internal, too_many
-from quire.server.state import RunningRequest, ServerState
+from quire.server.errors import HTTPError, bad_request, internal
+from quire.server.input_phase import input_errors
+from quire.server.state import ServerState
+from quire.server.tickets import Ticket
 from quire.server.usage import Usage
 
 TIMED_OUT = "timeout"  # the stop reason of what a time limit cut off
@@ -32,9 +33,6 @@ _News = tuple[int, RequestOutput]  # prompt index, what is new
 class Job:
     """What an endpoint wants the engine to do."""
 
-    endpoint: str  # its path, for the table of what runs
-    model: str
-    request_id: str
     prompts: Sequence[ParsedPrompt]  # with token ids
     params: SamplingParams
     priority: int = 0
@@ -49,9 +47,8 @@ class Generation:
 
     job: Job
     usage: Usage
-    _state: ServerState
+    _ticket: Ticket
     _engine: AsyncLLM
-    _running: RunningRequest
     _ids: list[str] = field(default_factory=list)
     _collectors: list[OutputCollector] = field(default_factory=list)
     _timers: list[asyncio.TimerHandle] = field(default_factory=list)
@@ -63,30 +60,28 @@ class Generation:
     _is_closed: bool = False
 
     @classmethod
-    async def start(cls, state: ServerState, job: Job) -> Generation:
-        """Submit all prompts; errors of any are raised here, and then none runs."""
-        engine = state.require_engine()
-        if len(state.running) >= state.args.max_queued_requests:
-            raise too_many(
-                f"The server has {len(state.running)} requests in flight already, which is its "
-                "limit; try again later."
-            )
-        _check_count(job)
+    async def start(cls, state: ServerState, ticket: Ticket, job: Job) -> Generation:
+        """Submit all prompts; errors of any are raised here, and then none runs. The ticket is
+        given back at the end of all."""
+        num_prompt_tokens = sum(len(one.token_ids or ()) for one in job.prompts)
         generation = cls(
             job=job,
-            usage=Usage(prompt_tokens=sum(len(one.token_ids or ()) for one in job.prompts)),
-            _state=state,
-            _engine=engine,
-            _running=_table_entry(state, job),
+            usage=Usage(prompt_tokens=num_prompt_tokens),
+            _ticket=ticket,
+            _engine=state.require_engine(),
         )
-        generation._running.cancel = generation.cancel
-        state.running.add(generation._running)
+        ticket.running.num_prompt_tokens = num_prompt_tokens
         try:
-            await generation._submit()
+            with input_errors():
+                _check_count(job)
+                await generation._submit()
         except BaseException:
             await generation.close()
             raise
-        generation._set_timers()
+        generation._set_timers(state.args.request_timeout)
+        ticket.running.cancel = generation.cancel
+        if ticket.is_cancelled:
+            generation.cancel()
         return generation
 
     async def outputs(self) -> AsyncGenerator[_News, None]:
@@ -137,7 +132,7 @@ class Generation:
         self._is_closed = True
         for timer in self._timers:
             timer.cancel()
-        self._state.running.remove(self._running.request_id)
+        self._ticket.give_back()
         if self._aborting is not None:
             await self._aborting
         elif self._num_unfinished:
@@ -146,8 +141,9 @@ class Generation:
     async def _submit(self) -> None:
         job = self.job
         for index, prompt in enumerate(job.prompts):
-            own_id = self._running.request_id
-            own_id = own_id if len(job.prompts) == 1 else f"{own_id}-{index}"
+            own_id = self._ticket.request_id
+            if len(job.prompts) > 1:  # no client may choose one that looks the same
+                own_id = f"{own_id}-{index}-{uuid.uuid4().hex[:8]}"
             collector = await self._engine.add_request(
                 own_id,
                 _engine_prompt(prompt),
@@ -159,9 +155,9 @@ class Generation:
             self._collectors.append(collector)
             self._num_unfinished += 1
 
-    def _set_timers(self) -> None:
+    def _set_timers(self, request_timeout: float | None) -> None:
         limits = [(self.job.timeout_s, "timeout_s"), (self.job.queue_timeout_s, "queue_timeout_s")]
-        limits.append((self._state.args.request_timeout, "--request-timeout"))
+        limits.append((request_timeout, "--request-timeout"))
         loop = asyncio.get_running_loop()
         for seconds, name in limits:
             if seconds is not None:
@@ -201,7 +197,7 @@ class Generation:
         cached = output.num_cached_tokens or 0
         usage.cached_tokens += cached - self._cached.get(index, 0)
         self._cached[index] = cached
-        self._running.num_output_tokens = usage.completion_tokens
+        self._ticket.running.num_output_tokens = usage.completion_tokens
 
 
 def _check_count(job: Job) -> None:
@@ -213,21 +209,6 @@ def _check_count(job: Job) -> None:
             f"but may have {MAX_N} in all; send several requests.",
             "n",
         )
-
-
-def _table_entry(state: ServerState, job: Job) -> RunningRequest:
-    """Under an id of its own: a client may send one twice, such as a proxy that tries again."""
-    own_id = job.request_id
-    if state.running.get(own_id) is not None:
-        own_id = f"{own_id}-{uuid.uuid4().hex[:8]}"
-    return RunningRequest(
-        request_id=own_id,
-        endpoint=job.endpoint,
-        model=job.model,
-        arrival_time=time.time(),
-        num_prompt_tokens=sum(len(prompt.token_ids or ()) for prompt in job.prompts),
-        cancel=lambda: None,  # until there is something to cancel
-    )
 
 
 def _engine_prompt(prompt: ParsedPrompt) -> TokensPrompt:

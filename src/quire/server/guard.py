@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 from quire.server.error_responses import as_http_error, error_response, route_path
 from quire.server.errors import HTTPError, bad_request
 
@@ -27,6 +29,7 @@ _MAX_REQUEST_ID = 128
 # Proxies and servers differ about which one of several counts.
 _ONCE = (b"authorization", b"x-api-key", b"content-type", b"content-length")
 _POLICY_VIOLATION = 1008  # of WebSocket
+_WITH_BODY = ("POST", "PUT", "PATCH")
 
 
 class Guard:
@@ -45,14 +48,17 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        request_id = _request_id(headers.get(REQUEST_ID))
-        scope.setdefault("state", {})["request_id"] = request_id
-        exchange = _Exchange(receive, send, request_id.encode(), self._max_body_bytes)
+        state = scope.setdefault("state", {})
+        state["request_id"] = _request_id(headers.get(REQUEST_ID))
+        exchange = _Exchange(receive, send, state, self._max_body_bytes)
         try:
             _check_once(scope)
+            _check_origin(scope, headers)
             self._check_key(scope, headers)
             self._check_body(scope, headers)
             await self._app(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            pass  # nobody to tell, unless it is the body that was too large
         except Exception as error:
             if exchange.has_answered:
                 raise  # the connection ends, which is all that can be said now
@@ -82,7 +88,7 @@ class Guard:
             )
 
     def _check_body(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        if scope["method"] not in ("POST", "PUT", "PATCH"):
+        if scope["method"] not in _WITH_BODY:
             return
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
@@ -90,9 +96,13 @@ class Guard:
         if int(length) > self._max_body_bytes:
             raise BodyTooLarge(self._max_body_bytes)
         has_body = int(length) > 0 or b"transfer-encoding" in headers
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if has_body and kind != b"application/json":
-            raise bad_request("Unsupported Media Type: Only 'application/json' is allowed")
+        if has_body and _media_type(headers) != b"application/json":
+            raise HTTPError(
+                415,
+                "Unsupported Media Type: Only 'application/json' is allowed; send the header "
+                "'Content-Type: application/json'.",
+                "UnsupportedMediaTypeError",
+            )
 
 
 class BodyTooLarge(HTTPError):
@@ -112,10 +122,10 @@ class _Exchange:
     grow while it is read; the answer gets the request's id."""
 
     def __init__(
-        self, receive: Receive, send: Send, request_id: bytes, max_body_bytes: int
+        self, receive: Receive, send: Send, state: MutableMapping[str, Any], max_body_bytes: int
     ) -> None:
         self._receive, self._send = receive, send
-        self._request_id = request_id
+        self._state = state  # has the request's id, which the body may have changed
         self._max_body_bytes = max_body_bytes
         self._num_bytes = 0
         self.is_too_large = False  # whatever the application makes of that is not sent
@@ -137,7 +147,7 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.has_answered = True
             headers = message.get("headers", ())
-            message["headers"] = [*headers, (REQUEST_ID, self._request_id)]
+            message["headers"] = [*headers, (REQUEST_ID, self._state["request_id"].encode())]
         await self._send(message)
 
 
@@ -151,6 +161,32 @@ def _check_once(scope: Scope) -> None:
     for name in names:
         if names.count(name) > 1:
             raise bad_request(f"The header {name.decode()} is there more than once; send one.")
+
+
+def _check_origin(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """A page of another site may send what a form could send, without asking first; what it may
+    send as JSON it has asked for, and CORS has answered."""
+    is_json = _media_type(headers) == b"application/json"
+    if scope["method"] in _WITH_BODY and not is_json and _is_cross_site(headers):
+        raise HTTPError(
+            403,
+            "A page of another site may not do this by a form; send the header 'Content-Type: "
+            "application/json', and allow the site with --allowed-origins.",
+            "PermissionDeniedError",
+        )
+
+
+def _is_cross_site(headers: dict[bytes, bytes]) -> bool:
+    """Browsers tell; older ones only where the page comes from. Other clients say neither."""
+    site = headers.get(b"sec-fetch-site")
+    if site is not None:
+        return site not in (b"same-origin", b"none")
+    origin = headers.get(b"origin")
+    return origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
+
+
+def _media_type(headers: dict[bytes, bytes]) -> bytes:
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
 def _request_id(given: bytes | None) -> str:

@@ -78,7 +78,7 @@ async def version() -> Response:
 @router.get("/load")
 async def load(request: Request) -> Response:
     """Requests in flight."""
-    return json_response({"server_load": len(state_of(request).running)})
+    return json_response({"server_load": state_of(request).running.num_everywhere})
 
 
 def _not(state: ServerState, what: str) -> Exception:

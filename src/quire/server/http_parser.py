@@ -1,24 +1,35 @@
-"""uvicorn's fast HTTP parser, with the limit that it lacks: on the head of a request.
+"""uvicorn's fast HTTP parser, with the limits that it lacks: on the head of a request, and on the
+time for which a client takes nothing of its answer.
 
 Bodies are limited by the guard, which sees a request only when its head is there.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024
+WRITE_TIMEOUT_S = 60.0
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection.
+
+    While the socket takes nothing, whoever writes waits. Once it has taken nothing for
+    ``write_timeout_s`` the connection is dropped, which ends the request as a client does that
+    leaves; one that reads slowly stays.
+    """
+
+    write_timeout_s = WRITE_TIMEOUT_S
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._is_in_head = False
         self._num_head_bytes = 0
+        self._write_timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -36,3 +47,31 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_writing(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        self._end_watch()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_watch()
+        super().connection_lost(exc)
+
+    def _watch_writing(self, num_bytes: int) -> None:
+        self._write_timer = self.loop.call_later(self.write_timeout_s, self._check, num_bytes)
+
+    def _check(self, num_bytes: int) -> None:
+        """Of the bytes that waited a while ago some must be gone."""
+        left = self.transport.get_write_buffer_size()
+        if left < num_bytes:
+            self._watch_writing(left)
+        else:
+            self.transport.abort()
+
+    def _end_watch(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None

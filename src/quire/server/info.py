@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -49,7 +49,7 @@ def _info(state: ServerState) -> dict[str, Any]:
         "state": state.phase.value,
         "uptime_seconds": round(time.time() - state.started, 1),
         "server": _server_args(state.args),
-        "process": {"rss_bytes": psutil.Process().memory_info().rss},
+        "process": {"rss_bytes": _resident_bytes()},
     }
     if state.models is not None:
         names, length = list(state.models.names), state.models.max_model_len
@@ -60,6 +60,12 @@ def _info(state: ServerState) -> dict[str, Any]:
         content["memory"] = _memory(facts)
         content["startup_seconds"] = {k: round(v, 3) for k, v in facts.phase_seconds.items()}
     return content
+
+
+def _resident_bytes() -> int:
+    """Memory of this process."""
+    num_pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return num_pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _versions() -> dict[str, str]:

@@ -184,8 +184,8 @@ class _Start:
         engine, failed = None, None
         try:
             engine = self._open_engine(self._watch)
-        except Exception as error:
-            failed = error
+        except BaseException as error:
+            failed = as_exception(error)
         try:
             self._loop.call_soon_threadsafe(self._settle, engine, failed)
         except RuntimeError:  # the loop is closed: the server is ending
@@ -200,6 +200,17 @@ class _Start:
             self._opened.set_result(engine)
         elif error is not None:
             self._opened.set_exception(error)
+
+
+def as_exception(error: BaseException) -> Exception:
+    """Why a start failed, also for what would end a program, such as the ``sys.exit`` of a model's
+    own code: an event loop must not be given that."""
+    if isinstance(error, Exception):
+        return error
+    why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    failed = EngineDeadError(f"The engine did not start.\nCause: {why}")
+    failed.__cause__ = error
+    return failed
 
 
 def last_line(error: BaseException) -> str:

@@ -31,7 +31,7 @@ def check_tls(args: ServerArgs) -> None:
     for flag, name in named.items():
         if name is not None and not os.access(name, os.R_OK):
             raise ValueError(f"{flag} {name} cannot be read; check the path and its permissions")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = oldest_is_tls_1_2(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     given = " ".join(f"{flag} {name}" for flag, name in named.items() if name is not None)
     try:
         context.load_cert_chain(args.ssl_certfile, args.ssl_keyfile)
@@ -41,6 +41,12 @@ def check_tls(args: ServerArgs) -> None:
     except (ssl.SSLError, OSError) as error:
         reason = getattr(error, "reason", None) or error
         raise ValueError(f"TLS cannot be set up with {given}: {reason}") from error
+
+
+def oldest_is_tls_1_2(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Whatever the system's OpenSSL would allow."""
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 def address_of(listener: socket.socket, args: ServerArgs) -> str:

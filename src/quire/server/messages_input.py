@@ -42,7 +42,7 @@ _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 def chat_request(body: MessagesRequest) -> ChatCompletionRequest:
     """What it asks for, in the words of chat."""
-    fields = {**body.chat_fields(), **prompt_fields(body)}
+    fields = {**body.sampling_fields(), **prompt_fields(body)}
     return ChatCompletionRequest.model_validate(
         {**fields, "max_tokens": body.max_tokens, "stop": body.stop_sequences}
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from quire.outputs import CompletionOutput
-from quire.server.as_chat import Started
+from quire.server.intake import Started
 from quire.server.usage import Usage
 
 Json = dict[str, Any]

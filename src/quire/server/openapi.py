@@ -23,10 +23,12 @@ _TEXT = {"/metrics": "text/plain"}
 _MEANINGS = {
     400: "The request is wrong; the message says what to change",
     401: "The key is missing or wrong",
+    403: "A page of another site has sent a form",
     404: "There is no such model, request or response",
     408: "A time limit passed before there was any output",
     409: "Not while requests run",
     413: "The body is too large",
+    415: "The body is not JSON, or does not say so",
     429: "Too many requests are in flight; try again after Retry-After seconds",
     500: "The server or its engine failed",
     503: "The server loads, drains or has died; try again after Retry-After seconds",
@@ -136,7 +138,7 @@ def _statuses(path: str, method: str, operation: Json, has_keys: bool) -> Iterat
     if has_keys and not is_open(path):
         yield 401
     if method == "post":
-        yield 413
+        yield from (403, 413, 415)
     if "{" in path or "requestBody" in operation:
         yield 404
     if "requestBody" in operation:

@@ -13,12 +13,14 @@ import msgspec
 from quire.config import EngineConfig
 from quire.engine.messages import Start, decode_command, encode
 from quire.server.args import ServerArgs
+from quire.server.peers import Place
 
 
 class Boot(msgspec.Struct, tag=True, frozen=True):
     """The first order: how to serve, and at which inherited socket."""
 
     args: ServerArgs
+    place: Place
     listener_fd: int
     log_level: int
 

@@ -23,6 +23,7 @@ VERDICTS: dict[str, Verdict] = {
     "disable_access_log_for_endpoints": noted(
         None, "no request is logged unless --enable-access-log is given"
     ),
+    "enable_server_load_tracking": noted(False, "/load always counts, at no cost"),
     "enable_tokenizer_info_endpoint": noted(False, "there is no such endpoint"),
     "h11_max_incomplete_event_size": noted(None, _LIMITS_OF_H11),
     "h11_max_header_count": noted(None, _LIMITS_OF_H11),
@@ -35,9 +36,6 @@ VERDICTS: dict[str, Verdict] = {
     "tool_call_parser": refused(None, _TOOLS, ""),
     "tool_parser_plugin": refused("", _TOOLS),
     "tool_server": refused(None, "tools do not run in the server; run them in your program"),
-    "enable_force_include_usage": refused(
-        False, "clients ask for usage in streams with stream_options.include_usage"
-    ),
     "enable_per_request_metrics": refused(False, "/metrics has them for all requests together"),
     "enable_log_outputs": refused(False, _OUTPUT_LOG),
     "enable_log_deltas": refused(False, _OUTPUT_LOG),

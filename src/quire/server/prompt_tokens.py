@@ -1,23 +1,16 @@
-"""Prompts as token ids, ready for the engine: tokenized, cut where the request says so, checked.
-
-Long texts are tokenized in a thread: the event loop serves others meanwhile.
-"""
+"""Prompts as token ids, ready for the engine: tokenized, cut where the request says so, checked."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal
 
 from quire.engine.async_engine import AsyncLLM
 from quire.prompts import ParsedPrompt
 from quire.server.errors import HTTPError, bad_request
 from quire.server.protocol.common import GenerationBody
 
-T = TypeVar("T")
-
-_LONG_TEXT = 4096  # characters; fewer are tokenized sooner than a thread wakes up
 _MAX_SALT = 128
 _NOT_IN_SALT = "@/\\\0"
 
@@ -43,25 +36,19 @@ class PromptRules:
         )
 
 
-async def ready_prompts(
+def ready_prompts(
     engine: AsyncLLM, prompts: Sequence[ParsedPrompt], rules: PromptRules
 ) -> list[ParsedPrompt]:
     """The prompts with token ids that fit the context, in order; 400 for one that does not."""
     max_model_len = engine.model_config.max_model_len
     kept = _kept_tokens(rules.kept_tokens, max_model_len)
-    done = await tokenized(engine, prompts)
+    done = tokenized(engine, prompts)
     return [_fitted(prompt, kept, rules, max_model_len) for prompt in done]
 
 
-async def tokenized(engine: AsyncLLM, prompts: Sequence[ParsedPrompt]) -> list[ParsedPrompt]:
+def tokenized(engine: AsyncLLM, prompts: Sequence[ParsedPrompt]) -> list[ParsedPrompt]:
     """The prompts with token ids, whatever their length."""
-    num_chars = sum(len(prompt.text or "") for prompt in prompts if prompt.token_ids is None)
-    return await off_loop(num_chars, lambda: engine.front.inputs.tokenize_all(prompts))
-
-
-async def off_loop(num_chars: int, work: Callable[[], T]) -> T:
-    """Do it here if the text is short, else in a thread."""
-    return work() if num_chars < _LONG_TEXT else await asyncio.to_thread(work)
+    return engine.front.inputs.tokenize_all(prompts)
 
 
 def too_long(num_tokens: int, max_model_len: int, param: str, name: str) -> HTTPError:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from quire.server.as_chat import ChatCall, count_tokens, own_names, start, whole_completion
+from quire.server.as_chat import ChatCall, count_tokens, start, whole_completion
+from quire.server.bodies import BodyRoute
 from quire.server.error_responses import json_response
 from quire.server.errors import not_found
+from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.responses import InputTokensRequest, ResponsesRequest
 from quire.server.responses_input import NAMES, chat_request, prompt_request
 from quire.server.responses_stream import ResponseStream
 from quire.server.responses_truncation import without_oldest_turns
 from quire.server.responses_view import ResponseView
-from quire.server.sse import EventStream
 from quire.server.state import state_of
 
-router = APIRouter(tags=["responses"])
+router = APIRouter(tags=["responses"], route_class=BodyRoute)
 
 PATH = "/v1/responses"
 
@@ -25,31 +26,26 @@ PATH = "/v1/responses"
 async def create_response(body: ResponsesRequest, request: Request) -> Response:
     """Answer an input."""
     state = state_of(request)
-    chat = chat_request(body)
-    if body.truncation == "auto":
-        with own_names(NAMES):
-            chat = await without_oldest_turns(state, chat)
-    started = await start(request, ChatCall(endpoint=PATH, body=body, chat=chat, names=NAMES))
-    view = ResponseView(state, body, started)
-    if body.stream:
-        stream = ResponseStream(started.generation, view)
-        return EventStream(
-            started.generation,
-            stream.run(),
-            keep_alive_s=state.args.sse_keep_alive_interval,
-            headers=started.headers,
-            error_event=stream.failed,
-        )
-    one = await whole_completion(request, started)
-    item = view.ended_item(one, view.part(one.text, view.logprobs(one)))
-    return json_response(view.ended(one, item), headers=started.headers)
+
+    def make_chat() -> ChatCompletionRequest:
+        chat = chat_request(body)
+        return without_oldest_turns(state, chat) if body.truncation == "auto" else chat
+
+    async with start(request, PATH, body, ChatCall(make=make_chat, names=NAMES)) as started:
+        view = ResponseView(state, body, started)
+        if body.stream:
+            stream = ResponseStream(started.generation, view)
+            return started.stream(state, stream.run(), stream.failed)
+        one = await whole_completion(request, started)
+        item = view.ended_item(one, view.part(one.text, view.logprobs(one)))
+        return started.whole(view.ended(one, item))
 
 
 @router.post(PATH + "/input_tokens", response_model=None)
 async def count_input_tokens(body: InputTokensRequest, request: Request) -> Response:
     """How many tokens an input has in the model's template."""
-    call = ChatCall(endpoint=PATH, body=body, chat=prompt_request(body), names=NAMES)
-    num_tokens, headers = await count_tokens(request, call)
+    call = ChatCall(make=lambda: prompt_request(body), names=NAMES)
+    headers, num_tokens = await count_tokens(request, body, call)
     answer = {"object": "response.input_tokens", "input_tokens": num_tokens}
     return json_response(answer, headers=headers)
 

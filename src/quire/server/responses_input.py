@@ -28,7 +28,7 @@ _STATELESS = "the server keeps no state; send the whole conversation as input"
 def chat_request(body: ResponsesRequest) -> ChatCompletionRequest:
     """What it asks for, in the words of chat."""
     _refuse_stored(body)
-    fields = {**body.chat_fields(), **prompt_fields(body)}
+    fields = {**body.sampling_fields(), **prompt_fields(body)}
     return ChatCompletionRequest.model_validate(
         {
             **fields,

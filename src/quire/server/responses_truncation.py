@@ -9,9 +9,7 @@ from quire.server.protocol.common import ChatMessage
 from quire.server.state import ServerState
 
 
-async def without_oldest_turns(
-    state: ServerState, chat: ChatCompletionRequest
-) -> ChatCompletionRequest:
+def without_oldest_turns(state: ServerState, chat: ChatCompletionRequest) -> ChatCompletionRequest:
     """As few turns less as make room for the answer; the system's message and the last turn stay.
 
     The answer has room for ``max_tokens``, or for a quarter of the context if that is not given;
@@ -23,14 +21,14 @@ async def without_oldest_turns(
     room = max_model_len - min(answer, max_model_len // 2)
     turns = _Turns(chat)
 
-    async def fits(index: int) -> bool:
-        (prompt,) = await tokenized(engine, [await chat_prompt(state, turns.without(index))])
+    def fits(index: int) -> bool:
+        (prompt,) = tokenized(engine, [chat_prompt(state, turns.without(index))])
         return len(prompt.token_ids or ()) <= room
 
     first, last = 0, turns.most_left_out  # the fewest that fit, or all but the last
     while first < last:
         middle = (first + last) // 2
-        if await fits(middle):
+        if fits(middle):
             last = middle
         else:
             first = middle + 1

@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from quire.outputs import CompletionOutput
-from quire.server.as_chat import Started
 from quire.server.completion_view import names_tokens_by_id
 from quire.server.generation import TIMED_OUT
+from quire.server.intake import Started
 from quire.server.logprobs import chat_logprobs
 from quire.server.protocol.responses import ResponsesRequest
 from quire.server.state import ServerState

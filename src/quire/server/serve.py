@@ -22,7 +22,14 @@ from quire.server.app import build_app, layers
 from quire.server.args import ServerArgs
 from quire.server.http_parser import HttpProtocol
 from quire.server.lifecycle import Lifecycle, OpenEngine, RestartLimit
-from quire.server.listening import address_of, check_tls, listening_socket, remove_unix_socket
+from quire.server.listening import (
+    address_of,
+    check_tls,
+    listening_socket,
+    oldest_is_tls_1_2,
+    remove_unix_socket,
+)
+from quire.server.peers import Place
 from quire.server.state import ServerState
 
 logger = logging.getLogger(__name__)
@@ -91,9 +98,11 @@ class Server(uvicorn.Server):
         open_engine: OpenEngine,
         may_restart: Callable[[], bool],
         restart_delay_s: float = 1.0,
+        place: Place | None = None,  # among several processes
     ) -> None:
         self._args = args
-        state = ServerState(args=args)
+        state = ServerState(args=args, place=place)
+        self._peers = state.peers
         super().__init__(_uvicorn_config(state, args))
         self._lifecycle = Lifecycle(state, open_engine, may_restart, restart_delay_s)
         self._signals: tuple[signal.Signals, ...] = ()
@@ -114,12 +123,19 @@ class Server(uvicorn.Server):
         return self._lifecycle.failure
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._peers.listen()
+        if self.config.ssl is not None:
+            oldest_is_tls_1_2(self.config.ssl)
         await super().startup(sockets)
         self._life = asyncio.create_task(self._lifecycle.run())
         self._life.add_done_callback(self._end)
         self.loop = asyncio.get_running_loop()
         for number in self._signals:
             self.loop.add_signal_handler(number, self.stop)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._peers.close()
+        await super().shutdown(sockets)
 
     def stop(self) -> None:
         """Drain; the second time, end at once. To be called in the server's loop."""

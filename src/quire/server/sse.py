@@ -25,6 +25,7 @@ KEEP_ALIVE = b": keep-alive\n\n"
 encode = msgspec.json.encode
 
 Events = AsyncGenerator[bytes, None]  # each one or several whole events
+FailedEvent = Callable[[str, HTTPError], bytes]  # how a stream for a path ends that has failed
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -54,7 +55,7 @@ class EventStream(Response):
         *,
         keep_alive_s: float,
         headers: dict[str, str],
-        error_event: Callable[[str, HTTPError], bytes] = openai_error,
+        error_event: FailedEvent = openai_error,
     ) -> None:
         self.status_code = 200
         self.background = None

@@ -9,10 +9,12 @@ import enum
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from quire.server.args import ServerArgs
+from quire.server.envelope import without_prefix
 from quire.server.errors import not_found, unavailable
+from quire.server.peers import Counts, Peers, Place
 from quire.server.watch import Watch
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ class ServedModels:
 class RunningRequest:
     """One HTTP request that generates, as ``/v1/requests`` shows it."""
 
-    request_id: str
+    request_id: str  # its own
+    client_request_id: str = ""  # as its client calls it; others may have the same
     endpoint: str
     model: str
     arrival_time: float
@@ -63,21 +66,58 @@ class RunningRequest:
     num_output_tokens: int = 0
     cancel: Callable[[], None]
 
+    def row(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "id": self.request_id,
+            "object": "request",
+            "endpoint": self.endpoint,
+            "model": self.model,
+            "seconds": round(time.time() - self.arrival_time, 3),
+            "prompt_tokens": self.num_prompt_tokens,
+            "output_tokens": self.num_output_tokens,
+        }
+
 
 @dataclass(slots=True)
 class RequestTable:
-    """Requests in flight, by id."""
+    """Requests in flight in this process, by id."""
 
+    _counts: Counts = field(default_factory=Counts)
     _by_id: dict[str, RunningRequest] = field(default_factory=dict)
 
     def add(self, request: RunningRequest) -> None:
         self._by_id[request.request_id] = request
+        self._counts.set(len(self._by_id))
 
     def remove(self, request_id: str) -> None:
         self._by_id.pop(request_id, None)
+        self._counts.set(len(self._by_id))
 
     def get(self, request_id: str) -> RunningRequest | None:
         return self._by_id.get(request_id)
+
+    def named(self, name: str) -> list[str]:
+        """Own ids of what is meant by the id of an answer, by an own one, or by a client's."""
+        of_answer = self.get(without_prefix(name)) if without_prefix(name) != name else None
+        if of_answer is not None:
+            return [of_answer.request_id]
+        known = ((one.request_id, one.client_request_id) for one in self)
+        return [own for own, client in known if name in (own, client)]
+
+    def cancel(self, request_id: str) -> None:
+        """End the request with this own id, if it runs here."""
+        found = self.get(request_id)
+        if found is not None:
+            found.cancel()
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [request.row() for request in self]
+
+    @property
+    def num_everywhere(self) -> int:
+        """Those of the server's other processes too."""
+        return self._counts.total
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -100,10 +140,14 @@ class ServerState:
     start: StartWatch | None = None  # of the engine's latest start
     ready_seconds: float | None = None  # from the start of the server to its first READY
     phase_seconds: dict[str, float] = field(default_factory=dict)  # of the engine's latest start
-    running: RequestTable = field(default_factory=RequestTable)
+    place: Place | None = None  # among several HTTP processes
+    running: RequestTable = field(init=False)
+    peers: Peers = field(init=False)
     watch: Watch = field(init=False)  # metrics, logs, traces
 
     def __post_init__(self) -> None:
+        self.running = RequestTable(Counts(self.place))
+        self.peers = Peers(self.place, self.running)
         self.watch = Watch(self.args)
 
     def enter(self, phase: Phase, detail: str) -> None:

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -26,7 +27,7 @@ from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
 from quire.metrics import multiprocess
 from quire.server.args import ServerArgs
-from quire.server.lifecycle import RestartLimit, last_line
+from quire.server.lifecycle import RestartLimit, as_exception, last_line
 from quire.server.orders import (
     Boot,
     Down,
@@ -38,6 +39,7 @@ from quire.server.orders import (
     config_bytes,
     write_order,
 )
+from quire.server.peers import Counts, Place
 
 logger = logging.getLogger(__name__)
 
@@ -51,18 +53,24 @@ def supervise(
     args: ServerArgs, listener: socket.socket, make_config: Callable[[], EngineConfig]
 ) -> BaseException | None:
     """Serve until a signal; the result is what the server has died of, if it has."""
-    supervisor = _Supervisor(args, listener, make_config)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: supervisor.soon(supervisor.stop))
-    with multiprocess.shared_folder():
+    with multiprocess.shared_folder(), tempfile.TemporaryDirectory(prefix="quire-http-") as folder:
+        places = Place.make_all(folder, args.api_server_count)
+        supervisor = _Supervisor(args, listener, make_config, places)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: supervisor.soon(supervisor.stop))
         return supervisor.run()
 
 
 class _Supervisor:
     def __init__(
-        self, args: ServerArgs, listener: socket.socket, make_config: Callable[[], EngineConfig]
+        self,
+        args: ServerArgs,
+        listener: socket.socket,
+        make_config: Callable[[], EngineConfig],
+        places: list[Place],
     ) -> None:
         self._args = args
+        self._places = places
         self._listener = listener
         self._make_config = make_config
         self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -77,8 +85,8 @@ class _Supervisor:
         self._failure: BaseException | None = None
 
     def run(self) -> BaseException | None:
-        for _ in range(self._args.api_server_count):
-            self._start_worker()
+        for place in self._places:
+            self._start_worker(place)
         self._in_thread(self._load)
         try:
             while self._workers:
@@ -114,8 +122,8 @@ class _Supervisor:
             watch.enter("configuration")
             config = self._config or self._make_config()
             client = ProcessClient(config, watch=watch)
-        except Exception as error:
-            failed = error
+        except BaseException as error:
+            failed = as_exception(error)
             self.soon(lambda: self._on_death(failed))
             return
         self.soon(lambda: self._on_up(config, client))
@@ -149,6 +157,7 @@ class _Supervisor:
     def _on_worker_end(self, worker: _Worker, status: int) -> None:
         self._workers.remove(worker)
         multiprocess.process_has_ended(worker.pid)
+        Counts(worker.place).set(0)
         if self._client is not None and worker.client is not None:
             with contextlib.suppress(EngineDeadError):
                 self._client.send(Detach(worker.client))
@@ -156,7 +165,7 @@ class _Supervisor:
             return
         if self._worker_limit.take():
             logger.error("an HTTP process ended with status %d; another one is started", status)
-            self._start_worker()
+            self._start_worker(worker.place)
         else:
             self._fail(RuntimeError(f"HTTP processes end again and again, with status {status}"))
 
@@ -164,10 +173,10 @@ class _Supervisor:
         self._failure, self._is_ending = cause, True
         self._tell(Fail(str(cause)))
 
-    def _start_worker(self) -> None:
+    def _start_worker(self, place: Place) -> None:
         # They share one engine: its throughput needs to be logged once.
         is_logger = not any(worker.is_logger for worker in self._workers)
-        worker = _Worker(self._args, self._listener, is_logger=is_logger)
+        worker = _Worker(self._args, self._listener, place, is_logger=is_logger)
         self._workers.append(worker)
         self._in_thread(lambda: self._when_ended(worker))
         if self._client is not None:
@@ -200,8 +209,11 @@ class _Supervisor:
 class _Worker:
     """One HTTP process, from outside."""
 
-    def __init__(self, args: ServerArgs, listener: socket.socket, *, is_logger: bool) -> None:
+    def __init__(
+        self, args: ServerArgs, listener: socket.socket, place: Place, *, is_logger: bool
+    ) -> None:
         self.client: str | None = None  # its name at the core, once it was told of one
+        self.place = place
         self.is_logger = is_logger
         if not is_logger:
             args = dataclasses.replace(args, disable_log_stats=True)
@@ -212,7 +224,7 @@ class _Worker:
             pass_fds=[listener_fd],
         )
         log_level = logging.getLogger("quire").getEffectiveLevel()
-        self.tell(Boot(args, listener_fd, log_level))
+        self.tell(Boot(args, place, listener_fd, log_level))
 
     def tell(self, order: Order) -> None:
         assert self._process.stdin is not None

@@ -40,7 +40,7 @@ GAP_TOKENS = (
 )
 
 
-async def completion_prompts(engine: AsyncLLM, body: CompletionRequest) -> list[ParsedPrompt]:
+def completion_prompts(engine: AsyncLLM, body: CompletionRequest) -> list[ParsedPrompt]:
     """The prompts in order; their texts may still have to be tokenized."""
     prompts = _parsed(body.prompt)
     special = True if body.add_special_tokens is None else body.add_special_tokens
@@ -50,7 +50,7 @@ async def completion_prompts(engine: AsyncLLM, body: CompletionRequest) -> list[
         return prompts
     if body.echo:
         raise bad_request("echo and suffix cannot be used together; leave one out.", "suffix")
-    return await _with_gaps(engine, prompts, body.suffix)
+    return _with_gaps(engine, prompts, body.suffix)
 
 
 def _parsed(given: Any) -> list[ParsedPrompt]:
@@ -91,7 +91,7 @@ def _refuse_empty(prompts: Sequence[ParsedPrompt]) -> None:
             )
 
 
-async def _with_gaps(
+def _with_gaps(
     engine: AsyncLLM, prompts: Sequence[ParsedPrompt], suffix: str
 ) -> list[ParsedPrompt]:
     """Put together as token ids: as text the marks could be joined with their neighbours."""
@@ -101,7 +101,7 @@ async def _with_gaps(
     heads = [ParsedPrompt(text="", add_special_tokens=p.add_special_tokens) for p in prompts[:1]]
     texts = [replace(prompt, add_special_tokens=False) for prompt in prompts]
     tail = ParsedPrompt(text=suffix, add_special_tokens=False)
-    head, after, *befores = await tokenized(engine, [*heads, tail, *texts])
+    head, after, *befores = tokenized(engine, [*heads, tail, *texts])
     return [
         replace(
             prompt,

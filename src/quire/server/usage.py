@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from quire.server.protocol.common import GenerationBody, StreamOptions
+
 
 @dataclass(slots=True)
 class Usage:
@@ -25,3 +27,18 @@ class Usage:
             "completion_tokens": self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
+
+
+@dataclass(frozen=True, slots=True)
+class StreamUsage:
+    """Where a stream tells the usage."""
+
+    at_end: bool
+    on_every_chunk: bool
+
+    @classmethod
+    def of(cls, body: GenerationBody, is_forced: bool) -> StreamUsage:
+        """As the body asks; a server may force both."""
+        options = body.stream_options or StreamOptions()
+        at_end = is_forced or bool(options.include_usage)
+        return cls(at_end, is_forced or (at_end and bool(options.continuous_usage_stats)))

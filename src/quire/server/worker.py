@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -31,6 +32,7 @@ from quire.server.orders import (
     config_of,
     read_order,
 )
+from quire.server.peers import Place
 from quire.server.serve import Server
 
 
@@ -46,15 +48,19 @@ def main() -> None:
     log.setup()
     engine = SharedEngine()
     server = Server(
-        boot.args, engine.open, may_restart=lambda: not engine.is_over, restart_delay_s=0
+        boot.args,
+        engine.open,
+        may_restart=lambda: not engine.is_over,
+        restart_delay_s=0,
+        place=boot.place,
     )
-    threading.Thread(target=_obey, args=(orders, engine, server), daemon=True).start()
+    threading.Thread(target=_obey, args=(orders, engine, server, boot.place), daemon=True).start()
     with socket.socket(fileno=boot.listener_fd) as listener:
         failure = server.serve_until_end(listener)
     sys.exit(0 if failure is None else 1)  # the supervisor says why
 
 
-def _obey(orders: IO[bytes], engine: SharedEngine, server: Server) -> None:
+def _obey(orders: IO[bytes], engine: SharedEngine, server: Server, place: Place) -> None:
     while (order := read_order(orders)) is not None:
         if isinstance(order, StopServing):
             if server.loop is None:
@@ -62,6 +68,7 @@ def _obey(orders: IO[bytes], engine: SharedEngine, server: Server) -> None:
             server.loop.call_soon_threadsafe(server.stop)
         else:
             engine.hear(order)
+    shutil.rmtree(place.folder, ignore_errors=True)  # the supervisor cannot any more
     os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Loads the tokenizer of a local folder, as `transformers` makes it.
+"""Loads the tokenizer of a local folder: read by us where it ships code, else by `transformers`.
 
 Owns the messages about what is missing or broken. Knows nothing about hubs: the folder is there.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quire.errors import ModelLoadError
+from quire.tokenizer.sentencepiece_file import UnreadVocabularyError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MODES = ("auto", "hf", "fast", "slow", "mistral")
+_NATIVE_MODES = ("auto", "fast", "slow")
 _PLAIN_CLASS = "PreTrainedTokenizerFast"
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _VOCABULARY_PATTERNS = ("*.model", "*.tiktoken", "tekken*.json", "vocab*")
@@ -35,14 +37,31 @@ def load_tokenizer(
         raise ModelLoadError(f"the tokenizer folder {path} does not exist; check tokenizer=")
     if not _has_vocabulary(path) and not (path / "tokenizer_config.json").is_file():
         raise ModelLoadError(_no_tokenizer(path))
-    options: dict[str, Any] = {"mistral_format": True} if mode == "mistral" else {}
     try:
-        tokenizer = _tokenizer_class(path, mode).from_pretrained(
-            str(path), trust_remote_code=trust_remote_code, local_files_only=True, **options
-        )
+        tokenizer = _native(path) if mode in _NATIVE_MODES else None
+        if tokenizer is None:
+            tokenizer = _of_transformers(path, mode, trust_remote_code)
     except Exception as error:  # the code of a checkpoint may raise anything
         raise ModelLoadError(_why_not_loaded(path, trust_remote_code, error)) from error
     _check_mode(tokenizer, mode, path)
+    return tokenizer
+
+
+def _native(path: Path) -> PreTrainedTokenizerBase | None:
+    from quire.tokenizer.native import load_native
+
+    try:
+        return load_native(path)
+    except UnreadVocabularyError as error:
+        logger.info("%s; transformers is asked instead", error)
+        return None
+
+
+def _of_transformers(path: Path, mode: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    options: dict[str, Any] = {"mistral_format": True} if mode == "mistral" else {}
+    tokenizer: PreTrainedTokenizerBase = _tokenizer_class(path, mode).from_pretrained(
+        str(path), trust_remote_code=trust_remote_code, local_files_only=True, **options
+    )
     return tokenizer
 
 
@@ -70,8 +89,8 @@ def _check_mode(tokenizer: PreTrainedTokenizerBase, mode: str, path: Path) -> No
         )
     if mode == "slow" and tokenizer.is_fast:
         logger.warning(
-            "tokenizer_mode='slow': transformers has no slow form of %s any more, the fast one "
-            "is used",
+            "tokenizer_mode='slow': there is no slow form of %s, the fast one is used; it gives the "
+            "same tokens",
             type(tokenizer).__name__,
         )
 
@@ -118,5 +137,9 @@ def _json_problem(file: Path) -> str | None:
 
 
 def _needs_remote_code(path: Path) -> bool:
-    file = path / "tokenizer_config.json"
-    return file.is_file() and "auto_map" in json.loads(file.read_text(encoding="utf-8"))
+    """Some checkpoints name the code of their tokenizer in the model's config only."""
+    named = {}
+    for name in ("config.json", "tokenizer_config.json"):
+        file = path / name
+        named |= json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return "auto_map" in named and "AutoTokenizer" in named["auto_map"]

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from tqdm import tqdm
 
+from quire.attention.selection import READ_SHARED_PREFIXES
 from quire.config import EngineConfig
 from quire.models.loading import LoadedModel
 from quire.sampling.sampler import Sampler
@@ -25,6 +26,7 @@ from quire.worker.prefix_sharing import PrefixSharing
 from quire.worker.prompt_logprobs import PromptLogprobs
 from quire.worker.readback import Readbacks
 from quire.worker.recorder import GraphRecorder
+from quire.worker.result_ring import ResultRing
 from quire.worker.rows import Rows
 from quire.worker.sample_graphs import SampleGraphs
 from quire.worker.step_graphs import Graphs, NoGraphs, NoSharing, Sharing, StepGraphs
@@ -95,7 +97,9 @@ def build_runner(
 
 
 def captures_graphs(config: EngineConfig, loaded: LoadedModel) -> bool:
-    return config.device.device == "cuda" and not config.device.enforce_eager
+    """Whether steps are captured: on a GPU, unless the user or the model is against it."""
+    on_gpu = config.device.device == "cuda" and not config.device.enforce_eager
+    return on_gpu and loaded.captured_hidden_size is not None
 
 
 def graph_sizes(config: EngineConfig, loaded: LoadedModel) -> GraphSizes:
@@ -127,12 +131,14 @@ def _graphs(
     prompt_logprobs: PromptLogprobs,
 ) -> Graphs:
     from quire.kernels.triton import lookup
+    from quire.kernels.triton.deliver import deliver
     from quire.kernels.triton.fetch import fetch
 
+    assert loaded.captured_hidden_size is not None
     sizes, device = graph_sizes(config, loaded), rows.token_ids.device
     hidden = torch.zeros(
         sizes.max_rows,
-        loaded.model.spec.head.hidden_size,
+        loaded.captured_hidden_size,
         dtype=DTYPES[config.model.dtype],
         device=device,
     )
@@ -143,6 +149,9 @@ def _graphs(
         num_slots=config.scheduler.steps_in_flight + 1,
         fetch=fetch,
         device=device,
+    )
+    results = ResultRing(
+        inputs.ring, max_rows=sizes.max_rows, of_rows=rows.token_ids, deliver=deliver
     )
     record = GraphRecorder()
     graphs = StepGraphs(
@@ -158,14 +167,15 @@ def _graphs(
         samples=SampleGraphs(
             model=loaded.model,
             sampler=sampler,
-            rows=rows,
             inputs=inputs,
+            results=results,
             hidden=hidden,
             record=record,
         ),
+        results=results,
         hidden=hidden,
         sampler=sampler,
-        sharing=_sharing(rows, kv),
+        sharing=_sharing(rows, kv, loaded.model.attention_backend),
         prompt_logprobs=prompt_logprobs,
     )
     show = partial(tqdm, desc="Capturing graphs", disable=not config.load.use_tqdm, leave=False)
@@ -173,9 +183,9 @@ def _graphs(
     return graphs
 
 
-def _sharing(rows: Rows, kv: KVMemory) -> Sharing:
+def _sharing(rows: Rows, kv: KVMemory, attention_backend: str) -> Sharing:
     group = first_full_group(kv.layout)
-    if group is None:
+    if group is None or attention_backend not in READ_SHARED_PREFIXES:
         return NoSharing()
     return PrefixSharing(
         max_rows=rows.spare_row,

@@ -1,8 +1,8 @@
 """Forwards as graphs: from a step's inputs to the hidden states of the rows that sample.
 
-Each begins with fetching the inputs that were sent last: a send, then a replay or a capture.
-Knows nothing about sampling. Before a capture inputs of spare rows must be sent, since a capture
-runs what it captures once.
+Each begins with fetching the inputs that were sent last: a send, then a replay or a capture, then
+whoever sent them confirms. Knows nothing about sampling. Before a capture inputs of spare rows must
+be sent, since a capture runs what it captures once.
 """
 
 from __future__ import annotations
@@ -66,11 +66,9 @@ class ForwardGraphs:
 
     def capture(self, shape: Shape) -> None:
         self._graphs[shape] = self._record(partial(self._run, shape))
-        self._inputs.ring.confirm()
 
     def replay(self, shape: Shape) -> None:
         self._graphs[shape]()
-        self._inputs.ring.confirm()
 
     def _run(self, shape: Shape) -> None:
         if isinstance(shape, DecodeShape):

@@ -1,15 +1,16 @@
 """A ring of slots that the host writes, and fixed device memory that graphs read: one slot a step.
 
-    host       opens slot i, writes it, launches a graph        (i goes round)
-    graph      fetches the slot whose turn it is into `memory`, passes the turn on, computes
+    host       opens slot i, writes it, launches a step's graphs, confirms        (i goes round)
+    graphs     fetch the slot whose turn it is into `memory`, pass the turn on, compute
 
 Graphs fetch with a kernel of their own, which reads the host's memory: a copy would be an operation
 of another engine of the device, and kernels start late after those. The turn is kept on the device,
 so a captured graph works for all slots.
 
-The contract: after each `open` the device fetches exactly once, by a graph that was replayed or
-recorded (which runs it once) and is reported by `confirm`, or by `fetch`. Where something raised in
-between, nobody knows whether it did: the next `open` sets the turn right.
+The contract: between `open` and `confirm` the device fetches exactly once, by a graph that was
+replayed or recorded (which runs it once), or by `enqueue_fetch`. Where something raised in between,
+nobody knows whether it did: the next `open` sets the turn right. One event a slot says that the
+step is done; what a step leaves for the host may go by it too (`keep`).
 
 Knows nothing about what is in the slots.
 """
@@ -17,6 +18,7 @@ Knows nothing about what is in the slots.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,6 +29,14 @@ WORD_BYTES = 4
 
 # `kernels.reference.fetch.fetch` or its twin: (target, slots, turn, number of words)
 Fetch = Callable[[Tensor, Tensor, Tensor, int], None]
+
+
+class Unread(Protocol):
+    """What the host has not taken yet of what a step left in memory that goes by slots."""
+
+    def settle(self) -> None:
+        """Take it now: the step is done, and the next one of its slot is about to be launched."""
+        ...
 
 
 def aligned(num_bytes: int) -> int:
@@ -44,42 +54,57 @@ class InputRing:
         self._slots = torch.zeros(shape, dtype=torch.int32, pin_memory=is_cuda)
         self._target = torch.zeros(shape[1], dtype=torch.int32, device=device)
         self._turn = torch.zeros(2, dtype=torch.int32, device=device)
-        self._fetched = [torch.cuda.Event() for _ in range(num_slots)] if is_cuda else []
+        self._done = [torch.cuda.Event() for _ in range(num_slots)] if is_cuda else []
+        self._unread: list[Unread | None] = [None] * num_slots
         self._fetch = fetch
         self._slot = 0  # whose turn it is once all that was enqueued is done
         self._is_open = False
         self.slots: list[np.ndarray] = list(self._slots.numpy().view(np.uint8))  # [bytes] each
         self.memory = self._target.view(torch.uint8)  # [bytes]
+        self.turn = self._turn  # [2] int32, of the device
 
     def open(self) -> int:
         """The slot to be written for the next step."""
         if self._is_open:  # its step failed
             self._close()
             self._turn[:1].fill_(self._slot)
-        if self._fetched:
-            fetched = self._fetched[self._slot]
-            if not fetched.query():
-                fetched.synchronize()  # sync: only where more steps are in flight than slots
+        slot = self._slot
+        if self._done and not self._done[slot].query():
+            self._done[slot].synchronize()  # sync: only where more steps are in flight than slots
+        unread = self._unread[slot]
+        if unread is not None:
+            self._unread[slot] = None
+            unread.settle()
         self._is_open = True
-        return self._slot
+        return slot
 
     def enqueue_fetch(self, num_bytes: int) -> None:
         """What graphs begin with: the first bytes of the slot, to the same place of `memory`."""
         self._fetch(self._target, self._slots, self._turn, aligned(num_bytes) // WORD_BYTES)
 
-    def confirm(self) -> None:
-        """A graph that fetches was enqueued."""
+    def confirm(self) -> int:
+        """All of the step was enqueued, a fetch first; the slot that it had."""
         assert self._is_open, "nothing was sent that a graph could fetch"
-        self._close()
+        return self._close()
 
     def fetch(self, num_bytes: int) -> None:
         """Without a graph."""
         self.enqueue_fetch(num_bytes)
         self.confirm()
 
-    def _close(self) -> None:
+    def done(self, slot: int) -> torch.cuda.Event | None:
+        """When the step that has the slot is done; None: nobody need wait."""
+        return self._done[slot] if self._done else None
+
+    def keep(self, slot: int, unread: Unread) -> None:
+        """Settle it before the slot is used again."""
+        self._unread[slot] = unread
+
+    def _close(self) -> int:
         """The slot is free when all that was enqueued so far is done."""
-        if self._fetched:
-            self._fetched[self._slot].record()
-        self._slot = (self._slot + 1) % len(self.slots)
+        slot = self._slot
+        if self._done:
+            self._done[slot].record()
+        self._slot = (slot + 1) % len(self.slots)
         self._is_open = False
+        return slot

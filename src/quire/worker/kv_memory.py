@@ -54,10 +54,10 @@ class KVMemory:
 def _zeros(
     num_blocks: int, block_size: int, kv: LayerKV, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """[2, num_blocks, block_size, K, D]. On a CPU a head's tokens of a block lie together, which
-    its attention gathers in long runs; a GPU's kernels want all of a token together."""
-    heads, head_dim = kv.num_kv_heads, kv.head_dim
+    """[planes, num_blocks, block_size, K, D]. On a CPU a head's tokens of a block lie together,
+    which its attention gathers in long runs; a GPU's kernels want all of a token together."""
+    planes, heads, head_dim = kv.planes, kv.num_kv_heads, kv.head_dim
     if device.type == "cpu":
-        by_head = lazy_zeros((2, num_blocks, heads, block_size, head_dim), dtype, device)
+        by_head = lazy_zeros((planes, num_blocks, heads, block_size, head_dim), dtype, device)
         return by_head.transpose(2, 3)
-    return lazy_zeros((2, num_blocks, block_size, heads, head_dim), dtype, device)
+    return lazy_zeros((planes, num_blocks, block_size, heads, head_dim), dtype, device)

@@ -6,23 +6,29 @@ steps can be enqueued before the results of earlier ones are read (`PendingStep.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from quire.sampling.logprobs import LogprobTensors
-from quire.sampling.sampler import SampleOutput, Sampler
+from quire.sampling.sampler import RowLogprobs, SampleOutput, Sampler
 from quire.step import StepPlan
 from quire.worker.batch_builder import BatchBuilder, SampledRows
 from quire.worker.device_errors import LostDeviceEndsEngine, Probe
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model import Model
-from quire.worker.pending import PendingStep
+from quire.worker.pending import HostTokens, PendingStep, ReadTokens
 from quire.worker.prompt_logprobs import PromptLogprobs
 from quire.worker.readback import Readbacks
 from quire.worker.rows import Rows
 from quire.worker.step_graphs import Graphs, Sampled, Unsampled
 from quire.worker.step_layout import StepLayout
 from quire.worker.watch import StepLabel
+
+NOTHING: Mapping[int, Any] = MappingProxyType({})
 
 
 class ModelRunner:
@@ -56,24 +62,54 @@ class ModelRunner:
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> PendingStep:
         """Enqueue the step. A plan without rows only makes its changes."""
-        label = StepLabel(plan=plan, is_graph=False)
+        label = StepLabel(plan=plan)
         with LostDeviceEndsEngine(self._probe, label):
-            self._apply(plan)
-            prompt_logprobs: dict[int, list[LogprobTensors]] = {}
-            if not len(plan.rows):
-                outputs = []
-            elif (done := self._graphs.run(plan)) is not None:
-                label = StepLabel(plan=plan, is_graph=True)
-                outputs = self._outputs_of(done)
-            else:
-                outputs, prompt_logprobs = self._run_by_operation(plan)
-            return PendingStep(
-                outputs,
-                prompt_logprobs,
-                label=label,
-                readbacks=self._readbacks,
-                probe=self._probe,
-            )
+            if plan.has_changes:
+                self._apply(plan)
+            done = self._graphs.run(plan) if len(plan.rows) else None
+            if not isinstance(done, Sampled):
+                return self._pending_by_operation(plan, done, label)
+            label.is_graph = True
+            logprobs = self._sampler.logprobs_of(done.sample, done.rows_cpu)
+            return self._pending(done.delivered, label, logprobs=logprobs)
+
+    def _pending_by_operation(
+        self, plan: StepPlan, done: Unsampled | None, label: StepLabel
+    ) -> PendingStep:
+        """What graphs have not done: sampling, or all of a step that has rows."""
+        outputs: list[SampleOutput] = []
+        prompt_logprobs: dict[int, list[LogprobTensors]] = {}
+        if done is not None:
+            label.is_graph = True
+            outputs = self._sample(done.hidden, done.rows)
+        elif len(plan.rows):
+            outputs, prompt_logprobs = self._run_by_operation(plan)
+        return self._pending(
+            ReadTokens(self._readbacks, [output.token_ids for output in outputs], label),
+            label,
+            logprobs=tuple(group for output in outputs for group in output.logprobs),
+            prompt_logprobs=prompt_logprobs,
+            errors={row: why for output in outputs for row, why in output.errors.items()},
+        )
+
+    def _pending(
+        self,
+        tokens: HostTokens,
+        label: StepLabel,
+        *,
+        logprobs: tuple[RowLogprobs, ...],
+        prompt_logprobs: Mapping[int, list[LogprobTensors]] = NOTHING,
+        errors: Mapping[int, str] = NOTHING,
+    ) -> PendingStep:
+        return PendingStep(
+            tokens,
+            logprobs,
+            prompt_logprobs,
+            errors,
+            label=label,
+            readbacks=self._readbacks,
+            probe=self._probe,
+        )
 
     def _run_by_operation(
         self, plan: StepPlan
@@ -94,11 +130,6 @@ class ModelRunner:
         if plan.joined:
             self._sampler.join(plan.joined)
         self._graphs.apply(plan)
-
-    def _outputs_of(self, done: Sampled | Unsampled) -> list[SampleOutput]:
-        if isinstance(done, Unsampled):
-            return self._sample(done.hidden, done.rows)
-        return [self._sampler.output_of(done.sample, done.rows_cpu)]
 
     def _sample(self, hidden: Tensor, sampled: SampledRows) -> list[SampleOutput]:
         """Sample after ``hidden`` [S, E] and write the tokens to their rows, where the next step

@@ -2,65 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from quire.sampling.logprobs import LogprobTensors
-from quire.sampling.sampler import RowLogprobs, SampleOutput
-from quire.step import StepResult, TokenLogprobs
+from quire.sampling.sampler import RowLogprobs
+from quire.step import Int32, StepResult, TokenLogprobs
 from quire.worker.device_errors import LostDeviceEndsEngine, Probe
-from quire.worker.readback import Readbacks
-from quire.worker.watch import StepLabel
+from quire.worker.readback import Readback, Readbacks
+from quire.worker.watch import StepLabel, Watch
 
 NO_TOKENS = np.empty(0, dtype=np.int32)
 
 
+class HostTokens(Protocol):
+    """The S new tokens of a step, on their way."""
+
+    def read(self, watch: Watch, label: StepLabel) -> Int32:
+        """Wait for them."""
+        ...
+
+
+class ReadTokens:
+    """Tokens of which parts lie in tensors that later steps may overwrite."""
+
+    def __init__(self, readbacks: Readbacks, parts: list[Tensor], label: StepLabel) -> None:
+        self._readback = readbacks.start(parts, label)
+
+    def read(self, watch: Watch, label: StepLabel) -> Int32:
+        return np.concatenate([NO_TOKENS, *self._readback.arrays()], dtype=np.int32)
+
+
 class PendingStep:
-    """Starts to read the outputs at once, since the next step's may take their place."""
+    """Starts to read log-probabilities at once, since the next step's may take their place."""
 
     def __init__(
         self,
-        outputs: list[SampleOutput],
-        prompt_logprobs: dict[int, list[LogprobTensors]],
+        tokens: HostTokens,
+        logprobs: tuple[RowLogprobs, ...],
+        prompt_logprobs: Mapping[int, list[LogprobTensors]],
+        errors: Mapping[int, str],
         *,
         label: StepLabel,
         readbacks: Readbacks,
         probe: Probe,
     ) -> None:
-        self._outputs = outputs
+        self._tokens = tokens
+        self._groups = logprobs
         self._prompt_logprobs = prompt_logprobs
+        self._errors = errors
         self._label = label
+        self._watch = readbacks.watch
         self._probe = probe
-        tensors = [output.token_ids for output in outputs]
-        for group in self._groups():
-            tensors += [group.tensors.token_ids, group.tensors.logprobs, group.tensors.ranks]
-        self._readback = readbacks.start(tensors, label)
+        self._readback: Readback | None = None
+        if logprobs:
+            tensors = [
+                tensor
+                for group in logprobs
+                for tensor in (group.tensors.token_ids, group.tensors.logprobs, group.tensors.ranks)
+            ]
+            self._readback = readbacks.start(tensors, label)
 
     def result(self) -> StepResult:
         """Wait for the step and read what it produced."""
         with LostDeviceEndsEngine(self._probe, self._label):
-            arrays = iter(self._readback.arrays())
-            token_ids = [next(arrays) for _ in self._outputs]
+            token_ids = self._tokens.read(self._watch, self._label)
+            step_id = self._label.plan.step_id
+            if self._readback is None and not self._prompt_logprobs and not self._errors:
+                return StepResult(step_id=step_id, token_ids=token_ids)
+            arrays = [] if self._readback is None else self._readback.arrays()
             return StepResult(
-                step_id=self._label.plan.step_id,
-                token_ids=np.concatenate([NO_TOKENS, *token_ids], dtype=np.int32),
-                logprobs=self._logprobs(arrays),
+                step_id=step_id,
+                token_ids=token_ids,
+                logprobs=self._logprobs(iter(arrays)),
                 prompt_logprobs={
                     row: _joined([part.to_host() for part in passes])
                     for row, passes in self._prompt_logprobs.items()
                 },
-                errors={row: why for output in self._outputs for row, why in output.errors.items()},
+                errors=dict(self._errors),
             )
-
-    def _groups(self) -> Iterator[RowLogprobs]:
-        for output in self._outputs:
-            yield from output.logprobs
 
     def _logprobs(self, arrays: Iterator[np.ndarray]) -> dict[int, TokenLogprobs]:
         """Row -> the log-probabilities of its one new token."""
         found: dict[int, TokenLogprobs] = {}
-        for group in self._groups():
+        for group in self._groups:
             token_ids, logprobs, ranks = next(arrays), next(arrays), next(arrays)
             for index, row in enumerate(group.rows_cpu.tolist()):
                 one = slice(index, index + 1)

@@ -1,4 +1,4 @@
-"""Sampling as graphs: head, sample, and the new tokens written to their rows.
+"""Sampling as graphs: head, sample, and the new tokens to their rows and to the host.
 
 Knows nothing about how hidden states come about. The inputs are those that the forward has fetched;
 before a capture, somebody must have fetched inputs of spare rows.
@@ -15,7 +15,7 @@ from quire.sampling.sampler import DeviceSample, SampleKind, Sampler
 from quire.worker.graph_inputs import GraphInputs
 from quire.worker.model import Model
 from quire.worker.recorder import Record, Replay
-from quire.worker.rows import Rows
+from quire.worker.result_ring import ResultRing
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,15 @@ class SampleGraphs:
         *,
         model: Model,
         sampler: Sampler,
-        rows: Rows,
         inputs: GraphInputs,
+        results: ResultRing,
         hidden: Tensor,  # [max_rows, E]
         record: Record,
     ) -> None:
         self._model = model
         self._sampler = sampler
-        self._rows = rows
         self._inputs = inputs
+        self._results = results
         self._hidden = hidden
         self._record = record
         self._graphs: dict[SampleShape, Replay] = {}
@@ -61,5 +61,5 @@ class SampleGraphs:
         inputs = self._inputs.sampled(shape.num_rows)
         logits = self._model.logits(self._hidden[: shape.num_rows])
         sample = self._sampler.sample_on_device(shape.kind, logits, inputs.rows, inputs.lengths)
-        self._rows.append(inputs.rows, inputs.lengths, sample.token_ids)
+        self._results.enqueue(sample.token_ids, inputs.rows, inputs.lengths)
         self._samples[shape] = sample

@@ -27,6 +27,7 @@ from quire.worker.forward_graphs import DecodeShape, ForwardGraphs, MixedShape
 from quire.worker.graph_inputs import GraphInputs
 from quire.worker.prefix_sharing import SharedRows
 from quire.worker.prompt_logprobs import PromptLogprobs
+from quire.worker.result_ring import Delivered, ResultRing
 from quire.worker.sample_graphs import SampleGraphs, SampleShape
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Sampled:
 
     rows_cpu: np.ndarray  # [S]
     sample: DeviceSample  # of a bucket: its first S lines are the step's
+    delivered: Delivered  # the S tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,13 +96,27 @@ class Sharing(Protocol):
 
 
 class NoSharing:
-    """Every layer has a window: no block is shared for long."""
+    """Every layer has a window, so that no block is shared for long, or attention reads row by row
+    anyway."""
 
     def apply(self, plan: StepPlan) -> None:
         pass
 
     def find(self, rows: Int32) -> SharedRows | None:
         return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _DecodeChoice:
+    """What a decode step of ``rows`` replays, until some join or leave."""
+
+    rows: Int32  # the very array: steps of the same rows bring the same one
+    bucket: int
+    forward: DecodeShape
+    sample: SampleShape | None
+
+
+NO_CHOICE = _DecodeChoice(rows=NO_PLACES, bucket=0, forward=DecodeShape(0), sample=None)
 
 
 class StepGraphs:
@@ -113,6 +129,7 @@ class StepGraphs:
         inputs: GraphInputs,
         forwards: ForwardGraphs,
         samples: SampleGraphs,
+        results: ResultRing,
         hidden: Tensor,  # [max_rows, E], where forwards leave what is sampled from
         sampler: Sampler,
         sharing: Sharing,
@@ -122,10 +139,12 @@ class StepGraphs:
         self._inputs = inputs
         self._forwards = forwards
         self._samples = samples
+        self._results = results
         self._hidden = hidden
         self._sampler = sampler
         self._sharing = sharing
         self._prompt_logprobs = prompt_logprobs
+        self._last = NO_CHOICE
 
     def capture_at_start(
         self, progress: Callable[[Sequence[Shape]], Iterable[Shape]] = iter
@@ -140,26 +159,34 @@ class StepGraphs:
 
     def apply(self, plan: StepPlan) -> None:
         self._sharing.apply(plan)
+        if plan.joined or plan.left:
+            self._last = NO_CHOICE
 
     def run(self, plan: StepPlan) -> Sampled | Unsampled | None:
-        return self._decode(plan) if is_plain_decode(plan) else self._mixed(plan)
+        return self._decode(plan) if plan.is_decode else self._mixed(plan)
 
     def _decode(self, plan: StepPlan) -> Sampled | Unsampled:
-        bucket = self._sizes.row_bucket(len(plan.rows))
         shared = self._sharing.find(plan.rows)
-        forward = DecodeShape(bucket, is_shared=shared is not None)
-        sample = self._sample_shape(plan.rows, bucket)
+        choice = self._last
+        if choice.rows is not plan.rows or choice.forward.is_shared != (shared is not None):
+            choice = self._last = self._choose(plan.rows, is_shared=shared is not None)
+        self._inputs.send_decode(choice.bucket, plan.rows, plan.num_computed + 1, shared)
+        self._forwards.replay(choice.forward)
+        return self._sample(plan, choice.bucket, choice.sample)
+
+    def _choose(self, rows: Int32, *, is_shared: bool) -> _DecodeChoice:
+        bucket = self._sizes.row_bucket(len(rows))
+        forward = DecodeShape(bucket, is_shared=is_shared)
+        sample = self._sample_shape(rows, bucket)
         self._make_ready(forward, sample)
-        self._inputs.send_decode(bucket, plan.rows, plan.num_computed + 1, shared)
-        self._forwards.replay(forward)
-        return self._sample(plan, bucket, sample)
+        return _DecodeChoice(rows=rows, bucket=bucket, forward=forward, sample=sample)
 
     def _mixed(self, plan: StepPlan) -> Sampled | Unsampled | None:
         tokens = self._sizes.token_bucket(plan.num_tokens)
         if tokens is None or self._prompt_logprobs.are_wanted(plan):
             return None
         forward = MixedShape(tokens)
-        rows_cpu = plan.rows[plan.samples]
+        rows_cpu = plan.sampled_rows
         bucket = self._sizes.row_bucket(len(rows_cpu))
         sample = self._sample_shape(rows_cpu, bucket)
         self._make_ready(forward, sample)
@@ -170,10 +197,14 @@ class StepGraphs:
     def _sample(
         self, plan: StepPlan, bucket: int, shape: SampleShape | None
     ) -> Sampled | Unsampled:
-        rows_cpu = plan.rows[plan.samples]
+        rows_cpu = plan.sampled_rows
+        count = len(rows_cpu)
         if shape is not None:
-            return Sampled(rows_cpu=rows_cpu, sample=self._samples.replay(shape))
-        inputs, count = self._inputs.sampled(bucket), len(rows_cpu)
+            sample = self._samples.replay(shape)
+            delivered = self._results.take(self._inputs.ring.confirm(), count)
+            return Sampled(rows_cpu=rows_cpu, sample=sample, delivered=delivered)
+        self._inputs.ring.confirm()
+        inputs = self._inputs.sampled(bucket)
         rows = SampledRows(
             rows=inputs.rows[:count],
             lengths=inputs.lengths[:count],
@@ -209,9 +240,5 @@ class StepGraphs:
             self._samples.capture(shape)
         else:
             self._forwards.capture(shape)
+            self._inputs.ring.confirm()
         logger.debug("captured %s in %.0f ms", shape, 1e3 * (time.perf_counter() - started))
-
-
-def is_plain_decode(plan: StepPlan) -> bool:
-    """Whether every row computes one token and samples the next."""
-    return bool(plan.samples.all()) and plan.num_tokens == len(plan.rows)

@@ -27,12 +27,12 @@ class Event(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class StepLabel:
     """How a step is named to a person."""
 
     plan: StepPlan
-    is_graph: bool
+    is_graph: bool = False  # as far as it is known yet
 
     def __str__(self) -> str:
         how = "replayed from graphs" if self.is_graph else "computed by operation"

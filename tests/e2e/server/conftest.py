@@ -1,4 +1,5 @@
-"""One server for all tests over a real socket."""
+"""Two servers for all tests over a real socket that need none of their own: an open one, and one with
+a key."""
 
 from __future__ import annotations
 
@@ -6,10 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fakes.server import running_server
+from tests.fakes.server import KEY, NUM_BLOCKS, running_server
+
+_FLAGS = ("--dtype", "float32", "--num-gpu-blocks-override", str(NUM_BLOCKS))
 
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    with running_server() as url:
+    with running_server(_FLAGS) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def locked_server_url() -> Iterator[str]:
+    with running_server([*_FLAGS, "--api-key", KEY]) as url:
         yield url

@@ -9,23 +9,16 @@ import anthropic
 import pytest
 from anthropic.types import Message, MessageParam
 
-from tests.fakes.server import MODEL, running_server
+from tests.fakes.server import KEY, MODEL
 
-KEY = "sesame"
 QUESTION: list[MessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
 ANSWER = "The capital of France is Paris."
 GREEDY: dict[str, Any] = {"temperature": 0}
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with running_server(["--api-key", KEY]) as url:
-        yield url
-
-
 @pytest.fixture
-def client(url: str) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=url, api_key=KEY, max_retries=0) as client:
+def client(locked_server_url: str) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=locked_server_url, api_key=KEY, max_retries=0) as client:
         yield client
 
 
@@ -83,16 +76,16 @@ def test_a_conversation_goes_on(client: anthropic.Anthropic) -> None:
     assert text_of(message) == ANSWER
 
 
-def test_a_wrong_key(url: str) -> None:
-    with anthropic.Anthropic(base_url=url, api_key="wrong", max_retries=0) as client:
+def test_a_wrong_key(locked_server_url: str) -> None:
+    with anthropic.Anthropic(base_url=locked_server_url, api_key="wrong", max_retries=0) as client:
         with pytest.raises(anthropic.AuthenticationError, match="API key is missing or wrong"):
             client.messages.create(model=MODEL, max_tokens=1, messages=QUESTION)
         with pytest.raises(anthropic.AuthenticationError):
             client.messages.count_tokens(model=MODEL, messages=QUESTION)
 
 
-def test_a_bearer_token_is_a_key_too(url: str) -> None:
-    with anthropic.Anthropic(base_url=url, auth_token=KEY, max_retries=0) as client:
+def test_a_bearer_token_is_a_key_too(locked_server_url: str) -> None:
+    with anthropic.Anthropic(base_url=locked_server_url, auth_token=KEY, max_retries=0) as client:
         assert client.messages.create(model=MODEL, max_tokens=1, messages=QUESTION).content
 
 

@@ -14,15 +14,9 @@ from typing import Any
 import pytest
 
 from quire.cli import main
-from tests.fakes.server import MODEL, running_server
+from tests.fakes.server import MODEL
 
 ENGINE = ("--device", "cpu", "--dtype", "float32", "--served-model-name", MODEL)
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with running_server(("--dtype", "float32")) as url:
-        yield url
 
 
 def line(custom_id: str, path: str, **body: Any) -> str:
@@ -72,7 +66,7 @@ def answers(by_id: dict[Any, dict[str, Any]]) -> list[Any]:
 
 
 def test_a_batch_is_the_same_in_process_and_over_http(
-    tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, server_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, here, there = (tmp_path / name for name in ("in", "here", "there"))
     source.write_text(MIXED)
@@ -82,7 +76,7 @@ def test_a_batch_is_the_same_in_process_and_over_http(
     assert [one["custom_id"] for one in records(here)] == [
         *("plain", "chat", None, "embed", "wrong", "other")
     ]
-    assert main([*words, "-o", str(there), "--url", url]) == 3
+    assert main([*words, "-o", str(there), "--url", server_url]) == 3
     assert answers(check_mixed(here)) == answers(check_mixed(there))
     assert main([*words, "-o", str(here), *ENGINE]) == 3
     assert "all 6 lines have an answer already" in capsys.readouterr().err
@@ -111,17 +105,19 @@ def test_a_batch_that_is_killed_goes_on_without_doing_a_line_twice(tmp_path: Pat
         assert usage["completion_tokens"] == lengths[int(one["custom_id"][1:])]
 
 
-def test_chat_and_complete_with_our_server(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["chat", "--url", url, "-q", "What is 2 + 3?", "--temperature", "0"]) == 0
+def test_chat_and_complete_with_our_server(
+    server_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["chat", "--url", server_url, "-q", "What is 2 + 3?", "--temperature", "0"]) == 0
     assert "5" in capsys.readouterr().out
     words = ["--prompt", "The capital of France is", "--temperature", "0", "--max-tokens", "8"]
-    assert main(["complete", "--url", f"{url}/v1", *words]) == 0
+    assert main(["complete", "--url", f"{server_url}/v1", *words]) == 0
     assert capsys.readouterr().out.startswith("The capital of France is Paris")
 
 
 @pytest.mark.parametrize("backend", ["openai", "openai-chat"])
-def test_our_server_is_measured(backend: str, url: str, tmp_path: Path) -> None:
-    words = ["--backend", backend, "--base-url", url, "--num-prompts", "6", "--ignore-eos"]
+def test_our_server_is_measured(backend: str, server_url: str, tmp_path: Path) -> None:
+    words = ["--backend", backend, "--base-url", server_url, "--num-prompts", "6", "--ignore-eos"]
     words += ["--random-input-len", "16", "--random-output-len", "5", "--disable-tqdm"]
     words += ["--save-result", "--result-dir", str(tmp_path), "--result-filename", "r.json"]
     assert main(["bench", "serve", *words]) == 0

@@ -11,29 +11,16 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.e2e.server.browser import chromium
-from tests.fakes.server import MODEL, running_server
-
-NUM_BLOCKS = 257
-KEY = "sesame"
+from tests.e2e.server.browser import NO_CHROMIUM, chromium, chromium_path
+from tests.fakes.server import KEY, MODEL, NUM_BLOCKS
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    if chromium_path() is None:
+        pytest.skip(NO_CHROMIUM)
     with chromium() as browser:
         yield browser
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with running_server(["--num-gpu-blocks-override", str(NUM_BLOCKS)]) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def locked_server() -> Iterator[str]:
-    with running_server(["--num-gpu-blocks-override", "65", "--api-key", KEY]) as url:
-        yield url
 
 
 @pytest.fixture
@@ -58,8 +45,8 @@ def cells(page: Page) -> str:
     return page.locator("#blocks").get_attribute("data-cells") or ""
 
 
-def test_a_chat_turn_streams_into_the_page(server: str, page: Page) -> None:
-    page.goto(server)
+def test_a_chat_turn_streams_into_the_page(server_url: str, page: Page) -> None:
+    page.goto(server_url)
     page.evaluate(
         """() => {
             window.lengths = new Set();
@@ -76,8 +63,8 @@ def test_a_chat_turn_streams_into_the_page(server: str, page: Page) -> None:
     expect(page.locator(".message.assistant .figures")).to_contain_text("first token")
 
 
-def test_a_chat_has_a_history_and_can_be_begun_anew(server: str, page: Page) -> None:
-    page.goto(server)
+def test_a_chat_has_a_history_and_can_be_begun_anew(server_url: str, page: Page) -> None:
+    page.goto(server_url)
     bodies: list[Any] = []
     page.on(
         "request",
@@ -99,16 +86,16 @@ def test_a_chat_has_a_history_and_can_be_begun_anew(server: str, page: Page) -> 
     expect(page.locator(".message")).to_have_count(0)
 
 
-def test_the_map_of_blocks_moves_while_a_request_runs(server: str, page: Page) -> None:
-    httpx.post(f"{server}/reset_prefix_cache")
-    page.goto(server)
+def test_the_map_of_blocks_moves_while_a_request_runs(server_url: str, page: Page) -> None:
+    httpx.post(f"{server_url}/reset_prefix_cache")
+    page.goto(server_url)
     blocks = page.locator("#blocks")
     expect(blocks).to_have_attribute("data-cells", re.compile(r"^\d+$"))
     assert len(cells(page)) == NUM_BLOCKS - 1, "the null block is not shown"
     body = {"model": MODEL, "prompt": [5] * 40, "max_tokens": 900, "ignore_eos": True}
     request = threading.Thread(
         target=httpx.post,
-        args=(f"{server}/v1/completions",),
+        args=(f"{server_url}/v1/completions",),
         kwargs={"json": body, "timeout": 120},
     )
     request.start()
@@ -121,8 +108,8 @@ def test_the_map_of_blocks_moves_while_a_request_runs(server: str, page: Page) -
     expect(page.locator("#running")).to_have_text("0")
 
 
-def test_an_answer_can_be_stopped(server: str, page: Page) -> None:
-    page.goto(server)
+def test_an_answer_can_be_stopped(server_url: str, page: Page) -> None:
+    page.goto(server_url)
     page.click("summary")
     page.fill("#max-tokens", "1500")
     page.route("**/v1/chat/completions", without_end)
@@ -138,8 +125,8 @@ def without_end(route: Route) -> None:
     route.continue_(post_data={**route.request.post_data_json, "ignore_eos": True})
 
 
-def test_what_a_model_writes_never_becomes_markup(server: str, page: Page) -> None:
-    page.goto(server)
+def test_what_a_model_writes_never_becomes_markup(server_url: str, page: Page) -> None:
+    page.goto(server_url)
     evil = '# Hi\\n<img src=x onerror="window.hacked=1"> **<b>bold</b>** [x](javascript:alert(1))'
     chunk = f'data: {{"choices": [{{"delta": {{"content": "{escaped(evil)}"}}}}]}}\n\n'
     page.route(
@@ -161,8 +148,8 @@ def escaped(text: str) -> str:
     return text.replace('"', '\\"')
 
 
-def test_the_key_is_asked_for_and_stays_in_the_tab(locked_server: str, page: Page) -> None:
-    page.goto(locked_server)
+def test_the_key_is_asked_for_and_stays_in_the_tab(locked_server_url: str, page: Page) -> None:
+    page.goto(locked_server_url)
     dialog = page.locator("#key-dialog")
     expect(dialog).to_be_visible()
     page.fill("#key", "wrong")
@@ -178,7 +165,7 @@ def test_the_key_is_asked_for_and_stays_in_the_tab(locked_server: str, page: Pag
     assert page.evaluate("localStorage.length + document.cookie.length") == 0
 
 
-def test_the_page_says_that_the_model_loads(server: str, page: Page) -> None:
+def test_the_page_says_that_the_model_loads(server_url: str, page: Page) -> None:
     loading = {
         "state": "loading",
         "detail": "the model is loading",
@@ -188,7 +175,7 @@ def test_the_page_says_that_the_model_loads(server: str, page: Page) -> None:
         "blocks": None,
     }
     page.route("**/page-data", lambda route: route.fulfill(json=loading))
-    page.goto(server)
+    page.goto(server_url)
     expect(page.locator("#loading-text")).to_have_text("The model is loading · 3 s")
     expect(page.locator("#send")).to_be_disabled()
     page.unroute("**/page-data")
@@ -196,9 +183,9 @@ def test_the_page_says_that_the_model_loads(server: str, page: Page) -> None:
     expect(page.locator("#send")).to_be_enabled()
 
 
-def test_the_page_fits_a_phone(server: str, browser: Browser) -> None:
+def test_the_page_fits_a_phone(server_url: str, browser: Browser) -> None:
     page = browser.new_page(viewport={"width": 360, "height": 740})
-    page.goto(server)
+    page.goto(server_url)
     expect(page.locator("#state")).to_have_text("ready")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.close()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from quire.attention import start_up_check
-from quire.attention.backend import AttentionProblem
+from quire.attention.backend import AttentionProblem, OurPlan
 from quire.attention.start_up_check import disagreements, make_trial, steps_to_try
 from quire.attention.triton_backend import TritonAttention
 from quire.batch import Batch
@@ -154,6 +154,36 @@ def test_the_cache_has_one_size_in_all_steps() -> None:
 def test_what_a_package_raises_is_the_reason() -> None:
     reasons = disagreements(Raises, Definition, half_problem())
     assert reasons == ["RuntimeError: this build does not support paged KV"]
+
+
+class LeavesSome(Definition):
+    """To our own kernels: their answers are not asked for."""
+
+    leaves_all = False
+
+    def plan(self, batch: Batch, group: int) -> Any:
+        if self.leaves_all or batch.num_decode_rows:
+            return OurPlan(plan=None)
+        return super().plan(batch, group)
+
+    def forward(self, q: Tensor, kv_cache: Tensor, plan: Any) -> Tensor:
+        assert not isinstance(plan, OurPlan)
+        return super().forward(q, kv_cache, plan)
+
+
+class LeavesAll(LeavesSome):
+    leaves_all = True
+
+
+class LeavesSomeAndIsWrong(LeavesSome, ReturnsNaN):
+    pass
+
+
+def test_steps_that_are_left_to_our_own_kernels_are_not_compared_unless_all_are() -> None:
+    assert disagreements(LeavesSome, Definition, half_problem()) == []
+    assert len(disagreements(LeavesSomeAndIsWrong, Definition, half_problem())) > 1
+    (reason,) = disagreements(LeavesAll, Definition, half_problem())
+    assert "leaves every step" in reason
 
 
 def test_steps_in_graphs_are_tried() -> None:

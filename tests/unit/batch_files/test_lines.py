@@ -34,6 +34,7 @@ def test_a_good_line() -> None:
     [
         (b"{", 7, "line 7 is no JSON"),
         (b'"\xff"', 7, "line 7 is no JSON"),
+        (b"[" * 100_000, 7, "line 7 is no JSON"),
         (b"[1]", 7, "line 7 has no custom_id"),
         (line(custom_id=5), 7, "line 7 has no custom_id"),
         (line(method="GET"), "a", "line 7: the method must be POST, not 'GET'"),

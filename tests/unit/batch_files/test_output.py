@@ -57,6 +57,7 @@ def test_a_torn_last_line_is_cut_off_wherever_it_was_torn(tmp_path: Path) -> Non
     [
         (b"precious notes\nmore\n", "line 1 of .* is no answer of a batch"),
         (b'{"custom_id": "a"}\n{"x": 1}\n', "line 1 of .* is no answer of a batch"),
+        (b"[" * 100_000 + b"\nmore\n", "line 1 of .* is no answer of a batch"),
         (json.dumps(record("z")).encode() + b"\n", "answers 'z', which the input does not have"),
     ],
 )

@@ -143,3 +143,13 @@ async def test_what_will_not_pass_ends_the_run_and_leaves_its_line_open(
     with pytest.raises((ServerError, EngineDeadError), match=message):
         await runner.run([request(n) for n in range(8)])
     assert [one["custom_id"] for one in records] == [f"r{n}" for n in range(5)]
+
+
+async def test_what_is_too_deep_for_json_is_an_error_of_its_line_or_text() -> None:
+    deep = Answer(status=200, headers={}, body=b"[" * 100_000)
+    runner, records, _ = runner_of(FakeTarget({0: [RecursionError()], 1: [deep]}))
+    await runner.run([request(n) for n in range(3)])
+    by_id = {one["custom_id"]: one for one in records}
+    assert "line 0 has lists or objects too deep" in by_id["r0"]["error"]["message"]
+    assert by_id["r1"]["response"]["body"].startswith("[[")
+    assert by_id["r2"]["response"]["status_code"] == 200

@@ -121,10 +121,13 @@ def test_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_wrong_variable_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("QUIRE_MAX_NUM_SEQS", "many")
-    with pytest.raises(SystemExit, match="2"):
-        parse()
-    assert "environment variable QUIRE_MAX_NUM_SEQS='many': " in capsys.readouterr().err
+    for variable, text in (("QUIRE_MAX_NUM_SEQS", "many"), ("QUIRE_SERVED_MODEL_NAME", "['a']")):
+        monkeypatch.setenv(variable, text)
+        with pytest.raises(SystemExit, match="2"):
+            parse()
+        monkeypatch.delenv(variable)
+        error = capsys.readouterr().err
+        assert f"environment variable {variable}=" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("variable", ["QUIRE_PORT", "VLLM_PORT"])

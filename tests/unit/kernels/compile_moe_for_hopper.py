@@ -13,6 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from quire.kernels.triton import moe, moe_lines, moe_routing, moe_tiles
+from quire.kernels.triton.moe_gating import GATINGS
 
 HOPPER = GPUTarget("cuda", 90, 32)
 FLOATS = {"weights", "shares"}
@@ -68,9 +69,15 @@ def main() -> None:
             moe_routing._sort_kernel, warps=scan // 512, TOP_K=TOP_K, BLOCK_M=16, SCAN=scan,
             TILES=32,
         )  # fmt: skip
-    lines = {**MODEL, "TOP_K": TOP_K}
+    for has_bias, kind in ((False, 0), (True, GATINGS.index("swiglu_oss"))):
+        compile_experts(has_bias, kind)
+    compile_kernel(moe_tiles._add_sums_kernel, TOP_K=TOP_K, H=2048, K_PAD=8, BLOCK=1024)
+
+
+def compile_experts(has_bias: bool, kind: int) -> None:
+    lines = {**MODEL, "TOP_K": TOP_K, "HAS_BIAS": has_bias}
     compile_kernel(
-        moe_lines._gate_up_lines_kernel, KIND=0, ROWS=moe_lines._GATE_UP_ROWS,
+        moe_lines._gate_up_lines_kernel, KIND=kind, ROWS=moe_lines._GATE_UP_ROWS,
         STEP=moe_lines._GATE_UP_STEP, **lines,
     )  # fmt: skip
     rows = moe_lines._DOWN_ROWS
@@ -78,10 +85,11 @@ def main() -> None:
         moe_lines._down_lines_kernel, reads_first=10, K_PAD=8, ROWS=rows,
         STEP=moe_lines._DOWN_VALUES // (8 * rows), **lines,
     )  # fmt: skip
-    compile_kernel(moe_tiles._add_sums_kernel, TOP_K=TOP_K, H=2048, K_PAD=8, BLOCK=1024)
     for width in (16, 128):
-        compile_tiles(moe_tiles._gate_up_tiles_kernel, moe._GATE_UP[width], KIND=0)
-        compile_tiles(moe_tiles._down_tiles_kernel, moe._DOWN[width])
+        compile_tiles(
+            moe_tiles._gate_up_tiles_kernel, moe._GATE_UP[width], KIND=kind, HAS_BIAS=has_bias
+        )
+        compile_tiles(moe_tiles._down_tiles_kernel, moe._DOWN[width], HAS_BIAS=has_bias)
 
 
 def compile_tiles(kernel: Any, tile: moe_tiles.Tile, **constants: Any) -> None:

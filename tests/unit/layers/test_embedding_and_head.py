@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from quire.layers.embedding import build_embedding
+from quire.layers.embedding import Embedding
 from quire.layers.head import Head
 from quire.layers.spec import EmbeddingSpec, HeadSpec, LearnedPositionsSpec
 from tests.unit.layers.readers import MemoryReader
@@ -15,7 +15,7 @@ _POSITIONS = torch.tensor([0, 4, 2])
 
 def _embedding(spec: EmbeddingSpec, dtype: torch.dtype = torch.float32):  # type: ignore[no-untyped-def]
     reader = MemoryReader.random(spec.parameters(), "embedding", dtype=dtype)
-    embedding = build_embedding(spec)
+    embedding = Embedding(spec)
     embedding.load(reader, "embedding")
     return embedding, reader.tensors
 

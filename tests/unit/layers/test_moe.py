@@ -9,7 +9,7 @@ from torch import Tensor
 
 from quire.kernels.reference.moe import Routing
 from quire.layers.moe import MoE
-from quire.layers.spec import MoESpec
+from quire.layers.moe_spec import MoESpec, SoftmaxRouting
 from tests.unit.layers.readers import MemoryReader
 
 
@@ -20,7 +20,7 @@ def _spec(*, renormalise: bool = True) -> MoESpec:
         num_experts=5,
         top_k=2,
         activation="silu",
-        renormalise=renormalise,
+        routing=SoftmaxRouting(renormalise=renormalise),
     )
 
 
@@ -35,7 +35,7 @@ def _definition(spec: MoESpec, tensors: dict[str, Tensor], token: Tensor) -> Ten
     """One token through its experts."""
     probabilities = (tensors["m.router.weight"] @ token).softmax(0)
     chosen = probabilities.argsort(descending=True)[: spec.top_k]
-    total = probabilities[chosen].sum() if spec.renormalise else 1.0
+    total = probabilities[chosen].sum() if spec.routing == SoftmaxRouting(renormalise=True) else 1.0
     result = torch.zeros_like(token)
     for expert in chosen.tolist():
         gate, up, down = (tensors[f"m.experts.{n}.weight"][expert] for n in ("gate", "up", "down"))

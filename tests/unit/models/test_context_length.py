@@ -24,7 +24,8 @@ def resolve(wanted: int | str | None, positions: int | None = None) -> ContextLe
         ({"n_positions": 1024, "n_ctx": 512}, 512),
         ({"seq_length": 32768}, 32768),
         ({"max_position_embeddings": 100, "rope_scaling": {"type": "linear", "factor": 4.0}}, 400),
-        ({"max_position_embeddings": 100, "rope_scaling": {"type": "dynamic", "factor": 2}}, 200),
+        ({"max_position_embeddings": 100, "rope_scaling": {"type": "dynamic", "factor": 2}}, 100),
+        ({"max_position_embeddings": 400, "seq_length": 100, "use_dynamic_ntk": True}, 100),
         (
             {
                 "max_position_embeddings": 131072,
@@ -93,6 +94,25 @@ def test_too_long_names_value_limit_and_remedy(monkeypatch: pytest.MonkeyPatch) 
         resolve(1001)
     monkeypatch.setenv("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")
     assert resolve(1001).longest == 1001
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"max_position_embeddings": 1000, "rope_scaling": {"type": "dynamic", "factor": 2.0}},
+        {"max_position_embeddings": 2000, "seq_length": 1000, "use_dynamic_ntk": True},
+    ],
+)
+def test_dynamic_scaling_must_be_asked_for(config: dict[str, object]) -> None:
+    def resolved(wanted: int | None) -> int:
+        return resolve_context_length(
+            wanted, config=config, tokenizer_config={}, num_learned_positions=None
+        ).longest
+
+    assert resolved(None) == 1000
+    assert resolved(2000) == 2000
+    with pytest.raises(ValueError, match="limit of 2000"):
+        resolved(2001)
 
 
 def test_learned_positions_cannot_be_exceeded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,11 @@ class Rows:
         assert kind is not None
         padded = torch.cat([logits, logits[:1]])
         sample = self.sampler.sample_on_device(kind, padded, rows_there, lengths)
-        return self.sampler.output_of(sample, rows_cpu[:-1])
+        rows_cpu = rows_cpu[:-1]
+        return SampleOutput(
+            token_ids=sample.token_ids[: len(rows_cpu)],
+            logprobs=self.sampler.logprobs_of(sample, rows_cpu),
+        )
 
     def _places(self, rows: Sequence[int]) -> tuple[np.ndarray, Tensor, np.ndarray, Tensor]:
         rows_cpu = np.array(rows, dtype=np.int32)

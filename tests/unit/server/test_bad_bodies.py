@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from quire.engine.async_engine import AsyncLLM
-from quire.server.error_responses import NOT_TEXT
+from quire.server.bodies import NOT_TEXT
 from quire.server.text_prompt import MAX_PROMPTS
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -52,6 +52,8 @@ def completion(more: str) -> str:
         (completion('"repetition_penalty": 1e-308'), "a number from 1e-06 to 1e+06"),
         (completion('"timeout_s": Infinity'), "finite number"),
         (completion(f'"user": {DEEP}'), "nested too deeply"),
+        (f'{{"prompt": {"[1]," * 200_000}{DEEP}}}', "nested too deeply"),
+        (f'{{"prompt": [{"1," * 200_000}x]}}', "not valid JSON"),
     ],
 )
 async def test_a_body_that_cannot_be_used(
@@ -97,11 +99,24 @@ async def test_the_last_of_two_equal_keys_counts(client: httpx.AsyncClient) -> N
     assert answer.json()["usage"]["completion_tokens"] == 3
 
 
-@pytest.mark.parametrize("more", [f'"chat_template_kwargs": {{"a": {"[" * 900 + "]" * 900}}}'])
-async def test_what_a_template_gets_may_not_be_too_deep(
-    client: httpx.AsyncClient, more: str
-) -> None:
-    assert "template" in (await refusal(client, CHAT, chat(more)))["message"]
+@pytest.mark.parametrize(
+    "kwargs", [f'{{"a": {"[" * 900 + "]" * 900}}}', '{"self": 1}', '{"tokenizer_kwargs": 3}']
+)
+async def test_what_a_template_gets_may_be_wrong(client: httpx.AsyncClient, kwargs: str) -> None:
+    answer = await client.post(
+        CHAT,
+        content=chat(f'"chat_template_kwargs": {kwargs}'),
+        headers={"Content-Type": "application/json"},
+    )
+    if "tokenizer" not in kwargs:
+        assert answer.status_code == 400
+        assert "template" in answer.json()["error"]["message"]
+    assert answer.status_code < 500
+
+
+@pytest.mark.parametrize("field", ["response_format", "tools", "zzz", "stream_options"])
+async def test_no_field_may_be_too_deep(client: httpx.AsyncClient, field: str) -> None:
+    await refusal(client, CHAT, chat(f'"{field}": {"[" * 900 + "]" * 900}'))
 
 
 async def test_as_many_prompts_as_there_may_be(client: httpx.AsyncClient) -> None:

@@ -19,7 +19,7 @@ from quire.server.envelope import Envelope
 from quire.server.generation import Generation, Job
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.state import ServerState
-from quire.server.usage import Usage
+from quire.server.usage import StreamUsage, Usage
 from tests.fakes.server import events_of, in_process_client, ready_state
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -73,9 +73,7 @@ class TwoWords:
 
     def __init__(self) -> None:
         self.usage = Usage(prompt_tokens=3)
-        self.job = Job(
-            endpoint="", model="m", request_id="r", prompts=[], params=SamplingParams(seed=1)
-        )
+        self.job = Job(prompts=[ParsedPrompt(text="x")], params=SamplingParams(seed=1))
 
     async def outputs(self) -> AsyncGenerator[tuple[int, RequestOutput], None]:
         for text, reason in (("The", None), (" capital", "length")):
@@ -87,7 +85,8 @@ async def test_a_stream_byte_for_byte(state: ServerState) -> None:
     body = ChatCompletionRequest.model_validate({"messages": QUESTION, "stream": True})
     envelope = Envelope(id="i", model="m", fingerprint="quire-1")
     generation = cast(Generation, TwoWords())
-    stream = ChatStream(generation, envelope, body, ChatView(state, body), ParsedPrompt(text="x"))
+    usage = StreamUsage(at_end=False, on_every_chunk=False)
+    stream = ChatStream(generation, envelope, body, ChatView(state, body), usage)
     events = b"".join([data async for data in stream.run()]).decode().split("\n\n")
     parts = [one.partition('"choices":')[2] for one in events]
     role = '{"role":"assistant","content":""}'

@@ -6,6 +6,7 @@ The core repeats the prompt for ever; token ids with a meaning make it fail.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -14,9 +15,13 @@ import msgspec
 import pytest
 
 from quire.engine.async_engine import AsyncLLM
+from quire.server import completions_stream, intake
 from quire.server.app import build_app
 from quire.server.generation import Generation
+from quire.server.input_phase import MUCH
+from quire.server.openapi import GENERATING
 from quire.server.state import Phase, ServerState
+from quire.server.usage import Usage
 from tests.fakes.configs import fake_config
 from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP
 from tests.fakes.server import BUILD_SILENT_CORE, events_of, in_process_client, ready_state
@@ -199,6 +204,57 @@ async def test_more_than_the_queue_holds_is_429(fake_engine: AsyncLLM) -> None:
     assert third.status_code == 200
 
 
+async def test_a_full_queue_reads_no_body(fake_engine: AsyncLLM) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    state = ready_state(fake_engine, max_queued_requests=0)
+    async with in_process_client(state) as client:
+        for path in GENERATING:
+            kind = {"Content-Type": "application/json", "Transfer-Encoding": "chunked"}
+            answer = await client.post(path, content=body(), headers=kind)
+            assert answer.status_code == 429
+
+
+async def test_what_waits_to_be_read_is_in_the_queue(
+    fake_engine: AsyncLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = ready_state(fake_engine, max_queued_requests=1)
+    may_go_on = threading.Event()
+    monkeypatch.setattr(intake, "judge", lambda *_: [] if may_go_on.wait(20) else ["late"])
+    async with in_process_client(state) as client:
+        body = {"prompt": [5], "max_tokens": 1, "user": "x" * MUCH}
+        first = asyncio.create_task(client.post(PATH, json=body))
+        await until(lambda: len(state.running) == 1)
+        assert (await client.post(PATH, json={"prompt": [5]})).status_code == 429
+        may_go_on.set()
+        assert (await first).status_code == 200
+    assert len(state.running) == 0
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_wrong_value_of_our_own_is_500_and_logged(
+    client: httpx.AsyncClient,
+    state: ServerState,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_stream: bool,
+) -> None:
+    def wrong(*_: object) -> Any:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(Usage, "as_dict", wrong)
+    monkeypatch.setattr(completions_stream, "_plain", wrong)
+    monkeypatch.setattr(completions_stream, "_full", wrong)
+    response = await client.post(PATH, json={"prompt": [5], "max_tokens": 2, "stream": is_stream})
+    assert response.status_code == 500
+    message = response.json()["error"]["message"]
+    assert message == "ValueError: the server failed; its log says more."
+    assert "a bug" in caplog.text
+    assert await idle(state)
+
+
 async def test_one_id_may_run_twice(client: httpx.AsyncClient, state: ServerState) -> None:
     header = {"X-Request-Id": "same"}
     calls = [asyncio.create_task(client.post(PATH, json=ENDLESS, headers=header)) for _ in range(2)]
@@ -206,7 +262,77 @@ async def test_one_id_may_run_twice(client: httpx.AsyncClient, state: ServerStat
     for running in state.running:
         running.cancel()
     answers = await asyncio.gather(*calls)
-    assert [one.json()["id"] for one in answers] == ["cmpl-same"] * 2
+    ids = [one.json()["id"] for one in answers]
+    assert ids[0] == "cmpl-same" and ids[1].startswith("cmpl-same-")
+    assert [one.headers["x-request-id"] for one in answers] == ["same"] * 2
+
+
+async def test_no_request_is_cancelled_by_the_id_of_another(
+    client: httpx.AsyncClient, state: ServerState
+) -> None:
+    def ask(**headers: str) -> asyncio.Task[httpx.Response]:
+        return asyncio.create_task(client.post(PATH, json=ENDLESS, headers=headers))
+
+    first = ask(**{"X-Request-Id": "same"})
+    await until(lambda: len(state.running) == 1)
+    second = ask(**{"X-Request-Id": "same"})
+    await until(lambda: len(state.running) == 2)
+    own_id = next(one.request_id for one in state.running if one.request_id != "same")
+    refused = await client.post("/v1/requests/same/cancel")
+    assert refused.status_code == 409 and own_id in refused.json()["error"]["message"]
+    assert (await client.post(f"/v1/requests/cmpl-{own_id}/cancel")).json()["id"] == own_id
+    assert (await second).json()["id"] == f"cmpl-{own_id}"
+    assert not first.done()
+    assert (await client.post("/v1/requests/cmpl-same/cancel")).json()["id"] == "same"
+    assert (await first).json()["id"] == "cmpl-same"
+    assert (await client.post("/v1/requests/same/cancel")).status_code == 404
+
+
+async def test_ids_of_several_prompts_are_nobody_elses(
+    client: httpx.AsyncClient, state: ServerState
+) -> None:
+    many = {**ENDLESS, "prompt": [[5], [6]], "request_id": "x"}
+    calls = [asyncio.create_task(client.post(PATH, json=many))]
+    await until(lambda: len(state.running) == 1)
+    for name in ("x-0", "x-1"):
+        one = {**ENDLESS, "request_id": name}
+        calls.append(asyncio.create_task(client.post(PATH, json=one)))
+    await until(lambda: len(state.running) == 3)
+    for name in ("x-1", "x-0", "x"):
+        assert (await client.post(f"/v1/requests/{name}/cancel")).json()["id"] == name
+    assert [one.status_code for one in await asyncio.gather(*calls)] == [200] * 3
+
+
+@pytest.mark.parametrize("prefix", ["", "cmpl-", "chatcmpl-", "resp_", "msg_"])
+async def test_a_request_goes_by_the_id_of_its_answer(
+    client: httpx.AsyncClient, state: ServerState, prefix: str
+) -> None:
+    answer = asyncio.create_task(client.post(PATH, json={**ENDLESS, "request_id": "a-b"}))
+    await until(lambda: len(state.running) == 1)
+    for wrong in ("b", "x-a-b", "cmpl-b"):
+        assert (await client.post(f"/v1/requests/{wrong}/cancel")).status_code == 404
+    assert (await client.post(f"/v1/requests/{prefix}a-b/cancel")).status_code == 200
+    assert (await answer).headers["x-request-id"] == "a-b"
+
+
+async def test_a_request_can_be_cancelled_before_it_has_begun(
+    client: httpx.AsyncClient, state: ServerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_reading, may_go_on = threading.Event(), threading.Event()
+
+    def slowly(*_: object) -> None:
+        is_reading.set()
+        assert may_go_on.wait(20)
+
+    monkeypatch.setattr(intake, "judge", lambda *_: slowly() or [])
+    body = {**ENDLESS, "request_id": "a", "user": "x" * MUCH}
+    answer = asyncio.create_task(client.post(PATH, json=body))
+    await until(is_reading.is_set)
+    assert (await client.get("/v1/requests")).json()["data"][0]["id"] == "a"
+    assert (await client.post("/v1/requests/a/cancel")).status_code == 200
+    may_go_on.set()
+    assert (await answer).json()["choices"][0]["finish_reason"] == "abort"
+    assert await idle(state)
 
 
 async def test_a_prompt_that_fails_ends_its_siblings(

@@ -14,7 +14,8 @@ from starlette.middleware import Middleware
 from starlette.responses import Response, StreamingResponse
 
 from quire.server.args import ServerArgs
-from quire.server.error_responses import install_error_handlers
+from quire.server.bodies import BodyRoute
+from quire.server.error_responses import install_error_handlers, json_response
 from quire.server.guard import Guard
 from quire.server.keys import all_keys
 
@@ -29,6 +30,7 @@ def app_with(*keys: str) -> FastAPI:
     guard = Middleware(Guard, keys=keys, max_body_bytes=LIMIT)
     app = FastAPI(middleware=[guard])
     install_error_handlers(app)
+    app.router.route_class = BodyRoute
 
     @app.get("/health")
     @app.get("/v1/models")
@@ -37,12 +39,16 @@ def app_with(*keys: str) -> FastAPI:
 
     @app.post("/v1/echo")
     @app.post("/v1/messages")
-    async def echo(body: Body) -> str:
-        return body.text
+    async def echo(body: Body, request: Request) -> Response:
+        return json_response(body.text)
+
+    @app.post("/v1/empty")
+    async def empty() -> None:
+        pass
 
     @app.post("/bug")
     async def bug() -> None:
-        raise KeyError("a bug")
+        raise ValueError("a bug")
 
     @app.post("/stream")
     async def stream() -> Response:
@@ -137,8 +143,9 @@ async def test_refusals_have_a_request_id_too() -> None:
         ({"Content-Type": "application/json"}, b'{"text": "a"}', 200),
         ({"Content-Type": "application/json; charset=utf-8"}, b'{"text": "a"}', 200),
         ({"Content-Type": "Application/JSON"}, b'{"text": "a"}', 200),
-        ({"Content-Type": "text/plain"}, b'{"text": "a"}', 400),
-        ({}, b'{"text": "a"}', 400),
+        ({"Content-Type": "text/plain"}, b'{"text": "a"}', 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, b'{"text": "a"}', 415),
+        ({}, b'{"text": "a"}', 415),
         ({"Content-Type": "application/json"}, b'{"text": ', 400),
         ({"Content-Type": "application/json"}, b"\xff\xfe", 400),
         ({"Content-Type": "application/json"}, b"", 400),
@@ -148,8 +155,28 @@ async def test_refusals_have_a_request_id_too() -> None:
 async def test_bodies_are_json(headers: Any, content: bytes, status: int) -> None:
     answer = await ask(app_with(), "POST", "/v1/echo", headers=headers, content=content)
     assert answer.status_code == status
-    if status == 400:
-        assert answer.json()["error"]["code"] == 400
+    if status != 200:
+        assert answer.json()["error"]["code"] == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://behind.a.proxy"}, 200),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "http://test"}, 200),
+        ({"Origin": "http://elsewhere"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://elsewhere", "Content-Type": "application/json"}, 200),
+    ],
+)
+async def test_a_form_of_another_site_does_nothing(headers: dict[str, str], status: int) -> None:
+    answer = await ask(app_with(), "POST", "/v1/empty", headers=headers)
+    assert answer.status_code == status
+    assert (await ask(app_with(), "GET", "/health", headers=headers)).status_code == 200
 
 
 JSON = {"Content-Type": "application/json"}
@@ -189,7 +216,7 @@ async def test_a_body_in_pieces_within_the_limit_is_read() -> None:
 async def test_a_bug_is_an_answer_and_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
     answer = await ask(app_with(), "POST", "/bug")
     assert answer.status_code == 500
-    assert answer.json()["error"]["message"] == "KeyError: the server failed; its log says more."
+    assert answer.json()["error"]["message"] == "ValueError: the server failed; its log says more."
     assert answer.headers["x-request-id"]
     assert "a bug" in caplog.text
 

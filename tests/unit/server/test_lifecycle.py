@@ -105,6 +105,25 @@ async def test_an_engine_that_does_not_start_is_the_end(start: Callable[..., Run
     assert run.state.phase is Phase.DEAD and str(run.life.failure) == "no such model"
 
 
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (SystemExit("this model needs a licence"), "SystemExit: this model needs a licence"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+    ],
+)
+async def test_what_would_end_a_program_ends_the_start(
+    start: Callable[..., Run], error: BaseException, cause: str
+) -> None:
+    def fail(watch: StartWatch) -> AsyncLLM:
+        raise error
+
+    run = start(open_engine=fail)
+    await run.task
+    assert run.state.phase is Phase.DEAD
+    assert str(run.life.failure).splitlines()[-1] == f"Cause: {cause}"
+
+
 async def test_an_engine_that_dies_is_the_end(start: Callable[..., Run]) -> None:
     run = start()
     await run.until(Phase.READY)

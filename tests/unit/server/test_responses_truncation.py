@@ -41,7 +41,7 @@ async def test_as_few_turns_as_possible_are_left_out(
     state: ServerState, client: httpx.AsyncClient, max_tokens: int | None, answer: int
 ) -> None:
     chat = conversation(30).model_copy(update={"max_tokens": max_tokens})
-    shorter = await without_oldest_turns(state, chat)
+    shorter = without_oldest_turns(state, chat)
     head, *rest = shorter.messages
     assert head.role == "system"
     assert rest == chat.messages[-len(rest) :]
@@ -52,9 +52,9 @@ async def test_as_few_turns_as_possible_are_left_out(
     assert await num_tokens(client, longer) > CONTEXT - answer
 
 
-async def test_what_fits_stays_whole(state: ServerState) -> None:
+def test_what_fits_stays_whole(state: ServerState) -> None:
     chat = conversation(2)
-    assert (await without_oldest_turns(state, chat)).messages == chat.messages
+    assert without_oldest_turns(state, chat).messages == chat.messages
 
 
 async def test_the_last_turn_stays_even_if_it_is_too_long(client: httpx.AsyncClient) -> None:

@@ -134,7 +134,7 @@ async def test_other_kinds_of_bodies_are_refused(
 ) -> None:
     kind = {**KEY, "Content-Type": "text/plain"}  # which a page of another origin could send
     answer = await call(client, method, path, headers=kind, content=b'{"prompt": "Hello"}')
-    assert answer.status_code == 400
+    assert answer.status_code == 415
     assert "application/json" in answer.json()["error"]["message"]
 
 

@@ -33,10 +33,10 @@ def with_gap_tokens(marks: GapTokens) -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize("marks", GAP_TOKENS)
-async def test_a_suffix_makes_a_gap_between_two_texts(marks: GapTokens) -> None:
+def test_a_suffix_makes_a_gap_between_two_texts(marks: GapTokens) -> None:
     tokenizer = with_gap_tokens(marks)
     body = CompletionRequest(prompt=["def f", "x"], suffix=" return")
-    prompts = await completion_prompts(engine_with(tokenizer), body)
+    prompts = completion_prompts(engine_with(tokenizer), body)
     for text, prompt in zip(("def f", "x"), prompts, strict=True):
         assert prompt.text == text
         pieces = [marks.prefix, text, marks.suffix, " return", marks.middle]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from quire.kernels.reference import lookup
+from quire.kernels.reference.deliver import deliver
 from quire.kernels.reference.fetch import fetch
 from quire.sampling.sampler import Sampler
 from quire.worker.batch_builder import BatchBuilder
@@ -24,6 +25,7 @@ from quire.worker.model_runner import ModelRunner
 from quire.worker.prompt_logprobs import PromptLogprobs
 from quire.worker.readback import Readbacks
 from quire.worker.recorder import Record, Replay
+from quire.worker.result_ring import ResultRing
 from quire.worker.rows import Rows
 from quire.worker.sample_graphs import SampleGraphs
 from quire.worker.step_graphs import NoGraphs, NoSharing, Sharing, StepGraphs
@@ -101,6 +103,9 @@ class Parts:
             fetch=fetch,
             device=CPU,
         )
+        results = ResultRing(
+            inputs.ring, max_rows=MAX_ROWS, of_rows=self.rows.token_ids, deliver=deliver
+        )
         return StepGraphs(
             sizes=sizes,
             inputs=inputs,
@@ -114,11 +119,12 @@ class Parts:
             samples=SampleGraphs(
                 model=self.model,
                 sampler=self.sampler,
-                rows=self.rows,
                 inputs=inputs,
+                results=results,
                 hidden=hidden,
                 record=self.record,
             ),
+            results=results,
             hidden=hidden,
             sampler=self.sampler,
             sharing=self.sharing,

@@ -19,7 +19,7 @@ from quire.worker.forward_graphs import DecodeShape, MixedShape
 from quire.worker.prefix_sharing import SharedRows
 from quire.worker.recorder import Replay
 from quire.worker.sample_graphs import SampleShape
-from quire.worker.step_graphs import NoGraphs, StepGraphs, is_plain_decode
+from quire.worker.step_graphs import NoGraphs, StepGraphs
 from tests.unit.worker.counting_model import CountingModel
 from tests.unit.worker.plans import GREEDY, PlanWriter
 from tests.unit.worker.runners import (
@@ -75,10 +75,10 @@ def plan(num_scheduled: list[int], samples: list[bool]) -> StepPlan:
     )
 
 
-def test_only_steps_of_one_sampled_token_a_row_are_plain() -> None:
-    assert is_plain_decode(plan([1, 1], [True, True]))
-    assert not is_plain_decode(plan([1, 2], [True, True]))
-    assert not is_plain_decode(plan([1, 1], [True, False]))
+def test_only_steps_of_one_sampled_token_a_row_are_decode_steps() -> None:
+    assert plan([1, 1], [True, True]).is_decode
+    assert not plan([1, 2], [True, True]).is_decode
+    assert not plan([1, 1], [True, False]).is_decode
 
 
 def test_without_graphs_no_plan_is_taken() -> None:

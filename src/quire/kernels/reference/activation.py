@@ -31,6 +31,13 @@ def gated_activation(gate_up: Tensor, activation: Elementwise) -> Tensor:
     return activation(gate).mul_(up)
 
 
+def swiglu_oss(gate_up: Tensor) -> Tensor:
+    """The clamped gate of gpt-oss, which takes an up of zero for one."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    gate, up = gate.clamp(max=7.0), up.clamp(-7.0, 7.0)
+    return gate * torch.sigmoid(1.702 * gate) * (up + 1)
+
+
 ACTIVATIONS: dict[str, Elementwise] = {
     "silu": F.silu,
     "gelu": F.gelu,
@@ -42,5 +49,14 @@ ACTIVATIONS: dict[str, Elementwise] = {
 
 
 def gated(name: str) -> Elementwise:
-    """The gated form of an activation, as a function of gate_up."""
-    return partial(gated_activation, activation=ACTIVATIONS[name])
+    """The gated form of an activation, or a gate of another kind, as a function of gate_up."""
+    return _GATES[name]
+
+
+_GATES: dict[str, Elementwise] = {
+    **{
+        name: partial(gated_activation, activation=activation)
+        for name, activation in ACTIVATIONS.items()
+    },
+    "swiglu_oss": swiglu_oss,
+}

@@ -1,7 +1,7 @@
 """Paged attention as it is defined, and the write of keys and values into their slots.
 
-A KV cache is [2, num_blocks, block_size, K, D]: keys, then values. Slow and plain on purpose: what
-backends are compared to.
+A KV cache is [2, num_blocks, block_size, K, D]: keys, then values; or [1, ...], where values are
+the first part of the keys. Slow and plain on purpose: what backends are compared to.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from torch import Tensor
 
 def write_kv(k: Tensor, v: Tensor, kv_cache: Tensor, slot_mapping: Tensor) -> None:
     """Put k and v [T, K, D] at slots ``slot_mapping`` [T] (block * block_size + offset)."""
+    write_keys(k, kv_cache[:1], slot_mapping)
+    write_keys(v, kv_cache[1:], slot_mapping)
+
+
+def write_keys(k: Tensor, kv_cache: Tensor, slot_mapping: Tensor) -> None:
+    """The same of keys that values are part of."""
     block_size = kv_cache.shape[2]
     places = (slot_mapping // block_size, slot_mapping % block_size)
     kv_cache[0].index_put_(places, k)
-    kv_cache[1].index_put_(places, v)
 
 
 def paged_attention(
@@ -33,14 +38,17 @@ def paged_attention(
     alibi_slopes: Sequence[float] | None = None,
     k_scale: float = 1.0,
     v_scale: float = 1.0,
+    sinks: Tensor | None = None,
+    value_dim: int | None = None,
 ) -> Tensor:
     """Causal attention of q [T, H, D] over each row's cached tokens, its own included.
 
     The last of a row's queries sees ``seq_lens[row]`` tokens, each one before it one token fewer;
     with a window only the last ``window`` of them. Scores, softmax and sum are float32. The scales
-    are what a cache in fewer bits is multiplied by.
+    are what a cache in fewer bits is multiplied by. ``sinks`` [H]: a score per head that takes part
+    in the softmax and has no value. ``value_dim``: values are so many of a key.
     """
-    out = torch.empty_like(q)
+    out = q.new_empty(*q.shape[:2], value_dim or q.shape[2])
     bounds, lengths = query_start.tolist(), seq_lens.tolist()
     for row, length in enumerate(lengths):
         queries = slice(bounds[row], bounds[row + 1])
@@ -56,19 +64,30 @@ def paged_attention(
             slopes = torch.tensor(alibi_slopes, device=q.device)
             scores = scores - slopes[:, None, None] * distance
         hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
-        weights = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
-        out[queries] = torch.einsum("hts,shd->thd", weights, values * v_scale).to(q.dtype)
+        weights = _softmax(scores.masked_fill(hidden, float("-inf")), sinks)
+        values = values[..., : out.shape[2]] * v_scale
+        out[queries] = torch.einsum("hts,shd->thd", weights, values).to(q.dtype)
     return out
+
+
+def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Of scores [H, queries, length], with the sinks among them."""
+    if sinks is None:
+        return scores.softmax(dim=-1)
+    sink = sinks.float()[:, None, None].expand(-1, scores.shape[1], 1)
+    return torch.cat((scores, sink), dim=-1).softmax(dim=-1)[..., :-1]
 
 
 def _row_scores(
     q: Tensor, kv_cache: Tensor, blocks: Tensor, length: int, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """One row's scaled scores [H, queries, length], and its values [length, H, D] in float32."""
+    """One row's scaled scores [H, queries, length], and its values [length, H, D] in float32.
+
+    Values that are part of the keys are their first."""
     num_heads, (_, _, block_size, num_kv_heads, _) = q.shape[1], kv_cache.shape
     used = blocks[: -(-length // block_size)].long()
-    keys, values = (
+    planes = [
         cache[used].flatten(0, 1)[:length].float().repeat_interleave(num_heads // num_kv_heads, 1)
         for cache in kv_cache.unbind(0)
-    )
-    return torch.einsum("thd,shd->hts", q.float(), keys) * scale, values
+    ]
+    return torch.einsum("thd,shd->hts", q.float(), planes[0]) * scale, planes[-1]

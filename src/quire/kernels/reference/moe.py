@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quire.kernels.reference.activation import ACTIVATIONS, gated_activation
+from quire.kernels.reference.activation import gated
 
 
 class Routing(NamedTuple):
@@ -65,26 +65,30 @@ def sort_by_expert(experts: Tensor, num_experts: int, block_m: int) -> SortedPai
     return SortedPairs(tokens, places, ends.int(), tiles.to(experts.device), block_m)
 
 
-def gate_up(x: Tensor, experts: Tensor, weight: Tensor, activation: str) -> Tensor:
-    """activation(gate) * up of x [T, H] at experts [T, top_k]: [T * top_k, I], by pair.
+def gate_up(
+    x: Tensor, experts: Tensor, weight: Tensor, gating: str, bias: Tensor | None = None
+) -> Tensor:
+    """gate and up joined by ``gating``, of x [T, H] at experts [T, top_k]: [T * top_k, I], by pair.
 
-    ``weight`` [experts, 2 I, H]: gate above up.
+    ``weight`` [experts, 2 I, H] and ``bias`` [experts, 2 I]: gate above up.
     """
+    gate = gated(gating)
     inner = x.new_empty(experts.numel(), weight.shape[1] // 2)
     for expert, (tokens, pairs) in _pairs_of(experts).items():
-        product = F.linear(x[tokens], weight[expert])
-        inner[pairs] = gated_activation(product, ACTIVATIONS[activation])
+        its_bias = None if bias is None else bias[expert]
+        inner[pairs] = gate(F.linear(x[tokens], weight[expert], its_bias))
     return inner
 
 
-def down(inner: Tensor, experts: Tensor, weight: Tensor) -> Tensor:
+def down(inner: Tensor, experts: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The results [T * top_k, H] at experts [T, top_k], by pair, in float32.
 
-    ``inner`` [T * top_k, I] by pair; ``weight`` [experts, H, I].
+    ``inner`` [T * top_k, I] by pair; ``weight`` [experts, H, I], ``bias`` [experts, H].
     """
     results = torch.empty(len(inner), weight.shape[1], device=inner.device)
     for expert, (_, pairs) in _pairs_of(experts).items():
-        results[pairs] = F.linear(inner[pairs].float(), weight[expert].float())
+        its_bias = None if bias is None else bias[expert].float()
+        results[pairs] = F.linear(inner[pairs].float(), weight[expert].float(), its_bias)
     return results
 
 

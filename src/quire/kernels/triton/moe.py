@@ -12,7 +12,7 @@ import triton
 from torch import Tensor
 
 from quire.kernels.reference.moe import Routing, SortedPairs
-from quire.kernels.triton.activation import NAMES
+from quire.kernels.triton.moe_gating import GATINGS
 from quire.kernels.triton.moe_lines import add_down_lines, gate_up_lines
 from quire.kernels.triton.moe_routing import sort_by_expert
 from quire.kernels.triton.moe_tiles import Tile, add_sums, down_tiles, gate_up_tiles
@@ -41,32 +41,44 @@ _DOWN = {
 class TritonExperts:
     """Gated MLPs of one shape; ``gate_up`` [experts, 2 I, H] and ``down`` [experts, H, I]."""
 
-    def __init__(self, gate_up: Tensor, down: Tensor, activation: str) -> None:
-        if activation not in NAMES:
+    def __init__(
+        self,
+        gate_up: Tensor,
+        down: Tensor,
+        gating: str,
+        *,
+        gate_up_bias: Tensor | None = None,  # [experts, 2 I]
+        down_bias: Tensor | None = None,  # [experts, H]
+    ) -> None:
+        if gating not in GATINGS:
             raise ValueError(
-                f"experts with the activation {activation!r} have no kernel on a GPU, which has "
-                f"{', '.join(NAMES)}; run this model with device='cpu'"
+                f"experts with the activation {gating!r} have no kernel on a GPU, which has "
+                f"{', '.join(GATINGS)}; run this model with device='cpu'"
             )
         self._gate_up = gate_up
         self._down = down
-        self._activation = activation
-        self._has_groups = has_groups(down)
+        self._gating = gating
+        self._gate_up_bias = gate_up_bias
+        self._down_bias = down_bias
+        self._has_groups = down_bias is None and has_groups(down)
 
     def add_to(self, x: Tensor, routing: Routing, h: Tensor) -> None:
         """h [T, H] += the shares of x [T, H] at each token's experts."""
         num_experts, num_pairs = len(self._down), routing.experts.numel()
         if len(x) == 1 or num_pairs * _LINES_SHARE <= num_experts:
-            inner = gate_up_lines(x, routing.experts, self._gate_up, self._activation)
-            add_down_lines(h, inner, routing, self._down)
+            inner = gate_up_lines(
+                x, routing.experts, self._gate_up, self._gating, self._gate_up_bias
+            )
+            add_down_lines(h, inner, routing, self._down, self._down_bias)
             return
         width = tile_width(num_pairs, num_experts)
         pairs = sort_by_expert(routing.experts, num_experts, width)
         tiles = _exact(width) if x.dtype == torch.float32 else (_GATE_UP[width], _DOWN[width])
-        inner = gate_up_tiles(x, pairs, self._gate_up, self._activation, tiles[0])
+        inner = gate_up_tiles(x, pairs, self._gate_up, self._gating, tiles[0], self._gate_up_bias)
         if width == _WIDEST and self._has_groups:
             results = down_groups(inner, pairs, self._down)
         else:
-            results = down_tiles(inner, pairs, self._down, tiles[1])
+            results = down_tiles(inner, pairs, self._down, tiles[1], self._down_bias)
         add_sums(h, results, pairs, routing.weights)
 
 

@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.reference.moe import Routing
-from quire.kernels.triton.activation import NAMES, activate
 from quire.kernels.triton.launch import await_inputs, dependent_launch
+from quire.kernels.triton.moe_gating import GATINGS, join
 
 _GATE_UP_ROWS = 2  # of each of gate and up, in one program
 _GATE_UP_STEP = 2048  # columns at once
@@ -34,9 +34,9 @@ def _await_then_release(DEPENDENT: tl.constexpr):
 
 @triton.jit
 def _gate_up_lines_kernel(
-    inner, x, weight, experts,
+    inner, x, weight, bias, experts,
     TOP_K: tl.constexpr, SIZE: tl.constexpr, H: tl.constexpr, KIND: tl.constexpr,
-    ROWS: tl.constexpr, STEP: tl.constexpr, DEPENDENT: tl.constexpr,
+    HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     _await_then_release(DEPENDENT)
     pair = tl.program_id(1).to(tl.int64)
@@ -55,14 +55,19 @@ def _gate_up_lines_kernel(
         values = values.to(tl.float32)[None, :]
         gate += gate_tile.to(tl.float32) * values
         up += up_tile.to(tl.float32) * values
-    active = activate(tl.sum(gate, 1), KIND) * tl.sum(up, 1)
+    gates, ups = tl.sum(gate, 1), tl.sum(up, 1)
+    if HAS_BIAS:
+        bias_at = bias + expert * 2 * SIZE + row
+        gates += tl.load(bias_at, mask=is_row, other=0.0).to(tl.float32)
+        ups += tl.load(bias_at + SIZE, mask=is_row, other=0.0).to(tl.float32)
+    active = join(gates, ups, KIND)
     tl.store(inner + pair * SIZE + row, active.to(inner.dtype.element_ty), mask=is_row)
 
 
 @triton.jit
 def _down_lines_kernel(
-    h, inner, weight, experts, shares,
-    TOP_K: tl.constexpr, SIZE: tl.constexpr, H: tl.constexpr,
+    h, inner, weight, bias, experts, shares,
+    TOP_K: tl.constexpr, SIZE: tl.constexpr, H: tl.constexpr, HAS_BIAS: tl.constexpr,
     K_PAD: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Runs right after `_gate_up_lines_kernel` of the same routing, and reads that before it waits:
@@ -93,25 +98,34 @@ def _down_lines_kernel(
             other=0.0,
         )
         sums += tl.sum(tile.to(tl.float32) * values.to(tl.float32)[:, None, :], 2)
+    if HAS_BIAS:
+        bias_at = bias + expert[:, None] * H + row[None, :]
+        found = tl.load(bias_at, mask=is_slot[:, None] & is_row[None, :], other=0.0)
+        sums += found.to(tl.float32)
     total = before + tl.sum(sums * share[:, None], 0)
     tl.store(h + token * H + row, total.to(h.dtype.element_ty), mask=is_row)
 
 
-def gate_up_lines(x: Tensor, experts: Tensor, weight: Tensor, activation: str) -> Tensor:
+def gate_up_lines(
+    x: Tensor, experts: Tensor, weight: Tensor, gating: str, bias: Tensor | None = None
+) -> Tensor:
     """`reference.moe.gate_up` of few tokens."""
     assert x.is_contiguous() and weight.is_contiguous()
     (num_tokens, hidden), top_k, size = x.shape, experts.shape[1], weight.shape[1] // 2
     inner = torch.empty(num_tokens * top_k, size, dtype=x.dtype, device=x.device)
     grid: Any = (triton.cdiv(size, _GATE_UP_ROWS), num_tokens * top_k)
     _gate_up_lines_kernel[grid](
-        inner, x, weight, experts, TOP_K=top_k, SIZE=size, H=hidden, KIND=NAMES.index(activation),
+        inner, x, weight, weight if bias is None else bias, experts,
+        TOP_K=top_k, SIZE=size, H=hidden, KIND=GATINGS.index(gating), HAS_BIAS=bias is not None,
         ROWS=_GATE_UP_ROWS, STEP=min(_GATE_UP_STEP, triton.next_power_of_2(hidden)),
         num_warps=4, **dependent_launch(),
     )  # fmt: skip
     return inner
 
 
-def add_down_lines(h: Tensor, inner: Tensor, routing: Routing, weight: Tensor) -> None:
+def add_down_lines(
+    h: Tensor, inner: Tensor, routing: Routing, weight: Tensor, bias: Tensor | None = None
+) -> None:
     """`reference.moe.down` of few tokens, and `reference.moe.add_sums` of it to h [T, H].
 
     The launch right before it must be `gate_up_lines` of the same routing.
@@ -122,7 +136,8 @@ def add_down_lines(h: Tensor, inner: Tensor, routing: Routing, weight: Tensor) -
     step = _DOWN_VALUES // (k_pad * _DOWN_ROWS)
     grid: Any = (triton.cdiv(hidden, _DOWN_ROWS), len(h))
     _down_lines_kernel[grid](
-        h, inner, weight, routing.experts, routing.weights, TOP_K=top_k, SIZE=size, H=hidden,
+        h, inner, weight, weight if bias is None else bias, routing.experts, routing.weights,
+        TOP_K=top_k, SIZE=size, H=hidden, HAS_BIAS=bias is not None,
         K_PAD=k_pad, ROWS=_DOWN_ROWS, STEP=min(step, triton.next_power_of_2(size)),
         num_warps=4, **dependent_launch(),
     )  # fmt: skip

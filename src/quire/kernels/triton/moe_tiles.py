@@ -18,9 +18,9 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.reference.moe import SortedPairs
-from quire.kernels.triton.activation import NAMES, activate
 from quire.kernels.triton.attention import precision
 from quire.kernels.triton.launch import await_inputs, dependent_launch
+from quire.kernels.triton.moe_gating import GATINGS, join
 
 _GROUP = 8  # tiles of pairs that go through the weight side by side, to meet in the cache
 _SUM_BLOCK = 1024
@@ -64,8 +64,8 @@ def _load_lines(at, start, columns, is_pair, K: tl.constexpr, BLOCK_K: tl.conste
 
 @triton.jit(do_not_specialize=["num_tiles"])
 def _gate_up_tiles_kernel(
-    inner, x, weight, tokens, tiles, num_tiles,
-    SIZE: tl.constexpr, H: tl.constexpr, KIND: tl.constexpr,
+    inner, x, weight, bias, tokens, tiles, num_tiles,
+    SIZE: tl.constexpr, H: tl.constexpr, KIND: tl.constexpr, HAS_BIAS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
     PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
@@ -93,15 +93,20 @@ def _gate_up_tiles_kernel(
         gate = tl.dot(gate_tile, lines, gate, input_precision=PRECISION)
         up_tile = _load_weight(up_at, k, column, H, BLOCK_K)
         up = tl.dot(up_tile, lines, up, input_precision=PRECISION)
-    active = (activate(gate, KIND) * up).to(inner.dtype.element_ty)
+    if HAS_BIAS:
+        bias_at = bias + expert * 2 * SIZE + row
+        is_row = row < SIZE
+        gate += tl.load(bias_at, mask=is_row, other=0.0).to(tl.float32)[:, None]
+        up += tl.load(bias_at + SIZE, mask=is_row, other=0.0).to(tl.float32)[:, None]
+    active = join(gate, up, KIND).to(inner.dtype.element_ty)
     inside = is_pair[None, :] & (row < SIZE)[:, None]
     tl.store(inner + place[None, :].to(tl.int64) * SIZE + row[:, None], active, mask=inside)
 
 
 @triton.jit(do_not_specialize=["num_tiles"])
 def _down_tiles_kernel(
-    results, inner, weight, tiles, num_tiles,
-    SIZE: tl.constexpr, H: tl.constexpr,
+    results, inner, weight, bias, tiles, num_tiles,
+    SIZE: tl.constexpr, H: tl.constexpr, HAS_BIAS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
     PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
@@ -123,6 +128,9 @@ def _down_tiles_kernel(
         lines = _load_lines(lines_at, k, column, is_pair, SIZE, BLOCK_K)
         weight_tile = _load_weight(weight_at, k, column, SIZE, BLOCK_K)
         sums = tl.dot(weight_tile, lines, sums, input_precision=PRECISION)
+    if HAS_BIAS:
+        found = tl.load(bias + expert * H + row, mask=row < H, other=0.0)
+        sums += found.to(tl.float32)[:, None]
     inside = is_pair[None, :] & (row < H)[:, None]
     results_at = results + place[None, :].to(tl.int64) * H + row[:, None]
     tl.store(results_at, sums.to(results.dtype.element_ty), mask=inside)
@@ -153,7 +161,12 @@ def _add_sums_kernel(
 
 
 def gate_up_tiles(
-    x: Tensor, pairs: SortedPairs, weight: Tensor, activation: str, tile: Tile
+    x: Tensor,
+    pairs: SortedPairs,
+    weight: Tensor,
+    gating: str,
+    tile: Tile,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """`reference.moe.gate_up`, by place."""
     assert x.is_contiguous() and weight.is_contiguous() and tile.block_m == pairs.block_m
@@ -161,8 +174,8 @@ def gate_up_tiles(
     inner = torch.empty(len(pairs.tokens), size, dtype=x.dtype, device=x.device)
     grid: Any = (num_tiles * triton.cdiv(size, tile.block_n),)
     _gate_up_tiles_kernel[grid](
-        inner, x, weight, pairs.tokens, pairs.tiles, num_tiles,
-        SIZE=size, H=hidden, KIND=NAMES.index(activation),
+        inner, x, weight, weight if bias is None else bias, pairs.tokens, pairs.tiles, num_tiles,
+        SIZE=size, H=hidden, KIND=GATINGS.index(gating), HAS_BIAS=bias is not None,
         BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k, GROUP=_GROUP,
         PRECISION=precision(x.dtype), num_warps=tile.num_warps, num_stages=tile.num_stages,
         **dependent_launch(),
@@ -170,14 +183,17 @@ def gate_up_tiles(
     return inner
 
 
-def down_tiles(inner: Tensor, pairs: SortedPairs, weight: Tensor, tile: Tile) -> Tensor:
+def down_tiles(
+    inner: Tensor, pairs: SortedPairs, weight: Tensor, tile: Tile, bias: Tensor | None = None
+) -> Tensor:
     """`reference.moe.down` in inner's dtype, by place, as ``inner`` is."""
     assert weight.is_contiguous() and tile.block_m == pairs.block_m
     (_, hidden, size), num_tiles = weight.shape, pairs.tiles.shape[1]
     results = torch.empty(len(inner), hidden, dtype=inner.dtype, device=inner.device)
     grid: Any = (num_tiles * triton.cdiv(hidden, tile.block_n),)
     _down_tiles_kernel[grid](
-        results, inner, weight, pairs.tiles, num_tiles, SIZE=size, H=hidden,
+        results, inner, weight, weight if bias is None else bias, pairs.tiles, num_tiles,
+        SIZE=size, H=hidden, HAS_BIAS=bias is not None,
         BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k, GROUP=_GROUP,
         PRECISION=precision(inner.dtype), num_warps=tile.num_warps, num_stages=tile.num_stages,
         **dependent_launch(),

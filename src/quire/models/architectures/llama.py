@@ -13,6 +13,8 @@ from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
 
+_INERT = ("max_tokenizer_truncation",)  # Xverse
+
 
 def llama(hf: HFConfig) -> ModelPlan:
     attention_bias = hf.bool("attention_bias", False)
@@ -24,5 +26,5 @@ def llama(hf: HFConfig) -> ModelPlan:
         norms=(norm, norm),
     )
     spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
-    hf.check_unread()
+    hf.check_unread(_INERT)
     return ModelPlan(spec=spec, weights=LLAMA_WEIGHTS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from quire.layers.spec import MoESpec
+from quire.layers.moe_spec import MoESpec, SoftmaxRouting
 from quire.models.common import (
     ACTIVATION_NAMES,
     LLAMA_WEIGHTS,
@@ -13,9 +13,9 @@ from quire.models.common import (
     rms_norm_from,
 )
 from quire.models.hf_config import HFConfig
+from quire.models.mixtures import MIXTRAL_EXPERT, expert_entries
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
-from quire.weights.weight_map import Source, StackedExperts, WeightMap
 
 
 def mixtral(hf: HFConfig) -> ModelPlan:
@@ -26,7 +26,7 @@ def mixtral(hf: HFConfig) -> ModelPlan:
         num_experts=hf.int("num_local_experts", 8),
         top_k=hf.int("num_experts_per_tok", 2),
         activation=hf.choice("hidden_act", ACTIVATION_NAMES, "silu"),
-        renormalise=True,
+        routing=SoftmaxRouting(renormalise=True),
     )
     layer = LayerSpec(
         block="pre_norm",
@@ -38,22 +38,6 @@ def mixtral(hf: HFConfig) -> ModelPlan:
     )
     spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
     hf.check_unread()
-    return ModelPlan(spec=spec, weights=_weights(moe.num_experts))
-
-
-def _weights(num_experts: int) -> WeightMap:
-    moe = "model.layers.*.block_sparse_moe"
-    experts = {"gate": "w1", "up": "w3", "down": "w2"}
-    return replace(
-        LLAMA_WEIGHTS,
-        entries={
-            **LLAMA_WEIGHTS.entries,
-            "layers.*.moe.router.weight": Source(f"{moe}.gate.weight"),
-            **{
-                f"layers.*.moe.experts.{ours}.weight": StackedExperts(
-                    f"{moe}.experts.{{expert}}.{theirs}.weight", num_experts
-                )
-                for ours, theirs in experts.items()
-            },
-        },
-    )
+    experts = expert_entries("model.layers.*.block_sparse_moe", moe.num_experts, MIXTRAL_EXPERT)
+    weights = replace(LLAMA_WEIGHTS, entries={**LLAMA_WEIGHTS.entries, **experts})
+    return ModelPlan(spec=spec, weights=weights)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from quire.errors import UnsupportedModelError
-from quire.layers.spec import MoESpec
+from quire.layers.moe_spec import MoESpec, SoftmaxRouting
 from quire.models.common import (
     ACTIVATION_NAMES,
     LLAMA_WEIGHTS,
@@ -16,9 +15,9 @@ from quire.models.common import (
     rms_norm_from,
 )
 from quire.models.hf_config import HFConfig
+from quire.models.mixtures import expert_entries, layers_with_experts
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
-from quire.weights.weight_map import Source, StackedExperts, WeightMap
 
 
 def qwen3_moe(hf: HFConfig) -> ModelPlan:
@@ -36,11 +35,13 @@ def qwen3_moe(hf: HFConfig) -> ModelPlan:
             mlp=moe if has_experts else mlp,
             norms=(norm, norm),
         )
-        for has_experts in _layers_with_experts(hf)
+        for has_experts in layers_with_experts(hf)
     ]
     spec = decoder_from(hf, layers, final_norm=norm)
     hf.check_unread(inert=("max_window_layers",))  # a window, where switched on, is every layer's
-    return ModelPlan(spec=spec, weights=_weights(moe.num_experts))
+    experts = expert_entries("model.layers.*.mlp", moe.num_experts)
+    weights = replace(LLAMA_WEIGHTS, entries={**LLAMA_WEIGHTS.entries, **experts})
+    return ModelPlan(spec=spec, weights=weights)
 
 
 def _window(hf: HFConfig) -> int | None:
@@ -55,34 +56,5 @@ def _moe(hf: HFConfig) -> MoESpec:
         num_experts=hf.int(("num_experts", "num_local_experts"), 128),
         top_k=hf.int("num_experts_per_tok", 8),
         activation=hf.choice("hidden_act", ACTIVATION_NAMES, "silu"),
-        renormalise=hf.bool("norm_topk_prob", False),
-    )
-
-
-def _layers_with_experts(hf: HFConfig) -> list[bool]:
-    """Every ``decoder_sparse_step``-th layer, but for those that the config lists."""
-    step, num_layers = hf.int("decoder_sparse_step", 1), hf.int("num_hidden_layers")
-    dense = hf.optional_list("mlp_only_layers") or []
-    if step < 1:
-        raise UnsupportedModelError(
-            f"config key 'decoder_sparse_step' of {hf.architecture} is {step} and must be at least "
-            "1: it counts layers from one with experts to the next"
-        )
-    return [layer not in dense and (layer + 1) % step == 0 for layer in range(num_layers)]
-
-
-def _weights(num_experts: int) -> WeightMap:
-    mlp = "model.layers.*.mlp"
-    return replace(
-        LLAMA_WEIGHTS,
-        entries={
-            **LLAMA_WEIGHTS.entries,
-            "layers.*.moe.router.weight": Source(f"{mlp}.gate.weight"),
-            **{
-                f"layers.*.moe.experts.{part}.weight": StackedExperts(
-                    f"{mlp}.experts.{{expert}}.{part}_proj.weight", num_experts
-                )
-                for part in ("gate", "up", "down")
-            },
-        },
+        routing=SoftmaxRouting(renormalise=hf.bool("norm_topk_prob", False)),
     )

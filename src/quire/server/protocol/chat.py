@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
+from quire.server.forms import Form
 from quire.server.protocol.common import ChatPromptBody, GenerationBody, Int64
 
 
 class ChatCompletionRequest(ChatPromptBody, GenerationBody):
     """A conversation to be answered."""
+
+    forms: ClassVar[Mapping[str, Form]] = {**ChatPromptBody.forms, **GenerationBody.forms}
 
     max_completion_tokens: Int64 | None = None  # wins over max_tokens
     logprobs: bool | None = False

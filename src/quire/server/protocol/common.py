@@ -6,9 +6,12 @@ is not here lands in ``model_extra``, where `server/fields.py` judges it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+
+from quire.server.forms import Form
 
 INT64 = 2**63
 
@@ -60,7 +63,48 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
+    forms: ClassVar[Mapping[str, Form]] = {}  # of the objects in its fields
+
     model: str | None = None  # the served one
+
+
+class SamplingBody(Body):
+    """What all generating requests may have, by the names of OpenAI's older APIs; None is the
+    server's default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: Int64 | None = None
+    min_p: float | None = None
+    min_tokens: Int64 | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: Int64 | None = None
+    logit_bias: dict[str, float] | None = None
+    allowed_token_ids: list[Int64] | None = None
+    bad_words: list[str] | None = None
+    stop_token_ids: list[Int64] | None = None
+    include_stop_str_in_output: bool | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    truncate_prompt_tokens: Int64 | None = None
+    truncation_side: Literal["left", "right"] | None = None
+
+    stream: bool | None = False
+    stream_interval: Int64 | None = None  # tokens between two events
+
+    priority: Int64 | None = 0
+    cache_salt: str | None = None
+    request_id: str | None = None
+    timeout_s: Seconds | None = None  # for all of it
+    queue_timeout_s: Seconds | None = None  # until the first token
+
+    def sampling_fields(self) -> dict[str, Any]:
+        """Those above that are set."""
+        values = ((name, getattr(self, name)) for name in SamplingBody.model_fields)
+        return {name: value for name, value in values if value is not None}
 
 
 class StreamOptions(BaseModel):
@@ -72,57 +116,26 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: bool | None = False  # the usage so far on every chunk
 
 
-class GenerationBody(Body):
-    """Fields of both completions and chat; None is the server's default."""
+# Padding against who counts bytes on the wire is never sent, and nobody reads it.
+STREAM_OPTIONS = Form(known=("include_obfuscation",))
+
+
+class GenerationBody(SamplingBody):
+    """Fields of both completions and chat."""
+
+    forms: ClassVar[Mapping[str, Form]] = {"stream_options": STREAM_OPTIONS}
 
     n: Int64 | None = 1
     best_of: Int64 | None = None
     max_tokens: Int64 | None = None
-    min_tokens: Int64 | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: Int64 | None = None
-    min_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    seed: Int64 | None = None
-    logit_bias: dict[str, float] | None = None
-    allowed_token_ids: list[Int64] | None = None
-    bad_words: list[str] | None = None
     stop: Strings = None
-    stop_token_ids: list[Int64] | None = None
-    include_stop_str_in_output: bool | None = None
-    ignore_eos: bool | None = None
-    skip_special_tokens: bool | None = None
-    spaces_between_special_tokens: bool | None = None
     use_beam_search: bool | None = None
     length_penalty: float | None = None
     early_stopping: EarlyStopping = None
     prompt_logprobs: Int64 | None = None
-    truncate_prompt_tokens: Int64 | None = None
-    truncation_side: Literal["left", "right"] | None = None
-
-    stream: bool | None = False
     stream_options: StreamOptions | None = None
-    stream_interval: Int64 | None = None  # tokens between two events
-
-    priority: Int64 | None = 0
-    cache_salt: str | None = None
-    request_id: str | None = None
-    timeout_s: Seconds | None = None  # for all of it
-    queue_timeout_s: Seconds | None = None  # until the first token
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
-
-    @property
-    def includes_usage(self) -> bool:
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
-
-    @property
-    def has_continuous_usage(self) -> bool:
-        options = self.stream_options
-        return self.includes_usage and bool(options and options.continuous_usage_stats)
 
 
 class ChatMessage(BaseModel):
@@ -134,8 +147,30 @@ class ChatMessage(BaseModel):
     content: Content = None
 
 
+_CACHE_MARK = "cache_control"  # has no effect: every prefix is cached
+_TEXT_PART = Form(known=("type", "text", "refusal", "annotations", "logprobs", _CACHE_MARK))
+_TOOL_CALL = Form(
+    known=("id", "type", "index"),
+    inside={"function": Form(known=("name", "arguments"), is_for_template=True)},
+    is_for_template=True,
+)
+CHAT_MESSAGE = Form(
+    # The last of them is made of an Anthropic message.
+    known=("name", "tool_call_id", "reasoning", "reasoning_content", "annotations", "is_error"),
+    inside={"content": _TEXT_PART, "tool_calls": _TOOL_CALL},
+    refused={
+        "audio": "only text is served",
+        "refusal": "put its text into content",
+        "function_call": "it is the older name of tool_calls",
+    },
+    is_for_template=True,
+)
+
+
 class ChatPromptBody(Body):
     """What makes a prompt of messages."""
+
+    forms: ClassVar[Mapping[str, Form]] = {"messages": CHAT_MESSAGE}
 
     messages: list[ChatMessage]
     tools: list[dict[str, Any]] | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from quire.server.protocol.common import Body, Content, Int64
-from quire.server.protocol.one_answer import OneAnswerBody
+from quire.server.forms import Form
+from quire.server.protocol.common import Body, Content, Int64, SamplingBody
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -58,8 +59,34 @@ class OutputConfig(BaseModel):
     effort: str | None = None
 
 
+_BLOCK_KEYS = ("type", "cache_control")
+_TEXT = Form(known=(*_BLOCK_KEYS, "text", "citations"))
+_TEXTS = Form(types={"text": _TEXT})
+_BLOCK = Form(
+    types={
+        "text": _TEXT,
+        "thinking": Form(known=(*_BLOCK_KEYS, "thinking", "signature")),
+        "redacted_thinking": Form(known=(*_BLOCK_KEYS, "data")),
+        "tool_use": Form(known=(*_BLOCK_KEYS, "id", "name", "input", "caller")),
+        "tool_result": Form(
+            known=(*_BLOCK_KEYS, "tool_use_id", "is_error"), inside={"content": _TEXTS}
+        ),
+    }
+)
+
+
 class CountTokensRequest(Body):
     """What makes the prompt of a message."""
+
+    forms: ClassVar[Mapping[str, Form]] = {
+        "messages": Form(inside={"content": _BLOCK}),
+        "system": _TEXTS,
+        # A schema is kept anyway where nothing is called.
+        "tools": Form(known=("cache_control", "strict")),
+        "tool_choice": Form(known=("disable_parallel_tool_use",)),
+        "thinking": Form(known=("budget_tokens", "display")),
+        "output_config": Form(inside={"format": Form(known=("type", "schema"))}),
+    }
 
     messages: list[AnthropicMessage]
     system: Content = None
@@ -76,7 +103,7 @@ class CountTokensRequest(Body):
     workspace_id: str | None = None
 
 
-class MessagesRequest(CountTokensRequest, OneAnswerBody):
+class MessagesRequest(CountTokensRequest, SamplingBody):
     """A conversation to be answered, or its last turn to be continued."""
 
     max_tokens: Annotated[Int64, Field(ge=1)]

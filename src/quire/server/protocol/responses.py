@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from quire.server.protocol.common import Body, Int64, Strings, ToolChoice
-from quire.server.protocol.one_answer import OneAnswerBody
+from quire.server.forms import Form
+from quire.server.protocol.common import (
+    STREAM_OPTIONS,
+    Body,
+    Int64,
+    SamplingBody,
+    Strings,
+    ToolChoice,
+)
 
 _ITEMS = {"type": "array", "items": {"type": "object"}}
 # Read by hand: two dozen types of items would make two dozen errors for one mistake.
@@ -44,8 +52,42 @@ class Reasoning(BaseModel):
     effort: str | None = None
 
 
+_TEXT = Form(known=("type", "text", "annotations", "logprobs", "prompt_cache_breakpoint"))
+_PARTS = Form(
+    types={
+        **dict.fromkeys(("input_text", "output_text", "text", "reasoning_text"), _TEXT),
+        "refusal": Form(known=("type", "refusal")),
+    }
+)
+_ITEM_KEYS = ("type", "id", "status", "created_by")
+_ITEM = Form(
+    default_type="message",
+    types={
+        "message": Form(known=(*_ITEM_KEYS, "role", "phase"), inside={"content": _PARTS}),
+        "function_call": Form(known=(*_ITEM_KEYS, "call_id", "name", "arguments")),
+        "function_call_output": Form(known=(*_ITEM_KEYS, "call_id"), inside={"output": _PARTS}),
+        # Summaries and what is encrypted are never made here, nor read.
+        "reasoning": Form(
+            known=(*_ITEM_KEYS, "summary", "encrypted_content"), inside={"content": _PARTS}
+        ),
+    },
+)
+_FORMAT = Form(known=("type", "name", "schema", "strict", "description"))
+_TOOL = Form(
+    types={"function": Form(known=("type", "name", "description", "parameters", "strict"))}
+)
+
+
 class InputTokensRequest(Body):
     """What makes the prompt of a response."""
+
+    forms: ClassVar[Mapping[str, Form]] = {
+        "input": _ITEM,
+        "tools": _TOOL,
+        "tool_choice": Form(known=("type", "name")),
+        "text": Form(inside={"format": _FORMAT}),
+        "reasoning": Form(known=("summary", "generate_summary")),
+    }
 
     input: ResponseInput = None
     instructions: str | None = None  # the system's message, before the input
@@ -60,8 +102,13 @@ class InputTokensRequest(Body):
     conversation: str | dict[str, Any] | None = None
 
 
-class ResponsesRequest(InputTokensRequest, OneAnswerBody):
+class ResponsesRequest(InputTokensRequest, SamplingBody):
     """An input to be answered."""
+
+    forms: ClassVar[Mapping[str, Form]] = {
+        **InputTokensRequest.forms,
+        "stream_options": STREAM_OPTIONS,
+    }
 
     input: ResponseInput
     max_output_tokens: Annotated[Int64, Field(ge=1)] | None = None

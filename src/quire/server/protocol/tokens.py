@@ -18,6 +18,13 @@ class TokenizeRequest(ChatPromptBody):
     return_token_strs: bool | None = False
 
 
+# They say how messages become a prompt.
+ONLY_WITH_MESSAGES = (
+    *("tools", "tool_choice", "documents", "chat_template", "chat_template_kwargs"),
+    *("add_generation_prompt", "continue_final_message"),
+)
+
+
 class DetokenizeRequest(Body):
     """Token ids."""
 

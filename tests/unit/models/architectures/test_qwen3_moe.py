@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from quire.errors import UnsupportedModelError
-from quire.layers.spec import MoESpec
+from quire.layers.moe_spec import MoESpec, SoftmaxRouting
 from quire.models.loading import plan_of
 from quire.models.spec import DecoderSpec
 
@@ -64,7 +64,7 @@ def test_the_published_config() -> None:
             num_experts=128,
             top_k=8,
             activation="silu",
-            renormalise=True,
+            routing=SoftmaxRouting(renormalise=True),
         )
     }
 

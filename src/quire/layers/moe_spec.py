@@ -1,0 +1,92 @@
+"""The spec of a mixture of experts: how tokens choose, and what they choose from. Frozen data.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from quire.layers.spec import Activation, GatedMLPSpec, Shapes, linear_shapes, under
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoftmaxRouting:
+    """The best of a softmax over all experts."""
+
+    renormalise: bool  # the chosen experts' weights sum to one
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SparseMixerRouting:
+    """Two experts, each by a softmax over the scores near its best (arXiv:2310.00811)."""
+
+    jitter: float  # half of how near, as a share of the best score
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupedRouting:
+    """Experts in groups: the best groups first, then the best experts in them (DeepSeek)."""
+
+    score: Literal["softmax", "sigmoid"]
+    num_groups: int
+    top_groups: int
+    # A group's rank: its best score, or the sum of its best two.
+    group_rank: Literal["best", "best_two"]
+    renormalise: bool
+    scale: float  # of the weights in the end
+    correction: bool  # a learned bias per expert takes part in choosing, not in weighing
+
+
+RoutingSpec: TypeAlias = SoftmaxRouting | SparseMixerRouting | GroupedRouting
+# How gate and up become one: activation(gate) * up, or gpt-oss's clamped variant, which is
+# min(gate, 7) * sigmoid(1.702 min(gate, 7)) * (clamp(up, -7, 7) + 1).
+Gating: TypeAlias = Activation | Literal["swiglu_oss"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharedExpertSpec:
+    """A gated MLP that every token goes through besides; perhaps times sigmoid(gate · x)."""
+
+    mlp: GatedMLPSpec
+    gated: bool = False
+
+    def parameters(self) -> Shapes:
+        shapes = self.mlp.parameters()
+        if self.gated:
+            shapes["shared_gate.weight"] = (1, self.mlp.hidden_size)
+        return shapes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MoESpec:
+    """Each token goes through the ``top_k`` gated experts that its routing chooses."""
+
+    hidden_size: int
+    inner_size: int
+    num_experts: int
+    top_k: int
+    activation: Gating
+    routing: RoutingSpec
+    exact_router: bool = False  # its product is in float32, whatever the model's dtype
+    router_bias: bool = False
+    expert_bias: bool = False
+    shared: SharedExpertSpec | None = None
+
+    def parameters(self) -> Shapes:
+        experts, inner, hidden = self.num_experts, self.inner_size, self.hidden_size
+        shapes = linear_shapes("router", experts, hidden, self.router_bias)
+        if isinstance(self.routing, GroupedRouting) and self.routing.correction:
+            shapes["router.correction"] = (experts,)
+        for name, rows, columns in (
+            ("gate", inner, hidden),
+            ("up", inner, hidden),
+            ("down", hidden, inner),
+        ):
+            shapes[f"experts.{name}.weight"] = (experts, rows, columns)
+            if self.expert_bias:
+                shapes[f"experts.{name}.bias"] = (experts, rows)
+        if self.shared is not None:
+            shapes |= under("shared", self.shared.parameters())
+        return shapes

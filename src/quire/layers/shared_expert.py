@@ -1,0 +1,50 @@
+"""The gated MLP beside a mixture's experts, which every token goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from quire.kernels.selection import kernels_for
+from quire.layers.linear import Linear
+from quire.layers.moe_spec import SharedExpertSpec
+from quire.weights.reader import TensorReader
+
+
+class SharedExpert:
+    """h += down(activation(gate(x)) * up(x)); its input is normed already."""
+
+    def __init__(self, spec: SharedExpertSpec) -> None:
+        mlp = spec.mlp
+        inner = {"gate": mlp.inner_size, "up": mlp.inner_size}
+        self._spec = spec
+        self._gate_up = Linear(mlp.hidden_size, inner, bias=mlp.bias)
+        self._down = Linear(mlp.inner_size, {"down": mlp.hidden_size}, bias=mlp.bias)
+        self._gate: Callable[[Tensor], Tensor]
+
+    def load(self, reader: TensorReader, prefix: str) -> None:
+        self._gate_up.load(reader, prefix)
+        self._down.load(reader, prefix)
+        self._gate = kernels_for(reader.device).gated_activation(self._spec.mlp.activation)
+
+    def add_to(self, x: Tensor, h: Tensor) -> None:
+        self._down.add_to(self._gate(self._gate_up(x)), h)
+
+
+class WeighedSharedExpert(SharedExpert):
+    """The same times sigmoid(w · x)."""
+
+    def load(self, reader: TensorReader, prefix: str) -> None:
+        super().load(reader, prefix)
+        name = "shared_gate.weight"
+        self._weight = reader.read(f"{prefix}.{name}", self._spec.parameters()[name])
+
+    def add_to(self, x: Tensor, h: Tensor) -> None:
+        share = F.linear(x, self._weight).sigmoid()
+        h.addcmul_(share, self._down(self._gate(self._gate_up(x))))
+
+
+def build_shared_expert(spec: SharedExpertSpec) -> SharedExpert:
+    return WeighedSharedExpert(spec) if spec.gated else SharedExpert(spec)

@@ -1,0 +1,116 @@
+"""DeciLM: Llama whose layers differ.
+
+Two generations under one name: the first gives each layer its number of KV heads; Nemotron-NAS
+describes each layer's parts in ``block_configs``, where a part may be missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quire.errors import UnsupportedModelError
+from quire.layers.spec import AttentionSpec, GatedMLPSpec
+from quire.models.common import (
+    ACTIVATION_NAMES,
+    LLAMA_WEIGHTS,
+    attention_from,
+    decoder_from,
+    gated_mlp_from,
+    rms_norm_from,
+)
+from quire.models.hf_config import HFConfig
+from quire.models.plan import ModelPlan
+from quire.models.spec import LayerSpec
+from quire.weights.weight_map import Operation, Source
+
+_INERT = ("intermediate_size", "naive_attention_*")  # the first: beside blocks with their own
+_WIDTHS = 256  # a width from ffn_mult is a multiple of this
+
+Parts = tuple[AttentionSpec | None, GatedMLPSpec | None]
+
+
+def decilm(hf: HFConfig) -> ModelPlan:
+    num_layers = hf.int("num_hidden_layers")
+    blocks = hf.optional_list("block_configs")
+    if blocks is None:
+        parts = _parts_by_kv_heads(hf, num_layers)
+    else:
+        _check_length(hf, "block_configs", blocks, num_layers)
+        parts = [_parts_of_block(hf, index, block) for index, block in enumerate(blocks)]
+    norm = rms_norm_from(hf)
+    layers = [
+        LayerSpec(
+            block="pre_norm",
+            attention=attention,
+            mlp=mlp,
+            norms=(norm,) * ((attention is not None) + (mlp is not None)),
+        )
+        for attention, mlp in parts
+    ]
+    spec = decoder_from(hf, layers, final_norm=norm)
+    hf.check_unread(_INERT)
+    weights = replace(LLAMA_WEIGHTS, entries={**LLAMA_WEIGHTS.entries, **_only_norms(layers)})
+    return ModelPlan(spec=spec, weights=weights)
+
+
+def _parts_by_kv_heads(hf: HFConfig, num_layers: int) -> list[Parts]:
+    attention, mlp = _attention(hf), gated_mlp_from(hf, bias=hf.bool("mlp_bias", False))
+    counts = hf.optional_list("num_key_value_heads_per_layer")
+    if counts is None:
+        return [(attention, mlp)] * num_layers
+    _check_length(hf, "num_key_value_heads_per_layer", counts, num_layers)
+    return [(replace(attention, num_kv_heads=count), mlp) for count in counts]
+
+
+def _parts_of_block(hf: HFConfig, index: int, data: dict[str, object]) -> Parts:
+    block = HFConfig(data, hf.architecture, f"block_configs[{index}].")
+    attention, ffn = block.nested("attention"), block.nested("ffn")
+    parts = (
+        None if attention.bool("no_op", False) else _block_attention(hf, attention),
+        None if ffn.bool("no_op", False) else _block_mlp(hf, ffn),
+    )
+    # A part that is not there has no shape.
+    block.check_unread(("n_heads_in_group", "ffn_mult", "intermediate_size", "hidden_act"))
+    return parts
+
+
+def _attention(hf: HFConfig) -> AttentionSpec:
+    bias = hf.bool("attention_bias", False)
+    return attention_from(hf, qkv_bias=bias, out_bias=bias)
+
+
+def _block_attention(hf: HFConfig, block: HFConfig) -> AttentionSpec:
+    whole = _attention(hf)
+    return replace(whole, num_kv_heads=whole.num_heads // block.int("n_heads_in_group"))
+
+
+def _block_mlp(hf: HFConfig, block: HFConfig) -> GatedMLPSpec:
+    hidden_size, width = hf.int("hidden_size"), block.optional_int("intermediate_size")
+    if width is None:
+        wanted = int(2 * block.float("ffn_mult") * hidden_size / 3)
+        width = -(-wanted // _WIDTHS) * _WIDTHS
+    return GatedMLPSpec(
+        hidden_size=hidden_size,
+        inner_size=width,
+        activation=block.choice("hidden_act", ACTIVATION_NAMES, hf.str("hidden_act", "silu")),
+        bias=hf.bool("mlp_bias", False),
+    )
+
+
+def _check_length(hf: HFConfig, key: str, found: list[object], num_layers: int) -> None:
+    if len(found) != num_layers:
+        raise UnsupportedModelError(
+            f"config key {key!r} of {hf.architecture} has {len(found)} entries and "
+            f"num_hidden_layers is {num_layers}; they must agree"
+        )
+
+
+def _only_norms(layers: list[LayerSpec]) -> dict[str, Operation]:
+    """Where attention is missing, the first norm is the MLP's."""
+    return {
+        f"layers.{index}.norm1.weight": Source(
+            f"model.layers.{index}.post_attention_layernorm.weight"
+        )
+        for index, layer in enumerate(layers)
+        if layer.attention is None and layer.mlp is not None
+    }

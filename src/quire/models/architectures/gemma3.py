@@ -1,0 +1,46 @@
+"""Gemma 3 (text): Gemma 2's block with normed q and k, five windowed layers for a full one, and
+rotary positions of two bases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quire.layers.spec import AttentionSpec, RMSNormSpec
+from quire.models.architectures.gemma2 import gemma_plan
+from quire.models.common import attention_from
+from quire.models.hf_config import HFConfig
+from quire.models.layer_types import FULL, SLIDING, every_nth_full, layer_types
+from quire.models.plan import ModelPlan
+
+
+def gemma3(hf: HFConfig) -> ModelPlan:
+    every_nth = hf.int(("sliding_window_pattern", "_sliding_window_pattern"), 6)
+    kinds = layer_types(hf, every_nth_full(hf.int("num_hidden_layers"), every_nth))
+    window = hf.nullable_int("sliding_window", absent=4096)
+    of_kind = {
+        FULL: _attention(hf, FULL, "rope_theta", 1e6),
+        SLIDING: replace(_attention(hf, SLIDING, "rope_local_base_freq", 1e4), window=window),
+    }
+    soft_cap = hf.optional_float("final_logit_softcapping")
+    return gemma_plan(hf, [of_kind[kind] for kind in kinds], soft_cap)
+
+
+def _attention(hf: HFConfig, kind: str, theta_key: str, theta: float) -> AttentionSpec:
+    """Older files give one base of each kind, and scaling for full attention only."""
+    bias = hf.bool("attention_bias", False)
+    attention = attention_from(
+        hf,
+        qkv_bias=bias,
+        out_bias=bias,
+        head_dim=256,
+        num_kv_heads=4,
+        rope=hf.rope(theta_keys=theta_key, theta=theta, layer_type=kind),
+    )
+    norm = RMSNormSpec(
+        size=attention.head_dim, eps=hf.float("rms_norm_eps", 1e-6), weight_offset=1.0
+    )
+    return replace(
+        attention,
+        qk_norms=(norm, norm),
+        scale=hf.float("query_pre_attn_scalar", 256) ** -0.5,
+    )

@@ -1,0 +1,103 @@
+"""gpt-oss: attention sinks, a window in every other layer, biases throughout, clamped gates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from quire.errors import UnsupportedModelError
+from quire.layers.moe_spec import MoESpec, SoftmaxRouting
+from quire.layers.spec import AttentionSpec
+from quire.models.common import LLAMA_WEIGHTS, attention_from, decoder_from, rms_norm_from
+from quire.models.hf_config import HFConfig
+from quire.models.layer_types import FULL, SLIDING, layer_types
+from quire.models.plan import ModelPlan
+from quire.models.spec import LayerSpec
+from quire.weights.expert_layouts import EveryOtherRow, TurnedExperts
+from quire.weights.packed import Mxfp4
+from quire.weights.weight_map import Operation, Source, WeightMap
+
+_INERT = ("initial_context_length", "quantization_config.modules_to_not_convert")
+_SWIGLU = {"swiglu_limit": 7.0, "swiglu_alpha": 1.702}
+
+
+def gpt_oss(hf: HFConfig) -> ModelPlan:
+    norm, moe = rms_norm_from(hf, eps=1e-5), _moe(hf)
+    layers = [
+        LayerSpec(block="pre_norm", attention=attention, mlp=moe, norms=(norm, norm))
+        for attention in _attentions(hf)
+    ]
+    spec = decoder_from(hf, layers, final_norm=norm)
+    stored = hf.nested("quantization_config").choice("quant_method", _STORED, "none")
+    hf.check_unread(_INERT)
+    return ModelPlan(spec=spec, weights=_weights(stored))
+
+
+def _attentions(hf: HFConfig) -> list[AttentionSpec]:
+    bias = hf.bool("attention_bias", True)
+    attention = attention_from(
+        hf, qkv_bias=bias, out_bias=bias, theta=150000.0, head_dim=64, num_kv_heads=8
+    )
+    window = hf.nullable_int("sliding_window", absent=128)
+    pattern = [SLIDING, FULL] * hf.int("num_hidden_layers")
+    return [
+        replace(attention, sinks=True, window=window if kind == SLIDING else None)
+        for kind in layer_types(hf, pattern)
+    ]
+
+
+def _moe(hf: HFConfig) -> MoESpec:
+    hf.choice("hidden_act", {"silu": None}, "silu")
+    for key, supported in _SWIGLU.items():
+        value = hf.float(key, supported)
+        if value != supported:
+            raise UnsupportedModelError(
+                f"config key {key!r} = {value:g} is not supported for {hf.architecture}; "
+                f"supported: {supported:g}"
+            )
+    return MoESpec(
+        hidden_size=hf.int("hidden_size"),
+        inner_size=hf.int("intermediate_size"),
+        num_experts=hf.int(("num_local_experts", "num_experts"), 128),
+        top_k=hf.int(("num_experts_per_tok", "experts_per_token"), 4),
+        activation="swiglu_oss",
+        routing=SoftmaxRouting(renormalise=True),
+        router_bias=True,
+        expert_bias=True,
+    )
+
+
+def _turned(name: str) -> Operation:
+    return TurnedExperts(Source(name))
+
+
+def _mxfp4(name: str) -> Operation:
+    return Mxfp4(f"{name}_blocks", f"{name}_scales")
+
+
+_STORED: dict[str, Callable[[str], Operation]] = {"none": _turned, "mxfp4": _mxfp4}
+
+
+def _weights(stored: Callable[[str], Operation]) -> WeightMap:
+    """``stored``: how the matrices of all experts are, by their name."""
+    mlp = "model.layers.*.mlp"
+    gate_up = f"{mlp}.experts.gate_up_proj"
+    router = {
+        f"layers.*.moe.router.{kind}": Source(f"{mlp}.router.{kind}") for kind in ("weight", "bias")
+    }
+    parts = {
+        f"layers.*.moe.experts.{part}.{kind}": EveryOtherRow(both, first)
+        for first, part in enumerate(("gate", "up"))
+        for kind, both in (("weight", stored(gate_up)), ("bias", Source(f"{gate_up}_bias")))
+    }
+    return replace(
+        LLAMA_WEIGHTS,
+        entries={
+            **LLAMA_WEIGHTS.entries,
+            "layers.*.attention.sinks": Source("model.layers.*.self_attn.sinks"),
+            **router,
+            **parts,
+            "layers.*.moe.experts.down.weight": stored(f"{mlp}.experts.down_proj"),
+            "layers.*.moe.experts.down.bias": Source(f"{mlp}.experts.down_proj_bias"),
+        },
+    )

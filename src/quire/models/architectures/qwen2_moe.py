@@ -1,0 +1,78 @@
+"""Qwen1.5-MoE and Qwen2-MoE: experts, and beside them one that every token goes through, weighed
+by a gate of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quire.layers.moe_spec import MoESpec, SharedExpertSpec, SoftmaxRouting
+from quire.models.common import (
+    ACTIVATION_NAMES,
+    LLAMA_WEIGHTS,
+    attention_from,
+    decoder_from,
+    gated_mlp_from,
+    rms_norm_from,
+)
+from quire.models.hf_config import HFConfig
+from quire.models.layer_types import FULL, SLIDING, layer_types
+from quire.models.mixtures import expert_entries, layers_with_experts, shared_entries
+from quire.models.plan import ModelPlan
+from quire.models.spec import LayerSpec
+from quire.weights.weight_map import Source, WeightMap
+
+
+def qwen2_moe(hf: HFConfig) -> ModelPlan:
+    norm, moe, mlp = rms_norm_from(hf), _moe(hf), gated_mlp_from(hf)
+    bias = hf.bool("qkv_bias", True)
+    layers = [
+        LayerSpec(
+            block="pre_norm",
+            attention=attention_from(hf, qkv_bias=bias, window=window),
+            mlp=moe if has_experts else mlp,
+            norms=(norm, norm),
+        )
+        for has_experts, window in zip(layers_with_experts(hf), _windows(hf), strict=True)
+    ]
+    spec = decoder_from(hf, layers, final_norm=norm)
+    hf.check_unread()
+    return ModelPlan(spec=spec, weights=_weights(moe.num_experts))
+
+
+def _moe(hf: HFConfig) -> MoESpec:
+    shared = replace(gated_mlp_from(hf), inner_size=hf.int("shared_expert_intermediate_size", 5632))
+    return MoESpec(
+        hidden_size=hf.int("hidden_size"),
+        inner_size=hf.int("moe_intermediate_size", 1408),
+        num_experts=hf.int("num_experts", 60),
+        top_k=hf.int("num_experts_per_tok", 4),
+        activation=hf.choice("hidden_act", ACTIVATION_NAMES, "silu"),
+        routing=SoftmaxRouting(renormalise=hf.bool("norm_topk_prob", False)),
+        shared=SharedExpertSpec(mlp=shared, gated=True),
+    )
+
+
+def _windows(hf: HFConfig) -> list[int | None]:
+    """Where windows are on: in every other of the first ``max_window_layers``."""
+    window = hf.nullable_int("sliding_window", absent=4096)
+    windowed = hf.int("max_window_layers", 28)
+    if not hf.bool("use_sliding_window", False):
+        window, windowed = None, 0
+    pattern = [
+        SLIDING if layer % 2 == 0 and layer < windowed else FULL
+        for layer in range(hf.int("num_hidden_layers"))
+    ]
+    return [window if kind == SLIDING else None for kind in layer_types(hf, pattern)]
+
+
+def _weights(num_experts: int) -> WeightMap:
+    mlp = "model.layers.*.mlp"
+    return replace(
+        LLAMA_WEIGHTS,
+        entries={
+            **LLAMA_WEIGHTS.entries,
+            **expert_entries(mlp, num_experts),
+            **shared_entries(f"{mlp}.shared_expert"),
+            "layers.*.moe.shared.shared_gate.weight": Source(f"{mlp}.shared_expert_gate.weight"),
+        },
+    )

@@ -1,0 +1,107 @@
+"""The classes of transformers that a model folder asks for, and the model without its weights.
+
+The only module that decides whether code of a model's repository is run. Knows nothing about
+attention or files of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transformers
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from quire.errors import UnsupportedModelError
+from quire.models.source import ModelSource
+
+
+def model_class(source: ModelSource) -> type[PreTrainedModel]:
+    """The class that ``source`` names: of transformers, or else of the repository if trusted."""
+    name = source.architecture
+    if name in _causal_names():
+        return getattr(transformers, name)
+    remote = _auto_map(source).get("AutoModelForCausalLM")
+    if remote is None:
+        raise UnsupportedModelError(
+            f"transformers {transformers.__version__} has no causal language model {name!r}, and "
+            "the model's repository brings no code of its own; if a newer transformers has it, "
+            "upgrade"
+        )
+    return _remote_class(source, remote)
+
+
+def model_config(source: ModelSource) -> PreTrainedConfig:
+    """``config.json`` as the class of transformers that reads it."""
+    kind = source.hf_config.get("model_type")
+    if kind in CONFIG_MAPPING and source.architecture in _causal_names():
+        config_class = CONFIG_MAPPING[kind]
+    else:
+        remote = _auto_map(source).get("AutoConfig")
+        if remote is None:
+            raise UnsupportedModelError(
+                f"transformers {transformers.__version__} knows no model_type {kind!r} "
+                f"({source.architecture})"
+            )
+        config_class = _remote_class(source, remote)
+    try:
+        return config_class.from_dict(_plain(source.hf_config))
+    # Each config class checks its values with errors of its own.
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"{config_class.__name__} of transformers does not accept this config.json: {error}"
+        ) from error
+
+
+def build_empty(
+    source: ModelSource, device: torch.device, **implementations: str
+) -> PreTrainedModel:
+    """The model with untrained weights on ``device``; on "meta" it takes no memory."""
+    cls = model_class(source)
+    if cls._is_stateful:
+        raise UnsupportedModelError(
+            f"{source.architecture} keeps a recurrent state from token to token, which the KV "
+            "cache cannot hold"
+        )
+    config = model_config(source)
+    if config.is_encoder_decoder:
+        raise UnsupportedModelError(
+            f"{source.architecture} is an encoder-decoder, and only decoders are served"
+        )
+    with torch.device(device):
+        model = cls._from_config(config, dtype=getattr(torch, source.dtype), **implementations)
+    model.tie_weights()
+    return model.eval()
+
+
+def _plain(value: Any) -> Any:
+    """With the numbers that JSON has no word for, which transformers writes as objects."""
+    if isinstance(value, Mapping):
+        if value.keys() == {"__float__"}:
+            return float(value["__float__"])
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list) else value
+
+
+def _causal_names() -> frozenset[str]:
+    names: set[str] = set()
+    for value in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        names.update([value] if isinstance(value, str) else value)
+    return frozenset(names)
+
+
+def _auto_map(source: ModelSource) -> dict[str, str]:
+    return source.hf_config.get("auto_map") or {}
+
+
+def _remote_class(source: ModelSource, reference: str) -> Any:
+    if not source.trust_remote_code:
+        raise UnsupportedModelError(
+            f"{source.architecture} is not in transformers {transformers.__version__}; its "
+            f"repository brings Python code ({reference}), which runs only with "
+            "trust_remote_code (--trust-remote-code)"
+        )
+    return get_class_from_dynamic_module(reference, str(source.path))

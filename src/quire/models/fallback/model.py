@@ -1,0 +1,33 @@
+"""TransformersModel: what the worker runs where a model has no file of its own in Quire."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from quire.batch import Batch
+from quire.models.decoder import Placement
+from quire.models.fallback.attention import PagedAttention
+from quire.models.fallback.interface import connect
+from quire.models.fallback.parts import Parts
+from quire.models.fallback.probe import Probed
+
+
+class TransformersModel:
+    """A model with its weights, taken over: paged attention answers its layers."""
+
+    def __init__(self, model: PreTrainedModel, probed: Probed, placement: Placement) -> None:
+        self._attention = PagedAttention(probed, placement)
+        connect(model, self._attention)
+        self._parts = Parts(model)
+        self.kv_layout = probed.kv_layout
+        self.attention_backend = self._attention.backend_name
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Hidden states [T, E] after the final norm; writes the tokens' keys and values."""
+        with self._attention.serving(batch):
+            return self._parts.hidden(batch.input_ids, batch.positions)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [S, V] of hidden states [S, E], in the model's dtype or in float32."""
+        return self._parts.logits(hidden)

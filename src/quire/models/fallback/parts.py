@@ -1,0 +1,57 @@
+"""A causal model of transformers in two parts: the backbone, and what makes logits of its result.
+
+Logits are made by the model's own forward, whatever it does besides the product (scales, caps): it
+only gets another backbone, which hands on what it is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from quire.errors import UnsupportedModelError
+
+
+class Parts:
+    """Takes ``model`` apart; it is of no other use from then on."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        name = model.base_model_prefix
+        if model.base_model is model:
+            raise UnsupportedModelError(
+                f"{type(model).__name__} has no backbone apart from its head, which transformers "
+                f"would call {name!r}"
+            )
+        self._backbone = model.base_model
+        setattr(model, name, _HandsOn())
+        self._model = model
+
+    def hidden(self, input_ids: Tensor, positions: Tensor, **more: Any) -> Tensor:
+        """Hidden states [T, E] of ids and positions [T], as one flat line of tokens."""
+        output = self._backbone(
+            input_ids=input_ids[None], position_ids=positions[None], use_cache=False, **more
+        )
+        hidden: Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [S, V] of hidden states [S, E]."""
+        logits: Tensor = self._model(inputs_embeds=hidden[None], use_cache=False).logits[0]
+        return logits
+
+
+@dataclass
+class _Handed(BaseModelOutputWithPastAndCrossAttentions):
+    """With all that heads read of a backbone's result; none of it is used here."""
+
+    router_logits: Any = None
+
+
+class _HandsOn(torch.nn.Module):
+    def forward(self, *unused: Any, inputs_embeds: Tensor, **also_unused: Any) -> _Handed:
+        return _Handed(last_hidden_state=inputs_embeds)

@@ -1,0 +1,114 @@
+"""The weights of a model of transformers, from our checkpoint reader through its own converters.
+
+Which tensors of a checkpoint make which parameters is known to transformers alone; how files are
+read safely, to us. So it gets a dictionary whose tensors are read when they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from quire.errors import ModelLoadError
+from quire.models.fallback.hf_model import build_empty, model_class, model_config
+from quire.models.fallback.interface import PAGED
+from quire.models.source import ModelSource
+from quire.weights.checkpoint import Checkpoint
+from quire.weights.reader import LoadReport
+
+_NUM_SHOWN = 5
+_BAR_FROM_BYTES = 64 * 2**20  # a smaller load is over before a reader could care
+
+
+def load_model(
+    source: ModelSource, checkpoint: Checkpoint, device: torch.device, *, use_tqdm: bool
+) -> tuple[PreTrainedModel, LoadReport]:
+    """The model on ``device``; a ModelLoadError names tensors that are missing or do not fit."""
+    tensors = {
+        name: _Stored(checkpoint, name, is_own=device.type == "cpu") for name in checkpoint.names()
+    }
+    with _quiet(use_tqdm and checkpoint.num_bytes > _BAR_FROM_BYTES):
+        try:
+            model, info = model_class(source).from_pretrained(
+                None,
+                config=model_config(source),
+                state_dict=tensors,
+                dtype=getattr(torch, source.dtype),
+                attn_implementation=PAGED,
+                output_loading_info=True,
+            )
+        except RuntimeError as error:
+            raise ModelLoadError(
+                f"the weights in {source.path} do not fit {source.architecture} of transformers: "
+                f"{error}"
+            ) from error
+    _check(source, info)
+    unused = tuple(sorted(info["unexpected_keys"]))
+    report = LoadReport(
+        num_read=len(tensors) - len(unused),
+        bytes_read=checkpoint.num_bytes,
+        missing=(),
+        unused=unused,
+    )
+    return model.to(device).eval(), report
+
+
+def dummy_model(source: ModelSource, device: torch.device, seed: int) -> PreTrainedModel:
+    """The model with random weights, as its own code would begin a training."""
+    on_gpu = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=on_gpu):
+        torch.manual_seed(seed)
+        return build_empty(source, device, attn_implementation=PAGED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A tensor of the checkpoint, read when transformers slices it."""
+
+    checkpoint: Checkpoint
+    name: str
+    # On a CPU a view of the mapped file would stay in the model, which must outlive the file.
+    is_own: bool
+
+    def __getitem__(self, index: Any) -> Tensor:
+        tensor = self.checkpoint.read(self.name)[index]
+        return tensor.clone() if self.is_own else tensor
+
+
+def _check(source: ModelSource, info: dict[str, Any]) -> None:
+    missing = sorted(info["missing_keys"])
+    if missing:
+        shown = ", ".join(missing[:_NUM_SHOWN]) + (", ..." if len(missing) > _NUM_SHOWN else "")
+        raise ModelLoadError(
+            f"the checkpoint in {source.path} lacks {len(missing)} tensors that "
+            f"{source.architecture} of transformers needs: {shown}"
+        )
+    wrong = [*info["mismatched_keys"], *info["error_msgs"]]
+    if wrong:
+        raise ModelLoadError(
+            f"the weights in {source.path} do not fit {source.architecture} of transformers: "
+            f"{wrong[0]}; config.json and the weights belong to different models"
+        )
+
+
+@contextmanager
+def _quiet(with_bar: bool) -> Iterator[None]:
+    """Without transformers' own report, which `_check` replaces, and perhaps without its bar."""
+    logging = transformers.utils.logging
+    level, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    if not with_bar:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if had_bar:
+            logging.enable_progress_bar()

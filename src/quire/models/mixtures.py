@@ -1,0 +1,55 @@
+"""What families with mixtures of experts read and name alike. Knows no family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from quire.errors import UnsupportedModelError
+from quire.models.hf_config import HFConfig
+from quire.weights.weight_map import Operation, Source, StackedExperts
+
+LLAMA_EXPERT = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
+MIXTRAL_EXPERT = {"gate": "w1", "up": "w3", "down": "w2"}
+
+
+def expert_entries(
+    prefix: str,
+    num_experts: int,
+    names: Mapping[str, str] = LLAMA_EXPERT,
+    stored: Callable[[str], Operation] = Source,
+) -> dict[str, Operation]:
+    """Router and experts of the mixtures at ``prefix``, an expert's matrices under ``names``.
+
+    ``stored``: how the weight of that name is.
+    """
+    return {
+        "layers.*.moe.router.weight": Source(f"{prefix}.gate.weight"),
+        **{
+            f"layers.*.moe.experts.{ours}.weight": StackedExperts(
+                stored(f"{prefix}.experts.{{expert}}.{theirs}.weight"), num_experts
+            )
+            for ours, theirs in names.items()
+        },
+    }
+
+
+def shared_entries(
+    prefix: str, stored: Callable[[str], Operation] = Source
+) -> dict[str, Operation]:
+    """The expert at ``prefix`` that every token goes through."""
+    return {
+        f"layers.*.moe.shared.{ours}.weight": stored(f"{prefix}.{theirs}.weight")
+        for ours, theirs in LLAMA_EXPERT.items()
+    }
+
+
+def layers_with_experts(hf: HFConfig) -> list[bool]:
+    """Every ``decoder_sparse_step``-th layer, but for those that the config lists (Qwen)."""
+    step, num_layers = hf.int("decoder_sparse_step", 1), hf.int("num_hidden_layers")
+    dense = hf.optional_list("mlp_only_layers") or []
+    if step < 1:
+        raise UnsupportedModelError(
+            f"config key 'decoder_sparse_step' of {hf.architecture} is {step} and must be at least "
+            "1: it counts layers from one with experts to the next"
+        )
+    return [layer not in dense and (layer + 1) % step == 0 for layer in range(num_layers)]

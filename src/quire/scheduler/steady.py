@@ -1,0 +1,75 @@
+"""Steady rows: while the same rows decode, the next plan is the one before, a token further.
+
+How many steps that holds for is known when it begins: until a row lacks a block or reaches its last
+token. A step then costs no look at any row. Whatever changes the rows ends it: the scheduler makes
+a new array of them, and this one is for the old.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from quire.scheduler.row_table import Index, RowTable
+from quire.step import Bool, Int32, StepPlan
+
+
+@dataclass(slots=True)
+class SteadyRows:
+    """Rows of which each computes a token a step and samples the next."""
+
+    rows: Index  # the very array of the scheduler
+    num_left: int  # steps
+    max_in_flight: int  # steps that may be in flight when one more is planned
+    _rows: Int32
+    _epochs: Int32
+    _ones: Int32
+    _samples: Bool
+    _is_here: Int32  # [max_rows], 1 for the rows
+    _num_computed: Int32  # in the plan to come
+
+    @classmethod
+    def after(cls, plan: StepPlan, rows: Index, table: RowTable) -> SteadyRows | None:
+        """How it goes on after a decode step of all ``rows``; None where a row may want more than
+        the next token."""
+        wants_more = table.is_beam[rows] | table.has_siblings[rows] | table.tail_may_be_shared[rows]
+        if np.count_nonzero(wants_more):
+            return None
+        num_computed = table.num_computed[rows]
+        to_block = table.capacity[rows] - num_computed
+        to_end = table.max_len[rows] - table.num_tokens[rows]
+        num_left = int(np.minimum(to_block, to_end).min())
+        if num_left < 1:
+            return None
+        is_here = np.zeros_like(table.num_computed)
+        is_here[rows] = 1
+        return cls(
+            rows=rows,
+            num_left=num_left,
+            max_in_flight=int(table.max_pending[rows].min()),
+            _rows=plan.rows,
+            _epochs=plan.epochs,
+            _ones=plan.num_scheduled,
+            _samples=plan.samples,
+            _is_here=is_here,
+            _num_computed=num_computed,
+        )
+
+    def next_plan(self, step_id: int, table: RowTable) -> StepPlan:
+        """Its arrays are those of the plan before, but for the one that changes."""
+        plan = StepPlan(
+            step_id=step_id,
+            rows=self._rows,
+            num_computed=self._num_computed,
+            num_scheduled=self._ones,
+            samples=self._samples,
+            epochs=self._epochs,
+            num_tokens=len(self._rows),
+            samples_all=True,
+        )
+        self.num_left -= 1
+        self._num_computed = self._num_computed + 1  # the old array is the plan's
+        table.num_computed += self._is_here
+        table.num_tokens += self._is_here
+        return plan

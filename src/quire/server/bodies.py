@@ -1,0 +1,109 @@
+"""Bodies of requests, from bytes to models; routes of the class `BodyRoute` get them.
+
+The framework itself would parse and validate on the event loop, however large a body is. Knows no
+body in particular.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Coroutine
+from json.scanner import py_make_scanner  # type: ignore[attr-defined]
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.responses import Response
+
+from quire.server.errors import HTTPError, bad_request
+from quire.server.input_phase import input_phase
+from quire.server.openapi import GENERATING
+from quire.server.state import state_of
+from quire.server.tickets import refuse_if_full
+
+B = TypeVar("B", bound=BaseModel)
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+# What JSON can say with \\u and no encoding can: half of a pair.
+NOT_TEXT = (
+    "A text of the request has half of a surrogate pair (from \\ud800 to \\udfff), which is no "
+    "character; send the whole pair, or leave it out."
+)
+_HIGH, _LOW = r"\\u[dD][89abAB]", r"\\u[dD][c-fC-F]"
+_MAY_BE_HALF = re.compile(rf"{_HIGH}..(?!{_LOW})|(?<!{_HIGH}..){_LOW}")
+# More values than this are parsed in Python: C would hold up all threads until it is done.
+_MANY_VALUES = 100_000
+
+
+class _PythonDecoder(json.JSONDecoder):
+    """Only texts are read by C."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scan_once = py_make_scanner(self)
+
+
+class BodyRoute(APIRoute):
+    """A route whose endpoint takes ``body`` and ``request``, or no body at all."""
+
+    def get_route_handler(self) -> Handler:
+        if self.body_field is None:
+            return super().get_route_handler()
+        endpoint = self.endpoint
+        model: Any = self.body_field.field_info.annotation
+        generates = self.path in GENERATING
+
+        async def handle(request: Request) -> Response:
+            if generates:  # a server that takes nothing reads no body
+                refuse_if_full(state_of(request))
+            data = await request.body()
+            body = await input_phase(len(data), lambda: read_body(data, model))
+            response: Response = await endpoint(body=body, request=request)
+            return response
+
+        return handle
+
+
+def read_body(data: bytes, model: type[B]) -> B:
+    """The body as the model has it, or 400."""
+    if not data:
+        raise bad_request("The request has no body: send a JSON object.")
+    content = _content(data)
+    try:
+        # Attributes of other objects than dicts are not wanted, only the message that names both.
+        return model.model_validate(content, from_attributes=True)
+    except ValidationError as error:
+        faults = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(faults) from error
+
+
+def _content(data: bytes) -> Any:
+    try:
+        text = data.decode("utf-8-sig")
+        content = _parsed(text)
+        if _MAY_BE_HALF.search(text):
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
+    except UnicodeEncodeError:
+        raise bad_request(NOT_TEXT) from None
+    except UnicodeDecodeError:
+        raise _unreadable("it is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise bad_request(f"The body is not valid JSON: {error}.") from None
+    except RecursionError:
+        raise _unreadable("its arrays and objects are nested too deeply") from None
+    except ValueError:
+        raise _unreadable("a number in it has too many digits") from None
+
+
+def _parsed(text: str) -> Any:
+    if sum(text.count(mark) for mark in ",[{") < _MANY_VALUES:
+        return json.loads(text)
+    return _PythonDecoder().decode(text)
+
+
+def _unreadable(why: str) -> HTTPError:
+    return bad_request(f"The body cannot be read: {why}.")

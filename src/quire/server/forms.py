@@ -1,0 +1,87 @@
+"""Forms: which keys the objects inside a body may have, as data and the walk that compares.
+
+The tables of each API stand with its bodies in `protocol/`. Knows nothing about what keys mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from quire.server.errors import bad_request
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Form:
+    """The keys of an object; a list under one holds objects of one form, or texts."""
+
+    known: tuple[str, ...] = ()  # beside the fields of its model, if it has one
+    inside: Mapping[str, Form] = field(default_factory=dict)  # known ones that hold objects
+    refused: Mapping[str, str] = field(default_factory=dict)  # when set; with why and what to do
+    # The form of each type, instead of all above; other types are judged by whoever reads them.
+    types: Mapping[str, Form] = field(default_factory=dict)
+    default_type: str = ""
+    is_for_template: bool = False  # a template may read more than is known
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownKey:
+    """A key that nothing would heed."""
+
+    place: str  # messages[0].foo
+    name: str
+    known: tuple[str, ...]  # in its stead
+
+
+def unknown_keys(
+    value: Any, form: Form, place: str, template: Callable[[], str]
+) -> Iterator[UnknownKey]:
+    """Those of an object, or of all in a list. One without a value asks for nothing."""
+    if isinstance(value, list):
+        for i, one in enumerate(value):
+            yield from unknown_keys(one, form, f"{place}[{i}]", template)
+        return
+    if isinstance(value, BaseModel):
+        fields: tuple[str, ...] = tuple(type(value).model_fields)
+        items = {**value.__dict__, **(value.model_extra or {})}
+        yield from _unknown_of(items, fields, form, place, template)
+    elif isinstance(value, dict):
+        own_form = _of_type(form, value)
+        if own_form is not None:
+            yield from _unknown_of(value, (), own_form, place, template)
+
+
+def _unknown_of(
+    items: Mapping[str, Any],
+    fields: tuple[str, ...],
+    form: Form,
+    place: str,
+    template: Callable[[], str],
+) -> Iterator[UnknownKey]:
+    known = (*fields, *form.known, *form.inside)
+    for name, one in items.items():
+        own_place = f"{place}.{name}" if place else str(name)
+        if one is None or one == [] or one == {}:
+            continue
+        if name in form.refused and not _reads(form, name, template):
+            raise bad_request(f"{own_place} is not supported: {form.refused[name]}.", own_place)
+        if name in form.inside:
+            yield from unknown_keys(one, form.inside[name], own_place, template)
+        elif name not in known and not _reads(form, name, template):
+            yield UnknownKey(own_place, name, known)
+
+
+def _of_type(form: Form, value: Mapping[str, Any]) -> Form | None:
+    if not form.types:
+        return form
+    kind = value.get("type", form.default_type)
+    return form.types.get(kind) if isinstance(kind, str) else None
+
+
+def _reads(form: Form, name: str, template: Callable[[], str]) -> bool:
+    """Whether the template names the key; then it is not for us to judge."""
+    return form.is_for_template and bool(re.search(rf"\b{re.escape(name)}\b", template()))

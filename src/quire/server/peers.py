@@ -1,0 +1,159 @@
+"""The HTTP processes of one server, seen from one of them: how much runs in all, and where.
+
+How many requests each has stands in memory that all of them map, so that the limit of the queue
+costs nothing. Whatever needs more is asked: each process listens at a Unix socket in their common
+folder. Knows no HTTP. A server with one process has no folder, and is all there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import mmap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from quire.server.errors import conflict, unavailable
+
+_ITEM_BYTES = 8
+_COUNTS = "counts"
+_PATIENCE_S = 2.0  # a process that hangs must not hang the others
+_MAX_ANSWER = 64 << 20  # bytes
+
+Rows = list[dict[str, Any]]
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where one process stands among the others."""
+
+    folder: str
+    slot: int
+    num_slots: int
+
+    @classmethod
+    def make_all(cls, folder: str, num_slots: int) -> list[Place]:
+        """One for each process; the folder is empty before."""
+        Path(folder, _COUNTS).write_bytes(bytes(_ITEM_BYTES * num_slots))
+        return [cls(folder, slot, num_slots) for slot in range(num_slots)]
+
+
+class Counts:
+    """A number for each process. Each writes its own only, so that there is nothing to lock."""
+
+    def __init__(self, place: Place | None = None) -> None:
+        self._slot = 0 if place is None else place.slot
+        buffer: bytearray | mmap.mmap = bytearray(_ITEM_BYTES)
+        if place is not None:
+            with Path(place.folder, _COUNTS).open("r+b") as file:
+                buffer = mmap.mmap(file.fileno(), _ITEM_BYTES * place.num_slots)
+        self._numbers = memoryview(buffer).cast("q")
+
+    def set(self, number: int) -> None:
+        """Of this process."""
+        self._numbers[self._slot] = number
+
+    @property
+    def total(self) -> int:
+        return sum(self._numbers)
+
+
+class Table(Protocol):
+    """What runs in one process."""
+
+    def rows(self) -> Rows: ...
+
+    def named(self, name: str) -> list[str]:
+        """Own ids of the requests that are called so."""
+        ...
+
+    def cancel(self, request_id: str) -> None:
+        """End the one with this own id, if it is here."""
+        ...
+
+
+class _Ask(msgspec.Struct, frozen=True):
+    """What a process asks another one."""
+
+    method: str  # of its table
+    arguments: tuple[str, ...] = ()
+
+
+class Peers:
+    """The other processes, and the table of this one, which they may ask for."""
+
+    def __init__(self, place: Place | None, table: Table) -> None:
+        self._answers: dict[str, Callable[..., object]] = {
+            "rows": table.rows,
+            "named": table.named,
+            "cancel": table.cancel,
+        }
+        self._own: Path | None = None
+        self._others: list[Path] = []
+        if place is not None:
+            paths = [Path(place.folder, f"peer-{slot}") for slot in range(place.num_slots)]
+            self._own = paths.pop(place.slot)
+            self._others = paths
+        self._server: asyncio.AbstractServer | None = None
+
+    async def listen(self) -> None:
+        """Answer the others from now on, in this event loop."""
+        if self._own is not None:
+            self._own.unlink(missing_ok=True)  # of a process that was killed
+            self._server = await asyncio.start_unix_server(self._serve, self._own)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    async def rows(self) -> Rows:
+        """What runs in all processes."""
+        return [row for rows in await self._ask_all("rows") for row in rows]
+
+    async def cancel(self, name: str) -> str | None:
+        """End a request wherever it runs; its own id, or None if it runs nowhere. 409 if several
+        are called so."""
+        found = {own_id for own_ids in await self._ask_all("named", name) for own_id in own_ids}
+        if len(found) > 1:
+            raise conflict(
+                f"{len(found)} requests with the id {name!r} run: {', '.join(sorted(found))}; "
+                "cancel one by the id of its answer."
+            )
+        for own_id in found:
+            # A client may send one id to two processes, and then these cannot be told apart.
+            await self._ask_all("cancel", own_id)
+            return own_id
+        return None
+
+    async def _ask_all(self, method: str, *arguments: str) -> list[Any]:
+        """The answers of this process and of all the others that are there."""
+        own = self._answers[method](*arguments)
+        line = msgspec.json.encode(_Ask(method, arguments)) + b"\n"
+        try:
+            answers = await asyncio.wait_for(
+                asyncio.gather(*(_answer(path, line) for path in self._others)), _PATIENCE_S
+            )
+        except asyncio.TimeoutError:
+            raise unavailable("Another HTTP process does not answer; try again later.") from None
+        return [own, *(msgspec.json.decode(one) for one in answers if one)]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(OSError):
+            ask = msgspec.json.decode(await reader.readline(), type=_Ask)
+            answer = self._answers[ask.method](*ask.arguments)
+            writer.write(msgspec.json.encode(answer) + b"\n")
+            await writer.drain()
+
+
+async def _answer(path: Path, line: bytes) -> bytes:
+    """One line; empty for a process that is not there, or that ends just now."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(path, limit=_MAX_ANSWER)
+        with contextlib.closing(writer):
+            writer.write(line)
+            return await reader.readline()
+    except OSError:
+        return b""

@@ -1,0 +1,247 @@
+"""Tokenizers read from sentencepiece and tiktoken vocabularies, for classes we know.
+
+Owns what the files beside the vocabulary say: special tokens, BOS, the chat template. None of the
+code that lies in such a folder runs. The result is an ordinary fast tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quire.tokenizer.families import (
+    CHATGLM2,
+    CLASS_OF_MODEL_TYPE,
+    JSON_CLASSES,
+    SENTENCEPIECE_FAMILIES,
+    TIKTOKEN_FAMILIES,
+    SentencePieceFamily,
+    TiktokenFamily,
+)
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+_SENTENCEPIECE_FILE = "tokenizer.model"
+_NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+_PASSED_ON = ("model_max_length", "padding_side", "truncation_side")
+_CODE_HAS_NAMES_OF = ("glm2", "codegeex2")  # the older of two that share a class
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Folder:
+    """A tokenizer's folder and its small files."""
+
+    path: Path
+    config: Mapping[str, Any]  # tokenizer_config.json, over special_tokens_map.json
+    hf_config: Mapping[str, Any]  # config.json, if it lies there too
+    added: Mapping[int, Mapping[str, Any]]  # token id -> an added token
+
+    @property
+    def tokenizer_class(self) -> str:
+        model_type = str(self.hf_config.get("model_type"))
+        return str(self.config.get("tokenizer_class") or CLASS_OF_MODEL_TYPE.get(model_type))
+
+    def has(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
+
+def load_native(path: Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer in the folder, or None when others must read it."""
+    folder = _read_folder(path)
+    name = folder.tokenizer_class
+    if folder.has("tokenizer.json"):
+        return _from_json(folder) if name in JSON_CLASSES and _names_code(folder) else None
+    tiktoken = TIKTOKEN_FAMILIES.get(name)
+    if tiktoken is not None and folder.has(tiktoken.file):
+        return _from_tiktoken(folder, tiktoken)
+    sentencepiece = SENTENCEPIECE_FAMILIES.get(name)
+    if sentencepiece is not None and folder.has(_SENTENCEPIECE_FILE):
+        return _from_sentencepiece(folder, _variant(folder, sentencepiece))
+    return None
+
+
+def _from_json(folder: _Folder) -> PreTrainedTokenizerBase:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(str(folder.path), local_files_only=True)
+
+
+def _from_tiktoken(folder: _Folder, family: TiktokenFamily) -> PreTrainedTokenizerBase:
+    from quire.tokenizer.tiktoken_backend import read_ranks, tiktoken_backend
+
+    ranks = read_ranks(folder.path / family.file)
+    special = _special_ids(max(ranks.values()) + 1, family)
+    special |= {str(token["content"]): i for i, token in folder.added.items()}
+    backend = tiktoken_backend(ranks, special, pattern=family.pattern, nfc=family.nfc)
+    tokenizer = _fast(
+        folder,
+        backend,
+        {"eos_token": family.eos, "pad_token": family.eos},
+        prefix=family.prefix,
+    )
+    for attribute, text in family.named_ids.items():
+        setattr(tokenizer, attribute, special[text])
+    return tokenizer
+
+
+def _special_ids(end: int, family: TiktokenFamily) -> dict[str, int]:
+    """``end``: the id after the vocabulary. One id is unused in one of the published ones; in a
+    vocabulary of another size the special tokens follow at once."""
+    first = family.first_special_id if family.first_special_id - end in (0, 1) else end
+    unused = {f"<|unnamed_{i}|>": i for i in range(end, first)}
+    return unused | {text: first + i for i, text in enumerate(family.special)}
+
+
+def _from_sentencepiece(folder: _Folder, family: SentencePieceFamily) -> PreTrainedTokenizerBase:
+    from quire.tokenizer.sentencepiece_backend import sentencepiece_backend
+    from quire.tokenizer.sentencepiece_file import PieceKind, read_sentencepiece
+
+    file = read_sentencepiece(folder.path / _SENTENCEPIECE_FILE)
+    num_pieces = len(file.pieces)
+    renamed = {i: str(token["content"]) for i, token in folder.added.items() if i < num_pieces}
+    marks = {i: file.pieces[i].text for i in family.special_ids if i < num_pieces}
+    # Llama's later class puts the space before the whole text only.
+    backend = sentencepiece_backend(
+        file, marks | renamed, prefix_each_part=folder.config.get("legacy") is not False
+    )
+    of_kind = {
+        kind: [renamed.get(i, one.text) for i, one in enumerate(file.pieces) if one.kind is kind]
+        for kind in (PieceKind.UNKNOWN, PieceKind.CONTROL)
+    }
+    controls = of_kind[PieceKind.CONTROL]
+    _add_special(backend, [*of_kind[PieceKind.UNKNOWN], *controls, *marks.values()])
+    _add_special(backend, family.appended)
+    _add_tokens(backend, folder)
+    named = {"bos_token": file.bos, "eos_token": file.eos, "pad_token": file.pad}
+    named = {name: text for name, text in named.items() if text in controls}
+    named["unk_token"] = of_kind[PieceKind.UNKNOWN][0]
+    if family.unk_is_pad:
+        named["pad_token"] = named["unk_token"]
+    return _fast(folder, backend, named, prefix=family.prefix, add_bos=family.add_bos)
+
+
+def _fast(
+    folder: _Folder,
+    backend: Tokenizer,
+    named: Mapping[str, str],
+    *,
+    prefix: Sequence[str] = (),
+    add_bos: bool = False,
+) -> PreTrainedTokenizerBase:
+    """The backend behind the interface that everybody knows; the folder's files win."""
+    from transformers import PreTrainedTokenizerFast
+
+    options = dict(named)
+    for name in _NAMED_TOKENS:
+        if folder.config.get(name):
+            options[name] = _text_of(folder.config[name])
+    options |= {name: folder.config[name] for name in _PASSED_ON if name in folder.config}
+    if prefix:
+        backend.post_processor = _template(backend, prefix)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=False,
+        chat_template=_chat_template(folder),
+        name_or_path=str(folder.path),
+        **options,
+    )
+    if not prefix:
+        tokenizer.add_bos_token = bool(folder.config.get("add_bos_token", add_bos))
+        tokenizer.add_eos_token = bool(folder.config.get("add_eos_token", False))
+    return tokenizer
+
+
+def _template(backend: Tokenizer, prefix: Sequence[str]) -> Any:
+    from tokenizers import processors
+
+    ids = [(text, backend.token_to_id(text)) for text in prefix]
+    return processors.TemplateProcessing(
+        single=[*prefix, "$A"], pair=[*prefix, "$A", "$B"], special_tokens=ids
+    )
+
+
+def _add_special(backend: Tokenizer, texts: Sequence[str]) -> None:
+    """In order, each with the id that it has, or the next one. A word is none inside another."""
+    from tokenizers import AddedToken
+
+    backend.add_special_tokens(
+        [
+            AddedToken(text, special=True, normalized=False, single_word=text.isalpha())
+            for text in texts
+        ]
+    )
+
+
+def _add_tokens(backend: Tokenizer, folder: _Folder) -> None:
+    """Those of the folder's files. Ids that nobody names are filled, since ids are given in order."""
+    from tokenizers import AddedToken
+
+    for i, token in sorted(folder.added.items()):
+        while backend.get_vocab_size(with_added_tokens=True) < i:
+            filler = f"<|unnamed_{backend.get_vocab_size(with_added_tokens=True)}|>"
+            backend.add_special_tokens([AddedToken(filler, special=True, normalized=False)])
+        special = bool(token.get("special", True))
+        added = AddedToken(
+            str(token["content"]),
+            special=special,
+            normalized=False,
+            single_word=bool(token.get("single_word", False)),
+            lstrip=bool(token.get("lstrip", False)),
+            rstrip=bool(token.get("rstrip", False)),
+        )
+        (backend.add_special_tokens if special else backend.add_tokens)([added])
+
+
+def _chat_template(folder: _Folder) -> Any:
+    """A Jinja text, or several by name."""
+    file = folder.path / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    if folder.has("chat_template.json"):
+        return _json(folder.path / "chat_template.json").get("chat_template")
+    template = folder.config.get("chat_template")
+    if isinstance(template, list):
+        return {one["name"]: one["template"] for one in template}
+    return template
+
+
+def _variant(folder: _Folder, family: SentencePieceFamily) -> SentencePieceFamily:
+    if folder.tokenizer_class != "ChatGLMTokenizer":
+        return family
+    names = (
+        folder.config.get("name_or_path"),
+        folder.hf_config.get("_name_or_path"),
+        folder.path.name,
+    )
+    text = " ".join(str(name) for name in names).lower()
+    return CHATGLM2 if any(name in text for name in _CODE_HAS_NAMES_OF) else family
+
+
+def _names_code(folder: _Folder) -> bool:
+    return "auto_map" in folder.config or "AutoTokenizer" in folder.hf_config.get("auto_map", {})
+
+
+def _read_folder(path: Path) -> _Folder:
+    config = {
+        **_json(path / "special_tokens_map.json"),
+        **_json(path / "tokenizer_config.json"),
+    }
+    added: dict[int, Mapping[str, Any]] = {
+        int(i): {"content": text} for text, i in _json(path / "added_tokens.json").items()
+    }
+    added |= {int(i): token for i, token in config.get("added_tokens_decoder", {}).items()}
+    return _Folder(path=path, config=config, hf_config=_json(path / "config.json"), added=added)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def _text_of(token: Any) -> str:
+    """A named token is written as its text, or with how it is matched."""
+    return str(token["content"]) if isinstance(token, Mapping) else str(token)

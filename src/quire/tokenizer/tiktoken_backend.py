@@ -1,0 +1,85 @@
+"""A tiktoken vocabulary as a tokenizer of the `tokenizers` library, with the same token ids.
+
+The file has a line for each token: its bytes in base64, and its rank, which is its id and says when
+it is merged. Knows nothing about model families.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+
+
+def read_ranks(file: Path) -> dict[bytes, int]:
+    """``ValueError`` for a file that is something else."""
+    ranks = {}
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            token, rank = line.split()
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except (ValueError, binascii.Error):
+            raise ValueError(f"{file} is not a tiktoken vocabulary (line {number})") from None
+    missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
+    if missing:
+        raise ValueError(f"{file} is not a tiktoken vocabulary (no token for byte {missing[0]})")
+    return ranks
+
+
+def tiktoken_backend(
+    ranks: Mapping[bytes, int], special: Mapping[str, int], *, pattern: str, nfc: bool
+) -> Tokenizer:
+    """``pattern``: what is one word, as a regular expression; ``nfc``: texts are composed first."""
+    names = _byte_names()
+    vocab = {"".join(names[byte] for byte in token): rank for token, rank in ranks.items()}
+    core = BPE(
+        # The library takes special tokens from here too, at the ids that they have.
+        vocab={**vocab, **special},
+        merges=_merges(ranks, names),
+        ignore_merges=True,  # tiktoken looks up whole words first
+    )
+    tokenizer = Tokenizer(core)
+    if nfc:
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(
+        [AddedToken(text, special=True, normalized=False) for text in special]
+    )
+    return tokenizer
+
+
+def _merges(ranks: Mapping[bytes, int], names: Mapping[int, str]) -> list[tuple[str, str]]:
+    """tiktoken merges the neighbours that make the token with the lowest rank; the library wants
+    all such pairs in that order."""
+    pairs = sorted(
+        (rank, token[:cut], token[cut:])
+        for token, rank in ranks.items()
+        for cut in range(1, len(token))
+        if token[:cut] in ranks and token[cut:] in ranks
+    )
+
+    def name(token: bytes) -> str:
+        return "".join(names[byte] for byte in token)
+
+    return [(name(left), name(right)) for _, left, right in pairs]
+
+
+def _byte_names() -> dict[int, str]:
+    """How byte-level tokenizers write bytes: printable Latin-1 as itself, the rest from U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {
+        byte: chr(0x100 + i) for i, byte in enumerate(others)
+    }

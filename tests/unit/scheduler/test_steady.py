@@ -1,0 +1,95 @@
+"""SteadyRows: the plans made ahead are those that planning row by row gives, and end in time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from quire.request import EngineRequest, RowSampling, Watch
+from quire.scheduler.scheduler import Scheduler
+from quire.scheduler.steady import SteadyRows
+from quire.step import StepPlan
+from tests.unit.scheduler.test_scheduler import build, drain, request
+
+
+class Counted:
+    """Counts the plans of `SteadyRows`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.num_plans = 0
+        next_plan = SteadyRows.next_plan
+
+        def counted(steady: SteadyRows, *args: Any) -> StepPlan:
+            self.num_plans += 1
+            return next_plan(steady, *args)
+
+        monkeypatch.setattr(SteadyRows, "next_plan", counted)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    return Counted(monkeypatch)
+
+
+def requests() -> list[EngineRequest]:
+    return [
+        request("a", [1, 2, 3], 30),
+        request("b", [4] * 9, 17, sampling=RowSampling(stop_token_ids=(3, 5))),
+        request("c", [2, 9], 25, n=2, sampling=RowSampling(temperature=1.0)),
+        request("d", [6, 6, 6, 1], 40, watch=Watch.AT_END),
+    ]
+
+
+def tokens_of(late: list[EngineRequest], **limits: Any) -> dict[tuple[str, int], list[int]]:
+    """Requests, some of which come after a while; one is aborted then."""
+    core, _ = build(block_size=8, **limits)
+    for one in requests():
+        core.add_request(one)
+    found: dict[tuple[str, int], list[int]] = {}
+    for _ in range(9):
+        for delta in core.step():
+            found.setdefault((delta.request_id, delta.index), []).extend(delta.new_token_ids)
+        core.check_integrity()
+    core.abort(["a"])
+    for one in late:
+        core.add_request(one)
+    for key, tokens in drain(core).items():
+        found.setdefault(key, []).extend(tokens)
+    return found
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("num_blocks", [200, 9])
+def test_tokens_are_those_of_plans_made_one_by_one(
+    depth: int, num_blocks: int, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = [request("e", [8, 7], 12), request("f", [1] * 30, 20)]
+    limits = {"depth": depth, "num_blocks": num_blocks, "max_num_seqs": 5}
+    found = tokens_of(late, **limits)
+    assert counted.num_plans > 10
+    monkeypatch.setattr(Scheduler, "_is_steady", lambda scheduler: False)
+    wanted = tokens_of(late, **limits)
+    del found["a", 0], wanted["a", 0]  # how far it came is a matter of the depth
+    assert found == wanted
+
+
+def test_rows_that_run_alone_are_planned_ahead_until_they_need_a_block(counted: Counted) -> None:
+    core, _ = build(block_size=16, max_num_seqs=2)
+    core.add_request(request("a", [1] * 4, 40))
+    core.add_request(request("b", [2] * 6, 40))
+    for _ in range(8):
+        core.step()
+    assert counted.num_plans == 5  # the prompts, two to see that they decode alone
+    drain(core)
+    assert counted.num_plans > 25
+
+
+def test_a_request_that_waits_for_a_row_that_is_free_is_admitted_at_once() -> None:
+    core, device = build(block_size=16, max_num_seqs=3)
+    core.add_request(request("a", [1] * 4, 40))
+    for _ in range(6):
+        core.step()
+    core.add_request(request("b", [2] * 6, 4))
+    core.step()
+    assert device.max_batch == 2

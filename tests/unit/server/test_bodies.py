@@ -1,0 +1,108 @@
+"""Large bodies hold up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from typing import Any
+
+import httpx
+import pytest
+
+from quire.server import bodies
+from quire.server.state import ServerState
+
+JSON = {"Content-Type": "application/json"}
+LARGE = b'{"prompt": "Hi", "max_tokens": 1, "user": "%s"}' % (b"x" * 20_000_000)
+
+
+async def answered_meanwhile(
+    client: httpx.AsyncClient, path: str, body: bytes, is_at_work: threading.Event
+) -> None:
+    """A large body is worked on until /health has answered."""
+    answer = asyncio.create_task(client.post(path, content=body, headers=JSON))
+    while not is_at_work.is_set():
+        assert not answer.done()
+        await asyncio.sleep(0)
+    assert (await client.get("/health")).status_code == 200
+    assert not answer.done()
+    MAY_GO_ON.set()
+    assert (await answer).status_code == 200
+
+
+MAY_GO_ON = threading.Event()
+
+
+@pytest.fixture
+def is_at_work() -> threading.Event:
+    MAY_GO_ON.clear()
+    return threading.Event()
+
+
+async def test_a_large_body_is_parsed_beside_the_event_loop(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, is_at_work: threading.Event
+) -> None:
+    parse = bodies.json.loads
+
+    def slowly(text: str) -> Any:
+        is_at_work.set()
+        assert MAY_GO_ON.wait(20), "the event loop was held up"
+        return parse(text)
+
+    monkeypatch.setattr(bodies, "_parsed", slowly)
+    await answered_meanwhile(client, "/v1/completions", LARGE, is_at_work)
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/tokenize", "/v1/responses"])
+async def test_a_long_prompt_is_tokenized_beside_the_event_loop(
+    client: httpx.AsyncClient,
+    state: ServerState,
+    monkeypatch: pytest.MonkeyPatch,
+    is_at_work: threading.Event,
+    path: str,
+) -> None:
+    inputs = state.require_engine().front.inputs
+    tokenize = inputs.tokenize_all
+
+    def slowly(prompts: Any) -> Any:
+        is_at_work.set()
+        assert MAY_GO_ON.wait(20), "the event loop was held up"
+        return tokenize(prompts)
+
+    monkeypatch.setattr(inputs, "tokenize_all", slowly)
+    text = "word " * 1000
+    body = {"input": text, "max_output_tokens": 1} if "resp" in path else {"prompt": text}
+    await answered_meanwhile(client, path, json.dumps(body).encode(), is_at_work)
+
+
+@pytest.mark.parametrize("many", [10, 200_000])
+async def test_many_values_are_read_as_few_are(client: httpx.AsyncClient, many: int) -> None:
+    body = {"prompt": "a", "metadata": [{"n": i, "x": [1.5, "\u00e9", None]} for i in range(many)]}
+    assert bodies._parsed(json.dumps(body)) == body
+
+
+@pytest.mark.parametrize(
+    ("text", "is_text"),
+    [
+        ("\\ud83d\\ude00", True),
+        ("\\ud83d\\ud83d\\ude00", False),
+        ("\\ude00", False),
+        ("\\\\ud83d", True),  # an escaped backslash and letters
+        ("\\uD83D", False),
+    ],
+)
+async def test_halves_of_characters_are_found(
+    client: httpx.AsyncClient, text: str, is_text: bool
+) -> None:
+    body = f'{{"prompt": "Hi", "max_tokens": 1, "metadata": {{"{text}": 1}}}}'
+    answer = await client.post("/v1/completions", content=body, headers=JSON)
+    assert answer.status_code == (200 if is_text else 400)
+    if not is_text:
+        assert answer.json()["error"]["message"] == bodies.NOT_TEXT
+
+
+async def test_a_byte_order_mark_is_no_text(client: httpx.AsyncClient) -> None:
+    body = b'\xef\xbb\xbf{"prompt": "Hi", "max_tokens": 1}'
+    answer = await client.post("/v1/completions", content=body, headers=JSON)
+    assert answer.status_code == 200

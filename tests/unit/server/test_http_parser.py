@@ -1,0 +1,129 @@
+"""Connections of real sockets whose clients take nothing of what they have asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import uvicorn
+
+from quire.engine.async_engine import AsyncLLM
+from quire.server.app import build_app
+from quire.server.http_parser import HttpProtocol
+from quire.server.state import ServerState
+from tests.fakes.configs import fake_config
+from tests.fakes.fake_core import BUILD_FAKE_CORE
+from tests.fakes.server import ready_state
+
+MOST = 10**9
+DEADLINE_S = 20
+BODY = json.dumps({"prompt": [5], "max_tokens": MOST, "stream": True, "return_token_ids": True})
+
+
+class Hasty(HttpProtocol):
+    """Loses patience at once."""
+
+    write_timeout_s = 0.05
+
+
+@pytest.fixture
+def state() -> Iterator[ServerState]:
+    config = fake_config(max_model_len=MOST + 10)
+    engine = AsyncLLM(config, multiprocess_mode=False, build=BUILD_FAKE_CORE)
+    yield ready_state(engine)
+    engine.shutdown()
+
+
+@contextlib.asynccontextmanager
+async def served(state: ServerState) -> AsyncIterator[int]:
+    """The port of a server in this event loop."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        app = build_app(state)
+        config = uvicorn.Config(app, http=Hasty, lifespan="off", log_config=None, ws="none")
+        server = uvicorn.Server(config)
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        running = asyncio.create_task(server._serve([listener]))
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        await running
+
+
+async def connected(port: int) -> socket.socket:
+    """A client that has asked for an endless stream, and has little room for it."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, ("127.0.0.1", port))
+    head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    await loop.sock_sendall(client, f"{head}Content-Length: {len(BODY)}\r\n\r\n{BODY}".encode())
+    return client
+
+
+async def until_idle(state: ServerState) -> None:
+    engine = state.require_engine()
+    while len(state.running) or engine.get_num_unfinished_requests():
+        await asyncio.sleep(0)
+
+
+async def test_a_client_that_stops_reading_is_cut_off(state: ServerState) -> None:
+    async with served(state) as port:
+        with contextlib.closing(await connected(port)) as client:
+            loop = asyncio.get_running_loop()
+            assert (await loop.sock_recv(client, 100)).startswith(b"HTTP/1.1 200")
+            assert len(state.running) == 1
+            await asyncio.wait_for(until_idle(state), DEADLINE_S)
+            assert (await state.require_engine().stats()).num_running == 0
+            with pytest.raises(ConnectionResetError):
+                while True:
+                    assert await loop.sock_recv(client, 1 << 20)
+
+
+async def test_a_client_that_reads_stays(state: ServerState) -> None:
+    async with served(state) as port:
+        with contextlib.closing(await connected(port)) as client:
+            loop, num_bytes = asyncio.get_running_loop(), 0
+            while num_bytes < 4 << 20:
+                num_bytes += len(await loop.sock_recv(client, 1 << 16))
+            assert len(state.running) == 1
+        await asyncio.wait_for(until_idle(state), DEADLINE_S)
+
+
+class SlowSocket(asyncio.Transport):
+    """Takes as much of what waits as a test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = 100_000
+        self.is_aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+def test_a_client_that_reads_slowly_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.new_event_loop()
+    protocol = HttpProtocol(
+        uvicorn.Config("app", log_config=None), uvicorn.server.ServerState(), {}, loop
+    )
+    protocol.transport = SlowSocket()
+    protocol.flow = uvicorn.protocols.http.flow_control.FlowControl(protocol.transport)
+    timers = []
+    monkeypatch.setattr(loop, "call_later", lambda _, check, size: timers.append((check, size)))
+    protocol.pause_writing()
+    for _ in range(3):
+        protocol.transport.waiting -= 1  # a byte within the time
+        check, size = timers.pop()
+        check(size)
+        assert not protocol.transport.is_aborted
+    check, size = timers.pop()
+    check(size)
+    assert protocol.transport.is_aborted and not timers
+    loop.close()
