@@ -19,8 +19,6 @@ from quire.server.app import ROUTERS
 from quire.server.args import ServerArgs
 from quire.server.guard import is_open
 
-# What speaks for itself in the code.
-PLAIN = {"/": "The page", "/version": "The version of Quire"}
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "server.md"
 
 
@@ -41,7 +39,7 @@ def endpoint_lines() -> list[str]:
     for router in ROUTERS:
         for route in router.routes:
             if isinstance(route, APIRoute):
-                text = PLAIN.get(route.path) or _first_sentence(route.endpoint)
+                text = _first_sentence(route.endpoint)
                 methods, _ = rows.setdefault(route.path, (set(), text))
                 methods |= route.methods
     head = ["| endpoint | methods | key | |", "|---|---|---|---|"]

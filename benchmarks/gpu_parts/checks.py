@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
-from quire import LLM
+from quire import LLM, SamplingParams
 
+from .differences import Difference, Request, differences
 from .engines import greedy, open_llm, run
 from .records import Records
 from .rounding import compare_rounding
@@ -35,12 +36,13 @@ MAX_MODEL_LEN = 512
 TIE = 1e-4  # between float32 logits
 
 # The first model runs in every way; the others in the first and the last but two.
+PREEMPTING = "graphs, preempting"
 WAYS: dict[str, dict[str, Any]] = {
     "eager, depth 1": {"enforce_eager": True, "steps_in_flight": 1},
     "graphs, depth 3": {"steps_in_flight": 3},
     "eager, depth 3": {"enforce_eager": True, "steps_in_flight": 3},
     "graphs, depth 1": {"steps_in_flight": 1},
-    "graphs, preempting": {"steps_in_flight": 2, "num_gpu_blocks_override": 40},
+    PREEMPTING: {"steps_in_flight": 2, "num_gpu_blocks_override": 40},
     "graphs, one row": {"steps_in_flight": 2, "max_num_seqs": 1},
 }
 WAYS_OF_OTHERS = ("eager, depth 1", "graphs, depth 3")
@@ -80,7 +82,8 @@ def random_requests(vocab_size: int, count: int = NUM_REQUESTS) -> tuple[Tokens,
 
 def check_tokens(model: str, folder: Path, engine: dict[str, Any], records: Records) -> None:
     """The first way's greedy tokens are those of transformers; every other way has the first's: in
-    a batch, alone, with requests that come while others run, and sampled."""
+    a batch, alone, with requests that come while others run, and sampled. Where a token differs
+    rounding must explain it."""
     from .tiny_models import TINY_MODELS, VOCAB_SIZE, save_tiny_model
 
     save_tiny_model(model, folder)
@@ -92,31 +95,28 @@ def check_tokens(model: str, folder: Path, engine: dict[str, Any], records: Reco
         with open_llm(folder, **{**tiny, **engine, **options}) as llm:
             answers = answer(llm, prompts, lengths)
             stats = llm.stats()
+        device = engine.get("device", "cuda")
+        result: dict[str, tuple[int, int]] = {}
         if first is None:
             first = answers
-            device = engine.get("device", "cuda")
             right = num_as_transformers(folder, prompts, answers.batch, device)
-            result = {"transformers": (right, len(prompts))}
-        else:
-            result = {}
-        result |= {
-            "batch": count_equal(answers.batch, first.batch),
-            "alone": count_equal(answers.alone, first.batch[:NUM_ALONE]),
-            "arriving": count_equal(answers.arriving, first.batch),
-            "sampled": count_equal(answers.sampled, first.sampled),
-        }
+            result["transformers"] = (right, len(prompts))
+        are_right = all(right == total for right, total in result.values())
+        result |= answers.equal(first)
+        found = answers.differences(first, prompts, lengths, folder, device)
         lost = stats.num_blocks - 1 - stats.num_free_blocks
-        passed = lost == 0 and all(equal == total for equal, total in result.values())
+        is_idle = way == PREEMPTING and not stats.num_preemptions  # then nothing was tried
+        passed = are_right and not lost and not is_idle and all(one.is_explained for one in found)
         records.add(
-            "check", what=f"{model}, {way}", passed=passed, blocks_lost=lost,
-            preemptions=stats.num_preemptions, equal=result,
+            "check", what=f"{model}, {way}", passed=passed, blocks_lost=lost, equal=result,
+            preemptions=stats.num_preemptions, differences=[one.text for one in found],
         )  # fmt: skip
         text = ", ".join(f"{name} {equal}/{total}" for name, (equal, total) in result.items())
-        print(
+        line = (
             f"check {'ok  ' if passed else 'FAIL'} {model}, {way}: equal {text}; "
-            f"{stats.num_preemptions} preemptions, {lost} blocks lost",
-            flush=True,
+            f"{stats.num_preemptions} preemptions, {lost} blocks lost"
         )
+        print("\n    ".join([line, *(one.text for one in found)]), flush=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +126,42 @@ class Answers:
     batch: Tokens  # greedy, all at once
     alone: Tokens  # the first `NUM_ALONE`, one after the other
     arriving: Tokens  # a few at a time
-    sampled: Tokens
+    sampled: Tokens  # of each completion
+
+    def equal(self, wanted: Answers) -> dict[str, tuple[int, int]]:
+        """How many have the tokens of ``wanted``, of how many."""
+        return {
+            how: (sum(a == b for a, b in zip(mine, theirs, strict=True)), len(mine))
+            for how, (mine, theirs) in self._pairs(wanted).items()
+        }
+
+    def differences(
+        self, wanted: Answers, prompts: Tokens, lengths: list[int], folder: Path, device: str
+    ) -> list[Difference]:
+        """From ``wanted``, each with the reason."""
+        asked = list(zip(prompts, lengths, strict=True))
+        plain = [Request(prompt=prompt, params=greedy(length)) for prompt, length in asked]
+        sampled = [
+            Request(prompt=prompt, params=params, index=index)
+            for prompt, params in zip(prompts, sampled_params(lengths), strict=True)
+            for index in range(params.n)
+        ]
+        return [
+            difference
+            for how, (mine, theirs) in self._pairs(wanted).items()
+            for difference in differences(
+                how, mine, theirs, sampled if how == "sampled" else plain[: len(mine)],
+                folder, device,
+            )
+        ]  # fmt: skip
+
+    def _pairs(self, wanted: Answers) -> dict[str, tuple[Tokens, Tokens]]:
+        return {
+            "batch": (self.batch, wanted.batch),
+            "alone": (self.alone, wanted.batch[:NUM_ALONE]),
+            "arriving": (self.arriving, wanted.batch),
+            "sampled": (self.sampled, wanted.sampled),
+        }
 
 
 def answer(llm: LLM, prompts: Tokens, lengths: list[int]) -> Answers:
@@ -171,7 +206,13 @@ def run_arriving(llm: LLM, prompts: Tokens, lengths: list[int]) -> Tokens:
 
 
 def sample(llm: LLM, prompts: Tokens, lengths: list[int]) -> Tokens:
-    """Tokens of requests that sample in different ways, all in one batch."""
+    """Tokens of completions that sample in different ways, all in one batch."""
+    params = sampled_params(lengths)
+    outputs = llm.generate(prompt_token_ids=prompts, sampling_params=params, use_tqdm=False)
+    return [list(one.token_ids) for output in outputs for one in output.outputs]
+
+
+def sampled_params(lengths: list[int]) -> list[SamplingParams]:
     kinds: list[dict[str, Any]] = [
         {"temperature": 0.8},
         {"temperature": 1.0, "top_k": 20, "top_p": 0.9},
@@ -180,15 +221,9 @@ def sample(llm: LLM, prompts: Tokens, lengths: list[int]) -> Tokens:
         {"temperature": 0.0, "logprobs": 3},
         {"temperature": 1.0, "logit_bias": {5: 4.0, 7: -100.0}},
     ]
-    params = [
+    return [
         greedy(length, **{"seed": i, **kinds[i % len(kinds)]}) for i, length in enumerate(lengths)
     ]
-    outputs = llm.generate(prompt_token_ids=prompts, sampling_params=params, use_tqdm=False)
-    return [[token for one in output.outputs for token in one.token_ids] for output in outputs]
-
-
-def count_equal(found: Tokens, wanted: Tokens) -> tuple[int, int]:
-    return sum(a == b for a, b in zip(found, wanted, strict=True)), len(wanted)
 
 
 # -- bf16: how often a token differs, and why ------------------------------------------------------
@@ -220,8 +255,9 @@ def check_bf16(folder: Path, engine: dict[str, Any], records: Records) -> None:
     }
     for what, tokens in pairs.items():
         found = compare_rounding([output.outputs[0] for output in alone], tokens)
-        records.add("rounding", what=f"bf16: {what}", **found.as_dict())
-        print(f"check bf16, {what}: {found.in_words()}", flush=True)
+        passed = found.is_rounding
+        records.add("rounding", what=f"bf16: {what}", passed=passed, **found.as_dict())
+        print(f"check {'ok  ' if passed else 'FAIL'} bf16, {what}: {found.in_words()}", flush=True)
 
 
 # -- kernels ---------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from .trace import TraceSummary, summarise
 
 PROMPTS, STEADY = "prompts", "steady"
 NUM_STEPS = {PROMPTS: 8, STEADY: 40}
-ENOUGH_FOR_HOST = 100  # output tokens of the shortest request
+ENOUGH_FOR_HOST = 220  # output tokens of the longest request: steps for both looks
 # Which steps matter, where it is not only the steady ones.
 WINDOWS = {"prefill": (PROMPTS,), "long": (PROMPTS, STEADY), "prefix": (PROMPTS, STEADY)}
 
@@ -45,7 +45,7 @@ def look_at(llm: LLM, workload: Workload, window: str) -> Look:
     try:
         if window == STEADY:
             stepper.skip_prompts()
-            if min(workload.output_lens) >= ENOUGH_FOR_HOST:
+            if max(workload.output_lens) >= ENOUGH_FOR_HOST:
                 host = host_times(stepper)
         try:
             trace = _trace(stepper, NUM_STEPS[window])

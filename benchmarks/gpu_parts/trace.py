@@ -23,7 +23,7 @@ LAUNCH_CATEGORIES = ("cuda_runtime", "cuda_driver")
 # What a kernel is for, by the first pattern that is found in its name.
 KINDS = {
     "experts": r"moe|expert|grouped|gate_up_|down_(lines|tiles)|softmax_top_k|add_sums|^_sort_",
-    "attention": r"attention|attn|flash|fmha|xqa|^_prefix_",
+    "attention": r"attention|attn|flash|fmha|xqa|^_(prefix|latent)_",
     "sampling": (
         r"argmax|sample|gumbel|softmax|top_?k|sort|multinomial|penal"
         r"|^_(parts|bracket|narrow|finish|count)_"
@@ -32,7 +32,7 @@ KINDS = {
     "positions and KV": r"rope|rotary|write_kv|heads|angles",
     "norms": r"norm",
     "activation": r"silu|gelu|activation|gated",
-    "rows": r"lookup|fetch|gather|index|row|copy|cat|fill|elementwise|advance|upload",
+    "rows": r"lookup|fetch|deliver|gather|index|row|copy|cat|fill|elementwise|advance|upload",
 }
 
 
@@ -57,6 +57,7 @@ class TraceSummary:
     gap_p99_us: float
     num_kernels: float
     launches: dict[str, float]  # calls of the host that put work on the device -> a step
+    launch_us: dict[str, float]  # what those calls and events took the host -> us a step
     kernels: list[KernelTime]  # the longest
     kinds: dict[str, float]  # what kernels are for -> us a step
 
@@ -67,11 +68,13 @@ class TraceSummary:
         """For a terminal."""
         launches = ", ".join(f"{count:g} {name}" for name, count in self.launches.items())
         kinds = ", ".join(f"{name} {us:.0f}" for name, us in self.kinds.items())
+        calls = ", ".join(f"{name} {us:.1f}" for name, us in self.launch_us.items())
         return [
             f"{self.num_steps} steps: a step every {self.period_us:.0f} us, kernels run "
             f"{self.busy_us:.0f}, gaps between kernels {self.idle_in_step_us:.0f}, gap between "
             f"steps {self.gap_us:.1f} (mean {self.gap_mean_us:.1f}, p99 {self.gap_p99_us:.1f})",
             f"a step has {self.num_kernels:g} kernels, launched by {launches}",
+            f"us of the host, under the profiler: {calls}",
             f"us by kind: {kinds}",
             *(
                 f"{one.us:9.1f} us {one.share:5.1%} {one.count:6.1f} x {one.name}"
@@ -123,10 +126,8 @@ def summarise(trace: dict[str, Any], *, top: int = 8) -> TraceSummary:
     whole = [steps[number] for number in sorted(steps)[1:-1]]
     if len(whole) < 2:
         raise ValueError(f"the trace has {len(steps)} steps with kernels, too few to say anything")
-    counts: Counter[str] = Counter(
-        str(one["name"]) for one in launches if _mark_at(marks, one["ts"]) is not None
-    )
-    return _summary(whole, _launches(counts, len(marks)), top)
+    calls = [one for one in launches if _mark_at(marks, one["ts"]) is not None]
+    return _summary(whole, _launches(calls, len(marks)), _launch_us(calls, len(marks)), top)
 
 
 def _correlation(event: dict[str, Any]) -> int:
@@ -140,7 +141,8 @@ def _mark_at(marks: Sequence[tuple[float, float]], ts: float) -> int | None:
     return number if number >= 0 and ts <= marks[number][1] else None
 
 
-def _launches(counts: Counter[str], num_steps: int) -> dict[str, float]:
+def _launches(calls: Sequence[dict[str, Any]], num_steps: int) -> dict[str, float]:
+    counts = Counter(str(one["name"]) for one in calls)
     puts_work = re.compile(r"launch|memcpy|memset", re.IGNORECASE)
     return {
         name: round(count / num_steps, 2)
@@ -149,7 +151,19 @@ def _launches(counts: Counter[str], num_steps: int) -> dict[str, float]:
     }
 
 
-def _summary(steps: list[_Step], launches: dict[str, float], top: int) -> TraceSummary:
+def _launch_us(calls: Sequence[dict[str, Any]], num_steps: int) -> dict[str, float]:
+    """The longest first; what takes less than a tenth of a microsecond a step is left out."""
+    total: Counter[str] = Counter()
+    for one in calls:
+        total[str(one["name"])] += one["dur"]
+    return {
+        name: round(us / num_steps, 1) for name, us in total.most_common() if us >= num_steps / 10
+    }
+
+
+def _summary(
+    steps: list[_Step], launches: dict[str, float], launch_us: dict[str, float], top: int
+) -> TraceSummary:
     gaps = [after.start - before.end for before, after in itertools.pairwise(steps)]
     periods = [after.start - before.start for before, after in itertools.pairwise(steps)]
     kernels = _by_name(steps)
@@ -166,6 +180,7 @@ def _summary(steps: list[_Step], launches: dict[str, float], top: int) -> TraceS
         gap_p99_us=round(float(np.percentile(gaps, 99)), 1),
         num_kernels=median(len(step.kernels) for step in steps),
         launches=launches,
+        launch_us=launch_us,
         kernels=kernels[:top],
         kinds={name: round(us, 1) for name, us in sorted(kinds.items(), key=lambda x: -x[1])},
     )

@@ -101,9 +101,7 @@ class ChatRenderer:
             raise ValueError(
                 f"the chat template cannot render these messages: {error or type(error).__name__}"
             ) from error
-        return ParsedPrompt(
-            text=str(text), add_special_tokens=False, ends=ends_of_format(template)
-        )
+        return ParsedPrompt(text=str(text), add_special_tokens=False, ends=ends_of_format(template))
 
     def template(self, options: ChatOptions) -> str:
         """The Jinja text that these options render with."""

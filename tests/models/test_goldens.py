@@ -118,12 +118,20 @@ def test_greedy_answers_after_a_prefix_hit(golden: Golden, llm: LLM) -> None:
         assert output.num_cached_tokens == num_full * BLOCK_SIZE
 
 
-def _generate(golden: Golden, llm: LLM, **wanted: int) -> list[RequestOutput]:
+def test_dynamic_rope_leaves_trained_lengths_as_they_are() -> None:
+    golden = Golden.read(Path(__file__).parent / "goldens" / "internlm2")
+    scaling = {"rope_scaling": {"type": "dynamic", "factor": 2.0}}
+    args = engine_args(golden.folder, hf_overrides=scaling)
+    lengths = [len(prompt) + golden.num_generated - 1 for prompt in golden.prompts]
+    decoder = build_model(args.create_engine_config()).model
+    _check_steps(golden, decoder, [dict(enumerate(lengths))])
+
+
+def _generate(golden: Golden, llm: LLM, **wanted: Any) -> list[RequestOutput]:
     params = SamplingParams(
         temperature=0, max_tokens=golden.num_generated, ignore_eos=True, **wanted
     )
-    prompts = [{"prompt_token_ids": prompt} for prompt in golden.prompts]
-    return llm.generate(prompts, params, use_tqdm=False)
+    return llm.generate(prompt_token_ids=golden.prompts, sampling_params=params, use_tqdm=False)
 
 
 def _check_output(golden: Golden, number: int, output: RequestOutput) -> None:

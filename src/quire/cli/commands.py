@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, Command] = {
     "run-batch": Command("answer a file of requests", "quire.cli.run_batch"),
     "demo": Command("watch the bundled model answer", "quire.cli.demo"),
     "plan": Command("what a model needs in memory, without loading it", "quire.cli.plan"),
+    "models": Command("which architectures are supported", "quire.cli.models"),
     "bench": Command(
         "measure",
         commands={

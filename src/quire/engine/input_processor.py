@@ -170,10 +170,10 @@ class InputProcessor:
         strings = self._stop_strings(params)
         token_strings = self._special_tokens(strings)
         # What ends an answer in a chat format is as good as an end-of-sequence token.
-        end_tokens = {} if params.ignore_eos else self._special_tokens(ends)
+        ends = () if params.ignore_eos else tuple(end for end in ends if end not in strings)
+        end_tokens = self._special_tokens(ends)
         eos_token_ids = tuple(dict.fromkeys([*self._eos_token_ids, *end_tokens]))
-        if not params.ignore_eos:
-            strings += tuple(end for end in ends if end not in (*end_tokens.values(), *strings))
+        strings += tuple(end for end in ends if end not in end_tokens.values())
         sampling = to_row_sampling(
             params,
             eos_token_ids=eos_token_ids,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quire.layers.spec import NormSpec, RMSNormSpec, RopeSpec, Shapes, linear_shapes, under
+from quire.layers.spec import RMSNormSpec, RopeSpec, Shapes, linear_shapes, under
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,11 +40,11 @@ class MLASpec:
         return None
 
     @property
-    def latent_norm(self) -> NormSpec:
+    def latent_norm(self) -> RMSNormSpec:
         return RMSNormSpec(size=self.kv_rank, eps=self.eps)
 
     @property
-    def query_norm(self) -> NormSpec | None:
+    def query_norm(self) -> RMSNormSpec | None:
         return None if self.q_rank is None else RMSNormSpec(size=self.q_rank, eps=self.eps)
 
     def parameters(self) -> Shapes:

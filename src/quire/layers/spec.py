@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from quire.errors import UnsupportedModelError
+
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = dict[str, Shape]
 Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "gelu_quick", "relu", "relu2"]
@@ -172,6 +174,13 @@ class AttentionSpec:
     sinks: bool = False  # each head has a learned score that takes attention and gives no value
     # Queries at position p (from 0) are multiplied by log(p + 1) / log(log_length), if above 1.
     log_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads:
+            raise UnsupportedModelError(
+                f"the config has {self.num_heads} query heads for {self.num_kv_heads} KV heads; "
+                "each KV head must serve equally many"
+            )
 
     def parameters(self) -> Shapes:
         q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim

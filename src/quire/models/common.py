@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from quire.errors import UnsupportedModelError
 from quire.layers.spec import (
     Activation,
+    AlibiSpec,
     AttentionSpec,
     DynamicScaling,
     EmbeddingSpec,
@@ -18,6 +20,7 @@ from quire.layers.spec import (
     HeadNormSpec,
     HeadSpec,
     LayerNormSpec,
+    LearnedPositionsSpec,
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
@@ -32,6 +35,15 @@ from quire.layers.spec import (
 from quire.models.hf_config import REQUIRED, HFConfig, Keys, RopeConfig
 from quire.models.spec import DecoderSpec, LayerSpec
 from quire.weights.weight_map import Source, WeightMap
+
+# How GPT-2 and its relatives spell the usual keys, for `HFConfig.with_spellings`.
+GPT_SPELLINGS = {
+    "hidden_act": "activation_function",
+    "hidden_size": "n_embd",
+    "intermediate_size": "n_inner",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
 
 # What Hugging Face calls the activations.
 ACTIVATION_NAMES: dict[str, Activation] = {
@@ -132,18 +144,43 @@ def attention_from(
     """
     head_dim = hf.optional_int("head_dim") or head_dim or head_dim_from(hf)
     num_heads = hf.int("num_attention_heads")
-    return AttentionSpec(
-        hidden_size=hf.int("hidden_size"),
-        num_heads=num_heads,
-        num_kv_heads=hf.int("num_key_value_heads", num_kv_heads or num_heads),
-        head_dim=head_dim,
-        scale=head_dim**-0.5 if scale is None else scale,
+    return replace(
+        unrotated_attention_from(
+            hf,
+            head_dim=head_dim,
+            num_kv_heads=hf.int("num_key_value_heads", num_kv_heads or num_heads),
+            scale=scale,
+        ),
         positions=rope_from(hf, rope or hf.rope(theta=theta), head_dim, style),
         qkv_bias=qkv_bias,
         out_bias=out_bias,
         qk_norms=qk_norms,
         window=window,
         soft_cap=soft_cap,
+    )
+
+
+def unrotated_attention_from(
+    hf: HFConfig,
+    *,
+    positions: AlibiSpec | None = None,
+    num_kv_heads: int | None = None,
+    head_dim: int | None = None,
+    scale: float | None = None,
+    bias: bool = False,
+) -> AttentionSpec:
+    """Attention that leaves q and k as they are; KV heads, unless given, are as many as heads."""
+    num_heads = hf.int("num_attention_heads")
+    head_dim = head_dim or hf.int("hidden_size") // num_heads
+    return AttentionSpec(
+        hidden_size=hf.int("hidden_size"),
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads or num_heads,
+        head_dim=head_dim,
+        scale=head_dim**-0.5 if scale is None else scale,
+        positions=positions,
+        qkv_bias=bias,
+        out_bias=bias,
     )
 
 
@@ -179,7 +216,9 @@ def decoder_from(
     *,
     final_norm: NormSpec | None,
     tied: bool = False,
+    positions: LearnedPositionsSpec | None = None,
     embedding_scale: float = 1.0,
+    embedding_norm: NormSpec | None = None,
     head_bias: bool = False,
     head_scale: float = 1.0,
     head_soft_cap: float | None = None,
@@ -188,7 +227,11 @@ def decoder_from(
     vocab_size, hidden_size = hf.int("vocab_size"), hf.int("hidden_size")
     return DecoderSpec(
         embedding=EmbeddingSpec(
-            vocab_size=vocab_size, hidden_size=hidden_size, scale=embedding_scale
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            scale=embedding_scale,
+            positions=positions,
+            norm=embedding_norm,
         ),
         layers=tuple(layers),
         final_norm=final_norm,

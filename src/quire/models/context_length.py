@@ -6,6 +6,7 @@ Knows the keys under which configs hold a length. Imports no torch.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,16 +92,18 @@ def derived_length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> 
 
 
 def _limit(derived: int, config: dict[str, Any]) -> int:
-    """What a user may ask for: dynamic scalings can do more, at the cost of shorter texts.
+    """What a user may ask for, where models can do more than they do unasked.
 
-    Their rotation is fixed by the longest length, and is the trained one only up to ``derived``.
+    The rotation of dynamic scalings is fixed by the longest length, and is the trained one only up
+    to ``derived``. Command-R's makers name a length that its positions also serve.
     """
     kind, factor = _scaling(config)
     if kind == "dynamic":
         return int(derived * factor)
+    keys: Collection[str] = ("model_max_length",)
     if config.get("use_dynamic_ntk"):  # Qwen-1, whose seq_length is the trained length
-        return max(int(config[key]) for key in _LENGTH_KEYS if _is_length(config.get(key)))
-    return derived
+        keys = _LENGTH_KEYS
+    return max([derived, *(int(config[key]) for key in keys if _is_length(config.get(key)))])
 
 
 def _is_length(value: object) -> bool:
@@ -125,4 +128,6 @@ def _scaling(config: dict[str, Any]) -> tuple[str, float]:
 
 
 def _rope(config: dict[str, Any]) -> dict[str, Any]:
-    return join_rope_spellings(config.get("rope_parameters") or {}, config.get("rope_scaling") or {})
+    return join_rope_spellings(
+        config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
+    )

@@ -77,12 +77,24 @@ class RopeConfig:
 class HFConfig:
     """Typed reads of one config. A JSON null counts as an absent key, but for `nullable_int`."""
 
-    def __init__(self, data: Mapping[str, Any], architecture: str, path: str = "") -> None:
+    def __init__(
+        self,
+        data: Mapping[str, Any],
+        architecture: str,
+        path: str = "",
+        spellings: Mapping[str, Keys] | None = None,
+    ) -> None:
         self._data = data
         self._path = path  # of a nested config, with its dot
+        self._spellings = {key: _as_tuple(own) for key, own in (spellings or {}).items()}
         self._read: set[str] = set()
+        self._rope_types_read: set[str] = set()  # keys of rope_parameters that are layer types
         self._children: dict[str, HFConfig] = {}
         self.architecture = architecture
+
+    def with_spellings(self, **spellings: Keys) -> HFConfig:
+        """The same for readers that ask for the usual keys, which a family spells its own way."""
+        return HFConfig(self._data, self.architecture, self._path, spellings)
 
     def int(self, key: Keys, default: builtins.int | _Required = REQUIRED) -> builtins.int:
         return self._typed(key, "a whole number", _is_int, default)
@@ -224,7 +236,7 @@ class HFConfig:
 
     def _find(self, key: Keys) -> tuple[builtins.str, Any]:
         """The spelling in use and its value (None: absent); notes all spellings as read."""
-        keys = (key,) if isinstance(key, str) else key
+        keys = self._all_spellings(key)
         self._read.update(keys)
         present = {name: self._data[name] for name in keys if self._data.get(name) is not None}
         if not present:
@@ -240,7 +252,15 @@ class HFConfig:
         return name, value
 
     def _spelling(self, key: Keys) -> builtins.str:
-        return self._path + (key if isinstance(key, str) else key[0])
+        return self._path + self._all_spellings(key)[0]
+
+    def _all_spellings(self, key: Keys) -> tuple[builtins.str, ...]:
+        """The family's own before the usual ones."""
+        return tuple(
+            spelling
+            for usual in _as_tuple(key)
+            for spelling in (*self._spellings.get(usual, ()), usual)
+        )
 
     def _unread(self, inert: Collection[builtins.str]) -> dict[builtins.str, Any]:
         """Path of each key that nobody accounts for -> its value."""
@@ -252,6 +272,12 @@ class HFConfig:
             and not _matches(key, inert)
             and not _matches(self._path + key, inert)
         }
+        if self._rope_types_read:
+            unread |= {
+                f"{self._path}rope_parameters.{key}": value
+                for key, value in self._data["rope_parameters"].items()
+                if key not in self._rope_types_read and not _is_trivial(value)
+            }
         for child in self._children.values():
             unread |= child._unread(inert)
         return unread
@@ -261,6 +287,7 @@ class HFConfig:
     ) -> dict[builtins.str, Any]:
         new = self._typed("rope_parameters", "an object", _is(dict), {})
         if layer_type is not None and isinstance(new.get(layer_type), dict):
+            self._rope_types_read.add(layer_type)
             new = new[layer_type]
         old = self._typed("rope_scaling", "an object", _is(dict), {})
         return join_rope_spellings(new, old if is_scaled else {})
@@ -383,6 +410,10 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner.setdefault(parent, {})
         inner[key] = value
     return nested
+
+
+def _as_tuple(key: Keys) -> tuple[str, ...]:
+    return (key,) if isinstance(key, str) else key
 
 
 def _is_trivial(value: Any) -> bool:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TypeAlias
 
 from quire.errors import UnsupportedModelError
+from quire.models.catalog import Family, families
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.near_names import nearest
@@ -151,8 +152,8 @@ def _check_function(architecture: str, function: object) -> None:
     """Other engines take classes that compute; here a function describes, and Quire computes."""
     if isinstance(function, type):
         raise ValueError(
-            f"{architecture}: {function.__module__}:{function.__qualname__} is a class; Quire takes "
-            "a plan function, HFConfig -> ModelPlan (docs/models.md shows one)"
+            f"{architecture}: {function.__module__}:{function.__qualname__} is a class; Quire "
+            "takes a plan function, HFConfig -> ModelPlan (docs/models.md shows one)"
         )
     if not callable(function):
         raise ValueError(
@@ -178,3 +179,9 @@ def _digits(name: str) -> list[str]:
 
 
 ModelRegistry = _Registry(_ARCHITECTURES)
+
+
+def supported_families() -> list[Family]:
+    """All supported architectures, a user's own among them, by family."""
+    names = ModelRegistry.get_supported_archs()
+    return families((name, ModelRegistry.where(name)) for name in names)

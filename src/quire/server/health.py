@@ -72,6 +72,7 @@ async def ping(request: Request) -> Response:
 
 @router.get("/version")
 async def version() -> Response:
+    """The version of Quire."""
     return json_response({"version": quire.__version__})
 
 

@@ -47,6 +47,7 @@ _BUSYNESS = np.argsort(_BY_BUSYNESS).astype(np.uint8)
 
 @router.get("/")
 async def page() -> Response:
+    """A chat, and a live picture of the engine."""
     return _file("index.html")
 
 

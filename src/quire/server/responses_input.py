@@ -192,7 +192,9 @@ def _tool_choice(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | 
 
 def _response_format(given: dict[str, Any] | None) -> dict[str, Any] | None:
     """Flat here too."""
-    if not given or given.get("type") != "json_schema":
+    if not given or given.get("type") == "text":
+        return None
+    if given.get("type") != "json_schema":
         return given
     schema = {key: value for key, value in given.items() if key != "type"}
     return {"type": "json_schema", "json_schema": schema}

@@ -50,11 +50,7 @@ def load_tokenizer(
 def _native(path: Path) -> PreTrainedTokenizerBase | None:
     from quire.tokenizer.native import load_native
 
-    try:
-        return load_native(path)
-    except UnreadVocabularyError as error:
-        logger.info("%s; transformers is asked instead", error)
-        return None
+    return load_native(path)
 
 
 def _of_transformers(path: Path, mode: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
@@ -89,8 +85,8 @@ def _check_mode(tokenizer: PreTrainedTokenizerBase, mode: str, path: Path) -> No
         )
     if mode == "slow" and tokenizer.is_fast:
         logger.warning(
-            "tokenizer_mode='slow': there is no slow form of %s, the fast one is used; it gives the "
-            "same tokens",
+            "tokenizer_mode='slow': there is no slow form of %s, the fast one is used; it gives "
+            "the same tokens",
             type(tokenizer).__name__,
         )
 
@@ -101,6 +97,8 @@ def _why_not_loaded(path: Path, trust_remote_code: bool, error: Exception) -> st
         problem = _json_problem(path / name)
         if problem is not None:
             return f"{path / name} is not valid JSON ({problem}); download the file again"
+    if isinstance(error, UnreadVocabularyError):
+        return f"{error}; tokenizer_mode='hf' lets transformers try"
     if not trust_remote_code and _needs_remote_code(path):
         return (
             f"the tokenizer in {path} is Python code that comes with the checkpoint; if you trust "
@@ -138,7 +136,7 @@ def _json_problem(file: Path) -> str | None:
 
 def _needs_remote_code(path: Path) -> bool:
     """Some checkpoints name the code of their tokenizer in the model's config only."""
-    named = {}
+    named: dict[str, Any] = {}
     for name in ("config.json", "tokenizer_config.json"):
         file = path / name
         named |= json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

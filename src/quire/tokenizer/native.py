@@ -136,24 +136,23 @@ def _fast(
     """The backend behind the interface that everybody knows; the folder's files win."""
     from transformers import PreTrainedTokenizerFast
 
-    options = dict(named)
+    options: dict[str, Any] = dict(named)
     for name in _NAMED_TOKENS:
         if folder.config.get(name):
             options[name] = _text_of(folder.config[name])
     options |= {name: folder.config[name] for name in _PASSED_ON if name in folder.config}
     if prefix:
         backend.post_processor = _template(backend, prefix)
-    tokenizer = PreTrainedTokenizerFast(
+    else:
+        options["add_bos_token"] = bool(folder.config.get("add_bos_token", add_bos))
+        options["add_eos_token"] = bool(folder.config.get("add_eos_token", False))
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         clean_up_tokenization_spaces=False,
         chat_template=_chat_template(folder),
         name_or_path=str(folder.path),
         **options,
     )
-    if not prefix:
-        tokenizer.add_bos_token = bool(folder.config.get("add_bos_token", add_bos))
-        tokenizer.add_eos_token = bool(folder.config.get("add_eos_token", False))
-    return tokenizer
 
 
 def _template(backend: Tokenizer, prefix: Sequence[str]) -> Any:
@@ -178,7 +177,7 @@ def _add_special(backend: Tokenizer, texts: Sequence[str]) -> None:
 
 
 def _add_tokens(backend: Tokenizer, folder: _Folder) -> None:
-    """Those of the folder's files. Ids that nobody names are filled, since ids are given in order."""
+    """Those of the folder's files. Ids that nobody names are filled: ids are given in order."""
     from tokenizers import AddedToken
 
     for i, token in sorted(folder.added.items()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, Unigram
@@ -54,7 +55,7 @@ def _renamed(piece: Piece, text: str) -> Piece:
 
 def any_of(texts: Iterable[str]) -> str:
     """A regular expression for the longest of ``texts`` at a place; thousands cost little."""
-    tree: dict[str, dict] = {}  # type: ignore[type-arg]  # it holds itself
+    tree: dict[str, Any] = {}  # it holds itself
     for text in texts:
         node = tree
         for char in text:
@@ -63,7 +64,7 @@ def any_of(texts: Iterable[str]) -> str:
     return _branches(tree)
 
 
-def _branches(node: dict) -> str:  # type: ignore[type-arg]
+def _branches(node: dict[str, Any]) -> str:
     ends = "" in node
     parts = [re.escape(char) + _branches(rest) for char, rest in node.items() if char]
     if not parts:
@@ -118,13 +119,17 @@ def _unknown(pieces: list[Piece]) -> tuple[int, str]:
 def _normalizers(
     file: SentencePieceFile, prefix_each_part: bool
 ) -> Iterable[normalizers.Normalizer]:
+    """The prefix comes first or last, which differs for texts of which nothing is left."""
+    prefix = normalizers.Prepend(" ") if file.add_dummy_prefix and prefix_each_part else None
+    if prefix is not None and not file.remove_extra_whitespaces:
+        yield prefix
     if file.charsmap:
         yield from _charsmap(file.charsmap)
     if file.remove_extra_whitespaces:
         yield normalizers.Replace(Regex(rf"\A +|[ {SPACE}]+\z"), "")
         yield normalizers.Replace(Regex(" {2,}"), " ")
-    if file.add_dummy_prefix and prefix_each_part:
-        yield normalizers.Prepend(SPACE)
+        if prefix is not None:
+            yield prefix
     yield normalizers.Replace(" ", SPACE)
 
 
@@ -144,9 +149,9 @@ def _pre_tokenizers(
 
 def _charsmap(rules: bytes) -> Iterable[normalizers.Normalizer]:
     """The library applies rules to what looks like one character, and loses a mark that follows one
-    with a rule; sentencepiece takes the longest rule at a place. So what has a form as one character
-    gets it, and what is left is taken apart. Marks in another order than Unicode's are ordered,
-    which sentencepiece does not do."""
+    with a rule; sentencepiece takes the longest rule at a place. So what has a form as one
+    character gets it, and what is left is taken apart. Marks in another order than Unicode's are
+    ordered, which sentencepiece does not do; and it leaves user-defined symbols as they are."""
     mapped = normalizers.Precompiled(rules)
     if mapped.normalize_str("e\u0301") == "\u00e9":
         yield normalizers.NFC()

@@ -28,7 +28,7 @@ from quire.worker.warm_up import warm_up_plans
 
 WARM_UP_ROWS = 2
 WARM_UP_PROMPT_LEN = 32
-WARM_UP_LONG_PROMPT_LEN = 2048  # on a GPU, whose attention builds more for long prompts
+WARM_UP_LONG_PROMPT_LEN = 2048  # on a GPU, whose attention builds more for long prompts; or more
 
 
 class Worker:
@@ -67,7 +67,14 @@ class Worker:
         room = limits.max_num_batched_tokens // num_rows
         self._run_dummies(num_rows, min(WARM_UP_PROMPT_LEN, room))
         if self._config.device.device == "cuda":
-            self._run_dummies(1, min(WARM_UP_LONG_PROMPT_LEN, limits.max_num_batched_tokens))
+            self._run_dummies(1, min(self._long_prompt_len(), limits.max_num_batched_tokens))
+
+    def _long_prompt_len(self) -> int:
+        """Too long for a graph, since attention in graphs is our own."""
+        assert self._loaded is not None, "load_model comes first"
+        if not captures_graphs(self._config, self._loaded):
+            return WARM_UP_LONG_PROMPT_LEN
+        return max(WARM_UP_LONG_PROMPT_LEN, graph_sizes(self._config, self._loaded).max_tokens + 1)
 
     def _build(self, num_blocks: int, *, captures: bool) -> int:
         assert self._loaded is not None, "load_model comes first"

@@ -1,5 +1,5 @@
-"""Two servers for all tests over a real socket that need none of their own: an open one, and one with
-a key."""
+"""Two servers for all tests over a real socket that need none of their own: one that is open, and
+one with a key."""
 
 from __future__ import annotations
 

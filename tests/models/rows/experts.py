@@ -36,7 +36,10 @@ def _dbrx(variant: str, attn: dict[str, Any], ffn: dict[str, Any], **fields: Any
     sizes = {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 128}
     fields = {**sizes, "vocab_size": VOCAB_SIZE, **fields}
     ffn = {"ffn_hidden_size": 20, "moe_num_experts": 4, "moe_top_k": 2, **ffn}
-    fields |= {"attn_config": {"kv_n_heads": 2, **attn}, "ffn_config": ffn}
+    fields |= {
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 9.0, **attn},
+        "ffn_config": ffn,
+    }
     return parity_row("DbrxForCausalLM", variant, transformers.DbrxConfig, **fields)
 
 

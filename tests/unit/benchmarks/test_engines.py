@@ -1,9 +1,10 @@
 """What measurements do to a real engine, the bundled model on a CPU."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
-from benchmarks.gpu_parts.checks import answer, count_equal, random_requests
+from benchmarks.gpu_parts.checks import answer, random_requests
 from benchmarks.gpu_parts.engines import Stepper, core_of, lighter, open_llm, run
 from benchmarks.gpu_parts.models import CONFIGS, max_model_len, write_model
 from benchmarks.gpu_parts.steps import PARTS, host_times
@@ -51,10 +52,14 @@ def test_nothing_is_left_of_a_workload_that_was_stopped(llm: LLM) -> None:
 def test_the_same_tokens_however_requests_come(llm: LLM) -> None:
     prompts, lengths = random_requests(VOCAB_SIZE, count=14)
     answers = answer(llm, prompts, lengths)
-    assert count_equal(answers.arriving, answers.batch) == (14, 14)
-    assert count_equal(answers.alone, answers.batch[:12]) == (12, 12)
+    assert answers.arriving == answers.batch
+    assert answers.alone == answers.batch[:12]
+    others = replace(answers, batch=[[], *answers.batch[1:]])
+    assert answers.equal(others)["batch"] == (13, 14)
+    assert answers.equal(others)["alone"] == (11, 12)
+    assert answers.equal(others)["sampled"] == (len(answers.sampled),) * 2
     assert [len(tokens) for tokens in answers.batch] == lengths
-    assert len(answers.sampled) == 14
+    assert len(answers.sampled) == 16, "two requests have two completions"
 
 
 def test_a_request_that_fails_fails_the_measurement(llm: LLM) -> None:

@@ -19,18 +19,21 @@ def test_only_the_first_difference_of_a_request_counts() -> None:
     assert (found.num_differing, found.num_requests, found.num_compared) == (1, 2, 4)
     assert [round(one, 6) for one in found.margins] == [0.01]
     assert found.num_unexplained == 0
+    assert not found.is_rounding  # one of four tokens is too many
     assert "1 of 4 tokens" in found.in_words()
 
 
 def test_a_difference_where_one_token_was_clearly_better_is_not_rounding() -> None:
     found = compare_rounding([completion([1, 2], [2.0, 0.5])], [[7, 2]])
     assert found.num_unexplained == 1
+    assert not found.is_rounding
     assert round(found.margins[0], 6) == 2.0
 
 
 def test_equal_answers() -> None:
     found = compare_rounding([completion([1, 2], [2.0, 0.5])], [[1, 2]])
     assert (found.num_differing, found.margins) == (0, [])
+    assert found.is_rounding
 
 
 def test_a_text_that_ends_early_differs_there() -> None:

@@ -37,6 +37,7 @@ def test_gaps_and_times_of_steps() -> None:
     assert found.gap_us == found.gap_mean_us == 10
     assert found.num_kernels == 3
     assert found.launches == {"cudaGraphLaunch": 1.0}
+    assert found.launch_us == {"cudaGraphLaunch": 4.0}
     assert [(one.name, one.us, one.count) for one in found.kernels] == [
         ("gemm", 490, 2),
         ("attention", 400, 1),

@@ -191,3 +191,24 @@ def test_best_of_and_beams_set_the_number_of_completions() -> None:
     assert beams.n == 3
     assert beams.beam is not None
     assert (beams.beam.width, beams.beam.length_penalty) == (3, 2.0)
+
+
+def test_ends_of_a_chat_format_are_like_end_of_sequence_tokens() -> None:
+    chat = ParsedPrompt(text="hello", ends=("<|im_start|>", "###"))
+    request = processor().process("r", chat, SamplingParams(stop=["x", "###"]))
+    assert set(request.engine.sampling.stop_token_ids) == {EOS, START}
+    assert request.stop.eos_token_ids == {EOS, START}
+    assert request.stop.strings == ("x", "###")
+    assert request.stop.token_strings == {}
+    assert request.engine.watch is Watch.EVERY_STEP
+    ignoring = processor().process("r", chat, SamplingParams(ignore_eos=True)).stop
+    assert (ignoring.strings, ignoring.eos_token_ids, ignoring.token_ids) == ((), set(), set())
+    plain = processor().process("r", ParsedPrompt(text="hello"), SamplingParams()).stop
+    assert (plain.strings, plain.eos_token_ids) == ((), {EOS})
+
+
+def test_end_of_the_format_that_the_user_names_too_is_theirs_to_see() -> None:
+    chat = ParsedPrompt(text="hello", ends=("<|im_start|>",))
+    stop = processor().process("r", chat, SamplingParams(stop="<|im_start|>")).stop
+    assert stop.token_strings == {START: "<|im_start|>"}
+    assert stop.eos_token_ids == {EOS}

@@ -19,7 +19,7 @@ from quire.kernels.triton.attention import AttentionShape, Tile
 
 HOPPER = GPUTarget("cuda", 90, 32)
 BFLOAT16 = {"out", "q", "keys", "values", "k_cache", "v_cache"}
-FLOAT32 = {"parts", "part_stats", "prefix_parts", "prefix_stats", "slopes"}
+FLOAT32 = {"parts", "part_stats", "prefix_parts", "prefix_stats", "slopes", "sinks"}
 NUMBERS = {"num_rows", "table_stride", "q_stride", "splits", "prefix_splits"}
 ALIGNED = BFLOAT16 | FLOAT32 | {"counters", "q_stride"}  # as a real launch finds them
 SHAPE = AttentionShape(num_kv_heads=8, group=4, head_dim=128, scale=0.1)
@@ -81,6 +81,7 @@ def compile_attention(
     block: int = 64,
     cap: float = 0.0,
     alibi: bool = False,
+    sinks: bool = False,
     is_mixed: bool = False,
     cache: str = "bf16",
 ) -> tuple[str, str]:
@@ -90,7 +91,7 @@ def compile_attention(
         BLOCK_SIZE=block, BLOCK_Q=tile.block_q, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n,
         HAS_SPLITS=splits, LEAST=tile.least, HAS_PREFIX=prefix, PREFIX_BLOCK_N=64,
         HAS_ORDER=is_decode and not is_mixed, WINDOW=window,
-        SOFT_CAP=cap, HAS_ALIBI=alibi, IS_DECODE=is_decode, IS_MIXED=is_mixed,
+        SOFT_CAP=cap, HAS_ALIBI=alibi, HAS_SINKS=sinks, IS_DECODE=is_decode, IS_MIXED=is_mixed,
         HEADS_FIRST=tile.heads_first, WHOLE_FIRST=tile.whole_first and not window,
     )  # fmt: skip
 
@@ -109,11 +110,11 @@ def main() -> None:
         "decode": compile_attention(True),
         "decode, prefix": compile_attention(True, splits=True, prefix=True),
         "decode, options": compile_attention(
-            True, splits=True, window=100, block=16, cap=30.0, alibi=True
+            True, splits=True, window=100, block=16, cap=30.0, alibi=True, sinks=True
         ),
         "decode, mixed, fp8": compile_attention(True, is_mixed=True, cache="fp8e4nv"),
         "chunks, mixed, split": compile_attention(False, splits=True, is_mixed=True),
-        "chunks, options": compile_attention(False, window=100, block=16, alibi=True),
+        "chunks, options": compile_attention(False, window=100, block=16, alibi=True, sinks=True),
         "chunks, fp8": compile_attention(False, cache="fp8e4nv"),
         "prefix": compile_prefix(64, "bf16"),
         "prefix, small blocks, fp8": compile_prefix(16, "fp8e4nv"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from quire.layers.embedding import Embedding
 from quire.layers.head import Head
-from quire.layers.spec import EmbeddingSpec, HeadSpec, LearnedPositionsSpec
+from quire.layers.spec import EmbeddingSpec, HeadSpec, LayerNormSpec, LearnedPositionsSpec
 from tests.unit.layers.readers import MemoryReader
 
 _IDS = torch.tensor([3, 0, 3])
@@ -39,6 +40,47 @@ def test_learned_positions_start_at_the_offset() -> None:
     expected = tensors["embedding.weight"][_IDS]
     expected = expected + tensors["embedding.positions.weight"][_POSITIONS + 2]
     assert torch.equal(embedding(_IDS, _POSITIONS), expected)
+
+
+def test_embedding_goes_up_takes_its_position_is_scaled_and_normed() -> None:
+    spec = EmbeddingSpec(
+        vocab_size=5,
+        hidden_size=4,
+        scale=3.0,
+        positions=LearnedPositionsSpec(num_positions=6),
+        norm=LayerNormSpec(size=4, eps=1e-2),
+        inner_size=2,
+    )
+    embedding, tensors = _embedding(spec)
+    rows = tensors["embedding.weight"][_IDS] @ tensors["embedding.up.weight"].T
+    scaled = 3.0 * (rows + tensors["embedding.positions.weight"][_POSITIONS])
+    weight, bias = tensors["embedding.norm.weight"], tensors["embedding.norm.bias"]
+    expected = F.layer_norm(scaled, (4,), weight, bias, 1e-2)
+    torch.testing.assert_close(embedding(_IDS, _POSITIONS), expected)
+    assert embedding.weight.shape == (5, 2)
+
+
+def test_head_goes_down_before_a_tied_weight() -> None:
+    embedding, tensors = _embedding(EmbeddingSpec(vocab_size=5, hidden_size=4, inner_size=2))
+    spec = HeadSpec(vocab_size=5, hidden_size=4, tied=True, inner_size=2)
+    reader = MemoryReader.random(spec.parameters(), "head")
+    head = Head(spec)
+    head.load(reader, "head", embedding)
+    hidden = torch.randn(3, 4)
+    expected = hidden @ reader.tensors["head.down.weight"].T @ tensors["embedding.weight"].T
+    torch.testing.assert_close(head(hidden), expected)
+
+
+def test_head_of_unit_rows() -> None:
+    embedding, _ = _embedding(EmbeddingSpec(vocab_size=5, hidden_size=4))
+    spec = HeadSpec(vocab_size=5, hidden_size=4, tied=False, unit_rows=True)
+    reader = MemoryReader.random(spec.parameters(), "head")
+    head = Head(spec)
+    head.load(reader, "head", embedding)
+    weight = reader.tensors["head.weight"]
+    lengths = weight.square().sum(1).sqrt()
+    hidden = torch.randn(3, 4)
+    torch.testing.assert_close(head(hidden), hidden @ weight.T / lengths)
 
 
 def test_head_applies_bias_then_scale_then_cap_in_float32() -> None:

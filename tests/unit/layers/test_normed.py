@@ -47,6 +47,16 @@ def test_normed_product(spec: NormSpec, bias: bool, num_lines: int) -> None:
     assert torch.equal(h, before)
 
 
+@pytest.mark.parametrize("num_lines", [1, 9])
+def test_without_a_norm(num_lines: int) -> None:
+    h = random(num_lines, 20)
+    for product in _products(bias=True):
+        assert_close(normed_product(None, product)(h), product(h))
+        gate, up = product(h).chunk(2, dim=1)
+        found = normed_gate(None, product, "silu", DEVICE)(h)
+        assert_close(found, ACTIVATIONS["silu"](gate) * up)
+
+
 @pytest.mark.parametrize("spec", NORMS)
 @pytest.mark.parametrize("activation", ["silu", "relu"])
 @pytest.mark.parametrize("num_lines", [1, 9])

@@ -16,6 +16,8 @@ from quire.layers.spec import (
     DynamicScaling,
     LinearScaling,
     Llama3Scaling,
+    LongRopeScaling,
+    QwenScaling,
     RopeScaling,
     RopeSpec,
     YarnScaling,
@@ -23,6 +25,8 @@ from quire.layers.spec import (
 
 _LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 _ORIGINAL = {"original_max_position_embeddings": 512}
+_SHORT = tuple(1.0 + 0.1 * pair for pair in range(32))
+_LONG = tuple(1.0 + pair for pair in range(32))
 
 
 @pytest.mark.parametrize(
@@ -62,8 +66,18 @@ _ORIGINAL = {"original_max_position_embeddings": 512}
                 **_ORIGINAL,
             },
         ),
+        (
+            LongRopeScaling(
+                short=_SHORT,
+                long=_LONG,
+                original_max_positions=512,
+                short_attention_factor=0.5,
+                long_attention_factor=math.sqrt(1 + math.log(2048 / 512) / math.log(512)),
+            ),
+            {"rope_type": "longrope", "short_factor": _SHORT, "long_factor": _LONG, **_ORIGINAL},
+        ),
     ],
-    ids=["linear", "dynamic", "llama3", "yarn", "yarn-all-options"],
+    ids=["linear", "dynamic", "llama3", "yarn", "yarn-all-options", "longrope"],
 )
 def test_scaled_frequencies_equal_transformers(
     scaling: RopeScaling, params: dict[str, Any]
@@ -91,6 +105,34 @@ def test_dynamic_scaling_leaves_lengths_within_the_trained_one_alone() -> None:
     )
     plain, _ = rope_frequencies(RopeSpec(dim=16, theta=10000.0), max_model_len=2048)
     torch.testing.assert_close(scaled, plain, rtol=0, atol=0)
+
+
+def test_longrope_is_short_within_the_trained_length() -> None:
+    scaling = LongRopeScaling(
+        short=(1.5, 3.0),
+        long=(9.0, 9.0),
+        original_max_positions=512,
+        short_attention_factor=1.25,
+        long_attention_factor=2.0,
+    )
+    spec = RopeSpec(dim=4, theta=100.0, scaling=scaling)
+    frequencies, scale = rope_frequencies(spec, max_model_len=512)
+    torch.testing.assert_close(frequencies, torch.tensor([1 / 1.5, 0.1 / 3.0]))
+    assert scale == 1.25
+    _, scale = rope_frequencies(spec, max_model_len=513)
+    assert scale == 2.0
+
+
+@pytest.mark.parametrize(
+    ("max_model_len", "alpha"), [(100, 1), (512, 1), (513, 3), (1024, 3), (1025, 7), (4096, 15)]
+)
+def test_qwens_base_grows_in_steps(max_model_len: int, alpha: int) -> None:
+    spec = RopeSpec(dim=16, theta=10000.0, scaling=QwenScaling(original_max_positions=512))
+    base = 10000.0 * alpha ** (16 / 14)
+    expected = torch.tensor([base ** (-2 * pair / 16) for pair in range(8)])
+    frequencies, scale = rope_frequencies(spec, max_model_len=max_model_len)
+    torch.testing.assert_close(frequencies, expected)
+    assert scale == 1.0
 
 
 @pytest.mark.parametrize("style", ["half", "interleaved"])

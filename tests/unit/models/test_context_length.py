@@ -101,9 +101,11 @@ def test_too_long_names_value_limit_and_remedy(monkeypatch: pytest.MonkeyPatch) 
     [
         {"max_position_embeddings": 1000, "rope_scaling": {"type": "dynamic", "factor": 2.0}},
         {"max_position_embeddings": 2000, "seq_length": 1000, "use_dynamic_ntk": True},
+        {"max_position_embeddings": 1000, "model_max_length": 2000},
     ],
+    ids=["dynamic", "qwen-1", "command-r"],
 )
-def test_dynamic_scaling_must_be_asked_for(config: dict[str, object]) -> None:
+def test_lengths_that_must_be_asked_for(config: dict[str, object]) -> None:
     def resolved(wanted: int | None) -> int:
         return resolve_context_length(
             wanted, config=config, tokenizer_config={}, num_learned_positions=None

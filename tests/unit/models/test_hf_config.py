@@ -341,3 +341,27 @@ def test_override_functions_see_keys_as_attributes() -> None:
 def test_useless_overrides_are_an_error(overrides: Any) -> None:
     with pytest.raises(ValueError, match="expected"):
         apply_overrides({"a": 1}, overrides)
+
+
+def test_fixed_key_may_be_absent_and_nothing_else() -> None:
+    for data in ({}, {"rotary": None}, {"rotary": True}):
+        hf = HFConfig(data, "GPTJForCausalLM")
+        hf.fixed("rotary", True)
+        hf.check_unread()
+    with pytest.raises(UnsupportedModelError, match=r"'rotary' = False .*GPTJForCausalLM.* True"):
+        HFConfig({"rotary": False}, "GPTJForCausalLM").fixed("rotary", True)
+
+
+def test_family_that_spells_the_usual_keys_its_own_way() -> None:
+    def reader(**data: int) -> HFConfig:
+        return HFConfig(data, "Test").with_spellings(hidden_size=("n_embd", "d"), layers="n_layer")
+
+    for key in ("hidden_size", "n_embd", "d"):
+        hf = reader(**{key: 8})
+        assert hf.int("hidden_size") == 8
+        hf.check_unread()
+    with pytest.raises(UnsupportedModelError, match="config key 'n_embd' is missing"):
+        reader(n_layer=1).int("hidden_size")
+    with pytest.raises(UnsupportedModelError, match=r"'n_embd' = 8 and 'hidden_size' = 9 .*differ"):
+        reader(n_embd=8, hidden_size=9).int("hidden_size")
+    assert reader(n_layer=3).int(("depth", "layers")) == 3

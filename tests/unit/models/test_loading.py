@@ -138,8 +138,8 @@ def test_missing_size_is_named() -> None:
 
 
 def test_rope_type_without_an_implementation_is_refused() -> None:
-    rope = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}
-    with pytest.raises(UnsupportedModelError, match=r"'longrope'.*supported: default, linear"):
+    rope = {"rope_type": "mrope", "factor": 2.0}
+    with pytest.raises(UnsupportedModelError, match=r"'mrope'.*supported: default, linear"):
         plan_of(_hf_config(_PLAIN) | {"rope_parameters": rope}, "LlamaForCausalLM")
 
 

@@ -25,15 +25,17 @@ def test_every_supported_architecture_has_a_parity_row() -> None:
 def test_unknown_architecture_names_itself_and_near_ones() -> None:
     with pytest.raises(UnsupportedModelError, match=r"'Qwen2ForCausalLLM'.*mean Qwen2ForCausalLM"):
         ModelRegistry.plan_function("Qwen2ForCausalLLM")
-    with pytest.raises(UnsupportedModelError, match="'x' has no implementation .*`quire models`"):
+    with pytest.raises(UnsupportedModelError, match=r"'x' has no implementation .*`quire models`"):
         ModelRegistry.plan_function("x")
 
 
 @pytest.mark.parametrize(
-    "name", ["FalconMambaForCausalLM", "Gemma2ForCausalLM", "Qwen2MoeForCausalLM", "GPTNeoXModel"]
+    "name", ["FalconMambaForCausalLM", "Gemma7ForCausalLM", "Qwen9MoeForCausalLM", "GPTNeoXModel"]
 )
 def test_another_model_is_no_misspelling(name: str) -> None:
-    with pytest.raises(UnsupportedModelError, match=f"'{name}' has no implementation in Quire; `quire"):
+    with pytest.raises(
+        UnsupportedModelError, match=f"'{name}' has no implementation in Quire; `quire"
+    ):
         ModelRegistry.plan_function(name)
 
 
@@ -50,3 +52,38 @@ def test_users_can_register_their_own() -> None:
     assert registry.get_supported_archs() == ["LazyForCausalLM", "MineForCausalLM"]
     with pytest.raises(ValueError, match="'module:function'"):
         registry.register_model("Bad", "quire.models")
+
+
+def test_what_is_no_plan_function_is_refused_with_what_is() -> None:
+    registry = type(ModelRegistry)({})
+
+    class MineForCausalLM:
+        """As other engines take them."""
+
+    with pytest.raises(ValueError, match=r"MineForCausalLM is a class; Quire takes a plan funct"):
+        registry.register_model("Mine", MineForCausalLM)
+    with pytest.raises(ValueError, match=r"Mine: 3 cannot be called; .* HFConfig -> ModelPlan"):
+        registry.register_model("Mine", 3)
+    registry.register_model("Mine", "quire.models.plan:ModelPlan")
+    with pytest.raises(ValueError, match=r"quire\.models\.plan:ModelPlan is a class"):
+        registry.plan_function("Mine")
+    for place in ("quire.models.plan:nothing", "no.such.module:plan"):
+        registry.register_model("Mine", place)
+        with pytest.raises(ValueError, match=f"'{place}' of Mine cannot be imported: "):
+            registry.plan_function("Mine")
+
+
+def test_a_plan_function_must_return_a_plan() -> None:
+    registry = type(ModelRegistry)({})
+    registry.register_model("Mine", lambda hf: None)
+    with pytest.raises(
+        ValueError, match=r"of Mine returned NoneType; it must return a .*ModelPlan"
+    ):
+        registry.plan("Mine", HFConfig({}, "Mine"))
+
+
+def test_where_a_function_stands() -> None:
+    registry = type(ModelRegistry)({"A": "quire.models.architectures.llama:llama"})
+    assert registry.where("A") == "quire.models.architectures.llama:llama"
+    registry.plan_function("A")
+    assert registry.where("A") == "quire.models.architectures.llama:llama"

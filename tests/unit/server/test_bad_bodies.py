@@ -52,7 +52,7 @@ def completion(more: str) -> str:
         (completion('"repetition_penalty": 1e-308'), "a number from 1e-06 to 1e+06"),
         (completion('"timeout_s": Infinity'), "finite number"),
         (completion(f'"user": {DEEP}'), "nested too deeply"),
-        (f'{{"prompt": {"[1]," * 200_000}{DEEP}}}', "nested too deeply"),
+        (f'{{"prompt": [{"[1]," * 200_000}{DEEP}]}}', "nested too deeply"),
         (f'{{"prompt": [{"1," * 200_000}x]}}', "not valid JSON"),
     ],
 )

@@ -104,6 +104,18 @@ async def test_a_stream_says_what_the_whole_answer_says(client: httpx.AsyncClien
     assert "system_fingerprint" not in events[0]
 
 
+async def test_usage_can_be_forced_by_the_server(engine: AsyncLLM) -> None:
+    state = ready_state(engine, enable_force_include_usage=True)
+    async with in_process_client(state) as client:
+        for path in ("/v1/completions", "/v1/chat/completions"):
+            messages = [{"role": "user", "content": PROMPT}]
+            text = {"prompt": PROMPT} if path == "/v1/completions" else {"messages": messages}
+            body = {**text, "max_tokens": 2, "stream": True}
+            *chunks, done = events_of((await client.post(path, json=body)).text)
+            assert done == "[DONE]" and all("usage" in chunk for chunk in chunks)
+            assert (chunks[-1]["choices"], chunks[-1]["usage"]["completion_tokens"]) == ([], 2)
+
+
 async def test_a_stream_byte_for_byte(client: httpx.AsyncClient) -> None:
     body = {"prompt": PROMPT, **GREEDY, "max_tokens": 1, "stream": True}
     response = await client.post("/v1/completions", json=body, headers={"X-Request-Id": "a"})

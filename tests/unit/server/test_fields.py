@@ -54,6 +54,128 @@ async def test_unknown_fields_can_be_ignored(
     assert response.headers.get(IGNORED_HEADER) == header
 
 
+USER = {"role": "user", "content": "x"}
+CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
+
+
+def saying(**message: Any) -> dict[str, Any]:
+    return {"messages": [{**USER, **message}]}
+
+
+def calling(**call: Any) -> dict[str, Any]:
+    whole = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}, **call}
+    return {"messages": [{"role": "assistant", "tool_calls": [whole]}, USER]}
+
+
+def block(**content: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", **content}]}]}
+
+
+NESTED = [
+    (
+        CHAT,
+        {"stream": True, "stream_options": {"include_usages": 1}},
+        "stream_options.include_usages",
+    ),
+    (CHAT, saying(contents="y"), "messages[0].contents"),
+    (CHAT, saying(prefix=True), "messages[0].prefix"),
+    (CHAT, block(weight=3), "messages[0].content[0].weight"),
+    (CHAT, calling(zzz=1), "messages[0].tool_calls[0].zzz"),
+    (
+        CHAT,
+        calling(function={"name": "f", "arguments": "{}", "zzz": 1}),
+        "messages[0].tool_calls[0].function.zzz",
+    ),
+    ("/tokenize", saying(zzz=1), "messages[0].zzz"),
+    ("/apply-template", saying(zzz=1), "messages[0].zzz"),
+    ("/v1/completions", {"stream_options": {"zzz": 1}}, "stream_options.zzz"),
+    (RESPONSES, {"reasoning": {"efort": "low"}}, "reasoning.efort"),
+    (RESPONSES, {"text": {"zzz": 1}}, "text.zzz"),
+    (RESPONSES, {"text": {"format": {"type": "text", "zzz": 1}}}, "text.format.zzz"),
+    (RESPONSES, {"input": [{**USER, "zzz": 1}]}, "input[0].zzz"),
+    (
+        RESPONSES,
+        {"input": [{"role": "user", "content": [{"type": "input_text", "text": "x", "zzz": 1}]}]},
+        "input[0].content[0].zzz",
+    ),
+    (RESPONSES, {"input": [{"type": "reasoning", "summary": [], "zzz": 1}, USER]}, "input[0].zzz"),
+    (RESPONSES, {"tools": [{"type": "function", "name": "f", "defer": True}]}, "tools[0].defer"),
+    (RESPONSES, {"stream_options": {"include_usage": True}}, "stream_options.include_usage"),
+    (RESPONSES + "/input_tokens", {"input": [{**USER, "zzz": 1}]}, "input[0].zzz"),
+    (MESSAGES, {"thinking": {"type": "disabled", "zzz": 1}}, "thinking.zzz"),
+    (MESSAGES, {"output_config": {"zzz": 1}}, "output_config.zzz"),
+    (MESSAGES, saying(zzz=1), "messages[0].zzz"),
+    (MESSAGES, block(zzz=1), "messages[0].content[0].zzz"),
+    (MESSAGES, {"system": [{"type": "text", "text": "x", "zzz": 1}]}, "system[0].zzz"),
+    (MESSAGES, {"tools": [{"name": "f", "input_schema": {}, "zzz": 1}]}, "tools[0].zzz"),
+    (MESSAGES, {"tool_choice": {"type": "none", "zzz": 1}}, "tool_choice.zzz"),
+    (MESSAGES + "/count_tokens", saying(zzz=1), "messages[0].zzz"),
+]
+BASES: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": [USER], "max_tokens": 1},
+    "/v1/completions": {"prompt": "x", "max_tokens": 1, "stream": True},
+    RESPONSES: {"input": "x", "max_output_tokens": 1},
+    MESSAGES: {"messages": [USER], "max_tokens": 1},
+}
+
+
+@pytest.mark.parametrize(("path", "fields", "place"), NESTED)
+async def test_unknown_fields_are_refused_at_every_depth(
+    client: httpx.AsyncClient, path: str, fields: dict[str, Any], place: str
+) -> None:
+    response = await client.post(path, json={**BASES.get(path, {}), **fields})
+    assert response.status_code == 400
+    assert f"unknown field '{place}'" in response.json()["error"]["message"]
+    if "messages" not in path:
+        assert response.json()["error"]["param"] == place
+
+
+async def test_and_can_be_ignored_at_every_depth(engine: AsyncLLM) -> None:
+    async with in_process_client(ready_state(engine, strict_fields="warn")) as client:
+        for path, fields, place in NESTED:
+            if "tools" in fields or "output_config" in fields:
+                continue  # which is refused for another reason
+            response = await client.post(path, json={**BASES.get(path, {}), **fields})
+            assert response.status_code == 200, (place, response.text)
+            assert response.headers[IGNORED_HEADER] == place
+
+
+async def test_a_message_may_have_what_its_template_reads(
+    client: httpx.AsyncClient, engine: AsyncLLM
+) -> None:
+    template = "{% for m in messages %}{{ m.content }}{{ m.mood }}{% endfor %}"
+    body = {**saying(mood="gay"), "chat_template": template}
+    async with in_process_client(ready_state(engine, trust_request_chat_template=True)) as trusting:
+        answer = await trusting.post("/apply-template", json=body)
+    assert answer.json() == {"prompt": "xgay"}
+    refused = await client.post("/apply-template", json=saying(mood="gay"))
+    assert refused.status_code == 400
+
+
+async def test_an_answer_can_be_sent_back_as_it_came(client: httpx.AsyncClient) -> None:
+    body = {**BASES[CHAT], "logprobs": True}
+    (choice,) = (await client.post(CHAT, json=body)).json()["choices"]
+    again = {**body, "messages": [USER, choice["message"], USER]}
+    assert (await client.post(CHAT, json=again)).status_code == 200
+    answer = (await client.post(RESPONSES, json=BASES[RESPONSES])).json()
+    items = [{"role": "user", "content": "x"}, *answer["output"], {"role": "user", "content": "y"}]
+    again = {**BASES[RESPONSES], "input": items}
+    assert (await client.post(RESPONSES, json=again)).status_code == 200
+    answer = (await client.post(MESSAGES, json=BASES[MESSAGES])).json()
+    turn = {"role": "assistant", "content": answer["content"]}
+    again = {**BASES[MESSAGES], "messages": [USER, turn, USER]}
+    assert (await client.post(MESSAGES, json=again)).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["audio", "refusal", "function_call"])
+async def test_parts_of_a_message_that_are_not_read_are_refused(
+    client: httpx.AsyncClient, name: str
+) -> None:
+    response = await client.post(CHAT, json=saying(**{name: {"id": "1"}}))
+    assert f"messages[0].{name} is not supported" in response.json()["error"]["message"]
+    assert (await client.post("/apply-template", json=saying(**{name: None}))).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -41,6 +41,8 @@ async def test_messages_have_the_same_tokens_everywhere(
         ("/tokenize", {}, "Pass either prompt"),
         ("/tokenize", {"prompt": "x", "messages": MESSAGES}, "Pass either prompt"),
         ("/tokenize", {"prompt": "x", "promt": "y"}, "did you mean prompt?"),
+        ("/tokenize", {"prompt": "x", "tools": [{"type": "function"}]}, "tools goes with messages"),
+        ("/tokenize", {"prompt": "x", "chat_template_kwargs": {"a": 1}}, "goes with messages"),
         ("/detokenize", {}, "tokens: Field required"),
         ("/detokenize", {"tokens": [4096]}, "token id 4096 is outside the vocabulary"),
         ("/detokenize", {"tokens": [-1]}, "greater than or equal to 0"),

@@ -74,3 +74,49 @@ def test_class_of_unknown_files_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"no model")
     with pytest.raises(ModelLoadError, match=r"cannot be loaded: .*quire\[tokenizers\]"):
         load_tokenizer(tmp_path)
+
+
+CODE = """
+from transformers import PreTrainedTokenizerFast
+
+class MyTokenizer(PreTrainedTokenizerFast):
+    is_mine = True
+"""
+
+
+def test_trusted_code_of_a_checkpoint_runs(folder: Path) -> None:
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    auto_map = {"AutoTokenizer": [None, "mine.MyTokenizer"]}
+    file.write_text(json.dumps({**config, "tokenizer_class": "MyTokenizer", "auto_map": auto_map}))
+    (folder / "mine.py").write_text(CODE)
+    tokenizer = load_tokenizer(folder, trust_remote_code=True)
+    assert tokenizer.is_mine
+    assert tokenizer.encode("hello") == tokenizers.byte_level().encode("hello")
+    with pytest.raises(ModelLoadError, match=r"trust_remote_code=True"):
+        load_tokenizer(folder)
+
+
+def test_code_named_by_the_config_of_the_model_needs_trust(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Other"}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "x", "auto_map": {"AutoTokenizer": ["my.Other", None]}})
+    )
+    with pytest.raises(ModelLoadError, match=r"trust_remote_code=True"):
+        load_tokenizer(tmp_path)
+
+
+def test_slow_is_said_to_be_the_fast_one(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert load_tokenizer(folder, mode="slow").is_fast
+    assert "the fast one is used" in caplog.text
+
+
+def test_kinds_not_read_here_name_the_other_way(tmp_path: Path) -> None:
+    from tests.unit.tokenizer.vocabularies import sentencepiece_model
+
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "LlamaTokenizer"})
+    )
+    (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model(model_type="char"))
+    with pytest.raises(ModelLoadError, match=r"neither unigram nor BPE; tokenizer_mode='hf'"):
+        load_tokenizer(tmp_path)

@@ -16,13 +16,14 @@ from quire.tokenizer.sentencepiece_backend import any_of, sentencepiece_backend
 from quire.tokenizer.sentencepiece_file import read_sentencepiece
 from tests.unit.tokenizer.vocabularies import original_sentencepiece, sentencepiece_model
 
-SYMBOLS = ("<eoa>", "<reserved_1>", "<reserved_102>", "ab")
+MARKS = ("<eoa>", "<reserved_1>", "<reserved_102>")
+SYMBOLS = (*MARKS, "ab")
 KINDS: list[dict[str, Any]] = [
     {"model_type": "bpe", "byte_fallback": True},
     {"model_type": "bpe", "byte_fallback": True, "user_defined_symbols": SYMBOLS},
     {"model_type": "bpe", "byte_fallback": True, "add_dummy_prefix": False},
     {"model_type": "bpe", "remove_extra_whitespaces": True},
-    {"model_type": "bpe", "normalization_rule_name": "nmt_nfkc", "user_defined_symbols": SYMBOLS},
+    {"model_type": "bpe", "normalization_rule_name": "nmt_nfkc", "user_defined_symbols": MARKS},
     {"model_type": "unigram", "byte_fallback": True},
     {"model_type": "unigram", "user_defined_symbols": SYMBOLS, "add_dummy_prefix": False},
     {"model_type": "unigram", "byte_fallback": True, "normalization_rule_name": "nmt_nfkc"},
@@ -30,13 +31,42 @@ KINDS: list[dict[str, Any]] = [
         "model_type": "unigram",
         "normalization_rule_name": "nmt_nfkc",
         "remove_extra_whitespaces": True,
-        "user_defined_symbols": SYMBOLS,
+        "user_defined_symbols": MARKS,
     },
 ]
 PIECES = st.sampled_from(
     [
-        *("hello", "world", "The", " capital", "ab", "aba", "aa", "a", " ", "  ", "   ", "\n", "\t"),
-        *("\r\n", "你好", "世", "界", "é", "e", "\u0301", "\u0323", "\u0302", "①", "ﬁ", "１", "🙂", "👍🏽"),
+        *(
+            "hello",
+            "world",
+            "The",
+            " capital",
+            "ab",
+            "aba",
+            "aa",
+            "a",
+            " ",
+            "  ",
+            "   ",
+            "\n",
+            "\t",
+        ),
+        *(
+            "\r\n",
+            "你好",
+            "世",
+            "界",
+            "é",
+            "e",
+            "\u0301",
+            "\u0323",
+            "\u0302",
+            "①",
+            "ﬁ",
+            "１",
+            "🙂",
+            "👍🏽",
+        ),
         *("한", "ᄒ", "ᅡ", "\u200b", "\u00a0", "\u3000", "\u2581", "<0x41>", "<eoa>", "<", "0x"),
         *("<reserved_1>", "<reserved_102>", "<reserved_1", "\u0000", "П", "ривет"),
     ]

@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.triton.attention_parts import (
+    add_sinks,
     attend_keys,
     cut_keys,
     join_parts,
@@ -93,7 +94,7 @@ def _store_rows(
     ],
 )
 def _attention_kernel(
-    out, q, k_cache, v_cache, block_table, query_start, seq_lens, order, slopes,
+    out, q, k_cache, v_cache, block_table, query_start, seq_lens, order, slopes, sinks,
     parts, part_stats, counters, prefix_parts, prefix_stats, shared_blocks,
     num_rows, table_stride, q_stride, splits, prefix_splits, scale, v_scale,
     NUM_KV_HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
@@ -101,7 +102,7 @@ def _attention_kernel(
     HAS_SPLITS: tl.constexpr, LEAST: tl.constexpr,
     HAS_PREFIX: tl.constexpr, PREFIX_BLOCK_N: tl.constexpr, HAS_ORDER: tl.constexpr,
     WINDOW: tl.constexpr, SOFT_CAP: tl.constexpr, HAS_ALIBI: tl.constexpr,
-    IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr, HEADS_FIRST: tl.constexpr,
+    HAS_SINKS: tl.constexpr, IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr, HEADS_FIRST: tl.constexpr,
     WHOLE_FIRST: tl.constexpr, PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     await_inputs(DEPENDENT)
@@ -173,6 +174,8 @@ def _attention_kernel(
     )  # fmt: skip
 
     if num_splits <= 1:
+        if HAS_SINKS:
+            total = add_sinks(best, total, sinks, heads, is_line)
         _store_rows(out, acc, total, v_scale, lines, heads, is_line, num_heads, D, D_PAD)
         return
 
@@ -190,6 +193,8 @@ def _attention_kernel(
     best, total, acc = join_parts(
         best, total, acc, parts, part_stats, first, BLOCK_M, num_splits, is_line, D_PAD
     )
+    if HAS_SINKS:
+        total = add_sinks(best, total, sinks, heads, is_line)
     _store_rows(out, acc, total, v_scale, lines, heads, is_line, num_heads, D, D_PAD)
 
 
@@ -274,13 +279,14 @@ def paged_attention(
     prefix: PrefixSums | None = None,
     order: Tensor | None = None,
     alibi_slopes: Tensor | None = None,
+    sinks: Tensor | None = None,
     k_scale: float = 1.0,
     v_scale: float = 1.0,
     tile: Tile | None = None,
 ) -> None:
     """`reference.attention.paged_attention` into ``out`` [T, H, D].
 
-    ``q`` [T, H, D] may be strided in T. ``is_decode``: rows of one query. ``is_mixed``: only those,
+    ``q`` [T, H, D] may be strided in T; ``sinks`` [H] float32. ``is_decode``: rows of one query. ``is_mixed``: only those,
     or all but those, of rows of both kinds. ``prefix``: of a decode launch without a window.
     ``order`` [R] int32 of a decode launch: which row each program takes, the longest first, so that
     none begins a long one when the others have ended.
@@ -302,6 +308,7 @@ def paged_attention(
         out, q, kv_cache[0], kv_cache[1], block_table, query_start, seq_lens,
         seq_lens if order is None else order,
         q if alibi_slopes is None else alibi_slopes,
+        q if sinks is None else sinks,
         workspace.parts, workspace.stats, workspace.counters,
         *((q, q, seq_lens) if prefix is None else (prefix.parts, prefix.stats, prefix.num_blocks)),
         num_rows, block_table.stride(0), q.stride(0), splits, prefix.splits if prefix else 1,
@@ -312,7 +319,8 @@ def paged_attention(
         HAS_SPLITS=splits > 1 or not is_plain, LEAST=tile.least, HAS_PREFIX=prefix is not None,
         PREFIX_BLOCK_N=prefix.block_n if prefix else 1, HAS_ORDER=order is not None,
         WINDOW=shape.window or 0, SOFT_CAP=shape.soft_cap or 0.0,
-        HAS_ALIBI=alibi_slopes is not None, IS_DECODE=is_decode, IS_MIXED=is_mixed,
+        HAS_ALIBI=alibi_slopes is not None, HAS_SINKS=sinks is not None,
+        IS_DECODE=is_decode, IS_MIXED=is_mixed,
         HEADS_FIRST=tile.heads_first, WHOLE_FIRST=tile.whole_first and shape.window is None,
         PRECISION=precision(q.dtype), num_warps=tile.num_warps, num_stages=tile.num_stages,
         **dependent_launch(),

@@ -115,6 +115,13 @@ def attend_keys(
 
 
 @triton.jit
+def add_sinks(best, total, sinks, heads, is_line):
+    """``total`` with a score per head that has no value: after the last key, once a line."""
+    scores = tl.load(sinks + heads, mask=is_line, other=0.0) * _LOG2E
+    return total + tl.exp2(scores - best)
+
+
+@triton.jit
 def cut_keys(num_keys, splits, BLOCK_N: tl.constexpr, LEAST: tl.constexpr):
     """(keys of a split, how many splits have some): at most ``splits``, of LEAST tiles or more."""
     num_tiles = tl.cdiv(num_keys, BLOCK_N)

@@ -24,7 +24,6 @@ _FIXED = {
     "rotary_pct": 1.0,
     "use_gated_activation": True,
     "use_parallel_block": True,
-    "use_parallel_embedding": False,
     "use_qk_norm": False,
 }
 
@@ -49,5 +48,5 @@ def cohere2(hf: HFConfig) -> ModelPlan:
     )
     for key, value in _FIXED.items():
         hf.fixed(key, value)
-    hf.check_unread(inert=("cache_implementation",))
+    hf.check_unread(("cache_implementation", "use_parallel_embedding"))
     return ModelPlan(spec=spec, weights=LLAMA_WEIGHTS)

@@ -24,6 +24,7 @@ from quire.models.spec import LayerSpec
 from quire.weights.weight_map import Operation, Source
 
 _INERT = ("intermediate_size", "naive_attention_*")  # the first: beside blocks with their own
+_OF_A_MISSING_PART = ("ffn_mult", "gated", "hidden_act", "intermediate_size", "n_heads_in_group")
 _WIDTHS = 256  # a width from ffn_mult is a multiple of this
 
 Parts = tuple[AttentionSpec | None, GatedMLPSpec | None]
@@ -69,8 +70,7 @@ def _parts_of_block(hf: HFConfig, index: int, data: dict[str, object]) -> Parts:
         None if attention.bool("no_op", False) else _block_attention(hf, attention),
         None if ffn.bool("no_op", False) else _block_mlp(hf, ffn),
     )
-    # A part that is not there has no shape.
-    block.check_unread(("n_heads_in_group", "ffn_mult", "intermediate_size", "hidden_act"))
+    block.check_unread(_OF_A_MISSING_PART)
     return parts
 
 
@@ -85,6 +85,11 @@ def _block_attention(hf: HFConfig, block: HFConfig) -> AttentionSpec:
 
 
 def _block_mlp(hf: HFConfig, block: HFConfig) -> GatedMLPSpec:
+    if not block.bool("gated", True):
+        raise UnsupportedModelError(
+            f"{hf.architecture} in Quire implements no MLP without a gate, as an entry of config "
+            "key 'block_configs' wants it with 'ffn.gated' = false"
+        )
     hidden_size, width = hf.int("hidden_size"), block.optional_int("intermediate_size")
     if width is None:
         wanted = int(2 * block.float("ffn_mult") * hidden_size / 3)

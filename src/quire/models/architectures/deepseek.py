@@ -23,6 +23,7 @@ from quire.models.spec import LayerSpec
 _INERT = (
     *("aux_loss_alpha", "ep_size", "seq_aux", "num_nextn_predict_layers"),
     *("head_dim", "qk_head_dim", "num_key_value_heads"),  # said by the sizes of q, k and v
+    *("n_group", "topk_group"),  # of a routing without groups
 )
 _LATENT_EPS = 1e-6  # of the norms of latents, whatever the config says of the others
 
@@ -106,9 +107,7 @@ def _plan(
 def _layers_with_experts(hf: HFConfig, first_dense: int) -> list[bool]:
     dense = hf.int("first_k_dense_replace", first_dense)
     every = hf.int("moe_layer_freq", 1)
-    return [
-        layer >= dense and layer % every == 0 for layer in range(hf.int("num_hidden_layers"))
-    ]
+    return [layer >= dense and layer % every == 0 for layer in range(hf.int("num_hidden_layers"))]
 
 
 def _moe(hf: HFConfig, num_experts: int, routing: GroupedRouting, num_shared: int) -> MoESpec:

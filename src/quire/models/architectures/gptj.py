@@ -3,19 +3,21 @@ of a head, a head with a bias."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quire.errors import UnsupportedModelError
-from quire.layers.spec import (
-    AttentionSpec,
-    EmbeddingSpec,
-    HeadSpec,
-    LayerNormSpec,
-    PlainMLPSpec,
-    RopeSpec,
+from quire.layers.spec import AttentionSpec
+from quire.models.common import (
+    GPT_SPELLINGS,
+    decoder_from,
+    layer_norm_from,
+    plain_mlp_from,
+    rope_from,
+    unrotated_attention_from,
 )
-from quire.models.common import ACTIVATION_NAMES
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
-from quire.models.spec import DecoderSpec, LayerSpec
+from quire.models.spec import LayerSpec
 from quire.models.weight_names import layer_entries, model_entries
 from quire.weights.weight_map import WeightMap
 
@@ -37,47 +39,25 @@ _WEIGHTS = WeightMap(
 
 
 def gptj(hf: HFConfig) -> ModelPlan:
-    hidden_size, vocab_size = hf.int(("n_embd", "hidden_size")), hf.int("vocab_size")
-    norm = LayerNormSpec(size=hidden_size, eps=hf.float("layer_norm_epsilon", 1e-5))
-    mlp = PlainMLPSpec(
-        hidden_size=hidden_size,
-        inner_size=hf.int("n_inner", 4 * hidden_size),
-        activation=hf.choice("activation_function", ACTIVATION_NAMES, "gelu_new"),
-    )
-    layer = LayerSpec(
-        block="parallel", attention=_attention(hf, hidden_size), mlp=mlp, norms=(norm,)
-    )
-    spec = DecoderSpec(
-        embedding=EmbeddingSpec(vocab_size=vocab_size, hidden_size=hidden_size),
-        layers=(layer,) * hf.int(("n_layer", "num_hidden_layers")),
-        final_norm=norm,
-        head=HeadSpec(
-            vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            tied=hf.bool("tie_word_embeddings", False),
-            bias=True,
-        ),
-    )
+    hf = hf.with_spellings(**GPT_SPELLINGS)
+    norm = layer_norm_from(hf)
+    mlp = plain_mlp_from(hf, bias=True, inner_size=4 * norm.size, activation="gelu_new")
+    layer = LayerSpec(block="parallel", attention=_attention(hf), mlp=mlp, norms=(norm,))
+    layers = [layer] * hf.int("num_hidden_layers")
+    spec = decoder_from(hf, layers, final_norm=norm, head_bias=True)
     hf.fixed("rotary", True)
     hf.fixed("scale_attn_weights", True)
     hf.check_unread()
     return ModelPlan(spec=spec, weights=_WEIGHTS)
 
 
-def _attention(hf: HFConfig, hidden_size: int) -> AttentionSpec:
-    num_heads = hf.int(("n_head", "num_attention_heads"))
-    head_dim = hidden_size // num_heads
+def _attention(hf: HFConfig) -> AttentionSpec:
+    attention = unrotated_attention_from(hf)
     rotary_dim = hf.int("rotary_dim", 64)
-    if rotary_dim % 2 or not 2 <= rotary_dim <= head_dim:
+    if rotary_dim % 2 or not 2 <= rotary_dim <= attention.head_dim:
         raise UnsupportedModelError(
             f"config key 'rotary_dim' = {rotary_dim} of {hf.architecture} must be an even number "
-            f"from 2 to the head size, {head_dim}"
+            f"from 2 to the head size, {attention.head_dim}"
         )
-    return AttentionSpec(
-        hidden_size=hidden_size,
-        num_heads=num_heads,
-        num_kv_heads=num_heads,
-        head_dim=head_dim,
-        scale=head_dim**-0.5,
-        positions=RopeSpec(dim=rotary_dim, theta=10000.0, style="interleaved"),
-    )
+    rope = rope_from(hf, hf.rope(), rotary_dim, "interleaved")
+    return replace(attention, positions=rope)

@@ -25,7 +25,12 @@ from quire.weights.weight_map import Fused, Operation, Source, Transposed, Weigh
 
 _INERT = ("reorder_and_upcast_attn",)  # a guard against overflow in float16
 _NORMS = {"norm1": "ln_1", "norm2": "ln_2"}
-_MAPS = {"attention.o": "attn.c_proj", "mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"}
+_MAPS = {
+    "attention.o": "attn.c_proj",
+    "mlp.gate": "mlp.c_fc2",
+    "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+}
 
 
 def jais(hf: HFConfig) -> ModelPlan:
@@ -102,11 +107,14 @@ def _weights(hidden_size: int) -> WeightMap:
     entries: dict[str, Operation] = {
         **model_entries(embedding="wte", final_norm="ln_f"),
         "embedding.positions.weight": Source("wpe.weight"),
-        **layer_entries("h.*", {**_NORMS, **_MAPS, "mlp.gate": "mlp.c_fc2"}),
+        **layer_entries("h.*", {**_NORMS, **_MAPS}),
     }
-    for ours, theirs in {**_MAPS, "mlp.gate": "mlp.c_fc2"}.items():
+    for ours, theirs in _MAPS.items():
         entries[f"layers.*.{ours}.weight"] = Transposed(f"h.*.{theirs}.weight")
-    fused = {"weight": Transposed("h.*.attn.c_attn.weight"), "bias": Source("h.*.attn.c_attn.bias")}
+    fused: dict[str, Operation] = {
+        "weight": Transposed("h.*.attn.c_attn.weight"),
+        "bias": Source("h.*.attn.c_attn.bias"),
+    }
     for kind, operation in fused.items():
         for part, cut in zip("qkv", Fused.split(operation, *[hidden_size] * 3), strict=True):
             entries[f"layers.*.attention.{part}.{kind}"] = cut

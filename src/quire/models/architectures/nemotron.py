@@ -25,5 +25,5 @@ def nemotron(hf: HFConfig) -> ModelPlan:
         norms=(norm, norm),
     )
     spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
-    hf.check_unread()
+    hf.check_unread(("kv_channels",))  # says the head size a second time
     return ModelPlan(spec=spec, weights=LLAMA_WEIGHTS)

@@ -23,6 +23,7 @@ _INERT = ("input_jitter_noise",)
 
 def phimoe(hf: HFConfig) -> ModelPlan:
     norm, moe = layer_norm_from(hf, keys="rms_norm_eps"), _moe(hf)
+    hf.optional_int("original_max_position_embeddings")  # of longrope; some files repeat it
     bias = hf.bool("attention_bias", False)
     attention = attention_from(
         hf,

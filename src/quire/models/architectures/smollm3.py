@@ -44,5 +44,5 @@ def smollm3(hf: HFConfig) -> ModelPlan:
         for with_rope, kind in zip(rotated, kinds, strict=False)
     ]
     spec = decoder_from(hf, layers, final_norm=norm, tied=True)
-    hf.check_unread()
+    hf.check_unread(("max_window_layers",))  # Qwen's key: `layer_types` decides
     return ModelPlan(spec=spec, weights=LLAMA_WEIGHTS)

@@ -13,7 +13,13 @@ _PARTS = {"mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"}
 # Which of two ways of writing the same norm and MLP the training code took.
 _NORMS = {"layer_norm": "layer_norm"}
 _MLPS = {"default": "default"}
-_INERT = ("embedding_dropout", "residual_dropout", "mask_embedding")
+# The training code's other keys: `norm_epsilon` is the one that is used.
+_INERT = (
+    "attention_softmax_in_fp32",
+    "layer_norm_epsilon",
+    "scale_attention_softmax_in_fp32",
+    "scale_attn_weights",
+)
 
 
 def starcoder2(hf: HFConfig) -> ModelPlan:

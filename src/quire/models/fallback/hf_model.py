@@ -36,7 +36,7 @@ def model_class(source: ModelSource) -> type[PreTrainedModel]:
 
 def model_config(source: ModelSource) -> PreTrainedConfig:
     """``config.json`` as the class of transformers that reads it."""
-    kind = source.hf_config.get("model_type")
+    kind = str(source.hf_config.get("model_type"))
     if kind in CONFIG_MAPPING and source.architecture in _causal_names():
         config_class = CONFIG_MAPPING[kind]
     else:

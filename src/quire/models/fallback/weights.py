@@ -34,9 +34,10 @@ def load_model(
     tensors = {
         name: _Stored(checkpoint, name, is_own=device.type == "cpu") for name in checkpoint.names()
     }
+    loader: Any = model_class(source)  # what it returns depends on an argument
     with _quiet(use_tqdm and checkpoint.num_bytes > _BAR_FROM_BYTES):
         try:
-            model, info = model_class(source).from_pretrained(
+            model, info = loader.from_pretrained(
                 None,
                 config=model_config(source),
                 state_dict=tensors,

@@ -1,0 +1,83 @@
+"""What launches our own Triton kernels take a step in: which rows, for how many processors.
+
+One launch takes the rows with one query, one the others; in a mixed graph each looks at all rows,
+since only the device knows which they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quire.batch import Batch
+
+# That keys are split for, so that reads of one hide waits of another.
+PROGRAMS_PER_PROCESSOR = 4
+_INTERPRETED_PROCESSORS = 8  # without a GPU; enough for the keys to be split
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """Rows that one launch attends for. Its tokens are those at ``tokens`` of the batch."""
+
+    tokens: slice
+    block_table: Tensor  # [R, B]
+    seq_lens: Tensor  # [R]
+    query_start: Tensor  # [R + 1], from the first of its tokens on
+    is_decode: bool
+    is_mixed: bool = False
+    order: Tensor | None = None  # [R], of decode rows
+
+
+def plan_launches(batch: Batch, group: int) -> tuple[Launch, ...]:
+    """Of the layers of a group."""
+    table = batch.groups[group].block_table
+    num_decode, num_rows = batch.num_decode_rows, len(batch.seq_lens)
+    if batch.is_mixed_graph:
+        return tuple(
+            Launch(
+                tokens=slice(None),
+                block_table=table,
+                seq_lens=batch.seq_lens,
+                query_start=batch.query_start,
+                is_decode=is_decode,
+                is_mixed=True,
+            )
+            for is_decode in (True, False)
+        )
+    launches = []
+    if num_decode:
+        launches.append(_launch_of(batch, table, 0, num_decode))
+    if num_decode < num_rows:
+        launches.append(_launch_of(batch, table, num_decode, num_rows))
+    return tuple(launches)
+
+
+def _launch_of(batch: Batch, table: Tensor, first: int, last: int) -> Launch:
+    """Of rows ``first`` to ``last``: the decode rows, or all those behind them."""
+    is_decode = last == batch.num_decode_rows
+    return Launch(
+        # A decode row has one token, so that rows and tokens are counted alike up to ``first``.
+        tokens=slice(first, last if is_decode else None),
+        block_table=table[first:last],
+        seq_lens=batch.seq_lens[first:last],
+        query_start=batch.query_start[first:] - first if first else batch.query_start,
+        is_decode=is_decode,
+        order=_order_of(batch) if is_decode else None,
+    )
+
+
+def _order_of(batch: Batch) -> Tensor:
+    """Of the decode rows, which come first; as they come where no other order is given, so that
+    all decode steps run the same kernel."""
+    if batch.decode_order is not None:
+        return batch.decode_order
+    return batch.query_start[: batch.num_decode_rows]  # 0, 1, 2, ...: each has one token
+
+
+def count_processors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return _INTERPRETED_PROCESSORS
+    return torch.cuda.get_device_properties(device).multi_processor_count

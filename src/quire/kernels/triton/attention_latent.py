@@ -1,0 +1,223 @@
+"""Paged causal attention of many heads to one key per token whose first values are its value.
+
+So a key is read once for all heads of a tile, and for both products; what a token has besides its
+value (its *tail*: the rotated part of latent attention) takes part in the scores alone. Tiles and
+splits are those of `attention`, but the heads may be cut too: a line's sum is as wide as a value,
+and 64 such lines are what a program's registers hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from quire.kernels.triton.attention import Workspace, _find_tile, precision
+from quire.kernels.triton.attention_parts import cut_keys, join_parts, nothing_seen, store_part
+from quire.kernels.triton.launch import await_inputs, dependent_launch
+
+_LEAST_LINES, _MOST_LINES = 16, 64
+_LEAST_COLUMNS = 16  # of a matrix operand
+_LOG2E = tl.constexpr(1.4426950408889634)
+_NOTHING = tl.constexpr(-1.0e30)  # as in `attention_parts`
+
+
+@triton.jit
+def _attend_latents(
+    best, total, acc, begin, end, queries, tails, positions, cache, table, scale,
+    V: tl.constexpr, D: tl.constexpr, V_PAD: tl.constexpr, TAIL_PAD: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Take keys ``begin`` to ``end`` in; queries [M, V] and their tails [M, D - V]."""
+    column = tl.arange(0, V_PAD)
+    tail_column = tl.arange(0, TAIL_PAD)
+    token = tl.arange(0, BLOCK_N)
+    for key in range(begin, end, BLOCK_N):
+        places = key + token
+        is_key = places < end
+        block = tl.load(table + places // BLOCK_SIZE, mask=is_key, other=0)
+        where = cache + (block.to(tl.int64) * BLOCK_SIZE + places % BLOCK_SIZE)[:, None] * D
+        values = tl.load(
+            where + column[None, :], mask=is_key[:, None] & (column < V)[None, :], other=0.0
+        )
+        key_tails = tl.load(
+            where + V + tail_column[None, :],
+            mask=is_key[:, None] & (tail_column < D - V)[None, :],
+            other=0.0,
+        )
+        scores = tl.dot(queries, tl.trans(values), input_precision=PRECISION)
+        scores = tl.dot(tails, tl.trans(key_tails), scores, input_precision=PRECISION)
+        is_visible = (positions[:, None] >= places[None, :]) & is_key[None, :]
+        scores = tl.where(is_visible, scores * (scale * _LOG2E), _NOTHING)
+        new_best = tl.maximum(best, tl.max(scores, 1))
+        shrink = tl.exp2(best - new_best)
+        # a line that has seen no key yet would count hidden ones as exp2(0)
+        weights = tl.where(is_visible, tl.exp2(scores - new_best[:, None]), 0.0)
+        total = total * shrink + tl.sum(weights, 1)
+        acc = acc * shrink[:, None]
+        acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
+        best = new_best
+    return best, total, acc
+
+
+@triton.jit
+def _store_values(
+    out, acc, total, lines, heads, is_line, NUM_HEADS: tl.constexpr, V: tl.constexpr,
+    V_PAD: tl.constexpr,
+):  # fmt: skip
+    column = tl.arange(0, V_PAD)
+    result = acc / tl.maximum(total, 1.0e-30)[:, None]
+    where = out + (lines * NUM_HEADS + heads)[:, None].to(tl.int64) * V + column[None, :]
+    tl.store(where, result.to(out.dtype.element_ty), mask=is_line[:, None] & (column < V)[None, :])
+
+
+@triton.jit(
+    do_not_specialize=["num_rows", "table_stride", "splits"],
+    do_not_specialize_on_alignment=["block_table", "query_start", "seq_lens"],
+)
+def _latent_kernel(
+    out, q, cache, block_table, query_start, seq_lens, parts, part_stats, counters,
+    num_rows, table_stride, splits, scale,
+    NUM_HEADS: tl.constexpr, GROUP: tl.constexpr, V: tl.constexpr, D: tl.constexpr,
+    V_PAD: tl.constexpr, TAIL_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, LEAST: tl.constexpr,
+    IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr, PRECISION: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):  # fmt: skip
+    await_inputs(DEPENDENT)
+    tile, head_tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    row, first_query, num_queries, first_position = _find_tile(
+        query_start, seq_lens, tile, num_rows, BLOCK_Q, IS_DECODE, IS_MIXED
+    )
+    if num_queries <= 0:
+        return
+    end = first_position + num_queries  # keys that the last query of the tile sees
+    split_keys, num_splits = cut_keys(end, splits, BLOCK_N, LEAST)
+    if split >= tl.maximum(num_splits, 1):
+        return
+
+    line = tl.arange(0, BLOCK_M)
+    query = line // GROUP
+    heads = head_tile * GROUP + line % GROUP
+    is_line = (query < num_queries) & (heads < NUM_HEADS)
+    lines = first_query + query
+    column = tl.arange(0, V_PAD)
+    tail_column = tl.arange(0, TAIL_PAD)
+    query_at = q + ((lines * NUM_HEADS + heads)[:, None]).to(tl.int64) * D
+    queries = tl.load(
+        query_at + column[None, :], mask=is_line[:, None] & (column < V)[None, :], other=0.0
+    )
+    tails = tl.load(
+        query_at + V + tail_column[None, :],
+        mask=is_line[:, None] & (tail_column < D - V)[None, :],
+        other=0.0,
+    )
+    best, total, acc = nothing_seen(BLOCK_M, V_PAD)
+    begin = split * split_keys
+    best, total, acc = _attend_latents(
+        best, total, acc, begin, tl.minimum(end, begin + split_keys),
+        queries, tails, first_position + query, cache,
+        block_table + row.to(tl.int64) * table_stride, scale,
+        V, D, V_PAD, TAIL_PAD, BLOCK_SIZE, BLOCK_N, PRECISION,
+    )  # fmt: skip
+    if num_splits <= 1:
+        _store_values(out, acc, total, lines, heads, is_line, NUM_HEADS, V, V_PAD)
+        return
+
+    # Partial sums: [tile, head tile, split, BLOCK_M].
+    pair = tile * tl.num_programs(1) + head_tile
+    first = pair * splits * BLOCK_M + line
+    store_part(parts, part_stats, first + split * BLOCK_M, best, total, acc, is_line, V_PAD)
+    tl.debug_barrier()  # all threads have stored before the counter says so
+    if tl.atomic_add(counters + pair, 1, sem="acq_rel") != num_splits - 1:
+        return
+    tl.store(counters + pair, 0)  # for the next launch
+    best, total, acc = nothing_seen(BLOCK_M, V_PAD)
+    best, total, acc = join_parts(
+        best, total, acc, parts, part_stats, first, BLOCK_M, num_splits, is_line, V_PAD
+    )
+    _store_values(out, acc, total, lines, heads, is_line, NUM_HEADS, V, V_PAD)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatentShape:
+    """What is compiled into the kernel."""
+
+    num_heads: int
+    head_dim: int
+    value_dim: int
+    scale: float
+
+    @property
+    def padded_values(self) -> int:
+        return max(_LEAST_COLUMNS, triton.next_power_of_2(self.value_dim))
+
+    @property
+    def padded_tail(self) -> int:
+        return max(_LEAST_COLUMNS, triton.next_power_of_2(self.head_dim - self.value_dim))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatentTile:
+    """How the work is cut."""
+
+    group: int  # heads
+    block_q: int  # queries
+    block_m: int  # lines: queries times heads, padded
+    block_n: int  # keys
+    num_warps: int
+    num_stages: int = 2
+    least: int = 4  # tiles of keys that a split must have
+
+
+def latent_tile(shape: LatentShape, dtype: torch.dtype, *, is_decode: bool) -> LatentTile:
+    group = min(_MOST_LINES, shape.num_heads)
+    block_q = 1 if is_decode else max(1, _MOST_LINES // triton.next_power_of_2(group))
+    block_m = max(_LEAST_LINES, triton.next_power_of_2(group * block_q))
+    return LatentTile(
+        group=group,
+        block_q=block_q,
+        block_m=block_m,
+        block_n=16 if dtype == torch.float32 else 32,
+        num_warps=8 if block_m == _MOST_LINES else 4,
+    )
+
+
+def latent_attention(
+    out: Tensor,
+    q: Tensor,
+    kv_cache: Tensor,
+    block_table: Tensor,
+    query_start: Tensor,
+    seq_lens: Tensor,
+    shape: LatentShape,
+    *,
+    is_decode: bool,
+    is_mixed: bool = False,
+    workspace: Workspace,
+    tile: LatentTile | None = None,
+) -> None:
+    """`reference.attention.paged_attention` with a ``value_dim``, into ``out`` [T, H, value_dim].
+
+    ``kv_cache`` [1, num_blocks, block_size, 1, D]. ``is_decode``: rows of one query. ``is_mixed``:
+    only those, or all but those, of rows of both kinds.
+    """
+    assert kv_cache.is_contiguous() and q.is_contiguous() and out.is_contiguous()
+    tile = tile or latent_tile(shape, q.dtype, is_decode=is_decode)
+    num_rows = len(seq_lens)
+    num_tiles = num_rows if is_decode else len(q) // tile.block_q + num_rows
+    num_head_tiles = triton.cdiv(shape.num_heads, tile.group)
+    splits = workspace.splits(num_tiles * num_head_tiles)
+    _latent_kernel[num_tiles, num_head_tiles, splits](
+        out, q, kv_cache, block_table, query_start, seq_lens,
+        workspace.parts, workspace.stats, workspace.counters,
+        num_rows, block_table.stride(0), splits, shape.scale,
+        NUM_HEADS=shape.num_heads, GROUP=tile.group, V=shape.value_dim, D=shape.head_dim,
+        V_PAD=shape.padded_values, TAIL_PAD=shape.padded_tail, BLOCK_SIZE=kv_cache.shape[2],
+        BLOCK_Q=tile.block_q, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, LEAST=tile.least,
+        IS_DECODE=is_decode, IS_MIXED=is_mixed, PRECISION=precision(q.dtype),
+        num_warps=tile.num_warps, num_stages=tile.num_stages, **dependent_launch(),
+    )  # fmt: skip
