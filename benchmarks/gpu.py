@@ -9,8 +9,10 @@
 Weights are dummies of the real configs; greedy, EOS ignored, the workloads of
 `quire.bench.standard_workloads`; three repetitions, medians. The ceilings are computed from what
 this GPU reads and multiplies, measured in the same run: every weight and every key and value read
-once a step, every multiplication done once. Rows that fall short get a profile. What does not fit
-into --max-minutes is skipped, and said so. Results of the past: RESULTS.md.
+once a step, or every multiplication done once, whichever takes longer. Prompts and decode steps are
+added up: that they might be computed side by side is not assumed. Rows that fall short get a
+profile. What does not fit into --max-minutes is skipped, and said so. Results of the past:
+RESULTS.md.
 """
 
 from __future__ import annotations

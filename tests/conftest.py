@@ -23,3 +23,5 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         for name in variable.names:
             if name != "OMP_NUM_THREADS":
                 monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("VLLM_")]:
+        monkeypatch.delenv(name)

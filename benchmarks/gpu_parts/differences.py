@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -66,8 +66,9 @@ def _explained(
         eos_token_ids=(),
         vocab_size=len(logits),
         max_logprobs=-1,
-        seed=(request.params.seed or 0) + request.index,
+        seed=0,
     )
+    sampling = replace(sampling, seed=sampling.seed + request.index)
     noise = noise_that_exchanges(logits, sampling, request.prompt, known, tokens)
     logprobs = logits.log_softmax(0)[list(tokens)].tolist()
     return Difference(

@@ -14,7 +14,7 @@ from .speed import PROFILE
 from .targets import DENSE, SMALL, SPARSE, TARGETS
 from .units import Unit
 
-PARTS = ("checks", "speed", "startup", "experts", "profile", "soak", "kernels")
+PARTS = ("checks", "families", "speed", "startup", "experts", "profile", "soak", "kernels")
 DEFAULT_PARTS = ("checks", "speed", "startup", "experts", "kernels")
 MODELS = (SMALL, DENSE, SPARSE)
 # About how long an engine takes to open, and a profile of one row.
@@ -22,6 +22,11 @@ OPENING_S = {SMALL: 14.0, DENSE: 16.0, SPARSE: 40.0}
 EARLY_MODELS = (SMALL, DENSE)
 PROFILE_S = 8.0
 TINY_MODELS = ("grouped-heads", "windows", "experts")
+FAMILIES = (
+    "parallel block", "alibi", "one kv head", "mixture", "latent attention", "window", "soft cap",
+    "learned positions", "partial rotary", "interleaved", "sinks",
+)  # fmt: skip
+FAMILY_S = {f"{TOKENS}{name}": 12.0 for name in FAMILIES}
 CHECK_S = {f"{TOKENS}{name}": 12.0 for name in TINY_MODELS} | {BF16: 20.0}
 MANY = "many rows"
 STEADY_ROW = "decode256"  # whose steps are looked at on the small model, whatever its speed
@@ -66,6 +71,8 @@ def plan(choices: Choices) -> list[Unit]:
     units: list[Unit] = []
     if "checks" in choices.parts:
         units.append(_unit("checks", "checks", CHECK_S, choices, item_s=CHECK_S))
+    if "families" in choices.parts:
+        units.append(_unit("families", "checks", FAMILY_S, choices, item_s=FAMILY_S))
     speed = _speed_units(choices) if {"speed", "profile"} & {*choices.parts} else []
     units += [unit for unit in speed if unit.options["model"] in EARLY_MODELS]
     if "startup" in choices.parts:

@@ -10,6 +10,8 @@ import torch
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from .family_models import FAMILY_MODELS
+
 VOCAB_SIZE = 2000
 _COMMON: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE,
@@ -47,6 +49,7 @@ TINY_MODELS: dict[str, tuple[str, Callable[..., PreTrainedConfig]]] = {
     "grouped-heads": ("Qwen3ForCausalLM", _grouped_heads),
     "windows": ("Qwen2ForCausalLM", _windows),
     "experts": ("Qwen3MoeForCausalLM", _experts),
+    **FAMILY_MODELS,
 }
 
 

@@ -78,6 +78,10 @@ class ChatRenderer:
         self._tokenizer = tokenizer
         self._template = template
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._tokenizer
+
     def render(self, messages: Conversation, options: ChatOptions | None = None) -> ParsedPrompt:
         """The prompt; its text holds all special tokens already."""
         options = options or ChatOptions()

@@ -59,6 +59,7 @@ _ONLY_SERVED = "only `quire serve` {}"
 _OLD_SCHEDULER = "the scheduler has no such step"
 _GRAPHS = "on a GPU, decode steps of up to max_num_seqs rows are captured unless enforce_eager"
 _PREEMPTION = "preempted requests are recomputed, never swapped"
+_GRAMMARS = "structured output is not supported yet; requests that ask for it are refused"
 _POOL = "prompts are tokenized in the calling process"
 
 VERDICTS: dict[str, Verdict] = {
@@ -92,8 +93,8 @@ VERDICTS: dict[str, Verdict] = {
         None, "only the files that are needed are downloaded", takes_many=True
     ),
     "model_loader_extra_config": noted(None, "the loader has no options"),
-    "guided_decoding_backend": noted("auto", "there is no choice of grammar engine"),
-    "structured_outputs_config": noted(None, "there is no choice of grammar engine"),
+    "guided_decoding_backend": noted("auto", _GRAMMARS),
+    "structured_outputs_config": noted(None, _GRAMMARS),
     "speculative_disable_mqa_scorer": noted(False, _OLD_SCHEDULER),
     "disable_logprobs_during_spec_decoding": noted(True, "logprobs are always exact"),
     "disable_mm_preprocessor_cache": noted(False, _MEDIA),
@@ -177,13 +178,13 @@ VERDICTS: dict[str, Verdict] = {
     "logits_processors": refused(
         None, "pass logits_processors in SamplingParams instead of to the engine", []
     ),
-    "logits_processor_pattern": refused(None, "requests cannot name code to load"),
+    "logits_processor_pattern": noted(None, _ONLY_SERVED.format("lets requests name code")),
     "attention_config": refused(None, "use attention_backend", {}),
-    "structured_outputs_backend": noted("auto", "there is no choice of grammar engine"),
-    "reasoning_config": refused(None, "reasoning is not split off yet", {}),
-    "reasoning_parser": refused(None, "reasoning is not split off yet", ""),
+    "structured_outputs_backend": noted("auto", _GRAMMARS),
+    "reasoning_config": refused(None, "the length of thinking cannot be limited yet", {}),
+    "reasoning_parser": noted(None, _ONLY_SERVED.format("tells thoughts from answers")),
     "reasoning_parser_plugin": refused(None, _PLUGIN, ""),
-    "enable_reasoning": refused(False, "reasoning is not split off yet"),
+    "enable_reasoning": noted(False, "--reasoning-parser is enough"),
     "kv_offloading_size": refused(None, "the KV cache cannot be offloaded yet", 0),
     "kv_offloading_backend": noted(None, "the KV cache cannot be offloaded yet"),
     "kv_cache_metrics": noted(False, "blocks are counted anyway"),

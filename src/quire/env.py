@@ -6,13 +6,17 @@ Knows nothing about what the values are used for.
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from quire.config import DEFAULT_STEP_TIMEOUT_SECONDS
 from quire.sizes import parse_bytes
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -130,6 +134,12 @@ NUM_THREADS = Variable(
     ("QUIRE_NUM_THREADS", "OMP_NUM_THREADS"), _num_threads, None, "threads of CPU kernels"
 )
 
+AS_VLLM = Variable(
+    ("QUIRE_AS_VLLM",),
+    str,
+    "",
+    "set by quire.as_vllm for the processes that its program starts, which inherit what it did",
+)
 STEP_TIMEOUT = Variable(
     ("QUIRE_STEP_TIMEOUT",),
     _seconds,
@@ -148,4 +158,35 @@ REGISTRY: tuple[Variable[Any], ...] = (
     API_KEY,
     NUM_THREADS,
     STEP_TIMEOUT,
+    AS_VLLM,
 )
+
+_OFF = ("0", "false")
+_ANY = (*_OFF, "1", "true")
+# Variables of vLLM that change nothing here -> (values that ask for what is so anyway, why).
+WITHOUT_EFFECT: dict[str, tuple[tuple[str, ...], str]] = {
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": (_OFF, "LoRA adapters are not supported yet"),
+    "VLLM_BATCH_INVARIANT": (_OFF, "the last bits of a logit may depend on the batch"),
+    "VLLM_CACHE_ROOT": ((), "HF_HOME and MODELSCOPE_CACHE say where downloads go"),
+    "VLLM_DO_NOT_TRACK": (_ANY, "nobody is told of anything"),
+    "VLLM_ENGINE_READY_TIMEOUT_S": ((), "an engine may take as long as it needs to start"),
+    "VLLM_HOST_IP": ((), "only one node computes yet"),
+    "VLLM_NO_USAGE_STATS": (_ANY, "nobody is told of anything"),
+    "VLLM_PP_LAYER_PARTITION": ((), "only one process computes yet"),
+    "VLLM_SERVER_DEV_MODE": (_OFF, "there are no endpoints for development"),
+    "VLLM_WORKER_MULTIPROC_METHOD": (("spawn",), "processes are always started anew"),
+}
+# What Kubernetes sets in every pod for a Service named "vllm"; --port looks at the first itself.
+_OF_A_SERVICE = re.compile(r"VLLM_(PORT|PORT_\d+_\w+|SERVICE_\w+)")
+
+
+def note_what_has_no_effect() -> None:
+    """A log line for each variable of vLLM that is set and asks for what is not done."""
+    read = {name for variable in REGISTRY for name in variable.names}
+    for name, value in sorted(os.environ.items()):
+        text = value.strip()
+        if not name.startswith("VLLM_") or not text or name in read:
+            continue
+        harmless, why = WITHOUT_EFFECT.get(name, ((), "Quire has no setting of this name"))
+        if text.lower() not in harmless and not _OF_A_SERVICE.fullmatch(name):
+            logger.warning("%s=%s has no effect: %s", name, text, why)

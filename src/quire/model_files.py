@@ -18,6 +18,12 @@ from quire.generation_config import check_overrides
 
 _CONFIG_FAILED = "Failed to load the model config."
 
+# Stored in fewer bits and read as plain values, by the architectures that are published so.
+_READ_AS_PLAIN = {
+    "fp8": ("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"),
+    "mxfp4": ("GptOssForCausalLM",),
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFiles:
@@ -135,6 +141,8 @@ def _refuse_quantized(config: dict[str, Any], path: Path) -> None:
     for key in ("quantization_config", "compression_config"):
         if config.get(key):
             method = config[key].get("quant_method") if isinstance(config[key], dict) else None
+            if set(_READ_AS_PLAIN.get(str(method), ())).intersection(config.get("architectures") or ()):
+                continue
             what = f"{key} ({method})" if method else key
             raise UnsupportedModelError(f"{path / 'config.json'} has {what}: {QUANTIZATION}")
 

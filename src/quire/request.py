@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from quire.named_processors import NamedProcessor
+from quire.structured import GrammarSpec, Thinking
+
 
 class FinishReason(str, enum.Enum):
     """Why a completion ended, spelled as the OpenAI API spells it."""
@@ -45,16 +48,23 @@ class RowSampling:
     bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
     min_tokens: int = 0  # stop tokens are masked before this many output tokens
     stop_token_ids: tuple[int, ...] = ()  # with the EOS ids unless ignore_eos
+    ends_late: bool = False  # ignore_eos under a grammar: ends only where nothing else may follow
     num_logprobs: int | None = None  # top-k log-probabilities of each output token; -1 is all
     num_prompt_logprobs: int | None = None
     processed_logprobs: bool = (
         False  # of the logits after penalties, bias and masks, not the raw ones
     )
     logits_processors: tuple[Callable[..., Any], ...] = ()  # in-process engines only
+    named_processors: tuple[NamedProcessor, ...] = ()
 
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0.0
+
+    @property
+    def runs_user_code(self) -> bool:
+        """Whether functions of the user's read its tokens on the host at every step."""
+        return bool(self.logits_processors or self.named_processors)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +92,8 @@ class EngineRequest:
     watch: Watch = Watch.EVERY_STEP
     cache_salt: str | None = None  # requests share prefix blocks only with an equal salt
     extra_keys: tuple[Any, ...] = ()  # what else the KV of this prompt depends on: adapter, media
+    grammar: GrammarSpec | None = None
+    thinking: Thinking | None = None  # before the grammar begins, or limited
     use_prefix_cache: bool = True  # False: compute the whole prompt (prompt_logprobs need it)
 
     @property

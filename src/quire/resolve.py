@@ -55,6 +55,7 @@ def resolve(args: EngineArgs) -> EngineConfig:
 
     log.setup()
     load_plugins()
+    env.note_what_has_no_effect()
     check_types(args)
     check_parallel(args)
     load = _load_config(args)

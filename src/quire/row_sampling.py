@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable
 
+from quire.named_processors import functions_and_names
 from quire.request import RowSampling
 from quire.sampling_params import GREEDY_BELOW, SamplingParams
 
@@ -35,7 +36,8 @@ def to_row_sampling(
     none.
     """
     params.verify()
-    eos = () if params.ignore_eos else eos_token_ids
+    ends_late = params.ignore_eos and params.grammar is not None  # what is complete must end
+    eos = () if params.ignore_eos and not ends_late else eos_token_ids
     stop_token_ids = tuple(dict.fromkeys([*(params.stop_token_ids or ()), *eos, *token_strings]))
     allowed = tuple(dict.fromkeys(params.allowed_token_ids or ()))
     bias = params.logit_bias or {}
@@ -50,6 +52,7 @@ def to_row_sampling(
     _require_few_logprobs("logprobs", params.logprobs, max_logprobs)
     _require_few_logprobs("prompt_logprobs", params.prompt_logprobs, max_logprobs)
     is_beam = params.use_beam_search
+    functions, names = functions_and_names(params.logits_processors or ())
     draws_nothing = is_beam and params.temperature == 1.0
     return RowSampling(
         temperature=0.0 if draws_nothing else _temperature(params.temperature),
@@ -65,10 +68,12 @@ def to_row_sampling(
         bad_words_token_ids=_bad_words(params.bad_words or [], tokenize, vocab_size),
         min_tokens=params.min_tokens,
         stop_token_ids=stop_token_ids,
+        ends_late=ends_late,
         num_logprobs=_num_logprobs(params, len(stop_token_ids)),
         num_prompt_logprobs=params.prompt_logprobs,
         processed_logprobs=is_beam,
-        logits_processors=tuple(params.logits_processors or ()),
+        logits_processors=functions,
+        named_processors=names,
     )
 
 

@@ -6,10 +6,12 @@ Knows the names of the parameters, not the class that holds them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
+
+from quire.named_processors import NamedProcessor
 
 MAX_N = 16384
 # A token that this forbids (or, inverted, forces) is surely out (or in), and a logit that it scales
@@ -67,6 +69,10 @@ def _is_bias(value: Any) -> bool:
         int_in(0)(key) and isinstance(bias, Real) and float(bias) < math.inf
         for key, bias in value.items()
     )
+
+
+def _is_processor(value: Any) -> bool:
+    return callable(value) or isinstance(value, (str, Mapping, NamedProcessor))
 
 
 def _is_bool(value: Any) -> bool:
@@ -146,6 +152,11 @@ RULES: dict[str, Rule] = {
         limit="None or an integer of at least 1",
         remedy="use 1 for an output after every token",
     ),
+    "thinking_token_budget": Rule(
+        accepts=_optional(int_in(-1, MAX_INT32)),
+        limit="None, -1 or an integer of at least 0",
+        remedy="use None for no limit",
+    ),
     "logit_bias": Rule(
         accepts=_optional(_is_bias),
         limit="a dict from token id to a number",
@@ -162,8 +173,8 @@ RULES: dict[str, Rule] = {
         remedy="remove the empty or foreign entries",
     ),
     "logits_processors": Rule(
-        accepts=_optional(_list_of(callable)),
-        limit="a list of callables",
+        accepts=_optional(_list_of(_is_processor)),
+        limit="a list of functions or names",
         remedy="pass functions of (output_token_ids, logits)",
     ),
     "truncate_prompt_tokens": Rule(
@@ -196,10 +207,7 @@ NOT_BUILT: dict[str, str] = {
     "prompt_logprob_start": "the shorter list of prompt log-probabilities",
     "logprob_token_ids": "their log-probabilities",
     "flat_logprobs": "the flat form of log-probabilities",
-    "structured_outputs": "the constraint",
-    "guided_decoding": "the constraint",
     "extra_args": "what a plug-in makes of it",
-    "thinking_token_budget": "the limit on thinking",
     "repetition_detection": "the stop at a repetition",
     "routed_experts_prompt_start": "the routed experts",
     "trace_decode_token_ids": "the trace",

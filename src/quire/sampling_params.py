@@ -25,6 +25,21 @@ from quire.sampling_limits import (
     int_in,
     is_int,
 )
+from quire.structured import (
+    GrammarSpec,
+    GuidedDecodingParams,
+    StructuredOutputsParams,
+    to_grammar_spec,
+)
+
+__all__ = [
+    "BeamSearchParams",
+    "GuidedDecodingParams",
+    "RequestOutputKind",
+    "SamplingParams",
+    "SamplingType",
+    "StructuredOutputsParams",
+]
 
 C = TypeVar("C", bound=type)
 
@@ -46,34 +61,6 @@ class SamplingType(enum.Enum):
     GREEDY = 0
     RANDOM = 1
     RANDOM_SEED = 2
-
-
-@dataclass
-class StructuredOutputsParams:
-    """A constraint on the text, exactly one of the first six or `structural_tag`."""
-
-    json: str | dict[str, Any] | None = None
-    regex: str | None = None
-    choice: list[str] | None = None
-    grammar: str | None = None
-    json_object: bool | None = None
-    disable_any_whitespace: bool = False
-    disable_additional_properties: bool = False
-    whitespace_pattern: str | None = None
-    structural_tag: str | None = None
-
-
-@dataclass
-class GuidedDecodingParams:
-    """The older name and shape of `StructuredOutputsParams`."""
-
-    json: str | dict[str, Any] | None = None
-    regex: str | None = None
-    choice: list[str] | None = None
-    grammar: str | None = None
-    json_object: bool | None = None
-    backend: str | None = None
-    whitespace_pattern: str | None = None
 
 
 def _names_near_misses(cls: C) -> C:
@@ -135,7 +122,7 @@ class SamplingParams:
     stream_interval: int | None = field(default=None, repr=False)
     skip_clone: bool = field(default=False, repr=False)
     output_text_buffer_length: int = field(default=0, repr=False)
-    structured_outputs: StructuredOutputsParams | None = None
+    structured_outputs: StructuredOutputsParams | GrammarSpec | dict[str, Any] | None = None
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
     extra_args: dict[str, Any] | None = None
@@ -147,8 +134,8 @@ class SamplingParams:
     trace_decode_token_ids: list[int] | None = field(default=None, repr=False)
     # Names of older engines that users still write.
     best_of: int | None = None
-    guided_decoding: GuidedDecodingParams | None = field(default=None, repr=False)
-    logits_processors: list[Callable[..., Any]] | None = None
+    guided_decoding: GuidedDecodingParams | dict[str, Any] | None = field(default=None, repr=False)
+    logits_processors: list[Callable[..., Any] | str | dict[str, Any]] | None = None
     truncate_prompt_tokens: int | None = None
     use_beam_search: bool = False
     early_stopping: bool | str = False
@@ -218,6 +205,12 @@ class SamplingParams:
         return self.num_completions > self.n
 
     @property
+    def grammar(self) -> GrammarSpec | None:
+        """The constraint on the text, by whichever name it was given."""
+        given = self.structured_outputs or self.guided_decoding
+        return None if given is None else to_grammar_spec(given)
+
+    @property
     def beam(self) -> BeamSearch | None:
         """Beam search instead of sampling, when it was asked for."""
         if not self.use_beam_search:
@@ -259,6 +252,16 @@ class SamplingParams:
             raise ValueError(
                 f"best_of must be at least n={self.n}, got {self.best_of}; raise best_of or leave "
                 "it unset."
+            )
+        if self.structured_outputs is not None and self.guided_decoding is not None:
+            raise ValueError(
+                "guided_decoding is the older name of structured_outputs, got both; keep "
+                "structured_outputs."
+            )
+        if self.grammar is not None and self.allowed_token_ids:
+            raise ValueError(
+                "allowed_token_ids cannot be combined with structured_outputs: together they may "
+                "allow nothing; put what is allowed into the grammar."
             )
         if self.stop and not self.detokenize:
             raise ValueError(

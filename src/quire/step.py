@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from quire.request import RowSampling
+from quire.structured import FREE, Constraint
 
 Int32 = np.ndarray[tuple[int], np.dtype[np.int32]]
 Bool = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -25,6 +26,8 @@ class JoinedRow:
     num_prompt_tokens: int
     block_ids: tuple[list[int], ...]  # per layer group, the block table so far
     sampling: RowSampling  # its seed is the completion's own
+    constraint: Constraint = FREE
+    is_beam: bool = False  # the host chooses its tokens: `StepPlan.tokens`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +38,20 @@ class TableEntries:
     rows: Int32  # [N] parallel to the others
     places: Int32  # [N] index into the row's block table
     block_ids: Int32  # [N]
+
+    def without(self, row: int) -> TableEntries | None:
+        """The entries of the other rows; None: there are none."""
+        is_other = self.rows != row
+        if is_other.all():
+            return self
+        if not is_other.any():
+            return None
+        return TableEntries(
+            group=self.group,
+            rows=self.rows[is_other],
+            places=self.places[is_other],
+            block_ids=self.block_ids[is_other],
+        )
 
     @classmethod
     def of_row(cls, row: int, group: int, first: int, block_ids: list[int]) -> TableEntries:

@@ -104,6 +104,11 @@ def test_engine_in_another_process_gives_the_same(llm: LLM, folder: Path) -> Non
         model=str(folder), dtype="float32", device="cpu", multiprocess_mode=True, max_num_seqs=8
     ) as other:
         there = other.generate(PROMPTS, params, use_tqdm=False)
+        named = SamplingParams(
+            max_tokens=3, logits_processors=["tests.fakes.processors.favour_four"]
+        )
+        (favoured,) = other.generate("Hello", named, use_tqdm=False)
+        assert list(favoured.outputs[0].token_ids) == [4, 4, 4]
         assert other.stats().num_running == 0
         assert other.llm_engine.facts.num_blocks == llm.llm_engine.facts.num_blocks
     for a, b in zip(here, there, strict=True):

@@ -19,6 +19,7 @@ from quire.chat_template import ChatRenderer
 from quire.config import EngineConfig
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.core_loop import ReportPhase
+from quire.server.answer_formats import AnswerFormats
 from quire.server.app import build_app
 from quire.server.args import ServerArgs
 from quire.server.peers import Place
@@ -27,6 +28,8 @@ from quire.step_output import CompletionDelta
 from tests.fakes.fake_core import FakeCore
 
 MODEL = "tiny-chat"
+QUESTION = "What is the capital of France?"
+ANSWER = "The capital of France is Paris."  # of the bundled model
 KEY = "sesame"  # of a server that asks for one
 NUM_BLOCKS = 257  # of servers for many tests: two requests of full length
 _START_LINE = re.compile(r"listening at (http://\S+)")
@@ -44,8 +47,10 @@ def tiny_engine(**changes: Any) -> AsyncLLM:
 def ready_state(engine: AsyncLLM, *, place: Place | None = None, **args: Any) -> ServerState:
     """A server that has loaded ``engine``; with a place, one of its processes."""
     tokenizer = engine.front.tokenizer
+    chat = None if tokenizer is None else ChatRenderer(tokenizer)
+    server_args = ServerArgs(**args)
     return ServerState(
-        args=ServerArgs(**args),
+        args=server_args,
         place=place,
         phase=Phase.READY,
         detail="ready",
@@ -56,7 +61,8 @@ def ready_state(engine: AsyncLLM, *, place: Place | None = None, **args: Any) ->
             max_model_len=engine.model_config.max_model_len,
             created=1,
         ),
-        chat=None if tokenizer is None else ChatRenderer(tokenizer),
+        chat=chat,
+        formats=AnswerFormats.of(server_args, chat),
     )
 
 

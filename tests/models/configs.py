@@ -34,6 +34,7 @@ def save_random_model(row: ParityRow, folder: Path, *, seed: int = 0) -> PreTrai
     torch.manual_seed(seed)
     config = row.make_config()
     config.architectures = [row.architecture]
+    config._experts_implementation = "eager"  # the others want sizes that are multiples of 4
     model: PreTrainedModel = getattr(transformers, row.reference or row.architecture)(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -17,8 +17,9 @@ import pytest
 from quire import LLMEngine, SamplingParams
 from quire.outputs import RequestOutput
 from tests.fakes.engines import BLOCK_SIZE, engine_args, fewest_blocks, run_to_end
-from tests.models.configs import FALLBACK_ROWS, PARITY_ROWS, ParityRow, save_random_model
+from tests.models.configs import PARITY_ROWS, ParityRow, save_random_model
 from tests.models.reference import TOLERANCE, Reference
+from tests.models.rows.fallback import ENGINE_ROWS as FALLBACK_ROWS
 
 _LENGTHS = (23, 9, 37, 1)
 _MAX_LEN = 96

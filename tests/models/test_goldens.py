@@ -96,9 +96,8 @@ def test_greedy_answers_of_the_engine(golden: Golden, llm: LLM) -> None:
     outputs = _generate(golden, llm, logprobs=-1, prompt_logprobs=20)
     for number, output in enumerate(outputs):
         _check_output(golden, number, output)
-        if len(golden.prompts[number]) == 1:
-            continue  # there is nothing before its only token
         assert output.prompt_logprobs is not None and output.prompt_logprobs[0] is None
+        assert len(output.prompt_logprobs) == len(golden.prompts[number])
         known = golden.prompt_logprobs[number]
         for position, found in enumerate(output.prompt_logprobs[1:], start=1):
             assert found is not None

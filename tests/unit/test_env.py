@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 
 from quire import env
@@ -56,3 +58,23 @@ def test_an_empty_value_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUIRE_LOGGING_LEVEL", " ")
     assert env.LOGGING_LEVEL.get() == "INFO"
     assert env.LOGGING_LEVEL.source() is None
+
+
+def test_variables_of_vllm_without_effect_are_noted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in {
+        "VLLM_HOST_IP": "10.0.0.1",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # as it is anyway
+        "VLLM_USE_MODELSCOPE": "1",  # is read
+        "VLLM_PORT_8000_TCP": "tcp://10.0.0.2:8000",  # is Kubernetes'
+        "VLLM_SOMETHING": "x",
+        "VLLM_CACHE_ROOT": " ",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with caplog.at_level(logging.WARNING, logger="quire"):
+        env.note_what_has_no_effect()
+    assert [record.getMessage() for record in caplog.records] == [
+        "VLLM_HOST_IP=10.0.0.1 has no effect: only one node computes yet",
+        "VLLM_SOMETHING=x has no effect: Quire has no setting of this name",
+    ]

@@ -19,13 +19,14 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "sizes", "request", "step", "step_output", "batch", "config", "kv_layout"),
         *("kv_fit", "outputs", "prompts", "sampling_params", "sampling_limits", "row_sampling"),
+        *("structured",),
         *("env", "platform", "log", "compat", "assets", "generation_config", "near_names"),
-        *("kv_budget", "plugins"),
+        *("kv_budget", "plugins", "named_processors"),
     ),
     ("kernels",),
     ("attention", "weights"),
     ("layers",),
-    ("models", "sampling", "lora", "tokenizer"),
+    ("models", "sampling", "lora", "tokenizer", "structured_outputs"),
     ("chat_template", "chat_templates", "template_format"),
     ("kv_cache", "worker"),
     ("scheduler", "executor"),
@@ -36,6 +37,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("server",),
     ("batch_files",),
     ("llm", "cli", "bench", "entrypoints", "__main__"),
+    ("as_vllm",),
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 ALLOWED_UPWARD = {
@@ -46,7 +48,7 @@ WITHOUT_TORCH = (
     *("quire", "quire.args", "quire.cli", "quire.compat", "quire.config", "quire.kv_fit"),
     *("quire.llm", "quire.outputs", "quire.plan", "quire.prompts", "quire.request"),
     *("quire.resolve", "quire.sampling_params", "quire.scheduler.scheduler", "quire.step"),
-    *("quire.kv_cache.manager", "quire.models.context_length"),
+    *("quire.kv_cache.manager", "quire.models.context_length", "quire.as_vllm.program"),
 )
 
 

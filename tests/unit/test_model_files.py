@@ -95,6 +95,22 @@ def test_quantized_weights_are_refused_as_the_argument_is(tmp_path: Path, key: s
         find_model_files(EngineArgs(str(folder)))
 
 
+@pytest.mark.parametrize(
+    ("architecture", "method"), [("GptOssForCausalLM", "mxfp4"), ("DeepseekV3ForCausalLM", "fp8")]
+)
+def test_what_is_published_in_fewer_bits_is_left_to_its_architecture(
+    tmp_path: Path, architecture: str, method: str
+) -> None:
+    quantization = {"quant_method": method}
+    folder = write_model_folder(
+        tmp_path, architectures=[architecture], quantization_config=quantization
+    )
+    assert find_model_files(EngineArgs(str(folder))).config["quantization_config"] == quantization
+    folder = write_model_folder(tmp_path, quantization_config=quantization)  # of another family
+    with pytest.raises(UnsupportedModelError, match=rf"quantization_config \({method}\)"):
+        find_model_files(EngineArgs(str(folder)))
+
+
 def test_an_unknown_generation_setting_gets_a_suggestion(tmp_path: Path) -> None:
     args = EngineArgs(
         str(write_model_folder(tmp_path)), override_generation_config={"temprature": 1}

@@ -60,6 +60,7 @@ class AsyncLLM:
         else:
             self._client = open_client(config)
         self._front = Front(config, self._client.facts, tokenizer)
+        self.model_config: ModelConfigView = self._front.model_config  # users put their own here
         self._router = OutputRouter(self._client, self._front)
         self._router.start()
         self._close = weakref.finalize(self, self._router.close)
@@ -151,6 +152,9 @@ class AsyncLLM:
             session_id=session_id,
             kv_hints=kv_hints,
         )
+        if isinstance(params, SamplingParams) and params.grammar is not None:
+            # A new grammar takes a while: others go on meanwhile.
+            await asyncio.to_thread(self._front.inputs.verify, params.grammar)
         request = self._front.process(
             request_id,
             parse_one_prompt(prompt, prompt_token_ids, prompt_text),
@@ -239,10 +243,6 @@ class AsyncLLM:
     @property
     def facts(self) -> EngineFacts:
         return self._client.facts
-
-    @property
-    def model_config(self) -> ModelConfigView:
-        return self._front.model_config
 
     @property
     def tokenizer(self) -> TokenizerHandle | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 import time
+from functools import partial
 
-from quire.config import EngineConfig
+from quire.config import EngineConfig, ModelConfig
 from quire.engine.core import EngineCore
 from quire.engine.core_loop import ReportPhase
+from quire.engine.front import load_front_tokenizer
+from quire.engine.grammar_gate import GrammarGate
 from quire.executor.inline import InlineExecutor
 from quire.executor.protocol import Executor
 from quire.kv_cache.manager import KVCacheManager
@@ -16,6 +19,10 @@ from quire.kv_fit import KVFit, fit_max_model_len
 from quire.resolve import describe
 from quire.scheduler.scheduler import Scheduler
 from quire.step_output import EngineFacts
+from quire.structured_outputs.compile import GrammarCompiler
+from quire.structured_outputs.token_table import TokenTable, token_table
+from quire.structured_outputs.workshop import Workshop
+from quire.tokenizer.vocabulary import eos_token_ids
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +60,17 @@ def build_core(config: EngineConfig, report: ReportPhase = lambda phase: None) -
         enable_prefix_caching=config.cache.enable_prefix_caching,
     )
     scheduler = Scheduler(config.scheduler, manager, config.model.max_model_len)
-    return EngineCore(scheduler, executor, facts, config.scheduler.steps_in_flight)
+    gate = GrammarGate(Workshop(GrammarCompiler(partial(_token_table, config.model))))
+    return EngineCore(scheduler, executor, facts, config.scheduler.steps_in_flight, gate)
+
+
+def _token_table(model: ModelConfig) -> TokenTable:
+    """Of the tokenizer that the front end has; loaded when the first grammar needs it."""
+    tokenizer = load_front_tokenizer(model)
+    if tokenizer is None:
+        raise ValueError("structured_outputs need a tokenizer, there is none: skip_tokenizer_init")
+    ends = eos_token_ids(model.hf_config, model.generation_config, tokenizer)
+    return token_table(tokenizer, model.vocab_size, ends)
 
 
 def _num_blocks(config: EngineConfig, executor: Executor) -> int:

@@ -12,12 +12,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from quire.engine.beam_requests import BeamRequests
+from quire.engine.grammar_gate import NO_GATE, Gate
 from quire.errors import EngineDeadError
 from quire.executor.protocol import Executor, PendingResult
 from quire.request import EngineRequest
 from quire.scheduler.scheduler import Outcome, Scheduler
 from quire.step import StepPlan
 from quire.step_output import STEP_TOKENS_BOUNDS, CompletionDelta, EngineFacts, EngineStats
+from quire.structured import Constraint
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +28,15 @@ class EngineCore:
     """Keeps ``steps_in_flight`` steps on the device and hands out what each produced."""
 
     def __init__(
-        self, scheduler: Scheduler, executor: Executor, facts: EngineFacts, steps_in_flight: int
+        self,
+        scheduler: Scheduler,
+        executor: Executor,
+        facts: EngineFacts,
+        steps_in_flight: int,
+        gate: Gate = NO_GATE,
     ) -> None:
         self.facts = facts
+        self._gate = gate
         self._scheduler = scheduler
         self._executor = executor
         self._steps_in_flight = steps_in_flight
@@ -39,17 +47,20 @@ class EngineCore:
 
     @property
     def has_unfinished(self) -> bool:
-        return self._scheduler.has_unfinished
+        return self._scheduler.has_unfinished or len(self._gate) > 0
 
     def add_request(self, request: EngineRequest) -> None:
-        """Queue a request; ``ValueError`` if its id is in use."""
-        self._scheduler.add(request)
-        if request.beam is not None:
-            self._beams.add(request)
+        """Queue a request; ``ValueError`` if its id is in use, or its grammar known to be wrong.
+        Where its grammar must be compiled first, others pass it."""
+        self._scheduler.require_new(request.request_id)
+        constraint = self._gate.enter(request)
+        if constraint is not None:
+            self._admit(request, constraint)
 
     def abort(self, request_ids: Iterable[str]) -> None:
         """End requests; nothing more is said of them. Ids that have ended are ignored."""
         request_ids = list(request_ids)
+        self._gate.forget(request_ids)
         self._scheduler.abort(request_ids)
         self._beams.forget(request_ids)
 
@@ -59,6 +70,24 @@ class EngineCore:
 
     def step(self) -> list[CompletionDelta]:
         """Fill the device's queue, then read the oldest step. Empty if there was nothing to do."""
+        refused = self._open_gate() if len(self._gate) else []
+        return refused + self._step()
+
+    def _admit(self, request: EngineRequest, constraint: Constraint) -> None:
+        self._scheduler.add(request, constraint)
+        if request.beam is not None:
+            self._beams.add(request)
+
+    def _open_gate(self) -> list[CompletionDelta]:
+        """Queue the requests whose grammars are there; what becomes of those without."""
+        if not self._in_flight and not self._scheduler.has_unfinished:
+            self._gate.wait()
+        opened = self._gate.open()
+        for request, constraint in opened.ready:
+            self._admit(request, constraint)
+        return opened.failed
+
+    def _step(self) -> list[CompletionDelta]:
         # Only what the ranks raise is recovered from: a scheduler that raises is broken for good.
         while len(self._in_flight) < self._steps_in_flight:
             plan = self._scheduler.schedule()
@@ -91,8 +120,10 @@ class EngineCore:
         return self._beams.end_failed(outcome.deltas) + self._beams.advance(outcome.held)
 
     def stats(self) -> EngineStats:
+        stats = self._scheduler.stats()
         return replace(
-            self._scheduler.stats(),
+            stats,
+            num_waiting=stats.num_waiting + len(self._gate),
             num_step_tokens=self._num_step_tokens,
             steps_by_tokens=tuple(self._steps_by_tokens),
         )

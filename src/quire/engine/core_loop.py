@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from quire.config import EngineConfig
+from quire.engine.grammar_gate import refusals
 from quire.engine.messages import (
     QUERIES,
     Abort,
@@ -25,8 +26,6 @@ from quire.engine.messages import (
     Started,
     Stop,
 )
-from quire.request import EngineRequest, FinishReason
-from quire.step_output import CompletionDelta
 
 if TYPE_CHECKING:
     from quire.engine.core import EngineCore
@@ -112,7 +111,7 @@ def _obey(core: EngineCore, command: Command, channel: CoreChannel) -> None:
     except ValueError as error:
         if not isinstance(command, AddRequest):
             raise
-        channel.put_step(Deltas(_refusals(command.request, error)))
+        channel.put_step(Deltas(refusals(command.request, str(error))))
 
 
 def apply_command(core: EngineCore, command: Command) -> None:
@@ -126,17 +125,3 @@ def apply_command(core: EngineCore, command: Command) -> None:
     else:
         raise TypeError(f"not a command that changes the core: {command!r}")
 
-
-def _refusals(request: EngineRequest, error: ValueError) -> list[CompletionDelta]:
-    """A request that the core would not take ends alone, all its completions at once."""
-    return [
-        CompletionDelta(
-            request_id=request.request_id,
-            serial=request.serial,
-            index=index,
-            new_token_ids=[],
-            finish_reason=FinishReason.ERROR,
-            error=str(error),
-        )
-        for index in range(request.num_completions)
-    ]

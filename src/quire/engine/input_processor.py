@@ -17,6 +17,8 @@ from quire.request import EngineRequest, RowSampling, Watch
 from quire.row_sampling import to_row_sampling
 from quire.sampling_limits import is_int
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+from quire.structured import GrammarSpec, Thinking
+from quire.structured_outputs.verify import GrammarVerifier
 from quire.tokenizer.vocabulary import Vocabulary
 
 
@@ -54,6 +56,8 @@ class InputProcessor:
         self._config = config
         self._vocabulary = vocabulary
         self._eos_token_ids = eos_token_ids
+        self._verifier = GrammarVerifier()
+        self.thinking_end: tuple[int, ...] | None = None  # token ids; whoever knows them says so
         # Requests without a seed get one from here: runs of one engine seed repeat each other.
         self._random = random.Random(config.seed)
 
@@ -91,6 +95,7 @@ class InputProcessor:
             (prompt,) = self.tokenize_all([prompt])
         token_ids = self._checked_token_ids(prompt, params)
         sampling, stop = self._sampling(params, prompt.ends)
+        grammar = self._checked_grammar(params.grammar)
         engine = EngineRequest(
             request_id=request_id,
             serial=serial,
@@ -103,9 +108,39 @@ class InputProcessor:
             priority=int(priority),
             watch=_watch(stop, params),
             cache_salt=prompt.cache_salt,
+            grammar=grammar,
+            thinking=self._thinking(params, grammar),
             use_prefix_cache=_uses_prefix_cache(params),
         )
         return ProcessedRequest(engine=engine, prompt_text=prompt.text, params=params, stop=stop)
+
+    def verify(self, grammar: GrammarSpec) -> None:
+        """``ValueError`` for one that cannot be followed. Takes a while when it is new."""
+        if self._vocabulary is None:
+            raise ValueError(
+                "structured_outputs need a tokenizer, and the engine runs with "
+                "skip_tokenizer_init=True; leave one of them out"
+            )
+        self._verifier.verify(grammar)
+
+    def _checked_grammar(self, grammar: GrammarSpec | None) -> GrammarSpec | None:
+        if grammar is not None:
+            self.verify(grammar)
+        return grammar
+
+    def _thinking(self, params: SamplingParams, grammar: GrammarSpec | None) -> Thinking | None:
+        budget = params.thinking_token_budget
+        budget = None if budget == -1 else budget
+        starts_after = None if grammar is None else grammar.starts_after
+        if budget is None and starts_after is None:
+            return None
+        end = starts_after or self.thinking_end
+        if not end:
+            raise ValueError(
+                f"thinking_token_budget={budget} needs to know how thinking ends, and no reasoning "
+                "parser says so; name one, or leave thinking_token_budget out"
+            )
+        return Thinking(end_token_ids=tuple(end), budget=budget)
 
     def _tokenize(self, texts: list[str], add_special_tokens: bool) -> list[list[int]]:
         if not texts:
@@ -187,7 +222,9 @@ class InputProcessor:
             strings=strings,
             token_strings=token_strings,
             token_ids=frozenset(sampling.stop_token_ids),
-            eos_token_ids=frozenset(() if params.ignore_eos else eos_token_ids),
+            eos_token_ids=frozenset(
+                () if params.ignore_eos and not sampling.ends_late else eos_token_ids
+            ),
             include_in_output=params.include_stop_str_in_output,
             min_tokens=params.min_tokens,
         )

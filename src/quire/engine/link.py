@@ -75,8 +75,8 @@ class LinkClient:
         if isinstance(command, AddRequest) and command.request.sampling.logits_processors:
             raise ValueError(
                 "logits_processors are Python functions, which cannot reach an engine in another "
-                "process; leave them out, or run the engine in this process "
-                "(multiprocess_mode=False)"
+                "process; name what can be imported there, as 'package.module.function', or run "
+                "the engine in this process (multiprocess_mode=False)"
             )
         with self._sending:
             self._check_alive()

@@ -58,6 +58,7 @@ class LLMEngine:
         make_client = ProcessClient if multiprocess_mode else InprocClient
         self._client: EngineClient = make_client(config, build)
         self._front = Front(config, self._client.facts, tokenizer)
+        self.model_config: ModelConfigView = self._front.model_config  # users put their own here
         self._held: list[RequestOutput] = []  # of a step that Ctrl-C came into
 
     @classmethod
@@ -159,10 +160,6 @@ class LLMEngine:
     def facts(self) -> EngineFacts:
         """What became known while the engine started."""
         return self._client.facts
-
-    @property
-    def model_config(self) -> ModelConfigView:
-        return self._front.model_config
 
     @property
     def tokenizer(self) -> TokenizerHandle | None:

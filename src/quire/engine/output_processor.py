@@ -114,7 +114,7 @@ class _Request:
     def __init__(self, request: ProcessedRequest, vocabulary: Vocabulary | None) -> None:
         self._request = request
         self._vocabulary = vocabulary
-        self._prompt_logprobs: PromptLogprobs | None = None
+        self._prompt_logprobs = _without_targets(request)
         self._num_cached_tokens: int | None = None
         ranked = request.params.is_ranked
         self._kind = RequestOutputKind.FINAL_ONLY if ranked else request.params.output_kind
@@ -204,6 +204,13 @@ class _Request:
             last_token_ts=max((timing.finished_time for timing in timings), default=0.0),
             first_token_latency=first_token - arrival if first_token else 0.0,
         )
+
+
+def _without_targets(request: ProcessedRequest) -> PromptLogprobs | None:
+    """Log-probabilities of a prompt of one token, if asked for: there is nothing to compute, so
+    the core sends none."""
+    asked = request.params.prompt_logprobs is not None
+    return [None] if asked and len(request.engine.prompt_token_ids) == 1 else None
 
 
 class _Completion:

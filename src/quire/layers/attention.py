@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from quire.attention.backend import AttentionBackend
@@ -49,7 +50,8 @@ class Attention:
         self._heads = load_heads(self._spec, self._rotation, reader, prefix)
         self._attend = self._backend.forward
         if self._spec.sinks:
-            sinks = reader.read(f"{prefix}.sinks", (self._spec.num_heads,)).float()
+            shape = (self._spec.num_heads,)
+            sinks = reader.read(f"{prefix}.sinks", shape, dtype=torch.float32)
             self._attend = partial(self._backend.forward, sinks=sinks)
 
     def add_to(self, h: Tensor, step: ForwardPass) -> None:

@@ -94,6 +94,8 @@ def _qwen(spec: RopeSpec, scaling: QwenScaling, max_model_len: int) -> tuple[Ten
 
 def _ntk(spec: RopeSpec, stretch: float) -> float:
     """What the base is multiplied by, for the slowest pair to be stretched so much."""
+    if spec.dim == 2:
+        return 1.0  # the first pair is the slowest one, and turns alike at any base
     return stretch ** (spec.dim / (spec.dim - 2))
 
 
@@ -130,7 +132,8 @@ def _yarn(spec: RopeSpec, scaling: YarnScaling, max_model_len: int) -> tuple[Ten
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, spec.dim - 1)
     pairs = torch.arange(spec.dim // 2, dtype=torch.float32)
-    keep = 1 - ((pairs - low) / max(high - low, 0.001)).clamp(0, 1)
+    width = high - low or 0.001  # below 0 where no pair turns once: then all frequencies are kept
+    keep = 1 - ((pairs - low) / width).clamp(0, 1)
     return frequencies * (keep + (1 - keep) / scaling.factor), scaling.attention_factor
 
 

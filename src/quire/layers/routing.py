@@ -35,9 +35,10 @@ class ExactRouter:
         self._bias: Tensor | None = None
 
     def load(self, reader: TensorReader, prefix: str) -> None:
-        self._weight = reader.read(f"{prefix}.router.weight", self._shape).float()
+        exact = torch.float32
+        self._weight = reader.read(f"{prefix}.router.weight", self._shape, dtype=exact)
         if self._has_bias:
-            self._bias = reader.read(f"{prefix}.router.bias", self._shape[:1]).float()
+            self._bias = reader.read(f"{prefix}.router.bias", self._shape[:1], dtype=exact)
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x.float(), self._weight, self._bias)
@@ -61,7 +62,8 @@ def load_route(spec: MoESpec, reader: TensorReader, prefix: str) -> Route:
         return partial(sparse_mixer, jitter=routing.jitter)
     correction = None
     if routing.correction:
-        correction = reader.read(f"{prefix}.router.correction", (spec.num_experts,)).float()
+        name = f"{prefix}.router.correction"
+        correction = reader.read(name, (spec.num_experts,), dtype=torch.float32)
     return _grouped(routing, spec.top_k, correction)
 
 

@@ -1,12 +1,11 @@
-"""What many architectures read from their configs in the same way, and the names Llama gave.
-
-Builders of parts from an HFConfig. Knows no architecture by name except as the origin of a layout.
+"""What many architectures read from their configs in the same way: builders of parts, and of whole
+plans, from an HFConfig. Knows no architecture.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from quire.errors import UnsupportedModelError
@@ -18,6 +17,7 @@ from quire.layers.spec import (
     EmbeddingSpec,
     GatedMLPSpec,
     HeadNormSpec,
+    HeadsLayerNormSpec,
     HeadSpec,
     LayerNormSpec,
     LearnedPositionsSpec,
@@ -33,16 +33,24 @@ from quire.layers.spec import (
     YarnScaling,
 )
 from quire.models.hf_config import REQUIRED, HFConfig, Keys, RopeConfig
+from quire.models.plan import ModelPlan
 from quire.models.spec import DecoderSpec, LayerSpec
-from quire.weights.weight_map import Source, WeightMap
+from quire.models.weight_names import LLAMA_WEIGHTS
+from quire.weights.weight_map import WeightMap
 
 # How GPT-2 and its relatives spell the usual keys, for `HFConfig.with_spellings`.
-GPT_SPELLINGS = {
+GPT_SPELLINGS: dict[str, Keys] = {
     "hidden_act": "activation_function",
-    "hidden_size": "n_embd",
+    "hidden_size": ("n_embd", "n_embed"),
     "intermediate_size": "n_inner",
     "num_attention_heads": "n_head",
     "num_hidden_layers": "n_layer",
+}
+# The same of MosaicML's and others' code.
+MOSAIC_SPELLINGS: dict[str, Keys] = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "n_heads",
+    "num_hidden_layers": "n_layers",
 }
 
 # What Hugging Face calls the activations.
@@ -57,37 +65,6 @@ ACTIVATION_NAMES: dict[str, Activation] = {
     "relu": "relu",
     "relu2": "relu2",
 }
-
-_LLAMA_LAYER = {
-    "attention.q": "self_attn.q_proj",
-    "attention.k": "self_attn.k_proj",
-    "attention.v": "self_attn.v_proj",
-    "attention.o": "self_attn.o_proj",
-    "attention.q_norm": "self_attn.q_norm",
-    "attention.k_norm": "self_attn.k_norm",
-    "mlp.gate": "mlp.gate_proj",
-    "mlp.up": "mlp.up_proj",
-    "mlp.down": "mlp.down_proj",
-    "norm1": "input_layernorm",
-    "norm2": "post_attention_layernorm",
-}
-
-# A family reads what its spec asks for; entries that it does not ask for do no harm.
-LLAMA_WEIGHTS = WeightMap(
-    entries={
-        "embedding.weight": Source("model.embed_tokens.weight"),
-        **{
-            f"layers.*.{ours}.{kind}": Source(f"model.layers.*.{theirs}.{kind}")
-            for ours, theirs in _LLAMA_LAYER.items()
-            for kind in ("weight", "bias")
-        },
-        "final_norm.weight": Source("model.norm.weight"),
-        "final_norm.bias": Source("model.norm.bias"),
-        "head.weight": Source("lm_head.weight"),
-        "head.bias": Source("lm_head.bias"),
-    },
-    ignored=("*.rotary_emb.inv_freq", "lm_head.weight"),  # the head is in some tied checkpoints
-)
 
 
 def rms_norm_from(hf: HFConfig, *, eps: float = 1e-6, weight_offset: float = 0.0) -> RMSNormSpec:
@@ -125,6 +102,7 @@ def head_dim_from(hf: HFConfig) -> int:
 def attention_from(
     hf: HFConfig,
     *,
+    bias: bool = False,
     qkv_bias: bool = False,
     out_bias: bool = False,
     qk_norms: tuple[HeadNormSpec, HeadNormSpec] | None = None,
@@ -139,43 +117,45 @@ def attention_from(
 ) -> AttentionSpec:
     """Attention with rotary positions, scaled by 1/sqrt(head size) unless ``scale`` is given.
 
-    ``theta``, ``head_dim`` and ``num_kv_heads`` are the family's values where the config is silent;
-    ``rope`` is for families that read theirs in a way of their own.
+    ``bias``: of all four maps; ``qkv_bias``: of all but the last. ``theta``, ``head_dim`` and
+    ``num_kv_heads`` are the family's values where the config is silent; ``rope`` is for families
+    that read theirs in a way of their own.
     """
     head_dim = hf.optional_int("head_dim") or head_dim or head_dim_from(hf)
     num_heads = hf.int("num_attention_heads")
     return replace(
-        unrotated_attention_from(
+        attention_with(
             hf,
-            head_dim=head_dim,
+            rope_from(hf, rope or hf.rope(theta=theta), head_dim, style),
             num_kv_heads=hf.int("num_key_value_heads", num_kv_heads or num_heads),
+            head_dim=head_dim,
             scale=scale,
+            bias=bias,
         ),
-        positions=rope_from(hf, rope or hf.rope(theta=theta), head_dim, style),
-        qkv_bias=qkv_bias,
-        out_bias=out_bias,
+        qkv_bias=qkv_bias or bias,
+        out_bias=out_bias or bias,
         qk_norms=qk_norms,
         window=window,
         soft_cap=soft_cap,
     )
 
 
-def unrotated_attention_from(
+def attention_with(
     hf: HFConfig,
+    positions: RopeSpec | AlibiSpec | None,
     *,
-    positions: AlibiSpec | None = None,
     num_kv_heads: int | None = None,
     head_dim: int | None = None,
     scale: float | None = None,
     bias: bool = False,
 ) -> AttentionSpec:
-    """Attention that leaves q and k as they are; KV heads, unless given, are as many as heads."""
+    """Attention with these positions; KV heads, unless given, are as many as heads."""
     num_heads = hf.int("num_attention_heads")
     head_dim = head_dim or hf.int("hidden_size") // num_heads
     return AttentionSpec(
         hidden_size=hf.int("hidden_size"),
         num_heads=num_heads,
-        num_kv_heads=num_kv_heads or num_heads,
+        num_kv_heads=num_heads if num_kv_heads is None else num_kv_heads,
         head_dim=head_dim,
         scale=head_dim**-0.5 if scale is None else scale,
         positions=positions,
@@ -184,87 +164,147 @@ def unrotated_attention_from(
     )
 
 
-def gated_mlp_from(hf: HFConfig, *, bias: bool = False) -> GatedMLPSpec:
+def norming_each_head(attention: AttentionSpec, norm: NormSpec) -> AttentionSpec:
+    """With a norm like this one, but for its size, of every head of q and every head of k."""
+    of_head = replace(norm, size=attention.head_dim)
+    return replace(attention, qk_norms=(of_head, of_head))
+
+
+def norming_all_heads(attention: AttentionSpec, norm: NormSpec) -> AttentionSpec:
+    """The same over all heads of q together, and over those of k."""
+    q_norm, k_norm = (
+        replace(norm, size=heads * attention.head_dim)
+        for heads in (attention.num_heads, attention.num_kv_heads)
+    )
+    return replace(attention, qk_norms=(q_norm, k_norm))
+
+
+def norming_heads_apart(attention: AttentionSpec, eps: float) -> AttentionSpec:
+    """With a layer norm of every head of q and of k that has weights of its own."""
+    q_norm, k_norm = (
+        HeadsLayerNormSpec(num_heads=heads, size=attention.head_dim, eps=eps)
+        for heads in (attention.num_heads, attention.num_kv_heads)
+    )
+    return replace(attention, qk_norms=(q_norm, k_norm))
+
+
+def activation_from(
+    hf: HFConfig, default: str = "silu", *, keys: Keys = "hidden_act"
+) -> Activation:
+    """``default``: the family's, by Hugging Face's name, where the config is silent."""
+    return hf.choice(keys, ACTIVATION_NAMES, default)
+
+
+def gated_mlp_from(
+    hf: HFConfig,
+    *,
+    bias: bool = False,
+    inner_size: int | None = None,
+    activation: Activation | None = None,
+) -> GatedMLPSpec:
+    """``inner_size`` is the family's, where the config is silent; ``activation`` is SiLU there."""
     return GatedMLPSpec(
         hidden_size=hf.int("hidden_size"),
-        inner_size=hf.int("intermediate_size"),
-        activation=hf.choice("hidden_act", ACTIVATION_NAMES, "silu"),
+        inner_size=hf.int("intermediate_size", REQUIRED if inner_size is None else inner_size),
+        activation=activation or activation_from(hf),
         bias=bias,
     )
 
 
 def plain_mlp_from(
-    hf: HFConfig,
-    *,
-    bias: bool,
-    inner_size: int | None = None,
-    activation: str = "gelu",
-    activation_keys: Keys = "hidden_act",
+    hf: HFConfig, *, activation: Activation, bias: bool = True, inner_size: int | None = None
 ) -> PlainMLPSpec:
-    """``inner_size`` and ``activation`` are the family's, where the config is silent."""
+    """``inner_size`` is the family's, where the config is silent."""
     return PlainMLPSpec(
         hidden_size=hf.int("hidden_size"),
         inner_size=hf.int("intermediate_size", REQUIRED if inner_size is None else inner_size),
-        activation=hf.choice(activation_keys, ACTIVATION_NAMES, activation),
+        activation=activation,
         bias=bias,
     )
 
 
+def embedding_from(
+    hf: HFConfig,
+    *,
+    vocab_size: int | None = None,
+    scale: float = 1.0,
+    positions: LearnedPositionsSpec | None = None,
+    norm: NormSpec | None = None,
+    inner_size: int | None = None,
+) -> EmbeddingSpec:
+    """``vocab_size`` is given where the key of that name is not the number of rows."""
+    return EmbeddingSpec(
+        vocab_size=vocab_size or hf.int("vocab_size"),
+        hidden_size=hf.int("hidden_size"),
+        scale=scale,
+        positions=positions,
+        norm=norm,
+        inner_size=inner_size,
+    )
+
+
+def head_from(
+    hf: HFConfig,
+    *,
+    tied: bool = False,
+    vocab_size: int | None = None,
+    bias: bool = False,
+    scale: float = 1.0,
+    soft_cap: float | None = None,
+    inner_size: int | None = None,
+) -> HeadSpec:
+    """``tied``: the family's habit, where the config is silent; ``vocab_size`` as above."""
+    return HeadSpec(
+        vocab_size=vocab_size or hf.int("vocab_size"),
+        hidden_size=hf.int("hidden_size"),
+        tied=hf.bool("tie_word_embeddings", tied),
+        bias=bias,
+        scale=scale,
+        soft_cap=soft_cap,
+        inner_size=inner_size,
+    )
+
+
+def plan_from(
+    hf: HFConfig,
+    layers: LayerSpec | Sequence[LayerSpec],
+    *,
+    final_norm: NormSpec | None,
+    embedding: EmbeddingSpec | None = None,
+    head: HeadSpec | None = None,
+    weights: WeightMap = LLAMA_WEIGHTS,
+    inert: Collection[str] = (),
+) -> ModelPlan:
+    """The plan, once the config has been read: a key that nobody read is refused here, unless it is
+    ``inert``. One layer stands for all of them; embedding and head are the plain ones if not given.
+    """
+    if isinstance(layers, LayerSpec):
+        layers = [layers] * hf.int("num_hidden_layers")
+    spec = DecoderSpec(
+        embedding=embedding or embedding_from(hf),
+        layers=tuple(layers),
+        final_norm=final_norm,
+        head=head or head_from(hf),
+    )
+    hf.check_unread(inert)
+    return ModelPlan(spec=spec, weights=weights)
+
+
+# While others' files still use it: see `plan_from`.
 def decoder_from(
     hf: HFConfig,
     layers: Sequence[LayerSpec],
     *,
     final_norm: NormSpec | None,
     tied: bool = False,
-    positions: LearnedPositionsSpec | None = None,
-    embedding_scale: float = 1.0,
-    embedding_norm: NormSpec | None = None,
     head_bias: bool = False,
-    head_scale: float = 1.0,
-    head_soft_cap: float | None = None,
 ) -> DecoderSpec:
-    """A decoder over token embeddings; ``tied`` is the family's default."""
-    vocab_size, hidden_size = hf.int("vocab_size"), hf.int("hidden_size")
     return DecoderSpec(
-        embedding=EmbeddingSpec(
-            vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            scale=embedding_scale,
-            positions=positions,
-            norm=embedding_norm,
-        ),
+        embedding=embedding_from(hf),
         layers=tuple(layers),
         final_norm=final_norm,
-        head=HeadSpec(
-            vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            tied=hf.bool("tie_word_embeddings", tied),
-            bias=head_bias,
-            scale=head_scale,
-            soft_cap=head_soft_cap,
-        ),
+        head=head_from(hf, tied=tied, bias=head_bias),
     )
-
-
-def windows_by_layer(hf: HFConfig) -> list[int | None]:
-    """Each layer's window, of a family that switches windows on and counts layers without one."""
-    num_layers = hf.int("num_hidden_layers")
-    window = hf.nullable_int("sliding_window", absent=4096)
-    first_windowed = hf.int("max_window_layers", 28)
-    if not hf.bool("use_sliding_window", False):
-        window = None
-    kinds = hf.optional_list("layer_types")
-    if kinds is None:
-        return [window if index >= first_windowed else None for index in range(num_layers)]
-    of_kind = {"full_attention": None, "sliding_attention": window}
-    unknown = sorted({str(kind) for kind in kinds if kind not in of_kind})
-    if unknown or len(kinds) != num_layers:
-        raise UnsupportedModelError(
-            f"config key 'layer_types' of {hf.architecture} must name one of "
-            f"{', '.join(of_kind)} for each of the {num_layers} layers; "
-            f"it has {len(kinds)} entries" + (f", among them {unknown}" if unknown else "")
-        )
-    return [of_kind[kind] for kind in kinds]
 
 
 def rope_from(hf: HFConfig, rope: RopeConfig, head_dim: int, style: RopeStyle = "half") -> RopeSpec:
@@ -276,7 +316,7 @@ def rope_from(hf: HFConfig, rope: RopeConfig, head_dim: int, style: RopeStyle = 
         )
     dim = int(head_dim * rope.partial)
     scaling = _SCALINGS[rope.type](hf, rope)
-    if dim < 2 or dim % 2:
+    if not 2 <= dim <= head_dim or dim % 2:
         raise UnsupportedModelError(
             f"the config of {hf.architecture} rotates {dim} of a head's {head_dim} values "
             f"(a share of {rope.partial:g}); it must be an even number of at least 2"

@@ -1,8 +1,10 @@
-"""Which layers of a model have a window, as newer configs say it: by a name for each layer."""
+"""What configs say layer by layer, and windows above all: by a name for each layer, or by a pattern
+that is the family's own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from quire.errors import UnsupportedModelError
 from quire.models.hf_config import HFConfig
@@ -10,20 +12,48 @@ from quire.models.hf_config import HFConfig
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
+def windows_by_layer(hf: HFConfig, window: int | None, default: Sequence[str]) -> list[int | None]:
+    """Each layer's window: this one or none; ``default`` as for `layer_types`."""
+    return [window if kind == SLIDING else None for kind in layer_types(hf, default)]
+
+
+def switched_window(hf: HFConfig, *, absent: int | None = 4096) -> int | None:
+    """The window of a family that has a switch for windows, which is off where nothing is said."""
+    key = "sliding_window"
+    window = hf.optional_int(key) if absent is None else hf.nullable_int(key, absent=absent)
+    return window if hf.bool("use_sliding_window", False) else None
+
+
+def upper_windows(hf: HFConfig) -> list[int | None]:
+    """Windows behind a switch, and in the layers from ``max_window_layers`` on (Qwen)."""
+    first, num_layers = hf.int("max_window_layers", 28), hf.int("num_hidden_layers")
+    kinds = [SLIDING if layer >= first else FULL for layer in range(num_layers)]
+    return windows_by_layer(hf, switched_window(hf), kinds)
+
+
 def layer_types(hf: HFConfig, default: Sequence[str]) -> list[str]:
     """FULL or SLIDING for each layer; ``default``, perhaps too long, is the family's own."""
-    num_layers = hf.int("num_hidden_layers")
-    kinds = hf.optional_list("layer_types")
+    kinds = list_by_layer(hf, "layer_types")
     if kinds is None:
-        return list(default[:num_layers])
+        return list(default[: hf.int("num_hidden_layers")])
     unknown = sorted({str(kind) for kind in kinds if kind not in (FULL, SLIDING)})
-    if unknown or len(kinds) != num_layers:
+    if unknown:
         raise UnsupportedModelError(
             f"config key 'layer_types' of {hf.architecture} must name {FULL} or {SLIDING} for each "
-            f"of the {num_layers} layers; it has {len(kinds)} entries"
-            + (f", among them {unknown}" if unknown else "")
+            f"layer; among its entries are {unknown}"
         )
     return kinds
+
+
+def list_by_layer(hf: HFConfig, key: str) -> list[Any] | None:
+    """The list under ``key``, one entry for each layer, if there is one."""
+    found, num_layers = hf.optional_list(key), hf.int("num_hidden_layers")
+    if found is not None and len(found) != num_layers:
+        raise UnsupportedModelError(
+            f"config key {key!r} of {hf.architecture} has {len(found)} entries and "
+            f"num_hidden_layers is {num_layers}; they must agree"
+        )
+    return found
 
 
 def every_nth_full(num_layers: int, n: int) -> list[str]:

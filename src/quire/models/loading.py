@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # What `model_impl` may be; users of vLLM call ours by its name.
-_IMPLEMENTATIONS = {"auto", "quire", "vllm", "transformers"}
+_IMPLEMENTATIONS = ("auto", "quire", "vllm", "transformers")
 _NUM_SHOWN = 5  # unused tensors that the log names
 
 
@@ -55,9 +55,7 @@ class LoadedModel:
 def choose_implementation(wanted: str, architecture: str) -> Implementation:
     """Ours where there is one, unless ``wanted`` says otherwise; logs the other choice."""
     if wanted not in _IMPLEMENTATIONS:
-        raise ValueError(
-            f"model_impl={wanted!r} is not one of {', '.join(sorted(_IMPLEMENTATIONS))}"
-        )
+        raise ValueError(f"model_impl={wanted!r} is not one of {', '.join(_IMPLEMENTATIONS)}")
     is_known = architecture in ModelRegistry
     if wanted in ("quire", "vllm") or (wanted == "auto" and is_known):
         return "quire"
@@ -199,8 +197,10 @@ class CountingReader:
         rows: slice | None = None,
         columns: slice | None = None,
         experts: slice | None = None,
+        *,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
-        tensor = self._reader.read(name, shape, rows, columns, experts)
+        tensor = self._reader.read(name, shape, rows, columns, experts, dtype=dtype)
         self.num_bytes += tensor.nbytes
         return tensor
 

@@ -4,7 +4,8 @@ Which parts run is known on the host from what rows asked for when they joined: 
 rows is one argmax. Order, as in `transformers` and vLLM:
 
 1. raw log-probabilities (of the logits as the model gave them)
-2. allowed tokens, bad words, minimum length, bias; then penalties; then users' own functions
+2. allowed tokens, bad words, minimum length, bias; then penalties; then users' own functions; then
+   grammars
 3. temperature; here "processed" log-probabilities are taken
 4. min_p, then top_k, then top_p of what is left (`ops.thresholds`)
 5. greedy rows take the best token, the others draw one by a number of their seed and position
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from quire.sampling.choice import DeviceSample, MakeChoice, choice_for
+from quire.sampling.grammar_masks import GrammarMasks, MaskSource, NoMasks
 from quire.sampling.logits_processor import LogitsProcessor, SampleStep, Selection
 from quire.sampling.logprobs import LogprobTensors
 from quire.sampling.parameters import LogprobGroup, RowParameters, SampleKind
@@ -72,6 +74,7 @@ class Sampler:
         device: torch.device,
         token_ids: Tensor,
         make_choice: MakeChoice | None = None,
+        masks: MaskSource | None = None,
     ) -> None:
         """``token_ids`` [rows, width] int32 is the worker's, prompt and output; read only."""
         self._device = device
@@ -87,8 +90,11 @@ class Sampler:
             LogitBias(device),
             self._penalties,
             UserProcessors(device),
+            GrammarMasks(masks or NoMasks(), device),
         )
-        self._needs_host = np.array([one is not self._penalties for one in self._processors])
+        self._is_masks = np.array([isinstance(one, GrammarMasks) for one in self._processors])
+        self._needs_host = ~self._is_masks
+        self._needs_host &= np.array([one is not self._penalties for one in self._processors])
         self._concerns = np.zeros((len(self._processors), max_rows + 1), dtype=np.bool_)
         self._parts: _Parts | None = None
 
@@ -184,15 +190,21 @@ class Sampler:
             self._parts = self._arrange(rows_cpu.copy())
         return self._parts
 
+    def _kind_of(self, rows_cpu: np.ndarray, is_masked: bool) -> SampleKind | None:
+        """Masks are applied to the logits themselves, whose raw log-probabilities would be lost."""
+        kind = self._parameters.kind_of(rows_cpu)
+        return None if is_masked and kind is SampleKind.LOGPROBS else kind
+
     def _arrange(self, rows_cpu: np.ndarray) -> _Parts:
         """Decide on the host what these rows need."""
         concerns = self._concerns[:, rows_cpu]
         logprobs = self._parameters.logprob_groups(rows_cpu)
         is_changed = np.logical_or.reduce(concerns)
         needs_host = concerns[self._needs_host].any()
+        is_masked = bool(concerns[self._is_masks].any())
         return _Parts(
             rows_cpu=rows_cpu,
-            kind=None if needs_host else self._parameters.kind_of(rows_cpu),
+            kind=None if needs_host else self._kind_of(rows_cpu, is_masked),
             processors=tuple(
                 (processor, Selection.of(mask, rows_cpu, self._device))
                 for processor, mask in zip(self._processors, concerns, strict=True)

@@ -88,7 +88,8 @@ class MinTokens:
 
     def add_request(self, joined: JoinedRow) -> bool:
         sampling = joined.sampling
-        if sampling.min_tokens == 0 or not sampling.stop_token_ids:
+        is_constrained = joined.constraint.grammar is not None  # its mask knows when it must end
+        if sampling.min_tokens == 0 or not sampling.stop_token_ids or is_constrained:
             return False
         self._limits[joined.row] = (sampling.min_tokens, sampling.stop_token_ids)
         return True

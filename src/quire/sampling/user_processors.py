@@ -1,4 +1,4 @@
-"""Logits processors that users bring as Python functions.
+"""Logits processors that users bring as Python functions, or name (`named_processors.py`).
 
 A function is called with ``(output_token_ids, logits)``, or with ``(prompt_token_ids,
 output_token_ids, logits)`` when it takes three arguments; the ids are lists, ``logits`` is [V], of
@@ -25,6 +25,7 @@ class _UserRow:
 
     functions: tuple[tuple[Callable[..., Any], bool], ...]  # and whether it wants the prompt
     prompt_token_ids: list[int]
+    error: str | None = None  # why they cannot run at all
 
 
 class UserProcessors:
@@ -34,12 +35,18 @@ class UserProcessors:
         self._by_row: dict[int, _UserRow] = {}
 
     def add_request(self, joined: JoinedRow) -> bool:
-        functions = joined.sampling.logits_processors
-        if not functions:
+        sampling, error = joined.sampling, None
+        if not sampling.runs_user_code:
             return False
+        functions = sampling.logits_processors
+        try:
+            functions += tuple(named.load() for named in sampling.named_processors)
+        except ValueError as failure:
+            error = str(failure)
         self._by_row[joined.row] = _UserRow(
             functions=tuple((function, _wants_prompt(function)) for function in functions),
             prompt_token_ids=joined.token_ids[: joined.num_prompt_tokens].tolist(),
+            error=error,
         )
         return True
 
@@ -52,6 +59,9 @@ class UserProcessors:
             selection.positions_cpu.tolist(), selection.rows_cpu.tolist(), strict=True
         ):
             user = self._by_row[row]
+            if user.error is not None:
+                errors[row] = user.error
+                continue
             output = step.token_ids[row, len(user.prompt_token_ids) : step.lengths_cpu[position]]
             output_ids = output.tolist()  # sync: the user's function reads the tokens
             try:

@@ -12,6 +12,7 @@ from quire.kv_cache.prefix_hash import chain_seed, extend_chain
 from quire.request import EngineRequest, FinishReason, RowSampling, Watch
 from quire.step import TokenLogprobs
 from quire.step_output import CompletionTiming
+from quire.structured import FREE, Constraint
 
 NO_ROW = -1
 
@@ -29,6 +30,7 @@ class Completion:
     table: BlockTable  # not empty while running, or while it waits to continue a fork
     hash_seed: bytes
     hashes: list[bytes]  # of the full blocks of its known tokens
+    constraint: Constraint = FREE
     row: int = NO_ROW
     num_forked: int = 0  # tokens whose KV the table shares with the completion it was forked from
     num_cached_tokens: int = 0  # of the first admission
@@ -43,7 +45,9 @@ class Completion:
     are_prompt_logprobs_sent: bool = False
 
     @classmethod
-    def first_of(cls, request: EngineRequest, order: int, table: BlockTable) -> Completion:
+    def first_of(
+        cls, request: EngineRequest, order: int, table: BlockTable, constraint: Constraint = FREE
+    ) -> Completion:
         """Completion 0 of a request."""
         return cls(
             request=request,
@@ -54,6 +58,7 @@ class Completion:
             table=table,
             hash_seed=chain_seed(request.cache_salt, request.extra_keys),
             hashes=[],
+            constraint=constraint,
         )
 
     def sibling(self, index: int, table: BlockTable) -> Completion:
@@ -69,6 +74,7 @@ class Completion:
             table=table,
             hash_seed=self.hash_seed,
             hashes=list(self.hashes),
+            constraint=self.constraint,
             num_cached_tokens=self.num_cached_tokens,
         )
 

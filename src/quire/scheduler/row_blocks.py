@@ -100,7 +100,10 @@ class RowBlocks:
             self.name_next()
 
     def release(self, completion: Completion) -> None:
-        """Take the blocks of a running completion; their names remain."""
+        """Take the blocks of a running completion; their names remain. What it was given since the
+        last plan is the worker's to know no more: others may have the blocks by then."""
+        row = completion.row
+        self.entries = [part for entries in self.entries if (part := entries.without(row))]
         self.name(completion, int(self._table.num_computed[completion.row]))
         self._kv.release(completion.table)
 

@@ -23,10 +23,11 @@ from quire.scheduler.draft import Draft
 from quire.scheduler.results import ResultReader
 from quire.scheduler.row_blocks import RowBlocks
 from quire.scheduler.row_table import Index, RowTable
-from quire.scheduler.steady import SteadyRows
+from quire.scheduler.steady import LookAhead
 from quire.scheduler.waiting_queue import WaitingQueue
 from quire.step import JoinedRow, RowToken, StepPlan, StepResult, TokenLogprobs
 from quire.step_output import CompletionDelta, EngineStats
+from quire.structured import FREE, Constraint
 
 
 @dataclass(slots=True)
@@ -62,8 +63,7 @@ class Scheduler:
         self._requests: dict[str, list[Completion]] = {}
         self._running: list[Completion] = []  # by queue key; the last is preempted first
         self._rows: Index | None = None  # rows of _running; None: not made yet
-        self._decoded: Index | None = None  # the same if the last plan was a decode step of all
-        self._steady: SteadyRows | None = None
+        self._look_ahead = LookAhead(self.table)
         self._waiting = WaitingQueue()
         self._suspects: list[Completion] = []  # were in a failed step; each is tried again alone
         self._changes = Changes()
@@ -82,12 +82,13 @@ class Scheduler:
     def has_unfinished(self) -> bool:
         return bool(self._requests) or bool(self._failed)
 
-    def add(self, request: EngineRequest) -> None:
+    def add(self, request: EngineRequest, constraint: Constraint = FREE) -> None:
         """Queue all completions of a request. Only the first computes the prompt; the others
         continue from its blocks."""
-        if request.request_id in self._requests:
-            raise ValueError(f"request id {request.request_id!r} is in use; choose another one")
-        first = Completion.first_of(request, self._num_arrived, self.kv.new_table())
+        self.require_new(request.request_id)
+        first = Completion.first_of(
+            request, self._num_arrived, self.kv.new_table(), constraint
+        )
         self._num_arrived += 1
         if request.beam is None:
             first.siblings = [
@@ -96,6 +97,11 @@ class Scheduler:
         self._requests[request.request_id] = [first, *first.siblings]
         self._num_prompt_tokens += len(request.prompt_token_ids)
         self._waiting.push(first)
+
+    def require_new(self, request_id: str) -> None:
+        """``ValueError`` if the id is in use."""
+        if request_id in self._requests:
+            raise ValueError(f"request id {request_id!r} is in use; choose another one")
 
     def abort(self, request_ids: Iterable[str]) -> None:
         """End requests without a word; unknown ids are requests that have ended by themselves."""
@@ -130,8 +136,15 @@ class Scheduler:
         """Plan the next step; None when no row can compute anything now."""
         if self._suspects and self._num_in_flight:
             return None  # a step of one row alone: if it fails, nobody else can be to blame
-        if self._is_steady():
-            return self._next_steady()
+        if (
+            self._look_ahead.can_plan(self._rows, self._num_in_flight)
+            and not self._suspects
+            and (not self.table.num_free or self._waiting.peek() is None)
+        ):
+            self._blocks.name_next()
+            self._step_id += 1
+            self._num_in_flight += 1
+            return self._look_ahead.next_plan(self._step_id)
         draft = Draft.wanted(self.table, self._running_rows(), self._config)
         preempted = self._reserve(draft)
         self._blocks.name_next()
@@ -140,26 +153,6 @@ class Scheduler:
         if not admitted and not np.count_nonzero(draft.counts):
             return self._unblock()
         return self._plan(draft, admitted)
-
-    def _is_steady(self) -> bool:
-        """Whether the next plan can only be a decode step of the same rows. Rows that join or leave
-        make another array of them, and so does whatever else a plan would have to tell."""
-        steady = self._steady
-        return (
-            steady is not None
-            and steady.rows is self._rows
-            and steady.num_left > 0
-            and self._num_in_flight < steady.max_in_flight
-            and not self._suspects
-            and (not self.table.num_free or self._waiting.peek() is None)
-        )
-
-    def _next_steady(self) -> StepPlan:
-        assert self._steady is not None
-        self._blocks.name_next()
-        self._step_id += 1
-        self._num_in_flight += 1
-        return self._steady.next_plan(self._step_id, self.table)
 
     def _reserve(self, draft: Draft) -> bool:
         """Blocks for the running rows; those last in the queue are preempted where blocks lack.
@@ -259,7 +252,7 @@ class Scheduler:
         return self.kv.find_prefix(completion.hashes, len(completion.token_ids) - 1)
 
     def _join(self, completion: Completion, num_computed: int) -> None:
-        host_chooses = completion.is_beam or bool(completion.sampling.logits_processors)
+        host_chooses = completion.is_beam or completion.sampling.runs_user_code
         depth = 1 if host_chooses else self._config.steps_in_flight
         row = self.table.join(completion, num_computed=num_computed, max_pending=depth)
         self.table.capacity[row] = len(completion.table) * self.kv.block_size
@@ -280,6 +273,8 @@ class Scheduler:
                 num_prompt_tokens=completion.num_prompt_tokens,
                 block_ids=tuple(list(entries) for entries in completion.table.groups),
                 sampling=completion.sampling_to_do,
+                constraint=completion.constraint,
+                is_beam=completion.is_beam,
             )
         )
 
@@ -314,18 +309,8 @@ class Scheduler:
             samples=samples,
             epochs=table.epoch[rows],
         )
-        self._look_ahead(plan, rows)
+        self._look_ahead.follow(plan, rows is self._rows, rows)
         return plan
-
-    def _look_ahead(self, plan: StepPlan, rows: Index) -> None:
-        """After two decode steps of the same rows the next ones are planned at once."""
-        is_all = plan.is_decode and rows is self._rows
-        if not is_all:
-            self._decoded = None
-        elif self._decoded is rows:
-            self._steady = SteadyRows.after(plan, rows, self.table)
-        else:
-            self._decoded = rows
 
     def _fork_siblings(self, row: int) -> None:
         """The prompt is computed: the other completions of the request share its blocks."""

@@ -73,3 +73,37 @@ class SteadyRows:
         table.num_computed += self._is_here
         table.num_tokens += self._is_here
         return plan
+
+
+class LookAhead:
+    """Finds out when rows are steady, and for how long."""
+
+    def __init__(self, table: RowTable) -> None:
+        self._table = table
+        self._decoded: Index | None = None  # the rows of the last plan, if it was a decode step
+        self._steady: SteadyRows | None = None
+
+    def can_plan(self, rows: Index | None, num_in_flight: int) -> bool:
+        """Whether nothing but a decode step of ``rows`` can be next: none of them has joined since,
+        and none left, or the array would be another."""
+        steady = self._steady
+        return (
+            steady is not None
+            and steady.rows is rows
+            and steady.num_left > 0
+            and num_in_flight < steady.max_in_flight
+        )
+
+    def next_plan(self, step_id: int) -> StepPlan:
+        assert self._steady is not None
+        return self._steady.next_plan(step_id, self._table)
+
+    def follow(self, plan: StepPlan, is_of_all: bool, rows: Index) -> None:
+        """A ``plan`` of ``rows`` was made row by row. After two decode steps of all that run, the
+        next ones need not be."""
+        if not (is_of_all and plan.is_decode):
+            self._decoded = None
+        elif self._decoded is rows:
+            self._steady = SteadyRows.after(plan, rows, self._table)
+        else:
+            self._decoded = rows

@@ -39,7 +39,7 @@ class ServerArgs:
     )
     ssl_ciphers: str = _http(
         "ECDHE+AESGCM:ECDHE+CHACHA20",
-        help="ciphers of TLS 1.2, as OpenSSL writes lists of them; older versions are refused",
+        help="ciphers of TLS 1.2, as OpenSSL writes lists of them; older TLS is refused",
     )
     allowed_origins: Sequence[str] = _http(
         (), help="CORS: origins, as a JSON list; empty: no CORS", parse=parse_json_list
@@ -70,13 +70,17 @@ class ServerArgs:
         "32MiB", help="largest body of a request", parse=parse_bytes, metavar="BYTES"
     )
     max_queued_requests: int = _guard(
-        10_000, help="requests in flight beyond which new ones get 429", parse=int
+        10_000, help="requests in flight, in all, beyond which new ones get 429", parse=int
     )
     max_output_tokens: int | None = _guard(
         None, help="most tokens a completion may have; more are cut", parse=int
     )
     request_timeout: float | None = _guard(
         None, help="seconds a request may take, queue and all; default: no limit", parse=float
+    )
+    logits_processor_pattern: str | None = _guard(
+        None,
+        help="regular expression of the logits processors that requests may name; default: none",
     )
     trust_request_chat_template: bool = _guard(
         False, help="let requests bring their own chat_template", parse=bool
@@ -91,10 +95,30 @@ class ServerArgs:
     default_chat_template_kwargs: dict[str, Any] | None = _chat(
         None, help="JSON of values for the chat template", parse=parse_json_object
     )
+    exclude_tools_when_tool_choice_none: bool = _chat(
+        False, help="show no tools to the model when tool_choice is none", parse=bool
+    )
+    enable_auto_tool_choice: bool | None = _chat(
+        None,
+        help="let the model call tools; default: if it is known how it writes calls",
+        parse=bool,
+    )
+    tool_call_parser: str | None = _chat(
+        None, help="how the model writes calls of tools; default: as its chat template shows"
+    )
+    tool_parser_plugin: str = _chat("", help="Python file with TOOL_PARSERS, parsers of your own")
+    reasoning_parser: str | None = _chat(
+        None,
+        help="how the model writes thoughts, to tell them from answers; auto: as its chat template "
+        "shows; default: they are content, except for gpt-oss",
+    )
     response_role: str = _chat("assistant", help="role of answers")
 
     api_server_count: int = _process(
-        1, help="processes that speak HTTP, before one engine", parse=int, short=("-asc",)
+        1,
+        help="processes that speak HTTP as one server, before one engine",
+        parse=int,
+        short=("-asc",),
     )
     disable_frontend_multiprocessing: bool = _process(
         False, help="run the engine in the server's own process, for debugging", parse=bool

@@ -30,13 +30,14 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
     state = state_of(request)
     async with start(request, PATH, body, lambda: prepared_chat(state, body)) as started:
         envelope = started.envelope("chatcmpl", state)
-        view = ChatView(state, body)
+        view = ChatView(state, body, started.form, started.generation.usage)
         if body.stream:
             usage = StreamUsage.of(body, state.args.enable_force_include_usage)
             stream = ChatStream(started.generation, envelope, body, view, usage)
             return started.stream(state, stream.run())
         (output,) = await whole_outputs(request, started.generation)
-        answer = envelope.answer("chat.completion", view.choices(output), started.generation.usage)
+        choices = view.choices(output)  # they count into the usage
+        answer = envelope.answer("chat.completion", choices, started.generation.usage)
         return started.whole(
             answer | _prompt_facts(body, started.generation.job.prompts[0], output)
         )

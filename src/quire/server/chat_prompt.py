@@ -5,6 +5,7 @@ Owns what a message may be over HTTP; how it is rendered is `chat_template.py`'s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,9 +14,9 @@ from quire.chat_template import ChatOptions, ChatRenderer
 from quire.near_names import did_you_mean
 from quire.prompts import ParsedPrompt
 from quire.server.errors import bad_request
-from quire.server.fields import check_tools
 from quire.server.protocol.common import Body, ChatMessage, ChatPromptBody
 from quire.server.state import ServerState
+from quire.server.tool_choice import check_tools
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -26,6 +27,7 @@ def chat_prompt(state: ServerState, body: ChatPromptBody) -> ParsedPrompt:
     check_tools(body.tools, body.tool_choice)
     options = _options(state, body)
     template = renderer.template(options)
+    _check_effort(body, template)
     messages = [_message(one, i, template) for i, one in enumerate(body.messages)]
     prompt = _rendered(renderer, messages, options)
     return replace(prompt, add_special_tokens=bool(body.add_special_tokens))
@@ -72,17 +74,42 @@ def _options(state: ServerState, body: ChatPromptBody) -> ChatOptions:
             "Cannot set both `continue_final_message` and `add_generation_prompt` to True.",
             "continue_final_message",
         )
+    hides_tools = args.exclude_tools_when_tool_choice_none and body.tool_choice == "none"
     return ChatOptions(
         template=body.chat_template,
         content_format=args.chat_template_content_format,
         add_generation_prompt=not continues if begins is None else begins,
         continue_final_message=continues,
-        tools=body.tools,
+        tools=None if hides_tools else body.tools,
         documents=body.documents,
         template_kwargs={
             **(args.default_chat_template_kwargs or {}),
+            **_thinking(body),
             **(body.chat_template_kwargs or {}),
         },
+    )
+
+
+def _thinking(body: ChatPromptBody) -> dict[str, Any]:
+    """The effort as templates ask for it; some know only whether to think."""
+    effort = body.reasoning_effort
+    if effort is None:
+        return {}
+    thinks = effort != "none"
+    return {"reasoning_effort": effort, "enable_thinking": thinks, "thinking": thinks}
+
+
+def _check_effort(body: ChatPromptBody, template: str) -> None:
+    """No thinking is what a template does that knows nothing of it."""
+    effort = body.reasoning_effort
+    if effort in (None, "none") or re.search(
+        r"\b(reasoning_effort|(enable_)?thinking)\b", template
+    ):
+        return
+    raise bad_request(
+        f"reasoning_effort={effort!r} has no effect: the model's chat template heeds neither "
+        "reasoning_effort nor enable_thinking; leave it out.",
+        "reasoning_effort",
     )
 
 

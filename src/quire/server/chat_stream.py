@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from quire.outputs import CompletionOutput
-from quire.server.chat_view import ChatView
+from quire.server.answer_form import AnswerReader
+from quire.server.chat_view import ChatView, deltas
 from quire.server.envelope import Envelope
 from quire.server.generation import Generation
 from quire.server.protocol.chat import ChatCompletionRequest
@@ -32,6 +33,7 @@ class ChatStream:
         self._view = view
         self._prompt = generation.job.prompts[0]
         self._usage = usage
+        self._readers: dict[int, AnswerReader] = {}  # by choice, where text has to be read
 
     async def run(self) -> AsyncGenerator[bytes, None]:
         start = self._start()  # leaves with the first output: until then an error has a status
@@ -62,17 +64,45 @@ class ChatStream:
 
     def _chunk(self, one: CompletionOutput) -> bytes:
         """Nothing, if there is nothing to see yet: half a character, or a stop string's start."""
-        has_more = self._body.logprobs or self._body.return_token_ids
+        if not self._view.form.is_plain:
+            return self._read_chunk(one)
+        has_more = self._view.has_logprobs or self._view.has_token_ids
         if not has_more and one.finish_reason is None:
             return self._send(_plain(one.index, one.text)) if one.text else b""
-        more: dict[str, Any] = {"logprobs": self._view.logprobs(one)}
-        more["finish_reason"] = one.finish_reason
-        if one.finish_reason is not None:
-            more["stop_reason"] = one.stop_reason
-        if self._body.return_token_ids:
-            more["token_ids"] = one.token_ids
-        choice = _full(one.index, {"content": one.text}, **more)
+        choice = _full(one.index, {"content": one.text}, **self._facts(one, one.finish_reason))
         return self._send(choice, is_last=one.finish_reason is not None)
+
+    def _read_chunk(self, one: CompletionOutput) -> bytes:
+        """The same of text that may hold calls and thoughts."""
+        reader = self._readers.get(one.index)
+        if reader is None:
+            reader = self._readers[one.index] = self._view.form.reader()
+        pieces = reader.feed(one.text)
+        reason = one.finish_reason
+        if reason is not None:
+            pieces += reader.finish()
+            reason = self._view.finish_reason(reason, reader.answer)
+        self._view.reasoning_tokens.add(one, reader.answer)
+        has_more = self._view.has_logprobs or self._view.has_token_ids
+        found = deltas(pieces)
+        if reason is not None or (has_more and not found):
+            found = found or [{}]
+        if not found:
+            return b""
+        *earlier, last = (_full(one.index, delta) for delta in found)
+        if has_more or reason is not None:
+            last = _full(one.index, found[-1], **self._facts(one, reason))
+        data = b"".join(self._send(choice) for choice in earlier)
+        return data + self._send(last, is_last=reason is not None)
+
+    def _facts(self, one: CompletionOutput, reason: str | None) -> dict[str, Any]:
+        """What a chunk says beside its delta."""
+        facts: dict[str, Any] = {"logprobs": self._view.logprobs(one), "finish_reason": reason}
+        if reason is not None:
+            facts["stop_reason"] = one.stop_reason
+        if self._view.has_token_ids:
+            facts["token_ids"] = one.token_ids
+        return facts
 
     def _send(self, choice: bytes, *, is_last: bool = False, more: bytes = b"") -> bytes:
         running = self._usage.on_every_chunk

@@ -1,37 +1,46 @@
-"""The choices of a chat answer: message, log-probabilities.
-
-A message is made of the model's text in two places, `message` and `delta`; calls of tools and
-reasoning will be taken out of the text there.
-"""
+"""The choices of a chat answer: message, log-probabilities, and how calls and thoughts are told."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from quire.outputs import CompletionOutput, RequestOutput
+from quire.reasoning import Reasoning
+from quire.server.answer_form import Answer, AnswerForm, Piece
 from quire.server.completion_view import names_tokens_by_id
 from quire.server.logprobs import chat_logprobs
 from quire.server.protocol.chat import ChatCompletionRequest
+from quire.server.reasoning_tokens import ReasoningTokens
 from quire.server.state import ServerState
+from quire.server.usage import Usage
+from quire.tools import CallArguments, CallBegin, CallEnd, Content
+
+Json = dict[str, Any]
 
 
 class ChatView:
     """What one body wants to see of its outputs."""
 
-    def __init__(self, state: ServerState, body: ChatCompletionRequest) -> None:
+    def __init__(
+        self, state: ServerState, body: ChatCompletionRequest, form: AnswerForm, usage: Usage
+    ) -> None:
         self.role = state.args.response_role
         if body.add_generation_prompt is False or body.continue_final_message:
             self.role = body.messages[-1].role if body.messages else self.role
         self.echo = _echo(body, self.role)
+        self.form = form
+        self.reasoning_tokens = ReasoningTokens(state, form, usage)
+        self.has_logprobs = bool(body.logprobs) and not form.hides_tokens
+        self.has_token_ids = bool(body.return_token_ids) and not form.hides_tokens
         self._body = body
         self._vocabulary = state.require_engine().front.vocabulary
         self._as_token_ids = names_tokens_by_id(body.return_tokens_as_token_ids, state)
 
-    def choices(self, output: RequestOutput) -> list[dict[str, Any]]:
+    def choices(self, output: RequestOutput) -> list[Json]:
         return [self._choice(one) for one in output.outputs]
 
-    def logprobs(self, one: CompletionOutput) -> dict[str, Any] | None:
-        if not self._body.logprobs:
+    def logprobs(self, one: CompletionOutput) -> Json | None:
+        if not self.has_logprobs:
             return None
         return chat_logprobs(
             one.token_ids,
@@ -41,26 +50,88 @@ class ChatView:
             self._as_token_ids,
         )
 
-    def message(self, text: str) -> dict[str, Any]:
-        """The whole answer."""
-        return {
+    def message(self, answer: Answer) -> Json:
+        """The whole answer; without calls and thoughts it has no fields of theirs."""
+        content: str | None = self.echo + answer.content
+        reasoning = answer.reasoning if self.form.shows_reasoning else ""
+        if not content and (answer.calls or reasoning) and self.form.must is None:
+            content = None
+        message: Json = {
             "role": self.role,
-            "content": self.echo + text,
+            "content": content,
             "refusal": None,
             "annotations": None,
             "audio": None,
             "function_call": None,
         }
+        if self.form.formats.reasoning is not None:
+            message |= _reasoning(reasoning or None)
+        if answer.calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in answer.calls
+            ]
+        return message
 
-    def _choice(self, one: CompletionOutput) -> dict[str, Any]:
+    def finish_reason(self, reason: str | None, answer: Answer) -> str | None:
+        """An answer that ends by itself with calls ends for them, unless one was asked for."""
+        has_calls = reason == "stop" and bool(answer.calls) and not self.form.is_named
+        return "tool_calls" if has_calls else reason
+
+    def _choice(self, one: CompletionOutput) -> Json:
+        answer = self.form.read(one.text)
+        self.reasoning_tokens.add(one, answer)
         return {
             "index": one.index,
-            "message": self.message(one.text),
+            "message": self.message(answer),
             "logprobs": self.logprobs(one),
-            "finish_reason": one.finish_reason,
+            "finish_reason": self.finish_reason(one.finish_reason, answer),
             "stop_reason": one.stop_reason,
-            "token_ids": one.token_ids if self._body.return_token_ids else None,
+            "token_ids": one.token_ids if self.has_token_ids else None,
         }
+
+
+# Pieces of these kinds, in this order, may share a delta.
+_RANKS = (Reasoning, Content, CallBegin, CallArguments)
+
+
+def deltas(pieces: list[Piece]) -> list[Json]:
+    """What is new, in as few deltas as can tell its order; a call begins with a delta without
+    arguments."""
+    found: list[Json] = []
+    last_rank = len(_RANKS)  # so that the first piece begins a delta
+    for piece in pieces:
+        if isinstance(piece, CallEnd):
+            continue
+        rank = _RANKS.index(type(piece))
+        if rank <= last_rank or isinstance(piece, CallArguments):
+            found.append({})
+        last_rank = rank
+        found[-1] |= _delta(piece)
+    return found
+
+
+def _delta(piece: Piece) -> Json:
+    if isinstance(piece, CallBegin):
+        function = {"name": piece.name, "arguments": ""}
+        call = {"index": piece.index, "id": piece.id, "type": "function", "function": function}
+        return {"tool_calls": [call]}
+    if isinstance(piece, CallArguments):
+        call = {"index": piece.index, "function": {"arguments": piece.json_fragment}}
+        return {"tool_calls": [call]}
+    if isinstance(piece, Reasoning):
+        return _reasoning(piece.text)
+    assert not isinstance(piece, CallEnd)
+    return {"content": piece.text}
+
+
+def _reasoning(text: str | None) -> Json:
+    """Under the name of today, and the one that clients of some years know."""
+    return {"reasoning": text, "reasoning_content": text}
 
 
 def _echo(body: ChatCompletionRequest, role: str) -> str:

@@ -22,15 +22,12 @@ HARMLESS = frozenset(
     {
         *("user", "metadata", "store", "service_tier", "safety_identifier", "session_id"),
         *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "prediction"),
-        *("parallel_tool_calls", "include_reasoning", "mm_payload", "return_mm_kwargs"),
+        *("mm_payload", "return_mm_kwargs"),
     }
 )
 
 _GRAMMARS = "constrained output is not built yet; leave it out and check the text yourself"
 _MEDIA = "only text is served"
-_TOOLS = "calls of tools are not built yet; pass tool_choice 'none' to only show tools to the model"
-_THINKING = "reasoning is not split off; pass what the model's template wants in "
-_THINKING += "chat_template_kwargs, such as {'enable_thinking': false}"
 _TRANSFER = "KV blocks are not moved between servers"
 # Name -> (values that ask for nothing, why not and what to do). None and empty ask for nothing too.
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -42,10 +39,9 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "guided_grammar": ((), _GRAMMARS),
     "guided_decoding_backend": ((), _GRAMMARS),
     "guided_whitespace_pattern": ((), _GRAMMARS),
-    "functions": ((), "it is the older name of tools; " + _TOOLS),
-    "function_call": (("none",), "it is the older name of tool_choice; " + _TOOLS),
-    "reasoning": ((), _THINKING),
-    "reasoning_effort": ((), _THINKING),
+    "functions": ((), "it is the older name of tools; use that"),
+    "function_call": (("none",), "it is the older name of tool_choice; use that"),
+    "reasoning": ((), "use reasoning_effort"),
     "thinking_token_budget": ((-1,), "the length of thinking cannot be limited yet"),
     "verbosity": (("medium",), "say it in a message"),
     "prompt_embeds": ((), "embeddings as prompts are not built; pass text or token ids"),
@@ -56,7 +52,6 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "mm_processor_kwargs": ((), _MEDIA),
     "kv_transfer_params": ((), _TRANSFER),
     "ec_transfer_params": ((), _TRANSFER),
-    "logits_processors": ((), "a request brings no code; use logit_bias or bad_words"),
     "vllm_xargs": ((), "there are no plug-ins that would read it"),
     "logprob_token_ids": ((), "use logprobs, which has the most likely tokens"),
     "repetition_detection": ((), "use repetition_penalty or frequency_penalty"),
@@ -114,26 +109,6 @@ def output_constraint(body: Body) -> dict[str, Any]:
     Nothing yet: `judge` has refused every such field. Grammars will plug in here.
     """
     return {}
-
-
-def check_tools(tools: list[dict[str, Any]] | None, choice: str | dict[str, Any] | None) -> None:
-    """Tools are shown to the model when the choice is "none"; calls are not built yet."""
-    if tools == []:
-        raise bad_request(
-            "`tools` must not be an empty array. Either provide at least one tool or omit the "
-            "field entirely.",
-            "tools",
-        )
-    if isinstance(choice, str) and choice not in ("none", "auto", "required"):
-        raise bad_request(
-            f"Invalid value for `tool_choice`: {_short(choice)}! Only named tools, 'none', 'auto' "
-            "or 'required' are supported.",
-            "tool_choice",
-        )
-    if choice not in (None, "none") and not tools:
-        raise bad_request("When using `tool_choice`, `tools` must be set.", "tool_choice")
-    if tools and choice != "none":
-        raise bad_request(f"tools cannot be called: {_TOOLS}.", "tools")
 
 
 def _refuse_if_set(name: str, value: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from quire.prompts import ParsedPrompt
 from quire.sampling_params import SamplingParams
+from quire.server.answer_form import AnswerForm
 from quire.server.chat_prompt import chat_prompt, template_of
 from quire.server.envelope import Envelope, priority_of, request_id_of
 from quire.server.error_responses import json_response
@@ -40,6 +41,7 @@ class Prepared:
     prompts: list[ParsedPrompt]  # with token ids
     params: SamplingParams
     prompt_only: bool = False  # the one token that the engine makes is not shown
+    form: AnswerForm = field(default_factory=AnswerForm)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +52,7 @@ class Started:
     model: str  # the name under which it was asked for
     request_id: str
     headers: dict[str, str]  # to answer with
+    form: AnswerForm
 
     def envelope(self, prefix: str, state: ServerState) -> Envelope:
         return Envelope.of(prefix, self.request_id, self.model, state.require_engine())
@@ -99,7 +102,11 @@ async def start(
         raise
     try:
         yield Started(
-            generation=generation, model=model, request_id=ticket.request_id, headers=headers
+            generation=generation,
+            model=model,
+            request_id=ticket.request_id,
+            headers=headers,
+            form=prepared.form,
         )
     except BaseException:
         await generation.close()
@@ -123,4 +130,7 @@ def prepared_chat(state: ServerState, chat: ChatCompletionRequest) -> Prepared:
     engine = state.require_engine()
     params = chat_params(chat, engine, state.args)
     rules = PromptRules.of(chat, "messages")
-    return Prepared(prompts=ready_prompts(engine, [chat_prompt(state, chat)], rules), params=params)
+    prompt = chat_prompt(state, chat)
+    form = AnswerForm.of(state.formats, chat, prompt)
+    prompts = ready_prompts(engine, [prompt], rules)
+    return Prepared(prompts=prompts, params=form.with_marks(params), form=form)

@@ -59,20 +59,22 @@ def prompt_fields(body: CountTokensRequest) -> dict[str, Any]:
         raise bad_request("messages: at least one message is required.", "messages")
     if body.thinking is not None and body.thinking.type == "enabled":
         raise bad_request(
-            "thinking is not supported: reasoning is not split off yet; leave it out, or pass what "
-            "the model's template wants in chat_template_kwargs.",
+            "thinking.type 'enabled' is not supported: the length of thinking cannot be limited "
+            "to budget_tokens yet; use 'adaptive', with output_config.effort.",
             "thinking",
         )
-    config = body.output_config or OutputConfig()
+    is_without_thought = body.thinking is not None and body.thinking.type == "disabled"
+    config, choice = body.output_config or OutputConfig(), body.tool_choice
     tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(body.tools or ())]
     return {
         "messages": _messages(body),
         "continue_final_message": _is_prefilled(body),
         "tools": tools or None,
-        "tool_choice": _tool_choice(body.tool_choice, has_tools=bool(tools)),
+        "tool_choice": _tool_choice(choice, has_tools=bool(tools)),
         "chat_template_kwargs": body.chat_template_kwargs,
         "response_format": _response_format(config.format),
-        "reasoning_effort": config.effort,
+        "parallel_tool_calls": not (choice is not None and choice.disable_parallel_tool_use),
+        "reasoning_effort": "none" if is_without_thought else config.effort,
     }
 
 

@@ -7,30 +7,34 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from quire.outputs import CompletionOutput
+from quire.reasoning import Reasoning
+from quire.server.answer_form import Piece
 from quire.server.error_responses import error_payload
 from quire.server.errors import HTTPError
 from quire.server.generation import Generation
-from quire.server.messages_view import MessageView, text_block
+from quire.server.messages_view import MessageView, text_block, thinking_block, tool_block
 from quire.server.sse import event
+from quire.tools import CallArguments, CallBegin, Content
 
 
 async def message_events(generation: Generation, view: MessageView) -> AsyncGenerator[bytes, None]:
-    """A message with one block of text, which grows."""
+    """A message whose blocks, of text, thoughts and calls, grow one after the other."""
     last: CompletionOutput | None = None
+    reader, blocks = view.form.reader(), _Blocks()
     async with contextlib.aclosing(generation.outputs()) as outputs:
         async for _, output in outputs:
             # The start leaves with the first output: until then an error has a status.
             data = _start(view) if last is None else b""
             for last in output.outputs:
-                if last.text:  # not half a character, or what may be a stop string's start
-                    delta = {"type": "text_delta", "text": last.text}
-                    data += _event("content_block_delta", index=0, delta=delta)
+                data += b"".join(map(blocks.add, reader.feed(last.text)))
             if data:
                 yield data
     assert last is not None
+    data = b"".join(map(blocks.add, reader.finish()))
     yield (
-        _event("content_block_stop", index=0)
-        + _event("message_delta", delta=view.end(last), usage=view.usage)
+        data
+        + blocks.end()
+        + _event("message_delta", delta=view.end(last, reader.answer), usage=view.usage)
         + _event("message_stop")
     )
 
@@ -40,12 +44,50 @@ def error_event(path: str, error: HTTPError) -> bytes:
     return b"event: error\n" + event(error_payload(path, error))
 
 
+class _Blocks:
+    """The blocks of one message; the last of them is open."""
+
+    def __init__(self) -> None:
+        self._num_blocks = 0
+        self._kind = ""  # of the open one
+
+    def add(self, piece: Piece) -> bytes:
+        if isinstance(piece, CallBegin):
+            return self._begin("tool_use", tool_block(piece.id or "", piece.name, {}))
+        if isinstance(piece, CallArguments):
+            return self._delta("input_json_delta", partial_json=piece.json_fragment)
+        if isinstance(piece, Reasoning):
+            begin = self._begin_if_other("thinking", thinking_block(""))
+            return begin + self._delta("thinking_delta", thinking=piece.text)
+        if isinstance(piece, Content):
+            begin = self._begin_if_other("text", text_block(""))
+            return begin + self._delta("text_delta", text=piece.text)
+        return b""
+
+    def end(self) -> bytes:
+        """A message has one block at least."""
+        begin = b"" if self._num_blocks else self._begin("text", text_block(""))
+        return begin + self._end_block()
+
+    def _begin_if_other(self, kind: str, block: dict[str, Any]) -> bytes:
+        return b"" if kind == self._kind else self._begin(kind, block)
+
+    def _begin(self, kind: str, block: dict[str, Any]) -> bytes:
+        end = self._end_block() if self._num_blocks else b""
+        self._num_blocks += 1
+        self._kind = kind
+        return end + _event("content_block_start", index=self._num_blocks - 1, content_block=block)
+
+    def _delta(self, kind: str, **content: str) -> bytes:
+        delta = {"type": kind, **content}
+        return _event("content_block_delta", index=self._num_blocks - 1, delta=delta)
+
+    def _end_block(self) -> bytes:
+        return _event("content_block_stop", index=self._num_blocks - 1)
+
+
 def _start(view: MessageView) -> bytes:
-    return (
-        _event("message_start", message=view.begun())
-        + _event("content_block_start", index=0, content_block=text_block(""))
-        + _event("ping")
-    )
+    return _event("message_start", message=view.begun()) + _event("ping")
 
 
 def _event(kind: str, **content: Any) -> bytes:

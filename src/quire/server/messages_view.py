@@ -1,20 +1,26 @@
-"""The message of Anthropic's API: its head, its end and its usage."""
+"""The message of Anthropic's API: its head, its blocks, its end and its usage."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from quire.outputs import CompletionOutput
+from quire.reasoning import Reasoning
+from quire.server.answer_form import Answer, ToolCall
 from quire.server.intake import Started
 from quire.server.usage import Usage
+from quire.tools import Content
 
 Json = dict[str, Any]
+_INVALID = "INVALID_JSON"  # the name under which arguments stand that are no JSON object
 
 
 class MessageView:
     """The answer to one request."""
 
     def __init__(self, started: Started, max_model_len: int) -> None:
+        self.form = started.form
         self._usage = started.generation.usage
         self._max_model_len = max_model_len
         self._id = f"msg_{started.request_id}"
@@ -25,13 +31,17 @@ class MessageView:
         return self._message([], {"stop_reason": None, "stop_sequence": None})
 
     def whole(self, one: CompletionOutput) -> Json:
-        return self._message([text_block(one.text)], self.end(one))
+        answer = self.form.read(one.text)
+        blocks = [_block(part) for part in answer.parts]
+        return self._message(blocks or [text_block("")], self.end(one, answer))
 
-    def end(self, one: CompletionOutput) -> Json:
+    def end(self, one: CompletionOutput, answer: Answer) -> Json:
         """Why it has stopped."""
         if one.finish_reason == "stop" and isinstance(one.stop_reason, str):
             return {"stop_reason": "stop_sequence", "stop_sequence": one.stop_reason}
         reason = "end_turn" if one.finish_reason == "stop" else "max_tokens"
+        if reason == "end_turn" and answer.calls:
+            reason = "tool_use"
         if reason == "max_tokens" and self._usage.total_tokens >= self._max_model_len:
             reason = "model_context_window_exceeded"
         return {"stop_reason": reason, "stop_sequence": None}
@@ -57,6 +67,15 @@ def text_block(text: str) -> Json:
     return {"type": "text", "text": text, "citations": None}
 
 
+def thinking_block(text: str) -> Json:
+    """Thoughts are not signed: whoever sends them back may have changed them."""
+    return {"type": "thinking", "thinking": text, "signature": ""}
+
+
+def tool_block(id: str, name: str, arguments: Json) -> Json:
+    return {"type": "tool_use", "id": id, "name": name, "input": arguments}
+
+
 def usage_dict(usage: Usage) -> Json:
     """With the names of this API, whose input tokens are only those that were not cached."""
     return {
@@ -65,3 +84,17 @@ def usage_dict(usage: Usage) -> Json:
         "cache_read_input_tokens": usage.cached_tokens,
         "output_tokens": usage.completion_tokens,
     }
+
+
+def _block(part: Reasoning | Content | ToolCall) -> Json:
+    if isinstance(part, ToolCall):
+        return tool_block(part.id, part.name, _input(part.arguments))
+    return thinking_block(part.text) if isinstance(part, Reasoning) else text_block(part.text)
+
+
+def _input(arguments: str) -> Json:
+    try:
+        value = json.loads(arguments)
+    except (ValueError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {_INVALID: arguments}

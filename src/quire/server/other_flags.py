@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from quire.compat import Verdict, alias, noted, refused
 
-_TOOLS = "tool calls are not parsed yet; leave it out, tools can still be shown to the model"
 _LIMITS_OF_H11 = "heads of requests may have 64 KiB; --max-request-body-size limits bodies"
 _OUTPUT_LOG = "answers are never logged"
 
@@ -28,13 +27,9 @@ VERDICTS: dict[str, Verdict] = {
     "h11_max_incomplete_event_size": noted(None, _LIMITS_OF_H11),
     "h11_max_header_count": noted(None, _LIMITS_OF_H11),
     "log_error_stack": noted(False, "unexpected errors are logged with their stack anyway"),
-    "exclude_tools_when_tool_choice_none": noted(False, _TOOLS),
-    "tool_strict_level": noted(None, _TOOLS),
+    "tool_strict_level": noted(None, "calls that are not forced are not constrained"),
     "ws_max_size": noted(None, "there are no WebSockets"),
     # Features that are not built: refused when they are asked for.
-    "enable_auto_tool_choice": refused(False, _TOOLS),
-    "tool_call_parser": refused(None, _TOOLS, ""),
-    "tool_parser_plugin": refused("", _TOOLS),
     "tool_server": refused(None, "tools do not run in the server; run them in your program"),
     "enable_per_request_metrics": refused(False, "/metrics has them for all requests together"),
     "enable_log_outputs": refused(False, _OUTPUT_LOG),

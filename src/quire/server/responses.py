@@ -37,8 +37,7 @@ async def create_response(body: ResponsesRequest, request: Request) -> Response:
             stream = ResponseStream(started.generation, view)
             return started.stream(state, stream.run(), stream.failed)
         one = await whole_completion(request, started)
-        item = view.ended_item(one, view.part(one.text, view.logprobs(one)))
-        return started.whole(view.ended(one, item))
+        return started.whole(view.whole(one))
 
 
 @router.post(PATH + "/input_tokens", response_model=None)

@@ -60,6 +60,7 @@ def prompt_fields(body: InputTokensRequest) -> dict[str, Any]:
         "chat_template_kwargs": body.chat_template_kwargs,
         "response_format": _response_format(text.format),
         "verbosity": text.verbosity,
+        "parallel_tool_calls": body.parallel_tool_calls,
         "reasoning_effort": body.reasoning and body.reasoning.effort,
     }
 

@@ -7,22 +7,27 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from quire.outputs import CompletionOutput
+from quire.reasoning import Reasoning
+from quire.server.answer_form import Piece, ToolCall
 from quire.server.errors import HTTPError
 from quire.server.generation import Generation
+from quire.server.responses_items import begun_item, content_part, item, item_id
 from quire.server.responses_view import Json, ResponseView
 from quire.server.sse import event
+from quire.tools import CallArguments, CallBegin, CallEnd, Content
 
 
 class ResponseStream:
-    """One stream: the response, in it one message, in that one part, which grows."""
+    """One stream: the response, in it items, of which the last one grows."""
 
     def __init__(self, generation: Generation, view: ResponseView) -> None:
         self._generation = generation
         self._view = view
         self._next_number = 0
-        self._text = ""
+        self._reader = view.form.reader()
         self._logprobs: list[Json] = []
-        self._place = {"item_id": view.item_id, "output_index": 0, "content_index": 0}
+        self._items: list[Json] = []  # that are whole
+        self._open: Reasoning | Content | ToolCall | None = None  # what it holds so far
 
     async def run(self) -> AsyncGenerator[bytes, None]:
         last: CompletionOutput | None = None
@@ -31,7 +36,7 @@ class ResponseStream:
                 # The start leaves with the first output: until then an error has a status.
                 data = self._start() if last is None else b""
                 for last in output.outputs:
-                    data += self._delta(last)
+                    data += self._news(last)
                 if data:
                     yield data
         assert last is not None
@@ -39,46 +44,104 @@ class ResponseStream:
 
     def failed(self, path: str, error: HTTPError) -> bytes:
         """The end of a stream that cannot go on."""
-        start, output = b"", []
+        start = b""
         if self._next_number == 0:
             start = self._state("created", self._view.running())
-        else:
-            part = self._view.part(self._text, self._logprobs)
-            output = [self._view.item("incomplete", [part])]
-        return start + self._state("failed", self._view.failed(error.message, output))
+        elif self._open is not None:
+            self._items.append(self._item("incomplete"))
+        return start + self._state("failed", self._view.failed(error.message, self._items))
 
     def _start(self) -> bytes:
         running = self._view.running()
-        item = self._view.item("in_progress", [])
-        return (
-            self._state("created", running)
-            + self._state("in_progress", running)
-            + self._event("output_item.added", output_index=0, item=item)
-            + self._event("content_part.added", **self._place, part=self._view.part("", []))
-        )
+        return self._state("created", running) + self._state("in_progress", running)
 
-    def _delta(self, one: CompletionOutput) -> bytes:
+    def _news(self, one: CompletionOutput) -> bytes:
         """Nothing, if there is nothing to see yet: half a character, or a stop string's start."""
         logprobs = self._view.logprobs(one)
-        if not one.text and not logprobs:
-            return b""
-        self._text += one.text
         self._logprobs += logprobs
-        return self._event("output_text.delta", **self._place, delta=one.text, logprobs=logprobs)
+        pieces = self._reader.feed(one.text)
+        if logprobs and not pieces:
+            pieces = [Content("")]
+        return b"".join(self._piece(piece, logprobs) for piece in pieces)
+
+    def _piece(self, piece: Piece, logprobs: list[Json]) -> bytes:
+        if isinstance(piece, CallBegin):
+            return self._begin(ToolCall(piece.id or "", piece.name))
+        if isinstance(piece, CallArguments):
+            assert isinstance(self._open, ToolCall)
+            self._open.arguments += piece.json_fragment
+            return self._event(
+                "function_call_arguments.delta", **self._place(), delta=piece.json_fragment
+            )
+        if isinstance(piece, CallEnd):
+            return b""
+        begin = b""
+        if type(self._open) is not type(piece):
+            begin = self._begin(type(piece)(""))
+        assert isinstance(self._open, (Reasoning, Content))
+        self._open = type(piece)(self._open.text + piece.text)
+        return begin + self._text_delta(piece, logprobs)
+
+    def _text_delta(self, piece: Reasoning | Content, logprobs: list[Json]) -> bytes:
+        place = {**self._place(), "content_index": 0, "delta": piece.text}
+        if isinstance(piece, Reasoning):
+            return self._event("reasoning_text.delta", **place)
+        return self._event("output_text.delta", **place, logprobs=logprobs)
+
+    def _begin(self, part: Reasoning | Content | ToolCall) -> bytes:
+        end = self._end_item("completed") if self._open is not None else b""
+        self._open = part
+        place = self._place()
+        added = begun_item(part, place["item_id"])
+        data = self._event("output_item.added", output_index=place["output_index"], item=added)
+        if not isinstance(part, ToolCall):
+            own = {**place, "content_index": 0, "part": content_part(part, [])}
+            data += self._event("content_part.added", **own)
+        return end + data
+
+    def _end_item(self, status: str) -> bytes:
+        part, place = self._open, self._place()
+        assert part is not None
+        if isinstance(part, ToolCall):
+            said = {"name": part.name, "arguments": part.arguments}
+            data = self._event("function_call_arguments.done", **place, **said)
+        else:
+            place["content_index"] = 0
+            if isinstance(part, Reasoning):
+                data = self._event("reasoning_text.done", **place, text=part.text)
+            else:
+                logprobs = {"logprobs": self._logprobs}
+                data = self._event("output_text.done", **place, text=part.text, **logprobs)
+            whole = content_part(part, self._logprobs)
+            data += self._event("content_part.done", **place, part=whole)
+        done = self._item(status)
+        index = len(self._items)
+        self._items.append(done)
+        self._open = None
+        return data + self._event("output_item.done", output_index=index, item=done)
 
     def _end(self, last: CompletionOutput) -> bytes:
-        part = self._view.part(self._text, self._logprobs)
-        item = self._view.ended_item(last, part)
-        done = {**self._place, "text": self._text, "logprobs": self._logprobs}
-        response = self._view.ended(last, item)
+        data = b"".join(self._piece(piece, []) for piece in self._reader.finish())
+        if self._open is None and not self._items:
+            data += self._begin(Content(""))
+        self._view.count_reasoning(last, self._reader.answer)
+        data += self._end_item(self._view.item_status(last))
+        response = self._view.ended(last, self._items)
         # No event is named after a response that was cancelled.
         state = "completed" if response["status"] == "completed" else "incomplete"
-        return (
-            self._event("output_text.done", **done)
-            + self._event("content_part.done", **self._place, part=part)
-            + self._event("output_item.done", output_index=0, item=item)
-            + self._state(state, response)
-        )
+        return data + self._state(state, response)
+
+    def _item(self, status: str) -> Json:
+        """The open one."""
+        assert self._open is not None
+        return item(self._open, self._place()["item_id"], status, self._logprobs)
+
+    def _place(self) -> Json:
+        """Of the open item."""
+        assert self._open is not None
+        index = len(self._items)
+        id = item_id(self._open, self._view.request_id, index)
+        return {"item_id": id, "output_index": index}
 
     def _state(self, name: str, response: Json) -> bytes:
         return self._event(name, response=response)

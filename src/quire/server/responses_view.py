@@ -1,4 +1,4 @@
-"""The response object of the Responses API, its one message and their states."""
+"""The response object of the Responses API and its states."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import time
 from typing import Any
 
 from quire.outputs import CompletionOutput
+from quire.reasoning import Reasoning
+from quire.server.answer_form import Answer
 from quire.server.completion_view import names_tokens_by_id
+from quire.server.errors import bad_request
 from quire.server.generation import TIMED_OUT
 from quire.server.intake import Started
 from quire.server.logprobs import chat_logprobs
 from quire.server.protocol.responses import ResponsesRequest
+from quire.server.reasoning_tokens import ReasoningTokens
+from quire.server.responses_items import items
 from quire.server.state import ServerState
 from quire.server.usage import Usage
 
@@ -21,8 +26,16 @@ class ResponseView:
     """One response, from its first to its last state."""
 
     def __init__(self, state: ServerState, body: ResponsesRequest, started: Started) -> None:
-        self.item_id = f"msg_{started.request_id}"
+        self.request_id = started.request_id
+        self.form = started.form
         self._body = body
+        self._thoughts = ReasoningTokens(state, started.form, started.generation.usage)
+        if body.wants_logprobs and not started.form.is_plain:
+            raise bad_request(
+                "logprobs cannot be told here beside tools or reasoning, since they belong to no "
+                "one item; use /v1/chat/completions, or leave them out.",
+                "include",
+            )
         self._vocabulary = state.require_engine().front.vocabulary
         self._as_token_ids = names_tokens_by_id(body.return_tokens_as_token_ids, state)
         self._usage = started.generation.usage
@@ -32,14 +45,23 @@ class ResponseView:
         """Before there is any output."""
         return self._response("in_progress", [])
 
-    def ended(self, one: CompletionOutput, item: Json) -> Json:
+    def whole(self, one: CompletionOutput) -> Json:
+        """All at once."""
+        answer = self.form.read(one.text)
+        self.count_reasoning(one, answer)
+        if not self.form.shows_reasoning:
+            answer.parts = [part for part in answer.parts if not isinstance(part, Reasoning)]
+        status = self.item_status(one)
+        return self.ended(one, items(answer, self.request_id, status, self.logprobs(one)))
+
+    def ended(self, one: CompletionOutput, output: list[Json]) -> Json:
         """After the last output; ``one`` says how it ended."""
         status = _status(one)
         is_cut_off = status == "incomplete" and one.stop_reason != TIMED_OUT
         details = {"reason": "max_output_tokens" if is_cut_off else None}
         return self._response(
             status,
-            [item],
+            output,
             completed_at=int(time.time()) if status == "completed" else None,
             incomplete_details=details if status == "incomplete" else None,
             usage=usage_dict(self._usage),
@@ -50,22 +72,13 @@ class ResponseView:
         error = {"code": "server_error", "message": message}
         return self._response("failed", output, error=error, usage=usage_dict(self._usage))
 
-    def item(self, status: str, parts: list[Json]) -> Json:
-        """The message."""
-        return {
-            "id": self.item_id,
-            "type": "message",
-            "role": "assistant",
-            "status": status,
-            "content": parts,
-        }
+    def item_status(self, one: CompletionOutput) -> str:
+        """Of the last item."""
+        return "completed" if _status(one) == "completed" else "incomplete"
 
-    def part(self, text: str, logprobs: list[Json]) -> Json:
-        """The message's content."""
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
-
-    def ended_item(self, one: CompletionOutput, part: Json) -> Json:
-        return self.item("completed" if _status(one) == "completed" else "incomplete", [part])
+    def count_reasoning(self, one: CompletionOutput, answer: Answer) -> None:
+        """For the usage."""
+        self._thoughts.add(one, answer)
 
     def logprobs(self, one: CompletionOutput) -> list[Json]:
         """Of the tokens of this output; none if the body does not ask."""
@@ -90,7 +103,7 @@ def usage_dict(usage: Usage) -> Json:
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
         "total_tokens": usage.total_tokens,
     }
 

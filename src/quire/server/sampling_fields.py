@@ -13,6 +13,7 @@ from quire.sampling_params import RequestOutputKind, SamplingParams
 from quire.server.args import ServerArgs
 from quire.server.errors import bad_request
 from quire.server.fields import output_constraint
+from quire.server.logits_processors import named_processors
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.common import GenerationBody
 from quire.server.protocol.completions import CompletionRequest
@@ -83,6 +84,7 @@ def _params(
     values = {} if body.use_beam_search else _defaults(engine)
     values |= {name: value for name in _SAME_NAME if (value := getattr(body, name)) is not None}
     values |= output_constraint(body)
+    values |= named_processors(body.logits_processors, args)
     max_tokens = _capped(max_tokens, engine.model_config.max_model_len, args.max_output_tokens)
     if args.max_output_tokens is not None and "min_tokens" in values:
         values["min_tokens"] = min(values["min_tokens"], args.max_output_tokens)

@@ -18,6 +18,7 @@ from quire.engine.async_engine import AsyncLLM
 from quire.engine.process import ProcessClient
 from quire.engine.start import StartWatch
 from quire.engine.thread import ThreadClient
+from quire.server.answer_formats import check_formats
 from quire.server.app import build_app, layers
 from quire.server.args import ServerArgs
 from quire.server.http_parser import HttpProtocol
@@ -29,6 +30,7 @@ from quire.server.listening import (
     oldest_is_tls_1_2,
     remove_unix_socket,
 )
+from quire.server.logits_processors import check_pattern
 from quire.server.peers import Place
 from quire.server.state import ServerState
 
@@ -71,6 +73,8 @@ def check(args: ServerArgs) -> None:
         raise ValueError(
             "--disable-frontend-multiprocessing is for one process; leave out --api-server-count"
         )
+    check_pattern(args)
+    check_formats(args)
     layers(args)  # keys, middleware, sizes
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from quire.server.answer_formats import AnswerFormats
 from quire.server.args import ServerArgs
 from quire.server.envelope import without_prefix
 from quire.server.errors import not_found, unavailable
@@ -137,6 +138,7 @@ class ServerState:
     engine: AsyncLLM | None = None
     models: ServedModels | None = None
     chat: ChatRenderer | None = None  # None: no tokenizer
+    formats: AnswerFormats = field(default_factory=AnswerFormats)  # of calls and thoughts
     start: StartWatch | None = None  # of the engine's latest start
     ready_seconds: float | None = None  # from the start of the server to its first READY
     phase_seconds: dict[str, float] = field(default_factory=dict)  # of the engine's latest start

@@ -38,7 +38,8 @@ class TensorReader(Protocol):
     """Tensors by canonical name, in the engine's dtype and on its device.
 
     `rows` and `columns` are a rank's part of the matrix (of each expert's, for stacked experts, of
-    which `experts` selects some); a vector has rows only.
+    which `experts` selects some); a vector has rows only. `dtype` is for the few tensors that must
+    not be rounded to the engine's.
     """
 
     @property
@@ -53,6 +54,8 @@ class TensorReader(Protocol):
         rows: slice | None = None,
         columns: slice | None = None,
         experts: slice | None = None,
+        *,
+        dtype: torch.dtype | None = None,
     ) -> Tensor: ...
 
     def report(self) -> LoadReport: ...
@@ -108,13 +111,15 @@ class WeightReader:
         rows: slice | None = None,
         columns: slice | None = None,
         experts: slice | None = None,
+        *,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         """The part of `name` asked for, in memory of its own; `shape` is the whole tensor's."""
         operation = self.check(name, shape)
         before = self._hub.bytes_read
         part = operation.read(self._hub, _index(shape, rows, columns, experts))
         self._bar.update(self._hub.bytes_read - before)
-        own = torch.empty(part.shape, dtype=self._dtype, device=self.device)
+        own = torch.empty(part.shape, dtype=dtype or self._dtype, device=self.device)
         return own.copy_(part)
 
     def check(self, name: str, shape: tuple[int, ...]) -> Operation:
@@ -180,9 +185,11 @@ class DummyReader:
         rows: slice | None = None,
         columns: slice | None = None,
         experts: slice | None = None,
+        *,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         # The whole tensor is drawn, so that ranks together hold what one rank would.
-        whole = torch.empty(shape, dtype=self._dtype, device=self.device)
+        whole = torch.empty(shape, dtype=dtype or self._dtype, device=self.device)
         if name.endswith(".bias"):
             whole.zero_()
         elif "norm" in name:

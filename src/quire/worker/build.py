@@ -18,8 +18,10 @@ from quire.worker.batch_builder import BatchBuilder
 from quire.worker.buckets import GraphSizes
 from quire.worker.device_errors import probe_of
 from quire.worker.forward_graphs import ForwardGraphs
+from quire.worker.grammar_rows import GrammarRows
 from quire.worker.graph_batches import GraphBatches, first_full_group
 from quire.worker.graph_inputs import GraphInputs
+from quire.worker.graph_masks import GraphMasks
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model_runner import ModelRunner
 from quire.worker.prefix_sharing import PrefixSharing
@@ -64,8 +66,14 @@ def build_runner(
         block_size=config.cache.block_size,
         device=device,
     )
+    watch = Watch(config.device.step_timeout_s)
+    grammars = GrammarRows(max_rows=max_rows, vocab_size=vocab_size, watch=watch)
     sampler = Sampler(
-        max_rows=max_rows, vocab_size=vocab_size, device=device, token_ids=rows.token_ids
+        max_rows=max_rows,
+        vocab_size=vocab_size,
+        device=device,
+        token_ids=rows.token_ids,
+        masks=grammars,
     )
     prompt_logprobs = PromptLogprobs(
         loaded.model,
@@ -85,14 +93,15 @@ def build_runner(
             device=device,
         ),
         graphs=(
-            _graphs(config, loaded, rows, kv, sampler, prompt_logprobs)
+            _graphs(config, loaded, rows, kv, sampler, prompt_logprobs, grammars)
             if can_capture
             else NoGraphs()
         ),
         prompt_logprobs=prompt_logprobs,
-        readbacks=Readbacks(device, Watch(config.device.step_timeout_s)),
+        readbacks=Readbacks(device, watch),
         probe=probe_of(device),
         rows_per_pass=rows_per_pass(config),
+        grammars=grammars,
     )
 
 
@@ -129,8 +138,10 @@ def _graphs(
     kv: KVMemory,
     sampler: Sampler,
     prompt_logprobs: PromptLogprobs,
+    grammars: GrammarRows,
 ) -> Graphs:
     from quire.kernels.triton import lookup
+    from quire.kernels.triton.bitmask import apply_bitmask
     from quire.kernels.triton.deliver import deliver
     from quire.kernels.triton.fetch import fetch
 
@@ -154,6 +165,13 @@ def _graphs(
         inputs.ring, max_rows=sizes.max_rows, of_rows=rows.token_ids, deliver=deliver
     )
     record = GraphRecorder()
+    masks = GraphMasks(
+        grammars,
+        max_rows=sizes.max_rows,
+        num_slots=config.scheduler.steps_in_flight + 1,
+        apply_bitmask=apply_bitmask,
+        device=device,
+    )
     graphs = StepGraphs(
         sizes=sizes,
         inputs=inputs,
@@ -171,12 +189,14 @@ def _graphs(
             results=results,
             hidden=hidden,
             record=record,
+            masks=masks,
         ),
         results=results,
         hidden=hidden,
         sampler=sampler,
         sharing=_sharing(rows, kv, loaded.model.attention_backend),
         prompt_logprobs=prompt_logprobs,
+        masks=masks,
     )
     show = partial(tqdm, desc="Capturing graphs", disable=not config.load.use_tqdm, leave=False)
     graphs.capture_at_start(show)

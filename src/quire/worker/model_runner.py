@@ -18,6 +18,7 @@ from quire.sampling.sampler import RowLogprobs, SampleOutput, Sampler
 from quire.step import StepPlan
 from quire.worker.batch_builder import BatchBuilder, SampledRows
 from quire.worker.device_errors import LostDeviceEndsEngine, Probe
+from quire.worker.grammar_rows import GrammarRows
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model import Model
 from quire.worker.pending import HostTokens, PendingStep, ReadTokens
@@ -47,6 +48,7 @@ class ModelRunner:
         readbacks: Readbacks,
         probe: Probe,
         rows_per_pass: int,
+        grammars: GrammarRows,
     ) -> None:
         self._model = model
         self._sampler = sampler
@@ -57,6 +59,7 @@ class ModelRunner:
         self._prompt_logprobs = prompt_logprobs
         self._readbacks = readbacks
         self._probe = probe
+        self._grammars = grammars
         self._rows_per_pass = rows_per_pass  # whose logits [S, V] exist at once
 
     @torch.inference_mode()
@@ -71,7 +74,8 @@ class ModelRunner:
                 return self._pending_by_operation(plan, done, label)
             label.is_graph = True
             logprobs = self._sampler.logprobs_of(done.sample, done.rows_cpu)
-            return self._pending(done.delivered, label, logprobs=logprobs)
+            errors = self._grammars.errors(done.rows_cpu) if done.is_masked else NOTHING
+            return self._pending(done.delivered, label, logprobs=logprobs, errors=errors)
 
     def _pending_by_operation(
         self, plan: StepPlan, done: Unsampled | None, label: StepLabel
@@ -101,6 +105,7 @@ class ModelRunner:
         prompt_logprobs: Mapping[int, list[LogprobTensors]] = NOTHING,
         errors: Mapping[int, str] = NOTHING,
     ) -> PendingStep:
+        self._grammars.follow(label.plan.sampled_rows, tokens, label)
         return PendingStep(
             tokens,
             logprobs,
@@ -124,11 +129,15 @@ class ModelRunner:
         """The changes since the step before, in the order that `StepPlan` promises."""
         for row in plan.left:
             self._sampler.leave(row)
+            self._grammars.leave(row)
         if plan.copies:
             self._kv.copy_blocks(plan.copies)
         self._rows.apply(plan)
         if plan.joined:
             self._sampler.join(plan.joined)
+            self._grammars.join(plan.joined)
+        if plan.tokens:
+            self._grammars.put(plan.tokens)
         self._graphs.apply(plan)
 
     def _sample(self, hidden: Tensor, sampled: SampledRows) -> list[SampleOutput]:

@@ -22,7 +22,7 @@ class HostTokens(Protocol):
     """The S new tokens of a step, on their way."""
 
     def read(self, watch: Watch, label: StepLabel) -> Int32:
-        """Wait for them."""
+        """Wait for them; as often as one likes."""
         ...
 
 
@@ -31,9 +31,13 @@ class ReadTokens:
 
     def __init__(self, readbacks: Readbacks, parts: list[Tensor], label: StepLabel) -> None:
         self._readback = readbacks.start(parts, label)
+        self._tokens: Int32 | None = None
 
     def read(self, watch: Watch, label: StepLabel) -> Int32:
-        return np.concatenate([NO_TOKENS, *self._readback.arrays()], dtype=np.int32)
+        if self._tokens is None:
+            arrays = self._readback.arrays()
+            self._tokens = np.concatenate([NO_TOKENS, *arrays], dtype=np.int32)
+        return self._tokens
 
 
 class PendingStep:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from quire.sampling.sampler import DeviceSample, SampleKind, Sampler
 from quire.worker.graph_inputs import GraphInputs
+from quire.worker.graph_masks import GraphMasks
 from quire.worker.model import Model
 from quire.worker.recorder import Record, Replay
 from quire.worker.result_ring import ResultRing
@@ -22,6 +23,7 @@ from quire.worker.result_ring import ResultRing
 class SampleShape:
     kind: SampleKind
     num_rows: int
+    is_masked: bool = False  # some rows are constrained
 
 
 class SampleGraphs:
@@ -36,6 +38,7 @@ class SampleGraphs:
         results: ResultRing,
         hidden: Tensor,  # [max_rows, E]
         record: Record,
+        masks: GraphMasks,
     ) -> None:
         self._model = model
         self._sampler = sampler
@@ -43,6 +46,7 @@ class SampleGraphs:
         self._results = results
         self._hidden = hidden
         self._record = record
+        self._masks = masks
         self._graphs: dict[SampleShape, Replay] = {}
         self._samples: dict[SampleShape, DeviceSample] = {}
 
@@ -60,6 +64,8 @@ class SampleGraphs:
     def _run(self, shape: SampleShape) -> None:
         inputs = self._inputs.sampled(shape.num_rows)
         logits = self._model.logits(self._hidden[: shape.num_rows])
+        if shape.is_masked:
+            self._masks.apply(logits)
         sample = self._sampler.sample_on_device(shape.kind, logits, inputs.rows, inputs.lengths)
         self._results.enqueue(sample.token_ids, inputs.rows, inputs.lengths)
         self._samples[shape] = sample

@@ -3,7 +3,8 @@
     decode step    every row computes one token and samples the next    by bucket of rows
     mixed step     anything else of up to some number of tokens         by bucket of tokens
     sampling       by bucket of rows and by kind, after either; what has no kind is sampled by
-                   operation from the hidden states that the forward left
+                   operation from the hidden states that the forward left; graphs of constrained
+                   rows wait for their masks, which are filled while the forward runs
 
 Some are captured at the start, the others when a step first needs them.
 """
@@ -25,6 +26,7 @@ from quire.worker.batch_builder import SampledRows
 from quire.worker.buckets import GraphSizes
 from quire.worker.forward_graphs import DecodeShape, ForwardGraphs, MixedShape
 from quire.worker.graph_inputs import GraphInputs
+from quire.worker.graph_masks import GraphMasks
 from quire.worker.prefix_sharing import SharedRows
 from quire.worker.prompt_logprobs import PromptLogprobs
 from quire.worker.result_ring import Delivered, ResultRing
@@ -53,6 +55,7 @@ class Sampled:
     rows_cpu: np.ndarray  # [S]
     sample: DeviceSample  # of a bucket: its first S lines are the step's
     delivered: Delivered  # the S tokens
+    is_masked: bool = False  # some of the rows are constrained
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +137,7 @@ class StepGraphs:
         sampler: Sampler,
         sharing: Sharing,
         prompt_logprobs: PromptLogprobs,
+        masks: GraphMasks,
     ) -> None:
         self._sizes = sizes
         self._inputs = inputs
@@ -144,6 +148,7 @@ class StepGraphs:
         self._sampler = sampler
         self._sharing = sharing
         self._prompt_logprobs = prompt_logprobs
+        self._masks = masks
         self._last = NO_CHOICE
 
     def capture_at_start(
@@ -200,9 +205,13 @@ class StepGraphs:
         rows_cpu = plan.sampled_rows
         count = len(rows_cpu)
         if shape is not None:
+            if shape.is_masked:
+                self._masks.send(rows_cpu)
             sample = self._samples.replay(shape)
             delivered = self._results.take(self._inputs.ring.confirm(), count)
-            return Sampled(rows_cpu=rows_cpu, sample=sample, delivered=delivered)
+            return Sampled(
+                rows_cpu=rows_cpu, sample=sample, delivered=delivered, is_masked=shape.is_masked
+            )
         self._inputs.ring.confirm()
         inputs = self._inputs.sampled(bucket)
         rows = SampledRows(
@@ -215,7 +224,9 @@ class StepGraphs:
 
     def _sample_shape(self, rows_cpu: np.ndarray, bucket: int) -> SampleShape | None:
         kind = self._sampler.graph_kind(rows_cpu) if len(rows_cpu) else None
-        return None if kind is None else SampleShape(kind, bucket)
+        if kind is None:
+            return None
+        return SampleShape(kind, bucket, is_masked=self._masks.are_wanted(rows_cpu))
 
     def _make_ready(self, forward: ForwardShape, sample: SampleShape | None) -> None:
         """Capture what is missing, before the step's own inputs are there."""

@@ -9,10 +9,9 @@ import anthropic
 import pytest
 from anthropic.types import Message, MessageParam
 
-from tests.fakes.server import KEY, MODEL
+from tests.fakes.server import ANSWER, KEY, MODEL, QUESTION
 
-QUESTION: list[MessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
-ANSWER = "The capital of France is Paris."
+ASKED: list[MessageParam] = [{"role": "user", "content": QUESTION}]
 GREEDY: dict[str, Any] = {"temperature": 0}
 
 
@@ -28,7 +27,7 @@ def text_of(message: Message) -> str:
 
 def test_a_message(client: anthropic.Anthropic) -> None:
     message = client.messages.create(
-        model=MODEL, max_tokens=64, messages=QUESTION, system="Be brief.", extra_body=GREEDY
+        model=MODEL, max_tokens=64, messages=ASKED, system="Be brief.", extra_body=GREEDY
     )
     assert text_of(message) == ANSWER
     assert message.stop_reason == "end_turn"
@@ -38,9 +37,9 @@ def test_a_message(client: anthropic.Anthropic) -> None:
 
 def test_a_stream_is_the_whole_message(client: anthropic.Anthropic) -> None:
     seeded = {"temperature": 1, "seed": 5}
-    whole = client.messages.create(model=MODEL, max_tokens=32, messages=QUESTION, extra_body=seeded)
+    whole = client.messages.create(model=MODEL, max_tokens=32, messages=ASKED, extra_body=seeded)
     with client.messages.stream(
-        model=MODEL, max_tokens=32, messages=QUESTION, extra_body=seeded
+        model=MODEL, max_tokens=32, messages=ASKED, extra_body=seeded
     ) as stream:
         pieces = list(stream.text_stream)
         last = stream.get_final_message()
@@ -51,14 +50,14 @@ def test_a_stream_is_the_whole_message(client: anthropic.Anthropic) -> None:
 
 
 def test_tokens_are_counted_without_an_answer(client: anthropic.Anthropic) -> None:
-    counted = client.messages.count_tokens(model=MODEL, messages=QUESTION)
-    usage = client.messages.create(model=MODEL, max_tokens=1, messages=QUESTION).usage
+    counted = client.messages.count_tokens(model=MODEL, messages=ASKED)
+    usage = client.messages.create(model=MODEL, max_tokens=1, messages=ASKED).usage
     total = usage.input_tokens + (usage.cache_read_input_tokens or 0)
     assert counted.input_tokens == total
 
 
 def test_an_answer_that_was_begun_is_continued(client: anthropic.Anthropic) -> None:
-    messages: list[MessageParam] = [*QUESTION, {"role": "assistant", "content": "The capital"}]
+    messages: list[MessageParam] = [*ASKED, {"role": "assistant", "content": "The capital"}]
     message = client.messages.create(
         model=MODEL, max_tokens=64, messages=messages, stop_sequences=["."], extra_body=GREEDY
     )
@@ -71,7 +70,7 @@ def test_a_conversation_goes_on(client: anthropic.Anthropic) -> None:
     answer = client.messages.create(model=MODEL, max_tokens=32, messages=first)
     history: list[MessageParam] = [*first, {"role": "assistant", "content": answer.content}]
     message = client.messages.create(
-        model=MODEL, max_tokens=64, messages=[*history, *QUESTION], extra_body=GREEDY
+        model=MODEL, max_tokens=64, messages=[*history, *ASKED], extra_body=GREEDY
     )
     assert text_of(message) == ANSWER
 
@@ -79,19 +78,19 @@ def test_a_conversation_goes_on(client: anthropic.Anthropic) -> None:
 def test_a_wrong_key(locked_server_url: str) -> None:
     with anthropic.Anthropic(base_url=locked_server_url, api_key="wrong", max_retries=0) as client:
         with pytest.raises(anthropic.AuthenticationError, match="API key is missing or wrong"):
-            client.messages.create(model=MODEL, max_tokens=1, messages=QUESTION)
+            client.messages.create(model=MODEL, max_tokens=1, messages=ASKED)
         with pytest.raises(anthropic.AuthenticationError):
-            client.messages.count_tokens(model=MODEL, messages=QUESTION)
+            client.messages.count_tokens(model=MODEL, messages=ASKED)
 
 
 def test_a_bearer_token_is_a_key_too(locked_server_url: str) -> None:
     with anthropic.Anthropic(base_url=locked_server_url, auth_token=KEY, max_retries=0) as client:
-        assert client.messages.create(model=MODEL, max_tokens=1, messages=QUESTION).content
+        assert client.messages.create(model=MODEL, max_tokens=1, messages=ASKED).content
 
 
 def test_a_wrong_model(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError, match="The model `claude` does not exist"):
-        client.messages.create(model="claude", max_tokens=1, messages=QUESTION)
+        client.messages.create(model="claude", max_tokens=1, messages=ASKED)
 
 
 def test_what_is_wrong_is_told(client: anthropic.Anthropic) -> None:

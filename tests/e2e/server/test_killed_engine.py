@@ -80,6 +80,7 @@ async def _kill_under_load(served: Served) -> tuple[float, list[Heard]]:
 
 def _assert_all_heard(killed: float, heard: list[Heard]) -> None:
     assert len(heard) > NUM_AT_ONCE, "some were waiting"
+    print(f"{len(heard)} heard within {max(one.ended for one in heard) - killed:.2f} s")
     for one in heard:
         assert '"error"' in one.last and "SIGKILL" in one.last, one
         assert one.ended - killed < DEADLINE_S

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import openai
 import pytest
 
-from tests.fakes.server import MODEL
-
-QUESTION = "What is the capital of France?"
-ANSWER = "The capital of France is Paris."
-
-
-@pytest.fixture
-def client(server_url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server_url}/v1", api_key="none", max_retries=0) as client:
-        yield client
+from tests.fakes.server import ANSWER, MODEL, QUESTION
 
 
 def test_models(client: openai.OpenAI) -> None:

@@ -56,6 +56,7 @@ def test_a_chat_turn_streams_into_the_page(server_url: str, page: Page) -> None:
             }).observe(document.body, {childList: true, subtree: true, characterData: true});
         }"""
     )
+    page.route("**/v1/chat/completions", at_length)
     say(page, "What is the capital of France?")
     expect(page.locator(".message.assistant .figures")).to_contain_text("tok/s", timeout=60_000)
     assert "Paris" in page.locator(".message.assistant .text").inner_text()
@@ -123,6 +124,13 @@ def test_an_answer_can_be_stopped(server_url: str, page: Page) -> None:
 def without_end(route: Route) -> None:
     """The bundled model ends its answers early."""
     route.continue_(post_data={**route.request.post_data_json, "ignore_eos": True})
+
+
+def at_length(route: Route) -> None:
+    """Longer than a few frames of the screen."""
+    route.continue_(
+        post_data={**route.request.post_data_json, "ignore_eos": True, "max_tokens": 150}
+    )
 
 
 def test_what_a_model_writes_never_becomes_markup(server_url: str, page: Page) -> None:

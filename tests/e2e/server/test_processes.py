@@ -73,8 +73,13 @@ class Served:
             return client.request(method, path, **more)
 
     def until_ready(self) -> None:
+        def is_ready() -> bool:
+            with contextlib.suppress(httpx.TransportError):  # `until` says why it has ended
+                return client.get("/readyz").status_code == 200
+            return False
+
         with self.client() as client:
-            self.until(lambda: client.get("/readyz").status_code == 200)
+            self.until(is_ready)
 
     def until(self, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + TIMEOUT_S

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
 from openai.types.responses import EasyInputMessageParam
 
-from tests.fakes.server import MODEL
-
-QUESTION = "What is the capital of France?"
-ANSWER = "The capital of France is Paris."
-
-
-@pytest.fixture
-def client(server_url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server_url}/v1", api_key="none", max_retries=0) as client:
-        yield client
+from tests.fakes.server import ANSWER, MODEL, QUESTION
 
 
 def test_a_string_is_answered(client: openai.OpenAI) -> None:

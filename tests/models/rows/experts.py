@@ -34,7 +34,7 @@ def _phimoe(variant: str, architecture: str = "PhimoeForCausalLM", **fields: Any
 
 def _dbrx(variant: str, attn: dict[str, Any], ffn: dict[str, Any], **fields: Any) -> ParityRow:
     sizes = {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 128}
-    fields = {**sizes, "vocab_size": VOCAB_SIZE, **fields}
+    fields = {**sizes, "vocab_size": VOCAB_SIZE, "bos_token_id": 1, "eos_token_id": 2, **fields}
     ffn = {"ffn_hidden_size": 20, "moe_num_experts": 4, "moe_top_k": 2, **ffn}
     fields |= {
         "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 9.0, **attn},
@@ -108,6 +108,7 @@ ROWS: tuple[ParityRow, ...] = (
           "moe_top_k": 3}, d_model=36, n_heads=3),
     _gpt_oss("plain"),
     _gpt_oss("no-biases", attention_bias=False, num_key_value_heads=4, rope_parameters=_rope()),
+    _gpt_oss("mxfp4-sizes", intermediate_size=64, num_experts_per_tok=3),
     _gpt_oss("full-first", num_hidden_layers=3, num_key_value_heads=1, tie_word_embeddings=True,
              layer_types=["full_attention", "sliding_attention", "full_attention"]),
     _deepseek_v2("groups", topk_method="group_limited_greedy", n_group=3, topk_group=2),

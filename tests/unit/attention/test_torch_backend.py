@@ -11,7 +11,7 @@ from torch import Tensor
 import quire.attention.torch_backend as torch_backend
 from quire.attention.backend import AttentionProblem
 from quire.attention.torch_backend import TorchAttention
-from quire.kernels.reference.attention import paged_attention, write_kv
+from quire.kernels.reference.attention import paged_attention, write_keys
 from quire.kv_layout import KVLayout, LayerKV
 from tests.fakes.batches import FakeRows
 
@@ -33,7 +33,10 @@ def _problem(**options: Any) -> AttentionProblem:
 
 def _rows(problem: AttentionProblem, lengths: list[int], block_size: int = 4) -> FakeRows:
     kv = LayerKV(
-        num_kv_heads=problem.num_kv_heads, head_dim=problem.head_dim, window=problem.window
+        num_kv_heads=problem.num_kv_heads,
+        head_dim=problem.head_dim,
+        window=problem.window,
+        has_values=problem.value_dim is None,
     )
     rows = [[0] * length for length in lengths]
     return FakeRows(KVLayout.of((kv,)), rows, block_size=block_size, dtype=problem.dtype)
@@ -66,14 +69,15 @@ def _difference(
     if any(before.values()):
         batch, places = rows.batch({row: count for row, count in before.items() if count})
         kv = [random(len(places), problem.num_kv_heads) for _ in range(2)]
-        write_kv(kv[0], kv[1], rows.kv_caches[0], batch.groups[0].slot_mapping)
+        _write(kv[0], kv[1], rows.kv_caches[0], batch.groups[0].slot_mapping)
     batch, places = rows.batch(dict(enumerate(num_tokens)))
     q, k, v = (random(len(places), n) for n in (problem.num_heads, *[problem.num_kv_heads] * 2))
     backend = TorchAttention.build(problem)
     plan = backend.plan(batch, 0)
     assert bool(plan.shared) == (shared is not None)
-    write_kv(k, v, rows.kv_caches[0], batch.groups[0].slot_mapping)
-    got = backend.forward(q, rows.kv_caches[0], plan)
+    _write(k, v, rows.kv_caches[0], batch.groups[0].slot_mapping)
+    sinks = torch.randn(problem.num_heads, generator=generator) if problem.has_sinks else None
+    got = backend.forward(q, rows.kv_caches[0], plan, sinks)
     expected = paged_attention(
         q.float(),
         rows.kv_caches[0],
@@ -84,10 +88,18 @@ def _difference(
         window=problem.window,
         soft_cap=problem.soft_cap,
         alibi_slopes=problem.alibi_slopes,
+        sinks=sinks,
+        value_dim=problem.value_dim,
     )
-    assert got.shape == q.shape
+    assert got.shape == (*q.shape[:2], problem.value_dim or problem.head_dim)
     assert got.dtype == problem.dtype
     return float((got.float() - expected).abs().max())
+
+
+def _write(k: Tensor, v: Tensor, kv_cache: Tensor, slots: Tensor) -> None:
+    """To a cache with values or without."""
+    for one, plane in zip((k, v), kv_cache.split(1), strict=False):
+        write_keys(one, plane, slots)
 
 
 _MIXES = [
@@ -103,6 +115,9 @@ _OPTIONS = [
     pytest.param({"alibi_slopes": _SLOPES}, id="alibi"),
     pytest.param({"num_kv_heads": 4}, id="every-head-its-own"),
     pytest.param({"num_kv_heads": 1, "window": 3, "soft_cap": 2.0}, id="one-kv-head"),
+    pytest.param({"has_sinks": True}, id="sinks"),
+    pytest.param({"has_sinks": True, "window": 6}, id="sinks-window"),
+    pytest.param({"num_kv_heads": 1, "value_dim": 5}, id="values-in-keys"),
 ]
 
 
@@ -122,7 +137,16 @@ def test_half_precision_is_close(
     assert _difference(_problem(dtype=dtype), lengths, num_tokens) < 0.03
 
 
-@pytest.mark.parametrize("options", [{}, {"soft_cap": 0.7}, {"num_kv_heads": 1}], ids=str)
+_SHARED_OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"soft_cap": 0.7},
+    {"num_kv_heads": 1},
+    {"has_sinks": True},
+    {"num_kv_heads": 1, "value_dim": 6},
+]
+
+
+@pytest.mark.parametrize("options", _SHARED_OPTIONS, ids=str)
 @pytest.mark.parametrize("num_tokens", [[1, 1, 1, 1, 1], [1, 5, 20, 1, 9]], ids=["one", "many"])
 def test_shared_prefix_is_read_once_and_equals_the_definition(
     options: dict[str, Any], num_tokens: list[int], monkeypatch: pytest.MonkeyPatch

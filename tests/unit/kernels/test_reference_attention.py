@@ -78,3 +78,24 @@ def test_steep_slopes_leave_only_the_nearest_token() -> None:
     torch.testing.assert_close(got[:, 1], v[:, 0])
     running_mean = v[:, 0].cumsum(0) / torch.arange(1, 6)[:, None]
     torch.testing.assert_close(got[:, 0], running_mean, rtol=1e-4, atol=1e-4)
+
+
+def test_a_sink_is_a_key_without_a_value() -> None:
+    """Sinks equal to a token's own score leave half of its value, where it sees nothing else."""
+    cache = torch.zeros(2, 2, 4, 1, 8)
+    q, k, v = torch.randn(1, 2, 8), torch.randn(1, 1, 8), torch.randn(1, 1, 8)
+    write_kv(k, v, cache, torch.tensor([4]))
+    where = (torch.tensor([[1]]), torch.tensor([0, 1]), torch.tensor([1]))
+    sinks = (q * k).sum(-1)[0] * 0.3
+    got = paged_attention(q, cache, *where, scale=0.3, sinks=sinks)
+    torch.testing.assert_close(got, (v / 2).expand(1, 2, 8))
+
+
+def test_values_may_be_the_first_part_of_keys() -> None:
+    keys, values = torch.randn(2, 3, 4, 1, 8).unbind(0)
+    values[..., :5] = keys[..., :5]
+    q, table = torch.randn(6, 2, 8), torch.tensor([[2, 1]])
+    where = (table, torch.tensor([0, 6]), torch.tensor([7]))
+    whole = paged_attention(q, torch.stack((keys, values)), *where, scale=0.3)
+    got = paged_attention(q, keys[None], *where, scale=0.3, value_dim=5)
+    torch.testing.assert_close(got, whole[..., :5])

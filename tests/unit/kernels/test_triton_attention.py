@@ -119,6 +119,28 @@ def test_attention_is_its_twin(
 
 
 @pytest.mark.parametrize("max_programs", [1, MANY_PROGRAMS])
+@pytest.mark.parametrize("is_decode", [False, True])
+@pytest.mark.parametrize("window", [None, 7])
+def test_sinks_take_attention_once(max_programs: int, is_decode: bool, window: int | None) -> None:
+    lengths = [(1, 1), (1, 5), (1, 200)] if is_decode else [(1, 9), (17, 40), (20, 200)]
+    case = paged_case(lengths, 4, 2, 16, 16, torch.float32)
+    sinks = torch.tensor([-30.0, 0.5, 3.0, 400.0], device=DEVICE)
+    wanted = reference.paged_attention(*case, scale=0.2, window=window, sinks=sinks)
+    shape = shape_of(case, window=window)
+    out = torch.full_like(case[0], float("nan"))
+    paged_attention(
+        out,
+        *case,
+        shape,
+        is_decode=is_decode,
+        workspace=workspace(shape, max_programs),
+        sinks=sinks,
+    )
+    assert_close(out, wanted)
+    assert out[:, 3].abs().max() < 1e-30 < out[:, 0].abs().max()
+
+
+@pytest.mark.parametrize("max_programs", [1, MANY_PROGRAMS])
 def test_in_a_mixed_step_each_launch_takes_its_own_rows(max_programs: int) -> None:
     lengths = [(17, 40), (1, 9), (1, 90), (3, 3), (1, 1), (30, 66)]
     case = paged_case(lengths, 4, 2, 16, 16, torch.float32)

@@ -170,6 +170,24 @@ def test_experts_of_a_device_are_their_definition(num_tokens: int) -> None:
     assert_close(h, wanted)
 
 
+@pytest.mark.parametrize("num_tokens", [1, 2, 9])
+def test_experts_with_biases_and_the_gate_of_gpt_oss(num_tokens: int) -> None:
+    gate_up, down = weights_of(16, torch.float32)
+    gate_up = 8 * gate_up  # some are beyond the limit
+    biases = random(16, 2 * INNER), random(16, HIDDEN)
+    x, h = random(num_tokens, HIDDEN), random(num_tokens, HIDDEN)
+    routing = routing_of(num_tokens, 16, 2)
+    wanted = h.clone()
+    inner = reference.gate_up(x, routing.experts, gate_up, "swiglu_oss", biases[0])
+    results = reference.down(inner, routing.experts, down, biases[1])
+    reference.add_sums(wanted, results, routing.weights)
+    experts = TritonExperts(
+        gate_up, down, "swiglu_oss", gate_up_bias=biases[0], down_bias=biases[1]
+    )
+    experts.add_to(x, routing, h)
+    assert_close(h, wanted)
+
+
 def test_a_tile_takes_most_of_an_experts_pairs_at_once() -> None:
     widths = {pairs: tile_width(pairs, 128) for pairs in (64, 512, 2048, 4096, 65536)}
     assert widths == {64: 16, 512: 16, 2048: 32, 4096: 64, 65536: 128}

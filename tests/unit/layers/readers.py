@@ -40,10 +40,13 @@ class MemoryReader:
         rows: slice | None = None,
         columns: slice | None = None,
         experts: slice | None = None,
+        *,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         assert rows is None and columns is None and experts is None
         assert self.tensors[name].shape == shape
-        return self.tensors[name].clone()
+        tensor = self.tensors[name]
+        return tensor.clone() if dtype is None else tensor.to(dtype, copy=True)
 
     def report(self) -> LoadReport:
         return LoadReport(num_read=len(self.tensors), bytes_read=0, missing=(), unused=())

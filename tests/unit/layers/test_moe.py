@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,8 @@ from torch import Tensor
 
 from quire.kernels.reference.moe import Routing
 from quire.layers.moe import MoE
-from quire.layers.moe_spec import MoESpec, SoftmaxRouting
+from quire.layers.moe_spec import MoESpec, SharedExpertSpec, SoftmaxRouting
+from quire.layers.spec import GatedMLPSpec
 from tests.unit.layers.readers import MemoryReader
 
 
@@ -66,3 +69,43 @@ def test_a_wrapped_route_sees_the_experts_of_every_call() -> None:
     moe.route = counting
     moe.add_to(torch.randn(4, 6), torch.zeros(4, 6))
     assert seen.sum() == 4 * 2
+
+
+def test_biases_and_the_clamped_gate_of_gpt_oss() -> None:
+    spec = replace(_spec(), activation="swiglu_oss", router_bias=True, expert_bias=True)
+    moe, tensors = _loaded(spec)
+    x = 6 * torch.randn(20, 6)  # some gates and ups are beyond the limit
+    expected = torch.zeros_like(x)
+    logits = x @ tensors["m.router.weight"].T + tensors["m.router.bias"]
+    values, chosen = logits.topk(2)
+    for token, (shares, experts) in enumerate(zip(values.softmax(1), chosen, strict=True)):
+        for share, expert in zip(shares, experts.tolist(), strict=True):
+            gate, up, down = (
+                (tensors[f"m.experts.{n}.weight"][expert], tensors[f"m.experts.{n}.bias"][expert])
+                for n in ("gate", "up", "down")
+            )
+            gated = (gate[0] @ x[token] + gate[1]).clamp(max=7)
+            raised = (up[0] @ x[token] + up[1]).clamp(-7, 7) + 1
+            inner = gated * torch.sigmoid(1.702 * gated) * raised
+            expected[token] += share * (down[0] @ inner + down[1])
+    h = torch.zeros_like(x)
+    moe.add_to(x, h)
+    torch.testing.assert_close(h, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_the_shared_expert_sees_every_token(gated: bool) -> None:
+    mlp = GatedMLPSpec(hidden_size=6, inner_size=4, activation="gelu")
+    alone, _ = _loaded(_spec())
+    spec = replace(_spec(), shared=SharedExpertSpec(mlp=mlp, gated=gated))
+    moe, tensors = _loaded(spec)
+    x = torch.randn(7, 6)
+    together, routed = torch.zeros(7, 6), torch.zeros(7, 6)
+    moe.add_to(x, together)
+    alone.load(MemoryReader(tensors), "m")
+    alone.add_to(x, routed)
+    gate, up, down = (tensors[f"m.shared.{n}.weight"] for n in ("gate", "up", "down"))
+    expected = (F.gelu(x @ gate.T) * (x @ up.T)) @ down.T
+    if gated:
+        expected *= torch.sigmoid(x @ tensors["m.shared.shared_gate.weight"].T)
+    torch.testing.assert_close(together - routed, expected, rtol=1e-4, atol=1e-5)

@@ -107,6 +107,15 @@ def test_dynamic_scaling_leaves_lengths_within_the_trained_one_alone() -> None:
     torch.testing.assert_close(scaled, plain, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    "scaling",
+    [DynamicScaling(factor=4.0, original_max_positions=8), QwenScaling(original_max_positions=8)],
+)
+def test_single_pair_turns_alike_at_any_base(scaling: RopeScaling) -> None:
+    spec = RopeSpec(dim=2, theta=100.0, scaling=scaling)
+    assert rope_frequencies(spec, max_model_len=64)[0].tolist() == [1.0]
+
+
 def test_longrope_is_short_within_the_trained_length() -> None:
     scaling = LongRopeScaling(
         short=(1.5, 3.0),

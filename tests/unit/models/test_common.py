@@ -9,7 +9,7 @@ import pytest
 
 from quire.errors import UnsupportedModelError
 from quire.layers.spec import AlibiSpec, LinearScaling, LongRopeScaling, RopeSpec
-from quire.models.common import attention_from, rope_from, unrotated_attention_from
+from quire.models.common import attention_from, attention_with, rope_from
 from quire.models.hf_config import HFConfig
 
 _SIZES = {
@@ -105,7 +105,7 @@ def test_rotation_by_layer_type(keys: dict[str, Any]) -> None:
 
 def test_attention_without_rotation() -> None:
     hf = _hf()
-    spec = unrotated_attention_from(hf, positions=AlibiSpec(slopes=(1.0,) * 4), bias=True)
+    spec = attention_with(hf, AlibiSpec(slopes=(1.0,) * 4), bias=True)
     assert (spec.num_heads, spec.num_kv_heads, spec.head_dim) == (4, 4, 8)
     assert spec.scale == 8**-0.5
     assert spec.qkv_bias and spec.out_bias

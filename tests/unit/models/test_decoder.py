@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from quire.batch import Batch
 from quire.models.decoder import Decoder, Placement
 from quire.models.loading import plan_of
+from quire.models.spec import DecoderSpec, LayerSpec
 from quire.weights.reader import DummyReader
 from tests.fakes.batches import FakeRows
 from tests.fakes.no_sync import NoSync, assert_no_sync
@@ -19,17 +21,26 @@ from tests.models.configs import PARITY_ROWS
 _ROWS = {row.id: row for row in PARITY_ROWS}
 
 
-def _decoder(name: str, dtype: torch.dtype = torch.float32) -> Decoder:
+def _spec(name: str) -> DecoderSpec:
     row = _ROWS[name]
+    return plan_of(row.make_config().to_dict(), row.architecture).spec
+
+
+def _decoder(name: str, dtype: torch.dtype = torch.float32) -> Decoder:
+    return _built(_spec(name), dtype)
+
+
+def _built(
+    spec: DecoderSpec, dtype: torch.dtype = torch.float32, max_model_len: int = 128
+) -> Decoder:
     placement = Placement(
         dtype=dtype,
         device=torch.device("cpu"),
         attention_backend="torch",
-        max_model_len=128,
+        max_model_len=max_model_len,
         block_size=16,
     )
-    plan = plan_of(row.make_config().to_dict(), row.architecture)
-    decoder = Decoder(plan.spec, placement)
+    decoder = Decoder(spec, placement)
     decoder.load(DummyReader(dtype))
     return decoder
 
@@ -101,3 +112,39 @@ def test_loading_again_replaces_the_weights(tmp_path: Path) -> None:
     third = _logits(decoder, FakeRows(decoder.kv_layout, prompt).batch({0: 10})[0])
     assert not torch.allclose(first, second)
     assert torch.equal(first, third)
+
+
+def _whole_and_token_by_token(decoder: Decoder, tokens: list[int]) -> tuple[Tensor, Tensor]:
+    whole = FakeRows(decoder.kv_layout, [tokens])
+    single = FakeRows(decoder.kv_layout, [tokens])
+    at_once = _logits(decoder, whole.batch({0: len(tokens)})[0])
+    in_turn = [_logits(decoder, single.batch({0: 1})[0]) for _ in tokens]
+    return at_once, torch.cat(in_turn)
+
+
+def test_layers_without_attention_have_no_cache() -> None:
+    spec = _spec("LlamaForCausalLM-plain")
+    both = spec.layers[0]
+    only_mlp = replace(both, attention=None, norms=both.norms[:1])
+    only_attention = replace(both, mlp=None, norms=both.norms[:1])
+    empty = LayerSpec(block="pre_norm", attention=None, mlp=None, norms=())
+    layers = (only_mlp, both, empty, only_attention, both)
+    decoder = _built(replace(spec, layers=layers))
+    assert len(decoder.kv_layout.layers) == 3
+    assert not any("layers.2." in name for name in decoder.spec.parameters())
+    at_once, in_turn = _whole_and_token_by_token(decoder, _tokens(9, 0))
+    torch.testing.assert_close(at_once, in_turn)
+    assert bool(at_once.isfinite().all())
+
+
+def test_logarithm_of_positions_matters_beyond_the_trained_length_only() -> None:
+    spec = _spec("LlamaForCausalLM-plain")
+    layers = tuple(
+        replace(layer, attention=replace(layer.attention, log_length=20)) for layer in spec.layers
+    )
+    tokens = _tokens(30, 0)
+    plain, _ = _whole_and_token_by_token(_built(spec), tokens)
+    raised, in_turn = _whole_and_token_by_token(_built(replace(spec, layers=layers)), tokens)
+    torch.testing.assert_close(raised, in_turn)
+    torch.testing.assert_close(raised[:20], plain[:20])
+    assert bool((raised[20:] - plain[20:]).abs().amax(1).gt(1e-6).all())

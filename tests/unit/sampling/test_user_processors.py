@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from quire.named_processors import NamedProcessor
 from quire.request import RowSampling
 from tests.unit.sampling.harness import Rows
 
@@ -84,3 +85,14 @@ def test_changes_of_a_failing_function_are_dropped() -> None:
 def test_callable_without_a_signature_gets_two_arguments() -> None:
     _, errors = sample(max)  # a built-in that does not say; it cannot compare a list and a tensor
     assert "TypeError" in errors[5]
+
+
+def test_named_functions_are_made_for_their_row() -> None:
+    named = NamedProcessor(qualname="tests.fakes.processors.Favour", is_made=True, args=[4])
+    assert sample(named_processors=(named,)) == (4, {})
+
+
+def test_a_name_that_is_not_found_here_is_the_rows_error() -> None:
+    token, errors = sample(named_processors=(NamedProcessor(qualname="no.such.name"),))
+    assert token == 9
+    assert "the logits processor 'no.such.name' cannot be loaded" in errors[5]

@@ -102,3 +102,19 @@ def test_a_row_that_leaves_before_its_turn_is_found_all_the_same() -> None:
     rows.blocks.name_all()
     assert rows.found(1) == 1
     rows.check()
+
+
+def test_a_row_that_leaves_takes_what_it_got_since_the_last_plan_with_it() -> None:
+    """The row may be another's in the same plan, whose table comes first."""
+    rows = Rows([5, 9, 13])
+    assert rows.blocks.grow_by_one(rows.rows) == 3
+    rows.blocks.release(rows.completions[1])
+    rows.table.leave(rows.completions[1].row)
+    _, (change,) = rows.blocks.take_changes()
+    assert change.rows.tolist() == rows.rows[[0, 2]].tolist()
+    assert len(change.places) == len(change.block_ids) == 2
+    rows.blocks.grow_by_one(rows.rows[:1])
+    rows.blocks.release(rows.completions[0])
+    rows.table.leave(rows.completions[0].row)
+    assert rows.blocks.take_changes() == ([], [])
+    rows.check()

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from quire.request import EngineRequest, RowSampling, Watch
-from quire.scheduler.scheduler import Scheduler
-from quire.scheduler.steady import SteadyRows
+from quire.scheduler.steady import LookAhead, SteadyRows
 from quire.step import StepPlan
 from tests.unit.scheduler.test_scheduler import build, drain, request
 
@@ -68,7 +67,7 @@ def test_tokens_are_those_of_plans_made_one_by_one(
     limits = {"depth": depth, "num_blocks": num_blocks, "max_num_seqs": 5}
     found = tokens_of(late, **limits)
     assert counted.num_plans > 10
-    monkeypatch.setattr(Scheduler, "_is_steady", lambda scheduler: False)
+    monkeypatch.setattr(LookAhead, "can_plan", lambda *args: False)
     wanted = tokens_of(late, **limits)
     del found["a", 0], wanted["a", 0]  # how far it came is a matter of the depth
     assert found == wanted

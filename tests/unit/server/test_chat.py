@@ -13,6 +13,7 @@ from quire.engine.async_engine import AsyncLLM
 from quire.outputs import CompletionOutput, RequestOutput
 from quire.prompts import ParsedPrompt
 from quire.sampling_params import SamplingParams
+from quire.server.answer_form import AnswerForm
 from quire.server.chat_stream import ChatStream
 from quire.server.chat_view import ChatView
 from quire.server.envelope import Envelope
@@ -86,7 +87,8 @@ async def test_a_stream_byte_for_byte(state: ServerState) -> None:
     envelope = Envelope(id="i", model="m", fingerprint="quire-1")
     generation = cast(Generation, TwoWords())
     usage = StreamUsage(at_end=False, on_every_chunk=False)
-    stream = ChatStream(generation, envelope, body, ChatView(state, body), usage)
+    view = ChatView(state, body, AnswerForm(), generation.usage)
+    stream = ChatStream(generation, envelope, body, view, usage)
     events = b"".join([data async for data in stream.run()]).decode().split("\n\n")
     parts = [one.partition('"choices":')[2] for one in events]
     role = '{"role":"assistant","content":""}'

@@ -176,18 +176,28 @@ async def test_parts_of_a_message_that_are_not_read_are_refused(
     assert (await client.post("/apply-template", json=saying(**{name: None}))).status_code == 200
 
 
+NAMED = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"tools": []}, "must not be an empty array"),
         ({"tool_choice": "auto"}, "`tools` must be set"),
         ({"tool_choice": "maybe"}, "Invalid value for `tool_choice`"),
-        ({"tools": [{"type": "function"}]}, "not built yet"),
-        ({"tools": [{"type": "function"}], "tool_choice": "required"}, "not built yet"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function.name: a tool needs a name"),
+        ({"tools": [NAMED], "tool_choice": "required"}, "constrained output is not built yet"),
+        ({"tools": [NAMED], "tool_choice": {}}, "Expected field `name` in `function`"),
+        (
+            {"tools": [NAMED], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+            "does not match any of the specified `tools`: there is no 'f'",
+        ),
+        ({"tools": [{"type": "web"}]}, "tools[0].type: must be 'function', got 'web'"),
+        ({"tools": [{"function": {"name": "f", "parameters": 3}}]}, "must be a JSON schema"),
         ({"tool_choice": 3}, "tool_choice: must be 'none', 'auto'"),
     ],
 )
-async def test_tools_that_could_be_called_are_refused(
+async def test_tools_that_cannot_be_called_are_refused(
     client: httpx.AsyncClient, fields: dict[str, Any], message: str
 ) -> None:
     body = {"messages": [{"role": "user", "content": "x"}], **fields}

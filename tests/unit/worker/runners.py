@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from quire.kernels.reference import lookup
+from quire.kernels.reference.bitmask import apply_bitmask
 from quire.kernels.reference.deliver import deliver
 from quire.kernels.reference.fetch import fetch
 from quire.sampling.sampler import Sampler
@@ -18,8 +19,10 @@ from quire.worker.batch_builder import BatchBuilder
 from quire.worker.buckets import GraphSizes, row_buckets
 from quire.worker.device_errors import probe_of
 from quire.worker.forward_graphs import ForwardGraphs
+from quire.worker.grammar_rows import GrammarRows
 from quire.worker.graph_batches import GraphBatches
 from quire.worker.graph_inputs import GraphInputs
+from quire.worker.graph_masks import GraphMasks
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model_runner import ModelRunner
 from quire.worker.prompt_logprobs import PromptLogprobs
@@ -71,8 +74,13 @@ class Parts:
             dtype=torch.float32,
             device=CPU,
         )
+        self.grammars = GrammarRows(max_rows=MAX_ROWS, vocab_size=VOCAB_SIZE, watch=Watch(0))
         self.sampler = Sampler(
-            max_rows=MAX_ROWS, vocab_size=VOCAB_SIZE, device=CPU, token_ids=self.rows.token_ids
+            max_rows=MAX_ROWS,
+            vocab_size=VOCAB_SIZE,
+            device=CPU,
+            token_ids=self.rows.token_ids,
+            masks=self.grammars,
         )
         self.prompt_logprobs = PromptLogprobs(
             self.model, self.rows, positions_per_pass=self.positions_per_pass
@@ -90,6 +98,7 @@ class Parts:
             readbacks=Readbacks(CPU, Watch(0)),
             probe=probe_of(CPU),
             rows_per_pass=self.rows_per_pass,
+            grammars=self.grammars,
         )
 
     def graphs(self) -> StepGraphs:
@@ -101,6 +110,13 @@ class Parts:
             max_length=MAX_LENGTH,
             num_slots=4,
             fetch=fetch,
+            device=CPU,
+        )
+        masks = GraphMasks(
+            self.grammars,
+            max_rows=MAX_ROWS,
+            num_slots=4,
+            apply_bitmask=apply_bitmask,
             device=CPU,
         )
         results = ResultRing(
@@ -123,10 +139,12 @@ class Parts:
                 results=results,
                 hidden=hidden,
                 record=self.record,
+                masks=masks,
             ),
             results=results,
             hidden=hidden,
             sampler=self.sampler,
             sharing=self.sharing,
             prompt_logprobs=self.prompt_logprobs,
+            masks=masks,
         )

@@ -28,5 +28,8 @@ def rotate_half(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rotate_interleaved(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Pairs are (2i, 2i + 1)."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2).to(x.dtype)
+    first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.empty((*first.shape, 2), dtype=torch.float32, device=x.device)
+    torch.mul(first, cos, out=turned[..., 0]).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=turned[..., 1]).addcmul_(first, sin)
+    return turned.flatten(-2).to(x.dtype)

@@ -105,6 +105,8 @@ def _attention_kernel(
     HAS_SINKS: tl.constexpr, IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr, HEADS_FIRST: tl.constexpr,
     WHOLE_FIRST: tl.constexpr, PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
+    # Long, but one thing: which tile, its queries, the keys they see, what becomes of the sums. To
+    # cut it would be to hand twenty names from one function to the next.
     await_inputs(DEPENDENT)
     if HEADS_FIRST:
         kv_head, tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)

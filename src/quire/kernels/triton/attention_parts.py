@@ -61,6 +61,7 @@ def attend_keys(
     ``begin`` is a multiple of BLOCK_N, or of BLOCK_SIZE. A cache of another type (fp8) is turned
     into the queries'.
     """
+    # One loop whose body the compiler must see whole, to fetch the next keys while it multiplies.
     columns = tl.arange(0, D_PAD)
     is_column = columns < D
     token = tl.arange(0, BLOCK_N)
@@ -118,7 +119,7 @@ def attend_keys(
 def add_sinks(best, total, sinks, heads, is_line):
     """``total`` with a score per head that has no value: after the last key, once a line."""
     scores = tl.load(sinks + heads, mask=is_line, other=0.0) * _LOG2E
-    return total + tl.exp2(scores - best)
+    return total + tl.exp2(tl.minimum(scores - best, 126.0))  # at most: nothing else counts
 
 
 @triton.jit

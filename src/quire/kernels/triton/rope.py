@@ -55,7 +55,8 @@ def _head_columns(part, place, HALF: tl.constexpr, INTERLEAVED: tl.constexpr):
     return part * HALF + place
 
 
-@triton.jit
+# A group's slots begin anywhere in those of all groups: no other alignment is worth a kernel.
+@triton.jit(do_not_specialize_on_alignment=["slots"])
 def _heads_kernel(
     q_out, k_cache, v_cache, qkv, cos, sin, slots, q_weight, k_weight,
     qkv_stride, q_eps, k_eps,

@@ -10,7 +10,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quire.models.alibi import alibi
-from quire.models.common import attention_from, decoder_from, gated_mlp_from, rms_norm_from
+from quire.models.common import (
+    attention_from,
+    gated_mlp_from,
+    head_from,
+    plan_from,
+    rms_norm_from,
+)
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
@@ -28,18 +34,20 @@ def baichuan(hf: HFConfig) -> ModelPlan:
 
 
 def _plan(hf: HFConfig, *, is_rotary: bool) -> ModelPlan:
+    norm = rms_norm_from(hf)
     attention = attention_from(hf)
     if not is_rotary:
         attention = replace(attention, positions=alibi(attention.num_heads))
-    norm = rms_norm_from(hf)
     layer = LayerSpec(
         block="pre_norm", attention=attention, mlp=gated_mlp_from(hf), norms=(norm, norm)
     )
-    spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
-    spec = replace(spec, head=replace(spec.head, unit_rows=_is_second(hf)))
-    hf.check_unread()
-    packed = fused_qkv("model.layers.*.self_attn.W_pack", attention)
-    return ModelPlan(spec=spec, weights=llama_weights_with({}, packed))
+    return plan_from(
+        hf,
+        layer,
+        final_norm=norm,
+        head=replace(head_from(hf), unit_rows=_is_second(hf)),
+        weights=llama_weights_with({}, fused_qkv("model.layers.*.self_attn.W_pack", attention)),
+    )
 
 
 def _is_second(hf: HFConfig) -> bool:

@@ -5,23 +5,35 @@ The first ChatGLM is another model, with another architecture name.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quire.layers.spec import (
     AttentionSpec,
-    EmbeddingSpec,
-    GatedMLPSpec,
-    HeadSpec,
     LayerNormSpec,
     LinearScaling,
     NormSpec,
     RMSNormSpec,
     RopeSpec,
 )
+from quire.models.common import (
+    attention_with,
+    embedding_from,
+    gated_mlp_from,
+    head_from,
+    plan_from,
+)
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
-from quire.models.spec import DecoderSpec, LayerSpec
-from quire.models.weight_names import fused_gate_up, fused_qkv, layer_entries, model_entries
-from quire.weights.weight_map import WeightMap
+from quire.models.spec import LayerSpec
+from quire.models.weight_names import (
+    MEGATRON_PARTS,
+    fused_gate_up,
+    fused_qkv,
+    layer_entries,
+    weight_map,
+)
 
+_SPELLINGS = {"intermediate_size": "ffn_hidden_size", "num_hidden_layers": "num_layers"}
 _INERT = (
     "apply_query_key_layer_scaling",  # scales scores down, and up again before the softmax
     "attention_softmax_in_fp32",
@@ -30,25 +42,15 @@ _INERT = (
     "original_rope",
     "vocab_size",  # padded_vocab_size counts
 )
-_PARTS = {
-    "attention.o": "self_attention.dense",
-    "mlp.down": "mlp.dense_4h_to_h",
-    "norm1": "input_layernorm",
-    "norm2": "post_attention_layernorm",
-}
+_LAYER = "encoder.layers.*"
+_PARTS = {**MEGATRON_PARTS, "attention.o": "self_attention.dense"}
 
 
 def chatglm(hf: HFConfig) -> ModelPlan:
-    hidden_size, vocab_size = hf.int("hidden_size", 4096), _vocab_size(hf)
-    norm = _norm(hf, hidden_size)
-    has_bias = hf.bool("add_bias_linear", False)
-    attention = _attention(hf, hidden_size, has_bias)
-    mlp = GatedMLPSpec(
-        hidden_size=hidden_size,
-        inner_size=hf.int("ffn_hidden_size", 13696),
-        activation="silu",
-        bias=has_bias,
-    )
+    hf = hf.with_spellings(**_SPELLINGS)
+    norm, has_bias = _norm(hf), hf.bool("add_bias_linear", False)
+    attention = _attention(hf, has_bias)
+    mlp = gated_mlp_from(hf, bias=has_bias, inner_size=13696, activation="silu")
     keeps_normed = hf.bool("apply_residual_connection_post_layernorm", False)
     layer = LayerSpec(
         block="normed_residual" if keeps_normed else "pre_norm",
@@ -56,43 +58,42 @@ def chatglm(hf: HFConfig) -> ModelPlan:
         mlp=mlp,
         norms=(norm, norm),
     )
-    spec = DecoderSpec(
-        embedding=EmbeddingSpec(vocab_size=vocab_size, hidden_size=hidden_size),
-        layers=(layer,) * hf.int(("num_layers", "num_hidden_layers")),
-        final_norm=norm if hf.bool("post_layer_norm", True) else None,
-        head=HeadSpec(
-            vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            tied=hf.bool("tie_word_embeddings", False),
-        ),
-    )
     layout = "concatenated" if hf.bool("multi_query_attention", False) else "per_head"
-    hf.check_unread(_INERT)
-    return ModelPlan(spec=spec, weights=_weights(attention, layout, mlp.inner_size))
-
-
-def _vocab_size(hf: HFConfig) -> int:
-    return hf.optional_int("padded_vocab_size") or hf.int("vocab_size")
-
-
-def _norm(hf: HFConfig, hidden_size: int) -> NormSpec:
-    kind = RMSNormSpec if hf.bool("rmsnorm", True) else LayerNormSpec
-    return kind(size=hidden_size, eps=hf.float("layernorm_epsilon", 1e-5))
-
-
-def _attention(hf: HFConfig, hidden_size: int, out_bias: bool) -> AttentionSpec:
-    num_heads, head_dim = hf.int("num_attention_heads", 32), hf.int("kv_channels", 128)
-    groups = hf.int("multi_query_group_num", 1)
-    return AttentionSpec(
-        hidden_size=hidden_size,
-        num_heads=num_heads,
-        num_kv_heads=groups if hf.bool("multi_query_attention", False) else num_heads,
-        head_dim=head_dim,
-        scale=head_dim**-0.5,
-        positions=_rope(hf, head_dim),
-        qkv_bias=hf.bool("add_qkv_bias", False) or out_bias,
-        out_bias=out_bias,
+    weights = weight_map(
+        layer_entries(_LAYER, _PARTS),
+        fused_qkv(f"{_LAYER}.self_attention.query_key_value", attention, layout),
+        fused_gate_up(f"{_LAYER}.mlp.dense_h_to_4h", mlp.inner_size),
+        embedding="embedding.word_embeddings",
+        final_norm="encoder.final_layernorm",
+        head="output_layer",
     )
+    vocab_size = hf.optional_int("padded_vocab_size")
+    return plan_from(
+        hf,
+        layer,
+        final_norm=norm if hf.bool("post_layer_norm", True) else None,
+        embedding=embedding_from(hf, vocab_size=vocab_size),
+        head=head_from(hf, vocab_size=vocab_size),
+        weights=weights,
+        inert=_INERT,
+    )
+
+
+def _norm(hf: HFConfig) -> NormSpec:
+    kind = RMSNormSpec if hf.bool("rmsnorm", True) else LayerNormSpec
+    return kind(size=hf.int("hidden_size", 4096), eps=hf.float("layernorm_epsilon", 1e-5))
+
+
+def _attention(hf: HFConfig, out_bias: bool) -> AttentionSpec:
+    head_dim, groups = hf.int("kv_channels", 128), hf.int("multi_query_group_num", 1)
+    attention = attention_with(
+        hf,
+        _rope(hf, head_dim),
+        num_kv_heads=groups if hf.bool("multi_query_attention", False) else None,
+        head_dim=head_dim,
+        bias=out_bias,
+    )
+    return replace(attention, qkv_bias=hf.bool("add_qkv_bias", False) or out_bias)
 
 
 def _rope(hf: HFConfig, head_dim: int) -> RopeSpec:
@@ -105,23 +106,4 @@ def _rope(hf: HFConfig, head_dim: int) -> RopeSpec:
         theta=10000.0 if divides else 10000.0 * ratio,
         style="interleaved",
         scaling=LinearScaling(factor=ratio) if divides and ratio != 1.0 else None,
-    )
-
-
-def _weights(attention: AttentionSpec, layout: str, inner_size: int) -> WeightMap:
-    names = model_entries(
-        embedding="embedding.word_embeddings",
-        final_norm="encoder.final_layernorm",
-        head="output_layer",
-    )
-    layer = "encoder.layers.*"
-    return WeightMap(
-        entries={
-            **names,
-            **layer_entries(layer, _PARTS),
-            **fused_qkv(f"{layer}.self_attention.query_key_value", attention, layout),
-            **fused_gate_up(f"{layer}.mlp.dense_h_to_4h", inner_size),
-        },
-        ignored=("*rotary_pos_emb.inv_freq", "*output_layer.weight"),
-        prefixes=("transformer.", ""),
     )

@@ -12,16 +12,17 @@ from quire.errors import UnsupportedModelError
 from quire.layers.spec import AttentionSpec, GatedMLPSpec
 from quire.models.common import (
     ACTIVATION_NAMES,
-    LLAMA_WEIGHTS,
     attention_from,
-    decoder_from,
     gated_mlp_from,
+    plan_from,
     rms_norm_from,
 )
 from quire.models.hf_config import HFConfig
+from quire.models.layer_types import list_by_layer
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
-from quire.weights.weight_map import Operation, Source
+from quire.models.weight_names import Entries, llama_weights_with
+from quire.weights.weight_map import Source
 
 _INERT = ("intermediate_size", "naive_attention_*")  # the first: beside blocks with their own
 _OF_A_MISSING_PART = ("ffn_mult", "gated", "hidden_act", "intermediate_size", "n_heads_in_group")
@@ -31,12 +32,10 @@ Parts = tuple[AttentionSpec | None, GatedMLPSpec | None]
 
 
 def decilm(hf: HFConfig) -> ModelPlan:
-    num_layers = hf.int("num_hidden_layers")
-    blocks = hf.optional_list("block_configs")
+    blocks = list_by_layer(hf, "block_configs")
     if blocks is None:
-        parts = _parts_by_kv_heads(hf, num_layers)
+        parts = _parts_by_kv_heads(hf)
     else:
-        _check_length(hf, "block_configs", blocks, num_layers)
         parts = [_parts_of_block(hf, index, block) for index, block in enumerate(blocks)]
     norm = rms_norm_from(hf)
     layers = [
@@ -48,18 +47,15 @@ def decilm(hf: HFConfig) -> ModelPlan:
         )
         for attention, mlp in parts
     ]
-    spec = decoder_from(hf, layers, final_norm=norm)
-    hf.check_unread(_INERT)
-    weights = replace(LLAMA_WEIGHTS, entries={**LLAMA_WEIGHTS.entries, **_only_norms(layers)})
-    return ModelPlan(spec=spec, weights=weights)
+    weights = llama_weights_with({}, _only_norms(layers))
+    return plan_from(hf, layers, final_norm=norm, weights=weights, inert=_INERT)
 
 
-def _parts_by_kv_heads(hf: HFConfig, num_layers: int) -> list[Parts]:
+def _parts_by_kv_heads(hf: HFConfig) -> list[Parts]:
     attention, mlp = _attention(hf), gated_mlp_from(hf, bias=hf.bool("mlp_bias", False))
-    counts = hf.optional_list("num_key_value_heads_per_layer")
+    counts = list_by_layer(hf, "num_key_value_heads_per_layer")
     if counts is None:
-        return [(attention, mlp)] * num_layers
-    _check_length(hf, "num_key_value_heads_per_layer", counts, num_layers)
+        return [(attention, mlp)] * hf.int("num_hidden_layers")
     return [(replace(attention, num_kv_heads=count), mlp) for count in counts]
 
 
@@ -75,8 +71,7 @@ def _parts_of_block(hf: HFConfig, index: int, data: dict[str, object]) -> Parts:
 
 
 def _attention(hf: HFConfig) -> AttentionSpec:
-    bias = hf.bool("attention_bias", False)
-    return attention_from(hf, qkv_bias=bias, out_bias=bias)
+    return attention_from(hf, bias=hf.bool("attention_bias", False))
 
 
 def _block_attention(hf: HFConfig, block: HFConfig) -> AttentionSpec:
@@ -102,15 +97,7 @@ def _block_mlp(hf: HFConfig, block: HFConfig) -> GatedMLPSpec:
     )
 
 
-def _check_length(hf: HFConfig, key: str, found: list[object], num_layers: int) -> None:
-    if len(found) != num_layers:
-        raise UnsupportedModelError(
-            f"config key {key!r} of {hf.architecture} has {len(found)} entries and "
-            f"num_hidden_layers is {num_layers}; they must agree"
-        )
-
-
-def _only_norms(layers: list[LayerSpec]) -> dict[str, Operation]:
+def _only_norms(layers: list[LayerSpec]) -> Entries:
     """Where attention is missing, the first norm is the MLP's."""
     return {
         f"layers.{index}.norm1.weight": Source(

@@ -11,8 +11,8 @@ from quire.layers.moe_spec import GroupedRouting, MoESpec, SharedExpertSpec
 from quire.models.architectures.deepseek_weights import deepseek_weights
 from quire.models.common import (
     ACTIVATION_NAMES,
-    decoder_from,
     gated_mlp_from,
+    plan_from,
     rms_norm_from,
     rope_from,
 )
@@ -88,26 +88,18 @@ def _plan(
 ) -> ModelPlan:
     """``num_shared`` and ``first_dense`` are the family's, where the config is silent."""
     norm, mlp = rms_norm_from(hf), gated_mlp_from(hf)
-    moe = None if num_experts is None else _moe(hf, num_experts, routing, num_shared)
-    layers = [
-        LayerSpec(
-            block="pre_norm",
-            attention=attention,
-            mlp=moe if has_experts and moe is not None else mlp,
-            norms=(norm, norm),
-        )
-        for has_experts in _layers_with_experts(hf, first_dense)
-    ]
-    spec = decoder_from(hf, layers, final_norm=norm)
-    weights = deepseek_weights(hf, num_experts or 0)
-    hf.check_unread(_INERT)
-    return ModelPlan(spec=spec, weights=weights)
-
-
-def _layers_with_experts(hf: HFConfig, first_dense: int) -> list[bool]:
-    dense = hf.int("first_k_dense_replace", first_dense)
+    dense, mixed = (
+        LayerSpec(block="pre_norm", attention=attention, mlp=part, norms=(norm, norm))
+        for part in (mlp, _moe(hf, num_experts, routing, num_shared) if num_experts else mlp)
+    )
+    num_dense = hf.int("first_k_dense_replace", first_dense)
     every = hf.int("moe_layer_freq", 1)
-    return [layer >= dense and layer % every == 0 for layer in range(hf.int("num_hidden_layers"))]
+    layers = [
+        mixed if layer >= num_dense and layer % every == 0 else dense
+        for layer in range(hf.int("num_hidden_layers"))
+    ]
+    weights = deepseek_weights(hf, num_experts or 0)
+    return plan_from(hf, layers, final_norm=norm, weights=weights, inert=_INERT)
 
 
 def _moe(hf: HFConfig, num_experts: int, routing: GroupedRouting, num_shared: int) -> MoESpec:

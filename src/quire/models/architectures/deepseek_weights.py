@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from quire.errors import UnsupportedModelError
-from quire.models.common import LLAMA_WEIGHTS
 from quire.models.hf_config import HFConfig
 from quire.models.mixtures import LLAMA_EXPERT, expert_entries, shared_entries
+from quire.models.weight_names import LLAMA_WEIGHTS
 from quire.weights.packed import BlockScaled
 from quire.weights.weight_map import Operation, Source, WeightMap
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from quire.layers.spec import Activation, GatedMLPSpec
+from quire.layers.spec import Activation
 from quire.models.common import (
-    LLAMA_WEIGHTS,
     attention_from,
-    decoder_from,
+    embedding_from,
+    gated_mlp_from,
+    head_from,
+    plan_from,
     rms_norm_from,
 )
 from quire.models.hf_config import HFConfig
@@ -18,27 +20,18 @@ _GELU: dict[str, Activation] = {"gelu": "gelu_tanh", "gelu_pytorch_tanh": "gelu_
 
 
 def gemma(hf: HFConfig) -> ModelPlan:
-    hidden_size = hf.int("hidden_size")
     norm = rms_norm_from(hf, weight_offset=1.0)
-    bias = hf.bool("attention_bias", False)
     hf.choice("hidden_act", _GELU, "gelu")
-    mlp = GatedMLPSpec(
-        hidden_size=hidden_size,
-        inner_size=hf.int("intermediate_size"),
-        activation=hf.choice("hidden_activation", _GELU, "gelu"),
-    )
     layer = LayerSpec(
         block="pre_norm",
-        attention=attention_from(hf, qkv_bias=bias, out_bias=bias, head_dim=256),
-        mlp=mlp,
+        attention=attention_from(hf, bias=hf.bool("attention_bias", False), head_dim=256),
+        mlp=gated_mlp_from(hf, activation=hf.choice("hidden_activation", _GELU, "gelu")),
         norms=(norm, norm),
     )
-    spec = decoder_from(
+    return plan_from(
         hf,
-        [layer] * hf.int("num_hidden_layers"),
+        layer,
         final_norm=norm,
-        tied=True,
-        embedding_scale=hidden_size**0.5,
+        embedding=embedding_from(hf, scale=norm.size**0.5),
+        head=head_from(hf, tied=True),
     )
-    hf.check_unread()
-    return ModelPlan(spec=spec, weights=LLAMA_WEIGHTS)

@@ -6,10 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from quire.layers.spec import Activation, AttentionSpec, GatedMLPSpec
-from quire.models.common import attention_from, decoder_from, rms_norm_from
+from quire.layers.spec import Activation, AttentionSpec
+from quire.models.common import (
+    attention_from,
+    embedding_from,
+    gated_mlp_from,
+    head_from,
+    plan_from,
+    rms_norm_from,
+)
 from quire.models.hf_config import HFConfig
-from quire.models.layer_types import SLIDING, every_nth_full, layer_types
+from quire.models.layer_types import every_nth_full, windows_by_layer
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
 from quire.models.weight_names import llama_weights_with
@@ -25,15 +32,17 @@ _NORMS = {
 
 
 def gemma2(hf: HFConfig) -> ModelPlan:
-    bias = hf.bool("attention_bias", False)
-    attention = replace(
-        attention_from(hf, qkv_bias=bias, out_bias=bias, head_dim=256, num_kv_heads=4),
+    attention = attention_from(
+        hf,
+        bias=hf.bool("attention_bias", False),
+        head_dim=256,
+        num_kv_heads=4,
         scale=hf.float("query_pre_attn_scalar", 256) ** -0.5,
         soft_cap=hf.nullable_float("attn_logit_softcapping", absent=50.0),
     )
     window = hf.nullable_int("sliding_window", absent=4096)
-    kinds = layer_types(hf, every_nth_full(hf.int("num_hidden_layers"), 2))
-    attentions = [replace(attention, window=window if kind == SLIDING else None) for kind in kinds]
+    windows = windows_by_layer(hf, window, every_nth_full(hf.int("num_hidden_layers"), 2))
+    attentions = [replace(attention, window=window) for window in windows]
     return gemma_plan(hf, attentions, hf.nullable_float("final_logit_softcapping", absent=30.0))
 
 
@@ -41,20 +50,19 @@ def gemma_plan(
     hf: HFConfig, attentions: Iterable[AttentionSpec], soft_cap: float | None
 ) -> ModelPlan:
     """A model of sandwich blocks around these attentions; ``soft_cap`` is the logits'."""
-    hidden_size = hf.int("hidden_size")
     norm = rms_norm_from(hf, weight_offset=1.0)
-    mlp = GatedMLPSpec(
-        hidden_size=hidden_size,
-        inner_size=hf.int("intermediate_size"),
-        activation=hf.choice("hidden_activation", _GELU, "gelu_pytorch_tanh"),
-    )
+    activation = hf.choice("hidden_activation", _GELU, "gelu_pytorch_tanh")
+    mlp = gated_mlp_from(hf, activation=activation)
     layers = [
         LayerSpec(block="sandwich", attention=attention, mlp=mlp, norms=(norm,) * 4)
         for attention in attentions
     ]
-    spec = decoder_from(hf, layers, final_norm=norm, tied=True, embedding_scale=hidden_size**0.5)
-    hf.check_unread(_INERT)
-    return ModelPlan(
-        spec=replace(spec, head=replace(spec.head, soft_cap=soft_cap)),
+    return plan_from(
+        hf,
+        layers,
+        final_norm=norm,
+        embedding=embedding_from(hf, scale=norm.size**0.5),
+        head=head_from(hf, tied=True, soft_cap=soft_cap),
         weights=llama_weights_with(_NORMS),
+        inert=_INERT,
     )

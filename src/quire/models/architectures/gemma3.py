@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from quire.layers.spec import AttentionSpec, RMSNormSpec
+from quire.layers.spec import AttentionSpec
 from quire.models.architectures.gemma2 import gemma_plan
-from quire.models.common import attention_from
+from quire.models.common import attention_from, norming_each_head, rms_norm_from
 from quire.models.hf_config import HFConfig
 from quire.models.layer_types import FULL, SLIDING, every_nth_full, layer_types
 from quire.models.plan import ModelPlan
@@ -27,20 +27,13 @@ def gemma3(hf: HFConfig) -> ModelPlan:
 
 def _attention(hf: HFConfig, kind: str, theta_key: str, theta: float) -> AttentionSpec:
     """Older files give one base of each kind, and scaling for full attention only."""
-    bias = hf.bool("attention_bias", False)
+    rope = hf.rope(theta_keys=theta_key, theta=theta, layer_type=kind, is_scaled=kind == FULL)
     attention = attention_from(
         hf,
-        qkv_bias=bias,
-        out_bias=bias,
+        bias=hf.bool("attention_bias", False),
         head_dim=256,
         num_kv_heads=4,
-        rope=hf.rope(theta_keys=theta_key, theta=theta, layer_type=kind),
-    )
-    norm = RMSNormSpec(
-        size=attention.head_dim, eps=hf.float("rms_norm_eps", 1e-6), weight_offset=1.0
-    )
-    return replace(
-        attention,
-        qk_norms=(norm, norm),
+        rope=rope,
         scale=hf.float("query_pre_attn_scalar", 256) ** -0.5,
     )
+    return norming_each_head(attention, rms_norm_from(hf, weight_offset=1.0))

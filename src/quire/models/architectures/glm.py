@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from quire.layers.spec import AttentionSpec
-from quire.models.common import attention_from, decoder_from, gated_mlp_from, rms_norm_from
+from quire.models.common import attention_from, gated_mlp_from, plan_from, rms_norm_from
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
 from quire.models.weight_names import fused_gate_up, llama_weights_with
 
 _EPS = 0.00000015625
+_GLM4_NORMS = {
+    "norm2": "post_self_attn_layernorm",
+    "norm3": "post_attention_layernorm",
+    "norm4": "post_mlp_layernorm",
+}
 
 
 def glm(hf: HFConfig) -> ModelPlan:
     norm = rms_norm_from(hf, eps=_EPS)
     layer = LayerSpec(
-        block="pre_norm",
-        attention=glm_attention(hf),
-        mlp=gated_mlp_from(hf),
-        norms=(norm, norm),
+        block="pre_norm", attention=_attention(hf), mlp=gated_mlp_from(hf), norms=(norm, norm)
     )
     return _plan(hf, layer, {})
 
@@ -27,30 +29,20 @@ def glm4(hf: HFConfig) -> ModelPlan:
     """GLM-4-0414 norms both ends of each branch."""
     norm = rms_norm_from(hf, eps=_EPS)
     layer = LayerSpec(
-        block="sandwich",
-        attention=glm_attention(hf),
-        mlp=gated_mlp_from(hf),
-        norms=(norm,) * 4,
+        block="sandwich", attention=_attention(hf), mlp=gated_mlp_from(hf), norms=(norm,) * 4
     )
-    names = {
-        "norm2": "post_self_attn_layernorm",
-        "norm3": "post_attention_layernorm",
-        "norm4": "post_mlp_layernorm",
-    }
-    return _plan(hf, layer, names)
+    return _plan(hf, layer, _GLM4_NORMS)
 
 
-def glm_attention(hf: HFConfig) -> AttentionSpec:
+def _attention(hf: HFConfig) -> AttentionSpec:
     rope = hf.rope(partial_keys=("partial_rotary_factor",), partial=0.5)
     bias = hf.bool("attention_bias", True)
-    attention = attention_from(
+    return attention_from(
         hf, qkv_bias=bias, rope=rope, style="interleaved", head_dim=128, num_kv_heads=2
     )
-    return attention
 
 
 def _plan(hf: HFConfig, layer: LayerSpec, names: dict[str, str]) -> ModelPlan:
-    spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=layer.norms[0])
-    hf.check_unread()
     fused = fused_gate_up("model.layers.*.mlp.gate_up_proj", hf.int("intermediate_size"))
-    return ModelPlan(spec=spec, weights=llama_weights_with(names, fused))
+    weights = llama_weights_with(names, fused)
+    return plan_from(hf, layer, final_norm=layer.norms[0], weights=weights)

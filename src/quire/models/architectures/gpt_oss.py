@@ -8,11 +8,12 @@ from dataclasses import replace
 from quire.errors import UnsupportedModelError
 from quire.layers.moe_spec import MoESpec, SoftmaxRouting
 from quire.layers.spec import AttentionSpec
-from quire.models.common import LLAMA_WEIGHTS, attention_from, decoder_from, rms_norm_from
+from quire.models.common import attention_from, plan_from, rms_norm_from
 from quire.models.hf_config import HFConfig
 from quire.models.layer_types import FULL, SLIDING, layer_types
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
+from quire.models.weight_names import Entries, llama_weights_with
 from quire.weights.expert_layouts import EveryOtherRow, TurnedExperts
 from quire.weights.packed import Mxfp4
 from quire.weights.weight_map import Operation, Source, WeightMap
@@ -27,17 +28,13 @@ def gpt_oss(hf: HFConfig) -> ModelPlan:
         LayerSpec(block="pre_norm", attention=attention, mlp=moe, norms=(norm, norm))
         for attention in _attentions(hf)
     ]
-    spec = decoder_from(hf, layers, final_norm=norm)
     stored = hf.nested("quantization_config").choice("quant_method", _STORED, "none")
-    hf.check_unread(_INERT)
-    return ModelPlan(spec=spec, weights=_weights(stored))
+    return plan_from(hf, layers, final_norm=norm, weights=_weights(stored), inert=_INERT)
 
 
 def _attentions(hf: HFConfig) -> list[AttentionSpec]:
     bias = hf.bool("attention_bias", True)
-    attention = attention_from(
-        hf, qkv_bias=bias, out_bias=bias, theta=150000.0, head_dim=64, num_kv_heads=8
-    )
+    attention = attention_from(hf, bias=bias, theta=150000.0, head_dim=64, num_kv_heads=8)
     window = hf.nullable_int("sliding_window", absent=128)
     pattern = [SLIDING, FULL] * hf.int("num_hidden_layers")
     return [
@@ -82,22 +79,15 @@ def _weights(stored: Callable[[str], Operation]) -> WeightMap:
     """``stored``: how the matrices of all experts are, by their name."""
     mlp = "model.layers.*.mlp"
     gate_up = f"{mlp}.experts.gate_up_proj"
-    router = {
-        f"layers.*.moe.router.{kind}": Source(f"{mlp}.router.{kind}") for kind in ("weight", "bias")
-    }
     parts = {
         f"layers.*.moe.experts.{part}.{kind}": EveryOtherRow(both, first)
         for first, part in enumerate(("gate", "up"))
         for kind, both in (("weight", stored(gate_up)), ("bias", Source(f"{gate_up}_bias")))
     }
-    return replace(
-        LLAMA_WEIGHTS,
-        entries={
-            **LLAMA_WEIGHTS.entries,
-            "layers.*.attention.sinks": Source("model.layers.*.self_attn.sinks"),
-            **router,
-            **parts,
-            "layers.*.moe.experts.down.weight": stored(f"{mlp}.experts.down_proj"),
-            "layers.*.moe.experts.down.bias": Source(f"{mlp}.experts.down_proj_bias"),
-        },
-    )
+    more: Entries = {
+        **parts,
+        "layers.*.attention.sinks": Source("model.layers.*.self_attn.sinks"),
+        "layers.*.moe.experts.down.weight": stored(f"{mlp}.experts.down_proj"),
+        "layers.*.moe.experts.down.bias": Source(f"{mlp}.experts.down_proj_bias"),
+    }
+    return llama_weights_with({"moe.router": "mlp.router"}, more)

@@ -5,32 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quire.layers.spec import DynamicScaling, RopeSpec
-from quire.models.common import (
-    LLAMA_WEIGHTS,
-    attention_from,
-    decoder_from,
-    gated_mlp_from,
-    rms_norm_from,
-)
+from quire.models.common import attention_from, gated_mlp_from, plan_from, rms_norm_from
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
 
 
 def internlm(hf: HFConfig) -> ModelPlan:
-    bias = hf.bool("bias", True)
-    attention = attention_from(hf, qkv_bias=bias, out_bias=bias)
-    assert isinstance(attention.positions, RopeSpec)
     norm = rms_norm_from(hf)
+    attention = attention_from(hf, bias=hf.bool("bias", True))
+    assert isinstance(attention.positions, RopeSpec)
     layer = LayerSpec(
         block="pre_norm",
         attention=replace(attention, positions=_rope(hf, attention.positions)),
         mlp=gated_mlp_from(hf),
         norms=(norm, norm),
     )
-    spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
-    hf.check_unread()
-    return ModelPlan(spec=spec, weights=LLAMA_WEIGHTS)
+    return plan_from(hf, layer, final_norm=norm)
 
 
 def _rope(hf: HFConfig, llamas: RopeSpec) -> RopeSpec:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from quire.models.common import attention_from, decoder_from, gated_mlp_from, rms_norm_from
+from quire.models.common import attention_from, gated_mlp_from, plan_from, rms_norm_from
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
-from quire.models.weight_names import fused_qkv, layer_entries, model_entries
-from quire.weights.weight_map import WeightMap
+from quire.models.weight_names import fused_qkv, layer_entries, weight_map
 
 _PARTS = {
     "attention.o": "attention.wo",
@@ -20,18 +19,17 @@ _PARTS = {
 
 
 def internlm2(hf: HFConfig) -> ModelPlan:
-    bias = hf.bool("bias", False)
-    attention = attention_from(hf, qkv_bias=bias, out_bias=bias)
     norm = rms_norm_from(hf)
+    attention = attention_from(hf, bias=hf.bool("bias", False))
     layer = LayerSpec(
         block="pre_norm", attention=attention, mlp=gated_mlp_from(hf), norms=(norm, norm)
     )
-    spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
-    hf.check_unread()
-    names = model_entries(embedding="model.tok_embeddings", final_norm="model.norm", head="output")
-    wqkv = fused_qkv("model.layers.*.attention.wqkv", attention, "per_kv_group")
-    weights = WeightMap(
-        entries={**names, **layer_entries("model.layers.*", _PARTS), **wqkv},
-        ignored=("*.rotary_emb.inv_freq", "output.weight"),
+    weights = weight_map(
+        layer_entries("layers.*", _PARTS),
+        fused_qkv("layers.*.attention.wqkv", attention, "per_kv_group"),
+        embedding="tok_embeddings",
+        final_norm="norm",
+        head="output",
+        prefixes=("model.", ""),
     )
-    return ModelPlan(spec=spec, weights=weights)
+    return plan_from(hf, layer, final_norm=norm, weights=weights)

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from quire.models.common import (
-    LLAMA_WEIGHTS,
-    attention_from,
-    decoder_from,
-    gated_mlp_from,
-    rms_norm_from,
-)
+from quire.models.common import attention_from, gated_mlp_from, plan_from, rms_norm_from
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
@@ -16,14 +10,11 @@ from quire.models.spec import LayerSpec
 
 def mistral(hf: HFConfig) -> ModelPlan:
     norm = rms_norm_from(hf)
+    window = hf.nullable_int("sliding_window", absent=4096)
     layer = LayerSpec(
         block="pre_norm",
-        attention=attention_from(
-            hf, window=hf.nullable_int("sliding_window", absent=4096), num_kv_heads=8
-        ),
+        attention=attention_from(hf, window=window, num_kv_heads=8),
         mlp=gated_mlp_from(hf),
         norms=(norm, norm),
     )
-    spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
-    hf.check_unread()
-    return ModelPlan(spec=spec, weights=LLAMA_WEIGHTS)
+    return plan_from(hf, layer, final_norm=norm)

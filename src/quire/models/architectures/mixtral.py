@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from quire.layers.moe_spec import MoESpec, SoftmaxRouting
 from quire.models.common import (
     ACTIVATION_NAMES,
-    LLAMA_WEIGHTS,
     attention_from,
-    decoder_from,
+    plan_from,
     rms_norm_from,
 )
 from quire.models.hf_config import HFConfig
 from quire.models.mixtures import MIXTRAL_EXPERT, expert_entries
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
+from quire.models.weight_names import llama_weights_with
 
 
 def mixtral(hf: HFConfig) -> ModelPlan:
@@ -36,8 +34,5 @@ def mixtral(hf: HFConfig) -> ModelPlan:
         mlp=moe,
         norms=(norm, norm),
     )
-    spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
-    hf.check_unread()
     experts = expert_entries("model.layers.*.block_sparse_moe", moe.num_experts, MIXTRAL_EXPERT)
-    weights = replace(LLAMA_WEIGHTS, entries={**LLAMA_WEIGHTS.entries, **experts})
-    return ModelPlan(spec=spec, weights=weights)
+    return plan_from(hf, layer, final_norm=norm, weights=llama_weights_with({}, experts))

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from quire.layers.spec import LayerNormSpec, PlainMLPSpec
-from quire.models.common import ACTIVATION_NAMES, LLAMA_WEIGHTS, attention_from, decoder_from
+from quire.models.common import (
+    activation_from,
+    attention_from,
+    layer_norm_from,
+    plain_mlp_from,
+    plan_from,
+)
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
 
+_INERT = ("kv_channels",)  # says the head size a second time
+
 
 def nemotron(hf: HFConfig) -> ModelPlan:
-    hidden_size, bias = hf.int("hidden_size"), hf.bool("attention_bias", False)
-    norm = LayerNormSpec(size=hidden_size, eps=hf.float("norm_eps", 1e-5), weight_offset=1.0)
+    norm = layer_norm_from(hf, keys="norm_eps", weight_offset=1.0)
     rope = hf.rope(partial_keys=("partial_rotary_factor", "rope_percent"), partial=0.5)
     layer = LayerSpec(
         block="pre_norm",
-        attention=attention_from(hf, qkv_bias=bias, out_bias=bias, rope=rope),
-        mlp=PlainMLPSpec(
-            hidden_size=hidden_size,
-            inner_size=hf.int("intermediate_size"),
-            activation=hf.choice("hidden_act", ACTIVATION_NAMES, "relu2"),
-            bias=hf.bool("mlp_bias", False),
+        attention=attention_from(hf, bias=hf.bool("attention_bias", False), rope=rope),
+        mlp=plain_mlp_from(
+            hf, activation=activation_from(hf, "relu2"), bias=hf.bool("mlp_bias", False)
         ),
         norms=(norm, norm),
     )
-    spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
-    hf.check_unread(("kv_channels",))  # says the head size a second time
-    return ModelPlan(spec=spec, weights=LLAMA_WEIGHTS)
+    return plan_from(hf, layer, final_norm=norm, inert=_INERT)

@@ -3,20 +3,22 @@ and an MLP whose gate is the second half. transformers' own layout is another fi
 
 from __future__ import annotations
 
-from quire.layers.spec import (
-    AttentionSpec,
-    EmbeddingSpec,
-    GatedMLPSpec,
-    HeadSpec,
-    LayerNormSpec,
-    LearnedPositionsSpec,
+from dataclasses import replace
+
+from quire.layers.spec import AttentionSpec, GatedMLPSpec, LayerNormSpec, LearnedPositionsSpec
+from quire.models.common import (
+    MOSAIC_SPELLINGS,
+    attention_with,
+    embedding_from,
+    head_from,
+    norming_all_heads,
+    plan_from,
+    rope_from,
 )
-from quire.models.common import rope_from
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
-from quire.models.spec import DecoderSpec, LayerSpec
-from quire.models.weight_names import KINDS, fused_qkv, layer_entries, model_entries
-from quire.weights.weight_map import Fused, Operation, Source, WeightMap
+from quire.models.spec import LayerSpec
+from quire.models.weight_names import fused_gate_up, fused_qkv, layer_entries, weight_map
 
 _INERT = (
     "alibi_bias_max",  # ALiBi itself is refused
@@ -25,6 +27,7 @@ _INERT = (
     "precision",
     "rope_full_precision",
     "tie_word_embeddings",  # weight_tying counts
+    "vocab_size",  # embedding_size, if it is there: some of its rows are not in use
 )
 _PARTS = {
     "attention.o": "attn_out",
@@ -38,87 +41,59 @@ _NORMS = dict.fromkeys(("default", "low_precision"))  # one in float32, one in t
 
 
 def olmo_original(hf: HFConfig) -> ModelPlan:
-    hidden_size = hf.int(("d_model", "hidden_size"), 768)
-    vocab_size = hf.optional_int("embedding_size") or hf.int("vocab_size")
-    hf.optional_int("vocab_size")  # the rows in use
+    hf = hf.with_spellings(**MOSAIC_SPELLINGS)
     hf.choice("block_type", {"sequential": None}, "sequential")
     hf.choice("activation_type", {"swiglu": None}, "swiglu")
+    hidden_size, vocab_size = hf.int("hidden_size"), hf.optional_int("embedding_size")
     bias = hf.bool("include_bias", True)
-    norm = _norm(hf, hidden_size, hf.bool("layer_norm_with_affine", True), bias)
+    norm = _norm(hf, hf.bool("layer_norm_with_affine", True), bias)
+    attention = _attention(hf, bias)
     mlp = GatedMLPSpec(
         hidden_size=hidden_size,
         inner_size=hf.int("mlp_hidden_size", int(hf.float("mlp_ratio", 4) * hidden_size)) // 2,
         activation="silu",
         bias=bias,
     )
-    attention = _attention(hf, hidden_size, bias)
-    layer = LayerSpec(block="pre_norm", attention=attention, mlp=mlp, norms=(norm, norm))
     learned = LearnedPositionsSpec(num_positions=hf.int("max_sequence_length", 1024))
-    spec = DecoderSpec(
-        embedding=EmbeddingSpec(
-            vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            positions=learned if attention.positions is None else None,
-        ),
-        layers=(layer,) * hf.int(("n_layers", "num_hidden_layers"), 12),
+    positions = learned if attention.positions is None else None
+    scale = hidden_size**-0.5 if hf.bool("scale_logits", False) else 1.0
+    head = head_from(hf, vocab_size=vocab_size, scale=scale)
+    return plan_from(
+        hf,
+        LayerSpec(block="pre_norm", attention=attention, mlp=mlp, norms=(norm, norm)),
         final_norm=norm,
-        head=HeadSpec(
-            vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            tied=hf.bool("weight_tying", True),
-            scale=hidden_size**-0.5 if hf.bool("scale_logits", False) else 1.0,
+        embedding=embedding_from(hf, vocab_size=vocab_size, positions=positions),
+        head=replace(head, tied=hf.bool("weight_tying", True)),
+        weights=weight_map(
+            layer_entries("blocks.*", _PARTS),
+            fused_qkv("blocks.*.att_proj", attention),
+            fused_gate_up("blocks.*.ff_proj", mlp.inner_size, ("up", "gate")),
+            head="ff_out",
+            prefixes=("model.transformer.", "transformer.", ""),
         ),
+        inert=_INERT,
     )
-    hf.check_unread(_INERT)
-    return ModelPlan(spec=spec, weights=_weights(attention, mlp.inner_size))
 
 
-def _norm(hf: HFConfig, size: int, has_weight: bool, linear_bias: bool) -> LayerNormSpec:
+def _norm(hf: HFConfig, has_weight: bool, linear_bias: bool) -> LayerNormSpec:
     hf.choice("layer_norm_type", _NORMS, "default")
     return LayerNormSpec(
-        size=size,
+        size=hf.int("hidden_size"),
         eps=hf.float("layer_norm_eps", 1e-5),
         weight=has_weight,
         bias=has_weight and hf.bool("bias_for_layer_norm", linear_bias),
     )
 
 
-def _attention(hf: HFConfig, hidden_size: int, bias: bool) -> AttentionSpec:
-    num_heads = hf.int(("n_heads", "num_attention_heads"), 12)
-    head_dim = hidden_size // num_heads
-    shared = hf.bool("multi_query_attention", False)
-    num_kv_heads = hf.int("n_kv_heads", 1 if shared else num_heads)
-    affine = hf.bool("attention_layer_norm_with_affine", True)
-    q_norm, k_norm = (
-        _norm(hf, count * head_dim, affine, bias) for count in (num_heads, num_kv_heads)
+def _attention(hf: HFConfig, bias: bool) -> AttentionSpec:
+    num_heads = hf.int("num_attention_heads")
+    is_shared = hf.bool("multi_query_attention", False)
+    attention = attention_with(
+        hf, None, num_kv_heads=hf.int("n_kv_heads", 1 if is_shared else num_heads), bias=bias
     )
-    return AttentionSpec(
-        hidden_size=hidden_size,
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
-        head_dim=head_dim,
-        scale=head_dim**-0.5,
-        positions=rope_from(hf, hf.rope(), head_dim) if hf.bool("rope", False) else None,
-        qkv_bias=bias,
-        out_bias=bias,
-        qk_norms=(q_norm, k_norm) if hf.bool("attention_layer_norm", False) else None,
-        clip=hf.optional_float("clip_qkv"),
-    )
-
-
-def _weights(attention: AttentionSpec, inner_size: int) -> WeightMap:
-    halves: dict[str, Operation] = {}
-    for kind in KINDS:
-        up, gate = Fused.split(f"blocks.*.ff_proj.{kind}", inner_size, inner_size)
-        halves |= {f"layers.*.mlp.up.{kind}": up, f"layers.*.mlp.gate.{kind}": gate}
-    return WeightMap(
-        entries={
-            **model_entries(embedding="wte", final_norm="ln_f", head="ff_out"),
-            "embedding.positions.weight": Source("wpe.weight"),
-            **layer_entries("blocks.*", _PARTS),
-            **fused_qkv("blocks.*.att_proj", attention),
-            **halves,
-        },
-        ignored=("*transformer.ff_out.weight", "ff_out.weight"),
-        prefixes=("model.transformer.", "transformer.", ""),
-    )
+    rope = rope_from(hf, hf.rope(), attention.head_dim) if hf.bool("rope", False) else None
+    attention = replace(attention, positions=rope, clip=hf.optional_float("clip_qkv"))
+    head_norm = _norm(hf, hf.bool("attention_layer_norm_with_affine", True), bias)
+    if not hf.bool("attention_layer_norm", False):
+        return attention
+    return norming_all_heads(attention, head_norm)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from quire.layers.spec import LayerNormSpec
-from quire.models.common import LLAMA_WEIGHTS, attention_from, decoder_from, gated_mlp_from
+from quire.models.common import attention_from, gated_mlp_from, layer_norm_from, plan_from
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
 
 
 def orion(hf: HFConfig) -> ModelPlan:
-    # The key keeps Llama's name.
-    norm = LayerNormSpec(size=hf.int("hidden_size"), eps=hf.float("rms_norm_eps", 1e-5))
-    bias = hf.bool("attention_bias", False)
+    norm = layer_norm_from(hf, keys="rms_norm_eps")  # the key keeps Llama's name
     layer = LayerSpec(
         block="pre_norm",
-        attention=attention_from(hf, qkv_bias=bias, out_bias=bias),
+        attention=attention_from(hf, bias=hf.bool("attention_bias", False)),
         mlp=gated_mlp_from(hf),
         norms=(norm, norm),
     )
-    spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
-    hf.check_unread()
-    return ModelPlan(spec=spec, weights=LLAMA_WEIGHTS)
+    return plan_from(hf, layer, final_norm=norm)

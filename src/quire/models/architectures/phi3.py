@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from quire.models.common import (
-    attention_from,
-    decoder_from,
-    gated_mlp_from,
-    rms_norm_from,
-)
+from quire.models.common import attention_from, gated_mlp_from, plan_from, rms_norm_from
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
@@ -22,9 +17,10 @@ def phi3(hf: HFConfig) -> ModelPlan:
     rope = hf.rope(partial_keys=("partial_rotary_factor",))
     attention = attention_from(hf, rope=rope, window=hf.optional_int("sliding_window"))
     mlp = gated_mlp_from(hf)
+    fused = {
+        **fused_qkv("model.layers.*.self_attn.qkv_proj", attention),
+        **fused_gate_up("model.layers.*.mlp.gate_up_proj", mlp.inner_size),
+    }
     layer = LayerSpec(block="pre_norm", attention=attention, mlp=mlp, norms=(norm, norm))
-    spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
-    hf.check_unread(_INERT)
-    fused = fused_qkv("model.layers.*.self_attn.qkv_proj", attention)
-    fused |= fused_gate_up("model.layers.*.mlp.gate_up_proj", mlp.inner_size)
-    return ModelPlan(spec=spec, weights=llama_weights_with({}, fused))
+    weights = llama_weights_with({}, fused)
+    return plan_from(hf, layer, final_norm=norm, weights=weights, inert=_INERT)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from quire.errors import UnsupportedModelError
 from quire.layers.moe_spec import MoESpec, SparseMixerRouting
 from quire.models.common import (
     ACTIVATION_NAMES,
-    LLAMA_WEIGHTS,
     attention_from,
-    decoder_from,
+    head_from,
     layer_norm_from,
+    plan_from,
 )
 from quire.models.hf_config import HFConfig
 from quire.models.mixtures import MIXTRAL_EXPERT, expert_entries
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
+from quire.models.weight_names import llama_weights_with
 
 _INERT = ("input_jitter_noise",)
 
@@ -27,23 +26,20 @@ def phimoe(hf: HFConfig) -> ModelPlan:
     bias = hf.bool("attention_bias", False)
     attention = attention_from(
         hf,
-        qkv_bias=bias,
-        out_bias=bias,
+        bias=bias,
         window=hf.optional_int("sliding_window"),
         theta=1e6,
         num_kv_heads=8,
     )
-    layer = LayerSpec(block="pre_norm", attention=attention, mlp=moe, norms=(norm, norm))
-    spec = decoder_from(
-        hf,
-        [layer] * hf.int("num_hidden_layers"),
-        final_norm=norm,
-        head_bias=hf.bool("lm_head_bias", False),
-    )
-    hf.check_unread(_INERT)
     experts = expert_entries("model.layers.*.block_sparse_moe", moe.num_experts, MIXTRAL_EXPERT)
-    weights = replace(LLAMA_WEIGHTS, entries={**LLAMA_WEIGHTS.entries, **experts})
-    return ModelPlan(spec=spec, weights=weights)
+    return plan_from(
+        hf,
+        LayerSpec(block="pre_norm", attention=attention, mlp=moe, norms=(norm, norm)),
+        final_norm=norm,
+        head=head_from(hf, bias=hf.bool("lm_head_bias", False)),
+        weights=llama_weights_with({}, experts),
+        inert=_INERT,
+    )
 
 
 def _moe(hf: HFConfig) -> MoESpec:

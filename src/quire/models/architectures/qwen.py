@@ -3,107 +3,75 @@ the trained length."""
 
 from __future__ import annotations
 
-from quire.layers.spec import (
-    AttentionSpec,
-    EmbeddingSpec,
-    GatedMLPSpec,
-    HeadSpec,
-    QwenScaling,
-    RMSNormSpec,
-    RopeSpec,
+from dataclasses import replace
+
+from quire.layers.spec import AttentionSpec, GatedMLPSpec, QwenScaling, RopeSpec
+from quire.models.common import (
+    attention_with,
+    embedding_from,
+    head_from,
+    plan_from,
+    rms_norm_from,
 )
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
-from quire.models.spec import DecoderSpec, LayerSpec
-from quire.models.weight_names import fused_qkv, layer_entries, model_entries
-from quire.weights.weight_map import WeightMap
+from quire.models.spec import LayerSpec
+from quire.models.weight_names import GPT2_PARTS, fused_qkv, layer_entries, weight_map
 
-_INERT = (
-    "bf16",
-    "bias_dropout_fusion",
-    "fp16",
-    "fp32",
-    "onnx_safe",
-    "params_dtype",
-    "scale_attn_weights",  # the code sets it to true
-    "softmax_in_fp32",
-    "tokenizer_type",
-    "use_cache_kernel",
-)
-_PARTS = {
-    "attention.o": "attn.c_proj",
-    "mlp.gate": "mlp.w2",
-    "mlp.up": "mlp.w1",
-    "mlp.down": "mlp.c_proj",
-    "norm1": "ln_1",
-    "norm2": "ln_2",
+_SPELLINGS = {
+    "hidden_size": "n_embd",
+    "intermediate_size": "ffn_hidden_size",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+    "rms_norm_eps": "layer_norm_epsilon",
 }
+_INERT = (
+    *("bf16", "fp16", "fp32", "params_dtype", "softmax_in_fp32"),
+    *("bias_dropout_fusion", "onnx_safe", "tokenizer_type", "use_cache_kernel"),
+    "scale_attn_weights",  # the code sets it to true
+    "vocab_size",  # below padded_vocab_size, if there are two
+)
+_PARTS = {**GPT2_PARTS, "mlp.gate": "mlp.w2", "mlp.up": "mlp.w1"}
 
 
 def qwen(hf: HFConfig) -> ModelPlan:
-    hidden_size = hf.int(("hidden_size", "n_embd"))
-    vocab_size = hf.optional_int("padded_vocab_size") or hf.int("vocab_size")
-    hf.optional_int("vocab_size")  # below the padded one, if there are two
-    hf.choice("activation", {"swiglu": None}, "swiglu")
-    norm = RMSNormSpec(size=hidden_size, eps=hf.float("layer_norm_epsilon", 1e-6))
-    has_bias = not hf.bool("no_bias", True)
-    attention = _attention(hf, hidden_size, has_bias)
-    layer = LayerSpec(
-        block="pre_norm",
-        attention=attention,
-        mlp=GatedMLPSpec(
-            hidden_size=hidden_size,
-            inner_size=hf.int(("intermediate_size", "ffn_hidden_size"), 22016) // 2,
-            activation="silu",
-            bias=has_bias,
-        ),
-        norms=(norm, norm),
-    )
-    spec = DecoderSpec(
-        embedding=EmbeddingSpec(vocab_size=vocab_size, hidden_size=hidden_size),
-        layers=(layer,) * hf.int(("num_hidden_layers", "n_layer")),
-        final_norm=norm,
-        head=HeadSpec(
-            vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            tied=hf.bool("tie_word_embeddings", False),
-        ),
-    )
-    hf.check_unread(_INERT)
-    return ModelPlan(spec=spec, weights=_weights(attention))
-
-
-def _attention(hf: HFConfig, hidden_size: int, out_bias: bool) -> AttentionSpec:
-    num_heads, head_dim = hf.int(("num_attention_heads", "n_head")), hf.int("kv_channels", 128)
-    hf.choice("pos_emb", {"rotary": None}, "rotary")
     # The first config class, which has n_embd, switched both off where a config is silent.
-    default = hf.optional_int("hidden_size") is not None
-    stretches, scales = hf.bool("use_dynamic_ntk", default), hf.bool("use_logn_attn", default)
-    trained = hf.int("seq_length", 8192)
-    return AttentionSpec(
-        hidden_size=hidden_size,
-        num_heads=num_heads,
-        num_kv_heads=num_heads,
-        head_dim=head_dim,
-        scale=head_dim**-0.5,
-        positions=RopeSpec(
-            dim=int(head_dim * hf.float("rotary_pct", 1.0)),
-            theta=hf.float("rotary_emb_base", 10000.0),
-            scaling=QwenScaling(original_max_positions=trained) if stretches else None,
-        ),
-        qkv_bias=True,
-        out_bias=out_bias,
-        log_length=trained if scales else None,
+    goes_beyond = hf.optional_int("hidden_size") is not None
+    hf = hf.with_spellings(**_SPELLINGS)
+    hf.choice("activation", {"swiglu": None}, "swiglu")
+    norm, has_bias = rms_norm_from(hf), not hf.bool("no_bias", True)
+    attention = _attention(hf, has_bias, goes_beyond)
+    mlp = GatedMLPSpec(
+        hidden_size=norm.size,
+        inner_size=hf.int("intermediate_size", 22016) // 2,
+        activation="silu",
+        bias=has_bias,
+    )
+    vocab_size = hf.optional_int("padded_vocab_size")
+    return plan_from(
+        hf,
+        LayerSpec(block="pre_norm", attention=attention, mlp=mlp, norms=(norm, norm)),
+        final_norm=norm,
+        embedding=embedding_from(hf, vocab_size=vocab_size),
+        head=head_from(hf, vocab_size=vocab_size),
+        weights=weight_map(layer_entries("h.*", _PARTS), fused_qkv("h.*.attn.c_attn", attention)),
+        inert=_INERT,
     )
 
 
-def _weights(attention: AttentionSpec) -> WeightMap:
-    return WeightMap(
-        entries={
-            **model_entries(embedding="wte", final_norm="ln_f"),
-            **layer_entries("h.*", _PARTS),
-            **fused_qkv("h.*.attn.c_attn", attention),
-        },
-        ignored=("*rotary_emb.inv_freq", "*.attn.masked_bias", "*.attn.bias", "lm_head.weight"),
-        prefixes=("transformer.", ""),
+def _attention(hf: HFConfig, out_bias: bool, goes_beyond: bool) -> AttentionSpec:
+    """``goes_beyond``: stretches positions and scales queries beyond the trained length, unless the
+    config says otherwise."""
+    hf.choice("pos_emb", {"rotary": None}, "rotary")
+    head_dim, trained = hf.int("kv_channels", 128), hf.int("seq_length", 8192)
+    stretches = hf.bool("use_dynamic_ntk", goes_beyond)
+    rope = RopeSpec(
+        dim=int(head_dim * hf.float("rotary_pct", 1.0)),
+        theta=hf.float("rotary_emb_base", 10000.0),
+        scaling=QwenScaling(original_max_positions=trained) if stretches else None,
+    )
+    return replace(
+        attention_with(hf, rope, head_dim=head_dim, bias=out_bias),
+        qkv_bias=True,
+        log_length=trained if hf.bool("use_logn_attn", goes_beyond) else None,
     )

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from quire.models.common import (
-    LLAMA_WEIGHTS,
-    attention_from,
-    decoder_from,
-    gated_mlp_from,
-    rms_norm_from,
-    windows_by_layer,
-)
+from quire.models.common import attention_from, gated_mlp_from, plan_from, rms_norm_from
 from quire.models.hf_config import HFConfig
+from quire.models.layer_types import upper_windows
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
 
@@ -24,8 +18,6 @@ def qwen2(hf: HFConfig) -> ModelPlan:
             mlp=gated_mlp_from(hf),
             norms=(norm, norm),
         )
-        for window in windows_by_layer(hf)
+        for window in upper_windows(hf)
     ]
-    spec = decoder_from(hf, layers, final_norm=norm)
-    hf.check_unread()
-    return ModelPlan(spec=spec, weights=LLAMA_WEIGHTS)
+    return plan_from(hf, layers, final_norm=norm)

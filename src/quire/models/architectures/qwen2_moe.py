@@ -8,10 +8,9 @@ from dataclasses import replace
 from quire.layers.moe_spec import MoESpec, SharedExpertSpec, SoftmaxRouting
 from quire.models.common import (
     ACTIVATION_NAMES,
-    LLAMA_WEIGHTS,
     attention_from,
-    decoder_from,
     gated_mlp_from,
+    plan_from,
     rms_norm_from,
 )
 from quire.models.hf_config import HFConfig
@@ -19,7 +18,8 @@ from quire.models.layer_types import FULL, SLIDING, layer_types
 from quire.models.mixtures import expert_entries, layers_with_experts, shared_entries
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
-from quire.weights.weight_map import Source, WeightMap
+from quire.models.weight_names import llama_weights_with
+from quire.weights.weight_map import WeightMap
 
 
 def qwen2_moe(hf: HFConfig) -> ModelPlan:
@@ -34,9 +34,7 @@ def qwen2_moe(hf: HFConfig) -> ModelPlan:
         )
         for has_experts, window in zip(layers_with_experts(hf), _windows(hf), strict=True)
     ]
-    spec = decoder_from(hf, layers, final_norm=norm)
-    hf.check_unread()
-    return ModelPlan(spec=spec, weights=_weights(moe.num_experts))
+    return plan_from(hf, layers, final_norm=norm, weights=_weights(moe.num_experts))
 
 
 def _moe(hf: HFConfig) -> MoESpec:
@@ -67,12 +65,6 @@ def _windows(hf: HFConfig) -> list[int | None]:
 
 def _weights(num_experts: int) -> WeightMap:
     mlp = "model.layers.*.mlp"
-    return replace(
-        LLAMA_WEIGHTS,
-        entries={
-            **LLAMA_WEIGHTS.entries,
-            **expert_entries(mlp, num_experts),
-            **shared_entries(f"{mlp}.shared_expert"),
-            "layers.*.moe.shared.shared_gate.weight": Source(f"{mlp}.shared_expert_gate.weight"),
-        },
-    )
+    parts = {"moe.shared.shared_gate": "mlp.shared_expert_gate"}
+    experts = expert_entries(mlp, num_experts) | shared_entries(f"{mlp}.shared_expert")
+    return llama_weights_with(parts, experts)

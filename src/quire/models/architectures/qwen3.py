@@ -5,34 +5,29 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quire.models.common import (
-    LLAMA_WEIGHTS,
     attention_from,
-    decoder_from,
     gated_mlp_from,
-    head_dim_from,
+    norming_each_head,
+    plan_from,
     rms_norm_from,
-    windows_by_layer,
 )
 from quire.models.hf_config import HFConfig
+from quire.models.layer_types import upper_windows
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
 
 
 def qwen3(hf: HFConfig) -> ModelPlan:
     norm = rms_norm_from(hf)
-    head_norm = replace(norm, size=head_dim_from(hf))
-    bias = hf.bool("attention_bias", False)
+    attention = attention_from(hf, bias=hf.bool("attention_bias", False))
+    attention = norming_each_head(attention, norm)
     layers = [
         LayerSpec(
             block="pre_norm",
-            attention=attention_from(
-                hf, qkv_bias=bias, out_bias=bias, qk_norms=(head_norm, head_norm), window=window
-            ),
+            attention=replace(attention, window=window),
             mlp=gated_mlp_from(hf),
             norms=(norm, norm),
         )
-        for window in windows_by_layer(hf)
+        for window in upper_windows(hf)
     ]
-    spec = decoder_from(hf, layers, final_norm=norm)
-    hf.check_unread()
-    return ModelPlan(spec=spec, weights=LLAMA_WEIGHTS)
+    return plan_from(hf, layers, final_norm=norm)

@@ -7,26 +7,24 @@ from dataclasses import replace
 from quire.layers.moe_spec import MoESpec, SoftmaxRouting
 from quire.models.common import (
     ACTIVATION_NAMES,
-    LLAMA_WEIGHTS,
     attention_from,
-    decoder_from,
     gated_mlp_from,
     head_dim_from,
+    plan_from,
     rms_norm_from,
 )
 from quire.models.hf_config import HFConfig
 from quire.models.mixtures import expert_entries, layers_with_experts
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
+from quire.models.weight_names import llama_weights_with
 
 
 def qwen3_moe(hf: HFConfig) -> ModelPlan:
     norm = rms_norm_from(hf)
     head_norm = replace(norm, size=head_dim_from(hf))
     bias = hf.bool("attention_bias", False)
-    attention = attention_from(
-        hf, qkv_bias=bias, out_bias=bias, qk_norms=(head_norm, head_norm), window=_window(hf)
-    )
+    attention = attention_from(hf, bias=bias, qk_norms=(head_norm, head_norm), window=_window(hf))
     moe, mlp = _moe(hf), gated_mlp_from(hf)
     layers = [
         LayerSpec(
@@ -37,11 +35,13 @@ def qwen3_moe(hf: HFConfig) -> ModelPlan:
         )
         for has_experts in layers_with_experts(hf)
     ]
-    spec = decoder_from(hf, layers, final_norm=norm)
-    hf.check_unread(inert=("max_window_layers",))  # a window, where switched on, is every layer's
-    experts = expert_entries("model.layers.*.mlp", moe.num_experts)
-    weights = replace(LLAMA_WEIGHTS, entries={**LLAMA_WEIGHTS.entries, **experts})
-    return ModelPlan(spec=spec, weights=weights)
+    return plan_from(
+        hf,
+        layers,
+        final_norm=norm,
+        weights=llama_weights_with({}, expert_entries("model.layers.*.mlp", moe.num_experts)),
+        inert=("max_window_layers",),  # a window, where switched on, is every layer's
+    )
 
 
 def _window(hf: HFConfig) -> int | None:

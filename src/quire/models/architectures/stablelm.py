@@ -3,15 +3,19 @@ puts attention and MLP side by side and norms every head of q and k."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from quire.layers.spec import AttentionSpec, HeadsLayerNormSpec
-from quire.models.common import attention_from, decoder_from, gated_mlp_from, layer_norm_from
+from quire.layers.spec import AttentionSpec
+from quire.models.common import (
+    attention_from,
+    gated_mlp_from,
+    layer_norm_from,
+    norming_heads_apart,
+    plan_from,
+)
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
-from quire.models.weight_names import llama_weights_with
-from quire.weights.weight_map import StackedExperts, WeightMap
+from quire.models.weight_names import Entries, llama_weights_with
+from quire.weights.weight_map import StackedExperts
 
 
 def stablelm(hf: HFConfig) -> ModelPlan:
@@ -21,11 +25,7 @@ def stablelm(hf: HFConfig) -> ModelPlan:
     rope = hf.rope(partial_keys=("partial_rotary_factor", "rope_pct"), partial=0.25)
     attention = attention_from(hf, qkv_bias=hf.bool("use_qkv_bias", False), rope=rope)
     if hf.bool("qk_layernorm", False):
-        q_norm, k_norm = (
-            HeadsLayerNormSpec(num_heads=heads, size=attention.head_dim, eps=norm.eps)
-            for heads in (attention.num_heads, attention.num_kv_heads)
-        )
-        attention = replace(attention, qk_norms=(q_norm, k_norm))
+        attention = norming_heads_apart(attention, norm.eps)
     is_parallel = hf.bool("use_parallel_residual", False)
     layer = LayerSpec(
         block="parallel" if is_parallel else "pre_norm",
@@ -33,20 +33,16 @@ def stablelm(hf: HFConfig) -> ModelPlan:
         mlp=gated_mlp_from(hf),
         norms=(norm,) if is_parallel else (norm, norm),
     )
-    spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
-    hf.check_unread()
-    return ModelPlan(spec=spec, weights=_weights(attention))
+    weights = llama_weights_with({}, _head_norms(attention))
+    return plan_from(hf, layer, final_norm=norm, weights=weights)
 
 
-def _weights(attention: AttentionSpec) -> WeightMap:
-    """Llama's names; a norm of heads is stored head by head."""
+def _head_norms(attention: AttentionSpec) -> Entries:
+    """They are stored head by head."""
     heads = {"q": attention.num_heads, "k": attention.num_kv_heads}
-    return llama_weights_with(
-        {},
-        {
-            f"layers.*.attention.{part}_norm.weight": StackedExperts(
-                f"model.layers.*.self_attn.{part}_layernorm.norms.{{expert}}.weight", count
-            )
-            for part, count in heads.items()
-        },
-    )
+    return {
+        f"layers.*.attention.{part}_norm.weight": StackedExperts(
+            f"model.layers.*.self_attn.{part}_layernorm.norms.{{expert}}.weight", count
+        )
+        for part, count in heads.items()
+    }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from quire.models.common import attention_from, decoder_from, gated_mlp_from, rms_norm_from
+from quire.models.common import attention_from, gated_mlp_from, plan_from, rms_norm_from
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
 from quire.models.weight_names import llama_weights_with
+
+_NORMS = {"norm1": "ln1", "norm2": "ln2"}
 
 
 def yi(hf: HFConfig) -> ModelPlan:
@@ -17,6 +19,4 @@ def yi(hf: HFConfig) -> ModelPlan:
         mlp=gated_mlp_from(hf),
         norms=(norm, norm),
     )
-    spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
-    hf.check_unread()
-    return ModelPlan(spec=spec, weights=llama_weights_with({"norm1": "ln1", "norm2": "ln2"}))
+    return plan_from(hf, layer, final_norm=norm, weights=llama_weights_with(_NORMS))

@@ -67,7 +67,13 @@ class PagedAttention:
         write_kv(self._flat(key), self._flat(wide), kv_cache, slots)
         plan = self._plan_of_layer[layer]
         backend, _ = self._backends[plan]
-        attended = backend.forward(self._flat(query), kv_cache, self._step.plans[plan])
+        sinks = options.get("s_aux")
+        attended = backend.forward(
+            self._flat(query),
+            kv_cache,
+            self._step.plans[plan],
+            None if sinks is None else sinks.flatten().float(),
+        )
         return attended[None, ..., :value_dim].to(value.dtype)
 
     def _flat(self, heads: Tensor) -> Tensor:
@@ -86,4 +92,5 @@ def _problem(call: AttentionCall, placement: Placement) -> AttentionProblem:
         block_size=placement.block_size,
         window=call.window,
         soft_cap=call.soft_cap,
+        has_sinks=call.has_sinks,
     )

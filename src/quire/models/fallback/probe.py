@@ -30,7 +30,7 @@ _UNDERSTOOD = frozenset(
     {
         *("dropout", "position_ids", "use_cache", "cache_position", "return_dict"),
         *("output_attentions", "output_hidden_states", "output_router_logits", "logits_to_keep"),
-        *("scaling", "softcap", "is_causal"),
+        *("scaling", "softcap", "s_aux", "is_causal"),
         "sliding_window",  # the mask says it too, and to every implementation
     }
 )
@@ -52,6 +52,7 @@ class AttentionCall:
     scale: float
     window: int | None = None
     soft_cap: float | None = None
+    has_sinks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,6 +160,7 @@ class _Notes:
             head_dim=head_dim,
             scale=_number("scaling", options.get("scaling")) or head_dim**-0.5,
             soft_cap=_number("softcap", options.get("softcap")),
+            has_sinks=_has_sinks(options, num_heads),
         )
         self._calls.append((call, mask))
         return query.new_empty(1, num_tokens, num_heads, value_dim)
@@ -200,6 +202,15 @@ def _check_options(options: Mapping[str, Any]) -> None:
         raise UnsupportedModelError(
             f"its attention has {', '.join(strange)}, which paged attention does not do here"
         )
+
+
+def _has_sinks(options: Mapping[str, Any], num_heads: int) -> bool:
+    sinks = options.get("s_aux")
+    if sinks is None:
+        return False
+    if not isinstance(sinks, Tensor) or sinks.numel() != num_heads:
+        raise UnsupportedModelError("its attention sinks are not one score a head")
+    return True
 
 
 def _number(name: str, value: Any) -> float | None:

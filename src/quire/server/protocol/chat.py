@@ -17,5 +17,7 @@ class ChatCompletionRequest(ChatPromptBody, GenerationBody):
     max_completion_tokens: Int64 | None = None  # wins over max_tokens
     logprobs: bool | None = False
     top_logprobs: Int64 | None = None
+    parallel_tool_calls: bool | None = True  # false: only the first call is told
+    include_reasoning: bool | None = True
     echo: bool | None = False  # begin with the last message, if its role is the answer's
     return_prompt_text: bool | None = None

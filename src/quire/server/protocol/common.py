@@ -16,6 +16,7 @@ from quire.server.forms import Form
 INT64 = 2**63
 
 Int64 = Annotated[int, Field(ge=-INT64, le=INT64 - 1)]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -89,6 +90,7 @@ class SamplingBody(Body):
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
+    logits_processors: list[str | dict[str, Any]] | None = None  # names of code
     truncate_prompt_tokens: Int64 | None = None
     truncation_side: Literal["left", "right"] | None = None
 
@@ -175,6 +177,7 @@ class ChatPromptBody(Body):
     messages: list[ChatMessage]
     tools: list[dict[str, Any]] | None = None
     tool_choice: ToolChoice = None
+    reasoning_effort: ReasoningEffort | None = None  # for templates that think
     documents: list[dict[str, Any]] | None = None
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None

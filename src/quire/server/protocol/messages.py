@@ -40,6 +40,7 @@ class AnthropicToolChoice(BaseModel):
 
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
+    disable_parallel_tool_use: bool | None = None
 
 
 class Thinking(BaseModel):
@@ -83,7 +84,7 @@ class CountTokensRequest(Body):
         "system": _TEXTS,
         # A schema is kept anyway where nothing is called.
         "tools": Form(known=("cache_control", "strict")),
-        "tool_choice": Form(known=("disable_parallel_tool_use",)),
+        "tool_choice": Form(),
         "thinking": Form(known=("budget_tokens", "display")),
         "output_config": Form(inside={"format": Form(known=("type", "schema"))}),
     }

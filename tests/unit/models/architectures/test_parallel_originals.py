@@ -57,7 +57,8 @@ _FALCON_11B = {
     "initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "max_position_embeddings": 8192,
     "model_type": "falcon", "new_decoder_architecture": True, "num_attention_heads": 32,
     "num_hidden_layers": 60, "num_kv_heads": 8, "num_ln_in_parallel_attn": 1,
-    "parallel_attn": True, "rope_scaling": None, "rope_theta": 500042.0, "vocab_size": 65024,
+    "parallel_attn": True, "rope_scaling": None, "rope_theta": 500042.0,
+    "tie_word_embeddings": False, "vocab_size": 65024,
 }  # fmt: skip
 _PHI_2 = {
     "architectures": ["PhiForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 50256,
@@ -144,7 +145,7 @@ def test_falcon(
     assert (layer.block, len(layer.norms)) == ("parallel", num_norms)
     assert (attention.num_kv_heads, attention.head_dim) == (kv_heads, 128 if theta > 1e5 else 64)
     assert attention.positions == RopeSpec(dim=attention.head_dim, theta=theta)
-    assert spec.head.tied
+    assert spec.head.tied == config.get("tie_word_embeddings", True)
     assert round(spec.num_parameters / 1e9, 2) == billions
 
 

@@ -1,0 +1,164 @@
+"""Makes `import vllm` and its submodules find Quire, by the table in `names.py`.
+
+Knows how imports work, not what programs do. What the table does not have is an error that names
+it: a missing module is a ModuleNotFoundError, so that programs with an `except ImportError` go on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from quire.as_vllm.names import MODULES, PACKAGE, VERSION, Module
+from quire.near_names import did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, DistributionFinder
+
+_LIST = "docs/coming_from_vllm.md lists what there is"
+_MAIN = ".__main__"
+
+
+def install() -> None:
+    """From now on `vllm` is Quire in this process. A second call does nothing."""
+    if any(isinstance(finder, Finder) for finder in sys.meta_path):
+        return
+    if PACKAGE in sys.modules:
+        raise RuntimeError(f"{PACKAGE} has been imported already; call install() before")
+    sys.meta_path.insert(0, Finder())
+
+
+class Finder:
+    """Finds `vllm` and everything under it, before any other finder does."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != PACKAGE and not name.startswith(f"{PACKAGE}."):
+            return None
+        command = MODULES.get(name.removesuffix(_MAIN), Module()).runs
+        if name.endswith(_MAIN) and command is not None:
+            return ModuleSpec(name, _Command(command), origin=_COMMAND_FILE)
+        if name not in MODULES:
+            # Not by its own name: `from vllm import x` would then replace this message.
+            raise ModuleNotFoundError(_no_module(name), name=PACKAGE)
+        return ModuleSpec(name, _Loader(MODULES[name]), origin="Quire", is_package=True)
+
+    def find_distributions(self, context: DistributionFinder.Context) -> Iterator[Distribution]:
+        """For programs that ask `importlib.metadata` for the version."""
+        if context.name == PACKAGE:
+            yield _distribution()
+
+
+class _Loader(Loader):
+    """Fills one module, whose names are looked up when they are used."""
+
+    def __init__(self, known: Module) -> None:
+        self._known = known
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        known = self._known
+        public = sorted(known.names)
+
+        def find(name: str) -> Any:
+            return _lookup(module, known, name)
+
+        vars(module).update(
+            __doc__=f"{module.__name__}, as Quire has it.",
+            __all__=public,
+            __getattr__=find,
+            __dir__=lambda: sorted([*vars(module), *public]),
+        )
+
+
+class _Command(Loader):
+    """What `python -m vllm.some.module` runs: a command of Quire."""
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self._words = words
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(self.get_code(module.__name__), vars(module))
+
+    def get_code(self, name: str) -> CodeType:
+        source = (
+            "import sys\n"
+            "from quire.cli import main\n"
+            f"sys.exit(main([*{self._words!r}, *sys.argv[1:]]))\n"
+        )
+        return compile(source, _COMMAND_FILE, "exec")
+
+
+_COMMAND_FILE = str(Path(__file__).parents[1] / "cli" / "__init__.py")  # becomes sys.argv[0]
+
+
+def _lookup(module: ModuleType, known: Module, name: str) -> Any:
+    """The attribute ``name`` of a module that does not have it in its dict."""
+    if name in known.names:
+        place, _, attribute = known.names[name].partition(":")
+        return getattr(importlib.import_module(place), attribute)
+    if name in known.not_built:
+        made = _not_built(module.__name__, name, known.not_built[name])
+        setattr(module, name, made)  # one class, however often it is imported
+        return made
+    if f"{module.__name__}.{name}" in MODULES:
+        return importlib.import_module(f"{module.__name__}.{name}")
+    if known.same_as and not name.startswith("__"):
+        return getattr(importlib.import_module(known.same_as), name)
+    near = did_you_mean(name, [*known.names, *known.not_built])
+    raise AttributeError(f"Quire has no {module.__name__}.{name}{near}; {_LIST}")
+
+
+class _NotBuilt(type):
+    """The type of a name that can be imported and not used."""
+
+    why: str
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        raise ValueError(f"{cls.__name__} cannot be used: {cls.why}")
+
+    def __getattr__(cls, name: str) -> Any:
+        raise AttributeError(f"{cls.__name__}.{name} cannot be used: {cls.why}")
+
+
+def _not_built(module: str, name: str, why: str) -> type:
+    return _NotBuilt(name, (), {"__module__": module, "__doc__": f"Not built: {why}.", "why": why})
+
+
+def _no_module(name: str) -> str:
+    """Of a module, or of what ``from vllm.x import y`` has not found there."""
+    parent, _, last = name.rpartition(".")
+    if parent in MODULES and parent != PACKAGE:
+        known = [*MODULES[parent].names, *MODULES[parent].not_built]
+    else:
+        known = [*MODULES[PACKAGE].names, *MODULES[PACKAGE].not_built]
+    near = did_you_mean(last, known) or did_you_mean(name, MODULES)
+    return f"Quire has no {name}{near}; {_LIST}"
+
+
+def _distribution() -> Distribution:
+    from importlib.metadata import Distribution
+
+    class Quire(Distribution):
+        """What an installed package says of itself."""
+
+        def read_text(self, filename: str) -> str | None:
+            metadata = f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: {VERSION}\n"
+            return metadata if filename == "METADATA" else None
+
+        def locate_file(self, path: Any) -> Any:
+            return Path(__file__).parent / path
+
+    return Quire()

@@ -1,0 +1,200 @@
+"""The modules and names of vLLM that programs import, and what each is in Quire. Only data.
+
+A name is an object of Quire, or it is not built: then it can be imported, since programs import
+more than they use, and using it is an error that says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+VERSION = "0.33.0"  # whose interface Quire follows; programs compare it with what they need
+PACKAGE = "vllm"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Module:
+    """What a program finds in one module of vLLM."""
+
+    names: Mapping[str, str] = field(default_factory=dict)  # name -> "module:attribute" of Quire
+    not_built: Mapping[str, str] = field(default_factory=dict)  # name -> why, and what to do
+    same_as: str = ""  # a module of Quire whose attributes are the names
+    runs: tuple[str, ...] | None = None  # `python -m` of this module is `quire` with these words
+
+
+def _in(module: str, *names: str, **renamed: str) -> dict[str, str]:
+    """Names of one module of Quire, and other names for what is there."""
+    return {one: f"{module}:{one}" for one in names} | {
+        one: f"{module}:{theirs}" for one, theirs in renamed.items()
+    }
+
+
+def _because(why: str, *names: str) -> dict[str, str]:
+    return dict.fromkeys(names, why)
+
+
+_HERE = "quire.as_vllm.stand_ins"
+_POOLING = "only text generation is supported yet, no embedding, scoring or classification"
+_MEDIA = "only text prompts are supported yet; pass text or token ids"
+_ONE_PROCESS = "only one process computes yet; leave it out"
+_NO_OBJECT = "pass the value itself, or a dict, where this object is expected"
+_PLUGIN = "this extension point does not exist in Quire"
+
+_ENGINE_ARGS = _in("quire.args", "EngineArgs", "AsyncEngineArgs")
+_SAMPLING = _in(
+    "quire.sampling_params",
+    *("SamplingParams", "BeamSearchParams", "StructuredOutputsParams", "GuidedDecodingParams"),
+    *("RequestOutputKind", "SamplingType"),
+)
+_PROMPTS = _in("quire.prompts", "PromptType", "TextPrompt", "TokensPrompt")
+_OUTPUTS = _in("quire.outputs", "RequestOutput", "CompletionOutput")
+_BEAMS = _in("quire.outputs", "BeamSearchOutput", "BeamSearchSequence")
+_LOGPROBS = _in("quire.outputs", "Logprob", "PromptLogprobs", "SampleLogprobs")
+_POOLING_OUTPUTS = _because(
+    _POOLING,
+    *("PoolingOutput", "PoolingRequestOutput", "EmbeddingOutput", "EmbeddingRequestOutput"),
+    *("ClassificationOutput", "ClassificationRequestOutput"),
+    *("ScoringOutput", "ScoringRequestOutput"),
+)
+_LLM = _in("quire.llm", "LLM")
+_LLM_ENGINE = _in("quire.engine.llm_engine", "LLMEngine")
+_ASYNC_LLM = _in("quire.engine.async_engine", "AsyncLLM", "AsyncLLMEngine")
+_REGISTRY = _in("quire.models.registry", "ModelRegistry")
+_NO_GROUPS = _in(
+    _HERE,
+    *("destroy_model_parallel", "destroy_distributed_environment", "cleanup_dist_env_and_memory"),
+)
+_GROUPS = _because(
+    _ONE_PROCESS,
+    *("init_distributed_environment", "initialize_model_parallel", "get_tp_group"),
+    *("get_tensor_model_parallel_rank", "get_tensor_model_parallel_world_size"),
+)
+_GET_TOKENIZER = _in(_HERE, "get_tokenizer")
+_PARSER = _in(_HERE, "FlexibleArgumentParser")
+_FETCH = _because(_MEDIA, "fetch_image", "fetch_audio", "fetch_video", "encode_image_base64")
+
+_KNOWN: dict[str, Module] = {
+    "vllm": Module(
+        names={
+            **_in(_HERE, "__version__", "__version_tuple__"),
+            **_LLM,
+            **_REGISTRY,
+            **_PROMPTS,
+            **_in("quire.sampling_params", "SamplingParams"),
+            **_OUTPUTS,
+            **_LLM_ENGINE,
+            **_in("quire.engine.async_engine", "AsyncLLMEngine"),
+            **_ENGINE_ARGS,
+        },
+        not_built={
+            **_POOLING_OUTPUTS,
+            **_because(_POOLING, "PoolingParams"),
+            **_because(_ONE_PROCESS, "initialize_ray_cluster"),
+        },
+    ),
+    "vllm.version": Module(names=_in(_HERE, "__version__", "__version_tuple__")),
+    "vllm.sampling_params": Module(
+        names=_SAMPLING,
+        not_built=_because("use repetition_penalty", "RepetitionDetectionParams"),
+    ),
+    "vllm.pooling_params": Module(not_built=_because(_POOLING, "PoolingParams")),
+    "vllm.beam_search": Module(names=_BEAMS),
+    "vllm.inputs": Module(
+        names=_PROMPTS,
+        not_built=_because(_MEDIA, "EmbedsPrompt", "ExplicitEncoderDecoderPrompt", "DataPrompt"),
+    ),
+    "vllm.inputs.data": Module(
+        names=_PROMPTS, not_built=_because(_MEDIA, "EmbedsPrompt", "ExplicitEncoderDecoderPrompt")
+    ),
+    "vllm.outputs": Module(
+        names={**_OUTPUTS, **_in("quire.outputs", "RequestMetrics")}, not_built=_POOLING_OUTPUTS
+    ),
+    "vllm.logprobs": Module(names=_LOGPROBS),
+    "vllm.sequence": Module(names={**_LOGPROBS, **_in("quire.outputs", "RequestMetrics")}),
+    "vllm.lora.request": Module(names=_in("quire.lora.request", "LoRARequest")),
+    "vllm.engine.arg_utils": Module(names=_ENGINE_ARGS),
+    "vllm.engine.llm_engine": Module(names=_LLM_ENGINE),
+    "vllm.engine.async_llm_engine": Module(
+        names={
+            **_in("quire.engine.async_engine", "AsyncLLMEngine"),
+            **_in("quire.errors", AsyncEngineDeadError="EngineDeadError"),
+        }
+    ),
+    "vllm.v1.engine.llm_engine": Module(names=_LLM_ENGINE),
+    "vllm.v1.engine.async_llm": Module(names=_ASYNC_LLM),
+    "vllm.v1.engine.exceptions": Module(
+        names=_in("quire.errors", "EngineDeadError", EngineGenerateError="RequestError")
+    ),
+    "vllm.v1.metrics.loggers": Module(
+        not_built=_because("/metrics of `quire serve` has them", "StatLoggerBase")
+    ),
+    "vllm.v1.sample.logits_processor": Module(
+        not_built=_because(
+            "write a function of (output_token_ids, logits) and pass it in "
+            "SamplingParams(logits_processors=[...])",
+            *("LogitsProcessor", "AdapterLogitsProcessor", "BatchUpdate", "RequestLogitsProcessor"),
+        )
+    ),
+    "vllm.entrypoints.llm": Module(names=_LLM),
+    "vllm.entrypoints.cli.main": Module(names=_in("quire.cli", "main"), runs=()),
+    "vllm.entrypoints.openai.api_server": Module(
+        not_built=_because(
+            "run `quire serve`, or this module by `python -m`",
+            *("run_server", "build_app", "build_async_engine_client", "init_app_state"),
+        ),
+        runs=("serve",),
+    ),
+    "vllm.entrypoints.openai.run_batch": Module(runs=("run-batch",)),
+    "vllm.entrypoints.chat_utils": Module(
+        names=_in("quire.chat_template", ChatCompletionMessageParam="Message")
+    ),
+    "vllm.model_executor.models": Module(names=_REGISTRY),
+    "vllm.model_executor.models.registry": Module(names=_REGISTRY),
+    "vllm.model_executor.parallel_utils.parallel_state": Module(names=_NO_GROUPS),
+    "vllm.distributed": Module(names=_NO_GROUPS, not_built=_GROUPS),
+    "vllm.distributed.parallel_state": Module(names=_NO_GROUPS, not_built=_GROUPS),
+    "vllm.config": Module(
+        names={
+            **_in("quire.config", VllmConfig="EngineConfig"),
+            **_in("quire.engine.model_view", ModelConfig="ModelConfigView"),
+        },
+        not_built={
+            **_because(
+                _NO_OBJECT,
+                *("CompilationConfig", "PoolerConfig", "StructuredOutputsConfig", "CacheConfig"),
+                *("ParallelConfig", "SchedulerConfig", "SpeculativeConfig", "LoRAConfig"),
+            ),
+            **_because("KV caches cannot be moved between engines yet", "KVTransferConfig"),
+        },
+    ),
+    "vllm.envs": Module(same_as="quire.as_vllm.envs"),
+    "vllm.logger": Module(names=_in(_HERE, "init_logger")),
+    "vllm.usage.usage_lib": Module(names=_in(_HERE, "UsageContext")),
+    "vllm.transformers_utils.tokenizer": Module(
+        names={**_GET_TOKENIZER, **_in(_HERE, "AnyTokenizer")}
+    ),
+    "vllm.tokenizers": Module(names=_GET_TOKENIZER),
+    "vllm.utils": Module(names={**_in(_HERE, "random_uuid"), **_PARSER}),
+    "vllm.utils.argparse_utils": Module(names=_PARSER),
+    "vllm.multimodal": Module(
+        not_built=_because(_MEDIA, "MULTIMODAL_REGISTRY", "MultiModalDataDict")
+    ),
+    "vllm.multimodal.utils": Module(not_built=_FETCH),
+    "vllm.plugins": Module(
+        names=_in("quire.plugins", load_general_plugins="load_plugins"),
+        not_built=_because(_PLUGIN, "load_plugins_by_group"),
+    ),
+}
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
+# With the packages that only hold others.
+MODULES: Mapping[str, Module] = {
+    **{parent: Module() for name in _KNOWN for parent in _parents(name)},
+    **_KNOWN,
+}

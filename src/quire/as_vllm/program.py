@@ -1,0 +1,117 @@
+"""Runs a program, or a module, as Python itself would: its arguments, path, exit status, traceback.
+
+Knows nothing about vLLM's names: `finder.py` has made them importable, `children.py` does so for
+the processes that the program starts.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType, TracebackType
+from typing import NoReturn
+
+from quire.as_vllm.children import prepare_children
+from quire.as_vllm.finder import install
+
+_NAME = "python -m quire.as_vllm"
+_HELP = f"""\
+usage: {_NAME} PROGRAM [ARGS]
+       {_NAME} -m MODULE [ARGS]
+
+Run a program that was written for vLLM: `import vllm` is Quire, in the Python processes that it
+starts too, and so is the command `vllm`. docs/coming_from_vllm.md lists what there is.
+"""
+_USAGE_ERROR = 2
+
+
+def run(words: Sequence[str]) -> None:
+    """Become the program that ``words`` name, with the arguments that follow."""
+    if not words or words[0] in ("-h", "--help"):
+        print(_HELP, end="", file=sys.stdout if words else sys.stderr)
+        sys.exit(0 if words else _USAGE_ERROR)
+    install()
+    prepare_children()
+    sys.excepthook = _show_error
+    if words[0] != "-m":
+        module, code = _program(words[0])
+        sys.argv[:] = words
+    elif len(words) > 1:
+        module, code = _module(words[1])
+        sys.argv[:] = [str(module.__file__), *words[2:]]
+    else:
+        _fail("-m needs the name of a module", _USAGE_ERROR)
+    sys.modules["__main__"] = module
+    exec(code, vars(module))
+
+
+def _program(name: str) -> tuple[ModuleType, CodeType]:
+    """A file; its folder takes the place of the current one in ``sys.path``."""
+    file = os.path.abspath(name)
+    try:
+        source = Path(file).read_bytes()
+    except OSError as error:
+        _fail(f"can't open file {file!r}: {error.strerror}", _USAGE_ERROR)
+    if not _is_safe_path():
+        sys.path[0] = str(Path(file).resolve().parent)
+    module = _main_module(file, loader=SourceFileLoader("__main__", file))
+    return module, compile(source, file, "exec", dont_inherit=True)
+
+
+def _module(name: str) -> tuple[ModuleType, CodeType]:
+    try:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations is not None:
+            name = f"{name}.__main__"
+            spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError as error:
+        _fail(str(error))
+    if spec is None or spec.loader is None or not hasattr(spec.loader, "get_code"):
+        _fail(f"No module named {name}")
+    code = spec.loader.get_code(spec.name)
+    if code is None:
+        _fail(f"{name} has no code to run")
+    return _main_module(str(spec.origin), loader=spec.loader, spec=spec), code
+
+
+def _main_module(file: str, loader: object, spec: ModuleSpec | None = None) -> ModuleType:
+    module = ModuleType("__main__")
+    vars(module).update(
+        __file__=file,
+        __loader__=loader,
+        __spec__=spec,
+        __package__=None if spec is None else spec.parent,
+        __builtins__=builtins,
+    )
+    return module
+
+
+def _is_safe_path() -> bool:
+    """Whether Python was told to put no folder before the others (``-P``, from 3.11 on)."""
+    return bool(getattr(sys.flags, "safe_path", False))
+
+
+def _show_error(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """As Python shows it, without what ran the program."""
+    here = os.path.dirname(__file__)
+    while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename, here):
+        trace = trace.tb_next
+    sys.__excepthook__(kind, error.with_traceback(trace), trace)
+
+
+def _is_ours(file: str, here: str) -> bool:
+    return file.startswith((here, "<frozen runpy>", "<frozen importlib")) or file.endswith(
+        f"{os.sep}runpy.py"
+    )
+
+
+def _fail(message: str, status: int = 1) -> NoReturn:
+    print(f"{_NAME}: {message}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,131 @@
+"""Grammar gate: requests that wait for their grammar, which others pass.
+
+Knows nothing about rows: who comes through is the scheduler's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from quire.request import EngineRequest, FinishReason
+from quire.step_output import CompletionDelta
+from quire.structured import FREE, Constraint
+from quire.structured_outputs.workshop import Job, Workshop
+
+WAIT_S = 0.01  # at most, when nothing else is to be done; commands must not wait longer
+
+
+@dataclass(slots=True)
+class Opened:
+    """Who need not wait any more."""
+
+    ready: list[tuple[EngineRequest, Constraint]] = field(default_factory=list)
+    failed: list[CompletionDelta] = field(default_factory=list)
+
+
+class Gate(Protocol):
+    """Where requests wait for what they need beside blocks."""
+
+    def __len__(self) -> int:
+        """How many completions wait."""
+        ...
+
+    def enter(self, request: EngineRequest) -> Constraint | None:
+        """What the request obeys; None: it must wait. ``ValueError``: it cannot be served."""
+        ...
+
+    def open(self) -> Opened: ...
+
+    def wait(self) -> None:
+        """A moment, for nothing else is to be done."""
+        ...
+
+    def forget(self, request_ids: Iterable[str]) -> None:
+        """They do not wait any more."""
+        ...
+
+
+class NoGate:
+    """An engine that has no grammars."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def enter(self, request: EngineRequest) -> Constraint | None:
+        if request.grammar is not None:
+            raise ValueError("this engine compiles no grammars; leave structured_outputs out")
+        return Constraint(thinking=request.thinking) if request.thinking else FREE
+
+    def open(self) -> Opened:
+        return Opened()
+
+    def wait(self) -> None:
+        pass
+
+    def forget(self, request_ids: Iterable[str]) -> None:
+        pass
+
+
+NO_GATE = NoGate()
+
+
+class GrammarGate:
+    """In the order in which the requests came."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+        self._waiting: dict[str, tuple[EngineRequest, Job]] = {}
+
+    def __len__(self) -> int:
+        return sum(request.num_completions for request, _ in self._waiting.values())
+
+    def enter(self, request: EngineRequest) -> Constraint | None:
+        if request.request_id in self._waiting:
+            raise ValueError(f"request id {request.request_id!r} is in use; choose another one")
+        if request.grammar is None:
+            return Constraint(thinking=request.thinking) if request.thinking else FREE
+        job = self._workshop.order(request.grammar)
+        if not job.is_done:
+            self._waiting[request.request_id] = request, job
+            return None
+        if job.error is not None:
+            raise ValueError(job.error)
+        return Constraint(grammar=job.grammar, thinking=request.thinking)
+
+    def open(self) -> Opened:
+        """Let those through whose grammars are done."""
+        opened = Opened()
+        if not self._waiting or not self._workshop.poll():
+            return opened
+        for request, job in [one for one in self._waiting.values() if one[1].is_done]:
+            del self._waiting[request.request_id]
+            if job.error is not None:
+                opened.failed += refusals(request, job.error)
+            else:
+                constraint = Constraint(grammar=job.grammar, thinking=request.thinking)
+                opened.ready.append((request, constraint))
+        return opened
+
+    def wait(self) -> None:
+        self._workshop.wait(WAIT_S)
+
+    def forget(self, request_ids: Iterable[str]) -> None:
+        for request_id in request_ids:
+            self._waiting.pop(request_id, None)
+
+
+def refusals(request: EngineRequest, error: str) -> list[CompletionDelta]:
+    """A request that the core would not take ends alone, all its completions at once."""
+    return [
+        CompletionDelta(
+            request_id=request.request_id,
+            serial=request.serial,
+            index=index,
+            new_token_ids=[],
+            finish_reason=FinishReason.ERROR,
+            error=error,
+        )
+        for index in range(request.num_completions)
+    ]

@@ -1,0 +1,183 @@
+"""Text that comes in pieces, read as if it were whole.
+
+A grammar is a generator: it reads a `Source` and yields when it needs text that has not come yet.
+What it decides hangs on the text alone and never on where the pieces were cut, so a stream gives
+what the whole text gives. Each grammar reads once from left to right, in linear time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]
+Emit = Callable[[str], None]
+
+SPACE = frozenset(" \t\r\n")
+
+
+class Source:
+    """The text so far. Positions count from its beginning; ``pos`` is what is read next."""
+
+    def __init__(self) -> None:
+        self.pos = 0
+        self.is_whole = False  # nothing will come any more
+        self._text = ""  # from _offset on
+        self._offset = 0
+        self._kept_from = 0
+
+    @property
+    def end(self) -> int:
+        return self._offset + len(self._text)
+
+    def add(self, text: str) -> None:
+        self._text = self._text[self._kept_from - self._offset :] + text
+        self._offset = self._kept_from
+
+    def release(self) -> None:
+        """What was read is not needed again: `between` gives it no more."""
+        self._kept_from = self.pos
+
+    def between(self, start: int, end: int) -> str:
+        return self._text[start - self._offset : end - self._offset]
+
+    def has(self, mark: str, at: int | None = None) -> bool:
+        return self._text.startswith(mark, (self.pos if at is None else at) - self._offset)
+
+    def search(self, pattern: re.Pattern[str]) -> int:
+        """Where it first matches, at ``pos`` or later, else the end of what has come."""
+        match = pattern.search(self._text, self.pos - self._offset)
+        return self.end if match is None else self._offset + match.start()
+
+
+class Marks:
+    """Strings that a grammar looks for; of two at one place it is the longer."""
+
+    def __init__(self, marks: Sequence[str]) -> None:
+        self._marks = sorted(set(marks), key=len, reverse=True)
+        self._any = re.compile("|".join(map(re.escape, self._marks)))
+        self._first = frozenset(mark[0] for mark in self._marks)
+        self._longest = len(self._marks[0])
+
+    def at(self, source: Source) -> Steps[str]:
+        """The mark that stands at ``pos``, or nothing; it is not read yet."""
+        while self._may_stand_at(source, source.pos) and not source.is_whole:
+            yield
+        return next((mark for mark in self._marks if source.has(mark)), "")
+
+    def take(self, source: Source) -> Steps[str]:
+        """Read the mark that stands at ``pos``, if one does."""
+        mark = yield from self.at(source)
+        source.pos += len(mark)
+        return mark
+
+    def find(self, source: Source, emit: Emit) -> Steps[str]:
+        """Read up to the next mark, which is left; what is passed is emitted as it comes."""
+        while True:
+            found = source.search(self._any)
+            stop = found if source.is_whole else min(found, self._first_open(source))
+            if stop > source.pos:
+                emit(source.between(source.pos, stop))
+                source.pos = stop
+            if stop == found and (found < source.end or source.is_whole):
+                return next((mark for mark in self._marks if source.has(mark)), "")
+            yield
+
+    def _first_open(self, source: Source) -> int:
+        """Where at the end of the text a mark, or a longer one, may have begun."""
+        start = max(source.pos, source.end - self._longest + 1)
+        places = (at for at in range(start, source.end) if self._may_stand_at(source, at))
+        return next(places, source.end)
+
+    def _may_stand_at(self, source: Source, at: int) -> bool:
+        """Whether only more text can tell."""
+        tail = source.between(at, at + self._longest)
+        if tail and tail[0] not in self._first:
+            return False
+        return any(len(mark) > len(tail) and mark.startswith(tail) for mark in self._marks)
+
+
+def peek(source: Source) -> Steps[str]:
+    """The next character, or nothing at the end."""
+    while source.pos >= source.end:
+        if source.is_whole:
+            return ""
+        yield
+    return source.between(source.pos, source.pos + 1)
+
+
+def skip(source: Source, characters: frozenset[str] = SPACE) -> Steps[str]:
+    """Read past these characters; the one that stands after them is given."""
+    while (following := (yield from peek(source))) in characters:
+        source.pos += 1
+    return following
+
+
+def take(source: Source, character: str) -> Steps[bool]:
+    """Read this character if it comes next."""
+    is_next = (yield from peek(source)) == character
+    source.pos += is_next
+    return is_next
+
+
+def seek(source: Source, pattern: re.Pattern[str]) -> Steps[str]:
+    """Read up to the first character of this kind, and give it; nothing at the end."""
+    while True:
+        source.pos = source.search(pattern)
+        if source.pos < source.end:
+            return source.between(source.pos, source.pos + 1)
+        if source.is_whole:
+            return ""
+        yield
+
+
+def take_while(source: Source, other: re.Pattern[str], limit: int) -> Steps[str]:
+    """Read up to the first character that is ``other``; at most ``limit`` characters."""
+    start = source.pos
+    while source.pos < start + limit and (yield from peek(source)):
+        stop = source.search(other)
+        source.pos = min(stop, start + limit)
+        if stop < source.end:
+            break
+    return source.between(start, source.pos)
+
+
+def streamed(source: Source, steps: Steps[T], emit: Emit) -> Steps[T]:
+    """Emit what ``steps`` read, as they read it."""
+    start = source.pos
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            break
+        start = _emit(source, start, emit)
+        yield
+    _emit(source, start, emit)
+    return result
+
+
+def _emit(source: Source, start: int, emit: Emit) -> int:
+    if source.pos > start:
+        emit(source.between(start, source.pos))
+        source.release()
+    return source.pos
+
+
+class Reading:
+    """One grammar that reads one text."""
+
+    def __init__(self, grammar: Callable[[Source], Steps[None]]) -> None:
+        self._source = Source()
+        self._steps = grammar(self._source)
+
+    def add(self, text: str) -> None:
+        self._source.add(text)
+        next(self._steps, None)
+
+    def end(self) -> None:
+        """The text is whole: the grammar has to come to an end."""
+        self._source.is_whole = True
+        assert next(self._steps, self) is self, "a grammar waits for text after the end"

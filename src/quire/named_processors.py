@@ -1,0 +1,113 @@
+"""Logits processors by name: what a request can carry to an engine in another process.
+
+A name is one that a plug-in has registered in the entry-point group `quire.logits_processors`, or
+where to import it, as ``package.module.function``. Whether a caller may name code at all is not
+decided here (`quire serve` asks --logits-processor-pattern). Imports no torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+
+GROUP = "quire.logits_processors"
+_FORM = 'a name, or {"qualname": name, "args": [...], "kwargs": {...}} for one that must be made'
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedProcessor:
+    """A function by its name, or by the name of what makes it."""
+
+    qualname: str
+    is_made: bool = False  # the name is that of a class or function that returns the processor
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, value: object) -> NamedProcessor:
+        """From what a user writes; ``ValueError`` for anything else."""
+        if isinstance(value, NamedProcessor):
+            return value
+        if isinstance(value, str) and value:
+            return cls(qualname=value)
+        if not isinstance(value, Mapping) or not isinstance(value.get("qualname"), str):
+            raise ValueError(f"a logits processor is {_FORM}; got {value!r}")
+        unknown = sorted(map(str, value.keys() - {"qualname", "args", "kwargs"}))
+        if unknown:
+            raise ValueError(f"a logits processor has no {unknown[0]!r}; it is {_FORM}")
+        args, kwargs = value.get("args") or [], value.get("kwargs") or {}
+        if not isinstance(args, (list, tuple)) or not isinstance(kwargs, Mapping):
+            raise ValueError(f"args must be a list and kwargs an object, got {value!r}")
+        return cls(qualname=value["qualname"], is_made=True, args=[*args], kwargs={**kwargs})
+
+    def load(self) -> Callable[..., Any]:
+        """The function itself; ``ValueError`` when it cannot be had."""
+        found = _find(self.qualname)
+        if not self.is_made:
+            return _checked(found, self.qualname)
+        try:
+            made = found(*self.args, **self.kwargs)
+        except Exception as error:  # foreign code
+            raise ValueError(
+                f"the logits processor {self.qualname!r} cannot be made of args={self.args!r} and "
+                f"kwargs={self.kwargs!r}: {type(error).__name__}: {error}"
+            ) from error
+        return _checked(made, self.qualname)
+
+
+def functions_and_names(
+    processors: Iterable[Any],
+) -> tuple[tuple[Callable[..., Any], ...], tuple[NamedProcessor, ...]]:
+    """A request's processors, all of them in one of the two, in the user's order.
+
+    Names are loaded, so that what cannot be had is a ``ValueError`` here. Beside functions, which
+    do not leave this process, they are of no further use.
+    """
+    given = list(processors)
+    functions = tuple(_function(one) for one in given)
+    if any(_is_function(one) for one in given):
+        return functions, ()
+    return (), tuple(NamedProcessor.parse(one) for one in given)
+
+
+def _is_function(value: object) -> bool:
+    return callable(value)
+
+
+def _function(value: Any) -> Callable[..., Any]:
+    return value if _is_function(value) else NamedProcessor.parse(value).load()
+
+
+@functools.cache
+def _find(qualname: str) -> Callable[..., Any]:
+    plugged = list(entry_points(group=GROUP, name=qualname))
+    try:
+        return _checked(plugged[0].load() if plugged else _imported(qualname), qualname)
+    except Exception as error:  # foreign code: importing it may raise anything
+        raise ValueError(
+            f"the logits processor {qualname!r} cannot be loaded: {type(error).__name__}: {error}; "
+            f"name a plug-in of the group {GROUP}, or package.module.function"
+        ) from error
+
+
+def _imported(qualname: str) -> Any:
+    """The longest part that is a module, and an attribute of it."""
+    module_name, _, path = qualname.partition(":")
+    if path:
+        return functools.reduce(getattr, path.split("."), importlib.import_module(module_name))
+    module_name, _, attribute = qualname.rpartition(".")
+    if not module_name:
+        raise ImportError("it is neither registered nor a path of modules")
+    return getattr(importlib.import_module(module_name), attribute)
+
+
+def _checked(value: Any, qualname: str) -> Callable[..., Any]:
+    if not callable(value):
+        raise ValueError(
+            f"the logits processor {qualname!r} is a {type(value).__name__}, no function"
+        )
+    return value

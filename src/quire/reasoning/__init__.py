@@ -1,0 +1,24 @@
+"""Reasoning in a model's text, told apart from the answer: fed with any pieces of it.
+
+Knows nothing about HTTP and engines.
+"""
+
+from quire.reasoning.parser import NoReasoning, Opening, Reasoning, ReasoningEvent, ReasoningParser
+from quire.reasoning.registry import (
+    ReasoningFormat,
+    detect_reasoning_format,
+    reasoning_format,
+    reasoning_parser_names,
+)
+
+__all__ = [
+    "NoReasoning",
+    "Opening",
+    "Reasoning",
+    "ReasoningEvent",
+    "ReasoningFormat",
+    "ReasoningParser",
+    "detect_reasoning_format",
+    "reasoning_format",
+    "reasoning_parser_names",
+]

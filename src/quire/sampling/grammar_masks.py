@@ -1,0 +1,76 @@
+"""Forbids what grammars forbid, where rows are sampled by operation.
+
+The last of all processors: whatever the others did, what a grammar forbids stays so.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quire.sampling.logits_processor import SampleStep, Selection, upload
+from quire.step import JoinedRow
+from quire.structured import FREE
+
+
+class MaskSource(Protocol):
+    """Knows how far rows have come in their grammars."""
+
+    num_words: int
+
+    def fill(self, rows_cpu: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        """The masks of some of these rows, in the first lines of ``masks``, and which of them."""
+        ...
+
+    def errors(self, rows_cpu: np.ndarray) -> dict[int, str]: ...
+
+
+class NoMasks:
+    """Nobody is constrained."""
+
+    num_words = 0
+
+    def fill(self, rows_cpu: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        return np.zeros(0, dtype=np.int64)
+
+    def errors(self, rows_cpu: np.ndarray) -> dict[int, str]:
+        return {}
+
+
+class GrammarMasks:
+    """Reads what the host knows of the rows; on a GPU that is behind the step's forward."""
+
+    def __init__(self, source: MaskSource, device: torch.device) -> None:
+        self._source = source
+        self._device = device
+
+    def add_request(self, joined: JoinedRow) -> bool:
+        return joined.constraint is not FREE
+
+    def remove_request(self, row: int) -> None:
+        pass
+
+    def apply(self, logits: Tensor, selection: Selection, step: SampleStep) -> dict[int, str]:
+        masks = np.empty((len(selection), self._source.num_words), dtype=np.int32)
+        chosen = self._source.fill(selection.rows_cpu, masks)
+        if len(chosen):
+            forbidden = self._forbidden(masks[: len(chosen)], logits.shape[1])
+            if len(chosen) == len(logits):
+                logits.masked_fill_(forbidden, -torch.inf)
+            else:
+                places = upload(selection.positions_cpu[chosen], self._device)
+                part = logits.index_select(0, places).masked_fill_(forbidden, -torch.inf)
+                logits.index_copy_(0, places, part)
+        return self._source.errors(selection.rows_cpu)
+
+    def _forbidden(self, masks: np.ndarray, vocab_size: int) -> Tensor:
+        """[N, V] bool."""
+        if self._device.type == "cpu":
+            bits = np.unpackbits((~masks).view(np.uint8), axis=1, bitorder="little")
+            return torch.from_numpy(bits[:, :vocab_size]).view(torch.bool)
+        words = upload(masks, self._device)
+        bits_of = torch.arange(32, dtype=torch.int32, device=self._device)
+        return (((words.unsqueeze(2) >> bits_of) & 1) == 0).flatten(1)[:, :vocab_size]

@@ -1,0 +1,226 @@
+"""What the text of one request's answers holds, thoughts, calls and content, and who reads it.
+
+The text of a whole answer is read as that of a stream. Knows nothing about the forms in which the
+APIs tell it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from quire.prompts import ParsedPrompt
+from quire.reasoning import NoReasoning, Opening, Reasoning, ReasoningParser
+from quire.sampling_params import SamplingParams
+from quire.server.answer_formats import AnswerFormats
+from quire.server.protocol.chat import ChatCompletionRequest
+from quire.server.tool_choice import ToolUse, chosen_name, no_parser, not_forced_yet, tool_use
+from quire.structured import GrammarSpec
+from quire.tools import (
+    CallArguments,
+    CallBegin,
+    CallEnd,
+    Content,
+    ContentOnly,
+    ToolParser,
+    Tools,
+)
+from quire.tools.constraint import MustCall, call_text_of, constrained_parser, constraint
+
+Piece = Reasoning | Content | CallBegin | CallArguments | CallEnd
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """A call that an answer makes."""
+
+    id: str
+    name: str
+    arguments: str = ""  # JSON, as far as the model has written it well
+
+
+@dataclass(slots=True)
+class Answer:
+    """What was read, in order; texts of one kind that follow each other are one."""
+
+    parts: list[Reasoning | Content | ToolCall] = field(default_factory=list)
+
+    def add(self, piece: Piece) -> None:
+        last = self.parts[-1] if self.parts else None
+        if isinstance(piece, CallBegin):
+            self.parts.append(ToolCall(piece.id or "", piece.name))
+        elif isinstance(piece, CallArguments):
+            assert isinstance(last, ToolCall)
+            last.arguments += piece.json_fragment
+        elif isinstance(piece, (Reasoning, Content)):
+            if isinstance(last, (Reasoning, Content)) and type(last) is type(piece):
+                self.parts[-1] = type(piece)(last.text + piece.text)
+            else:
+                self.parts.append(piece)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, Reasoning))
+
+    @property
+    def content(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, Content))
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        return [part for part in self.parts if isinstance(part, ToolCall)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerForm:
+    """Of one request; without anything in it, all text is content."""
+
+    formats: AnswerFormats = field(default_factory=AnswerFormats)
+    tools: Tools | None = None  # those that may be called
+    must: MustCall | None = None
+    opening: Opening = Opening.UNKNOWN
+    is_parallel: bool = True
+    shows_reasoning: bool = True
+
+    @classmethod
+    def of(
+        cls, formats: AnswerFormats, chat: ChatCompletionRequest, prompt: ParsedPrompt
+    ) -> AnswerForm:
+        """400 if the tools cannot be called."""
+        use = tool_use(chat.tools, chat.tool_choice)
+        tools = None if use is ToolUse.NEVER else Tools.of(chat.tools)
+        if use is ToolUse.MAY and formats.tools is None:
+            raise no_parser()
+        form = cls(
+            formats=formats,
+            tools=tools,
+            opening=_opening(formats, chat, prompt),
+            is_parallel=chat.parallel_tool_calls is not False,
+            shows_reasoning=chat.include_reasoning is not False,
+        )
+        if tools is None or use is ToolUse.MAY:
+            return form
+        raise not_forced_yet(chat.tool_choice)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether text is passed on as it comes."""
+        return self.tools is None and self.formats.reasoning is None
+
+    @property
+    def is_named(self) -> bool:
+        return self.must is not None and self.must.is_named
+
+    @property
+    def hides_tokens(self) -> bool:
+        """Thoughts that are not told are not told by their tokens either."""
+        return self.formats.reasoning is not None and not self.shows_reasoning
+
+    @property
+    def grammar(self) -> GrammarSpec | None:
+        """What a forced call has to look like."""
+        return None if self.must is None else constraint(self.must)
+
+    def forced(self, chat: ChatCompletionRequest) -> AnswerForm:
+        """The same for a request whose tools must be called."""
+        assert self.tools is not None
+        name = chosen_name(chat.tool_choice)
+        must = MustCall(
+            tools=self.tools if name is None else Tools({name: self.tools.schemas[name]}),
+            is_named=name is not None,
+            is_parallel=self.is_parallel,
+            call_text=call_text_of(self.formats.tools, self.formats.special_tokens),
+        )
+        return replace(self, must=must)
+
+    def with_marks(self, params: SamplingParams) -> SamplingParams:
+        """Parameters that leave in the text what parsers look for."""
+        formats = self.formats
+        marks = formats.reasoning.marks if formats.reasoning is not None else ()
+        if self.tools is not None and formats.tools is not None:
+            marks += formats.tools.marks
+        if params.skip_special_tokens and formats.are_special(marks):
+            params = params.clone()
+            params.skip_special_tokens = False
+        return params
+
+    def reader(self) -> AnswerReader:
+        """For one completion."""
+        return AnswerReader(self._reasoning_parser(), self._tool_parser(), self)
+
+    def read(self, text: str) -> Answer:
+        """A whole one."""
+        reader = self.reader()
+        reader.feed(text)
+        reader.finish()
+        return reader.answer
+
+    def new_call_id(self) -> str:
+        format = self.formats.tools
+        if format is not None and format.id_length is not None:
+            return uuid.uuid4().hex[: format.id_length]
+        return f"chatcmpl-tool-{uuid.uuid4().hex}"
+
+    def _reasoning_parser(self) -> ReasoningParser:
+        format = self.formats.reasoning
+        return NoReasoning() if format is None else format.parser(self.opening)
+
+    def _tool_parser(self) -> ToolParser:
+        if self.tools is None:
+            return ContentOnly()
+        if self.must is not None:
+            return constrained_parser(self.must, self.formats.tools)
+        assert self.formats.tools is not None
+        return self.formats.tools.parser(self.tools)
+
+
+class AnswerReader:
+    """Reads the text of one completion; ``answer`` is what it has read so far."""
+
+    def __init__(self, reasoning: ReasoningParser, tools: ToolParser, form: AnswerForm) -> None:
+        self.answer = Answer()
+        self._reasoning = reasoning
+        self._tools = tools
+        self._form = form
+
+    def feed(self, text: str) -> list[Piece]:
+        return self._pieces(self._reasoning.feed(text))
+
+    def finish(self) -> list[Piece]:
+        return [*self._pieces(self._reasoning.finish()), *self._shown(self._tools.finish())]
+
+    def _pieces(self, events: list[Reasoning | Content]) -> list[Piece]:
+        pieces: list[Piece] = []
+        for event in events:
+            if isinstance(event, Content):
+                pieces += self._shown(self._tools.feed(event.text))
+            else:
+                pieces += self._shown([event])
+        return pieces
+
+    def _shown(self, pieces: Sequence[Piece]) -> list[Piece]:
+        kept = [self._with_id(piece) for piece in pieces if self._is_kept(piece)]
+        for piece in kept:
+            self.answer.add(piece)
+        if self._form.shows_reasoning:
+            return kept
+        return [piece for piece in kept if not isinstance(piece, Reasoning)]
+
+    def _is_kept(self, piece: Piece) -> bool:
+        if isinstance(piece, (Reasoning, Content)):
+            return True
+        return self._form.is_parallel or piece.index == 0
+
+    def _with_id(self, piece: Piece) -> Piece:
+        if isinstance(piece, CallBegin) and piece.id is None:
+            return replace(piece, id=self._form.new_call_id())
+        return piece
+
+
+def _opening(formats: AnswerFormats, chat: ChatCompletionRequest, prompt: ParsedPrompt) -> Opening:
+    if formats.reasoning is None:
+        return Opening.UNKNOWN
+    if chat.continue_final_message and isinstance(chat.messages[-1].content, str):
+        return formats.reasoning.opening_of_prefill(chat.messages[-1].content)
+    return formats.reasoning.opening(prompt.text or "")

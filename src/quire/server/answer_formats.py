@@ -1,0 +1,111 @@
+"""How the served model writes calls of tools and thoughts: as flags say, or as its template shows.
+
+Found once, when the engine is ready. Knows nothing about requests.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quire.chat_template import ChatOptions, ChatRenderer
+from quire.reasoning import ReasoningFormat, detect_reasoning_format, reasoning_format
+from quire.server.args import ServerArgs
+from quire.tools import ToolFormat, detect_tool_format, load_tool_parsers, tool_format
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"  # of --reasoning-parser: as the template shows
+# Without its parser an answer of this format is nothing that a user could read.
+_ALWAYS_SPLIT = "openai_gptoss"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerFormats:
+    """Of one model."""
+
+    tools: ToolFormat | None = None  # None: no tool can be called
+    reasoning: ReasoningFormat | None = None  # None: thoughts are content
+    special_tokens: frozenset[str] = frozenset()
+    thought_begin_ids: tuple[int, ...] = ()
+    answer_begin_ids: tuple[int, ...] = ()  # tokens behind which a thought has ended
+
+    @classmethod
+    def of(cls, args: ServerArgs, chat: ChatRenderer | None) -> AnswerFormats:
+        """``ValueError`` for names that nobody knows."""
+        template = "" if chat is None else _template(chat)
+        reasoning = _reasoning_format(args, template)
+        if chat is None:
+            return cls(tools=_tool_format(args, template), reasoning=reasoning)
+        tokenizer = chat.tokenizer
+        return cls(
+            tools=_tool_format(args, template),
+            reasoning=reasoning,
+            special_tokens=_special_tokens(tokenizer),
+            thought_begin_ids=_ids(tokenizer, reasoning.begin) if reasoning else (),
+            answer_begin_ids=_ids(tokenizer, reasoning.answer_begin) if reasoning else (),
+        )
+
+    def are_special(self, marks: Iterable[str]) -> bool:
+        """Whether text without special tokens would lack one of these."""
+        return not self.special_tokens.isdisjoint(marks)
+
+
+def check_formats(args: ServerArgs) -> None:
+    """``ValueError`` for flags that name no format, before anything is started."""
+    _tool_format(args, "")
+    if args.reasoning_parser not in (None, AUTO):
+        reasoning_format(args.reasoning_parser)
+
+
+def _tool_format(args: ServerArgs, template: str) -> ToolFormat | None:
+    plugins = load_tool_parsers(args.tool_parser_plugin) if args.tool_parser_plugin else {}
+    name = args.tool_call_parser
+    if args.enable_auto_tool_choice is False:
+        return None
+    if name is not None:
+        return tool_format(name, plugins)
+    found = detect_tool_format(template)
+    if found is not None:
+        logger.info(
+            "the chat template writes tool calls as --tool-call-parser %s reads them", found
+        )
+        return tool_format(found, plugins)
+    if args.enable_auto_tool_choice and template:
+        logger.warning(
+            "--enable-auto-tool-choice has no effect: the chat template does not show how the "
+            "model calls tools; name a --tool-call-parser"
+        )
+    return None
+
+
+def _reasoning_format(args: ServerArgs, template: str) -> ReasoningFormat | None:
+    name = args.reasoning_parser
+    found = detect_reasoning_format(template)
+    if name == AUTO or (name is None and found == _ALWAYS_SPLIT):
+        name = found
+    elif name is None and found is not None:
+        logger.info("--reasoning-parser %s would tell the model's thoughts from its answers", found)
+    return None if name is None else reasoning_format(name)
+
+
+def _template(chat: ChatRenderer) -> str:
+    """With tools, for which some models have a template of their own."""
+    try:
+        return chat.template(ChatOptions(tools=[{}]))
+    except ValueError:  # there is none; requests will be told so
+        return ""
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    added = (str(one) for one in tokenizer.added_tokens_decoder.values() if one.special)
+    return frozenset(tokenizer.all_special_tokens) | frozenset(added)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(text, add_special_tokens=False))

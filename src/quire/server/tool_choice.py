@@ -1,0 +1,117 @@
+"""What a request says about tools: whether it makes sense, and which of them must be called."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+from quire.server.errors import HTTPError, bad_request
+
+Choice = str | dict[str, Any] | None
+_WORDS = ("none", "auto", "required")
+_CORRECT = '{"type": "function", "function": {"name": "my_function"}}'
+
+
+class ToolUse(enum.Enum):
+    """Whether an answer may or must call tools."""
+
+    NEVER = "never"
+    MAY = "may"
+    MUST = "must"
+    MUST_ONE = "must, this one"
+
+
+def tool_use(tools: list[dict[str, Any]] | None, choice: Choice) -> ToolUse:
+    """Of fields that `check_tools` has passed."""
+    if not tools or choice == "none":
+        return ToolUse.NEVER
+    if isinstance(choice, dict):
+        return ToolUse.MUST_ONE
+    return ToolUse.MUST if choice == "required" else ToolUse.MAY
+
+
+def chosen_name(choice: Choice) -> str | None:
+    """The one tool that must be called."""
+    function = choice.get("function") if isinstance(choice, dict) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
+def check_tools(tools: list[dict[str, Any]] | None, choice: Choice) -> None:
+    """400 for tools and choices that do not fit together."""
+    if tools == []:
+        raise bad_request(
+            "`tools` must not be an empty array. Either provide at least one tool or omit the "
+            "field entirely.",
+            "tools",
+        )
+    if isinstance(choice, str) and choice not in _WORDS:
+        raise bad_request(
+            f"Invalid value for `tool_choice`: {_short(choice)}! Only named tools, 'none', 'auto' "
+            "or 'required' are supported.",
+            "tool_choice",
+        )
+    if choice not in (None, "none") and not tools:
+        raise bad_request("When using `tool_choice`, `tools` must be set.", "tool_choice")
+    names = [_name(tool, f"tools[{i}]") for i, tool in enumerate(tools or ())]
+    if isinstance(choice, dict):
+        name = chosen_name(choice)
+        if name is None:
+            raise bad_request(
+                "Expected field `name` in `function` in `tool_choice`! Correct usage: "
+                f"`{_CORRECT}`.",
+                "tool_choice",
+            )
+        if name not in names:
+            raise bad_request(
+                "The tool specified in `tool_choice` does not match any of the specified `tools`: "
+                f"there is no {_short(name)}.",
+                "tool_choice",
+            )
+
+
+def not_forced_yet(choice: Choice) -> HTTPError:
+    """Forcing a call takes a grammar."""
+    return bad_request(
+        f"tool_choice={_short(choice)} is not supported: constrained output is not built yet; use "
+        "'auto', and check whether the answer has a call.",
+        "tool_choice",
+    )
+
+
+def no_parser() -> HTTPError:
+    """Nobody could read the calls."""
+    return bad_request(
+        '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set: '
+        "the chat template does not show how the model calls tools. Start the server with them, "
+        "or pass tool_choice 'none' to only show the tools to the model.",
+        "tools",
+    )
+
+
+def _name(tool: Mapping[str, Any], place: str) -> str:
+    if tool.get("type", "function") != "function":
+        raise bad_request(
+            f"{place}.type: must be 'function', got {_short(tool['type'])}.", f"{place}.type"
+        )
+    given = tool.get("function")
+    function = given if isinstance(given, Mapping) else {}
+    name = function.get("name")
+    if not isinstance(name, str) or not name:
+        raise bad_request(
+            f"{place}.function.name: a tool needs a name, as in {_CORRECT}.", f"{place}.function"
+        )
+    parameters = function.get("parameters")
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise bad_request(
+            f"{place}.function.parameters: must be a JSON schema, an object, got "
+            f"{_short(parameters)}.",
+            f"{place}.function.parameters",
+        )
+    return name
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,265 @@
+"""Constraints on the text: what users write, and the one form that everything else reads.
+
+`GrammarSpec` is what `StructuredOutputsParams`, `GuidedDecodingParams` and the HTTP fields become.
+Owns names and which of them exclude each other. Knows nothing about how a grammar is compiled: that
+is `structured_outputs/`. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+
+# Field -> the kind of its grammar. Exactly one of these may be set.
+CONSTRAINTS: dict[str, str] = {
+    "json": "json",
+    "regex": "regex",
+    "choice": "choice",
+    "grammar": "grammar",
+    "json_object": "json_object",
+    "structural_tag": "structural_tag",
+}
+KINDS = ("json", "json_object", "regex", "choice", "ebnf", "lark", "structural_tag")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GrammarSpec:
+    """A constraint in its one form: text, so it is hashed, compared and sent to other processes."""
+
+    kind: str  # one of KINDS
+    source: str  # JSON for json, choice and structural_tag; nothing for json_object
+    any_whitespace: bool = True  # in JSON, a little; else none
+    whitespace_pattern: str | None = None  # in JSON, instead of the usual
+    closes_objects: bool = False  # properties that a schema does not name are forbidden everywhere
+    # The token ids that end the model's thinking, after which the grammar begins; None: at once.
+    starts_after: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Thinking:
+    """What precedes an answer: where it ends, and how long it may be."""
+
+    end_token_ids: tuple[int, ...]
+    budget: int | None = None  # tokens, after which the end is forced
+
+
+class GrammarState(Protocol):
+    """How far one output has come in its grammar."""
+
+    def accept(self, token_id: int) -> bool:
+        """Go on by a token; False, and of no use any more, if the grammar forbids it."""
+        ...
+
+    def fill(self, mask: np.ndarray) -> None:
+        """Set the bits [ceil(V/32)] int32 of the tokens that may be next. The bit of the grammar's
+        ``end_token_id`` says that the text may end here; no other token that ends it is set."""
+        ...
+
+    def is_done(self) -> bool:
+        """Whether the text can only end."""
+        ...
+
+    def rollback(self, count: int) -> None:
+        """Forget the last tokens."""
+        ...
+
+    def copy(self) -> GrammarState: ...
+
+
+class Grammar(Protocol):
+    """A compiled constraint; any number of outputs may follow it at once."""
+
+    @property
+    def end_token_id(self) -> int: ...
+
+    @property
+    def num_bytes(self) -> int: ...
+
+    def new_state(self) -> GrammarState: ...
+
+    def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> None:
+        """`GrammarState.fill` of states [N], also of other grammars of the same class; ``masks``
+        [N, ceil(V/32)]."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Constraint:
+    """What a row obeys. Never leaves the process."""
+
+    grammar: Grammar | None = None  # None: only its thinking is limited
+    thinking: Thinking | None = None
+
+
+FREE = Constraint()
+
+
+@dataclass
+class StructuredOutputsParams:
+    """A constraint on the text: exactly one of ``json``, ``regex``, ``choice``, ``grammar``,
+    ``json_object`` and ``structural_tag``."""
+
+    json: str | dict[str, Any] | None = None  # a JSON schema, or a pydantic model's class
+    regex: str | None = None  # of the whole output
+    choice: list[str] | None = None
+    grammar: str | None = None  # EBNF (with ::=) or Lark
+    json_object: bool | None = None
+    disable_any_whitespace: bool = False
+    disable_additional_properties: bool = False
+    whitespace_pattern: str | None = None
+    structural_tag: str | dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        to_grammar_spec(self)
+
+
+@dataclass
+class GuidedDecodingParams:
+    """The older name and shape of `StructuredOutputsParams`."""
+
+    json: str | dict[str, Any] | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    backend: str | None = None  # asks for nothing: each kind of grammar has its own
+    whitespace_pattern: str | None = None
+    disable_fallback: bool = False  # there is none
+    disable_any_whitespace: bool = False
+    disable_additional_properties: bool = False
+    structural_tag: str | dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        to_grammar_spec(self)
+
+    @classmethod
+    def from_optional(cls, **given: Any) -> GuidedDecodingParams | None:
+        """As the constructor; None where nothing is constrained."""
+        set_ = {name: value for name, value in given.items() if value is not None}
+        return cls(**set_) if any(name in set_ for name in CONSTRAINTS) else None
+
+
+Structured = StructuredOutputsParams | GuidedDecodingParams | GrammarSpec | Mapping[str, Any]
+
+
+def to_grammar_spec(params: Structured) -> GrammarSpec:
+    """The one form of what was written; ``ValueError`` names the field that is wrong."""
+    if isinstance(params, GrammarSpec):
+        return params
+    if isinstance(params, Mapping):
+        return to_grammar_spec(_from_mapping(params))
+    given = {name: getattr(params, name) for name in CONSTRAINTS}
+    chosen = [
+        name
+        for name, value in given.items()
+        if value is not None and (name, value) != ("json_object", False)
+    ]
+    if len(chosen) != 1:
+        found = " and ".join(chosen) if chosen else "none"
+        raise ValueError(
+            f"structured_outputs must have exactly one of {', '.join(CONSTRAINTS)}, got {found}; "
+            f"{'keep one of them' if chosen else 'set one, or leave structured_outputs out'}."
+        )
+    name = chosen[0]
+    kind, source = _FORMS[name](given[name])
+    pattern = params.whitespace_pattern
+    if pattern is not None and kind not in ("json", "json_object"):
+        raise ValueError(
+            f"whitespace_pattern is for json and json_object, got it with {name}; leave it out."
+        )
+    return GrammarSpec(
+        kind=kind,
+        source=source,
+        any_whitespace=not params.disable_any_whitespace,
+        whitespace_pattern=pattern,
+        closes_objects=params.disable_additional_properties,
+    )
+
+
+def _from_mapping(given: Mapping[str, Any]) -> StructuredOutputsParams | GuidedDecodingParams:
+    cls = GuidedDecodingParams if "backend" in given else StructuredOutputsParams
+    known = [item.name for item in fields(cls)]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ValueError(
+            f"structured_outputs has no field {unknown[0]!r}; it has {', '.join(known)}."
+        )
+    return cls(**given)
+
+
+def _json(value: Any) -> tuple[str, str]:
+    if isinstance(value, type) and hasattr(value, "model_json_schema"):
+        value = value.model_json_schema()
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"json is not a JSON schema: {error}; pass valid JSON.") from None
+    if not isinstance(value, (Mapping, bool)):
+        raise ValueError(f"json must be a JSON schema, an object, got {_short(value)}.")
+    try:
+        return "json", json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"json must be a JSON schema: {error}; use JSON's types only.") from None
+
+
+def _json_object(value: Any) -> tuple[str, str]:
+    if value is not True:
+        raise ValueError(f"json_object must be true or left out, got {_short(value)}.")
+    return "json_object", ""
+
+
+def _choice(value: Any) -> tuple[str, str]:
+    is_list = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+    if not is_list or not value or "" in value:
+        raise ValueError(
+            f"choice must be a list of non-empty strings, got {_short(value)}; name what may be "
+            "answered."
+        )
+    return "choice", json.dumps(list(dict.fromkeys(value)), ensure_ascii=False)
+
+
+def _regex(value: Any) -> tuple[str, str]:
+    return "regex", _text("regex", value)
+
+
+def _grammar(value: Any) -> tuple[str, str]:
+    text = _text("grammar", value)
+    return ("ebnf" if "::=" in text else "lark"), text
+
+
+def _structural_tag(value: Any) -> tuple[str, str]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"structural_tag is not valid JSON: {error}.") from None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"structural_tag must be an object, got {_short(value)}.")
+    return "structural_tag", json.dumps(value, ensure_ascii=False)
+
+
+_FORMS = {
+    "json": _json,
+    "regex": _regex,
+    "choice": _choice,
+    "grammar": _grammar,
+    "json_object": _json_object,
+    "structural_tag": _structural_tag,
+}
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} must be a non-empty string, got {_short(value)}.")
+    value.encode()  # a lone surrogate: this error says so
+    return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,1 @@
+"""Constraints on the text: checked, compiled, and followed token by token."""

@@ -1,0 +1,205 @@
+"""Grammars by xgrammar: EBNF and structural tags.
+
+JSON schemas only inside structural tags: it passes over much of a schema in silence, so those are
+checked for what it honours, and given the types that they mean.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from quire.structured import Grammar, GrammarSpec, GrammarState
+from quire.structured_outputs import keywords
+from quire.structured_outputs.narrow import narrowed
+from quire.structured_outputs.token_table import TokenTable
+
+MAX_WHITESPACE = 2
+AT_ONCE = 16
+NUM_THREADS = 4
+
+# Found unsound by the public test suite of JSON Schema, version 0.2.8; all others need a type.
+_NOT_HONOURED = frozenset(
+    {"allOf", "oneOf", "patternProperties", "multipleOf", "format", "$anchor", "$id"}
+)
+_TYPE_OF = {
+    **dict.fromkeys(("minLength", "maxLength", "pattern"), "string"),
+    **dict.fromkeys(("minItems", "maxItems", "items", "prefixItems"), "array"),
+    **dict.fromkeys(("properties", "required", "minProperties", "maxProperties"), "object"),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), "number"),
+}
+
+
+class XGrammar:
+    """Compiles for one vocabulary."""
+
+    def __init__(self, table: TokenTable) -> None:
+        import xgrammar
+
+        self._table = table
+        info = xgrammar.TokenizerInfo(
+            list(table.tokens), vocab_size=len(table), stop_token_ids=list(table.end_token_ids)
+        )
+        self._compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
+
+    def compile(self, spec: GrammarSpec) -> Grammar:
+        """``ValueError`` with what is wrong."""
+        try:
+            if spec.kind == "ebnf":
+                compiled = self._compiler.compile_grammar(spec.source)
+            else:
+                tag = tag_for_xgrammar(json.loads(spec.source), spec)
+                compiled = self._compiler.compile_structural_tag(json.dumps(tag))
+        except (RuntimeError, TypeError) as error:  # the library's own are `RuntimeError`
+            reason = re.sub(r"^\[[^\]]*\] \S+: ", "", " ".join(str(error).split()))[:400]
+            raise ValueError(f"the {spec.kind} grammar cannot be used: {reason}") from None
+        return XGCompiled(compiled, self._table)
+
+
+class XGCompiled:
+    """One compiled grammar."""
+
+    def __init__(self, compiled: Any, table: TokenTable) -> None:
+        self._compiled = compiled
+        self.end_token_id = table.end_token_ids[0]
+        self.num_bytes = int(compiled.memory_size_bytes)
+
+    def new_state(self) -> XGState:
+        import xgrammar
+
+        return XGState(xgrammar.GrammarMatcher(self._compiled), self.end_token_id)
+
+    def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> None:
+        live = [(state, i) for i, state in enumerate(states) if _live(state)]
+        for i, state in enumerate(states):
+            if not _live(state):
+                state.fill(masks[i])
+        matchers = [state.matcher for state, _ in live if isinstance(state, XGState)]
+        places = [i for _, i in live]
+        if len(matchers) < AT_ONCE:
+            for matcher, place in zip(matchers, places, strict=True):
+                matcher.fill_next_token_bitmask(masks, place)
+        else:
+            _batch().batch_fill_next_token_bitmask(matchers, masks, places)
+
+
+class XGState:
+    """Of one output."""
+
+    def __init__(self, matcher: Any, end_token_id: int) -> None:
+        self.matcher = matcher
+        self._end_token_id = end_token_id
+
+    def accept(self, token_id: int) -> bool:
+        return bool(self.matcher.accept_token(token_id))
+
+    def fill(self, mask: np.ndarray) -> None:
+        if self.matcher.is_terminated():
+            mask[:] = 0
+            mask[self._end_token_id >> 5] = np.uint32(1 << (self._end_token_id & 31)).view(np.int32)
+        else:
+            self.matcher.fill_next_token_bitmask(mask.reshape(1, -1), 0)
+
+    def is_done(self) -> bool:
+        return bool(self.matcher.is_terminated())
+
+    def rollback(self, count: int) -> None:
+        self.matcher.rollback(count)
+
+    def copy(self) -> XGState:
+        return XGState(self.matcher.fork(), self._end_token_id)
+
+
+def tag_for_xgrammar(tag: Mapping[str, Any], spec: GrammarSpec) -> dict[str, Any]:
+    """The newer form of a structural tag, its schemas as this library reads them."""
+    if "structures" in tag:
+        tag = _from_legacy(tag)
+    if not isinstance(tag.get("format"), Mapping):
+        raise ValueError(
+            "structural_tag must have a format, or structures and triggers as in its older form."
+        )
+    return {"type": "structural_tag", "format": _prepared(tag["format"], spec)}
+
+
+def _from_legacy(tag: Mapping[str, Any]) -> Mapping[str, Any]:
+    tags = [
+        {
+            "type": "tag",
+            "begin": one["begin"],
+            "content": {"type": "json_schema", "json_schema": one.get("schema", True)},
+            "end": one["end"],
+        }
+        for one in tag["structures"]
+    ]
+    return {"format": {"type": "triggered_tags", "triggers": tag["triggers"], "tags": tags}}
+
+
+def _prepared(value: Any, spec: GrammarSpec, path: str = "structural_tag.format") -> Any:
+    if isinstance(value, list):
+        return [_prepared(one, spec, f"{path}[{i}]") for i, one in enumerate(value)]
+    if not isinstance(value, Mapping):
+        return value
+    out = {}
+    for name, one in value.items():
+        if name == "json_schema":
+            schema = narrowed(one, closes_objects=spec.closes_objects)
+            out[name] = _typed(schema, f"{path}.{name}")
+        else:
+            out[name] = _prepared(one, spec, f"{path}.{name}")
+    if "json_schema" in value:
+        limit = MAX_WHITESPACE if spec.any_whitespace else 0
+        out.setdefault("max_whitespace_cnt", limit)
+    return out
+
+
+def _typed(schema: Any, path: str) -> Any:
+    """With the type that its other keywords speak of, or they would have no effect."""
+    if not isinstance(schema, Mapping):
+        return schema
+    out: dict[str, Any] = {}
+    for name, value in schema.items():
+        if name in _NOT_HONOURED:
+            raise ValueError(
+                f"JSON schema: the keyword {name!r} at {path}/{name} cannot be honoured inside a "
+                "structural tag; leave it out, or constrain the whole output by json."
+            )
+        if name in keywords.SCHEMAS_BY_NAME:
+            out[name] = {key: _typed(one, f"{path}/{name}/{key}") for key, one in value.items()}
+        elif name in keywords.SCHEMA:
+            out[name] = _typed(value, f"{path}/{name}")
+        elif name in keywords.SCHEMAS:
+            out[name] = [_typed(one, f"{path}/{name}/{i}") for i, one in enumerate(value)]
+        else:
+            out[name] = value
+    meant = next((_TYPE_OF[name] for name in out if name in _TYPE_OF), None)
+    if meant is not None and "type" not in out and "$ref" not in out:
+        out["type"] = meant
+    _check_siblings(out, path)
+    return out
+
+
+def _check_siblings(schema: Mapping[str, Any], path: str) -> None:
+    """Of keywords that stand for a whole schema all others are passed over."""
+    for word in ("$ref", "anyOf", "oneOf", "enum", "const"):
+        others = set(schema) - {word, "type", "$defs", "definitions"}
+        if word in schema and others:
+            raise ValueError(
+                f"JSON schema: {sorted(others)[0]!r} beside {word!r} at {path} cannot be honoured "
+                "inside a structural tag; put both into one."
+            )
+
+
+def _live(state: GrammarState) -> bool:
+    return not state.is_done()
+
+
+@functools.cache
+def _batch() -> Any:
+    import xgrammar
+
+    return xgrammar.BatchGrammarMatcher(NUM_THREADS)

@@ -1,0 +1,119 @@
+"""Tries a grammar in a process of its own, which may be ended: nothing can end a thread.
+
+A regular expression, or schemas that must hold together, can keep a compiler busy for hours or take
+all memory, or crash. What the canary survives within its time is compiled again where it is used, in as
+little time. It is started when first needed; it needs no vocabulary, and no torch.
+
+``python -m quire.structured_outputs.canary`` is that process: a line of JSON in, one out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import select
+import subprocess
+import sys
+import threading
+import time
+from typing import IO
+
+from quire.structured import GrammarSpec
+from quire.structured_outputs import keywords
+from quire.structured_outputs.compile import GrammarCompiler, backend_of
+from quire.structured_outputs.token_table import BYTES
+
+MEMORY_BYTES = 8 << 30  # of addresses; libraries reserve most of it and never touch it
+START_S = 30.0
+
+
+class Canary:
+    """One process, one grammar at a time."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._is_closed = False
+
+    def try_out(self, spec: GrammarSpec) -> None:
+        """``ValueError`` for a grammar that is wrong, or that costs too much."""
+        with self._lock:
+            process = self._started()
+            assert process.stdin is not None and process.stdout is not None
+            try:
+                process.stdin.write(json.dumps(dataclasses.asdict(spec)) + "\n")
+                process.stdin.flush()
+                answer = _read_line(process.stdout, self._limit_s)
+            except OSError:
+                answer = ""
+            if answer is None or not answer:
+                self._end()
+                why = f"more than {self._limit_s:g} s" if answer is None else "too much memory"
+                raise ValueError(
+                    f"the {spec.kind} grammar takes {why} to compile; make it simpler."
+                )
+        error = json.loads(answer)
+        if error is not None:
+            raise ValueError(error)
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._end()
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            process = subprocess.Popen(
+                [sys.executable, "-m", __name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            self._process = process
+            assert process.stdout is not None
+            if self._is_closed or not _read_line(process.stdout, START_S):
+                self._end()
+                raise RuntimeError("the process that tries grammars out did not start")
+        return self._process
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+def is_slow(spec: GrammarSpec) -> bool:
+    """Whether it may take long, or end a process: most grammars cannot."""
+    if spec.kind in ("regex", "lark") or spec.whitespace_pattern is not None:
+        return True
+    if backend_of(spec) == "xgrammar":
+        return True
+    return any(f'"{word}"' in spec.source for word in keywords.SLOW)
+
+
+def _read_line(stream: IO[str], limit_s: float) -> str | None:
+    """None when the time is over; nothing when the process has ended."""
+    ends_at = time.monotonic() + limit_s
+    while (rest := ends_at - time.monotonic()) > 0:
+        if select.select([stream], [], [], rest)[0]:
+            return stream.readline()
+    return None
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    compiler = GrammarCompiler(lambda: BYTES)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        error = None
+        try:
+            compiler.compile(GrammarSpec(**json.loads(line)))
+        except ValueError as problem:
+            error = str(problem)
+        print(json.dumps(error), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Checks a constraint before anything is compiled: size, depth, and every keyword of a schema.
+
+Quick and bounded, so that it may run where requests come in. One ``ValueError`` names the keyword
+and its place. Knows neither tokenizers nor backends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from quire.near_names import did_you_mean
+from quire.structured import GrammarSpec
+from quire.structured_outputs import keywords
+
+MAX_SOURCE_BYTES = 1 << 18
+MAX_DEPTH = 64
+MAX_COUNT = 100_000  # of a bound on characters or items
+
+_REMEDY = "write the schema without it"
+
+
+def check(spec: GrammarSpec) -> None:
+    """``ValueError`` for what could not be followed to the letter."""
+    size = len(spec.source.encode())
+    if size > MAX_SOURCE_BYTES:
+        raise ValueError(
+            f"the {spec.kind} grammar has {size} bytes, the limit is {MAX_SOURCE_BYTES}; make it "
+            "smaller."
+        )
+    _check_depth(spec)
+    if spec.kind == "json":
+        check_schema(json.loads(spec.source))
+    elif spec.kind == "structural_tag":
+        check_tag(json.loads(spec.source))
+
+
+def check_tag(tag: Mapping[str, Any]) -> None:
+    """A structural tag, and the schemas in it."""
+    for path, schema in schemas_in_tag(tag):
+        check_schema(schema, path)
+
+
+def schemas_in_tag(value: Any, path: str = "structural_tag") -> Iterator[tuple[str, Any]]:
+    """Every JSON schema inside a structural tag, with its place."""
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            if name == "json_schema" or (name == "schema" and "begin" in value):
+                yield f"{path}.{name}", one
+            else:
+                yield from schemas_in_tag(one, f"{path}.{name}")
+    elif isinstance(value, list):
+        for i, one in enumerate(value):
+            yield from schemas_in_tag(one, f"{path}[{i}]")
+
+
+def check_schema(schema: Any, path: str = "#") -> None:
+    """Every keyword is one that is honoured, and its value of the right kind."""
+    if isinstance(schema, bool):
+        return
+    if not isinstance(schema, Mapping):
+        raise ValueError(
+            f"JSON schema: {path} must be an object or a boolean, got {_short(schema)}."
+        )
+    for name, value in schema.items():
+        _check_keyword(name, value, f"{path}/{name}")
+    combines = any(word in schema for word in ("allOf", "anyOf", "oneOf", "$ref"))
+    if combines and schema.get("unevaluatedProperties", True) is not True:
+        raise ValueError(
+            f"JSON schema: the keyword 'unevaluatedProperties' at {path}/unevaluatedProperties "
+            "cannot be honoured beside allOf, anyOf, oneOf or $ref; name all properties in one "
+            "place, with additionalProperties false."
+        )
+
+
+def _check_keyword(name: str, value: Any, path: str) -> None:
+    if name in keywords.REFUSED and not _asks_nothing(name, value):
+        raise ValueError(
+            f"JSON schema: the keyword {name!r} at {path} cannot be honoured; "
+            f"{keywords.REFUSED[name]}."
+        )
+    if name in keywords.REFUSED or name in keywords.ANNOTATIONS or name.startswith("x-"):
+        return
+    if name not in keywords.HONOURED:
+        hint = did_you_mean(name, sorted(keywords.HONOURED))
+        raise ValueError(f"JSON schema: the keyword {name!r} at {path} is unknown{hint}.")
+    if name in keywords.SCHEMA and isinstance(value, list):  # the older form of prefixItems
+        _check_list(value, path)
+    elif name in keywords.SCHEMA:
+        check_schema(value, path)
+    elif name in keywords.SCHEMAS:
+        _check_list(value, path)
+    elif name in keywords.SCHEMAS_BY_NAME:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"JSON schema: {path} must be an object, got {_short(value)}.")
+        for key, one in value.items():
+            check_schema(one, f"{path}/{key}")
+    else:
+        _check_value(name, value, path)
+
+
+def _check_list(value: Any, path: str) -> None:
+    if not isinstance(value, list) or not value:
+        raise ValueError(
+            f"JSON schema: {path} must be a non-empty list of schemas, got {_short(value)}."
+        )
+    for i, one in enumerate(value):
+        check_schema(one, f"{path}/{i}")
+
+
+def _check_value(name: str, value: Any, path: str) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    wrong = None
+    if name in keywords.NUMBERS and not is_number:
+        wrong = "a number"
+    elif name in keywords.COUNTS and not (is_number and 0 <= value <= MAX_COUNT and value % 1 == 0):
+        wrong = f"an integer from 0 to {MAX_COUNT}"
+    elif name == "$ref" and not (isinstance(value, str) and value.startswith("#")):
+        wrong = "a place in the same schema, such as '#/$defs/name'"
+    elif name == "format" and value not in keywords.FORMATS:
+        wrong = f"one of {', '.join(sorted(keywords.FORMATS))}, or a pattern in its stead"
+    elif name == "type" and not _is_type(value):
+        wrong = f"one or a list of {', '.join(sorted(keywords.TYPES))}"
+    elif name == "pattern" and not isinstance(value, str):
+        wrong = "a regular expression"
+    elif name == "enum" and not (isinstance(value, list) and value):
+        wrong = "a non-empty list"
+    elif name == "required" and not (
+        isinstance(value, list) and all(isinstance(one, str) for one in value)
+    ):
+        wrong = "a list of names"
+    if wrong is not None:
+        raise ValueError(f"JSON schema: {path} must be {wrong}, got {_short(value)}; {_REMEDY}.")
+
+
+def _is_type(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(isinstance(one, str) and one in keywords.TYPES for one in values)
+
+
+def _asks_nothing(name: str, value: Any) -> bool:
+    """Values with which a keyword that cannot be honoured need not be."""
+    return name in ("uniqueItems", "nullable", "$recursiveAnchor") and value is False
+
+
+def _check_depth(spec: GrammarSpec) -> None:
+    """Parsers of grammars recurse."""
+    depth = most = 0
+    for char in spec.source:
+        if char in "([{":
+            depth += 1
+            most = max(most, depth)
+        elif char in ")]}":
+            depth = max(0, depth - 1)
+    if most > MAX_DEPTH and spec.kind != "choice":
+        raise ValueError(
+            f"the {spec.kind} grammar is nested {most} deep, the limit is {MAX_DEPTH}; make it "
+            "flatter."
+        )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

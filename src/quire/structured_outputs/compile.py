@@ -1,0 +1,59 @@
+"""From a checked `GrammarSpec` to a `Grammar` for one vocabulary.
+
+llguidance compiles all but EBNF and tags inside free text, which are xgrammar's: it follows every
+keyword of a JSON schema or refuses it, and needs no time. Backends and the table of the vocabulary
+are made when they are first needed.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from quire.structured import Grammar, GrammarSpec
+from quire.structured_outputs.backend_llguidance import LLGuidance, can_follow
+from quire.structured_outputs.backend_xgrammar import XGrammar
+from quire.structured_outputs.check import check
+from quire.structured_outputs.token_table import TokenTable
+
+
+class Backend(Protocol):
+    def compile(self, spec: GrammarSpec) -> Grammar:
+        """``ValueError`` says what is wrong with it."""
+        ...
+
+
+class GrammarCompiler:
+    """May be called from several threads."""
+
+    def __init__(self, load_table: Callable[[], TokenTable]) -> None:
+        self._load_table = load_table
+        self._lock = threading.Lock()
+
+    def compile(self, spec: GrammarSpec) -> Grammar:
+        """``ValueError`` for a constraint that cannot be followed."""
+        check(spec)
+        return self._backend(backend_of(spec)).compile(spec)
+
+    def _backend(self, name: str) -> Backend:
+        with self._lock:  # several threads may need it first
+            return self._xgrammar if name == "xgrammar" else self._llguidance
+
+    @functools.cached_property
+    def _table(self) -> TokenTable:
+        return self._load_table()
+
+    @functools.cached_property
+    def _llguidance(self) -> Backend:
+        return LLGuidance(self._table)
+
+    @functools.cached_property
+    def _xgrammar(self) -> Backend:
+        return XGrammar(self._table)
+
+
+def backend_of(spec: GrammarSpec) -> str:
+    """The name of the backend that compiles it."""
+    return "llguidance" if can_follow(spec) else "xgrammar"

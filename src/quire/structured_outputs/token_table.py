@@ -1,0 +1,142 @@
+"""The bytes of every token, as they stand inside a text: what grammars are matched against.
+
+Special tokens have none: no grammar ever produces them. Knows no backend.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from quire.tokenizer.vocabulary import REPLACEMENT, Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NO_TEXT = b""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenTable:
+    """Of a whole vocabulary: as many tokens as the model has logits."""
+
+    tokens: Sequence[bytes]  # [V]; empty where a token is special or has no text
+    end_token_ids: tuple[int, ...]  # those that end a text; never empty
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+# The least vocabulary: what compiles for it is right, whatever the model.
+BYTES = TokenTable(tokens=[*(bytes([byte]) for byte in range(256)), NO_TEXT], end_token_ids=(256,))
+
+
+def token_table(
+    tokenizer: PreTrainedTokenizerBase, vocab_size: int, end_token_ids: Collection[int]
+) -> TokenTable:
+    """``ValueError`` if nothing ends a text."""
+    ends = tuple(i for i in dict.fromkeys(end_token_ids) if 0 <= i < vocab_size)
+    if not ends:
+        raise ValueError(
+            "structured_outputs need a token that ends the text, but the model names no "
+            "end-of-sequence token; set eos_token_id in its generation_config.json."
+        )
+    vocabulary = Vocabulary(tokenizer)
+    bytes_of = _reader(tokenizer, vocabulary)
+    hidden = vocabulary.special_ids | set(ends)
+    tokens = [NO_TEXT] * vocab_size
+    for text, token_id in tokenizer.get_vocab().items():
+        if token_id < vocab_size and token_id not in hidden:
+            tokens[token_id] = bytes_of(token_id, text)
+    return TokenTable(tokens=tokens, end_token_ids=ends)
+
+
+_BytesOf = Callable[[int, str], bytes]
+
+
+def _reader(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> _BytesOf:
+    """By how the tokenizer turns tokens back into text; tokens that users added are plain text."""
+    added = {i: token.content for i, token in tokenizer.added_tokens_decoder.items()}
+    plain = _reader_of_decoder(tokenizer) or _reader_of_texts(vocabulary)
+
+    def bytes_of(token_id: int, text: str) -> bytes:
+        if token_id in added:
+            return added[token_id].encode()
+        return plain(token_id, text)
+
+    return bytes_of
+
+
+def _reader_of_decoder(tokenizer: PreTrainedTokenizerBase) -> _BytesOf | None:
+    """None for decoders whose rules are not known here."""
+    if not tokenizer.is_fast:
+        return None
+    decoder = json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder")
+    parts = {one["type"]: one for one in _parts(decoder)}
+    if "ByteLevel" in parts:
+        return _byte_level
+    mark = _space_mark(parts)
+    if mark is None:
+        return None
+    has_bytes = "ByteFallback" in parts
+    return lambda token_id, text: _marked(text, mark, has_bytes)
+
+
+def _parts(decoder: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    if decoder is None:
+        return
+    if decoder["type"] == "Sequence":
+        for one in decoder["decoders"]:
+            yield from _parts(one)
+    else:
+        yield decoder
+
+
+def _space_mark(parts: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """What stands for a space."""
+    if "Metaspace" in parts:
+        return str(parts["Metaspace"]["replacement"])
+    replace = parts.get("Replace")
+    if replace is None or replace["content"] != " ":
+        return None
+    pattern = replace["pattern"]
+    return str(pattern["String"]) if "String" in pattern else None
+
+
+def _marked(text: str, mark: str, has_bytes: bool) -> bytes:
+    if has_bytes and len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
+        return bytes([int(text[3:5], 16)])
+    return text.replace(mark, " ").encode()
+
+
+def _byte_level(token_id: int, text: str) -> bytes:
+    try:
+        return bytes(_BYTES_OF_CHARS[char] for char in text)
+    except KeyError:  # not written in the alphabet of bytes: nothing that a text is made of
+        return NO_TEXT
+
+
+def _reader_of_texts(vocabulary: Vocabulary) -> _BytesOf:
+    """By decoding each token; parts of characters cannot be told apart so, and are left out."""
+
+    def bytes_of(token_id: int, text: str) -> bytes:
+        if token_id in vocabulary.byte_values:
+            return bytes([vocabulary.byte_values[token_id]])
+        (decoded,) = vocabulary.token_texts([token_id])
+        return NO_TEXT if REPLACEMENT in decoded else decoded.encode()
+
+    return bytes_of
+
+
+def _bytes_of_chars() -> dict[str, int]:
+    """The alphabet of byte-level tokenizers: printable Latin-1 as itself, the rest from U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {
+        chr(0x100 + i): byte for i, byte in enumerate(others)
+    }
+
+
+_BYTES_OF_CHARS = _bytes_of_chars()

@@ -1,0 +1,28 @@
+"""Calls of tools in a model's text: parsers for the formats of many models, fed with any pieces.
+
+Text goes in, events come out. Knows nothing about HTTP and engines.
+"""
+
+from quire.tools.definitions import Tools
+from quire.tools.detection import detect_tool_format
+from quire.tools.events import CallArguments, CallBegin, CallEnd, Content, Event
+from quire.tools.parser import ContentOnly, ToolParser
+from quire.tools.plugin import load_tool_parsers
+from quire.tools.registry import CallText, ToolFormat, tool_format, tool_parser_names
+
+__all__ = [
+    "CallArguments",
+    "CallBegin",
+    "CallEnd",
+    "CallText",
+    "Content",
+    "ContentOnly",
+    "Event",
+    "ToolFormat",
+    "ToolParser",
+    "Tools",
+    "detect_tool_format",
+    "load_tool_parsers",
+    "tool_format",
+    "tool_parser_names",
+]

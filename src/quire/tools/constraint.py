@@ -1,0 +1,130 @@
+"""What the output must look like when tools have to be called, and who reads it then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quire.incremental import Source, Steps, peek, skip
+from quire.structured import GrammarSpec
+from quire.tools.definitions import Tools
+from quire.tools.events import EventList
+from quire.tools.formats.marked import unmarked_list
+from quire.tools.parser import Grammar, GrammarParser, ToolParser
+from quire.tools.registry import CallText, ToolFormat
+
+# A value of this schema is any object: a tool without parameters may be described so.
+_ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MustCall:
+    """Tools that have to be called: all that a request has, or one of them."""
+
+    tools: Tools
+    is_named: bool = False  # exactly one call, of the one tool
+    is_parallel: bool = True  # several calls may be made
+    call_text: CallText | None = None  # how the model writes calls; None: as a plain list
+
+
+def constraint(call: MustCall) -> GrammarSpec:
+    """In the model's own form if it is known, else the arguments or a list of calls as JSON."""
+    if call.call_text is not None:
+        return GrammarSpec(kind="structural_tag", source=_json(_tags(call, call.call_text)))
+    if call.is_named:
+        (schema,) = call.tools.schemas.values()
+        return GrammarSpec(kind="json", source=_json(schema or _ANY_OBJECT))
+    return GrammarSpec(kind="json", source=_json(_list_schema(call)))
+
+
+def constrained_parser(call: MustCall, format: ToolFormat | None) -> ToolParser:
+    """Reads what the grammar of `constraint` lets through."""
+    if call.call_text is not None and format is not None:
+        return format.parser(call.tools)
+    if call.is_named:
+        (name,) = call.tools.names
+        return GrammarParser(_whole_arguments(name), call.tools)
+    return GrammarParser(unmarked_list, call.tools)
+
+
+def call_text_of(format: ToolFormat | None, special_tokens: frozenset[str]) -> CallText | None:
+    """How calls are written, if plain text can say it: a grammar makes no special tokens."""
+    if format is None or format.call_text is None or special_tokens.intersection(format.marks):
+        return None
+    return format.call_text
+
+
+def _tags(call: MustCall, text: CallText) -> dict[str, Any]:
+    tags = [
+        {
+            "type": "tag",
+            "begin": text.begin.replace("NAME", json.dumps(name)[1:-1]),
+            "content": {"type": "json_schema", "json_schema": schema or _ANY_OBJECT},
+            "end": text.end,
+        }
+        for name, schema in call.tools.schemas.items()
+    ]
+    several = {
+        "type": "tags_with_separator",
+        "tags": tags,
+        "separator": text.separator,
+        "at_least_one": True,
+        "stop_after_first": not call.is_parallel,
+    }
+    return {"type": "structural_tag", "format": tags[0] if call.is_named else several}
+
+
+def _list_schema(call: MustCall) -> dict[str, Any]:
+    """Each tool's schema stands among the definitions, where its own references find it."""
+    definitions: dict[str, Any] = {}
+    kinds: list[dict[str, Any]] = []
+    for i, (name, schema) in enumerate(call.tools.schemas.items()):
+        place = f"#/$defs/tool{i}"
+        definitions[f"tool{i}"] = _moved(schema or _ANY_OBJECT, place)
+        properties = {"name": {"const": name}, "parameters": {"$ref": place}}
+        kinds.append(
+            {
+                "type": "object",
+                "properties": properties,
+                "required": list(properties),
+                "additionalProperties": False,
+            }
+        )
+    most = {} if call.is_parallel else {"maxItems": 1}
+    items = {"anyOf": kinds}
+    return {"type": "array", "minItems": 1, **most, "items": items, "$defs": definitions}
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """The schema with its references to itself as they are at another place."""
+    if isinstance(schema, list):
+        return [_moved(one, place) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    moved = {key: _moved(one, place) for key, one in schema.items()}
+    reference = moved.get("$ref")
+    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
+        moved["$ref"] = place + reference.removeprefix("#")
+    return moved
+
+
+def _whole_arguments(name: str) -> Grammar:
+    """All of the text is the arguments of one call."""
+
+    def grammar(source: Source, out: EventList, tools: Tools) -> Steps[None]:
+        if not (yield from skip(source)):
+            return
+        out.begin(name)
+        while (yield from peek(source)):
+            out.arguments(source.between(source.pos, source.end))
+            source.pos = source.end
+            source.release()
+        out.end()
+
+    return grammar
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,135 @@
+"""Formats where each argument stands in tags of its own, as plain text that becomes JSON.
+
+Arguments that are strings stream as they come; others have to be whole to be told what they are.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from quire.incremental import Marks, Source, Steps, peek, skip, take_while
+from quire.tools.definitions import Tools, json_string
+from quire.tools.events import EventList
+from quire.tools.json_text import MAX_NAME, is_name
+from quire.tools.parser import Grammar, content_with_calls
+
+_NOT_NAME = re.compile(r"[<>\n\"]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tags:
+    """The tags of a format, in the order in which they stand."""
+
+    begin: str
+    name: str  # before the name; may be empty
+    after_name: str  # may be empty
+    key: str
+    after_key: str
+    value: str  # before a value, after white space; may be empty
+    after_value: str
+    after_call: str
+    end: str  # may be the same
+    has_lines: bool  # a value has lines of its own: the breaks around it are no part of it
+
+
+def tagged(tags: Tags) -> Grammar:
+    """Calls with tags of this kind; those that only surround others may be missing."""
+
+    def grammar(source: Source, out: EventList, tools: Tools) -> Steps[None]:
+        reader = _TagReader(source, out, tools, tags)
+        triggers = Marks([tags.begin, tags.name or tags.begin])
+        return content_with_calls(source, out, triggers, reader.read)
+
+    return grammar
+
+
+class _TagReader:
+    def __init__(self, source: Source, out: EventList, tools: Tools, tags: Tags) -> None:
+        self._source = source
+        self._out = out
+        self._tools = tools
+        self._tags = tags
+        self._next = Marks([tags.key, tags.after_call])
+        breaks = [f"\n{tags.after_value}"] if tags.has_lines else []
+        self._after_value = Marks([*breaks, tags.after_value])
+        self._num_arguments = 0
+
+    def read(self, mark: str) -> Steps[None]:
+        """From behind the first mark to behind the last one, as far as it fits."""
+        source, tags = self._source, self._tags
+        if mark != tags.name:
+            yield from skip(source)
+            if tags.name and not (yield from Marks([tags.name]).take(source)):
+                return
+        name = (yield from take_while(source, _NOT_NAME, MAX_NAME)).strip()
+        if tags.after_name and not (yield from Marks([tags.after_name]).take(source)):
+            return
+        yield from skip(source)
+        if not is_name(name) or not (yield from self._next.at(source)):
+            return
+        yield from self._read_arguments(name)
+        if tags.end != tags.after_call:
+            resume = source.pos
+            yield from skip(source)
+            if not (yield from Marks([tags.end]).take(source)) and (yield from peek(source)):
+                source.pos = resume
+
+    def _read_arguments(self, name: str) -> Steps[None]:
+        """The call, now that it surely is one; what is no argument becomes content behind it."""
+        source, out, tags = self._source, self._out, self._tags
+        out.begin(name)
+        self._num_arguments = 0
+        other: list[str] = []
+        mark = tags.key
+        while mark == tags.key:
+            start = source.pos
+            yield from skip(source)
+            mark = yield from self._next.take(source)
+            if mark == tags.key:
+                if not (yield from self._read_argument(name)):
+                    other.append(source.between(start, source.pos))
+            elif not mark:
+                other.append(source.between(start, source.pos))
+                mark = yield from self._next.find(source, other.append)
+                mark = mark and tags.key  # it still stands there
+        if mark:
+            out.arguments("}" if self._num_arguments else "{}")
+        out.end()
+        text = "".join(other)
+        out.content("" if text.isspace() else text)
+
+    def _read_argument(self, name: str) -> Steps[bool]:
+        """From behind the mark of its key; False if it is none."""
+        source, tags = self._source, self._tags
+        key = (yield from take_while(source, _NOT_NAME, MAX_NAME)).strip()
+        if not key or not (yield from Marks([tags.after_key]).take(source)):
+            return False
+        if tags.value:
+            yield from skip(source)
+            if not (yield from Marks([tags.value]).take(source)):
+                return False
+        self._out.arguments(f"{', ' if self._num_arguments else '{'}{json_string(key)}: ")
+        self._num_arguments += 1
+        if tags.has_lines and (yield from peek(source)) == "\n":
+            source.pos += 1
+        yield from self._read_value(is_text=self._tools.is_text(name, key))
+        source.release()
+        return True
+
+    def _read_value(self, *, is_text: bool) -> Steps[None]:
+        source, out = self._source, self._out
+        if is_text:
+            out.arguments('"')
+            mark = yield from self._after_value.find(source, self._emit_text)
+            out.arguments('"' if mark else "")
+        else:
+            pieces: list[str] = []
+            mark = yield from self._after_value.find(source, pieces.append)
+            text = "".join(pieces)
+            out.arguments(self._tools.json_value(text) if mark else text)
+        source.pos += len(mark)
+
+    def _emit_text(self, text: str) -> None:
+        self._out.arguments(json_string(text)[1:-1])
+        self._source.release()

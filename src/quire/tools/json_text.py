@@ -1,0 +1,207 @@
+"""JSON in a model's text: where a value ends, and objects that are calls.
+
+The text of arguments is passed on as the model wrote it, never parsed and printed again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from quire.incremental import Source, Steps, peek, seek, skip, streamed, take, take_while
+from quire.tools.events import EventList
+
+MAX_NAME = 256  # characters; a longer one is no name of a tool
+_CLOSER = {"{": "}", "[": "]"}
+_IN_NESTED = re.compile(r'["{}\[\]<]')
+_IN_STRING = {quote: re.compile(rf"[{quote}\\]") for quote in ('"', "'")}
+_NOT_SCALAR = re.compile(r"[^-+.\w]")
+_ARGUMENTS = ("arguments", "parameters")
+_LABELS = ("id", "type", "index")
+
+
+def pass_value(source: Source) -> Steps[bool]:
+    """Read past a JSON value; False if it breaks off, with ``pos`` where it does."""
+    following = yield from peek(source)
+    if following == '"':
+        return (yield from pass_string(source))
+    if following in _CLOSER:
+        return (yield from _pass_nested(source))
+    return bool((yield from take_while(source, _NOT_SCALAR, MAX_NAME)))
+
+
+def pass_string(source: Source) -> Steps[bool]:
+    """Read past a string in quotes of either kind; False if the text ends before."""
+    quote = source.between(source.pos, source.pos + 1)
+    source.pos += 1
+    while following := (yield from seek(source, _IN_STRING[quote])):
+        source.pos += 1
+        if following == quote:
+            return True
+        source.pos += bool((yield from peek(source)))  # what is escaped
+    return False
+
+
+def _pass_nested(source: Source) -> Steps[bool]:
+    """An object or array. Outside of strings no JSON has a ``<``: there a mark begins."""
+    closers: list[str] = []
+    while following := (yield from seek(source, _IN_NESTED)):
+        if following == '"':
+            if not (yield from pass_string(source)):
+                return False
+            continue
+        if following in _CLOSER:
+            closers.append(_CLOSER[following])
+        elif following != closers.pop():
+            return False
+        source.pos += 1
+        if not closers:
+            return True
+    return False
+
+
+def loaded(text: str) -> Any:
+    """What a JSON text says; None if it is broken."""
+    try:
+        return json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_encodable(text: str) -> bool:
+    """Whether it is Unicode: escapes can make halves of characters, which nobody can send."""
+    return not any("\ud800" <= one <= "\udfff" for one in text)
+
+
+def is_name(text: str) -> bool:
+    """Whether a tool may be called so."""
+    return 0 < len(text) <= MAX_NAME and text.isprintable() and text == text.strip()
+
+
+@dataclass(slots=True)
+class _Call:
+    """What is known of a call that is being read."""
+
+    names: frozenset[str] | None  # not None: only its keys and its name say that it is a call
+    name: str = ""
+    id: str | None = None
+    held: str | None = None  # arguments that came before the name
+    extra: list[str] = field(default_factory=list)  # what else stands in it
+    has_begun: bool = False
+    read_to: int = 0  # where its last whole field ended
+
+    @property
+    def is_bare(self) -> bool:
+        return self.names is not None
+
+    def may_be(self, name: str) -> bool:
+        return is_name(name) and (not self.names or name in self.names)
+
+    def label(self, key: str, value: Any) -> bool:
+        """Whether the field is one of those that calls have beside name and arguments."""
+        if key == "id" and is_name(str(value)):
+            self.id = str(value)
+            return True
+        return (key == "type" and value == "function") or (key == "index" and type(value) is int)
+
+    def begin(self, out: EventList) -> None:
+        self.has_begun = True
+        out.begin(self.name, self.id)
+
+
+def read_call(
+    source: Source, out: EventList, *, names: frozenset[str] | None = None
+) -> Steps[None]:
+    """An object with a name and arguments; whoever calls sees at ``out`` whether it was one.
+
+    Without marks around it, an object is a call only if it has a name of ``names`` (any, if that
+    is empty), arguments, and nothing before them that calls do not have.
+    """
+    call = _Call(names)
+    is_closed = False
+    if (yield from take(source, "{")):
+        is_closed = yield from _read_fields(source, out, call)
+    if is_closed and call.name and not call.has_begun and not call.is_bare:
+        call.begin(out)
+        out.arguments(call.held or "{}")
+    if not call.has_begun:
+        return
+    out.end()
+    rest = "" if is_closed else source.between(call.read_to, source.pos)
+    for text in [*call.extra, "" if rest.isspace() else rest]:
+        out.content(text)
+
+
+def _read_fields(source: Source, out: EventList, call: _Call) -> Steps[bool]:
+    """Up to the end of the object; False if it is none, or no call."""
+    while True:
+        start = source.pos
+        if (yield from skip(source)) != '"':
+            return False
+        key = yield from _string(source)
+        if (yield from skip(source)) != ":":
+            return False
+        source.pos += 1
+        yield from skip(source)
+        if not (yield from _read_field(source, out, call, key, start)):
+            return False
+        call.read_to = source.pos
+        following = yield from skip(source)
+        if following not in (",", "}"):
+            return False
+        source.pos += 1
+        if following == "}":
+            return True
+
+
+def _read_field(source: Source, out: EventList, call: _Call, key: str, start: int) -> Steps[bool]:
+    if key in _ARGUMENTS and not call.has_begun and call.held is None:
+        return (yield from _read_arguments(source, out, call))
+    if call.is_bare and not call.has_begun and key not in ("name", *_LABELS):
+        return False
+    value_start = source.pos
+    if not (yield from pass_value(source)):
+        return False
+    value = loaded(source.between(value_start, source.pos))
+    if key == "name" and not call.name:
+        if not isinstance(value, str) or not call.may_be(value):
+            return False
+        call.name = value
+        if call.held is not None:
+            call.begin(out)
+            out.arguments(call.held)
+    elif not call.label(key, value):
+        call.extra.append(source.between(start, source.pos))
+    return True
+
+
+def _read_arguments(source: Source, out: EventList, call: _Call) -> Steps[bool]:
+    """Streamed, once the name is known; a string holds the arguments once more as JSON text."""
+    following = yield from peek(source)
+    if call.name and following in _CLOSER:
+        call.begin(out)
+        is_whole = yield from streamed(source, pass_value(source), out.arguments)
+        call.read_to = source.pos
+        return is_whole
+    start = source.pos
+    is_odd = call.is_bare and following not in _CLOSER
+    if is_odd or not (yield from pass_value(source)):
+        return False
+    text = source.between(start, source.pos)
+    value = loaded(text)
+    if isinstance(value, str) and is_encodable(value):
+        text = value
+    call.held = "{}" if text == "null" else text
+    if call.name:
+        call.begin(out)
+        out.arguments(call.held)
+    return True
+
+
+def _string(source: Source) -> Steps[str]:
+    start = source.pos
+    yield from pass_string(source)
+    value = loaded(source.between(start, source.pos))
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,80 @@
+"""Checkpoints in fewer bits give the logits of the values that they stand for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import DeepseekV3ForCausalLM, PreTrainedModel
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+from quire.models.loading import build_model
+from tests.fakes.batches import FakeRows
+from tests.models.configs import PARITY_ROWS, engine_config, save_random_model
+
+_TOKENS = list(range(3, 28))
+
+
+def _row(architecture: str, variant: str, folder: Path) -> PreTrainedModel:
+    (row,) = (row for row in PARITY_ROWS if row.id == f"{architecture}-{variant}")
+    return save_random_model(row, folder)
+
+
+def _save(folder: Path, tensors: dict[str, Tensor], quantization: dict[str, object]) -> None:
+    whole = {name: one.contiguous() for name, one in tensors.items()}
+    save_file(whole, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = quantization
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def _check(folder: Path, reference: PreTrainedModel) -> None:
+    loaded = build_model(engine_config(folder))
+    assert loaded.report.missing == () and loaded.report.unused == ()
+    batch, _ = FakeRows(loaded.kv_layout, [_TOKENS]).batch({0: len(_TOKENS)})
+    with torch.inference_mode():
+        got = loaded.model.logits(loaded.model.forward(batch))
+        expected = reference(torch.tensor([_TOKENS])).logits[0]
+    assert (got - expected).abs().max() < 2e-4 * expected.abs().max()
+
+
+def test_gpt_oss_in_mxfp4(tmp_path: Path) -> None:
+    reference = _row("GptOssForCausalLM", "mxfp4-sizes", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    random = torch.Generator().manual_seed(0)
+    for name in [name for name in tensors if name.endswith(("gate_up_proj", "down_proj"))]:
+        experts, columns, rows = tensors.pop(name).shape
+        shape = (experts, rows, columns // 32)
+        blocks = torch.randint(256, (*shape, 16), generator=random, dtype=torch.uint8)
+        scales = torch.randint(121, 125, shape, generator=random, dtype=torch.uint8)
+        plain = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+        reference.get_parameter(name).data.copy_(plain)
+        tensors |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+    _save(tmp_path, tensors, {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]})
+    _check(tmp_path, reference)
+
+
+def test_deepseek_v3_in_blocks_of_fp8(tmp_path: Path) -> None:
+    """The plain values are saved first, so that transformers reads them in its own way."""
+    _row("DeepseekV3ForCausalLM", "plain", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    plain, packed, block = {}, {}, 8
+    for name, weight in tensors.items():
+        plain[name] = packed[name] = weight
+        is_packed = name.endswith("_proj.weight") or "kv_a_proj_with_mqa" in name
+        if not is_packed:
+            continue
+        rows, columns = weight.shape
+        scales = torch.rand(-(-rows // block), -(-columns // block)) / 8 + 0.01
+        spread = scales.repeat_interleave(block, 0).repeat_interleave(block, 1)[:rows, :columns]
+        packed[name] = (weight / spread).clamp(-400, 400).to(torch.float8_e4m3fn)
+        packed[f"{name}_scale_inv"] = scales
+        plain[name] = packed[name].float() * spread
+    save_file(plain, tmp_path / "model.safetensors")
+    reference = DeepseekV3ForCausalLM.from_pretrained(tmp_path).eval()
+    quantization = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [block, block]}
+    _save(tmp_path, packed, {**quantization, "activation_scheme": "dynamic"})
+    _check(tmp_path, reference)

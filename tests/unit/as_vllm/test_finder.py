@@ -1,0 +1,161 @@
+"""Imports of vLLM's modules and names."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging import version
+
+import quire
+from quire.as_vllm import install
+from quire.as_vllm.finder import Finder
+from quire.as_vllm.names import MODULES, VERSION
+from quire.errors import EngineDeadError
+from tests.fakes.byte_tokenizer import save_byte_tokenizer
+
+
+def _forget() -> None:
+    for name in [one for one in sys.modules if one.partition(".")[0] == "vllm"]:
+        del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def _installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    _forget()
+    install()
+    yield
+    _forget()
+
+
+def fails(statement: str) -> str:
+    """The message of what an import raises: always one that `except ImportError` catches."""
+    with pytest.raises(ImportError) as caught:
+        exec(statement, {})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_and_every_name_of_it_can_be_imported(name: str) -> None:
+    module = importlib.import_module(name)
+    known = MODULES[name]
+    for one in known.names:
+        place, _, attribute = known.names[one].partition(":")
+        assert getattr(module, one) is getattr(importlib.import_module(place), attribute)
+    assert {*known.names} <= {*dir(module)}
+    namespace: dict[str, Any] = {}
+    exec(f"from {name} import *", namespace)
+    assert namespace.keys() >= known.names.keys()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(place, name) for place, one in MODULES.items() for name in one.not_built]
+)
+def test_what_is_not_built_can_be_imported_and_says_so_when_it_is_used(
+    module: str, name: str
+) -> None:
+    found = getattr(importlib.import_module(module), name)
+    assert found is getattr(importlib.import_module(module), name)
+    assert not isinstance(quire.SamplingParams(), found)
+    with pytest.raises(ValueError, match=f"^{name} cannot be used: "):
+        found(1, more=2)
+    with pytest.raises(AttributeError, match=rf"^{name}\.register cannot be used: "):
+        found.register  # noqa: B018
+
+
+def test_names_are_quires_own() -> None:
+    vllm = importlib.import_module("vllm")
+    assert vllm.LLM is quire.LLM
+    assert vllm.lora.request.LoRARequest is quire.LoRARequest
+    errors = importlib.import_module("vllm.engine.async_llm_engine")
+    assert errors.AsyncEngineDeadError is EngineDeadError
+
+
+def test_versions_can_be_compared() -> None:
+    vllm = importlib.import_module("vllm")
+    assert version.parse(vllm.__version__) >= version.parse("0.10.2")
+    assert vllm.__version_tuple__ == version.parse(VERSION).release
+    assert importlib.metadata.version("vllm") == VERSION
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("import vllm.nothing", "Quire has no vllm.nothing; docs/"),
+        ("from vllm import Nothing", "Quire has no vllm.Nothing; docs/"),
+        ("from vllm import SamplingParam", "Quire has no vllm.SamplingParam; did you mean Sampl"),
+        (
+            "from vllm.utils import random_uid",
+            "has no vllm.utils.random_uid; did you mean ra",
+        ),
+        ("import vllm.engine.arg_util", "no vllm.engine.arg_util; did you mean vllm.engine.arg_u"),
+    ],
+)
+def test_what_there_is_not_is_named(statement: str, message: str) -> None:
+    assert message in fails(statement)
+
+
+def test_an_attribute_that_there_is_not_is_named() -> None:
+    with pytest.raises(AttributeError, match=r"no vllm\.LLMs; did you mean LLM"):
+        importlib.import_module("vllm").LLMs  # noqa: B018
+    assert not hasattr(importlib.import_module("vllm"), "__wrapped__")
+
+
+def test_other_packages_are_not_found_by_it() -> None:
+    assert Finder().find_spec("vllm_plugin") is None
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("vllm-plugin")
+
+
+def test_it_is_installed_once_and_before_the_first_import(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    install()
+    assert sum(isinstance(finder, Finder) for finder in sys.meta_path) == 1
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path[1:])
+    monkeypatch.setitem(sys.modules, "vllm", sys)
+    with pytest.raises(RuntimeError, match=r"call install\(\) before"):
+        install()
+
+
+def test_variables_are_read_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    envs = importlib.import_module("vllm.envs")
+    assert envs.VLLM_USE_MODELSCOPE is False
+    monkeypatch.setenv("VLLM_USE_MODELSCOPE", "True")
+    assert envs.VLLM_USE_MODELSCOPE is True
+    with pytest.raises(AttributeError, match="no environment variable VLLM_USE_MODELSCOP; did"):
+        envs.VLLM_USE_MODELSCOP  # noqa: B018
+
+
+def test_their_argument_parser_takes_their_flags() -> None:
+    vllm = importlib.import_module("vllm")
+    utils = importlib.import_module("vllm.utils")
+    parser = utils.FlexibleArgumentParser(description="a program")
+    parser.add_argument("--num-prompts", type=int, default=1)
+    parser = vllm.EngineArgs.add_cli_args(parser)
+    parser.set_defaults(model="a-model")
+    parsed = parser.parse_args(["--max_model_len=8k", "--num_prompts", "3", "--enforce-eager"])
+    assert isinstance(parser, argparse.ArgumentParser) and parsed.num_prompts == 3
+    args = vllm.EngineArgs.from_cli_args(parsed)
+    assert (args.model, args.max_model_len, args.enforce_eager) == ("a-model", 8000, True)
+
+
+def test_small_helpers(tmp_path: Path) -> None:
+    from_utils = importlib.import_module("vllm.utils")
+    ids = {from_utils.random_uuid() for _ in range(3)}
+    assert len(ids) == 3 and all(re.fullmatch("[0-9a-f]{32}", one) for one in ids)
+    state = importlib.import_module("vllm.model_executor.parallel_utils.parallel_state")
+    assert state.destroy_model_parallel() is None
+    assert importlib.import_module("vllm.logger").init_logger("mine").name == "mine"
+    save_byte_tokenizer(tmp_path)
+    tokenizers = importlib.import_module("vllm.transformers_utils.tokenizer")
+    tokenizer = tokenizers.get_tokenizer(str(tmp_path), trust_remote_code=True)
+    assert tokenizer.decode(tokenizer.encode("hello")) == "hello"

@@ -1,0 +1,240 @@
+"""Every format: what a model of it writes is read, in whatever pieces it comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from quire.tools import CallBegin, Tools, tool_format
+from tests.fakes.tool_texts import (
+    DEFINITIONS,
+    FORMS,
+    NAMES,
+    Call,
+    calls_of,
+    content_of,
+    cut,
+    dumped,
+    read,
+)
+
+TOOLS = Tools.of(DEFINITIONS)
+IN_TAGS = ("qwen3_coder", "seed_oss", "glm45")  # values are plain text there
+IN_PYTHON = ("pythonic", "llama4_pythonic", "olmo3")
+
+# A surrogate cannot be sent; what a parser looks for may well stand inside of a string.
+texts = st.one_of(
+    st.text(st.characters(exclude_categories=("Cs",)), max_size=12),
+    st.sampled_from(
+        ['</tool_call>"', "{\\", "}]", "[TOOL_CALLS]", "a\nb\t\u2028", '\\"', "Zürich 雨 🌧", "'"]
+    ),
+)
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), texts),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(texts, inner, max_size=2)),
+    max_leaves=4,
+).filter(
+    lambda value: value not in (float("inf"), float("-inf")) and "Infinity" not in dumped(value)
+)
+arguments = st.fixed_dictionaries(
+    {},
+    optional={
+        "city": texts,
+        "days": st.integers(),
+        "exact": st.booleans(),
+        "places": st.lists(texts, max_size=2),
+        "more": st.dictionaries(texts, json_values, max_size=2),
+    },
+)
+calls_strategy = st.lists(st.tuples(st.sampled_from(NAMES), arguments), min_size=1, max_size=3)
+plain = st.text("abc é。,.!?\n", max_size=8)
+cuts = st.lists(st.integers(0, 400), max_size=30)
+
+thorough = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def is_writable(form: str, calls: Sequence[Call]) -> bool:
+    """Formats without escapes cannot carry everything."""
+    text = dumped([one[1] for one in calls])
+    if form in IN_TAGS:
+        return "</" not in text and "<parameter" not in text
+    return form != "openai" or "<|" not in text
+
+
+def is_kept(form: str) -> bool:
+    """White space around calls is no content, except where every message has its marks."""
+    return form == "openai"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(before=plain, calls=calls_strategy, after=plain, places=cuts)
+@thorough
+def test_calls_are_read_however_the_text_is_cut(
+    form: str, before: str, calls: list[Call], after: str, places: list[int]
+) -> None:
+    if not is_writable(form, calls):
+        return
+    name, write = FORMS[form]
+    text = before + write(calls) + after
+    events = read(tool_format(name).parser(TOOLS), cut(text, places))
+
+    assert [(name, json.loads(given)) for name, given in calls_of(events)] == [
+        (name, given) for name, given in calls
+    ]
+    assert content_of(events) == "".join(
+        one for one in (before, after) if one.strip() or is_kept(form)
+    )
+    assert events == read(tool_format(name).parser(TOOLS), [text])
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in IN_TAGS + IN_PYTHON])
+@given(calls=calls_strategy)
+@thorough
+def test_arguments_are_the_models_own_text(form: str, calls: list[Call]) -> None:
+    if not is_writable(form, calls):
+        return
+    name, write = FORMS[form]
+    events = read(tool_format(name).parser(TOOLS), list(write(calls)))
+    assert calls_of(events) == [(name, dumped(given)) for name, given in calls]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_content_between_calls_is_kept(form: str) -> None:
+    if form == "openai":
+        between = "<|channel|>final<|message|> Then: "
+    else:
+        between = " Then: "
+    name, write = FORMS[form]
+    first, second = ("get_weather", {"city": "Oslo"}), ("get_time", {"city": "Lima"})
+    text = f"First: {write([first])}{between}{write([second])} Done."
+    for pieces in ([text], list(text)):
+        events = read(tool_format(name).parser(TOOLS), pieces)
+        assert content_of(events) == "First:  Then:  Done."
+        assert [one[0] for one in calls_of(events)] == ["get_weather", "get_time"]
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in IN_PYTHON])
+def test_arguments_stream_before_the_call_is_whole(form: str) -> None:
+    name, write = FORMS[form]
+    text = write([("get_weather", {"city": "a" * 40})])
+    parser = tool_format(name).parser(TOOLS)
+    events = parser.feed(text[: text.index("aaaa") + 20])
+    assert isinstance(events[0], CallBegin) and events[0].name == "get_weather"
+    assert "a" * 10 in str(events[1:])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_call_that_is_cut_off_loses_nothing(form: str) -> None:
+    name, write = FORMS[form]
+    text = write([("get_weather", {"city": "Reykjavik"})])
+    for length in range(len(text)):
+        events = read(tool_format(name).parser(TOOLS), [text[:length]])
+        assert content_of(events).count("Rey") + sum(
+            given.count("Rey") for _, given in calls_of(events)
+        ) == text[:length].count("Rey")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_text_without_a_call_is_content_as_it_is(form: str) -> None:
+    text = '  Use <b> or a[0] < 3, {x}, [1] and {"name": 1} as in f(x).\n'
+    for pieces in ([text], list(text)):
+        assert read(tool_format(FORMS[form][0]).parser(TOOLS), pieces) == read(
+            tool_format("hermes").parser(TOOLS), [text]
+        )
+        assert content_of(read(tool_format(FORMS[form][0]).parser(TOOLS), pieces)) == text
+
+
+def first_call(name: str, text: str, tools: Tools = TOOLS) -> tuple[str, Any]:
+    ((found, given),) = calls_of(read(tool_format(name).parser(tools), list(text)))
+    return found, json.loads(given)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("hermes", '<tool_call>{"arguments": {"a": [1]}, "name": "f"}</tool_call>'),
+        ("hermes", '<tool_call>{"name": "f", "arguments": "{\\"a\\": [1]}"}</tool_call>'),
+        ("hermes", '<tool_call>{"name": "f", "arguments": {"a": [1]}}}\n</tool_call>'),
+        ("hermes", '<tool_call>{"name": "f", "arguments": {"a": [1]}\n</tool_call>'),
+        ("hermes", '<tool_call>[{"name": "f", "arguments": {"a": [1]}}]</tool_call>'),
+        ("llama3_json", '{"type": "function", "name": "f", "parameters": {"a": [1]}}'),
+        ("mistral", '[TOOL_CALLS] [{"name": "f", "arguments": {"a": [1]}, "id": "abcdefghi"}]'),
+        ("mistral", '[TOOL_CALLS]f[CALL_ID]abcdefghi[ARGS]{"a": [1]}'),
+        ("granite", '<tool_call>[{"name": "f", "arguments": {"a": [1]}}]'),
+        ("qwen3_xml", "<function=f><parameter=a>[1]</parameter></function>"),
+        ("glm45", "<tool_call>f<arg_key>a</arg_key><arg_value>[1]</arg_value></tool_call>"),
+        ("openai", '<|channel|>commentary to=functions.f<|message|>{"a": [1]}'),
+        (
+            "openai",
+            '<|start|>assistant to=functions.f<|channel|>commentary json<|message|>{"a": [1]}',
+        ),
+    ],
+)
+def test_what_models_also_write_is_read(name: str, text: str) -> None:
+    schema = {"properties": {"a": {"type": "array"}}}
+    tools = Tools.of([{"type": "function", "function": {"name": "f", "parameters": schema}}])
+    events = read(tool_format(name).parser(tools), list(text))
+    assert content_of(events) == ""
+    assert first_call(name, text, tools) == ("f", {"a": [1]})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "id"),
+    [
+        (
+            "kimi_k2",
+            "<|tool_call_begin|>functions.f:3<|tool_call_argument_begin|>{}",
+            "functions.f:3",
+        ),
+        ("mistral", "[TOOL_CALLS]f[CALL_ID]a1b2c3d4e[ARGS]{}", "a1b2c3d4e"),
+        ("hermes", '<tool_call>{"name": "f", "arguments": {}}</tool_call>', None),
+    ],
+)
+def test_a_models_own_id_is_kept(name: str, text: str, id: str | None) -> None:
+    (begin, *_) = tool_format(name).parser(Tools()).feed(text)
+    assert begin == CallBegin(0, "f", id)
+
+
+def test_arguments_may_be_missing() -> None:
+    for name, text in (
+        ("hermes", '<tool_call>{"name": "f"}</tool_call>'),
+        ("hermes", '<tool_call>{"name": "f", "arguments": null}</tool_call>'),
+        ("qwen3_xml", "<tool_call><function=f></function></tool_call>"),
+        ("glm45", "<tool_call>f</tool_call>"),
+        ("pythonic", "[f()]"),
+        ("openai", "<|channel|>commentary to=functions.f<|message|><|call|>"),
+    ):
+        assert first_call(name, text, Tools()) == ("f", {})
+
+
+def test_plain_values_become_what_the_schema_says() -> None:
+    text = "<tool_call><function=get_weather>" + "".join(
+        f"<parameter={key}>{value}</parameter>"
+        for key, value in {"city": "12", "days": "3", "exact": "True", "places": "['a', 'b']",
+                           "more": "no JSON", "unknown": "7"}.items()
+    )  # fmt: skip
+    assert first_call("qwen3_coder", text + "</function></tool_call>")[1] == {
+        "city": "12",
+        "days": 3,
+        "exact": True,
+        "places": ["a", "b"],
+        "more": "no JSON",
+        "unknown": "7",
+    }
+
+
+def test_an_object_without_marks_is_a_call_only_of_a_known_tool() -> None:
+    for text in (
+        '{"name": "Ann", "parameters": {"age": 3}}',
+        '{"name": "get_weather", "age": 3, "parameters": {}}',
+        '{"name": "get_weather"}',
+        "[open(file='x')]",
+    ):
+        for name in ("llama3_json", "pythonic"):
+            events = read(tool_format(name).parser(TOOLS), list(text))
+            assert content_of(events) == text and calls_of(events) == []

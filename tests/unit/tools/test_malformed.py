@@ -1,0 +1,138 @@
+"""Whatever a model writes, nothing is raised, nothing is lost, and cuts make no difference."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quire.tools import CallBegin, Tools, tool_format
+from quire.tools.registry import TOOL_FORMATS
+from tests.fakes.tool_texts import DEFINITIONS, FORMS, calls_of, content_of, cut, read
+
+TOOLS = Tools.of(DEFINITIONS)
+TEXT_OF = {
+    TOOL_FORMATS[tool_format(name).name].name: write(
+        [("get_weather", {"city": 'A "b" {c}', "days": 3}), ("get_time", {"places": ["x", "y"]})]
+    )
+    for name, write in FORMS.values()
+}
+PIECES = sorted(
+    {
+        piece
+        for text in TEXT_OF.values()
+        for piece in re.findall(r"<[^<>]*>|\[[A-Z_]+\]|\w+|\s|.", text)
+    }
+    | {"\\", "'", '"', "{", "}", "[", "]", "(", ")", "=", ",", "</", "<|", "\ud7ff", "null"}
+)
+cuts = st.lists(st.integers(0, 300), max_size=30)
+soup = st.lists(st.sampled_from(PIECES), max_size=25)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, text: str) -> str:
+    """An answer with parts put in, left out or written twice, and words that must not get lost."""
+    pieces = re.findall(r"<[^<>]*>|\w+|\s|.", text)
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(pieces)))
+        change = draw(st.sampled_from(("put", "drop", "repeat", "end")))
+        if change == "put":
+            pieces.insert(at, draw(st.sampled_from(PIECES)))
+        elif change == "drop":
+            del pieces[at : at + draw(st.integers(1, 4))]
+        elif change == "repeat":
+            pieces[at:at] = pieces[max(0, at - 8) : at]
+        else:
+            del pieces[at + 8 :]
+    return with_words("".join(pieces), draw(st.lists(st.integers(0, 40), max_size=4)))
+
+
+def with_words(text: str, places: list[int]) -> str:
+    parts = re.split(r"(\s)", text)
+    for number, place in enumerate(sorted(set(places), reverse=True)):
+        parts.insert(place, f"zq{number}qz")
+    return "".join(parts)
+
+
+def check(name: str, text: str, places: list[int]) -> None:
+    events = read(tool_format(name).parser(TOOLS), [text])
+    assert read(tool_format(name).parser(TOOLS), cut(text, places)) == events
+    ids = [event.id or "" for event in events if isinstance(event, CallBegin)]
+    everything = content_of(events) + str(calls_of(events)) + "".join(ids)
+    words = re.findall(r"zq\dqz", text)
+    assert [word for word in words if word not in everything] == []
+    if not calls_of(events) and name != "openai":
+        assert content_of(events) == text
+
+
+@pytest.mark.parametrize("name", TOOL_FORMATS)
+@given(data=st.data(), places=cuts)
+@settings(max_examples=60, deadline=None)
+def test_damaged_answers_lose_nothing(name: str, data: st.DataObject, places: list[int]) -> None:
+    check(name, data.draw(damaged(TEXT_OF[name])), places)
+
+
+@pytest.mark.parametrize("name", TOOL_FORMATS)
+@given(pieces=soup, words=st.lists(st.integers(0, 20), max_size=3), places=cuts)
+@settings(max_examples=60, deadline=None)
+def test_random_marks_lose_nothing(
+    name: str, pieces: list[str], words: list[int], places: list[int]
+) -> None:
+    check(name, with_words("".join(pieces), words), places)
+
+
+@pytest.mark.parametrize("name", TOOL_FORMATS)
+@given(text=st.text(st.characters(exclude_categories=("Cs",)), max_size=60), places=cuts)
+@settings(max_examples=30, deadline=None)
+def test_any_text_passes(name: str, text: str, places: list[int]) -> None:
+    check(name, text, places)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "content"),
+    [
+        ("hermes", "<tool_call>Let me see.</tool_call>", "<tool_call>Let me see.</tool_call>"),
+        ("hermes", '<tool_call>{"name": 3, "arguments": {}}', None),
+        ("hermes", '<tool_call>{"name": "\\ud800", "arguments": {}}', None),
+        ("hermes", '<tool_call>{"name": "f", "arguments": ', None),
+        ("pythonic", "[get_weather(city=open('x'))]", None),
+        ("pythonic", "[get_weather('Paris')]", None),
+        ("mistral", "[TOOL_CALLS] nothing to call", None),
+        ("deepseek_v3", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f{}", None),
+        ("openai", "<|channel|>commentary to=browser.open<|message|>x", None),
+        ("openai", "<|start|>user<|message|>x", None),
+        ("hermes", '<tool_call>{"name":"f","arguments":{},"why":"so"}</tool_call>', '"why":"so"'),
+    ],
+)  # fmt: skip
+def test_what_is_no_call_is_content(name: str, text: str, content: str | None) -> None:
+    events = read(tool_format(name).parser(TOOLS), list(text))
+    assert content_of(events) == (text if content is None else content)
+
+
+def test_a_broken_second_call_leaves_the_first() -> None:
+    text = "[get_weather(city='Oslo'), get_weather(city=)]"
+    events = read(tool_format("pythonic").parser(TOOLS), list(text))
+    assert calls_of(events) == [("get_weather", '{"city": "Oslo"}')]
+    assert content_of(events) == ", get_weather(city=)]"
+
+
+def test_arguments_end_at_the_mark_when_their_brackets_do_not_close() -> None:
+    text = '<tool_call>{"name": "f", "arguments": {"a": [1</tool_call>\nBye'
+    events = read(tool_format("hermes").parser(TOOLS), list(text))
+    assert calls_of(events) == [("f", '{"a": [1')]
+    assert content_of(events) == "\nBye"
+
+
+NONSENSE = """
+{"parameters":[ [get_weather(city=[ <tool_call> {"name":" { [ " \\ <｜tool▁call▁begin｜>
+<|tool_call_begin|>a <|channel|>a <function=a><parameter=b>
+""".split()
+
+
+@pytest.mark.parametrize("name", TOOL_FORMATS)
+@pytest.mark.parametrize("unit", NONSENSE)
+def test_long_nonsense_ends(name: str, unit: str) -> None:
+    """A reader that began again at every mark would look at its characters billions of times."""
+    check(name, unit * (60_000 // len(unit)), [])
