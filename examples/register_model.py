@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from quire import LLM, ModelRegistry, SamplingParams
 from quire.layers.spec import LayerNormSpec, PlainMLPSpec
-from quire.models.common import attention_from, decoder_from
+from quire.models.common import attention_from, plan_from
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
@@ -61,10 +61,9 @@ def scholar(hf: HFConfig) -> ModelPlan:
         ),
         norms=(norm,),
     )
-    spec = decoder_from(hf, [layer] * hf.int("num_hidden_layers"), final_norm=norm)
-    hf.check_unread()  # a key that is left over would change behaviour that is not here
-    entries = {ours: Source(theirs) for ours, theirs in NAMES.items()}
-    return ModelPlan(spec=spec, weights=WeightMap(entries=entries))
+    weights = WeightMap(entries={ours: Source(theirs) for ours, theirs in NAMES.items()})
+    # A key that nobody has read would change behaviour that is not here: it is refused.
+    return plan_from(hf, layer, final_norm=norm, weights=weights)
 
 
 def save_random_model(folder: Path) -> None:

@@ -70,6 +70,9 @@ def save_tiny_model(name: str, folder: Path, *, dtype: str = "float32", **change
 
 
 def load_reference(folder: Path, device: str) -> PreTrainedModel:
-    """The same model as transformers runs it, in float32."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    """The same model as transformers runs it, in float32. Eager: some versions' other ways of
+    attention leave out soft caps."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
     return model.eval().to(device)

@@ -16,7 +16,6 @@ from quire.layers.spec import (
     DynamicScaling,
     EmbeddingSpec,
     GatedMLPSpec,
-    HeadNormSpec,
     HeadsLayerNormSpec,
     HeadSpec,
     LayerNormSpec,
@@ -94,18 +93,11 @@ def layer_norm_from(
     )
 
 
-def head_dim_from(hf: HFConfig) -> int:
-    hidden_size, num_heads = hf.int("hidden_size"), hf.int("num_attention_heads")
-    return hf.optional_int("head_dim") or hidden_size // num_heads
-
-
 def attention_from(
     hf: HFConfig,
     *,
     bias: bool = False,
     qkv_bias: bool = False,
-    out_bias: bool = False,
-    qk_norms: tuple[HeadNormSpec, HeadNormSpec] | None = None,
     window: int | None = None,
     theta: float = 10000.0,
     head_dim: int | None = None,
@@ -121,8 +113,8 @@ def attention_from(
     ``num_kv_heads`` are the family's values where the config is silent; ``rope`` is for families
     that read theirs in a way of their own.
     """
-    head_dim = hf.optional_int("head_dim") or head_dim or head_dim_from(hf)
     num_heads = hf.int("num_attention_heads")
+    head_dim = hf.optional_int("head_dim") or head_dim or hf.int("hidden_size") // num_heads
     return replace(
         attention_with(
             hf,
@@ -133,8 +125,6 @@ def attention_from(
             bias=bias,
         ),
         qkv_bias=qkv_bias or bias,
-        out_bias=out_bias or bias,
-        qk_norms=qk_norms,
         window=window,
         soft_cap=soft_cap,
     )
@@ -288,23 +278,6 @@ def plan_from(
     )
     hf.check_unread(inert)
     return ModelPlan(spec=spec, weights=weights)
-
-
-# While others' files still use it: see `plan_from`.
-def decoder_from(
-    hf: HFConfig,
-    layers: Sequence[LayerSpec],
-    *,
-    final_norm: NormSpec | None,
-    tied: bool = False,
-    head_bias: bool = False,
-) -> DecoderSpec:
-    return DecoderSpec(
-        embedding=embedding_from(hf),
-        layers=tuple(layers),
-        final_norm=final_norm,
-        head=head_from(hf, tied=tied, bias=head_bias),
-    )
 
 
 def rope_from(hf: HFConfig, rope: RopeConfig, head_dim: int, style: RopeStyle = "half") -> RopeSpec:

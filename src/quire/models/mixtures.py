@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from quire.errors import UnsupportedModelError
 from quire.models.hf_config import HFConfig
-from quire.weights.weight_map import Operation, Source, StackedExperts
+from quire.models.stored import Stored
+from quire.models.weight_names import Entries
+from quire.weights.weight_map import Source, StackedExperts
 
 LLAMA_EXPERT = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 MIXTRAL_EXPERT = {"gate": "w1", "up": "w3", "down": "w2"}
@@ -16,8 +18,8 @@ def expert_entries(
     prefix: str,
     num_experts: int,
     names: Mapping[str, str] = LLAMA_EXPERT,
-    stored: Callable[[str], Operation] = Source,
-) -> dict[str, Operation]:
+    stored: Stored = Source,
+) -> Entries:
     """Router and experts of the mixtures at ``prefix``, an expert's matrices under ``names``.
 
     ``stored``: how the weight of that name is.
@@ -33,9 +35,7 @@ def expert_entries(
     }
 
 
-def shared_entries(
-    prefix: str, stored: Callable[[str], Operation] = Source
-) -> dict[str, Operation]:
+def shared_entries(prefix: str, stored: Stored = Source) -> Entries:
     """The expert at ``prefix`` that every token goes through."""
     return {
         f"layers.*.moe.shared.{ours}.weight": stored(f"{prefix}.{theirs}.weight")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeAlias
 
 from quire.layers.spec import AttentionSpec
 from quire.weights.weight_map import (
@@ -18,7 +19,7 @@ from quire.weights.weight_map import (
     WeightMap,
 )
 
-Entries = dict[str, Operation]
+Entries: TypeAlias = dict[str, Operation]
 # What old checkpoints hold beside the weights: rotary angles, slopes of ALiBi, causal masks.
 _LEFTOVERS = (
     *("*.inv_freq", "*relative_pe.slopes"),
@@ -87,18 +88,7 @@ def weight_map(
 
     Names have one of the ``prefixes``: those saved from the inner class of a model lack the first.
     """
-    around = model_entries(embedding, positions, final_norm, head)
-    return WeightMap(
-        entries={name: tensor for some in (around, *entries) for name, tensor in some.items()},
-        ignored=(*_LEFTOVERS, f"*{head}.weight"),  # the head is in some tied checkpoints
-        prefixes=prefixes,
-    )
-
-
-def model_entries(
-    embedding: str, positions: str = "wpe", final_norm: str = "ln_f", head: str = "lm_head"
-) -> Entries:
-    return {
+    around: Entries = {
         "embedding.weight": Source(f"{embedding}.weight"),
         "embedding.positions.weight": Source(f"{positions}.weight"),
         "final_norm.weight": Source(f"{final_norm}.weight"),
@@ -106,6 +96,11 @@ def model_entries(
         "head.weight": Source(f"{head}.weight"),
         "head.bias": Source(f"{head}.bias"),
     }
+    return WeightMap(
+        entries={name: tensor for some in (around, *entries) for name, tensor in some.items()},
+        ignored=(*_LEFTOVERS, f"*{head}.weight"),  # the head is in some tied checkpoints
+        prefixes=prefixes,
+    )
 
 
 def llama_weights_with(names: Mapping[str, str], more: Entries | None = None) -> WeightMap:

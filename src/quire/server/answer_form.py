@@ -15,7 +15,7 @@ from quire.reasoning import NoReasoning, Opening, Reasoning, ReasoningParser
 from quire.sampling_params import SamplingParams
 from quire.server.answer_formats import AnswerFormats
 from quire.server.protocol.chat import ChatCompletionRequest
-from quire.server.tool_choice import ToolUse, chosen_name, no_parser, not_forced_yet, tool_use
+from quire.server.tool_choice import ToolUse, chosen_name, no_parser, tool_use
 from quire.structured import GrammarSpec
 from quire.tools import (
     CallArguments,
@@ -101,7 +101,7 @@ class AnswerForm:
         )
         if tools is None or use is ToolUse.MAY:
             return form
-        raise not_forced_yet(chat.tool_choice)
+        return form.forced(chat)
 
     @property
     def is_plain(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 
@@ -43,7 +43,9 @@ def start(
     def prepare() -> Prepared:
         with own_names(call.names):
             chat = _judged(state, call)
-            return prepared_chat(state, _within_context(chat, state))
+            prepared = prepared_chat(state, _within_context(chat, state))
+        name = prepared.constraint_field or ""
+        return replace(prepared, constraint_field=call.names.get(name, name or None))
 
     return intake.start(request, endpoint, body, prepare)
 

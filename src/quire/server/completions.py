@@ -9,6 +9,7 @@ from quire.server.bodies import BodyRoute
 from quire.server.completion_view import CompletionView
 from quire.server.completions_stream import CompletionStream
 from quire.server.intake import Prepared, start
+from quire.server.output_constraint import constraint_field
 from quire.server.prompt_tokens import PromptRules, ready_prompts
 from quire.server.protocol.completions import CompletionRequest
 from quire.server.sampling_fields import completion_params
@@ -48,4 +49,5 @@ def _prepared(state: ServerState, body: CompletionRequest) -> Prepared:
         prompts=ready_prompts(engine, prompts, PromptRules.of(body, "prompt")),
         params=params,
         prompt_only=body.max_tokens == 0,
+        constraint_field=constraint_field(body),
     )

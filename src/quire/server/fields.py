@@ -22,27 +22,17 @@ HARMLESS = frozenset(
     {
         *("user", "metadata", "store", "service_tier", "safety_identifier", "session_id"),
         *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "prediction"),
-        *("mm_payload", "return_mm_kwargs"),
+        *("mm_payload", "return_mm_kwargs", "guided_decoding_backend"),
     }
 )
 
-_GRAMMARS = "constrained output is not built yet; leave it out and check the text yourself"
 _MEDIA = "only text is served"
 _TRANSFER = "KV blocks are not moved between servers"
 # Name -> (values that ask for nothing, why not and what to do). None and empty ask for nothing too.
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "response_format": (({"type": "text"},), _GRAMMARS),
-    "structured_outputs": ((), _GRAMMARS),
-    "guided_json": ((), _GRAMMARS),
-    "guided_regex": ((), _GRAMMARS),
-    "guided_choice": ((), _GRAMMARS),
-    "guided_grammar": ((), _GRAMMARS),
-    "guided_decoding_backend": ((), _GRAMMARS),
-    "guided_whitespace_pattern": ((), _GRAMMARS),
     "functions": ((), "it is the older name of tools; use that"),
     "function_call": (("none",), "it is the older name of tool_choice; use that"),
     "reasoning": ((), "use reasoning_effort"),
-    "thinking_token_budget": ((-1,), "the length of thinking cannot be limited yet"),
     "verbosity": (("medium",), "say it in a message"),
     "prompt_embeds": ((), "embeddings as prompts are not built; pass text or token ids"),
     "modalities": ((["text"],), _MEDIA),
@@ -101,14 +91,6 @@ def ignored_headers(ignored: list[str], strict: str) -> dict[str, str]:
     if len(value) > _MAX_HEADER:
         value = value[:_MAX_HEADER].rpartition(",")[0]
     return {IGNORED_HEADER: value} if value and strict == "warn" else {}
-
-
-def output_constraint(body: Body) -> dict[str, Any]:
-    """What a body asks of the form of the output, as fields of `SamplingParams`.
-
-    Nothing yet: `judge` has refused every such field. Grammars will plug in here.
-    """
-    return {}
 
 
 def _refuse_if_set(name: str, value: Any) -> None:

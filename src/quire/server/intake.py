@@ -23,6 +23,7 @@ from quire.server.error_responses import json_response
 from quire.server.fields import ignored_headers, judge
 from quire.server.generation import Generation, Job
 from quire.server.input_phase import input_phase
+from quire.server.output_constraint import constrained, constraint_field, verify
 from quire.server.prompt_tokens import PromptRules, ready_prompts
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.common import Body, SamplingBody
@@ -42,6 +43,7 @@ class Prepared:
     params: SamplingParams
     prompt_only: bool = False  # the one token that the engine makes is not shown
     form: AnswerForm = field(default_factory=AnswerForm)
+    constraint_field: str | None = None  # of the body, that constrains the answer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +90,7 @@ async def start(
     ticket = Ticket.take(state, endpoint, model, request_id_of(request, body.request_id))
     try:
         headers, prepared = await read(request, body, prepare)
+        await verify(state.require_engine(), prepared.params, prepared.constraint_field)
         job = Job(
             prompts=prepared.prompts,
             params=prepared.params,
@@ -133,4 +136,7 @@ def prepared_chat(state: ServerState, chat: ChatCompletionRequest) -> Prepared:
     prompt = chat_prompt(state, chat)
     form = AnswerForm.of(state.formats, chat, prompt)
     prompts = ready_prompts(engine, [prompt], rules)
-    return Prepared(prompts=prompts, params=form.with_marks(params), form=form)
+    params = constrained(form.with_marks(params), form, chat)
+    return Prepared(
+        prompts=prompts, params=params, form=form, constraint_field=constraint_field(chat)
+    )

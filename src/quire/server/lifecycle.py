@@ -122,6 +122,7 @@ class Lifecycle:
         tokenizer = engine.front.tokenizer
         state.chat = None if tokenizer is None else ChatRenderer(tokenizer, self._chat_template)
         state.formats = AnswerFormats.of(state.args, state.chat)
+        engine.front.inputs.thinking_end = state.formats.answer_begin_ids or None
         state.watch.engine_ready(engine, state.models.names[0])
         state.engine = engine
         state.phase_seconds = state.start.phase_seconds()

@@ -146,7 +146,7 @@ class ResponseStream:
     def _state(self, name: str, response: Json) -> bytes:
         return self._event(name, response=response)
 
-    def _event(self, name: str, **content: Any) -> bytes:
+    def _event(self, name: str, /, **content: Any) -> bytes:
         kind = f"response.{name}"
         numbered = {"type": kind, "sequence_number": self._next_number, **content}
         self._next_number += 1

@@ -12,8 +12,8 @@ from quire.engine.async_engine import AsyncLLM
 from quire.sampling_params import RequestOutputKind, SamplingParams
 from quire.server.args import ServerArgs
 from quire.server.errors import bad_request
-from quire.server.fields import output_constraint
 from quire.server.logits_processors import named_processors
+from quire.server.output_constraint import output_constraint
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.common import GenerationBody
 from quire.server.protocol.completions import CompletionRequest
@@ -28,6 +28,7 @@ _SAME_NAME = (
     *("bad_words", "stop_token_ids", "include_stop_str_in_output", "ignore_eos"),
     *("skip_special_tokens", "spaces_between_special_tokens", "stream_interval"),
     *("use_beam_search", "length_penalty", "early_stopping", "logit_bias"),
+    "thinking_token_budget",
 )
 _FROM_GENERATION_CONFIG = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 

@@ -71,15 +71,6 @@ def check_tools(tools: list[dict[str, Any]] | None, choice: Choice) -> None:
             )
 
 
-def not_forced_yet(choice: Choice) -> HTTPError:
-    """Forcing a call takes a grammar."""
-    return bad_request(
-        f"tool_choice={_short(choice)} is not supported: constrained output is not built yet; use "
-        "'auto', and check whether the answer has a call.",
-        "tool_choice",
-    )
-
-
 def no_parser() -> HTTPError:
     """Nobody could read the calls."""
     return bad_request(

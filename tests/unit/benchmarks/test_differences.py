@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-
 from benchmarks.gpu_parts import differences as module
 from benchmarks.gpu_parts.differences import Request, differences
+
 from quire import SamplingParams
 from quire.request import RowSampling
 

@@ -1,5 +1,5 @@
-"""Compiles the kernels that reach the host's memory for a Hopper GPU, which needs none: a script for
-a process of its own, since the tests' process interprets kernels."""
+"""Compiles the kernels that reach the host's memory for a Hopper GPU, which needs none: a script
+for a process of its own, since the tests' process interprets kernels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def compile_fetch() -> None:
     options = {"num_warps": 4, "launch_pdl": True}
     compiled = triton.compile(source, target=HOPPER, options=options)
     ptx = str(compiled.asm["ptx"])
-    assert "ld.global.cv.v4" in ptx, "the bus is read piecemeal, or what is read may be stale"
+    assert "ld.volatile.global.v4" in ptx, "the bus is read piecemeal, or what is read may be stale"
 
 
 def compile_deliver() -> None:

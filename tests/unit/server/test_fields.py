@@ -186,7 +186,6 @@ NAMED = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
         ({"tool_choice": "auto"}, "`tools` must be set"),
         ({"tool_choice": "maybe"}, "Invalid value for `tool_choice`"),
         ({"tools": [{"type": "function"}]}, "tools[0].function.name: a tool needs a name"),
-        ({"tools": [NAMED], "tool_choice": "required"}, "constrained output is not built yet"),
         ({"tools": [NAMED], "tool_choice": {}}, "Expected field `name` in `function`"),
         (
             {"tools": [NAMED], "tool_choice": {"type": "function", "function": {"name": "f"}}},

@@ -250,11 +250,10 @@ async def test_input_tokens_are_counted(client: httpx.AsyncClient) -> None:
         ),
         ({"text": {"verbosity": "low"}}, "text.verbosity", "text.verbosity is not supported"),
         ({"reasoning": {"effort": "low"}}, "reasoning.effort", "reasoning.effort='low' has"),
-        ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice", "'required' is not supported"),
         (
-            {"tools": [TOOL], "tool_choice": {"type": "function", "name": "clock"}},
+            {"tools": [TOOL], "tool_choice": {"type": "function", "name": "sundial"}},
             "tool_choice",
-            "constrained output is not built yet",
+            "does not match any of the specified `tools`: there is no 'sundial'",
         ),
         ({"tool_choice": {"type": "mcp"}}, "tool_choice.type", "'mcp' is not supported"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type", "'web_search'"),

@@ -28,8 +28,7 @@ def rotate_half(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rotate_interleaved(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Pairs are (2i, 2i + 1)."""
-    first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.empty((*first.shape, 2), dtype=torch.float32, device=x.device)
-    torch.mul(first, cos, out=turned[..., 0]).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=turned[..., 1]).addcmul_(first, sin)
-    return turned.flatten(-2).to(x.dtype)
+    # A copy, because complex numbers must lie at even places and a part of a head may not.
+    pairs = x.float().unflatten(-1, (-1, 2)).clone(memory_format=torch.contiguous_format)
+    turned = torch.view_as_complex(pairs).mul_(torch.complex(cos, sin))
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)

@@ -25,8 +25,8 @@ def _fetch_kernel(
     slot = tl.load(turn, cache_modifier=".cg")
     place = tl.program_id(0) * WORDS + tl.arange(0, WORDS)
     is_wanted = place < num_lines * LINE
-    # .cv: the host has written there since the last time
-    words = tl.load(slots + slot * SLOT_WORDS + place, mask=is_wanted, cache_modifier=".cv")
+    # Volatile: the host has written there since the last time. Triton 3.6 ignores the modifier .cv.
+    words = tl.load(slots + slot * SLOT_WORDS + place, mask=is_wanted, volatile=True)
     tl.store(target + place, words, mask=is_wanted)
     # The turn changes when every program has read it.
     tl.debug_barrier()

@@ -10,7 +10,7 @@ from quire.layers.mla_spec import MLASpec
 from quire.layers.moe_spec import GroupedRouting, MoESpec, SharedExpertSpec
 from quire.models.architectures.deepseek_weights import deepseek_weights
 from quire.models.common import (
-    ACTIVATION_NAMES,
+    activation_from,
     gated_mlp_from,
     plan_from,
     rms_norm_from,
@@ -111,7 +111,7 @@ def _moe(hf: HFConfig, num_experts: int, routing: GroupedRouting, num_shared: in
         inner_size=inner_size,
         num_experts=num_experts,
         top_k=hf.int("num_experts_per_tok"),
-        activation=hf.choice("hidden_act", ACTIVATION_NAMES, "silu"),
+        activation=activation_from(hf),
         routing=routing,
         exact_router=True,
         shared=SharedExpertSpec(mlp=replace(gated_mlp_from(hf), inner_size=shared * inner_size))

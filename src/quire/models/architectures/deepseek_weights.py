@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-from quire.errors import UnsupportedModelError
 from quire.models.hf_config import HFConfig
 from quire.models.mixtures import LLAMA_EXPERT, expert_entries, shared_entries
+from quire.models.stored import plain_or_block_scaled
 from quire.models.weight_names import LLAMA_WEIGHTS
-from quire.weights.packed import BlockScaled
-from quire.weights.weight_map import Operation, Source, WeightMap
+from quire.weights.weight_map import Source, WeightMap
 
 _ATTENTION = {
     "q": "q_proj",
@@ -24,7 +22,7 @@ _NORMS = {"q_norm": "q_a_layernorm", "kv_norm": "kv_a_layernorm"}
 
 
 def deepseek_weights(hf: HFConfig, num_experts: int) -> WeightMap:
-    stored = _stored(hf)
+    stored = plain_or_block_scaled(hf)
     layer, num_layers = "model.layers.*", hf.int("num_hidden_layers")
     attention = {
         f"layers.*.attention.{ours}.weight": stored(f"{layer}.self_attn.{theirs}.weight")
@@ -55,20 +53,3 @@ def deepseek_weights(hf: HFConfig, num_experts: int) -> WeightMap:
         },
         ignored=(*LLAMA_WEIGHTS.ignored, *(f"model.layers.{number}.*" for number in more)),
     )
-
-
-def _stored(hf: HFConfig) -> Callable[[str], Operation]:
-    """How a matrix is stored, by its name."""
-    quantization = hf.nested("quantization_config")
-    stored = quantization.choice("quant_method", {"none": Source, "fp8": None}, "none")
-    if stored is not None:
-        return stored
-    quantization.choice("fmt", {"e4m3": None}, "e4m3")
-    quantization.choice("activation_scheme", {"dynamic": None}, "dynamic")
-    block = quantization.list("weight_block_size")
-    if len(block) != 2 or block[0] != block[1]:
-        raise UnsupportedModelError(
-            f"config key 'quantization_config.weight_block_size' = {block} is not supported for "
-            f"{hf.architecture}; supported: squares, such as [128, 128]"
-        )
-    return lambda name: BlockScaled(name, f"{name}_scale_inv", block[0])

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-from quire.errors import UnsupportedModelError
 from quire.layers.moe_spec import MoESpec, SoftmaxRouting
 from quire.layers.spec import AttentionSpec
 from quire.models.common import attention_from, plan_from, rms_norm_from
 from quire.models.hf_config import HFConfig
-from quire.models.layer_types import FULL, SLIDING, layer_types
+from quire.models.layer_types import every_nth_full, windows_by_layer
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
+from quire.models.stored import Stored
 from quire.models.weight_names import Entries, llama_weights_with
 from quire.weights.expert_layouts import EveryOtherRow, TurnedExperts
 from quire.weights.packed import Mxfp4
 from quire.weights.weight_map import Operation, Source, WeightMap
 
 _INERT = ("initial_context_length", "quantization_config.modules_to_not_convert")
-_SWIGLU = {"swiglu_limit": 7.0, "swiglu_alpha": 1.702}
 
 
 def gpt_oss(hf: HFConfig) -> ModelPlan:
@@ -36,22 +34,14 @@ def _attentions(hf: HFConfig) -> list[AttentionSpec]:
     bias = hf.bool("attention_bias", True)
     attention = attention_from(hf, bias=bias, theta=150000.0, head_dim=64, num_kv_heads=8)
     window = hf.nullable_int("sliding_window", absent=128)
-    pattern = [SLIDING, FULL] * hf.int("num_hidden_layers")
-    return [
-        replace(attention, sinks=True, window=window if kind == SLIDING else None)
-        for kind in layer_types(hf, pattern)
-    ]
+    windows = windows_by_layer(hf, window, every_nth_full(hf.int("num_hidden_layers"), 2))
+    return [replace(attention, sinks=True, window=window) for window in windows]
 
 
 def _moe(hf: HFConfig) -> MoESpec:
     hf.choice("hidden_act", {"silu": None}, "silu")
-    for key, supported in _SWIGLU.items():
-        value = hf.float(key, supported)
-        if value != supported:
-            raise UnsupportedModelError(
-                f"config key {key!r} = {value:g} is not supported for {hf.architecture}; "
-                f"supported: {supported:g}"
-            )
+    hf.fixed("swiglu_limit", 7.0)
+    hf.fixed("swiglu_alpha", 1.702)
     return MoESpec(
         hidden_size=hf.int("hidden_size"),
         inner_size=hf.int("intermediate_size"),
@@ -72,10 +62,10 @@ def _mxfp4(name: str) -> Operation:
     return Mxfp4(f"{name}_blocks", f"{name}_scales")
 
 
-_STORED: dict[str, Callable[[str], Operation]] = {"none": _turned, "mxfp4": _mxfp4}
+_STORED: dict[str, Stored] = {"none": _turned, "mxfp4": _mxfp4}
 
 
-def _weights(stored: Callable[[str], Operation]) -> WeightMap:
+def _weights(stored: Stored) -> WeightMap:
     """``stored``: how the matrices of all experts are, by their name."""
     mlp = "model.layers.*.mlp"
     gate_up = f"{mlp}.experts.gate_up_proj"

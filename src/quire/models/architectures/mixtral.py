@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quire.layers.moe_spec import MoESpec, SoftmaxRouting
 from quire.models.common import (
-    ACTIVATION_NAMES,
+    activation_from,
     attention_from,
     plan_from,
     rms_norm_from,
@@ -23,7 +23,7 @@ def mixtral(hf: HFConfig) -> ModelPlan:
         inner_size=hf.int("intermediate_size"),
         num_experts=hf.int("num_local_experts", 8),
         top_k=hf.int("num_experts_per_tok", 2),
-        activation=hf.choice("hidden_act", ACTIVATION_NAMES, "silu"),
+        activation=activation_from(hf),
         routing=SoftmaxRouting(renormalise=True),
     )
     layer = LayerSpec(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from quire.errors import UnsupportedModelError
 from quire.layers.moe_spec import MoESpec, SparseMixerRouting
 from quire.models.common import (
-    ACTIVATION_NAMES,
+    activation_from,
     attention_from,
     head_from,
     layer_norm_from,
@@ -23,10 +22,9 @@ _INERT = ("input_jitter_noise",)
 def phimoe(hf: HFConfig) -> ModelPlan:
     norm, moe = layer_norm_from(hf, keys="rms_norm_eps"), _moe(hf)
     hf.optional_int("original_max_position_embeddings")  # of longrope; some files repeat it
-    bias = hf.bool("attention_bias", False)
     attention = attention_from(
         hf,
-        bias=bias,
+        bias=hf.bool("attention_bias", False),
         window=hf.optional_int("sliding_window"),
         theta=1e6,
         num_kv_heads=8,
@@ -43,17 +41,12 @@ def phimoe(hf: HFConfig) -> ModelPlan:
 
 
 def _moe(hf: HFConfig) -> MoESpec:
-    top_k = hf.int("num_experts_per_tok", 2)
-    if top_k != 2:
-        raise UnsupportedModelError(
-            f"config key 'num_experts_per_tok' = {top_k} is not supported for {hf.architecture}, "
-            "whose routing chooses 2"
-        )
+    hf.fixed("num_experts_per_tok", 2)  # whom the routing chooses one after the other
     return MoESpec(
         hidden_size=hf.int("hidden_size"),
         inner_size=hf.int("intermediate_size"),
         num_experts=hf.int("num_local_experts", 16),
-        top_k=top_k,
-        activation=hf.choice("hidden_act", ACTIVATION_NAMES, "silu"),
+        top_k=2,
+        activation=activation_from(hf),
         routing=SparseMixerRouting(jitter=hf.float("router_jitter_noise", 0.01)),
     )

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from quire.layers.moe_spec import MoESpec, SharedExpertSpec, SoftmaxRouting
 from quire.models.common import (
-    ACTIVATION_NAMES,
+    activation_from,
     attention_from,
     gated_mlp_from,
     plan_from,
     rms_norm_from,
 )
 from quire.models.hf_config import HFConfig
-from quire.models.layer_types import FULL, SLIDING, layer_types
+from quire.models.layer_types import FULL, SLIDING, switched_window, windows_by_layer
 from quire.models.mixtures import expert_entries, layers_with_experts, shared_entries
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
@@ -44,7 +44,7 @@ def _moe(hf: HFConfig) -> MoESpec:
         inner_size=hf.int("moe_intermediate_size", 1408),
         num_experts=hf.int("num_experts", 60),
         top_k=hf.int("num_experts_per_tok", 4),
-        activation=hf.choice("hidden_act", ACTIVATION_NAMES, "silu"),
+        activation=activation_from(hf),
         routing=SoftmaxRouting(renormalise=hf.bool("norm_topk_prob", False)),
         shared=SharedExpertSpec(mlp=shared, gated=True),
     )
@@ -52,15 +52,10 @@ def _moe(hf: HFConfig) -> MoESpec:
 
 def _windows(hf: HFConfig) -> list[int | None]:
     """Where windows are on: in every other of the first ``max_window_layers``."""
-    window = hf.nullable_int("sliding_window", absent=4096)
-    windowed = hf.int("max_window_layers", 28)
-    if not hf.bool("use_sliding_window", False):
-        window, windowed = None, 0
-    pattern = [
-        SLIDING if layer % 2 == 0 and layer < windowed else FULL
-        for layer in range(hf.int("num_hidden_layers"))
-    ]
-    return [window if kind == SLIDING else None for kind in layer_types(hf, pattern)]
+    first_full, num_layers = hf.int("max_window_layers", 28), hf.int("num_hidden_layers")
+    windowed = [layer % 2 == 0 and layer < first_full for layer in range(num_layers)]
+    kinds = [SLIDING if has_window else FULL for has_window in windowed]
+    return windows_by_layer(hf, switched_window(hf), kinds)
 
 
 def _weights(num_experts: int) -> WeightMap:

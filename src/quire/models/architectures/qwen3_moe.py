@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from quire.layers.moe_spec import MoESpec, SoftmaxRouting
 from quire.models.common import (
-    ACTIVATION_NAMES,
+    activation_from,
     attention_from,
     gated_mlp_from,
-    head_dim_from,
+    norming_each_head,
     plan_from,
     rms_norm_from,
 )
 from quire.models.hf_config import HFConfig
+from quire.models.layer_types import switched_window
 from quire.models.mixtures import expert_entries, layers_with_experts
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
@@ -22,18 +21,13 @@ from quire.models.weight_names import llama_weights_with
 
 def qwen3_moe(hf: HFConfig) -> ModelPlan:
     norm = rms_norm_from(hf)
-    head_norm = replace(norm, size=head_dim_from(hf))
     bias = hf.bool("attention_bias", False)
-    attention = attention_from(hf, bias=bias, qk_norms=(head_norm, head_norm), window=_window(hf))
+    attention = attention_from(hf, bias=bias, window=switched_window(hf))
+    attention = norming_each_head(attention, norm)
     moe, mlp = _moe(hf), gated_mlp_from(hf)
     layers = [
-        LayerSpec(
-            block="pre_norm",
-            attention=attention,
-            mlp=moe if has_experts else mlp,
-            norms=(norm, norm),
-        )
-        for has_experts in layers_with_experts(hf)
+        LayerSpec(block="pre_norm", attention=attention, mlp=part, norms=(norm, norm))
+        for part in (moe if has_experts else mlp for has_experts in layers_with_experts(hf))
     ]
     return plan_from(
         hf,
@@ -44,17 +38,12 @@ def qwen3_moe(hf: HFConfig) -> ModelPlan:
     )
 
 
-def _window(hf: HFConfig) -> int | None:
-    window = hf.nullable_int("sliding_window", absent=4096)
-    return window if hf.bool("use_sliding_window", False) else None
-
-
 def _moe(hf: HFConfig) -> MoESpec:
     return MoESpec(
         hidden_size=hf.int("hidden_size"),
         inner_size=hf.int("moe_intermediate_size", 768),
         num_experts=hf.int(("num_experts", "num_local_experts"), 128),
         top_k=hf.int("num_experts_per_tok", 8),
-        activation=hf.choice("hidden_act", ACTIVATION_NAMES, "silu"),
+        activation=activation_from(hf),
         routing=SoftmaxRouting(renormalise=hf.bool("norm_topk_prob", False)),
     )

@@ -136,6 +136,14 @@ class GenerationBody(SamplingBody):
     early_stopping: EarlyStopping = None
     prompt_logprobs: Int64 | None = None
     stream_options: StreamOptions | None = None
+    response_format: dict[str, Any] | None = None
+    structured_outputs: dict[str, Any] | None = None
+    guided_json: str | dict[str, Any] | None = None  # the older names
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    guided_whitespace_pattern: str | None = None
+    thinking_token_budget: Int64 | None = None
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
 

@@ -1,0 +1,128 @@
+"""What a request asks of the form of its answer: fields of the body, and tools that must be called.
+
+All names of all APIs become one `GrammarSpec`; whichever was used is named in errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from quire.engine.async_engine import AsyncLLM
+from quire.reasoning import Opening
+from quire.sampling_params import SamplingParams
+from quire.server.answer_form import AnswerForm
+from quire.server.errors import bad_request
+from quire.server.protocol.chat import ChatCompletionRequest
+from quire.server.protocol.common import GenerationBody
+from quire.structured import GrammarSpec, to_grammar_spec
+
+_OLDER_NAMES = {
+    "guided_json": "json",
+    "guided_regex": "regex",
+    "guided_choice": "choice",
+    "guided_grammar": "grammar",
+}
+_FORMATS = ("text", "json_object", "json_schema", "structural_tag")
+TOOLS = "tools"
+
+
+def constraint_field(body: GenerationBody) -> str | None:
+    """The field that constrains the answer; 400 for more than one."""
+    names = ["structured_outputs", *_OLDER_NAMES]
+    given = [name for name in names if getattr(body, name) is not None]
+    if body.response_format is not None and body.response_format.get("type") != "text":
+        given.append("response_format")
+    if len(given) > 1:
+        raise bad_request(
+            f"{given[0]} and {given[1]} both constrain the answer, keep one of them.", given[0]
+        )
+    return given[0] if given else None
+
+
+def output_constraint(body: GenerationBody) -> dict[str, Any]:
+    """As fields of `SamplingParams`."""
+    name = constraint_field(body)
+    if name is None:
+        if body.guided_whitespace_pattern is not None:
+            raise bad_request(
+                "guided_whitespace_pattern needs guided_json; leave it out.",
+                "guided_whitespace_pattern",
+            )
+        return {}
+    value = getattr(body, name)
+    try:
+        if name == "response_format":
+            fields = _of_response_format(value)
+        elif name == "structured_outputs":
+            fields = value
+        else:
+            fields = {_OLDER_NAMES[name]: value}
+        if body.guided_whitespace_pattern is not None:
+            fields = {**fields, "whitespace_pattern": body.guided_whitespace_pattern}
+        return {"structured_outputs": to_grammar_spec(fields)}
+    except ValueError as error:
+        raise bad_request(_named(name, str(error)), name) from error
+
+
+def constrained(
+    params: SamplingParams, form: AnswerForm, chat: ChatCompletionRequest
+) -> SamplingParams:
+    """With the grammar of calls that must be made, and where grammars begin; 400 where two
+    constraints contradict."""
+    spec, forced = params.grammar, form.grammar
+    if spec is not None and form.tools is not None:
+        name = constraint_field(chat)
+        remedy = "pass tool_choice 'none', or leave it out"
+        raise bad_request(f"{name} leaves no room for calls of tools: {remedy}.", name)
+    spec = spec or forced
+    if spec is None:
+        return params
+    params = params.clone()
+    params.structured_outputs, params.guided_decoding = _behind_thoughts(spec, form), None
+    return params
+
+
+async def verify(engine: AsyncLLM, params: SamplingParams, name: str | None) -> None:
+    """400 for a grammar that cannot be followed. A new one takes a while, and others go on."""
+    grammar = params.grammar
+    if grammar is None:
+        return
+    try:
+        await asyncio.to_thread(engine.front.inputs.verify, grammar)
+    except ValueError as error:
+        raise bad_request(_named(name or TOOLS, str(error)), name or TOOLS) from error
+
+
+def _behind_thoughts(spec: GrammarSpec, form: AnswerForm) -> GrammarSpec:
+    formats = form.formats
+    if formats.reasoning is None or form.opening is Opening.AFTER_THOUGHT:
+        return spec
+    return GrammarSpec(
+        kind=spec.kind,
+        source=spec.source,
+        any_whitespace=spec.any_whitespace,
+        whitespace_pattern=spec.whitespace_pattern,
+        closes_objects=spec.closes_objects,
+        starts_after=formats.answer_begin_ids,
+    )
+
+
+def _of_response_format(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As fields of `StructuredOutputsParams`."""
+    kind = given.get("type")
+    if kind == "json_object":
+        return {"json_object": True}
+    if kind == "structural_tag":
+        return {"structural_tag": {key: value for key, value in given.items() if value is not None}}
+    if kind != "json_schema":
+        raise ValueError(f"type must be one of {', '.join(_FORMATS)}, got {kind!r}.")
+    described = given.get("json_schema")
+    if not isinstance(described, Mapping) or described.get("schema") is None:
+        raise ValueError("json_schema.schema must be there, with the JSON schema of the answer.")
+    return {"json": described["schema"]}
+
+
+def _named(name: str, message: str) -> str:
+    return message if message.startswith(name) else f"{name}: {message}"

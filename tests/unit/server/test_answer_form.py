@@ -1,0 +1,246 @@
+"""Thoughts, calls and content of answers that the bundled model would not write."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+
+import pytest
+
+from quire.chat_template import ChatRenderer
+from quire.engine.async_engine import AsyncLLM
+from quire.outputs import CompletionOutput, RequestOutput
+from quire.prompts import ParsedPrompt
+from quire.reasoning import Opening, Reasoning, reasoning_format
+from quire.sampling_params import SamplingParams
+from quire.server.answer_form import AnswerForm, ToolCall
+from quire.server.answer_formats import AnswerFormats, check_formats
+from quire.server.args import ServerArgs
+from quire.server.chat_stream import ChatStream
+from quire.server.chat_view import ChatView
+from quire.server.envelope import Envelope
+from quire.server.errors import HTTPError
+from quire.server.generation import Generation, Job
+from quire.server.intake import Started
+from quire.server.messages_stream import message_events
+from quire.server.messages_view import MessageView
+from quire.server.protocol.chat import ChatCompletionRequest
+from quire.server.protocol.responses import ResponsesRequest
+from quire.server.responses_stream import ResponseStream
+from quire.server.responses_view import ResponseView
+from quire.server.state import ServerState
+from quire.server.usage import StreamUsage, Usage
+from quire.tools import Content, Tools, tool_format
+from tests.fakes.server import events_of
+from tests.fakes.weather import TOOL
+
+THOUGHT = "I need the weather."
+TEXT = (
+    f"<think>{THOUGHT}</think>\n\nOne moment.\n"
+    '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+)
+FORMATS = AnswerFormats(tools=tool_format("hermes"), reasoning=reasoning_format("qwen3"))
+FORM = AnswerForm(formats=FORMATS, tools=Tools.of([TOOL]))
+BODY = {"messages": [{"role": "user", "content": "x"}], "tools": [TOOL]}
+
+
+class Spoken:
+    """A generation that says a text, a few characters at a time."""
+
+    def __init__(self, text: str = TEXT, size: int = 3) -> None:
+        self.usage = Usage(prompt_tokens=3)
+        self.job = Job(prompts=[ParsedPrompt(text="x")], params=SamplingParams())
+        self._pieces = [text[i : i + size] for i in range(0, len(text), size)]
+
+    async def outputs(self) -> AsyncGenerator[tuple[int, RequestOutput], None]:
+        for i, text in enumerate(self._pieces):
+            is_last = i == len(self._pieces) - 1
+            reason = "stop" if is_last else None
+            one = CompletionOutput(0, text, [5], None, None, finish_reason=reason)
+            yield 0, RequestOutput("r", None, None, None, [one], finished=is_last)
+
+
+WHOLE = CompletionOutput(0, TEXT, [5], None, None, finish_reason="stop")
+
+
+def spoken(**kwargs: Any) -> Generation:
+    return cast(Generation, Spoken(**kwargs))
+
+
+def started(generation: Generation, form: AnswerForm = FORM) -> Started:
+    return Started(generation=generation, model="m", request_id="r", headers={}, form=form)
+
+
+def chat_view(state: ServerState, generation: Generation, form: AnswerForm = FORM) -> ChatView:
+    body = ChatCompletionRequest.model_validate(BODY)
+    return ChatView(state, body, form, generation.usage)
+
+
+async def chat_deltas(state: ServerState, form: AnswerForm) -> tuple[list[Any], Usage]:
+    generation = spoken()
+    body = ChatCompletionRequest.model_validate({**BODY, "stream": True})
+    envelope = Envelope(id="i", model="m", fingerprint="f")
+    view = ChatView(state, body, form, generation.usage)
+    usage = StreamUsage(at_end=False, on_every_chunk=False)
+    stream = ChatStream(generation, envelope, body, view, usage)
+    text = b"".join([data async for data in stream.run()]).decode()
+    return [event["choices"][0] for event in events_of(text)[:-1]], generation.usage
+
+
+def test_an_answer_in_parts() -> None:
+    thought, content, call = FORM.read(TEXT).parts
+    assert (thought, content) == (Reasoning(THOUGHT), Content("\n\nOne moment.\n"))
+    assert isinstance(call, ToolCall)
+    assert (call.name, call.arguments) == ("get_weather", '{"city": "Oslo"}')
+
+
+def test_a_call_in_a_thought_is_none() -> None:
+    text = TEXT.replace("</think>", "")
+    assert FORM.read(text).calls == []
+    assert FORM.read(text).reasoning == text.removeprefix("<think>")
+
+
+async def test_chat_tells_thought_content_and_call(state: ServerState) -> None:
+    generation = spoken()
+    (choice,) = chat_view(state, generation).choices(
+        RequestOutput("r", None, None, None, [WHOLE], finished=True)
+    )
+    message = choice["message"]
+    assert message["reasoning"] == message["reasoning_content"] == THOUGHT
+    assert message["content"] == "\n\nOne moment.\n"
+    assert len(message["tool_calls"]) == 1 and choice["finish_reason"] == "tool_calls"
+    details = generation.usage.as_dict()["completion_tokens_details"]
+    assert details["reasoning_tokens"] > 3
+
+    choices, usage = await chat_deltas(state, FORM)
+    deltas = [one["delta"] for one in choices]
+    for key in ("reasoning", "reasoning_content"):
+        assert "".join(delta.get(key) or "" for delta in deltas) == THOUGHT
+    assert "".join(delta.get("content") or "" for delta in deltas) == "\n\nOne moment.\n"
+    assert choices[-1]["finish_reason"] == "tool_calls"
+    assert usage.reasoning_tokens == generation.usage.reasoning_tokens
+
+
+async def test_reasoning_may_be_left_out(state: ServerState) -> None:
+    form = AnswerForm(formats=FORMATS, tools=FORM.tools, shows_reasoning=False)
+    message = chat_view(state, spoken(), form).message(form.read(TEXT))
+    assert message["reasoning"] is None
+    choices, usage = await chat_deltas(state, form)
+    assert not any("reasoning" in one["delta"] for one in choices)
+    assert usage.reasoning_tokens
+    body = ChatCompletionRequest.model_validate(
+        {**BODY, "logprobs": True, "return_token_ids": True}
+    )
+    view = ChatView(state, body, form, Usage())
+    assert not view.has_logprobs and not view.has_token_ids
+
+
+async def test_anthropics_blocks_are_the_same_streamed(state: ServerState) -> None:
+    generation = spoken()
+    view = MessageView(started(generation), 2048)
+    blocks = view.whole(WHOLE)["content"]
+    assert [block["type"] for block in blocks] == ["thinking", "text", "tool_use"]
+    assert blocks[0]["thinking"] == THOUGHT and blocks[2]["input"] == {"city": "Oslo"}
+
+    text = b"".join([data async for data in message_events(generation, view)]).decode()
+    events = [events_of(one.partition("\n")[2])[0] for one in text.split("\n\n") if one]
+    begun = [one["content_block"]["type"] for one in events if "content_block" in one]
+    assert begun == ["thinking", "text", "tool_use"]
+    deltas = [one["delta"] for one in events if one["type"] == "content_block_delta"]
+    assert "".join(one.get("thinking", "") for one in deltas) == THOUGHT
+    assert "".join(one.get("partial_json", "") for one in deltas) == '{"city": "Oslo"}'
+    assert [one["index"] for one in events if one["type"] == "content_block_stop"] == [0, 1, 2]
+    assert events[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_arguments_that_are_no_json_are_told_to_anthropics_clients() -> None:
+    view = MessageView(started(spoken()), 2048)
+    broken = CompletionOutput(0, TEXT.replace('"Oslo"', "Oslo"), [5], None, None)
+    assert view.whole(broken)["content"][2]["input"] == {"INVALID_JSON": '{"city": Oslo}'}
+
+
+async def test_items_of_a_response_are_the_same_streamed(state: ServerState) -> None:
+    body = ResponsesRequest.model_validate({"input": "x"})
+    generation = spoken()
+    whole = ResponseView(state, body, started(generation)).whole(WHOLE)
+    kinds = ["reasoning", "message", "function_call"]
+    assert [item["type"] for item in whole["output"]] == kinds
+    assert whole["usage"]["output_tokens_details"]["reasoning_tokens"] > 3
+
+    stream = ResponseStream(generation, ResponseView(state, body, started(generation)))
+    text = b"".join([data async for data in stream.run()]).decode()
+    events = [events_of(one.partition("\n")[2])[0] for one in text.split("\n\n") if one]
+    output = events[-1]["response"]["output"]
+    for streamed, own in zip(output, whole["output"], strict=True):
+        assert {**streamed, "call_id": ""} == {**own, "call_id": ""}
+    done = [one["item"] for one in events if one["type"] == "response.output_item.done"]
+    assert done == output
+    assert [one["sequence_number"] for one in events] == list(range(len(events)))
+
+
+def test_log_probabilities_of_a_response_need_one_item(state: ServerState) -> None:
+    body = ResponsesRequest.model_validate(
+        {"input": "x", "include": ["message.output_text.logprobs"]}
+    )
+    with pytest.raises(HTTPError, match="belong to no one item"):
+        ResponseView(state, body, started(spoken()))
+
+
+def test_marks_that_are_special_tokens_stay_in_the_text(engine: AsyncLLM) -> None:
+    formats = AnswerFormats(
+        tools=tool_format("mistral"), special_tokens=frozenset({"[TOOL_CALLS]", "</s>"})
+    )
+    params = SamplingParams()
+    assert (
+        AnswerForm(formats=formats, tools=Tools()).with_marks(params).skip_special_tokens is False
+    )
+    assert AnswerForm(formats=formats).with_marks(params) is params
+    assert FORM.with_marks(params) is params and params.skip_special_tokens
+
+
+def test_ids_have_the_length_that_mistrals_template_wants() -> None:
+    form = AnswerForm(formats=AnswerFormats(tools=tool_format("mistral")), tools=Tools())
+    (call,) = form.read('[TOOL_CALLS]f{"a": 1}').calls
+    assert len(call.id) == 9 and call.id.isalnum()
+
+
+@pytest.mark.parametrize(
+    ("last", "prompt", "opening"),
+    [
+        ({"role": "user", "content": "x"}, "...\n<think>\n", Opening.IN_THOUGHT),
+        ({"role": "user", "content": "x"}, "...\n", Opening.UNKNOWN),
+        ({"role": "assistant", "content": "<think>a</think>b"}, "...", Opening.AFTER_THOUGHT),
+    ],
+)
+def test_the_prompt_tells_whether_the_answer_begins_in_a_thought(
+    last: dict[str, str], prompt: str, opening: Opening
+) -> None:
+    body = {"messages": [last], "continue_final_message": last["role"] == "assistant"}
+    chat = ChatCompletionRequest.model_validate(body)
+    assert AnswerForm.of(FORMATS, chat, ParsedPrompt(text=prompt)).opening is opening
+
+
+def test_formats_are_named_or_found(engine: AsyncLLM) -> None:
+    assert engine.front.tokenizer is not None
+    chat = ChatRenderer(engine.front.tokenizer)
+    found = AnswerFormats.of(ServerArgs(), chat)
+    assert found.tools is tool_format("hermes") and found.reasoning is None
+    named = AnswerFormats.of(ServerArgs(tool_call_parser="jamba", reasoning_parser="qwen3"), chat)
+    assert named.tools is tool_format("jamba")
+    assert named.answer_begin_ids == tuple(
+        engine.front.tokenizer.encode("</think>", add_special_tokens=False)
+    )
+    harmony = ChatRenderer(
+        engine.front.tokenizer, "{{ tools }}<|start|>assistant<|channel|>x to=functions."
+    )
+    found = AnswerFormats.of(ServerArgs(), harmony)
+    assert found.tools is tool_format("openai")
+    assert found.reasoning is reasoning_format("openai_gptoss")
+
+
+def test_unknown_formats_are_refused_before_the_start() -> None:
+    with pytest.raises(ValueError, match="no tool call parser 'hermess'; did you mean hermes"):
+        check_formats(ServerArgs(tool_call_parser="hermess"))
+    with pytest.raises(ValueError, match="no reasoning parser"):
+        check_formats(ServerArgs(reasoning_parser="quen3"))
+    check_formats(ServerArgs(tool_call_parser="hermes", reasoning_parser="auto"))
