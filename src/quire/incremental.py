@@ -77,11 +77,12 @@ class Marks:
         """Read up to the next mark, which is left; what is passed is emitted as it comes."""
         while True:
             found = source.search(self._any)
-            stop = found if source.is_whole else min(found, self._first_open(source))
+            unsure = source.end if source.is_whole else self._first_open(source)
+            stop = min(found, unsure)
             if stop > source.pos:
                 emit(source.between(source.pos, stop))
                 source.pos = stop
-            if stop == found and (found < source.end or source.is_whole):
+            if found < unsure or source.is_whole:
                 return next((mark for mark in self._marks if source.has(mark)), "")
             yield
 
@@ -145,7 +146,7 @@ def take_while(source: Source, other: re.Pattern[str], limit: int) -> Steps[str]
 
 
 def streamed(source: Source, steps: Steps[T], emit: Emit) -> Steps[T]:
-    """Emit what ``steps`` read, as they read it."""
+    """Emit what ``steps`` read, as they read it; they must not look back at it."""
     start = source.pos
     while True:
         try:

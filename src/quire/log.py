@@ -18,13 +18,16 @@ _DATE = "%m-%d %H:%M:%S"
 
 
 def setup() -> None:
-    """Send ``quire``'s records to stderr, unless the program has handlers of its own."""
+    """Send ``quire``'s records to stderr, unless the program has handlers of its own. Again: in
+    the form that is wanted by now, for a warning may come before the flag of the form is read."""
     logger = logging.getLogger("quire")
     if logger.level == logging.NOTSET:
         logger.setLevel(env.LOGGING_LEVEL.get())
-    if logger.hasHandlers():
-        return
-    _take(logger)
+    for handler in logger.handlers:
+        if isinstance(handler, _StderrHandler):
+            handler.setFormatter(_formatter())
+    if not logger.hasHandlers():
+        _take(logger)
 
 
 def setup_http(level: str) -> None:
@@ -43,10 +46,14 @@ _HTTP_LEVELS: dict[str, int | str] = {"trace": 5, "info": logging.WARNING}
 
 def _take(logger: logging.Logger) -> None:
     handler = _StderrHandler()
-    is_json = env.LOG_FORMAT.get() == "json"
-    handler.setFormatter(JSONFormatter() if is_json else logging.Formatter(_FORMAT, _DATE))
+    handler.setFormatter(_formatter())
     logger.addHandler(handler)
     logger.propagate = False  # a root handler that comes later would print every line twice
+
+
+def _formatter() -> logging.Formatter:
+    is_json = env.LOG_FORMAT.get() == "json"
+    return JSONFormatter() if is_json else logging.Formatter(_FORMAT, _DATE)
 
 
 class JSONFormatter(logging.Formatter):

@@ -4,6 +4,7 @@ sees in the demo."""
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from random import Random
 from typing import Any
@@ -14,6 +15,8 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from quire import LLM, SamplingParams
 from quire.assets import TINY_CHAT
+from quire.tools import CallArguments, CallBegin, Tools, tool_format
+from tests.fakes import weather
 from tests.models.reference import Reference, up_to_stop
 from tools.train_tiny.chatml import prompt_and_answer
 from tools.train_tiny.corpus import mixture
@@ -30,6 +33,16 @@ GREEDY = SamplingParams(temperature=0, max_tokens=MAX_TOKENS)
 def float32() -> Iterator[LLM]:
     with LLM(dtype="float32", device="cpu", max_num_seqs=64) as llm:
         yield llm
+
+
+def test_a_tool_call_offline(float32: LLM) -> None:
+    messages = [{"role": "user", "content": weather.QUESTION}]
+    (output,) = float32.chat(messages, GREEDY, tools=[weather.TOOL], use_tqdm=False)
+    parser = tool_format("hermes").parser(Tools.of([weather.TOOL]))
+    events = parser.feed(output.outputs[0].text) + parser.finish()
+    assert isinstance(events[0], CallBegin) and events[0].name == "get_weather"
+    assert isinstance(events[1], CallArguments)
+    assert json.loads(events[1].json_fragment) == weather.ARGUMENTS
 
 
 @pytest.fixture(scope="module")

@@ -26,11 +26,19 @@ class ParityRow:
 
 
 def parity_row(
-    architecture: str, variant: str, config: type[PreTrainedConfig], **fields: Any
+    architecture: str,
+    variant: str,
+    config: type[PreTrainedConfig],
+    *,
+    reference: str = "",
+    **fields: Any,
 ) -> ParityRow:
     """``fields`` are the config's."""
     return ParityRow(
-        architecture=architecture, variant=variant, make_config=lambda: config(**fields)
+        architecture=architecture,
+        variant=variant,
+        make_config=lambda: config(**fields),
+        reference=reference,
     )
 
 

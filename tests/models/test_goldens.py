@@ -117,10 +117,17 @@ def test_greedy_answers_after_a_prefix_hit(golden: Golden, llm: LLM) -> None:
         assert output.num_cached_tokens == num_full * BLOCK_SIZE
 
 
-def test_dynamic_rope_leaves_trained_lengths_as_they_are() -> None:
-    golden = Golden.read(Path(__file__).parent / "goldens" / "internlm2")
-    scaling = {"rope_scaling": {"type": "dynamic", "factor": 2.0}}
-    args = engine_args(golden.folder, hf_overrides=scaling)
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        # It leaves lengths as they are that the model was trained for.
+        ("internlm2", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}),
+        ("chatglm", {"architectures": ["ChatGLMForConditionalGeneration"]}),
+    ],
+)
+def test_changed_config_of_the_same_model(name: str, change: dict[str, Any]) -> None:
+    golden = Golden.read(Path(__file__).parent / "goldens" / name)
+    args = engine_args(golden.folder, hf_overrides=change)
     lengths = [len(prompt) + golden.num_generated - 1 for prompt in golden.prompts]
     decoder = build_model(args.create_engine_config()).model
     _check_steps(golden, decoder, [dict(enumerate(lengths))])

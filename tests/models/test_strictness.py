@@ -7,7 +7,9 @@ which is said here once more, so that no key is dropped by accident.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +21,25 @@ from quire.models.spec import DecoderSpec
 from tests.models.configs import PARITY_ROWS
 from tests.models.row import ParityRow
 
+_ACTIVATION_KEYS = {
+    "activation",
+    "activation_function",
+    "activation_type",
+    "hidden_act",
+    "hidden_activation",
+}
 _MASKS = {"attention_softmax_in_fp32", "scale_attention_softmax_in_fp32"}
 _OFF = {"use_sliding_window"}  # the row has no window to switch on
-# Per architecture, keys that make no other model of its row.
+# Per architecture or golden, keys that make no other model of it.
 _WITHOUT_EFFECT: dict[str, set[str]] = {
     "BloomForCausalLM": {"slow_but_exact"},
-    "DbrxForCausalLM": {"num_key_value_heads"},  # the inner attn_config's counts
+    "DbrxForCausalLM": {
+        "num_key_value_heads",  # the inner attn_config's counts
+        "attn_config.rope_theta",  # where rope_parameters have one
+        "ffn_config.hidden_size",
+        "ffn_config.moe_jitter_eps",
+        "ffn_config.moe_loss_weight",
+    },
     "DeepseekV2ForCausalLM": {"head_dim", "num_key_value_heads", "qk_head_dim"},  # follow from MLA
     "DeepseekV3ForCausalLM": {
         "head_dim",
@@ -36,7 +51,13 @@ _WITHOUT_EFFECT: dict[str, set[str]] = {
     "GPT2LMHeadModel": {"reorder_and_upcast_attn"},
     "GPTBigCodeForCausalLM": _MASKS | {"multi_query"},  # num_key_value_heads says the same
     "GPTNeoXForCausalLM": {"is_decoder"},
-    "MptForCausalLM": {"embedding_fraction", "learned_pos_emb", "no_bias"},
+    "MptForCausalLM": {
+        "attn_config.alibi",  # the class has no other positions
+        "attn_config.attn_impl",
+        "embedding_fraction",
+        "learned_pos_emb",
+        "no_bias",
+    },
     "Phi3ForCausalLM": {"original_max_position_embeddings"},  # without scaling
     "PhiMoEForCausalLM": {"input_jitter_noise", "original_max_position_embeddings"},
     "PhimoeForCausalLM": {"input_jitter_noise"},  # of training
@@ -46,8 +67,30 @@ _WITHOUT_EFFECT: dict[str, set[str]] = {
     "Qwen3ForCausalLM": _OFF | {"max_window_layers"},
     "Qwen3MoeForCausalLM": _OFF | {"intermediate_size", "mlp_only_layers"},
     "SmolLM3ForCausalLM": _OFF | {"no_rope_layer_interval"},  # of no_rope_layers, if absent
+    "chatglm": {
+        "apply_query_key_layer_scaling",  # down and up again
+        "attention_softmax_in_fp32",
+        "bias_dropout_fusion",
+        "fp32_residual_connection",
+        "original_rope",
+    },
+    "decilm_nas": {"intermediate_size"},  # each block has its own
+    "jais": {"reorder_and_upcast_attn"},
+    "mpt": {"attn_config.attn_impl", "embedding_fraction", "learned_pos_emb"},  # with ALiBi
+    "olmo": {
+        "alibi_bias_max",  # without ALiBi
+        "attention_layer_norm_with_affine",  # without those norms
+        "block_group_size",
+        "flash_attention",
+        "mlp_ratio",  # beside mlp_hidden_size
+        "precision",
+        "rope_full_precision",
+        "vocab_size",  # beside embedding_size
+    },
+    "qwen": {"bf16", "fp16", "fp32", "onnx_safe", "scale_attn_weights"},
+    "rw_falcon40b": {"parallel_attn"},  # follows from the model type
+    "xverse": {"max_tokenizer_truncation"},
 }
-_ROWS = {row.architecture: row for row in reversed(PARITY_ROWS)}  # the first of each
 
 
 def _config(row: ParityRow) -> dict[str, Any]:
@@ -55,6 +98,16 @@ def _config(row: ParityRow) -> dict[str, Any]:
     config.architectures = [row.architecture]
     data: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
     return data
+
+
+# Architecture, or golden of one that transformers has no class for -> a config of it.
+_CONFIGS: dict[str, dict[str, Any]] = {
+    **{row.architecture: _config(row) for row in reversed(PARITY_ROWS)},  # the first of each
+    **{
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(Path(__file__).parent.glob("goldens/*/config.json"))
+    },
+}
 
 
 def _others(value: Any) -> list[Any]:
@@ -72,43 +125,66 @@ def _others(value: Any) -> list[Any]:
     return [["mish"]] if isinstance(value, list) else [3, True, "mish", 0.5]
 
 
-def _spec_or_refusal(config: dict[str, Any], architecture: str) -> DecoderSpec | str:
+def _keys(config: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """All keys, those of nested objects below their own."""
+    for key, value in config.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from _keys(value, (*path, key))
+
+
+def _with(config: dict[str, Any], path: tuple[str, ...], change: Callable[[Any], Any]) -> Any:
+    key, *rest = path
+    value = config[key]
+    return config | {key: _with(value, tuple(rest), change) if rest else change(value)}
+
+
+def _spec_or_refusal(config: dict[str, Any]) -> DecoderSpec | str:
     try:
-        return plan_of(config, architecture).spec
+        return plan_of(config, config["architectures"][0]).spec
     except UnsupportedModelError as error:
         return str(error)
 
 
-@pytest.mark.parametrize("architecture", sorted(_ROWS))
-def test_every_key_counts(architecture: str) -> None:
-    config = _config(_ROWS[architecture])
-    spec = plan_of(config, architecture).spec
+def _value(config: dict[str, Any], path: tuple[str, ...]) -> Any:
+    for key in path:
+        config = config[key]
+    return config
+
+
+def _is_inert(path: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(key, pattern) for key in path for pattern in INERT_KEYS)
+
+
+@pytest.mark.parametrize("name", sorted(_CONFIGS))
+def test_every_key_counts(name: str) -> None:
+    config = _CONFIGS[name]
+    spec = _spec_or_refusal(config)
+    assert isinstance(spec, DecoderSpec)
     without_effect = {
-        key
-        for key, value in config.items()
-        if not any(fnmatchcase(key, pattern) for pattern in INERT_KEYS)
+        ".".join(path)
+        for path in _keys(config)
+        if not _is_inert(path)
         and all(
-            _spec_or_refusal(config | {key: other}, architecture) == spec
-            for other in _others(value)
+            _spec_or_refusal(_with(config, path, lambda _, other=other: other)) == spec
+            for other in _others(_value(config, path))
         )
     }
-    assert without_effect == _WITHOUT_EFFECT.get(architecture, set())
+    assert without_effect == _WITHOUT_EFFECT.get(name, set())
 
 
-@pytest.mark.parametrize("architecture", sorted(_ROWS))
-def test_unknown_key_is_refused_by_name(architecture: str) -> None:
-    config = _config(_ROWS[architecture])
+@pytest.mark.parametrize("name", sorted(_CONFIGS))
+def test_unknown_key_is_refused_by_name(name: str) -> None:
     for key, value in (("residual_scale_v2", 0.5), ("norm_placement", "post")):
-        refusal = _spec_or_refusal(config | {key: value}, architecture)
+        refusal = _spec_or_refusal(_CONFIGS[name] | {key: value})
         assert isinstance(refusal, str)
         assert f"'{key}' = {value!r} changes behaviour" in refusal
 
 
-@pytest.mark.parametrize("architecture", sorted(_ROWS))
-def test_unknown_activation_is_refused_by_name(architecture: str) -> None:
-    config = _config(_ROWS[architecture])
-    keys = {"hidden_act", "hidden_activation", "activation_function", "activation"} & config.keys()
-    for key in keys:
-        refusal = _spec_or_refusal(config | {key: "mish"}, architecture)
+@pytest.mark.parametrize("name", sorted(_CONFIGS))
+def test_unknown_activation_is_refused_by_name(name: str) -> None:
+    config = _CONFIGS[name]
+    for key in _ACTIVATION_KEYS & config.keys():
+        refusal = _spec_or_refusal(config | {key: "mish"})
         assert isinstance(refusal, str)
-        assert f"{key!r} = 'mish'" in refusal
+        assert f"{key}' = 'mish'" in refusal

@@ -150,6 +150,7 @@ def _gemma3(draw: Draw) -> Fields:
     fields = _gemma2(draw)
     del fields["attn_logit_softcapping"]
     full, local = (_rope(draw, scaled=scaled)["rope_parameters"] for scaled in (True, False))
+    full.pop("truncate", None)  # which transformers looks for in another place
     fields["rope_parameters"] = {"full_attention": full, "sliding_attention": local}
     return {**fields, "layer_types": _layer_types(draw, fields["num_hidden_layers"])}
 

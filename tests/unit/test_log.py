@@ -47,6 +47,14 @@ def test_json_lines_have_the_fields_of_a_record() -> None:
     assert failed["exception"].endswith("ZeroDivisionError: division by zero")
 
 
+def test_a_form_that_is_known_after_the_first_line_holds_from_there_on() -> None:
+    code = SETUP + "import os; logging.getLogger('quire').warning('early')\n"
+    code += "os.environ['QUIRE_LOG_FORMAT'] = 'json'; log.setup()\n"
+    code += "logging.getLogger('quire').warning('late')"
+    early, late = stderr_of(code).splitlines()
+    assert early.endswith("early") and json.loads(late)["message"] == "late"
+
+
 def test_the_http_servers_chatter_is_off_unless_asked_for() -> None:
     code = "import logging; from quire import log; log.setup_http({!r})\n"
     code += "logging.getLogger('uvicorn.error').info('Started server process')\n"

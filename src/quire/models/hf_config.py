@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from quire.errors import UnsupportedModelError
-from quire.models.inert_keys import INERT_KEYS
+from quire.models.inert_keys import INERT_KEYS, ON_UNLESS_SAID
 
 T = TypeVar("T")
 Keys = str | tuple[str, ...]  # a key, or its spellings
@@ -187,9 +187,9 @@ class HFConfig:
                 f"{self.architecture}; supported: {', '.join(_ROPE_PARAMS)}"
             )
         nested = HFConfig(params, self.architecture, f"{self._path}rope_parameters.")
-        theta = self.float(theta_keys, nested.float("rope_theta", theta))
-        rotated = nested.float("partial_rotary_factor", partial)
-        rotated = self.float(partial_keys or ("partial_rotary_factor",), rotated)
+        theta = self._also_in(nested, theta_keys, "rope_theta", theta)
+        share_key = "partial_rotary_factor"
+        rotated = self._also_in(nested, partial_keys or (share_key,), share_key, partial)
         if not partial_keys and rotated != partial:
             raise UnsupportedModelError(
                 f"config key 'partial_rotary_factor' = {rotated} is not supported for "
@@ -268,7 +268,7 @@ class HFConfig:
             self._path + key: value
             for key, value in self._data.items()
             if key not in self._read
-            and not _is_trivial(value)
+            and not _says_nothing(key, value)
             and not _matches(key, inert)
             and not _matches(self._path + key, inert)
         }
@@ -276,7 +276,7 @@ class HFConfig:
             unread |= {
                 f"{self._path}rope_parameters.{key}": value
                 for key, value in self._data["rope_parameters"].items()
-                if key not in self._rope_types_read and not _is_trivial(value)
+                if key not in self._rope_types_read and value
             }
         for child in self._children.values():
             unread |= child._unread(inert)
@@ -291,6 +291,20 @@ class HFConfig:
             new = new[layer_type]
         old = self._typed("rope_scaling", "an object", _is(dict), {})
         return join_rope_spellings(new, old if is_scaled else {})
+
+    def _also_in(
+        self, nested: HFConfig, keys: Keys, nested_key: builtins.str, absent: builtins.float
+    ) -> builtins.float:
+        """A number that stands under one of ``keys`` here, or under ``nested_key`` there."""
+        here, there = self.optional_float(keys), nested.optional_float(nested_key)
+        if here is not None and there not in (None, here):
+            raise UnsupportedModelError(
+                f"config keys {self._path + self._find(keys)[0]!r} = {here:g} and "
+                f"{nested._path + nested_key!r} = {there:g} mean the same and differ; "
+                "drop one with --hf-overrides"
+            )
+        found = there if here is None else here
+        return absent if found is None else found
 
     def _rope_type(self, params: dict[builtins.str, Any]) -> builtins.str:
         """Takes the type out of ``params``, where it may stand under two names."""
@@ -335,7 +349,7 @@ def join_rope_spellings(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[
     all but the base and the rotated share.
     """
     if _names_rope_type(old):
-        new = {key: new[key] for key in ("rope_theta", "partial_rotary_factor") if key in new}
+        new = _beside_scaling(new)
     return {key: value for key, value in {**new, **old}.items() if value is not None}
 
 
@@ -352,7 +366,7 @@ def apply_overrides(
     if overrides is None:
         return result
     if isinstance(overrides, Mapping):
-        return _merged(result, overrides)
+        return _settled(data, _merged(result, overrides))
     if not callable(overrides):
         raise ValueError(
             f"hf_overrides is {_short(overrides)}; expected a dictionary of config keys, such as "
@@ -361,13 +375,13 @@ def apply_overrides(
     config = _AttributeDict(result)
     changed = overrides(config)
     if changed is None:
-        return dict(config)
+        return _settled(data, dict(config))
     if not isinstance(changed, Mapping):
         raise ValueError(
             f"the hf_overrides function returned {_short(changed)}; expected the config it was "
             "given, or a dictionary"
         )
-    return dict(changed)
+    return _settled(data, dict(changed))
 
 
 class _AttributeDict(dict[str, Any]):
@@ -383,17 +397,49 @@ class _AttributeDict(dict[str, Any]):
         self[name] = value
 
 
-def _merged(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(
+    data: dict[str, Any], overrides: Mapping[str, Any], in_rope: bool = False
+) -> dict[str, Any]:
     for key, value in overrides.items():
+        is_rope = in_rope or key in ("rope_scaling", "rope_parameters")
+        is_inner = isinstance(value, Mapping) and isinstance(data.get(key), dict)
         if value is None:
             data[key] = None  # not dropped: silence may have a meaning of its own
-        elif key == "rope_scaling" and isinstance(value, Mapping) and _names_rope_type(value):
-            data[key] = deepcopy(dict(value))
-        elif isinstance(value, Mapping) and isinstance(data.get(key), dict):
-            data[key] = _merged(data[key], value)
+        elif is_inner and is_rope and _names_rope_type(value):
+            data[key] = deepcopy({**_beside_scaling(data[key]), **value})
+        elif is_inner:
+            data[key] = _merged(data[key], value, is_rope)
         else:
             data[key] = deepcopy(value)
     return data
+
+
+def _settled(before: Mapping[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Rotary embeddings have an older and a newer spelling: what an override says in one of them
+    stands, and what the file says in the other gives way."""
+
+    def is_new(key: str) -> bool:
+        return after.get(key) is not None and after.get(key) != before.get(key)
+
+    params, scaling = after.get("rope_parameters"), after.get("rope_scaling")
+    if not isinstance(params, Mapping):
+        return after
+    beside = _beside_scaling(params)
+    if not is_new("rope_parameters"):
+        said = {key for key in beside if is_new(key)}
+        kept = {key: value for key, value in params.items() if key not in said}
+        return {**after, "rope_parameters": kept}
+    if isinstance(scaling, Mapping) and not is_new("rope_scaling"):
+        is_by_layer = any(isinstance(value, Mapping) for value in params.values())
+        parts = params if is_by_layer or _names_rope_type(params) else {**scaling, **params}
+        after = {**after, "rope_parameters": dict(parts), "rope_scaling": None}
+    gone = {key: None for key in beside if key in after and not is_new(key)}
+    return {**after, **gone}
+
+
+def _beside_scaling(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What parameters of every type may hold, and older files have as keys of their own."""
+    return {key: params[key] for key in ("rope_theta", "partial_rotary_factor") if key in params}
 
 
 def _names_rope_type(scaling: Mapping[str, Any]) -> bool:
@@ -416,9 +462,9 @@ def _as_tuple(key: Keys) -> tuple[str, ...]:
     return (key,) if isinstance(key, str) else key
 
 
-def _is_trivial(value: Any) -> bool:
+def _says_nothing(key: str, value: Any) -> bool:
     """Whether a key with this value is as good as absent: null, false, 0 or empty."""
-    return not value
+    return not value and not (value is False and key in ON_UNLESS_SAID)
 
 
 def _matches(key: str, patterns: Collection[str]) -> bool:

@@ -1,4 +1,6 @@
-"""Keys of config.json that change no family's mathematics. Data only."""
+"""Keys of config.json that change no family's mathematics, and some that do when they are false.
+Data only.
+"""
 
 from __future__ import annotations
 
@@ -97,5 +99,24 @@ INERT_KEYS: frozenset[str] = frozenset(
         "top_k",
         "top_p",
         "typical_p",
+    }
+)
+
+# Switches that are on in a decoder where nobody mentions them. Elsewhere false is as good as silence.
+ON_UNLESS_SAID: frozenset[str] = frozenset(
+    {
+        "causal",
+        "do_layer_norm_before",
+        "is_causal",
+        "original_rope",
+        "post_layer_norm",
+        "rmsnorm",
+        "rope_interleave",
+        "scale_attn_weights",
+        "use_gated_activation",
+        "use_parallel_block",
+        "use_rms_norm",
+        "use_rope",
+        "use_rotary",
     }
 )

@@ -34,6 +34,11 @@ from quire.step import JoinedRow
 
 __all__ = ["DeviceSample", "RowLogprobs", "SampleKind", "SampleOutput", "Sampler"]
 
+NO_TOKEN_LEFT = (
+    "what the request forbids (bad_words, logit_bias, logits_processors) left no token that its "
+    "grammar allows"
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowLogprobs:
@@ -61,6 +66,7 @@ class _Parts:
     processors: tuple[tuple[LogitsProcessor, Selection], ...]
     logprobs: tuple[LogprobGroup, ...]
     is_changed: tuple[bool, ...]  # of `logprobs`: a processor works on some of these rows
+    contested: Selection | None  # constrained rows of which other processors may forbid the rest
 
 
 class Sampler:
@@ -168,6 +174,8 @@ class Sampler:
         errors: dict[int, str] = {}
         for processor, selection in parts.processors:
             errors.update(processor.apply(logits, selection, step))
+        if parts.contested is not None:
+            errors.update(_rows_without_tokens(logits, parts.contested))
         token_ids = self._choice.choose(logits, rows, lengths, parts.rows_cpu)
         logprobs = tuple(
             self._logprobs(group, saved, logits, token_ids)
@@ -201,20 +209,31 @@ class Sampler:
         logprobs = self._parameters.logprob_groups(rows_cpu)
         is_changed = np.logical_or.reduce(concerns)
         needs_host = concerns[self._needs_host].any()
-        is_masked = bool(concerns[self._is_masks].any())
+        is_masked = concerns[self._is_masks].any(axis=0)
+        contested = is_masked & concerns[self._needs_host].any(axis=0)
         return _Parts(
             rows_cpu=rows_cpu,
-            kind=None if needs_host else self._kind_of(rows_cpu, is_masked),
+            kind=None if needs_host else self._kind_of(rows_cpu, bool(is_masked.any())),
             processors=tuple(
                 (processor, Selection.of(mask, rows_cpu, self._device))
                 for processor, mask in zip(self._processors, concerns, strict=True)
                 if mask.any()
             ),
             logprobs=logprobs,
+            contested=(
+                Selection.of(contested, rows_cpu, self._device) if contested.any() else None
+            ),
             is_changed=tuple(
                 bool(is_changed[group.selection.positions_cpu].any()) for group in logprobs
             ),
         )
+
+
+def _rows_without_tokens(logits: Tensor, selection: Selection) -> dict[int, str]:
+    """Rows that may write nothing at all, and would write anything."""
+    is_dead = (selection.take(logits) > -torch.inf).any(dim=1).logical_not_()
+    rows = selection.rows_cpu[is_dead.cpu().numpy()]  # sync: rare, and by operation anyway
+    return dict.fromkeys(rows.tolist(), NO_TOKEN_LEFT)
 
 
 def _raw_logits(logits: Tensor, group: LogprobGroup, is_changed: bool) -> Tensor | None:

@@ -57,13 +57,6 @@ def prompt_fields(body: CountTokensRequest) -> dict[str, Any]:
     """Messages, tools, and the form of the answer."""
     if not body.messages:
         raise bad_request("messages: at least one message is required.", "messages")
-    if body.thinking is not None and body.thinking.type == "enabled":
-        raise bad_request(
-            "thinking.type 'enabled' is not supported: the length of thinking cannot be limited "
-            "to budget_tokens yet; use 'adaptive', with output_config.effort.",
-            "thinking",
-        )
-    is_without_thought = body.thinking is not None and body.thinking.type == "disabled"
     config, choice = body.output_config or OutputConfig(), body.tool_choice
     tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(body.tools or ())]
     return {
@@ -71,10 +64,27 @@ def prompt_fields(body: CountTokensRequest) -> dict[str, Any]:
         "continue_final_message": _is_prefilled(body),
         "tools": tools or None,
         "tool_choice": _tool_choice(choice, has_tools=bool(tools)),
-        "chat_template_kwargs": body.chat_template_kwargs,
         "response_format": _response_format(config.format),
         "parallel_tool_calls": not (choice is not None and choice.disable_parallel_tool_use),
-        "reasoning_effort": "none" if is_without_thought else config.effort,
+        **_thinking(body, config.effort),
+    }
+
+
+def _thinking(body: CountTokensRequest, effort: str | None) -> dict[str, Any]:
+    """Whether to think, and how much."""
+    wish, template_kwargs = body.thinking, body.chat_template_kwargs
+    kind = "adaptive" if wish is None else wish.type
+    if wish is not None and kind == "enabled":
+        if wish.budget_tokens is None:
+            raise bad_request(
+                "thinking.budget_tokens: must be given when thinking is enabled.",
+                "thinking.budget_tokens",
+            )
+        template_kwargs = {"enable_thinking": True, "thinking": True, **(template_kwargs or {})}
+    return {
+        "reasoning_effort": "none" if kind == "disabled" else effort,
+        "chat_template_kwargs": template_kwargs,
+        "thinking_token_budget": wish.budget_tokens if wish and kind == "enabled" else None,
     }
 
 

@@ -43,7 +43,7 @@ class XGrammar:
 
         self._table = table
         info = xgrammar.TokenizerInfo(
-            list(table.tokens), vocab_size=len(table), stop_token_ids=list(table.end_token_ids)
+            list(table.tokens), vocab_size=len(table), stop_token_ids=[table.end_token_ids[0]]
         )
         self._compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
 

@@ -1,8 +1,9 @@
 """Tries a grammar in a process of its own, which may be ended: nothing can end a thread.
 
-A regular expression, or schemas that must hold together, can keep a compiler busy for hours or take
-all memory, or crash. What the canary survives within its time is compiled again where it is used, in as
-little time. It is started when first needed; it needs no vocabulary, and no torch.
+A regular expression, or schemas that must hold together, can keep a compiler busy for hours, take
+all memory, or crash. What the canary survives within its time is compiled again where it is used,
+in as little time. It is started when first needed; it needs no vocabulary, and for most grammars no
+torch.
 
 ``python -m quire.structured_outputs.canary`` is that process: a line of JSON in, one out.
 """

@@ -147,8 +147,8 @@ class _Row:
             self.thinking.accept(token_id)
         elif self.state is not None and not self.state.accept(token_id):
             self.error = (
-                f"token {token_id} is not allowed by the grammar: what else the request forbids "
-                "(bad_words, logit_bias, logits_processors) left no token that is"
+                f"the grammar does not allow token {token_id}, which was sampled: this is an error "
+                "of the engine"
             )
 
     def finish(self, line: np.ndarray) -> None:

@@ -47,8 +47,8 @@ class KVMemory:
         """Copy whole blocks (source, target) in all layers; all are read before one is written."""
         pairs = np.asarray(copies)
         sources, targets = self._upload([pairs[:, 0], pairs[:, 1]])
-        for tensor in self._tensors:
-            tensor.index_copy_(1, targets, tensor.index_select(1, sources))
+        for tensor in self._tensors:  # index_select would first copy all of a CPU's strided tensor
+            tensor.index_copy_(1, targets, tensor[:, sources])
 
 
 def _zeros(

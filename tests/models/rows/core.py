@@ -13,6 +13,17 @@ def _llama(variant: str, **fields: Any) -> ParityRow:
     return parity_row("LlamaForCausalLM", variant, transformers.LlamaConfig, **{**SMALL, **fields})
 
 
+def _as_llama(architecture: str, **fields: Any) -> ParityRow:
+    """Another name of the same."""
+    return parity_row(
+        architecture,
+        "plain",
+        transformers.LlamaConfig,
+        reference="LlamaForCausalLM",
+        **{**SMALL, **fields},
+    )
+
+
 def _llama_rope(rope_type: str, variant: str = "", **params: Any) -> ParityRow:
     rope = {"rope_type": rope_type, "rope_theta": 1000.0, **params}
     return _llama(f"rope-{rope_type}{variant}", rope_parameters=rope)
@@ -70,6 +81,8 @@ ROWS: tuple[ParityRow, ...] = (
     _llama_rope("yarn", factor=4.0, original_max_position_embeddings=32),
     _llama_rope("yarn", "-deepseek", factor=4.0, original_max_position_embeddings=32, mscale=1.0,
                 mscale_all_dim=0.7, truncate=False),
+    _as_llama("LLaMAForCausalLM", num_key_value_heads=4, rms_norm_eps=1e-5),
+    _as_llama("AquilaModel", rms_norm_eps=1e-3),
     _mistral("no-window", sliding_window=None),
     _mistral("window", sliding_window=7),
     _mistral("head-dim", sliding_window=20, head_dim=12),

@@ -49,7 +49,15 @@ _smollm3 = _family("SmolLM3ForCausalLM", transformers.SmolLM3Config, {**SMALL, *
 _mpt = _family(
     "MptForCausalLM",
     transformers.MptConfig,
-    {"vocab_size": VOCAB_SIZE, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 128},
+    {
+        "vocab_size": VOCAB_SIZE,
+        "d_model": 32,
+        "n_layers": 2,
+        "n_heads": 4,
+        "max_seq_len": 128,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
 )
 
 

@@ -114,6 +114,13 @@ def test_key_that_says_nothing_is_let_pass(value: Any) -> None:
     config(new_feature=value).check_unread()
 
 
+@pytest.mark.parametrize("key", ["is_causal", "use_rope", "rmsnorm"])
+def test_a_switch_that_is_on_unless_said_is_not_trivial_when_off(key: str) -> None:
+    config(**{key: None}).check_unread()
+    with pytest.raises(UnsupportedModelError, match=f"'{key}' = False changes behaviour"):
+        config(**{key: False}).check_unread()
+
+
 def test_families_add_inert_keys() -> None:
     config(foo=3, bar_a=4).check_unread(frozenset({"foo", "bar_*"}))
 
@@ -228,6 +235,54 @@ def test_an_overriding_rope_type_brings_its_own_parameters(key: str) -> None:
     overridden = apply_overrides(written, {"rope_scaling": {"type": "linear", "factor": 2.0}})
     assert HFConfig(overridden, "X").rope().type == "linear"
     assert HFConfig(overridden, "X").rope().params == {"factor": 2.0}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"rope_theta": 5e5},
+        {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **LLAMA3}},
+        {"rope_parameters": {"rope_theta": 5e5, "rope_type": "llama3", **LLAMA3}},
+    ],
+)
+def test_the_newer_spelling_overrides_any_file(written: dict[str, Any]) -> None:
+    def overridden(**params: Any) -> RopeConfig:
+        def in_place(config: Any) -> None:
+            config.rope_parameters = params
+
+        by_function = HFConfig(apply_overrides({"rope_theta": 5e5}, in_place), "X").rope()
+        by_dict = HFConfig(apply_overrides(written, {"rope_parameters": params}), "X").rope()
+        assert by_function == by_dict
+        return by_dict
+
+    linear = {"rope_type": "linear", "factor": 2.0}
+    assert overridden(**linear) == RopeConfig(theta=5e5, type="linear", params={"factor": 2.0})
+    with_base = overridden(**linear, rope_theta=1e6)
+    assert with_base == RopeConfig(theta=1e6, type="linear", params={"factor": 2.0})
+
+
+def test_one_parameter_is_overridden_in_the_newer_spelling() -> None:
+    written = {"rope_theta": 5e5, "rope_scaling": {"type": "llama3", **LLAMA3}}
+    for params in ({"factor": 2.0}, {"rope_theta": 1e6}):
+        rope = HFConfig(apply_overrides(written, {"rope_parameters": params}), "X").rope()
+        assert rope.type == "llama3"
+        assert {**rope.params, "rope_theta": rope.theta} == {**LLAMA3, "rope_theta": 5e5, **params}
+
+
+def test_an_overriding_type_of_one_kind_of_layers_leaves_the_others() -> None:
+    plain = {"rope_type": "default", "rope_theta": 1e4}
+    written = {"rope_parameters": {"full_attention": plain, "sliding_attention": plain}}
+    scaled = {"full_attention": {"rope_type": "linear", "factor": 8.0}}
+    hf = HFConfig(apply_overrides(written, {"rope_parameters": scaled}), "X")
+    assert hf.rope(layer_type="full_attention").params == {"factor": 8.0}
+    assert hf.rope(layer_type="full_attention").theta == 1e4
+    assert hf.rope(layer_type="sliding_attention").type == "default"
+
+
+def test_two_bases_that_differ_are_refused() -> None:
+    written = {"rotary_emb_base": 1e4, "rope_parameters": {"rope_theta": 5e5}}
+    with pytest.raises(UnsupportedModelError, match="'rotary_emb_base' = 10000 and 'rope_param.*"):
+        HFConfig(written, "X").rope(theta_keys=("rotary_emb_base", "rope_theta"))
 
 
 def test_one_parameter_of_a_rope_type_can_be_overridden() -> None:

@@ -31,7 +31,7 @@ from quire.server.responses_view import ResponseView
 from quire.server.state import ServerState
 from quire.server.usage import StreamUsage, Usage
 from quire.tools import Content, Tools, tool_format
-from tests.fakes.server import events_of
+from tests.fakes.server import events_of, in_process_client, ready_state
 from tests.fakes.weather import TOOL
 
 THOUGHT = "I need the weather."
@@ -244,3 +244,24 @@ def test_unknown_formats_are_refused_before_the_start() -> None:
     with pytest.raises(ValueError, match="no reasoning parser"):
         check_formats(ServerArgs(reasoning_parser="quen3"))
     check_formats(ServerArgs(tool_call_parser="hermes", reasoning_parser="auto"))
+
+
+async def test_the_effort_of_thinking_reaches_a_template_that_heeds_it(engine: AsyncLLM) -> None:
+    state = ready_state(engine, trust_request_chat_template=True)
+    body = {**BODY, "tool_choice": "none", "reasoning_effort": "none"}
+    template = "{{ reasoning_effort }} {{ enable_thinking }} {{ messages[0].content }}"
+    async with in_process_client(state) as client:
+
+        async def prompt(**more: Any) -> str:
+            answer = await client.post("/apply-template", json={**body, **more})
+            return str(answer.json().get("prompt") or answer.json()["error"]["message"])
+
+        assert await prompt(chat_template=template) == "none False x"
+        assert await prompt(chat_template=template, reasoning_effort="high") == "high True x"
+        own = {"enable_thinking": False}
+        assert (
+            await prompt(chat_template=template, reasoning_effort="low", chat_template_kwargs=own)
+            == "low False x"
+        )
+        assert (await prompt()).startswith("<|im_start|>")  # it does not think anyway
+        assert "heeds neither" in await prompt(reasoning_effort="high")

@@ -10,6 +10,7 @@ import pytest
 
 from quire.outputs import CompletionOutput, RequestOutput
 from quire.sampling_params import SamplingParams
+from quire.server.answer_form import AnswerForm
 from quire.server.errors import HTTPError, internal
 from quire.server.generation import Generation, Job
 from quire.server.intake import Started
@@ -51,7 +52,7 @@ class FailingGeneration:
 
 def started(generation: FailingGeneration) -> Started:
     running = cast(Generation, generation)
-    return Started(generation=running, model="m", request_id="r", headers={})
+    return Started(generation=running, model="m", request_id="r", headers={}, form=AnswerForm())
 
 
 async def sent(events: EventStream, path: str) -> tuple[int, str]:

@@ -184,7 +184,11 @@ async def test_tools_are_shown_to_the_model(client: httpx.AsyncClient) -> None:
         ({"top_p": 0}, "top_p must be a number in (0, 1]"),
         ({"stop_sequences": [""]}, "stop"),
         ({"stop_sequences": ["a"] * 5}, "stop_sequences may have 4 strings, got 5"),
-        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "'enabled' is not supported"),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 1024}},
+            "no reasoning parser says so",
+        ),
+        ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens: must be given"),
         (
             {"output_config": {"format": {"type": "json_schema", "schema": {}}}},
             "output_config.format is not supported",

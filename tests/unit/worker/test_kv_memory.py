@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from quire.kv_layout import KVLayout, LayerKV
 from quire.worker.kv_memory import KVMemory
@@ -49,3 +50,10 @@ def test_a_copied_block_has_the_keys_and_values_of_its_source_in_every_layer() -
     for tensor, old in zip(kv.of_layer, before, strict=True):
         assert torch.equal(tensor[:, [4, 2]], old[:, [1, 3]])
         assert torch.equal(tensor[:, [0, 1, 3, 5]], old[:, [0, 1, 3, 5]])
+
+
+def test_copying_a_block_copies_no_more_than_that() -> None:
+    kv = memory_of(FULL)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        kv.copy_blocks([(1, 4)])
+    assert max(event.cpu_memory_usage for event in seen.events()) < kv.num_bytes / 2

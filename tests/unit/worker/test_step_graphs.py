@@ -15,12 +15,15 @@ from quire.batch import Batch
 from quire.request import RowSampling
 from quire.sampling.sampler import SampleKind
 from quire.step import StepPlan, StepResult
+from quire.structured import Constraint, to_grammar_spec
+from quire.structured_outputs.compile import GrammarCompiler
+from quire.structured_outputs.token_table import TokenTable
 from quire.worker.forward_graphs import DecodeShape, MixedShape
 from quire.worker.prefix_sharing import SharedRows
 from quire.worker.recorder import Replay
 from quire.worker.sample_graphs import SampleShape
 from quire.worker.step_graphs import NoGraphs, StepGraphs
-from tests.unit.worker.counting_model import CountingModel
+from tests.unit.worker.counting_model import VOCAB_SIZE, CountingModel
 from tests.unit.worker.plans import GREEDY, PlanWriter
 from tests.unit.worker.runners import (
     BLOCK_SIZE,
@@ -167,6 +170,47 @@ def test_steps_are_those_by_operation(samplings: list[RowSampling], depth: int) 
             assert_same(pending.result(), wanted)
     for pending, wanted in in_flight:
         assert_same(pending.result(), wanted)
+
+
+def constrained(plans: list[StepPlan], rows: set[int]) -> list[StepPlan]:
+    """The plans, with a grammar for some rows: of two kinds of tokens in turn."""
+    tokens = [*(bytes([byte]) for byte in range(VOCAB_SIZE - 1)), b""]
+    table = TokenTable(tokens=tokens, end_token_ids=(VOCAB_SIZE - 1,))
+    spec = to_grammar_spec({"regex": "([\\x01-\\x1f][!-/])*"})
+    grammar = GrammarCompiler(lambda: table).compile(spec)
+    constraint = Constraint(grammar=grammar)
+    return [
+        replace(
+            plan,
+            joined=[
+                replace(one, constraint=constraint) if one.row in rows else one
+                for one in plan.joined
+            ],
+        )
+        for plan in plans
+    ]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("rows", [{0, 1, 2, 3}, {1}, {0, 4}])
+@pytest.mark.parametrize("other", [GREEDY, RANDOM, PENALISED, LOGPROBS, BIASED])
+def test_constrained_steps_are_those_by_operation(
+    other: RowSampling, rows: set[int], depth: int
+) -> None:
+    plans = constrained(random_steps([GREEDY, RANDOM, GREEDY, RANDOM, other], 20), rows)
+    plain, graphs = Parts().runner(), Parts(has_graphs=True).runner()
+    in_flight, tokens = [], dict[int, list[int]]()
+    for step in plans:
+        in_flight.append((graphs.execute(step), step, plain.execute(step).result()))
+        if len(in_flight) == depth:
+            pending, planned, wanted = in_flight.pop(0)
+            assert_same(pending.result(), wanted)
+            assert not wanted.errors
+            for row, token in zip(planned.sampled_rows, wanted.token_ids, strict=True):
+                tokens.setdefault(int(row), []).append(int(token))
+    for row in rows:
+        for i, token in enumerate(tokens[row]):
+            assert (1 <= token <= 0x1F) if i % 2 == 0 else (0x21 <= token <= 0x2F)
 
 
 class FailingModel(CountingModel):

@@ -60,6 +60,7 @@ def build_empty(
     source: ModelSource, device: torch.device, **implementations: str
 ) -> PreTrainedModel:
     """The model with untrained weights on ``device``; on "meta" it takes no memory."""
+    _refuse_encoder(source, source.hf_config.get("is_encoder_decoder"))  # has no class here
     cls = model_class(source)
     if cls._is_stateful:
         raise UnsupportedModelError(
@@ -67,14 +68,18 @@ def build_empty(
             "cache cannot hold"
         )
     config = model_config(source)
-    if config.is_encoder_decoder:
-        raise UnsupportedModelError(
-            f"{source.architecture} is an encoder-decoder, and only decoders are served"
-        )
+    _refuse_encoder(source, config.is_encoder_decoder)
     with torch.device(device):
         model = cls._from_config(config, dtype=getattr(torch, source.dtype), **implementations)
     model.tie_weights()
     return model.eval()
+
+
+def _refuse_encoder(source: ModelSource, has_one: object) -> None:
+    if has_one:
+        raise UnsupportedModelError(
+            f"{source.architecture} is an encoder-decoder, and only decoders are served"
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -53,5 +53,10 @@ class _Handed(BaseModelOutputWithPastAndCrossAttentions):
 
 
 class _HandsOn(torch.nn.Module):
+    @property
+    def decoder(self) -> _HandsOn:
+        """The part of the backbone that OPT's head calls."""
+        return self
+
     def forward(self, *unused: Any, inputs_embeds: Tensor, **also_unused: Any) -> _Handed:
         return _Handed(last_hidden_state=inputs_embeds)

@@ -70,12 +70,7 @@ class Probed:
 def probe(source: ModelSource) -> Probed:
     """Build the model without weights and watch a forward of it."""
     register()
-    model = build_empty(
-        source,
-        torch.device("meta"),
-        attn_implementation=PROBED,
-        experts_implementation="eager",  # its loop over the experts that are hit ends at once
-    )
+    model = _empty_model(source)
     num_parameters = sum(one.numel() for one in model.parameters())
     num_bytes = weight_bytes(model)
     config = model.config.get_text_config()
@@ -99,6 +94,20 @@ def probe(source: ModelSource) -> Probed:
         length_limit=_length_limit(config),
     )
     return Probed(calls=calls, facts=facts)
+
+
+def _empty_model(source: ModelSource) -> PreTrainedModel:
+    try:
+        return build_empty(
+            source,
+            torch.device("meta"),
+            attn_implementation=PROBED,
+            experts_implementation="eager",  # its loop over the experts that are hit ends at once
+        )
+    except UnsupportedModelError:
+        raise
+    except Exception as error:  # foreign code, as in `probe`
+        raise UnsupportedModelError(_refusal(source, _reason(error))) from error
 
 
 def _watch(
@@ -263,6 +272,8 @@ def _reason(error: Exception) -> str:
         return (
             "its code changes the attention mask (for ALiBi, for example), which is not made here"
         )
+    if isinstance(error, KeyError) and error.args == (PROBED,):
+        return "its code has attention classes of its own and does not call that interface"
     return f"its code fails in a trial run ({type(error).__name__}: {error})"
 
 

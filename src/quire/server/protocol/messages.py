@@ -49,6 +49,7 @@ class Thinking(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: Annotated[Int64, Field(ge=1)] | None = None
 
 
 class OutputConfig(BaseModel):
@@ -85,7 +86,7 @@ class CountTokensRequest(Body):
         # A schema is kept anyway where nothing is called.
         "tools": Form(known=("cache_control", "strict")),
         "tool_choice": Form(),
-        "thinking": Form(known=("budget_tokens", "display")),
+        "thinking": Form(known=("display",)),
         "output_config": Form(inside={"format": Form(known=("type", "schema"))}),
     }
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor
+from transformers import GPTJConfig, OPTConfig, PreTrainedConfig, T5Config
 from transformers.masking_utils import (
     bidirectional_mask_function,
     causal_mask_function,
@@ -15,7 +19,8 @@ from transformers.masking_utils import (
 
 from quire.errors import UnsupportedModelError
 from quire.models.fallback.interface import WantedMask
-from quire.models.fallback.probe import window_of
+from quire.models.fallback.probe import probe, window_of
+from quire.models.source import ModelSource
 
 Predicate = Callable[[Tensor, Tensor, Tensor, Tensor], Any]
 

@@ -1,0 +1,61 @@
+"""Narrowed schemas: what they close, and that they admit nothing that the given ones do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from quire.structured_outputs.narrow import narrowed
+
+OBJECT = {"type": "object", "properties": {"a": {}}}
+CLOSED = {**OBJECT, "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("schema", "wanted"),
+    [
+        (OBJECT, CLOSED),
+        ({"properties": {"a": {}}}, CLOSED),
+        ({"title": "T", "x-y": 1, "uniqueItems": False, **OBJECT}, CLOSED),
+        ({"items": OBJECT}, {"items": CLOSED}),
+        ({**OBJECT, "additionalProperties": True}, {**OBJECT, "additionalProperties": True}),
+        ({**OBJECT, "required": ["b"]}, {**OBJECT, "required": ["b"]}),
+        ({**OBJECT, "minProperties": 3}, {**OBJECT, "minProperties": 3}),
+        ({"allOf": [OBJECT, OBJECT]}, {"allOf": [OBJECT, OBJECT]}),
+        ({"anyOf": [OBJECT, {}]}, {"anyOf": [CLOSED, {}]}),
+        ({**OBJECT, "unevaluatedProperties": False}, CLOSED),
+        ({"items": [{}], "additionalItems": False}, {"prefixItems": [{}], "items": False}),
+        ({"items": {}, "additionalItems": False}, {"items": {}}),
+        ({"enum": [{"title": "kept"}]}, {"enum": [{"title": "kept"}]}),
+        ({"properties": {"title": {}}, "type": "object"},
+         {"properties": {"title": {}}, "type": "object", "additionalProperties": False}),
+        (True, True),
+    ],
+)  # fmt: skip
+def test_what_becomes_of_it(schema: Any, wanted: Any) -> None:
+    assert narrowed(schema) == wanted
+
+
+def test_all_objects_are_closed_when_asked() -> None:
+    open_one = {"allOf": [{**OBJECT, "additionalProperties": True}], "type": "object"}
+    assert narrowed(open_one, closes_objects=True) == {
+        "allOf": [CLOSED], "type": "object", "additionalProperties": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["date", "time", "date-time"])
+def test_patterns_of_days_and_hours_admit_only_those(kind: str) -> None:
+    pattern = Draft202012Validator(narrowed({"type": "string", "format": kind}))
+    checked = Draft202012Validator(
+        {"format": kind}, format_checker=Draft202012Validator.FORMAT_CHECKER
+    )
+    days = ["2024-02-29", "2023-02-29", "1900-02-29", "2000-02-29", "2024-06-31", "0000-01-01"]
+    days += ["0004-02-29", "9999-12-31", "2024-00-10", "2024-13-01", "2024-1-1"]
+    times = ["00:00:00Z", "24:00:00Z", "23:59:59.999999+23:59", "12:60:00Z", "12:00:00"]
+    values = {"date": days, "time": times}.get(
+        kind, [f"{day}T{time}" for day in days for time in times]
+    )
+    admitted = [value for value in values if pattern.is_valid(value)]
+    assert admitted and all(checked.is_valid(value) for value in admitted)

@@ -1,0 +1,99 @@
+"""The forms in which constraints are written, and the one that they become."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from quire.sampling_params import SamplingParams
+from quire.structured import (
+    GrammarSpec,
+    GuidedDecodingParams,
+    StructuredOutputsParams,
+    to_grammar_spec,
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "source"),
+    [
+        ({"json": {"type": "null"}}, "json", '{"type": "null"}'),
+        ({"json": '{"type":"null"}'}, "json", '{"type": "null"}'),
+        ({"json": True}, "json", "true"),
+        ({"json_object": True}, "json_object", ""),
+        ({"regex": "a+"}, "regex", "a+"),
+        ({"choice": ["a", "b", "a"]}, "choice", '["a", "b"]'),
+        ({"grammar": 'root ::= "a"'}, "ebnf", 'root ::= "a"'),
+        ({"grammar": 'start: "a"'}, "lark", 'start: "a"'),
+        ({"structural_tag": '{"format": {}}'}, "structural_tag", '{"format": {}}'),
+    ],
+)
+def test_every_form_becomes_a_spec(given: dict[str, Any], kind: str, source: str) -> None:
+    for params in (given, StructuredOutputsParams(**given), GuidedDecodingParams(**given)):
+        spec = to_grammar_spec(params)
+        assert (spec.kind, spec.source) == (kind, source)
+        assert spec == to_grammar_spec(spec) and hash(spec) == hash(to_grammar_spec(params))
+
+
+def test_the_schema_of_a_pydantic_model_is_taken() -> None:
+    import pydantic
+
+    class Person(pydantic.BaseModel):
+        name: str
+
+    spec = to_grammar_spec(StructuredOutputsParams(json=Person))  # type: ignore[arg-type]
+    assert json.loads(spec.source)["properties"] == {"name": {"title": "Name", "type": "string"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "exactly one of .* got none"),
+        ({"json_object": False}, "got none"),
+        ({"json": {}, "choice": ["a"]}, "got json and choice; keep one"),
+        ({"json": "{"}, "not a JSON schema"),
+        ({"json": 3}, "must be a JSON schema, an object"),
+        ({"json": {"enum": [float("nan")]}}, "must be a JSON schema"),
+        ({"json_object": 1}, "json_object must be true"),
+        ({"regex": ""}, "regex must be a non-empty string"),
+        ({"choice": []}, "choice must be a list of non-empty strings"),
+        ({"choice": ["a", ""]}, "choice must be a list of non-empty strings"),
+        ({"choice": "ab"}, "choice must be a list of non-empty strings"),
+        ({"structural_tag": "x"}, "structural_tag is not valid JSON"),
+        ({"regex": "a", "whitespace_pattern": " "}, "whitespace_pattern is for json"),
+        ({"regexp": "a"}, "has no field 'regexp'"),
+    ],
+)
+def test_what_is_wrong_is_named(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        to_grammar_spec(given)
+
+
+def test_options_reach_the_spec() -> None:
+    spec = to_grammar_spec(
+        StructuredOutputsParams(
+            json={},
+            disable_any_whitespace=True,
+            disable_additional_properties=True,
+            whitespace_pattern=" ?",
+        )
+    )
+    assert not spec.any_whitespace
+    assert spec.closes_objects and spec.whitespace_pattern == " ?"
+
+
+def test_guided_params_of_nothing_are_none() -> None:
+    assert GuidedDecodingParams.from_optional(json=None, backend="xgrammar") is None
+    made = GuidedDecodingParams.from_optional(regex="a", json=None)
+    assert made is not None and made.regex == "a"
+
+
+def test_sampling_params_hold_a_constraint_in_any_form() -> None:
+    wanted = GrammarSpec(kind="regex", source="a")
+    for given in ({"regex": "a"}, StructuredOutputsParams(regex="a"), wanted):
+        assert SamplingParams(structured_outputs=given).grammar == wanted
+    assert SamplingParams(guided_decoding={"regex": "a"}).grammar == wanted
+    assert SamplingParams().grammar is None
+    assert SamplingParams(structured_outputs={"regex": "a"}).clone().grammar == wanted
