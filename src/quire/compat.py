@@ -59,7 +59,7 @@ _ONLY_SERVED = "only `quire serve` {}"
 _OLD_SCHEDULER = "the scheduler has no such step"
 _GRAPHS = "on a GPU, decode steps of up to max_num_seqs rows are captured unless enforce_eager"
 _PREEMPTION = "preempted requests are recomputed, never swapped"
-_GRAMMARS = "structured output is not supported yet; requests that ask for it are refused"
+_GRAMMARS = "each form of constraint has its own backend, see docs/structured_output.md"
 _POOL = "prompts are tokenized in the calling process"
 
 VERDICTS: dict[str, Verdict] = {

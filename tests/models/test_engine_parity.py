@@ -198,7 +198,7 @@ def test_n_completions_are_those_of_single_requests(case: Case) -> None:
         alone = _run(engine, [prompts[int(name[0])] for name in single], single)
     found = [tokens for one in _tokens(together).values() for tokens in one]
     assert found == [tokens for one in _tokens(alone).values() for tokens in one]
-    assert len(set(map(tuple, found))) == 5
+    assert all(len(set(map(tuple, tokens))) > 1 for tokens in _tokens(together).values())
 
 
 def test_logprobs_are_raw_and_exact(case: Case) -> None:

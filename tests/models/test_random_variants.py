@@ -72,7 +72,7 @@ def _draws(architecture: str) -> Any:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_few_variants(architecture: str) -> None:
-    settings(max_examples=4, deadline=None, derandomize=True, database=None)(
+    settings(max_examples=3, deadline=None, derandomize=True, database=None)(
         _draws(architecture)(_check)
     )()
 

@@ -456,7 +456,10 @@ def _gpt_oss(draw: Draw) -> Fields:
 
 
 def _mla(draw: Draw) -> Fields:
-    fields = {**_rotary(draw), "rope_parameters": _rope(draw, scaled=False)["rope_parameters"]}
+    fields = _rotary(draw)
+    if fields["rope_parameters"]["rope_type"] == "yarn":
+        weight = draw(st.sampled_from([0.7, 1.0]))
+        fields["rope_parameters"] |= {"mscale": 1.0, "mscale_all_dim": weight}
     return {
         **fields,
         "hidden_size": fields["num_attention_heads"] * draw(st.integers(3, 9)),
@@ -464,7 +467,7 @@ def _mla(draw: Draw) -> Fields:
         "kv_lora_rank": draw(st.integers(3, 20)),
         "q_lora_rank": draw(st.sampled_from([None, 7, 12])),
         "qk_nope_head_dim": draw(st.sampled_from([3, 4, 8])),
-        "qk_rope_head_dim": draw(st.sampled_from([2, 4, 6])),
+        "qk_rope_head_dim": draw(st.sampled_from([4, 6, 10])),
         "v_head_dim": draw(st.integers(2, 9)),
         "attention_bias": draw(_flags),
         "moe_intermediate_size": draw(st.integers(3, 20)),

@@ -105,6 +105,7 @@ WRONG = [
     ("logprobs", -2),
     ("prompt_logprobs", -2),
     ("stream_interval", 0),
+    ("thinking_token_budget", -2),
     ("logit_bias", {"a": 1.0}),
     ("logit_bias", {1: float("nan")}),
     ("logit_bias", [1]),

@@ -7,12 +7,15 @@ how requests are answered.
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+_URL = re.compile(r"/v1/[!-~]+")  # what may stand in the first line of an HTTP request
 
 Key = str | int  # of a line: its custom_id, or its number if it has none
 
@@ -116,7 +119,7 @@ def _problem(content: dict[str, Any]) -> str | None:
     if content.get("method") != "POST":
         return f"the method must be POST, not {content.get('method')!r}"
     url, body = content.get("url"), content.get("body")
-    if not isinstance(url, str) or not url.startswith("/v1/"):
+    if not isinstance(url, str) or not _URL.fullmatch(url):
         return f"the url must be a path such as /v1/chat/completions, not {url!r}"
     if not isinstance(body, dict):
         return "the body must be a JSON object"

@@ -17,6 +17,7 @@ from typing import Any
 from quire.batch_files.lines import Key
 
 LINE_ERROR = "invalid_line"
+_RECORD_BEGIN = b'{"id": "batch_req_'  # as the runner makes them
 
 
 class OutputFile:
@@ -73,7 +74,7 @@ class OutputFile:
             for number, line in enumerate(lines, start=1):
                 record = _whole_record(line)
                 if record is None:
-                    if lines.read(1):
+                    if not _is_torn(line) or lines.read(1):
                         raise self._foreign(number, "is no answer of a batch")
                     break  # the last one, torn
                 key = _key_of(record)
@@ -95,6 +96,12 @@ def is_failure(record: dict[str, Any]) -> bool:
     """Whether a request has no good answer."""
     response = record["response"]
     return response is None or response["status_code"] != 200
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether it is the beginning of a record: what stands in a file of other things is kept."""
+    size = min(len(line), len(_RECORD_BEGIN))
+    return not line.endswith(b"\n") and line[:size] == _RECORD_BEGIN[:size]
 
 
 def _whole_record(line: bytes) -> dict[str, Any] | None:

@@ -79,25 +79,26 @@ class _AttachedFront:
 
     def __init__(self, steps: zmq.Socket[bytes], answers: zmq.Socket[bytes]) -> None:
         self.steps, self.answers = steps, answers
-        self._num_unfinished: dict[str, int] = {}  # completions, by request
+        self._unfinished: dict[str, set[int]] = {}  # completions, by request
 
     @property
     def request_ids(self) -> list[str]:
-        return list(self._num_unfinished)
+        return list(self._unfinished)
 
     def add(self, command: AddRequest) -> None:
-        self._num_unfinished[command.request.request_id] = command.request.num_completions
+        request = command.request
+        self._unfinished[request.request_id] = set(range(request.num_completions))
 
-    def end_completion(self, request_id: str) -> None:
-        left = self._num_unfinished.get(request_id, 0) - 1
-        if left > 0:
-            self._num_unfinished[request_id] = left
-        else:
-            self._num_unfinished.pop(request_id, None)
+    def end_completion(self, request_id: str, index: int) -> None:
+        """Both sides may end one at the same time, and then it is told twice."""
+        left = self._unfinished.get(request_id, set())
+        left.discard(index)
+        if not left:
+            self._unfinished.pop(request_id, None)
 
     def forget(self, request_ids: list[str]) -> None:
         for request_id in request_ids:
-            self._num_unfinished.pop(request_id, None)
+            self._unfinished.pop(request_id, None)
 
     def close(self) -> None:
         self.steps.close(linger=0)
@@ -189,7 +190,9 @@ class _SocketChannel:
         if isinstance(command, AddRequest):
             self._fronts[client_of(command.request.request_id)].add(command)
         elif isinstance(command, Finish) and not self._is_orphan(command.request_id):
-            self._fronts[client_of(command.request_id)].end_completion(command.request_id)
+            self._fronts[client_of(command.request_id)].end_completion(
+                command.request_id, command.index
+            )
         elif isinstance(command, Abort):
             for front in self._fronts.values():
                 front.forget(command.request_ids)
@@ -204,7 +207,7 @@ class _SocketChannel:
                 continue  # it has gone, and its requests end with the next command
             for delta in own:
                 if delta.finish_reason is not None:
-                    front.end_completion(delta.request_id)
+                    front.end_completion(delta.request_id, delta.index)
             front.steps.send(encode(Deltas(own)))
 
     def _is_orphan(self, request_id: str) -> bool:

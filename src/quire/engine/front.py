@@ -33,7 +33,7 @@ _NOT_BUILT = {
     "prompt_adapter_request": "prompt adapters are not supported; use merged weights",
     "multi_modal_data": "multi-modal prompts are not supported yet; pass text or token ids",
     "mm_processor_kwargs": "multi-modal prompts are not supported yet; pass text or token ids",
-    "guided_options_request": "guided decoding is not supported yet",
+    "guided_options_request": "pass structured_outputs in SamplingParams",
     "tokenization_kwargs": "tokenize the prompt yourself and pass its token ids",
     "data_parallel_rank": "there is one engine core only",
     "trace_headers": "only `quire serve --otlp-traces-endpoint` sends traces",

@@ -32,7 +32,6 @@ class Head:
         shape = (spec.vocab_size, spec.inner_size or spec.hidden_size)
         weight = embedding.weight if spec.tied else reader.read(f"{prefix}.weight", shape)
         if spec.unit_rows:
-            assert not spec.tied, "the embedding's rows keep their lengths"
             weight = F.normalize(weight.float()).to(weight.dtype)
         bias = reader.read(f"{prefix}.bias", (spec.vocab_size,)) if spec.bias else None
         self._product = fastest_product(weight, bias)

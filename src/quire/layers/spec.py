@@ -270,6 +270,13 @@ class HeadSpec:
     unit_rows: bool = False  # each row of the weight is divided by its length
     inner_size: int | None = None  # what ``down`` makes of the hidden size before W
 
+    def __post_init__(self) -> None:
+        if self.unit_rows and self.tied:
+            raise UnsupportedModelError(
+                "the config ties the head to the embedding (tie_word_embeddings), and the rows of "
+                "this head are divided by their lengths, which those of the embedding are not"
+            )
+
     def parameters(self) -> Shapes:
         size = self.inner_size or self.hidden_size
         shapes: Shapes = {} if self.tied else {"weight": (self.vocab_size, size)}

@@ -14,6 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
+from math import isfinite
 from typing import Any, TypeVar
 
 from quire.errors import UnsupportedModelError
@@ -309,7 +310,7 @@ class HFConfig:
     def _rope_type(self, params: dict[builtins.str, Any]) -> builtins.str:
         """Takes the type out of ``params``, where it may stand under two names."""
         said = [params.pop(key) for key in ("rope_type", "type") if key in params]
-        names = [_ROPE_ALIASES.get(name, name) for name in said]
+        names = [_ROPE_ALIASES.get(str(name), str(name)) for name in said]
         if len(set(names)) > 1:
             raise UnsupportedModelError(
                 f"config key 'rope_scaling' has rope_type {names[0]!r} and type {names[1]!r}, "
@@ -335,9 +336,10 @@ class HFConfig:
                     f"it takes {', '.join(required + optional) or 'no parameters'}"
                 )
         for key, value in params.items():
-            if not (_is_number(value) or isinstance(value, bool) or _is_number_list(value)):
+            wanted, is_type = _ROPE_TYPES.get(key, ("a number", _is_number))
+            if not is_type(value):
                 raise UnsupportedModelError(
-                    f"config key 'rope_scaling.{key}' = {_short(value)} must be a number"
+                    f"config key 'rope_scaling.{key}' = {_short(value)} must be {wanted}"
                 )
         return params
 
@@ -480,11 +482,19 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
 def _is_number_list(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_number, value))
+
+
+# Those of `_ROPE_PARAMS` that are no numbers.
+_ROPE_TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "short_factor": ("a list of numbers", _is_number_list),
+    "long_factor": ("a list of numbers", _is_number_list),
+    "truncate": ("true or false", _is(bool)),
+}
 
 
 def _short(value: Any) -> str:

@@ -102,7 +102,7 @@ INERT_KEYS: frozenset[str] = frozenset(
     }
 )
 
-# Switches that are on in a decoder where nobody mentions them. Elsewhere false is as good as silence.
+# Switches that are on in a decoder where nobody mentions them: false is more than silence.
 ON_UNLESS_SAID: frozenset[str] = frozenset(
     {
         "causal",

@@ -112,12 +112,23 @@ class _Registry:
 
     def plan(self, architecture: str, hf: HFConfig) -> ModelPlan:
         """The plan of a model; an UnsupportedModelError names an unknown architecture or key."""
-        plan = self.plan_function(architecture)(hf)
+        try:
+            plan = self.plan_function(architecture)(hf)
+        except ArithmeticError as error:
+            raise UnsupportedModelError(
+                f"the numbers in the config of {architecture} make no model ({error})"
+            ) from error
         if not isinstance(plan, ModelPlan):
             raise ValueError(
                 f"the plan function {self.where(architecture)} of {architecture} returned "
                 f"{type(plan).__name__}; it must return a quire.models.plan.ModelPlan"
             )
+        for name, shape in plan.parameter_shapes().items():
+            if min(shape) < 1:
+                raise UnsupportedModelError(
+                    f"the config of {architecture} makes {name} a tensor of shape {list(shape)}; "
+                    "every size must be at least 1"
+                )
         return plan
 
     def plan_function(self, architecture: str) -> PlanFunction:

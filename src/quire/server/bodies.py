@@ -34,6 +34,7 @@ NOT_TEXT = (
 )
 _HIGH, _LOW = r"\\u[dD][89abAB]", r"\\u[dD][c-fC-F]"
 _MAY_BE_HALF = re.compile(rf"{_HIGH}..(?!{_LOW})|(?<!{_HIGH}..){_LOW}")
+_MANY_FAULTS = 100  # more are counted, not told: each costs a hundred times its bytes
 # More values than this are parsed in Python: C would hold up all threads until it is done.
 _MANY_VALUES = 100_000
 
@@ -76,6 +77,8 @@ def read_body(data: bytes, model: type[B]) -> B:
         # Attributes of other objects than dicts are not wanted, only the message that names both.
         return model.model_validate(content, from_attributes=True)
     except ValidationError as error:
+        if error.error_count() > _MANY_FAULTS:
+            raise _unreadable(f"it has {error.error_count()} faults") from None
         faults = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
         raise RequestValidationError(faults) from error
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from quire.errors import EngineDeadError
-from quire.server.errors import HTTPError, bad_request, internal
+from quire.server.errors import HTTPError, bad_request, internal, shown
 
 logger = logging.getLogger(__name__)
 
@@ -113,13 +113,10 @@ def _invalid_body(errors: Sequence[Any]) -> HTTPError:
 
 def _fault(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
-    shown = repr(error.get("input"))
-    if len(shown) > _MAX_INPUT_CHARS:
-        shown = shown[:_MAX_INPUT_CHARS] + "..."
     place = _place(error["loc"])
     if error["type"] in ("missing", "value_error") or place is None:
         return f"{place}: {message}" if place else message
-    return f"{place}: {message}, got {shown}"
+    return f"{place}: {message}, got {shown(error.get('input'), _MAX_INPUT_CHARS)}"
 
 
 def _place(parts: Sequence[Any]) -> str | None:

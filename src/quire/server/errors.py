@@ -7,13 +7,14 @@ this machine.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 BAD_REQUEST = "BadRequestError"
 # A path in quotes may have anything in it; /v1/ begins one of the API.
 _PATH = re.compile(
     r"""(?P<quote>['"])(?:file://)?/(?!v1/)(?:[^'"/\n]+/)+[^'"/\n]*/?(?P=quote)"""
-    r"""|(?:file://|(?<![\w:/.]))/(?!v1/)(?:[^\s'"/|<>,;()]+/)+[^\s'"/|<>,;()]*"""
+    r"""|(?:file://|(?<![\w:/.#]))/(?!v1/)(?:[^\s'"/|<>,;()]+/)+[^\s'"/|<>,;()]*"""
 )
 
 
@@ -76,6 +77,36 @@ def internal(message: str) -> HTTPError:
 
 def error_body(status: int, message: str, kind: str, param: str | None = None) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": param, "code": status}}
+
+
+def shown(value: Any, max_chars: int) -> str:
+    """A wrong value as a message tells it: its ``repr``, of which only the beginning is made."""
+    text = ""
+    for piece in _pieces(value, max_chars + 1):
+        text += piece
+        if len(text) > max_chars:
+            return text[: max_chars - 3] + "..."
+    return text
+
+
+def _pieces(value: Any, most: int) -> Iterator[str]:
+    """Texts within are cut to ``most`` characters."""
+    if isinstance(value, dict):
+        yield "{"
+        for i, (key, one) in enumerate(value.items()):
+            yield ", " if i else ""
+            yield from _pieces(key, most)
+            yield ": "
+            yield from _pieces(one, most)
+        yield "}"
+    elif isinstance(value, list):
+        yield "["
+        for i, one in enumerate(value):
+            yield ", " if i else ""
+            yield from _pieces(one, most)
+        yield "]"
+    else:
+        yield repr(value[:most] if isinstance(value, str) else value)
 
 
 def without_paths(message: str) -> str:

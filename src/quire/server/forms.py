@@ -5,6 +5,7 @@ The tables of each API stand with its bodies in `protocol/`. Knows nothing about
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -84,4 +85,16 @@ def _of_type(form: Form, value: Mapping[str, Any]) -> Form | None:
 
 def _reads(form: Form, name: str, template: Callable[[], str]) -> bool:
     """Whether the template names the key; then it is not for us to judge."""
-    return form.is_for_template and bool(re.search(rf"\b{re.escape(name)}\b", template()))
+    return form.is_for_template and _is_named(template(), name)
+
+
+def _is_named(template: str, name: str) -> bool:
+    """Bodies may have very many keys, so that a search for each takes too long."""
+    if name.isidentifier():
+        return name in _words(template)
+    return any(f"{quote}{name}{quote}" in template for quote in "'\"")
+
+
+@functools.lru_cache(maxsize=8)
+def _words(template: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", template))

@@ -132,11 +132,13 @@ class Generation:
         self._is_closed = True
         for timer in self._timers:
             timer.cancel()
-        self._ticket.give_back()
-        if self._aborting is not None:
-            await self._aborting
-        elif self._num_unfinished:
-            await self._engine.abort(self._ids)
+        try:
+            if self._aborting is not None:
+                await self._aborting
+            elif self._num_unfinished:
+                await self._engine.abort(self._ids)
+        finally:  # not before: whoever takes the same id next must not be aborted
+            self._ticket.give_back()
 
     async def _submit(self) -> None:
         job = self.job

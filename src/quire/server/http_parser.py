@@ -1,5 +1,5 @@
 """uvicorn's fast HTTP parser, with the limits that it lacks: on the head of a request, and on the
-time for which a client takes nothing of its answer.
+time for which a client sends nothing of its request, or takes nothing of its answer.
 
 Bodies are limited by the guard, which sees a request only when its head is there.
 """
@@ -12,24 +12,34 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024
+READ_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 60.0
 
 
 class HttpProtocol(HttpToolsProtocol):
     """One connection.
 
+    A head must be there ``read_timeout_s`` after its begin, or after that of the connection, and
+    more of a body as long after what came before; otherwise the connection is dropped.
+
     While the socket takes nothing, whoever writes waits. Once it has taken nothing for
     ``write_timeout_s`` the connection is dropped, which ends the request as a client does that
     leaves; one that reads slowly stays.
     """
 
+    read_timeout_s = READ_TIMEOUT_S
     write_timeout_s = WRITE_TIMEOUT_S
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._is_in_head = False
         self._num_head_bytes = 0
+        self._read_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_more()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -43,10 +53,20 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_in_head, self._num_head_bytes = True, 0
+        self._expect_more()
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
+        self._expect_more()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._expect_more()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._expect_nothing()
+        super().on_message_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -57,8 +77,18 @@ class HttpProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
         self._end_watch()
         super().connection_lost(exc)
+
+    def _expect_more(self) -> None:
+        self._expect_nothing()
+        self._read_timer = self.loop.call_later(self.read_timeout_s, self.transport.abort)
+
+    def _expect_nothing(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
 
     def _watch_writing(self, num_bytes: int) -> None:
         self._write_timer = self.loop.call_later(self.write_timeout_s, self._check, num_bytes)

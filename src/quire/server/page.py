@@ -6,6 +6,7 @@ Owns what the picture is drawn from, `/page-data`; the chat is an ordinary clien
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -102,8 +103,12 @@ def block_picture(blocks: bytes) -> dict[str, Any]:
 
 
 def _file(name: str) -> Response:
-    path = _FOLDER / name
-    kind = _KINDS.get(path.suffix)
-    if path.parent != _FOLDER or kind is None or not path.is_file():
-        raise not_found(f"The page has no file {name!r}.")
-    return Response(path.read_bytes(), media_type=f"{kind}; charset=utf-8", headers=_HEADERS)
+    found = next((path for path in _files() if path.name == name), None)
+    if found is None:
+        raise not_found(f"The page has no file {name[:40]!r}.")
+    media_type = f"{_KINDS[found.suffix]}; charset=utf-8"
+    return Response(found.read_bytes(), media_type=media_type, headers=_HEADERS)
+
+
+def _files() -> Iterator[Path]:
+    return (path for path in _FOLDER.iterdir() if path.suffix in _KINDS)

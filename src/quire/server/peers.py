@@ -154,6 +154,7 @@ async def _answer(path: Path, line: bytes) -> bytes:
         reader, writer = await asyncio.open_unix_connection(path, limit=_MAX_ANSWER)
         with contextlib.closing(writer):
             writer.write(line)
-            return await reader.readline()
+            answer = await reader.readline()
     except OSError:
         return b""
+    return answer if answer.endswith(b"\n") else b""

@@ -20,7 +20,7 @@ async def list_requests(request: Request) -> Response:
     return json_response({"object": "list", "data": rows})
 
 
-@router.post("/v1/requests/{request_id}/cancel")
+@router.post("/v1/requests/{request_id:path}/cancel")
 async def cancel(request_id: str, request: Request) -> Response:
     """End a request by its id (the answer's id or the ``X-Request-Id``)."""
     found = await state_of(request).peers.cancel(request_id)

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from quire.server.errors import HTTPError, bad_request
+from quire.server.errors import HTTPError, bad_request, shown
 
 Content = str | list[dict[str, str]]  # of a chat message
+_MAX_CHARS = 80  # of a wrong value in a message
 
 
 def text_content(content: Any, text_keys: Mapping[str, str], place: str) -> Content:
@@ -71,5 +72,4 @@ def not_served(kind: str, known: Iterable[str], place: str) -> HTTPError:
 
 
 def shortly(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return shown(value, _MAX_CHARS)

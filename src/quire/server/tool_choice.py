@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from quire.server.errors import HTTPError, bad_request
+from quire.server.errors import HTTPError, bad_request, shown
 
 Choice = str | dict[str, Any] | None
 _WORDS = ("none", "auto", "required")
@@ -104,5 +104,4 @@ def _name(tool: Mapping[str, Any], place: str) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return shown(value, 80)

@@ -169,9 +169,9 @@ class _Row:
         if not is_early and self._stop_ids == (end,):
             return
         can_end = _has(line, end)
+        _clear(line, end)
         if is_early:
             self._forbid_stops(line)
-            _clear(line, end)
             can_end = can_end and not line.any()  # complete: then it must
         if can_end:
             for token_id in self._stop_ids:

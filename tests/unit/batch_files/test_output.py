@@ -13,10 +13,10 @@ KNOWN = {"a", "b", "c", 4}
 
 def record(custom_id: str, status: int = 200) -> dict[str, Any]:
     response = {"status_code": status, "request_id": "r", "body": {}}
-    return {"id": "1", "custom_id": custom_id, "response": response, "error": None}
+    return {"id": "batch_req_1", "custom_id": custom_id, "response": response, "error": None}
 
 
-BAD = {"id": "2", "custom_id": None, "response": None, "error": {"code": "x", "line": 4}}
+BAD = {"id": "batch_req_2", "custom_id": None, "response": None, "error": {"code": "x", "line": 4}}
 
 
 def test_what_was_written_is_done_the_next_time(tmp_path: Path) -> None:
@@ -56,6 +56,8 @@ def test_a_torn_last_line_is_cut_off_wherever_it_was_torn(tmp_path: Path) -> Non
     ("content", "message"),
     [
         (b"precious notes\nmore\n", "line 1 of .* is no answer of a batch"),
+        (b"precious notes\n", "line 1 of .* is no answer of a batch"),
+        (b"precious notes", "line 1 of .* is no answer of a batch"),
         (b'{"custom_id": "a"}\n{"x": 1}\n', "line 1 of .* is no answer of a batch"),
         (b"[" * 100_000 + b"\nmore\n", "line 1 of .* is no answer of a batch"),
         (json.dumps(record("z")).encode() + b"\n", "answers 'z', which the input does not have"),

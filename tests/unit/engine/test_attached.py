@@ -10,7 +10,15 @@ from collections.abc import Iterator
 import pytest
 
 from quire.engine.attached import AttachedClient
-from quire.engine.messages import BLOCK_MAP, RESET_PREFIX_CACHE, STATS, Abort, AddRequest, Detach
+from quire.engine.messages import (
+    BLOCK_MAP,
+    RESET_PREFIX_CACHE,
+    STATS,
+    Abort,
+    AddRequest,
+    Detach,
+    Finish,
+)
 from quire.engine.process import ProcessClient
 from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
@@ -37,9 +45,13 @@ def fronts(owner: ProcessClient) -> Iterator[list[AttachedClient]]:
         front.close()
 
 
-def send(front: AttachedClient, prompt: list[int], max_tokens: int = 2) -> None:
+def send(front: AttachedClient, prompt: list[int], max_tokens: int = 2, n: int = 1) -> None:
     request = EngineRequest(
-        request_id="same", prompt_token_ids=prompt, sampling=RowSampling(), max_tokens=max_tokens
+        request_id="same",
+        prompt_token_ids=prompt,
+        sampling=RowSampling(),
+        max_tokens=max_tokens,
+        n=n,
     )
     front.send(AddRequest(request))
 
@@ -95,6 +107,18 @@ def test_what_one_had_running_ends_with_it(
     send(fronts[0], [5], FOREVER)  # its last words may come late
     assert fronts[1].ask(STATS).num_running == 1
     assert fronts[1].receive()
+
+
+def test_a_completion_whose_end_is_told_twice_does_not_hide_the_other(
+    owner: ProcessClient, fronts: list[AttachedClient]
+) -> None:
+    send(fronts[0], [5], FOREVER, n=2)
+    assert fronts[0].receive()
+    for _ in range(2):
+        fronts[0].send(Finish("same", 0))
+    assert fronts[0].ask(STATS).num_running == 1
+    owner.send(Detach("0"))
+    assert owner.ask(STATS).num_running == 0
 
 
 def test_a_new_one_may_join_at_any_time(owner: ProcessClient, fronts: list[AttachedClient]) -> None:

@@ -265,6 +265,17 @@ def test_prompt_logprobs_begin_with_none(kind: RequestOutputKind) -> None:
     assert (later.prompt_logprobs is None) == (kind is RequestOutputKind.DELTA)
 
 
+@pytest.mark.parametrize(("asked", "expected"), [(2, [None]), (None, None)])
+def test_prompt_logprobs_of_one_token(asked: int | None, expected: list[None] | None) -> None:
+    """The core computes none: nothing comes before the token."""
+    params = SamplingParams(max_tokens=1, prompt_logprobs=asked)
+    inputs = InputProcessor(CONFIG, VOCABULARY, (EOS,))
+    prompt = ParsedPrompt(token_ids=encode("a"))
+    outputs = outputs_of(inputs.process("r", prompt, params, arrival_time=10.0))
+    output = one(outputs.process([delta(encode("b"), FinishReason.LENGTH)]).outputs)
+    assert output.prompt_logprobs == expected
+
+
 def test_best_of_returns_the_most_likely() -> None:
     outputs = outputs_of(request(n=2, best_of=3))
     (a,) = encode("a")

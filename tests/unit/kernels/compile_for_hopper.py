@@ -9,13 +9,22 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from quire.kernels.triton import activation, argmax, gemv, norm, rope
+from quire.kernels.triton import activation, argmax, bitmask, gemv, norm, rope
 
 HOPPER = GPUTarget("cuda", 90, 32)
 FLOATS = {"slopes", "parts", "part_stats", "cos", "sin", "best_values", "frequencies"}
-INTEGERS = {"block_table", "query_start", "seq_lens", "counters", "best_places"}
+INTEGERS = {
+    "block_table",
+    "query_start",
+    "seq_lens",
+    "counters",
+    "best_places",
+    "lines_ptr",
+    "masks_ptr",
+}
 SCALARS = {"scale": "fp32", "eps": "fp32", "q_eps": "fp32", "k_eps": "fp32"}
 NUMBERS = {"num_rows", "table_stride", "q_stride", "x_stride", "qkv_stride", "stride", "num_tokens"}
+NUMBERS |= {"vocab_size", "logits_stride", "masks_stride"}
 
 
 def compile_kernel(kernel: Any, *, stages: int = 3, **constants: Any) -> str:
@@ -62,6 +71,7 @@ def compile_small_kernels() -> None:
         )
     for kind in range(len(activation.NAMES)):
         compile_dependent(activation._gated_kernel, SIZE=3072, BLOCK=1024, KIND=kind)
+    compile_kernel(bitmask._apply_bitmask, BLOCK=bitmask.BLOCK)
     compile_dependent(argmax._argmax_kernel, SIZE=151936, BLOCK=8192, CHUNKS=19, PADDED=32)
     line = {"N": 4096, "K": 1024, "PADDED": 1024, "LINES": 1, "HAS_BIAS": False, "BLOCK_N": 4}
     for norms, adds in ((True, False), (False, True)):

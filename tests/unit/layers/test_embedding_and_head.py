@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
+from quire.errors import UnsupportedModelError
 from quire.layers.embedding import Embedding
 from quire.layers.head import Head
 from quire.layers.spec import EmbeddingSpec, HeadSpec, LayerNormSpec, LearnedPositionsSpec
@@ -69,6 +71,11 @@ def test_head_goes_down_before_a_tied_weight() -> None:
     hidden = torch.randn(3, 4)
     expected = hidden @ reader.tensors["head.down.weight"].T @ tensors["embedding.weight"].T
     torch.testing.assert_close(head(hidden), expected)
+
+
+def test_tied_head_has_no_unit_rows() -> None:
+    with pytest.raises(UnsupportedModelError, match="ties the head to the embedding"):
+        HeadSpec(vocab_size=5, hidden_size=4, tied=True, unit_rows=True)
 
 
 def test_head_of_unit_rows() -> None:

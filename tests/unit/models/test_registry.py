@@ -94,6 +94,21 @@ def test_a_plan_function_must_return_a_plan() -> None:
         registry.plan("Mine", HFConfig({}, "Mine"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_attention_heads": 0}, "the numbers in the config of LlamaForCausalLM make no model"),
+        ({"vocab_size": 0}, r"makes embedding\.weight a tensor of shape \[0, 8\]"),
+        ({"intermediate_size": -3}, r"makes layers\.0\.mlp\.gate\.weight a tensor of shape"),
+    ],
+)
+def test_numbers_that_make_no_model_are_refused(changes: dict[str, int], message: str) -> None:
+    sizes = ("hidden_size", "intermediate_size", "vocab_size")
+    config = {**dict.fromkeys(sizes, 8), "num_attention_heads": 2, "num_hidden_layers": 1}
+    with pytest.raises(UnsupportedModelError, match=message):
+        ModelRegistry.plan("LlamaForCausalLM", HFConfig(config | changes, "LlamaForCausalLM"))
+
+
 def test_where_a_function_stands() -> None:
     registry = type(ModelRegistry)({"A": "quire.models.architectures.llama:llama"})
     assert registry.where("A") == "quire.models.architectures.llama:llama"

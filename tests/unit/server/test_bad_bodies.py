@@ -54,6 +54,7 @@ def completion(more: str) -> str:
         (completion(f'"user": {DEEP}'), "nested too deeply"),
         (f'{{"prompt": [{"[1]," * 200_000}{DEEP}]}}', "nested too deeply"),
         (f'{{"prompt": [{"1," * 200_000}x]}}', "not valid JSON"),
+        (completion(f'"logit_bias": {json.dumps(dict.fromkeys(range(101)))}'), "it has 101 faults"),
     ],
 )
 async def test_a_body_that_cannot_be_used(
@@ -146,3 +147,21 @@ async def test_the_engine_is_as_it_was(client: httpx.AsyncClient, engine: AsyncL
     stats = await engine.stats()
     assert (stats.num_running, stats.num_waiting) == (0, 0)
     assert stats.num_free_blocks == stats.num_blocks - 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        (CHAT, {"messages": [{}] * 10}, "messages[0].role"),
+        (COMPLETIONS, {"prompt": "Hi", "stop_token_ids": ["x"] * 10}, "stop_token_ids[0]"),
+        ("/detokenize", {"tokens": ["x"] * 10}, "tokens[0]"),
+        ("/v1/responses", {"input": "Hi", "tools": [1] * 10}, "tools[0]"),
+    ],
+)
+async def test_of_a_list_the_first_fault_is_told(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any], place: str
+) -> None:
+    """The others would be made first, and cost memory a hundred times their bytes."""
+    error = await refusal(client, path, json.dumps(body))
+    assert error["param"] == place
+    assert error["message"].count("[") == 1

@@ -199,7 +199,7 @@ async def test_a_default_beyond_the_context_is_no_error(
             "Cannot set both",
         ),
         ({"chat_template_kwargs": {"messages": []}}, None, "chat_template_kwargs cannot hold"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
+        ({"response_format": {"type": "yaml"}}, "response_format", "type must be one of text"),
         ({"messages": [{"role": "user", "content": "x " * 4000}]}, "messages", "maximum context"),
     ],
 )

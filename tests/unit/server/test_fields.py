@@ -214,3 +214,15 @@ async def test_tools_that_may_not_be_called_are_in_the_prompt(client: httpx.Asyn
     }
     response = await client.post("/apply-template", json=body)
     assert "look_up" in response.json()["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_read"),
+    [("mood", True), ("moo", False), ("my-mood", True), ("my", True), ("-", False), ("", False)],
+)
+async def test_a_template_reads_whole_names(engine: AsyncLLM, name: str, is_read: bool) -> None:
+    template = "{% for m in messages %}{{ m.content }}{{ m.mood }}{{ m['my-mood'] }}{% endfor %}"
+    body = {**saying(**{name: "gay"}), "chat_template": template}
+    async with in_process_client(ready_state(engine, trust_request_chat_template=True)) as trusting:
+        answer = await trusting.post("/apply-template", json=body)
+    assert answer.status_code == (200 if is_read else 400)

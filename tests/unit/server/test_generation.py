@@ -116,20 +116,42 @@ async def test_a_client_that_leaves_ends_its_requests(state: ServerState, is_str
     assert await idle(state)
 
 
-@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize(("is_stream", "name"), [(False, "a"), (True, "a"), (True, "a/b")])
 async def test_a_request_can_be_cancelled_by_its_id(
-    client: httpx.AsyncClient, state: ServerState, is_stream: bool
+    client: httpx.AsyncClient, state: ServerState, is_stream: bool, name: str
 ) -> None:
-    call = client.post(PATH, json={**ENDLESS, "request_id": "a", "stream": is_stream})
+    call = client.post(PATH, json={**ENDLESS, "request_id": name, "stream": is_stream})
     answer = asyncio.create_task(call)
-    await until(lambda: state.running.get("a") is not None)
+    await until(lambda: state.running.get(name) is not None)
     (shown,) = (await client.get("/v1/requests")).json()["data"]
     assert (shown["endpoint"], shown["prompt_tokens"]) == (PATH, 2)
-    assert (await client.post("/v1/requests/cmpl-a/cancel")).status_code == 200
+    assert (await client.post(f"/v1/requests/cmpl-{name}/cancel")).status_code == 200
     response = await answer
     last = events_of(response.text)[-2] if is_stream else response.json()
     assert last["choices"][0]["finish_reason"] == "abort"
     assert await idle(state)
+
+
+async def test_an_id_is_taken_until_its_request_has_been_aborted(
+    client: httpx.AsyncClient, state: ServerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = state.require_engine()
+    abort, was_taken = engine.abort, []
+
+    async def slowly(request_ids: list[str]) -> None:
+        await asyncio.sleep(0)
+        was_taken.append(state.running.get("a") is not None)
+        await abort(request_ids)
+
+    monkeypatch.setattr(engine, "abort", slowly)
+    body = {**ENDLESS, "request_id": "a", "stream": True}
+    answer = asyncio.create_task(client.post(PATH, json=body))
+    generation = await running_generation(state)
+    generation.cancel()
+    await generation.close()  # as at an end of its own in the same moment
+    assert was_taken == [True]
+    assert state.running.get("a") is None
+    await answer
 
 
 async def running_generation(state: ServerState) -> Generation:

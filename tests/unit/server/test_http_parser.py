@@ -1,4 +1,4 @@
-"""Connections of real sockets whose clients take nothing of what they have asked for."""
+"""Connections of real sockets whose clients send nothing more, or take nothing of their answers."""
 
 from __future__ import annotations
 
@@ -27,9 +27,15 @@ BODY = json.dumps({"prompt": [5], "max_tokens": MOST, "stream": True, "return_to
 
 
 class Hasty(HttpProtocol):
-    """Loses patience at once."""
+    """Loses patience at once with who takes nothing."""
 
     write_timeout_s = 0.05
+
+
+class Short(HttpProtocol):
+    """Loses patience at once with who sends nothing."""
+
+    read_timeout_s = 0.2
 
 
 @pytest.fixture
@@ -41,12 +47,12 @@ def state() -> Iterator[ServerState]:
 
 
 @contextlib.asynccontextmanager
-async def served(state: ServerState) -> AsyncIterator[int]:
+async def served(state: ServerState, protocol: type[HttpProtocol] = Hasty) -> AsyncIterator[int]:
     """The port of a server in this event loop."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # connections inherit it
         app = build_app(state)
-        config = uvicorn.Config(app, http=Hasty, lifespan="off", log_config=None, ws="none")
+        config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None, ws="none")
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         running = asyncio.create_task(server._serve([listener]))
@@ -84,6 +90,34 @@ async def test_a_client_that_stops_reading_is_cut_off(state: ServerState) -> Non
             with contextlib.suppress(ConnectionResetError):  # or the end of what was on its way
                 while await loop.sock_recv(client, 1 << 20):
                     pass
+
+
+HEAD = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+SHORT_BODY = json.dumps({"prompt": [5], "max_tokens": 1, "stop": None})
+REQUEST = f"{HEAD}Content-Length: {len(SHORT_BODY)}\r\n\r\n{SHORT_BODY}"
+
+
+@pytest.mark.parametrize("sent", ["", "GET /hea", HEAD, REQUEST[:-1]])
+async def test_a_client_that_sends_no_more_is_cut_off(state: ServerState, sent: str) -> None:
+    async with served(state, Short) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent.encode())
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), DEADLINE_S) == b""
+        writer.close()
+        assert len(state.running) == 0
+
+
+async def test_a_client_that_sends_slowly_is_not_cut_off(state: ServerState) -> None:
+    pieces = [REQUEST[:-8], *REQUEST[-8:]]
+    async with served(state, Short) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for piece in pieces:  # together they take longer than one may
+            writer.write(piece.encode())
+            await asyncio.sleep(Short.read_timeout_s / 6)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        await reader.readuntil(b"}]")
+        writer.close()
 
 
 class SlowSocket(asyncio.Transport):

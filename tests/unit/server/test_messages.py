@@ -190,8 +190,8 @@ async def test_tools_are_shown_to_the_model(client: httpx.AsyncClient) -> None:
         ),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens: must be given"),
         (
-            {"output_config": {"format": {"type": "json_schema", "schema": {}}}},
-            "output_config.format is not supported",
+            {"output_config": {"format": {"type": "json_schema", "schema": {"not": {}}}}},
+            "output_config.format: JSON schema: the keyword 'not' at #/not cannot be honoured",
         ),
         ({"output_config": {"effort": "low"}}, "output_config.effort='low' has no effect"),
         (

@@ -119,6 +119,18 @@ async def test_processes_that_are_not_there_are_left_out(places: list[Place]) ->
         assert [row["id"] for row in await first.peers.rows()] == ["a"]
 
 
+async def test_half_of_an_answer_is_none(places: list[Place]) -> None:
+    first = ServerState(args=ServerArgs(), place=places[0])
+
+    async def end_halfway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b'[{"id": "a')
+        writer.close()
+
+    async with await asyncio.start_unix_server(end_halfway, f"{places[0].folder}/peer-1"):
+        assert await first.peers.rows() == []
+
+
 async def test_a_process_that_hangs_hangs_no_other(
     places: list[Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:

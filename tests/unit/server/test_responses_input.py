@@ -77,8 +77,7 @@ def test_reasoning_goes_to_the_turn_that_follows() -> None:
 def test_a_schema_is_named_as_in_chat() -> None:
     text = {"format": {"type": "json_schema", "name": "n", "schema": {"a": 1}, "strict": True}}
     chat = chat_request(ResponsesRequest.model_validate({"input": "x", "text": text}))
-    assert chat.model_extra is not None
-    assert chat.model_extra["response_format"] == {
+    assert chat.response_format == {
         "type": "json_schema",
         "json_schema": {"name": "n", "schema": {"a": 1}, "strict": True},
     }

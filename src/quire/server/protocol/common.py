@@ -7,17 +7,22 @@ is not here lands in ``model_extra``, where `server/fields.py` judges it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
+from quire.server.errors import shown
 from quire.server.forms import Form
+
+T = TypeVar("T")
 
 INT64 = 2**63
 
 Int64 = Annotated[int, Field(ge=-INT64, le=INT64 - 1)]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# One fault is told: a body of millions would else become gigabytes of errors.
+Items = Annotated[list[T], Field(fail_fast=True)]
 
 
 def _checked(kinds: tuple[type, ...], words: str) -> PlainValidator:
@@ -26,7 +31,7 @@ def _checked(kinds: tuple[type, ...], words: str) -> PlainValidator:
     def check(value: Any) -> Any:
         if value is None or isinstance(value, kinds):
             return value
-        raise ValueError(f"must be {words}, got {str(value)[:80]!r}")
+        raise ValueError(f"must be {words}, got {shown(value, 80)!r}")
 
     return PlainValidator(check)
 
@@ -83,14 +88,14 @@ class SamplingBody(Body):
     repetition_penalty: float | None = None
     seed: Int64 | None = None
     logit_bias: dict[str, float] | None = None
-    allowed_token_ids: list[Int64] | None = None
-    bad_words: list[str] | None = None
-    stop_token_ids: list[Int64] | None = None
+    allowed_token_ids: Items[Int64] | None = None
+    bad_words: Items[str] | None = None
+    stop_token_ids: Items[Int64] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
-    logits_processors: list[str | dict[str, Any]] | None = None  # names of code
+    logits_processors: Items[str | dict[str, Any]] | None = None  # names of code
     truncate_prompt_tokens: Int64 | None = None
     truncation_side: Literal["left", "right"] | None = None
 
@@ -140,7 +145,7 @@ class GenerationBody(SamplingBody):
     structured_outputs: dict[str, Any] | None = None
     guided_json: str | dict[str, Any] | None = None  # the older names
     guided_regex: str | None = None
-    guided_choice: list[str] | None = None
+    guided_choice: Items[str] | None = None
     guided_grammar: str | None = None
     guided_whitespace_pattern: str | None = None
     thinking_token_budget: Int64 | None = None
@@ -182,11 +187,11 @@ class ChatPromptBody(Body):
 
     forms: ClassVar[Mapping[str, Form]] = {"messages": CHAT_MESSAGE}
 
-    messages: list[ChatMessage]
-    tools: list[dict[str, Any]] | None = None
+    messages: Items[ChatMessage]
+    tools: Items[dict[str, Any]] | None = None
     tool_choice: ToolChoice = None
     reasoning_effort: ReasoningEffort | None = None  # for templates that think
-    documents: list[dict[str, Any]] | None = None
+    documents: Items[dict[str, Any]] | None = None
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None  # true, unless the last message is continued

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from quire.server.forms import Form
-from quire.server.protocol.common import Body, Content, Int64, SamplingBody
+from quire.server.protocol.common import Body, Content, Int64, Items, SamplingBody
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -90,9 +90,9 @@ class CountTokensRequest(Body):
         "output_config": Form(inside={"format": Form(known=("type", "schema"))}),
     }
 
-    messages: list[AnthropicMessage]
+    messages: Items[AnthropicMessage]
     system: Content = None
-    tools: list[AnthropicTool] | None = None
+    tools: Items[AnthropicTool] | None = None
     tool_choice: AnthropicToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
@@ -109,7 +109,7 @@ class MessagesRequest(CountTokensRequest, SamplingBody):
     """A conversation to be answered, or its last turn to be continued."""
 
     max_tokens: Annotated[Int64, Field(ge=1)]
-    stop_sequences: list[str] | None = None
+    stop_sequences: Items[str] | None = None
     temperature: Share | None = None
     top_p: Share | None = None
     top_k: Annotated[Int64, Field(ge=0)] | None = None

@@ -12,6 +12,7 @@ from quire.server.protocol.common import (
     STREAM_OPTIONS,
     Body,
     Int64,
+    Items,
     SamplingBody,
     Strings,
     ToolChoice,
@@ -91,7 +92,7 @@ class InputTokensRequest(Body):
 
     input: ResponseInput = None
     instructions: str | None = None  # the system's message, before the input
-    tools: list[dict[str, Any]] | None = None
+    tools: Items[dict[str, Any]] | None = None
     tool_choice: ToolChoice = None
     text: TextConfig | None = None
     reasoning: Reasoning | None = None
@@ -112,7 +113,7 @@ class ResponsesRequest(InputTokensRequest, SamplingBody):
 
     input: ResponseInput
     max_output_tokens: Annotated[Int64, Field(ge=1)] | None = None
-    include: list[Includable] | None = None
+    include: Items[Includable] | None = None
     top_logprobs: Int64 | None = None
     stop: Strings = None
     return_tokens_as_token_ids: bool | None = None

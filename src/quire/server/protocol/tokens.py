@@ -6,13 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from quire.server.protocol.common import INT64, Body, ChatMessage, ChatPromptBody
+from quire.server.protocol.common import INT64, Body, ChatMessage, ChatPromptBody, Items
 
 
 class TokenizeRequest(ChatPromptBody):
     """A prompt, or messages."""
 
-    messages: list[ChatMessage] | None = None  # type: ignore[assignment]
+    messages: Items[ChatMessage] | None = None  # type: ignore[assignment]
     prompt: str | None = None
     add_special_tokens: bool | None = None  # for a prompt true, for messages false
     return_token_strs: bool | None = False
@@ -28,4 +28,4 @@ ONLY_WITH_MESSAGES = (
 class DetokenizeRequest(Body):
     """Token ids."""
 
-    tokens: list[Annotated[int, Field(ge=0, le=INT64 - 1)]]
+    tokens: Items[Annotated[int, Field(ge=0, le=INT64 - 1)]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +51,36 @@ def test_a_window_that_no_text_fills_is_none() -> None:
 def test_other_masks_are_refused(sees: Predicate, reason: str) -> None:
     with pytest.raises(UnsupportedModelError, match=reason):
         window_of(WantedMask(sees), 64)
+
+
+def _source(architecture: str, config: PreTrainedConfig) -> ModelSource:
+    return ModelSource(
+        path=Path("/nowhere"),
+        hf_config=json.loads(config.to_json_string()),
+        architecture=architecture,
+        dtype="float32",
+        impl="transformers",
+    )
+
+
+def test_a_head_that_calls_a_part_of_the_backbone() -> None:
+    config = OPTConfig(
+        hidden_size=12, ffn_dim=8, num_attention_heads=2, num_hidden_layers=3, vocab_size=31
+    )
+    probed = probe(_source("OPTForCausalLM", config))
+    assert len(probed.calls) == 3
+    assert probed.facts.vocab_size == 31
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "reason"),
+    [
+        ("GPTJForCausalLM", GPTJConfig(n_embd=128, n_head=2, n_layer=1), "attention classes of it"),
+        ("T5ForConditionalGeneration", T5Config(), "is an encoder-decoder"),
+    ],
+)
+def test_models_that_cannot_be_watched_are_refused(
+    architecture: str, config: PreTrainedConfig, reason: str
+) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"{architecture}.*{reason}"):
+        probe(_source(architecture, config))

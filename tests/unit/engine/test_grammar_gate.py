@@ -1,0 +1,150 @@
+"""The grammar gate: who waits for a grammar is passed by others, and ends alone if it is wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from quire.config import SchedulerConfig
+from quire.engine.core import EngineCore
+from quire.engine.grammar_gate import NO_GATE, GrammarGate
+from quire.kv_cache.manager import KVCacheManager
+from quire.request import EngineRequest, FinishReason, RowSampling
+from quire.scheduler.scheduler import Scheduler
+from quire.step_output import CompletionDelta, EngineFacts
+from quire.structured import FREE, Grammar, GrammarSpec, Thinking
+from quire.structured_outputs.workshop import Workshop
+from tests.fakes.device import FakeDevice
+from tests.unit.structured_outputs.grammars import compiled
+
+GOOD = GrammarSpec(kind="regex", source="a+")
+WRONG = GrammarSpec(kind="regex", source="wrong")
+FACTS = EngineFacts(
+    num_blocks=20,
+    block_size=4,
+    max_num_seqs=4,
+    max_model_len=64,
+    weight_bytes=0,
+    kv_cache_bytes=0,
+    attention_backend="fake",
+)
+
+
+class HeldCompiler:
+    """Compiles nothing until it is let go."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def compile(self, spec: GrammarSpec) -> Grammar:
+        self.go.wait(20)
+        if spec is WRONG:
+            raise ValueError("it is wrong")
+        return compiled(regex=spec.source)
+
+
+@pytest.fixture
+def compiler() -> HeldCompiler:
+    return HeldCompiler()
+
+
+@pytest.fixture
+def core(compiler: HeldCompiler) -> EngineCore:
+    kv = KVCacheManager(num_blocks=20, block_size=4, windows=(None,), enable_prefix_caching=True)
+    gate = GrammarGate(Workshop(compiler))  # type: ignore[arg-type]
+    return EngineCore(Scheduler(SchedulerConfig(), kv, 64), FakeDevice(4), FACTS, 1, gate)
+
+
+def request(name: str, grammar: GrammarSpec | None = None, n: int = 1) -> EngineRequest:
+    return EngineRequest(
+        request_id=name,
+        prompt_token_ids=[5, 6, 7],
+        sampling=RowSampling(),
+        max_tokens=3,
+        grammar=grammar,
+        n=n,
+    )
+
+
+def run_until(core: EngineCore, *names: str) -> dict[str, list[CompletionDelta]]:
+    """Steps until these have ended."""
+    told: dict[str, list[CompletionDelta]] = {}
+    end = time.monotonic() + 20
+    ended: set[str] = set()
+    while not set(names) <= ended and time.monotonic() < end:
+        for delta in core.step():
+            told.setdefault(delta.request_id, []).append(delta)
+            if delta.finish_reason is not None:
+                ended.add(delta.request_id)
+    assert set(names) <= ended
+    return told
+
+
+def test_others_pass_who_waits_for_a_grammar(core: EngineCore, compiler: HeldCompiler) -> None:
+    core.add_request(request("waits", GOOD, n=2))
+    core.add_request(request("passes"))
+    assert core.stats().num_waiting == 3
+    assert set(run_until(core, "passes")) == {"passes"}
+    assert core.has_unfinished and core.stats().num_waiting == 2
+    compiler.go.set()
+    told = run_until(core, "waits")
+    assert FinishReason.LENGTH in [one.finish_reason for one in told["waits"]]
+    while core.has_unfinished:
+        core.step()
+    core.check_integrity()
+
+
+def test_a_wrong_grammar_ends_its_requests_alone(core: EngineCore, compiler: HeldCompiler) -> None:
+    core.add_request(request("wrong", WRONG, n=2))
+    core.add_request(request("right", GOOD))
+    compiler.go.set()
+    told = run_until(core, "wrong", "right")
+    assert [(one.index, one.error) for one in told["wrong"]] == [
+        (0, "it is wrong"),
+        (1, "it is wrong"),
+    ]
+    assert told["right"][-1].finish_reason is FinishReason.LENGTH
+    with pytest.raises(ValueError, match="it is wrong"):
+        core.add_request(request("again", WRONG))
+    assert not core.has_unfinished
+
+
+def test_who_waits_can_be_aborted_and_keeps_its_id(
+    core: EngineCore, compiler: HeldCompiler
+) -> None:
+    core.add_request(request("a", GOOD))
+    with pytest.raises(ValueError, match="id 'a' is in use"):
+        core.add_request(request("a"))
+    core.abort(["a"])
+    assert not core.has_unfinished
+    compiler.go.set()
+    core.add_request(request("a"))
+    assert run_until(core, "a")["a"][-1].finish_reason is FinishReason.LENGTH
+
+
+def test_nothing_to_do_does_not_spin(core: EngineCore) -> None:
+    core.add_request(request("a", GOOD))
+    started, num_steps = time.monotonic(), 0
+    while time.monotonic() - started < 0.1:
+        assert core.step() == []
+        num_steps += 1
+    assert num_steps < 30
+
+
+def test_without_a_compiler_grammars_are_refused() -> None:
+    assert NO_GATE.enter(request("a")) is FREE
+    thinking = Thinking(end_token_ids=(3,), budget=2)
+    constraint = NO_GATE.enter(
+        EngineRequest(
+            request_id="a",
+            prompt_token_ids=[1],
+            sampling=RowSampling(),
+            max_tokens=1,
+            thinking=thinking,
+        )
+    )
+    assert constraint is not None and constraint.thinking is thinking
+    with pytest.raises(ValueError, match="compiles no grammars"):
+        NO_GATE.enter(request("a", GOOD))

@@ -1,0 +1,186 @@
+"""Constraints over HTTP: every name of them, their errors, and calls that must be made."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+
+from quire.engine.async_engine import AsyncLLM
+from quire.reasoning import Opening, reasoning_format
+from quire.sampling_params import SamplingParams
+from quire.server.answer_form import AnswerForm
+from quire.server.answer_formats import AnswerFormats
+from quire.server.output_constraint import constrained, output_constraint
+from quire.server.protocol.chat import ChatCompletionRequest
+from quire.structured import GrammarSpec
+from tests.fakes.server import in_process_client, ready_state
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+QUESTION = [{"role": "user", "content": "Who?"}]
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"enum": ["Ada", "Alan"]}, "age": {"type": "integer", "maximum": 99,
+                                                             "minimum": 0}},
+    "required": ["name", "age"],
+}  # fmt: skip
+JSON_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+AS_JSON = [
+    {"response_format": JSON_SCHEMA},
+    {"structured_outputs": {"json": SCHEMA}},
+    {"guided_json": SCHEMA},
+    {"guided_json": json.dumps(SCHEMA), "guided_decoding_backend": "outlines"},
+]
+OTHERS = [
+    ({"structured_outputs": {"choice": ["yes", "no"]}}, "yes|no"),
+    ({"guided_choice": ["yes", "no"]}, "yes|no"),
+    ({"guided_regex": "[a-c]{3}"}, "[a-c]{3}"),
+    ({"guided_grammar": 'start: "x" | "y"'}, "x|y"),
+    ({"structured_outputs": {"grammar": 'root ::= "x" | "y"'}}, "x|y"),
+    ({"response_format": {"type": "json_object"}, "max_tokens": 1}, r"\{.*"),
+]
+
+
+def fields(path: str) -> dict[str, Any]:
+    return {"messages": QUESTION} if path == CHAT else {"prompt": "Who?"}
+
+
+async def answer(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> tuple[str, str]:
+    response = await client.post(path, json={"max_tokens": 300, **fields(path), **body})
+    assert response.status_code == 200, response.text
+    assert "X-Quire-Ignored" not in response.headers
+    choice = response.json()["choices"][0]
+    return choice["message"]["content"] if path == CHAT else choice["text"], choice["finish_reason"]
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("body", AS_JSON, ids=[next(iter(one)) for one in AS_JSON])
+async def test_every_name_of_a_schema(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any]
+) -> None:
+    text, end = await answer(client, path, body)
+    assert end == "stop"
+    assert not list(Draft202012Validator(SCHEMA).iter_errors(json.loads(text)))
+
+
+@pytest.mark.parametrize(("body", "pattern"), OTHERS)
+async def test_every_name_of_other_constraints(
+    client: httpx.AsyncClient, body: dict[str, Any], pattern: str
+) -> None:
+    text, _ = await answer(client, CHAT, body)
+    assert re.fullmatch(pattern, text, re.DOTALL), text
+
+
+async def test_a_stream_is_constrained_too(client: httpx.AsyncClient) -> None:
+    body = {"messages": QUESTION, "stream": True, "response_format": JSON_SCHEMA}
+    response = await client.post(CHAT, json=body)
+    events = [line[6:] for line in response.text.splitlines() if line.startswith("data: {")]
+    deltas = [json.loads(event)["choices"][0]["delta"].get("content", "") for event in events]
+    assert json.loads("".join(deltas)).keys() == {"name", "age"}
+
+
+async def test_responses_and_messages_are_constrained(client: httpx.AsyncClient) -> None:
+    form = {"type": "json_schema", "name": "x", "schema": SCHEMA}
+    response = await client.post("/v1/responses", json={"input": "Who?", "text": {"format": form}})
+    assert json.loads(response.json()["output"][0]["content"][0]["text"]).keys() == {"name", "age"}
+    form.pop("name")
+    body = {"messages": QUESTION, "max_tokens": 300, "output_config": {"format": form}}
+    response = await client.post("/v1/messages", json=body)
+    assert json.loads(response.json()["content"][0]["text"]).keys() == {"name", "age"}
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        ({"guided_json": SCHEMA, "guided_regex": "a"}, "guided_json", "guided_json and guided_reg"),
+        ({"response_format": JSON_SCHEMA, "guided_choice": ["a"]}, "guided_choice", "both constra"),
+        ({"structured_outputs": {}}, "structured_outputs", "exactly one of"),
+        ({"structured_outputs": {"jso": {}}}, "structured_outputs", "has no field 'jso'"),
+        ({"guided_choice": []}, "guided_choice", "non-empty strings"),
+        ({"guided_whitespace_pattern": " "}, "guided_whitespace_pattern", "needs guided_json"),
+        ({"response_format": {"type": "json_schema"}}, "response_format", "json_schema.schema"),
+        ({"response_format": {"type": "x"}}, "response_format", "must be one of text, json_object"),
+        ({"guided_regex": "(a"}, "guided_regex", "guided_regex: the regex grammar cannot be used"),
+        ({"guided_json": {"items": {"uniqueItems": True}}}, "guided_json",
+         "the keyword 'uniqueItems' at #/items/uniqueItems cannot be honoured"),
+        ({"guided_json": {"type": "integer", "minimum": 2, "maximum": 1}}, "guided_json", "Unsat"),
+        ({"thinking_token_budget": 3}, None, "no reasoning parser says so"),
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_followed_is_refused_by_name(
+    client: httpx.AsyncClient, body: dict[str, Any], param: str | None, message: str
+) -> None:
+    for more in ({}, {"stream": True}):
+        response = await client.post(CHAT, json={"messages": QUESTION, **body, **more})
+        assert response.status_code == 400
+        error = response.json()["error"]
+        assert message in error["message"] and error["param"] == param
+
+
+async def test_what_takes_too_long_to_compile_ends_alone(
+    engine: AsyncLLM, client: httpx.AsyncClient
+) -> None:
+    parts = [{"type": "string", "pattern": f".*{c}.*"} for c in "abcdefghijklmnopqrst"]
+    engine.front.inputs._verifier._canary._limit_s = 0.5
+    response = await client.post(CHAT, json={"messages": QUESTION, "guided_json": {"allOf": parts}})
+    assert response.status_code == 400
+    assert "takes more than 0.5 s to compile" in response.json()["error"]["message"]
+    text, _ = await answer(client, CHAT, {"guided_choice": ["fine"]})
+    assert text == "fine"
+
+
+def chat(**body: Any) -> ChatCompletionRequest:
+    return ChatCompletionRequest.model_validate({"messages": QUESTION, **body})
+
+
+def test_a_grammar_begins_behind_the_thought() -> None:
+    formats = AnswerFormats(reasoning=reasoning_format("qwen3"), answer_begin_ids=(7, 8))
+    params = SamplingParams(**output_constraint(chat(guided_regex="a")))
+    for opening, starts_after in [
+        (Opening.IN_THOUGHT, (7, 8)),
+        (Opening.AFTER_THOUGHT, None),
+        (Opening.UNKNOWN, (7, 8)),
+    ]:
+        form = AnswerForm(formats=formats, opening=opening)
+        made = constrained(params, form, chat(guided_regex="a")).grammar
+        assert made == GrammarSpec(kind="regex", source="a", starts_after=starts_after)
+    assert constrained(params, AnswerForm(), chat()).grammar == params.grammar
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Paris", "Rome"]}},
+            "required": ["city"],
+        },
+    },
+}
+
+
+async def test_calls_that_must_be_made_are_made(engine: AsyncLLM) -> None:
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    async with in_process_client(ready_state(engine)) as client:
+        for choice in ("required", named):
+            body = {"messages": QUESTION, "tools": [WEATHER], "tool_choice": choice, "seed": 1}
+            response = await client.post(CHAT, json={**body, "max_tokens": 200})
+            assert response.status_code == 200, response.text
+            calls = response.json()["choices"][0]["message"]["tool_calls"]
+            assert {call["function"]["name"] for call in calls} == {"get_weather"}
+            for call in calls:
+                assert json.loads(call["function"]["arguments"])["city"] in ("Paris", "Rome")
+
+
+async def test_a_schema_leaves_no_room_for_calls(client: httpx.AsyncClient) -> None:
+    body = {"messages": QUESTION, "tools": [WEATHER], "response_format": JSON_SCHEMA}
+    response = await client.post(CHAT, json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "response_format"
+    body["tool_choice"] = "none"
+    assert (await client.post(CHAT, json={**body, "max_tokens": 2})).status_code == 200
