@@ -250,7 +250,7 @@ def test_answers_to_random_schemas_are_valid(llm: LLM) -> None:
 def test_answers_to_a_thousand_random_schemas_are_valid() -> None:
     with engine(max_num_seqs=64, max_model_len=2048, num_gpu_blocks_override=4000) as large:
         ends, valid = check_schemas(large, 1000, max_tokens=1500)
-        assert set(ends) <= {"stop", "length"} and ends["stop"] >= 900, ends
+        assert set(ends) <= {"stop", "length"} and ends["stop"] >= 800, ends
         print(f"\n{dict(ends)}; valid answers by keyword:")
         for keyword, number in sorted(valid.items()):
             print(f"  {keyword}: {number}")

@@ -84,7 +84,9 @@ BUILD_SILENT_CORE = f"{__name__}:{build_silent_core.__name__}"
 async def in_process_client(state: ServerState) -> AsyncIterator[httpx.AsyncClient]:
     """A client that calls the application itself; a stream is there as a whole at its end."""
     transport = httpx.ASGITransport(build_app(state), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://localhost", timeout=60
+    ) as client:
         yield client
 
 

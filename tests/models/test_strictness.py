@@ -49,7 +49,7 @@ _WITHOUT_EFFECT: dict[str, set[str]] = {
     },
     "FalconForCausalLM": {"num_kv_heads"},  # with multi_query
     "GPT2LMHeadModel": {"reorder_and_upcast_attn"},
-    "GPTBigCodeForCausalLM": _MASKS | {"multi_query"},  # num_key_value_heads says the same
+    "GPTBigCodeForCausalLM": _MASKS,
     "GPTNeoXForCausalLM": {"is_decoder"},
     "MptForCausalLM": {
         "attn_config.alibi",  # the class has no other positions
@@ -72,7 +72,6 @@ _WITHOUT_EFFECT: dict[str, set[str]] = {
         "attention_softmax_in_fp32",
         "bias_dropout_fusion",
         "fp32_residual_connection",
-        "original_rope",
     },
     "decilm_nas": {"intermediate_size"},  # each block has its own
     "jais": {"reorder_and_upcast_attn"},

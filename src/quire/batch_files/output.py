@@ -112,8 +112,19 @@ def _whole_record(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    is_ours = isinstance(record, dict) and {"custom_id", "response", "error"} <= record.keys()
-    return record if is_ours else None
+    return record if _is_ours(record) else None
+
+
+def _is_ours(record: Any) -> bool:
+    if not isinstance(record, dict) or not {"custom_id", "response", "error"} <= record.keys():
+        return False
+    custom_id, response, error = record["custom_id"], record["response"], record["error"]
+    has_key = isinstance(custom_id, str) or (
+        custom_id is None and isinstance(error, dict) and isinstance(error.get("line"), int)
+    )
+    return has_key and (
+        response is None or (isinstance(response, dict) and "status_code" in response)
+    )
 
 
 def _key_of(record: dict[str, Any]) -> Key:

@@ -25,7 +25,7 @@ from quire.server import (
 )
 from quire.server.args import ServerArgs
 from quire.server.error_responses import install_error_handlers
-from quire.server.guard import Guard
+from quire.server.guard import Guard, allowed_hosts
 from quire.server.keys import all_keys
 from quire.server.observed import Observed
 from quire.server.openapi import make_true
@@ -75,11 +75,14 @@ class _Application(FastAPI):
 def layers(args: ServerArgs) -> list[Middleware]:
     """What a request passes before its route, from the outside in; ``ValueError`` for arguments
     that cannot be used."""
+    keys = all_keys(args)
+    hosts = None if args.uds else allowed_hosts(args.host, args.allowed_hosts, bool(keys))
     result = [
         Middleware(
             Guard,
-            keys=all_keys(args),
+            keys=keys,
             max_body_bytes=parse_bytes(args.max_request_body_size),
+            hosts=hosts,
         )
     ]
     if args.allowed_origins:

@@ -61,6 +61,12 @@ class ServerArgs:
 
     api_key: Sequence[str] = _guard((), help="keys that clients must have, one or more", nargs="+")
     api_key_file: str | None = _guard(None, help="file with one key a line")
+    allowed_hosts: Sequence[str] = _guard(
+        (),
+        help="names under which the server may be asked, beside localhost, as a JSON list; "
+        "default: any, but only localhost for a loopback address without a key",
+        parse=parse_json_list,
+    )
     strict_fields: str = _guard(
         "error",
         help="request fields that are unknown: error (400), warn (a header names them), off",

@@ -62,6 +62,7 @@ class BodyRoute(APIRoute):
                 refuse_if_full(state_of(request))
             data = await request.body()
             body = await input_phase(len(data), lambda: read_body(data, model))
+            request.state.body_is_read()
             response: Response = await endpoint(body=body, request=request)
             return response
 

@@ -17,7 +17,7 @@ from quire.server.logprobs import prompt_logprobs
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.state import state_of
 from quire.server.usage import StreamUsage
-from quire.server.whole import whole_outputs
+from quire.server.whole import built, whole_outputs
 
 router = APIRouter(tags=["chat"], route_class=BodyRoute)
 
@@ -36,11 +36,14 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
             stream = ChatStream(started.generation, envelope, body, view, usage)
             return started.stream(state, stream.run())
         (output,) = await whole_outputs(request, started.generation)
-        choices = view.choices(output)  # they count into the usage
-        answer = envelope.answer("chat.completion", choices, started.generation.usage)
-        return started.whole(
-            answer | _prompt_facts(body, started.generation.job.prompts[0], output)
-        )
+
+        def answer() -> Response:
+            choices = view.choices(output)  # they count into the usage
+            content = envelope.answer("chat.completion", choices, started.generation.usage)
+            facts = _prompt_facts(body, started.generation.job.prompts[0], output)
+            return started.whole(content | facts)
+
+        return await built([output], answer)
 
 
 def _prompt_facts(

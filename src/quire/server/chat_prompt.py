@@ -117,14 +117,13 @@ def _message(message: ChatMessage, index: int, template: str) -> dict[str, Any]:
     """As templates expect it; some call the reasoning of earlier answers by its older name."""
     place = f"messages[{index}]"
     plain = {"role": message.role, "content": message.content, **(message.model_extra or {})}
-    # A template may know roles of its own, which it then has to spell.
-    if message.role not in _ROLES and (not message.role or message.role not in template):
+    if message.role not in _ROLES and not _knows_role(template, message.role):
         raise bad_request(
             f"{place}.role: there is no role {message.role[:40]!r}"
             f"{did_you_mean(message.role, _ROLES)}; the roles are {', '.join(_ROLES)}.",
             f"{place}.role",
         )
-    if message.role == "developer" and "developer" not in template:
+    if message.role == "developer" and not _spells(template, "developer"):
         plain["role"] = "system"
     if message.content is None and message.role != "assistant":
         raise bad_request(
@@ -136,3 +135,16 @@ def _message(message: ChatMessage, index: int, template: str) -> dict[str, Any]:
     if reasoning:
         plain["reasoning"] = plain["reasoning_content"] = reasoning
     return plain
+
+
+def _knows_role(template: str, role: str) -> bool:
+    """A template may have roles of its own, which it then spells; one that spells no role at all
+    and reads them writes whatever they are."""
+    if not role:
+        return False
+    writes_any = "role" in template and not any(_spells(template, one) for one in _ROLES)
+    return writes_any or _spells(template, role)
+
+
+def _spells(template: str, role: str) -> bool:
+    return any(f"{quote}{role}{quote}" in template for quote in "'\"")

@@ -16,7 +16,7 @@ from quire.server.sampling_fields import completion_params
 from quire.server.state import ServerState, state_of
 from quire.server.text_prompt import completion_prompts
 from quire.server.usage import StreamUsage
-from quire.server.whole import whole_outputs
+from quire.server.whole import built, whole_outputs
 
 router = APIRouter(tags=["completions"], route_class=BodyRoute)
 
@@ -36,9 +36,13 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
             stream = CompletionStream(generation, envelope, body, view, usage)
             return started.stream(state, stream.run())
         outputs = await whole_outputs(request, generation)
-        return started.whole(
-            envelope.answer("text_completion", view.choices(outputs), generation.usage)
-        )
+
+        def answer() -> Response:
+            return started.whole(
+                envelope.answer("text_completion", view.choices(outputs), generation.usage)
+            )
+
+        return await built(outputs, answer)
 
 
 def _prepared(state: ServerState, body: CompletionRequest) -> Prepared:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 _MAX_REQUEST_ID = 128
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")  # of 64 bits
 # What stands before a request's own id in its answer.
 _PREFIXES = ("chatcmpl-", "cmpl-", "resp_", "msg_")
 
@@ -77,12 +79,11 @@ def priority_of(request: Request, given: int | None) -> int:
     for name in ("x-vllm-priority", "x-priority"):
         value = request.headers.get(name)
         if value is not None:
-            try:
-                return int(value)
-            except ValueError:
+            if _INTEGER.fullmatch(value.strip()) is None:
                 raise bad_request(
                     f"the header {name} must be an integer, got {value[:40]!r}; smaller is sooner."
-                ) from None
+                )
+            return int(value)
     return given or 0
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 BAD_REQUEST = "BadRequestError"
+# A wrong value that a message quotes may be as large as a body.
+_MAX_MESSAGE, _MAX_PARAM = 4000, 200
 # A path in quotes may have anything in it; /v1/ begins one of the API.
 _PATH = re.compile(
     r"""(?P<quote>['"])(?:file://)?/(?!v1/)(?:[^'"/\n]+/)+[^'"/\n]*/?(?P=quote)"""
@@ -33,9 +35,9 @@ class HTTPError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = without_paths(message)
+        self.message = without_paths(_cut(message, _MAX_MESSAGE))
         self.kind = kind
-        self.param = param
+        self.param = None if param is None else _cut(param, _MAX_PARAM)
         self.headers = dict(headers or {})
         if retry_after is not None:
             self.headers["Retry-After"] = str(retry_after)
@@ -85,8 +87,8 @@ def shown(value: Any, max_chars: int) -> str:
     for piece in _pieces(value, max_chars + 1):
         text += piece
         if len(text) > max_chars:
-            return text[: max_chars - 3] + "..."
-    return text
+            break
+    return _cut(text, max_chars)
 
 
 def _pieces(value: Any, most: int) -> Iterator[str]:
@@ -107,6 +109,10 @@ def _pieces(value: Any, most: int) -> Iterator[str]:
         yield "]"
     else:
         yield repr(value[:most] if isinstance(value, str) else value)
+
+
+def _cut(text: str, max_chars: int) -> str:
+    return text if len(text) <= max_chars else text[: max_chars - 3] + "..."
 
 
 def without_paths(message: str) -> str:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from quire.near_names import did_you_mean
-from quire.server.errors import bad_request
+from quire.server.errors import bad_request, shown
 from quire.server.forms import UnknownKey, unknown_keys
 from quire.server.protocol.common import Body
 
 IGNORED_HEADER = "X-Quire-Ignored"
 _MAX_NAMED = 10
+_MAX_SHOWN = 80  # characters of a value
 _MAX_HEADER = 1024  # characters
 
 # They change nothing about the output.
@@ -62,7 +63,7 @@ def judge(body: Body, strict: str, template: Callable[[], str] = str) -> list[st
     unknown = list(_unknown(body, template))
     if unknown and strict == "error":
         named = [
-            f"unknown field {_short(one.place)}{did_you_mean(one.name, one.known)}"
+            f"unknown field {shown(one.place, _MAX_SHOWN)}{did_you_mean(one.name, one.known)}"
             for one in unknown[:_MAX_NAMED]
         ]
         raise bad_request(
@@ -97,9 +98,4 @@ def _refuse_if_set(name: str, value: Any) -> None:
     neutral, remedy = REFUSED[name]
     if value is None or value in ([], {}, "") or value in neutral:
         return
-    raise bad_request(f"{name} is not supported, got {_short(value)}: {remedy}.", name)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    raise bad_request(f"{name} is not supported, got {shown(value, _MAX_SHOWN)}: {remedy}.", name)

@@ -6,6 +6,7 @@ Plain ASGI, so that it costs a stream nothing for each event. Knows paths only w
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 
 from quire.server.error_responses import as_http_error, error_response, route_path
-from quire.server.errors import HTTPError, bad_request
+from quire.server.errors import HTTPError, bad_request, too_many
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -27,18 +28,30 @@ OPEN_PREFIX = "/page/"  # the page's own files
 REQUEST_ID = b"x-request-id"
 _MAX_REQUEST_ID = 128
 # Proxies and servers differ about which one of several counts.
-_ONCE = (b"authorization", b"x-api-key", b"content-type", b"content-length")
+_ONCE = (b"authorization", b"x-api-key", b"content-type", b"content-length", b"host")
 _POLICY_VIOLATION = 1008  # of WebSocket
 _WITH_BODY = ("POST", "PUT", "PATCH")
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_BODIES_AT_ONCE = 16  # of the largest size; more smaller ones
 
 
 class Guard:
     """The outermost layer of the application but for what measures it and CORS."""
 
-    def __init__(self, app: App, *, keys: Sequence[str], max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        keys: Sequence[str],
+        max_body_bytes: int,
+        hosts: frozenset[str] | None = None,
+    ) -> None:
+        """``hosts`` are those of `allowed_hosts`; None: any."""
         self._app = app
         self._keys = [key.encode() for key in keys]
         self._max_body_bytes = max_body_bytes
+        self._hosts = hosts
+        self._room = _Room(_BODIES_AT_ONCE * max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -50,9 +63,11 @@ class Guard:
         headers = dict(scope["headers"])
         state = scope.setdefault("state", {})
         state["request_id"] = _request_id(headers.get(REQUEST_ID))
-        exchange = _Exchange(receive, send, state, self._max_body_bytes)
+        exchange = _Exchange(receive, send, state, self._max_body_bytes, self._room)
+        state["body_is_read"] = exchange.body_is_read
         try:
             _check_once(scope)
+            self._check_host(headers)
             _check_origin(scope, headers)
             self._check_key(scope, headers)
             self._check_body(scope, headers)
@@ -65,10 +80,25 @@ class Guard:
             answer = error_response(route_path(scope), as_http_error(error))
             await answer(scope, receive, exchange.send)
             return
+        finally:
+            exchange.body_is_read()
         if exchange.is_too_large and not exchange.has_answered:
             too_large = BodyTooLarge(self._max_body_bytes)
             exchange.is_too_large = False
             await error_response(route_path(scope), too_large)(scope, receive, exchange.send)
+
+    def _check_host(self, headers: dict[bytes, bytes]) -> None:
+        """A page may have its own name resolve to this machine; its browser then takes the server
+        for the page's own site, and sends that name. Browsers always send one."""
+        given = headers.get(b"host")
+        if self._hosts is None or given is None or _without_port(given) in self._hosts:
+            return
+        raise HTTPError(
+            403,
+            f"The server is not asked under the name {given.decode('latin-1')[:100]!r}, which the "
+            "header Host has; use localhost, or allow the name with --allowed-hosts.",
+            "PermissionDeniedError",
+        )
 
     def _check_key(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         if not self._keys or is_open(route_path(scope)):
@@ -117,17 +147,43 @@ class BodyTooLarge(HTTPError):
         )
 
 
+class _Room:
+    """Bytes of all the bodies that are being read and parsed."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._num_bytes = 0
+
+    def take(self, num_bytes: int) -> None:
+        if self._num_bytes + num_bytes > self._limit:
+            raise too_many(
+                f"The server reads {self._num_bytes} bytes of requests already, and may read "
+                f"{self._limit} at once; try again later."
+            )
+        self._num_bytes += num_bytes
+
+    def give_back(self, num_bytes: int) -> None:
+        self._num_bytes -= num_bytes
+
+
 class _Exchange:
     """One request's ``receive`` and ``send``: the body is counted, for one without a length can
     grow while it is read; the answer gets the request's id."""
 
     def __init__(
-        self, receive: Receive, send: Send, state: MutableMapping[str, Any], max_body_bytes: int
+        self,
+        receive: Receive,
+        send: Send,
+        state: MutableMapping[str, Any],
+        max_body_bytes: int,
+        room: _Room,
     ) -> None:
         self._receive, self._send = receive, send
         self._state = state  # has the request's id, which the body may have changed
         self._max_body_bytes = max_body_bytes
         self._num_bytes = 0
+        self._room = room
+        self._num_held = 0  # bytes of the room
         self.is_too_large = False  # whatever the application makes of that is not sent
         self.has_answered = False
 
@@ -135,11 +191,19 @@ class _Exchange:
         if self.is_too_large:
             return {"type": "http.disconnect"}
         message = await self._receive()
-        self._num_bytes += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        self._num_bytes += size
         if self._num_bytes > self._max_body_bytes:
             self.is_too_large = True
             return {"type": "http.disconnect"}
+        self._room.take(size)
+        self._num_held += size
         return message
+
+    def body_is_read(self) -> None:
+        """Gives the room back; what came of the body is the queue's to limit."""
+        self._room.give_back(self._num_held)
+        self._num_held = 0
 
     async def send(self, message: Message) -> None:
         if self.is_too_large and not self.has_answered:
@@ -149,6 +213,29 @@ class _Exchange:
             headers = message.get("headers", ())
             message["headers"] = [*headers, (REQUEST_ID, self._state["request_id"].encode())]
         await self._send(message)
+
+
+def allowed_hosts(address: str, names: Sequence[str], has_keys: bool) -> frozenset[str] | None:
+    """What the header Host may name, for a server at a TCP address; None: anything. ``names`` are
+    the user's."""
+    if "*" in names or (not names and (has_keys or not _is_loopback(address))):
+        return None
+    own = f"[{address}]" if ":" in address else address
+    return frozenset(name.lower() for name in (*_LOCAL_HOSTS, own, *names))
+
+
+def _is_loopback(address: str) -> bool:
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _without_port(host: bytes) -> str:
+    name, colon, port = host.decode("latin-1").strip().lower().rpartition(":")
+    return name if colon and port.isdigit() else name + colon + port
 
 
 def is_open(path: str) -> bool:

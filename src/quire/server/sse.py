@@ -141,7 +141,8 @@ class _Silence:
             self._timer = loop.call_later(self._seconds, self._check)
 
     def _check(self) -> None:
-        is_silent = self._body.num_writes == self._num_writes
+        is_stuck = self._writing is not None and not self._writing.done()  # nobody reads
+        is_silent = self._body.num_writes == self._num_writes and not is_stuck
         if is_silent:
             self._writing = asyncio.get_running_loop().create_task(self._body.write(KEEP_ALIVE))
         self._num_writes = self._body.num_writes + is_silent  # the comment breaks no silence

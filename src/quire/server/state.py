@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from quire.engine.start import StartWatch
 
 
+_MAX_NAME = 200  # characters of a wrong one
+
+
 class Phase(enum.Enum):
     """A server's life. It answers from the first moment; only READY generates."""
 
@@ -48,7 +51,9 @@ class ServedModels:
         """The name to report; 404 for one that is not served. None is the first."""
         if name is None or name in self.names:
             return name or self.names[0]
-        message = f"The model `{name}` does not exist. Valid names: {', '.join(self.names)}."
+        message = (
+            f"The model `{name[:_MAX_NAME]}` does not exist. Valid names: {', '.join(self.names)}."
+        )
         error = not_found(message, "model")
         error.message = message  # a name may be a path, and is served as it was typed
         raise error

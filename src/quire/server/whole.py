@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from starlette.requests import Request
 
 from quire.outputs import RequestOutput
+from quire.server.errors import unavailable
 from quire.server.generation import Generation
 from quire.server.sse import cancel_on_disconnect
+from quire.server.state import Phase, state_of
+
+T = TypeVar("T")
+
+MUCH = 4096  # tokens, with those beside them; fewer are told sooner than a thread wakes up
+
+
+async def built(outputs: Sequence[RequestOutput], build: Callable[[], T]) -> T:
+    """The answer that is built of the outputs, beside the event loop if it is a large one."""
+    if sum(_size(one) for one in outputs) < MUCH:
+        return build()
+    return await asyncio.to_thread(build)
+
+
+def _size(output: RequestOutput) -> int:
+    size = sum(len(one or ()) for one in output.prompt_logprobs or ())
+    for one in output.outputs:
+        size += len(one.token_ids) + sum(len(position) for position in one.logprobs or ())
+    return size
 
 
 async def whole_outputs(request: Request, generation: Generation) -> list[RequestOutput]:
-    """The output of each prompt; a client that leaves cancels it."""
+    """The output of each prompt; a client that leaves cancels it.
+
+    What a server that ends has broken off is no answer: 503, so that clients ask again.
+    """
     leaving = asyncio.create_task(cancel_on_disconnect(request.receive, generation))
     try:
-        return await generation.results()
+        outputs = await generation.results()
     finally:
         leaving.cancel()
+    is_broken_off = any(one.finish_reason == "abort" for each in outputs for one in each.outputs)
+    if is_broken_off and state_of(request).phase is Phase.DRAINING:
+        raise unavailable("The server shut down before the request had ended; send it again.")
+    return outputs

@@ -5,13 +5,15 @@ all memory, or crash. What the canary survives within its time is compiled again
 in as little time. It is started when first needed; it needs no vocabulary, and for most grammars no
 torch.
 
-``python -m quire.structured_outputs.canary`` is that process: a line of JSON in, one out.
+``python -m quire.structured_outputs.canary`` is that process: a line of JSON in; out one when the
+backend is loaded, and one with the error or null.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import resource
 import select
 import subprocess
@@ -26,7 +28,7 @@ from quire.structured_outputs.compile import GrammarCompiler, backend_of
 from quire.structured_outputs.token_table import BYTES
 
 MEMORY_BYTES = 8 << 30  # of addresses; libraries reserve most of it and never touch it
-START_S = 30.0
+START_S = 60.0  # until a library is loaded, on a machine that has much else to do
 
 
 class Canary:
@@ -35,20 +37,21 @@ class Canary:
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lines: _Lines | None = None  # of the process
         self._is_closed = False
 
     def try_out(self, spec: GrammarSpec) -> None:
         """``ValueError`` for a grammar that is wrong, or that costs too much."""
         with self._lock:
-            process = self._started()
-            assert process.stdin is not None and process.stdout is not None
+            process, lines = self._started()
+            assert process.stdin is not None
             try:
-                process.stdin.write(json.dumps(dataclasses.asdict(spec)) + "\n")
+                process.stdin.write(json.dumps(dataclasses.asdict(spec)).encode() + b"\n")
                 process.stdin.flush()
-                answer = _read_line(process.stdout, self._limit_s)
+                answer = lines.next(self._limit_s) if lines.next(START_S) else b""
             except OSError:
-                answer = ""
+                answer = b""
             if answer is None or not answer:
                 self._end()
                 why = f"more than {self._limit_s:g} s" if answer is None else "too much memory"
@@ -63,23 +66,20 @@ class Canary:
         self._is_closed = True
         self._end()
 
-    def _started(self) -> subprocess.Popen[str]:
-        if self._process is None:
-            process = subprocess.Popen(
-                [sys.executable, "-m", __name__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
+    def _started(self) -> tuple[subprocess.Popen[bytes], _Lines]:
+        if self._process is None or self._lines is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
-            self._process = process
-            assert process.stdout is not None
-            if self._is_closed or not _read_line(process.stdout, START_S):
+            assert self._process.stdout is not None
+            self._lines = _Lines(self._process.stdout)
+            if self._is_closed or not self._lines.next(START_S):
                 self._end()
                 raise RuntimeError("the process that tries grammars out did not start")
-        return self._process
+        return self._process, self._lines
 
     def _end(self) -> None:
-        process, self._process = self._process, None
+        process, self._process, self._lines = self._process, None, None
         if process is not None:
             process.kill()
             process.communicate()
@@ -94,13 +94,26 @@ def is_slow(spec: GrammarSpec) -> bool:
     return any(f'"{word}"' in spec.source for word in keywords.SLOW)
 
 
-def _read_line(stream: IO[str], limit_s: float) -> str | None:
-    """None when the time is over; nothing when the process has ended."""
-    ends_at = time.monotonic() + limit_s
-    while (rest := ends_at - time.monotonic()) > 0:
-        if select.select([stream], [], [], rest)[0]:
-            return stream.readline()
-    return None
+class _Lines:
+    """What a process writes, a line at a time and within a time."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._rest = b""
+
+    def next(self, limit_s: float) -> bytes | None:
+        """None when the time is over; nothing when the process has ended."""
+        ends_at = time.monotonic() + limit_s
+        while b"\n" not in self._rest:
+            left = ends_at - time.monotonic()
+            if left <= 0 or not select.select([self._stream], [], [], left)[0]:
+                return None
+            data = os.read(self._stream.fileno(), 1 << 16)
+            if not data:
+                return b""
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
 
 
 def main() -> None:
@@ -108,9 +121,11 @@ def main() -> None:
     compiler = GrammarCompiler(lambda: BYTES)
     print("ready", flush=True)
     for line in sys.stdin:
-        error = None
+        error, spec = None, GrammarSpec(**json.loads(line))
+        compiler.prepare(spec)
+        print("begun", flush=True)  # the time counts from here
         try:
-            compiler.compile(GrammarSpec(**json.loads(line)))
+            compiler.compile(spec)
         except ValueError as problem:
             error = str(problem)
         print(json.dumps(error), flush=True)

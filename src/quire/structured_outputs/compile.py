@@ -8,6 +8,7 @@ are made when they are first needed.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -37,6 +38,10 @@ class GrammarCompiler:
         check(spec)
         return self._backend(backend_of(spec)).compile(spec)
 
+    def prepare(self, spec: GrammarSpec) -> None:
+        """Load the backend that compiles it, which may take seconds."""
+        self._backend(backend_of(spec))
+
     def _backend(self, name: str) -> Backend:
         with self._lock:  # several threads may need it first
             return self._xgrammar if name == "xgrammar" else self._llguidance
@@ -52,6 +57,16 @@ class GrammarCompiler:
     @functools.cached_property
     def _xgrammar(self) -> Backend:
         return XGrammar(self._table)
+
+
+def require_backend(spec: GrammarSpec) -> None:
+    """``ValueError`` where the package that compiles it is not installed."""
+    name = backend_of(spec)
+    if importlib.util.find_spec(name) is None:
+        raise ValueError(
+            f"constrained output of the kind {spec.kind!r} needs the package {name!r}, which is not "
+            "installed; install it with: pip install 'quire[structured]'"
+        )
 
 
 def backend_of(spec: GrammarSpec) -> str:

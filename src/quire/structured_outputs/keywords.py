@@ -77,3 +77,6 @@ FORMAT_PATTERNS: dict[str, str] = {
     "time": f"^{_TIME}$",
     "date-time": f"^{_DATE}T{_TIME}$",
 }
+
+# Characters in all, which patterns of the parts do not bound (RFC 1035, section 2.3.4).
+FORMAT_LENGTHS = {"hostname": 253}

@@ -2,7 +2,7 @@
 
 * An object that names its properties and says nothing of others has no others, as with every other
   engine: a model that may make up names does.
-* Dates and times are days and hours that there are.
+* Dates and times are days and hours that there are, and host names are as long as they may be.
 
 Whatever the narrowed schema admits, the given one admits too.
 """
@@ -34,6 +34,9 @@ def _narrow(schema: Any, *, closes: bool, forced: bool) -> Any:
     if pattern is not None and "pattern" not in out and out.get("type") == "string":
         del out["format"]
         out["pattern"] = pattern
+    longest = keywords.FORMAT_LENGTHS.get(str(out.get("format")))
+    if longest is not None:
+        out["maxLength"] = min(longest, out.get("maxLength", longest))
     if isinstance(out.get("items"), list):  # as schemas before 2020 had it
         out["prefixItems"] = out.pop("items")
         if "additionalItems" in out:

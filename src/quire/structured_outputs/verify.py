@@ -13,7 +13,7 @@ from quire.structured import GrammarSpec
 from quire.structured_outputs.cache import key_of
 from quire.structured_outputs.canary import Canary, is_slow
 from quire.structured_outputs.check import check
-from quire.structured_outputs.compile import GrammarCompiler
+from quire.structured_outputs.compile import GrammarCompiler, require_backend
 from quire.structured_outputs.token_table import BYTES
 
 LIMIT_S = 5.0
@@ -50,6 +50,7 @@ class GrammarVerifier:
     def _try_out(self, spec: GrammarSpec) -> str | None:
         try:
             check(spec)
+            require_backend(spec)
             if is_slow(spec):
                 self._canary.try_out(spec)
             else:

@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
-from quire.server.errors import shown
+from quire.server.errors import bad_request, shown
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,14 @@ def test_of_a_large_value_only_the_beginning_is_looked_at() -> None:
 
     assert shown(Endless(), 10) == "[0, 1, ..."
     assert shown({"a": Endless()}, 14) == "{'a': [0, 1..."
+
+
+def test_a_message_quotes_no_more_than_one_can_read() -> None:
+    error = bad_request(f"there is no {'x' * 10**6}", "y" * 10**6)
+    assert len(error.message) == 4000
+    assert error.param is not None and len(error.param) == 200
+
+
+async def test_a_long_name_of_a_model_is_not_told_again(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/completions", json={"prompt": "a", "model": "x" * 10**6})
+    assert answer.status_code == 404 and len(answer.text) < 500

@@ -132,6 +132,20 @@ async def test_a_request_can_be_cancelled_by_its_id(
     assert await idle(state)
 
 
+async def test_a_shutdown_that_breaks_an_answer_off_is_503_and_a_stream_says_abort(
+    client: httpx.AsyncClient, state: ServerState
+) -> None:
+    bodies = [{**ENDLESS, "request_id": "a"}, {**ENDLESS, "request_id": "b", "stream": True}]
+    answers = [asyncio.create_task(client.post(PATH, json=body)) for body in bodies]
+    await until(lambda: len(state.running) == 2)
+    state.enter(Phase.DRAINING, "the server is shutting down")
+    for request in state.running:
+        request.cancel()
+    whole, stream = await asyncio.gather(*answers)
+    assert whole.status_code == 503 and "Retry-After" in whole.headers
+    assert events_of(stream.text)[-2]["choices"][0]["finish_reason"] == "abort"
+
+
 async def test_an_id_is_taken_until_its_request_has_been_aborted(
     client: httpx.AsyncClient, state: ServerState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,8 +430,9 @@ async def test_a_priority_header_is_heeded(client: httpx.AsyncClient) -> None:
         response = await client.post(PATH, json={"prompt": [5]}, headers={header: "4"})
         assert response.status_code == 400  # the policy is fcfs
         assert "priority=4" in response.json()["error"]["message"]
-    wrong = await client.post(PATH, json={"prompt": [5]}, headers={"X-Priority": "high"})
-    assert "must be an integer, got 'high'" in wrong.json()["error"]["message"]
+    for value in ("high", "9" * 30, "1_0", ""):
+        wrong = await client.post(PATH, json={"prompt": [5]}, headers={"X-Priority": value})
+        assert f"must be an integer, got {value!r}" in wrong.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("is_stream", [False, True])

@@ -68,7 +68,7 @@ async def connected(port: int) -> socket.socket:
     client.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(client, ("127.0.0.1", port))
-    head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     await loop.sock_sendall(client, f"{head}Content-Length: {len(BODY)}\r\n\r\n{BODY}".encode())
     return client
 
@@ -92,7 +92,7 @@ async def test_a_client_that_stops_reading_is_cut_off(state: ServerState) -> Non
                     pass
 
 
-HEAD = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEAD = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 SHORT_BODY = json.dumps({"prompt": [5], "max_tokens": 1, "stop": None})
 REQUEST = f"{HEAD}Content-Length: {len(SHORT_BODY)}\r\n\r\n{SHORT_BODY}"
 

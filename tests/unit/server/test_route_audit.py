@@ -106,7 +106,7 @@ async def test_the_key_is_asked_for_beside_the_routes(client: httpx.AsyncClient,
 async def test_no_spelling_of_a_path_goes_around_the_key(
     client: httpx.AsyncClient, path: str
 ) -> None:
-    assert (await client.get(f"http://test{path}")).status_code == 401
+    assert (await client.get(f"http://localhost{path}")).status_code == 401
 
 
 @pytest.mark.parametrize(("method", "path"), WITH_BODY)

@@ -208,7 +208,7 @@ async def test_the_responses_client_gets_the_call_and_sends_its_result(
     client: httpx.AsyncClient,
 ) -> None:
     async with openai.AsyncOpenAI(
-        api_key="none", base_url="http://test/v1", http_client=client, max_retries=0
+        api_key="none", base_url="http://localhost/v1", http_client=client, max_retries=0
     ) as own:
         common: Any = {"model": MODEL, "temperature": 0, "tools": [FLAT_TOOL]}
         whole = await own.responses.create(input=QUESTION, **common)

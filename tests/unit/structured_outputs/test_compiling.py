@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 import time
 
@@ -123,3 +124,12 @@ def test_the_verifier_remembers() -> None:
     assert verifier.is_known(wrong) and not verifier.is_known(GOOD)
     verifier.verify(to_grammar_spec({"json_object": True}))
     verifier.close()
+
+
+def test_a_package_that_is_missing_is_named_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    spec = GrammarSpec(kind="regex", source="a+")
+    with pytest.raises(ValueError, match=r"'llguidance'.*pip install 'quire\[structured\]'"):
+        GrammarVerifier().verify(spec)

@@ -39,7 +39,6 @@ _INERT = (
     "attention_softmax_in_fp32",
     "bias_dropout_fusion",
     "fp32_residual_connection",
-    "original_rope",
     "vocab_size",  # padded_vocab_size counts
 )
 _LAYER = "encoder.layers.*"
@@ -48,6 +47,7 @@ _PARTS = {**MEGATRON_PARTS, "attention.o": "self_attention.dense"}
 
 def chatglm(hf: HFConfig) -> ModelPlan:
     hf = hf.with_spellings(**_SPELLINGS)
+    hf.fixed("original_rope", True)  # else pairs are halves of the head
     norm, has_bias = _norm(hf), hf.bool("add_bias_linear", False)
     attention = _attention(hf, has_bias)
     mlp = gated_mlp_from(hf, bias=has_bias, inner_size=13696, activation="silu")

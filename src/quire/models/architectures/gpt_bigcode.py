@@ -28,10 +28,11 @@ def gpt_bigcode(hf: HFConfig) -> ModelPlan:
     hf = hf.with_spellings(**GPT_SPELLINGS)
     norm = layer_norm_from(hf)
     num_kv_heads = 1 if hf.bool("multi_query", True) else hf.int("num_attention_heads")
+    hf.fixed("num_key_value_heads", num_kv_heads)
     attention = attention_with(
         hf,
         None,
-        num_kv_heads=hf.int("num_key_value_heads", num_kv_heads),
+        num_kv_heads=num_kv_heads,
         scale=None if hf.bool("scale_attn_weights", True) else 1.0,
         bias=True,
     )

@@ -13,26 +13,22 @@ from quire.models.spec import LayerSpec
 
 def internlm(hf: HFConfig) -> ModelPlan:
     norm = rms_norm_from(hf)
-    attention = attention_from(hf, bias=hf.bool("bias", True))
+    rotary = hf.nested("rotary")  # the oldest files lack it; a `rope_theta` is somebody's wish
+    attention = attention_from(hf, bias=hf.bool("bias", True), theta=rotary.float("base", 10000.0))
     assert isinstance(attention.positions, RopeSpec)
     layer = LayerSpec(
         block="pre_norm",
-        attention=replace(attention, positions=_rope(hf, attention.positions)),
+        attention=replace(attention, positions=_scaled(hf, rotary, attention.positions)),
         mlp=gated_mlp_from(hf),
         norms=(norm, norm),
     )
     return plan_from(hf, layer, final_norm=norm)
 
 
-def _rope(hf: HFConfig, llamas: RopeSpec) -> RopeSpec:
-    """As ``rotary`` says, which the oldest files lack; a ``rope_scaling`` is somebody's wish."""
-    rotary = hf.nested("rotary")
+def _scaled(hf: HFConfig, rotary: HFConfig, rope: RopeSpec) -> RopeSpec:
+    """As ``rotary`` says; a ``rope_scaling`` is somebody's wish too."""
     beyond = DynamicScaling(
         factor=1.0, original_max_positions=hf.int("max_position_embeddings", 2048)
     )
-    own_scaling = rotary.choice("type", {"origin": None, "dynamic": beyond}, "dynamic")
-    return RopeSpec(
-        dim=llamas.dim,
-        theta=rotary.float("base", llamas.theta),
-        scaling=llamas.scaling or own_scaling,
-    )
+    own = rotary.choice("type", {"origin": None, "dynamic": beyond}, "dynamic")
+    return rope if rope.scaling else replace(rope, scaling=own)

@@ -13,18 +13,18 @@ from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
 
-_INERT = ("kv_channels",)  # says the head size a second time
-
 
 def nemotron(hf: HFConfig) -> ModelPlan:
     norm = layer_norm_from(hf, keys="norm_eps", weight_offset=1.0)
     rope = hf.rope(partial_keys=("partial_rotary_factor", "rope_percent"), partial=0.5)
+    attention = attention_from(hf, bias=hf.bool("attention_bias", False), rope=rope)
+    hf.fixed("kv_channels", attention.head_dim)
     layer = LayerSpec(
         block="pre_norm",
-        attention=attention_from(hf, bias=hf.bool("attention_bias", False), rope=rope),
+        attention=attention,
         mlp=plain_mlp_from(
             hf, activation=activation_from(hf, "relu2"), bias=hf.bool("mlp_bias", False)
         ),
         norms=(norm, norm),
     )
-    return plan_from(hf, layer, final_norm=norm, inert=_INERT)
+    return plan_from(hf, layer, final_norm=norm)

@@ -18,8 +18,9 @@ from quire.models.weight_names import llama_weights_with
 _PARTS = {"mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"}
 # The training code's other keys: `norm_epsilon` is the one that is used.
 _INERT = (
-    *("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32"),
-    *("layer_norm_epsilon", "scale_attn_weights"),
+    "attention_softmax_in_fp32",
+    "scale_attention_softmax_in_fp32",
+    "layer_norm_epsilon",
 )
 
 
@@ -27,6 +28,7 @@ def starcoder2(hf: HFConfig) -> ModelPlan:
     # Which of two ways of writing the same norm and MLP the training code took.
     hf.fixed("norm_type", "layer_norm")
     hf.fixed("mlp_type", "default")
+    hf.fixed("scale_attn_weights", True)
     norm, bias = layer_norm_from(hf, keys="norm_epsilon"), hf.bool("use_bias", True)
     layer = LayerSpec(
         block="pre_norm",

@@ -15,9 +15,9 @@ class ChatCompletionRequest(ChatPromptBody, GenerationBody):
     forms: ClassVar[Mapping[str, Form]] = {**ChatPromptBody.forms, **GenerationBody.forms}
 
     max_completion_tokens: Int64 | None = None  # wins over max_tokens
-    logprobs: bool | None = False
+    logprobs: StrictBool | None = False
     top_logprobs: Int64 | None = None
-    parallel_tool_calls: bool | None = True  # false: only the first call is told
-    include_reasoning: bool | None = True
-    echo: bool | None = False  # begin with the last message, if its role is the answer's
-    return_prompt_text: bool | None = None
+    parallel_tool_calls: StrictBool | None = True  # false: only the first call is told
+    include_reasoning: StrictBool | None = True
+    echo: StrictBool | None = False  # begin with the last message, if its role is the answer's
+    return_prompt_text: StrictBool | None = None

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StrictBool,
+    StrictFloat,
+    WithJsonSchema,
+)
 
 from quire.server.errors import shown
 from quire.server.forms import Form
@@ -18,9 +27,20 @@ T = TypeVar("T")
 
 INT64 = 2**63
 
-Int64 = Annotated[int, Field(ge=-INT64, le=INT64 - 1)]
+
+
+def _whole_number(value: Any) -> Any:
+    """5.0 is an integer in JSON; "5" and true are none."""
+    if isinstance(value, (bool, str)):
+        raise ValueError(f"must be an integer, got {shown(value, 80)}")
+    return value
+
+
+Int64 = Annotated[int, Field(ge=-INT64, le=INT64 - 1), BeforeValidator(_whole_number)]
+# Of lists, which may be long.
+StrictInt64 = Annotated[int, Field(strict=True, ge=-INT64, le=INT64 - 1)]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[StrictFloat, Field(gt=0, allow_inf_nan=False)]
 # One fault is told: a body of millions would else become gigabytes of errors.
 Items = Annotated[list[T], Field(fail_fast=True)]
 
@@ -78,28 +98,28 @@ class SamplingBody(Body):
     """What all generating requests may have, by the names of OpenAI's older APIs; None is the
     server's default."""
 
-    temperature: float | None = None
-    top_p: float | None = None
+    temperature: StrictFloat | None = None
+    top_p: StrictFloat | None = None
     top_k: Int64 | None = None
-    min_p: float | None = None
+    min_p: StrictFloat | None = None
     min_tokens: Int64 | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
+    presence_penalty: StrictFloat | None = None
+    frequency_penalty: StrictFloat | None = None
+    repetition_penalty: StrictFloat | None = None
     seed: Int64 | None = None
     logit_bias: dict[str, float] | None = None
-    allowed_token_ids: Items[Int64] | None = None
+    allowed_token_ids: Items[StrictInt64] | None = None
     bad_words: Items[str] | None = None
-    stop_token_ids: Items[Int64] | None = None
-    include_stop_str_in_output: bool | None = None
-    ignore_eos: bool | None = None
-    skip_special_tokens: bool | None = None
-    spaces_between_special_tokens: bool | None = None
+    stop_token_ids: Items[StrictInt64] | None = None
+    include_stop_str_in_output: StrictBool | None = None
+    ignore_eos: StrictBool | None = None
+    skip_special_tokens: StrictBool | None = None
+    spaces_between_special_tokens: StrictBool | None = None
     logits_processors: Items[str | dict[str, Any]] | None = None  # names of code
     truncate_prompt_tokens: Int64 | None = None
     truncation_side: Literal["left", "right"] | None = None
 
-    stream: bool | None = False
+    stream: StrictBool | None = False
     stream_interval: Int64 | None = None  # tokens between two events
 
     priority: Int64 | None = 0
@@ -119,8 +139,8 @@ class StreamOptions(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    include_usage: bool | None = False  # a last chunk with the usage
-    continuous_usage_stats: bool | None = False  # the usage so far on every chunk
+    include_usage: StrictBool | None = False  # a last chunk with the usage
+    continuous_usage_stats: StrictBool | None = False  # the usage so far on every chunk
 
 
 # Padding against who counts bytes on the wire is never sent, and nobody reads it.
@@ -136,8 +156,8 @@ class GenerationBody(SamplingBody):
     best_of: Int64 | None = None
     max_tokens: Int64 | None = None
     stop: Strings = None
-    use_beam_search: bool | None = None
-    length_penalty: float | None = None
+    use_beam_search: StrictBool | None = None
+    length_penalty: StrictFloat | None = None
     early_stopping: EarlyStopping = None
     prompt_logprobs: Int64 | None = None
     stream_options: StreamOptions | None = None
@@ -149,8 +169,8 @@ class GenerationBody(SamplingBody):
     guided_grammar: str | None = None
     guided_whitespace_pattern: str | None = None
     thinking_token_budget: Int64 | None = None
-    return_tokens_as_token_ids: bool | None = None
-    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: StrictBool | None = None
+    return_token_ids: StrictBool | None = None
 
 
 class ChatMessage(BaseModel):
@@ -194,6 +214,6 @@ class ChatPromptBody(Body):
     documents: Items[dict[str, Any]] | None = None
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    add_generation_prompt: bool | None = None  # true, unless the last message is continued
-    continue_final_message: bool | None = False
-    add_special_tokens: bool | None = False  # the template has written them
+    add_generation_prompt: StrictBool | None = None  # true, unless the last message is continued
+    continue_final_message: StrictBool | None = False
+    add_special_tokens: StrictBool | None = False  # the template has written them

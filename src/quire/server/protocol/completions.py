@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import WithJsonSchema
+from pydantic import StrictBool, WithJsonSchema
 
 from quire.server.protocol.common import GenerationBody, Int64
 
@@ -27,6 +27,6 @@ class CompletionRequest(GenerationBody):
 
     prompt: CompletionPrompt
     suffix: str | None = None
-    echo: bool | None = False
+    echo: StrictBool | None = False
     logprobs: Int64 | None = None
-    add_special_tokens: bool | None = True
+    add_special_tokens: StrictBool | None = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema
 
 from quire.server.forms import Form
 from quire.server.protocol.common import (
@@ -98,7 +98,7 @@ class InputTokensRequest(Body):
     reasoning: Reasoning | None = None
     truncation: Literal["auto", "disabled"] | None = "disabled"
     chat_template_kwargs: dict[str, Any] | None = None
-    parallel_tool_calls: bool | None = True
+    parallel_tool_calls: StrictBool | None = True
     previous_response_id: str | None = None
     conversation: str | dict[str, Any] | None = None
 
@@ -116,8 +116,8 @@ class ResponsesRequest(InputTokensRequest, SamplingBody):
     include: Items[Includable] | None = None
     top_logprobs: Int64 | None = None
     stop: Strings = None
-    return_tokens_as_token_ids: bool | None = None
-    background: bool | None = False
+    return_tokens_as_token_ids: StrictBool | None = None
+    background: StrictBool | None = False
     prompt: dict[str, Any] | None = None  # one that a server would have stored
     max_tool_calls: Int64 | None = None  # of tools that the server would call itself
     stream_options: dict[str, Any] | None = None  # the last event has the usage anyway

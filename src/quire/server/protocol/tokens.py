@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from quire.server.protocol.common import INT64, Body, ChatMessage, ChatPromptBody, Items
 
@@ -14,8 +14,8 @@ class TokenizeRequest(ChatPromptBody):
 
     messages: Items[ChatMessage] | None = None  # type: ignore[assignment]
     prompt: str | None = None
-    add_special_tokens: bool | None = None  # for a prompt true, for messages false
-    return_token_strs: bool | None = False
+    add_special_tokens: StrictBool | None = None  # for a prompt true, for messages false
+    return_token_strs: StrictBool | None = False
 
 
 # They say how messages become a prompt.
@@ -28,4 +28,4 @@ ONLY_WITH_MESSAGES = (
 class DetokenizeRequest(Body):
     """Token ids."""
 
-    tokens: Items[Annotated[int, Field(ge=0, le=INT64 - 1)]]
+    tokens: Items[Annotated[int, Field(strict=True, ge=0, le=INT64 - 1)]]

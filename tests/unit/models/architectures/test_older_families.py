@@ -311,6 +311,12 @@ def test_internlm_is_biased_and_rotates_by_10000_where_the_config_is_silent() ->
     assert _rope(spec).theta == 10000.0
 
 
+def test_internlms_own_base_gives_way_to_an_override() -> None:
+    config = {**LLAMA_KEYS, "rotary": {"base": 500.0, "type": "dynamic"}}
+    assert _rope(_spec("InternLMForCausalLM", config)).theta == 500.0
+    assert _rope(_spec("InternLMForCausalLM", {**config, "rope_theta": 800.0})).theta == 800.0
+
+
 def _block_with(part: str, **keys: Any) -> list[Config]:
     return [{**BLOCK, part: {**BLOCK[part], **keys}}, BLOCK]
 
@@ -325,6 +331,7 @@ def _attn_with(**keys: Any) -> Config:
         ("BaichuanForCausalLM", BAICHUAN2_13B, {"sliding_window": 4}, "sliding_window"),
         ("ChatGLMModel", CHATGLM3, {"pre_seq_len": 128}, "pre_seq_len"),
         ("ChatGLMModel", CHATGLM3, {"quantization_bit": 4}, "quantization_bit"),
+        ("ChatGLMModel", CHATGLM3, {"original_rope": False}, "original_rope"),
         ("DeciLMForCausalLM", NAS, {"block_configs": [BLOCK]}, "block_configs"),
         (
             "DeciLMForCausalLM",
