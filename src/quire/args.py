@@ -128,7 +128,9 @@ class EngineArgs:
         False, help="token ids in, token ids out: load no tokenizer", parse=bool
     )
     trust_remote_code: bool = _model(
-        False, help="run code that the model's repository ships, for tokenizers and for models", parse=bool
+        False,
+        help="run code that the model's repository ships, of tokenizers and models",
+        parse=bool,
     )
     model_impl: str = _model(
         "auto",

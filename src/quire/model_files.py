@@ -141,7 +141,8 @@ def _refuse_quantized(config: dict[str, Any], path: Path) -> None:
     for key in ("quantization_config", "compression_config"):
         if config.get(key):
             method = config[key].get("quant_method") if isinstance(config[key], dict) else None
-            if set(_READ_AS_PLAIN.get(str(method), ())).intersection(config.get("architectures") or ()):
+            readers = _READ_AS_PLAIN.get(str(method), ())
+            if set(readers).intersection(config.get("architectures") or ()):
                 continue
             what = f"{key} ({method})" if method else key
             raise UnsupportedModelError(f"{path / 'config.json'} has {what}: {QUANTIZATION}")

@@ -27,7 +27,8 @@ async def built(outputs: Sequence[RequestOutput], build: Callable[[], T]) -> T:
 
 
 def _size(output: RequestOutput) -> int:
-    size = sum(len(one or ()) for one in output.prompt_logprobs or ())
+    of_prompt = sum(len(one or ()) for one in output.prompt_logprobs or ())
+    size = of_prompt * len(output.outputs)  # each choice has them
     for one in output.outputs:
         size += len(one.token_ids) + sum(len(position) for position in one.logprobs or ())
     return size

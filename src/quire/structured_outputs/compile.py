@@ -64,8 +64,8 @@ def require_backend(spec: GrammarSpec) -> None:
     name = backend_of(spec)
     if importlib.util.find_spec(name) is None:
         raise ValueError(
-            f"constrained output of the kind {spec.kind!r} needs the package {name!r}, which is not "
-            "installed; install it with: pip install 'quire[structured]'"
+            f"constrained output of the kind {spec.kind!r} needs the package {name!r}, which is "
+            "not installed; install it with: pip install 'quire[structured]'"
         )
 
 

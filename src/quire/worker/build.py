@@ -143,47 +143,36 @@ def _graphs(
     from quire.kernels.triton import lookup
     from quire.kernels.triton.bitmask import apply_bitmask
     from quire.kernels.triton.deliver import deliver
-    from quire.kernels.triton.fetch import fetch
 
     assert loaded.captured_hidden_size is not None
     sizes, device = graph_sizes(config, loaded), rows.token_ids.device
+    num_slots = config.scheduler.steps_in_flight + 1
     hidden = torch.zeros(
-        sizes.max_rows,
-        loaded.captured_hidden_size,
+        (sizes.max_rows, loaded.captured_hidden_size),
         dtype=DTYPES[config.model.dtype],
         device=device,
     )
-    inputs = GraphInputs(
-        sizes,
-        spare_row=rows.spare_row,
-        max_length=config.model.max_model_len,
-        num_slots=config.scheduler.steps_in_flight + 1,
-        fetch=fetch,
-        device=device,
-    )
+    inputs = _graph_inputs(config, sizes, rows, num_slots)
     results = ResultRing(
         inputs.ring, max_rows=sizes.max_rows, of_rows=rows.token_ids, deliver=deliver
     )
-    record = GraphRecorder()
     masks = GraphMasks(
         grammars,
         max_rows=sizes.max_rows,
-        num_slots=config.scheduler.steps_in_flight + 1,
+        num_slots=num_slots,
         apply_bitmask=apply_bitmask,
         device=device,
     )
+    record, model = GraphRecorder(), loaded.model
+    batches = GraphBatches(rows, kv, lookup, max_tokens=sizes.max_tokens)
     graphs = StepGraphs(
         sizes=sizes,
         inputs=inputs,
         forwards=ForwardGraphs(
-            model=loaded.model,
-            batches=GraphBatches(rows, kv, lookup, max_tokens=sizes.max_tokens),
-            inputs=inputs,
-            hidden=hidden,
-            record=record,
+            model=model, batches=batches, inputs=inputs, hidden=hidden, record=record
         ),
         samples=SampleGraphs(
-            model=loaded.model,
+            model=model,
             sampler=sampler,
             inputs=inputs,
             results=results,
@@ -194,13 +183,28 @@ def _graphs(
         results=results,
         hidden=hidden,
         sampler=sampler,
-        sharing=_sharing(rows, kv, loaded.model.attention_backend),
+        sharing=_sharing(rows, kv, model.attention_backend),
         prompt_logprobs=prompt_logprobs,
         masks=masks,
     )
     show = partial(tqdm, desc="Capturing graphs", disable=not config.load.use_tqdm, leave=False)
     graphs.capture_at_start(show)
     return graphs
+
+
+def _graph_inputs(
+    config: EngineConfig, sizes: GraphSizes, rows: Rows, num_slots: int
+) -> GraphInputs:
+    from quire.kernels.triton.fetch import fetch
+
+    return GraphInputs(
+        sizes,
+        spare_row=rows.spare_row,
+        max_length=config.model.max_model_len,
+        num_slots=num_slots,
+        fetch=fetch,
+        device=rows.token_ids.device,
+    )
 
 
 def _sharing(rows: Rows, kv: KVMemory, attention_backend: str) -> Sharing:

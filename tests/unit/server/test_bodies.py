@@ -1,4 +1,4 @@
-"""Large bodies hold up nobody."""
+"""Large bodies and large answers hold up nobody, and values have the types they should."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import Response
 
-from quire.server import bodies
+from quire.server import bodies, whole
+from quire.server.intake import Started
 from quire.server.state import ServerState
 
 JSON = {"Content-Type": "application/json"}
@@ -106,3 +108,63 @@ async def test_a_byte_order_mark_is_no_text(client: httpx.AsyncClient) -> None:
     body = b'\xef\xbb\xbf{"prompt": "Hi", "max_tokens": 1}'
     answer = await client.post("/v1/completions", content=body, headers=JSON)
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/completions", {"prompt": "Hi", "logprobs": 5}),
+        ("/v1/completions", {"prompt": "Hi, my old friend", "prompt_logprobs": 5}),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "Hi"}], "logprobs": True, "top_logprobs": 5},
+        ),
+    ],
+)
+async def test_a_large_answer_is_built_beside_the_event_loop(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str, fields: dict[str, Any]
+) -> None:
+    threads: list[threading.Thread] = []
+    build = Started.whole
+
+    def noted(started: Started, content: object) -> Response:
+        threads.append(threading.current_thread())
+        return build(started, content)
+
+    monkeypatch.setattr(Started, "whole", noted)
+    body = {**fields, "max_tokens": 4, "ignore_eos": True, "temperature": 0, "seed": 1}
+    small = (await client.post(path, json=body)).json()
+    monkeypatch.setattr(whole, "MUCH", 8)
+    large = (await client.post(path, json=body)).json()
+    assert threads[0] is threading.main_thread() is not threads[1]
+    assert small["choices"] == large["choices"]
+    assert small["usage"]["completion_tokens"] == large["usage"]["completion_tokens"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("max_tokens", "5"), ("max_tokens", True), ("max_tokens", 5.5), ("n", True)),
+        *(("logprobs", True), ("seed", "1"), ("temperature", "0.5"), ("top_p", True)),
+        *(("stream", "yes"), ("stream", 1), ("echo", "true"), ("timeout_s", "3")),
+        *(("stop_token_ids", [True]), ("allowed_token_ids", ["5"])),
+    ],
+)
+async def test_values_of_another_type_are_not_guessed_at(
+    client: httpx.AsyncClient, name: str, value: Any
+) -> None:
+    answer = await client.post("/v1/completions", json={"prompt": "Hi", name: value})
+    error = answer.json()["error"]
+    assert answer.status_code == 400
+    assert error["param"].partition("[")[0] == name
+    assert error["message"].startswith(error["param"])
+
+
+@pytest.mark.parametrize(
+    "fields", [{"temperature": 0}, {"top_p": 1}, {"n": 1.0}, {"max_tokens": 2.0}, {"stream": None}]
+)
+async def test_integers_are_numbers_and_whole_numbers_integers(
+    client: httpx.AsyncClient, fields: dict[str, Any]
+) -> None:
+    body = {"prompt": "Hi", "max_tokens": 1, **fields}
+    assert (await client.post("/v1/completions", json=body)).status_code == 200

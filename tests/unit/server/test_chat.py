@@ -245,3 +245,38 @@ async def test_the_role_of_answers_is_the_servers(engine: AsyncLLM) -> None:
     async with in_process_client(ready_state(engine, response_role="bot")) as client:
         answer = await chat(client, max_tokens=1)
     assert answer["choices"][0]["message"]["role"] == "bot"
+
+
+QUOTED = "{% for m in messages %}{% if m.role == 'critic' %}C{% endif %}{{ m.role }}{% endfor %}"
+KNOWN = "{% for m in messages %}{% if m.role == 'user' %}U{% endif %}{{ m.role }}{% endfor %}"
+ANY = "{% for m in messages %}{{ m.role }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "role", "prompt"),
+    [
+        (None, "assist", None),
+        (None, "s", None),
+        (None, "im_start", None),
+        (KNOWN + QUOTED, "critic", "criticCcritic"),
+        (KNOWN, "critic", None),
+        (KNOWN, "", None),
+        (ANY, "critic", "critic"),
+        (ANY, "", None),
+        (ANY, "developer", "system"),
+        (KNOWN + "{# developer #}", "developer", "system"),
+        (KNOWN + '{{ "" if "developer" }}', "developer", "developer"),
+        ("fixed", "critic", None),
+    ],
+)
+async def test_a_template_may_have_roles_of_its_own(
+    engine: AsyncLLM, template: str | None, role: str, prompt: str | None
+) -> None:
+    body = {"messages": [{"role": role, "content": "x"}], "chat_template": template}
+    async with in_process_client(ready_state(engine, trust_request_chat_template=True)) as client:
+        answer = await client.post("/apply-template", json=body)
+    if prompt is None:
+        assert answer.status_code == 400
+        assert f"there is no role {role!r}" in answer.json()["error"]["message"]
+    else:
+        assert answer.json() == {"prompt": prompt}

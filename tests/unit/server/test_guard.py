@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -13,11 +14,13 @@ from pydantic import BaseModel
 from starlette.middleware import Middleware
 from starlette.responses import Response, StreamingResponse
 
+from quire.server.app import build_app
 from quire.server.args import ServerArgs
 from quire.server.bodies import BodyRoute
 from quire.server.error_responses import install_error_handlers, json_response
-from quire.server.guard import Guard
+from quire.server.guard import Guard, allowed_hosts
 from quire.server.keys import all_keys
+from quire.server.state import ServerState
 
 LIMIT = 100
 
@@ -26,8 +29,8 @@ class Body(BaseModel):
     text: str
 
 
-def app_with(*keys: str) -> FastAPI:
-    guard = Middleware(Guard, keys=keys, max_body_bytes=LIMIT)
+def app_with(*keys: str, hosts: frozenset[str] | None = None) -> FastAPI:
+    guard = Middleware(Guard, keys=keys, max_body_bytes=LIMIT, hosts=hosts)
     app = FastAPI(middleware=[guard])
     install_error_handlers(app)
     app.router.route_class = BodyRoute
@@ -202,6 +205,103 @@ async def test_a_body_that_grows_is_refused_when_it_is_too_large() -> None:
     assert answer.status_code == 413
     assert answer.json()["error"]["type"] == "RequestTooLargeError"
     assert answer.headers["x-request-id"]
+
+
+async def test_bodies_that_are_read_at_once_are_limited_in_sum() -> None:
+    app = app_with()
+    ends = asyncio.Event()
+
+    async def slow(sent: list[Any]) -> None:
+        is_first = True
+
+        async def receive() -> Any:
+            nonlocal is_first
+            if is_first:
+                is_first = False
+                return {"type": "http.request", "body": b" " * LIMIT, "more_body": True}
+            await ends.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/echo", "query_string": b""}
+        await app(cast(Any, {**scope, "headers": headers}), receive, send)
+
+    answers: list[list[Any]] = [[] for _ in range(17)]
+    readers = [asyncio.create_task(slow(sent)) for sent in answers]
+    await readers[-1]  # there was room for the others
+    assert answers[-1][0]["status"] == 429
+    assert (b"retry-after", b"1") in [(k.lower(), v) for k, v in answers[-1][0]["headers"]]
+    assert not any(reader.done() for reader in readers[:-1])
+    ends.set()
+    await asyncio.gather(*readers)
+    answer = await ask(app, "POST", "/v1/echo", json={"text": "a"})
+    assert answer.status_code == 200  # the room of those that left is free again
+
+
+async def test_a_body_that_was_read_holds_no_room() -> None:
+    app = app_with()
+    for _ in range(100):
+        assert (await ask(app, "POST", "/v1/echo", json={"text": "a" * 80})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(("localhost", 200), ("localhost:8000", 200), ("LOCALHOST:1", 200), ("127.0.0.1:8", 200)),
+        *(("[::1]:8000", 200), ("[::1]", 200), ("proxy.name", 200)),
+        *(("evil.name", 403), ("localhost.evil.name:80", 403), ("evil.name:localhost", 403)),
+        *(("", 403), ("[::2]:80", 403), (b"\xff", 403)),
+    ],
+)
+async def test_the_server_answers_to_its_own_names_only(host: Any, status: int) -> None:
+    app = app_with(hosts=allowed_hosts("127.0.0.1", ["Proxy.name"], False))
+    answer = await ask(app, "GET", "/v1/models", headers={"Host": host})
+    assert answer.status_code == status
+    if status == 403:
+        assert "--allowed-hosts" in answer.json()["error"]["message"]
+    assert (await ask(app_with(), "GET", "/v1/models", headers={"Host": host})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "names", "has_keys", "is_checked"),
+    [
+        ("127.0.0.1", (), False, True),
+        ("127.0.0.2", (), False, True),
+        ("::1", (), False, True),
+        ("localhost", (), False, True),
+        ("127.0.0.1", (), True, False),
+        ("127.0.0.1", ("*",), False, False),
+        ("0.0.0.0", (), False, False),
+        ("some.name", (), False, False),
+        ("0.0.0.0", ("a",), True, True),
+    ],
+)
+def test_when_hosts_are_checked(
+    address: str, names: tuple[str, ...], has_keys: bool, is_checked: bool
+) -> None:
+    hosts = allowed_hosts(address, names, has_keys)
+    assert (hosts is not None) == is_checked
+    if hosts is not None:
+        assert {"localhost", "127.0.0.1", "[::1]", *names} <= hosts
+        assert (f"[{address}]" if ":" in address else address) in hosts
+
+
+@pytest.mark.parametrize(
+    ("args", "status"),
+    [
+        ({}, 403),
+        ({"uds": "/some/socket"}, 200),
+        ({"host": "0.0.0.0"}, 200),
+        ({"allowed_hosts": ["evil.name"]}, 200),
+    ],
+)
+async def test_the_flags_say_which_hosts_are_allowed(args: Any, status: int) -> None:
+    app = build_app(ServerState(args=ServerArgs(**args)))
+    answer = await ask(app, "GET", "/livez", headers={"Host": "evil.name"})
+    assert answer.status_code == status
 
 
 async def test_a_body_in_pieces_within_the_limit_is_read() -> None:

@@ -114,6 +114,42 @@ async def test_a_silence_that_lasts_is_filled_once_an_interval(
     assert connection.body == 3 * KEEP_ALIVE + DONE
 
 
+async def test_a_client_that_reads_nothing_gets_one_comment_to_wait_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    timers: list[Callable[[], None]] = []
+    reads, num_begun = asyncio.Event(), 0
+    note = Connection.send
+
+    async def send(connection: Connection, message: Any) -> None:
+        nonlocal num_begun
+        num_begun += 1
+        await reads.wait()
+        await note(connection, message)
+
+    def call_later(seconds: float, callback: Callable[[], None]) -> asyncio.Handle:
+        timers.append(callback)
+        return loop.call_soon(lambda: None)
+
+    async def events(connection: Connection) -> AsyncGenerator[bytes, None]:
+        for _ in range(3):
+            timers.pop()()
+            await asyncio.sleep(0)
+        assert num_begun == 1
+        reads.set()
+        await connection.has_news.wait()
+        await asyncio.sleep(0)
+        timers.pop()()  # silence again
+        await asyncio.sleep(0)
+        yield DONE
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    monkeypatch.setattr(Connection, "send", send)
+    connection, _ = await run(events, keep_alive_s=15)
+    assert connection.body == 2 * KEEP_ALIVE + DONE
+
+
 async def test_an_error_before_the_first_event_is_an_ordinary_answer() -> None:
     async def events(connection: Connection) -> AsyncGenerator[bytes, None]:
         raise bad_request("no")

@@ -102,8 +102,9 @@ def _attention_kernel(
     HAS_SPLITS: tl.constexpr, LEAST: tl.constexpr,
     HAS_PREFIX: tl.constexpr, PREFIX_BLOCK_N: tl.constexpr, HAS_ORDER: tl.constexpr,
     WINDOW: tl.constexpr, SOFT_CAP: tl.constexpr, HAS_ALIBI: tl.constexpr,
-    HAS_SINKS: tl.constexpr, IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr, HEADS_FIRST: tl.constexpr,
-    WHOLE_FIRST: tl.constexpr, PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
+    HAS_SINKS: tl.constexpr, IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr,
+    HEADS_FIRST: tl.constexpr, WHOLE_FIRST: tl.constexpr,
+    PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     # Long, but one thing: which tile, its queries, the keys they see, what becomes of the sums. To
     # cut it would be to hand twenty names from one function to the next.
@@ -288,8 +289,9 @@ def paged_attention(
 ) -> None:
     """`reference.attention.paged_attention` into ``out`` [T, H, D].
 
-    ``q`` [T, H, D] may be strided in T; ``sinks`` [H] float32. ``is_decode``: rows of one query. ``is_mixed``: only those,
-    or all but those, of rows of both kinds. ``prefix``: of a decode launch without a window.
+    ``q`` [T, H, D] may be strided in T; ``sinks`` [H] float32. ``is_decode``: rows of one query.
+    ``is_mixed``: only those, or all but those, of rows of both kinds. ``prefix``: of a decode
+    launch without a window.
     ``order`` [R] int32 of a decode launch: which row each program takes, the longest first, so that
     none begins a long one when the others have ended.
     """

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from pydantic import StrictBool
+
 from quire.server.forms import Form
 from quire.server.protocol.common import ChatPromptBody, GenerationBody, Int64
 

@@ -28,7 +28,6 @@ T = TypeVar("T")
 INT64 = 2**63
 
 
-
 def _whole_number(value: Any) -> Any:
     """5.0 is an integer in JSON; "5" and true are none."""
     if isinstance(value, (bool, str)):
