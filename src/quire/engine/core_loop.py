@@ -124,4 +124,3 @@ def apply_command(core: EngineCore, command: Command) -> None:
         core.abort(command.request_ids)
     else:
         raise TypeError(f"not a command that changes the core: {command!r}")
-

@@ -86,9 +86,7 @@ class Scheduler:
         """Queue all completions of a request. Only the first computes the prompt; the others
         continue from its blocks."""
         self.require_new(request.request_id)
-        first = Completion.first_of(
-            request, self._num_arrived, self.kv.new_table(), constraint
-        )
+        first = Completion.first_of(request, self._num_arrived, self.kv.new_table(), constraint)
         self._num_arrived += 1
         if request.beam is None:
             first.siblings = [

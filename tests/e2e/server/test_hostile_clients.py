@@ -15,7 +15,7 @@ import pytest
 
 TIMEOUT_S = 20
 BODY = json.dumps({"prompt": "Hello", "max_tokens": 2, "temperature": 0}).encode()
-HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: quire\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def connect(url: str) -> socket.socket:
@@ -46,7 +46,7 @@ def _statuses(received: bytes) -> list[int]:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
         b"hello\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
-        b"GET /\0 HTTP/1.1\r\nHost: quire\r\n\r\n",
+        b"GET /\0 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         HEAD + b"Content-Length: -1\r\n\r\n" + BODY,
         HEAD + b"Content-Length: 0x10\r\n\r\n" + BODY,
         HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n" + BODY,
@@ -57,11 +57,11 @@ def _statuses(received: bytes) -> list[int]:
         HEAD + b"Content-Length: 9999999\r\n\r\n" + BODY,  # never comes
         HEAD + b"Content-Length: 999999999999\r\n\r\n",
         HEAD + b"X-Long: " + b"x" * 200_000 + b"\r\nContent-Length: 0\r\n\r\n",
-        b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nHost: quire\r\n\r\n",
-        b"GET /v1/models%00%ff HTTP/1.1\r\nHost: quire\r\n\r\n",
-        b"GET /v1/models HTTP/1.1\r\nHost: quire\r\nX-Bad: \xff\xfe\r\nX-Request-Id: \xff\r\n\r\n",
-        b"TRACE / HTTP/1.1\r\nHost: quire\r\n\r\n",
-        b"CONNECT quire:443 HTTP/1.1\r\nHost: quire\r\n\r\n",
+        b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /v1/models%00%ff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nHost: [::1]\r\nX-Bad: \xff\xfe\r\nX-Request-Id: \xff\r\n\r\n",
+        b"TRACE / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"CONNECT quire:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
 )
 def test_nonsense_is_refused(server_url: str, sent: bytes) -> None:
@@ -71,7 +71,7 @@ def test_nonsense_is_refused(server_url: str, sent: bytes) -> None:
 
 def test_a_head_without_end_is_cut_off(server_url: str) -> None:
     with connect(server_url) as client:
-        client.sendall(b"GET /livez HTTP/1.1\r\nHost: quire\r\nX-Long: ")
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
         received = b""
         for _ in range(40):
             with contextlib.suppress(ConnectionError):  # closed while we still send
@@ -82,7 +82,7 @@ def test_a_head_without_end_is_cut_off(server_url: str) -> None:
 
 
 def test_a_large_head_is_taken(server_url: str) -> None:
-    head = b"GET /livez HTTP/1.1\r\nHost: quire\r\nX-Long: " + b"x" * 40_000 + b"\r\n\r\n"
+    head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 40_000 + b"\r\n\r\n"
     with connect(server_url) as client:
         for _ in range(2):  # the limit is each one's
             client.sendall(head)
@@ -93,7 +93,7 @@ def test_requests_in_one_go_are_answered_in_order(server_url: str) -> None:
     whole = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
     wrong = HEAD + b"Content-Length: 2\r\n\r\n{}"
     with connect(server_url) as client:
-        client.sendall(whole + wrong + b"GET /livez HTTP/1.1\r\nHost: quire\r\n\r\n" + whole)
+        client.sendall(whole + wrong + b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n" + whole)
         received = b""
         while len(_statuses(received)) < 4 or not received.endswith(b"}"):
             received += client.recv(65536)

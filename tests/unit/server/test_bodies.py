@@ -1,4 +1,4 @@
-"""Large bodies and large answers hold up nobody, and values have the types they should."""
+"""Large bodies and answers hold up nobody; values of other types are refused."""
 
 from __future__ import annotations
 
