@@ -49,11 +49,16 @@ class Batch:
     # the keys; how it lies in memory is the device's.
     kv_caches: tuple[Tensor, ...]
     layer_groups: tuple[int, ...]  # per attention layer, its index into `groups`
+    outputs: Tensor | None = None  # [S] int64, the tokens whose hidden states are wanted; or all
     # The shapes are a bucket's and the `*_cpu` fields and maxima upper bounds: which rows have one
     # query is known on the device alone, and `num_decode_rows` says nothing.
     is_mixed_graph: bool = False
     # Of decode rows: their places, the longest row first, in which they are best attended for.
     decode_order: Tensor | None = None  # [R] int32
+
+    def lines_of_outputs(self, x: Tensor) -> Tensor:
+        """Of x [T, ...] the lines [S, ...] of the tokens whose hidden states are wanted."""
+        return x if self.outputs is None else x.index_select(0, self.outputs)
 
     @property
     def device(self) -> torch.device:

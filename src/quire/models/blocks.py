@@ -1,6 +1,7 @@
 """How a layer's parts are wired: one class per topology, each with its own short call.
 
-Between layers there is one tensor, the hidden state h [T, E], which every layer updates in place.
+Between layers there is one tensor, the hidden state h [T, E], which every layer updates in place;
+the last one goes on with some of its lines after attention (`ForwardPass.narrowed`).
 Knows the kinds of parts that a layer may have, and not what is in them.
 """
 
@@ -28,8 +29,8 @@ class Block(Protocol):
 
     def load(self, reader: TensorReader, prefix: str) -> None: ...
 
-    def __call__(self, h: Tensor, step: ForwardPass) -> None:
-        """Updates h [T, E] in place."""
+    def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
+        """h [T, E] updated in place, or what the last layer makes of some of its lines."""
         ...
 
 
@@ -111,9 +112,11 @@ class PreNormBlock:
         first, last = self._parts.norms[0], self._parts.norms[-1]
         self._parts.load(reader, prefix, attention=first, mlp=last)
 
-    def __call__(self, h: Tensor, step: ForwardPass) -> None:
+    def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
         self.attention.add_to(h, step)
+        h = step.narrowed(h)
         self.mlp.add_to(h)
+        return h
 
 
 class ParallelBlock:
@@ -128,10 +131,12 @@ class ParallelBlock:
         first, last = self._parts.norms[0], self._parts.norms[-1]
         self._parts.load(reader, prefix, attention=first, mlp=last)
 
-    def __call__(self, h: Tensor, step: ForwardPass) -> None:
-        attended = self.attention.branch(h, step)
+    def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
+        attended = step.narrowed(self.attention.branch(h, step))
+        h = step.narrowed(h)
         self.mlp.add_to(h)
         h += attended
+        return h
 
 
 class PostNormBlock:
@@ -145,11 +150,11 @@ class PostNormBlock:
     def load(self, reader: TensorReader, prefix: str) -> None:
         self._parts.load(reader, prefix, attention=None, mlp=None)
 
-    def __call__(self, h: Tensor, step: ForwardPass) -> None:
+    def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
         self.attention.add_to(h, step)
-        h.copy_(self._norm1(h))
+        h = self._norm1(step.narrowed(h))
         self.mlp.add_to(h)
-        h.copy_(self._norm2(h))
+        return self._norm2(h)
 
 
 class BranchNormBlock:
@@ -163,9 +168,11 @@ class BranchNormBlock:
     def load(self, reader: TensorReader, prefix: str) -> None:
         self._parts.load(reader, prefix, attention=None, mlp=None)
 
-    def __call__(self, h: Tensor, step: ForwardPass) -> None:
+    def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
         h += self._norm1(self.attention.branch(h, step))
+        h = step.narrowed(h)
         h += self._norm2(self.mlp.branch(h))
+        return h
 
 
 class SandwichBlock:
@@ -179,9 +186,11 @@ class SandwichBlock:
     def load(self, reader: TensorReader, prefix: str) -> None:
         self._parts.load(reader, prefix, attention=self._norm1, mlp=self._norm3)
 
-    def __call__(self, h: Tensor, step: ForwardPass) -> None:
+    def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
         h += self._norm2(self.attention.branch(h, step))
+        h = step.narrowed(h)
         h += self._norm4(self.mlp.branch(h))
+        return h
 
 
 class NormedResidualBlock:
@@ -195,12 +204,12 @@ class NormedResidualBlock:
     def load(self, reader: TensorReader, prefix: str) -> None:
         self._parts.load(reader, prefix, attention=None, mlp=None)
 
-    def __call__(self, h: Tensor, step: ForwardPass) -> None:
-        normed = self._norm1(h)
-        self.attention.add_to(normed, step)
-        normed = self._norm2(normed)
-        self.mlp.add_to(normed)
-        h.copy_(normed)
+    def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
+        h = self._norm1(h)
+        self.attention.add_to(h, step)
+        h = self._norm2(step.narrowed(h))
+        self.mlp.add_to(h)
+        return h
 
 
 BLOCKS: dict[BlockKind, Callable[[Parts], Block]] = {
@@ -219,8 +228,8 @@ class EmptyBlock:
     def load(self, reader: TensorReader, prefix: str) -> None:
         pass
 
-    def __call__(self, h: Tensor, step: ForwardPass) -> None:
-        pass
+    def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
+        return step.narrowed(h)
 
 
 class Nothing:

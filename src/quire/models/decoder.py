@@ -73,7 +73,12 @@ class Decoder:
         self.head.load(reader, "head", self.embedding)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Hidden states [T, E] after the final norm; writes the tokens' keys and values."""
+        """Hidden states [S, E] of `batch.outputs` after the final norm; writes the keys and values
+        of all tokens.
+
+        Between layers every token is needed, since the next attends to it; behind the attention of
+        the last one only the outputs are, a few of the thousands of tokens of a prompt.
+        """
         step = ForwardPass(
             batch=batch,
             rotations=tuple(angles.at(batch.positions) for angles in self._angles),
@@ -82,9 +87,9 @@ class Decoder:
             ),
         )
         h = self.embedding(batch.input_ids, batch.positions)
-        for layer in self.layers:
-            layer(h, step)
-        return self.final_norm(h)
+        for layer in self.layers[:-1]:
+            h = layer(h, step)
+        return self.final_norm(self.layers[-1](h, replace(step, is_last=True)))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [S, V] of hidden states [S, E], in the model's dtype or in float32."""

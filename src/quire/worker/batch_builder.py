@@ -58,10 +58,11 @@ class BatchBuilder:
         self._arange = torch.arange(max_tokens + 1, device=device)
         self._upload = Uploader(device)
 
-    def build(self, plan: StepPlan, layout: StepLayout) -> tuple[Batch, Tensor, SampledRows]:
-        """The batch, which of its tokens [S] are followed by a sampled one, and whose they are.
+    def build(self, plan: StepPlan, layout: StepLayout) -> tuple[Batch, SampledRows]:
+        """The batch, whose outputs are the tokens that a sampled one follows, and whose they are.
 
-        R must not be 0.
+        R must not be 0. Where no row samples, one token is the output all the same: nothing on the
+        way has to know how to compute no lines.
         """
         num_computed = plan.num_computed[layout.order]
         lengths = plan.num_computed + plan.num_scheduled
@@ -73,12 +74,12 @@ class BatchBuilder:
                 num_computed - layout.query_start[:-1],  # position of a token - its place in T
                 seq_lens_cpu,
                 layout.query_start,
-                layout.last_token[plan.samples],
+                layout.last_token[plan.samples] if len(rows_cpu) else layout.last_token[:1],
                 rows_cpu,
                 lengths_cpu,
             ]
         )
-        rows, starts, seq_lens, query_start, hidden_index, sampled_rows, sampled_lengths = tensors
+        rows, starts, seq_lens, query_start, outputs, sampled_rows, sampled_lengths = tensors
         max_seq_len = int(seq_lens_cpu.max())
         place = self._arange[: plan.num_tokens]
         owner = torch.searchsorted(query_start[1:], place, right=True)  # [T], index into rows
@@ -103,6 +104,7 @@ class BatchBuilder:
             groups=groups_of(found),
             kv_caches=self._kv.of_layer,
             layer_groups=self._layer_groups,
+            outputs=outputs,
         )
         sampled = SampledRows(
             rows=sampled_rows,
@@ -110,7 +112,7 @@ class BatchBuilder:
             rows_cpu=rows_cpu,
             lengths_cpu=lengths_cpu,
         )
-        return batch, hidden_index, sampled
+        return batch, sampled
 
     def _table_width(self, max_seq_len: int) -> int:
         """Entries that the longest row needs, rounded up."""

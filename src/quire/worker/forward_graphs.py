@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from quire.batch import Batch
@@ -74,14 +73,13 @@ class ForwardGraphs:
         if isinstance(shape, DecodeShape):
             num_bytes = self._inputs.decode_bytes(shape.num_rows, is_shared=shape.is_shared)
             self._inputs.ring.enqueue_fetch(num_bytes)
-            hidden = self._model.forward(self._decode_batch(shape))
-            self._hidden[: shape.num_rows].copy_(hidden)
+            batch = self._decode_batch(shape)
         else:
             self._inputs.ring.enqueue_fetch(self._inputs.mixed_bytes(shape.num_tokens))
             inputs = self._inputs.mixed(shape.num_tokens)
-            hidden = self._model.forward(self._batches.mixed(inputs, shape.num_tokens))
-            index = inputs.hidden_index
-            torch.index_select(hidden, 0, index, out=self._hidden[: len(index)])
+            batch = self._batches.mixed(inputs, shape.num_tokens)
+        hidden = self._model.forward(batch)
+        self._hidden[: len(hidden)].copy_(hidden)
 
     def _decode_batch(self, shape: DecodeShape) -> Batch:
         shared = self._inputs.shared(shape.num_rows) if shape.is_shared else None

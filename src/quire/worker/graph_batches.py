@@ -72,7 +72,8 @@ class GraphBatches:
             inputs.seq_lens,
             num_tokens,
         )
-        return self._batch(found, inputs.query_start, num_decode_rows=0)
+        batch = self._batch(found, inputs.query_start, num_decode_rows=0)
+        return replace(batch, outputs=inputs.outputs)
 
     def _batch(self, found: StepTokens, query_start: Tensor, *, num_decode_rows: int) -> Batch:
         num_rows, longest = len(found.seq_lens), self._state.longest

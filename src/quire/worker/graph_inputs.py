@@ -42,7 +42,7 @@ class MixedInputs:
     starts: Tensor  # [R] int64, position of a row's token less its place in the batch
     query_start: Tensor  # [R + 1] int32
     seq_lens: Tensor  # [R] int32
-    hidden_index: Tensor  # [R - 1] int64, where the hidden states of those that sample are
+    outputs: Tensor  # [R - 1] int64, where the hidden states of those that sample are
 
 
 @dataclass(slots=True)
@@ -145,8 +145,8 @@ class GraphInputs:
         views["seq_lens"][num_rows:-1] = 0
         views["seq_lens"][-1] = min(num_spare, self._max_length)
         last_tokens = query_start[1 : num_rows + 1][plan.samples] - 1
-        views["hidden_index"][: len(last_tokens)] = last_tokens
-        views["hidden_index"][len(last_tokens) :] = 0
+        views["outputs"][: len(last_tokens)] = last_tokens
+        views["outputs"][len(last_tokens) :] = 0
 
     def _write_rows(self, views: dict[str, np.ndarray], rows: Int32) -> None:
         """And what stands for the spare row; the rows' own lengths are the caller's."""
@@ -207,5 +207,5 @@ def _mixed_fields(tokens: int, sizes: GraphSizes) -> Fields:
         "starts": (np.int64, num_rows),
         "query_start": (np.int32, num_rows + 1),
         "seq_lens": (np.int32, num_rows),
-        "hidden_index": (np.int64, num_rows - 1),
+        "outputs": (np.int64, num_rows - 1),
     }

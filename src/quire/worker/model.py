@@ -13,7 +13,8 @@ class Model(Protocol):
     """A decoder with its weights."""
 
     def forward(self, batch: Batch) -> Tensor:
-        """Hidden states [T, E] after the final norm; keys and values are in ``kv_caches``."""
+        """Hidden states [S, E] of ``outputs`` after the final norm; keys and values of all tokens
+        are in ``kv_caches``."""
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:

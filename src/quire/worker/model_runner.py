@@ -7,6 +7,7 @@ steps can be enqueued before the results of earlier ones are read (`PendingStep.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -120,9 +121,11 @@ class ModelRunner:
         self, plan: StepPlan
     ) -> tuple[list[SampleOutput], dict[int, list[LogprobTensors]]]:
         layout = StepLayout.of(plan)
-        batch, hidden_index, sampled = self._builder.build(plan, layout)
-        hidden = self._model.forward(batch)
-        outputs = self._sample(hidden.index_select(0, hidden_index), sampled)
+        batch, sampled = self._builder.build(plan, layout)
+        if not self._prompt_logprobs.are_wanted(plan):
+            return self._sample(self._model.forward(batch), sampled), {}
+        hidden = self._model.forward(replace(batch, outputs=None))
+        outputs = self._sample(batch.lines_of_outputs(hidden), sampled)
         return outputs, self._prompt_logprobs.compute(hidden, plan, layout)
 
     def _apply(self, plan: StepPlan) -> None:

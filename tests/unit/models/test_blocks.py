@@ -1,10 +1,9 @@
-"""Every wiring of a layer equals its formula."""
+"""Every wiring of a layer equals its formula, also where some tokens go on behind attention."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from types import SimpleNamespace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -26,8 +25,18 @@ _NORMS = (
     *(RMSNormSpec(size=_SIZE, eps=eps) for eps in (1e-1, 1e-2, 1e-3)),
     LayerNormSpec(size=_SIZE, eps=1e-2),
 )
-_STEP: Any = SimpleNamespace(factor=3.0)
 Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a layer is told of the pass."""
+
+    kept: tuple[int, ...] = tuple(range(5))  # the tokens that go on
+    factor: float = 3.0
+
+    def narrowed(self, x: Tensor) -> Tensor:
+        return x[list(self.kept)]
 
 
 class FakeAttention:
@@ -65,8 +74,13 @@ class Case:
     def check(self, wanted: Callable[[Tensor], Tensor]) -> None:
         h = torch.randn(5, _SIZE, generator=torch.Generator().manual_seed(7))
         expected = wanted(h.clone())
-        self.block(h, _STEP)
-        torch.testing.assert_close(h, expected)
+        for step in (Step(), Step(kept=(3, 1)), Step(kept=(4,))):
+            found = self.block(h.clone(), _as_pass(step))
+            torch.testing.assert_close(found, step.narrowed(expected))
+
+
+def _as_pass(step: Step) -> Any:  # a block asks no more of it
+    return step
 
 
 def _layer(block: BlockKind, num_norms: int, scale: float = 1.0) -> LayerSpec:
@@ -162,14 +176,16 @@ def test_layer_without_attention_or_mlp_keeps_the_other_with_its_one_norm() -> N
     mlp = PlainMLP(_MLP)
     mlp.load(reader, "l.mlp", norm)
     expected = h + mlp.branch(h)
-    block(h, _STEP)
-    torch.testing.assert_close(h, expected)
+    torch.testing.assert_close(block(h.clone(), _as_pass(Step())), expected)
+    narrow = _as_pass(Step(kept=(2, 0)))
+    torch.testing.assert_close(block(h.clone(), narrow), expected[[2, 0]])
 
     block, reader = _loaded(replace(spec, mlp=None), FakeAttention())
     norm.load(reader, "l.norm1")
     expected = h + 3.0 * norm(h).roll(1, 0)
-    block(h, _STEP)
-    torch.testing.assert_close(h, expected)
+    torch.testing.assert_close(block(h.clone(), _as_pass(Step())), expected)
+    narrow = _as_pass(Step(kept=(2, 0)))
+    torch.testing.assert_close(block(h.clone(), narrow), expected[[2, 0]])
 
 
 def test_layer_without_parts_changes_nothing_and_reads_nothing() -> None:
@@ -178,8 +194,8 @@ def test_layer_without_parts_changes_nothing_and_reads_nothing() -> None:
     assert reader.tensors == {}
     h = torch.randn(5, _SIZE)
     before = h.clone()
-    block(h, _STEP)
-    assert torch.equal(h, before)
+    assert torch.equal(block(h, _as_pass(Step())), before)
+    assert torch.equal(block(h, _as_pass(Step(kept=(2, 0)))), before[[2, 0]])
 
 
 @pytest.mark.parametrize("has_norm", [True, False])

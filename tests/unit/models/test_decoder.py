@@ -148,3 +148,26 @@ def test_logarithm_of_positions_matters_beyond_the_trained_length_only() -> None
     torch.testing.assert_close(raised, in_turn)
     torch.testing.assert_close(raised[:20], plain[:20])
     assert bool((raised[20:] - plain[20:]).abs().amax(1).gt(1e-6).all())
+
+
+@pytest.mark.parametrize("name", ["Llama", "DeepseekV2", "Falcon", "Gemma2", "Mixtral"])
+@pytest.mark.parametrize("lacks", ["nothing", "mlp", "everything"])
+def test_only_wanted_hidden_states_are_computed_and_all_keys(name: str, lacks: str) -> None:
+    spec = next(_spec(row) for row in _ROWS if row.startswith(f"{name}ForCausalLM"))
+    last = spec.layers[-1]
+    if lacks == "mlp" and last.block == "pre_norm":
+        last = replace(last, mlp=None, norms=last.norms[:1])
+    if lacks == "everything":
+        last = LayerSpec(block="pre_norm", attention=None, mlp=None, norms=())
+    decoder = _built(replace(spec, layers=(*spec.layers[:-1], last)))
+    prompts = [_tokens(length, length) for length in (30, 9, 17)]
+    whole, narrow = (FakeRows(decoder.kv_layout, prompts) for _ in range(2))
+    everything = _logits(decoder, whole.batch({0: 29, 1: 1, 2: 16})[0])
+    batch, _ = narrow.batch({0: 29, 1: 1, 2: 16})
+    wanted = torch.tensor([45, 0, 29])
+    found = _logits(decoder, replace(batch, outputs=wanted))
+    torch.testing.assert_close(found, everything[wanted])
+    rest = {0: 1, 1: 8, 2: 1}
+    torch.testing.assert_close(
+        _logits(decoder, narrow.batch(rest)[0]), _logits(decoder, whole.batch(rest)[0])
+    )

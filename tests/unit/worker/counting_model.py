@@ -49,7 +49,7 @@ class CountingModel:
             keys.index_copy_(0, group.slot_mapping, batch.input_ids.float())
             values.index_copy_(0, group.slot_mapping, batch.positions.float() + 1)
             sums.append(self._attend(keys * values, group.block_table, batch, kind.window))
-        return torch.stack(sums, dim=1)
+        return batch.lines_of_outputs(torch.stack(sums, dim=1))
 
     def logits(self, hidden: Tensor) -> Tensor:
         best = (hidden[:, 0] + 3 * hidden[:, 1]).remainder(VOCAB_SIZE)

@@ -65,7 +65,7 @@ def test_a_decode_step(host: Host) -> None:
         host.writer.join(row, list(range(10 * row, 10 * row + length)), num_computed=length - 1)
     plan = host.writer.plan({2: 1, 0: 1})
     host.rows.apply(plan)
-    wanted, _, _ = host.builder.build(plan, StepLayout.of(plan))
+    wanted, _ = host.builder.build(plan, StepLayout.of(plan))
     host.inputs.send_decode(4, plan.rows, plan.num_computed + 1, None)
     host.inputs.ring.fetch(host.inputs.decode_bytes(4, is_shared=False))
     found = host.batches.decode(host.inputs.sampled(4), None)
@@ -85,7 +85,7 @@ def test_a_mixed_step(tokens: int, host: Host) -> None:
         host.writer.join(row, list(range(10 * row, 10 * row + length)), num_computed=computed)
     plan = host.writer.plan({1: 1, 0: 4, 3: 7})  # in the order in which the batch has them
     host.rows.apply(plan)
-    wanted, hidden_index, sampled = host.builder.build(plan, StepLayout.of(plan))
+    wanted, sampled = host.builder.build(plan, StepLayout.of(plan))
     host.inputs.send_mixed(tokens, 2, plan)
     host.inputs.ring.fetch(host.inputs.mixed_bytes(tokens))
     inputs = host.inputs.mixed(tokens)
@@ -99,7 +99,9 @@ def test_a_mixed_step(tokens: int, host: Host) -> None:
     assert found.is_mixed_graph
     assert (found.max_query_len, found.max_seq_len) == (tokens, MAX_LENGTH)
     assert_same_tables(found, wanted, 12)
-    assert torch.equal(inputs.hidden_index[:2], hidden_index)
+    assert wanted.outputs is not None
+    assert found.outputs is not None
+    assert torch.equal(found.outputs[: len(sampled)], wanted.outputs)
     assert torch.equal(host.inputs.sampled(2).rows, sampled.rows)
     assert torch.equal(host.inputs.sampled(2).lengths, sampled.lengths)
 

@@ -126,7 +126,7 @@ def test_the_last_row_of_a_mixed_step_takes_the_spare_tokens() -> None:
     assert found.query_start.tolist() == [0, 1, 3, 6, 6, 8]
     assert found.seq_lens.tolist() == [8, 2, 7, 0, 2]
     assert found.starts.tolist() == [7, -1, 1, -6, -6]  # position = start + place
-    assert found.hidden_index.tolist() == [0, 5, 0, 0]
+    assert found.outputs.tolist() == [0, 5, 0, 0]
     assert inputs.sampled(2).rows.tolist() == [3, 2]
     assert inputs.sampled(2).lengths.tolist() == [8, 7]
 
@@ -147,6 +147,6 @@ def test_kernels_find_every_tensor_aligned() -> None:
         inputs.shared(1).num_blocks,
         inputs.mixed(8).query_start,
         inputs.mixed(8).seq_lens,
-        inputs.mixed(16).hidden_index,
+        inputs.mixed(16).outputs,
     ):
         assert (tensor.data_ptr() - first) % ALIGNMENT == 0

@@ -24,9 +24,11 @@ class TransformersModel:
         self.attention_backend = self._attention.backend_name
 
     def forward(self, batch: Batch) -> Tensor:
-        """Hidden states [T, E] after the final norm; writes the tokens' keys and values."""
+        """Hidden states [S, E] of `batch.outputs` after the final norm; writes the keys and values
+        of all tokens."""
         with self._attention.serving(batch):
-            return self._parts.hidden(batch.input_ids, batch.positions)
+            hidden = self._parts.hidden(batch.input_ids, batch.positions)
+        return batch.lines_of_outputs(hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [S, V] of hidden states [S, E], in the model's dtype or in float32."""
