@@ -35,6 +35,7 @@ class ModelCost:
     q_width: int
     kv_width: int
     dense: int  # weights of all layers that every token uses
+    mlp: int  # those of them that are behind the attention of one layer
     expert: int  # weights of one expert in one layer; 0 without experts
     num_experts: int
     top_k: int
@@ -55,7 +56,7 @@ class ModelCost:
             mlp, expert = 3 * hidden * config["intermediate_size"], 0
         return cls(
             num_layers=layers, q_width=q_width, kv_width=kv_width,
-            dense=layers * (attention + mlp), expert=expert, num_experts=num_experts,
+            dense=layers * (attention + mlp), mlp=mlp, expert=expert, num_experts=num_experts,
             top_k=config.get("num_experts_per_tok", 0), head=hidden * config["vocab_size"],
         )  # fmt: skip
 
@@ -63,6 +64,11 @@ class ModelCost:
     def active(self) -> int:
         """Weights that multiply one token, the head apart."""
         return self.dense + self.num_layers * self.top_k * self.expert
+
+    @property
+    def behind_attention(self) -> int:
+        """Weights of one layer that multiply one token after attention's."""
+        return self.mlp + self.top_k * self.expert
 
     @property
     def token_bytes(self) -> int:
@@ -95,6 +101,8 @@ def prompts_s(cost: ModelCost, workload: Workload, rates: Rates) -> float:
     lengths = [len(prompt) for prompt in workload.prompts]
     num_new = sum(lengths) - shared * (len(lengths) - 1)
     flop = 2.0 * cost.active * num_new + 2.0 * cost.head * len(lengths)
+    # Nobody attends to what the last layer gives: it is needed of the last token alone.
+    flop -= 2.0 * cost.behind_attention * (num_new - len(lengths))
     flop += cost.attention_flop(0, shared)
     flop += sum(cost.attention_flop(shared, length) for length in lengths)
     return max(flop / rates.flop, cost.weight_bytes(num_new) / rates.read_bytes)
