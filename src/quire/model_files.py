@@ -40,7 +40,7 @@ class ModelFiles:
 
 def find_model_files(args: EngineArgs, *, with_weights: bool = True) -> ModelFiles:
     """Locate (and download, from a hub) the model's folder and read its configs."""
-    from quire.models.hf_config import apply_overrides
+    from quire.models.overrides import apply_overrides
 
     with_weights = with_weights and args.load_format != "dummy"
     path = _fetch(args, args.model, args.revision, "weights" if with_weights else "config")

@@ -19,7 +19,8 @@ from quire.models.loading import build_model
 from tests.fakes.batches import FakeRows
 from tests.models.configs import engine_config, save_random_model
 from tests.models.row import ParityRow
-from tests.models.variants import ARCHITECTURES, MAX_LEN, variants
+from tests.models.variants.draws import MAX_LEN
+from tests.models.variants.families import ARCHITECTURES, variants
 
 _TOLERANCE = 2e-4  # of the largest logit
 _LENGTHS = (21, 8)

@@ -40,9 +40,8 @@ _WITHOUT_EFFECT: dict[str, set[str]] = {
         "ffn_config.moe_jitter_eps",
         "ffn_config.moe_loss_weight",
     },
-    "DeepseekV2ForCausalLM": {"head_dim", "num_key_value_heads", "qk_head_dim"},  # follow from MLA
+    "DeepseekV2ForCausalLM": {"num_key_value_heads", "qk_head_dim"},  # follow from MLA
     "DeepseekV3ForCausalLM": {
-        "head_dim",
         "num_key_value_heads",
         "num_nextn_predict_layers",  # layers of a drafter
         "qk_head_dim",
@@ -51,6 +50,7 @@ _WITHOUT_EFFECT: dict[str, set[str]] = {
     "GPT2LMHeadModel": {"reorder_and_upcast_attn"},
     "GPTBigCodeForCausalLM": _MASKS,
     "GPTNeoXForCausalLM": {"is_decoder"},
+    "Gemma3ForCausalLM": {"_sliding_window_pattern"},  # of layer_types, if absent
     "MptForCausalLM": {
         "attn_config.alibi",  # the class has no other positions
         "attn_config.attn_impl",
@@ -59,7 +59,7 @@ _WITHOUT_EFFECT: dict[str, set[str]] = {
         "no_bias",
     },
     "Phi3ForCausalLM": {"original_max_position_embeddings"},  # without scaling
-    "PhiMoEForCausalLM": {"input_jitter_noise", "original_max_position_embeddings"},
+    "PhiMoEForCausalLM": {"input_jitter_noise"},
     "PhimoeForCausalLM": {"input_jitter_noise"},  # of training
     "Qwen2ForCausalLM": _OFF | {"max_window_layers"},
     "Qwen2MoeForCausalLM": _OFF

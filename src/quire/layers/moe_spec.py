@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from quire.errors import UnsupportedModelError
 from quire.layers.spec import Activation, GatedMLPSpec, Shapes, linear_shapes, under
 
 
@@ -37,6 +38,13 @@ class GroupedRouting:
     renormalise: bool
     scale: float  # of the weights in the end
     correction: bool  # a learned bias per expert takes part in choosing, not in weighing
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top_groups <= self.num_groups:
+            raise UnsupportedModelError(
+                f"the config chooses {self.top_groups} (topk_group) of {self.num_groups} groups of "
+                "experts (n_group); it must be at least one and no more than there are"
+            )
 
 
 RoutingSpec: TypeAlias = SoftmaxRouting | SparseMixerRouting | GroupedRouting
@@ -73,6 +81,19 @@ class MoESpec:
     router_bias: bool = False
     expert_bias: bool = False
     shared: SharedExpertSpec | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top_k <= self.num_experts:
+            raise UnsupportedModelError(
+                f"the config sends each token to {self.top_k} of {self.num_experts} experts; it "
+                "must be at least one and no more than there are"
+            )
+        groups = self.routing.num_groups if isinstance(self.routing, GroupedRouting) else 1
+        if self.num_experts % groups:
+            raise UnsupportedModelError(
+                f"the config puts {self.num_experts} experts into {groups} groups (n_group); each "
+                "must have equally many"
+            )
 
     def parameters(self) -> Shapes:
         experts, inner, hidden = self.num_experts, self.inner_size, self.hidden_size

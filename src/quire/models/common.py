@@ -31,8 +31,9 @@ from quire.layers.spec import (
     RopeStyle,
     YarnScaling,
 )
-from quire.models.hf_config import REQUIRED, HFConfig, Keys, RopeConfig
+from quire.models.hf_config import REQUIRED, HFConfig, Keys
 from quire.models.plan import ModelPlan
+from quire.models.rope_config import RopeConfig
 from quire.models.spec import DecoderSpec, LayerSpec
 from quire.models.weight_names import LLAMA_WEIGHTS
 from quire.weights.weight_map import WeightMap
@@ -119,7 +120,7 @@ def attention_from(
         attention_with(
             hf,
             rope_from(hf, rope or hf.rope(theta=theta), head_dim, style),
-            num_kv_heads=hf.int("num_key_value_heads", num_kv_heads or num_heads),
+            num_kv_heads=hf.nullable_int("num_key_value_heads", absent=num_kv_heads or num_heads),
             head_dim=head_dim,
             scale=scale,
             bias=bias,
@@ -277,23 +278,20 @@ def plan_from(
         head=head or head_from(hf),
     )
     hf.check_unread(inert)
+    if not layers:
+        raise UnsupportedModelError(
+            f"config key 'num_hidden_layers' = {hf.int('num_hidden_layers')} of {hf.architecture} "
+            "must be at least 1"
+        )
     return ModelPlan(spec=spec, weights=weights)
 
 
 def rope_from(hf: HFConfig, rope: RopeConfig, head_dim: int, style: RopeStyle = "half") -> RopeSpec:
     """The rotation of (a part of) each head that the config describes."""
-    if rope.type not in _SCALINGS:
-        raise UnsupportedModelError(
-            f"config key 'rope_scaling' has type {rope.type!r}, which {hf.architecture} in Quire "
-            f"does not implement; supported: {', '.join(_SCALINGS)}"
-        )
     dim = int(head_dim * rope.partial)
     scaling = _SCALINGS[rope.type](hf, rope)
     if not 2 <= dim <= head_dim or dim % 2:
-        raise UnsupportedModelError(
-            f"the config of {hf.architecture} rotates {dim} of a head's {head_dim} values "
-            f"(a share of {rope.partial:g}); it must be an even number of at least 2"
-        )
+        raise UnsupportedModelError(_about_odd_share(hf, rope, dim, head_dim))
     if isinstance(scaling, LongRopeScaling) and {len(scaling.short), len(scaling.long)} != {
         dim // 2
     }:
@@ -302,6 +300,19 @@ def rope_from(hf: HFConfig, rope: RopeConfig, head_dim: int, style: RopeStyle = 
             f"long factors, and {hf.architecture} with these heads needs {dim // 2} of each"
         )
     return RopeSpec(dim=dim, theta=rope.theta, style=style, scaling=scaling)
+
+
+def _about_odd_share(hf: HFConfig, rope: RopeConfig, dim: int, head_dim: int) -> str:
+    if rope.partial == 1.0:
+        return (
+            f"config keys 'head_dim', or 'hidden_size' and 'num_attention_heads', give the heads "
+            f"of {hf.architecture} {head_dim} values; it must be an even number, for rotary "
+            "positions turn them in pairs"
+        )
+    return (
+        f"config key {rope.partial_key!r} = {rope.partial:g} makes {hf.architecture} rotate {dim} "
+        f"of a head's {head_dim} values; it must be an even number from 2 to {head_dim}"
+    )
 
 
 def _trained_length(hf: HFConfig, rope: RopeConfig) -> int:

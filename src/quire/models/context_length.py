@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from quire import env
-from quire.models.hf_config import join_rope_spellings
+from quire.models.rope_config import join_rope_spellings
 
 logger = logging.getLogger(__name__)
 

@@ -10,15 +10,22 @@ from __future__ import annotations
 import builtins
 import json
 from collections.abc import Callable, Collection, Mapping
-from copy import deepcopy
-from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
-from math import isfinite
 from typing import Any, TypeVar
 
 from quire.errors import UnsupportedModelError
+from quire.models.config_values import is_a, is_int, is_number, shown
 from quire.models.inert_keys import INERT_KEYS, ON_UNLESS_SAID
+from quire.models.rope_config import (
+    SHARE,
+    TRAINED_LENGTH,
+    RopeConfig,
+    check_rope_params,
+    join_rope_spellings,
+    take_rope_type,
+    uses_trained_length,
+)
 
 T = TypeVar("T")
 Keys = str | tuple[str, ...]  # a key, or its spellings
@@ -29,50 +36,6 @@ class _Required(Enum):
 
 
 REQUIRED = _Required.REQUIRED
-
-# Per type of rotary scaling: parameters that it must have, and that it may have.
-_ROPE_PARAMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "default": ((), ()),
-    "linear": (("factor",), ()),
-    "dynamic": (("factor",), ("original_max_position_embeddings",)),
-    "llama3": (
-        ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-        (),
-    ),
-    "yarn": (
-        ("factor",),
-        (
-            "original_max_position_embeddings",
-            "attention_factor",
-            "beta_fast",
-            "beta_slow",
-            "mscale",
-            "mscale_all_dim",
-            "truncate",
-        ),
-    ),
-    "longrope": (
-        ("short_factor", "long_factor"),
-        (
-            "original_max_position_embeddings",
-            "factor",
-            "attention_factor",
-            "short_mscale",  # PhiMoE's name for the attention factor
-            "long_mscale",
-        ),
-    ),
-}
-_ROPE_ALIASES = {"su": "longrope"}  # the first Phi-3 files
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RopeConfig:
-    """Rotary embedding as the config describes it, whatever the age of its spelling."""
-
-    theta: float
-    type: str  # a key of the table above
-    params: Mapping[str, Any]  # of that type: factor, original_max_position_embeddings, ...
-    partial: float = 1.0  # share of the head size that is rotated
 
 
 class HFConfig:
@@ -98,31 +61,31 @@ class HFConfig:
         return HFConfig(self._data, self.architecture, self._path, spellings)
 
     def int(self, key: Keys, default: builtins.int | _Required = REQUIRED) -> builtins.int:
-        return self._typed(key, "a whole number", _is_int, default)
+        return self._typed(key, "a whole number", is_int, default)
 
     def float(self, key: Keys, default: builtins.float | _Required = REQUIRED) -> builtins.float:
-        return float(self._typed(key, "a number", _is_number, default))
+        return float(self._typed(key, "a number", is_number, default))
 
     def bool(self, key: Keys, default: builtins.bool | _Required = REQUIRED) -> builtins.bool:
-        return self._typed(key, "true or false", _is(bool), default)
+        return self._typed(key, "true or false", is_a(bool), default)
 
     def str(self, key: Keys, default: builtins.str | _Required = REQUIRED) -> builtins.str:
-        return self._typed(key, "a string", _is(str), default)
+        return self._typed(key, "a string", is_a(str), default)
 
     def list(
         self, key: Keys, default: builtins.list[Any] | _Required = REQUIRED
     ) -> builtins.list[Any]:
-        return self._typed(key, "a list", _is(list), default)
+        return self._typed(key, "a list", is_a(list), default)
 
     def optional_int(self, key: Keys) -> builtins.int | None:
-        return self._typed(key, "a whole number or null", _is_int, None)
+        return self._typed(key, "a whole number or null", is_int, None)
 
     def nullable_int(self, key: builtins.str, *, absent: builtins.int) -> builtins.int | None:
         """As `optional_int`, where a family gives a meaning to silence that null does not have."""
         return self.optional_int(key) if key in self._data else self.int(key, absent)
 
     def optional_float(self, key: Keys) -> builtins.float | None:
-        value = self._typed(key, "a number or null", _is_number, None)
+        value = self._typed(key, "a number or null", is_number, None)
         return None if value is None else float(value)
 
     def nullable_float(self, key: builtins.str, *, absent: builtins.float) -> builtins.float | None:
@@ -130,7 +93,7 @@ class HFConfig:
         return self.optional_float(key) if key in self._data else absent
 
     def optional_list(self, key: Keys) -> builtins.list[Any] | None:
-        return self._typed(key, "a list or null", _is(list), None)
+        return self._typed(key, "a list or null", is_a(list), None)
 
     def choice(
         self,
@@ -152,14 +115,14 @@ class HFConfig:
         name, found = self._find(key)
         if found is not None and found != value:
             raise UnsupportedModelError(
-                f"config key {self._path + name!r} = {_short(found)} is not supported for "
+                f"config key {self._path + name!r} = {shown(found)} is not supported for "
                 f"{self.architecture}, which has {value!r}"
             )
 
     def nested(self, key: builtins.str) -> HFConfig:
         """The config under `key`, empty if there is none; its keys are accounted for too."""
         if key not in self._children:
-            data = self._typed(key, "an object", _is(dict), {})
+            data = self._typed(key, "an object", is_a(dict), {})
             self._children[key] = HFConfig(data, self.architecture, f"{self._path}{key}.")
         return self._children[key]
 
@@ -172,36 +135,34 @@ class HFConfig:
         partial: builtins.float = 1.0,
         layer_type: builtins.str | None = None,
         is_scaled: builtins.bool = True,
+        silent: Mapping[builtins.str, Any] | None = None,
     ) -> RopeConfig:
         """The rotary embedding, from `rope_parameters` (new files) or `rope_theta`, `rope_scaling`.
 
-        The defaults hold where the config is silent. A family that rotates part of a head names
-        its `partial_keys`; for another such a key is an error. Where `rope_parameters` differ by
-        layer type, `layer_type` picks; older files have one `rope_scaling`, which is for the types
-        that it `is_scaled` for.
+        The defaults hold where the config is silent, and the scaling `silent` where it has neither
+        mapping. A family that rotates part of a head names its `partial_keys`; for another such a
+        key is an error. Where `rope_parameters` differ by layer type, `layer_type` picks; older
+        files have one `rope_scaling`, which is for the types that it `is_scaled` for.
         """
-        params = self._rope_params(layer_type, is_scaled)
-        kind = self._rope_type(params)
-        if kind not in _ROPE_PARAMS:
-            raise UnsupportedModelError(
-                f"config key 'rope_scaling' has type {kind!r}, which is not supported for "
-                f"{self.architecture}; supported: {', '.join(_ROPE_PARAMS)}"
-            )
+        params = self._rope_params(layer_type, is_scaled) or dict(silent or {})
+        kind = take_rope_type(params, self.architecture)
         nested = HFConfig(params, self.architecture, f"{self._path}rope_parameters.")
         theta = self._also_in(nested, theta_keys, "rope_theta", theta)
-        share_key = "partial_rotary_factor"
-        rotated = self._also_in(nested, partial_keys or (share_key,), share_key, partial)
+        share_keys = partial_keys or (SHARE,)
+        rotated = self._also_in(nested, share_keys, SHARE, partial)
         if not partial_keys and rotated != partial:
             raise UnsupportedModelError(
-                f"config key 'partial_rotary_factor' = {rotated} is not supported for "
+                f"config key {SHARE!r} = {rotated} is not supported for "
                 f"{self.architecture}, which rotates whole heads"
             )
         own = {key: value for key, value in params.items() if key not in nested._read}
+        trained = self.optional_int(TRAINED_LENGTH) if uses_trained_length(kind) else None
         return RopeConfig(
             theta=theta,
             type=kind,
-            params=self._checked_rope_params(kind, own),
+            params=check_rope_params(kind, own, trained),
             partial=rotated,
+            partial_key=nested._path + SHARE if SHARE in params else self._find(share_keys)[0],
         )
 
     def check_unread(self, inert: Collection[builtins.str] = ()) -> None:
@@ -209,7 +170,7 @@ class HFConfig:
         unread = self._unread(INERT_KEYS.union(inert))
         if not unread:
             return
-        keys = ", ".join(f"{key!r} = {_short(value)}" for key, value in unread.items())
+        keys = ", ".join(f"{key!r} = {shown(value)}" for key, value in unread.items())
         plural = len(unread) > 1
         remedy = json.dumps(_nest(dict.fromkeys(unread)))
         raise UnsupportedModelError(
@@ -231,7 +192,7 @@ class HFConfig:
             return default
         if not is_type(value):
             raise UnsupportedModelError(
-                f"config key {self._path + name!r} = {_short(value)} must be {wanted}"
+                f"config key {self._path + name!r} = {shown(value)} must be {wanted}"
             )
         return value
 
@@ -246,8 +207,8 @@ class HFConfig:
         for other, its_value in present.items():
             if its_value != value:
                 raise UnsupportedModelError(
-                    f"config keys {self._path + name!r} = {_short(value)} and "
-                    f"{self._path + other!r} = {_short(its_value)} mean the same and differ; "
+                    f"config keys {self._path + name!r} = {shown(value)} and "
+                    f"{self._path + other!r} = {shown(its_value)} mean the same and differ; "
                     f"drop one with --hf-overrides"
                 )
         return name, value
@@ -286,11 +247,17 @@ class HFConfig:
     def _rope_params(
         self, layer_type: builtins.str | None, is_scaled: builtins.bool
     ) -> dict[builtins.str, Any]:
-        new = self._typed("rope_parameters", "an object", _is(dict), {})
-        if layer_type is not None and isinstance(new.get(layer_type), dict):
+        new = self._typed("rope_parameters", "an object", is_a(dict), {})
+        if layer_type is not None and new:
+            if not isinstance(new.get(layer_type), dict):
+                raise UnsupportedModelError(
+                    f"config key 'rope_parameters' of {self.architecture} must hold an object for "
+                    f"each type of layer, and has none under {layer_type!r}; 'rope_scaling' and "
+                    "'rope_theta' are for a config without types"
+                )
             self._rope_types_read.add(layer_type)
             new = new[layer_type]
-        old = self._typed("rope_scaling", "an object", _is(dict), {})
+        old = self._typed("rope_scaling", "an object", is_a(dict), {})
         return join_rope_spellings(new, old if is_scaled else {})
 
     def _also_in(
@@ -306,146 +273,6 @@ class HFConfig:
             )
         found = there if here is None else here
         return absent if found is None else found
-
-    def _rope_type(self, params: dict[builtins.str, Any]) -> builtins.str:
-        """Takes the type out of ``params``, where it may stand under two names."""
-        said = [params.pop(key) for key in ("rope_type", "type") if key in params]
-        names = [_ROPE_ALIASES.get(str(name), str(name)) for name in said]
-        if len(set(names)) > 1:
-            raise UnsupportedModelError(
-                f"config key 'rope_scaling' has rope_type {names[0]!r} and type {names[1]!r}, "
-                "which mean the same and differ; set both, or drop one with --hf-overrides"
-            )
-        return names[0] if names else "default"
-
-    def _checked_rope_params(
-        self, kind: builtins.str, params: dict[builtins.str, Any]
-    ) -> dict[builtins.str, Any]:
-        required, optional = _ROPE_PARAMS[kind]
-        length_key = "original_max_position_embeddings"
-        if length_key in required + optional and length_key not in params:
-            length = self.optional_int(length_key)
-            if length is not None:
-                params = params | {length_key: length}
-        missing = [key for key in required if key not in params]
-        unknown = [key for key in params if key not in required + optional]
-        for word, keys in (("lacks", missing), ("has unknown", unknown)):
-            if keys:
-                raise UnsupportedModelError(
-                    f"config key 'rope_scaling' of type {kind!r} {word} {', '.join(keys)}; "
-                    f"it takes {', '.join(required + optional) or 'no parameters'}"
-                )
-        for key, value in params.items():
-            wanted, is_type = _ROPE_TYPES.get(key, ("a number", _is_number))
-            if not is_type(value):
-                raise UnsupportedModelError(
-                    f"config key 'rope_scaling.{key}' = {_short(value)} must be {wanted}"
-                )
-        return params
-
-
-def join_rope_spellings(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
-    """One mapping of ``rope_parameters`` and ``rope_scaling``.
-
-    Both are set only by an override, in the older spelling; where that names a type, it replaces
-    all but the base and the rotated share.
-    """
-    if _names_rope_type(old):
-        new = _beside_scaling(new)
-    return {key: value for key, value in {**new, **old}.items() if value is not None}
-
-
-def apply_overrides(
-    data: Mapping[str, Any], overrides: Mapping[str, Any] | Callable[[Any], Any] | None
-) -> dict[str, Any]:
-    """`data` with the user's overrides: a mapping is merged in, a null empties a key. Rotary
-    scaling that names its type replaces what was there: the parameters of two types do not mix.
-
-    A function gets a copy, whose keys it can also read and set as attributes, and may change it in
-    place or return another.
-    """
-    result = deepcopy(dict(data))
-    if overrides is None:
-        return result
-    if isinstance(overrides, Mapping):
-        return _settled(data, _merged(result, overrides))
-    if not callable(overrides):
-        raise ValueError(
-            f"hf_overrides is {_short(overrides)}; expected a dictionary of config keys, such as "
-            '{"rope_theta": 1000000}, or a function of the config'
-        )
-    config = _AttributeDict(result)
-    changed = overrides(config)
-    if changed is None:
-        return _settled(data, dict(config))
-    if not isinstance(changed, Mapping):
-        raise ValueError(
-            f"the hf_overrides function returned {_short(changed)}; expected the config it was "
-            "given, or a dictionary"
-        )
-    return _settled(data, dict(changed))
-
-
-class _AttributeDict(dict[str, Any]):
-    """What an override function sees, so that those written for attribute configs work."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"the config has no key {name!r}") from None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
-
-
-def _merged(
-    data: dict[str, Any], overrides: Mapping[str, Any], in_rope: bool = False
-) -> dict[str, Any]:
-    for key, value in overrides.items():
-        is_rope = in_rope or key in ("rope_scaling", "rope_parameters")
-        is_inner = isinstance(value, Mapping) and isinstance(data.get(key), dict)
-        if value is None:
-            data[key] = None  # not dropped: silence may have a meaning of its own
-        elif is_inner and is_rope and _names_rope_type(value):
-            data[key] = deepcopy({**_beside_scaling(data[key]), **value})
-        elif is_inner:
-            data[key] = _merged(data[key], value, is_rope)
-        else:
-            data[key] = deepcopy(value)
-    return data
-
-
-def _settled(before: Mapping[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Rotary embeddings have an older and a newer spelling: what an override says in one of them
-    stands, and what the file says in the other gives way."""
-
-    def is_new(key: str) -> bool:
-        return after.get(key) is not None and after.get(key) != before.get(key)
-
-    params, scaling = after.get("rope_parameters"), after.get("rope_scaling")
-    if not isinstance(params, Mapping):
-        return after
-    beside = _beside_scaling(params)
-    if not is_new("rope_parameters"):
-        said = {key for key in beside if is_new(key)}
-        kept = {key: value for key, value in params.items() if key not in said}
-        return {**after, "rope_parameters": kept}
-    if isinstance(scaling, Mapping) and not is_new("rope_scaling"):
-        is_by_layer = any(isinstance(value, Mapping) for value in params.values())
-        parts = params if is_by_layer or _names_rope_type(params) else {**scaling, **params}
-        after = {**after, "rope_parameters": dict(parts), "rope_scaling": None}
-    gone = {key: None for key in beside if key in after and not is_new(key)}
-    return {**after, **gone}
-
-
-def _beside_scaling(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What parameters of every type may hold, and older files have as keys of their own."""
-    return {key: params[key] for key in ("rope_theta", "partial_rotary_factor") if key in params}
-
-
-def _names_rope_type(scaling: Mapping[str, Any]) -> bool:
-    return scaling.keys() & {"type", "rope_type"} != set()
 
 
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -471,32 +298,3 @@ def _says_nothing(key: str, value: Any) -> bool:
 
 def _matches(key: str, patterns: Collection[str]) -> bool:
     return key in patterns or any(fnmatchcase(key, pattern) for pattern in patterns)
-
-
-def _is(wanted: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, wanted)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
-
-
-def _is_number_list(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_number, value))
-
-
-# Those of `_ROPE_PARAMS` that are no numbers.
-_ROPE_TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "short_factor": ("a list of numbers", _is_number_list),
-    "long_factor": ("a list of numbers", _is_number_list),
-    "truncate": ("true or false", _is(bool)),
-}
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

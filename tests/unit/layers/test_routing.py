@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from quire.errors import UnsupportedModelError
 from quire.layers.moe_spec import GroupedRouting, MoESpec, RoutingSpec, SparseMixerRouting
 from quire.layers.routing import Route, build_router, load_route
 from tests.unit.layers.readers import MemoryReader
@@ -31,6 +34,27 @@ def spec_of(routing: RoutingSpec, *, num_experts: int = 8, top_k: int = 2) -> Mo
         routing=routing,
         exact_router=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("routing", "sizes", "message"),
+    [
+        (SparseMixerRouting(jitter=0.1), {"top_k": 0}, "to 0 of 8 experts"),
+        (SparseMixerRouting(jitter=0.1), {"top_k": 9}, "to 9 of 8 experts"),
+        (GROUPED, {"num_experts": 10}, r"10 experts into 4 groups \(n_group\)"),
+    ],
+)
+def test_choices_that_cannot_be_made_are_refused(
+    routing: RoutingSpec, sizes: dict[str, int], message: str
+) -> None:
+    with pytest.raises(UnsupportedModelError, match=message):
+        spec_of(routing, **sizes)
+
+
+@pytest.mark.parametrize("top_groups", [0, 5])
+def test_groups_that_are_not_there_cannot_be_chosen(top_groups: int) -> None:
+    with pytest.raises(UnsupportedModelError, match=rf"chooses {top_groups} \(topk_group\) of 4"):
+        replace(GROUPED, top_groups=top_groups)
 
 
 def route_of(routing: RoutingSpec, correction: list[float] | None = None, top_k: int = 2) -> Route:

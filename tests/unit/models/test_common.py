@@ -9,6 +9,8 @@ import pytest
 
 from quire.errors import UnsupportedModelError
 from quire.layers.spec import AlibiSpec, LinearScaling, LongRopeScaling, RopeSpec
+from quire.models.alibi import alibi
+from quire.models.architectures.llama import llama
 from quire.models.common import attention_from, attention_with, rope_from
 from quire.models.hf_config import HFConfig
 
@@ -35,8 +37,22 @@ def test_partial_and_interleaved_rotation() -> None:
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.0])
 def test_rotation_of_an_odd_number_of_values_is_refused(share: float) -> None:
-    with pytest.raises(UnsupportedModelError, match=rf"a share of {share:g}\); it must be an even"):
-        _rope(_hf(rope_parameters={"partial_rotary_factor": share}), partial_keys=("x",))
+    for keys, name in (
+        ({"rope_parameters": {"partial_rotary_factor": share}}, "rope_parameters.partial_rotary_"),
+        ({"rotary_pct": share}, "rotary_pct"),
+        ({}, "rotary_pct"),  # the family's share does not fit these heads
+    ):
+        with pytest.raises(
+            UnsupportedModelError, match=rf"'{name}.*= {share:g} .* must be an even"
+        ):
+            _rope(_hf(**keys), partial_keys=("rotary_pct",), partial=share)
+
+
+def test_rotation_of_heads_of_odd_size_names_where_the_size_comes_from() -> None:
+    with pytest.raises(
+        UnsupportedModelError, match=r"'head_dim', or 'hidden_size' .* Test 7 values"
+    ):
+        attention_from(_hf(head_dim=7))
 
 
 _LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.5, 2, 3], "long_factor": [4, 5, 6, 7]}
@@ -101,6 +117,22 @@ def test_rotation_by_layer_type(keys: dict[str, Any]) -> None:
     assert _rope(hf, layer_type="sliding_attention", **local) == _LOCAL
     hf.int("hidden_size"), hf.int("num_attention_heads")
     hf.check_unread()
+
+
+def test_no_number_of_kv_heads_is_that_of_all_heads() -> None:
+    assert attention_from(_hf(), num_kv_heads=2).num_kv_heads == 2
+    assert attention_from(_hf(num_key_value_heads=None), num_kv_heads=2).num_kv_heads == 4
+
+
+def test_a_model_without_layers_is_refused() -> None:
+    hf = _hf(num_hidden_layers=0, intermediate_size=8, vocab_size=9)
+    with pytest.raises(UnsupportedModelError, match="'num_hidden_layers' = 0 of Test must be at"):
+        llama(hf)
+
+
+def test_alibi_needs_heads() -> None:
+    with pytest.raises(UnsupportedModelError, match="has 0 attention heads"):
+        alibi(0)
 
 
 def test_attention_without_rotation() -> None:

@@ -10,13 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quire.models.alibi import alibi
-from quire.models.common import (
-    attention_from,
-    gated_mlp_from,
-    head_from,
-    plan_from,
-    rms_norm_from,
-)
+from quire.models.common import attention_from, gated_mlp_from, head_from, plan_from, rms_norm_from
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec

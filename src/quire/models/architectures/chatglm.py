@@ -15,13 +15,7 @@ from quire.layers.spec import (
     RMSNormSpec,
     RopeSpec,
 )
-from quire.models.common import (
-    attention_with,
-    embedding_from,
-    gated_mlp_from,
-    head_from,
-    plan_from,
-)
+from quire.models.common import attention_with, embedding_from, gated_mlp_from, head_from, plan_from
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec

@@ -9,20 +9,15 @@ from dataclasses import replace
 from quire.layers.mla_spec import MLASpec
 from quire.layers.moe_spec import GroupedRouting, MoESpec, SharedExpertSpec
 from quire.models.architectures.deepseek_weights import deepseek_weights
-from quire.models.common import (
-    activation_from,
-    gated_mlp_from,
-    plan_from,
-    rms_norm_from,
-    rope_from,
-)
-from quire.models.hf_config import HFConfig, RopeConfig
+from quire.models.common import activation_from, gated_mlp_from, plan_from, rms_norm_from, rope_from
+from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
+from quire.models.rope_config import RopeConfig
 from quire.models.spec import LayerSpec
 
 _INERT = (
     *("aux_loss_alpha", "ep_size", "seq_aux", "num_nextn_predict_layers"),
-    *("head_dim", "qk_head_dim", "num_key_value_heads"),  # said by the sizes of q, k and v
+    *("qk_head_dim", "num_key_value_heads"),  # said by the sizes of q, k and v
     *("n_group", "topk_group"),  # of a routing without groups
 )
 _LATENT_EPS = 1e-6  # of the norms of latents, whatever the config says of the others
@@ -123,6 +118,7 @@ def _moe(hf: HFConfig, num_experts: int, routing: GroupedRouting, num_shared: in
 def _attention(hf: HFConfig, *, is_interleaved: bool) -> MLASpec:
     nope_dim, rope_dim = hf.int("qk_nope_head_dim", 128), hf.int("qk_rope_head_dim", 64)
     rope = hf.rope()
+    hf.fixed("head_dim", rope_dim)  # transformers' name for the rotated part
     return MLASpec(
         hidden_size=hf.int("hidden_size"),
         num_heads=hf.int("num_attention_heads"),

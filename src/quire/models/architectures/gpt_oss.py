@@ -19,6 +19,13 @@ from quire.weights.weight_map import Operation, Source, WeightMap
 
 _INERT = ("initial_context_length", "quantization_config.modules_to_not_convert")
 
+_YARN = {  # of a config that says nothing of scaling
+    "rope_type": "yarn",
+    "factor": 32.0,
+    "original_max_position_embeddings": 4096,
+    "truncate": False,
+}
+
 
 def gpt_oss(hf: HFConfig) -> ModelPlan:
     norm, moe = rms_norm_from(hf, eps=1e-5), _moe(hf)
@@ -31,8 +38,8 @@ def gpt_oss(hf: HFConfig) -> ModelPlan:
 
 
 def _attentions(hf: HFConfig) -> list[AttentionSpec]:
-    bias = hf.bool("attention_bias", True)
-    attention = attention_from(hf, bias=bias, theta=150000.0, head_dim=64, num_kv_heads=8)
+    bias, rope = hf.bool("attention_bias", True), hf.rope(theta=150000.0, silent=_YARN)
+    attention = attention_from(hf, bias=bias, rope=rope, head_dim=64, num_kv_heads=8)
     window = hf.nullable_int("sliding_window", absent=128)
     windows = windows_by_layer(hf, window, every_nth_full(hf.int("num_hidden_layers"), 2))
     return [replace(attention, sinks=True, window=window) for window in windows]

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from quire.layers.moe_spec import MoESpec, SoftmaxRouting
-from quire.models.common import (
-    activation_from,
-    attention_from,
-    plan_from,
-    rms_norm_from,
-)
+from quire.models.common import activation_from, attention_from, plan_from, rms_norm_from
 from quire.models.hf_config import HFConfig
 from quire.models.mixtures import MIXTRAL_EXPERT, expert_entries
 from quire.models.plan import ModelPlan

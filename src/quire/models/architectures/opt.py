@@ -19,6 +19,7 @@ from quire.models.weight_names import layer_entries, weight_map
 from quire.weights.weight_map import Source
 
 _SPELLINGS = {"hidden_act": "activation_function", "intermediate_size": "ffn_dim"}
+_INERT = ("output_projection",)  # the head, which all of them have
 _PARTS = {
     **{f"attention.{part}": f"self_attn.{part}_proj" for part in "qkv"},
     "attention.o": "self_attn.out_proj",
@@ -46,7 +47,6 @@ def opt(hf: HFConfig) -> ModelPlan:
     has_weights = hf.bool("layer_norm_elementwise_affine", True)
     norm = LayerNormSpec(size=hidden_size, eps=1e-5, weight=has_weights, bias=has_weights)
     norm_first = hf.bool("do_layer_norm_before", True)
-    # Keys that begin with "_" are inert elsewhere; this one is read.
     ends_plain = hf.bool("_remove_final_layer_norm", False) or not norm_first
     layer = LayerSpec(
         block="pre_norm" if norm_first else "post_norm",
@@ -64,4 +64,5 @@ def opt(hf: HFConfig) -> ModelPlan:
         embedding=embedding_from(hf, positions=positions, inner_size=inner_size),
         head=head_from(hf, tied=True, inner_size=inner_size),
         weights=_WEIGHTS,
+        inert=_INERT,
     )

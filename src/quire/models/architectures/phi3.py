@@ -8,7 +8,7 @@ from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
 from quire.models.weight_names import fused_gate_up, fused_qkv, llama_weights_with
 
-_INERT = ("embd_pdrop", "resid_pdrop", "full_attn_mod", "num_logits_to_keep", "interpolate_factor")
+_INERT = ("full_attn_mod", "num_logits_to_keep", "interpolate_factor")
 
 
 def phi3(hf: HFConfig) -> ModelPlan:

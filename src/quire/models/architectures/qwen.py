@@ -6,13 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quire.layers.spec import AttentionSpec, GatedMLPSpec, QwenScaling, RopeSpec
-from quire.models.common import (
-    attention_with,
-    embedding_from,
-    head_from,
-    plan_from,
-    rms_norm_from,
-)
+from quire.models.common import attention_with, embedding_from, head_from, plan_from, rms_norm_from
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec

@@ -19,7 +19,8 @@ from quire.models.spec import LayerSpec
 
 def qwen3(hf: HFConfig) -> ModelPlan:
     norm = rms_norm_from(hf)
-    attention = attention_from(hf, bias=hf.bool("attention_bias", False))
+    bias = hf.bool("attention_bias", False)
+    attention = attention_from(hf, bias=bias, head_dim=128)
     attention = norming_each_head(attention, norm)
     layers = [
         LayerSpec(

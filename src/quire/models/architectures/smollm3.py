@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from quire.models.common import (
-    attention_from,
-    gated_mlp_from,
-    head_from,
-    plan_from,
-    rms_norm_from,
-)
+from quire.models.common import attention_from, gated_mlp_from, head_from, plan_from, rms_norm_from
 from quire.models.hf_config import HFConfig
 from quire.models.layer_types import FULL, SLIDING, list_by_layer, switched_window, windows_by_layer
 from quire.models.plan import ModelPlan

@@ -30,9 +30,10 @@ def starcoder2(hf: HFConfig) -> ModelPlan:
     hf.fixed("mlp_type", "default")
     hf.fixed("scale_attn_weights", True)
     norm, bias = layer_norm_from(hf, keys="norm_epsilon"), hf.bool("use_bias", True)
+    window = hf.optional_int("sliding_window")
     layer = LayerSpec(
         block="pre_norm",
-        attention=attention_from(hf, bias=bias, window=hf.optional_int("sliding_window")),
+        attention=attention_from(hf, bias=bias, window=window, num_kv_heads=2),
         mlp=plain_mlp_from(hf, activation=activation_from(hf, "gelu_pytorch_tanh"), bias=bias),
         norms=(norm, norm),
     )

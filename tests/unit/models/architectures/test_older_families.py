@@ -40,6 +40,44 @@ LLAMA_KEYS: Config = {
     "use_cache": True,
     "vocab_size": 320,
 }
+GPT2_XL: Config = {
+    "activation_function": "gelu_new",
+    "attn_pdrop": 0.1,
+    "initializer_range": 0.02,
+    "layer_norm_epsilon": 1e-05,
+    "n_ctx": 1024,
+    "n_embd": 1600,
+    "n_head": 25,
+    "n_layer": 48,
+    "n_positions": 1024,
+    "n_special": 0,
+    "output_past": True,
+    "predict_special_tokens": True,
+    "summary_first_dropout": 0.1,
+    "summary_type": "cls_index",
+    "vocab_size": 50257,
+}
+OPT_13B: Config = {
+    "_remove_final_layer_norm": False,
+    "activation_dropout": 0.0,
+    "activation_function": "relu",
+    "attention_dropout": 0.0,
+    "do_layer_norm_before": True,
+    "dropout": 0.1,
+    "ffn_dim": 20480,
+    "hidden_size": 5120,
+    "init_std": 0.02,
+    "layerdrop": 0.0,
+    "max_position_embeddings": 2048,
+    "num_attention_heads": 40,
+    "num_hidden_layers": 40,
+    "output_projection": True,
+    "pad_token_id": 1,
+    "prefix": "</s>",
+    "use_cache": True,
+    "vocab_size": 50272,
+    "word_embed_proj_dim": 5120,
+}
 BAICHUAN2_13B: Config = {
     **LLAMA_KEYS,
     "_from_model_config": True,
@@ -368,3 +406,12 @@ def test_what_a_family_lacks_is_refused_by_name(
     plan_of(config, architecture)
     with pytest.raises(UnsupportedModelError, match=key):
         plan_of({**config, **changes}, architecture)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config"), [("GPT2LMHeadModel", GPT2_XL), ("OPTForCausalLM", OPT_13B)]
+)
+def test_keys_of_old_files_that_say_what_always_holds(architecture: str, config: Config) -> None:
+    old = {"output_past", "predict_special_tokens", "output_projection"}
+    plain = {key: value for key, value in config.items() if key not in old}
+    assert plan_of(config, architecture) == plan_of(plain, architecture)

@@ -1,0 +1,29 @@
+"""What a value of a config.json is, and how it is shown. Knows no keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isfinite
+from typing import Any
+
+
+def is_a(wanted: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, wanted)
+
+
+def is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+
+
+def is_number_list(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_number, value))
+
+
+def shown(value: Any) -> str:
+    """The value, short enough for a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,137 @@
+"""The rotary embedding that a config.json describes: types, their parameters, and two spellings.
+
+Files older than transformers 5 hold ``rope_theta`` and ``rope_scaling``, newer ones
+``rope_parameters``. Knows no architecture. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from quire.errors import UnsupportedModelError
+from quire.models.config_values import is_a, is_number, is_number_list, shown
+
+TRAINED_LENGTH = "original_max_position_embeddings"
+SHARE = "partial_rotary_factor"
+
+# Per type of rotary scaling: parameters that it must have, and that it may have.
+_PARAMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "default": ((), ()),
+    "linear": (("factor",), ()),
+    "dynamic": (("factor",), (TRAINED_LENGTH,)),
+    "llama3": (("factor", "low_freq_factor", "high_freq_factor", TRAINED_LENGTH), ()),
+    "yarn": (
+        ("factor",),
+        (
+            TRAINED_LENGTH,
+            "attention_factor",
+            "beta_fast",
+            "beta_slow",
+            "mscale",
+            "mscale_all_dim",
+            "truncate",
+        ),
+    ),
+    "longrope": (
+        ("short_factor", "long_factor"),
+        (
+            TRAINED_LENGTH,
+            "factor",
+            "attention_factor",
+            "short_mscale",  # PhiMoE's name for the attention factor
+            "long_mscale",
+        ),
+    ),
+}
+# Those that are no numbers.
+_VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "short_factor": ("a list of numbers", is_number_list),
+    "long_factor": ("a list of numbers", is_number_list),
+    "truncate": ("true or false", is_a(bool)),
+}
+_ALIASES = {"su": "longrope"}  # the first Phi-3 files
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RopeConfig:
+    """Rotary embedding as the config describes it, whatever the age of its spelling."""
+
+    theta: float
+    type: str  # a key of the table above
+    params: Mapping[str, Any]  # of that type: factor, original_max_position_embeddings, ...
+    partial: float = 1.0  # share of the head size that is rotated
+    partial_key: str = field(default=SHARE, compare=False)  # where the config says so
+
+
+def join_rope_spellings(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping of ``rope_parameters`` and ``rope_scaling``.
+
+    Both are set only by an override, in the older spelling; where that names a type, it replaces
+    all but the base and the rotated share.
+    """
+    if names_rope_type(old):
+        new = beside_scaling(new)
+    return {key: value for key, value in {**new, **old}.items() if value is not None}
+
+
+def beside_scaling(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What parameters of every type may hold, and older files have as keys of their own."""
+    return {key: params[key] for key in ("rope_theta", SHARE) if key in params}
+
+
+def names_rope_type(scaling: Mapping[str, Any]) -> bool:
+    return scaling.keys() & {"type", "rope_type"} != set()
+
+
+def take_rope_type(params: dict[str, Any], architecture: str) -> str:
+    """The type, taken out of ``params``, where it may stand under two names."""
+    said = [params.pop(key) for key in ("rope_type", "type") if key in params]
+    names = [_ALIASES.get(str(name), str(name)) for name in said] or ["default"]
+    if len(set(names)) > 1:
+        raise UnsupportedModelError(
+            f"config key 'rope_scaling' has rope_type {names[0]!r} and type {names[1]!r}, "
+            "which mean the same and differ; set both, or drop one with --hf-overrides"
+        )
+    if names[0] not in _PARAMS:
+        raise UnsupportedModelError(
+            f"config key 'rope_scaling' has type {names[0]!r}, which is not supported for "
+            f"{architecture}; supported: {', '.join(_PARAMS)}"
+        )
+    return names[0]
+
+
+def uses_trained_length(kind: str) -> bool:
+    return any(TRAINED_LENGTH in keys for keys in _PARAMS[kind])
+
+
+def check_rope_params(
+    kind: str, params: Mapping[str, Any], trained_length: int | None
+) -> dict[str, Any]:
+    """``params``, all known to a type; ``trained_length`` is what a key beside them says."""
+    required, optional = _PARAMS[kind]
+    known = required + optional
+    if trained_length is not None:
+        if params.get(TRAINED_LENGTH, trained_length) != trained_length:
+            raise UnsupportedModelError(
+                f"config keys {TRAINED_LENGTH!r} = {trained_length} and "
+                f"'rope_scaling.{TRAINED_LENGTH}' = {shown(params[TRAINED_LENGTH])} mean the same "
+                "and differ; drop one with --hf-overrides"
+            )
+        params = {**params, TRAINED_LENGTH: trained_length}
+    missing = [key for key in required if key not in params]
+    unknown = [key for key in params if key not in known]
+    for word, keys in (("lacks", missing), ("has unknown", unknown)):
+        if keys:
+            raise UnsupportedModelError(
+                f"config key 'rope_scaling' of type {kind!r} {word} {', '.join(keys)}; "
+                f"it takes {', '.join(known) or 'no parameters'}"
+            )
+    for key, value in params.items():
+        wanted, is_type = _VALUES.get(key, ("a number", is_number))
+        if not is_type(value):
+            raise UnsupportedModelError(
+                f"config key 'rope_scaling.{key}' = {shown(value)} must be {wanted}"
+            )
+    return dict(params)

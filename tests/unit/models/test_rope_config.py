@@ -1,0 +1,165 @@
+"""Rotary embeddings read alike in older and newer files; what cannot be honoured is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from quire.errors import UnsupportedModelError
+from quire.models.hf_config import HFConfig
+from quire.models.rope_config import RopeConfig
+
+LLAMA3 = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def config(**data: Any) -> HFConfig:
+    return HFConfig(data, "TinyForCausalLM")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({}, RopeConfig(theta=10000.0, type="default", params={})),
+        ({"rope_theta": 5e6}, RopeConfig(theta=5e6, type="default", params={})),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+            RopeConfig(theta=5e5, type="default", params={}),
+        ),
+        (
+            {"rope_theta": 1e6, "rope_scaling": {"type": "linear", "factor": 2.0}},
+            RopeConfig(theta=1e6, type="linear", params={"factor": 2.0}),
+        ),
+        (
+            {"rope_scaling": {"rope_type": "llama3", "type": "llama3", **LLAMA3}},
+            RopeConfig(theta=10000.0, type="llama3", params=LLAMA3),
+        ),
+        (
+            {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **LLAMA3}},
+            RopeConfig(theta=5e5, type="llama3", params=LLAMA3),
+        ),
+        (
+            {
+                "rope_scaling": {
+                    "type": "su",
+                    "rope_type": "longrope",
+                    "short_factor": [1.0],
+                    "long_factor": [2.0],
+                },
+                "original_max_position_embeddings": 4096,
+            },
+            RopeConfig(
+                theta=10000.0,
+                type="longrope",
+                params={
+                    "short_factor": [1.0],
+                    "long_factor": [2.0],
+                    "original_max_position_embeddings": 4096,
+                },
+            ),
+        ),
+    ],
+)
+def test_rope_reads_alike_in_old_and_new_files(data: dict[str, Any], expected: RopeConfig) -> None:
+    hf = config(**data)
+    assert hf.rope() == expected
+    hf.check_unread()
+
+
+def test_a_trained_length_may_be_said_twice_but_not_differently() -> None:
+    scaling = {"rope_type": "llama3", **LLAMA3}
+    hf = config(rope_scaling=scaling, original_max_position_embeddings=64)
+    assert hf.rope().params == LLAMA3
+    hf.check_unread()
+    with pytest.raises(UnsupportedModelError, match=r"= 32 and 'rope_scaling.*' = 64 mean"):
+        config(rope_scaling=scaling, original_max_position_embeddings=32).rope()
+
+
+def test_a_trained_length_without_a_scaling_that_uses_it_stays_unread() -> None:
+    hf = config(rope_scaling={"type": "linear", "factor": 2}, original_max_position_embeddings=32)
+    hf.rope()
+    with pytest.raises(UnsupportedModelError, match="'original_max_position_embeddings' = 32"):
+        hf.check_unread()
+
+
+def test_scaling_of_a_family_whose_config_is_silent() -> None:
+    linear = {"rope_type": "linear", "factor": 2.0}
+    assert config(rope_theta=5.0).rope(silent=linear).type == "linear"
+    assert config(rope_parameters={"rope_type": "default"}).rope(silent=linear).type == "default"
+
+
+def test_two_bases_that_differ_are_refused() -> None:
+    written = {"rotary_emb_base": 1e4, "rope_parameters": {"rope_theta": 5e5}}
+    with pytest.raises(UnsupportedModelError, match="'rotary_emb_base' = 10000 and 'rope_"):
+        HFConfig(written, "X").rope(theta_keys=("rotary_emb_base", "rope_theta"))
+
+
+def test_rope_differs_by_layer_type() -> None:
+    hf = config(
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        }
+    )
+    assert hf.rope(layer_type="full_attention").type == "linear"
+    assert hf.rope(layer_type="sliding_attention").theta == 1e4
+
+
+@pytest.mark.parametrize(
+    "params", [{"rope_type": "linear", "factor": 8.0}, {"full_attention": {"rope_theta": 1e6}}]
+)
+def test_a_type_of_layers_without_parameters_is_refused(params: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedModelError, match="has none under 'sliding_attention'"):
+        config(rope_parameters=params).rope(layer_type="sliding_attention")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"rotary_pct": 0.25, "rotary_emb_base": 10000},
+        {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}},
+    ],
+)
+def test_partial_rotation_is_read_from_either_place(data: dict[str, Any]) -> None:
+    hf = config(**data)
+    rope = hf.rope(theta_keys=("rope_theta", "rotary_emb_base"), partial_keys=("rotary_pct",))
+    assert rope.partial == 0.25
+    hf.check_unread()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"rope_scaling": {"type": "banana"}}, "'banana'.* supported: default, linear, "),
+        ({"rope_scaling": {"type": "linear"}}, "'linear' lacks factor"),
+        ({"rope_scaling": {"type": "linear", "factor": "2"}}, "factor' = '2' must be a number"),
+        ({"rope_scaling": {"type": "linear", "factor": 2, "x": 1}}, "'linear' has unknown x"),
+        ({"rope_scaling": {"type": ["yarn"]}}, r"has type \"\['yarn'\]\", which is not supported"),
+        (
+            {"rope_scaling": {"type": "longrope", "short_factor": 1, "long_factor": [2]}},
+            "short_factor' = 1 must be a list of numbers",
+        ),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2, "truncate": 0}},
+            "truncate' = 0 must be true or false",
+        ),
+        ({"rope_theta": "big"}, "'rope_theta' = 'big' must be a number"),
+        ({"rope_theta": float("inf")}, "'rope_theta' = inf must be a number"),
+        ({"rope_parameters": {"rope_theta": []}}, "'rope_parameters.rope_theta' = .* a number"),
+        ({"rope_scaling": [1]}, "'rope_scaling' = .* must be an object"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "type": "linear", "factor": 2.0}},
+            "rope_type 'yarn' and type 'linear', which mean the same and differ",
+        ),
+        ({"partial_rotary_factor": 0.5}, "rotates whole heads"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "rotates whole heads"),
+    ],
+)
+def test_rope_that_cannot_be_honoured_is_refused(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=message):
+        config(**data).rope()
