@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 Prompts = PromptType | Sequence[PromptType]
 Params = SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams]
+
+_CHARACTERS_A_TOKEN = 4  # or so, of a text
 
 # Why not, or what to do instead -> methods of other engines' LLM that users may call.
 _NOT_BUILT = {
@@ -138,7 +140,7 @@ class LLM:
         """Continue the prompts; one output each, in their order.
 
         Parameters are one for all, or a list with one for each, or the model's defaults. A prompt
-        or parameter that cannot be served is a ``ValueError`` before anything runs.
+        or parameter that cannot be served is a ``ValueError``, and then nothing goes on running.
 
         A request that fails later does not raise, since the others' outputs would be lost: its
         completions end with ``finish_reason="error"`` and the cause in ``error``, and a warning
@@ -154,8 +156,7 @@ class LLM:
             mm_processor_kwargs=mm_processor_kwargs,
         )
         parsed = parse_prompts(prompts, prompt_token_ids)
-        kind = RequestOutputKind.FINAL_ONLY
-        return self._run(self._requests(parsed, sampling_params, kind, priority), use_tqdm)
+        return self._run(parsed, sampling_params, priority, use_tqdm)
 
     def chat(
         self,
@@ -188,8 +189,7 @@ class LLM:
             template_kwargs=chat_template_kwargs,
         )
         parsed = self._render(messages, options)
-        kind = RequestOutputKind.FINAL_ONLY
-        return self._run(self._requests(parsed, sampling_params, kind, priority), use_tqdm)
+        return self._run(parsed, sampling_params, priority, use_tqdm)
 
     def stream(
         self,
@@ -243,12 +243,15 @@ class LLM:
             )
         if concurrency_limit is not None and concurrency_limit < 1:
             raise ValueError(f"concurrency_limit must be at least 1, got {concurrency_limit}")
-        parsed = parse_prompts(prompts)
-        requests = self._requests(parsed, params, RequestOutputKind.FINAL_ONLY, priority)
+        requests = self._requests(
+            parse_prompts(prompts), params, RequestOutputKind.FINAL_ONLY, priority
+        )
         at_once = concurrency_limit or max(len(requests), 1)
         found: list[BeamSearchOutput] = []
         for first in range(0, len(requests), at_once):
-            outputs = self._run(requests[first : first + at_once], use_tqdm, first)
+            part = requests[first : first + at_once]
+            outputs = self._outputs(part, len(part), use_tqdm)
+            _warn_of_failures(outputs, first)
             found += [self._beams(output) for output in outputs]
         return found
 
@@ -336,7 +339,16 @@ class LLM:
         priorities: Sequence[int] | None,
     ) -> list[ProcessedRequest]:
         """All requests of one call, checked."""
-        front = self.llm_engine.front
+        return list(self._made_in_turn(prompts, params, kind, priorities))
+
+    def _made_in_turn(
+        self,
+        prompts: list[ParsedPrompt],
+        params: Params | None,
+        kind: RequestOutputKind,
+        priorities: Sequence[int] | None,
+    ) -> Iterator[ProcessedRequest]:
+        """The requests of one call, each made and checked when it is asked for."""
         all_params = self._params(params, len(prompts), kind)
         if priorities is not None and not isinstance(priorities, (list, tuple)):
             raise ValueError(
@@ -346,15 +358,29 @@ class LLM:
             raise ValueError(
                 f"{len(priorities)} priorities were given for {len(prompts)} prompts; give one each"
             )
-        return [
-            front.process(str(next(self._request_ids)), prompt, own_params, priority=priority)
-            for prompt, own_params, priority in zip(
-                front.inputs.tokenize_all(prompts),
-                all_params,
-                priorities or [0] * len(prompts),
-                strict=True,
-            )
-        ]
+        return map(
+            self._made, self._tokenized(prompts), all_params, priorities or itertools.repeat(0)
+        )
+
+    def _made(
+        self, prompt: ParsedPrompt, params: SamplingParams, priority: int
+    ) -> ProcessedRequest:
+        request_id = str(next(self._request_ids))
+        return self.llm_engine.front.process(request_id, prompt, params, priority=priority)
+
+    def _tokenized(self, prompts: list[ParsedPrompt]) -> Iterator[ParsedPrompt]:
+        """With token ids. Texts are tokenized together, which is faster, but no more of them than
+        the first steps need."""
+        at_once = _CHARACTERS_A_TOKEN * self._runner.tokens_at_once
+        part: list[ParsedPrompt] = []
+        num_characters = 0
+        for prompt in prompts:
+            part.append(prompt)
+            num_characters += len(prompt.text or "")
+            if num_characters >= at_once:
+                yield from self.llm_engine.front.inputs.tokenize_all(part)
+                part, num_characters = [], 0
+        yield from self.llm_engine.front.inputs.tokenize_all(part)
 
     def _params(
         self, params: Params | None, num_prompts: int, kind: RequestOutputKind
@@ -373,20 +399,33 @@ class LLM:
 
     def _run(
         self,
-        requests: list[ProcessedRequest],
+        prompts: list[ParsedPrompt],
+        params: Params | None,
+        priorities: Sequence[int] | None,
         use_tqdm: bool | Callable[..., Any],
-        first_prompt: int = 0,  # of the call: where in its prompts these requests begin
     ) -> list[RequestOutput]:
-        finished: dict[str, RequestOutput] = {}
+        requests = self._made_in_turn(prompts, params, RequestOutputKind.FINAL_ONLY, priorities)
+        if priorities is not None:
+            requests = iter(list(requests))  # whoever comes first must know of all the others
+        outputs = self._outputs(requests, len(prompts), use_tqdm)
+        _warn_of_failures(outputs, 0)
+        return outputs
+
+    def _outputs(
+        self,
+        requests: Iterable[ProcessedRequest],
+        count: int,
+        use_tqdm: bool | Callable[..., Any],
+    ) -> list[RequestOutput]:
+        """The finished ones, in the order of the requests."""
+        finished = []
         outputs = self._runner.run(requests)
-        with contextlib.closing(outputs), Progress(len(requests), use_tqdm) as progress:
+        with contextlib.closing(outputs), Progress(count, use_tqdm) as progress:
             for output in outputs:
                 if output.finished:
-                    finished[output.request_id] = output
+                    finished.append(output)
                     progress.add(output)
-        in_order = [finished[request.engine.request_id] for request in requests]
-        _warn_of_failures(in_order, first_prompt)
-        return in_order
+        return sorted(finished, key=lambda output: int(output.request_id))
 
     def _beams(self, output: RequestOutput) -> BeamSearchOutput:
         """With the prompt in front, as users of beam search expect it."""

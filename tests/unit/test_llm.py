@@ -394,3 +394,31 @@ def test_tokenizer_can_be_replaced(llm: LLM, folder: Path) -> None:
     llm.set_tokenizer(other)
     assert llm.get_tokenizer() is other
     assert texts(llm.generate("abc", FOUR)) == ["abca"]
+
+
+def test_a_wrong_prompt_behind_many_good_ones_leaves_nothing_running(llm: LLM) -> None:
+    at_once = llm._runner.tokens_at_once
+    prompts = ["abc" * 20] * (4 * at_once // 60) + ["x" * 10_000, "abc"]
+    with pytest.raises(ValueError, match=rf"prompts\[{len(prompts) - 2}\] has 10000 tokens"):
+        llm.generate(prompts, FOUR)
+    assert not llm.llm_engine.has_unfinished_requests()
+    assert texts(llm.generate(["abc"], FOUR)) == ["abca"]
+
+
+def test_many_texts_are_tokenized_in_parts_and_answered_in_order(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    inputs = llm.llm_engine.front.inputs
+    tokenize_all = inputs.tokenize_all
+
+    def counting(prompts: Any) -> Any:
+        sizes.append(len(prompts))
+        return tokenize_all(prompts)
+
+    monkeypatch.setattr(inputs, "tokenize_all", counting)
+    count = 10 * llm._runner.tokens_at_once // 40
+    prompts = [f"{i:04} " + "a" * 35 for i in range(count)]
+    assert texts(llm.generate(prompts, FOUR)) == [f"{i:04}" for i in range(count)]
+    assert sum(sizes) == count
+    assert 1 < len(sizes) < count / 8

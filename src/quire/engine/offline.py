@@ -1,14 +1,18 @@
 """Runs requests on an `LLMEngine` for callers that want their own outputs, several at a time.
 
 Whoever waits steps the engine, and hands the others' outputs to them: so a stream may be read while
-another call runs, also from another thread. Knows nothing about prompts.
+another call runs, also from another thread. Requests are queued a few steps' worth of tokens at a
+time, so that the first are computed while the others are still being made. Knows nothing about
+prompts.
 """
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.llm_engine import LLMEngine
@@ -23,30 +27,52 @@ class OfflineRunner:
 
     def __init__(self, engine: LLMEngine) -> None:
         self._engine = engine
+        limits = engine.config.scheduler
+        # More prompt tokens than the steps in flight compute, so that no step lacks any.
+        self.tokens_at_once = (limits.steps_in_flight + 1) * limits.max_num_batched_tokens
         self._inboxes: dict[str, _Inbox] = {}
         self._lock = threading.Lock()  # over the engine
         self._to_abort: deque[list[str]] = deque()
 
-    def run(self, requests: list[ProcessedRequest]) -> Generator[RequestOutput, None, None]:
-        """The outputs as they come; leaving the iterator early aborts what still runs."""
+    def run(self, requests: Iterable[ProcessedRequest]) -> Generator[RequestOutput, None, None]:
+        """The outputs as they come; leaving the iterator early aborts what still runs, and so does
+        an error of ``requests``, which is raised."""
         inbox: _Inbox = deque()
         unfinished: set[str] = set()
+        coming = iter(requests)
         try:
-            with self._lock:
-                self._engine.submit(requests)
-                unfinished.update(request.engine.request_id for request in requests)
-                self._inboxes.update(dict.fromkeys(unfinished, inbox))
-            while unfinished:
-                if not inbox:
-                    self._step(inbox)
-                while inbox:
-                    output = inbox.popleft()
-                    if output.finished:
-                        unfinished.discard(output.request_id)
-                        del self._inboxes[output.request_id]
-                    yield output
+            with unwatched_heap():
+                are_more = True
+                while are_more or unfinished:
+                    if are_more:
+                        are_more = self._queue_some(coming, inbox, unfinished)
+                    if unfinished and not inbox:
+                        self._step(inbox)
+                    while inbox:
+                        output = inbox.popleft()
+                        if output.finished:
+                            unfinished.discard(output.request_id)
+                            del self._inboxes[output.request_id]
+                        yield output
         finally:
             self._abort(unfinished)
+
+    def _queue_some(
+        self, coming: Iterator[ProcessedRequest], inbox: _Inbox, unfinished: set[str]
+    ) -> bool:
+        """Queue requests of as many tokens as the next steps can take; whether more may come."""
+        requests, num_tokens = [], 0
+        for request in coming:
+            requests.append(request)
+            num_tokens += len(request.engine.prompt_token_ids)
+            if num_tokens >= self.tokens_at_once:
+                break
+        with self._lock:
+            self._engine.submit(requests)
+            request_ids = [request.engine.request_id for request in requests]
+            unfinished.update(request_ids)
+            self._inboxes.update(dict.fromkeys(request_ids, inbox))
+        return num_tokens >= self.tokens_at_once
 
     def _step(self, inbox: _Inbox) -> None:
         with self._lock:
@@ -78,3 +104,17 @@ class OfflineRunner:
             self._engine.abort_request(request_ids)
             for request_id in request_ids:
                 self._inboxes.pop(request_id, None)
+
+
+@contextmanager
+def unwatched_heap() -> Iterator[None]:
+    """Spares the garbage collector all that exists already: looking through the objects of a large
+    program takes as long as many steps. What a program has frozen by itself is left alone."""
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

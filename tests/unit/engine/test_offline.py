@@ -1,0 +1,87 @@
+"""Requests of an offline call are computed while the rest of them is still being made."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from quire.engine.input_processor import ProcessedRequest
+from quire.engine.llm_engine import LLMEngine
+from quire.engine.offline import OfflineRunner
+from quire.prompts import ParsedPrompt
+from quire.sampling_params import RequestOutputKind, SamplingParams
+from tests.fakes.configs import fake_config
+from tests.fakes.fake_core import BUILD_FAKE_CORE
+
+PARAMS = SamplingParams(max_tokens=2, output_kind=RequestOutputKind.FINAL_ONLY)
+STEP_TOKENS = 8
+
+
+@pytest.fixture
+def engine() -> Iterator[LLMEngine]:
+    config = fake_config()
+    limits = dataclasses.replace(config.scheduler, max_num_batched_tokens=STEP_TOKENS)
+    made = LLMEngine(dataclasses.replace(config, scheduler=limits), build=BUILD_FAKE_CORE)
+    yield made
+    made.close()
+
+
+def requests_of(
+    engine: LLMEngine, count: int, steps_seen: list[int], wrong: int | None = None
+) -> Iterator[ProcessedRequest]:
+    """With four tokens each; notes how many steps had been done when each was made."""
+    for i in range(count):
+        steps_seen.append(engine.stats().num_steps)
+        token = 10**6 if i == wrong else 5
+        yield engine.front.process(str(i), ParsedPrompt(token_ids=[token] * 4), PARAMS)
+
+
+def test_later_requests_are_made_when_the_first_are_computed(engine: LLMEngine) -> None:
+    runner = OfflineRunner(engine)
+    assert runner.tokens_at_once >= 2 * STEP_TOKENS
+    at_once = runner.tokens_at_once // 4
+    steps_seen: list[int] = []
+    outputs = list(runner.run(requests_of(engine, 4 * at_once, steps_seen)))
+    assert sorted(int(output.request_id) for output in outputs) == list(range(4 * at_once))
+    assert all(output.outputs[0].token_ids == [5, 5] for output in outputs)
+    assert steps_seen[:at_once] == [0] * at_once
+    assert 0 < steps_seen[at_once] < steps_seen[2 * at_once] < steps_seen[3 * at_once]
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_few_requests_are_all_queued_before_the_first_step(engine: LLMEngine, count: int) -> None:
+    steps_seen: list[int] = []
+    outputs = list(OfflineRunner(engine).run(requests_of(engine, count, steps_seen)))
+    assert len(outputs) == count
+    assert steps_seen == [0] * count
+
+
+def test_an_error_of_a_late_request_ends_the_early_ones(engine: LLMEngine) -> None:
+    runner = OfflineRunner(engine)
+    with pytest.raises(ValueError, match="token id 1000000"):
+        list(runner.run(requests_of(engine, 40, [], wrong=30)))
+    assert not engine.has_unfinished_requests()
+    assert len(list(runner.run(requests_of(engine, 9, [])))) == 9
+
+
+def test_what_existed_before_is_not_looked_through_while_it_runs(engine: LLMEngine) -> None:
+    outputs = OfflineRunner(engine).run(requests_of(engine, 3, []))
+    next(outputs)
+    assert gc.get_freeze_count() > 1000
+    inner = OfflineRunner(engine).run(requests_of(engine, 1, []))  # another call meanwhile
+    list(inner)
+    assert gc.get_freeze_count() > 1000
+    outputs.close()
+    assert gc.get_freeze_count() == 0
+
+
+def test_a_heap_that_the_program_has_frozen_stays_so(engine: LLMEngine) -> None:
+    gc.freeze()
+    try:
+        list(OfflineRunner(engine).run(requests_of(engine, 1, [])))
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
