@@ -51,7 +51,7 @@ class PlainText:
 
 
 class StoppableText:
-    """With stop strings tokens go one by one, so that none after the stop string is kept."""
+    """With stop strings none of the tokens after the one that completes a stop string is kept."""
 
     def __init__(self, detokenizer: Detokenizer, stop: StopChecker, min_tokens: int) -> None:
         self._detokenizer = detokenizer
@@ -59,6 +59,17 @@ class StoppableText:
         self._num_unchecked = min_tokens  # tokens yet to come whose text may hold a stop string
 
     def feed(self, token_ids: Sequence[int]) -> NewText:
+        if len(token_ids) <= 1 or self._num_unchecked > 0:
+            return self._feed_one_by_one(token_ids)
+        before = self._detokenizer.copy(), self._stop.copy()
+        certain, stop = self._stop.feed(self._detokenizer.feed(token_ids))
+        if stop is None:
+            return NewText(text=certain, num_tokens=len(token_ids))
+        self._detokenizer, self._stop = before
+        return self._feed_one_by_one(token_ids)
+
+    def _feed_one_by_one(self, token_ids: Sequence[int]) -> NewText:
+        """Says which token completes a stop string."""
         pieces: list[str] = []
         for num_tokens, token_id in enumerate(token_ids, start=1):
             text = self._detokenizer.feed([token_id])

@@ -14,10 +14,13 @@ Knows nothing about stop strings.
 from __future__ import annotations
 
 import codecs
+import copy
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 
 from quire.tokenizer.vocabulary import REPLACEMENT, Vocabulary
+
+_UTF8 = codecs.getincrementaldecoder("utf-8")
 
 _KEPT = 6  # tokens; a character has at most 4 bytes, and each token at least one
 _LONGEST = 24  # tokens in the window before it is shortened to _KEPT
@@ -41,11 +44,19 @@ class Detokenizer:
         self._vocabulary = vocabulary
         self._skipped_ids = vocabulary.special_ids if skip_special_tokens else frozenset()
         self._spaces = spaces_between_special_tokens
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._utf8 = _UTF8(errors="replace")
         self._window: list[int] = []
         self._num_sent = 0  # characters of the window's text
         self._held = ""
         self._start_after(prompt_token_ids)
+
+    def copy(self) -> Detokenizer:
+        """One that has seen the same tokens."""
+        other = copy.copy(self)
+        other._window = list(self._window)
+        other._utf8 = _UTF8(errors="replace")
+        other._utf8.setstate(self._utf8.getstate())
+        return other
 
     def feed(self, token_ids: Sequence[int]) -> str:
         """The text that ``token_ids`` make certain."""

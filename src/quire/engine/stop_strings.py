@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 
@@ -16,7 +17,12 @@ class StopChecker:
         self._stop = tuple(stop)
         self._include = include_stop_str
         self._longest = max(map(len, self._stop), default=0)
+        self._firsts = frozenset(stop[:1] for stop in self._stop)
         self._held = ""
+
+    def copy(self) -> StopChecker:
+        """One that has seen the same text."""
+        return copy.copy(self)
 
     def feed(self, text: str) -> tuple[str, str | None]:
         """The text that is certain by now, and the stop string that was found after it, if any."""
@@ -41,7 +47,8 @@ class StopChecker:
 
     def _first_possible_start(self, text: str) -> int:
         for start in range(max(0, len(text) - self._longest + 1), len(text)):
-            end = text[start:]
-            if any(stop.startswith(end) for stop in self._stop):
-                return start
+            if text[start] in self._firsts:
+                end = text[start:]
+                if any(stop.startswith(end) for stop in self._stop):
+                    return start
         return len(text)
