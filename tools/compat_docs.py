@@ -76,12 +76,16 @@ def _arguments() -> list[str]:
 def _verdicts(verdicts: Mapping[str, Verdict]) -> list[str]:
     order = ("alias", "noted", "refused")
     rows = [
-        (f"`{name}`", one.kind, one.message)
+        (f"`{name}`", one.kind, one.message + _refused_keys(one))
         for kind in order
         for name, one in sorted(verdicts.items())
         if one.kind == kind
     ]
     return _table(("name", "is", "why, or what to use"), rows)
+
+
+def _refused_keys(verdict: Verdict) -> str:
+    return f"; refused: {_names(verdict.refused_keys)}" if verdict.refused_keys else ""
 
 
 def _sampling() -> list[str]:

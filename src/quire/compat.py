@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from quire import log
@@ -29,6 +29,7 @@ class Verdict:
     harmless: tuple[Any, ...] = ()
     short: tuple[str, ...] = ()  # its short flags
     takes_many: bool = False  # as a flag it takes several words
+    refused_keys: Mapping[str, str] = field(default_factory=dict)  # of an object: why each is
 
 
 def alias(replacement: str, default: Any = None) -> Verdict:
@@ -61,6 +62,16 @@ _GRAPHS = "on a GPU, decode steps of up to max_num_seqs rows are captured unless
 _PREEMPTION = "preempted requests are recomputed, never swapped"
 _GRAMMARS = "each form of constraint has its own backend, see docs/structured_output.md"
 _POOL = "prompts are tokenized in the calling process"
+# What changes how constrained answers look, as a key of the object and as an option of the name.
+_GRAMMAR_OPTIONS = {
+    "disable_any_whitespace": "ask for it in structured_outputs of requests",
+    "disable_additional_properties": "ask for it in structured_outputs of requests",
+    "enable_in_reasoning": "a grammar begins behind the thought",
+}
+_OLD_GRAMMAR_OPTIONS = {
+    "disable-any-whitespace": _GRAMMAR_OPTIONS["disable_any_whitespace"],
+    "no-additional-properties": _GRAMMAR_OPTIONS["disable_additional_properties"],
+}
 
 VERDICTS: dict[str, Verdict] = {
     # Other spellings.
@@ -93,8 +104,8 @@ VERDICTS: dict[str, Verdict] = {
         None, "only the files that are needed are downloaded", takes_many=True
     ),
     "model_loader_extra_config": noted(None, "the loader has no options"),
-    "guided_decoding_backend": noted("auto", _GRAMMARS),
-    "structured_outputs_config": noted(None, _GRAMMARS),
+    "guided_decoding_backend": noted("auto", _GRAMMARS, refused_keys=_OLD_GRAMMAR_OPTIONS),
+    "structured_outputs_config": noted(None, _GRAMMARS, refused_keys=_GRAMMAR_OPTIONS),
     "speculative_disable_mqa_scorer": noted(False, _OLD_SCHEDULER),
     "disable_logprobs_during_spec_decoding": noted(True, "logprobs are always exact"),
     "disable_mm_preprocessor_cache": noted(False, _MEDIA),
@@ -111,7 +122,7 @@ VERDICTS: dict[str, Verdict] = {
     "offload_num_in_group": noted(1, _OFFLOAD),
     "offload_prefetch_step": noted(1, _OFFLOAD),
     # Features that are not built: refused when they are asked for.
-    "quantization": refused(None, QUANTIZATION, short=("-q",)),
+    "quantization": refused(None, QUANTIZATION, "None", short=("-q",)),
     "quantization_config": refused(None, QUANTIZATION),
     "kv_cache_dtype": refused("auto", "the KV cache has the dtype of the model"),
     "calculate_kv_scales": refused(False, "the KV cache is never quantized"),
@@ -132,7 +143,7 @@ VERDICTS: dict[str, Verdict] = {
     "max_prompt_adapter_token": noted(0, _PROMPT_ADAPTER),
     "speculative_config": refused(None, _SPECULATIVE, {}),
     "speculative_model": refused(None, _SPECULATIVE),
-    "speculative_model_quantization": refused(None, _SPECULATIVE),
+    "speculative_model_quantization": refused(None, _SPECULATIVE, "None"),
     "num_speculative_tokens": refused(None, _SPECULATIVE, 0),
     "speculative_draft_tensor_parallel_size": refused(
         None, _SPECULATIVE, short=("-spec-draft-tp",)
@@ -180,8 +191,13 @@ VERDICTS: dict[str, Verdict] = {
     ),
     "logits_processor_pattern": noted(None, _ONLY_SERVED.format("lets requests name code")),
     "attention_config": refused(None, "use attention_backend", {}),
-    "structured_outputs_backend": noted("auto", _GRAMMARS),
-    "reasoning_config": refused(None, "the length of thinking cannot be limited yet", {}),
+    "structured_outputs_backend": noted("auto", _GRAMMARS, refused_keys=_OLD_GRAMMAR_OPTIONS),
+    "reasoning_config": refused(
+        None,
+        "--reasoning-parser knows the marks of thoughts; requests limit thoughts with "
+        "thinking_token_budget",
+        {},
+    ),
     "reasoning_parser": noted(None, _ONLY_SERVED.format("tells thoughts from answers")),
     "reasoning_parser_plugin": refused(None, _PLUGIN, ""),
     "enable_reasoning": noted(False, "--reasoning-parser is enough"),
@@ -309,6 +325,7 @@ def translate(
         verdict = verdicts[name]
         if verdict.kind == "refused" and not _is_harmless(value, verdict):
             raise ValueError(f"{name}={value!r}: {verdict.message}")
+        _check_keys(name, value, verdict.refused_keys)
         if verdict.kind == "noted" and not _is_harmless(value, verdict):
             log.setup()  # arguments are made before an engine that would do it
             logger.warning("%s=%r is accepted and has no effect: %s", name, value, verdict.message)
@@ -324,6 +341,16 @@ def unknown_name(name: str, known: Collection[str]) -> str:
 
 def _is_harmless(value: object, verdict: Verdict) -> bool:
     return any(value == harmless for harmless in verdict.harmless)
+
+
+def _check_keys(name: str, value: object, refused_keys: Mapping[str, str]) -> None:
+    """``ValueError`` for a key that asks for something; a text has its keys behind a colon."""
+    asked: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
+    if isinstance(value, str):
+        asked = dict.fromkeys(value.partition(":")[2].split(","), True)
+    for key, why in refused_keys.items():
+        if asked.get(key):
+            raise ValueError(f"{name}={value!r}: {key} is not supported: {why}")
 
 
 def _put(kept: dict[str, Any], replacement: str, value: Any, said_as: str) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
+E = TypeVar("E")
 Steps = Generator[None, None, T]
 Emit = Callable[[str], None]
 
@@ -80,8 +81,9 @@ class Marks:
             unsure = source.end if source.is_whole else self._first_open(source)
             stop = min(found, unsure)
             if stop > source.pos:
-                emit(source.between(source.pos, stop))
+                passed = source.between(source.pos, stop)
                 source.pos = stop
+                emit(passed)
             if found < unsure or source.is_whole:
                 return next((mark for mark in self._marks if source.has(mark)), "")
             yield
@@ -160,6 +162,16 @@ def streamed(source: Source, steps: Steps[T], emit: Emit) -> Steps[T]:
     return result
 
 
+def released(source: Source, emit: Emit) -> Emit:
+    """``emit`` after which the source keeps nothing of what it was given."""
+
+    def emit_and_release(text: str) -> None:
+        emit(text)
+        source.release()
+
+    return emit_and_release
+
+
 def _emit(source: Source, start: int, emit: Emit) -> int:
     if source.pos > start:
         emit(source.between(start, source.pos))
@@ -182,3 +194,55 @@ class Reading:
         """The text is whole: the grammar has to come to an end."""
         self._source.is_whole = True
         assert next(self._steps, self) is self, "a grammar waits for text after the end"
+
+
+class Events(Generic[E]):
+    """What a grammar has found; texts of one kind that follow each other become one event."""
+
+    def __init__(self) -> None:
+        self._events: list[E] = []
+        self._texts: list[str] = []  # of the event that is still growing
+        self._make: Callable[[str], E] | None = None  # makes that event of its text
+
+    def add(self, make: Callable[[str], E], text: str) -> None:
+        """More text of the kind that ``make`` makes."""
+        if make != self._make:
+            self._close()
+            self._make = make
+        if text:
+            self._texts.append(text)
+
+    def put(self, event: E) -> None:
+        """An event that does not grow."""
+        self._close()
+        self._events.append(event)
+
+    def taken(self) -> list[E]:
+        """All since the last time."""
+        self._close()
+        events, self._events = self._events, []
+        return events
+
+    def _close(self) -> None:
+        if self._texts:
+            assert self._make is not None
+            self._events.append(self._make("".join(self._texts)))
+            self._texts = []
+
+
+class EventParser(Generic[E]):
+    """Reads one text with a grammar that puts what it finds into ``found``."""
+
+    def __init__(self, found: Events[E], grammar: Callable[[Source], Steps[None]]) -> None:
+        self._found = found
+        self._reading = Reading(grammar)
+
+    def feed(self, text: str) -> list[E]:
+        """What can be told from the text so far and this, which follows it."""
+        self._reading.add(text)
+        return self._found.taken()
+
+    def finish(self) -> list[E]:
+        """What is left, now that the text is whole."""
+        self._reading.end()
+        return self._found.taken()

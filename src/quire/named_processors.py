@@ -47,8 +47,13 @@ class NamedProcessor:
     def load(self) -> Callable[..., Any]:
         """The function itself; ``ValueError`` when it cannot be had."""
         found = _find(self.qualname)
+        if isinstance(found, type) and not self.is_made:
+            raise ValueError(
+                f"the logits processor {self.qualname!r} is a class, which has to be made; name it "
+                f'as {{"qualname": "{self.qualname}", "args": [...]}}'
+            )
         if not self.is_made:
-            return _checked(found, self.qualname)
+            return found
         try:
             made = found(*self.args, **self.kwargs)
         except Exception as error:  # foreign code
@@ -79,6 +84,11 @@ def _is_function(value: object) -> bool:
 
 
 def _function(value: Any) -> Callable[..., Any]:
+    if isinstance(value, type):
+        raise ValueError(
+            f"the logits processor {value.__qualname__} is a class, which has to be made; pass an "
+            f"object of it, {value.__qualname__}(...)"
+        )
     return value if _is_function(value) else NamedProcessor.parse(value).load()
 
 

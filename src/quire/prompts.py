@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
+from quire.structured import Thinking
+
 
 class PromptOptions(TypedDict, total=False):
     """What a prompt dict may carry beside the prompt."""
@@ -49,6 +51,7 @@ class ParsedPrompt:
     cache_salt: str | None = None
     add_special_tokens: bool = True  # to the text; False where a chat template has written them
     ends: tuple[str, ...] = ()  # texts that end an answer in the chat format this is written in
+    thinking: Thinking | None = None  # what an answer may begin with, where that is known
     name: str = field(default="the prompt", compare=False)  # in messages about it
 
 

@@ -27,7 +27,8 @@ class FinishReason(str, enum.Enum):
 class Watch(enum.Enum):
     """How often the front end wants to see a completion's tokens."""
 
-    EVERY_STEP = "every_step"  # streams, and stop strings that must be found early
+    EVERY_STEP = "every_step"  # streams
+    NOW_AND_THEN = "now_and_then"  # only stop strings are looked for
     AT_END = "at_end"  # nobody looks before the completion has ended
 
 

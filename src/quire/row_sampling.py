@@ -6,13 +6,15 @@ Owns the defaults that depend on the model: its stop tokens, its vocabulary, its
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from quire.named_processors import functions_and_names
 from quire.request import RowSampling
+from quire.sampling_limits import MAX_FLOAT32
 from quire.sampling_params import GREEDY_BELOW, SamplingParams
 
 MAX_BAD_WORDS = 128
+MAX_STOP_TOKEN_IDS = 1024  # among which every new token is looked up
 LOWEST_TEMPERATURE = 0.01  # below, float32 probabilities lose their meaning
 
 logger = logging.getLogger(__name__)
@@ -36,21 +38,25 @@ def to_row_sampling(
     none.
     """
     params.verify()
-    ends_late = params.ignore_eos and params.grammar is not None  # what is complete must end
+    ends_late = params.ignore_eos and params.is_constrained  # what is complete must end
     eos = () if params.ignore_eos and not ends_late else eos_token_ids
+    own_stops = dict.fromkeys([*(params.stop_token_ids or ()), *token_strings])
+    _require_few_stops(len(own_stops))
     stop_token_ids = tuple(dict.fromkeys([*(params.stop_token_ids or ()), *eos, *token_strings]))
     allowed = tuple(dict.fromkeys(params.allowed_token_ids or ()))
     bias = params.logit_bias or {}
     _require_in_vocabulary("stop_token_ids", params.stop_token_ids or (), vocab_size)
     _require_in_vocabulary("allowed_token_ids", allowed, vocab_size)
     _require_in_vocabulary("logit_bias", bias, vocab_size)
-    if allowed and params.min_tokens and set(allowed) <= set(stop_token_ids):
-        raise ValueError(
-            f"min_tokens={params.min_tokens} forbids the stop tokens, but allowed_token_ids "
-            f"{list(allowed)} are nothing else; allow another token or leave min_tokens at 0."
-        )
     _require_few_logprobs("logprobs", params.logprobs, max_logprobs)
     _require_few_logprobs("prompt_logprobs", params.prompt_logprobs, max_logprobs)
+    bad_words = _bad_words(params.bad_words or [], tokenize, vocab_size)
+    _require_a_token(
+        allowed or range(vocab_size),
+        bad_words=bad_words,
+        bias=bias,
+        too_early=stop_token_ids if params.min_tokens and not params.is_constrained else (),
+    )
     is_beam = params.use_beam_search
     functions, names = functions_and_names(params.logits_processors or ())
     draws_nothing = is_beam and params.temperature == 1.0
@@ -65,7 +71,7 @@ def to_row_sampling(
         seed=seed if params.seed is None else int(params.seed),
         logit_bias=tuple((int(token), float(value)) for token, value in bias.items()),
         allowed_token_ids=allowed,
-        bad_words_token_ids=_bad_words(params.bad_words or [], tokenize, vocab_size),
+        bad_words_token_ids=bad_words,
         min_tokens=params.min_tokens,
         stop_token_ids=stop_token_ids,
         ends_late=ends_late,
@@ -130,6 +136,30 @@ def _bad_words(
     return tuple(found)
 
 
+def _require_a_token(
+    allowed: Sequence[int],
+    *,
+    bad_words: Iterable[tuple[int, ...]],
+    bias: Mapping[int, float],
+    too_early: Collection[int],
+) -> None:
+    """Refuse what forbids every token from the first one on."""
+    forbidden = {
+        "bad_words": {word[0] for word in bad_words if len(word) == 1},
+        "logit_bias": {token_id for token_id, value in bias.items() if value < -MAX_FLOAT32},
+        "min_tokens (no stop token yet)": set(too_early),
+    }
+    left = set().union(*forbidden.values())
+    if len(left) < len(allowed) or any(token_id not in left for token_id in allowed):
+        return
+    names = " or ".join(name for name, token_ids in forbidden.items() if token_ids)
+    which = f"allowed_token_ids {list(allowed)}" if len(allowed) <= 8 else f"{len(allowed)} tokens"
+    raise ValueError(
+        f"no token is left to come out: of {which} each is forbidden by {names}; allow another "
+        "token, or forbid fewer."
+    )
+
+
 def _require_in_vocabulary(name: str, token_ids: Iterable[int], vocab_size: int) -> None:
     for token_id in token_ids:
         if not 0 <= token_id < vocab_size:
@@ -137,6 +167,14 @@ def _require_in_vocabulary(name: str, token_ids: Iterable[int], vocab_size: int)
                 f"{name} must be inside the vocabulary, 0 to {vocab_size - 1}, got {token_id}; "
                 "use token ids of this model's tokenizer."
             )
+
+
+def _require_few_stops(count: int) -> None:
+    if count > MAX_STOP_TOKEN_IDS:
+        raise ValueError(
+            f"stop_token_ids may be at most {MAX_STOP_TOKEN_IDS} tokens, stop strings of one token "
+            f"among them, got {count}; name fewer."
+        )
 
 
 def _require_few_logprobs(name: str, count: int | None, limit: int) -> None:

@@ -18,6 +18,8 @@ MAX_N = 16384
 # is still far from the largest float of 32 bits.
 MAX_REPETITION_PENALTY = 1e6
 MAX_INT32 = 2**31 - 1  # what a count is where it becomes an array
+MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
+MAX_BIAS = 1e30  # a logit with it is still finite when penalties have scaled it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +68,7 @@ def _is_text(value: Any) -> bool:
 
 def _is_bias(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        int_in(0)(key) and isinstance(bias, Real) and float(bias) < math.inf
+        int_in(0)(key) and isinstance(bias, Real) and float(bias) <= MAX_BIAS
         for key, bias in value.items()
     )
 
@@ -159,7 +161,7 @@ RULES: dict[str, Rule] = {
     ),
     "logit_bias": Rule(
         accepts=_optional(_is_bias),
-        limit="a dict from token id to a number",
+        limit=f"a dict from token id to a number of at most {MAX_BIAS:g}",
         remedy="pass {token_id: bias} with biases such as -100 to forbid and 5 to favour",
     ),
     "allowed_token_ids": Rule(

@@ -29,6 +29,7 @@ from quire.structured import (
     GrammarSpec,
     GuidedDecodingParams,
     StructuredOutputsParams,
+    from_mapping,
     to_grammar_spec,
 )
 
@@ -207,8 +208,13 @@ class SamplingParams:
     @property
     def grammar(self) -> GrammarSpec | None:
         """The constraint on the text, by whichever name it was given."""
-        given = self.structured_outputs or self.guided_decoding
+        given = self.guided_decoding if self.structured_outputs is None else self.structured_outputs
         return None if given is None else to_grammar_spec(given)
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether there is a `grammar`, which takes a while to make."""
+        return self.structured_outputs is not None or self.guided_decoding is not None
 
     @property
     def beam(self) -> BeamSearch | None:
@@ -231,6 +237,10 @@ class SamplingParams:
             self.logprobs = 1 if self.logprobs else None
         if isinstance(self.prompt_logprobs, bool):
             self.prompt_logprobs = 1 if self.prompt_logprobs else None
+        for name in ("structured_outputs", "guided_decoding"):
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                setattr(self, name, from_mapping(value))
         for name in ("stop_token_ids", "bad_words"):
             value = getattr(self, name)
             if isinstance(value, (list, tuple)) and len(set(value)) < len(value):
@@ -258,7 +268,7 @@ class SamplingParams:
                 "guided_decoding is the older name of structured_outputs, got both; keep "
                 "structured_outputs."
             )
-        if self.grammar is not None and self.allowed_token_ids:
+        if self.is_constrained and self.allowed_token_ids:
             raise ValueError(
                 "allowed_token_ids cannot be combined with structured_outputs: together they may "
                 "allow nothing; put what is allowed into the grammar."

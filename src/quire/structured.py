@@ -8,6 +8,7 @@ is `structured_outputs/`. Imports no torch.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ CONSTRAINTS: dict[str, str] = {
     "json_object": "json_object",
     "structural_tag": "structural_tag",
 }
+_EBNF_RULE = re.compile(r"^\s*[A-Za-z_][\w.-]*\s*::=", re.MULTILINE)
 KINDS = ("json", "json_object", "regex", "choice", "ebnf", "lark", "structural_tag")
 
 
@@ -35,15 +37,20 @@ class GrammarSpec:
     any_whitespace: bool = True  # in JSON, a little; else none
     whitespace_pattern: str | None = None  # in JSON, instead of the usual
     closes_objects: bool = False  # properties that a schema does not name are forbidden everywhere
-    # The token ids that end the model's thinking, after which the grammar begins; None: at once.
-    starts_after: tuple[int, ...] | None = None
+
+
+# A mark in a text as tokens: for each place those that may stand there, the plain one first. Other
+# ones differ at the edges, where a token may also hold what stands before the mark or behind it.
+TokenMark = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thinking:
-    """What precedes an answer: where it ends, and how long it may be."""
+    """The thought that may precede an answer: its marks, and how long it may be."""
 
-    end_token_ids: tuple[int, ...]
+    begins: tuple[TokenMark, ...]  # any of them
+    ends: tuple[TokenMark, ...]  # any of them; the first is the one that is forced
+    is_open: bool | None  # whether the answer begins inside of it; None: the model decides
     budget: int | None = None  # tokens, after which the end is forced
 
 
@@ -59,15 +66,9 @@ class GrammarState(Protocol):
         ``end_token_id`` says that the text may end here; no other token that ends it is set."""
         ...
 
-    def is_done(self) -> bool:
-        """Whether the text can only end."""
+    def error(self) -> str | None:
+        """Why this state is of no use any more, where a limit of the backend was met."""
         ...
-
-    def rollback(self, count: int) -> None:
-        """Forget the last tokens."""
-        ...
-
-    def copy(self) -> GrammarState: ...
 
 
 class Grammar(Protocol):
@@ -77,7 +78,14 @@ class Grammar(Protocol):
     def end_token_id(self) -> int: ...
 
     @property
-    def num_bytes(self) -> int: ...
+    def num_bytes(self) -> int:
+        """About what it takes by now."""
+        ...
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether new outputs had better follow one that is compiled anew."""
+        ...
 
     def new_state(self) -> GrammarState: ...
 
@@ -151,7 +159,7 @@ def to_grammar_spec(params: Structured) -> GrammarSpec:
     if isinstance(params, GrammarSpec):
         return params
     if isinstance(params, Mapping):
-        return to_grammar_spec(_from_mapping(params))
+        return to_grammar_spec(from_mapping(params))
     given = {name: getattr(params, name) for name in CONSTRAINTS}
     chosen = [
         name
@@ -180,7 +188,8 @@ def to_grammar_spec(params: Structured) -> GrammarSpec:
     )
 
 
-def _from_mapping(given: Mapping[str, Any]) -> StructuredOutputsParams | GuidedDecodingParams:
+def from_mapping(given: Mapping[str, Any]) -> StructuredOutputsParams | GuidedDecodingParams:
+    """Of fields by name; ``ValueError`` for one that there is not."""
     cls = GuidedDecodingParams if "backend" in given else StructuredOutputsParams
     known = [item.name for item in fields(cls)]
     unknown = [name for name in given if name not in known]
@@ -195,10 +204,7 @@ def _json(value: Any) -> tuple[str, str]:
     if isinstance(value, type) and hasattr(value, "model_json_schema"):
         value = value.model_json_schema()
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise ValueError(f"json is not a JSON schema: {error}; pass valid JSON.") from None
+        value = _parsed("json", value)
     if not isinstance(value, (Mapping, bool)):
         raise ValueError(f"json must be a JSON schema, an object, got {_short(value)}.")
     try:
@@ -229,18 +235,18 @@ def _regex(value: Any) -> tuple[str, str]:
 
 def _grammar(value: Any) -> tuple[str, str]:
     text = _text("grammar", value)
-    return ("ebnf" if "::=" in text else "lark"), text
+    return ("ebnf" if _EBNF_RULE.search(text) else "lark"), text
 
 
 def _structural_tag(value: Any) -> tuple[str, str]:
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise ValueError(f"structural_tag is not valid JSON: {error}.") from None
+        value = _parsed("structural_tag", value)
     if not isinstance(value, Mapping):
         raise ValueError(f"structural_tag must be an object, got {_short(value)}.")
-    return "structural_tag", json.dumps(value, ensure_ascii=False)
+    try:
+        return "structural_tag", json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"structural_tag: {error}; use JSON's types only.") from None
 
 
 _FORMS = {
@@ -251,6 +257,13 @@ _FORMS = {
     "json_object": _json_object,
     "structural_tag": _structural_tag,
 }
+
+
+def _parsed(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is not valid JSON: {error}; pass valid JSON.") from None
 
 
 def _text(name: str, value: Any) -> str:

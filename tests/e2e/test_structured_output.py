@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,8 @@ from jsonschema import Draft202012Validator
 from quire import LLM, SamplingParams
 from quire.assets import TINY_CHAT
 from quire.sampling_params import GuidedDecodingParams, StructuredOutputsParams
-from tests.fakes.json_schemas import keywords_of, random_schema
+from quire.structured_outputs import backend_llguidance
+from tests.fakes.json_schemas import keywords_of, large_schema, random_schema
 
 PROMPT = "Tell me about a person."
 PERSON = {
@@ -155,6 +157,20 @@ def test_what_is_complete_ends_whatever_else_was_asked(llm: LLM) -> None:
     assert set(texts(llm, many, 3)) <= {"a", "b"}
 
 
+def test_a_grammar_that_is_used_up_serves_all_who_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What all its texts have in common has a limit, which no text must be the victim of."""
+    monkeypatch.setattr(backend_llguidance, "MAX_SHARED_STATES", 150)
+    pattern = "(.*[aeiou].{0,40}[aeiou]){3}x{0,9}"
+    with engine() as fresh:
+        for _ in range(3):
+            given = [params({"regex": pattern}, seed=i, max_tokens=30) for i in range(4)]
+            ends = run(fresh, given)
+            assert {end for _, end in ends} <= {"stop", "length"}, ends
+            assert all(re.fullmatch(pattern, text) for text, end in ends if end == "stop"), ends
+
+
 def test_min_tokens_keeps_a_text_going_that_may_end(llm: LLM) -> None:
     output = llm.generate(PROMPT, params({"regex": "[a-z]{1,60}"}, min_tokens=12, n=4))[0]
     assert all(len(one.token_ids) >= 12 for one in output.outputs)
@@ -220,14 +236,16 @@ def test_answers_are_those_of_a_calm_engine(llm: LLM, options: dict[str, Any]) -
         assert not is_tight or stats.num_preemptions > 0
 
 
-def check_schemas(llm: LLM, count: int, max_tokens: int) -> tuple[Counter[str], dict[str, int]]:
-    """How the answers to so many random schemas end, and by keyword how many were valid."""
-    schemas = [random_schema(seed) for seed in range(count)]
+def check_schemas(
+    llm: LLM, schemas: list[dict[str, Any]], max_tokens: int
+) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """How the answers to these schemas end, and by keyword how many were valid or cut off."""
     given = [
         params({"json": schema}, seed=i, max_tokens=max_tokens) for i, schema in enumerate(schemas)
     ]
     ends: Counter[str] = Counter()
     valid: Counter[str] = Counter()
+    cut: Counter[str] = Counter()
     for schema, (text, end) in zip(schemas, run(llm, given), strict=True):
         ends[str(end)] += 1
         if end == "stop":
@@ -236,21 +254,29 @@ def check_schemas(llm: LLM, count: int, max_tokens: int) -> tuple[Counter[str], 
             )
             errors = list(validator.iter_errors(json.loads(text)))
             assert not errors, (schema, text, errors)
-            valid.update(set(keywords_of(schema)))
-    return ends, dict(valid)
+        (valid if end == "stop" else cut).update(set(keywords_of(schema)))
+    return ends, valid, cut
 
 
 def test_answers_to_random_schemas_are_valid(llm: LLM) -> None:
-    ends, valid = check_schemas(llm, 40, max_tokens=350)
+    schemas = [random_schema(seed) for seed in range(40)]
+    ends, valid, _ = check_schemas(llm, schemas, max_tokens=350)
     assert set(ends) <= {"stop", "length"} and ends["stop"] >= 30, ends
     assert len(valid) >= 20, valid
 
 
 @pytest.mark.soak
 def test_answers_to_a_thousand_random_schemas_are_valid() -> None:
-    with engine(max_num_seqs=64, max_model_len=2048, num_gpu_blocks_override=4000) as large:
-        ends, valid = check_schemas(large, 1000, max_tokens=1500)
-        assert set(ends) <= {"stop", "length"} and ends["stop"] >= 800, ends
-        print(f"\n{dict(ends)}; valid answers by keyword:")
-        for keyword, number in sorted(valid.items()):
-            print(f"  {keyword}: {number}")
+    schemas = {
+        "random": [random_schema(seed) for seed in range(1000)],
+        "large": [large_schema(seed) for seed in range(100)],
+    }
+    with engine(max_num_seqs=64, max_model_len=2048, num_gpu_blocks_override=4000) as llm:
+        for name, least in (("random", 800), ("large", 60)):
+            started = time.monotonic()
+            ends, valid, cut = check_schemas(llm, schemas[name], max_tokens=1500)
+            took = time.monotonic() - started
+            print(f"\n{name}: {dict(ends)} in {took:.0f} s; answers valid and cut off by keyword:")
+            for keyword in sorted({*valid, *cut}):
+                print(f"  {keyword}: {valid[keyword]} {cut[keyword]}")
+            assert set(ends) <= {"stop", "length"} and ends["stop"] >= least, ends

@@ -25,6 +25,12 @@ def random_schema(seed: int) -> Schema:
     return schema
 
 
+def large_schema(seed: int) -> Schema:
+    """Wide, deep, or with long lists: by its seed in turn."""
+    rng = random.Random(seed)
+    return (_wide, _wide_and_required, _deep, _long_lists)[seed % 4](rng)
+
+
 def keywords_of(schema: Any) -> Iterator[str]:
     """Every keyword in it; names of properties are none."""
     if isinstance(schema, list):
@@ -78,6 +84,38 @@ def _listed(rng: random.Random, depth: int) -> Schema:
     if rng.random() < 0.3:
         return {"const": rng.choice(["fixed", 7, None, True, [1, 2], {"k": "v"}])}
     return {"enum": rng.sample(["red", "green", "blu\u00eb", 3, -1.5, None, False], 3)}
+
+
+def _wide(rng: random.Random) -> Schema:
+    """Any of hundreds may be next."""
+    names = [f"field_{i}" for i in range(rng.randint(200, 900))]
+    parts = {name: _any(rng, 0) for name in names}
+    return {"type": "object", "properties": parts, "required": rng.sample(names, 3)}
+
+
+def _wide_and_required(rng: random.Random) -> Schema:
+    names = [f"f{i}" for i in range(rng.randint(20, 60))]
+    parts = {name: _plain(rng, 0) for name in names}
+    return {"type": "object", "properties": parts, "required": names}
+
+
+def _deep(rng: random.Random) -> Schema:
+    """Objects in lists in objects, and then some."""
+    schema = _any(rng, 0)
+    for level in range(rng.randint(8, 20)):
+        if rng.random() < 0.3:
+            schema = {"type": "array", "items": schema, "minItems": 1, "maxItems": 1}
+        else:
+            name = f"level_{level}"
+            schema = {"type": "object", "properties": {name: schema}, "required": [name]}
+    return schema
+
+
+def _long_lists(rng: random.Random) -> Schema:
+    words = [f"{rng.choice(_NAMES)} number {i}" for i in range(rng.randint(500, 3000))]
+    part: Schema = {"enum": words}
+    several = {"type": "array", "items": part, "minItems": 5, "maxItems": 9}
+    return {"type": "object", "properties": {"one": part, "some": several}, "required": ["some"]}
 
 
 def _plain(rng: random.Random, depth: int) -> Schema:

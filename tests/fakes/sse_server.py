@@ -24,6 +24,8 @@ class Script:
     then_close: bool = False
     keeps_alive: bool = True
     has_no_length: bool = False  # its end is that of the connection
+    before: bytes = b""  # what is written around it, as it is
+    behind: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +134,10 @@ async def _write(writer: asyncio.StreamWriter, script: Script) -> None:
     closing = {} if script.keeps_alive else {"Connection": "close"}
     headers = {**framing, **closing, **script.headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    writer.write(f"HTTP/1.1 {script.status} X\r\n{lines}\r\n".encode())
+    writer.write(script.before + f"HTTP/1.1 {script.status} X\r\n{lines}\r\n".encode())
     for piece in script.pieces:
         writer.write(piece if script.has_no_length else b"%x\r\n%b\r\n" % (len(piece), piece))
         await writer.drain()
     if not script.then_close and not script.has_no_length:
-        writer.write(b"0\r\n\r\n")
+        writer.write(b"0\r\n\r\n" + script.behind)
     await writer.drain()

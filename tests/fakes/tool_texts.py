@@ -21,6 +21,7 @@ SCHEMA = {
         "exact": {"type": "boolean"},
         "places": {"type": "array", "items": {"type": "string"}},
         "more": {"type": "object"},
+        "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
     },
 }
 NAMES = ("get_weather", "get_time", "search.web")
@@ -33,16 +34,24 @@ def as_object(call: Call, arguments: str = "arguments") -> str:
     return json.dumps({"name": call[0], arguments: call[1]}, ensure_ascii=False)
 
 
+def in_function(call: Call, arguments: str = "arguments") -> str:
+    """As definitions of tools are written."""
+    function = {"name": call[0], arguments: call[1]}
+    return json.dumps({"type": "function", "function": function}, ensure_ascii=False)
+
+
 def as_list(calls: Sequence[Call]) -> str:
     return "[" + ", ".join(map(as_object, calls)) + "]"
 
 
-def hermes(calls: Sequence[Call], tag: str = "tool_call") -> str:
-    return "\n".join(f"<{tag}>\n{as_object(one)}\n</{tag}>" for one in calls)
+def hermes(
+    calls: Sequence[Call], tag: str = "tool_call", written: Callable[[Call], str] = as_object
+) -> str:
+    return "\n".join(f"<{tag}>\n{written(one)}\n</{tag}>" for one in calls)
 
 
-def llama3(calls: Sequence[Call]) -> str:
-    return "; ".join(as_object(one, "parameters") for one in calls)
+def llama3(calls: Sequence[Call], written: Callable[[Call, str], str] = as_object) -> str:
+    return "; ".join(written(one, "parameters") for one in calls)
 
 
 def mistral_names(calls: Sequence[Call]) -> str:
@@ -74,12 +83,12 @@ def _python(call: Call) -> str:
     return call[0] + "(" + ", ".join(f"{key}={value!r}" for key, value in call[1].items()) + ")"
 
 
-def qwen3_xml(calls: Sequence[Call], tag: str = "tool_call") -> str:
+def qwen3_xml(calls: Sequence[Call], tag: str = "tool_call", end: str = "</parameter>\n") -> str:
+    """With an empty ``end``, parameters are never closed, which the models forget at times."""
     texts = []
     for name, arguments in calls:
         values = "".join(
-            f"<parameter={key}>\n{_plain(value)}\n</parameter>\n"
-            for key, value in arguments.items()
+            f"<parameter={key}>\n{_plain(value)}\n{end}" for key, value in arguments.items()
         )
         texts.append(f"<{tag}>\n<function={name}>\n{values}</function>\n</{tag}>")
     return "\n".join(texts)
@@ -117,19 +126,20 @@ def deepseek_v31(calls: Sequence[Call]) -> str:
     return "<｜tool▁calls▁begin｜>" + "".join(texts) + "<｜tool▁calls▁end｜>"
 
 
-def kimi_k2(calls: Sequence[Call]) -> str:
+def kimi_k2(calls: Sequence[Call], section: str = "tool_calls_section") -> str:
     texts = [
         f"<|tool_call_begin|>functions.{name}:{i}<|tool_call_argument_begin|>"
         f"{dumped(arguments)}<|tool_call_end|>"
         for i, (name, arguments) in enumerate(calls)
     ]
-    return "<|tool_calls_section_begin|>" + "".join(texts) + "<|tool_calls_section_end|>"
+    return f"<|{section}_begin|>" + "".join(texts) + f"<|{section}_end|>"
 
 
-def gpt_oss(calls: Sequence[Call]) -> str:
+def gpt_oss(calls: Sequence[Call], kind: str = " <|constrain|>json") -> str:
+    """``kind``: what stands behind the name, the type of the body and slips of the model."""
     return "".join(
-        f"<|start|>assistant<|channel|>commentary to=functions.{name} "
-        f"<|constrain|>json<|message|>{dumped(arguments)}<|call|>"
+        f"<|start|>assistant<|channel|>commentary to=functions.{name}"
+        f"{kind}<|message|>{dumped(arguments)}<|call|>"
         for name, arguments in calls
     )
 
@@ -141,16 +151,22 @@ def dumped(value: Any) -> str:
 # A form of a format -> the name of its parser, and who writes it.
 FORMS: dict[str, tuple[str, Callable[[Sequence[Call]], str]]] = {
     "hermes": ("hermes", hermes),
+    "hermes function": ("hermes", lambda calls: hermes(calls, written=in_function)),
     "mistral list": ("mistral", lambda calls: f"[TOOL_CALLS] {as_list(calls)}"),
     "mistral names": ("mistral", mistral_names),
     "mistral args": ("mistral", mistral_args),
     "llama3_json": ("llama3_json", llama3),
     "llama3_json tag": ("llama3_json", lambda calls: f"<|python_tag|>{llama3(calls)}"),
+    "llama3_json function": ("llama3_json", lambda calls: llama3(calls, in_function)),
     "granite": ("granite", lambda calls: f"<|tool_call|>{as_list(calls)}"),
     "granite-20b-fc": ("granite-20b-fc", granite_20b),
     "internlm": ("internlm", internlm),
     "jamba": ("jamba", lambda calls: f"<tool_calls>{as_list(calls)}\n</tool_calls>"),
     "phi4_mini": ("phi4_mini", lambda calls: f"functools{as_list(calls)}"),
+    "phi4_mini marks": (
+        "phi4_mini",
+        lambda calls: f"<|tool_call|>{as_list(calls)}<|/tool_call|>",
+    ),
     "pythonic": ("pythonic", pythonic),
     "llama4_pythonic": (
         "llama4_pythonic",
@@ -159,13 +175,20 @@ FORMS: dict[str, tuple[str, Callable[[Sequence[Call]], str]]] = {
     "olmo3": ("olmo3", olmo3),
     "qwen3": ("qwen3", hermes),
     "qwen3_coder": ("qwen3_coder", qwen3_xml),
+    "qwen3_coder open": ("qwen3_coder", lambda calls: qwen3_xml(calls, end="")),
     "seed_oss": ("seed_oss", lambda calls: qwen3_xml(calls, "seed:tool_call")),
     "longcat": ("longcat", lambda calls: hermes(calls, "longcat_tool_call")),
     "glm45": ("glm45", glm45),
     "deepseek_v3": ("deepseek_v3", deepseek_v3),
     "deepseek_v31": ("deepseek_v31", deepseek_v31),
     "kimi_k2": ("kimi_k2", kimi_k2),
+    "kimi_k2 singular": ("kimi_k2", lambda calls: kimi_k2(calls, "tool_call_section")),
     "openai": ("openai", gpt_oss),
+    "openai channel": (
+        "openai",
+        lambda calls: gpt_oss(calls, "<|channel|>commentary <|constrain|>json"),
+    ),
+    "openai code": ("openai", lambda calls: gpt_oss(calls, " code")),
 }
 
 

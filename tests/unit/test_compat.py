@@ -60,6 +60,48 @@ def test_what_is_not_built_is_refused_by_name(name: str, value: object) -> None:
         translate({name: value}, FIELDS)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "key"),
+    [
+        ("structured_outputs_config", {"disable_any_whitespace": True}, "disable_any_whitespace"),
+        (
+            "structured_outputs_config",
+            {"backend": "auto", "disable_additional_properties": True},
+            "disable_additional_properties",
+        ),
+        ("structured_outputs_config", {"enable_in_reasoning": True}, "enable_in_reasoning"),
+        ("guided_decoding_backend", "xgrammar:disable-any-whitespace", "disable-any-whitespace"),
+        (
+            "guided_decoding_backend",
+            "guidance:no-fallback,no-additional-properties",
+            "no-additional-properties",
+        ),
+    ],
+)
+def test_what_would_change_constrained_answers_is_refused_by_its_key(
+    name: str, value: object, key: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{name}=.*: {key} is not supported: "):
+        translate({name: value}, FIELDS)
+
+
+def test_the_rest_of_what_is_said_of_grammars_is_noted(caplog: pytest.LogCaptureFixture) -> None:
+    config = {"backend": "outlines", "disable_any_whitespace": False}
+    given = {
+        "structured_outputs_config": config,
+        "guided_decoding_backend": "xgrammar:no-fallback",
+    }
+    with caplog.at_level(logging.WARNING, logger="quire"):
+        assert translate(given, FIELDS) == {}
+    assert [one.getMessage().partition("=")[0] for one in caplog.records] == [*given]
+
+
+def test_the_word_none_is_no_quantization(caplog: pytest.LogCaptureFixture) -> None:
+    """It is one of the choices that the flag's own help has."""
+    assert translate({"quantization": "None", "speculative_model_quantization": "None"}, ()) == {}
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("name", VERDICTS)
 def test_a_name_that_says_nothing_passes_without_a_word(
     name: str, caplog: pytest.LogCaptureFixture

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quire.incremental import Marks, Reading, Source, Steps, peek, seek, streamed
+from quire.incremental import (
+    Events,
+    Marks,
+    Reading,
+    Source,
+    Steps,
+    peek,
+    released,
+    seek,
+    streamed,
+)
 
 
 def words(source: Source, found: list[str], marks: Marks) -> Steps[None]:
@@ -66,6 +76,33 @@ def test_what_is_passed_is_emitted_as_it_comes() -> None:
         next(steps)
     assert (found, source.pos) == (["ab", "cd"], 4)
     assert end.value.value == "!"
+
+
+def test_texts_of_one_kind_become_one_event() -> None:
+    found: Events[str | int] = Events()
+    for text in ("a", "", "b"):
+        found.add(str.upper, text)
+    found.add(str.lower, "C")
+    found.put(3)
+    found.add(str.lower, "D")
+    assert found.taken() == ["AB", "c", 3, "d"]
+    found.add(str.lower, "E")
+    assert found.taken() == ["e"] and found.taken() == []
+
+
+def test_what_is_released_is_not_kept() -> None:
+    sizes: list[int] = []
+
+    def grammar(source: Source) -> Steps[None]:
+        yield from Marks(["|"]).find(
+            source, released(source, lambda _: sizes.append(len(source.between(0, source.end))))
+        )
+
+    reading = Reading(grammar)
+    for _ in range(1000):
+        reading.add("abcd")
+    reading.end()
+    assert max(sizes) <= 8
 
 
 def test_a_grammar_that_waits_for_more_than_all_is_found_out() -> None:

@@ -59,6 +59,7 @@ def test_a_plug_in_may_register_a_short_name(
         ("no.such.module", "ModuleNotFoundError: No module named 'no'"),
         (f"{HERE}.nothing", "AttributeError"),
         (f"{HERE}.NUMBER", "is a int, no function"),
+        (f"{HERE}.Favour", r"Favour' is a class, which has to be made; name it as \{\"qualname\""),
         ({**FAVOUR, "args": []}, "cannot be made of args=.*TypeError"),
         ({"qualname": f"{HERE}.make_nothing"}, "is a NoneType, no function"),
     ],
@@ -66,6 +67,13 @@ def test_a_plug_in_may_register_a_short_name(
 def test_what_cannot_be_had_is_one_clear_error(value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NamedProcessor.parse(value).load()
+
+
+def test_a_class_is_no_function_either() -> None:
+    from tests.fakes.processors import Favour
+
+    with pytest.raises(ValueError, match=r"Favour is a class.*pass an object of it, Favour\("):
+        functions_and_names([Favour])
 
 
 def test_names_cross_the_border_of_a_process() -> None:

@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 
 from quire.request import RowSampling
-from quire.row_sampling import MAX_BAD_WORDS, num_beam_candidates, to_row_sampling
+from quire.row_sampling import (
+    MAX_BAD_WORDS,
+    MAX_STOP_TOKEN_IDS,
+    num_beam_candidates,
+    to_row_sampling,
+)
 from quire.sampling_params import BeamSearchParams, SamplingParams
 
 TOKENS = {"bad": [5], " bad": [6], "very bad": [7, 6], " very bad": [8, 6]}
@@ -110,6 +115,47 @@ def test_very_many_bad_words_are_refused_before_they_are_tokenized() -> None:
     assert len(tokenized) < 1000
 
 
+FORBIDDING: list[dict[str, Any]] = [
+    {"allowed_token_ids": [5], "bad_words": ["bad"]},
+    {"allowed_token_ids": [5, 9], "bad_words": ["bad"], "logit_bias": {9: float("-inf")}},
+    {"allowed_token_ids": [5, 2], "bad_words": ["bad"], "min_tokens": 1},
+    {"allowed_token_ids": [9], "logit_bias": {9: -1e39}},
+    {"logit_bias": dict.fromkeys(range(100), float("-inf"))},
+    {"stop_token_ids": list(range(100)), "min_tokens": 3},
+]
+
+
+@pytest.mark.parametrize("fields", FORBIDDING, ids=str)
+def test_what_forbids_every_token_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no token is left to come out"):
+        row(SamplingParams(**fields))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"allowed_token_ids": [5, 9], "bad_words": ["bad"]},
+        {"allowed_token_ids": [6], "bad_words": ["very bad"]},  # not after "very"
+        {"allowed_token_ids": [9], "logit_bias": {9: -1e6}},
+        {"logit_bias": dict.fromkeys(range(99), float("-inf"))},
+        {"stop_token_ids": list(range(100))},
+    ],
+    ids=str,
+)
+def test_what_leaves_a_token_is_accepted(fields: dict[str, Any]) -> None:
+    assert row(SamplingParams(**fields), tokenize={**TOKENS, " bad": [5]}.__getitem__)
+
+
+def test_hundreds_of_stop_tokens_are_accepted_and_thousands_refused() -> None:
+    many = list(range(MAX_STOP_TOKEN_IDS))
+    facts = {"vocab_size": 200_000, "eos_token_ids": [150_000]}
+    assert row(SamplingParams(stop_token_ids=many), **facts).stop_token_ids == (*many, 150_000)
+    with pytest.raises(ValueError, match=r"at most 1024 tokens, .* got 20000; name fewer"):
+        row(SamplingParams(stop_token_ids=list(range(20_000))), **facts)
+    with pytest.raises(ValueError, match="at most 1024 tokens"):
+        row(SamplingParams(stop_token_ids=many), **facts, token_strings=[1024])
+
+
 def test_bad_words_need_a_tokenizer() -> None:
     with pytest.raises(ValueError, match="bad_words need a tokenizer"):
         row(SamplingParams(bad_words=["bad"]), tokenize=None)
@@ -159,5 +205,5 @@ def test_parameters_changed_since_construction_are_checked_again() -> None:
 
 
 def test_minimum_that_leaves_no_token_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"min_tokens=1 forbids .* allowed_token_ids \[7\]"):
+    with pytest.raises(ValueError, match=r"allowed_token_ids \[7\] each .* by min_tokens"):
         row(SamplingParams(min_tokens=1, allowed_token_ids=[7], stop_token_ids=[7, 8]))

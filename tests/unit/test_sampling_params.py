@@ -108,6 +108,7 @@ WRONG = [
     ("thinking_token_budget", -2),
     ("logit_bias", {"a": 1.0}),
     ("logit_bias", {1: float("nan")}),
+    ("logit_bias", {1: 1e39}),  # infinite in float32
     ("logit_bias", [1]),
     ("allowed_token_ids", []),
     ("allowed_token_ids", [-4]),
@@ -371,3 +372,11 @@ def test_output_kinds_have_their_known_values() -> None:
 def test_module_does_not_import_torch() -> None:
     code = "import quire.row_sampling, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_empty_constraint_is_refused_and_a_dict_is_read_once() -> None:
+    with pytest.raises(ValueError, match="exactly one of"):
+        SamplingParams(structured_outputs={})
+    params = SamplingParams(structured_outputs={"regex": "a"})
+    assert params.structured_outputs == StructuredOutputsParams(regex="a")
+    assert params.is_constrained and not SamplingParams().is_constrained

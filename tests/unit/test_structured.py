@@ -53,7 +53,7 @@ def test_the_schema_of_a_pydantic_model_is_taken() -> None:
         ({}, "exactly one of .* got none"),
         ({"json_object": False}, "got none"),
         ({"json": {}, "choice": ["a"]}, "got json and choice; keep one"),
-        ({"json": "{"}, "not a JSON schema"),
+        ({"json": "{"}, "json is not valid JSON"),
         ({"json": 3}, "must be a JSON schema, an object"),
         ({"json": {"enum": [float("nan")]}}, "must be a JSON schema"),
         ({"json_object": 1}, "json_object must be true"),
@@ -62,6 +62,7 @@ def test_the_schema_of_a_pydantic_model_is_taken() -> None:
         ({"choice": ["a", ""]}, "choice must be a list of non-empty strings"),
         ({"choice": "ab"}, "choice must be a list of non-empty strings"),
         ({"structural_tag": "x"}, "structural_tag is not valid JSON"),
+        ({"structural_tag": {"format": {"value": float("nan")}}}, "structural_tag: Out of range"),
         ({"regex": "a", "whitespace_pattern": " "}, "whitespace_pattern is for json"),
         ({"regexp": "a"}, "has no field 'regexp'"),
     ],
@@ -97,3 +98,13 @@ def test_sampling_params_hold_a_constraint_in_any_form() -> None:
     assert SamplingParams(guided_decoding={"regex": "a"}).grammar == wanted
     assert SamplingParams().grammar is None
     assert SamplingParams(structured_outputs={"regex": "a"}).clone().grammar == wanted
+
+
+def test_a_grammar_is_ebnf_where_a_rule_is_written_so() -> None:
+    for text, kind in [
+        ('root ::= "a"', "ebnf"),
+        ('# c\n  root::="a"', "ebnf"),
+        ('start: "::="', "lark"),
+        ("start: /a/ // not ::= here", "lark"),
+    ]:
+        assert to_grammar_spec({"grammar": text}).kind == kind

@@ -21,6 +21,7 @@ from quire.near_names import did_you_mean
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, DistributionFinder
 
+_FILE = str(Path(__file__).with_name("__init__.py"))  # of every module: programs ask for a folder
 _LIST = "docs/coming_from_vllm.md lists what there is"
 _MAIN = ".__main__"
 
@@ -74,6 +75,7 @@ class _Loader(Loader):
 
         vars(module).update(
             __doc__=f"{module.__name__}, as Quire has it.",
+            __file__=_FILE,
             __all__=public,
             __getattr__=find,
             __dir__=lambda: sorted([*vars(module), *public]),

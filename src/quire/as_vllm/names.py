@@ -145,6 +145,18 @@ _KNOWN: dict[str, Module] = {
         ),
         runs=("serve",),
     ),
+    "vllm.entrypoints.openai.protocol": Module(
+        names={
+            **_in("quire.server.protocol.chat", "ChatCompletionRequest"),
+            **_in("quire.server.protocol.completions", "CompletionRequest"),
+        },
+        not_built=_because(
+            "answers are JSON without classes of their own; the package openai has types for them",
+            *("ChatCompletionResponse", "ChatCompletionStreamResponse", "ChatMessage"),
+            *("CompletionResponse", "DeltaMessage", "ErrorResponse", "FunctionCall", "ToolCall"),
+            *("ModelCard", "ModelList", "UsageInfo"),
+        ),
+    ),
     "vllm.entrypoints.openai.run_batch": Module(runs=("run-batch",)),
     "vllm.entrypoints.chat_utils": Module(
         names=_in("quire.chat_template", ChatCompletionMessageParam="Message")
@@ -175,12 +187,17 @@ _KNOWN: dict[str, Module] = {
         names={**_GET_TOKENIZER, **_in(_HERE, "AnyTokenizer")}
     ),
     "vllm.tokenizers": Module(names=_GET_TOKENIZER),
-    "vllm.utils": Module(names={**_in(_HERE, "random_uuid"), **_PARSER}),
+    "vllm.utils": Module(
+        names={**_in(_HERE, "random_uuid", "Counter", "get_open_port"), **_PARSER}
+    ),
+    "vllm.utils.counter": Module(names=_in(_HERE, "Counter")),
+    "vllm.utils.network_utils": Module(names=_in(_HERE, "get_open_port")),
     "vllm.utils.argparse_utils": Module(names=_PARSER),
     "vllm.multimodal": Module(
         not_built=_because(_MEDIA, "MULTIMODAL_REGISTRY", "MultiModalDataDict")
     ),
     "vllm.multimodal.utils": Module(not_built=_FETCH),
+    "vllm.platforms": Module(names=_in(_HERE, "current_platform")),
     "vllm.plugins": Module(
         names=_in("quire.plugins", load_general_plugins="load_plugins"),
         not_built=_because(_PLUGIN, "load_plugins_by_group"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import enum
 import logging
+import socket
 import sys
 import uuid
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from quire.as_vllm.names import VERSION
 from quire.cli.parser import Parser
+from quire.platform import default_device, device_info
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,6 +59,60 @@ class FlexibleArgumentParser(Parser):
 def random_uuid() -> str:
     """32 hexadecimal digits, for a request id."""
     return uuid.uuid4().hex
+
+
+class Counter:
+    """Whole numbers in their order."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.counter = start
+
+    def __next__(self) -> int:
+        self.counter += 1
+        return self.counter - 1
+
+    def reset(self) -> None:
+        self.counter = 0
+
+
+def get_open_port() -> int:
+    """A port of TCP that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class _Platform:
+    """What programs ask about the machine; torch is imported when they do."""
+
+    @property
+    def device_type(self) -> str:
+        return default_device()
+
+    def is_cuda(self) -> bool:
+        return self.device_type == "cuda"
+
+    is_cuda_alike = is_cuda
+
+    def is_cpu(self) -> bool:
+        return self.device_type == "cpu"
+
+    def is_rocm(self) -> bool:
+        """This and what follows Quire does not run on."""
+        return False
+
+    is_tpu = is_xpu = is_rocm
+
+    def get_device_name(self, device_id: int = 0) -> str:
+        return device_info(self.device_type).name
+
+    def get_device_total_memory(self, device_id: int = 0) -> int:
+        """Bytes."""
+        return device_info(self.device_type).memory_bytes
+
+
+current_platform = _Platform()
 
 
 def init_logger(name: str) -> logging.Logger:

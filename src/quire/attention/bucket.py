@@ -41,15 +41,17 @@ def build_bucket(members: Pieces, batch: Batch, group: int, problem: AttentionPr
     block_size = batch.kv_caches[0].shape[2]
     # Padded queries repeat the last one, and write its result to its place once more.
     offset = np.minimum(np.arange(num_queries), members.num_queries[:, None] - 1)
-    # Blocks past a piece's end are whatever lies there: their tokens come after every query.
+    # Past a piece's end the null block is read: masks hide what comes after every query, but not
+    # what is infinite or NaN, which a block's former owner may have left.
     column = members.first_block[:, None] + np.arange(num_blocks)
     first_key = members.first_block[:, None] * block_size
     table = batch.groups[group].block_table
-    rows, columns, tokens, query_positions, key_positions = (
+    rows, columns, past_end, tokens, query_positions, key_positions = (
         torch.from_numpy(array)
         for array in (
             members.row[:, None],
             np.minimum(column, table.shape[1] - 1),
+            np.arange(num_blocks) >= members.num_blocks[:, None],
             members.first_token[:, None] + offset,
             members.first_position[:, None] + offset,
             first_key + np.arange(num_blocks * block_size),
@@ -57,7 +59,7 @@ def build_bucket(members: Pieces, batch: Batch, group: int, problem: AttentionPr
     )
     return Bucket(
         query_heads=_query_heads(tokens, problem),
-        cache_heads=_cache_heads(table[rows, columns], batch, problem),
+        cache_heads=_cache_heads(table[rows, columns].masked_fill_(past_end, 0), batch, problem),
         query_positions=query_positions,
         key_positions=key_positions,
     )

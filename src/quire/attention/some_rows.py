@@ -36,6 +36,7 @@ def some_rows(batch: Batch, first: int, last: int) -> tuple[slice, Batch]:
             )
             for group in batch.groups
         ),
+        outputs=None,  # a matter of the model's last layer, which gets no parts
         decode_order=batch.decode_order if has_all_decode_rows else None,
     )
 

@@ -6,9 +6,10 @@ how requests are answered.
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
-import urllib.error
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ class BatchInput:
     @classmethod
     def check(cls, path: Path) -> BatchInput:
         """``ValueError`` for a file that cannot be answered line by line."""
+        if not path.is_file():
+            raise ValueError(f"{path} is no file; give one with a JSON object a line, or its URL")
         first_with: dict[Key, int] = {}
         for line in read_lines(path):
             if line.key in first_with:
@@ -107,10 +110,12 @@ def fetched(source: str, folder: Path) -> Path:
     target = folder / "input.jsonl"
     try:
         with urllib.request.urlopen(source) as answer, target.open("wb") as file:
-            while piece := answer.read(1 << 20):
-                file.write(piece)
-    except (OSError, urllib.error.URLError) as error:
+            shutil.copyfileobj(answer, file)
+            wanted, size = answer.headers.get("Content-Length"), file.tell()
+    except (OSError, http.client.HTTPException) as error:
         raise ValueError(f"{source} cannot be read: {error}") from error
+    if wanted is not None and wanted.isdigit() and int(wanted) != size:
+        raise ValueError(f"{source} broke off after {size} of {wanted} bytes; try again later")
     return target
 
 

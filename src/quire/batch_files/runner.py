@@ -22,6 +22,7 @@ from quire.clients.address import ServerError, refusal
 Record = dict[str, Any]
 
 _MAX_TRIES = 8
+_HELD_FOR_EACH = 4  # records held back in order, for each request at once
 _FIRST_DELAY_S, _MAX_DELAY_S = 0.5, 30.0
 _NOT_NOW = frozenset({429, 503})  # statuses of a server that is full, loading or ending
 
@@ -63,7 +64,8 @@ class Runner:
         """``write`` gets the records, in the lines' order if ``ordered``; ``on_record`` as they
         come."""
         self._target = target
-        self._write = _InOrder(write).write if ordered else lambda index, record: write(record)
+        most_held = _HELD_FOR_EACH * max_inflight
+        self._output = _InOrder(write, most_held) if ordered else _AsTheyCome(write)
         self._max_inflight = max_inflight
         self._on_record = on_record
         self._sleep = sleep
@@ -78,8 +80,9 @@ class Runner:
 
         async def work() -> None:
             for index, line in numbered:
+                await self._output.has_room(index)
                 record = await self._record(line)
-                self._write(index, record)
+                self._output.write(index, record)
                 summary.count(record)
                 self._on_record(record)
 
@@ -135,19 +138,41 @@ class _NotNow(ServerError):
         self.retry_after = float(wanted) if wanted.isdigit() else 0.0
 
 
-class _InOrder:
-    """Holds records back until those of all lines before are written."""
+class _AsTheyCome:
+    """Writes at once."""
 
     def __init__(self, write: Callable[[Record], None]) -> None:
         self._write = write
+
+    async def has_room(self, index: int) -> None:
+        """Returns when the line may be asked."""
+
+    def write(self, index: int, record: Record) -> None:
+        self._write(record)
+
+
+class _InOrder:
+    """Holds records back until those of all lines before are written. Lines too far behind these
+    wait: what is held takes memory, and is lost by a kill."""
+
+    def __init__(self, write: Callable[[Record], None], most_held: int) -> None:
+        self._write = write
+        self._most_held = most_held
         self._held: dict[int, Record] = {}
         self._next = 0
+        self._has_written = asyncio.Event()
+
+    async def has_room(self, index: int) -> None:
+        while index >= self._next + self._most_held:
+            self._has_written.clear()
+            await self._has_written.wait()
 
     def write(self, index: int, record: Record) -> None:
         self._held[index] = record
         while self._next in self._held:
             self._write(self._held.pop(self._next))
             self._next += 1
+        self._has_written.set()
 
 
 def answer_record(line: BatchRequest, answer: Answer) -> Record:

@@ -73,7 +73,8 @@ class AppTarget:
         from quire.server.keys import all_keys
 
         self._app = app
-        self._state = state
+        self._engine = state.require_engine()
+        self._model = state.require_models().names[0]
         headers = {
             "content-type": "application/json",
             **key_headers(next(iter(all_keys(state.args)), None)),
@@ -86,13 +87,12 @@ class AppTarget:
         call = _Call(data)
         scope = {**_SCOPE, "path": path, "raw_path": path.encode(), "query_string": b""}
         await self._app({**scope, "headers": [*self._headers, length]}, call.receive, call.send)
-        engine = self._state.engine
-        if engine is not None and engine.dead_error is not None:
-            raise engine.dead_error  # whatever this answer says
+        if self._engine.dead_error is not None:
+            raise self._engine.dead_error  # whatever this answer says
         return call.answer()
 
     async def default_model(self) -> str:
-        return self._state.require_models().names[0]
+        return self._model
 
 
 _SCOPE: dict[str, Any] = {

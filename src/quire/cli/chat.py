@@ -55,7 +55,9 @@ class Talk(Protocol):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
+    parser.add_argument(
+        "--system", "--system-prompt", metavar="TEXT", help="system message of the conversation"
+    )
     parser.add_argument(
         "-q", "--quick", metavar="TEXT", help="say this, print the answer, and leave"
     )

@@ -67,7 +67,7 @@ class RemoteConversation:
                 num_tokens = _total_tokens(event) or num_tokens
                 for choice in event.get("choices", ()):
                     self.was_cut = choice.get("finish_reason") == "length"
-                    piece = choice["delta"].get("content") or ""
+                    piece = (choice.get("delta") or {}).get("content") or ""
                     answer += piece
                     if piece:
                         yield piece

@@ -27,6 +27,13 @@ def add_remote_flags(parser: argparse.ArgumentParser, default_url: str | None = 
         else f"the server{says_default}",
     )
     group.add_argument(
+        "--model-name",
+        dest="model",
+        default=argparse.SUPPRESS,
+        metavar="NAME",
+        help="the same as --model",
+    )
+    group.add_argument(
         "--api-key", metavar="KEY", help="its key; default: QUIRE_API_KEY, or OPENAI_API_KEY"
     )
 

@@ -170,11 +170,17 @@ class _Connection(asyncio.Protocol):
 
     # What the parser calls.
 
+    def on_message_begin(self) -> None:
+        if self._done is None or self._done.done():  # such as 408, because nothing was asked
+            raise ServerError("the server answers what nobody has asked")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        self._reply = Reply(status=self._parser.get_status_code(), headers=self._headers)
+        status = self._parser.get_status_code()
+        if status >= _OK:
+            self._reply = Reply(status=status, headers=self._headers)
 
     def on_body(self, data: bytes) -> None:
         assert self._reply is not None
@@ -184,6 +190,9 @@ class _Connection(asyncio.Protocol):
             self._pieces.append(data)
 
     def on_message_complete(self) -> None:
+        if self._reply is None:  # such as 103: the answer is still to come
+            self._headers = {}
+            return
         self.num_replies += 1
         if self._transport is not None and not self._transport.is_closing():
             if self._parser.should_keep_alive():

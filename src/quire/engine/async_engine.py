@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from quire.args import EngineArgs
@@ -31,6 +32,7 @@ from quire.outputs import RequestOutput
 from quire.prompts import PromptType
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from quire.step_output import EngineFacts, EngineStats
+from quire.structured import Thinking
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -142,8 +144,10 @@ class AsyncLLM:
         prompt_text: str | None = None,
         kv_hints: object = None,
         prompt_token_ids: list[int] | None = None,
+        thinking: Thinking | None = None,
     ) -> OutputCollector:
-        """Start a request; its outputs come from the collector's ``get``."""
+        """Start a request; its outputs come from the collector's ``get``. ``thinking``: what its
+        answer may begin with."""
         refuse_not_built(
             lora_request=lora_request,
             tokenization_kwargs=tokenization_kwargs,
@@ -152,12 +156,13 @@ class AsyncLLM:
             session_id=session_id,
             kv_hints=kv_hints,
         )
-        if isinstance(params, SamplingParams) and params.grammar is not None:
-            # A new grammar takes a while: others go on meanwhile.
-            await asyncio.to_thread(self._front.inputs.verify, params.grammar)
+        grammar = params.grammar if isinstance(params, SamplingParams) else None
+        if grammar is not None:
+            await self._front.inputs.verify_beside(grammar)
+        parsed = parse_one_prompt(prompt, prompt_token_ids, prompt_text)
         request = self._front.process(
             request_id,
-            parse_one_prompt(prompt, prompt_token_ids, prompt_text),
+            replace(parsed, thinking=thinking),
             params,
             arrival_time=arrival_time,
             priority=priority,

@@ -113,7 +113,9 @@ class GrammarGate:
 
     def forget(self, request_ids: Iterable[str]) -> None:
         for request_id in request_ids:
-            self._waiting.pop(request_id, None)
+            if request_id in self._waiting:
+                _, job = self._waiting.pop(request_id)
+                self._workshop.forget(job)
 
 
 def refusals(request: EngineRequest, error: str) -> list[CompletionDelta]:

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from quire.config import ModelConfig
 from quire.prompts import ParsedPrompt
@@ -18,6 +19,7 @@ from quire.row_sampling import to_row_sampling
 from quire.sampling_limits import is_int
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from quire.structured import GrammarSpec, Thinking
+from quire.structured_outputs.token_table import token_table
 from quire.structured_outputs.verify import GrammarVerifier
 from quire.tokenizer.vocabulary import Vocabulary
 
@@ -56,8 +58,7 @@ class InputProcessor:
         self._config = config
         self._vocabulary = vocabulary
         self._eos_token_ids = eos_token_ids
-        self._verifier = GrammarVerifier()
-        self.thinking_end: tuple[int, ...] | None = None  # token ids; whoever knows them says so
+        self._verifier = _verifier(config, vocabulary, eos_token_ids)
         # Requests without a seed get one from here: runs of one engine seed repeat each other.
         self._random = random.Random(config.seed)
 
@@ -95,7 +96,9 @@ class InputProcessor:
             (prompt,) = self.tokenize_all([prompt])
         token_ids = self._checked_token_ids(prompt, params)
         sampling, stop = self._sampling(params, prompt.ends)
-        grammar = self._checked_grammar(params.grammar)
+        grammar = params.grammar
+        if grammar is not None:
+            self.verify(grammar)
         engine = EngineRequest(
             request_id=request_id,
             serial=serial,
@@ -109,38 +112,27 @@ class InputProcessor:
             watch=_watch(stop, params),
             cache_salt=prompt.cache_salt,
             grammar=grammar,
-            thinking=self._thinking(params, grammar),
+            thinking=_thinking(params, prompt.thinking, has_grammar=grammar is not None),
             use_prefix_cache=_uses_prefix_cache(params),
         )
         return ProcessedRequest(engine=engine, prompt_text=prompt.text, params=params, stop=stop)
 
     def verify(self, grammar: GrammarSpec) -> None:
         """``ValueError`` for one that cannot be followed. Takes a while when it is new."""
+        self._check_vocabulary()
+        self._verifier.verify(grammar)
+
+    async def verify_beside(self, grammar: GrammarSpec) -> None:
+        """`verify` while others go on; `TooManyGrammars` where too many wait for theirs."""
+        self._check_vocabulary()
+        await self._verifier.verify_beside(grammar)
+
+    def _check_vocabulary(self) -> None:
         if self._vocabulary is None:
             raise ValueError(
                 "structured_outputs need a tokenizer, and the engine runs with "
                 "skip_tokenizer_init=True; leave one of them out"
             )
-        self._verifier.verify(grammar)
-
-    def _checked_grammar(self, grammar: GrammarSpec | None) -> GrammarSpec | None:
-        if grammar is not None:
-            self.verify(grammar)
-        return grammar
-
-    def _thinking(self, params: SamplingParams, grammar: GrammarSpec | None) -> Thinking | None:
-        budget = params.thinking_token_budget
-        budget = None if budget == -1 else budget
-        starts_after = None if grammar is None else grammar.starts_after
-        if budget is None and starts_after is None:
-            return None
-        end = starts_after or self.thinking_end
-        if not end:
-            raise ValueError(
-                f"thinking_token_budget={budget} needs to know how thinking ends, and no reasoning "
-                "parser says so; name one, or leave thinking_token_budget out"
-            )
-        return Thinking(end_token_ids=tuple(end), budget=budget)
 
     def _tokenize(self, texts: list[str], add_special_tokens: bool) -> list[list[int]]:
         if not texts:
@@ -253,12 +245,41 @@ class InputProcessor:
         return list(self._vocabulary.tokenizer.encode(text, add_special_tokens=False))
 
 
+def _verifier(
+    config: ModelConfig, vocabulary: Vocabulary | None, eos_token_ids: Collection[int]
+) -> GrammarVerifier:
+    if vocabulary is None:
+        return GrammarVerifier()
+    return GrammarVerifier(
+        partial(token_table, vocabulary.tokenizer, config.vocab_size, eos_token_ids)
+    )
+
+
 def _watch(stop: StopSpec, params: SamplingParams) -> Watch:
-    """Every step where somebody reads along, or where a stop string must be found early: special
-    tokens stop in the core; as plain text they are rare enough to be cut off later."""
+    """Every step where somebody reads along, now and then where stop strings are looked for. Those
+    that are special tokens stop in the core; as plain text they are rare enough to be cut off
+    later."""
     found_by_core = len(stop.token_strings) == len(set(stop.strings))
     reads_end_only = params.output_kind is RequestOutputKind.FINAL_ONLY or params.is_ranked
-    return Watch.AT_END if reads_end_only and found_by_core else Watch.EVERY_STEP
+    if not reads_end_only:
+        return Watch.EVERY_STEP
+    return Watch.AT_END if found_by_core else Watch.NOW_AND_THEN
+
+
+def _thinking(
+    params: SamplingParams, thinking: Thinking | None, *, has_grammar: bool
+) -> Thinking | None:
+    """What must be known of thoughts: where they end, for a grammar or for a budget."""
+    budget = params.thinking_token_budget
+    budget = None if budget == -1 else budget
+    if thinking is None and budget is not None:
+        raise ValueError(
+            f"thinking_token_budget={budget} needs to know how thinking ends, and no reasoning "
+            "parser says so; name one, or leave thinking_token_budget out"
+        )
+    if thinking is None or thinking.is_open is False or (budget is None and not has_grammar):
+        return None
+    return replace(thinking, budget=budget)
 
 
 def _uses_prefix_cache(params: SamplingParams) -> bool:

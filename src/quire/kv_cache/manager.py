@@ -57,6 +57,7 @@ class KVCacheManager:
         self.enable_prefix_caching = enable_prefix_caching
         self._windows = windows
         self._groups_with_window = [i for i, window in enumerate(windows) if window is not None]
+        self._groups_without_window = [i for i, window in enumerate(windows) if window is None]
 
     @property
     def num_groups(self) -> int:
@@ -78,36 +79,59 @@ class KVCacheManager:
     def find_prefix(self, hashes: list[bytes], max_tokens: int) -> BlockTable:
         """The longest cached prefix of at most ``max_tokens`` tokens, not owned yet.
 
-        A group with a window needs only the blocks that the next token can still see.
+        A group with a window needs only the blocks that the next token can still see. One pass over
+        the hashes a group, and none where a group without a window knows nothing.
         """
         length = min(len(hashes), max_tokens // self.block_size)
         if not self.enable_prefix_caching or not length:
             return self.new_table()
-        blocks: tuple[list[int], ...] = ()
-        shorter = length
-        while not blocks or shorter < length:
-            length = shorter
-            found = [
-                self._find_in_group(group, hashes[:length]) for group in range(len(self._windows))
-            ]
-            shorter = min(len(entries) for entries in found)
-            blocks = tuple(found)
-        passed = [self._num_passed(group, length * self.block_size) for group in range(len(blocks))]
+        found: dict[int, list[int]] = {}
+        for group in self._groups_without_window:
+            found[group] = self._leading(group, hashes[:length])
+            length = len(found[group])
+        lengths: set[int] | None = None  # of prefixes that all groups with a window can use
+        for group in self._groups_with_window:
+            found[group], usable = self._in_window(group, hashes[:length])
+            lengths = usable if lengths is None else lengths & usable
+        length = length if lengths is None else max(lengths, default=0)
+        passed = [self._num_passed(group, length * self.block_size) for group in range(len(found))]
+        blocks = tuple(
+            [NULL_BLOCK] * num_passed + found[group][num_passed:length]
+            for group, num_passed in enumerate(passed)
+        )
         return BlockTable(groups=blocks, num_registered=length, num_passed=passed)
 
-    def _find_in_group(self, group: int, hashes: list[bytes]) -> list[int]:
-        """Block ids of the longest usable prefix of ``hashes`` in one group."""
-        window = self._windows[group]
-        ids = [self.pool.find(_group_key(name, group)) for name in hashes]
-        if window is None:
-            usable = next((i for i, block in enumerate(ids) if block is None), len(ids))
-            return [block for block in ids[:usable] if block is not None]
-        for usable in range(len(ids), 0, -1):
-            first = self._num_passed(group, usable * self.block_size)
-            seen = [block for block in ids[first:usable] if block is not None]
-            if len(seen) == usable - first:
-                return [NULL_BLOCK] * first + seen
-        return []
+    def names_behind(self, table: BlockTable, hashes: list[bytes]) -> tuple[bytes, ...]:
+        """What the pool must come to know before `find_prefix` finds more than ``table``."""
+        if not self.enable_prefix_caching or len(table) == len(hashes):
+            return ()
+        following = hashes[len(table)]
+        names = (_group_key(following, group) for group in range(len(table.groups)))
+        return tuple(name for name in names if self.pool.find(name) is None)
+
+    def _leading(self, group: int, hashes: list[bytes]) -> list[int]:
+        """The known blocks before the first unknown one."""
+        blocks: list[int] = []
+        for name in hashes:
+            block = self.pool.find(_group_key(name, group))
+            if block is None:
+                break
+            blocks.append(block)
+        return blocks
+
+    def _in_window(self, group: int, hashes: list[bytes]) -> tuple[list[int], set[int]]:
+        """The known blocks, and the lengths of prefixes of whose last window all are known."""
+        blocks: list[int] = []
+        usable: set[int] = set()
+        run = 0  # where the known blocks begin that end here
+        for end, name in enumerate(hashes, start=1):
+            block = self.pool.find(_group_key(name, group))
+            if block is None:
+                run = end
+            blocks.append(NULL_BLOCK if block is None else block)
+            if run <= self._num_passed(group, end * self.block_size):
+                usable.add(end)
+        return blocks, usable
 
     def adopt(self, table: BlockTable) -> None:
         """Own the blocks that ``find_prefix`` found."""

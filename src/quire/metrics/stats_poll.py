@@ -6,12 +6,14 @@ However many look at a page or scrape, the core gets one question at a time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from quire.errors import EngineDeadError
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -25,6 +27,7 @@ class Poll(Generic[T]):
         self._ask = ask
         self._answer = first
         self._asked: asyncio.Task[None] | None = None
+        self._may_complain = True  # once, until there is an answer again
         self.time = float("-inf")  # of the answer, in time.monotonic() seconds
 
     async def get(self, max_age_s: float) -> T:
@@ -36,6 +39,11 @@ class Poll(Generic[T]):
         return self._answer
 
     async def _refresh(self) -> None:
-        with contextlib.suppress(EngineDeadError):
+        try:
             self._answer = await self._ask()
-            self.time = time.monotonic()
+        except Exception as error:
+            if self._may_complain and not isinstance(error, EngineDeadError):
+                logger.exception("the engine's numbers cannot be had; older ones are shown")
+            self._may_complain = False
+        else:
+            self.time, self._may_complain = time.monotonic(), True

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from quire.incremental import Emit, Marks, Reading, Source, Steps, peek, skip
+from quire.incremental import EventParser, Events, Marks, Source, Steps, peek, released, skip
 from quire.tools.events import Content
-from quire.tools.formats.harmony import AFTER_BODY, BETWEEN_BODIES, read_header
+from quire.tools.formats.harmony import BETWEEN_BODIES, ENDS, START, read_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,47 +43,23 @@ class ReasoningParser(Protocol):
         """What is left, now that the text is whole."""
 
 
-class EventList:
-    """Events as a grammar makes them; texts that follow each other become one."""
-
-    def __init__(self) -> None:
-        self._events: list[ReasoningEvent] = []
+class ThoughtEvents(Events[ReasoningEvent]):
+    """Of the two kinds."""
 
     def reasoning(self, text: str) -> None:
-        self._add(Reasoning(text))
+        self.add(Reasoning, text)
 
     def content(self, text: str) -> None:
-        self._add(Content(text))
-
-    def taken(self) -> list[ReasoningEvent]:
-        events, self._events = self._events, []
-        return events
-
-    def _add(self, event: ReasoningEvent) -> None:
-        last = self._events[-1] if self._events else None
-        if last is not None and type(last) is type(event):
-            self._events[-1] = type(event)(last.text + event.text)
-        elif event.text:
-            self._events.append(event)
+        self.add(Content, text)
 
 
-Grammar = Callable[[Source, EventList, Opening], Steps[None]]
+Grammar = Callable[[Source, ThoughtEvents, Opening], Steps[None]]
 
 
-class GrammarParser:
+def grammar_parser(grammar: Grammar, opening: Opening) -> ReasoningParser:
     """Reads with a grammar."""
-
-    def __init__(self, grammar: Grammar, opening: Opening) -> None:
-        self._out = EventList()
-        self._reading = Reading(lambda source: grammar(source, self._out, opening))
-
-    def feed(self, text: str) -> list[ReasoningEvent]:
-        self._reading.add(text)
-        return self._out.taken()
-
-    def finish(self) -> list[ReasoningEvent]:
-        self._reading.end()
-        return self._out.taken()
+    out = ThoughtEvents()
+    return EventParser(out, lambda source: grammar(source, out, opening))
 
 
 class NoReasoning:
@@ -96,22 +72,36 @@ class NoReasoning:
         return []
 
 
-def between_tags(begin: tuple[str, ...], end: tuple[str, ...], *, is_usual: bool) -> Grammar:
-    """One thought at the beginning; ``is_usual``: it may begin without its tag."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ThoughtTags:
+    """What stands around a thought, and around the answer behind it."""
 
-    def grammar(source: Source, out: EventList, opening: Opening) -> Steps[None]:
+    begins: tuple[str, ...]  # any of them
+    ends: tuple[str, ...]
+    answer: tuple[str, str] | None = None  # may stand around the answer, and is no part of it
+    is_usual: bool = False  # an answer may begin in a thought without its tag
+
+
+def between_tags(tags: ThoughtTags) -> Grammar:
+    """One thought at the beginning. A tag that ends one there has ended one without text."""
+
+    begins, ends = Marks(tags.begins), Marks(tags.ends)
+
+    def grammar(source: Source, out: ThoughtEvents, opening: Opening) -> Steps[None]:
         yield from skip(source)
-        has_tag = yield from Marks(begin).take(source)
-        is_assumed = is_usual and opening is Opening.UNKNOWN
-        if not has_tag:
-            emit = out.content
-            if opening is Opening.IN_THOUGHT or is_assumed:
-                emit = out.reasoning
+        is_assumed = tags.is_usual and opening is Opening.UNKNOWN
+        is_open = opening is Opening.IN_THOUGHT or is_assumed
+        if (yield from begins.take(source)):
+            is_open = True
+        elif is_open or not (yield from ends.at(source)):
+            emit = out.reasoning if is_open else out.content
             emit(source.between(0, source.pos))
         source.release()
-        if has_tag or is_assumed or opening is Opening.IN_THOUGHT:
-            mark = yield from Marks(end).find(source, _released(source, out.reasoning))
-            source.pos += len(mark)
+        if is_open:
+            yield from ends.find(source, released(source, out.reasoning))
+        has_ended = yield from ends.take(source)
+        if has_ended and tags.answer is not None:
+            yield from _read_wrapped(source, out, *tags.answer)
         while (yield from peek(source)):
             out.content(source.between(source.pos, source.end))
             source.pos = source.end
@@ -120,41 +110,37 @@ def between_tags(begin: tuple[str, ...], end: tuple[str, ...], *, is_usual: bool
     return grammar
 
 
-def harmony(source: Source, out: EventList, opening: Opening) -> Steps[None]:
+def _read_wrapped(source: Source, out: ThoughtEvents, begin: str, end: str) -> Steps[None]:
+    """An answer within tags; the last one is a tag only if nothing follows it."""
+    start = source.pos
+    yield from skip(source)
+    if not (yield from Marks([begin]).take(source)):
+        source.pos = start
+        return
+    while (yield from Marks([end]).find(source, released(source, out.content))):
+        start = source.pos
+        source.pos += len(end)
+        if (yield from skip(source)):
+            out.content(source.between(start, source.pos))
+
+
+def harmony(source: Source, out: ThoughtEvents, opening: Opening) -> Steps[None]:
     """The analysis is reasoning; messages to functions stay as they are, for a parser of calls."""
-    while True:
+    emit, is_call = out.content, False
+    while mark := (yield from BETWEEN_BODIES.find(source, released(source, emit))):
         start = source.pos
-        mark = yield from BETWEEN_BODIES.find(source, _released(source, out.content))
-        if not mark:
-            return
-        start = source.pos
-        message = None
-        if mark in ("<|start|>", "<|channel|>"):
-            message = yield from read_header(source)
-        else:
+        if mark in ENDS:
             source.pos += len(mark)
+            out.content(mark if is_call else "")
+            emit, is_call = out.content, False
             continue
+        message = yield from read_header(source)
         header = source.between(start, source.pos)
-        if message is None or message.function:
-            out.content(header)
-        if message is not None and (message.function or _is_thought(message.channel)):
-            emit = out.content if message.function else out.reasoning
-            mark = yield from AFTER_BODY.find(source, _released(source, emit))
-            if mark != "<|start|>":
-                source.pos += len(mark)
-                out.content(mark if message.function else "")
-        source.release()
-
-
-def _is_thought(channel: str) -> bool:
-    return channel == "analysis"
-
-
-def _released(source: Source, emit: Emit) -> Emit:
-    """The source keeps nothing of what was emitted."""
-
-    def emit_and_release(text: str) -> None:
-        emit(text)
-        source.release()
-
-    return emit_and_release
+        if message is None:
+            emit = out.content if mark == START else emit
+            emit(header)
+            continue
+        # Behind a call that nothing has ended, the header is what ends it.
+        out.content(header if message.function or is_call else "")
+        is_call = bool(message.function)
+        emit = out.reasoning if message.is_thought else out.content

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from quire.near_names import did_you_mean
 from quire.reasoning.parser import (
-    Grammar,
-    GrammarParser,
     Opening,
     ReasoningParser,
+    ThoughtTags,
     between_tags,
+    grammar_parser,
     harmony,
 )
 from quire.tools.formats.harmony import MARKS as HARMONY_MARKS
@@ -28,59 +28,72 @@ class ReasoningFormat:
 
     name: str
     parser: Callable[[Opening], ReasoningParser]
-    begin: str
-    answer_begin: str  # behind it the answer begins: what a grammar waits for, a budget forces
+    begins: tuple[str, ...]  # any of them begins a thought
+    answer_begins: tuple[str, ...]  # behind any of them begins the answer; the first can be forced
     marks: tuple[str, ...]  # of which some may be special tokens
+    is_usual: bool = False  # an answer begins in a thought, whether a mark says so or not
 
     def opening(self, prompt: str) -> Opening:
         """Whether the prompt ends within a thought or behind one."""
         tail = prompt[-_TAIL:].rstrip()
-        if tail.endswith(self.begin):
+        if tail.endswith(self.begins):
             return Opening.IN_THOUGHT
-        return Opening.AFTER_THOUGHT if tail.endswith(self.answer_begin) else Opening.UNKNOWN
+        return Opening.AFTER_THOUGHT if tail.endswith(self.answer_begins) else Opening.UNKNOWN
 
     def opening_of_prefill(self, text: str) -> Opening:
         """The same of an answer that is continued."""
-        begun, ended = text.rfind(self.begin), text.rfind(self.answer_begin)
-        if begun > ended:
+        if _last_of(self.begins, text) > _last_of(self.answer_begins, text):
             return Opening.IN_THOUGHT
         return Opening.AFTER_THOUGHT if text.strip() else Opening.UNKNOWN
 
 
-def _format(
-    name: str, grammar: Grammar, begin: str, answer_begin: str, marks: tuple[str, ...] = ()
-) -> ReasoningFormat:
+def _last_of(marks: tuple[str, ...], text: str) -> int:
+    return max(text.rfind(mark) for mark in marks)
+
+
+def tags_format(name: str, tags: ThoughtTags) -> ReasoningFormat:
+    """Thoughts between tags."""
     return ReasoningFormat(
         name=name,
-        parser=lambda opening: GrammarParser(grammar, opening),
-        begin=begin,
-        answer_begin=answer_begin,
-        marks=marks or (begin, answer_begin),
+        parser=lambda opening: grammar_parser(between_tags(tags), opening),
+        begins=tags.begins,
+        answer_begins=tags.ends,
+        marks=(*tags.begins, *tags.ends, *(tags.answer or ())),
+        is_usual=tags.is_usual,
     )
 
 
-def tags_format(name: str, begin: str, end: str, *, is_usual: bool = False) -> ReasoningFormat:
-    """Thoughts between two tags; ``is_usual``: an answer may begin with one without its tag."""
-    return _format(name, between_tags((begin,), (end,), is_usual=is_usual), begin, end)
+def _tags(begin: str, end: str, *, is_usual: bool = False) -> ThoughtTags:
+    return ThoughtTags(begins=(begin,), ends=(end,), is_usual=is_usual)
 
 
-_GRANITE_BEGINS = ("Here is my thought process:", "Here's my thought process:")
-_GRANITE_ENDS = ("Here is my response:", "Here's my response:")
-_HARMONY_ANSWER = "<|channel|>final<|message|>"
+_GRANITE = ThoughtTags(
+    begins=("Here is my thought process:", "Here's my thought process:", "<think>"),
+    ends=("Here is my response:", "Here's my response:", "</think>"),
+    answer=("<response>", "</response>"),
+)
+_FINAL = "<|channel|>final"
+_HARMONY = ReasoningFormat(
+    name="openai_gptoss",
+    parser=lambda opening: grammar_parser(harmony, opening),
+    begins=("<|channel|>analysis<|message|>",),
+    answer_begins=(
+        f"<|end|><|start|>assistant{_FINAL}<|message|>",  # from within a thought
+        f"{_FINAL}<|message|>",
+        f"{_FINAL} <|constrain|>json<|message|>",
+        f"{_FINAL}<|constrain|>json<|message|>",
+        f"{_FINAL} json<|message|>",
+    ),
+    marks=HARMONY_MARKS,
+    is_usual=True,  # a header comes before every answer
+)
 _FORMATS = (
-    tags_format("deepseek_r1", "<think>", "</think>", is_usual=True),
-    tags_format("qwen3", "<think>", "</think>"),
-    tags_format("mistral", "[THINK]", "[/THINK]"),
-    tags_format("seed_oss", "<seed:think>", "</seed:think>"),
-    _format(
-        "granite",
-        between_tags(_GRANITE_BEGINS, _GRANITE_ENDS, is_usual=False),
-        _GRANITE_BEGINS[0],
-        _GRANITE_ENDS[0],
-    ),
-    _format(
-        "openai_gptoss", harmony, "<|channel|>analysis<|message|>", _HARMONY_ANSWER, HARMONY_MARKS
-    ),
+    tags_format("deepseek_r1", _tags("<think>", "</think>", is_usual=True)),
+    tags_format("qwen3", _tags("<think>", "</think>")),
+    tags_format("mistral", _tags("[THINK]", "[/THINK]")),
+    tags_format("seed_oss", _tags("<seed:think>", "</seed:think>")),
+    tags_format("granite", _GRANITE),
+    _HARMONY,
 )
 REASONING_FORMATS: Mapping[str, ReasoningFormat] = {one.name: one for one in _FORMATS}
 ALIASES: Mapping[str, str] = {
@@ -98,7 +111,8 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     ("openai_gptoss", "<|channel|>"),
     ("mistral", "[THINK]"),
     ("seed_oss", "<seed:think>"),
-    ("granite", _GRANITE_BEGINS[0]),
+    ("granite", "Here is my thought process:"),
+    ("granite", "<response></response>"),
     ("qwen3", "</think>"),
 )
 
@@ -116,7 +130,7 @@ def reasoning_format(name: str) -> ReasoningFormat:
                 f"the reasoning parser {name!r} needs two tags that differ, as in "
                 "tags:<thought>,</thought>"
             )
-        return tags_format(name, begin, end)
+        return tags_format(name, _tags(begin, end))
     found = REASONING_FORMATS.get(ALIASES.get(name, name))
     if found is None:
         names = reasoning_parser_names()

@@ -31,13 +31,15 @@ from quire.sampling.parameters import LogprobGroup, RowParameters, SampleKind
 from quire.sampling.token_bias import AllowedTokens, BadWords, LogitBias, MinTokens
 from quire.sampling.user_processors import UserProcessors
 from quire.step import JoinedRow
+from quire.structured import FREE
 
 __all__ = ["DeviceSample", "RowLogprobs", "SampleKind", "SampleOutput", "Sampler"]
 
 NO_TOKEN_LEFT = (
-    "what the request forbids (bad_words, logit_bias, logits_processors) left no token that its "
-    "grammar allows"
+    "what the request forbids (bad_words, logit_bias, min_tokens, logits_processors) left no token "
+    "that its grammar allows, or its allowed_token_ids"
 )
+_FORBIDS_BELOW = -1e30  # such a bias is -inf in float32, or a penalty may make it that
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +68,7 @@ class _Parts:
     processors: tuple[tuple[LogitsProcessor, Selection], ...]
     logprobs: tuple[LogprobGroup, ...]
     is_changed: tuple[bool, ...]  # of `logprobs`: a processor works on some of these rows
-    contested: Selection | None  # constrained rows of which other processors may forbid the rest
+    contested: Selection | None  # rows that may be left without a token
 
 
 class Sampler:
@@ -84,6 +86,7 @@ class Sampler:
     ) -> None:
         """``token_ids`` [rows, width] int32 is the worker's, prompt and output; read only."""
         self._device = device
+        self._vocab_size = vocab_size
         self._token_ids = token_ids
         self._parameters = RowParameters(max_rows, device)
         make_choice = make_choice or choice_for(device)
@@ -102,6 +105,7 @@ class Sampler:
         self._needs_host = ~self._is_masks
         self._needs_host &= np.array([one is not self._penalties for one in self._processors])
         self._concerns = np.zeros((len(self._processors), max_rows + 1), dtype=np.bool_)
+        self._may_forbid_all = np.zeros(max_rows + 1, dtype=np.bool_)
         self._parts: _Parts | None = None
 
     def join(self, joined: Sequence[JoinedRow]) -> None:
@@ -109,6 +113,7 @@ class Sampler:
         self._parameters.join(joined)
         for new in joined:
             self._concerns[:, new.row] = [one.add_request(new) for one in self._processors]
+            self._may_forbid_all[new.row] = _may_forbid_all(new, self._vocab_size)
         self._parts = None
 
     def leave(self, row: int) -> None:
@@ -210,7 +215,7 @@ class Sampler:
         is_changed = np.logical_or.reduce(concerns)
         needs_host = concerns[self._needs_host].any()
         is_masked = concerns[self._is_masks].any(axis=0)
-        contested = is_masked & concerns[self._needs_host].any(axis=0)
+        contested = self._may_forbid_all[rows_cpu]
         return _Parts(
             rows_cpu=rows_cpu,
             kind=None if needs_host else self._kind_of(rows_cpu, bool(is_masked.any())),
@@ -227,6 +232,21 @@ class Sampler:
                 bool(is_changed[group.selection.positions_cpu].any()) for group in logprobs
             ),
         )
+
+
+def _may_forbid_all(joined: JoinedRow, vocab_size: int) -> bool:
+    """Whether what a row asked for can leave it no token. What each part does by itself, but for
+    users' functions, `row_sampling` has seen to."""
+    sampling = joined.sampling
+    num_forbidden = len(sampling.bad_words_token_ids)
+    num_forbidden += sum(bias < _FORBIDS_BELOW for _, bias in sampling.logit_bias)
+    if sampling.min_tokens > 0:
+        num_forbidden += len(sampling.stop_token_ids)
+    if sampling.runs_user_code:
+        return True
+    if joined.constraint is not FREE:
+        return num_forbidden > 0 or bool(sampling.allowed_token_ids)
+    return num_forbidden >= (len(sampling.allowed_token_ids) or vocab_size)
 
 
 def _rows_without_tokens(logits: Tensor, selection: Selection) -> dict[int, str]:

@@ -10,7 +10,7 @@ import numpy as np
 from quire.kv_cache.manager import BlockTable
 from quire.kv_cache.prefix_hash import chain_seed, extend_chain
 from quire.request import EngineRequest, FinishReason, RowSampling, Watch
-from quire.step import TokenLogprobs
+from quire.step import JoinedRow, TokenLogprobs
 from quire.step_output import CompletionTiming
 from quire.structured import FREE, Constraint
 
@@ -34,6 +34,7 @@ class Completion:
     row: int = NO_ROW
     num_forked: int = 0  # tokens whose KV the table shares with the completion it was forked from
     num_cached_tokens: int = 0  # of the first admission
+    num_told: int = 0  # tokens, the prompt's included, that the front end knows of
     num_preemptions: int = 0
     scheduled_time: float = 0.0
     first_token_time: float = 0.0
@@ -76,6 +77,8 @@ class Completion:
             hashes=list(self.hashes),
             constraint=self.constraint,
             num_cached_tokens=self.num_cached_tokens,
+            scheduled_time=self.scheduled_time,
+            first_token_time=self.first_token_time,
         )
 
     @property
@@ -103,12 +106,20 @@ class Completion:
     def max_len(self) -> int:
         return self.num_prompt_tokens + self.request.max_tokens
 
-    @property
-    def sampling_to_do(self) -> RowSampling:
-        """What a row must still be asked for: the prompt's log-probabilities only once."""
-        if self.are_prompt_logprobs_sent:
-            return replace(self.sampling, num_prompt_logprobs=None)
-        return self.sampling
+    def joined_row(self) -> JoinedRow:
+        """What the worker must know now that the completion has a row and its first blocks."""
+        sampling = self.sampling
+        if self.are_prompt_logprobs_sent:  # they are asked for only once
+            sampling = replace(sampling, num_prompt_logprobs=None)
+        return JoinedRow(
+            row=self.row,
+            token_ids=self.token_ids,
+            num_prompt_tokens=self.num_prompt_tokens,
+            block_ids=tuple(list(entries) for entries in self.table.groups),
+            sampling=sampling,
+            constraint=self.constraint,
+            is_beam=self.is_beam,
+        )
 
     def extend_hashes(self, tokens: np.ndarray, block_size: int) -> None:
         """Name the full blocks of ``tokens``, all tokens known so far."""

@@ -1,13 +1,17 @@
-"""Draft: what rows compute in the plan that is being made. Knows no completions and no blocks."""
+"""Draft: what rows compute in the plan that is being made, and what changed since the one before.
+
+Knows no completions and no blocks.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from quire.config import SchedulerConfig
 from quire.scheduler.row_table import Index, RowTable
+from quire.step import JoinedRow, RowToken
 
 
 @dataclass(slots=True)
@@ -65,3 +69,12 @@ class Draft:
         self.num_tokens = self.num_tokens[which]
         self.num_computed = self.num_computed[which]
         self.counts = self.counts[which]
+
+
+@dataclass(slots=True)
+class Changes:
+    """What the next plan must tell the worker, besides blocks."""
+
+    left: list[int] = field(default_factory=list)
+    joined: list[JoinedRow] = field(default_factory=list)
+    tokens: list[RowToken] = field(default_factory=list)

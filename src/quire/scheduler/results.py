@@ -12,9 +12,12 @@ import numpy as np
 
 from quire.request import FinishReason
 from quire.scheduler.completion import Completion
-from quire.scheduler.row_table import Index, RowTable
+from quire.scheduler.row_table import NEVER, Index, RowTable
+from quire.scheduler.stop_tokens import StopsOfRows
 from quire.step import StepPlan, StepResult, TokenLogprobs
 from quire.step_output import CompletionDelta
+
+FEW_ROWS = 32
 
 
 @dataclass(slots=True)
@@ -37,8 +40,8 @@ class _QuietRows:
     rows: Index
     first_places: Index  # of the rows' token ids, among those of all rows
     max_len: np.ndarray
-    stop_ids: np.ndarray  # [N, R]
-    is_watched: np.ndarray | None  # None: none is
+    stops: StopsOfRows
+    watch_every: np.ndarray | None  # None: nobody watches
 
 
 class ResultReader:
@@ -72,15 +75,15 @@ class ResultReader:
         is_left = table.epoch[rows] != plan.epochs
         if not plan.is_decode or np.count_nonzero(is_left | table.is_special[rows]):
             return None
-        is_watched = table.is_watched[rows]
+        watch_every = table.watch_every[rows]
         return _QuietRows(
             epochs=plan.epochs,
             num_left=table.num_left,
             rows=rows,
             first_places=rows * table.token_ids.shape[1],
             max_len=table.max_len[rows],
-            stop_ids=table.stop_ids(rows),
-            is_watched=is_watched if np.count_nonzero(is_watched) else None,
+            stops=table.stops.of(rows),
+            watch_every=watch_every if np.count_nonzero(watch_every != NEVER) else None,
         )
 
     def _read_quiet(self, quiet: _QuietRows, tokens: np.ndarray) -> News:
@@ -90,9 +93,11 @@ class ResultReader:
         self._token_ids[quiet.first_places + positions] = tokens
         known = positions + 1
         self._table.num_confirmed[quiet.rows] = known
-        is_stop = (quiet.stop_ids == tokens).any(axis=0)
+        is_stop = quiet.stops.among(tokens)
         ends = is_stop | (known >= quiet.max_len)
-        is_news = ends if quiet.is_watched is None else ends | quiet.is_watched
+        is_news = ends
+        if quiet.watch_every is not None:
+            is_news = ends | _are_due(quiet.watch_every, known)
         if is_news.any():
             self._tell(quiet.rows, tokens, is_stop, ends, is_news, news)
         return news
@@ -124,9 +129,10 @@ class ResultReader:
         table.token_ids[rows, positions] = tokens
         known = positions + 1
         table.num_confirmed[rows] = known
-        is_stop = table.are_stops(rows, tokens)
+        is_stop = table.stops.of(rows).among(tokens)
         ends = is_stop | (known >= table.max_len[rows])
-        self._tell(rows, tokens, is_stop, ends, ends | table.is_watched[rows], news)
+        is_news = ends | _are_due(table.watch_every[rows], known)
+        self._tell(rows, tokens, is_stop, ends, is_news, news)
 
     def _tell(
         self,
@@ -182,11 +188,12 @@ class ResultReader:
         reason: FinishReason | None,
         stop_reason: int | None,
     ) -> CompletionDelta:
-        """The new token of a watched completion, or all tokens of one that ended unwatched."""
+        """The new token of a watched completion, or all that were not told of yet."""
         new = [token]
         if not completion.is_watched:
             confirmed = self._table.confirmed_tokens(completion.row)
-            new = confirmed[completion.num_prompt_tokens :].tolist()
+            new = confirmed[max(completion.num_told, completion.num_prompt_tokens) :].tolist()
+            completion.num_told = len(confirmed)
         logprobs = completion.logprobs if completion.sampling.num_logprobs is not None else None
         completion.logprobs = []
         return CompletionDelta(
@@ -217,3 +224,11 @@ class ResultReader:
         completion = self._table.completions[row]
         assert completion is not None, "a current row has an owner"
         return completion
+
+
+def _are_due(watch_every: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which rows with so many known tokens are told of. Where few run, that is cheap enough for
+    every token, and a stop string is found at once."""
+    if len(known) < FEW_ROWS:
+        return watch_every != NEVER
+    return known % watch_every == 0

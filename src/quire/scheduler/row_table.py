@@ -15,10 +15,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from quire.request import Watch
 from quire.scheduler.completion import NO_ROW, Completion
+from quire.scheduler.stop_tokens import StopTokens
 
-NO_TOKEN = -1
 Index = np.ndarray[tuple[int], np.dtype[np.intp]]
+
+NEVER = 1 << 30  # more tokens than any row has
+_WATCH_EVERY = {Watch.EVERY_STEP: 1, Watch.NOW_AND_THEN: 8, Watch.AT_END: NEVER}
 
 
 class RowTable:
@@ -37,11 +41,11 @@ class RowTable:
         self.max_pending = column()  # sampled tokens that may be in flight at once
         self.epoch = column()  # grows when the row changes hands: late results are recognised
         self.tail_may_be_shared = np.zeros(max_rows, dtype=np.bool_)
-        self.is_watched = np.zeros(max_rows, dtype=np.bool_)
+        self.watch_every = column()  # so many tokens the front end is told of new ones
         self.is_special = np.zeros(max_rows, dtype=np.bool_)  # its results need a look of their own
         self.is_beam = np.zeros(max_rows, dtype=np.bool_)  # the host chooses its next token
         self.has_siblings = np.zeros(max_rows, dtype=np.bool_)
-        self._stop_ids = np.full((1, max_rows), NO_TOKEN, dtype=np.int32)  # as many lines as needed
+        self.stops = StopTokens(max_rows)
         self.completions: list[Completion | None] = [None] * max_rows
         self._free = list(range(max_rows - 1, -1, -1))
         self.num_left = 0  # how often a row was left, so far
@@ -63,7 +67,7 @@ class RowTable:
         self.capacity[row] = 0
         self.max_pending[row] = max_pending
         self.tail_may_be_shared[row] = completion.num_forked > 0
-        self.is_watched[row] = completion.is_watched
+        self.watch_every[row] = _WATCH_EVERY[completion.request.watch]
         sampling = completion.sampling
         self.is_special[row] = (
             completion.is_beam
@@ -73,7 +77,7 @@ class RowTable:
         )
         self.is_beam[row] = completion.is_beam
         self.has_siblings[row] = bool(completion.siblings)
-        self._set_stop_ids(row, () if completion.is_beam else sampling.stop_token_ids)
+        self.stops.join(row, () if completion.is_beam else sampling.stop_token_ids)
         return row
 
     def leave(self, row: int) -> None:
@@ -83,6 +87,7 @@ class RowTable:
         completion.token_ids = self.confirmed_tokens(row).copy()
         completion.row = NO_ROW
         self.completions[row] = None
+        self.stops.leave(row)
         self.epoch[row] += 1
         self.num_left += 1
         self._free.append(row)
@@ -90,19 +95,9 @@ class RowTable:
     def confirmed_tokens(self, row: int) -> np.ndarray:
         return self.token_ids[row, : self.num_confirmed[row]]
 
-    def are_stops(self, rows: Index, tokens: np.ndarray) -> np.ndarray:
-        """Which of ``tokens`` end the completions in ``rows``. All [R]."""
-        return np.logical_or.reduce(self.stop_ids(rows) == tokens)
-
-    def stop_ids(self, rows: Index) -> np.ndarray:
-        """[as many as needed, R]; `NO_TOKEN` where a row has fewer."""
-        return self._stop_ids.take(rows, axis=1)
-
-    def _set_stop_ids(self, row: int, stop_ids: tuple[int, ...]) -> None:
-        lacking = len(stop_ids) - len(self._stop_ids)
-        if lacking > 0:
-            self._stop_ids = np.pad(
-                self._stop_ids, ((0, lacking), (0, 0)), constant_values=NO_TOKEN
-            )
-        self._stop_ids[:, row] = NO_TOKEN
-        self._stop_ids[: len(stop_ids), row] = stop_ids
+    def waste(self, rows: Index) -> float:
+        """The share of the tokens that the blocks of ``rows`` hold that is not computed."""
+        capacity = self.capacity[rows]
+        reserved = int(capacity.sum())
+        filled = int(np.minimum(self.num_computed[rows], capacity).sum())
+        return 1 - filled / reserved if reserved else 0.0

@@ -16,27 +16,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from quire.config import SchedulerConfig
-from quire.kv_cache.manager import BlockTable, KVCacheManager
+from quire.kv_cache.manager import KVCacheManager
 from quire.request import EngineRequest, FinishReason
+from quire.scheduler.admission import Admission, Span
 from quire.scheduler.completion import Completion
-from quire.scheduler.draft import Draft
+from quire.scheduler.draft import Changes, Draft
 from quire.scheduler.results import ResultReader
+from quire.scheduler.retrial import Retrial
 from quire.scheduler.row_blocks import RowBlocks
 from quire.scheduler.row_table import Index, RowTable
 from quire.scheduler.steady import LookAhead
 from quire.scheduler.waiting_queue import WaitingQueue
-from quire.step import JoinedRow, RowToken, StepPlan, StepResult, TokenLogprobs
+from quire.step import RowToken, StepPlan, StepResult, TokenLogprobs
 from quire.step_output import CompletionDelta, EngineStats
 from quire.structured import FREE, Constraint
-
-
-@dataclass(slots=True)
-class Changes:
-    """What the next plan must tell the worker, besides blocks."""
-
-    left: list[int] = field(default_factory=list)
-    joined: list[JoinedRow] = field(default_factory=list)
-    tokens: list[RowToken] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -60,12 +53,13 @@ class Scheduler:
         self._config = config
         self._blocks = RowBlocks(kv, self.table)
         self._results = ResultReader(self.table)
-        self._requests: dict[str, list[Completion]] = {}
+        self._requests: dict[str, dict[int, Completion]] = {}  # by index
         self._running: list[Completion] = []  # by queue key; the last is preempted first
         self._rows: Index | None = None  # rows of _running; None: not made yet
         self._look_ahead = LookAhead(self.table)
         self._waiting = WaitingQueue()
-        self._suspects: list[Completion] = []  # were in a failed step; each is tried again alone
+        self._admission = Admission(config, kv, self._blocks, self._waiting)
+        self._retrial = Retrial()
         self._changes = Changes()
         self._failed: list[CompletionDelta] = []
         self._num_in_flight = 0
@@ -92,7 +86,7 @@ class Scheduler:
             first.siblings = [
                 first.sibling(index, self.kv.new_table()) for index in range(1, request.n)
             ]
-        self._requests[request.request_id] = [first, *first.siblings]
+        self._requests[request.request_id] = {one.index: one for one in (first, *first.siblings)}
         self._num_prompt_tokens += len(request.prompt_token_ids)
         self._waiting.push(first)
 
@@ -104,14 +98,14 @@ class Scheduler:
     def abort(self, request_ids: Iterable[str]) -> None:
         """End requests without a word; unknown ids are requests that have ended by themselves."""
         for request_id in request_ids:
-            for completion in list(self._requests.get(request_id, ())):
+            for completion in list(self._requests.get(request_id, {}).values()):
                 self.end(completion, FinishReason.ABORT)
 
     def finish(self, request_id: str, index: int) -> None:
         """End one completion whose end the front end found (a stop string)."""
-        for completion in list(self._requests.get(request_id, ())):
-            if completion.index == index:
-                self.end(completion, FinishReason.STOP)
+        completion = self._requests.get(request_id, {}).get(index)
+        if completion is not None:
+            self.end(completion, FinishReason.STOP)
 
     def end(self, completion: Completion, reason: FinishReason) -> None:
         """Take the completion out of the queues and give its row and blocks back."""
@@ -120,11 +114,11 @@ class Scheduler:
             self._leave(completion)
         elif not completion.table.is_empty:
             self.kv.release(completion.table)
-        if completion in self._suspects:
-            self._suspects.remove(completion)
+        self._waiting.discard(completion)
+        self._retrial.discard(completion)
         self._release_siblings(completion)
         completions = self._requests[completion.request.request_id]
-        completions.remove(completion)
+        del completions[completion.index]
         if not completions:
             del self._requests[completion.request.request_id]
 
@@ -132,25 +126,40 @@ class Scheduler:
 
     def schedule(self) -> StepPlan | None:
         """Plan the next step; None when no row can compute anything now."""
-        if self._suspects and self._num_in_flight:
+        if self._retrial and self._num_in_flight:
             return None  # a step of one row alone: if it fails, nobody else can be to blame
-        if (
-            self._look_ahead.can_plan(self._rows, self._num_in_flight)
-            and not self._suspects
-            and (not self.table.num_free or self._waiting.peek() is None)
-        ):
+        if self._can_look_ahead():
             self._blocks.name_next()
             self._step_id += 1
             self._num_in_flight += 1
             return self._look_ahead.next_plan(self._step_id)
+        plan = self._plan_rows()
+        while plan is None and self._make_room():
+            plan = self._plan_rows()
+        return plan
+
+    def _can_look_ahead(self) -> bool:
+        """Whether the next step is the last one a token further: nobody can join either."""
+        rows = self._rows
+        if not self._look_ahead.can_plan(rows, self._num_in_flight) or self._retrial:
+            return False
+        first = self._waiting.peek() if self.table.num_free else None
+        if first is None:
+            return True
+        assert rows is not None, "somebody runs"
+        return self._admission.must_wait(first, self._config.max_num_batched_tokens - len(rows))
+
+    def _plan_rows(self) -> StepPlan | None:
+        """Row by row: first who runs, then who waits. None: nobody can compute anything."""
         draft = Draft.wanted(self.table, self._running_rows(), self._config)
         preempted = self._reserve(draft)
         self._blocks.name_next()
-        budget = self._config.max_num_batched_tokens - int(draft.counts.sum())
+        num_tokens = int(draft.counts.sum())
+        if not num_tokens:
+            self._admission.ask_again()
+        budget = self._config.max_num_batched_tokens - num_tokens
         admitted = [] if preempted else self._admit(budget)
-        if not admitted and not np.count_nonzero(draft.counts):
-            return self._unblock()
-        return self._plan(draft, admitted)
+        return self._plan(draft, admitted) if admitted or num_tokens else None
 
     def _reserve(self, draft: Draft) -> bool:
         """Blocks for the running rows; those last in the queue are preempted where blocks lack.
@@ -166,7 +175,7 @@ class Scheduler:
             while index < len(self._running) and not self._blocks.grow(
                 running[index], int(ends[index])
             ):
-                if self._drop_waiting_fork():
+                if self._admission.drop_forks():
                     continue
                 if self._num_in_flight and self._running[-1] is running[index]:
                     counts[index] = 0  # what is in flight may make room
@@ -192,62 +201,26 @@ class Scheduler:
             rows = np.concatenate([rows, draft.soon_full(self.table, self.kv.block_size // 4)])
         return min(count, self._blocks.grow_by_one(rows))
 
-    def _admit(self, budget: int) -> list[tuple[Completion, int]]:
-        """Give rows to waiting completions; with each, the tokens it computes in this step."""
+    def _admit(self, budget: int) -> list[tuple[Completion, Span]]:
+        """Give rows to waiting completions; with each, what it computes in this step."""
         admitted = []
         while budget > 0 and self.table.num_free:
             completion = self._next_waiting()
-            if completion is None:
+            span = None if completion is None else self._admission.admit(completion, budget)
+            if completion is None or span is None:
                 break
-            count = self._try_admit(completion, budget)
-            if not count:
-                break
-            if not self._suspects:
+            if not self._retrial:
                 self._waiting.pop()
-            admitted.append((completion, count))
-            budget -= count
+            self._join(completion, span.start)
+            self._blocks.name(completion, span.end)
+            admitted.append((completion, span))
+            budget -= span.num_tokens
         return admitted
 
     def _next_waiting(self) -> Completion | None:
-        if self._suspects:
-            return None if self._running else self._suspects[0]
+        if self._retrial:
+            return None if self._running else self._retrial.next
         return self._waiting.peek()
-
-    def _try_admit(self, completion: Completion, budget: int) -> int:
-        """Tokens that the completion, now running, computes in this step; 0: not yet."""
-        is_fork = not completion.table.is_empty
-        table = completion.table if is_fork else self._find_prefix(completion)
-        start = completion.num_forked if is_fork else len(table) * self.kv.block_size
-        count = len(completion.token_ids) - start
-        if self._config.long_prefill_token_threshold:
-            count = min(count, self._config.long_prefill_token_threshold)
-        if count > budget and not self._config.enable_chunked_prefill:
-            return 0
-        end = start + min(count, budget)
-        if not is_fork:
-            if not self.kv.can_adopt_and_grow(table, end):
-                return 0
-            self.kv.adopt(table)
-            completion.table = table
-        growth = self.kv.grow(completion.table, start, end)
-        if growth is None:
-            return 0
-        self._blocks.copies += growth.copies
-        self._join(completion, start)
-        self._blocks.name(completion, end)
-        return end - start
-
-    def _find_prefix(self, completion: Completion) -> BlockTable:
-        wants_logprobs = completion.sampling.num_prompt_logprobs is not None
-        if not completion.request.use_prefix_cache or (
-            wants_logprobs and not completion.are_prompt_logprobs_sent
-        ):
-            return self.kv.new_table()
-        if self.kv.enable_prefix_caching:
-            self._blocks.name_all()
-            completion.extend_hashes(completion.token_ids, self.kv.block_size)
-        # the last token is always computed: its hidden state gives the next one
-        return self.kv.find_prefix(completion.hashes, len(completion.token_ids) - 1)
 
     def _join(self, completion: Completion, num_computed: int) -> None:
         host_chooses = completion.is_beam or completion.sampling.runs_user_code
@@ -264,24 +237,13 @@ class Scheduler:
         completion.num_forked = 0
         bisect.insort(self._running, completion, key=lambda running: running.queue_key)
         self._rows = None
-        self._changes.joined.append(
-            JoinedRow(
-                row=row,
-                token_ids=completion.token_ids,
-                num_prompt_tokens=completion.num_prompt_tokens,
-                block_ids=tuple(list(entries) for entries in completion.table.groups),
-                sampling=completion.sampling_to_do,
-                constraint=completion.constraint,
-                is_beam=completion.is_beam,
-            )
-        )
+        self._changes.joined.append(completion.joined_row())
 
-    def _plan(self, draft: Draft, admitted: list[tuple[Completion, int]]) -> StepPlan:
+    def _plan(self, draft: Draft, admitted: list[tuple[Completion, Span]]) -> StepPlan:
         table = self.table
         if admitted:
-            draft.add(
-                table, [completion.row for completion, _ in admitted], [n for _, n in admitted]
-            )
+            counts = [span.num_tokens for _, span in admitted]
+            draft.add(table, [completion.row for completion, _ in admitted], counts)
         draft.drop_idle()
         rows, num_computed = draft.rows, draft.num_computed
         ends = num_computed + draft.counts
@@ -330,25 +292,26 @@ class Scheduler:
             self._waiting.push(sibling)
         completion.siblings = []
 
-    def _unblock(self) -> StepPlan | None:
-        """Nothing can be computed. If no result will change that, beams that hold blocks make room;
-        a completion that does not even fit alone ends with an error."""
+    def _make_room(self) -> bool:
+        """Nothing can be computed. If no result will change that, beams that hold blocks make room,
+        and a completion that does not even fit alone ends with an error. Whether to plan again."""
         if self._num_in_flight or self._next_waiting() is None:
-            return None
+            return False
         if self._running:
             self._preempt(self._running[-1])
-            return self.schedule()
-        completion = self._suspects[0] if self._suspects else self._waiting.pop()
-        if not self._drop_waiting_fork():
+            return True
+        suspect = self._retrial.next
+        completion = suspect or self._waiting.pop()
+        if not self._admission.drop_forks():
             needed = self.kv.num_blocks_for(len(completion.token_ids))
             self._fail(
                 completion,
                 f"the request needs {needed} KV blocks, the cache has "
                 f"{self.kv.pool.num_blocks - 1}; shorten the prompt or give the cache more memory",
             )
-        elif not self._suspects:
+        elif suspect is None:
             self._waiting.push(completion)
-        return self.schedule()
+        return True
 
     # -- results -------------------------------------------------------------------------------
 
@@ -357,12 +320,13 @@ class Scheduler:
         self._num_in_flight -= 1
         news = self._results.read(plan, result)
         outcome = Outcome(deltas=[*self.take_failed(), *news.deltas], held=news.held)
+        tried = self._retrial.next if news.num_confirmed else None
         for completion, reason in news.ended:
             self.end(completion, reason)
-        if self._suspects and news.num_confirmed:
-            acquitted = self._suspects.pop(0)
-            if not acquitted.is_finished and acquitted.row >= 0:
-                self._preempt(acquitted)
+        if tried is not None and tried in self._retrial:  # else it has just ended
+            self._retrial.discard(tried)
+            if tried.row >= 0:
+                self._preempt(tried)
         return outcome
 
     def fail(self, plan: StepPlan, message: str) -> Outcome:
@@ -372,11 +336,11 @@ class Scheduler:
         running = list(self._running)
         is_alone = len(plan.rows) == 1 and self.table.epoch[plan.rows[0]] == plan.epochs[0]
         culprit = self.table.completions[plan.rows[0]] if is_alone else None
-        if not self._suspects:
-            self._suspects = [completion for completion in running if not completion.is_held]
+        self._retrial.begin(completion for completion in running if not completion.is_held)
         for completion in running:
             self._preempt(completion)
-        self._forget_waiting_forks()
+        while self._admission.drop_forks():
+            pass
         self.kv.pool.drop_cache()
         if culprit is not None:
             self._fail(culprit, message)
@@ -399,7 +363,7 @@ class Scheduler:
         row = completion.row
         if row < 0:  # preempted while it was held
             completion.token_ids = np.append(completion.token_ids, np.int32(token_id))
-            if completion not in self._suspects:
+            if completion not in self._retrial:
                 self._waiting.push(completion)
             return
         position = int(self.table.num_confirmed[row])
@@ -411,10 +375,6 @@ class Scheduler:
     def fork(self, parent: Completion, index: int, token_id: int) -> Completion:
         """A new beam: all blocks of a held ``parent``, and one more token."""
         child = parent.sibling(index, self.kv.new_table())
-        child.scheduled_time, child.first_token_time = (
-            parent.scheduled_time,
-            parent.first_token_time,
-        )
         if parent.row >= 0:
             num_computed = int(self.table.num_computed[parent.row])
             child.token_ids = self.table.confirmed_tokens(parent.row)
@@ -422,7 +382,7 @@ class Scheduler:
             child.num_forked = num_computed
             self.table.tail_may_be_shared[parent.row] = True
         child.token_ids = np.append(child.token_ids, np.int32(token_id))
-        self._requests[parent.request.request_id].append(child)
+        self._requests[parent.request.request_id][index] = child
         self._waiting.push(child)
         return child
 
@@ -434,7 +394,7 @@ class Scheduler:
         completion.num_preemptions += 1
         completion.prompt_logprobs = []
         self._leave(completion)
-        if completion not in self._suspects and not completion.is_held:
+        if completion not in self._retrial and not completion.is_held:
             self._waiting.push(completion)
 
     def _leave(self, completion: Completion) -> None:
@@ -446,20 +406,6 @@ class Scheduler:
         self._running.remove(completion)
         self._rows = None
 
-    def _drop_waiting_fork(self) -> bool:
-        """Make a waiting completion compute its prefix itself, to free what it shares."""
-        forks = [completion for completion in self._waiting if not completion.table.is_empty]
-        if not forks:
-            return False
-        last = max(forks, key=lambda completion: completion.queue_key)
-        self.kv.release(last.table)
-        last.num_forked = 0
-        return True
-
-    def _forget_waiting_forks(self) -> None:
-        while self._drop_waiting_fork():
-            pass
-
     def _running_rows(self) -> Index:
         if self._rows is None:
             self._rows = np.array([completion.row for completion in self._running], dtype=np.intp)
@@ -469,24 +415,22 @@ class Scheduler:
 
     def reset_prefix_cache(self) -> bool:
         """Forget all cached prefixes; False, and nothing done, while a row still uses blocks."""
-        if self._running or any(not waiting.table.is_empty for waiting in self._waiting):
+        if self._running or self._waiting.has_forks:
             return False
         self.kv.pool.drop_cache()
         return True
 
     def stats(self) -> EngineStats:
-        pool, rows = self.kv.pool, self._running_rows()
-        reserved = int(self.table.capacity[rows].sum())
-        filled = int(np.minimum(self.table.num_computed[rows], self.table.capacity[rows]).sum())
+        pool = self.kv.pool
         return EngineStats(
             num_running=len(self._running),
-            num_waiting=len(self._waiting) + len(self._suspects),
+            num_waiting=len(self._waiting) + len(self._retrial),
             num_blocks=pool.num_blocks,
             num_free_blocks=pool.num_free,
             num_cached_blocks=pool.num_idle,
             num_shared_blocks=pool.num_shared,
             block_size=self.kv.block_size,
-            kv_waste=1 - filled / reserved if reserved else 0.0,
+            kv_waste=self.table.waste(self._running_rows()),
             num_preemptions=self._num_preemptions,
             num_steps=self._step_id,
             num_prompt_tokens=self._num_prompt_tokens,

@@ -1,7 +1,11 @@
-"""Waiting queue: completions without a row, the one to admit first on top."""
+"""Waiting queue: completions without a row, the one to admit first on top.
+
+Those that wait with blocks, forks, are known by themselves: blocks that lack elsewhere are theirs.
+"""
 
 from __future__ import annotations
 
+import bisect
 import heapq
 from collections.abc import Iterator
 
@@ -11,29 +15,35 @@ _LEAST_SWEEP = 64
 
 
 class WaitingQueue:
-    """A heap by ``Completion.queue_key``; finished completions drop out by themselves: on top, or
-    when they make up half of a heap that grows."""
+    """A heap by ``Completion.queue_key``. What is discarded drops out of it when it comes to the
+    top, or with all others when the heap is mostly that."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[tuple[int, int, int], int, Completion]] = []
         self._num_pushed = 0
-        self._sweep_at = _LEAST_SWEEP
+        self._members: dict[Completion, None] = {}
+        self._forks: list[Completion] = []  # by queue key: members that wait with blocks
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._members)
 
     def __iter__(self) -> Iterator[Completion]:
         """In no particular order."""
-        return (entry[2] for entry in self._heap if not entry[2].is_finished)
+        return iter(self._members)
+
+    @property
+    def has_forks(self) -> bool:
+        return bool(self._forks)
 
     def push(self, completion: Completion) -> None:
-        if len(self._heap) >= self._sweep_at:
-            self._sweep()
         self._num_pushed += 1
+        self._members[completion] = None
         heapq.heappush(self._heap, (completion.queue_key, self._num_pushed, completion))
+        if not completion.table.is_empty:
+            bisect.insort(self._forks, completion, key=_key)
 
     def peek(self) -> Completion | None:
-        while self._heap and self._heap[0][2].is_finished:
+        while self._heap and self._heap[0][2] not in self._members:
             heapq.heappop(self._heap)
         return self._heap[0][2] if self._heap else None
 
@@ -41,10 +51,35 @@ class WaitingQueue:
         completion = self.peek()
         assert completion is not None, "pop of an empty queue"
         heapq.heappop(self._heap)
+        del self._members[completion]
+        self._forget_fork(completion)
         return completion
+
+    def discard(self, completion: Completion) -> None:
+        """It waits no more; nothing happens if it did not."""
+        if completion not in self._members:
+            return
+        del self._members[completion]
+        self._forget_fork(completion)
+        if len(self._heap) > 2 * len(self._members) + _LEAST_SWEEP:
+            self._sweep()
+
+    def take_last_fork(self) -> Completion | None:
+        """The fork to admit last, which is a fork no more: the caller takes its blocks."""
+        return self._forks.pop() if self._forks else None
+
+    def _forget_fork(self, completion: Completion) -> None:
+        if not self._forks:
+            return
+        place = bisect.bisect_left(self._forks, completion.queue_key, key=_key)
+        if place < len(self._forks) and self._forks[place] is completion:
+            del self._forks[place]
 
     def _sweep(self) -> None:
         """Let go of aborted completions that no turn ever comes to under a steady load."""
-        self._heap = [entry for entry in self._heap if not entry[2].is_finished]
+        self._heap = [entry for entry in self._heap if entry[2] in self._members]
         heapq.heapify(self._heap)
-        self._sweep_at = max(_LEAST_SWEEP, 2 * len(self._heap))
+
+
+def _key(completion: Completion) -> tuple[int, int, int]:
+    return completion.queue_key

@@ -27,6 +27,7 @@ from quire.tools import (
     Tools,
 )
 from quire.tools.constraint import MustCall, call_text_of, constrained_parser, constraint
+from quire.tools.json_text import loaded
 
 Piece = Reasoning | Content | CallBegin | CallArguments | CallEnd
 
@@ -40,24 +41,53 @@ class ToolCall:
     arguments: str = ""  # JSON, as far as the model has written it well
 
 
-@dataclass(slots=True)
 class Answer:
     """What was read, in order; texts of one kind that follow each other are one."""
 
-    parts: list[Reasoning | Content | ToolCall] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._parts: list[Reasoning | Content | ToolCall] = []
+        self._texts: list[str] = []  # of the last part, which is still growing
+
+    @property
+    def parts(self) -> list[Reasoning | Content | ToolCall]:
+        self._close()
+        return self._parts
+
+    @parts.setter
+    def parts(self, parts: list[Reasoning | Content | ToolCall]) -> None:
+        self._parts, self._texts = parts, []
+
+    @property
+    def ends_in_call(self) -> bool:
+        """Whether the last it has is a call without whole arguments."""
+        last = self.parts[-1] if self.parts else None
+        return isinstance(last, ToolCall) and loaded(last.arguments) is None
 
     def add(self, piece: Piece) -> None:
-        last = self.parts[-1] if self.parts else None
         if isinstance(piece, CallBegin):
-            self.parts.append(ToolCall(piece.id or "", piece.name))
+            self._open(ToolCall(piece.id or "", piece.name))
         elif isinstance(piece, CallArguments):
-            assert isinstance(last, ToolCall)
-            last.arguments += piece.json_fragment
+            assert self._parts and isinstance(self._parts[-1], ToolCall)
+            self._texts.append(piece.json_fragment)
         elif isinstance(piece, (Reasoning, Content)):
-            if isinstance(last, (Reasoning, Content)) and type(last) is type(piece):
-                self.parts[-1] = type(piece)(last.text + piece.text)
-            else:
-                self.parts.append(piece)
+            if not self._parts or type(self._parts[-1]) is not type(piece):
+                self._open(type(piece)(""))
+            self._texts.append(piece.text)
+
+    def _open(self, part: Reasoning | Content | ToolCall) -> None:
+        self._close()
+        self._parts.append(part)
+
+    def _close(self) -> None:
+        """Joined once, not at each piece."""
+        if not self._texts:
+            return
+        last, text = self._parts[-1], "".join(self._texts)
+        self._texts = []
+        if isinstance(last, ToolCall):
+            last.arguments += text
+        else:
+            self._parts[-1] = type(last)(last.text + text)
 
     @property
     def reasoning(self) -> str:

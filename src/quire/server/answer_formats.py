@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quire.chat_template import ChatOptions, ChatRenderer
-from quire.reasoning import ReasoningFormat, detect_reasoning_format, reasoning_format
+from quire.reasoning import Opening, ReasoningFormat, detect_reasoning_format, reasoning_format
 from quire.server.args import ServerArgs
+from quire.structured import Thinking, TokenMark
+from quire.tokenizer.token_marks import TokenMarks
 from quire.tools import ToolFormat, detect_tool_format, load_tool_parsers, tool_format
 
 if TYPE_CHECKING:
@@ -32,8 +34,8 @@ class AnswerFormats:
     tools: ToolFormat | None = None  # None: no tool can be called
     reasoning: ReasoningFormat | None = None  # None: thoughts are content
     special_tokens: frozenset[str] = frozenset()
-    thought_begin_ids: tuple[int, ...] = ()
-    answer_begin_ids: tuple[int, ...] = ()  # tokens behind which a thought has ended
+    thought_begins: tuple[TokenMark, ...] = ()  # marks of thoughts as tokens
+    answer_begins: tuple[TokenMark, ...] = ()
 
     @classmethod
     def of(cls, args: ServerArgs, chat: ChatRenderer | None) -> AnswerFormats:
@@ -43,13 +45,23 @@ class AnswerFormats:
         if chat is None:
             return cls(tools=_tool_format(args, template), reasoning=reasoning)
         tokenizer = chat.tokenizer
+        marks = TokenMarks(tokenizer)
         return cls(
             tools=_tool_format(args, template),
             reasoning=reasoning,
             special_tokens=_special_tokens(tokenizer),
-            thought_begin_ids=_ids(tokenizer, reasoning.begin) if reasoning else (),
-            answer_begin_ids=_ids(tokenizer, reasoning.answer_begin) if reasoning else (),
+            thought_begins=marks.of_all(reasoning.begins) if reasoning else (),
+            answer_begins=marks.of_all(reasoning.answer_begins) if reasoning else (),
         )
+
+    def thinking(self, opening: Opening) -> Thinking | None:
+        """What an answer that begins so may begin with."""
+        if self.reasoning is None or not self.answer_begins:
+            return None
+        is_open = {Opening.IN_THOUGHT: True, Opening.AFTER_THOUGHT: False}.get(opening)
+        if is_open is None and self.reasoning.is_usual:
+            is_open = True
+        return Thinking(begins=self.thought_begins, ends=self.answer_begins, is_open=is_open)
 
     def are_special(self, marks: Iterable[str]) -> bool:
         """Whether text without special tokens would lack one of these."""
@@ -105,7 +117,3 @@ def _template(chat: ChatRenderer) -> str:
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
     added = (str(one) for one in tokenizer.added_tokens_decoder.values() if one.special)
     return frozenset(tokenizer.all_special_tokens) | frozenset(added)
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer.encode(text, add_special_tokens=False))

@@ -6,32 +6,39 @@ Knows neither the other APIs' bodies nor their answers.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from typing import Any
 
+from pydantic import ValidationError
 from starlette.requests import Request
+from starlette.responses import Response
 
 from quire.outputs import CompletionOutput
 from quire.server import intake
-from quire.server.chat_prompt import chat_prompt
-from quire.server.errors import HTTPError
+from quire.server.answer_form import AnswerForm
+from quire.server.chat_prompt import chat_prompt, template_of
+from quire.server.error_responses import invalid_body
+from quire.server.errors import renamed
 from quire.server.fields import judge
 from quire.server.intake import Prepared, Started, prepared_chat
 from quire.server.prompt_tokens import tokenized
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.common import Body, SamplingBody
+from quire.server.responses_truncation import without_oldest_turns
 from quire.server.state import ServerState, state_of
-from quire.server.whole import whole_outputs
+from quire.server.whole import built, whole_outputs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChatCall:
     """The chat request that a body means."""
 
-    make: Callable[[], ChatCompletionRequest]
-    names: Mapping[str, str]  # fields of the chat request -> what the body calls them
+    fields: Callable[[], Mapping[str, Any]]
+    names: Mapping[str, str]  # those fields -> what the body calls them
+    leaves_out_turns: bool = False  # the oldest of a conversation that is too long
+    check: Callable[[AnswerForm], None] = lambda form: None  # 400 for what could not be told
 
 
 def start(
@@ -41,19 +48,21 @@ def start(
     state = state_of(request)
 
     def prepare() -> Prepared:
-        with own_names(call.names):
-            chat = _judged(state, call)
+        with renamed(call.names):
+            chat = _chat_request(state, call)
             prepared = prepared_chat(state, _within_context(chat, state))
-        name = prepared.constraint_field or ""
-        return replace(prepared, constraint_field=call.names.get(name, name or None))
+        call.check(prepared.form)
+        return replace(prepared, names={**prepared.names, **call.names})
 
     return intake.start(request, endpoint, body, prepare)
 
 
-async def whole_completion(request: Request, started: Started) -> CompletionOutput:
-    """The one completion, when it has ended."""
+async def whole_answer(
+    request: Request, started: Started, view: Callable[[CompletionOutput], Mapping[str, Any]]
+) -> Response:
+    """What the view tells of the one completion, when it has ended."""
     (output,) = await whole_outputs(request, started.generation)
-    return output.outputs[0]
+    return await built([output], lambda: started.whole(view(output.outputs[0])))
 
 
 async def count_tokens(request: Request, body: Body, call: ChatCall) -> tuple[dict[str, str], int]:
@@ -63,18 +72,21 @@ async def count_tokens(request: Request, body: Body, call: ChatCall) -> tuple[di
     state.require_models().check(body.model)
 
     def count() -> int:
-        with own_names(call.names):
-            (prompt,) = tokenized(engine, [chat_prompt(state, _judged(state, call))])
+        with renamed(call.names):
+            (prompt,) = tokenized(engine, [chat_prompt(state, _chat_request(state, call))])
         return len(prompt.token_ids or ())
 
     return await intake.read(request, body, count)
 
 
-def _judged(state: ServerState, call: ChatCall) -> ChatCompletionRequest:
+def _chat_request(state: ServerState, call: ChatCall) -> ChatCompletionRequest:
     """What a body says in its own words may not be built either."""
-    chat = call.make()
-    judge(chat, state.args.strict_fields)
-    return chat
+    try:
+        chat = ChatCompletionRequest.model_validate(call.fields())
+    except ValidationError as error:
+        raise invalid_body(error) from error
+    judge(chat, state.args.strict_fields, template_of(state, chat))
+    return without_oldest_turns(state, chat) if call.leaves_out_turns else chat
 
 
 def _within_context(chat: ChatCompletionRequest, state: ServerState) -> ChatCompletionRequest:
@@ -83,17 +95,3 @@ def _within_context(chat: ChatCompletionRequest, state: ServerState) -> ChatComp
         return chat
     most = state.require_models().max_model_len
     return chat.model_copy(update={"max_tokens": min(chat.max_tokens, most)})
-
-
-@contextlib.contextmanager
-def own_names(names: Mapping[str, str]) -> Iterator[None]:
-    """Errors about fields of the chat request, told as the client knows these fields."""
-    try:
-        yield
-    except HTTPError as error:
-        name = error.param or ""
-        if name in names:
-            error.param = names[name]
-            if error.message.startswith(name):
-                error.message = names[name] + error.message.removeprefix(name)
-        raise

@@ -13,13 +13,12 @@ from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 from typing import Any, TypeVar
 
 from fastapi import Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
-from quire.server.errors import HTTPError, bad_request
-from quire.server.input_phase import input_phase
+from quire.server.error_responses import invalid_body
+from quire.server.errors import HTTPError, bad_request, shown
 from quire.server.openapi import GENERATING
 from quire.server.state import state_of
 from quire.server.tickets import refuse_if_full
@@ -61,7 +60,8 @@ class BodyRoute(APIRoute):
             if generates:  # a server that takes nothing reads no body
                 refuse_if_full(state_of(request))
             data = await request.body()
-            body = await input_phase(len(data), lambda: read_body(data, model))
+            inputs = state_of(request).inputs
+            body = await inputs.do(request, len(data), lambda: read_body(data, model))
             request.state.body_is_read()
             response: Response = await endpoint(body=body, request=request)
             return response
@@ -74,14 +74,14 @@ def read_body(data: bytes, model: type[B]) -> B:
     if not data:
         raise bad_request("The request has no body: send a JSON object.")
     content = _content(data)
+    if not isinstance(content, dict):
+        raise bad_request(f"The body must be a JSON object, got {shown(content)}.")
     try:
-        # Attributes of other objects than dicts are not wanted, only the message that names both.
-        return model.model_validate(content, from_attributes=True)
+        return model.model_validate(content)
     except ValidationError as error:
         if error.error_count() > _MANY_FAULTS:
             raise _unreadable(f"it has {error.error_count()} faults") from None
-        faults = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
-        raise RequestValidationError(faults) from error
+        raise invalid_body(error) from error
 
 
 def _content(data: bytes) -> Any:

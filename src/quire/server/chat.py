@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from quire.outputs import RequestOutput
-from quire.prompts import ParsedPrompt
 from quire.server.bodies import BodyRoute
 from quire.server.chat_stream import ChatStream
 from quire.server.chat_view import ChatView
@@ -33,24 +29,15 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
         view = ChatView(state, body, started.form, started.generation.usage)
         if body.stream:
             usage = StreamUsage.of(body, state.args.enable_force_include_usage)
-            stream = ChatStream(started.generation, envelope, body, view, usage)
+            stream = ChatStream(started.generation, envelope, view, usage)
             return started.stream(state, stream.run())
         (output,) = await whole_outputs(request, started.generation)
 
         def answer() -> Response:
             choices = view.choices(output)  # they count into the usage
             content = envelope.answer("chat.completion", choices, started.generation.usage)
-            facts = _prompt_facts(body, started.generation.job.prompts[0], output)
-            return started.whole(content | facts)
+            content["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs)
+            prompt = started.generation.wanted.prompts[0]
+            return started.whole(content | view.prompt_facts(prompt))
 
         return await built([output], answer)
-
-
-def _prompt_facts(
-    body: ChatCompletionRequest, prompt: ParsedPrompt, output: RequestOutput
-) -> dict[str, Any]:
-    return {
-        "prompt_logprobs": prompt_logprobs(output.prompt_logprobs),
-        "prompt_token_ids": prompt.token_ids if body.return_token_ids else None,
-        "prompt_text": prompt.text if body.return_prompt_text else None,
-    }

@@ -13,7 +13,7 @@ from typing import Any
 from quire.chat_template import ChatOptions, ChatRenderer
 from quire.near_names import did_you_mean
 from quire.prompts import ParsedPrompt
-from quire.server.errors import bad_request
+from quire.server.errors import bad_request, shown
 from quire.server.protocol.common import Body, ChatMessage, ChatPromptBody
 from quire.server.state import ServerState
 from quire.server.tool_choice import check_tools
@@ -28,6 +28,7 @@ def chat_prompt(state: ServerState, body: ChatPromptBody) -> ParsedPrompt:
     options = _options(state, body)
     template = renderer.template(options)
     _check_effort(body, template)
+    _check_documents(body, template)
     messages = [_message(one, i, template) for i, one in enumerate(body.messages)]
     prompt = _rendered(renderer, messages, options)
     return replace(prompt, add_special_tokens=bool(body.add_special_tokens))
@@ -113,6 +114,15 @@ def _check_effort(body: ChatPromptBody, template: str) -> None:
     )
 
 
+def _check_documents(body: ChatPromptBody, template: str) -> None:
+    if body.documents and not re.search(r"\bdocuments\b", template):
+        raise bad_request(
+            "documents have no effect: the model's chat template does not read them; put their "
+            "texts into a message.",
+            "documents",
+        )
+
+
 def _message(message: ChatMessage, index: int, template: str) -> dict[str, Any]:
     """As templates expect it; some call the reasoning of earlier answers by its older name."""
     place = f"messages[{index}]"
@@ -131,10 +141,27 @@ def _message(message: ChatMessage, index: int, template: str) -> dict[str, Any]:
             "a list of text parts.",
             f"{place}.content",
         )
+    if plain.get("tool_calls"):
+        _check_calls(plain["tool_calls"], f"{place}.tool_calls")
     reasoning = plain.get("reasoning") or plain.get("reasoning_content")
     if reasoning:
         plain["reasoning"] = plain["reasoning_content"] = reasoning
     return plain
+
+
+def _check_calls(calls: Any, place: str) -> None:
+    if not isinstance(calls, list):
+        raise bad_request(f"{place}: must be a list of calls, got {shown(calls)}.", place)
+    for j, call in enumerate(calls):
+        function = call.get("function") if isinstance(call, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        arguments = function.get("arguments", "") if isinstance(function, dict) else None
+        if not isinstance(name, str) or not isinstance(arguments, (str, dict)):
+            raise bad_request(
+                f"{place}[{j}]: must be an object with a function that has a name, a string, and "
+                f"arguments, JSON as a string; got {shown(call)}.",
+                f"{place}[{j}]",
+            )
 
 
 def _knows_role(template: str, role: str) -> bool:

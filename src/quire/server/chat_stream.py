@@ -11,7 +11,6 @@ from quire.server.answer_form import AnswerReader
 from quire.server.chat_view import ChatView, deltas
 from quire.server.envelope import Envelope
 from quire.server.generation import Generation
-from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.sse import DONE, Chunks, encode
 from quire.server.usage import StreamUsage
 
@@ -23,15 +22,13 @@ class ChatStream:
         self,
         generation: Generation,
         envelope: Envelope,
-        body: ChatCompletionRequest,
         view: ChatView,
         usage: StreamUsage,
     ) -> None:
         self._generation = generation
         self._chunks = Chunks(envelope, "chat.completion.chunk")
-        self._body = body
         self._view = view
-        self._prompt = generation.job.prompts[0]
+        self._prompt = generation.wanted.prompts[0]
         self._usage = usage
         self._readers: dict[int, AnswerReader] = {}  # by choice, where text has to be read
 
@@ -49,13 +46,8 @@ class ChatStream:
 
     def _start(self) -> bytes:
         """A chunk with the role for each choice, then the echo."""
-        body = self._body
-        facts = {
-            "prompt_token_ids": self._prompt.token_ids if body.return_token_ids else None,
-            "prompt_text": self._prompt.text if body.return_prompt_text else None,
-        }
-        more = b"," + encode(facts)[1:-1]
-        indexes = range(self._generation.job.params.n)
+        more = b"," + encode(self._view.prompt_facts(self._prompt))[1:-1]
+        indexes = range(self._generation.wanted.params.n)
         role = {"role": self._view.role, "content": ""}
         start = b"".join(self._send(_full(i, role), more=more) for i in indexes)
         if self._view.echo:
@@ -81,7 +73,7 @@ class ChatStream:
         reason = one.finish_reason
         if reason is not None:
             pieces += reader.finish()
-            reason = self._view.finish_reason(reason, reader.answer)
+            reason = self._view.finish_reason(one, reader.answer)
         self._view.reasoning_tokens.add(one, reader.answer)
         has_more = self._view.has_logprobs or self._view.has_token_ids
         found = deltas(pieces)

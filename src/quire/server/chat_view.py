@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from quire.outputs import CompletionOutput, RequestOutput
+from quire.prompts import ParsedPrompt
 from quire.reasoning import Reasoning
 from quire.server.answer_form import Answer, AnswerForm, Piece
 from quire.server.completion_view import names_tokens_by_id
@@ -35,6 +36,18 @@ class ChatView:
         self._body = body
         self._vocabulary = state.require_engine().front.vocabulary
         self._as_token_ids = names_tokens_by_id(body.return_tokens_as_token_ids, state)
+
+    def prompt_facts(self, prompt: ParsedPrompt) -> Json:
+        """What the body asks of its prompt; of one that was cut, the text that is left."""
+        body, token_ids, text = self._body, prompt.token_ids or [], None
+        if body.return_prompt_text:
+            text = prompt.text
+            if text is None and self._vocabulary is not None:
+                text = self._vocabulary.decode(token_ids)
+        return {
+            "prompt_token_ids": token_ids if body.return_token_ids else None,
+            "prompt_text": text,
+        }
 
     def choices(self, output: RequestOutput) -> list[Json]:
         return [self._choice(one) for one in output.outputs]
@@ -77,10 +90,12 @@ class ChatView:
             ]
         return message
 
-    def finish_reason(self, reason: str | None, answer: Answer) -> str | None:
-        """An answer that ends by itself with calls ends for them, unless one was asked for."""
-        has_calls = reason == "stop" and bool(answer.calls) and not self.form.is_named
-        return "tool_calls" if has_calls else reason
+    def finish_reason(self, one: CompletionOutput, answer: Answer) -> str | None:
+        """An answer that ends by itself with calls ends for them, unless one was asked for; a stop
+        string within a call is no end by itself."""
+        is_broken_off = one.stop_reason is not None and answer.ends_in_call
+        has_calls = bool(answer.calls) and not is_broken_off and not self.form.is_named
+        return "tool_calls" if has_calls and one.finish_reason == "stop" else one.finish_reason
 
     def _choice(self, one: CompletionOutput) -> Json:
         answer = self.form.read(one.text)
@@ -89,7 +104,7 @@ class ChatView:
             "index": one.index,
             "message": self.message(answer),
             "logprobs": self.logprobs(one),
-            "finish_reason": self.finish_reason(one.finish_reason, answer),
+            "finish_reason": self.finish_reason(one, answer),
             "stop_reason": one.stop_reason,
             "token_ids": one.token_ids if self.has_token_ids else None,
         }

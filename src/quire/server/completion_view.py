@@ -23,7 +23,8 @@ class Echo:
 
     @classmethod
     def of(cls, prompt: ParsedPrompt, front: Front, skip_special_tokens: bool) -> Echo:
-        """The text as the client wrote it; of token ids, what they decode to."""
+        """The text as the client wrote it; of token ids, and of what was cut, what they decode
+        to."""
         token_ids = prompt.token_ids or []
         text = prompt.text
         if text is None:
@@ -32,8 +33,10 @@ class Echo:
         return cls(text=text, token_ids=token_ids)
 
     def positions(self, logprobs: PromptLogprobs | None) -> list[dict[int, Logprob] | None]:
-        """One for each of its tokens."""
-        return list(logprobs or ()) if self.token_ids else []
+        """One for each of its tokens; None for those that were never computed."""
+        if logprobs is None or not self.token_ids:
+            return [None] * len(self.token_ids)
+        return list(logprobs)
 
 
 class CompletionView:

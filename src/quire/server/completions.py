@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from quire.prompts import ParsedPrompt
+from quire.reasoning import Opening
+from quire.server.answer_formats import AnswerFormats
 from quire.server.bodies import BodyRoute
 from quire.server.completion_view import CompletionView
 from quire.server.completions_stream import CompletionStream
@@ -30,7 +35,7 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     async with start(request, PATH, body, lambda: _prepared(state, body)) as started:
         generation = started.generation
         envelope = started.envelope("cmpl", state)
-        view = CompletionView(state, body, generation.job.prompts)
+        view = CompletionView(state, body, generation.wanted.prompts)
         if body.stream:
             usage = StreamUsage.of(body, state.args.enable_force_include_usage)
             stream = CompletionStream(generation, envelope, body, view, usage)
@@ -49,9 +54,18 @@ def _prepared(state: ServerState, body: CompletionRequest) -> Prepared:
     engine = state.require_engine()
     params = completion_params(body, engine, state.args)
     prompts = completion_prompts(engine, body)
+    if params.thinking_token_budget is not None:
+        prompts = [_with_thinking(prompt, state.formats) for prompt in prompts]
     return Prepared(
         prompts=ready_prompts(engine, prompts, PromptRules.of(body, "prompt")),
         params=params,
         prompt_only=body.max_tokens == 0,
         constraint_field=constraint_field(body),
     )
+
+
+def _with_thinking(prompt: ParsedPrompt, formats: AnswerFormats) -> ParsedPrompt:
+    """Only the end of the prompt tells whether the answer to it begins in a thought."""
+    reasoning = formats.reasoning
+    opening = Opening.UNKNOWN if reasoning is None else reasoning.opening(prompt.text or "")
+    return replace(prompt, thinking=formats.thinking(opening))

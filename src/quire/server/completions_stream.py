@@ -32,7 +32,7 @@ class CompletionStream:
         self._body = body
         self._view = view
         self._usage = usage
-        self._n = generation.job.params.n
+        self._n = generation.wanted.params.n
         self._prompt_logprobs: dict[int, PromptLogprobs] = {}  # by prompt; they come once
         self._logprobs: dict[int, CompletionLogprobs] = {}  # by choice, once it has begun
 

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from quire.engine.async_engine import AsyncLLM
 
 
-_MAX_REQUEST_ID = 128
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")  # of 64 bits
-# What stands before a request's own id in its answer.
-_PREFIXES = ("chatcmpl-", "cmpl-", "resp_", "msg_")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +27,7 @@ class Envelope:
     """The head of a response and of all chunks of a stream."""
 
     id: str
-    model: str  # the name under which it was asked for
+    model: str  # as answers report it
     fingerprint: str
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -50,28 +47,6 @@ class Envelope:
             "system_fingerprint": self.fingerprint,
             "usage": usage.as_dict(),
         }
-
-
-def without_prefix(answer_id: str) -> str:
-    """``chatcmpl-abc`` -> ``abc``."""
-    for prefix in _PREFIXES:
-        if answer_id.startswith(prefix):
-            return answer_id.removeprefix(prefix)
-    return answer_id
-
-
-def request_id_of(request: Request, given: str | None) -> str:
-    """The header's, else the body's, else the one that the guard has made; it is in the header of
-    the answer."""
-    if given and "x-request-id" not in request.headers:
-        if len(given) > _MAX_REQUEST_ID or not (given.isascii() and given.isprintable()):
-            raise bad_request(
-                f"request_id must have at most {_MAX_REQUEST_ID} printable ASCII characters, got "
-                f"{given[:40]!r}.",
-                "request_id",
-            )
-        request.state.request_id = given
-    return str(request.state.request_id)
 
 
 def priority_of(request: Request, given: int | None) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -79,31 +79,27 @@ def install_error_handlers(app: FastAPI) -> None:
     async def on_error(request: Request, error: Exception) -> Response:
         return error_response(route_path(request.scope), as_http_error(error))
 
-    async def on_validation(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return error_response(route_path(request.scope), _invalid_body(error.errors()))
-
     async def on_framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         kinds = {404: "NotFoundError", 405: "MethodNotAllowedError"}
-        message = f"{error.detail}: {request.method} {request.url.path}"
         known = HTTPError(
             error.status_code,
-            message,
+            f"{error.detail}: {request.method} {request.url.path}",
             kinds.get(error.status_code, "BadRequestError"),
             headers=dict(error.headers or {}),
+            tells_paths=True,
         )
-        known.message = message  # a path of the API is no secret
         return error_response(route_path(request.scope), known)
 
-    app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_framework)
     for kind in (HTTPError, EngineDeadError):  # the guard sees to all others
         app.add_exception_handler(kind, on_error)
 
 
-def _invalid_body(errors: Sequence[Any]) -> HTTPError:
-    """The first few faults of a body, each with its place, what it got and what it wanted."""
+def invalid_body(error: ValidationError) -> HTTPError:
+    """400 with the first few faults of a body, each with its place, what it got and what it
+    wanted."""
+    errors = error.errors()
     lines = [_fault(one) for one in errors[:_MAX_VALIDATION_ERRORS]]
     more = len(errors) - len(lines)
     if more > 0:
@@ -120,9 +116,9 @@ def _fault(error: Any) -> str:
 
 
 def _place(parts: Sequence[Any]) -> str | None:
-    """``("body", "messages", 0, "role")`` -> ``messages[0].role``, without pydantic's own words."""
+    """``("messages", 0, "role")`` -> ``messages[0].role``, without pydantic's own words."""
     text = ""
-    for part in parts[1:]:
+    for part in parts:
         if isinstance(part, int):
             text += f"[{part}]"
         elif str(part).replace("_", "").isalnum() and str(part)[:1].islower():

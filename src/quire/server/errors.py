@@ -6,13 +6,15 @@ this machine.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 BAD_REQUEST = "BadRequestError"
 # A wrong value that a message quotes may be as large as a body.
 _MAX_MESSAGE, _MAX_PARAM = 4000, 200
+_FIRST_WORD = re.compile(r"\w+")
 # A path in quotes may have anything in it; /v1/ begins one of the API.
 _PATH = re.compile(
     r"""(?P<quote>['"])(?:file://)?/(?!v1/)(?:[^'"/\n]+/)+[^'"/\n]*/?(?P=quote)"""
@@ -32,10 +34,13 @@ class HTTPError(Exception):
         param: str | None = None,
         retry_after: int | None = None,  # seconds; for 429 and 503
         headers: dict[str, str] | None = None,
+        tells_paths: bool = False,  # which are the API's, or the client's own
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = without_paths(_cut(message, _MAX_MESSAGE))
+        self.message = _cut(message, _MAX_MESSAGE)
+        if not tells_paths:
+            self.message = without_paths(self.message)
         self.kind = kind
         self.param = None if param is None else _cut(param, _MAX_PARAM)
         self.headers = dict(headers or {})
@@ -52,9 +57,31 @@ def bad_request(message: str, param: str | None = None) -> HTTPError:
     return HTTPError(400, message, param=param)
 
 
-def not_found(message: str, param: str | None = None) -> HTTPError:
+def bad_value(error: Exception, fields: Container[str]) -> HTTPError:
+    """400 for an error whose message begins with the name of one of these fields."""
+    message = str(error)
+    named = _FIRST_WORD.match(message)
+    name = named.group() if named is not None else ""
+    return bad_request(message, name if name in fields else None)
+
+
+@contextlib.contextmanager
+def renamed(names: Mapping[str, str]) -> Iterator[None]:
+    """Errors about fields that a client calls otherwise, told as it knows these fields."""
+    try:
+        yield
+    except HTTPError as error:
+        name = error.param or ""
+        if name in names:
+            error.param = names[name]
+            if error.message.startswith(name):
+                error.message = names[name] + error.message.removeprefix(name)
+        raise
+
+
+def not_found(message: str, param: str | None = None, *, tells_paths: bool = False) -> HTTPError:
     """No such model, request or route: 404."""
-    return HTTPError(404, message, "NotFoundError", param=param)
+    return HTTPError(404, message, "NotFoundError", param=param, tells_paths=tells_paths)
 
 
 def conflict(message: str) -> HTTPError:
@@ -81,7 +108,7 @@ def error_body(status: int, message: str, kind: str, param: str | None = None) -
     return {"error": {"message": message, "type": kind, "param": param, "code": status}}
 
 
-def shown(value: Any, max_chars: int) -> str:
+def shown(value: Any, max_chars: int = 80) -> str:
     """A wrong value as a message tells it: its ``repr``, of which only the beginning is made."""
     text = ""
     for piece in _pieces(value, max_chars + 1):

@@ -15,7 +15,6 @@ from quire.server.protocol.common import Body
 
 IGNORED_HEADER = "X-Quire-Ignored"
 _MAX_NAMED = 10
-_MAX_SHOWN = 80  # characters of a value
 _MAX_HEADER = 1024  # characters
 
 # They change nothing about the output.
@@ -52,6 +51,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "return_token_offsets": ((False,), "use /tokenize with return_token_strs"),
 }
 
+_ASK_WHEN_EMPTY = frozenset({"web_search_options"})
+
 
 def judge(body: Body, strict: str, template: Callable[[], str] = str) -> list[str]:
     """The unknown fields of a body that are ignored, at any depth; 400 for those that may not be.
@@ -63,7 +64,7 @@ def judge(body: Body, strict: str, template: Callable[[], str] = str) -> list[st
     unknown = list(_unknown(body, template))
     if unknown and strict == "error":
         named = [
-            f"unknown field {shown(one.place, _MAX_SHOWN)}{did_you_mean(one.name, one.known)}"
+            f"unknown field {shown(one.place)}{did_you_mean(one.name, one.known)}"
             for one in unknown[:_MAX_NAMED]
         ]
         raise bad_request(
@@ -96,6 +97,7 @@ def ignored_headers(ignored: list[str], strict: str) -> dict[str, str]:
 
 def _refuse_if_set(name: str, value: Any) -> None:
     neutral, remedy = REFUSED[name]
-    if value is None or value in ([], {}, "") or value in neutral:
+    asks_nothing = value in ([], {}, "") and name not in _ASK_WHEN_EMPTY
+    if value is None or asks_nothing or value in neutral:
         return
-    raise bad_request(f"{name} is not supported, got {shown(value, _MAX_SHOWN)}: {remedy}.", name)
+    raise bad_request(f"{name} is not supported, got {shown(value)}: {remedy}.", name)

@@ -16,7 +16,7 @@ from quire.engine.async_engine import AsyncLLM
 from quire.engine.output_router import OutputCollector
 from quire.outputs import RequestOutput
 from quire.prompts import ParsedPrompt, TokensPrompt
-from quire.sampling_limits import MAX_N
+from quire.sampling_limits import MAX_N, RULES
 from quire.sampling_params import SamplingParams
 from quire.server.errors import HTTPError, bad_request, internal
 from quire.server.input_phase import input_errors
@@ -25,12 +25,13 @@ from quire.server.tickets import Ticket
 from quire.server.usage import Usage
 
 TIMED_OUT = "timeout"  # the stop reason of what a time limit cut off
+_FIELDS = (*RULES, "priority")  # that the engine may complain of
 
 _News = tuple[int, RequestOutput]  # prompt index, what is new
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class Wanted:
     """What an endpoint wants the engine to do."""
 
     prompts: Sequence[ParsedPrompt]  # with token ids
@@ -45,7 +46,7 @@ class Job:
 class Generation:
     """Runs from `start` until `close`, which must be called, or until `outputs` has ended."""
 
-    job: Job
+    wanted: Wanted
     usage: Usage
     _ticket: Ticket
     _engine: AsyncLLM
@@ -60,20 +61,20 @@ class Generation:
     _is_closed: bool = False
 
     @classmethod
-    async def start(cls, state: ServerState, ticket: Ticket, job: Job) -> Generation:
+    async def start(cls, state: ServerState, ticket: Ticket, wanted: Wanted) -> Generation:
         """Submit all prompts; errors of any are raised here, and then none runs. The ticket is
         given back at the end of all."""
-        num_prompt_tokens = sum(len(one.token_ids or ()) for one in job.prompts)
+        num_prompt_tokens = sum(len(one.token_ids or ()) for one in wanted.prompts)
         generation = cls(
-            job=job,
+            wanted=wanted,
             usage=Usage(prompt_tokens=num_prompt_tokens),
             _ticket=ticket,
             _engine=state.require_engine(),
         )
         ticket.running.num_prompt_tokens = num_prompt_tokens
         try:
-            with input_errors():
-                _check_count(job)
+            with input_errors(_FIELDS):
+                _check_count(wanted)
                 await generation._submit()
         except BaseException:
             await generation.close()
@@ -141,24 +142,28 @@ class Generation:
             self._ticket.give_back()
 
     async def _submit(self) -> None:
-        job = self.job
-        for index, prompt in enumerate(job.prompts):
+        wanted = self.wanted
+        for index, prompt in enumerate(wanted.prompts):
             own_id = self._ticket.request_id
-            if len(job.prompts) > 1:  # no client may choose one that looks the same
+            if len(wanted.prompts) > 1:  # no client may choose one that looks the same
                 own_id = f"{own_id}-{index}-{uuid.uuid4().hex[:8]}"
             collector = await self._engine.add_request(
                 own_id,
                 _engine_prompt(prompt),
-                job.params,
-                priority=job.priority,
+                wanted.params,
+                priority=wanted.priority,
                 prompt_text=prompt.text,
+                thinking=prompt.thinking,
             )
             self._ids.append(own_id)
             self._collectors.append(collector)
             self._num_unfinished += 1
 
     def _set_timers(self, request_timeout: float | None) -> None:
-        limits = [(self.job.timeout_s, "timeout_s"), (self.job.queue_timeout_s, "queue_timeout_s")]
+        limits = [
+            (self.wanted.timeout_s, "timeout_s"),
+            (self.wanted.queue_timeout_s, "queue_timeout_s"),
+        ]
         limits.append((request_timeout, "--request-timeout"))
         loop = asyncio.get_running_loop()
         for seconds, name in limits:
@@ -175,9 +180,10 @@ class Generation:
             if one.finish_reason == "abort" and self._limit is not None:
                 self._raise_if_nothing()
                 one.finish_reason, one.stop_reason = "length", TIMED_OUT
-            if self.job.prompt_only:
+            if self.wanted.prompt_only:
                 one.text, one.token_ids, one.logprobs = "", [], one.logprobs and []
-                one.finish_reason, one.stop_reason = one.finish_reason and "length", None
+                if one.finish_reason == "stop":  # so was the token that nobody sees
+                    one.finish_reason, one.stop_reason = "length", None
         self._count(index, output)
         return output
 
@@ -191,7 +197,7 @@ class Generation:
             )
 
     def _count(self, index: int, output: RequestOutput) -> None:
-        params, usage = self.job.params, self.usage
+        params, usage = self.wanted.params, self.usage
         if params.is_ranked and output.metrics is not None:  # the worse ones were computed as well
             usage.completion_tokens += output.metrics.num_generation_tokens
         else:
@@ -202,13 +208,14 @@ class Generation:
         self._ticket.running.num_output_tokens = usage.completion_tokens
 
 
-def _check_count(job: Job) -> None:
+def _check_count(wanted: Wanted) -> None:
     """Prompts times completions of each: one request must not be millions."""
-    count = len(job.prompts) * max(job.params.n, job.params.best_of or 0)
+    num_prompts = len(wanted.prompts)
+    count = num_prompts * max(wanted.params.n, wanted.params.best_of or 0)
     if count > MAX_N:
         raise bad_request(
-            f"The request asks for {count} completions, n for each of {len(job.prompts)} prompts, "
-            f"but may have {MAX_N} in all; send several requests.",
+            f"The request asks for {count} completions, n for each of {num_prompts} prompts, but "
+            f"may have {MAX_N} in all; send several requests.",
             "n",
         )
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from starlette.requests import ClientDisconnect
 
+from quire.server import request_ids
 from quire.server.error_responses import as_http_error, error_response, route_path
 from quire.server.errors import HTTPError, bad_request, too_many
 
@@ -25,14 +25,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # What a load balancer or a browser asks before it can have a key; none of it tells anything.
 OPEN_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/startupz", "/ping"})
 OPEN_PREFIX = "/page/"  # the page's own files
-REQUEST_ID = b"x-request-id"
-_MAX_REQUEST_ID = 128
+_REQUEST_ID = request_ids.HEADER.encode()
 # Proxies and servers differ about which one of several counts.
 _ONCE = (b"authorization", b"x-api-key", b"content-type", b"content-length", b"host")
 _POLICY_VIOLATION = 1008  # of WebSocket
 _WITH_BODY = ("POST", "PUT", "PATCH")
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _BODIES_AT_ONCE = 16  # of the largest size; more smaller ones
+_SMALL_BODY = 64 * 1024  # bytes that no other body can be in the way of
 
 
 class Guard:
@@ -62,7 +62,7 @@ class Guard:
             return
         headers = dict(scope["headers"])
         state = scope.setdefault("state", {})
-        state["request_id"] = _request_id(headers.get(REQUEST_ID))
+        state["request_id"] = request_ids.from_header(headers.get(_REQUEST_ID))
         exchange = _Exchange(receive, send, state, self._max_body_bytes, self._room)
         state["body_is_read"] = exchange.body_is_read
         try:
@@ -196,8 +196,9 @@ class _Exchange:
         if self._num_bytes > self._max_body_bytes:
             self.is_too_large = True
             return {"type": "http.disconnect"}
-        self._room.take(size)
-        self._num_held += size
+        if size and self._num_bytes > _SMALL_BODY:
+            self._room.take(self._num_bytes - self._num_held)
+            self._num_held = self._num_bytes
         return message
 
     def body_is_read(self) -> None:
@@ -211,7 +212,7 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.has_answered = True
             headers = message.get("headers", ())
-            message["headers"] = [*headers, (REQUEST_ID, self._state["request_id"].encode())]
+            message["headers"] = [*headers, (_REQUEST_ID, self._state["request_id"].encode())]
         await self._send(message)
 
 
@@ -274,11 +275,3 @@ def _is_cross_site(headers: dict[bytes, bytes]) -> bool:
 
 def _media_type(headers: dict[bytes, bytes]) -> bytes:
     return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-
-
-def _request_id(given: bytes | None) -> str:
-    """The client's own, if it can be a header again; else a new one."""
-    text = (given or b"").decode("latin-1").strip()
-    if text and len(text) <= _MAX_REQUEST_ID and text.isascii() and text.isprintable():
-        return text
-    return uuid.uuid4().hex

@@ -7,8 +7,8 @@ Knows no body in particular: how its prompt is made is passed in.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -18,21 +18,26 @@ from quire.prompts import ParsedPrompt
 from quire.sampling_params import SamplingParams
 from quire.server.answer_form import AnswerForm
 from quire.server.chat_prompt import chat_prompt, template_of
-from quire.server.envelope import Envelope, priority_of, request_id_of
+from quire.server.envelope import Envelope, priority_of
 from quire.server.error_responses import json_response
+from quire.server.errors import bad_request, renamed
 from quire.server.fields import ignored_headers, judge
-from quire.server.generation import Generation, Job
-from quire.server.input_phase import input_phase
+from quire.server.generation import Generation, Wanted
+from quire.server.input_phase import LARGE_BYTES
 from quire.server.output_constraint import constrained, constraint_field, verify
 from quire.server.prompt_tokens import PromptRules, ready_prompts
 from quire.server.protocol.chat import ChatCompletionRequest
-from quire.server.protocol.common import Body, SamplingBody
+from quire.server.protocol.common import Body, ChatPromptBody, SamplingBody
+from quire.server.request_ids import request_id_of
 from quire.server.sampling_fields import chat_params
 from quire.server.sse import Events, EventStream, FailedEvent, openai_error
 from quire.server.state import ServerState, state_of
 from quire.server.tickets import Ticket
 
 T = TypeVar("T")
+
+# Sampling parameters -> what chat calls them.
+_CHAT_NAMES = {"logprobs": "top_logprobs"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +48,8 @@ class Prepared:
     params: SamplingParams
     prompt_only: bool = False  # the one token that the engine makes is not shown
     form: AnswerForm = field(default_factory=AnswerForm)
-    constraint_field: str | None = None  # of the body, that constrains the answer
+    constraint_field: str | None = None  # that constrains the answer
+    names: Mapping[str, str] = field(default_factory=dict)  # fields -> what the body calls them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +57,7 @@ class Started:
     """A request that runs."""
 
     generation: Generation
-    model: str  # the name under which it was asked for
+    model: str  # as answers report it
     request_id: str
     headers: dict[str, str]  # to answer with
     form: AnswerForm
@@ -85,13 +91,13 @@ async def start(
     An error inside ends the generation; otherwise it goes on, to be read by a stream.
     """
     state = state_of(request)
-    model = state.require_models().check(body.model)
+    models = state.require_models()
+    models.check(body.model)
     priority = priority_of(request, body.priority)
-    ticket = Ticket.take(state, endpoint, model, request_id_of(request, body.request_id))
+    ticket = Ticket.take(state, endpoint, models.reported, request_id_of(request, body.request_id))
     try:
         headers, prepared = await read(request, body, prepare)
-        await verify(state.require_engine(), prepared.params, prepared.constraint_field)
-        job = Job(
+        wanted = Wanted(
             prompts=prepared.prompts,
             params=prepared.params,
             priority=priority,
@@ -99,14 +105,16 @@ async def start(
             queue_timeout_s=body.queue_timeout_s,
             prompt_only=prepared.prompt_only,
         )
-        generation = await Generation.start(state, ticket, job)
+        with renamed(prepared.names):
+            await verify(state.require_engine(), wanted.params, prepared.constraint_field)
+            generation = await Generation.start(state, ticket, wanted)
     except BaseException:
         ticket.give_back()
         raise
     try:
         yield Started(
             generation=generation,
-            model=model,
+            model=models.reported,
             request_id=ticket.request_id,
             headers=headers,
             form=prepared.form,
@@ -125,18 +133,38 @@ async def read(request: Request, body: Body, work: Callable[[], T]) -> tuple[dic
         headers = ignored_headers(judge(body, strict, template_of(state, body)), strict)
         return headers, work()
 
-    return await input_phase(len(await request.body()), judged)
+    num_bytes = len(await request.body())
+    if isinstance(body, ChatPromptBody) and body.chat_template is not None:
+        num_bytes = LARGE_BYTES  # such a template may do any amount of work
+    return await state.inputs.do(request, num_bytes, judged)
+
+
+def _check_number(messages: Sequence[object], max_model_len: int) -> None:
+    """A message has a token at least; those that cannot fit are not rendered first."""
+    if len(messages) > max_model_len:
+        raise bad_request(
+            f"messages: there are {len(messages)}, but the model's maximum context length is "
+            f"{max_model_len} tokens; send fewer.",
+            "messages",
+        )
 
 
 def prepared_chat(state: ServerState, chat: ChatCompletionRequest) -> Prepared:
     """Of a conversation."""
     engine = state.require_engine()
-    params = chat_params(chat, engine, state.args)
+    _check_number(chat.messages, engine.model_config.max_model_len)
+    with renamed(_CHAT_NAMES):
+        params = chat_params(chat, engine, state.args)
     rules = PromptRules.of(chat, "messages")
     prompt = chat_prompt(state, chat)
     form = AnswerForm.of(state.formats, chat, prompt)
+    prompt = replace(prompt, thinking=state.formats.thinking(form.opening))
     prompts = ready_prompts(engine, [prompt], rules)
     params = constrained(form.with_marks(params), form, chat)
     return Prepared(
-        prompts=prompts, params=params, form=form, constraint_field=constraint_field(chat)
+        prompts=prompts,
+        params=params,
+        form=form,
+        constraint_field=constraint_field(chat),
+        names=_CHAT_NAMES,
     )

@@ -23,7 +23,7 @@ from quire.server.state import Phase, ServedModels, ServerState
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.05
-_RESTART_DELAY_S = 1.0
+RESTART_DELAY_S = 1.0
 _UNWIND_S = 1.0  # for a start that was broken off
 
 OpenEngine = Callable[[StartWatch], AsyncLLM]  # takes as long as a model needs to load
@@ -57,7 +57,7 @@ class Lifecycle:
         state: ServerState,
         open_engine: OpenEngine,
         may_restart: Callable[[], bool] = lambda: False,
-        restart_delay_s: float = _RESTART_DELAY_S,
+        restart_delay_s: float = RESTART_DELAY_S,
     ) -> None:
         self._state = state
         self._open_engine = open_engine
@@ -74,13 +74,8 @@ class Lifecycle:
         except Exception as error:
             self._fail(error, "the engine did not start")
             return
-        while True:
-            death = await self._death()
-            try:
-                await self._load_again(death)
-            except Exception as error:
-                self._fail(error, "the engine died")
-                return
+        while await self._outlives_the_engine():
+            pass
 
     async def drain(self) -> None:
         """Take nothing new; return when what runs has ended, or its time is over."""
@@ -103,12 +98,13 @@ class Lifecycle:
             self._start.cancel()
         if self._state.engine is not None:
             self._state.engine.shutdown()
+        self._state.inputs.close()
         self._state.watch.close()
 
     async def _load(self) -> None:
         state = self._state
         state.start = StartWatch()
-        state.enter(Phase.LOADING, "the model is loading")
+        self._enter(Phase.LOADING, "the model is loading")
         self._start = _Start(self._open_engine, state.start)
         engine = await self._start.engine()
         self._start = None
@@ -122,40 +118,46 @@ class Lifecycle:
         tokenizer = engine.front.tokenizer
         state.chat = None if tokenizer is None else ChatRenderer(tokenizer, self._chat_template)
         state.formats = AnswerFormats.of(state.args, state.chat)
-        engine.front.inputs.thinking_end = state.formats.answer_begin_ids or None
         state.watch.engine_ready(engine, state.models.names[0])
         state.engine = engine
         state.phase_seconds = state.start.phase_seconds()
         took = sum(state.phase_seconds.values())
         state.ready_seconds = state.ready_seconds or time.time() - state.started
-        if state.phase is not Phase.DRAINING:
-            state.enter(Phase.READY, "ready")
+        self._enter(Phase.READY, "ready")
         logger.info("ready: %s after %.1f s", ", ".join(state.models.names), took)
 
-    async def _load_again(self, cause: BaseException) -> None:
-        """Until it works; raises the latest cause when that may not be tried again."""
-        state = self._state
-        while state.phase is not Phase.DRAINING and self._may_restart():
-            logger.error("the engine died and is started again: %s", last_line(cause))
-            state.engine = None
-            state.enter(Phase.LOADING, "the engine died and is started again")
-            await asyncio.sleep(self._restart_delay_s)
-            try:
-                await self._load()
-                return
-            except Exception as error:
-                cause = error
-        raise cause
-
-    async def _death(self) -> BaseException:
-        """Wait until the engine has died."""
+    async def _outlives_the_engine(self) -> bool:
+        """Wait until the engine has died; True when another one runs in its stead."""
         engine = self._state.engine
         assert engine is not None
         while engine.dead_error is None:
             await asyncio.sleep(_POLL_S)
+        may_go_on = self._may_go_on(engine.dead_error)  # at once: nobody shall take it for ready
+        self._state.engine = None
         with contextlib.suppress(Exception):  # not here: its process may take seconds to end
             await asyncio.to_thread(engine.shutdown)
-        return engine.dead_error
+        while may_go_on:
+            await asyncio.sleep(self._restart_delay_s)
+            try:
+                await self._load()
+                return True
+            except Exception as error:
+                may_go_on = self._may_go_on(error)
+        return False
+
+    def _may_go_on(self, cause: BaseException) -> bool:
+        """Whether a new engine may be started; otherwise the server has failed."""
+        if self._state.phase is Phase.DRAINING or not self._may_restart():
+            self._fail(cause, "the engine died")
+            return False
+        logger.error("the engine died and is started again: %s", last_line(cause))
+        self._state.enter(Phase.LOADING, "the engine died and is started again")
+        return True
+
+    def _enter(self, phase: Phase, detail: str) -> None:
+        """A server that drains goes on with that."""
+        if self._state.phase is not Phase.DRAINING:
+            self._state.enter(phase, detail)
 
     def _fail(self, error: BaseException, detail: str) -> None:
         self.failure = error

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from quire.server.errors import bad_request
-from quire.server.protocol.chat import ChatCompletionRequest
+from quire.server.errors import bad_request, shown
+from quire.server.protocol.common import ReasoningEffort
 from quire.server.protocol.messages import (
     AnthropicMessage,
     AnthropicTool,
@@ -18,11 +18,10 @@ from quire.server.protocol.messages import (
     OutputConfig,
 )
 from quire.server.text_parts import (
-    Content,
+    ChatContent,
     joined,
     kind_of,
     not_served,
-    shortly,
     string_at,
     text_content,
 )
@@ -32,6 +31,7 @@ NAMES = {
     "stop": "stop_sequences",
     "response_format": "output_config.format",
     "reasoning_effort": "output_config.effort",
+    "thinking_token_budget": "thinking.budget_tokens",
 }
 _TEXT = {"text": "text"}
 # The fields of these blocks are read; other types of blocks are refused.
@@ -40,21 +40,14 @@ _USER_BLOCKS = ("text", "tool_result")
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
-def chat_request(body: MessagesRequest) -> ChatCompletionRequest:
-    """What it asks for, in the words of chat."""
+def chat_fields(body: MessagesRequest) -> dict[str, Any]:
+    """What it asks for, as fields of a chat request."""
     fields = {**body.sampling_fields(), **prompt_fields(body)}
-    return ChatCompletionRequest.model_validate(
-        {**fields, "max_tokens": body.max_tokens, "stop": body.stop_sequences}
-    )
-
-
-def prompt_request(body: CountTokensRequest) -> ChatCompletionRequest:
-    """Only what makes its prompt."""
-    return ChatCompletionRequest.model_validate({"model": body.model, **prompt_fields(body)})
+    return {**fields, "max_tokens": body.max_tokens, "stop": body.stop_sequences}
 
 
 def prompt_fields(body: CountTokensRequest) -> dict[str, Any]:
-    """Messages, tools, and the form of the answer."""
+    """Only messages, tools, and the form of the answer."""
     if not body.messages:
         raise bad_request("messages: at least one message is required.", "messages")
     config, choice = body.output_config or OutputConfig(), body.tool_choice
@@ -70,7 +63,7 @@ def prompt_fields(body: CountTokensRequest) -> dict[str, Any]:
     }
 
 
-def _thinking(body: CountTokensRequest, effort: str | None) -> dict[str, Any]:
+def _thinking(body: CountTokensRequest, effort: ReasoningEffort | None) -> dict[str, Any]:
     """Whether to think, and how much."""
     wish, template_kwargs = body.thinking, body.chat_template_kwargs
     kind = "adaptive" if wish is None else wish.type
@@ -81,10 +74,15 @@ def _thinking(body: CountTokensRequest, effort: str | None) -> dict[str, Any]:
                 "thinking.budget_tokens",
             )
         template_kwargs = {"enable_thinking": True, "thinking": True, **(template_kwargs or {})}
+    elif wish is not None and wish.budget_tokens is not None:
+        raise bad_request(
+            f"thinking.budget_tokens: goes with the type enabled, not with {kind}; leave it out.",
+            "thinking.budget_tokens",
+        )
     return {
         "reasoning_effort": "none" if kind == "disabled" else effort,
         "chat_template_kwargs": template_kwargs,
-        "thinking_token_budget": wish.budget_tokens if wish and kind == "enabled" else None,
+        "thinking_token_budget": wish and wish.budget_tokens,
     }
 
 
@@ -176,7 +174,7 @@ def _user_messages(blocks: list[Any], place: str) -> list[dict[str, Any]]:
 def _tool_call(block: dict[str, Any], place: str) -> dict[str, Any]:
     arguments = block.get("input")
     if not isinstance(arguments, dict):
-        raise bad_request(f"{place}.input: must be an object, got {shortly(arguments)}.", place)
+        raise bad_request(f"{place}.input: must be an object, got {shown(arguments)}.", place)
     return {
         "id": string_at(block, "id", place),
         "type": "function",
@@ -185,7 +183,7 @@ def _tool_call(block: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def _tool_message(block: dict[str, Any], place: str) -> dict[str, Any]:
-    content: Content = ""
+    content: ChatContent = ""
     if block.get("content") is not None:
         content = text_content(block["content"], _TEXT, f"{place}.content")
     call_id = string_at(block, "tool_use_id", place)
@@ -198,7 +196,7 @@ def _tool_message(block: dict[str, Any], place: str) -> dict[str, Any]:
 def _tool(tool: AnthropicTool, place: str) -> dict[str, Any]:
     if tool.type not in (None, "custom") or tool.input_schema is None:
         raise bad_request(
-            f"{place}: the server has no tool {shortly(tool.type or tool.name)} of its own; "
+            f"{place}: the server has no tool {shown(tool.type or tool.name)} of its own; "
             "describe one with an input_schema, and call it yourself.",
             place,
         )

@@ -8,6 +8,7 @@ from typing import Any
 from quire.outputs import CompletionOutput
 from quire.reasoning import Reasoning
 from quire.server.answer_form import Answer, ToolCall
+from quire.server.errors import bad_request
 from quire.server.intake import Started
 from quire.server.usage import Usage
 from quire.tools import Content
@@ -36,7 +37,9 @@ class MessageView:
         return self._message(blocks or [text_block("")], self.end(one, answer))
 
     def end(self, one: CompletionOutput, answer: Answer) -> Json:
-        """Why it has stopped."""
+        """Why it has stopped; this API has no word for an answer that somebody else broke off."""
+        if one.finish_reason == "abort":
+            raise bad_request("The request was cancelled before its answer was whole.")
         if one.finish_reason == "stop" and isinstance(one.stop_reason, str):
             return {"stop_reason": "stop_sequence", "stop_sequence": one.stop_reason}
         reason = "end_turn" if one.finish_reason == "stop" else "max_tokens"

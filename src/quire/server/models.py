@@ -24,7 +24,8 @@ async def list_models(request: Request) -> Response:
 async def one_model(name: str, request: Request) -> Response:
     """One of them; 404 for a name that is not served."""
     models = state_of(request).require_models()
-    return json_response(_card(models, models.check(name)))
+    models.check(name)
+    return json_response(_card(models, name))
 
 
 def _card(models: ServedModels, name: str) -> dict[str, Any]:

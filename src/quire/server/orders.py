@@ -23,9 +23,10 @@ class Boot(msgspec.Struct, tag=True, frozen=True):
     place: Place
     listener_fd: int
     log_level: int
+    listens_at_once: bool
 
 
-class Phase(msgspec.Struct, tag=True, frozen=True):
+class StartPhase(msgspec.Struct, tag=True, frozen=True):
     """The engine's start has come to this phase."""
 
     name: str
@@ -55,7 +56,7 @@ class StopServing(msgspec.Struct, tag=True, frozen=True):
     """Drain and end; the second one: end at once."""
 
 
-Order = Boot | Phase | Up | Down | Fail | StopServing
+Order = Boot | StartPhase | Up | Down | Fail | StopServing
 
 _LENGTH = struct.Struct("<I")
 _ENCODER = msgspec.msgpack.Encoder()

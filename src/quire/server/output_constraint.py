@@ -5,18 +5,17 @@ All names of all APIs become one `GrammarSpec`; whichever was used is named in e
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from quire.engine.async_engine import AsyncLLM
-from quire.reasoning import Opening
 from quire.sampling_params import SamplingParams
 from quire.server.answer_form import AnswerForm
-from quire.server.errors import bad_request
+from quire.server.errors import bad_request, too_many
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.common import GenerationBody
-from quire.structured import GrammarSpec, to_grammar_spec
+from quire.structured import to_grammar_spec
+from quire.structured_outputs.verify import TooManyGrammars
 
 _OLDER_NAMES = {
     "guided_json": "json",
@@ -69,18 +68,16 @@ def output_constraint(body: GenerationBody) -> dict[str, Any]:
 def constrained(
     params: SamplingParams, form: AnswerForm, chat: ChatCompletionRequest
 ) -> SamplingParams:
-    """With the grammar of calls that must be made, and where grammars begin; 400 where two
-    constraints contradict."""
+    """With the grammar of calls that must be made; 400 where two constraints contradict."""
     spec, forced = params.grammar, form.grammar
     if spec is not None and form.tools is not None:
         name = constraint_field(chat)
         remedy = "pass tool_choice 'none', or leave it out"
         raise bad_request(f"{name} leaves no room for calls of tools: {remedy}.", name)
-    spec = spec or forced
-    if spec is None:
+    if forced is None:
         return params
     params = params.clone()
-    params.structured_outputs, params.guided_decoding = _behind_thoughts(spec, form), None
+    params.structured_outputs = forced
     return params
 
 
@@ -90,23 +87,11 @@ async def verify(engine: AsyncLLM, params: SamplingParams, name: str | None) -> 
     if grammar is None:
         return
     try:
-        await asyncio.to_thread(engine.front.inputs.verify, grammar)
+        await engine.front.inputs.verify_beside(grammar)
+    except TooManyGrammars as error:
+        raise too_many(f"{error}.") from error
     except ValueError as error:
         raise bad_request(_named(name or TOOLS, str(error)), name or TOOLS) from error
-
-
-def _behind_thoughts(spec: GrammarSpec, form: AnswerForm) -> GrammarSpec:
-    formats = form.formats
-    if formats.reasoning is None or form.opening is Opening.AFTER_THOUGHT:
-        return spec
-    return GrammarSpec(
-        kind=spec.kind,
-        source=spec.source,
-        any_whitespace=spec.any_whitespace,
-        whitespace_pattern=spec.whitespace_pattern,
-        closes_objects=spec.closes_objects,
-        starts_after=formats.answer_begin_ids,
-    )
 
 
 def _of_response_format(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ _ITEM_BYTES = 8
 _COUNTS = "counts"
 _PATIENCE_S = 2.0  # a process that hangs must not hang the others
 _MAX_ANSWER = 64 << 20  # bytes
+_MAX_QUESTION = 1 << 20  # an id may be as long as a path, and longer where it is escaped
 
 Rows = list[dict[str, Any]]
 
@@ -30,30 +31,30 @@ class Place(msgspec.Struct, frozen=True):
     """Where one process stands among the others."""
 
     folder: str
-    slot: int
-    num_slots: int
+    index: int
+    num_processes: int
 
     @classmethod
-    def make_all(cls, folder: str, num_slots: int) -> list[Place]:
+    def make_all(cls, folder: str, num_processes: int) -> list[Place]:
         """One for each process; the folder is empty before."""
-        Path(folder, _COUNTS).write_bytes(bytes(_ITEM_BYTES * num_slots))
-        return [cls(folder, slot, num_slots) for slot in range(num_slots)]
+        Path(folder, _COUNTS).write_bytes(bytes(_ITEM_BYTES * num_processes))
+        return [cls(folder, index, num_processes) for index in range(num_processes)]
 
 
 class Counts:
     """A number for each process. Each writes its own only, so that there is nothing to lock."""
 
     def __init__(self, place: Place | None = None) -> None:
-        self._slot = 0 if place is None else place.slot
+        self._index = 0 if place is None else place.index
         buffer: bytearray | mmap.mmap = bytearray(_ITEM_BYTES)
         if place is not None:
             with Path(place.folder, _COUNTS).open("r+b") as file:
-                buffer = mmap.mmap(file.fileno(), _ITEM_BYTES * place.num_slots)
+                buffer = mmap.mmap(file.fileno(), _ITEM_BYTES * place.num_processes)
         self._numbers = memoryview(buffer).cast("q")
 
     def set(self, number: int) -> None:
         """Of this process."""
-        self._numbers[self._slot] = number
+        self._numbers[self._index] = number
 
     @property
     def total(self) -> int:
@@ -93,8 +94,8 @@ class Peers:
         self._own: Path | None = None
         self._others: list[Path] = []
         if place is not None:
-            paths = [Path(place.folder, f"peer-{slot}") for slot in range(place.num_slots)]
-            self._own = paths.pop(place.slot)
+            paths = [Path(place.folder, f"peer-{i}") for i in range(place.num_processes)]
+            self._own = paths.pop(place.index)
             self._others = paths
         self._server: asyncio.AbstractServer | None = None
 
@@ -102,7 +103,9 @@ class Peers:
         """Answer the others from now on, in this event loop."""
         if self._own is not None:
             self._own.unlink(missing_ok=True)  # of a process that was killed
-            self._server = await asyncio.start_unix_server(self._serve, self._own)
+            self._server = await asyncio.start_unix_server(
+                self._serve, self._own, limit=_MAX_QUESTION
+            )
 
     async def close(self) -> None:
         if self._server is not None:
@@ -122,11 +125,11 @@ class Peers:
                 f"{len(found)} requests with the id {name!r} run: {', '.join(sorted(found))}; "
                 "cancel one by the id of its answer."
             )
-        for own_id in found:
+        own_id = next(iter(found), None)
+        if own_id is not None:
             # A client may send one id to two processes, and then these cannot be told apart.
             await self._ask_all("cancel", own_id)
-            return own_id
-        return None
+        return own_id
 
     async def _ask_all(self, method: str, *arguments: str) -> list[Any]:
         """The answers of this process and of all the others that are there."""
@@ -142,7 +145,10 @@ class Peers:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(OSError):
-            ask = msgspec.json.decode(await reader.readline(), type=_Ask)
+            line = await reader.readline()
+            if not line.endswith(b"\n"):  # of a process that ends just now
+                return
+            ask = msgspec.json.decode(line, type=_Ask)
             answer = self._answers[ask.method](*ask.arguments)
             writer.write(msgspec.json.encode(answer) + b"\n")
             await writer.drain()

@@ -11,8 +11,13 @@ from quire.prompts import ParsedPrompt
 from quire.server.errors import HTTPError, bad_request
 from quire.server.protocol.common import GenerationBody
 
+# A text has far fewer. Of one with more than these for each token of the context only a part is
+# read, and more of it only as long as that part has not twice the tokens that fit.
+_CHARS_PER_TOKEN = 16
 _MAX_SALT = 128
 _NOT_IN_SALT = "@/\\\0"
+
+Side = Literal["left", "right"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +25,7 @@ class PromptRules:
     """What a request says about all of its prompts."""
 
     kept_tokens: int | None = None  # -1: as many as leave room for one more
-    side: Literal["left", "right"] = "left"  # what is cut off
+    side: Side = "left"  # what is cut off
     cache_salt: str | None = None
     param: str = "prompt"  # the field that errors are about
 
@@ -39,10 +44,11 @@ class PromptRules:
 def ready_prompts(
     engine: AsyncLLM, prompts: Sequence[ParsedPrompt], rules: PromptRules
 ) -> list[ParsedPrompt]:
-    """The prompts with token ids that fit the context, in order; 400 for one that does not."""
+    """The prompts with token ids that fit the context, in order; 400 for one that does not. One
+    that was cut has no text."""
     max_model_len = engine.model_config.max_model_len
     kept = _kept_tokens(rules.kept_tokens, max_model_len)
-    done = tokenized(engine, prompts)
+    done = tokenized_for_context(engine, prompts, rules.side)
     return [_fitted(prompt, kept, rules, max_model_len) for prompt in done]
 
 
@@ -51,12 +57,43 @@ def tokenized(engine: AsyncLLM, prompts: Sequence[ParsedPrompt]) -> list[ParsedP
     return engine.front.inputs.tokenize_all(prompts)
 
 
+def tokenized_for_context(
+    engine: AsyncLLM, prompts: Sequence[ParsedPrompt], cut_side: Side
+) -> list[ParsedPrompt]:
+    """The same, but a prompt of more than twice the tokens that fit may have only those that are
+    left of it when ``cut_side`` is cut off: megabytes that cannot fit cost no time."""
+    max_model_len = engine.model_config.max_model_len
+    most_chars = _CHARS_PER_TOKEN * max_model_len
+    done = [
+        _of_part(engine, prompt, cut_side, most_chars)
+        if prompt.token_ids is None and len(prompt.text or "") > most_chars
+        else prompt
+        for prompt in prompts
+    ]
+    return tokenized(engine, done)
+
+
+def _of_part(engine: AsyncLLM, prompt: ParsedPrompt, cut_side: Side, size: int) -> ParsedPrompt:
+    """Its other end is far from all tokens that are kept, so that these are those of the whole."""
+    text = prompt.text or ""
+    while True:
+        part = text[-size:] if cut_side == "left" else text[:size]
+        (done,) = tokenized(engine, [replace(prompt, text=part)])
+        is_whole = len(part) == len(text)
+        if is_whole or len(done.token_ids or ()) > 2 * engine.model_config.max_model_len:
+            return replace(done, text=text)
+        size *= 2
+
+
 def too_long(num_tokens: int, max_model_len: int, param: str, name: str) -> HTTPError:
     """Clients search for the first sentence."""
+    # Conversations are those of other APIs too, which cut them in their own ways.
+    remedy = ", or set truncate_prompt_tokens" if param == "prompt" else ""
+    at_least = "at least " if num_tokens > 2 * max_model_len else ""
     return bad_request(
         f"This model's maximum context length is {max_model_len} tokens. However, {name} has "
-        f"{num_tokens} tokens, and at least one must be left for the answer; shorten it, or set "
-        "truncate_prompt_tokens.",
+        f"{at_least}{num_tokens} tokens, and at least one must be left for the answer; shorten it"
+        f"{remedy}.",
         param,
     )
 
@@ -70,11 +107,12 @@ def _fitted(
             f"{prompt.name} is empty: it has no tokens; pass some text or at least one token id.",
             rules.param,
         )
+    text = prompt.text
     if kept is not None and kept < len(token_ids):
-        token_ids = token_ids[-kept:] if rules.side == "left" else token_ids[:kept]
+        token_ids, text = token_ids[-kept:] if rules.side == "left" else token_ids[:kept], None
     if len(token_ids) >= max_model_len:
         raise too_long(len(token_ids), max_model_len, rules.param, prompt.name)
-    return replace(prompt, token_ids=token_ids, cache_salt=rules.cache_salt)
+    return replace(prompt, text=text, token_ids=token_ids, cache_salt=rules.cache_salt)
 
 
 def _kept_tokens(kept: int | None, max_model_len: int) -> int | None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from quire.server.as_chat import ChatCall, count_tokens, start, whole_completion
+from quire.server.as_chat import ChatCall, count_tokens, start, whole_answer
 from quire.server.bodies import BodyRoute
 from quire.server.error_responses import json_response
 from quire.server.errors import not_found
-from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.responses import InputTokensRequest, ResponsesRequest
-from quire.server.responses_input import NAMES, chat_request, prompt_request
+from quire.server.responses_input import NAMES, chat_fields, check_logprobs, prompt_fields
 from quire.server.responses_stream import ResponseStream
-from quire.server.responses_truncation import without_oldest_turns
 from quire.server.responses_view import ResponseView
 from quire.server.state import state_of
 
@@ -26,24 +24,24 @@ PATH = "/v1/responses"
 async def create_response(body: ResponsesRequest, request: Request) -> Response:
     """Answer an input."""
     state = state_of(request)
-
-    def make_chat() -> ChatCompletionRequest:
-        chat = chat_request(body)
-        return without_oldest_turns(state, chat) if body.truncation == "auto" else chat
-
-    async with start(request, PATH, body, ChatCall(make=make_chat, names=NAMES)) as started:
+    call = ChatCall(
+        fields=lambda: chat_fields(body),
+        names=NAMES,
+        leaves_out_turns=body.truncation == "auto",
+        check=lambda form: check_logprobs(body, form),
+    )
+    async with start(request, PATH, body, call) as started:
         view = ResponseView(state, body, started)
         if body.stream:
             stream = ResponseStream(started.generation, view)
             return started.stream(state, stream.run(), stream.failed)
-        one = await whole_completion(request, started)
-        return started.whole(view.whole(one))
+        return await whole_answer(request, started, view.whole)
 
 
 @router.post(PATH + "/input_tokens", response_model=None)
 async def count_input_tokens(body: InputTokensRequest, request: Request) -> Response:
     """How many tokens an input has in the model's template."""
-    call = ChatCall(make=lambda: prompt_request(body), names=NAMES)
+    call = ChatCall(fields=lambda: prompt_fields(body), names=NAMES)
     headers, num_tokens = await count_tokens(request, body, call)
     answer = {"object": "response.input_tokens", "input_tokens": num_tokens}
     return json_response(answer, headers=headers)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from quire.server.errors import bad_request
-from quire.server.protocol.chat import ChatCompletionRequest
+from quire.server.answer_form import AnswerForm
+from quire.server.errors import bad_request, shown
 from quire.server.protocol.responses import InputTokensRequest, ResponsesRequest, TextConfig
-from quire.server.text_parts import kind_of, not_served, shortly, string_at, text_content
+from quire.server.text_parts import kind_of, not_served, string_at, text_content
 
 # Fields of the chat request -> what they are called here.
 NAMES = {
@@ -25,28 +25,31 @@ _TEXT_KEYS = {"input_text": "text", "output_text": "text", "text": "text", "refu
 _STATELESS = "the server keeps no state; send the whole conversation as input"
 
 
-def chat_request(body: ResponsesRequest) -> ChatCompletionRequest:
-    """What it asks for, in the words of chat."""
+def chat_fields(body: ResponsesRequest) -> dict[str, Any]:
+    """What it asks for, as fields of a chat request."""
     _refuse_stored(body)
-    fields = {**body.sampling_fields(), **prompt_fields(body)}
-    return ChatCompletionRequest.model_validate(
-        {
-            **fields,
-            "max_tokens": body.max_output_tokens,
-            "stop": body.stop,
-            "logprobs": body.wants_logprobs,
-            "top_logprobs": body.top_logprobs,
-        }
-    )
+    return {
+        **body.sampling_fields(),
+        **prompt_fields(body),
+        "max_tokens": body.max_output_tokens,
+        "stop": body.stop,
+        "logprobs": body.wants_logprobs,
+        "top_logprobs": body.top_logprobs,
+    }
 
 
-def prompt_request(body: InputTokensRequest) -> ChatCompletionRequest:
-    """Only what makes its prompt."""
-    return ChatCompletionRequest.model_validate({"model": body.model, **prompt_fields(body)})
+def check_logprobs(body: ResponsesRequest, form: AnswerForm) -> None:
+    """400 where they would belong to no one item."""
+    if body.wants_logprobs and not form.is_plain:
+        raise bad_request(
+            "logprobs cannot be told here beside tools or reasoning, since they belong to no one "
+            "item; use /v1/chat/completions, or leave them out.",
+            "include",
+        )
 
 
 def prompt_fields(body: InputTokensRequest) -> dict[str, Any]:
-    """Messages, tools, and the form of the answer."""
+    """Only messages, tools, and the form of the answer."""
     for name in ("previous_response_id", "conversation"):
         if getattr(body, name) is not None:
             raise bad_request(f"{name} is not supported: {_STATELESS}.", name)
@@ -91,7 +94,7 @@ def _messages(body: InputTokensRequest) -> list[dict[str, Any]]:
             history.add(item, f"input[{i}]")
     elif body.input is not None or isinstance(body, ResponsesRequest):
         raise bad_request(
-            f"input: must be a string or a list of items, got {shortly(body.input)}.", "input"
+            f"input: must be a string or a list of items, got {shown(body.input)}.", "input"
         )
     return history.messages
 
@@ -123,7 +126,7 @@ class _History:
         role = item.get("role")
         if role not in _ROLES:
             raise bad_request(
-                f"{place}.role: must be one of {', '.join(_ROLES)}, got {shortly(role)}.",
+                f"{place}.role: must be one of {', '.join(_ROLES)}, got {shown(role)}.",
                 f"{place}.role",
             )
         content = text_content(item.get("content"), _TEXT_KEYS, f"{place}.content")
@@ -169,7 +172,7 @@ def _tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
     """Flat here, a function within in chat."""
     if kind_of(tool, place) != "function":
         raise bad_request(
-            f"{place}: the server has no tool of the type {shortly(tool['type'])}; describe a "
+            f"{place}: the server has no tool of the type {shown(tool['type'])}; describe a "
             "function, and call it yourself.",
             f"{place}.type",
         )

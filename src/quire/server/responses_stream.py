@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 from quire.outputs import CompletionOutput
@@ -11,7 +12,7 @@ from quire.reasoning import Reasoning
 from quire.server.answer_form import Piece, ToolCall
 from quire.server.errors import HTTPError
 from quire.server.generation import Generation
-from quire.server.responses_items import begun_item, content_part, item, item_id
+from quire.server.responses_items import Part, begun_item, content_part, item, item_id
 from quire.server.responses_view import Json, ResponseView
 from quire.server.sse import event
 from quire.tools import CallArguments, CallBegin, CallEnd, Content
@@ -27,7 +28,8 @@ class ResponseStream:
         self._reader = view.form.reader()
         self._logprobs: list[Json] = []
         self._items: list[Json] = []  # that are whole
-        self._open: Reasoning | Content | ToolCall | None = None  # what it holds so far
+        self._open: Part | None = None  # as it has begun
+        self._texts: list[str] = []  # what it holds so far
 
     async def run(self) -> AsyncGenerator[bytes, None]:
         last: CompletionOutput | None = None
@@ -48,7 +50,8 @@ class ResponseStream:
         if self._next_number == 0:
             start = self._state("created", self._view.running())
         elif self._open is not None:
-            self._items.append(self._item("incomplete"))
+            own_id = self._place()["item_id"]
+            self._items.append(item(self._grown(), own_id, "incomplete", self._logprobs))
         return start + self._state("failed", self._view.failed(error.message, self._items))
 
     def _start(self) -> bytes:
@@ -68,8 +71,7 @@ class ResponseStream:
         if isinstance(piece, CallBegin):
             return self._begin(ToolCall(piece.id or "", piece.name))
         if isinstance(piece, CallArguments):
-            assert isinstance(self._open, ToolCall)
-            self._open.arguments += piece.json_fragment
+            self._texts.append(piece.json_fragment)
             return self._event(
                 "function_call_arguments.delta", **self._place(), delta=piece.json_fragment
             )
@@ -78,8 +80,7 @@ class ResponseStream:
         begin = b""
         if type(self._open) is not type(piece):
             begin = self._begin(type(piece)(""))
-        assert isinstance(self._open, (Reasoning, Content))
-        self._open = type(piece)(self._open.text + piece.text)
+        self._texts.append(piece.text)
         return begin + self._text_delta(piece, logprobs)
 
     def _text_delta(self, piece: Reasoning | Content, logprobs: list[Json]) -> bytes:
@@ -88,9 +89,9 @@ class ResponseStream:
             return self._event("reasoning_text.delta", **place)
         return self._event("output_text.delta", **place, logprobs=logprobs)
 
-    def _begin(self, part: Reasoning | Content | ToolCall) -> bytes:
+    def _begin(self, part: Part) -> bytes:
         end = self._end_item("completed") if self._open is not None else b""
-        self._open = part
+        self._open, self._texts = part, []
         place = self._place()
         added = begun_item(part, place["item_id"])
         data = self._event("output_item.added", output_index=place["output_index"], item=added)
@@ -100,8 +101,7 @@ class ResponseStream:
         return end + data
 
     def _end_item(self, status: str) -> bytes:
-        part, place = self._open, self._place()
-        assert part is not None
+        part, place = self._grown(), self._place()
         if isinstance(part, ToolCall):
             said = {"name": part.name, "arguments": part.arguments}
             data = self._event("function_call_arguments.done", **place, **said)
@@ -114,7 +114,7 @@ class ResponseStream:
                 data = self._event("output_text.done", **place, text=part.text, **logprobs)
             whole = content_part(part, self._logprobs)
             data += self._event("content_part.done", **place, part=whole)
-        done = self._item(status)
+        done = item(part, place["item_id"], status, self._logprobs)
         index = len(self._items)
         self._items.append(done)
         self._open = None
@@ -131,10 +131,13 @@ class ResponseStream:
         state = "completed" if response["status"] == "completed" else "incomplete"
         return data + self._state(state, response)
 
-    def _item(self, status: str) -> Json:
-        """The open one."""
+    def _grown(self) -> Part:
+        """The open item's, with what it holds."""
         assert self._open is not None
-        return item(self._open, self._place()["item_id"], status, self._logprobs)
+        text = "".join(self._texts)
+        if isinstance(self._open, ToolCall):
+            return replace(self._open, arguments=text)
+        return type(self._open)(text)
 
     def _place(self) -> Json:
         """Of the open item."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quire.server.chat_prompt import chat_prompt
-from quire.server.prompt_tokens import tokenized
+from quire.server.prompt_tokens import tokenized_for_context
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.common import ChatMessage
 from quire.server.state import ServerState
@@ -22,7 +22,9 @@ def without_oldest_turns(state: ServerState, chat: ChatCompletionRequest) -> Cha
     turns = _Turns(chat)
 
     def fits(index: int) -> bool:
-        (prompt,) = tokenized(engine, [chat_prompt(state, turns.without(index))])
+        (prompt,) = tokenized_for_context(
+            engine, [chat_prompt(state, turns.without(index))], "right"
+        )
         return len(prompt.token_ids or ()) <= room
 
     first, last = 0, turns.most_left_out  # the fewest that fit, or all but the last

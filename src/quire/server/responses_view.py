@@ -9,7 +9,6 @@ from quire.outputs import CompletionOutput
 from quire.reasoning import Reasoning
 from quire.server.answer_form import Answer
 from quire.server.completion_view import names_tokens_by_id
-from quire.server.errors import bad_request
 from quire.server.generation import TIMED_OUT
 from quire.server.intake import Started
 from quire.server.logprobs import chat_logprobs
@@ -30,12 +29,6 @@ class ResponseView:
         self.form = started.form
         self._body = body
         self._thoughts = ReasoningTokens(state, started.form, started.generation.usage)
-        if body.wants_logprobs and not started.form.is_plain:
-            raise bad_request(
-                "logprobs cannot be told here beside tools or reasoning, since they belong to no "
-                "one item; use /v1/chat/completions, or leave them out.",
-                "include",
-            )
         self._vocabulary = state.require_engine().front.vocabulary
         self._as_token_ids = names_tokens_by_id(body.return_tokens_as_token_ids, state)
         self._usage = started.generation.usage
@@ -114,8 +107,9 @@ def _status(one: CompletionOutput) -> str:
 
 def _fixed_fields(body: ResponsesRequest, started: Started) -> Json:
     """What the request has said, with what holds where it has not."""
-    params = started.generation.job.params
-    text = {"format": {"type": "text"}, "verbosity": "medium"}
+    params = started.generation.wanted.params
+    format = body.text and body.text.format
+    text = {"format": format or {"type": "text"}, "verbosity": "medium"}
     effort = body.reasoning and body.reasoning.effort
     return {
         "id": f"resp_{started.request_id}",

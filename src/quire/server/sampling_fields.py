@@ -11,7 +11,7 @@ from typing import Any
 from quire.engine.async_engine import AsyncLLM
 from quire.sampling_params import RequestOutputKind, SamplingParams
 from quire.server.args import ServerArgs
-from quire.server.errors import bad_request
+from quire.server.errors import bad_request, bad_value
 from quire.server.logits_processors import named_processors
 from quire.server.output_constraint import output_constraint
 from quire.server.protocol.chat import ChatCompletionRequest
@@ -94,9 +94,7 @@ def _params(
     try:
         return SamplingParams.from_optional(**values, max_tokens=max_tokens)
     except ValueError as error:
-        first_word = str(error).partition(" ")[0]
-        param = first_word if first_word in type(body).model_fields else None
-        raise bad_request(str(error), param) from error
+        raise bad_value(error, type(body).model_fields) from error
 
 
 def _defaults(engine: AsyncLLM) -> dict[str, Any]:

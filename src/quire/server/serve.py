@@ -22,7 +22,7 @@ from quire.server.answer_formats import check_formats
 from quire.server.app import build_app, layers
 from quire.server.args import ServerArgs
 from quire.server.http_parser import HttpProtocol
-from quire.server.lifecycle import Lifecycle, OpenEngine, RestartLimit
+from quire.server.lifecycle import RESTART_DELAY_S, Lifecycle, OpenEngine, RestartLimit
 from quire.server.listening import (
     address_of,
     check_tls,
@@ -32,10 +32,12 @@ from quire.server.listening import (
 )
 from quire.server.logits_processors import check_pattern
 from quire.server.peers import Place
-from quire.server.state import ServerState
+from quire.server.state import Phase, ServerState
+from quire.sizes import parse_bytes
 
 logger = logging.getLogger(__name__)
 
+_POLL_S = 0.05
 _LAST_ANSWERS_S = 5  # for connections to close once their requests have ended
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -67,6 +69,7 @@ def serve(args: ServerArgs, make_config: MakeConfig) -> None:
 def check(args: ServerArgs) -> None:
     """``ValueError`` for arguments that cannot work, before anything is started."""
     check_tls(args)
+    _check_ranges(args)
     if args.api_server_count < 1:
         raise ValueError(f"--api-server-count {args.api_server_count}: give at least 1")
     if args.api_server_count > 1 and args.disable_frontend_multiprocessing:
@@ -76,6 +79,32 @@ def check(args: ServerArgs) -> None:
     check_pattern(args)
     check_formats(args)
     layers(args)  # keys, middleware, sizes
+
+
+def _check_ranges(args: ServerArgs) -> None:
+    """With a smaller value the server would start, and nothing would work."""
+    least: dict[str, float] = {
+        "max_queued_requests": 1,
+        "max_output_tokens": 1,
+        "shutdown_timeout": 0,
+        "sse_keep_alive_interval": 0,
+        "max_log_len": 0,
+    }
+    for name, smallest in least.items():
+        value = getattr(args, name)
+        if value is not None and not value >= smallest:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: give at least {smallest:g}")
+    if args.request_timeout is not None and not args.request_timeout > 0:
+        raise ValueError(
+            f"--request-timeout {args.request_timeout:g}: give seconds, or leave it out: no limit"
+        )
+    if parse_bytes(args.max_request_body_size) < 1:
+        raise ValueError(f"--max-request-body-size {args.max_request_body_size}: give at least 1")
+    endpoint = args.otlp_traces_endpoint
+    if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+        raise ValueError(
+            f"--otlp-traces-endpoint {endpoint}: give a URL, http://... or https://..."
+        )
 
 
 def _serve_alone(
@@ -101,11 +130,13 @@ class Server(uvicorn.Server):
         args: ServerArgs,
         open_engine: OpenEngine,
         may_restart: Callable[[], bool],
-        restart_delay_s: float = 1.0,
+        restart_delay_s: float = RESTART_DELAY_S,
         place: Place | None = None,  # among several processes
+        listens_at_once: bool = True,  # false: when the engine is there; others listen meanwhile
     ) -> None:
+        self._listens_at_once = listens_at_once
         self._args = args
-        state = ServerState(args=args, place=place)
+        self._state = state = ServerState(args=args, place=place)
         self._peers = state.peers
         super().__init__(_uvicorn_config(state, args))
         self._lifecycle = Lifecycle(state, open_engine, may_restart, restart_delay_s)
@@ -130,12 +161,17 @@ class Server(uvicorn.Server):
         await self._peers.listen()
         if self.config.ssl is not None:
             oldest_is_tls_1_2(self.config.ssl)
-        await super().startup(sockets)
+        if self._listens_at_once:
+            await super().startup(sockets)
         self._life = asyncio.create_task(self._lifecycle.run())
         self._life.add_done_callback(self._end)
         self.loop = asyncio.get_running_loop()
         for number in self._signals:
             self.loop.add_signal_handler(number, self.stop)
+        if not self._listens_at_once:
+            while self._state.phase is Phase.LOADING:
+                await asyncio.sleep(_POLL_S)
+            await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._peers.close()

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 import msgspec
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -72,9 +73,13 @@ class EventStream(Response):
         try:
             async with contextlib.aclosing(self._events) as events:
                 async for data in events:
+                    if leaving.done() and not body.has_started:
+                        raise ClientDisconnect  # before anybody was told that all is well
                     await body.write(data)
+        except ClientDisconnect:
+            raise
         except Exception as error:
-            silence.end()
+            await silence.ended()
             known = as_http_error(error)
             if not body.has_started:
                 await error_response(route_path(scope), known)(scope, receive, send)
@@ -128,6 +133,13 @@ class _Silence:
         self._writing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._wait()
+
+    async def ended(self) -> None:
+        """When a comment that is being written is there as a whole; there will be no other."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
 
     def end(self) -> None:
         if self._timer is not None:

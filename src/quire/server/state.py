@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from quire.server.answer_formats import AnswerFormats
 from quire.server.args import ServerArgs
-from quire.server.envelope import without_prefix
 from quire.server.errors import not_found, unavailable
+from quire.server.input_phase import InputPhase
 from quire.server.peers import Counts, Peers, Place
+from quire.server.request_ids import without_prefix
 from quire.server.watch import Watch
 
 if TYPE_CHECKING:
@@ -47,16 +48,19 @@ class ServedModels:
     max_model_len: int
     created: int  # seconds since the epoch
 
-    def check(self, name: str | None) -> str:
-        """The name to report; 404 for one that is not served. None is the first."""
+    @property
+    def reported(self) -> str:
+        return self.names[0]
+
+    def check(self, name: str | None) -> None:
+        """404 for one that is not served."""
         if name is None or name in self.names:
-            return name or self.names[0]
+            return
         message = (
             f"The model `{name[:_MAX_NAME]}` does not exist. Valid names: {', '.join(self.names)}."
         )
-        error = not_found(message, "model")
-        error.message = message  # a name may be a path, and is served as it was typed
-        raise error
+        # A name may be a path, and is served as it was typed.
+        raise not_found(message, "model", tells_paths=True)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -151,6 +155,7 @@ class ServerState:
     running: RequestTable = field(init=False)
     peers: Peers = field(init=False)
     watch: Watch = field(init=False)  # metrics, logs, traces
+    inputs: InputPhase = field(default_factory=InputPhase)
 
     def __post_init__(self) -> None:
         self.running = RequestTable(Counts(self.place))

@@ -27,13 +27,13 @@ from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
 from quire.metrics import multiprocess
 from quire.server.args import ServerArgs
-from quire.server.lifecycle import RestartLimit, as_exception, last_line
+from quire.server.lifecycle import RESTART_DELAY_S, RestartLimit, as_exception, last_line
 from quire.server.orders import (
     Boot,
     Down,
     Fail,
     Order,
-    Phase,
+    StartPhase,
     StopServing,
     Up,
     config_bytes,
@@ -43,10 +43,9 @@ from quire.server.peers import Counts, Place
 
 logger = logging.getLogger(__name__)
 
-_RESTART_DELAY_S = 1.0
 _GRACE_S = 10.0  # beyond the shutdown timeout, until HTTP processes are killed
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); \
-from quire.server.worker import main; main()"
+from quire.server.http_process import main; main()"
 
 
 def supervise(
@@ -75,26 +74,26 @@ class _Supervisor:
         self._make_config = make_config
         self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._numbers = itertools.count()
-        self._workers: list[_Worker] = []
+        self._processes: list[_HTTPProcess] = []
         self._client: ProcessClient | None = None
         self._config: EngineConfig | None = None
         self._watch = StartWatch()
-        self._engine_limit, self._worker_limit = RestartLimit(), RestartLimit()
+        self._engine_limit, self._process_limit = RestartLimit(), RestartLimit()
         self._has_been_up = False
         self._is_ending = False
         self._failure: BaseException | None = None
 
     def run(self) -> BaseException | None:
         for place in self._places:
-            self._start_worker(place)
+            self._start_process(place)
         self._in_thread(self._load)
         try:
-            while self._workers:
+            while self._processes:
                 self._events.get()()
         finally:
             self._watch.cancel()
-            for worker in self._workers:
-                worker.kill()
+            for process in self._processes:
+                process.kill()
             if self._client is not None:
                 self._client.close()
         return self._failure
@@ -108,7 +107,7 @@ class _Supervisor:
         if not self._is_ending:
             self._watch.cancel()
             timer = threading.Timer(
-                self._args.shutdown_timeout + _GRACE_S, lambda: self.soon(self._kill_workers)
+                self._args.shutdown_timeout + _GRACE_S, lambda: self.soon(self._kill_processes)
             )
             timer.daemon = True
             timer.start()
@@ -117,7 +116,9 @@ class _Supervisor:
 
     def _load(self) -> None:
         """In a thread of its own: start a core, then wait for its death."""
-        self._watch = watch = StartWatch(lambda phase: self.soon(lambda: self._tell(Phase(phase))))
+        self._watch = watch = StartWatch(
+            lambda phase: self.soon(lambda: self._tell(StartPhase(phase)))
+        )
         try:
             watch.enter("configuration")
             config = self._config or self._make_config()
@@ -137,8 +138,8 @@ class _Supervisor:
     def _on_up(self, config: EngineConfig, client: ProcessClient) -> None:
         self._config, self._client = config, client
         self._has_been_up = True
-        for worker in self._workers:
-            self._attach(worker)
+        for process in self._processes:
+            self._attach(process)
 
     def _on_death(self, cause: BaseException) -> None:
         client, self._client = self._client, None
@@ -150,22 +151,22 @@ class _Supervisor:
         may_restart = self._has_been_up and self._args.restart_engine
         if may_restart and self._engine_limit.take():
             logger.error("the engine died and is started again: %s", last_line(cause))
-            self._in_thread(self._load, delay_s=_RESTART_DELAY_S)
+            self._in_thread(self._load, delay_s=RESTART_DELAY_S)
         else:
             self._fail(cause)
 
-    def _on_worker_end(self, worker: _Worker, status: int) -> None:
-        self._workers.remove(worker)
-        multiprocess.process_has_ended(worker.pid)
-        Counts(worker.place).set(0)
-        if self._client is not None and worker.client is not None:
+    def _on_process_end(self, process: _HTTPProcess, status: int) -> None:
+        self._processes.remove(process)
+        multiprocess.process_has_ended(process.pid)
+        Counts(process.place).set(0)
+        if self._client is not None and process.client is not None:
             with contextlib.suppress(EngineDeadError):
-                self._client.send(Detach(worker.client))
+                self._client.send(Detach(process.client))
         if self._is_ending:
             return
-        if self._worker_limit.take():
+        if self._process_limit.take():
             logger.error("an HTTP process ended with status %d; another one is started", status)
-            self._start_worker(worker.place)
+            self._start_process(process.place)
         else:
             self._fail(RuntimeError(f"HTTP processes end again and again, with status {status}"))
 
@@ -173,32 +174,38 @@ class _Supervisor:
         self._failure, self._is_ending = cause, True
         self._tell(Fail(str(cause)))
 
-    def _start_worker(self, place: Place) -> None:
+    def _start_process(self, place: Place) -> None:
         # They share one engine: its throughput needs to be logged once.
-        is_logger = not any(worker.is_logger for worker in self._workers)
-        worker = _Worker(self._args, self._listener, place, is_logger=is_logger)
-        self._workers.append(worker)
-        self._in_thread(lambda: self._when_ended(worker))
+        is_logger = not any(process.is_logger for process in self._processes)
+        process = _HTTPProcess(
+            self._args,
+            self._listener,
+            place,
+            is_logger=is_logger,
+            listens_at_once=self._client is None,
+        )
+        self._processes.append(process)
+        self._in_thread(lambda: self._when_ended(process))
         if self._client is not None:
-            self._attach(worker)
+            self._attach(process)
 
-    def _when_ended(self, worker: _Worker) -> None:
-        status = worker.wait()
-        self.soon(lambda: self._on_worker_end(worker, status))
+    def _when_ended(self, process: _HTTPProcess) -> None:
+        status = process.wait()
+        self.soon(lambda: self._on_process_end(process, status))
 
-    def _attach(self, worker: _Worker) -> None:
+    def _attach(self, process: _HTTPProcess) -> None:
         assert self._client is not None and self._config is not None
-        worker.client = str(next(self._numbers))
+        process.client = str(next(self._numbers))
         folder = str(self._client.folder)
-        worker.tell(Up(folder, worker.client, config_bytes(self._config)))
+        process.tell(Up(folder, process.client, config_bytes(self._config)))
 
     def _tell(self, order: Order) -> None:
-        for worker in self._workers:
-            worker.tell(order)
+        for process in self._processes:
+            process.tell(order)
 
-    def _kill_workers(self) -> None:
-        for worker in self._workers:
-            worker.kill()
+    def _kill_processes(self) -> None:
+        for process in self._processes:
+            process.kill()
 
     def _in_thread(self, work: Callable[[], None], delay_s: float = 0.0) -> None:
         timer = threading.Timer(delay_s, work)
@@ -206,11 +213,17 @@ class _Supervisor:
         timer.start()
 
 
-class _Worker:
+class _HTTPProcess:
     """One HTTP process, from outside."""
 
     def __init__(
-        self, args: ServerArgs, listener: socket.socket, place: Place, *, is_logger: bool
+        self,
+        args: ServerArgs,
+        listener: socket.socket,
+        place: Place,
+        *,
+        is_logger: bool,
+        listens_at_once: bool,
     ) -> None:
         self.client: str | None = None  # its name at the core, once it was told of one
         self.place = place
@@ -218,25 +231,25 @@ class _Worker:
         if not is_logger:
             args = dataclasses.replace(args, disable_log_stats=True)
         listener_fd = listener.fileno()
-        self._process = subprocess.Popen(
+        self._child = subprocess.Popen(
             [sys.executable, "-c", _BOOT, json.dumps(sys.path)],
             stdin=subprocess.PIPE,  # open as long as this process lives
             pass_fds=[listener_fd],
         )
         log_level = logging.getLogger("quire").getEffectiveLevel()
-        self.tell(Boot(args, place, listener_fd, log_level))
+        self.tell(Boot(args, place, listener_fd, log_level, listens_at_once))
 
     def tell(self, order: Order) -> None:
-        assert self._process.stdin is not None
+        assert self._child.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # its end is an event of its own
-            write_order(self._process.stdin, order)
+            write_order(self._child.stdin, order)
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
     def wait(self) -> int:
-        return self._process.wait()
+        return self._child.wait()
 
     def kill(self) -> None:
-        self._process.kill()
+        self._child.kill()

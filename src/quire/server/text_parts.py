@@ -9,11 +9,10 @@ from typing import Any
 
 from quire.server.errors import HTTPError, bad_request, shown
 
-Content = str | list[dict[str, str]]  # of a chat message
-_MAX_CHARS = 80  # of a wrong value in a message
+ChatContent = str | list[dict[str, str]]  # of a chat message
 
 
-def text_content(content: Any, text_keys: Mapping[str, str], place: str) -> Content:
+def text_content(content: Any, text_keys: Mapping[str, str], place: str) -> ChatContent:
     """A string or a list of parts; ``text_keys`` says under which key a type of part has its text.
 
     One part becomes a string, as most templates want it.
@@ -22,13 +21,13 @@ def text_content(content: Any, text_keys: Mapping[str, str], place: str) -> Cont
         return content
     if not isinstance(content, list):
         raise bad_request(
-            f"{place}: must be a string or a list of text parts, got {shortly(content)}.", place
+            f"{place}: must be a string or a list of text parts, got {shown(content)}.", place
         )
     parts = [part_text(part, text_keys, f"{place}[{i}]") for i, part in enumerate(content)]
     return joined(parts)
 
 
-def joined(texts: list[str]) -> Content:
+def joined(texts: list[str]) -> ChatContent:
     """The texts as one content."""
     if len(texts) == 1:
         return texts[0]
@@ -46,10 +45,10 @@ def part_text(part: Any, text_keys: Mapping[str, str], place: str) -> str:
 def kind_of(part: Any, place: str, default: str | None = None) -> str:
     """The type of a part or an item, which must be an object."""
     if not isinstance(part, dict):
-        raise bad_request(f"{place}: must be an object with a type, got {shortly(part)}.", place)
+        raise bad_request(f"{place}: must be an object with a type, got {shown(part)}.", place)
     kind = part.get("type", default)
     if not isinstance(kind, str):
-        raise bad_request(f"{place}.type: must be a string, got {shortly(kind)}.", f"{place}.type")
+        raise bad_request(f"{place}.type: must be a string, got {shown(kind)}.", f"{place}.type")
     return kind
 
 
@@ -57,19 +56,13 @@ def string_at(part: Mapping[str, Any], key: str, place: str) -> str:
     """The string under ``key``."""
     value = part.get(key)
     if not isinstance(value, str):
-        raise bad_request(
-            f"{place}.{key}: must be a string, got {shortly(value)}.", f"{place}.{key}"
-        )
+        raise bad_request(f"{place}.{key}: must be a string, got {shown(value)}.", f"{place}.{key}")
     return value
 
 
 def not_served(kind: str, known: Iterable[str], place: str) -> HTTPError:
     """The error for a type that is unknown or not built."""
     return bad_request(
-        f"{place}: the type {shortly(kind)} is not supported; here it may be {', '.join(known)}.",
+        f"{place}: the type {shown(kind)} is not supported; here it may be {', '.join(known)}.",
         f"{place}.type",
     )
-
-
-def shortly(value: Any) -> str:
-    return shown(value, _MAX_CHARS)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from quire.engine.async_engine import AsyncLLM
 from quire.prompts import ParsedPrompt, parse_prompts
 from quire.server.errors import bad_request
-from quire.server.prompt_tokens import tokenized
+from quire.server.prompt_tokens import Side, tokenized_for_context, too_long
 from quire.server.protocol.completions import CompletionRequest
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ GAP_TOKENS = (
 
 def completion_prompts(engine: AsyncLLM, body: CompletionRequest) -> list[ParsedPrompt]:
     """The prompts in order; their texts may still have to be tokenized."""
+    if body.truncate_prompt_tokens is None:
+        _refuse_too_many_ids(body.prompt, engine.model_config.max_model_len)
     prompts = _parsed(body.prompt)
     special = True if body.add_special_tokens is None else body.add_special_tokens
     prompts = [replace(prompt, add_special_tokens=special) for prompt in prompts]
@@ -50,7 +52,7 @@ def completion_prompts(engine: AsyncLLM, body: CompletionRequest) -> list[Parsed
         return prompts
     if body.echo:
         raise bad_request("echo and suffix cannot be used together; leave one out.", "suffix")
-    return _with_gaps(engine, prompts, body.suffix)
+    return _with_gaps(engine, prompts, body.suffix, body.truncation_side or "left")
 
 
 def _parsed(given: Any) -> list[ParsedPrompt]:
@@ -75,12 +77,21 @@ def _check_form(given: Any) -> None:
         raise bad_request(
             f"prompt is a list with a {type(odd).__name__} among others; pass {forms}.", "prompt"
         )
+    if len({type(one) for one in given}) > 1 and not any(is_number):
+        raise bad_request(f"prompt is a list of both texts and token ids; pass {forms}.", "prompt")
     if not any(is_number) and len(given) > MAX_PROMPTS:
         raise bad_request(
             f"prompt is a list of {len(given)} prompts, but a request may have {MAX_PROMPTS}; "
             "send several requests.",
             "prompt",
         )
+
+
+def _refuse_too_many_ids(given: Any, max_model_len: int) -> None:
+    """Before each of them is looked at."""
+    has_ids = isinstance(given, list) and given and isinstance(given[0], int)
+    if has_ids and len(given) >= max_model_len:
+        raise too_long(len(given), max_model_len, "prompt", "the prompt")
 
 
 def _refuse_empty(prompts: Sequence[ParsedPrompt]) -> None:
@@ -92,7 +103,7 @@ def _refuse_empty(prompts: Sequence[ParsedPrompt]) -> None:
 
 
 def _with_gaps(
-    engine: AsyncLLM, prompts: Sequence[ParsedPrompt], suffix: str
+    engine: AsyncLLM, prompts: Sequence[ParsedPrompt], suffix: str, cut_side: Side
 ) -> list[ParsedPrompt]:
     """Put together as token ids: as text the marks could be joined with their neighbours."""
     marks = _gap_token_ids(engine.front.require_tokenizer())
@@ -101,7 +112,7 @@ def _with_gaps(
     heads = [ParsedPrompt(text="", add_special_tokens=p.add_special_tokens) for p in prompts[:1]]
     texts = [replace(prompt, add_special_tokens=False) for prompt in prompts]
     tail = ParsedPrompt(text=suffix, add_special_tokens=False)
-    head, after, *befores = tokenized(engine, [*heads, tail, *texts])
+    head, after, *befores = tokenized_for_context(engine, [*heads, tail, *texts], cut_side)
     return [
         replace(
             prompt,

@@ -101,7 +101,7 @@ def _prompt(state: ServerState, body: TokenizeRequest) -> ParsedPrompt:
     if body.messages is not None:
         return chat_prompt(state, body)
     for name in ONLY_WITH_MESSAGES:
-        if getattr(body, name):
+        if getattr(body, name) not in (None, TokenizeRequest.model_fields[name].default):
             raise bad_request(f"{name} goes with messages, not with a prompt; leave it out.", name)
     special = True if body.add_special_tokens is None else body.add_special_tokens
     return replace(ParsedPrompt(text=body.prompt), add_special_tokens=special)

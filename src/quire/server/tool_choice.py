@@ -54,9 +54,15 @@ def check_tools(tools: list[dict[str, Any]] | None, choice: Choice) -> None:
         )
     if choice not in (None, "none") and not tools:
         raise bad_request("When using `tool_choice`, `tools` must be set.", "tool_choice")
-    names = [_name(tool, f"tools[{i}]") for i, tool in enumerate(tools or ())]
+    names = _names(tools or [])
     if isinstance(choice, dict):
         name = chosen_name(choice)
+        if choice.get("type") == "allowed_tools":
+            raise bad_request(
+                "`tool_choice` of the type 'allowed_tools' is not supported: leave out of `tools` "
+                "what must not be called, and pass 'auto' or 'required'.",
+                "tool_choice",
+            )
         if name is None:
             raise bad_request(
                 "Expected field `name` in `function` in `tool_choice`! Correct usage: "
@@ -79,6 +85,21 @@ def no_parser() -> HTTPError:
         "or pass tool_choice 'none' to only show the tools to the model.",
         "tools",
     )
+
+
+def _names(tools: list[dict[str, Any]]) -> list[str]:
+    names: dict[str, None] = {}
+    for i, tool in enumerate(tools):
+        place = f"tools[{i}]"
+        name = _name(tool, place)
+        if name in names:
+            raise bad_request(
+                f"{place}.function.name: there is a tool {_short(name)} already; give each "
+                "another name.",
+                f"{place}.function.name",
+            )
+        names[name] = None
+    return [*names]
 
 
 def _name(tool: Mapping[str, Any], place: str) -> str:

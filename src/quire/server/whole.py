@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from quire.outputs import RequestOutput
 from quire.server.errors import unavailable
@@ -16,12 +16,12 @@ from quire.server.state import Phase, state_of
 
 T = TypeVar("T")
 
-MUCH = 4096  # tokens, with those beside them; fewer are told sooner than a thread wakes up
+IN_THREAD_TOKENS = 4096  # with those beside them; fewer are told sooner than a thread wakes up
 
 
 async def built(outputs: Sequence[RequestOutput], build: Callable[[], T]) -> T:
     """The answer that is built of the outputs, beside the event loop if it is a large one."""
-    if sum(_size(one) for one in outputs) < MUCH:
+    if sum(_size(one) for one in outputs) < IN_THREAD_TOKENS:
         return build()
     return await asyncio.to_thread(build)
 
@@ -35,7 +35,7 @@ def _size(output: RequestOutput) -> int:
 
 
 async def whole_outputs(request: Request, generation: Generation) -> list[RequestOutput]:
-    """The output of each prompt; a client that leaves cancels it.
+    """The output of each prompt; a client that leaves cancels it: `ClientDisconnect`.
 
     What a server that ends has broken off is no answer: 503, so that clients ask again.
     """
@@ -43,7 +43,9 @@ async def whole_outputs(request: Request, generation: Generation) -> list[Reques
     try:
         outputs = await generation.results()
     finally:
-        leaving.cancel()
+        has_left = not leaving.cancel()
+    if has_left:
+        raise ClientDisconnect
     is_broken_off = any(one.finish_reason == "abort" for each in outputs for one in each.outputs)
     if is_broken_off and state_of(request).phase is Phase.DRAINING:
         raise unavailable("The server shut down before the request had ended; send it again.")

@@ -9,13 +9,17 @@ from __future__ import annotations
 import functools
 import json
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from quire.structured import Grammar, GrammarSpec, GrammarState
+from quire.structured_outputs import keywords
+from quire.structured_outputs.blame import MatcherOf, reason_of, with_place
 from quire.structured_outputs.narrow import narrowed
+from quire.structured_outputs.patterns import json_spaces, plain_anchors
 from quire.structured_outputs.structural_tags import tag_as_lark
 from quire.structured_outputs.token_table import TokenTable
 
@@ -23,9 +27,24 @@ from quire.structured_outputs.token_table import TokenTable
 WHITESPACE = r"[ ]{1,2}|\n[ ]{0,16}"
 # Else it would allow only the tokens that it would itself write a certain text with.
 _HEADER = '%llguidance {"no_forcing": true}\n'
-GRAMMAR_BYTES = 1 << 16  # about; the library does not say
+# About what a compiled grammar takes; the library does not say. Long enumerations take most.
+LEAST_BYTES, BYTES_PER_CHARACTER = 1 << 16, 40
+# And with every token, where there are patterns: states of the lexer, 1 or 2 KB each.
+BYTES_PER_TOKEN = 1 << 14
+# Of states of the parser: many properties that may all be next need more than the library's own.
+MAX_ITEMS_IN_ROW, MAX_STEP_ITEMS = 20_000, 500_000
+# Of the lexer, which all who follow a grammar share; one who begins anew has more for itself.
+MAX_SHARED_STATES, MAX_OWN_STATES = 100_000, 250_000
+# What says that all that is shared is used up, and for how long an engine may compile in a step.
+_SPENT = ("too many states", "too many expressions")
+MAX_ANEW_S = 0.2
+# Characters of strings in JSON. Tokens of a slice are looked at together, so a string that may have
+# a few more characters needs a slice of so many, or each token is looked at by itself.
+_STRING = r'[^"\\\x00-\x1F\x7F]'
+SLICES = ["[ \\n\\r\\t]+", *(f"{_STRING}{{1,{n}}}" for n in (*range(1, 13), 30)), f"{_STRING}+"]
 AT_ONCE = 16  # states whose masks are filled by several threads, for a vocabulary of some size
 LARGE_VOCABULARY = 1 << 15
+_NOT_ALLOWED = "doesn't satisfy the grammar"  # what a token did that was accepted nevertheless
 
 
 def can_follow(spec: GrammarSpec) -> bool:
@@ -44,10 +63,15 @@ def make_tokenizer(table: TokenTable) -> Any:
     import llguidance
 
     wrapped = llguidance.TokenizerWrapper(_Tokens(table))
-    # Slices make strings of JSON fast: their tokens are looked at together.
-    slices = llguidance.LLTokenizer.json_slices()
     ends = list(table.end_token_ids)
-    return llguidance.LLTokenizer(wrapped, n_vocab=len(table), eos_token=ends, slices=slices)
+    return llguidance.LLTokenizer(wrapped, n_vocab=len(table), eos_token=ends, slices=SLICES)
+
+
+def may_be_slow(spec: GrammarSpec) -> bool:
+    """Whether patterns are in it, of which one may need more work than there is time for."""
+    if spec.kind in ("regex", "lark") or spec.whitespace_pattern is not None:
+        return True
+    return any(f'"{word}"' in spec.source for word in keywords.SLOW)
 
 
 class LLGuidance:
@@ -59,68 +83,148 @@ class LLGuidance:
 
     def compile(self, spec: GrammarSpec) -> Grammar:
         """``ValueError`` with what is wrong."""
-        return LLGrammar(compile_matcher(self._tokenizer, spec), self._table)
+        if spec.whitespace_pattern is not None:
+            self._check_spaces(spec.whitespace_pattern)
+        text = grammar_text(spec)
+        started = time.perf_counter()
+        matcher = self._matcher(text)
+        took = time.perf_counter() - started
+        if matcher.is_error():
+            error = with_place(reason_of(matcher), spec, self._matcher_of(spec))
+            raise ValueError(f"the {spec.kind} grammar cannot be used: {error}")
+        anew = functools.partial(self._matcher, text, MAX_OWN_STATES)
+        return LLGrammar(
+            matcher,
+            anew if took <= MAX_ANEW_S else None,
+            self._table,
+            max(LEAST_BYTES, BYTES_PER_CHARACTER * len(text)),
+            BYTES_PER_TOKEN if may_be_slow(spec) else 0,
+        )
 
+    def _matcher(self, text: str, max_states: int | None = None) -> Any:
+        import llguidance
 
-def compile_matcher(tokenizer: Any, spec: GrammarSpec) -> Any:
-    import llguidance
+        limits = llguidance.LLParserLimits(
+            max_items_in_row=MAX_ITEMS_IN_ROW,
+            step_max_items=MAX_STEP_ITEMS,
+            max_lexer_states=max_states or MAX_SHARED_STATES,
+            verbose_errors=False,
+        )
+        return llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=limits)
 
-    limits = llguidance.LLParserLimits(verbose_errors=False)
-    matcher = llguidance.LLMatcher(tokenizer, grammar_text(spec), log_level=0, limits=limits)
-    if matcher.is_error():
-        raise ValueError(f"the {spec.kind} grammar cannot be used: {_first(matcher.get_error())}")
-    return matcher
+    def _matcher_of(self, spec: GrammarSpec) -> MatcherOf:
+        """Of a part of a schema."""
+        return lambda schema: self._matcher(f"{_HEADER}start: {_json_in_lark(schema, spec)}")
+
+    def _check_spaces(self, pattern: str) -> None:
+        """``ValueError`` for one that matches more than JSON has between its parts."""
+        words = _regex_in_lark(json_spaces(pattern)).partition("start:")[2]
+        matcher = self._matcher(f"start: OTHER\nOTHER: ({words.strip()}) & ~/[ \\t\\r\\n]*/")
+        mask = np.zeros(-(-len(self._table) // 32), dtype=np.int32)
+        if not matcher.is_error():
+            matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+        ends = sum(bool(mask[end >> 5] & _bit(end)) for end in self._table.end_token_ids)
+        if matcher.is_error() or np.unpackbits(mask.view(np.uint8)).sum() == ends:
+            return
+        raise ValueError(
+            f"whitespace_pattern {pattern!r} matches more than spaces, tabs and line ends, which "
+            r"is all that JSON has between its parts; write one such as '[ \n]?'."
+        )
 
 
 class LLGrammar:
-    """One compiled grammar."""
+    """One compiled grammar. Its states share a lexer, which remembers all that any of them met,
+    up to a limit: then the grammar is spent, and each state that is left begins anew alone."""
 
-    def __init__(self, matcher: Any, table: TokenTable) -> None:
+    def __init__(
+        self,
+        matcher: Any,
+        anew: Callable[[], Any] | None,
+        table: TokenTable,
+        num_bytes: int,
+        bytes_per_token: int,
+    ) -> None:
+        """``anew``: compiles it again, if that is quick."""
         self._matcher = matcher
+        self.anew = anew
         self.end_token_id = table.end_token_ids[0]
-        self.num_bytes = GRAMMAR_BYTES
+        self.is_spent = False
+        self.num_tokens = 0  # followed so far, by all
+        self._num_bytes, self._bytes_per_token = num_bytes, bytes_per_token
         self._is_large = len(table) >= LARGE_VOCABULARY
-        self._other_ends = table.end_token_ids[1:]
+        self.other_ends = table.end_token_ids[1:]
+
+    @property
+    def num_bytes(self) -> int:
+        return self._num_bytes + self._bytes_per_token * self.num_tokens
 
     def new_state(self) -> LLState:
-        return LLState(self._matcher.deep_copy(), self._other_ends)
+        return LLState(self, self._matcher.deep_copy())
 
     def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> None:
         if len(states) < AT_ONCE or not self._is_large:
             for state, mask in zip(states, masks, strict=True):
                 state.fill(mask)
             return
-        matchers = [(s.matcher, i) for i, s in enumerate(states) if isinstance(s, LLState)]
+        ours = [state for state in states if isinstance(state, LLState)]
         _executor().unsafe_compute_mask_ptr(
-            matchers, masks.ctypes.data, masks.strides[0], len(masks)
+            [(state.matcher, i) for i, state in enumerate(ours)],
+            masks.ctypes.data,
+            masks.strides[0],
+            len(masks),
         )
-        for token_id in self._other_ends:
+        for token_id in self.other_ends:
             masks[:, token_id >> 5] &= ~_bit(token_id)
+        for state, mask in zip(ours, masks, strict=True):
+            if state.matcher.is_error():
+                state.fill(mask)
 
 
 class LLState:
     """Of one output."""
 
-    def __init__(self, matcher: Any, other_ends: tuple[int, ...]) -> None:
+    def __init__(self, grammar: LLGrammar, matcher: Any) -> None:
         self.matcher = matcher
-        self._other_ends = other_ends
+        self._grammar = grammar
+        self._token_ids: list[int] = []
+        self._is_alone = False
 
     def accept(self, token_id: int) -> bool:
-        return bool(self.matcher.consume_token(token_id))
+        if not self.matcher.consume_token(token_id) and not (
+            self._begins_anew() and self.matcher.consume_token(token_id)
+        ):
+            return False
+        self._token_ids.append(token_id)
+        self._grammar.num_tokens += 1
+        return True
 
     def fill(self, mask: np.ndarray) -> None:
+        self._fill(mask)
+        if self.matcher.is_error() and self._begins_anew():
+            self._fill(mask)
+
+    def error(self) -> str | None:
+        if not self.matcher.is_error():
+            return None
+        message = reason_of(self.matcher)
+        return None if _NOT_ALLOWED in message else message
+
+    def _fill(self, mask: np.ndarray) -> None:
         self.matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
-        for token_id in self._other_ends:
+        for token_id in self._grammar.other_ends:
             mask[token_id >> 5] &= ~_bit(token_id)
 
-    def is_done(self) -> bool:
-        return bool(self.matcher.is_stopped())
-
-    def rollback(self, count: int) -> None:
-        self.matcher.rollback(count)
-
-    def copy(self) -> LLState:
-        return LLState(self.matcher.deep_copy(), self._other_ends)
+    def _begins_anew(self) -> bool:
+        """Whether a matcher that shares nothing is where this one was: once, and only where what
+        is shared was used up. Others may have used it."""
+        grammar = self._grammar
+        if self._is_alone or not any(one in self.matcher.get_error() for one in _SPENT):
+            return False
+        grammar.is_spent = self._is_alone = True
+        if grammar.anew is None:
+            return False
+        self.matcher = grammar.anew()
+        return bool(self.matcher.consume_tokens(self._token_ids))
 
 
 def _bit(token_id: int) -> np.int32:
@@ -161,7 +265,8 @@ def _json_in_lark(schema: Any, spec: GrammarSpec) -> str:
     if isinstance(schema, bool):
         schema = {} if schema else {"enum": []}
     if spec.any_whitespace:
-        spaces: dict[str, Any] = {"whitespace_pattern": spec.whitespace_pattern or WHITESPACE}
+        pattern = json_spaces(spec.whitespace_pattern or WHITESPACE)
+        spaces: dict[str, Any] = {"whitespace_pattern": pattern}
     else:
         spaces = {"whitespace_flexible": False}
     options = {"x-guidance": {**spaces, "lenient": False, "coerce_one_of": False}}
@@ -180,7 +285,8 @@ def _regex_in_lark(pattern: str) -> str:
     """The library writes the regular expression as Lark wants it."""
     import llguidance
 
-    (grammar,) = json.loads(llguidance.LLMatcher.grammar_from_regex(pattern))["grammars"]
+    text = llguidance.LLMatcher.grammar_from_regex(plain_anchors(pattern))
+    (grammar,) = json.loads(text)["grammars"]
     return f"{_HEADER}{grammar['lark_grammar']}"
 
 
@@ -207,9 +313,3 @@ _TEXTS: dict[str, Callable[[GrammarSpec], str]] = {
     "lark": _lark_text,
     "structural_tag": _tag_text,
 }
-
-
-def _first(error: str) -> str:
-    """Without the library's picture of the place."""
-    reason = re.split(r"\s\d+ \| |<state>", error)[0]
-    return " ".join(reason.split())[:400].removeprefix("at ")

@@ -64,6 +64,8 @@ class XGrammar:
 class XGCompiled:
     """One compiled grammar."""
 
+    is_spent = False  # its states share nothing that grows
+
     def __init__(self, compiled: Any, table: TokenTable) -> None:
         self._compiled = compiled
         self.end_token_id = table.end_token_ids[0]
@@ -72,47 +74,31 @@ class XGCompiled:
     def new_state(self) -> XGState:
         import xgrammar
 
-        return XGState(xgrammar.GrammarMatcher(self._compiled), self.end_token_id)
+        return XGState(xgrammar.GrammarMatcher(self._compiled))
 
     def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> None:
-        live = [(state, i) for i, state in enumerate(states) if _live(state)]
-        for i, state in enumerate(states):
-            if not _live(state):
-                state.fill(masks[i])
-        matchers = [state.matcher for state, _ in live if isinstance(state, XGState)]
-        places = [i for _, i in live]
-        if len(matchers) < AT_ONCE:
-            for matcher, place in zip(matchers, places, strict=True):
-                matcher.fill_next_token_bitmask(masks, place)
+        if len(states) < AT_ONCE:
+            for state, mask in zip(states, masks, strict=True):
+                state.fill(mask)
         else:
-            _batch().batch_fill_next_token_bitmask(matchers, masks, places)
+            matchers = [state.matcher for state in states if isinstance(state, XGState)]
+            _batch().batch_fill_next_token_bitmask(matchers, masks)
 
 
 class XGState:
     """Of one output."""
 
-    def __init__(self, matcher: Any, end_token_id: int) -> None:
+    def __init__(self, matcher: Any) -> None:
         self.matcher = matcher
-        self._end_token_id = end_token_id
 
     def accept(self, token_id: int) -> bool:
         return bool(self.matcher.accept_token(token_id))
 
     def fill(self, mask: np.ndarray) -> None:
-        if self.matcher.is_terminated():
-            mask[:] = 0
-            mask[self._end_token_id >> 5] = np.uint32(1 << (self._end_token_id & 31)).view(np.int32)
-        else:
-            self.matcher.fill_next_token_bitmask(mask.reshape(1, -1), 0)
+        self.matcher.fill_next_token_bitmask(mask.reshape(1, -1), 0)
 
-    def is_done(self) -> bool:
-        return bool(self.matcher.is_terminated())
-
-    def rollback(self, count: int) -> None:
-        self.matcher.rollback(count)
-
-    def copy(self) -> XGState:
-        return XGState(self.matcher.fork(), self._end_token_id)
+    def error(self) -> str | None:
+        return None  # it has no limits
 
 
 def tag_for_xgrammar(tag: Mapping[str, Any], spec: GrammarSpec) -> dict[str, Any]:
@@ -161,21 +147,13 @@ def _typed(schema: Any, path: str) -> Any:
     """With the type that its other keywords speak of, or they would have no effect."""
     if not isinstance(schema, Mapping):
         return schema
-    out: dict[str, Any] = {}
-    for name, value in schema.items():
+    for name in schema:
         if name in _NOT_HONOURED:
             raise ValueError(
                 f"JSON schema: the keyword {name!r} at {path}/{name} cannot be honoured inside a "
                 "structural tag; leave it out, or constrain the whole output by json."
             )
-        if name in keywords.SCHEMAS_BY_NAME:
-            out[name] = {key: _typed(one, f"{path}/{name}/{key}") for key, one in value.items()}
-        elif name in keywords.SCHEMA:
-            out[name] = _typed(value, f"{path}/{name}")
-        elif name in keywords.SCHEMAS:
-            out[name] = [_typed(one, f"{path}/{name}/{i}") for i, one in enumerate(value)]
-        else:
-            out[name] = value
+    out = keywords.map_schemas(schema, lambda one, place: _typed(one, f"{path}/{place}"))
     meant = next((_TYPE_OF[name] for name in out if name in _TYPE_OF), None)
     if meant is not None and "type" not in out and "$ref" not in out:
         out["type"] = meant
@@ -192,10 +170,6 @@ def _check_siblings(schema: Mapping[str, Any], path: str) -> None:
                 f"JSON schema: {sorted(others)[0]!r} beside {word!r} at {path} cannot be honoured "
                 "inside a structural tag; put both into one."
             )
-
-
-def _live(state: GrammarState) -> bool:
-    return not state.is_done()
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 
 from quire.structured import Grammar, GrammarSpec
 
@@ -16,7 +15,6 @@ class GrammarCache:
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._num_bytes = 0
         self._grammars: OrderedDict[GrammarSpec, Grammar] = OrderedDict()
         self._failures: OrderedDict[GrammarSpec, str] = OrderedDict()
 
@@ -24,31 +22,29 @@ class GrammarCache:
         return len(self._grammars)
 
     def get(self, spec: GrammarSpec) -> Grammar | None:
-        found = self._grammars.get(key_of(spec))
+        """None also for one that is spent: it is forgotten."""
+        found = self._grammars.get(spec)
+        if found is not None and found.is_spent:
+            del self._grammars[spec]
+            return None
         if found is not None:
-            self._grammars.move_to_end(key_of(spec))
+            self._grammars.move_to_end(spec)
         return found
 
     def failure(self, spec: GrammarSpec) -> str | None:
         """Why it could not be compiled, if it was tried lately."""
-        return self._failures.get(key_of(spec))
+        return self._failures.get(spec)
 
     def put(self, spec: GrammarSpec, grammar: Grammar) -> None:
-        key = key_of(spec)
-        if key in self._grammars:
-            self._num_bytes -= self._grammars.pop(key).num_bytes
-        self._grammars[key] = grammar
-        self._num_bytes += grammar.num_bytes
-        while self._num_bytes > self._max_bytes and len(self._grammars) > 1:
+        self._failures.pop(spec, None)  # it was given up, and came nevertheless
+        self._grammars[spec] = grammar
+        self._grammars.move_to_end(spec)
+        num_bytes = sum(one.num_bytes for one in self._grammars.values())  # they grow by use
+        while num_bytes > self._max_bytes and len(self._grammars) > 1:
             _, old = self._grammars.popitem(last=False)
-            self._num_bytes -= old.num_bytes
+            num_bytes -= old.num_bytes
 
     def put_failure(self, spec: GrammarSpec, message: str) -> None:
-        self._failures[key_of(spec)] = message
+        self._failures[spec] = message
         if len(self._failures) > MAX_FAILURES:
             self._failures.popitem(last=False)
-
-
-def key_of(spec: GrammarSpec) -> GrammarSpec:
-    """Where thinking ends is no part of the grammar."""
-    return spec if spec.starts_after is None else replace(spec, starts_after=None)

@@ -2,43 +2,55 @@
 
 A regular expression, or schemas that must hold together, can keep a compiler busy for hours, take
 all memory, or crash. What the canary survives within its time is compiled again where it is used,
-in as little time. It is started when first needed; it needs no vocabulary, and for most grammars no
-torch.
+in as little time. It is started when first needed, and needs no torch. xgrammar's work grows with
+the vocabulary, so for that it is given the model's; bytes do for llguidance.
 
-``python -m quire.structured_outputs.canary`` is that process: a line of JSON in; out one when the
-backend is loaded, and one with the error or null.
+``python -m quire.structured_outputs.canary`` is that process. It reads lines of JSON, vocabularies
+and grammars, and answers each grammar by a line. It loads the backend, and tries each grammar in a
+child, which is ended when its time is over: so a slow grammar costs the next one nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import IO
 
 from quire.structured import GrammarSpec
-from quire.structured_outputs import keywords
+from quire.structured_outputs.backend_llguidance import may_be_slow
 from quire.structured_outputs.compile import GrammarCompiler, backend_of
-from quire.structured_outputs.token_table import BYTES
+from quire.structured_outputs.token_table import BYTES, TokenTable
+from quire.structured_outputs.trial import try_out
 
 MEMORY_BYTES = 8 << 30  # of addresses; libraries reserve most of it and never touch it
 START_S = 60.0  # until a library is loaded, on a machine that has much else to do
 
 
+class TooSlow(ValueError):
+    """It was ended because its time was over."""
+
+
 class Canary:
     """One process, one grammar at a time."""
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, load_table: Callable[[], TokenTable] = lambda: BYTES):
         self._limit_s = limit_s
+        self._load_table = load_table
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: _Lines | None = None  # of the process
+        self._has_table = False  # the process
         self._is_closed = False
 
     def try_out(self, spec: GrammarSpec) -> None:
@@ -46,52 +58,62 @@ class Canary:
         with self._lock:
             process, lines = self._started()
             assert process.stdin is not None
-            try:
-                process.stdin.write(json.dumps(dataclasses.asdict(spec)).encode() + b"\n")
+            answer: bytes | None = b""
+            with contextlib.suppress(OSError):  # it has ended
+                if backend_of(spec) == "xgrammar" and not self._has_table:
+                    process.stdin.write(self._table_line)
+                    self._has_table = True
+                asked = {"spec": dataclasses.asdict(spec), "limit_s": self._limit_s}
+                process.stdin.write(json.dumps(asked).encode() + b"\n")
                 process.stdin.flush()
-                answer = lines.next(self._limit_s) if lines.next(START_S) else b""
-            except OSError:
-                answer = b""
-            if answer is None or not answer:
+                answer = lines.next(START_S + self._limit_s)
+            if not answer:
                 self._end()
-                why = f"more than {self._limit_s:g} s" if answer is None else "too much memory"
-                raise ValueError(
-                    f"the {spec.kind} grammar takes {why} to compile; make it simpler."
-                )
-        error = json.loads(answer)
-        if error is not None:
-            raise ValueError(error)
+                raise RuntimeError("the process that tries grammars out does not answer")
+        fate = _Fate(**json.loads(answer))
+        if fate.is_late or fate.has_died:
+            why = f"more than {self._limit_s:g} s" if fate.is_late else "too much memory"
+            raise (TooSlow if fate.is_late else ValueError)(
+                f"the {spec.kind} grammar takes {why} to compile or to follow; make it simpler."
+            )
+        if fate.error is not None:
+            raise ValueError(fate.error)
 
     def close(self) -> None:
         self._is_closed = True
         self._end()
 
+    @functools.cached_property
+    def _table_line(self) -> bytes:
+        table = self._load_table()
+        tokens = [token.decode("latin-1") for token in table.tokens]
+        return json.dumps({"tokens": tokens, "ends": table.end_token_ids}).encode() + b"\n"
+
     def _started(self) -> tuple[subprocess.Popen[bytes], _Lines]:
+        if self._is_closed:
+            raise RuntimeError("the process that tries grammars out has been closed")
         if self._process is None or self._lines is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
             assert self._process.stdout is not None
             self._lines = _Lines(self._process.stdout)
-            if self._is_closed or not self._lines.next(START_S):
+            if not self._lines.next(START_S):
                 self._end()
                 raise RuntimeError("the process that tries grammars out did not start")
         return self._process, self._lines
 
     def _end(self) -> None:
         process, self._process, self._lines = self._process, None, None
+        self._has_table = False
         if process is not None:
             process.kill()
-            process.communicate()
+            process.communicate()  # which also closes the pipes
 
 
 def is_slow(spec: GrammarSpec) -> bool:
     """Whether it may take long, or end a process: most grammars cannot."""
-    if spec.kind in ("regex", "lark") or spec.whitespace_pattern is not None:
-        return True
-    if backend_of(spec) == "xgrammar":
-        return True
-    return any(f'"{word}"' in spec.source for word in keywords.SLOW)
+    return backend_of(spec) == "xgrammar" or may_be_slow(spec)
 
 
 class _Lines:
@@ -116,19 +138,65 @@ class _Lines:
         return line
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Fate:
+    """Of a grammar that was tried."""
+
+    error: str | None = None
+    is_late: bool = False
+    has_died: bool = False
+
+
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    compiler = GrammarCompiler(lambda: BYTES)
+    by_backend = dict.fromkeys(("llguidance", "xgrammar"), _compiler_for(BYTES))
     print("ready", flush=True)
     for line in sys.stdin:
-        error, spec = None, GrammarSpec(**json.loads(line))
+        given = json.loads(line)
+        if "tokens" in given:
+            tokens = [token.encode("latin-1") for token in given["tokens"]]
+            table = TokenTable(tokens=tokens, end_token_ids=tuple(given["ends"]))
+            by_backend["xgrammar"] = _compiler_for(table)
+            continue
+        spec = GrammarSpec(**given["spec"])
+        compiler = by_backend[backend_of(spec)]
         compiler.prepare(spec)
-        print("begun", flush=True)  # the time counts from here
+        fate = _fate_of(compiler, spec, given["limit_s"])
+        print(json.dumps(dataclasses.asdict(fate)), flush=True)
+
+
+def _compiler_for(table: TokenTable) -> GrammarCompiler:
+    return GrammarCompiler(lambda: table)
+
+
+def _fate_of(compiler: GrammarCompiler, spec: GrammarSpec, limit_s: float) -> _Fate:
+    """In a child, which its alarm ends whatever it does."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
         try:
-            compiler.compile(spec)
-        except ValueError as problem:
-            error = str(problem)
-        print(json.dumps(error), flush=True)
+            signal.setitimer(signal.ITIMER_REAL, limit_s)
+            os.write(writing, json.dumps(_error_of(compiler, spec)).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as answer:
+        said = answer.read()  # to its end
+    _, status = os.waitpid(child, 0)
+    if said:
+        return _Fate(error=json.loads(said))
+    is_late = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
+    return _Fate(is_late=is_late, has_died=not is_late)
+
+
+def _error_of(compiler: GrammarCompiler, spec: GrammarSpec) -> str | None:
+    try:
+        try_out(compiler, spec)
+    except ValueError as problem:
+        return str(problem)
+    except Exception as problem:  # whatever it is, it is this grammar's own
+        return f"the {spec.kind} grammar cannot be used: {type(problem).__name__}: {problem}"
+    return None
 
 
 if __name__ == "__main__":

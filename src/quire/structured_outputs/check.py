@@ -16,6 +16,7 @@ from quire.structured_outputs import keywords
 
 MAX_SOURCE_BYTES = 1 << 18
 MAX_DEPTH = 64
+MAX_OPTIONAL = 1000  # properties of one object
 MAX_COUNT = 100_000  # of a bound on characters or items
 
 _REMEDY = "write the schema without it"
@@ -29,17 +30,38 @@ def check(spec: GrammarSpec) -> None:
             f"the {spec.kind} grammar has {size} bytes, the limit is {MAX_SOURCE_BYTES}; make it "
             "smaller."
         )
-    _check_depth(spec)
-    if spec.kind == "json":
-        check_schema(json.loads(spec.source))
-    elif spec.kind == "structural_tag":
-        check_tag(json.loads(spec.source))
+    if spec.kind in ("json", "structural_tag"):
+        value = _parsed(spec)
+        _check_depth(spec, _depth_of_value(value))
+        (check_schema if spec.kind == "json" else check_tag)(value)
+    elif spec.kind != "choice":
+        _check_depth(spec, _depth_of_text(spec.source))
 
 
 def check_tag(tag: Mapping[str, Any]) -> None:
     """A structural tag, and the schemas in it."""
+    if "structures" in tag:
+        _check_older_tag(tag)
     for path, schema in schemas_in_tag(tag):
         check_schema(schema, path)
+
+
+def _check_older_tag(tag: Mapping[str, Any]) -> None:
+    """The compiler's errors would be about the newer form."""
+    structures, triggers = tag["structures"], tag.get("triggers")
+    if not isinstance(structures, list) or not all(
+        isinstance(one, Mapping) and all(isinstance(one.get(key), str) for key in ("begin", "end"))
+        for one in structures
+    ):
+        raise ValueError(
+            "structural_tag.structures must be a list of objects with the texts begin and end, got "
+            f"{_short(structures)}."
+        )
+    if not isinstance(triggers, list) or not all(isinstance(one, str) for one in triggers):
+        raise ValueError(
+            f"structural_tag.triggers must be a list of texts, got {_short(triggers)}; name the "
+            "beginnings of tags."
+        )
 
 
 def schemas_in_tag(value: Any, path: str = "structural_tag") -> Iterator[tuple[str, Any]]:
@@ -63,14 +85,30 @@ def check_schema(schema: Any, path: str = "#") -> None:
         raise ValueError(
             f"JSON schema: {path} must be an object or a boolean, got {_short(schema)}."
         )
+    names_pattern = keywords.names_pattern(schema)
     for name, value in schema.items():
-        _check_keyword(name, value, f"{path}/{name}")
+        if name == "format":
+            _check_format(schema, f"{path}/{name}")
+        elif name != "propertyNames" or names_pattern is None:
+            _check_keyword(name, value, f"{path}/{name}")
+    _check_width(schema, path)
     combines = any(word in schema for word in ("allOf", "anyOf", "oneOf", "$ref"))
     if combines and schema.get("unevaluatedProperties", True) is not True:
         raise ValueError(
             f"JSON schema: the keyword 'unevaluatedProperties' at {path}/unevaluatedProperties "
             "cannot be honoured beside allOf, anyOf, oneOf or $ref; name all properties in one "
             "place, with additionalProperties false."
+        )
+
+
+def _check_width(schema: Mapping[str, Any], path: str) -> None:
+    """Of properties that may all be next each needs states of its own at every token."""
+    required = schema.get("required", ())
+    num_optional = sum(name not in required for name in schema.get("properties", ()))
+    if num_optional > MAX_OPTIONAL:
+        raise ValueError(
+            f"JSON schema: {path}/properties has {num_optional} properties that are not required, "
+            f"the limit is {MAX_OPTIONAL}; require some, or describe them by patternProperties."
         )
 
 
@@ -109,29 +147,66 @@ def _check_list(value: Any, path: str) -> None:
         check_schema(one, f"{path}/{i}")
 
 
+def _check_format(schema: Mapping[str, Any], path: str) -> None:
+    value = schema["format"]
+    if not isinstance(value, str):
+        raise ValueError(f"JSON schema: {path} must be a name, got {_short(value)}; {_REMEDY}.")
+    known = keywords.FORMATS | keywords.FORMAT_BOUNDS.keys()
+    if value not in known and not keywords.is_annotation(schema):
+        raise ValueError(
+            f"JSON schema: {path} must be one of {', '.join(sorted(keywords.FORMATS))}, or a "
+            f"pattern in its stead, got {_short(value)}; {_REMEDY}."
+        )
+
+
 def _check_value(name: str, value: Any, path: str) -> None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     wrong = None
-    if name in keywords.NUMBERS and not is_number:
-        wrong = "a number"
+    if name in keywords.NUMBERS:
+        wrong = _wrong_number(name, value) if is_number else "a number"
     elif name in keywords.COUNTS and not (is_number and 0 <= value <= MAX_COUNT and value % 1 == 0):
         wrong = f"an integer from 0 to {MAX_COUNT}"
     elif name == "$ref" and not (isinstance(value, str) and value.startswith("#")):
         wrong = "a place in the same schema, such as '#/$defs/name'"
-    elif name == "format" and value not in keywords.FORMATS:
-        wrong = f"one of {', '.join(sorted(keywords.FORMATS))}, or a pattern in its stead"
     elif name == "type" and not _is_type(value):
         wrong = f"one or a list of {', '.join(sorted(keywords.TYPES))}"
     elif name == "pattern" and not isinstance(value, str):
         wrong = "a regular expression"
     elif name == "enum" and not (isinstance(value, list) and value):
         wrong = "a non-empty list"
+    elif name in ("enum", "const") and _has_inexact(value):
+        wrong = f"of integers that are exact, up to {keywords.MAX_INTEGER}"
     elif name == "required" and not (
         isinstance(value, list) and all(isinstance(one, str) for one in value)
     ):
         wrong = "a list of names"
     if wrong is not None:
         raise ValueError(f"JSON schema: {path} must be {wrong}, got {_short(value)}; {_REMEDY}.")
+
+
+def _wrong_number(name: str, value: float) -> str | None:
+    """Bounds so far out that numbers are not exact are pulled in, where all is still allowed that
+    there is; others cannot be kept."""
+    if name == "multipleOf":
+        return (
+            None
+            if 0 < value <= keywords.MAX_INTEGER
+            else (f"more than 0, and at most {keywords.MAX_INTEGER}")
+        )
+    far = value if name in ("minimum", "exclusiveMinimum") else -value
+    return (
+        None
+        if far < keywords.MAX_INTEGER
+        else (f"within {keywords.MAX_INTEGER} of 0, as numbers beyond it are not exact")
+    )
+
+
+def _has_inexact(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_inexact, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_inexact, value))
+    return isinstance(value, int) and abs(value) > keywords.MAX_INTEGER
 
 
 def _is_type(value: Any) -> bool:
@@ -144,20 +219,45 @@ def _asks_nothing(name: str, value: Any) -> bool:
     return name in ("uniqueItems", "nullable", "$recursiveAnchor") and value is False
 
 
-def _check_depth(spec: GrammarSpec) -> None:
+def _parsed(spec: GrammarSpec) -> Any:
+    try:
+        return json.loads(spec.source)
+    except RecursionError:
+        raise ValueError(
+            f"the {spec.kind} grammar is nested too deep, the limit is {MAX_DEPTH}; make it "
+            "flatter."
+        ) from None
+
+
+def _check_depth(spec: GrammarSpec, depth: int) -> None:
     """Parsers of grammars recurse."""
+    if depth > MAX_DEPTH:
+        raise ValueError(
+            f"the {spec.kind} grammar is nested {depth} deep, the limit is {MAX_DEPTH}; make it "
+            "flatter."
+        )
+
+
+def _depth_of_value(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, (Mapping, list))]:
+        depth += 1
+        level = [
+            inner for one in level for inner in (one.values() if isinstance(one, Mapping) else one)
+        ]
+    return depth
+
+
+def _depth_of_text(text: str) -> int:
+    """At most about: brackets may be quoted."""
     depth = most = 0
-    for char in spec.source:
+    for char in text:
         if char in "([{":
             depth += 1
             most = max(most, depth)
         elif char in ")]}":
             depth = max(0, depth - 1)
-    if most > MAX_DEPTH and spec.kind != "choice":
-        raise ValueError(
-            f"the {spec.kind} grammar is nested {most} deep, the limit is {MAX_DEPTH}; make it "
-            "flatter."
-        )
+    return most
 
 
 def _short(value: Any) -> str:

@@ -47,16 +47,16 @@ class GrammarCompiler:
             return self._xgrammar if name == "xgrammar" else self._llguidance
 
     @functools.cached_property
-    def _table(self) -> TokenTable:
+    def table(self) -> TokenTable:
         return self._load_table()
 
     @functools.cached_property
     def _llguidance(self) -> Backend:
-        return LLGuidance(self._table)
+        return LLGuidance(self.table)
 
     @functools.cached_property
     def _xgrammar(self) -> Backend:
-        return XGrammar(self._table)
+        return XGrammar(self.table)
 
 
 def require_backend(spec: GrammarSpec) -> None:

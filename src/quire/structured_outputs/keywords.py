@@ -6,6 +6,10 @@ an output that is said to follow a schema must follow all of it.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
 # Say something about a value, and nothing about which values there are.
 ANNOTATIONS = frozenset(
     {
@@ -29,9 +33,19 @@ HONOURED = ANNOTATIONS | NAMES | SCHEMA | SCHEMAS | SCHEMAS_BY_NAME | NUMBERS | 
 FORMATS = frozenset(
     {
         *("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"),
-        *("uri", "unknown"),
+        "uri",
     }
 )
+# Formats of numbers, as OpenAPI has them, and what they mean as bounds; of others nothing.
+MAX_INTEGER = 2**53 - 1  # beyond it JSON's numbers and the compiler's are no longer exact
+FORMAT_BOUNDS: dict[str, tuple[int, int]] = {
+    **{f"int{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32)},
+    **{f"uint{bits}": (0, 2**bits - 1) for bits in (8, 16, 32)},
+    **dict.fromkeys(("int", "int64"), (-MAX_INTEGER, MAX_INTEGER)),
+    **dict.fromkeys(("uint", "uint64"), (0, MAX_INTEGER)),
+}
+FORMAT_ANNOTATIONS = frozenset({"float", "double", "decimal", "binary", "byte", "password"})
+FORMAT_ANNOTATIONS |= {"unknown"}  # of the public test suite
 TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 
 # Keywords of the standard that no grammar of ours can follow, and what to write instead.
@@ -80,3 +94,48 @@ FORMAT_PATTERNS: dict[str, str] = {
 
 # Characters in all, which patterns of the parts do not bound (RFC 1035, section 2.3.4).
 FORMAT_LENGTHS = {"hostname": 253}
+
+
+def is_annotation(schema: Mapping[str, Any]) -> bool:
+    """Whether its ``format`` asks for nothing: formats of texts say nothing of other values."""
+    types = schema.get("type", "string")
+    return schema["format"] in FORMAT_ANNOTATIONS or "string" not in (
+        types if isinstance(types, list) else [types]
+    )
+
+
+def names_pattern(schema: Mapping[str, Any]) -> str | None:
+    """What names of properties must match, where ``propertyNames`` says it as no other word here:
+    by a pattern or a list, of an object that names no properties itself."""
+    names = schema.get("propertyNames")
+    others = ("properties", "patternProperties", "unevaluatedProperties")
+    if not isinstance(names, Mapping) or any(word in schema for word in others):
+        return None
+    said = {word: value for word, value in names.items() if (word, value) != ("type", "string")}
+    match said:
+        case {"pattern": str(pattern), **rest} if not rest:
+            return pattern
+        case {"enum": [*values], **rest} if not rest and all(isinstance(v, str) for v in values):
+            return f"^(?:{'|'.join(map(re.escape, values))})$" if values else None
+    return None
+
+
+def map_schemas(schema: Mapping[str, Any], change: Callable[[Any, str], Any]) -> dict[str, Any]:
+    """The schema with each schema right inside it changed; ``change`` also gets its place."""
+    return {name: _map_value(name, value, change) for name, value in schema.items()}
+
+
+def schemas_in(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The schemas right inside one, each with its place. A keyword whose value is of the wrong
+    kind has none."""
+    found: list[tuple[str, Any]] = []
+    map_schemas(schema, lambda one, place: found.append((place, one)))
+    yield from found
+
+
+def _map_value(name: str, value: Any, change: Callable[[Any, str], Any]) -> Any:
+    if name in SCHEMAS_BY_NAME and isinstance(value, Mapping):
+        return {key: change(one, f"{name}/{key}") for key, one in value.items()}
+    if name in SCHEMA | SCHEMAS and isinstance(value, list):  # items too, before 2020
+        return [change(one, f"{name}/{i}") for i, one in enumerate(value)]
+    return change(value, name) if name in SCHEMA else value

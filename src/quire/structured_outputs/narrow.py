@@ -3,6 +3,7 @@
 * An object that names its properties and says nothing of others has no others, as with every other
   engine: a model that may make up names does.
 * Dates and times are days and hours that there are, and host names are as long as they may be.
+* Numbers with a bound so far out that they are not exact there stay where they are.
 
 Whatever the narrowed schema admits, the given one admits too.
 """
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quire.structured_outputs import keywords
+from quire.structured_outputs.patterns import plain_anchors
 
 _DROPPED = (*keywords.REFUSED, *keywords.ANNOTATIONS)  # the former with values that ask for nothing
 
@@ -25,18 +27,19 @@ def narrowed(schema: Any, *, closes_objects: bool = False) -> Any:
 def _narrow(schema: Any, *, closes: bool, forced: bool) -> Any:
     if not isinstance(schema, Mapping):
         return schema
-    out = {
-        name: _inside(name, value, closes=closes, forced=forced)
-        for name, value in schema.items()
+    said = {
+        name: value
+        for name, value in _with_patterns(schema).items()
         if name not in _DROPPED and not name.startswith("x-")
     }
-    pattern = keywords.FORMAT_PATTERNS.get(str(out.get("format")))
-    if pattern is not None and "pattern" not in out and out.get("type") == "string":
-        del out["format"]
-        out["pattern"] = pattern
-    longest = keywords.FORMAT_LENGTHS.get(str(out.get("format")))
-    if longest is not None:
-        out["maxLength"] = min(longest, out.get("maxLength", longest))
+    out = keywords.map_schemas(said, lambda one, place: _narrow(one, closes=closes, forced=forced))
+    _narrow_format(out)
+    _narrow_bounds(out)
+    if "pattern" in out:
+        out["pattern"] = plain_anchors(out["pattern"])
+    if "patternProperties" in out:
+        of_names = out["patternProperties"]
+        out["patternProperties"] = {plain_anchors(name): one for name, one in of_names.items()}
     if isinstance(out.get("items"), list):  # as schemas before 2020 had it
         out["prefixItems"] = out.pop("items")
         if "additionalItems" in out:
@@ -54,14 +57,34 @@ def _narrow(schema: Any, *, closes: bool, forced: bool) -> Any:
     return out
 
 
-def _inside(name: str, value: Any, *, closes: bool, forced: bool) -> Any:
-    if name in keywords.SCHEMAS_BY_NAME:
-        return {key: _narrow(one, closes=closes, forced=forced) for key, one in value.items()}
-    if name in keywords.SCHEMA or name in keywords.SCHEMAS:
-        if isinstance(value, list):
-            return [_narrow(one, closes=closes, forced=forced) for one in value]
-        return _narrow(value, closes=closes, forced=forced)
-    return value
+def _narrow_format(out: dict[str, Any]) -> None:
+    """To a pattern, a length or bounds, where one says it; gone where it asks for nothing."""
+    format = out.get("format")
+    if format in keywords.FORMAT_BOUNDS:
+        del out["format"]
+        low, high = keywords.FORMAT_BOUNDS[format]
+        out["minimum"] = max(low, out.get("minimum", low))
+        out["maximum"] = min(high, out.get("maximum", high))
+    elif format is not None and keywords.is_annotation(out):
+        del out["format"]
+    elif format in keywords.FORMAT_PATTERNS:
+        if "pattern" not in out and out.get("type") == "string":
+            out["pattern"] = keywords.FORMAT_PATTERNS[out.pop("format")]
+    elif format in keywords.FORMAT_LENGTHS:
+        longest = keywords.FORMAT_LENGTHS[format]
+        out["maxLength"] = min(longest, out.get("maxLength", longest))
+
+
+def _narrow_bounds(out: dict[str, Any]) -> None:
+    most = keywords.MAX_INTEGER
+    for word, exclusive, sign in (
+        ("minimum", "exclusiveMinimum", -1),
+        ("maximum", "exclusiveMaximum", 1),
+    ):
+        if any(sign * out.get(name, 0) > most for name in (word, exclusive)):
+            out[word] = sign * min(most, sign * out.get(word, sign * most))
+            if sign * out.get(exclusive, 0) > most:
+                del out[exclusive]
 
 
 def _says_nothing_of_others(schema: Mapping[str, Any]) -> bool:
@@ -76,11 +99,20 @@ def _is_false(schema: Mapping[str, Any]) -> bool:
 
 def _combines(schema: Any) -> bool:
     """Whether objects are described in parts, each of which must leave room for the others."""
-    if isinstance(schema, list):
-        return any(map(_combines, schema))
     if not isinstance(schema, Mapping):
         return False
     has_sibling = "properties" in schema and any(
         word in schema for word in ("$ref", "anyOf", "oneOf")
     )
-    return "allOf" in schema or has_sibling or any(_combines(one) for one in schema.values())
+    if "allOf" in schema or has_sibling:
+        return True
+    return any(_combines(one) for _, one in keywords.schemas_in(schema))
+
+
+def _with_patterns(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``propertyNames`` as `patternProperties` without others, which says the same."""
+    pattern = keywords.names_pattern(schema)
+    if pattern is None:
+        return schema
+    of_values = schema.get("additionalProperties", True)
+    return {**schema, "patternProperties": {pattern: of_values}, "additionalProperties": False}

@@ -13,10 +13,11 @@ JsonText = Callable[[Any], str]  # from a schema to what stands for it in Lark
 
 
 def tag_as_lark(tag: Mapping[str, Any], json_text: JsonText) -> str | None:
-    """The body of the rule ``start``; None where a format is in it that Lark has no word for."""
+    """The body of the rule ``start``; None where a format is in it that Lark has no word for, or
+    that is too deep, which `check.py` says."""
     try:
         return _lark(tag["format"], json_text)
-    except (KeyError, TypeError):  # a format that is not known here, or broken: xgrammar says how
+    except (KeyError, TypeError, RecursionError):  # xgrammar says what is wrong, if anything is
         return None
 
 

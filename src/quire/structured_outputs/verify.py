@@ -1,60 +1,197 @@
 """Says whether a constraint can be followed, before a request is taken. Knows no model.
 
-Every constraint is compiled once for a vocabulary of bytes: quick ones here, slow ones by a canary.
+Every constraint is tried out once, in one of four threads; each has its queue. What is quick is
+tried in this process. What may be slow is tried by a canary, one for each backend, which gives it a
+moment: most need no more. What does need more waits for a last canary, behind others of its kind.
+
+    quick     ------------------------------------>  verdict
+    llguidance, a moment  --.----------------------->  verdict
+                            '--  the whole limit  -->  verdict
+    xgrammar, a moment    --'----------------------->  verdict
 """
 
 from __future__ import annotations
 
+import asyncio
+import queue
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from functools import partial
 
+from quire.errors import RequestError
 from quire.structured import GrammarSpec
-from quire.structured_outputs.cache import key_of
-from quire.structured_outputs.canary import Canary, is_slow
+from quire.structured_outputs.canary import Canary, TooSlow, is_slow
 from quire.structured_outputs.check import check
-from quire.structured_outputs.compile import GrammarCompiler, require_backend
-from quire.structured_outputs.token_table import BYTES
+from quire.structured_outputs.compile import GrammarCompiler, backend_of, require_backend
+from quire.structured_outputs.token_table import BYTES, TokenTable
+from quire.structured_outputs.trial import try_out
 
 LIMIT_S = 5.0
+MOMENT_S = 0.5
 MAX_KNOWN = 4096
+MAX_WAITING = 32  # in each queue; each may take as long as its limit
+
+Verdict = str | None  # what is wrong
+TryOut = Callable[[GrammarSpec], None]
+
+
+class TooManyGrammars(RequestError):
+    """More new grammars come than can be tried out; later there may be room."""
 
 
 class GrammarVerifier:
-    """Remembers its answers. May be called from several threads, and may take up to its limit."""
+    """Remembers its answers. May be called from several threads."""
 
-    def __init__(self, limit_s: float = LIMIT_S) -> None:
-        self._canary = Canary(limit_s)
-        self._compiler = GrammarCompiler(lambda: BYTES)
+    def __init__(
+        self,
+        load_table: Callable[[], TokenTable] = lambda: BYTES,  # of the model's vocabulary
+        limit_s: float = LIMIT_S,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        moment_s = min(MOMENT_S, limit_s)
+        last = Canary(limit_s, load_table)
+        first = {name: Canary(moment_s, load_table) for name in ("llguidance", "xgrammar")}
+        behind = _Lane(last.try_out, max_waiting)
+        compiler = GrammarCompiler(lambda: BYTES)
+        self._quick = _Lane(partial(try_out, compiler), max_waiting)
+        self._slow = {
+            name: _Lane(canary.try_out, max_waiting, behind) for name, canary in first.items()
+        }
         self._lock = threading.Lock()
-        self._known: OrderedDict[GrammarSpec, str | None] = OrderedDict()
-        self.close = weakref.finalize(self, self._canary.close)
+        self._known: OrderedDict[GrammarSpec, Verdict] = OrderedDict()
+        self._waiting: dict[GrammarSpec, Future[Verdict]] = {}
+        lanes, canaries = [self._quick, *self._slow.values(), behind], [*first.values(), last]
+        self.close = weakref.finalize(self, _close, lanes, canaries)
 
     def verify(self, spec: GrammarSpec) -> None:
-        """``ValueError`` with what is wrong with it."""
-        key = key_of(spec)
-        if key not in self._known:
-            error = self._try_out(key)
-            with self._lock:
-                self._known[key] = error
+        """``ValueError`` with what is wrong with it, after its limit at the latest where no others
+        wait."""
+        _raise(self._verdict(spec, is_patient=True).result())
+
+    async def verify_beside(self, spec: GrammarSpec) -> None:
+        """The same while others go on; `TooManyGrammars` where too many wait already."""
+        verdict = self._verdict(spec, is_patient=False)
+        # Others may wait for the same one, so who gives up waiting must not end it.
+        _raise(await asyncio.shield(asyncio.wrap_future(verdict)))
+
+    def _verdict(self, spec: GrammarSpec, *, is_patient: bool) -> Future[Verdict]:
+        with self._lock:
+            if spec in self._known:
+                self._known.move_to_end(spec)
+                return _done(self._known[spec])
+            if spec in self._waiting:
+                return self._waiting[spec]
+            lane = self._slow[backend_of(spec)] if is_slow(spec) else self._quick
+            if not is_patient:
+                lane.require_room()
+            future = self._waiting[spec] = lane.submit(spec)
+        future.add_done_callback(partial(self._remember, spec))
+        return future
+
+    def _remember(self, spec: GrammarSpec, verdict: Future[Verdict]) -> None:
+        with self._lock:
+            del self._waiting[spec]
+            if verdict.exception() is None:
+                self._known[spec] = verdict.result()
                 if len(self._known) > MAX_KNOWN:
                     self._known.popitem(last=False)
-        error = self._known.get(key)
-        if error is not None:
-            raise ValueError(error)
 
-    def is_known(self, spec: GrammarSpec) -> bool:
-        """Whether `verify` answers at once."""
-        return key_of(spec) in self._known
 
-    def _try_out(self, spec: GrammarSpec) -> str | None:
+class _Lane:
+    """Tries grammars one after the other, in a thread that does not hold up the program's end.
+    What it has no time for goes ``behind`` others in another one."""
+
+    def __init__(self, try_out: TryOut, max_waiting: int, behind: _Lane | None = None) -> None:
+        self.try_out = try_out
+        self.behind = behind
+        self._max_waiting = max_waiting
+        self.jobs: queue.SimpleQueue[tuple[GrammarSpec, Future[Verdict]] | None]
+        self.jobs = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def require_room(self) -> None:
+        """`TooManyGrammars` where there is none."""
+        num_waiting = self.jobs.qsize()
+        if num_waiting >= self._max_waiting:
+            raise TooManyGrammars(
+                f"{num_waiting} new grammars wait to be tried out already, and there is room for "
+                f"{self._max_waiting}; try again later"
+            )
+
+    def submit(self, spec: GrammarSpec) -> Future[Verdict]:
+        future: Future[Verdict] = Future()
+        self.put(spec, future)
+        return future
+
+    def put(self, spec: GrammarSpec, future: Future[Verdict]) -> None:
+        with self._lock:  # two lanes may have the same one behind them
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=_work, args=(self,), name="quire-verify", daemon=True
+                )
+                self._thread.start()
+        self.jobs.put((spec, future))
+
+    def close(self) -> None:
+        self.jobs.put(None)
+
+
+def _work(lane: _Lane) -> None:
+    while (job := lane.jobs.get()) is not None:
+        spec, future = job
         try:
-            check(spec)
-            require_backend(spec)
-            if is_slow(spec):
-                self._canary.try_out(spec)
-            else:
-                self._compiler.compile(spec)
-        except ValueError as error:
-            return str(error)
-        return None
+            verdict = _verdict_of(spec, lane.try_out)
+        except TooSlow as slow:
+            _put_behind(lane.behind, spec, future, slow)
+        except BaseException as error:  # whoever waits for it is told
+            future.set_exception(error)
+        else:
+            future.set_result(verdict)
+
+
+def _put_behind(
+    lane: _Lane | None, spec: GrammarSpec, future: Future[Verdict], slow: TooSlow
+) -> None:
+    if lane is None:
+        future.set_result(str(slow))
+        return
+    try:
+        lane.require_room()
+    except TooManyGrammars as error:
+        future.set_exception(error)
+    else:
+        lane.put(spec, future)
+
+
+def _verdict_of(spec: GrammarSpec, try_out: TryOut) -> Verdict:
+    try:
+        check(spec)
+        require_backend(spec)
+        try_out(spec)
+    except TooSlow:
+        raise
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _close(lanes: Iterable[_Lane], canaries: Iterable[Canary]) -> None:
+    for lane in lanes:
+        lane.close()
+    for canary in canaries:
+        canary.close()
+
+
+def _done(verdict: Verdict) -> Future[Verdict]:
+    future: Future[Verdict] = Future()
+    future.set_result(verdict)
+    return future
+
+
+def _raise(verdict: Verdict) -> None:
+    if verdict is not None:
+        raise ValueError(verdict)

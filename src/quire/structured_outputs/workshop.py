@@ -1,7 +1,8 @@
 """Compiles grammars in threads, a few at once, each within a time; others wait their turn.
 
 A thread cannot be ended: one that takes too long is given up, and what it makes is kept if it ever
-comes. `verify.py` has seen to it that this is rare. Knows nothing about requests.
+comes. `verify.py` has seen to it that this is rare. Those that may be slow hold up only each other.
+Knows nothing about requests.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from quire.structured import Grammar, GrammarSpec
-from quire.structured_outputs.cache import GrammarCache, key_of
+from quire.structured_outputs.cache import GrammarCache
+from quire.structured_outputs.canary import is_slow
 from quire.structured_outputs.compile import GrammarCompiler
 
 LIMIT_S = 30.0
-MAX_THREADS = 2  # that are not given up
+MAX_THREADS = 2  # that are not given up, of either kind
+MAX_GIVEN_UP = 4  # that go on nevertheless; each may take memory and a core for as long as it likes
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +32,13 @@ class Job:
     spec: GrammarSpec
     grammar: Grammar | None = None
     error: str | None = None
+    num_waiting: int = 1  # who ordered it and has not forgotten it
     started_at: float = 0.0  # 0: it waits
     is_done: bool = field(default=False)
+    is_slow: bool = field(init=False)  # it may be
+
+    def __post_init__(self) -> None:
+        self.is_slow = is_slow(self.spec)
 
 
 class Workshop:
@@ -45,19 +53,28 @@ class Workshop:
         self._running: list[Job] = []
         self._finished: deque[Job] = deque()  # by the threads; it is safe to append to
         self._news = threading.Event()
+        self._num_given_up: Counter[bool] = Counter()  # threads that still run, by `is_slow`
 
     def order(self, spec: GrammarSpec) -> Job:
         """The grammar, now or later: poll, then look whether it is done."""
         grammar, failure = self._cache.get(spec), self._cache.failure(spec)
         if grammar is not None or failure is not None:
-            return Job(key_of(spec), grammar=grammar, error=failure, is_done=True)
-        key = key_of(spec)
-        job = self._jobs.get(key)
-        if job is None:
-            job = self._jobs[key] = Job(key)
-            self._waiting.append(job)
-            self._start_waiting()
+            return Job(spec, grammar=grammar, error=failure, is_done=True)
+        job = self._jobs.get(spec)
+        if job is not None:
+            job.num_waiting += 1
+            return job
+        job = self._jobs[spec] = Job(spec)
+        self._waiting.append(job)
+        self._start_waiting()
         return job
+
+    def forget(self, job: Job) -> None:
+        """One who ordered it does not wait any more. What has begun goes on: it may be wanted."""
+        job.num_waiting -= 1
+        if job.num_waiting == 0 and job in self._waiting:
+            self._waiting.remove(job)
+            del self._jobs[job.spec]
 
     def poll(self) -> bool:
         """Take in what is finished or overdue; whether anything was."""
@@ -72,10 +89,12 @@ class Workshop:
                 f"the {job.spec.kind} grammar takes more than {self._limit_s:g} s to compile for "
                 "this model; make it simpler"
             )
+            self._num_given_up[job.is_slow] += 1
+            self._running.remove(job)
+            self._cache.put_failure(job.spec, job.error)
             self._end(job)
             has_news = True
-        self._start_waiting()
-        return has_news
+        return self._start_waiting() or has_news
 
     def wait(self, seconds: float) -> None:
         """Until something is finished, or the time is over."""
@@ -84,24 +103,45 @@ class Workshop:
     def _take(self, job: Job) -> None:
         if job.grammar is not None:
             self._cache.put(job.spec, job.grammar)  # also of one that was given up
-        if not job.is_done:
-            self._end(job)
-
-    def _end(self, job: Job) -> None:
-        job.is_done = True
+        if job.is_done:
+            self._num_given_up[job.is_slow] -= 1
+            return
         if job.grammar is None:
             self._cache.put_failure(job.spec, job.error or "unknown")
         self._running.remove(job)
+        self._end(job)
+
+    def _end(self, job: Job) -> None:
+        job.is_done = True
         del self._jobs[job.spec]
 
-    def _start_waiting(self) -> None:
-        while self._waiting and len(self._running) < MAX_THREADS:
-            job = self._waiting.popleft()
-            job.started_at = time.monotonic()
-            self._running.append(job)
-            threading.Thread(
-                target=self._compile, args=(job,), name="quire-grammar", daemon=True
-            ).start()
+    def _start_waiting(self) -> bool:
+        """Whether any has ended so."""
+        has_ended = False
+        num_running = Counter(job.is_slow for job in self._running)
+        for job in list(self._waiting):
+            if num_running[job.is_slow] >= MAX_THREADS:
+                continue
+            self._waiting.remove(job)
+            num_given_up = self._num_given_up[job.is_slow]
+            if num_given_up >= MAX_GIVEN_UP:
+                job.error = (
+                    f"{num_given_up} grammars that took too long are still being compiled, and a "
+                    "new one finds no room; use simpler grammars, or try again later"
+                )
+                self._end(job)
+                has_ended = True
+            else:
+                num_running[job.is_slow] += 1
+                self._start(job)
+        return has_ended
+
+    def _start(self, job: Job) -> None:
+        job.started_at = time.monotonic()
+        self._running.append(job)
+        threading.Thread(
+            target=self._compile, args=(job,), name="quire-grammar", daemon=True
+        ).start()
 
     def _compile(self, job: Job) -> None:
         try:

@@ -29,7 +29,7 @@ class TokenMarks:
     def of(self, text: str) -> TokenMark:
         """A mark of one token is a token of its own, which nothing is joined to."""
         token_ids = [int(i) for i in self._tokenizer.encode(text, add_special_tokens=False)]
-        places = [(token_id,) for token_id in token_ids]
+        places: list[tuple[int, ...]] = [(token_id,) for token_id in token_ids]
         if len(places) > 1:
             places[0] += self._like(token_ids[0], str.endswith)
             places[-1] += self._like(token_ids[-1], _only_adds_spaces)

@@ -10,9 +10,9 @@ from typing import Any
 from quire.incremental import Source, Steps, peek, skip
 from quire.structured import GrammarSpec
 from quire.tools.definitions import Tools
-from quire.tools.events import EventList
+from quire.tools.events import CallEvents
 from quire.tools.formats.marked import unmarked_list
-from quire.tools.parser import Grammar, GrammarParser, ToolParser
+from quire.tools.parser import Grammar, ToolParser, grammar_parser
 from quire.tools.registry import CallText, ToolFormat
 
 # A value of this schema is any object: a tool without parameters may be described so.
@@ -45,8 +45,8 @@ def constrained_parser(call: MustCall, format: ToolFormat | None) -> ToolParser:
         return format.parser(call.tools)
     if call.is_named:
         (name,) = call.tools.names
-        return GrammarParser(_whole_arguments(name), call.tools)
-    return GrammarParser(unmarked_list, call.tools)
+        return grammar_parser(_whole_arguments(name), call.tools)
+    return grammar_parser(unmarked_list, call.tools)
 
 
 def call_text_of(format: ToolFormat | None, special_tokens: frozenset[str]) -> CallText | None:
@@ -113,7 +113,7 @@ def _moved(schema: Any, place: str) -> Any:
 def _whole_arguments(name: str) -> Grammar:
     """All of the text is the arguments of one call."""
 
-    def grammar(source: Source, out: EventList, tools: Tools) -> Steps[None]:
+    def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
         if not (yield from skip(source)):
             return
         out.begin(name)

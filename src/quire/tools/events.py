@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quire.incremental import Events
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -39,51 +41,31 @@ class CallEnd:
 Event = Content | CallBegin | CallArguments | CallEnd
 
 
-class EventList:
-    """Events as a grammar makes them; texts that follow each other become one."""
+class CallEvents(Events[Event]):
+    """With the calls that a grammar of tool calls makes."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.num_calls = 0
-        self._events: list[Event] = []
-        self._texts: list[str] = []  # of the event that is still growing
-        self._is_content = True
 
     def content(self, text: str) -> None:
-        self._add(text, is_content=True)
+        self.add(Content, text)
 
     def begin(self, name: str, id: str | None = None) -> None:
-        self._close()
-        self._events.append(CallBegin(self.num_calls, name, id))
+        self.put(CallBegin(self.num_calls, name, id))
         self.num_calls += 1
 
     def arguments(self, fragment: str) -> None:
         """Of the call that began last."""
-        self._add(fragment, is_content=False)
+        self.add(self._arguments, fragment)
 
     def end(self) -> None:
-        self._close()
-        self._events.append(CallEnd(self.num_calls - 1))
+        self.put(CallEnd(self.num_calls - 1))
 
     def whole_call(self, name: str, arguments: str, id: str | None = None) -> None:
         self.begin(name, id)
         self.arguments(arguments)
         self.end()
 
-    def taken(self) -> list[Event]:
-        self._close()
-        events, self._events = self._events, []
-        return events
-
-    def _add(self, text: str, *, is_content: bool) -> None:
-        if is_content is not self._is_content:
-            self._close()
-            self._is_content = is_content
-        if text:
-            self._texts.append(text)
-
-    def _close(self) -> None:
-        if self._texts:
-            text = "".join(self._texts)
-            last = self.num_calls - 1
-            self._events.append(Content(text) if self._is_content else CallArguments(last, text))
-            self._texts = []
+    def _arguments(self, text: str) -> Event:
+        return CallArguments(self.num_calls - 1, text)

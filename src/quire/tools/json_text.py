@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quire.incremental import Source, Steps, peek, seek, skip, streamed, take, take_while
-from quire.tools.events import EventList
+from quire.tools.events import CallEvents
 
 MAX_NAME = 256  # characters; a longer one is no name of a tool
 _CLOSER = {"{": "}", "[": "]"}
@@ -63,11 +63,40 @@ def _pass_nested(source: Source) -> Steps[bool]:
 
 
 def loaded(text: str) -> Any:
-    """What a JSON text says; None if it is broken."""
+    """What a JSON text says; None if it is broken. Strings may hold raw line breaks."""
     try:
-        return json.loads(text, strict=False)
+        return json.loads(text, strict=False, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
+
+
+def as_json(text: str) -> str | None:
+    """The text itself if it is JSON, printed again if only its line breaks are raw, else None."""
+    value = loaded(text)
+    if value is None:
+        return text if text == "null" else None
+    try:
+        json.loads(text)
+    except ValueError:
+        return dumped(value)
+    return text
+
+
+def dumped(value: Any) -> str | None:
+    """JSON of a value; None if it has what JSON does not have."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return text if is_encodable(text) else json.dumps(value)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def json_string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def is_encodable(text: str) -> bool:
@@ -90,6 +119,7 @@ class _Call:
     held: str | None = None  # arguments that came before the name
     extra: list[str] = field(default_factory=list)  # what else stands in it
     has_begun: bool = False
+    is_nested: bool = False  # its name and arguments stand in an object "function" of their own
     read_to: int = 0  # where its last whole field ended
 
     @property
@@ -106,13 +136,13 @@ class _Call:
             return True
         return (key == "type" and value == "function") or (key == "index" and type(value) is int)
 
-    def begin(self, out: EventList) -> None:
+    def begin(self, out: CallEvents) -> None:
         self.has_begun = True
         out.begin(self.name, self.id)
 
 
 def read_call(
-    source: Source, out: EventList, *, names: frozenset[str] | None = None
+    source: Source, out: CallEvents, *, names: frozenset[str] | None = None
 ) -> Steps[None]:
     """An object with a name and arguments; whoever calls sees at ``out`` whether it was one.
 
@@ -134,7 +164,7 @@ def read_call(
         out.content(text)
 
 
-def _read_fields(source: Source, out: EventList, call: _Call) -> Steps[bool]:
+def _read_fields(source: Source, out: CallEvents, call: _Call) -> Steps[bool]:
     """Up to the end of the object; False if it is none, or no call."""
     while True:
         start = source.pos
@@ -156,9 +186,14 @@ def _read_fields(source: Source, out: EventList, call: _Call) -> Steps[bool]:
             return True
 
 
-def _read_field(source: Source, out: EventList, call: _Call, key: str, start: int) -> Steps[bool]:
+def _read_field(source: Source, out: CallEvents, call: _Call, key: str, start: int) -> Steps[bool]:
     if key in _ARGUMENTS and not call.has_begun and call.held is None:
         return (yield from _read_arguments(source, out, call))
+    if key == "function" and not call.name and not call.is_nested:
+        if (yield from take(source, "{")):
+            call.is_nested = True
+            return (yield from _read_fields(source, out, call))
+        key = "name" if (yield from peek(source)) == '"' else key
     if call.is_bare and not call.has_begun and key not in ("name", *_LABELS):
         return False
     value_start = source.pos
@@ -177,7 +212,7 @@ def _read_field(source: Source, out: EventList, call: _Call, key: str, start: in
     return True
 
 
-def _read_arguments(source: Source, out: EventList, call: _Call) -> Steps[bool]:
+def _read_arguments(source: Source, out: CallEvents, call: _Call) -> Steps[bool]:
     """Streamed, once the name is known; a string holds the arguments once more as JSON text."""
     following = yield from peek(source)
     if call.name and following in _CLOSER:
@@ -186,12 +221,14 @@ def _read_arguments(source: Source, out: EventList, call: _Call) -> Steps[bool]:
         call.read_to = source.pos
         return is_whole
     start = source.pos
-    is_odd = call.is_bare and following not in _CLOSER
+    is_odd = call.is_bare and following not in ('"', *_CLOSER)
     if is_odd or not (yield from pass_value(source)):
         return False
     text = source.between(start, source.pos)
     value = loaded(text)
     if isinstance(value, str) and is_encodable(value):
+        if call.is_bare and not isinstance(loaded(value), dict):
+            return False
         text = value
     call.held = "{}" if text == "null" else text
     if call.name:

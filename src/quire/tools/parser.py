@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from quire.incremental import Marks, Reading, Source, Steps, skip
+from quire.incremental import EventParser, Marks, Source, Steps, released, skip
 from quire.tools.definitions import Tools
-from quire.tools.events import Event, EventList
+from quire.tools.events import CallEvents, Content, Event
 
-Grammar = Callable[[Source, EventList, Tools], Steps[None]]
+Grammar = Callable[[Source, CallEvents, Tools], Steps[None]]
 ReadCalls = Callable[[str], Steps[None]]
 
 
@@ -23,38 +23,24 @@ class ToolParser(Protocol):
         """What is left, now that the text is whole."""
 
 
-class GrammarParser:
+def grammar_parser(grammar: Grammar, tools: Tools) -> ToolParser:
     """Reads with a grammar."""
-
-    def __init__(self, grammar: Grammar, tools: Tools) -> None:
-        self._out = EventList()
-        self._reading = Reading(lambda source: grammar(source, self._out, tools))
-
-    def feed(self, text: str) -> list[Event]:
-        self._reading.add(text)
-        return self._out.taken()
-
-    def finish(self) -> list[Event]:
-        self._reading.end()
-        return self._out.taken()
+    out = CallEvents()
+    return EventParser(out, lambda source: grammar(source, out, tools))
 
 
 class ContentOnly:
     """Where no tools are to be called: all is content."""
 
-    def __init__(self) -> None:
-        self._out = EventList()
-
     def feed(self, text: str) -> list[Event]:
-        self._out.content(text)
-        return self._out.taken()
+        return [Content(text)] if text else []
 
     def finish(self) -> list[Event]:
         return []
 
 
 def content_with_calls(
-    source: Source, out: EventList, triggers: Marks, read_calls: ReadCalls
+    source: Source, out: CallEvents, triggers: Marks, read_calls: ReadCalls
 ) -> Steps[None]:
     """Content up to each trigger, where ``read_calls`` tries; what it read is content too, if no
     call came out. White space around calls is no content, except behind other content.
@@ -63,7 +49,7 @@ def content_with_calls(
     while True:
         start = source.pos
         if in_text:
-            mark = yield from triggers.find(source, out.content)
+            mark = yield from triggers.find(source, released(source, out.content))
             start = source.pos
         else:
             following = yield from skip(source)

@@ -17,7 +17,7 @@ from quire.tools.formats.marked import bare, marked
 from quire.tools.formats.named import NamedCalls, mistral, named_calls
 from quire.tools.formats.pythonic import pythonic
 from quire.tools.formats.tagged import Tags, tagged
-from quire.tools.parser import Grammar, GrammarParser, ToolParser
+from quire.tools.parser import Grammar, ToolParser, grammar_parser
 
 ParserFactory = Callable[[Tools], ToolParser]
 
@@ -51,7 +51,7 @@ def _format(
 ) -> ToolFormat:
     return ToolFormat(
         name=name,
-        parser=lambda tools: GrammarParser(grammar, tools),
+        parser=lambda tools: grammar_parser(grammar, tools),
         marks=marks,
         call_text=call_text,
         id_length=id_length,
@@ -86,24 +86,27 @@ _GLM_TAGS = Tags(
     has_lines=False,
 )
 _KIMI = NamedCalls(
-    section=("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
+    section_begins=("<|tool_calls_section_begin|>", "<|tool_call_section_begin|>"),
+    section_ends=("<|tool_calls_section_end|>", "<|tool_call_section_end|>"),
     call="<|tool_call_begin|>",
     separator="<|tool_call_argument_begin|>",
     after_arguments=("<|tool_call_end|>",),
     has_ids=True,
 )
-_DEEPSEEK_SECTION = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
+_DEEPSEEK_BEGINS, _DEEPSEEK_ENDS = ("<｜tool▁calls▁begin｜>",), ("<｜tool▁calls▁end｜>",)
 _DEEPSEEK_CALL, _DEEPSEEK_SEP = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>"
 _DEEPSEEK_END = "<｜tool▁call▁end｜>"
 _DEEPSEEK_V3 = NamedCalls(
-    section=_DEEPSEEK_SECTION,
+    section_begins=_DEEPSEEK_BEGINS,
+    section_ends=_DEEPSEEK_ENDS,
     call=_DEEPSEEK_CALL,
     before_name=(f"function{_DEEPSEEK_SEP}",),
     separator="\n```json\n",
     after_arguments=("```", _DEEPSEEK_END),
 )
 _DEEPSEEK_V31 = NamedCalls(
-    section=_DEEPSEEK_SECTION,
+    section_begins=_DEEPSEEK_BEGINS,
+    section_ends=_DEEPSEEK_ENDS,
     call=_DEEPSEEK_CALL,
     separator=_DEEPSEEK_SEP,
     after_arguments=(_DEEPSEEK_END,),
@@ -115,7 +118,8 @@ _HERMES_TEXT = CallText(
 
 
 def _marks_of(form: NamedCalls) -> tuple[str, ...]:
-    return (*form.section, form.call, form.separator, *form.after_arguments, *form.before_name)
+    sections = (*form.section_begins, *form.section_ends)
+    return (*sections, form.call, form.separator, *form.after_arguments, *form.before_name)
 
 
 def _xml(name: str, outer: str) -> ToolFormat:
@@ -133,7 +137,11 @@ _FORMATS = (
     _hermes("longcat", "longcat_tool_call"),
     _format("mistral", mistral, "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", id_length=9),
     _format("llama3_json", bare(("<|python_tag|>",)), "<|python_tag|>"),
-    _format("granite", marked(("<|tool_call|>", "<tool_call>")), "<|tool_call|>", "<tool_call>"),
+    _format(
+        "granite",
+        marked(("<|tool_call|>", "<tool_call>"), may_lack_mark=True),
+        *("<|tool_call|>", "<tool_call>"),
+    ),
     _format("granite-20b-fc", marked(("<function_call>",)), "<function_call>"),
     _format(
         "internlm",
@@ -143,7 +151,11 @@ _FORMATS = (
     _format(
         "jamba", marked(("<tool_calls>",), ("</tool_calls>",)), "<tool_calls>", "</tool_calls>"
     ),
-    _format("phi4_mini_json", marked(("functools",)), "functools"),
+    _format(
+        "phi4_mini_json",
+        marked(("functools", "<|tool_call|>"), ("<|/tool_call|>",), may_lack_mark=True),
+        *("functools", "<|tool_call|>", "<|/tool_call|>"),
+    ),
     _format("pythonic", pythonic()),
     _format(
         "llama4_pythonic",

@@ -54,6 +54,8 @@ class BatchBuilder:
     def __init__(self, rows: Rows, kv: KVMemory, *, max_tokens: int, device: torch.device) -> None:
         self._kv = kv
         self._state = rows.state
+        # where attention reads what masks hide: see `KVMemory`
+        self._tables_cpu = rows.block_tables.numpy() if device.type == "cpu" else None
         self._layer_groups = kv.layout.group_of_layer
         self._arange = torch.arange(max_tokens + 1, device=device)
         self._upload = Uploader(device)
@@ -64,6 +66,8 @@ class BatchBuilder:
         R must not be 0. Where no row samples, one token is the output all the same: nothing on the
         way has to know how to compute no lines.
         """
+        if self._tables_cpu is not None:
+            self._kv.enter(plan, self._tables_cpu)
         num_computed = plan.num_computed[layout.order]
         lengths = plan.num_computed + plan.num_scheduled
         seq_lens_cpu = lengths[layout.order]

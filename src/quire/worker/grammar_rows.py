@@ -7,25 +7,29 @@ fills. Knows nothing about how masks reach the logits.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from quire.step import Int32, JoinedRow, RowToken
-from quire.structured import FREE, GrammarState
+from quire.structured import FREE, Grammar, GrammarState
+from quire.worker.grammar_row import GrammarRow, bit
 from quire.worker.pending import HostTokens
-from quire.worker.thinking import ThinkingRow
 from quire.worker.watch import StepLabel, Watch
 
-ALL = np.int32(-1)
+# What the grammars of a step may take. Behind one that took longer each row is measured: one that
+# is ambiguous can take a second for a token, and all others wait for it.
+SLOW_STEP_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class _Unread:
     """Tokens of a step, and whose they are."""
 
-    owners: list[tuple[_Row, int]]  # and the place of its token
+    owners: list[tuple[GrammarRow, int]]  # and the place of its token
     tokens: HostTokens
     label: StepLabel
 
@@ -36,14 +40,15 @@ class GrammarRows:
     def __init__(self, *, max_rows: int, vocab_size: int, watch: Watch) -> None:
         self.num_words = -(-vocab_size // 32)
         self._watch = watch
-        self._rows: dict[int, _Row] = {}
+        self._rows: dict[int, GrammarRow] = {}
         self._is_constrained = np.zeros(max_rows + 1, dtype=np.bool_)
         self._unread: list[_Unread] = []
+        self._is_measured = False  # the step before was slow
 
     def join(self, joined: Iterable[JoinedRow]) -> None:
         for new in joined:
             if new.constraint is not FREE:
-                self._rows[new.row] = _Row(new)
+                self._rows[new.row] = GrammarRow(new)
                 self._is_constrained[new.row] = True
 
     def leave(self, row: int) -> None:
@@ -74,144 +79,86 @@ class GrammarRows:
     def fill(self, rows_cpu: Int32, masks: np.ndarray) -> np.ndarray:
         """What the constrained ones among these rows [S] may write: places [N] among them, and as
         many lines of ``masks`` [.., words] int32. Waits for the steps before."""
-        self._take_in()
-        places, states = [], []
-        for place in np.flatnonzero(self._is_constrained[rows_cpu]).tolist():
-            row = self._rows[int(rows_cpu[place])]
-            if row.is_masked:
-                places.append(place)
-                states.append(row)
+        took = self._take_in()
+        places = [
+            place
+            for place in np.flatnonzero(self._is_constrained[rows_cpu]).tolist()
+            if self._rows[int(rows_cpu[place])].is_masked
+        ]
+        rows = [self._rows[int(rows_cpu[place])] for place in places]
         lines = masks[: len(places)]
-        _fill_states(states, lines)
-        for row, line in zip(states, lines, strict=True):
-            row.finish(line)
+        started = time.perf_counter()
+        if self._is_measured:
+            _fill_one_by_one(rows, lines)
+        else:
+            _fill_by_kinds(rows, lines)
+        self._is_measured = took + time.perf_counter() - started > SLOW_STEP_S
+        for row in rows:
+            row.look_for_error()
+        _finish(rows, lines)
         return np.array(places, dtype=np.int64)
 
     def errors(self, rows_cpu: Int32) -> dict[int, str]:
-        """Rows whose last token no grammar allowed."""
+        """Rows that cannot go on: what their grammars met, or cost."""
         rows = [int(row) for row in rows_cpu[self._is_constrained[rows_cpu]]]
         return {row: error for row in rows if (error := self._rows[row].error) is not None}
 
-    def _take_in(self) -> None:
+    def _take_in(self) -> float:
+        """Seconds that it took the grammars; what the host waited for tokens is not theirs."""
+        took = 0.0
         unread, self._unread = self._unread, []
         for one in unread:
             if all(row.has_left for row, _ in one.owners):
                 continue  # and the step may have failed
-            tokens = one.tokens.read(self._watch, one.label)
+            tokens = one.tokens.read(self._watch, one.label).tolist()
+            started = time.perf_counter()
             for row, place in one.owners:
-                row.accept(int(tokens[place]))
+                if self._is_measured:
+                    row.spend(partial(row.accept, tokens[place]))
+                else:
+                    row.accept(tokens[place])
+            took += time.perf_counter() - started
+        return took
 
 
-class _Row:
-    """One constrained row."""
-
-    def __init__(self, joined: JoinedRow) -> None:
-        constraint, sampling = joined.constraint, joined.sampling
-        self.is_beam = joined.is_beam
-        self.has_left = False
-        self.error: str | None = None
-        self.grammar = constraint.grammar
-        self.state: GrammarState | None = self.grammar.new_state() if self.grammar else None
-        prompt = joined.token_ids[: joined.num_prompt_tokens].tolist()
-        self.thinking = ThinkingRow(constraint.thinking, prompt) if constraint.thinking else None
-        self._stop_ids = sampling.stop_token_ids
-        self._min_tokens, self._ends_late = sampling.min_tokens, sampling.ends_late
-        self._num_output = 0
-        self._has_ended = False
-        for token_id in joined.token_ids[joined.num_prompt_tokens :].tolist():
-            self.accept(token_id)
-
-    @property
-    def is_masked(self) -> bool:
-        """Whether not every token may be next."""
-        if self._has_ended or self.error is not None:
-            return False
-        is_thinking = self.thinking is not None and not self.thinking.is_over
-        if is_thinking and self.state is None:
-            assert self.thinking is not None
-            return self.thinking.forced is not None
-        return is_thinking or self.state is not None
-
-    @property
-    def follows_grammar(self) -> bool:
-        return self.state is not None and (self.thinking is None or self.thinking.is_over)
-
-    def accept(self, token_id: int) -> None:
-        """Tokens after an end are of steps that were in flight, and nobody's."""
-        if self._has_ended or self.error is not None:
-            return
-        self._num_output += 1
-        if token_id in self._stop_ids:
-            self._has_ended = True
-        elif self.thinking is not None and not self.thinking.is_over:
-            self.thinking.accept(token_id)
-        elif self.state is not None and not self.state.accept(token_id):
-            self.error = (
-                f"the grammar does not allow token {token_id}, which was sampled: this is an error "
-                "of the engine"
-            )
-
-    def finish(self, line: np.ndarray) -> None:
-        """What the grammar does not know: thinking, and which tokens end the row."""
-        if not self.follows_grammar:
-            assert self.thinking is not None
-            forced = self.thinking.forced
-            if forced is not None:
-                line[:] = 0
-                _set(line, forced)
-            else:  # a grammar is to come: the row must not end before
-                line[:] = ALL
-                self._forbid_stops(line)
-            return
-        assert self.grammar is not None
-        end = self.grammar.end_token_id
-        is_early = self._ends_late or self._num_output < self._min_tokens
-        if not is_early and self._stop_ids == (end,):
-            return
-        can_end = _has(line, end)
-        _clear(line, end)
-        if is_early:
-            self._forbid_stops(line)
-            can_end = can_end and not line.any()  # complete: then it must
-        if can_end:
-            for token_id in self._stop_ids:
-                _set(line, token_id)
-
-    def _forbid_stops(self, line: np.ndarray) -> None:
-        for token_id in self._stop_ids:
-            _clear(line, token_id)
-
-
-def _fill_states(rows: Sequence[_Row], lines: np.ndarray) -> None:
-    """By kinds of grammars; usually all rows are of one."""
-    kinds: dict[type, list[int]] = {}
+def _fill_by_kinds(rows: Sequence[GrammarRow], lines: np.ndarray) -> None:
+    """All of one kind of grammar at once; usually all rows are of one."""
+    kinds: dict[type, list[tuple[int, Grammar, GrammarState]]] = {}
     for i, row in enumerate(rows):
-        if row.follows_grammar:
-            kinds.setdefault(type(row.grammar), []).append(i)
-    for places in kinds.values():
-        states = [rows[i].state for i in places]
-        grammar = rows[places[0]].grammar
-        assert grammar is not None
-        known = [state for state in states if state is not None]
+        if row.grammar is not None and row.followed is not None:
+            kinds.setdefault(type(row.grammar), []).append((i, row.grammar, row.followed))
+    for found in kinds.values():
+        places, (grammar, *_), states = zip(*found, strict=True)
         if len(places) == len(rows):
-            grammar.fill_all(known, lines)
+            grammar.fill_all(states, lines)
         else:
             part = np.empty((len(places), lines.shape[1]), dtype=np.int32)
-            grammar.fill_all(known, part)
-            lines[places] = part
+            grammar.fill_all(states, part)
+            lines[list(places)] = part
 
 
-def _bit(token_id: int) -> np.int32:
-    return np.uint32(1 << (token_id & 31)).view(np.int32)
+def _fill_one_by_one(rows: Sequence[GrammarRow], lines: np.ndarray) -> None:
+    for row, line in zip(rows, lines, strict=True):
+        if row.followed is not None:
+            row.spend(partial(row.followed.fill, line))
 
 
-def _has(line: np.ndarray, token_id: int) -> bool:
-    return bool(line[token_id >> 5] & _bit(token_id))
+def _finish(rows: Sequence[GrammarRow], lines: np.ndarray) -> None:
+    """What masks of grammars do not say; the plain ones, usually all, at once."""
+    plain: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for i, row in enumerate(rows):
+        if row.is_plain and row.grammar is not None:
+            plain.setdefault((row.grammar.end_token_id, row.stop_ids), []).append(i)
+        else:
+            row.finish(lines[i])
+    for (end, stop_ids), places in plain.items():
+        if stop_ids != (end,):
+            _end_by_any(lines, places, end, stop_ids)
 
 
-def _set(line: np.ndarray, token_id: int) -> None:
-    line[token_id >> 5] |= _bit(token_id)
-
-
-def _clear(line: np.ndarray, token_id: int) -> None:
-    line[token_id >> 5] &= ~_bit(token_id)
+def _end_by_any(lines: np.ndarray, places: list[int], end: int, stop_ids: tuple[int, ...]) -> None:
+    """Where the grammar allows its end all tokens that end these rows are allowed."""
+    may_end = (lines[places, end >> 5] & bit(end)) != 0
+    lines[places, end >> 5] &= ~bit(end)
+    for token_id in stop_ids:
+        lines[places, token_id >> 5] |= np.where(may_end, bit(token_id), np.int32(0))

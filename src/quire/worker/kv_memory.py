@@ -10,15 +10,19 @@ import torch
 from torch import Tensor
 
 from quire.kv_layout import KVLayout, LayerKV
+from quire.step import StepPlan
 from quire.worker.upload import Uploader
 from quire.worker.zeros import lazy_zeros
+
+NULL_BLOCK = 0
 
 
 class KVMemory:
     """Keys and values of all attention layers, block by block; block 0 is the null block.
 
-    All of it starts as zeros: attention reads masked slots too, and a NaN left in one by an
-    earlier owner of the memory would survive the mask (0 * NaN is NaN).
+    A CPU's attention reads masked slots too, and what is not finite there would survive the mask
+    (0 * NaN is NaN). So all of it starts as zeros, and a block is zeroed again when its next owner
+    enters it. A GPU's kernels read no slot that is masked.
     """
 
     def __init__(
@@ -38,10 +42,38 @@ class KVMemory:
             _zeros(num_blocks, block_size, kv, dtype, device) for kv in layout.tensors
         )
         self.of_layer = tuple(self._tensors[tensor] for tensor in layout.tensor_of_layer)
+        # [planes, num_blocks, bytes] of each tensor where a block has to be zeroed. By NumPy: many
+        # short calls, which cost torch 3 us each.
+        self._blocks: tuple[np.ndarray, ...] = ()
+        if device.type == "cpu":
+            self._blocks = tuple(
+                tensor.transpose(2, 3).flatten(2).view(torch.uint8).numpy()
+                for tensor in self._tensors
+            )
 
     @property
     def num_bytes(self) -> int:
         return sum(tensor.nbytes for tensor in self._tensors)
+
+    def enter(self, plan: StepPlan, block_tables: np.ndarray) -> None:
+        """On a CPU: forget what was left in blocks that a step begins and does not fill.
+        ``block_tables`` [groups, rows, B] are those of all rows."""
+        size = self.block_size
+        ends = plan.num_computed + plan.num_scheduled
+        last_block = (ends - 1) // size
+        begins = (last_block * size >= plan.num_computed) & (ends % size > 0)
+        if np.count_nonzero(begins):
+            blocks = block_tables[:, plan.rows[begins], last_block[begins]]
+            self._zero(blocks.ravel().tolist())
+
+    def clean_null_block(self) -> None:
+        """After a warm-up, whose rows have no other block to write to."""
+        self._zero([NULL_BLOCK])
+
+    def _zero(self, block_ids: list[int]) -> None:
+        for of_tensor in self._blocks:
+            for block in block_ids:
+                of_tensor[:, block] = 0
 
     def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
         """Copy whole blocks (source, target) in all layers; all are read before one is written."""

@@ -22,6 +22,7 @@ from quire.worker.gpu_memory import (
     sampling_bytes,
     share_of_gpu,
 )
+from quire.worker.kv_memory import KVMemory
 from quire.worker.model_runner import ModelRunner
 from quire.worker.pending import PendingStep
 from quire.worker.warm_up import warm_up_plans
@@ -37,6 +38,7 @@ class Worker:
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
         self._loaded: LoadedModel | None = None
+        self._kv: KVMemory | None = None
         self._runner: ModelRunner | None = None
 
     def load_model(self) -> WorkerFacts:
@@ -68,6 +70,8 @@ class Worker:
         self._run_dummies(num_rows, min(WARM_UP_PROMPT_LEN, room))
         if self._config.device.device == "cuda":
             self._run_dummies(1, min(self._long_prompt_len(), limits.max_num_batched_tokens))
+        assert self._kv is not None, "initialize_kv_cache comes first"
+        self._kv.clean_null_block()
 
     def _long_prompt_len(self) -> int:
         """Too long for a graph, since attention in graphs is our own."""
@@ -78,9 +82,9 @@ class Worker:
 
     def _build(self, num_blocks: int, *, captures: bool) -> int:
         assert self._loaded is not None, "load_model comes first"
-        kv = build_kv_memory(self._config, self._loaded, num_blocks)
-        self._runner = build_runner(self._config, self._loaded, kv, captures=captures)
-        return kv.num_bytes
+        self._kv = build_kv_memory(self._config, self._loaded, num_blocks)
+        self._runner = build_runner(self._config, self._loaded, self._kv, captures=captures)
+        return self._kv.num_bytes
 
     def _left_for_kv(self) -> int:
         """Of our share of the GPU, measured with steps that need no blocks but the null block."""
@@ -100,7 +104,7 @@ class Worker:
                 vocab_size=config.model.vocab_size,
                 activation_bytes=bucket.growth,
             )
-        self._runner = None
+        self._runner = self._kv = None
         torch.cuda.empty_cache()
         return kv_bytes(
             share=share_of_gpu(config.cache.gpu_memory_utilization),
@@ -132,5 +136,5 @@ class Worker:
 
     def close(self) -> None:
         """Give the weights and the KV memory back."""
-        self._runner = None
+        self._runner = self._kv = None
         self._loaded = None

@@ -163,6 +163,9 @@ def test_the_key_is_asked_for_and_stays_in_the_tab(locked_server_url: str, page:
     page.fill("#key", "wrong")
     page.press("#key", "Enter")
     expect(page.locator("#key-error")).to_be_visible()
+    page.fill("#key", "\u201cquoted\u201d")  # which no header can carry
+    page.press("#key", "Enter")
+    expect(dialog).to_be_visible()
     page.fill("#key", KEY)
     page.press("#key", "Enter")
     expect(page.locator("#state")).to_have_text("ready")

@@ -61,6 +61,11 @@ class Served:
         assert found, "".join(self.lines)
         return found[1]
 
+    def count(self, words: str) -> int:
+        """Lines of the log with these words."""
+        with self._said:
+            return sum(words in line for line in self.lines)
+
     @property
     def url(self) -> str:
         return self.line(r"listening at (\S+)")
@@ -251,7 +256,7 @@ def test_sigterm_while_loading_ends_it_at_once(flags: tuple[str, ...]) -> None:
 def test_nothing_outlives_a_killed_server() -> None:
     with serving("--api-server-count", "2") as served:
         served.until_ready()
-        assert len(served.children("server.worker")) == 2
+        assert len(served.children("server.http_process")) == 2
         served.signal(signal.SIGKILL)
         assert served.end() == -signal.SIGKILL
 
@@ -259,14 +264,15 @@ def test_nothing_outlives_a_killed_server() -> None:
 def test_several_processes_share_one_engine() -> None:
     flags = ("--api-server-count", "2", "--restart-engine", "--max-queued-requests", str(LIMIT))
     with serving(*flags) as served:
-        served.until_ready()
+        served.until(lambda: served.count("ready: ") == 2)
         texts = set(asyncio.run(_texts(served.url, LIMIT)))
         assert len(texts) == 1, "every process gets its own answers"
         _each_process_speaks_for_all(served)
-        victim = served.children("server.worker")[0]
+        victim = served.children("server.http_process")[0]
         victim.kill()
         served.line("(an HTTP process ended with status -9)")
-        served.until(lambda: len(served.children("server.worker")) == 2)
+        served.until(lambda: len(served.children("server.http_process")) == 2)
+        _all_are_answered_until(served, lambda: served.count("ready: ") == 3)
         assert served.core.is_running()
         served.core.kill()
         served.line("(the engine died and is started again)")
@@ -274,6 +280,16 @@ def test_several_processes_share_one_engine() -> None:
         served.until(lambda: _is_served(served))
         served.signal(signal.SIGTERM)
         assert served.end() == 0
+
+
+def _all_are_answered_until(served: Served, condition: Callable[[], bool]) -> None:
+    """By the process that is left, while another one starts."""
+
+    def holds() -> bool:
+        assert served.ask("GET", "/readyz").status_code == 200
+        return condition()
+
+    served.until(holds)
 
 
 def _each_process_speaks_for_all(served: Served) -> None:

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import importlib.metadata
 import re
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from quire.as_vllm import install
 from quire.as_vllm.finder import Finder
 from quire.as_vllm.names import MODULES, VERSION
 from quire.errors import EngineDeadError
+from quire.platform import default_device
 from tests.fakes.byte_tokenizer import save_byte_tokenizer
 
 
@@ -146,6 +148,29 @@ def test_their_argument_parser_takes_their_flags() -> None:
     assert isinstance(parser, argparse.ArgumentParser) and parsed.num_prompts == 3
     args = vllm.EngineArgs.from_cli_args(parsed)
     assert (args.model, args.max_model_len, args.enforce_eager) == ("a-model", 8000, True)
+
+
+def test_modules_have_a_file_in_a_folder_that_there_is() -> None:
+    for name in ("vllm", "vllm.utils"):
+        assert Path(str(importlib.import_module(name).__file__)).is_file()
+
+
+def test_counters_and_ports() -> None:
+    utils = importlib.import_module("vllm.utils")
+    counter = utils.Counter(3)
+    assert [next(counter), next(counter)] == [3, 4]
+    counter.reset()
+    assert next(counter) == 0
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", utils.get_open_port()))
+
+
+def test_the_platform_is_the_device_that_quire_would_take() -> None:
+    platform = importlib.import_module("vllm.platforms").current_platform
+    assert platform.device_type == default_device()
+    kinds = (platform.is_cuda(), platform.is_cpu(), platform.is_rocm(), platform.is_tpu())
+    assert sum(kinds) == 1 and platform.is_cuda() is platform.is_cuda_alike()
+    assert platform.get_device_name() and platform.get_device_total_memory() > 2**20
 
 
 def test_small_helpers(tmp_path: Path) -> None:

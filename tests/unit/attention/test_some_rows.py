@@ -38,6 +38,12 @@ def test_an_order_of_decode_rows_is_kept_with_all_of_them_only() -> None:
     assert some_rows(batch, 2, 5)[1].decode_order is None
 
 
+def test_a_part_does_not_name_tokens_of_the_whole() -> None:
+    batch = replace(make_trial(half_problem(), ROWS).batch, outputs=torch.tensor([60]))
+    _, part = some_rows(batch, 0, 2)
+    assert part.lines_of_outputs(torch.ones(len(part.input_ids), 3)).shape == (2, 3)
+
+
 def test_on_a_cpu_nothing_is_pinned() -> None:
     values = torch.arange(3)
     assert for_upload(values, torch.device("cpu")) is values

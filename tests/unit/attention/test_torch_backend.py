@@ -168,6 +168,21 @@ def test_windows_and_slopes_do_not_share(
     assert TorchAttention.build(_problem(**options)).plan(batch, 0).shared == ()
 
 
+def test_blocks_behind_a_rows_end_are_not_read_though_another_row_is_longer() -> None:
+    problem = _problem()
+    rows = _rows(problem, [40, 40])  # row 0 has 10 blocks, of which it has come to the first two
+    batch, _ = rows.batch({0: 7, 1: 39})
+    rows.kv_caches[0].fill_(1.0)
+    batch, _ = rows.batch({0: 1, 1: 1})
+    rows.kv_caches[0][:, batch.groups[0].block_table[0, 2:].long()] = torch.nan
+    rows.kv_caches[0][:, 0] = 0.0
+    backend = TorchAttention.build(problem)
+    plan = backend.plan(batch, 0)
+    assert len(plan.buckets) == 1
+    attended = backend.forward(torch.ones(2, 4, _HEAD_DIM), rows.kv_caches[0], plan)
+    assert torch.equal(attended, torch.ones(2, 4, _HEAD_DIM))
+
+
 def test_prompt_longer_than_a_piece() -> None:
     assert _difference(_problem(), [700, 40], [650, 1], block_size=16) < 2e-6
 

@@ -65,6 +65,11 @@ def test_a_custom_id_that_comes_twice_is_refused(tmp_path: Path) -> None:
         BatchInput.check(path)
 
 
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nope\.jsonl is no file"):
+        BatchInput.check(tmp_path / "nope.jsonl")
+
+
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no request"):
         BatchInput.check(write(tmp_path, b"", b" "))
@@ -76,3 +81,21 @@ def test_an_input_may_be_a_url(tmp_path: Path) -> None:
         assert fetched(f"{server.url}/in.jsonl", tmp_path).read_bytes() == line()
     with pytest.raises(ValueError, match="cannot be read"):
         fetched(server.url, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (Script(pieces=[line()], then_close=True), "cannot be read"),
+        (
+            Script(pieces=[line()], headers={"Content-Length": "1000"}, has_no_length=True),
+            "broke off after [0-9]+ of 1000 bytes",
+        ),
+    ],
+)
+def test_an_input_that_breaks_off_is_refused(tmp_path: Path, script: Script, message: str) -> None:
+    with (
+        fake_server(lambda seen: script) as server,
+        pytest.raises(ValueError, match=message),
+    ):
+        fetched(f"{server.url}/in.jsonl", tmp_path)

@@ -92,6 +92,26 @@ async def test_records_come_in_order_if_that_is_wanted() -> None:
     assert [one["custom_id"] for one in as_finished] != wanted
 
 
+async def test_little_is_held_back_for_a_slow_line() -> None:
+    may_answer = asyncio.Event()
+
+    class SlowAtFirst(FakeTarget):
+        async def ask(self, path: str, body: Mapping[str, Any]) -> Answer:
+            if body["n"] == 0:
+                await may_answer.wait()
+            return await super().ask(path, body)
+
+    target = SlowAtFirst()
+    runner, records, _ = runner_of(target, max_inflight=2, ordered=True)
+    running = asyncio.create_task(runner.run([request(n) for n in range(50)]))
+    for _ in range(2000):
+        await asyncio.sleep(0)
+    assert records == [] and target.asked == list(range(1, 8))
+    may_answer.set()
+    await asyncio.wait_for(running, 20)
+    assert [one["custom_id"] for one in records] == [f"r{n}" for n in range(50)]
+
+
 async def test_a_record_holds_the_answer() -> None:
     runner, records, _ = runner_of(FakeTarget())
     await runner.run([request(1, model="mine"), request(2)], model="other")

@@ -51,7 +51,7 @@ def test_a_piped_chat_remembers(
     model = FakeModel(["Hello", " Alia."], ["Alia", "..."], ["Who?"])
     feed(monkeypatch, "I am Alia.\nWho am I?\n/clear\nAnd now?\n/exit\nnever said\n")
     with fake_server(model) as server:
-        words = ["--system", "Be brief.", "--temperature", "0", "--top-k", "4"]
+        words = ["--system-prompt", "Be brief.", "--temperature", "0", "--top-k", "4"]
         assert main(["chat", "--url", f"{server.url}/v1", *words]) == 0
     captured = capsys.readouterr()
     assert captured.out == "Hello Alia.\nAlia...\nWho?\n"
@@ -70,9 +70,11 @@ def test_a_piped_chat_remembers(
 
 
 def test_a_quick_question(capsys: pytest.CaptureFixture[str]) -> None:
-    with fake_server(FakeModel(["Yes."])) as server:
-        assert main(["chat", "--url", server.url, "--model", "other", "-q", "Is it?"]) == 0
+    model = FakeModel(["Yes."])
+    with fake_server(model) as server:
+        assert main(["chat", "--url", server.url, "--model-name", "other", "-q", "Is it?"]) == 0
     assert capsys.readouterr().out == "Yes.\n"
+    assert model.bodies[0]["model"] == "other"
 
 
 @pytest.mark.parametrize(

@@ -116,3 +116,22 @@ async def test_a_request_that_is_given_up_closes_its_connection() -> None:
         request.cancel()
         await asyncio.gather(request, return_exceptions=True)
         assert (await client.get("/v1/y")).body == b"x"
+
+
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+LATE = b"HTTP/1.1 408 Late\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(("before", "behind"), [(EARLY, b""), (b"", LATE), (b"", b"nonsense")])
+async def test_only_an_answer_to_what_was_asked_counts(before: bytes, behind: bytes) -> None:
+    def answer(seen: Seen) -> Script:
+        return Script(pieces=[seen.path.encode()], before=before, behind=behind)
+
+    async with client_of(answer) as (client, _):
+        reply = await client.get("/first")
+        assert (reply.status, reply.body) == (200, b"/first")
+        assert "link" not in reply.headers
+        paths = [f"/{i}" for i in range(4)]
+        replies = await asyncio.wait_for(asyncio.gather(*map(client.get, paths)), 20)
+        assert [reply.body.decode() for reply in replies] == paths
+        assert len(set(client._idle)) == len(client._idle)

@@ -135,7 +135,7 @@ def test_nothing_to_do_does_not_spin(core: EngineCore) -> None:
 
 def test_without_a_compiler_grammars_are_refused() -> None:
     assert NO_GATE.enter(request("a")) is FREE
-    thinking = Thinking(end_token_ids=(3,), budget=2)
+    thinking = Thinking(begins=(), ends=(((3,),),), is_open=True, budget=2)
     constraint = NO_GATE.enter(
         EngineRequest(
             request_id="a",

@@ -131,10 +131,10 @@ def test_stop_string_that_is_a_special_token_stops_in_the_core() -> None:
     assert request.engine.watch is Watch.AT_END
 
 
-def test_other_stop_strings_are_watched_for() -> None:
+def test_other_stop_strings_are_looked_for_now_and_then() -> None:
     final = RequestOutputKind.FINAL_ONLY
     params = SamplingParams(stop=["<|im_start|>", "\n\n"], output_kind=final)
-    assert process("a", params).engine.watch is Watch.EVERY_STEP
+    assert process("a", params).engine.watch is Watch.NOW_AND_THEN
     assert process("a", SamplingParams(output_kind=final)).engine.watch is Watch.AT_END
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from quire.kv_cache.block_pool import NULL_BLOCK, BlockPool
 from quire.kv_cache.manager import BlockTable, KVCacheManager
 from quire.kv_cache.prefix_hash import chain_seed, extend_chain
 
@@ -138,6 +141,78 @@ def test_hit_is_shortened_to_what_every_group_still_holds() -> None:
     assert len(hit) == 5
     assert hit.groups[1][:4] == [0, 0, 0, 0]  # position 20 sees 16 to 20
     assert hit.groups[1][4] != 0
+
+
+WINDOWS: list[tuple[int | None, ...]] = [
+    (None,),
+    (1,),
+    (5,),
+    (None, 6),
+    (9, None),
+    (4, 13),
+    (None, 3, 8, None),
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    windows=st.sampled_from(WINDOWS),
+    length=st.integers(1, 12),
+    data=st.data(),
+)
+def test_hit_is_the_longest_prefix_of_which_every_group_knows_what_is_seen(
+    windows: tuple[int | None, ...], length: int, data: st.DataObject
+) -> None:
+    kv = manager(num_blocks=60, windows=windows)
+    table = kv.new_table()
+    kv.grow(table, 0, 4 * length)
+    known = [data.draw(st.lists(st.booleans(), min_size=length, max_size=length)) for _ in windows]
+    known_blocks = tuple(
+        [
+            block if is_known else NULL_BLOCK
+            for block, is_known in zip(entries, of_group, strict=True)
+        ]
+        for entries, of_group in zip(table.groups, known, strict=True)
+    )
+    hashes = hashes_of(list(range(4 * length)))
+    kv.register(BlockTable(groups=known_blocks), hashes, length)
+
+    def is_usable(num_blocks: int) -> bool:
+        seen = range(4 * num_blocks)  # by the next token, at this position
+        return all(
+            of_group[position // 4]
+            for window, of_group in zip(windows, known, strict=True)
+            for position in (seen if window is None else seen[max(0, len(seen) - window + 1) :])
+        )
+
+    longest = max(count for count in range(length + 1) if is_usable(count))
+    hit = kv.find_prefix(hashes, 4 * length)
+    assert len(hit) == longest
+    for window, entries, owned in zip(windows, hit.groups, table.groups, strict=True):
+        first = 0 if window is None else max(0, 4 * longest - window + 1) // 4
+        assert entries == [NULL_BLOCK] * first + owned[first:longest]
+    kv.adopt(hit)
+    kv.check_integrity([table, hit])
+
+
+@pytest.mark.parametrize("windows", WINDOWS, ids=str)
+@pytest.mark.parametrize("is_known", [True, False])
+def test_look_up_asks_for_each_block_once(
+    windows: tuple[int | None, ...], is_known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kv = manager(num_blocks=2000, windows=windows)
+    tokens = list(range(400))
+    if is_known:
+        filled(kv, tokens)
+    asked: list[bytes] = []
+    find = BlockPool.find
+    monkeypatch.setattr(
+        BlockPool, "find", lambda pool, name: asked.append(name) or find(pool, name)
+    )
+    kv.find_prefix(hashes_of(tokens), 400)
+    assert len(asked) == len(set(asked))
+    if not is_known and None in windows:
+        assert len(asked) == 1
 
 
 def test_without_prefix_caching_nothing_is_found() -> None:

@@ -50,6 +50,20 @@ async def test_the_last_answer_of_a_dead_engine_stays() -> None:
     assert await poll.get(0.0) == 1
 
 
+async def test_what_goes_wrong_is_logged_once_and_makes_no_answer_young(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def ask() -> int:
+        raise ValueError("no numbers")
+
+    poll = Poll(ask, 7)
+    assert [await poll.get(0.0), await poll.get(3600.0)] == [7, 7]
+    assert poll.time == float("-inf")
+    assert [record.message for record in caplog.records] == [
+        "the engine's numbers cannot be had; older ones are shown"
+    ]
+
+
 async def test_an_engine_that_hangs_hangs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quire.metrics.stats_poll._PATIENCE_S", 0.0)
     engine = Engine()

@@ -22,13 +22,14 @@ TAGS = {
     "glm45": ("<think>", "</think>"),
     "mistral": ("[THINK]", "[/THINK]"),
     "granite": ("Here is my thought process:", "Here is my response:"),
+    "granite ": ("<think>", "</think>"),
     "tags:<why>,</why>": ("<why>", "</why>"),
     "gpt-oss": (
         "<|channel|>analysis<|message|>",
         "<|end|><|start|>assistant<|channel|>final<|message|>",
     ),
 }
-MARKS = " ".join(" ".join(one) for one in TAGS.values()).split()
+MARKS = [*" ".join(" ".join(one) for one in TAGS.values()).split(), "<response>", "</response>"]
 cuts = st.lists(st.integers(0, 200), max_size=30)
 plain = st.text("ab <é。\n", min_size=1, max_size=30)
 
@@ -48,7 +49,7 @@ def test_thought_and_answer_come_apart_however_the_text_is_cut(
     name: str, thought: str, answer: str, places: list[int]
 ) -> None:
     begin, end = TAGS[name]
-    format = reasoning_format(name)
+    format = reasoning_format(name.strip())
     text = begin + thought + end + answer
     assert read(format.parser(Opening.UNKNOWN), cut(text, places)) == (thought, answer)
     if name != "gpt-oss":
@@ -91,6 +92,38 @@ def test_a_thought_that_never_ends_is_reasoning() -> None:
     assert read(parser, ["<think>Hmm, ", "well </thi"]) == ("Hmm, well </thi", "")
 
 
+@pytest.mark.parametrize("name", ["qwen3", "mistral", "seed_oss", "granite", "deepseek_r1"])
+@pytest.mark.parametrize("opening", [Opening.UNKNOWN, Opening.AFTER_THOUGHT])
+def test_an_answer_that_begins_with_the_end_of_a_thought_has_thought_nothing(
+    name: str, opening: Opening
+) -> None:
+    format = reasoning_format(name)
+    for end in format.answer_begins:
+        for text in (f"{end}\n\nYes", f"\n{end}\n\nYes"):
+            for pieces in ([text], list(text)):
+                thought, answer = read(format.parser(opening), pieces)
+                assert (thought.strip(), answer) == ("", "\n\nYes")
+
+
+@pytest.mark.parametrize(
+    ("rest", "answer"),
+    [
+        ("<response>Hi</response>", "Hi"),
+        ("\n<response>Hi</response>\n", "Hi"),
+        ("<response>a</response> is a tag</response>", "a</response> is a tag"),
+        ("<response>cut</respon", "cut</respon"),
+        ("\nHi</response>", "\nHi</response>"),
+    ],
+)
+def test_tags_around_an_answer_are_no_part_of_it(rest: str, answer: str) -> None:
+    text = f"<think>hm</think>{rest}"
+    for pieces in ([text], list(text)):
+        parser = reasoning_format("granite").parser(Opening.UNKNOWN)
+        assert read(parser, pieces) == ("hm", answer)
+    without = reasoning_format("granite").parser(Opening.UNKNOWN)
+    assert read(without, ["<response>Hi</response>"]) == ("", "<response>Hi</response>")
+
+
 def test_a_later_tag_is_content() -> None:
     parser = reasoning_format("qwen3").parser(Opening.UNKNOWN)
     assert read(parser, ["<think>a</think>b<think>c"]) == ("a", "b<think>c")
@@ -125,12 +158,66 @@ def test_calls_of_gpt_oss_pass_to_the_parser_of_calls() -> None:
         assert calls_of(events) == [("get_weather", '{"city": "Oslo"}')] and not content_of(events)
 
 
+CALL = "<|channel|>commentary to=functions.get_weather<|message|>"
+FINAL = "<|channel|>final<|message|>"
+
+
+@pytest.mark.parametrize(
+    ("text", "thought", "arguments", "content"),
+    [
+        (f"{CALL}{{}}<|start|>assistant{FINAL}Done.", "", "{}", "Done."),
+        (f"{CALL}{{}}{FINAL}Done.", "", "{}", "Done."),
+        (f"{CALL}{FINAL}Done.", "", "{}", "Done."),
+        (f"{CALL}{{}}<|channel|>analysis<|message|>hm<|end|>Done.", "hm", "{}", "Done."),
+        (f'{CALL}{{"a": "<|channel|>x"}}<|call|>', "", '{"a": "<|channel|>x"}', ""),
+        (
+            "<|channel|>analysis<|message|>a <|channel|> b<|end|>Done.",
+            "a <|channel|> b",
+            "",
+            "Done.",
+        ),
+    ],
+)
+def test_a_message_of_gpt_oss_ends_where_the_next_begins(
+    text: str, thought: str, arguments: str, content: str
+) -> None:
+    for pieces in ([text], list(text)):
+        found, rest = read(reasoning_format("openai_gptoss").parser(Opening.UNKNOWN), pieces)
+        events = read_calls(tool_format("openai").parser(Tools()), list(rest))
+        assert (found, content_of(events)) == (thought, content)
+        assert "".join(given for _, given in calls_of(events)) == arguments
+
+
+@given(
+    pieces=st.lists(
+        st.sampled_from(
+            [CALL, FINAL, *TAGS["gpt-oss"], "<|start|>assistant", "<|call|>", "<|end|>"]
+        ),
+        max_size=8,
+    ),
+    places=cuts,
+)
+@settings(max_examples=100, deadline=None)
+def test_thoughts_calls_and_content_of_gpt_oss_lose_nothing(
+    pieces: list[str], places: list[int]
+) -> None:
+    words = [f"w{i};" for i in range(len(pieces))]
+    text = "".join(f"{one}{word}" for one, word in zip(pieces, words, strict=True))
+    thought, rest = read(
+        reasoning_format("openai_gptoss").parser(Opening.UNKNOWN), cut(text, places)
+    )
+    events = read_calls(tool_format("openai").parser(Tools()), [rest])
+    everything = thought + content_of(events) + str(calls_of(events))
+    assert [word for word in words if word not in everything] == []
+
+
 @pytest.mark.parametrize(
     ("template", "name"),
     [
         ("...{% if enable_thinking is false %}<think>\n\n</think>{% endif %}", "qwen3"),
         ("[SYSTEM_PROMPT]...[THINK]", "mistral"),
         ("<|start|>assistant<|channel|>final", "openai_gptoss"),
+        ("between <think></think> and your response between <response></response>", "granite"),
         ("{{ messages }}", None),
     ],
 )
@@ -143,3 +230,14 @@ def test_unknown_names_are_told_with_the_nearest() -> None:
         reasoning_format("deepseek_r2")
     with pytest.raises(ValueError, match="two tags that differ"):
         reasoning_format("tags:<a>")
+
+
+@pytest.mark.parametrize("name", reasoning_parser_names())
+def test_what_a_grammar_waits_for_is_what_the_parser_reads(name: str) -> None:
+    """Every one of the marks behind which an answer begins, also the one that a budget forces."""
+    format = reasoning_format(name)
+    for begin in format.begins:
+        for end in format.answer_begins:
+            text = f"{begin}some thou{end}yes"
+            for pieces in ([text], list(text)):
+                assert read(format.parser(Opening.UNKNOWN), pieces) == ("some thou", "yes")

@@ -184,6 +184,36 @@ def test_failing_user_function_ends_its_row_alone() -> None:
     assert output.token_ids[1] == LOGITS.argmax()
 
 
+def nothing(ids: list[int], logits: Tensor) -> Tensor:
+    return torch.full_like(logits, -torch.inf)
+
+
+LEAVES_NOTHING = [
+    {"allowed_token_ids": (3, 5), "bad_words_token_ids": ((7, 3), (5,))},
+    {"allowed_token_ids": (3,), "logit_bias": ((3, -torch.inf),)},
+    {"allowed_token_ids": (3,), "min_tokens": 2, "stop_token_ids": (3,)},
+    {"logit_bias": ((0, -torch.inf),), "bad_words_token_ids": tuple((i,) for i in range(1, 40))},
+    {"logits_processors": (nothing,)},
+]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("shape", LEAVES_NOTHING, ids=lambda shape: "-".join(shape))
+def test_a_row_with_no_token_left_ends_alone_with_an_error(
+    shape: dict[str, Any], temperature: float
+) -> None:
+    rows = Rows(VOCAB_SIZE)
+    rows.join(0, RowSampling(temperature=temperature, **shape), output=[7])
+    rows.join(1, RowSampling(temperature=0.0, **SOME_LEFT), output=[7])
+    output = rows.sample(LOGITS.repeat(2, 1), [1, 0])
+    assert list(output.errors) == [0]
+    assert "left no token" in output.errors[0]
+    assert output.token_ids[0] == 5
+
+
+SOME_LEFT: dict[str, Any] = {"allowed_token_ids": (3, 5), "bad_words_token_ids": ((7, 3), (6, 5))}
+
+
 class NoSync(TorchDispatchMode):
     """Raises at operations that make the host wait for a device or depend on its data."""
 
@@ -201,7 +231,13 @@ class NoSync(TorchDispatchMode):
 @pytest.mark.parametrize("steady", [False, True], ids=["new-rows", "same-rows"])
 def test_no_part_of_a_step_waits_for_the_device(steady: bool) -> None:
     rows = Rows(VOCAB_SIZE, max_rows=16)
-    settings = [*SETTINGS, {"min_tokens": 4, "stop_token_ids": (1,)}, {"allowed_token_ids": (1, 2)}]
+    settings = [
+        *SETTINGS,
+        {"min_tokens": 4, "stop_token_ids": (1,)},
+        {"allowed_token_ids": (1, 2)},
+        {"allowed_token_ids": (1, 2), "bad_words_token_ids": ((2,),)},
+        {"min_tokens": 4, "stop_token_ids": (1,), "logit_bias": ((4, -torch.inf),)},
+    ]
     for row, shape in enumerate(settings):
         rows.join(row, RowSampling(seed=row, **shape), prompt=[5, 6], output=[1, 2])
     logits = LOGITS.repeat(len(settings), 1)

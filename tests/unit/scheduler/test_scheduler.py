@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,9 +12,11 @@ from hypothesis import strategies as st
 
 from quire.config import SchedulerConfig
 from quire.engine.core import EngineCore
-from quire.kv_cache.manager import KVCacheManager
+from quire.kv_cache.manager import BlockTable, KVCacheManager
 from quire.request import EngineRequest, FinishReason, RowSampling, Watch
+from quire.scheduler.completion import Completion
 from quire.scheduler.scheduler import Scheduler
+from quire.scheduler.waiting_queue import WaitingQueue
 from quire.step import StepPlan
 from quire.step_output import CompletionDelta, EngineFacts
 from tests.fakes.device import VOCAB, FakeDevice, FakeResult, next_token
@@ -70,10 +75,13 @@ def run(core: EngineCore, requests: list[EngineRequest]) -> dict[tuple[str, int]
 
 def drain(core: EngineCore) -> dict[tuple[str, int], list[int]]:
     tokens: dict[tuple[str, int], list[int]] = {}
-    while core.has_unfinished:
+    for _ in range(5000):
         for delta in core.step():
             tokens.setdefault((delta.request_id, delta.index), []).extend(delta.new_token_ids)
         core.check_integrity()
+        if not core.has_unfinished:
+            break
+    assert not core.has_unfinished, "a request never ends"
     while core.step():  # late results of rows that have ended say nothing
         raise AssertionError("news of a finished request")
     return tokens
@@ -369,6 +377,157 @@ def test_only_rows_that_break_a_step_end_with_an_error(depth: int, distance: int
         core.check_integrity()
     failed = {name for name, reason in ends.items() if reason is FinishReason.ERROR}
     assert failed == {"bad 1", "bad 2"}
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_row_that_ends_in_its_retrial_takes_no_other_ones_turn(depth: int) -> None:
+    class FailsOnce(FakeDevice):
+        num_steps = 0
+
+        def submit(self, plan: StepPlan) -> FakeResult:
+            self.num_steps += 1
+            done = super().submit(plan)
+            if self.num_steps == 1:
+                self.unread.clear()
+                raise RuntimeError("once")
+            return done
+
+    device = FailsOnce(4)
+    core, _ = build(depth=depth, device=device)
+    requests = [request(name, [1, 2, i], i + 1) for i, name in enumerate("abc")]
+    assert run(core, requests) == {
+        key: tokens for each in requests for key, tokens in expected(each).items()
+    }
+    assert device.num_steps < 30
+
+
+class Unsteady(FakeDevice):
+    """Some steps fail, for no reason that lies in their rows."""
+
+    failures: random.Random
+    percentage: int
+
+    def submit(self, plan: StepPlan) -> FakeResult:
+        done = super().submit(plan)
+        if self.failures.randrange(100) < self.percentage:
+            self.unread.clear()
+            self.error = None
+            raise RuntimeError("out of luck")
+        return done
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    lengths=st.lists(
+        st.tuples(st.integers(1, 14), st.integers(1, 5), st.integers(1, 3)), min_size=1, max_size=8
+    ),
+    seed=st.integers(0, 10**6),
+    percentage=st.sampled_from([0, 5, 30]),
+    depth=st.integers(1, 3),
+    num_blocks=st.sampled_from([18, 40, 200]),
+    has_poison=st.booleans(),
+)
+def test_every_request_ends_however_steps_fail(
+    lengths: list[tuple[int, int, int]],
+    seed: int,
+    percentage: int,
+    depth: int,
+    num_blocks: int,
+    has_poison: bool,
+) -> None:
+    draw = random.Random(seed)
+    device = Unsteady(4, fails_on=POISON if has_poison else None)
+    device.failures, device.percentage = draw, percentage
+    core, _ = build(num_blocks=num_blocks, depth=depth, device=device)
+    requests = [
+        request(str(i), [draw.randrange(12) for _ in range(length)], max_tokens, n=n)
+        for i, (length, max_tokens, n) in enumerate(lengths)
+    ]
+    for each in requests:
+        core.add_request(each)
+    tokens: dict[tuple[str, int], list[int]] = {}
+    ends: dict[tuple[str, int], FinishReason] = {}
+    for _ in range(3000):
+        for delta in core.step():
+            key = delta.request_id, delta.index
+            assert key not in ends, "news of a completion that has ended"
+            tokens.setdefault(key, []).extend(delta.new_token_ids)
+            if delta.finish_reason is not None:
+                ends[key] = delta.finish_reason
+        core.check_integrity()
+        if not core.has_unfinished:
+            break
+    wanted = {key: answer for each in requests for key, answer in expected(each).items()}
+    assert set(ends) == set(wanted)
+    for key, reason in ends.items():
+        whole = wanted[key]
+        assert tokens[key] == whole[: len(tokens[key])]
+        if reason is not FinishReason.ERROR:
+            assert tokens[key] == whole
+        elif not percentage:
+            assert POISON in whole[:-1]
+    assert core.stats().num_free_blocks == num_blocks - 1
+    assert core.stats().num_waiting == 0
+
+
+def test_many_siblings_that_wait_with_all_blocks_make_room_for_each_other() -> None:
+    """Each shares every block of the prompt, and needs a copy of the last."""
+    core, _ = build(num_blocks=5, max_num_seqs=2)
+    each = request("a", list(range(15)), 1, n=700)
+    assert run(core, [each]) == expected(each)
+
+
+def test_a_preemption_does_not_go_through_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    def walked(queue: WaitingQueue) -> Iterator[Completion]:
+        raise AssertionError(f"{len(queue)} completions wait")
+
+    monkeypatch.setattr(WaitingQueue, "__iter__", walked)
+    core, _ = build(num_blocks=18, max_num_batched_tokens=64)
+    for index in range(20):
+        core.add_request(request(str(index), [index] * 9, 40))
+    while core.has_unfinished:
+        core.step()
+    assert core.stats().num_preemptions > 10
+
+
+def test_a_long_prompt_that_waits_for_blocks_is_not_looked_up_at_every_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    core, _ = build(num_blocks=20, block_size=4, max_num_batched_tokens=64)
+    for index in range(3):
+        core.add_request(request(str(index), [index] * 12, 12))
+    core.step()
+    lookups: list[int] = []
+    find = core._scheduler.kv.find_prefix
+
+    def counted(hashes: list[bytes], max_tokens: int) -> BlockTable:
+        lookups.append(max_tokens)
+        return find(hashes, max_tokens)
+
+    monkeypatch.setattr(core._scheduler.kv, "find_prefix", counted)
+    core.add_request(request("long", [9] * 60, 2))
+    num_running = []
+    while core.stats().num_waiting:
+        core.step()
+        num_running.append(core.stats().num_running)
+    assert num_running.count(3) >= 9
+    assert len(lookups) <= 3
+    drain(core)
+
+
+def test_a_prompt_that_waits_is_admitted_when_another_has_computed_its_prefix() -> None:
+    """Although no block came free meanwhile."""
+    core, _ = build(num_blocks=21, block_size=4, max_num_batched_tokens=16, max_num_seqs=4)
+    core.add_request(request("runs", [7] * 8, 30))
+    core.step()
+    for name in ("first", "second"):
+        core.add_request(request(name, [3] * 44, 8))
+    most = 0
+    while core.has_unfinished:
+        core.step()
+        core.check_integrity()
+        most = max(most, core.stats().num_running)
+    assert most == 3
 
 
 def test_rows_get_blocks_together_so_that_most_steps_change_none() -> None:

@@ -6,7 +6,7 @@ import gc
 import weakref
 
 from quire.kv_cache.manager import BlockTable
-from quire.request import EngineRequest, FinishReason, RowSampling
+from quire.request import EngineRequest, RowSampling
 from quire.scheduler.completion import Completion
 from quire.scheduler.waiting_queue import WaitingQueue
 
@@ -15,7 +15,7 @@ class Prompt(list[int]):
     """A list that can be watched."""
 
 
-def completion(order: int, priority: int = 0) -> Completion:
+def completion(order: int, priority: int = 0, blocks: tuple[int, ...] = ()) -> Completion:
     request = EngineRequest(
         request_id=str(order),
         prompt_token_ids=Prompt([1, 2]),
@@ -23,7 +23,7 @@ def completion(order: int, priority: int = 0) -> Completion:
         max_tokens=4,
         priority=priority,
     )
-    return Completion.first_of(request, order, BlockTable(groups=([],)))
+    return Completion.first_of(request, order, BlockTable(groups=(list(blocks),)))
 
 
 def test_smallest_priority_first_then_the_oldest() -> None:
@@ -42,8 +42,41 @@ def test_aborted_completions_are_let_go_though_their_turn_never_comes() -> None:
         aborted = completion(order)
         prompts.append(weakref.ref(aborted.request.prompt_token_ids))
         queue.push(aborted)
-        aborted.finish_reason = FinishReason.ABORT
+        queue.discard(aborted)
     del aborted
     gc.collect()
     assert sum(prompt() is not None for prompt in prompts) < 130
     assert len(queue) == 1 and queue.pop().order == 0
+
+
+def test_what_is_discarded_is_neither_counted_nor_admitted() -> None:
+    queue = WaitingQueue()
+    waiting = [completion(order) for order in range(4)]
+    for one in waiting:
+        queue.push(one)
+    queue.discard(waiting[0])
+    queue.discard(waiting[2])
+    queue.discard(waiting[2])
+    assert len(queue) == 2
+    assert queue.pop() is waiting[1]
+    assert [queue.pop(), queue.peek()] == [waiting[3], None]
+    assert len(queue) == 0
+
+
+def test_forks_are_taken_from_the_last_and_stay_in_the_queue() -> None:
+    queue = WaitingQueue()
+    first, gone, last, plain = (
+        completion(2, blocks=(1,)),
+        completion(3, priority=7, blocks=(2,)),
+        completion(1, priority=5, blocks=(3,)),
+        completion(9, priority=9),
+    )
+    for one in (first, gone, last, plain):
+        queue.push(one)
+    queue.discard(gone)
+    assert queue.take_last_fork() is last
+    assert queue.has_forks
+    assert queue.pop() is first  # admitted, so no longer one that waits
+    assert not queue.has_forks
+    assert queue.take_last_fork() is None
+    assert [queue.pop(), queue.pop()] == [last, plain]

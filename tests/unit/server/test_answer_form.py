@@ -20,12 +20,13 @@ from quire.server.chat_stream import ChatStream
 from quire.server.chat_view import ChatView
 from quire.server.envelope import Envelope
 from quire.server.errors import HTTPError
-from quire.server.generation import Generation, Job
+from quire.server.generation import Generation, Wanted
 from quire.server.intake import Started
 from quire.server.messages_stream import message_events
 from quire.server.messages_view import MessageView
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.responses import ResponsesRequest
+from quire.server.responses_input import check_logprobs
 from quire.server.responses_stream import ResponseStream
 from quire.server.responses_view import ResponseView
 from quire.server.state import ServerState
@@ -49,7 +50,7 @@ class Spoken:
 
     def __init__(self, text: str = TEXT, size: int = 3) -> None:
         self.usage = Usage(prompt_tokens=3)
-        self.job = Job(prompts=[ParsedPrompt(text="x")], params=SamplingParams())
+        self.wanted = Wanted(prompts=[ParsedPrompt(text="x")], params=SamplingParams())
         self._pieces = [text[i : i + size] for i in range(0, len(text), size)]
 
     async def outputs(self) -> AsyncGenerator[tuple[int, RequestOutput], None]:
@@ -82,7 +83,7 @@ async def chat_deltas(state: ServerState, form: AnswerForm) -> tuple[list[Any], 
     envelope = Envelope(id="i", model="m", fingerprint="f")
     view = ChatView(state, body, form, generation.usage)
     usage = StreamUsage(at_end=False, on_every_chunk=False)
-    stream = ChatStream(generation, envelope, body, view, usage)
+    stream = ChatStream(generation, envelope, view, usage)
     text = b"".join([data async for data in stream.run()]).decode()
     return [event["choices"][0] for event in events_of(text)[:-1]], generation.usage
 
@@ -92,6 +93,35 @@ def test_an_answer_in_parts() -> None:
     assert (thought, content) == (Reasoning(THOUGHT), Content("\n\nOne moment.\n"))
     assert isinstance(call, ToolCall)
     assert (call.name, call.arguments) == ("get_weather", '{"city": "Oslo"}')
+
+
+def test_parts_are_whole_whenever_they_are_looked_at() -> None:
+    reader = FORM.reader()
+    for character in TEXT:
+        reader.feed(character)
+        assert len(reader.answer.parts) <= 3
+    reader.finish()
+    thought, content, call = reader.answer.parts
+    assert (thought, content) == (Reasoning(THOUGHT), Content("\n\nOne moment.\n"))
+    assert isinstance(call, ToolCall) and call.arguments == '{"city": "Oslo"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "stop_reason", "expected"),
+    [
+        (TEXT, None, "tool_calls"),
+        (TEXT, "</tool_call>", "tool_calls"),
+        (TEXT[: TEXT.index("Oslo")], "Oslo", "stop"),
+        (TEXT[: TEXT.index('"arguments"')], None, "stop"),
+    ],
+)
+def test_a_stop_string_within_a_call_does_not_end_for_the_call(
+    state: ServerState, text: str, stop_reason: str | None, expected: str
+) -> None:
+    one = CompletionOutput(0, text, [5], None, None, finish_reason="stop", stop_reason=stop_reason)
+    output = RequestOutput("r", None, None, None, [one], finished=True)
+    (choice,) = chat_view(state, spoken()).choices(output)
+    assert choice["finish_reason"] == expected
 
 
 def test_a_call_in_a_thought_is_none() -> None:
@@ -178,12 +208,13 @@ async def test_items_of_a_response_are_the_same_streamed(state: ServerState) -> 
     assert [one["sequence_number"] for one in events] == list(range(len(events)))
 
 
-def test_log_probabilities_of_a_response_need_one_item(state: ServerState) -> None:
+def test_log_probabilities_of_a_response_need_one_item() -> None:
     body = ResponsesRequest.model_validate(
         {"input": "x", "include": ["message.output_text.logprobs"]}
     )
     with pytest.raises(HTTPError, match="belong to no one item"):
-        ResponseView(state, body, started(spoken()))
+        check_logprobs(body, FORM)
+    check_logprobs(body, AnswerForm())
 
 
 def test_marks_that_are_special_tokens_stay_in_the_text(engine: AsyncLLM) -> None:
@@ -220,6 +251,19 @@ def test_the_prompt_tells_whether_the_answer_begins_in_a_thought(
     assert AnswerForm.of(FORMATS, chat, ParsedPrompt(text=prompt)).opening is opening
 
 
+@pytest.mark.parametrize(
+    ("name", "of_unknown"), [("qwen3", None), ("deepseek_r1", True), ("openai_gptoss", True)]
+)
+def test_where_nothing_tells_the_model_decides_unless_it_always_thinks(
+    engine: AsyncLLM, name: str, of_unknown: bool | None
+) -> None:
+    chat = ChatRenderer(engine.front.require_tokenizer())
+    formats = AnswerFormats.of(ServerArgs(reasoning_parser=name), chat)
+    opened = [formats.thinking(opening) for opening in Opening]
+    assert [one and one.is_open for one in opened] == [True, False, of_unknown]
+    assert AnswerFormats().thinking(Opening.UNKNOWN) is None
+
+
 def test_formats_are_named_or_found(engine: AsyncLLM) -> None:
     assert engine.front.tokenizer is not None
     chat = ChatRenderer(engine.front.tokenizer)
@@ -227,9 +271,9 @@ def test_formats_are_named_or_found(engine: AsyncLLM) -> None:
     assert found.tools is tool_format("hermes") and found.reasoning is None
     named = AnswerFormats.of(ServerArgs(tool_call_parser="jamba", reasoning_parser="qwen3"), chat)
     assert named.tools is tool_format("jamba")
-    assert named.answer_begin_ids == tuple(
-        engine.front.tokenizer.encode("</think>", add_special_tokens=False)
-    )
+    (mark,) = named.answer_begins
+    plain = [place[0] for place in mark]
+    assert plain == engine.front.tokenizer.encode("</think>", add_special_tokens=False)
     harmony = ChatRenderer(
         engine.front.tokenizer, "{{ tools }}<|start|>assistant<|channel|>x to=functions."
     )

@@ -38,8 +38,8 @@ def completion(more: str) -> str:
     [
         (b"", "no body"),
         (b"{", "not valid JSON"),
-        (b"null", "valid dictionary"),
-        (b"[]", "valid dictionary"),
+        (b"null", "must be a JSON object"),
+        (b"[]", "must be a JSON object"),
         (b'{"prompt": "\xff"}', f"{WORD}: it is not UTF-8"),
         (f'{{"prompt": {DEEP}}}', f"{WORD}: its arrays and objects are nested too deeply"),
         (completion('"seed": ' + "9" * 5000), f"{WORD}: a number in it has too many digits"),

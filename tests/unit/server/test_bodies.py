@@ -9,11 +9,15 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from quire.engine.async_engine import AsyncLLM
 from quire.server import bodies, whole
+from quire.server.input_phase import IN_THREAD_BYTES, LARGE_BYTES
 from quire.server.intake import Started
 from quire.server.state import ServerState
+from tests.fakes.server import in_process_client, ready_state
 
 JSON = {"Content-Type": "application/json"}
 LARGE = b'{"prompt": "Hi", "max_tokens": 1, "user": "%s"}' % (b"x" * 20_000_000)
@@ -78,6 +82,61 @@ async def test_a_long_prompt_is_tokenized_beside_the_event_loop(
     await answered_meanwhile(client, path, json.dumps(body).encode(), is_at_work)
 
 
+async def test_large_inputs_keep_no_other_waiting(state: ServerState) -> None:
+    may_end, ended = threading.Event(), []
+
+    def work() -> None:
+        assert may_end.wait(20)
+        ended.append(1)
+
+    has_left = asyncio.Event()
+
+    async def receive() -> Any:
+        await has_left.wait()
+        return {"type": "http.disconnect"}
+
+    async def stays() -> Any:
+        return await asyncio.Event().wait()
+
+    def of(receive: Any) -> Request:
+        return Request({"type": "http"}, receive)
+
+    inputs = state.inputs
+    large = [asyncio.create_task(inputs.do(of(stays), LARGE_BYTES, work)) for _ in range(10)]
+    leaving = [asyncio.create_task(inputs.do(of(receive), LARGE_BYTES, work)) for _ in range(90)]
+    await asyncio.sleep(0)
+    assert await inputs.do(of(stays), IN_THREAD_BYTES, lambda: list(ended)) == []
+    has_left.set()
+    gone = await asyncio.gather(*leaving, return_exceptions=True)
+    assert all(isinstance(one, ClientDisconnect) for one in gone)
+    may_end.set()
+    await asyncio.gather(*large)
+    assert len(ended) == 10  # nothing is done for those that have gone
+
+
+async def test_a_template_of_the_request_works_beside_the_event_loop(
+    engine: AsyncLLM, monkeypatch: pytest.MonkeyPatch, is_at_work: threading.Event
+) -> None:
+    state = ready_state(engine, trust_request_chat_template=True)
+    assert state.chat is not None
+    render = state.chat.render
+
+    def slowly(*args: Any) -> Any:
+        is_at_work.set()
+        assert MAY_GO_ON.wait(20), "the event loop was held up"
+        return render(*args)
+
+    monkeypatch.setattr(state.chat, "render", slowly)
+    body = {"messages": [{"role": "user", "content": "x"}], "chat_template": "a"}
+    async with in_process_client(state) as client:
+        whole_body = json.dumps({**body, "max_tokens": 1}).encode()
+        await answered_meanwhile(client, "/v1/chat/completions", whole_body, is_at_work)
+        body["chat_template"] = "{{ 'a b ' * 300000 }}"
+        answer = await client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert "has at least" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("many", [10, 200_000])
 async def test_many_values_are_read_as_few_are(client: httpx.AsyncClient, many: int) -> None:
     body = {"prompt": "a", "metadata": [{"n": i, "x": [1.5, "\u00e9", None]} for i in range(many)]}
@@ -134,7 +193,7 @@ async def test_a_large_answer_is_built_beside_the_event_loop(
     monkeypatch.setattr(Started, "whole", noted)
     body = {**fields, "max_tokens": 4, "ignore_eos": True, "temperature": 0, "seed": 1}
     small = (await client.post(path, json=body)).json()
-    monkeypatch.setattr(whole, "MUCH", 8)
+    monkeypatch.setattr(whole, "IN_THREAD_TOKENS", 8)
     large = (await client.post(path, json=body)).json()
     assert threads[0] is threading.main_thread() is not threads[1]
     assert small["choices"] == large["choices"]

@@ -17,7 +17,7 @@ from quire.server.answer_form import AnswerForm
 from quire.server.chat_stream import ChatStream
 from quire.server.chat_view import ChatView
 from quire.server.envelope import Envelope
-from quire.server.generation import Generation, Job
+from quire.server.generation import Generation, Wanted
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.state import ServerState
 from quire.server.usage import StreamUsage, Usage
@@ -74,7 +74,7 @@ class TwoWords:
 
     def __init__(self) -> None:
         self.usage = Usage(prompt_tokens=3)
-        self.job = Job(prompts=[ParsedPrompt(text="x")], params=SamplingParams(seed=1))
+        self.wanted = Wanted(prompts=[ParsedPrompt(text="x")], params=SamplingParams(seed=1))
 
     async def outputs(self) -> AsyncGenerator[tuple[int, RequestOutput], None]:
         for text, reason in (("The", None), (" capital", "length")):
@@ -88,7 +88,7 @@ async def test_a_stream_byte_for_byte(state: ServerState) -> None:
     generation = cast(Generation, TwoWords())
     usage = StreamUsage(at_end=False, on_every_chunk=False)
     view = ChatView(state, body, AnswerForm(), generation.usage)
-    stream = ChatStream(generation, envelope, body, view, usage)
+    stream = ChatStream(generation, envelope, view, usage)
     events = b"".join([data async for data in stream.run()]).decode().split("\n\n")
     parts = [one.partition('"choices":')[2] for one in events]
     role = '{"role":"assistant","content":""}'
@@ -184,7 +184,7 @@ async def test_a_default_beyond_the_context_is_no_error(
         (
             {"messages": [{"role": "user", "content": 3}]},
             "messages[0].content",
-            "messages[0].content: must be a string or a list of text parts, got '3'",
+            "messages[0].content: must be a string or a list of text parts, got 3",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},

@@ -174,6 +174,23 @@ async def test_echo_shows_the_prompt_and_its_log_probabilities(client: httpx.Asy
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
+async def test_echo_of_a_cut_prompt_is_what_the_model_saw(
+    client: httpx.AsyncClient, is_stream: bool
+) -> None:
+    body = {"echo": True, "truncate_prompt_tokens": 2, "logprobs": 0, "max_tokens": 1}
+    if is_stream:
+        events = await stream(client, **body)
+        text, logprobs = texts_of(events)[0], events[0]["choices"][0]["logprobs"]
+    else:
+        (choice,) = (await complete(client, **body))["choices"]
+        text, logprobs = choice["text"], choice["logprobs"]
+    assert text == "".join(logprobs["tokens"])
+    assert text.startswith("France is") and len(logprobs["tokens"]) == 3
+    (uncut,) = (await complete(client, **{**body, "truncate_prompt_tokens": -1}))["choices"]
+    assert uncut["text"].startswith(PROMPT)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
 async def test_echo_alone_makes_no_token(client: httpx.AsyncClient, is_stream: bool) -> None:
     body = {"max_tokens": 0, "echo": True, "logprobs": 1}
     if is_stream:
@@ -253,6 +270,8 @@ async def test_the_server_can_cap_max_tokens(engine: AsyncLLM) -> None:
     [
         ({"prompt": "x " * 4000}, "prompt", "This model's maximum context length is 2048 tokens."),
         ({"temperature": 3}, "temperature", "must be a number in [0, 2], got 3.0"),
+        ({"prompt": [5] * 3000}, "prompt", "has 3000 tokens"),
+        ({"prompt": ["a", [1]]}, "prompt", "a list of both texts and token ids"),
         ({"top_p": 0}, "top_p", "got 0.0"),
         ({"n": 0}, "n", "from 1 to 16384"),
         ({"max_tokens": 0}, "max_tokens", "only possible with echo"),
@@ -261,14 +280,14 @@ async def test_the_server_can_cap_max_tokens(engine: AsyncLLM) -> None:
         ({"best_of": 1, "n": 2}, "best_of", "at least n=2"),
         ({"stop": ["a"] * 5}, "stop", "4 strings"),
         ({"stop": ""}, "stop", "non-empty"),
-        ({"stop": 5}, "stop", "must be a string or a list of strings, got '5'"),
+        ({"stop": 5}, "stop", "must be a string or a list of strings, got 5"),
         ({"logit_bias": {"a": 1}}, "logit_bias", "token id"),
-        ({"logit_bias": {"5000": 1}}, None, "5000"),
+        ({"logit_bias": {"5000": 1}}, "logit_bias", "5000"),
         ({"allowed_token_ids": []}, "allowed_token_ids", "non-empty"),
-        ({"logprobs": 21}, None, "20"),
+        ({"logprobs": 21}, "logprobs", "20"),
         ({"cache_salt": "a/b"}, "cache_salt", "none of them"),
         ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens", "from 1 to 2048"),
-        ({"priority": 1}, None, "scheduling_policy"),
+        ({"priority": 1}, "priority", "scheduling_policy"),
         ({"stream": True, "use_beam_search": True}, "use_beam_search", "Beam search"),
         ({"stream": True, "best_of": 2}, "best_of", "cannot be streamed"),
         ({"stream": True, "prompt_logprobs": 1}, "prompt_logprobs", "cannot be streamed"),

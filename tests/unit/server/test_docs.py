@@ -8,12 +8,6 @@ from quire.server.app import ROUTERS
 from tools import server_docs
 
 
-def test_the_tables_of_the_docs_are_up_to_date() -> None:
-    """If not: python tools/server_docs.py"""
-    text = server_docs.PAGE.read_text(encoding="utf-8")
-    assert server_docs.written(text) == text
-
-
 def test_every_endpoint_says_what_it_does() -> None:
     paths = {
         route.path for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)

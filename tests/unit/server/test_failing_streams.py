@@ -12,7 +12,7 @@ from quire.outputs import CompletionOutput, RequestOutput
 from quire.sampling_params import SamplingParams
 from quire.server.answer_form import AnswerForm
 from quire.server.errors import HTTPError, internal
-from quire.server.generation import Generation, Job
+from quire.server.generation import Generation, Wanted
 from quire.server.intake import Started
 from quire.server.messages_stream import error_event, message_events
 from quire.server.messages_view import MessageView
@@ -33,7 +33,7 @@ class FailingGeneration:
     def __init__(self, num_words: int) -> None:
         self.num_words = num_words
         self.usage = Usage(prompt_tokens=3)
-        self.job = Job(prompts=[], params=SamplingParams(seed=1))
+        self.wanted = Wanted(prompts=[], params=SamplingParams(seed=1))
         self.is_closed = False
 
     async def outputs(self) -> AsyncGenerator[tuple[int, RequestOutput], None]:

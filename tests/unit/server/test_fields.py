@@ -27,7 +27,8 @@ def test_harmless_fields_are_taken_silently(strict: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_built_is_refused_by_name_but_only_when_it_is_set(name: str) -> None:
     neutral, _ = REFUSED[name]
-    for value in (None, [], {}, *neutral):
+    empty = () if name == "web_search_options" else ([], {})  # whose {} turns the search on
+    for value in (None, *empty, *neutral):
         assert judge(body_with(**{name: value}), "error") == []
     for strict in ("error", "off"):
         with pytest.raises(HTTPError, match=f"^{name} is not supported, got 'abc'") as caught:
@@ -71,6 +72,19 @@ def block(**content: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", **content}]}]}
 
 
+CALL = {"function": {"name": "f", "arguments": "{}"}}
+SCHEMA = {"name": "x", "schema": {"type": "object"}}
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+def answering(form: dict[str, Any]) -> dict[str, Any]:
+    return {"response_format": form}
+
+
+def offering(**tool: Any) -> dict[str, Any]:
+    return {"tools": [{**TOOL, **tool}]}
+
+
 NESTED = [
     (
         CHAT,
@@ -85,6 +99,41 @@ NESTED = [
         CHAT,
         calling(function={"name": "f", "arguments": "{}", "zzz": 1}),
         "messages[0].tool_calls[0].function.zzz",
+    ),
+    (CHAT, answering({"type": "text", "json_schema": SCHEMA}), "response_format.json_schema"),
+    (
+        CHAT,
+        answering({"type": "json_object", "json_schema": SCHEMA}),
+        "response_format.json_schema",
+    ),
+    (
+        CHAT,
+        answering({"type": "json_schema", "json_schema": SCHEMA, "strict": True}),
+        "response_format.strict",
+    ),
+    (
+        CHAT,
+        answering({"type": "json_schema", "json_schema": {**SCHEMA, "stric": True}}),
+        "response_format.json_schema.stric",
+    ),
+    ("/v1/completions", answering({"type": "text", "zzz": 1}), "response_format.zzz"),
+    (CHAT, offering(zzz=1), "tools[0].zzz"),
+    (
+        CHAT,
+        offering(function={"name": "f", "paramters": {"type": "object"}}),
+        "tools[0].function.paramters",
+    ),
+    ("/tokenize", {**saying(), **offering(zzz=1)}, "tools[0].zzz"),
+    (CHAT, {"tool_choice": {**TOOL, "zzz": 1}, **offering()}, "tool_choice.zzz"),
+    (
+        CHAT,
+        {"tool_choice": {"type": "function", "function": {"name": "f", "zzz": 1}}, **offering()},
+        "tool_choice.function.zzz",
+    ),
+    (
+        RESPONSES,
+        {"text": {"format": {"type": "json_object", "name": "x"}}},
+        "text.format.name",
     ),
     ("/tokenize", saying(zzz=1), "messages[0].zzz"),
     ("/apply-template", saying(zzz=1), "messages[0].zzz"),
@@ -128,6 +177,27 @@ async def test_unknown_fields_are_refused_at_every_depth(
     assert f"unknown field '{place}'" in response.json()["error"]["message"]
     if "messages" not in path:
         assert response.json()["error"]["param"] == place
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "place"),
+    [
+        (CHAT, answering({"type": "json_object", "schema": {"type": "object"}}), "response_format"),
+        (
+            RESPONSES,
+            {"text": {"format": {"type": "json_object", "schema": {"type": "object"}}}},
+            "text.format",
+        ),
+    ],
+)
+async def test_a_schema_that_would_not_be_followed_is_refused(
+    engine: AsyncLLM, path: str, fields: dict[str, Any], place: str
+) -> None:
+    async with in_process_client(ready_state(engine, strict_fields="off")) as client:
+        response = await client.post(path, json={**BASES[path], **fields})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == f"{place}.schema"
+    assert "use the type json_schema" in response.json()["error"]["message"]
 
 
 async def test_and_can_be_ignored_at_every_depth(engine: AsyncLLM) -> None:
@@ -194,6 +264,22 @@ NAMED = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
         ({"tools": [{"type": "web"}]}, "tools[0].type: must be 'function', got 'web'"),
         ({"tools": [{"function": {"name": "f", "parameters": 3}}]}, "must be a JSON schema"),
         ({"tool_choice": 3}, "tool_choice: must be 'none', 'auto'"),
+        ({"web_search_options": {}}, "web_search_options is not supported"),
+        ({"documents": [{"text": "x"}]}, "documents have no effect"),
+        ({"chat_template_kwargs": {"zzz": 1}}, "unknown field 'chat_template_kwargs.zzz'"),
+        (
+            block(type="image_url", image_url={"url": "x"}),
+            "parts of type 'image_url' are not supported",
+        ),
+        ({"messages": [USER] * 3000}, "there are 3000, but the model's maximum context length is"),
+        (
+            {"tools": [NAMED, NAMED]},
+            "tools[1].function.name: there is a tool 'look_up' already",
+        ),
+        (
+            {"tools": [NAMED], "tool_choice": {"type": "allowed_tools", "allowed_tools": {}}},
+            "'allowed_tools' is not supported",
+        ),
     ],
 )
 async def test_tools_that_cannot_be_called_are_refused(
@@ -203,6 +289,36 @@ async def test_tools_that_cannot_be_called_are_refused(
     response = await client.post("/v1/chat/completions", json=body)
     assert response.status_code == 400
     assert message in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", [CHAT, "/tokenize", "/apply-template"])
+@pytest.mark.parametrize(
+    ("calls", "place"),
+    [
+        ("x", "messages[0].tool_calls"),
+        (5, "messages[0].tool_calls"),
+        ({"a": 1}, "messages[0].tool_calls"),
+        ([None], "messages[0].tool_calls[0]"),
+        ([[]], "messages[0].tool_calls[0]"),
+        ([{"id": "a", "type": "function"}], "messages[0].tool_calls[0]"),
+        ([{"function": {"name": 3}}], "messages[0].tool_calls[0]"),
+        ([CALL, {"function": {"name": "f", "arguments": [1]}}], "messages[0].tool_calls[1]"),
+    ],
+)
+async def test_calls_of_earlier_turns_have_a_form(
+    client: httpx.AsyncClient, path: str, calls: Any, place: str
+) -> None:
+    body = {"messages": [{"role": "assistant", "tool_calls": calls}, USER]}
+    response = await client.post(path, json=body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"] == place and error["message"].startswith(f"{place}: must be")
+
+
+async def test_what_clients_set_for_any_model_is_harmless(client: httpx.AsyncClient) -> None:
+    kwargs = {"enable_thinking": False}
+    body = {**saying(), "max_tokens": 1, "chat_template_kwargs": kwargs, "documents": []}
+    assert (await client.post(CHAT, json=body)).status_code == 200
 
 
 async def test_tools_that_may_not_be_called_are_in_the_prompt(client: httpx.AsyncClient) -> None:

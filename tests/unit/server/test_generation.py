@@ -18,7 +18,7 @@ from quire.engine.async_engine import AsyncLLM
 from quire.server import completions_stream, intake
 from quire.server.app import build_app
 from quire.server.generation import Generation
-from quire.server.input_phase import MUCH
+from quire.server.input_phase import IN_THREAD_BYTES
 from quire.server.openapi import GENERATING
 from quire.server.state import Phase, ServerState
 from quire.server.usage import Usage
@@ -114,6 +114,27 @@ async def test_a_client_that_leaves_ends_its_requests(state: ServerState, is_str
     leaving.gone.set()
     await running
     assert await idle(state)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_client_that_leaves_before_its_answer_begins_is_answered_and_counted_as_none(
+    is_stream: bool,
+) -> None:
+    engine = AsyncLLM(fake_config(), multiprocess_mode=False, build=BUILD_SILENT_CORE)
+    state = ready_state(engine)
+    leaving = LeavingClient(state, {"prompt": [5], "stream": is_stream})
+    running = asyncio.create_task(leaving.run())
+    await until(lambda: engine.get_num_unfinished_requests() == 1)
+    leaving.gone.set()
+    await running
+    assert leaving.received == []
+    (line,) = [
+        line
+        for line in (await state.watch.exposition()).decode().splitlines()
+        if line.startswith("quire:http_responses_total")
+    ]
+    assert 'status="499"' in line and line.endswith(" 1.0")
+    engine.shutdown()
 
 
 @pytest.mark.parametrize(("is_stream", "name"), [(False, "a"), (True, "a"), (True, "a/b")])
@@ -264,7 +285,7 @@ async def test_what_waits_to_be_read_is_in_the_queue(
     may_go_on = threading.Event()
     monkeypatch.setattr(intake, "judge", lambda *_: [] if may_go_on.wait(20) else ["late"])
     async with in_process_client(state) as client:
-        body = {"prompt": [5], "max_tokens": 1, "user": "x" * MUCH}
+        body = {"prompt": [5], "max_tokens": 1, "user": "x" * IN_THREAD_BYTES}
         first = asyncio.create_task(client.post(PATH, json=body))
         await until(lambda: len(state.running) == 1)
         assert (await client.post(PATH, json={"prompt": [5]})).status_code == 429
@@ -365,7 +386,7 @@ async def test_a_request_can_be_cancelled_before_it_has_begun(
         return [] if may_go_on.wait(20) else ["late"]
 
     monkeypatch.setattr(intake, "judge", slowly)
-    body = {**ENDLESS, "request_id": "a", "user": "x" * MUCH}
+    body = {**ENDLESS, "request_id": "a", "user": "x" * IN_THREAD_BYTES}
     answer = asyncio.create_task(client.post(PATH, json=body))
     await until(is_reading.is_set)
     assert (await client.get("/v1/requests")).json()["data"][0]["id"] == "a"

@@ -34,6 +34,7 @@ def app_with(*keys: str, hosts: frozenset[str] | None = None) -> FastAPI:
     app = FastAPI(middleware=[guard])
     install_error_handlers(app)
     app.router.route_class = BodyRoute
+    app.state.quire = ServerState(args=ServerArgs())
 
     @app.get("/health")
     @app.get("/v1/models")
@@ -207,7 +208,10 @@ async def test_a_body_that_grows_is_refused_when_it_is_too_large() -> None:
     assert answer.headers["x-request-id"]
 
 
-async def test_bodies_that_are_read_at_once_are_limited_in_sum() -> None:
+async def test_bodies_that_are_read_at_once_are_limited_in_sum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quire.server.guard._SMALL_BODY", LIMIT // 2)
     app = app_with()
     ends = asyncio.Event()
 
@@ -235,9 +239,11 @@ async def test_bodies_that_are_read_at_once_are_limited_in_sum() -> None:
     assert answers[-1][0]["status"] == 429
     assert (b"retry-after", b"1") in [(k.lower(), v) for k, v in answers[-1][0]["headers"]]
     assert not any(reader.done() for reader in readers[:-1])
+    small = await ask(app, "POST", "/v1/echo", json={"text": "a"})
+    assert small.status_code == 200  # nobody keeps it out
     ends.set()
     await asyncio.gather(*readers)
-    answer = await ask(app, "POST", "/v1/echo", json={"text": "a"})
+    answer = await ask(app, "POST", "/v1/echo", json={"text": "a" * (LIMIT // 2)})
     assert answer.status_code == 200  # the room of those that left is free again
 
 

@@ -89,6 +89,14 @@ async def test_models_have_every_name(state: ServerState) -> None:
     )
 
 
+async def test_answers_report_the_first_name(state: ServerState) -> None:
+    state.models = ServedModels(names=("one", "team/two"), root="r", max_model_len=64, created=5)
+    async with in_process_client(state) as client:
+        body = {"prompt": "x", "max_tokens": 1, "model": "team/two"}
+        answer = await client.post("/v1/completions", json=body)
+    assert answer.json()["model"] == "one"
+
+
 async def test_what_runs_is_listed_and_can_be_cancelled(state: ServerState) -> None:
     cancelled: list[str] = []
     for index, name in enumerate(("late", "early")):

@@ -108,9 +108,53 @@ async def test_a_client_that_sends_no_more_is_cut_off(state: ServerState, sent: 
         assert len(state.running) == 0
 
 
+class Patient(Short):
+    """Takes as long as a body needs."""
+
+    min_body_bytes_s = 1
+
+
+async def test_a_body_that_drips_is_cut_off(state: ServerState) -> None:
+    body = SHORT_BODY + " " * 1000
+    async with served(state, Short) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode())
+        answer = asyncio.create_task(reader.read())
+        for letter in body:  # each long before one may wait
+            if answer.done():
+                break
+            writer.write(letter.encode())
+            await asyncio.sleep(Short.read_timeout_s / 20)
+        assert answer.done()
+        with contextlib.suppress(ConnectionResetError):
+            assert await answer == b""
+        writer.close()
+        assert len(state.running) == 0
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("X-Long: " + "x" * 60_000, b"200"),
+        ("X-Long: " + "x" * 70_000, b"400"),
+        ("\r\n".join(f"X-{i}: {'x' * 100}" for i in range(700)), b"400"),
+    ],
+)
+async def test_a_head_that_comes_at_once_is_limited_too(
+    state: ServerState, head: str, status: bytes
+) -> None:
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET /livez HTTP/1.1\r\nHost: localhost\r\n{head}\r\n\r\n".encode())
+        assert (await reader.readline()).split()[1] == status
+        if status == b"400":
+            assert b"The head of the request is larger than 65536 bytes." in await reader.read()
+        writer.close()
+
+
 async def test_a_client_that_sends_slowly_is_not_cut_off(state: ServerState) -> None:
     pieces = [REQUEST[:-8], *REQUEST[-8:]]
-    async with served(state, Short) as port:
+    async with served(state, Patient) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for piece in pieces:  # together they take longer than one may
             writer.write(piece.encode())

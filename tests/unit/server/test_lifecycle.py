@@ -143,6 +143,53 @@ async def test_an_engine_that_dies_may_come_back(start: Callable[..., Run]) -> N
     assert run.life.failure is None
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_a_dead_engine_is_not_ready_while_it_ends(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, restarts: bool
+) -> None:
+    run = start(may_restart=lambda: restarts)
+    await run.until(Phase.READY)
+    engine = run.state.engine
+    assert engine is not None
+    shutdown, may_end = engine.shutdown, threading.Event()
+
+    def slowly() -> None:
+        assert may_end.wait(DEADLINE_S)
+        shutdown()
+
+    monkeypatch.setattr(engine, "shutdown", slowly)
+    await kill(run.state)
+    await until(lambda: run.state.phase is not Phase.READY)
+    assert run.state.phase is (Phase.LOADING if restarts else Phase.DEAD)
+    assert not run.task.done()
+    with pytest.raises(HTTPError, match="the engine died"):
+        run.state.require_engine()
+    may_end.set()
+    if restarts:
+        await run.until(Phase.READY)
+    else:
+        await run.task
+
+
+async def test_a_server_that_drains_is_not_ready_again(start: Callable[..., Run]) -> None:
+    may_start = threading.Event()
+    may_start.set()
+
+    def open_when_told(watch: StartWatch) -> AsyncLLM:
+        assert may_start.wait(DEADLINE_S)
+        return open_fake(watch)
+
+    run = start(open_engine=open_when_told, may_restart=lambda: True)
+    await run.until(Phase.READY)
+    may_start.clear()
+    await kill(run.state)
+    await run.until(Phase.LOADING)
+    await run.life.drain()
+    may_start.set()
+    await until(lambda: run.state.engine is not None)
+    assert run.state.phase is Phase.DRAINING
+
+
 async def test_it_comes_back_only_so_often(start: Callable[..., Run]) -> None:
     starts: list[int] = []
 

@@ -58,6 +58,7 @@ async def test_other_apis_take_it_too(engine: AsyncLLM) -> None:
         ("safe.*", "os.system", "'os.system' does not match"),
         (".*", "no.such.name", "'no.such.name' cannot be loaded: ModuleNotFoundError"),
         (".*", {"qualname": f"{HERE}.Favour"}, "cannot be made of args"),
+        (".*", f"{HERE}.Favour", "'tests.fakes.processors.Favour' is a class"),
         (".*", {"name": "x"}, "a logits processor is a name, or"),
     ],
 )

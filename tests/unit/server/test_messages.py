@@ -182,11 +182,19 @@ async def test_tools_are_shown_to_the_model(client: httpx.AsyncClient) -> None:
         ({"temperature": 1.5}, "temperature: Input should be less than or equal to 1, got 1.5"),
         ({"top_k": -1}, "top_k"),
         ({"top_p": 0}, "top_p must be a number in (0, 1]"),
-        ({"stop_sequences": [""]}, "stop"),
+        ({"stop_sequences": [""]}, "stop_sequences must be"),
         ({"stop_sequences": ["a"] * 5}, "stop_sequences may have 4 strings, got 5"),
         (
             {"thinking": {"type": "enabled", "budget_tokens": 1024}},
-            "no reasoning parser says so",
+            "thinking.budget_tokens=1024 needs to know how thinking ends",
+        ),
+        (
+            {"thinking": {"type": "adaptive", "budget_tokens": 1024}},
+            "thinking.budget_tokens: goes with the type enabled, not with adaptive",
+        ),
+        (
+            {"output_config": {"effort": "ultra"}},
+            "output_config.effort: Input should be 'none', 'minimal', 'low', 'medium', 'high'",
         ),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens: must be given"),
         (

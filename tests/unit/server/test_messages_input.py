@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from quire.server.messages_input import chat_request
+from quire.server.messages_input import chat_fields
+from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.messages import MessagesRequest
+
+
+def chat_of(body: MessagesRequest) -> ChatCompletionRequest:
+    return ChatCompletionRequest.model_validate(chat_fields(body))
 
 
 def messages_of(*messages: dict[str, Any], **body: Any) -> list[dict[str, Any]]:
     whole = {"max_tokens": 1, "messages": list(messages), **body}
-    chat = chat_request(MessagesRequest.model_validate(whole))
+    chat = chat_of(MessagesRequest.model_validate(whole))
     return [one.model_dump(exclude_none=True) for one in chat.messages]
 
 
@@ -62,13 +67,13 @@ def test_only_a_last_message_of_the_assistant_is_continued() -> None:
     ask, begun = user(text("x")), {"role": "assistant", "content": "y"}
     for messages, continues in (([ask], False), ([ask, begun], True), ([begun, ask], False)):
         body = MessagesRequest.model_validate({"max_tokens": 1, "messages": messages})
-        assert chat_request(body).continue_final_message is continues
+        assert chat_of(body).continue_final_message is continues
 
 
 def test_fields_of_sampling_are_those_of_chat() -> None:
     wish = {"temperature": 0.5, "top_k": 3, "top_p": 0.5, "seed": 1, "max_tokens": 7}
     messages = [{"role": "user", "content": "x"}]
     body = {**wish, "messages": messages, "stop_sequences": ["a"]}
-    chat = chat_request(MessagesRequest.model_validate(body))
+    chat = chat_of(MessagesRequest.model_validate(body))
     assert {name: getattr(chat, name) for name in wish} == wish
     assert chat.stop == ["a"]

@@ -11,13 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from quire.engine.async_engine import AsyncLLM
-from quire.reasoning import Opening, reasoning_format
-from quire.sampling_params import SamplingParams
-from quire.server.answer_form import AnswerForm
-from quire.server.answer_formats import AnswerFormats
-from quire.server.output_constraint import constrained, output_constraint
-from quire.server.protocol.chat import ChatCompletionRequest
-from quire.structured import GrammarSpec
+from quire.structured_outputs.verify import GrammarVerifier
 from tests.fakes.server import in_process_client, ready_state
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -108,7 +102,7 @@ async def test_responses_and_messages_are_constrained(client: httpx.AsyncClient)
         ({"guided_json": {"items": {"uniqueItems": True}}}, "guided_json",
          "the keyword 'uniqueItems' at #/items/uniqueItems cannot be honoured"),
         ({"guided_json": {"type": "integer", "minimum": 2, "maximum": 1}}, "guided_json", "Unsat"),
-        ({"thinking_token_budget": 3}, None, "no reasoning parser says so"),
+        ({"thinking_token_budget": 3}, "thinking_token_budget", "no reasoning parser says so"),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_followed_is_refused_by_name(
@@ -122,10 +116,10 @@ async def test_what_cannot_be_followed_is_refused_by_name(
 
 
 async def test_what_takes_too_long_to_compile_ends_alone(
-    engine: AsyncLLM, client: httpx.AsyncClient
+    engine: AsyncLLM, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = [{"type": "string", "pattern": f".*{c}.*"} for c in "abcdefghijklmnopqrst"]
-    engine.front.inputs._verifier._canary._limit_s = 0.5
+    monkeypatch.setattr(engine.front.inputs, "_verifier", GrammarVerifier(limit_s=0.5))
     response = await client.post(CHAT, json={"messages": QUESTION, "guided_json": {"allOf": parts}})
     assert response.status_code == 400
     assert "takes more than 0.5 s to compile" in response.json()["error"]["message"]
@@ -133,22 +127,37 @@ async def test_what_takes_too_long_to_compile_ends_alone(
     assert text == "fine"
 
 
-def chat(**body: Any) -> ChatCompletionRequest:
-    return ChatCompletionRequest.model_validate({"messages": QUESTION, **body})
+async def test_more_new_grammars_than_can_be_tried_are_refused_for_now(
+    engine: AsyncLLM, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.front.inputs, "_verifier", GrammarVerifier(max_waiting=0))
+    response = await client.post(CHAT, json={"messages": QUESTION, "guided_choice": ["new one"]})
+    assert response.status_code == 429 and response.headers["Retry-After"]
+    assert "new grammars wait to be tried out already" in response.json()["error"]["message"]
 
 
-def test_a_grammar_begins_behind_the_thought() -> None:
-    formats = AnswerFormats(reasoning=reasoning_format("qwen3"), answer_begin_ids=(7, 8))
-    params = SamplingParams(**output_constraint(chat(guided_regex="a")))
-    for opening, starts_after in [
-        (Opening.IN_THOUGHT, (7, 8)),
-        (Opening.AFTER_THOUGHT, None),
-        (Opening.UNKNOWN, (7, 8)),
-    ]:
-        form = AnswerForm(formats=formats, opening=opening)
-        made = constrained(params, form, chat(guided_regex="a")).grammar
-        assert made == GrammarSpec(kind="regex", source="a", starts_after=starts_after)
-    assert constrained(params, AnswerForm(), chat()).grammar == params.grammar
+async def test_a_thought_or_the_answer_and_nothing_else(engine: AsyncLLM) -> None:
+    """The prompt does not say whether the model thinks first, and it must not run away."""
+    state = ready_state(engine, reasoning_parser="tags:<think>,</think>")
+    async with in_process_client(state) as client:
+        for more in ({}, {"thinking_token_budget": 3}):
+            body = {"messages": QUESTION, "guided_choice": ["yes", "no"], **more}
+            for seed in range(4):
+                response = await client.post(CHAT, json={**body, "seed": seed, "max_tokens": 60})
+                choice = response.json()["choices"][0]
+                begins = choice["message"].get("reasoning_content") is not None
+                assert begins or choice["message"]["content"] in ("yes", "no"), choice
+                assert begins or choice["finish_reason"] == "stop"
+
+
+async def test_a_budget_of_a_prompt_that_is_no_conversation(engine: AsyncLLM) -> None:
+    state = ready_state(engine, reasoning_parser="tags:<think>,</think>")
+    body = {"prompt": "Why? <think>", "thinking_token_budget": 2, "max_tokens": 30}
+    async with in_process_client(state) as client:
+        response = await client.post(COMPLETIONS, json=body)
+        assert "</think>" in response.json()["choices"][0]["text"]
+        response = await client.post(COMPLETIONS, json={**body, "prompt": "Why? <think>x</think>"})
+        assert "</think>" not in response.json()["choices"][0]["text"]
 
 
 WEATHER = {

@@ -241,7 +241,7 @@ async def test_input_tokens_are_counted(client: httpx.AsyncClient) -> None:
         ({"max_output_tokens": 0}, "max_output_tokens", "greater than or equal to 1, got 0"),
         ({"temperature": 3}, "temperature", "temperature must be a number in [0, 2], got 3"),
         ({"include": ["x"]}, "include[0]", "message.output_text.logprobs"),
-        ({"top_logprobs": 99}, None, "99"),
+        ({"top_logprobs": 99}, "top_logprobs", "top_logprobs must be at most max_logprobs=20"),
         ({"text": {"format": {"type": "yaml"}}}, "text.format", "text.format: type must be one of"),
         (
             {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"not": {}}}}},
@@ -250,6 +250,12 @@ async def test_input_tokens_are_counted(client: httpx.AsyncClient) -> None:
         ),
         ({"text": {"verbosity": "low"}}, "text.verbosity", "text.verbosity is not supported"),
         ({"reasoning": {"effort": "low"}}, "reasoning.effort", "reasoning.effort='low' has"),
+        ({"reasoning": {"effort": "ultra"}}, "reasoning.effort", "reasoning.effort: Input should"),
+        (
+            {"tools": [TOOL], "top_logprobs": 1},
+            "include",
+            "logprobs cannot be told here beside tools",
+        ),
         (
             {"tools": [TOOL], "tool_choice": {"type": "function", "name": "sundial"}},
             "tool_choice",
@@ -288,6 +294,12 @@ async def test_neutral_values_are_fine(client: httpx.AsyncClient) -> None:
         "truncation": "disabled",
     }
     assert (await respond(client, **neutral)).output_text == ANSWER
+
+
+async def test_the_form_of_the_answer_is_told_again(client: httpx.AsyncClient) -> None:
+    form = {"type": "json_schema", "name": "x", "schema": {"type": "object"}}
+    body = {"input": QUESTION, "max_output_tokens": 2, "text": {"format": form}}
+    assert (await client.post(PATH, json=body)).json()["text"]["format"] == form
 
 
 async def test_another_model_is_not_found(client: httpx.AsyncClient) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.responses import ResponsesRequest
-from quire.server.responses_input import chat_request
+from quire.server.responses_input import chat_fields
+
+
+def chat_of(body: ResponsesRequest) -> ChatCompletionRequest:
+    return ChatCompletionRequest.model_validate(chat_fields(body))
 
 
 def messages_of(**body: Any) -> list[dict[str, Any]]:
-    chat = chat_request(ResponsesRequest.model_validate(body))
+    chat = chat_of(ResponsesRequest.model_validate(body))
     return [one.model_dump(exclude_none=True) for one in chat.messages]
 
 
@@ -76,7 +81,7 @@ def test_reasoning_goes_to_the_turn_that_follows() -> None:
 
 def test_a_schema_is_named_as_in_chat() -> None:
     text = {"format": {"type": "json_schema", "name": "n", "schema": {"a": 1}, "strict": True}}
-    chat = chat_request(ResponsesRequest.model_validate({"input": "x", "text": text}))
+    chat = chat_of(ResponsesRequest.model_validate({"input": "x", "text": text}))
     assert chat.response_format == {
         "type": "json_schema",
         "json_schema": {"name": "n", "schema": {"a": 1}, "strict": True},
@@ -86,7 +91,7 @@ def test_a_schema_is_named_as_in_chat() -> None:
 def test_fields_of_sampling_are_those_of_chat() -> None:
     wish = {"temperature": 0.5, "seed": 3, "top_k": 4, "cache_salt": "s", "timeout_s": 2.5}
     body = {**wish, "input": "x", "max_output_tokens": 7, "top_logprobs": 2, "stop": ["a"]}
-    chat = chat_request(ResponsesRequest.model_validate(body))
+    chat = chat_of(ResponsesRequest.model_validate(body))
     assert {name: getattr(chat, name) for name in wish} == wish
     assert (chat.max_tokens, chat.logprobs, chat.top_logprobs) == (7, True, 2)
     assert chat.stop == ["a"]

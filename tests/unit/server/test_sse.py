@@ -93,6 +93,31 @@ async def test_silence_is_filled_with_comments() -> None:
     assert connection.body.endswith(DONE)
 
 
+async def test_an_error_follows_a_comment_that_is_being_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    note = Connection.send
+
+    async def slowly(connection: Connection, message: Any) -> None:
+        connection.has_news.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await note(connection, message)
+
+    async def events(connection: Connection) -> AsyncGenerator[bytes, None]:
+        await connection.has_news.wait()
+        raise bad_request("too late for a status")
+        yield
+
+    monkeypatch.setattr(Connection, "send", slowly)
+    connection, _ = await run(events, keep_alive_s=0.001)
+    assert [one["type"] for one in connection.messages[:2]] == [
+        "http.response.start",
+        "http.response.body",
+    ]
+    assert connection.body.startswith(KEEP_ALIVE) and connection.body.endswith(DONE)
+
+
 async def test_a_silence_that_lasts_is_filled_once_an_interval(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -18,11 +18,12 @@ from tests.fakes import tokenizers
 from tests.fakes.configs import fake_config
 
 
-def engine_with(tokenizer: Any) -> AsyncLLM:
+def engine_with(tokenizer: Any, max_model_len: int = 1000) -> AsyncLLM:
     """As much of an engine as prompts need."""
     inputs = InputProcessor(fake_config().model, Vocabulary(tokenizer), ())
     front = SimpleNamespace(inputs=inputs, require_tokenizer=lambda: tokenizer)
-    return cast(AsyncLLM, SimpleNamespace(front=front))
+    model_config = SimpleNamespace(max_model_len=max_model_len)
+    return cast(AsyncLLM, SimpleNamespace(front=front, model_config=model_config))
 
 
 def with_gap_tokens(marks: GapTokens) -> PreTrainedTokenizerFast:

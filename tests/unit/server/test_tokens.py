@@ -43,6 +43,12 @@ async def test_messages_have_the_same_tokens_everywhere(
         ("/tokenize", {"prompt": "x", "promt": "y"}, "did you mean prompt?"),
         ("/tokenize", {"prompt": "x", "tools": [{"type": "function"}]}, "tools goes with messages"),
         ("/tokenize", {"prompt": "x", "chat_template_kwargs": {"a": 1}}, "goes with messages"),
+        ("/tokenize", {"prompt": "x", "reasoning_effort": "high"}, "reasoning_effort goes with"),
+        (
+            "/tokenize",
+            {"prompt": "x", "add_generation_prompt": False},
+            "add_generation_prompt goes",
+        ),
         ("/detokenize", {}, "tokens: Field required"),
         ("/detokenize", {"tokens": [4096]}, "token id 4096 is outside the vocabulary"),
         ("/detokenize", {"tokens": [-1]}, "greater than or equal to 0"),

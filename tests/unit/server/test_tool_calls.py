@@ -130,6 +130,16 @@ async def test_a_call_that_is_cut_off_ends_with_length(client: httpx.AsyncClient
     assert len(whole["logprobs"]["content"]) == 17
 
 
+async def test_a_call_that_a_stop_string_breaks_off_ends_with_stop(
+    client: httpx.AsyncClient,
+) -> None:
+    whole = await chat(client, stop=["Oslo"])
+    (call,) = whole["message"]["tool_calls"]
+    assert (call["function"]["arguments"], whole["finish_reason"]) == ('{"city": "', "stop")
+    assert (await deltas(client, stop=["Oslo"]))[1] == "stop"
+    assert (await chat(client, stop=["</tool_call>"]))["finish_reason"] == "tool_calls"
+
+
 async def test_every_token_of_a_stream_has_its_log_probability(client: httpx.AsyncClient) -> None:
     whole = await chat(client, logprobs=True, return_token_ids=True)
     response = await client.post(

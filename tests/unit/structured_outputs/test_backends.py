@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
+from quire.structured import Grammar, GrammarSpec
+from quire.structured_outputs import backend_llguidance
+from quire.structured_outputs.backend_llguidance import LLGuidance
 from quire.structured_outputs.structural_tags import tag_as_lark
+from quire.structured_outputs.token_table import TokenTable
 from tests.unit.structured_outputs.grammars import (
-    END,
     NUM_TOKENS,
     NUM_WORDS,
     OTHER_END,
     SPECIAL,
+    TABLE,
     allowed,
     compiled,
     follows,
@@ -71,6 +76,9 @@ SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
     ({"type": "string", "format": "uuid"}, ["2eb8aa08-aa98-11ea-b4aa-73b441d16380"], ["2eb8aa08"]),
     ({"type": "string", "format": "ipv4"}, ["1.2.3.4"], ["1.2.3.256", "1.2.3"]),
     ({"type": "integer", "minimum": -3, "exclusiveMaximum": 12}, [-3, 0, 11], [-4, 12, 1.5]),
+    ({"type": "integer", "maximum": 2**63 - 1, "minimum": -(2**63)}, [0, 2**53 - 1], [2**63 + 1]),
+    ({"type": "integer", "format": "int32"}, [0, 2**31 - 1], [2**31]),
+    ({"type": "number", "format": "double"}, [0.5, -1], ["a"]),
     ({"type": "number", "minimum": 0.5, "maximum": 2}, [0.5, 1, 2], [0.4, 2.1]),
     ({"type": "integer", "multipleOf": 7}, [0, 7, 140], [1, 8]),
     ({"enum": ["a", 1, None, {"k": [1]}]}, ["a", 1, None, {"k": [1]}], ["b", 2, {}]),
@@ -87,6 +95,11 @@ SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
     ({"type": "object", "additionalProperties": {"type": "integer"}}, [{}, {"x": 1}], [{"x": "y"}]),
     ({"type": "object", "patternProperties": {"^k": {"type": "null"}},
       "additionalProperties": False}, [{}, {"k1": None}], [{"x": None}, {"k": 1}]),
+    ({"type": "object", "propertyNames": {"pattern": "^k[0-9]$"},
+      "additionalProperties": {"type": "integer"}}, [{}, {"k1": 1, "k2": 2}],
+     [{"x": 1}, {"k1": "a"}]),
+    ({"type": "object", "propertyNames": {"type": "string", "enum": ["a.b", "c"]}},
+     [{}, {"a.b": 1, "c": "x"}], [{"axb": 1}]),
     ({"anyOf": [{"type": "integer"}, {"type": "string", "maxLength": 1}]}, [5, "a"], ["ab", None]),
     ({"oneOf": [{"type": "integer"}, {"type": "null"}]}, [5, None], ["ab", 1.5]),
     ({"allOf": [{"properties": {"a": {"type": "integer"}}, "required": ["a"], "type": "object"},
@@ -146,18 +159,138 @@ def test_tokens_of_several_bytes_and_parts_of_characters_are_allowed() -> None:
     assert found == {ord("a"), 256 + 3, 0xC3, 256 + 5}
 
 
-@pytest.mark.parametrize("constraint", [{"regex": "abc"}, {"grammar": 'root ::= "abc"'}])
-def test_states_are_copied_and_rolled_back(constraint: dict[str, Any]) -> None:
-    state = compiled(**constraint).new_state()
-    assert state.accept(ord("a")) and not state.is_done()
-    other = state.copy()
-    assert other.accept(ord("b")) and other.accept(ord("c"))
+def test_masks_of_strings_with_a_length_allow_what_fits() -> None:
+    """Tokens are looked at together, by how long they are: where the length ends too."""
+    grammar = compiled(json={"type": "string", "maxLength": 3})
+    begun = [ord('"')]
+    longer = {256 + 3, 256 + 4, 256 + 6}  # ab, true, 2 characters of 3 bytes
+    for text, wanted in [("", {259, 262}), ("a", {259, 262}), ("aa", set()), ("aaa", set())]:
+        found = allowed(grammar, begun + list(text.encode()))
+        assert found is not None and found & longer == wanted, text
+
+
+def test_many_optional_properties_are_followed() -> None:
+    """The library's own limits are for fewer, and a mask that meets them allows only the end."""
+    names = {f"p{i}": {"type": "integer"} for i in range(900)}
+    grammar = compiled(json={"type": "object", "properties": names})
+    assert follows(grammar, '{"p1":1,"p700":2,"p899":3}')
+    assert not follows(grammar, '{"p1":1,"p0":2}')
+
+
+def test_a_state_that_met_a_limit_says_so_and_a_wrong_token_is_none() -> None:
+    state = compiled(regex="ab").new_state()
+    assert not state.accept(ord("x")) and state.error() is None
+    names = {f"p{i}": {"type": "integer"} for i in range(2500)}
+    source = json.dumps({"type": "object", "properties": names})
+    table = TokenTable(tokens=TABLE.tokens, end_token_ids=TABLE.end_token_ids)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend_llguidance, "MAX_ITEMS_IN_ROW", 2000)
+        wide = LLGuidance(table).compile(GrammarSpec(kind="json", source=source)).new_state()
+    assert not all(wide.accept(byte) for byte in b'{"p')
+    assert "Current row has" in str(wide.error())
+
+
+def write(grammar: Grammar, text: str) -> str | None:
+    """By masks, as an engine does; the error that was met."""
+    state = grammar.new_state()
     mask = np.zeros(NUM_WORDS, dtype=np.int32)
-    other.fill(mask)
-    assert np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist() == [END]
-    other.rollback(2)
-    assert other.accept(ord("b"))
-    assert state.accept(ord("b")) and not state.copy().accept(ord("x"))
+    for byte in text.encode():
+        state.fill(mask)
+        if state.error() is not None or not state.accept(byte):
+            return state.error() or "not allowed"
+    return None
+
+
+WORDS = "the a quick error foo bar it was one two".split()
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_who_uses_up_what_a_grammar_shares_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    """All who follow one share its lexer, which has a limit on what it remembers."""
+    monkeypatch.setattr(backend_llguidance, "MAX_SHARED_STATES", 8000)
+    if at_once:
+        monkeypatch.setattr(backend_llguidance, "AT_ONCE", 1)
+        monkeypatch.setattr(backend_llguidance, "LARGE_VOCABULARY", 1)
+    grammar = compiled(regex=".*error.{0,100}.*foo.{0,100}.*")
+    chance = random.Random(0)
+    for _ in range(20):
+        assert write(grammar, " ".join(chance.choices(WORDS, k=100))) is None
+    assert grammar.is_spent
+
+
+def test_what_one_text_alone_uses_up_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_llguidance, "MAX_SHARED_STATES", 1000)
+    monkeypatch.setattr(backend_llguidance, "MAX_OWN_STATES", 2000)
+    grammar = compiled(regex=".*error.{0,100}.*foo.{0,100}.*")
+    long, short = " ".join(random.Random(0).choices(WORDS, k=200)), " ".join(WORDS[:3])
+    assert "too many states" in str(write(grammar, long))
+    assert write(grammar, short) is None
+    monkeypatch.setattr(backend_llguidance, "MAX_ANEW_S", -1.0)  # nothing is quick enough
+    slow = compiled(regex=".*error.{0,100}.*foo.{0,100}.*x?")
+    assert "too many states" in str(write(slow, long))
+    assert slow.is_spent  # so the next request has it compiled anew, in a thread
+
+
+def test_a_grammar_with_patterns_counts_for_more_the_more_it_is_used() -> None:
+    for constraint, grows in (({"regex": "[a-z ]*"}, True), ({"json": {"type": "string"}}, False)):
+        grammar = compiled(**constraint)
+        before = grammar.num_bytes
+        assert write(grammar, "abc def" if grows else '"abc def"') is None
+        assert (grammar.num_bytes > before) is grows
+
+
+def test_anchors_as_python_writes_them() -> None:
+    grammar = compiled(regex=r"\A[ab]{2}\Z")
+    assert follows(grammar, "ab") and not follows(grammar, "abc")
+    grammar = compiled(json={"type": "string", "pattern": r"\Aab\Z"})
+    assert follows(grammar, '"ab"') and not follows(grammar, '"xab"')
+    names = {"type": "object", "patternProperties": {r"\Ak\Z": {}}, "additionalProperties": False}
+    assert follows(compiled(json=names), '{"k":1}')
+    assert not follows(compiled(json=names), '{"kk":1}')
+    assert follows(compiled(regex=r"a\\Z"), r"a\Z")  # a backslash, and a letter
+
+
+def test_spaces_are_those_of_json_and_nothing_else_is_one() -> None:
+    schema = {"type": "array", "maxItems": 0}
+    spaced = compiled(json=schema, whitespace_pattern=r"\s{0,2}")
+    assert follows(spaced, "[\t ]") and not follows(spaced, "[\v]")
+    for pattern in ("x", " x?", ".", r"\S", "( |/)*", r"[^a]"):
+        with pytest.raises(ValueError, match="matches more than spaces, tabs and line ends"):
+            compiled(json=schema, whitespace_pattern=pattern)
+    for pattern in ("", "[ ]*", r"[ \n]{0,3}", r"\t"):
+        compiled(json=schema, whitespace_pattern=pattern)
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"items": {"oneOf": [{"type": "integer"}, {"type": "number"}]}},
+         "#/items: of oneOf two alternatives may hold together, which cannot be followed; use any"),
+        ({"properties": {"a": {"properties": {"x": {}}, "type": "object", "minProperties": 2}}},
+         "#/properties/a: minProperties and maxProperties can be followed only where"),
+        ({"properties": {"b": {}, "a": {"type": "integer", "minimum": 2, "maximum": 1}},
+          "required": ["a"]},
+         r"#/properties/a: Unsatisfiable schema: minimum \(2\) is greater than maximum \(1\)"),
+        ({"$defs": {"d": {"anyOf": [{"type": "string", "pattern": "(a"}]}}, "$ref": "#/$defs/d"},
+         r"#/\$defs/d/anyOf/0: regex parse error: \(a . error: unclosed group"),
+        ({"type": "string", "format": "date", "pattern": "x"},
+         "#: Unsatisfiable schema: no text has all of its patterns, formats and lengths"),
+        ({"items": {"$ref": "#/$defs/none"}}, "Pointer '/\\$defs/none' does not exist"),
+    ],
+)  # fmt: skip
+def test_what_only_the_compiler_finds_is_told_where_and_in_our_words(
+    schema: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^the json grammar cannot be used: .*{message}"):
+        compiled(json=schema)
+
+
+def test_a_long_grammar_counts_for_more_in_the_cache() -> None:
+    few, many = ["a", "b"], [f"word number {i}" for i in range(5000)]
+    assert compiled(json={"enum": few}).num_bytes == backend_llguidance.LEAST_BYTES
+    assert compiled(json={"enum": many}).num_bytes > 2 << 20
 
 
 def test_many_states_are_filled_as_one_is() -> None:

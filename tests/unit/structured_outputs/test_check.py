@@ -8,7 +8,7 @@ import pytest
 
 from quire.structured import GrammarSpec, to_grammar_spec
 from quire.structured_outputs import keywords
-from quire.structured_outputs.check import MAX_SOURCE_BYTES, check, check_schema
+from quire.structured_outputs.check import MAX_OPTIONAL, MAX_SOURCE_BYTES, check, check_schema
 
 
 @pytest.mark.parametrize("keyword", sorted(keywords.REFUSED))
@@ -29,6 +29,15 @@ def test_a_keyword_that_cannot_be_honoured_is_named_with_its_place(keyword: str)
         ({"format": "regex"}, "#/format must be one of date"),
         ({"$ref": "http://x/y"}, "#/\\$ref must be a place in the same schema"),
         ({"exclusiveMinimum": True}, "#/exclusiveMinimum must be a number"),
+        ({"items": {"minimum": 10**30}}, "#/items/minimum must be within 9007199254740991 of 0"),
+        ({"exclusiveMinimum": 2**53 + 1}, "#/exclusiveMinimum must be within"),
+        ({"maximum": -1e300}, "#/maximum must be within"),
+        ({"multipleOf": -2}, "#/multipleOf must be more than 0"),
+        ({"multipleOf": 0}, "#/multipleOf must be more than 0"),
+        ({"const": 2**53 + 1}, "#/const must be of integers that are exact"),
+        ({"enum": [{"a": [2**60]}]}, "#/enum must be of integers that are exact"),
+        ({"type": ["string", "integer"], "format": "x"}, "#/format must be one of date, .*ipv6, t"),
+        ({"format": 3}, "#/format must be a name"),
         ({"maxLength": 10**9}, "#/maxLength must be an integer from 0 to 100000"),
         ({"minItems": -1}, "#/minItems must be an integer"),
         ({"pattern": 3}, "#/pattern must be a regular expression"),
@@ -50,6 +59,14 @@ def test_annotations_and_values_that_ask_for_nothing_pass() -> None:
     check_schema({**names, "x-mine": 1, "uniqueItems": False, "nullable": False})
     check_schema({"const": {"not": 1}, "enum": [{"typ": 1}], "properties": {"not": {}}})
     check_schema(True)
+    for schema in (
+        {"type": "number", "format": "double"},
+        {"type": ["integer", "null"], "format": "int64"},
+        {"type": "integer", "format": "date"},
+        {"type": "string", "format": "password"},
+        {"maximum": 2**63 - 1, "minimum": -(2**63), "exclusiveMaximum": 1e300},
+    ):
+        check_schema(schema)
 
 
 def test_schemas_inside_tags_are_checked() -> None:
@@ -67,3 +84,55 @@ def test_size_and_depth_are_limited() -> None:
     with pytest.raises(ValueError, match="nested 65 deep, the limit is 64"):
         check(GrammarSpec(kind="regex", source="(" * 65 + "a" + ")" * 65))
     check(GrammarSpec(kind="choice", source='["' + "(" * 100 + '"]'))
+
+
+def nested(depth: int) -> Any:
+    schema: Any = {"type": "string"}
+    for _ in range(depth):
+        schema = {"title": ")]}", "items": schema}
+    return schema
+
+
+def test_the_depth_of_a_schema_is_that_of_its_value() -> None:
+    check(to_grammar_spec({"json": nested(63)}))
+    for depth in (64, 100, 600):
+        with pytest.raises(ValueError, match=f"nested {depth + 1} deep, the limit is 64"):
+            check(to_grammar_spec({"json": nested(depth)}))
+    check(to_grammar_spec({"json": {"description": "(" * 70}}))
+    deep = '{"items":' * 100_000 + "{}" + "}" * 100_000
+    with pytest.raises(ValueError, match="recursion"):
+        to_grammar_spec({"json": deep})
+
+
+def test_more_optional_properties_than_can_be_followed_are_refused() -> None:
+    names = [f"p{i}" for i in range(MAX_OPTIONAL + 1)]
+    schema = {"anyOf": [{"properties": dict.fromkeys(names, True)}]}
+    with pytest.raises(ValueError, match=r"#/anyOf/0/properties has 1001 .* is 1000"):
+        check_schema(schema)
+    schema["anyOf"][0]["required"] = names
+    check_schema(schema)
+
+
+def test_names_of_properties_are_honoured_where_they_are_patterns() -> None:
+    for names in ({"pattern": "^a"}, {"enum": ["a", "b"]}, {"type": "string", "pattern": "a"}):
+        check_schema({"propertyNames": names})
+    for schema in (
+        {"propertyNames": {"maxLength": 3}},
+        {"propertyNames": {"pattern": "a"}, "properties": {"b": {}}},
+        {"propertyNames": {"pattern": "a", "maxLength": 3}},
+    ):
+        with pytest.raises(ValueError, match="'propertyNames' at #/propertyNames cannot"):
+            check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("tag", "message"),
+    [
+        ({"structures": [{"begin": "<a>"}], "triggers": ["<a"]}, "the texts begin and end"),
+        ({"structures": 5, "triggers": []}, "the texts begin and end"),
+        ({"structures": [{"begin": "<a>", "end": "</a>"}]}, "triggers must be a list of texts"),
+    ],
+)
+def test_an_older_tag_that_lacks_something_is_told_what(tag: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(to_grammar_spec({"structural_tag": tag}))

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import threading
 import time
+from typing import Any
 
 import pytest
 
 from quire.structured import Grammar, GrammarSpec, to_grammar_spec
+from quire.structured_outputs import backend_llguidance, verify
+from quire.structured_outputs.backend_llguidance import LLGrammar
 from quire.structured_outputs.cache import GrammarCache
-from quire.structured_outputs.canary import Canary, is_slow
-from quire.structured_outputs.verify import GrammarVerifier
-from quire.structured_outputs.workshop import MAX_THREADS, Job, Workshop
+from quire.structured_outputs.canary import Canary, TooSlow, is_slow
+from quire.structured_outputs.compile import GrammarCompiler
+from quire.structured_outputs.token_table import BYTES, TokenTable
+from quire.structured_outputs.trial import try_out
+from quire.structured_outputs.verify import GrammarVerifier, TooManyGrammars
+from quire.structured_outputs.workshop import MAX_GIVEN_UP, MAX_THREADS, Job, Workshop
 from tests.unit.structured_outputs.grammars import compiled
 
 # Twenty conditions on one string: more states than there is time for.
@@ -35,7 +42,7 @@ class Slow:
         if spec.source.startswith("slow"):
             self.go.wait(20)
         self.num_compiled += 1
-        return compiled(regex=spec.source)
+        return compiled(**{spec.kind: "a" if spec.kind == "regex" else ["a"]})
 
 
 def finish(workshop: Workshop, *jobs: Job) -> None:
@@ -51,7 +58,7 @@ def test_a_grammar_is_compiled_once_for_all_who_order_it() -> None:
     first, second = workshop.order(GOOD), workshop.order(GOOD)
     assert first is second
     finish(workshop, first)
-    later = workshop.order(GrammarSpec(kind="regex", source="a+", starts_after=(3,)))
+    later = workshop.order(GrammarSpec(kind="regex", source="a+"))
     assert later.is_done and later.grammar is first.grammar is not None
     assert compiler.num_compiled == 1
 
@@ -70,7 +77,69 @@ def test_one_that_takes_too_long_is_given_up_and_others_are_compiled() -> None:
     while workshop.order(spec("slow0")).grammar is None and time.monotonic() < end:
         workshop.wait(0.05)
         workshop.poll()
-    assert workshop.order(spec("slow0")).grammar is not None  # what comes late is kept
+    late = workshop.order(spec("slow0"))  # what comes late is kept, and its failure is not
+    assert late.grammar is not None and late.error is None
+
+
+def test_no_more_threads_are_started_while_too_many_that_were_given_up_run() -> None:
+    compiler = Slow()
+    workshop = Workshop(compiler, limit_s=0.05)  # type: ignore[arg-type]
+    jobs = [workshop.order(spec(f"slow{i}")) for i in range(12)]
+    finish(workshop, *jobs)
+    running = [one for one in threading.enumerate() if one.name == "quire-grammar"]
+    assert len(running) <= MAX_GIVEN_UP + MAX_THREADS - 1
+    assert "finds no room" in str(jobs[-1].error)
+    compiler.go.set()
+    again = workshop.order(spec("a"))
+    end = time.monotonic() + 20
+    while again.error is not None and time.monotonic() < end:  # its failure is not remembered
+        workshop.wait(0.05)
+        workshop.poll()
+        again = workshop.order(spec("a"))
+    finish(workshop, again)
+    assert again.grammar is not None
+
+
+def test_slow_ones_hold_up_no_quick_ones_whatever_becomes_of_them() -> None:
+    compiler = Slow()
+    workshop = Workshop(compiler, limit_s=0.05)  # type: ignore[arg-type]
+    slow = [workshop.order(spec(f"slow{i}")) for i in range(12)]
+    quick = workshop.order(GrammarSpec(kind="choice", source='["a"]'))
+    finish(workshop, quick)
+    assert quick.grammar is not None and not any(job.grammar for job in slow)
+    finish(workshop, *slow)
+    assert "finds no room" in str(slow[-1].error)
+    later = workshop.order(GrammarSpec(kind="choice", source='["b"]'))
+    finish(workshop, later)
+    assert later.grammar is not None
+    compiler.go.set()
+
+
+def test_a_grammar_that_is_spent_is_compiled_anew() -> None:
+    compiler = Slow()
+    workshop = Workshop(compiler)  # type: ignore[arg-type]
+    first = workshop.order(GOOD)
+    finish(workshop, first)
+    assert isinstance(first.grammar, LLGrammar)
+    first.grammar.is_spent = True
+    second = workshop.order(GOOD)
+    finish(workshop, second)
+    assert second.grammar is not first.grammar and compiler.num_compiled == 2
+
+
+def test_a_grammar_that_all_have_forgotten_is_not_compiled() -> None:
+    compiler = Slow()
+    workshop = Workshop(compiler)  # type: ignore[arg-type]
+    slow = [workshop.order(spec(f"slow{i}")) for i in range(MAX_THREADS)]
+    first, second = workshop.order(spec("a")), workshop.order(spec("a"))
+    other = workshop.order(spec("b"))
+    workshop.forget(first)
+    workshop.forget(other)
+    workshop.forget(slow[0])  # it has begun
+    compiler.go.set()
+    finish(workshop, *slow, second)
+    assert second.grammar is not None and slow[0].grammar is not None
+    assert not other.is_done and compiler.num_compiled == MAX_THREADS + 1
 
 
 def test_a_wrong_one_fails_and_whatever_else_goes_wrong_too() -> None:
@@ -97,15 +166,72 @@ def test_the_cache_keeps_what_was_used_last() -> None:
     assert len(cache) == 2
 
 
+def test_the_cache_counts_what_grammars_have_become() -> None:
+    used, other = compiled(regex="a*"), compiled(json={"type": "string"})
+    cache = GrammarCache(max_bytes=used.num_bytes + 2 * other.num_bytes)
+    cache.put(spec("used"), used)
+    cache.put(spec("a"), other)
+    assert len(cache) == 2
+    state = used.new_state()
+    for _ in range(100):
+        assert state.accept(ord("a"))
+    cache.put(spec("b"), other)
+    assert cache.get(spec("used")) is None and len(cache) == 2
+
+
 def test_the_canary_tells_what_is_wrong_and_survives_what_takes_too_long() -> None:
     canary = Canary(limit_s=1.0)
     canary.try_out(GOOD)
     with pytest.raises(ValueError, match="unclosed group"):
         canary.try_out(spec("(a"))
-    with pytest.raises(ValueError, match=r"json grammar takes more than 1 s to compile"):
+    with pytest.raises(TooSlow, match=r"json grammar takes more than 1 s to compile"):
         canary.try_out(to_grammar_spec({"json": EXPLODING}))
     canary.try_out(GOOD)
     canary.close()
+    with pytest.raises(RuntimeError, match="has been closed"):
+        canary.try_out(GOOD)
+
+
+def test_the_canary_says_so_if_its_process_has_ended_and_starts_another() -> None:
+    canary = Canary(limit_s=5.0)
+    canary.try_out(GOOD)
+    assert canary._process is not None
+    canary._process.kill()
+    canary._process.wait()
+    with pytest.raises(RuntimeError, match="does not answer"):
+        canary.try_out(GOOD)
+    canary.try_out(GOOD)
+    canary.close()
+
+
+def test_what_a_vocabulary_cannot_write_is_found_where_its_size_matters() -> None:
+    """Compiling for xgrammar takes the longer the more tokens there are."""
+    few = TokenTable(tokens=[b"a", b"b", b""], end_token_ids=(2,))
+    verifier = GrammarVerifier(lambda: few)
+    verifier.verify(to_grammar_spec({"grammar": 'root ::= "a" root | "b"'}))
+    with pytest.raises(ValueError, match=r"no text at all.*the model's vocabulary lacks"):
+        verifier.verify(to_grammar_spec({"grammar": 'root ::= "z"'}))
+    verifier.close()
+
+
+@pytest.mark.parametrize(
+    ("constraint", "message"),
+    [
+        ({"json": {"$ref": "#"}}, "the json grammar allows no text at all"),
+        ({"grammar": "start: a\na: start"}, "the lark grammar allows no text at all"),
+        ({"grammar": "root ::= x\nx ::= root"}, "the ebnf grammar allows no text at all"),
+        ({"grammar": 'root ::= "a" x\nx ::= x'}, "comes to a place where nothing may follow"),
+    ],
+)
+def test_a_grammar_that_leads_nowhere_is_refused(constraint: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        try_out(GrammarCompiler(lambda: BYTES), to_grammar_spec(constraint))
+
+
+def test_a_grammar_of_the_empty_text_or_of_endless_ones_is_none_of_these() -> None:
+    compiler = GrammarCompiler(lambda: BYTES)
+    for text in ('start: ""', 'root ::= ""', 'root ::= "a" root', 'start: "a" start'):
+        try_out(compiler, to_grammar_spec({"grammar": text}))
 
 
 def test_what_may_be_slow_is_tried_apart() -> None:
@@ -115,14 +241,108 @@ def test_what_may_be_slow_is_tried_apart() -> None:
     assert not is_slow(to_grammar_spec({"choice": ["a"]}))
 
 
-def test_the_verifier_remembers() -> None:
+def test_the_verifier_remembers_and_forgets_what_was_not_asked_for_longest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verify, "MAX_KNOWN", 2)
+    tried: list[GrammarSpec] = []
+    monkeypatch.setattr(verify, "try_out", lambda compiler, spec: tried.append(spec))
+    verifier = GrammarVerifier()
+    one, two, three = (to_grammar_spec({"choice": [name]}) for name in "abc")
+    for asked in (one, one, two, one, three, one, two):
+        verifier.verify(asked)
+    assert tried == [one, two, three, two]
+    verifier.close()
+
+
+def test_the_verifier_says_what_is_wrong_each_time() -> None:
     verifier = GrammarVerifier()
     wrong = to_grammar_spec({"json": {"type": "integer", "minimum": 2, "maximum": 1}})
     for _ in range(2):
         with pytest.raises(ValueError, match="Unsatisfiable"):
             verifier.verify(wrong)
-    assert verifier.is_known(wrong) and not verifier.is_known(GOOD)
     verifier.verify(to_grammar_spec({"json_object": True}))
+    verifier.close()
+
+
+async def test_slow_grammars_hold_up_neither_quick_nor_known_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And equal ones are tried once, and more than a number are refused at once."""
+    held, tried = threading.Event(), []
+
+    def try_slowly(canary: Canary, spec: GrammarSpec) -> None:
+        tried.append(spec)
+        held.wait(20)
+
+    monkeypatch.setattr(Canary, "try_out", try_slowly)
+    verifier = GrammarVerifier(max_waiting=2)
+    slow = [asyncio.ensure_future(verifier.verify_beside(spec("b"))) for _ in range(5)]
+    while not tried:
+        await asyncio.sleep(0.001)
+    slow += [asyncio.ensure_future(verifier.verify_beside(spec(name))) for name in "cde"]
+    done, _ = await asyncio.wait(slow, return_when=asyncio.FIRST_COMPLETED)
+    assert [type(one.exception()) for one in done] == [TooManyGrammars] and slow[-1] in done
+    for _ in range(2):
+        await verifier.verify_beside(to_grammar_spec({"choice": ["quick"]}))
+    slow[0].cancel()  # the others go on waiting for the same one
+    held.set()
+    await asyncio.gather(*slow[1:-1])
+    assert tried == [spec("b"), spec("c"), spec("d")]
+    verifier.close()
+
+
+async def test_what_needs_more_than_a_moment_waits_behind_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held, tried = threading.Event(), []
+
+    def try_out(canary: Canary, spec: GrammarSpec) -> None:
+        tried.append((spec.source, canary._limit_s))
+        if spec.source.startswith("slow") and canary._limit_s < 5:
+            raise TooSlow("a moment is not enough")
+        if spec.source.startswith("slow"):
+            held.wait(20)
+        if spec.source == "slower":
+            raise TooSlow("it takes more than 5 s")
+
+    monkeypatch.setattr(Canary, "try_out", try_out)
+    verifier = GrammarVerifier(max_waiting=2)
+    slow = []
+    for name, last in (("slow", 5.0), ("slower", verify.MOMENT_S), ("slow3", verify.MOMENT_S)):
+        slow.append(asyncio.ensure_future(verifier.verify_beside(spec(name))))
+        while (name, last) not in tried:
+            await asyncio.sleep(0.001)
+    with pytest.raises(TooManyGrammars):
+        await verifier.verify_beside(spec("slow4"))
+    await verifier.verify_beside(spec("fine"))
+    await verifier.verify_beside(GrammarSpec(kind="ebnf", source="fine too"))
+    held.set()
+    await asyncio.gather(slow[0], slow[2])
+    with pytest.raises(ValueError, match="it takes more than 5 s"):
+        await slow[1]
+    assert tried.count(("fine", verify.MOMENT_S)) == 1
+    verifier.close()
+
+
+AMBIGUOUS = 'root ::= s\ns ::= s s | s s s | [a-z] | [a-z] [a-z] | ""\n'
+
+
+def test_an_ambiguous_grammar_that_compiles_at_once_is_found_too_slow_to_follow() -> None:
+    canary = Canary(limit_s=1.0)
+    with pytest.raises(ValueError, match="more than 1 s to compile or to follow"):
+        canary.try_out(GrammarSpec(kind="ebnf", source=AMBIGUOUS))
+    canary.close()
+
+
+def test_a_grammar_that_no_state_can_follow_is_found_before_a_request_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backend_llguidance, "MAX_ITEMS_IN_ROW", 2000)
+    wide = {f"p{i}": {"type": "integer"} for i in range(900)}
+    verifier = GrammarVerifier()
+    with pytest.raises(ValueError, match="too complex to follow: Current row has"):
+        verifier.verify(to_grammar_spec({"json": {"type": "object", "properties": wide}}))
     verifier.close()
 
 

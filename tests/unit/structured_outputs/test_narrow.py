@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 from quire.structured_outputs.narrow import narrowed
 
 OBJECT = {"type": "object", "properties": {"a": {}}}
+MOST = 2**53 - 1
 CLOSED = {**OBJECT, "additionalProperties": False}
 
 
@@ -28,9 +29,20 @@ CLOSED = {**OBJECT, "additionalProperties": False}
         ({**OBJECT, "unevaluatedProperties": False}, CLOSED),
         ({"items": [{}], "additionalItems": False}, {"prefixItems": [{}], "items": False}),
         ({"items": {}, "additionalItems": False}, {"items": {}}),
+        ({"type": "object", "properties": {"allOf": {"enum": [{"allOf": 1}]}}},
+         {"type": "object", "properties": {"allOf": {"enum": [{"allOf": 1}]}},
+          "additionalProperties": False}),
         ({"enum": [{"title": "kept"}]}, {"enum": [{"title": "kept"}]}),
         ({"properties": {"title": {}}, "type": "object"},
          {"properties": {"title": {}}, "type": "object", "additionalProperties": False}),
+        ({"maximum": 2**63, "exclusiveMinimum": -(2**63)}, {"maximum": MOST, "minimum": -MOST}),
+        ({"maximum": 5, "exclusiveMaximum": 1e300}, {"maximum": 5}),
+        ({"type": "integer", "format": "uint8", "minimum": 3},
+         {"type": "integer", "minimum": 3, "maximum": 255}),
+        ({"type": "number", "format": "email"}, {"type": "number"}),
+        ({"type": "string", "format": "byte"}, {"type": "string"}),
+        ({"patternProperties": {r"\Aa[\Z]": {"pattern": r"\\A\Z"}}},
+         {"patternProperties": {r"^a[\Z]": {"pattern": r"\\A$"}}}),
         (True, True),
     ],
 )  # fmt: skip

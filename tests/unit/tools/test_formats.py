@@ -24,7 +24,8 @@ from tests.fakes.tool_texts import (
 )
 
 TOOLS = Tools.of(DEFINITIONS)
-IN_TAGS = ("qwen3_coder", "seed_oss", "glm45")  # values are plain text there
+IN_TAGS = ("qwen3_coder", "qwen3_coder open", "seed_oss", "glm45")  # values are plain text there
+IN_CHANNELS = ("openai", "openai channel", "openai code")
 IN_PYTHON = ("pythonic", "llama4_pythonic", "olmo3")
 
 # A surrogate cannot be sent; what a parser looks for may well stand inside of a string.
@@ -33,6 +34,10 @@ texts = st.one_of(
     st.sampled_from(
         ['</tool_call>"', "{\\", "}]", "[TOOL_CALLS]", "a\nb\t\u2028", '\\"', "Zürich 雨 🌧", "'"]
     ),
+)
+# Which a tag cannot tell from null.
+notes = (texts | st.sampled_from(["12", "true", "[1]", '"x"'])).filter(
+    lambda s: s.strip() != "null"
 )
 json_values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), texts),
@@ -49,6 +54,7 @@ arguments = st.fixed_dictionaries(
         "exact": st.booleans(),
         "places": st.lists(texts, max_size=2),
         "more": st.dictionaries(texts, json_values, max_size=2),
+        "note": st.none() | notes,
     },
 )
 calls_strategy = st.lists(st.tuples(st.sampled_from(NAMES), arguments), min_size=1, max_size=3)
@@ -63,12 +69,12 @@ def is_writable(form: str, calls: Sequence[Call]) -> bool:
     text = dumped([one[1] for one in calls])
     if form in IN_TAGS:
         return "</" not in text and "<parameter" not in text
-    return form != "openai" or "<|" not in text
+    return form not in IN_CHANNELS or "<|" not in text
 
 
 def is_kept(form: str) -> bool:
     """White space around calls is no content, except where every message has its marks."""
-    return form == "openai"
+    return form in IN_CHANNELS
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -105,7 +111,7 @@ def test_arguments_are_the_models_own_text(form: str, calls: list[Call]) -> None
 
 @pytest.mark.parametrize("form", FORMS)
 def test_content_between_calls_is_kept(form: str) -> None:
-    if form == "openai":
+    if form in IN_CHANNELS:
         between = "<|channel|>final<|message|> Then: "
     else:
         between = " Then: "
@@ -162,13 +168,26 @@ def first_call(name: str, text: str, tools: Tools = TOOLS) -> tuple[str, Any]:
         ("hermes", '<tool_call>{"name": "f", "arguments": {"a": [1]}}}\n</tool_call>'),
         ("hermes", '<tool_call>{"name": "f", "arguments": {"a": [1]}\n</tool_call>'),
         ("hermes", '<tool_call>[{"name": "f", "arguments": {"a": [1]}}]</tool_call>'),
+        ("hermes", '<tool_call>{"function": "f", "arguments": {"a": [1]}}</tool_call>'),
+        ("hermes", '<tool_call>{"function": {"name": "f"}, "arguments": {"a": [1]}}</tool_call>'),
         ("llama3_json", '{"type": "function", "name": "f", "parameters": {"a": [1]}}'),
+        ("llama3_json", '{"type": "function", "function": "f", "parameters": {"a": [1]}}'),
+        ("llama3_json", '{"name": "f", "parameters": "{\\"a\\": [1]}"}'),
         ("mistral", '[TOOL_CALLS] [{"name": "f", "arguments": {"a": [1]}, "id": "abcdefghi"}]'),
         ("mistral", '[TOOL_CALLS]f[CALL_ID]abcdefghi[ARGS]{"a": [1]}'),
         ("granite", '<tool_call>[{"name": "f", "arguments": {"a": [1]}}]'),
+        ("granite", ' [{"name": "f", "arguments": {"a": [1]}}]'),
+        ("phi4_mini", '[{"name": "f", "arguments": {"a": [1]}}]'),
+        ("qwen3_xml", "<tool_call><function=f>\n<parameter=a>\n[1]\n</function></tool_call>"),
+        ("qwen3_xml", "<tool_call><function=f>\n<parameter=a>\n[1]\n</tool_call>"),
         ("qwen3_xml", "<function=f><parameter=a>[1]</parameter></function>"),
         ("glm45", "<tool_call>f<arg_key>a</arg_key><arg_value>[1]</arg_value></tool_call>"),
         ("openai", '<|channel|>commentary to=functions.f<|message|>{"a": [1]}'),
+        (
+            "openai",
+            "<|channel|>commentary to=functions.f<|channel|>commentary <|constrain|>json"
+            '<|message|>{"a": [1]}<|call|>',
+        ),
         (
             "openai",
             '<|start|>assistant to=functions.f<|channel|>commentary json<|message|>{"a": [1]}',
@@ -208,6 +227,7 @@ def test_arguments_may_be_missing() -> None:
         ("glm45", "<tool_call>f</tool_call>"),
         ("pythonic", "[f()]"),
         ("openai", "<|channel|>commentary to=functions.f<|message|><|call|>"),
+        ("qwen3_xml", "<tool_call><function=f></tool_call>"),
     ):
         assert first_call(name, text, Tools()) == ("f", {})
 
@@ -228,12 +248,128 @@ def test_plain_values_become_what_the_schema_says() -> None:
     }
 
 
+OPTIONAL = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+NODE = {"anyOf": [{"type": "integer"}, {"$ref": "#/$defs/Node"}]}
+
+
+@pytest.mark.parametrize("form", ["qwen3_coder", "glm45"])
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        (OPTIONAL, "12345", "12345"),
+        (OPTIONAL, "true", "true"),
+        (OPTIONAL, '{"a": 1}', '{"a": 1}'),
+        (OPTIONAL, '"said"', '"said"'),
+        (OPTIONAL, "null", None),
+        ({"type": ["string", "null"]}, "12", "12"),
+        ({"oneOf": [{"type": "null"}, {"type": "string"}]}, "1.5", "1.5"),
+        ({"allOf": [{"type": "string"}, {"minLength": 1}]}, "1", "1"),
+        ({"type": "string", "nullable": True}, "7", "7"),
+        ({"type": "string", "nullable": True}, "null", None),
+        ({"enum": ["1", "2", None]}, "1", "1"),
+        ({"enum": [1, 2]}, "1", 1),
+        ({"const": "5"}, "5", "5"),
+        ({"$ref": "#/$defs/Name"}, "5", "5"),
+        ({"$ref": "#/$defs/Count"}, "5", 5),
+        (NODE, "5", 5),
+        ({"$ref": "#/$defs/gone"}, "5", "5"),
+        ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, "12", 12),
+        ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, "1.5", "1.5"),
+        ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, "12.0", 12),
+        ({"anyOf": [{"type": "number"}, {"type": "null"}]}, "None", None),
+        ({"format": "date"}, "20240101", "20240101"),
+        ({"minimum": 0}, "5", 5),
+        ({"default": 5, "title": "X"}, "7", 7),
+        ({"type": "number"}, "NaN", "NaN"),
+        ({"type": "object"}, '{"a": NaN}', '{"a": NaN}'),
+        ({"type": "object"}, '{"a": "one\ntwo\t"}', {"a": "one\ntwo\t"}),
+        ({"type": "integer"}, "1_000", 1000),
+    ],
+)
+def test_a_value_is_of_a_kind_that_its_schema_admits(
+    form: str, schema: dict[str, Any], text: str, value: Any
+) -> None:
+    definitions = {"Name": {"type": "string"}, "Count": {"type": "integer"}, "Node": NODE}
+    tools = Tools({"f": {"properties": {"x": schema}, "$defs": definitions}})
+    _, write = FORMS[form]
+    ((_, given),) = calls_of(
+        read(tool_format(form).parser(tools), list(write([("f", {"x": text})])))
+    )
+    assert strict(given) == {"x": value}
+
+
+def strict(text: str) -> Any:
+    """What JSON says that every client can read."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_a_schema_whose_references_branch_is_looked_at_once() -> None:
+    """Each definition names the next one twice: by paths there would be 2 ** 60."""
+    branches = {
+        f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}, {"$ref": f"#/$defs/d{i + 1}"}]}
+        for i in range(60)
+    }
+    schema = {"properties": {"x": {"$ref": "#/$defs/d0"}}, "$defs": branches}
+    assert Tools({"f": schema}).kinds("f", "x") == {"string"}
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ('"a\nb\tc"', "a\nb\tc"),
+        ("'a\nb\r'", "a\nb\r"),
+        ('{"a": "one\ntwo"}', {"a": "one\ntwo"}),
+        ("{'a': (1, None)}", {"a": [1, None]}),
+    ],
+)
+def test_arguments_in_python_become_strict_json(written: str, value: Any) -> None:
+    text = f"[get_weather(city={written})]"
+    ((_, given),) = calls_of(read(tool_format("pythonic").parser(TOOLS), list(text)))
+    assert strict(given) == {"city": value}
+
+
+def test_a_number_that_json_does_not_have_makes_no_call() -> None:
+    text = "[get_weather(days=NaN)]"
+    assert content_of(read(tool_format("pythonic").parser(TOOLS), list(text))) == text
+
+
+@pytest.mark.parametrize("unclosed", ["<parameter=days>\n3", "<parameter=days>\n3\n</parameter>"])
+def test_a_tag_within_a_line_ends_no_value(unclosed: str) -> None:
+    value = "write <parameter=x> and </function> so"
+    text = f"<function=get_weather>\n<parameter=city>\n{value}\n{unclosed}\n</function>"
+    assert first_call("qwen3_coder", text)[1] == {"city": value, "days": 3}
+
+
+def test_an_empty_value_may_stay_open_too() -> None:
+    text = "<function=get_weather>\n<parameter=city>\n<parameter=days>\n3\n</function>"
+    assert first_call("qwen3_coder", text)[1] == {"city": "", "days": 3}
+
+
+@pytest.mark.parametrize("name", ["granite", "phi4_mini"])
+def test_a_list_without_its_mark_is_read_only_at_the_beginning_and_of_known_tools(
+    name: str,
+) -> None:
+    call = '[{"name": "get_weather", "arguments": {"city": "Oslo"}}]'
+    events = read(tool_format(name).parser(TOOLS), list(f"{call} Done."))
+    assert [one[0] for one in calls_of(events)] == ["get_weather"]
+    assert content_of(events) == " Done."
+    for text in (f"See {call}", call.replace("get_weather", "fly"), ' [1, {"name": 2}] is'):
+        assert content_of(read(tool_format(name).parser(TOOLS), list(text))) == text
+
+
 def test_an_object_without_marks_is_a_call_only_of_a_known_tool() -> None:
     for text in (
         '{"name": "Ann", "parameters": {"age": 3}}',
         '{"name": "get_weather", "age": 3, "parameters": {}}',
         '{"name": "get_weather"}',
         "[open(file='x')]",
+        '{"type": "function", "function": {"name": "fly", "parameters": {}}}',
+        '{"type": "function", "function": {"name": "get_weather", "description": "d"}}',
+        '{"name": "get_weather", "parameters": "soon"}',
     ):
         for name in ("llama3_json", "pythonic"):
             events = read(tool_format(name).parser(TOOLS), list(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -10,19 +11,19 @@ from hypothesis import strategies as st
 
 from quire.tools import CallBegin, Tools, tool_format
 from quire.tools.registry import TOOL_FORMATS
-from tests.fakes.tool_texts import DEFINITIONS, FORMS, calls_of, content_of, cut, read
+from tests.fakes.tool_texts import DEFINITIONS, FORMS, as_list, calls_of, content_of, cut, read
 
 TOOLS = Tools.of(DEFINITIONS)
-TEXT_OF = {
-    TOOL_FORMATS[tool_format(name).name].name: write(
-        [("get_weather", {"city": 'A "b" {c}', "days": 3}), ("get_time", {"places": ["x", "y"]})]
-    )
-    for name, write in FORMS.values()
-}
+CALLS = [("get_weather", {"city": 'A "b" {c}', "days": 3}), ("get_time", {"places": ["x", "y"]})]
+TEXTS_OF: dict[str, list[str]] = {name: [] for name in TOOL_FORMATS}
+for form, write in FORMS.values():
+    TEXTS_OF[tool_format(form).name].append(write(CALLS))
+TEXTS_OF["granite"].append(as_list(CALLS))
 PIECES = sorted(
     {
         piece
-        for text in TEXT_OF.values()
+        for texts in TEXTS_OF.values()
+        for text in texts
         for piece in re.findall(r"<[^<>]*>|\[[A-Z_]+\]|\w+|\s|.", text)
     }
     | {"\\", "'", '"', "{", "}", "[", "]", "(", ")", "=", ",", "</", "<|", "\ud7ff", "null"}
@@ -65,13 +66,20 @@ def check(name: str, text: str, places: list[int]) -> None:
     assert [word for word in words if word not in everything] == []
     if not calls_of(events) and name != "openai":
         assert content_of(events) == text
+    if tool_format(name).name in ("pythonic", "llama4_pythonic", "olmo3"):
+        for _, given in calls_of(events):
+            assert isinstance(json.loads(given, parse_constant=refuse), dict)
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
 
 
 @pytest.mark.parametrize("name", TOOL_FORMATS)
 @given(data=st.data(), places=cuts)
 @settings(max_examples=40, deadline=None)
 def test_damaged_answers_lose_nothing(name: str, data: st.DataObject, places: list[int]) -> None:
-    check(name, data.draw(damaged(TEXT_OF[name])), places)
+    check(name, data.draw(damaged(data.draw(st.sampled_from(TEXTS_OF[name])))), places)
 
 
 @pytest.mark.parametrize("name", TOOL_FORMATS)
@@ -126,7 +134,8 @@ def test_arguments_end_at_the_mark_when_their_brackets_do_not_close() -> None:
 
 
 NONSENSE = """
-{"parameters":[ [get_weather(city=[ <tool_call> {"name":" { [ " \\ <｜tool▁call▁begin｜>
+{"parameters":[ {"function": {"function":{ 
+\n<parameter= [get_weather(city=[ <tool_call> {"name":" { [ " \\ <｜tool▁call▁begin｜>
 <|tool_call_begin|>a <|channel|>a <function=a><parameter=b>
 """.split()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 
 from quire.request import RowSampling
 from quire.step import JoinedRow, RowToken, StepPlan
-from quire.structured import Constraint, Thinking
+from quire.structured import Constraint, GrammarState, Thinking
+from quire.worker import grammar_row
 from quire.worker.grammar_rows import GrammarRows
 from quire.worker.watch import StepLabel, Watch
 from tests.unit.structured_outputs.grammars import END, NUM_TOKENS, NUM_WORDS, compiled
@@ -151,12 +154,16 @@ def test_tokens_after_an_end_mean_nothing_and_wrong_ones_are_errors() -> None:
     assert list(errors) == [1] and f"does not allow token {C}" in errors[1]
 
 
-THINKING = Thinking(end_token_ids=THINK_END)
+THINK_BEGIN = (199,)
+THINKING = Thinking(begins=((THINK_BEGIN,),), ends=(tuple((one,) for one in THINK_END),),
+                    is_open=True)  # fmt: skip
 ALL = set(range(NUM_TOKENS))
+ANSWER = Constraint(grammar=REGEX.grammar, thinking=THINKING)
+MAYBE = Constraint(grammar=REGEX.grammar, thinking=replace(THINKING, is_open=None))
 
 
 def test_a_grammar_begins_behind_the_thought_which_does_not_end_the_row() -> None:
-    world = World(joined(0, Constraint(grammar=REGEX.grammar, thinking=THINKING)))
+    world = World(joined(0, ANSWER))
     assert world.allowed(0) == [ALL - {END}]
     for token_id in (B, THINK_END[0], THINK_END[0]):
         world.sampled({0: token_id})
@@ -165,15 +172,63 @@ def test_a_grammar_begins_behind_the_thought_which_does_not_end_the_row() -> Non
     assert world.allowed(0) == [{A}]
 
 
-def test_a_thought_that_the_prompt_has_ended_is_over() -> None:
-    constraint = Constraint(grammar=REGEX.grammar, thinking=THINKING)
-    prompt = [1, *THINK_END, 5]
-    assert World(joined(0, constraint, prompt=prompt)).allowed(0) == [{A}]
+@pytest.mark.parametrize("prompt", [[1, *THINK_END, 5], [*THINK_END, *THINK_BEGIN], PROMPT])
+def test_what_the_prompt_says_of_thoughts_is_not_the_rows_own(prompt: list[int]) -> None:
+    """A question may quote the mark, and the history may hold thoughts that are over."""
+    assert World(joined(0, ANSWER, prompt=prompt)).allowed(0) == [ALL - {END}]
+    over = replace(ANSWER, thinking=replace(THINKING, is_open=False))
+    assert World(joined(0, over, prompt=prompt)).allowed(0) == [{A}]
+
+
+def test_a_model_that_may_think_writes_a_thought_or_the_answer_and_nothing_else() -> None:
+    world = World(joined(0, MAYBE), joined(1, MAYBE))
+    assert world.allowed(0, 1) == [{A, *THINK_BEGIN}] * 2
+    world.sampled({0: A, 1: THINK_BEGIN[0]})
+    assert world.allowed(0, 1) == [{B, END}, ALL - {END}]
+    world.sampled({0: B, 1: THINK_END[0]})
+    world.sampled({0: C, 1: THINK_END[1]})
+    assert world.allowed(0, 1) == [{B, END}, {A}]
+
+
+def test_a_mark_of_several_tokens_may_begin_as_the_answer_does() -> None:
+    mark = ((A,), (77, 78))
+    constraint = replace(MAYBE, thinking=replace(THINKING, is_open=None, begins=(mark,)))
+    world = World(joined(0, constraint), joined(1, constraint))
+    assert world.allowed(0) == [{A}]
+    world.sampled({0: A, 1: A})
+    assert world.allowed(0) == [{B, END, 77, 78}]
+    world.sampled({0: 78, 1: B})
+    assert world.allowed(0, 1) == [ALL - {END}, {C}]
+    for token_id in THINK_END:
+        world.sampled({0: token_id})
+    assert world.allowed(0) == [{A}]  # from its beginning
+
+
+def test_a_mark_may_begin_as_no_answer_does() -> None:
+    mark = ((77,), (78,))
+    constraint = replace(MAYBE, thinking=replace(THINKING, is_open=None, begins=(mark,)))
+    world = World(joined(0, constraint))
+    assert world.allowed(0) == [{A, 77}]
+    world.sampled({0: 77})
+    assert world.allowed(0) == [{78}]
+    world.sampled({0: 78})
+    assert world.allowed(0) == [ALL - {END}]
+
+
+def test_any_spelling_of_the_end_ends_a_thought_and_the_first_is_forced() -> None:
+    ends = (((90,), (91,)), ((90,), (92,), (93, 94)))
+    thinking = replace(THINKING, ends=ends, budget=1)
+    world = World(*(joined(i, replace(ANSWER, thinking=thinking)) for i in range(2)))
+    world.sampled({0: 90, 1: 5})
+    assert world.allowed(0, 1) == [{91}, {90}]
+    long = World(joined(0, replace(ANSWER, thinking=replace(thinking, budget=None))))
+    for token_id in (7, 90, 92, 94):
+        long.sampled({0: token_id})
+    assert long.allowed(0) == [{A}]
 
 
 def test_a_budget_forces_the_end_of_a_thought() -> None:
-    limited = Constraint(thinking=Thinking(end_token_ids=THINK_END, budget=2))
-    world = World(joined(0, limited))
+    world = World(joined(0, Constraint(thinking=replace(THINKING, budget=2))))
     assert world.allowed(0) == [None]
     world.sampled({0: A})
     assert world.allowed(0) == [None]
@@ -181,5 +236,68 @@ def test_a_budget_forces_the_end_of_a_thought() -> None:
     assert world.allowed(0) == [{THINK_END[1]}]
     world.sampled({0: THINK_END[1]})
     assert world.allowed(0) == [None]
-    without = World(joined(0, Constraint(thinking=Thinking(end_token_ids=THINK_END, budget=0))))
+    without = World(joined(0, Constraint(thinking=replace(THINKING, budget=0))))
     assert without.allowed(0) == [{THINK_END[0]}]
+
+
+def test_a_budget_counts_thoughts_and_not_answers() -> None:
+    limited = Constraint(thinking=replace(THINKING, is_open=None, budget=1))
+    world = World(joined(0, limited), joined(1, limited))
+    for tokens in ({0: A, 1: 5}, {0: B, 1: THINK_BEGIN[0]}, {0: C, 1: 6}):
+        world.sampled(tokens)
+    assert world.allowed(0, 1) == [None, {THINK_END[0]}]
+    for _ in range(5):
+        world.sampled({0: 50})
+    world.sampled({0: THINK_BEGIN[0]})  # in the midst of the answer it is text
+    world.sampled({0: 50})
+    assert world.allowed(0) == [None]
+
+
+class Failing:
+    """A grammar that meets a limit, or takes its time."""
+
+    end_token_id = END
+    num_bytes = 1
+
+    def __init__(self, seconds: float = 0.0, reason: str | None = None) -> None:
+        self._seconds, self._reason = seconds, reason
+
+    def new_state(self) -> Failing:
+        return self
+
+    def accept(self, token_id: int) -> bool:
+        return True
+
+    def error(self) -> str | None:
+        return self._reason
+
+    def fill(self, mask: np.ndarray) -> None:
+        end = time.thread_time() + self._seconds
+        while time.thread_time() < end:
+            pass
+        mask[:] = -1
+
+    def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> None:
+        for state, mask in zip(states, masks, strict=True):
+            state.fill(mask)
+
+
+def test_a_grammar_that_meets_a_limit_ends_its_row_with_an_error_in_the_same_step() -> None:
+    """Its mask allows the end only: the text would look complete."""
+    failing = Constraint(grammar=Failing(reason="too many states"))
+    world = World(joined(0, failing), joined(1, REGEX))
+    world.allowed(0, 1)
+    errors = world.rows.errors(np.array([0, 1]))
+    assert list(errors) == [0]
+    assert "became too complex to follow: too many states" in errors[0]
+    assert world.allowed(0, 1) == [None, {A}]
+
+
+def test_a_grammar_that_takes_too_long_ends_its_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar_row, "MAX_ROW_S", 0.1)
+    world = World(joined(0, Constraint(grammar=Failing(seconds=0.03))), joined(1, REGEX))
+    for _ in range(8):
+        world.allowed(0, 1)
+        world.sampled({0: A})
+    errors = world.rows.errors(np.array([0, 1]))
+    assert list(errors) == [0] and "took more than 0.1 s to follow" in errors[0]

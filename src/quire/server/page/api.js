@@ -16,6 +16,8 @@ export function hasKey() {
 export async function request(path, options = {}) {
   const headers = { ...options.headers };
   const key = sessionStorage.getItem(KEY);
+  // No header can carry other characters, such as those that come along when a key is pasted.
+  if (key && !/^[\x21-\x7e]+$/.test(key)) throw new Unauthorized("The API key is wrong.");
   if (key) headers.Authorization = `Bearer ${key}`;
   const response = await fetch(path, { ...options, headers });
   if (response.status === 401) throw new Unauthorized("The API key is missing or wrong.");

@@ -91,12 +91,18 @@ export class Chat {
     return {
       model: this.model,
       messages,
-      temperature: Number(byId("temperature").value),
-      max_tokens: Number(byId("max-tokens").value),
+      temperature: numberOf("temperature"),
+      max_tokens: numberOf("max-tokens"),
       stream: true,
       stream_options: { include_usage: true },
     };
   }
+}
+
+// What a field says; one that is empty is not sent.
+function numberOf(id) {
+  const text = byId(id).value.trim();
+  return text === "" ? undefined : Number(text);
 }
 
 // One answer as it grows, with its figures.

@@ -31,7 +31,7 @@ INT64 = 2**63
 def _whole_number(value: Any) -> Any:
     """5.0 is an integer in JSON; "5" and true are none."""
     if isinstance(value, (bool, str)):
-        raise ValueError(f"must be an integer, got {shown(value, 80)}")
+        raise ValueError(f"must be an integer, got {shown(value)}")
     return value
 
 
@@ -50,7 +50,7 @@ def _checked(kinds: tuple[type, ...], words: str) -> PlainValidator:
     def check(value: Any) -> Any:
         if value is None or isinstance(value, kinds):
             return value
-        raise ValueError(f"must be {words}, got {shown(value, 80)!r}")
+        raise ValueError(f"must be {words}, got {shown(value)}")
 
     return PlainValidator(check)
 
@@ -61,7 +61,7 @@ def _schema(*kinds: dict[str, Any]) -> WithJsonSchema:
 
 _STRING = {"type": "string"}
 _OBJECT = {"type": "object"}
-Content = Annotated[
+TextOrParts = Annotated[
     str | list[Any] | None,
     _checked((str, list), "a string or a list of text parts"),
     _schema(_STRING, {"type": "array", "items": _OBJECT}),
@@ -146,10 +146,30 @@ class StreamOptions(BaseModel):
 STREAM_OPTIONS = Form(known=("include_obfuscation",))
 
 
+# What clients of other servers send, whose answers then have the schema.
+JSON_OBJECT = Form(
+    known=("type",),
+    refused={"schema": "json_object has no schema; use the type json_schema"},
+)
+_RESPONSE_FORMAT = Form(
+    types={
+        "text": Form(known=("type",)),
+        "json_object": JSON_OBJECT,
+        "json_schema": Form(
+            known=("type",),
+            inside={"json_schema": Form(known=("name", "description", "schema", "strict"))},
+        ),
+    }
+)
+
+
 class GenerationBody(SamplingBody):
     """Fields of both completions and chat."""
 
-    forms: ClassVar[Mapping[str, Form]] = {"stream_options": STREAM_OPTIONS}
+    forms: ClassVar[Mapping[str, Form]] = {
+        "stream_options": STREAM_OPTIONS,
+        "response_format": _RESPONSE_FORMAT,
+    }
 
     n: Int64 | None = 1
     best_of: Int64 | None = None
@@ -178,11 +198,15 @@ class ChatMessage(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     role: str
-    content: Content = None
+    content: TextOrParts = None
 
 
 _CACHE_MARK = "cache_control"  # has no effect: every prefix is cached
 _TEXT_PART = Form(known=("type", "text", "refusal", "annotations", "logprobs", _CACHE_MARK))
+_PART = Form(
+    types=dict.fromkeys(("text", "input_text", "output_text", "refusal"), _TEXT_PART),
+    default_type="text",
+)
 _TOOL_CALL = Form(
     known=("id", "type", "index"),
     inside={"function": Form(known=("name", "arguments"), is_for_template=True)},
@@ -191,7 +215,7 @@ _TOOL_CALL = Form(
 CHAT_MESSAGE = Form(
     # The last of them is made of an Anthropic message.
     known=("name", "tool_call_id", "reasoning", "reasoning_content", "annotations", "is_error"),
-    inside={"content": _TEXT_PART, "tool_calls": _TOOL_CALL},
+    inside={"content": _PART, "tool_calls": _TOOL_CALL},
     refused={
         "audio": "only text is served",
         "refusal": "put its text into content",
@@ -201,10 +225,30 @@ CHAT_MESSAGE = Form(
 )
 
 
+_TOOL = Form(
+    known=("type", _CACHE_MARK),
+    inside={
+        "function": Form(
+            known=("name", "description", "parameters", "strict", _CACHE_MARK),
+            is_for_template=True,
+        )
+    },
+    is_for_template=True,
+)
+
+
 class ChatPromptBody(Body):
     """What makes a prompt of messages."""
 
-    forms: ClassVar[Mapping[str, Form]] = {"messages": CHAT_MESSAGE}
+    forms: ClassVar[Mapping[str, Form]] = {
+        "messages": CHAT_MESSAGE,
+        "tools": _TOOL,
+        "tool_choice": Form(
+            known=("type", "allowed_tools"), inside={"function": Form(known=("name",))}
+        ),
+        # What clients set for any model: not to think is what others do anyway.
+        "chat_template_kwargs": Form(known=("enable_thinking", "thinking"), is_for_template=True),
+    }
 
     messages: Items[ChatMessage]
     tools: Items[dict[str, Any]] | None = None

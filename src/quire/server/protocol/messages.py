@@ -8,7 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat
 
 from quire.server.forms import Form
-from quire.server.protocol.common import Body, Content, Int64, Items, SamplingBody
+from quire.server.protocol.common import (
+    Body,
+    Int64,
+    Items,
+    ReasoningEffort,
+    SamplingBody,
+    TextOrParts,
+)
 
 Share = Annotated[StrictFloat, Field(ge=0, le=1)]
 
@@ -19,7 +26,7 @@ class AnthropicMessage(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     role: Literal["user", "assistant", "system"]
-    content: Content
+    content: TextOrParts
 
 
 class AnthropicTool(BaseModel):
@@ -58,7 +65,7 @@ class OutputConfig(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     format: dict[str, Any] | None = None
-    effort: str | None = None
+    effort: ReasoningEffort | None = None
 
 
 _BLOCK_KEYS = ("type", "cache_control")
@@ -91,7 +98,7 @@ class CountTokensRequest(Body):
     }
 
     messages: Items[AnthropicMessage]
-    system: Content = None
+    system: TextOrParts = None
     tools: Items[AnthropicTool] | None = None
     tool_choice: AnthropicToolChoice | None = None
     thinking: Thinking | None = None

@@ -9,10 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema
 
 from quire.server.forms import Form
 from quire.server.protocol.common import (
+    JSON_OBJECT,
     STREAM_OPTIONS,
     Body,
     Int64,
     Items,
+    ReasoningEffort,
     SamplingBody,
     Strings,
     ToolChoice,
@@ -45,12 +47,12 @@ class TextConfig(BaseModel):
     verbosity: str | None = None
 
 
-class Reasoning(BaseModel):
+class ReasoningConfig(BaseModel):
     """How much to think; summaries of it are never made, and asking for one changes nothing."""
 
     model_config = ConfigDict(extra="allow")
 
-    effort: str | None = None
+    effort: ReasoningEffort | None = None
 
 
 _TEXT = Form(known=("type", "text", "annotations", "logprobs", "prompt_cache_breakpoint"))
@@ -73,7 +75,13 @@ _ITEM = Form(
         ),
     },
 )
-_FORMAT = Form(known=("type", "name", "schema", "strict", "description"))
+_FORMAT = Form(
+    types={
+        "text": Form(known=("type",)),
+        "json_object": JSON_OBJECT,
+        "json_schema": Form(known=("type", "name", "schema", "strict", "description")),
+    }
+)
 _TOOL = Form(
     types={"function": Form(known=("type", "name", "description", "parameters", "strict"))}
 )
@@ -95,7 +103,7 @@ class InputTokensRequest(Body):
     tools: Items[dict[str, Any]] | None = None
     tool_choice: ToolChoice = None
     text: TextConfig | None = None
-    reasoning: Reasoning | None = None
+    reasoning: ReasoningConfig | None = None
     truncation: Literal["auto", "disabled"] | None = "disabled"
     chat_template_kwargs: dict[str, Any] | None = None
     parallel_tool_calls: StrictBool | None = True

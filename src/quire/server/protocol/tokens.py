@@ -21,7 +21,7 @@ class TokenizeRequest(ChatPromptBody):
 # They say how messages become a prompt.
 ONLY_WITH_MESSAGES = (
     *("tools", "tool_choice", "documents", "chat_template", "chat_template_kwargs"),
-    *("add_generation_prompt", "continue_final_message"),
+    *("add_generation_prompt", "continue_final_message", "reasoning_effort"),
 )
 
 

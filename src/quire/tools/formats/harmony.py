@@ -8,22 +8,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from quire.incremental import Marks, Source, Steps, skip, take_while
+from quire.incremental import Marks, Source, Steps, released, skip, take_while
 from quire.tools.definitions import Tools
-from quire.tools.events import EventList
+from quire.tools.events import CallEvents
 from quire.tools.json_text import MAX_NAME, is_name
 
-_CHANNEL, _START, _MESSAGE, _TYPE = "<|channel|>", "<|start|>", "<|message|>", "<|constrain|>"
-_ENDS = ("<|end|>", "<|call|>", "<|return|>")
-MARKS = (_START, _CHANNEL, _MESSAGE, _TYPE, *_ENDS)
-BETWEEN_BODIES = Marks([_START, _CHANNEL, *_ENDS])
-AFTER_BODY = Marks([_START, *_ENDS])
+START, _CHANNEL, _MESSAGE, _TYPE = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
+ENDS = ("<|end|>", "<|call|>", "<|return|>")
+MARKS = (START, _CHANNEL, _MESSAGE, _TYPE, *ENDS)
+BETWEEN_BODIES = Marks([START, _CHANNEL, *ENDS])
 _IN_HEADER = Marks(MARKS)
 _LESS = re.compile("<")
-_TO = r"(?:\s+to=(\S+?))?"  # stands before the channel or behind it
+_TO = r"(?:\s+to=([^\s<]+))?"  # stands before the channel or behind it
+# Behind the recipient models write the channel once more; then comes the type of the body.
 _HEADER = re.compile(
     rf"(?:<\|start\|>\s*assistant{_TO}\s*)?<\|channel\|>\s*(analysis|commentary|final){_TO}\s*"
-    r"(?:(?:<\|constrain\|>)?\s*json\s*)?<\|message\|>"
+    r"(<\|channel\|>\s*[a-z]+\b\s*)?(?:(?:<\|constrain\|>\s*|\b)[a-z_]+\s*)?<\|message\|>"
 )
 _MAX_PARTS = 6
 
@@ -35,6 +35,10 @@ class Message:
     channel: str
     function: str  # the tool that is called, or nothing
 
+    @property
+    def is_thought(self) -> bool:
+        return self.channel == "analysis" and not self.function
+
 
 def read_header(source: Source) -> Steps[Message | None]:
     """From a mark of `BETWEEN_BODIES` to behind ``<|message|>``; None if what stands there is no
@@ -42,11 +46,12 @@ def read_header(source: Source) -> Steps[Message | None]:
     """
     start = source.pos
     for _ in range(_MAX_PARTS):
-        mark = yield from _IN_HEADER.take(source)
+        mark = yield from _IN_HEADER.at(source)
+        if not mark or mark in ENDS or (mark == START and source.pos > start):
+            return None
+        source.pos += len(mark)
         if mark == _MESSAGE:
             return _message(source.between(start, source.pos))
-        if mark not in (_START, _CHANNEL, _TYPE):
-            return None
         yield from take_while(source, _LESS, MAX_NAME)
     return None
 
@@ -58,31 +63,39 @@ def _message(header: str) -> Message | None:
     recipient = match[1] or match[3] or ""
     function = recipient.removeprefix("functions.")
     is_call = function != recipient and is_name(function)
-    return None if recipient and not is_call else Message(match[2], function)
+    is_odd = bool(recipient or match[4]) and not is_call
+    return None if is_odd else Message(match[2], function)
 
 
-def harmony(source: Source, out: EventList, tools: Tools) -> Steps[None]:
+def harmony(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
     """Messages to functions are calls; the bodies of all others are content."""
-    while True:
-        mark = yield from BETWEEN_BODIES.find(source, out.content)
-        if not mark:
-            return
-        if mark in _ENDS:
+    while mark := (yield from BETWEEN_BODIES.find(source, released(source, out.content))):
+        if mark in ENDS:
             source.pos += len(mark)
             continue
         start = source.pos
         message = yield from read_header(source)
         if message is None:
             out.content(source.between(start, source.pos))
-        elif message.function:
-            yield from _read_call(source, out, message.function)
+        while message is not None and message.function:
+            message = yield from _read_call(source, out, message.function)
         source.release()
 
 
-def _read_call(source: Source, out: EventList, name: str) -> Steps[None]:
+def _read_call(source: Source, out: CallEvents, name: str) -> Steps[Message | None]:
+    """Its body; if no mark ends it but the next message, what the header of that says."""
     out.begin(name)
-    following = yield from skip(source)
-    if not following or (yield from AFTER_BODY.at(source)):
+    yield from skip(source)
+    start, message = source.pos, None
+    while message is None:
+        mark = yield from BETWEEN_BODIES.find(source, released(source, out.arguments))
+        end = source.pos
+        if mark != _CHANNEL:
+            break
+        message = yield from read_header(source)
+        if message is None:
+            out.arguments(source.between(end, source.pos))
+    if end == start:
         out.arguments("{}")
-    yield from AFTER_BODY.find(source, out.arguments)
     out.end()
+    return message

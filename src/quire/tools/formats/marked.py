@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quire.incremental import SPACE, Marks, Source, Steps, peek, skip
 from quire.tools.definitions import Tools
-from quire.tools.events import EventList
+from quire.tools.events import CallEvents
 from quire.tools.json_text import read_call
 from quire.tools.parser import Grammar, content_with_calls
 
@@ -12,16 +12,25 @@ from quire.tools.parser import Grammar, content_with_calls
 _BEFORE_END = SPACE | frozenset("}],;")
 
 
-def marked(begins: tuple[str, ...], ends: tuple[str, ...] = ()) -> Grammar:
-    """Calls behind a mark, one or several of them, with or without a list around."""
+def marked(
+    begins: tuple[str, ...], ends: tuple[str, ...] = (), *, may_lack_mark: bool = False
+) -> Grammar:
+    """Calls behind a mark, one or several of them, with or without a list around.
 
-    def grammar(source: Source, out: EventList, tools: Tools) -> Steps[None]:
+    ``may_lack_mark``: so is a list without a mark that begins the answer and calls given tools.
+    """
+
+    def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
         closing = Marks(ends) if ends else None
 
         def read(mark: str) -> Steps[None]:
             return read_calls(source, out, closing)
 
-        return content_with_calls(source, out, Marks(begins), read)
+        if may_lack_mark and (yield from skip(source)) == "[":
+            yield from read_calls(source, out, closing, names=tools.names)
+        if not out.num_calls:
+            source.pos = 0
+        yield from content_with_calls(source, out, Marks(begins), read)
 
     return grammar
 
@@ -29,7 +38,7 @@ def marked(begins: tuple[str, ...], ends: tuple[str, ...] = ()) -> Grammar:
 def bare(opening: tuple[str, ...]) -> Grammar:
     """Objects that look like calls of the given tools; ``opening`` marks stand before some."""
 
-    def grammar(source: Source, out: EventList, tools: Tools) -> Steps[None]:
+    def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
         def read(mark: str) -> Steps[None]:
             if mark == "{":
                 source.pos -= 1
@@ -40,7 +49,7 @@ def bare(opening: tuple[str, ...]) -> Grammar:
     return grammar
 
 
-def unmarked_list(source: Source, out: EventList, tools: Tools) -> Steps[None]:
+def unmarked_list(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
     """The whole text is a list of calls, as a grammar has made it; anything else is content."""
 
     def read(mark: str) -> Steps[None]:
@@ -51,7 +60,7 @@ def unmarked_list(source: Source, out: EventList, tools: Tools) -> Steps[None]:
 
 
 def read_calls(
-    source: Source, out: EventList, ends: Marks | None, *, names: frozenset[str] | None = None
+    source: Source, out: CallEvents, ends: Marks | None, *, names: frozenset[str] | None = None
 ) -> Steps[None]:
     """From behind an opening mark to behind the closing one, as far as it fits."""
     num_calls = out.num_calls
@@ -80,9 +89,10 @@ def _read_end(source: Source, ends: Marks | None, is_list: bool) -> Steps[None]:
     resume = source.pos
     if ends is not None:
         yield from skip(source, _BEFORE_END)
-        if (yield from ends.take(source)) or not (yield from peek(source)):
+        if (yield from ends.take(source)) or not (is_list or (yield from peek(source))):
             return
-    elif (yield from skip(source)) == "]" and is_list:
+        source.pos = resume
+    if is_list and (yield from skip(source)) == "]":
         source.pos += 1
         return
     source.pos = resume

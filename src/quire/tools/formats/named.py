@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from quire.incremental import Marks, Source, Steps, peek, skip, streamed, take_while
 from quire.tools.definitions import Tools
-from quire.tools.events import EventList
+from quire.tools.events import CallEvents
 from quire.tools.formats.marked import read_calls
 from quire.tools.json_text import MAX_NAME, is_name, pass_value
 from quire.tools.parser import Grammar, content_with_calls
@@ -18,9 +18,10 @@ _KIMI_NAME = re.compile(r"(?:functions\.)?(.+?)(?::\d+)?")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NamedCalls:
-    """Sections of calls: ``section[call name separator arguments end call ... ]section``."""
+    """Sections of calls: ``begin[call name separator arguments end call ... ]end``."""
 
-    section: tuple[str, str]
+    section_begins: tuple[str, ...]  # any of them
+    section_ends: tuple[str, ...]
     call: str
     before_name: tuple[str, ...] = ()  # the kind of the tool, where the format tells it
     separator: str
@@ -31,22 +32,22 @@ class NamedCalls:
 def named_calls(form: NamedCalls) -> Grammar:
     """Calls that stand in sections; a call without its section is read too."""
 
-    def grammar(source: Source, out: EventList, tools: Tools) -> Steps[None]:
+    def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
         def read(mark: str) -> Steps[None]:
             if mark == form.call:
                 source.pos -= len(mark)
             return _read_section(source, out, form)
 
-        return content_with_calls(source, out, Marks([form.section[0], form.call]), read)
+        return content_with_calls(source, out, Marks([*form.section_begins, form.call]), read)
 
     return grammar
 
 
-def _read_section(source: Source, out: EventList, form: NamedCalls) -> Steps[None]:
+def _read_section(source: Source, out: CallEvents, form: NamedCalls) -> Steps[None]:
     resume = source.pos
     while True:
         yield from skip(source)
-        mark = yield from Marks([form.call, form.section[1]]).take(source)
+        mark = yield from Marks([form.call, *form.section_ends]).take(source)
         if mark != form.call:
             if not mark and (yield from peek(source)):
                 source.pos = resume
@@ -60,7 +61,7 @@ def _read_section(source: Source, out: EventList, form: NamedCalls) -> Steps[Non
         resume = source.pos
 
 
-def _read_named(source: Source, out: EventList, form: NamedCalls) -> Steps[None]:
+def _read_named(source: Source, out: CallEvents, form: NamedCalls) -> Steps[None]:
     for mark in form.before_name:
         if not (yield from Marks([mark]).take(source)):
             return
@@ -81,7 +82,7 @@ def _read_named(source: Source, out: EventList, form: NamedCalls) -> Steps[None]
             source.pos = resume
 
 
-def read_arguments(source: Source, out: EventList, name: str, id: str | None) -> Steps[None]:
+def read_arguments(source: Source, out: CallEvents, name: str, id: str | None) -> Steps[None]:
     """The call, with arguments that may be missing."""
     yield from skip(source)
     out.begin(name, id)
@@ -92,7 +93,7 @@ def read_arguments(source: Source, out: EventList, name: str, id: str | None) ->
     out.end()
 
 
-def mistral(source: Source, out: EventList, tools: Tools) -> Steps[None]:
+def mistral(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
     """``[TOOL_CALLS]`` and a list, or a name and its arguments with the mark before each call."""
 
     def read(mark: str) -> Steps[None]:

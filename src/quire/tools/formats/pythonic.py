@@ -8,22 +8,22 @@ from __future__ import annotations
 import re
 
 from quire.incremental import Marks, Source, Steps, peek, seek, skip, take, take_while
-from quire.tools.definitions import Tools, json_string, python_literal
-from quire.tools.events import EventList
-from quire.tools.json_text import MAX_NAME, loaded, pass_string
+from quire.tools.definitions import Tools
+from quire.tools.events import CallEvents
+from quire.tools.json_text import MAX_NAME, as_json, json_string, pass_string
 from quire.tools.parser import Grammar, content_with_calls
+from quire.tools.values import python_literal
 
 _NOT_NAME = re.compile(r"[^\w.\-]")
 _NOT_KEYWORD = re.compile(r"\W")
 _IN_VALUE = re.compile(r"""["'()\[\]{},]""")
 _CLOSER = {"(": ")", "[": "]", "{": "}"}
-_JSON_NAMES = {"true": "true", "false": "false", "null": "null"}
 
 
 def pythonic(begins: tuple[str, ...] = (), ends: tuple[str, ...] = ()) -> Grammar:
     """Lists of calls, with or without marks around; between marks the brackets may be missing."""
 
-    def grammar(source: Source, out: EventList, tools: Tools) -> Steps[None]:
+    def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
         def read(mark: str) -> Steps[None]:
             is_marked = mark != "["
             is_list = not is_marked
@@ -42,7 +42,9 @@ def pythonic(begins: tuple[str, ...] = (), ends: tuple[str, ...] = ()) -> Gramma
     return grammar
 
 
-def _read_list(source: Source, out: EventList, names: frozenset[str], is_list: bool) -> Steps[None]:
+def _read_list(
+    source: Source, out: CallEvents, names: frozenset[str], is_list: bool
+) -> Steps[None]:
     num_calls = out.num_calls
     while True:
         resume = source.pos
@@ -106,8 +108,8 @@ def _read_value(source: Source) -> Steps[str | None]:
             return None
         source.pos += 1
     text = source.between(start, source.pos).strip()
-    if text in _JSON_NAMES:
-        return text
-    if loaded(text) is not None:
-        return text
-    return python_literal(text) or python_literal(text.replace("\n", "\\n"))
+    return (
+        as_json(text)
+        or python_literal(text)
+        or python_literal(text.replace("\n", "\\n").replace("\r", "\\r"))
+    )

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from quire.incremental import Marks, Source, Steps, peek, skip, take_while
-from quire.tools.definitions import Tools, json_string
-from quire.tools.events import EventList
-from quire.tools.json_text import MAX_NAME, is_name
+from quire.incremental import Marks, Source, Steps, peek, skip, take, take_while
+from quire.tools.definitions import TEXT, Tools
+from quire.tools.events import CallEvents
+from quire.tools.json_text import MAX_NAME, is_name, json_string
 from quire.tools.parser import Grammar, content_with_calls
+from quire.tools.values import Kinds, json_value
 
 _NOT_NAME = re.compile(r"[<>\n\"]")
 
@@ -36,7 +37,7 @@ class Tags:
 def tagged(tags: Tags) -> Grammar:
     """Calls with tags of this kind; those that only surround others may be missing."""
 
-    def grammar(source: Source, out: EventList, tools: Tools) -> Steps[None]:
+    def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
         reader = _TagReader(source, out, tools, tags)
         triggers = Marks([tags.begin, tags.name or tags.begin])
         return content_with_calls(source, out, triggers, reader.read)
@@ -45,14 +46,16 @@ def tagged(tags: Tags) -> Grammar:
 
 
 class _TagReader:
-    def __init__(self, source: Source, out: EventList, tools: Tools, tags: Tags) -> None:
+    def __init__(self, source: Source, out: CallEvents, tools: Tools, tags: Tags) -> None:
         self._source = source
         self._out = out
         self._tools = tools
         self._tags = tags
-        self._next = Marks([tags.key, tags.after_call])
-        breaks = [f"\n{tags.after_value}"] if tags.has_lines else []
-        self._after_value = Marks([*breaks, tags.after_value])
+        self._next = Marks([tags.key, tags.after_call, tags.end])
+        # Models forget to close a value: at the beginning of a line other tags end it too.
+        ends = (tags.after_value, tags.key, tags.after_call, tags.end) if tags.has_lines else ()
+        self._after_value = Marks([tags.after_value, *(f"\n{one}" for one in ends)])
+        self._kinds: dict[tuple[str, str], Kinds] = {}  # of parameters that have been met
         self._num_arguments = 0
 
     def read(self, mark: str) -> Steps[None]:
@@ -93,6 +96,8 @@ class _TagReader:
                 other.append(source.between(start, source.pos))
                 mark = yield from self._next.find(source, other.append)
                 mark = mark and tags.key  # it still stands there
+        if mark == tags.end != tags.after_call:
+            source.pos -= len(mark)
         if mark:
             out.arguments("}" if self._num_arguments else "{}")
         out.end()
@@ -111,15 +116,15 @@ class _TagReader:
                 return False
         self._out.arguments(f"{', ' if self._num_arguments else '{'}{json_string(key)}: ")
         self._num_arguments += 1
-        if tags.has_lines and (yield from peek(source)) == "\n":
-            source.pos += 1
-        yield from self._read_value(is_text=self._tools.is_text(name, key))
+        if tags.has_lines and not (yield from self._after_value.at(source)):
+            yield from take(source, "\n")
+        yield from self._read_value(self._kinds_of(name, key))
         source.release()
         return True
 
-    def _read_value(self, *, is_text: bool) -> Steps[None]:
+    def _read_value(self, kinds: Kinds) -> Steps[None]:
         source, out = self._source, self._out
-        if is_text:
+        if kinds == TEXT:
             out.arguments('"')
             mark = yield from self._after_value.find(source, self._emit_text)
             out.arguments('"' if mark else "")
@@ -127,8 +132,14 @@ class _TagReader:
             pieces: list[str] = []
             mark = yield from self._after_value.find(source, pieces.append)
             text = "".join(pieces)
-            out.arguments(self._tools.json_value(text) if mark else text)
-        source.pos += len(mark)
+            out.arguments(json_value(text, kinds) if mark else text)
+        if mark.endswith(self._tags.after_value):
+            source.pos += len(mark)
+
+    def _kinds_of(self, name: str, key: str) -> Kinds:
+        if (name, key) not in self._kinds:
+            self._kinds[name, key] = self._tools.kinds(name, key)
+        return self._kinds[name, key]
 
     def _emit_text(self, text: str) -> None:
         self._out.arguments(json_string(text)[1:-1])

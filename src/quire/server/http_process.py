@@ -26,7 +26,7 @@ from quire.server.orders import (
     Down,
     Fail,
     Order,
-    Phase,
+    StartPhase,
     StopServing,
     Up,
     config_of,
@@ -53,6 +53,7 @@ def main() -> None:
         may_restart=lambda: not engine.is_over,
         restart_delay_s=0,
         place=boot.place,
+        listens_at_once=boot.listens_at_once,
     )
     threading.Thread(target=_obey, args=(orders, engine, server, boot.place), daemon=True).start()
     with socket.socket(fileno=boot.listener_fd) as listener:
@@ -105,7 +106,7 @@ class SharedEngine:
     def hear(self, order: Order) -> None:
         with self._news:
             self.is_over = self.is_over or isinstance(order, Fail)
-            if isinstance(order, Phase) and self._watch is not None:
+            if isinstance(order, StartPhase) and self._watch is not None:
                 self._watch.enter(order.name)
             elif isinstance(order, (Up, Fail)):
                 self._latest = order

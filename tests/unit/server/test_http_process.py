@@ -17,12 +17,13 @@ from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
 from quire.sampling_params import SamplingParams
 from quire.server.args import ServerArgs
+from quire.server.http_process import SharedEngine
 from quire.server.orders import (
     Boot,
     Down,
     Fail,
     Order,
-    Phase,
+    StartPhase,
     StopServing,
     Up,
     config_bytes,
@@ -31,14 +32,13 @@ from quire.server.orders import (
     write_order,
 )
 from quire.server.peers import Place
-from quire.server.worker import SharedEngine
 from tests.fakes.configs import fake_config
 from tests.fakes.fake_core import BUILD_FAKE_CORE
 
 ARGS = ServerArgs(api_key=["a", "b"], default_chat_template_kwargs={"a": [1]}, port=0)
 ORDERS: list[Order] = [
-    Boot(ARGS, Place("/tmp/p", 1, 2), 3, 20),
-    Phase("weights"),
+    Boot(ARGS, Place("/tmp/p", 1, 2), 3, 20, True),
+    StartPhase("weights"),
     Up("/tmp/x", "0", b"\x00\xff"),
     Down("it died\nof something"),
     Fail("it died"),
@@ -143,7 +143,7 @@ def test_phases_of_the_core_are_ours_too() -> None:
     opener = threading.Thread(target=open_in_vain)
     opener.start()
     while watch.phase is None:
-        shared.hear(Phase("weights"))
+        shared.hear(StartPhase("weights"))
     assert watch.phase == "weights"
     shared.hear(Fail("enough"))
     opener.join()

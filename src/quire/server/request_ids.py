@@ -1,0 +1,46 @@
+"""Ids of requests: what a client may call its own, and what answers call it."""
+
+from __future__ import annotations
+
+import uuid
+
+from starlette.requests import Request
+
+from quire.server.errors import bad_request
+
+HEADER = "x-request-id"
+_MAX_CHARS = 128
+# What stands before a request's own id in its answer.
+_PREFIXES = ("chatcmpl-", "cmpl-", "resp_", "msg_")
+
+
+def from_header(given: bytes | None) -> str:
+    """The client's own, if it can be a header again; else a new one."""
+    text = (given or b"").decode("latin-1").strip()
+    return text if _is_good(text) else uuid.uuid4().hex
+
+
+def request_id_of(request: Request, given: str | None) -> str:
+    """The header's, else the body's, else the one that the guard has made; it is in the header of
+    the answer."""
+    if given and HEADER not in request.headers:
+        if not _is_good(given):
+            raise bad_request(
+                f"request_id must have at most {_MAX_CHARS} printable ASCII characters, got "
+                f"{given[:40]!r}.",
+                "request_id",
+            )
+        request.state.request_id = given
+    return str(request.state.request_id)
+
+
+def without_prefix(answer_id: str) -> str:
+    """``chatcmpl-abc`` -> ``abc``."""
+    for prefix in _PREFIXES:
+        if answer_id.startswith(prefix):
+            return answer_id.removeprefix(prefix)
+    return answer_id
+
+
+def _is_good(text: str) -> bool:
+    return 0 < len(text) <= _MAX_CHARS and text.isascii() and text.isprintable()

@@ -1,0 +1,54 @@
+"""Tries a grammar out: compiles it, and writes some text by it.
+
+Some grammars compile at once and cannot be followed: a mask needs more states than a backend has,
+or a token more time than there is. Here that is found before a request is taken.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from quire.structured import Grammar, GrammarSpec
+from quire.structured_outputs.compile import GrammarCompiler
+
+NUM_TOKENS = 256  # with time that grows with the square or worse, what is ambiguous shows by then
+_NOWHERE = "NoExtension"  # of llguidance: not even the end may be next
+
+
+def try_out(compiler: GrammarCompiler, spec: GrammarSpec) -> None:
+    """``ValueError`` for what cannot be followed."""
+    grammar = compiler.compile(spec)
+    num_tokens, error = _walk(grammar, len(compiler.table))
+    if error is None:
+        return
+    if _NOWHERE not in error:
+        problem = f"becomes too complex to follow: {error}; make it simpler"
+    elif num_tokens == 0:
+        problem = (
+            "allows no text at all: its rules lead to each other and never to an end, or the "
+            "model's vocabulary lacks its characters"
+        )
+    else:
+        problem = (
+            "comes to a place where nothing may follow, and where no text may end; let every rule "
+            "have an end"
+        )
+    raise ValueError(f"the {spec.kind} grammar {problem}.")
+
+
+def _walk(grammar: Grammar, vocab_size: int) -> tuple[int, str | None]:
+    """How many tokens it went on, always the same ones that are allowed, and why no more."""
+    chance = random.Random(0)
+    state = grammar.new_state()
+    mask = np.zeros(-(-vocab_size // 32), dtype=np.int32)
+    for num_tokens in range(NUM_TOKENS):
+        state.fill(mask)
+        allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+        going_on = allowed[allowed != grammar.end_token_id]
+        if state.error() is not None or not len(allowed):
+            return num_tokens, state.error() or _NOWHERE
+        if not len(going_on) or not state.accept(int(chance.choice(going_on))):
+            return num_tokens, state.error()
+    return NUM_TOKENS, None

@@ -1,0 +1,126 @@
+"""What an argument that was written as plain text is, by the schema of its parameter."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from quire.tools.json_text import as_json, dumped, json_string, loaded
+
+Schema = Mapping[str, Any]
+Kinds = frozenset[str]  # of `ALL`
+
+ALL: Kinds = frozenset({"string", "null", "boolean", "integer", "number", "array", "object"})
+_OF_TYPE = {"number": ("number", "integer"), "str": ("string",), "text": ("string",)}
+_OF_PYTHON = {
+    **{str: "string", type(None): "null", bool: "boolean", int: "integer"},
+    **{float: "number", list: "array", dict: "object"},
+}
+# What values a schema is about that names no type: these say nothing of values of other kinds.
+_HINTS = {
+    **dict.fromkeys(("minLength", "maxLength", "pattern", "format"), "string"),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), "number"),
+    **dict.fromkeys(("items", "prefixItems", "minItems", "maxItems"), "array"),
+    **dict.fromkeys(("properties", "additionalProperties", "required"), "object"),
+}
+_MAX_DEPTH = 16  # of combinations and references; deeper ones say nothing
+_PYTHON_WORDS = {"true": "true", "false": "false", "none": "null"}
+_NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
+
+
+def kinds_of(schema: Any, root: Schema) -> Kinds:
+    """The kinds of values that a schema admits; references lead into ``root``."""
+    return _Reader(root).kinds(schema, 0)
+
+
+class _Reader:
+    """Looks at each definition once, however many references lead there."""
+
+    def __init__(self, root: Schema) -> None:
+        self._root = root
+        self._known: dict[str, Kinds] = {}
+
+    def kinds(self, schema: Any, depth: int) -> Kinds:
+        if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
+            return ALL
+        found = _kinds_alone(schema)
+        if isinstance(reference := schema.get("$ref"), str):
+            found &= self._referred(reference, depth)
+        for one in _list(schema.get("allOf")):
+            found &= self.kinds(one, depth + 1)
+        for word in ("anyOf", "oneOf"):
+            if branches := _list(schema.get(word)):
+                found &= frozenset().union(*(self.kinds(one, depth + 1) for one in branches))
+        if found == ALL:
+            return _hinted(schema) or ALL
+        return found | {"null"} if schema.get("nullable") is True else found
+
+    def _referred(self, reference: str, depth: int) -> Kinds:
+        if reference not in self._known:
+            self._known[reference] = frozenset()  # what leads back to itself admits no more by it
+            self._known[reference] = self.kinds(_place(reference, self._root), depth + 1)
+        return self._known[reference]
+
+
+def _kinds_alone(schema: Schema) -> Kinds:
+    """By the keywords that list types and values."""
+    found = ALL
+    types = schema.get("type")
+    if types is not None:
+        names = [types] if isinstance(types, str) else _list(types)
+        found &= frozenset(kind for one in names for kind in _OF_TYPE.get(str(one), (str(one),)))
+    if values := _list(schema.get("enum")):
+        found &= frozenset(map(_kind, values))
+    return found & {_kind(schema["const"])} if "const" in schema else found
+
+
+def _hinted(schema: Schema) -> Kinds:
+    hints = {_HINTS[word] for word in schema if word in _HINTS}
+    default = schema.get("default")
+    return frozenset(hints if default is None else hints | {_kind(default)})
+
+
+def json_value(text: str, kinds: Kinds) -> str:
+    """The JSON of what a model wrote for a parameter that admits values of these kinds.
+
+    Where strings are among them, only what is JSON of another kind is no string.
+    """
+    bare = text.strip()
+    exact = as_json(bare)
+    if "string" in kinds:
+        is_other = exact is not None and _kind(loaded(bare)) in kinds - {"string"}
+        return exact if exact is not None and is_other else json_string(text)
+    return exact or _PYTHON_WORDS.get(bare.lower()) or python_literal(bare) or json_string(bare)
+
+
+def python_literal(text: str) -> str | None:
+    """A Python literal as JSON; None if it is none, or has what JSON does not have."""
+    try:
+        with warnings.catch_warnings():  # escapes in its strings may be odd
+            warnings.simplefilter("ignore")
+            return dumped(ast.literal_eval(text))
+    except _NO_LITERAL:
+        return None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return "integer"
+    return _OF_PYTHON.get(type(value), "object")
+
+
+def _place(reference: str, root: Schema) -> Any:
+    """What ``#/$defs/name`` stands for; None if it leads nowhere."""
+    place: Any = root
+    for part in reference.removeprefix("#").split("/")[1:]:
+        part = part.replace("~1", "/").replace("~0", "~")
+        if not isinstance(place, Mapping) or part not in place:
+            return None
+        place = place[part]
+    return place if reference.startswith("#") else None
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()

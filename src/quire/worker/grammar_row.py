@@ -1,0 +1,175 @@
+"""One constrained row: how far it has come, what it may write next, and what it has cost.
+
+Knows nothing about steps, nor whose row it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from quire.step import JoinedRow
+from quire.structured import GrammarState
+from quire.worker.thinking import Place, ThinkingRow
+
+ALL = np.int32(-1)
+MAX_ROW_S = 2.0  # of a row's grammar in steps that are slow; others wait for it
+# Tokens that may stand before a thought's mark where no grammar says that they may not.
+_NUM_BEFORE = 2
+
+
+class GrammarRow:
+    """A row with a grammar, a thought, or both."""
+
+    def __init__(self, joined: JoinedRow) -> None:
+        constraint, sampling = joined.constraint, joined.sampling
+        self.is_beam = joined.is_beam
+        self.has_left = False
+        self.error: str | None = None
+        self.grammar = constraint.grammar
+        self.state: GrammarState | None = self.grammar.new_state() if self.grammar else None
+        self.stop_ids = sampling.stop_token_ids
+        num_before = 0 if self.grammar else _NUM_BEFORE
+        self._thinking = (
+            ThinkingRow(constraint.thinking, num_before) if constraint.thinking else None
+        )
+        self._min_tokens, self._ends_late = sampling.min_tokens, sampling.ends_late
+        self._num_output = 0
+        self._has_ended = False
+        self._seconds = 0.0
+        for token_id in joined.token_ids[joined.num_prompt_tokens :].tolist():
+            self.accept(token_id)
+
+    @property
+    def _place(self) -> Place:
+        return Place.OVER if self._thinking is None else self._thinking.place
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether not every token may be next."""
+        if self._has_ended or self.error is not None:
+            return False
+        if self.grammar is None:
+            return self._thinking is not None and self._thinking.forced is not None
+        return True
+
+    @property
+    def followed(self) -> GrammarState | None:
+        """What fills the row's mask; None inside a thought, and where only a thought may begin."""
+        return None if self._place is Place.INSIDE else self.state
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the grammar's mask is all, and an end is an end."""
+        is_early = self._ends_late or self._num_output < self._min_tokens
+        return self._place is Place.OVER and not is_early
+
+    def accept(self, token_id: int) -> None:
+        """Tokens after an end are of steps that were in flight, and nobody's."""
+        if self._has_ended or self.error is not None:
+            return
+        self._num_output += 1
+        place = self._place
+        if token_id in self.stop_ids:
+            self._has_ended = True
+        elif place is not Place.OVER:
+            self._think(place, token_id)
+        elif self.state is not None and not self.state.accept(token_id):
+            self._fail_at(token_id, self.state)
+
+    def look_for_error(self) -> None:
+        """Where a mask was filled: a grammar that met a limit allows nothing but the end."""
+        reason = self.state.error() if self.state is not None and self.error is None else None
+        if reason is not None:
+            self.error = _too_complex(reason)
+
+    def spend(self, work: Callable[[], None]) -> None:
+        """Do it, and end the row if it has cost too much by now. Others' work does not count."""
+        started = time.thread_time()
+        work()
+        self._seconds += time.thread_time() - started
+        if self._seconds > MAX_ROW_S and self.error is None:
+            self.error = (
+                f"the grammar took more than {MAX_ROW_S:g} s to follow, which others wait for; "
+                "make it simpler: rules that can read one text in many ways cost most"
+            )
+
+    def finish(self, line: np.ndarray) -> None:
+        """What the grammar does not know: thinking, and ends that come too early."""
+        if self._place is Place.INSIDE:
+            self._finish_inside(line)
+            return
+        if self.state is None:  # what was written is the beginning of a mark only
+            line[:] = 0
+        else:
+            self._finish_answer(line)
+        if self._thinking is not None:
+            for token_id in self._thinking.beginning:
+                _set(line, token_id)
+
+    def _think(self, place: Place, token_id: int) -> None:
+        """Before it is known whether a thought begins, the grammar follows as far as it can."""
+        assert self._thinking is not None
+        self._thinking.accept(token_id)
+        if self.grammar is None or place is Place.INSIDE:
+            return
+        if self._place is Place.INSIDE:
+            self.state = self.grammar.new_state()
+        elif self.state is None or not self.state.accept(token_id):
+            if self._place is Place.OVER:
+                self._fail_at(token_id, self.state)
+            self.state = None
+
+    def _fail_at(self, token_id: int, state: GrammarState | None) -> None:
+        reason = None if state is None else state.error()
+        self.error = (
+            f"the grammar does not allow token {token_id}, which was sampled: this is an error of "
+            "the engine"
+            if reason is None
+            else _too_complex(reason)
+        )
+
+    def _finish_inside(self, line: np.ndarray) -> None:
+        assert self._thinking is not None
+        forced = self._thinking.forced
+        if forced is not None:
+            line[:] = 0
+            _set(line, forced)
+        else:  # a grammar is to come: the row must not end before
+            line[:] = ALL
+            self._forbid_stops(line)
+
+    def _finish_answer(self, line: np.ndarray) -> None:
+        assert self.grammar is not None
+        end = self.grammar.end_token_id
+        can_end = bool(line[end >> 5] & bit(end))
+        _clear(line, end)
+        if self._ends_late or self._num_output < self._min_tokens:
+            self._forbid_stops(line)
+            can_end = can_end and not line.any()  # complete: then it must
+        if can_end:
+            for token_id in self.stop_ids:
+                _set(line, token_id)
+
+    def _forbid_stops(self, line: np.ndarray) -> None:
+        for token_id in self.stop_ids:
+            _clear(line, token_id)
+
+
+def bit(token_id: int) -> np.int32:
+    """Of a token in its word of a mask."""
+    return np.uint32(1 << (token_id & 31)).view(np.int32)
+
+
+def _too_complex(reason: str) -> str:
+    return f"the grammar became too complex to follow: {reason}; make it simpler"
+
+
+def _set(line: np.ndarray, token_id: int) -> None:
+    line[token_id >> 5] |= bit(token_id)
+
+
+def _clear(line: np.ndarray, token_id: int) -> None:
+    line[token_id >> 5] &= ~bit(token_id)

@@ -1,0 +1,109 @@
+"""Admission: a completion that lacks blocks is tried again when, and only when, that may help."""
+
+from __future__ import annotations
+
+import pytest
+
+from quire.config import SchedulerConfig
+from quire.kv_cache.manager import BlockTable, KVCacheManager
+from quire.request import EngineRequest, RowSampling
+from quire.scheduler.admission import Admission, Span
+from quire.scheduler.completion import Completion
+from quire.scheduler.row_blocks import RowBlocks
+from quire.scheduler.row_table import RowTable
+from quire.scheduler.waiting_queue import WaitingQueue
+
+PROMPT = list(range(40))
+BUDGET = 64
+
+
+class Case:
+    """A prompt of 10 blocks, of which another owner computes the first 8; 4 are free."""
+
+    def __init__(self, windows: tuple[int | None, ...] = (None,), chunked: bool = True) -> None:
+        self.kv = KVCacheManager(num_blocks=1 + 12 * len(windows), block_size=4, windows=windows)
+        self.queue = WaitingQueue()
+        config = SchedulerConfig(
+            max_num_seqs=4, max_num_batched_tokens=BUDGET, enable_chunked_prefill=chunked
+        )
+        blocks = RowBlocks(self.kv, RowTable(4, 64))
+        self.admission = Admission(config, self.kv, blocks, self.queue)
+        self.completion = self.new("a")
+        self.other = self.kv.new_table()
+        self.kv.grow(self.other, 0, 32)
+
+    def new(self, name: str, table: BlockTable | None = None) -> Completion:
+        request = EngineRequest(
+            request_id=name, prompt_token_ids=PROMPT, sampling=RowSampling(), max_tokens=4
+        )
+        return Completion.first_of(request, len(self.queue), table or self.kv.new_table())
+
+    def name_blocks_of_other(self) -> None:
+        self.completion.extend_hashes(self.completion.token_ids, 4)
+        self.kv.register(self.other, self.completion.hashes, 8)
+
+    def must_wait(self) -> bool:
+        return self.admission.must_wait(self.completion, BUDGET)
+
+
+def test_who_was_not_refused_need_not_wait() -> None:
+    assert not Case().must_wait()
+
+
+def test_who_was_refused_waits_while_nothing_changes_in_its_favour() -> None:
+    case = Case()
+    assert case.admission.admit(case.completion, BUDGET) is None
+    assert case.must_wait()
+    case.kv.grow(case.other, 32, 36)  # fewer are free than before
+    assert case.must_wait()
+    assert not case.admission.must_wait(case.completion, BUDGET - 1)
+    assert not case.admission.must_wait(case.new("b"), BUDGET)
+    case.admission.ask_again()
+    assert not case.must_wait()
+
+
+@pytest.mark.parametrize("windows", [(None,), (None, 6), (6,)], ids=str)
+def test_blocks_that_come_free_end_the_wait(windows: tuple[int | None, ...]) -> None:
+    case = Case(windows)
+    assert case.admission.admit(case.completion, BUDGET) is None
+    case.kv.release(case.other)
+    assert not case.must_wait()
+    assert case.admission.admit(case.completion, BUDGET) == Span(0, 40)
+    case.kv.check_integrity([case.completion.table])
+
+
+@pytest.mark.parametrize("windows", [(None,), (None, 6), (6,)], ids=str)
+def test_a_prefix_that_another_has_computed_ends_the_wait(windows: tuple[int | None, ...]) -> None:
+    case = Case(windows)
+    assert case.admission.admit(case.completion, BUDGET) is None
+    case.name_blocks_of_other()
+    assert not case.must_wait()
+    assert case.admission.admit(case.completion, BUDGET) == Span(32, 40)
+    case.kv.check_integrity([case.completion.table, case.other])
+
+
+def test_a_prompt_that_may_not_be_cut_waits_for_a_larger_budget() -> None:
+    case = Case(chunked=False)
+    case.kv.release(case.other)
+    assert case.admission.admit(case.completion, 39) is None
+    assert case.admission.must_wait(case.completion, 39)
+    assert case.admission.admit(case.completion, 40) == Span(0, 40)
+
+
+def test_forks_are_dropped_until_a_block_has_fewer_owners() -> None:
+    case = Case()
+    forks = [case.new(str(i), case.kv.fork(case.other, 32)) for i in range(3)]
+    for index, fork in enumerate(forks):
+        fork.order = index
+        fork.num_forked = 32
+        case.queue.push(fork)
+    alone = case.new("alone", case.kv.new_table())
+    case.kv.grow(alone.table, 0, 4)
+    alone.order, alone.num_forked = -1, 4
+    case.queue.push(alone)
+    assert case.admission.drop_forks()  # all three: the other owner is the only one left
+    assert [fork.num_forked for fork in forks] == [0, 0, 0]
+    assert (case.kv.pool.num_shared, alone.num_forked) == (0, 4)
+    assert case.admission.drop_forks()
+    assert not case.admission.drop_forks()
+    case.kv.check_integrity([case.other])

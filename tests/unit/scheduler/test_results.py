@@ -1,0 +1,59 @@
+"""What the front end is told of rows that somebody looks at now and then."""
+
+from __future__ import annotations
+
+import pytest
+
+from quire.request import EngineRequest, RowSampling, Watch
+from quire.scheduler.results import FEW_ROWS
+from tests.unit.scheduler.test_scheduler import build, expected, request
+
+MAX_TOKENS = 20
+
+
+def told(requests: list[EngineRequest], **limits: object) -> dict[str, list[list[int]]]:
+    """The new tokens of each delta, per request."""
+    core, _ = build(max_num_seqs=64, max_num_batched_tokens=256, **limits)
+    for each in requests:
+        core.add_request(each)
+    deltas: dict[str, list[list[int]]] = {each.request_id: [] for each in requests}
+    while core.has_unfinished:
+        for delta in core.step():
+            deltas[delta.request_id].append(delta.new_token_ids)
+        core.check_integrity()
+    return deltas
+
+
+def watched_now_and_then(count: int) -> list[EngineRequest]:
+    sampling = RowSampling(stop_token_ids=(3,))
+    return [
+        request(
+            f"r{i}", [i % 7, i % 5] * (1 + i % 3), MAX_TOKENS,
+            watch=Watch.NOW_AND_THEN, sampling=sampling,
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("num_blocks", [2000, 120])  # with the fewer, rows are preempted
+def test_many_rows_are_told_of_every_few_tokens_and_nothing_is_lost(
+    depth: int, num_blocks: int
+) -> None:
+    requests = watched_now_and_then(FEW_ROWS + 16)
+    deltas = told(requests, depth=depth, num_blocks=num_blocks, block_size=8)
+    for each in requests:
+        pieces = deltas[each.request_id]
+        assert sum(pieces, []) == expected(each)[each.request_id, 0]
+    if num_blocks == 2000:
+        assert max(map(len, deltas.values())) <= 1 + (MAX_TOKENS + 7) // 8
+        together = [len(piece) for pieces in deltas.values() for piece in pieces[1:-1]]
+        assert together and set(together) == {8}
+
+
+def test_few_rows_are_told_of_every_token() -> None:
+    requests = watched_now_and_then(FEW_ROWS // 4)
+    deltas = told(requests)
+    for each in requests:
+        wanted = expected(each)[each.request_id, 0]
+        assert deltas[each.request_id] == [[token] for token in wanted]

@@ -1,0 +1,73 @@
+"""Prompts that are far too long cost no more than their beginning, and are cut as a whole is."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from quire.engine.async_engine import AsyncLLM
+from quire.engine.input_processor import InputProcessor
+from quire.prompts import ParsedPrompt
+from quire.server.errors import HTTPError
+from quire.server.prompt_tokens import PromptRules, Side, ready_prompts
+from quire.tokenizer.vocabulary import Vocabulary
+from tests.fakes import tokenizers
+from tests.fakes.configs import fake_config
+
+CONTEXT = 50
+TEXT = "The capital of France is Paris, and numbers 1234567890 are no cats. 你好世界。 " * 200
+FAMILIES = [
+    tokenizers.byte_level,
+    tokenizers.byte_fallback,
+    tokenizers.unigram,
+    tokenizers.word_piece,
+]
+
+
+class CountingInputs(InputProcessor):
+    """Notes how many characters it was asked to tokenize."""
+
+    num_chars = 0
+
+    def tokenize_all(self, prompts: Any) -> list[ParsedPrompt]:
+        self.num_chars += sum(len(one.text or "") for one in prompts if one.token_ids is None)
+        return super().tokenize_all(prompts)
+
+
+def engine_with(tokenizer: Any) -> tuple[AsyncLLM, CountingInputs]:
+    inputs = CountingInputs(fake_config().model, Vocabulary(tokenizer), ())
+    model_config = SimpleNamespace(max_model_len=CONTEXT)
+    engine = SimpleNamespace(front=SimpleNamespace(inputs=inputs), model_config=model_config)
+    return cast(AsyncLLM, engine), inputs
+
+
+def test_a_text_that_cannot_fit_is_not_read_to_its_end() -> None:
+    engine, inputs = engine_with(tokenizers.byte_level())
+    with pytest.raises(HTTPError, match="maximum context length is 50 tokens") as raised:
+        ready_prompts(engine, [ParsedPrompt(text=TEXT * 100)], PromptRules())
+    assert "has at least" in raised.value.message
+    assert inputs.num_chars <= 16 * CONTEXT
+
+
+def test_a_text_of_few_tokens_is_read_as_far_as_needed() -> None:
+    tokenizer = tokenizers.word_piece()
+    text = f"{'z' * 200} " * 20  # each of these words is one unknown token
+    assert len(text) > 4 * 16 * CONTEXT
+    engine, _ = engine_with(tokenizer)
+    (whole,) = ready_prompts(engine, [ParsedPrompt(text=text)], PromptRules())
+    assert whole.token_ids == tokenizer.encode(text) and whole.text == text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_long_text_is_cut_as_its_tokens_are(family: Any, side: Side) -> None:
+    tokenizer = family()
+    engine, inputs = engine_with(tokenizer)
+    rules = PromptRules(kept_tokens=CONTEXT - 1, side=side)
+    (prompt,) = ready_prompts(engine, [ParsedPrompt(text=TEXT)], rules)
+    every = tokenizer.encode(TEXT)
+    assert prompt.token_ids == (every[1 - CONTEXT :] if side == "left" else every[: CONTEXT - 1])
+    assert prompt.text is None
+    assert inputs.num_chars < len(TEXT)

@@ -1,0 +1,31 @@
+"""What `quire serve` checks before it starts anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from quire.server.args import ServerArgs
+from quire.server.serve import check
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"max_queued_requests": 0}, "--max-queued-requests 0: give at least 1"),
+        ({"max_queued_requests": -5}, "--max-queued-requests -5"),
+        ({"max_request_body_size": 0}, "--max-request-body-size 0: give at least 1"),
+        ({"max_output_tokens": 0}, "--max-output-tokens 0"),
+        ({"request_timeout": 0.0}, "--request-timeout 0: give seconds, or leave it out"),
+        ({"request_timeout": float("nan")}, "--request-timeout nan"),
+        ({"shutdown_timeout": -1.0}, "--shutdown-timeout -1.0: give at least 0"),
+        ({"sse_keep_alive_interval": -1.0}, "--sse-keep-alive-interval -1.0"),
+        ({"otlp_traces_endpoint": "nota-url"}, "--otlp-traces-endpoint nota-url: give a URL"),
+        ({"api_server_count": 0}, "--api-server-count 0"),
+    ],
+)
+def test_a_server_that_could_answer_nobody_does_not_start(args: dict[str, Any], words: str) -> None:
+    check(ServerArgs())
+    with pytest.raises(ValueError, match=words):
+        check(ServerArgs(**args))

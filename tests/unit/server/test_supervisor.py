@@ -1,0 +1,250 @@
+"""What the supervisor tells its HTTP processes, and when it goes on or gives up.
+
+Processes and cores are fakes: events happen when a test says so.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from quire.engine.start import StartWatch
+from quire.errors import EngineDeadError
+from quire.server import supervisor
+from quire.server.args import ServerArgs
+from quire.server.orders import Down, Fail, Order, StopServing, Up
+from quire.server.peers import Counts, Place
+from tests.fakes.configs import fake_config
+
+DEADLINE_S = 20
+
+
+class FakeProcess:
+    """An HTTP process that ends when it is told to, or when a test says with which status."""
+
+    def __init__(
+        self,
+        args: ServerArgs,
+        listener: object,
+        place: Place,
+        *,
+        is_logger: bool,
+        listens_at_once: bool,
+    ) -> None:
+        self.listens_at_once = listens_at_once
+        self.client: str | None = None
+        self.place = place
+        self.is_logger = is_logger
+        self.pid = 2**30 + place.index
+        self.orders: list[Order] = []
+        self._status: int | None = None
+        self._ended = threading.Event()
+        World.processes.append(self)
+
+    def tell(self, order: Order) -> None:
+        self.orders.append(order)
+        if isinstance(order, (StopServing, Fail)):
+            self.end(0)
+
+    def wait(self) -> int:
+        assert self._ended.wait(DEADLINE_S)
+        assert self._status is not None
+        return self._status
+
+    def kill(self) -> None:
+        self.end(-9)
+
+    def end(self, status: int) -> None:
+        if self._status is None:
+            self._status = status
+            self._ended.set()
+
+
+class FakeCore:
+    """A core that dies when a test says so."""
+
+    def __init__(self, config: object, *, watch: StartWatch) -> None:
+        self.folder = Path("/nowhere")
+        self.sent: list[object] = []
+        self.is_closed = False
+        self._died = threading.Event()
+        World.cores.append(self)
+
+    def receive(self) -> None:
+        assert self._died.wait(DEADLINE_S)
+        raise EngineDeadError("The engine died.\nCause: on fire")
+
+    def send(self, command: object) -> None:
+        self.sent.append(command)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def die(self) -> None:
+        self._died.set()
+
+
+class World:
+    """What has been started, in order."""
+
+    processes: list[FakeProcess]
+    cores: list[FakeCore]
+
+
+class Run:
+    """A supervisor of two processes at work in a thread."""
+
+    def __init__(self, folder: Path, **args: Any) -> None:
+        self.places = Place.make_all(str(folder), 2)
+        server_args = ServerArgs(api_server_count=2, **args)
+        with socket.socket() as listener:
+            self.supervisor = supervisor._Supervisor(
+                server_args, listener, fake_config, self.places
+            )
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self.failure = self.supervisor.run()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Looked at between two events, as often as there are any."""
+        holds = threading.Event()
+
+        def look() -> None:
+            if condition():
+                holds.set()
+            else:
+                timer = threading.Timer(0.001, lambda: self.supervisor.soon(look))
+                timer.daemon = True
+                timer.start()
+
+        self.supervisor.soon(look)
+        assert holds.wait(DEADLINE_S)
+
+    def end(self) -> BaseException | None:
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive()
+        return self.failure
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
+    World.processes, World.cores = [], []
+    monkeypatch.setattr(supervisor, "_HTTPProcess", FakeProcess)
+    monkeypatch.setattr(supervisor, "ProcessClient", FakeCore)
+    monkeypatch.setattr(supervisor, "RESTART_DELAY_S", 0.0)
+    monkeypatch.setattr(supervisor.multiprocess, "process_has_ended", lambda pid: None)
+    runs: list[Run] = []
+
+    def make(**args: Any) -> Run:
+        runs.append(Run(tmp_path, **args))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.supervisor.soon(run.supervisor.stop)
+        run.end()
+    for core in World.cores:
+        core.die()
+
+
+def orders_of(process: FakeProcess, kind: type[Order]) -> list[Any]:
+    return [order for order in process.orders if isinstance(order, cast(Any, kind))]
+
+
+def all_are_up(times: int = 1) -> bool:
+    return len(World.processes) >= 2 and all(
+        len(orders_of(one, Up)) == times for one in World.processes
+    )
+
+
+def test_each_process_has_a_name_of_its_own_at_the_core(start: Callable[..., Run]) -> None:
+    run = start()
+    run.until(all_are_up)
+    names = [orders_of(one, Up)[0].client for one in World.processes]
+    assert len(set(names)) == 2
+    assert [one.is_logger for one in World.processes] == [True, False]
+
+
+def test_a_process_that_ends_is_replaced_at_its_place(start: Callable[..., Run]) -> None:
+    run = start()
+    run.until(all_are_up)
+    first = World.processes[0]
+    Counts(first.place).set(7)
+    first.end(1)
+    run.until(lambda: len(World.processes) == 3 and bool(orders_of(World.processes[2], Up)))
+    new = World.processes[2]
+    assert (new.place, new.is_logger) == (first.place, True)
+    assert first.listens_at_once and not new.listens_at_once  # the other one can answer
+    assert Counts(first.place).total == 0
+    (detached,) = World.cores[0].sent
+    assert cast(Any, detached).client == first.client != new.client
+
+
+def test_processes_that_end_again_and_again_are_the_end(start: Callable[..., Run]) -> None:
+    run = start()
+    run.until(all_are_up)
+    for count in range(3, 6):
+        World.processes[-1].end(3)
+        run.until(lambda count=count: len(World.processes) == count)  # type: ignore[misc]
+    World.processes[-1].end(3)
+    assert "again and again, with status 3" in str(run.end())
+    assert World.cores[0].is_closed
+
+
+def test_a_core_that_dies_is_the_end_unless_it_may_be_restarted(start: Callable[..., Run]) -> None:
+    run = start()
+    run.until(all_are_up)
+    World.cores[0].die()
+    assert "on fire" in str(run.end())
+    for process in World.processes:
+        assert [type(order) for order in process.orders[-2:]] == [Down, Fail]
+
+
+def test_a_core_that_dies_is_replaced_by_flag(start: Callable[..., Run]) -> None:
+    run = start(restart_engine=True)
+    run.until(all_are_up)
+    World.cores[0].die()
+    run.until(lambda: all_are_up(times=2))
+    assert World.cores[0].is_closed and len(World.cores) == 2
+    assert all(len(orders_of(one, Down)) == 1 for one in World.processes)
+
+
+def test_a_death_while_the_server_ends_is_no_failure(start: Callable[..., Run]) -> None:
+    run = start(restart_engine=True)
+    run.until(all_are_up)
+    run.supervisor.soon(World.cores[0].die)
+    run.supervisor.soon(run.supervisor.stop)
+    assert run.end() is None
+    assert len(World.cores) == 1
+
+
+def test_a_signal_between_two_cores_ends_the_server(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(restart_engine=True)
+    run.until(all_are_up)
+    monkeypatch.setattr(supervisor, "RESTART_DELAY_S", 3600.0)
+    World.cores[0].die()
+    run.until(lambda: all(orders_of(one, Down) for one in World.processes))
+    run.supervisor.soon(run.supervisor.stop)
+    assert run.end() is None
+    assert len(World.cores) == 1
+
+
+def test_a_core_that_cannot_start_is_the_end(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(config: object, *, watch: StartWatch) -> None:
+        raise SystemExit("no licence")
+
+    monkeypatch.setattr(supervisor, "ProcessClient", fail)
+    run = start(restart_engine=True)  # which is for one that has been up
+    assert "no licence" in str(run.end())
