@@ -93,7 +93,7 @@ def test_every_client_hears_of_it_and_the_server_ends(
     own_folder: dict[str, str], flags: tuple[str, ...]
 ) -> None:
     with serving(*flags, **own_folder) as served:
-        served.until_ready()
+        served.until(lambda: served.count("ready: ") == (2 if flags else 1))  # every process is
         killed, heard = asyncio.run(_kill_under_load(served))
         _assert_all_heard(killed, heard)
         assert served.end() == 1
