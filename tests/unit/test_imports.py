@@ -20,7 +20,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("errors", "sizes", "request", "step", "step_output", "batch", "config", "kv_layout"),
         *("kv_fit", "outputs", "prompts", "sampling_params", "sampling_limits", "row_sampling"),
         *("structured",),
-        *("env", "platform", "log", "compat", "assets", "generation_config", "near_names"),
+        *("env", "platform", "log", "heap", "compat", "assets", "generation_config", "near_names"),
         *("kv_budget", "plugins", "named_processors", "incremental"),
     ),
     ("kernels",),

@@ -5,7 +5,6 @@ Dies with the front end, whose life is the open end of this process's standard i
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import shutil
@@ -36,6 +35,7 @@ from quire.engine.messages import (
     decode_command,
     encode,
 )
+from quire.heap import keep_all_that_exists
 from quire.step_output import CompletionDelta
 
 _LINGER_MS = 5000  # for the last words to leave this process
@@ -54,17 +54,9 @@ def main() -> None:
     start = channel.take_start()
     logging.getLogger("quire").setLevel(start.log_level)
     log.setup()
-    failed = run_core(start.build, start.config, channel, on_ready=_keep_all_that_exists)
+    failed = run_core(start.build, start.config, channel, on_ready=keep_all_that_exists)
     channel.close()
     sys.exit(0 if failed is None else 1)  # the front end has the traceback and prints it
-
-
-def _keep_all_that_exists() -> None:
-    """The objects of the libraries and the model live as long as this process. There are hundreds
-    of thousands, and a garbage collection that looks at them would hold up a step for as long as
-    many steps take."""
-    gc.collect()
-    gc.freeze()
 
 
 def _end_with_parent(folder: Path) -> None:

@@ -8,15 +8,14 @@ prompts.
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
 
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.llm_engine import LLMEngine
 from quire.errors import RequestError
+from quire.heap import unwatched_heap
 from quire.outputs import RequestOutput
 
 _Inbox = deque[RequestOutput]
@@ -104,17 +103,3 @@ class OfflineRunner:
             self._engine.abort_request(request_ids)
             for request_id in request_ids:
                 self._inboxes.pop(request_id, None)
-
-
-@contextmanager
-def unwatched_heap() -> Iterator[None]:
-    """Spares the garbage collector all that exists already: looking through the objects of a large
-    program takes as long as many steps. What a program has frozen by itself is left alone."""
-    if gc.get_freeze_count():
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

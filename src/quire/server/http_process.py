@@ -21,6 +21,7 @@ from quire.engine.async_engine import AsyncLLM
 from quire.engine.attached import AttachedClient
 from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
+from quire.heap import keep_all_that_exists
 from quire.server.orders import (
     Boot,
     Down,
@@ -47,9 +48,15 @@ def main() -> None:
     logging.getLogger("quire").setLevel(boot.log_level)
     log.setup()
     engine = SharedEngine()
+
+    def open_engine(watch: StartWatch) -> AsyncLLM:
+        opened = engine.open(watch)
+        keep_all_that_exists()
+        return opened
+
     server = Server(
         boot.args,
-        engine.open,
+        open_engine,
         may_restart=lambda: not engine.is_over,
         restart_delay_s=0,
         place=boot.place,

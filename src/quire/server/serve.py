@@ -18,6 +18,7 @@ from quire.engine.async_engine import AsyncLLM
 from quire.engine.process import ProcessClient
 from quire.engine.start import StartWatch
 from quire.engine.thread import ThreadClient
+from quire.heap import keep_all_that_exists
 from quire.server.answer_formats import check_formats
 from quire.server.app import build_app, layers
 from quire.server.args import ServerArgs
@@ -115,7 +116,9 @@ def _serve_alone(
         make_client = ThreadClient if args.disable_frontend_multiprocessing else ProcessClient
         config = make_config()
         watch.enter("tokenizer")
-        return AsyncLLM(config, open_client=lambda config: make_client(config, watch=watch))
+        engine = AsyncLLM(config, open_client=lambda config: make_client(config, watch=watch))
+        keep_all_that_exists()
+        return engine
 
     limit = RestartLimit()
     server = Server(args, open_engine, may_restart=lambda: args.restart_engine and limit.take())

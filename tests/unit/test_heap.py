@@ -1,0 +1,60 @@
+"""What exists is out of the garbage collector's sight, for as long as was said."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from quire.heap import keep_all_that_exists, unwatched_heap
+
+
+class Ring:
+    """Garbage that only a collection frees."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def ring() -> weakref.ref[Ring]:
+    return weakref.ref(Ring())
+
+
+@pytest.fixture(autouse=True)
+def _thawed_again() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.unfreeze()
+    gc.enable()
+
+
+def test_old_objects_are_not_looked_at_and_new_ones_are() -> None:
+    old = ring()
+    with unwatched_heap():
+        new = ring()
+        gc.collect()
+        assert old() is not None and new() is None
+    gc.collect()
+    assert old() is None
+
+
+def test_one_inside_another_and_one_of_the_programs_own_change_nothing() -> None:
+    old = ring()
+    with unwatched_heap():
+        with unwatched_heap():
+            pass
+        gc.collect()
+        assert old() is not None
+    gc.freeze()
+    with unwatched_heap():
+        pass
+    assert gc.get_freeze_count() > 0
+
+
+def test_garbage_is_not_kept() -> None:
+    old, kept = ring(), [Ring()]
+    keep_all_that_exists()
+    assert old() is None and kept
+    assert gc.get_freeze_count() > 0
