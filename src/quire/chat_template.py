@@ -89,7 +89,10 @@ class ChatRenderer:
         style = detect_content_format(template)
         if options.content_format != "auto":
             style = replace(style, name=options.content_format)
-        conversation = [_rendered_message(message, style) for message in _checked(messages)]
+        conversation = [
+            _rendered_message(message, style, f"messages[{index}]")
+            for index, message in enumerate(_checked(messages))
+        ]
         try:
             text = self._tokenizer.apply_chat_template(
                 conversation,
@@ -101,6 +104,11 @@ class ChatRenderer:
                 tokenize=False,
                 **(options.template_kwargs or {}),
             )
+        except RecursionError as error:
+            raise ValueError(
+                "the chat template cannot render these messages: what it is given is nested too "
+                "deeply"
+            ) from error
         except Exception as error:  # a template is a program of its own
             raise ValueError(
                 f"the chat template cannot render these messages: {error or type(error).__name__}"
@@ -156,6 +164,31 @@ def is_one_conversation(messages: Sequence[Any]) -> bool:
     return bool(messages) and isinstance(messages[0], Mapping)
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a message, and where."""
+
+    place: str
+    what: str
+
+
+def tool_calls_fault(calls: Any, place: str) -> Fault | None:
+    """Templates read these without looking: anything else would fail in the middle of one."""
+    if not isinstance(calls, (list, tuple)):
+        return Fault(place, f"must be a list of calls, got {str(calls)[:80]!r}")
+    for index, call in enumerate(calls):
+        function = call.get("function") if isinstance(call, Mapping) else None
+        name = function.get("name") if isinstance(function, Mapping) else None
+        arguments = function.get("arguments", "") if isinstance(function, Mapping) else None
+        if not isinstance(name, str) or not isinstance(arguments, (str, Mapping)):
+            return Fault(
+                f"{place}[{index}]",
+                "must be an object with a function that has a name, a string, and arguments, JSON "
+                f"as a string; got {str(call)[:80]!r}",
+            )
+    return None
+
+
 def _checked(messages: Conversation) -> Conversation:
     if not messages:
         raise ValueError("a conversation needs at least one message; pass {'role': ..., ...}")
@@ -167,12 +200,16 @@ def _checked(messages: Conversation) -> Conversation:
     return messages
 
 
-def _rendered_message(message: Message, style: ContentFormat) -> dict[str, Any]:
+def _rendered_message(message: Message, style: ContentFormat, place: str) -> dict[str, Any]:
     """The message as templates expect it: content in the right form, arguments of calls parsed."""
     rendered = dict(message)
     rendered["content"] = _content(message.get("content"), style)
-    if message.get("tool_calls"):
-        rendered["tool_calls"] = [_tool_call(call) for call in message["tool_calls"]]
+    calls = message.get("tool_calls")
+    if calls:
+        fault = tool_calls_fault(calls, f"{place}.tool_calls")
+        if fault is not None:
+            raise ValueError(f"{fault.place}: {fault.what}")
+        rendered["tool_calls"] = [_tool_call(call) for call in calls]
     return rendered
 
 

@@ -33,9 +33,8 @@ def to_row_sampling(
     """Check ``params`` once more, now against the model, and fill in every default.
 
     ``seed`` serves when the user gave none. ``token_strings`` are stop strings that are one token,
-    by their ids. ``tokenize`` turns a bad word into token ids without
-    special tokens; without it bad words are refused. ``max_logprobs`` is the engine's limit, -1 for
-    none.
+    by their ids. ``tokenize`` turns a bad word into token ids without special tokens; without it
+    bad words are refused. ``max_logprobs`` is the engine's limit, -1 for none.
     """
     params.verify()
     ends_late = params.ignore_eos and params.is_constrained  # what is complete must end
@@ -45,11 +44,7 @@ def to_row_sampling(
     stop_token_ids = tuple(dict.fromkeys([*(params.stop_token_ids or ()), *eos, *token_strings]))
     allowed = tuple(dict.fromkeys(params.allowed_token_ids or ()))
     bias = params.logit_bias or {}
-    _require_in_vocabulary("stop_token_ids", params.stop_token_ids or (), vocab_size)
-    _require_in_vocabulary("allowed_token_ids", allowed, vocab_size)
-    _require_in_vocabulary("logit_bias", bias, vocab_size)
-    _require_few_logprobs("logprobs", params.logprobs, max_logprobs)
-    _require_few_logprobs("prompt_logprobs", params.prompt_logprobs, max_logprobs)
+    _check_limits_of_model(params, vocab_size, max_logprobs)
     bad_words = _bad_words(params.bad_words or [], tokenize, vocab_size)
     _require_a_token(
         allowed or range(vocab_size),
@@ -89,6 +84,14 @@ def num_beam_candidates(width: int, num_stop_token_ids: int) -> int:
     The same number as ``transformers`` keeps.
     """
     return max(2, 1 + num_stop_token_ids) * width
+
+
+def _check_limits_of_model(params: SamplingParams, vocab_size: int, max_logprobs: int) -> None:
+    _require_in_vocabulary("stop_token_ids", params.stop_token_ids or (), vocab_size)
+    _require_in_vocabulary("allowed_token_ids", params.allowed_token_ids or (), vocab_size)
+    _require_in_vocabulary("logit_bias", params.logit_bias or (), vocab_size)
+    _require_few_logprobs("logprobs", params.logprobs, max_logprobs)
+    _require_few_logprobs("prompt_logprobs", params.prompt_logprobs, max_logprobs)
 
 
 def _num_logprobs(params: SamplingParams, num_stop_token_ids: int) -> int | None:

@@ -43,6 +43,15 @@ class _Completion:
             return FinishReason.STOP
         return FinishReason.LENGTH if len(self.token_ids) >= self.request.max_tokens else None
 
+    def aborted(self) -> CompletionDelta:
+        return CompletionDelta(
+            request_id=self.request.request_id,
+            serial=self.request.serial,
+            index=self.index,
+            new_token_ids=self.token_ids[self.num_sent :],
+            finish_reason=FinishReason.ABORT,
+        )
+
 
 class FakeCore:
     """`EngineCore` by shape."""
@@ -60,6 +69,7 @@ class FakeCore:
             attention_backend="fake",
         )
         self.running: dict[tuple[str, int], _Completion] = {}
+        self.ends: list[CompletionDelta] = []
         self.num_steps = 0
         self.is_closed = False
 
@@ -69,19 +79,29 @@ class FakeCore:
         for index in range(request.num_completions):
             self.running[request.request_id, index] = _Completion(request, index)
 
-    def abort(self, request_ids: Iterable[str]) -> None:
+    def abort(self, request_ids: Iterable[str], *, keeps_tokens: bool = False) -> None:
         ids = set(request_ids)
+        given_up = [c for key, c in self.running.items() if key[0] in ids]
         self.running = {key: c for key, c in self.running.items() if key[0] not in ids}
+        if keeps_tokens:
+            self.ends += [completion.aborted() for completion in given_up]
 
     def finish(self, request_id: str, index: int) -> None:
         self.running.pop((request_id, index), None)
 
     @property
     def has_unfinished(self) -> bool:
-        return bool(self.running)
+        return bool(self.running or self.ends)
 
     def step(self) -> list[CompletionDelta]:
         self.num_steps += 1
+        return self.take_ends() + self._advance_all()
+
+    def take_ends(self) -> list[CompletionDelta]:
+        ends, self.ends = self.ends, []
+        return ends
+
+    def _advance_all(self) -> list[CompletionDelta]:
         deltas = [self._advance(completion) for completion in list(self.running.values())]
         return [delta for delta in deltas if delta is not None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,29 @@ def test_tools_documents_and_own_variables_reach_the_template() -> None:
         ChatOptions(template_kwargs={"tokenize": True})
 
 
+@pytest.mark.parametrize(
+    ("calls", "place"),
+    [
+        ("x", "messages[1].tool_calls"),
+        (5, "messages[1].tool_calls"),
+        ([None], "messages[1].tool_calls[0]"),
+        ([{"id": "a", "type": "function"}], "messages[1].tool_calls[0]"),
+        ([{"function": {"name": 3}}], "messages[1].tool_calls[0]"),
+        (
+            [{"function": {"name": "f"}}, {"function": {"name": "f", "arguments": [1]}}],
+            "messages[1].tool_calls[1]",
+        ),
+    ],
+)
+def test_tool_calls_of_a_wrong_type_are_named(calls: Any, place: str) -> None:
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "", "tool_calls": calls},
+    ]
+    with pytest.raises(ValueError, match=f"^{re.escape(place)}: must be"):
+        render(messages, "{{ messages }}")
+
+
 def test_arguments_of_tool_calls_are_objects_in_the_template() -> None:
     call = {"type": "function", "function": {"name": "f", "arguments": '{"city": "Paris"}'}}
     template = "{{ messages[0].tool_calls[0].function.arguments.city }}{{ messages[0].content }}"
@@ -91,6 +115,14 @@ def test_arguments_of_tool_calls_are_objects_in_the_template() -> None:
     call["function"] = {"name": "f", "arguments": "{city"}
     with pytest.raises(ValueError, match="arguments of the call of 'f' are not valid JSON"):
         render([message], template)
+
+
+def test_values_too_deep_for_the_template_are_said_to_be() -> None:
+    deep: list[Any] = []
+    for _ in range(900):
+        deep = [deep]
+    with pytest.raises(ValueError, match="nested too deeply"):
+        render(HELLO, "{{ thinking }}", template_kwargs={"thinking": deep})
 
 
 def test_no_template_is_one_clear_error() -> None:

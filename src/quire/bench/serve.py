@@ -83,7 +83,7 @@ class Plan:
         if model is None:
             first = _wait_for_model(url, key, arguments.ready_check_timeout_sec)
             model, root = first.name, first.root
-        tokenizer = arguments.tokenizer or _where_to_find(root or model)
+        tokenizer = _given_tokenizer(arguments) or _where_to_find(root or model)
         requests = load_requests(Source(arguments, tokenizer, _vocab_size(tokenizer)))
         return cls(
             address=Address.parse(url),
@@ -140,6 +140,14 @@ def _wait_for_model(url: str, key: str | None, timeout_s: float) -> RemoteModel:
             if error.status not in (None, 503) or time.monotonic() > deadline:
                 raise
         time.sleep(0.5)
+
+
+def _given_tokenizer(arguments: argparse.Namespace) -> str | None:
+    """A folder that is not there must not be taken for a hub id, of which nothing is known here."""
+    name: str | None = arguments.tokenizer
+    if name is not None and name.startswith(("/", ".", "~")) and not Path(name).is_dir():
+        raise ValueError(f"--tokenizer {name}: there is no such folder; give one, or a hub id")
+    return name
 
 
 def _where_to_find(name: str) -> str:

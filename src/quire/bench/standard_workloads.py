@@ -14,7 +14,6 @@ from dataclasses import dataclass
 SHARED_LEN = 2048  # tokens that all prompts of `prefix` begin with
 FIRST_ID, LAST_ID = 300, 9999  # ordinary tokens of every large vocabulary
 
-DrawIds = Callable[[int], list[int]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
+import time
 from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,6 +37,7 @@ DEFAULT_MAX_TOKENS = 1024
 PROMPT = "> "
 ROOM_FOR_ANSWER = 1 / 4  # of the context, unless max_tokens is less
 HELP = "/clear forgets the conversation, /exit leaves, Ctrl-C stops an answer"
+_COMMAND = re.compile(r"/\w*")  # a path or a sentence is more than that
 
 Message = dict[str, str]
 
@@ -43,6 +46,7 @@ class Talk(Protocol):
     """A conversation with a model, here or on a server."""
 
     was_cut: bool
+    num_tokens: int  # of the last answer; 0: nobody told
 
     @property
     def context(self) -> int: ...
@@ -61,6 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-q", "--quick", metavar="TEXT", help="say this, print the answer, and leave"
     )
+    parser.add_argument(
+        "--stats", action="store_true", help="after each answer: its tokens, and how fast they came"
+    )
     add_remote_flags(parser)
     parser.add_argument(
         "--chat-template", metavar="FILE", help="Jinja template, if not the model's own"
@@ -74,9 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     check_sampling_flags(arguments)
     with _talk(arguments) as (talk, name):
         if arguments.quick is not None:
-            _print_answer(talk, arguments.quick, on_terminal=False)
+            _print_answer(talk, arguments.quick, on_terminal=False, stats=arguments.stats)
         else:
-            _converse(talk, name, on_terminal=sys.stdin.isatty())
+            _converse(talk, name, on_terminal=sys.stdin.isatty(), stats=arguments.stats)
     return 0
 
 
@@ -99,7 +106,7 @@ def _talk(arguments: argparse.Namespace) -> Iterator[tuple[Talk, str]]:
         yield Conversation(llm, params, arguments.system, options), arguments.model
 
 
-def _converse(talk: Talk, name: str, on_terminal: bool) -> None:
+def _converse(talk: Talk, name: str, on_terminal: bool, stats: bool = False) -> None:
     if on_terminal:
         print(f"{name}: {HELP}", file=sys.stderr)
     for line in terminal_lines() if on_terminal else piped_lines(lines_of(sys.stdin)):
@@ -109,14 +116,17 @@ def _converse(talk: Talk, name: str, on_terminal: bool) -> None:
             talk.clear()
         elif line in ("/help", "/?"):
             print(HELP, file=sys.stderr)
+        elif on_terminal and _COMMAND.fullmatch(line):
+            print(f"there is no command {line}; {HELP}", file=sys.stderr)
         else:
-            _print_answer(talk, line, on_terminal)
+            _print_answer(talk, line, on_terminal, stats)
 
 
 class Conversation:
     """The messages so far. An answer that was stopped stays, as far as it came.
 
-    ``was_cut`` says whether the last answer ended at the limit of its length.
+    ``was_cut`` says whether the last answer ended at the limit of its length, ``num_tokens`` how
+    long it is.
     """
 
     def __init__(
@@ -131,7 +141,7 @@ class Conversation:
         self._params = params
         self._opening: list[Message] = [{"role": "system", "content": system}] if system else []
         self.messages: list[Message] = list(self._opening)
-        self.was_cut = False
+        self.was_cut, self.num_tokens = False, 0
 
     @property
     def context(self) -> int:
@@ -155,12 +165,13 @@ class Conversation:
         """The answer's text as it comes."""
         turn = _turn(text)
         answer = ""
-        self.was_cut = False
+        self.was_cut, self.num_tokens = False, 0
         try:
             messages = [*self.messages, turn]
             for output in self._llm.stream_chat(messages, self._params, options=self._options):
                 piece = output.outputs[0].text
                 self.was_cut = output.outputs[0].finish_reason == "length"
+                self.num_tokens += len(output.outputs[0].token_ids)
                 answer += piece
                 yield piece
         finally:
@@ -180,11 +191,13 @@ def _turn(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
-def _print_answer(conversation: Talk, line: str, on_terminal: bool) -> None:
+def _print_answer(conversation: Talk, line: str, on_terminal: bool, stats: bool = False) -> None:
     pieces = conversation.say(line)
+    started, first = time.perf_counter(), None
     try:
         _note_forgotten(conversation.make_room(line), conversation.context)
         for piece in pieces:
+            first = first or time.perf_counter()
             sys.stdout.write(piece)
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -199,6 +212,19 @@ def _print_answer(conversation: Talk, line: str, on_terminal: bool) -> None:
     print(flush=True)
     if conversation.was_cut:
         print("[cut at the length limit]", file=sys.stderr)
+    if stats and first is not None:
+        seconds = time.perf_counter() - first
+        print(_figures(first - started, conversation.num_tokens, seconds), file=sys.stderr)
+
+
+def _figures(first_s: float, num_tokens: int, seconds: float) -> str:
+    """``seconds`` are those after the first token."""
+    told = [f"first token {first_s * 1000:.0f} ms"]
+    if num_tokens:
+        told.append(f"{num_tokens} tokens")
+    if num_tokens > 1 and seconds > 0:
+        told.append(f"{(num_tokens - 1) / seconds:.1f} tokens/s")
+    return f"[{', '.join(told)}]"
 
 
 def _note_forgotten(num_turns: int, context: int) -> None:

@@ -31,7 +31,7 @@ class RemoteConversation:
         self._opening: list[Message] = [{"role": "system", "content": system}] if system else []
         self.messages: list[Message] = list(self._opening)
         self._turn_tokens: list[int] = []  # of each question with its answer
-        self.was_cut = False
+        self.was_cut, self.num_tokens = False, 0
 
     @property
     def context(self) -> int:
@@ -60,11 +60,12 @@ class RemoteConversation:
         turn = {"role": "user", "content": text}
         body = {**self._fields, "model": self._model.name, "messages": [*self.messages, turn]}
         answer, num_tokens = "", 0
-        self.was_cut = False
+        self.was_cut, self.num_tokens = False, 0
         events = self._server.stream(_PATH, body)
         try:
             for event in events:
-                num_tokens = _total_tokens(event) or num_tokens
+                num_tokens = _tokens(event, "total_tokens") or num_tokens
+                self.num_tokens = _tokens(event, "completion_tokens") or self.num_tokens
                 for choice in event.get("choices", ()):
                     self.was_cut = choice.get("finish_reason") == "length"
                     piece = (choice.get("delta") or {}).get("content") or ""
@@ -84,9 +85,9 @@ class RemoteConversation:
         self._turn_tokens.append(max(1, new))
 
 
-def _total_tokens(event: Mapping[str, Any]) -> int:
+def _tokens(event: Mapping[str, Any], name: str) -> int:
     usage = event.get("usage") or {}
-    return int(usage.get("total_tokens") or 0)
+    return int(usage.get(name) or 0)
 
 
 def _estimate(text: str) -> int:

@@ -174,9 +174,14 @@ class AsyncLLM:
         self._router.add(request, collector)
         return collector
 
-    async def abort(self, request_id: str | Iterable[str]) -> None:
-        """End requests; their consumers get a last output with finish reason "abort"."""
-        self._router.abort([request_id] if isinstance(request_id, str) else request_id)
+    async def abort(self, request_id: str | Iterable[str], *, keeps_tokens: bool = False) -> None:
+        """End requests; their consumers get a last output with finish reason "abort".
+
+        It has what they would have seen by now: nothing, with FINAL_ONLY. With ``keeps_tokens`` it
+        comes when the core has told all of its tokens, a step later.
+        """
+        ids = [request_id] if isinstance(request_id, str) else request_id
+        self._router.abort(ids, keeps_tokens=keeps_tokens)
 
     async def check_health(self) -> None:
         """Raise `EngineDeadError` if the engine has stopped."""

@@ -101,7 +101,8 @@ class _DistantCore:
         if isinstance(command, Finish):
             return Finish(self._name(command.request_id), command.index)
         if isinstance(command, Abort):
-            return Abort([self._name(one) for one in command.request_ids])
+            named = [self._name(one) for one in command.request_ids]
+            return Abort(named, command.keeps_tokens)
         return command
 
     def _name(self, request_id: str) -> str:

@@ -44,11 +44,12 @@ class BeamRequests:
         )
         self._searches[request.request_id] = _Search(request, state)
 
-    def forget(self, request_ids: Iterable[str]) -> None:
-        """Drop searches whose request has ended otherwise, with the beams that are left."""
-        for request_id in request_ids:
-            if self._searches.pop(request_id, None) is not None:
-                self._scheduler.abort([request_id])
+    def forget(self, request_ids: Iterable[str]) -> list[EngineRequest]:
+        """Drop searches whose request has ended otherwise, with the beams that are left; the
+        requests of those that there were."""
+        found = [self._searches.pop(one) for one in request_ids if one in self._searches]
+        self._scheduler.abort([search.request.request_id for search in found])
+        return [search.request for search in found]
 
     def end_failed(self, deltas: list[CompletionDelta]) -> list[CompletionDelta]:
         """A beam that fails ends its search: the error of each continuation that was asked for

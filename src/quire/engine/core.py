@@ -15,7 +15,7 @@ from quire.engine.beam_requests import BeamRequests
 from quire.engine.grammar_gate import NO_GATE, Gate
 from quire.errors import EngineDeadError
 from quire.executor.protocol import Executor, PendingResult
-from quire.request import EngineRequest
+from quire.request import EngineRequest, FinishReason
 from quire.scheduler.scheduler import Outcome, Scheduler
 from quire.step import StepPlan
 from quire.step_output import STEP_TOKENS_BOUNDS, CompletionDelta, EngineFacts, EngineStats
@@ -57,12 +57,14 @@ class EngineCore:
         if constraint is not None:
             self._admit(request, constraint)
 
-    def abort(self, request_ids: Iterable[str]) -> None:
-        """End requests; nothing more is said of them. Ids that have ended are ignored."""
+    def abort(self, request_ids: Iterable[str], *, keeps_tokens: bool = False) -> None:
+        """End requests. Nothing more is said of them, or with ``keeps_tokens`` the next step tells
+        their ends, with the tokens that were not told yet. Ids that have ended are ignored."""
         request_ids = list(request_ids)
-        self._gate.forget(request_ids)
-        self._scheduler.abort(request_ids)
-        self._beams.forget(request_ids)
+        without_tokens = self._gate.forget(request_ids) + self._beams.forget(request_ids)
+        self._scheduler.abort(request_ids, keeps_tokens=keeps_tokens)
+        if keeps_tokens:
+            self._scheduler.tell([end for each in without_tokens for end in _aborted(each)])
 
     def finish(self, request_id: str, index: int) -> None:
         """End one completion, whose end the front end found; nothing more is said of it."""
@@ -99,7 +101,7 @@ class EngineCore:
             except Exception as error:
                 return self._recover(plan, error)
         if not self._in_flight:
-            return self._news(Outcome(deltas=self._scheduler.take_failed()))
+            return self._news(Outcome(deltas=self._scheduler.take_ends()))
         plan, pending = self._in_flight.popleft()
         try:
             result = pending.result()
@@ -147,3 +149,17 @@ class EngineCore:
     def close(self) -> None:
         self._in_flight.clear()
         self._executor.close()
+
+
+def _aborted(request: EngineRequest) -> list[CompletionDelta]:
+    """The ends of a request that has no tokens to show: it waited, or its beams compete still."""
+    return [
+        CompletionDelta(
+            request_id=request.request_id,
+            serial=request.serial,
+            index=index,
+            new_token_ids=[],
+            finish_reason=FinishReason.ABORT,
+        )
+        for index in range(request.num_completions)
+    ]

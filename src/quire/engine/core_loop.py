@@ -121,6 +121,6 @@ def apply_command(core: EngineCore, command: Command) -> None:
     elif isinstance(command, Finish):
         core.finish(command.request_id, command.index)
     elif isinstance(command, Abort):
-        core.abort(command.request_ids)
+        core.abort(command.request_ids, keeps_tokens=command.keeps_tokens)
     else:
         raise TypeError(f"not a command that changes the core: {command!r}")

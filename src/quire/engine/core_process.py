@@ -185,7 +185,7 @@ class _SocketChannel:
             self._fronts[client_of(command.request_id)].end_completion(
                 command.request_id, command.index
             )
-        elif isinstance(command, Abort):
+        elif isinstance(command, Abort) and not command.keeps_tokens:  # else their ends are told
             for front in self._fronts.values():
                 front.forget(command.request_ids)
 

@@ -42,8 +42,8 @@ class Gate(Protocol):
         """A moment, for nothing else is to be done."""
         ...
 
-    def forget(self, request_ids: Iterable[str]) -> None:
-        """They do not wait any more."""
+    def forget(self, request_ids: Iterable[str]) -> list[EngineRequest]:
+        """They do not wait any more; those that did."""
         ...
 
 
@@ -64,8 +64,8 @@ class NoGate:
     def wait(self) -> None:
         pass
 
-    def forget(self, request_ids: Iterable[str]) -> None:
-        pass
+    def forget(self, request_ids: Iterable[str]) -> list[EngineRequest]:
+        return []
 
 
 NO_GATE = NoGate()
@@ -111,11 +111,11 @@ class GrammarGate:
     def wait(self) -> None:
         self._workshop.wait(WAIT_S)
 
-    def forget(self, request_ids: Iterable[str]) -> None:
-        for request_id in request_ids:
-            if request_id in self._waiting:
-                _, job = self._waiting.pop(request_id)
-                self._workshop.forget(job)
+    def forget(self, request_ids: Iterable[str]) -> list[EngineRequest]:
+        found = [self._waiting.pop(one) for one in request_ids if one in self._waiting]
+        for _, job in found:
+            self._workshop.forget(job)
+        return [request for request, _ in found]
 
 
 def refusals(request: EngineRequest, error: str) -> list[CompletionDelta]:

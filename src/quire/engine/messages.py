@@ -42,7 +42,10 @@ class AddRequest(msgspec.Struct, tag=True, frozen=True):
 
 
 class Abort(msgspec.Struct, tag=True, frozen=True):
+    """Requests end; with ``keeps_tokens`` the core tells their ends, and what it has not told."""
+
     request_ids: list[str]
+    keeps_tokens: bool = False
 
 
 class Finish(msgspec.Struct, tag=True, frozen=True):

@@ -23,7 +23,7 @@ from quire.outputs import (
     RequestStateStats,
     SampleLogprobs,
 )
-from quire.request import FinishReason
+from quire.request import FinishReason, Watch
 from quire.sampling_params import RequestOutputKind
 from quire.step_output import CompletionDelta, CompletionTiming
 from quire.tokenizer.vocabulary import Vocabulary
@@ -51,6 +51,10 @@ class OutputProcessor:
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._requests
+
+    def is_watched(self, request_id: str) -> bool:
+        """Whether the core tells every token of this unfinished request at once."""
+        return self._requests[request_id].is_watched
 
     def add(self, request: ProcessedRequest) -> None:
         """Expect deltas of ``request``."""
@@ -123,6 +127,10 @@ class _Request:
             _Completion(index, request, vocabulary)
             for index in range(request.engine.num_completions)
         ]
+
+    @property
+    def is_watched(self) -> bool:
+        return self._request.engine.watch is Watch.EVERY_STEP
 
     @property
     def has_ended(self) -> bool:

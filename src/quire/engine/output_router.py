@@ -90,10 +90,19 @@ class OutputRouter:
                 self._drop([request_id])
                 raise
 
-    def abort(self, request_ids: Iterable[str]) -> None:
-        """End requests; their consumers get a last output. Unknown ids are ignored."""
+    def abort(self, request_ids: Iterable[str], *, keeps_tokens: bool = False) -> None:
+        """End requests; their consumers get a last output. Unknown ids are ignored.
+
+        At once; but with ``keeps_tokens`` those whose tokens the core keeps to itself end when it
+        has told them.
+        """
         with self._lock:
-            _deliver(self._abort([i for i in request_ids if i in self._collectors]))
+            known = [one for one in request_ids if one in self._collectors]
+            outputs = self._front.outputs
+            untold = [one for one in known if keeps_tokens and not outputs.is_watched(one)]
+            _deliver(self._abort([one for one in known if one not in untold]))
+            if untold:
+                self._send(Abort(untold, keeps_tokens=True))
 
     def leave(self, collector: OutputCollector) -> None:
         """A consumer has gone: end its request, but no later one with the same id."""
@@ -136,9 +145,12 @@ class OutputRouter:
     def _abort(self, request_ids: list[str]) -> list[_Parcel]:
         parcels = self._drop(request_ids)
         if request_ids:
-            with contextlib.suppress(EngineDeadError):  # then nothing runs
-                self._client.send(Abort(request_ids))
+            self._send(Abort(request_ids))
         return parcels
+
+    def _send(self, abort: Abort) -> None:
+        with contextlib.suppress(EngineDeadError):  # then nothing runs
+            self._client.send(abort)
 
     def _drop(self, request_ids: list[str]) -> list[_Parcel]:
         return [

@@ -15,6 +15,7 @@ from torch import Tensor
 
 _CHUNK = 256  # the vocabulary is searched in two levels: which chunk, then where in it
 _ONE_BITS = 0x3F800000  # 1.0 as a float32; the largest weight
+_LEAST_EXPONENT, _LEAST_WEIGHT = -87.0, 1.7e-38  # about where normal numbers of float32 end
 Thresholds = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 
@@ -38,14 +39,21 @@ def argmax(logits: Tensor) -> Tensor:
 
 def to_weights(logits: Tensor, temperature: Tensor) -> Tensor:
     """[N, V], [N] -> [N, V]: probabilities up to a factor; each row's largest is exactly 1."""
-    return (logits - _largest(logits)).div_(temperature.unsqueeze(1)).exp_()
+    exponents = (logits - _largest(logits)).div_(temperature.unsqueeze(1))
+    return torch.threshold_(_exp_in_range(exponents), _LEAST_WEIGHT, 0.0)
 
 
 def log_sum_exp(logits: Tensor) -> Tensor:
     """[N, V] -> [N, 1]. torch's own splits one long row between threads, and rounds otherwise."""
     largest = _largest(logits)
-    sums = _per_chunk((logits - largest).exp_(), min(_CHUNK, logits.shape[1]), torch.sum)
+    sums = _per_chunk(_exp_in_range(logits - largest), min(_CHUNK, logits.shape[1]), torch.sum)
     return largest + sums.double().sum(dim=1, keepdim=True).log().float()
+
+
+def _exp_in_range(exponents: Tensor) -> Tensor:
+    """In place; where the result would not be a normal number, and a CPU took twenty times as long,
+    `_LEAST_WEIGHT` or less."""
+    return exponents.clamp_(min=_LEAST_EXPONENT).exp_()
 
 
 def draw(weights: Tensor, uniforms: Tensor) -> Tensor:

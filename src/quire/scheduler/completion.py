@@ -91,10 +91,6 @@ class Completion:
         return len(self.request.prompt_token_ids)
 
     @property
-    def is_finished(self) -> bool:
-        return self.finish_reason is not None
-
-    @property
     def is_watched(self) -> bool:
         return self.request.watch is Watch.EVERY_STEP
 
@@ -124,6 +120,11 @@ class Completion:
     def extend_hashes(self, tokens: np.ndarray, block_size: int) -> None:
         """Name the full blocks of ``tokens``, all tokens known so far."""
         extend_chain(self.hashes, self.hash_seed, tokens, block_size)
+
+    def take_logprobs(self) -> list[TokenLogprobs] | None:
+        """Those of the tokens that are told now; None: nobody asked."""
+        logprobs, self.logprobs = self.logprobs, []
+        return logprobs if self.sampling.num_logprobs is not None else None
 
     def take_prompt_logprobs(self) -> TokenLogprobs | None:
         """All chunks joined, once."""

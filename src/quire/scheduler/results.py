@@ -189,13 +189,7 @@ class ResultReader:
         stop_reason: int | None,
     ) -> CompletionDelta:
         """The new token of a watched completion, or all that were not told of yet."""
-        new = [token]
-        if not completion.is_watched:
-            confirmed = self._table.confirmed_tokens(completion.row)
-            new = confirmed[max(completion.num_told, completion.num_prompt_tokens) :].tolist()
-            completion.num_told = len(confirmed)
-        logprobs = completion.logprobs if completion.sampling.num_logprobs is not None else None
-        completion.logprobs = []
+        new = [token] if completion.is_watched else self._take_untold(completion)
         return CompletionDelta(
             request_id=completion.request.request_id,
             serial=completion.request.serial,
@@ -203,10 +197,33 @@ class ResultReader:
             new_token_ids=new,
             finish_reason=reason,
             stop_reason=stop_reason,
-            logprobs=logprobs,
+            logprobs=completion.take_logprobs(),
             prompt_logprobs=completion.take_prompt_logprobs(),
             num_cached_tokens=completion.num_cached_tokens,
             timing=completion.timing() if reason else None,
+        )
+
+    def _take_untold(self, completion: Completion) -> list[int]:
+        """The confirmed tokens of an unwatched completion that the front end does not know."""
+        known = completion.token_ids
+        if completion.row >= 0:
+            known = self._table.confirmed_tokens(completion.row)
+        new = known[max(completion.num_told, completion.num_prompt_tokens) :]
+        completion.num_told = len(known)
+        tokens: list[int] = new.tolist()
+        return tokens
+
+    def abort_delta(self, completion: Completion) -> CompletionDelta:
+        """The end of one that is given up, while it has its row or waits."""
+        return CompletionDelta(
+            request_id=completion.request.request_id,
+            serial=completion.request.serial,
+            index=completion.index,
+            new_token_ids=[] if completion.is_watched else self._take_untold(completion),
+            finish_reason=FinishReason.ABORT,
+            logprobs=completion.take_logprobs(),
+            num_cached_tokens=completion.num_cached_tokens,
+            timing=completion.timing(),
         )
 
     def error_delta(self, completion: Completion, message: str) -> CompletionDelta:

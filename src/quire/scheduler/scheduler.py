@@ -61,7 +61,7 @@ class Scheduler:
         self._admission = Admission(config, kv, self._blocks, self._waiting)
         self._retrial = Retrial()
         self._changes = Changes()
-        self._failed: list[CompletionDelta] = []
+        self._ends: list[CompletionDelta] = []  # that no step's result reports
         self._num_in_flight = 0
         self._num_arrived = 0
         self._step_id = 0
@@ -74,7 +74,7 @@ class Scheduler:
 
     @property
     def has_unfinished(self) -> bool:
-        return bool(self._requests) or bool(self._failed)
+        return bool(self._requests) or bool(self._ends)
 
     def add(self, request: EngineRequest, constraint: Constraint = FREE) -> None:
         """Queue all completions of a request. Only the first computes the prompt; the others
@@ -95,10 +95,15 @@ class Scheduler:
         if request_id in self._requests:
             raise ValueError(f"request id {request_id!r} is in use; choose another one")
 
-    def abort(self, request_ids: Iterable[str]) -> None:
-        """End requests without a word; unknown ids are requests that have ended by themselves."""
+    def abort(self, request_ids: Iterable[str], *, keeps_tokens: bool = False) -> None:
+        """End requests, without a word or with the tokens that were not told yet; unknown ids are
+        requests that have ended by themselves."""
         for request_id in request_ids:
+            if self._ends and not keeps_tokens:  # the id may come again before they are told
+                self._ends = [end for end in self._ends if end.request_id != request_id]
             for completion in list(self._requests.get(request_id, {}).values()):
+                if keeps_tokens:
+                    self._ends.append(self._results.abort_delta(completion))
                 self.end(completion, FinishReason.ABORT)
 
     def finish(self, request_id: str, index: int) -> None:
@@ -319,7 +324,7 @@ class Scheduler:
         """Take in what a step produced; rows that have changed hands since are ignored."""
         self._num_in_flight -= 1
         news = self._results.read(plan, result)
-        outcome = Outcome(deltas=[*self.take_failed(), *news.deltas], held=news.held)
+        outcome = Outcome(deltas=[*self.take_ends(), *news.deltas], held=news.held)
         tried = self._retrial.next if news.num_confirmed else None
         for completion, reason in news.ended:
             self.end(completion, reason)
@@ -344,16 +349,20 @@ class Scheduler:
         self.kv.pool.drop_cache()
         if culprit is not None:
             self._fail(culprit, message)
-        return Outcome(deltas=self.take_failed())
+        return Outcome(deltas=self.take_ends())
 
-    def take_failed(self) -> list[CompletionDelta]:
+    def tell(self, ends: list[CompletionDelta]) -> None:
+        """With the next step's news."""
+        self._ends += ends
+
+    def take_ends(self) -> list[CompletionDelta]:
         """Ends that no step's result reports."""
-        failed, self._failed = self._failed, []
-        return failed
+        ends, self._ends = self._ends, []
+        return ends
 
     def _fail(self, completion: Completion, message: str) -> None:
         self.end(completion, FinishReason.ERROR)
-        self._failed.append(self._results.error_delta(completion, message))
+        self._ends.append(self._results.error_delta(completion, message))
 
     # -- beams ---------------------------------------------------------------------------------
 

@@ -52,6 +52,8 @@ def build_app(state: ServerState) -> FastAPI:
         middleware=[Middleware(Observed, http=state.watch.metrics.http), *layers(args)],
     )
     app.state.quire = state
+    # The application's, not the protocol's: then a proxy may leave the prefix where it is.
+    app.root_path = args.root_path.rstrip("/")
     install_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)

@@ -30,7 +30,7 @@ class ServerArgs:
     host: str = _http("127.0.0.1", help="address to listen at; 0.0.0.0: all interfaces")
     port: int = _http(DEFAULT_PORT, help="TCP port; 0: any that is free", parse=int)
     uds: str | None = _http(None, help="listen at a Unix socket of this path instead")
-    root_path: str = _http("", help="path prefix that a proxy in front takes off")
+    root_path: str = _http("", help="path prefix of a proxy, which may take it off or not")
     ssl_keyfile: str | None = _http(None, help="file of the TLS key")
     ssl_certfile: str | None = _http(None, help="file of the TLS certificate")
     ssl_ca_certs: str | None = _http(None, help="file of the CA that signs clients' certificates")

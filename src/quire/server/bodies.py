@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from quire.server.error_responses import invalid_body
 from quire.server.errors import HTTPError, bad_request, shown
+from quire.server.fields import refuse_not_built
 from quire.server.openapi import GENERATING
 from quire.server.state import state_of
 from quire.server.tickets import refuse_if_full
@@ -81,6 +82,7 @@ def read_body(data: bytes, model: type[B]) -> B:
     except ValidationError as error:
         if error.error_count() > _MANY_FAULTS:
             raise _unreadable(f"it has {error.error_count()} faults") from None
+        refuse_not_built(content, model)
         raise invalid_body(error) from error
 
 

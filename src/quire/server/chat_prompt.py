@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from quire.chat_template import ChatOptions, ChatRenderer
+from quire.chat_template import ChatOptions, ChatRenderer, tool_calls_fault
 from quire.near_names import did_you_mean
 from quire.prompts import ParsedPrompt
-from quire.server.errors import bad_request, shown
+from quire.server.errors import bad_request
 from quire.server.protocol.common import Body, ChatMessage, ChatPromptBody
 from quire.server.state import ServerState
 from quire.server.tool_choice import check_tools
@@ -141,27 +141,14 @@ def _message(message: ChatMessage, index: int, template: str) -> dict[str, Any]:
             "a list of text parts.",
             f"{place}.content",
         )
-    if plain.get("tool_calls"):
-        _check_calls(plain["tool_calls"], f"{place}.tool_calls")
+    calls = plain.get("tool_calls")
+    fault = tool_calls_fault(calls, f"{place}.tool_calls") if calls else None
+    if fault is not None:
+        raise bad_request(f"{fault.place}: {fault.what}.", fault.place)
     reasoning = plain.get("reasoning") or plain.get("reasoning_content")
     if reasoning:
         plain["reasoning"] = plain["reasoning_content"] = reasoning
     return plain
-
-
-def _check_calls(calls: Any, place: str) -> None:
-    if not isinstance(calls, list):
-        raise bad_request(f"{place}: must be a list of calls, got {shown(calls)}.", place)
-    for j, call in enumerate(calls):
-        function = call.get("function") if isinstance(call, dict) else None
-        name = function.get("name") if isinstance(function, dict) else None
-        arguments = function.get("arguments", "") if isinstance(function, dict) else None
-        if not isinstance(name, str) or not isinstance(arguments, (str, dict)):
-            raise bad_request(
-                f"{place}[{j}]: must be an object with a function that has a name, a string, and "
-                f"arguments, JSON as a string; got {shown(call)}.",
-                f"{place}[{j}]",
-            )
 
 
 def _knows_role(template: str, role: str) -> bool:

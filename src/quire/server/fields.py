@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pydantic import BaseModel
+
 from quire.near_names import did_you_mean
 from quire.server.errors import bad_request, shown
 from quire.server.forms import UnknownKey, unknown_keys
@@ -73,6 +75,14 @@ def judge(body: Body, strict: str, template: Callable[[], str] = str) -> list[st
             unknown[0].place,
         )
     return [one.place for one in unknown]
+
+
+def refuse_not_built(content: dict[str, Any], model: type[BaseModel]) -> None:
+    """400 for what a body asks for that is known and not built: that tells more than what else is
+    wrong with it."""
+    for name, value in content.items():
+        if name in REFUSED and name not in model.model_fields:
+            _refuse_if_set(name, value)
 
 
 def _unknown(body: Body, template: Callable[[], str]) -> Iterator[UnknownKey]:

@@ -80,7 +80,7 @@ class Generation:
             await generation.close()
             raise
         generation._set_timers(state.args.request_timeout)
-        ticket.running.cancel = generation.cancel
+        ticket.running.cancel, ticket.running.drop = generation.cancel, generation.drop
         if ticket.is_cancelled:
             generation.cancel()
         return generation
@@ -116,8 +116,17 @@ class Generation:
 
     def cancel(self) -> None:
         """End everything; consumers get what there is, with the finish reason "abort"."""
-        if not self._is_closed and self._aborting is None:
-            self._aborting = asyncio.get_running_loop().create_task(self._engine.abort(self._ids))
+        if self._aborting is None:
+            self._abort(keeps_tokens=True)
+
+    def drop(self) -> None:
+        """End everything at once; nobody wants what there is."""
+        self._abort(keeps_tokens=False)
+
+    def _abort(self, *, keeps_tokens: bool) -> None:
+        if not self._is_closed:
+            abort = self._engine.abort(self._ids, keeps_tokens=keeps_tokens)
+            self._aborting = asyncio.get_running_loop().create_task(abort)
 
     def pass_limit(self, name: str, seconds: float) -> None:
         """A time limit is over: end with what there is, or with 408 if there is nothing."""
@@ -136,7 +145,7 @@ class Generation:
         try:
             if self._aborting is not None:
                 await self._aborting
-            elif self._num_unfinished:
+            if self._num_unfinished:
                 await self._engine.abort(self._ids)
         finally:  # not before: whoever takes the same id next must not be aborted
             self._ticket.give_back()

@@ -90,7 +90,7 @@ class Lifecycle:
             await asyncio.sleep(_POLL_S)
         for request in running:
             logger.warning("request %s did not finish in time", request.request_id)
-            request.cancel()
+            request.drop()
 
     def close(self) -> None:
         """End the engine and free what it holds; also one that is still loading."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -17,7 +18,9 @@ router = APIRouter(tags=["models"])
 async def list_models(request: Request) -> Response:
     """OpenAI's list of models; the first is the one that answers report."""
     models = state_of(request).require_models()
-    return json_response({"object": "list", "data": [_card(models, n) for n in models.names]})
+    cards = [_card(models, name) for name in models.names]
+    ends = {"has_more": False, "first_id": models.names[0], "last_id": models.names[-1]}
+    return json_response({"object": "list", "data": cards, **ends})
 
 
 @router.get("/v1/models/{name:path}")
@@ -32,6 +35,9 @@ def _card(models: ServedModels, name: str) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
+        "type": "model",  # this and the next two are what Anthropic's clients read
+        "display_name": name,
+        "created_at": datetime.fromtimestamp(models.created, timezone.utc).isoformat(),
         "created": models.created,
         "owned_by": "quire",
         "root": models.root,

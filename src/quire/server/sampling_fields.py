@@ -80,8 +80,8 @@ def _params(
     logprobs: int | None,
     prompt_logprobs: int | None,
 ) -> SamplingParams:
-    _check_stream(body)
-    _check_queue_limit(body)
+    if body.stream_options is not None and not body.stream:
+        raise bad_request("stream_options needs stream=true; set it.", "stream_options")
     values = {} if body.use_beam_search else _defaults(engine)
     values |= {name: value for name in _SAME_NAME if (value := getattr(body, name)) is not None}
     values |= output_constraint(body)
@@ -92,9 +92,12 @@ def _params(
     values |= {"stop": _stop(body.stop), "output_kind": _kind(body, args)}
     values |= {"logprobs": logprobs, "prompt_logprobs": prompt_logprobs}
     try:
-        return SamplingParams.from_optional(**values, max_tokens=max_tokens)
+        params = SamplingParams.from_optional(**values, max_tokens=max_tokens)
     except ValueError as error:
         raise bad_value(error, type(body).model_fields) from error
+    if body.use_beam_search or params.is_ranked:
+        _check_only_at_end(body, params)
+    return params
 
 
 def _defaults(engine: AsyncLLM) -> dict[str, Any]:
@@ -132,27 +135,20 @@ def _stop(stop: str | list[str] | None) -> list[str] | None:
     return strings
 
 
-def _check_stream(body: GenerationBody) -> None:
-    if not body.stream:
-        if body.stream_options is not None:
-            raise bad_request("stream_options needs stream=true; set it.", "stream_options")
-        return
-    if body.use_beam_search:
+def _check_only_at_end(body: GenerationBody, params: SamplingParams) -> None:
+    """Beams, and the best of several completions, are known when all have ended."""
+    if body.stream and body.use_beam_search:
         raise bad_request(
             "Beam search cannot be streamed: beams are known at their end; leave out stream.",
             "use_beam_search",
         )
-    if body.best_of is not None and body.best_of > (body.n or 1):
+    if body.stream:
         raise bad_request(
-            f"best_of={body.best_of} is more than n={body.n or 1}, which cannot be streamed: the "
+            f"best_of={params.best_of} is more than n={params.n}, which cannot be streamed: the "
             "best completions are known at the end; leave out stream or best_of.",
             "best_of",
         )
-
-
-def _check_queue_limit(body: GenerationBody) -> None:
-    is_ranked = body.best_of is not None and body.best_of > (body.n or 1)
-    if body.queue_timeout_s is not None and (body.use_beam_search or is_ranked):
+    if body.queue_timeout_s is not None:
         raise bad_request(
             "queue_timeout_s cannot be kept with beam search or best_of: their first output is "
             "their last; use timeout_s.",

@@ -99,6 +99,8 @@ def _check_ranges(args: ServerArgs) -> None:
         raise ValueError(
             f"--request-timeout {args.request_timeout:g}: give seconds, or leave it out: no limit"
         )
+    if args.root_path and not args.root_path.startswith("/"):
+        raise ValueError(f"--root-path {args.root_path}: begin it with a slash: /{args.root_path}")
     if parse_bytes(args.max_request_body_size) < 1:
         raise ValueError(f"--max-request-body-size {args.max_request_body_size}: give at least 1")
     endpoint = args.otlp_traces_endpoint
@@ -209,7 +211,6 @@ def _uvicorn_config(state: ServerState, args: ServerArgs) -> uvicorn.Config:
         log_config=None,  # `log.setup_http` does it
         access_log=args.enable_access_log,
         server_header=False,
-        root_path=args.root_path,
         timeout_graceful_shutdown=_LAST_ANSWERS_S,
         ssl_keyfile=args.ssl_keyfile,
         ssl_certfile=args.ssl_certfile,

@@ -74,7 +74,8 @@ class RunningRequest:
     arrival_time: float
     num_prompt_tokens: int = 0
     num_output_tokens: int = 0
-    cancel: Callable[[], None]
+    cancel: Callable[[], None]  # answers with what there is
+    drop: Callable[[], None]  # at once
 
     def row(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -32,9 +32,10 @@ class Ticket:
             model=model,
             arrival_time=time.time(),
             cancel=lambda: None,
+            drop=lambda: None,
         )
         ticket = cls(running, state.running)
-        running.cancel = ticket.cancel
+        running.cancel = running.drop = ticket.cancel
         state.running.add(running)
         return ticket
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,8 @@ from quire.structured import GrammarSpec
 from quire.structured_outputs import keywords
 
 MatcherOf = Callable[[Any], Any]  # from a schema to the library's matcher
-MAX_PARTS = 100  # of a schema that are compiled to find the one
+# Of a schema that are compiled to find the one, and for how long: others wait to be tried out.
+MAX_PARTS, MAX_S = 100, 1.0
 
 _PICTURE = re.compile(r"\s\d+ \| |<state>|<non-verbose/>")
 _PLACE = re.compile(r"^(?:at |Parser Error: |\d+\(\d+\): |failed to compile JSON schema: )+")
@@ -53,10 +55,10 @@ def with_place(reason: str, spec: GrammarSpec, matcher_of: MatcherOf) -> str:
     schema = json.loads(spec.source)
     if not isinstance(schema, dict):
         return reason
-    place, left = "#", MAX_PARTS
+    place, left, ends_at = "#", MAX_PARTS, time.monotonic() + MAX_S
     roots = {word: schema[word] for word in ("$defs", "definitions") if word in schema}
     parts = _parts(schema)
-    while left > 0 and (part := next(parts, None)) is not None:
+    while left > 0 and time.monotonic() < ends_at and (part := next(parts, None)) is not None:
         left -= 1
         found = _failure(part[1], roots, matcher_of)
         if found is not None:

@@ -37,6 +37,10 @@ MEMORY_BYTES = 8 << 30  # of addresses; libraries reserve most of it and never t
 START_S = 60.0  # until a library is loaded, on a machine that has much else to do
 
 
+# Libraries that would start threads as they are loaded, which a process that forks must not have.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
 class TooSlow(ValueError):
     """It was ended because its time was over."""
 
@@ -94,7 +98,10 @@ class Canary:
             raise RuntimeError("the process that tries grammars out has been closed")
         if self._process is None or self._lines is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                [sys.executable, "-m", __name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **_ONE_THREAD},
             )
             assert self._process.stdout is not None
             self._lines = _Lines(self._process.stdout)

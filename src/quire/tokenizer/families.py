@@ -1,4 +1,4 @@
-"""What the tokenizer classes of the mission's families add to their vocabulary files.
+"""What the tokenizer classes of older model families add to their vocabulary files.
 
 These repositories ship Python code instead of a `tokenizer.json`; here is what that code knows, as
 data: special tokens and their ids, what every prompt begins with. Knows nothing about files.

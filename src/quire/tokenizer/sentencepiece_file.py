@@ -47,9 +47,6 @@ class SentencePieceFile:
     eos: str
     pad: str
 
-    def text_of(self, kind: PieceKind) -> tuple[str, ...]:
-        return tuple(piece.text for piece in self.pieces if piece.kind is kind)
-
 
 def read_sentencepiece(file: Path) -> SentencePieceFile:
     """``ValueError`` for a file that is something else, or that asks for what is not done here."""

@@ -5,6 +5,7 @@ Knows nothing about steps, nor whose row it is.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 
@@ -158,6 +159,7 @@ class GrammarRow:
             _clear(line, token_id)
 
 
+@functools.cache  # asked for at each step of each row; there are few stops
 def bit(token_id: int) -> np.int32:
     """Of a token in its word of a mask."""
     return np.uint32(1 << (token_id & 31)).view(np.int32)

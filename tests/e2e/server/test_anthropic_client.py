@@ -35,6 +35,13 @@ def test_a_message(client: anthropic.Anthropic) -> None:
     assert message._request_id
 
 
+def test_models_are_listed(client: anthropic.Anthropic) -> None:
+    (model,) = client.models.list()
+    assert (model.id, model.type, model.display_name) == (MODEL, "model", MODEL)
+    assert model.created_at.year > 2000
+    assert client.models.retrieve(MODEL) == model
+
+
 def test_a_stream_is_the_whole_message(client: anthropic.Anthropic) -> None:
     seeded = {"temperature": 1, "seed": 5}
     whole = client.messages.create(model=MODEL, max_tokens=32, messages=ASKED, extra_body=seeded)

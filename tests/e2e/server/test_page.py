@@ -109,14 +109,18 @@ def test_the_map_of_blocks_moves_while_a_request_runs(server_url: str, page: Pag
     expect(page.locator("#running")).to_have_text("0")
 
 
-def test_an_answer_can_be_stopped(server_url: str, page: Page) -> None:
+@pytest.mark.parametrize("with_key", [False, True])
+def test_an_answer_can_be_stopped(server_url: str, page: Page, with_key: bool) -> None:
     page.goto(server_url)
     page.click("summary")
     page.fill("#max-tokens", "1500")
     page.route("**/v1/chat/completions", without_end)
     say(page, "Tell me everything.")
     page.wait_for_selector(".message.assistant .text p")
-    page.click("#stop")
+    if with_key:
+        page.keyboard.press("Escape")
+    else:
+        page.click("#stop")
     expect(page.locator(".message.assistant .figures")).to_contain_text("stopped")
     expect(page.locator("#running")).to_have_text("0")
 

@@ -116,6 +116,7 @@ def test_a_server_that_still_loads_is_waited_for(monkeypatch: pytest.MonkeyPatch
         (["--goodput", "ttft=5"], "write KEY:VALUE"),
         (["--header", "x"], "write KEY=VALUE"),
         (["--base-url", "nowhere"], "'nowhere' is no URL"),
+        (["--tokenizer", "/nope"], "--tokenizer /nope: there is no such folder"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -129,6 +130,18 @@ def test_an_answer_cut_by_length_says_so(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err == ""
 
 
+def test_figures_follow_an_answer_when_they_are_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    talk = conversation(FakeLLM(["A", "B", "C"], ["D"]))
+    chat._print_answer(talk, "go on", on_terminal=False, stats=True)
+    shown = capsys.readouterr()
+    assert shown.out == "ABC\n"
+    assert re.fullmatch(r"\[first token \d+ ms, 3 tokens, [\d.]+ tokens/s\]\n", shown.err)
+    chat._print_answer(talk, "go on", on_terminal=False)
+    assert capsys.readouterr().err == ""
+
+
 def test_blank_lines_are_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(chat.piped_lines(io.StringIO("\n  a \n\nb"))) == ["a", "b"]
     lines = iter(["", " hello ", KeyboardInterrupt(), EOFError()])
@@ -141,3 +154,14 @@ def test_blank_lines_are_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("builtins.input", read)
     assert list(chat.terminal_lines()) == ["hello"]
+
+
+def test_on_a_terminal_a_command_that_is_none_is_not_said_to_the_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llm = FakeLLM(["A"], ["B"])
+    lines = ["/foo", "/etc/hosts is what?", "/ is a slash"]
+    monkeypatch.setattr(chat, "terminal_lines", lambda: iter(lines))
+    chat._converse(conversation(llm), "m", on_terminal=True)
+    assert [heard[-1]["content"] for heard in llm.heard] == lines[1:]
+    assert "there is no command /foo; /clear" in capsys.readouterr().err

@@ -90,6 +90,19 @@ def test_one_aborts_only_its_own(fronts: list[AttachedClient]) -> None:
     assert fronts[1].receive()
 
 
+def test_an_abort_that_keeps_tokens_tells_its_front_their_end(
+    fronts: list[AttachedClient],
+) -> None:
+    send(fronts[0], [5], FOREVER)
+    send(fronts[1], [5], FOREVER)
+    fronts[0].send(Abort(["same"], keeps_tokens=True))
+    told = run_to_end(fronts[0])
+    assert {delta.request_id for delta in told} == {"same"}
+    assert told[-1].finish_reason is FinishReason.ABORT
+    assert fronts[0].ask(STATS).num_running == 1
+    assert fronts[1].receive()
+
+
 def test_a_refusal_reaches_who_asked(fronts: list[AttachedClient]) -> None:
     send(fronts[1], [REFUSE])
     assert [delta.finish_reason for delta in fronts[1].receive()] == [FinishReason.ERROR]

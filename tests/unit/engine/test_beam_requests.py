@@ -126,6 +126,20 @@ def test_abort_of_a_search_frees_all_its_beams(num_steps: int) -> None:
     assert core.stats().num_free_blocks == 199
 
 
+@pytest.mark.parametrize("num_steps", [0, 1, 4])
+def test_an_abort_that_keeps_tokens_tells_an_end_for_each_beam_asked_for(num_steps: int) -> None:
+    core, _ = build()
+    core.add_request(beam_request("a", [1, 2, 3], 3, 9))
+    for _ in range(num_steps):
+        assert core.step() == []
+    core.abort(["a"], keeps_tokens=True)
+    assert [(one.index, one.finish_reason, one.new_token_ids) for one in core.step()] == [
+        (index, FinishReason.ABORT, []) for index in range(3)
+    ]
+    core.check_integrity()
+    assert not core.has_unfinished
+
+
 def test_search_in_a_failed_step_ends_with_an_error() -> None:
     core, _ = build(device=FakeDevice(4, fails_on=999))
     core.add_request(beam_request("b", [1, 2, 999], 2, 4))

@@ -124,6 +124,17 @@ def test_who_waits_can_be_aborted_and_keeps_its_id(
     assert run_until(core, "a")["a"][-1].finish_reason is FinishReason.LENGTH
 
 
+def test_who_waits_is_told_an_abort_that_keeps_tokens(core: EngineCore) -> None:
+    core.add_request(request("a", GOOD, n=2))
+    core.abort(["a"], keeps_tokens=True)
+    told = run_until(core, "a")["a"]
+    assert [(one.index, one.finish_reason) for one in told] == [
+        (0, FinishReason.ABORT),
+        (1, FinishReason.ABORT),
+    ]
+    assert not core.has_unfinished
+
+
 def test_nothing_to_do_does_not_spin(core: EngineCore) -> None:
     core.add_request(request("a", GOOD))
     started, num_steps = time.monotonic(), 0

@@ -54,6 +54,7 @@ REQUEST = EngineRequest(
         Start("module:build", fake_config(folder=Path("/some/folder")), log_level=20),
         AddRequest(REQUEST),
         Abort(["a", "b"]),
+        Abort(["a"], keeps_tokens=True),
         Finish("a", 2),
         Stop(),
     ],

@@ -154,3 +154,17 @@ def test_blocks_cover_all_rows_once() -> None:
     rows = list(range(11))
     assert [one for block in ops.row_blocks(11, 4) for one in rows[block]] == rows
     assert list(ops.row_blocks(0, 4)) == []
+
+
+def test_weights_are_exponentials_or_nothing() -> None:
+    logits = random_logits(4, 2000) * torch.tensor([1.0, 5.0, 30.0, 200.0]).unsqueeze(1)
+    logits[:, ::7] = -torch.inf
+    weights = ops.to_weights(logits, torch.tensor([1.0, 0.5, 1.0, 2.0]))
+    exponents = (logits - logits.amax(1, keepdim=True)).double()
+    exact = (exponents / torch.tensor([[1.0], [0.5], [1.0], [2.0]])).exp()
+    is_normal = exact > 2e-38
+    torch.testing.assert_close(weights[is_normal], exact[is_normal].float(), rtol=5e-5, atol=0)
+    assert not weights[exact < 1.6e-38].any()
+    assert not weights[:, ::7].any()
+    sums = ops.log_sum_exp(logits).squeeze(1).double()
+    torch.testing.assert_close(sums, logits.double().logsumexp(1), rtol=1e-6, atol=0)

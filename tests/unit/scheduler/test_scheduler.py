@@ -259,6 +259,61 @@ def test_abort_frees_everything_at_any_moment(depth: int, num_steps: int) -> Non
     assert core.stats().num_free_blocks == free
 
 
+@pytest.mark.parametrize("watch", list(Watch))
+@pytest.mark.parametrize(("depth", "num_blocks"), [(1, 200), (3, 200), (2, 14)])
+@pytest.mark.parametrize("num_steps", [0, 2, 5, 9])
+def test_an_abort_that_keeps_tokens_tells_each_of_them_once(
+    watch: Watch, depth: int, num_blocks: int, num_steps: int
+) -> None:
+    core, _ = build(depth=depth, num_blocks=num_blocks)  # with 14, some are preempted
+    given_up = request("a", list(range(10)), 20, n=3, watch=watch)
+    other = request("b", [1, 2, 3], 9)
+    core.add_request(given_up)
+    core.add_request(other)
+    told: dict[tuple[str, int], list[int]] = {}
+    for _ in range(num_steps):
+        for delta in core.step():
+            told.setdefault((delta.request_id, delta.index), []).extend(delta.new_token_ids)
+    num_made = core.stats().num_generation_tokens
+    core.abort(["a", "unknown"], keeps_tokens=True)
+    core.check_integrity()
+    ends = []
+    while core.has_unfinished:
+        for delta in core.step():
+            ends += [delta] if delta.request_id == "a" else []
+            told.setdefault((delta.request_id, delta.index), []).extend(delta.new_token_ids)
+    assert [(end.index, end.finish_reason) for end in ends] == [
+        (index, FinishReason.ABORT) for index in range(3)
+    ]
+    every = {**expected(given_up), **expected(other)}
+    assert all(tokens == every[key][: len(tokens)] for key, tokens in told.items())
+    assert told["b", 0] == every["b", 0]
+    num_after = core.stats().num_generation_tokens - num_made
+    assert sum(map(len, told.values())) == num_made + num_after
+
+
+def test_logprobs_of_an_abort_go_with_its_tokens() -> None:
+    core, _ = build()
+    sampling = RowSampling(num_logprobs=1)
+    core.add_request(request("a", [1, 2], 9, sampling=sampling, watch=Watch.AT_END))
+    for _ in range(4):
+        core.step()
+    core.abort(["a"], keeps_tokens=True)
+    (end,) = core.step()
+    assert end.logprobs is not None
+    assert len(end.logprobs) == len(end.new_token_ids) == 4
+
+
+def test_what_is_aborted_again_is_not_told() -> None:
+    core, _ = build()
+    core.add_request(request("a", [1, 2], 9, watch=Watch.AT_END))
+    core.step()
+    core.abort(["a"], keeps_tokens=True)
+    core.abort(["a"])
+    core.add_request(request("a", [3], 2))
+    assert len(drain(core)[("a", 0)]) == 2
+
+
 def test_finish_ends_one_completion_and_not_its_siblings() -> None:
     core, _ = build()
     core.add_request(request("a", [1, 2, 3], 6, n=2))

@@ -342,3 +342,11 @@ async def test_a_template_reads_whole_names(engine: AsyncLLM, name: str, is_read
     async with in_process_client(ready_state(engine, trust_request_chat_template=True)) as trusting:
         answer = await trusting.post("/apply-template", json=body)
     assert answer.status_code == (200 if is_read else 400)
+
+
+async def test_what_is_not_built_is_named_before_what_is_missing(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/completions", json={"prompt_embeds": "x"})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["param"] == "prompt_embeds"
+    assert "pass text or token ids" in error["message"]

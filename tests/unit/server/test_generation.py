@@ -153,6 +153,45 @@ async def test_a_request_can_be_cancelled_by_its_id(
     assert await idle(state)
 
 
+async def test_a_cancelled_answer_has_the_tokens_that_it_was_computed(
+    client: httpx.AsyncClient, state: ServerState
+) -> None:
+    body = {**ENDLESS, **SHOWN, "prompt": [[5, 6], [7]], "n": 2, "request_id": "a"}
+    answer = asyncio.create_task(client.post(PATH, json=body))
+    await until(lambda: state.running.get("a") is not None)
+    engine = state.require_engine()
+    while (await engine.stats()).num_steps < 5:
+        pass
+    assert (await client.post("/v1/requests/a/cancel")).status_code == 200
+    data = (await answer).json()
+    token_ids = [one["token_ids"] for one in data["choices"]]
+    repeated = [[5, 6], [6, 5], [7], [7]]
+    for tokens, prompt in zip(token_ids, repeated, strict=True):
+        assert tokens == (prompt * len(tokens))[: len(tokens)] != []
+    assert {one["finish_reason"] for one in data["choices"]} == {"abort"}
+    assert data["usage"]["completion_tokens"] == sum(len(tokens) for tokens in token_ids)
+    assert await idle(state)
+
+
+async def test_a_client_that_leaves_after_the_cancel_is_not_waited_for() -> None:
+    engine = AsyncLLM(fake_config(), multiprocess_mode=False, build=BUILD_SILENT_CORE)
+    state = ready_state(engine)
+    leaving = LeavingClient(state, {"prompt": [5], "request_id": "a"})
+    running = asyncio.create_task(leaving.run())
+    await until(lambda: engine.get_num_unfinished_requests() == 1)
+    core = engine._client
+    send, held = core.send, []
+    core.send = held.append  # type: ignore[method-assign]  # it never hears of it
+    state.running.cancel("a")
+    await until(lambda: len(held) == 1)
+    assert engine.get_num_unfinished_requests() == 1
+    leaving.gone.set()
+    await running
+    assert engine.get_num_unfinished_requests() == 0 and len(state.running) == 0
+    core.send = send  # type: ignore[method-assign]
+    engine.shutdown()
+
+
 async def test_a_shutdown_that_breaks_an_answer_off_is_503_and_a_stream_says_abort(
     client: httpx.AsyncClient, state: ServerState
 ) -> None:
@@ -161,7 +200,7 @@ async def test_a_shutdown_that_breaks_an_answer_off_is_503_and_a_stream_says_abo
     await until(lambda: len(state.running) == 2)
     state.enter(Phase.DRAINING, "the server is shutting down")
     for request in state.running:
-        request.cancel()
+        request.drop()
     whole, stream = await asyncio.gather(*answers)
     assert whole.status_code == 503 and "Retry-After" in whole.headers
     assert events_of(stream.text)[-2]["choices"][0]["finish_reason"] == "abort"
@@ -173,10 +212,10 @@ async def test_an_id_is_taken_until_its_request_has_been_aborted(
     engine = state.require_engine()
     abort, was_taken = engine.abort, []
 
-    async def slowly(request_ids: list[str]) -> None:
+    async def slowly(request_ids: list[str], **options: bool) -> None:
         await asyncio.sleep(0)
         was_taken.append(state.running.get("a") is not None)
-        await abort(request_ids)
+        await abort(request_ids, **options)
 
     monkeypatch.setattr(engine, "abort", slowly)
     body = {**ENDLESS, "request_id": "a", "stream": True}
@@ -184,7 +223,7 @@ async def test_an_id_is_taken_until_its_request_has_been_aborted(
     generation = await running_generation(state)
     generation.cancel()
     await generation.close()  # as at an end of its own in the same moment
-    assert was_taken == [True]
+    assert was_taken and all(was_taken)
     assert state.running.get("a") is None
     await answer
 

@@ -108,6 +108,25 @@ async def test_every_path_but_the_open_ones_asks_for_the_key(path: str) -> None:
     assert (await ask(app_with("one"), "GET", "/health")).status_code == 200
 
 
+@pytest.mark.parametrize("root_path", ["/api", "/api/"])
+async def test_a_proxy_may_leave_its_prefix_or_take_it_off(root_path: str) -> None:
+    app = build_app(ServerState(args=ServerArgs(root_path=root_path, api_key=("one",))))
+    for path, status in [
+        ("/livez", 200),
+        ("/api/livez", 200),
+        ("/api/v1/requests", 401),
+        ("/v1/requests", 401),
+        ("/apiv1/requests", 401),
+        ("/api/api/livez", 401),
+    ]:
+        assert (await ask(app, "GET", path)).status_code == status, path
+    keyed = {"Authorization": "Bearer one"}
+    for path in ("/v1/requests", "/api/v1/requests"):
+        assert (await ask(app, "GET", path, headers=keyed)).status_code == 200
+    described = (await ask(app, "GET", "/api/openapi.json", headers=keyed)).json()
+    assert described["servers"] == [{"url": "/api"}]
+
+
 async def test_a_prefix_that_looks_open_opens_nothing() -> None:
     async def status(path: str, **headers: str) -> int:
         answer = await ask(app_with("one"), "GET", path, root_path="/page", headers=headers)

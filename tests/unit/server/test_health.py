@@ -83,6 +83,8 @@ async def test_models_have_every_name(state: ServerState) -> None:
     assert [card["id"] for card in listed["data"]] == ["one", "team/two"]
     assert second == listed["data"][1]
     assert (second["object"], second["max_model_len"], second["created"]) == ("model", 64, 5)
+    ends = {name: listed[name] for name in ("has_more", "first_id", "last_id")}
+    assert ends == {"has_more": False, "first_id": "one", "last_id": "team/two"}
     assert missing.status_code == 404
     assert missing.json()["error"]["message"] == (
         "The model `three` does not exist. Valid names: one, team/two."
@@ -108,6 +110,7 @@ async def test_what_runs_is_listed_and_can_be_cancelled(state: ServerState) -> N
                 arrival_time=10.0 - index,
                 num_prompt_tokens=3,
                 cancel=lambda name=name: cancelled.append(name),
+                drop=lambda: None,
             )
         )
     async with in_process_client(state) as client:

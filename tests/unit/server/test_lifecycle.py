@@ -220,7 +220,8 @@ def running(cancelled: list[str]) -> RunningRequest:
         endpoint="/v1/completions",
         model="m",
         arrival_time=0.0,
-        cancel=lambda: cancelled.append("r"),
+        cancel=lambda: None,
+        drop=lambda: cancelled.append("r"),
     )
 
 

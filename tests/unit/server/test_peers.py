@@ -46,6 +46,7 @@ def begin(
         model="m",
         arrival_time=time.time() - age_s,
         cancel=lambda: cancelled.append(request_id),
+        drop=lambda: None,
     )
     state.running.add(request)
     return cancelled

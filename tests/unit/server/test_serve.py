@@ -23,6 +23,7 @@ from quire.server.serve import check
         ({"sse_keep_alive_interval": -1.0}, "--sse-keep-alive-interval -1.0"),
         ({"otlp_traces_endpoint": "nota-url"}, "--otlp-traces-endpoint nota-url: give a URL"),
         ({"api_server_count": 0}, "--api-server-count 0"),
+        ({"root_path": "api"}, "--root-path api: begin it with a slash: /api"),
     ],
 )
 def test_a_server_that_could_answer_nobody_does_not_start(args: dict[str, Any], words: str) -> None:

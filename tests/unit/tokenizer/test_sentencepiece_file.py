@@ -33,10 +33,13 @@ def test_pieces_scores_and_kinds(path: Path) -> None:
     assert [piece.score for piece in file.pieces] == [
         original.get_score(i) for i in range(len(original))
     ]
-    assert file.text_of(PieceKind.UNKNOWN) == ("<unk>",)
-    assert file.text_of(PieceKind.CONTROL) == ("<s>", "</s>", "<pad>")
-    assert file.text_of(PieceKind.USER_DEFINED) == ("<eoa>",)
-    assert file.text_of(PieceKind.BYTE) == tuple(f"<0x{byte:02X}>" for byte in range(256))
+    texts = {
+        kind: tuple(piece.text for piece in file.pieces if piece.kind is kind) for kind in PieceKind
+    }
+    assert texts[PieceKind.UNKNOWN] == ("<unk>",)
+    assert texts[PieceKind.CONTROL] == ("<s>", "</s>", "<pad>")
+    assert texts[PieceKind.USER_DEFINED] == ("<eoa>",)
+    assert texts[PieceKind.BYTE] == tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 
 def test_settings(path: Path) -> None:

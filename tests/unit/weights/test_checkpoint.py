@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from quire.errors import ModelLoadError
-from quire.weights.checkpoint import Checkpoint, MemoryCheckpoint, open_checkpoint
+from quire.weights.checkpoint import Checkpoint, open_checkpoint
+from tests.fakes.checkpoints import MemoryCheckpoint
 
 Tensors = dict[str, Tensor]
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from quire.weights.checkpoint import MemoryCheckpoint
 from quire.weights.expert_layouts import EveryOtherRow, PiledExperts, TurnedExperts
 from quire.weights.reader import WeightReader
 from quire.weights.weight_map import Operation, Source, WeightMap
+from tests.fakes.checkpoints import MemoryCheckpoint
 
 EXPERTS = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))  # out 4, in 5
 

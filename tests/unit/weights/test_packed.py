@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-from quire.weights.checkpoint import MemoryCheckpoint
 from quire.weights.packed import BlockScaled, Mxfp4
 from quire.weights.reader import WeightReader
 from quire.weights.weight_map import WeightMap
+from tests.fakes.checkpoints import MemoryCheckpoint
 
 EXPERTS, ROWS, COLUMNS = 2, 6, 96
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from quire.errors import ModelLoadError
-from quire.weights.checkpoint import MemoryCheckpoint
 from quire.weights.reader import DummyReader, WeightReader
 from quire.weights.weight_map import Fused, Source, StackedExperts, WeightMap
+from tests.fakes.checkpoints import MemoryCheckpoint
 
 WEIGHTS = WeightMap(
     entries={

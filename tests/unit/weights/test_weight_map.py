@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from quire.weights.checkpoint import MemoryCheckpoint
 from quire.weights.weight_map import (
     Fused,
     FusedHeads,
@@ -19,6 +18,7 @@ from quire.weights.weight_map import (
     Transposed,
     WeightMap,
 )
+from tests.fakes.checkpoints import MemoryCheckpoint
 
 D = 3  # head size
 E = 5  # hidden size

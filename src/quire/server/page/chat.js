@@ -23,6 +23,9 @@ export class Chat {
     });
     byId("input").addEventListener("input", fitInput);
     byId("stop").addEventListener("click", () => this.abort?.abort());
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && !event.isComposing) this.abort?.abort();
+    });
     byId("clear").addEventListener("click", () => this.clear());
   }
 

@@ -1,4 +1,4 @@
-"""Every field, flag, endpoint, variable and name of the seeds has the verdict of its table.
+"""What programs written for vLLM name has the verdict of its table: fields, flags, endpoints, ...
 
 Nothing is dropped without a word: what is not honoured is refused or noted by its name. The tables
 are data, a line each (`tables/*.txt`, and the flags of the server); here is how each is judged.

@@ -1,4 +1,4 @@
-"""Programs in the shape of the seeds', which were written for vLLM, run unchanged."""
+"""Programs in the shape of known ones, which were written for vLLM, run unchanged."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import openai
 import pytest
 
 from quire import LLM, SamplingParams
+from tests.as_vllm.repositories import chatglm_files, qwen_files, repository
 from tests.fakes.hub import FakeHub, fake_hub
-from tests.seeds.repositories import chatglm_files, qwen_files, repository
 
 PROGRAMS = Path(__file__).parent / "programs"
 QWEN, QWEN_CHAT, CHATGLM = "qwen/Qwen-7B", "qwen/Qwen-7B-Chat", "ZhipuAI/chatglm3-6b-32k"
@@ -165,4 +165,4 @@ def test_quantized_weights_are_refused_by_name(
     done = run(command("gptq_offline", str(qwen_folder)), environment)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("ValueError: quantization='gptq': quantized")
-    assert "gptq_offline.py" in done.stderr and "as_vllm" not in done.stderr
+    assert "gptq_offline.py" in done.stderr and "quire/as_vllm" not in done.stderr
