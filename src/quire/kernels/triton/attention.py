@@ -230,6 +230,11 @@ class Tile:
     heads_first: bool = False  # programs of one row's KV heads run side by side
     whole_first: bool = True  # keys that all see go without masks, in a loop of their own
 
+    def grid(self, num_tiles: int, num_kv_heads: int, splits: int) -> tuple[int, int, int]:
+        if self.heads_first:
+            return num_kv_heads, num_tiles, splits
+        return num_tiles, num_kv_heads, splits
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workspace:
@@ -305,10 +310,7 @@ def paged_attention(
     num_rows, block_size = len(seq_lens), kv_cache.shape[2]
     num_tiles = num_rows if is_decode else len(q) // tile.block_q + num_rows
     splits = workspace.splits(num_tiles * shape.num_kv_heads)
-    grid = (num_tiles, shape.num_kv_heads, splits)
-    if tile.heads_first:
-        grid = (shape.num_kv_heads, num_tiles, splits)
-    _attention_kernel[grid](
+    _attention_kernel[tile.grid(num_tiles, shape.num_kv_heads, splits)](
         out, q, kv_cache[0], kv_cache[1], block_table, query_start, seq_lens,
         seq_lens if order is None else order,
         q if alibi_slopes is None else alibi_slopes,
