@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 SHARED_LEN = 2048  # tokens that all prompts of `prefix` begin with
 FIRST_ID, LAST_ID = 300, 9999  # ordinary tokens of every large vocabulary
-
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

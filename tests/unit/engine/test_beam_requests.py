@@ -13,7 +13,7 @@ from quire.request import BeamSearch, EngineRequest, FinishReason, RowSampling, 
 from quire.row_sampling import num_beam_candidates
 from quire.step import TokenLogprobs
 from tests.fakes.device import FakeDevice, FakeRow, token_scores
-from tests.unit.scheduler.test_scheduler import build, request
+from tests.unit.scheduler.engines import build, request
 
 STOP = (3,)
 

@@ -12,7 +12,7 @@ from quire.scheduler.scheduler import Scheduler
 from quire.step import StepPlan, StepResult
 from quire.step_output import STEP_TOKENS_BOUNDS
 from tests.fakes.device import FakeDevice, FakeResult
-from tests.unit.scheduler.test_scheduler import FACTS, request
+from tests.unit.scheduler.engines import FACTS, request
 
 
 class BrokenScheduler(Scheduler):

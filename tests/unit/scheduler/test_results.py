@@ -6,7 +6,7 @@ import pytest
 
 from quire.request import EngineRequest, RowSampling, Watch
 from quire.scheduler.results import FEW_ROWS
-from tests.unit.scheduler.test_scheduler import build, expected, request
+from tests.unit.scheduler.engines import build, expected, request
 
 MAX_TOKENS = 20
 

@@ -9,7 +9,7 @@ import pytest
 from quire.request import EngineRequest, RowSampling, Watch
 from quire.scheduler.steady import LookAhead, SteadyRows
 from quire.step import StepPlan
-from tests.unit.scheduler.test_scheduler import build, drain, request
+from tests.unit.scheduler.engines import build, drain, request
 
 
 class Counted:
