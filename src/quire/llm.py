@@ -28,6 +28,7 @@ from quire.engine.llm_engine import LLMEngine
 from quire.engine.model_view import ModelConfigView
 from quire.engine.offline import OfflineRunner
 from quire.engine.progress import Progress
+from quire.heap import unwatched_heap
 from quire.outputs import BeamSearchOutput, BeamSearchSequence, RequestOutput
 from quire.prompts import ParsedPrompt, PromptType, name_in_list, parse_prompts
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
@@ -420,7 +421,8 @@ class LLM:
         """The finished ones, in the order of the requests."""
         finished = []
         outputs = self._runner.run(requests)
-        with contextlib.closing(outputs), Progress(count, use_tqdm) as progress:
+        progress = Progress(count, use_tqdm)
+        with unwatched_heap(), contextlib.closing(outputs), progress:
             for output in outputs:
                 if output.finished:
                     finished.append(output)

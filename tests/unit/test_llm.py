@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -422,3 +423,33 @@ def test_many_texts_are_tokenized_in_parts_and_answered_in_order(
     assert texts(llm.generate(prompts, FOUR)) == [f"{i:04}" for i in range(count)]
     assert sum(sizes) == count
     assert 1 < len(sizes) < count / 8
+
+
+def test_what_existed_before_is_not_looked_through_while_a_call_runs(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    step = llm.llm_engine.step
+
+    def watching() -> list[RequestOutput]:
+        counts.append(gc.get_freeze_count())
+        return step()
+
+    monkeypatch.setattr(llm.llm_engine, "step", watching)
+    llm.generate("abc", FOUR)
+    assert min(counts) > 1000
+    assert gc.get_freeze_count() == 0
+
+
+def test_a_stream_that_only_the_collector_finds_is_closed_by_it(llm: LLM) -> None:
+    class Holder:
+        pass
+
+    holder: Any = Holder()
+    holder.itself, holder.stream = holder, llm.stream("abc", SamplingParams(max_tokens=60))
+    next(holder.stream)
+    del holder
+    llm.generate("abc", FOUR)
+    gc.collect()
+    llm.generate("abc", FOUR)
+    assert not llm.llm_engine.has_unfinished_requests()

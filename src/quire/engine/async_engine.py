@@ -225,6 +225,7 @@ class AsyncLLM:
         """End the core at once, whatever ``timeout`` says; requests in flight fail with
         `EngineDeadError`."""
         self._close()
+        self._front.inputs.close()
 
     async def _ask(self, query: Query[T]) -> T:
         """In a thread that does not hold up the end of the program, as one of asyncio's pool would

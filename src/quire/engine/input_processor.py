@@ -122,6 +122,10 @@ class InputProcessor:
         self._check_vocabulary()
         self._verifier.verify(grammar)
 
+    def close(self) -> None:
+        """End what tries grammars out."""
+        self._verifier.close()
+
     async def verify_beside(self, grammar: GrammarSpec) -> None:
         """`verify` while others go on; `TooManyGrammars` where too many wait for theirs."""
         self._check_vocabulary()

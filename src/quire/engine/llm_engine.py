@@ -199,6 +199,7 @@ class LLMEngine:
     def close(self) -> None:
         """End the core and free its memory; a second call does nothing."""
         self._client.close()
+        self._front.inputs.close()
 
     def _add(self, request: ProcessedRequest) -> None:
         self._front.outputs.add(request)

@@ -15,7 +15,6 @@ from collections.abc import Generator, Iterable, Iterator
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.llm_engine import LLMEngine
 from quire.errors import RequestError
-from quire.heap import unwatched_heap
 from quire.outputs import RequestOutput
 
 _Inbox = deque[RequestOutput]
@@ -40,19 +39,18 @@ class OfflineRunner:
         unfinished: set[str] = set()
         coming = iter(requests)
         try:
-            with unwatched_heap():
-                are_more = True
-                while are_more or unfinished:
-                    if are_more:
-                        are_more = self._queue_some(coming, inbox, unfinished)
-                    if unfinished and not inbox:
-                        self._step(inbox)
-                    while inbox:
-                        output = inbox.popleft()
-                        if output.finished:
-                            unfinished.discard(output.request_id)
-                            del self._inboxes[output.request_id]
-                        yield output
+            are_more = True
+            while are_more or unfinished:
+                if are_more:
+                    are_more = self._queue_some(coming, inbox, unfinished)
+                if unfinished and not inbox:
+                    self._step(inbox)
+                while inbox:
+                    output = inbox.popleft()
+                    if output.finished:
+                        unfinished.discard(output.request_id)
+                        del self._inboxes[output.request_id]
+                    yield output
         finally:
             self._abort(unfinished)
 

@@ -126,6 +126,11 @@ class Completion:
         logprobs, self.logprobs = self.logprobs, []
         return logprobs if self.sampling.num_logprobs is not None else None
 
+    @property
+    def has_all_prompt_logprobs(self) -> bool:
+        """Not so before the prompt is computed, nor while that is done again."""
+        return sum(len(one.ranks) for one in self.prompt_logprobs) == self.num_prompt_tokens - 1
+
     def take_prompt_logprobs(self) -> TokenLogprobs | None:
         """All chunks joined, once."""
         if not self.prompt_logprobs or self.are_prompt_logprobs_sent:

@@ -222,6 +222,9 @@ class ResultReader:
             new_token_ids=[] if completion.is_watched else self._take_untold(completion),
             finish_reason=FinishReason.ABORT,
             logprobs=completion.take_logprobs(),
+            prompt_logprobs=(
+                completion.take_prompt_logprobs() if completion.has_all_prompt_logprobs else None
+            ),
             num_cached_tokens=completion.num_cached_tokens,
             timing=completion.timing(),
         )

@@ -90,7 +90,7 @@ def _unknown(body: Body, template: Callable[[], str]) -> Iterator[UnknownKey]:
     for name, value in (body.model_extra or {}).items():
         if name in REFUSED:
             _refuse_if_set(name, value)
-        elif name not in HARMLESS:
+        elif name not in HARMLESS and value not in (None, [], {}):
             yield UnknownKey(name, name, known)
     for name, form in body.forms.items():
         yield from unknown_keys(getattr(body, name), form, name, template)

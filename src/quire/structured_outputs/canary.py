@@ -5,7 +5,7 @@ all memory, or crash. What the canary survives within its time is compiled again
 in as little time. It is started when first needed, and needs no torch. xgrammar's work grows with
 the vocabulary, so for that it is given the model's; bytes do for llguidance.
 
-``python -m quire.structured_outputs.canary`` is that process. It reads lines of JSON, vocabularies
+`main` is that process. It reads lines of JSON, vocabularies
 and grammars, and answers each grammar by a line. It loads the backend, and tries each grammar in a
 child, which is ended when its time is over: so a slow grammar costs the next one nothing.
 """
@@ -36,7 +36,9 @@ from quire.structured_outputs.trial import try_out
 MEMORY_BYTES = 8 << 30  # of addresses; libraries reserve most of it and never touch it
 START_S = 60.0  # until a library is loaded, on a machine that has much else to do
 
-
+# With the paths of this process and no other: not even the folder in which it runs.
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); \
+from quire.structured_outputs.canary import main; main()"
 # Libraries that would start threads as they are loaded, which a process that forks must not have.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -98,7 +100,7 @@ class Canary:
             raise RuntimeError("the process that tries grammars out has been closed")
         if self._process is None or self._lines is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__],
+                [sys.executable, "-c", _BOOT, json.dumps(sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, **_ONE_THREAD},
@@ -204,7 +206,3 @@ def _error_of(compiler: GrammarCompiler, spec: GrammarSpec) -> str | None:
     except Exception as problem:  # whatever it is, it is this grammar's own
         return f"the {spec.kind} grammar cannot be used: {type(problem).__name__}: {problem}"
     return None
-
-
-if __name__ == "__main__":
-    main()

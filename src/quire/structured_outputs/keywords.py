@@ -19,6 +19,7 @@ ANNOTATIONS = frozenset(
         *("propertyOrdering", "strict"),
     }
 )
+_MOST_REFERENCES = 20  # one behind the other
 NAMES = frozenset({"$id", "$anchor", "id"})
 SCHEMA = frozenset({"items", "additionalProperties", "additionalItems", "unevaluatedProperties"})
 SCHEMAS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})  # lists of them
@@ -118,6 +119,22 @@ def names_pattern(schema: Mapping[str, Any]) -> str | None:
         case {"enum": [*values], **rest} if not rest and all(isinstance(v, str) for v in values):
             return f"^(?:{'|'.join(map(re.escape, values))})$" if values else None
     return None
+
+
+def resolved(schema: Any, root: Any) -> Mapping[str, Any]:
+    """What a schema that is nothing but a reference within ``root`` refers to; else itself. Empty
+    where that is no object."""
+    for _ in range(_MOST_REFERENCES):
+        if not isinstance(schema, Mapping):
+            return {}
+        if not isinstance(schema.get("$ref"), str) or set(schema) - ANNOTATIONS != {"$ref"}:
+            return schema
+        place, *steps = schema["$ref"].split("/")
+        schema = root if place == "#" else None
+        for step in steps:
+            key = step.replace("~1", "/").replace("~0", "~")
+            schema = schema.get(key) if isinstance(schema, Mapping) else None
+    return {}
 
 
 def map_schemas(schema: Mapping[str, Any], change: Callable[[Any, str], Any]) -> dict[str, Any]:

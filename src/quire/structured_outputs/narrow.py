@@ -10,7 +10,7 @@ Whatever the narrowed schema admits, the given one admits too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quire.structured_outputs import keywords
@@ -21,10 +21,11 @@ _DROPPED = (*keywords.REFUSED, *keywords.ANNOTATIONS)  # the former with values 
 
 def narrowed(schema: Any, *, closes_objects: bool = False) -> Any:
     """``closes_objects``: also where a schema combines others, or says that there may be more."""
-    return _narrow(schema, closes=closes_objects or not _combines(schema), forced=closes_objects)
+    closes = closes_objects or not _combines(schema)
+    return _narrow(schema, schema, closes=closes, forced=closes_objects)
 
 
-def _narrow(schema: Any, *, closes: bool, forced: bool) -> Any:
+def _narrow(schema: Any, root: Any, *, closes: bool, forced: bool) -> Any:
     if not isinstance(schema, Mapping):
         return schema
     said = {
@@ -32,7 +33,11 @@ def _narrow(schema: Any, *, closes: bool, forced: bool) -> Any:
         for name, value in _with_patterns(schema).items()
         if name not in _DROPPED and not name.startswith("x-")
     }
-    out = keywords.map_schemas(said, lambda one, place: _narrow(one, closes=closes, forced=forced))
+    out = keywords.map_schemas(
+        said, lambda one, place: _narrow(one, root, closes=closes, forced=forced)
+    )
+    if "anyOf" not in out and _exclude_each_other(schema.get("oneOf", ()), root):
+        out["anyOf"] = out.pop("oneOf")
     _narrow_format(out)
     _narrow_bounds(out)
     if "pattern" in out:
@@ -55,6 +60,34 @@ def _narrow(schema: Any, *, closes: bool, forced: bool) -> Any:
     elif forced and out.get("type") == "object" and "patternProperties" not in out:
         out.setdefault("additionalProperties", False)
     return out
+
+
+def _exclude_each_other(branches: Sequence[Any], root: Any) -> bool:
+    """Whether all are objects that a property, which each requires, tells apart by its values."""
+    objects = [keywords.resolved(branch, root) for branch in branches]
+    if not objects or not all(one.get("type") == "object" for one in objects):
+        return False
+    names = set.intersection(*(set(one.get("required", ())) for one in objects))
+    return any(_differ([one.get("properties", {}).get(name) for one in objects]) for name in names)
+
+
+def _differ(properties: list[Any]) -> bool:
+    """Whether no value is one of two of them; values that are no texts are not compared."""
+    seen: set[str] = set()
+    for one in properties:
+        values = _texts_of(one)
+        if not values or seen & values:
+            return False
+        seen |= values
+    return True
+
+
+def _texts_of(schema: Any) -> set[str]:
+    """The only texts that are admitted; none where it may be anything else."""
+    if not isinstance(schema, Mapping):
+        return set()
+    values = [schema["const"]] if "const" in schema else schema.get("enum", [])
+    return set(values) if all(isinstance(value, str) for value in values) else set()
 
 
 def _narrow_format(out: dict[str, Any]) -> None:

@@ -141,16 +141,24 @@ class _Lane:
 
 
 def _work(lane: _Lane) -> None:
-    while (job := lane.jobs.get()) is not None:
-        spec, future = job
-        try:
-            verdict = _verdict_of(spec, lane.try_out)
-        except TooSlow as slow:
-            _put_behind(lane.behind, spec, future, slow)
-        except BaseException as error:  # whoever waits for it is told
-            future.set_exception(error)
-        else:
-            future.set_result(verdict)
+    while _work_off(lane, lane.jobs.get()):
+        pass  # while it waits, nothing is held that leads to the `Verifier`
+
+
+def _work_off(lane: _Lane, job: tuple[GrammarSpec, Future[Verdict]] | None) -> bool:
+    """False when there will be no more."""
+    if job is None:
+        return False
+    spec, future = job
+    try:
+        verdict = _verdict_of(spec, lane.try_out)
+    except TooSlow as slow:
+        _put_behind(lane.behind, spec, future, slow)
+    except BaseException as error:  # whoever waits for it is told
+        future.set_exception(error)
+    else:
+        future.set_result(verdict)
+    return True
 
 
 def _put_behind(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 from collections.abc import Iterator
 
 import pytest
@@ -65,23 +64,3 @@ def test_an_error_of_a_late_request_ends_the_early_ones(engine: LLMEngine) -> No
         list(runner.run(requests_of(engine, 40, [], wrong=30)))
     assert not engine.has_unfinished_requests()
     assert len(list(runner.run(requests_of(engine, 9, [])))) == 9
-
-
-def test_what_existed_before_is_not_looked_through_while_it_runs(engine: LLMEngine) -> None:
-    outputs = OfflineRunner(engine).run(requests_of(engine, 3, []))
-    next(outputs)
-    assert gc.get_freeze_count() > 1000
-    inner = OfflineRunner(engine).run(requests_of(engine, 1, []))  # another call meanwhile
-    list(inner)
-    assert gc.get_freeze_count() > 1000
-    outputs.close()
-    assert gc.get_freeze_count() == 0
-
-
-def test_a_heap_that_the_program_has_frozen_stays_so(engine: LLMEngine) -> None:
-    gc.freeze()
-    try:
-        list(OfflineRunner(engine).run(requests_of(engine, 1, [])))
-        assert gc.get_freeze_count() > 0
-    finally:
-        gc.unfreeze()

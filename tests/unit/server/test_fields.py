@@ -350,3 +350,59 @@ async def test_what_is_not_built_is_named_before_what_is_missing(client: httpx.A
     error = answer.json()["error"]
     assert error["param"] == "prompt_embeds"
     assert "pass text or token ids" in error["message"]
+
+
+PARSED = {"name": "f", "arguments": "{}", "parsed_arguments": {"a": 1}}
+CLIENTS_OWN = [
+    (CHAT, calling(function=PARSED)),
+    (CHAT, {"messages": [{"role": "assistant", "content": "{}", "parsed": {"a": 1}}, USER]}),
+    (
+        RESPONSES,
+        {
+            "input": [
+                {"type": "function_call", "call_id": "1", **PARSED},
+                {"type": "function_call_output", "call_id": "1", "output": "x"},
+            ]
+        },
+    ),
+    (MESSAGES, {"thread": {"type": "create"}}),
+    (MESSAGES, {"container": None, "mcp_servers": [], "context_management": None}),
+    (
+        MESSAGES,
+        {
+            "tools": [
+                {
+                    "name": "f",
+                    "input_schema": {"type": "object"},
+                    "eager_input_streaming": True,
+                    "allowed_callers": ["direct"],
+                }
+            ]
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "fields"), CLIENTS_OWN)
+async def test_what_official_clients_add_by_themselves_is_taken(
+    client: httpx.AsyncClient, path: str, fields: dict[str, Any]
+) -> None:
+    response = await client.post(path, json={**BASES[path], **fields})
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "message"),
+    [
+        (MESSAGES, {"thread": {"type": "continue"}}, "thread"),
+        (RESPONSES, {"tool_choice": {"type": "allowed_tools", "mode": "auto"}}, "allowed_tools"),
+        (CHAT, {"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "custom"),
+    ],
+)
+async def test_what_they_may_ask_for_and_is_not_served_is_refused_by_name(
+    client: httpx.AsyncClient, path: str, fields: dict[str, Any], message: str
+) -> None:
+    response = await client.post(path, json={**BASES[path], **fields})
+    assert response.status_code == 400
+    assert message in response.json()["error"]["message"]
+    assert "unknown field" not in response.json()["error"]["message"]

@@ -71,3 +71,30 @@ def test_patterns_of_days_and_hours_admit_only_those(kind: str) -> None:
     )
     admitted = [value for value in values if pattern.is_valid(value)]
     assert admitted and all(checked.is_valid(value) for value in admitted)
+
+
+def _pet(kind: str, **more: object) -> dict[str, object]:
+    return {"type": "object", "properties": {"kind": {"const": kind}}, "required": ["kind"], **more}
+
+
+def test_alternatives_that_a_property_tells_apart_are_any_of_them() -> None:
+    references = [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog", "description": "a dog"}]
+    schema = {
+        "properties": {"pets": {"type": "array", "items": {"oneOf": references}}},
+        "$defs": {"cat": _pet("cat"), "dog": _pet("dog")},
+    }
+    items = narrowed(schema)["properties"]["pets"]["items"]
+    assert [one["$ref"] for one in items["anyOf"]] == ["#/$defs/cat", "#/$defs/dog"]
+    assert "oneOf" not in items
+    enums = {"type": "object", "properties": {"kind": {"enum": ["cat", "fox"]}}}
+    for other, is_any in (
+        (_pet("dog"), True),
+        (_pet("cat"), False),
+        (_pet("dog", required=[]), False),
+        (_pet("dog", type=["object", "string"]), False),
+        ({**enums, "required": ["kind"]}, False),
+        ({"$ref": "https://example.org/dog"}, False),
+        ({"$ref": "#"}, False),
+        (True, False),
+    ):
+        assert ("anyOf" in narrowed({"oneOf": [_pet("cat"), other]})) is is_any, other

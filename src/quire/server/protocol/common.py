@@ -207,14 +207,19 @@ _PART = Form(
     types=dict.fromkeys(("text", "input_text", "output_text", "refusal"), _TEXT_PART),
     default_type="text",
 )
+_CALL = ("name", "arguments", "parsed_arguments")  # the client's own reading of the arguments
 _TOOL_CALL = Form(
     known=("id", "type", "index"),
-    inside={"function": Form(known=("name", "arguments"), is_for_template=True)},
+    inside={"function": Form(known=_CALL, is_for_template=True)},
     is_for_template=True,
 )
 CHAT_MESSAGE = Form(
-    # The last of them is made of an Anthropic message.
-    known=("name", "tool_call_id", "reasoning", "reasoning_content", "annotations", "is_error"),
+    # ``parsed`` is the client's own reading of the content; ``is_error`` is made of an Anthropic
+    # message.
+    known=(
+        *("name", "tool_call_id", "reasoning", "reasoning_content", "annotations", "parsed"),
+        "is_error",
+    ),
     inside={"content": _PART, "tool_calls": _TOOL_CALL},
     refused={
         "audio": "only text is served",
@@ -226,7 +231,7 @@ CHAT_MESSAGE = Form(
 
 
 _TOOL = Form(
-    known=("type", _CACHE_MARK),
+    known=("type", "custom", _CACHE_MARK),  # which types there are is told by `tool_choice`
     inside={
         "function": Form(
             known=("name", "description", "parameters", "strict", _CACHE_MARK),

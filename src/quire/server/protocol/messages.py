@@ -91,7 +91,9 @@ class CountTokensRequest(Body):
         "messages": Form(inside={"content": _BLOCK}),
         "system": _TEXTS,
         # A schema is kept anyway where nothing is called.
-        "tools": Form(known=("cache_control", "strict")),
+        "tools": Form(
+            known=("cache_control", "strict", "eager_input_streaming", "allowed_callers")
+        ),
         "tool_choice": Form(),
         "thinking": Form(known=("display",)),
         "output_config": Form(inside={"format": Form(known=("type", "schema"))}),
@@ -109,6 +111,7 @@ class CountTokensRequest(Body):
     inference_geo: str | None = None
     speed: Literal["standard", "fast"] | None = None
     user_profile_id: str | None = None
+    thread: dict[Literal["type"], Literal["create"]] | None = None
     workspace_id: str | None = None
 
 

@@ -55,7 +55,7 @@ class ReasoningConfig(BaseModel):
     effort: ReasoningEffort | None = None
 
 
-_TEXT = Form(known=("type", "text", "annotations", "logprobs", "prompt_cache_breakpoint"))
+_TEXT = Form(known=("type", "text", "annotations", "logprobs", "parsed", "prompt_cache_breakpoint"))
 _PARTS = Form(
     types={
         **dict.fromkeys(("input_text", "output_text", "text", "reasoning_text"), _TEXT),
@@ -67,7 +67,9 @@ _ITEM = Form(
     default_type="message",
     types={
         "message": Form(known=(*_ITEM_KEYS, "role", "phase"), inside={"content": _PARTS}),
-        "function_call": Form(known=(*_ITEM_KEYS, "call_id", "name", "arguments")),
+        "function_call": Form(
+            known=(*_ITEM_KEYS, "call_id", "name", "arguments", "parsed_arguments")
+        ),
         "function_call_output": Form(known=(*_ITEM_KEYS, "call_id"), inside={"output": _PARTS}),
         # Summaries and what is encrypted are never made here, nor read.
         "reasoning": Form(
@@ -93,7 +95,7 @@ class InputTokensRequest(Body):
     forms: ClassVar[Mapping[str, Form]] = {
         "input": _ITEM,
         "tools": _TOOL,
-        "tool_choice": Form(known=("type", "name")),
+        "tool_choice": Form(known=("type", "name", "mode", "tools")),
         "text": Form(inside={"format": _FORMAT}),
         "reasoning": Form(known=("summary", "generate_summary")),
     }
