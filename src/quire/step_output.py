@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from quire.request import FinishReason
+from quire.request import EngineRequest, FinishReason
 from quire.step import TokenLogprobs
 
 
@@ -36,6 +36,23 @@ class CompletionDelta:
     cumulative_logprob: float | None = None  # when logprobs are computed, or for beams
     error: str | None = None  # with FinishReason.ERROR
     timing: CompletionTiming | None = None  # with the last delta
+
+
+def ends_without_tokens(
+    request: EngineRequest, reason: FinishReason, error: str | None = None
+) -> list[CompletionDelta]:
+    """The ends of all completions of a request that has nothing to show."""
+    return [
+        CompletionDelta(
+            request_id=request.request_id,
+            serial=request.serial,
+            index=index,
+            new_token_ids=[],
+            finish_reason=reason,
+            error=error,
+        )
+        for index in range(request.num_completions)
+    ]
 
 
 # Upper bounds of the groups in which steps are counted by their tokens; the last has none.

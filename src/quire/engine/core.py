@@ -18,7 +18,13 @@ from quire.executor.protocol import Executor, PendingResult
 from quire.request import EngineRequest, FinishReason
 from quire.scheduler.scheduler import Outcome, Scheduler
 from quire.step import StepPlan
-from quire.step_output import STEP_TOKENS_BOUNDS, CompletionDelta, EngineFacts, EngineStats
+from quire.step_output import (
+    STEP_TOKENS_BOUNDS,
+    CompletionDelta,
+    EngineFacts,
+    EngineStats,
+    ends_without_tokens,
+)
 from quire.structured import Constraint
 
 logger = logging.getLogger(__name__)
@@ -64,7 +70,8 @@ class EngineCore:
         without_tokens = self._gate.forget(request_ids) + self._beams.forget(request_ids)
         self._scheduler.abort(request_ids, keeps_tokens=keeps_tokens)
         if keeps_tokens:
-            self._scheduler.tell([end for each in without_tokens for end in _aborted(each)])
+            for request in without_tokens:
+                self._scheduler.tell(ends_without_tokens(request, FinishReason.ABORT))
 
     def finish(self, request_id: str, index: int) -> None:
         """End one completion, whose end the front end found; nothing more is said of it."""
@@ -149,17 +156,3 @@ class EngineCore:
     def close(self) -> None:
         self._in_flight.clear()
         self._executor.close()
-
-
-def _aborted(request: EngineRequest) -> list[CompletionDelta]:
-    """The ends of a request that has no tokens to show: it waited, or its beams compete still."""
-    return [
-        CompletionDelta(
-            request_id=request.request_id,
-            serial=request.serial,
-            index=index,
-            new_token_ids=[],
-            finish_reason=FinishReason.ABORT,
-        )
-        for index in range(request.num_completions)
-    ]

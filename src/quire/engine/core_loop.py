@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from quire.config import EngineConfig
-from quire.engine.grammar_gate import refusals
 from quire.engine.messages import (
     QUERIES,
     Abort,
@@ -26,6 +25,8 @@ from quire.engine.messages import (
     Started,
     Stop,
 )
+from quire.request import FinishReason
+from quire.step_output import ends_without_tokens
 
 if TYPE_CHECKING:
     from quire.engine.core import EngineCore
@@ -111,7 +112,8 @@ def _obey(core: EngineCore, command: Command, channel: CoreChannel) -> None:
     except ValueError as error:
         if not isinstance(command, AddRequest):
             raise
-        channel.put_step(Deltas(refusals(command.request, str(error))))
+        ends = ends_without_tokens(command.request, FinishReason.ERROR, str(error))
+        channel.put_step(Deltas(ends))
 
 
 def apply_command(core: EngineCore, command: Command) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from quire.request import EngineRequest, FinishReason
-from quire.step_output import CompletionDelta
+from quire.step_output import CompletionDelta, ends_without_tokens
 from quire.structured import FREE, Constraint
 from quire.structured_outputs.workshop import Job, Workshop
 
@@ -102,7 +102,7 @@ class GrammarGate:
         for request, job in [one for one in self._waiting.values() if one[1].is_done]:
             del self._waiting[request.request_id]
             if job.error is not None:
-                opened.failed += refusals(request, job.error)
+                opened.failed += ends_without_tokens(request, FinishReason.ERROR, job.error)
             else:
                 constraint = Constraint(grammar=job.grammar, thinking=request.thinking)
                 opened.ready.append((request, constraint))
@@ -116,18 +116,3 @@ class GrammarGate:
         for _, job in found:
             self._workshop.forget(job)
         return [request for request, _ in found]
-
-
-def refusals(request: EngineRequest, error: str) -> list[CompletionDelta]:
-    """A request that the core would not take ends alone, all its completions at once."""
-    return [
-        CompletionDelta(
-            request_id=request.request_id,
-            serial=request.serial,
-            index=index,
-            new_token_ids=[],
-            finish_reason=FinishReason.ERROR,
-            error=error,
-        )
-        for index in range(request.num_completions)
-    ]
