@@ -66,6 +66,7 @@ def dispatch(program: str, commands: Mapping[str, Command], argv: list[str]) -> 
     name = argv[0].replace("_", "-")
     if name not in commands:
         hint = did_you_mean(name, commands)
+        hint = hint or f"; the commands are {', '.join(commands)}"
         print(f"{program}: error: there is no command {argv[0]!r}{hint}", file=sys.stderr)
         return USAGE_ERROR
     command = commands[name]

@@ -29,12 +29,14 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from quire.server.serve import ServerFailed, serve
+    from quire.weights.hub import check_model_name
 
     os.environ[env.LOG_FORMAT.names[0]] = arguments.log_format  # for the engine's process too
     log.setup()
     settle_model_word(arguments)
     try:
         args, engine = server_args(arguments), engine_args(arguments)
+        check_model_name(engine.model)  # at once: the rest is found while the model loads
         serve(args, engine.create_engine_config)
     except ServerFailed as failed:
         cause = failed.__cause__

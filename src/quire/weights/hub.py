@@ -31,10 +31,10 @@ def resolve_model(
     `what` is "config", "tokenizer" (with the config) or "weights" (everything). `load_format` says
     which weights, as for a checkpoint. Errors are ModelLoadError, one line with the remedy.
     """
+    check_model_name(model)
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    _check_repository_name(model, folder)
     request = HubRequest(
         model=model,
         revision=revision,
@@ -52,8 +52,12 @@ def resolve_model(
     return hub_huggingface.fetch(request)
 
 
-def _check_repository_name(model: str, path: Path) -> None:
-    """Errors for what cannot be a hub's name, so that a mistyped path asks no hub."""
+def check_model_name(model: str) -> None:
+    """Errors for what is no folder and cannot be a hub's name, so that a mistyped path asks no
+    hub."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return
     if path.is_file():
         raise ModelLoadError(f"model {model!r} is a file; give the folder that holds config.json")
     if _is_path(model):

@@ -49,7 +49,11 @@ def test_help_imports_no_torch() -> None:
     [
         (["genrate"], "quire: error: there is no command 'genrate'; did you mean generate?"),
         (["chart"], "quire: error: there is no command 'chart'; did you mean chat?"),
-        (["bench", "speed"], "quire bench: error: there is no command 'speed'"),
+        (
+            ["bench", "speed"],
+            "quire bench: error: there is no command 'speed'; the commands are throughput, "
+            "latency, startup, serve",
+        ),
     ],
 )
 def test_unknown_commands(

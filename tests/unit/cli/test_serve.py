@@ -88,6 +88,7 @@ def test_an_unknown_flag_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -
             "leave out --api-server-count",
         ),
         (["--headless"], "only one node computes yet"),
+        (["/nonexistent"], "model folder '/nonexistent' does not exist; check the path"),
     ],
 )
 def test_mistakes_are_one_line_and_no_traceback(

@@ -23,8 +23,10 @@ from quire.kernels.triton.attention_parts import (
     add_sinks,
     attend_keys,
     cut_keys,
+    join_all,
     join_parts,
     nothing_seen,
+    others_follow,
     store_part,
 )
 from quire.kernels.triton.launch import await_inputs, dependent_launch
@@ -78,11 +80,14 @@ def _find_tile(
 
 @triton.jit
 def _store_rows(
-    out, acc, total, v_scale, lines, heads, is_line, num_heads, D: tl.constexpr, D_PAD: tl.constexpr
-):
+    out, best, total, acc, sinks, v_scale, lines, heads, is_line,
+    NUM_HEADS: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, HAS_SINKS: tl.constexpr,
+):  # fmt: skip
+    if HAS_SINKS:
+        total = add_sinks(best, total, sinks, heads, is_line)
     result = acc * (v_scale / tl.maximum(total, 1.0e-30))[:, None]
     columns = tl.arange(0, D_PAD)
-    where = out + (lines * num_heads + heads)[:, None].to(tl.int64) * D + columns[None, :]
+    where = out + (lines * NUM_HEADS + heads)[:, None].to(tl.int64) * D + columns[None, :]
     tl.store(where, result.to(out.dtype.element_ty), mask=is_line[:, None] & (columns < D)[None, :])
 
 
@@ -177,28 +182,25 @@ def _attention_kernel(
     )  # fmt: skip
 
     if num_splits <= 1:
-        if HAS_SINKS:
-            total = add_sinks(best, total, sinks, heads, is_line)
-        _store_rows(out, acc, total, v_scale, lines, heads, is_line, num_heads, D, D_PAD)
+        _store_rows(
+            out, best, total, acc, sinks, v_scale, lines, heads, is_line,
+            num_heads, D, D_PAD, HAS_SINKS,
+        )  # fmt: skip
         return
 
     # Partial sums: [tile, KV head, split, BLOCK_M].
     pair = tile * NUM_KV_HEADS + kv_head
     first = pair * splits * BLOCK_M + line
-    own = first + split * BLOCK_M
-    store_part(parts, part_stats, own, best, total, acc, is_line, D_PAD)
-    tl.debug_barrier()  # all threads have stored before the counter says so
-    arrived = tl.atomic_add(counters + pair, 1, sem="acq_rel")
-    if arrived != num_splits - 1:
+    store_part(parts, part_stats, first + split * BLOCK_M, best, total, acc, is_line, D_PAD)
+    if others_follow(counters, pair, num_splits):
         return
-    tl.store(counters + pair, 0)  # for the next launch
-    best, total, acc = nothing_seen(BLOCK_M, D_PAD)
-    best, total, acc = join_parts(
-        best, total, acc, parts, part_stats, first, BLOCK_M, num_splits, is_line, D_PAD
+    best, total, acc = join_all(
+        counters, pair, parts, part_stats, first, num_splits, is_line, BLOCK_M, D_PAD
     )
-    if HAS_SINKS:
-        total = add_sinks(best, total, sinks, heads, is_line)
-    _store_rows(out, acc, total, v_scale, lines, heads, is_line, num_heads, D, D_PAD)
+    _store_rows(
+        out, best, total, acc, sinks, v_scale, lines, heads, is_line,
+        num_heads, D, D_PAD, HAS_SINKS,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,13 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.triton.attention import Workspace, _find_tile, precision
-from quire.kernels.triton.attention_parts import cut_keys, join_parts, nothing_seen, store_part
+from quire.kernels.triton.attention_parts import (
+    cut_keys,
+    join_all,
+    nothing_seen,
+    others_follow,
+    store_part,
+)
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
 _LEAST_LINES, _MOST_LINES = 16, 64
@@ -131,13 +137,10 @@ def _latent_kernel(
     pair = tile * tl.num_programs(1) + head_tile
     first = pair * splits * BLOCK_M + line
     store_part(parts, part_stats, first + split * BLOCK_M, best, total, acc, is_line, V_PAD)
-    tl.debug_barrier()  # all threads have stored before the counter says so
-    if tl.atomic_add(counters + pair, 1, sem="acq_rel") != num_splits - 1:
+    if others_follow(counters, pair, num_splits):
         return
-    tl.store(counters + pair, 0)  # for the next launch
-    best, total, acc = nothing_seen(BLOCK_M, V_PAD)
-    best, total, acc = join_parts(
-        best, total, acc, parts, part_stats, first, BLOCK_M, num_splits, is_line, V_PAD
+    best, total, acc = join_all(
+        counters, pair, parts, part_stats, first, num_splits, is_line, BLOCK_M, V_PAD
     )
     _store_values(out, acc, total, lines, heads, is_line, NUM_HEADS, V, V_PAD)
 

@@ -48,6 +48,18 @@ def _scores(
 
 
 @triton.jit
+def _load(where, is_key, is_column, MASKED: tl.constexpr, PADDED: tl.constexpr):
+    """Keys or values of a tile; not ``MASKED``: all of its tokens are there."""
+    if MASKED:
+        tile = tl.load(where, mask=is_key & is_column, other=0.0)
+    elif PADDED:
+        tile = tl.load(where, mask=is_column, other=0.0)
+    else:
+        tile = tl.load(where)
+    return tile
+
+
+@triton.jit
 def attend_keys(
     best, total, acc, begin, end,
     queries, positions, slopes, k_cache, v_cache, table, kv_head, scale,
@@ -61,7 +73,6 @@ def attend_keys(
     ``begin`` is a multiple of BLOCK_N, or of BLOCK_SIZE. A cache of another type (fp8) is turned
     into the queries'.
     """
-    # One loop whose body the compiler must see whole, to fetch the next keys while it multiplies.
     columns = tl.arange(0, D_PAD)
     is_column = columns < D
     token = tl.arange(0, BLOCK_N)
@@ -78,23 +89,14 @@ def attend_keys(
             block = tl.load(table + places // BLOCK_SIZE, mask=is_key, other=0)
             slots = block.to(tl.int64) * BLOCK_SIZE + places % BLOCK_SIZE
         where = (slots * NUM_KV_HEADS + kv_head) * D
-        if MASKED:
-            key_mask = is_key[None, :] & is_column[:, None]
-            value_mask = is_key[:, None] & is_column[None, :]
-            keys = tl.load(k_cache + where[None, :] + columns[:, None], mask=key_mask, other=0.0)
-            values = tl.load(
-                v_cache + where[:, None] + columns[None, :], mask=value_mask, other=0.0
-            )
-        elif D == D_PAD:
-            keys = tl.load(k_cache + where[None, :] + columns[:, None])
-            values = tl.load(v_cache + where[:, None] + columns[None, :])
-        else:
-            keys = tl.load(
-                k_cache + where[None, :] + columns[:, None], mask=is_column[:, None], other=0.0
-            )
-            values = tl.load(
-                v_cache + where[:, None] + columns[None, :], mask=is_column[None, :], other=0.0
-            )
+        keys = _load(
+            k_cache + where[None, :] + columns[:, None],
+            is_key[None, :], is_column[:, None], MASKED, D != D_PAD,
+        )  # fmt: skip
+        values = _load(
+            v_cache + where[:, None] + columns[None, :],
+            is_key[:, None], is_column[None, :], MASKED, D != D_PAD,
+        )  # fmt: skip
         if keys.dtype != queries.dtype:
             keys = keys.to(queries.dtype)
             values = values.to(queries.dtype)
@@ -139,6 +141,26 @@ def store_part(parts, part_stats, where, best, total, acc, is_line, D_PAD: tl.co
     )
     tl.store(part_stats + where * 2, best, mask=is_line)
     tl.store(part_stats + where * 2 + 1, total, mask=is_line)
+
+
+@triton.jit
+def others_follow(counters, pair, num_parts):
+    """Count a part as stored; whether it is not the last one, whose program joins all."""
+    tl.debug_barrier()  # all threads have stored before the counter says so
+    return tl.atomic_add(counters + pair, 1, sem="acq_rel") != num_parts - 1
+
+
+@triton.jit
+def join_all(
+    counters, pair, parts, part_stats, first, num_parts, is_line,
+    BLOCK_M: tl.constexpr, D_PAD: tl.constexpr,
+):  # fmt: skip
+    """The state of lines of which no other part follows; their parts lie BLOCK_M apart."""
+    tl.store(counters + pair, 0)  # for the next launch
+    best, total, acc = nothing_seen(BLOCK_M, D_PAD)
+    return join_parts(
+        best, total, acc, parts, part_stats, first, BLOCK_M, num_parts, is_line, D_PAD
+    )
 
 
 @triton.jit
