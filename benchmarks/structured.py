@@ -4,11 +4,14 @@
     python benchmarks/structured.py --model qwen3-0.6b            # dummy weights, on a GPU
     python benchmarks/structured.py --schema mine.json            # another schema
 
-Three loads of equally many requests in turn, several times; medians of the rates, and of the times
-of all steps the middle, the 99th percentile and the longest: a mask that is dear now and then does
-not show in a mean. "all" has a schema for every request, "one" for one among others, "none" for
-none. No output can end early: it is a list of what the schema says with more items than there is
-room for. Dummy models have a made-up vocabulary of their size, with pieces that JSON is made of.
+Loads of equally many requests in turn, several times; medians of the rates, and of the times of all
+steps the middle, the 99th percentile and the longest: a mask that is dear now and then does not
+show in a mean. "all" has a schema for every request, "one" for one among others, "none" for none;
+"limits" is "all" with strings of limited length, which a random model fills to the last character:
+near its limit a string's mask takes a hundred times as long as elsewhere. Shares are medians of
+those of each repetition. No output can end early: it is a list of what the schema says with more
+items than there is room for. Dummy models have a made-up vocabulary of their size, with pieces that
+JSON is made of.
 """
 
 from __future__ import annotations
@@ -21,11 +24,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
 from gpu_parts.engines import greedy
-from gpu_parts.json_load import ITEM, endless, write_tokenizer
+from gpu_parts.json_load import ITEM, LIMITED, endless, write_tokenizer
 from gpu_parts.models import CONFIGS, max_model_len, write_model
 
 from quire import EngineArgs, LLMEngine
@@ -33,7 +37,7 @@ from quire.assets import TINY_CHAT
 from quire.sampling_params import RequestOutputKind
 
 BUNDLED = "tiny-chat"
-LOADS = {"none": 0.0, "one": None, "all": 1.0}  # share of requests with a schema; None: one
+LOADS = ("none", "one", "all", "limits")
 NUM_FIRST_STEPS = 10  # these also read prompts, and are not among the times of steps
 
 
@@ -48,25 +52,26 @@ class _Measured:
 def main() -> None:
     args = _arguments()
     schema = endless(json.loads(args.schema.read_text()) if args.schema else ITEM)
+    schemas = {name: endless(LIMITED) if name == "limits" else schema for name in LOADS}
     with _engine(args) as engine:
         found = {name: _Measured() for name in LOADS}
         for repetition in range(args.repetitions + 1):
             for name in LOADS:
-                rate, step_ms = _run(engine, args, name, schema)
+                rate, step_ms = _run(engine, args, name, schemas[name])
                 if repetition:  # the first warms up
                     found[name].rates.append(rate)
                     found[name].step_ms += step_ms
-    base = statistics.median(found["none"].rates)
     for name, one in found.items():
-        _report(args.model, name, one, base)
+        _report(args.model, name, one, found["none"])
 
 
-def _report(model: str, name: str, found: _Measured, base: float) -> None:
+def _report(model: str, name: str, found: _Measured, none: _Measured) -> None:
     median, step_ms = statistics.median(found.rates), sorted(found.step_ms)
+    share = statistics.median(map(truediv, found.rates, none.rates))
     middle, late = (step_ms[int(share * len(step_ms))] for share in (0.5, 0.99))
     rates = " ".join(f"{rate:.0f}" for rate in found.rates)
     print(
-        f"{model}: {name:5}{median:10.0f} tok/s {100 * median / base:6.1f} %   steps p50 "
+        f"{model}: {name:7}{median:10.0f} tok/s {100 * share:6.1f} %   steps p50 "
         f"{middle:.2f} p99 {late:.2f} max {step_ms[-1]:.2f} ms   ({rates})"
     )
 
@@ -75,8 +80,7 @@ def _run(
     engine: LLMEngine, args: argparse.Namespace, load: str, schema: dict[str, Any]
 ) -> tuple[float, list[float]]:
     """Tokens a second, and milliseconds of each step but the first ones."""
-    share = LOADS[load]
-    num_with = 1 if share is None else int(share * args.requests)
+    num_with = {"none": 0, "one": 1}.get(load, args.requests)
     engine.reset_prefix_cache()
     started = time.perf_counter()
     for i in range(args.requests):

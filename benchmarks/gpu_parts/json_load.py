@@ -9,16 +9,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ITEM = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 40},
-        "count": {"type": "integer", "minimum": 0, "maximum": 99999},
-        "kind": {"enum": ["small", "medium", "large"]},
-        "tags": {"type": "array", "items": {"type": "string", "maxLength": 12}, "maxItems": 3},
-    },
-    "required": ["name", "count", "kind", "tags"],
-}
+
+def _item(name: dict[str, int], tag: dict[str, int]) -> dict[str, Any]:
+    """With these limits of strings."""
+    tags = {"type": "array", "items": {"type": "string", **tag}, "maxItems": 3}
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", **name},
+            "count": {"type": "integer", "minimum": 0, "maximum": 99999},
+            "kind": {"enum": ["small", "medium", "large"]},
+            "tags": tags,
+        },
+        "required": ["name", "count", "kind", "tags"],
+    }
+
+
+ITEM = _item({}, {})
+# A random model's strings all run into their limits, where a mask is a walk over the vocabulary: it
+# must find the tokens that are not too long.
+LIMITED = _item({"maxLength": 40}, {"maxLength": 12})
 PIECES = (
     '"',
     '":',

@@ -63,7 +63,7 @@ class GrammarState(Protocol):
 
     def fill(self, mask: np.ndarray) -> None:
         """Set the bits [ceil(V/32)] int32 of the tokens that may be next. The bit of the grammar's
-        ``end_token_id`` says that the text may end here; no other token that ends it is set."""
+        ``end_token_id`` says that the text may end here; its ``other_ends`` are not set."""
         ...
 
     def error(self) -> str | None:
@@ -78,6 +78,11 @@ class Grammar(Protocol):
     def end_token_id(self) -> int: ...
 
     @property
+    def other_ends(self) -> Sequence[int]:
+        """Tokens of the vocabulary that end a text as well, and are never in a mask."""
+        ...
+
+    @property
     def num_bytes(self) -> int:
         """About what it takes by now."""
         ...
@@ -89,9 +94,9 @@ class Grammar(Protocol):
 
     def new_state(self) -> GrammarState: ...
 
-    def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> None:
+    def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> list[int]:
         """`GrammarState.fill` of states [N], also of other grammars of the same class; ``masks``
-        [N, ceil(V/32)]."""
+        [N, ceil(V/32)]. Which of the states have an error now."""
         ...
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,12 +40,15 @@ MAX_SHARED_STATES, MAX_OWN_STATES = 100_000, 250_000
 # What says that all that is shared is used up, and for how long an engine may compile in a step.
 _SPENT = ("too many states", "too many expressions")
 MAX_ANEW_S = 0.2
+MAX_LANE_S = 0.02  # the same for a lane: of many states most get one
 # Characters of strings in JSON. Tokens of a slice are looked at together, so a string that may have
 # a few more characters needs a slice of so many, or each token is looked at by itself.
 _STRING = r'[^"\\\x00-\x1F\x7F]'
 SLICES = ["[ \\n\\r\\t]+", *(f"{_STRING}{{1,{n}}}" for n in (*range(1, 13), 30)), f"{_STRING}+"]
-AT_ONCE = 16  # states whose masks are filled by several threads, for a vocabulary of some size
+# A mask takes microseconds for most states, and for some a walk over a large vocabulary: 1 ms.
 LARGE_VOCABULARY = 1 << 15
+STATES_OF_LANE = 2  # from which on a grammar that is compiled quickly gets another lane
+CompileAnew = Callable[[int], Any]  # with so many states of the lexer
 _NOT_ALLOWED = "doesn't satisfy the grammar"  # what a token did that was accepted nevertheless
 
 
@@ -87,39 +92,43 @@ class LLGuidance:
             self._check_spaces(spec.whitespace_pattern)
         text = grammar_text(spec)
         started = time.thread_time()
-        matcher = self._matcher(text)
+        matcher = self._matcher(text, MAX_SHARED_STATES)
         took = time.thread_time() - started
         if matcher.is_error():
             error = with_place(reason_of(matcher), spec, self._matcher_of(spec))
             raise ValueError(f"the {spec.kind} grammar cannot be used: {error}")
-        anew = functools.partial(self._matcher, text, MAX_OWN_STATES)
+        may_walk = len(self._table) >= LARGE_VOCABULARY
         return LLGrammar(
             matcher,
-            anew if took <= MAX_ANEW_S else None,
+            functools.partial(self._matcher, text) if took <= MAX_ANEW_S else None,
+            _num_threads() if may_walk and took <= MAX_LANE_S else 1,
             self._table,
             max(LEAST_BYTES, BYTES_PER_CHARACTER * len(text)),
             BYTES_PER_TOKEN if may_be_slow(spec) else 0,
         )
 
-    def _matcher(self, text: str, max_states: int | None = None) -> Any:
+    def _matcher(self, text: str, max_states: int) -> Any:
         import llguidance
 
         limits = llguidance.LLParserLimits(
             max_items_in_row=MAX_ITEMS_IN_ROW,
             step_max_items=MAX_STEP_ITEMS,
-            max_lexer_states=max_states or MAX_SHARED_STATES,
+            max_lexer_states=max_states,
             verbose_errors=False,
         )
         return llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=limits)
 
     def _matcher_of(self, spec: GrammarSpec) -> MatcherOf:
         """Of a part of a schema."""
-        return lambda schema: self._matcher(f"{_HEADER}start: {_json_in_lark(schema, spec)}")
+        return lambda schema: self._matcher(
+            f"{_HEADER}start: {_json_in_lark(schema, spec)}", MAX_SHARED_STATES
+        )
 
     def _check_spaces(self, pattern: str) -> None:
         """``ValueError`` for one that matches more than JSON has between its parts."""
         words = _regex_in_lark(json_spaces(pattern)).partition("start:")[2]
-        matcher = self._matcher(f"start: OTHER\nOTHER: ({words.strip()}) & ~/[ \\t\\r\\n]*/")
+        text = f"start: OTHER\nOTHER: ({words.strip()}) & ~/[ \\t\\r\\n]*/"
+        matcher = self._matcher(text, MAX_SHARED_STATES)
         mask = np.zeros(-(-len(self._table) // 32), dtype=np.int32)
         if not matcher.is_error():
             matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
@@ -133,58 +142,73 @@ class LLGuidance:
 
 
 class LLGrammar:
-    """One compiled grammar. Its states share a lexer, which remembers all that any of them met,
-    up to a limit: then the grammar is spent, and each state that is left begins anew alone."""
+    """One compiled grammar. The states of a lane share a lexer, which remembers all that any of
+    them met, up to a limit: then the grammar is spent, and each state that is left begins anew
+    alone. Only one thread at a time can use a lexer, so that many states need several lanes."""
 
     def __init__(
         self,
         matcher: Any,
-        anew: Callable[[], Any] | None,
+        anew: CompileAnew | None,
+        max_lanes: int,
         table: TokenTable,
         num_bytes: int,
         bytes_per_token: int,
     ) -> None:
-        """``anew``: compiles it again, if that is quick."""
-        self._matcher = matcher
+        """``anew``: compiles it again, if that is quick; for a lane it must be very quick."""
+        self._lanes = [_Lane(matcher)]
+        self._max_lanes = max_lanes
         self.anew = anew
-        self.end_token_id = table.end_token_ids[0]
+        self.end_token_id, *self.other_ends = table.end_token_ids
         self.is_spent = False
         self.num_tokens = 0  # followed so far, by all
         self._num_bytes, self._bytes_per_token = num_bytes, bytes_per_token
-        self._is_large = len(table) >= LARGE_VOCABULARY
-        self.other_ends = table.end_token_ids[1:]
 
     @property
     def num_bytes(self) -> int:
-        return self._num_bytes + self._bytes_per_token * self.num_tokens
+        return len(self._lanes) * self._num_bytes + self._bytes_per_token * self.num_tokens
 
     def new_state(self) -> LLState:
-        return LLState(self, self._matcher.deep_copy())
+        lane = min(self._lanes, key=lambda one: len(one.states))
+        if len(lane.states) >= STATES_OF_LANE and len(self._lanes) < self._max_lanes:
+            assert self.anew is not None
+            lane = _Lane(self.anew(MAX_SHARED_STATES))
+            self._lanes.append(lane)
+        return LLState(self, lane)
 
-    def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> None:
-        if len(states) < AT_ONCE or not self._is_large:
-            for state, mask in zip(states, masks, strict=True):
-                state.fill(mask)
-            return
+    def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> list[int]:
         ours = [state for state in states if isinstance(state, LLState)]
-        _executor().unsafe_compute_mask_ptr(
-            [(state.matcher, i) for i, state in enumerate(ours)],
-            masks.ctypes.data,
-            masks.strides[0],
-            len(masks),
-        )
+        order = sorted(range(len(ours)), key=lambda i: id(ours[i].lane))  # threads get neighbours
+        start, stride = masks.ctypes.data, masks.strides[0]
+        if order and ours[order[0]].lane is not ours[order[-1]].lane:
+            work = [(ours[i].matcher, i) for i in order]
+            _executor().unsafe_compute_mask_ptr(work, start, stride, len(masks))
+        else:
+            for i, state in enumerate(ours):
+                state.matcher.unsafe_compute_mask_ptr(start + i * stride, stride)
         for token_id in self.other_ends:
             masks[:, token_id >> 5] &= ~_bit(token_id)
-        for state, mask in zip(ours, masks, strict=True):
-            if state.matcher.is_error():
-                state.fill(mask)
+        failed = [i for i, state in enumerate(ours) if state.matcher.is_error()]
+        for i in failed:
+            ours[i].fill(masks[i])
+        return [i for i in failed if ours[i].matcher.is_error()]
+
+
+class _Lane:
+    """States whose masks are filled one after the other."""
+
+    def __init__(self, matcher: Any) -> None:
+        self.matcher = matcher
+        self.states: weakref.WeakSet[LLState] = weakref.WeakSet()
 
 
 class LLState:
     """Of one output."""
 
-    def __init__(self, grammar: LLGrammar, matcher: Any) -> None:
-        self.matcher = matcher
+    def __init__(self, grammar: LLGrammar, lane: _Lane) -> None:
+        self.lane = lane
+        self.matcher = lane.matcher.deep_copy()
+        lane.states.add(self)
         self._grammar = grammar
         self._token_ids: list[int] = []
         self._is_alone = False
@@ -223,7 +247,7 @@ class LLState:
         grammar.is_spent = self._is_alone = True
         if grammar.anew is None:
             return False
-        self.matcher = grammar.anew()
+        self.matcher = grammar.anew(MAX_OWN_STATES)
         return bool(self.matcher.consume_tokens(self._token_ids))
 
 
@@ -236,7 +260,13 @@ def _bit(token_id: int) -> np.int32:
 def _executor() -> Any:
     import llguidance
 
-    return llguidance.LLExecutor()
+    return llguidance.LLExecutor(_num_threads())
+
+
+@functools.cache
+def _num_threads() -> int:
+    """That fill masks; some cores are for the engine's own and for the server's."""
+    return max(1, len(os.sched_getaffinity(0)) * 4 // 5)
 
 
 class _Tokens:

@@ -68,7 +68,7 @@ class XGCompiled:
 
     def __init__(self, compiled: Any, table: TokenTable) -> None:
         self._compiled = compiled
-        self.end_token_id = table.end_token_ids[0]
+        self.end_token_id, *self.other_ends = table.end_token_ids
         self.num_bytes = int(compiled.memory_size_bytes)
 
     def new_state(self) -> XGState:
@@ -76,13 +76,14 @@ class XGCompiled:
 
         return XGState(xgrammar.GrammarMatcher(self._compiled))
 
-    def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> None:
+    def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> list[int]:
         if len(states) < AT_ONCE:
             for state, mask in zip(states, masks, strict=True):
                 state.fill(mask)
         else:
             matchers = [state.matcher for state in states if isinstance(state, XGState)]
             _batch().batch_fill_next_token_bitmask(matchers, masks)
+        return []
 
 
 class XGState:

@@ -32,6 +32,8 @@ class GrammarRow:
         self.grammar = constraint.grammar
         self.state: GrammarState | None = self.grammar.new_state() if self.grammar else None
         self.stop_ids = sampling.stop_token_ids
+        ends = (self.grammar.end_token_id, *self.grammar.other_ends) if self.grammar else ()
+        self._has_own_stops = not set(self.stop_ids).issubset(ends)
         num_before = 0 if self.grammar else _NUM_BEFORE
         self._thinking = (
             ThinkingRow(constraint.thinking, num_before) if constraint.thinking else None
@@ -62,10 +64,12 @@ class GrammarRow:
         return None if self._place is Place.INSIDE else self.state
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the grammar's mask is all, and an end is an end."""
+    def ends_by_grammar(self) -> bool:
+        """Whether a mask that does not allow the end is whole."""
+        if self.grammar is None or self._place is not Place.OVER:
+            return False
         is_early = self._ends_late or self._num_output < self._min_tokens
-        return self._place is Place.OVER and not is_early
+        return not (is_early and self._has_own_stops)
 
     def accept(self, token_id: int) -> None:
         """Tokens after an end are of steps that were in flight, and nobody's."""
@@ -82,7 +86,7 @@ class GrammarRow:
 
     def look_for_error(self) -> None:
         """Where a mask was filled: a grammar that met a limit allows nothing but the end."""
-        reason = self.state.error() if self.state is not None and self.error is None else None
+        reason = None if self.state is None else self.state.error()
         if reason is not None:
             self.error = _too_complex(reason)
 

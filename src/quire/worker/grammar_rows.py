@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 
 import numpy as np
 
@@ -80,23 +81,18 @@ class GrammarRows:
         """What the constrained ones among these rows [S] may write: places [N] among them, and as
         many lines of ``masks`` [.., words] int32. Waits for the steps before."""
         took = self._take_in()
-        places = [
-            place
-            for place in np.flatnonzero(self._is_constrained[rows_cpu]).tolist()
-            if self._rows[int(rows_cpu[place])].is_masked
-        ]
-        rows = [self._rows[int(rows_cpu[place])] for place in places]
-        lines = masks[: len(places)]
+        places = np.flatnonzero(self._is_constrained[rows_cpu])
+        rows = [self._rows[row] for row in rows_cpu[places].tolist()]
+        is_masked = [row.is_masked for row in rows]
+        if not all(is_masked):
+            places, rows = places[is_masked], list(compress(rows, is_masked))
+        lines = masks[: len(rows)]
         started = time.perf_counter()
-        if self._is_measured:
-            _fill_one_by_one(rows, lines)
-        else:
-            _fill_by_kinds(rows, lines)
+        for i in (_fill_one_by_one if self._is_measured else _fill_by_kinds)(rows, lines):
+            rows[i].look_for_error()
         self._is_measured = took + time.perf_counter() - started > SLOW_STEP_S
-        for row in rows:
-            row.look_for_error()
         _finish(rows, lines)
-        return np.array(places, dtype=np.int64)
+        return places
 
     def errors(self, rows_cpu: Int32) -> dict[int, str]:
         """Rows that cannot go on: what their grammars met, or cost."""
@@ -121,44 +117,40 @@ class GrammarRows:
         return took
 
 
-def _fill_by_kinds(rows: Sequence[GrammarRow], lines: np.ndarray) -> None:
-    """All of one kind of grammar at once; usually all rows are of one."""
+def _fill_by_kinds(rows: Sequence[GrammarRow], lines: np.ndarray) -> Iterable[int]:
+    """All of one kind of grammar at once; usually all rows are of one. Whose states may have an
+    error."""
     kinds: dict[type, list[tuple[int, Grammar, GrammarState]]] = {}
     for i, row in enumerate(rows):
         if row.grammar is not None and row.followed is not None:
             kinds.setdefault(type(row.grammar), []).append((i, row.grammar, row.followed))
+    failed: list[int] = []
     for found in kinds.values():
         places, (grammar, *_), states = zip(*found, strict=True)
         if len(places) == len(rows):
-            grammar.fill_all(states, lines)
-        else:
-            part = np.empty((len(places), lines.shape[1]), dtype=np.int32)
-            grammar.fill_all(states, part)
-            lines[list(places)] = part
+            return grammar.fill_all(states, lines)
+        part = np.empty((len(places), lines.shape[1]), dtype=np.int32)
+        failed += [places[i] for i in grammar.fill_all(states, part)]
+        lines[list(places)] = part
+    return failed
 
 
-def _fill_one_by_one(rows: Sequence[GrammarRow], lines: np.ndarray) -> None:
+def _fill_one_by_one(rows: Sequence[GrammarRow], lines: np.ndarray) -> Iterable[int]:
     for row, line in zip(rows, lines, strict=True):
         if row.followed is not None:
             row.spend(partial(row.followed.fill, line))
+    return range(len(rows))
 
 
 def _finish(rows: Sequence[GrammarRow], lines: np.ndarray) -> None:
-    """What masks of grammars do not say; the plain ones, usually all, at once."""
-    plain: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    """What masks of grammars do not say: nothing of most rows, whose texts cannot end yet."""
+    by_end: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
-        if row.is_plain and row.grammar is not None:
-            plain.setdefault((row.grammar.end_token_id, row.stop_ids), []).append(i)
+        if row.grammar is not None and row.ends_by_grammar:
+            by_end.setdefault(row.grammar.end_token_id, []).append(i)
         else:
             row.finish(lines[i])
-    for (end, stop_ids), places in plain.items():
-        if stop_ids != (end,):
-            _end_by_any(lines, places, end, stop_ids)
-
-
-def _end_by_any(lines: np.ndarray, places: list[int], end: int, stop_ids: tuple[int, ...]) -> None:
-    """Where the grammar allows its end all tokens that end these rows are allowed."""
-    may_end = (lines[places, end >> 5] & bit(end)) != 0
-    lines[places, end >> 5] &= ~bit(end)
-    for token_id in stop_ids:
-        lines[places, token_id >> 5] |= np.where(may_end, bit(token_id), np.int32(0))
+    for end, places in by_end.items():
+        may_end = lines[places, end >> 5] & bit(end)
+        for i in np.flatnonzero(may_end).tolist():
+            rows[places[i]].finish(lines[places[i]])

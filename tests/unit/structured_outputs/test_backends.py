@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from quire.structured import Grammar, GrammarSpec
+from quire.structured import Grammar, GrammarSpec, GrammarState
 from quire.structured_outputs import backend_llguidance
 from quire.structured_outputs.backend_llguidance import LLGuidance
 from quire.structured_outputs.structural_tags import tag_as_lark
@@ -190,34 +191,61 @@ def test_a_state_that_met_a_limit_says_so_and_a_wrong_token_is_none() -> None:
     assert "Current row has" in str(wide.error())
 
 
-def write(grammar: Grammar, text: str) -> str | None:
-    """By masks, as an engine does; the error that was met."""
+def write(grammar: Grammar, text: str, beside: Sequence[GrammarState] = ()) -> str | None:
+    """By masks, as an engine does, beside other states; the error that was met."""
     state = grammar.new_state()
-    mask = np.zeros(NUM_WORDS, dtype=np.int32)
+    masks = np.zeros((1 + len(beside), NUM_WORDS), dtype=np.int32)
     for byte in text.encode():
-        state.fill(mask)
-        if state.error() is not None or not state.accept(byte):
+        failed = grammar.fill_all([state, *beside], masks)
+        assert failed == ([] if state.error() is None else [0])
+        if failed or not state.accept(byte):
             return state.error() or "not allowed"
     return None
+
+
+@pytest.fixture
+def lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a large vocabulary on a machine of several cores."""
+    monkeypatch.setattr(backend_llguidance, "LARGE_VOCABULARY", 1)
+    monkeypatch.setattr(backend_llguidance, "_num_threads", lambda: 3)
 
 
 WORDS = "the a quick error foo bar it was one two".split()
 
 
-@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.usefixtures("lanes")
+@pytest.mark.parametrize("num_beside", [0, 5])
 def test_who_uses_up_what_a_grammar_shares_stops_nobody(
-    monkeypatch: pytest.MonkeyPatch, at_once: bool
+    monkeypatch: pytest.MonkeyPatch, num_beside: int
 ) -> None:
-    """All who follow one share its lexer, which has a limit on what it remembers."""
+    """All who follow one in a lane share its lexer, which has a limit on what it remembers."""
     monkeypatch.setattr(backend_llguidance, "MAX_SHARED_STATES", 8000)
-    if at_once:
-        monkeypatch.setattr(backend_llguidance, "AT_ONCE", 1)
-        monkeypatch.setattr(backend_llguidance, "LARGE_VOCABULARY", 1)
     grammar = compiled(regex=".*error.{0,100}.*foo.{0,100}.*")
+    beside = [grammar.new_state() for _ in range(num_beside)]
     chance = random.Random(0)
     for _ in range(20):
-        assert write(grammar, " ".join(chance.choices(WORDS, k=100))) is None
+        assert write(grammar, " ".join(chance.choices(WORDS, k=100)), beside) is None
     assert grammar.is_spent
+
+
+@pytest.mark.usefixtures("lanes")
+def test_states_in_lanes_are_filled_as_a_state_alone() -> None:
+    texts = ["", "{", '{"a":', '{"a":"xy', '{"a":"xyz"', '{"a":"xyz","b"', '{"a":"xyz","b":17'] * 3
+    properties = {"a": {"type": "string", "maxLength": 5}, "b": {"type": "integer"}}
+    grammar = compiled(json={"type": "object", "properties": properties, "required": ["a", "b"]})
+    before = grammar.num_bytes
+    states = [grammar.new_state() for _ in texts]
+    assert grammar.num_bytes == 3 * before  # of as many lanes
+    for state, text in zip(states, texts, strict=True):
+        assert all(state.accept(byte) for byte in text.encode())
+    masks = np.zeros((len(texts), NUM_WORDS), dtype=np.int32)
+    assert grammar.fill_all(states, masks) == []
+    for text, mask in zip(texts, masks, strict=True):
+        assert set(np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))) == (
+            allowed(grammar, list(text.encode()))
+        )
+    del states, state
+    assert grammar.new_state() is not None and grammar.num_bytes == 3 * before  # lanes are kept
 
 
 def test_what_one_text_alone_uses_up_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,6 +257,7 @@ class Failing:
     """A grammar that meets a limit, or takes its time."""
 
     end_token_id = END
+    other_ends = ()
     num_bytes = 1
 
     def __init__(self, seconds: float = 0.0, reason: str | None = None) -> None:
@@ -277,9 +278,10 @@ class Failing:
             pass
         mask[:] = -1
 
-    def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> None:
+    def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> list[int]:
         for state, mask in zip(states, masks, strict=True):
             state.fill(mask)
+        return [i for i, state in enumerate(states) if state.error() is not None]
 
 
 def test_a_grammar_that_meets_a_limit_ends_its_row_with_an_error_in_the_same_step() -> None:
