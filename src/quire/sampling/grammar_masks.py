@@ -57,14 +57,21 @@ class GrammarMasks:
         masks = np.empty((len(selection), self._source.num_words), dtype=np.int32)
         chosen = self._source.fill(selection.rows_cpu, masks)
         if len(chosen):
-            forbidden = self._forbidden(masks[: len(chosen)], logits.shape[1])
-            if len(chosen) == len(logits):
-                logits.masked_fill_(forbidden, -torch.inf)
-            else:
-                places = upload(selection.positions_cpu[chosen], self._device)
-                part = logits.index_select(0, places).masked_fill_(forbidden, -torch.inf)
-                logits.index_copy_(0, places, part)
+            self._forbid(logits, selection.positions_cpu[chosen], masks[: len(chosen)])
         return self._source.errors(selection.rows_cpu)
+
+    def _forbid(self, logits: Tensor, places_cpu: np.ndarray, masks: np.ndarray) -> None:
+        """At these lines of ``logits``, by as many ``masks``."""
+        forbidden = self._forbidden(masks, logits.shape[1])
+        if len(masks) == len(logits):
+            logits.masked_fill_(forbidden, -torch.inf)
+        elif self._device.type == "cpu":
+            for place, line in zip(places_cpu.tolist(), forbidden, strict=True):
+                logits[place].masked_fill_(line, -torch.inf)
+        else:
+            places = upload(places_cpu, self._device)
+            part = logits.index_select(0, places).masked_fill_(forbidden, -torch.inf)
+            logits.index_copy_(0, places, part)
 
     def _forbidden(self, masks: np.ndarray, vocab_size: int) -> Tensor:
         """[N, V] bool."""

@@ -178,10 +178,10 @@ class LLGrammar:
 
     def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> list[int]:
         ours = [state for state in states if isinstance(state, LLState)]
-        order = sorted(range(len(ours)), key=lambda i: id(ours[i].lane))  # threads get neighbours
         start, stride = masks.ctypes.data, masks.strides[0]
-        if order and ours[order[0]].lane is not ours[order[-1]].lane:
-            work = [(ours[i].matcher, i) for i in order]
+        if len({state.lane for state in ours}) > 1:
+            in_lanes = sorted(enumerate(ours), key=lambda one: id(one[1].lane))
+            work = [(state.matcher, i) for i, state in in_lanes]  # a thread takes neighbours
             _executor().unsafe_compute_mask_ptr(work, start, stride, len(masks))
         else:
             for i, state in enumerate(ours):
