@@ -71,7 +71,12 @@ class FakeCore:
         self.running: dict[tuple[str, int], _Completion] = {}
         self.ends: list[CompletionDelta] = []
         self.num_steps = 0
+        self.num_warm_ups = 0
         self.is_closed = False
+
+    def warm_up_more(self) -> bool:
+        self.num_warm_ups += 1
+        return self.num_warm_ups < 3
 
     def add_request(self, request: EngineRequest) -> None:
         if request.prompt_token_ids[0] == REFUSE:

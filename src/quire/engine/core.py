@@ -51,6 +51,10 @@ class EngineCore:
         self._steps_by_tokens = [0] * (len(STEP_TOKENS_BOUNDS) + 1)
         self._num_step_tokens = 0
 
+    def warm_up_more(self) -> bool:
+        """Before the first request: make the steps of later ones faster; False when all is done."""
+        return self._executor.warm_up_more()
+
     @property
     def has_unfinished(self) -> bool:
         return self._scheduler.has_unfinished or len(self._gate) > 0

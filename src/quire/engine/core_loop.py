@@ -92,8 +92,11 @@ def build_by_name(
 
 
 def _serve(core: EngineCore, channel: CoreChannel) -> None:
+    commands = channel.take(wait=False)
+    while not commands and core.warm_up_more():  # nobody waits yet
+        commands = channel.take(wait=False)
     while True:
-        for command in channel.take(wait=not core.has_unfinished):
+        for command in commands:
             if isinstance(command, Stop):
                 return
             _obey(core, command, channel)
@@ -101,6 +104,7 @@ def _serve(core: EngineCore, channel: CoreChannel) -> None:
             deltas = core.step()
             if deltas:
                 channel.put_step(Deltas(deltas))
+        commands = channel.take(wait=not core.has_unfinished)
 
 
 def _obey(core: EngineCore, command: Command, channel: CoreChannel) -> None:

@@ -24,6 +24,9 @@ class InlineExecutor:
     def warm_up(self) -> None:
         self._worker.warm_up()
 
+    def warm_up_more(self) -> bool:
+        return self._worker.warm_up_more()
+
     def submit(self, plan: StepPlan) -> PendingResult:
         return self._worker.execute(plan)
 

@@ -30,6 +30,9 @@ class Executor(Protocol):
     def warm_up(self) -> None:
         """Run ordinary steps of dummy rows, once the cache exists."""
 
+    def warm_up_more(self) -> bool:
+        """Another such step, before the first request; False when all that help are done."""
+
     def submit(self, plan: StepPlan) -> PendingResult: ...
 
     def close(self) -> None: ...

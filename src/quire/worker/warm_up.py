@@ -10,6 +10,14 @@ from quire.request import RowSampling
 from quire.step import JoinedRow, StepPlan
 
 NULL_BLOCK = 0
+TRAFFIC_TOKENS = (384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
+TRAFFIC_PROMPT_LEN = 512
+
+
+def traffic_sizes(device: str, max_tokens: int) -> list[int]:
+    """Steps that traffic may bring, by their tokens. On a GPU the first of a size costs up to a
+    tenth of a second: its graph is captured, or kernels for so many lines are loaded."""
+    return [size for size in TRAFFIC_TOKENS if device == "cuda" and size <= max_tokens]
 
 
 def warm_up_plans(

@@ -25,7 +25,7 @@ from quire.worker.gpu_memory import (
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model_runner import ModelRunner
 from quire.worker.pending import PendingStep
-from quire.worker.warm_up import warm_up_plans
+from quire.worker.warm_up import TRAFFIC_PROMPT_LEN, traffic_sizes, warm_up_plans
 
 WARM_UP_ROWS = 2
 WARM_UP_PROMPT_LEN = 32
@@ -40,6 +40,7 @@ class Worker:
         self._loaded: LoadedModel | None = None
         self._kv: KVMemory | None = None
         self._runner: ModelRunner | None = None
+        self._sizes_left: list[int] = []  # of `warm_up_more`
 
     def load_model(self) -> WorkerFacts:
         """Read the weights to the device."""
@@ -64,14 +65,25 @@ class Worker:
 
     def warm_up(self) -> None:
         """Ordinary steps of dummy rows, so that the first request does not pay for first calls."""
-        limits = self._config.scheduler
+        device, limits = self._config.device.device, self._config.scheduler
         num_rows = min(WARM_UP_ROWS, limits.max_num_seqs)
         room = limits.max_num_batched_tokens // num_rows
         self._run_dummies(num_rows, min(WARM_UP_PROMPT_LEN, room))
-        if self._config.device.device == "cuda":
+        if device == "cuda":
             self._run_dummies(1, min(self._long_prompt_len(), limits.max_num_batched_tokens))
-        assert self._kv is not None, "initialize_kv_cache comes first"
-        self._kv.clean_null_block()
+        self._clean()
+        self._sizes_left = traffic_sizes(device, limits.max_num_batched_tokens)
+
+    def warm_up_more(self) -> bool:
+        """A step of another size that traffic may bring; False if there is none left. Only before
+        the first request."""
+        if not self._sizes_left:
+            return False
+        size = self._sizes_left.pop(0)
+        num_rows = min(max(1, size // TRAFFIC_PROMPT_LEN), self._config.scheduler.max_num_seqs)
+        self._run_dummies(num_rows, size // num_rows)
+        self._clean()
+        return True
 
     def _long_prompt_len(self) -> int:
         """Too long for a graph, since attention in graphs is our own."""
@@ -117,6 +129,10 @@ class Worker:
         """So many tokens, and as many rows to sample as a step may have."""
         num_rows = min(num_tokens, self._config.scheduler.max_num_seqs)
         self._run_dummies(num_rows, num_tokens // num_rows)
+
+    def _clean(self) -> None:
+        assert self._kv is not None, "initialize_kv_cache comes first"
+        self._kv.clean_null_block()
 
     def _run_dummies(self, num_rows: int, prompt_len: int) -> None:
         assert self._loaded is not None, "load_model comes first"

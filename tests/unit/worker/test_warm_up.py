@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quire.worker.warm_up import NULL_BLOCK, warm_up_plans
+from quire.worker.warm_up import NULL_BLOCK, traffic_sizes, warm_up_plans
 
 
 @pytest.mark.parametrize("prompt_len", [1, 8, 32])
@@ -18,3 +18,9 @@ def test_rows_join_prefill_decode_and_leave(prompt_len: int) -> None:
         for entries in joined.block_ids:
             assert set(entries) == {NULL_BLOCK}
             assert len(entries) * 8 > last_position
+
+
+def test_traffic_is_warmed_up_for_on_a_gpu_only_and_to_the_largest_step() -> None:
+    assert traffic_sizes("cpu", 8192) == []
+    assert traffic_sizes("cuda", 600) == [384, 512]
+    assert traffic_sizes("cuda", 8192)[-1] == 8192

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from quire.config import CacheConfig, DeviceConfig, EngineConfig, ModelConfig, SchedulerConfig
 from quire.request import RowSampling
+from quire.worker import worker as worker_module
 from quire.worker.facts import WorkerFacts
 from quire.worker.worker import Worker
 from tests.fakes.no_sync import NoSync
@@ -144,9 +145,14 @@ def test_steps_enqueued_ahead_give_the_tokens_of_transformers(
 
 
 def test_warm_up_leaves_nothing_behind(
-    worker: Worker, writer: PlanWriter, expected: dict[int, list[int]]
+    worker: Worker,
+    writer: PlanWriter,
+    expected: dict[int, list[int]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(worker_module, "traffic_sizes", lambda device, max_tokens: [8, 20])
     worker.warm_up()
+    assert [worker.warm_up_more() for _ in range(3)] == [True, True, False]
     writer.join(1, PROMPTS[1])
     result = worker.execute(writer.plan({1: len(PROMPTS[1])})).result()
     assert result.token_ids.tolist() == expected[1][:1]

@@ -1,0 +1,76 @@
+"""The order of things in a core's life."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from quire.config import EngineConfig
+from quire.engine.core_loop import run_core
+from quire.engine.messages import AddRequest, Command, Deltas, Failed, Stop
+from quire.request import EngineRequest, RowSampling
+from quire.step_output import CompletionDelta
+from tests.fakes.configs import fake_config
+from tests.fakes.fake_core import FakeCore
+
+REQUEST = AddRequest(
+    EngineRequest(request_id="a", prompt_token_ids=[5], sampling=RowSampling(), max_tokens=2)
+)
+
+
+class LoggingCore(FakeCore):
+    """Notes what it is asked for."""
+
+    log: list[str]
+
+    def warm_up_more(self) -> bool:
+        self.log.append("warm-up")
+        return self.log.count("warm-up") < 3
+
+    def step(self) -> list[CompletionDelta]:
+        self.log.append("step")
+        return super().step()
+
+
+def build_logging_core(config: EngineConfig, report: Callable[[str], None]) -> LoggingCore:
+    return LoggingCore(config)
+
+
+class Channel:
+    """Each command comes after so many entries of the core's log, or when it is waited for."""
+
+    def __init__(self, log: list[str], *commands: tuple[int, Command]) -> None:
+        self._log, self._commands = log, list(commands)
+        self.deltas: list[Deltas] = []
+
+    def take(self, *, wait: bool) -> list[Command]:
+        if self._commands and (wait or len(self._log) >= self._commands[0][0]):
+            return [self._commands.pop(0)[1]]
+        return []
+
+    def put_step(self, reply: Deltas | Failed) -> None:
+        assert isinstance(reply, Deltas), reply
+        self.deltas.append(reply)
+
+    def put_answer(self, reply: object, client: str = "") -> None:
+        assert not isinstance(reply, Failed), reply
+
+
+@pytest.mark.parametrize(
+    ("comes_after", "log"),
+    [
+        (0, ["step", "step"]),
+        (2, ["warm-up", "warm-up", "step", "step"]),
+        (9, ["warm-up", "warm-up", "warm-up", "step", "step"]),
+    ],
+)
+def test_sizes_are_warmed_up_while_nobody_asks_for_anything(
+    comes_after: int, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(LoggingCore, "log", seen, raising=False)
+    channel = Channel(seen, (comes_after, REQUEST), (9, Stop()))
+    assert run_core(f"{__name__}:{build_logging_core.__name__}", fake_config(), channel) is None
+    assert seen == log
+    assert sum(len(one.new_token_ids) for said in channel.deltas for one in said.deltas) == 2
