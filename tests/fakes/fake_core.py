@@ -78,6 +78,9 @@ class FakeCore:
         self.num_warm_ups += 1
         return self.num_warm_ups < 3
 
+    def seconds_to_spare(self) -> float:
+        return 0.0
+
     def add_request(self, request: EngineRequest) -> None:
         if request.prompt_token_ids[0] == REFUSE:
             raise ValueError("refused by the core")

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from quire.engine.beam_requests import BeamRequests
 from quire.engine.grammar_gate import NO_GATE, Gate
+from quire.engine.step_clock import StepClock
 from quire.errors import EngineDeadError
 from quire.executor.protocol import Executor, PendingResult
 from quire.request import EngineRequest, FinishReason
@@ -48,6 +49,7 @@ class EngineCore:
         self._steps_in_flight = steps_in_flight
         self._beams = BeamRequests(scheduler)
         self._in_flight: deque[tuple[StepPlan, PendingResult]] = deque()
+        self._clock = StepClock()
         self._steps_by_tokens = [0] * (len(STEP_TOKENS_BOUNDS) + 1)
         self._num_step_tokens = 0
 
@@ -81,6 +83,13 @@ class EngineCore:
         """End one completion, whose end the front end found; nothing more is said of it."""
         self._scheduler.finish(request_id, index)
 
+    def seconds_to_spare(self) -> float:
+        """How long `step` can be put off without the device noticing: requests that come meanwhile
+        are in the step that it plans. None while some wait for room: they come first anyway."""
+        if len(self._in_flight) >= self._steps_in_flight or self._scheduler.has_waiting:
+            return 0.0
+        return self._clock.seconds_to_spare()
+
     def step(self) -> list[CompletionDelta]:
         """Fill the device's queue, then read the oldest step. Empty if there was nothing to do."""
         refused = self._open_gate() if len(self._gate) else []
@@ -109,15 +118,18 @@ class EngineCore:
             self._count(plan.num_tokens)
             try:
                 self._in_flight.append((plan, self._executor.submit(plan)))
+                self._clock.submitted(plan)
             except Exception as error:
                 return self._recover(plan, error)
         if not self._in_flight:
             return self._news(Outcome(deltas=self._scheduler.take_ends()))
         plan, pending = self._in_flight.popleft()
+        self._clock.awaits()
         try:
             result = pending.result()
         except Exception as error:
             return self._recover(plan, error)
+        self._clock.done()
         return self._news(self._scheduler.update(plan, result))
 
     def _recover(self, plan: StepPlan, error: Exception) -> list[CompletionDelta]:
@@ -126,6 +138,7 @@ class EngineCore:
             raise error
         logger.error("a step failed; its requests are tried again one by one", exc_info=error)
         self._in_flight.clear()
+        self._clock.forget()
         return self._news(self._scheduler.fail(plan, f"{type(error).__name__}: {error}"))
 
     def _news(self, outcome: Outcome) -> list[CompletionDelta]:

@@ -7,6 +7,7 @@ messages travel; a `CoreChannel` does that.
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,6 +32,7 @@ from quire.step_output import ends_without_tokens
 if TYPE_CHECKING:
     from quire.engine.core import EngineCore
 
+LEAST_WAIT_S = 0.001  # what channels can measure
 BUILD_CORE = "quire.engine.build:build_core"  # by name, so that the front end imports no torch
 ReportPhase = Callable[[str], None]  # told the name of each phase of a start as it begins
 
@@ -38,8 +40,9 @@ ReportPhase = Callable[[str], None]  # told the name of each phase of a start as
 class CoreChannel(Protocol):
     """The core's end of the road to its front end."""
 
-    def take(self, *, wait: bool) -> list[Command]:
-        """The commands that have come in, in order; with ``wait`` at least one."""
+    def take(self, *, timeout: float | None) -> list[Command]:
+        """The commands that have come in, in order. If there are none, those that come first within
+        ``timeout`` seconds, or None: whenever they come."""
         ...
 
     def put_step(self, reply: Deltas | Failed) -> None: ...
@@ -92,9 +95,9 @@ def build_by_name(
 
 
 def _serve(core: EngineCore, channel: CoreChannel) -> None:
-    commands = channel.take(wait=False)
+    commands = channel.take(timeout=0)
     while not commands and core.warm_up_more():  # nobody waits yet
-        commands = channel.take(wait=False)
+        commands = channel.take(timeout=0)
     while True:
         for command in commands:
             if isinstance(command, Stop):
@@ -104,7 +107,16 @@ def _serve(core: EngineCore, channel: CoreChannel) -> None:
             deltas = core.step()
             if deltas:
                 channel.put_step(Deltas(deltas))
-        commands = channel.take(wait=not core.has_unfinished)
+        commands = _commands_in_time(core, channel)
+
+
+def _commands_in_time(core: EngineCore, channel: CoreChannel) -> list[Command]:
+    """All that come before the core must plan its next step."""
+    commands = channel.take(timeout=0 if core.has_unfinished else None)
+    until = time.monotonic() + core.seconds_to_spare()
+    while (left := until - time.monotonic()) >= LEAST_WAIT_S:
+        commands += channel.take(timeout=left)
+    return commands
 
 
 def _obey(core: EngineCore, command: Command, channel: CoreChannel) -> None:

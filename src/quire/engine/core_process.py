@@ -120,10 +120,11 @@ class _SocketChannel:
         assert isinstance(first, Start), first
         return first
 
-    def take(self, *, wait: bool) -> list[Command]:
-        commands = [self._next()] if wait else []
-        while self._commands.poll(0):
+    def take(self, *, timeout: float | None) -> list[Command]:
+        commands = []
+        while self._commands.poll(None if timeout is None else int(1000 * timeout)):
             commands.append(self._next())
+            timeout = 0
         return [command for command in commands if command is not None]
 
     def put_step(self, reply: Deltas | Failed) -> None:

@@ -102,9 +102,11 @@ class _QueueChannel:
         self.steps: SimpleQueue[Deltas | Failed | Stop] = SimpleQueue()
         self.answers: SimpleQueue[Loading | Started | Answer | Failed | Stop] = SimpleQueue()
 
-    def take(self, *, wait: bool) -> list[Command]:
-        commands = [self.commands.get()] if wait else []
+    def take(self, *, timeout: float | None) -> list[Command]:
+        commands = []
         with contextlib.suppress(Empty):
+            if timeout != 0:
+                commands.append(self.commands.get(timeout=timeout))
             while True:
                 commands.append(self.commands.get_nowait())
         return commands

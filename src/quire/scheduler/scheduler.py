@@ -76,6 +76,10 @@ class Scheduler:
     def has_unfinished(self) -> bool:
         return bool(self._requests) or bool(self._ends)
 
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self._waiting) or bool(self._retrial)
+
     def add(self, request: EngineRequest, constraint: Constraint = FREE) -> None:
         """Queue all completions of a request. Only the first computes the prompt; the others
         continue from its blocks."""

@@ -23,6 +23,10 @@ class LoggingCore(FakeCore):
     """Notes what it is asked for."""
 
     log: list[str]
+    to_spare = 0.0
+
+    def seconds_to_spare(self) -> float:
+        return self.to_spare
 
     def warm_up_more(self) -> bool:
         self.log.append("warm-up")
@@ -43,9 +47,11 @@ class Channel:
     def __init__(self, log: list[str], *commands: tuple[int, Command]) -> None:
         self._log, self._commands = log, list(commands)
         self.deltas: list[Deltas] = []
+        self.timeouts: list[float | None] = []
 
-    def take(self, *, wait: bool) -> list[Command]:
-        if self._commands and (wait or len(self._log) >= self._commands[0][0]):
+    def take(self, *, timeout: float | None) -> list[Command]:
+        self.timeouts.append(timeout)
+        if self._commands and (timeout is None or len(self._log) >= self._commands[0][0]):
             return [self._commands.pop(0)[1]]
         return []
 
@@ -74,3 +80,15 @@ def test_sizes_are_warmed_up_while_nobody_asks_for_anything(
     assert run_core(f"{__name__}:{build_logging_core.__name__}", fake_config(), channel) is None
     assert seen == log
     assert sum(len(one.new_token_ids) for said in channel.deltas for one in said.deltas) == 2
+
+
+def test_a_step_is_planned_as_late_as_the_device_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(LoggingCore, "log", seen, raising=False)
+    monkeypatch.setattr(LoggingCore, "to_spare", 0.004)
+    channel = Channel(seen, (0, REQUEST), (9, Stop()))
+    assert run_core(f"{__name__}:{build_logging_core.__name__}", fake_config(), channel) is None
+    assert seen == ["step", "step"]
+    start, *waits = channel.timeouts
+    assert start == 0 and None in waits
+    assert any(wait is not None and 0.001 <= wait <= 0.004 for wait in waits)

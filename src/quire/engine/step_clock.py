@@ -1,0 +1,80 @@
+"""For how long the device has work, by how long such steps took lately.
+
+The later a step is planned, the more of the requests that come in meanwhile it takes along; planned
+too late, it leaves the device without work.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from quire.step import StepPlan
+
+# A plan is ready by so much before the device needs it: the host plans, uploads and launches, and
+# steps differ.
+MARGIN_S = 0.0015
+MARGIN_SHARE = 0.05
+_NUM_LAST = 2  # steps of a kind that are looked at: the shorter one counts, the other had a hiccup
+# Who had to wait less for a step came late: it was done some time ago, and took less than it seems.
+LEAST_WAIT_S = 0.0001
+_LATE_SHARE = 0.8  # of what was expected of it, then
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Steps that take about as long: decode steps, or others for each of their tokens."""
+
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_NUM_LAST))
+
+
+@dataclass(frozen=True, slots=True)
+class _InFlight:
+    kind: _Kind
+    num_parts: int  # tokens, or 1
+    submitted_at: float
+
+
+class StepClock:
+    """Told of every step that the device gets and that it has done, in order."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._kinds: dict[tuple[bool, int], _Kind] = {}
+        self._in_flight: deque[_InFlight] = deque()
+        self._awaits_since = self._done_at = 0.0
+
+    def submitted(self, plan: StepPlan) -> None:
+        key = (plan.is_decode, plan.num_tokens.bit_length())
+        kind = self._kinds.setdefault(key, _Kind())
+        num_parts = 1 if plan.is_decode else max(1, plan.num_tokens)
+        self._in_flight.append(_InFlight(kind, num_parts, self._now()))
+
+    def awaits(self) -> None:
+        """The host begins to wait for the oldest of the submitted steps."""
+        self._awaits_since = self._now()
+
+    def done(self) -> None:
+        """The host has that step's result."""
+        step, now = self._in_flight.popleft(), self._now()
+        took = (now - max(self._done_at, step.submitted_at)) / step.num_parts
+        if now - self._awaits_since < LEAST_WAIT_S and step.kind.seconds:
+            took = min(took, _LATE_SHARE * min(step.kind.seconds))
+        step.kind.seconds.append(took)
+        self._done_at = now
+
+    def forget(self) -> None:
+        """The steps in flight: they have failed."""
+        self._in_flight.clear()
+
+    def seconds_to_spare(self) -> float:
+        """How long the next plan can wait; 0 where that is not known."""
+        end = 0.0
+        for step in self._in_flight:
+            if len(step.kind.seconds) < _NUM_LAST:
+                return 0.0
+            begin = max(end, self._done_at, step.submitted_at)
+            end = begin + min(step.kind.seconds) * step.num_parts * (1 - MARGIN_SHARE)
+        return max(0.0, end - self._now() - MARGIN_S)
