@@ -1,8 +1,8 @@
 """Sizes of a step's graphs: which there are, and which one a step takes. Imports no torch.
 
 A decode step has a graph for every bucket of rows. A mixed step has one for every bucket of tokens,
-as far as launching its operations one by one takes longer than computing them: beyond, the padding
-of a bucket would cost more than the graph saves.
+up to what the prompts that come in at about the same time have: somebody waits for them, and to
+launch a step operation by operation takes the host longer than a GPU needs for so few.
 """
 
 from __future__ import annotations
@@ -10,16 +10,28 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 
-MIXED_TOKENS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+# From 256 on in steps of what products are computed in, so that padding costs next to nothing.
+MIXED_TOKENS = (
+    16,
+    32,
+    64,
+    96,
+    128,
+    192,
+    256,
+    384,
+    512,
+    640,
+    768,
+    896,
+    1024,
+    1280,
+    1536,
+    1792,
+    2048,
+)
 # Captured at start, which costs tens of milliseconds each; the others when a step needs them.
-MIXED_TOKENS_AT_START = frozenset(size for size in MIXED_TOKENS if size <= 256)
-
-# Measured on an H200 (benchmarks/RESULTS.md): what a layer's launches take the host, and how fast
-# products of a few hundred lines are. With fewer tokens weights are what a step waits for, and
-# padding costs nothing.
-LAYER_LAUNCH_SECONDS = 300e-6
-FLOPS_PER_SECOND = 500e12
-FREE_TOKENS = 256
+MIXED_TOKENS_AT_START = frozenset(_SHORT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,15 +42,10 @@ class GraphSizes:
     tokens: tuple[int, ...]  # of mixed steps; may be empty
 
     @classmethod
-    def of(
-        cls, *, max_rows: int, max_tokens: int, num_layers: int, num_parameters: int
-    ) -> GraphSizes:
-        limit = min(
-            max_tokens, mixed_token_limit(num_layers=num_layers, num_parameters=num_parameters)
-        )
+    def of(cls, *, max_rows: int, max_tokens: int) -> GraphSizes:
         return cls(
             rows=row_buckets(max_rows),
-            tokens=tuple(size for size in MIXED_TOKENS if size <= limit),
+            tokens=tuple(size for size in MIXED_TOKENS if size <= max_tokens),
         )
 
     @property
@@ -77,9 +84,3 @@ def row_buckets(max_rows: int) -> tuple[int, ...]:
         step = size if size < 32 else max(32, (1 << size.bit_length() - 1) // 4)
         sizes.append(min(size + step, max_rows))
     return tuple(sizes)
-
-
-def mixed_token_limit(*, num_layers: int, num_parameters: int) -> int:
-    """The tokens whose products take as long as launching the step's operations one by one."""
-    launches = num_layers * LAYER_LAUNCH_SECONDS
-    return max(FREE_TOKENS, int(launches * FLOPS_PER_SECOND / (2 * num_parameters)))

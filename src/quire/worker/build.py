@@ -111,13 +111,11 @@ def captures_graphs(config: EngineConfig, loaded: LoadedModel) -> bool:
     return on_gpu and loaded.captured_hidden_size is not None
 
 
-def graph_sizes(config: EngineConfig, loaded: LoadedModel) -> GraphSizes:
+def graph_sizes(config: EngineConfig) -> GraphSizes:
     """The buckets of the steps that graphs compute."""
     return GraphSizes.of(
         max_rows=config.scheduler.max_num_seqs,
         max_tokens=config.scheduler.max_num_batched_tokens,
-        num_layers=len(loaded.kv_layout.layers),
-        num_parameters=loaded.weight_bytes // DTYPES[config.model.dtype].itemsize,
     )
 
 
@@ -145,7 +143,7 @@ def _graphs(
     from quire.kernels.triton.deliver import deliver
 
     assert loaded.captured_hidden_size is not None
-    sizes, device = graph_sizes(config, loaded), rows.token_ids.device
+    sizes, device = graph_sizes(config), rows.token_ids.device
     num_slots = config.scheduler.steps_in_flight + 1
     hidden = torch.zeros(
         (sizes.max_rows, loaded.captured_hidden_size),

@@ -8,9 +8,11 @@ import numpy as np
 
 from quire.request import RowSampling
 from quire.step import JoinedRow, StepPlan
+from quire.worker.buckets import MIXED_TOKENS, MIXED_TOKENS_AT_START
 
 NULL_BLOCK = 0
-TRAFFIC_TOKENS = (384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
+LATER_GRAPHS = [size for size in MIXED_TOKENS if size not in MIXED_TOKENS_AT_START]
+TRAFFIC_TOKENS = (*LATER_GRAPHS, 3072, 4096, 6144, 8192)
 TRAFFIC_PROMPT_LEN = 512
 
 

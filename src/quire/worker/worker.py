@@ -90,7 +90,7 @@ class Worker:
         assert self._loaded is not None, "load_model comes first"
         if not captures_graphs(self._config, self._loaded):
             return WARM_UP_LONG_PROMPT_LEN
-        return max(WARM_UP_LONG_PROMPT_LEN, graph_sizes(self._config, self._loaded).max_tokens + 1)
+        return max(WARM_UP_LONG_PROMPT_LEN, graph_sizes(self._config).max_tokens + 1)
 
     def _build(self, num_blocks: int, *, captures: bool) -> int:
         assert self._loaded is not None, "load_model comes first"
@@ -107,7 +107,7 @@ class Worker:
             self._run_step_of(limits.max_num_batched_tokens)
         graphs = None
         if captures_graphs(config, self._loaded):
-            sizes = graph_sizes(config, self._loaded)
+            sizes = graph_sizes(config)
             with peak_memory() as bucket:
                 self._run_step_of(sizes.max_tokens)
             graphs = GraphMemory(
