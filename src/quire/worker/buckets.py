@@ -10,26 +10,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 
-# From 256 on in steps of what products are computed in, so that padding costs next to nothing.
-MIXED_TOKENS = (
-    16,
-    32,
-    64,
-    96,
-    128,
-    192,
-    256,
-    384,
-    512,
-    640,
-    768,
-    896,
-    1024,
-    1280,
-    1536,
-    1792,
-    2048,
-)
+_SHORT = (16, 32, 64, 96, 128, 192, 256)
+# In steps of what products are computed in, so that padding costs next to nothing.
+_LONG = (384, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
+MIXED_TOKENS = (*_SHORT, *_LONG)
 # Captured at start, which costs tens of milliseconds each; the others when a step needs them.
 MIXED_TOKENS_AT_START = frozenset(_SHORT)
 
