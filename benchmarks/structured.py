@@ -56,7 +56,7 @@ def main() -> None:
     with _engine(args) as engine:
         found = {name: _Measured() for name in LOADS}
         for repetition in range(args.repetitions + 1):
-            for name in LOADS:
+            for name in LOADS if repetition % 2 else LOADS[::-1]:  # a machine's speed drifts
                 rate, step_ms = _run(engine, args, name, schemas[name])
                 if repetition:  # the first warms up
                     found[name].rates.append(rate)

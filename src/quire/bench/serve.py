@@ -29,7 +29,7 @@ from quire.bench.serving.summary import DETAILS, rate_text, summarize, table
 from quire.clients.address import Address, ServerError, api_key, key_headers
 from quire.clients.http import HTTPClient
 from quire.clients.remote import RemoteModel, RemoteServer
-from quire.heap import keep_all_that_exists
+from quire.heap import unwatched_heap
 
 add_arguments = flags.add_arguments
 
@@ -117,9 +117,9 @@ async def _measure(plan: Plan, arguments: argparse.Namespace) -> tuple[list[Meas
         if arguments.num_warmups:
             warmups = [first.probe(first.num_output_tokens)] * arguments.num_warmups
             await load.run(warmups, [0.0] * len(warmups), max_concurrency=arguments.max_concurrency)
-        keep_all_that_exists()  # a pause of ours would look like one of the server
         disable = True if arguments.disable_tqdm else None  # None: where there is no terminal
-        with tqdm(total=len(plan.requests), disable=disable, unit="request") as bar:
+        bar = tqdm(total=len(plan.requests), disable=disable, unit="request")
+        with bar, unwatched_heap():  # a pause of ours would look like one of the server's
             started = time.perf_counter()
             measured = await load.run(
                 plan.requests,

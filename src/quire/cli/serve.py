@@ -15,7 +15,7 @@ from quire.cli.engine_flags import add_engine_flags, engine_args
 from quire.cli.parser import Parser
 from quire.cli.settings import add_settings
 from quire.compat import translate
-from quire.errors import QuireError
+from quire.errors import ModelLoadError, QuireError
 from quire.server.args import ServerArgs
 from quire.server.other_flags import VERDICTS
 
@@ -38,6 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
         args, engine = server_args(arguments), engine_args(arguments)
         check_model_name(engine.model)  # at once: the rest is found while the model loads
         serve(args, engine.create_engine_config)
+    except ModelLoadError as error:
+        print(f"quire serve: error: {error}", file=sys.stderr)
+        return 1
     except ServerFailed as failed:
         cause = failed.__cause__
         if env.TRACEBACK.get() or not isinstance(cause, (QuireError, ValueError, OSError)):

@@ -23,6 +23,7 @@ import httpx
 import psutil
 import pytest
 
+from quire.assets import TINY_CHAT
 from tests.fakes.certificates import certificate_files
 
 TIMEOUT_S = 60
@@ -381,7 +382,7 @@ def test_the_older_way_to_start_it() -> None:
         port = str(taken.getsockname()[1])
         module = "quire.entrypoints.openai.api_server"
         ended = subprocess.run(
-            [sys.executable, "-m", module, "--model", "/nonexistent", "--port", port],
+            [sys.executable, "-m", module, "--model", str(TINY_CHAT), "--port", port],
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
