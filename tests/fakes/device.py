@@ -40,6 +40,7 @@ class FakeResult:
     device: FakeDevice
     step_id: int
     outcome: StepResult | Exception
+    is_done: bool = True
 
     def result(self) -> StepResult:
         if isinstance(self.outcome, Exception):

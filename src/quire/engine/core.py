@@ -54,8 +54,12 @@ class EngineCore:
         self._num_step_tokens = 0
 
     def warm_up_more(self) -> bool:
-        """Before the first request: make the steps of later ones faster; False when all is done."""
-        return self._executor.warm_up_more()
+        """Before the first request: make steps of later ones faster; False when all is done."""
+        try:
+            return self._executor.warm_up()
+        except Exception:
+            logger.exception("a warm-up failed; the steps that it is for may be slow at first")
+            return False
 
     @property
     def has_unfinished(self) -> bool:
@@ -84,9 +88,12 @@ class EngineCore:
         self._scheduler.finish(request_id, index)
 
     def seconds_to_spare(self) -> float:
-        """How long `step` can be put off without the device noticing: requests that come meanwhile
-        are in the step that it plans. None while some wait for room: they come first anyway."""
-        if len(self._in_flight) >= self._steps_in_flight or self._scheduler.has_waiting:
+        """For how long `step` can be put off without the device noticing: requests that come
+        meanwhile are in the step that it plans. Where some wait for room, those come first."""
+        if not self._in_flight or len(self._in_flight) >= self._steps_in_flight:
+            return 0.0
+        _, last = self._in_flight[-1]
+        if last.is_done or self._scheduler.has_waiting:
             return 0.0
         return self._clock.seconds_to_spare()
 
@@ -124,12 +131,12 @@ class EngineCore:
         if not self._in_flight:
             return self._news(Outcome(deltas=self._scheduler.take_ends()))
         plan, pending = self._in_flight.popleft()
-        self._clock.awaits()
+        is_late = pending.is_done
         try:
             result = pending.result()
         except Exception as error:
             return self._recover(plan, error)
-        self._clock.done()
+        self._clock.done(is_late=is_late)
         return self._news(self._scheduler.update(plan, result))
 
     def _recover(self, plan: StepPlan, error: Exception) -> list[CompletionDelta]:

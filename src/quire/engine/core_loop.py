@@ -7,7 +7,6 @@ messages travel; a `CoreChannel` does that.
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,7 +31,8 @@ from quire.step_output import ends_without_tokens
 if TYPE_CHECKING:
     from quire.engine.core import EngineCore
 
-LEAST_WAIT_S = 0.001  # what channels can measure
+SHORTEST_S = 0.001  # wait that channels can measure
+_LONGEST_S = 0.002  # in which the device may be done before it is expected
 BUILD_CORE = "quire.engine.build:build_core"  # by name, so that the front end imports no torch
 ReportPhase = Callable[[str], None]  # told the name of each phase of a start as it begins
 
@@ -95,28 +95,33 @@ def build_by_name(
 
 
 def _serve(core: EngineCore, channel: CoreChannel) -> None:
-    commands = channel.take(timeout=0)
-    while not commands and core.warm_up_more():  # nobody waits yet
-        commands = channel.take(timeout=0)
-    while True:
-        for command in commands:
-            if isinstance(command, Stop):
-                return
-            _obey(core, command, channel)
-        if core.has_unfinished:
+    is_stopped = _warm_up(core, channel)
+    while not is_stopped:
+        timeout = min(core.seconds_to_spare(), _LONGEST_S) if core.has_unfinished else None
+        is_stopped = _obey_all(core, channel, timeout)
+        if core.has_unfinished and core.seconds_to_spare() < SHORTEST_S:
             deltas = core.step()
             if deltas:
                 channel.put_step(Deltas(deltas))
-        commands = _commands_in_time(core, channel)
 
 
-def _commands_in_time(core: EngineCore, channel: CoreChannel) -> list[Command]:
-    """All that come before the core must plan its next step."""
-    commands = channel.take(timeout=0 if core.has_unfinished else None)
-    until = time.monotonic() + core.seconds_to_spare()
-    while (left := until - time.monotonic()) >= LEAST_WAIT_S:
-        commands += channel.take(timeout=left)
-    return commands
+def _warm_up(core: EngineCore, channel: CoreChannel) -> bool:
+    """Until the first request; whether the core is to stop."""
+    is_stopped = _obey_all(core, channel, timeout=0)
+    while not (is_stopped or core.has_unfinished) and core.warm_up_more():
+        is_stopped = _obey_all(core, channel, timeout=0)
+    return is_stopped
+
+
+def _obey_all(core: EngineCore, channel: CoreChannel, timeout: float | None) -> bool:
+    """The commands that come in time; whether the core is to stop."""
+    if timeout is not None and timeout < SHORTEST_S:
+        timeout = 0
+    for command in channel.take(timeout=timeout):
+        if isinstance(command, Stop):
+            return True
+        _obey(core, command, channel)
+    return False
 
 
 def _obey(core: EngineCore, command: Command, channel: CoreChannel) -> None:

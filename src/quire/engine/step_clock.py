@@ -18,9 +18,8 @@ from quire.step import StepPlan
 MARGIN_S = 0.0015
 MARGIN_SHARE = 0.05
 _NUM_LAST = 2  # steps of a kind that are looked at: the shorter one counts, the other had a hiccup
-# Who had to wait less for a step came late: it was done some time ago, and took less than it seems.
-LEAST_WAIT_S = 0.0001
-_LATE_SHARE = 0.8  # of what was expected of it, then
+# Of what was expected of a step that was done before the host looked: it took less than it seems.
+_LATE_SHARE = 0.8
 
 
 @dataclass(slots=True)
@@ -44,7 +43,7 @@ class StepClock:
         self._now = now
         self._kinds: dict[tuple[bool, int], _Kind] = {}
         self._in_flight: deque[_InFlight] = deque()
-        self._awaits_since = self._done_at = 0.0
+        self._done_at = 0.0
 
     def submitted(self, plan: StepPlan) -> None:
         key = (plan.is_decode, plan.num_tokens.bit_length())
@@ -52,17 +51,15 @@ class StepClock:
         num_parts = 1 if plan.is_decode else max(1, plan.num_tokens)
         self._in_flight.append(_InFlight(kind, num_parts, self._now()))
 
-    def awaits(self) -> None:
-        """The host begins to wait for the oldest of the submitted steps."""
-        self._awaits_since = self._now()
-
-    def done(self) -> None:
-        """The host has that step's result."""
+    def done(self, *, is_late: bool) -> None:
+        """The host has the result of the oldest step; late: some time after the device had it."""
         step, now = self._in_flight.popleft(), self._now()
+        last = step.kind.seconds
         took = (now - max(self._done_at, step.submitted_at)) / step.num_parts
-        if now - self._awaits_since < LEAST_WAIT_S and step.kind.seconds:
-            took = min(took, _LATE_SHARE * min(step.kind.seconds))
-        step.kind.seconds.append(took)
+        if not is_late:
+            last.append(took)
+        elif last:
+            last.append(min(took, _LATE_SHARE * min(last)))
         self._done_at = now
 
     def forget(self) -> None:

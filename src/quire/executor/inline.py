@@ -21,11 +21,8 @@ class InlineExecutor:
     def initialize_kv_cache(self, num_blocks: int) -> int:
         return self._worker.initialize_kv_cache(num_blocks)
 
-    def warm_up(self) -> None:
-        self._worker.warm_up()
-
-    def warm_up_more(self) -> bool:
-        return self._worker.warm_up_more()
+    def warm_up(self) -> bool:
+        return self._worker.warm_up()
 
     def submit(self, plan: StepPlan) -> PendingResult:
         return self._worker.execute(plan)

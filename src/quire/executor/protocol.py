@@ -11,6 +11,10 @@ from quire.worker.facts import WorkerFacts
 class PendingResult(Protocol):
     """A step that was given to the device."""
 
+    @property
+    def is_done(self) -> bool:
+        """Whether `result` need not wait."""
+
     def result(self) -> StepResult:
         """Wait for the step; what it raised is raised here."""
 
@@ -27,11 +31,9 @@ class Executor(Protocol):
     def initialize_kv_cache(self, num_blocks: int) -> int:
         """Allocate the cache, and capture graphs where there are any; the cache's bytes."""
 
-    def warm_up(self) -> None:
-        """Run ordinary steps of dummy rows, once the cache exists."""
-
-    def warm_up_more(self) -> bool:
-        """Another such step, before the first request; False when all that help are done."""
+    def warm_up(self) -> bool:
+        """Run ordinary steps of dummy rows, once the cache exists and before the first request;
+        whether more of them would help."""
 
     def submit(self, plan: StepPlan) -> PendingResult: ...
 

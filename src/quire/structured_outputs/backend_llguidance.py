@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from quire.platform import num_cpu_cores
 from quire.structured import Grammar, GrammarSpec, GrammarState
 from quire.structured_outputs import keywords
 from quire.structured_outputs.blame import MatcherOf, reason_of, with_place
@@ -40,13 +41,14 @@ MAX_SHARED_STATES, MAX_OWN_STATES = 100_000, 250_000
 # What says that all that is shared is used up, and for how long an engine may compile in a step.
 _SPENT = ("too many states", "too many expressions")
 MAX_ANEW_S = 0.2
-MAX_LANE_S = 0.02  # the same for a lane: of many states most get one
+MAX_LANES_S = 0.05  # for all lanes of a grammar, which are compiled while steps wait
 # Characters of strings in JSON. Tokens of a slice are looked at together, so a string that may have
 # a few more characters needs a slice of so many, or each token is looked at by itself.
 _STRING = r'[^"\\\x00-\x1F\x7F]'
 SLICES = ["[ \\n\\r\\t]+", *(f"{_STRING}{{1,{n}}}" for n in (*range(1, 13), 30)), f"{_STRING}+"]
 # A mask takes microseconds for most states, and for some a walk over a large vocabulary: 1 ms.
 LARGE_VOCABULARY = 1 << 15
+MAX_THREADS = 32
 STATES_OF_LANE = 2  # from which on a grammar that is compiled quickly gets another lane
 CompileAnew = Callable[[int], Any]  # with so many states of the lexer
 _NOT_ALLOWED = "doesn't satisfy the grammar"  # what a token did that was accepted nevertheless
@@ -101,7 +103,7 @@ class LLGuidance:
         return LLGrammar(
             matcher,
             functools.partial(self._matcher, text) if took <= MAX_ANEW_S else None,
-            _num_threads() if may_walk and took <= MAX_LANE_S else 1,
+            min(_num_threads(), 1 + int(MAX_LANES_S / took)) if may_walk else 1,
             self._table,
             max(LEAST_BYTES, BYTES_PER_CHARACTER * len(text)),
             BYTES_PER_TOKEN if may_be_slow(spec) else 0,
@@ -155,7 +157,7 @@ class LLGrammar:
         num_bytes: int,
         bytes_per_token: int,
     ) -> None:
-        """``anew``: compiles it again, if that is quick; for a lane it must be very quick."""
+        """``anew``: compiles it again, if that is quick."""
         self._lanes = [_Lane(matcher)]
         self._max_lanes = max_lanes
         self.anew = anew
@@ -179,7 +181,8 @@ class LLGrammar:
     def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> list[int]:
         ours = [state for state in states if isinstance(state, LLState)]
         start, stride = masks.ctypes.data, masks.strides[0]
-        if len({state.lane for state in ours}) > 1:
+        may_walk = masks.shape[1] >= LARGE_VOCABULARY // 32
+        if may_walk and _num_threads() > 1 and len({state.lane for state in ours}) > 1:
             in_lanes = sorted(enumerate(ours), key=lambda one: id(one[1].lane))
             work = [(state.matcher, i) for i, state in in_lanes]  # a thread takes neighbours
             _executor().unsafe_compute_mask_ptr(work, start, stride, len(masks))
@@ -266,7 +269,8 @@ def _executor() -> Any:
 @functools.cache
 def _num_threads() -> int:
     """That fill masks; some cores are for the engine's own and for the server's."""
-    return max(1, len(os.sched_getaffinity(0)) * 4 // 5)
+    num_cpus = min(len(os.sched_getaffinity(0)), 2 * num_cpu_cores())
+    return max(1, min(MAX_THREADS, num_cpus * 4 // 5))
 
 
 class _Tokens:

@@ -86,7 +86,7 @@ class GrammarRow:
 
     def look_for_error(self) -> None:
         """Where a mask was filled: a grammar that met a limit allows nothing but the end."""
-        reason = None if self.state is None else self.state.error()
+        reason = self.state.error() if self.state is not None and self.error is None else None
         if reason is not None:
             self.error = _too_complex(reason)
 

@@ -21,6 +21,11 @@ NO_TOKENS = np.empty(0, dtype=np.int32)
 class HostTokens(Protocol):
     """The S new tokens of a step, on their way."""
 
+    @property
+    def is_done(self) -> bool:
+        """Whether `read` need not wait."""
+        ...
+
     def read(self, watch: Watch, label: StepLabel) -> Int32:
         """Wait for them; as often as one likes."""
         ...
@@ -32,6 +37,10 @@ class ReadTokens:
     def __init__(self, readbacks: Readbacks, parts: list[Tensor], label: StepLabel) -> None:
         self._readback = readbacks.start(parts, label)
         self._tokens: Int32 | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self._tokens is not None or self._readback.is_done
 
     def read(self, watch: Watch, label: StepLabel) -> Int32:
         if self._tokens is None:
@@ -69,6 +78,10 @@ class PendingStep:
                 for tensor in (group.tensors.token_ids, group.tensors.logprobs, group.tensors.ranks)
             ]
             self._readback = readbacks.start(tensors, label)
+
+    @property
+    def is_done(self) -> bool:
+        return self._tokens.is_done
 
     def result(self) -> StepResult:
         """Wait for the step and read what it produced."""

@@ -27,6 +27,10 @@ class Readback:
         self._landing = owner.take(sum(map(_room, tensors)))
         self._host = self._landing.receive(tensors)
 
+    @property
+    def is_done(self) -> bool:
+        return self._landing.event is None or self._landing.event.query()
+
     def arrays(self) -> list[np.ndarray]:
         """Only once: the memory is the next readback's then."""
         event = self._landing.event

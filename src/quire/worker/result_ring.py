@@ -57,6 +57,10 @@ class Delivered:
         self._done = done
         self._tokens: Int32 | None = None
 
+    @property
+    def is_done(self) -> bool:
+        return self._tokens is not None or self._done is None or self._done.query()
+
     def settle(self) -> None:
         if self._tokens is None:
             self._tokens = self._place.copy()

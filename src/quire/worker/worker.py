@@ -40,7 +40,7 @@ class Worker:
         self._loaded: LoadedModel | None = None
         self._kv: KVMemory | None = None
         self._runner: ModelRunner | None = None
-        self._sizes_left: list[int] = []  # of `warm_up_more`
+        self._sizes_left: list[int] | None = None  # of `warm_up`; None: it was never called
 
     def load_model(self) -> WorkerFacts:
         """Read the weights to the device."""
@@ -63,27 +63,25 @@ class Worker:
         """Take the KV memory and build the runner; the bytes that the KV memory has."""
         return self._build(num_blocks, captures=True)
 
-    def warm_up(self) -> None:
-        """Ordinary steps of dummy rows, so that the first request does not pay for first calls."""
+    def warm_up(self) -> bool:
+        """Ordinary steps of dummy rows, so that the first request does not pay for first calls;
+        then, each time, one of another size that traffic may bring. Whether there are more."""
         device, limits = self._config.device.device, self._config.scheduler
-        num_rows = min(WARM_UP_ROWS, limits.max_num_seqs)
-        room = limits.max_num_batched_tokens // num_rows
-        self._run_dummies(num_rows, min(WARM_UP_PROMPT_LEN, room))
-        if device == "cuda":
-            self._run_dummies(1, min(self._long_prompt_len(), limits.max_num_batched_tokens))
-        self._clean()
-        self._sizes_left = traffic_sizes(device, limits.max_num_batched_tokens)
-
-    def warm_up_more(self) -> bool:
-        """A step of another size that traffic may bring; False if there is none left. Only before
-        the first request."""
-        if not self._sizes_left:
-            return False
-        size = self._sizes_left.pop(0)
-        num_rows = min(max(1, size // TRAFFIC_PROMPT_LEN), self._config.scheduler.max_num_seqs)
-        self._run_dummies(num_rows, size // num_rows)
-        self._clean()
-        return True
+        if self._sizes_left is None:
+            self._sizes_left = traffic_sizes(device, limits.max_num_batched_tokens)
+            num_rows = min(WARM_UP_ROWS, limits.max_num_seqs)
+            room = limits.max_num_batched_tokens // num_rows
+            self._run_dummies(num_rows, min(WARM_UP_PROMPT_LEN, room))
+            if device == "cuda":
+                self._run_dummies(1, min(self._long_prompt_len(), limits.max_num_batched_tokens))
+        elif self._sizes_left:
+            size = self._sizes_left.pop(0)
+            longest = min(TRAFFIC_PROMPT_LEN, self._config.model.max_model_len - 1)
+            num_rows = min(-(-size // max(1, longest)), limits.max_num_seqs)
+            self._run_dummies(num_rows, size // num_rows)
+        assert self._kv is not None, "initialize_kv_cache comes first"
+        self._kv.clean_null_block()
+        return bool(self._sizes_left)
 
     def _long_prompt_len(self) -> int:
         """Too long for a graph, since attention in graphs is our own."""
@@ -130,10 +128,6 @@ class Worker:
         num_rows = min(num_tokens, self._config.scheduler.max_num_seqs)
         self._run_dummies(num_rows, num_tokens // num_rows)
 
-    def _clean(self) -> None:
-        assert self._kv is not None, "initialize_kv_cache comes first"
-        self._kv.clean_null_block()
-
     def _run_dummies(self, num_rows: int, prompt_len: int) -> None:
         assert self._loaded is not None, "load_model comes first"
         plans = warm_up_plans(
@@ -142,8 +136,12 @@ class Worker:
             block_size=self._config.cache.block_size,
             num_groups=len(self._loaded.kv_layout.groups),
         )
-        for plan in plans:
-            self.execute(plan).result()
+        *steps, leave = plans
+        try:
+            for plan in steps:
+                self.execute(plan).result()
+        finally:
+            self.execute(leave).result()
 
     def execute(self, plan: StepPlan) -> PendingStep:
         """Enqueue a step; its result is read from what this returns."""

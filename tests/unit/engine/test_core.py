@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from quire.config import SchedulerConfig
@@ -26,6 +28,8 @@ class DeadDevice(FakeDevice):
 
 
 class HungResult:
+    is_done = False
+
     def result(self) -> StepResult:
         raise EngineDeadError("step 0 was not done after 600 s")
 
@@ -51,6 +55,46 @@ def test_what_cannot_be_tried_again_ends_the_engine(
     core.add_request(request("a", [1, 2]))
     with pytest.raises(error):
         core.step()
+
+
+class BusyDevice(FakeDevice):
+    """As far as one can see, it is never done with the last step."""
+
+    def submit(self, plan: StepPlan) -> FakeResult:
+        given = super().submit(plan)
+        given.is_done = False
+        time.sleep(0.02)
+        return given
+
+
+def test_the_next_plan_waits_while_the_device_has_work_and_nobody_else_does() -> None:
+    kv = KVCacheManager(num_blocks=20, block_size=4)
+    config = SchedulerConfig(max_num_seqs=1, steps_in_flight=2)
+    core = EngineCore(Scheduler(config, kv, 64), BusyDevice(4), FACTS, 2)
+    assert core.seconds_to_spare() == 0.0
+    core.add_request(request("a", [1, 2], max_tokens=30))
+    assert core.seconds_to_spare() == 0.0  # nothing is in flight
+    for _ in range(8):
+        core.step()
+    assert 0.01 < core.seconds_to_spare() < 0.1
+    _, last = core._in_flight[-1]
+    last.is_done = True
+    assert core.seconds_to_spare() == 0.0
+    last.is_done = False
+    assert core.seconds_to_spare() > 0.0
+    core.add_request(request("b", [1, 2]))  # there is no room for it
+    assert core.seconds_to_spare() == 0.0
+
+
+def test_a_warm_up_that_fails_is_told_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(FakeDevice):
+        def warm_up(self) -> bool:
+            raise RuntimeError("no memory for so many tokens")
+
+    kv = KVCacheManager(num_blocks=20, block_size=4)
+    core = EngineCore(Scheduler(SchedulerConfig(), kv, 64), Failing(4), FACTS, 1)
+    assert core.warm_up_more() is False
+    assert "no memory for so many tokens" in caplog.text
 
 
 def test_steps_are_counted_by_their_tokens() -> None:

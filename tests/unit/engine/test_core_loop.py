@@ -8,7 +8,7 @@ import pytest
 
 from quire.config import EngineConfig
 from quire.engine.core_loop import run_core
-from quire.engine.messages import AddRequest, Command, Deltas, Failed, Stop
+from quire.engine.messages import AddRequest, Ask, Command, Deltas, Failed, Stop
 from quire.request import EngineRequest, RowSampling
 from quire.step_output import CompletionDelta
 from tests.fakes.configs import fake_config
@@ -26,7 +26,9 @@ class LoggingCore(FakeCore):
     to_spare = 0.0
 
     def seconds_to_spare(self) -> float:
-        return self.to_spare
+        """What there is until the first look."""
+        spare, self.to_spare = self.to_spare, min(self.to_spare, self.to_spare - 0.004)
+        return spare
 
     def warm_up_more(self) -> bool:
         self.log.append("warm-up")
@@ -89,6 +91,22 @@ def test_a_step_is_planned_as_late_as_the_device_allows(monkeypatch: pytest.Monk
     channel = Channel(seen, (0, REQUEST), (9, Stop()))
     assert run_core(f"{__name__}:{build_logging_core.__name__}", fake_config(), channel) is None
     assert seen == ["step", "step"]
-    start, *waits = channel.timeouts
-    assert start == 0 and None in waits
-    assert any(wait is not None and 0.001 <= wait <= 0.004 for wait in waits)
+    assert None in channel.timeouts  # nothing to do
+    assert any(wait is not None and 0.001 <= wait <= 0.004 for wait in channel.timeouts)
+
+
+def test_commands_are_obeyed_while_a_step_is_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(LoggingCore, "log", seen, raising=False)
+    monkeypatch.setattr(LoggingCore, "to_spare", 1000.0)
+    channel = Channel(seen, (0, REQUEST), (0, Stop()))
+    assert run_core(f"{__name__}:{build_logging_core.__name__}", fake_config(), channel) is None
+    assert seen == []  # no step: the device was said to be busy for long
+
+
+def test_questions_do_not_end_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(LoggingCore, "log", seen, raising=False)
+    channel = Channel(seen, (0, Ask("stats")), (1, Ask("stats")), (9, Stop()))
+    assert run_core(f"{__name__}:{build_logging_core.__name__}", fake_config(), channel) is None
+    assert seen == ["warm-up"] * 3

@@ -36,9 +36,8 @@ class World:
         self.read(seconds)
 
     def read(self, seconds: float) -> None:
-        self.clock.awaits()
         self.now += seconds
-        self.clock.done()
+        self.clock.done(is_late=False)
 
 
 def spare(seconds: float) -> float:
@@ -72,6 +71,25 @@ def test_prompts_take_time_by_their_tokens_and_are_a_kind_of_their_own() -> None
     assert world.clock.seconds_to_spare() == 0.0  # so many at once are new
 
 
+def test_a_step_that_nobody_looked_at_for_long_is_not_believed() -> None:
+    """As the last ones before nothing was left to do."""
+    world = World()
+    for _ in range(3):
+        world.clock.submitted(plan(2, 100))
+        world.now += 8.0
+        world.clock.done(is_late=True)
+    world.clock.submitted(plan(2, 100))
+    assert world.clock.seconds_to_spare() == 0.0
+    world.clock.forget()
+    for _ in range(2):
+        world.run(plan(8), 0.010)
+    world.clock.submitted(plan(8))
+    world.now += 8.0
+    world.clock.done(is_late=True)
+    world.clock.submitted(plan(8))
+    assert world.clock.seconds_to_spare() == spare(0.8 * 0.010)
+
+
 def test_steps_in_flight_come_one_after_the_other() -> None:
     world = World()
     for _ in range(2):
@@ -100,9 +118,9 @@ def test_plans_are_late_and_the_device_is_hardly_ever_without_work(device_s: flo
         world.clock.submitted(plan(8))
         ends.append(free_at)
         if len(ends) == 2:
-            world.clock.awaits()
+            is_late = ends[0] <= world.now
             world.now = max(world.now, ends.popleft())
-            world.clock.done()
+            world.clock.done(is_late=is_late)
     host_alone = max(0.0, 0.1 * (0.0015 - device_s))  # late whenever it begins
     assert idle / num_steps < host_alone + 0.01 * device_s + 0.00001
     assert early / num_steps < max(device_s, 2 * MARGIN_S) / 2 + MARGIN_S

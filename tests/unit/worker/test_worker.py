@@ -151,8 +151,7 @@ def test_warm_up_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(worker_module, "traffic_sizes", lambda device, max_tokens: [8, 20])
-    worker.warm_up()
-    assert [worker.warm_up_more() for _ in range(3)] == [True, True, False]
+    assert [worker.warm_up() for _ in range(4)] == [True, True, False, False]
     writer.join(1, PROMPTS[1])
     result = worker.execute(writer.plan({1: len(PROMPTS[1])})).result()
     assert result.token_ids.tolist() == expected[1][:1]
