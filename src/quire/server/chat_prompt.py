@@ -91,6 +91,12 @@ def _options(state: ServerState, body: ChatPromptBody) -> ChatOptions:
     )
 
 
+def forbids_thoughts(state: ServerState, body: ChatPromptBody) -> bool:
+    """Whether the template is told that the model is not to think; it may not heed that."""
+    told = _options(state, body).template_kwargs or {}
+    return told.get("enable_thinking") is False or told.get("thinking") is False
+
+
 def _thinking(body: ChatPromptBody) -> dict[str, Any]:
     """The effort as templates ask for it; some know only whether to think."""
     effort = body.reasoning_effort

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from quire.prompts import ParsedPrompt
 from quire.sampling_params import SamplingParams
 from quire.server.answer_form import AnswerForm
-from quire.server.chat_prompt import chat_prompt, template_of
+from quire.server.chat_prompt import chat_prompt, forbids_thoughts, template_of
 from quire.server.envelope import Envelope, priority_of
 from quire.server.error_responses import json_response
 from quire.server.errors import bad_request, renamed
@@ -159,6 +159,8 @@ def prepared_chat(state: ServerState, chat: ChatCompletionRequest) -> Prepared:
     prompt = chat_prompt(state, chat)
     form = AnswerForm.of(state.formats, chat, prompt)
     prompt = replace(prompt, thinking=state.formats.thinking(form.opening))
+    if prompt.thinking and params.thinking_token_budget is None and forbids_thoughts(state, chat):
+        params.thinking_token_budget = 0
     prompts = ready_prompts(engine, [prompt], rules)
     params = constrained(form.with_marks(params), form, chat)
     return Prepared(

@@ -32,7 +32,7 @@ from quire.structured_outputs.trial import try_out
 LIMIT_S = 5.0
 MOMENT_S = 0.5
 MAX_KNOWN = 4096
-MAX_WAITING = 32  # in each queue; each may take as long as its limit
+MAX_WAITING = 128  # in each queue; each may take as long as its limit
 
 Verdict = str | None  # what is wrong
 TryOut = Callable[[GrammarSpec], None]

@@ -193,3 +193,23 @@ async def test_a_schema_leaves_no_room_for_calls(client: httpx.AsyncClient) -> N
     assert response.json()["error"]["param"] == "response_format"
     body["tool_choice"] = "none"
     assert (await client.post(CHAT, json={**body, "max_tokens": 2})).status_code == 200
+
+
+@pytest.mark.parametrize("parser", ["qwen3", "deepseek_r1"])
+@pytest.mark.parametrize(
+    "no_thought",
+    [
+        {"reasoning_effort": "none"},
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        {"chat_template_kwargs": {"thinking": False}},
+        {"thinking_token_budget": 0},
+    ],
+)
+async def test_who_wants_no_thought_gets_the_answer_at_once(
+    engine: AsyncLLM, parser: str, no_thought: dict[str, Any]
+) -> None:
+    """Also where the chat template heeds no such word."""
+    state = ready_state(engine, reasoning_parser=parser)
+    async with in_process_client(state) as client:
+        text, end = await answer(client, CHAT, {"guided_regex": "%[a-z]{3}", **no_thought})
+    assert re.fullmatch("%[a-z]{3}", text) and end == "stop"
