@@ -7,6 +7,7 @@ is `structured_outputs/`. Imports no torch.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,12 @@ class Thinking:
     ends: tuple[TokenMark, ...]  # any of them; the first is the one that is forced
     is_open: bool | None  # whether the answer begins inside of it; None: the model decides
     budget: int | None = None  # tokens, after which the end is forced
+
+
+@functools.cache  # asked for in each step, of a few tokens
+def token_bit(token_id: int) -> np.int32:
+    """Of a token in its word of a mask: bit ``t % 32`` of word ``t // 32``."""
+    return np.uint32(1 << (token_id & 31)).view(np.int32)
 
 
 class GrammarState(Protocol):

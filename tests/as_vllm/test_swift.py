@@ -21,29 +21,22 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 import quire
 from quire import AsyncEngineArgs, AsyncLLMEngine, EngineArgs, LLMEngine, SamplingParams
 from quire.as_vllm.names import MODULES, VERSION
-from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
+from tests.fakes.byte_tokenizer import VOCAB_SIZE
 from tests.fakes.configs import fake_config
 from tests.fakes.fake_core import BUILD_FAKE_CORE
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    save_byte_tokenizer(folder)
-    return folder
-
-
 @pytest.fixture
-def engine(folder: Path) -> Iterator[LLMEngine]:
-    config = fake_config(folder=folder, skip_tokenizer_init=False, vocab_size=VOCAB_SIZE)
+def engine(byte_tokenizer: Path) -> Iterator[LLMEngine]:
+    config = fake_config(folder=byte_tokenizer, skip_tokenizer_init=False, vocab_size=VOCAB_SIZE)
     made = LLMEngine(config, build=BUILD_FAKE_CORE)
     yield made
     made.close()
 
 
 @pytest.fixture
-def async_engine(folder: Path) -> Iterator[AsyncLLMEngine]:
-    config = fake_config(folder=folder, skip_tokenizer_init=False, vocab_size=VOCAB_SIZE)
+def async_engine(byte_tokenizer: Path) -> Iterator[AsyncLLMEngine]:
+    config = fake_config(folder=byte_tokenizer, skip_tokenizer_init=False, vocab_size=VOCAB_SIZE)
     made = AsyncLLMEngine(config, multiprocess_mode=False, build=BUILD_FAKE_CORE)
     yield made
     made.shutdown()
@@ -115,8 +108,8 @@ def test_engine_args_tell_their_names_and_take_what_is_passed(cls: type[EngineAr
     """engine_args model_dir model_type tokenizer hf_tokenizer generation_config model_config dtype
     max_model_len is_multimodal""".split(),
 )
-def test_an_engine_takes_attributes(name: str, engine: LLMEngine, folder: Path) -> None:
-    value: Any = AutoTokenizer.from_pretrained(folder) if name == "tokenizer" else object()
+def test_an_engine_takes_attributes(name: str, engine: LLMEngine, byte_tokenizer: Path) -> None:
+    value: Any = AutoTokenizer.from_pretrained(byte_tokenizer) if name == "tokenizer" else object()
     setattr(engine, name, value)
     found = getattr(engine, name)
     assert found.tokenizer is value if name == "tokenizer" else found is value
@@ -132,12 +125,12 @@ def test_the_config_of_the_model_is_read_from_engines(
 
 
 def test_the_tokenizer_inside_can_be_read_and_replaced(
-    engine: LLMEngine, async_engine: AsyncLLMEngine, folder: Path
+    engine: LLMEngine, async_engine: AsyncLLMEngine, byte_tokenizer: Path
 ) -> None:
     for one in (engine, async_engine.engine):
         assert isinstance(one.tokenizer.tokenizer, PreTrainedTokenizerBase)
         assert isinstance(one.tokenizer, PreTrainedTokenizerBase)
-        mine = AutoTokenizer.from_pretrained(folder)
+        mine = AutoTokenizer.from_pretrained(byte_tokenizer)
         one.tokenizer.tokenizer = mine
         assert one.tokenizer.tokenizer is mine
 

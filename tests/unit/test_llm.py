@@ -19,22 +19,15 @@ from quire.llm import _NOT_BUILT, LLM
 from quire.lora.request import LoRARequest
 from quire.outputs import RequestOutput
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
-from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
+from tests.fakes.byte_tokenizer import VOCAB_SIZE
 from tests.fakes.configs import fake_config
 from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    save_byte_tokenizer(folder)
-    return folder
-
-
 @pytest.fixture
-def llm(folder: Path) -> Iterator[LLM]:
+def llm(byte_tokenizer: Path) -> Iterator[LLM]:
     config = fake_config(
-        folder=folder,
+        folder=byte_tokenizer,
         skip_tokenizer_init=False,
         vocab_size=1000,
         generation_config={"max_new_tokens": 2},
@@ -388,10 +381,10 @@ def test_engine_state_is_visible(llm: LLM) -> None:
     assert len(llm.get_tokenizer()) == VOCAB_SIZE
 
 
-def test_tokenizer_can_be_replaced(llm: LLM, folder: Path) -> None:
+def test_tokenizer_can_be_replaced(llm: LLM, byte_tokenizer: Path) -> None:
     from transformers import AutoTokenizer
 
-    other = AutoTokenizer.from_pretrained(folder)
+    other = AutoTokenizer.from_pretrained(byte_tokenizer)
     llm.set_tokenizer(other)
     assert llm.get_tokenizer() is other
     assert texts(llm.generate("abc", FOUR)) == ["abca"]

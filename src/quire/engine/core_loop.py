@@ -31,7 +31,7 @@ from quire.step_output import ends_without_tokens
 if TYPE_CHECKING:
     from quire.engine.core import EngineCore
 
-SHORTEST_S = 0.001  # wait that channels can measure
+_SHORTEST_S = 0.001  # wait that channels can measure
 _LONGEST_S = 0.002  # in which the device may be done before it is expected
 BUILD_CORE = "quire.engine.build:build_core"  # by name, so that the front end imports no torch
 ReportPhase = Callable[[str], None]  # told the name of each phase of a start as it begins
@@ -97,12 +97,20 @@ def build_by_name(
 def _serve(core: EngineCore, channel: CoreChannel) -> None:
     is_stopped = _warm_up(core, channel)
     while not is_stopped:
-        timeout = min(core.seconds_to_spare(), _LONGEST_S) if core.has_unfinished else None
+        timeout = _seconds_to_wait(core)
         is_stopped = _obey_all(core, channel, timeout)
-        if core.has_unfinished and core.seconds_to_spare() < SHORTEST_S:
+        if timeout == 0 and core.has_unfinished:
             deltas = core.step()
             if deltas:
                 channel.put_step(Deltas(deltas))
+
+
+def _seconds_to_wait(core: EngineCore) -> float | None:
+    """For commands, before the next look; 0: there is a step to do; None: nothing else is."""
+    if not core.has_unfinished:
+        return None
+    spare = core.seconds_to_spare()
+    return 0 if spare < _SHORTEST_S else min(spare, _LONGEST_S)
 
 
 def _warm_up(core: EngineCore, channel: CoreChannel) -> bool:
@@ -115,8 +123,6 @@ def _warm_up(core: EngineCore, channel: CoreChannel) -> bool:
 
 def _obey_all(core: EngineCore, channel: CoreChannel, timeout: float | None) -> bool:
     """The commands that come in time; whether the core is to stop."""
-    if timeout is not None and timeout < SHORTEST_S:
-        timeout = 0
     for command in channel.take(timeout=timeout):
         if isinstance(command, Stop):
             return True

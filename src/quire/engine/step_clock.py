@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from quire.step import StepPlan
 
@@ -22,17 +22,10 @@ _NUM_LAST = 2  # steps of a kind that are looked at: the shorter one counts, the
 _LATE_SHARE = 0.8
 
 
-@dataclass(slots=True)
-class _Kind:
-    """Steps that take about as long: decode steps, or others for each of their tokens."""
-
-    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_NUM_LAST))
-
-
 @dataclass(frozen=True, slots=True)
 class _InFlight:
-    kind: _Kind
-    num_parts: int  # tokens, or 1
+    last: deque[float]  # seconds that a part of such steps took
+    num_parts: int  # each token; of a decode step, the whole
     submitted_at: float
 
 
@@ -41,25 +34,24 @@ class StepClock:
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self._now = now
-        self._kinds: dict[tuple[bool, int], _Kind] = {}
+        self._last: dict[tuple[bool, int], deque[float]] = {}  # by kind of step
         self._in_flight: deque[_InFlight] = deque()
         self._done_at = 0.0
 
     def submitted(self, plan: StepPlan) -> None:
-        key = (plan.is_decode, plan.num_tokens.bit_length())
-        kind = self._kinds.setdefault(key, _Kind())
+        kind = (plan.is_decode, plan.num_tokens.bit_length())
+        last = self._last.setdefault(kind, deque(maxlen=_NUM_LAST))
         num_parts = 1 if plan.is_decode else max(1, plan.num_tokens)
-        self._in_flight.append(_InFlight(kind, num_parts, self._now()))
+        self._in_flight.append(_InFlight(last, num_parts, self._now()))
 
     def done(self, *, is_late: bool) -> None:
         """The host has the result of the oldest step; late: some time after the device had it."""
         step, now = self._in_flight.popleft(), self._now()
-        last = step.kind.seconds
         took = (now - max(self._done_at, step.submitted_at)) / step.num_parts
         if not is_late:
-            last.append(took)
-        elif last:
-            last.append(min(took, _LATE_SHARE * min(last)))
+            step.last.append(took)
+        elif step.last:
+            step.last.append(min(took, _LATE_SHARE * min(step.last)))
         self._done_at = now
 
     def forget(self) -> None:
@@ -70,8 +62,8 @@ class StepClock:
         """How long the next plan can wait; 0 where that is not known."""
         end = 0.0
         for step in self._in_flight:
-            if len(step.kind.seconds) < _NUM_LAST:
+            if len(step.last) < _NUM_LAST:
                 return 0.0
             begin = max(end, self._done_at, step.submitted_at)
-            end = begin + min(step.kind.seconds) * step.num_parts * (1 - MARGIN_SHARE)
+            end = begin + min(step.last) * step.num_parts * (1 - MARGIN_SHARE)
         return max(0.0, end - self._now() - MARGIN_S)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from quire.platform import num_cpu_cores
-from quire.structured import Grammar, GrammarSpec, GrammarState
+from quire.structured import Grammar, GrammarSpec, GrammarState, token_bit
 from quire.structured_outputs import keywords
 from quire.structured_outputs.blame import MatcherOf, reason_of, with_place
 from quire.structured_outputs.narrow import narrowed
@@ -42,6 +42,7 @@ MAX_SHARED_STATES, MAX_OWN_STATES = 100_000, 250_000
 _SPENT = ("too many states", "too many expressions")
 MAX_ANEW_S = 0.2
 MAX_LANES_S = 0.05  # for all lanes of a grammar, which are compiled while steps wait
+LEAST_S = 1e-4  # that a clock may measure as nothing
 # Characters of strings in JSON. Tokens of a slice are looked at together, so a string that may have
 # a few more characters needs a slice of so many, or each token is looked at by itself.
 _STRING = r'[^"\\\x00-\x1F\x7F]'
@@ -100,13 +101,14 @@ class LLGuidance:
             error = with_place(reason_of(matcher), spec, self._matcher_of(spec))
             raise ValueError(f"the {spec.kind} grammar cannot be used: {error}")
         may_walk = len(self._table) >= LARGE_VOCABULARY
+        num_more = int(MAX_LANES_S / max(took, LEAST_S))
         return LLGrammar(
             matcher,
-            functools.partial(self._matcher, text) if took <= MAX_ANEW_S else None,
-            min(_num_threads(), 1 + int(MAX_LANES_S / took)) if may_walk else 1,
             self._table,
-            max(LEAST_BYTES, BYTES_PER_CHARACTER * len(text)),
-            BYTES_PER_TOKEN if may_be_slow(spec) else 0,
+            anew=functools.partial(self._matcher, text) if took <= MAX_ANEW_S else None,
+            max_lanes=min(_num_threads(), 1 + num_more) if may_walk else 1,
+            num_bytes=max(LEAST_BYTES, BYTES_PER_CHARACTER * len(text)),
+            bytes_per_token=BYTES_PER_TOKEN if may_be_slow(spec) else 0,
         )
 
     def _matcher(self, text: str, max_states: int) -> Any:
@@ -134,7 +136,7 @@ class LLGuidance:
         mask = np.zeros(-(-len(self._table) // 32), dtype=np.int32)
         if not matcher.is_error():
             matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
-        ends = sum(bool(mask[end >> 5] & _bit(end)) for end in self._table.end_token_ids)
+        ends = sum(bool(mask[end >> 5] & token_bit(end)) for end in self._table.end_token_ids)
         if matcher.is_error() or np.unpackbits(mask.view(np.uint8)).sum() == ends:
             return
         raise ValueError(
@@ -151,9 +153,10 @@ class LLGrammar:
     def __init__(
         self,
         matcher: Any,
+        table: TokenTable,
+        *,
         anew: CompileAnew | None,
         max_lanes: int,
-        table: TokenTable,
         num_bytes: int,
         bytes_per_token: int,
     ) -> None:
@@ -190,7 +193,7 @@ class LLGrammar:
             for i, state in enumerate(ours):
                 state.matcher.unsafe_compute_mask_ptr(start + i * stride, stride)
         for token_id in self.other_ends:
-            masks[:, token_id >> 5] &= ~_bit(token_id)
+            masks[:, token_id >> 5] &= ~token_bit(token_id)
         failed = [i for i, state in enumerate(ours) if state.matcher.is_error()]
         for i in failed:
             ours[i].fill(masks[i])
@@ -239,7 +242,7 @@ class LLState:
     def _fill(self, mask: np.ndarray) -> None:
         self.matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
         for token_id in self._grammar.other_ends:
-            mask[token_id >> 5] &= ~_bit(token_id)
+            mask[token_id >> 5] &= ~token_bit(token_id)
 
     def _begins_anew(self) -> bool:
         """Whether a matcher that shares nothing is where this one was: once, and only where what
@@ -252,11 +255,6 @@ class LLState:
             return False
         self.matcher = grammar.anew(MAX_OWN_STATES)
         return bool(self.matcher.consume_tokens(self._token_ids))
-
-
-@functools.cache
-def _bit(token_id: int) -> np.int32:
-    return np.uint32(1 << (token_id & 31)).view(np.int32)
 
 
 @functools.cache

@@ -5,14 +5,13 @@ Knows nothing about steps, nor whose row it is.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable
 
 import numpy as np
 
 from quire.step import JoinedRow
-from quire.structured import GrammarState
+from quire.structured import GrammarState, token_bit
 from quire.worker.thinking import Place, ThinkingRow
 
 ALL = np.int32(-1)
@@ -149,7 +148,7 @@ class GrammarRow:
     def _finish_answer(self, line: np.ndarray) -> None:
         assert self.grammar is not None
         end = self.grammar.end_token_id
-        can_end = bool(line[end >> 5] & bit(end))
+        can_end = bool(line[end >> 5] & token_bit(end))
         _clear(line, end)
         if self._ends_late or self._num_output < self._min_tokens:
             self._forbid_stops(line)
@@ -163,19 +162,13 @@ class GrammarRow:
             _clear(line, token_id)
 
 
-@functools.cache  # asked for at each step of each row; there are few stops
-def bit(token_id: int) -> np.int32:
-    """Of a token in its word of a mask."""
-    return np.uint32(1 << (token_id & 31)).view(np.int32)
-
-
 def _too_complex(reason: str) -> str:
     return f"the grammar became too complex to follow: {reason}; make it simpler"
 
 
 def _set(line: np.ndarray, token_id: int) -> None:
-    line[token_id >> 5] |= bit(token_id)
+    line[token_id >> 5] |= token_bit(token_id)
 
 
 def _clear(line: np.ndarray, token_id: int) -> None:
-    line[token_id >> 5] &= ~bit(token_id)
+    line[token_id >> 5] &= ~token_bit(token_id)

@@ -16,8 +16,8 @@ from itertools import compress
 import numpy as np
 
 from quire.step import Int32, JoinedRow, RowToken
-from quire.structured import FREE, Grammar, GrammarState
-from quire.worker.grammar_row import GrammarRow, bit
+from quire.structured import FREE, Grammar, GrammarState, token_bit
+from quire.worker.grammar_row import GrammarRow
 from quire.worker.pending import HostTokens
 from quire.worker.watch import StepLabel, Watch
 
@@ -151,6 +151,6 @@ def _finish(rows: Sequence[GrammarRow], lines: np.ndarray) -> None:
         else:
             row.finish(lines[i])
     for end, places in by_end.items():
-        may_end = lines[places, end >> 5] & bit(end)
+        may_end = lines[places, end >> 5] & token_bit(end)
         for i in np.flatnonzero(may_end).tolist():
             rows[places[i]].finish(lines[places[i]])

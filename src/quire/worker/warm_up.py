@@ -18,7 +18,7 @@ TRAFFIC_PROMPT_LEN = 512
 
 def traffic_sizes(device: str, max_tokens: int) -> list[int]:
     """Steps that traffic may bring, by their tokens. On a GPU the first of a size costs up to a
-    tenth of a second: its graph is captured, or kernels for so many lines are loaded."""
+    tenth of a second or two: its graph is captured, or kernels for so many lines are loaded."""
     return [size for size in TRAFFIC_TOKENS if device == "cuda" and size <= max_tokens]
 
 

@@ -65,8 +65,32 @@ class Channel:
         assert not isinstance(reply, Failed), reply
 
 
+Serve = Callable[..., Channel]
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    seen: list[str] = []
+    monkeypatch.setattr(LoggingCore, "log", seen, raising=False)
+    return seen
+
+
+@pytest.fixture
+def serve(log: list[str], monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """A core's whole life, with these commands and so much time to spare at first."""
+
+    def serve(*commands: tuple[int, Command], to_spare: float = 0.0) -> Channel:
+        monkeypatch.setattr(LoggingCore, "to_spare", to_spare)
+        channel = Channel(log, *commands)
+        build = f"{__name__}:{build_logging_core.__name__}"
+        assert run_core(build, fake_config(), channel) is None
+        return channel
+
+    return serve
+
+
 @pytest.mark.parametrize(
-    ("comes_after", "log"),
+    ("comes_after", "expected"),
     [
         (0, ["step", "step"]),
         (2, ["warm-up", "warm-up", "step", "step"]),
@@ -74,39 +98,25 @@ class Channel:
     ],
 )
 def test_sizes_are_warmed_up_while_nobody_asks_for_anything(
-    comes_after: int, log: list[str], monkeypatch: pytest.MonkeyPatch
+    comes_after: int, expected: list[str], log: list[str], serve: Serve
 ) -> None:
-    seen: list[str] = []
-    monkeypatch.setattr(LoggingCore, "log", seen, raising=False)
-    channel = Channel(seen, (comes_after, REQUEST), (9, Stop()))
-    assert run_core(f"{__name__}:{build_logging_core.__name__}", fake_config(), channel) is None
-    assert seen == log
+    channel = serve((comes_after, REQUEST), (9, Stop()))
+    assert log == expected
     assert sum(len(one.new_token_ids) for said in channel.deltas for one in said.deltas) == 2
 
 
-def test_a_step_is_planned_as_late_as_the_device_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
-    monkeypatch.setattr(LoggingCore, "log", seen, raising=False)
-    monkeypatch.setattr(LoggingCore, "to_spare", 0.004)
-    channel = Channel(seen, (0, REQUEST), (9, Stop()))
-    assert run_core(f"{__name__}:{build_logging_core.__name__}", fake_config(), channel) is None
-    assert seen == ["step", "step"]
+def test_a_step_is_planned_as_late_as_the_device_allows(log: list[str], serve: Serve) -> None:
+    channel = serve((0, REQUEST), (9, Stop()), to_spare=0.004)
+    assert log == ["step", "step"]
     assert None in channel.timeouts  # nothing to do
     assert any(wait is not None and 0.001 <= wait <= 0.004 for wait in channel.timeouts)
 
 
-def test_commands_are_obeyed_while_a_step_is_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
-    monkeypatch.setattr(LoggingCore, "log", seen, raising=False)
-    monkeypatch.setattr(LoggingCore, "to_spare", 1000.0)
-    channel = Channel(seen, (0, REQUEST), (0, Stop()))
-    assert run_core(f"{__name__}:{build_logging_core.__name__}", fake_config(), channel) is None
-    assert seen == []  # no step: the device was said to be busy for long
+def test_commands_are_obeyed_while_a_step_is_put_off(log: list[str], serve: Serve) -> None:
+    serve((0, REQUEST), (0, Stop()), to_spare=1000.0)
+    assert log == []  # no step: the device was said to be busy for long
 
 
-def test_questions_do_not_end_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
-    monkeypatch.setattr(LoggingCore, "log", seen, raising=False)
-    channel = Channel(seen, (0, Ask("stats")), (1, Ask("stats")), (9, Stop()))
-    assert run_core(f"{__name__}:{build_logging_core.__name__}", fake_config(), channel) is None
-    assert seen == ["warm-up"] * 3
+def test_questions_do_not_end_the_warm_up(log: list[str], serve: Serve) -> None:
+    serve((0, Ask("stats")), (1, Ask("stats")), (9, Stop()))
+    assert log == ["warm-up"] * 3

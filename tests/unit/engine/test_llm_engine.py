@@ -18,16 +18,9 @@ from quire.errors import EngineDeadError
 from quire.lora.request import LoRARequest
 from quire.outputs import RequestOutput
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
-from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
+from tests.fakes.byte_tokenizer import VOCAB_SIZE
 from tests.fakes.configs import fake_config
 from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP, REFUSE
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    save_byte_tokenizer(folder)
-    return folder
 
 
 @pytest.fixture
@@ -39,8 +32,8 @@ def engine() -> Iterator[LLMEngine]:
 
 
 @pytest.fixture(params=[False, True], ids=["inproc", "process"])
-def text_engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[LLMEngine]:
-    config = fake_config(folder=folder, skip_tokenizer_init=False, vocab_size=VOCAB_SIZE)
+def text_engine(request: pytest.FixtureRequest, byte_tokenizer: Path) -> Iterator[LLMEngine]:
+    config = fake_config(folder=byte_tokenizer, skip_tokenizer_init=False, vocab_size=VOCAB_SIZE)
     made = LLMEngine(config, multiprocess_mode=request.param, build=BUILD_FAKE_CORE)
     yield made
     made.close()
@@ -263,16 +256,16 @@ def test_unknown_model_type_has_a_plain_hf_config() -> None:
     assert engine.model_config.hf_config.some_size == 7
 
 
-def test_tokenizer_has_all_forms(text_engine: LLMEngine, folder: Path) -> None:
+def test_tokenizer_has_all_forms(text_engine: LLMEngine, byte_tokenizer: Path) -> None:
     tokenizer = text_engine.tokenizer
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     assert isinstance(tokenizer.tokenizer, PreTrainedTokenizerBase)
     assert len(tokenizer) == VOCAB_SIZE
     assert tokenizer.encode("a") == text_engine.get_tokenizer().encode("a")
-    other = AutoTokenizer.from_pretrained(folder)
+    other = AutoTokenizer.from_pretrained(byte_tokenizer)
     text_engine.tokenizer.tokenizer = other
     assert text_engine.get_tokenizer() is other
-    third = AutoTokenizer.from_pretrained(folder)
+    third = AutoTokenizer.from_pretrained(byte_tokenizer)
     text_engine.tokenizer = third
     assert text_engine.get_tokenizer() is third
 
