@@ -13,8 +13,6 @@ from torch import Tensor
 
 from quire.batch import Batch
 
-# That keys are split for, so that reads of one hide waits of another.
-PROGRAMS_PER_PROCESSOR = 4
 _INTERPRETED_PROCESSORS = 8  # without a GPU; enough for the keys to be split
 
 

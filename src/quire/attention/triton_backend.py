@@ -11,12 +11,7 @@ import torch
 from torch import Tensor
 
 from quire.attention.backend import AttentionBackend, AttentionProblem
-from quire.attention.launches import (
-    PROGRAMS_PER_PROCESSOR,
-    Launch,
-    count_processors,
-    plan_launches,
-)
+from quire.attention.launches import Launch, count_processors, plan_launches
 from quire.attention.triton_latent import TritonLatentAttention
 from quire.batch import Batch, SharedBlocks
 from quire.kernels.triton.attention import (
@@ -65,14 +60,15 @@ class TritonAttention:
         num_processors = count_processors(device)
         self._max_prefix_programs = _PREFIX_PROGRAMS_PER_PROCESSOR * num_processors
         # Of launches without decode rows, and with them.
+        tiles = (
+            best_tile(self._shape, problem.dtype, is_decode=is_decode)
+            for is_decode in (False, True)
+        )
         self._workspaces = tuple(
             Workspace.of(
-                PROGRAMS_PER_PROCESSOR * num_processors,
-                best_tile(self._shape, problem.dtype, is_decode=is_decode).block_m,
-                self._shape.padded_dim,
-                device,
+                tile.programs * num_processors, tile.block_m, self._shape.padded_dim, device
             )
-            for is_decode in (False, True)
+            for tile in tiles
         )
         self._slopes = (
             None

@@ -9,18 +9,14 @@ import torch
 from torch import Tensor
 
 from quire.attention.backend import AttentionProblem
-from quire.attention.launches import (
-    PROGRAMS_PER_PROCESSOR,
-    Launch,
-    count_processors,
-    plan_launches,
-)
+from quire.attention.launches import Launch, count_processors, plan_launches
 from quire.batch import Batch
 from quire.kernels.triton.attention import Workspace
 from quire.kernels.triton.attention_latent import LatentShape, latent_attention, latent_tile
 
 _LARGEST_VALUE = 512
 _LARGEST_TAIL = 128
+_PROGRAMS_PER_PROCESSOR = 4  # that keys are split for
 
 
 class TritonLatentAttention:
@@ -38,7 +34,7 @@ class TritonLatentAttention:
         # Of launches without decode rows, and with them.
         self._workspaces = tuple(
             Workspace.of(
-                PROGRAMS_PER_PROCESSOR * count_processors(device),
+                _PROGRAMS_PER_PROCESSOR * count_processors(device),
                 latent_tile(self._shape, problem.dtype, is_decode=is_decode).block_m,
                 self._shape.padded_values,
                 device,

@@ -33,6 +33,7 @@ from quire.kernels.triton.launch import await_inputs, dependent_launch
 
 _MOST_SPLITS = 32  # more take longer to join than they save
 _LEAST_LINES = 16  # what a matrix unit takes
+STAGES = 5  # where a tile lies is read before the tile itself, so that two tiles are on their way
 
 
 @triton.jit
@@ -228,7 +229,8 @@ class Tile:
     block_n: int  # keys
     num_warps: int
     num_stages: int
-    least: int = 1  # tiles of keys that a split must have
+    programs: int = 4  # of a processor, that keys are split for: reads of one hide waits of another
+    least: int = 4  # tiles of keys that a split must have
     heads_first: bool = False  # programs of one row's KV heads run side by side
     whole_first: bool = True  # keys that all see go without masks, in a loop of their own
 
@@ -338,18 +340,17 @@ def paged_attention(
 def best_tile(shape: AttentionShape, dtype: torch.dtype, *, is_decode: bool) -> Tile:
     """As measured on an H200 (benchmarks/RESULTS.md)."""
     wide = dtype == torch.float32 or shape.head_dim > 128
-    block_n = 32 if wide else 64
+    block_n, num_stages = (32, 2) if wide else (64, STAGES)
     if is_decode:
         block_m = max(_LEAST_LINES, triton.next_power_of_2(shape.group))
         return Tile(
-            block_q=1, block_m=block_m, block_n=block_n,
-            num_warps=4, num_stages=2 if wide else 3, heads_first=True, whole_first=False,
+            block_q=1, block_m=block_m, block_n=block_n, num_warps=4, num_stages=num_stages,
+            programs=4 if wide else 8, heads_first=True, whole_first=False,
         )  # fmt: skip
     block_q, block_m = tile_of_lines(shape, 64)
     return Tile(
-        block_q=block_q, block_m=block_m, block_n=block_n,
-        num_warps=4, num_stages=2 if wide else 3, least=4,
-    )  # fmt: skip
+        block_q=block_q, block_m=block_m, block_n=block_n, num_warps=4, num_stages=num_stages
+    )
 
 
 def tile_of_lines(shape: AttentionShape, lines: int) -> tuple[int, int]:

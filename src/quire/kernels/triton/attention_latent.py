@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quire.kernels.triton.attention import Workspace, _find_tile, precision
+from quire.kernels.triton.attention import STAGES, Workspace, _find_tile, precision
 from quire.kernels.triton.attention_parts import (
     cut_keys,
     join_all,
@@ -180,13 +180,12 @@ def latent_tile(shape: LatentShape, dtype: torch.dtype, *, is_decode: bool) -> L
     group = min(_MOST_LINES, shape.num_heads)
     block_q = 1 if is_decode else max(1, _MOST_LINES // triton.next_power_of_2(group))
     block_m = max(_LEAST_LINES, triton.next_power_of_2(group * block_q))
-    return LatentTile(
-        group=group,
-        block_q=block_q,
-        block_m=block_m,
-        block_n=16 if dtype == torch.float32 else 32,
-        num_warps=8 if block_m == _MOST_LINES else 4,
-    )
+    cut = {"group": group, "block_q": block_q, "block_m": block_m}
+    if dtype == torch.float32:
+        return LatentTile(**cut, block_n=16, num_warps=8 if block_m == _MOST_LINES else 4)
+    if block_m == _LEAST_LINES:
+        return LatentTile(**cut, block_n=64, num_warps=8, num_stages=STAGES)
+    return LatentTile(**cut, block_n=32, num_warps=8 if block_m == _MOST_LINES else 4)
 
 
 def latent_attention(
