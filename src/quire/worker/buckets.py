@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 _SHORT = (16, 32, 64, 96, 128, 192, 256)
 # In steps of what products are computed in, so that padding costs next to nothing.
-_LONG = (384, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048)
+_LONG = tuple(range(384, 2049, 128))
 MIXED_TOKENS = (*_SHORT, *_LONG)
 # Captured at start, which costs tens of milliseconds each; the others when a step needs them.
 MIXED_TOKENS_AT_START = frozenset(_SHORT)

@@ -49,4 +49,4 @@ def test_rows_of_a_mixed_bucket_are_as_many_as_a_step_can_have() -> None:
 
 def test_padding_is_never_much_where_tokens_cost_time() -> None:
     for smaller, larger in itertools.pairwise(sizes().tokens):
-        assert smaller < 256 or larger - smaller <= max(128, smaller // 4)
+        assert smaller < 256 or larger - smaller <= 128
