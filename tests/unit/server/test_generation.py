@@ -23,7 +23,7 @@ from quire.server.openapi import GENERATING
 from quire.server.state import Phase, ServerState
 from quire.server.usage import Usage
 from tests.fakes.configs import fake_config
-from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP
+from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP, REFUSE
 from tests.fakes.server import BUILD_SILENT_CORE, events_of, in_process_client, ready_state
 
 PATH = "/v1/completions"
@@ -442,6 +442,17 @@ async def test_a_prompt_that_fails_ends_its_siblings(
     response = await client.post(PATH, json=body)
     assert response.status_code == 500
     assert "this request failed" in response.json()["error"]["message"]
+    assert await idle(state)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("n", [1, 2])
+async def test_what_the_engine_refuses_is_the_requests_own_fault(
+    client: httpx.AsyncClient, state: ServerState, is_stream: bool, n: int
+) -> None:
+    response = await client.post(PATH, json={"prompt": [REFUSE], "stream": is_stream, "n": n})
+    assert response.status_code == 400
+    assert "refused by the core" in response.json()["error"]["message"]
     assert await idle(state)
 
 
