@@ -55,6 +55,7 @@ class ProcessClient(LinkClient):
             self._process.kill()
             self._close()
             raise
+        watch.has_ended()
         if not isinstance(started, Started):
             self._close()
             raise _start_error(started, self._process)

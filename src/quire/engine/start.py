@@ -34,8 +34,13 @@ class StartWatch:
         if is_late:
             kill()
 
+    def has_ended(self) -> None:
+        """What was started is there: from here on nothing breaks it off."""
+        with self._lock:
+            self._kill = None
+
     def cancel(self) -> None:
-        """Break the start off as soon as it can be."""
+        """Break the start off as soon as it can be, if it is not over."""
         with self._lock:
             self._is_cancelled = True
             kill = self._kill

@@ -143,11 +143,11 @@ class _Supervisor:
 
     def _on_death(self, cause: BaseException) -> None:
         client, self._client = self._client, None
-        if self._is_ending:
-            return
-        self._tell(Down(str(cause)))
+        self._tell(Down(str(cause)))  # also while they drain: nobody answers what still runs
         if client is not None:
             client.close()
+        if self._is_ending:
+            return
         may_restart = self._has_been_up and self._args.restart_engine
         if may_restart and self._engine_limit.take():
             logger.error("the engine died and is started again: %s", last_line(cause))

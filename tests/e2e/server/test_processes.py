@@ -212,8 +212,11 @@ def test_it_answers_while_it_loads_and_drains_at_sigterm() -> None:
         assert served.end() == 0
 
 
-def test_running_requests_finish_and_new_ones_are_refused_while_it_drains() -> None:
-    with serving() as served:
+@pytest.mark.parametrize("flags", [(), ("--api-server-count", "2")])
+def test_running_requests_finish_and_new_ones_are_refused_while_it_drains(
+    flags: tuple[str, ...],
+) -> None:
+    with serving(*flags) as served:
         served.until_ready()
         stream = Stream(served)
         served.signal(signal.SIGTERM)

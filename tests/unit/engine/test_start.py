@@ -32,6 +32,15 @@ def test_a_start_that_is_cancelled_early_is_ended_when_it_can_be() -> None:
     assert ends == ["late", "at once"]
 
 
+def test_what_has_started_is_not_broken_off() -> None:
+    ends: list[str] = []
+    watch = StartWatch()
+    watch.can_be_ended_by(lambda: ends.append("too late"))
+    watch.has_ended()
+    watch.cancel()
+    assert ends == []
+
+
 @pytest.mark.parametrize(
     ("make", "phases"), [(ProcessClient, ["core process", "weights"]), (ThreadClient, ["weights"])]
 )
