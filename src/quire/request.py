@@ -95,7 +95,7 @@ class EngineRequest:
     extra_keys: tuple[Any, ...] = ()  # what else the KV of this prompt depends on: adapter, media
     grammar: GrammarSpec | None = None
     thinking: Thinking | None = None  # before the grammar begins, or limited
-    use_prefix_cache: bool = True  # False: compute the whole prompt (prompt_logprobs need it)
+    use_prefix_cache: bool = True  # False: compute the whole prompt
 
     @property
     def num_completions(self) -> int:

@@ -92,8 +92,8 @@ class EngineCore:
         meanwhile are in the step that it plans. Where some wait for room, those come first."""
         if not self._in_flight or len(self._in_flight) >= self._steps_in_flight:
             return 0.0
-        _, last = self._in_flight[-1]
-        if last.is_done or self._scheduler.has_waiting:
+        (_, oldest), (_, last) = self._in_flight[0], self._in_flight[-1]
+        if oldest.is_done or last.is_done or self._scheduler.has_waiting:
             return 0.0
         return self._clock.seconds_to_spare()
 

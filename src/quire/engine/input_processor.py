@@ -16,7 +16,7 @@ from quire.config import ModelConfig
 from quire.prompts import ParsedPrompt
 from quire.request import EngineRequest, RowSampling, Watch
 from quire.row_sampling import to_row_sampling
-from quire.sampling_limits import is_int
+from quire.sampling_limits import int_in
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from quire.structured import GrammarSpec, Thinking
 from quire.structured_outputs.token_table import token_table
@@ -89,8 +89,10 @@ class InputProcessor:
         """Check everything; ``arrival_time`` is now, unless it is given."""
         if not isinstance(request_id, str):
             raise ValueError(f"request_id must be a string, got {request_id!r}; use str() of it")
-        if not is_int(priority):
-            raise ValueError(f"priority must be an integer, got {priority!r}; smaller is sooner")
+        if not int_in(-(2**63), 2**63 - 1)(priority):
+            raise ValueError(
+                f"priority must be an integer of 64 bits, got {priority!r}; smaller is sooner"
+            )
         params = params.to_sampling_params() if isinstance(params, BeamSearchParams) else params
         if prompt.token_ids is None:
             (prompt,) = self.tokenize_all([prompt])
@@ -113,7 +115,7 @@ class InputProcessor:
             cache_salt=prompt.cache_salt,
             grammar=grammar,
             thinking=_thinking(params, prompt.thinking, has_grammar=grammar is not None),
-            use_prefix_cache=_uses_prefix_cache(params),
+            use_prefix_cache=not params.skip_reading_prefix_cache,
         )
         return ProcessedRequest(engine=engine, prompt_text=prompt.text, params=params, stop=stop)
 
@@ -284,8 +286,3 @@ def _thinking(
     if thinking is None or thinking.is_open is False or (budget is None and not has_grammar):
         return None
     return replace(thinking, budget=budget)
-
-
-def _uses_prefix_cache(params: SamplingParams) -> bool:
-    """Log-probabilities of the prompt need all of it computed."""
-    return params.prompt_logprobs is None and not params.skip_reading_prefix_cache

@@ -74,6 +74,7 @@ class Admission:
         if growth is None:
             return None
         self._blocks.copies += growth.copies
+        self._refusal = None  # idle blocks that who is refused would have taken may be in use now
         return Span(start, end)
 
     def must_wait(self, completion: Completion, budget: int) -> bool:
@@ -116,9 +117,8 @@ class Admission:
 
     def _find_prefix(self, completion: Completion) -> BlockTable:
         wants_logprobs = completion.sampling.num_prompt_logprobs is not None
-        if not completion.request.use_prefix_cache or (
-            wants_logprobs and not completion.are_prompt_logprobs_sent
-        ):
+        has_logprobs = completion.are_prompt_logprobs_sent  # they need the whole prompt computed
+        if not completion.request.use_prefix_cache or (wants_logprobs and not has_logprobs):
             return self._kv.new_table()
         if self._kv.enable_prefix_caching:
             self._blocks.name_all()

@@ -298,7 +298,10 @@ class Scheduler:
 
     def _release_siblings(self, completion: Completion) -> None:
         for sibling in completion.siblings:
-            self._waiting.push(sibling)
+            if sibling.finish_reason is None:
+                self._waiting.push(sibling)
+            elif not sibling.table.is_empty:
+                self.kv.release(sibling.table)
         completion.siblings = []
 
     def _make_room(self) -> bool:

@@ -86,6 +86,19 @@ def test_the_next_plan_waits_while_the_device_has_work_and_nobody_else_does() ->
     assert core.seconds_to_spare() == 0.0
 
 
+def test_a_result_that_is_there_is_read_though_later_steps_are_in_flight() -> None:
+    kv = KVCacheManager(num_blocks=20, block_size=4)
+    config = SchedulerConfig(max_num_seqs=1, steps_in_flight=4)
+    core = EngineCore(Scheduler(config, kv, 64), BusyDevice(4), FACTS, 4)
+    core.add_request(request("a", [1, 2], max_tokens=30))
+    for _ in range(8):
+        core.step()
+    assert len(core._in_flight) > 1 and core.seconds_to_spare() > 0.0
+    _, oldest = core._in_flight[0]
+    oldest.is_done = True
+    assert core.seconds_to_spare() == 0.0
+
+
 def test_a_warm_up_that_fails_is_told_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     class Failing(FakeDevice):
         def warm_up(self) -> bool:

@@ -152,7 +152,12 @@ def test_beams_bring_enough_candidates_for_every_stop_token() -> None:
 
 @pytest.mark.parametrize(
     ("request_id", "priority", "message"),
-    [(5, 0, "request_id must be a string, got 5"), ("r", "high", "priority must be an integer")],
+    [
+        (5, 0, "request_id must be a string, got 5"),
+        ("r", "high", "priority must be an integer"),
+        ("r", 2**63, "of 64 bits, got 9223372036854775808"),
+        ("r", -(2**63) - 1, "of 64 bits"),
+    ],
 )
 def test_what_another_process_could_not_read_is_refused(
     request_id: Any, priority: Any, message: str
@@ -179,9 +184,8 @@ def test_requests_without_seed_differ_and_engines_of_one_seed_repeat() -> None:
     assert [request.engine.row_seed(index) for index in range(2)] == [9, 10]
 
 
-def test_prompt_logprobs_do_without_the_prefix_cache() -> None:
+def test_the_prefix_cache_is_left_out_where_asked_for() -> None:
     assert process("a").engine.use_prefix_cache
-    assert not process("a", SamplingParams(prompt_logprobs=1)).engine.use_prefix_cache
     assert not process("a", SamplingParams(skip_reading_prefix_cache=True)).engine.use_prefix_cache
 
 

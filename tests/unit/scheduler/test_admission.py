@@ -82,6 +82,33 @@ def test_a_prefix_that_another_has_computed_ends_the_wait(windows: tuple[int | N
     case.kv.check_integrity([case.completion.table, case.other])
 
 
+def test_idle_blocks_of_its_prefix_that_another_takes_end_the_wait() -> None:
+    """They counted as free when it was refused, and it would have taken them itself."""
+    case = Case()
+    case.name_blocks_of_other()
+    case.kv.release(case.other)
+    taken = case.kv.new_table()
+    case.kv.grow(taken, 0, 12)  # 3 of the 4 that nobody has named; 10 - 8 = 2 are lacking
+    assert case.admission.admit(case.completion, BUDGET) is None
+    sharing = case.new("b")
+    sharing.token_ids = sharing.token_ids[:33]
+    assert case.admission.admit(sharing, BUDGET) == Span(32, 33)
+    assert not case.must_wait()
+
+
+def test_log_probabilities_of_a_prompt_need_it_computed_once() -> None:
+    case = Case()
+    case.name_blocks_of_other()
+    case.kv.release(case.other)
+    asked = RowSampling(num_prompt_logprobs=0)
+    request = EngineRequest(request_id="a", prompt_token_ids=PROMPT, sampling=asked, max_tokens=4)
+    completion = Completion.first_of(request, 0, case.kv.new_table())
+    assert case.admission.admit(completion, BUDGET) == Span(0, 40)
+    case.kv.release(completion.table)
+    completion.are_prompt_logprobs_sent = True  # and then it was preempted
+    assert case.admission.admit(completion, BUDGET) == Span(8, 40)  # what it did not overwrite
+
+
 def test_a_prompt_that_may_not_be_cut_waits_for_a_larger_budget() -> None:
     case = Case(chunked=False)
     case.kv.release(case.other)

@@ -356,6 +356,17 @@ def test_a_prompt_that_waits_is_admitted_when_another_has_computed_its_prefix() 
     assert most == 3
 
 
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_a_completion_that_ends_before_its_prompt_is_computed_never_runs(num_steps: int) -> None:
+    core, _ = build(max_num_batched_tokens=4)
+    core.add_request(request("a", list(range(1, 9)), 2, n=3))
+    for _ in range(num_steps):
+        core.step()
+    core.finish("a", 1)
+    tokens = drain(core)
+    assert set(tokens) == {("a", 0), ("a", 2)}
+
+
 def test_rows_get_blocks_together_so_that_most_steps_change_none() -> None:
     changes: list[int] = []
 
