@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import pytest
@@ -18,7 +19,8 @@ import transformers
 
 from quire import EngineArgs, LLMEngine
 from quire.assets import TINY_CHAT, TINY_DRAFT
-from tests.fakes.engines import engine_args, fewest_blocks
+from quire.step import StepPlan
+from tests.fakes.engines import core_of, engine_args, fewest_blocks
 from tests.models.configs import ParityRow, save_random_model
 from tests.soak.requests import VOCAB_SIZE, Ask, random_asks
 from tests.soak.storm import Comparison, Storm, calm_answers
@@ -26,6 +28,7 @@ from tests.soak.storm import Comparison, Storm, calm_answers
 MAX_MODEL_LEN = 128
 MAX_TOKENS = 48
 LONGEST_PROMPT = 70
+FAILING_SHARE = 0.03  # of steps before they are enqueued, and as many behind that
 _COMMON = {"max_model_len": MAX_MODEL_LEN, "skip_tokenizer_init": False}
 
 
@@ -113,6 +116,27 @@ def weather_the_storm(weather: Weather, folder: Path, count: int, seed: int) -> 
     )
 
 
+def run_with_failing_steps(storm: Storm, asks: list[Ask], random: Random) -> int:
+    """How many steps failed; the engine tries the requests of each again, one by one."""
+    submit = core_of(storm.engine)._executor.submit
+    num_failed = 0
+
+    def may_fail(plan: StepPlan) -> Any:
+        nonlocal num_failed
+        moment = random.random()
+        num_failed += moment < 2 * FAILING_SHARE
+        if moment < FAILING_SHARE:
+            raise RuntimeError("a storm's own, before a step")
+        pending = submit(plan)
+        if moment < 2 * FAILING_SHARE:
+            raise RuntimeError("a storm's own, behind a step")
+        return pending
+
+    with patch.object(core_of(storm.engine)._executor, "submit", may_fail):
+        storm.run(asks)
+    return num_failed
+
+
 def _compare(storm: Storm, asks: list[Ask], folder: Path) -> Comparison:
     calm = LLMEngine.from_engine_args(engine_args(folder, **_COMMON, max_num_seqs=32))
     expected = calm_answers(calm, asks)
@@ -135,6 +159,26 @@ def test_short_storm(name: str) -> None:
 
 def test_short_storm_over_layers_with_windows(windowed: Path) -> None:
     weather_the_storm(WEATHERS["no cache"], windowed, count=40, seed=0)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_short_storm_in_which_steps_fail(seed: int) -> None:
+    """Who fails alone has an error for an end, and all others what they would have had."""
+    random = Random(seed)
+    weather = WEATHERS["three steps"]
+    asks = [ask for ask in weather.asks(random, 40) if ask.params.best_of is None]
+    engine = LLMEngine.from_engine_args(weather.args(TINY_DRAFT))
+    storm = Storm(engine, random)
+    assert run_with_failing_steps(storm, asks, random) > 5
+    engine.close()
+    failed = {
+        name
+        for name, answer in storm.answers.items()
+        if any(one.finish_reason == "error" for one in answer.outputs)
+    }
+    assert 0 < len(failed) < len(asks) / 2
+    comparison = _compare(storm, [ask for ask in asks if ask.name not in failed], TINY_DRAFT)
+    assert comparison.problems == []
 
 
 @pytest.mark.soak

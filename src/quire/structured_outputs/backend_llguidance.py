@@ -91,7 +91,7 @@ class LLGuidance:
 
     def compile(self, spec: GrammarSpec) -> Grammar:
         """``ValueError`` with what is wrong."""
-        if spec.whitespace_pattern is not None:
+        if spec.whitespace_pattern:
             self._check_spaces(spec.whitespace_pattern)
         text = grammar_text(spec)
         started = time.thread_time()
@@ -297,11 +297,10 @@ def _json_in_lark(schema: Any, spec: GrammarSpec) -> str:
     schema = narrowed(schema, closes_objects=spec.closes_objects and spec.kind != "json_object")
     if isinstance(schema, bool):
         schema = {} if schema else {"enum": []}
-    if spec.any_whitespace:
-        pattern = json_spaces(spec.whitespace_pattern or WHITESPACE)
-        spaces: dict[str, Any] = {"whitespace_pattern": pattern}
-    else:
-        spaces = {"whitespace_flexible": False}
+    pattern = WHITESPACE if spec.whitespace_pattern is None else spec.whitespace_pattern
+    spaces: dict[str, Any] = {"whitespace_flexible": False}
+    if spec.any_whitespace and pattern:
+        spaces = {"whitespace_pattern": json_spaces(pattern)}
     options = {"x-guidance": {**spaces, "lenient": False, "coerce_one_of": False}}
     return f"%json {json.dumps({**schema, **options})}"
 

@@ -132,6 +132,8 @@ def test_whitespace_is_bounded() -> None:
         assert not follows(grammar, text), text
     assert not follows(compiled(json=NUMBER, disable_any_whitespace=True), '{"n": 1}')
     assert follows(compiled(json=NUMBER, whitespace_pattern="\\t{1,3}"), '{"n":\t\t1}')
+    assert follows(compiled(json=NUMBER, whitespace_pattern=""), '{"n":1}')
+    assert not follows(compiled(json=NUMBER, whitespace_pattern=""), '{"n": 1}')
     assert not follows(compiled(structural_tag=TRIGGERED), '<f>{"n":     1}</f>')
 
 
