@@ -53,6 +53,11 @@ def parse_max_model_len(value: int | str | None) -> int | str | None:
     return parse_count(value)
 
 
+def parse_seed(text: str) -> int:
+    """A whole number; ``None``, which others' help has, is the default."""
+    return 0 if text.lower() == "none" else int(text)
+
+
 def parse_json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
@@ -159,8 +164,11 @@ class EngineArgs:
     served_model_name: str | list[str] | None = _model(
         None, help="public name or names of the model; default: as typed", nargs="+"
     )
-    seed: int = _model(
-        0, help="seed of dummy weights, and of requests that have none of their own", parse=int
+    seed: int | None = _model(
+        0,
+        help="seed of dummy weights, and of requests that have none of their own; None is 0",
+        parse=parse_seed,
+        metavar="N",
     )
     max_logprobs: int = _model(
         20, help="most log-probabilities a request may ask for; -1: the vocabulary", parse=int
@@ -188,6 +196,9 @@ class EngineArgs:
     )
     kv_cache_memory_bytes: int | str | None = _cache(
         None, help="size of the KV cache, such as 4GiB", parse=parse_bytes, metavar="BYTES"
+    )
+    kv_cache_dtype: str | None = _cache(
+        "auto", help="number format of the KV cache: auto, or the name of that of the model"
     )
     gpu_memory_utilization: float = _cache(
         DEFAULT_GPU_MEMORY_UTILIZATION,

@@ -62,11 +62,16 @@ _GRAPHS = "on a GPU, decode steps and others up to 2,048 tokens are captured unl
 _PREEMPTION = "preempted requests are recomputed, never swapped"
 _GRAMMARS = "each form of constraint has its own backend, see docs/structured_output.md"
 _POOL = "prompts are tokenized in the calling process"
+_REASONING = (
+    "only LLM(reasoning_parser=...) and `quire serve --reasoning-parser` know the marks of thoughts"
+)
 # What changes how constrained answers look, as a key of the object and as an option of the name.
 _GRAMMAR_OPTIONS = {
     "disable_any_whitespace": "ask for it in structured_outputs of requests",
     "disable_additional_properties": "ask for it in structured_outputs of requests",
     "enable_in_reasoning": "a grammar begins behind the thought",
+    "reasoning_parser": _REASONING,
+    "reasoning_parser_plugin": _PLUGIN,
 }
 _OLD_GRAMMAR_OPTIONS = {
     "disable-any-whitespace": _GRAMMAR_OPTIONS["disable_any_whitespace"],
@@ -124,7 +129,6 @@ VERDICTS: dict[str, Verdict] = {
     # Features that are not built: refused when they are asked for.
     "quantization": refused(None, QUANTIZATION, "None", short=("-q",)),
     "quantization_config": refused(None, QUANTIZATION),
-    "kv_cache_dtype": refused("auto", "the KV cache has the dtype of the model"),
     "calculate_kv_scales": refused(False, "the KV cache is never quantized"),
     "qlora_adapter_name_or_path": refused(None, _LORA),
     "enable_lora": refused(False, _LORA),
@@ -198,7 +202,7 @@ VERDICTS: dict[str, Verdict] = {
         "thinking_token_budget",
         {},
     ),
-    "reasoning_parser": noted(None, _ONLY_SERVED.format("tells thoughts from answers")),
+    "reasoning_parser": refused(None, _REASONING, ""),
     "reasoning_parser_plugin": refused(None, _PLUGIN, ""),
     "enable_reasoning": noted(False, "--reasoning-parser is enough"),
     "kv_offloading_size": refused(None, "the KV cache cannot be offloaded yet", 0),

@@ -31,8 +31,10 @@ from quire.engine.progress import Progress
 from quire.heap import unwatched_heap
 from quire.outputs import BeamSearchOutput, BeamSearchSequence, RequestOutput
 from quire.prompts import ParsedPrompt, PromptType, name_in_list, parse_prompts
+from quire.reasoning import ReasoningFormat, Thoughts, reasoning_format
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from quire.step_output import EngineStats
+from quire.structured import Thinking
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +45,7 @@ Prompts = PromptType | Sequence[PromptType]
 Params = SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams]
 
 _CHARACTERS_A_TOKEN = 4  # or so, of a text
+_TAIL = 64  # tokens at a prompt's end that may hold a template's opening of a thought
 
 # Why not, or what to do instead -> methods of other engines' LLM that users may call.
 _NOT_BUILT = {
@@ -78,19 +81,22 @@ class LLM:
         revision: str | None = None,
         tokenizer_revision: str | None = None,
         chat_template: str | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         gpu_memory_utilization: float = 0.92,
         hf_token: str | None = None,
         hf_overrides: dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         kv_cache_memory_bytes: int | str | None = None,
         multiprocess_mode: bool = False,
+        reasoning_parser: str | None = None,
         **kwargs: Any,  # the other fields of EngineArgs, which checks them
     ) -> None:
         """Without a model it is the one that comes with Quire.
 
-        ``multiprocess_mode`` runs the engine core in a process of its own. All other arguments
-        are those of `EngineArgs`.
+        ``multiprocess_mode`` runs the engine core in a process of its own. ``reasoning_parser``
+        names how the model marks its thoughts, which ``thinking_token_budget`` and grammars need
+        to know; outputs keep the whole text. All other arguments are those of `EngineArgs`.
         """
+        reasoning = _reasoning(reasoning_parser, skip_tokenizer_init, kwargs)
         args = EngineArgs(
             model=model,
             tokenizer=tokenizer,
@@ -110,7 +116,7 @@ class LLM:
         )
         template = load_chat_template(chat_template)
         engine = LLMEngine.from_engine_args(args, enable_multiprocessing=multiprocess_mode)
-        self._use(engine, template)
+        self._use(engine, template, reasoning)
 
     @classmethod
     def from_engine_args(cls, engine_args: EngineArgs) -> LLM:
@@ -234,7 +240,8 @@ class LLM:
         """The best ``params.beam_width`` continuations of each prompt, best first.
 
         ``concurrency_limit`` is the most prompts that run at once. Prompts that fail have beams
-        with finish reason "error", and a warning says why.
+        with finish reason "error", and a warning says why. ``logprobs`` of a sequence is always
+        empty: only the sum ``cum_logprob`` of all its tokens is known.
         """
         refuse_not_built(lora_request=lora_request)
         if not isinstance(params, BeamSearchParams):
@@ -253,7 +260,7 @@ class LLM:
             part = requests[first : first + at_once]
             outputs = self._outputs(part, len(part), use_tqdm)
             _warn_of_failures(outputs, first)
-            found += [self._beams(output) for output in outputs]
+            found += [self._beams(output, params.skip_special_tokens) for output in outputs]
         return found
 
     def get_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -261,7 +268,13 @@ class LLM:
 
     def set_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Use another tokenizer from now on; no request may be running."""
+        if not callable(tokenizer):
+            raise TypeError(
+                f"tokenizer must be a tokenizer, got {tokenizer!r}; load it with "
+                "transformers.AutoTokenizer.from_pretrained, or name it as LLM(tokenizer=...)"
+            )
         self.llm_engine.tokenizer = tokenizer
+        self._know_thoughts()
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What the model's generation config recommends; `generate` uses it by default."""
@@ -308,11 +321,22 @@ class LLM:
                     raise AttributeError(f"LLM.{name} is not built yet: {why}")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def _use(self, engine: LLMEngine, chat_template: str | None = None) -> None:
+    def _use(
+        self,
+        engine: LLMEngine,
+        chat_template: str | None = None,
+        reasoning: ReasoningFormat | None = None,
+    ) -> None:
         self.llm_engine = engine
         self._runner = OfflineRunner(engine)
         self._request_ids = itertools.count()
         self._chat_template = chat_template
+        self._reasoning = reasoning
+        self._know_thoughts()
+
+    def _know_thoughts(self) -> None:
+        format = self._reasoning
+        self._thoughts = None if format is None else Thoughts.of(format, self.get_tokenizer())
 
     def _render(
         self, messages: Conversation | Sequence[Conversation], options: ChatOptions
@@ -325,12 +349,27 @@ class LLM:
         for i, conversation in enumerate(conversations):
             name = name_in_list("messages", i, len(conversations))
             try:
-                prompts.append(replace(renderer.render(conversation, options), name=name))
+                prompt = renderer.render(conversation, options)
+                thinking = self._after_prefill(conversation, options)
+                prompts.append(replace(prompt, name=name, thinking=thinking))
             except ValueError as error:
                 if len(conversations) == 1:
                     raise
                 raise ValueError(f"{name}: {error}") from error
         return prompts
+
+    def _after_prompt(self, token_ids: Sequence[int]) -> Thinking:
+        """What an answer may begin with, as the end of the prompt tells."""
+        assert self._thoughts is not None
+        tail = self.get_tokenizer().decode(list(token_ids[-_TAIL:]), skip_special_tokens=False)
+        return self._thoughts.after(self._thoughts.format.opening(str(tail)))
+
+    def _after_prefill(self, conversation: Conversation, options: ChatOptions) -> Thinking | None:
+        """An answer that is continued may have been in the middle of a thought."""
+        prefill = conversation[-1].get("content") if options.continue_final_message else None
+        if self._thoughts is None or not isinstance(prefill, str):
+            return None
+        return self._thoughts.after(self._thoughts.format.opening_of_prefill(prefill))
 
     def _requests(
         self,
@@ -367,6 +406,8 @@ class LLM:
         self, prompt: ParsedPrompt, params: SamplingParams, priority: int
     ) -> ProcessedRequest:
         request_id = str(next(self._request_ids))
+        if self._thoughts is not None and prompt.thinking is None:
+            prompt = replace(prompt, thinking=self._after_prompt(prompt.token_ids or []))
         return self.llm_engine.front.process(request_id, prompt, params, priority=priority)
 
     def _tokenized(self, prompts: list[ParsedPrompt]) -> Iterator[ParsedPrompt]:
@@ -429,25 +470,53 @@ class LLM:
                     progress.add(output)
         return sorted(finished, key=lambda output: int(output.request_id))
 
-    def _beams(self, output: RequestOutput) -> BeamSearchOutput:
+    def _beams(self, output: RequestOutput, hides_special_tokens: bool) -> BeamSearchOutput:
         """With the prompt in front, as users of beam search expect it."""
         tokenizer = self.llm_engine.front.tokenizer
         prompt = list(output.prompt_token_ids or [])
         sequences = []
         for beam in output.outputs:
             tokens = prompt + list(beam.token_ids)
+            text = None
+            if tokenizer is not None:
+                text = str(tokenizer.decode(tokens, skip_special_tokens=hides_special_tokens))
             sequences.append(
                 BeamSearchSequence(
                     tokens=tokens,
                     logprobs=beam.logprobs or [],
                     cum_logprob=beam.cumulative_logprob or 0.0,
-                    text=None if tokenizer is None else str(tokenizer.decode(tokens)),
+                    text=text,
                     finish_reason=beam.finish_reason,
                     stop_reason=beam.stop_reason,
                     score=beam.score,
                 )
             )
         return BeamSearchOutput(sequences)
+
+
+def _reasoning(
+    name: str | None, has_no_tokenizer: bool, others: dict[str, Any]
+) -> ReasoningFormat | None:
+    """The format of thoughts; takes its name out of the object that may hold it as well."""
+    config = others.get("structured_outputs_config")
+    if isinstance(config, Mapping) and config.get("reasoning_parser"):
+        inner = config["reasoning_parser"]
+        if name and name != inner:
+            raise ValueError(
+                f"reasoning_parser is {name!r}, and {inner!r} in structured_outputs_config; give "
+                "only one of them"
+            )
+        name = inner
+        rest = {key: value for key, value in config.items() if key != "reasoning_parser"}
+        others["structured_outputs_config"] = rest or None
+    if not name:
+        return None
+    if has_no_tokenizer:
+        raise ValueError(
+            f"reasoning_parser={name!r} needs a tokenizer, and skip_tokenizer_init=True loads "
+            "none; leave one of them out"
+        )
+    return reasoning_format(name)
 
 
 def _with_kind(params: object, kind: RequestOutputKind) -> SamplingParams:

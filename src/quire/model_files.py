@@ -7,6 +7,7 @@ of architectures and dtypes.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from quire.args import EngineArgs
 from quire.compat import QUANTIZATION
 from quire.errors import ModelLoadError, UnsupportedModelError
 from quire.generation_config import check_overrides
+from quire.sampling_limits import is_int
 
 _CONFIG_FAILED = "Failed to load the model config."
 
@@ -49,6 +51,7 @@ def find_model_files(args: EngineArgs, *, with_weights: bool = True) -> ModelFil
         tokenizer = _fetch(args, args.tokenizer, args.tokenizer_revision, "tokenizer")
     config = apply_overrides(read_config(path), args.hf_overrides)
     _refuse_quantized(config, path)
+    _check_eos(str(path / "config.json"), config)
     return ModelFiles(
         path=path,
         tokenizer=tokenizer,
@@ -81,7 +84,7 @@ def read_json(file: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelLoadError(f"{file} is not valid JSON ({error}); download it again") from None
     if not isinstance(value, dict):
@@ -98,6 +101,11 @@ def choose_architecture(config: dict[str, Any], path: Path) -> str:
         raise UnsupportedModelError(
             f"{path / 'config.json'} names no architecture; add one with "
             '--hf-overrides \'{"architectures": ["LlamaForCausalLM"]}\''
+        )
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UnsupportedModelError(
+            f"{path / 'config.json'} has architectures = {names!r}; it must be a list of names, "
+            'such as ["LlamaForCausalLM"]'
         )
     supported = set(ModelRegistry.get_supported_archs())
     return next((name for name in names if name in supported), names[0])
@@ -151,14 +159,28 @@ def _refuse_quantized(config: dict[str, Any], path: Path) -> None:
 def _generation_config(args: EngineArgs, model_path: Path) -> dict[str, Any]:
     overrides = args.override_generation_config or {}
     check_overrides(overrides)
+    _check_eos("override_generation_config", overrides)
     if args.generation_config in ("quire", "vllm"):
         return dict(overrides)
     is_auto = args.generation_config == "auto"
     folder = model_path if is_auto else Path(args.generation_config).expanduser()
-    config = read_json(folder / "generation_config.json")
+    file = folder / "generation_config.json"
+    config = read_json(file)
     if config is None and not is_auto:
         raise ModelLoadError(
             f"generation_config={args.generation_config!r}: there is no "
-            f"{folder / 'generation_config.json'}; give a folder that has one, 'auto' or 'quire'"
+            f"{file}; give a folder that has one, 'auto' or 'quire'"
         )
+    _check_eos(str(file), config or {})
     return {**(config or {}), **overrides}
+
+
+def _check_eos(source: str, config: Mapping[str, Any]) -> None:
+    """``ValueError`` for what are no tokens; ``source`` is what the user may look at."""
+    stated = config.get("eos_token_id")
+    for token_id in stated if isinstance(stated, list) else [stated]:
+        if token_id is not None and not is_int(token_id):
+            raise ModelLoadError(
+                f"{source} has eos_token_id = {stated!r}; it must be a token id, a whole number, "
+                "or a list of them"
+            )

@@ -62,6 +62,7 @@ def resolve(args: EngineArgs) -> EngineConfig:
     device = platform.device_info(device_kind(args))
     defaults = DEVICE_DEFAULTS[device.kind]
     cache = cache_config(args, defaults)
+    check_kv_cache_dtype(args.kv_cache_dtype)
     files = find_model_files(args)
     source = model_source(args, files, device)
     facts = facts_of(source, device.kind)
@@ -121,6 +122,19 @@ def resolve_dtype(wanted: str, stored: str, device: DeviceInfo) -> str:
             keep,
         )
     return chosen
+
+
+def check_kv_cache_dtype(wanted: str | None, dtype: str = "") -> None:
+    """``ValueError`` for any other format than ``dtype``, the model's, once that is known."""
+    name = str(wanted or "auto").removeprefix("torch.")
+    name = _DTYPE_ALIASES.get(name, name)
+    has_one_of = ("auto", dtype) if dtype else choices_of("dtype")
+    if name not in has_one_of:
+        remedy = f", or give dtype={name!r} too" if dtype else ""
+        raise ValueError(
+            f"kv_cache_dtype={wanted!r}: the KV cache has the dtype of the model"
+            f"{dtype and f', {dtype}'}; leave it at 'auto'{remedy}"
+        )
 
 
 def _auto_dtype(stored: str, device: DeviceInfo) -> str:
@@ -188,11 +202,13 @@ def model_source(args: EngineArgs, files: ModelFiles, device: DeviceInfo) -> Mod
     from quire.models.loading import choose_implementation
     from quire.models.source import ModelSource
 
+    dtype = resolve_dtype(args.dtype, files.stored_dtype, device)
+    check_kv_cache_dtype(args.kv_cache_dtype, dtype)
     return ModelSource(
         path=files.path,
         hf_config=files.config,
         architecture=files.architecture,
-        dtype=resolve_dtype(args.dtype, files.stored_dtype, device),
+        dtype=dtype,
         impl=choose_implementation(args.model_impl, files.architecture),
         trust_remote_code=args.trust_remote_code,
     )
@@ -256,7 +272,7 @@ def _model_config(
         skip_tokenizer_init=args.skip_tokenizer_init,
         served_model_name=(names,) if isinstance(names, str) else tuple(names),
         max_logprobs=_at_least(-1, "max_logprobs", args.max_logprobs),
-        seed=args.seed,
+        seed=args.seed or 0,
     )
 
 

@@ -301,6 +301,10 @@ class BeamSearchParams:
     length_penalty: float = 1.0  # score = sum of log-probabilities / length ** length_penalty
     include_stop_str_in_output: bool = False
     early_stopping: bool | str = False
+    structured_outputs: StructuredOutputsParams | GrammarSpec | dict[str, Any] | None = None
+    skip_special_tokens: bool = True
+    allowed_token_ids: list[int] | None = None
+    watermarking: bool | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not int_in(1, MAX_N)(self.beam_width):
@@ -320,6 +324,10 @@ class BeamSearchParams:
             length_penalty=self.length_penalty,
             include_stop_str_in_output=self.include_stop_str_in_output,
             early_stopping=self.early_stopping,
+            structured_outputs=self.structured_outputs,
+            skip_special_tokens=self.skip_special_tokens,
+            allowed_token_ids=self.allowed_token_ids,
+            watermarking=self.watermarking,
             use_beam_search=True,
         )
 

@@ -26,6 +26,9 @@ CONSTRAINTS: dict[str, str] = {
     "structural_tag": "structural_tag",
 }
 _EBNF_RULE = re.compile(r"^\s*[A-Za-z_][\w.-]*\s*::=", re.MULTILINE)
+# Of other engines: users name them, and each kind of grammar here has its own nevertheless.
+_BACKENDS = ("auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer")
+_BACKEND_OPTIONS = ("no-fallback", "disable-any-whitespace", "no-additional-properties")
 KINDS = ("json", "json_object", "regex", "choice", "ebnf", "lark", "structural_tag")
 
 
@@ -146,7 +149,7 @@ class GuidedDecodingParams:
     choice: list[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
-    backend: str | None = None  # asks for nothing: each kind of grammar has its own
+    backend: str | None = None  # only its options ask for something, as "auto:no-fallback"
     whitespace_pattern: str | None = None
     disable_fallback: bool = False  # there is none
     disable_any_whitespace: bool = False
@@ -186,6 +189,7 @@ def to_grammar_spec(params: Structured) -> GrammarSpec:
         )
     name = chosen[0]
     kind, source = _FORMS[name](given[name])
+    options = _backend_options(params)
     pattern = params.whitespace_pattern
     if pattern is not None and kind not in ("json", "json_object"):
         raise ValueError(
@@ -194,10 +198,29 @@ def to_grammar_spec(params: Structured) -> GrammarSpec:
     return GrammarSpec(
         kind=kind,
         source=source,
-        any_whitespace=not params.disable_any_whitespace,
+        any_whitespace=not (params.disable_any_whitespace or "disable-any-whitespace" in options),
         whitespace_pattern=pattern,
-        closes_objects=params.disable_additional_properties,
+        closes_objects=(
+            params.disable_additional_properties or "no-additional-properties" in options
+        ),
     )
+
+
+def _backend_options(params: StructuredOutputsParams | GuidedDecodingParams) -> list[str]:
+    """What stands behind the colon of a backend's name; ``ValueError`` for what is not known."""
+    if not isinstance(params, GuidedDecodingParams) or not params.backend:
+        return []
+    name, _, text = _text("backend", params.backend).partition(":")
+    options = [option for option in text.split(",") if option]
+    known = {name: _BACKENDS, **dict.fromkeys(options, _BACKEND_OPTIONS)}
+    for word, words in known.items():
+        if word not in words:
+            kind = "backend" if words is _BACKENDS else "option of a backend"
+            raise ValueError(
+                f"backend={params.backend!r}: there is no {kind} {word!r}; it is one of "
+                f"{', '.join(words)}, or leave backend out."
+            )
+    return options
 
 
 def from_mapping(given: Mapping[str, Any]) -> StructuredOutputsParams | GuidedDecodingParams:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from collections import Counter
@@ -14,7 +15,11 @@ from jsonschema import Draft202012Validator
 
 from quire import LLM, SamplingParams
 from quire.assets import TINY_CHAT
-from quire.sampling_params import GuidedDecodingParams, StructuredOutputsParams
+from quire.sampling_params import (
+    BeamSearchParams,
+    GuidedDecodingParams,
+    StructuredOutputsParams,
+)
 from quire.structured_outputs import backend_llguidance
 from tests.fakes.json_schemas import keywords_of, large_schema, random_schema
 
@@ -146,6 +151,49 @@ def test_beams_follow_their_grammar(llm: LLM) -> None:
     assert len(found) == len(set(found)) == 3
     for text in found:
         assert_person(text)
+
+
+def test_beam_search_follows_its_grammar(llm: LLM) -> None:
+    schema = StructuredOutputsParams(json=PERSON)
+    wanted = BeamSearchParams(beam_width=3, max_tokens=150, structured_outputs=schema)
+    (found,) = llm.beam_search([PROMPT], wanted)
+    assert len({beam.text for beam in found.sequences}) == 3
+    for beam in found.sequences:
+        assert beam.finish_reason == "stop"
+        Draft202012Validator(PERSON).validate(json.loads(str(beam.text).removeprefix(PROMPT)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reasoning_parser": "tags:<think>,</think>"},
+        {"structured_outputs_config": {"reasoning_parser": "qwen3"}},
+    ],
+)
+def test_named_reasoning_parser_limits_thoughts_and_keeps_grammars_out_of_them(
+    options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    choice = {"choice": ["yes", "no"]}
+    greedy: dict[str, Any] = {"temperature": 0.0, "seed": None, "max_tokens": 40}
+    with caplog.at_level(logging.WARNING, logger="quire"), engine(**options) as llm:
+        tokenizer = llm.get_tokenizer()
+        before = [tokenizer.encode("Hi <think>"), tokenizer.encode("Hi <think> a </think>")]
+        (thought, answer) = llm.generate(
+            [{"prompt_token_ids": prompt} for prompt in before],
+            params(choice, thinking_token_budget=5, **greedy),
+        )
+        (prefill,) = llm.chat(
+            [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "<think> so"}],
+            params(None, thinking_token_budget=3, ignore_eos=True, **greedy),
+            add_generation_prompt=False,
+            continue_final_message=True,
+        )
+    end = tokenizer.encode("</think>", add_special_tokens=False)
+    assert list(thought.outputs[0].token_ids[5 : 5 + len(end)]) == end
+    assert re.fullmatch(r"(?s).*</think>\s*(yes|no)", thought.outputs[0].text)
+    assert answer.outputs[0].text in ("yes", "no")
+    assert list(prefill.outputs[0].token_ids[3 : 3 + len(end)]) == end
+    assert [record for record in caplog.records if "no effect" in record.getMessage()] == []
 
 
 def test_what_is_complete_ends_whatever_else_was_asked(llm: LLM) -> None:

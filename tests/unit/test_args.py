@@ -77,6 +77,10 @@ def parse(words: list[str], cls: type[EngineArgs] = EngineArgs) -> EngineArgs:
     return cls.from_cli_args(parser.parse_args(words))
 
 
+def test_no_seed_in_words_is_the_default() -> None:
+    assert [parse(["--seed", word]).seed for word in ("None", "7")] == [0, 7]
+
+
 def test_no_flags_give_the_defaults() -> None:
     assert parse([]) == EngineArgs()
     assert parse([], AsyncEngineArgs) == AsyncEngineArgs()

@@ -48,11 +48,11 @@ def test_noted_names_are_logged_only_when_they_say_something(
         ("enable_lora", True),
         ("speculative_config", {"method": "ngram"}),
         ("task", "embed"),
-        ("kv_cache_dtype", "fp8"),
         ("cpu_offload_gb", 4),
         ("config_format", "mistral"),
         ("code_revision", "abc123"),
         ("prompt_adapters", ["a=b"]),
+        ("reasoning_parser", "qwen3"),
     ],
 )
 def test_what_is_not_built_is_refused_by_name(name: str, value: object) -> None:
@@ -70,6 +70,7 @@ def test_what_is_not_built_is_refused_by_name(name: str, value: object) -> None:
             "disable_additional_properties",
         ),
         ("structured_outputs_config", {"enable_in_reasoning": True}, "enable_in_reasoning"),
+        ("structured_outputs_config", {"reasoning_parser": "qwen3"}, "reasoning_parser"),
         ("guided_decoding_backend", "xgrammar:disable-any-whitespace", "disable-any-whitespace"),
         (
             "guided_decoding_backend",

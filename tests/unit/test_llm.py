@@ -331,6 +331,15 @@ def test_beam_search_has_prompt_and_continuation(llm: LLM) -> None:
         llm.beam_search("abc", params, concurrency_limit=0)
 
 
+def test_text_of_beams_has_special_tokens_only_where_they_are_wanted(llm: LLM) -> None:
+    prompt = {"prompt_token_ids": [1, 70]}
+    for hides, text in [(True, ""), (False, "<|im_start|>")]:
+        params = BeamSearchParams(beam_width=1, max_tokens=1, skip_special_tokens=hides)
+        (sequence,) = llm.beam_search([prompt], params)[0].sequences
+        assert str(sequence.text).replace(text, "") == llm.get_tokenizer().decode([70])
+        assert str(sequence.text).count("<|im_start|>") == (0 if hides else 2)
+
+
 def test_progress_bar_can_be_the_callers(llm: LLM) -> None:
     bars: list[Bar] = []
 
@@ -388,6 +397,38 @@ def test_tokenizer_can_be_replaced(llm: LLM, byte_tokenizer: Path) -> None:
     llm.set_tokenizer(other)
     assert llm.get_tokenizer() is other
     assert texts(llm.generate("abc", FOUR)) == ["abca"]
+
+
+def test_name_of_a_tokenizer_is_none(llm: LLM) -> None:
+    with pytest.raises(TypeError, match=r"must be a tokenizer, got 'foo'; load it with"):
+        llm.set_tokenizer("foo")  # type: ignore[arg-type]
+    assert texts(llm.generate("abc", FOUR)) == ["abca"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reasoning_parser": "qwen"}, "no reasoning parser 'qwen'; did you mean qwen3"),
+        (
+            {"structured_outputs_config": {"reasoning_parser": "mistal"}},
+            "no reasoning parser 'mistal'; did you mean mistral",
+        ),
+        (
+            {
+                "reasoning_parser": "qwen3",
+                "structured_outputs_config": {"reasoning_parser": "mistral"},
+            },
+            "reasoning_parser is 'qwen3', and 'mistral' in structured_outputs_config",
+        ),
+        (
+            {"reasoning_parser": "qwen3", "skip_tokenizer_init": True},
+            "reasoning_parser='qwen3' needs a tokenizer",
+        ),
+    ],
+)
+def test_reasoning_parser_that_cannot_be_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LLM(**options)
 
 
 def test_a_wrong_prompt_behind_many_good_ones_leaves_nothing_running(llm: LLM) -> None:

@@ -127,3 +127,44 @@ def test_no_architecture_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     config["architectures"] = ["LlamaForCausalLM"]
     args = EngineArgs(str(folder), hf_overrides={"architectures": ["LlamaForCausalLM"]})
     assert find_model_files(args).config == config
+
+
+def test_config_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path)
+    plain = find_model_files(EngineArgs(str(folder))).config
+    file = folder / "config.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert find_model_files(EngineArgs(str(folder))).config == plain
+
+
+@pytest.mark.parametrize("names", ["LlamaForCausalLM", {"a": 1}, [1]])
+def test_architectures_that_are_no_list_of_names_are_refused(tmp_path: Path, names: object) -> None:
+    folder = write_model_folder(tmp_path, architectures=names)
+    with pytest.raises(
+        UnsupportedModelError, match=r"config\.json has architectures = .*a list of"
+    ):
+        find_model_files(EngineArgs(str(folder)))
+
+
+@pytest.mark.parametrize("stated", ["x", [2, "x"], True, [[2]], 2.5])
+def test_end_tokens_that_are_none_are_named_with_their_file(tmp_path: Path, stated: object) -> None:
+    folder = write_model_folder(tmp_path)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stated}))
+    with pytest.raises(ModelLoadError, match=r"generation_config\.json has eos_token_id = .*id"):
+        find_model_files(EngineArgs(str(folder)))
+    given = EngineArgs(
+        str(folder), generation_config="quire", override_generation_config={"eos_token_id": stated}
+    )
+    with pytest.raises(ModelLoadError, match=r"^override_generation_config has eos_token_id"):
+        find_model_files(given)
+    folder = write_model_folder(tmp_path, eos_token_id=stated)
+    with pytest.raises(ModelLoadError, match=r"/config\.json has eos_token_id = "):
+        find_model_files(EngineArgs(str(folder)))
+
+
+def test_end_tokens_may_be_one_several_or_none(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path, eos_token_id=None)
+    for stated in (None, 2, [2, 3]):
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stated}))
+        found = find_model_files(EngineArgs(str(folder)))
+        assert found.generation_config == {"eos_token_id": stated}

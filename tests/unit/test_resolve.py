@@ -49,6 +49,15 @@ def test_the_defaults(folder: Path) -> None:
     assert config.device.device == "cpu"
 
 
+def test_what_says_nothing_passes(folder: Path) -> None:
+    """No seed is the default one, and the cache may be named by the format that it has."""
+    plain = resolved(folder)
+    assert (plain.model.seed, plain.model.dtype) == (0, "bfloat16")
+    for given in ({"seed": None}, {"kv_cache_dtype": "bfloat16"}, {"kv_cache_dtype": None}):
+        assert resolved(folder, **given) == plain
+    assert resolved(folder, dtype="half", kv_cache_dtype="float16").model.dtype == "float16"
+
+
 def test_the_config_is_frozen(folder: Path) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         resolved(folder).model.max_model_len = 1  # type: ignore[misc]
@@ -80,6 +89,15 @@ def test_dtype(wanted: str, stored: str, device: DeviceInfo, chosen: str) -> Non
     ("arguments", "message"),
     [
         ({"dtype": "int8"}, "dtype='int8' is not one of auto, half, float16"),
+        (
+            {"kv_cache_dtype": "fp8"},
+            "kv_cache_dtype='fp8': the KV cache has the dtype of the model; leave it at 'auto'",
+        ),
+        (
+            {"kv_cache_dtype": "half", "dtype": "float32"},
+            "kv_cache_dtype='half': the KV cache has the dtype of the model, float32; leave it at "
+            "'auto', or give dtype='float16' too",
+        ),
         ({"block_size": 10}, "block_size=10 is not one of 8, 16, 32, 64, 128"),
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization=1.5 is a share"),
         ({"num_gpu_blocks_override": 1}, "num_gpu_blocks_override=1 is too few"),
@@ -226,7 +244,7 @@ def test_a_senseless_size_is_named(folder: Path, value: object, message: str) ->
         ({"max_model_len": "long"}, "max_model_len: 'long' is not a count"),
         ({"enforce_eager": "yes"}, r"enforce_eager='yes' \(str\) must be True or False"),
         ({"block_size": True}, r"block_size=True \(bool\) must be a whole number or None"),
-        ({"seed": None}, r"seed=None \(NoneType\) must be a whole number"),
+        ({"seed": "x"}, r"seed='x' \(str\) must be a whole number or None"),
         ({"served_model_name": [1]}, r"served_model_name=\[1\] \(list\) must be a string or a"),
         ({"override_generation_config": "{}"}, r"\(str\) must be a dictionary or None"),
         ({"gpu_memory_utilization": "0.9"}, "must be a number"),

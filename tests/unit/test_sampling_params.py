@@ -20,6 +20,7 @@ from quire.sampling_params import (
     SamplingType,
     StructuredOutputsParams,
 )
+from quire.structured import GrammarSpec
 
 # Name and default of every field in the order of the interface that users know.
 KNOWN = """
@@ -363,6 +364,19 @@ def test_beam_search_params_are_sampling_params_with_beams() -> None:
         BeamSearchParams(beam_width=0, max_tokens=5)
     with pytest.raises(ValueError, match="max_tokens must be"):
         BeamSearchParams(beam_width=2, max_tokens=0)
+
+
+def test_beams_may_be_constrained() -> None:
+    params = BeamSearchParams(2, 5, structured_outputs={"regex": "a+"}, skip_special_tokens=False)
+    sampling = params.to_sampling_params()
+    assert sampling.grammar == GrammarSpec(kind="regex", source="a+")
+    assert sampling.skip_special_tokens is False
+    tokens = BeamSearchParams(2, 5, allowed_token_ids=[7, 8]).to_sampling_params()
+    assert (tokens.allowed_token_ids, tokens.skip_special_tokens) == ([7, 8], True)
+    with pytest.raises(ValueError, match="watermarking is not supported yet, got True"):
+        BeamSearchParams(2, 5, watermarking=True)
+    with pytest.raises(ValueError, match="allowed_token_ids must be a non-empty list"):
+        BeamSearchParams(2, 5, allowed_token_ids=[])
 
 
 def test_output_kinds_have_their_known_values() -> None:

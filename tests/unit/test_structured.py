@@ -85,6 +85,38 @@ def test_options_reach_the_spec() -> None:
     assert spec.closes_objects and spec.whitespace_pattern == " ?"
 
 
+@pytest.mark.parametrize(
+    ("backend", "any_whitespace", "closes_objects"),
+    [
+        (None, True, False),
+        ("auto", True, False),
+        ("lm-format-enforcer", True, False),
+        ("guidance:no-fallback", True, False),
+        ("xgrammar:disable-any-whitespace", False, False),
+        ("guidance:no-fallback,no-additional-properties", True, True),
+    ],
+)
+def test_options_of_a_backend_are_honoured(
+    backend: str | None, any_whitespace: bool, closes_objects: bool
+) -> None:
+    for given in (GuidedDecodingParams(json={}, backend=backend), {"json": {}, "backend": backend}):
+        spec = to_grammar_spec(given)
+        assert (spec.any_whitespace, spec.closes_objects) == (any_whitespace, closes_objects)
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        ("foo", "backend='foo': there is no backend 'foo'; it is one of auto, xgrammar"),
+        ("xgrammar:fast", "there is no option of a backend 'fast'; it is one of no-fallback"),
+        (3, "backend must be a non-empty string, got 3"),
+    ],
+)
+def test_backends_and_options_that_nobody_knows_are_refused(backend: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GuidedDecodingParams(json={}, backend=backend)
+
+
 def test_guided_params_of_nothing_are_none() -> None:
     assert GuidedDecodingParams.from_optional(json=None, backend="xgrammar") is None
     made = GuidedDecodingParams.from_optional(regex="a", json=None)

@@ -39,6 +39,10 @@ _POOLING = "only text generation is supported yet, no embedding, scoring or clas
 _MEDIA = "only text prompts are supported yet; pass text or token ids"
 _ONE_PROCESS = "only one process computes yet; leave it out"
 _NO_OBJECT = "pass the value itself, or a dict, where this object is expected"
+_OTHER_CONFIG = (
+    "EngineArgs.create_engine_config() gives Quire's own, with model, cache, scheduler, load and "
+    "device; make engines with from_engine_args"
+)
 _PLUGIN = "this extension point does not exist in Quire"
 
 _ENGINE_ARGS = _in("quire.args", "EngineArgs", "AsyncEngineArgs")
@@ -167,11 +171,9 @@ _KNOWN: dict[str, Module] = {
     "vllm.distributed": Module(names=_NO_GROUPS, not_built=_GROUPS),
     "vllm.distributed.parallel_state": Module(names=_NO_GROUPS, not_built=_GROUPS),
     "vllm.config": Module(
-        names={
-            **_in("quire.config", VllmConfig="EngineConfig"),
-            **_in("quire.engine.model_view", ModelConfig="ModelConfigView"),
-        },
+        names=_in("quire.engine.model_view", ModelConfig="ModelConfigView"),
         not_built={
+            **_because(_OTHER_CONFIG, "VllmConfig"),
             **_because(
                 _NO_OBJECT,
                 *("CompilationConfig", "PoolerConfig", "StructuredOutputsConfig", "CacheConfig"),

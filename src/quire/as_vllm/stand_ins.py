@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quire.as_vllm.config_file import with_config_file
 from quire.as_vllm.names import VERSION
 from quire.cli.parser import Parser
 from quire.platform import default_device, device_info
@@ -37,23 +38,32 @@ class UsageContext(str, enum.Enum):
 
 
 class FlexibleArgumentParser(Parser):
-    """The parser of Quire's commands, made as `argparse.ArgumentParser` is."""
+    """The parser of Quire's commands, made as `argparse.ArgumentParser` is.
+
+    ``--config FILE`` stands for the flags that a YAML file holds; those that are given win.
+    """
 
     def __init__(
-        self, prog: str | None = None, description: str | None = None, **options: Any
+        self,
+        prog: str | None = None,
+        usage: str | None = None,
+        description: str | None = None,
+        epilog: str | None = None,
+        *,
+        add_json_tip: bool = True,  # only of the help
+        **options: Any,
     ) -> None:
-        super().__init__(prog=prog or Path(sys.argv[0]).name, description=description)
-        self.usage = options.pop("usage", None)
-        self.epilog = options.pop("epilog", None)
-        for name, value in options.items():
-            setattr(self, name, value)
-
-    def parse_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> argparse.Namespace:
-        return super().parse_args(
-            self._normalise(sys.argv[1:] if args is None else args), namespace
+        super().__init__(
+            prog=prog or Path(sys.argv[0]).name,
+            description=description,
+            **{"usage": usage, "epilog": epilog, "allow_abbrev": True, **options},
         )
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        words = with_config_file(self, list(sys.argv[1:] if args is None else args))
+        return super().parse_known_args(self._normalise(words), namespace)
 
 
 def random_uuid() -> str:

@@ -6,6 +6,8 @@ Without a terminal every line of standard input is one turn:
 
   printf 'My name is Alia.\\nWhat is my name?\\n' | quire chat
   quire chat --url http://localhost:8000    # a server with OpenAI's API: ours, or another
+
+A server decides itself how long an answer may be, unless --max-tokens is given.
 """
 
 from __future__ import annotations
@@ -73,11 +75,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--chat-template", metavar="FILE", help="Jinja template, if not the model's own"
     )
     add_sampling_flags(parser, DEFAULT_MAX_TOKENS)
+    parser.set_defaults(max_tokens=None)  # with --url the server's own, which knows its context
     add_engine_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     settle_model(arguments)
+    if arguments.max_tokens is None and arguments.url is None:
+        arguments.max_tokens = DEFAULT_MAX_TOKENS
     check_sampling_flags(arguments)
     with _talk(arguments) as (talk, name):
         if arguments.quick is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,6 +60,8 @@ def dispatch(program: str, commands: Mapping[str, Command], argv: list[str]) -> 
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview(program, commands))
         return 0 if argv else USAGE_ERROR
+    if argv[0].startswith("--help="):
+        return _print_help_about(program, commands, argv[0].partition("=")[2])
     if argv[0] in ("-V", "--version"):
         print(quire.__version__)
         return 0
@@ -72,12 +74,43 @@ def dispatch(program: str, commands: Mapping[str, Command], argv: list[str]) -> 
     command = commands[name]
     if command.commands is not None:
         return dispatch(f"{program} {name}", command.commands, argv[1:])
-    module: CommandModule = importlib.import_module(command.module)
-    parser = Parser(prog=f"{program} {name}", description=module.__doc__)
-    module.add_arguments(parser)
+    module, parser = _load(f"{program} {name}", command)
     arguments = parser.parse(argv[1:])
     arguments.command_line = [*program.split()[1:], name, *argv[1:]]
     return module.run(arguments)
+
+
+def _load(program: str, command: Command) -> tuple[CommandModule, Parser]:
+    module: CommandModule = importlib.import_module(command.module)
+    parser = Parser(prog=program, description=module.__doc__)
+    module.add_arguments(parser)
+    return module, parser
+
+
+def _parsers(program: str, commands: Mapping[str, Command]) -> Iterator[Parser]:
+    for name, command in commands.items():
+        if command.commands is None:
+            yield _load(f"{program} {name}", command)[1]
+        else:
+            yield from _parsers(f"{program} {name}", command.commands)
+
+
+def _print_help_about(program: str, commands: Mapping[str, Command], topic: str) -> int:
+    """The flags of all commands that have to do with a word, each once with those that have it."""
+    parsers = list(_parsers(program, commands))
+    having: dict[str, list[str]] = {}
+    for parser in parsers:
+        for actions in parser.about(topic).values():
+            for action in actions:
+                having.setdefault(parser.line(action), []).append(parser.prog)
+    if not having:
+        known = dict.fromkeys(topic for parser in parsers for topic in parser.topics())
+        hint = did_you_mean(topic, known)
+        print(f"{program}: error: no help about {topic!r}{hint}", file=sys.stderr)
+        return USAGE_ERROR
+    for line, names in having.items():
+        print(f"{line}\n    of {', '.join(names)}")
+    return 0
 
 
 def _overview(program: str, commands: Mapping[str, Command]) -> str:
@@ -90,6 +123,7 @@ def _overview(program: str, commands: Mapping[str, Command]) -> str:
             "commands:",
             *lines,
             "",
-            f"`{program} COMMAND --help` says more about one of them.",
+            f"`{program} COMMAND --help` says more about one of them, and `{program} --help=WORD`",
+            "which flags of all of them have to do with a word.",
         ]
     )

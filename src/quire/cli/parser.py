@@ -35,15 +35,16 @@ def at_least(least: int) -> Callable[[str], int]:
 class Parser(argparse.ArgumentParser):
     """See the module's docstring. Abbreviated flags are off: they break when a flag is added."""
 
-    def __init__(self, *, prog: str, description: str | None) -> None:
-        super().__init__(
-            prog=prog,
-            usage="%(prog)s [options]",  # all flags by name would fill a screen
-            description=description,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog="--help=GROUP shows one group, --help=WORD the flags that have to do with it.",
-        )
+    def __init__(self, *, prog: str, description: str | None, **options: Any) -> None:
+        """``options`` are others of `argparse.ArgumentParser`."""
+        defaults: dict[str, Any] = {
+            "usage": "%(prog)s [options]",  # all flags by name would fill a screen
+            "allow_abbrev": False,
+            "formatter_class": argparse.RawDescriptionHelpFormatter,
+            "epilog": "--help=GROUP shows one group, --help=WORD the flags that have to do with "
+            "it.",
+        }
+        super().__init__(prog=prog, description=description, **{**defaults, **options})
         self._source = ""  # of the words that are being read, for error lines
         # Called with the words before they are read; may set defaults.
         self.prepare: Callable[[Sequence[str]], None] = lambda words: None
@@ -67,8 +68,8 @@ class Parser(argparse.ArgumentParser):
 
     def action_of(self, flag: str) -> argparse.Action | None:
         """What a flag like ``--max_model_len`` or ``--no-enable-lora`` sets, if it is known."""
-        name = flag.partition("=")[0].partition(".")[0].replace("_", "-")
-        return self._option_string_actions.get(name)
+        name = flag.partition("=")[0].partition(".")[0]
+        return self._option_string_actions.get(self._registered(name))
 
     def flags(self) -> list[str]:
         """Every long flag, those of other engines too."""
@@ -97,23 +98,40 @@ class Parser(argparse.ArgumentParser):
 
     def _help_about(self, topic: str) -> str:
         """The help of a group of that name, or of all flags that have to do with a word."""
+        found = self.about(topic)
+        if not found:
+            self.error(f"no help about {topic!r}{did_you_mean(topic, self.topics())}")
         formatter = self._get_formatter()
-        titles = [str(group.title).lower() for group in self._action_groups]
-        num_found = 0
-        for group, title in zip(self._action_groups, titles, strict=True):
-            visible = [one for one in group._group_actions if one.help != argparse.SUPPRESS]
-            if topic.lower() in titles:
-                found = visible if title == topic.lower() else []
-            else:
-                found = [action for action in visible if _mentions(action, topic)]
-            num_found += len(found)
-            formatter.start_section(str(group.title))
-            formatter.add_arguments(found)
+        for title, actions in found.items():
+            formatter.start_section(title)
+            formatter.add_arguments(actions)
             formatter.end_section()
-        if num_found == 0:
-            known = [*titles, *self._visible_flags()]
-            self.error(f"no help about {topic!r}{did_you_mean(topic, known)}")
         return formatter.format_help()
+
+    def about(self, topic: str) -> dict[str, list[argparse.Action]]:
+        """The flags of the group of that name, or those that have to do with a word, by group."""
+        titles = [str(group.title) for group in self._action_groups]
+        is_title = topic.lower() in map(str.lower, titles)
+        found: dict[str, list[argparse.Action]] = {}
+        for title, group in zip(titles, self._action_groups, strict=True):
+            for action in group._group_actions:
+                fits = title.lower() == topic.lower() if is_title else _mentions(action, topic)
+                if fits and action.help != argparse.SUPPRESS:
+                    found.setdefault(title, []).append(action)
+        return found
+
+    def line(self, action: argparse.Action) -> str:
+        """A flag with its help."""
+        formatter = self._get_formatter()
+        names = formatter._format_action_invocation(action)
+        return f"{names}  {formatter._expand_help(action)}"
+
+    def topics(self) -> list[str]:
+        """What `about` knows something of, but for words of the help."""
+        return [
+            *(str(group.title).lower() for group in self._action_groups),
+            *self._visible_flags(),
+        ]
 
     def _visible_flags(self) -> list[str]:
         return [
@@ -136,7 +154,7 @@ class Parser(argparse.ArgumentParser):
                 continue
             name, has_value, value = word.partition("=")
             name, _, key = name.partition(".")
-            flag = name.replace("_", "-")
+            flag = self._registered(name)
             if key:
                 if not has_value:
                     value = rest.popleft() if rest and not rest[0].startswith("--") else "null"
@@ -153,6 +171,11 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{flag} is given as JSON and key by key; choose one of the two")
         objects = [word for flag, value in dotted.items() for word in (flag, json.dumps(value))]
         return [*result, *objects, *rest]
+
+    def _registered(self, flag: str) -> str:
+        """The flag as it was added; one that never was has dashes."""
+        dashed = flag.replace("_", "-")
+        return flag if flag in self._option_string_actions else dashed
 
     def _is_switch(self, flag: str) -> bool:
         return isinstance(self._option_string_actions.get(flag), argparse.BooleanOptionalAction)

@@ -281,7 +281,8 @@ def _thinking(
     if thinking is None and budget is not None:
         raise ValueError(
             f"thinking_token_budget={budget} needs to know how thinking ends, and no reasoning "
-            "parser says so; name one, or leave thinking_token_budget out"
+            "parser says so; name one, as LLM(reasoning_parser=...) or with `quire serve "
+            "--reasoning-parser`, or leave thinking_token_budget out"
         )
     if thinking is None or thinking.is_open is False or (budget is None and not has_grammar):
         return None

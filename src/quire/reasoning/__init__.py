@@ -10,6 +10,7 @@ from quire.reasoning.registry import (
     reasoning_format,
     reasoning_parser_names,
 )
+from quire.reasoning.thoughts import Thoughts
 
 __all__ = [
     "NoReasoning",
@@ -18,6 +19,7 @@ __all__ = [
     "ReasoningEvent",
     "ReasoningFormat",
     "ReasoningParser",
+    "Thoughts",
     "detect_reasoning_format",
     "reasoning_format",
     "reasoning_parser_names",

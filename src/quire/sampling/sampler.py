@@ -180,7 +180,7 @@ class Sampler:
         for processor, selection in parts.processors:
             errors.update(processor.apply(logits, selection, step))
         if parts.contested is not None:
-            errors.update(_rows_without_tokens(logits, parts.contested))
+            errors = {**_rows_without_tokens(logits, parts.contested), **errors}
         token_ids = self._choice.choose(logits, rows, lengths, parts.rows_cpu)
         logprobs = tuple(
             self._logprobs(group, saved, logits, token_ids)

@@ -72,6 +72,8 @@ class UserProcessors:
 
 
 def _run(user: _UserRow, output_ids: list[int], logits: Tensor) -> Tensor:
+    if logits.isnan().any():
+        raise ValueError("the logits that it would get, those of the model, are not numbers (NaN)")
     for function, wants_prompt in user.functions:
         prompt = (list(user.prompt_token_ids),) if wants_prompt else ()
         answer = function(*prompt, list(output_ids), logits)
@@ -81,6 +83,8 @@ def _run(user: _UserRow, output_ids: list[int], logits: Tensor) -> Tensor:
                 f"{function!r} must return the logits, a tensor of shape {tuple(logits.shape)}, "
                 f"got {got!r}"
             )
+        if answer.isnan().any():
+            raise ValueError(f"{function!r} returned logits that are not numbers (NaN)")
         logits = answer
     return logits
 

@@ -15,6 +15,7 @@ from quire.reasoning import NoReasoning, Opening, Reasoning, ReasoningParser
 from quire.sampling_params import SamplingParams
 from quire.server.answer_formats import AnswerFormats
 from quire.server.protocol.chat import ChatCompletionRequest
+from quire.server.text_parts import text_of
 from quire.server.tool_choice import ToolUse, chosen_name, no_parser, tool_use
 from quire.structured import GrammarSpec
 from quire.tools import (
@@ -251,6 +252,6 @@ class AnswerReader:
 def _opening(formats: AnswerFormats, chat: ChatCompletionRequest, prompt: ParsedPrompt) -> Opening:
     if formats.reasoning is None:
         return Opening.UNKNOWN
-    if chat.continue_final_message and isinstance(chat.messages[-1].content, str):
-        return formats.reasoning.opening_of_prefill(chat.messages[-1].content)
+    if chat.continue_final_message and chat.messages[-1].content is not None:
+        return formats.reasoning.opening_of_prefill(text_of(chat.messages[-1].content))
     return formats.reasoning.opening(prompt.text or "")

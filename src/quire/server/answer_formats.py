@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quire.chat_template import ChatOptions, ChatRenderer
-from quire.reasoning import Opening, ReasoningFormat, detect_reasoning_format, reasoning_format
+from quire.reasoning import (
+    Opening,
+    ReasoningFormat,
+    Thoughts,
+    detect_reasoning_format,
+    reasoning_format,
+)
 from quire.server.args import ServerArgs
-from quire.structured import Thinking, TokenMark
-from quire.tokenizer.token_marks import TokenMarks
+from quire.structured import Thinking
 from quire.tools import ToolFormat, detect_tool_format, load_tool_parsers, tool_format
 
 if TYPE_CHECKING:
@@ -34,8 +39,7 @@ class AnswerFormats:
     tools: ToolFormat | None = None  # None: no tool can be called
     reasoning: ReasoningFormat | None = None  # None: thoughts are content
     special_tokens: frozenset[str] = frozenset()
-    thought_begins: tuple[TokenMark, ...] = ()  # marks of thoughts as tokens
-    answer_begins: tuple[TokenMark, ...] = ()
+    thoughts: Thoughts | None = None  # of ``reasoning``, where there is a tokenizer
 
     @classmethod
     def of(cls, args: ServerArgs, chat: ChatRenderer | None) -> AnswerFormats:
@@ -45,23 +49,28 @@ class AnswerFormats:
         if chat is None:
             return cls(tools=_tool_format(args, template), reasoning=reasoning)
         tokenizer = chat.tokenizer
-        marks = TokenMarks(tokenizer)
         return cls(
             tools=_tool_format(args, template),
             reasoning=reasoning,
             special_tokens=_special_tokens(tokenizer),
-            thought_begins=marks.of_all(reasoning.begins) if reasoning else (),
-            answer_begins=marks.of_all(reasoning.answer_begins) if reasoning else (),
+            thoughts=Thoughts.of(reasoning, tokenizer) if reasoning else None,
         )
 
     def thinking(self, opening: Opening) -> Thinking | None:
         """What an answer that begins so may begin with."""
-        if self.reasoning is None or not self.answer_begins:
-            return None
-        is_open = {Opening.IN_THOUGHT: True, Opening.AFTER_THOUGHT: False}.get(opening)
-        if is_open is None and self.reasoning.is_usual:
-            is_open = True
-        return Thinking(begins=self.thought_begins, ends=self.answer_begins, is_open=is_open)
+        return None if self.thoughts is None else self.thoughts.after(opening)
+
+    def opening_of_raw(self, prompt: str) -> Opening:
+        """Of the answer to a prompt that is no conversation: its last tag says whether a thought is
+        open, unless a special token stands behind it, such as one that ends a turn."""
+        if self.reasoning is None:
+            return Opening.UNKNOWN
+        tags = (*self.reasoning.begins, *self.reasoning.answer_begins)
+        ends = [prompt.rfind(tag) + len(tag) for tag in tags if tag in prompt]
+        tail = prompt[max(ends, default=0) :]
+        if not ends or any(token in tail for token in self.special_tokens):
+            return Opening.UNKNOWN
+        return self.reasoning.opening_of_prefill(prompt)
 
     def are_special(self, marks: Iterable[str]) -> bool:
         """Whether text without special tokens would lack one of these."""

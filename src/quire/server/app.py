@@ -39,6 +39,9 @@ ROUTERS = (
     *(metrics_route.router, info.router, page.router),
 )
 
+# What a page of another site may read of an answer, beside what browsers let every page read.
+_OWN_HEADERS = ("X-Request-Id", "Retry-After", "X-Quire-Ignored")
+
 
 def build_app(state: ServerState) -> FastAPI:
     """The ASGI application of a server; it answers from now on, whatever the engine does."""
@@ -94,6 +97,7 @@ def layers(args: ServerArgs) -> list[Middleware]:
             allow_methods=list(args.allowed_methods),
             allow_headers=list(args.allowed_headers),
             allow_credentials=args.allow_credentials,
+            expose_headers=_OWN_HEADERS,
         )
         result.insert(0, cors)  # its headers belong on refusals too
     return result + [Middleware(_import(name)) for name in args.middleware]

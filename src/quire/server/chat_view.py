@@ -13,6 +13,7 @@ from quire.server.logprobs import chat_logprobs
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.reasoning_tokens import ReasoningTokens
 from quire.server.state import ServerState
+from quire.server.text_parts import text_of
 from quire.server.usage import Usage
 from quire.tools import CallArguments, CallBegin, CallEnd, Content
 
@@ -154,7 +155,4 @@ def _echo(body: ChatCompletionRequest, role: str) -> str:
     last = body.messages[-1] if body.messages else None
     if not body.echo or last is None or last.role != role:
         return ""
-    if isinstance(last.content, list):
-        texts = [part.get("text") or "" for part in last.content if isinstance(part, dict)]
-        return "\n".join(texts)
-    return last.content or ""
+    return text_of(last.content)

@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from quire.prompts import ParsedPrompt
 from quire.reasoning import Opening
-from quire.server.answer_formats import AnswerFormats
 from quire.server.bodies import BodyRoute
 from quire.server.completion_view import CompletionView
 from quire.server.completions_stream import CompletionStream
@@ -54,18 +53,26 @@ def _prepared(state: ServerState, body: CompletionRequest) -> Prepared:
     engine = state.require_engine()
     params = completion_params(body, engine, state.args)
     prompts = completion_prompts(engine, body)
-    if params.thinking_token_budget is not None:
-        prompts = [_with_thinking(prompt, state.formats) for prompt in prompts]
+    prompts = ready_prompts(engine, prompts, PromptRules.of(body, "prompt"))
+    has_budget = params.thinking_token_budget is not None
+    if state.formats.thoughts is not None and (has_budget or params.grammar is not None):
+        prompts = [_with_thinking(prompt, state, has_budget=has_budget) for prompt in prompts]
     return Prepared(
-        prompts=ready_prompts(engine, prompts, PromptRules.of(body, "prompt")),
+        prompts=prompts,
         params=params,
         prompt_only=body.max_tokens == 0,
         constraint_field=constraint_field(body),
     )
 
 
-def _with_thinking(prompt: ParsedPrompt, formats: AnswerFormats) -> ParsedPrompt:
-    """Only the end of the prompt tells whether the answer to it begins in a thought."""
-    reasoning = formats.reasoning
-    opening = Opening.UNKNOWN if reasoning is None else reasoning.opening(prompt.text or "")
-    return replace(prompt, thinking=formats.thinking(opening))
+def _with_thinking(prompt: ParsedPrompt, state: ServerState, *, has_budget: bool) -> ParsedPrompt:
+    """Only the prompt tells whether the answer begins in a thought. A grammar waits for the end of
+    one that is open; no answer is led into a thought by it."""
+    text = prompt.text
+    if text is None:
+        vocabulary = state.require_engine().front.vocabulary
+        text = "" if vocabulary is None else vocabulary.decode(prompt.token_ids or [])
+    opening = state.formats.opening_of_raw(text)
+    if opening is not Opening.IN_THOUGHT and not has_budget:
+        return prompt
+    return replace(prompt, thinking=state.formats.thinking(opening))

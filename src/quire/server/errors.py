@@ -99,6 +99,11 @@ def unavailable(message: str, *, retry_after: int = 5) -> HTTPError:
     return HTTPError(503, message, "ServiceUnavailableError", retry_after=retry_after)
 
 
+def broken_off() -> HTTPError:
+    """The server shut down before the answer was whole: 503, so that clients ask again."""
+    return unavailable("The server shut down before the request had ended; send it again.")
+
+
 def internal(message: str) -> HTTPError:
     """The request failed on our side: 500."""
     return HTTPError(500, message, "InternalServerError")

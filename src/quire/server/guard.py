@@ -133,6 +133,16 @@ class Guard:
                 "'Content-Type: application/json'.",
                 "UnsupportedMediaTypeError",
             )
+        encoding = headers.get(b"content-encoding", b"").strip().lower()
+        if has_body and encoding not in (b"", b"identity"):
+            raise HTTPError(
+                415,
+                f"The header Content-Encoding is {encoding.decode('latin-1')[:40]!r}, but bodies "
+                "are read as they are; send the JSON without compression, and leave the header "
+                "out.",
+                "UnsupportedMediaTypeError",
+                headers={"Accept-Encoding": "identity"},
+            )
 
 
 class BodyTooLarge(HTTPError):

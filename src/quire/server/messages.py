@@ -26,7 +26,7 @@ async def create_message(body: MessagesRequest, request: Request) -> Response:
     call = ChatCall(fields=lambda: chat_fields(body), names=NAMES)
     async with start(request, PATH, body, call) as started:
         started.headers["request-id"] = started.request_id  # where the clients look
-        view = MessageView(started, state.require_models().max_model_len)
+        view = MessageView(state, started)
         if body.stream:
             return started.stream(state, message_events(started.generation, view), error_event)
         return await whole_answer(request, started, view.whole)

@@ -209,6 +209,11 @@ def _tool(tool: AnthropicTool, place: str) -> dict[str, Any]:
 def _tool_choice(
     choice: AnthropicToolChoice | None, *, has_tools: bool
 ) -> str | dict[str, Any] | None:
+    if choice is not None and choice.type != "tool" and choice.name is not None:
+        raise bad_request(
+            f"tool_choice.name: goes with the type tool, not with {choice.type}; leave it out.",
+            "tool_choice.name",
+        )
     if choice is None or (choice.type == "auto" and not has_tools):
         return None
     if choice.type != "tool":

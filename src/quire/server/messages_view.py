@@ -8,8 +8,9 @@ from typing import Any
 from quire.outputs import CompletionOutput
 from quire.reasoning import Reasoning
 from quire.server.answer_form import Answer, ToolCall
-from quire.server.errors import bad_request
+from quire.server.errors import bad_request, broken_off
 from quire.server.intake import Started
+from quire.server.state import Phase, ServerState
 from quire.server.usage import Usage
 from quire.tools import Content
 
@@ -20,10 +21,10 @@ _INVALID = "INVALID_JSON"  # the name under which arguments stand that are no JS
 class MessageView:
     """The answer to one request."""
 
-    def __init__(self, started: Started, max_model_len: int) -> None:
+    def __init__(self, state: ServerState, started: Started) -> None:
         self.form = started.form
+        self._state = state
         self._usage = started.generation.usage
-        self._max_model_len = max_model_len
         self._id = f"msg_{started.request_id}"
         self._model = started.model
 
@@ -39,13 +40,16 @@ class MessageView:
     def end(self, one: CompletionOutput, answer: Answer) -> Json:
         """Why it has stopped; this API has no word for an answer that somebody else broke off."""
         if one.finish_reason == "abort":
+            if self._state.phase is Phase.DRAINING:
+                raise broken_off()
             raise bad_request("The request was cancelled before its answer was whole.")
         if one.finish_reason == "stop" and isinstance(one.stop_reason, str):
             return {"stop_reason": "stop_sequence", "stop_sequence": one.stop_reason}
         reason = "end_turn" if one.finish_reason == "stop" else "max_tokens"
         if reason == "end_turn" and answer.calls:
             reason = "tool_use"
-        if reason == "max_tokens" and self._usage.total_tokens >= self._max_model_len:
+        max_model_len = self._state.require_models().max_model_len
+        if reason == "max_tokens" and self._usage.total_tokens >= max_model_len:
             reason = "model_context_window_exceeded"
         return {"stop_reason": reason, "stop_sequence": None}
 

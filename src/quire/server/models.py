@@ -26,6 +26,8 @@ async def list_models(request: Request) -> Response:
 @router.get("/v1/models/{name:path}")
 async def one_model(name: str, request: Request) -> Response:
     """One of them; 404 for a name that is not served."""
+    if not name:  # a slash behind the path of the list
+        return await list_models(request)
     models = state_of(request).require_models()
     models.check(name)
     return json_response(_card(models, name))

@@ -49,7 +49,10 @@ def ready_prompts(
     max_model_len = engine.model_config.max_model_len
     kept = _kept_tokens(rules.kept_tokens, max_model_len)
     done = tokenized_for_context(engine, prompts, rules.side)
-    return [_fitted(prompt, kept, rules, max_model_len) for prompt in done]
+    fitted = [_fitted(prompt, kept, rules, max_model_len) for prompt in done]
+    for prompt in fitted:
+        _check_token_ids(prompt, rules.param, engine.model_config.get_vocab_size())
+    return fitted
 
 
 def tokenized(engine: AsyncLLM, prompts: Sequence[ParsedPrompt]) -> list[ParsedPrompt]:
@@ -113,6 +116,19 @@ def _fitted(
     if len(token_ids) >= max_model_len:
         raise too_long(len(token_ids), max_model_len, rules.param, prompt.name)
     return replace(prompt, text=text, token_ids=token_ids, cache_salt=rules.cache_salt)
+
+
+def _check_token_ids(prompt: ParsedPrompt, param: str, size: int) -> None:
+    """The engine would refuse them too, but knows neither which prompt of several it is nor the
+    field."""
+    token_ids = prompt.token_ids or []
+    if max(token_ids) >= size or min(token_ids) < 0:
+        wrong = next(one for one in token_ids if not 0 <= one < size)
+        raise bad_request(
+            f"{prompt.name} has token id {wrong}, which is outside the vocabulary, 0 to "
+            f"{size - 1}; use token ids of this model's tokenizer.",
+            param,
+        )
 
 
 def _kept_tokens(kept: int | None, max_model_len: int) -> int | None:

@@ -121,6 +121,7 @@ class ResponseStream:
         return data + self._event("output_item.done", output_index=index, item=done)
 
     def _end(self, last: CompletionOutput) -> bytes:
+        self._view.refuse_broken_off(last)
         data = b"".join(self._piece(piece, []) for piece in self._reader.finish())
         if self._open is None and not self._items:
             data += self._begin(Content(""))

@@ -9,13 +9,14 @@ from quire.outputs import CompletionOutput
 from quire.reasoning import Reasoning
 from quire.server.answer_form import Answer
 from quire.server.completion_view import names_tokens_by_id
+from quire.server.errors import broken_off
 from quire.server.generation import TIMED_OUT
 from quire.server.intake import Started
 from quire.server.logprobs import chat_logprobs
 from quire.server.protocol.responses import ResponsesRequest
 from quire.server.reasoning_tokens import ReasoningTokens
 from quire.server.responses_items import items
-from quire.server.state import ServerState
+from quire.server.state import Phase, ServerState
 from quire.server.usage import Usage
 
 Json = dict[str, Any]
@@ -27,6 +28,7 @@ class ResponseView:
     def __init__(self, state: ServerState, body: ResponsesRequest, started: Started) -> None:
         self.request_id = started.request_id
         self.form = started.form
+        self._state = state
         self._body = body
         self._thoughts = ReasoningTokens(state, started.form, started.generation.usage)
         self._vocabulary = state.require_engine().front.vocabulary
@@ -46,6 +48,11 @@ class ResponseView:
             answer.parts = [part for part in answer.parts if not isinstance(part, Reasoning)]
         status = self.item_status(one)
         return self.ended(one, items(answer, self.request_id, status, self.logprobs(one)))
+
+    def refuse_broken_off(self, one: CompletionOutput) -> None:
+        """What a server that ends has broken off is no response: clients ask again."""
+        if one.finish_reason == "abort" and self._state.phase is Phase.DRAINING:
+            raise broken_off()
 
     def ended(self, one: CompletionOutput, output: list[Json]) -> Json:
         """After the last output; ``one`` says how it ended."""

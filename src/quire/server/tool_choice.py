@@ -63,6 +63,12 @@ def check_tools(tools: list[dict[str, Any]] | None, choice: Choice) -> None:
                 "what must not be called, and pass 'auto' or 'required'.",
                 "tool_choice",
             )
+        if choice.get("type", "function") != "function":
+            raise bad_request(
+                f"tool_choice.type: must be 'function', got {_short(choice['type'])}; correct "
+                f"usage: `{_CORRECT}`.",
+                "tool_choice.type",
+            )
         if name is None:
             raise bad_request(
                 "Expected field `name` in `function` in `tool_choice`! Correct usage: "

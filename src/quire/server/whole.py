@@ -9,7 +9,7 @@ from typing import TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from quire.outputs import RequestOutput
-from quire.server.errors import unavailable
+from quire.server.errors import broken_off
 from quire.server.generation import Generation
 from quire.server.sse import drop_on_disconnect
 from quire.server.state import Phase, state_of
@@ -48,5 +48,5 @@ async def whole_outputs(request: Request, generation: Generation) -> list[Reques
         raise ClientDisconnect
     is_broken_off = any(one.finish_reason == "abort" for each in outputs for one in each.outputs)
     if is_broken_off and state_of(request).phase is Phase.DRAINING:
-        raise unavailable("The server shut down before the request had ended; send it again.")
+        raise broken_off()
     return outputs

@@ -35,9 +35,11 @@ def open_checkpoint(path: Path, load_format: str = "auto") -> Checkpoint:
     listing = sorted(entry.name for entry in path.iterdir() if entry.is_file())
     chosen = choose_weight_files(listing, load_format)
     if chosen is None:
+        others = load_format != "auto" and choose_weight_files(listing) is not None
+        hint = "; load_format 'auto' reads the weights that are there" if others else ""
         raise ModelLoadError(
-            f"no weights in {path} for load_format {load_format!r}: expected *.safetensors, *.bin "
-            f"or *.pt and found {', '.join(listing) or 'no files'}"
+            f"no weights in {path} for load_format {load_format!r}: expected "
+            f"{_EXPECTED[load_format]} and found {', '.join(listing) or 'no files'}{hint}"
         )
     if chosen.index is not None:
         return _open_indexed(path, chosen)
@@ -45,6 +47,11 @@ def open_checkpoint(path: Path, load_format: str = "auto") -> Checkpoint:
     return FolderCheckpoint(_owners(files), files)
 
 
+_EXPECTED = {
+    "auto": "*.safetensors, *.bin or *.pt",
+    "safetensors": "*.safetensors",
+    "pt": "*.bin, *.pt or *.pth",
+}
 _TensorFile = SafetensorsFile | PickleFile
 _FILE_TYPES: dict[str, type[SafetensorsFile] | type[PickleFile]] = {
     "safetensors": SafetensorsFile,

@@ -55,6 +55,10 @@ def resolve_model(
 def check_model_name(model: str) -> None:
     """Errors for what is no folder and cannot be a hub's name, so that a mistyped path asks no
     hub."""
+    if not str(model).strip():
+        raise ModelLoadError(
+            "the model's name is empty; give a hub's name or a folder ('.' is the current one)"
+        )
     path = Path(model).expanduser()
     if path.is_dir():
         return

@@ -4,11 +4,13 @@ plain containers only, never code. Knows nothing about other files of the checkp
 from __future__ import annotations
 
 import pickle
+import pickletools
+import re
 import struct
 import zipfile
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,13 @@ from quire.errors import ModelLoadError
 from quire.weights.lfs_pointer import refuse_lfs_pointer
 
 _ZIP_START = b"PK\x03\x04"
+_NAMES_CODE = frozenset({"GLOBAL", "STACK_GLOBAL", "INST"})  # opcodes
+# How the unpickler says that it came upon what is neither a tensor nor a plain container.
+_REFUSALS = (
+    *("nsupported global", "nsupported GLOBAL", "nsupported class", "Can only create new object"),
+    *("Trying to call reduce for", "Can only build Tensor"),
+)
+_REASON = re.compile(r"WeightsUnpickler error:\s*([^\n]+)")  # behind much advice of torch
 # What the unpickler raises on bytes that are not a checkpoint, depending on where they stop.
 _DAMAGE = (
     AssertionError,
@@ -73,6 +82,9 @@ def _check_start(path: Path, num_bytes: int) -> bool:
     refuse_lfs_pointer(path)
     with path.open("rb") as file:
         start = file.read(8)
+        file.seek(0)
+        if _begins_with_code(file):
+            raise _holds_code(path)
     if not start or start.startswith(_ZIP_START):
         raise ModelLoadError(
             f"{path} is truncated: the end of the archive is missing after {num_bytes:,} bytes; "
@@ -81,14 +93,28 @@ def _check_start(path: Path, num_bytes: int) -> bool:
     return False
 
 
+def _begins_with_code(file: IO[bytes]) -> bool:
+    """Whether the first pickle, in the older layout a plain number, names anything of Python's."""
+    try:
+        return any(opcode.name in _NAMES_CODE for opcode, _, _ in pickletools.genops(file))
+    except Exception:  # bytes that are no pickle fail in many ways; loading says what is wrong
+        return False
+
+
 def _unpickling_error(path: Path, error: pickle.UnpicklingError) -> ModelLoadError:
-    if "Unsupported global" in str(error) or "Unsupported class" in str(error):
-        return ModelLoadError(
-            f"{path} holds Python objects besides tensors, which could run code when loaded, so it "
-            "is refused; convert the checkpoint to safetensors"
-        )
+    if any(refusal in str(error) for refusal in _REFUSALS):
+        return _holds_code(path)
+    reason = _REASON.search(str(error))
     return ModelLoadError(
-        f"{path} is truncated, damaged or no checkpoint ({_first_line(error)}); download it again"
+        f"{path} is truncated, damaged or no checkpoint "
+        f"({reason[1] if reason else _first_line(error)}); download it again"
+    )
+
+
+def _holds_code(path: Path) -> ModelLoadError:
+    return ModelLoadError(
+        f"{path} holds Python objects besides tensors, and to load those would run code; code in "
+        "checkpoints is never run, so it is refused; use a copy of the model in safetensors"
     )
 
 

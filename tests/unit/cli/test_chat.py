@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import argparse
+import contextlib
 import io
 import re
 from collections.abc import Iterator
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quire.cli import chat
+from quire.cli import chat, main
 from quire.cli.chat import Conversation
 from quire.outputs import CompletionOutput, RequestOutput
 from quire.sampling_params import SamplingParams
@@ -165,3 +167,26 @@ def test_on_a_terminal_a_command_that_is_none_is_not_said_to_the_model(
     chat._converse(conversation(llm), "m", on_terminal=True)
     assert [heard[-1]["content"] for heard in llm.heard] == lines[1:]
     assert "there is no command /foo; /clear" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "max_tokens"),
+    [
+        ([], chat.DEFAULT_MAX_TOKENS),
+        (["--url", "http://localhost:1"], None),  # a server knows what its context allows
+        (["--url", "http://localhost:1", "--max-tokens", "7"], 7),
+    ],
+)
+def test_only_an_answer_that_is_made_here_has_a_length_of_ours(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], max_tokens: int | None
+) -> None:
+    asked: list[int | None] = []
+
+    @contextlib.contextmanager
+    def talk(arguments: argparse.Namespace) -> Iterator[tuple[Conversation, str]]:
+        asked.append(arguments.max_tokens)
+        yield conversation(FakeLLM(["Yes."])), "m"
+
+    monkeypatch.setattr(chat, "_talk", talk)
+    assert main(["chat", *words, "-q", "Is it?"]) == 0
+    assert asked == [max_tokens]

@@ -35,6 +35,23 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
 
 
+def test_help_about_a_word_has_the_flags_of_all_commands(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--help=stop_token"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("--stop-token-ids ID [ID ...]  end after any of these\n    of quire ")
+    assert "quire generate, quire chat" in told and told.count("--stop-token-ids") == 1
+    assert main(["--help=percentile"]) == 0
+    assert "of quire bench serve" in capsys.readouterr().out
+    assert main(["bench", "--help=max-model-len"]) == 0
+    assert "of quire bench throughput" in capsys.readouterr().out
+    assert main(["--help=max-model-lenn"]) == 2
+    assert "no help about 'max-model-lenn'; did you mean --max-model-len" in (
+        capsys.readouterr().err
+    )
+
+
 def test_help_imports_no_torch() -> None:
     code = "import sys; from quire.cli import main; main(['generate', '--help'])"
     code = f"import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); {code}"

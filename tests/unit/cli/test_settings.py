@@ -99,6 +99,13 @@ def test_the_file_may_come_from_the_environment(
         ("config: other.yaml", "cannot name another --config file"),
         ("- a\n- b", "must hold lines like"),
         ("a: [", "is not YAML"),
+        ("port: 1\nhost: x\nport: 2", "line 3 has 'port' again, after 'port' in line 1"),
+        (
+            "max_model_len: 8k\nmax-model-len: 4k",
+            "line 2 has 'max-model-len' again, after 'max_model_len' in line 1; keep one of them",
+        ),
+        ("hf-overrides:\n  a: 1\n  a: 2", "line 3 has 'a' again, after 'a' in line 2"),
+        ("hf-overrides: {b: [{c: 1, c: 2}]}", "line 1 has 'c' again"),
     ],
 )
 def test_mistakes_in_a_file_name_it(
@@ -110,6 +117,15 @@ def test_mistakes_in_a_file_name_it(
         parse("--config", str(path))
     error = capsys.readouterr().err
     assert "c.yaml" in error and message in error and error.count("\n") == 1
+
+
+def test_keys_of_different_mappings_and_merges_are_not_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "hf-overrides:\n  a: &a {x: 1, x_y: 1, x-y: 2}\n  b: {<<: *a, x: 2}\n  c: *a\n  x: 1\n"
+    )
+    a = {"x": 1, "x_y": 1, "x-y": 2}
+    assert parse("--config", str(path)).hf_overrides == {"a": a, "b": {**a, "x": 2}, "c": a, "x": 1}
 
 
 def test_a_missing_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

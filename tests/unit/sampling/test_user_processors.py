@@ -72,6 +72,27 @@ def test_wrong_answer_is_the_rows_error(answer: Tensor | None) -> None:
     assert "must return the logits, a tensor of shape (10,)" in errors[5]
 
 
+def test_logits_that_are_not_numbers_are_told_with_whose_they_are() -> None:
+    def spoil(ids: list[int], logits: Tensor) -> Tensor:
+        logits[3] = float("nan")
+        return logits
+
+    _, errors = sample(spoil)
+    assert list(errors) == [5]
+    assert "spoil" in errors[5] and "returned logits that are not numbers (NaN)" in errors[5]
+    rows = Rows(10)
+    rows.join(2, RowSampling(temperature=0.0, logits_processors=(lambda ids, logits: logits,)))
+    errors = rows.sample(torch.full((1, 10), float("nan")), [2]).errors
+    assert "those of the model, are not numbers" in errors[2]
+
+
+def test_infinite_logits_choose_and_forbid() -> None:
+    def choose(ids: list[int], logits: Tensor) -> Tensor:
+        return torch.where(torch.arange(10) == 4, float("inf"), -float("inf"))
+
+    assert sample(choose) == (4, {})
+
+
 def test_changes_of_a_failing_function_are_dropped() -> None:
     def half(ids: list[int], logits: Tensor) -> Tensor:
         logits.zero_()

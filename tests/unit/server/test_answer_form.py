@@ -42,6 +42,7 @@ TEXT = (
 )
 FORMATS = AnswerFormats(tools=tool_format("hermes"), reasoning=reasoning_format("qwen3"))
 FORM = AnswerForm(formats=FORMATS, tools=Tools.of([TOOL]))
+PARTS = [{"type": "text", "text": "<think>One"}, {"type": "text", "text": "two"}]
 BODY = {"messages": [{"role": "user", "content": "x"}], "tools": [TOOL]}
 
 
@@ -167,7 +168,7 @@ async def test_reasoning_may_be_left_out(state: ServerState) -> None:
 
 async def test_anthropics_blocks_are_the_same_streamed(state: ServerState) -> None:
     generation = spoken()
-    view = MessageView(started(generation), 2048)
+    view = MessageView(state, started(generation))
     blocks = view.whole(WHOLE)["content"]
     assert [block["type"] for block in blocks] == ["thinking", "text", "tool_use"]
     assert blocks[0]["thinking"] == THOUGHT and blocks[2]["input"] == {"city": "Oslo"}
@@ -183,8 +184,8 @@ async def test_anthropics_blocks_are_the_same_streamed(state: ServerState) -> No
     assert events[-2]["delta"]["stop_reason"] == "tool_use"
 
 
-def test_arguments_that_are_no_json_are_told_to_anthropics_clients() -> None:
-    view = MessageView(started(spoken()), 2048)
+def test_arguments_that_are_no_json_are_told_to_anthropics_clients(state: ServerState) -> None:
+    view = MessageView(state, started(spoken()))
     broken = CompletionOutput(0, TEXT.replace('"Oslo"', "Oslo"), [5], None, None)
     assert view.whole(broken)["content"][2]["input"] == {"INVALID_JSON": '{"city": Oslo}'}
 
@@ -241,10 +242,14 @@ def test_ids_have_the_length_that_mistrals_template_wants() -> None:
         ({"role": "user", "content": "x"}, "...\n<think>\n", Opening.IN_THOUGHT),
         ({"role": "user", "content": "x"}, "...\n", Opening.UNKNOWN),
         ({"role": "assistant", "content": "<think>a</think>b"}, "...", Opening.AFTER_THOUGHT),
+        ({"role": "assistant", "content": PARTS}, "...", Opening.IN_THOUGHT),
+        ({"role": "assistant", "content": [*PARTS, {"text": "</think>"}]}, "...",
+         Opening.AFTER_THOUGHT),
+        ({"role": "assistant", "content": None}, "...<think>", Opening.IN_THOUGHT),
     ],
-)
+)  # fmt: skip
 def test_the_prompt_tells_whether_the_answer_begins_in_a_thought(
-    last: dict[str, str], prompt: str, opening: Opening
+    last: dict[str, Any], prompt: str, opening: Opening
 ) -> None:
     body = {"messages": [last], "continue_final_message": last["role"] == "assistant"}
     chat = ChatCompletionRequest.model_validate(body)
@@ -271,7 +276,8 @@ def test_formats_are_named_or_found(engine: AsyncLLM) -> None:
     assert found.tools is tool_format("hermes") and found.reasoning is None
     named = AnswerFormats.of(ServerArgs(tool_call_parser="jamba", reasoning_parser="qwen3"), chat)
     assert named.tools is tool_format("jamba")
-    (mark,) = named.answer_begins
+    assert named.thoughts is not None
+    (mark,) = named.thoughts.ends
     plain = [place[0] for place in mark]
     assert plain == engine.front.tokenizer.encode("</think>", add_special_tokens=False)
     harmony = ChatRenderer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ import pytest
 from quire.outputs import CompletionOutput, RequestOutput
 from quire.sampling_params import SamplingParams
 from quire.server.answer_form import AnswerForm
-from quire.server.errors import HTTPError, internal
+from quire.server.errors import HTTPError, broken_off, internal
 from quire.server.generation import Generation, Wanted
 from quire.server.intake import Started
 from quire.server.messages_stream import error_event, message_events
@@ -20,7 +21,7 @@ from quire.server.protocol.responses import ResponsesRequest
 from quire.server.responses_stream import ResponseStream
 from quire.server.responses_view import ResponseView
 from quire.server.sse import EventStream
-from quire.server.state import ServerState
+from quire.server.state import Phase, ServerState
 from quire.server.usage import Usage
 from tests.fakes.client_types import MESSAGE_EVENTS, RESPONSE_EVENTS, checked_events
 
@@ -48,6 +49,15 @@ class FailingGeneration:
 
     async def close(self) -> None:
         self.is_closed = True
+
+
+class EndingGeneration(FailingGeneration):
+    """Says a word, then somebody breaks it off."""
+
+    async def outputs(self) -> AsyncGenerator[tuple[int, RequestOutput], None]:
+        for text, reason in (("word", None), ("", "abort")):
+            one = CompletionOutput(0, text, [5], None, None, finish_reason=reason)
+            yield 0, RequestOutput("r", None, None, None, [one], finished=reason is not None)
 
 
 def started(generation: FailingGeneration) -> Started:
@@ -106,10 +116,10 @@ async def test_a_response_that_fails_after_keep_alives_is_whole(state: ServerSta
 
 
 @pytest.mark.parametrize("num_words", [0, 1])
-async def test_a_message_fails(num_words: int) -> None:
+async def test_a_message_fails(state: ServerState, num_words: int) -> None:
     generation = FailingGeneration(num_words)
     run = started(generation)
-    events = message_events(run.generation, MessageView(run, 100))
+    events = message_events(run.generation, MessageView(state, run))
     path = "/v1/messages"
     stream = EventStream(
         run.generation, events, keep_alive_s=0, headers={}, error_event=error_event
@@ -123,6 +133,47 @@ async def test_a_message_fails(num_words: int) -> None:
     begin, _, end = text.partition("event: error\n")
     assert end == f"data: {error}\n\n"
     assert checked_events(begin, MESSAGE_EVENTS)[-1].delta.text == "word"
+
+
+@pytest.mark.parametrize("is_shutdown", [True, False])
+async def test_a_message_that_is_broken_off_says_whether_to_send_it_again(
+    state: ServerState, is_shutdown: bool
+) -> None:
+    run = started(EndingGeneration(1))
+    events = message_events(run.generation, MessageView(state, run))
+    stream = EventStream(
+        run.generation, events, keep_alive_s=0, headers={}, error_event=error_event
+    )
+    if is_shutdown:
+        state.enter(Phase.DRAINING, "the server is shutting down")
+    _, text = await sent(stream, "/v1/messages")
+    error = json.loads(text.partition("event: error\ndata: ")[2])["error"]
+    if is_shutdown:
+        assert error["type"] == "overloaded_error"
+        assert error["message"] == broken_off().message
+    else:
+        assert (error["type"], "cancelled" in error["message"]) == ("invalid_request_error", True)
+
+
+@pytest.mark.parametrize("is_shutdown", [True, False])
+async def test_a_response_that_is_broken_off_says_whether_to_send_it_again(
+    state: ServerState, is_shutdown: bool
+) -> None:
+    generation = EndingGeneration(1)
+    stream = response_stream(state, generation)
+    run = cast(Generation, generation)
+    events = EventStream(run, stream.run(), keep_alive_s=0, headers={}, error_event=stream.failed)
+    if is_shutdown:
+        state.enter(Phase.DRAINING, "the server is shutting down")
+    _, text = await sent(events, "/v1/responses")
+    *_, before, last = checked_events(text, RESPONSE_EVENTS)
+    assert last.sequence_number == before.sequence_number + 1
+    assert last.response.output[0].content[0].text == "word"
+    if is_shutdown:
+        assert (last.type, last.response.status) == ("response.failed", "failed")
+        assert last.response.error.message == broken_off().message
+    else:
+        assert (last.type, last.response.status) == ("response.incomplete", "cancelled")
 
 
 def test_the_error_events_name_the_kind_that_clients_know() -> None:

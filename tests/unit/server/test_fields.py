@@ -258,6 +258,10 @@ NAMED = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
         ({"tools": [{"type": "function"}]}, "tools[0].function.name: a tool needs a name"),
         ({"tools": [NAMED], "tool_choice": {}}, "Expected field `name` in `function`"),
         (
+            {"tools": [NAMED], "tool_choice": {"type": "foo", "function": {"name": "look_up"}}},
+            "tool_choice.type: must be 'function', got 'foo'",
+        ),
+        (
             {"tools": [NAMED], "tool_choice": {"type": "function", "function": {"name": "f"}}},
             "does not match any of the specified `tools`: there is no 'f'",
         ),

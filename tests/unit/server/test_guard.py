@@ -160,6 +160,9 @@ async def test_refusals_have_a_request_id_too() -> None:
     assert (answer.status_code, answer.headers["x-request-id"]) == (401, "mine")
 
 
+AS_JSON = {"Content-Type": "application/json"}
+
+
 @pytest.mark.parametrize(
     ("headers", "content", "status"),
     [
@@ -173,6 +176,8 @@ async def test_refusals_have_a_request_id_too() -> None:
         ({"Content-Type": "application/json"}, b"\xff\xfe", 400),
         ({"Content-Type": "application/json"}, b"", 400),
         ({"Content-Type": "application/json", "Content-Length": "x"}, b"", 400),
+        ({**AS_JSON, "Content-Encoding": "Identity"}, b'{"text": "a"}', 200),
+        ({**AS_JSON, "Content-Encoding": "gzip"}, b"\x1f\x8b", 415),
     ],
 )
 async def test_bodies_are_json(headers: Any, content: bytes, status: int) -> None:
@@ -180,6 +185,14 @@ async def test_bodies_are_json(headers: Any, content: bytes, status: int) -> Non
     assert answer.status_code == status
     if status != 200:
         assert answer.json()["error"]["code"] == status
+
+
+async def test_a_compressed_body_is_told_what_to_do() -> None:
+    headers = {**AS_JSON, "Content-Encoding": "gzip"}
+    answer = await ask(app_with(), "POST", "/v1/echo", headers=headers, content=b"\x1f\x8b")
+    assert answer.headers["accept-encoding"] == "identity"
+    message = answer.json()["error"]["message"]
+    assert "Content-Encoding is 'gzip'" in message and "without compression" in message
 
 
 @pytest.mark.parametrize(

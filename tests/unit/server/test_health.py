@@ -78,6 +78,7 @@ async def test_models_have_every_name(state: ServerState) -> None:
     state.models = ServedModels(names=("one", "team/two"), root="r", max_model_len=64, created=5)
     async with in_process_client(state) as client:
         listed = (await client.get("/v1/models")).json()
+        assert (await client.get("/v1/models/")).json() == listed
         second = (await client.get("/v1/models/team/two")).json()
         missing = await client.get("/v1/models/three")
     assert [card["id"] for card in listed["data"]] == ["one", "team/two"]
@@ -141,7 +142,11 @@ async def test_cross_origin_requests_are_refused_unless_allowed(state: ServerSta
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (
             *(200, "http://a"),
         )
-        refused = await client.get("/v1/models", headers={"Origin": "http://a"})
+        page = {"Origin": "http://a"}
+        told = await client.get("/health", headers=page)
+        exposed = told.headers["access-control-expose-headers"].split(", ")
+        assert exposed == ["X-Request-Id", "Retry-After", "X-Quire-Ignored"]
+        refused = await client.get("/v1/models", headers=page)
         assert refused.status_code == 401
         assert refused.headers["access-control-allow-origin"] == "http://a"
 

@@ -207,6 +207,10 @@ async def test_tools_are_shown_to_the_model(client: httpx.AsyncClient) -> None:
             "does not match any of the specified `tools`: there is no 'sundial'",
         ),
         ({"tool_choice": {"type": "tool"}}, "tool_choice.name: a tool must be named"),
+        (
+            {"tools": [TOOL], "tool_choice": {"type": "any", "name": "sundial"}},
+            "tool_choice.name: goes with the type tool, not with any",
+        ),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "no tool 'bash_20250124'"),
         ({"max_token": 3}, "unknown field 'max_token'; did you mean max_tokens"),
     ],

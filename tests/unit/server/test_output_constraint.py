@@ -160,6 +160,65 @@ async def test_a_budget_of_a_prompt_that_is_no_conversation(engine: AsyncLLM) ->
         assert "</think>" not in response.json()["choices"][0]["text"]
 
 
+WHY = {"reasoning_parser": "tags:<why>,</why>"}
+
+
+@pytest.mark.parametrize("content", ["<why>Let me", [{"type": "text", "text": "<why>Let me"}]])
+async def test_an_open_thought_in_a_begun_answer_is_gone_on_with(
+    engine: AsyncLLM, content: Any
+) -> None:
+    """Whether the answer has been begun by a string or by parts."""
+    messages = [*QUESTION, {"role": "assistant", "content": content}]
+    body = {"messages": messages, "continue_final_message": True, "thinking_token_budget": 4}
+    async with in_process_client(ready_state(engine, **WHY)) as client:
+        body |= {"guided_choice": ["yes", "no"], "max_tokens": 60}
+        choice = (await client.post(CHAT, json=body)).json()["choices"][0]
+    assert choice["message"]["reasoning"]
+    assert choice["message"]["content"] in ("yes", "no") and choice["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("prompt", ["Why? <why>Let", "Why? <why>", "<why>a</why> b <why>\n c"])
+@pytest.mark.parametrize("as_ids", [False, True])
+async def test_an_open_thought_in_a_raw_prompt_ends_before_the_answer(
+    engine: AsyncLLM, prompt: str, as_ids: bool
+) -> None:
+    tokenizer = engine.front.require_tokenizer()
+    body = {"prompt": tokenizer.encode(prompt) if as_ids else prompt, "max_tokens": 60}
+    budget, grammar = {"thinking_token_budget": 3}, {"guided_choice": ["yes", "no"]}
+    async with in_process_client(ready_state(engine, **WHY)) as client:
+        for more in (budget, {**budget, **grammar}):
+            response = await client.post(COMPLETIONS, json={**body, **more})
+            thought, end, said = response.json()["choices"][0]["text"].partition("</why>")
+            assert end and len(tokenizer.encode(thought)) <= 4
+        assert said in ("yes", "no")
+        biased = {**body, **grammar, "logit_bias": {str(only_token(tokenizer, "Q")): 100}}
+        (choice,) = (await client.post(COMPLETIONS, json={**biased, "max_tokens": 5})).json()[
+            "choices"
+        ]
+    assert choice["text"] == "QQQQQ"  # nothing is forbidden in a thought
+
+
+def only_token(tokenizer: Any, text: str) -> int:
+    (token_id,) = tokenizer.encode(text, add_special_tokens=False)
+    return int(token_id)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Why?",
+        "<why>a</why> So",
+        "Begin with <why>.<|im_end|>\n<|im_start|>assistant\n",
+        "<think>a",
+    ],
+)
+async def test_other_raw_prompts_begin_no_thought(engine: AsyncLLM, prompt: str) -> None:
+    async with in_process_client(ready_state(engine, **WHY)) as client:
+        body = {"prompt": prompt, "guided_choice": ["yes", "no"], "max_tokens": 30}
+        choice = (await client.post(COMPLETIONS, json=body)).json()["choices"][0]
+    assert choice["text"] in ("yes", "no") and choice["finish_reason"] == "stop"
+
+
 WEATHER = {
     "type": "function",
     "function": {

@@ -38,7 +38,7 @@ class CountingInputs(InputProcessor):
 
 def engine_with(tokenizer: Any) -> tuple[AsyncLLM, CountingInputs]:
     inputs = CountingInputs(fake_config().model, Vocabulary(tokenizer), ())
-    model_config = SimpleNamespace(max_model_len=CONTEXT)
+    model_config = SimpleNamespace(max_model_len=CONTEXT, get_vocab_size=lambda: len(tokenizer))
     engine = SimpleNamespace(front=SimpleNamespace(inputs=inputs), model_config=model_config)
     return cast(AsyncLLM, engine), inputs
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -191,19 +194,52 @@ def test_truncated_pickle_is_named(
 class Exploit:
     """Its unpickling would run code, which leaves a file behind."""
 
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
+    def __init__(self, function: Callable[..., object], argument: object) -> None:
+        self.call = function, (argument,)
 
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[Path]]:
-        return Path.touch, (self.proof,)
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object]]:
+        return self.call
 
 
-def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
+def pickled(state: object, file: Path) -> None:
+    """As Python writes it, without torch."""
+    file.write_bytes(pickle.dumps(state))
+
+
+@pytest.mark.parametrize(
+    "save", [torch.save, partial(torch.save, _use_new_zipfile_serialization=False), pickled]
+)
+@pytest.mark.parametrize("function", [Path.touch, os.system], ids=["unknown", "blocked"])
+def test_pickle_with_code_is_refused_and_not_run(
+    save: Callable[..., None], function: Callable[..., object], tmp_path: Path
+) -> None:
     proof = tmp_path / "proof"
-    torch.save({"a": torch.zeros(1), "b": Exploit(proof)}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(ModelLoadError, match="could run code when loaded, so it is refused"):
+    argument = proof if function is Path.touch else f"touch {proof}"
+    state = {"a": torch.zeros(1), "b": Exploit(function, argument)}
+    save(state, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelLoadError, match="code in checkpoints is never run") as caught:
         open_checkpoint(tmp_path).names()
+    assert "download" not in str(caught.value) and "weights_only" not in str(caught.value)
     assert not proof.exists()
+
+
+def test_damage_is_told_without_advice_to_run_code(tmp_path: Path) -> None:
+    as_old_pickle(some_tensors(), tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes().replace(b"\x80\x02}", b"\x80\x02\xff"))
+    with pytest.raises(ModelLoadError, match=r"\(Unsupported operand 255\); download it") as caught:
+        open_checkpoint(tmp_path).names()
+    assert "weights_only" not in str(caught.value)
+
+
+def test_format_that_was_asked_for_is_the_one_that_is_missing(tmp_path: Path) -> None:
+    as_pickle(some_tensors(), tmp_path)
+    with pytest.raises(ModelLoadError) as caught:
+        open_checkpoint(tmp_path, "safetensors")
+    assert str(caught.value) == (
+        f"no weights in {tmp_path} for load_format 'safetensors': expected *.safetensors and found "
+        "pytorch_model.bin; load_format 'auto' reads the weights that are there"
+    )
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,13 @@ def test_missing_path_is_an_error_and_no_hub_is_asked(
     assert hub.num_requests == 0
 
 
+@pytest.mark.parametrize("model", ["", "  "])
+def test_empty_name_is_not_the_current_folder(hub: FakeHub, model: str) -> None:
+    with pytest.raises(ModelLoadError, match="the model's name is empty; give a hub's name or a"):
+        resolve_model(model)
+    assert hub.num_requests == 0
+
+
 def test_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     file.touch()

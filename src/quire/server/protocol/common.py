@@ -6,6 +6,7 @@ is not here lands in ``model_extra``, where `server/fields.py` judges it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -35,6 +36,18 @@ def _whole_number(value: Any) -> Any:
     return value
 
 
+_TOKEN_ID = re.compile(r"-?(0|[1-9][0-9]{0,18})")  # that there is none below 0 is told later
+
+
+def _token_keys(value: Any) -> Any:
+    """Python itself would read "1_0" and " 10 " too."""
+    for key in value if isinstance(value, dict) else ():
+        if not _TOKEN_ID.fullmatch(key):
+            raise ValueError(f"a key must be a token id, such as '10', got {shown(key)}")
+    return value
+
+
+TokenBiases = Annotated[dict[str, StrictFloat], BeforeValidator(_token_keys)]
 Int64 = Annotated[int, Field(ge=-INT64, le=INT64 - 1), BeforeValidator(_whole_number)]
 # Of lists, which may be long.
 StrictInt64 = Annotated[int, Field(strict=True, ge=-INT64, le=INT64 - 1)]
@@ -106,7 +119,7 @@ class SamplingBody(Body):
     frequency_penalty: StrictFloat | None = None
     repetition_penalty: StrictFloat | None = None
     seed: Int64 | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: TokenBiases | None = None
     allowed_token_ids: Items[StrictInt64] | None = None
     bad_words: Items[str] | None = None
     stop_token_ids: Items[StrictInt64] | None = None
