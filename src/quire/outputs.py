@@ -44,6 +44,7 @@ class CompletionOutput:
     # Why, when finish_reason is "error": the request failed while it ran. Text and tokens are what
     # had been sent by then: nothing, where outputs come at their end (FINAL_ONLY, best_of, beams).
     error: str | None = None
+    is_refusal: bool = False  # with an error: it is the request's own, not the engine's
 
     def finished(self) -> bool:
         return self.finish_reason is not None
@@ -58,7 +59,7 @@ class CompletionOutput:
             self.logprobs += new.logprobs or []
         self.cumulative_logprob = new.cumulative_logprob
         self.finish_reason, self.stop_reason = new.finish_reason, new.stop_reason
-        self.score, self.error = new.score, new.error
+        self.score, self.error, self.is_refusal = new.score, new.error, new.is_refusal
 
 
 @dataclass

@@ -35,6 +35,7 @@ class CompletionDelta:
     score: float | None = None  # beam search: sum of log-probabilities / length ** length_penalty
     cumulative_logprob: float | None = None  # when logprobs are computed, or for beams
     error: str | None = None  # with FinishReason.ERROR
+    is_refusal: bool = False  # with an error: it is the request's own
     timing: CompletionTiming | None = None  # with the last delta
 
 
@@ -50,6 +51,7 @@ def ends_without_tokens(
             new_token_ids=[],
             finish_reason=reason,
             error=error,
+            is_refusal=reason is FinishReason.ERROR,
         )
         for index in range(request.num_completions)
     ]

@@ -244,6 +244,7 @@ def test_what_forbids_the_only_token_ends_its_request_alone(llm: LLM) -> None:
     first, second = llm.generate([PROMPT] * 2, [impossible, params({"regex": "[ab]"})])
     assert first.outputs[0].finish_reason == "error"
     assert "left no token that its grammar allows" in str(first.outputs[0].error)
+    assert first.outputs[0].is_refusal
     assert second.outputs[0].text in ("a", "b")
 
 

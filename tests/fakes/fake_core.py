@@ -145,9 +145,7 @@ class FakeCore:
                 new_token_ids=[],
                 finish_reason=FinishReason.ERROR,
                 error="this request failed",
-                timing=CompletionTiming(
-                    arrival_time=request.arrival_time, scheduled_time=request.arrival_time
-                ),
+                timing=CompletionTiming(arrival_time=request.arrival_time),
             )
         completion.token_ids.append(completion.next_token())
         end = completion.end()

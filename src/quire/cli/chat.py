@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chat-template", metavar="FILE", help="Jinja template, if not the model's own"
     )
-    add_sampling_flags(parser, DEFAULT_MAX_TOKENS)
+    add_sampling_flags(parser, DEFAULT_MAX_TOKENS, unless="; with --url the server's own")
     parser.set_defaults(max_tokens=None)  # with --url the server's own, which knows its context
     add_engine_flags(parser)
 

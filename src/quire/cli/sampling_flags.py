@@ -23,11 +23,18 @@ _FLAGS: dict[str, tuple[type, str]] = {
 _FURTHER = ("n", "best_of", "logprobs")
 
 
-def add_sampling_flags(parser: argparse.ArgumentParser, max_tokens: int) -> None:
-    """Flags whose defaults are the model's own; only ``max_tokens`` has one here."""
+def add_sampling_flags(
+    parser: argparse.ArgumentParser, max_tokens: int, *, unless: str = ""
+) -> None:
+    """Flags whose defaults are the model's own; only ``max_tokens`` has one here, ``unless`` says
+    where it does not hold."""
     group = parser.add_argument_group("sampling (defaults: the model's generation config)")
     group.add_argument(
-        "--max-tokens", type=int, default=max_tokens, metavar="N", help=f"default {max_tokens}"
+        "--max-tokens",
+        type=int,
+        default=max_tokens,
+        metavar="N",
+        help=f"default {max_tokens}{unless}",
     )
     for name, (kind, help_text) in _FLAGS.items():
         group.add_argument(

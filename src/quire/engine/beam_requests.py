@@ -100,7 +100,8 @@ class BeamRequests:
         hypotheses = search.state.hypotheses()
         if not hypotheses:
             error = "beam search found no continuation: every next token is forbidden"
-            return self.end_failed([replace(end, finish_reason=FinishReason.ERROR, error=error)])
+            failed = replace(end, finish_reason=FinishReason.ERROR, error=error, is_refusal=True)
+            return self.end_failed([failed])
         self.forget([request.request_id])
         return [
             replace(

@@ -241,6 +241,7 @@ class _Completion:
         self._stop_reason: int | str | None = None
         self._score: float | None = None
         self._error: str | None = None
+        self._is_refusal = False
         self.timing: CompletionTiming | None = None
         self._arrival_time = request.engine.arrival_time
         self._first_seen = 0.0
@@ -262,6 +263,7 @@ class _Completion:
         self._text += new.text
         self._take_logprobs(delta, num_tokens)
         self._score, self._error = delta.score, delta.error
+        self._is_refusal = delta.is_refusal
         self._first_seen = self._first_seen or time.time()
         self.timing = delta.timing
         if new.stop is not None:
@@ -305,6 +307,7 @@ class _Completion:
             stop_reason=self._stop_reason,
             score=self._score,
             error=self._error,
+            is_refusal=self._is_refusal,
         )
 
     def _take_logprobs(self, delta: CompletionDelta, num_tokens: int) -> None:

@@ -178,7 +178,7 @@ class ResultReader:
         for row in rows[has_failed].tolist():
             completion = self._completion(row)
             news.ended.append((completion, FinishReason.ERROR))
-            news.deltas.append(self.error_delta(completion, errors[row]))
+            news.deltas.append(self.error_delta(completion, errors[row], is_refusal=True))
         return rows[~has_failed], tokens[~has_failed]
 
     def _delta(
@@ -229,7 +229,9 @@ class ResultReader:
             timing=completion.timing(),
         )
 
-    def error_delta(self, completion: Completion, message: str) -> CompletionDelta:
+    def error_delta(
+        self, completion: Completion, message: str, *, is_refusal: bool
+    ) -> CompletionDelta:
         return CompletionDelta(
             request_id=completion.request.request_id,
             serial=completion.request.serial,
@@ -237,6 +239,7 @@ class ResultReader:
             new_token_ids=[],
             finish_reason=FinishReason.ERROR,
             error=message,
+            is_refusal=is_refusal,
             timing=completion.timing(),
         )
 

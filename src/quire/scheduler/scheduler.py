@@ -320,6 +320,7 @@ class Scheduler:
                 completion,
                 f"the request needs {needed} KV blocks, the cache has "
                 f"{self.kv.pool.num_blocks - 1}; shorten the prompt or give the cache more memory",
+                is_refusal=True,
             )
         elif suspect is None:
             self._waiting.push(completion)
@@ -355,7 +356,7 @@ class Scheduler:
             pass
         self.kv.pool.drop_cache()
         if culprit is not None:
-            self._fail(culprit, message)
+            self._fail(culprit, message, is_refusal=False)
         return Outcome(deltas=self.take_ends())
 
     def tell(self, ends: list[CompletionDelta]) -> None:
@@ -367,9 +368,10 @@ class Scheduler:
         ends, self._ends = self._ends, []
         return ends
 
-    def _fail(self, completion: Completion, message: str) -> None:
+    def _fail(self, completion: Completion, message: str, *, is_refusal: bool) -> None:
         self.end(completion, FinishReason.ERROR)
-        self._ends.append(self._results.error_delta(completion, message))
+        delta = self._results.error_delta(completion, message, is_refusal=is_refusal)
+        self._ends.append(delta)
 
     # -- beams ---------------------------------------------------------------------------------
 

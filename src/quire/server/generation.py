@@ -184,8 +184,8 @@ class Generation:
         self._num_unfinished -= output.finished
         for one in output.outputs:
             if one.finish_reason == "error":
-                if output.metrics is not None and not output.metrics.scheduled_ts:
-                    raise bad_request(f"The engine refused the request: {one.error}")
+                if one.is_refusal:
+                    raise bad_request(f"The request cannot be served: {one.error}")
                 raise internal(f"The request failed while it ran: {one.error}")
             self._has_output = self._has_output or bool(one.token_ids)
             if one.finish_reason == "abort" and self._limit is not None:

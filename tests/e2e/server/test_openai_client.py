@@ -124,3 +124,15 @@ def test_errors_are_the_clients_own_kinds(client: openai.OpenAI) -> None:
         client.completions.create(model=MODEL, prompt="x " * 5000)
     with pytest.raises(openai.BadRequestError, match="temperature must be a number in"):
         client.completions.create(model=MODEL, prompt="x", temperature=3)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_what_no_text_can_follow_is_the_requests_own_fault(
+    client: openai.OpenAI, is_stream: bool
+) -> None:
+    """Found at the first token; clients do not send such a request again."""
+    contradiction = {"structured_outputs": {"choice": ["a"]}, "bad_words": ["a"]}
+    with pytest.raises(openai.BadRequestError, match="left no token that its grammar allows"):
+        client.completions.create(
+            model=MODEL, prompt="Say a", stream=is_stream, extra_body=contradiction
+        )

@@ -263,6 +263,7 @@ def test_request_larger_than_the_cache_gets_an_error_not_a_hang() -> None:
     core.add_request(request("small", [1, 2], 4))
     last = last_deltas(core)
     assert "needs 10 KV blocks, the cache has 4" in str(last["big"].error)
+    assert last["big"].is_refusal
     assert last["small"].finish_reason is FinishReason.LENGTH
 
 
