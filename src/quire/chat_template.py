@@ -52,6 +52,12 @@ class ChatOptions:
     documents: Sequence[Mapping[str, Any]] | None = None
     template_kwargs: Mapping[str, Any] | None = None  # more variables for the template
 
+    @property
+    def forbids_thoughts(self) -> bool:
+        """Whether the template is told that the model is not to think; it may not heed that."""
+        told = self.template_kwargs or {}
+        return told.get("enable_thinking") is False or told.get("thinking") is False
+
     def __post_init__(self) -> None:
         if self.content_format not in ("auto", "string", "openai"):
             raise ValueError(
@@ -256,3 +262,16 @@ def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
             f"the arguments of the call of {function.get('name')!r} are not valid JSON: {error}"
         ) from error
     return {**call, "function": {**function, "arguments": arguments}}
+
+
+def text_of(content: str | list[Any] | None) -> str:
+    """All that a chat message says whose parts have been checked."""
+    if isinstance(content, list):
+        return "\n".join(_chat_part_text(part) for part in content)
+    return content or ""
+
+
+def _chat_part_text(part: Any) -> str:
+    if isinstance(part, Mapping):
+        return str(part.get("text") or part.get("refusal") or "")
+    return str(part)

@@ -21,6 +21,7 @@ from quire.chat_template import (
     Conversation,
     is_one_conversation,
     load_chat_template,
+    text_of,
 )
 from quire.engine.front import checked_params, refuse_not_built
 from quire.engine.input_processor import ProcessedRequest
@@ -45,7 +46,6 @@ Prompts = PromptType | Sequence[PromptType]
 Params = SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams]
 
 _CHARACTERS_A_TOKEN = 4  # or so, of a text
-_TAIL = 64  # tokens at a prompt's end that may hold a template's opening of a thought
 
 # Why not, or what to do instead -> methods of other engines' LLM that users may call.
 _NOT_BUILT = {
@@ -350,7 +350,7 @@ class LLM:
             name = name_in_list("messages", i, len(conversations))
             try:
                 prompt = renderer.render(conversation, options)
-                thinking = self._after_prefill(conversation, options)
+                thinking = self._after_chat(conversation, prompt, options)
                 prompts.append(replace(prompt, name=name, thinking=thinking))
             except ValueError as error:
                 if len(conversations) == 1:
@@ -358,18 +358,29 @@ class LLM:
                 raise ValueError(f"{name}: {error}") from error
         return prompts
 
-    def _after_prompt(self, token_ids: Sequence[int]) -> Thinking:
-        """What an answer may begin with, as the end of the prompt tells."""
-        assert self._thoughts is not None
-        tail = self.get_tokenizer().decode(list(token_ids[-_TAIL:]), skip_special_tokens=False)
-        return self._thoughts.after(self._thoughts.format.opening(str(tail)))
-
-    def _after_prefill(self, conversation: Conversation, options: ChatOptions) -> Thinking | None:
-        """An answer that is continued may have been in the middle of a thought."""
-        prefill = conversation[-1].get("content") if options.continue_final_message else None
-        if self._thoughts is None or not isinstance(prefill, str):
+    def _after_chat(
+        self, conversation: Conversation, prompt: ParsedPrompt, options: ChatOptions
+    ) -> Thinking | None:
+        """What an answer may begin with, as the template tells, or the answer that is continued."""
+        if self._thoughts is None:
             return None
-        return self._thoughts.after(self._thoughts.format.opening_of_prefill(prefill))
+        format, text = self._thoughts.format, prompt.text or ""
+        opening = format.opening(text)
+        if options.continue_final_message:
+            opening = format.opening_of_prefill(text_of(conversation[-1].get("content")))
+        thinking = self._thoughts.after(opening)
+        return replace(thinking, budget=0) if options.forbids_thoughts else thinking
+
+    def _after_raw(self, prompt: ParsedPrompt, params: SamplingParams) -> Thinking | None:
+        has_budget = params.thinking_token_budget is not None
+        if self._thoughts is None or not (has_budget or params.grammar is not None):
+            return None
+        text = prompt.text
+        if text is None:
+            known = range(len(self.get_tokenizer()))  # others are refused later
+            token_ids = [one for one in prompt.token_ids or [] if one in known]
+            text = str(self.get_tokenizer().decode(token_ids))
+        return self._thoughts.after_raw(text, has_budget=has_budget)
 
     def _requests(
         self,
@@ -406,8 +417,8 @@ class LLM:
         self, prompt: ParsedPrompt, params: SamplingParams, priority: int
     ) -> ProcessedRequest:
         request_id = str(next(self._request_ids))
-        if self._thoughts is not None and prompt.thinking is None:
-            prompt = replace(prompt, thinking=self._after_prompt(prompt.token_ids or []))
+        if prompt.thinking is None:
+            prompt = replace(prompt, thinking=self._after_raw(prompt, params))
         return self.llm_engine.front.process(request_id, prompt, params, priority=priority)
 
     def _tokenized(self, prompts: list[ParsedPrompt]) -> Iterator[ParsedPrompt]:

@@ -18,8 +18,9 @@ _FLAG = "--config"
 
 def with_config_file(parser: Parser, words: Sequence[str]) -> list[str]:
     """``words`` with the file's flags in place of its name; a mistake ends the program."""
-    places = [i for i, word in enumerate(words) if word.partition("=")[0] == _FLAG]
-    if not places:
+    end = words.index("--") if "--" in words else len(words)
+    places = [i for i, word in enumerate(words[:end]) if word.partition("=")[0] == _FLAG]
+    if not places or _FLAG in parser.flags():  # a program's own may mean anything
         return list(words)
     if len(places) > 1:
         parser.error(f"{_FLAG} is given {len(places)} times; put all flags into one file")
@@ -32,7 +33,17 @@ def with_config_file(parser: Parser, words: Sequence[str]) -> list[str]:
         parser.error(f"{_FLAG} needs the name of a YAML file")
     # Behind a subcommand, whose flags they may be, and before those that are given.
     first = 1 if rest and not rest[0].startswith("-") else 0
-    return [*rest[:first], *_words(parser, name, parser.destinations(rest)), *rest[first:]]
+    given = parser.destinations(rest)
+    return [*rest[:first], *_words(_of_command(parser, rest[:first]), name, given), *rest[first:]]
+
+
+def _of_command(parser: Parser, command: list[str]) -> Parser:
+    """The parser of a subcommand's flags, if one is named."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction) and set(command) & set(action.choices):
+            found = action.choices[command[0]]
+            return found if isinstance(found, Parser) else parser
+    return parser
 
 
 def _words(parser: Parser, name: str, given: set[str]) -> list[str]:

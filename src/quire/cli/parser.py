@@ -124,7 +124,7 @@ class Parser(argparse.ArgumentParser):
         """A flag with its help."""
         formatter = self._get_formatter()
         names = formatter._format_action_invocation(action)
-        return f"{names}  {formatter._expand_help(action)}"
+        return f"{names}  {formatter._expand_help(action)}" if action.help else names
 
     def topics(self) -> list[str]:
         """What `about` knows something of, but for words of the help."""

@@ -277,6 +277,8 @@ def _thinking(
 ) -> Thinking | None:
     """What must be known of thoughts: where they end, for a grammar or for a budget."""
     budget = params.thinking_token_budget
+    if budget is None and thinking is not None:
+        budget = thinking.budget
     budget = None if budget == -1 else budget
     if thinking is None and budget is not None:
         raise ValueError(

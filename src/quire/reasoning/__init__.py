@@ -10,7 +10,7 @@ from quire.reasoning.registry import (
     reasoning_format,
     reasoning_parser_names,
 )
-from quire.reasoning.thoughts import Thoughts
+from quire.reasoning.thoughts import Thoughts, special_tokens_of
 
 __all__ = [
     "NoReasoning",
@@ -23,4 +23,5 @@ __all__ = [
     "detect_reasoning_format",
     "reasoning_format",
     "reasoning_parser_names",
+    "special_tokens_of",
 ]

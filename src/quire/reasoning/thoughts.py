@@ -20,14 +20,19 @@ class Thoughts:
     format: ReasoningFormat
     begins: tuple[TokenMark, ...]
     ends: tuple[TokenMark, ...]
+    special_tokens: frozenset[str]
 
     @classmethod
     def of(cls, format: ReasoningFormat, tokenizer: PreTrainedTokenizerBase) -> Thoughts:
         from quire.tokenizer.token_marks import TokenMarks
 
         marks = TokenMarks(tokenizer)
-        ends = marks.of_all(format.answer_begins)
-        return cls(format, marks.of_all(format.begins), ends)
+        return cls(
+            format=format,
+            begins=marks.of_all(format.begins),
+            ends=marks.of_all(format.answer_begins),
+            special_tokens=special_tokens_of(tokenizer),
+        )
 
     def after(self, opening: Opening) -> Thinking:
         """What an answer that begins so may begin with."""
@@ -35,3 +40,28 @@ class Thoughts:
         if is_open is None and self.format.is_usual:
             is_open = True
         return Thinking(begins=self.begins, ends=self.ends, is_open=is_open)
+
+    def after_raw(self, prompt: str, *, has_budget: bool) -> Thinking | None:
+        """The same behind a prompt that is no conversation: a grammar waits for the end of a
+        thought that is open, and leads no answer into one."""
+        opening = self._opening_of_raw(prompt)
+        return self.after(opening) if has_budget or opening is Opening.IN_THOUGHT else None
+
+    def _opening_of_raw(self, prompt: str) -> Opening:
+        """The last tag says whether a thought is open, if it ends the prompt, or begins a line or a
+        turn and no special token, such as one that ends a turn, stands behind it. Anywhere else it
+        is only talked about."""
+        places = [(prompt.rfind(tag), tag) for tag in self.format.begins if tag in prompt]
+        place, tag = max(places, default=(-1, ""))
+        head, tail = prompt[:place], prompt[place + len(tag) :]
+        closed = any(end in tail for end in self.format.answer_begins)
+        if place < 0 or closed or any(token in tail for token in self.special_tokens):
+            return self.format.opening(prompt)
+        line = head.rpartition("\n")[2].rstrip()
+        is_begun = not line or line.endswith(tuple(self.special_tokens))
+        return Opening.IN_THOUGHT if is_begun else self.format.opening(prompt)
+
+
+def special_tokens_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    added = (str(one) for one in tokenizer.added_tokens_decoder.values() if one.special)
+    return frozenset(tokenizer.all_special_tokens) | frozenset(added)

@@ -10,12 +10,12 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from quire.chat_template import text_of
 from quire.prompts import ParsedPrompt
 from quire.reasoning import NoReasoning, Opening, Reasoning, ReasoningParser
 from quire.sampling_params import SamplingParams
 from quire.server.answer_formats import AnswerFormats
 from quire.server.protocol.chat import ChatCompletionRequest
-from quire.server.text_parts import text_of
 from quire.server.tool_choice import ToolUse, chosen_name, no_parser, tool_use
 from quire.structured import GrammarSpec
 from quire.tools import (

@@ -17,13 +17,14 @@ from quire.reasoning import (
     Thoughts,
     detect_reasoning_format,
     reasoning_format,
+    special_tokens_of,
 )
 from quire.server.args import ServerArgs
 from quire.structured import Thinking
 from quire.tools import ToolFormat, detect_tool_format, load_tool_parsers, tool_format
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -52,25 +53,13 @@ class AnswerFormats:
         return cls(
             tools=_tool_format(args, template),
             reasoning=reasoning,
-            special_tokens=_special_tokens(tokenizer),
+            special_tokens=special_tokens_of(tokenizer),
             thoughts=Thoughts.of(reasoning, tokenizer) if reasoning else None,
         )
 
     def thinking(self, opening: Opening) -> Thinking | None:
         """What an answer that begins so may begin with."""
         return None if self.thoughts is None else self.thoughts.after(opening)
-
-    def opening_of_raw(self, prompt: str) -> Opening:
-        """Of the answer to a prompt that is no conversation: its last tag says whether a thought is
-        open, unless a special token stands behind it, such as one that ends a turn."""
-        if self.reasoning is None:
-            return Opening.UNKNOWN
-        tags = (*self.reasoning.begins, *self.reasoning.answer_begins)
-        ends = [prompt.rfind(tag) + len(tag) for tag in tags if tag in prompt]
-        tail = prompt[max(ends, default=0) :]
-        if not ends or any(token in tail for token in self.special_tokens):
-            return Opening.UNKNOWN
-        return self.reasoning.opening_of_prefill(prompt)
 
     def are_special(self, marks: Iterable[str]) -> bool:
         """Whether text without special tokens would lack one of these."""
@@ -121,8 +110,3 @@ def _template(chat: ChatRenderer) -> str:
         return chat.template(ChatOptions(tools=[{}]))
     except ValueError:  # there is none; requests will be told so
         return ""
-
-
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
-    added = (str(one) for one in tokenizer.added_tokens_decoder.values() if one.special)
-    return frozenset(tokenizer.all_special_tokens) | frozenset(added)

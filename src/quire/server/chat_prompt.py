@@ -93,8 +93,7 @@ def _options(state: ServerState, body: ChatPromptBody) -> ChatOptions:
 
 def forbids_thoughts(state: ServerState, body: ChatPromptBody) -> bool:
     """Whether the template is told that the model is not to think; it may not heed that."""
-    told = _options(state, body).template_kwargs or {}
-    return told.get("enable_thinking") is False or told.get("thinking") is False
+    return _options(state, body).forbids_thoughts
 
 
 def _thinking(body: ChatPromptBody) -> dict[str, Any]:

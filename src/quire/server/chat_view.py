@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from quire.chat_template import text_of
 from quire.outputs import CompletionOutput, RequestOutput
 from quire.prompts import ParsedPrompt
 from quire.reasoning import Reasoning
@@ -13,7 +14,6 @@ from quire.server.logprobs import chat_logprobs
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.reasoning_tokens import ReasoningTokens
 from quire.server.state import ServerState
-from quire.server.text_parts import text_of
 from quire.server.usage import Usage
 from quire.tools import CallArguments, CallBegin, CallEnd, Content
 

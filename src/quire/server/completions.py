@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from quire.prompts import ParsedPrompt
-from quire.reasoning import Opening
 from quire.server.bodies import BodyRoute
 from quire.server.completion_view import CompletionView
 from quire.server.completions_stream import CompletionStream
@@ -54,9 +53,14 @@ def _prepared(state: ServerState, body: CompletionRequest) -> Prepared:
     params = completion_params(body, engine, state.args)
     prompts = completion_prompts(engine, body)
     prompts = ready_prompts(engine, prompts, PromptRules.of(body, "prompt"))
+    thoughts = state.formats.thoughts
     has_budget = params.thinking_token_budget is not None
-    if state.formats.thoughts is not None and (has_budget or params.grammar is not None):
-        prompts = [_with_thinking(prompt, state, has_budget=has_budget) for prompt in prompts]
+    if thoughts is not None and (has_budget or params.grammar is not None):
+        texts = [_text_of(prompt, state) for prompt in prompts]
+        prompts = [
+            replace(prompt, thinking=thoughts.after_raw(text, has_budget=has_budget))
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
     return Prepared(
         prompts=prompts,
         params=params,
@@ -65,14 +69,8 @@ def _prepared(state: ServerState, body: CompletionRequest) -> Prepared:
     )
 
 
-def _with_thinking(prompt: ParsedPrompt, state: ServerState, *, has_budget: bool) -> ParsedPrompt:
-    """Only the prompt tells whether the answer begins in a thought. A grammar waits for the end of
-    one that is open; no answer is led into a thought by it."""
-    text = prompt.text
-    if text is None:
-        vocabulary = state.require_engine().front.vocabulary
-        text = "" if vocabulary is None else vocabulary.decode(prompt.token_ids or [])
-    opening = state.formats.opening_of_raw(text)
-    if opening is not Opening.IN_THOUGHT and not has_budget:
-        return prompt
-    return replace(prompt, thinking=state.formats.thinking(opening))
+def _text_of(prompt: ParsedPrompt, state: ServerState) -> str:
+    if prompt.text is not None:
+        return prompt.text
+    vocabulary = state.require_engine().front.vocabulary
+    return "" if vocabulary is None else vocabulary.decode(prompt.token_ids or [])

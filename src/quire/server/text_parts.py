@@ -1,4 +1,4 @@
-"""The parts of a message's content: in other APIs than chat text passes, and all else is refused by
+"""The parts of a message's content in other APIs than chat: text passes, all else is refused by
 name and place.
 """
 
@@ -32,19 +32,6 @@ def joined(texts: list[str]) -> ChatContent:
     if len(texts) == 1:
         return texts[0]
     return [{"type": "text", "text": text} for text in texts]
-
-
-def text_of(content: str | list[Any] | None) -> str:
-    """All that a chat message says whose parts have been checked."""
-    if isinstance(content, list):
-        return "\n".join(_chat_part_text(part) for part in content)
-    return content or ""
-
-
-def _chat_part_text(part: Any) -> str:
-    if isinstance(part, Mapping):
-        return str(part.get("text") or part.get("refusal") or "")
-    return str(part)
 
 
 def part_text(part: Any, text_keys: Mapping[str, str], place: str) -> str:

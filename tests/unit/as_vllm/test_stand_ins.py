@@ -88,9 +88,19 @@ def test_the_file_may_be_of_a_subcommand(tmp_path: Path) -> None:
     run = made.add_subparsers(dest="command").add_parser("run")
     run.add_argument("--num-prompts", type=int)
     run.add_argument("--fast", action=argparse.BooleanOptionalAction)
-    (tmp_path / "run.yaml").write_text("num_prompts: 3\nfast: true\n", encoding="utf-8")
+    run.add_argument("--quiet", action="store_true")
+    run.add_argument("--ports", nargs="+", type=int)
+    text = "num_prompts: 3\nfast: false\nquiet: false\nports: [1, 2]\n"
+    (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
     parsed = made.parse_args(["run", "--config", str(tmp_path / "run.yaml"), "--num_prompts", "5"])
-    assert vars(parsed) == {"command": "run", "num_prompts": 5, "fast": True}
+    expected = {"num_prompts": 5, "fast": False, "quiet": False, "ports": [1, 2]}
+    assert vars(parsed) == {"command": "run", **expected}
+
+
+def test_a_programs_own_config_flag_is_its_own() -> None:
+    made = FlexibleArgumentParser(prog="tool")
+    made.add_argument("--config")
+    assert made.parse_args(["--config", "my.json"]).config == "my.json"
 
 
 @pytest.mark.parametrize(

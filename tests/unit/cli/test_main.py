@@ -43,6 +43,7 @@ def test_help_about_a_word_has_the_flags_of_all_commands(
     assert told.startswith("--stop-token-ids ID [ID ...]  end after any of these\n    of quire ")
     assert "quire generate, quire chat" in told and told.count("--stop-token-ids") == 1
     assert main(["--help=percentile"]) == 0
+    assert main(["--help=top-p"]) == 0  # some commands' flags say nothing of themselves
     assert "of quire bench serve" in capsys.readouterr().out
     assert main(["bench", "--help=max-model-len"]) == 0
     assert "of quire bench throughput" in capsys.readouterr().out

@@ -29,11 +29,13 @@ from quire.kernels.triton.attention_parts import (
     others_follow,
     store_part,
 )
-from quire.kernels.triton.launch import await_inputs, dependent_launch
+from quire.kernels.triton.launch import await_inputs, dependent_launch, shared_memory
 
 _MOST_SPLITS = 32  # more take longer to join than they save
 _LEAST_LINES = 16  # what a matrix unit takes
 STAGES = 5  # where a tile lies is read before the tile itself, so that two tiles are on their way
+_LESS_STAGES = 3  # one tile
+_ROOM = 98_304  # bytes of shared memory that tiles of 64 keys take with all stages, and more
 
 
 @triton.jit
@@ -340,7 +342,7 @@ def paged_attention(
 def best_tile(shape: AttentionShape, dtype: torch.dtype, *, is_decode: bool) -> Tile:
     """As measured on an H200 (benchmarks/RESULTS.md)."""
     wide = dtype == torch.float32 or shape.head_dim > 128
-    block_n, num_stages = (32, 2) if wide else (64, STAGES)
+    block_n, num_stages = (32, 2) if wide else (64, stages())
     if is_decode:
         block_m = max(_LEAST_LINES, triton.next_power_of_2(shape.group))
         return Tile(
@@ -351,6 +353,11 @@ def best_tile(shape: AttentionShape, dtype: torch.dtype, *, is_decode: bool) -> 
     return Tile(
         block_q=block_q, block_m=block_m, block_n=block_n, num_warps=4, num_stages=num_stages
     )
+
+
+def stages() -> int:
+    """Of tiles of 64 keys, on this device."""
+    return STAGES if shared_memory() >= _ROOM else _LESS_STAGES
 
 
 def tile_of_lines(shape: AttentionShape, lines: int) -> tuple[int, int]:

@@ -23,10 +23,11 @@ from quire.kernels.triton.attention_parts import (
     others_follow,
     store_part,
 )
-from quire.kernels.triton.launch import await_inputs, dependent_launch
+from quire.kernels.triton.launch import await_inputs, dependent_launch, shared_memory
 
 _LEAST_LINES, _MOST_LINES = 16, 64
 _LEAST_COLUMNS = 16  # of a matrix operand
+_ROOM = 172_032  # bytes of shared memory that 64 keys of 576 values take with all stages, and more
 _LOG2E = tl.constexpr(1.4426950408889634)
 _NOTHING = tl.constexpr(-1.0e30)  # as in `attention_parts`
 
@@ -183,7 +184,7 @@ def latent_tile(shape: LatentShape, dtype: torch.dtype, *, is_decode: bool) -> L
     cut = {"group": group, "block_q": block_q, "block_m": block_m}
     if dtype == torch.float32:
         return LatentTile(**cut, block_n=16, num_warps=8 if block_m == _MOST_LINES else 4)
-    if block_m == _LEAST_LINES:
+    if block_m == _LEAST_LINES and shared_memory() >= _ROOM:
         return LatentTile(**cut, block_n=64, num_warps=8, num_stages=STAGES)
     return LatentTile(**cut, block_n=32, num_warps=8 if block_m == _MOST_LINES else 4)
 

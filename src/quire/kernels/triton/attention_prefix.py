@@ -14,11 +14,11 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.triton.attention import (
-    STAGES,
     AttentionShape,
     PrefixSums,
     Tile,
     precision,
+    stages,
     tile_of_lines,
 )
 from quire.kernels.triton.attention_parts import attend_keys, cut_keys, nothing_seen, store_part
@@ -147,5 +147,5 @@ def best_prefix_tile(shape: AttentionShape, dtype: torch.dtype) -> Tile:
     block_q, block_m = tile_of_lines(shape, 64)
     return Tile(
         block_q=block_q, block_m=block_m, block_n=32 if wide else 64,
-        num_warps=4, num_stages=2 if wide else STAGES,
+        num_warps=4, num_stages=2 if wide else stages(),
     )  # fmt: skip

@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 
 _FIRST_CAPABILITY = (9, 0)
+_HOPPERS_SHARED_MEMORY = 232_448
 
 
 @triton.jit
@@ -28,6 +29,16 @@ def await_inputs(DEPENDENT: tl.constexpr):
     if DEPENDENT:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
+
+
+@lru_cache
+def shared_memory() -> int:
+    """Bytes that a program may use; of a GPU to come where there is none."""
+    if triton.knobs.runtime.interpret or not torch.cuda.is_available():
+        return _HOPPERS_SHARED_MEMORY
+    device = torch.cuda.current_device()
+    properties = triton.runtime.driver.active.utils.get_device_properties(device)
+    return int(properties["max_shared_mem"])
 
 
 @lru_cache

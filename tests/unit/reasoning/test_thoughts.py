@@ -1,0 +1,48 @@
+"""Whether a prompt that is no conversation leaves a thought open."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import AutoTokenizer
+
+from quire.assets import TINY_CHAT
+from quire.reasoning import Thoughts, reasoning_format
+
+
+@pytest.fixture(scope="module")
+def thoughts() -> Thoughts:
+    tokenizer = AutoTokenizer.from_pretrained(TINY_CHAT)
+    return Thoughts.of(reasoning_format("tags:<why>,</why>"), tokenizer)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "<why>",
+        "<why>Let",
+        "Q?\n<why>\nIt is so\nthat",
+        "Answer: <why>",
+        "<|im_start|>assistant\n<why> Let",
+        "<why>a</why>b\n<why>c",
+    ],
+)
+def test_a_grammar_waits_for_the_end_of_an_open_thought(prompt: str, thoughts: Thoughts) -> None:
+    thinking = thoughts.after_raw(prompt, has_budget=False)
+    assert thinking is not None and thinking.is_open
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "",
+        "Is it?",
+        "What does the tag <why> mean?\nAnswer:",
+        "<why>a</why>",
+        "<why>a</why> yes, <why> is a tag",
+        "<why>Let<|im_end|>\n<|im_start|>assistant\n",
+    ],
+)
+def test_other_prompts_are_followed_by_the_grammar_at_once(prompt: str, thoughts: Thoughts) -> None:
+    assert thoughts.after_raw(prompt, has_budget=False) is None
+    limited = thoughts.after_raw(prompt, has_budget=True)
+    assert limited is not None and not limited.is_open
