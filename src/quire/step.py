@@ -129,6 +129,12 @@ class TokenLogprobs:
     ranks: np.ndarray  # [N] int32, rank of the token itself, 1 is best
 
 
+class Refusal(str):
+    """Why a row cannot go on, where that is the request's own fault."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
     """What a step produced; S rows sampled: those with ``plan.samples``, in the plan's order."""
@@ -137,4 +143,4 @@ class StepResult:
     token_ids: Int32  # [S]
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # row -> its one new token
     prompt_logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # row -> this chunk's
-    errors: dict[int, str] = field(default_factory=dict)  # row -> why it alone failed
+    errors: dict[int, str] = field(default_factory=dict)  # row -> why it alone failed; `Refusal`

@@ -30,15 +30,16 @@ from quire.sampling.logprobs import LogprobTensors
 from quire.sampling.parameters import LogprobGroup, RowParameters, SampleKind
 from quire.sampling.token_bias import AllowedTokens, BadWords, LogitBias, MinTokens
 from quire.sampling.user_processors import UserProcessors
-from quire.step import JoinedRow
+from quire.step import JoinedRow, Refusal
 from quire.structured import FREE
 
 __all__ = ["DeviceSample", "RowLogprobs", "SampleKind", "SampleOutput", "Sampler"]
 
-NO_TOKEN_LEFT = (
+NO_TOKEN_LEFT = Refusal(
     "what the request forbids (bad_words, logit_bias, min_tokens, logits_processors) left no token "
     "that its grammar allows, or its allowed_token_ids"
 )
+NO_NUMBERS = "the model's logits are not numbers (NaN)"
 _FORBIDS_BELOW = -1e30  # such a bias is -inf in float32, or a penalty may make it that
 
 
@@ -251,9 +252,12 @@ def _may_forbid_all(joined: JoinedRow, vocab_size: int) -> bool:
 
 def _rows_without_tokens(logits: Tensor, selection: Selection) -> dict[int, str]:
     """Rows that may write nothing at all, and would write anything."""
-    is_dead = (selection.take(logits) > -torch.inf).any(dim=1).logical_not_()
-    rows = selection.rows_cpu[is_dead.cpu().numpy()]  # sync: rare, and by operation anyway
-    return dict.fromkeys(rows.tolist(), NO_TOKEN_LEFT)
+    own = selection.take(logits)
+    is_dead = (own > -torch.inf).any(dim=1).logical_not_()
+    is_broken = is_dead & own.isnan().any(dim=1)
+    both = torch.stack((is_dead, is_broken)).cpu().numpy()  # sync: rare, and by operation anyway
+    dead, broken = (selection.rows_cpu[state].tolist() for state in both)
+    return dict.fromkeys(dead, NO_TOKEN_LEFT) | dict.fromkeys(broken, NO_NUMBERS)
 
 
 def _raw_logits(logits: Tensor, group: LogprobGroup, is_changed: bool) -> Tensor | None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from quire.sampling.logits_processor import SampleStep, Selection
-from quire.step import JoinedRow
+from quire.step import JoinedRow, Refusal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +60,7 @@ class UserProcessors:
         ):
             user = self._by_row[row]
             if user.error is not None:
-                errors[row] = user.error
+                errors[row] = Refusal(user.error)
                 continue
             output = step.token_ids[row, len(user.prompt_token_ids) : step.lengths_cpu[position]]
             output_ids = output.tolist()  # sync: the user's function reads the tokens

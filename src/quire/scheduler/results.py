@@ -14,7 +14,7 @@ from quire.request import FinishReason
 from quire.scheduler.completion import Completion
 from quire.scheduler.row_table import NEVER, Index, RowTable
 from quire.scheduler.stop_tokens import StopsOfRows
-from quire.step import StepPlan, StepResult, TokenLogprobs
+from quire.step import Refusal, StepPlan, StepResult, TokenLogprobs
 from quire.step_output import CompletionDelta
 
 FEW_ROWS = 32
@@ -178,7 +178,8 @@ class ResultReader:
         for row in rows[has_failed].tolist():
             completion = self._completion(row)
             news.ended.append((completion, FinishReason.ERROR))
-            news.deltas.append(self.error_delta(completion, errors[row], is_refusal=True))
+            is_refusal = isinstance(errors[row], Refusal)
+            news.deltas.append(self.error_delta(completion, errors[row], is_refusal=is_refusal))
         return rows[~has_failed], tokens[~has_failed]
 
     def _delta(

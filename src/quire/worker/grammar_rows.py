@@ -15,7 +15,7 @@ from itertools import compress
 
 import numpy as np
 
-from quire.step import Int32, JoinedRow, RowToken
+from quire.step import Int32, JoinedRow, Refusal, RowToken
 from quire.structured import FREE, Grammar, GrammarState, token_bit
 from quire.worker.grammar_row import GrammarRow
 from quire.worker.pending import HostTokens
@@ -97,7 +97,8 @@ class GrammarRows:
     def errors(self, rows_cpu: Int32) -> dict[int, str]:
         """Rows that cannot go on: what their grammars met, or cost."""
         rows = [int(row) for row in rows_cpu[self._is_constrained[rows_cpu]]]
-        return {row: error for row in rows if (error := self._rows[row].error) is not None}
+        met = {row: self._rows[row].error for row in rows}
+        return {row: Refusal(error) for row, error in met.items() if error is not None}
 
     def _take_in(self) -> float:
         """Seconds that it took the grammars; what the host waited for tokens is not theirs."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from quire.request import RowSampling
+from quire.step import Refusal
 from tests.unit.sampling.harness import Rows, assert_distributed, draws, filtered, logprobs_of
 
 VOCAB_SIZE = 40
@@ -207,8 +208,16 @@ def test_a_row_with_no_token_left_ends_alone_with_an_error(
     rows.join(1, RowSampling(temperature=0.0, **SOME_LEFT), output=[7])
     output = rows.sample(LOGITS.repeat(2, 1), [1, 0])
     assert list(output.errors) == [0]
-    assert "left no token" in output.errors[0]
+    assert "left no token" in output.errors[0] and isinstance(output.errors[0], Refusal)
     assert output.token_ids[0] == 5
+
+
+def test_a_model_that_returns_no_numbers_is_not_the_requests_fault() -> None:
+    rows = Rows(VOCAB_SIZE)
+    rows.join(0, RowSampling(temperature=0.0, **SOME_LEFT), output=[7])
+    output = rows.sample(torch.full_like(LOGITS, float("nan")).repeat(1, 1), [0])
+    assert "not numbers (NaN)" in output.errors[0]
+    assert not isinstance(output.errors[0], Refusal)
 
 
 SOME_LEFT: dict[str, Any] = {"allowed_token_ids": (3, 5), "bad_words_token_ids": ((7, 3), (6, 5))}

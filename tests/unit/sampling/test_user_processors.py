@@ -8,6 +8,7 @@ from torch import Tensor
 
 from quire.named_processors import NamedProcessor
 from quire.request import RowSampling
+from quire.step import Refusal
 from tests.unit.sampling.harness import Rows
 
 LOGITS = torch.arange(10.0)
@@ -101,6 +102,7 @@ def test_changes_of_a_failing_function_are_dropped() -> None:
     token, errors = sample(half)
     assert token == 9
     assert errors == {5: "a logits processor failed: RuntimeError: half way"}
+    assert not isinstance(errors[5], Refusal)  # it is whose function it is
 
 
 def test_callable_without_a_signature_gets_two_arguments() -> None:
