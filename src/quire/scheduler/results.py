@@ -178,8 +178,9 @@ class ResultReader:
         for row in rows[has_failed].tolist():
             completion = self._completion(row)
             news.ended.append((completion, FinishReason.ERROR))
-            is_refusal = isinstance(errors[row], Refusal)
-            news.deltas.append(self.error_delta(completion, errors[row], is_refusal=is_refusal))
+            error = errors[row]
+            delta = self.error_delta(completion, str(error), is_refusal=isinstance(error, Refusal))
+            news.deltas.append(delta)
         return rows[~has_failed], tokens[~has_failed]
 
     def _delta(

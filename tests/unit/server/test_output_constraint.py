@@ -177,7 +177,7 @@ async def test_an_open_thought_in_a_begun_answer_is_gone_on_with(
     assert choice["message"]["content"] in ("yes", "no") and choice["finish_reason"] == "stop"
 
 
-@pytest.mark.parametrize("prompt", ["Why? <why>Let", "Why? <why>", "<why>a</why> b <why>\n c"])
+@pytest.mark.parametrize("prompt", ["Why?\n<why>Let", "Why? <why>", "<why>a</why> b\n<why>\n c"])
 @pytest.mark.parametrize("as_ids", [False, True])
 async def test_an_open_thought_in_a_raw_prompt_ends_before_the_answer(
     engine: AsyncLLM, prompt: str, as_ids: bool
