@@ -1,41 +1,36 @@
 """LLM: generate text offline, many prompts at once.
 
-Turns a user's calls into requests and their outputs into the user's order. The engine beneath is
-`LLMEngine`; `engine/offline.py` runs its loop.
+Gives a user's calls their outputs, in the user's order. `engine/offline_requests.py` makes requests
+of them, `engine/offline.py` runs the loop of the `LLMEngine` beneath.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from quire.args import BUNDLED_MODEL, EngineArgs
 from quire.chat_template import (
     ChatOptions,
-    ChatRenderer,
     Conversation,
-    is_one_conversation,
     load_chat_template,
-    text_of,
 )
-from quire.engine.front import checked_params, refuse_not_built
+from quire.engine.front import refuse_not_built
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.llm_engine import LLMEngine
 from quire.engine.model_view import ModelConfigView
 from quire.engine.offline import OfflineRunner
+from quire.engine.offline_requests import OfflineRequests, Params
 from quire.engine.progress import Progress
 from quire.heap import unwatched_heap
 from quire.outputs import BeamSearchOutput, BeamSearchSequence, RequestOutput
-from quire.prompts import ParsedPrompt, PromptType, name_in_list, parse_prompts
-from quire.reasoning import ReasoningFormat, Thoughts, reasoning_format
+from quire.prompts import ParsedPrompt, PromptType, parse_prompts
+from quire.reasoning import ReasoningFormat, reasoning_format
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from quire.step_output import EngineStats
-from quire.structured import Thinking
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,9 +38,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Prompts = PromptType | Sequence[PromptType]
-Params = SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams]
-
-_CHARACTERS_A_TOKEN = 4  # or so, of a text
 
 # Why not, or what to do instead -> methods of other engines' LLM that users may call.
 _NOT_BUILT = {
@@ -195,7 +187,7 @@ class LLM:
             tools=tools,
             template_kwargs=chat_template_kwargs,
         )
-        parsed = self._render(messages, options)
+        parsed = self._requests.render(messages, options)
         return self._run(parsed, sampling_params, priority, use_tqdm)
 
     def stream(
@@ -213,7 +205,7 @@ class LLM:
         """
         parsed = parse_prompts(prompts, prompt_token_ids)
         kind = RequestOutputKind.DELTA
-        return self._runner.run(self._requests(parsed, sampling_params, kind, priority))
+        return self._runner.run(self._requests.all(parsed, sampling_params, kind, priority))
 
     def stream_chat(
         self,
@@ -224,9 +216,9 @@ class LLM:
         priority: Sequence[int] | None = None,
     ) -> Iterator[RequestOutput]:
         """As `chat`, but outputs come as they are made, each with only what is new."""
-        parsed = self._render(messages, options or ChatOptions())
+        parsed = self._requests.render(messages, options or ChatOptions())
         kind = RequestOutputKind.DELTA
-        return self._runner.run(self._requests(parsed, sampling_params, kind, priority))
+        return self._runner.run(self._requests.all(parsed, sampling_params, kind, priority))
 
     def beam_search(
         self,
@@ -251,7 +243,7 @@ class LLM:
             )
         if concurrency_limit is not None and concurrency_limit < 1:
             raise ValueError(f"concurrency_limit must be at least 1, got {concurrency_limit}")
-        requests = self._requests(
+        requests = self._requests.all(
             parse_prompts(prompts), params, RequestOutputKind.FINAL_ONLY, priority
         )
         at_once = concurrency_limit or max(len(requests), 1)
@@ -274,7 +266,6 @@ class LLM:
                 "transformers.AutoTokenizer.from_pretrained, or name it as LLM(tokenizer=...)"
             )
         self.llm_engine.tokenizer = tokenizer
-        self._know_thoughts()
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What the model's generation config recommends; `generate` uses it by default."""
@@ -329,126 +320,9 @@ class LLM:
     ) -> None:
         self.llm_engine = engine
         self._runner = OfflineRunner(engine)
-        self._request_ids = itertools.count()
-        self._chat_template = chat_template
-        self._reasoning = reasoning
-        self._know_thoughts()
-
-    def _know_thoughts(self) -> None:
-        format = self._reasoning
-        self._thoughts = None if format is None else Thoughts.of(format, self.get_tokenizer())
-
-    def _render(
-        self, messages: Conversation | Sequence[Conversation], options: ChatOptions
-    ) -> list[ParsedPrompt]:
-        renderer = ChatRenderer(self.get_tokenizer(), self._chat_template)
-        conversations = cast(
-            "Sequence[Conversation]", [messages] if is_one_conversation(messages) else messages
+        self._requests = OfflineRequests(
+            engine, self._runner.tokens_at_once, chat_template=chat_template, reasoning=reasoning
         )
-        prompts = []
-        for i, conversation in enumerate(conversations):
-            name = name_in_list("messages", i, len(conversations))
-            try:
-                prompt = renderer.render(conversation, options)
-                thinking = self._after_chat(conversation, prompt, options)
-                prompts.append(replace(prompt, name=name, thinking=thinking))
-            except ValueError as error:
-                if len(conversations) == 1:
-                    raise
-                raise ValueError(f"{name}: {error}") from error
-        return prompts
-
-    def _after_chat(
-        self, conversation: Conversation, prompt: ParsedPrompt, options: ChatOptions
-    ) -> Thinking | None:
-        """What an answer may begin with, as the template tells, or the answer that is continued."""
-        if self._thoughts is None:
-            return None
-        format, text = self._thoughts.format, prompt.text or ""
-        opening = format.opening(text)
-        if options.continue_final_message:
-            opening = format.opening_of_prefill(text_of(conversation[-1].get("content")))
-        thinking = self._thoughts.after(opening)
-        return replace(thinking, budget=0) if options.forbids_thoughts else thinking
-
-    def _after_raw(self, prompt: ParsedPrompt, params: SamplingParams) -> Thinking | None:
-        has_budget = params.thinking_token_budget is not None
-        if self._thoughts is None or not (has_budget or params.grammar is not None):
-            return None
-        text = prompt.text
-        if text is None:
-            known = range(len(self.get_tokenizer()))  # others are refused later
-            token_ids = [one for one in prompt.token_ids or [] if one in known]
-            text = str(self.get_tokenizer().decode(token_ids))
-        return self._thoughts.after_raw(text, has_budget=has_budget)
-
-    def _requests(
-        self,
-        prompts: list[ParsedPrompt],
-        params: Params | None,
-        kind: RequestOutputKind,
-        priorities: Sequence[int] | None,
-    ) -> list[ProcessedRequest]:
-        """All requests of one call, checked."""
-        return list(self._made_in_turn(prompts, params, kind, priorities))
-
-    def _made_in_turn(
-        self,
-        prompts: list[ParsedPrompt],
-        params: Params | None,
-        kind: RequestOutputKind,
-        priorities: Sequence[int] | None,
-    ) -> Iterator[ProcessedRequest]:
-        """The requests of one call, each made and checked when it is asked for."""
-        all_params = self._params(params, len(prompts), kind)
-        if priorities is not None and not isinstance(priorities, (list, tuple)):
-            raise ValueError(
-                f"priority must be a list of integers, got {priorities!r}; give one each"
-            )
-        if priorities is not None and len(priorities) != len(prompts):
-            raise ValueError(
-                f"{len(priorities)} priorities were given for {len(prompts)} prompts; give one each"
-            )
-        return map(
-            self._made, self._tokenized(prompts), all_params, priorities or itertools.repeat(0)
-        )
-
-    def _made(
-        self, prompt: ParsedPrompt, params: SamplingParams, priority: int
-    ) -> ProcessedRequest:
-        request_id = str(next(self._request_ids))
-        if prompt.thinking is None:
-            prompt = replace(prompt, thinking=self._after_raw(prompt, params))
-        return self.llm_engine.front.process(request_id, prompt, params, priority=priority)
-
-    def _tokenized(self, prompts: list[ParsedPrompt]) -> Iterator[ParsedPrompt]:
-        """With token ids. Texts are tokenized together, which is faster, but no more of them than
-        the first steps need."""
-        at_once = _CHARACTERS_A_TOKEN * self._runner.tokens_at_once
-        part: list[ParsedPrompt] = []
-        num_characters = 0
-        for prompt in prompts:
-            part.append(prompt)
-            num_characters += len(prompt.text or "")
-            if num_characters >= at_once:
-                yield from self.llm_engine.front.inputs.tokenize_all(part)
-                part, num_characters = [], 0
-        yield from self.llm_engine.front.inputs.tokenize_all(part)
-
-    def _params(
-        self, params: Params | None, num_prompts: int, kind: RequestOutputKind
-    ) -> list[SamplingParams]:
-        """One for each prompt; copies, since callers keep theirs."""
-        if params is None:
-            params = self.get_default_sampling_params()
-        if not isinstance(params, (list, tuple)):
-            return [_with_kind(params, kind)] * num_prompts
-        if len(params) != num_prompts:
-            raise ValueError(
-                f"{len(params)} sampling parameters were given for {num_prompts} prompts; give one "
-                "for all, or one each"
-            )
-        return [_with_kind(one, kind) for one in params]
 
     def _run(
         self,
@@ -457,7 +331,7 @@ class LLM:
         priorities: Sequence[int] | None,
         use_tqdm: bool | Callable[..., Any],
     ) -> list[RequestOutput]:
-        requests = self._made_in_turn(prompts, params, RequestOutputKind.FINAL_ONLY, priorities)
+        requests = self._requests.in_turn(prompts, params, RequestOutputKind.FINAL_ONLY, priorities)
         if priorities is not None:
             requests = iter(list(requests))  # whoever comes first must know of all the others
         outputs = self._outputs(requests, len(prompts), use_tqdm)
@@ -528,13 +402,6 @@ def _reasoning(
             "none; leave one of them out"
         )
     return reasoning_format(name)
-
-
-def _with_kind(params: object, kind: RequestOutputKind) -> SamplingParams:
-    checked = checked_params(params)
-    own = checked.to_sampling_params() if isinstance(checked, BeamSearchParams) else checked.clone()
-    own.output_kind = kind
-    return own
 
 
 def _warn_of_failures(outputs: list[RequestOutput], first_prompt: int) -> None:

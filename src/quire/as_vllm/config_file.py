@@ -6,11 +6,9 @@ Knows nothing of what the flags mean. `quire serve` has its own way, which makes
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
+from quire.cli.flags_file import flag_words, read_flags_file
 from quire.cli.parser import Parser
 
 _FLAG = "--config"
@@ -47,41 +45,14 @@ def _of_command(parser: Parser, command: list[str]) -> Parser:
 
 
 def _words(parser: Parser, name: str, given: set[str]) -> list[str]:
+    try:
+        content = read_flags_file(name)
+    except ValueError as error:
+        parser.error(f"{_FLAG} {error}")
     words: list[str] = []
-    for key, value in _content(parser, name).items():
+    for key, value in content.items():
         flag = f"--{key}"
         action = parser.action_of(flag)
         if action is None or action.dest not in given:
-            words += _one(flag, action, value)
+            words += flag_words(flag, action, value)
     return words
-
-
-def _content(parser: Parser, name: str) -> Mapping[Any, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(Path(name).expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        parser.error(f"{_FLAG} {name} cannot be read: {reason}")
-    except yaml.YAMLError as error:
-        parser.error(f"{_FLAG} {name} is not YAML: {' '.join(str(error).split())}")
-    if content is not None and not isinstance(content, dict):
-        parser.error(f"{_FLAG} {name} must hold lines like 'max-model-len: 4096'")
-    return content or {}
-
-
-def _one(flag: str, action: argparse.Action | None, value: Any) -> list[str]:
-    """One flag in words; what is empty or switched off is left out."""
-    if isinstance(action, argparse.BooleanOptionalAction):
-        return [] if value is None else [f"{flag}={str(value).lower()}"]
-    is_switch = action is None or action.nargs == 0
-    if value is None or (value is False and is_switch):
-        return []
-    if value is True and is_switch:
-        return [flag]
-    if isinstance(value, list) and action is not None and action.nargs not in (None, 0):
-        return [flag, *map(str, value)]
-    if isinstance(value, (dict, list)):
-        return [f"{flag}={json.dumps(value)}"]
-    return [f"{flag}={value}"]

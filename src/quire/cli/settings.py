@@ -12,10 +12,10 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from quire import env, log
+from quire.cli.flags_file import flag_words, read_flags_file
 from quire.cli.parser import Parser
 from quire.near_names import did_you_mean
 
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "QUIRE_"
 _FILE_FLAG = "--config"
-_MERGE = "<<"  # of YAML; what it brings in may be said again
 # Variables that are more than another way to give a flag; who uses them reads them.
 _OTHER_MEANING = frozenset({env.API_KEY.names[0], env.ATTENTION_BACKEND.names[0]})
 # What Kubernetes sets in every pod for a Service named "quire".
@@ -60,7 +59,7 @@ def _set_defaults(parser: Parser, words: Sequence[str], environ: Mapping[str, st
             value = _from_text(action, text)
         except json.JSONDecodeError as error:
             parser.error(f"{source}{error}; write a JSON list, or words with commas between them")
-        _take(parser, _words(flag, action, value), source)
+        _take(parser, flag_words(flag, action, value), source)
     if "port" not in given:
         _check_other_port(environ)
     _warn_of_unknown(parser, environ)
@@ -82,77 +81,17 @@ def _file_name(words: Sequence[str]) -> str:
 
 def _file_words(parser: Parser, name: str) -> list[str]:
     """The flags of a YAML file as they would stand on the command line."""
-    import yaml
-
     try:
-        text = Path(name).expanduser().read_text(encoding="utf-8")
-        repeated = _repeated_key(yaml.compose(text, Loader=yaml.SafeLoader))
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        parser.error(f"{_FILE_FLAG} {name} cannot be read: {reason}")
-    except yaml.YAMLError as error:
-        parser.error(f"{_FILE_FLAG} {name} is not YAML: {' '.join(str(error).split())}")
-    if repeated is not None:
-        parser.error(f"{_FILE_FLAG} {name}: {repeated}; keep one of them")
-    if content is None:
-        return []
-    if not isinstance(content, dict):
-        parser.error(f"{_FILE_FLAG} {name} must hold lines like 'max-model-len: 4096'")
+        content = read_flags_file(name)
+    except ValueError as error:
+        parser.error(f"{_FILE_FLAG} {error}")
     words: list[str] = []
     for key, value in content.items():
         flag = f"--{str(key).replace('_', '-')}"
         if flag == _FILE_FLAG:
             parser.error(f"{name}: a file cannot name another {_FILE_FLAG} file")
-        words += _words(flag, parser.action_of(flag), value)
+        words += flag_words(flag, parser.action_of(flag), value)
     return words
-
-
-def _repeated_key(root: Any) -> str | None:
-    """What is wrong with a key of a YAML node that its mapping has already, of which YAML itself
-    would take the last one; None if there is none."""
-    import yaml
-
-    waiting, seen = [root], set[int]()
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:  # an alias
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            repeated = _first_repeated(keys, are_flags=node is root)
-            if repeated is not None:
-                return repeated
-            waiting += [value for _, value in node.value]
-    return None
-
-
-def _first_repeated(keys: Sequence[Any], *, are_flags: bool) -> str | None:
-    """Two spellings of a flag are the same one."""
-    first: dict[tuple[str, str], Any] = {}
-    for key in keys:
-        sign = ("", key.value.replace("_", "-")) if are_flags else (key.tag, key.value)
-        other = first.setdefault(sign, key)
-        if other is not key and key.value != _MERGE:
-            return (
-                f"line {key.start_mark.line + 1} has {key.value!r} again, after {other.value!r} in "
-                f"line {other.start_mark.line + 1}"
-            )
-    return None
-
-
-def _words(flag: str, action: argparse.Action | None, value: Any) -> list[str]:
-    """One flag with a value out of YAML or JSON, in words."""
-    if value is None:
-        return []
-    if isinstance(value, list) and action is not None and action.nargs == "+":
-        return [flag, *map(str, value)]
-    if isinstance(value, (dict, list)):
-        return [f"{flag}={json.dumps(value)}"]
-    return [f"{flag}={value}"]
 
 
 def _from_text(action: argparse.Action, text: str) -> Any:

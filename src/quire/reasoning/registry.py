@@ -46,6 +46,10 @@ class ReasoningFormat:
             return Opening.IN_THOUGHT
         return Opening.AFTER_THOUGHT if text.strip() else Opening.UNKNOWN
 
+    def opening_of_chat(self, prompt: str, begun: str | None) -> Opening:
+        """The same of a conversation, and of the answer that it asks to continue, if any."""
+        return self.opening(prompt) if begun is None else self.opening_of_prefill(begun)
+
 
 def _last_of(marks: tuple[str, ...], text: str) -> int:
     return max(text.rfind(mark) for mark in marks)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quire.prompts import ParsedPrompt
 from quire.reasoning.parser import Opening
 from quire.reasoning.registry import ReasoningFormat
+from quire.sampling_params import SamplingParams
 from quire.structured import Thinking, TokenMark
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ class Thoughts:
     """One format in the tokens of one tokenizer."""
 
     format: ReasoningFormat
+    tokenizer: PreTrainedTokenizerBase
     begins: tuple[TokenMark, ...]
     ends: tuple[TokenMark, ...]
     special_tokens: frozenset[str]
@@ -29,22 +32,33 @@ class Thoughts:
         marks = TokenMarks(tokenizer)
         return cls(
             format=format,
+            tokenizer=tokenizer,
             begins=marks.of_all(format.begins),
             ends=marks.of_all(format.answer_begins),
             special_tokens=special_tokens_of(tokenizer),
         )
 
-    def after(self, opening: Opening) -> Thinking:
-        """What an answer that begins so may begin with."""
+    def after(self, opening: Opening, *, is_forbidden: bool = False) -> Thinking:
+        """What an answer that begins so may begin with; a thought that is forbidden ends at once,
+        unless the request has a budget of its own."""
         is_open = {Opening.IN_THOUGHT: True, Opening.AFTER_THOUGHT: False}.get(opening)
         if is_open is None and self.format.is_usual:
             is_open = True
-        return Thinking(begins=self.begins, ends=self.ends, is_open=is_open)
+        budget = 0 if is_forbidden else None
+        return Thinking(begins=self.begins, ends=self.ends, is_open=is_open, budget=budget)
 
-    def after_raw(self, prompt: str, *, has_budget: bool) -> Thinking | None:
+    def after_raw(self, prompt: ParsedPrompt, params: SamplingParams) -> Thinking | None:
         """The same behind a prompt that is no conversation: a grammar waits for the end of a
         thought that is open, and leads no answer into one."""
-        opening = self._opening_of_raw(prompt)
+        has_budget = params.thinking_token_budget is not None
+        if not has_budget and params.grammar is None:
+            return None
+        text = prompt.text
+        if text is None:
+            known = range(len(self.tokenizer))  # the engine refuses others
+            token_ids = [one for one in prompt.token_ids or [] if one in known]
+            text = str(self.tokenizer.decode(token_ids))
+        opening = self._opening_of_raw(text)
         return self.after(opening) if has_budget or opening is Opening.IN_THOUGHT else None
 
     def _opening_of_raw(self, prompt: str) -> Opening:

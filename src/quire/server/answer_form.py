@@ -252,6 +252,6 @@ class AnswerReader:
 def _opening(formats: AnswerFormats, chat: ChatCompletionRequest, prompt: ParsedPrompt) -> Opening:
     if formats.reasoning is None:
         return Opening.UNKNOWN
-    if chat.continue_final_message and chat.messages[-1].content is not None:
-        return formats.reasoning.opening_of_prefill(text_of(chat.messages[-1].content))
-    return formats.reasoning.opening(prompt.text or "")
+    content = chat.messages[-1].content if chat.continue_final_message else None
+    begun = None if content is None else text_of(content)
+    return formats.reasoning.opening_of_chat(prompt.text or "", begun)

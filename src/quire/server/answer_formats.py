@@ -8,11 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from quire.chat_template import ChatOptions, ChatRenderer
 from quire.reasoning import (
-    Opening,
     ReasoningFormat,
     Thoughts,
     detect_reasoning_format,
@@ -20,11 +18,7 @@ from quire.reasoning import (
     special_tokens_of,
 )
 from quire.server.args import ServerArgs
-from quire.structured import Thinking
 from quire.tools import ToolFormat, detect_tool_format, load_tool_parsers, tool_format
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +50,6 @@ class AnswerFormats:
             special_tokens=special_tokens_of(tokenizer),
             thoughts=Thoughts.of(reasoning, tokenizer) if reasoning else None,
         )
-
-    def thinking(self, opening: Opening) -> Thinking | None:
-        """What an answer that begins so may begin with."""
-        return None if self.thoughts is None else self.thoughts.after(opening)
 
     def are_special(self, marks: Iterable[str]) -> bool:
         """Whether text without special tokens would lack one of these."""

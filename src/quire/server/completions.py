@@ -7,7 +7,6 @@ from dataclasses import replace
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from quire.prompts import ParsedPrompt
 from quire.server.bodies import BodyRoute
 from quire.server.completion_view import CompletionView
 from quire.server.completions_stream import CompletionStream
@@ -54,23 +53,11 @@ def _prepared(state: ServerState, body: CompletionRequest) -> Prepared:
     prompts = completion_prompts(engine, body)
     prompts = ready_prompts(engine, prompts, PromptRules.of(body, "prompt"))
     thoughts = state.formats.thoughts
-    has_budget = params.thinking_token_budget is not None
-    if thoughts is not None and (has_budget or params.grammar is not None):
-        texts = [_text_of(prompt, state) for prompt in prompts]
-        prompts = [
-            replace(prompt, thinking=thoughts.after_raw(text, has_budget=has_budget))
-            for prompt, text in zip(prompts, texts, strict=True)
-        ]
+    if thoughts is not None:
+        prompts = [replace(one, thinking=thoughts.after_raw(one, params)) for one in prompts]
     return Prepared(
         prompts=prompts,
         params=params,
         prompt_only=body.max_tokens == 0,
         constraint_field=constraint_field(body),
     )
-
-
-def _text_of(prompt: ParsedPrompt, state: ServerState) -> str:
-    if prompt.text is not None:
-        return prompt.text
-    vocabulary = state.require_engine().front.vocabulary
-    return "" if vocabulary is None else vocabulary.decode(prompt.token_ids or [])

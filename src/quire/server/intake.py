@@ -158,9 +158,9 @@ def prepared_chat(state: ServerState, chat: ChatCompletionRequest) -> Prepared:
     rules = PromptRules.of(chat, "messages")
     prompt = chat_prompt(state, chat)
     form = AnswerForm.of(state.formats, chat, prompt)
-    prompt = replace(prompt, thinking=state.formats.thinking(form.opening))
-    if prompt.thinking and params.thinking_token_budget is None and forbids_thoughts(state, chat):
-        params.thinking_token_budget = 0
+    if (thoughts := state.formats.thoughts) is not None:
+        thinking = thoughts.after(form.opening, is_forbidden=forbids_thoughts(state, chat))
+        prompt = replace(prompt, thinking=thinking)
     prompts = ready_prompts(engine, [prompt], rules)
     params = constrained(form.with_marks(params), form, chat)
     return Prepared(

@@ -6,7 +6,12 @@ import pytest
 from transformers import AutoTokenizer
 
 from quire.assets import TINY_CHAT
+from quire.prompts import ParsedPrompt
 from quire.reasoning import Thoughts, reasoning_format
+from quire.sampling_params import SamplingParams
+
+CONSTRAINED = SamplingParams(structured_outputs={"choice": ["yes", "no"]})
+LIMITED = SamplingParams(thinking_token_budget=5)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +32,7 @@ def thoughts() -> Thoughts:
     ],
 )
 def test_a_grammar_waits_for_the_end_of_an_open_thought(prompt: str, thoughts: Thoughts) -> None:
-    thinking = thoughts.after_raw(prompt, has_budget=False)
+    thinking = thoughts.after_raw(ParsedPrompt(text=prompt), CONSTRAINED)
     assert thinking is not None and thinking.is_open
 
 
@@ -43,6 +48,6 @@ def test_a_grammar_waits_for_the_end_of_an_open_thought(prompt: str, thoughts: T
     ],
 )
 def test_other_prompts_are_followed_by_the_grammar_at_once(prompt: str, thoughts: Thoughts) -> None:
-    assert thoughts.after_raw(prompt, has_budget=False) is None
-    limited = thoughts.after_raw(prompt, has_budget=True)
+    assert thoughts.after_raw(ParsedPrompt(text=prompt), CONSTRAINED) is None
+    limited = thoughts.after_raw(ParsedPrompt(text=prompt), LIMITED)
     assert limited is not None and not limited.is_open

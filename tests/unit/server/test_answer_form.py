@@ -264,9 +264,10 @@ def test_where_nothing_tells_the_model_decides_unless_it_always_thinks(
 ) -> None:
     chat = ChatRenderer(engine.front.require_tokenizer())
     formats = AnswerFormats.of(ServerArgs(reasoning_parser=name), chat)
-    opened = [formats.thinking(opening) for opening in Opening]
-    assert [one and one.is_open for one in opened] == [True, False, of_unknown]
-    assert AnswerFormats().thinking(Opening.UNKNOWN) is None
+    assert formats.thoughts is not None
+    opened = [formats.thoughts.after(opening) for opening in Opening]
+    assert [one.is_open for one in opened] == [True, False, of_unknown]
+    assert AnswerFormats().thoughts is None
 
 
 def test_formats_are_named_or_found(engine: AsyncLLM) -> None:

@@ -1,0 +1,86 @@
+"""A YAML file of flags: read whole, and its lines as they would stand on a command line.
+
+Knows nothing about what the flags mean, nor which of them win.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_MERGE = "<<"  # of YAML; what it brings in may be said again
+
+
+def read_flags_file(name: str) -> Mapping[Any, Any]:
+    """``ValueError``, which begins with the name, where it cannot be read or says a thing twice."""
+    import yaml
+
+    try:
+        text = Path(name).expanduser().read_text(encoding="utf-8")
+        repeated = _repeated_key(yaml.compose(text, Loader=yaml.SafeLoader))
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ValueError(f"{name} cannot be read: {reason}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
+    if repeated is not None:
+        raise ValueError(f"{name}: {repeated}; keep one of them")
+    if content is not None and not isinstance(content, dict):
+        raise ValueError(f"{name} must hold lines like 'max-model-len: 4096'")
+    return content or {}
+
+
+def flag_words(flag: str, action: argparse.Action | None, value: Any) -> list[str]:
+    """One flag with a value out of YAML or JSON, in words; ``action`` is what it sets, if known.
+    What is empty, or a plain switch that is off, is left out."""
+    if value is None:
+        return []
+    if isinstance(action, argparse.BooleanOptionalAction):
+        return [f"{flag}={value}"]
+    if action is not None and action.nargs == 0 and isinstance(value, bool):
+        return [flag] if value else []
+    if isinstance(value, list) and action is not None and action.nargs not in (None, 0):
+        return [flag, *map(str, value)]
+    if isinstance(value, (dict, list)):
+        return [f"{flag}={json.dumps(value)}"]
+    return [f"{flag}={value}"]
+
+
+def _repeated_key(root: Any) -> str | None:
+    """What is wrong with a key of a YAML node that its mapping has already, of which YAML itself
+    would take the last one; None if there is none."""
+    import yaml
+
+    waiting, seen = [root], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            repeated = _first_repeated(keys, are_flags=node is root)
+            if repeated is not None:
+                return repeated
+            waiting += [value for _, value in node.value]
+    return None
+
+
+def _first_repeated(keys: Sequence[Any], *, are_flags: bool) -> str | None:
+    """Two spellings of a flag are the same one."""
+    first: dict[tuple[str, str], Any] = {}
+    for key in keys:
+        sign = ("", key.value.replace("_", "-")) if are_flags else (key.tag, key.value)
+        other = first.setdefault(sign, key)
+        if other is not key and key.value != _MERGE:
+            return (
+                f"line {key.start_mark.line + 1} has {key.value!r} again, after {other.value!r} in "
+                f"line {other.start_mark.line + 1}"
+            )
+    return None

@@ -1,0 +1,167 @@
+"""The requests of offline calls, from prompts or conversations and parameters: checked, numbered.
+
+Knows nothing about how they are run.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import cast
+
+from quire.chat_template import (
+    ChatOptions,
+    ChatRenderer,
+    Conversation,
+    is_one_conversation,
+    text_of,
+)
+from quire.engine.front import checked_params
+from quire.engine.input_processor import ProcessedRequest
+from quire.engine.llm_engine import LLMEngine
+from quire.prompts import ParsedPrompt, name_in_list
+from quire.reasoning import ReasoningFormat, Thoughts
+from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+from quire.structured import Thinking
+
+Params = SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams]
+
+_CHARACTERS_A_TOKEN = 4  # or so, of a text
+
+
+class OfflineRequests:
+    """Of one engine, for one `LLM`; their ids count up."""
+
+    def __init__(
+        self,
+        engine: LLMEngine,
+        tokens_at_once: int,  # of prompts, that the first steps need
+        *,
+        chat_template: str | None = None,
+        reasoning: ReasoningFormat | None = None,
+    ) -> None:
+        self._engine = engine
+        self._tokens_at_once = tokens_at_once
+        self._chat_template = chat_template
+        self._reasoning = reasoning
+        self._known_thoughts: Thoughts | None = None
+        self._ids = itertools.count()
+
+    def render(
+        self, messages: Conversation | Sequence[Conversation], options: ChatOptions
+    ) -> list[ParsedPrompt]:
+        """The prompts of one conversation or of a list of them."""
+        renderer = ChatRenderer(self._engine.get_tokenizer(), self._chat_template)
+        conversations = cast(
+            "Sequence[Conversation]", [messages] if is_one_conversation(messages) else messages
+        )
+        prompts = []
+        for i, conversation in enumerate(conversations):
+            name = name_in_list("messages", i, len(conversations))
+            try:
+                prompt = renderer.render(conversation, options)
+                thinking = self._thinking(conversation, prompt, options)
+                prompts.append(replace(prompt, name=name, thinking=thinking))
+            except ValueError as error:
+                if len(conversations) == 1:
+                    raise
+                raise ValueError(f"{name}: {error}") from error
+        return prompts
+
+    def all(
+        self,
+        prompts: list[ParsedPrompt],
+        params: Params | None,
+        kind: RequestOutputKind,
+        priorities: Sequence[int] | None,
+    ) -> list[ProcessedRequest]:
+        """All requests of one call, checked."""
+        return list(self.in_turn(prompts, params, kind, priorities))
+
+    def in_turn(
+        self,
+        prompts: list[ParsedPrompt],
+        params: Params | None,
+        kind: RequestOutputKind,
+        priorities: Sequence[int] | None,
+    ) -> Iterator[ProcessedRequest]:
+        """The requests of one call, each made and checked when it is asked for."""
+        all_params = self._params(params, len(prompts), kind)
+        if priorities is not None and not isinstance(priorities, (list, tuple)):
+            raise ValueError(
+                f"priority must be a list of integers, got {priorities!r}; give one each"
+            )
+        if priorities is not None and len(priorities) != len(prompts):
+            raise ValueError(
+                f"{len(priorities)} priorities were given for {len(prompts)} prompts; give one each"
+            )
+        return map(
+            self._made, self._tokenized(prompts), all_params, priorities or itertools.repeat(0)
+        )
+
+    def _made(
+        self, prompt: ParsedPrompt, params: SamplingParams, priority: int
+    ) -> ProcessedRequest:
+        request_id = str(next(self._ids))
+        if prompt.thinking is None and (thoughts := self._thoughts) is not None:
+            prompt = replace(prompt, thinking=thoughts.after_raw(prompt, params))
+        return self._engine.front.process(request_id, prompt, params, priority=priority)
+
+    def _tokenized(self, prompts: list[ParsedPrompt]) -> Iterator[ParsedPrompt]:
+        """With token ids. Texts are tokenized together, which is faster, but no more of them than
+        the first steps need."""
+        at_once = _CHARACTERS_A_TOKEN * self._tokens_at_once
+        part: list[ParsedPrompt] = []
+        num_characters = 0
+        for prompt in prompts:
+            part.append(prompt)
+            num_characters += len(prompt.text or "")
+            if num_characters >= at_once:
+                yield from self._engine.front.inputs.tokenize_all(part)
+                part, num_characters = [], 0
+        yield from self._engine.front.inputs.tokenize_all(part)
+
+    def _params(
+        self, params: Params | None, num_prompts: int, kind: RequestOutputKind
+    ) -> list[SamplingParams]:
+        """One for each prompt; copies, since callers keep theirs."""
+        if params is None:
+            params = self._engine.get_default_sampling_params()
+        if not isinstance(params, (list, tuple)):
+            return [_with_kind(params, kind)] * num_prompts
+        if len(params) != num_prompts:
+            raise ValueError(
+                f"{len(params)} sampling parameters were given for {num_prompts} prompts; give one "
+                "for all, or one each"
+            )
+        return [_with_kind(one, kind) for one in params]
+
+    @property
+    def _thoughts(self) -> Thoughts | None:
+        """As the present tokenizer, which may have been replaced, writes them."""
+        if self._reasoning is None:
+            return None
+        tokenizer = self._engine.get_tokenizer()
+        if self._known_thoughts is None or self._known_thoughts.tokenizer is not tokenizer:
+            self._known_thoughts = Thoughts.of(self._reasoning, tokenizer)
+        return self._known_thoughts
+
+    def _thinking(
+        self, conversation: Conversation, prompt: ParsedPrompt, options: ChatOptions
+    ) -> Thinking | None:
+        """What the answer may begin with, as the template tells, or the one that is continued."""
+        thoughts = self._thoughts
+        if thoughts is None:
+            return None
+        content = conversation[-1].get("content") if options.continue_final_message else None
+        begun = None if content is None else text_of(content)
+        opening = thoughts.format.opening_of_chat(prompt.text or "", begun)
+        return thoughts.after(opening, is_forbidden=options.forbids_thoughts)
+
+
+def _with_kind(params: object, kind: RequestOutputKind) -> SamplingParams:
+    checked = checked_params(params)
+    own = checked.to_sampling_params() if isinstance(checked, BeamSearchParams) else checked.clone()
+    own.output_kind = kind
+    return own
