@@ -181,12 +181,18 @@ def latent_tile(shape: LatentShape, dtype: torch.dtype, *, is_decode: bool) -> L
     group = min(_MOST_LINES, shape.num_heads)
     block_q = 1 if is_decode else max(1, _MOST_LINES // triton.next_power_of_2(group))
     block_m = max(_LEAST_LINES, triton.next_power_of_2(group * block_q))
-    cut = {"group": group, "block_q": block_q, "block_m": block_m}
-    if dtype == torch.float32:
-        return LatentTile(**cut, block_n=16, num_warps=8 if block_m == _MOST_LINES else 4)
-    if block_m == _LEAST_LINES and shared_memory() >= _ROOM:
-        return LatentTile(**cut, block_n=64, num_warps=8, num_stages=STAGES)
-    return LatentTile(**cut, block_n=32, num_warps=8 if block_m == _MOST_LINES else 4)
+    block_n = 16 if dtype == torch.float32 else 32
+    num_warps, num_stages = 8 if block_m == _MOST_LINES else 4, 2
+    if dtype != torch.float32 and block_m == _LEAST_LINES and shared_memory() >= _ROOM:
+        block_n, num_warps, num_stages = 64, 8, STAGES
+    return LatentTile(
+        group=group,
+        block_q=block_q,
+        block_m=block_m,
+        block_n=block_n,
+        num_warps=num_warps,
+        num_stages=num_stages,
+    )
 
 
 def latent_attention(
