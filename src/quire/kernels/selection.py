@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -85,6 +86,9 @@ class FewLines:
     gated_product: Callable[[Tensor, Tensor, Tensor | None, RMS | None, str], Tensor]
     activations: tuple[str, ...]  # that a gated product knows
 
+    def suits(self, lines: int) -> bool:
+        return lines <= self.most
+
 
 @lru_cache
 def few_lines() -> FewLines:
@@ -97,3 +101,32 @@ def few_lines() -> FewLines:
         gated_product=gemv.gated_gemv,
         activations=activation.NAMES,
     )
+
+
+class MoreLines(Protocol):
+    """A GPU's products of more than a few lines with one weight, gated or not."""
+
+    def suits(self, lines: int) -> bool:
+        """Whether there is no faster way for so many."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [T, K] -> [T, N]; activation(gate) * up, [T, N / 2], where there is an activation."""
+        ...
+
+    def add_to(self, x: Tensor, h: Tensor) -> None:
+        """h [T, N] += product."""
+        ...
+
+
+def more_lines(weight: Tensor, bias: Tensor | None, activation: str | None) -> MoreLines | None:
+    """None where torch's product, and the kernel behind it, are all there is."""
+    if weight.device.type != "cuda":
+        return None
+    from quire.kernels.cuda import product
+    from quire.kernels.triton.activation import NAMES
+
+    if product.why_not(weight, gated=activation is not None):
+        return None
+    kind = None if activation is None else NAMES.index(activation)
+    return product.HopperProduct(weight, bias, kind)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quire.kernels.cpu import onednn
-from quire.kernels.selection import few_lines
+from quire.kernels.selection import few_lines, more_lines
 from quire.weights.reader import TensorReader
 
 Rest = ParamSpec("Rest")
@@ -45,13 +45,18 @@ class PlainProduct:
 
 
 class GPUProduct(PlainProduct):
-    """As it is too, but few lines of x take a kernel of their own."""
+    """As it is too, but few lines of x take a kernel of their own, and more perhaps another."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, gated: bool = False) -> None:
         super().__init__(weight, bias)
-        few = few_lines()
-        self._product = by_lines(lambda x: few.product(x, weight, bias, None), super().__call__)
-        self._add = by_lines(lambda x, h: few.add_product(x, h, weight, bias), self._add_many)
+        few, more = few_lines(), None if gated else more_lines(weight, bias, None)
+        product: Callable[[Tensor], Tensor] = super().__call__
+        add: Callable[[Tensor, Tensor], None] = self._add_many
+        if more is not None:
+            product = by_lines(more.suits, more, product)
+            add = by_lines(more.suits, more.add_to, add)
+        self._product = by_lines(few.suits, lambda x: few.product(x, weight, bias, None), product)
+        self._add = by_lines(few.suits, lambda x, h: few.add_product(x, h, weight, bias), add)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._product(x)
@@ -66,22 +71,25 @@ class GPUProduct(PlainProduct):
 
 
 def by_lines(
-    few: Callable[Concatenate[Tensor, Rest], Result],
-    many: Callable[Concatenate[Tensor, Rest], Result],
+    suits: Callable[[int], bool],
+    special: Callable[Concatenate[Tensor, Rest], Result],
+    usual: Callable[Concatenate[Tensor, Rest], Result],
 ) -> Callable[Concatenate[Tensor, Rest], Result]:
-    """On a GPU: ``few`` for as many lines as its kernels are made for, else ``many``."""
-    most = few_lines().most
+    """``special`` where it suits the number of lines of x, else ``usual``."""
 
     def call(x: Tensor, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
-        return (few if len(x) <= most else many)(x, *args, **kwargs)
+        return (special if suits(len(x)) else usual)(x, *args, **kwargs)
 
     return call
 
 
-def fastest_product(weight: Tensor, bias: Tensor | None = None) -> Product:
-    """The product for this weight [out, in] and device."""
+def fastest_product(weight: Tensor, bias: Tensor | None = None, *, gated: bool = False) -> Product:
+    """The product for this weight [out, in] and device.
+
+    ``gated``: `normed.normed_gate` has its own, and this one is only for very many lines.
+    """
     if weight.device.type == "cuda":
-        return GPUProduct(weight, bias)
+        return GPUProduct(weight, bias, gated=gated)
     if onednn.why_not(weight.device.type, weight.dtype):
         return PlainProduct(weight, bias)
     return onednn.PackedLinear(weight, bias)
@@ -90,10 +98,13 @@ def fastest_product(weight: Tensor, bias: Tensor | None = None) -> Product:
 class Linear:
     """Parts of one or more canonical tensors, stacked: q, k and v; gate and up; or a single one."""
 
-    def __init__(self, in_size: int, out_sizes: dict[str, int], *, bias: bool) -> None:
+    def __init__(
+        self, in_size: int, out_sizes: dict[str, int], *, bias: bool, gated: bool = False
+    ) -> None:
         self._in_size = in_size
         self._out_sizes = out_sizes
         self._bias = bias
+        self._gated = gated
         self.product: Product
 
     def load(self, reader: TensorReader, prefix: str) -> None:
@@ -106,7 +117,8 @@ class Linear:
             for name, size in self._out_sizes.items()
             if self._bias
         ]
-        self.product = fastest_product(_stacked(weights), _stacked(biases) if biases else None)
+        bias = _stacked(biases) if biases else None
+        self.product = fastest_product(_stacked(weights), bias, gated=self._gated)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.product(x)

@@ -21,7 +21,7 @@ class GatedMLP:
 
     def __init__(self, spec: GatedMLPSpec) -> None:
         inner = {"gate": spec.inner_size, "up": spec.inner_size}
-        self.gate_up = Linear(spec.hidden_size, inner, bias=spec.bias)
+        self.gate_up = Linear(spec.hidden_size, inner, bias=spec.bias, gated=True)
         self.down = Linear(spec.inner_size, {"down": spec.hidden_size}, bias=spec.bias)
         self._activation = spec.activation
         self._inner: Map  # h to what goes down

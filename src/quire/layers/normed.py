@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from quire.kernels.selection import few_lines, kernels_for
+from quire.kernels.selection import few_lines, kernels_for, more_lines
 from quire.layers.linear import GPUProduct, Product, by_lines
 from quire.layers.norm import NoNorm, Norm, RMSNorm
 from quire.layers.spec import Activation
@@ -25,7 +25,7 @@ def normed_product(norm: Norm | None, product: Product) -> Map:
     if not (isinstance(norm, RMSNorm) and isinstance(product, GPUProduct)):
         return in_turn
     few, weight, bias, rms = few_lines(), product.weight, product.bias, norm.parameters
-    return by_lines(lambda h: few.product(h, weight, bias, rms), in_turn)
+    return by_lines(few.suits, lambda h: few.product(h, weight, bias, rms), in_turn)
 
 
 def normed_gate(
@@ -43,12 +43,18 @@ def normed_gate(
     few, weight, bias = few_lines(), product.weight, product.bias
     if activation not in few.activations:
         return in_turn
+    more = more_lines(weight, bias, activation)
+    many = in_turn if more is None else by_lines(more.suits, _in_turn(norm, more), in_turn)
     if isinstance(norm, RMSNorm):
         rms = norm.parameters
-        return by_lines(lambda h: few.gated_product(h, weight, bias, rms, activation), in_turn)
+        return by_lines(
+            few.suits, lambda h: few.gated_product(h, weight, bias, rms, activation), many
+        )
     before = NoNorm() if norm is None else norm
-    return by_lines(lambda h: few.gated_product(before(h), weight, bias, None, activation), in_turn)
+    return by_lines(
+        few.suits, lambda h: few.gated_product(before(h), weight, bias, None, activation), many
+    )
 
 
-def _in_turn(norm: Norm | None, product: Product) -> Map:
+def _in_turn(norm: Norm | None, product: Map) -> Map:
     return product if norm is None else lambda h: product(norm(h))

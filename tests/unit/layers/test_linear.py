@@ -65,6 +65,39 @@ def test_a_gpus_product_equals_the_plain_one_for_few_lines_and_many(
     torch.testing.assert_close(h, wanted)
 
 
+class _TwoToFour:
+    """Stands for kernels that suit 2 to 4 lines: their products are marked by a hundred more."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight = weight
+
+    def suits(self, lines: int) -> bool:
+        return 2 <= lines <= 4
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight) + 100
+
+    def add_to(self, x: torch.Tensor, h: torch.Tensor) -> None:
+        h += self(x)
+
+
+@pytest.mark.parametrize(
+    ("num_lines", "is_special"), [(1, False), (2, True), (4, True), (5, False)]
+)
+def test_lines_go_to_the_kernels_that_they_suit(
+    num_lines: int, is_special: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quire.layers.linear.more_lines", lambda weight, *_: _TwoToFour(weight))
+    weight, x = random(33, 20), random(num_lines, 20)
+    product = GPUProduct(weight, None)
+    wanted = F.linear(x, weight) + (100 if is_special else 0)
+    torch.testing.assert_close(product(x), wanted)
+    h = torch.zeros_like(wanted)
+    product.add_to(x, h)
+    torch.testing.assert_close(h, wanted)
+    torch.testing.assert_close(GPUProduct(weight, None, gated=True)(x), F.linear(x, weight))
+
+
 def test_packing_gives_reasons_against_it() -> None:
     assert "cuda" in onednn.why_not("cuda", torch.bfloat16)[0]
     assert "float16" in onednn.why_not("cpu", torch.float16)[0]

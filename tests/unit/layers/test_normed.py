@@ -67,3 +67,22 @@ def test_normed_gate(spec: NormSpec, activation: Activation, num_lines: int) -> 
         gate, up = product(norm(h)).chunk(2, dim=1)
         found = normed_gate(norm, product, activation, DEVICE)(h)
         assert_close(found, ACTIVATIONS[activation](gate) * up)
+
+
+@pytest.mark.parametrize(("num_lines", "is_special"), [(1, False), (2, True), (9, False)])
+def test_gates_go_to_the_kernels_that_they_suit(
+    num_lines: int, is_special: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Two:
+        def suits(self, lines: int) -> bool:
+            return lines == 2
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 100
+
+    monkeypatch.setattr("quire.layers.normed.more_lines", lambda *_: Two())
+    norm, h = _norm(NORMS[0]), random(num_lines, 20)
+    product = GPUProduct(random(32, 20), None, gated=True)
+    found = normed_gate(norm, product, "silu", DEVICE)(h)
+    gate, up = product(norm(h)).chunk(2, dim=1)
+    assert_close(found, norm(h) + 100 if is_special else ACTIVATIONS["silu"](gate) * up)

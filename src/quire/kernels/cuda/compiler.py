@@ -1,0 +1,54 @@
+"""CUDA C++ to machine code by NVRTC, kept on disk beside Triton's own kernels. Needs no GPU."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cuda.bindings import nvrtc
+from triton import knobs
+
+_OPTIONS = ("--gpu-architecture=sm_90a", "--std=c++17")
+
+
+def compiled(source: str, defines: Sequence[str] = ()) -> bytes:
+    """The code for Hopper of a source with these ``NAME=value``.
+
+    Raises RuntimeError with NVRTC's words where it does not compile.
+    """
+    options = [*_OPTIONS, *(f"-D{define}" for define in defines)]
+    named = hashlib.sha256("\0".join([source, *options, str(nvrtc.nvrtcVersion())]).encode())
+    kept = Path(knobs.cache.dir) / f"quire-{named.hexdigest()[:40]}.cubin"
+    if kept.exists():
+        return kept.read_bytes()
+    code = _compile(source, options)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
+        file.write(code)
+    os.replace(file.name, kept)
+    return code
+
+
+def _compile(source: str, options: Sequence[str]) -> bytes:
+    program = _checked(nvrtc.nvrtcCreateProgram(source.encode(), b"", 0, [], []))
+    given = [option.encode() for option in options]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(given), given)
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        words = b" " * _checked(nvrtc.nvrtcGetProgramLogSize(program))
+        nvrtc.nvrtcGetProgramLog(program, words)
+        raise RuntimeError(f"a CUDA kernel does not compile: {words.decode(errors='replace')}")
+    code = b" " * _checked(nvrtc.nvrtcGetCUBINSize(program))
+    _checked(nvrtc.nvrtcGetCUBIN(program, code))
+    _checked(nvrtc.nvrtcDestroyProgram(program))
+    return code
+
+
+def _checked(result: tuple[Any, ...]) -> Any:
+    status, *values = result
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise RuntimeError(f"NVRTC: {status!r}")
+    return values[0] if values else None

@@ -1,0 +1,122 @@
+"""Compiled CUDA kernels in this process, how they are launched, and how they find matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from cuda.bindings import driver
+from torch import Tensor
+
+_MAP_BYTES, _MAP_ALIGNMENT = 128, 64
+_PROBE = b".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry probe() { ret; }\0"
+Argument = np.ndarray  # the bytes of one parameter
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel with how it is launched: it may begin while the one before it ends."""
+
+    function: Any
+    threads: int
+    shared_bytes: int
+    cluster: int  # blocks
+
+    def __call__(self, blocks: int, arguments: Sequence[Argument]) -> None:
+        """Launch on the current stream."""
+        config = self.config(blocks)
+        config.hStream = driver.CUstream(torch.cuda.current_stream().cuda_stream)
+        config.attrs, config.numAttrs = _attributes(self.cluster), 2
+        places = np.array([argument.ctypes.data for argument in arguments], dtype=np.uint64)
+        _checked(driver.cuLaunchKernelEx(config, self.function, places.ctypes.data, 0))
+
+    def config(self, blocks: int) -> Any:
+        config = driver.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = blocks, 1, 1
+        config.blockDimX, config.blockDimY, config.blockDimZ = self.threads, 1, 1
+        config.sharedMemBytes = self.shared_bytes
+        return config
+
+
+def load(code: bytes, name: str, *, threads: int, shared_bytes: int, cluster: int = 1) -> Kernel:
+    """The kernel of this name in machine code or PTX, on the current device."""
+    module = _checked(driver.cuModuleLoadData(code))
+    function = _checked(driver.cuModuleGetFunction(module, name.encode()))
+    most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    _checked(driver.cuFuncSetAttribute(function, most, shared_bytes))
+    return Kernel(function, threads, shared_bytes, cluster)
+
+
+@lru_cache
+def _attributes(cluster: int) -> list[Any]:
+    size = driver.CUlaunchAttribute()
+    size.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+    size.value.clusterDim.x, size.value.clusterDim.y, size.value.clusterDim.z = cluster, 1, 1
+    overlap = driver.CUlaunchAttribute()
+    overlap.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    overlap.value.programmaticStreamSerializationAllowed = 1
+    return [size, overlap]
+
+
+@lru_cache
+def most_clusters(cluster: int, shared_bytes: int) -> int:
+    """How many clusters of so many blocks run at once, a multiprocessor to each block.
+
+    Fewer than multiprocessors / blocks: those of a cluster are neighbours on the chip.
+    """
+    kernel = load(_PROBE, "probe", threads=128, shared_bytes=shared_bytes, cluster=cluster)
+    config = kernel.config(cluster)
+    config.attrs, config.numAttrs = _attributes(cluster)[:1], 1
+    return int(_checked(driver.cuOccupancyMaxActiveClusters(kernel.function, config)))
+
+
+def tensor_map(matrix: Tensor, box_rows: int, box_columns: int) -> Argument:
+    """How the copy engine finds boxes of a matrix of 16-bit values whose rows are contiguous.
+
+    A row of a box is 128 bytes, and rows are swizzled; outside the matrix all is zero.
+    """
+    assert matrix.stride(1) == 1 and box_columns * matrix.element_size() == 128
+    kinds = driver.CUtensorMapDataType
+    rows, columns = matrix.shape
+    made = _checked(
+        driver.cuTensorMapEncodeTiled(
+            kinds.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+            if matrix.dtype == torch.bfloat16
+            else kinds.CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+            2,
+            matrix.data_ptr(),
+            [driver.cuuint64_t(columns), driver.cuuint64_t(rows)],
+            [driver.cuuint64_t(matrix.stride(0) * matrix.element_size())],
+            [driver.cuuint32_t(box_columns), driver.cuuint32_t(box_rows)],
+            [driver.cuuint32_t(1), driver.cuuint32_t(1)],
+            driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
+            driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
+            driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+            driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+    )
+    room = np.zeros(_MAP_BYTES + _MAP_ALIGNMENT, dtype=np.uint8)
+    start = -room.ctypes.data % _MAP_ALIGNMENT
+    aligned = room[start : start + _MAP_BYTES]
+    aligned.view(np.uint64)[:] = [int(word) for word in made.opaque]
+    return aligned
+
+
+def pointer(tensor: Tensor | None) -> Argument:
+    """Null for None."""
+    return np.array([0 if tensor is None else tensor.data_ptr()], dtype=np.uint64)
+
+
+def number(value: int) -> Argument:
+    return np.array([value], dtype=np.uint32)
+
+
+def _checked(result: tuple[Any, ...]) -> Any:
+    status, *values = result
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(f"CUDA: {status!r}")
+    return values[0] if values else None

@@ -1,0 +1,481 @@
+// out[m, n] = sum over k of x[m, k] * weight[n, k], of bf16 or fp16 with float32 sums, on Hopper.
+//
+// A block computes 64 * GROUPS lines by COLUMNS columns. One thread asks the copy engine for tiles
+// of 64 values of K, up to STAGES ahead; each of GROUPS warpgroups multiplies 64 lines with all
+// columns. A cluster of blocks is TALL blocks of neighbouring lines, which read the weight's tile
+// once for both, times PARTS blocks that share out K and add up their sums through each other's
+// memory. Weights are asked for before the kernel before has ended (see kernels/triton/launch.py).
+//
+// The copy engine, `wgmma` and barriers are those of PTX ISA 8.0, chapters "Asynchronous Warpgroup
+// Level Matrix Multiply-Accumulate", "cp.async.bulk.tensor" and "mbarrier".
+//
+// Set when it is compiled: GROUPS, COLUMNS, TALL (1 or 2), PARTS, STAGES, IS_FP16 (else bf16),
+// GATED (the weight is [2 n, k], out = activation(gate) * up), ACTIVATION (its place in
+// activation.NAMES), and multiply_add(), whose operands depend on COLUMNS.
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+struct alignas(64) TensorMap {
+    char opaque[128];
+};
+
+constexpr u32 BAND = 8;   // tiles of lines
+constexpr u32 STEP = 64;  // values of K in one tile: 128 bytes, the width of the swizzle
+constexpr u32 LINES = 64 * GROUPS;
+constexpr u32 X_BYTES = LINES * STEP * 2;
+constexpr u32 HALF_BYTES = COLUMNS / 2 * STEP * 2;  // of the weight's tile
+constexpr u32 STAGE_BYTES = X_BYTES + 2 * HALF_BYTES;
+constexpr u32 CLUSTER = TALL * PARTS;
+constexpr u32 WRITTEN = GATED ? COLUMNS / 2 : COLUMNS;      // columns of out
+constexpr u32 EIGHTHS = (WRITTEN / 8 + PARTS - 1) / PARTS;  // of columns, that a block finishes
+
+__device__ __forceinline__ u32 address_of(const void* pointer) {
+    return (u32)__cvta_generic_to_shared(pointer);
+}
+
+__device__ __forceinline__ u32 rank_in_cluster() {
+    u32 rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+__device__ __forceinline__ u32 at_rank(u32 address, u32 rank) {
+    u32 there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    return there;
+}
+
+// What was written to shared memory before is seen by the cluster after.
+__device__ __forceinline__ void meet_cluster() {
+    asm volatile(
+        "barrier.cluster.arrive.release.aligned;\n"
+        "barrier.cluster.wait.acquire.aligned;" ::
+            : "memory");
+}
+
+// The same where nothing was written.
+__device__ __forceinline__ void wait_for_cluster() {
+    asm volatile(
+        "barrier.cluster.arrive.relaxed.aligned;\n"
+        "barrier.cluster.wait.acquire.aligned;" ::
+            : "memory");
+}
+
+__device__ __forceinline__ void await_phase(u32 barrier, u32 parity) {
+    asm volatile(
+        "{\n.reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 done, [%0], %1;\n"
+        "@done bra.uni finished;\n"
+        "bra.uni again;\n"
+        "finished:\n}" ::"r"(barrier),
+        "r"(parity)
+        : "memory");
+}
+
+__device__ __forceinline__ void begin_barrier(u32 barrier, u32 arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals)
+                 : "memory");
+}
+
+// At a barrier of any block of the cluster. Nothing was written that the others read.
+__device__ __forceinline__ void arrive(u32 barrier) {
+    if (TALL > 1)
+        asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+    else asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+// The kernel before has ended, and what it wrote is seen.
+__device__ __forceinline__ void await_inputs() {
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+__device__ __forceinline__ void expect_bytes(u32 barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
+}
+
+// A box of a matrix, to the same place in all these blocks of the cluster.
+__device__ __forceinline__ void load(u32 to, const TensorMap* map, u32 k, u32 row, u32 barrier,
+                                     bool shared, unsigned short ranks) {
+    if (shared) {
+        asm volatile(
+            "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+            ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(to),
+            "l"(map), "r"(barrier), "r"(k), "r"(row), "h"(ranks)
+            : "memory");
+    } else {
+        asm volatile(
+            "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+            "[%0], [%1, {%3, %4}], [%2];" ::"r"(to),
+            "l"(map), "r"(barrier), "r"(k), "r"(row)
+            : "memory");
+    }
+}
+
+__device__ __forceinline__ void prefetch(const TensorMap* map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+// A tile of rows of 128 bytes, swizzled; groups of 8 rows follow each other.
+__device__ __forceinline__ u64 describe(u32 address) {
+    return (u64)((address & 0x3FFFF) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
+}
+
+// Two values of 16 bits in a word.
+__device__ __forceinline__ u32 pack(float low, float high) {
+    u32 both;
+    if (IS_FP16) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+}
+
+__device__ __forceinline__ float low_of(u32 both) {
+    if (!IS_FP16) return __uint_as_float(both << 16);
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"((unsigned short)both));
+    return value;
+}
+
+__device__ __forceinline__ float high_of(u32 both) {
+    return IS_FP16 ? low_of(both >> 16) : __uint_as_float(both & 0xFFFF0000u);
+}
+
+// Four lanes with four words each: lane i's word j becomes lane j's word i.
+__device__ __forceinline__ void transpose(u32 (&word)[4], u32 lane) {
+#pragma unroll
+    for (u32 i = 0; i < 4; i += 2) {
+        u32 given = lane & 1 ? word[i] : word[i + 1];
+        u32 got = __shfl_xor_sync(~0u, given, 1);
+        if (lane & 1) word[i] = got;
+        else word[i + 1] = got;
+    }
+#pragma unroll
+    for (u32 i = 0; i < 2; ++i) {
+        u32 given = lane & 2 ? word[i] : word[i + 2];
+        u32 got = __shfl_xor_sync(~0u, given, 2);
+        if (lane & 2) word[i] = got;
+        else word[i + 2] = got;
+    }
+}
+
+__device__ __forceinline__ float activate(float x) {
+    if (ACTIVATION == 0) return __fdividef(x, 1.0f + __expf(-x));
+    if (ACTIVATION == 1) return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f));
+    return __fdividef(x, 1.0f + __expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
+}
+
+// What the four values of a thread in one block of 8 columns are: two of a line, two of the 8th
+// line after it.
+struct Four {
+    float a, b, c, d;
+};
+
+__device__ __forceinline__ Four gate(Four gate, Four up) {
+    return {activate(gate.a) * up.a, activate(gate.b) * up.b, activate(gate.c) * up.c,
+            activate(gate.d) * up.d};
+}
+
+__device__ __forceinline__ Four add_bias(Four value, const unsigned short* bias) {
+    if (!bias) return value;
+    u32 both = *(const u32*)bias;
+    return {value.a + low_of(both), value.b + high_of(both), value.c + low_of(both),
+            value.d + high_of(both)};
+}
+
+// Where a block writes: `count` times 8 columns from `column` on, of a thread's `line` and the 8th
+// after it. `before`, if any, is added to; `bias` too.
+struct Written {
+    unsigned short* out;
+    const unsigned short* before;
+    const unsigned short* bias;
+    u32 line, column, count, lines, columns;
+};
+
+// `values` tells a thread's Four of any of the blocks of 8 columns, with the bias at that place.
+template <class Values>
+__device__ __forceinline__ void finish(Values values, const Written& to) {
+    const u32 lane = threadIdx.x & 3;
+#pragma unroll
+    for (u32 first = 0; first < EIGHTHS; first += 4) {
+        const u32 from = to.column + 8 * (first + lane);
+        const u64 place = (u64)to.line * to.columns + from, below = place + 8 * (u64)to.columns;
+        const bool inside = first + lane < to.count && from < to.columns;
+        const bool writes[2] = {inside && to.line < to.lines, inside && to.line + 8 < to.lines};
+        u32 word[2][4] = {};
+        if (to.before) {
+#pragma unroll
+            for (u32 half = 0; half < 2; ++half) {
+                if (writes[half]) {
+                    const uint4 old = *(const uint4*)(to.before + (half ? below : place));
+                    word[half][0] = old.x, word[half][1] = old.y;
+                    word[half][2] = old.z, word[half][3] = old.w;
+                }
+                transpose(word[half], lane);
+            }
+        }
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) {
+            Four value = {0, 0, 0, 0};
+            if (first + i < EIGHTHS && first + i < to.count) {
+                const u32 column = to.column + 8 * (first + i) + 2 * lane;
+                value =
+                    values(first + i, to.bias && column < to.columns ? to.bias + column : nullptr);
+            }
+            if (to.before) {
+                value.a += low_of(word[0][i]), value.b += high_of(word[0][i]);
+                value.c += low_of(word[1][i]), value.d += high_of(word[1][i]);
+            }
+            word[0][i] = pack(value.a, value.b);
+            word[1][i] = pack(value.c, value.d);
+        }
+#pragma unroll
+        for (u32 half = 0; half < 2; ++half) {
+            transpose(word[half], lane);
+            if (writes[half])
+                *(uint4*)(to.out + (half ? below : place)) =
+                    make_uint4(word[half][0], word[half][1], word[half][2], word[half][3]);
+        }
+    }
+}
+
+struct Place {
+    u32 line, strip;
+};
+
+// What all threads of a block know.
+struct Block {
+    u32 stages;       // shared memory: for each stage lines of x, then rows of the weight
+    u32 full, empty;  // barriers of the stages: the tile has come; all who share it have used it
+    u32 row, part;    // in the cluster
+    u32 lines, columns, tiles_of_lines, strips, first_step, steps;
+
+    // Tiles of the same columns follow each other, as far as their x stays in the cache: weights
+    // come from memory once, or once in BAND tiles of lines.
+    __device__ __forceinline__ Place place(u32 tile) const {
+        const u32 band = tile / (BAND * strips) * BAND, in_band = tile % (BAND * strips);
+        const u32 height = tiles_of_lines - band < BAND ? tiles_of_lines - band : BAND;
+        return {((band + in_band % height) * TALL + row) * LINES, in_band / height};
+    }
+
+    __device__ __forceinline__ u32 tiles() const { return tiles_of_lines * strips; }
+
+    // Lines beyond the last are not read: what they multiply is not written.
+    __device__ __forceinline__ u32 lines_from(u32 line) const {
+        return line >= lines ? 0 : lines - line < LINES ? lines - line : LINES;
+    }
+};
+
+// The stages in turn, and how often all have been used.
+struct Turn {
+    u32 stage = 0, parity = 0;
+
+    __device__ __forceinline__ void next() {
+        if (++stage == STAGES) stage = 0, parity ^= 1;
+    }
+};
+
+__device__ __forceinline__ void ask_for_weight(const Block& block, const TensorMap* map, u32 stage,
+                                               Place place, u32 step) {
+    const u32 barrier = block.full + 8 * stage;
+    const u32 to = block.stages + stage * STAGE_BYTES + X_BYTES;
+    const unsigned short both = ((1 << TALL) - 1) << (block.part * TALL);
+    expect_bytes(barrier, 2 * HALF_BYTES + block.lines_from(place.line) * STEP * 2);
+#pragma unroll
+    for (u32 half = 0; half < 2; ++half) {
+        if (TALL == 2 && half != block.row) continue;  // the other block reads that one
+        const u32 from = GATED ? half * block.columns + place.strip * (COLUMNS / 2)
+                               : place.strip * COLUMNS + half * (COLUMNS / 2);
+        load(to + half * HALF_BYTES, map, (block.first_step + step) * STEP, from, barrier, TALL > 1,
+             both);
+    }
+}
+
+__device__ __forceinline__ void ask_for_x(const Block& block, const TensorMap* map,
+                                          const TensorMap* last_map, u32 stage, Place place,
+                                          u32 step) {
+    const u32 count = block.lines_from(place.line);
+    if (count)
+        load(block.stages + stage * STAGE_BYTES, count == LINES ? map : last_map,
+             (block.first_step + step) * STEP, place.line, block.full + 8 * stage, false, 0);
+}
+
+// One thread: ask for all tiles, each when its stage is free.
+__device__ __forceinline__ void ask(const Block& block, const TensorMap* x_map,
+                                    const TensorMap* last_x_map, const TensorMap* weight_map,
+                                    u32 tile, u32 clusters) {
+    prefetch(x_map), prefetch(last_x_map);
+    Place place = block.place(tile);
+    const u32 early = block.steps < STAGES ? block.steps : STAGES;
+    for (u32 step = 0; step < early; ++step) ask_for_weight(block, weight_map, step, place, step);
+    await_inputs();
+    Turn turn = {0, 1};  // nobody has used the stages yet
+    for (u32 step = 0; step < early; ++step, turn.next())
+        ask_for_x(block, x_map, last_x_map, step, place, step);
+    for (u32 begun = early; tile < block.tiles(); tile += clusters, begun = 0) {
+        place = block.place(tile);
+        for (u32 step = begun; step < block.steps; ++step, turn.next()) {
+            await_phase(block.empty + 8 * turn.stage, turn.parity);
+            ask_for_weight(block, weight_map, turn.stage, place, step);
+            ask_for_x(block, x_map, last_x_map, turn.stage, place, step);
+        }
+    }
+}
+
+// A warpgroup has used a stage: tell all blocks that fill it.
+__device__ __forceinline__ void release(const Block& block, u32 stage) {
+    const u32 row = threadIdx.x % 128;
+    if (row >= TALL) return;
+    u32 barrier = block.empty + 8 * stage;
+    if (TALL > 1) barrier = at_rank(barrier, block.part * TALL + row);
+    arrive(barrier);
+}
+
+// A warpgroup's sums of one tile, or nothing but keeping up where it has no lines.
+__device__ __forceinline__ void multiply(const Block& block, Turn& turn, float (&sum)[COLUMNS / 2],
+                                         u32 group, bool is_needed) {
+    for (u32 step = 0; step < block.steps && !is_needed; ++step, turn.next()) {
+        await_phase(block.full + 8 * turn.stage, turn.parity);
+        release(block, turn.stage);
+    }
+    u32 last = 0;
+    for (u32 step = 0; step < block.steps && is_needed; ++step, turn.next()) {
+        await_phase(block.full + 8 * turn.stage, turn.parity);
+        const u32 at = block.stages + turn.stage * STAGE_BYTES;
+        const u64 left = describe(at + group * 64 * STEP * 2), right = describe(at + X_BYTES);
+        asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+        for (u32 slice = 0; slice < 4; ++slice)  // 16 values: 32 bytes, in units of 16
+            multiply_add(sum, left + 2 * slice, right + 2 * slice, step > 0 || slice > 0);
+        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+        if (step > 0) {
+            asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+            release(block, last);
+        }
+        last = turn.stage;
+    }
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#pragma unroll
+    for (u32 i = 0; i < COLUMNS / 2; ++i) asm volatile("" : "+f"(sum[i])::"memory");
+    if (is_needed) release(block, last);
+}
+
+__device__ __forceinline__ Four four_of(const float* at) { return {at[0], at[1], at[2], at[3]}; }
+
+// What is written of two values, where the second is up's and `bias`, if any, gate's.
+__device__ __forceinline__ Four gated(Four value, Four up, const unsigned short* bias,
+                                      u32 columns) {
+    return gate(add_bias(value, bias), add_bias(up, bias ? bias + columns : nullptr));
+}
+
+// One block has all of K.
+__device__ __forceinline__ void write_alone(const float (&sum)[COLUMNS / 2], const Written& to) {
+    finish(
+        [&](u32 eighth, const unsigned short* bias) {
+            const Four value = four_of(sum + 4 * eighth);
+            if (!GATED) return add_bias(value, bias);
+            return gated(value, four_of(sum + COLUMNS / 4 + 4 * eighth), bias, to.columns);
+        },
+        to);
+}
+
+// Leave the sums where the blocks with other parts of K find them, then finish a part of the
+// columns. Parts of K are added up in their order, whoever does it.
+__device__ __forceinline__ void write_together(const Block& block, const float (&sum)[COLUMNS / 2],
+                                               Written to) {
+    const u32 mine = block.stages + (threadIdx.x - 128) * 16;
+    asm volatile("bar.sync 1, %0;" ::"n"(128 * GROUPS) : "memory");  // nobody multiplies any more
+#pragma unroll
+    for (u32 eighth = 0; eighth < COLUMNS / 8; ++eighth) {
+        const Four value = four_of(sum + 4 * eighth);
+        asm volatile(
+            "st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(mine + eighth * GROUPS * 2048),
+            "f"(value.a), "f"(value.b), "f"(value.c), "f"(value.d)
+            : "memory");
+    }
+    meet_cluster();
+    auto total = [&](u32 eighth) {
+        Four value = {0, 0, 0, 0};
+#pragma unroll
+        for (u32 part = 0; part < PARTS; ++part) {
+            const u32 from = at_rank(mine + eighth * GROUPS * 2048, part * TALL + block.row);
+            Four add;
+            asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                         : "=f"(add.a), "=f"(add.b), "=f"(add.c), "=f"(add.d)
+                         : "r"(from)
+                         : "memory");
+            value = {value.a + add.a, value.b + add.b, value.c + add.c, value.d + add.d};
+        }
+        return value;
+    };
+    const u32 first = block.part * EIGHTHS, all = WRITTEN / 8;
+    to.column += 8 * first;
+    to.count = first + EIGHTHS <= all ? EIGHTHS : first < all ? all - first : 0;
+    finish(
+        [&](u32 eighth, const unsigned short* bias) {
+            const Four value = total(first + eighth);
+            if (!GATED) return add_bias(value, bias);
+            return gated(value, total(first + eighth + all), bias, to.columns);
+        },
+        to);
+}
+
+extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)
+    product(const __grid_constant__ TensorMap x_map, const __grid_constant__ TensorMap last_x_map,
+            const __grid_constant__ TensorMap weight_map, unsigned short* out,
+            const unsigned short* before, const unsigned short* bias, u32 lines, u32 columns,
+            u32 k) {
+    extern __shared__ char memory[];
+    __shared__ alignas(8) u64 full[STAGES], empty[STAGES];
+    const u32 rank = CLUSTER == 1 ? 0 : rank_in_cluster(), part = rank / TALL;
+    const u32 steps = (k + STEP - 1) / STEP, first_step = part * steps / PARTS;
+    const Block block = {(address_of(memory) + 1023) & ~1023u,
+                         address_of(full),
+                         address_of(empty),
+                         rank % TALL,
+                         part,
+                         lines,
+                         columns,
+                         (lines + LINES * TALL - 1) / (LINES * TALL),
+                         (columns + WRITTEN - 1) / WRITTEN,
+                         first_step,
+                         (part + 1) * steps / PARTS - first_step};
+    if (threadIdx.x == 0) {
+        for (u32 stage = 0; stage < STAGES; ++stage) {
+            begin_barrier(block.full + 8 * stage, 1);
+            begin_barrier(block.empty + 8 * stage, TALL * GROUPS);
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    if (CLUSTER > 1) wait_for_cluster();
+    __syncthreads();
+    asm volatile("griddepcontrol.launch_dependents;");
+
+    const u32 first = blockIdx.x / CLUSTER, clusters = gridDim.x / CLUSTER;
+    if (threadIdx.x < 128) {
+        if (GROUPS > 1) asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        if (threadIdx.x == 0) ask(block, &x_map, &last_x_map, &weight_map, first, clusters);
+        __syncwarp();
+        if (PARTS > 1) meet_cluster();
+    } else {
+        if (GROUPS > 1) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        await_inputs();
+        const u32 group = threadIdx.x / 128 - 1;
+        const u32 line_in_tile = group * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+        float sum[COLUMNS / 2];
+        Turn turn;
+        for (u32 tile = first; tile < block.tiles(); tile += clusters) {  // one, where PARTS > 1
+            const Place place = block.place(tile);
+            const bool is_needed = place.line + group * 64 < lines;
+            multiply(block, turn, sum, group, is_needed);
+            const Written to = {
+                out,     before, bias,   place.line + line_in_tile, place.strip * WRITTEN,
+                EIGHTHS, lines,  columns};
+            if (PARTS > 1) write_together(block, sum, to);
+            else if (is_needed) write_alone(sum, to);
+        }
+    }
+    if (CLUSTER > 1)
+        wait_for_cluster();  // nobody leaves while another may write to it or read from it
+}

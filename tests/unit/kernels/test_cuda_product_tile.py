@@ -1,0 +1,99 @@
+"""How products are cut into tiles, and that the kernel compiles for Hopper. Needs no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from quire.kernels.cuda import compiler
+from quire.kernels.cuda.product import why_not
+from quire.kernels.cuda.product_tile import (
+    HEIGHTS,
+    MANY_LINES,
+    SHARED_BYTES,
+    Tile,
+    best_tile,
+    cycles,
+    source_of,
+    wastes_little,
+)
+
+MOST_CLUSTERS = {1: 132, 2: 66, 3: 40, 4: 30, 6: 18, 8: 15}  # of an H200
+# (n, k) of products of an 0.6B and an 8B model, a head, and the smallest there can be
+WEIGHTS = [(4096, 1024), (1024, 2048), (28672, 4096), (4096, 14336), (128256, 4096), (32, 8)]
+
+
+def chosen(lines: int, n: int, k: int) -> Tile:
+    return best_tile(lines, n, k, MOST_CLUSTERS.__getitem__)
+
+
+@pytest.mark.parametrize(("n", "k"), WEIGHTS)
+@pytest.mark.parametrize("lines", [*HEIGHTS, MANY_LINES])
+def test_tiles_fit_where_they_are_computed(lines: int, n: int, k: int) -> None:
+    tile = chosen(lines, n, k)
+    assert tile.cluster <= 8
+    assert tile.columns % 16 == 0
+    assert tile.stages >= 3
+    assert tile.shared_bytes + 16 * tile.stages <= SHARED_BYTES
+    if lines <= HEIGHTS[-1]:
+        assert tile.lines == lines
+    if tile.parts > 1:
+        assert -(-n // tile.columns) <= MOST_CLUSTERS[tile.cluster]  # one tile for each cluster
+        sums = 4 * tile.columns * 64 * tile.groups
+        assert sums <= tile.shared_bytes - 1024  # left where the stages were
+
+
+def test_many_columns_are_cut_so_that_all_processors_are_busy() -> None:
+    assert chosen(256, 28672, 4096) == Tile(2, 224, 2)  # 128 strips, two for each of 64 clusters
+
+
+def test_few_columns_have_k_shared_out() -> None:
+    assert chosen(64, 1024, 2048).parts > 1
+    assert chosen(64, 1024, 128).parts == 1  # too short for that
+    assert chosen(MANY_LINES, 1024, 2048).parts == 1
+    assert cycles(Tile(1, 32, 1, 4), 64, 4096, 4096, 30) == float("inf")  # in more than one wave
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"), [(384, False), (512, True), (640, False), (8192, True)]
+)
+def test_lines_that_fill_tiles(lines: int, expected: bool) -> None:
+    assert wastes_little(lines) == expected
+
+
+@pytest.mark.parametrize("is_fp16", [False, True])
+@pytest.mark.parametrize(
+    ("tile", "activation"),
+    [(Tile(1, 32), None), (Tile(1, 64, 1, 4), 1), (Tile(1, 144, 2, 3), None), (Tile(2, 224, 2), 0),
+     (Tile(2, 256, 2), None), (Tile(2, 208, 2, 2), 2)],
+)  # fmt: skip
+def test_the_kernel_compiles_for_hopper(
+    tile: Tile,
+    activation: int | None,
+    is_fp16: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compiler.knobs.cache, "dir", str(tmp_path))
+    source = source_of(tile, is_fp16=is_fp16, activation=activation)
+    code = compiler.compiled(*source)
+    assert code[:4] == b"\x7fELF"
+    assert b"product" in code
+    monkeypatch.setattr(compiler, "_compile", None)  # it is kept
+    assert compiler.compiled(*source) == code
+
+
+def test_a_kernel_that_does_not_compile_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler.knobs.cache, "dir", str(tmp_path))
+    with pytest.raises(RuntimeError, match="nonsense"):
+        compiler.compiled("nonsense;")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_machine_without_a_hopper_gpu_says_so() -> None:
+    assert why_not(torch.zeros(64, 64), gated=False) == "the GPU is no Hopper"
