@@ -11,7 +11,7 @@ import bisect
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
@@ -28,7 +28,7 @@ KINDS = {
         r"argmax|sample|gumbel|softmax|top_?k|sort|multinomial|penal"
         r"|^_(parts|bracket|narrow|finish|count)_"
     ),
-    "products": r"gemm|gemv|nvjet|cutlass|cublas|splitk|xmma|matmul",
+    "products": r"gemm|gemv|nvjet|cutlass|cublas|splitk|xmma|matmul|^product$",
     "positions and KV": r"rope|rotary|write_kv|heads|angles",
     "norms": r"norm",
     "activation": r"silu|gelu|activation|gated",
@@ -39,7 +39,7 @@ KINDS = {
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KernelTime:
     name: str
-    us: float  # a step
+    us: float  # a step, beyond what it overlaps with kernels before it
     count: float  # a step
     share: float  # of all kernels' time
 
@@ -98,11 +98,15 @@ class _Step:
     @property
     def busy(self) -> float:
         """Length of the union: kernels may overlap."""
-        total, reached = 0.0, float("-inf")
-        for start, end, _ in self.kernels:
-            total += max(0.0, end - max(start, reached))
+        return sum(us for _, us in self.shares())
+
+    def shares(self) -> Iterator[tuple[str, float]]:
+        """(name, time) of each kernel, from when those before it have ended: a kernel that begins
+        early mostly waits until then."""
+        reached = float("-inf")
+        for start, end, name in self.kernels:
+            yield name, max(0.0, end - max(start, reached))
             reached = max(reached, end)
-        return total
 
 
 def summarise(trace: dict[str, Any], *, top: int = 8) -> TraceSummary:
@@ -193,8 +197,8 @@ def _by_name(steps: Iterable[_Step]) -> list[KernelTime]:
     num_steps = 0
     for step in steps:
         num_steps += 1
-        for start, end, name in step.kernels:
-            us[short_name(name)] += end - start
+        for name, time in step.shares():
+            us[short_name(name)] += time
             counts[short_name(name)] += 1
     total = sum(us.values())
     return [

@@ -121,12 +121,11 @@ class MoreLines(Protocol):
 
 def more_lines(weight: Tensor, bias: Tensor | None, activation: str | None) -> MoreLines | None:
     """None where torch's product, and the kernel behind it, are all there is."""
-    if weight.device.type != "cuda":
+    from quire.kernels.cuda.availability import why_not
+
+    if weight.device.type != "cuda" or why_not(weight, bias, gated=activation is not None):
         return None
-    from quire.kernels.cuda import product
+    from quire.kernels.cuda.product import HopperProduct
     from quire.kernels.triton.activation import NAMES
 
-    if product.why_not(weight, gated=activation is not None):
-        return None
-    kind = None if activation is None else NAMES.index(activation)
-    return product.HopperProduct(weight, bias, kind)
+    return HopperProduct(weight, bias, None if activation is None else NAMES.index(activation))

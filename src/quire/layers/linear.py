@@ -86,7 +86,8 @@ def by_lines(
 def fastest_product(weight: Tensor, bias: Tensor | None = None, *, gated: bool = False) -> Product:
     """The product for this weight [out, in] and device.
 
-    ``gated``: `normed.normed_gate` has its own, and this one is only for very many lines.
+    ``gated``: halves of it are gated in `normed.normed_gate`, which has kernels for both together;
+    without them there is torch's.
     """
     if weight.device.type == "cuda":
         return GPUProduct(weight, bias, gated=gated)

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from quire.kernels.cuda import compiler
-from quire.kernels.cuda.product import why_not
+from quire.kernels import hopper
+from quire.kernels.cuda import availability, compiler
+from quire.kernels.cuda.availability import why_not
 from quire.kernels.cuda.product_tile import (
     HEIGHTS,
     MANY_LINES,
-    SHARED_BYTES,
     Tile,
-    best_tile,
+    best_tiles,
     cycles,
+    height_of,
     source_of,
     wastes_little,
 )
@@ -25,34 +26,42 @@ MOST_CLUSTERS = {1: 132, 2: 66, 3: 40, 4: 30, 6: 18, 8: 15}  # of an H200
 WEIGHTS = [(4096, 1024), (1024, 2048), (28672, 4096), (4096, 14336), (128256, 4096), (32, 8)]
 
 
-def chosen(lines: int, n: int, k: int) -> Tile:
-    return best_tile(lines, n, k, MOST_CLUSTERS.__getitem__)
+def chosen(n: int, k: int, *, gated: bool = False) -> dict[int, Tile]:
+    return best_tiles(n, k, gated=gated, most_clusters=MOST_CLUSTERS.__getitem__)
 
 
 @pytest.mark.parametrize(("n", "k"), WEIGHTS)
-@pytest.mark.parametrize("lines", [*HEIGHTS, MANY_LINES])
-def test_tiles_fit_where_they_are_computed(lines: int, n: int, k: int) -> None:
-    tile = chosen(lines, n, k)
-    assert tile.cluster <= 8
-    assert tile.columns % 16 == 0
-    assert tile.stages >= 3
-    assert tile.shared_bytes + 16 * tile.stages <= SHARED_BYTES
-    if lines <= HEIGHTS[-1]:
-        assert tile.lines == lines
-    if tile.parts > 1:
-        assert -(-n // tile.columns) <= MOST_CLUSTERS[tile.cluster]  # one tile for each cluster
-        sums = 4 * tile.columns * 64 * tile.groups
-        assert sums <= tile.shared_bytes - 1024  # left where the stages were
+@pytest.mark.parametrize("gated", [False, True])
+def test_tiles_fit_where_they_are_computed(n: int, k: int, gated: bool) -> None:
+    for lines, tile in chosen(n, k, gated=gated).items():
+        assert tile.cluster <= 8
+        assert tile.columns % 16 == 0
+        assert tile.stages >= 3
+        assert tile.shared_bytes + 16 * tile.stages <= hopper.SHARED_BYTES
+        if lines <= HEIGHTS[-1]:
+            assert tile.lines == lines
+        if tile.parts > 1:
+            assert -(-n // tile.columns) <= MOST_CLUSTERS[tile.cluster]  # one tile a cluster
+            sums = 4 * tile.columns * 64 * tile.groups
+            assert sums <= tile.shared_bytes - 1024  # left where the stages were
 
 
 def test_many_columns_are_cut_so_that_all_processors_are_busy() -> None:
-    assert chosen(256, 28672, 4096) == Tile(2, 224, 2)  # 128 strips, two for each of 64 clusters
+    tile = chosen(28672, 4096, gated=True)[256]
+    assert tile == Tile(2, 224, 2)  # 128 strips, two for each of 64 clusters
+
+
+def test_large_weights_are_cublas_when_multiplying_takes_longest() -> None:
+    assert tuple(chosen(4096, 1024)) == HEIGHTS
+    assert tuple(chosen(4096, 14336)) == (64, 128)
+    assert tuple(chosen(28672, 4096, gated=True)) == (*HEIGHTS, MANY_LINES)
+    assert [height_of(lines) for lines in (2, 64, 65, 256, 257)] == [64, 64, 128, 256, MANY_LINES]
 
 
 def test_few_columns_have_k_shared_out() -> None:
-    assert chosen(64, 1024, 2048).parts > 1
-    assert chosen(64, 1024, 128).parts == 1  # too short for that
-    assert chosen(MANY_LINES, 1024, 2048).parts == 1
+    assert chosen(1024, 2048)[64].parts > 1
+    assert chosen(1024, 128)[64].parts == 1  # too short for that
+    assert chosen(1024, 2048, gated=True)[MANY_LINES].parts == 1
     assert cycles(Tile(1, 32, 1, 4), 64, 4096, 4096, 30) == float("inf")  # in more than one wave
 
 
@@ -94,6 +103,22 @@ def test_a_kernel_that_does_not_compile_says_why(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_machine_without_a_hopper_gpu_says_so() -> None:
-    assert why_not(torch.zeros(64, 64), gated=False) == "the GPU is no Hopper"
+def test_a_device_that_runs_no_clusters_has_tiles_without() -> None:
+    tiles = best_tiles(1024, 2048, gated=False, most_clusters=lambda cluster: 132 * (cluster == 1))
+    assert tiles.keys() == {64}
+    assert tiles[64].cluster == 1
+
+
+def test_a_machine_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.zeros(64, 64, dtype=torch.bfloat16)
+    here = availability._why_not_here.__wrapped__
+    monkeypatch.setattr(availability, "_why_not_here", here)  # not what it said once
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert why_not(weight, None, gated=False) == ["the GPU is no Hopper"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    assert why_not(weight, None, gated=False) == ["the GPU is no Hopper"]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    assert why_not(weight, None, gated=False) == []
+    monkeypatch.setattr(availability, "find_spec", lambda name: None)
+    assert why_not(weight, None, gated=False) == ["cuda-bindings is not installed"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cuda.bindings import nvrtc
+from cuda import bindings
 from triton import knobs
 
 _OPTIONS = ("--gpu-architecture=sm_90a", "--std=c++17")
@@ -18,22 +18,25 @@ _OPTIONS = ("--gpu-architecture=sm_90a", "--std=c++17")
 def compiled(source: str, defines: Sequence[str] = ()) -> bytes:
     """The code for Hopper of a source with these ``NAME=value``.
 
-    Raises RuntimeError with NVRTC's words where it does not compile.
+    Raises RuntimeError with NVRTC's words where it does not compile. Where the code was kept, NVRTC
+    is not even loaded.
     """
     options = [*_OPTIONS, *(f"-D{define}" for define in defines)]
-    named = hashlib.sha256("\0".join([source, *options, str(nvrtc.nvrtcVersion())]).encode())
+    named = hashlib.sha256("\0".join([source, *options, bindings.__version__]).encode())
     kept = Path(knobs.cache.dir) / f"quire-{named.hexdigest()[:40]}.cubin"
     if kept.exists():
         return kept.read_bytes()
     code = _compile(source, options)
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as file:
-        file.write(code)
-    os.replace(file.name, kept)
+    written = kept.with_suffix(f".{uuid.uuid4().hex}")
+    written.write_bytes(code)
+    os.replace(written, kept)  # others may be writing it too
     return code
 
 
 def _compile(source: str, options: Sequence[str]) -> bytes:
+    from cuda.bindings import nvrtc
+
     program = _checked(nvrtc.nvrtcCreateProgram(source.encode(), b"", 0, [], []))
     given = [option.encode() for option in options]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(given), given)
@@ -49,6 +52,6 @@ def _compile(source: str, options: Sequence[str]) -> bytes:
 
 def _checked(result: tuple[Any, ...]) -> Any:
     status, *values = result
-    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+    if int(status):
         raise RuntimeError(f"NVRTC: {status!r}")
     return values[0] if values else None

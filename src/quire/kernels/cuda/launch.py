@@ -12,7 +12,9 @@ import torch
 from cuda.bindings import driver
 from torch import Tensor
 
-_MAP_BYTES, _MAP_ALIGNMENT = 128, 64
+from quire.kernels import hopper
+
+_ALONE = hopper.SHARED_BYTES - 2048  # a multiprocessor has no room for two such blocks
 _PROBE = b".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry probe() { ret; }\0"
 Argument = np.ndarray  # the bytes of one parameter
 
@@ -63,12 +65,12 @@ def _attributes(cluster: int) -> list[Any]:
 
 
 @lru_cache
-def most_clusters(cluster: int, shared_bytes: int) -> int:
+def most_clusters(cluster: int) -> int:
     """How many clusters of so many blocks run at once, a multiprocessor to each block.
 
     Fewer than multiprocessors / blocks: those of a cluster are neighbours on the chip.
     """
-    kernel = load(_PROBE, "probe", threads=128, shared_bytes=shared_bytes, cluster=cluster)
+    kernel = load(_PROBE, "probe", threads=128, shared_bytes=_ALONE, cluster=cluster)
     config = kernel.config(cluster)
     config.attrs, config.numAttrs = _attributes(cluster)[:1], 1
     return int(_checked(driver.cuOccupancyMaxActiveClusters(kernel.function, config)))
@@ -99,11 +101,7 @@ def tensor_map(matrix: Tensor, box_rows: int, box_columns: int) -> Argument:
             driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )
     )
-    room = np.zeros(_MAP_BYTES + _MAP_ALIGNMENT, dtype=np.uint8)
-    start = -room.ctypes.data % _MAP_ALIGNMENT
-    aligned = room[start : start + _MAP_BYTES]
-    aligned.view(np.uint64)[:] = [int(word) for word in made.opaque]
-    return aligned
+    return np.array([int(word) for word in made.opaque], dtype=np.uint64)
 
 
 def pointer(tensor: Tensor | None) -> Argument:

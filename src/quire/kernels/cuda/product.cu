@@ -1,7 +1,7 @@
 // out[m, n] = sum over k of x[m, k] * weight[n, k], of bf16 or fp16 with float32 sums, on Hopper.
 //
 // A block computes 64 * GROUPS lines by COLUMNS columns. One thread asks the copy engine for tiles
-// of 64 values of K, up to STAGES ahead; each of GROUPS warpgroups multiplies 64 lines with all
+// of STEP values of K, up to STAGES ahead; each of GROUPS warpgroups multiplies 64 lines with all
 // columns. A cluster of blocks is TALL blocks of neighbouring lines, which read the weight's tile
 // once for both, times PARTS blocks that share out K and add up their sums through each other's
 // memory. Weights are asked for before the kernel before has ended (see kernels/triton/launch.py).
@@ -9,8 +9,8 @@
 // The copy engine, `wgmma` and barriers are those of PTX ISA 8.0, chapters "Asynchronous Warpgroup
 // Level Matrix Multiply-Accumulate", "cp.async.bulk.tensor" and "mbarrier".
 //
-// Set when it is compiled: GROUPS, COLUMNS, TALL (1 or 2), PARTS, STAGES, IS_FP16 (else bf16),
-// GATED (the weight is [2 n, k], out = activation(gate) * up), ACTIVATION (its place in
+// Set when it is compiled: STEP, GROUPS, COLUMNS, TALL (1 or 2), PARTS, STAGES, IS_FP16 (else
+// bf16), GATED (the weight is [2 n, k], out = activation(gate) * up), ACTIVATION (its place in
 // activation.NAMES), and multiply_add(), whose operands depend on COLUMNS.
 
 typedef unsigned int u32;
@@ -20,15 +20,18 @@ struct alignas(64) TensorMap {
     char opaque[128];
 };
 
-constexpr u32 BAND = 8;   // tiles of lines
-constexpr u32 STEP = 64;  // values of K in one tile: 128 bytes, the width of the swizzle
+constexpr u32 BAND = 8;  // tiles of lines
 constexpr u32 LINES = 64 * GROUPS;
 constexpr u32 X_BYTES = LINES * STEP * 2;
 constexpr u32 HALF_BYTES = COLUMNS / 2 * STEP * 2;  // of the weight's tile
 constexpr u32 STAGE_BYTES = X_BYTES + 2 * HALF_BYTES;
 constexpr u32 CLUSTER = TALL * PARTS;
-constexpr u32 WRITTEN = GATED ? COLUMNS / 2 : COLUMNS;      // columns of out
-constexpr u32 EIGHTHS = (WRITTEN / 8 + PARTS - 1) / PARTS;  // of columns, that a block finishes
+constexpr u32 WRITTEN = GATED ? COLUMNS / 2 : COLUMNS;     // columns of out
+constexpr u32 OCTETS = (WRITTEN / 8 + PARTS - 1) / PARTS;  // of columns, that a block finishes
+
+static_assert(STEP == 64, "a row of a tile is 128 bytes, the width of the swizzle");
+static_assert(COLUMNS % 16 == 0 && COLUMNS <= 256 && TALL <= 2 && ACTIVATION <= 2);
+static_assert(LINES * COLUMNS * 4 <= STAGES * STAGE_BYTES, "sums are left where stages were");
 
 __device__ __forceinline__ u32 address_of(const void* pointer) {
     return (u32)__cvta_generic_to_shared(pointer);
@@ -54,7 +57,7 @@ __device__ __forceinline__ void meet_cluster() {
             : "memory");
 }
 
-// The same where nothing was written.
+// The same where nothing was written, or a fence has made it visible.
 __device__ __forceinline__ void wait_for_cluster() {
     asm volatile(
         "barrier.cluster.arrive.relaxed.aligned;\n"
@@ -96,10 +99,10 @@ __device__ __forceinline__ void expect_bytes(u32 barrier, u32 bytes) {
                  : "memory");
 }
 
-// A box of a matrix, to the same place in all these blocks of the cluster.
+// A box of a matrix; by multicast, to the same place in all these blocks of the cluster.
 __device__ __forceinline__ void load(u32 to, const TensorMap* map, u32 k, u32 row, u32 barrier,
-                                     bool shared, unsigned short ranks) {
-    if (shared) {
+                                     bool multicast, unsigned short ranks) {
+    if (multicast) {
         asm volatile(
             "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
             ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(to),
@@ -172,9 +175,9 @@ struct Four {
     float a, b, c, d;
 };
 
-__device__ __forceinline__ Four gate(Four gate, Four up) {
-    return {activate(gate.a) * up.a, activate(gate.b) * up.b, activate(gate.c) * up.c,
-            activate(gate.d) * up.d};
+__device__ __forceinline__ Four activated(Four value, Four up) {
+    return {activate(value.a) * up.a, activate(value.b) * up.b, activate(value.c) * up.c,
+            activate(value.d) * up.d};
 }
 
 __device__ __forceinline__ Four add_bias(Four value, const unsigned short* bias) {
@@ -198,7 +201,7 @@ template <class Values>
 __device__ __forceinline__ void finish(Values values, const Written& to) {
     const u32 lane = threadIdx.x & 3;
 #pragma unroll
-    for (u32 first = 0; first < EIGHTHS; first += 4) {
+    for (u32 first = 0; first < OCTETS; first += 4) {
         const u32 from = to.column + 8 * (first + lane);
         const u64 place = (u64)to.line * to.columns + from, below = place + 8 * (u64)to.columns;
         const bool inside = first + lane < to.count && from < to.columns;
@@ -206,19 +209,19 @@ __device__ __forceinline__ void finish(Values values, const Written& to) {
         u32 word[2][4] = {};
         if (to.before) {
 #pragma unroll
-            for (u32 half = 0; half < 2; ++half) {
-                if (writes[half]) {
-                    const uint4 old = *(const uint4*)(to.before + (half ? below : place));
-                    word[half][0] = old.x, word[half][1] = old.y;
-                    word[half][2] = old.z, word[half][3] = old.w;
+            for (u32 lower = 0; lower < 2; ++lower) {
+                if (writes[lower]) {
+                    const uint4 old = *(const uint4*)(to.before + (lower ? below : place));
+                    word[lower][0] = old.x, word[lower][1] = old.y;
+                    word[lower][2] = old.z, word[lower][3] = old.w;
                 }
-                transpose(word[half], lane);
+                transpose(word[lower], lane);
             }
         }
 #pragma unroll
         for (u32 i = 0; i < 4; ++i) {
             Four value = {0, 0, 0, 0};
-            if (first + i < EIGHTHS && first + i < to.count) {
+            if (first + i < OCTETS && first + i < to.count) {
                 const u32 column = to.column + 8 * (first + i) + 2 * lane;
                 value =
                     values(first + i, to.bias && column < to.columns ? to.bias + column : nullptr);
@@ -231,11 +234,11 @@ __device__ __forceinline__ void finish(Values values, const Written& to) {
             word[1][i] = pack(value.c, value.d);
         }
 #pragma unroll
-        for (u32 half = 0; half < 2; ++half) {
-            transpose(word[half], lane);
-            if (writes[half])
-                *(uint4*)(to.out + (half ? below : place)) =
-                    make_uint4(word[half][0], word[half][1], word[half][2], word[half][3]);
+        for (u32 lower = 0; lower < 2; ++lower) {
+            transpose(word[lower], lane);
+            if (writes[lower])
+                *(uint4*)(to.out + (lower ? below : place)) =
+                    make_uint4(word[lower][0], word[lower][1], word[lower][2], word[lower][3]);
         }
     }
 }
@@ -267,7 +270,7 @@ struct Block {
     }
 };
 
-// The stages in turn, and how often all have been used.
+// The stages in turn, and whether all have been used an odd number of times.
 struct Turn {
     u32 stage = 0, parity = 0;
 
@@ -321,6 +324,9 @@ __device__ __forceinline__ void ask(const Block& block, const TensorMap* x_map,
             ask_for_x(block, x_map, last_x_map, turn.stage, place, step);
         }
     }
+    // Stay until all have told that they used what was asked for.
+    for (u32 i = 0; i < STAGES; ++i, turn.next())
+        await_phase(block.empty + 8 * turn.stage, turn.parity);
 }
 
 // A warpgroup has used a stage: tell all blocks that fill it.
@@ -337,6 +343,9 @@ __device__ __forceinline__ void multiply(const Block& block, Turn& turn, float (
                                          u32 group, bool is_needed) {
     for (u32 step = 0; step < block.steps && !is_needed; ++step, turn.next()) {
         await_phase(block.full + 8 * turn.stage, turn.parity);
+        // No warp stays behind the one that releases.
+        if (group == 0) asm volatile("bar.sync 2, 128;" ::: "memory");
+        else asm volatile("bar.sync 3, 128;" ::: "memory");
         release(block, turn.stage);
     }
     u32 last = 0;
@@ -366,16 +375,16 @@ __device__ __forceinline__ Four four_of(const float* at) { return {at[0], at[1],
 // What is written of two values, where the second is up's and `bias`, if any, gate's.
 __device__ __forceinline__ Four gated(Four value, Four up, const unsigned short* bias,
                                       u32 columns) {
-    return gate(add_bias(value, bias), add_bias(up, bias ? bias + columns : nullptr));
+    return activated(add_bias(value, bias), add_bias(up, bias ? bias + columns : nullptr));
 }
 
 // One block has all of K.
 __device__ __forceinline__ void write_alone(const float (&sum)[COLUMNS / 2], const Written& to) {
     finish(
-        [&](u32 eighth, const unsigned short* bias) {
-            const Four value = four_of(sum + 4 * eighth);
+        [&](u32 octet, const unsigned short* bias) {
+            const Four value = four_of(sum + 4 * octet);
             if (!GATED) return add_bias(value, bias);
-            return gated(value, four_of(sum + COLUMNS / 4 + 4 * eighth), bias, to.columns);
+            return gated(value, four_of(sum + COLUMNS / 4 + 4 * octet), bias, to.columns);
         },
         to);
 }
@@ -387,19 +396,18 @@ __device__ __forceinline__ void write_together(const Block& block, const float (
     const u32 mine = block.stages + (threadIdx.x - 128) * 16;
     asm volatile("bar.sync 1, %0;" ::"n"(128 * GROUPS) : "memory");  // nobody multiplies any more
 #pragma unroll
-    for (u32 eighth = 0; eighth < COLUMNS / 8; ++eighth) {
-        const Four value = four_of(sum + 4 * eighth);
-        asm volatile(
-            "st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(mine + eighth * GROUPS * 2048),
-            "f"(value.a), "f"(value.b), "f"(value.c), "f"(value.d)
-            : "memory");
+    for (u32 octet = 0; octet < COLUMNS / 8; ++octet) {
+        const Four value = four_of(sum + 4 * octet);
+        asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(mine + octet * GROUPS * 2048),
+                     "f"(value.a), "f"(value.b), "f"(value.c), "f"(value.d)
+                     : "memory");
     }
     meet_cluster();
-    auto total = [&](u32 eighth) {
+    auto total = [&](u32 octet) {
         Four value = {0, 0, 0, 0};
 #pragma unroll
         for (u32 part = 0; part < PARTS; ++part) {
-            const u32 from = at_rank(mine + eighth * GROUPS * 2048, part * TALL + block.row);
+            const u32 from = at_rank(mine + octet * GROUPS * 2048, part * TALL + block.row);
             Four add;
             asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
                          : "=f"(add.a), "=f"(add.b), "=f"(add.c), "=f"(add.d)
@@ -409,14 +417,14 @@ __device__ __forceinline__ void write_together(const Block& block, const float (
         }
         return value;
     };
-    const u32 first = block.part * EIGHTHS, all = WRITTEN / 8;
+    const u32 first = block.part * OCTETS, all = WRITTEN / 8;
     to.column += 8 * first;
-    to.count = first + EIGHTHS <= all ? EIGHTHS : first < all ? all - first : 0;
+    to.count = first + OCTETS <= all ? OCTETS : first < all ? all - first : 0;
     finish(
-        [&](u32 eighth, const unsigned short* bias) {
-            const Four value = total(first + eighth);
+        [&](u32 octet, const unsigned short* bias) {
+            const Four value = total(first + octet);
             if (!GATED) return add_bias(value, bias);
-            return gated(value, total(first + eighth + all), bias, to.columns);
+            return gated(value, total(first + octet + all), bias, to.columns);
         },
         to);
 }
@@ -470,8 +478,8 @@ extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)
             const bool is_needed = place.line + group * 64 < lines;
             multiply(block, turn, sum, group, is_needed);
             const Written to = {
-                out,     before, bias,   place.line + line_in_tile, place.strip * WRITTEN,
-                EIGHTHS, lines,  columns};
+                out,    before, bias,   place.line + line_in_tile, place.strip * WRITTEN,
+                OCTETS, lines,  columns};
             if (PARTS > 1) write_together(block, sum, to);
             else if (is_needed) write_alone(sum, to);
         }

@@ -2,94 +2,67 @@
 
 cuBLAS waits for the kernel before, and is made for larger products. These read weights before they
 wait, and gate or add what they computed in the same launch. Twins are `F.linear` and
-`reference.activation.gated_activation`.
+`reference.activation.gated_activation`. `availability` tells whether this can be imported and used;
+all is on the one device of the process.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from quire.kernels.cuda.availability import ROW_BYTES
+from quire.kernels.cuda.compiler import compiled
+from quire.kernels.cuda.launch import (
+    Kernel,
+    load,
+    most_clusters,
+    number,
+    pointer,
+    tensor_map,
+)
 from quire.kernels.cuda.product_tile import (
     GROUP_LINES,
-    HEIGHTS,
     MANY_LINES,
-    SHARED_BYTES,
     STEP,
     Tile,
-    best_tile,
+    best_tiles,
+    height_of,
     source_of,
     wastes_little,
 )
 
-if TYPE_CHECKING:
-    from quire.kernels.cuda.launch import Kernel
-
-_DTYPES = (torch.bfloat16, torch.float16)
-_ALIGNMENT = 8  # values: the copy engine reads rows of multiples of 16 bytes
-_FEWEST_COLUMNS = 32
-_ALONE = SHARED_BYTES - 2048  # of shared memory: a multiprocessor has room for one such block
-
-
-@cache
-def unavailable() -> str | None:
-    """Why this machine has no such products, or None."""
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0):
-        return "the GPU is no Hopper"
-    try:
-        from cuda.bindings import nvrtc
-    except ImportError:
-        return "cuda-bindings is not installed"
-    try:
-        nvrtc.nvrtcVersion()
-    except RuntimeError as error:  # its library is not found
-        return f"NVRTC: {error}"
-    return None
-
-
-def why_not(weight: Tensor, *, gated: bool) -> str | None:
-    """Why products with this weight cannot be these, or None."""
-    n, k = weight.shape
-    if reason := unavailable():
-        return reason
-    if weight.dtype not in _DTYPES:
-        return f"the weight is {weight.dtype}"
-    if n // (2 if gated else 1) % _ALIGNMENT or k % _ALIGNMENT or n < _FEWEST_COLUMNS:
-        return f"the weight is {n} x {k}"
-    if not weight.is_contiguous() or weight.data_ptr() % (_ALIGNMENT * weight.element_size()):
-        return "the weight is not contiguous and aligned"
-    return None
+logger = logging.getLogger(__name__)
 
 
 class HopperProduct:
     """x Wᵀ + b; with an activation, of its halves, activation(gate) * up.
 
-    Its kernels are compiled in threads, and waited for when they are first launched.
+    Its kernels are compiled in threads, and waited for when they are first needed.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: int | None = None) -> None:
-        from quire.kernels.cuda.launch import tensor_map
-
         n, k = weight.shape
         self._weight, self._bias, self._activation = weight, bias, activation
         self._columns = n if activation is None else n // 2  # of what is written
-        # More lines are only faster where a kernel behind the product is saved.
-        heights = HEIGHTS if activation is None else (*HEIGHTS, MANY_LINES)
-        self._tiles = {lines: best_tile(lines, n, k, _most_clusters) for lines in heights}
+        self._tiles = _tiles_of(n, k, gated=activation is not None)
         self._maps = {
-            tile: tensor_map(weight, tile.columns // 2, STEP) for tile in self._tiles.values()
+            tile: tensor_map(weight, tile.columns // 2, STEP) for tile in set(self._tiles.values())
         }
         for tile in self._maps:
             _code_of(tile, weight.dtype, activation)
 
     def suits(self, lines: int) -> bool:
         """Whether this is the fastest way for so many lines."""
-        return lines <= HEIGHTS[-1] or (MANY_LINES in self._tiles and wastes_little(lines))
+        height = height_of(lines)
+        if height not in self._tiles or (height == MANY_LINES and not wastes_little(lines)):
+            return False
+        return self._kernel(self._tiles[height]) is not None
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [T, K] -> [T, N]; [T, N / 2] with an activation."""
@@ -101,54 +74,64 @@ class HopperProduct:
         """h [T, N] += what the call would return."""
         self._launch(x, h, h)
 
-    def _launch(self, x: Tensor, out: Tensor, before: Tensor | None) -> None:
-        from quire.kernels.cuda.launch import number, pointer, tensor_map
+    def _kernel(self, tile: Tile) -> Kernel | None:
+        return _kernel_of(tile, self._weight.dtype, self._activation)
 
-        assert x.dtype == self._weight.dtype and out.is_contiguous()
-        if x.stride(1) != 1 or x.stride(0) % _ALIGNMENT or x.data_ptr() % 16:
-            x = x.clone(memory_format=torch.contiguous_format)
+    def _launch(self, x: Tensor, out: Tensor, before: Tensor | None) -> None:
         lines, k = x.shape
-        tile = self._tiles[next((most for most in HEIGHTS if lines <= most), MANY_LINES)]
+        assert k == self._weight.shape[1] and out.shape == (lines, self._columns)
+        assert x.dtype == out.dtype == self._weight.dtype
+        assert out.is_contiguous() and out.data_ptr() % ROW_BYTES == 0
+        if (
+            x.stride(1) != 1
+            or x.stride(0) * x.element_size() % ROW_BYTES
+            or x.data_ptr() % ROW_BYTES
+        ):
+            x = x.clone(memory_format=torch.contiguous_format)
+        tile = self._tiles[height_of(lines)]
         written = tile.columns if self._activation is None else tile.columns // 2
-        tiles = -(-lines // tile.lines) * -(-self._columns // written)
-        height = GROUP_LINES * tile.groups  # of a block
+        num_tiles = -(-lines // tile.lines) * -(-self._columns // written)
+        num_clusters = min(num_tiles, most_clusters(tile.cluster))
+        assert tile.parts == 1 or num_clusters == num_tiles  # such a cluster computes one tile
+        block_lines = GROUP_LINES * tile.groups
         arguments = [
-            tensor_map(x, height, STEP),
-            tensor_map(x, lines % height or height, STEP),  # of the last block that has lines
+            tensor_map(x, block_lines, STEP),
+            tensor_map(x, lines % block_lines or block_lines, STEP),  # of the last that has lines
             self._maps[tile],
             *map(pointer, (out, before, self._bias)),
             *map(number, (lines, self._columns, k)),
         ]
-        kernel = _kernel_of(tile, self._weight.dtype, self._activation)
-        kernel(tile.cluster * min(tiles, _most_clusters(tile.cluster)), arguments)
-
-
-def _most_clusters(cluster: int) -> int:
-    from quire.kernels.cuda.launch import most_clusters
-
-    return most_clusters(cluster, _ALONE)
+        kernel = self._kernel(tile)
+        assert kernel is not None  # it suits
+        kernel(tile.cluster * num_clusters, arguments)
 
 
 @cache
-def _kernel_of(tile: Tile, dtype: torch.dtype, activation: int | None) -> Kernel:
-    from quire.kernels.cuda.launch import load
+def _tiles_of(n: int, k: int, *, gated: bool) -> dict[int, Tile]:
+    """Layers of a model share them."""
+    return best_tiles(n, k, gated=gated, most_clusters=most_clusters)
 
-    return load(
-        _code_of(tile, dtype, activation).result(),
-        "product",
-        threads=tile.threads,
-        shared_bytes=tile.shared_bytes,
-        cluster=tile.cluster,
-    )
+
+@cache
+def _kernel_of(tile: Tile, dtype: torch.dtype, activation: int | None) -> Kernel | None:
+    """None, and a warning, where it cannot be compiled or loaded: then cuBLAS is there."""
+    try:
+        return load(
+            _code_of(tile, dtype, activation).result(),
+            "product",
+            threads=tile.threads,
+            shared_bytes=tile.shared_bytes,
+            cluster=tile.cluster,
+        )
+    except (RuntimeError, OSError) as error:
+        logger.warning("a matrix product is left to cuBLAS, which is slower here: %s", error)
+        return None
 
 
 @cache
 def _code_of(tile: Tile, dtype: torch.dtype, activation: int | None) -> Future[bytes]:
-    from quire.kernels.cuda.compiler import compiled
-
-    return _threads().submit(
-        compiled, *source_of(tile, is_fp16=dtype == torch.float16, activation=activation)
-    )
+    source = source_of(tile, is_fp16=dtype == torch.float16, activation=activation)
+    return _threads().submit(compiled, *source)
 
 
 @cache

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from quire.kernels import hopper
+
 STEP = 64  # values of K in one tile
 GROUP_LINES = 64  # that a warpgroup multiplies
-SHARED_BYTES = 232_448  # of a block on Hopper
 _BARRIER_BYTES = 512
 _ALIGNMENT = 1024
 _MOST_STAGES = 12
@@ -51,7 +52,9 @@ class Tile:
 
     @property
     def stages(self) -> int:
-        return min(_MOST_STAGES, (SHARED_BYTES - _ALIGNMENT - _BARRIER_BYTES) // self._stage_bytes)
+        return min(
+            _MOST_STAGES, (hopper.SHARED_BYTES - _ALIGNMENT - _BARRIER_BYTES) // self._stage_bytes
+        )
 
     @property
     def shared_bytes(self) -> int:
@@ -66,25 +69,51 @@ class Tile:
 _HEIGHTS = {64: (1, 1), 128: (1, 2), 256: (2, 2)}
 HEIGHTS = tuple(_HEIGHTS)
 MANY_LINES = 2048  # stand for all numbers above those
+_LARGE = 2**23  # values of a weight
 
 
-def best_tile(lines: int, n: int, k: int, most_clusters: Callable[[int], int]) -> Tile:
-    """The fastest for up to ``lines``, one of `HEIGHTS` or `MANY_LINES`, and a weight [n, k].
+def height_of(lines: int) -> int:
+    """For which of `HEIGHTS`, or `MANY_LINES`, so many lines have a tile."""
+    return next((most for most in HEIGHTS if lines <= most), MANY_LINES)
 
-    ``most_clusters`` tells how many clusters of so many blocks the device runs at once.
+
+def best_tiles(
+    n: int, k: int, *, gated: bool, most_clusters: Callable[[int], int]
+) -> dict[int, Tile]:
+    """For a weight [n, k], by the number of lines up to which each is the fastest way.
+
+    Numbers for which cuBLAS is faster are missing. ``most_clusters`` tells how many clusters of so
+    many blocks the device runs at once.
     """
+    tiles = {lines: _best_tile(lines, n, k, most_clusters) for lines in _heights(n, k, gated=gated)}
+    return {lines: tile for lines, tile in tiles.items() if tile is not None}
+
+
+def _heights(n: int, k: int, *, gated: bool) -> tuple[int, ...]:
+    """Above the first two, multiplying takes longer than reading a large weight; these are faster
+    then where a kernel behind the product is saved."""
+    if gated:
+        return (*HEIGHTS, MANY_LINES)
+    return HEIGHTS if n * k < _LARGE else HEIGHTS[:-1]
+
+
+def _best_tile(lines: int, n: int, k: int, most_clusters: Callable[[int], int]) -> Tile | None:
     groups, tall = _HEIGHTS[min(lines, HEIGHTS[-1])]
     most_parts = 1 if lines == MANY_LINES else min(_MOST_PARTS, k // STEP // _SHORTEST_PART)
-    tiles = [
-        Tile(groups, columns, tall, parts)
+    times = {
+        tile: cycles(tile, lines, n, k, most_clusters(tile.cluster))
         for parts in range(1, max(1, most_parts) + 1)
         for columns in range(32, 257, 16)
-    ]
-    return min(tiles, key=lambda tile: cycles(tile, lines, n, k, most_clusters(tile.cluster)))
+        for tile in [Tile(groups, columns, tall, parts)]
+    }
+    tile = min(times, key=times.__getitem__)
+    return tile if times[tile] < float("inf") else None
 
 
 def cycles(tile: Tile, lines: int, n: int, k: int, most_clusters: int) -> float:
-    """About how long a product takes, but for what all tiles have in common."""
+    """About how long a product takes, but for what all tiles have in common; infinity: no way."""
+    if most_clusters == 0:
+        return float("inf")
     strips = -(-n // tile.columns)
     clusters = strips * -(-lines // tile.lines)
     waves = -(-clusters // most_clusters)
@@ -115,6 +144,7 @@ def wastes_little(lines: int) -> bool:
 def source_of(tile: Tile, *, is_fp16: bool, activation: int | None) -> tuple[str, list[str]]:
     """(CUDA C++, ``NAME=value`` to compile it with)."""
     values = {
+        "STEP": STEP,
         "GROUPS": tile.groups,
         "COLUMNS": tile.columns,
         "TALL": tile.tall,

@@ -19,8 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
-_FIRST_CAPABILITY = (9, 0)
-_HOPPERS_SHARED_MEMORY = 232_448
+from quire.kernels import hopper
 
 
 @triton.jit
@@ -35,7 +34,7 @@ def await_inputs(DEPENDENT: tl.constexpr):
 def shared_memory() -> int:
     """Bytes that a program may use; of a GPU to come where there is none."""
     if triton.knobs.runtime.interpret or not torch.cuda.is_available():
-        return _HOPPERS_SHARED_MEMORY
+        return hopper.SHARED_BYTES
     device = torch.cuda.current_device()
     properties = triton.runtime.driver.active.utils.get_device_properties(device)
     return int(properties["max_shared_mem"])
@@ -46,6 +45,6 @@ def dependent_launch() -> dict[str, bool]:
     """What a kernel that calls `await_inputs` is launched with on this machine."""
     if triton.knobs.runtime.interpret or not torch.cuda.is_available():
         return {"DEPENDENT": False}
-    if torch.cuda.get_device_capability() < _FIRST_CAPABILITY:
+    if torch.cuda.get_device_capability() < hopper.CAPABILITY:
         return {"DEPENDENT": False}
     return {"DEPENDENT": True, "launch_pdl": True}
