@@ -54,11 +54,14 @@ class EngineCore:
         self._num_step_tokens = 0
 
     def warm_up_more(self) -> bool:
-        """Before the first request: make steps of later ones faster; False when all is done."""
+        """Before the first request: what would hold up later ones; False when all is done."""
         try:
-            return self._executor.warm_up()
+            if self._executor.warm_up():
+                return True
+            self._gate.warm_up()
+            return False
         except Exception:
-            logger.exception("a warm-up failed; the steps that it is for may be slow at first")
+            logger.exception("a warm-up failed; what it is for may be slow at first")
             return False
 
     @property

@@ -46,6 +46,10 @@ class Gate(Protocol):
         """They do not wait any more; those that did."""
         ...
 
+    def warm_up(self) -> None:
+        """Make ready what the first who comes would wait for."""
+        ...
+
 
 class NoGate:
     """An engine that has no grammars."""
@@ -66,6 +70,9 @@ class NoGate:
 
     def forget(self, request_ids: Iterable[str]) -> list[EngineRequest]:
         return []
+
+    def warm_up(self) -> None:
+        pass
 
 
 NO_GATE = NoGate()
@@ -116,3 +123,6 @@ class GrammarGate:
         for _, job in found:
             self._workshop.forget(job)
         return [request for request, _ in found]
+
+    def warm_up(self) -> None:
+        self._workshop.warm_up()

@@ -7,6 +7,7 @@ are made when they are first needed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import threading
@@ -41,6 +42,12 @@ class GrammarCompiler:
     def prepare(self, spec: GrammarSpec) -> None:
         """Load the backend that compiles it, which may take seconds."""
         self._backend(backend_of(spec))
+
+    def warm_up(self) -> None:
+        """Load the backend of most grammars. Who needs it is told why where that is impossible."""
+        if importlib.util.find_spec("llguidance") is not None:
+            with contextlib.suppress(ValueError):
+                self._backend("llguidance")
 
     def _backend(self, name: str) -> Backend:
         with self._lock:  # several threads may need it first

@@ -73,8 +73,11 @@ def _reader_of_decoder(tokenizer: PreTrainedTokenizerBase) -> _BytesOf | None:
     """None for decoders whose rules are not known here."""
     if not tokenizer.is_fast:
         return None
-    decoder = json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder")
-    parts = {one["type"]: one for one in _parts(decoder)}
+    decoder = tokenizer.backend_tokenizer.decoder
+    if decoder is None:
+        return None
+    # As it is pickled: JSON, of the decoder alone.
+    parts = {one["type"]: one for one in _parts(json.loads(decoder.__getstate__()))}
     if "ByteLevel" in parts:
         return _byte_level
     mark = _space_mark(parts)
@@ -84,9 +87,7 @@ def _reader_of_decoder(tokenizer: PreTrainedTokenizerBase) -> _BytesOf | None:
     return lambda token_id, text: _marked(text, mark, has_bytes)
 
 
-def _parts(decoder: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
-    if decoder is None:
-        return
+def _parts(decoder: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if decoder["type"] == "Sequence":
         for one in decoder["decoders"]:
             yield from _parts(one)

@@ -55,6 +55,11 @@ class Workshop:
         self._news = threading.Event()
         self._num_given_up: Counter[bool] = Counter()  # threads that still run, by `is_slow`
 
+    def warm_up(self) -> None:
+        """Load what nearly every grammar needs. For a large vocabulary that takes a second, in most
+        of which no other thread runs."""
+        self._compiler.warm_up()
+
     def order(self, spec: GrammarSpec) -> Job:
         """The grammar, now or later: poll, then look whether it is done."""
         grammar, failure = self._cache.get(spec), self._cache.failure(spec)

@@ -8,6 +8,7 @@ import pytest
 
 from quire.config import SchedulerConfig
 from quire.engine.core import EngineCore
+from quire.engine.grammar_gate import NoGate
 from quire.errors import EngineDeadError
 from quire.kv_cache.manager import KVCacheManager
 from quire.scheduler.scheduler import Scheduler
@@ -108,6 +109,25 @@ def test_a_warm_up_that_fails_is_told_and_ends_nothing(caplog: pytest.LogCapture
     core = EngineCore(Scheduler(SchedulerConfig(), kv, 64), Failing(4), FACTS, 1)
     assert core.warm_up_more() is False
     assert "no memory for so many tokens" in caplog.text
+
+
+def test_grammars_are_warmed_up_when_all_steps_are() -> None:
+    done: list[str] = []
+
+    class Device(FakeDevice):
+        def warm_up(self) -> bool:
+            done.append("steps")
+            return len(done) < 3
+
+    class WarmGate(NoGate):
+        def warm_up(self) -> None:
+            done.append("grammars")
+
+    kv = KVCacheManager(num_blocks=20, block_size=4)
+    core = EngineCore(Scheduler(SchedulerConfig(), kv, 64), Device(4), FACTS, 1, WarmGate())
+    while core.warm_up_more():
+        pass
+    assert done == ["steps", "steps", "steps", "grammars"]
 
 
 def test_steps_are_counted_by_their_tokens() -> None:

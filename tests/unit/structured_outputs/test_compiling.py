@@ -350,3 +350,36 @@ def test_a_package_that_is_missing_is_named_with_the_remedy(
     spec = GrammarSpec(kind="regex", source="a+")
     with pytest.raises(ValueError, match=r"'llguidance'.*pip install 'quire\[structured\]'"):
         GrammarVerifier().verify(spec)
+
+
+def test_a_warm_up_loads_the_vocabulary_before_the_first_grammar() -> None:
+    num_loaded = 0
+
+    def load() -> TokenTable:
+        nonlocal num_loaded
+        num_loaded += 1
+        return BYTES
+
+    compiler = GrammarCompiler(load)
+    Workshop(compiler).warm_up()
+    assert num_loaded == 1
+    compiler.compile(GOOD)
+    assert num_loaded == 1
+
+
+def test_a_warm_up_leaves_it_to_the_first_grammar_to_say_why_there_is_none() -> None:
+    def load() -> TokenTable:
+        raise ValueError("there is no tokenizer")
+
+    compiler = GrammarCompiler(load)
+    compiler.warm_up()
+    with pytest.raises(ValueError, match="no tokenizer"):
+        compiler.compile(GOOD)
+
+
+def test_without_its_package_a_warm_up_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> TokenTable:
+        raise AssertionError("nobody needs it")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    GrammarCompiler(load).warm_up()

@@ -1,0 +1,1 @@
+"""CUDA kernels for what Triton cannot say, on Hopper."""
