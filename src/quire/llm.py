@@ -26,6 +26,7 @@ from quire.engine.offline import OfflineRunner
 from quire.engine.offline_requests import OfflineRequests, Params
 from quire.engine.progress import Progress
 from quire.heap import unwatched_heap
+from quire.not_built import missing_attribute
 from quire.outputs import BeamSearchOutput, BeamSearchSequence, RequestOutput
 from quire.prompts import ParsedPrompt, PromptType, parse_prompts
 from quire.reasoning import ReasoningFormat, reasoning_format
@@ -38,23 +39,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Prompts = PromptType | Sequence[PromptType]
-
-# Why not, or what to do instead -> methods of other engines' LLM that users may call.
-_NOT_BUILT = {
-    "only text generation is supported yet": (
-        *("embed", "encode", "score", "classify", "reward", "reset_mm_cache"),
-    ),
-    "use stream, which may be read while other calls run": (
-        *("enqueue", "enqueue_chat", "wait_for_completion"),
-    ),
-    "close this LLM and make a new one": ("sleep", "wake_up", "release_kv_cache_memory"),
-    "the model of a running engine cannot be reached": (
-        *("collective_rpc", "apply_model", "init_weight_transfer_engine", "start_weight_update"),
-        *("update_weights", "finish_weight_update", "update_weight_version", "get_weight_version"),
-    ),
-    "use stats": ("get_metrics", "start_profile", "stop_profile"),
-    "one process computes": ("get_world_size",),
-}
 
 
 class LLM:
@@ -307,10 +291,7 @@ class LLM:
     if not TYPE_CHECKING:  # a type checker shall go on telling that a name does not exist
 
         def __getattr__(self, name: str) -> NoReturn:
-            for why, names in _NOT_BUILT.items():
-                if name in names:
-                    raise AttributeError(f"LLM.{name} is not built yet: {why}")
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise missing_attribute(self, name)
 
     def _use(
         self,

@@ -21,6 +21,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("kv_fit", "outputs", "prompts", "sampling_params", "sampling_limits", "row_sampling"),
         *("structured",),
         *("env", "platform", "log", "heap", "compat", "assets", "generation_config", "near_names"),
+        "not_built",
         *("kv_budget", "plugins", "named_processors", "incremental"),
     ),
     ("kernels",),

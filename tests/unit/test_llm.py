@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from quire import not_built
+from quire.engine.async_engine import AsyncLLM
 from quire.engine.llm_engine import LLMEngine
 from quire.errors import EngineDeadError, RequestError
-from quire.llm import _NOT_BUILT, LLM
+from quire.llm import LLM
 from quire.lora.request import LoRARequest
 from quire.outputs import RequestOutput
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
@@ -142,9 +144,9 @@ def test_method_that_is_not_built_says_so(llm: LLM, name: str) -> None:
 
 
 def test_table_of_methods_that_are_not_built_holds_none_that_is() -> None:
-    names = [name for group in _NOT_BUILT.values() for name in group]
-    assert len(names) == len(set(names))
-    assert not any(hasattr(LLM, name) for name in names)
+    assert not [name for name in not_built.NAMES if hasattr(LLM, name)]
+    assert not [name for name in not_built.NAMES if hasattr(LLMEngine, name)]
+    assert not [name for name in not_built.NAMES if hasattr(AsyncLLM, name)]
 
 
 def test_adapter_is_refused_by_name(llm: LLM) -> None:
