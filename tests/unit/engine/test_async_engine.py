@@ -272,8 +272,6 @@ def test_threads_end_when_the_engine_is_dropped() -> None:
 
 def test_a_method_that_is_not_built_says_so() -> None:
     engine = AsyncLLM(fake_config(), multiprocess_mode=False, build=BUILD_FAKE_CORE)
-    with pytest.raises(
-        AttributeError, match=r"^AsyncLLM\.pause_generation is not built yet"
-    ):
+    with pytest.raises(AttributeError, match=r"^AsyncLLM\.pause_generation is not built yet"):
         engine.pause_generation  # type: ignore[attr-defined]  # noqa: B018
     engine.shutdown()
