@@ -9,10 +9,14 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from quire import compat, env, llm, sampling_limits
+from quire import compat, env, sampling_limits
 from quire.args import EngineArgs
 from quire.as_vllm.names import MODULES
 from quire.compat import Verdict
+from quire.engine.async_engine import AsyncLLM
+from quire.engine.llm_engine import LLMEngine
+from quire.llm import LLM
+from quire.not_built import NOT_BUILT
 from quire.sampling_params import SamplingParams
 from quire.server import fields, other_flags
 from quire.server.args import ServerArgs
@@ -36,7 +40,7 @@ def _tables() -> list[str]:
         *_section("Imports", _imports()),
         *_section("Arguments of engines and flags of `quire serve`", _arguments()),
         *_section("Sampling parameters", _sampling()),
-        *_section("Methods of `LLM`", _methods()),
+        *_section("Methods of `LLM`, `LLMEngine` and `AsyncLLM`", _methods()),
         *_section("Fields of HTTP requests", _fields()),
         *_section("Environment variables", _variables()),
         *_section("Attention backends", _attention()),
@@ -99,9 +103,12 @@ def _sampling() -> list[str]:
 
 
 def _methods() -> list[str]:
-    rows = [(_names(names), "refused", why) for why, names in llm._NOT_BUILT.items()]
-    kept = [name for name in vars(llm.LLM) if not name.startswith("_")]
-    return [f"**There are:** {_names(kept)}.", "", *_table(("name", "is", "why"), rows)]
+    rows = [(_names(names), "refused", why) for why, names in NOT_BUILT.items()]
+    lines = []
+    for owner in (LLM, LLMEngine, AsyncLLM):
+        kept = [name for name in vars(owner) if not name.startswith("_")]
+        lines += [f"**`{owner.__name__}` has:** {_names(kept)}.", ""]
+    return [*lines, *_table(("name", "is", "why"), rows)]
 
 
 def _fields() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Why not, or what to do instead -> names.
-_NOT_BUILT = {
+NOT_BUILT = {
     "only text generation is supported yet": (
         *("embed", "encode", "score", "classify", "reward"),
         *("reset_mm_cache", "reset_encoder_cache", "get_supported_tasks"),
@@ -26,8 +26,7 @@ _NOT_BUILT = {
     "one process computes": ("get_world_size", "scale_elastic_ep", "handle_fault"),
     "use config": ("get_vllm_config",),
 }
-_WHY = {name: why for why, names in _NOT_BUILT.items() for name in names}
-NAMES = frozenset(_WHY)
+_WHY = {name: why for why, names in NOT_BUILT.items() for name in names}
 
 
 def missing_attribute(owner: object, name: str) -> AttributeError:

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from quire import not_built
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.llm_engine import LLMEngine
 from quire.errors import EngineDeadError, RequestError
 from quire.llm import LLM
 from quire.lora.request import LoRARequest
+from quire.not_built import NOT_BUILT
 from quire.outputs import RequestOutput
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from tests.fakes.byte_tokenizer import VOCAB_SIZE
@@ -144,9 +144,10 @@ def test_method_that_is_not_built_says_so(llm: LLM, name: str) -> None:
 
 
 def test_table_of_methods_that_are_not_built_holds_none_that_is() -> None:
-    assert not [name for name in not_built.NAMES if hasattr(LLM, name)]
-    assert not [name for name in not_built.NAMES if hasattr(LLMEngine, name)]
-    assert not [name for name in not_built.NAMES if hasattr(AsyncLLM, name)]
+    names = [name for group in NOT_BUILT.values() for name in group]
+    assert len(names) == len(set(names))
+    for owner in (LLM, LLMEngine, AsyncLLM):
+        assert not [name for name in names if hasattr(owner, name)]
 
 
 def test_adapter_is_refused_by_name(llm: LLM) -> None:
