@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from quire.kernels.selection import kernels_for
 from quire.layers.linear import Linear
 from quire.layers.moe_spec import SharedExpertSpec
+from quire.layers.normed import Map, normed_gate
 from quire.weights.reader import TensorReader
 
 
@@ -20,17 +18,18 @@ class SharedExpert:
         mlp = spec.mlp
         inner = {"gate": mlp.inner_size, "up": mlp.inner_size}
         self._spec = spec
-        self._gate_up = Linear(mlp.hidden_size, inner, bias=mlp.bias)
+        self._gate_up = Linear(mlp.hidden_size, inner, bias=mlp.bias, gated=True)
         self._down = Linear(mlp.inner_size, {"down": mlp.hidden_size}, bias=mlp.bias)
-        self._gate: Callable[[Tensor], Tensor]
+        self._inner: Map  # x to what goes down
 
     def load(self, reader: TensorReader, prefix: str) -> None:
         self._gate_up.load(reader, prefix)
         self._down.load(reader, prefix)
-        self._gate = kernels_for(reader.device).gated_activation(self._spec.mlp.activation)
+        product, activation = self._gate_up.product, self._spec.mlp.activation
+        self._inner = normed_gate(None, product, activation, reader.device)
 
     def add_to(self, x: Tensor, h: Tensor) -> None:
-        self._down.add_to(self._gate(self._gate_up(x)), h)
+        self._down.add_to(self._inner(x), h)
 
 
 class WeighedSharedExpert(SharedExpert):
@@ -43,7 +42,7 @@ class WeighedSharedExpert(SharedExpert):
 
     def add_to(self, x: Tensor, h: Tensor) -> None:
         share = F.linear(x, self._weight).sigmoid()
-        h.addcmul_(share, self._down(self._gate(self._gate_up(x))))
+        h.addcmul_(share, self._down(self._inner(x)))
 
 
 def build_shared_expert(spec: SharedExpertSpec) -> SharedExpert:

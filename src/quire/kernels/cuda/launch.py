@@ -19,7 +19,7 @@ _PROBE = b".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry probe(
 Argument = np.ndarray  # the bytes of one parameter
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Kernel:
     """A kernel with how it is launched: it may begin while the one before it ends."""
 
@@ -37,6 +37,7 @@ class Kernel:
         _checked(driver.cuLaunchKernelEx(config, self.function, places.ctypes.data, 0))
 
     def config(self, blocks: int) -> Any:
+        """What the driver must know of a launch of so many, but for stream and attributes."""
         config = driver.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = blocks, 1, 1
         config.blockDimX, config.blockDimY, config.blockDimZ = self.threads, 1, 1
@@ -50,7 +51,7 @@ def load(code: bytes, name: str, *, threads: int, shared_bytes: int, cluster: in
     function = _checked(driver.cuModuleGetFunction(module, name.encode()))
     most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     _checked(driver.cuFuncSetAttribute(function, most, shared_bytes))
-    return Kernel(function, threads, shared_bytes, cluster)
+    return Kernel(function=function, threads=threads, shared_bytes=shared_bytes, cluster=cluster)
 
 
 @lru_cache
