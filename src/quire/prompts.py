@@ -139,6 +139,8 @@ def _split(prompts: Any) -> Sequence[Any]:
         return [prompts] if prompts.ndim == 1 else list(prompts)
     if not isinstance(prompts, (list, tuple)):
         raise ValueError(f"prompts cannot be {_describe(prompts)}; pass {_FORMS}")
+    if set(map(type, prompts)) == {int}:  # at the speed of C: prompts may be long
+        return [prompts]
     numbers = sum(
         not isinstance(p, (str, Mapping, list, tuple)) and not _is_array(p) for p in prompts
     )
@@ -182,7 +184,7 @@ def _token_ids(ids: Any) -> list[int]:
         raise ValueError(f"token ids must be a list of ints, not {_describe(ids)}")
     if not ids:
         raise ValueError("a prompt has no token ids; give at least one, such as the BOS token")
-    are_plain = set(map(type, ids)) == {int}  # at the speed of C: prompts may be long
+    are_plain = set(map(type, ids)) == {int}
     plain = list(ids) if are_plain else [_token_id(i) for i in ids]
     if min(plain) < 0:
         raise ValueError(f"token id {min(plain)} is negative; token ids start at 0")

@@ -24,9 +24,11 @@ def ring() -> weakref.ref[Ring]:
 
 @pytest.fixture(autouse=True)
 def _thawed_again() -> Iterator[None]:
+    before = gc.get_threshold()
     gc.disable()
     yield
     gc.unfreeze()
+    gc.set_threshold(*before)
     gc.enable()
 
 
@@ -58,3 +60,19 @@ def test_garbage_is_not_kept() -> None:
     keep_all_that_exists()
     assert old() is None and kept
     assert gc.get_freeze_count() > 0
+
+
+@pytest.mark.parametrize(("own", "meanwhile"), [(700, 20_000), (50_000, 50_000), (0, 0)])
+def test_collections_are_rarer_unless_the_program_has_made_them_so(
+    own: int, meanwhile: int
+) -> None:
+    gc.set_threshold(own, 9, 8)
+    with unwatched_heap():
+        assert gc.get_threshold() == (meanwhile, 9, 8)
+    assert gc.get_threshold() == (own, 9, 8)
+
+
+def test_collections_of_a_process_of_ours_are_rarer() -> None:
+    gc.set_threshold(700, 9, 8)
+    keep_all_that_exists()
+    assert gc.get_threshold() == (20_000, 9, 8)

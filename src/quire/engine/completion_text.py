@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from quire.engine.detokenizer import Detokenizer
 from quire.engine.stop_strings import StopChecker
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewText:
+class NewText(NamedTuple):
     """What some tokens added."""
 
     text: str

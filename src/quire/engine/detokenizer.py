@@ -1,8 +1,8 @@
 """Token ids of one completion to text, piece by piece, never half a character.
 
-Decoders look at their neighbours: the first token loses its space, bytes of several tokens make one
-character. So a window of the last tokens is decoded again and again, and what is new at its end is
-the new text:
+In a byte-level vocabulary every token has its bytes, and a text is all of them. Other decoders look
+at a token's neighbours: the first loses its space, others are joined or parted. So a window of the
+last tokens is decoded again and again, and what is new at its end is the new text:
 
     tokens  | forgotten | ......... window ......... |
     text                | ... sent ... | new | held  |
@@ -15,34 +15,109 @@ from __future__ import annotations
 
 import codecs
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from itertools import groupby, islice
+from typing import Protocol
 
 from quire.tokenizer.vocabulary import REPLACEMENT, Vocabulary
 
 _UTF8 = codecs.getincrementaldecoder("utf-8")
+_LONGEST_CHARACTER = 4  # bytes, and so tokens
+
+
+class Detokenizer(Protocol):
+    """All pieces together are ``decode(prompt + output)`` without ``decode(prompt)`` before it."""
+
+    def copy(self) -> Detokenizer:
+        """One that has seen the same tokens."""
+        ...
+
+    def feed(self, token_ids: Sequence[int]) -> str:
+        """The text that ``token_ids`` make certain."""
+        ...
+
+    def finish(self) -> str:
+        """The rest: U+FFFD if a character is incomplete."""
+        ...
+
+
+def make_detokenizer(
+    vocabulary: Vocabulary,
+    *,
+    prompt_token_ids: Sequence[int] = (),
+    skip_special_tokens: bool = True,
+    spaces_between_special_tokens: bool = True,
+) -> Detokenizer:
+    """One for a completion of this prompt; no text comes of ids that the vocabulary lacks."""
+    skipped_ids = vocabulary.special_ids if skip_special_tokens else frozenset[int]()
+    if vocabulary.is_byte_level:
+        return _ByBytes(vocabulary, prompt_token_ids, skipped_ids)
+    return _ByWindow(vocabulary, prompt_token_ids, skipped_ids, spaces_between_special_tokens)
+
+
+class _ByBytes:
+    """For byte-level vocabularies."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, prompt_token_ids: Sequence[int], skipped_ids: Set[int]
+    ) -> None:
+        self._token_bytes = vocabulary.token_bytes
+        self._skipped_ids = skipped_ids
+        self._utf8 = _UTF8(errors="replace")
+        self._begin(prompt_token_ids)
+
+    def copy(self) -> _ByBytes:
+        other = copy.copy(self)
+        other._utf8 = _UTF8(errors="replace")
+        other._utf8.setstate(self._utf8.getstate())
+        return other
+
+    def feed(self, token_ids: Sequence[int]) -> str:
+        skipped, bytes_of = self._skipped_ids, self._token_bytes
+        if len(token_ids) == 1:
+            text = "" if token_ids[0] in skipped else self._utf8.decode(bytes_of(token_ids[0]))
+        else:
+            text = self._utf8.decode(b"".join(bytes_of(i) for i in token_ids if i not in skipped))
+        return self._without_the_prompts(text) if self._begun_by_prompt and text else text
+
+    def finish(self) -> str:
+        rest = self._utf8.decode(b"", final=True)
+        return self._without_the_prompts(rest) if self._begun_by_prompt and rest else rest
+
+    def _begin(self, prompt_token_ids: Sequence[int]) -> None:
+        """The prompt may end inside a character, which its own text shows as U+FFFD."""
+        shown = (i for i in reversed(prompt_token_ids) if i not in self._skipped_ids)
+        for token_id in reversed(list(islice(shown, _LONGEST_CHARACTER))):
+            self._utf8.decode(self._token_bytes(token_id))
+        self._begun_by_prompt = self._utf8.getstate()[0] != b""
+
+    def _without_the_prompts(self, text: str) -> str:
+        """A character of which the prompt has a part is told if it is one."""
+        self._begun_by_prompt = False
+        return text.removeprefix(REPLACEMENT)
+
 
 _KEPT = 6  # tokens; a character has at most 4 bytes, and each token at least one
 _LONGEST = 24  # tokens in the window before it is shortened to _KEPT
 
 
-class Detokenizer:
-    """All pieces together are ``decode(prompt + output)`` without ``decode(prompt)`` before it.
+class _ByWindow:
+    """For all others.
 
-    One thing is done better: where single-byte tokens (<0xE4>) end before a character is complete,
-    whole-text decoding spoils the complete characters before it as well; here it is one U+FFFD.
+    One thing is done better than in decoding the whole: where single-byte tokens (<0xE4>) end
+    before a character is complete, that spoils the complete characters before it as well; here it
+    is one U+FFFD.
     """
 
     def __init__(
         self,
         vocabulary: Vocabulary,
-        *,
-        prompt_token_ids: Sequence[int] = (),
-        skip_special_tokens: bool = True,
-        spaces_between_special_tokens: bool = True,
+        prompt_token_ids: Sequence[int],
+        skipped_ids: Set[int],
+        spaces_between_special_tokens: bool,
     ) -> None:
         self._vocabulary = vocabulary
-        self._skipped_ids = vocabulary.special_ids if skip_special_tokens else frozenset()
+        self._skipped_ids = skipped_ids
         self._spaces = spaces_between_special_tokens
         self._utf8 = _UTF8(errors="replace")
         self._window: list[int] = []
@@ -50,8 +125,7 @@ class Detokenizer:
         self._held = ""
         self._start_after(prompt_token_ids)
 
-    def copy(self) -> Detokenizer:
-        """One that has seen the same tokens."""
+    def copy(self) -> _ByWindow:
         other = copy.copy(self)
         other._window = list(self._window)
         other._utf8 = _UTF8(errors="replace")
@@ -59,7 +133,6 @@ class Detokenizer:
         return other
 
     def feed(self, token_ids: Sequence[int]) -> str:
-        """The text that ``token_ids`` make certain."""
         shown = list(self._shown(token_ids))
         byte_values = self._vocabulary.byte_values
         if not byte_values:
@@ -71,7 +144,6 @@ class Detokenizer:
         )
 
     def finish(self) -> str:
-        """The rest: U+FFFD if a character is incomplete."""
         rest = self._utf8.decode(b"", final=True) + self._held
         self._held = ""
         return rest

@@ -6,6 +6,7 @@ The same for every front end; knows nothing about where the core runs or who wai
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import logging
 from typing import TYPE_CHECKING
@@ -96,6 +97,10 @@ class Front:
 
     def default_sampling_params(self) -> SamplingParams:
         """The model's generation config in the words of `SamplingParams`."""
+        return self._default_params.clone()
+
+    @functools.cached_property
+    def _default_params(self) -> SamplingParams:
         return default_sampling_params(self._model.generation_config)
 
     def require_tokenizer(self) -> PreTrainedTokenizerBase:

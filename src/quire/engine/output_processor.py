@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from quire.engine.completion_text import CompletionText, NoText, PlainText, StoppableText
-from quire.engine.detokenizer import Detokenizer
+from quire.engine.detokenizer import make_detokenizer
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.observer import CompletionEnd, NoObserver, RequestEnd, RequestObserver
 from quire.engine.output_logprobs import to_dicts
@@ -71,23 +71,22 @@ class OutputProcessor:
         """Deltas of requests that were aborted meanwhile are nobody's any more, nor those of
         completions that ended here."""
         step = ProcessedStep()
-        changed: dict[str, dict[int, _Completion]] = {}
+        changed: list[_Request] = []
         for delta in deltas:
             request = self._requests.get(delta.request_id)
             if request is None or not request.expects(delta):
                 continue
+            if not request.has_news:
+                changed.append(request)
             completion = request.take(delta)
             if completion.has_ended and delta.finish_reason is None:
                 step.to_abort.append((delta.request_id, delta.index))
-            changed.setdefault(delta.request_id, {})[delta.index] = completion
-        for request_id, completions in changed.items():
-            request = self._requests[request_id]
-            request.drop_beams_that_never_were()
-            output = request.output(list(completions.values()))
+        for request in changed:
+            output = request.output()
             if output is not None:
                 step.outputs.append(output)
             if request.has_ended:
-                del self._requests[request_id]
+                del self._requests[request.request_id]
                 self.observer.request_ended(request.end())
         return step
 
@@ -96,19 +95,16 @@ class OutputProcessor:
         request = self._requests.pop(request_id, None)
         if request is None:
             return []
-        open_completions = [one for one in request.completions if not one.has_ended]
-        for completion in open_completions:
-            completion.abort()
+        request.abort()
         self.observer.request_ended(request.end())
-        output = request.output(open_completions)
+        output = request.output()
         return [] if output is None else [output]
 
     def lose_all(self) -> None:
         """The core has died: nothing more comes for anybody."""
         lost, self._requests = list(self._requests.values()), {}
         for request in lost:
-            for completion in request.completions:
-                completion.lose()
+            request.lose()
             self.observer.request_ended(request.end())
 
 
@@ -117,45 +113,68 @@ class _Request:
 
     def __init__(self, request: ProcessedRequest, vocabulary: Vocabulary | None) -> None:
         self._request = request
+        self._engine = request.engine
         self._vocabulary = vocabulary
         self._prompt_logprobs = _without_targets(request)
         self._num_cached_tokens: int | None = None
         ranked = request.params.is_ranked
+        self._num_best = request.params.n if ranked else None
         self._kind = RequestOutputKind.FINAL_ONLY if ranked else request.params.output_kind
         self._stream_interval = request.params.stream_interval or 1
-        self.completions = [
+        self._completions = [
             _Completion(index, request, vocabulary)
             for index in range(request.engine.num_completions)
         ]
+        self._num_open = len(self._completions)
+        self._news: dict[int, _Completion] = {}  # since the last output
+
+    @property
+    def request_id(self) -> str:
+        return self._engine.request_id
 
     @property
     def is_watched(self) -> bool:
-        return self._request.engine.watch is Watch.EVERY_STEP
+        return self._engine.watch is Watch.EVERY_STEP
 
     @property
     def has_ended(self) -> bool:
-        return all(completion.has_ended for completion in self.completions)
+        return self._num_open == 0
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self._news)
 
     def expects(self, delta: CompletionDelta) -> bool:
-        is_own = delta.serial == self._request.engine.serial
-        return is_own and not self.completions[delta.index].has_ended
-
-    def drop_beams_that_never_were(self) -> None:
-        """Beams end in one step; there are fewer than asked for where few tokens are allowed."""
-        if self._request.engine.beam is not None:
-            self.completions = [one for one in self.completions if one.has_ended]
+        is_own = delta.serial == self._engine.serial
+        return is_own and not self._completions[delta.index].has_ended
 
     def take(self, delta: CompletionDelta) -> _Completion:
         if delta.index == 0:  # the others continue from its blocks, which is no hit
             self._num_cached_tokens = delta.num_cached_tokens
         if delta.prompt_logprobs is not None:
             self._prompt_logprobs = [None, *to_dicts(delta.prompt_logprobs, self._vocabulary)]
-        completion = self.completions[delta.index]
+        completion = self._news[delta.index] = self._completions[delta.index]
         completion.take(delta)
+        self._num_open -= completion.has_ended
         return completion
 
-    def output(self, changed: list[_Completion]) -> RequestOutput | None:
-        """What the caller sees now, if anything."""
+    def abort(self) -> None:
+        for index, completion in enumerate(self._completions):
+            if not completion.has_ended:
+                completion.abort()
+                self._news[index] = completion
+        self._num_open = 0
+
+    def lose(self) -> None:
+        for completion in self._completions:
+            completion.lose()
+
+    def output(self) -> RequestOutput | None:
+        """What the caller sees of the news, if anything."""
+        changed = list(self._news.values())
+        self._news.clear()
+        if self._engine.beam is not None:
+            self._drop_beams_that_never_were()
         finished = self.has_ended
         if self._kind is RequestOutputKind.FINAL_ONLY and not finished:
             return None
@@ -165,14 +184,13 @@ class _Request:
         if self._kind is RequestOutputKind.DELTA:
             outputs = [one.delta() for one in due]
         else:
-            outputs = [one.cumulative() for one in self.completions]
-        if self._request.params.is_ranked:
-            outputs = _best(outputs, self._request.params.n)
-        engine = self._request.engine
+            outputs = [one.cumulative() for one in self._completions]
+        if self._num_best is not None:
+            outputs = _best(outputs, self._num_best)
         return RequestOutput(
-            request_id=engine.request_id,
+            request_id=self._engine.request_id,
             prompt=self._request.prompt_text,
-            prompt_token_ids=engine.prompt_token_ids,
+            prompt_token_ids=self._engine.prompt_token_ids,
             prompt_logprobs=self._take_prompt_logprobs(),
             outputs=outputs,
             finished=finished,
@@ -184,11 +202,16 @@ class _Request:
         """What whoever watches learns."""
         return RequestEnd(
             request=self._request,
-            completions=tuple(one.end() for one in self.completions),
+            completions=tuple(one.end() for one in self._completions),
             timing=self._metrics(),
             num_cached_tokens=self._num_cached_tokens or 0,
             end_time=time.time(),
         )
+
+    def _drop_beams_that_never_were(self) -> None:
+        """Beams end in one step; there are fewer than asked for where few tokens are allowed."""
+        self._completions = [one for one in self._completions if one.has_ended]
+        self._num_open = 0
 
     def _take_prompt_logprobs(self) -> PromptLogprobs | None:
         """A stream of deltas carries them once."""
@@ -199,11 +222,11 @@ class _Request:
 
     def _metrics(self) -> RequestStateStats:
         """Over all completions: from the first that was scheduled to the last that ended."""
-        arrival = self._request.engine.arrival_time
-        timings = [one.timing for one in self.completions if one.timing is not None]
+        arrival = self._engine.arrival_time
+        timings = [one.timing for one in self._completions if one.timing is not None]
         first_token = min((t.first_token_time for t in timings if t.first_token_time), default=0.0)
         return RequestStateStats(
-            num_generation_tokens=sum(len(one.token_ids) for one in self.completions),
+            num_generation_tokens=sum(len(one.token_ids) for one in self._completions),
             num_preemptions=sum(timing.num_preemptions for timing in timings),
             arrival_time=arrival,
             queued_ts=arrival,
@@ -262,10 +285,9 @@ class _Completion:
         self.token_ids += token_ids[:num_tokens]
         self._text += new.text
         self._take_logprobs(delta, num_tokens)
-        self._score, self._error = delta.score, delta.error
-        self._is_refusal = delta.is_refusal
         self._first_seen = self._first_seen or time.time()
-        self.timing = delta.timing
+        if delta.finish_reason is not None:
+            self.timing = delta.timing
         if new.stop is not None:
             self._end(FinishReason.STOP, new.stop)
         elif delta.finish_reason is not None:
@@ -326,6 +348,8 @@ class _Completion:
     def _end_by_core(self, delta: CompletionDelta, stop_token_id: int | None) -> None:
         """The core knows token ids only: a stop string may have been one of them."""
         assert delta.finish_reason is not None
+        self._score, self._error = delta.score, delta.error
+        self._is_refusal = delta.is_refusal
         rest = self._stream.finish()
         self._text += rest.text
         if rest.stop is not None:
@@ -355,7 +379,7 @@ def _text_stream(request: ProcessedRequest, vocabulary: Vocabulary | None) -> Co
     params, stop = request.params, request.stop
     if vocabulary is None or not params.detokenize:
         return NoText()
-    detokenizer = Detokenizer(
+    detokenizer = make_detokenizer(
         vocabulary,
         prompt_token_ids=request.engine.prompt_token_ids,
         skip_special_tokens=params.skip_special_tokens,

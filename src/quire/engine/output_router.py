@@ -32,17 +32,16 @@ class OutputCollector:
         self._joins_deltas = joins_deltas
         self._output: RequestOutput | None = None
         self._error: Exception | None = None
-        self._ready = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None
 
     async def get(self) -> RequestOutput:
-        """The next output; raises when the engine has died."""
-        await self._ready.wait()
-        if self._output is None:
-            assert self._error is not None
-            raise self._error
+        """The next output; raises when the engine has died. For one task at a time."""
+        while self._output is None:
+            if self._error is not None:
+                raise self._error
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
         output, self._output = self._output, None
-        if self._error is None:
-            self._ready.clear()
         return output
 
     def put(self, output: RequestOutput) -> None:
@@ -50,11 +49,15 @@ class OutputCollector:
             self._output = output
         else:
             self._output.add(output, aggregate=self._joins_deltas)
-        self._ready.set()
+        self._wake()
 
     def fail(self, error: Exception) -> None:
         self._error = error
-        self._ready.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
 
 class OutputRouter:

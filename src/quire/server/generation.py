@@ -93,7 +93,10 @@ class Generation:
         """
         try:
             if len(self._collectors) == 1:
-                async for output in _until_end(self._collectors[0]):
+                finished = False
+                while not finished:
+                    output = await self._collectors[0].get()
+                    finished = output.finished
                     yield 0, self._checked(0, output)
             else:
                 async for index, output in _merged(self._collectors):
@@ -238,21 +241,16 @@ def _engine_prompt(prompt: ParsedPrompt) -> TokensPrompt:
     return tokens
 
 
-async def _until_end(collector: OutputCollector) -> AsyncGenerator[RequestOutput, None]:
-    finished = False
-    while not finished:
-        output = await collector.get()
-        finished = output.finished
-        yield output
-
-
 async def _merged(collectors: Sequence[OutputCollector]) -> AsyncGenerator[_News, None]:
     """As they come; one task reads each, and the first error ends it all."""
     news: asyncio.Queue[_News | Exception] = asyncio.Queue()
 
     async def read(index: int, collector: OutputCollector) -> None:
         try:
-            async for output in _until_end(collector):
+            finished = False
+            while not finished:
+                output = await collector.get()
+                finished = output.finished
                 news.put_nowait((index, output))
         except Exception as error:
             news.put_nowait(error)

@@ -5,11 +5,11 @@ Knows nothing about requests; positions are dicts as `outputs.py` has them, the 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quire.outputs import Logprob, PromptLogprobs
+from quire.tokenizer.byte_level import bytes_of_letters
 from quire.tokenizer.vocabulary import REPLACEMENT, Vocabulary
 
 LOWEST = -9999.0  # what minus infinity is in JSON
@@ -120,10 +120,8 @@ def token_bytes(vocabulary: Vocabulary | None, token_id: int, text: str) -> byte
     spelled: Any = vocabulary.tokenizer.convert_ids_to_tokens(token_id)
     if isinstance(spelled, bytes):  # tokenizers with code of their own
         return spelled
-    values = [_byte_of_letter().get(letter) for letter in spelled or ""]
-    if None in values:
-        return text.encode()
-    return bytes(value for value in values if value is not None)
+    found = bytes_of_letters(spelled or "")
+    return text.encode() if found is None else found
 
 
 def token_name(token_id: int) -> str:
@@ -132,15 +130,3 @@ def token_name(token_id: int) -> str:
 
 def floored(value: float) -> float:
     return value if value > LOWEST else LOWEST
-
-
-@functools.cache
-def _byte_of_letter() -> dict[str, int]:
-    """How byte-level tokenizers spell bytes: visible Latin-1 characters are themselves, the others
-    follow from U+0100 on (Radford et al. 2019, GPT-2)."""
-    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    return {
-        **{chr(byte): byte for byte in visible},
-        **{chr(0x100 + i): byte for i, byte in enumerate(hidden)},
-    }

@@ -5,11 +5,11 @@ Special tokens have none: no grammar ever produces them. Knows no backend.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from quire.tokenizer.byte_level import bytes_of_letters, decoder_parts
 from quire.tokenizer.vocabulary import REPLACEMENT, Vocabulary
 
 if TYPE_CHECKING:
@@ -73,11 +73,7 @@ def _reader_of_decoder(tokenizer: PreTrainedTokenizerBase) -> _BytesOf | None:
     """None for decoders whose rules are not known here."""
     if not tokenizer.is_fast:
         return None
-    decoder = tokenizer.backend_tokenizer.decoder
-    if decoder is None:
-        return None
-    # As it is pickled: JSON, of the decoder alone.
-    parts = {one["type"]: one for one in _parts(json.loads(decoder.__getstate__()))}
+    parts = decoder_parts(tokenizer.backend_tokenizer)
     if "ByteLevel" in parts:
         return _byte_level
     mark = _space_mark(parts)
@@ -85,14 +81,6 @@ def _reader_of_decoder(tokenizer: PreTrainedTokenizerBase) -> _BytesOf | None:
         return None
     has_bytes = "ByteFallback" in parts
     return lambda token_id, text: _marked(text, mark, has_bytes)
-
-
-def _parts(decoder: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    if decoder["type"] == "Sequence":
-        for one in decoder["decoders"]:
-            yield from _parts(one)
-    else:
-        yield decoder
 
 
 def _space_mark(parts: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -113,10 +101,7 @@ def _marked(text: str, mark: str, has_bytes: bool) -> bytes:
 
 
 def _byte_level(token_id: int, text: str) -> bytes:
-    try:
-        return bytes(_BYTES_OF_CHARS[char] for char in text)
-    except KeyError:  # not written in the alphabet of bytes: nothing that a text is made of
-        return NO_TEXT
+    return bytes_of_letters(text) or NO_TEXT
 
 
 def _reader_of_texts(vocabulary: Vocabulary) -> _BytesOf:
@@ -129,15 +114,3 @@ def _reader_of_texts(vocabulary: Vocabulary) -> _BytesOf:
         return NO_TEXT if REPLACEMENT in decoded else decoded.encode()
 
     return bytes_of
-
-
-def _bytes_of_chars() -> dict[str, int]:
-    """The alphabet of byte-level tokenizers: printable Latin-1 as itself, the rest from U+0100."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {
-        chr(0x100 + i): byte for i, byte in enumerate(others)
-    }
-
-
-_BYTES_OF_CHARS = _bytes_of_chars()

@@ -14,6 +14,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
+from quire.tokenizer.byte_level import letters_of_bytes
+
 
 def read_ranks(file: Path) -> dict[bytes, int]:
     """``ValueError`` for a file that is something else."""
@@ -36,12 +38,11 @@ def tiktoken_backend(
     ranks: Mapping[bytes, int], special: Mapping[str, int], *, pattern: str, nfc: bool
 ) -> Tokenizer:
     """``pattern``: what is one word, as a regular expression; ``nfc``: texts are composed first."""
-    names = _byte_names()
-    vocab = {"".join(names[byte] for byte in token): rank for token, rank in ranks.items()}
+    vocab = {letters_of_bytes(token): rank for token, rank in ranks.items()}
     core = BPE(
         # The library takes special tokens from here too, at the ids that they have.
         vocab={**vocab, **special},
-        merges=_merges(ranks, names),
+        merges=_merges(ranks),
         ignore_merges=True,  # tiktoken looks up whole words first
     )
     tokenizer = Tokenizer(core)
@@ -60,7 +61,7 @@ def tiktoken_backend(
     return tokenizer
 
 
-def _merges(ranks: Mapping[bytes, int], names: Mapping[int, str]) -> list[tuple[str, str]]:
+def _merges(ranks: Mapping[bytes, int]) -> list[tuple[str, str]]:
     """tiktoken merges the neighbours that make the token with the lowest rank; the library wants
     all such pairs in that order."""
     pairs = sorted(
@@ -69,17 +70,4 @@ def _merges(ranks: Mapping[bytes, int], names: Mapping[int, str]) -> list[tuple[
         for cut in range(1, len(token))
         if token[:cut] in ranks and token[cut:] in ranks
     )
-
-    def name(token: bytes) -> str:
-        return "".join(names[byte] for byte in token)
-
-    return [(name(left), name(right)) for _, left, right in pairs]
-
-
-def _byte_names() -> dict[int, str]:
-    """How byte-level tokenizers write bytes: printable Latin-1 as itself, the rest from U+0100."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {
-        byte: chr(0x100 + i) for i, byte in enumerate(others)
-    }
+    return [(letters_of_bytes(left), letters_of_bytes(right)) for _, left, right in pairs]

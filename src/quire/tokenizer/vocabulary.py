@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from quire.tokenizer.byte_level import bytes_of_letters, is_byte_level
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -31,6 +33,9 @@ class Vocabulary:
         self.anchor_id = int(tokenizer.encode("a", add_special_tokens=False)[-1])
         self._anchor_text = self.decode([self.anchor_id])
         self._texts: dict[int, str] = {}
+        # Whether texts are the bytes of their tokens, joined: those that `token_bytes` gives.
+        self.is_byte_level = self._backend is not None and is_byte_level(self._backend)
+        self._bytes: dict[int, bytes] = {}
 
     def decode(self, token_ids: list[int], spaces_between_special_tokens: bool = True) -> str:
         """The text of all ``token_ids``, special ones too, without any clean-up of spaces."""
@@ -49,6 +54,15 @@ class Vocabulary:
         for token_id in {token_id for token_id in token_ids if token_id not in texts}:
             texts[token_id] = self._token_text(token_id)
         return [texts[token_id] for token_id in token_ids]
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Of a byte-level vocabulary: what the token adds to a text, wherever it stands."""
+        found = self._bytes.get(token_id)
+        if found is None:
+            spelled = str(self._backend.id_to_token(token_id) or "")
+            own = bytes_of_letters(spelled)
+            found = self._bytes[token_id] = spelled.encode() if own is None else own
+        return found
 
     def special_token_id(self, text: str) -> int | None:
         """The id of the special token that is spelled exactly so."""

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quire.engine.completion_text import StoppableText
-from quire.engine.detokenizer import Detokenizer
+from quire.engine.detokenizer import make_detokenizer
 from quire.engine.stop_strings import StopChecker
 from quire.tokenizer.vocabulary import Vocabulary
 from tests.fakes import tokenizers
@@ -24,7 +24,7 @@ def run(
     vocabulary: Vocabulary, pieces: list[list[int]], stop: list[str], include: bool, unchecked: int
 ) -> tuple[str, int, str | None]:
     """The text, how many tokens it takes, and the stop string."""
-    stream = StoppableText(Detokenizer(vocabulary), StopChecker(stop, include), unchecked)
+    stream = StoppableText(make_detokenizer(vocabulary), StopChecker(stop, include), unchecked)
     text, num_tokens = "", 0
     for piece in pieces:
         new = stream.feed(piece)

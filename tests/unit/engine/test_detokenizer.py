@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from quire.engine.detokenizer import Detokenizer
+from quire.engine.detokenizer import make_detokenizer
+from quire.tokenizer.byte_level import letters_of_bytes
 from quire.tokenizer.vocabulary import Vocabulary
 from tests.fakes import tokenizers
 
@@ -33,7 +34,7 @@ def chunks(token_ids: list[int], sizes: list[int]) -> list[list[int]]:
 def stream(
     vocabulary: Vocabulary, token_ids: list[int], sizes: list[int], **options: Any
 ) -> list[str]:
-    detokenizer = Detokenizer(vocabulary, **options)
+    detokenizer = make_detokenizer(vocabulary, **options)
     return [*map(detokenizer.feed, chunks(token_ids, sizes)), detokenizer.finish()]
 
 
@@ -132,12 +133,28 @@ def test_work_per_token_does_not_grow(family: str, monkeypatch: pytest.MonkeyPat
 def test_endless_invalid_bytes_are_not_held_back() -> None:
     vocabulary = VOCABULARIES["byte_level"]
     invalid = vocabulary.tokenizer.convert_tokens_to_ids("ÿ")  # the byte 0xFF
-    detokenizer = Detokenizer(vocabulary)
+    detokenizer = make_detokenizer(vocabulary)
     emitted = ""
     for count in range(1, 101):
         emitted += detokenizer.feed([invalid])
-        assert emitted == "\ufffd" * (count - 1)
-    assert detokenizer.finish() == "\ufffd"
+        assert emitted == "\ufffd" * count
+    assert detokenizer.finish() == ""
+
+
+@pytest.mark.parametrize(
+    ("prompt", "output", "text"),
+    [(b"ab\xe4\xbd", b"\xa0c", "你c"), (b"ab\xe4\xbd", b"cd", "cd"), (b"ab\xe4\xbd", b"", "")],
+)
+def test_a_character_that_the_prompt_begins_is_told_once_it_is_one(
+    prompt: bytes, output: bytes, text: str
+) -> None:
+    vocabulary = VOCABULARIES["byte_level"]
+    ids = [
+        vocabulary.tokenizer.convert_tokens_to_ids(letters_of_bytes(bytes([byte])))
+        for byte in prompt + output
+    ]
+    pieces = stream(vocabulary, ids[len(prompt) :], [], prompt_token_ids=ids[: len(prompt)])
+    assert "".join(pieces) == text
 
 
 def test_first_word_after_a_prompt_keeps_its_space() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quire.engine.detokenizer import Detokenizer
+from quire.engine.detokenizer import make_detokenizer
 from quire.tokenizer.families import TIKTOKEN_FAMILIES
 from quire.tokenizer.loading import load_tokenizer
 from quire.tokenizer.vocabulary import Vocabulary
@@ -93,7 +93,7 @@ def test_class_follows_from_the_model_type(tmp_path: Path) -> None:
 def test_streamed_text_has_the_right_spaces(tmp_path: Path) -> None:
     vocabulary = Vocabulary(load_tokenizer(folder(tmp_path, "InternLMTokenizer")))
     ids = vocabulary.tokenizer.encode(TEXT, add_special_tokens=False)
-    stream = Detokenizer(vocabulary, prompt_token_ids=[1, *ids[:3]])
+    stream = make_detokenizer(vocabulary, prompt_token_ids=[1, *ids[:3]])
     pieces = [stream.feed([token_id]) for token_id in ids[3:]]
     assert ORIGINAL.decode(ids[:3]) + "".join(pieces) + stream.finish() == TEXT
 
