@@ -22,6 +22,7 @@ class DeviceDefaults:
     block_size: int  # larger blocks mean fewer look-ups, smaller ones less waste and finer prefixes
     max_num_batched_tokens: int
     steps_in_flight: int  # a GPU must not wait for the host
+    short_step_tokens: int | None = None  # as in `SchedulerConfig`
 
 
 DEVICE_DEFAULTS = {
@@ -33,6 +34,7 @@ DEVICE_DEFAULTS = {
         block_size=64,
         max_num_batched_tokens=8192,
         steps_in_flight=2,
+        short_step_tokens=1024,
     ),
 }
 
@@ -91,6 +93,7 @@ class SchedulerConfig:
     policy: str = "fcfs"  # or "priority"
     enable_chunked_prefill: bool = True
     steps_in_flight: int = 1
+    short_step_tokens: int | None = None  # while rows decode and a whole step would not be filled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -292,6 +292,7 @@ def scheduler_config(
         ),
         enable_chunked_prefill=args.enable_chunked_prefill,
         steps_in_flight=_at_least(1, "steps_in_flight", depth),
+        short_step_tokens=defaults.short_step_tokens if args.enable_chunked_prefill else None,
     )
 
 

@@ -14,6 +14,19 @@ from quire.scheduler.row_table import Index, RowTable
 from quire.step import JoinedRow, RowToken
 
 
+def step_budget(limits: SchedulerConfig, num_wanted: int, num_decoding: int) -> int:
+    """The most tokens of a step, when so many would like to be in it.
+
+    While rows decode, what would not fill a step is cut into short ones: their next tokens, and the
+    first one of each of the prompts, come sooner, and on a GPU a short step is hardly less
+    efficient. What would fill it is a matter of throughput.
+    """
+    full, short = limits.max_num_batched_tokens, limits.short_step_tokens
+    if short is None or not num_decoding or num_wanted >= full:
+        return full
+    return min(full, max(short, 2 * num_decoding))
+
+
 @dataclass(slots=True)
 class Draft:
     """Arrays parallel over rows, in the order of the queue. All [R]."""
@@ -22,20 +35,27 @@ class Draft:
     num_tokens: np.ndarray  # known, on the host or on the device
     num_computed: np.ndarray
     counts: np.ndarray  # tokens to compute, may be 0
+    budget: int  # of the whole step
 
     @classmethod
-    def wanted(cls, table: RowTable, rows: Index, limits: SchedulerConfig) -> Draft:
-        """What the running ``rows`` would compute, under the step's budget."""
+    def wanted(
+        cls, table: RowTable, rows: Index, limits: SchedulerConfig, num_waiting: int = 0
+    ) -> Draft:
+        """What the running ``rows`` would compute, under the step's budget; ``num_waiting`` tokens
+        of others would like to be in it."""
         known, computed = table.num_tokens[rows], table.num_computed[rows]
         counts = known - computed
         is_waiting = known - table.num_confirmed[rows] >= table.max_pending[rows]
         counts[is_waiting | (known >= table.max_len[rows])] = 0
         if limits.long_prefill_token_threshold:
             np.minimum(counts, limits.long_prefill_token_threshold, out=counts)
-        if counts.sum() > limits.max_num_batched_tokens:
+        num_wanted = int(counts.sum())
+        num_decoding = int(np.count_nonzero(counts == 1))
+        budget = step_budget(limits, num_wanted + num_waiting, num_decoding)
+        if num_wanted > budget:
             before = np.cumsum(counts) - counts
-            np.clip(limits.max_num_batched_tokens - before, 0, counts, out=counts)
-        return cls(rows=rows, num_tokens=known, num_computed=computed, counts=counts)
+            np.clip(budget - before, 0, counts, out=counts)
+        return cls(rows=rows, num_tokens=known, num_computed=computed, counts=counts, budget=budget)
 
     def cut(self, count: int) -> None:
         """Only the first ``count`` rows remain."""

@@ -20,7 +20,7 @@ from quire.kv_cache.manager import KVCacheManager
 from quire.request import EngineRequest, FinishReason
 from quire.scheduler.admission import Admission, Span
 from quire.scheduler.completion import Completion
-from quire.scheduler.draft import Changes, Draft
+from quire.scheduler.draft import Changes, Draft, step_budget
 from quire.scheduler.results import ResultReader
 from quire.scheduler.retrial import Retrial
 from quire.scheduler.row_blocks import RowBlocks
@@ -156,18 +156,20 @@ class Scheduler:
         if first is None:
             return True
         assert rows is not None, "somebody runs"
-        return self._admission.must_wait(first, self._config.max_num_batched_tokens - len(rows))
+        count = len(rows)
+        budget = step_budget(self._config, count + self._waiting.num_tokens, num_decoding=count)
+        return self._admission.must_wait(first, budget - count)
 
     def _plan_rows(self) -> StepPlan | None:
         """Row by row: first who runs, then who waits. None: nobody can compute anything."""
-        draft = Draft.wanted(self.table, self._running_rows(), self._config)
+        rows, num_waiting = self._running_rows(), self._waiting.num_tokens
+        draft = Draft.wanted(self.table, rows, self._config, num_waiting)
         preempted = self._reserve(draft)
         self._blocks.name_next()
         num_tokens = int(draft.counts.sum())
         if not num_tokens:
             self._admission.ask_again()
-        budget = self._config.max_num_batched_tokens - num_tokens
-        admitted = [] if preempted else self._admit(budget)
+        admitted = [] if preempted else self._admit(draft.budget - num_tokens)
         return self._plan(draft, admitted) if admitted or num_tokens else None
 
     def _reserve(self, draft: Draft) -> bool:

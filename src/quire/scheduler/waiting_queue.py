@@ -21,7 +21,8 @@ class WaitingQueue:
     def __init__(self) -> None:
         self._heap: list[tuple[tuple[int, int, int], int, Completion]] = []
         self._num_pushed = 0
-        self._members: dict[Completion, None] = {}
+        self._members: dict[Completion, int] = {}  # with their tokens
+        self.num_tokens = 0  # of all
         self._forks: list[Completion] = []  # by queue key: members that wait with blocks
 
     def __len__(self) -> int:
@@ -37,7 +38,8 @@ class WaitingQueue:
 
     def push(self, completion: Completion) -> None:
         self._num_pushed += 1
-        self._members[completion] = None
+        self._members[completion] = len(completion.token_ids)
+        self.num_tokens += len(completion.token_ids)
         heapq.heappush(self._heap, (completion.queue_key, self._num_pushed, completion))
         if not completion.table.is_empty:
             bisect.insort(self._forks, completion, key=_key)
@@ -51,7 +53,7 @@ class WaitingQueue:
         completion = self.peek()
         assert completion is not None, "pop of an empty queue"
         heapq.heappop(self._heap)
-        del self._members[completion]
+        self.num_tokens -= self._members.pop(completion)
         self._forget_fork(completion)
         return completion
 
@@ -59,7 +61,7 @@ class WaitingQueue:
         """It waits no more; nothing happens if it did not."""
         if completion not in self._members:
             return
-        del self._members[completion]
+        self.num_tokens -= self._members.pop(completion)
         self._forget_fork(completion)
         if len(self._heap) > 2 * len(self._members) + _LEAST_SWEEP:
             self._sweep()

@@ -9,7 +9,7 @@ from quire.config import SchedulerConfig
 from quire.kv_cache.manager import BlockTable
 from quire.request import EngineRequest, RowSampling
 from quire.scheduler.completion import Completion
-from quire.scheduler.draft import Draft
+from quire.scheduler.draft import Draft, step_budget
 from quire.scheduler.row_table import RowTable
 
 
@@ -37,6 +37,21 @@ def test_each_row_catches_up_and_the_first_ones_take_the_budget(table: RowTable)
     assert wanted(table).counts.tolist() == [1, 1, 6, 10]
     assert wanted(table, max_num_batched_tokens=5).counts.tolist() == [1, 1, 3, 0]
     assert wanted(table, long_prefill_token_threshold=4).counts.tolist() == [1, 1, 4, 4]
+
+
+def test_while_rows_decode_a_step_that_would_not_be_full_is_short(table: RowTable) -> None:
+    limits = SchedulerConfig(max_num_batched_tokens=100, short_step_tokens=12)
+    rows = np.arange(4)
+    assert Draft.wanted(table, rows, limits).counts.tolist() == [1, 1, 6, 4]
+    assert Draft.wanted(table, rows, limits, num_waiting=81).budget == 12
+    assert Draft.wanted(table, rows, limits, num_waiting=82).budget == 100
+    assert Draft.wanted(table, rows[2:], limits).counts.tolist() == [6, 10]  # none decodes
+
+
+def test_a_short_step_has_as_many_tokens_of_prompts_as_of_rows_that_decode() -> None:
+    limits = SchedulerConfig(max_num_batched_tokens=100, short_step_tokens=12)
+    budgets = [step_budget(limits, 90, num_decoding=count) for count in (1, 6, 7, 40, 60)]
+    assert budgets == [12, 12, 14, 80, 100]
 
 
 def test_rows_that_wait_for_results_or_are_at_their_end_compute_nothing(table: RowTable) -> None:

@@ -58,6 +58,7 @@ def workloads(draw: st.DrawFn) -> list[EngineRequest]:
     prefix_caching=st.booleans(),
     threshold=st.sampled_from([0, 3]),
     budget=st.sampled_from([5, 16, 64]),
+    short=st.sampled_from([None, 4, 9]),
 )
 def test_tokens_do_not_depend_on_how_the_engine_runs(
     workload: list[EngineRequest],
@@ -67,6 +68,7 @@ def test_tokens_do_not_depend_on_how_the_engine_runs(
     prefix_caching: bool,
     threshold: int,
     budget: int,
+    short: int | None,
 ) -> None:
     core, _ = build(
         num_blocks=num_blocks * len(windows),
@@ -75,6 +77,7 @@ def test_tokens_do_not_depend_on_how_the_engine_runs(
         prefix_caching=prefix_caching,
         long_prefill_token_threshold=threshold,
         max_num_batched_tokens=budget,
+        short_step_tokens=short,
         policy="priority",
     )
     answers = run(core, workload)
@@ -167,6 +170,21 @@ def test_long_prefill_threshold_lets_others_through() -> None:
     core.add_request(request("long", list(range(40)), 2))
     core.add_request(request("short", [1, 2], 2))
     assert [delta.request_id for delta in core.step()] == ["short"]
+
+
+def test_a_burst_beside_a_row_that_decodes_comes_in_short_steps() -> None:
+    limits = {"max_num_batched_tokens": 64, "short_step_tokens": 16}
+    core, _ = build(prefix_caching=False, **limits)
+    core.add_request(request("first", [1, 2, 3], 30))
+    core.step()
+    for name in "ab":
+        core.add_request(request(name, list(range(14)), 4))
+    told = [[delta.request_id for delta in core.step()] for _ in range(3)]
+    assert told == [["first", "a"], ["first", "a", "b"], ["first", "a", "b"]]
+    for name in "cdefg":  # together they fill a step
+        core.add_request(request(name, list(range(14)), 4))
+    assert [delta.request_id for delta in core.step()] == ["first", "a", "b", "c", "d", "e", "f"]
+    drain(core)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])

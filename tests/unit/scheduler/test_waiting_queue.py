@@ -57,10 +57,10 @@ def test_what_is_discarded_is_neither_counted_nor_admitted() -> None:
     queue.discard(waiting[0])
     queue.discard(waiting[2])
     queue.discard(waiting[2])
-    assert len(queue) == 2
+    assert len(queue) == 2 and queue.num_tokens == 4
     assert queue.pop() is waiting[1]
     assert [queue.pop(), queue.peek()] == [waiting[3], None]
-    assert len(queue) == 0
+    assert len(queue) == queue.num_tokens == 0
 
 
 def test_forks_are_taken_from_the_last_and_stay_in_the_queue() -> None:
