@@ -9,7 +9,7 @@ that only rounds otherwise is not. Knows no backend.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from quire.attention.backend import AttentionBackend, AttentionProblem, OurPlan
 from quire.batch import Batch, GroupBatch
+from quire.kernels.rehearsal import rehearsal
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +65,11 @@ def disagreements(
         steps = tuple(steps_to_try(problem))
         # One size of the cache for all, as there is in use: some packages compile for it.
         num_blocks = max(sum(_block_counts(rows, problem)) for rows in steps)
+        trials = [make_trial(problem, rows, num_blocks) for rows in steps]
+        _compile(our_backend, trials)
         compared = [
-            _compare(their_backend, our_backend, problem, rows, num_blocks) for rows in steps
+            _compare(their_backend, our_backend, problem, rows, trial)
+            for rows, trial in zip(steps, trials, strict=True)
         ]
         if all(reasons is None for reasons in compared):
             return ["it leaves every step that was tried to our own kernels"]
@@ -116,16 +120,22 @@ def _long_steps(far: int) -> Iterator[Rows]:
     yield Rows(name="two prompts", computed=(0, far), new=(9 * _TILE, 8 * _TILE + 1))
 
 
+def _compile(ours: AttentionBackend, trials: Sequence[Trial]) -> None:
+    """All that our kernels need for the trials, at once."""
+    if trials[0].q.is_cuda:
+        with rehearsal():
+            for trial in trials:
+                ours.forward(trial.q, trial.kv_cache, ours.plan(trial.batch, 0))
+
+
 def _compare(
     theirs: AttentionBackend,
     ours: AttentionBackend,
     problem: AttentionProblem,
     rows: Rows,
-    num_blocks: int,
+    trial: Trial,
 ) -> list[str] | None:
-    """Why they differ; None if the step is left to our kernels, some of which nothing else needs:
-    compiling them would be in vain."""
-    trial = make_trial(problem, rows, num_blocks)
+    """Why they differ; None if the step is left to our kernels."""
     batch = _as_in_graph(trial.batch) if rows.is_mixed_graph else trial.batch
     plan = theirs.plan(batch, 0)
     if isinstance(plan, OurPlan):

@@ -47,6 +47,13 @@ class GraphSizes:
         last = self.tokens[-1:]
         return tuple(size for size in self.tokens if size in MIXED_TOKENS_AT_START or size in last)
 
+    def some_of_each_kind(self) -> GraphSizes:
+        """As many as it takes to have every kernel that a start needs, or nearly so."""
+        rows = {self.rows[0], self.rows[len(self.rows) // 2], self.rows[-1]}
+        return GraphSizes(
+            rows=tuple(sorted(rows)), tokens=(*self.tokens[:1], *self.tokens[1:][-1:])
+        )
+
     def row_bucket(self, num_rows: int) -> int:
         return self.rows[bisect_left(self.rows, num_rows)]
 

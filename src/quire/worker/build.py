@@ -5,6 +5,7 @@ Everything that depends on the configuration is decided here, once.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -27,7 +28,7 @@ from quire.worker.model_runner import ModelRunner
 from quire.worker.prefix_sharing import PrefixSharing
 from quire.worker.prompt_logprobs import PromptLogprobs
 from quire.worker.readback import Readbacks
-from quire.worker.recorder import GraphRecorder
+from quire.worker.recorder import GraphRecorder, Record, Replay
 from quire.worker.result_ring import ResultRing
 from quire.worker.rows import Rows
 from quire.worker.sample_graphs import SampleGraphs
@@ -53,10 +54,42 @@ def build_kv_memory(config: EngineConfig, loaded: LoadedModel, num_blocks: int) 
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capture:
+    """The graphs of a runner, and what makes them."""
+
+    sizes: GraphSizes
+    record: Record
+    show: bool  # a progress bar
+
+
+def capture_of(config: EngineConfig, loaded: LoadedModel) -> Capture | None:
+    """None where every step is computed op by op."""
+    if not captures_graphs(config, loaded):
+        return None
+    return Capture(sizes=graph_sizes(config), record=GraphRecorder(), show=config.load.use_tqdm)
+
+
+def rehearse(config: EngineConfig, loaded: LoadedModel) -> None:
+    """Compile together what graphs need, which is nearly all that there is to compile."""
+    if not captures_graphs(config, loaded):
+        return
+    from quire.kernels.rehearsal import rehearsal
+
+    def run_once(run: Replay) -> Replay:
+        run()
+        return run
+
+    sizes = graph_sizes(config).some_of_each_kind()
+    kv = build_kv_memory(config, loaded, num_blocks=1)
+    with rehearsal():
+        build_runner(config, loaded, kv, Capture(sizes=sizes, record=run_once, show=False))
+
+
 def build_runner(
-    config: EngineConfig, loaded: LoadedModel, kv: KVMemory, *, captures: bool
+    config: EngineConfig, loaded: LoadedModel, kv: KVMemory, capture: Capture | None
 ) -> ModelRunner:
-    """The runner over a loaded model and its KV memory; ``captures``: with graphs, if it can."""
+    """The runner over a loaded model and its KV memory, with its graphs."""
     device = torch.device(config.device.device)
     max_rows, vocab_size = config.scheduler.max_num_seqs, config.model.vocab_size
     rows = Rows(
@@ -80,7 +113,6 @@ def build_runner(
         rows,
         positions_per_pass=_rows_in(MAX_PROMPT_LOGITS_BYTES, config),
     )
-    can_capture = captures and captures_graphs(config, loaded)
     return ModelRunner(
         model=loaded.model,
         sampler=sampler,
@@ -93,9 +125,9 @@ def build_runner(
             device=device,
         ),
         graphs=(
-            _graphs(config, loaded, rows, kv, sampler, prompt_logprobs, grammars)
-            if can_capture
-            else NoGraphs()
+            NoGraphs()
+            if capture is None
+            else _graphs(config, loaded, rows, kv, sampler, prompt_logprobs, grammars, capture)
         ),
         prompt_logprobs=prompt_logprobs,
         readbacks=Readbacks(device, watch),
@@ -137,13 +169,14 @@ def _graphs(
     sampler: Sampler,
     prompt_logprobs: PromptLogprobs,
     grammars: GrammarRows,
+    capture: Capture,
 ) -> Graphs:
     from quire.kernels.triton import lookup
     from quire.kernels.triton.bitmask import apply_bitmask
     from quire.kernels.triton.deliver import deliver
 
     assert loaded.captured_hidden_size is not None
-    sizes, device = graph_sizes(config), rows.token_ids.device
+    sizes, device = capture.sizes, rows.token_ids.device
     num_slots = config.scheduler.steps_in_flight + 1
     hidden = torch.zeros(
         (sizes.max_rows, loaded.captured_hidden_size),
@@ -161,7 +194,7 @@ def _graphs(
         apply_bitmask=apply_bitmask,
         device=device,
     )
-    record, model = GraphRecorder(), loaded.model
+    record, model = capture.record, loaded.model
     batches = GraphBatches(rows, kv, lookup, max_tokens=sizes.max_tokens)
     graphs = StepGraphs(
         sizes=sizes,
@@ -185,7 +218,7 @@ def _graphs(
         prompt_logprobs=prompt_logprobs,
         masks=masks,
     )
-    show = partial(tqdm, desc="Capturing graphs", disable=not config.load.use_tqdm, leave=False)
+    show = partial(tqdm, desc="Capturing graphs", disable=not capture.show, leave=False)
     graphs.capture_at_start(show)
     return graphs
 

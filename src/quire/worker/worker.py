@@ -10,8 +10,10 @@ from quire.step import StepPlan
 from quire.worker.build import (
     build_kv_memory,
     build_runner,
+    capture_of,
     captures_graphs,
     graph_sizes,
+    rehearse,
     rows_per_pass,
 )
 from quire.worker.facts import WorkerFacts
@@ -47,6 +49,7 @@ class Worker:
         if self._config.device.num_threads is not None:
             torch.set_num_threads(self._config.device.num_threads)
         self._loaded = build_model(self._config)
+        rehearse(self._config, self._loaded)
         return WorkerFacts(
             kv_layout=self._loaded.kv_layout,
             weight_bytes=self._loaded.weight_bytes,
@@ -93,7 +96,8 @@ class Worker:
     def _build(self, num_blocks: int, *, captures: bool) -> int:
         assert self._loaded is not None, "load_model comes first"
         self._kv = build_kv_memory(self._config, self._loaded, num_blocks)
-        self._runner = build_runner(self._config, self._loaded, self._kv, captures=captures)
+        capture = capture_of(self._config, self._loaded) if captures else None
+        self._runner = build_runner(self._config, self._loaded, self._kv, capture)
         return self._kv.num_bytes
 
     def _left_for_kv(self) -> int:

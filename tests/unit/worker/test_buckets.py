@@ -50,3 +50,12 @@ def test_rows_of_a_mixed_bucket_are_as_many_as_a_step_can_have() -> None:
 def test_padding_is_never_much_where_tokens_cost_time() -> None:
     for smaller, larger in itertools.pairwise(sizes().tokens):
         assert smaller < 256 or larger - smaller <= 128
+
+
+def test_some_of_each_kind_has_the_ends_and_the_middle() -> None:
+    sizes = GraphSizes.of(max_rows=256, max_tokens=8192)
+    some = sizes.some_of_each_kind()
+    assert some.rows[0] == 1 and some.rows[-1] == 256 and len(some.rows) == 3
+    assert some.tokens == (sizes.tokens[0], sizes.tokens[-1])
+    least = GraphSizes(rows=(1,), tokens=())
+    assert least.some_of_each_kind() == least

@@ -36,6 +36,7 @@ from quire.kernels.cuda.product_tile import (
     source_of,
     wastes_little,
 )
+from quire.kernels.rehearsal import is_rehearsal
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class HopperProduct:
         height = height_of(lines)
         if height not in self._tiles or (height == MANY_LINES and not wastes_little(lines)):
             return False
-        return self._kernel(self._tiles[height]) is not None
+        return is_rehearsal() or self._kernel(self._tiles[height]) is not None
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [T, K] -> [T, N]; [T, N / 2] with an activation."""
@@ -82,6 +83,8 @@ class HopperProduct:
         assert k == self._weight.shape[1] and out.shape == (lines, self._columns)
         assert x.dtype == out.dtype == self._weight.dtype
         assert out.is_contiguous() and out.data_ptr() % ROW_BYTES == 0
+        if is_rehearsal():
+            return  # threads compile it already
         if (
             x.stride(1) != 1
             or x.stride(0) * x.element_size() % ROW_BYTES

@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quire.kernels.rehearsal import launch
 from quire.kernels.triton.attention_parts import (
     add_sinks,
     attend_keys,
@@ -316,7 +317,7 @@ def paged_attention(
     num_rows, block_size = len(seq_lens), kv_cache.shape[2]
     num_tiles = num_rows if is_decode else len(q) // tile.block_q + num_rows
     splits = workspace.splits(num_tiles * shape.num_kv_heads)
-    _attention_kernel[tile.grid(num_tiles, shape.num_kv_heads, splits)](
+    launch(_attention_kernel, tile.grid(num_tiles, shape.num_kv_heads, splits))(
         out, q, kv_cache[0], kv_cache[1], block_table, query_start, seq_lens,
         seq_lens if order is None else order,
         q if alibi_slopes is None else alibi_slopes,

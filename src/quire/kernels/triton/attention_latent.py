@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quire.kernels.rehearsal import launch
 from quire.kernels.triton.attention import STAGES, Workspace, _find_tile, precision
 from quire.kernels.triton.attention_parts import (
     cut_keys,
@@ -220,7 +221,7 @@ def latent_attention(
     num_tiles = num_rows if is_decode else len(q) // tile.block_q + num_rows
     num_head_tiles = triton.cdiv(shape.num_heads, tile.group)
     splits = workspace.splits(num_tiles * num_head_tiles)
-    _latent_kernel[num_tiles, num_head_tiles, splits](
+    launch(_latent_kernel, (num_tiles, num_head_tiles, splits))(
         out, q, kv_cache, block_table, query_start, seq_lens,
         workspace.parts, workspace.stats, workspace.counters,
         num_rows, block_table.stride(0), splits, shape.scale,

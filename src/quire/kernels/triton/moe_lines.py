@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.reference.moe import Routing
+from quire.kernels.rehearsal import launch
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 from quire.kernels.triton.moe_gating import GATINGS, join
 
@@ -114,7 +115,7 @@ def gate_up_lines(
     (num_tokens, hidden), top_k, size = x.shape, experts.shape[1], weight.shape[1] // 2
     inner = torch.empty(num_tokens * top_k, size, dtype=x.dtype, device=x.device)
     grid: Any = (triton.cdiv(size, _GATE_UP_ROWS), num_tokens * top_k)
-    _gate_up_lines_kernel[grid](
+    launch(_gate_up_lines_kernel, grid)(
         inner, x, weight, weight if bias is None else bias, experts,
         TOP_K=top_k, SIZE=size, H=hidden, KIND=GATINGS.index(gating), HAS_BIAS=bias is not None,
         ROWS=_GATE_UP_ROWS, STEP=min(_GATE_UP_STEP, triton.next_power_of_2(hidden)),
@@ -135,7 +136,7 @@ def add_down_lines(
     k_pad = triton.next_power_of_2(top_k)
     step = _DOWN_VALUES // (k_pad * _DOWN_ROWS)
     grid: Any = (triton.cdiv(hidden, _DOWN_ROWS), len(h))
-    _down_lines_kernel[grid](
+    launch(_down_lines_kernel, grid)(
         h, inner, weight, weight if bias is None else bias, routing.experts, routing.weights,
         TOP_K=top_k, SIZE=size, H=hidden, HAS_BIAS=bias is not None,
         K_PAD=k_pad, ROWS=_DOWN_ROWS, STEP=min(step, triton.next_power_of_2(size)),

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quire.kernels.rehearsal import launch
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
 _WARP_VALUES = 512  # of a line in one warp
@@ -59,7 +60,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
     size = x.shape[-1]
-    _rms_norm_kernel[(x.numel() // size,)](out, x, weight, eps, SIZE=size, **_launch(size))
+    launch(_rms_norm_kernel, (x.numel() // size,))(out, x, weight, eps, SIZE=size, **_launch(size))
     return out
 
 
@@ -68,7 +69,7 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     x = x.contiguous()
     out = torch.empty_like(x)
     size = x.shape[-1]
-    _layer_norm_kernel[(x.numel() // size,)](
+    launch(_layer_norm_kernel, (x.numel() // size,))(
         out, x, x if weight is None else weight, x if bias is None else bias, eps, SIZE=size,
         HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None, **_launch(size),
     )  # fmt: skip

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from quire.kernels.rehearsal import launch
 from quire.kernels.selection import HeadsShape
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
@@ -39,7 +40,7 @@ def rope_angles(positions: Tensor, frequencies: Tensor, scale: float) -> tuple[T
     num_tokens, half = len(positions), len(frequencies)
     cos = torch.empty(num_tokens, 1, half, dtype=torch.float32, device=positions.device)
     sin = torch.empty_like(cos)
-    _angles_kernel[(triton.cdiv(num_tokens, _TOKENS),)](
+    launch(_angles_kernel, (triton.cdiv(num_tokens, _TOKENS),))(
         cos, sin, positions, frequencies, num_tokens, scale,
         HALF=half, HALF_PAD=triton.next_power_of_2(half), TOKENS=_TOKENS,
         num_warps=1, **dependent_launch(),
@@ -128,7 +129,7 @@ def store_heads(
     q = torch.empty(len(qkv), heads, head_dim, dtype=qkv.dtype, device=qkv.device)
     q_weight, k_weight = norms or (qkv, qkv)
     grid: Any = (len(qkv), triton.cdiv(heads + 2 * kv_heads, _HEADS))
-    _heads_kernel[grid](
+    launch(_heads_kernel, grid)(
         q, kv_cache[0], kv_cache[1], qkv, cos, sin, slot_mapping, q_weight, k_weight,
         qkv.stride(0), *shape.eps,
         H=heads, K=kv_heads, D=head_dim,

@@ -26,6 +26,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.reference.sampling_table import SamplingTable
+from quire.kernels.rehearsal import launch
 from quire.kernels.triton.sampling_bracket import bracket_of
 from quire.kernels.triton.sampling_history import Counts
 from quire.kernels.triton.sampling_rows import (
@@ -322,18 +323,18 @@ class Chooser:
         padded = triton.next_power_of_2(chunks)
         parts = (self._largest, self._best, self._masses)
         collected = (self._firsts, self._numbers, self._masses, self._totals, self._brackets)
-        _parts_kernel[(num_rows, chunks)](
+        launch(_parts_kernel, (num_rows, chunks))(
             *parts, *source, reals, *seen, **shape, num_warps=sizes.warps
         )
-        _bracket_kernel[(num_rows,)](
+        launch(_bracket_kernel, (num_rows,))(
             out, self._brackets, self._counters, *parts, *source, lengths, reals, integers, *seen,
             **shape, PADDED=padded, SAMPLE=sizes.sample, CAPACITY=sizes.capacity, num_warps=16,
         )  # fmt: skip
-        _narrow_kernel[(num_rows, chunks)](
+        launch(_narrow_kernel, (num_rows, chunks))(
             self._collected, self._counters, *collected, *source, reals, integers, *seen,
             **shape, CAPACITY=sizes.capacity, num_warps=sizes.warps,
         )  # fmt: skip
-        _finish_kernel[(num_rows,)](
+        launch(_finish_kernel, (num_rows,))(
             out, self._ends, self._collected, *collected, *source, lengths, reals, integers, *seen,
             **shape, PADDED=padded, CAPACITY=sizes.capacity, num_warps=16,
         )  # fmt: skip

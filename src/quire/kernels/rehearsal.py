@@ -1,0 +1,77 @@
+"""A rehearsal: whatever some work would launch is compiled, in threads, and none of it runs.
+
+Compiling is most of a first start, and otherwise each kernel is compiled when it is first launched,
+one after another. What kernels would write is zeros in a rehearsal, so that the operations between
+them find places that exist; what comes out means nothing. Knows no kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+_is_on = ContextVar("quire_rehearsal", default=False)  # of this thread alone
+_UNWRITTEN = frozenset({torch.empty, torch.empty_like, torch.Tensor.new_empty})
+
+
+def is_rehearsal() -> bool:
+    return _is_on.get()
+
+
+def launch(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
+    """``kernel[grid]``, of a Triton kernel; in a rehearsal what only compiles it."""
+    if not _is_on.get():
+        launcher: Callable[..., Any] = kernel[grid]
+        return launcher
+    return lambda *args, **options: kernel.warmup(*args, grid=grid, **options)
+
+
+@contextlib.contextmanager
+def rehearsal() -> Iterator[None]:
+    """On leaving it everything is compiled. What does not compile raises when it is launched."""
+    from triton import AsyncCompileMode
+
+    device = torch.cuda.current_device()
+    with (
+        _Loader(initializer=torch.cuda.set_device, initargs=(device,)) as threads,
+        AsyncCompileMode(threads, ignore_errors=True),
+        _Zeros(),
+    ):
+        token = _is_on.set(True)
+        try:
+            yield
+        finally:
+            _is_on.reset(token)
+
+
+class _Loader(ThreadPoolExecutor):
+    """Threads that also load what they have compiled, and build what launches it."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        def load() -> Any:
+            kernel = work(*args, **options)
+            with contextlib.suppress(Exception):  # the launch will raise it
+                _ = kernel.run
+            return kernel
+
+        return super().submit(load)
+
+
+class _Zeros(TorchFunctionMode):
+    """New tensors hold no chance values, which might be taken for places."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        return made.zero_() if func in _UNWRITTEN else made
