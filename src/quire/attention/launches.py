@@ -26,7 +26,7 @@ class Launch:
     query_start: Tensor  # [R + 1], from the first of its tokens on
     is_decode: bool
     is_mixed: bool = False
-    order: Tensor | None = None  # [R], of decode rows
+    order: Tensor | None = None  # as `paged_attention` takes it
 
 
 def plan_launches(batch: Batch, group: int) -> tuple[Launch, ...]:

@@ -5,7 +5,7 @@ A prefix that the rows of a decode step share is read by a launch of its own, be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,9 +19,11 @@ from quire.kernels.triton.attention import (
     PrefixSums,
     Workspace,
     best_tile,
+    most_tiles,
     paged_attention,
 )
 from quire.kernels.triton.attention_prefix import attend_prefix, prefix_sums
+from quire.kernels.triton.attention_tiles import prompt_tiles
 
 _LARGEST_HEAD = 256
 _PREFIX_PROGRAMS_PER_PROCESSOR = 2
@@ -60,10 +62,11 @@ class TritonAttention:
         num_processors = count_processors(device)
         self._max_prefix_programs = _PREFIX_PROGRAMS_PER_PROCESSOR * num_processors
         # Of launches without decode rows, and with them.
-        tiles = (
+        tiles = [
             best_tile(self._shape, problem.dtype, is_decode=is_decode)
             for is_decode in (False, True)
-        )
+        ]
+        self._prompt_tile = tiles[False]
         self._workspaces = tuple(
             Workspace.of(
                 tile.programs * num_processors, tile.block_m, self._shape.padded_dim, device
@@ -98,8 +101,11 @@ class TritonAttention:
 
     def plan(self, batch: Batch, group: int) -> TritonPlan:
         shared = batch.groups[group].shared
+        launches = plan_launches(batch, group)
+        if batch.is_mixed_graph:
+            launches = tuple(self._with_tiles(launch, len(batch.input_ids)) for launch in launches)
         return TritonPlan(
-            launches=plan_launches(batch, group),
+            launches=launches,
             prefix=None if shared is None else self._plan_prefix(shared, batch),
         )
 
@@ -137,6 +143,13 @@ class TritonAttention:
                 sinks=sinks,
             )
         return out
+
+    def _with_tiles(self, launch: Launch, num_tokens: int) -> Launch:
+        if launch.is_decode:
+            return launch
+        num_tiles = most_tiles(num_tokens, len(launch.seq_lens), self._prompt_tile)
+        tiles = prompt_tiles(launch.query_start, self._prompt_tile.block_q, num_tiles)
+        return replace(launch, order=tiles)
 
     def _plan_prefix(self, shared: SharedBlocks, batch: Batch) -> Prefix:
         assert batch.num_decode_rows == len(batch.seq_lens), "a prefix of rows of one query only"

@@ -5,13 +5,22 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from quire.kernels.reference import attention as reference
-from quire.kernels.triton.attention import AttentionShape, Tile, Workspace, paged_attention
+from quire.kernels.triton.attention import (
+    AttentionShape,
+    Tile,
+    Workspace,
+    best_tile,
+    most_tiles,
+    paged_attention,
+)
 from quire.kernels.triton.attention_prefix import attend_prefix, prefix_sums
+from quire.kernels.triton.attention_tiles import prompt_tiles
 from tests.unit.kernels.twins import DEVICE, DTYPES, assert_close, random
 
 MANY_PROGRAMS = 32  # room to split the keys of a few rows
@@ -165,6 +174,8 @@ def test_in_a_mixed_step_each_launch_takes_its_own_rows(max_programs: int) -> No
         out, *padded, shape, is_decode=True, is_mixed=True, workspace=workspace(shape, max_programs)
     )
     assert torch.equal(~out.isnan().flatten(1).any(dim=1), is_one)
+    tile = best_tile(shape, torch.float32, is_decode=False)
+    num_tiles = most_tiles(len(padded[0]), len(padded[4]), tile)
     paged_attention(
         out,
         *padded,
@@ -172,9 +183,28 @@ def test_in_a_mixed_step_each_launch_takes_its_own_rows(max_programs: int) -> No
         is_decode=False,
         is_mixed=True,
         workspace=workspace(shape, max_programs),
+        order=prompt_tiles(padded[3], tile.block_q, num_tiles),
     )
     assert_close(out[: len(q)], wanted)
     assert out[len(q) + 1 :].isnan().all()
+
+
+@pytest.mark.parametrize("block_q", [2, 16])
+@pytest.mark.parametrize("num_rows", [1, 5, 70])
+def test_tiles_of_prompts_come_first_and_are_those_of_each_row(block_q: int, num_rows: int) -> None:
+    numbers = np.random.default_rng(num_rows)
+    lengths = numbers.choice([0, 1, 2, block_q, block_q + 1, 5 * block_q + 3], num_rows)
+    starts = torch.tensor([0, *lengths.cumsum()], dtype=torch.int32, device=DEVICE)
+    wanted = [
+        [row, first]
+        for row, length in enumerate(lengths.tolist())
+        for first in range(0, length, block_q)
+        if length > 1
+    ]
+    num_tiles = int(lengths.sum()) // block_q + num_rows
+    found = prompt_tiles(starts, block_q, num_tiles)
+    assert found[: len(wanted)].tolist() == wanted
+    assert found[len(wanted) :, 0].tolist() == [-1] * (num_tiles - len(wanted))
 
 
 SMALL_TILE = Tile(block_q=2, block_m=16, block_n=32, num_warps=4, num_stages=2, least=1)

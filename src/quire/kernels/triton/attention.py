@@ -12,7 +12,7 @@ there is no second launch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -56,8 +56,9 @@ def _find_row(query_start, tile, num_rows, BLOCK_Q: tl.constexpr):
 
 @triton.jit
 def _find_tile(
-    query_start, seq_lens, tile, num_rows,
-    BLOCK_Q: tl.constexpr, IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr,
+    query_start, seq_lens, order, tile, num_rows,
+    BLOCK_Q: tl.constexpr, HAS_ORDER: tl.constexpr,
+    IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr,
 ):  # fmt: skip
     """(row, its first query in the tile, how many queries, the first one's position).
 
@@ -72,12 +73,21 @@ def _find_tile(
             query_len = tl.load(query_start + tile + 1) - first_query
             num_queries = tl.where(query_len == 1, 1, 0)
         return tile, first_query, num_queries, tl.load(seq_lens + tile) - 1
-    row = _find_row(query_start, tile, num_rows, BLOCK_Q)
+    if HAS_ORDER:
+        found = tl.load(order + 2 * tile)
+        row = tl.maximum(found, 0)
+    else:
+        row = _find_row(query_start, tile, num_rows, BLOCK_Q)
     start = tl.load(query_start + row)
     query_len = tl.load(query_start + row + 1) - start
-    offset = (tile - start // BLOCK_Q - row) * BLOCK_Q
+    if HAS_ORDER:
+        offset = tl.load(order + 2 * tile + 1)
+    else:
+        offset = (tile - start // BLOCK_Q - row) * BLOCK_Q
     num_queries = tl.minimum(BLOCK_Q, query_len - offset)
-    if IS_MIXED:
+    if HAS_ORDER:
+        num_queries = tl.where(found < 0, 0, num_queries)
+    elif IS_MIXED:
         num_queries = tl.where(query_len == 1, 0, num_queries)
     return row, start + offset, num_queries, tl.load(seq_lens + row) - query_len + offset
 
@@ -122,10 +132,10 @@ def _attention_kernel(
         kv_head, tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     else:
         tile, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    if HAS_ORDER:
+    if HAS_ORDER and IS_DECODE:
         tile = tl.load(order + tile)
     row, first_query, num_queries, first_position = _find_tile(
-        query_start, seq_lens, tile, num_rows, BLOCK_Q, IS_DECODE, IS_MIXED
+        query_start, seq_lens, order, tile, num_rows, BLOCK_Q, HAS_ORDER, IS_DECODE, IS_MIXED
     )
     if num_queries <= 0:
         return
@@ -305,18 +315,20 @@ def paged_attention(
     ``is_mixed``: only those, or all but those, of rows of both kinds. ``prefix``: of a decode
     launch without a window.
     ``order`` [R] int32 of a decode launch: which row each program takes, the longest first, so that
-    none begins a long one when the others have ended.
+    none begins a long one when the others have ended. Of a mixed launch of prompts: `prompt_tiles`.
     """
     assert kv_cache.is_contiguous()
-    assert order is None or is_decode
     assert prefix is None or (is_decode and not is_mixed and shape.window is None)
     tile = tile or best_tile(shape, q.dtype, is_decode=is_decode)
     # Decode steps are worth a kernel without splits; others ask at run time, which costs them
     # nothing that was measured, and take a second less to compile.
     is_plain = is_decode and not is_mixed
     num_rows, block_size = len(seq_lens), kv_cache.shape[2]
-    num_tiles = num_rows if is_decode else len(q) // tile.block_q + num_rows
+    num_tiles = num_rows if is_decode else most_tiles(len(q), num_rows, tile)
+    assert order is None or len(order) == num_tiles
     splits = workspace.splits(num_tiles * shape.num_kv_heads)
+    if order is not None and not is_decode:  # what is there begins before what is not
+        tile = replace(tile, heads_first=True)
     launch(_attention_kernel, tile.grid(num_tiles, shape.num_kv_heads, splits))(
         out, q, kv_cache[0], kv_cache[1], block_table, query_start, seq_lens,
         seq_lens if order is None else order,
@@ -338,6 +350,11 @@ def paged_attention(
         PRECISION=precision(q.dtype), num_warps=tile.num_warps, num_stages=tile.num_stages,
         **dependent_launch(),
     )  # fmt: skip
+
+
+def most_tiles(num_tokens: int, num_rows: int, tile: Tile) -> int:
+    """Of so many rows with so many queries."""
+    return num_tokens // tile.block_q + num_rows
 
 
 def best_tile(shape: AttentionShape, dtype: torch.dtype, *, is_decode: bool) -> Tile:

@@ -98,7 +98,7 @@ def _latent_kernel(
     await_inputs(DEPENDENT)
     tile, head_tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     row, first_query, num_queries, first_position = _find_tile(
-        query_start, seq_lens, tile, num_rows, BLOCK_Q, IS_DECODE, IS_MIXED
+        query_start, seq_lens, query_start, tile, num_rows, BLOCK_Q, False, IS_DECODE, IS_MIXED
     )
     if num_queries <= 0:
         return
