@@ -91,7 +91,10 @@ def fake_driver(patch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     patch.setattr(launch, "driver", fake)
     patch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
     patch.setattr(product, "compiled", lambda source, defines: json.dumps(defines).encode())
-    caches = (launch.most_clusters, product._tiles_of, product._kernel_of, product._code_of)
+    caches = (
+        *(launch.most_clusters, launch._encoded),
+        *(product._tiles_of, product._kernel_of, product._code_of),
+    )
     for cached in caches:
         cached.cache_clear()
     yield fake

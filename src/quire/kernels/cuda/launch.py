@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from cuda.bindings import driver
 from torch import Tensor
@@ -16,7 +16,8 @@ from quire.kernels import hopper
 
 _ALONE = hopper.SHARED_BYTES - 2048  # a multiprocessor has no room for two such blocks
 _PROBE = b".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry probe() { ret; }\0"
-Argument = np.ndarray  # the bytes of one parameter
+# One parameter, as it lies in memory; NumPy's arrays take a microsecond each to tell where.
+Argument = ctypes.c_uint32 | ctypes.c_uint64 | ctypes.Array[ctypes.c_uint64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,8 +34,8 @@ class Kernel:
         config = self.config(blocks)
         config.hStream = driver.CUstream(torch.cuda.current_stream().cuda_stream)
         config.attrs, config.numAttrs = _attributes(self.cluster), 2
-        places = np.array([argument.ctypes.data for argument in arguments], dtype=np.uint64)
-        _checked(driver.cuLaunchKernelEx(config, self.function, places.ctypes.data, 0))
+        places = (ctypes.c_uint64 * len(arguments))(*map(ctypes.addressof, arguments))
+        _checked(driver.cuLaunchKernelEx(config, self.function, ctypes.addressof(places), 0))
 
     def config(self, blocks: int) -> Any:
         """What the driver must know of a launch of so many, but for stream and attributes."""
@@ -83,17 +84,32 @@ def tensor_map(matrix: Tensor, box_rows: int, box_columns: int) -> Argument:
     A row of a box is 128 bytes, and rows are swizzled; outside the matrix all is zero.
     """
     assert matrix.stride(1) == 1 and box_columns * matrix.element_size() == 128
+    row_bytes = matrix.stride(0) * matrix.element_size()
+    return _encoded(
+        matrix.data_ptr(), *matrix.shape, row_bytes, matrix.dtype, box_rows, box_columns
+    )
+
+
+@lru_cache(maxsize=4096)  # the same places are used again and again
+def _encoded(
+    address: int,
+    rows: int,
+    columns: int,
+    row_bytes: int,
+    dtype: torch.dtype,
+    box_rows: int,
+    box_columns: int,
+) -> Argument:
     kinds = driver.CUtensorMapDataType
-    rows, columns = matrix.shape
     made = _checked(
         driver.cuTensorMapEncodeTiled(
             kinds.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-            if matrix.dtype == torch.bfloat16
+            if dtype == torch.bfloat16
             else kinds.CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
             2,
-            matrix.data_ptr(),
+            address,
             [driver.cuuint64_t(columns), driver.cuuint64_t(rows)],
-            [driver.cuuint64_t(matrix.stride(0) * matrix.element_size())],
+            [driver.cuuint64_t(row_bytes)],
             [driver.cuuint32_t(box_columns), driver.cuuint32_t(box_rows)],
             [driver.cuuint32_t(1), driver.cuuint32_t(1)],
             driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
@@ -102,16 +118,16 @@ def tensor_map(matrix: Tensor, box_rows: int, box_columns: int) -> Argument:
             driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )
     )
-    return np.array([int(word) for word in made.opaque], dtype=np.uint64)
+    return (ctypes.c_uint64 * len(made.opaque))(*map(int, made.opaque))
 
 
 def pointer(tensor: Tensor | None) -> Argument:
     """Null for None."""
-    return np.array([0 if tensor is None else tensor.data_ptr()], dtype=np.uint64)
+    return ctypes.c_uint64(0 if tensor is None else tensor.data_ptr())
 
 
 def number(value: int) -> Argument:
-    return np.array([value], dtype=np.uint32)
+    return ctypes.c_uint32(value)
 
 
 def _checked(result: tuple[Any, ...]) -> Any:
