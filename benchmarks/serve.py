@@ -15,22 +15,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import re
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gpu_parts.models import CONFIGS, write_model
+from serve_parts.load import Load
 from serve_parts.peer import ALL_AT_ONCE
 from serve_parts.report import Line, lines_of, offline_line, table
+from serve_parts.running import running_server
 from serve_parts.tokenizer import write_tokenizer
 
 MODELS = ("qwen3-0.6b", "llama-3.1-8b")
@@ -38,8 +34,6 @@ RATES = (4.0, 32.0, ALL_AT_ONCE)
 SECONDS_AT_A_RATE = 15
 NUM_AT_ONCE = 1000
 NUM_WARMUPS = 16
-START_TIMEOUT_S = 300
-_LISTENING = re.compile(r"listening at (http://\S+)")
 
 
 def main() -> int:
@@ -69,9 +63,10 @@ def measure_model(
     flags = ["--load-format", "dummy", "--no-enable-prefix-caching", "--max-model-len"]
     flags += [str(arguments.max_model_len), *engine_flags]
     lines, served = [], 0.0
-    with running_server(model, name, flags, output / f"{name}-server.log") as url:
+    program = ["-m", "quire", "serve", str(model), "--port", "0", "--served-model-name", name]
+    with running_server([*program, *flags], output / f"{name}-server.log") as server:
         for index, rate in enumerate(arguments.rates):
-            result = measure_rate(url, model, rate, index, arguments, output)
+            result = measure_rate(server.url, model, rate, index, arguments, output)
             lines += lines_of(name, rate, result)
             if rate == ALL_AT_ONCE:
                 served = float(result["output_throughput"])
@@ -87,19 +82,16 @@ def measure_rate(
     """One run of the load generator, with prompts of its own."""
     at_rate = NUM_AT_ONCE if rate == ALL_AT_ONCE else math.ceil(rate * SECONDS_AT_A_RATE)
     num_prompts = arguments.num_prompts or at_rate
-    path = output / f"{model.name}-{rate:g}.json"
-    command = [sys.executable, "-m", "quire", "bench", "serve", "--base-url", url]
-    command += ["--tokenizer", str(model), "--num-prompts", str(num_prompts)]
-    command += ["--request-rate", str(rate), "--seed", str(100 + index), "--ignore-eos"]
-    command += ["--random-input-len", str(arguments.input_len)]
-    command += ["--random-output-len", str(arguments.output_len)]
-    command += ["--num-warmups", str(min(NUM_WARMUPS, num_prompts)), "--disable-tqdm"]
-    command += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99"]
-    command += ["--save-result", "--result-dir", str(path.parent), "--result-filename", path.name]
+    load = Load(
+        num_prompts=num_prompts,
+        rate=rate,
+        input_len=arguments.input_len,
+        output_len=arguments.output_len,
+        seed=100 + index,
+        num_warmups=min(NUM_WARMUPS, num_prompts),
+    )
     print(f"\n{model.name}, {num_prompts} requests, rate {rate:g}", flush=True)
-    subprocess.run(command, check=True)
-    result: dict[str, Any] = json.loads(path.read_text())
-    return result
+    return load.run(url, model, output / f"{model.name}-{rate:g}.json")
 
 
 def measure_offline(model: Path, arguments: argparse.Namespace, flags: list[str]) -> float:
@@ -116,43 +108,6 @@ def measure_offline(model: Path, arguments: argparse.Namespace, flags: list[str]
     measured = json.loads(done.stdout.splitlines()[-1])
     print(f"{model.name}, offline: {measured}", flush=True)
     return float(measured["output_throughput"])
-
-
-@contextmanager
-def running_server(model: Path, name: str, flags: list[str], log: Path) -> Iterator[str]:
-    """`quire serve` at a free port; its URL, once it is ready."""
-    command = [sys.executable, "-m", "quire", "serve", str(model), "--port", "0"]
-    command += ["--served-model-name", name, *flags]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with (
-        log.open("w") as file,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        ) as process,
-    ):
-        timer = threading.Timer(START_TIMEOUT_S, process.kill)
-        timer.start()
-        try:
-            assert process.stdout is not None
-            url = None
-            for line in process.stdout:
-                file.write(line)
-                found = _LISTENING.search(line)
-                url = found.group(1) if found else url
-                if url is not None and "ready:" in line:
-                    break
-            else:
-                raise SystemExit(f"the server of {name} did not start:\n{log.read_text()[-3000:]}")
-            timer.cancel()
-            threading.Thread(target=file.writelines, args=(process.stdout,), daemon=True).start()
-            yield url
-        finally:
-            timer.cancel()
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()  # or leaving the block would wait for ever
 
 
 def _as_options(flags: list[str]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""The parts of `benchmarks/serve.py`."""
+"""The parts of `benchmarks/serve.py`; `benchmarks/front.py` uses some of them too."""
