@@ -4,11 +4,11 @@
     python benchmarks/front.py --step-ms 0 --prompt-ms 0        # as fast as the front end can
     python benchmarks/front.py --num-prompts 64 --input-len 16 --repetitions 1
 
-The server is the real one, before an engine core that computes nothing: in a process of its own it
-takes requests, and a step tells one random token for each running row (front_parts/instant_core.py).
-The default times of steps are those of a small model on a large GPU. `quire bench serve` sends all
-requests at once, with prompts of token ids, and reads streams, on the same machine: with fewer than
-three cores the three processes also wait for each other, which seconds show and CPU times do not.
+The server is the real one, before an engine core that computes nothing: a process of its own that
+takes requests, and tells one random token a step for each running row, in steps that last as long
+as those of a small model on a large GPU (front_parts/instant_core.py). `quire bench serve` sends
+all requests at once, with prompts of token ids, and reads streams, on the same machine: with fewer
+than three processors the three processes also wait for each other, which shows in the seconds.
 
 CPU time is user and system time from before the load generator starts until it has ended, so a
 short request with which it looks whether the server is ready is in it. It is counted in ticks of
@@ -96,7 +96,7 @@ def _measure(server: RunningServer, load: Load, model: Path, saved: Path) -> Cos
         )
     return Cost(
         seconds=result["duration"],
-        num_requests=load.num_prompts,
+        num_requests=result["completed"],
         num_tokens=result["total_output_tokens"],
         mean_ttft_ms=result["mean_ttft_ms"],
         front_cpu_s=front_cpu_s,

@@ -25,7 +25,7 @@ from quire.step_output import (
 )
 
 FIRST_TOKEN_ID = 300  # behind the special tokens and the bytes: whole words
-_VARIABLE = "INSTANT_CORE_MS"  # a builder is given nothing but the config of the engine
+VARIABLE = "INSTANT_CORE_MS"  # a builder is given nothing but the config of the engine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,11 +40,11 @@ class StepTimes:
 
     def tell(self) -> None:
         """To the cores that this process starts."""
-        os.environ[_VARIABLE] = f"{self.step_ms} {self.prompt_ms}"
+        os.environ[VARIABLE] = f"{self.step_ms} {self.prompt_ms}"
 
     @classmethod
     def told(cls) -> StepTimes:
-        step_ms, prompt_ms = map(float, os.environ[_VARIABLE].split())
+        step_ms, prompt_ms = map(float, os.environ[VARIABLE].split())
         return cls(step_ms=step_ms, prompt_ms=prompt_ms)
 
 

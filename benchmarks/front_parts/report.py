@@ -33,6 +33,8 @@ class Cost:
 
 
 COLUMNS: Mapping[str, tuple[Callable[[Cost], float], str]] = {
+    "requests": (lambda cost: cost.num_requests, ",.0f"),
+    "tokens": (lambda cost: cost.num_tokens, ",.0f"),
     "s": (lambda cost: cost.seconds, ".2f"),
     "tok/s": (lambda cost: cost.tokens_a_second, ",.0f"),
     "mean TTFT ms": (lambda cost: cost.mean_ttft_ms, ",.0f"),
