@@ -32,7 +32,10 @@ KINDS = {
     "positions and KV": r"rope|rotary|write_kv|heads|angles",
     "norms": r"norm",
     "activation": r"silu|gelu|activation|gated",
-    "rows": r"lookup|prompt_tiles|fetch|deliver|gather|index|row|copy|cat|fill|elementwise|advance|upload",
+    "rows": (
+        r"lookup|prompt_tiles|fetch|deliver|gather|index|row|copy|cat|fill|elementwise|advance"
+        r"|upload"
+    ),
 }
 
 

@@ -11,16 +11,16 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_NEW_OBJECTS = (
-    20_000  # more than are gone again, until the next collection: less than a millisecond
-)
+# That have come and not gone since one collection, before the next: to look through them takes less
+# than a millisecond.
+_NEW_OBJECTS = 20_000
 
 
 def keep_all_that_exists() -> None:
     """Of a process whose objects live as long as it does."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_NEW_OBJECTS, *gc.get_threshold()[1:])
+    _collect_rarely()
 
 
 @contextmanager
@@ -31,9 +31,15 @@ def unwatched_heap() -> Iterator[None]:
         return
     before = gc.get_threshold()
     gc.freeze()
-    gc.set_threshold(max(before[0], _NEW_OBJECTS) if before[0] else 0, *before[1:])
+    _collect_rarely()
     try:
         yield
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+
+
+def _collect_rarely() -> None:
+    """Unless that is so already; 0 is never."""
+    new, *others = gc.get_threshold()
+    gc.set_threshold(max(new, _NEW_OBJECTS) if new else 0, *others)

@@ -153,7 +153,7 @@ def _require_a_token(
         "min_tokens (no stop token yet)": set(too_early),
     }
     left = set().union(*forbidden.values())
-    if not left or len(left) < len(allowed) or any(token_id not in left for token_id in allowed):
+    if len(left) < len(allowed) or any(token_id not in left for token_id in allowed):
         return
     names = " or ".join(name for name, token_ids in forbidden.items() if token_ids)
     which = f"allowed_token_ids {list(allowed)}" if len(allowed) <= 8 else f"{len(allowed)} tokens"

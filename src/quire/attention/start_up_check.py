@@ -17,7 +17,7 @@ from torch import Tensor
 
 from quire.attention.backend import AttentionBackend, AttentionProblem, OurPlan
 from quire.batch import Batch, GroupBatch
-from quire.kernels.rehearsal import rehearsal
+from quire.kernels.rehearsal import rehearse
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +65,10 @@ def disagreements(
         steps = tuple(steps_to_try(problem))
         # One size of the cache for all, as there is in use: some packages compile for it.
         num_blocks = max(sum(_block_counts(rows, problem)) for rows in steps)
-        trials = [make_trial(problem, rows, num_blocks) for rows in steps]
-        _compile(our_backend, trials)
+        if torch.device(problem.device).type == "cuda":
+            rehearse(lambda: _run_ours(our_backend, problem, steps, num_blocks))
         compared = [
-            _compare(their_backend, our_backend, problem, rows, trial)
-            for rows, trial in zip(steps, trials, strict=True)
+            _compare(their_backend, our_backend, problem, rows, num_blocks) for rows in steps
         ]
         if all(reasons is None for reasons in compared):
             return ["it leaves every step that was tried to our own kernels"]
@@ -120,12 +119,16 @@ def _long_steps(far: int) -> Iterator[Rows]:
     yield Rows(name="two prompts", computed=(0, far), new=(9 * _TILE, 8 * _TILE + 1))
 
 
-def _compile(ours: AttentionBackend, trials: Sequence[Trial]) -> None:
-    """All that our kernels need for the trials, at once."""
-    if trials[0].q.is_cuda:
-        with rehearsal():
-            for trial in trials:
-                ours.forward(trial.q, trial.kv_cache, ours.plan(trial.batch, 0))
+def _run_ours(
+    ours: AttentionBackend, problem: AttentionProblem, steps: Sequence[Rows], num_blocks: int
+) -> None:
+    """Every step, whatever is in the cache."""
+    shape = (2, num_blocks + 1, problem.block_size, problem.num_kv_heads, problem.head_dim)
+    kv_cache = torch.empty(shape, dtype=problem.dtype, device=problem.device)
+    for rows in steps:
+        batch = _batch(rows, _block_table(rows, problem), kv_cache)
+        q = _queries(problem, sum(rows.new))
+        ours.forward(q, kv_cache, ours.plan(batch, 0))
 
 
 def _compare(
@@ -133,9 +136,10 @@ def _compare(
     ours: AttentionBackend,
     problem: AttentionProblem,
     rows: Rows,
-    trial: Trial,
+    num_blocks: int,
 ) -> list[str] | None:
     """Why they differ; None if the step is left to our kernels."""
+    trial = make_trial(problem, rows, num_blocks)
     batch = _as_in_graph(trial.batch) if rows.is_mixed_graph else trial.batch
     plan = theirs.plan(batch, 0)
     if isinstance(plan, OurPlan):
@@ -188,15 +192,21 @@ def make_trial(problem: AttentionProblem, rows: Rows, least_blocks: int = 0) -> 
         loud = slots[[last_first - first, -1]]
         keys[loud] = _LOUD_SCORE * key_per_score
         values[loud] = _LOUD_VALUE
-    # Part of one product with keys and values, as models have them.
-    num_heads = problem.num_heads + 2 * problem.num_kv_heads
-    product = torch.empty(len(q), num_heads, dim, dtype=problem.dtype, device=device)
-    product[:, : problem.num_heads] = direction + q / 2
+    queries = _queries(problem, len(q))
+    queries[:] = direction + q / 2
     return Trial(
-        q=product[:, : problem.num_heads],
+        q=queries,
         kv_cache=(kv_cache := kv_cache.to(problem.dtype)),
         batch=_batch(rows, table, kv_cache),
     )
+
+
+def _queries(problem: AttentionProblem, count: int) -> Tensor:
+    """[count, H, D], part of one product with keys and values, as models have them."""
+    num_heads = problem.num_heads + 2 * problem.num_kv_heads
+    shape = (count, num_heads, problem.head_dim)
+    product = torch.empty(shape, dtype=problem.dtype, device=problem.device)
+    return product[:, : problem.num_heads]
 
 
 def _first_visible(position: int, problem: AttentionProblem) -> int:

@@ -87,8 +87,9 @@ class _ByBytes:
     def _begin(self, prompt_token_ids: Sequence[int]) -> None:
         """The prompt may end inside a character, which its own text shows as U+FFFD."""
         shown = (i for i in reversed(prompt_token_ids) if i not in self._skipped_ids)
-        for token_id in reversed(list(islice(shown, _LONGEST_CHARACTER))):
-            self._utf8.decode(self._token_bytes(token_id))
+        pieces = filter(None, map(self._token_bytes, shown))
+        for piece in reversed(list(islice(pieces, _LONGEST_CHARACTER))):
+            self._utf8.decode(piece)
         self._begun_by_prompt = self._utf8.getstate()[0] != b""
 
     def _without_the_prompts(self, text: str) -> str:

@@ -71,22 +71,21 @@ class OutputProcessor:
         """Deltas of requests that were aborted meanwhile are nobody's any more, nor those of
         completions that ended here."""
         step = ProcessedStep()
-        changed: list[_Request] = []
+        changed: dict[str, _Request] = {}
         for delta in deltas:
             request = self._requests.get(delta.request_id)
             if request is None or not request.expects(delta):
                 continue
-            if not request.has_news:
-                changed.append(request)
+            changed[delta.request_id] = request
             completion = request.take(delta)
             if completion.has_ended and delta.finish_reason is None:
                 step.to_abort.append((delta.request_id, delta.index))
-        for request in changed:
+        for request_id, request in changed.items():
             output = request.output()
             if output is not None:
                 step.outputs.append(output)
             if request.has_ended:
-                del self._requests[request.request_id]
+                del self._requests[request_id]
                 self.observer.request_ended(request.end())
         return step
 
@@ -129,20 +128,12 @@ class _Request:
         self._news: dict[int, _Completion] = {}  # since the last output
 
     @property
-    def request_id(self) -> str:
-        return self._engine.request_id
-
-    @property
     def is_watched(self) -> bool:
         return self._engine.watch is Watch.EVERY_STEP
 
     @property
     def has_ended(self) -> bool:
         return self._num_open == 0
-
-    @property
-    def has_news(self) -> bool:
-        return bool(self._news)
 
     def expects(self, delta: CompletionDelta) -> bool:
         is_own = delta.serial == self._engine.serial

@@ -7,8 +7,8 @@ them find places that exist; what comes out means nothing. Knows no kernel.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+import contextvars
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-_is_on = ContextVar("quire_rehearsal", default=False)  # of this thread alone
+_is_on = ContextVar("quire_rehearsal", default=False)
 _UNWRITTEN = frozenset({torch.empty, torch.empty_like, torch.Tensor.new_empty})
 
 
@@ -32,35 +32,40 @@ def launch(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
     return lambda *args, **options: kernel.warmup(*args, grid=grid, **options)
 
 
-@contextlib.contextmanager
-def rehearsal() -> Iterator[None]:
-    """On leaving it everything is compiled. What does not compile raises when it is launched."""
+def rehearse(work: Callable[[], object]) -> None:
+    """Afterwards all that ``work`` launches is compiled. What cannot be raises when it is launched.
+
+    In a context of its own: whatever happens, nothing of it remains in this thread.
+    """
+    contextvars.copy_context().run(_rehearse, work)
+
+
+def _rehearse(work: Callable[[], object]) -> None:
     from triton import AsyncCompileMode
 
+    _is_on.set(True)
     device = torch.cuda.current_device()
     with (
         _Loader(initializer=torch.cuda.set_device, initargs=(device,)) as threads,
         AsyncCompileMode(threads, ignore_errors=True),
         _Zeros(),
     ):
-        token = _is_on.set(True)
-        try:
-            yield
-        finally:
-            _is_on.reset(token)
+        work()
 
 
 class _Loader(ThreadPoolExecutor):
     """Threads that also load what they have compiled, and build what launches it."""
 
     def submit(self, work: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
-        def load() -> Any:
-            kernel = work(*args, **options)
-            with contextlib.suppress(Exception):  # the launch will raise it
-                _ = kernel.run
-            return kernel
+        return super().submit(lambda: _loaded(work(*args, **options)))
 
-        return super().submit(load)
+
+def _loaded(kernel: Any) -> Any:
+    try:
+        _ = kernel.run
+    except Exception:
+        kernel._run = None  # half loaded it would be launched; so the launch tries again
+    return kernel
 
 
 class _Zeros(TorchFunctionMode):

@@ -19,7 +19,8 @@ def step_budget(limits: SchedulerConfig, num_wanted: int, num_decoding: int) -> 
 
     While rows decode, what would not fill a step is cut into short ones: their next tokens, and the
     first one of each of the prompts, come sooner, and on a GPU a short step is hardly less
-    efficient. What would fill it is a matter of throughput.
+    efficient. What would fill it is a matter of throughput. Prompts that wait count as a whole:
+    what of them is cached is not known yet.
     """
     full, short = limits.max_num_batched_tokens, limits.short_step_tokens
     if short is None or not num_decoding or num_wanted >= full:
@@ -29,7 +30,7 @@ def step_budget(limits: SchedulerConfig, num_wanted: int, num_decoding: int) -> 
 
 @dataclass(slots=True)
 class Draft:
-    """Arrays parallel over rows, in the order of the queue. All [R]."""
+    """Arrays parallel over rows, in the order of the queue, all [R]; and the step's budget."""
 
     rows: Index
     num_tokens: np.ndarray  # known, on the host or on the device
@@ -45,16 +46,20 @@ class Draft:
         of others would like to be in it."""
         known, computed = table.num_tokens[rows], table.num_computed[rows]
         counts = known - computed
+        num_decoding = int(np.count_nonzero(counts == 1))  # also those that wait for a result
         is_waiting = known - table.num_confirmed[rows] >= table.max_pending[rows]
         counts[is_waiting | (known >= table.max_len[rows])] = 0
         if limits.long_prefill_token_threshold:
             np.minimum(counts, limits.long_prefill_token_threshold, out=counts)
         num_wanted = int(counts.sum())
-        num_decoding = int(np.count_nonzero(counts == 1))
         budget = step_budget(limits, num_wanted + num_waiting, num_decoding)
         if num_wanted > budget:
-            before = np.cumsum(counts) - counts
-            np.clip(budget - before, 0, counts, out=counts)
+            # In a short step, rows that decode have theirs, wherever in the queue they stand.
+            is_first = (counts == 1) & (budget < limits.max_num_batched_tokens)
+            rest = np.where(is_first, 0, counts)
+            before = np.cumsum(rest) - rest + np.count_nonzero(is_first)
+            np.clip(budget - before, 0, rest, out=counts)
+            counts += is_first
         return cls(rows=rows, num_tokens=known, num_computed=computed, counts=counts, budget=budget)
 
     def cut(self, count: int) -> None:

@@ -31,12 +31,16 @@ def bytes_of_letters(spelled: str) -> bytes | None:
 
 
 def decoder_parts(tokenizer: Any) -> dict[str, Mapping[str, Any]]:
-    """What the decoder of a `tokenizers.Tokenizer` does, by the type of each of its parts."""
+    """What the decoder of a `tokenizers.Tokenizer` does, by the type of each of its parts; nothing
+    where nobody can tell."""
     decoder = tokenizer.decoder
     if decoder is None:
         return {}
-    # As it is pickled: JSON, of the decoder alone.
-    return {str(one["type"]): one for one in _parts(json.loads(decoder.__getstate__()))}
+    try:
+        written = decoder.__getstate__()  # as it is pickled: JSON, of the decoder alone
+    except Exception:  # one in Python cannot be; the library raises nothing more exact
+        return {}
+    return {str(one["type"]): one for one in _parts(json.loads(written))}
 
 
 def is_byte_level(tokenizer: Any) -> bool:

@@ -5,6 +5,7 @@ Everything that depends on the configuration is decided here, once.
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +14,8 @@ from tqdm import tqdm
 
 from quire.attention.selection import READ_SHARED_PREFIXES
 from quire.config import EngineConfig
+from quire.heap import unwatched_heap
+from quire.kernels.rehearsal import rehearse
 from quire.models.loading import LoadedModel
 from quire.sampling.sampler import Sampler
 from quire.worker.batch_builder import BatchBuilder
@@ -70,20 +73,29 @@ def capture_of(config: EngineConfig, loaded: LoadedModel) -> Capture | None:
     return Capture(sizes=graph_sizes(config), record=GraphRecorder(), show=config.load.use_tqdm)
 
 
-def rehearse(config: EngineConfig, loaded: LoadedModel) -> None:
+def rehearse_graphs(config: EngineConfig, loaded: LoadedModel) -> None:
     """Compile together what graphs need, which is nearly all that there is to compile."""
     if not captures_graphs(config, loaded):
         return
-    from quire.kernels.rehearsal import rehearsal
-
-    def run_once(run: Replay) -> Replay:
-        run()
-        return run
-
     sizes = graph_sizes(config).some_of_each_kind()
-    kv = build_kv_memory(config, loaded, num_blocks=1)
-    with rehearsal():
-        build_runner(config, loaded, kv, Capture(sizes=sizes, record=run_once, show=False))
+    capture = Capture(sizes=sizes, record=_run_once, show=False)
+
+    def build() -> None:
+        build_runner(config, loaded, build_kv_memory(config, loaded, num_blocks=1), capture)
+
+    with unwatched_heap():  # what is new here is soon looked through
+        rehearse(build)
+        gc.collect()  # rows and graphs know each other; their memory is not to be measured as used
+    torch.cuda.empty_cache()
+
+
+def _run_once(run: Replay) -> Replay:
+    run()
+    return _nothing
+
+
+def _nothing() -> None:
+    """What was rehearsed is not done again."""
 
 
 def build_runner(

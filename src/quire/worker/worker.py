@@ -13,7 +13,7 @@ from quire.worker.build import (
     capture_of,
     captures_graphs,
     graph_sizes,
-    rehearse,
+    rehearse_graphs,
     rows_per_pass,
 )
 from quire.worker.facts import WorkerFacts
@@ -49,7 +49,7 @@ class Worker:
         if self._config.device.num_threads is not None:
             torch.set_num_threads(self._config.device.num_threads)
         self._loaded = build_model(self._config)
-        rehearse(self._config, self._loaded)
+        rehearse_graphs(self._config, self._loaded)
         return WorkerFacts(
             kv_layout=self._loaded.kv_layout,
             weight_bytes=self._loaded.weight_bytes,

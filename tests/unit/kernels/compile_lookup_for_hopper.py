@@ -34,8 +34,8 @@ def main() -> None:
         }
         source = ASTSource(fn=_lookup_kernel, signature=signature, constexprs=constants)
         triton.compile(source, target=HOPPER, options={"num_warps": 4})
-    for rows in (2, 512):
-        constants = {"BLOCK_Q": 16, "ROWS": rows, "TILES": 64, "DEPENDENT": True}
+    for rows, tiles in ((2, 64), (512, 16), (2048, 4)):
+        constants = {"BLOCK_Q": 16, "ROWS": rows, "TILES": tiles, "DEPENDENT": True}
         signature = {"out": "*i32", "query_start": "*i32", "num_rows": "i32", "num_tiles": "i32"}
         signature |= dict.fromkeys(constants, "constexpr")
         source = ASTSource(fn=_prompt_tiles_kernel, signature=signature, constexprs=constants)

@@ -48,6 +48,20 @@ def test_while_rows_decode_a_step_that_would_not_be_full_is_short(table: RowTabl
     assert Draft.wanted(table, rows[2:], limits).counts.tolist() == [6, 10]  # none decodes
 
 
+def test_in_a_short_step_rows_that_decode_have_their_token_wherever_they_stand(
+    table: RowTable,
+) -> None:
+    limits = SchedulerConfig(max_num_batched_tokens=100, short_step_tokens=12)
+    last_first = np.array([3, 2, 1, 0])  # as a queue by priority may have them
+    assert Draft.wanted(table, last_first, limits).counts.tolist() == [10, 0, 1, 1]
+    table.num_tokens[0] += 1  # one that waits for its result decodes as well
+    table.num_tokens[1] += 1
+    assert Draft.wanted(table, last_first, limits).budget == 100
+    table.num_computed[0] += 1
+    table.num_computed[1] += 1
+    assert Draft.wanted(table, last_first, limits).counts.tolist() == [10, 2, 0, 0]
+
+
 def test_a_short_step_has_as_many_tokens_of_prompts_as_of_rows_that_decode() -> None:
     limits = SchedulerConfig(max_num_batched_tokens=100, short_step_tokens=12)
     budgets = [step_budget(limits, 90, num_decoding=count) for count in (1, 6, 7, 40, 60)]

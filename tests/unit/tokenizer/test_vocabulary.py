@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.decoders import Decoder
+from transformers import PreTrainedTokenizerFast
 
 from quire.tokenizer.vocabulary import Vocabulary, eos_token_ids
 from tests.fakes import tokenizers
@@ -47,3 +50,20 @@ def test_eos_ids_come_from_generation_config_or_config_and_tokenizer() -> None:
     assert eos_token_ids({"eos_token_id": 9}, {}, tokenizer) == (9, own)
     assert eos_token_ids({"eos_token_id": None}, {"eos_token_id": own}, tokenizer) == (own,)
     assert eos_token_ids({}, {}, None) == ()
+
+
+class _Shouting:
+    """A decoder in Python, which the library cannot write down."""
+
+    def decode_chain(self, tokens: list[str]) -> list[str]:
+        return [token.upper() for token in tokens]
+
+
+def test_a_decoder_in_python_is_asked_for_every_text() -> None:
+    backend = Tokenizer.from_str(tokenizers.byte_level().backend_tokenizer.to_str())
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    tokenizer.backend_tokenizer.decoder = Decoder.custom(_Shouting())
+    vocabulary = Vocabulary(tokenizer)
+    assert not vocabulary.is_byte_level
+    assert vocabulary.decode(backend.encode("ab").ids) == "AB"
+    assert Vocabulary(tokenizers.byte_level()).is_byte_level

@@ -315,13 +315,12 @@ def paged_attention(
     ``is_mixed``: only those, or all but those, of rows of both kinds. ``prefix``: of a decode
     launch without a window.
     ``order`` [R] int32 of a decode launch: which row each program takes, the longest first, so that
-    none begins a long one when the others have ended. Of a mixed launch of prompts: `prompt_tiles`.
+    none begins a long one at the end. Of a mixed launch of prompts: `prompt_tiles`.
     """
     assert kv_cache.is_contiguous()
     assert prefix is None or (is_decode and not is_mixed and shape.window is None)
     tile = tile or best_tile(shape, q.dtype, is_decode=is_decode)
-    # Decode steps are worth a kernel without splits; others ask at run time, which costs them
-    # nothing that was measured, and take a second less to compile.
+    # Decode steps are worth a kernel without splits; others ask at run time, at no measured cost.
     is_plain = is_decode and not is_mixed
     num_rows, block_size = len(seq_lens), kv_cache.shape[2]
     num_tiles = num_rows if is_decode else most_tiles(len(q), num_rows, tile)

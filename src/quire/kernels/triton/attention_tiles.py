@@ -1,4 +1,4 @@
-"""Where the tiles of a mixed step lie, found once for all layers.
+"""Where the tiles of a mixed step lie, found once for all layers of a plan.
 
 A graph has room for as many rows as a step may have. Most of its tiles are of rows that are not
 there or have one query, which another launch takes: programs for them end at once if all tiles that
@@ -15,7 +15,8 @@ from torch import Tensor
 from quire.kernels.rehearsal import launch
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
-_TILES = 64  # of one program
+_COMPARED = 8192  # rows times tiles of one program: what its registers hold
+_TILES = 64  # of one program, at most
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_tiles"])
@@ -44,8 +45,10 @@ def prompt_tiles(query_start: Tensor, block_q: int, num_tiles: int) -> Tensor:
     queries; behind them row -1. ``query_start`` [R + 1]."""
     out = torch.empty(num_tiles, 2, dtype=torch.int32, device=query_start.device)
     num_rows = len(query_start) - 1
-    launch(_prompt_tiles_kernel, (triton.cdiv(num_tiles, _TILES),))(
+    rows = triton.next_power_of_2(num_rows)
+    tiles = max(1, min(_TILES, _COMPARED // rows))
+    launch(_prompt_tiles_kernel, (triton.cdiv(num_tiles, tiles),))(
         out, query_start, num_rows, num_tiles,
-        BLOCK_Q=block_q, ROWS=triton.next_power_of_2(num_rows), TILES=_TILES, **dependent_launch(),
+        BLOCK_Q=block_q, ROWS=rows, TILES=tiles, **dependent_launch(),
     )  # fmt: skip
     return out
