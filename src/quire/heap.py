@@ -14,6 +14,7 @@ from contextlib import contextmanager
 # That have come and not gone since one collection, before the next: to look through them takes less
 # than a millisecond.
 _NEW_OBJECTS = 20_000
+_COLLECTIONS = 2  # of younger objects, until one that looks at older ones as well
 
 
 def keep_all_that_exists() -> None:
@@ -40,6 +41,8 @@ def unwatched_heap() -> Iterator[None]:
 
 
 def _collect_rarely() -> None:
-    """Unless that is so already; 0 is never."""
-    new, *others = gc.get_threshold()
-    gc.set_threshold(max(new, _NEW_OBJECTS) if new else 0, *others)
+    """Unless that is so already; 0 is never. What outlives a few collections, such as requests that
+    were broken off, would wait long for the next that looks at it: so these follow soon."""
+    new, *older = gc.get_threshold()
+    if 0 < new < _NEW_OBJECTS:
+        gc.set_threshold(_NEW_OBJECTS, *(min(_COLLECTIONS, one) for one in older))
