@@ -215,7 +215,8 @@ class EngineArgs:
     )
     max_num_batched_tokens: int | str | None = _schedule(
         None,
-        help=f"tokens computed in one step; {_by_device('max_num_batched_tokens')}",
+        help="most tokens computed in one step; on a GPU prompts that would not fill it come in "
+        f"shorter ones while others decode; {_by_device('max_num_batched_tokens')}",
         parse=parse_count,
     )
     long_prefill_token_threshold: int | str = _schedule(

@@ -53,7 +53,11 @@ class Admission:
         self._refusal: _Refusal | None = None
 
     def admit(self, completion: Completion, budget: int) -> Span | None:
-        """Give the completion blocks for its first tokens, ``budget`` at most; None: not yet."""
+        """Give the completion blocks for its first tokens, ``budget`` at most; None: not yet.
+
+        There must be room for what a whole step would take, though a short one takes less: begun
+        on less, a prompt stalls halfway for lack of blocks and is preempted.
+        """
         if self.must_wait(completion, budget):
             return None
         is_fork = not completion.table.is_empty
@@ -63,9 +67,10 @@ class Admission:
         if self._config.long_prefill_token_threshold:
             count = min(count, self._config.long_prefill_token_threshold)
         end = start + min(count, budget)
+        end_of_whole_step = start + min(count, self._config.max_num_batched_tokens)
         may_begin = count <= budget or self._config.enable_chunked_prefill
         if not is_fork:
-            if not may_begin or not self._kv.can_adopt_and_grow(table, end):
+            if not may_begin or not self._kv.can_adopt_and_grow(table, end_of_whole_step):
                 self._refuse(completion, budget, table)
                 return None
             self._kv.adopt(table)
@@ -103,7 +108,6 @@ class Admission:
             if last is None:
                 break
             self._kv.release(last.table)
-            last.num_forked = 0
             any_dropped = True
         return any_dropped
 

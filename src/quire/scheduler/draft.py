@@ -19,8 +19,9 @@ def step_budget(limits: SchedulerConfig, num_wanted: int, num_decoding: int) -> 
 
     While rows decode, what would not fill a step is cut into short ones: their next tokens, and the
     first one of each of the prompts, come sooner, and on a GPU a short step is hardly less
-    efficient. What would fill it is a matter of throughput. Prompts that wait count as a whole:
-    what of them is cached is not known yet.
+    efficient. What would fill it is a matter of throughput. Of those that wait as many count as
+    there are free rows, by the average of all: a queue alone fills no step. What of their prompts
+    is cached counts too: nobody knows it yet.
     """
     full, short = limits.max_num_batched_tokens, limits.short_step_tokens
     if short is None or not num_decoding or num_wanted >= full:
@@ -40,26 +41,26 @@ class Draft:
 
     @classmethod
     def wanted(
-        cls, table: RowTable, rows: Index, limits: SchedulerConfig, num_waiting: int = 0
+        cls, table: RowTable, rows: Index, limits: SchedulerConfig, num_waiting: int
     ) -> Draft:
         """What the running ``rows`` would compute, under the step's budget; ``num_waiting`` tokens
         of others would like to be in it."""
         known, computed = table.num_tokens[rows], table.num_computed[rows]
         counts = known - computed
-        num_decoding = int(np.count_nonzero(counts == 1))  # also those that wait for a result
+        decodes = counts == 1  # also where a result is awaited
         is_waiting = known - table.num_confirmed[rows] >= table.max_pending[rows]
         counts[is_waiting | (known >= table.max_len[rows])] = 0
         if limits.long_prefill_token_threshold:
             np.minimum(counts, limits.long_prefill_token_threshold, out=counts)
         num_wanted = int(counts.sum())
-        budget = step_budget(limits, num_wanted + num_waiting, num_decoding)
+        budget = step_budget(limits, num_wanted + num_waiting, int(np.count_nonzero(decodes)))
         if num_wanted > budget:
-            # In a short step, rows that decode have theirs, wherever in the queue they stand.
-            is_first = (counts == 1) & (budget < limits.max_num_batched_tokens)
-            rest = np.where(is_first, 0, counts)
-            before = np.cumsum(rest) - rest + np.count_nonzero(is_first)
-            np.clip(budget - before, 0, rest, out=counts)
-            counts += is_first
+            # Rows that decode come first, wherever in the queue they stand; no step is too short.
+            first = np.where(decodes, counts, 0)
+            rest = counts - first
+            before = np.cumsum(rest) - rest + first.sum()
+            np.clip(budget - before, 0, rest, out=rest)
+            counts = first + rest
         return cls(rows=rows, num_tokens=known, num_computed=computed, counts=counts, budget=budget)
 
     def cut(self, count: int) -> None:

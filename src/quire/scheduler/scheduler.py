@@ -157,13 +157,14 @@ class Scheduler:
             return True
         assert rows is not None, "somebody runs"
         count = len(rows)
-        budget = step_budget(self._config, count + self._waiting.num_tokens, num_decoding=count)
+        num_wanted = count + self._waiting.num_tokens_of(self.table.num_free)
+        budget = step_budget(self._config, num_wanted, num_decoding=count)
         return self._admission.must_wait(first, budget - count)
 
     def _plan_rows(self) -> StepPlan | None:
         """Row by row: first who runs, then who waits. None: nobody can compute anything."""
-        rows, num_waiting = self._running_rows(), self._waiting.num_tokens
-        draft = Draft.wanted(self.table, rows, self._config, num_waiting)
+        num_waiting = self._waiting.num_tokens_of(self.table.num_free)
+        draft = Draft.wanted(self.table, self._running_rows(), self._config, num_waiting)
         preempted = self._reserve(draft)
         self._blocks.name_next()
         num_tokens = int(draft.counts.sum())

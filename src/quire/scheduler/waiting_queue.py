@@ -21,8 +21,8 @@ class WaitingQueue:
     def __init__(self) -> None:
         self._heap: list[tuple[tuple[int, int, int], int, Completion]] = []
         self._num_pushed = 0
-        self._members: dict[Completion, int] = {}  # with their tokens
-        self.num_tokens = 0  # of all
+        self._members: dict[Completion, int] = {}  # with the tokens that they have yet to compute
+        self._num_tokens = 0  # of all
         self._forks: list[Completion] = []  # by queue key: members that wait with blocks
 
     def __len__(self) -> int:
@@ -36,10 +36,15 @@ class WaitingQueue:
     def has_forks(self) -> bool:
         return bool(self._forks)
 
+    def num_tokens_of(self, count: int) -> int:
+        """About how many tokens the first ``count`` have yet to compute: by the average of all."""
+        num_waiting = len(self._members)
+        return self._num_tokens * min(count, num_waiting) // max(1, num_waiting)
+
     def push(self, completion: Completion) -> None:
         self._num_pushed += 1
-        self._members[completion] = len(completion.token_ids)
-        self.num_tokens += len(completion.token_ids)
+        self._members[completion] = len(completion.token_ids) - completion.num_forked
+        self._num_tokens += self._members[completion]
         heapq.heappush(self._heap, (completion.queue_key, self._num_pushed, completion))
         if not completion.table.is_empty:
             bisect.insort(self._forks, completion, key=_key)
@@ -53,7 +58,7 @@ class WaitingQueue:
         completion = self.peek()
         assert completion is not None, "pop of an empty queue"
         heapq.heappop(self._heap)
-        self.num_tokens -= self._members.pop(completion)
+        self._num_tokens -= self._members.pop(completion)
         self._forget_fork(completion)
         return completion
 
@@ -61,14 +66,20 @@ class WaitingQueue:
         """It waits no more; nothing happens if it did not."""
         if completion not in self._members:
             return
-        self.num_tokens -= self._members.pop(completion)
+        self._num_tokens -= self._members.pop(completion)
         self._forget_fork(completion)
         if len(self._heap) > 2 * len(self._members) + _LEAST_SWEEP:
             self._sweep()
 
     def take_last_fork(self) -> Completion | None:
         """The fork to admit last, which is a fork no more: the caller takes its blocks."""
-        return self._forks.pop() if self._forks else None
+        if not self._forks:
+            return None
+        fork = self._forks.pop()
+        self._members[fork] += fork.num_forked
+        self._num_tokens += fork.num_forked
+        fork.num_forked = 0
+        return fork
 
     def _forget_fork(self, completion: Completion) -> None:
         if not self._forks:

@@ -20,11 +20,16 @@ BUDGET = 64
 class Case:
     """A prompt of 10 blocks, of which another owner computes the first 8; 4 are free."""
 
-    def __init__(self, windows: tuple[int | None, ...] = (None,), chunked: bool = True) -> None:
+    def __init__(
+        self,
+        windows: tuple[int | None, ...] = (None,),
+        chunked: bool = True,
+        budget: int = BUDGET,
+    ) -> None:
         self.kv = KVCacheManager(num_blocks=1 + 12 * len(windows), block_size=4, windows=windows)
         self.queue = WaitingQueue()
         config = SchedulerConfig(
-            max_num_seqs=4, max_num_batched_tokens=BUDGET, enable_chunked_prefill=chunked
+            max_num_seqs=4, max_num_batched_tokens=budget, enable_chunked_prefill=chunked
         )
         blocks = RowBlocks(self.kv, RowTable(4, 64))
         self.admission = Admission(config, self.kv, blocks, self.queue)
@@ -115,6 +120,19 @@ def test_a_prompt_that_may_not_be_cut_waits_for_a_larger_budget() -> None:
     assert case.admission.admit(case.completion, 39) is None
     assert case.admission.must_wait(case.completion, 39)
     assert case.admission.admit(case.completion, 40) == Span(0, 40)
+
+
+def test_a_prompt_begins_with_a_short_step_only_where_a_whole_one_has_room() -> None:
+    case = Case()
+    assert case.admission.admit(case.completion, 8) is None  # 2 blocks, and 4 of the 10 are free
+    case.kv.release(case.other)
+    assert case.admission.admit(case.completion, 8) == Span(0, 8)
+    case.kv.check_integrity([case.completion.table])
+
+
+def test_a_prompt_longer_than_a_step_begins_where_one_step_has_room() -> None:
+    case = Case(budget=16)
+    assert case.admission.admit(case.completion, 8) == Span(0, 8)
 
 
 def test_forks_are_dropped_until_a_block_has_fewer_owners() -> None:

@@ -30,7 +30,8 @@ def table() -> RowTable:
 
 
 def wanted(table: RowTable, **limits: int) -> Draft:
-    return Draft.wanted(table, np.arange(4), SchedulerConfig(**limits))  # type: ignore[arg-type]
+    config = SchedulerConfig(**limits)  # type: ignore[arg-type]
+    return Draft.wanted(table, np.arange(4), config, num_waiting=0)
 
 
 def test_each_row_catches_up_and_the_first_ones_take_the_budget(table: RowTable) -> None:
@@ -42,24 +43,37 @@ def test_each_row_catches_up_and_the_first_ones_take_the_budget(table: RowTable)
 def test_while_rows_decode_a_step_that_would_not_be_full_is_short(table: RowTable) -> None:
     limits = SchedulerConfig(max_num_batched_tokens=100, short_step_tokens=12)
     rows = np.arange(4)
-    assert Draft.wanted(table, rows, limits).counts.tolist() == [1, 1, 6, 4]
+    assert Draft.wanted(table, rows, limits, num_waiting=0).counts.tolist() == [1, 1, 6, 4]
     assert Draft.wanted(table, rows, limits, num_waiting=81).budget == 12
     assert Draft.wanted(table, rows, limits, num_waiting=82).budget == 100
-    assert Draft.wanted(table, rows[2:], limits).counts.tolist() == [6, 10]  # none decodes
+    none_decodes = Draft.wanted(table, rows[2:], limits, num_waiting=0)
+    assert none_decodes.counts.tolist() == [6, 10]
 
 
-def test_in_a_short_step_rows_that_decode_have_their_token_wherever_they_stand(
-    table: RowTable,
-) -> None:
-    limits = SchedulerConfig(max_num_batched_tokens=100, short_step_tokens=12)
+@pytest.mark.parametrize("full", [12, 100])
+def test_rows_that_decode_have_their_token_wherever_they_stand(table: RowTable, full: int) -> None:
+    limits = SchedulerConfig(max_num_batched_tokens=full, short_step_tokens=12)
     last_first = np.array([3, 2, 1, 0])  # as a queue by priority may have them
-    assert Draft.wanted(table, last_first, limits).counts.tolist() == [10, 0, 1, 1]
-    table.num_tokens[0] += 1  # one that waits for its result decodes as well
-    table.num_tokens[1] += 1
-    assert Draft.wanted(table, last_first, limits).budget == 100
-    table.num_computed[0] += 1
-    table.num_computed[1] += 1
-    assert Draft.wanted(table, last_first, limits).counts.tolist() == [10, 2, 0, 0]
+    draft = Draft.wanted(table, last_first, limits, num_waiting=0)
+    assert (draft.budget, draft.counts.tolist()) == (12, [10, 0, 1, 1])
+    assert draft.counts.dtype == np.int32  # as the plan has them
+
+
+def test_rows_that_wait_for_their_results_decode_as_well(table: RowTable) -> None:
+    limits = SchedulerConfig(max_num_batched_tokens=100, short_step_tokens=12)
+    table.num_tokens[:2] += 1
+    table.num_computed[:2] += 1
+    draft = Draft.wanted(table, np.array([3, 2, 1, 0]), limits, num_waiting=0)
+    assert (draft.budget, draft.counts.tolist()) == (12, [10, 2, 0, 0])
+
+
+def test_prompts_cut_down_to_a_token_do_not_come_before_rows_that_decode(table: RowTable) -> None:
+    limits = SchedulerConfig(
+        max_num_batched_tokens=100, short_step_tokens=2, long_prefill_token_threshold=1
+    )
+    table.num_computed[1] = 8
+    draft = Draft.wanted(table, np.array([3, 2, 1, 0]), limits, num_waiting=0)
+    assert draft.counts.tolist() == [1, 0, 0, 1]
 
 
 def test_a_short_step_has_as_many_tokens_of_prompts_as_of_rows_that_decode() -> None:

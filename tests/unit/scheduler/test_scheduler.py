@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quire.engine.core import EngineCore
 from quire.kv_cache.manager import BlockTable
 from quire.request import EngineRequest, FinishReason, RowSampling, Watch
 from quire.scheduler.completion import Completion
@@ -185,6 +186,63 @@ def test_a_burst_beside_a_row_that_decodes_comes_in_short_steps() -> None:
         core.add_request(request(name, list(range(14)), 4))
     assert [delta.request_id for delta in core.step()] == ["first", "a", "b", "c", "d", "e", "f"]
     drain(core)
+
+
+def test_a_prompt_that_whole_steps_would_not_begin_does_not_begin_in_short_ones() -> None:
+    figures = []
+    for short in (None, 8):
+        core, device = build(
+            num_blocks=22,
+            prefix_caching=False,
+            max_num_batched_tokens=64,
+            short_step_tokens=short,
+        )
+        for name in "abcd":
+            core.add_request(request(name, [1, 2, 3, 4], 16))
+        for _ in range(6):
+            core.step()
+        core.add_request(request("long", list(range(48)), 8))
+        drain(core)
+        figures.append((core.stats().num_preemptions, device.num_computed_tokens))
+    assert figures == [(0, 4 * (4 + 15) + 48 + 7)] * 2  # no token twice
+
+
+def test_siblings_that_wait_with_their_blocks_fill_no_step() -> None:
+    core, device = build(prefix_caching=False, max_num_batched_tokens=64, short_step_tokens=16)
+    core.add_request(request("first", [1, 2, 3], 30))
+    core.step()
+    core.add_request(request("many", list(range(20)), 4, n=3))
+    core.add_request(request("next", list(range(38)), 4))
+    sizes = [tokens_of_step(core, device) for _ in range(4)]
+    assert sizes == [16] * 4  # "next" is in three of them, the siblings in the last
+    drain(core)
+
+
+def test_a_queue_for_which_there_is_no_row_fills_no_step() -> None:
+    core, device = build(
+        prefix_caching=False, max_num_seqs=2, max_num_batched_tokens=64, short_step_tokens=16
+    )
+    core.add_request(request("first", [1, 2, 3], 30))
+    core.step()
+    for name in "abcd":
+        core.add_request(request(name, list(range(48)), 4))
+    assert [tokens_of_step(core, device) for _ in range(4)] == [16, 16, 16, 1 + 3]
+    drain(core)
+
+
+def tokens_of_step(core: EngineCore, device: FakeDevice) -> int:
+    before = device.num_computed_tokens
+    core.step()
+    return device.num_computed_tokens - before
+
+
+def test_long_prompts_of_higher_priority_let_rows_decode_beside_them() -> None:
+    core, _ = build(max_num_batched_tokens=8, policy="priority")
+    core.add_request(request("low", [1, 2, 3], 20, priority=5))
+    core.step()
+    core.add_request(request("high", list(range(40)), 2, priority=-1))
+    told = [[delta.request_id for delta in core.step()] for _ in range(6)]
+    assert told == [["low"]] * 5 + [["high", "low"]]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])

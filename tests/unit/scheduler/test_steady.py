@@ -84,6 +84,26 @@ def test_rows_that_run_alone_are_planned_ahead_until_they_need_a_block(counted: 
     assert counted.num_plans > 25
 
 
+def test_rows_beside_a_prompt_that_blocks_lack_for_are_planned_ahead_in_short_steps_too(
+    counted: Counted,
+) -> None:
+    num_plans = []
+    for short in (None, 8):
+        limits = {"max_num_batched_tokens": 64, "short_step_tokens": short}
+        core, _ = build(num_blocks=8, block_size=16, prefix_caching=False, **limits)
+        for name in "abc":
+            core.add_request(request(name, [1] * 4, 28))
+        for _ in range(16):
+            core.step()
+        core.add_request(request("long", [2] * 40, 4))
+        before = counted.num_plans
+        while core.stats().num_running == 3:
+            core.step()
+        num_plans.append(counted.num_plans - before)
+        drain(core)
+    assert num_plans[0] == num_plans[1] >= 8
+
+
 def test_a_request_that_waits_for_a_row_that_is_free_is_admitted_at_once() -> None:
     core, device = build(block_size=16, max_num_seqs=3)
     core.add_request(request("a", [1] * 4, 40))

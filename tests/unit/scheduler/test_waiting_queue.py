@@ -15,10 +15,12 @@ class Prompt(list[int]):
     """A list that can be watched."""
 
 
-def completion(order: int, priority: int = 0, blocks: tuple[int, ...] = ()) -> Completion:
+def completion(
+    order: int, priority: int = 0, blocks: tuple[int, ...] = (), num_tokens: int = 2
+) -> Completion:
     request = EngineRequest(
         request_id=str(order),
-        prompt_token_ids=Prompt([1, 2]),
+        prompt_token_ids=Prompt([1] * num_tokens),
         sampling=RowSampling(),
         max_tokens=4,
         priority=priority,
@@ -57,10 +59,33 @@ def test_what_is_discarded_is_neither_counted_nor_admitted() -> None:
     queue.discard(waiting[0])
     queue.discard(waiting[2])
     queue.discard(waiting[2])
-    assert len(queue) == 2 and queue.num_tokens == 4
+    assert len(queue) == 2 and queue.num_tokens_of(2) == 4
     assert queue.pop() is waiting[1]
     assert [queue.pop(), queue.peek()] == [waiting[3], None]
-    assert len(queue) == queue.num_tokens == 0
+    assert len(queue) == queue.num_tokens_of(1) == 0
+
+
+def test_as_many_tokens_wait_as_those_have_whom_there_is_a_row_for() -> None:
+    queue = WaitingQueue()
+    assert queue.num_tokens_of(3) == 0
+    for order, num_tokens in enumerate([10, 20, 30]):
+        queue.push(completion(order, num_tokens=num_tokens))
+    assert [queue.num_tokens_of(count) for count in (0, 1, 2, 3, 9)] == [0, 20, 40, 60, 60]
+
+
+def test_of_a_fork_one_token_waits_until_its_blocks_are_taken() -> None:
+    queue = WaitingQueue()
+    first, last = (completion(order, blocks=(1,), num_tokens=30) for order in (0, 1))
+    for fork in (first, last):
+        fork.num_forked = 29
+        queue.push(fork)
+    assert queue.num_tokens_of(2) == 2
+    assert queue.take_last_fork() is last
+    assert (last.num_forked, queue.num_tokens_of(2)) == (0, 31)
+    queue.discard(first)
+    assert queue.num_tokens_of(1) == 30
+    assert queue.pop() is last
+    assert queue.num_tokens_of(1) == 0
 
 
 def test_forks_are_taken_from_the_last_and_stay_in_the_queue() -> None:
