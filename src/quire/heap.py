@@ -18,15 +18,21 @@ _COLLECTIONS = 2  # of younger objects, until one that looks at older ones as we
 
 
 def keep_all_that_exists() -> None:
-    """Of a process whose objects live as long as it does."""
+    """Of a process of ours, whose objects live as long as it does.
+
+    What outlives a few collections, such as requests that were broken off, would wait long for the
+    next that looks at it: so these follow soon, and memory stays flat when clients vanish.
+    """
     gc.collect()
     gc.freeze()
     _collect_rarely()
+    new, *older = gc.get_threshold()
+    gc.set_threshold(new, *(min(_COLLECTIONS, one) for one in older))
 
 
 @contextmanager
 def unwatched_heap() -> Iterator[None]:
-    """While the block runs, in somebody's own program, whose own settings are left."""
+    """While the block runs, in somebody's own program: what it has set for older objects stays."""
     if gc.get_freeze_count():
         yield
         return
@@ -41,8 +47,7 @@ def unwatched_heap() -> Iterator[None]:
 
 
 def _collect_rarely() -> None:
-    """Unless that is so already; 0 is never. What outlives a few collections, such as requests that
-    were broken off, would wait long for the next that looks at it: so these follow soon."""
+    """Unless that is so already; 0 is never."""
     new, *older = gc.get_threshold()
     if 0 < new < _NEW_OBJECTS:
-        gc.set_threshold(_NEW_OBJECTS, *(min(_COLLECTIONS, one) for one in older))
+        gc.set_threshold(_NEW_OBJECTS, *older)

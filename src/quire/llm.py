@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from quire.args import BUNDLED_MODEL, EngineArgs
 from quire.chat_template import (
@@ -26,7 +26,7 @@ from quire.engine.offline import OfflineRunner
 from quire.engine.offline_requests import OfflineRequests, Params
 from quire.engine.progress import Progress
 from quire.heap import unwatched_heap
-from quire.not_built import missing_attribute
+from quire.not_built import TellsWhatIsNotBuilt
 from quire.outputs import BeamSearchOutput, BeamSearchSequence, RequestOutput
 from quire.prompts import ParsedPrompt, PromptType, parse_prompts
 from quire.reasoning import ReasoningFormat, reasoning_format
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 Prompts = PromptType | Sequence[PromptType]
 
 
-class LLM:
+class LLM(TellsWhatIsNotBuilt):
     """A model, ready to continue prompts. Use it in a ``with`` statement, or call `close`."""
 
     def __init__(
@@ -287,11 +287,6 @@ class LLM:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    if not TYPE_CHECKING:  # a type checker shall go on telling that a name does not exist
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise missing_attribute(self, name)
 
     def _use(
         self,

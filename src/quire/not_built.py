@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-# Why not, or what to do instead -> names.
+from typing import TYPE_CHECKING, NoReturn
+
+# Why not, or what to do instead -> names. It holds for `LLM`, `LLMEngine` and `AsyncLLM` alike:
+# what only one of them has is named with its class.
 NOT_BUILT = {
     "only text generation is supported yet": (
         *("embed", "encode", "score", "classify", "reward"),
         *("reset_mm_cache", "reset_encoder_cache", "get_supported_tasks"),
     ),
-    "use stream, which may be read while other calls run": (
+    "use LLM.stream, which may be read while other calls run": (
         *("enqueue", "enqueue_chat", "wait_for_completion"),
     ),
-    "close this engine and make a new one": (
+    "an engine neither sleeps nor pauses; it runs until it is closed": (
         *("sleep", "wake_up", "is_sleeping", "release_kv_cache_memory"),
         *("pause_generation", "resume_generation", "is_paused"),
     ),
-    "await the requests that run": ("wait_for_requests_to_drain",),
+    "wait for the outputs of the requests that run": ("wait_for_requests_to_drain",),
     "no adapters are supported yet": ("add_lora", "remove_lora", "list_loras", "pin_lora"),
     "the model of a running engine cannot be reached": (
         *("collective_rpc", "apply_model", "init_weight_transfer_engine", "start_weight_update"),
         *("update_weights", "finish_weight_update", "update_weight_version", "get_weight_version"),
         "set_weight_version",
     ),
-    "use stats": ("get_metrics", "start_profile", "stop_profile"),
+    "use stats": ("get_metrics",),
+    "there is no profiler": ("start_profile", "stop_profile"),
     "one process computes": ("get_world_size", "scale_elastic_ep", "handle_fault"),
-    "use config": ("get_vllm_config",),
+    "use LLM.llm_engine.config, LLMEngine.config or AsyncLLM.config": ("get_vllm_config",),
 }
 _WHY = {name: why for why, names in NOT_BUILT.items() for name in names}
 
 
-def missing_attribute(owner: object, name: str) -> AttributeError:
-    """What to raise where ``owner`` has no such attribute."""
-    kind = type(owner).__name__
-    if name in _WHY:
-        return AttributeError(f"{kind}.{name} is not built yet: {_WHY[name]}")
-    return AttributeError(f"{kind!r} object has no attribute {name!r}")
+class TellsWhatIsNotBuilt:
+    """The base of such a class: whoever asks for one of these methods is told why there is none."""
+
+    if not TYPE_CHECKING:  # a type checker shall go on telling that a name does not exist
+
+        def __getattr__(self, name: str) -> NoReturn:
+            kind = type(self).__name__
+            if name in _WHY:
+                raise AttributeError(f"{kind}.{name} is not built yet: {_WHY[name]}")
+            raise AttributeError(f"{kind!r} object has no attribute {name!r}")

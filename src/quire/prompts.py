@@ -114,12 +114,24 @@ def parse_prompt(prompt: PromptType | Any) -> ParsedPrompt:
     raise ValueError(f"a prompt cannot be {_describe(prompt)}; pass {_FORMS}")
 
 
+def prompt_of_ids(ids: Sequence[int]) -> ParsedPrompt:
+    """One prompt, of ``ids`` of which `are_ids` is true."""
+    return ParsedPrompt(token_ids=_not_negative(list(ids)))
+
+
+def are_ids(values: Sequence[Any]) -> bool:
+    """Whether there are some and all are plain ints; at the speed of C, for prompts may be long."""
+    return set(map(type, values)) == {int}
+
+
 def name_in_list(list_name: str, index: int, length: int) -> str:
     """How messages call one of the prompts of a call."""
     return f"{list_name}[{index}]" if length > 1 else "the prompt"
 
 
 def _parse_all(prompts: Any, list_name: str) -> list[ParsedPrompt]:
+    if isinstance(prompts, (list, tuple)) and are_ids(prompts):
+        return [prompt_of_ids(prompts)]
     parsed = []
     split = _split(prompts)
     for i, prompt in enumerate(split):
@@ -139,8 +151,6 @@ def _split(prompts: Any) -> Sequence[Any]:
         return [prompts] if prompts.ndim == 1 else list(prompts)
     if not isinstance(prompts, (list, tuple)):
         raise ValueError(f"prompts cannot be {_describe(prompts)}; pass {_FORMS}")
-    if set(map(type, prompts)) == {int}:  # at the speed of C: prompts may be long
-        return [prompts]
     numbers = sum(
         not isinstance(p, (str, Mapping, list, tuple)) and not _is_array(p) for p in prompts
     )
@@ -184,11 +194,13 @@ def _token_ids(ids: Any) -> list[int]:
         raise ValueError(f"token ids must be a list of ints, not {_describe(ids)}")
     if not ids:
         raise ValueError("a prompt has no token ids; give at least one, such as the BOS token")
-    are_plain = set(map(type, ids)) == {int}
-    plain = list(ids) if are_plain else [_token_id(i) for i in ids]
-    if min(plain) < 0:
-        raise ValueError(f"token id {min(plain)} is negative; token ids start at 0")
-    return plain
+    return _not_negative(list(ids) if are_ids(ids) else [_token_id(i) for i in ids])
+
+
+def _not_negative(ids: list[int]) -> list[int]:
+    if min(ids) < 0:
+        raise ValueError(f"token id {min(ids)} is negative; token ids start at 0")
+    return ids
 
 
 def _token_id(value: Any) -> int:

@@ -65,12 +65,13 @@ def test_garbage_is_not_kept() -> None:
 @pytest.mark.parametrize(
     ("own", "meanwhile"),
     [
-        ((700, 9, 1), (20_000, 2, 1)),
+        ((700, 9, 1), (20_000, 9, 1)),
+        ((5_000, 50, 100), (20_000, 50, 100)),
         ((50_000, 9, 8), (50_000, 9, 8)),
         ((0, 9, 8), (0, 9, 8)),
     ],
 )
-def test_collections_are_rarer_unless_the_program_has_made_them_so(
+def test_collections_of_new_objects_are_rarer_unless_the_program_has_made_them_so(
     own: tuple[int, int, int], meanwhile: tuple[int, int, int]
 ) -> None:
     gc.set_threshold(*own)
@@ -79,7 +80,7 @@ def test_collections_are_rarer_unless_the_program_has_made_them_so(
     assert gc.get_threshold() == own
 
 
-def test_collections_of_a_process_of_ours_are_rarer() -> None:
-    gc.set_threshold(700, 9, 8)
+def test_in_a_process_of_ours_older_objects_are_looked_at_sooner() -> None:
+    gc.set_threshold(700, 9, 1)
     keep_all_that_exists()
-    assert gc.get_threshold() == (20_000, 2, 2)
+    assert gc.get_threshold() == (20_000, 2, 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import operator
+import re
 import signal
 import sys
 import threading
@@ -148,6 +150,15 @@ def test_table_of_methods_that_are_not_built_holds_none_that_is() -> None:
     assert len(names) == len(set(names))
     for owner in (LLM, LLMEngine, AsyncLLM):
         assert not [name for name in names if hasattr(owner, name)]
+
+
+def test_reasons_name_only_what_there_is(llm: LLM) -> None:
+    owners = {"LLM": llm, "LLMEngine": llm.llm_engine}
+    for why in NOT_BUILT:
+        for owner, path in re.findall(r"\b(LLM|LLMEngine)\.([\w.]*\w)", why):
+            operator.attrgetter(path)(owners[owner])
+        for name in re.findall(r"^use (\w+)$", why):  # with no class: all have it
+            assert all(hasattr(one, name) for one in (LLM, LLMEngine, AsyncLLM))
 
 
 def test_adapter_is_refused_by_name(llm: LLM) -> None:

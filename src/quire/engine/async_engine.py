@@ -13,7 +13,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from quire.args import EngineArgs
 from quire.config import EngineConfig
@@ -28,7 +28,7 @@ from quire.engine.process import ProcessClient
 from quire.engine.thread import ThreadClient
 from quire.engine.tokenizer_handle import TokenizerHandle
 from quire.errors import EngineDeadError
-from quire.not_built import missing_attribute
+from quire.not_built import TellsWhatIsNotBuilt
 from quire.outputs import RequestOutput
 from quire.prompts import PromptType
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
@@ -44,7 +44,7 @@ T = TypeVar("T")
 OpenClient = Callable[[EngineConfig], EngineClient]
 
 
-class AsyncLLM:
+class AsyncLLM(TellsWhatIsNotBuilt):
     """An engine for asyncio programs; usable from several event loops."""
 
     def __init__(
@@ -227,11 +227,6 @@ class AsyncLLM:
         `EngineDeadError`."""
         self._close()
         self._front.inputs.close()
-
-    if not TYPE_CHECKING:  # a type checker shall go on telling that a name does not exist
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise missing_attribute(self, name)
 
     async def _ask(self, query: Query[T]) -> T:
         """In a thread that does not hold up the end of the program, as one of asyncio's pool would

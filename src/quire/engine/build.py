@@ -28,10 +28,12 @@ logger = logging.getLogger(__name__)
 
 
 def build_core(config: EngineConfig, report: ReportPhase = lambda phase: None) -> EngineCore:
-    """Load the model, take the KV memory, and log once what was chosen."""
+    """Load the model, compile its kernels, take the KV memory, and log once what was chosen."""
     clock = _Clock(report)
     clock.begin("weights")
     executor = InlineExecutor(config)
+    clock.begin("kernels")
+    executor.compile_kernels()
     clock.begin("memory")
     layout = executor.facts.kv_layout
     num_blocks = _num_blocks(config, executor)

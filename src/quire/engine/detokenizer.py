@@ -78,24 +78,26 @@ class _ByBytes:
             text = "" if token_ids[0] in skipped else self._utf8.decode(bytes_of(token_ids[0]))
         else:
             text = self._utf8.decode(b"".join(bytes_of(i) for i in token_ids if i not in skipped))
-        return self._without_the_prompts(text) if self._begun_by_prompt and text else text
+        return self._without_the_prompts(text) if self._num_shown and text else text
 
     def finish(self) -> str:
         rest = self._utf8.decode(b"", final=True)
-        return self._without_the_prompts(rest) if self._begun_by_prompt and rest else rest
+        return self._without_the_prompts(rest) if self._num_shown and rest else rest
 
     def _begin(self, prompt_token_ids: Sequence[int]) -> None:
-        """The prompt may end inside a character, which its own text shows as U+FFFD."""
+        """The prompt may end inside a character, which its own text shows as U+FFFD; as two of them
+        if it begins a surrogate, which can never become one."""
         shown = (i for i in reversed(prompt_token_ids) if i not in self._skipped_ids)
         pieces = filter(None, map(self._token_bytes, shown))
         for piece in reversed(list(islice(pieces, _LONGEST_CHARACTER))):
             self._utf8.decode(piece)
-        self._begun_by_prompt = self._utf8.getstate()[0] != b""
+        pending, _ = self._utf8.getstate()
+        self._num_shown = len(pending.decode(errors="replace"))  # until there is text
 
     def _without_the_prompts(self, text: str) -> str:
         """A character of which the prompt has a part is told if it is one."""
-        self._begun_by_prompt = False
-        return text.removeprefix(REPLACEMENT)
+        shown, self._num_shown = REPLACEMENT * self._num_shown, 0
+        return text.removeprefix(shown)
 
 
 _KEPT = 6  # tokens; a character has at most 4 bytes, and each token at least one

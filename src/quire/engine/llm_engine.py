@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Iterable
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from quire.args import EngineArgs
 from quire.config import EngineConfig
@@ -32,7 +32,7 @@ from quire.engine.older_calls import takes_older_form
 from quire.engine.process import ProcessClient
 from quire.engine.tokenizer_handle import TokenizerHandle
 from quire.errors import EngineDeadError
-from quire.not_built import missing_attribute
+from quire.not_built import TellsWhatIsNotBuilt
 from quire.outputs import RequestOutput
 from quire.prompts import PromptType
 from quire.sampling_params import BeamSearchParams, SamplingParams
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class LLMEngine:
+class LLMEngine(TellsWhatIsNotBuilt):
     """One engine that is stepped by its user, with the core in this process or in its own."""
 
     def __init__(
@@ -201,11 +201,6 @@ class LLMEngine:
         """End the core and free its memory; a second call does nothing."""
         self._client.close()
         self._front.inputs.close()
-
-    if not TYPE_CHECKING:  # a type checker shall go on telling that a name does not exist
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise missing_attribute(self, name)
 
     def _add(self, request: ProcessedRequest) -> None:
         self._front.outputs.add(request)

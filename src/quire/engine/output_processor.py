@@ -159,6 +159,7 @@ class _Request:
     def lose(self) -> None:
         for completion in self._completions:
             completion.lose()
+        self._num_open = 0
 
     def output(self) -> RequestOutput | None:
         """What the caller sees of the news, if anything."""

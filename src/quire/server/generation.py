@@ -92,12 +92,9 @@ class Generation:
         was any output. Closes itself.
         """
         try:
-            if len(self._collectors) == 1:
-                finished = False
-                while not finished:
-                    output = await self._collectors[0].get()
-                    finished = output.finished
-                    yield 0, self._checked(0, output)
+            if len(self._collectors) == 1:  # the usual case, with no task in between
+                while self._num_unfinished:
+                    yield 0, self._checked(0, await self._collectors[0].get())
             else:
                 async for index, output in _merged(self._collectors):
                     yield index, self._checked(index, output)

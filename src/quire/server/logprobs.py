@@ -113,7 +113,9 @@ def most_likely(position: Position, count: int) -> list[tuple[int, Logprob]]:
 
 def token_bytes(vocabulary: Vocabulary | None, token_id: int, text: str) -> bytes:
     """The bytes that a token stands for, also where they are only a part of a character."""
-    if REPLACEMENT not in text or vocabulary is None:
+    if vocabulary is not None and vocabulary.is_byte_level:
+        return vocabulary.token_bytes(token_id)
+    if vocabulary is None or REPLACEMENT not in text:
         return text.encode(errors="replace")
     if token_id in vocabulary.byte_values:
         return bytes([vocabulary.byte_values[token_id]])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from quire.engine.async_engine import AsyncLLM
-from quire.prompts import ParsedPrompt, parse_prompts
+from quire.prompts import ParsedPrompt, are_ids, parse_prompts, prompt_of_ids
 from quire.server.errors import bad_request
 from quire.server.prompt_tokens import Side, tokenized_for_context, too_long
 from quire.server.protocol.completions import CompletionRequest
@@ -56,30 +56,33 @@ def completion_prompts(engine: AsyncLLM, body: CompletionRequest) -> list[Parsed
 
 
 def _parsed(given: Any) -> list[ParsedPrompt]:
-    _check_form(given)
     try:
+        if isinstance(given, list) and are_ids(given):  # the one look at each of them
+            return [prompt_of_ids(given)]
+        _check_form(given)
         return parse_prompts(given)
     except ValueError as error:
         raise bad_request(str(error), "prompt") from error
 
 
 def _check_form(given: Any) -> None:
+    """Of what is no list of token ids."""
     forms = f"a string, a list of token ids, or a list of up to {MAX_PROMPTS} of either"
     if not isinstance(given, (str, list)):
         raise bad_request(f"prompt must be {forms}, got {type(given).__name__}.", "prompt")
     if given == []:
         raise bad_request(f"prompt is an empty list; pass {forms}.", "prompt")
-    if isinstance(given, str) or set(map(type, given)) == {int}:  # at the speed of C
+    if isinstance(given, str):
         return
     is_number = [not isinstance(one, (str, list)) for one in given]
-    if any(is_number) and not all(type(one) is int for one in given):
+    if any(is_number):
         odd = next(one for one in given if type(one) is not int)
         raise bad_request(
             f"prompt is a list with a {type(odd).__name__} among others; pass {forms}.", "prompt"
         )
-    if len({type(one) for one in given}) > 1 and not any(is_number):
+    if len({type(one) for one in given}) > 1:
         raise bad_request(f"prompt is a list of both texts and token ids; pass {forms}.", "prompt")
-    if not any(is_number) and len(given) > MAX_PROMPTS:
+    if len(given) > MAX_PROMPTS:
         raise bad_request(
             f"prompt is a list of {len(given)} prompts, but a request may have {MAX_PROMPTS}; "
             "send several requests.",

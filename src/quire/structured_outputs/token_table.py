@@ -5,11 +5,12 @@ Special tokens have none: no grammar ever produces them. Knows no backend.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from quire.tokenizer.byte_level import bytes_of_letters, decoder_parts
+from quire.tokenizer.byte_level import bytes_of_token, decoder_parts
 from quire.tokenizer.vocabulary import REPLACEMENT, Vocabulary
 
 if TYPE_CHECKING:
@@ -44,38 +45,30 @@ def token_table(
             "end-of-sequence token; set eos_token_id in its generation_config.json."
         )
     vocabulary = Vocabulary(tokenizer)
-    bytes_of = _reader(tokenizer, vocabulary)
+    bytes_of = _reader_of_decoder(tokenizer) or _reader_of_texts(vocabulary)
+    spelled = {token_id: text for text, token_id in tokenizer.get_vocab().items()}
+    # Of two tokens with one id the added one is what a text gets.
+    spelled |= {i: token.content for i, token in tokenizer.added_tokens_decoder.items()}
     hidden = vocabulary.special_ids | set(ends)
     tokens = [NO_TEXT] * vocab_size
-    for text, token_id in tokenizer.get_vocab().items():
+    for token_id, text in spelled.items():
         if token_id < vocab_size and token_id not in hidden:
             tokens[token_id] = bytes_of(token_id, text)
     return TokenTable(tokens=tokens, end_token_ids=ends)
 
 
 _BytesOf = Callable[[int, str], bytes]
-
-
-def _reader(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> _BytesOf:
-    """By how the tokenizer turns tokens back into text; tokens that users added are plain text."""
-    added = {i: token.content for i, token in tokenizer.added_tokens_decoder.items()}
-    plain = _reader_of_decoder(tokenizer) or _reader_of_texts(vocabulary)
-
-    def bytes_of(token_id: int, text: str) -> bytes:
-        if token_id in added:
-            return added[token_id].encode()
-        return plain(token_id, text)
-
-    return bytes_of
+_BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
 def _reader_of_decoder(tokenizer: PreTrainedTokenizerBase) -> _BytesOf | None:
-    """None for decoders whose rules are not known here."""
+    """By the rules of the decoder, which holds for tokens that users added as well; None where the
+    rules are not known here."""
     if not tokenizer.is_fast:
         return None
     parts = decoder_parts(tokenizer.backend_tokenizer)
     if "ByteLevel" in parts:
-        return _byte_level
+        return lambda token_id, text: bytes_of_token(text)
     mark = _space_mark(parts)
     if mark is None:
         return None
@@ -95,13 +88,8 @@ def _space_mark(parts: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 
 def _marked(text: str, mark: str, has_bytes: bool) -> bytes:
-    if has_bytes and len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
-        return bytes([int(text[3:5], 16)])
-    return text.replace(mark, " ").encode()
-
-
-def _byte_level(token_id: int, text: str) -> bytes:
-    return bytes_of_letters(text) or NO_TEXT
+    byte = _BYTE.fullmatch(text) if has_bytes else None
+    return text.replace(mark, " ").encode() if byte is None else bytes.fromhex(byte[1])
 
 
 def _reader_of_texts(vocabulary: Vocabulary) -> _BytesOf:

@@ -30,6 +30,13 @@ def bytes_of_letters(spelled: str) -> bytes | None:
         return None
 
 
+def bytes_of_token(spelled: str) -> bytes:
+    """What a byte-level decoder makes of a token, also of one that a user added: plain text is only
+    what this alphabet cannot write."""
+    found = bytes_of_letters(spelled)
+    return spelled.encode() if found is None else found
+
+
 def decoder_parts(tokenizer: Any) -> dict[str, Mapping[str, Any]]:
     """What the decoder of a `tokenizers.Tokenizer` does, by the type of each of its parts; nothing
     where nobody can tell."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from quire.tokenizer.byte_level import bytes_of_letters, is_byte_level
+from quire.tokenizer.byte_level import bytes_of_token, is_byte_level
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,8 +60,7 @@ class Vocabulary:
         found = self._bytes.get(token_id)
         if found is None:
             spelled = str(self._backend.id_to_token(token_id) or "")
-            own = bytes_of_letters(spelled)
-            found = self._bytes[token_id] = spelled.encode() if own is None else own
+            found = self._bytes[token_id] = bytes_of_token(spelled)
         return found
 
     def special_token_id(self, text: str) -> int | None:

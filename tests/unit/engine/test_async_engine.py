@@ -274,4 +274,7 @@ def test_a_method_that_is_not_built_says_so() -> None:
     engine = AsyncLLM(fake_config(), multiprocess_mode=False, build=BUILD_FAKE_CORE)
     with pytest.raises(AttributeError, match=r"^AsyncLLM\.pause_generation is not built yet"):
         engine.pause_generation  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(AttributeError, match=r"use .*\bAsyncLLM\.config"):
+        engine.get_vllm_config  # type: ignore[attr-defined]  # noqa: B018
+    assert engine.config.model.max_model_len > 0
     engine.shutdown()

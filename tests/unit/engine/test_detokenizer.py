@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from quire.engine.detokenizer import make_detokenizer
@@ -44,6 +44,13 @@ def whole(vocabulary: Vocabulary, token_ids: list[int], skip_special_tokens: boo
         skip_special_tokens=skip_special_tokens,
         clean_up_tokenization_spaces=False,
     )
+
+
+def byte_ids(vocabulary: Vocabulary, some: bytes) -> list[int]:
+    """A token for each byte, whatever longer ones there are."""
+    return [
+        vocabulary.tokenizer.convert_tokens_to_ids(letters_of_bytes(bytes([byte]))) for byte in some
+    ]
 
 
 @pytest.mark.parametrize("family", VOCABULARIES)
@@ -149,12 +156,31 @@ def test_a_character_that_the_prompt_begins_is_told_once_it_is_one(
     prompt: bytes, output: bytes, text: str
 ) -> None:
     vocabulary = VOCABULARIES["byte_level"]
-    ids = [
-        vocabulary.tokenizer.convert_tokens_to_ids(letters_of_bytes(bytes([byte])))
-        for byte in prompt + output
-    ]
+    ids = byte_ids(vocabulary, prompt + output)
     pieces = stream(vocabulary, ids[len(prompt) :], [], prompt_token_ids=ids[: len(prompt)])
     assert "".join(pieces) == text
+
+
+SOME_BYTES = st.binary(max_size=6) | st.lists(
+    st.sampled_from(b"a\x80\x90\xa0\xa7\xbd\xbf\xc3\xe4\xed\xef\xf0\xf4\xff"), max_size=6
+).map(bytes)
+
+
+@settings(max_examples=300, deadline=None)
+@given(prompt=SOME_BYTES, output=SOME_BYTES, sizes=st.lists(st.integers(0, 4), max_size=4))
+@example(prompt=b"\xed\xa7", output=b"890wo", sizes=[])  # shown as two U+FFFD, as it begins
+@example(prompt=b"a\xed\xa0", output=b"", sizes=[])  # a surrogate
+def test_broken_characters_of_the_prompt_are_told_no_more(
+    prompt: bytes, output: bytes, sizes: list[int]
+) -> None:
+    vocabulary = VOCABULARIES["byte_level"]
+    ids = byte_ids(vocabulary, prompt + output)
+    pieces = stream(vocabulary, ids[len(prompt) :], sizes, prompt_token_ids=ids[: len(prompt)])
+    text, shown = whole(vocabulary, ids), whole(vocabulary, ids[: len(prompt)])
+    if not text.startswith(shown):  # what the prompt shows as U+FFFD has become a character
+        shown = shown.removesuffix("\ufffd")
+    assert text.startswith(shown)
+    assert "".join(pieces) == text.removeprefix(shown)
 
 
 def test_first_word_after_a_prompt_keeps_its_space() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from quire.outputs import Logprob
 from quire.server.logprobs import (
@@ -40,6 +42,16 @@ def test_a_part_of_a_character_is_its_own_bytes() -> None:
     assert vocabulary.token_texts(token_ids)[0] == REPLACEMENT
     first = token_bytes(vocabulary, token_ids[0], REPLACEMENT)
     assert first == "☃".encode()[: len(first)]
+
+
+def test_bytes_of_an_added_token_are_those_that_a_text_gets_of_it() -> None:
+    """Its letters are bytes to the decoder, and together no character."""
+    backend = Tokenizer.from_str(tokenizers.byte_level().backend_tokenizer.to_str())
+    backend.add_tokens(["naïve"])
+    vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=backend))
+    token_id = backend.token_to_id("naïve")
+    (shown,) = vocabulary.token_texts([token_id])
+    assert (shown, token_bytes(vocabulary, token_id, shown)) == ("na\ufffdve", b"na\xefve")
 
 
 def test_top_tokens_are_the_true_best_even_when_another_was_chosen() -> None:

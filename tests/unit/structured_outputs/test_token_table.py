@@ -10,9 +10,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from quire.assets import TINY_CHAT
+from quire.engine.detokenizer import make_detokenizer
 from quire.structured_outputs.token_table import token_table
 from quire.tokenizer.loading import load_tokenizer
 from quire.tokenizer.tiktoken_backend import tiktoken_backend
+from quire.tokenizer.vocabulary import Vocabulary
 from tests.fakes.byte_tokenizer import EOS_ID, save_byte_tokenizer
 
 TEXT = 'Größe {"a": [1, 2]}\n\t日本 <tool> x'
@@ -60,6 +62,21 @@ def test_the_tokens_of_a_text_join_to_it(make: Any, tmp_path: Path) -> None:
     assert len(table) == len(tokenizer) + 5 and table.tokens[-5:] == [b""] * 5
     for token_id in tokenizer.all_special_ids:
         assert table.tokens[token_id] == b""
+
+
+@pytest.mark.parametrize("make", [byte_level, bundled, tiktoken_like, sentencepiece_like])
+def test_added_tokens_are_the_bytes_that_a_text_gets_of_them(make: Any, tmp_path: Path) -> None:
+    """Decoders treat them like all others: a letter may be a byte, a mark a space."""
+    tokenizer = make(tmp_path)
+    added = ["naïve", "日本", "Ġx", "a\u2581b", "<0x4>", "<0xGG>"]
+    tokenizer.add_tokens([AddedToken(token, special=False) for token in added])
+    vocabulary = Vocabulary(tokenizer)
+    table = token_table(tokenizer, len(tokenizer), [tokenizer.eos_token_id])
+    prompt = tokenizer.encode("x", add_special_tokens=False)
+    for token_id in tokenizer.convert_tokens_to_ids(added):
+        detokenizer = make_detokenizer(vocabulary, prompt_token_ids=prompt)
+        text = detokenizer.feed([token_id]) + detokenizer.finish()
+        assert text == table.tokens[token_id].decode(errors="replace")
 
 
 def test_tokens_beyond_the_models_vocabulary_are_left_out(tmp_path: Path) -> None:
