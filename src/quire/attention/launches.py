@@ -1,7 +1,7 @@
 """What launches our own Triton kernels take a step in: which rows, for how many processors.
 
-One launch takes the rows with one query, one the others; in a mixed graph each looks at all rows,
-since only the device knows which they are.
+One launch takes the rows with one query, one the others; in a mixed graph both are given all rows,
+since only the device knows which are which.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Launch:
     is_decode: bool
     is_mixed: bool = False
     order: Tensor | None = None  # as `paged_attention` takes it
+    tiles: Tensor | None = None  # likewise
 
 
 def plan_launches(batch: Batch, group: int) -> tuple[Launch, ...]:

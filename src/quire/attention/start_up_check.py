@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -58,24 +59,48 @@ def disagreements(
 ) -> list[str]:
     """Why ``theirs`` must not be used for ``problem``; empty if it computes what ``ours`` does.
 
-    Whatever their packages raise is a reason, too: they are not ours to know.
+    Whatever their packages raise is a reason, too: they are not ours to know. What ours raises is
+    raised here.
     """
     try:
-        their_backend, our_backend = theirs.build(problem), ours.build(problem)
-        steps = tuple(steps_to_try(problem))
-        # One size of the cache for all, as there is in use: some packages compile for it.
-        num_blocks = max(sum(_block_counts(rows, problem)) for rows in steps)
-        if torch.device(problem.device).type == "cuda":
-            rehearse(lambda: _run_ours(our_backend, problem, steps, num_blocks))
-        compared = [
-            _compare(their_backend, our_backend, problem, rows, num_blocks) for rows in steps
-        ]
-        if all(reasons is None for reasons in compared):
-            return ["it leaves every step that was tried to our own kernels"]
-        return [reason for reasons in compared for reason in reasons or ()]
-    except Exception as error:
+        return _reasons(theirs, ours.build(problem), problem)
+    except _TheirError as error:
         logger.debug("start-up check", exc_info=True)
-        return [f"{type(error).__name__}: {str(error)[:_LONGEST_REASON]}"]
+        raised = error.__cause__
+        return [f"{type(raised).__name__}: {str(raised)[:_LONGEST_REASON]}"]
+
+
+class _TheirError(Exception):
+    """Its cause is what another package raised."""
+
+
+@contextmanager
+def _theirs() -> Iterator[None]:
+    """Around every call of another package."""
+    try:
+        yield
+    except Exception as error:
+        raise _TheirError from error
+
+
+def _reasons(
+    theirs: type[AttentionBackend], ours: AttentionBackend, problem: AttentionProblem
+) -> list[str]:
+    with _theirs():
+        their_backend = theirs.build(problem)
+    tried = tuple(steps_to_try(problem))
+    # One size of the cache for all, as there is in use: some packages compile for it.
+    num_blocks = max(sum(_block_counts(rows, problem)) for rows in tried)
+    steps = tuple(_steps_taken(their_backend, problem, tried, num_blocks))
+    if not steps:
+        return ["it leaves every step that was tried to our own kernels"]
+    if torch.device(problem.device).type == "cuda":
+        rehearse(lambda: _run_ours(ours, problem, steps, num_blocks))
+    return [
+        reason
+        for rows in steps
+        for reason in _compare(their_backend, ours, problem, rows, num_blocks)
+    ]
 
 
 def steps_to_try(problem: AttentionProblem) -> Iterator[Rows]:
@@ -119,12 +144,24 @@ def _long_steps(far: int) -> Iterator[Rows]:
     yield Rows(name="two prompts", computed=(0, far), new=(9 * _TILE, 8 * _TILE + 1))
 
 
+def _steps_taken(
+    theirs: AttentionBackend, problem: AttentionProblem, steps: Sequence[Rows], num_blocks: int
+) -> Iterator[Rows]:
+    """Those that it does not leave to our kernels."""
+    kv_cache = _empty_cache(problem, num_blocks, problem.dtype)
+    for rows in steps:
+        batch = _batch(rows, _block_table(rows, problem), kv_cache)
+        with _theirs():
+            plan = theirs.plan(_as_used(batch, rows), 0)
+        if not isinstance(plan, OurPlan):
+            yield rows
+
+
 def _run_ours(
     ours: AttentionBackend, problem: AttentionProblem, steps: Sequence[Rows], num_blocks: int
 ) -> None:
-    """Every step, whatever is in the cache."""
-    shape = (2, num_blocks + 1, problem.block_size, problem.num_kv_heads, problem.head_dim)
-    kv_cache = torch.empty(shape, dtype=problem.dtype, device=problem.device)
+    """Whatever is in the cache."""
+    kv_cache = _empty_cache(problem, num_blocks, problem.dtype)
     for rows in steps:
         batch = _batch(rows, _block_table(rows, problem), kv_cache)
         q = _queries(problem, sum(rows.new))
@@ -137,28 +174,28 @@ def _compare(
     problem: AttentionProblem,
     rows: Rows,
     num_blocks: int,
-) -> list[str] | None:
-    """Why they differ; None if the step is left to our kernels."""
+) -> list[str]:
+    """Why they differ."""
     trial = make_trial(problem, rows, num_blocks)
-    batch = _as_in_graph(trial.batch) if rows.is_mixed_graph else trial.batch
-    plan = theirs.plan(batch, 0)
-    if isinstance(plan, OurPlan):
-        return None
     expected = ours.forward(trial.q, trial.kv_cache, ours.plan(trial.batch, 0)).float()
     limit = _ROUNDINGS * torch.finfo(problem.dtype).eps
-    for _ in range(_CALLS):
-        found = theirs.forward(trial.q, trial.kv_cache, plan)
-        difference = float((found.float() - expected).abs().max())
-        if not difference <= limit:  # nor is it where one is NaN
-            return [
-                f"its results for {rows.name} differ from our own kernel's by {difference:.2g}, "
-                f"more than {limit:.2g} of rounding"
-            ]
+    with _theirs():
+        plan = theirs.plan(_as_used(trial.batch, rows), 0)
+        for _ in range(_CALLS):
+            found = theirs.forward(trial.q, trial.kv_cache, plan)
+            difference = float((found.float() - expected).abs().max())
+            if not difference <= limit:  # nor is it where one is NaN
+                return [
+                    f"its results for {rows.name} differ from our own kernel's by "
+                    f"{difference:.2g}, more than {limit:.2g} of rounding"
+                ]
     return []
 
 
-def _as_in_graph(batch: Batch) -> Batch:
-    """The same rows as a captured step has them: which have one query is not told."""
+def _as_used(batch: Batch, rows: Rows) -> Batch:
+    """The batch of ``rows``; of a captured step, which have one query is not told."""
+    if not rows.is_mixed_graph:
+        return batch
     most = len(batch.input_ids)
     return replace(batch, is_mixed_graph=True, num_decode_rows=0, max_query_len=most)
 
@@ -174,8 +211,7 @@ def make_trial(problem: AttentionProblem, rows: Rows, least_blocks: int = 0) -> 
     q = torch.randn(sum(rows.new), problem.num_heads, dim, generator=random, device=device)
     table = _block_table(rows, problem)
     num_blocks = max(least_blocks, sum(_block_counts(rows, problem)))
-    shape = (2, num_blocks + 1, problem.block_size, problem.num_kv_heads, dim)
-    kv_cache = torch.empty(shape, device=device)
+    kv_cache = _empty_cache(problem, num_blocks, torch.float32)
     kv_cache[0] = _HIDDEN_SCORE * key_per_score
     kv_cache[1] = _HIDDEN_VALUE
     keys, values = (part.view(-1, problem.num_kv_heads, dim) for part in kv_cache)
@@ -199,6 +235,12 @@ def make_trial(problem: AttentionProblem, rows: Rows, least_blocks: int = 0) -> 
         kv_cache=(kv_cache := kv_cache.to(problem.dtype)),
         batch=_batch(rows, table, kv_cache),
     )
+
+
+def _empty_cache(problem: AttentionProblem, num_blocks: int, dtype: torch.dtype) -> Tensor:
+    """Of so many blocks and the null block."""
+    shape = (2, num_blocks + 1, problem.block_size, problem.num_kv_heads, problem.head_dim)
+    return torch.empty(shape, dtype=dtype, device=problem.device)
 
 
 def _queries(problem: AttentionProblem, count: int) -> Tensor:

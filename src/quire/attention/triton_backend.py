@@ -44,6 +44,13 @@ class TritonPlan:
     launches: tuple[Launch, ...]
     prefix: Prefix | None = None  # of the one launch
 
+    @property
+    def decode_rows(self) -> Launch | None:
+        """All rows of the step, where each has one query and no prefix is read apart."""
+        first = self.launches[0]
+        is_all = len(self.launches) == 1 and first.is_decode and self.prefix is None
+        return first if is_all else None
+
 
 class TritonAttention:
     """The backend ``triton``. Reads no length on the device, so its launches can be captured."""
@@ -66,7 +73,7 @@ class TritonAttention:
             best_tile(self._shape, problem.dtype, is_decode=is_decode)
             for is_decode in (False, True)
         ]
-        self._prompt_tile = tiles[False]
+        self._block_q = tiles[False].block_q
         self._workspaces = tuple(
             Workspace.of(
                 tile.programs * num_processors, tile.block_m, self._shape.padded_dim, device
@@ -139,6 +146,7 @@ class TritonAttention:
                 workspace=self._workspaces[launch.is_decode],
                 prefix=None if plan.prefix is None else plan.prefix.sums,
                 order=launch.order,
+                tiles=launch.tiles,
                 alibi_slopes=self._slopes,
                 sinks=sinks,
             )
@@ -147,9 +155,9 @@ class TritonAttention:
     def _with_tiles(self, launch: Launch, num_tokens: int) -> Launch:
         if launch.is_decode:
             return launch
-        num_tiles = most_tiles(num_tokens, len(launch.seq_lens), self._prompt_tile)
-        tiles = prompt_tiles(launch.query_start, self._prompt_tile.block_q, num_tiles)
-        return replace(launch, order=tiles)
+        num_tiles = most_tiles(num_tokens, len(launch.seq_lens), self._block_q)
+        tiles = prompt_tiles(launch.query_start, self._block_q, num_tiles)
+        return replace(launch, tiles=tiles)
 
     def _plan_prefix(self, shared: SharedBlocks, batch: Batch) -> Prefix:
         assert batch.num_decode_rows == len(batch.seq_lens), "a prefix of rows of one query only"

@@ -15,6 +15,9 @@ class InlineExecutor:
         self._worker = Worker(config)
         self.facts = self._worker.load_model()
 
+    def compile_kernels(self) -> None:
+        self._worker.compile_kernels()
+
     def available_kv_bytes(self) -> int:
         return self._worker.available_kv_bytes()
 

@@ -25,6 +25,9 @@ class Executor(Protocol):
     @property
     def facts(self) -> WorkerFacts: ...
 
+    def compile_kernels(self) -> None:
+        """Once the weights are loaded: what would else be compiled when it is first launched."""
+
     def available_kv_bytes(self) -> int:
         """Memory that the KV cache may take, once the weights are loaded."""
 

@@ -24,7 +24,7 @@ def is_rehearsal() -> bool:
     return _is_on.get()
 
 
-def launch(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
+def launcher_of(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
     """``kernel[grid]``, of a Triton kernel; in a rehearsal what only compiles it."""
     if not _is_on.get():
         launcher: Callable[..., Any] = kernel[grid]

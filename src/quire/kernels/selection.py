@@ -25,6 +25,8 @@ class HeadsShape:
 
 # (qkv [T, (H + 2 K) D], cos, sin [T, 1, rotary_dim / 2], kv_cache, slots [T]) -> q [T, H, D]
 StoreHeads = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+# Of a shape and the weights of q's and k's RMS norms, if any.
+MakeStoreHeads = Callable[[HeadsShape, tuple[Tensor, ...] | None], StoreHeads]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +38,7 @@ class Kernels:
     gated_activation: Callable[[str], Callable[[Tensor], Tensor]]  # of an activation's name
     # (positions [T], frequencies [D / 2], scale) -> cos, sin, float32 [T, 1, D / 2]
     rope_angles: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
-    # Of a shape and the weights of q's and k's RMS norms, if any; None: there is no fused kernel.
-    store_heads: Callable[[HeadsShape, tuple[Tensor, ...] | None], StoreHeads] | None
+    store_heads: MakeStoreHeads | None  # None: there is no fused kernel
 
 
 @lru_cache
@@ -129,3 +130,47 @@ def more_lines(weight: Tensor, bias: Tensor | None, activation: str | None) -> M
     from quire.kernels.triton.activation import NAMES
 
     return HopperProduct(weight, bias, None if activation is None else NAMES.index(activation))
+
+
+class AttendRows(Protocol):
+    """A GPU's attention of rows with one query, with all that `StoreHeads` does before it."""
+
+    def is_usable(self) -> bool:
+        """False where its kernel turned out not to work here."""
+        ...
+
+    def __call__(
+        self,
+        qkv: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        kv_cache: Tensor,
+        slots: Tensor,
+        *,
+        block_table: Tensor,
+        seq_lens: Tensor,
+        order: Tensor,
+    ) -> Tensor:
+        """As `StoreHeads`; [R, B], [R] and [R] int32 -> [R, H, D]."""
+        ...
+
+
+def attend_rows(
+    shape: HeadsShape,
+    norms: tuple[Tensor, ...] | None,
+    *,
+    scale: float,
+    block_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> AttendRows | None:
+    """None where there are only the two kernels, one after the other."""
+    from quire.kernels.cuda import availability
+
+    if device.type != "cuda" or availability.why_not_rows(shape, dtype, block_size):
+        return None
+    from quire.kernels.cuda.decode_attention import DecodeAttention
+
+    return DecodeAttention(
+        shape, norms, scale=scale, block_size=block_size, dtype=dtype, device=device
+    )

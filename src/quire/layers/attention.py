@@ -8,9 +8,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from quire.attention.backend import AttentionBackend
+from quire.attention.backend import AttentionBackend, AttentionProblem
+from quire.attention.one_launch import OneLaunch, one_launch
 from quire.layers.forward_pass import ForwardPass
-from quire.layers.heads import Heads, load_heads
+from quire.layers.heads import FusedHeads, Heads, load_heads
 from quire.layers.linear import Linear
 from quire.layers.norm import Norm
 from quire.layers.normed import Map, normed_product
@@ -25,6 +26,7 @@ class Attention:
         self,
         spec: AttentionSpec,
         *,
+        problem: AttentionProblem,
         backend: AttentionBackend,
         rotation: int,  # which of the pass's rotations, if any
         plan: int,  # which of the pass's attention plans
@@ -37,6 +39,8 @@ class Attention:
         self._spec = spec
         self._qkv: Map  # h to the heads of all three
         self._heads: Heads
+        self._one_launch: OneLaunch | None  # for what both do
+        self._problem = problem
         self._backend = backend
         self._attend: Callable[..., Tensor]
         self._rotation = rotation
@@ -47,7 +51,10 @@ class Attention:
         self.qkv.load(reader, prefix)
         self.out.load(reader, prefix)
         self._qkv = _clipped(normed_product(norm, self.qkv.product), self._spec.clip)
-        self._heads = load_heads(self._spec, self._rotation, reader, prefix)
+        self._heads = heads = load_heads(self._spec, self._rotation, reader, prefix)
+        self._one_launch = None
+        if isinstance(heads, FusedHeads):
+            self._one_launch = one_launch(self._problem, heads.shape, heads.norms, reader.device)
         self._attend = self._backend.forward
         if self._spec.sinks:
             shape = (self._spec.num_heads,)
@@ -66,8 +73,15 @@ class Attention:
         batch = step.batch
         kv_cache = batch.kv_caches[self._layer]
         slots = batch.groups[batch.layer_groups[self._layer]].slot_mapping
-        q = self._heads(self._qkv(h), kv_cache, slots, step)
-        return self._attend(q, kv_cache, step.attention_plans[self._plan]).flatten(1)
+        qkv, plan = self._qkv(h), step.attention_plans[self._plan]
+        attended = None
+        if self._one_launch is not None:
+            rotation = step.rotations[self._rotation]
+            attended = self._one_launch(qkv, *rotation, kv_cache, slots, plan)
+        if attended is None:
+            q = self._heads(qkv, kv_cache, slots, step)
+            attended = self._attend(q, kv_cache, plan)
+        return attended.flatten(1)
 
 
 def _clipped(qkv: Map, limit: float | None) -> Map:

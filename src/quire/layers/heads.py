@@ -13,7 +13,7 @@ from typing import Protocol
 from torch import Tensor
 
 from quire.kernels.reference.attention import write_kv
-from quire.kernels.selection import HeadsShape, StoreHeads, kernels_for
+from quire.kernels.selection import HeadsShape, MakeStoreHeads, kernels_for
 from quire.layers.forward_pass import ForwardPass
 from quire.layers.norm import RMSNorm, build_norm
 from quire.layers.rope import build_rotation
@@ -67,8 +67,16 @@ class StepwiseHeads:
 class FusedHeads:
     """All of it in one kernel."""
 
-    def __init__(self, store: StoreHeads, rotation: int) -> None:
-        self._store = store
+    def __init__(
+        self,
+        make_store: MakeStoreHeads,
+        shape: HeadsShape,
+        norms: tuple[Tensor, ...] | None,
+        rotation: int,
+    ) -> None:
+        """``norms``: the RMS weights of q and k, if any."""
+        self.shape, self.norms = shape, norms
+        self._store = make_store(shape, norms)
         self._rotation = rotation
 
     def __call__(self, qkv: Tensor, kv_cache: Tensor, slots: Tensor, step: ForwardPass) -> Tensor:
@@ -118,7 +126,7 @@ def _load_heads(spec: AttentionSpec, rotation: int, reader: TensorReader, prefix
         is_interleaved=positions.style == "interleaved",
         eps=_eps(spec),
     )
-    return FusedHeads(make_store(shape, weights), rotation)
+    return FusedHeads(make_store, shape, weights, rotation)
 
 
 def _load_norms(

@@ -109,6 +109,7 @@ class Decoder:
                 self._planned[use] = backend.build(problem)
             yield build_attention(
                 spec,
+                problem=problem,
                 backend=self._planned[use],
                 rotation=self._rotation(spec),
                 plan=list(self._planned).index(use),
@@ -125,6 +126,7 @@ class Decoder:
 def build_attention(
     spec: AttentionSpec | MLASpec,
     *,
+    problem: AttentionProblem,
     backend: AttentionBackend,
     rotation: int,
     plan: int,
@@ -135,7 +137,9 @@ def build_attention(
         return MLA(spec, backend=backend, rotation=rotation, plan=plan, layer=layer)
     if spec.log_length is not None and max_model_len <= spec.log_length:
         spec = replace(spec, log_length=None)  # no position is beyond it
-    return Attention(spec, backend=backend, rotation=rotation, plan=plan, layer=layer)
+    return Attention(
+        spec, problem=problem, backend=backend, rotation=rotation, plan=plan, layer=layer
+    )
 
 
 def _problem(spec: AttentionSpec | MLASpec, placement: Placement) -> AttentionProblem:

@@ -74,7 +74,8 @@ def capture_of(config: EngineConfig, loaded: LoadedModel) -> Capture | None:
 
 
 def rehearse_graphs(config: EngineConfig, loaded: LoadedModel) -> None:
-    """Compile together what graphs need, which is nearly all that there is to compile."""
+    """Compile together what graphs need, which is nearly all that there is to compile; without
+    graphs nothing."""
     if not captures_graphs(config, loaded):
         return
     sizes = graph_sizes(config).some_of_each_kind()

@@ -35,7 +35,8 @@ WARM_UP_LONG_PROMPT_LEN = 2048  # on a GPU, whose attention builds more for long
 
 
 class Worker:
-    """Called in this order: `load_model`, `initialize_kv_cache`, `warm_up`, `execute`, `close`."""
+    """Called in this order: `load_model`, `compile_kernels`, `initialize_kv_cache`, `warm_up`,
+    `execute`, `close`."""
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
@@ -49,12 +50,16 @@ class Worker:
         if self._config.device.num_threads is not None:
             torch.set_num_threads(self._config.device.num_threads)
         self._loaded = build_model(self._config)
-        rehearse_graphs(self._config, self._loaded)
         return WorkerFacts(
             kv_layout=self._loaded.kv_layout,
             weight_bytes=self._loaded.weight_bytes,
             attention_backend=self._loaded.model.attention_backend,
         )
+
+    def compile_kernels(self) -> None:
+        """All that graphs need, together, so that nothing waits for one kernel after another."""
+        assert self._loaded is not None, "load_model comes first"
+        rehearse_graphs(self._config, self._loaded)
 
     def available_kv_bytes(self) -> int:
         """Bytes that the KV cache may take now that the weights are in."""

@@ -156,6 +156,11 @@ def test_what_a_package_raises_is_the_reason() -> None:
     assert reasons == ["RuntimeError: this build does not support paged KV"]
 
 
+def test_what_our_own_kernels_raise_is_no_reason_against_theirs() -> None:
+    with pytest.raises(RuntimeError, match="this build"):
+        disagreements(Definition, Raises, half_problem())
+
+
 class LeavesSome(Definition):
     """To our own kernels: their answers are not asked for."""
 
@@ -184,6 +189,23 @@ def test_steps_that_are_left_to_our_own_kernels_are_not_compared_unless_all_are(
     assert len(disagreements(LeavesSomeAndIsWrong, Definition, half_problem())) > 1
     (reason,) = disagreements(LeavesAll, Definition, half_problem())
     assert "leaves every step" in reason
+
+
+def test_our_own_kernels_compute_no_step_that_is_left_to_them() -> None:
+    sizes: dict[str, set[int]] = {"theirs": set(), "ours": set()}
+
+    class Theirs(LeavesSome):
+        def forward(self, q: Tensor, kv_cache: Tensor, plan: Any) -> Tensor:
+            sizes["theirs"].add(len(q))
+            return super().forward(q, kv_cache, plan)
+
+    class Ours(Definition):
+        def forward(self, q: Tensor, kv_cache: Tensor, plan: Any) -> Tensor:
+            sizes["ours"].add(len(q))
+            return super().forward(q, kv_cache, plan)
+
+    assert disagreements(Theirs, Ours, half_problem()) == []
+    assert sizes["ours"] == sizes["theirs"] != set()
 
 
 def test_steps_in_graphs_are_tried() -> None:

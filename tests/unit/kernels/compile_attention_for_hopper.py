@@ -85,14 +85,14 @@ def compile_attention(
     is_mixed: bool = False,
     cache: str = "bf16",
 ) -> tuple[str, str]:
-    tile = attention.best_tile(SHAPE, torch.bfloat16, is_decode=is_decode)
+    tile = attention.best_tile(SHAPE, torch.bfloat16, is_decode=is_decode, is_mixed=is_mixed)
     return compile_kernel(
         attention._attention_kernel, tile, cache, **HEADS,
         BLOCK_SIZE=block, BLOCK_Q=tile.block_q, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n,
         HAS_SPLITS=splits, LEAST=tile.least, HAS_PREFIX=prefix, PREFIX_BLOCK_N=64,
-        HAS_ORDER=is_decode != is_mixed, WINDOW=window,
+        HAS_ORDER=is_decode and not is_mixed, HAS_TILES=is_mixed and not is_decode, WINDOW=window,
         SOFT_CAP=cap, HAS_ALIBI=alibi, HAS_SINKS=sinks, IS_DECODE=is_decode, IS_MIXED=is_mixed,
-        HEADS_FIRST=tile.heads_first or is_mixed, WHOLE_FIRST=tile.whole_first and not window,
+        HEADS_FIRST=tile.heads_first, WHOLE_FIRST=tile.whole_first and not window,
     )  # fmt: skip
 
 

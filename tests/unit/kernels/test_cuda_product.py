@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from quire.kernels.cuda import availability
 from quire.kernels.cuda.availability import why_not
 from quire.kernels.cuda.product import HopperProduct
 from quire.kernels.reference.activation import ACTIVATIONS, gated_activation
@@ -147,14 +146,3 @@ def test_products_that_follow_each_other_read_what_those_before_wrote() -> None:
     found = [chain() for _ in range(20)]
     assert_close(found[0], wanted)
     assert all(torch.equal(one, found[0]) for one in found)
-
-
-def test_reasons_against_a_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(availability, "_why_not_here", list)
-    good = torch.zeros(64, 64, dtype=torch.bfloat16)
-    assert why_not(good, good[0], gated=True) == []
-    assert "float32" in str(why_not(good.float(), None, gated=False))
-    assert "63 values" in str(why_not(good[:, :63].contiguous(), None, gated=False))
-    assert "60 rows" in str(why_not(good[:60], None, gated=False))
-    assert "contiguous" in str(why_not(good.T, None, gated=False))
-    assert "bias" in str(why_not(good, good[0].float(), gated=False))

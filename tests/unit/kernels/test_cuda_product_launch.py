@@ -51,7 +51,7 @@ def test_what_cannot_be_compiled_is_left_to_cublas_with_a_warning(
     def fail(*_: Any) -> bytes:
         raise RuntimeError("libnvrtc is not found")
 
-    monkeypatch.setattr(product, "compiled", fail)
+    monkeypatch.setattr(compiler, "compiled", fail)
     made = product.HopperProduct(random(64, 128), None)
     assert not made.suits(5)
     assert not made.suits(5)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from quire.kernels import hopper
-from quire.kernels.cuda import availability, compiler
-from quire.kernels.cuda.availability import why_not
+from quire.kernels.cuda import compiler
 from quire.kernels.cuda.product_tile import (
     HEIGHTS,
     MANY_LINES,
@@ -107,18 +105,3 @@ def test_a_device_that_runs_no_clusters_has_tiles_without() -> None:
     tiles = best_tiles(1024, 2048, gated=False, most_clusters=lambda cluster: 132 * (cluster == 1))
     assert tiles.keys() == {64}
     assert tiles[64].cluster == 1
-
-
-def test_a_machine_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    weight = torch.zeros(64, 64, dtype=torch.bfloat16)
-    here = availability._why_not_here.__wrapped__
-    monkeypatch.setattr(availability, "_why_not_here", here)  # not what it said once
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert why_not(weight, None, gated=False) == ["the GPU is no Hopper"]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
-    assert why_not(weight, None, gated=False) == ["the GPU is no Hopper"]
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    assert why_not(weight, None, gated=False) == []
-    monkeypatch.setattr(availability, "find_spec", lambda name: None)
-    assert why_not(weight, None, gated=False) == ["cuda-bindings is not installed"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from quire.kernels.rehearsal import _Loader, is_rehearsal, launch, rehearse
+from quire.kernels.rehearsal import _Loader, is_rehearsal, launcher_of, rehearse
 
 
 class Kernel:
@@ -35,11 +35,11 @@ def test_kernels_are_compiled_inside_and_launched_before_and_after() -> None:
 
     def work() -> None:
         assert is_rehearsal()
-        launch(kernel, (2, 3))(6, SIZE=9)
+        launcher_of(kernel, (2, 3))(6, SIZE=9)
 
-    launch(kernel, (1,))(5, SIZE=8)
+    launcher_of(kernel, (1,))(5, SIZE=8)
     rehearse(work)
-    launch(kernel, (4,))(7)
+    launcher_of(kernel, (4,))(7)
     assert kernel.calls == [
         ("launched", (1,), (5,), {"SIZE": 8}),
         ("compiled", (2, 3), (6,), {"SIZE": 9}),
@@ -51,7 +51,7 @@ def test_other_threads_go_on_launching() -> None:
     kernel = Kernel()
 
     def work() -> None:
-        other = threading.Thread(target=lambda: launch(kernel, (1,))(5))
+        other = threading.Thread(target=lambda: launcher_of(kernel, (1,))(5))
         other.start()
         other.join()
 
@@ -68,7 +68,7 @@ def test_nothing_of_one_that_was_broken_off_remains(error: type[BaseException]) 
         rehearse(break_off)
     assert not is_rehearsal()
     kernel = Kernel()
-    rehearse(lambda: launch(kernel, (1,))())
+    rehearse(lambda: launcher_of(kernel, (1,))())
     assert [what for what, *_ in kernel.calls] == ["compiled"]
 
 

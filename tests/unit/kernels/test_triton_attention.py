@@ -174,8 +174,8 @@ def test_in_a_mixed_step_each_launch_takes_its_own_rows(max_programs: int) -> No
         out, *padded, shape, is_decode=True, is_mixed=True, workspace=workspace(shape, max_programs)
     )
     assert torch.equal(~out.isnan().flatten(1).any(dim=1), is_one)
-    tile = best_tile(shape, torch.float32, is_decode=False)
-    num_tiles = most_tiles(len(padded[0]), len(padded[4]), tile)
+    block_q = best_tile(shape, torch.float32, is_decode=False, is_mixed=True).block_q
+    num_tiles = most_tiles(len(padded[0]), len(padded[4]), block_q)
     paged_attention(
         out,
         *padded,
@@ -183,7 +183,7 @@ def test_in_a_mixed_step_each_launch_takes_its_own_rows(max_programs: int) -> No
         is_decode=False,
         is_mixed=True,
         workspace=workspace(shape, max_programs),
-        order=prompt_tiles(padded[3], tile.block_q, num_tiles),
+        tiles=prompt_tiles(padded[3], block_q, num_tiles),
     )
     assert_close(out[: len(q)], wanted)
     assert out[len(q) + 1 :].isnan().all()
@@ -201,7 +201,7 @@ def test_tiles_of_prompts_come_first_and_are_those_of_each_row(block_q: int, num
         for first in range(0, length, block_q)
         if length > 1
     ]
-    num_tiles = int(lengths.sum()) // block_q + num_rows
+    num_tiles = most_tiles(int(lengths.sum()), num_rows, block_q)
     found = prompt_tiles(starts, block_q, num_tiles)
     assert found[: len(wanted)].tolist() == wanted
     assert found[len(wanted) :, 0].tolist() == [-1] * (num_tiles - len(wanted))

@@ -56,7 +56,15 @@ class Run:
 
     def __init__(self, spec: AttentionSpec) -> None:
         self.reader = MemoryReader.random(spec.parameters(), "a")
-        attention = Attention(spec, backend=Echo(), rotation=-1, plan=0, layer=0)
+        problem = AttentionProblem(
+            num_heads=spec.num_heads,
+            num_kv_heads=spec.num_kv_heads,
+            head_dim=spec.head_dim,
+            scale=spec.scale,
+            dtype=torch.float32,
+            device="cpu",
+        )
+        attention = Attention(spec, problem=problem, backend=Echo(), rotation=-1, plan=0, layer=0)
         attention.load(self.reader, "a", None)
         layout = KVLayout.of((LayerKV(num_kv_heads=_KV_HEADS, head_dim=_DIM),))
         batch, _ = FakeRows(layout, [list(range(_TOKENS))]).batch({0: _TOKENS})

@@ -1,4 +1,4 @@
-"""Whether a machine and a weight can have the products of `product`; it is only imported then."""
+"""Whether a machine can have the kernels of this package, which are only imported then."""
 
 from __future__ import annotations
 
@@ -9,15 +9,38 @@ import torch
 from torch import Tensor
 
 from quire.kernels import hopper
+from quire.kernels.selection import HeadsShape
 
 ROW_BYTES = 16  # the copy engine reads rows of multiples of that, and writers write as much at once
 _DTYPES = (torch.bfloat16, torch.float16)
 _FEWEST_COLUMNS = 32
+# Of attention of rows with one query:
+_HEAD_DIMS = (64, 128)
+_MOST_QUERY_HEADS = 8  # of a KV head
+_TILE_TOKENS = 16  # a KV block has a multiple of them
 
 
 def why_not(weight: Tensor, bias: Tensor | None, *, gated: bool) -> list[str]:
     """Every reason against products with this weight; ``gated``: with a gate of its halves."""
     return [*_why_not_here(), *_why_not_with(weight, bias, gated=gated)]
+
+
+def why_not_rows(shape: HeadsShape, dtype: torch.dtype, block_size: int) -> list[str]:
+    """Every reason against `decode_attention` with such heads."""
+    reasons = _why_not_here().copy()
+    if dtype not in _DTYPES:
+        reasons.append(f"keys are {dtype}")
+    if shape.head_dim not in _HEAD_DIMS:
+        reasons.append(f"heads have {shape.head_dim} values")
+    if shape.rotary_dim != shape.head_dim:
+        reasons.append(f"{shape.rotary_dim} of {shape.head_dim} values of a head turn")
+    if shape.is_interleaved:
+        reasons.append("neighbouring values turn together")
+    if shape.num_heads > _MOST_QUERY_HEADS * shape.num_kv_heads:
+        reasons.append(f"{shape.num_heads} query heads share {shape.num_kv_heads} KV heads")
+    if block_size % _TILE_TOKENS:
+        reasons.append(f"blocks of {block_size} tokens")
+    return reasons
 
 
 @cache

@@ -1,4 +1,7 @@
-"""CUDA C++ to machine code by NVRTC, kept on disk beside Triton's own kernels. Needs no GPU."""
+"""CUDA C++ to machine code by NVRTC, in threads; kept on disk beside Triton's own kernels.
+
+Needs no GPU.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import hashlib
 import os
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,17 @@ from cuda import bindings
 from triton import knobs
 
 _OPTIONS = ("--gpu-architecture=sm_90a", "--std=c++17")
+
+
+def source_of(name: str) -> str:
+    """The file of that name, with what all of them share before it."""
+    here = Path(__file__).parent
+    return (here / "common.cu").read_text() + (here / name).read_text()
+
+
+def compile_later(source: str, defines: Sequence[str]) -> Future[bytes]:
+    """`compiled`, in a thread."""
+    return _threads().submit(compiled, source, defines)
 
 
 def compiled(source: str, defines: Sequence[str] = ()) -> bytes:
@@ -32,6 +48,11 @@ def compiled(source: str, defines: Sequence[str] = ()) -> bytes:
     written.write_bytes(code)
     os.replace(written, kept)  # others may be writing it too
     return code
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="quire-nvrtc")
 
 
 def _compile(source: str, options: Sequence[str]) -> bytes:

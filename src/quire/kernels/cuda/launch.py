@@ -17,7 +17,7 @@ from quire.kernels import hopper
 _ALONE = hopper.SHARED_BYTES - 2048  # a multiprocessor has no room for two such blocks
 _PROBE = b".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry probe() { ret; }\0"
 # One parameter, as it lies in memory; NumPy's arrays take a microsecond each to tell where.
-Argument = ctypes.c_uint32 | ctypes.c_uint64 | ctypes.Array[ctypes.c_uint64]
+Argument = ctypes.c_uint32 | ctypes.c_uint64 | ctypes.Array[ctypes.c_uint64] | ctypes.Structure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +50,12 @@ def load(code: bytes, name: str, *, threads: int, shared_bytes: int, cluster: in
     """The kernel of this name in machine code or PTX, on the current device."""
     module = _checked(driver.cuModuleLoadData(code))
     function = _checked(driver.cuModuleGetFunction(module, name.encode()))
-    most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    known = driver.CUfunction_attribute
+    most = known.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     _checked(driver.cuFuncSetAttribute(function, most, shared_bytes))
+    # all that there is, so that as many blocks fit as can
+    share = known.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
+    _checked(driver.cuFuncSetAttribute(function, share, 100))
     return Kernel(function=function, threads=threads, shared_bytes=shared_bytes, cluster=cluster)
 
 

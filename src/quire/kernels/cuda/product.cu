@@ -9,12 +9,9 @@
 // The copy engine, `wgmma` and barriers are those of PTX ISA 8.0, chapters "Asynchronous Warpgroup
 // Level Matrix Multiply-Accumulate", "cp.async.bulk.tensor" and "mbarrier".
 //
-// Set when it is compiled: STEP, GROUPS, COLUMNS, TALL (1 or 2), PARTS, STAGES, IS_FP16 (else
-// bf16), GATED (the weight is [2 n, k], out = activation(gate) * up), ACTIVATION (its place in
-// activation.NAMES), and multiply_add(), whose operands depend on COLUMNS.
-
-typedef unsigned int u32;
-typedef unsigned long long u64;
+// Set when it is compiled: STEP, GROUPS, COLUMNS, TALL (1 or 2), PARTS, STAGES, GATED (the weight is
+// [2 n, k], out = activation(gate) * up), ACTIVATION (its place in activation.NAMES), and
+// multiply_add(), whose operands depend on COLUMNS.
 
 struct alignas(64) TensorMap {
     char opaque[128];
@@ -32,10 +29,6 @@ constexpr u32 OCTETS = (WRITTEN / 8 + PARTS - 1) / PARTS;  // of columns, that a
 static_assert(STEP == 64, "a row of a tile is 128 bytes, the width of the swizzle");
 static_assert(COLUMNS % 16 == 0 && COLUMNS <= 256 && TALL <= 2 && ACTIVATION <= 2);
 static_assert(LINES * COLUMNS * 4 <= STAGES * STAGE_BYTES, "sums are left where stages were");
-
-__device__ __forceinline__ u32 address_of(const void* pointer) {
-    return (u32)__cvta_generic_to_shared(pointer);
-}
 
 __device__ __forceinline__ u32 rank_in_cluster() {
     u32 rank;
@@ -89,11 +82,6 @@ __device__ __forceinline__ void arrive(u32 barrier) {
     else asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-// The kernel before has ended, and what it wrote is seen.
-__device__ __forceinline__ void await_inputs() {
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-}
-
 __device__ __forceinline__ void expect_bytes(u32 barrier, u32 bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                  : "memory");
@@ -124,25 +112,6 @@ __device__ __forceinline__ void prefetch(const TensorMap* map) {
 // A tile of rows of 128 bytes, swizzled; groups of 8 rows follow each other.
 __device__ __forceinline__ u64 describe(u32 address) {
     return (u64)((address & 0x3FFFF) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
-}
-
-// Two values of 16 bits in a word.
-__device__ __forceinline__ u32 pack(float low, float high) {
-    u32 both;
-    if (IS_FP16) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    return both;
-}
-
-__device__ __forceinline__ float low_of(u32 both) {
-    if (!IS_FP16) return __uint_as_float(both << 16);
-    float value;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"((unsigned short)both));
-    return value;
-}
-
-__device__ __forceinline__ float high_of(u32 both) {
-    return IS_FP16 ? low_of(both >> 16) : __uint_as_float(both & 0xFFFF0000u);
 }
 
 // Four lanes with four words each: lane i's word j becomes lane j's word i.
@@ -458,7 +427,7 @@ extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)
     }
     if (CLUSTER > 1) wait_for_cluster();
     __syncthreads();
-    asm volatile("griddepcontrol.launch_dependents;");
+    release_next();
 
     const u32 first = blockIdx.x / CLUSTER, clusters = gridDim.x / CLUSTER;
     if (threadIdx.x < 128) {

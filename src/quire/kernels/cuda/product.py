@@ -9,15 +9,14 @@ all is on the one device of the process.
 from __future__ import annotations
 
 import logging
-import os
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from quire.kernels.cuda.availability import ROW_BYTES
-from quire.kernels.cuda.compiler import compiled
+from quire.kernels.cuda.compiler import compile_later
 from quire.kernels.cuda.launch import (
     Kernel,
     load,
@@ -133,10 +132,4 @@ def _kernel_of(tile: Tile, dtype: torch.dtype, activation: int | None) -> Kernel
 
 @cache
 def _code_of(tile: Tile, dtype: torch.dtype, activation: int | None) -> Future[bytes]:
-    source = source_of(tile, is_fp16=dtype == torch.float16, activation=activation)
-    return _threads().submit(compiled, *source)
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="quire-nvrtc")
+    return compile_later(*source_of(tile, is_fp16=dtype == torch.float16, activation=activation))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from quire.kernels import hopper
+from quire.kernels.cuda import compiler
 
 STEP = 64  # values of K in one tile
 GROUP_LINES = 64  # that a warpgroup multiplies
@@ -154,8 +154,8 @@ def source_of(tile: Tile, *, is_fp16: bool, activation: int | None) -> tuple[str
         "GATED": int(activation is not None),
         "ACTIVATION": activation or 0,
     }
-    source = _multiply_add(tile.columns, "f16" if is_fp16 else "bf16")
-    source += Path(__file__).with_name("product.cu").read_text()
+    multiply_add = _multiply_add(tile.columns, "f16" if is_fp16 else "bf16")
+    source = multiply_add + compiler.source_of("product.cu")
     return source, [f"{name}={value}" for name, value in values.items()]
 
 

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.reference import activation as reference
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
 NAMES = ("silu", "gelu", "gelu_tanh")
@@ -56,7 +56,7 @@ def gated_activation(gate_up: Tensor, name: str) -> Tensor:
     out = torch.empty(num_lines, size, dtype=gate_up.dtype, device=gate_up.device)
     block = min(_BLOCK, triton.next_power_of_2(size))
     grid: Any = (num_lines, triton.cdiv(size, block))
-    launch(_gated_kernel, grid)(
+    launcher_of(_gated_kernel, grid)(
         out, gate_up, SIZE=size, BLOCK=block, KIND=NAMES.index(name),
         num_warps=_WARPS, **dependent_launch(),
     )  # fmt: skip

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
 _BLOCK = 8192  # logits of one program
@@ -61,7 +61,7 @@ class Argmax:
         """[S, V] of any float dtype -> [S] int64."""
         num_rows, vocab_size = logits.shape
         out = torch.empty(num_rows, dtype=torch.int64, device=logits.device)
-        launch(_argmax_kernel, (num_rows, self._chunks))(
+        launcher_of(_argmax_kernel, (num_rows, self._chunks))(
             out, logits, self._values, self._places, self._counters, logits.stride(0),
             SIZE=vocab_size, BLOCK=_BLOCK, CHUNKS=self._chunks,
             PADDED=triton.next_power_of_2(self._chunks), num_warps=8, **dependent_launch(),

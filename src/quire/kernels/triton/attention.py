@@ -12,14 +12,14 @@ there is no second launch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.attention_parts import (
     add_sinks,
     attend_keys,
@@ -56,9 +56,8 @@ def _find_row(query_start, tile, num_rows, BLOCK_Q: tl.constexpr):
 
 @triton.jit
 def _find_tile(
-    query_start, seq_lens, order, tile, num_rows,
-    BLOCK_Q: tl.constexpr, HAS_ORDER: tl.constexpr,
-    IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr,
+    query_start, seq_lens, tile, num_rows,
+    BLOCK_Q: tl.constexpr, IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr,
 ):  # fmt: skip
     """(row, its first query in the tile, how many queries, the first one's position).
 
@@ -73,22 +72,25 @@ def _find_tile(
             query_len = tl.load(query_start + tile + 1) - first_query
             num_queries = tl.where(query_len == 1, 1, 0)
         return tile, first_query, num_queries, tl.load(seq_lens + tile) - 1
-    if HAS_ORDER:
-        found = tl.load(order + 2 * tile)
-        row = tl.maximum(found, 0)
-    else:
-        row = _find_row(query_start, tile, num_rows, BLOCK_Q)
+    row = _find_row(query_start, tile, num_rows, BLOCK_Q)
     start = tl.load(query_start + row)
     query_len = tl.load(query_start + row + 1) - start
-    if HAS_ORDER:
-        offset = tl.load(order + 2 * tile + 1)
-    else:
-        offset = (tile - start // BLOCK_Q - row) * BLOCK_Q
+    offset = (tile - start // BLOCK_Q - row) * BLOCK_Q
     num_queries = tl.minimum(BLOCK_Q, query_len - offset)
-    if HAS_ORDER:
-        num_queries = tl.where(found < 0, 0, num_queries)
-    elif IS_MIXED:
+    if IS_MIXED:
         num_queries = tl.where(query_len == 1, 0, num_queries)
+    return row, start + offset, num_queries, tl.load(seq_lens + row) - query_len + offset
+
+
+@triton.jit
+def _read_tile(query_start, seq_lens, tiles, tile, BLOCK_Q: tl.constexpr):
+    """As `_find_tile`, from what `prompt_tiles` has found."""
+    found = tl.load(tiles + 2 * tile)
+    row = tl.maximum(found, 0)
+    start = tl.load(query_start + row)
+    query_len = tl.load(query_start + row + 1) - start
+    offset = tl.load(tiles + 2 * tile + 1)
+    num_queries = tl.where(found < 0, 0, tl.minimum(BLOCK_Q, query_len - offset))
     return row, start + offset, num_queries, tl.load(seq_lens + row) - query_len + offset
 
 
@@ -109,17 +111,18 @@ def _store_rows(
     do_not_specialize=["num_rows", "table_stride", "splits", "prefix_splits"],
     # slices of them begin anywhere; another alignment must not compile another kernel
     do_not_specialize_on_alignment=[
-        *("block_table", "query_start", "seq_lens", "order", "shared_blocks"),
+        *("block_table", "query_start", "seq_lens", "order", "tiles", "shared_blocks"),
     ],
 )
 def _attention_kernel(
-    out, q, k_cache, v_cache, block_table, query_start, seq_lens, order, slopes, sinks,
+    out, q, k_cache, v_cache, block_table, query_start, seq_lens, order, tiles, slopes, sinks,
     parts, part_stats, counters, prefix_parts, prefix_stats, shared_blocks,
     num_rows, table_stride, q_stride, splits, prefix_splits, scale, v_scale,
     NUM_KV_HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
     BLOCK_SIZE: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     HAS_SPLITS: tl.constexpr, LEAST: tl.constexpr,
-    HAS_PREFIX: tl.constexpr, PREFIX_BLOCK_N: tl.constexpr, HAS_ORDER: tl.constexpr,
+    HAS_PREFIX: tl.constexpr, PREFIX_BLOCK_N: tl.constexpr,
+    HAS_ORDER: tl.constexpr, HAS_TILES: tl.constexpr,
     WINDOW: tl.constexpr, SOFT_CAP: tl.constexpr, HAS_ALIBI: tl.constexpr,
     HAS_SINKS: tl.constexpr, IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr,
     HEADS_FIRST: tl.constexpr, WHOLE_FIRST: tl.constexpr,
@@ -132,11 +135,16 @@ def _attention_kernel(
         kv_head, tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     else:
         tile, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    if HAS_ORDER and IS_DECODE:
+    if HAS_ORDER:
         tile = tl.load(order + tile)
-    row, first_query, num_queries, first_position = _find_tile(
-        query_start, seq_lens, order, tile, num_rows, BLOCK_Q, HAS_ORDER, IS_DECODE, IS_MIXED
-    )
+    if HAS_TILES:
+        row, first_query, num_queries, first_position = _read_tile(
+            query_start, seq_lens, tiles, tile, BLOCK_Q
+        )
+    else:
+        row, first_query, num_queries, first_position = _find_tile(
+            query_start, seq_lens, tile, num_rows, BLOCK_Q, IS_DECODE, IS_MIXED
+        )
     if num_queries <= 0:
         return
 
@@ -303,6 +311,7 @@ def paged_attention(
     workspace: Workspace,
     prefix: PrefixSums | None = None,
     order: Tensor | None = None,
+    tiles: Tensor | None = None,
     alibi_slopes: Tensor | None = None,
     sinks: Tensor | None = None,
     k_scale: float = 1.0,
@@ -315,22 +324,22 @@ def paged_attention(
     ``is_mixed``: only those, or all but those, of rows of both kinds. ``prefix``: of a decode
     launch without a window.
     ``order`` [R] int32 of a decode launch: which row each program takes, the longest first, so that
-    none begins a long one at the end. Of a mixed launch of prompts: `prompt_tiles`.
+    none begins a long one at the end. ``tiles`` of a mixed launch of prompts: `prompt_tiles`.
     """
     assert kv_cache.is_contiguous()
     assert prefix is None or (is_decode and not is_mixed and shape.window is None)
-    tile = tile or best_tile(shape, q.dtype, is_decode=is_decode)
+    assert order is None or (is_decode and len(order) == len(seq_lens))
+    tile = tile or best_tile(shape, q.dtype, is_decode=is_decode, is_mixed=is_mixed)
     # Decode steps are worth a kernel without splits; others ask at run time, at no measured cost.
     is_plain = is_decode and not is_mixed
     num_rows, block_size = len(seq_lens), kv_cache.shape[2]
-    num_tiles = num_rows if is_decode else most_tiles(len(q), num_rows, tile)
-    assert order is None or len(order) == num_tiles
+    num_tiles = num_rows if is_decode else most_tiles(len(q), num_rows, tile.block_q)
+    assert tiles is None or (is_mixed and not is_decode and len(tiles) == num_tiles)
     splits = workspace.splits(num_tiles * shape.num_kv_heads)
-    if order is not None and not is_decode:  # what is there begins before what is not
-        tile = replace(tile, heads_first=True)
-    launch(_attention_kernel, tile.grid(num_tiles, shape.num_kv_heads, splits))(
+    launcher_of(_attention_kernel, tile.grid(num_tiles, shape.num_kv_heads, splits))(
         out, q, kv_cache[0], kv_cache[1], block_table, query_start, seq_lens,
         seq_lens if order is None else order,
+        seq_lens if tiles is None else tiles,
         q if alibi_slopes is None else alibi_slopes,
         q if sinks is None else sinks,
         workspace.parts, workspace.stats, workspace.counters,
@@ -341,7 +350,8 @@ def paged_attention(
         D=shape.head_dim, D_PAD=shape.padded_dim, BLOCK_SIZE=block_size,
         BLOCK_Q=tile.block_q, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n,
         HAS_SPLITS=splits > 1 or not is_plain, LEAST=tile.least, HAS_PREFIX=prefix is not None,
-        PREFIX_BLOCK_N=prefix.block_n if prefix else 1, HAS_ORDER=order is not None,
+        PREFIX_BLOCK_N=prefix.block_n if prefix else 1,
+        HAS_ORDER=order is not None, HAS_TILES=tiles is not None,
         WINDOW=shape.window or 0, SOFT_CAP=shape.soft_cap or 0.0,
         HAS_ALIBI=alibi_slopes is not None, HAS_SINKS=sinks is not None,
         IS_DECODE=is_decode, IS_MIXED=is_mixed,
@@ -351,12 +361,14 @@ def paged_attention(
     )  # fmt: skip
 
 
-def most_tiles(num_tokens: int, num_rows: int, tile: Tile) -> int:
+def most_tiles(num_tokens: int, num_rows: int, block_q: int) -> int:
     """Of so many rows with so many queries."""
-    return num_tokens // tile.block_q + num_rows
+    return num_tokens // block_q + num_rows
 
 
-def best_tile(shape: AttentionShape, dtype: torch.dtype, *, is_decode: bool) -> Tile:
+def best_tile(
+    shape: AttentionShape, dtype: torch.dtype, *, is_decode: bool, is_mixed: bool = False
+) -> Tile:
     """As measured on an H200 (benchmarks/RESULTS.md)."""
     wide = dtype == torch.float32 or shape.head_dim > 128
     block_n, num_stages = (32, 2) if wide else (64, stages())
@@ -368,8 +380,9 @@ def best_tile(shape: AttentionShape, dtype: torch.dtype, *, is_decode: bool) -> 
         )  # fmt: skip
     block_q, block_m = tile_of_lines(shape, 64)
     return Tile(
-        block_q=block_q, block_m=block_m, block_n=block_n, num_warps=4, num_stages=num_stages
-    )
+        block_q=block_q, block_m=block_m, block_n=block_n, num_warps=4, num_stages=num_stages,
+        heads_first=is_mixed,  # so tiles that are there begin before spare ones
+    )  # fmt: skip
 
 
 def stages() -> int:

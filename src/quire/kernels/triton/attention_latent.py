@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quire.kernels.rehearsal import launch
-from quire.kernels.triton.attention import STAGES, Workspace, _find_tile, precision
+from quire.kernels.rehearsal import launcher_of
+from quire.kernels.triton.attention import STAGES, Workspace, _find_tile, most_tiles, precision
 from quire.kernels.triton.attention_parts import (
     cut_keys,
     join_all,
@@ -98,7 +98,7 @@ def _latent_kernel(
     await_inputs(DEPENDENT)
     tile, head_tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     row, first_query, num_queries, first_position = _find_tile(
-        query_start, seq_lens, query_start, tile, num_rows, BLOCK_Q, False, IS_DECODE, IS_MIXED
+        query_start, seq_lens, tile, num_rows, BLOCK_Q, IS_DECODE, IS_MIXED
     )
     if num_queries <= 0:
         return
@@ -218,10 +218,10 @@ def latent_attention(
     assert kv_cache.is_contiguous() and q.is_contiguous() and out.is_contiguous()
     tile = tile or latent_tile(shape, q.dtype, is_decode=is_decode)
     num_rows = len(seq_lens)
-    num_tiles = num_rows if is_decode else len(q) // tile.block_q + num_rows
+    num_tiles = num_rows if is_decode else most_tiles(len(q), num_rows, tile.block_q)
     num_head_tiles = triton.cdiv(shape.num_heads, tile.group)
     splits = workspace.splits(num_tiles * num_head_tiles)
-    launch(_latent_kernel, (num_tiles, num_head_tiles, splits))(
+    launcher_of(_latent_kernel, (num_tiles, num_head_tiles, splits))(
         out, q, kv_cache, block_table, query_start, seq_lens,
         workspace.parts, workspace.stats, workspace.counters,
         num_rows, block_table.stride(0), splits, shape.scale,

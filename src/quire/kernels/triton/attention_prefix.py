@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.attention import (
     AttentionShape,
     PrefixSums,
@@ -130,7 +130,7 @@ def attend_prefix(
     assert tile.block_n == sums.block_n
     num_rows = len(seq_lens)
     grid = (triton.cdiv(num_rows, tile.block_q), shape.num_kv_heads, sums.splits)
-    launch(_prefix_kernel, grid)(
+    launcher_of(_prefix_kernel, grid)(
         sums.parts, sums.stats, q, kv_cache[0], kv_cache[1], block_table, seq_lens, members,
         sums.num_blocks, q if alibi_slopes is None else alibi_slopes,
         num_rows, block_table.stride(0), q.stride(0), sums.splits, shape.scale * k_scale,

@@ -1,4 +1,4 @@
-"""Where the tiles of a mixed step lie, found once for all layers of a plan.
+"""Where the tiles of a mixed step lie, found once for the layers that share a plan.
 
 A graph has room for as many rows as a step may have. Most of its tiles are of rows that are not
 there or have one query, which another launch takes: programs for them end at once if all tiles that
@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
 _COMPARED = 8192  # rows times tiles of one program: what its registers hold
@@ -47,7 +47,7 @@ def prompt_tiles(query_start: Tensor, block_q: int, num_tiles: int) -> Tensor:
     num_rows = len(query_start) - 1
     rows = triton.next_power_of_2(num_rows)
     tiles = max(1, min(_TILES, _COMPARED // rows))
-    launch(_prompt_tiles_kernel, (triton.cdiv(num_tiles, tiles),))(
+    launcher_of(_prompt_tiles_kernel, (triton.cdiv(num_tiles, tiles),))(
         out, query_start, num_rows, num_tiles,
         BLOCK_Q=block_q, ROWS=rows, TILES=tiles, **dependent_launch(),
     )  # fmt: skip

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 
 BLOCK = 4096  # tokens of one program
 
@@ -16,7 +16,7 @@ def apply_bitmask(logits: Tensor, lines: Tensor, masks: Tensor) -> None:
     mask end at once, so a captured launch serves any rows."""
     num_rows, vocab_size = logits.shape
     grid = (num_rows, triton.cdiv(vocab_size, BLOCK))
-    launch(_apply_bitmask, grid)(
+    launcher_of(_apply_bitmask, grid)(
         logits, lines, masks, vocab_size, logits.stride(0), masks.stride(0), BLOCK=BLOCK
     )
 

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
 _ROWS = 256  # of one program
@@ -36,7 +36,7 @@ def deliver(
     """`reference.deliver.deliver`; ``results`` may be pinned memory of the host, and what lies
     behind the tokens in its slot stays."""
     num_slots, slot_words = results.shape
-    launch(_deliver_kernel, (triton.cdiv(len(token_ids), _ROWS),))(
+    launcher_of(_deliver_kernel, (triton.cdiv(len(token_ids), _ROWS),))(
         token_ids, rows, lengths, of_rows, results, turn, len(token_ids), of_rows.shape[1],
         SLOT_WORDS=slot_words, NUM_SLOTS=num_slots, ROWS=_ROWS, num_warps=4,
         **dependent_launch(),

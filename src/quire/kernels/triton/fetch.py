@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
 _LINE = 16  # words; sizes are multiples of it, so that 4 words are read at once
@@ -40,7 +40,7 @@ def fetch(target: Tensor, slots: Tensor, turn: Tensor, num_words: int) -> None:
     """`reference.fetch.fetch`; ``slots`` may be pinned memory of the host."""
     assert num_words % _LINE == 0, num_words
     num_slots, slot_words = slots.shape
-    launch(_fetch_kernel, (triton.cdiv(num_words, _WORDS),))(
+    launcher_of(_fetch_kernel, (triton.cdiv(num_words, _WORDS),))(
         target, slots, turn, num_words // _LINE,
         SLOT_WORDS=slot_words, NUM_SLOTS=num_slots, LINE=_LINE, WORDS=_WORDS, num_warps=4,
         **dependent_launch(),

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.selection import RMS
 from quire.kernels.triton.activation import NAMES, activate
 from quire.kernels.triton.launch import await_inputs, dependent_launch
@@ -136,7 +136,7 @@ def gated_gemv(
     block_n, num_warps = tile_of(k, 2 * weight.element_size())
     gains, eps = norm or (x, 0.0)
     grid: Any = (triton.cdiv(n, block_n),)
-    launch(_gated_gemv_kernel, grid)(
+    launcher_of(_gated_gemv_kernel, grid)(
         out, x, weight, x if bias is None else bias, gains, eps,
         N=n, K=k, PADDED=triton.next_power_of_2(k), LINES=len(x),
         HAS_BIAS=bias is not None, NORMS=norm is not None, KIND=NAMES.index(activation),
@@ -153,7 +153,7 @@ def _launch_gemv(
     block_n, num_warps = tile_of(k, weight.element_size())
     gains, eps = norm or (x, 0.0)
     grid: Any = (triton.cdiv(n, block_n),)
-    launch(_gemv_kernel, grid)(
+    launcher_of(_gemv_kernel, grid)(
         out, x, weight, x if bias is None else bias, gains, eps,
         N=n, K=k, PADDED=triton.next_power_of_2(k), LINES=len(x),
         HAS_BIAS=bias is not None, NORMS=norm is not None, ADDS=adds,

@@ -5,7 +5,8 @@ What a kernel owes in return, whichever kernels surround it:
   writes anything at all (the kernel before may still be reading there);
 * only what no kernel writes, such as weights, may be read earlier, and should be: that is the gain.
 
-(`moe_lines` has the one kernel that reads more before it waits, and says what that takes.)
+(A kernel behind one that calls `await_then_release` may read more: `moe_lines` and
+`cuda/decode_attention.cu` have those that do.)
 
 The kernel after is let go at once too, so a chain of such kernels reads weights without a pause.
 Knows nothing of what the kernels compute.
@@ -28,6 +29,14 @@ def await_inputs(DEPENDENT: tl.constexpr):
     if DEPENDENT:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
+def await_then_release(DEPENDENT: tl.constexpr):
+    """`await_inputs`, but all kernels behind may read what this one may, before they wait."""
+    if DEPENDENT:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
 
 
 @lru_cache

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.reference.lookup import RowState, StepTokens
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
 _TOKENS = 32  # of one program
@@ -109,7 +109,7 @@ def _look_up(
     slots = torch.empty(num_groups, num_tokens, dtype=torch.int64, device=device)
     tables = torch.empty(num_groups, num_rows, table_width, dtype=torch.int32, device=device)
     num_programs = triton.cdiv(num_tokens, _TOKENS) + num_groups * num_rows
-    launch(_lookup_kernel, (num_programs,))(
+    launcher_of(_lookup_kernel, (num_programs,))(
         input_ids, positions, seq_lens, slots, tables,
         rows, starts, query_start, state.token_ids, state.block_tables,
         num_rows, num_tokens, state.token_ids.shape[1], table_width, max_rows,

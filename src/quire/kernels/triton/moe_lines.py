@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.reference.moe import Routing
-from quire.kernels.rehearsal import launch
-from quire.kernels.triton.launch import await_inputs, dependent_launch
+from quire.kernels.rehearsal import launcher_of
+from quire.kernels.triton.launch import await_inputs, await_then_release, dependent_launch
 from quire.kernels.triton.moe_gating import GATINGS, join
 
 _GATE_UP_ROWS = 2  # of each of gate and up, in one program
@@ -26,20 +26,12 @@ _DOWN_VALUES = 8192
 
 
 @triton.jit
-def _await_then_release(DEPENDENT: tl.constexpr):
-    """`await_inputs`, but the next kernel may read all that this one may, before it waits."""
-    if DEPENDENT:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
-
-
-@triton.jit
 def _gate_up_lines_kernel(
     inner, x, weight, bias, experts,
     TOP_K: tl.constexpr, SIZE: tl.constexpr, H: tl.constexpr, KIND: tl.constexpr,
     HAS_BIAS: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    _await_then_release(DEPENDENT)
+    await_then_release(DEPENDENT)
     pair = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     is_row = row < SIZE
@@ -115,7 +107,7 @@ def gate_up_lines(
     (num_tokens, hidden), top_k, size = x.shape, experts.shape[1], weight.shape[1] // 2
     inner = torch.empty(num_tokens * top_k, size, dtype=x.dtype, device=x.device)
     grid: Any = (triton.cdiv(size, _GATE_UP_ROWS), num_tokens * top_k)
-    launch(_gate_up_lines_kernel, grid)(
+    launcher_of(_gate_up_lines_kernel, grid)(
         inner, x, weight, weight if bias is None else bias, experts,
         TOP_K=top_k, SIZE=size, H=hidden, KIND=GATINGS.index(gating), HAS_BIAS=bias is not None,
         ROWS=_GATE_UP_ROWS, STEP=min(_GATE_UP_STEP, triton.next_power_of_2(hidden)),
@@ -136,7 +128,7 @@ def add_down_lines(
     k_pad = triton.next_power_of_2(top_k)
     step = _DOWN_VALUES // (k_pad * _DOWN_ROWS)
     grid: Any = (triton.cdiv(hidden, _DOWN_ROWS), len(h))
-    launch(_down_lines_kernel, grid)(
+    launcher_of(_down_lines_kernel, grid)(
         h, inner, weight, weight if bias is None else bias, routing.experts, routing.weights,
         TOP_K=top_k, SIZE=size, H=hidden, HAS_BIAS=bias is not None,
         K_PAD=k_pad, ROWS=_DOWN_ROWS, STEP=min(step, triton.next_power_of_2(size)),

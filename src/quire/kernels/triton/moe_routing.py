@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.reference.moe import Routing, SortedPairs, max_tiles
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
 _FEW_SCAN, _MANY_SCAN = 2048, 8192  # pairs that a program looks at at once
@@ -61,7 +61,7 @@ def softmax_top_k(logits: Tensor, top_k: int, renormalise: bool) -> Routing:
     weights = torch.empty(num_tokens, top_k, dtype=torch.float32, device=logits.device)
     experts = torch.empty(num_tokens, top_k, dtype=torch.int32, device=logits.device)
     grid: Any = (num_tokens,)
-    launch(_softmax_top_k_kernel, grid)(
+    launcher_of(_softmax_top_k_kernel, grid)(
         weights, experts, logits, E=num_experts, TOP_K=top_k,
         E_PAD=triton.next_power_of_2(num_experts), K_PAD=triton.next_power_of_2(top_k),
         RENORMALISES=renormalise, num_warps=1, **dependent_launch(),
@@ -128,7 +128,7 @@ def sort_by_expert(experts: Tensor, num_experts: int, block_m: int) -> SortedPai
     tiles = experts.new_empty(3, num_tiles)
     scan = _FEW_SCAN if num_pairs <= 2 * _FEW_SCAN else _MANY_SCAN
     grid: Any = (num_experts,)
-    launch(_sort_kernel, grid)(
+    launcher_of(_sort_kernel, grid)(
         tokens, places, ends, tiles, experts, num_pairs, num_tiles, TOP_K=top_k, BLOCK_M=block_m,
         SCAN=scan, TILES=_TILES, num_warps=scan // _SCAN_PER_WARP, **dependent_launch(),
     )  # fmt: skip

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.reference.moe import SortedPairs
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.attention import precision
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 from quire.kernels.triton.moe_gating import GATINGS, join
@@ -174,7 +174,7 @@ def gate_up_tiles(
     hidden, size, num_tiles = x.shape[1], weight.shape[1] // 2, pairs.tiles.shape[1]
     inner = torch.empty(len(pairs.tokens), size, dtype=x.dtype, device=x.device)
     grid: Any = (num_tiles * triton.cdiv(size, tile.block_n),)
-    launch(_gate_up_tiles_kernel, grid)(
+    launcher_of(_gate_up_tiles_kernel, grid)(
         inner, x, weight, weight if bias is None else bias, pairs.tokens, pairs.tiles, num_tiles,
         SIZE=size, H=hidden, KIND=GATINGS.index(gating), HAS_BIAS=bias is not None,
         BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k, GROUP=_GROUP,
@@ -192,7 +192,7 @@ def down_tiles(
     (_, hidden, size), num_tiles = weight.shape, pairs.tiles.shape[1]
     results = torch.empty(len(inner), hidden, dtype=inner.dtype, device=inner.device)
     grid: Any = (num_tiles * triton.cdiv(hidden, tile.block_n),)
-    launch(_down_tiles_kernel, grid)(
+    launcher_of(_down_tiles_kernel, grid)(
         results, inner, weight, weight if bias is None else bias, pairs.tiles, num_tiles,
         SIZE=size, H=hidden, HAS_BIAS=bias is not None,
         BLOCK_M=tile.block_m, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k, GROUP=_GROUP,
@@ -208,7 +208,7 @@ def add_sums(h: Tensor, results: Tensor, pairs: SortedPairs, shares: Tensor) -> 
     (num_tokens, hidden), top_k = h.shape, shares.shape[1]
     block = min(_SUM_BLOCK, triton.next_power_of_2(hidden))
     grid: Any = (num_tokens, triton.cdiv(hidden, block))
-    launch(_add_sums_kernel, grid)(
+    launcher_of(_add_sums_kernel, grid)(
         h, results, pairs.places, shares, TOP_K=top_k, H=hidden,
         K_PAD=triton.next_power_of_2(top_k), BLOCK=block, num_warps=4, **dependent_launch(),
     )  # fmt: skip

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
 _WARP_VALUES = 512  # of a line in one warp
@@ -60,7 +60,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
     size = x.shape[-1]
-    launch(_rms_norm_kernel, (x.numel() // size,))(out, x, weight, eps, SIZE=size, **_launch(size))
+    launcher_of(_rms_norm_kernel, (x.numel() // size,))(
+        out, x, weight, eps, SIZE=size, **_launch(size)
+    )
     return out
 
 
@@ -69,7 +71,7 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     x = x.contiguous()
     out = torch.empty_like(x)
     size = x.shape[-1]
-    launch(_layer_norm_kernel, (x.numel() // size,))(
+    launcher_of(_layer_norm_kernel, (x.numel() // size,))(
         out, x, x if weight is None else weight, x if bias is None else bias, eps, SIZE=size,
         HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None, **_launch(size),
     )  # fmt: skip

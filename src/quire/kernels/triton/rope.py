@@ -10,9 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.selection import HeadsShape
-from quire.kernels.triton.launch import await_inputs, dependent_launch
+from quire.kernels.triton.launch import await_inputs, await_then_release, dependent_launch
 
 _HEADS = 8  # of one program
 _WARPS = 4
@@ -27,7 +27,8 @@ def _angles_kernel(
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)[:, None]
     place = tl.arange(0, HALF_PAD)[None, :]
     frequency = tl.load(frequencies + place, mask=place < HALF, other=0.0)
-    await_inputs(DEPENDENT)
+    # what layers read of a step's lengths and places before they wait was written before this
+    await_then_release(DEPENDENT)
     position = tl.load(positions + token, mask=token < num_tokens, other=0).to(tl.float32)
     angle = position * frequency
     inside = (token < num_tokens) & (place < HALF)
@@ -40,7 +41,7 @@ def rope_angles(positions: Tensor, frequencies: Tensor, scale: float) -> tuple[T
     num_tokens, half = len(positions), len(frequencies)
     cos = torch.empty(num_tokens, 1, half, dtype=torch.float32, device=positions.device)
     sin = torch.empty_like(cos)
-    launch(_angles_kernel, (triton.cdiv(num_tokens, _TOKENS),))(
+    launcher_of(_angles_kernel, (triton.cdiv(num_tokens, _TOKENS),))(
         cos, sin, positions, frequencies, num_tokens, scale,
         HALF=half, HALF_PAD=triton.next_power_of_2(half), TOKENS=_TOKENS,
         num_warps=1, **dependent_launch(),
@@ -129,7 +130,7 @@ def store_heads(
     q = torch.empty(len(qkv), heads, head_dim, dtype=qkv.dtype, device=qkv.device)
     q_weight, k_weight = norms or (qkv, qkv)
     grid: Any = (len(qkv), triton.cdiv(heads + 2 * kv_heads, _HEADS))
-    launch(_heads_kernel, grid)(
+    launcher_of(_heads_kernel, grid)(
         q, kv_cache[0], kv_cache[1], qkv, cos, sin, slot_mapping, q_weight, k_weight,
         qkv.stride(0), *shape.eps,
         H=heads, K=kv_heads, D=head_dim,

@@ -26,7 +26,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.reference.sampling_table import SamplingTable
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.sampling_bracket import bracket_of
 from quire.kernels.triton.sampling_history import Counts
 from quire.kernels.triton.sampling_rows import (
@@ -323,18 +323,18 @@ class Chooser:
         padded = triton.next_power_of_2(chunks)
         parts = (self._largest, self._best, self._masses)
         collected = (self._firsts, self._numbers, self._masses, self._totals, self._brackets)
-        launch(_parts_kernel, (num_rows, chunks))(
+        launcher_of(_parts_kernel, (num_rows, chunks))(
             *parts, *source, reals, *seen, **shape, num_warps=sizes.warps
         )
-        launch(_bracket_kernel, (num_rows,))(
+        launcher_of(_bracket_kernel, (num_rows,))(
             out, self._brackets, self._counters, *parts, *source, lengths, reals, integers, *seen,
             **shape, PADDED=padded, SAMPLE=sizes.sample, CAPACITY=sizes.capacity, num_warps=16,
         )  # fmt: skip
-        launch(_narrow_kernel, (num_rows, chunks))(
+        launcher_of(_narrow_kernel, (num_rows, chunks))(
             self._collected, self._counters, *collected, *source, reals, integers, *seen,
             **shape, CAPACITY=sizes.capacity, num_warps=sizes.warps,
         )  # fmt: skip
-        launch(_finish_kernel, (num_rows,))(
+        launcher_of(_finish_kernel, (num_rows,))(
             out, self._ends, self._collected, *collected, *source, lengths, reals, integers, *seen,
             **shape, PADDED=padded, CAPACITY=sizes.capacity, num_warps=16,
         )  # fmt: skip

@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.reference.sampling_table import SamplingTable
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.sampling_rows import (
     EXACT,
     IN_PROMPT,
@@ -116,13 +116,13 @@ class History:
             part = slice(start, start + self.rows_at_once)
             with self.counts(rows[part], lengths[part]) as counts:
                 grid = (len(rows[part]), triton.cdiv(self._vocab_size, _BLOCK))
-                launch(_penalise_kernel, grid)(
+                launcher_of(_penalise_kernel, grid)(
                     logits[part], logits.stride(0), rows[part], self._table.reals, counts.seen,
                     counts.counts, SIZE=self._vocab_size, BLOCK=_BLOCK, **EXACT,
                 )  # fmt: skip
 
     def _run(self, rows: Tensor, lengths: Tensor, *, clears: bool) -> None:
-        launch(_count_kernel, (len(rows), _PROGRAMS))(
+        launcher_of(_count_kernel, (len(rows), _PROGRAMS))(
             self._room.seen, self._room.counts, self._token_ids, rows, lengths, self._table.reals,
             self._table.integers, self._token_ids.stride(0), SIZE=self._vocab_size, BLOCK=_BLOCK,
             PROGRAMS=_PROGRAMS, CLEARS=clears,

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.reference.sampling_table import SamplingTable
-from quire.kernels.rehearsal import launch
+from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.sampling_history import Counts
 from quire.kernels.triton.sampling_rows import (
     EXACT,
@@ -268,10 +268,10 @@ class BestLogprobs:
             "SIZE": logits.shape[1], "CHUNKS": chunks, "GROUP": self._group, "GROUPS": self._groups,
             "PENALISED": counts is not None, "ALL_RAW": rows is None, **EXACT,
         }  # fmt: skip
-        launch(_parts_kernel, (num_rows, chunks))(
+        launcher_of(_parts_kernel, (num_rows, chunks))(
             *parts, *source, **shape, BLOCK=self._block, num_warps=8
         )
-        launch(_finish_kernel, (num_rows,))(
+        launcher_of(_finish_kernel, (num_rows,))(
             *found, *parts, self._best_groups, *source, **shape,
             PADDED=triton.next_power_of_2(chunks), NUMBER=self.number,
             PADDED_GROUPS=triton.next_power_of_2(self._groups),

@@ -1,0 +1,75 @@
+"""A decode step's attention in one launch a layer, together with what stands before it.
+
+Where a GPU has a kernel for it and the layer's options are those it knows. Steps with other rows,
+and those that rows share a prefix in, go on to the backend.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quire.attention.backend import AttentionProblem, OurPlan
+from quire.kernels.selection import AttendRows, HeadsShape, attend_rows
+
+
+class OneLaunch:
+    """Of one layer."""
+
+    def __init__(self, attend: AttendRows) -> None:
+        self._attend = attend
+
+    def __call__(
+        self, qkv: Tensor, cos: Tensor, sin: Tensor, kv_cache: Tensor, slots: Tensor, plan: Any
+    ) -> Tensor | None:
+        """Of the product's qkv [T, (H + 2 K) D], attention [T, H, D]; k and v go to the cache.
+
+        None, and nothing done, where the step of this plan has more than rows of one query.
+        """
+        from quire.attention.triton_backend import TritonPlan
+
+        if isinstance(plan, OurPlan):
+            plan = plan.plan
+        rows = plan.decode_rows if isinstance(plan, TritonPlan) else None
+        if rows is None or not self._attend.is_usable():
+            return None
+        assert rows.order is not None  # every decode launch has one
+        return self._attend(
+            qkv,
+            cos,
+            sin,
+            kv_cache,
+            slots,
+            block_table=rows.block_table,
+            seq_lens=rows.seq_lens,
+            order=rows.order,
+        )
+
+
+def one_launch(
+    problem: AttentionProblem,
+    shape: HeadsShape,
+    norms: tuple[Tensor, ...] | None,
+    device: torch.device,
+) -> OneLaunch | None:
+    """None where there is no such kernel; ``norms``: the RMS weights of q and k, if any."""
+    is_plain = (
+        problem.window is None
+        and problem.soft_cap is None
+        and problem.alibi_slopes is None
+        and not problem.has_sinks
+        and problem.value_dim is None
+    )
+    if not is_plain:
+        return None
+    attend = attend_rows(
+        shape,
+        norms,
+        scale=problem.scale,
+        block_size=problem.block_size,
+        dtype=problem.dtype,
+        device=device,
+    )
+    return None if attend is None else OneLaunch(attend)

@@ -1,0 +1,230 @@
+"""Attention of rows with one query on Hopper, from the product's q, k and v on, in one launch.
+
+Twins: `reference.norm.rms_norm`, `reference.rope.rotate_half`, `reference.attention.write_kv` and
+`reference.attention.paged_attention`, one after another. `availability` tells whether this can be
+imported and used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from quire.kernels import hopper
+from quire.kernels.cuda.compiler import compile_later, source_of
+from quire.kernels.cuda.launch import Kernel, load
+from quire.kernels.rehearsal import is_rehearsal
+from quire.kernels.selection import HeadsShape
+
+logger = logging.getLogger(__name__)
+
+_TILE_TOKENS = 16
+_BLOCK_BYTES = 1024  # of shared memory that the driver takes of each block
+_ROUNDING = 256  # bytes of shared memory
+_ANGLE_ROWS = 2  # cos and sin, as long as rows of heads
+_MOST_PARTS = 32  # of a row's keys
+_ALL_PARTS = 8192  # that there is room for: of each row 4 where 256 have 8 KV heads
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """How the work is cut."""
+
+    warps: int
+    rounds: int  # a part is no more of what a block does than one of so many, about
+    least: int  # keys of a part, about; to join shorter ones takes longer than they save
+    stages: int = 2  # tiles of a warp that are there or on their way
+    most_blocks: int = 5  # of a multiprocessor
+
+
+# As measured on an H200: a block to itself where there are not more of them than processors.
+FEW = Cut(warps=8, rounds=1, least=256)
+MANY = Cut(warps=4, rounds=2, least=1024)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompiledFor:
+    """What a kernel is compiled for."""
+
+    head: int
+    group: int
+    kv_heads: int
+    block: int
+    has_norms: bool
+    is_fp16: bool
+    cut: Cut
+
+    @property
+    def blocks(self) -> int:
+        """Of a multiprocessor, as many as have room."""
+        joint_bytes = self.cut.warps * self.group * (self.head + 6) * 4
+        weight_bytes = 2 * self.head * 2 * self.has_norms
+        own_bytes = self.shared_bytes + joint_bytes + weight_bytes + _ROUNDING + _BLOCK_BYTES
+        return min((hopper.SHARED_BYTES + _BLOCK_BYTES) // own_bytes, self.cut.most_blocks)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of the tiles, and of what comes with the first of a row."""
+        rows = 2 * _TILE_TOKENS + self.group + 2 + _ANGLE_ROWS
+        return self.cut.warps * self.cut.stages * rows * self.head * 2
+
+    @property
+    def defines(self) -> list[str]:
+        values = {
+            "HEAD": self.head,
+            "GROUP": self.group,
+            "KV_HEADS": self.kv_heads,
+            "BLOCK": self.block,
+            "HAS_NORMS": int(self.has_norms),
+            "IS_FP16": int(self.is_fp16),
+            "WARPS": self.cut.warps,
+            "STAGES": self.cut.stages,
+            "LEAST": self.cut.least,
+            "ROUNDS": self.cut.rounds,
+            "BLOCKS": self.blocks,
+        }
+        return [f"{name}={value}" for name, value in values.items()]
+
+
+class _Inputs(ctypes.Structure):
+    """As the kernel declares them."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("qkv", "cos", "sin", "q_weight", "k_weight")),
+        *((name, ctypes.c_void_p) for name in ("slots", "block_table", "seq_lens", "order")),
+        *((name, ctypes.c_void_p) for name in ("k_cache", "v_cache", "out")),
+        *((name, ctypes.c_void_p) for name in ("parts", "stats", "counters")),
+        *((name, ctypes.c_uint32) for name in ("rows", "table_width", "most_parts")),
+        *((name, ctypes.c_float) for name in ("q_eps", "k_eps", "scale")),
+    )
+
+
+class DecodeAttention:
+    """Of one layer. Its kernel is compiled in a thread, and waited for when it is first needed."""
+
+    def __init__(
+        self,
+        shape: HeadsShape,
+        norms: tuple[Tensor, ...] | None,
+        *,
+        scale: float,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        cuts: tuple[Cut, Cut] = (FEW, MANY),
+    ) -> None:
+        """``norms``: the RMS weights [D] of q and k, in ``dtype``."""
+        self._shape, self._norms, self._scale = shape, norms, scale
+        self._dtype, self._block_size = dtype, block_size
+        self._processors = torch.cuda.get_device_properties(device).multi_processor_count
+        self._few, self._many = (
+            CompiledFor(
+                head=shape.head_dim,
+                group=shape.num_heads // shape.num_kv_heads,
+                kv_heads=shape.num_kv_heads,
+                block=block_size,
+                has_norms=norms is not None,
+                is_fp16=dtype == torch.float16,
+                cut=cut,
+            )
+            for cut in cuts
+        )
+        # now, since memory of a graph's capture would be cleared when that graph runs
+        self._room = _room_of(self._few.group, self._few.head, device)
+        for made_for in (self._few, self._many):
+            _code_of(made_for)
+
+    def is_usable(self) -> bool:
+        """Not where a kernel cannot be compiled or loaded."""
+        kernels = (self._few, self._many)
+        return is_rehearsal() or None not in map(_kernel_of, kernels)
+
+    def __call__(
+        self,
+        qkv: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        kv_cache: Tensor,
+        slots: Tensor,
+        *,
+        block_table: Tensor,
+        seq_lens: Tensor,
+        order: Tensor,
+    ) -> Tensor:
+        """qkv [R, (H + 2 K) D] -> [R, H, D]; keys and values go to their slots.
+
+        ``cos`` and ``sin`` are float32 [R, 1, D / 2], ``slots`` [R] int64, ``block_table`` [R, B],
+        ``seq_lens`` [R], 1 or more, and ``order`` [R], which rows are best begun first: the
+        longest; int32. `rope_angles` must have been launched behind all that writes these three.
+        """
+        shape, num_rows = self._shape, len(qkv)
+        assert qkv.dtype == kv_cache.dtype == self._dtype and kv_cache.shape[2] == self._block_size
+        assert all(one.is_contiguous() for one in (qkv, cos, sin, kv_cache, slots, seq_lens, order))
+        assert block_table.stride(1) == 1 and len(seq_lens) == len(order) == num_rows
+        out = qkv.new_empty(num_rows, shape.num_heads, shape.head_dim)
+        if is_rehearsal():
+            return out  # a thread compiles it already
+        num_pairs = num_rows * shape.num_kv_heads
+        made_for = self._few if num_pairs <= self._processors else self._many
+        room, blocks = self._room, made_for.blocks * self._processors
+        most_parts = max(1, min(_MOST_PARTS, _ALL_PARTS // num_pairs))
+        q_weight, k_weight = self._norms or (qkv, qkv)
+        inputs = _Inputs(
+            *(
+                tensor.data_ptr()
+                for tensor in (
+                    *(qkv, cos, sin, q_weight, k_weight, slots, block_table, seq_lens, order),
+                    *(kv_cache[0], kv_cache[1], out, room.parts, room.stats, room.counters),
+                )
+            ),
+            *(num_rows, block_table.stride(0), most_parts, *shape.eps, self._scale),
+        )
+        kernel = _kernel_of(made_for)
+        assert kernel is not None  # it is usable
+        kernel(min(num_pairs * most_parts, blocks), [inputs])
+        return out
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Room:
+    """For sums of parts of rows; one serves all layers, which run one after another."""
+
+    parts: Tensor
+    stats: Tensor
+    counters: Tensor  # zeros between launches
+
+
+@cache
+def _room_of(group: int, head: int, device: torch.device) -> _Room:
+    lines = _ALL_PARTS * group
+    return _Room(
+        parts=torch.empty(lines * head, dtype=torch.float32, device=device),
+        stats=torch.empty(lines * 2, dtype=torch.float32, device=device),
+        counters=torch.zeros(_ALL_PARTS, dtype=torch.int32, device=device),
+    )
+
+
+@cache
+def _kernel_of(made_for: CompiledFor) -> Kernel | None:
+    """None, and a warning, where it cannot be compiled or loaded: then there are Triton's."""
+    try:
+        return load(
+            _code_of(made_for).result(),
+            "decode_attention",
+            threads=32 * made_for.cut.warps,
+            shared_bytes=made_for.shared_bytes,
+        )
+    except (RuntimeError, OSError) as error:
+        logger.warning("decode steps use slower kernels of attention: %s", error)
+        return None
+
+
+@cache
+def _code_of(made_for: CompiledFor) -> Future[bytes]:
+    return compile_later(source_of("decode_attention.cu"), made_for.defines)
