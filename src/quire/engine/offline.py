@@ -2,13 +2,15 @@
 
 Whoever waits steps the engine, and hands the others' outputs to them: so a stream may be read while
 another call runs, also from another thread. Requests are queued a few steps' worth of tokens at a
-time, so that the first are computed while the others are still being made. Knows nothing about
+time, so that the first are computed while the others are still being made; more of them where that
+takes no time, since a prefix that they share may leave little of their tokens. Knows nothing about
 prompts.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 
@@ -19,12 +21,15 @@ from quire.outputs import RequestOutput
 
 _Inbox = deque[RequestOutput]
 
+_NO_TIME_S = 0.003  # as long as short steps in flight hide
+
 
 class OfflineRunner:
     """The owner of an engine's loop. Outputs of requests added by others are dropped."""
 
-    def __init__(self, engine: LLMEngine) -> None:
+    def __init__(self, engine: LLMEngine, no_time_s: float = _NO_TIME_S) -> None:
         self._engine = engine
+        self._no_time_s = no_time_s
         limits = engine.config.scheduler
         # More prompt tokens than the steps in flight compute, so that no step lacks any.
         self.tokens_at_once = (limits.steps_in_flight + 1) * limits.max_num_batched_tokens
@@ -57,19 +62,22 @@ class OfflineRunner:
     def _queue_some(
         self, coming: Iterator[ProcessedRequest], inbox: _Inbox, unfinished: set[str]
     ) -> bool:
-        """Queue requests of as many tokens as the next steps can take; whether more may come."""
-        requests, num_tokens = [], 0
+        """Queue requests of as many tokens as the next steps can take, or of more that are made in
+        no time; whether more may come."""
+        requests, num_tokens, are_more = [], 0, False
+        until = time.perf_counter() + self._no_time_s
         for request in coming:
             requests.append(request)
             num_tokens += len(request.engine.prompt_token_ids)
-            if num_tokens >= self.tokens_at_once:
+            if num_tokens >= self.tokens_at_once and time.perf_counter() >= until:
+                are_more = True
                 break
         with self._lock:
             self._engine.submit(requests)
             request_ids = [request.engine.request_id for request in requests]
             unfinished.update(request_ids)
             self._inboxes.update(dict.fromkeys(request_ids, inbox))
-        return num_tokens >= self.tokens_at_once
+        return are_more
 
     def _step(self, inbox: _Inbox) -> None:
         with self._lock:

@@ -136,7 +136,7 @@ class AttendRows(Protocol):
     """A GPU's attention of rows with one query, with all that `StoreHeads` does before it."""
 
     def is_usable(self) -> bool:
-        """False where its kernel turned out not to work here."""
+        """False where its kernel turned out not to work here, and while others are compiled."""
         ...
 
     def __call__(

@@ -39,7 +39,7 @@ def requests_of(
 
 
 def test_later_requests_are_made_when_the_first_are_computed(engine: LLMEngine) -> None:
-    runner = OfflineRunner(engine)
+    runner = OfflineRunner(engine, no_time_s=0.0)
     assert runner.tokens_at_once >= 2 * STEP_TOKENS
     at_once = runner.tokens_at_once // 4
     steps_seen: list[int] = []
@@ -48,6 +48,13 @@ def test_later_requests_are_made_when_the_first_are_computed(engine: LLMEngine) 
     assert all(output.outputs[0].token_ids == [5, 5] for output in outputs)
     assert steps_seen[:at_once] == [0] * at_once
     assert 0 < steps_seen[at_once] < steps_seen[2 * at_once] < steps_seen[3 * at_once]
+
+
+def test_more_are_queued_before_a_step_where_they_are_made_in_no_time(engine: LLMEngine) -> None:
+    steps_seen: list[int] = []
+    outputs = list(OfflineRunner(engine, no_time_s=60.0).run(requests_of(engine, 40, steps_seen)))
+    assert len(outputs) == 40
+    assert steps_seen == [0] * 40
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
@@ -59,7 +66,7 @@ def test_few_requests_are_all_queued_before_the_first_step(engine: LLMEngine, co
 
 
 def test_an_error_of_a_late_request_ends_the_early_ones(engine: LLMEngine) -> None:
-    runner = OfflineRunner(engine)
+    runner = OfflineRunner(engine, no_time_s=0.0)
     with pytest.raises(ValueError, match="token id 1000000"):
         list(runner.run(requests_of(engine, 40, [], wrong=30)))
     assert not engine.has_unfinished_requests()

@@ -92,22 +92,13 @@ def test_layers_share_kernels_and_room_that_is_there_before_a_step(driver: FakeD
     assert decode_attention._code_of.cache_info().misses == 2  # few rows and many
 
 
-def test_a_rehearsal_launches_nothing_and_has_what_comes_out(
+def test_a_rehearsal_is_left_to_the_kernels_that_it_compiles(
     driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    cache, found = empty_cache(), []
-
-    def work() -> None:
-        attend = made()
-        assert attend.is_usable()
-        found.append(attended(attend, 3, cache))
-
-    rehearse(work)
-    assert found[0].shape == (3, HEADS, DIM)
-    assert found[0].dtype == cache.dtype
-    assert driver.grids == []
-    assert not cache.any()
+    found = []
+    rehearse(lambda: found.append(made().is_usable()))
+    assert found == [False]
     assert decode_attention._code_of.cache_info().currsize == 2  # threads compile both
     assert decode_attention._kernel_of.cache_info().currsize == 0  # and nobody waits for them
 

@@ -141,9 +141,9 @@ class DecodeAttention:
             _code_of(made_for)
 
     def is_usable(self) -> bool:
-        """Not where a kernel cannot be compiled or loaded."""
-        kernels = (self._few, self._many)
-        return is_rehearsal() or None not in map(_kernel_of, kernels)
+        """Not where a kernel cannot be compiled or loaded; nor in a rehearsal, where the two others
+        are compiled, which steps with prompts take for their other rows."""
+        return not is_rehearsal() and None not in map(_kernel_of, (self._few, self._many))
 
     def __call__(
         self,
@@ -168,8 +168,6 @@ class DecodeAttention:
         assert all(one.is_contiguous() for one in (qkv, cos, sin, kv_cache, slots, seq_lens, order))
         assert block_table.stride(1) == 1 and len(seq_lens) == len(order) == num_rows
         out = qkv.new_empty(num_rows, shape.num_heads, shape.head_dim)
-        if is_rehearsal():
-            return out  # a thread compiles it already
         num_pairs = num_rows * shape.num_kv_heads
         made_for = self._few if num_pairs <= self._processors else self._many
         room, blocks = self._room, made_for.blocks * self._processors
