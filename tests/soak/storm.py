@@ -30,8 +30,8 @@ class Storm:
     check_every: int = 1  # steps
     answers: dict[str, RequestOutput] = field(default_factory=dict)
     num_steps: int = 0
-    num_aborted: int = 0
-    num_aborted_running: int = 0  # of them, with rows and blocks
+    aborted: set[str] = field(default_factory=set)  # before their answers were finished
+    num_aborted_running: int = 0  # with rows and blocks
     most_waiting: int = 0
     _kinds: dict[str, RequestOutputKind] = field(default_factory=dict)
     _due: dict[str, int] = field(default_factory=dict)  # name -> the step to abort it at
@@ -65,7 +65,8 @@ class Storm:
         for name in sorted(due):
             self._due.pop(name, None)
             answer = self.answers.get(name)
-            self.num_aborted += answer is None or not answer.finished
+            if answer is None or not answer.finished:
+                self.aborted.add(name)
             self.num_aborted_running += name in running
         self.engine.abort_request(due)
 

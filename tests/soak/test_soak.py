@@ -107,7 +107,7 @@ def weather_the_storm(weather: Weather, folder: Path, count: int, seed: int) -> 
     assert comparison.num_rounded <= comparison.num_completions / 100
     assert stats.num_preemptions > 0 and storm.num_aborted_running > 0
     return (
-        f"{count} requests, {comparison.num_completions} completions, {storm.num_aborted} aborted "
+        f"{count} requests, {comparison.num_completions} completions, {len(storm.aborted)} aborted "
         f"({storm.num_aborted_running} while they ran), {storm.num_steps} steps, "
         f"{stats.num_generation_tokens} tokens, {took:.1f} s; "
         f"{stats.num_blocks} blocks, {stats.num_preemptions} preemptions, "
@@ -142,13 +142,14 @@ def _compare(storm: Storm, asks: list[Ask], folder: Path) -> Comparison:
     expected = calm_answers(calm, asks)
     calm.close()
     comparison = Comparison()
-    num_unfinished = 0
+    unfinished = set()
     for ask in asks:
         answer = storm.answers.get(ask.name)
-        num_unfinished += answer is None or not answer.finished
+        if answer is None or not answer.finished:
+            unfinished.add(ask.name)
         if answer is not None:
             comparison.add(answer, expected[ask.name], ask)
-    assert num_unfinished == storm.num_aborted
+    assert unfinished == storm.aborted & {ask.name for ask in asks}
     return comparison
 
 
