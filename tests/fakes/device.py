@@ -127,6 +127,9 @@ class FakeDevice:
         spans = list(zip(plan.rows, plan.num_computed, plan.num_scheduled, strict=True))
         self.num_computed_tokens += plan.num_tokens
         self.max_batch = max(self.max_batch, len(spans))
+        if plan.is_decode:  # in one launch rows read what earlier steps wrote, while others write
+            for row, start, _ in spans:
+                self._check(self.rows[row], int(start), int(start))
         for row, start, count in spans:
             self._write(self.rows[row], int(start), int(start + count))
         token_ids, logprobs = [], {}

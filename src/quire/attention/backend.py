@@ -39,6 +39,8 @@ class OurPlan:
 class AttentionBackend(Protocol):
     """Paged causal attention for one problem; layers with equal problems share one."""
 
+    leaves_decode_steps: bool  # to our own kernels, or is made of these itself
+
     @staticmethod
     def why_not(problem: AttentionProblem) -> list[str]:
         """Reasons why this backend cannot solve ``problem``; an empty list means it can."""

@@ -60,6 +60,8 @@ class CudnnPlan:
 class CudnnAttention:
     """The backend ``cudnn``."""
 
+    leaves_decode_steps = True
+
     def __init__(self, problem: AttentionProblem) -> None:
         self._ours = TritonAttention.build(problem)
         self._sdpa = PagedSdpa(problem, row_counts=_PIECES)

@@ -39,6 +39,8 @@ class FA3Plan:
 class FA3Attention:
     """The backend ``fa3``."""
 
+    leaves_decode_steps = False
+
     def __init__(self, problem: AttentionProblem) -> None:
         module = import_module(next(filter(find_spec, _MODULES)))
         self._attend = module.flash_attn_with_kvcache

@@ -44,6 +44,8 @@ class FlashInferPlan:
 class FlashInferAttention:
     """The backend ``flashinfer``."""
 
+    leaves_decode_steps = True
+
     def __init__(self, problem: AttentionProblem) -> None:
         self._block_size = problem.block_size
         self._ours = TritonAttention.build(problem)

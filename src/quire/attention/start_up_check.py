@@ -59,14 +59,14 @@ def disagreements(
 ) -> list[str]:
     """Why ``theirs`` must not be used for ``problem``; empty if it computes what ``ours`` does.
 
-    Whatever their packages raise is a reason, too: they are not ours to know. What ours raises is
-    raised here.
+    Whatever their packages raise is a reason, too: they are not ours to know; and so is a lack of
+    memory for both. What ours raises otherwise is raised here.
     """
     try:
         return _reasons(theirs, ours.build(problem), problem)
-    except _TheirError as error:
+    except (_TheirError, torch.OutOfMemoryError) as error:
         logger.debug("start-up check", exc_info=True)
-        raised = error.__cause__
+        raised = error.__cause__ or error
         return [f"{type(raised).__name__}: {str(raised)[:_LONGEST_REASON]}"]
 
 

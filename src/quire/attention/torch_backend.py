@@ -57,6 +57,8 @@ class TorchPlan:
 class TorchAttention:
     """The backend ``torch``: every option, on a CPU."""
 
+    leaves_decode_steps = False
+
     def __init__(self, problem: AttentionProblem) -> None:
         self._problem = problem
         self._attend = build_attend(problem)

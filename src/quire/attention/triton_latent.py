@@ -22,6 +22,8 @@ _PROGRAMS_PER_PROCESSOR = 4  # that keys are split for
 class TritonLatentAttention:
     """What ``triton`` builds for a problem with a ``value_dim``."""
 
+    leaves_decode_steps = False
+
     def __init__(self, problem: AttentionProblem) -> None:
         assert problem.value_dim is not None
         self._shape = LatentShape(

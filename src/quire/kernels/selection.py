@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -9,6 +10,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,7 +170,10 @@ def attend_rows(
     """None where there are only the two kernels, one after the other."""
     from quire.kernels.cuda import availability
 
-    if device.type != "cuda" or availability.why_not_rows(shape, dtype, block_size):
+    if device.type != "cuda":
+        return None
+    if reasons := availability.why_not_rows(shape, dtype, block_size):
+        logger.debug("a decode step is two kernels a layer: %s", "; ".join(reasons))
         return None
     from quire.kernels.cuda.decode_attention import DecodeAttention
 

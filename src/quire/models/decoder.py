@@ -79,12 +79,13 @@ class Decoder:
         Between layers every token is needed, since the next attends to it; behind the attention of
         the last one only the outputs are, a few of the thousands of tokens of a prompt.
         """
+        # Before the rotations: behind those, kernels may read a step's lengths and places before
+        # they wait (`kernels/triton/launch.py`).
+        plans = tuple(backend.plan(batch, group) for (_, group), backend in self._planned.items())
         step = ForwardPass(
             batch=batch,
             rotations=tuple(angles.at(batch.positions) for angles in self._angles),
-            attention_plans=tuple(
-                backend.plan(batch, group) for (_, group), backend in self._planned.items()
-            ),
+            attention_plans=plans,
         )
         h = self.embedding(batch.input_ids, batch.positions)
         for layer in self.layers[:-1]:

@@ -74,12 +74,20 @@ class RowBlocks:
         ]
         self._table.capacity[row] = len(table) * self._kv.block_size
         self._table.tail_may_be_shared[row] = False
-        self.name(completion, end)
+        self.name_span(completion, start, end)
         return True
 
-    def name(self, completion: Completion, num_computed: int) -> None:
+    def name_span(self, completion: Completion, start: int, end: int) -> None:
         """Make the full blocks whose tokens are known findable, those of this step included: within
-        a layer, keys and values are written before any row reads them."""
+        a layer, keys and values are written before any row reads them. Not so where each row has
+        one query (`kernels/cuda/decode_attention.cu`), so what one query completes comes later."""
+        if end - start > 1:
+            self.name(completion, end)
+        elif self._kv.enable_prefix_caching:
+            self._unnamed[completion] = None
+
+    def name(self, completion: Completion, num_computed: int) -> None:
+        """Make the full blocks of computed tokens findable, as far as the tokens are known."""
         if not self._kv.enable_prefix_caching:
             return
         self._unnamed.pop(completion, None)

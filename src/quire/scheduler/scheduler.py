@@ -224,7 +224,7 @@ class Scheduler:
             if not self._retrial:
                 self._waiting.pop()
             self._join(completion, span.start)
-            self._blocks.name(completion, span.end)
+            self._blocks.name_span(completion, span.start, span.end)
             admitted.append((completion, span))
             budget -= span.num_tokens
         return admitted
@@ -410,7 +410,8 @@ class Scheduler:
     # -- giving up rows ------------------------------------------------------------------------
 
     def _preempt(self, completion: Completion) -> None:
-        """Give up the row and the blocks; the tokens in flight will be sampled again, the same."""
+        """Give up the row and the blocks; the tokens in flight will be sampled again, the same but
+        where rounding decides."""
         self._num_preemptions += 1
         completion.num_preemptions += 1
         completion.prompt_logprobs = []

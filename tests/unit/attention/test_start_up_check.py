@@ -161,6 +161,14 @@ def test_what_our_own_kernels_raise_is_no_reason_against_theirs() -> None:
         disagreements(Definition, Raises, half_problem())
 
 
+def test_no_memory_for_both_is_a_reason_against_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(start_up_check, "make_trial", fail)
+    assert disagreements(Definition, Definition, half_problem()) == ["OutOfMemoryError: no room"]
+
+
 class LeavesSome(Definition):
     """To our own kernels: their answers are not asked for."""
 

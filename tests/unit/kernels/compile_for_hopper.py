@@ -49,10 +49,15 @@ def main() -> None:
     compile_small_kernels()
 
 
-def compile_dependent(kernel: Any, *, reads_first: int = 0, **constants: Any) -> None:
-    """A kernel of a chain: it reads ``reads_first`` things and writes none before it waits."""
+def compile_dependent(
+    kernel: Any, *, reads_first: int = 0, waits_first: bool = False, **constants: Any
+) -> None:
+    """A kernel of a chain: it reads ``reads_first`` things and writes none before it waits;
+    ``waits_first``: nor does it let the next one begin."""
     ptx = compile_kernel(kernel, DEPENDENT=True, **constants)
     before, after = ptx.split("griddepcontrol.wait")
+    releases = "griddepcontrol.launch_dependents"
+    assert (releases in before, releases in after) == (not waits_first, waits_first), f"{kernel}"
     assert before.count("ld.global") >= reads_first, f"{kernel} reads its weights after the wait"
     assert "st.global" not in before and "st.global" in after
 
@@ -63,7 +68,10 @@ def compile_small_kernels() -> None:
             rope._heads_kernel, H=16, K=8, D=128, HALF=64, HALF_PAD=64, PARTS=2,
             INTERLEAVED=interleaved, HAS_NORMS=normed, HEADS=8,
         )  # fmt: skip
-    compile_dependent(rope._angles_kernel, reads_first=1, HALF=64, HALF_PAD=64, TOKENS=4)
+    # attention of a decode step reads what was written before this, and does not wait for it
+    compile_dependent(
+        rope._angles_kernel, reads_first=1, waits_first=True, HALF=64, HALF_PAD=64, TOKENS=4
+    )
     compile_dependent(norm._rms_norm_kernel, reads_first=1, SIZE=1000, PADDED=1024)
     for bias in (False, True):
         compile_dependent(

@@ -140,7 +140,7 @@ def fake_driver(patch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     caches = (
         *(launch.most_clusters, launch._encoded),
         *(product._tiles_of, product._kernel_of, product._code_of),
-        *(decode_attention._room_of, decode_attention._kernel_of, decode_attention._code_of),
+        *(decode_attention._kernel_of, decode_attention._code_of),
     )
     for cached in caches:
         cached.cache_clear()

@@ -28,8 +28,9 @@ LESS = 1 if IS_HOPPER else 10  # of what is long or many; the driver that stands
 BLOCK_SIZE = 16
 
 # Query heads, KV heads, values of a head: Qwen3-0.6B, Llama-3.1-8B, Qwen3-30B-A3B, Qwen2.5-7B,
-# Llama-3.2-1B, one of each.
+# Llama-3.2-1B, one of each, Qwen2.5-0.5B, Llama-3.2-3B.
 SHAPES = [(16, 8, 128), (32, 8, 128), (32, 4, 128), (28, 4, 128), (32, 8, 64), (1, 1, 64)]
+SHAPES += [(14, 2, 64), (24, 8, 128)]
 # Tiles are of 16 keys, parts are multiples of 64, and of 256 at least: at, before and behind each
 # border; few rows with parts of their keys, more items than run at once, and none but the own key.
 LENGTHS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,12 +85,20 @@ def test_rows_have_as_many_parts_as_there_is_room_for(
 
 def test_layers_share_kernels_and_room_that_is_there_before_a_step(driver: FakeDriver) -> None:
     layers, cache = [made(), made()], empty_cache()
-    assert decode_attention._room_of.cache_info().misses == 1  # a graph's memory is cleared in it
+    room = layers[0]._room  # before any capture: memory of a graph is cleared in it
     for attend in layers:
         for num_rows in (1, 100):
             attended(attend, num_rows, cache)
-    assert decode_attention._room_of.cache_info().misses == 1
+        assert attend._room is room
     assert decode_attention._code_of.cache_info().misses == 2  # few rows and many
+
+
+def test_room_is_given_back_with_the_layers(driver: FakeDriver) -> None:
+    attend = made()
+    assert len(decode_attention._rooms) == 1
+    del attend
+    gc.collect()
+    assert len(decode_attention._rooms) == 0
 
 
 def test_a_rehearsal_is_left_to_the_kernels_that_it_compiles(

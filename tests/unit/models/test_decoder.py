@@ -122,6 +122,22 @@ def _whole_and_token_by_token(decoder: Decoder, tokens: list[int]) -> tuple[Tens
     return at_once, torch.cat(in_turn)
 
 
+def test_plans_are_made_before_the_angles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the angles' kernel others may read what plans compute, before they wait."""
+    decoder, calls = _decoder("LlamaForCausalLM-plain"), []
+
+    def noted(owner: object, name: str) -> None:
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args: (calls.append(name), real(*args))[1])
+
+    for angles in decoder._angles:
+        noted(angles, "at")
+    for backend in decoder._planned.values():
+        noted(backend, "plan")
+    _logits(decoder, FakeRows(decoder.kv_layout, [_tokens(3, 0)]).batch({0: 3})[0])
+    assert calls == ["plan", "at"]
+
+
 def test_layers_without_attention_have_no_cache() -> None:
     spec = _spec("LlamaForCausalLM-plain")
     both = spec.layers[0]

@@ -459,3 +459,18 @@ def test_rows_get_blocks_together_so_that_most_steps_change_none() -> None:
     # Every border but that of the last token, which is not computed; no block that is never used.
     assert sum(changes) == sum(-(-(n + 32) // 8) - -(-n // 8) for n in lengths)
     assert sum(count > 0 for count in changes) <= len(changes) / 3
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_block_that_a_decode_step_completes_is_not_read_in_that_step(depth: int) -> None:
+    core, _ = build(depth=depth, max_num_batched_tokens=64)
+    prompt = [1, 2, 3, 4, 5, 6, 7]
+    known = RowSampling(logits_processors=(lambda tokens, logits: logits,))  # one step in flight
+    first = request("first", prompt, 6, n=2, sampling=known)
+    core.add_request(first)
+    core.step()  # its tokens are known before the next step is planned
+    token = next_token(prompt, first.row_seed(0))  # what completes its second block
+    second = request("second", [*prompt, token, 9], 4)
+    core.add_request(second)
+    key = ("second", 0)
+    assert drain(core)[key] == expected(second)[key]

@@ -17,7 +17,7 @@ _FEWEST_COLUMNS = 32
 # Of attention of rows with one query:
 _HEAD_DIMS = (64, 128)
 _MOST_QUERY_HEADS = 8  # of a KV head
-_TILE_TOKENS = 16  # a KV block has a multiple of them
+TILE_TOKENS = 16  # that are multiplied at once; a KV block has a multiple of them
 
 
 def why_not(weight: Tensor, bias: Tensor | None, *, gated: bool) -> list[str]:
@@ -38,7 +38,7 @@ def why_not_rows(shape: HeadsShape, dtype: torch.dtype, block_size: int) -> list
         reasons.append("neighbouring values turn together")
     if shape.num_heads > _MOST_QUERY_HEADS * shape.num_kv_heads:
         reasons.append(f"{shape.num_heads} query heads share {shape.num_kv_heads} KV heads")
-    if block_size % _TILE_TOKENS:
+    if block_size % TILE_TOKENS:
         reasons.append(f"blocks of {block_size} tokens")
     return reasons
 

@@ -17,11 +17,11 @@
 // Gimelshein 2018 (arXiv:1805.02867).
 //
 // Set when it is compiled: HEAD (64 or 128 values), GROUP (query heads of a KV head), KV_HEADS,
-// BLOCK (tokens of a KV block), HAS_NORMS, WARPS, STAGES, LEAST (keys of a part, about), ROUNDS
-// (a part is no more of a block's share than one of so many), BLOCKS (of a multiprocessor).
+// BLOCK (tokens of a KV block), TILE (tokens multiplied at once), HAS_NORMS, WARPS, STAGES, LEAST
+// (keys of a part, about), ROUNDS (a part is no more of a block's share than one of so many), BLOCKS
+// (of a multiprocessor).
 
 constexpr u32 ALL = ~0u;  // lanes
-constexpr u32 TILE = 16;
 constexpr u32 THREADS = 32 * WARPS;
 constexpr u32 ROW_BYTES = HEAD * 2;
 constexpr u32 TOKEN_BYTES = KV_HEADS * ROW_BYTES;
@@ -37,7 +37,8 @@ constexpr u32 CUT = 64;            // keys; parts are multiples of that
 constexpr float LOG2E = 1.4426950408889634f;
 constexpr float NOTHING = -1e30f;
 
-static_assert((HEAD == 64 || HEAD == 128) && GROUP <= 8 && BLOCK % TILE == 0 && LEAST % CUT == 0);
+static_assert((HEAD == 64 || HEAD == 128) && GROUP <= 8 && LEAST % CUT == 0);
+static_assert(TILE == 16 && BLOCK % TILE == 0, "lines of a product");
 
 struct Inputs {
     const unsigned short* qkv;  // [rows, (GROUP + 2) * KV_HEADS * HEAD]
@@ -446,7 +447,7 @@ struct Sums {
 };
 
 // Where the warps of a block leave their sums.
-struct Joint {
+struct alignas(16) Joint {
     float acc[WARPS][GROUP][JOINED];
     float stats[WARPS][GROUP][2];
     u32 is_last;

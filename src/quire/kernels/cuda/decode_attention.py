@@ -12,11 +12,13 @@ import logging
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
 from quire.kernels import hopper
+from quire.kernels.cuda.availability import TILE_TOKENS
 from quire.kernels.cuda.compiler import compile_later, source_of
 from quire.kernels.cuda.launch import Kernel, load
 from quire.kernels.rehearsal import is_rehearsal
@@ -24,7 +26,6 @@ from quire.kernels.selection import HeadsShape
 
 logger = logging.getLogger(__name__)
 
-_TILE_TOKENS = 16
 _BLOCK_BYTES = 1024  # of shared memory that the driver takes of each block
 _ROUNDING = 256  # bytes of shared memory
 _ANGLE_ROWS = 2  # cos and sin, as long as rows of heads
@@ -71,7 +72,7 @@ class CompiledFor:
     @property
     def shared_bytes(self) -> int:
         """Of the tiles, and of what comes with the first of a row."""
-        rows = 2 * _TILE_TOKENS + self.group + 2 + _ANGLE_ROWS
+        rows = 2 * TILE_TOKENS + self.group + 2 + _ANGLE_ROWS
         return self.cut.warps * self.cut.stages * rows * self.head * 2
 
     @property
@@ -81,6 +82,7 @@ class CompiledFor:
             "GROUP": self.group,
             "KV_HEADS": self.kv_heads,
             "BLOCK": self.block,
+            "TILE": TILE_TOKENS,
             "HAS_NORMS": int(self.has_norms),
             "IS_FP16": int(self.is_fp16),
             "WARPS": self.cut.warps,
@@ -189,7 +191,7 @@ class DecodeAttention:
         return out
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, so that it can be known weakly
 class _Room:
     """For sums of parts of rows; one serves all layers, which run one after another."""
 
@@ -198,8 +200,18 @@ class _Room:
     counters: Tensor  # zeros between launches
 
 
-@cache
+_rooms: WeakValueDictionary[tuple[int, int, torch.device], _Room] = WeakValueDictionary()
+
+
 def _room_of(group: int, head: int, device: torch.device) -> _Room:
+    """As long as a layer has it."""
+    room = _rooms.get((group, head, device))
+    if room is None:
+        room = _rooms[group, head, device] = _new_room(group, head, device)
+    return room
+
+
+def _new_room(group: int, head: int, device: torch.device) -> _Room:
     lines = _ALL_PARTS * group
     return _Room(
         parts=torch.empty(lines * head, dtype=torch.float32, device=device),

@@ -9,8 +9,8 @@
 // The copy engine, `wgmma` and barriers are those of PTX ISA 8.0, chapters "Asynchronous Warpgroup
 // Level Matrix Multiply-Accumulate", "cp.async.bulk.tensor" and "mbarrier".
 //
-// Set when it is compiled: STEP, GROUPS, COLUMNS, TALL (1 or 2), PARTS, STAGES, GATED (the weight is
-// [2 n, k], out = activation(gate) * up), ACTIVATION (its place in activation.NAMES), and
+// Set when it is compiled: STEP, GROUPS, COLUMNS, TALL (1 or 2), PARTS, STAGES, GATED (the weight
+// is [2 n, k], out = activation(gate) * up), ACTIVATION (its place in activation.NAMES), and
 // multiply_add(), whose operands depend on COLUMNS.
 
 struct alignas(64) TensorMap {
