@@ -18,8 +18,8 @@
 //
 // Set when it is compiled: HEAD (64 or 128 values), GROUP (query heads of a KV head), KV_HEADS,
 // BLOCK (tokens of a KV block), TILE (tokens multiplied at once), HAS_NORMS, WARPS, STAGES, LEAST
-// (keys of a part, about), ROUNDS (a part is no more of a block's share than one of so many), BLOCKS
-// (of a multiprocessor).
+// (keys of a part, about), ROUNDS (a part is no more of a block's share than one of so many),
+// BLOCKS (of a multiprocessor).
 
 constexpr u32 ALL = ~0u;  // lanes
 constexpr u32 THREADS = 32 * WARPS;
