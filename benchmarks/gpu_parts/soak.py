@@ -152,7 +152,7 @@ class Soak:
             if answer is not None:
                 self._compare(ask, answer)
         self._counts["requests"] += len(asks)
-        self._counts["aborted"] += storm.num_aborted
+        self._counts["aborted"] += len(storm.aborted)
         self._counts["aborted_running"] += storm.num_aborted_running
         self._counts["steps"] += storm.num_steps
 
