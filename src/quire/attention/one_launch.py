@@ -35,17 +35,7 @@ class OneLaunch:
         rows = plan.decode_rows if isinstance(plan, TritonPlan) else None
         if rows is None or not self._attend.is_usable():
             return None
-        assert rows.order is not None  # every decode launch has one
-        return self._attend(
-            qkv,
-            cos,
-            sin,
-            kv_cache,
-            slots,
-            block_table=rows.block_table,
-            seq_lens=rows.seq_lens,
-            order=rows.order,
-        )
+        return self._attend(qkv, cos, sin, kv_cache, slots, rows)
 
 
 def one_launch(

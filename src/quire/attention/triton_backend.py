@@ -14,6 +14,7 @@ from quire.attention.backend import AttentionBackend, AttentionProblem
 from quire.attention.launches import Launch, count_processors, plan_launches
 from quire.attention.triton_latent import TritonLatentAttention
 from quire.batch import Batch, SharedBlocks
+from quire.kernels.selection import DecodeRows
 from quire.kernels.triton.attention import (
     AttentionShape,
     PrefixSums,
@@ -45,11 +46,13 @@ class TritonPlan:
     prefix: Prefix | None = None  # of the one launch
 
     @property
-    def decode_rows(self) -> Launch | None:
+    def decode_rows(self) -> DecodeRows | None:
         """All rows of the step, where each has one query and no prefix is read apart."""
         first = self.launches[0]
-        is_all = len(self.launches) == 1 and first.is_decode and self.prefix is None
-        return first if is_all else None
+        if len(self.launches) > 1 or not first.is_decode or self.prefix is not None:
+            return None
+        assert first.order is not None  # all launches of decode rows alone have one
+        return DecodeRows(block_table=first.block_table, seq_lens=first.seq_lens, order=first.order)
 
 
 class TritonAttention:

@@ -135,6 +135,15 @@ def more_lines(weight: Tensor, bias: Tensor | None, activation: str | None) -> M
     return HopperProduct(weight, bias, None if activation is None else NAMES.index(activation))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodeRows:
+    """R rows with one query each."""
+
+    block_table: Tensor  # [R, B] int32
+    seq_lens: Tensor  # [R] int32, 1 or more
+    order: Tensor  # [R] int32, which are best begun first: the longest
+
+
 class AttendRows(Protocol):
     """A GPU's attention of rows with one query, with all that `StoreHeads` does before it."""
 
@@ -149,12 +158,9 @@ class AttendRows(Protocol):
         sin: Tensor,
         kv_cache: Tensor,
         slots: Tensor,
-        *,
-        block_table: Tensor,
-        seq_lens: Tensor,
-        order: Tensor,
+        rows: DecodeRows,
     ) -> Tensor:
-        """As `StoreHeads`; [R, B], [R] and [R] int32 -> [R, H, D]."""
+        """As `StoreHeads`, of rows -> [R, H, D]."""
         ...
 
 

@@ -14,7 +14,7 @@ from quire.attention.backend import AttentionProblem, OurPlan
 from quire.attention.one_launch import OneLaunch, one_launch
 from quire.attention.triton_backend import TritonAttention, TritonPlan
 from quire.batch import Batch, SharedBlocks
-from quire.kernels.selection import HeadsShape
+from quire.kernels.selection import DecodeRows, HeadsShape
 from quire.kv_layout import KVLayout, LayerKV
 from tests.fakes.attention import half_problem
 from tests.fakes.batches import FakeRows
@@ -36,14 +36,15 @@ class Attend:
 
     def __init__(self, *, usable: bool = True) -> None:
         self.usable = usable
-        self.calls: list[tuple[tuple[Tensor, ...], dict[str, Tensor]]] = []
+        self.calls: list[tuple[tuple[Tensor, ...], DecodeRows]] = []
 
     def is_usable(self) -> bool:
         return self.usable
 
-    def __call__(self, *given: Tensor, **rows: Tensor) -> Tensor:
-        self.calls.append((given, rows))
-        return given[0].new_full((len(given[0]), 4, 64), 7.0)
+    def __call__(self, *given: Any) -> Tensor:
+        *tensors, rows = given
+        self.calls.append((tuple(tensors), rows))
+        return tensors[0].new_full((len(tensors[0]), 4, 64), 7.0)
 
 
 def step(num_tokens: list[int]) -> Batch:
@@ -73,9 +74,9 @@ def test_a_step_of_rows_with_one_query_is_one_launch(
     assert found is not None and bool((found == 7).all())
     ((given, rows),) = attend.calls
     assert [float(one[0, 0]) for one in given] == [0, 1, 2, 3, 4]
-    assert torch.equal(rows["block_table"], batch.groups[0].block_table)
-    assert rows["seq_lens"].tolist() == [6, 11, 16]
-    assert rows["order"].tolist() == (order or [0, 1, 2])
+    assert torch.equal(rows.block_table, batch.groups[0].block_table)
+    assert rows.seq_lens.tolist() == [6, 11, 16]
+    assert rows.order.tolist() == (order or [0, 1, 2])
 
 
 def shared(batch: Batch) -> Batch:

@@ -18,7 +18,7 @@ from quire.kernels.cuda.decode_attention import FEW, MANY, Cut, DecodeAttention
 from quire.kernels.reference.attention import paged_attention, write_kv
 from quire.kernels.reference.norm import rms_norm
 from quire.kernels.reference.rope import rotate_half
-from quire.kernels.selection import HeadsShape
+from quire.kernels.selection import DecodeRows, HeadsShape
 from tests.unit.kernels.fake_driver import fake_driver
 from tests.unit.kernels.twins import assert_close
 
@@ -89,9 +89,7 @@ class Problem:
             self.sin,
             cache,
             self.slots,
-            block_table=self.block_table,
-            seq_lens=self.seq_lens,
-            order=self.order,
+            DecodeRows(block_table=self.block_table, seq_lens=self.seq_lens, order=self.order),
         )
         return out, cache
 

@@ -12,7 +12,7 @@ import torch
 from quire.kernels.cuda import compiler, decode_attention
 from quire.kernels.cuda.decode_attention import FEW, MANY, DecodeAttention
 from quire.kernels.rehearsal import rehearse
-from quire.kernels.selection import HeadsShape
+from quire.kernels.selection import DecodeRows, HeadsShape
 from tests.unit.kernels.fake_driver import MULTIPROCESSORS, FakeDriver, fake_driver
 
 HEADS, KV_HEADS, DIM, BLOCK = 4, 2, 64, 16
@@ -46,9 +46,11 @@ def attended(attend: DecodeAttention, num_rows: int, kv_cache: torch.Tensor) -> 
         *angles,
         kv_cache,
         torch.full((num_rows,), BLOCK),
-        block_table=torch.ones(num_rows, 1, dtype=torch.int32),
-        seq_lens=torch.ones(num_rows, dtype=torch.int32),
-        order=torch.arange(num_rows).int(),
+        DecodeRows(
+            block_table=torch.ones(num_rows, 1, dtype=torch.int32),
+            seq_lens=torch.ones(num_rows, dtype=torch.int32),
+            order=torch.arange(num_rows).int(),
+        ),
     )
 
 

@@ -17,7 +17,7 @@ from quire.batch import Batch
 from quire.kernels.reference.attention import paged_attention, write_kv
 from quire.kernels.reference.norm import rms_norm
 from quire.kernels.reference.rope import rotate_half
-from quire.kernels.selection import HeadsShape, kernels_for
+from quire.kernels.selection import DecodeRows, HeadsShape, kernels_for
 from quire.kv_layout import KVLayout, LayerKV
 from quire.layers import attention as layer_module
 from quire.layers import heads as heads_module
@@ -72,12 +72,14 @@ class Attend:
 
     def __call__(
         self, qkv: Tensor, cos: Tensor, sin: Tensor, kv_cache: Tensor, slots: Tensor,
-        *, block_table: Tensor, seq_lens: Tensor, order: Tensor,
+        rows: DecodeRows,
     ) -> Tensor:  # fmt: skip
         self.num_calls += 1
         q = self._store(qkv, cos, sin, kv_cache, slots)
         start = torch.arange(len(q) + 1)
-        return paged_attention(q, kv_cache, block_table, start, seq_lens, scale=self._scale)
+        return paged_attention(
+            q, kv_cache, rows.block_table, start, rows.seq_lens, scale=self._scale
+        )
 
 
 class Backend(Definition):

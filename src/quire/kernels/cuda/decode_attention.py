@@ -11,7 +11,7 @@ import ctypes
 import logging
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from weakref import WeakValueDictionary
 
 import torch
@@ -22,7 +22,7 @@ from quire.kernels.cuda.availability import TILE_TOKENS
 from quire.kernels.cuda.compiler import compile_later, source_of
 from quire.kernels.cuda.launch import Kernel, load
 from quire.kernels.rehearsal import is_rehearsal
-from quire.kernels.selection import HeadsShape
+from quire.kernels.selection import DecodeRows, HeadsShape
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class DecodeAttention:
         self._shape, self._norms, self._scale = shape, norms, scale
         self._dtype, self._block_size = dtype, block_size
         self._processors = torch.cuda.get_device_properties(device).multi_processor_count
-        self._few, self._many = (
+        self._made_for = tuple(
             CompiledFor(
                 head=shape.head_dim,
                 group=shape.num_heads // shape.num_kv_heads,
@@ -138,14 +138,19 @@ class DecodeAttention:
             for cut in cuts
         )
         # now, since memory of a graph's capture would be cleared when that graph runs
-        self._room = _room_of(self._few.group, self._few.head, device)
-        for made_for in (self._few, self._many):
+        self._room = _room_of(self._made_for[0].group, shape.head_dim, device)
+        for made_for in self._made_for:
             _code_of(made_for)
+
+    @cached_property
+    def _kernels(self) -> tuple[Kernel | None, ...]:
+        """For few rows and for many."""
+        return tuple(map(_kernel_of, self._made_for))
 
     def is_usable(self) -> bool:
         """Not where a kernel cannot be compiled or loaded; nor in a rehearsal, where the two others
         are compiled, which steps with prompts take for their other rows."""
-        return not is_rehearsal() and None not in map(_kernel_of, (self._few, self._many))
+        return not is_rehearsal() and None not in self._kernels
 
     def __call__(
         self,
@@ -154,38 +159,35 @@ class DecodeAttention:
         sin: Tensor,
         kv_cache: Tensor,
         slots: Tensor,
-        *,
-        block_table: Tensor,
-        seq_lens: Tensor,
-        order: Tensor,
+        rows: DecodeRows,
     ) -> Tensor:
         """qkv [R, (H + 2 K) D] -> [R, H, D]; keys and values go to their slots.
 
-        ``cos`` and ``sin`` are float32 [R, 1, D / 2], ``slots`` [R] int64, ``block_table`` [R, B],
-        ``seq_lens`` [R], 1 or more, and ``order`` [R], which rows are best begun first: the
-        longest; int32. `rope_angles` must have been launched behind all that writes these three.
+        ``cos`` and ``sin`` are float32 [R, 1, D / 2], ``slots`` [R] int64. `rope_angles` must have
+        been launched behind all that writes ``rows``.
         """
+        table, seq_lens, order = rows.block_table, rows.seq_lens, rows.order
         shape, num_rows = self._shape, len(qkv)
         assert qkv.dtype == kv_cache.dtype == self._dtype and kv_cache.shape[2] == self._block_size
         assert all(one.is_contiguous() for one in (qkv, cos, sin, kv_cache, slots, seq_lens, order))
-        assert block_table.stride(1) == 1 and len(seq_lens) == len(order) == num_rows
+        assert table.stride(1) == 1 and len(seq_lens) == len(order) == num_rows
         out = qkv.new_empty(num_rows, shape.num_heads, shape.head_dim)
         num_pairs = num_rows * shape.num_kv_heads
-        made_for = self._few if num_pairs <= self._processors else self._many
-        room, blocks = self._room, made_for.blocks * self._processors
+        are_many = num_pairs > self._processors
+        room, blocks = self._room, self._made_for[are_many].blocks * self._processors
         most_parts = max(1, min(_MOST_PARTS, _ALL_PARTS // num_pairs))
         q_weight, k_weight = self._norms or (qkv, qkv)
         inputs = _Inputs(
             *(
                 tensor.data_ptr()
                 for tensor in (
-                    *(qkv, cos, sin, q_weight, k_weight, slots, block_table, seq_lens, order),
+                    *(qkv, cos, sin, q_weight, k_weight, slots, table, seq_lens, order),
                     *(kv_cache[0], kv_cache[1], out, room.parts, room.stats, room.counters),
                 )
             ),
-            *(num_rows, block_table.stride(0), most_parts, *shape.eps, self._scale),
+            *(num_rows, table.stride(0), most_parts, *shape.eps, self._scale),
         )
-        kernel = _kernel_of(made_for)
+        kernel = self._kernels[are_many]
         assert kernel is not None  # it is usable
         kernel(min(num_pairs * most_parts, blocks), [inputs])
         return out

@@ -338,8 +338,7 @@ def paged_attention(
     splits = workspace.splits(num_tiles * shape.num_kv_heads)
     launcher_of(_attention_kernel, tile.grid(num_tiles, shape.num_kv_heads, splits))(
         out, q, kv_cache[0], kv_cache[1], block_table, query_start, seq_lens,
-        seq_lens if order is None else order,
-        seq_lens if tiles is None else tiles,
+        seq_lens if order is None else order, seq_lens if tiles is None else tiles,
         q if alibi_slopes is None else alibi_slopes,
         q if sinks is None else sinks,
         workspace.parts, workspace.stats, workspace.counters,
@@ -350,9 +349,8 @@ def paged_attention(
         D=shape.head_dim, D_PAD=shape.padded_dim, BLOCK_SIZE=block_size,
         BLOCK_Q=tile.block_q, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n,
         HAS_SPLITS=splits > 1 or not is_plain, LEAST=tile.least, HAS_PREFIX=prefix is not None,
-        PREFIX_BLOCK_N=prefix.block_n if prefix else 1,
-        HAS_ORDER=order is not None, HAS_TILES=tiles is not None,
-        WINDOW=shape.window or 0, SOFT_CAP=shape.soft_cap or 0.0,
+        PREFIX_BLOCK_N=prefix.block_n if prefix else 1, HAS_ORDER=order is not None,
+        HAS_TILES=tiles is not None, WINDOW=shape.window or 0, SOFT_CAP=shape.soft_cap or 0.0,
         HAS_ALIBI=alibi_slopes is not None, HAS_SINKS=sinks is not None,
         IS_DECODE=is_decode, IS_MIXED=is_mixed,
         HEADS_FIRST=tile.heads_first, WHOLE_FIRST=tile.whole_first and shape.window is None,
