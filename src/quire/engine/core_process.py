@@ -36,6 +36,7 @@ from quire.engine.messages import (
     encode,
 )
 from quire.heap import keep_all_that_exists
+from quire.kernels.preload import preload_kernels
 from quire.step_output import CompletionDelta
 
 _LINGER_MS = 5000  # for the last words to leave this process
@@ -54,6 +55,7 @@ def main() -> None:
     start = channel.take_start()
     logging.getLogger("quire").setLevel(start.log_level)
     log.setup()
+    preload_kernels(start.config.device.device)
     failed = run_core(start.build, start.config, channel, on_ready=keep_all_that_exists)
     channel.close()
     sys.exit(0 if failed is None else 1)  # the front end has the traceback and prints it

@@ -32,6 +32,7 @@ from quire.engine.older_calls import takes_older_form
 from quire.engine.process import ProcessClient
 from quire.engine.tokenizer_handle import TokenizerHandle
 from quire.errors import EngineDeadError
+from quire.kernels.preload import preload_kernels
 from quire.not_built import TellsWhatIsNotBuilt
 from quire.outputs import RequestOutput
 from quire.prompts import PromptType
@@ -71,6 +72,8 @@ class LLMEngine(TellsWhatIsNotBuilt):
         enable_multiprocessing: bool = False,
     ) -> LLMEngine:
         """An engine as the arguments say; ``usage_context`` and ``stat_loggers`` are not used."""
+        if not enable_multiprocessing:
+            preload_kernels(engine_args.device)
         return cls(engine_args.create_engine_config(), multiprocess_mode=enable_multiprocessing)
 
     @takes_older_form

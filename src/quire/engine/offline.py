@@ -21,7 +21,8 @@ from quire.outputs import RequestOutput
 
 _Inbox = deque[RequestOutput]
 
-_NO_TIME_S = 0.003  # as long as short steps in flight hide
+_NO_TIME_S = 0.003
+_HIDDEN_TIMES = 4  # as long, while steps are in flight
 
 
 class OfflineRunner:
@@ -65,7 +66,8 @@ class OfflineRunner:
         """Queue requests of as many tokens as the next steps can take, or of more that are made in
         no time; whether more may come."""
         requests, num_tokens, are_more = [], 0, False
-        until = time.perf_counter() + self._no_time_s
+        no_time_s = self._no_time_s * (_HIDDEN_TIMES if unfinished else 1)
+        until = time.perf_counter() + no_time_s
         for request in coming:
             requests.append(request)
             num_tokens += len(request.engine.prompt_token_ids)

@@ -6,7 +6,7 @@ Everything that depends on the configuration is decided here, once.
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -16,6 +16,7 @@ from quire.attention.selection import READ_SHARED_PREFIXES
 from quire.config import EngineConfig
 from quire.heap import unwatched_heap
 from quire.kernels.rehearsal import rehearse
+from quire.models.decoder import Decoder
 from quire.models.loading import LoadedModel
 from quire.sampling.sampler import Sampler
 from quire.worker.batch_builder import BatchBuilder
@@ -78,11 +79,13 @@ def rehearse_graphs(config: EngineConfig, loaded: LoadedModel) -> None:
     graphs nothing."""
     if not captures_graphs(config, loaded):
         return
+    assert isinstance(loaded.model, Decoder)  # whose steps are captured
+    smaller = replace(loaded, model=loaded.model.with_a_layer_of_each_kind())
     sizes = graph_sizes(config).some_of_each_kind()
     capture = Capture(sizes=sizes, record=_run_once, show=False)
 
     def build() -> None:
-        build_runner(config, loaded, build_kv_memory(config, loaded, num_blocks=1), capture)
+        build_runner(config, smaller, build_kv_memory(config, loaded, num_blocks=1), capture)
 
     with unwatched_heap():  # what is new here is soon looked through
         rehearse(build)

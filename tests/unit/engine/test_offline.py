@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,6 +57,26 @@ def test_more_are_queued_before_a_step_where_they_are_made_in_no_time(engine: LL
     outputs = list(OfflineRunner(engine, no_time_s=60.0).run(requests_of(engine, 40, steps_seen)))
     assert len(outputs) == 40
     assert steps_seen == [0] * 40
+
+
+def test_more_time_is_taken_while_steps_are_in_flight(
+    engine: LLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count()  # a second each time that somebody looks
+    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    monkeypatch.setattr("quire.engine.offline.time", clock)
+    runner = OfflineRunner(engine, no_time_s=2.0)
+    at_once = runner.tokens_at_once // 4
+    first, later = at_once + 1, at_once + 7  # none looks before there are enough, nor too late
+    steps_seen: list[int] = []
+    assert (
+        len(list(runner.run(requests_of(engine, first + later + 1, steps_seen))))
+        == first + later + 1
+    )
+    assert steps_seen[:first] == [0] * first
+    assert (
+        len(set(steps_seen[first : first + later])) == 1 and 0 < steps_seen[first] < steps_seen[-1]
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])

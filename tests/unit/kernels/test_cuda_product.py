@@ -25,7 +25,7 @@ DEVICE = "cuda" if IS_HOPPER else "cpu"
 # (n, k): whole tiles; a last tile of few columns and of few values of k; K shared out; one strip;
 # more tiles than there are processors.
 SHAPES = [(1024, 512), (1000, 1096), (256, 4096), (32, 8), (20_000, 128)]
-LINES = (2, 63, 64, 65, 100, 128, 129, 200, 256)
+LINES = (2, 63, 64, 65, 100, 128, 129, 192, 193, 256)
 
 
 @pytest.fixture(autouse=True)

@@ -187,3 +187,20 @@ def test_only_wanted_hidden_states_are_computed_and_all_keys(name: str, lacks: s
     torch.testing.assert_close(
         _logits(decoder, narrow.batch(rest)[0]), _logits(decoder, whole.batch(rest)[0])
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "num_layers"), [("LlamaForCausalLM-plain", 2), ("Qwen2ForCausalLM-upper-windows", 3)]
+)
+def test_a_smaller_decoder_has_a_layer_of_each_kind_and_the_last(
+    name: str, num_layers: int
+) -> None:
+    spec = _spec(name)
+    decoder = _built(replace(spec, layers=(*spec.layers, *spec.layers)))
+    layers = list(decoder.layers)
+    smaller = decoder.with_a_layer_of_each_kind()
+    assert len(smaller.layers) == num_layers and smaller.layers[-1] is layers[-1]
+    assert all(any(layer is one for one in layers) for layer in smaller.layers)
+    assert decoder.layers == layers
+    rows = FakeRows(decoder.kv_layout, [_tokens(9, 0)])
+    assert bool(_logits(smaller, rows.batch({0: 9})[0]).isfinite().all())

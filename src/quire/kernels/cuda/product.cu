@@ -28,6 +28,7 @@ constexpr u32 OCTETS = (WRITTEN / 8 + PARTS - 1) / PARTS;  // of columns, that a
 
 static_assert(STEP == 64, "a row of a tile is 128 bytes, the width of the swizzle");
 static_assert(COLUMNS % 16 == 0 && COLUMNS <= 256 && TALL <= 2 && ACTIVATION <= 2);
+static_assert(GROUPS <= 3, "registers of a block, as they are shared out");
 static_assert(LINES * COLUMNS * 4 <= STAGES * STAGE_BYTES, "sums are left where stages were");
 
 __device__ __forceinline__ u32 rank_in_cluster() {
@@ -313,8 +314,7 @@ __device__ __forceinline__ void multiply(const Block& block, Turn& turn, float (
     for (u32 step = 0; step < block.steps && !is_needed; ++step, turn.next()) {
         await_phase(block.full + 8 * turn.stage, turn.parity);
         // No warp stays behind the one that releases.
-        if (group == 0) asm volatile("bar.sync 2, 128;" ::: "memory");
-        else asm volatile("bar.sync 3, 128;" ::: "memory");
+        asm volatile("bar.sync %0, 128;" ::"r"(2 + group) : "memory");
         release(block, turn.stage);
     }
     u32 last = 0;
@@ -436,7 +436,8 @@ extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)
         __syncwarp();
         if (PARTS > 1) meet_cluster();
     } else {
-        if (GROUPS > 1) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        if (GROUPS == 2) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        if (GROUPS == 3) asm volatile("setmaxnreg.inc.sync.aligned.u32 152;");
         await_inputs();
         const u32 group = threadIdx.x / 128 - 1;
         const u32 line_in_tile = group * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;

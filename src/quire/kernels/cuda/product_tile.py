@@ -65,11 +65,13 @@ class Tile:
         return (GROUP_LINES * self.groups + self.columns) * STEP * 2
 
 
-# (groups, tall) of tiles for so many lines.
-_HEIGHTS = {64: (1, 1), 128: (1, 2), 256: (2, 2)}
+# (groups, tall) that tiles for so many lines may have.
+_HEIGHTS = {64: [(1, 1)], 128: [(1, 2)], 192: [(3, 1), (2, 2)], 256: [(2, 2)]}
 HEIGHTS = tuple(_HEIGHTS)
 MANY_LINES = 2048  # stand for all numbers above those
+_MOST_COLUMNS = {1: 256, 2: 256, 3: 160}  # by groups: threads share registers, for sums and all
 _LARGE = 2**23  # values of a weight
+_MOST_LINES_OF_LARGE = 192  # multiplying more takes longer than reading it, whoever does it
 
 
 def height_of(lines: int) -> int:
@@ -90,20 +92,20 @@ def best_tiles(
 
 
 def _heights(n: int, k: int, *, gated: bool) -> tuple[int, ...]:
-    """Above the first two, multiplying takes longer than reading a large weight; these are faster
-    then where a kernel behind the product is saved."""
+    """More lines of a large weight are faster only where a kernel behind the product is saved."""
     if gated:
         return (*HEIGHTS, MANY_LINES)
-    return HEIGHTS if n * k < _LARGE else HEIGHTS[:-1]
+    most = HEIGHTS[-1] if n * k < _LARGE else _MOST_LINES_OF_LARGE
+    return tuple(height for height in HEIGHTS if height <= most)
 
 
 def _best_tile(lines: int, n: int, k: int, most_clusters: Callable[[int], int]) -> Tile | None:
-    groups, tall = _HEIGHTS[min(lines, HEIGHTS[-1])]
     most_parts = 1 if lines == MANY_LINES else min(_MOST_PARTS, k // STEP // _SHORTEST_PART)
     times = {
         tile: cycles(tile, lines, n, k, most_clusters(tile.cluster))
+        for groups, tall in _HEIGHTS[min(lines, HEIGHTS[-1])]
         for parts in range(1, max(1, most_parts) + 1)
-        for columns in range(32, 257, 16)
+        for columns in range(32, _MOST_COLUMNS[groups] + 1, 16)
         for tile in [Tile(groups, columns, tall, parts)]
     }
     tile = min(times, key=times.__getitem__)
