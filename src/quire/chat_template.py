@@ -69,6 +69,14 @@ class ChatOptions:
                 "add_generation_prompt and continue_final_message cannot both be true: an answer "
                 "is either begun or continued; set add_generation_prompt=False to continue"
             )
+        for name, value, kind in (
+            ("tools", self.tools, Sequence),
+            ("documents", self.documents, Sequence),
+            ("chat_template_kwargs", self.template_kwargs, Mapping),
+        ):
+            if value is not None and (not isinstance(value, kind) or isinstance(value, str)):
+                what = "a list" if kind is Sequence else "a dict"
+                raise ValueError(f"{name} must be {what}, got {value!r}; leave it out for none")
         reserved = _OWN_ARGUMENTS & set(self.template_kwargs or {})
         if reserved:
             raise ValueError(

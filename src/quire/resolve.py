@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 # Attention backends that a default may name and that not every machine has -> what they import.
 _PACKAGE_OF = {"cudnn": "cudnn"}
 
+MOST_SEQS = 1 << 16  # each has a row as long as the longest text
 BLOCK_SIZES = (8, 16, 32, 64, 128)
 
 _DTYPE_ALIASES = {"half": "float16", "float": "float32"}
@@ -312,6 +313,11 @@ def _step_limits(args: EngineArgs, max_model_len: int, defaults: DeviceDefaults)
         )
     if num_seqs is None:
         num_seqs = min(DEFAULT_MAX_NUM_SEQS, num_tokens)
+    if num_seqs > MOST_SEQS:
+        raise ValueError(
+            f"max_num_seqs={num_seqs} is more than {MOST_SEQS}, for which there is room at once; "
+            "lower it: what does not run waits"
+        )
     if num_tokens < num_seqs:
         raise ValueError(
             f"max_num_batched_tokens={num_tokens} is smaller than max_num_seqs={num_seqs}, and "

@@ -46,6 +46,7 @@ C = TypeVar("C", bound=type)
 
 GREEDY_BELOW = 1e-5  # temperatures under this are 0
 _IMMUTABLE = (type(None), bool, int, float, str, enum.Enum)
+_STRUCTURED = (StructuredOutputsParams, GuidedDecodingParams, GrammarSpec)
 
 
 class RequestOutputKind(enum.Enum):
@@ -177,6 +178,7 @@ class SamplingParams:
                     f"{name} is not supported yet, got {getattr(self, name)!r}; "
                     f"{what} would be missing from the output, so leave {name} unset."
                 )
+        self._drop_repeats()
         self._verify_together()
 
     def clone(self) -> SamplingParams:
@@ -241,9 +243,12 @@ class SamplingParams:
             value = getattr(self, name)
             if isinstance(value, dict):
                 setattr(self, name, from_mapping(value))
+
+    def _drop_repeats(self) -> None:
+        """Where each value is known to be of its type."""
         for name in ("stop_token_ids", "bad_words"):
             value = getattr(self, name)
-            if isinstance(value, (list, tuple)) and len(set(value)) < len(value):
+            if value is not None and len(set(value)) < len(value):
                 setattr(self, name, list(dict.fromkeys(value)))
 
     def _verify_together(self) -> None:
@@ -263,6 +268,13 @@ class SamplingParams:
                 f"best_of must be at least n={self.n}, got {self.best_of}; raise best_of or leave "
                 "it unset."
             )
+        for name in ("structured_outputs", "guided_decoding"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, _STRUCTURED):
+                raise ValueError(
+                    f"{name} must be a StructuredOutputsParams or a dict such as "
+                    f"{{'json': schema}}, got {value!r}; put it under the kind that it is."
+                )
         if self.structured_outputs is not None and self.guided_decoding is not None:
             raise ValueError(
                 "guided_decoding is the older name of structured_outputs, got both; keep "

@@ -69,6 +69,19 @@ def test_content_format_can_be_forced() -> None:
         ChatOptions(content_format="list")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tools": 5}, "tools must be a list, got 5"),
+        ({"documents": "text"}, "documents must be a list, got 'text'"),
+        ({"template_kwargs": ["a"]}, r"chat_template_kwargs must be a dict, got \['a'\]"),
+    ],
+)
+def test_options_of_another_type_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ChatOptions(**options)
+
+
 def test_tools_documents_and_own_variables_reach_the_template() -> None:
     template = "{{ tools[0].function.name }} {{ documents[0].title }} {{ enable_thinking }}"
     tool = {"type": "function", "function": {"name": "weather", "parameters": {}}}

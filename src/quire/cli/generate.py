@@ -11,7 +11,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from quire.cli.engine_flags import add_engine_flags, open_llm, settle_model
+from quire.cli.engine_flags import add_engine_flags, engine_args, open_llm, settle_model
 from quire.cli.parser import at_least
 from quire.cli.sampling_flags import (
     add_sampling_flags,
@@ -20,6 +20,7 @@ from quire.cli.sampling_flags import (
 )
 from quire.cli.stdin_lines import lines_of
 from quire.cli.streaming import InOrder, stream_all
+from quire.model_files import find_model_files
 
 if TYPE_CHECKING:
     from quire.llm import LLM
@@ -61,6 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     check_sampling_flags(arguments)
     _check_output(arguments)
     prompts = arguments.prompt or _read_prompts()
+    if not prompts:
+        find_model_files(engine_args(arguments), with_weights=False)  # its error is the graver one
+        raise ValueError("there is no prompt; give --prompt TEXT, or lines on standard input")
     with open_llm(arguments) as llm:
         params = sampling_params(arguments, llm.get_default_sampling_params())
         if _streams(arguments):
@@ -92,10 +96,7 @@ def _read_prompts() -> list[str]:
     """The lines of standard input; a terminal is told what is expected."""
     if sys.stdin.isatty():
         print("One prompt per line; end with Ctrl-D.", file=sys.stderr)
-    prompts = [line for line in lines_of(sys.stdin) if line]
-    if not prompts:
-        raise ValueError("there is no prompt; give --prompt TEXT, or lines on standard input")
-    return prompts
+    return [line for line in lines_of(sys.stdin) if line]
 
 
 def _stream(llm: LLM, prompts: list[str], params: SamplingParams) -> None:

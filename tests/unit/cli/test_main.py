@@ -170,6 +170,8 @@ def test_no_prompt_at_all(
     monkeypatch.setattr(sys, "stdin", typed("\n"))
     assert main(["generate", *DUMMY]) == 1
     assert "there is no prompt" in capsys.readouterr().err
+    assert main(["generate", "--model", "/nonexistent"]) == 1
+    assert "/nonexistent" in capsys.readouterr().err
 
 
 def test_chat_takes_a_turn_a_line(
