@@ -78,6 +78,13 @@ class ModelRunner:
             errors = self._grammars.errors(done.rows_cpu) if done.is_masked else NOTHING
             return self._pending(done.delivered, label, logprobs=logprobs, errors=errors)
 
+    @torch.inference_mode()
+    def gives_numbers(self, plan: StepPlan) -> bool:
+        """Whether no logit behind the step's tokens is NaN. Waits for the device."""
+        self._apply(plan)
+        batch, _ = self._builder.build(plan, StepLayout.of(plan))
+        return not bool(self._model.logits(self._model.forward(batch)).isnan().any())
+
     def _pending_by_operation(
         self, plan: StepPlan, done: Unsampled | None, label: StepLabel
     ) -> PendingStep:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
 import torch
 
 from quire.config import EngineConfig
@@ -28,6 +31,8 @@ from quire.worker.kv_memory import KVMemory
 from quire.worker.model_runner import ModelRunner
 from quire.worker.pending import PendingStep
 from quire.worker.warm_up import TRAFFIC_PROMPT_LEN, traffic_sizes, warm_up_plans
+
+logger = logging.getLogger(__name__)
 
 WARM_UP_ROWS = 2
 WARM_UP_PROMPT_LEN = 32
@@ -79,6 +84,7 @@ class Worker:
             self._sizes_left = traffic_sizes(device, limits.max_num_batched_tokens)
             num_rows = min(WARM_UP_ROWS, limits.max_num_seqs)
             room = limits.max_num_batched_tokens // num_rows
+            self._look_for_numbers()
             self._run_dummies(num_rows, min(WARM_UP_PROMPT_LEN, room))
             if device == "cuda":
                 self._run_dummies(1, min(self._long_prompt_len(), limits.max_num_batched_tokens))
@@ -137,15 +143,31 @@ class Worker:
         num_rows = min(num_tokens, self._config.scheduler.max_num_seqs)
         self._run_dummies(num_rows, num_tokens // num_rows)
 
-    def _run_dummies(self, num_rows: int, prompt_len: int) -> None:
+    def _look_for_numbers(self) -> None:
+        """Warn where a model says nothing, which would be taken for its first token."""
+        assert self._runner is not None, "initialize_kv_cache comes first"
+        prompt, _, leave = self._dummies(1, 1)
+        if not self._runner.gives_numbers(prompt):
+            dtype = self._config.model.dtype
+            logger.warning(
+                "the model's logits are not numbers (NaN): its answers will be nonsense; its "
+                "weights are damaged, or too large for dtype=%s%s",
+                dtype,
+                "; try dtype=bfloat16 or float32" if dtype == "float16" else "",
+            )
+        self.execute(leave).result()
+
+    def _dummies(self, num_rows: int, prompt_len: int) -> Iterator[StepPlan]:
         assert self._loaded is not None, "load_model comes first"
-        plans = warm_up_plans(
+        return warm_up_plans(
             num_rows=num_rows,
             prompt_len=max(1, min(prompt_len, self._config.model.max_model_len - 1)),
             block_size=self._config.cache.block_size,
             num_groups=len(self._loaded.kv_layout.groups),
         )
-        *steps, leave = plans
+
+    def _run_dummies(self, num_rows: int, prompt_len: int) -> None:
+        *steps, leave = self._dummies(num_rows, prompt_len)
         try:
             for plan in steps:
                 self.execute(plan).result()

@@ -157,6 +157,21 @@ def test_warm_up_leaves_nothing_behind(
     assert result.token_ids.tolist() == expected[1][:1]
 
 
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_model_that_says_nothing_is_told(
+    is_broken: bool, config: EngineConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker(config)
+    worker.load_model()
+    if is_broken:
+        assert worker._loaded is not None
+        norm = worker._loaded.model.final_norm  # type: ignore[union-attr]
+        norm.weight.fill_(torch.nan)  # type: ignore[union-attr]
+    worker.initialize_kv_cache(NUM_BLOCKS)
+    worker.warm_up()
+    assert ("not numbers (NaN)" in caplog.text) == is_broken
+
+
 @pytest.mark.parametrize(
     "sampling",
     [
