@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 # Attention backends that a default may name and that not every machine has -> what they import.
 _PACKAGE_OF = {"cudnn": "cudnn"}
 
-MOST_SEQS = 1 << 16  # each has a row as long as the longest text
+MOST_SEQS = 1 << 20  # each has a row as long as the longest text
 BLOCK_SIZES = (8, 16, 32, 64, 128)
 
 _DTYPE_ALIASES = {"half": "float16", "float": "float32"}

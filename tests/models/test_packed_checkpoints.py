@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import DeepseekV3ForCausalLM, PreTrainedModel
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
+from quire.errors import ModelLoadError
 from quire.models.loading import build_model
 from tests.fakes.batches import FakeRows
-from tests.models.configs import PARITY_ROWS, engine_config, save_random_model
+from tests.models.configs import FALLBACK_ROWS, PARITY_ROWS, engine_config, save_random_model
 
 _TOKENS = list(range(3, 28))
 
@@ -39,6 +41,24 @@ def _check(folder: Path, reference: PreTrainedModel) -> None:
         got = loaded.model.logits(loaded.model.forward(batch))
         expected = reference(torch.tensor([_TOKENS])).logits[0]
     assert (got - expected).abs().max() < 2e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", ["LlamaForCausalLM-plain", "ArceeForCausalLM-plain"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_weights_whose_config_does_not_say_how_they_are_stored_are_refused(
+    name: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """In our own code and in transformers'; whole numbers that nobody reads are no weights."""
+    (row,) = (row for row in (*PARITY_ROWS, *FALLBACK_ROWS) if row.id == name)
+    save_random_model(row, tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file) | {"model.position_ids": torch.arange(9)}
+    save_file(tensors, file)
+    build_model(engine_config(tmp_path))
+    weight = "model.layers.1.mlp.up_proj.weight"
+    save_file(tensors | {weight: tensors[weight].to(dtype)}, file)
+    with pytest.raises(ModelLoadError, match=rf"{weight} is stored as {str(dtype)[6:]}, and"):
+        build_model(engine_config(tmp_path))
 
 
 def test_gpt_oss_in_mxfp4(tmp_path: Path) -> None:

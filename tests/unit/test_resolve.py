@@ -102,7 +102,7 @@ def test_dtype(wanted: str, stored: str, device: DeviceInfo, chosen: str) -> Non
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization=1.5 is a share"),
         ({"num_gpu_blocks_override": 1}, "num_gpu_blocks_override=1 is too few"),
         ({"max_num_seqs": 0}, "max_num_seqs=0 is too small"),
-        ({"max_num_seqs": 10**9}, "max_num_seqs=1000000000 is more than 65536"),
+        ({"max_num_seqs": 10**9}, "max_num_seqs=1000000000 is more than 1048576"),
         ({"max_num_batched_tokens": 0}, "max_num_batched_tokens=0 is too small"),
         ({"steps_in_flight": 0}, "steps_in_flight=0 is too small"),
         ({"max_logprobs": -2}, "max_logprobs=-2 is too small; give at least -1"),

@@ -377,8 +377,8 @@ def _longrope(hf: HFConfig, rope: RopeConfig) -> RopeScaling:
         short=tuple(params["short_factor"]),
         long=tuple(params["long_factor"]),
         original_max_positions=trained,
-        short_attention_factor=params.get("short_mscale", temperature),
-        long_attention_factor=params.get("long_mscale", temperature),
+        short_attention_factor=temperature,
+        long_attention_factor=temperature,
     )
 
 

@@ -19,8 +19,16 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
-def is_number_list(value: Any) -> bool:
-    return isinstance(value, list) and all(map(is_number, value))
+def is_at_least(limit: float) -> Callable[[Any], bool]:
+    return lambda value: is_number(value) and value >= limit
+
+
+def is_above(limit: float) -> Callable[[Any], bool]:
+    return lambda value: is_number(value) and value > limit
+
+
+def is_list_of(is_item: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(is_item, value))
 
 
 def shown(value: Any) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from quire import env
-from quire.models.rope_config import join_rope_spellings
+from quire.models.rope_config import check_rope_value, join_rope_spellings
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,10 @@ def _scaling(config: dict[str, Any]) -> tuple[str, float]:
     """The type of rotary scaling, and its factor."""
     rope = _rope(config)
     kind = rope.get("rope_type") or rope.get("type") or "default"
-    return (kind, float(rope["factor"])) if rope.get("factor") else ("default", 1.0)
+    for part in (rope, *rope.values()):  # the second: of each type of layers
+        if isinstance(part, dict) and part.get("factor") is not None:
+            check_rope_value("factor", part["factor"])
+    return (kind, float(rope["factor"])) if "factor" in rope else ("default", 1.0)
 
 
 def _rope(config: dict[str, Any]) -> dict[str, Any]:

@@ -148,6 +148,9 @@ class HFConfig:
         kind = take_rope_type(params, self.architecture)
         nested = HFConfig(params, self.architecture, f"{self._path}rope_parameters.")
         theta = self._also_in(nested, theta_keys, "rope_theta", theta)
+        if theta <= 1:
+            key = self._path + self._find(theta_keys)[0]
+            raise UnsupportedModelError(f"config key {key!r} = {theta:g} must be a number above 1")
         share_keys = partial_keys or (SHARE,)
         rotated = self._also_in(nested, share_keys, SHARE, partial)
         if not partial_keys and rotated != partial:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.registry import ModelRegistry
 from quire.models.source import Implementation, ModelFacts, ModelSource
+from quire.models.spec import DecoderSpec
 from quire.plugins import load_plugins
 from quire.weights.checkpoint import open_checkpoint
 from quire.weights.checkpoint_files import choose_weight_files
@@ -134,8 +135,9 @@ def check_weights(plan: ModelPlan, folder: Path, load_format: str) -> None:
 
 def _build_decoder(source: ModelSource, config: EngineConfig, placement: Placement) -> LoadedModel:
     plan = plan_of(source.hf_config, source.architecture)
-    model = Decoder(plan.spec, placement)
-    reader = CountingReader(_reader(config, plan, placement))
+    stored = _reader(config, plan, placement)
+    model = Decoder(_as_stored(plan.spec, stored), placement)
+    reader = CountingReader(stored)
     model.load(reader)
     return LoadedModel(
         model=model,
@@ -144,6 +146,20 @@ def _build_decoder(source: ModelSource, config: EngineConfig, placement: Placeme
         report=reader.report(),
         captured_hidden_size=plan.spec.head.hidden_size,
     )
+
+
+def _as_stored(spec: DecoderSpec, reader: WeightReader | DummyReader) -> DecoderSpec:
+    """The spec, but where a checkpoint holds a head that the config ties to the embedding, and the
+    two differ, it is believed, as in transformers."""
+    own_head = reader.name_if_other("head.weight", "embedding.weight") if spec.head.tied else None
+    if own_head is None:
+        return spec
+    logger.warning(
+        "the config ties the head to the embedding, but the checkpoint holds %s with other values, "
+        "which are used; tie_word_embeddings: false in config.json would say so",
+        own_head,
+    )
+    return replace(spec, head=replace(spec.head, tied=False))
 
 
 def _build_fallback(source: ModelSource, config: EngineConfig, placement: Placement) -> LoadedModel:
@@ -208,7 +224,9 @@ class CountingReader:
         return self._reader.report()
 
 
-def _reader(config: EngineConfig, plan: ModelPlan, placement: Placement) -> TensorReader:
+def _reader(
+    config: EngineConfig, plan: ModelPlan, placement: Placement
+) -> WeightReader | DummyReader:
     load = config.load
     if load.load_format == "dummy":
         return DummyReader(placement.dtype, placement.device, config.model.seed)

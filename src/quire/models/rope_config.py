@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from quire.errors import UnsupportedModelError
-from quire.models.config_values import is_a, is_number, is_number_list, shown
+from quire.models.config_values import is_a, is_above, is_at_least, is_list_of, shown
 
 TRAINED_LENGTH = "original_max_position_embeddings"
 SHARE = "partial_rotary_factor"
@@ -40,15 +40,35 @@ _PARAMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             TRAINED_LENGTH,
             "factor",
             "attention_factor",
-            "short_mscale",  # PhiMoE's name for the attention factor
+            "short_mscale",  # PhiMoE's attention factors; other families' code knows none
             "long_mscale",
         ),
     ),
 }
-# Those that are no numbers.
-_VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "short_factor": ("a list of numbers", is_number_list),
-    "long_factor": ("a list of numbers", is_number_list),
+# What else they may have, and the values with which it changes nothing: other engines multiply by
+# the last two, and transformers does not.
+_INERT: dict[str, dict[str, tuple[Any, ...]]] = {
+    "yarn": {"finetuned": (True, False), "attn_factor": (1,), "extrapolation_factor": (1,)}
+}
+_Values: TypeAlias = tuple[str, Callable[[Any], bool]]
+_POSITIVE: _Values = ("a number above 0", is_above(0))
+_NOT_NEGATIVE: _Values = ("a number of at least 0", is_at_least(0))
+_POSITIVE_LIST: _Values = ("a list of numbers above 0", is_list_of(is_above(0)))
+# Which values a parameter may have, in any type.
+_VALUES: dict[str, _Values] = {
+    "factor": _POSITIVE,
+    TRAINED_LENGTH: ("a number of at least 2", is_at_least(2)),
+    "attention_factor": _POSITIVE,
+    "beta_fast": _POSITIVE,
+    "beta_slow": _POSITIVE,
+    "high_freq_factor": _POSITIVE,
+    "long_factor": _POSITIVE_LIST,
+    "long_mscale": _POSITIVE,
+    "low_freq_factor": _POSITIVE,
+    "mscale": _NOT_NEGATIVE,
+    "mscale_all_dim": _NOT_NEGATIVE,
+    "short_factor": _POSITIVE_LIST,
+    "short_mscale": _POSITIVE,
     "truncate": ("true or false", is_a(bool)),
 }
 _ALIASES = {"su": "longrope"}  # the first Phi-3 files
@@ -110,6 +130,7 @@ def check_rope_params(
     kind: str, params: Mapping[str, Any], trained_length: int | None
 ) -> dict[str, Any]:
     """``params``, all known to a type; ``trained_length`` is what a key beside them says."""
+    params = _without_inert(kind, params)
     required, optional = _PARAMS[kind]
     known = required + optional
     if trained_length is not None:
@@ -129,9 +150,32 @@ def check_rope_params(
                 f"it takes {', '.join(known) or 'no parameters'}"
             )
     for key, value in params.items():
-        wanted, is_type = _VALUES.get(key, ("a number", is_number))
-        if not is_type(value):
-            raise UnsupportedModelError(
-                f"config key 'rope_scaling.{key}' = {shown(value)} must be {wanted}"
-            )
+        check_rope_value(key, value)
+    if kind == "llama3" and params["high_freq_factor"] <= params["low_freq_factor"]:
+        raise UnsupportedModelError(
+            f"config key 'rope_scaling.high_freq_factor' = {params['high_freq_factor']} must be "
+            f"above 'rope_scaling.low_freq_factor' = {params['low_freq_factor']}"
+        )
     return dict(params)
+
+
+def check_rope_value(key: str, value: Any) -> None:
+    """Refuse a value that a parameter cannot have."""
+    wanted, is_allowed = _VALUES[key]
+    if not is_allowed(value):
+        raise UnsupportedModelError(
+            f"config key 'rope_scaling.{key}' = {shown(value)} must be {wanted}"
+        )
+
+
+def _without_inert(kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    inert = _INERT.get(kind, {})
+    for key in inert.keys() & params.keys():
+        if params[key] not in inert[key]:
+            raise UnsupportedModelError(
+                f"config key 'rope_scaling.{key}' = {shown(params[key])} of type {kind!r} must be "
+                f"{' or '.join(map(str, inert[key]))}, which changes nothing; --hf-overrides "
+                f'\'{{"rope_scaling": {{"{key}": null}}}}\' drops it, as transformers does, and '
+                "attention_factor multiplies cos and sin"
+            )
+    return {key: value for key, value in params.items() if key not in inert}

@@ -98,7 +98,7 @@ def weight_map(
     }
     return WeightMap(
         entries={name: tensor for some in (around, *entries) for name, tensor in some.items()},
-        ignored=(*_LEFTOVERS, f"*{head}.weight"),  # the head is in some tied checkpoints
+        ignored=_LEFTOVERS,
         prefixes=prefixes,
     )
 

@@ -30,6 +30,17 @@ class Checkpoint(Protocol):
     def read(self, name: str, index: tuple[slice, ...] | None = None) -> Tensor: ...
 
 
+def refuse_codes(name: str, dtype: torch.dtype) -> None:
+    """ModelLoadError for a tensor whose numbers are no weights: at best they stand for some."""
+    if dtype.is_floating_point and dtype.itemsize > 1:
+        return
+    raise ModelLoadError(
+        f"{name} is stored as {str(dtype).removeprefix('torch.')}, and nothing in config.json says "
+        "which weights these numbers stand for (quantization_config); use a checkpoint in "
+        "bfloat16, float16 or float32, or one whose config.json says how it is quantized"
+    )
+
+
 def open_checkpoint(path: Path, load_format: str = "auto") -> Checkpoint:
     """Open the weights in folder `path`; ModelLoadError if there are none or they are damaged."""
     listing = sorted(entry.name for entry in path.iterdir() if entry.is_file())

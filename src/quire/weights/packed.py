@@ -35,11 +35,11 @@ class Mxfp4:
         return self.blocks, self.scales
 
     def shape(self, tensors: HubTensors) -> tuple[int, ...]:
-        *outer, num_bytes = tensors.shape(self.blocks)
-        if tensors.shape(self.scales) != tuple(outer) or 2 * num_bytes != _MXFP4_BLOCK:
+        *outer, num_bytes = tensors.packed_shape(self.blocks)
+        if tensors.packed_shape(self.scales) != tuple(outer) or 2 * num_bytes != _MXFP4_BLOCK:
             raise ValueError(
                 f"its blocks are {[*outer, num_bytes]} and its scales "
-                f"{list(tensors.shape(self.scales))}; mxfp4 has a scale for every 16 bytes"
+                f"{list(tensors.packed_shape(self.scales))}; mxfp4 has a scale for every 16 bytes"
             )
         return (*outer[:-1], outer[-1] * _MXFP4_BLOCK)
 
@@ -88,7 +88,7 @@ class BlockScaled:
         return self.weight, self.scales
 
     def shape(self, tensors: HubTensors) -> tuple[int, ...]:
-        shape, scales = tensors.shape(self.weight), tensors.shape(self.scales)
+        shape, scales = tensors.packed_shape(self.weight), tensors.packed_shape(self.scales)
         wanted = tuple(-(-size // self.block) for size in shape)
         if scales != wanted:
             raise ValueError(

@@ -7,6 +7,7 @@ about layers.
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from quire.errors import ModelLoadError
-from quire.weights.checkpoint import Checkpoint
+from quire.weights.checkpoint import Checkpoint, refuse_codes
 from quire.weights.weight_map import Index, Operation, WeightMap
 
+_PIECE_VALUES = 1 << 22  # of two tensors that are compared
 _BAR_FROM_BYTES = 64 * 2**20  # a smaller load is over before a log reader could care
 
 
@@ -94,11 +96,18 @@ class WeightReader:
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds the optional tensor `name` whole."""
-        operation = self._weight_map.operation(name)
-        held = operation is not None and all(map(self._hub.has, operation.names()))
+        held = self._holds(name)
         if not held:
             self._missing.add(name)
         return held
+
+    def name_if_other(self, name: str, than: str) -> str | None:
+        """The checkpoint's name of `name`, if it holds that with other values than `than` has."""
+        if not self._holds(name):
+            return None
+        hub_names = self.hub_names(name)
+        self._hub.names_read.update(hub_names)  # as good as read, where it is the same
+        return None if self._are_equal(name, than) else ", ".join(hub_names)
 
     def hub_names(self, name: str) -> tuple[str, ...]:
         """The checkpoint's names of what `name` is read from."""
@@ -149,6 +158,24 @@ class WeightReader:
             unused=tuple(sorted(n for n in unread if not self._weight_map.ignores(n))),
         )
 
+    def _holds(self, name: str) -> bool:
+        operation = self._weight_map.operation(name)
+        return operation is not None and all(map(self._hub.has, operation.names()))
+
+    def _are_equal(self, *names: str) -> bool:
+        """Whether two tensors are the same in the engine's dtype; counts as no read."""
+        hub = self._hub.uncounted()
+        operations = [self._operation(name) for name in names]
+        shape, other_shape = (operation.shape(hub) for operation in operations)
+        if shape != other_shape:
+            return False
+        height = max(_PIECE_VALUES // math.prod(shape[1:]), 1)
+        return all(
+            torch.equal(*(one.read(hub, piece).to(self._dtype) for one in operations))
+            for start in range(0, shape[0], height)
+            for piece in [_index(shape, slice(start, start + height), None, None)]
+        )
+
     def _operation(self, name: str) -> Operation:
         operation = self._weight_map.operation(name)
         if operation is None:
@@ -177,6 +204,9 @@ class DummyReader:
 
     def has(self, name: str) -> bool:
         return True
+
+    def name_if_other(self, name: str, than: str) -> str | None:
+        return None
 
     def read(
         self,
@@ -223,7 +253,16 @@ class _HubReads:
         candidates = [prefix + name for prefix in self._prefixes]
         return next((full for full in candidates if full in self.names), candidates[0])
 
+    def uncounted(self) -> _HubReads:
+        """The same with an account of its own."""
+        return _HubReads(self._checkpoint, self._prefixes)
+
     def shape(self, name: str) -> tuple[int, ...]:
+        full = self.resolve(name)
+        refuse_codes(full, self._checkpoint.dtype(full))
+        return self._checkpoint.shape(full)
+
+    def packed_shape(self, name: str) -> tuple[int, ...]:
         return self._checkpoint.shape(self.resolve(name))
 
     def read(self, name: str, index: Index) -> Tensor:

@@ -31,7 +31,13 @@ _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")  # the number in layers.7.norm1.weight
 class HubTensors(Protocol):
     """What operations read from: tensors by the names that the map gives them."""
 
-    def shape(self, name: str) -> tuple[int, ...]: ...
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor whose numbers are the weights; ValueError if its dtype says otherwise."""
+        ...
+
+    def packed_shape(self, name: str) -> tuple[int, ...]:
+        """Of one whose numbers stand for weights."""
+        ...
 
     def read(self, name: str, index: Index) -> Tensor: ...
 
@@ -286,6 +292,9 @@ class _OneExpert:
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.tensors.shape(name.replace("{expert}", str(self.expert)))
+
+    def packed_shape(self, name: str) -> tuple[int, ...]:
+        return self.tensors.packed_shape(name.replace("{expert}", str(self.expert)))
 
     def read(self, name: str, index: Index) -> Tensor:
         return self.tensors.read(name.replace("{expert}", str(self.expert)), index)

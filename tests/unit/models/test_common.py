@@ -79,12 +79,9 @@ def test_longrope(more: dict[str, Any], keys: dict[str, Any], temperature: float
     assert scaling.long_attention_factor == pytest.approx(temperature)
 
 
-def test_longrope_of_the_first_phi_moe_has_two_temperatures() -> None:
-    params = {**_LONG, "type": "su", "short_mscale": 1.25, "long_mscale": 1.5}
-    del params["rope_type"]
-    scaling = _rope(_hf(rope_scaling=params)).scaling
-    assert isinstance(scaling, LongRopeScaling)
-    assert (scaling.short_attention_factor, scaling.long_attention_factor) == (1.25, 1.5)
+def test_temperatures_of_phi_moe_mean_nothing_in_other_families() -> None:
+    params = {**_LONG, "short_mscale": 1.25, "long_mscale": 1.5}
+    assert _rope(_hf(rope_scaling=params)) == _rope(_hf(rope_scaling=_LONG))
 
 
 def test_longrope_needs_a_factor_for_every_pair() -> None:

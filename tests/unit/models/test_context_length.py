@@ -73,6 +73,16 @@ def test_length_from_the_config(config: dict[str, object], length: int) -> None:
     assert derived_length(config, {"model_max_length": 77})[0] == length
 
 
+@pytest.mark.parametrize("factor", [0.0, -2.0])
+@pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn"])
+def test_a_factor_that_is_none_is_refused_by_name(kind: str, factor: float) -> None:
+    scaling = {"rope_type": kind, "factor": factor}
+    for parameters in (scaling, {"full_attention": scaling, "sliding_attention": {}}):
+        config = {"max_position_embeddings": 100, "rope_parameters": parameters}
+        with pytest.raises(ValueError, match=rf"factor' = {factor} must be a number above 0"):
+            derived_length(config, {})
+
+
 def test_length_from_the_tokenizer_is_the_second_choice() -> None:
     assert derived_length({}, {"model_max_length": 512})[0] == 512
     assert derived_length({}, {"model_max_length": 1e30})[0] == DEFAULT_LENGTH

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from quire.errors import UnsupportedModelError
 from quire.models.hf_config import HFConfig
+from quire.models.overrides import apply_overrides
 from quire.models.rope_config import RopeConfig
 
 LLAMA3 = {
@@ -110,6 +112,71 @@ def test_rope_differs_by_layer_type() -> None:
     assert hf.rope(layer_type="sliding_attention").theta == 1e4
 
 
+_YARN = {"type": "yarn", "factor": 16.0, "original_max_position_embeddings": 4096}
+
+
+@pytest.mark.parametrize(
+    "more", [{"finetuned": True}, {"finetuned": False, "attn_factor": 1, "extrapolation_factor": 1}]
+)
+def test_what_published_yarn_configs_say_without_effect(more: dict[str, Any]) -> None:
+    assert config(rope_scaling=_YARN | more).rope() == config(rope_scaling=_YARN).rope()
+    with pytest.raises(UnsupportedModelError, match="'linear' has unknown"):
+        config(rope_scaling={"type": "linear", "factor": 2} | more).rope()
+
+
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+def test_a_factor_that_counts_in_other_engines_alone_can_be_dropped(key: str) -> None:
+    written = {key: _YARN | {"attn_factor": 1.5}}
+    with pytest.raises(UnsupportedModelError, match="attn_factor") as refusal:
+        config(**written).rope()
+    remedy = json.loads(str(refusal.value).split("'")[5])
+    assert config(**apply_overrides(written, remedy)).rope().params["factor"] == 16
+
+
+_LONG = {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}
+
+
+@pytest.mark.parametrize(
+    ("params", "key", "wanted"),
+    [
+        (_YARN | {"original_max_position_embeddings": 0}, "original_max_position_embeddings", "2"),
+        (_YARN | {"mscale": -1.0}, "mscale", "0"),
+    ],
+)
+def test_a_value_below_the_least_is_refused(params: dict[str, Any], key: str, wanted: str) -> None:
+    message = f"'rope_scaling.{key}' = {params[key]} must be a number of at least {wanted}$"
+    with pytest.raises(UnsupportedModelError, match=message):
+        config(rope_scaling=params).rope()
+
+
+@pytest.mark.parametrize(
+    ("params", "key"),
+    [
+        ({"type": "linear", "factor": 0.0}, "factor"),
+        ({"type": "linear", "factor": -2}, "factor"),
+        (_YARN | {"factor": 0}, "factor"),
+        (_LONG | {"factor": -4.0}, "factor"),
+        ({"type": "llama3", **LLAMA3, "factor": -8.0}, "factor"),
+        (_YARN | {"attention_factor": 0.0}, "attention_factor"),
+        (_YARN | {"beta_fast": -32}, "beta_fast"),
+        (_YARN | {"beta_slow": 0}, "beta_slow"),
+        (_LONG | {"short_mscale": -1.0}, "short_mscale"),
+        (_LONG | {"long_factor": [0.0]}, "long_factor"),
+        ({"type": "llama3", **LLAMA3, "low_freq_factor": 0}, "low_freq_factor"),
+    ],
+)
+def test_a_value_that_is_not_above_0_is_refused(params: dict[str, Any], key: str) -> None:
+    message = rf"'rope_scaling.{key}' = .* must be a (list of )?numbers? above 0$"
+    with pytest.raises(UnsupportedModelError, match=message):
+        config(rope_scaling=params).rope()
+
+
+def test_high_frequencies_are_above_low_ones() -> None:
+    message = "high_freq_factor' = 1.0 must be above 'rope_scaling.low_freq_factor' = 1.0"
+    with pytest.raises(UnsupportedModelError, match=message):
+        config(rope_scaling={"type": "llama3", **LLAMA3, "high_freq_factor": 1.0}).rope()
+
+
 @pytest.mark.parametrize(
     "params", [{"rope_type": "linear", "factor": 8.0}, {"full_attention": {"rope_theta": 1e6}}]
 )
@@ -148,7 +215,14 @@ def test_partial_rotation_is_read_from_either_place(data: dict[str, Any]) -> Non
             {"rope_scaling": {"type": "yarn", "factor": 2, "truncate": 0}},
             "truncate' = 0 must be true or false",
         ),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2, "attn_factor": 1.5}},
+            r"'rope_scaling.attn_factor' = 1.5 of type 'yarn' must be 1, which changes nothing; "
+            r"--hf-overrides '{\"rope_scaling\": {\"attn_factor\": null}}' drops it",
+        ),
         ({"rope_theta": "big"}, "'rope_theta' = 'big' must be a number"),
+        ({"rope_theta": -1e4}, "'rope_theta' = -10000 must be a number above 1"),
+        ({"rope_parameters": {"rope_theta": 0}}, "'rope_theta' = 0 must be a number above 1"),
         ({"rope_theta": float("inf")}, "'rope_theta' = inf must be a number"),
         ({"rope_parameters": {"rope_theta": []}}, "'rope_parameters.rope_theta' = .* a number"),
         ({"rope_scaling": [1]}, "'rope_scaling' = .* must be an object"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
+from quire.errors import ModelLoadError
 from quire.weights.packed import BlockScaled, Mxfp4
 from quire.weights.reader import WeightReader
 from quire.weights.weight_map import WeightMap
@@ -71,10 +72,12 @@ def test_blocks_of_a_matrix_are_multiplied_by_their_scales(shape: tuple[int, int
 
 
 def test_scales_of_another_size_are_refused() -> None:
-    checkpoint = MemoryCheckpoint({"w": torch.zeros(8, 8), "s": torch.zeros(2, 3)})
-    operation = BlockScaled("w", "s", 4)
-    with pytest.raises(ValueError, match=r"scales \[2, 3\]; blocks of 4 need \[2, 2\]"):
-        operation.shape(checkpoint)
-    packed = MemoryCheckpoint({"b": torch.zeros(2, 3, 16), "s": torch.zeros(2, 2)})
-    with pytest.raises(ValueError, match="a scale for every 16 bytes"):
-        Mxfp4("b", "s").shape(packed)
+    weight_map = WeightMap(entries={"w": BlockScaled("w", "s", 4), "p": Mxfp4("b", "s")})
+
+    def check(name: str, tensors: dict[str, torch.Tensor]) -> None:
+        WeightReader(MemoryCheckpoint(tensors), weight_map, torch.float32).check(name, (8, 8))
+
+    with pytest.raises(ModelLoadError, match=r"scales \[2, 3\]; blocks of 4 need \[2, 2\]"):
+        check("w", {"w": torch.zeros(8, 8), "s": torch.zeros(2, 3)})
+    with pytest.raises(ModelLoadError, match="a scale for every 16 bytes"):
+        check("p", {"b": torch.zeros(2, 3, 16), "s": torch.zeros(2, 2)})

@@ -136,6 +136,71 @@ def test_report_lists_what_was_missing_and_what_was_left() -> None:
     assert report.bytes_read == reader.bytes_read == 4 * (24 + 16 + 60)
 
 
+def test_a_tensor_that_is_another_under_a_second_name_is_left_and_counted_as_used() -> None:
+    tensors = stored()
+    tensors["lm_head.weight"] = tensors["model.embed.weight"].clone()
+    reader = reader_of(tensors)
+    assert reader.name_if_other("head.weight", "embedding.weight") is None
+    report = reader.report()
+    assert report.bytes_read == 0 and "lm_head.weight" not in report.unused
+
+
+@pytest.mark.parametrize("piece", [1, 5, 1000])
+def test_a_tensor_that_differs_in_its_last_value_is_named(
+    piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quire.weights.reader._PIECE_VALUES", piece)
+    tensors = stored()
+    tensors["lm_head.weight"] = tensors["model.embed.weight"].clone()
+    tensors["lm_head.weight"][-1, -1] += 1
+    named = reader_of(tensors).name_if_other("head.weight", "embedding.weight")
+    assert named == "lm_head.weight"
+
+
+def test_tensors_are_compared_as_they_are_served() -> None:
+    tensors = stored()
+    tensors["lm_head.weight"] = tensors["model.embed.weight"].to(torch.bfloat16)
+    names = "head.weight", "embedding.weight"
+    assert reader_of(tensors).name_if_other(*names) == "lm_head.weight"
+    assert reader_of(tensors, torch.bfloat16).name_if_other(*names) is None
+
+
+def test_a_tensor_of_another_shape_is_another() -> None:
+    tensors = stored() | {"lm_head.weight": torch.zeros(5, 4)}
+    assert reader_of(tensors).name_if_other("head.weight", "embedding.weight") == "lm_head.weight"
+
+
+def test_a_tensor_that_is_not_there_is_no_other() -> None:
+    tensors = stored()
+    del tensors["lm_head.weight"]
+    reader = reader_of(tensors)
+    assert reader.name_if_other("head.weight", "embedding.weight") is None
+    assert reader.report().missing == ()
+    assert DummyReader(torch.float32).name_if_other("head.weight", "embedding.weight") is None
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.float8_e4m3fn])
+def test_numbers_that_stand_for_weights_are_refused(dtype: torch.dtype) -> None:
+    tensors = stored()
+    for hub, name, shape in (
+        ("model.embed.weight", "embedding.weight", (6, 4)),
+        ("model.layers.0.qkv.weight", "layers.0.attention.k.weight", (4, 4)),
+        ("model.layers.0.experts.2.up", "layers.0.moe.experts.up.weight", (3, 5, 4)),
+    ):
+        reader = reader_of(tensors | {hub: tensors[hub].to(dtype)})
+        message = (
+            rf"{hub} is stored as {str(dtype)[6:]}, and nothing in config.json says which .* "
+            r"\(quantization_config\); use a checkpoint in bfloat16, float16 or float32"
+        )
+        with pytest.raises(ModelLoadError, match=message):
+            reader.read(name, shape)
+
+
+def test_whole_numbers_that_are_no_weights_do_not_matter() -> None:
+    tensors = stored() | {"model.position_ids": torch.arange(9), "mask": torch.ones(2).bool()}
+    reader_of(tensors).read("embedding.weight", (6, 4))
+
+
 def test_progress_bar_only_for_large_loads(capsys: pytest.CaptureFixture[str]) -> None:
     for num_values, shown in ((1000, False), (17_000_000, True)):
         checkpoint = MemoryCheckpoint({"embed.weight": torch.zeros(num_values)})

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from quire.layers.moe_spec import MoESpec, SparseMixerRouting
+from quire.layers.spec import AttentionSpec, LongRopeScaling, RopeSpec
 from quire.models.common import (
     activation_from,
     attention_from,
@@ -21,23 +25,40 @@ _INERT = ("input_jitter_noise",)
 
 def phimoe(hf: HFConfig) -> ModelPlan:
     norm, moe = layer_norm_from(hf, keys="rms_norm_eps"), _moe(hf)
-    hf.optional_int("original_max_position_embeddings")  # of longrope; some files repeat it
-    attention = attention_from(
-        hf,
-        bias=hf.bool("attention_bias", False),
-        window=hf.optional_int("sliding_window"),
-        theta=1e6,
-        num_kv_heads=8,
-    )
     experts = expert_entries("model.layers.*.block_sparse_moe", moe.num_experts, MIXTRAL_EXPERT)
     return plan_from(
         hf,
-        LayerSpec(block="pre_norm", attention=attention, mlp=moe, norms=(norm, norm)),
+        LayerSpec(block="pre_norm", attention=_attention(hf), mlp=moe, norms=(norm, norm)),
         final_norm=norm,
         head=head_from(hf, bias=hf.bool("lm_head_bias", False)),
         weights=llama_weights_with({}, experts),
         inert=_INERT,
     )
+
+
+def _attention(hf: HFConfig) -> AttentionSpec:
+    hf.optional_int("original_max_position_embeddings")  # of longrope; some files repeat it
+    rope = hf.rope(theta=1e6)
+    attention = attention_from(
+        hf,
+        bias=hf.bool("attention_bias", False),
+        window=hf.optional_int("sliding_window"),
+        rope=rope,
+        num_kv_heads=8,
+    )
+    assert isinstance(attention.positions, RopeSpec)
+    return replace(attention, positions=_with_own_factors(attention.positions, rope.params))
+
+
+def _with_own_factors(rope: RopeSpec, params: Mapping[str, float]) -> RopeSpec:
+    """Longrope's factors of cos and sin, where the config has them: no other family reads them."""
+    scaling = rope.scaling
+    if not isinstance(scaling, LongRopeScaling):
+        return rope
+    short = params.get("short_mscale", scaling.short_attention_factor)
+    long = params.get("long_mscale", scaling.long_attention_factor)
+    own = replace(scaling, short_attention_factor=short, long_attention_factor=long)
+    return replace(rope, scaling=own)
 
 
 def _moe(hf: HFConfig) -> MoESpec:

@@ -20,7 +20,7 @@ from quire.errors import ModelLoadError
 from quire.models.fallback.hf_model import build_empty, model_class, model_config
 from quire.models.fallback.interface import PAGED
 from quire.models.source import ModelSource
-from quire.weights.checkpoint import Checkpoint
+from quire.weights.checkpoint import Checkpoint, refuse_codes
 from quire.weights.reader import LoadReport
 
 _NUM_SHOWN = 5
@@ -31,8 +31,10 @@ def load_model(
     source: ModelSource, checkpoint: Checkpoint, device: torch.device, *, use_tqdm: bool
 ) -> tuple[PreTrainedModel, LoadReport]:
     """The model on ``device``; a ModelLoadError names tensors that are missing or do not fit."""
+    read: set[str] = set()
     tensors = {
-        name: _Stored(checkpoint, name, is_own=device.type == "cpu") for name in checkpoint.names()
+        name: _Stored(checkpoint, name, read, is_own=device.type == "cpu")
+        for name in checkpoint.names()
     }
     loader: Any = model_class(source)  # what it returns depends on an argument
     with _quiet(use_tqdm and checkpoint.num_bytes > _BAR_FROM_BYTES):
@@ -51,6 +53,8 @@ def load_model(
                 f"{error}"
             ) from error
     _check(source, info)
+    if not source.hf_config.get("quantization_config"):
+        _refuse_codes(model, checkpoint, read)
     unused = tuple(sorted(info["unexpected_keys"]))
     report = LoadReport(
         num_read=len(tensors) - len(unused),
@@ -75,10 +79,12 @@ class _Stored:
 
     checkpoint: Checkpoint
     name: str
+    read: set[str]  # names of all that were
     # On a CPU a view of the mapped file would stay in the model, which must outlive the file.
     is_own: bool
 
     def __getitem__(self, index: Any) -> Tensor:
+        self.read.add(self.name)
         tensor = self.checkpoint.read(self.name)[index]
         return tensor.clone() if self.is_own else tensor
 
@@ -97,6 +103,18 @@ def _check(source: ModelSource, info: dict[str, Any]) -> None:
             f"the weights in {source.path} do not fit {source.architecture} of transformers: "
             f"{wrong[0]}; config.json and the weights belong to different models"
         )
+
+
+def _refuse_codes(model: PreTrainedModel, checkpoint: Checkpoint, read: set[str]) -> None:
+    """Refuse weights that are stored as whole numbers, say; buffers of a model may be such."""
+    buffers = {_last(name) for name, one in model.named_buffers() if not one.is_floating_point()}
+    for name in sorted(read):
+        if _last(name) not in buffers:
+            refuse_codes(name, checkpoint.dtype(name))
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 @contextmanager

@@ -1,0 +1,84 @@
+"""A head that the checkpoint stores though its config ties it: where it is another matrix than the
+embedding it counts, as in transformers; where it is the same it is kept once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from quire.models.loading import LoadedModel, build_model
+from tests.fakes.batches import FakeRows
+from tests.models.configs import PARITY_ROWS, engine_config, save_random_model
+from tests.models.row import ParityRow
+
+_TOKENS = list(range(3, 28))
+
+
+_NEVER_TIED = {"DbrxForCausalLM"}  # refused by its config class
+_FIRST = {row.architecture: row for row in reversed(PARITY_ROWS)}
+_ROWS = [row for name, row in _FIRST.items() if name not in _NEVER_TIED]
+
+
+def _tied(row: ParityRow, tied: bool) -> ParityRow:
+    def make_config() -> PreTrainedConfig:
+        config = row.make_config()
+        config.tie_word_embeddings = tied
+        return config
+
+    return replace(row, make_config=make_config)
+
+
+def _save(row: ParityRow, folder: Path, *, apart: bool) -> tuple[PreTrainedModel, str]:
+    """A tied model with a head in its file: the embedding's, or a matrix apart. And its name."""
+    file = folder / "model.safetensors"
+    save_random_model(_tied(row, False), folder)
+    names = load_file(file).keys()
+    model = save_random_model(_tied(row, True), folder)
+    tensors = load_file(file)
+    (name,) = names - tensors.keys()
+    head = model.get_input_embeddings().weight.detach().clone()
+    if apart:
+        head[-1].neg_()  # one row, the last that is compared
+    save_file({**tensors, name: head}, file, metadata={"format": "pt"})
+    return type(model).from_pretrained(folder).eval(), name
+
+
+def _check(loaded: LoadedModel, reference: PreTrainedModel) -> None:
+    assert loaded.report.missing == () and loaded.report.unused == ()
+    batch, _ = FakeRows(loaded.kv_layout, [_TOKENS]).batch({0: len(_TOKENS)})
+    with torch.inference_mode():
+        got = loaded.model.logits(loaded.model.forward(batch))
+        expected = reference(torch.tensor([_TOKENS])).logits[0]
+    assert (got - expected).abs().max() < 2e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("row", _ROWS, ids=lambda row: row.architecture)
+def test_a_head_that_differs_is_used_and_one_warning_says_so(
+    row: ParityRow, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reference, name = _save(row, tmp_path, apart=True)
+    assert not torch.equal(
+        reference.get_output_embeddings().weight, reference.get_input_embeddings().weight
+    )
+    loaded = build_model(engine_config(tmp_path))
+    (record,) = [one for one in caplog.records if one.name.startswith("quire")]
+    assert record.levelname == "WARNING"
+    assert f"the checkpoint holds {name} with other values" in record.getMessage()
+    _check(loaded, reference)
+
+
+def test_a_head_that_is_the_embedding_is_kept_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reference, name = _save(_FIRST["LlamaForCausalLM"], tmp_path, apart=False)
+    loaded = build_model(engine_config(tmp_path))
+    assert [one for one in caplog.records if one.name.startswith("quire")] == []
+    tensors = load_file(tmp_path / "model.safetensors")
+    others = [tensor.nbytes for other, tensor in tensors.items() if other != name]
+    assert loaded.report.bytes_read == sum(others)
+    _check(loaded, reference)
