@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -43,9 +43,18 @@ class GrammarSpec:
     closes_objects: bool = False  # properties that a schema does not name are forbidden everywhere
 
 
-# A mark in a text as tokens: for each place those that may stand there, the plain one first. Other
-# ones differ at the edges, where a token may also hold what stands before the mark or behind it.
-TokenMark = tuple[tuple[int, ...], ...]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenMark:
+    """A mark in a text, such as ``</think>``, and the tokens that a tokenizer writes it with."""
+
+    text: bytes
+    token_ids: tuple[int, ...]  # a model may spell it with others
+    added: tuple[tuple[int, bytes], ...] = ()  # which of them are no plain text, and what they show
+
+    @property
+    def is_token(self) -> bool:
+        """Whether it is a token of its own, which nothing is joined to."""
+        return len(self.token_ids) == len(self.added) == 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +65,49 @@ class Thinking:
     ends: tuple[TokenMark, ...]  # any of them; the first is the one that is forced
     is_open: bool | None  # whether the answer begins inside of it; None: the model decides
     budget: int | None = None  # tokens, after which the end is forced
+
+
+class TokenBytes:
+    """What each token of a vocabulary [V] adds to a text; special ones nothing. Loaded when it is
+    first asked for."""
+
+    def __init__(self, load: Callable[[], Sequence[bytes]]) -> None:
+        self._load = load
+        self._overruns: dict[bytes, list[np.ndarray | None]] = {}
+
+    def __getitem__(self, token_id: int) -> bytes:
+        return self._tokens[token_id]
+
+    def overruns(self, mark: bytes, num_written: int) -> np.ndarray | None:
+        """The tokens that end a mark, of which so many bytes are written, and go on behind it:
+        a mask [ceil(V/32)] int32. None: there are none."""
+        if mark not in self._overruns:
+            self._overruns[mark] = self._all_overruns(mark)
+        return self._overruns[mark][num_written]
+
+    def _all_overruns(self, mark: bytes) -> list[np.ndarray | None]:
+        """By how many bytes are written. A look at all tokens is tens of milliseconds."""
+        last = mark[-1:]
+        longer = [(i, token) for i, token in enumerate(self._tokens) if last in token[:-1]]
+        found = [[i for i, token in longer if mark in token[:-1]]]
+        for num_written in range(1, len(mark)):
+            rest = mark[num_written:]
+            found.append([i for i, token in longer if token.startswith(rest) and token != rest])
+        return [self._mask(token_ids) for token_ids in found]
+
+    def _mask(self, token_ids: list[int]) -> np.ndarray | None:
+        if not token_ids:
+            return None
+        bits = np.zeros((-(-len(self._tokens) // 32), 32), dtype=np.bool_)
+        bits.reshape(-1)[token_ids] = True
+        return np.packbits(bits, bitorder="little").view(np.int32)
+
+    @functools.cached_property
+    def _tokens(self) -> Sequence[bytes]:
+        return self._load()
+
+
+NO_TOKENS = TokenBytes(tuple)
 
 
 @functools.cache  # asked for in each step, of a few tokens
@@ -116,6 +168,7 @@ class Constraint:
 
     grammar: Grammar | None = None  # None: only its thinking is limited
     thinking: Thinking | None = None
+    tokens: TokenBytes = NO_TOKENS  # whose text tells where it thinks
 
 
 FREE = Constraint()

@@ -163,6 +163,25 @@ def test_beam_search_follows_its_grammar(llm: LLM) -> None:
         Draft202012Validator(PERSON).validate(json.loads(str(beam.text).removeprefix(PROMPT)))
 
 
+@pytest.mark.parametrize("budget", [None, 2])
+def test_a_grammar_begins_behind_a_thought_however_the_model_spells_its_end(
+    budget: int | None,
+) -> None:
+    """The tag is ``he``, ``l``, ``p`` to the tokenizer; the model writes `` help``."""
+    greedy = params(
+        {"choice": ["yes", "no"]}, temperature=0.0, seed=None, thinking_token_budget=budget
+    )
+    warm = params({"choice": ["yes", "no"]}, n=8, thinking_token_budget=budget)
+    with engine(reasoning_parser="tags:Hello,help") as llm:
+        outputs = llm.chat([[{"role": "user", "content": "Hello"}]] * 2, [greedy, warm])
+    assert outputs[0].outputs[0].text.startswith("Hello! ")
+    answers = [one for output in outputs for one in output.outputs]
+    ended = [one.text for one in answers if one.finish_reason == "stop"]
+    assert len(ended) > 2
+    assert all(re.fullmatch("(?s:Hello.*?help)?(yes|no)", text) for text in ended), ended
+    assert all("help" not in one.text for one in answers if one.text not in ended)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -19,6 +19,7 @@ from quire.kv_fit import KVFit, fit_max_model_len
 from quire.resolve import describe
 from quire.scheduler.scheduler import Scheduler
 from quire.step_output import EngineFacts
+from quire.structured import TokenBytes
 from quire.structured_outputs.compile import GrammarCompiler
 from quire.structured_outputs.token_table import TokenTable, token_table
 from quire.structured_outputs.workshop import Workshop
@@ -62,7 +63,8 @@ def build_core(config: EngineConfig, report: ReportPhase = lambda phase: None) -
         enable_prefix_caching=config.cache.enable_prefix_caching,
     )
     scheduler = Scheduler(config.scheduler, manager, config.model.max_model_len)
-    gate = GrammarGate(Workshop(GrammarCompiler(partial(_token_table, config.model))))
+    compiler = GrammarCompiler(partial(_token_table, config.model))
+    gate = GrammarGate(Workshop(compiler), TokenBytes(lambda: compiler.table.tokens))
     return EngineCore(scheduler, executor, facts, config.scheduler.steps_in_flight, gate)
 
 

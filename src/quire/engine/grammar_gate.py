@@ -11,7 +11,7 @@ from typing import Protocol
 
 from quire.request import EngineRequest, FinishReason
 from quire.step_output import CompletionDelta, ends_without_tokens
-from quire.structured import FREE, Constraint
+from quire.structured import FREE, Constraint, Grammar, TokenBytes
 from quire.structured_outputs.workshop import Job, Workshop
 
 WAIT_S = 0.01  # at most, when nothing else is to be done; commands must not wait longer
@@ -81,8 +81,9 @@ NO_GATE = NoGate()
 class GrammarGate:
     """In the order in which the requests came."""
 
-    def __init__(self, workshop: Workshop) -> None:
+    def __init__(self, workshop: Workshop, tokens: TokenBytes) -> None:
         self._workshop = workshop
+        self._tokens = tokens
         self._waiting: dict[str, tuple[EngineRequest, Job]] = {}
 
     def __len__(self) -> int:
@@ -92,14 +93,14 @@ class GrammarGate:
         if request.request_id in self._waiting:
             raise ValueError(f"request id {request.request_id!r} is in use; choose another one")
         if request.grammar is None:
-            return Constraint(thinking=request.thinking) if request.thinking else FREE
+            return self._constraint(request, None) if request.thinking else FREE
         job = self._workshop.order(request.grammar)
         if not job.is_done:
             self._waiting[request.request_id] = request, job
             return None
         if job.error is not None:
             raise ValueError(job.error)
-        return Constraint(grammar=job.grammar, thinking=request.thinking)
+        return self._constraint(request, job.grammar)
 
     def open(self) -> Opened:
         """Let those through whose grammars are done."""
@@ -111,8 +112,7 @@ class GrammarGate:
             if job.error is not None:
                 opened.failed += ends_without_tokens(request, FinishReason.ERROR, job.error)
             else:
-                constraint = Constraint(grammar=job.grammar, thinking=request.thinking)
-                opened.ready.append((request, constraint))
+                opened.ready.append((request, self._constraint(request, job.grammar)))
         return opened
 
     def wait(self) -> None:
@@ -126,3 +126,6 @@ class GrammarGate:
 
     def warm_up(self) -> None:
         self._workshop.warm_up()
+
+    def _constraint(self, request: EngineRequest, grammar: Grammar | None) -> Constraint:
+        return Constraint(grammar=grammar, thinking=request.thinking, tokens=self._tokens)

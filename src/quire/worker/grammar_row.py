@@ -16,8 +16,6 @@ from quire.worker.thinking import Place, ThinkingRow
 
 ALL = np.int32(-1)
 MAX_ROW_S = 2.0  # of a row's grammar in steps that are slow; others wait for it
-# Tokens that may stand before a thought's mark where no grammar says that they may not.
-_NUM_BEFORE = 2
 
 
 class GrammarRow:
@@ -33,10 +31,11 @@ class GrammarRow:
         self.stop_ids = sampling.stop_token_ids
         ends = (self.grammar.end_token_id, *self.grammar.other_ends) if self.grammar else ()
         self._has_own_stops = not set(self.stop_ids).issubset(ends)
-        num_before = 0 if self.grammar else _NUM_BEFORE
-        self._thinking = (
-            ThinkingRow(constraint.thinking, num_before) if constraint.thinking else None
-        )
+        self._thinking = None
+        if constraint.thinking is not None:
+            self._thinking = ThinkingRow(
+                constraint.thinking, constraint.tokens, is_strict=self.grammar is not None
+            )
         self._min_tokens, self._ends_late = sampling.min_tokens, sampling.ends_late
         self._num_output = 0
         self._has_ended = False
@@ -144,6 +143,7 @@ class GrammarRow:
         else:  # a grammar is to come: the row must not end before
             line[:] = ALL
             self._forbid_stops(line)
+            self._thinking.forbid_overruns(line)
 
     def _finish_answer(self, line: np.ndarray) -> None:
         assert self.grammar is not None

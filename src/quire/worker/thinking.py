@@ -1,18 +1,25 @@
 """Where a row stands before its answer: whether it thinks, and when the thought's end is forced.
 
-    PERHAPS  ->  INSIDE  ->  OVER      the first tokens are a mark that begins a thought
-    PERHAPS  ------------->  OVER      they are not: the answer has begun
+    PERHAPS  ->  INSIDE  ->  OVER      the text begins with a mark that begins a thought
+    PERHAPS  ------------->  OVER      it does not: the answer has begun
 
-Only what the row writes counts: whoever wrote the prompt has said how it ends. Knows nothing about
-grammars.
+Marks are found in the text, as whoever reads the answer finds them: a model may spell them with any
+tokens. Where no grammar waits behind them, marks that are tokens of their own are found by these, so
+that nobody needs to know the vocabulary's texts. Only what the row writes counts: whoever wrote the
+prompt has said how it ends. Knows nothing about grammars.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from enum import Enum
 
-from quire.structured import Thinking, TokenMark
+import numpy as np
+
+from quire.structured import Thinking, TokenBytes, TokenMark
+
+_SPACE = b" \t\r\n"
 
 
 class Place(Enum):
@@ -27,23 +34,29 @@ _AFTER_PROMPT = {True: Place.INSIDE, False: Place.OVER, None: Place.PERHAPS}  # 
 class ThinkingRow:
     """Of one row."""
 
-    def __init__(self, thinking: Thinking, num_before: int = 0) -> None:
-        """``num_before``: how many tokens may stand before a mark that begins a thought."""
+    def __init__(self, thinking: Thinking, tokens: TokenBytes, *, is_strict: bool) -> None:
+        """``is_strict``: an end must not be missed, however it is spelled."""
         self.place = _AFTER_PROMPT[thinking.is_open]
         self._begins, self._ends = thinking.begins, thinking.ends
         self._budget = thinking.budget
-        self._num_before = num_before
-        self._num_tokens = 0  # in this place
-        longest = max(map(len, (*self._begins, *self._ends)))
-        self._written: deque[int] = deque(maxlen=longest)  # in this place, the last ones
+        self._tokens = tokens
+        marks = (*self._begins, *self._ends)
+        self._added = dict(one for mark in marks for one in mark.added)
+        reads = is_strict or not all(mark.is_token for mark in self._ends)
+        self._end_texts = tuple(mark.text for mark in self._ends) if reads else ()
+        self._num_kept = max(map(len, self._end_texts), default=0)
+        # In this place:
+        self._num_tokens = 0
+        self._written: deque[int] = deque(maxlen=max(len(mark.token_ids) for mark in marks))
+        self._text = b""  # its end, and only where it matters
 
     def accept(self, token_id: int) -> None:
         self._num_tokens += 1
         self._written.append(token_id)
         if self.place is Place.PERHAPS:
             self._accept_before(token_id)
-        elif self._is_at_end_of_any(self._ends):
-            self._enter(Place.OVER)
+        else:
+            self._accept_inside(token_id)
 
     @property
     def forced(self) -> int | None:
@@ -52,39 +65,73 @@ class ThinkingRow:
         if self.place is not Place.INSIDE or not is_used_up:
             return None
         end = max(self._ends, key=self._num_matched)  # of equals the first
-        return end[self._num_matched(end)][0]
+        return end.token_ids[self._num_matched(end)]
 
     @property
     def beginning(self) -> list[int]:
         """The tokens that begin a thought, or go on with its mark."""
         if self.place is not Place.PERHAPS:
             return []
-        found: list[int] = []
-        for mark in self._begins:
-            matched = self._num_matched(mark)
-            if matched == self._num_tokens:
-                found += mark[matched] if matched else mark[0][:1]
-        return found
+        num = self._num_tokens
+        return [mark.token_ids[num] for mark in self._begins if self._num_matched(mark) == num]
+
+    def forbid_overruns(self, line: np.ndarray) -> None:
+        """Clear the bits of tokens that would end the thought and go on with what is the answer's:
+        a grammar begins with the next token."""
+        for end in self._end_texts:
+            for num_written in _nums_written(self._text, end):
+                mask = self._tokens.overruns(end, num_written)
+                if mask is not None:
+                    line &= ~mask
 
     def _accept_before(self, token_id: int) -> None:
-        if self._is_at_end_of_any(self._begins):
+        self._text = text = (self._text + self._bytes_of(token_id)).lstrip(_SPACE)
+        begins = [mark.text for mark in self._begins]
+        found = next((begin for begin in begins if text.startswith(begin)), None)
+        if found is not None:
             self._enter(Place.INSIDE)
-        elif self._num_tokens - max(map(self._num_matched, self._begins)) > self._num_before:
+            self._look_for_end(text[len(found) :])
+        elif not any(begin.startswith(text) for begin in begins):
+            self._enter(Place.OVER)
+
+    def _accept_inside(self, token_id: int) -> None:
+        if any(self._is_written(mark) for mark in self._ends):
+            self._enter(Place.OVER)
+        elif self._end_texts:
+            self._look_for_end(self._bytes_of(token_id))
+
+    def _look_for_end(self, new: bytes) -> None:
+        text = self._text + new
+        self._text = text[-self._num_kept :]
+        if any(end in text for end in self._end_texts):
             self._enter(Place.OVER)
 
     def _enter(self, place: Place) -> None:
         self.place = place
         self._num_tokens = 0
         self._written.clear()
+        self._text = b""
 
-    def _is_at_end_of_any(self, marks: tuple[TokenMark, ...]) -> bool:
-        return any(self._num_matched(mark) == len(mark) for mark in marks)
+    def _bytes_of(self, token_id: int) -> bytes:
+        added = self._added.get(token_id)
+        return self._tokens[token_id] if added is None else added
+
+    def _is_written(self, mark: TokenMark) -> bool:
+        is_last = self._written[-1] == mark.token_ids[-1]
+        return is_last and self._num_matched(mark) == len(mark.token_ids)
 
     def _num_matched(self, mark: TokenMark) -> int:
-        """How many places of the mark the text ends with."""
-        written = list(self._written)
-        for size in range(min(len(mark), len(written)), 0, -1):
-            tail = written[-size:]
-            if all(one in place for one, place in zip(tail, mark[:size], strict=True)):
-                return size
-        return 0
+        """How many tokens of the mark, as a tokenizer writes it, the row has written last."""
+        written, token_ids = tuple(self._written), mark.token_ids
+        most = min(len(token_ids), len(written))
+        return next(n for n in range(most, -1, -1) if written[len(written) - n :] == token_ids[:n])
+
+
+def _nums_written(text: bytes, mark: bytes) -> Iterator[int]:
+    """How many bytes of the mark the text may end with; it may always be none."""
+    start = text.find(mark[:1])
+    while start >= 0:
+        if mark.startswith(text[start:]):
+            yield len(text) - start
+        start = text.find(mark[:1], start + 1)
+    yield 0

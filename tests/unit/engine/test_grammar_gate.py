@@ -14,7 +14,7 @@ from quire.kv_cache.manager import KVCacheManager
 from quire.request import EngineRequest, FinishReason, RowSampling
 from quire.scheduler.scheduler import Scheduler
 from quire.step_output import CompletionDelta, EngineFacts
-from quire.structured import FREE, Grammar, GrammarSpec, Thinking
+from quire.structured import FREE, NO_TOKENS, Grammar, GrammarSpec, Thinking, TokenMark
 from quire.structured_outputs.workshop import Workshop
 from tests.fakes.device import FakeDevice
 from tests.unit.structured_outputs.grammars import compiled
@@ -53,7 +53,7 @@ def compiler() -> HeldCompiler:
 @pytest.fixture
 def core(compiler: HeldCompiler) -> EngineCore:
     kv = KVCacheManager(num_blocks=20, block_size=4, windows=(None,), enable_prefix_caching=True)
-    gate = GrammarGate(Workshop(compiler))  # type: ignore[arg-type]
+    gate = GrammarGate(Workshop(compiler), NO_TOKENS)  # type: ignore[arg-type]
     return EngineCore(Scheduler(SchedulerConfig(), kv, 64), FakeDevice(4), FACTS, 1, gate)
 
 
@@ -146,7 +146,8 @@ def test_nothing_to_do_does_not_spin(core: EngineCore) -> None:
 
 def test_without_a_compiler_grammars_are_refused() -> None:
     assert NO_GATE.enter(request("a")) is FREE
-    thinking = Thinking(begins=(), ends=(((3,),),), is_open=True, budget=2)
+    end = TokenMark(text=b"x", token_ids=(3,))
+    thinking = Thinking(begins=(), ends=(end,), is_open=True, budget=2)
     constraint = NO_GATE.enter(
         EngineRequest(
             request_id="a",

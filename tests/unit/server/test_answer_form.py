@@ -279,8 +279,7 @@ def test_formats_are_named_or_found(engine: AsyncLLM) -> None:
     assert named.tools is tool_format("jamba")
     assert named.thoughts is not None
     (mark,) = named.thoughts.ends
-    plain = [place[0] for place in mark]
-    assert plain == engine.front.tokenizer.encode("</think>", add_special_tokens=False)
+    assert [*mark.token_ids] == engine.front.tokenizer.encode("</think>", add_special_tokens=False)
     harmony = ChatRenderer(
         engine.front.tokenizer, "{{ tools }}<|start|>assistant<|channel|>x to=functions."
     )

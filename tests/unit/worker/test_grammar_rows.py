@@ -11,14 +11,20 @@ import pytest
 
 from quire.request import RowSampling
 from quire.step import JoinedRow, RowToken, StepPlan
-from quire.structured import Constraint, GrammarState, Thinking
+from quire.structured import Constraint, GrammarState, Thinking, TokenBytes, TokenMark
 from quire.worker import grammar_row
 from quire.worker.grammar_rows import GrammarRows
 from quire.worker.watch import StepLabel, Watch
-from tests.unit.structured_outputs.grammars import END, NUM_TOKENS, NUM_WORDS, compiled
+from tests.unit.structured_outputs.grammars import (
+    END,
+    NUM_TOKENS,
+    NUM_WORDS,
+    SPECIAL,
+    TABLE,
+    compiled,
+)
 
 A, B, C = map(ord, "xyz")
-THINK_END = (300 % NUM_TOKENS, 200)
 PROMPT = [1, 2, 3]
 NONE = np.zeros(0, dtype=np.int32)
 PLAN = StepPlan(
@@ -154,12 +160,23 @@ def test_tokens_after_an_end_mean_nothing_and_wrong_ones_are_errors() -> None:
     assert list(errors) == [1] and f"does not allow token {C}" in errors[1]
 
 
-THINK_BEGIN = (199,)
-THINKING = Thinking(begins=((THINK_BEGIN,),), ends=(tuple((one,) for one in THINK_END),),
-                    is_open=True)  # fmt: skip
+def mark(text: bytes, *token_ids: int) -> TokenMark:
+    """As it is written with bytes, or with these tokens."""
+    return TokenMark(text=text, token_ids=token_ids or tuple(text))
+
+
+def tag(text: bytes, token_id: int) -> TokenMark:
+    """A token of its own."""
+    return TokenMark(text=text, token_ids=(token_id,), added=((token_id, text),))
+
+
+TEXTS = TokenBytes(lambda: TABLE.tokens)
+AB = TABLE.tokens.index(b"ab")
+THINK_BEGIN, THINK_END = (SPECIAL,), tuple(b"?!")
+THINKING = Thinking(begins=(tag(b"<t>", SPECIAL),), ends=(mark(b"?!"),), is_open=True)
 ALL = set(range(NUM_TOKENS))
-ANSWER = Constraint(grammar=REGEX.grammar, thinking=THINKING)
-MAYBE = Constraint(grammar=REGEX.grammar, thinking=replace(THINKING, is_open=None))
+ANSWER = Constraint(grammar=REGEX.grammar, thinking=THINKING, tokens=TEXTS)
+MAYBE = replace(ANSWER, thinking=replace(THINKING, is_open=None))
 
 
 def test_a_grammar_begins_behind_the_thought_which_does_not_end_the_row() -> None:
@@ -191,13 +208,13 @@ def test_a_model_that_may_think_writes_a_thought_or_the_answer_and_nothing_else(
 
 
 def test_a_mark_of_several_tokens_may_begin_as_the_answer_does() -> None:
-    mark = ((A,), (77, 78))
-    constraint = replace(MAYBE, thinking=replace(THINKING, is_open=None, begins=(mark,)))
+    begins = (mark(bytes([A, 77])),)
+    constraint = replace(MAYBE, thinking=replace(THINKING, is_open=None, begins=begins))
     world = World(joined(0, constraint), joined(1, constraint))
     assert world.allowed(0) == [{A}]
     world.sampled({0: A, 1: A})
-    assert world.allowed(0) == [{B, END, 77, 78}]
-    world.sampled({0: 78, 1: B})
+    assert world.allowed(0) == [{B, END, 77}]
+    world.sampled({0: 77, 1: B})
     assert world.allowed(0, 1) == [ALL - {END}, {C}]
     for token_id in THINK_END:
         world.sampled({0: token_id})
@@ -205,8 +222,8 @@ def test_a_mark_of_several_tokens_may_begin_as_the_answer_does() -> None:
 
 
 def test_a_mark_may_begin_as_no_answer_does() -> None:
-    mark = ((77,), (78,))
-    constraint = replace(MAYBE, thinking=replace(THINKING, is_open=None, begins=(mark,)))
+    begins = (mark(bytes([77, 78])),)
+    constraint = replace(MAYBE, thinking=replace(THINKING, is_open=None, begins=begins))
     world = World(joined(0, constraint))
     assert world.allowed(0) == [{A, 77}]
     world.sampled({0: 77})
@@ -216,7 +233,7 @@ def test_a_mark_may_begin_as_no_answer_does() -> None:
 
 
 def test_any_spelling_of_the_end_ends_a_thought_and_the_first_is_forced() -> None:
-    ends = (((90,), (91,)), ((90,), (92,), (93, 94)))
+    ends = (mark(bytes([90, 91])), mark(bytes([90, 92, 94])))
     thinking = replace(THINKING, ends=ends, budget=1)
     world = World(*(joined(i, replace(ANSWER, thinking=thinking)) for i in range(2)))
     world.sampled({0: 90, 1: 5})
@@ -227,8 +244,92 @@ def test_any_spelling_of_the_end_ends_a_thought_and_the_first_is_forced() -> Non
     assert long.allowed(0) == [{A}]
 
 
+@pytest.mark.parametrize("spelled", [(b"?", b"ab"), (b"{", b"?", b"a", b"b")])
+def test_an_end_is_found_in_the_text_whatever_tokens_spell_it(spelled: tuple[bytes, ...]) -> None:
+    """Its tokens are others: with these alone a grammar would never begin, and nobody told."""
+    ends = (mark(b"?ab", *b"?", SPECIAL),)
+    world = World(joined(0, replace(ANSWER, thinking=replace(THINKING, ends=ends))))
+    for token in spelled:
+        assert world.allowed(0) != [{A}]
+        world.sampled({0: TABLE.tokens.index(token)})
+    assert world.allowed(0) == [{A}]
+
+
+def test_a_beginning_is_found_in_the_text_too_behind_spaces() -> None:
+    grammar = compiled(regex="\\n?ab+c*")
+    thinking = replace(THINKING, is_open=None, begins=(mark(b"ab"),))
+    constraint = replace(MAYBE, grammar=grammar, thinking=thinking)
+    world = World(joined(0, constraint), joined(1, constraint), joined(2, constraint))
+    world.sampled({0: ord("\n"), 1: AB, 2: ord("a")})
+    assert world.allowed(1) == [ALL - {END}]
+    world.sampled({0: AB, 2: ord("b")})
+    assert world.allowed(0, 2) == [ALL - {END}] * 2
+
+
+def test_no_token_ends_a_thought_and_goes_on_behind_it() -> None:
+    """The grammar begins with the next token, and must not miss any text."""
+    inside = replace(ANSWER, thinking=replace(THINKING, ends=(mark(b"??a"),)))
+    world = World(joined(0, inside), joined(1, replace(inside, grammar=None)))
+    world.sampled({0: ord("?")})
+    assert world.allowed(0) == [ALL - {END}]
+    for _ in range(2):  # the last two of three are the mark's
+        world.sampled({0: ord("?")})
+        assert world.allowed(0, 1) == [ALL - {END, AB}, None]
+    world.sampled({0: ord("a")})
+    assert world.allowed(0) == [{A}]
+    anywhere = replace(ANSWER, thinking=replace(THINKING, ends=(mark(b"a"),)))
+    assert World(joined(0, anywhere)).allowed(0) == [ALL - {END, AB}]
+
+
+def test_special_tokens_in_a_thought_are_text_only_where_a_mark_has_them() -> None:
+    end = TokenMark(text=b"?<s>a", token_ids=(*b"?", SPECIAL, *b"a"), added=((SPECIAL, b"<s>"),))
+    with_special = replace(ANSWER, thinking=replace(THINKING, ends=(end,)))
+    plain = replace(ANSWER, thinking=replace(THINKING, begins=(), ends=(mark(b"?a"),)))
+    world = World(joined(0, with_special), joined(1, plain), joined(2, with_special))
+    for token_id in end.token_ids:
+        world.sampled({0: token_id, 1: token_id})
+    for byte in b"?<s>a":
+        world.sampled({2: byte})
+    assert world.allowed(0, 1, 2) == [{A}] * 3
+
+
+@pytest.mark.parametrize("written", [[*b"a</t>"], [A, SPECIAL]], ids=["plain", "token"])
+def test_a_mark_that_is_a_token_of_its_own_may_be_spelled_out(written: list[int]) -> None:
+    thinking = replace(THINKING, ends=(tag(b"</t>", SPECIAL),))
+    world = World(joined(0, replace(ANSWER, thinking=thinking)))
+    for token_id in written:
+        assert END not in world.allowed(0)[0]
+        world.sampled({0: token_id})
+    assert world.allowed(0) == [{A}]
+
+
+def test_such_marks_need_no_texts_where_no_grammar_waits() -> None:
+    def load() -> list[bytes]:
+        raise AssertionError("nobody needs it")
+
+    thinking = replace(THINKING, ends=(tag(b"</t>", SPECIAL),), budget=2)
+    world = World(joined(0, Constraint(thinking=thinking, tokens=TokenBytes(load))))
+    for token_id in (A, SPECIAL, A, A):
+        world.sampled({0: token_id})
+    assert world.allowed(0) == [None]
+
+
+@pytest.mark.parametrize("written", [b"?", b"x?a"])
+def test_a_budget_forces_an_end_that_was_begun_with_other_tokens(written: bytes) -> None:
+    ends = (mark(b"?ab?", *b"?", AB, *b"?"),)
+    thinking = replace(THINKING, ends=ends, budget=len(written))
+    world = World(joined(0, replace(ANSWER, thinking=thinking)))
+    for byte in written:
+        world.sampled({0: byte})
+    due = ends[0].token_ids[1:] if written == b"?" else ends[0].token_ids
+    for token_id in due:
+        assert world.allowed(0) == [{token_id}]
+        world.sampled({0: token_id})
+    assert world.allowed(0) == [{A}]
+
+
 def test_a_budget_forces_the_end_of_a_thought() -> None:
-    world = World(joined(0, Constraint(thinking=replace(THINKING, budget=2))))
+    world = World(joined(0, Constraint(thinking=replace(THINKING, budget=2), tokens=TEXTS)))
     assert world.allowed(0) == [None]
     world.sampled({0: A})
     assert world.allowed(0) == [None]
@@ -236,14 +337,15 @@ def test_a_budget_forces_the_end_of_a_thought() -> None:
     assert world.allowed(0) == [{THINK_END[1]}]
     world.sampled({0: THINK_END[1]})
     assert world.allowed(0) == [None]
-    without = World(joined(0, Constraint(thinking=replace(THINKING, budget=0))))
+    without = World(joined(0, Constraint(thinking=replace(THINKING, budget=0), tokens=TEXTS)))
     assert without.allowed(0) == [{THINK_END[0]}]
 
 
 def test_a_budget_counts_thoughts_and_not_answers() -> None:
-    limited = Constraint(thinking=replace(THINKING, is_open=None, budget=1))
+    thinking = replace(THINKING, is_open=None, budget=1)
+    limited = Constraint(thinking=thinking, tokens=TEXTS)
     world = World(joined(0, limited), joined(1, limited))
-    for tokens in ({0: A, 1: 5}, {0: B, 1: THINK_BEGIN[0]}, {0: C, 1: 6}):
+    for tokens in ({0: A, 1: ord("\n")}, {0: B, 1: THINK_BEGIN[0]}, {0: C, 1: 6}):
         world.sampled(tokens)
     assert world.allowed(0, 1) == [None, {THINK_END[0]}]
     for _ in range(5):

@@ -59,10 +59,24 @@ def test_goodput_counts_requests_within_all_limits(limits: dict[str, float], num
     assert summarize(RUN, 2.0, goodput=limits)["request_goodput"] == num_good / 2.0
 
 
-def test_the_busiest_second_and_the_most_requests_at_once() -> None:
-    """Seconds from the first request on; 4 tokens of the first and 1 of the second fall in the
-    first, the other 2 of the second in the next one."""
-    assert busiest_second(RUN) == 5
+def test_the_busiest_second_begins_anywhere() -> None:
+    """From 0.95 s on, after the first request began, in the midst of two answers."""
+    busy = [measured(100.0, 0.95, [0.1, 0.75, 0.5]), measured(100.5, 0.6, [0.5, 2.0], tokens=6)]
+    assert busiest_second(busy) == 3 + 4
+    assert busiest_second([]) == 0
+
+
+@pytest.mark.parametrize("duration", [0.25, 0.9, 1.5, 3.7])
+def test_the_peak_of_a_run_is_not_below_its_mean(duration: float) -> None:
+    """However short it is, and however its tokens come."""
+    evenly = [measured(5.1 + i / 7, 0.0, [duration / 100] * 99) for i in range(3)]
+    at_its_ends = [measured(5.1, 0.0, []), measured(5.1, duration, [])]
+    for run in (evenly, at_its_ends):
+        result = summarize(run, duration)
+        assert result["max_output_tokens_per_s"] >= result["output_throughput"]
+
+
+def test_the_most_requests_at_once() -> None:
     assert most_at_once(RUN) == 1
     assert most_at_once([measured(0.0, 1.0, []), measured(0.9, 1.0, []), measured(1.5, 1, [])]) == 2
 
