@@ -4,8 +4,8 @@
     PERHAPS  ------------->  OVER      it does not: the answer has begun
 
 Marks are found in the text, as whoever reads the answer finds them: a model may spell them with any
-tokens. Where no grammar waits behind them, marks that are tokens of their own are found by these, so
-that nobody needs to know the vocabulary's texts. Only what the row writes counts: whoever wrote the
+tokens. Where no grammar waits behind them, marks that are tokens of their own are found by these,
+and nobody needs to know the vocabulary's texts. Only what the row writes counts: whoever wrote the
 prompt has said how it ends. Knows nothing about grammars.
 """
 
