@@ -1,7 +1,7 @@
 """Latencies and throughput of a running server, ours or another with OpenAI's API.
 
   quire bench serve --num-prompts 200 --request-rate 8 --random-input-len 512 --ignore-eos
-  quire bench serve --base-url http://host:8000 --dataset-name sharegpt --dataset-path FILE
+  quire bench serve --url http://host:8000 --dataset-name sharegpt --dataset-path FILE
 
 Flags and result keys are those that users of vLLM know. Random prompts are sent as token ids, so
 their lengths are exact; how many tokens come back, the server's usage says.
@@ -20,6 +20,7 @@ from typing import Any
 from quire.args import BUNDLED_MODEL
 from quire.bench.serving import flags
 from quire.bench.serving.arrivals import Arrivals
+from quire.bench.serving.dataset_flags import settle_dataset
 from quire.bench.serving.datasets import Source, load_requests
 from quire.bench.serving.load import Load
 from quire.bench.serving.measure import Measured
@@ -70,6 +71,7 @@ class Plan:
 
     @classmethod
     def make(cls, arguments: argparse.Namespace) -> Plan:
+        settle_dataset(arguments)
         url = arguments.base_url or f"http://{arguments.host}:{arguments.port}"
         key = api_key(arguments.api_key)
         arrivals = Arrivals(

@@ -21,6 +21,7 @@ from quire.platform import num_cpu_cores
 from quire.structured import Grammar, GrammarSpec, GrammarState, token_bit
 from quire.structured_outputs import keywords
 from quire.structured_outputs.blame import MatcherOf, reason_of, with_place
+from quire.structured_outputs.exact_numbers import dumps
 from quire.structured_outputs.narrow import narrowed
 from quire.structured_outputs.patterns import json_spaces, plain_anchors
 from quire.structured_outputs.structural_tags import tag_as_lark
@@ -302,7 +303,7 @@ def _json_in_lark(schema: Any, spec: GrammarSpec) -> str:
     if spec.any_whitespace and pattern:
         spaces = {"whitespace_pattern": json_spaces(pattern)}
     options = {"x-guidance": {**spaces, "lenient": False, "coerce_one_of": False}}
-    return f"%json {json.dumps({**schema, **options})}"
+    return f"%json {dumps({**schema, **options})}"
 
 
 def _regex_text(spec: GrammarSpec) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from quire.structured_outputs.token_table import TokenTable
 MAX_WHITESPACE = 2
 AT_ONCE = 16
 NUM_THREADS = 4
+NUM_DECIMALS = 6  # of the numbers that it writes between bounds
 
 # Found unsound by the public test suite of JSON Schema, version 0.2.8; all others need a type.
 _NOT_HONOURED = frozenset(
@@ -134,8 +137,8 @@ def _prepared(value: Any, spec: GrammarSpec, path: str = "structural_tag.format"
     out = {}
     for name, one in value.items():
         if name == "json_schema":
-            schema = narrowed(one, closes_objects=spec.closes_objects)
-            out[name] = _typed(schema, f"{path}.{name}")
+            place = f"{path}.{name}"
+            out[name] = _typed(narrowed(one, closes_objects=spec.closes_objects, path=place), place)
         else:
             out[name] = _prepared(one, spec, f"{path}.{name}")
     if "json_schema" in value:
@@ -159,7 +162,30 @@ def _typed(schema: Any, path: str) -> Any:
     if meant is not None and "type" not in out and "$ref" not in out:
         out["type"] = meant
     _check_siblings(out, path)
+    _check_decimals(out, path)
     return out
+
+
+def _check_decimals(schema: Mapping[str, Any], path: str) -> None:
+    """Where it can write no number between two bounds, it would write nothing at all."""
+    first, last = (_first(schema, *bound) for bound in keywords.BOUNDS)
+    if first > -last:
+        raise ValueError(
+            f"JSON schema: the bounds at {path} have no number of {NUM_DECIMALS} decimals between "
+            "them, and none has more inside a structural tag; widen them, or constrain the whole "
+            "output by json."
+        )
+
+
+def _first(schema: Mapping[str, Any], word: str, exclusive: str, sign: int) -> float:
+    """That it can write, in units of the last decimal; times ``sign``."""
+    unit = Fraction(sign, 10**NUM_DECIMALS)
+    found: list[float] = [-math.inf]
+    if word in schema:
+        found.append(math.ceil(Fraction(repr(schema[word])) / unit))
+    if exclusive in schema:
+        found.append(math.floor(Fraction(repr(schema[exclusive])) / unit) + 1)
+    return max(found)
 
 
 def _check_siblings(schema: Mapping[str, Any], path: str) -> None:

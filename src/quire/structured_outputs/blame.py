@@ -23,14 +23,9 @@ _PICTURE = re.compile(r"\s\d+ \| |<state>|<non-verbose/>")
 _PLACE = re.compile(r"^(?:at |Parser Error: |\d+\(\d+\): |failed to compile JSON schema: )+")
 _OTHER_WORDS = (
     (
-        "oneOf constraints are not supported",
-        "of oneOf two alternatives may hold together, which cannot be followed; use anyOf, or let "
-        "each exclude the others, as by a property with another const",
-    ),
-    (
         "min/maxProperties only supported",
         "minProperties and maxProperties can be followed only where all named properties are "
-        "required",
+        "required, or where additionalProperties is false and type is object",
     ),
     (
         "Regex is empty",
@@ -75,8 +70,12 @@ def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
 def _failure(
     part: Mapping[str, Any], roots: Mapping[str, Any], matcher_of: MatcherOf
 ) -> str | None:
-    """None also where a reference is to a part that is not with it."""
+    """None also where a reference is to a part that is not with it, or where it can be followed
+    only with what is around it."""
     if _ELSEWHERE.search(json.dumps(part)):
         return None
-    matcher = matcher_of({**roots, **part})
+    try:
+        matcher = matcher_of({**roots, **part})
+    except ValueError:
+        return None
     return reason_of(matcher) if matcher.is_error() else None

@@ -19,12 +19,13 @@ ANNOTATIONS = frozenset(
         *("propertyOrdering", "strict"),
     }
 )
-_MOST_REFERENCES = 20  # one behind the other
 NAMES = frozenset({"$id", "$anchor", "id"})
 SCHEMA = frozenset({"items", "additionalProperties", "additionalItems", "unevaluatedProperties"})
 SCHEMAS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})  # lists of them
 SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 NUMBERS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
+# Each with the sign with which a larger one admits less.
+BOUNDS = (("minimum", "exclusiveMinimum", 1), ("maximum", "exclusiveMaximum", -1))
 COUNTS = frozenset(
     {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
 )
@@ -108,33 +109,42 @@ def is_annotation(schema: Mapping[str, Any]) -> bool:
 def names_pattern(schema: Mapping[str, Any]) -> str | None:
     """What names of properties must match, where ``propertyNames`` says it as no other word here:
     by a pattern or a list, of an object that names no properties itself."""
+    names = names_listed(schema)
+    if names is not None:
+        return f"^(?:{'|'.join(map(re.escape, names))})$"
+    match _said_of_names(schema):
+        case {"pattern": str(pattern), **rest} if not rest:
+            return pattern
+    return None
+
+
+def names_listed(schema: Mapping[str, Any]) -> list[str] | None:
+    """As `names_pattern`, where it is a list."""
+    match _said_of_names(schema):
+        case {"enum": [_, *_] as names, **rest} if not rest and all(
+            isinstance(name, str) for name in names
+        ):
+            return names
+    return None
+
+
+def _said_of_names(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
     names = schema.get("propertyNames")
     others = ("properties", "patternProperties", "unevaluatedProperties")
     if not isinstance(names, Mapping) or any(word in schema for word in others):
         return None
-    said = {word: value for word, value in names.items() if (word, value) != ("type", "string")}
-    match said:
-        case {"pattern": str(pattern), **rest} if not rest:
-            return pattern
-        case {"enum": [*values], **rest} if not rest and all(isinstance(v, str) for v in values):
-            return f"^(?:{'|'.join(map(re.escape, values))})$" if values else None
-    return None
+    return {word: value for word, value in names.items() if (word, value) != ("type", "string")}
 
 
-def resolved(schema: Any, root: Any) -> Mapping[str, Any]:
-    """What a schema that is nothing but a reference within ``root`` refers to; else itself. Empty
-    where that is no object."""
-    for _ in range(_MOST_REFERENCES):
-        if not isinstance(schema, Mapping):
-            return {}
-        if not isinstance(schema.get("$ref"), str) or set(schema) - ANNOTATIONS != {"$ref"}:
-            return schema
-        place, *steps = schema["$ref"].split("/")
-        schema = root if place == "#" else None
-        for step in steps:
-            key = step.replace("~1", "/").replace("~0", "~")
-            schema = schema.get(key) if isinstance(schema, Mapping) else None
-    return {}
+def referred(place: str, root: Any) -> Any:
+    """What a reference within ``root`` is to, if that is itself or one of its definitions; else
+    True, of which nothing is known."""
+    if place == "#":
+        return root
+    match place.split("/"):
+        case ["#", ("$defs" | "definitions") as word, name] if isinstance(root, Mapping):
+            return root.get(word, {}).get(name.replace("~1", "/").replace("~0", "~"), True)
+    return True
 
 
 def map_schemas(schema: Mapping[str, Any], change: Callable[[Any, str], Any]) -> dict[str, Any]:

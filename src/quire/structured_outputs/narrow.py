@@ -3,91 +3,133 @@
 * An object that names its properties and says nothing of others has no others, as with every other
   engine: a model that may make up names does.
 * Dates and times are days and hours that there are, and host names are as long as they may be.
-* Numbers with a bound so far out that they are not exact there stay where they are.
+* Numbers with a bound so far out that they are not exact there stay where they are, and what must
+  be above 0 is 1e-20 at least: compilers write no exponents.
+
+What the compilers do not know it says in words that they do: alternatives that exclude each other
+(`contradict.py`), and how many properties there are (`counts.py`).
 
 Whatever the narrowed schema admits, the given one admits too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from quire.structured_outputs import keywords
+from quire.structured_outputs.contradict import Prover
+from quire.structured_outputs.counts import MAX_NAMES, count_properties, with_choice
+from quire.structured_outputs.exact_numbers import is_exact
 from quire.structured_outputs.patterns import plain_anchors
 
 _DROPPED = (*keywords.REFUSED, *keywords.ANNOTATIONS)  # the former with values that ask for nothing
+LEAST_ABOVE_0 = 1e-20
+_MAX_STEPS = 8  # from a number to the next
 
 
-def narrowed(schema: Any, *, closes_objects: bool = False) -> Any:
-    """``closes_objects``: also where a schema combines others, or says that there may be more."""
+def narrowed(schema: Any, *, closes_objects: bool = False, path: str = "#") -> Any:
+    """``closes_objects``: also where a schema combines others, or says that there may be more.
+    ``ValueError`` names the place, from ``path`` on, of what no compiler can be told."""
     closes = closes_objects or not _combines(schema)
-    return _narrow(schema, schema, closes=closes, forced=closes_objects)
+    narrower = _Narrower(closes=closes, forced=closes_objects, prover=Prover(schema))
+    return narrower.narrow(schema, path, around=())
 
 
-def _narrow(schema: Any, root: Any, *, closes: bool, forced: bool) -> Any:
-    if not isinstance(schema, Mapping):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Narrower:
+    closes: bool  # objects that say nothing of others
+    forced: bool  # all objects
+    prover: Prover
+
+    def narrow(self, schema: Any, path: str, around: Sequence[Any]) -> Any:
+        """What is ``around`` a schema holds for the same values."""
+        if not isinstance(schema, Mapping):
+            return schema
+        said: dict[str, Any] = {
+            name: int(value) if name in keywords.COUNTS else value
+            for name, value in _with_names(schema).items()
+            if name not in _DROPPED and not name.startswith("x-")
+        }
+        out = keywords.map_schemas(
+            said,
+            lambda one, place: self.narrow(one, f"{path}/{place}", _around(said, place, around)),
+        )
+        _narrow_format(out)
+        _narrow_bounds(out)
+        _narrow_patterns(out)
+        _rename_items(out)
+        if "unevaluatedProperties" in out:
+            out.setdefault("additionalProperties", out.pop("unevaluatedProperties"))
+        self._close(out)
+        if "oneOf" in out:
+            out = self._choose(out, said["oneOf"], path, around)
+        return count_properties(out, path)
+
+    def _close(self, out: dict[str, Any]) -> None:
+        if "properties" in out:
+            if "type" not in out and "$ref" not in out:
+                out["type"] = "object"
+            if self.forced or (self.closes and _says_nothing_of_others(out)):
+                out["additionalProperties"] = False
+        elif self.forced and out.get("type") == "object" and "patternProperties" not in out:
+            out.setdefault("additionalProperties", False)
+
+    def _choose(
+        self, out: dict[str, Any], given: list[Any], path: str, around: Sequence[Any]
+    ) -> dict[str, Any]:
+        """With anyOf in the place of ``oneOf``, which is ``given``: compilers would take for apart
+        what only narrowing has put apart."""
+        branches = out.pop("oneOf")
+        if not self.prover.exclude_each_other(branches, given, [*around, out]):
+            raise ValueError(
+                f"JSON schema: two alternatives of {path}/oneOf may hold together, which cannot be "
+                "followed; use anyOf, or let each exclude the others, as by a property with "
+                "another const."
+            )
+        return with_choice(out, branches)
+
+
+def _around(schema: Mapping[str, Any], place: str, around: Sequence[Any]) -> Sequence[Any]:
+    """What is around a part of a schema."""
+    word = place.partition("/")[0]
+    if word == "allOf":
+        return [*around, schema]
+    if word not in ("anyOf", "oneOf"):
+        return ()
+    return [*around, {name: one for name, one in schema.items() if name != word}]
+
+
+def _with_names(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``propertyNames`` as properties or patterns of them, without others, which say the same."""
+    pattern = keywords.names_pattern(schema)
+    if pattern is None:
         return schema
-    said = {
-        name: value
-        for name, value in _with_patterns(schema).items()
-        if name not in _DROPPED and not name.startswith("x-")
-    }
-    out = keywords.map_schemas(
-        said, lambda one, place: _narrow(one, root, closes=closes, forced=forced)
-    )
-    if "anyOf" not in out and _exclude_each_other(schema.get("oneOf", ()), root):
-        out["anyOf"] = out.pop("oneOf")
-    _narrow_format(out)
-    _narrow_bounds(out)
+    of_values = schema.get("additionalProperties", True)
+    names = keywords.names_listed(schema) or ()
+    said: dict[str, Any] = {"patternProperties": {pattern: of_values}}
+    if schema.get("minProperties", 0) > 1 and 0 < len(names) <= MAX_NAMES:
+        said = {"properties": dict.fromkeys(names, of_values)}
+    return {**schema, **said, "additionalProperties": False}
+
+
+def _narrow_patterns(out: dict[str, Any]) -> None:
     if "pattern" in out:
         out["pattern"] = plain_anchors(out["pattern"])
     if "patternProperties" in out:
         of_names = out["patternProperties"]
         out["patternProperties"] = {plain_anchors(name): one for name, one in of_names.items()}
-    if isinstance(out.get("items"), list):  # as schemas before 2020 had it
+
+
+def _rename_items(out: dict[str, Any]) -> None:
+    """To their names since 2020."""
+    if isinstance(out.get("items"), list):
         out["prefixItems"] = out.pop("items")
         if "additionalItems" in out:
             out["items"] = out.pop("additionalItems")
     out.pop("additionalItems", None)
-    if "unevaluatedProperties" in out:
-        out.setdefault("additionalProperties", out.pop("unevaluatedProperties"))
-    if "properties" in out:
-        if "type" not in out and "$ref" not in out:
-            out["type"] = "object"
-        if (forced or (closes and _says_nothing_of_others(out))) and not _is_false(out):
-            out["additionalProperties"] = False
-    elif forced and out.get("type") == "object" and "patternProperties" not in out:
-        out.setdefault("additionalProperties", False)
-    return out
-
-
-def _exclude_each_other(branches: Sequence[Any], root: Any) -> bool:
-    """Whether all are objects that a property, which each requires, tells apart by its values."""
-    objects = [keywords.resolved(branch, root) for branch in branches]
-    if not objects or not all(one.get("type") == "object" for one in objects):
-        return False
-    names = set.intersection(*(set(one.get("required", ())) for one in objects))
-    return any(_differ([one.get("properties", {}).get(name) for one in objects]) for name in names)
-
-
-def _differ(properties: list[Any]) -> bool:
-    """Whether no value is one of two of them; values that are no texts are not compared."""
-    seen: set[str] = set()
-    for one in properties:
-        values = _texts_of(one)
-        if not values or seen & values:
-            return False
-        seen |= values
-    return True
-
-
-def _texts_of(schema: Any) -> set[str]:
-    """The only texts that are admitted; none where it may be anything else."""
-    if not isinstance(schema, Mapping):
-        return set()
-    values = [schema["const"]] if "const" in schema else schema.get("enum", [])
-    return set(values) if all(isinstance(value, str) for value in values) else set()
 
 
 def _narrow_format(out: dict[str, Any]) -> None:
@@ -109,25 +151,46 @@ def _narrow_format(out: dict[str, Any]) -> None:
 
 
 def _narrow_bounds(out: dict[str, Any]) -> None:
-    most = keywords.MAX_INTEGER
-    for word, exclusive, sign in (
-        ("minimum", "exclusiveMinimum", -1),
-        ("maximum", "exclusiveMaximum", 1),
-    ):
-        if any(sign * out.get(name, 0) > most for name in (word, exclusive)):
-            out[word] = sign * min(most, sign * out.get(word, sign * most))
-            if sign * out.get(exclusive, 0) > most:
-                del out[exclusive]
+    """Of integers none is exclusive then, and of others only those away from 0: compilers lose the
+    rest, and what is written right behind one may be read as the bound itself."""
+    types = out.get("type", "number")
+    is_whole = "number" not in ([types] if isinstance(types, str) else types)
+    for word, exclusive, sign in keywords.BOUNDS:
+        least: list[float] = []
+        if word in out:
+            least.append(math.ceil(sign * out[word]) if is_whole else sign * out[word])
+        if exclusive in out:
+            bound = sign * out.pop(exclusive)
+            if not is_whole and -keywords.MAX_INTEGER <= bound < 0:
+                out[exclusive] = sign * _exact(bound)
+            else:
+                least.append(_first_above(bound, is_whole=is_whole))
+        if least:
+            out[word] = sign * _exact(max(-keywords.MAX_INTEGER, *least))
+
+
+def _first_above(bound: float, *, is_whole: bool) -> float:
+    if is_whole:
+        return math.floor(bound) + 1
+    return math.nextafter(bound, math.inf) if bound else LEAST_ABOVE_0
+
+
+def _exact(bound: float) -> float:
+    """One that the compiler reads as it is: nearly all are, and else one right above."""
+    for _ in range(_MAX_STEPS):
+        if is_exact(bound):
+            return bound
+        bound = math.nextafter(bound, math.inf)
+    return bound
 
 
 def _says_nothing_of_others(schema: Mapping[str, Any]) -> bool:
-    open_words = ("additionalProperties", "patternProperties", "minProperties", "$ref")
-    is_open = any(word in schema for word in open_words)
-    return not is_open and set(schema.get("required", ())) <= set(schema["properties"])
-
-
-def _is_false(schema: Mapping[str, Any]) -> bool:
-    return schema.get("additionalProperties") is False
+    named = schema["properties"]
+    if any(word in schema for word in ("additionalProperties", "patternProperties", "$ref")):
+        return False
+    return set(schema.get("required", ())) <= set(named) and (
+        schema.get("minProperties", 0) <= len(named)
+    )
 
 
 def _combines(schema: Any) -> bool:
@@ -140,12 +203,3 @@ def _combines(schema: Any) -> bool:
     if "allOf" in schema or has_sibling:
         return True
     return any(_combines(one) for _, one in keywords.schemas_in(schema))
-
-
-def _with_patterns(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``propertyNames`` as `patternProperties` without others, which says the same."""
-    pattern = keywords.names_pattern(schema)
-    if pattern is None:
-        return schema
-    of_values = schema.get("additionalProperties", True)
-    return {**schema, "patternProperties": {pattern: of_values}, "additionalProperties": False}

@@ -101,6 +101,22 @@ def test_requests_that_fail_are_counted_and_named(capsys: pytest.CaptureFixture[
     assert "2 requests failed, the first with: the server answered 500: too busy" in shown
 
 
+def test_the_server_may_be_named_as_other_commands_name_it() -> None:
+    model = FakeModel()
+    with fake_server(model) as server:
+        words = ["--url", f"{server.url}/v1", "--disable-tqdm", *RANDOM]
+        assert main(["bench", "serve", *words]) == 0
+    assert len(model.bodies) == 8
+
+
+def test_what_the_dataset_ignores_is_refused_before_a_server_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--dataset-name", "standard", "--num-prompts", "4", "--url", "http://localhost:1"]
+    assert main(["bench", "serve", *words]) == 1
+    assert "--dataset-name standard takes no --num-prompts" in capsys.readouterr().err
+
+
 def test_a_server_that_still_loads_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quire.bench.serving.load._CHECK_INTERVAL_S", 0.0)
     model = FakeModel(not_ready=3)
@@ -116,6 +132,8 @@ def test_a_server_that_still_loads_is_waited_for(monkeypatch: pytest.MonkeyPatch
         (["--goodput", "ttft=5"], "write KEY:VALUE"),
         (["--header", "x"], "write KEY=VALUE"),
         (["--base-url", "nowhere"], "'nowhere' is no URL"),
+        (["--workload", "nano"], "--dataset-name random takes no --workload (that is for standard"),
+        (["--ramp-up-end-rps", "5"], "choose one with --ramp-up-strategy linear or exponential"),
         (["--tokenizer", "/nope"], "--tokenizer /nope: there is no such folder"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ TABLE = TokenTable(
     end_token_ids=(END, OTHER_END),
 )
 NUM_WORDS = -(-NUM_TOKENS // 32)
+_USUAL = [bytes([byte]) for byte in b'{}[],:"-.019abctrunlefs']
 _COMPILER = GrammarCompiler(lambda: TABLE)
 
 
@@ -50,3 +52,17 @@ def follows(grammar: Grammar, text: str) -> bool:
         token_ids.append(byte)
     last = allowed(grammar, token_ids)
     return last is not None and END in last
+
+
+def random_text(grammar: Grammar, chance: random.Random, most: int = 100) -> str | None:
+    """By tokens that are allowed, mostly of JSON's own characters; None if it does not end."""
+    token_ids: list[int] = []
+    while len(token_ids) < most:
+        found = sorted(allowed(grammar, token_ids) or ())
+        assert found, bytes(token_ids)
+        if END in found and (len(found) == 1 or chance.random() < 0.3):
+            return b"".join(TABLE.tokens[token_id] for token_id in token_ids).decode()
+        going_on = [token_id for token_id in found if token_id != END]
+        usual = [token_id for token_id in going_on if TABLE.tokens[token_id] in _USUAL]
+        token_ids.append(chance.choice(usual if usual and chance.random() < 0.9 else going_on))
+    return None

@@ -296,9 +296,8 @@ def test_spaces_are_those_of_json_and_nothing_else_is_one() -> None:
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
-        ({"items": {"oneOf": [{"type": "integer"}, {"type": "number"}]}},
-         "#/items: of oneOf two alternatives may hold together, which cannot be followed; use any"),
-        ({"properties": {"a": {"properties": {"x": {}}, "type": "object", "minProperties": 2}}},
+        ({"properties": {"a": {"properties": {"x": {}}, "type": "object", "maxProperties": 2,
+          "additionalProperties": True}}},
          "#/properties/a: minProperties and maxProperties can be followed only where"),
         ({"properties": {"b": {}, "a": {"type": "integer", "minimum": 2, "maximum": 1}},
           "required": ["a"]},
@@ -315,6 +314,23 @@ def test_what_only_the_compiler_finds_is_told_where_and_in_our_words(
 ) -> None:
     with pytest.raises(ValueError, match=f"^the json grammar cannot be used: .*{message}"):
         compiled(json=schema)
+
+
+def test_bounds_between_which_a_tag_would_write_nothing_are_refused() -> None:
+    for bounds, is_good in (
+        ({"minimum": 0.0180001, "maximum": 0.0180004}, False),
+        ({"exclusiveMinimum": 0.5, "maximum": 0.5000001}, False),
+        ({"minimum": 0.1234565, "exclusiveMaximum": 0.123457}, False),
+        ({"minimum": -0.5000001, "maximum": -0.5}, True),
+        ({"exclusiveMaximum": 0}, True),
+    ):
+        schema = {"type": "number", **bounds}
+        tag = {"structures": [{"begin": "<f>", "schema": schema, "end": ";"}], "triggers": ["<f"]}
+        if is_good:
+            assert not follows(compiled(structural_tag=tag), "<f>;")
+        else:
+            with pytest.raises(ValueError, match="have no number of 6 decimals between"):
+                compiled(structural_tag=tag)
 
 
 def test_a_long_grammar_counts_for_more_in_the_cache() -> None:

@@ -23,7 +23,17 @@ CLOSED = {**OBJECT, "additionalProperties": False}
         ({"items": OBJECT}, {"items": CLOSED}),
         ({**OBJECT, "additionalProperties": True}, {**OBJECT, "additionalProperties": True}),
         ({**OBJECT, "required": ["b"]}, {**OBJECT, "required": ["b"]}),
-        ({**OBJECT, "minProperties": 3}, {**OBJECT, "minProperties": 3}),
+        ({**OBJECT, "required": ["a"], "minProperties": 2},
+         {**OBJECT, "required": ["a"], "minProperties": 2}),
+        ({**OBJECT, "minProperties": 1}, {**CLOSED, "minProperties": 1, "maxProperties": 1}),
+        ({"minLength": 2.0, "maxItems": 3.0}, {"minLength": 2, "maxItems": 3}),
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+         {"type": "number", "minimum": 1e-20, "exclusiveMaximum": 1}),
+        ({"exclusiveMinimum": -1, "exclusiveMaximum": 0.0},
+         {"exclusiveMinimum": -1, "maximum": -1e-20}),
+        ({"minimum": 3, "exclusiveMinimum": 1}, {"minimum": 3}),
+        ({"type": ["integer", "null"], "exclusiveMinimum": -1, "maximum": 2.5},
+         {"type": ["integer", "null"], "minimum": 0, "maximum": 2}),
         ({"allOf": [OBJECT, OBJECT]}, {"allOf": [OBJECT, OBJECT]}),
         ({"anyOf": [OBJECT, {}]}, {"anyOf": [CLOSED, {}]}),
         ({**OBJECT, "unevaluatedProperties": False}, CLOSED),
@@ -90,11 +100,38 @@ def test_alternatives_that_a_property_tells_apart_are_any_of_them() -> None:
     for other, is_any in (
         (_pet("dog"), True),
         (_pet("cat"), False),
-        (_pet("dog", required=[]), False),
-        (_pet("dog", type=["object", "string"]), False),
+        (_pet("dog", required=[]), True),
+        (_pet("dog", type=["object", "string"]), True),
         ({**enums, "required": ["kind"]}, False),
         ({"$ref": "https://example.org/dog"}, False),
         ({"$ref": "#"}, False),
         (True, False),
     ):
-        assert ("anyOf" in narrowed({"oneOf": [_pet("cat"), other]})) is is_any, other
+        schema = {"oneOf": [_pet("cat"), other]}
+        if is_any:
+            assert "anyOf" in narrowed(schema), other
+        else:
+            with pytest.raises(ValueError, match="two alternatives of #/oneOf may hold together"):
+                narrowed(schema)
+
+
+def test_alternatives_that_only_narrowing_puts_apart_are_refused() -> None:
+    """A text follows the first one too, which says nothing of texts."""
+    with pytest.raises(ValueError, match="two alternatives of #/items/oneOf may hold together"):
+        narrowed({"items": {"oneOf": [{"properties": {"a": {}}}, {"type": "string"}]}})
+    closed = [{"type": "object", "properties": {name: {}}, "required": [name]} for name in "ab"]
+    assert "anyOf" in narrowed({"oneOf": closed})  # neither has what the other one requires
+    with pytest.raises(ValueError, match="may hold together"):
+        narrowed({"oneOf": [{**one, "additionalProperties": True} for one in closed]})
+
+
+def test_alternatives_are_told_apart_by_what_is_around_them() -> None:
+    kinds = {"oneOf": [_pet("cat", required=[]), {**_pet("dog"), "required": []}]}
+    for around in (
+        {"required": ["kind"], **kinds},
+        {"allOf": [{"required": ["kind"]}, kinds]},
+        {"required": ["kind"], "anyOf": [{"type": "null"}, kinds]},
+    ):
+        narrowed(around)
+    with pytest.raises(ValueError, match="#/properties/a/oneOf"):
+        narrowed({"required": ["kind"], "properties": {"a": kinds}})

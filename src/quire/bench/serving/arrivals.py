@@ -25,6 +25,11 @@ class Arrivals:
                 f"the request rate {self.rate} and the burstiness {self.burstiness} must be above 0"
             )
         if self.ramp_up is None:
+            if self.start_rate or self.end_rate:
+                raise ValueError(
+                    "--ramp-up-start-rps and --ramp-up-end-rps are the ends of a ramp; choose one "
+                    f"with --ramp-up-strategy {' or '.join(RAMPS)}"
+                )
             return
         if self.rate != math.inf:
             raise ValueError("--request-rate is one rate and --ramp-up-strategy many; choose one")

@@ -31,7 +31,7 @@ _MOST_PROMPT_TOKENS, _MOST_TOKENS = 1024, 2048
 class Source:
     """What prompts are made from."""
 
-    arguments: argparse.Namespace
+    arguments: argparse.Namespace  # settled, see `dataset_flags`
     tokenizer_name: str  # hub id or folder
     vocab_size: int | None
 
@@ -123,7 +123,7 @@ def _prefix_repetition(source: Source) -> list[LoadRequest]:
 
 
 def _standard(source: Source) -> list[LoadRequest]:
-    """A standard workload, whole: --num-prompts does not apply."""
+    """A standard workload, whole: it decides how many requests there are."""
     given = source.arguments
     workload = standard_workload(
         given.workload, scale=given.scale, vocab_size=source.known_vocab_size

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from quire.args import as_argument, parse_json_object
 from quire.bench.report import output_file
 from quire.bench.serving.arrivals import RAMPS
-from quire.bench.serving.datasets import DATASETS
+from quire.bench.serving.dataset_flags import add_dataset_flags
 from quire.bench.serving.requests import BACKENDS
 from quire.bench.serving.summary import GOODPUT_METRICS, METRICS
-from quire.bench.standard_workloads import NAMES
 from quire.cli.parser import at_least
 
-SAMPLING = {
-    "top_p": float,
-    "top_k": int,
-    "min_p": float,
-    "frequency_penalty": float,
-    "presence_penalty": float,
-    "repetition_penalty": float,
+# What a request may say beside its temperature: type and help.
+SAMPLING: Mapping[str, tuple[type[int | float], str]] = {
+    "top_p": (float, "sample from the likeliest tokens of this share together"),
+    "top_k": (int, "sample from this many likeliest tokens"),
+    "min_p": (float, "leave out tokens below this share of the likeliest one's probability"),
+    "frequency_penalty": (float, "against tokens, for each time they are in the output"),
+    "presence_penalty": (float, "against tokens that are in the output"),
+    "repetition_penalty": (float, "above 1: against tokens of the prompt and the output"),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_server(parser.add_argument_group("server"))
     _add_load(parser.add_argument_group("load"))
-    _add_dataset(parser.add_argument_group("prompts"))
+    add_dataset_flags(parser.add_argument_group("prompts"))
     _add_sampling(parser.add_argument_group("sampling"))
     _add_result(parser.add_argument_group("result"))
 
@@ -84,7 +84,12 @@ def _add_server(group: Group) -> None:
         choices=tuple(BACKENDS),
         help="API: openai is completions (vllm and quire are the same), openai-chat is chat",
     )
-    group.add_argument("--base-url", metavar="URL", help="of the server, instead of host and port")
+    group.add_argument(
+        "--base-url",
+        "--url",
+        metavar="URL",
+        help="of the server, instead of host and port",
+    )
     group.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1")
     group.add_argument("--port", type=int, default=8000, metavar="N", help="default 8000")
     group.add_argument("--endpoint", metavar="PATH", help="default: that of the backend")
@@ -104,7 +109,10 @@ def _add_server(group: Group) -> None:
 
 def _add_load(group: Group) -> None:
     group.add_argument(
-        "--num-prompts", type=at_least(1), default=1000, metavar="N", help="default 1000"
+        "--num-prompts",
+        type=at_least(1),
+        metavar="N",
+        help="requests; default 1000; a standard workload decides itself",
     )
     group.add_argument(
         "--request-rate",
@@ -122,77 +130,26 @@ def _add_load(group: Group) -> None:
     )
     group.add_argument("--max-concurrency", type=at_least(1), metavar="N", help="most at once")
     group.add_argument("--ramp-up-strategy", choices=tuple(RAMPS), help="let the rate rise")
-    group.add_argument("--ramp-up-start-rps", type=float, default=0.0, metavar="X")
-    group.add_argument("--ramp-up-end-rps", type=float, default=0.0, metavar="X")
+    group.add_argument(
+        "--ramp-up-start-rps",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="requests a second at the first one",
+    )
+    group.add_argument(
+        "--ramp-up-end-rps",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="requests a second at the last one",
+    )
     group.add_argument(
         "--num-warmups", type=at_least(0), default=0, metavar="N", help="requests before; default 0"
     )
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of prompts and arrivals")
     group.add_argument("--request-id-prefix", default="", metavar="TEXT", help="of x-request-id")
     group.add_argument("--disable-tqdm", action="store_true", help="no progress bar")
-
-
-def _add_dataset(group: Group) -> None:
-    group.add_argument("--dataset-name", default="random", choices=tuple(DATASETS))
-    group.add_argument("--dataset-path", metavar="FILE", help="of sharegpt and custom")
-    group.add_argument(
-        "--tokenizer",
-        metavar="NAME",
-        help="folder or hub id; default: the model",
-    )
-    group.add_argument("--tokenizer-mode", default="auto", choices=("auto", "slow"))
-    group.add_argument("--trust-remote-code", action="store_true", help="of the tokenizer")
-    _add_lengths(
-        group,
-        {
-            "input-len": (None, "prompt tokens of any random dataset"),
-            "output-len": (None, "output tokens of any dataset"),
-            "random-input-len": (1024, ""),
-            "random-output-len": (128, ""),
-            "random-prefix-len": (0, "tokens that all prompts begin with"),
-            "prefix-repetition-prefix-len": (256, ""),
-            "prefix-repetition-suffix-len": (256, ""),
-            "prefix-repetition-num-prefixes": (10, ""),
-            "prefix-repetition-output-len": (128, ""),
-            "sharegpt-output-len": (None, "instead of the answers' lengths"),
-        },
-    )
-    group.add_argument(
-        "--random-range-ratio",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="vary both lengths by up to this share of them",
-    )
-    group.add_argument(
-        "--custom-output-len",
-        type=int,
-        default=256,
-        metavar="N",
-        help="default 256; -1: the output_tokens of each line",
-    )
-    group.add_argument(
-        "--skip-chat-template", action="store_true", help="custom: send prompts as they are"
-    )
-    group.add_argument(
-        "--workload",
-        default="nano",
-        metavar="NAME",
-        help=f"of dataset standard: {', '.join(NAMES)}, or decodeN; default nano",
-    )
-    group.add_argument(
-        "--scale", type=float, default=1.0, metavar="SHARE", help="shorten the standard workload"
-    )
-    group.add_argument("--disable-shuffle", action="store_true", help="keep a dataset's order")
-    group.add_argument("--no-oversample", action="store_true", help="use no prompt twice")
-
-
-def _add_lengths(group: Group, lengths: dict[str, tuple[int | None, str]]) -> None:
-    for name, (default, text) in lengths.items():
-        parse: Callable[[str], int] = at_least(0 if default == 0 else 1)
-        shown = f"default {default}" if default is not None else ""
-        help_text = "; ".join(part for part in (text, shown) if part)
-        group.add_argument(f"--{name}", type=parse, default=default, metavar="N", help=help_text)
 
 
 def _add_sampling(group: Group) -> None:
@@ -202,8 +159,13 @@ def _add_sampling(group: Group) -> None:
     group.add_argument(
         "--extra-body", type=as_argument(parse_json_object), metavar="JSON", help="further fields"
     )
-    for name, kind in SAMPLING.items():
-        group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X")
+    for name, (kind, text) in SAMPLING.items():
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            metavar="X",
+            help=f"{text}; default: the server's",
+        )
 
 
 def _add_result(group: Group) -> None:

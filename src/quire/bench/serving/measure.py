@@ -79,6 +79,7 @@ class StreamWatch:
         self._last = measured.started
         self._texts: list[str] = []
         self._has_text = False
+        self._finished: float | None = None  # when an end came that has no text
         self._is_done = False
 
     def feed(self, data: bytes) -> None:
@@ -88,8 +89,8 @@ class StreamWatch:
                 self._is_done = True
                 continue
             chunk = _decode(event)
-            if chunk.choices and (text := _text_of(chunk.choices[0])) is not None:
-                self._arrived(now, text)
+            if chunk.choices:
+                self._chosen(now, chunk.choices[0])
             if chunk.usage is not None:
                 self.measured.num_prompt_tokens = chunk.usage.prompt_tokens
                 self.measured.num_output_tokens = chunk.usage.completion_tokens or 0
@@ -104,10 +105,19 @@ class StreamWatch:
             measured.num_output_tokens = len(self._texts)
         if measured.error:
             return
+        if not self._has_text and self._finished is not None and measured.num_output_tokens:
+            self._arrived(self._finished, "")  # tokens without text, such as a special one
         if not self._has_text:
             measured.error = "the answer has no text"
         elif not self._is_done:
             measured.error = "the stream ended without [DONE]"
+
+    def _chosen(self, now: float, choice: _Choice) -> None:
+        text = _text_of(choice)
+        if text is not None:
+            self._arrived(now, text)
+        elif choice.finish_reason is not None:
+            self._finished = now
 
     def _arrived(self, now: float, text: str) -> None:
         if self._has_text:

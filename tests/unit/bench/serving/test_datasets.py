@@ -9,6 +9,7 @@ import pytest
 
 from quire.assets import TINY_CHAT
 from quire.bench import serve
+from quire.bench.serving.dataset_flags import settle_dataset
 from quire.bench.serving.datasets import Source, load_requests
 from quire.bench.serving.requests import BACKENDS, LoadRequest
 from quire.bench.standard_workloads import standard_workload
@@ -20,7 +21,9 @@ VOCAB = 4096
 def arguments(*words: str) -> Namespace:
     parser = Parser(prog="x", description=None)
     serve.add_arguments(parser)
-    return parser.parse(words)
+    parsed = parser.parse(words)
+    settle_dataset(parsed)
+    return parsed
 
 
 def load(*words: str) -> list[LoadRequest]:

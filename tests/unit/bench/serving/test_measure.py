@@ -43,6 +43,18 @@ def test_an_end_without_text_is_no_token() -> None:
     assert found.tpot is None
 
 
+def test_a_token_without_text_that_comes_with_the_end_is_an_answer() -> None:
+    found = watched(chunk("", "length"), usage(7, 1), "[DONE]")
+    assert found.ok and found.text == "" and found.itls == []
+    assert found.num_output_tokens == 1 and found.e2el == found.ttft > 0
+
+
+def test_a_chat_of_tokens_without_text_is_an_answer() -> None:
+    role = chat(role="assistant", content="")
+    found = watched(role, chat("stop", content=""), usage(7, 3), "[DONE]")
+    assert found.ok and found.num_output_tokens == 3 and found.ttft > 0
+
+
 def test_a_chat_begins_with_its_first_text_and_not_with_the_role() -> None:
     found = watched(
         chat(role="assistant", content=""), chat(reasoning="hm"), chat(content="a"), "[DONE]"
@@ -56,6 +68,9 @@ def test_a_chat_begins_with_its_first_text_and_not_with_the_role() -> None:
         ([chunk("a"), {"error": {"message": "it died"}}], "it died"),
         ([chunk("a")], "ended without"),
         (["[DONE]"], "no text"),
+        ([usage(7, 1), "[DONE]"], "no text"),  # it was never finished
+        ([chunk("", "stop"), usage(7, 0), "[DONE]"], "no text"),
+        ([chunk("", "length"), usage(7, 1)], "ended without"),
     ],
 )
 def test_what_is_no_whole_answer_has_failed(contents: list[object], error: str) -> None:

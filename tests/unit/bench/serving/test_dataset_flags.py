@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from quire.bench import serve
+from quire.bench.serving.dataset_flags import OPTIONS, settle_dataset
+from quire.bench.serving.datasets import DATASETS
+from quire.cli.parser import Parser
+
+
+def parser() -> Parser:
+    result = Parser(prog="x", description=None)
+    serve.add_arguments(result)
+    return result
+
+
+def settled(*words: str) -> argparse.Namespace:
+    arguments = parser().parse(words)
+    settle_dataset(arguments)
+    return arguments
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--workload nano", "random takes no --workload .that is for standard.; leave that out"),
+        ("--scale 0.5", "random takes no --scale .that is for standard"),
+        ("--dataset-path f.jsonl", "random takes no --dataset-path .that is for sharegpt and cust"),
+        ("--prefix-repetition-prefix-len 8", "no --prefix-repetition-prefix-len .* prefix_repet"),
+        ("--no-oversample", "random takes no --no-oversample"),
+        ("--dataset-name custom --random-prefix-len 0", "custom takes no --random-prefix-len"),
+        ("--dataset-name prefix_repetition --output-len 9", "prefix_repetition takes no --output"),
+        ("--dataset-name standard --num-prompts 4", "standard takes no --num-prompts .* random"),
+        ("--workload nano --scale 1", r"no --workload \(.*\), no --scale \(.*\); leave"),
+    ],
+)
+def test_what_the_dataset_would_ignore_is_refused(words: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settled(*words.split())
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_what_was_not_given_has_its_default(dataset: str) -> None:
+    given = vars(settled("--dataset-name", dataset))
+    assert {name: given[name] for name in OPTIONS} == {
+        name: option.default for name, option in OPTIONS.items()
+    }
+
+
+def test_what_was_given_stays() -> None:
+    given = settled("--dataset-name", "standard", "--workload", "single", "--scale", "0.5")
+    assert (given.workload, given.scale) == ("single", 0.5)
+
+
+def test_every_option_is_of_datasets_that_there_are() -> None:
+    known = vars(parser().parse([]))
+    for name, option in OPTIONS.items():
+        assert known[name] is None and set(option.datasets) < set(DATASETS)
+
+
+def test_every_flag_says_what_it_is() -> None:
+    assert [action.option_strings for action in parser()._actions if not action.help] == []
