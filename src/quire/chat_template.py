@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from quire.chat_templates import chat_template_names, ends_of_format, named_chat_template
 from quire.prompts import ParsedPrompt
-from quire.template_format import ContentFormat, detect_content_format
+from quire.template_format import ContentFormat, detect_content_format, template_fault
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]  # as in the OpenAI API: role, content, tool_calls, ...
 Conversation = Sequence[Message]
 
+_MAX_SHOWN = 300  # characters of a template in a message
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _OWN_ARGUMENTS = {  # not to be overridden through template_kwargs
     "conversation",
@@ -148,14 +149,31 @@ class ChatRenderer:
 
 
 def load_chat_template(value: str | Path | None) -> str | None:
-    """The template that a user named: a file, the Jinja text itself on one line, or one of ours."""
+    """The template that a user named: a file, the Jinja text itself on one line, or one of ours.
+
+    ``ValueError`` for one that does not parse.
+    """
     if value is None:
         return None
+    template = _read_template(value)
+    if (fault := template_fault(template)) is not None:
+        raise ValueError(
+            f"the chat template {_shortened(str(value))!r} does not parse: {fault}; mend it, or "
+            "leave it out: then the model's own is used"
+        )
+    return template
+
+
+def _read_template(value: str | Path) -> str:
     text = str(value)
     is_jinja = any(mark in text for mark in ("{{", "{%", "{#"))
     if isinstance(value, Path) or not is_jinja:
         try:
             return Path(text).expanduser().read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"the chat template {text!r} is not UTF-8: {error}; save it as that"
+            ) from error
         except OSError as error:
             if text in chat_template_names():
                 return named_chat_template(text)
@@ -166,6 +184,10 @@ def load_chat_template(value: str | Path | None) -> str | None:
             ) from error
     # A shell passes \n as two characters; nobody wants a backslash in a prompt.
     return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
 
 
 def is_one_conversation(messages: Sequence[Any]) -> bool:

@@ -134,6 +134,7 @@ NUM_THREADS = Variable(
     ("QUIRE_NUM_THREADS", "OMP_NUM_THREADS"), _num_threads, None, "threads of CPU kernels"
 )
 
+VLLM_VERSION = "0.33.0"  # whose interface Quire follows; programs compare it with what they need
 AS_VLLM = Variable(
     ("QUIRE_AS_VLLM",),
     str,

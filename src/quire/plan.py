@@ -5,6 +5,7 @@ Reads no tensor. Knows the arithmetic of weights and KV blocks, not how they are
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from quire.arg_types import check_types
 from quire.args import EngineArgs
 from quire.config import DEVICE_DEFAULTS, CacheConfig
 from quire.kv_budget import (
+    CPU_SHARE_FOR_ONE_REQUEST,
     Memory,
     check_told_size,
     default_cpu_bytes,
@@ -57,6 +59,7 @@ class MemoryPlan:
     memory_bytes: int  # of the device
     usable_bytes: int  # the part of it that an engine may use
     reserve_bytes: int
+    needed_bytes: int  # of the device's memory (of a CPU's free one) for one request
     kv_cache_bytes: int
     fit: KVFit
 
@@ -149,6 +152,12 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
         memory_bytes=device.memory_bytes,
         usable_bytes=usable,
         reserve_bytes=reserve,
+        needed_bytes=_needed(
+            cache,
+            device.kind,
+            facts.weight_bytes + reserve,
+            fit.bytes_for(length.longest if length.source == "user" else 1),
+        ),
         kv_cache_bytes=_kv_bytes(cache, fit, budget, length.longest, limits.max_num_seqs),
         fit=fit,
     )
@@ -156,13 +165,12 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
 
 def format_plan(plan: MemoryPlan) -> str:
     """The plan as a table for people."""
-    reserve = f", {format_bytes(plan.reserve_bytes)} of that for CUDA and the steps"
     rows = {
         "model": f"{plan.model} ({plan.architecture})",
         "weights": f"{format_bytes(plan.weight_bytes)}: {plan.num_parameters / 1e6:,.1f} M "
         f"parameters in {plan.dtype}",
         "memory": f"{format_bytes(plan.memory_bytes)} on {plan.device}, "
-        f"{format_bytes(plan.usable_bytes)} usable{reserve if plan.reserve_bytes else ''}",
+        f"{format_bytes(plan.usable_bytes)} usable{_reserve(plan)}",
         "KV per token": format_bytes(plan.kv_bytes_per_token),
         "KV cache": f"{format_bytes(plan.kv_cache_bytes)}: {plan.num_blocks:,} blocks of "
         f"{plan.fit.block_size}, {plan.kv_cache_tokens:,} tokens",
@@ -177,16 +185,36 @@ def format_plan(plan: MemoryPlan) -> str:
     return "\n".join(lines)
 
 
+def _reserve(plan: MemoryPlan) -> str:
+    if not plan.reserve_bytes:
+        return ""
+    reserve = format_bytes(plan.reserve_bytes)
+    if plan.reserve_bytes > plan.usable_bytes:
+        return f"; CUDA and the steps alone take {reserve}"
+    return f", {reserve} of that for CUDA and the steps"
+
+
 def _what_it_lacks(plan: MemoryPlan) -> str:
     length = 1 if plan.may_be_shorter else plan.model_length
-    lacking = plan.weight_bytes + plan.reserve_bytes + plan.fit.bytes_for(length)
     if plan.longest_context:
         return (
             f"does not fit: max_model_len={length} needs a KV cache of "
             f"{format_bytes(plan.fit.bytes_for(length))}; {plan.longest_context} is the longest "
             "that fits"
         )
-    return f"does not fit: needs more than {format_bytes(lacking)}"
+    if plan.needed_bytes <= (plan.memory_bytes if plan.reserve_bytes else plan.usable_bytes):
+        return f"does not fit: needs a KV cache of {format_bytes(plan.fit.bytes_for(length))}"
+    is_part = plan.reserve_bytes and plan.usable_bytes < plan.memory_bytes
+    share = ", of which gpu_memory_utilization leaves a part" if is_part else ""
+    return f"does not fit: needs {_rounded_up(plan.needed_bytes)} of memory{share}"
+
+
+def _rounded_up(num_bytes: int) -> str:
+    """A size that is enough when a user gives it."""
+    size = num_bytes
+    while parse_bytes(format_bytes(size)) < num_bytes:
+        size += num_bytes // 1000 + 1
+    return format_bytes(size)
 
 
 def _has_weights(args: EngineArgs) -> bool:
@@ -215,6 +243,13 @@ def _budget(cache: CacheConfig, device: DeviceInfo, *, is_invented: bool) -> tup
     if device.kind == "cpu":
         return device.memory_bytes if is_invented else platform.available_memory(), 0
     return int(device.memory_bytes * cache.gpu_memory_utilization), GPU_RESERVE_BYTES
+
+
+def _needed(cache: CacheConfig, device: str, other_bytes: int, kv_bytes: int) -> int:
+    """Memory in which an engine chooses a KV cache of at least ``kv_bytes``."""
+    if device == "cpu":
+        return other_bytes + math.ceil(kv_bytes / CPU_SHARE_FOR_ONE_REQUEST)
+    return math.ceil((other_bytes + kv_bytes) / cache.gpu_memory_utilization)
 
 
 def _kv_bytes(

@@ -1,6 +1,7 @@
 """Reads from a chat template in which form it wants the content of messages.
 
-Some templates print ``message.content``, others walk over its parts. Knows nothing about messages.
+Some templates print ``message.content``, others walk over its parts. Also says what does not
+parse, and which variables are read. Knows nothing about messages.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jinja2 import TemplateSyntaxError, nodes
+from jinja2 import TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 logger = logging.getLogger(__name__)
@@ -41,10 +42,34 @@ def detect_content_format(template: str) -> ContentFormat:
     return found
 
 
-def _detect(template: str) -> ContentFormat:
-    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
+@functools.lru_cache(maxsize=64)
+def template_fault(template: str) -> str | None:
+    """What Jinja says of a template that can never be rendered, with the line."""
     try:
-        tree = environment.parse(_GENERATION_BLOCK.sub("", template))
+        _environment().compile(_GENERATION_BLOCK.sub("", template))
+    except TemplateSyntaxError as error:  # an unknown filter or test is one too
+        return f"line {error.lineno}: {(error.message or '').rstrip('.')}"
+    return None
+
+
+def template_variables(template: str) -> frozenset[str]:
+    """What a template that parses reads of what it is given."""
+    if template_fault(template) is not None:
+        return frozenset()
+    tree = _environment().parse(_GENERATION_BLOCK.sub("", template))
+    return frozenset(meta.find_undeclared_variables(tree))
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """Reads what that of transformers reads."""
+    return ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+
+
+def _detect(template: str) -> ContentFormat:
+    try:
+        tree = _environment().parse(_GENERATION_BLOCK.sub("", template))
     except TemplateSyntaxError:
         return ContentFormat("string", tests_strings=True)  # rendering says what is wrong
     names = set(_names_of_content(tree))

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from quire.chat_template import ChatOptions, ChatRenderer, load_chat_template
+from quire.chat_templates import chat_template_names
+from quire.template_format import template_variables
 from tests.fakes import tokenizers
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -183,3 +185,32 @@ def test_template_is_a_file_or_one_line(tmp_path: Path) -> None:
     assert load_chat_template(None) is None
     with pytest.raises(ValueError, match="neither a readable file"):
         load_chat_template(str(tmp_path / "none.jinja"))
+
+
+def test_a_template_that_does_not_parse_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "chat.jinja"
+    file.write_text("{% for m in messages %}\n{{ m.content }}\n")
+    with pytest.raises(ValueError, match=r"chat\.jinja' does not parse: line 2: .*'endfor'.*mend"):
+        load_chat_template(file)
+    with pytest.raises(ValueError, match="line 1: No filter named 'shout'"):
+        load_chat_template("{{ messages | shout }}")
+    file.write_bytes(b"{{ '\xff' }}")
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        load_chat_template(file)
+    for good in (
+        "{%- generation -%}{{ messages | tojson }}{%- endgeneration -%}",
+        "{{ strftime_now('%d') }}{{ raise_exception('no') }}",
+        "{% for m in messages %}{% if m %}{% break %}{% endif %}{% endfor %}",
+    ):
+        assert load_chat_template(good) == good
+
+
+def test_what_a_template_reads() -> None:
+    template = "a {% set b = 1 %}{% for m in messages %}{{ m.c }}{{ b }}{% endfor %}{{ d.e }}"
+    assert template_variables(template) == {"messages", "d"}
+    assert template_variables("{{ broken") == frozenset()
+
+
+@pytest.mark.parametrize("name", chat_template_names())
+def test_our_own_templates_parse(name: str) -> None:
+    assert load_chat_template(name)

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,34 @@ def test_weights_that_belong_to_another_config_are_refused(tmp_path: Path) -> No
 def test_a_model_that_does_not_fit_says_what_it_needs(tmp_path: Path) -> None:
     plan = plan_of(write_model_folder(tmp_path), PARAMETERS)
     assert (plan.longest_context, plan.kv_cache_bytes, plan.concurrency) == (0, 0, {})
-    assert "does not fit: needs more than" in format_plan(plan)
+    assert "does not fit: needs 45.0 KiB of memory" in format_plan(plan)
     assert not plan.fits
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("arguments", [{}, {"gpu_memory_utilization": 0.5}, {"max_model_len": 200}])
+def test_the_memory_that_it_needs_is_the_least_that_fits(
+    tmp_path: Path, device: str, arguments: dict[str, Any]
+) -> None:
+    folder = write_model_folder(tmp_path)
+    plan = plan_of(folder, 2**14, device=device, **arguments)
+    said = re.search(r"needs (\S+ \w+) of memory", format_plan(plan))
+    assert said is not None and not plan.fits
+    assert plan_of(folder, said[1], device=device, **arguments).fits
+    assert plan_of(folder, plan.needed_bytes + 4, device=device, **arguments).fits
+    assert not plan_of(folder, plan.needed_bytes - 4, device=device, **arguments).fits
+
+
+def test_a_reserve_that_is_more_than_what_is_usable_is_no_part_of_it(tmp_path: Path) -> None:
+    text = format_plan(plan_of(write_model_folder(tmp_path), "1MiB", device="cuda"))
+    assert "942 KiB usable; CUDA and the steps alone take 1.50 GiB" in text
+
+
+def test_a_cache_told_too_small_is_not_blamed_on_the_memory(tmp_path: Path) -> None:
+    plan = plan_of(
+        write_model_folder(tmp_path), "24GiB", num_gpu_blocks_override=2, max_model_len=32
+    )
+    assert "does not fit: max_model_len=32 needs a KV cache of 6.00 KiB" in format_plan(plan)
 
 
 def test_a_gpu_can_be_planned_for_without_one(

@@ -1,4 +1,6 @@
-"""What programs read as ``vllm.envs.VLLM_...``: the variables that Quire reads too, as they are."""
+"""What programs read as ``vllm.envs.VLLM_...``: the variables that Quire reads too, and those that
+change nothing here, as they are set.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,29 @@ from quire import env
 from quire.near_names import did_you_mean
 
 
+def _is_on(text: str) -> bool:
+    return text.lower() in ("1", "true")
+
+
+# Of `env.WITHOUT_EFFECT` -> what reads it, and its value where it is not set.
+_WITHOUT_EFFECT: dict[str, tuple[Any, Any]] = {
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": (_is_on, False),
+    "VLLM_BATCH_INVARIANT": (_is_on, False),
+    "VLLM_CACHE_ROOT": (str, ""),
+    "VLLM_DO_NOT_TRACK": (_is_on, True),
+    "VLLM_ENGINE_READY_TIMEOUT_S": (int, 600),
+    "VLLM_HOST_IP": (str, ""),
+    "VLLM_NO_USAGE_STATS": (_is_on, True),
+    "VLLM_PP_LAYER_PARTITION": (str, None),
+    "VLLM_SERVER_DEV_MODE": (_is_on, False),
+    "VLLM_WORKER_MULTIPROC_METHOD": (str, "spawn"),
+}
+
+
 def __getattr__(name: str) -> Any:
     known = {one: variable for variable in env.REGISTRY for one in variable.names}
+    for one, (parse, default) in _WITHOUT_EFFECT.items():
+        known[one] = env.Variable((one,), parse, default, env.WITHOUT_EFFECT[one][1])
     if name not in known:
         raise AttributeError(
             f"Quire reads no environment variable {name}{did_you_mean(name, known)}"

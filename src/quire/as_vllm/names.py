@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-VERSION = "0.33.0"  # whose interface Quire follows; programs compare it with what they need
+from quire import env
+
+VERSION = env.VLLM_VERSION
 PACKAGE = "vllm"
 
 

@@ -21,7 +21,13 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from quire.cli.engine_flags import add_engine_flags, open_llm, settle_model
-from quire.cli.remote_flags import add_remote_flags, open_remote, refuse_engine_flags
+from quire.cli.remote_flags import (
+    add_remote_flags,
+    open_remote,
+    refuse_engine_flags,
+    refuse_remote_flags,
+    refuse_served_name,
+)
 from quire.cli.sampling_flags import (
     add_sampling_flags,
     check_sampling_flags,
@@ -84,6 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.max_tokens is None and arguments.url is None:
         arguments.max_tokens = DEFAULT_MAX_TOKENS
     check_sampling_flags(arguments)
+    refuse_remote_flags(arguments)
+    refuse_served_name(arguments)
     with _talk(arguments) as (talk, name):
         if arguments.quick is not None:
             _print_answer(talk, arguments.quick, on_terminal=False, stats=arguments.stats)

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import quire
+from quire import env
 from quire.cli.parser import Parser
 from quire.near_names import did_you_mean
 
 USAGE_ERROR = 2
+HELP_WORD = "--help=WORD the flags that have to do with a word"
 
 
 class CommandModule(Protocol):
@@ -63,12 +65,17 @@ def dispatch(program: str, commands: Mapping[str, Command], argv: list[str]) -> 
     if argv[0].startswith("--help="):
         return _print_help_about(program, commands, argv[0].partition("=")[2])
     if argv[0] in ("-V", "--version"):
-        print(quire.__version__)
+        print(_version())
         return 0
+    if argv[0].startswith("-h="):
+        print(f"{program}: error: {argv[0]}: --help={argv[0][3:]} does that", file=sys.stderr)
+        return USAGE_ERROR
     name = argv[0].replace("_", "-")
     if name not in commands:
         hint = did_you_mean(name, commands)
         hint = hint or f"; the commands are {', '.join(commands)}"
+        if name == "help":
+            hint = f"; `{program} --help` lists them, and {HELP_WORD}"
         print(f"{program}: error: there is no command {argv[0]!r}{hint}", file=sys.stderr)
         return USAGE_ERROR
     command = commands[name]
@@ -103,14 +110,26 @@ def _print_help_about(program: str, commands: Mapping[str, Command], topic: str)
         for actions in parser.about(topic).values():
             for action in actions:
                 having.setdefault(parser.line(action), []).append(parser.prog)
-    if not having:
+    verdicts = dict.fromkeys(
+        line for one in parsers for line in one.verdicts_about(topic, by_reason=not having)
+    )
+    if not having and not verdicts:
         known = dict.fromkeys(topic for parser in parsers for topic in parser.topics())
         hint = did_you_mean(topic, known)
         print(f"{program}: error: no help about {topic!r}{hint}", file=sys.stderr)
         return USAGE_ERROR
     for line, names in having.items():
         print(f"{line}\n    of {', '.join(names)}")
+    for line in verdicts:
+        print(line)
     return 0
+
+
+def _version() -> str:
+    """Under the name `vllm`, whose version programs compare, that one and ours."""
+    if not env.AS_VLLM.get():
+        return quire.__version__
+    return f"{env.VLLM_VERSION} (the interface of vLLM that Quire {quire.__version__} follows)"
 
 
 def _overview(program: str, commands: Mapping[str, Command]) -> str:

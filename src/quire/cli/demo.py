@@ -20,6 +20,7 @@ import quire
 from quire.cli.block_picture import draw, num_used
 from quire.cli.chat import Conversation
 from quire.cli.engine_flags import add_engine_flags, open_llm
+from quire.cli.remote_flags import refuse_served_name
 from quire.cli.streaming import InOrder, stream_all
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    refuse_served_name(arguments)
     started = time.perf_counter()
     if arguments.num_gpu_blocks_override is None:
         arguments.num_gpu_blocks_override = NUM_BLOCKS

@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING
 
 from quire import env, log
 from quire.args import EngineArgs
+from quire.cli.parser import Parser
+from quire.cli.settings import add_settings
 
 if TYPE_CHECKING:
     from quire.llm import LLM
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    """The model as a word, all of `EngineArgs`, and ``--verbose``."""
+    """The model as a word, all of `EngineArgs`, and ``--verbose``; they may come from a file and
+    the environment. The parser is a `Parser`."""
     parser.usage = "%(prog)s [MODEL] [options]"
     parser.add_argument("model_word", nargs="?", metavar="MODEL", help="the same as --model")
     EngineArgs.add_cli_args(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is being done")
+    assert isinstance(parser, Parser)
+    add_settings(parser)
 
 
 def set_up_log(arguments: argparse.Namespace) -> None:
@@ -30,11 +35,12 @@ def set_up_log(arguments: argparse.Namespace) -> None:
 
 
 def settle_model(arguments: argparse.Namespace) -> None:
-    """Make ``arguments.model`` the model, which may stand there without its flag."""
+    """Make ``arguments.model`` the model, which may stand there without its flag; as a word it wins
+    over file and environment, as a flag does."""
     word = arguments.model_word
     if word is None:
         return
-    if arguments.model not in (EngineArgs.model, word):
+    if "model" in arguments.flags_given and arguments.model != word:
         raise ValueError(f"the model is given twice, as {word!r} and as --model {arguments.model}")
     if any(map(str.isspace, word)) and not Path(word).exists():
         raise ValueError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from quire.cli.engine_flags import add_engine_flags, engine_args, open_llm, settle_model
 from quire.cli.parser import at_least
+from quire.cli.remote_flags import refuse_served_name
 from quire.cli.sampling_flags import (
     add_sampling_flags,
     check_sampling_flags,
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     settle_model(arguments)
     check_sampling_flags(arguments)
+    refuse_served_name(arguments)
     _check_output(arguments)
     prompts = arguments.prompt or _read_prompts()
     if not prompts:

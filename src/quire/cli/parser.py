@@ -10,13 +10,17 @@ import argparse
 import json
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NoReturn
 
+from quire import compat
 from quire.args import as_argument
 from quire.near_names import did_you_mean
+from quire.server import other_flags
 from quire.sizes import parse_count
 
+_BECOMES = {"alias": "is another name: ", "noted": "has no effect: ", "refused": "is refused: "}
+_SAME_WORDS = {"tls": ("ssl",), "ssl": ("tls",), "https": ("ssl", "tls")}  # in searches of the help
 _SWITCH_VALUES = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -54,8 +58,12 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             if word.startswith("--help="):
                 self.exit(0, self._help_about(word.partition("=")[2]))
+            if word.startswith("-h="):
+                self.error(f"{word}: a word stands behind --help, as --help={word[3:]}")
         self.prepare(words)
-        return self.read(words)
+        parsed = self.read(words)
+        parsed.flags_given = self.destinations(words)  # here, and neither in a file nor a variable
+        return parsed
 
     def read(self, words: Sequence[str], source: str = "") -> argparse.Namespace:
         """The same for words from elsewhere; error lines begin with ``source``."""
@@ -65,6 +73,18 @@ class Parser(argparse.ArgumentParser):
             self.error(self._about_unknown(unknown[0]))
         self._source = ""
         return parsed
+
+    def take_defaults(self, words: Sequence[str], source: str, given: Container[str]) -> None:
+        """Make what ``words`` from elsewhere say the defaults, but for flags that are ``given``.
+        A flag that the command line must have may stand there instead."""
+        required = [action for action in self._actions if action.required]
+        for action in required:
+            action.required = False
+        said = vars(self.read(words, source))
+        names = self.destinations(words)
+        self.set_defaults(**{name: said[name] for name in names if name not in given})
+        for action in required:
+            action.required = action.dest not in names
 
     def action_of(self, flag: str) -> argparse.Action | None:
         """What a flag like ``--max_model_len`` or ``--no-enable-lora`` sets, if it is known."""
@@ -99,14 +119,15 @@ class Parser(argparse.ArgumentParser):
     def _help_about(self, topic: str) -> str:
         """The help of a group of that name, or of all flags that have to do with a word."""
         found = self.about(topic)
-        if not found:
+        verdicts = "".join(f"{line}\n" for line in self.verdicts_about(topic, by_reason=not found))
+        if not found and not verdicts:
             self.error(f"no help about {topic!r}{did_you_mean(topic, self.topics())}")
         formatter = self._get_formatter()
         for title, actions in found.items():
             formatter.start_section(title)
             formatter.add_arguments(actions)
             formatter.end_section()
-        return formatter.format_help()
+        return "\n".join(part for part in (formatter.format_help(), verdicts) if part)
 
     def about(self, topic: str) -> dict[str, list[argparse.Action]]:
         """The flags of the group of that name, or those that have to do with a word, by group."""
@@ -119,6 +140,21 @@ class Parser(argparse.ArgumentParser):
                 if fits and action.help != argparse.SUPPRESS:
                     found.setdefault(title, []).append(action)
         return found
+
+    def verdicts_about(self, topic: str, *, by_reason: bool) -> list[str]:
+        """What becomes of other engines' flags whose name has to do with a word; if there is none,
+        on request of those whose reason has."""
+        verdicts = {**compat.VERDICTS, **other_flags.VERDICTS}
+        hidden = {
+            action.option_strings[0]: verdicts[action.dest]
+            for action in self._actions
+            if action.help == argparse.SUPPRESS and action.dest in verdicts
+        }
+        lines = {flag: _BECOMES[one.kind] + one.message for flag, one in hidden.items()}
+        near = [f"{flag} {line}" for flag, line in lines.items() if _contains(flag, topic)]
+        if near or not by_reason:
+            return near
+        return [f"{flag} {line}" for flag, line in lines.items() if _contains(line, topic)]
 
     def line(self, action: argparse.Action) -> str:
         """A flag with its help."""
@@ -187,8 +223,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def _mentions(action: argparse.Action, word: str) -> bool:
-    text = " ".join([*action.option_strings, action.help or ""]).lower()
-    return word.lower() in text or word.lower().replace("_", "-") in text
+    return _contains(" ".join([*action.option_strings, action.help or ""]), word)
+
+
+def _contains(text: str, word: str) -> bool:
+    core = word.lower().lstrip("-")
+    others = {core, core.replace("_", "-"), *_SAME_WORDS.get(core, ())}
+    return any(one in text.lower() for one in others)
 
 
 def _put(target: dict[str, Any], keys: list[str], text: str) -> bool:

@@ -14,6 +14,7 @@ import json
 
 from quire.args import as_argument
 from quire.cli.engine_flags import add_engine_flags, engine_args, set_up_log
+from quire.cli.remote_flags import refuse_served_name
 from quire.sizes import parse_memory
 
 
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from quire.plan import format_plan, make_plan
 
+    refuse_served_name(arguments)
     set_up_log(arguments)
     plan = make_plan(engine_args(arguments), arguments.memory)
     print(json.dumps(plan.to_json(), indent=2) if arguments.json else format_plan(plan))

@@ -51,6 +51,24 @@ def refuse_engine_flags(arguments: argparse.Namespace, *further: str) -> None:
             )
 
 
+def refuse_remote_flags(arguments: argparse.Namespace) -> None:
+    """Without ``--url`` no server is asked, so a key would have no effect."""
+    if arguments.url is None and arguments.api_key is not None:
+        raise ValueError(
+            "--api-key is that of a server, and a model here needs none; give the server as --url "
+            "URL, or leave out --api-key"
+        )
+
+
+def refuse_served_name(arguments: argparse.Namespace) -> None:
+    """Of a command that serves nothing."""
+    if "served_model_name" in arguments.flags_given:
+        raise ValueError(
+            "--served-model-name is for what clients of `quire serve` name; this command serves "
+            "none, leave it out"
+        )
+
+
 def named_model(arguments: argparse.Namespace) -> str | None:
     """What ``--model`` says; None for the engine's default, which a server need not have."""
     return None if arguments.model == EngineArgs.model else arguments.model

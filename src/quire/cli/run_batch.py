@@ -27,7 +27,13 @@ from quire.batch_files.lines import BatchInput, Line, fetched, read_lines
 from quire.batch_files.output import OutputFile
 from quire.cli.engine_flags import add_engine_flags, engine_args, set_up_log, settle_model
 from quire.cli.parser import at_least
-from quire.cli.remote_flags import add_remote_flags, named_model, refuse_engine_flags
+from quire.cli.remote_flags import (
+    add_remote_flags,
+    named_model,
+    refuse_engine_flags,
+    refuse_remote_flags,
+    refuse_served_name,
+)
 from quire.errors import QuireError
 from quire.server.args import ServerArgs
 
@@ -89,8 +95,10 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     settle_model(arguments)
     set_up_log(arguments)
+    refuse_remote_flags(arguments)
     if arguments.url is not None:
         refuse_engine_flags(arguments, "chat_template", "default_chat_template_kwargs")
+        refuse_served_name(arguments)
     with tempfile.TemporaryDirectory() as folder:
         path = fetched(arguments.input_file, Path(folder))
         batch = BatchInput.check(path)

@@ -13,7 +13,6 @@ from quire import env, log
 from quire.args import EngineArgs, add_flags, add_hidden_flags
 from quire.cli.engine_flags import add_engine_flags, engine_args
 from quire.cli.parser import Parser
-from quire.cli.settings import add_settings
 from quire.compat import translate
 from quire.errors import ModelLoadError, QuireError
 from quire.server.args import ServerArgs
@@ -24,7 +23,6 @@ def add_arguments(parser: Parser) -> None:
     add_flags(parser, ServerArgs)  # first: some names are only notes to an engine
     add_hidden_flags(parser, VERDICTS)
     add_engine_flags(parser)
-    add_settings(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,9 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     os.environ[env.LOG_FORMAT.names[0]] = arguments.log_format  # for the engine's process too
     log.setup()
-    settle_model_word(arguments)
     try:
         args, engine = server_args(arguments), engine_args(arguments)
+        _check_names(engine)
         check_model_name(engine.model)  # at once: the rest is found while the model loads
         serve(args, engine.create_engine_config)
     except ModelLoadError as error:
@@ -50,6 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_names(engine: EngineArgs) -> None:
+    names = engine.served_model_name
+    if any(not name.strip() for name in ([names] if isinstance(names, str) else names or ())):
+        raise ValueError(
+            "--served-model-name is empty; give a name, or leave it out and the model's own is used"
+        )
+
+
 def server_args(arguments: argparse.Namespace) -> ServerArgs:
     """The server's arguments, other servers' names understood; takes them out of ``arguments``,
     for an engine has verdicts about some of the names."""
@@ -62,10 +68,3 @@ def server_args(arguments: argparse.Namespace) -> ServerArgs:
         if verdict.replacement and any(VERDICTS.get(name) is verdict for name in given):
             given.pop(verdict.replacement)  # only its default, as far as `translate` can know
     return ServerArgs(**translate(given, fields, VERDICTS))
-
-
-def settle_model_word(arguments: argparse.Namespace) -> None:
-    """The model as a word of the command line wins over file and environment."""
-    has_flag = any(word.partition("=")[0] == "--model" for word in arguments.command_line)
-    if arguments.model_word is not None and not has_flag:
-        arguments.model = EngineArgs.model

@@ -1,12 +1,14 @@
-"""Flags from elsewhere: a YAML file, and an environment variable for every flag.
+"""Flags from elsewhere: a YAML file, and environment variables.
 
 They become the parser's defaults, so that flags on the command line win over the environment, and
-the environment wins over the file. Knows nothing about what the flags mean.
+the environment wins over the file. Of `quire serve` every flag has a variable, of other commands
+those of the engine, where what is meant for the server is no mistake.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -14,10 +16,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from quire import env, log
+from quire import compat, env, log
+from quire.args import EngineArgs
 from quire.cli.flags_file import flag_words, read_flags_file
 from quire.cli.parser import Parser
 from quire.near_names import did_you_mean
+from quire.server.args import ServerArgs
+from quire.server.other_flags import VERDICTS
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +35,22 @@ _SERVICE_LINK = re.compile(rf"{PREFIX}(SERVICE_\w+|PORT_\d+_\w+)")
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 
+def _fields(arguments: Any) -> frozenset[str]:
+    return frozenset(item.name for item in dataclasses.fields(arguments))
+
+
+_OF_ENGINE = _fields(EngineArgs) | compat.VERDICTS.keys()
+_OF_SERVER = _fields(ServerArgs) | VERDICTS.keys()
+
+
 def add_settings(parser: Parser) -> None:
     """Let the flags that ``parser`` has been given come from a file and the environment too."""
     parser.add_argument(
         _FILE_FLAG, metavar="FILE", help="YAML file of flags; those on the command line win"
     )
+    flag = "Every flag" if _is_server(parser) else "Every flag of the engine"
     parser.epilog = (
-        f"{parser.epilog}\nEvery flag can be an environment variable, --max-model-len as "
+        f"{parser.epilog}\n{flag} can be an environment variable, --max-model-len as "
         f"{PREFIX}MAX_MODEL_LEN, or a line of the --config file. The command line wins over the "
         "environment, and that over the file."
     )
@@ -45,9 +59,11 @@ def add_settings(parser: Parser) -> None:
 
 def _set_defaults(parser: Parser, words: Sequence[str], environ: Mapping[str, str]) -> None:
     given = parser.destinations(words)
+    if "url" in given:
+        environ = {}  # it describes an engine here, and a server elsewhere is asked
     name = _file_name(words) or environ.get(f"{PREFIX}CONFIG", "").strip()
     if name:
-        _take(parser, _file_words(parser, name), f"{name}: ")
+        parser.take_defaults(_file_words(parser, name), f"{name}: ", given)
     for variable, flag in _variables(parser).items():
         action = parser.action_of(flag)
         text = environ.get(variable, "").strip()
@@ -59,16 +75,14 @@ def _set_defaults(parser: Parser, words: Sequence[str], environ: Mapping[str, st
             value = _from_text(action, text)
         except json.JSONDecodeError as error:
             parser.error(f"{source}{error}; write a JSON list, or words with commas between them")
-        _take(parser, flag_words(flag, action, value), source)
-    if "port" not in given:
+        parser.take_defaults(flag_words(flag, action, value), source, given)
+    if _is_server(parser) and "port" not in given:
         _check_other_port(environ)
     _warn_of_unknown(parser, environ)
 
 
-def _take(parser: Parser, words: list[str], source: str) -> None:
-    """Make what the words say the defaults."""
-    said = vars(parser.read(words, source))
-    parser.set_defaults(**{name: said[name] for name in parser.destinations(words)})
+def _is_server(parser: Parser) -> bool:
+    return parser.action_of("--port") is not None
 
 
 def _file_name(words: Sequence[str]) -> str:
@@ -86,11 +100,19 @@ def _file_words(parser: Parser, name: str) -> list[str]:
     except ValueError as error:
         parser.error(f"{_FILE_FLAG} {error}")
     words: list[str] = []
+    of_server: list[str] = []
     for key, value in content.items():
         flag = f"--{str(key).replace('_', '-')}"
         if flag == _FILE_FLAG:
             parser.error(f"{name}: a file cannot name another {_FILE_FLAG} file")
-        words += flag_words(flag, parser.action_of(flag), value)
+        action = parser.action_of(flag)
+        if action is None and flag[2:].replace("-", "_") in _OF_SERVER:
+            of_server.append(flag)
+        else:
+            words += flag_words(flag, action, value)
+    if of_server:
+        log.setup()
+        logger.warning("%s: only `quire serve` has %s", name, ", ".join(of_server))
     return words
 
 
@@ -106,8 +128,16 @@ def _from_text(action: argparse.Action, text: str) -> Any:
 def _variables(parser: Parser) -> dict[str, str]:
     """Variable -> its flag."""
     flags = [flag for flag in parser.flags() if not flag.startswith(("--no-", "--help", "--conf"))]
+    if not _is_server(parser):
+        flags = [flag for flag in flags if _destination(parser, flag) in _OF_ENGINE]
     names = {PREFIX + flag[2:].replace("-", "_").upper(): flag for flag in flags}
     return {name: flag for name, flag in names.items() if name not in _OTHER_MEANING}
+
+
+def _destination(parser: Parser, flag: str) -> str:
+    action = parser.action_of(flag)
+    assert action is not None, flag
+    return action.dest
 
 
 def _check_address(variable: str, text: str) -> None:
@@ -132,6 +162,7 @@ def _check_other_port(environ: Mapping[str, str]) -> None:
 def _warn_of_unknown(parser: Parser, environ: Mapping[str, str]) -> None:
     known = {*_variables(parser), f"{PREFIX}CONFIG"}
     known |= {name for variable in env.REGISTRY for name in variable.names}
+    known |= {f"{PREFIX}{name.upper()}" for name in _OF_SERVER}
     for name in sorted(environ):
         is_ours = name.startswith(PREFIX) and not _SERVICE_LINK.fullmatch(name)
         if is_ours and name not in known:

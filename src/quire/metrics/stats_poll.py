@@ -27,6 +27,7 @@ class Poll(Generic[T]):
         self._ask = ask
         self._answer = first
         self._asked: asyncio.Task[None] | None = None
+        self._asked_time = 0.0
         self._may_complain = True  # once, until there is an answer again
         self.time = float("-inf")  # of the answer, in time.monotonic() seconds
 
@@ -35,8 +36,16 @@ class Poll(Generic[T]):
         if time.monotonic() - self.time > max_age_s:
             if self._asked is None or self._asked.done():
                 self._asked = asyncio.create_task(self._refresh())
+                self._asked_time = time.monotonic()
             await asyncio.wait([self._asked], timeout=_PATIENCE_S)
         return self._answer
+
+    @property
+    def silence_s(self) -> float:
+        """For how long a question has had no answer; 0.0 when none is open."""
+        if self._asked is None or self._asked.done():
+            return 0.0
+        return time.monotonic() - self._asked_time
 
     async def _refresh(self) -> None:
         try:

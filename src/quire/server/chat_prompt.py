@@ -5,6 +5,7 @@ Owns what a message may be over HTTP; how it is rendered is `chat_template.py`'s
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,9 @@ from quire.server.errors import bad_request
 from quire.server.protocol.common import Body, ChatMessage, ChatPromptBody
 from quire.server.state import ServerState
 from quire.server.tool_choice import check_tools
+from quire.template_format import template_variables
+
+logger = logging.getLogger(__name__)
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -39,6 +43,39 @@ def template_of(state: ServerState, body: Body) -> Callable[[], str]:
     if not isinstance(body, ChatPromptBody):
         return str
     return lambda: _renderer(state).template(_options(state, body))
+
+
+def warn_of_idle_defaults(state: ServerState) -> None:
+    """Of ``--default-chat-template-kwargs`` that no template of the model reads: a request with the
+    same is refused."""
+    given = state.args.default_chat_template_kwargs
+    if not given or state.args.trust_request_chat_template:  # a request's own may read them
+        return
+    templates = _own_templates(state)
+    known = ChatPromptBody.forms["chat_template_kwargs"].known
+    read = frozenset(known).union(*map(template_variables, templates))
+    idle = [name for name in given if name not in read]
+    if not templates:
+        logger.warning(
+            "--default-chat-template-kwargs has no effect: there is no chat template; leave it "
+            "out, or give a --chat-template"
+        )
+    elif idle:
+        logger.warning(
+            "--default-chat-template-kwargs: the chat template does not read %s, which has no "
+            "effect; leave it out, or correct its name",
+            ", ".join(map(repr, idle)),
+        )
+
+
+def _own_templates(state: ServerState) -> list[str]:
+    """All that may be rendered; with tools, some models have another one."""
+    if state.chat is None:
+        return []
+    try:
+        return [state.chat.template(one) for one in (ChatOptions(), ChatOptions(tools=[{}]))]
+    except ValueError:  # there is none; requests will be told so
+        return []
 
 
 def _renderer(state: ServerState) -> ChatRenderer:

@@ -27,6 +27,8 @@ from quire.server.usage import Usage
 TIMED_OUT = "timeout"  # the stop reason of what a time limit cut off
 _FIELDS = (*RULES, "priority")  # that the engine may complain of
 
+_LAST_WORDS_S = 5.0  # for a core to tell what it has computed for a client that has gone
+
 _News = tuple[int, RequestOutput]  # prompt index, what is new
 
 
@@ -118,6 +120,15 @@ class Generation:
         """End everything; consumers get what there is, with the finish reason "abort"."""
         if self._aborting is None:
             self._abort(keeps_tokens=True)
+
+    def leave(self) -> None:
+        """The client has gone: end everything. The core is asked what there is, for that counts;
+        one that does not say is not waited for."""
+        if self._is_closed:
+            return
+        self.cancel()
+        loop = asyncio.get_running_loop()
+        self._timers.append(loop.call_later(_LAST_WORDS_S, self.drop))
 
     def drop(self) -> None:
         """End everything at once; nobody wants what there is."""

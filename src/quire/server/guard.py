@@ -1,6 +1,7 @@
 """What every request passes before a route sees it: request id, key, body size, content type.
 
-Plain ASGI, so that it costs a stream nothing for each event. Knows paths only where one is open.
+Plain ASGI, so that it costs a stream nothing for each event. Knows paths only where one is open;
+whether there is one at all is the routes' to say.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from quire.server import request_ids
 from quire.server.error_responses import as_http_error, error_response, route_path
@@ -126,7 +128,9 @@ class Guard:
         if int(length) > self._max_body_bytes:
             raise BodyTooLarge(self._max_body_bytes)
         has_body = int(length) > 0 or b"transfer-encoding" in headers
-        if has_body and _media_type(headers) != b"application/json":
+        if not has_body or not _is_route(scope):
+            return
+        if _media_type(headers) != b"application/json":
             raise HTTPError(
                 415,
                 "Unsupported Media Type: Only 'application/json' is allowed; send the header "
@@ -134,7 +138,7 @@ class Guard:
                 "UnsupportedMediaTypeError",
             )
         encoding = headers.get(b"content-encoding", b"").strip().lower()
-        if has_body and encoding not in (b"", b"identity"):
+        if encoding not in (b"", b"identity"):
             raise HTTPError(
                 415,
                 f"The header Content-Encoding is {encoding.decode('latin-1')[:40]!r}, but bodies "
@@ -281,6 +285,11 @@ def _is_cross_site(headers: dict[bytes, bytes]) -> bool:
         return site not in (b"same-origin", b"none")
     origin = headers.get(b"origin")
     return origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
+
+
+def _is_route(scope: Scope) -> bool:
+    """Whether a route takes the request; otherwise the answer is 404 or 405, whatever the body."""
+    return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].router.routes)
 
 
 def _media_type(headers: dict[bytes, bytes]) -> bytes:

@@ -12,17 +12,28 @@ from quire.server.error_responses import json_response
 from quire.server.errors import unavailable
 from quire.server.state import Phase, ServerState, state_of
 
+# The core is asked every `watch.LOG_INTERVAL_S` seconds and answers between two steps, of which a
+# long one must not look like the end.
+MAX_SILENCE_S = 30.0
+
 router = APIRouter(tags=["health"])
 
 
 @router.head("/health", include_in_schema=False)
 @router.get("/health")
 async def health(request: Request) -> Response:
-    """200 when the engine answers; 503 while it loads and after it has died."""
+    """200 when the engine answers; 503 while it loads, after it has died, and while it has said
+    nothing for 30 s."""
     state = state_of(request)
-    if state.phase in (Phase.READY, Phase.DRAINING):
-        return Response(status_code=200)
-    raise _not(state, "healthy")
+    if state.phase not in (Phase.READY, Phase.DRAINING):
+        raise _not(state, "healthy")
+    silence = state.watch.stats.silence_s
+    if silence > MAX_SILENCE_S:
+        raise unavailable(
+            f"Not healthy: the engine core has not answered for {silence:.0f} s; it may be in a "
+            "very long step, stopped or stuck."
+        )
+    return Response(status_code=200)
 
 
 @router.head("/livez", include_in_schema=False)

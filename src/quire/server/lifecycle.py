@@ -18,6 +18,7 @@ from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
 from quire.resolve import default_served_name
 from quire.server.answer_formats import AnswerFormats
+from quire.server.chat_prompt import warn_of_idle_defaults
 from quire.server.state import Phase, ServedModels, ServerState
 
 logger = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ class Lifecycle:
         tokenizer = engine.front.tokenizer
         state.chat = None if tokenizer is None else ChatRenderer(tokenizer, self._chat_template)
         state.formats = AnswerFormats.of(state.args, state.chat)
+        warn_of_idle_defaults(state)
         state.watch.engine_ready(engine, state.models.names[0])
         state.engine = engine
         state.phase_seconds = state.start.phase_seconds()

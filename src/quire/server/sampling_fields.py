@@ -11,7 +11,7 @@ from typing import Any
 from quire.engine.async_engine import AsyncLLM
 from quire.sampling_params import RequestOutputKind, SamplingParams
 from quire.server.args import ServerArgs
-from quire.server.errors import bad_request, bad_value
+from quire.server.errors import bad_request, bad_value, renamed
 from quire.server.logits_processors import named_processors
 from quire.server.output_constraint import output_constraint
 from quire.server.protocol.chat import ChatCompletionRequest
@@ -64,6 +64,8 @@ def chat_params(body: ChatCompletionRequest, engine: AsyncLLM, args: ServerArgs)
     max_tokens = body.max_tokens
     if body.max_completion_tokens is not None:
         max_tokens = body.max_completion_tokens
+        with renamed({"max_tokens": "max_completion_tokens"}):
+            _check_least(max_tokens)
     if max_tokens is None:
         max_tokens = engine.config.model.generation_config.get("max_new_tokens")
         if max_tokens is not None:  # it was written for the whole context of the model
@@ -112,7 +114,16 @@ def _kind(body: GenerationBody, args: ServerArgs) -> RequestOutputKind:
     return RequestOutputKind.DELTA if body.stream or has_limit else RequestOutputKind.FINAL_ONLY
 
 
+def _check_least(max_tokens: int | None) -> None:
+    if max_tokens is not None and max_tokens < 1:
+        raise bad_request(
+            f"max_tokens must be at least 1, got {max_tokens}; leave it out for the default.",
+            "max_tokens",
+        )
+
+
 def _capped(max_tokens: int | None, max_model_len: int, limit: int | None) -> int | None:
+    _check_least(max_tokens)
     if max_tokens is not None and max_tokens > max_model_len:
         raise bad_request(
             f"max_tokens must be at most {max_model_len}, the length of the context, got "

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from quire import log
+from quire.chat_template import ChatOptions, load_chat_template
 from quire.config import EngineConfig
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.process import ProcessClient
@@ -79,6 +80,7 @@ def check(args: ServerArgs) -> None:
         )
     check_pattern(args)
     check_formats(args)
+    _check_templates(args)
     layers(args)  # keys, middleware, sizes
 
 
@@ -108,6 +110,19 @@ def _check_ranges(args: ServerArgs) -> None:
         raise ValueError(
             f"--otlp-traces-endpoint {endpoint}: give a URL, http://... or https://..."
         )
+
+
+def _check_templates(args: ServerArgs) -> None:
+    """With a wrong one every chat request would be told that it is wrong itself."""
+    try:
+        load_chat_template(args.chat_template)
+    except ValueError as error:
+        raise ValueError(f"--chat-template: {error}") from error
+    try:
+        ChatOptions(template_kwargs=args.default_chat_template_kwargs)
+    except ValueError as error:
+        own = str(error).replace("chat_template_kwargs", "--default-chat-template-kwargs", 1)
+        raise ValueError(own) from error
 
 
 def _serve_alone(

@@ -68,7 +68,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = _Body(send, self.raw_headers)
-        leaving = asyncio.create_task(drop_on_disconnect(receive, self._generation))
+        leaving = asyncio.create_task(leave_on_disconnect(receive, self._generation))
         silence = _Silence(self._keep_alive_s, body)
         try:
             async with contextlib.aclosing(self._events) as events:
@@ -92,11 +92,11 @@ class EventStream(Response):
         await body.end()
 
 
-async def drop_on_disconnect(receive: Receive, generation: Generation) -> None:
+async def leave_on_disconnect(receive: Receive, generation: Generation) -> None:
     """Returns when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    generation.drop()
+    generation.leave()
 
 
 class _Body:

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from quire.outputs import RequestOutput
 from quire.server.errors import broken_off
 from quire.server.generation import Generation
-from quire.server.sse import drop_on_disconnect
+from quire.server.sse import leave_on_disconnect
 from quire.server.state import Phase, state_of
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ async def whole_outputs(request: Request, generation: Generation) -> list[Reques
 
     What a server that ends has broken off is no answer: 503, so that clients ask again.
     """
-    leaving = asyncio.create_task(drop_on_disconnect(request.receive, generation))
+    leaving = asyncio.create_task(leave_on_disconnect(request.receive, generation))
     try:
         outputs = await generation.results()
     finally:

@@ -16,6 +16,7 @@ import pytest
 from packaging import version
 
 import quire
+from quire import env
 from quire.as_vllm import install
 from quire.as_vllm.finder import Finder
 from quire.as_vllm.names import MODULES, VERSION
@@ -133,6 +134,11 @@ def test_variables_are_read_when_they_are_asked_for(monkeypatch: pytest.MonkeyPa
     assert envs.VLLM_USE_MODELSCOPE is False
     monkeypatch.setenv("VLLM_USE_MODELSCOPE", "True")
     assert envs.VLLM_USE_MODELSCOPE is True
+    assert (envs.VLLM_HOST_IP, envs.VLLM_SERVER_DEV_MODE) == ("", False)
+    monkeypatch.setenv("VLLM_HOST_IP", "10.0.0.1")
+    assert envs.VLLM_HOST_IP == "10.0.0.1"
+    for name in env.WITHOUT_EFFECT:
+        getattr(envs, name)
     with pytest.raises(AttributeError, match="no environment variable VLLM_USE_MODELSCOP; did"):
         envs.VLLM_USE_MODELSCOP  # noqa: B018
 

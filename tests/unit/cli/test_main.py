@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import quire
+from quire.as_vllm.names import VERSION
 from quire.cli import main
 from quire.cli.commands import COMMANDS
 
@@ -53,6 +54,24 @@ def test_help_about_a_word_has_the_flags_of_all_commands(
     )
 
 
+def test_help_about_what_there_is_not_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help=quantization"]) == 0
+    told = capsys.readouterr().out
+    assert "--quantization is refused: quantized weights are not supported yet" in told
+    assert told.count("--quantization is") == 1
+    assert main(["--help=embedding"]) == 0
+    assert "--task is refused: only text generation" in capsys.readouterr().out
+
+
+def test_the_version_under_the_name_vllm(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIRE_AS_VLLM", "/a/folder")
+    assert main(["--version"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"{VERSION} (") and f"Quire {quire.__version__}" in told
+
+
 def test_help_imports_no_torch() -> None:
     code = "import sys; from quire.cli import main; main(['generate', '--help'])"
     code = f"import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); {code}"
@@ -66,6 +85,12 @@ def test_help_imports_no_torch() -> None:
     ("words", "message"),
     [
         (["genrate"], "quire: error: there is no command 'genrate'; did you mean generate?"),
+        (
+            ["help"],
+            "quire: error: there is no command 'help'; `quire --help` lists them, and --help=WORD "
+            "the flags that have to do with a word",
+        ),
+        (["-h=port"], "quire: error: -h=port: --help=port does that"),
         (["chart"], "quire: error: there is no command 'chart'; did you mean chat?"),
         (
             ["bench", "speed"],
@@ -98,6 +123,11 @@ def test_unknown_commands(
         (["generate", "/there", *NOWHERE, "-p", "x"], "the model is given twice, as '/there' and"),
         (["generate", "/nonexistent", "-p", "x"], "'/nonexistent' does not exist"),
         (["generate", "-p", "x", "--enable-lora"], "enable_lora=True: LoRA adapters are not"),
+        (["chat", *NOWHERE, "--api-key", "x"], "give the server as --url URL, or leave out"),
+        (["run-batch", "-i", "i", "-o", "o", "--api-key", "x"], "--api-key is that of a server"),
+        (["generate", *NOWHERE, "--served-model-name", "x"], "--served-model-name is for what"),
+        (["chat", *NOWHERE, "--served-model-name", "x"], "this command serves none, leave it out"),
+        (["plan", "--served-model-name", "x"], "--served-model-name is for what clients"),
         (["plan", "--hf-overrides.hidden_act", "banana"], "'hidden_act' = 'banana'"),
     ],
 )

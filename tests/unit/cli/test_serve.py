@@ -72,9 +72,35 @@ def test_an_unknown_flag_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
+    ("topic", "shown"),
+    [
+        ("lora", ("--enable-lora is refused: LoRA", "--max-loras has no effect: LoRA")),
+        ("quantization", ("--quantization is refused: quantized weights",)),
+        ("tls", ("--ssl-keyfile", "--ssl-ca-certs", "--ssl-cert-reqs", "--enable-ssl-refresh is")),
+        ("port", ("--port N", "--master-port has no effect")),
+    ],
+)
+def test_help_about_a_word_has_verdicts_too(
+    topic: str, shown: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parse([f"--help={topic}"])
+    told = capsys.readouterr().out
+    assert all(one in told for one in shown) and "--enable-sleep-mode" not in told
+
+
+def test_the_short_flag_of_help_leads_to_the_long_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse(["-h=port"])
+    assert "a word stands behind --help, as --help=port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--api-key-file", "/nonexistent"], "--api-key-file nonexistent cannot be read: No such"),
+        (["--served-model-name", ""], "--served-model-name is empty; give a name, or leave it"),
+        (["--served-model-name", "a", " "], "--served-model-name is empty"),
         (["--api-key", ""], "--api-key is empty"),
         (["--api-key", "schlüssel"], "characters that headers cannot carry"),
         (["--ssl-certfile", "/nonexistent.pem"], "--ssl-certfile /nonexistent.pem cannot be read"),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from quire.cli import serve
+from quire.cli import generate, main, plan, run_batch, serve
+from quire.cli.commands import CommandModule
 from quire.cli.engine_flags import engine_args
 from quire.cli.parser import Parser
 
@@ -173,6 +174,69 @@ def test_variables_that_nobody_reads_are_noted(
 
 def test_a_model_given_as_a_word_wins_over_the_file(config: Path) -> None:
     parsed = parse("other-model", "--config", str(config))
-    parsed.command_line = ["serve", "other-model"]
-    serve.settle_model_word(parsed)
     assert engine_args(parsed).model == "other-model"
+
+
+def parse_for(command: CommandModule, *words: str) -> argparse.Namespace:
+    parser = Parser(prog="quire command", description=None)
+    command.add_arguments(parser)
+    return parser.parse(words)
+
+
+@pytest.mark.parametrize("command", [generate, plan])
+def test_settings_of_the_engine_count_for_every_command(
+    command: CommandModule,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("QUIRE_MAX_MODEL_LEN", "512")
+    monkeypatch.setenv("QUIRE_PORT", "tcp://10.0.0.1:8000")  # the server's
+    monkeypatch.setenv("QUIRE_JSON", "1")  # no flag of the engine
+    with caplog.at_level(logging.WARNING, logger="quire"):
+        engine = engine_args(parsed := parse_for(command, "--config", str(config)))
+    assert (engine.model, engine.max_model_len) == ("a-model", 512)
+    assert engine.enable_prefix_caching is False and parsed.json is False
+    messages = [record.getMessage() for record in caplog.records]
+    only = "only `quire serve` has --port, --allowed-origins, --restart-engine"
+    assert messages[0] == f"{config}: {only}"
+    assert messages[1].startswith("unknown environment variable QUIRE_JSON")
+    assert len(messages) == 2
+
+
+def test_a_wrong_variable_is_no_plan(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QUIRE_ENABLE_PREFIX_CACHING", "maybe")
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan"])
+    assert "environment variable QUIRE_ENABLE_PREFIX_CACHING='maybe'" in capsys.readouterr().err
+
+
+def test_a_flag_that_must_be_given_may_stand_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QUIRE_MAX_MODEL_LEN", "512")
+    (tmp_path / "c.yaml").write_text("input-file: in\noutput-file: out\n")
+    parsed = parse_for(run_batch, f"--config={tmp_path / 'c.yaml'}", "-o", "other")
+    assert (parsed.input_file, parsed.output_file) == ("in", "other")
+    with pytest.raises(SystemExit, match="2"):
+        parse_for(run_batch, "-o", "other")
+    assert "arguments are required: -i/--input-file" in capsys.readouterr().err
+
+
+def test_the_environment_describes_no_server_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QUIRE_MAX_MODEL_LEN", "512")
+    monkeypatch.setenv("QUIRE_MODEL", "a-model")
+    assert main(["chat", "--url", "http://localhost:1", "-q", "x"]) == 1
+    assert "cannot be reached" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["/here"], ["--model", "/here"], ["/here", "--model", "/here"]])
+def test_a_model_of_the_command_line_wins_over_the_environment(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIRE_MODEL", "/there")
+    assert engine_args(parse_for(generate, *words)).model == "/here"

@@ -69,5 +69,12 @@ async def test_an_engine_that_hangs_hangs_nobody(monkeypatch: pytest.MonkeyPatch
     engine = Engine()
     engine.answers.clear()
     poll = Poll(engine.ask, 7)
+    assert poll.silence_s == 0.0
     assert await poll.get(0.0) == 7
+    first = poll.silence_s
+    assert await poll.get(0.0) == 7
+    assert poll.silence_s > first > 0.0  # of the same question
     engine.answers.set()
+    while poll.silence_s:
+        await asyncio.sleep(0)
+    assert await poll.get(3600.0) == 1

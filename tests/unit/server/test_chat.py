@@ -14,6 +14,7 @@ from quire.outputs import CompletionOutput, RequestOutput
 from quire.prompts import ParsedPrompt
 from quire.sampling_params import SamplingParams
 from quire.server.answer_form import AnswerForm
+from quire.server.chat_prompt import warn_of_idle_defaults
 from quire.server.chat_stream import ChatStream
 from quire.server.chat_view import ChatView
 from quire.server.envelope import Envelope
@@ -147,6 +148,53 @@ async def test_a_begun_answer_is_continued_and_echoed(client: httpx.AsyncClient)
     contents = [event["choices"][0]["delta"]["content"] for event in events[:-1]]
     assert contents[:2] == ["", "The capital"]
     assert "".join(contents) == ANSWER
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("value", [0, -1])
+async def test_an_answer_needs_a_token(client: httpx.AsyncClient, name: str, value: int) -> None:
+    body = {"messages": [{"role": "user", "content": "Hello"}], name: value}
+    response = await client.post("/v1/chat/completions", json=body)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, name)
+    assert error["message"] == (
+        f"{name} must be at least 1, got {value}; leave it out for the default."
+    )
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        (
+            {"a": 1, "add_generation_prompt_": 2, "enable_thinking": True},
+            "does not read 'a', 'add_generation_prompt_', which",
+        ),
+        ({"messages_": [1], "b": 2}, "does not read 'messages_', 'b', which"),
+        ({"enable_thinking": False}, None),
+        (None, None),
+    ],
+)
+def test_defaults_that_no_template_reads_are_told_at_the_start(
+    engine: AsyncLLM,
+    caplog: pytest.LogCaptureFixture,
+    kwargs: dict[str, Any] | None,
+    words: str | None,
+) -> None:
+    state = ready_state(engine, default_chat_template_kwargs=kwargs)
+    caplog.clear()
+    warn_of_idle_defaults(state)
+    warnings = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert len(warnings) == (words is not None)
+    assert words is None or words in warnings[0]
+
+
+def test_defaults_without_a_template_are_told_at_the_start(
+    engine: AsyncLLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = ready_state(engine, default_chat_template_kwargs={"enable_thinking": False})
+    state.chat = None
+    warn_of_idle_defaults(state)
+    assert "has no effect: there is no chat template" in caplog.text
 
 
 async def test_max_completion_tokens_wins(client: httpx.AsyncClient) -> None:

@@ -173,7 +173,32 @@ async def test_a_cancelled_answer_has_the_tokens_that_it_was_computed(
     assert await idle(state)
 
 
-async def test_a_client_that_leaves_after_the_cancel_is_not_waited_for() -> None:
+async def test_a_client_that_leaves_is_counted_with_what_was_computed(engine: AsyncLLM) -> None:
+    state = ready_state(engine)
+    state.watch.engine_ready(engine, "m")
+    before = (await engine.stats()).num_generation_tokens
+    body = {**ENDLESS, "max_tokens": 1500, "ignore_eos": True}
+    leaving = LeavingClient(state, body)
+    running = asyncio.create_task(leaving.run())
+    while (await engine.stats()).num_generation_tokens < before + 5:
+        await asyncio.sleep(0)
+    leaving.gone.set()
+    await asyncio.wait_for(running, 20)
+    assert await idle(state) and leaving.received == []
+    text = (await state.watch.exposition()).decode()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    found = {line.partition("{")[0]: float(line.split()[-1]) for line in lines}
+    computed = (await engine.stats()).num_generation_tokens - before
+    assert 5 <= found["quire:request_generation_tokens_sum"] == computed < 1500
+    for name in ("time_to_first_token", "request_queue_time", "request_inference_time"):
+        assert found[f"quire:{name}_seconds_count"] == 1, name
+    assert found["quire:num_aborted_requests_total"] == 1
+
+
+async def test_a_client_that_leaves_is_not_waited_for_long_where_the_core_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quire.server.generation._LAST_WORDS_S", 0.05)
     engine = AsyncLLM(fake_config(), multiprocess_mode=False, build=BUILD_SILENT_CORE)
     state = ready_state(engine)
     leaving = LeavingClient(state, {"prompt": [5], "request_id": "a"})

@@ -187,6 +187,19 @@ async def test_bodies_are_json(headers: Any, content: bytes, status: int) -> Non
         assert answer.json()["error"]["code"] == status
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("POST", "/v1/nothing", 404), ("POST", "/health", 405)]
+)
+@pytest.mark.parametrize("root_path", ["", "/prefix"])
+async def test_a_path_that_takes_no_body_says_so_whatever_the_body_is(
+    method: str, path: str, status: int, root_path: str
+) -> None:
+    sent: Any = {"headers": {"Content-Type": "multipart/form-data; boundary=x"}, "content": b"--x"}
+    for one, asked, expected in ((method, path, status), ("POST", "/v1/echo", 415)):
+        answer = await ask(app_with(), one, root_path + asked, root_path=root_path, **sent)
+        assert answer.status_code == expected
+
+
 async def test_a_compressed_body_is_told_what_to_do() -> None:
     headers = {**AS_JSON, "Content-Encoding": "gzip"}
     answer = await ask(app_with(), "POST", "/v1/echo", headers=headers, content=b"\x1f\x8b")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 import pytest
 
 import quire
 from quire.engine.start import StartWatch
+from quire.metrics.stats_poll import Poll
 from quire.server.args import ServerArgs
 from quire.server.state import Phase, RunningRequest, ServedModels, ServerState
+from quire.step_output import EngineStats
 from tests.fakes.server import in_process_client
 
 ALL = (Phase.LOADING, Phase.READY, Phase.DRAINING, Phase.DEAD)
@@ -68,6 +72,31 @@ async def test_a_refusal_says_why() -> None:
     async with in_process_client(state) as client:
         error = (await client.get("/health")).json()["error"]
     assert error["type"] == "ServiceUnavailableError" and "it was unplugged" in error["message"]
+
+
+async def test_an_engine_that_does_not_answer_is_not_healthy_until_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quire.metrics.stats_poll._PATIENCE_S", 0.0)
+    answers = asyncio.Event()
+
+    async def ask() -> EngineStats:
+        await answers.wait()
+        return EngineStats()
+
+    state = ServerState(args=ServerArgs(), phase=Phase.READY, detail="ready")
+    state.watch.stats = Poll(ask, EngineStats())
+    await state.watch.stats.get(0.0)
+    assert await status_of(state, "/health") == 200  # for a while
+    monkeypatch.setattr("quire.server.health.MAX_SILENCE_S", 0.0)
+    assert await status_of(state, "/ping") == 503
+    async with in_process_client(state) as client:
+        error = (await client.get("/health")).json()["error"]
+    assert "the engine core has not answered for 0 s" in error["message"]
+    assert await status_of(state, "/livez") == 200
+    answers.set()
+    await state.watch.stats.get(0.0)
+    assert await status_of(state, "/health") == 200
 
 
 async def test_version(client: httpx.AsyncClient) -> None:

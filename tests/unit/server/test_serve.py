@@ -24,6 +24,9 @@ from quire.server.serve import check
         ({"otlp_traces_endpoint": "nota-url"}, "--otlp-traces-endpoint nota-url: give a URL"),
         ({"api_server_count": 0}, "--api-server-count 0"),
         ({"root_path": "api"}, "--root-path api: begin it with a slash: /api"),
+        ({"chat_template": "{{ foo"}, "--chat-template: the chat template '{{ foo' does not parse"),
+        ({"chat_template": "/no/where"}, "--chat-template: .* neither a readable file"),
+        ({"default_chat_template_kwargs": {"tools": []}}, "^--default-chat-template-kwargs cannot"),
     ],
 )
 def test_a_server_that_could_answer_nobody_does_not_start(args: dict[str, Any], words: str) -> None:
