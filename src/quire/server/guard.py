@@ -128,25 +128,9 @@ class Guard:
         if int(length) > self._max_body_bytes:
             raise BodyTooLarge(self._max_body_bytes)
         has_body = int(length) > 0 or b"transfer-encoding" in headers
-        if not has_body or not _is_route(scope):
-            return
-        if _media_type(headers) != b"application/json":
-            raise HTTPError(
-                415,
-                "Unsupported Media Type: Only 'application/json' is allowed; send the header "
-                "'Content-Type: application/json'.",
-                "UnsupportedMediaTypeError",
-            )
-        encoding = headers.get(b"content-encoding", b"").strip().lower()
-        if encoding not in (b"", b"identity"):
-            raise HTTPError(
-                415,
-                f"The header Content-Encoding is {encoding.decode('latin-1')[:40]!r}, but bodies "
-                "are read as they are; send the JSON without compression, and leave the header "
-                "out.",
-                "UnsupportedMediaTypeError",
-                headers={"Accept-Encoding": "identity"},
-            )
+        error = _fault_of_kind(headers) if has_body else None
+        if error is not None and _is_route(scope):  # else it is 404 or 405, whatever the body
+            raise error
 
 
 class BodyTooLarge(HTTPError):
@@ -288,8 +272,29 @@ def _is_cross_site(headers: dict[bytes, bytes]) -> bool:
 
 
 def _is_route(scope: Scope) -> bool:
-    """Whether a route takes the request; otherwise the answer is 404 or 405, whatever the body."""
+    """Whether a route takes the request."""
     return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].router.routes)
+
+
+def _fault_of_kind(headers: dict[bytes, bytes]) -> HTTPError | None:
+    """Why a body of such headers cannot be read."""
+    if _media_type(headers) != b"application/json":
+        return HTTPError(
+            415,
+            "Unsupported Media Type: Only 'application/json' is allowed; send the header "
+            "'Content-Type: application/json'.",
+            "UnsupportedMediaTypeError",
+        )
+    encoding = headers.get(b"content-encoding", b"").strip().lower()
+    if encoding in (b"", b"identity"):
+        return None
+    return HTTPError(
+        415,
+        f"The header Content-Encoding is {encoding.decode('latin-1')[:40]!r}, but bodies are read "
+        "as they are; send the JSON without compression, and leave the header out.",
+        "UnsupportedMediaTypeError",
+        headers={"Accept-Encoding": "identity"},
+    )
 
 
 def _media_type(headers: dict[bytes, bytes]) -> bytes:
