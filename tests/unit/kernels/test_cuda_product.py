@@ -119,7 +119,7 @@ def test_the_same_lines_have_the_same_products_whatever_is_beside_them() -> None
 
 def test_large_weights_suit_fewer_lines_but_for_a_gate_behind_them() -> None:
     weight = torch.zeros(4096, 2048, device=DEVICE, dtype=torch.bfloat16)
-    assert [HopperProduct(weight, None).suits(lines) for lines in (2, 128, 129)] == [
+    assert [HopperProduct(weight, None).suits(lines) for lines in (2, 192, 193)] == [
         True,
         True,
         False,

@@ -36,7 +36,7 @@ def row_after(
     tokenizer: PreTrainedTokenizerBase, ends: tuple[str, ...], token_ids: list[int]
 ) -> ThinkingRow:
     thinking = Thinking(begins=(), ends=TokenMarks(tokenizer).of_all(ends), is_open=True)
-    row = ThinkingRow(thinking, texts_of(tokenizer))
+    row = ThinkingRow(thinking, texts_of(tokenizer), is_strict=True)
     for token_id in token_ids:
         if row.place is not Place.OVER:
             row.accept(token_id)
@@ -90,7 +90,7 @@ def test_a_thought_is_over_where_the_parser_says_so(name: str) -> None:
         parser = format.parser(Opening.UNKNOWN)
         answer = [one.text for one in parser.feed(text) if not isinstance(one, Reasoning)]
         assert answer == [" yes"]
-        row = ThinkingRow(Thinking(begins=begins, ends=ends, is_open=None), texts)
+        row = ThinkingRow(Thinking(begins=begins, ends=ends, is_open=None), texts, is_strict=True)
         shown = ""
         for piece in spelled(text, by_text, rng):
             shown += piece
