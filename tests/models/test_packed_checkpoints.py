@@ -14,10 +14,8 @@ from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from quire.errors import ModelLoadError
 from quire.models.loading import build_model
-from tests.fakes.batches import FakeRows
 from tests.models.configs import FALLBACK_ROWS, PARITY_ROWS, engine_config, save_random_model
-
-_TOKENS = list(range(3, 28))
+from tests.models.loaded import assert_whole_and_equal
 
 
 def _row(architecture: str, variant: str, folder: Path) -> PreTrainedModel:
@@ -31,16 +29,6 @@ def _save(folder: Path, tensors: dict[str, Tensor], quantization: dict[str, obje
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = quantization
     (folder / "config.json").write_text(json.dumps(config))
-
-
-def _check(folder: Path, reference: PreTrainedModel) -> None:
-    loaded = build_model(engine_config(folder))
-    assert loaded.report.missing == () and loaded.report.unused == ()
-    batch, _ = FakeRows(loaded.kv_layout, [_TOKENS]).batch({0: len(_TOKENS)})
-    with torch.inference_mode():
-        got = loaded.model.logits(loaded.model.forward(batch))
-        expected = reference(torch.tensor([_TOKENS])).logits[0]
-    assert (got - expected).abs().max() < 2e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", ["LlamaForCausalLM-plain", "ArceeForCausalLM-plain"])
@@ -74,7 +62,7 @@ def test_gpt_oss_in_mxfp4(tmp_path: Path) -> None:
         reference.get_parameter(name).data.copy_(plain)
         tensors |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
     _save(tmp_path, tensors, {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]})
-    _check(tmp_path, reference)
+    assert_whole_and_equal(build_model(engine_config(tmp_path)), reference)
 
 
 def test_deepseek_v3_in_blocks_of_fp8(tmp_path: Path) -> None:
@@ -97,4 +85,4 @@ def test_deepseek_v3_in_blocks_of_fp8(tmp_path: Path) -> None:
     reference = DeepseekV3ForCausalLM.from_pretrained(tmp_path).eval()
     quantization = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [block, block]}
     _save(tmp_path, packed, {**quantization, "activation_scheme": "dynamic"})
-    _check(tmp_path, reference)
+    assert_whole_and_equal(build_model(engine_config(tmp_path)), reference)

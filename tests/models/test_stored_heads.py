@@ -11,13 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from quire.models.loading import LoadedModel, build_model
-from tests.fakes.batches import FakeRows
+from quire.models.loading import build_model
 from tests.models.configs import PARITY_ROWS, engine_config, save_random_model
+from tests.models.loaded import assert_whole_and_equal
 from tests.models.row import ParityRow
-
-_TOKENS = list(range(3, 28))
-
 
 _NEVER_TIED = {"DbrxForCausalLM"}  # refused by its config class
 _FIRST = {row.architecture: row for row in reversed(PARITY_ROWS)}
@@ -48,15 +45,6 @@ def _save(row: ParityRow, folder: Path, *, apart: bool) -> tuple[PreTrainedModel
     return type(model).from_pretrained(folder).eval(), name
 
 
-def _check(loaded: LoadedModel, reference: PreTrainedModel) -> None:
-    assert loaded.report.missing == () and loaded.report.unused == ()
-    batch, _ = FakeRows(loaded.kv_layout, [_TOKENS]).batch({0: len(_TOKENS)})
-    with torch.inference_mode():
-        got = loaded.model.logits(loaded.model.forward(batch))
-        expected = reference(torch.tensor([_TOKENS])).logits[0]
-    assert (got - expected).abs().max() < 2e-4 * expected.abs().max()
-
-
 @pytest.mark.parametrize("row", _ROWS, ids=lambda row: row.architecture)
 def test_a_head_that_differs_is_used_and_one_warning_says_so(
     row: ParityRow, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -69,7 +57,7 @@ def test_a_head_that_differs_is_used_and_one_warning_says_so(
     (record,) = [one for one in caplog.records if one.name.startswith("quire")]
     assert record.levelname == "WARNING"
     assert f"the checkpoint holds {name} with other values" in record.getMessage()
-    _check(loaded, reference)
+    assert_whole_and_equal(loaded, reference)
 
 
 def test_a_head_that_is_the_embedding_is_kept_once(
@@ -81,4 +69,4 @@ def test_a_head_that_is_the_embedding_is_kept_once(
     tensors = load_file(tmp_path / "model.safetensors")
     others = [tensor.nbytes for other, tensor in tensors.items() if other != name]
     assert loaded.report.bytes_read == sum(others)
-    _check(loaded, reference)
+    assert_whole_and_equal(loaded, reference)
