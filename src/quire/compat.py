@@ -58,7 +58,10 @@ _PARALLEL = "only one process computes yet; leave it at its default"
 _PLUGIN = "this extension point does not exist in Quire"
 _ONLY_SERVED = "only `quire serve` {}"
 _OLD_SCHEDULER = "the scheduler has no such step"
-_GRAPHS = "on a GPU, decode steps and others up to 2,048 tokens are captured unless enforce_eager"
+_GRAPHS = (
+    "on a GPU, decode steps and others up to 2,048 tokens (8,192 of small models) are captured "
+    "unless enforce_eager"
+)
 _PREEMPTION = "preempted requests are recomputed, never swapped"
 _GRAMMARS = "each form of constraint has its own backend, see docs/structured_output.md"
 _POOL = "prompts are tokenized in the calling process"

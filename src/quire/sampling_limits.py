@@ -32,11 +32,11 @@ class Rule:
 
 
 def is_int(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def is_real(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real)
+    return type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))
 
 
 def int_in(low: int, high: float = math.inf) -> Callable[[Any], bool]:

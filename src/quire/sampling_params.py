@@ -170,10 +170,10 @@ class SamplingParams:
         self._normalise()
         for name, rule in RULES.items():
             value = getattr(self, name)
-            if not rule.accepts(value):
+            if value is not _DEFAULTS[name] and not rule.accepts(value):
                 raise ValueError(f"{name} must be {rule.limit}, got {value!r}; {rule.remedy}.")
         for name, what in NOT_BUILT.items():
-            if _is_set(self, name):
+            if getattr(self, name) is not _DEFAULTS[name] and _is_set(self, name):
                 raise ValueError(
                     f"{name} is not supported yet, got {getattr(self, name)!r}; "
                     f"{what} would be missing from the output, so leave {name} unset."
@@ -299,6 +299,10 @@ class SamplingParams:
                     f"{name} {kind} beam search, got {getattr(self, name)!r}; "
                     f"{remedy} or leave it at {neutral[0]!r}."
                 )
+
+
+# Nearly all values of nearly all requests; they are right.
+_DEFAULTS = {item.name: item.default for item in fields(SamplingParams)}
 
 
 @_names_near_misses

@@ -112,6 +112,12 @@ class StepPlan:
         return self.samples_all and self.num_tokens == len(self.rows)
 
     @property
+    def mean_keys(self) -> float:
+        """That a token of the step attends to, on average; about."""
+        keys = self.num_scheduled * (self.num_computed + self.num_scheduled / 2)
+        return float(keys.sum()) / self.num_tokens
+
+    @property
     def sampled_rows(self) -> Int32:
         """Rows that sample [S]."""
         return self.rows if self.samples_all else self.rows[self.samples]

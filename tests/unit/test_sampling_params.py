@@ -147,6 +147,11 @@ def test_every_rule_is_tried() -> None:
     assert set(RULES) - tried == booleans | {"include_stop_str_in_output"}
 
 
+def test_defaults_are_right_and_so_need_not_be_looked_at() -> None:
+    plain = vars(SamplingParams())
+    assert [name for name, rule in RULES.items() if not rule.accepts(plain[name])] == []
+
+
 @pytest.mark.parametrize(
     "fields",
     [

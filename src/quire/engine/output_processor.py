@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from quire.engine.completion_text import CompletionText, NoText, PlainText, StoppableText
 from quire.engine.detokenizer import make_detokenizer
@@ -186,7 +187,7 @@ class _Request:
             prompt_logprobs=self._take_prompt_logprobs(),
             outputs=outputs,
             finished=finished,
-            metrics=self._metrics() if finished else None,
+            metrics=self._metrics if finished else None,
             num_cached_tokens=self._num_cached_tokens,
         )
 
@@ -195,7 +196,7 @@ class _Request:
         return RequestEnd(
             request=self._request,
             completions=tuple(one.end() for one in self._completions),
-            timing=self._metrics(),
+            timing=self._metrics,
             num_cached_tokens=self._num_cached_tokens or 0,
             end_time=time.time(),
         )
@@ -212,8 +213,10 @@ class _Request:
             self._prompt_logprobs = None
         return logprobs
 
+    @cached_property
     def _metrics(self) -> RequestStateStats:
-        """Over all completions: from the first that was scheduled to the last that ended."""
+        """When it has ended, over all completions: from the first that was scheduled to the last
+        that ended."""
         arrival = self._engine.arrival_time
         timings = [one.timing for one in self._completions if one.timing is not None]
         first_token = min((t.first_token_time for t in timings if t.first_token_time), default=0.0)

@@ -2,7 +2,8 @@
 
 A decode step has a graph for every bucket of rows. A mixed step has one for every bucket of tokens,
 up to what the prompts that come in at about the same time have: somebody waits for them, and to
-launch a step operation by operation takes the host longer than a GPU needs for so few.
+launch a step operation by operation takes the host longer than a GPU needs for so few. Small models
+have graphs of larger steps too, for the same reason.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from dataclasses import dataclass
 _SHORT = (16, 32, 64, 96, 128, 192, 256)
 # In steps of what products are computed in, so that padding costs next to nothing.
 _LONG = tuple(range(384, 2049, 128))
-MIXED_TOKENS = (*_SHORT, *_LONG)
+FOR_ALL_MODELS = (*_SHORT, *_LONG)
+MOST_FOR_ALL = _LONG[-1]
+FOR_SMALL_MODELS = (3072, 4096, 6144, 8192)
+# What a GPU computes while the host launches a layer: 800 TFLOP/s, half a millisecond.
+_FLOP_WHILE_LAUNCHING = 4e11
+# Keys of a token, on average, in steps of more than `MOST_FOR_ALL` tokens: beyond, attention that
+# is planned on the host, which graphs cannot have, is that much faster.
+MOST_KEYS = 512
 # Captured at start, which costs tens of milliseconds each; the others when a step needs them.
 MIXED_TOKENS_AT_START = frozenset(_SHORT)
 
@@ -26,11 +34,14 @@ class GraphSizes:
     tokens: tuple[int, ...]  # of mixed steps; may be empty
 
     @classmethod
-    def of(cls, *, max_rows: int, max_tokens: int) -> GraphSizes:
-        return cls(
-            rows=row_buckets(max_rows),
-            tokens=tuple(size for size in MIXED_TOKENS if size <= max_tokens),
-        )
+    def of(cls, *, max_rows: int, max_tokens: int, layer_bytes: float) -> GraphSizes:
+        """``layer_bytes``: of weights. Two bytes are two operations for each token."""
+        tokens = [size for size in FOR_ALL_MODELS if size <= max_tokens]
+        most = min(max_tokens, int(_FLOP_WHILE_LAUNCHING / layer_bytes))
+        if most > MOST_FOR_ALL:
+            larger = {size for size in FOR_SMALL_MODELS if size <= most}
+            tokens += sorted(larger | ({max_tokens} if max_tokens == most else set()))
+        return cls(rows=row_buckets(max_rows), tokens=tuple(tokens))
 
     @property
     def max_rows(self) -> int:

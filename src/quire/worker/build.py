@@ -71,7 +71,9 @@ def capture_of(config: EngineConfig, loaded: LoadedModel) -> Capture | None:
     """None where every step is computed op by op."""
     if not captures_graphs(config, loaded):
         return None
-    return Capture(sizes=graph_sizes(config), record=GraphRecorder(), show=config.load.use_tqdm)
+    return Capture(
+        sizes=graph_sizes(config, loaded), record=GraphRecorder(), show=config.load.use_tqdm
+    )
 
 
 def rehearse_graphs(config: EngineConfig, loaded: LoadedModel) -> None:
@@ -81,7 +83,7 @@ def rehearse_graphs(config: EngineConfig, loaded: LoadedModel) -> None:
         return
     assert isinstance(loaded.model, Decoder)  # whose steps are captured
     smaller = replace(loaded, model=loaded.model.with_a_layer_of_each_kind())
-    sizes = graph_sizes(config).some_of_each_kind()
+    sizes = graph_sizes(config, loaded).some_of_each_kind()
     capture = Capture(sizes=sizes, record=_run_once, show=False)
 
     def build() -> None:
@@ -159,11 +161,12 @@ def captures_graphs(config: EngineConfig, loaded: LoadedModel) -> bool:
     return on_gpu and loaded.captured_hidden_size is not None
 
 
-def graph_sizes(config: EngineConfig) -> GraphSizes:
+def graph_sizes(config: EngineConfig, loaded: LoadedModel) -> GraphSizes:
     """The buckets of the steps that graphs compute."""
     return GraphSizes.of(
         max_rows=config.scheduler.max_num_seqs,
         max_tokens=config.scheduler.max_num_batched_tokens,
+        layer_bytes=loaded.weight_bytes / len(loaded.kv_layout.layers),
     )
 
 

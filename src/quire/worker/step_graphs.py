@@ -23,7 +23,7 @@ from torch import Tensor
 from quire.sampling.sampler import DeviceSample, SampleKind, Sampler
 from quire.step import Int32, StepPlan
 from quire.worker.batch_builder import SampledRows
-from quire.worker.buckets import GraphSizes
+from quire.worker.buckets import MOST_FOR_ALL, MOST_KEYS, GraphSizes
 from quire.worker.forward_graphs import DecodeShape, ForwardGraphs, MixedShape
 from quire.worker.graph_inputs import GraphInputs
 from quire.worker.graph_masks import GraphMasks
@@ -189,6 +189,8 @@ class StepGraphs:
     def _mixed(self, plan: StepPlan) -> Sampled | Unsampled | None:
         tokens = self._sizes.token_bucket(plan.num_tokens)
         if tokens is None or self._prompt_logprobs.are_wanted(plan):
+            return None
+        if tokens > MOST_FOR_ALL and plan.mean_keys > MOST_KEYS:
             return None
         forward = MixedShape(tokens)
         rows_cpu = plan.sampled_rows

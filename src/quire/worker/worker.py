@@ -10,6 +10,7 @@ import torch
 from quire.config import EngineConfig
 from quire.models.loading import LoadedModel, build_model
 from quire.step import StepPlan
+from quire.worker.buckets import MOST_FOR_ALL
 from quire.worker.build import (
     build_kv_memory,
     build_runner,
@@ -36,7 +37,8 @@ logger = logging.getLogger(__name__)
 
 WARM_UP_ROWS = 2
 WARM_UP_PROMPT_LEN = 32
-WARM_UP_LONG_PROMPT_LEN = 2048  # on a GPU, whose attention builds more for long prompts; or more
+# Too long for a graph, since attention in graphs is our own; that on a GPU builds more for it.
+WARM_UP_LONG_PROMPT_LEN = MOST_FOR_ALL + 1
 
 
 class Worker:
@@ -87,7 +89,7 @@ class Worker:
             self._look_for_numbers()
             self._run_dummies(num_rows, min(WARM_UP_PROMPT_LEN, room))
             if device == "cuda":
-                self._run_dummies(1, min(self._long_prompt_len(), limits.max_num_batched_tokens))
+                self._run_dummies(1, min(WARM_UP_LONG_PROMPT_LEN, limits.max_num_batched_tokens))
         elif self._sizes_left:
             size = self._sizes_left.pop(0)
             longest = min(TRAFFIC_PROMPT_LEN, self._config.model.max_model_len - 1)
@@ -96,13 +98,6 @@ class Worker:
         assert self._kv is not None, "initialize_kv_cache comes first"
         self._kv.clean_null_block()
         return bool(self._sizes_left)
-
-    def _long_prompt_len(self) -> int:
-        """Too long for a graph, since attention in graphs is our own."""
-        assert self._loaded is not None, "load_model comes first"
-        if not captures_graphs(self._config, self._loaded):
-            return WARM_UP_LONG_PROMPT_LEN
-        return max(WARM_UP_LONG_PROMPT_LEN, graph_sizes(self._config).max_tokens + 1)
 
     def _build(self, num_blocks: int, *, captures: bool) -> int:
         assert self._loaded is not None, "load_model comes first"
@@ -120,7 +115,7 @@ class Worker:
             self._run_step_of(limits.max_num_batched_tokens)
         graphs = None
         if captures_graphs(config, self._loaded):
-            sizes = graph_sizes(config)
+            sizes = graph_sizes(config, self._loaded)
             with peak_memory() as bucket:
                 self._run_step_of(sizes.max_tokens)
             graphs = GraphMemory(

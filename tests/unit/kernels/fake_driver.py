@@ -44,6 +44,7 @@ class FakeDriver:
         self.boxes: list[tuple[int, int]] = []  # lines that each of x's two maps reads at once
         self.compiled_for: list[dict[str, int]] = []  # what kernels that were launched
         self.parts: list[int] = []  # that a row's keys may be cut into
+        self.shares: list[tuple[Any, int]] = []  # of functions, percent: memory that is not cache
 
     def __getattr__(self, name: str) -> Any:
         return getattr(driver, name)
@@ -54,7 +55,10 @@ class FakeDriver:
     def cuModuleGetFunction(self, module: bytes, name: bytes) -> tuple[int, SimpleNamespace]:
         return 0, SimpleNamespace(name=name, code=module)
 
-    def cuFuncSetAttribute(self, *_: Any) -> tuple[int]:
+    def cuFuncSetAttribute(self, function: Any, attribute: Any, value: int) -> tuple[int]:
+        kinds = driver.CUfunction_attribute
+        if attribute == kinds.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:
+            self.shares.append((function, value))
         return (0,)
 
     def cuOccupancyMaxActiveClusters(self, function: Any, config: Any) -> tuple[int, int]:
@@ -138,7 +142,7 @@ def fake_driver(patch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     patch.setattr(torch.cuda, "get_device_properties", lambda device: facts)
     patch.setattr(compiler, "compiled", lambda source, defines: json.dumps(defines).encode())
     caches = (
-        *(launch.most_clusters, launch._encoded),
+        *(launch.most_clusters, launch._encoded, launch.prefer_cache),
         *(product._tiles_of, product._kernel_of, product._code_of),
         *(decode_attention._kernel_of, decode_attention._code_of),
     )

@@ -25,13 +25,13 @@ SHAPE = HeadsShape(
 @pytest.fixture
 def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that lacks nothing."""
-    monkeypatch.setattr(availability, "_why_not_here", list)
+    monkeypatch.setattr(availability, "why_not_here", list)
 
 
 def test_a_machine_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = torch.zeros(64, 64, dtype=torch.bfloat16)
-    here = availability._why_not_here.__wrapped__
-    monkeypatch.setattr(availability, "_why_not_here", here)  # not what it said once
+    here = availability.why_not_here.__wrapped__
+    monkeypatch.setattr(availability, "why_not_here", here)  # not what it said once
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert why_not(weight, None, gated=False) == ["the GPU is no Hopper"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -85,7 +85,7 @@ def test_all_reasons_are_told_and_a_machines_are_not_added_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here = ["the GPU is no Hopper"]
-    monkeypatch.setattr(availability, "_why_not_here", lambda: here)
+    monkeypatch.setattr(availability, "why_not_here", lambda: here)
     for _ in range(2):
         assert why_not_rows(SHAPE, torch.float32, 24) == [
             "the GPU is no Hopper",

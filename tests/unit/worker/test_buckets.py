@@ -8,9 +8,12 @@ import pytest
 
 from quire.worker.buckets import GraphSizes, row_buckets
 
+LARGE = 400e6  # bytes of a layer, of a model of 8 billion weights
+SMALL = 43e6  # of one of 0.6 billion
 
-def sizes(max_rows: int = 256, max_tokens: int = 8192) -> GraphSizes:
-    return GraphSizes.of(max_rows=max_rows, max_tokens=max_tokens)
+
+def sizes(max_rows: int = 256, max_tokens: int = 8192, layer_bytes: float = LARGE) -> GraphSizes:
+    return GraphSizes.of(max_rows=max_rows, max_tokens=max_tokens, layer_bytes=layer_bytes)
 
 
 @pytest.mark.parametrize("max_rows", [1, 2, 3, 31, 32, 33, 100, 256, 1000, 1024])
@@ -37,6 +40,25 @@ def test_no_bucket_is_larger_than_the_largest_step() -> None:
     assert sizes(max_rows=300, max_tokens=8).max_tokens == 300
 
 
+@pytest.mark.parametrize(
+    ("max_tokens", "layer_bytes", "largest"),
+    [
+        (8192, SMALL, [2048, 3072, 4096, 6144, 8192]),
+        (5000, SMALL, [2048, 3072, 4096, 5000]),  # as many steps of a flood are as large as can be
+        (2048, SMALL, [1792, 1920, 2048]),
+        (2000, SMALL, [1664, 1792, 1920]),
+        (16_384, SMALL, [4096, 6144, 8192]),
+        (8192, 3 * SMALL, [1920, 2048, 3072]),
+        (8192, LARGE, [1792, 1920, 2048]),
+    ],
+)
+def test_models_have_larger_buckets_as_long_as_launching_takes_longer(
+    max_tokens: int, layer_bytes: float, largest: list[int]
+) -> None:
+    found = sizes(max_tokens=max_tokens, layer_bytes=layer_bytes).tokens
+    assert list(found[-len(largest) :]) == largest
+
+
 def test_the_largest_mixed_bucket_is_captured_first_of_all() -> None:
     found = sizes()
     assert found.tokens_at_start[-1] == found.tokens[-1] == 2048
@@ -53,9 +75,9 @@ def test_padding_is_never_much_where_tokens_cost_time() -> None:
 
 
 def test_some_of_each_kind_has_the_ends_and_the_middle() -> None:
-    sizes = GraphSizes.of(max_rows=256, max_tokens=8192)
-    some = sizes.some_of_each_kind()
+    found = sizes()
+    some = found.some_of_each_kind()
     assert some.rows[0] == 1 and some.rows[-1] == 256 and len(some.rows) == 3
-    assert some.tokens == (sizes.tokens[0], sizes.tokens[-1])
+    assert some.tokens == (found.tokens[0], found.tokens[-1])
     least = GraphSizes(rows=(1,), tokens=())
     assert least.some_of_each_kind() == least

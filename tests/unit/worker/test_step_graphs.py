@@ -18,6 +18,7 @@ from quire.step import StepPlan, StepResult
 from quire.structured import Constraint, to_grammar_spec
 from quire.structured_outputs.compile import GrammarCompiler
 from quire.structured_outputs.token_table import TokenTable
+from quire.worker import step_graphs
 from quire.worker.forward_graphs import DecodeShape, MixedShape
 from quire.worker.prefix_sharing import SharedRows
 from quire.worker.recorder import Replay
@@ -281,6 +282,22 @@ def test_steps_that_ask_more_than_a_graph_has_run_by_operation(writer: PlanWrite
         runner.execute(writer.plan(counts))
         assert len(model.batches[-1].input_ids) == num_tokens
     assert [batch.is_mixed_graph for batch in model.batches] == [False, False, True, True]
+
+
+def test_large_steps_of_long_contexts_run_by_operation(
+    writer: PlanWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_graphs, "MOST_FOR_ALL", 4)
+    monkeypatch.setattr(step_graphs, "MOST_KEYS", 5)
+    model = LookingModel()
+    runner = Parts(model=model, has_graphs=True).runner()
+    writer.join(0, list(range(30)))
+    writer.join(1, list(range(9)))
+    are_graphs = []
+    for counts in ({1: 8}, {0: 8}, {0: 8}, {0: 4}):  # keys of a token: 4, 4, 12, 18
+        runner.execute(writer.plan(counts))
+        are_graphs.append(model.batches[-1].is_mixed_graph)
+    assert are_graphs == [True, True, False, True]
 
 
 class FixedSharing:

@@ -22,12 +22,12 @@ TILE_TOKENS = 16  # that are multiplied at once; a KV block has a multiple of th
 
 def why_not(weight: Tensor, bias: Tensor | None, *, gated: bool) -> list[str]:
     """Every reason against products with this weight; ``gated``: with a gate of its halves."""
-    return [*_why_not_here(), *_why_not_with(weight, bias, gated=gated)]
+    return [*why_not_here(), *_why_not_with(weight, bias, gated=gated)]
 
 
 def why_not_rows(shape: HeadsShape, dtype: torch.dtype, block_size: int) -> list[str]:
     """Every reason against `decode_attention` with such heads."""
-    reasons = _why_not_here().copy()
+    reasons = why_not_here().copy()
     if dtype not in _DTYPES:
         reasons.append(f"keys are {dtype}")
     if shape.head_dim not in _HEAD_DIMS:
@@ -44,7 +44,8 @@ def why_not_rows(shape: HeadsShape, dtype: torch.dtype, block_size: int) -> list
 
 
 @cache
-def _why_not_here() -> list[str]:
+def why_not_here() -> list[str]:
+    """Every reason against any of the kernels on this machine."""
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() != hopper.CAPABILITY:
         return ["the GPU is no Hopper"]
     if find_spec("cuda") is None or find_spec("cuda.bindings") is None:

@@ -53,10 +53,24 @@ def load(code: bytes, name: str, *, threads: int, shared_bytes: int, cluster: in
     known = driver.CUfunction_attribute
     most = known.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     _checked(driver.cuFuncSetAttribute(function, most, shared_bytes))
-    # all that there is, so that as many blocks fit as can
-    share = known.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
-    _checked(driver.cuFuncSetAttribute(function, share, 100))
+    _share_memory(function, 100)  # so that as many blocks fit as can
     return Kernel(function=function, threads=threads, shared_bytes=shared_bytes, cluster=cluster)
+
+
+@lru_cache
+def prefer_cache(function: int) -> None:
+    """From its next launch on, a kernel finds as much cache as a multiprocessor can have."""
+    _share_memory(driver.CUfunction(function), 0)
+
+
+def _share_memory(function: Any, percent: int) -> None:
+    """How much of a multiprocessor's memory is shared memory, if possible, and not its cache.
+
+    Where another kernel left it otherwise, blocks wait until the multiprocessor is empty; kernels
+    that ask for nothing leave it as it is.
+    """
+    share = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
+    _checked(driver.cuFuncSetAttribute(function, share, percent))
 
 
 @lru_cache

@@ -22,7 +22,7 @@ from torch import Tensor
 from quire.kernels.rehearsal import launcher_of
 from quire.kernels.selection import RMS
 from quire.kernels.triton.activation import NAMES, activate
-from quire.kernels.triton.launch import await_inputs, dependent_launch
+from quire.kernels.triton.launch import await_inputs, dependent_launch, prefer_cache
 
 MOST_LINES = 1  # with which these were faster than cuBLAS
 _WARP = 32
@@ -136,12 +136,13 @@ def gated_gemv(
     block_n, num_warps = tile_of(k, 2 * weight.element_size())
     gains, eps = norm or (x, 0.0)
     grid: Any = (triton.cdiv(n, block_n),)
-    launcher_of(_gated_gemv_kernel, grid)(
+    launched = launcher_of(_gated_gemv_kernel, grid)(
         out, x, weight, x if bias is None else bias, gains, eps,
         N=n, K=k, PADDED=triton.next_power_of_2(k), LINES=len(x),
         HAS_BIAS=bias is not None, NORMS=norm is not None, KIND=NAMES.index(activation),
         BLOCK_N=block_n, num_warps=num_warps, **dependent_launch(),
     )  # fmt: skip
+    prefer_cache(launched)
     return out
 
 
@@ -153,12 +154,14 @@ def _launch_gemv(
     block_n, num_warps = tile_of(k, weight.element_size())
     gains, eps = norm or (x, 0.0)
     grid: Any = (triton.cdiv(n, block_n),)
-    launcher_of(_gemv_kernel, grid)(
+    launched = launcher_of(_gemv_kernel, grid)(
         out, x, weight, x if bias is None else bias, gains, eps,
         N=n, K=k, PADDED=triton.next_power_of_2(k), LINES=len(x),
         HAS_BIAS=bias is not None, NORMS=norm is not None, ADDS=adds,
         BLOCK_N=block_n, num_warps=num_warps, **dependent_launch(),
     )  # fmt: skip
+    if adds:  # the others stand before attention, which takes it again, or find it as it is left
+        prefer_cache(launched)
 
 
 def tile_of(k: int, value_bytes: int) -> tuple[int, int]:

@@ -15,12 +15,15 @@ Knows nothing of what the kernels compute.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
 from quire.kernels import hopper
+from quire.kernels.cuda import availability
+from quire.kernels.rehearsal import is_rehearsal
 
 
 @triton.jit
@@ -57,3 +60,16 @@ def dependent_launch() -> dict[str, bool]:
     if torch.cuda.get_device_capability() < hopper.CAPABILITY:
         return {"DEPENDENT": False}
     return {"DEPENDENT": True, "launch_pdl": True}
+
+
+def prefer_cache(kernel: Any) -> None:
+    """Give a kernel that was launched all cache that there is, from its next launch on.
+
+    What is loaded into registers needs lines of the cache while it is on its way, and attention and
+    the products of many lines leave few. To take them back costs some microseconds after such a
+    kernel, and nothing after others.
+    """
+    if not (triton.knobs.runtime.interpret or is_rehearsal() or availability.why_not_here()):
+        from quire.kernels.cuda.launch import prefer_cache
+
+        prefer_cache(kernel.function)
