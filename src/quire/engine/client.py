@@ -16,6 +16,8 @@ from quire.step_output import CompletionDelta, EngineFacts
 
 T = TypeVar("T")
 
+MOST_STEPS_AT_ONCE = 64  # whose deltas are received together, so that an end is in sight
+
 
 class EngineClient(Protocol):
     """One engine core. After it has died every call raises `EngineDeadError` with the cause."""

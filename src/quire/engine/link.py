@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import zmq
 
-from quire.engine.client import CLOSED, dead_error, why_dead
+from quire.engine.client import CLOSED, MOST_STEPS_AT_ONCE, dead_error, why_dead
 from quire.engine.messages import (
     AddRequest,
     Answer,
@@ -43,7 +43,8 @@ class Link(Protocol):
     def send(self, command: Command) -> None: ...
 
     def wait_step(self) -> Reply | None:
-        """The next message about steps; None when the core has ended and said all it had to."""
+        """The next message about steps, and what has come since is in it; None when the core has
+        ended and said all it had to."""
         ...
 
     def wait_answer(self) -> Reply | None: ...
@@ -135,6 +136,7 @@ class CoreSockets:
         self.steps = self._bind(f"steps{suffix}")
         self.answers = self._bind(f"answers{suffix}")
         self._last_words_ms = _LAST_WORDS_MS
+        self._next_step: Reply | None = None  # that was taken from its socket too early
 
     def send(self, command: Command) -> None:
         self._commands.send(encode(command))
@@ -149,6 +151,20 @@ class CoreSockets:
         if socket not in ready and not socket.poll(self._last_words_ms):
             return None
         return decode_reply(socket.recv())
+
+    def wait_step(self, alive_fd: int) -> Reply | None:
+        """As `wait`; the deltas of the steps that are there are one message."""
+        reply = self._next_step or self.wait(self.steps, alive_fd)
+        self._next_step = None
+        for _ in range(MOST_STEPS_AT_ONCE):
+            if not isinstance(reply, Deltas) or not self.steps.poll(0):
+                break
+            more = decode_reply(self.steps.recv())
+            if not isinstance(more, Deltas):
+                self._next_step = more
+                break
+            reply.deltas.extend(more.deltas)
+        return reply
 
     def expect_nothing(self) -> None:
         """Do not wait for last words."""

@@ -98,7 +98,7 @@ class _CoreProcess:
         self._sockets.send(command)
 
     def wait_step(self) -> Reply | None:
-        return self._sockets.wait(self._sockets.steps, self._alive_fd)
+        return self._sockets.wait_step(self._alive_fd)
 
     def wait_answer(self) -> Reply | None:
         return self._sockets.wait(self._sockets.answers, self._alive_fd)

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from quire.config import EngineConfig
-from quire.engine.client import CLOSED, dead_error, why_dead
+from quire.engine.client import CLOSED, MOST_STEPS_AT_ONCE, dead_error, why_dead
 from quire.engine.core_loop import BUILD_CORE, run_core
 from quire.engine.messages import (
     Answer,
@@ -64,7 +64,7 @@ class ThreadClient:
 
     def receive(self) -> list[CompletionDelta]:
         self._check_alive()
-        reply = self._channel.steps.get()
+        reply = self._channel.next_step()
         if isinstance(reply, Deltas):
             return reply.deltas
         raise self._dead(reply)
@@ -97,6 +97,8 @@ class ThreadClient:
 class _QueueChannel:
     """Three queues; a `Stop` in the last two says that nothing follows."""
 
+    _early: Failed | Stop | None = None  # was taken from ``steps`` before its turn
+
     def __init__(self) -> None:
         self.commands: SimpleQueue[Command] = SimpleQueue()
         self.steps: SimpleQueue[Deltas | Failed | Stop] = SimpleQueue()
@@ -110,6 +112,19 @@ class _QueueChannel:
             while True:
                 commands.append(self.commands.get_nowait())
         return commands
+
+    def next_step(self) -> Deltas | Failed | Stop:
+        """Waits for it; the deltas of the steps that are there are one."""
+        reply, self._early = self._early or self.steps.get(), None
+        for _ in range(MOST_STEPS_AT_ONCE):
+            if not isinstance(reply, Deltas) or self.steps.empty():
+                break
+            more = self.steps.get()
+            if not isinstance(more, Deltas):
+                self._early = more
+                break
+            reply.deltas.extend(more.deltas)
+        return reply
 
     def put_step(self, reply: Deltas | Failed) -> None:
         self.steps.put(reply)

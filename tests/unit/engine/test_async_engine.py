@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from quire.engine.async_engine import AsyncLLM, AsyncLLMEngine
+from quire.engine.output_processor import ProcessedStep
 from quire.errors import EngineDeadError
 from quire.outputs import RequestOutput
 from quire.sampling_params import RequestOutputKind, SamplingParams
+from quire.step_output import CompletionDelta
 from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
 from tests.fakes.configs import fake_config
 from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP
@@ -80,6 +83,26 @@ async def test_deltas_that_were_not_read_are_joined(engine: AsyncLLM) -> None:
     tokens = [token for output in [first, *rest] for token in output.outputs[0].token_ids]
     assert tokens == [5, 6] * 25
     assert len(rest) < 49  # it did not have to read each piece, nor did "fast" wait for it
+
+
+async def test_what_a_busy_loop_misses_is_made_together(
+    engine: AsyncLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs, sizes = engine.front.outputs, []
+    process = outputs.process
+
+    def noted(deltas: list[CompletionDelta]) -> ProcessedStep:
+        sizes.append(len(deltas))
+        return process(deltas)
+
+    params = SamplingParams(max_tokens=1000, output_kind=RequestOutputKind.DELTA)
+    stream = engine.generate([5, 6], params, "a")
+    pieces = [await anext(stream)]
+    monkeypatch.setattr(outputs, "process", noted)
+    time.sleep(0.5)  # holds up the loop
+    assert len(sizes) <= 6  # it waits a tenth of a second each time
+    pieces += [piece async for piece in stream]
+    assert [token for one in pieces for token in one.outputs[0].token_ids] == [5, 6] * 500
 
 
 async def test_cumulative_outputs_that_were_not_read_are_replaced(engine: AsyncLLM) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -82,6 +83,35 @@ def test_unwatched_completion_sends_one_delta(client: EngineClient) -> None:
     client.send(AddRequest(engine_request("a", [5, 6, 7], watch=Watch.AT_END)))
     deltas = receive_until_finished(client, 1)
     assert [delta.new_token_ids for delta in deltas] == [[5, 6, 7, 5]]
+
+
+STEP_BY_THEMSELVES = pytest.mark.parametrize("client", ["thread", "process"], indirect=True)
+
+
+def run_to_the_end(client: EngineClient) -> None:
+    """And let all that is under way come here."""
+    while client.ask(STATS).num_running:
+        pass
+    time.sleep(0.2)
+
+
+@STEP_BY_THEMSELVES
+def test_steps_that_nobody_has_received_yet_come_together(client: EngineClient) -> None:
+    client.send(AddRequest(engine_request("a", [5, 6], max_tokens=20)))
+    run_to_the_end(client)
+    assert tokens_of(client.receive(), "a") == [5, 6] * 10
+
+
+@STEP_BY_THEMSELVES
+def test_a_failure_does_not_overtake_the_steps_before_it(client: EngineClient) -> None:
+    client.send(AddRequest(engine_request("a", [5, 6], max_tokens=20)))
+    run_to_the_end(client)
+    client.send(AddRequest(engine_request("b", [FAIL_STEP])))
+    time.sleep(0.2)
+    assert tokens_of(receive_until_finished(client, 1), "a") == [5, 6] * 10
+    for _ in range(2):
+        with pytest.raises(EngineDeadError, match="on fire"):
+            client.receive()
 
 
 def test_aborted_and_finished_completions_send_no_more(client: EngineClient) -> None:
