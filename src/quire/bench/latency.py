@@ -16,6 +16,7 @@ from quire.bench.workload import (
 )
 from quire.cli.engine_flags import add_engine_flags, open_llm
 from quire.cli.parser import at_least
+from quire.cli.remote_flags import refuse_served_name
 
 if TYPE_CHECKING:
     from quire.llm import LLM
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    refuse_served_name(arguments)
     settle_workload(arguments, DEFAULTS)
     with open_llm(arguments) as llm:
         results = measure(llm, arguments)

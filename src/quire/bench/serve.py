@@ -38,6 +38,7 @@ add_arguments = flags.add_arguments
 def run(arguments: argparse.Namespace) -> int:
     import uvloop
 
+    flags.check_file_flags(arguments)
     plan = Plan.make(arguments)
     if arguments.plot is not None:
         check_plots()
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(table(result, arguments.percentile_metrics, arguments.metric_percentiles))
     _print_errors(measured)
-    if arguments.save_result or arguments.append_result or arguments.save_detailed:
+    if flags.writes_file(arguments):
         print(f"written to {_save(plan, arguments, result)}")
     if arguments.plot is not None:
         plot(measured, arguments.plot, f"{plan.model}, {len(measured)} requests")

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from quire.args import EngineArgs
 from quire.bench.report import add_output_flag, percentiles, write_json
-from quire.cli.engine_flags import add_engine_flags, open_llm, set_up_log
+from quire.cli.engine_flags import add_engine_flags, engine_args, open_llm, set_up_log
 from quire.cli.parser import at_least
+from quire.cli.remote_flags import refuse_served_name
 
 CHILD = "--measure-this-process"
 
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    refuse_served_name(arguments)
     if arguments.measure_this_process is not None:
         print(json.dumps(_measure_here(arguments)))
         return 0
@@ -106,7 +107,7 @@ def _results(kind: str, runs: list[dict[str, float]]) -> dict[str, Any]:
 def _model_files(arguments: argparse.Namespace) -> list[Path]:
     from quire.model_files import find_model_files
 
-    folder = find_model_files(EngineArgs.from_cli_args(arguments)).path
+    folder = find_model_files(engine_args(arguments)).path
     return [file for file in folder.iterdir() if file.is_file()]
 
 

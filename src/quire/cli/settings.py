@@ -63,7 +63,10 @@ def _set_defaults(parser: Parser, words: Sequence[str], environ: Mapping[str, st
         environ = {}  # it describes an engine here, and a server elsewhere is asked
     name = _file_name(words) or environ.get(f"{PREFIX}CONFIG", "").strip()
     if name:
-        parser.take_defaults(_file_words(parser, name), f"{name}: ", given)
+        file_words = _file_words(parser, name)
+        parser.take_defaults(file_words, f"{name}: ", given)
+        if "url" in parser.destinations(file_words):
+            environ = {}  # as above
     for variable, flag in _variables(parser).items():
         action = parser.action_of(flag)
         text = environ.get(variable, "").strip()

@@ -117,6 +117,32 @@ def test_what_the_dataset_ignores_is_refused_before_a_server_is_asked(
     assert "--dataset-name standard takes no --num-prompts" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--result-filename", "r.json"], "--result-filename"),
+        (["--result-dir", "there"], "--result-dir"),
+        (["--label", "x"], "--label"),
+        (["--result-dir", "there", "--metadata", "a=b"], "--result-dir, --metadata"),
+    ],
+)
+def test_a_file_that_nobody_asked_for_is_no_place_for_a_result(
+    capsys: pytest.CaptureFixture[str], words: list[str], named: str
+) -> None:
+    nowhere = ["--url", "http://localhost:1", "--ready-check-timeout-sec", "0"]
+    assert main(["bench", "serve", *nowhere, *words]) == 1
+    told = f"{named} would say something; add --save-result, or leave out {named}\n"
+    error = capsys.readouterr().err
+    assert error.endswith(told) and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["--save-result", "--save-detailed", "--append-result"])
+def test_every_flag_that_writes_a_file_lets_it_be_named(tmp_path: Path, flag: str) -> None:
+    words = ["--result-dir", str(tmp_path), "--result-filename", "r.json", "--label", "mine"]
+    assert run(FakeModel(), *RANDOM, flag, *words) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["label"] == "mine"
+
+
 def test_a_server_that_still_loads_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quire.bench.serving.load._CHECK_INTERVAL_S", 0.0)
     model = FakeModel(not_ready=3)

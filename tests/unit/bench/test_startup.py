@@ -28,6 +28,16 @@ def test_a_start_that_fails_fails_the_benchmark(capfd: pytest.CaptureFixture[str
     assert "the measured process ended with status 1" in error
 
 
+def test_the_files_of_the_named_model_are_dropped_before_a_cold_start(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--num-iters-cold", "1", "--num-iters-warm", "0"]
+    assert main(["bench", "startup", "/nonexistent", *words]) == 1
+    error = capfd.readouterr().err
+    assert "'/nonexistent' does not exist" in error
+    assert "the measured process" not in error
+
+
 def test_percentiles_are_those_of_numpy() -> None:
     assert percentiles([1.0, 2.0, 3.0]) == {
         "10": pytest.approx(1.2),

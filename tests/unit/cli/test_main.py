@@ -354,6 +354,18 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_run(
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["throughput", "latency", "startup"])
+def test_a_benchmark_that_serves_nothing_has_no_served_name(
+    capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    assert main(["bench", kind, *NOWHERE, "--served-model-name", "x"]) == 1
+    error = capfd.readouterr().err
+    assert error.startswith(
+        "quire: error: --served-model-name is for what clients of `quire serve`"
+    )
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("kind", ["throughput", "latency"])
 def test_a_benchmark_longer_than_the_context_is_refused(
     capsys: pytest.CaptureFixture[str], kind: str

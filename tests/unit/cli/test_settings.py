@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from quire.cli import generate, main, plan, run_batch, serve
+from quire.cli import chat, generate, main, plan, run_batch, serve
 from quire.cli.commands import CommandModule
 from quire.cli.engine_flags import engine_args
 from quire.cli.parser import Parser
@@ -232,6 +232,39 @@ def test_the_environment_describes_no_server_elsewhere(
     monkeypatch.setenv("QUIRE_MODEL", "a-model")
     assert main(["chat", "--url", "http://localhost:1", "-q", "x"]) == 1
     assert "cannot be reached" in capsys.readouterr().err
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A file that names a server."""
+    path = tmp_path / "chat.yaml"
+    path.write_text("url: http://localhost:1\n")
+    return path
+
+
+def test_nor_one_that_a_file_names(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QUIRE_MAX_MODEL_LEN", "512")
+    monkeypatch.setenv("QUIRE_MODEL", "a-model")
+    assert main(["chat", "--config", str(elsewhere), "-q", "x"]) == 1
+    assert "http://localhost:1 cannot be reached" in capsys.readouterr().err
+    parsed = parse_for(run_batch, f"--config={elsewhere}", "-i", "in", "-o", "out")
+    assert parsed.max_model_len is None and parsed.model != "a-model"
+    monkeypatch.setenv("QUIRE_CONFIG", str(elsewhere))
+    parsed = parse_for(chat)
+    assert (parsed.url, parsed.max_model_len) == ("http://localhost:1", None)
+
+
+def test_flags_of_an_engine_beside_the_url_of_a_file_are_refused(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal = "--dtype describes an engine of this command, and --url asks a server"
+    assert main(["chat", "--config", str(elsewhere), "-q", "x", "--dtype", "float32"]) == 1
+    assert refusal in capsys.readouterr().err
+    elsewhere.write_text(f"{elsewhere.read_text()}dtype: float32\n")
+    assert main(["chat", "--config", str(elsewhere), "-q", "x"]) == 1
+    assert refusal in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["/here"], ["--model", "/here"], ["/here", "--model", "/here"]])

@@ -25,6 +25,9 @@ SAMPLING: Mapping[str, tuple[type[int | float], str]] = {
     "repetition_penalty": (float, "above 1: against tokens of the prompt and the output"),
 }
 
+# What has a meaning only for the file of the result.
+_ABOUT_FILE = ("result_dir", "result_filename", "label", "metadata")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_server(parser.add_argument_group("server"))
@@ -43,6 +46,22 @@ def pairs(texts: list[str] | None, separator: str, flag: str) -> dict[str, str]:
             raise ValueError(f"{flag} {text}: write KEY{separator}VALUE")
         result[key.strip()] = value.strip()
     return result
+
+
+def writes_file(arguments: argparse.Namespace) -> bool:
+    """Whether the result is kept, and not only shown."""
+    return any((arguments.save_result, arguments.save_detailed, arguments.append_result))
+
+
+def check_file_flags(arguments: argparse.Namespace) -> None:
+    """Where no file is written, what is said about it would have no effect."""
+    given = [name for name in _ABOUT_FILE if getattr(arguments, name) is not None]
+    if given and not writes_file(arguments):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(
+            f"no file of the result is written, of which {names} would say something; add "
+            f"--save-result, or leave out {names}"
+        )
 
 
 def goodput(texts: list[str] | None) -> dict[str, float]:
