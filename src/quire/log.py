@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import time
+import traceback
 from typing import Any
 
 from quire import env
@@ -41,6 +42,20 @@ def setup_http(level: str) -> None:
     logging.getLogger("uvicorn.access").setLevel(logging.INFO)  # whether there is one is a flag
 
 
+def last_words(program: str, error: str, cause: BaseException | None = None) -> None:
+    """Say on stderr why a program ends, in the form of its log and at every level of it. ``cause``
+    is shown with its traceback, before the error in plain text and in the same object in JSON."""
+    words = f"{program}: error: {error}"
+    if not _is_json():
+        if cause is not None:
+            traceback.print_exception(cause)
+        print(words, file=sys.stderr)
+        return
+    trace = None if cause is None else (type(cause), cause, cause.__traceback__)
+    record = logging.LogRecord("quire", logging.CRITICAL, "", 0, words, None, trace)
+    print(JSONFormatter().format(record), file=sys.stderr)
+
+
 _HTTP_LEVELS: dict[str, int | str] = {"trace": 5, "info": logging.WARNING}
 
 
@@ -52,8 +67,11 @@ def _take(logger: logging.Logger) -> None:
 
 
 def _formatter() -> logging.Formatter:
-    is_json = env.LOG_FORMAT.get() == "json"
-    return JSONFormatter() if is_json else logging.Formatter(_FORMAT, _DATE)
+    return JSONFormatter() if _is_json() else logging.Formatter(_FORMAT, _DATE)
+
+
+def _is_json() -> bool:
+    return env.LOG_FORMAT.get() == "json"
 
 
 class JSONFormatter(logging.Formatter):

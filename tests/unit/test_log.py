@@ -2,6 +2,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+from quire import log
+
 SETUP = "import logging; from quire import log; log.setup(); log.setup()\n"
 
 
@@ -63,3 +67,31 @@ def test_the_http_servers_chatter_is_off_unless_asked_for() -> None:
         "GET /"
     ]
     assert "Started server process" in stderr_of(code.format("debug"))
+
+
+DEAD = "The engine stopped: 100 % of it.\nCause: it was killed"
+
+
+def test_last_words_in_plain_text_end_with_the_root_cause(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log.last_words("quire serve", DEAD, KeyError("why"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "KeyError: 'why'",
+        "quire serve: error: The engine stopped: 100 % of it.",
+        "Cause: it was killed",
+    ]
+
+
+def test_last_words_of_a_json_log_are_one_object(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIRE_LOG_FORMAT", "json")
+    log.last_words("quire serve", DEAD)
+    log.last_words("quire serve", DEAD, KeyError("why"))
+    plain, traced = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (plain["level"], plain["message"]) == ("critical", f"quire serve: error: {DEAD}")
+    assert "exception" not in plain
+    assert traced["message"] == plain["message"]
+    assert traced["exception"] == "KeyError: 'why'"

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 
-from quire import env
+from quire import env, log
 from quire.cli.commands import COMMANDS, dispatch
 from quire.errors import QuireError
 
@@ -28,7 +27,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (QuireError, ValueError, OSError) as error:
-        if env.TRACEBACK.get():
-            traceback.print_exc()
-        print(f"quire: error: {' '.join(str(error).split())}", file=sys.stderr)
+        words = " ".join(str(error).split())
+        log.last_words("quire", words, error if env.TRACEBACK.get() else None)
         return 1

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import sys
-import traceback
 from typing import Any
 
 from quire import env, log
@@ -37,13 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
         check_model_name(engine.model)  # at once: the rest is found while the model loads
         serve(args, engine.create_engine_config)
     except ModelLoadError as error:
-        print(f"quire serve: error: {error}", file=sys.stderr)
+        log.last_words("quire serve", str(error))
         return 1
     except ServerFailed as failed:
         cause = failed.__cause__
-        if env.TRACEBACK.get() or not isinstance(cause, (QuireError, ValueError, OSError)):
-            traceback.print_exception(cause)
-        print(f"quire serve: error: {failed}", file=sys.stderr)
+        is_known = isinstance(cause, (QuireError, ValueError, OSError))
+        shows_trace = env.TRACEBACK.get() or not is_known
+        log.last_words("quire serve", str(failed), cause if shows_trace else None)
         return 1
     return 0
 

@@ -37,6 +37,7 @@ _HEADERS = {
 }
 
 _STATS_AGE_S = 0.2  # two tabs ask the engine no more often than one
+_STALE_S = 10.0  # an engine answers between two steps, of which long ones take seconds
 _LARGE_MAP_AGE_S = 1.0  # for as long as the core needs to draw a map of very many blocks
 _LARGE_MAP = 16 * MAX_CELLS
 # States of blocks as `AsyncLLM.block_map` numbers them, from the idlest to the busiest, which is
@@ -76,8 +77,11 @@ async def page_data(request: Request) -> Response:
 
 
 async def _engine(state: ServerState) -> dict[str, Any]:
+    """Its numbers and blocks; nothing when it has not answered for so long that they are old."""
     watch = state.watch
     stats = await watch.stats.get(_STATS_AGE_S)
+    if time.monotonic() - watch.stats.time > _STALE_S:
+        return {}
     age = _STATS_AGE_S if stats.num_blocks < _LARGE_MAP else _LARGE_MAP_AGE_S
     blocks = await watch.blocks.get(age)
     return {

@@ -11,6 +11,7 @@ import logging
 import statistics
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from quire.engine.async_engine import AsyncLLM
@@ -30,25 +31,29 @@ logger = logging.getLogger(__name__)
 
 LOG_INTERVAL_S = 10.0
 _NUM_RECENT = 20  # requests whose latencies the page shows
+_RECENT_S = 60.0  # what ended before that says nothing of now
 
 
 class RecentLatencies:
-    """A `RequestObserver`: the first tokens of the last requests."""
+    """A `RequestObserver`: the first tokens of the last requests, of those that ended lately."""
 
-    def __init__(self) -> None:
-        self._ttfts: deque[float] = deque(maxlen=_NUM_RECENT)
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._ends: deque[tuple[float, float]] = deque(maxlen=_NUM_RECENT)  # when, and the ttft
 
     def request_started(self, request: ProcessedRequest) -> None:
         pass
 
     def request_ended(self, end: RequestEnd) -> None:
         if end.timing.first_token_ts:
-            self._ttfts.append(end.timing.first_token_latency)
+            self._ends.append((self._clock(), end.timing.first_token_latency))
 
     @property
     def median_ttft(self) -> float | None:
-        """Seconds; None when nothing has run yet."""
-        return statistics.median(tuple(self._ttfts)) if self._ttfts else None
+        """Seconds; None when no request has ended lately."""
+        oldest = self._clock() - _RECENT_S
+        ttfts = [ttft for when, ttft in tuple(self._ends) if when >= oldest]
+        return statistics.median(ttfts) if ttfts else None
 
 
 class Watch:

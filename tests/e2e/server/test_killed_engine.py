@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import tempfile
 import time
@@ -99,6 +100,17 @@ def test_every_client_hears_of_it_and_the_server_ends(
         assert served.end() == 1
         assert "SIGKILL" in served.last_line
         assert not any("Traceback" in line for line in served.lines)
+
+
+@pytest.mark.parametrize("flags", [(), ("--api-server-count", "2")])
+def test_the_last_line_of_a_json_log_is_json_and_has_the_cause(flags: tuple[str, ...]) -> None:
+    with serving("--log-format", "json", *flags) as served:
+        served.until_ready()
+        served.core.kill()
+        assert served.end() == 1
+        *_, last = (json.loads(line) for line in served.lines)
+        assert last["level"] == "critical"
+        assert "SIGKILL" in last["message"].splitlines()[-1]
 
 
 def test_every_client_hears_of_it_and_the_next_engine_serves(own_folder: dict[str, str]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.e2e.server.browser import NO_CHROMIUM, chromium, chromium_path
+from tests.e2e.server.test_processes import serving
 from tests.fakes.server import KEY, MODEL, NUM_BLOCKS
 
 
@@ -181,14 +183,7 @@ def test_the_key_is_asked_for_and_stays_in_the_tab(locked_server_url: str, page:
 
 
 def test_the_page_says_that_the_model_loads(server_url: str, page: Page) -> None:
-    loading = {
-        "state": "loading",
-        "detail": "the model is loading",
-        "elapsed_s": 3.2,
-        "model": None,
-        "stats": None,
-        "blocks": None,
-    }
+    loading = without_engine("loading", "the model is loading")
     page.route("**/page-data", lambda route: route.fulfill(json=loading))
     page.goto(server_url)
     expect(page.locator("#loading-text")).to_have_text("The model is loading · 3 s")
@@ -196,6 +191,123 @@ def test_the_page_says_that_the_model_loads(server_url: str, page: Page) -> None
     page.unroute("**/page-data")
     expect(page.locator("#loading")).to_be_hidden()
     expect(page.locator("#send")).to_be_enabled()
+
+
+def without_engine(state: str, detail: str) -> dict[str, Any]:
+    """What the server says of itself then."""
+    nothing = {"model": None, "stats": None, "blocks": None}
+    return {"state": state, "detail": detail, "elapsed_s": 3.2, **nothing}
+
+
+# Whether the tokens a second are drawn.
+HAS_LINE = """() => {
+    const canvas = document.getElementById("sparkline");
+    const {width, height} = canvas;
+    return canvas.getContext("2d").getImageData(0, 0, width, height).data.some((it) => it > 0);
+}"""
+
+
+def assert_is_live(page: Page) -> None:
+    expect(page.locator("#state")).to_have_text("ready")
+    for name in ("running", "kv", "total", "rate", "count-0"):
+        expect(page.locator(f"#{name}")).to_have_text(re.compile(r"^\d"))
+    expect(page.locator("#blocks")).to_have_attribute("data-cells", re.compile(r"^\d+$"))
+    page.wait_for_function(HAS_LINE)
+
+
+def assert_has_no_figures(page: Page, state: str, timeout_s: float = 5) -> None:
+    expect(page.locator("#state")).to_have_text(state, timeout=1000 * timeout_s)
+    figures = page.locator(".engine b").all_inner_texts()
+    assert len(figures) > 10 and set(figures) == {"–"}
+    assert (cells(page), page.locator("#scale").inner_text()) == ("", "")
+    assert not page.evaluate(HAS_LINE)
+    expect(page.locator("#send")).to_be_disabled()
+
+
+def fails(route: Route) -> None:
+    route.fulfill(status=502, json={"error": "bad gateway"})
+
+
+def fulfilled(state: str) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(json=without_engine(state, "why"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (Route.abort, "offline"),
+        (fails, "offline"),
+        (fulfilled("loading"), "loading"),
+        (fulfilled("dead"), "dead"),
+    ],
+    ids=["unreachable", "bad gateway", "loading", "dead"],
+)
+def test_figures_are_not_shown_as_current_while_no_engine_answers(
+    server_url: str, page: Page, answer: Callable[[Route], None], state: str
+) -> None:
+    page.goto(server_url)
+    assert_is_live(page)
+    page.route("**/page-data", lambda route: answer(route))
+    assert_has_no_figures(page, state)
+    page.unroute("**/page-data")
+    assert_is_live(page)
+
+
+def test_a_server_that_is_silent_is_offline(server_url: str, page: Page) -> None:
+    page.goto(server_url)
+    assert_is_live(page)
+    page.route("**/page-data", lambda route: None)
+    assert_has_no_figures(page, "offline", timeout_s=20)
+    page.unroute("**/page-data")
+    assert_is_live(page)
+
+
+def test_a_server_that_goes_while_it_loads_is_not_said_to_load(server_url: str, page: Page) -> None:
+    page.route("**/page-data", fulfilled("loading"))
+    page.goto(server_url)
+    expect(page.locator("#loading")).to_be_visible()
+    page.route("**/page-data", lambda route: route.abort())
+    expect(page.locator("#state")).to_have_text("offline")
+    expect(page.locator("#loading")).to_be_hidden()
+
+
+def test_what_an_engine_died_of_stays_when_its_server_has_ended(
+    server_url: str, page: Page
+) -> None:
+    page.route("**/page-data", fulfilled("dead"))
+    page.goto(server_url)
+    expect(page.locator("#state")).to_have_text("dead")
+    page.route("**/page-data", lambda route: route.abort())
+    expect(page.locator("#state")).to_have_text("offline")
+    for _ in range(2):
+        page.wait_for_event("requestfailed")
+    expect(page.locator("#loading-text")).to_have_text("Why")
+    expect(page.locator("#loading")).to_be_visible()
+    expect(page.locator(".spinner")).to_be_hidden()
+
+
+def test_the_picture_comes_back_with_the_next_engine(page: Page) -> None:
+    with serving("--restart-engine") as served:
+        served.until_ready()
+        page.goto(served.url)
+        assert_is_live(page)
+        served.core.kill()
+        assert_has_no_figures(page, "loading")
+        expect(page.locator("#state")).to_have_text("ready", timeout=60_000)
+        assert_is_live(page)
+        served.signal(signal.SIGTERM)
+        assert served.end() == 0
+        assert_has_no_figures(page, "offline")
+
+
+def test_no_figures_stand_behind_the_question_for_a_key(locked_server_url: str, page: Page) -> None:
+    page.goto(locked_server_url)
+    page.fill("#key", KEY)
+    page.press("#key", "Enter")
+    assert_is_live(page)
+    page.evaluate("sessionStorage.setItem('quire-api-key', 'old')")
+    expect(page.locator("#key-dialog")).to_be_visible()
+    assert set(page.locator(".engine b").all_inner_texts()) == {"–"}
 
 
 def test_the_page_fits_a_phone(server_url: str, browser: Browser) -> None:

@@ -378,6 +378,22 @@ def test_an_unknown_model_is_one_line() -> None:
         assert not any("Traceback" in line for line in served.lines)
 
 
+@pytest.mark.parametrize(
+    ("flags", "cause"),
+    [
+        (("--model", "/nonexistent"), "/nonexistent"),  # before the port listens
+        (("--ssl-keyfile", "/nonexistent"), "--ssl-certfile"),
+        (("--max-model-len", "100000"), "max_model_len=100000"),  # behind it
+    ],
+)
+def test_why_it_did_not_start_is_json_in_a_json_log(flags: tuple[str, ...], cause: str) -> None:
+    with serving("--log-format", "json", *flags) as served:
+        assert served.end() == 1
+        *_, last = (json.loads(line) for line in served.lines)
+        assert cause in last["message"]
+        assert not any("Traceback" in line for line in served.lines)
+
+
 def test_the_older_way_to_start_it() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

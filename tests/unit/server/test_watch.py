@@ -14,9 +14,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from quire.engine.async_engine import AsyncLLM
+from quire.errors import EngineDeadError
+from quire.metrics.stats_poll import Poll
 from quire.server.page import MAX_CELLS, block_picture
 from quire.server.state import Phase, ServerState
+from quire.server.watch import RecentLatencies
+from quire.step_output import EngineStats
 from tests.fakes.server import MODEL, in_process_client, ready_state
+from tests.unit.metrics.ends import ended
 
 DASHBOARD = Path(__file__).parents[3] / "docs" / "grafana.json"
 BODY = {"model": MODEL, "prompt": "The capital of France is", "temperature": 0, "max_tokens": 6}
@@ -141,6 +146,42 @@ async def test_page_data_shows_the_blocks_of_a_running_request(
     assert any(running == 1 and blocks > 0 for running, blocks in seen)
     assert data["blocks"]["counts"][0] > 0
     assert (await client.get("/page-data")).json()["ttft_s"] > 0
+
+
+async def test_the_page_shows_no_numbers_that_are_old(
+    client: httpx.AsyncClient, state: ServerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of an engine that is stopped, stuck, or has just died."""
+    assert (await client.get("/page-data")).json()["stats"] is not None
+
+    async def dead() -> EngineStats:
+        raise EngineDeadError("gone")
+
+    monkeypatch.setattr(state.watch, "stats", Poll(dead, EngineStats()))
+    data = (await client.get("/page-data")).json()
+    assert (data["state"], data["stats"], data["blocks"]) == ("ready", None, None)
+
+
+def test_the_first_token_is_that_of_requests_of_the_last_minute() -> None:
+    now = 1000.0
+    latencies = RecentLatencies(clock=lambda: now)
+    assert latencies.median_ttft is None
+    latencies.request_ended(ended(first_token_latency=4.0))
+    now += 50
+    latencies.request_ended(ended(first_token_latency=2.0))
+    assert latencies.median_ttft == 3.0
+    now += 20
+    assert latencies.median_ttft == 2.0
+    now += 60
+    assert latencies.median_ttft is None
+    latencies.request_ended(ended(first_token_latency=1.0))
+    assert latencies.median_ttft == 1.0
+
+
+def test_a_request_without_a_first_token_has_no_latency() -> None:
+    latencies = RecentLatencies()
+    latencies.request_ended(ended(first_token_ts=0.0))
+    assert latencies.median_ttft is None
 
 
 @pytest.mark.parametrize("path", ["/", "/page/style.css", "/page/page.js", "/page/icon.svg"])

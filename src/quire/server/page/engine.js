@@ -1,6 +1,7 @@
 // The live picture: figures, the tokens a second of the last minute, and the map of KV blocks.
 
 const byId = (id) => document.getElementById(id);
+const UNKNOWN = "–";
 const MAX_POINTS = 240;
 const FLASH_MS = 500; // a block that has just changed is brighter for so long
 
@@ -16,21 +17,34 @@ export class EngineView {
 
   show(data) {
     const { stats, blocks } = data;
-    if (!stats || !blocks) return;
+    if (!stats || !blocks) {
+      this.clear();
+      return;
+    }
     this.countTokens(data);
     const usable = stats.num_blocks - 1;
     const inUse = usable > 0 ? 1 - stats.num_free_blocks / usable : 0;
     const queried = stats.num_prefix_query_tokens;
     setText("running", stats.num_running);
     setText("waiting", stats.num_waiting);
-    setText("ttft", data.ttft_s === null ? "–" : milliseconds(data.ttft_s));
+    setText("ttft", data.ttft_s === null ? UNKNOWN : milliseconds(data.ttft_s));
     setText("kv", percent(inUse));
     setText("total", short(stats.num_generation_tokens));
-    setText("hits", queried ? percent(stats.num_prefix_hit_tokens / queried) : "–");
+    setText("hits", queried ? percent(stats.num_prefix_hit_tokens / queried) : UNKNOWN);
     blocks.counts.forEach((count, kind) => setText(`count-${kind}`, count.toLocaleString()));
     const size = `${stats.block_size} tokens a block`;
     setText("scale", blocks.per_cell > 1 ? `${blocks.per_cell} blocks a cell, ${size}` : size);
     this.setCells(blocks.cells);
+    this.draw();
+  }
+
+  // Nobody knows the engine's state: what was true before must not look as if it still were.
+  clear() {
+    this.last = null;
+    this.rates = [];
+    document.querySelectorAll(".engine b").forEach((figure) => (figure.textContent = UNKNOWN));
+    setText("scale", "");
+    this.setCells("");
     this.draw();
   }
 
