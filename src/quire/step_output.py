@@ -36,7 +36,7 @@ class CompletionDelta:
     cumulative_logprob: float | None = None  # when logprobs are computed, or for beams
     error: str | None = None  # with FinishReason.ERROR
     is_refusal: bool = False  # with an error: it is the request's own
-    timing: CompletionTiming | None = None  # with the last delta
+    timing: CompletionTiming | None = None  # with the first delta, and with the last
 
 
 def ends_without_tokens(

@@ -36,6 +36,7 @@ class OfflineRunner:
         self.tokens_at_once = (limits.steps_in_flight + 1) * limits.max_num_batched_tokens
         self._inboxes: dict[str, _Inbox] = {}
         self._lock = threading.Lock()  # over the engine
+        self._stepping: int | None = None  # the thread that is inside a step
         self._to_abort: deque[list[str]] = deque()
 
     def run(self, requests: Iterable[ProcessedRequest]) -> Generator[RequestOutput, None, None]:
@@ -74,6 +75,11 @@ class OfflineRunner:
             if num_tokens >= self.tokens_at_once and time.perf_counter() >= until:
                 are_more = True
                 break
+        if self._stepping == threading.get_ident():
+            raise RequestError(
+                "the engine is in the middle of a step, in this very thread: what it calls there, "
+                "such as a logits processor, cannot use it; use another engine"
+            )
         with self._lock:
             self._engine.submit(requests)
             request_ids = [request.engine.request_id for request in requests]
@@ -91,7 +97,12 @@ class OfflineRunner:
                     "the outputs went to somebody else: a request was aborted, or the engine was "
                     "stepped, beside the call that waits for it"
                 )
-            for output in self._engine.step():
+            self._stepping = threading.get_ident()
+            try:
+                outputs = self._engine.step()
+            finally:
+                self._stepping = None
+            for output in outputs:
                 if output.request_id in self._inboxes:
                     self._inboxes[output.request_id].append(output)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from quire.engine.completion_text import CompletionText, NoText, PlainText, StoppableText
@@ -260,7 +260,8 @@ class _Completion:
         self._score: float | None = None
         self._error: str | None = None
         self._is_refusal = False
-        self.timing: CompletionTiming | None = None
+        self.timing: CompletionTiming | None = None  # when it has ended
+        self._begun: CompletionTiming | None = None
         self._arrival_time = request.engine.arrival_time
         self._first_seen = 0.0
         self._num_seen_chars = 0
@@ -283,6 +284,8 @@ class _Completion:
         self._first_seen = self._first_seen or time.time()
         if delta.finish_reason is not None:
             self.timing = delta.timing
+        else:
+            self._begun = delta.timing or self._begun
         if new.stop is not None:
             self._end(FinishReason.STOP, new.stop)
         elif delta.finish_reason is not None:
@@ -363,11 +366,10 @@ class _Completion:
     def _end(self, finish_reason: FinishReason, stop_reason: int | str | None) -> None:
         self._finish_reason, self._stop_reason = finish_reason, stop_reason
         if self.timing is None:  # ended on this side of the core, which measures better
-            self.timing = CompletionTiming(
-                arrival_time=self._arrival_time,
-                first_token_time=self._first_seen,
-                finished_time=time.time(),
+            begun = self._begun or CompletionTiming(
+                arrival_time=self._arrival_time, first_token_time=self._first_seen
             )
+            self.timing = replace(begun, finished_time=time.time())
 
 
 def _text_stream(request: ProcessedRequest, vocabulary: Vocabulary | None) -> CompletionText:

@@ -66,7 +66,7 @@ class UserProcessors:
             output_ids = output.tolist()  # sync: the user's function reads the tokens
             try:
                 logits[position] = _run(user, output_ids, logits[position].clone())
-            except Exception as error:  # anything may come out of a user's code
+            except (Exception, SystemExit) as error:  # anything may come out of a user's code
                 errors[row] = f"a logits processor failed: {type(error).__name__}: {error}"
         return errors
 

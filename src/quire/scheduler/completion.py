@@ -35,6 +35,7 @@ class Completion:
     num_forked: int = 0  # tokens whose KV the table shares with the completion it was forked from
     num_cached_tokens: int = 0  # of the first admission
     num_told: int = 0  # tokens, the prompt's included, that the front end knows of
+    is_known: bool = False  # the front end has had a delta
     num_preemptions: int = 0
     scheduled_time: float = 0.0
     first_token_time: float = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from quire.server.errors import bad_request
 from quire.server.protocol.common import GenerationBody, StreamOptions
 
 
@@ -45,4 +46,10 @@ class StreamUsage:
         """As the body asks; a server may force both."""
         options = body.stream_options or StreamOptions()
         at_end = is_forced or bool(options.include_usage)
-        return cls(at_end, is_forced or (at_end and bool(options.continuous_usage_stats)))
+        if options.continuous_usage_stats and not at_end:
+            raise bad_request(
+                "continuous_usage_stats has no effect without include_usage; set include_usage to "
+                "true too, or leave it out.",
+                "stream_options",
+            )
+        return cls(at_end, is_forced or bool(options.continuous_usage_stats))

@@ -12,6 +12,8 @@ import pytest
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.llm_engine import LLMEngine
 from quire.engine.offline import OfflineRunner
+from quire.errors import RequestError
+from quire.outputs import RequestOutput
 from quire.prompts import ParsedPrompt
 from quire.sampling_params import RequestOutputKind, SamplingParams
 from tests.fakes.configs import fake_config
@@ -85,6 +87,21 @@ def test_few_requests_are_all_queued_before_the_first_step(engine: LLMEngine, co
     outputs = list(OfflineRunner(engine).run(requests_of(engine, count, steps_seen)))
     assert len(outputs) == count
     assert steps_seen == [0] * count
+
+
+def test_what_a_step_calls_cannot_wait_for_another_step(
+    engine: LLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, step = OfflineRunner(engine), engine.step
+
+    def inside() -> list[RequestOutput]:
+        with pytest.raises(RequestError, match="in the middle of a step"):
+            list(runner.run(requests_of(engine, 1, [])))
+        return step()
+
+    monkeypatch.setattr(engine, "step", inside)
+    outputs = list(runner.run(requests_of(engine, 2, [])))
+    assert [output.outputs[0].token_ids for output in outputs] == [[5, 5]] * 2
 
 
 def test_an_error_of_a_late_request_ends_the_early_ones(engine: LLMEngine) -> None:

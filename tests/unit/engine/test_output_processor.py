@@ -404,6 +404,19 @@ def test_metrics_span_all_completions() -> None:
     assert metrics.time_in_queue == 1.0
 
 
+def test_metrics_after_a_stop_string_know_when_the_core_began() -> None:
+    outputs = outputs_of(request(stop=["d"], output_kind=RequestOutputKind.DELTA))
+    first, *rest = encode(" world and")
+    begun = CompletionTiming(
+        arrival_time=10.0, scheduled_time=11.0, first_token_time=12.0, finished_time=12.0
+    )
+    outputs.process([delta([first], timing=begun)])
+    metrics = one(outputs.process([delta(rest)]).outputs).metrics
+    assert metrics is not None
+    assert (metrics.scheduled_ts, metrics.first_token_ts) == (11.0, 12.0)
+    assert metrics.last_token_ts > 12.0
+
+
 def test_metrics_after_a_stop_string_come_from_this_side() -> None:
     output, _ = run(SamplingParams(stop=["d"]), encode(" world and"), FinishReason.LENGTH)
     assert output.metrics is not None

@@ -105,6 +105,13 @@ def test_changes_of_a_failing_function_are_dropped() -> None:
     assert not isinstance(errors[5], Refusal)  # it is whose function it is
 
 
+def test_a_function_that_would_end_the_program_ends_its_request() -> None:
+    def leave(ids: list[int], logits: Tensor) -> Tensor:
+        raise SystemExit(3)
+
+    assert sample(leave)[1] == {5: "a logits processor failed: SystemExit: 3"}
+
+
 def test_callable_without_a_signature_gets_two_arguments() -> None:
     _, errors = sample(max)  # a built-in that does not say; it cannot compare a list and a tensor
     assert "TypeError" in errors[5]

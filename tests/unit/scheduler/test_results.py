@@ -58,3 +58,20 @@ def test_few_rows_are_told_of_every_token() -> None:
     for each in requests:
         wanted = expected(each)[each.request_id, 0]
         assert deltas[each.request_id] == [[token] for token in wanted]
+
+
+@pytest.mark.parametrize("watch", [Watch.EVERY_STEP, Watch.NOW_AND_THEN, Watch.AT_END])
+def test_the_first_and_the_last_delta_say_when_things_happened(watch: Watch) -> None:
+    core, _ = build(max_num_seqs=64, max_num_batched_tokens=256)
+    core.add_request(request("r", [1, 2], MAX_TOKENS, watch=watch))
+    deltas = []
+    while core.has_unfinished:
+        deltas += core.step()
+    first, last = deltas[0].timing, deltas[-1].timing
+    assert first is not None and last is not None
+    assert 0 < first.scheduled_time <= first.first_token_time
+    assert (first.scheduled_time, first.first_token_time) == (
+        last.scheduled_time,
+        last.first_token_time,
+    )
+    assert not any(delta.timing for delta in deltas[1:-1])

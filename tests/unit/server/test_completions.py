@@ -303,6 +303,11 @@ async def test_the_server_can_cap_max_tokens(engine: AsyncLLM) -> None:
         ({"stream": True, "best_of": 2}, "best_of", "cannot be streamed"),
         ({"stream": True, "prompt_logprobs": 1}, "prompt_logprobs", "cannot be streamed"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream=true"),
+        (
+            {"stream": True, "stream_options": {"continuous_usage_stats": True}},
+            "stream_options",
+            "without include_usage",
+        ),
         ({"timeout_s": 0}, "timeout_s", "greater than 0"),
         ({"echo": True, "suffix": "a"}, "suffix", "echo and suffix"),
     ],
