@@ -11,6 +11,8 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+from msgspec.structs import force_setattr
+
 from quire.engine.link import CoreSockets, LinkClient
 from quire.engine.messages import (
     Abort,
@@ -67,7 +69,7 @@ class _DistantCore:
         if isinstance(reply, Deltas):
             for delta in reply.deltas:  # fresh from the socket, nobody else has them
                 own_id = delta.request_id[self._prefix_length :]
-                object.__setattr__(delta, "request_id", own_id)
+                force_setattr(delta, "request_id", own_id)
         return reply
 
     def wait_answer(self) -> Reply | None:

@@ -6,7 +6,9 @@ Which beams live on is decided in ``beam_search``; blocks and rows are the sched
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec import structs
 
 from quire.engine.beam_search import BeamChoice, BeamState
 from quire.request import EngineRequest, FinishReason
@@ -58,7 +60,7 @@ class BeamRequests:
         told = [delta for delta in deltas if delta.request_id not in failed]
         for request_id, delta in failed.items():
             num_asked = self._searches[request_id].request.num_completions
-            told += [replace(delta, index=index) for index in range(num_asked)]
+            told += [structs.replace(delta, index=index) for index in range(num_asked)]
         self.forget(failed)
         return told
 
@@ -100,11 +102,13 @@ class BeamRequests:
         hypotheses = search.state.hypotheses()
         if not hypotheses:
             error = "beam search found no continuation: every next token is forbidden"
-            failed = replace(end, finish_reason=FinishReason.ERROR, error=error, is_refusal=True)
+            failed = structs.replace(
+                end, finish_reason=FinishReason.ERROR, error=error, is_refusal=True
+            )
             return self.end_failed([failed])
         self.forget([request.request_id])
         return [
-            replace(
+            structs.replace(
                 end,
                 index=index,
                 new_token_ids=hypothesis.token_ids,

@@ -22,6 +22,7 @@ from quire.structured import GrammarSpec, Thinking
 from quire.structured_outputs.token_table import token_table
 from quire.structured_outputs.verify import GrammarVerifier
 from quire.tokenizer.vocabulary import Vocabulary
+from quire.whole_text import require_whole_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,8 +72,8 @@ class InputProcessor:
                 for i, prompt in enumerate(prompts)
                 if prompt.token_ids is None and prompt.add_special_tokens is special
             ]
-            texts = [prompts[i].text or "" for i in chosen]
-            for i, token_ids in zip(chosen, self._tokenize(texts, special), strict=True):
+            tokenized = self._tokenize([prompts[i] for i in chosen], special)
+            for i, token_ids in zip(chosen, tokenized, strict=True):
                 done[i] = replace(prompts[i], token_ids=token_ids)
         return done
 
@@ -140,8 +141,8 @@ class InputProcessor:
                 "skip_tokenizer_init=True; leave one of them out"
             )
 
-    def _tokenize(self, texts: list[str], add_special_tokens: bool) -> list[list[int]]:
-        if not texts:
+    def _tokenize(self, prompts: list[ParsedPrompt], add_special_tokens: bool) -> list[list[int]]:
+        if not prompts:
             return []
         if self._vocabulary is None:
             raise ValueError(
@@ -150,15 +151,15 @@ class InputProcessor:
             )
         try:
             encoded = self._vocabulary.tokenizer(
-                texts,
+                [prompt.text or "" for prompt in prompts],
                 add_special_tokens=add_special_tokens,
                 return_attention_mask=False,
                 return_token_type_ids=False,
                 verbose=False,  # its own advice about long texts; the limit is checked here
             )
-        except TypeError:
-            for text in texts:
-                text.encode()  # a lone surrogate: this error says so, the tokenizer's does not
+        except (TypeError, UnicodeEncodeError):  # which says nothing of lone surrogates
+            for prompt in prompts:
+                require_whole_text(prompt.name, prompt.text or "")
             raise
         return [list(token_ids) for token_ids in encoded["input_ids"]]
 
@@ -236,6 +237,8 @@ class InputProcessor:
                 f"stop strings need a tokenizer, got {list(strings)!r} with "
                 "skip_tokenizer_init=True; use stop_token_ids"
             )
+        for place, text in enumerate(strings):
+            require_whole_text(f"stop[{place}]" if len(strings) > 1 else "stop", text)
         return strings
 
     def _special_tokens(self, strings: tuple[str, ...]) -> dict[int, str]:

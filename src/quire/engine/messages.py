@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-# Tagged unions need msgspec's own classes; everything inside them is a plain dataclass.
+# Tagged unions need msgspec's own classes; everything inside them is a plain dataclass, but for the
+# deltas, of which there are very many.
 class Start(msgspec.Struct, tag=True, frozen=True):
     """The first message to a new core: what to build, by "module:function" and its argument."""
 

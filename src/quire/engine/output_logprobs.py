@@ -21,9 +21,12 @@ def to_dicts(logprobs: TokenLogprobs, vocabulary: Vocabulary | None) -> list[dic
 def _to_dict(
     token_ids: list[int], values: list[float], rank: int, vocabulary: Vocabulary | None
 ) -> dict[int, Logprob]:
+    own, *best = token_ids
+    # Its place among the best, or behind them: of tokens that are equally likely each has its own.
+    rank = best.index(own) + 1 if own in best else max(rank, len(best) + 1)
     texts = [None] * len(token_ids) if vocabulary is None else vocabulary.token_texts(token_ids)
     # Column 0 is the token itself; if it is among the best as well, its first place stays.
-    found = {token_ids[0]: Logprob(values[0], rank, texts[0])}
+    found = {own: Logprob(values[0], rank, texts[0])}
     for k in range(1, len(token_ids)):
         if token_ids[k] not in found:
             found[token_ids[k]] = Logprob(values[k], k, texts[k])

@@ -38,13 +38,17 @@ class UnknownKey:
     known: tuple[str, ...]  # in its stead
 
 
+_WITH_KEYS = (BaseModel, dict, list)
+
+
 def unknown_keys(
     value: Any, form: Form, place: str, template: Callable[[], str]
 ) -> Iterator[UnknownKey]:
     """Those of an object, or of all in a list. One without a value asks for nothing."""
     if isinstance(value, list):
         for i, one in enumerate(value):
-            yield from unknown_keys(one, form, f"{place}[{i}]", template)
+            if isinstance(one, _WITH_KEYS):  # a prompt may have very many ids
+                yield from unknown_keys(one, form, f"{place}[{i}]", template)
         return
     if isinstance(value, BaseModel):
         fields: tuple[str, ...] = tuple(type(value).model_fields)
