@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, KeysView
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class BatchInput:
     """A file that has been read once: its keys are known, and each is there once."""
 
     path: Path
-    keys: frozenset[Key]
+    keys: KeysView[Key]  # in the lines' order
 
     @classmethod
     def check(cls, path: Path) -> BatchInput:
@@ -74,7 +74,7 @@ class BatchInput:
             first_with[line.key] = line.number
         if not first_with:
             raise ValueError(f"{path} holds no request; write one JSON object a line")
-        return cls(path, frozenset(first_with))
+        return cls(path, first_with.keys())
 
 
 def read_lines(path: Path) -> Iterator[Line]:

@@ -1,7 +1,8 @@
 """The file of answers: what stands in it already, and one whole line at a time after that.
 
 A run that was killed leaves whole lines and perhaps a torn last one, which is cut off: each
-request's line is there or is not. One run at a time may write.
+request's line is there or is not. Lines leave the file, or change places, only together with the
+file: a new one takes its name. One run at a time may write.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Collection
+import shutil
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from quire.batch_files.lines import Key
 
 LINE_ERROR = "invalid_line"
+_SERVER_FAILED = 500  # and above: statuses that are no word on the request
 _RECORD_BEGIN = b'{"id": "batch_req_'  # as the runner makes them
 
 
@@ -33,6 +36,7 @@ class OutputFile:
                 self._file.truncate(0)
             self.done: set[Key] = set()
             self.num_failed = 0  # of those
+            self.num_dropped = 0  # answers that were none: their requests are to be asked again
             self._read(known)
         except BaseException:
             self._file.close()
@@ -46,6 +50,18 @@ class OutputFile:
             data = json.dumps(record).encode() + b"\n"
         while data:
             data = data[self._file.write(data) :]
+
+    def put_in_order(self, keys: Iterable[Key]) -> None:
+        """``keys`` are in the wanted order; what a later run has added stands at the end so far."""
+        places: dict[Key, tuple[int, int]] = {}  # offset and size
+        offset = 0
+        with self._path.open("rb") as lines:
+            for line in lines:
+                places[_key_of(json.loads(line))] = offset, len(line)
+                offset += len(line)
+            wanted = [key for key in keys if key in places]
+            if wanted != list(places):
+                self._rewrite(_read_at(lines, *places[key]) for key in wanted)
 
     def close(self) -> None:
         os.fsync(self._file.fileno())
@@ -65,11 +81,16 @@ class OutputFile:
     def _lock(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another run may just have put a new file in the place of this one.
+            is_mine = os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
         except OSError:
-            raise ValueError(f"another run is writing {self._path}; wait for its end") from None
+            is_mine = False
+        if not is_mine:
+            raise ValueError(f"another run is writing {self._path}; wait for its end")
 
     def _read(self, known: Collection[Key]) -> None:
-        whole = 0  # bytes of lines that stay
+        whole = 0  # bytes of lines that are not torn
+        dropped: set[int] = set()  # their numbers
         with self._path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 record = _whole_record(line)
@@ -80,11 +101,38 @@ class OutputFile:
                 key = _key_of(record)
                 if key not in known:
                     raise self._foreign(number, f"answers {key!r}, which the input does not have")
+                whole += len(line)
+                if _is_the_servers_failure(record):
+                    dropped.add(number)
+                    continue
                 self.done.add(key)
                 self.num_failed += is_failure(record)
-                whole += len(line)
         self._file.truncate(whole)
         self._file.seek(whole)
+        self.num_dropped = len(dropped)
+        if dropped:
+            with self._path.open("rb") as lines:
+                self._rewrite(line for n, line in enumerate(lines, start=1) if n not in dropped)
+
+    def _rewrite(self, lines: Iterable[bytes]) -> None:
+        """Makes ``lines`` the content; a kill leaves all of the old one or all of the new one."""
+        path = self._path.resolve()  # a link stays one
+        new_path = path.with_name(f".{path.name}.new")
+        new = new_path.open("w+b", buffering=0)
+        try:
+            fcntl.flock(new, fcntl.LOCK_EX)  # before others can find it
+            shutil.copymode(path, new_path)
+            with new_path.open("wb") as copy:
+                copy.writelines(lines)
+            os.fsync(new.fileno())
+            new.seek(0, os.SEEK_END)
+            new_path.replace(path)
+        except BaseException:
+            new.close()
+            new_path.unlink(missing_ok=True)
+            raise
+        self._file.close()
+        self._file = new
 
     def _foreign(self, number: int, problem: str) -> ValueError:
         return ValueError(
@@ -96,6 +144,11 @@ def is_failure(record: dict[str, Any]) -> bool:
     """Whether a request has no good answer."""
     response = record["response"]
     return response is None or response["status_code"] != 200
+
+
+def _is_the_servers_failure(record: dict[str, Any]) -> bool:
+    response = record["response"]
+    return response is not None and response["status_code"] >= _SERVER_FAILED
 
 
 def _is_torn(line: bytes) -> bool:
@@ -123,7 +176,8 @@ def _is_ours(record: Any) -> bool:
         custom_id is None and isinstance(error, dict) and isinstance(error.get("line"), int)
     )
     return has_key and (
-        response is None or (isinstance(response, dict) and "status_code" in response)
+        response is None
+        or (isinstance(response, dict) and isinstance(response.get("status_code"), int))
     )
 
 
@@ -131,3 +185,8 @@ def _key_of(record: dict[str, Any]) -> Key:
     """Of the request that a record answers."""
     custom_id, error = record["custom_id"], record["error"]
     return error["line"] if custom_id is None else custom_id
+
+
+def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)

@@ -1,12 +1,14 @@
 """Answers the requests of a batch file: so many at once, each line of the output once.
 
-Knows neither engines nor HTTP: a `Target` answers. What may pass is tried again; what will not pass
-ends the run, and the lines without an answer are left for the next one.
+Knows neither engines nor HTTP: a `Target` answers. What may pass is tried again. What will not pass
+ends the run, and the lines without an answer are left for the next one; but where one line may be
+at fault, its last answer is recorded.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 import uuid
@@ -21,10 +23,14 @@ from quire.clients.address import ServerError, refusal
 
 Record = dict[str, Any]
 
-_MAX_TRIES = 8
+_MAX_TRIES = 8  # in a row, of a server that is not there
+_MAX_OWN_TRIES = 4  # of a line that may be at fault itself
 _HELD_FOR_EACH = 4  # records held back in order, for each request at once
 _FIRST_DELAY_S, _MAX_DELAY_S = 0.5, 30.0
-_NOT_NOW = frozenset({429, 503})  # statuses of a server that is full, loading or ending
+_FULL = frozenset({429, 503})  # statuses of a server that is full, loading or ending
+_AWAY = frozenset({502, 504})  # of a gateway: the server is away, or the line takes it down
+_OWN = frozenset({408, 500})  # of a server that took the line up, and failed or was killed then
+_NOT_NOW = _FULL | _AWAY | _OWN
 
 
 @dataclass(kw_only=True, slots=True)
@@ -70,6 +76,7 @@ class Runner:
         self._on_record = on_record
         self._sleep = sleep
         self._model: str | None = None
+        self._num_answered = 0
 
     async def run(self, lines: Iterable[Line], model: str | None = None) -> Summary:
         """``model`` is for bodies that name none; None: the target's own."""
@@ -100,15 +107,24 @@ class Runner:
         if isinstance(line, BadLine):
             return error_record(line)
         body = line.body if "model" in line.body else {**line.body, "model": self._model}
+        num_others: int | None = None  # that were answered until this one was first refused
 
         async def ask() -> Answer:
+            nonlocal num_others
             answer = await self._target.ask(line.path, body)
             if answer.status in _NOT_NOW:
+                num_others = self._num_answered if num_others is None else num_others
                 raise _NotNow(answer)
+            self._num_answered += 1
             return answer
 
         try:
             return answer_record(line, await self._until_heard(ask))
+        except _NotNow as error:
+            is_there = self._num_answered != num_others  # for other lines, meanwhile
+            if error.status in _OWN or (error.status in _AWAY and is_there):
+                return answer_record(line, error.answer)
+            raise
         except RecursionError:  # what could just be read may be too deep to be written
             message = f"line {line.number} has lists or objects too deep in one another"
             return error_record(
@@ -116,12 +132,18 @@ class Runner:
             )
 
     async def _until_heard(self, ask: Callable[[], Any]) -> Any:
-        """What ``ask`` returns, tried again while the server is not there or full."""
-        for num_tries in range(1, _MAX_TRIES + 1):
+        """What ``ask`` returns, tried again while the server is not there, full or broken."""
+        num_own = num_in_a_row = 0
+        for num_tries in itertools.count(1):
             try:
                 return await ask()
             except ServerError as error:
-                if num_tries == _MAX_TRIES or error.status not in (None, *_NOT_NOW):
+                if error.status in _OWN:  # the server has been there: its next absence is another
+                    num_own, num_in_a_row = num_own + 1, 0
+                else:
+                    num_in_a_row += 1
+                is_last = num_own == _MAX_OWN_TRIES or num_in_a_row == _MAX_TRIES
+                if is_last or error.status not in (None, *_NOT_NOW):
                     raise
                 delay = min(_FIRST_DELAY_S * 2 ** (num_tries - 1), _MAX_DELAY_S)
                 wanted = error.retry_after if isinstance(error, _NotNow) else 0.0
@@ -130,9 +152,10 @@ class Runner:
 
 
 class _NotNow(ServerError):
-    """An answer that asks to come again."""
+    """An answer that asks to come again, or may be better then."""
 
     def __init__(self, answer: Answer) -> None:
+        self.answer = answer
         super().__init__(str(refusal(answer.status, answer.body)), answer.status)
         wanted = answer.headers.get("retry-after", "0")
         self.retry_after = float(wanted) if wanted.isdigit() else 0.0

@@ -6,7 +6,7 @@
 A line of the input is {"custom_id": ..., "method": "POST", "url": "/v1/chat/completions", "body":
 {...}}; any endpoint of `quire serve` will do. Lines that are wrong get an error in the output and
 stop nothing. A run that was broken off goes on when the same command is given again: lines that
-have an answer are not asked twice.
+have an answer are not asked twice, unless its status is 500 or more: there the server has failed.
 
 Exit status: 0 all lines have good answers, 3 some have errors, 1 not all lines have been asked.
 """
@@ -111,18 +111,29 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, batch: BatchInput, output: OutputFile) -> int:
     num_before, num_lines = len(output.done), len(batch.keys)
+    num_failed = output.num_failed
     if num_before == num_lines:
         _say(f"all {num_lines} lines have an answer already")
-        return SOME_FAILED if output.num_failed else 0
-    if num_before:
-        _say(f"{num_before} of {num_lines} lines have an answer already")
+    else:
+        if num_before:
+            _say(f"{num_before} of {num_lines} lines have an answer already")
+        if output.num_dropped:
+            _say(f"{output.num_dropped} lines that the server had failed on are asked again")
+        num_failed += _answer_rest(arguments, batch, output)
+    if arguments.ordered and num_before:
+        output.put_in_order(batch.keys)
+    return SOME_FAILED if num_failed else 0
+
+
+def _answer_rest(arguments: argparse.Namespace, batch: BatchInput, output: OutputFile) -> int:
+    """How many lines have failed."""
     try:
         summary = asyncio.run(_answer(arguments, batch, output))
     except (QuireError, KeyboardInterrupt):
         _say("broken off; the same command goes on with the lines that have no answer yet")
         raise
     _report(summary)
-    return SOME_FAILED if summary.num_failed or output.num_failed else 0
+    return summary.num_failed
 
 
 async def _answer(arguments: argparse.Namespace, batch: BatchInput, output: OutputFile) -> Summary:

@@ -64,6 +64,11 @@ class Answer:
         last = self.parts[-1] if self.parts else None
         return isinstance(last, ToolCall) and loaded(last.arguments) is None
 
+    @property
+    def ends_in_whole_call(self) -> bool:
+        """Whether the last it has is a call with whole arguments."""
+        return bool(self.parts and isinstance(self.parts[-1], ToolCall)) and not self.ends_in_call
+
     def add(self, piece: Piece) -> None:
         if isinstance(piece, CallBegin):
             self._open(ToolCall(piece.id or "", piece.name))
@@ -138,6 +143,11 @@ class AnswerForm:
     def is_plain(self) -> bool:
         """Whether text is passed on as it comes."""
         return self.tools is None and self.formats.reasoning is None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether answers hold text for the user, be it empty: a forced call leaves no room."""
+        return self.must is None
 
     @property
     def is_named(self) -> bool:

@@ -68,7 +68,7 @@ class ChatView:
         """The whole answer; without calls and thoughts it has no fields of theirs."""
         content: str | None = self.echo + answer.content
         reasoning = answer.reasoning if self.form.shows_reasoning else ""
-        if not content and (answer.calls or reasoning) and self.form.must is None:
+        if not content and (answer.calls or reasoning) and self.form.has_text:
             content = None
         message: Json = {
             "role": self.role,

@@ -20,7 +20,7 @@ from quire.tools import CallArguments, CallBegin, Content
 async def message_events(generation: Generation, view: MessageView) -> AsyncGenerator[bytes, None]:
     """A message whose blocks, of text, thoughts and calls, grow one after the other."""
     last: CompletionOutput | None = None
-    reader, blocks = view.form.reader(), _Blocks()
+    reader, blocks = view.form.reader(), _Blocks(view.form.has_text)
     async with contextlib.aclosing(generation.outputs()) as outputs:
         async for _, output in outputs:
             # The start leaves with the first output: until then an error has a status.
@@ -47,7 +47,8 @@ def error_event(path: str, error: HTTPError) -> bytes:
 class _Blocks:
     """The blocks of one message; the last of them is open."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_text: bool) -> None:
+        self._has_text = has_text
         self._num_blocks = 0
         self._kind = ""  # of the open one
 
@@ -65,9 +66,10 @@ class _Blocks:
         return b""
 
     def end(self) -> bytes:
-        """A message has one block at least."""
-        begin = b"" if self._num_blocks else self._begin("text", text_block(""))
-        return begin + self._end_block()
+        """A message that may hold text has one block at least."""
+        if self._num_blocks:
+            return self._end_block()
+        return self._begin("text", text_block("")) + self._end_block() if self._has_text else b""
 
     def _begin_if_other(self, kind: str, block: dict[str, Any]) -> bytes:
         return b"" if kind == self._kind else self._begin(kind, block)

@@ -35,7 +35,9 @@ class MessageView:
     def whole(self, one: CompletionOutput) -> Json:
         answer = self.form.read(one.text)
         blocks = [_block(part) for part in answer.parts]
-        return self._message(blocks or [text_block("")], self.end(one, answer))
+        if not blocks and self.form.has_text:
+            blocks = [text_block("")]
+        return self._message(blocks, self.end(one, answer))
 
     def end(self, one: CompletionOutput, answer: Answer) -> Json:
         """Why it has stopped; this API has no word for an answer that somebody else broke off."""

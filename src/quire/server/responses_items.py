@@ -48,7 +48,7 @@ def content_part(part: Reasoning | Content, logprobs: list[Json]) -> Json:
 
 def items(answer: Answer, request_id: str, status: str, logprobs: list[Json]) -> list[Json]:
     """All of them; ``status`` is that of the last, which may have been cut off."""
-    parts = answer.parts or [Content("")]
+    parts = answer.parts
     return [
         item(
             part,

@@ -123,10 +123,12 @@ class ResponseStream:
     def _end(self, last: CompletionOutput) -> bytes:
         self._view.refuse_broken_off(last)
         data = b"".join(self._piece(piece, []) for piece in self._reader.finish())
-        if self._open is None and not self._items:
+        answer = self._reader.answer
+        self._view.count_reasoning(last, answer)
+        if self._open is None and self._view.form.has_text:
             data += self._begin(Content(""))
-        self._view.count_reasoning(last, self._reader.answer)
-        data += self._end_item(self._view.item_status(last))
+        if self._open is not None:
+            data += self._end_item(self._view.item_status(last, answer))
         response = self._view.ended(last, self._items)
         # No event is named after a response that was cancelled.
         state = "completed" if response["status"] == "completed" else "incomplete"

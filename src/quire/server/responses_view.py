@@ -18,6 +18,7 @@ from quire.server.reasoning_tokens import ReasoningTokens
 from quire.server.responses_items import items
 from quire.server.state import Phase, ServerState
 from quire.server.usage import Usage
+from quire.tools import Content
 
 Json = dict[str, Any]
 
@@ -46,7 +47,9 @@ class ResponseView:
         self.count_reasoning(one, answer)
         if not self.form.shows_reasoning:
             answer.parts = [part for part in answer.parts if not isinstance(part, Reasoning)]
-        status = self.item_status(one)
+        if not answer.parts and self.form.has_text:
+            answer.parts = [Content("")]
+        status = self.item_status(one, answer)
         return self.ended(one, items(answer, self.request_id, status, self.logprobs(one)))
 
     def refuse_broken_off(self, one: CompletionOutput) -> None:
@@ -72,9 +75,10 @@ class ResponseView:
         error = {"code": "server_error", "message": message}
         return self._response("failed", output, error=error, usage=usage_dict(self._usage))
 
-    def item_status(self, one: CompletionOutput) -> str:
-        """Of the last item."""
-        return "completed" if _status(one) == "completed" else "incomplete"
+    def item_status(self, one: CompletionOutput, answer: Answer) -> str:
+        """Of the last item; what was cut off behind a whole call is no item."""
+        is_whole = _status(one) == "completed" or answer.ends_in_whole_call
+        return "completed" if is_whole else "incomplete"
 
     def count_reasoning(self, one: CompletionOutput, answer: Answer) -> None:
         """For the usage."""

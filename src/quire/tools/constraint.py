@@ -10,13 +10,13 @@ from typing import Any
 from quire.incremental import Source, Steps, peek, skip
 from quire.structured import GrammarSpec
 from quire.tools.definitions import Tools
-from quire.tools.events import CallEvents
+from quire.tools.events import CallArguments, CallBegin, CallEnd, CallEvents, Event
 from quire.tools.formats.marked import unmarked_list
 from quire.tools.parser import Grammar, ToolParser, grammar_parser
 from quire.tools.registry import CallText, ToolFormat
 
-# A value of this schema is any object: a tool without parameters may be described so.
-_ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+# Of a tool that is described without parameters: it has none (OpenAI's reference of `parameters`).
+_NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "additionalProperties": False}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,18 +35,51 @@ def constraint(call: MustCall) -> GrammarSpec:
         return GrammarSpec(kind="structural_tag", source=_json(_tags(call, call.call_text)))
     if call.is_named:
         (schema,) = call.tools.schemas.values()
-        return GrammarSpec(kind="json", source=_json(schema or _ANY_OBJECT))
+        return GrammarSpec(kind="json", source=_json(schema or _NO_ARGUMENTS))
     return GrammarSpec(kind="json", source=_json(_list_schema(call)))
 
 
 def constrained_parser(call: MustCall, format: ToolFormat | None) -> ToolParser:
-    """Reads what the grammar of `constraint` lets through."""
+    """Reads what the grammar of `constraint` lets through, which may be cut off anywhere."""
+    return _CallsOnly(_text_parser(call, format), call.tools)
+
+
+def _text_parser(call: MustCall, format: ToolFormat | None) -> ToolParser:
     if call.call_text is not None and format is not None:
         return format.parser(call.tools)
     if call.is_named:
         (name,) = call.tools.names
         return grammar_parser(_whole_arguments(name), call.tools)
     return grammar_parser(unmarked_list, call.tools)
+
+
+class _CallsOnly:
+    """Other text is the begin of a call or stands between two, and nothing for the user. A call
+    without arguments has ``{}`` as soon as it begins, whatever white space the model puts in.
+    """
+
+    def __init__(self, parser: ToolParser, tools: Tools) -> None:
+        self._parser = parser
+        self._tools = tools
+        self._is_bare = False  # the last call has no arguments
+
+    def feed(self, text: str) -> list[Event]:
+        return self._calls(self._parser.feed(text))
+
+    def finish(self) -> list[Event]:
+        return self._calls(self._parser.finish())
+
+    def _calls(self, events: list[Event]) -> list[Event]:
+        calls: list[Event] = []
+        for event in events:
+            if isinstance(event, CallBegin):
+                self._is_bare = not self._tools.schemas.get(event.name)
+                calls += [event, CallArguments(event.index, "{}")] if self._is_bare else [event]
+            elif isinstance(event, CallEnd) or (
+                isinstance(event, CallArguments) and not self._is_bare
+            ):
+                calls.append(event)
+        return calls
 
 
 def call_text_of(format: ToolFormat | None, special_tokens: frozenset[str]) -> CallText | None:
@@ -61,7 +94,7 @@ def _tags(call: MustCall, text: CallText) -> dict[str, Any]:
         {
             "type": "tag",
             "begin": text.begin.replace("NAME", json.dumps(name)[1:-1]),
-            "content": {"type": "json_schema", "json_schema": schema or _ANY_OBJECT},
+            "content": {"type": "json_schema", "json_schema": schema or _NO_ARGUMENTS},
             "end": text.end,
         }
         for name, schema in call.tools.schemas.items()
@@ -82,7 +115,7 @@ def _list_schema(call: MustCall) -> dict[str, Any]:
     kinds: list[dict[str, Any]] = []
     for i, (name, schema) in enumerate(call.tools.schemas.items()):
         place = f"#/$defs/tool{i}"
-        definitions[f"tool{i}"] = _moved(schema or _ANY_OBJECT, place)
+        definitions[f"tool{i}"] = _moved(schema or _NO_ARGUMENTS, place)
         properties = {"name": {"const": name}, "parameters": {"$ref": place}}
         kinds.append(
             {

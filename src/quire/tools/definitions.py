@@ -13,7 +13,7 @@ TEXT: Kinds = frozenset({"string"})
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """By their names; the values are JSON schemas of the arguments."""
+    """By their names; the values are JSON schemas of the arguments, empty where none was given."""
 
     schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

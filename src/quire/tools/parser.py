@@ -14,7 +14,8 @@ ReadCalls = Callable[[str], Steps[None]]
 
 
 class ToolParser(Protocol):
-    """Reads one answer of a model. All text comes out again: as content, or in calls."""
+    """Reads one answer of a model. All text comes out again, as content or in calls; where calls
+    are forced, only they do."""
 
     def feed(self, text: str) -> list[Event]:
         """What can be told from the text so far and this, which follows it."""

@@ -16,6 +16,10 @@ from quire.errors import EngineDeadError
 FULL = Answer(status=429, headers={"retry-after": "7"}, body=b'{"error": {"message": "full"}}')
 
 
+def refused(status: int) -> Answer:
+    return Answer(status=status, headers={}, body=b'{"error": {"message": "not now"}}')
+
+
 def good(body: Mapping[str, Any] | None = None) -> Answer:
     content = {"usage": {"prompt_tokens": 3, "completion_tokens": 2}, "asked": body}
     return Answer(status=200, headers={"x-request-id": "id-1"}, body=json.dumps(content).encode())
@@ -147,10 +151,52 @@ async def test_a_server_that_is_full_or_away_is_asked_again() -> None:
     assert sleeps.seconds == [7.0, 1.0, 2.0]
 
 
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+async def test_what_may_pass_is_tried_again(status: int) -> None:
+    runner, records, sleeps = runner_of(FakeTarget({1: [refused(status)] * 3}))
+    await runner.run([request(1)])
+    assert [one["response"]["status_code"] for one in records] == [200]
+    assert sleeps.seconds == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("status", [400, 404, 501])
+async def test_what_will_not_be_better_is_recorded_at_once(status: int) -> None:
+    runner, records, sleeps = runner_of(FakeTarget({1: [refused(status)]}))
+    await runner.run([request(1)])
+    assert [one["response"]["status_code"] for one in records] == [status]
+    assert sleeps.seconds == []
+
+
+@pytest.mark.parametrize("status", [408, 500])
+async def test_a_line_that_breaks_the_server_each_time_stops_nothing(status: int) -> None:
+    restart = [refused(status), *[refused(503)] * 7]  # one more absence would end the run
+    target = FakeTarget({1: restart * 4})
+    runner, records, _ = runner_of(target, max_inflight=1)
+    summary = await runner.run([request(n) for n in range(3)])
+    assert [one["response"]["status_code"] for one in records] == [200, status, 200]
+    assert records[1]["response"]["body"] == {"error": {"message": "not now"}}
+    assert target.asked.count(1) == 3 * 8 + 1
+    assert (summary.num_ok, summary.num_failed) == (2, 1)
+
+
+@pytest.mark.parametrize("status", [502, 504])
+async def test_a_gateways_refusal_is_one_lines_if_others_are_answered_meanwhile(
+    status: int,
+) -> None:
+    target = FakeTarget({0: [refused(status)] * 8})
+    runner, records, _ = runner_of(target, max_inflight=2)
+    await runner.run([request(n) for n in range(40)])
+    found = {one["custom_id"]: one["response"]["status_code"] for one in records}
+    assert found == {"r0": status, **{f"r{n}": 200 for n in range(1, 40)}}
+    assert target.asked.count(0) == 8
+
+
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
         ([EngineDeadError("CUDA error")], "CUDA error"),
+        ([refused(502)] * 8, "502: not now"),
+        ([refused(504)] * 8, "504: not now"),
         ([FULL] * 8, "429: full"),
         ([ServerError("gone")] * 8, "gone"),
     ],

@@ -131,6 +131,23 @@ def test_a_call_in_a_thought_is_none() -> None:
     assert FORM.read(text).reasoning == text.removeprefix("<think>")
 
 
+@pytest.mark.parametrize("num_characters", [len(TEXT), TEXT.index("get_weather")])
+async def test_before_a_forced_call_there_are_thoughts_and_no_content(
+    state: ServerState, num_characters: int
+) -> None:
+    body = ChatCompletionRequest.model_validate({**BODY, "tool_choice": "required"})
+    form = FORM.forced(body)
+    text = TEXT.replace("One moment.\n", "")[: num_characters - len("One moment.\n")]
+    message = chat_view(state, spoken(), form).message(form.read(text))
+    assert (message["reasoning"], message["content"]) == (THOUGHT, "")
+    assert ("tool_calls" in message) is (num_characters == len(TEXT))
+    one = CompletionOutput(0, text, [5], None, None, finish_reason="length")
+    blocks = MessageView(state, started(spoken(), form)).whole(one)["content"]
+    assert [block["type"] for block in blocks[:2]] == ["thinking", "tool_use"][: len(blocks)]
+    events = form.reader().feed(text)
+    assert not any(isinstance(event, Content) for event in events)
+
+
 async def test_chat_tells_thought_content_and_call(state: ServerState) -> None:
     generation = spoken()
     (choice,) = chat_view(state, generation).choices(

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import openai
+import pytest
 
 from quire.engine.async_engine import AsyncLLM
 from tests.fakes.server import ANSWER, MODEL, events_of, in_process_client, ready_state
@@ -196,6 +197,94 @@ async def test_calls_can_be_forced(client: httpx.AsyncClient) -> None:
         pieces = [one["function"] for delta in found for one in delta.get("tool_calls", ())]
         assert "".join(one["arguments"] for one in pieces) == call["function"]["arguments"]
         assert reason == expected
+
+
+async def test_of_a_forced_call_that_is_cut_off_no_text_is_told(client: httpx.AsyncClient) -> None:
+    for choice in ("required", NAMED):
+        whole = await chat(client, tool_choice=choice, max_tokens=6)
+        assert (whole["message"]["content"], whole["finish_reason"]) == ("", "length")
+        assert "tool_calls" not in whole["message"]
+        found, reason = await deltas(client, tool_choice=choice, max_tokens=6)
+        assert not any(delta.get("content") or "tool_calls" in delta for delta in found)
+        assert reason == "length"
+    free = await chat(client, max_tokens=6)
+    assert free["message"]["content"].startswith("<tool_call>")
+
+
+async def test_nor_behind_calls_that_are_whole(client: httpx.AsyncClient) -> None:
+    """Wherever the cut falls, with the beginning of a call or within its arguments."""
+    counts = set()
+    for max_tokens in range(20, 48, 3):
+        body = {"tool_choice": "required", "ignore_eos": True, "max_tokens": max_tokens}
+        whole = await chat(client, **body)
+        assert (whole["message"]["content"], whole["finish_reason"]) == ("", "length")
+        calls = [call["function"] for call in whole["message"]["tool_calls"]]
+        counts.add(len(calls))
+        assert all(json.loads(one["arguments"]) == ARGUMENTS for one in calls[:-1])
+        found, _ = await deltas(client, **body)
+        assert not any(delta.get("content") for delta in found)
+        pieces = [one["function"] for delta in found for one in delta.get("tool_calls", ())]
+        told = "".join(one["arguments"] for one in calls)
+        assert "".join(one["arguments"] for one in pieces) == told
+    assert counts > {1}
+
+
+async def test_a_forced_call_that_is_cut_off_is_no_item_of_a_response(
+    client: httpx.AsyncClient,
+) -> None:
+    common = {"input": QUESTION, "tools": [FLAT_TOOL], "temperature": 0, "ignore_eos": True}
+    for max_tokens, statuses in ((6, []), (25, ["completed"])):
+        body = {**common, "tool_choice": "required", "max_output_tokens": max_tokens}
+        whole = (await client.post("/v1/responses", json=body)).json()
+        streamed = await client.post("/v1/responses", json={**body, "stream": True})
+        events = _named_events(streamed.text)
+        for response in (whole, events[-1]["response"]):
+            assert response["status"] == "incomplete"
+            assert {item["type"] for item in response["output"]} <= {"function_call"}
+            assert [item["status"] for item in response["output"]] == statuses
+        assert not any("output_text" in event["type"] for event in events)
+
+
+async def test_a_forced_call_that_is_cut_off_is_no_block_of_a_message(
+    client: httpx.AsyncClient,
+) -> None:
+    messages = asking()["messages"]
+    for choice in ({"type": "any"}, {"type": "tool", "name": "get_weather"}):
+        body = {"model": MODEL, "messages": messages, "tools": [ANTHROPIC_TOOL], "max_tokens": 6}
+        body |= {"tool_choice": choice, "temperature": 0}
+        whole = (await client.post("/v1/messages", json=body)).json()
+        assert (whole["content"], whole["stop_reason"]) == ([], "max_tokens")
+        streamed = await client.post("/v1/messages", json={**body, "stream": True})
+        kinds = [event["type"] for event in _named_events(streamed.text)]
+        assert kinds == ["message_start", "ping", "message_delta", "message_stop"]
+
+
+def _named_events(text: str) -> list[dict[str, Any]]:
+    """Of a stream whose events have names."""
+    return [events_of(one.partition("\n")[2])[0] for one in text.split("\n\n") if one]
+
+
+@pytest.mark.parametrize("has_parser", [True, False])
+@pytest.mark.parametrize("parameters", [{}, {"parameters": None}, {"parameters": {}}])
+async def test_a_tool_without_parameters_is_forced_without_arguments(
+    engine: AsyncLLM, has_parser: bool, parameters: dict[str, Any]
+) -> None:
+    function = {"name": "now", **parameters}
+    named: Any = {"type": "function", "function": {"name": "now"}}
+    state = ready_state(engine, enable_auto_tool_choice=has_parser)
+    async with in_process_client(state) as client:
+        for choice in ("required", named):
+            body = {"tools": [{"type": "function", "function": function}], "tool_choice": choice}
+            more = {**body, "parallel_tool_calls": False, "max_tokens": 60}
+            (call,) = (await chat(client, **more))["message"]["tool_calls"]
+            assert call["function"] == {"name": "now", "arguments": "{}"}
+            found, _ = await deltas(client, **more)
+            pieces = [one["function"] for delta in found for one in delta.get("tool_calls", ())]
+            assert "".join(one["arguments"] for one in pieces) == "{}"
+        body = {"input": QUESTION, "tools": [{"type": "function", **function}]}
+        body |= {"tool_choice": "required", "parallel_tool_calls": False, "temperature": 0}
+        (item,) = (await client.post("/v1/responses", json=body)).json()["output"]
+        assert (item["name"], item["arguments"]) == ("now", "{}")
 
 
 async def test_calls_can_be_forced_of_models_that_call_nothing(engine: AsyncLLM) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from quire.tools import Tools, tool_format
+from quire.tools import CallText, Tools, tool_format
 from quire.tools.constraint import MustCall, call_text_of, constrained_parser, constraint
-from tests.fakes.tool_texts import calls_of, read
+from tests.fakes.tool_texts import calls_of, content_of, read
 
 RECURSIVE = {
     "type": "object",
@@ -29,7 +29,8 @@ def call(name: str, **arguments: Any) -> dict[str, Any]:
     [
         ([call("weather", city="Oslo")], True),
         ([call("weather", city="Oslo"), call("walk", tree={"left": {}})], True),
-        ([call("stop", anything=1)], True),
+        ([call("stop")], True),
+        ([call("stop", anything=1)], False),
         ([], False),
         ([call("weather")], False),
         ([call("fly")], False),
@@ -88,3 +89,63 @@ def test_a_named_tool_in_the_models_own_form_is_one_tag() -> None:
     must = MustCall(tools=Tools({"weather": CITY}), is_named=True, call_text=text)
     form = json.loads(constraint(must).source)["format"]
     assert form["type"] == "tag" and '"name": "weather"' in form["begin"]
+
+
+HERMES = tool_format("hermes")
+NOW: list[dict[str, Any]] = [
+    {"name": "now"},
+    {"name": "now", "parameters": None},
+    {"name": "now", "parameters": {}},
+]
+
+
+@pytest.mark.parametrize("definition", NOW)
+@pytest.mark.parametrize("is_named", [True, False])
+@pytest.mark.parametrize("text", [None, call_text_of(HERMES, frozenset())])
+def test_a_tool_described_without_parameters_has_no_arguments(
+    definition: dict[str, Any], is_named: bool, text: CallText | None
+) -> None:
+    tools = Tools.of([{"type": "function", "function": definition}])
+    must = MustCall(tools=tools, is_named=is_named, call_text=text)
+    assert _arguments_schema(must) == {"type": "object", "additionalProperties": False}
+    written = "{ \n }" if is_named else '[{"name": "now", "parameters": { }}]'
+    if text is not None:
+        written = text.begin.replace("NAME", "now") + "{ }" + text.end
+    assert calls_of(read(constrained_parser(must, HERMES), list(written))) == [("now", "{}")]
+
+
+def _arguments_schema(must: MustCall) -> Any:
+    """Of the first tool."""
+    source = json.loads(constraint(must).source)
+    if must.call_text is not None:
+        tag = source["format"] if must.is_named else source["format"]["tags"][0]
+        return tag["content"]["json_schema"]
+    return source if must.is_named else source["$defs"]["tool0"]
+
+
+def test_a_call_of_such_a_tool_that_is_not_forced_is_read_as_it_stands() -> None:
+    tools = Tools.of([{"type": "function", "function": NOW[0]}])
+    text = '<tool_call>\n{"name": "now", "arguments": {"zone": "UTC"}}\n</tool_call>'
+    assert calls_of(read(HERMES.parser(tools), list(text))) == [("now", '{"zone": "UTC"}')]
+
+
+@pytest.mark.parametrize("text", [None, call_text_of(HERMES, frozenset())])
+@pytest.mark.parametrize("is_named", [True, False])
+def test_of_a_forced_call_that_is_cut_off_anywhere_nothing_is_content(
+    is_named: bool, text: CallText | None
+) -> None:
+    must = MustCall(tools=Tools({"weather": CITY}), is_named=is_named, call_text=text)
+    one = '{"city": "Oslo"}'
+    if text is not None:
+        written = [text.begin.replace("NAME", "weather") + one + text.end] * 2
+        whole = text.separator.join(written)
+    else:
+        whole = one if is_named else json.dumps([call("weather", city="Oslo")] * 2)
+    most = 0
+    for end in range(len(whole) + 1):
+        events = read(constrained_parser(must, HERMES), list(whole[:end]))
+        calls = calls_of(events)
+        assert content_of(events) == "" and len(calls) >= most
+        assert all(one.startswith(arguments) for _, arguments in calls)
+        most = len(calls)
+    assert calls == [("weather", one)] * (1 if is_named and text is None else 2)
