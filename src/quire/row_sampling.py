@@ -12,6 +12,7 @@ from quire.named_processors import functions_and_names
 from quire.request import RowSampling
 from quire.sampling_limits import MAX_FLOAT32
 from quire.sampling_params import GREEDY_BELOW, SamplingParams
+from quire.whole_text import require_whole_text
 
 MAX_BAD_WORDS = 128
 MAX_STOP_TOKEN_IDS = 1024  # among which every new token is looked up
@@ -124,8 +125,8 @@ def _bad_words(
             "forbid single tokens by logit_bias={token_id: -100} instead."
         )
     found: dict[tuple[int, ...], None] = {}
-    for word in words[: MAX_BAD_WORDS + 1]:  # more are refused below
-        word.encode()  # a lone surrogate: this error says so, the tokenizer's does not
+    for place, word in enumerate(words[: MAX_BAD_WORDS + 1]):  # more are refused below
+        require_whole_text(f"bad_words[{place}]", word)
         for text in (word.lstrip(), " " + word.lstrip()):
             token_ids = tuple(tokenize(text))
             if token_ids:

@@ -326,7 +326,7 @@ class BeamSearchParams:
         if not int_in(1, MAX_N)(self.beam_width):
             raise ValueError(
                 f"beam_width must be an integer from 1 to {MAX_N}, got {self.beam_width!r}; "
-                "use 1 for greedy search."
+                "give at least 1; for greedy search use SamplingParams(temperature=0)."
             )
         self.to_sampling_params()
 

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from quire.models.loading import build_model
+from quire.errors import ModelLoadError
+from quire.models.loading import build_model, check_weights, plan_of
 from tests.models.configs import PARITY_ROWS, engine_config, save_random_model
 from tests.models.loaded import assert_whole_and_equal
 from tests.models.row import ParityRow
@@ -70,3 +71,30 @@ def test_a_head_that_is_the_embedding_is_kept_once(
     others = [tensor.nbytes for other, tensor in tensors.items() if other != name]
     assert loaded.report.bytes_read == sum(others)
     assert_whole_and_equal(loaded, reference)
+
+
+@pytest.mark.parametrize("row", _ROWS, ids=lambda row: row.architecture)
+def test_a_head_that_is_stored_alone_is_the_embedding_too(row: ParityRow, tmp_path: Path) -> None:
+    reference, name = _save(row, tmp_path, apart=False)
+    file, embedding = tmp_path / "model.safetensors", reference.get_input_embeddings().weight
+    tensors = load_file(file)
+    (same,) = [
+        other
+        for other, tensor in tensors.items()
+        if other != name and tensor.shape == embedding.shape and torch.equal(tensor, embedding)
+    ]
+    del tensors[same]
+    save_file(tensors, file, metadata={"format": "pt"})
+    config = engine_config(tmp_path)
+    check_weights(plan_of(config.model.hf_config, row.architecture), tmp_path, "auto")
+    assert_whole_and_equal(build_model(config), type(reference).from_pretrained(tmp_path).eval())
+
+
+def test_a_head_that_is_stored_alone_is_no_embedding_of_an_untied_model(tmp_path: Path) -> None:
+    save_random_model(_tied(_FIRST["LlamaForCausalLM"], False), tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["model.embed_tokens.weight"]
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ModelLoadError, match=r"has no tensor 'model\.embed_tokens\.weight'"):
+        build_model(engine_config(tmp_path))

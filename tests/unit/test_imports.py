@@ -19,7 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "sizes", "request", "step", "step_output", "batch", "config", "kv_layout"),
         *("kv_fit", "outputs", "prompts", "sampling_params", "sampling_limits", "row_sampling"),
-        *("structured",),
+        *("structured", "whole_text"),
         *("env", "platform", "log", "heap", "compat", "assets", "generation_config", "near_names"),
         "not_built",
         *("kv_budget", "plugins", "named_processors", "incremental"),

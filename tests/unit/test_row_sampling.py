@@ -156,6 +156,11 @@ def test_hundreds_of_stop_tokens_are_accepted_and_thousands_refused() -> None:
         row(SamplingParams(stop_token_ids=many), **facts, token_strings=[1024])
 
 
+def test_bad_word_with_half_of_a_surrogate_pair_is_named() -> None:
+    with pytest.raises(ValueError, match=r"bad_words\[1\] has half of a surrogate pair"):
+        row(SamplingParams(bad_words=["bad", "\ud83d"]))
+
+
 def test_bad_words_need_a_tokenizer() -> None:
     with pytest.raises(ValueError, match="bad_words need a tokenizer"):
         row(SamplingParams(bad_words=["bad"]), tokenize=None)

@@ -329,8 +329,9 @@ def _linear(hf: HFConfig, rope: RopeConfig) -> RopeScaling:
 
 
 def _dynamic(hf: HFConfig, rope: RopeConfig) -> RopeScaling:
+    # As in transformers, whatever a key of a trained length says.
     return DynamicScaling(
-        factor=rope.params["factor"], original_max_positions=_trained_length(hf, rope)
+        factor=rope.params["factor"], original_max_positions=hf.int("max_position_embeddings")
     )
 
 

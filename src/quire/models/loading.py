@@ -129,6 +129,8 @@ def check_weights(plan: ModelPlan, folder: Path, load_format: str) -> None:
     if chosen is None or chosen.kind != "safetensors":
         return
     reader = WeightReader(open_checkpoint(folder, load_format), plan.weights, torch.float32)
+    if plan.spec.head.tied:
+        reader.stand_in("head.weight", missing="embedding.weight")
     for name, shape in plan.parameter_shapes().items():
         reader.check(name, shape)
 
@@ -150,8 +152,11 @@ def _build_decoder(source: ModelSource, config: EngineConfig, placement: Placeme
 
 def _as_stored(spec: DecoderSpec, reader: WeightReader | DummyReader) -> DecoderSpec:
     """The spec, but where a checkpoint holds a head that the config ties to the embedding, and the
-    two differ, it is believed, as in transformers."""
-    own_head = reader.name_if_other("head.weight", "embedding.weight") if spec.head.tied else None
+    two differ, it is believed, as in transformers. A head that is stored alone is both."""
+    if not spec.head.tied:
+        return spec
+    reader.stand_in("head.weight", missing="embedding.weight")
+    own_head = reader.name_if_other("head.weight", "embedding.weight")
     if own_head is None:
         return spec
     logger.warning(

@@ -82,11 +82,13 @@ def weight_map(
     final_norm: str = "ln_f",
     head: str = "lm_head",
     prefixes: tuple[str, ...] = ("transformer.", ""),
+    optional_prefix: str = "",
 ) -> WeightMap:
     """A family's names: ``entries`` for its layers, the others for what stands around them, as
     GPT-2 has it where nothing is said.
 
     Names have one of the ``prefixes``: those saved from the inner class of a model lack the first.
+    An ``optional_prefix`` stands in the names given here, and is one that all of them may lack.
     """
     around: Entries = {
         "embedding.weight": Source(f"{embedding}.weight"),
@@ -100,6 +102,7 @@ def weight_map(
         entries={name: tensor for some in (around, *entries) for name, tensor in some.items()},
         ignored=_LEFTOVERS,
         prefixes=prefixes,
+        optional_prefix=optional_prefix,
     )
 
 
@@ -134,4 +137,5 @@ LLAMA_WEIGHTS = weight_map(
     embedding="model.embed_tokens",
     final_norm="model.norm",
     prefixes=("",),
+    optional_prefix="model.",
 )

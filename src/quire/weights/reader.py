@@ -10,7 +10,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Protocol
 
@@ -75,7 +75,7 @@ class WeightReader:
         *,
         use_tqdm: bool = False,
     ) -> None:
-        self._hub = _HubReads(checkpoint, weight_map.prefixes)
+        self._hub = _HubReads(checkpoint, weight_map)
         self._weight_map = weight_map
         self._dtype = dtype
         self.device = torch.device(device)
@@ -101,11 +101,19 @@ class WeightReader:
             self._missing.add(name)
         return held
 
+    def stand_in(self, name: str, missing: str) -> None:
+        """Let `missing` be read from where `name` is, if the checkpoint holds that alone."""
+        if self._holds(name) and not self._holds(missing):
+            entries = {**self._weight_map.entries, missing: self._operation(name)}
+            self._weight_map = replace(self._weight_map, entries=entries)
+
     def name_if_other(self, name: str, than: str) -> str | None:
         """The checkpoint's name of `name`, if it holds that with other values than `than` has."""
         if not self._holds(name):
             return None
         hub_names = self.hub_names(name)
+        if hub_names == self.hub_names(than):
+            return None
         self._hub.names_read.update(hub_names)  # as good as read, where it is the same
         return None if self._are_equal(name, than) else ", ".join(hub_names)
 
@@ -155,7 +163,9 @@ class WeightReader:
             num_read=len(self._hub.names_read),
             bytes_read=self._hub.bytes_read,
             missing=tuple(sorted(self._missing)),
-            unused=tuple(sorted(n for n in unread if not self._weight_map.ignores(n))),
+            unused=tuple(
+                sorted(n for n in unread if not self._weight_map.ignores(self._hub.in_map(n)))
+            ),
         )
 
     def _holds(self, name: str) -> bool:
@@ -205,6 +215,9 @@ class DummyReader:
     def has(self, name: str) -> bool:
         return True
 
+    def stand_in(self, name: str, missing: str) -> None:
+        pass
+
     def name_if_other(self, name: str, than: str) -> str | None:
         return None
 
@@ -238,24 +251,29 @@ class DummyReader:
 class _HubReads:
     """A checkpoint under a map's prefixes, with the account of what was read."""
 
-    def __init__(self, checkpoint: Checkpoint, prefixes: tuple[str, ...]) -> None:
+    def __init__(self, checkpoint: Checkpoint, weight_map: WeightMap) -> None:
         self._checkpoint = checkpoint
-        self._prefixes = prefixes
+        self._weight_map = weight_map
         self.names = checkpoint.names()
+        self._lost_prefix = weight_map.lost_prefix(self.names)
         self.names_read: set[str] = set()
         self.bytes_read = 0
 
     def has(self, name: str) -> bool:
-        return any(prefix + name in self.names for prefix in self._prefixes)
+        return any(full in self.names for full in self._candidates(name))
 
     def resolve(self, name: str) -> str:
         """The name in the checkpoint; under the usual prefix if it is not there."""
-        candidates = [prefix + name for prefix in self._prefixes]
+        candidates = self._candidates(name)
         return next((full for full in candidates if full in self.names), candidates[0])
+
+    def in_map(self, hub_name: str) -> str:
+        """A name of the checkpoint as the map would have it."""
+        return self._lost_prefix + hub_name
 
     def uncounted(self) -> _HubReads:
         """The same with an account of its own."""
-        return _HubReads(self._checkpoint, self._prefixes)
+        return _HubReads(self._checkpoint, self._weight_map)
 
     def shape(self, name: str) -> tuple[int, ...]:
         full = self.resolve(name)
@@ -271,6 +289,10 @@ class _HubReads:
         self.names_read.add(full)
         self.bytes_read += tensor.nbytes
         return tensor
+
+    def _candidates(self, name: str) -> list[str]:
+        name = name.removeprefix(self._lost_prefix)
+        return [prefix + name for prefix in self._weight_map.prefixes]
 
 
 def _index(

@@ -15,7 +15,7 @@ An operation works on the canonical tensor's index: one slice with start and sto
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import accumulate
@@ -262,6 +262,9 @@ class WeightMap:
     # A hub name is looked up with each of these before it, in this order: checkpoints saved from
     # the inner or the outer class differ in it.
     prefixes: tuple[str, ...] = ("",)
+    # What names of this map begin with, and may all lack together: in a checkpoint saved from the
+    # inner class. One that has it here and there is damaged.
+    optional_prefix: str = ""
 
     def __post_init__(self) -> None:
         for canonical, operation in self.entries.items():
@@ -278,6 +281,19 @@ class WeightMap:
         pattern = f"{canonical[: layer.start()]}*{canonical[layer.end() :]}"
         operation = self.entries.get(pattern)
         return None if operation is None else operation.at(layer.group())
+
+    def lost_prefix(self, hub_names: Collection[str]) -> str:
+        """The optional prefix, where none of a checkpoint's names has it and some have the rest."""
+        prefix = self.optional_prefix
+        if any(name.startswith(prefix) for name in hub_names):
+            return ""
+        mapped = [name for operation in self.entries.values() for name in operation.names()]
+        rests = {
+            name.removeprefix(prefix).partition(".")[0]
+            for name in mapped
+            if name.startswith(prefix)
+        }
+        return prefix if any(name.partition(".")[0] in rests for name in hub_names) else ""
 
     def ignores(self, hub_name: str) -> bool:
         return any(fnmatchcase(hub_name, pattern) for pattern in self.ignored)

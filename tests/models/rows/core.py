@@ -76,6 +76,7 @@ ROWS: tuple[ParityRow, ...] = (
     _llama("gelu", hidden_act="gelu", rms_norm_eps=1e-3),
     _llama_rope("linear", factor=2.0),
     _llama_rope("dynamic", factor=2.0),
+    _llama_rope("dynamic", "-with-a-length", factor=2.0, original_max_position_embeddings=32),
     _llama_rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
                 original_max_position_embeddings=32),
     _llama_rope("yarn", factor=4.0, original_max_position_embeddings=32),

@@ -9,7 +9,7 @@ import pytest
 
 from quire.config import ModelConfig
 from quire.engine.input_processor import InputProcessor, ProcessedRequest
-from quire.prompts import ParsedPrompt
+from quire.prompts import ParsedPrompt, parse_prompts
 from quire.request import Watch
 from quire.row_sampling import num_beam_candidates
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
@@ -109,6 +109,18 @@ def test_prompt_is_truncated_from_the_left() -> None:
 def test_wrong_input_is_one_clear_error(prompt: Any, params: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         process(prompt, SamplingParams(**params))
+
+
+def test_half_of_a_surrogate_pair_is_refused_under_its_name() -> None:
+    prompts = parse_prompts(["whole \U0001f600", "half \ud83d"])
+    message = r"prompts\[1\] has half of a surrogate pair, '\\ud83d' at character 5, .*leave it out"
+    with pytest.raises(ValueError, match=message):
+        processor().tokenize_all(prompts)
+    with pytest.raises(ValueError, match="the prompt has half"):
+        process("\udc80")
+    for stop, name in (("\ud83d", "stop"), (["a", "\ud83d"], r"stop\[1\]")):
+        with pytest.raises(ValueError, match=f"{name} has half of a surrogate pair"):
+            process("a", SamplingParams(stop=stop))
 
 
 def test_without_tokenizer_text_is_refused() -> None:

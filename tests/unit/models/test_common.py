@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from quire.errors import UnsupportedModelError
-from quire.layers.spec import AlibiSpec, LinearScaling, LongRopeScaling, RopeSpec
+from quire.layers.spec import AlibiSpec, DynamicScaling, LinearScaling, LongRopeScaling, RopeSpec
 from quire.models.alibi import alibi
 from quire.models.architectures.llama import llama
 from quire.models.common import attention_from, attention_with, rope_from
@@ -77,6 +77,15 @@ def test_longrope(more: dict[str, Any], keys: dict[str, Any], temperature: float
     assert scaling.original_max_positions == (512 if more or keys else 2048)
     assert scaling.short_attention_factor == pytest.approx(temperature)
     assert scaling.long_attention_factor == pytest.approx(temperature)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_trained_length_means_nothing_to_dynamic_scaling(beside: bool) -> None:
+    length = {"original_max_position_embeddings": 512}
+    dynamic = {"rope_type": "dynamic", "factor": 4.0}
+    params, keys = (dynamic, length) if beside else (dynamic | length, {})
+    scaling = _rope(_hf(rope_parameters=params, **keys)).scaling
+    assert scaling == DynamicScaling(factor=4.0, original_max_positions=2048)
 
 
 def test_temperatures_of_phi_moe_mean_nothing_in_other_families() -> None:

@@ -78,6 +78,36 @@ def test_checkpoints_with_and_without_the_prefix_read_alike() -> None:
         assert torch.equal(reader.read("head.weight", (6, 4)), bare["lm_head.weight"])
 
 
+def test_a_prefix_that_all_names_lack_is_no_longer_looked_for() -> None:
+    weights = WeightMap(
+        entries={"embedding.weight": Source("model.embed.weight"), "head.weight": Source("head")},
+        ignored=("model.old.*",),
+        optional_prefix="model.",
+    )
+    bare = {"embed.weight": torch.randn(6, 4), "head": torch.randn(6, 4), "old.one": torch.ones(1)}
+    reader = WeightReader(MemoryCheckpoint(bare), weights, torch.float32)
+    assert torch.equal(reader.read("embedding.weight", (6, 4)), bare["embed.weight"])
+    assert torch.equal(reader.read("head.weight", (6, 4)), bare["head"])
+    assert reader.report().unused == ()
+    damaged = {**bare, "model.norm.weight": torch.ones(1)}
+    reader = WeightReader(MemoryCheckpoint(damaged), weights, torch.float32)
+    with pytest.raises(ModelLoadError, match=r"no tensor 'model\.embed\.weight'"):
+        reader.read("embedding.weight", (6, 4))
+
+
+def test_what_is_stored_alone_stands_in_for_what_is_missing() -> None:
+    tensors = stored()
+    reader = reader_of(tensors)
+    reader.stand_in("head.weight", missing="embedding.weight")
+    assert torch.equal(reader.read("embedding.weight", (6, 4)), tensors["model.embed.weight"])
+    del tensors["model.embed.weight"]
+    reader = reader_of(tensors)
+    reader.stand_in("head.weight", missing="embedding.weight")
+    assert torch.equal(reader.read("embedding.weight", (6, 4)), tensors["lm_head.weight"])
+    assert reader.name_if_other("head.weight", "embedding.weight") is None
+    assert reader.bytes_read == tensors["lm_head.weight"].nbytes
+
+
 def test_hub_names_are_those_of_the_checkpoint() -> None:
     reader = reader_of(stored())
     assert reader.hub_names("layers.0.attention.q.weight") == ("model.layers.0.qkv.weight",)
