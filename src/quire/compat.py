@@ -59,8 +59,8 @@ _PLUGIN = "this extension point does not exist in Quire"
 _ONLY_SERVED = "only `quire serve` {}"
 _OLD_SCHEDULER = "the scheduler has no such step"
 _GRAPHS = (
-    "on a GPU, decode steps and others up to 2,048 tokens (8,192 of small models) are captured "
-    "unless enforce_eager"
+    "on a GPU, decode steps and others up to 2,048 tokens (full ones of small models too) are "
+    "captured unless enforce_eager"
 )
 _PREEMPTION = "preempted requests are recomputed, never swapped"
 _GRAMMARS = "each form of constraint has its own backend, see docs/structured_output.md"

@@ -3,7 +3,7 @@
 A decode step has a graph for every bucket of rows. A mixed step has one for every bucket of tokens,
 up to what the prompts that come in at about the same time have: somebody waits for them, and to
 launch a step operation by operation takes the host longer than a GPU needs for so few. Small models
-have graphs of larger steps too, for the same reason.
+have one of full steps too, for the same reason: where prompts wait, nearly all steps are full.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SHORT = (16, 32, 64, 96, 128, 192, 256)
 _LONG = tuple(range(384, 2049, 128))
 FOR_ALL_MODELS = (*_SHORT, *_LONG)
 MOST_FOR_ALL = _LONG[-1]
-FOR_SMALL_MODELS = (3072, 4096, 6144, 8192)
+_FULL = 3 / 4  # of the largest bucket; padding costs attention too
 # What a GPU computes while the host launches a layer: 800 TFLOP/s, half a millisecond.
 _FLOP_WHILE_LAUNCHING = 4e11
 # Keys of a token, on average, in steps of more than `MOST_FOR_ALL` tokens: beyond, attention that
@@ -36,12 +36,10 @@ class GraphSizes:
     @classmethod
     def of(cls, *, max_rows: int, max_tokens: int, layer_bytes: float) -> GraphSizes:
         """``layer_bytes``: of weights. Two bytes are two operations for each token."""
-        tokens = [size for size in FOR_ALL_MODELS if size <= max_tokens]
-        most = min(max_tokens, int(_FLOP_WHILE_LAUNCHING / layer_bytes))
-        if most > MOST_FOR_ALL:
-            larger = {size for size in FOR_SMALL_MODELS if size <= most}
-            tokens += sorted(larger | ({max_tokens} if max_tokens == most else set()))
-        return cls(rows=row_buckets(max_rows), tokens=tuple(tokens))
+        tokens = tuple(size for size in FOR_ALL_MODELS if size <= max_tokens)
+        if MOST_FOR_ALL < max_tokens <= _FLOP_WHILE_LAUNCHING / layer_bytes:
+            tokens += (max_tokens,)
+        return cls(rows=row_buckets(max_rows), tokens=tokens)
 
     @property
     def max_rows(self) -> int:
@@ -69,9 +67,12 @@ class GraphSizes:
         return self.rows[bisect_left(self.rows, num_rows)]
 
     def token_bucket(self, num_tokens: int) -> int | None:
-        """None where no graph has so many tokens."""
+        """None where no graph has so many tokens, or only one that is much larger."""
         index = bisect_left(self.tokens, num_tokens)
-        return self.tokens[index] if index < len(self.tokens) else None
+        if index == len(self.tokens):
+            return None
+        size = self.tokens[index]
+        return size if size <= MOST_FOR_ALL or num_tokens >= _FULL * size else None
 
     def rows_of(self, tokens: int) -> int:
         """The most rows of a mixed step with so many tokens."""

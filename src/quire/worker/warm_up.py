@@ -8,11 +8,11 @@ import numpy as np
 
 from quire.request import RowSampling
 from quire.step import JoinedRow, StepPlan
-from quire.worker.buckets import FOR_ALL_MODELS, FOR_SMALL_MODELS, MIXED_TOKENS_AT_START
+from quire.worker.buckets import FOR_ALL_MODELS, MIXED_TOKENS_AT_START
 
 NULL_BLOCK = 0
 LATER_GRAPHS = [size for size in FOR_ALL_MODELS if size not in MIXED_TOKENS_AT_START]
-TRAFFIC_TOKENS = (*LATER_GRAPHS, *FOR_SMALL_MODELS)
+TRAFFIC_TOKENS = (*LATER_GRAPHS, 3072, 4096, 6144, 8192)
 TRAFFIC_PROMPT_LEN = 512
 
 

@@ -43,20 +43,28 @@ def test_no_bucket_is_larger_than_the_largest_step() -> None:
 @pytest.mark.parametrize(
     ("max_tokens", "layer_bytes", "largest"),
     [
-        (8192, SMALL, [2048, 3072, 4096, 6144, 8192]),
-        (5000, SMALL, [2048, 3072, 4096, 5000]),  # as many steps of a flood are as large as can be
+        (8192, SMALL, [1920, 2048, 8192]),
+        (5000, SMALL, [1920, 2048, 5000]),
         (2048, SMALL, [1792, 1920, 2048]),
         (2000, SMALL, [1664, 1792, 1920]),
-        (16_384, SMALL, [4096, 6144, 8192]),
-        (8192, 3 * SMALL, [1920, 2048, 3072]),
+        (16_384, SMALL, [1792, 1920, 2048]),
+        (8192, 2 * SMALL, [1792, 1920, 2048]),
+        (4096, 2 * SMALL, [1920, 2048, 4096]),
         (8192, LARGE, [1792, 1920, 2048]),
     ],
 )
-def test_models_have_larger_buckets_as_long_as_launching_takes_longer(
+def test_models_have_a_bucket_of_full_steps_where_launching_takes_longer(
     max_tokens: int, layer_bytes: float, largest: list[int]
 ) -> None:
     found = sizes(max_tokens=max_tokens, layer_bytes=layer_bytes).tokens
     assert list(found[-len(largest) :]) == largest
+
+
+def test_a_step_that_is_far_from_full_does_not_take_the_bucket_of_full_ones() -> None:
+    found = sizes(layer_bytes=SMALL)
+    assert [found.token_bucket(n) for n in (2048, 2049, 6143, 6144, 8192)] == [
+        *(2048, None, None, 8192, 8192)
+    ]
 
 
 def test_the_largest_mixed_bucket_is_captured_first_of_all() -> None:
