@@ -30,6 +30,8 @@ HARMLESS = frozenset(
 
 _MEDIA = "only text is served"
 _TRANSFER = "KV blocks are not moved between servers"
+# What Claude Code sends by itself: that no thought is to be cleared.
+_KEEP_THOUGHTS = {"type": "clear_thinking_20251015", "keep": "all"}
 # Name -> (values that ask for nothing, why not and what to do). None and empty ask for nothing too.
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "functions": ((), "it is the older name of tools; use that"),
@@ -40,7 +42,10 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "modalities": ((["text"],), _MEDIA),
     "audio": ((), _MEDIA),
     "web_search_options": ((), "the server does not search; put what it shall know in a message"),
-    "context_management": ((), "the server edits no history; leave out what is not to be seen"),
+    "context_management": (
+        ({"edits": []}, {"edits": [_KEEP_THOUGHTS]}),
+        "the server edits no history; leave out what is not to be seen",
+    ),
     "container": ((), "the server runs no code"),
     "mcp_servers": ((), "the server calls no tools itself; pass them as tools"),
     "media_io_kwargs": ((), _MEDIA),

@@ -371,6 +371,11 @@ CLIENTS_OWN = [
     ),
     (MESSAGES, {"thread": {"type": "create"}}),
     (MESSAGES, {"container": None, "mcp_servers": [], "context_management": None}),
+    (MESSAGES, {"context_management": {"edits": []}}),
+    (
+        MESSAGES,
+        {"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}},
+    ),
     (
         MESSAGES,
         {
