@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING
 
+from quire import compat
 from quire.args import EngineArgs
 from quire.clients.address import DEFAULT_URL, api_key
 
@@ -41,10 +42,11 @@ def add_remote_flags(parser: argparse.ArgumentParser, default_url: str | None = 
 def refuse_engine_flags(arguments: argparse.Namespace, *further: str) -> None:
     """With ``--url`` no engine is built, so what describes one would have no effect."""
     fields = {item.name: item.default for item in dataclasses.fields(EngineArgs)}
-    defaults = {**fields, **dict.fromkeys(further)}
+    others = {name: verdict.default for name, verdict in compat.VERDICTS.items()}
+    defaults = {**others, **fields, **dict.fromkeys(further)}
     given = vars(arguments)
     for name, default in defaults.items():
-        if name not in _SHARED and given[name] != default:
+        if name not in _SHARED and given.get(name, default) != default:
             raise ValueError(
                 f"--{name.replace('_', '-')} describes an engine of this command, and --url asks "
                 "a server that has one already; leave out one of the two"

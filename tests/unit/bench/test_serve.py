@@ -157,6 +157,7 @@ def test_a_server_that_still_loads_is_waited_for(monkeypatch: pytest.MonkeyPatch
         (["--goodput", "itl:5"], "--goodput itl: choose among ttft, tpot, e2el"),
         (["--goodput", "ttft=5"], "write KEY:VALUE"),
         (["--header", "x"], "write KEY=VALUE"),
+        (["--save-result", "--metadata", "x"], "--metadata x: write KEY=VALUE"),
         (["--base-url", "nowhere"], "'nowhere' is no URL"),
         (["--workload", "nano"], "--dataset-name random takes no --workload (that is for standard"),
         (["--ramp-up-end-rps", "5"], "choose one with --ramp-up-strategy linear or exponential"),

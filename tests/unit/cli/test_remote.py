@@ -81,6 +81,7 @@ def test_a_quick_question(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         (["--dtype", "float32"], "--dtype describes an engine of this command"),
+        (["--quantization", "awq"], "--quantization describes an engine of this command"),
         (["--chat-template", "x"], "--chat-template describes an engine of this command"),
         (["--top-p", "9"], "top_p must be"),
     ],

@@ -54,7 +54,9 @@ def writes_file(arguments: argparse.Namespace) -> bool:
 
 
 def check_file_flags(arguments: argparse.Namespace) -> None:
-    """Where no file is written, what is said about it would have no effect."""
+    """What a file is to hold can be written down; where none is written, what is said about it
+    would have no effect."""
+    pairs(arguments.metadata, "=", "--metadata")
     given = [name for name in _ABOUT_FILE if getattr(arguments, name) is not None]
     if given and not writes_file(arguments):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
