@@ -183,7 +183,7 @@ async def test_an_open_thought_in_a_raw_prompt_ends_before_the_answer(
     engine: AsyncLLM, prompt: str, as_ids: bool
 ) -> None:
     tokenizer = engine.front.require_tokenizer()
-    body = {"prompt": tokenizer.encode(prompt) if as_ids else prompt, "max_tokens": 60}
+    body = {"prompt": tokenizer.encode(prompt) if as_ids else prompt, "max_tokens": 60, "temperature": 0}
     budget, grammar = {"thinking_token_budget": 3}, {"guided_choice": ["yes", "no"]}
     async with in_process_client(ready_state(engine, **WHY)) as client:
         for more in (budget, {**budget, **grammar}):
