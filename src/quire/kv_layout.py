@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NULL_BLOCK = 0  # stands where a block table has no block: never handed out, never read unmasked
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerKV:

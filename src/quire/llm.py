@@ -243,7 +243,8 @@ class LLM(TellsWhatIsNotBuilt):
         return self.llm_engine.get_tokenizer()
 
     def set_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Use another tokenizer from now on; no request may be running."""
+        """Use another tokenizer from now on; no request may be running. Structured outputs are
+        refused then, unless it has the same tokens."""
         if not callable(tokenizer):
             raise TypeError(
                 f"tokenizer must be a tokenizer, got {tokenizer!r}; load it with "

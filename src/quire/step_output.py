@@ -68,7 +68,7 @@ class EngineStats:
     """The state of an engine at one moment."""
 
     num_running: int = 0  # completions that own a row
-    num_waiting: int = 0
+    num_waiting: int = 0  # completions without a row, of requests that wait or that run
     num_blocks: int = 0
     num_free_blocks: int = 0  # unused or only cached
     num_cached_blocks: int = 0
@@ -79,8 +79,8 @@ class EngineStats:
     num_steps: int = 0
     num_prompt_tokens: int = 0
     num_generation_tokens: int = 0
-    num_prefix_query_tokens: int = 0
-    num_prefix_hit_tokens: int = 0
+    num_prefix_query_tokens: int = 0  # of prompts that were looked up in the prefix cache
+    num_prefix_hit_tokens: int = 0  # of those, found there
     num_evicted_blocks: int = 0  # cached blocks that were taken for something else
     num_step_tokens: int = 0  # of all steps together: prompts, outputs and what is recomputed
     steps_by_tokens: tuple[int, ...] = ()  # one count for each of STEP_TOKENS_BOUNDS, and the rest

@@ -64,8 +64,11 @@ class _DistantCore:
     def send(self, command: Command) -> None:
         self._sockets.send(self._named(command))
 
+    def has_step(self) -> bool:
+        return self._sockets.has_step()
+
     def wait_step(self) -> Reply | None:
-        reply = self._sockets.wait_step(self._alive_fd)
+        reply = self._sockets.wait(self._sockets.steps, self._alive_fd)
         if isinstance(reply, Deltas):
             for delta in reply.deltas:  # fresh from the socket, nobody else has them
                 own_id = delta.request_id[self._prefix_length :]

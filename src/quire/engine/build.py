@@ -69,7 +69,8 @@ def build_core(config: EngineConfig, report: ReportPhase = lambda phase: None) -
 
 
 def _token_table(model: ModelConfig) -> TokenTable:
-    """Of the tokenizer that the front end has; loaded when the first grammar needs it."""
+    """Of the tokenizer that the front end begins with; loaded when the first grammar needs it. For
+    one with other tokens, put in its place there, the front end refuses grammars."""
     tokenizer = load_front_tokenizer(model)
     if tokenizer is None:
         raise ValueError("structured_outputs need a tokenizer, there is none: skip_tokenizer_init")

@@ -6,6 +6,7 @@ have the clients of cores that step by themselves. Knows nothing about text.
 
 from __future__ import annotations
 
+import threading
 from typing import Protocol, TypeVar
 
 from quire.config import EngineConfig
@@ -43,33 +44,41 @@ class EngineClient(Protocol):
 
 
 class InprocClient:
-    """The core in this thread: nothing happens between two calls of `receive`."""
+    """The core in this thread: nothing happens between two calls of `receive`.
+
+    Questions may come from other threads: they wait for the end of a step. What a step calls in its
+    own thread, such as a logits processor, may ask as well, and is answered at once.
+    """
 
     def __init__(self, config: EngineConfig, build: str = BUILD_CORE) -> None:
         self._core = build_by_name(build, config)
+        self._using = threading.RLock()  # over the core
         self._end: str | None = None  # why the core cannot be used any more
         self._closed = False
         self.facts = self._core.facts
 
     def send(self, command: Command) -> None:
-        self._check_alive()
-        apply_command(self._core, command)
+        with self._using:
+            self._check_alive()
+            apply_command(self._core, command)
 
     def receive(self) -> list[CompletionDelta]:
-        self._check_alive()
-        if not self._core.has_unfinished:
-            return []
-        try:
-            return self._core.step()
-        except BaseException as error:  # a step broken off halfway, even by Ctrl-C, cannot go on
-            self._end = why_dead(Failed.of(error))
-            if not isinstance(error, Exception):
-                raise
-            raise EngineDeadError(self._end) from error
+        with self._using:
+            self._check_alive()
+            if not self._core.has_unfinished:
+                return []
+            try:
+                return self._core.step()
+            except BaseException as error:  # a step broken off, even by Ctrl-C, cannot go on
+                self._end = why_dead(Failed.of(error))
+                if not isinstance(error, Exception):
+                    raise
+                raise EngineDeadError(self._end) from error
 
     def ask(self, query: Query[T]) -> T:
-        self._check_alive()
-        return query.answer(self._core)
+        with self._using:
+            self._check_alive()
+            return query.answer(self._core)
 
     def close(self) -> None:
         if not self._closed:

@@ -60,6 +60,8 @@ class EngineCore:
                 return True
             self._gate.warm_up()
             return False
+        except EngineDeadError:
+            raise
         except Exception:
             logger.exception("a warm-up failed; what it is for may be slow at first")
             return False
@@ -87,7 +89,8 @@ class EngineCore:
                 self._scheduler.tell(ends_without_tokens(request, FinishReason.ABORT))
 
     def finish(self, request_id: str, index: int) -> None:
-        """End one completion, whose end the front end found; nothing more is said of it."""
+        """End one completion, whose end the front end found. Nothing more is said of it, unless
+        an abort that keeps tokens came first."""
         self._scheduler.finish(request_id, index)
 
     def seconds_to_spare(self) -> float:

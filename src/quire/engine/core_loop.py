@@ -132,7 +132,8 @@ def _obey_all(core: EngineCore, channel: CoreChannel, timeout: float | None) -> 
 
 def _obey(core: EngineCore, command: Command, channel: CoreChannel) -> None:
     if isinstance(command, Ask):
-        channel.put_answer(Answer(QUERIES[command.query].answer(core)), command.client)
+        value = QUERIES[command.query].answer(core)
+        channel.put_answer(Answer(value, command.serial), command.client)
         return
     try:
         apply_command(core, command)

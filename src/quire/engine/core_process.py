@@ -81,7 +81,9 @@ class _AttachedFront:
 
     def add(self, command: AddRequest) -> None:
         request = command.request
-        self._unfinished[request.request_id] = set(range(request.num_completions))
+        # A beam search ends as one, with as many answers as it found; there is always a first.
+        count = 1 if request.beam is not None else request.n
+        self._unfinished[request.request_id] = set(range(count))
 
     def end_completion(self, request_id: str, index: int) -> None:
         """Both sides may end one at the same time, and then it is told twice."""

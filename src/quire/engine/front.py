@@ -9,6 +9,8 @@ import dataclasses
 import functools
 import itertools
 import logging
+import random
+from functools import partial
 from typing import TYPE_CHECKING
 
 from quire.chat_templates import give_chat_template
@@ -21,6 +23,7 @@ from quire.generation_config import default_sampling_params, not_heeded
 from quire.prompts import ParsedPrompt, PromptType, parse_prompts
 from quire.sampling_params import BeamSearchParams, SamplingParams
 from quire.step_output import EngineFacts
+from quire.structured_outputs.token_table import TokenTable, token_table
 from quire.tokenizer.loading import load_tokenizer
 from quire.tokenizer.vocabulary import Vocabulary, eos_token_ids
 
@@ -66,6 +69,9 @@ class Front:
         self._policy = config.scheduler.policy
         self._serials = itertools.count()
         self._observer: RequestObserver = NoObserver()
+        # Requests without a seed get one from here: runs of one engine seed repeat each other.
+        self._seeds = random.Random(self._model.seed)
+        self._core_tokenizer = tokenizer  # the core has loaded one like it, and keeps it
         self._warn_of_generation_config()
         self.model_config = ModelConfigView(self._model)
         self._use(tokenizer)
@@ -112,7 +118,8 @@ class Front:
         return self.tokenizer
 
     def set_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Use another tokenizer from the next request on; none may be running."""
+        """Use another tokenizer from the next request on; none may be running. What needs the core
+        to know its tokens, such as grammars, is refused then, unless they are the same."""
         if len(self.outputs) > 0:
             raise ValueError(
                 f"the tokenizer cannot be changed while {len(self.outputs)} requests run; wait "
@@ -135,11 +142,38 @@ class Front:
 
     def _use(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
         self.tokenizer = tokenizer
-        eos = eos_token_ids(self._model.hf_config, self._model.generation_config, tokenizer)
         self.vocabulary = None if tokenizer is None else Vocabulary(tokenizer)
-        self.inputs = InputProcessor(self._model, self.vocabulary, eos)
+        has_tokens_of_core = functools.cache(
+            partial(_have_same_tokens, self._model, tokenizer, self._core_tokenizer)
+        )
+        self.inputs = InputProcessor(
+            self._model,
+            self.vocabulary,
+            _eos(self._model, tokenizer),
+            self._seeds,
+            has_tokens_of_core,
+        )
         self.outputs = OutputProcessor(self.vocabulary)
         self.outputs.observer = self._observer
+
+
+def _have_same_tokens(
+    model: ModelConfig, one: PreTrainedTokenizerBase | None, other: PreTrainedTokenizerBase | None
+) -> bool:
+    """Whether a grammar means the same token ids to both."""
+    if one is other:
+        return True
+    if one is None or other is None:
+        return False
+    return _table(model, one) == _table(model, other)
+
+
+def _table(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> TokenTable:
+    return token_table(tokenizer, model.vocab_size, _eos(model, tokenizer))
+
+
+def _eos(model: ModelConfig, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:
+    return eos_token_ids(model.hf_config, model.generation_config, tokenizer)
 
 
 def parse_one_prompt(

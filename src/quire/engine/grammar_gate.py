@@ -87,7 +87,7 @@ class GrammarGate:
         self._waiting: dict[str, tuple[EngineRequest, Job]] = {}
 
     def __len__(self) -> int:
-        return sum(request.num_completions for request, _ in self._waiting.values())
+        return sum(_num_queued(request) for request, _ in self._waiting.values())
 
     def enter(self, request: EngineRequest) -> Constraint | None:
         if request.request_id in self._waiting:
@@ -129,3 +129,8 @@ class GrammarGate:
 
     def _constraint(self, request: EngineRequest, grammar: Grammar | None) -> Constraint:
         return Constraint(grammar=grammar, thinking=request.thinking, tokens=self._tokens)
+
+
+def _num_queued(request: EngineRequest) -> int:
+    """Completions that the scheduler will queue; a beam search begins with one."""
+    return request.n if request.beam is None else 1

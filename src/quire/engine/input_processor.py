@@ -6,13 +6,16 @@ Every wrong input is one ``ValueError`` here, before anything runs.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from quire.config import ModelConfig
+from quire.engine.client import CLOSED
+from quire.errors import EngineDeadError
 from quire.prompts import ParsedPrompt
 from quire.request import EngineRequest, RowSampling, Watch
 from quire.row_sampling import to_row_sampling
@@ -20,7 +23,7 @@ from quire.sampling_limits import int_in
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from quire.structured import GrammarSpec, Thinking
 from quire.structured_outputs.token_table import token_table
-from quire.structured_outputs.verify import GrammarVerifier
+from quire.structured_outputs.verify import GrammarVerifier, VerifierClosed
 from quire.tokenizer.vocabulary import Vocabulary
 from quire.whole_text import require_whole_text
 
@@ -48,20 +51,26 @@ class ProcessedRequest:
 
 
 class InputProcessor:
-    """Without a tokenizer prompts must be token ids, and there are no stop strings."""
+    """Without a tokenizer prompts must be token ids, and there are no stop strings.
+
+    ``seeds``: where requests without a seed get one. ``has_tokens_of_core``: whether token ids mean
+    the same in the core, as grammars and budgets of thoughts need; asked only for those.
+    """
 
     def __init__(
         self,
         config: ModelConfig,
         vocabulary: Vocabulary | None,
         eos_token_ids: Collection[int],
+        seeds: random.Random | None = None,
+        has_tokens_of_core: Callable[[], bool] = lambda: True,
     ) -> None:
         self._config = config
         self._vocabulary = vocabulary
         self._eos_token_ids = eos_token_ids
         self._verifier = _verifier(config, vocabulary, eos_token_ids)
-        # Requests without a seed get one from here: runs of one engine seed repeat each other.
-        self._random = random.Random(config.seed)
+        self._seeds = seeds or random.Random(config.seed)
+        self._has_tokens_of_core = has_tokens_of_core
 
     def tokenize_all(self, prompts: Sequence[ParsedPrompt]) -> list[ParsedPrompt]:
         """The prompts with token ids, in order; texts are tokenized together, which is faster."""
@@ -102,6 +111,9 @@ class InputProcessor:
         grammar = params.grammar
         if grammar is not None:
             self.verify(grammar)
+        thinking = _thinking(params, prompt.thinking, has_grammar=grammar is not None)
+        if thinking is not None:
+            self._check_tokens("thinking_token_budget")
         engine = EngineRequest(
             request_id=request_id,
             serial=serial,
@@ -115,7 +127,7 @@ class InputProcessor:
             watch=_watch(stop, params),
             cache_salt=prompt.cache_salt,
             grammar=grammar,
-            thinking=_thinking(params, prompt.thinking, has_grammar=grammar is not None),
+            thinking=thinking,
             use_prefix_cache=not params.skip_reading_prefix_cache,
         )
         return ProcessedRequest(engine=engine, prompt_text=prompt.text, params=params, stop=stop)
@@ -123,7 +135,8 @@ class InputProcessor:
     def verify(self, grammar: GrammarSpec) -> None:
         """``ValueError`` for one that cannot be followed. Takes a while when it is new."""
         self._check_vocabulary()
-        self._verifier.verify(grammar)
+        with _told_of_the_end():
+            self._verifier.verify(grammar)
 
     def close(self) -> None:
         """End what tries grammars out."""
@@ -132,13 +145,23 @@ class InputProcessor:
     async def verify_beside(self, grammar: GrammarSpec) -> None:
         """`verify` while others go on; `TooManyGrammars` where too many wait for theirs."""
         self._check_vocabulary()
-        await self._verifier.verify_beside(grammar)
+        with _told_of_the_end():
+            await self._verifier.verify_beside(grammar)
 
     def _check_vocabulary(self) -> None:
         if self._vocabulary is None:
             raise ValueError(
                 "structured_outputs need a tokenizer, and the engine runs with "
                 "skip_tokenizer_init=True; leave one of them out"
+            )
+        self._check_tokens("structured_outputs")
+
+    def _check_tokens(self, name: str) -> None:
+        if not self._has_tokens_of_core():
+            raise ValueError(
+                f"{name} cannot be followed: the core knows the tokenizer that the engine was made "
+                "with, and one with other tokens has taken its place; make an engine with that "
+                f"one, by tokenizer=..., or leave {name} out"
             )
 
     def _tokenize(self, prompts: list[ParsedPrompt], add_special_tokens: bool) -> list[list[int]]:
@@ -186,12 +209,12 @@ class InputProcessor:
         return token_ids
 
     def _truncated(self, token_ids: list[int], params: SamplingParams) -> list[int]:
-        """The last tokens; -1 keeps as many as leave room for the output."""
+        """The last tokens; -1 keeps as many as leave room for one more."""
         kept = params.truncate_prompt_tokens
         if kept is None:
             return token_ids
         if kept == -1:
-            kept = max(1, self._config.max_model_len - (params.max_tokens or 1))
+            kept = self._config.max_model_len - 1
         return token_ids[-kept:]
 
     def _max_tokens(self, num_prompt_tokens: int, params: SamplingParams) -> int:
@@ -214,7 +237,7 @@ class InputProcessor:
             token_strings=token_strings,
             vocab_size=self._config.vocab_size,
             max_logprobs=self._config.max_logprobs,
-            seed=self._random.getrandbits(62),
+            seed=self._seeds.getrandbits(62),
             tokenize=None if self._vocabulary is None else self._tokenize_word,
         )
         stop = StopSpec(
@@ -262,6 +285,15 @@ def _verifier(
     return GrammarVerifier(
         partial(token_table, vocabulary.tokenizer, config.vocab_size, eos_token_ids)
     )
+
+
+@contextlib.contextmanager
+def _told_of_the_end() -> Iterator[None]:
+    """A grammar after the engine's end meets the error that plain requests meet."""
+    try:
+        yield
+    except VerifierClosed:
+        raise EngineDeadError(CLOSED) from None
 
 
 def _watch(stop: StopSpec, params: SamplingParams) -> Watch:

@@ -1,11 +1,13 @@
-"""The front end's side of an engine core in another process: locks, sockets, and how death is told.
+"""The front end's side of a core that steps by itself: locks, sockets, and how death is told.
 
-`process.py` starts such a core, `attached.py` joins one that another process has started.
+`process.py` and `thread.py` start such a core, `attached.py` joins one that another process has
+started.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -36,15 +38,18 @@ _LAST_WORDS_MS = 500  # how long a message of a process that has ended may still
 
 
 class Link(Protocol):
-    """A road to a core in another process."""
+    """A road to a core in another thread or process."""
 
     client: str  # the name of this front end; "" for the one that started the core
 
     def send(self, command: Command) -> None: ...
 
+    def has_step(self) -> bool:
+        """Whether `wait_step` has a message already."""
+        ...
+
     def wait_step(self) -> Reply | None:
-        """The next message about steps, and what has come since is in it; None when the core has
-        ended and said all it had to."""
+        """The next message about steps; None when the core has ended and said all it had to."""
         ...
 
     def wait_answer(self) -> Reply | None: ...
@@ -69,16 +74,12 @@ class LinkClient:
         self.facts = facts
         self._link = link
         self._end: str | None = None
+        self._early: Reply | None = None  # was taken from the link before its turn
+        self._serials = itertools.count()  # of questions
         self._sending, self._receiving, self._asking = (threading.Lock() for _ in range(3))
 
     def send(self, command: Command) -> None:
         self._check_alive()
-        if isinstance(command, AddRequest) and command.request.sampling.logits_processors:
-            raise ValueError(
-                "logits_processors are Python functions, which cannot reach an engine in another "
-                "process; name what can be imported there, as 'package.module.function', or run "
-                "the engine in this process (multiprocess_mode=False)"
-            )
         with self._sending:
             self._check_alive()
             self._link.send(command)
@@ -86,15 +87,18 @@ class LinkClient:
     def receive(self) -> list[CompletionDelta]:
         with self._receiving:
             self._check_alive()
-            reply = self._link.wait_step()
+            reply = self._wait_steps()
         if isinstance(reply, Deltas):
             return reply.deltas
         raise self._dead(reply)
 
     def ask(self, query: Query[T]) -> T:
         with self._asking:
-            self.send(Ask(query.name, self._link.client))
+            serial = next(self._serials)
+            self.send(Ask(query.name, self._link.client, serial))
             reply = self._link.wait_answer()
+            while isinstance(reply, Answer) and reply.serial != serial:  # who asked has left
+                reply = self._link.wait_answer()
         if isinstance(reply, Answer):
             return answer_value(query, reply)
         raise self._dead(reply)
@@ -108,6 +112,19 @@ class LinkClient:
 
     def _free(self) -> None:
         self._link.close()
+
+    def _wait_steps(self) -> Reply | None:
+        """The next message; the deltas of the steps that are there are one."""
+        reply, self._early = self._early or self._link.wait_step(), None
+        for _ in range(MOST_STEPS_AT_ONCE):
+            if not isinstance(reply, Deltas) or not self._link.has_step():
+                break
+            more = self._link.wait_step()
+            if not isinstance(more, Deltas):
+                self._early = more
+                break
+            reply.deltas.extend(more.deltas)
+        return reply
 
     def _dead(self, reply: Reply | None) -> EngineDeadError:
         if isinstance(reply, Failed):
@@ -136,9 +153,14 @@ class CoreSockets:
         self.steps = self._bind(f"steps{suffix}")
         self.answers = self._bind(f"answers{suffix}")
         self._last_words_ms = _LAST_WORDS_MS
-        self._next_step: Reply | None = None  # that was taken from its socket too early
 
     def send(self, command: Command) -> None:
+        if isinstance(command, AddRequest) and command.request.sampling.logits_processors:
+            raise ValueError(
+                "logits_processors are Python functions, which cannot reach an engine in another "
+                "process; name what can be imported there, as 'package.module.function', or run "
+                "the engine in this process (multiprocess_mode=False)"
+            )
         self._commands.send(encode(command))
 
     def wait(self, socket: zmq.Socket[bytes], alive_fd: int) -> Reply | None:
@@ -152,19 +174,8 @@ class CoreSockets:
             return None
         return decode_reply(socket.recv())
 
-    def wait_step(self, alive_fd: int) -> Reply | None:
-        """As `wait`; the deltas of the steps that are there are one message."""
-        reply = self._next_step or self.wait(self.steps, alive_fd)
-        self._next_step = None
-        for _ in range(MOST_STEPS_AT_ONCE):
-            if not isinstance(reply, Deltas) or not self.steps.poll(0):
-                break
-            more = decode_reply(self.steps.recv())
-            if not isinstance(more, Deltas):
-                self._next_step = more
-                break
-            reply.deltas.extend(more.deltas)
-        return reply
+    def has_step(self) -> bool:
+        return bool(self.steps.poll(0))
 
     def expect_nothing(self) -> None:
         """Do not wait for last words."""

@@ -59,6 +59,7 @@ class Finish(msgspec.Struct, tag=True, frozen=True):
 class Ask(msgspec.Struct, tag=True, frozen=True):
     query: str
     client: str = ""  # who asks, where several front ends share the core
+    serial: int = 0  # the answer's too: whoever asked before may have gone without one
 
 
 class Stop(msgspec.Struct, tag=True, frozen=True):
@@ -111,6 +112,7 @@ class Deltas(msgspec.Struct, tag=True, frozen=True):
 
 class Answer(msgspec.Struct, tag=True, frozen=True):
     value: Any  # of the query's answer_type
+    serial: int = 0  # the question's
 
 
 class Failed(msgspec.Struct, tag=True, frozen=True):

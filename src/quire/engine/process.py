@@ -97,8 +97,11 @@ class _CoreProcess:
     def send(self, command: Command) -> None:
         self._sockets.send(command)
 
+    def has_step(self) -> bool:
+        return self._sockets.has_step()
+
     def wait_step(self) -> Reply | None:
-        return self._sockets.wait_step(self._alive_fd)
+        return self._sockets.wait(self._sockets.steps, self._alive_fd)
 
     def wait_answer(self) -> Reply | None:
         return self._sockets.wait(self._sockets.answers, self._alive_fd)

@@ -9,100 +9,102 @@ import contextlib
 import threading
 import weakref
 from queue import Empty, SimpleQueue
-from typing import TypeVar
 
 from quire.config import EngineConfig
-from quire.engine.client import CLOSED, MOST_STEPS_AT_ONCE, dead_error, why_dead
+from quire.engine.client import CLOSED
 from quire.engine.core_loop import BUILD_CORE, run_core
+from quire.engine.link import LinkClient
 from quire.engine.messages import (
     Answer,
-    Ask,
     Command,
     Deltas,
     Failed,
     Loading,
-    Query,
+    Reply,
     Started,
     Stop,
 )
 from quire.engine.start import StartWatch
-from quire.errors import EngineDeadError
-from quire.step_output import CompletionDelta
-
-T = TypeVar("T")
 
 _JOIN_TIMEOUT_S = 10.0
 
 
-class ThreadClient:
-    """An `EngineClient` that may be used from several threads; one of them receives."""
+class ThreadClient(LinkClient):
+    """Starts the thread, and waits until its core is ready; ``watch`` follows that."""
 
     def __init__(
         self, config: EngineConfig, build: str = BUILD_CORE, watch: StartWatch | None = None
     ) -> None:
-        self._channel = _QueueChannel()
-        self._end: str | None = None
-        self._asking = threading.Lock()
-        thread = threading.Thread(
-            target=_run, args=(build, config, self._channel), name="quire-core", daemon=True
-        )
-        thread.start()
+        core = _CoreThread(build, config)
         # At interpreter exit too: a thread that is killed inside a step can crash the process.
-        self._stop = weakref.finalize(self, _stop_thread, thread, self._channel)
-        while isinstance(started := self._channel.answers.get(), Loading):
+        self._stop = weakref.finalize(self, core.stop)
+        while isinstance(started := core.wait_answer(), Loading):
             if watch is not None:
                 watch.enter(started.phase)
         if isinstance(started, Failed):
             self._stop()
             raise started.to_exception()
         assert isinstance(started, Started)
-        self.facts = started.facts
+        super().__init__(core, started.facts)
+
+    def _free(self) -> None:
+        self._stop.detach()  # it has stopped
+
+
+class _CoreThread:
+    """The thread and its queues; a `Link` to it."""
+
+    client = ""
+
+    def __init__(self, build: str, config: EngineConfig) -> None:
+        self._channel = _QueueChannel()
+        self._thread = threading.Thread(
+            target=run_core, args=(build, config, self._channel), name="quire-core", daemon=True
+        )
+        self._thread.start()
 
     def send(self, command: Command) -> None:
-        self._check_alive()
         self._channel.commands.put(command)
 
-    def receive(self) -> list[CompletionDelta]:
-        self._check_alive()
-        reply = self._channel.next_step()
-        if isinstance(reply, Deltas):
-            return reply.deltas
-        raise self._dead(reply)
+    def has_step(self) -> bool:
+        return not self._channel.steps.empty()
 
-    def ask(self, query: Query[T]) -> T:
-        with self._asking:
-            self.send(Ask(query.name))
-            reply = self._channel.answers.get()
-        if isinstance(reply, Answer):
-            value: T = reply.value
-            return value
-        raise self._dead(reply)
+    def wait_step(self) -> Reply | None:
+        return _next(self._channel.steps)
+
+    def wait_answer(self) -> Reply | None:
+        return _next(self._channel.answers)
+
+    def stop(self) -> None:
+        self._channel.commands.put(Stop())
+        self._thread.join(_JOIN_TIMEOUT_S)
+        self._channel.steps.put(None)
+        self._channel.answers.put(None)
 
     def close(self) -> None:
-        self._end = self._end or CLOSED
-        self._stop()
+        pass  # the queues go with the last who has them
 
-    def _dead(self, reply: Loading | Started | Failed | Stop) -> EngineDeadError:
-        if isinstance(reply, Failed):
-            self._end = self._end or why_dead(reply)
-            return dead_error(self._end, reply)
-        self._end = self._end or CLOSED
-        return EngineDeadError(self._end)
+    def obituary(self) -> str:
+        return CLOSED  # it says itself why it fails
 
-    def _check_alive(self) -> None:
-        if self._end is not None:
-            raise EngineDeadError(self._end)
+
+_Replies = SimpleQueue[Reply | None]  # None: nothing follows
+
+
+def _next(replies: _Replies) -> Reply | None:
+    reply = replies.get()
+    if reply is None:
+        replies.put(None)  # for the next who waits
+    return reply
 
 
 class _QueueChannel:
-    """Three queues; a `Stop` in the last two says that nothing follows."""
-
-    _early: Failed | Stop | None = None  # was taken from ``steps`` before its turn
+    """The core's end of the road."""
 
     def __init__(self) -> None:
         self.commands: SimpleQueue[Command] = SimpleQueue()
-        self.steps: SimpleQueue[Deltas | Failed | Stop] = SimpleQueue()
-        self.answers: SimpleQueue[Loading | Started | Answer | Failed | Stop] = SimpleQueue()
+        self.steps: _Replies = SimpleQueue()
+        self.answers: _Replies = SimpleQueue()
 
     def take(self, *, timeout: float | None) -> list[Command]:
         commands = []
@@ -113,32 +115,8 @@ class _QueueChannel:
                 commands.append(self.commands.get_nowait())
         return commands
 
-    def next_step(self) -> Deltas | Failed | Stop:
-        """Waits for it; the deltas of the steps that are there are one."""
-        reply, self._early = self._early or self.steps.get(), None
-        for _ in range(MOST_STEPS_AT_ONCE):
-            if not isinstance(reply, Deltas) or self.steps.empty():
-                break
-            more = self.steps.get()
-            if not isinstance(more, Deltas):
-                self._early = more
-                break
-            reply.deltas.extend(more.deltas)
-        return reply
-
     def put_step(self, reply: Deltas | Failed) -> None:
         self.steps.put(reply)
 
     def put_answer(self, reply: Loading | Started | Answer | Failed, client: str = "") -> None:
         self.answers.put(reply)  # a thread has one front end
-
-
-def _run(build: str, config: EngineConfig, channel: _QueueChannel) -> None:
-    run_core(build, config, channel)
-    channel.steps.put(Stop())
-    channel.answers.put(Stop())
-
-
-def _stop_thread(thread: threading.Thread, channel: _QueueChannel) -> None:
-    channel.commands.put(Stop())
-    thread.join(_JOIN_TIMEOUT_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-NULL_BLOCK = 0  # stands where a block table has no block: never handed out, never read unmasked
+from quire.kv_layout import NULL_BLOCK
 
 BLOCK_FREE, BLOCK_IN_USE, BLOCK_SHARED, BLOCK_CACHED = range(4)
 
@@ -40,11 +40,6 @@ class BlockPool:
     def num_free(self) -> int:
         """Blocks that ``allocate`` can hand out, cached ones included."""
         return len(self._free)
-
-    @property
-    def num_cached(self) -> int:
-        """Blocks, free or not, that a prefix lookup can find."""
-        return len(self._cached)
 
     def allocate(self, count: int) -> list[int]:
         """Take ``count`` free blocks, evicting cached ones when no empty one is left."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from quire.kv_cache.block_pool import NULL_BLOCK, BlockPool
+from quire.kv_cache.block_pool import BlockPool
+from quire.kv_layout import NULL_BLOCK
 
 
 @dataclass(slots=True)

@@ -51,6 +51,8 @@ class Admission:
         self._blocks = blocks
         self._waiting = waiting
         self._refusal: _Refusal | None = None
+        self.num_query_tokens = 0  # of prompts that were looked up, ever; each counts once
+        self.num_hit_tokens = 0  # of those, found
 
     def admit(self, completion: Completion, budget: int) -> Span | None:
         """Give the completion blocks for its first tokens, ``budget`` at most; None: not yet.
@@ -78,6 +80,9 @@ class Admission:
         growth = self._kv.grow(table, start, end)
         if growth is None:
             return None
+        if not is_fork and self._is_looked_up(completion) and not completion.scheduled_time:
+            self.num_query_tokens += len(completion.token_ids)
+            self.num_hit_tokens += start
         self._blocks.copies += growth.copies
         self._refusal = None  # idle blocks that who is refused would have taken may be in use now
         return Span(start, end)
@@ -120,12 +125,18 @@ class Admission:
         )
 
     def _find_prefix(self, completion: Completion) -> BlockTable:
-        wants_logprobs = completion.sampling.num_prompt_logprobs is not None
-        has_logprobs = completion.are_prompt_logprobs_sent  # they need the whole prompt computed
-        if not completion.request.use_prefix_cache or (wants_logprobs and not has_logprobs):
+        if not self._is_looked_up(completion):
             return self._kv.new_table()
-        if self._kv.enable_prefix_caching:
-            self._blocks.name_all()
-            completion.extend_hashes(completion.token_ids, self._kv.block_size)
+        self._blocks.name_all()
+        completion.extend_hashes(completion.token_ids, self._kv.block_size)
         # the last token is always computed: its hidden state gives the next one
         return self._kv.find_prefix(completion.hashes, len(completion.token_ids) - 1)
+
+    def _is_looked_up(self, completion: Completion) -> bool:
+        wants_logprobs = completion.sampling.num_prompt_logprobs is not None
+        has_logprobs = completion.are_prompt_logprobs_sent  # they need the whole prompt computed
+        return (
+            self._kv.enable_prefix_caching
+            and completion.request.use_prefix_cache
+            and (has_logprobs or not wants_logprobs)
+        )

@@ -67,8 +67,6 @@ class Scheduler:
         self._step_id = 0
         self._num_preemptions = 0
         self._num_prompt_tokens = 0
-        self._num_query_tokens = 0
-        self._num_hit_tokens = 0
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -242,10 +240,8 @@ class Scheduler:
         self.table.tail_may_be_shared[row] = False  # `grow` has just seen to it
         if not completion.scheduled_time:
             completion.scheduled_time = time.time()
-            if not completion.num_forked:  # a fork looks nothing up: it has its sibling's prompt
+            if not completion.num_forked:  # a fork has its sibling's prompt
                 completion.num_cached_tokens = num_computed
-                self._num_query_tokens += len(completion.token_ids)
-                self._num_hit_tokens += num_computed
         completion.num_forked = 0
         bisect.insort(self._running, completion, key=lambda running: running.queue_key)
         self._rows = None
@@ -430,8 +426,11 @@ class Scheduler:
 
     def _running_rows(self) -> Index:
         if self._rows is None:
-            self._rows = np.array([completion.row for completion in self._running], dtype=np.intp)
+            self._rows = self._find_running_rows()
         return self._rows
+
+    def _find_running_rows(self) -> Index:
+        return np.array([completion.row for completion in self._running], dtype=np.intp)
 
     # -- the cache and its numbers -------------------------------------------------------------
 
@@ -444,21 +443,22 @@ class Scheduler:
 
     def stats(self) -> EngineStats:
         pool = self.kv.pool
+        num_running = len(self._running)
         return EngineStats(
-            num_running=len(self._running),
-            num_waiting=len(self._waiting) + len(self._retrial),
+            num_running=num_running,
+            num_waiting=sum(map(len, self._requests.values())) - num_running,
             num_blocks=pool.num_blocks,
             num_free_blocks=pool.num_free,
             num_cached_blocks=pool.num_idle,
             num_shared_blocks=pool.num_shared,
             block_size=self.kv.block_size,
-            kv_waste=self.table.waste(self._running_rows()),
+            kv_waste=self.table.waste(self._find_running_rows()),
             num_preemptions=self._num_preemptions,
             num_steps=self._step_id,
             num_prompt_tokens=self._num_prompt_tokens,
             num_generation_tokens=self._results.num_tokens,
-            num_prefix_query_tokens=self._num_query_tokens,
-            num_prefix_hit_tokens=self._num_hit_tokens,
+            num_prefix_query_tokens=self._admission.num_query_tokens,
+            num_prefix_hit_tokens=self._admission.num_hit_tokens,
             num_evicted_blocks=pool.num_evicted,
         )
 

@@ -102,7 +102,7 @@ class LookAhead:
         """A ``plan`` of ``rows`` was made row by row. After two decode steps of all that run, the
         next ones need not be."""
         if not (is_of_all and plan.is_decode):
-            self._decoded = None
+            self._decoded = self._steady = None  # what it knew of the rows is of the past
         elif self._decoded is rows:
             self._steady = SteadyRows.after(plan, rows, self._table)
         else:

@@ -42,6 +42,10 @@ class TooManyGrammars(RequestError):
     """More new grammars come than can be tried out; later there may be room."""
 
 
+class VerifierClosed(RuntimeError):
+    """Nothing is tried out any more."""
+
+
 class GrammarVerifier:
     """Remembers its answers. May be called from several threads."""
 
@@ -68,7 +72,7 @@ class GrammarVerifier:
 
     def verify(self, spec: GrammarSpec) -> None:
         """``ValueError`` with what is wrong with it, after its limit at the latest where no others
-        wait."""
+        wait; `VerifierClosed` when it was closed, also meanwhile."""
         _raise(self._verdict(spec, is_patient=True).result())
 
     async def verify_beside(self, spec: GrammarSpec) -> None:
@@ -107,6 +111,7 @@ class _Lane:
     def __init__(self, try_out: TryOut, max_waiting: int, behind: _Lane | None = None) -> None:
         self.try_out = try_out
         self.behind = behind
+        self.is_closed = False
         self._max_waiting = max_waiting
         self.jobs: queue.SimpleQueue[tuple[GrammarSpec, Future[Verdict]] | None]
         self.jobs = queue.SimpleQueue()
@@ -129,15 +134,25 @@ class _Lane:
 
     def put(self, spec: GrammarSpec, future: Future[Verdict]) -> None:
         with self._lock:  # two lanes may have the same one behind them
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=_work, args=(self,), name="quire-verify", daemon=True
-                )
-                self._thread.start()
-        self.jobs.put((spec, future))
+            is_open = not self.is_closed
+            if is_open:
+                self._start()
+                self.jobs.put((spec, future))
+        if not is_open:  # what this wakes may want the lock
+            future.set_exception(VerifierClosed())
 
     def close(self) -> None:
-        self.jobs.put(None)
+        """What still waits fails; nothing comes behind the last."""
+        with self._lock:
+            self.is_closed = True
+            self.jobs.put(None)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=_work, args=(self,), name="quire-verify", daemon=True
+            )
+            self._thread.start()
 
 
 def _work(lane: _Lane) -> None:
@@ -151,11 +166,13 @@ def _work_off(lane: _Lane, job: tuple[GrammarSpec, Future[Verdict]] | None) -> b
         return False
     spec, future = job
     try:
+        if lane.is_closed:
+            raise VerifierClosed
         verdict = _verdict_of(spec, lane.try_out)
     except TooSlow as slow:
         _put_behind(lane.behind, spec, future, slow)
     except BaseException as error:  # whoever waits for it is told
-        future.set_exception(error)
+        future.set_exception(VerifierClosed() if lane.is_closed else error)
     else:
         future.set_result(verdict)
     return True

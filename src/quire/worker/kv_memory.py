@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quire.kv_layout import KVLayout, LayerKV
+from quire.kv_layout import NULL_BLOCK, KVLayout, LayerKV
 from quire.step import StepPlan
 from quire.worker.upload import Uploader
 from quire.worker.zeros import lazy_zeros
-
-NULL_BLOCK = 0
 
 
 class KVMemory:

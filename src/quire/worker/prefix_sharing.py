@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from quire.kv_layout import NULL_BLOCK
 from quire.step import Int32, StepPlan, TableEntries
 
 SharedRows = tuple[Int32, Int32]  # members [R], then -1; num_blocks [R], 0 for all others
-
-_EMPTY = 0  # the null block: no entry yet
 
 
 class PrefixSharing:
@@ -39,7 +38,8 @@ class PrefixSharing:
         self._width = width
         self._min_members = min_members
         self._min_blocks = max(1, -(-min_tokens // block_size))
-        self._tables = np.full((max_rows, width), _EMPTY, dtype=np.int32)
+        # The null block where a table has no entry yet.
+        self._tables = np.full((max_rows, width), NULL_BLOCK, dtype=np.int32)
         self._num_known = np.zeros(max_rows, dtype=np.int32)  # entries that a row's table has
         self._num_shared = np.zeros(max_rows, dtype=np.int32)  # in the result that is kept
         self._rows: bytes | None = None  # what the kept result is of; None: nothing is kept
@@ -48,11 +48,11 @@ class PrefixSharing:
     def apply(self, plan: StepPlan) -> None:
         """Follow a plan's changes, in the plan's own order."""
         if plan.left:
-            self._tables[plan.left] = _EMPTY
+            self._tables[plan.left] = NULL_BLOCK
             self._num_known[plan.left] = 0
             self._rows = None
         for new in plan.joined:
-            self._tables[new.row] = _EMPTY
+            self._tables[new.row] = NULL_BLOCK
             self._num_known[new.row] = 0
             self._write(TableEntries.of_row(new.row, self._group, 0, new.block_ids[self._group]))
             self._rows = None
@@ -106,7 +106,7 @@ class PrefixSharing:
         """Leading entries that the tables of ``rows`` have in common."""
         limit = int(self._num_known[rows].min())
         tables = self._tables[rows, :limit]
-        differs = ((tables != tables[0]) | (tables == _EMPTY)).any(axis=0)
+        differs = ((tables != tables[0]) | (tables == NULL_BLOCK)).any(axis=0)
         return int(differs.argmax()) if differs.any() else limit
 
 
@@ -114,5 +114,5 @@ def _split(places: np.ndarray, entries: np.ndarray, min_members: int) -> list[np
     """The places by their entry, where enough have the same; those without an entry are done, as
     nobody shares with them."""
     blocks, counts = np.unique(entries, return_counts=True)
-    is_worth_it = (counts >= min_members) & (blocks != _EMPTY)
+    is_worth_it = (counts >= min_members) & (blocks != NULL_BLOCK)
     return [places[entries == block] for block in blocks[is_worth_it]]

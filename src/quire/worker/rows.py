@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from quire.kernels.reference.lookup import RowState
+from quire.kv_layout import NULL_BLOCK
 from quire.step import JoinedRow, RowToken, StepPlan, TableEntries
 from quire.worker.upload import Uploader
 from quire.worker.zeros import lazy_zeros
 
-NULL_BLOCK = 0
 NO_LOGPROBS = -2  # in `num_prompt_logprobs`: the row did not ask (-1: all, 0: its own)
 
 

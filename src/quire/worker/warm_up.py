@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from quire.kv_layout import NULL_BLOCK
 from quire.request import RowSampling
 from quire.step import JoinedRow, StepPlan
 from quire.worker.buckets import FOR_ALL_MODELS, MIXED_TOKENS_AT_START
 
-NULL_BLOCK = 0
 LATER_GRAPHS = [size for size in FOR_ALL_MODELS if size not in MIXED_TOKENS_AT_START]
 TRAFFIC_TOKENS = (*LATER_GRAPHS, 3072, 4096, 6144, 8192)
 TRAFFIC_PROMPT_LEN = 512
@@ -56,7 +56,7 @@ def _plan(
     left: list[int] | None = None,
 ) -> StepPlan:
     return StepPlan(
-        step_id=-1,  # the engine's own start at 0
+        step_id=-1,  # the engine's own begin at 1
         left=left or [],
         joined=joined or [],
         rows=np.asarray(rows, dtype=np.int32),

@@ -15,7 +15,7 @@ from quire.engine.async_engine import AsyncLLM, AsyncLLMEngine
 from quire.engine.output_processor import ProcessedStep
 from quire.errors import EngineDeadError
 from quire.outputs import RequestOutput
-from quire.sampling_params import RequestOutputKind, SamplingParams
+from quire.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 from quire.step_output import CompletionDelta
 from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
 from tests.fakes.configs import fake_config
@@ -240,6 +240,18 @@ async def test_shutdown_fails_what_runs(engine: AsyncLLM) -> None:
     with pytest.raises(EngineDeadError, match="closed"):
         await task
     assert not engine.is_running
+
+
+async def test_a_closed_engine_refuses_grammars_as_it_refuses_the_rest(
+    byte_tokenizer: Path,
+) -> None:
+    config = fake_config(folder=byte_tokenizer, skip_tokenizer_init=False, vocab_size=VOCAB_SIZE)
+    engine = AsyncLLM(config, multiprocess_mode=False, build=BUILD_FAKE_CORE)
+    engine.shutdown()
+    choice = SamplingParams(structured_outputs=StructuredOutputsParams(choice=["a", "b"]))
+    for params in (SamplingParams(), choice):
+        with pytest.raises(EngineDeadError, match="The engine was closed; make a new one"):
+            await asyncio.wait_for(collect(engine, "a", "xyz", params), 20)
 
 
 def test_engine_serves_several_event_loops(engine: AsyncLLM) -> None:

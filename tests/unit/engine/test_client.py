@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from quire.config import EngineConfig
 from quire.engine.client import EngineClient, InprocClient
+from quire.engine.core_loop import ReportPhase
+from quire.engine.link import LinkClient
 from quire.engine.messages import (
     BLOCK_MAP,
     RESET_PREFIX_CACHE,
@@ -22,7 +25,7 @@ from quire.engine.process import ProcessClient
 from quire.engine.thread import ThreadClient
 from quire.errors import EngineDeadError
 from quire.request import EngineRequest, FinishReason, RowSampling, Watch
-from quire.step_output import CompletionDelta
+from quire.step_output import CompletionDelta, EngineStats
 from tests.fakes.configs import fake_config
 from tests.fakes.fake_core import (
     BUILD_FAKE_CORE,
@@ -31,6 +34,7 @@ from tests.fakes.fake_core import (
     FAIL_STEP,
     REFUSE,
     SYSTEM_EXIT,
+    FakeCore,
 )
 
 CLIENTS = {"inproc": InprocClient, "thread": ThreadClient, "process": ProcessClient}
@@ -130,6 +134,100 @@ def test_questions_are_answered_while_requests_run(client: EngineClient) -> None
     assert client.ask(BLOCK_MAP) == bytes([0, 1, 2, 3])
     assert client.ask(STATS).num_running == 1
     assert client.ask(RESET_PREFIX_CACHE) is False
+
+
+@STEP_BY_THEMSELVES
+def test_an_answer_that_nobody_waited_for_is_not_the_next_ones(
+    client: LinkClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off() -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(client._link, "wait_answer", break_off)
+            client.ask(STATS)
+    assert client.ask(RESET_PREFIX_CACHE) is True
+    assert client.ask(BLOCK_MAP) == bytes([0, 1, 2, 3])
+    assert client.ask(STATS).block_size == 16
+
+
+class SlowCore(FakeCore):
+    """Its step lasts until it is let go, and calls somebody meanwhile."""
+
+    calls: Callable[[], object] = lambda: None
+    is_inside, go_on = threading.Event(), threading.Event()
+
+    def step(self) -> list[CompletionDelta]:
+        self.is_inside.set()
+        type(self).calls()
+        assert self.go_on.wait(20)
+        self.is_inside.clear()
+        return super().step()
+
+    def stats(self) -> EngineStats:
+        return EngineStats(num_running=int(self.is_inside.is_set()))
+
+
+def build_slow_core(config: EngineConfig, report: ReportPhase) -> SlowCore:
+    return SlowCore(config)
+
+
+@pytest.fixture
+def slow() -> Iterator[InprocClient]:
+    SlowCore.is_inside.clear()
+    SlowCore.go_on.clear()
+    client = InprocClient(fake_config(), f"{__name__}:{build_slow_core.__name__}")
+    client.send(AddRequest(engine_request("a", [5])))
+    yield client
+    client.close()
+
+
+def test_another_thread_asks_between_two_steps_only(slow: InprocClient) -> None:
+    told: list[EngineStats] = []
+    stepping = threading.Thread(target=slow.receive)
+    stepping.start()
+    assert SlowCore.is_inside.wait(20)
+    asking = threading.Thread(target=lambda: told.append(slow.ask(STATS)))
+    asking.start()
+    asking.join(0.1)
+    assert told == []
+    SlowCore.go_on.set()
+    for thread in (stepping, asking):
+        thread.join(20)
+        assert not thread.is_alive()
+    assert [stats.num_running for stats in told] == [0]
+
+
+def test_what_a_step_calls_may_ask_and_does_not_wait(
+    slow: InprocClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[EngineStats] = []
+    SlowCore.go_on.set()
+    monkeypatch.setattr(SlowCore, "calls", lambda: told.append(slow.ask(STATS)))
+    stepping = threading.Thread(target=slow.receive, daemon=True)
+    stepping.start()
+    stepping.join(20)
+    assert [stats.num_running for stats in told] == [1]
+
+
+def keep_logits(output_token_ids: list[int], logits: object) -> object:
+    return logits
+
+
+@pytest.mark.parametrize("client", ["inproc", "thread"], indirect=True)
+def test_functions_reach_a_core_in_this_process(client: EngineClient) -> None:
+    sampling = RowSampling(logits_processors=(keep_logits,))
+    client.send(AddRequest(engine_request("a", [5, 6], sampling=sampling)))
+    assert tokens_of(receive_until_finished(client, 1), "a") == [5, 6, 5, 6]
+
+
+@pytest.mark.parametrize("client", ["process"], indirect=True)
+def test_functions_do_not_reach_a_core_in_another_process(client: EngineClient) -> None:
+    sampling = RowSampling(logits_processors=(keep_logits,))
+    with pytest.raises(ValueError, match="cannot reach an engine in another process"):
+        client.send(AddRequest(engine_request("a", [5, 6], sampling=sampling)))
+    assert client.ask(STATS).num_running == 0
 
 
 def test_facts_arrive_at_the_start(client: EngineClient) -> None:

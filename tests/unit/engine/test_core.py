@@ -111,6 +111,17 @@ def test_a_warm_up_that_fails_is_told_and_ends_nothing(caplog: pytest.LogCapture
     assert "no memory for so many tokens" in caplog.text
 
 
+def test_a_warm_up_on_a_device_that_is_lost_ends_the_engine() -> None:
+    class LostDevice(FakeDevice):
+        def warm_up(self) -> bool:
+            raise EngineDeadError("the device was lost")
+
+    kv = KVCacheManager(num_blocks=20, block_size=4)
+    core = EngineCore(Scheduler(SchedulerConfig(), kv, 64), LostDevice(4), FACTS, 1)
+    with pytest.raises(EngineDeadError, match="the device was lost"):
+        core.warm_up_more()
+
+
 def test_grammars_are_warmed_up_when_all_steps_are() -> None:
     done: list[str] = []
 

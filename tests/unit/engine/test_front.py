@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+from transformers import AutoTokenizer
+
 from quire.chat_template import ChatRenderer
 from quire.config import ModelConfig
-from quire.engine.front import load_front_tokenizer
+from quire.engine.front import Front, load_front_tokenizer
+from quire.prompts import ParsedPrompt
+from quire.sampling_params import SamplingParams, StructuredOutputsParams
+from quire.step_output import EngineFacts
+from quire.structured import Thinking, TokenMark
 from quire.tokenizer.families import TIKTOKEN_FAMILIES
+from tests.fakes.byte_tokenizer import VOCAB_SIZE
+from tests.fakes.configs import fake_config
 from tests.unit.tokenizer.vocabularies import tiktoken_ranks, write_tiktoken
 
 
@@ -33,3 +42,77 @@ def test_tokenizer_without_template_gets_that_of_the_family(tmp_path: Path) -> N
     ids = tokenizer.encode(prompt.text, add_special_tokens=False)
     assert ids.count(tokenizer.im_start_id) == 3 and ids.count(tokenizer.im_end_id) == 2
     assert prompt.ends == ("<|im_end|>", "<|endoftext|>")
+
+
+CHOICE = SamplingParams(structured_outputs=StructuredOutputsParams(choice=["yes", "no"]))
+FACTS = EngineFacts(
+    num_blocks=9,
+    block_size=16,
+    max_num_seqs=8,
+    max_model_len=64,
+    weight_bytes=0,
+    kv_cache_bytes=0,
+    attention_backend="fake",
+)
+
+
+def front_of(folder: Path, *, skip_tokenizer_init: bool = False) -> Front:
+    """Its model has a few more logits than the tokenizer has tokens."""
+    config = fake_config(
+        folder=folder, skip_tokenizer_init=skip_tokenizer_init, vocab_size=VOCAB_SIZE + 2
+    )
+    return Front(config, FACTS, load_front_tokenizer(config.model))
+
+
+def test_grammars_are_refused_for_a_tokenizer_that_the_core_does_not_know(
+    byte_tokenizer: Path,
+) -> None:
+    front = front_of(byte_tokenizer)
+    front.process("a", ParsedPrompt(text="x"), CHOICE)
+    other = AutoTokenizer.from_pretrained(byte_tokenizer)
+    front.set_tokenizer(other)
+    front.process("b", ParsedPrompt(text="x"), CHOICE)  # it has the same tokens
+    more = AutoTokenizer.from_pretrained(byte_tokenizer)
+    more.add_tokens(["yes"])
+    front.set_tokenizer(more)
+    with pytest.raises(ValueError, match=r"structured_outputs cannot .* by tokenizer=\.\.\., or"):
+        front.process("c", ParsedPrompt(text="x"), CHOICE)
+    front.process("d", ParsedPrompt(text="x"), SamplingParams())
+    front.set_tokenizer(other)
+    front.process("e", ParsedPrompt(text="x"), CHOICE)
+
+
+async def test_grammars_are_refused_beside_others_too(byte_tokenizer: Path) -> None:
+    front = front_of(byte_tokenizer, skip_tokenizer_init=True)
+    front.set_tokenizer(AutoTokenizer.from_pretrained(byte_tokenizer))
+    assert CHOICE.grammar is not None
+    with pytest.raises(ValueError, match=r"structured_outputs cannot .* by tokenizer="):
+        await front.inputs.verify_beside(CHOICE.grammar)
+
+
+def test_thoughts_are_not_measured_by_tokens_that_the_core_does_not_know(
+    byte_tokenizer: Path,
+) -> None:
+    front = front_of(byte_tokenizer)
+    end = TokenMark(text=b"x", token_ids=(3,))
+    prompt = ParsedPrompt(text="x", thinking=Thinking(begins=(), ends=(end,), is_open=True))
+    params = SamplingParams(thinking_token_budget=2)
+    front.process("a", prompt, params)
+    more = AutoTokenizer.from_pretrained(byte_tokenizer)
+    more.add_tokens(["yes"])
+    front.set_tokenizer(more)
+    with pytest.raises(ValueError, match="thinking_token_budget cannot be followed"):
+        front.process("b", prompt, params)
+    front.process("c", prompt, SamplingParams())
+
+
+def test_seeds_go_on_when_the_tokenizer_is_replaced(byte_tokenizer: Path) -> None:
+    front = front_of(byte_tokenizer)
+    seeds = []
+    for i in range(4):
+        request = front.process(str(i), ParsedPrompt(text="x"), SamplingParams())
+        seeds.append(request.engine.sampling.seed)
+        front.set_tokenizer(AutoTokenizer.from_pretrained(byte_tokenizer))
+    assert len(set(seeds)) == 4
+    again = front_of(byte_tokenizer).process("0", ParsedPrompt(text="x"), SamplingParams())
+    assert again.engine.sampling.seed == seeds[0]

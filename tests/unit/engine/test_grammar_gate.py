@@ -11,7 +11,7 @@ from quire.config import SchedulerConfig
 from quire.engine.core import EngineCore
 from quire.engine.grammar_gate import NO_GATE, GrammarGate
 from quire.kv_cache.manager import KVCacheManager
-from quire.request import EngineRequest, FinishReason, RowSampling
+from quire.request import BeamSearch, EngineRequest, FinishReason, RowSampling
 from quire.scheduler.scheduler import Scheduler
 from quire.step_output import CompletionDelta, EngineFacts
 from quire.structured import FREE, NO_TOKENS, Grammar, GrammarSpec, Thinking, TokenMark
@@ -57,7 +57,12 @@ def core(compiler: HeldCompiler) -> EngineCore:
     return EngineCore(Scheduler(SchedulerConfig(), kv, 64), FakeDevice(4), FACTS, 1, gate)
 
 
-def request(name: str, grammar: GrammarSpec | None = None, n: int = 1) -> EngineRequest:
+def request(
+    name: str,
+    grammar: GrammarSpec | None = None,
+    n: int = 1,
+    beam: BeamSearch | None = None,
+) -> EngineRequest:
     return EngineRequest(
         request_id=name,
         prompt_token_ids=[5, 6, 7],
@@ -65,6 +70,7 @@ def request(name: str, grammar: GrammarSpec | None = None, n: int = 1) -> Engine
         max_tokens=3,
         grammar=grammar,
         n=n,
+        beam=beam,
     )
 
 
@@ -85,6 +91,9 @@ def run_until(core: EngineCore, *names: str) -> dict[str, list[CompletionDelta]]
 def test_others_pass_who_waits_for_a_grammar(core: EngineCore, compiler: HeldCompiler) -> None:
     core.add_request(request("waits", GOOD, n=2))
     core.add_request(request("passes"))
+    core.add_request(request("beams", GOOD, n=4, beam=BeamSearch(width=4)))
+    assert core.stats().num_waiting == 4  # a search begins with one
+    core.abort(["beams"])
     assert core.stats().num_waiting == 3
     assert set(run_until(core, "passes")) == {"passes"}
     assert core.has_unfinished and core.stats().num_waiting == 2

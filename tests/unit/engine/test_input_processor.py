@@ -91,9 +91,12 @@ def test_prompt_is_truncated_from_the_left() -> None:
     prompt = list(range(10, 40))
     last = process(prompt, SamplingParams(truncate_prompt_tokens=4))
     assert last.engine.prompt_token_ids == [36, 37, 38, 39]
-    fitting = process(prompt, SamplingParams(truncate_prompt_tokens=-1, max_tokens=5))
-    assert fitting.engine.prompt_token_ids == list(range(25, 40))
-    assert fitting.engine.max_tokens == 5
+    for max_tokens in (1, 5, 100, None):
+        params = SamplingParams(truncate_prompt_tokens=-1, max_tokens=max_tokens)
+        assert process(prompt[:12], params).engine.prompt_token_ids == prompt[:12]
+        fitting = process(prompt, params)
+        assert fitting.engine.prompt_token_ids == list(range(21, 40))
+        assert fitting.engine.max_tokens == 1
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,12 @@ from quire.engine.llm_engine import LLMEngine
 from quire.errors import EngineDeadError
 from quire.lora.request import LoRARequest
 from quire.outputs import RequestOutput
-from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+from quire.sampling_params import (
+    BeamSearchParams,
+    RequestOutputKind,
+    SamplingParams,
+    StructuredOutputsParams,
+)
 from tests.fakes.byte_tokenizer import VOCAB_SIZE
 from tests.fakes.configs import fake_config
 from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP, REFUSE
@@ -205,6 +210,14 @@ def test_dead_engine_says_why(engine: LLMEngine) -> None:
         engine.add_request("b", [5], SamplingParams())
     engine.abort_request("a")
     assert not engine.has_unfinished_requests()
+
+
+def test_a_closed_engine_refuses_grammars_as_it_refuses_the_rest(text_engine: LLMEngine) -> None:
+    text_engine.close()
+    choice = SamplingParams(structured_outputs=StructuredOutputsParams(choice=["a", "b"]))
+    for params in (SamplingParams(), choice):
+        with pytest.raises(EngineDeadError, match="The engine was closed; make a new one"):
+            text_engine.add_request("a", "xyz", params)
 
 
 def test_beam_search_runs_as_one_request(engine: LLMEngine) -> None:

@@ -84,7 +84,8 @@ class PoolMachine(RuleBasedStateMachine):
     def nothing_is_lost(self) -> None:
         self.pool.check_integrity(self.owners)
         assert self.pool.num_free == NUM_BLOCKS - 1 - len(self.in_use)
-        assert self.pool.num_cached == len(self.content)
+        assert all(self.pool.find(name) == block for block, name in self.content.items())
+        assert self.pool.num_idle == len(self.content.keys() - self.in_use)
 
 
 TestPoolMachine = PoolMachine.TestCase

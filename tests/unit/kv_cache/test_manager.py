@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quire.kv_cache.block_pool import NULL_BLOCK, BlockPool
+from quire.kv_cache.block_pool import BlockPool
 from quire.kv_cache.manager import BlockTable, KVCacheManager
 from quire.kv_cache.prefix_hash import chain_seed, extend_chain
+from quire.kv_layout import NULL_BLOCK
 
 SEED = chain_seed(None, ())
 

@@ -37,9 +37,20 @@ class Case:
         self.other = self.kv.new_table()
         self.kv.grow(self.other, 0, 32)
 
-    def new(self, name: str, table: BlockTable | None = None) -> Completion:
+    def new(
+        self,
+        name: str,
+        table: BlockTable | None = None,
+        *,
+        use_prefix_cache: bool = True,
+        wants_logprobs: bool = False,
+    ) -> Completion:
         request = EngineRequest(
-            request_id=name, prompt_token_ids=PROMPT, sampling=RowSampling(), max_tokens=4
+            request_id=name,
+            prompt_token_ids=PROMPT,
+            sampling=RowSampling(num_prompt_logprobs=0 if wants_logprobs else None),
+            max_tokens=4,
+            use_prefix_cache=use_prefix_cache,
         )
         return Completion.first_of(request, len(self.queue), table or self.kv.new_table())
 
@@ -112,6 +123,25 @@ def test_log_probabilities_of_a_prompt_need_it_computed_once() -> None:
     case.kv.release(completion.table)
     completion.are_prompt_logprobs_sent = True  # and then it was preempted
     assert case.admission.admit(completion, BUDGET) == Span(8, 40)  # what it did not overwrite
+
+
+def test_only_prompts_that_are_looked_up_are_counted() -> None:
+    case = Case()
+    looked_up = [case.new("a")]
+    others = [case.new("b", use_prefix_cache=False), case.new("c", wants_logprobs=True)]
+    for completion in looked_up + others:
+        assert case.admission.admit(completion, BUDGET) is None  # there is no room
+    assert case.admission.num_query_tokens == 0
+    case.name_blocks_of_other()
+    case.kv.release(case.other)
+    for completion in looked_up + others:
+        assert case.admission.admit(completion, BUDGET) is not None
+        case.kv.release(completion.table)
+        completion.scheduled_time = 1.0
+    counted = (len(PROMPT), 32)
+    assert (case.admission.num_query_tokens, case.admission.num_hit_tokens) == counted
+    assert case.admission.admit(looked_up[0], BUDGET) is not None  # it was preempted
+    assert (case.admission.num_query_tokens, case.admission.num_hit_tokens) == counted
 
 
 def test_a_prompt_that_may_not_be_cut_waits_for_a_larger_budget() -> None:

@@ -116,6 +116,13 @@ def test_requests_that_arrive_together_compute_a_shared_prefix_once() -> None:
     run(core, [request(f"r{i}", [*prefix, i], 1) for i in range(8)])
     assert device.num_computed_tokens == 41 + 7
     assert core.stats().num_prefix_hit_tokens == 7 * 40
+    assert core.stats().num_prefix_query_tokens == 8 * 41
+
+
+def test_without_a_prefix_cache_nothing_is_looked_up_in_it() -> None:
+    core, _ = build(prefix_caching=False)
+    run(core, [request("a", list(range(12)), 1, n=3)])
+    assert core.stats().num_prefix_query_tokens == 0
 
 
 def test_cache_salt_separates_prefixes() -> None:
@@ -349,6 +356,33 @@ def test_waste_of_reserved_slots_is_below_one_block_a_row() -> None:
     while core.has_unfinished:
         core.step()
         assert core.stats().kv_waste < 4 / 50
+
+
+def test_all_completions_without_a_row_are_counted_as_waiting() -> None:
+    core, _ = build(max_num_seqs=3)
+    core.add_request(request("a", [1, 2, 3], 9, n=4))
+    core.add_request(request("b", [4], 9, n=2))
+    counts = []
+    for _ in range(3):
+        stats = core.stats()
+        counts.append((stats.num_running, stats.num_waiting))
+        core.step()
+    assert counts == [(0, 6), (2, 4), (3, 3)]  # siblings run when the prompt is computed
+    core.abort(["b"])
+    core.finish("a", 3)
+    assert (core.stats().num_running, core.stats().num_waiting) == (2, 1)
+
+
+def test_a_look_at_the_numbers_leaves_the_planner_alone() -> None:
+    core, _ = build()
+    core.add_request(request("a", [1], 2))
+    core.add_request(request("b", [2], 9))
+    while core.stats().num_running != 1:
+        core.step()
+    scheduler = core._scheduler
+    assert scheduler._rows is None  # one has just left
+    assert core.stats().kv_waste > 0
+    assert scheduler._rows is None
 
 
 def test_reset_prefix_cache_waits_for_running_requests() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from quire.request import EngineRequest, RowSampling, Watch
+from quire.scheduler.row_table import Index, RowTable
 from quire.scheduler.steady import LookAhead, SteadyRows
 from quire.step import StepPlan
 from tests.unit.scheduler.engines import build, drain, request
@@ -112,3 +114,39 @@ def test_a_request_that_waits_for_a_row_that_is_free_is_admitted_at_once() -> No
     core.add_request(request("b", [2] * 6, 4))
     core.step()
     assert device.max_batch == 2
+
+
+def test_a_plan_of_some_of_the_rows_ends_what_was_known_of_all() -> None:
+    table = RowTable(2, 64)
+    table.max_len[:] = table.capacity[:] = 60
+    table.max_pending[:] = 3
+    table.num_computed[:], table.num_tokens[:] = 4, 5
+    look_ahead, rows = LookAhead(table), np.arange(2)
+
+    def follow(count: int) -> None:
+        some = rows if count == len(rows) else rows[:count]
+        look_ahead.follow(decode_step(table, some), count == len(rows), some)
+
+    follow(2)
+    follow(2)
+    assert look_ahead.can_plan(rows, 0)
+    follow(1)
+    assert not look_ahead.can_plan(rows, 0)
+    follow(2)
+    follow(2)
+    assert look_ahead.can_plan(rows, 0)
+
+
+def decode_step(table: RowTable, rows: Index) -> StepPlan:
+    """Of these rows, as the scheduler plans them."""
+    plan = StepPlan(
+        step_id=1,
+        rows=rows.astype(np.int32),
+        num_computed=table.num_computed[rows],
+        num_scheduled=np.ones(len(rows), dtype=np.int32),
+        samples=np.ones(len(rows), dtype=np.bool_),
+        epochs=table.epoch[rows],
+    )
+    table.num_computed[rows] += 1
+    table.num_tokens[rows] += 1
+    return plan

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import subprocess
 import sys
 import threading
 import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
 
 from quire import LLM, SamplingParams
 from quire.sampling_params import StructuredOutputsParams
+from quire.structured import GrammarSpec
+from quire.structured_outputs import verify
+from quire.structured_outputs.canary import Canary, TooSlow
+from quire.structured_outputs.verify import GrammarVerifier, VerifierClosed
+
+QUICK = [GrammarSpec(kind="choice", source=f'["{text}"]') for text in "abc"]
+SLOW = GrammarSpec(kind="regex", source="a+")
 
 
 def test_nothing_that_waits_for_grammars_outlives_its_engine() -> None:
@@ -46,3 +57,60 @@ canary.close()
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.stdout, done.returncode) == ("None\n", 0), done.stderr
+
+
+class Held:
+    """What is tried lasts until it is let go, and then comes to this."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.is_inside, self.go_on = threading.Event(), threading.Event()
+        self._error = error
+
+    def __call__(self, *args: object) -> None:
+        self.is_inside.set()
+        assert self.go_on.wait(20)
+        if self._error is not None:
+            raise self._error
+
+
+def test_a_verifier_that_is_closed_says_so_instead_of_nothing() -> None:
+    verifier = GrammarVerifier()
+    verifier.verify(QUICK[0])
+    verifier.close()
+    verifier.verify(QUICK[0])  # it is known
+    for spec in (QUICK[1], SLOW):
+        with ThreadPoolExecutor() as pool, pytest.raises(VerifierClosed):
+            pool.submit(verifier.verify, spec).result(20)
+        with pytest.raises(VerifierClosed):
+            asyncio.run(asyncio.wait_for(verifier.verify_beside(spec), 20))
+
+
+def test_what_waits_when_it_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held()
+    monkeypatch.setattr(verify, "try_out", held)
+    verifier = GrammarVerifier()
+    with ThreadPoolExecutor() as pool:
+        waiting: list[Future[None]] = [pool.submit(verifier.verify, spec) for spec in QUICK]
+        assert held.is_inside.wait(20)
+        while len(verifier._waiting) < len(QUICK):
+            pass
+        verifier.close()
+        held.go_on.set()
+        ends = [one.exception(20) for one in waiting]
+    assert sum(end is None for end in ends) == 1, "the one that was being tried"
+    assert sum(isinstance(end, VerifierClosed) for end in ends) == len(QUICK) - 1
+
+
+@pytest.mark.parametrize("error", [TooSlow("slow"), RuntimeError("does not answer")])
+def test_what_is_slow_when_it_is_closed_is_told(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(error)
+    monkeypatch.setattr(Canary, "try_out", held)
+    verifier = GrammarVerifier()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(verifier.verify, SLOW)
+        assert held.is_inside.wait(20)
+        verifier.close()
+        held.go_on.set()
+        assert isinstance(waiting.exception(20), VerifierClosed)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from quire.worker.warm_up import NULL_BLOCK, traffic_sizes, warm_up_plans
+from quire.kv_layout import NULL_BLOCK
+from quire.worker.warm_up import traffic_sizes, warm_up_plans
 
 
 @pytest.mark.parametrize("prompt_len", [1, 8, 32])
