@@ -31,8 +31,8 @@ class Ticket:
             endpoint=endpoint,
             model=model,
             arrival_time=time.time(),
-            cancel=lambda: None,
-            drop=lambda: None,
+            cancel=_nothing,
+            drop=_nothing,
         )
         ticket = cls(running, state.running)
         running.cancel = running.drop = ticket.cancel
@@ -51,6 +51,11 @@ class Ticket:
         """A second time does nothing."""
         if self._table.get(self.request_id) is self.running:
             self._table.remove(self.request_id)
+            self.running.cancel = self.running.drop = _nothing  # and hold nobody's prompts
+
+
+def _nothing() -> None:
+    pass
 
 
 def refuse_if_full(state: ServerState) -> None:
