@@ -12,7 +12,6 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from quire.args import EngineArgs
@@ -30,10 +29,9 @@ from quire.engine.tokenizer_handle import TokenizerHandle
 from quire.errors import EngineDeadError
 from quire.not_built import TellsWhatIsNotBuilt
 from quire.outputs import RequestOutput
-from quire.prompts import PromptType
+from quire.prompts import ParsedPrompt, PromptType
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from quire.step_output import EngineFacts, EngineStats
-from quire.structured import Thinking
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -145,10 +143,8 @@ class AsyncLLM(TellsWhatIsNotBuilt):
         prompt_text: str | None = None,
         kv_hints: object = None,
         prompt_token_ids: list[int] | None = None,
-        thinking: Thinking | None = None,
     ) -> OutputCollector:
-        """Start a request; its outputs come from the collector's ``get``. ``thinking``: what its
-        answer may begin with."""
+        """Start a request; its outputs come from the collector's ``get``."""
         refuse_not_built(
             lora_request=lora_request,
             tokenization_kwargs=tokenization_kwargs,
@@ -157,16 +153,26 @@ class AsyncLLM(TellsWhatIsNotBuilt):
             session_id=session_id,
             kv_hints=kv_hints,
         )
+        parsed = parse_one_prompt(prompt, prompt_token_ids, prompt_text)
+        return await self.add_parsed(
+            request_id, parsed, params, arrival_time=arrival_time, priority=priority
+        )
+
+    async def add_parsed(
+        self,
+        request_id: str,
+        prompt: ParsedPrompt,
+        params: SamplingParams | BeamSearchParams | None,
+        *,
+        arrival_time: float | None = None,
+        priority: int = 0,
+    ) -> OutputCollector:
+        """`add_request` of a prompt whose form was looked at."""
         grammar = params.grammar if isinstance(params, SamplingParams) else None
         if grammar is not None:
             await self._front.inputs.verify_beside(grammar)
-        parsed = parse_one_prompt(prompt, prompt_token_ids, prompt_text)
         request = self._front.process(
-            request_id,
-            replace(parsed, thinking=thinking),
-            params,
-            arrival_time=arrival_time,
-            priority=priority,
+            request_id, prompt, params, arrival_time=arrival_time, priority=priority
         )
         joins_deltas = (
             isinstance(params, SamplingParams) and params.output_kind is RequestOutputKind.DELTA

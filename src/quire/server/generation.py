@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.output_router import OutputCollector
 from quire.outputs import RequestOutput
-from quire.prompts import ParsedPrompt, TokensPrompt
+from quire.prompts import ParsedPrompt
 from quire.sampling_limits import MAX_N, RULES
 from quire.sampling_params import SamplingParams
 from quire.server.errors import HTTPError, bad_request, internal
@@ -167,13 +167,8 @@ class Generation:
             own_id = self._ticket.request_id
             if len(wanted.prompts) > 1:  # no client may choose one that looks the same
                 own_id = f"{own_id}-{index}-{uuid.uuid4().hex[:8]}"
-            collector = await self._engine.add_request(
-                own_id,
-                _engine_prompt(prompt),
-                wanted.params,
-                priority=wanted.priority,
-                prompt_text=prompt.text,
-                thinking=prompt.thinking,
+            collector = await self._engine.add_parsed(
+                own_id, prompt, wanted.params, priority=wanted.priority
             )
             self._ids.append(own_id)
             self._collectors.append(collector)
@@ -240,13 +235,6 @@ def _check_count(wanted: Wanted) -> None:
             f"may have {MAX_N} in all; send several requests.",
             "n",
         )
-
-
-def _engine_prompt(prompt: ParsedPrompt) -> TokensPrompt:
-    tokens: TokensPrompt = {"prompt_token_ids": prompt.token_ids or []}
-    if prompt.cache_salt is not None:
-        tokens["cache_salt"] = prompt.cache_salt
-    return tokens
 
 
 async def _merged(collectors: Sequence[OutputCollector]) -> AsyncGenerator[_News, None]:

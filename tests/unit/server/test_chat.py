@@ -9,6 +9,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
+from quire.chat_templates import named_chat_template
 from quire.engine.async_engine import AsyncLLM
 from quire.outputs import CompletionOutput, RequestOutput
 from quire.prompts import ParsedPrompt
@@ -287,6 +288,18 @@ async def test_a_trusted_template_and_its_arguments(engine: AsyncLLM) -> None:
     async with in_process_client(state) as client:
         response = await client.post("/apply-template", json=body)
     assert response.json()["prompt"] == "13DWhat is the capital of France?"
+
+
+async def test_what_ends_an_answer_in_the_format_of_a_named_template_ends_it(
+    engine: AsyncLLM,
+) -> None:
+    (mark,) = engine.front.require_tokenizer().encode("#", add_special_tokens=False)
+    fields = {"logit_bias": {str(mark): 100}, "max_tokens": 8}
+    async with in_process_client(ready_state(engine, trust_request_chat_template=True)) as client:
+        for template, content, reason in [("aquila", "", "stop"), ("vicuna", "#" * 8, "length")]:
+            answer = await chat(client, **fields, chat_template=named_chat_template(template))
+            (choice,) = answer["choices"]
+            assert (choice["message"]["content"], choice["finish_reason"]) == (content, reason)
 
 
 async def test_the_role_of_answers_is_the_servers(engine: AsyncLLM) -> None:
