@@ -24,6 +24,7 @@ Conversation = Sequence[Message]
 
 _MAX_SHOWN = 300  # characters of a template in a message
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+_INVALID = "INVALID_JSON"  # the name under which arguments stand that are no JSON object
 _OWN_ARGUMENTS = {  # not to be overridden through template_kwargs
     "conversation",
     "messages",
@@ -285,13 +286,18 @@ def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
     function = call.get("function")
     if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
         return dict(call)
-    try:
-        arguments = json.loads(function["arguments"] or "{}")
-    except ValueError as error:
-        raise ValueError(
-            f"the arguments of the call of {function.get('name')!r} are not valid JSON: {error}"
-        ) from error
+    arguments = arguments_object(function["arguments"])
     return {**call, "function": {**function, "arguments": arguments}}
+
+
+def arguments_object(text: str) -> dict[str, Any]:
+    """The arguments of a call. A model may write what is no JSON object: then the object holds the
+    text, so that a conversation with such a call can go on."""
+    try:
+        value = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {_INVALID: text}
 
 
 def text_of(content: str | list[Any] | None) -> str:

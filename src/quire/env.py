@@ -92,6 +92,12 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _whole_seconds(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError("expected a whole number of seconds, at least 1")
+    return int(text)
+
+
 LOGGING_LEVEL = Variable(
     ("QUIRE_LOGGING_LEVEL", "VLLM_LOGGING_LEVEL"), _log_level, "INFO", "least severe level logged"
 )
@@ -130,6 +136,12 @@ ATTENTION_BACKEND: Variable[str | None] = Variable(
 API_KEY = Variable(
     ("QUIRE_API_KEY", "VLLM_API_KEY"), str, "", "a key that clients of the server must have"
 )
+HTTP_TIMEOUT_KEEP_ALIVE = Variable(
+    ("QUIRE_HTTP_TIMEOUT_KEEP_ALIVE", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE"),
+    _whole_seconds,
+    75,  # proxies reuse connections for 60 s, clients for 5 s: they should be first to close
+    "seconds for which the server keeps a connection without requests open",
+)
 NUM_THREADS = Variable(
     ("QUIRE_NUM_THREADS", "OMP_NUM_THREADS"), _num_threads, None, "threads of CPU kernels"
 )
@@ -157,6 +169,7 @@ REGISTRY: tuple[Variable[Any], ...] = (
     CPU_KVCACHE_SPACE,
     ATTENTION_BACKEND,
     API_KEY,
+    HTTP_TIMEOUT_KEEP_ALIVE,
     NUM_THREADS,
     STEP_TIMEOUT,
     AS_VLLM,

@@ -9,7 +9,9 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
+
+import msgspec
 
 from quire.structured import Thinking
 
@@ -39,12 +41,13 @@ class TokensPrompt(_TokenIds, total=False):
     prompt: str
 
 
+_PlainIds = list[Annotated[int, msgspec.Meta(ge=0)]]
 PromptType = str | list[int] | TextPrompt | TokensPrompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParsedPrompt:
-    """One prompt. At least one of ``text`` and ``token_ids`` is set; token ids win."""
+    """One prompt. At least one of ``text`` and ``token_ids`` is set; token ids, from 0 on, win."""
 
     text: str | None = None
     token_ids: list[int] | None = None
@@ -114,14 +117,13 @@ def parse_prompt(prompt: PromptType | Any) -> ParsedPrompt:
     raise ValueError(f"a prompt cannot be {_describe(prompt)}; pass {_FORMS}")
 
 
-def prompt_of_ids(ids: Sequence[int]) -> ParsedPrompt:
-    """One prompt, of ``ids`` of which `are_ids` is true."""
-    return ParsedPrompt(token_ids=_not_negative(list(ids)))
-
-
-def are_ids(values: Sequence[Any]) -> bool:
-    """Whether there are some and all are plain ints; at the speed of C, for prompts may be long."""
-    return set(map(type, values)) == {int}
+def plain_ids(values: Sequence[Any]) -> list[int] | None:
+    """A copy of token ids that are plain ints from 0 on, at the speed of C, for prompts may be
+    long; None if they are not, or there are none."""
+    try:
+        return msgspec.convert(values, _PlainIds) or None
+    except msgspec.ValidationError:
+        return None
 
 
 def name_in_list(list_name: str, index: int, length: int) -> str:
@@ -130,8 +132,8 @@ def name_in_list(list_name: str, index: int, length: int) -> str:
 
 
 def _parse_all(prompts: Any, list_name: str) -> list[ParsedPrompt]:
-    if isinstance(prompts, (list, tuple)) and are_ids(prompts):
-        return [prompt_of_ids(prompts)]
+    if isinstance(prompts, (list, tuple)) and (ids := plain_ids(prompts)) is not None:
+        return [ParsedPrompt(token_ids=ids)]
     parsed = []
     split = _split(prompts)
     for i, prompt in enumerate(split):
@@ -194,20 +196,17 @@ def _token_ids(ids: Any) -> list[int]:
         raise ValueError(f"token ids must be a list of ints, not {_describe(ids)}")
     if not ids:
         raise ValueError("a prompt has no token ids; give at least one, such as the BOS token")
-    return _not_negative(list(ids) if are_ids(ids) else [_token_id(i) for i in ids])
-
-
-def _not_negative(ids: list[int]) -> list[int]:
-    if min(ids) < 0:
-        raise ValueError(f"token id {min(ids)} is negative; token ids start at 0")
-    return ids
+    return plain_ids(ids) or [_token_id(i) for i in ids]
 
 
 def _token_id(value: Any) -> int:
     """A NumPy integer is a token id; a bool, a float or a string is not."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise ValueError(f"token ids must be ints, not {_describe(value)}")
-    return operator.index(value)
+    token_id = operator.index(value)
+    if token_id < 0:
+        raise ValueError(f"token id {token_id} is negative; token ids start at 0")
+    return token_id
 
 
 def _is_array(value: Any) -> bool:

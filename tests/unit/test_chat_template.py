@@ -127,9 +127,16 @@ def test_arguments_of_tool_calls_are_objects_in_the_template() -> None:
     template = "{{ messages[0].tool_calls[0].function.arguments.city }}{{ messages[0].content }}"
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     assert render([message], template) == "Paris"
-    call["function"] = {"name": "f", "arguments": "{city"}
-    with pytest.raises(ValueError, match="arguments of the call of 'f' are not valid JSON"):
-        render([message], template)
+    call["function"] = {"name": "f", "arguments": ""}
+    assert render([message], "{{ messages[0].tool_calls[0].function.arguments }}") == "{}"
+
+
+@pytest.mark.parametrize("text", ["{city", "[1]", "null", "3", "[" * 100_000])
+def test_arguments_that_are_no_object_are_one_that_holds_their_text(text: str) -> None:
+    function = {"name": "f", "arguments": text}
+    message = {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
+    template = "{{ messages[0].tool_calls[0].function.arguments.INVALID_JSON }}"
+    assert render([message], template) == text
 
 
 def test_values_too_deep_for_the_template_are_said_to_be() -> None:

@@ -24,6 +24,8 @@ def test_a_variable_is_read_when_used(monkeypatch: pytest.MonkeyPatch) -> None:
         (env.CPU_KVCACHE_SPACE, "inf"),
         (env.CPU_KVCACHE_SPACE, "-3"),
         (env.CPU_KVCACHE_SPACE, "0"),
+        (env.HTTP_TIMEOUT_KEEP_ALIVE, "0"),
+        (env.HTTP_TIMEOUT_KEEP_ALIVE, "7.5"),
         (env.STEP_TIMEOUT, "-1"),
         (env.STEP_TIMEOUT, "inf"),
         (env.STEP_TIMEOUT, "soon"),

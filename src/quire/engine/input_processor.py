@@ -193,8 +193,8 @@ class InputProcessor:
                 f"{prompt.name} is empty: it has no tokens; pass some text or at least one token id"
             )
         limit = self._config.vocab_size
-        if max(token_ids) >= limit or min(token_ids) < 0:
-            wrong = next(i for i in token_ids if not 0 <= i < limit)
+        if max(token_ids) >= limit:
+            wrong = next(i for i in token_ids if i >= limit)
             raise ValueError(
                 f"{prompt.name} has token id {wrong}, which is outside the vocabulary, 0 to "
                 f"{limit - 1}; use token ids of this model's tokenizer"

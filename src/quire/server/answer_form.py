@@ -40,6 +40,7 @@ class ToolCall:
     id: str
     name: str
     arguments: str = ""  # JSON, as far as the model has written it well
+    namespace: str | None = None  # of the function, where the API has such
 
 
 class Answer:
@@ -162,6 +163,14 @@ class AnswerForm:
     def grammar(self) -> GrammarSpec | None:
         """What a forced call has to look like."""
         return None if self.must is None else constraint(self.must)
+
+    @property
+    def schema_places(self) -> list[str]:
+        """Where a chat request has the schemas in that grammar, in their order."""
+        if self.must is None or self.tools is None:
+            return []
+        index = {name: i for i, name in enumerate(self.tools.schemas)}
+        return [f"tools[{index[name]}].function.parameters" for name in self.must.tools.schemas]
 
     def forced(self, chat: ChatCompletionRequest) -> AnswerForm:
         """The same for a request whose tools must be called."""

@@ -40,7 +40,7 @@ ROUTERS = (
 )
 
 # What a page of another site may read of an answer, beside what browsers let every page read.
-_OWN_HEADERS = ("X-Request-Id", "Retry-After", "X-Quire-Ignored")
+_OWN_HEADERS = ("X-Request-Id", "Request-Id", "Retry-After", "X-Quire-Ignored")
 
 
 def build_app(state: ServerState) -> FastAPI:

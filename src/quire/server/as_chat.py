@@ -36,7 +36,7 @@ class ChatCall:
     """The chat request that a body means."""
 
     fields: Callable[[], Mapping[str, Any]]
-    names: Mapping[str, str]  # those fields -> what the body calls them
+    names: Callable[[], Mapping[str, str]]  # those fields -> what the body calls them
     leaves_out_turns: bool = False  # the oldest of a conversation that is too long
     check: Callable[[AnswerForm], None] = lambda form: None  # 400 for what could not be told
 
@@ -48,11 +48,12 @@ def start(
     state = state_of(request)
 
     def prepare() -> Prepared:
-        with renamed(call.names):
+        names = call.names()
+        with renamed(names):
             chat = _chat_request(state, call)
             prepared = prepared_chat(state, _within_context(chat, state))
         call.check(prepared.form)
-        return replace(prepared, names={**prepared.names, **call.names})
+        return replace(prepared, names={**prepared.names, **names})
 
     return intake.start(request, endpoint, body, prepare)
 
@@ -72,7 +73,7 @@ async def count_tokens(request: Request, body: Body, call: ChatCall) -> tuple[di
     state.require_models().check(body.model)
 
     def count() -> int:
-        with renamed(call.names):
+        with renamed(call.names()):
             (prompt,) = tokenized(engine, [chat_prompt(state, _chat_request(state, call))])
         return len(prompt.token_ids or ())
 

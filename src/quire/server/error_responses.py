@@ -11,9 +11,10 @@ from fastapi import FastAPI, Request
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from quire.errors import EngineDeadError
-from quire.server.errors import HTTPError, bad_request, internal, shown
+from quire.server.errors import HTTPError, PromptTooLong, bad_request, internal, shown
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +36,46 @@ _MAX_INPUT_CHARS = 200
 
 def error_response(path: str, error: HTTPError) -> Response:
     """The answer to a request for ``path`` that ends in ``error``."""
-    return json_response(error_payload(path, error), error.status, error.headers)
+    return _ErrorResponse(path, error)
 
 
-def error_payload(path: str, error: HTTPError) -> dict[str, Any]:
-    if not path.startswith(_ANTHROPIC_PATHS):
+def error_payload(path: str, error: HTTPError, request_id: str | None = None) -> dict[str, Any]:
+    """The body; only Anthropic's clients look for the request's id in it."""
+    if not is_anthropic(path):
         return error.body()
     kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}}
+    content: dict[str, Any] = {"type": kind, "message": _anthropic_message(error)}
+    if error.details is not None:
+        content["details"] = error.details
+    return {"type": "error", "error": content, "request_id": request_id}
+
+
+def is_anthropic(path: str) -> bool:
+    """Whether it is of Anthropic's API."""
+    return path.startswith(_ANTHROPIC_PATHS)
+
+
+def _anthropic_message(error: HTTPError) -> str:
+    """With the words that clients cut their history at."""
+    if not isinstance(error, PromptTooLong):
+        return error.message
+    counts = f"{error.num_tokens} tokens > {error.most_tokens} maximum"
+    return f"prompt is too long: {counts}. {error.message}"
+
+
+class _ErrorResponse(Response):
+    """Its body is made when it is sent: only then the request's id is known for sure."""
+
+    def __init__(self, path: str, error: HTTPError) -> None:
+        super().__init__(status_code=error.status)
+        self._path = path
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = scope.get("state", {}).get("request_id")
+        payload = error_payload(self._path, self._error, request_id)
+        answer = json_response(payload, self._error.status, self._error.headers)
+        await answer(scope, receive, send)
 
 
 def route_path(scope: MutableMapping[str, Any]) -> str:

@@ -34,6 +34,7 @@ class HTTPError(Exception):
         param: str | None = None,
         retry_after: int | None = None,  # seconds; for 429 and 503
         headers: dict[str, str] | None = None,
+        details: dict[str, Any] | None = None,  # what Anthropic's clients go by
         tells_paths: bool = False,  # which are the API's, or the client's own
     ) -> None:
         super().__init__(message)
@@ -43,6 +44,7 @@ class HTTPError(Exception):
             self.message = without_paths(self.message)
         self.kind = kind
         self.param = None if param is None else _cut(param, _MAX_PARAM)
+        self.details = details
         self.headers = dict(headers or {})
         if retry_after is not None:
             self.headers["Retry-After"] = str(retry_after)
@@ -50,6 +52,16 @@ class HTTPError(Exception):
     def body(self) -> dict[str, Any]:
         """The answer's body."""
         return error_body(self.status, self.message, self.kind, self.param)
+
+
+class PromptTooLong(HTTPError):
+    """Not enough room for it in the context: 400. Clients search for what its message begins with,
+    or for "prompt is too long"."""
+
+    def __init__(self, message: str, param: str, *, num_tokens: int, most_tokens: int) -> None:
+        super().__init__(400, message, param=param)
+        self.num_tokens = num_tokens  # at least
+        self.most_tokens = most_tokens
 
 
 def bad_request(message: str, param: str | None = None) -> HTTPError:

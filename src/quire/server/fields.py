@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from quire.near_names import did_you_mean
-from quire.server.errors import bad_request, shown
+from quire.server.errors import HTTPError, bad_request, shown
 from quire.server.forms import UnknownKey, unknown_keys
 from quire.server.protocol.common import Body
 
@@ -23,6 +23,7 @@ _MAX_HEADER = 1024  # characters
 HARMLESS = frozenset(
     {
         *("user", "metadata", "store", "service_tier", "safety_identifier", "session_id"),
+        "client_metadata",  # what Codex tells of itself
         *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "prediction"),
         *("mm_payload", "return_mm_kwargs", "guided_decoding_backend"),
     }
@@ -47,6 +48,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         "the server edits no history; leave out what is not to be seen",
     ),
     "container": ((), "the server runs no code"),
+    "thread": ((), "the server keeps no conversation; send all of it, without a thread"),
     "mcp_servers": ((), "the server calls no tools itself; pass them as tools"),
     "media_io_kwargs": ((), _MEDIA),
     "mm_processor_kwargs": ((), _MEDIA),
@@ -61,7 +63,9 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "return_token_offsets": ((False,), "use /tokenize with return_token_strs"),
 }
 
-_ASK_WHEN_EMPTY = frozenset({"web_search_options"})
+_ASK_WHEN_EMPTY = frozenset({"web_search_options", "thread"})
+# By these Anthropic's client sends the request again, without the field.
+_DETAILS = {"thread": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
 
 
 def judge(body: Body, strict: str, template: Callable[[], str] = str) -> list[str]:
@@ -118,4 +122,5 @@ def _refuse_if_set(name: str, value: Any) -> None:
     asks_nothing = value in ([], {}, "") and name not in _ASK_WHEN_EMPTY
     if value is None or asks_nothing or value in neutral:
         return
-    raise bad_request(f"{name} is not supported, got {shown(value)}: {remedy}.", name)
+    message = f"{name} is not supported, got {shown(value)}: {remedy}."
+    raise HTTPError(400, message, param=name, details=_DETAILS.get(name))

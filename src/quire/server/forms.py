@@ -23,6 +23,7 @@ class Form:
     known: tuple[str, ...] = ()  # beside the fields of its model, if it has one
     inside: Mapping[str, Form] = field(default_factory=dict)  # known ones that hold objects
     refused: Mapping[str, str] = field(default_factory=dict)  # when set; with why and what to do
+    switches: Mapping[str, str] = field(default_factory=dict)  # the same, but false is fine
     # The form of each type, instead of all above; other types are judged by whoever reads them.
     types: Mapping[str, Form] = field(default_factory=dict)
     default_type: str = ""
@@ -72,8 +73,11 @@ def _unknown_of(
         own_place = f"{place}.{name}" if place else str(name)
         if one is None or one == [] or one == {}:
             continue
-        if name in form.refused and not _reads(form, name, template):
-            raise bad_request(f"{own_place} is not supported: {form.refused[name]}.", own_place)
+        if name in form.switches and one is False:
+            continue
+        why_not = form.refused.get(name) or form.switches.get(name)
+        if why_not is not None and not _reads(form, name, template):
+            raise bad_request(f"{own_place} is not supported: {why_not}.", own_place)
         if name in form.inside:
             yield from unknown_keys(one, form.inside[name], own_place, template)
         elif name not in known and not _reads(form, name, template):

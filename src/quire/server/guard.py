@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from quire.server import request_ids
-from quire.server.error_responses import as_http_error, error_response, route_path
+from quire.server.error_responses import as_http_error, error_response, is_anthropic, route_path
 from quire.server.errors import HTTPError, bad_request, too_many
 
 Scope = MutableMapping[str, Any]
@@ -28,6 +28,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/startupz", "/ping"})
 OPEN_PREFIX = "/page/"  # the page's own files
 _REQUEST_ID = request_ids.HEADER.encode()
+_ANTHROPIC_REQUEST_ID = b"request-id"  # where its clients look
 # Proxies and servers differ about which one of several counts.
 _ONCE = (b"authorization", b"x-api-key", b"content-type", b"content-length", b"host")
 _POLICY_VIOLATION = 1008  # of WebSocket
@@ -65,7 +66,8 @@ class Guard:
         headers = dict(scope["headers"])
         state = scope.setdefault("state", {})
         state["request_id"] = request_ids.from_header(headers.get(_REQUEST_ID))
-        exchange = _Exchange(receive, send, state, self._max_body_bytes, self._room)
+        id_names = _id_names(scope, headers)
+        exchange = _Exchange(receive, send, state, id_names, self._max_body_bytes, self._room)
         state["body_is_read"] = exchange.body_is_read
         try:
             _check_once(scope)
@@ -173,11 +175,13 @@ class _Exchange:
         receive: Receive,
         send: Send,
         state: MutableMapping[str, Any],
+        id_names: Sequence[bytes],
         max_body_bytes: int,
         room: _Room,
     ) -> None:
         self._receive, self._send = receive, send
         self._state = state  # has the request's id, which the body may have changed
+        self._id_names = id_names  # of the headers that tell it
         self._max_body_bytes = max_body_bytes
         self._num_bytes = 0
         self._room = room
@@ -209,8 +213,9 @@ class _Exchange:
             return
         if message["type"] == "http.response.start":
             self.has_answered = True
-            headers = message.get("headers", ())
-            message["headers"] = [*headers, (_REQUEST_ID, self._state["request_id"].encode())]
+            request_id = self._state["request_id"].encode()
+            own = [(name, request_id) for name in self._id_names]
+            message["headers"] = [*message.get("headers", ()), *own]
         await self._send(message)
 
 
@@ -240,6 +245,14 @@ def _without_port(host: bytes) -> str:
 def is_open(path: str) -> bool:
     """Whether a path needs no key."""
     return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
+
+
+def _id_names(scope: Scope, headers: dict[bytes, bytes]) -> list[bytes]:
+    """Of the headers that tell the request's id. Anthropic's clients ask for models at the same
+    paths as others, but always name their version."""
+    if b"anthropic-version" in headers or is_anthropic(route_path(scope)):
+        return [_REQUEST_ID, _ANTHROPIC_REQUEST_ID]
+    return [_REQUEST_ID]
 
 
 def _check_once(scope: Scope) -> None:

@@ -1,21 +1,30 @@
 """uvicorn's fast HTTP parser, with the limits that it lacks: on the head of a request, and on the
 time for which a client sends nothing of its request, or takes nothing of its answer.
 
-Bodies are limited by the guard, which sees a request only when its head is there.
+What it does besides: a request that offers another protocol is served all the same, all requests of
+a client that leaves end, and HTTP/1.0 is answered without chunks. Bodies are limited by the guard,
+which sees a request only when its head is there.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+Send = Callable[[Any], Awaitable[None]]  # of ASGI's messages, which uvicorn types its own way
 
 MAX_HEAD_BYTES = 64 * 1024
 READ_TIMEOUT_S = 60.0
 MIN_BODY_BYTES_S = 64 * 1024
 _TOO_LARGE = f"The head of the request is larger than {MAX_HEAD_BYTES} bytes."
 WRITE_TIMEOUT_S = 60.0
+_MAX_WAITING = 8  # requests behind one that runs, of a connection that is read on
+_GOODBYE_S = 1.0  # for clients over TLS when the server ends
+_CHUNKS_SINCE = "1.1"  # version of HTTP
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -28,6 +37,10 @@ class HttpProtocol(HttpToolsProtocol):
     While the socket takes nothing, whoever writes waits. Once it has taken nothing for
     ``write_timeout_s`` the connection is dropped, which ends the request as a client does that
     leaves; one that reads slowly stays.
+
+    A client may send requests before it has the answers of earlier ones. That it has left is heard
+    only by who reads on, so reading stops no sooner than ``_MAX_WAITING`` of them wait, or a large
+    body.
     """
 
     read_timeout_s = READ_TIMEOUT_S
@@ -37,23 +50,32 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._is_in_head = False
-        self._num_head_bytes = 0  # as far as it has not ended
+        self._num_head_bytes = 0  # of what came since the packet in which it begins
         self._is_too_large = False
         self._num_body_bytes = 0
         self._body_began = 0.0  # in the loop's seconds
         self._read_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._unanswered: list[RequestResponseCycle] = []  # looked through with each new one
+        self._app = self.app
+        self.app = self._answer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect_more()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._is_in_head:
-            self._num_head_bytes += len(data)
-            if self._num_head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self.send_400_response(_TOO_LARGE)
+        self._unset_keepalive_if_required()
+        self._num_head_bytes += len(data)
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        is_too_large = self._is_in_head and self._num_head_bytes > MAX_HEAD_BYTES
+        if is_too_large and not self.transport.is_closing():
+            self.send_400_response(_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -67,9 +89,18 @@ class HttpProtocol(HttpToolsProtocol):
         ):
             self._is_too_large = True
             raise ValueError(_TOO_LARGE)  # to the parser, which has it answered with 400
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":  # what follows is no HTTP
+                raise ValueError("this server is no proxy")
+            return  # `_parse` has it begin again
         self._body_began = self.loop.time()
         self._expect_more()
+        was_reading = not self.flow.read_paused
         super().on_headers_complete()
+        self._unanswered = [one for one in self._unanswered if not one.response_complete]
+        self._unanswered.append(self.cycle)
+        if was_reading and len(self.pipeline) <= _MAX_WAITING:
+            self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         super().send_400_response(_TOO_LARGE if self._is_too_large else msg)
@@ -82,6 +113,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._expect_nothing()
         super().on_message_complete()
 
@@ -93,10 +126,50 @@ class HttpProtocol(HttpToolsProtocol):
         self._end_watch()
         super().resume_writing()
 
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.scheme == "https" and self.transport.is_closing():
+            self._expect_more(_GOODBYE_S)  # TLS would wait longer, and who idles does not listen
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
         self._end_watch()
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.app = self._app  # otherwise only Python's collector would free the connection
         super().connection_lost(exc)
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        """Every offer to go on with another protocol is ignored, as RFC 9110 (7.8) allows.
+
+        The parser cannot do that: it takes what follows such a head for the other protocol. So
+        another one reads the request from its begin, without the offer.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                head = self._head_without_offer()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
+                self.parser.feed_data(head)
+                data = memoryview(data)[offer.args[0] :]
+
+    def _head_without_offer(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application; the end of an answer without length is the connection's before
+        HTTP/1.1 (RFC 9112, 6.1)."""
+        if scope["http_version"] < _CHUNKS_SINCE:
+            cycle = next(one for one in self._unanswered if one.scope is scope)
+            send = _without_chunks(cycle)
+        await self._app(scope, receive, send)
 
     def _expect_more(self, within_s: float | None = None) -> None:
         self._expect_nothing()
@@ -123,3 +196,16 @@ class HttpProtocol(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+
+
+def _without_chunks(cycle: RequestResponseCycle) -> Send:
+    """Its ``send``; lengths are not checked, for any is right."""
+    cycle.keep_alive = False
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            cycle.chunked_encoding = False
+        cycle.expected_content_length = len(message.get("body", b""))
+        await cycle.send(message)
+
+    return send

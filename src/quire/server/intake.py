@@ -20,12 +20,12 @@ from quire.server.answer_form import AnswerForm
 from quire.server.chat_prompt import chat_prompt, forbids_thoughts, template_of
 from quire.server.envelope import Envelope, priority_of
 from quire.server.error_responses import json_response
-from quire.server.errors import bad_request, renamed
+from quire.server.errors import renamed
 from quire.server.fields import ignored_headers, judge
 from quire.server.generation import Generation, Wanted
 from quire.server.input_phase import LARGE_BYTES
 from quire.server.output_constraint import constrained, constraint_field, verify
-from quire.server.prompt_tokens import PromptRules, ready_prompts
+from quire.server.prompt_tokens import PromptRules, ready_prompts, too_long
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.common import Body, ChatPromptBody, SamplingBody
 from quire.server.request_ids import request_id_of
@@ -50,6 +50,11 @@ class Prepared:
     form: AnswerForm = field(default_factory=AnswerForm)
     constraint_field: str | None = None  # that constrains the answer
     names: Mapping[str, str] = field(default_factory=dict)  # fields -> what the body calls them
+
+    @property
+    def schema_places(self) -> list[str]:
+        """Where the body has the schemas of the tools that its form has a grammar for."""
+        return [self.names.get(place, place) for place in self.form.schema_places]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +111,8 @@ async def start(
             prompt_only=prepared.prompt_only,
         )
         with renamed(prepared.names):
-            await verify(state.require_engine(), wanted.params, prepared.constraint_field)
+            places = prepared.schema_places
+            await verify(state.require_engine(), wanted.params, prepared.constraint_field, places)
             generation = await Generation.start(state, ticket, wanted)
     except BaseException:
         ticket.give_back()
@@ -142,11 +148,7 @@ async def read(request: Request, body: Body, work: Callable[[], T]) -> tuple[dic
 def _check_number(messages: Sequence[object], max_model_len: int) -> None:
     """A message has a token at least; those that cannot fit are not rendered first."""
     if len(messages) > max_model_len:
-        raise bad_request(
-            f"messages: there are {len(messages)}, but the model's maximum context length is "
-            f"{max_model_len} tokens; send fewer.",
-            "messages",
-        )
+        raise too_long(len(messages), max_model_len, "messages", may_have_more=True)
 
 
 def prepared_chat(state: ServerState, chat: ChatCompletionRequest) -> Prepared:

@@ -5,6 +5,7 @@ Owns what a block may be. What is not built is refused by name.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from quire.server.errors import bad_request, shown
@@ -22,18 +23,20 @@ from quire.server.text_parts import (
     joined,
     kind_of,
     not_served,
+    part_text,
     string_at,
     text_content,
 )
 
 # Fields of the chat request -> what they are called here.
-NAMES = {
+_NAMES = {
     "stop": "stop_sequences",
     "response_format": "output_config.format",
     "reasoning_effort": "output_config.effort",
     "thinking_token_budget": "thinking.budget_tokens",
 }
 _TEXT = {"text": "text"}
+_Placed = tuple[str, Any]  # where a block stands, and the block
 # The fields of these blocks are read; other types of blocks are refused.
 _ASSISTANT_BLOCKS = ("text", "thinking", "redacted_thinking", "tool_use")
 _USER_BLOCKS = ("text", "tool_result")
@@ -44,6 +47,17 @@ def chat_fields(body: MessagesRequest) -> dict[str, Any]:
     """What it asks for, as fields of a chat request."""
     fields = {**body.sampling_fields(), **prompt_fields(body)}
     return {**fields, "max_tokens": body.max_tokens, "stop": body.stop_sequences}
+
+
+def names(body: CountTokensRequest) -> dict[str, str]:
+    """Fields of the chat request -> what they are called here."""
+    own = {"": "", ".name": ".name", ".parameters": ".input_schema"}  # parts of a tool
+    tools = {
+        f"tools[{i}].function{part}": f"tools[{i}]{name}"
+        for i in range(len(body.tools or ()))
+        for part, name in own.items()
+    }
+    return {**_NAMES, **tools}
 
 
 def prompt_fields(body: CountTokensRequest) -> dict[str, Any]:
@@ -90,19 +104,29 @@ def _messages(body: CountTokensRequest) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
     if body.system:
         messages.append({"role": "system", "content": text_content(body.system, _TEXT, "system")})
-    for i, message in enumerate(body.messages):
-        content, place = message.content, f"messages[{i}].content"
-        if isinstance(content, str):
-            messages.append({"role": message.role, "content": content})
-        elif message.role == "assistant" and content is not None:
-            messages.append(_assistant_message(content, place))
-        elif message.role == "user" and content:
-            messages += _user_messages(content, place)
-        elif not content:
-            raise bad_request(f"{place}: must be a string or a list of blocks, not empty.", place)
+    places = enumerate(body.messages)
+    for role, turn in itertools.groupby(places, lambda one: one[1].role):
+        blocks = [block for i, message in turn for block in _blocks(message, f"messages[{i}]")]
+        if role == "assistant":
+            messages.append(_assistant_message(blocks))
+        elif role == "user":
+            messages += _user_messages(blocks)
         else:
-            messages.append({"role": "system", "content": text_content(content, _TEXT, place)})
+            texts = [part_text(block, _TEXT, place) for place, block in blocks]
+            messages.append({"role": role, "content": joined(texts)})
     return messages
+
+
+def _blocks(message: AnthropicMessage, place: str) -> list[_Placed]:
+    """Those of one message; several of one role that follow each other are one turn."""
+    content, own_place = message.content, f"{place}.content"
+    if isinstance(content, str):
+        return [(own_place, {"type": "text", "text": content})]
+    if content is None or (not content and message.role != "assistant"):
+        raise bad_request(
+            f"{own_place}: must be a string or a list of blocks, not empty.", own_place
+        )
+    return [(f"{own_place}[{i}]", block) for i, block in enumerate(content)]
 
 
 def _is_prefilled(body: CountTokensRequest) -> bool:
@@ -126,19 +150,18 @@ def _has_text_at_end(message: AnthropicMessage) -> bool:
     return last.get("type") == "text" and bool(last.get("text"))
 
 
-def _assistant_message(blocks: list[Any], place: str) -> dict[str, Any]:
+def _assistant_message(blocks: list[_Placed]) -> dict[str, Any]:
     texts, thoughts, calls = [], [], []
-    for i, block in enumerate(blocks):
-        own_place = f"{place}[{i}]"
-        kind = kind_of(block, own_place)
+    for place, block in blocks:
+        kind = kind_of(block, place)
         if kind == "text":
-            texts.append(string_at(block, "text", own_place))
+            texts.append(string_at(block, "text", place))
         elif kind == "thinking":
-            thoughts.append(string_at(block, "thinking", own_place))
+            thoughts.append(string_at(block, "thinking", place))
         elif kind == "tool_use":
-            calls.append(_tool_call(block, own_place))
+            calls.append(_tool_call(block, place))
         elif kind not in _ASSISTANT_BLOCKS:
-            raise not_served(kind, _ASSISTANT_BLOCKS, own_place)
+            raise not_served(kind, _ASSISTANT_BLOCKS, place)
     message: dict[str, Any] = {"role": "assistant", "content": joined(texts) if texts else None}
     if thoughts:
         message["reasoning"] = "\n".join(thoughts)
@@ -147,7 +170,7 @@ def _assistant_message(blocks: list[Any], place: str) -> dict[str, Any]:
     return message
 
 
-def _user_messages(blocks: list[Any], place: str) -> list[dict[str, Any]]:
+def _user_messages(blocks: list[_Placed]) -> list[dict[str, Any]]:
     """Results of tools are messages of their own in chat; the order stays."""
     messages: list[dict[str, Any]] = []
     texts: list[str] = []
@@ -157,16 +180,15 @@ def _user_messages(blocks: list[Any], place: str) -> list[dict[str, Any]]:
             messages.append({"role": "user", "content": joined(list(texts))})
             texts.clear()
 
-    for i, block in enumerate(blocks):
-        own_place = f"{place}[{i}]"
-        kind = kind_of(block, own_place)
+    for place, block in blocks:
+        kind = kind_of(block, place)
         if kind == "text":
-            texts.append(string_at(block, "text", own_place))
+            texts.append(string_at(block, "text", place))
         elif kind == "tool_result":
             end_text()
-            messages.append(_tool_message(block, own_place))
+            messages.append(_tool_message(block, place))
         else:
-            raise not_served(kind, _USER_BLOCKS, own_place)
+            raise not_served(kind, _USER_BLOCKS, place)
     end_text()
     return messages
 

@@ -39,9 +39,9 @@ async def message_events(generation: Generation, view: MessageView) -> AsyncGene
     )
 
 
-def error_event(path: str, error: HTTPError) -> bytes:
+def error_event(path: str, error: HTTPError, request_id: str | None = None) -> bytes:
     """The end of a stream that cannot go on."""
-    return b"event: error\n" + event(error_payload(path, error))
+    return b"event: error\n" + event(error_payload(path, error, request_id))
 
 
 class _Blocks:

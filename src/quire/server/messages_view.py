@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from quire.chat_template import arguments_object
 from quire.outputs import CompletionOutput
 from quire.reasoning import Reasoning
 from quire.server.answer_form import Answer, ToolCall
@@ -15,7 +15,6 @@ from quire.server.usage import Usage
 from quire.tools import Content
 
 Json = dict[str, Any]
-_INVALID = "INVALID_JSON"  # the name under which arguments stand that are no JSON object
 
 
 class MessageView:
@@ -97,13 +96,5 @@ def usage_dict(usage: Usage) -> Json:
 
 def _block(part: Reasoning | Content | ToolCall) -> Json:
     if isinstance(part, ToolCall):
-        return tool_block(part.id, part.name, _input(part.arguments))
+        return tool_block(part.id, part.name, arguments_object(part.arguments))
     return thinking_block(part.text) if isinstance(part, Reasoning) else text_block(part.text)
-
-
-def _input(arguments: str) -> Json:
-    try:
-        value = json.loads(arguments)
-    except (ValueError, RecursionError):
-        value = None
-    return value if isinstance(value, dict) else {_INVALID: arguments}

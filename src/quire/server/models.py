@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from quire.server.error_responses import json_response
-from quire.server.state import ServedModels, state_of
+from quire.server.state import ServedModels, ServerState, state_of
 
 router = APIRouter(tags=["models"])
 
@@ -17,8 +17,9 @@ router = APIRouter(tags=["models"])
 @router.get("/v1/models")
 async def list_models(request: Request) -> Response:
     """OpenAI's list of models; the first is the one that answers report."""
-    models = state_of(request).require_models()
-    cards = [_card(models, name) for name in models.names]
+    state = state_of(request)
+    models = state.require_models()
+    cards = [_card(state, models, name) for name in models.names]
     ends = {"has_more": False, "first_id": models.names[0], "last_id": models.names[-1]}
     return json_response({"object": "list", "data": cards, **ends})
 
@@ -28,18 +29,23 @@ async def one_model(name: str, request: Request) -> Response:
     """One of them; 404 for a name that is not served."""
     if not name:  # a slash behind the path of the list
         return await list_models(request)
-    models = state_of(request).require_models()
+    state = state_of(request)
+    models = state.require_models()
     models.check(name)
-    return json_response(_card(models, name))
+    return json_response(_card(state, models, name))
 
 
-def _card(models: ServedModels, name: str) -> dict[str, Any]:
+def _card(state: ServerState, models: ServedModels, name: str) -> dict[str, Any]:
+    most_output = state.args.max_output_tokens or models.max_model_len
     return {
         "id": name,
         "object": "model",
-        "type": "model",  # this and the next two are what Anthropic's clients read
+        "type": "model",  # from here to ``max_tokens`` is what Anthropic's clients read
         "display_name": name,
         "created_at": datetime.fromtimestamp(models.created, timezone.utc).isoformat(),
+        "lifecycle": "active",
+        "max_input_tokens": models.max_model_len,
+        "max_tokens": min(most_output, models.max_model_len),
         "created": models.created,
         "owned_by": "quire",
         "root": models.root,

@@ -57,8 +57,13 @@ _ANTHROPIC_ERROR: Json = {
         "error": {
             "type": "object",
             "required": ["type", "message"],
-            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+            "properties": {
+                "type": {"type": "string"},
+                "message": {"type": "string"},
+                "details": {"type": "object"},
+            },
         },
+        "request_id": {"type": ["string", "null"]},
     },
 }
 _SCHEMES: Json = {

@@ -5,7 +5,8 @@ All names of all APIs become one `GrammarSpec`; whichever was used is named in e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quire.engine.async_engine import AsyncLLM
@@ -25,6 +26,11 @@ _OLDER_NAMES = {
 }
 _FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 TOOLS = "tools"
+# Where the grammars of `tools.constraint` have the schema of one of several tools, or of the only.
+_SCHEMA_OF_TOOL = re.compile(
+    r"(?<!\S)(?:structural_tag\.format(?:\.tags\[(?P<tag>\d{1,6})\])?\.content\.json_schema"
+    r"|#/\$defs/tool(?P<definition>\d{1,6})|#)(?!\w)"
+)
 
 
 def constraint_field(body: GenerationBody) -> str | None:
@@ -81,8 +87,13 @@ def constrained(
     return params
 
 
-async def verify(engine: AsyncLLM, params: SamplingParams, name: str | None) -> None:
-    """400 for a grammar that cannot be followed. A new one takes a while, and others go on."""
+async def verify(
+    engine: AsyncLLM, params: SamplingParams, name: str | None, schema_places: Sequence[str]
+) -> None:
+    """400 for a grammar that cannot be followed. A new one takes a while, and others go on.
+
+    ``schema_places`` are those of the tools that must be called.
+    """
     grammar = params.grammar
     if grammar is None:
         return
@@ -91,7 +102,18 @@ async def verify(engine: AsyncLLM, params: SamplingParams, name: str | None) -> 
     except TooManyGrammars as error:
         raise too_many(f"{error}.") from error
     except ValueError as error:
-        raise bad_request(_named(name or TOOLS, str(error)), name or TOOLS) from error
+        message = str(error) if name else _with_places(str(error), schema_places)
+        raise bad_request(_named(name or TOOLS, message), name or TOOLS) from error
+
+
+def _with_places(message: str, schema_places: Sequence[str]) -> str:
+    """The schemas of tools called as the request has them, not as their grammar does."""
+
+    def place(found: re.Match[str]) -> str:
+        index = int(found["tag"] or found["definition"] or 0)
+        return schema_places[index] if index < len(schema_places) else found.group()
+
+    return _SCHEMA_OF_TOOL.sub(place, message)
 
 
 def _of_response_format(given: Mapping[str, Any]) -> Mapping[str, Any]:

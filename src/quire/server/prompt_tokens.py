@@ -8,13 +8,14 @@ from typing import Literal
 
 from quire.engine.async_engine import AsyncLLM
 from quire.prompts import ParsedPrompt
-from quire.server.errors import HTTPError, bad_request
+from quire.server.errors import PromptTooLong, bad_request
 from quire.server.protocol.common import GenerationBody
 
 # A text has far fewer. Of one with more than these for each token of the context only a part is
 # read, and more of it only as long as that part has not twice the tokens that fit.
 _CHARS_PER_TOKEN = 16
 _MAX_SALT = 128
+_ONLY = "the prompt"  # as one is called that is not of a list
 _NOT_IN_SALT = "@/\\\0"
 
 Side = Literal["left", "right"]
@@ -88,16 +89,25 @@ def _of_part(engine: AsyncLLM, prompt: ParsedPrompt, cut_side: Side, size: int) 
         size *= 2
 
 
-def too_long(num_tokens: int, max_model_len: int, param: str, name: str) -> HTTPError:
-    """Clients search for the first sentence."""
+def too_long(
+    num_tokens: int,
+    max_model_len: int,
+    param: str,
+    name: str = _ONLY,
+    *,
+    may_have_more: bool = False,
+) -> PromptTooLong:
+    """The error for one of so many tokens."""
     # Conversations are those of other APIs too, which cut them in their own ways.
     remedy = ", or set truncate_prompt_tokens" if param == "prompt" else ""
-    at_least = "at least " if num_tokens > 2 * max_model_len else ""
-    return bad_request(
-        f"This model's maximum context length is {max_model_len} tokens. However, {name} has "
-        f"{at_least}{num_tokens} tokens, and at least one must be left for the answer; shorten it"
-        f"{remedy}.",
+    at_least = "at least " if may_have_more or num_tokens > 2 * max_model_len else ""
+    return PromptTooLong(
+        f"This model's maximum context length is {max_model_len} tokens. However, the prompt is "
+        f"too long: {'it' if name == _ONLY else name} has {at_least}{num_tokens} tokens, and at "
+        f"least one must be left for the answer; shorten it{remedy}.",
         param,
+        num_tokens=num_tokens,
+        most_tokens=max_model_len - 1,
     )
 
 
@@ -122,8 +132,8 @@ def _check_token_ids(prompt: ParsedPrompt, param: str, size: int) -> None:
     """The engine would refuse them too, but knows neither which prompt of several it is nor the
     field."""
     token_ids = prompt.token_ids or []
-    if max(token_ids) >= size or min(token_ids) < 0:
-        wrong = next(one for one in token_ids if not 0 <= one < size)
+    if max(token_ids) >= size:
+        wrong = next(one for one in token_ids if one >= size)
         raise bad_request(
             f"{prompt.name} has token id {wrong}, which is outside the vocabulary, 0 to "
             f"{size - 1}; use token ids of this model's tokenizer.",

@@ -10,7 +10,7 @@ from quire.server.bodies import BodyRoute
 from quire.server.error_responses import json_response
 from quire.server.errors import not_found
 from quire.server.protocol.responses import InputTokensRequest, ResponsesRequest
-from quire.server.responses_input import NAMES, chat_fields, check_logprobs, prompt_fields
+from quire.server.responses_input import chat_fields, check_logprobs, names, prompt_fields
 from quire.server.responses_stream import ResponseStream
 from quire.server.responses_view import ResponseView
 from quire.server.state import state_of
@@ -26,7 +26,7 @@ async def create_response(body: ResponsesRequest, request: Request) -> Response:
     state = state_of(request)
     call = ChatCall(
         fields=lambda: chat_fields(body),
-        names=NAMES,
+        names=lambda: names(body),
         leaves_out_turns=body.truncation == "auto",
         check=lambda form: check_logprobs(body, form),
     )
@@ -41,7 +41,7 @@ async def create_response(body: ResponsesRequest, request: Request) -> Response:
 @router.post(PATH + "/input_tokens", response_model=None)
 async def count_input_tokens(body: InputTokensRequest, request: Request) -> Response:
     """How many tokens an input has in the model's template."""
-    call = ChatCall(fields=lambda: prompt_fields(body), names=NAMES)
+    call = ChatCall(fields=lambda: prompt_fields(body), names=lambda: names(body))
     headers, num_tokens = await count_tokens(request, body, call)
     answer = {"object": "response.input_tokens", "input_tokens": num_tokens}
     return json_response(answer, headers=headers)

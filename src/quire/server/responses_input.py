@@ -10,10 +10,11 @@ from typing import Any
 from quire.server.answer_form import AnswerForm
 from quire.server.errors import bad_request, shown
 from quire.server.protocol.responses import InputTokensRequest, ResponsesRequest, TextConfig
+from quire.server.responses_tools import ResponseTools, chat_name
 from quire.server.text_parts import kind_of, not_served, string_at, text_content
 
 # Fields of the chat request -> what they are called here.
-NAMES = {
+_NAMES = {
     "messages": "input",
     "max_tokens": "max_output_tokens",
     "response_format": "text.format",
@@ -38,6 +39,11 @@ def chat_fields(body: ResponsesRequest) -> dict[str, Any]:
     }
 
 
+def names(body: InputTokensRequest) -> dict[str, str]:
+    """Fields of the chat request -> what they are called here."""
+    return {**_NAMES, **ResponseTools(body.tools).places}
+
+
 def check_logprobs(body: ResponsesRequest, form: AnswerForm) -> None:
     """400 where they would belong to no one item."""
     if body.wants_logprobs and not form.is_plain:
@@ -53,9 +59,9 @@ def prompt_fields(body: InputTokensRequest) -> dict[str, Any]:
     for name in ("previous_response_id", "conversation"):
         if getattr(body, name) is not None:
             raise bad_request(f"{name} is not supported: {_STATELESS}.", name)
-    tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(body.tools or ())]
+    described = ResponseTools(body.tools)
+    tools, choice = described.in_chat, described.choice(body.tool_choice)
     text = body.text or TextConfig()
-    choice = _tool_choice(body.tool_choice)
     return {
         "messages": _messages(body),
         "tools": tools or None,
@@ -136,11 +142,14 @@ class _History:
             self.messages.append({"role": role, "content": content})
 
     def _function_call(self, item: dict[str, Any], place: str) -> None:
+        namespace = None
+        if item.get("namespace") is not None:
+            namespace = string_at(item, "namespace", place)
         call = {
             "id": string_at(item, "call_id", place),
             "type": "function",
             "function": {
-                "name": string_at(item, "name", place),
+                "name": chat_name(string_at(item, "name", place), namespace),
                 "arguments": string_at(item, "arguments", place),
             },
         }
@@ -166,32 +175,6 @@ class _History:
             message["reasoning"] = "\n".join(self._reasoning)
             self._reasoning = []
         self.messages.append(message)
-
-
-def _tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
-    """Flat here, a function within in chat."""
-    if kind_of(tool, place) != "function":
-        raise bad_request(
-            f"{place}: the server has no tool of the type {shown(tool['type'])}; describe a "
-            "function, and call it yourself.",
-            f"{place}.type",
-        )
-    string_at(tool, "name", place)
-    function = {
-        key: tool[key]
-        for key in ("name", "description", "parameters", "strict")
-        if tool.get(key) is not None
-    }
-    return {"type": "function", "function": function}
-
-
-def _tool_choice(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
-    if not isinstance(choice, dict):
-        return choice
-    if kind_of(choice, "tool_choice") != "function":
-        raise not_served(choice["type"], ("function",), "tool_choice")
-    name = string_at(choice, "name", "tool_choice")
-    return {"type": "function", "function": {"name": name}}
 
 
 def _response_format(given: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -32,7 +32,8 @@ def begun_item(part: Part, id: str) -> Json:
     common = {"id": id, "status": "in_progress"}
     if isinstance(part, ToolCall):
         call = {"type": "function_call", "call_id": part.id, "name": part.name, "arguments": ""}
-        return common | call
+        space = {} if part.namespace is None else {"namespace": part.namespace}
+        return common | call | space
     if isinstance(part, Reasoning):
         return common | {"type": "reasoning", "summary": [], "content": []}
     return common | {"type": "message", "role": "assistant", "content": []}

@@ -69,7 +69,7 @@ class ResponseStream:
 
     def _piece(self, piece: Piece, logprobs: list[Json]) -> bytes:
         if isinstance(piece, CallBegin):
-            return self._begin(ToolCall(piece.id or "", piece.name))
+            return self._begin(self._view.tools.own(ToolCall(piece.id or "", piece.name)))
         if isinstance(piece, CallArguments):
             self._texts.append(piece.json_fragment)
             return self._event(

@@ -7,7 +7,7 @@ from typing import Any
 
 from quire.outputs import CompletionOutput
 from quire.reasoning import Reasoning
-from quire.server.answer_form import Answer
+from quire.server.answer_form import Answer, ToolCall
 from quire.server.completion_view import names_tokens_by_id
 from quire.server.errors import broken_off
 from quire.server.generation import TIMED_OUT
@@ -16,6 +16,7 @@ from quire.server.logprobs import chat_logprobs
 from quire.server.protocol.responses import ResponsesRequest
 from quire.server.reasoning_tokens import ReasoningTokens
 from quire.server.responses_items import items
+from quire.server.responses_tools import ResponseTools
 from quire.server.state import Phase, ServerState
 from quire.server.usage import Usage
 from quire.tools import Content
@@ -36,6 +37,7 @@ class ResponseView:
         self._as_token_ids = names_tokens_by_id(body.return_tokens_as_token_ids, state)
         self._usage = started.generation.usage
         self._fixed = _fixed_fields(body, started)
+        self.tools = ResponseTools(body.tools)
 
     def running(self) -> Json:
         """Before there is any output."""
@@ -49,6 +51,9 @@ class ResponseView:
             answer.parts = [part for part in answer.parts if not isinstance(part, Reasoning)]
         if not answer.parts and self.form.has_text:
             answer.parts = [Content("")]
+        answer.parts = [
+            self.tools.own(part) if isinstance(part, ToolCall) else part for part in answer.parts
+        ]
         status = self.item_status(one, answer)
         return self.ended(one, items(answer, self.request_id, status, self.logprobs(one)))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
-from quire import log
+from quire import env, log
 from quire.chat_template import ChatOptions, load_chat_template
 from quire.config import EngineConfig
 from quire.engine.async_engine import AsyncLLM
@@ -81,6 +81,7 @@ def check(args: ServerArgs) -> None:
     check_pattern(args)
     check_formats(args)
     _check_templates(args)
+    env.HTTP_TIMEOUT_KEEP_ALIVE.get()
     layers(args)  # keys, middleware, sizes
 
 
@@ -226,6 +227,7 @@ def _uvicorn_config(state: ServerState, args: ServerArgs) -> uvicorn.Config:
         log_config=None,  # `log.setup_http` does it
         access_log=args.enable_access_log,
         server_header=False,
+        timeout_keep_alive=env.HTTP_TIMEOUT_KEEP_ALIVE.get(),
         timeout_graceful_shutdown=_LAST_ANSWERS_S,
         ssl_keyfile=args.ssl_keyfile,
         ssl_certfile=args.ssl_certfile,

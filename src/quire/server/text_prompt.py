@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from quire.engine.async_engine import AsyncLLM
-from quire.prompts import ParsedPrompt, are_ids, parse_prompts, prompt_of_ids
+from quire.prompts import ParsedPrompt, parse_prompts, plain_ids
 from quire.server.errors import bad_request
 from quire.server.prompt_tokens import Side, tokenized_for_context, too_long
 from quire.server.protocol.completions import CompletionRequest
@@ -57,8 +57,8 @@ def completion_prompts(engine: AsyncLLM, body: CompletionRequest) -> list[Parsed
 
 def _parsed(given: Any) -> list[ParsedPrompt]:
     try:
-        if isinstance(given, list) and are_ids(given):  # the one look at each of them
-            return [prompt_of_ids(given)]
+        if isinstance(given, list) and (ids := plain_ids(given)) is not None:
+            return [ParsedPrompt(token_ids=ids)]
         _check_form(given)
         return parse_prompts(given)
     except ValueError as error:
@@ -75,8 +75,8 @@ def _check_form(given: Any) -> None:
     if isinstance(given, str):
         return
     is_number = [not isinstance(one, (str, list)) for one in given]
-    if any(is_number):
-        odd = next(one for one in given if type(one) is not int)
+    odd = next((one for one in given if type(one) is not int), None)
+    if any(is_number) and odd is not None:
         raise bad_request(
             f"prompt is a list with a {type(odd).__name__} among others; pass {forms}.", "prompt"
         )
@@ -94,7 +94,7 @@ def _refuse_too_many_ids(given: Any, max_model_len: int) -> None:
     """Before each of them is looked at."""
     has_ids = isinstance(given, list) and given and isinstance(given[0], int)
     if has_ids and len(given) >= max_model_len:
-        raise too_long(len(given), max_model_len, "prompt", "the prompt")
+        raise too_long(len(given), max_model_len, "prompt")
 
 
 def _refuse_empty(prompts: Sequence[ParsedPrompt]) -> None:

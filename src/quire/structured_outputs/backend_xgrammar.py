@@ -155,7 +155,8 @@ def _typed(schema: Any, path: str) -> Any:
         if name in _NOT_HONOURED:
             raise ValueError(
                 f"JSON schema: the keyword {name!r} at {path}/{name} cannot be honoured inside a "
-                "structural tag; leave it out, or constrain the whole output by json."
+                "structural tag or a call that must be made; leave it out, or constrain the whole "
+                "output by json."
             )
     out = keywords.map_schemas(schema, lambda one, place: _typed(one, f"{path}/{place}"))
     meant = next((_TYPE_OF[name] for name in out if name in _TYPE_OF), None)
@@ -172,8 +173,8 @@ def _check_decimals(schema: Mapping[str, Any], path: str) -> None:
     if first > -last:
         raise ValueError(
             f"JSON schema: the bounds at {path} have no number of {NUM_DECIMALS} decimals between "
-            "them, and none has more inside a structural tag; widen them, or constrain the whole "
-            "output by json."
+            "them, and none has more inside a structural tag or a call that must be made; widen "
+            "them, or constrain the whole output by json."
         )
 
 
@@ -195,7 +196,7 @@ def _check_siblings(schema: Mapping[str, Any], path: str) -> None:
         if word in schema and others:
             raise ValueError(
                 f"JSON schema: {sorted(others)[0]!r} beside {word!r} at {path} cannot be honoured "
-                "inside a structural tag; put both into one."
+                "inside a structural tag or a call that must be made; put both into one."
             )
 
 

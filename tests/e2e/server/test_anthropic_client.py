@@ -40,6 +40,7 @@ def test_models_are_listed(client: anthropic.Anthropic) -> None:
     assert (model.id, model.type, model.display_name) == (MODEL, "model", MODEL)
     assert model.created_at.year > 2000
     assert client.models.retrieve(MODEL) == model
+    assert (model.lifecycle, model.max_input_tokens) == ("active", model.max_tokens)
 
 
 def test_a_stream_is_the_whole_message(client: anthropic.Anthropic) -> None:
@@ -106,3 +107,4 @@ def test_what_is_wrong_is_told(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.BadRequestError, match="type 'image' is not supported") as caught:
         client.messages.create(model=MODEL, max_tokens=1, messages=messages)
     assert caught.value.type == "invalid_request_error"
+    assert caught.value.request_id

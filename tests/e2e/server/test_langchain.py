@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
@@ -57,3 +58,10 @@ def test_batch(model: ChatOpenAI) -> None:
     questions = [f"What is {number} plus 4?" for number in range(8)]
     answers = model.batch(list(questions))
     assert [one.text for one in answers] == [model.invoke(one).text for one in questions]
+
+
+def test_a_prompt_that_is_too_long_is_known_as_that(model: ChatOpenAI) -> None:
+    with pytest.raises(ContextOverflowError):
+        model.invoke("x " * 5000)
+    with pytest.raises(ContextOverflowError):
+        list(model.stream("x " * 5000))

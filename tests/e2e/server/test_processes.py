@@ -343,6 +343,10 @@ def test_tls_and_root_path(tmp_path: Path) -> None:
         assert _tls_version(address, ssl.TLSVersion.TLSv1_2) == "TLSv1.2"
         with pytest.raises((ssl.SSLError, ConnectionError)):
             _tls_version(address, ssl.TLSVersion.TLSv1_1)
+        with served.client(verify=context) as client:
+            assert client.get("/livez").status_code == 200
+            served.signal(signal.SIGTERM)  # nobody waits for a client that idles
+            assert served.end() == 0 and served.count("timeout") == 0
 
 
 def _tls_version(address: tuple[str, int], wanted: ssl.TLSVersion) -> str | None:

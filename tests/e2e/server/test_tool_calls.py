@@ -118,3 +118,32 @@ def test_anthropics_client_calls_a_tool_and_gets_the_answer(
         (text,) = answer.content
         assert text.type == "text" and all(part in text.text for part in ANSWER_PARTS)
         assert answer.stop_reason == "end_turn"
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_anthropics_runner_calls_a_tool_and_sends_the_whole_conversation(
+    server_url: str, is_streamed: bool
+) -> None:
+    """Newer ones ask for a thread first, in which the server would keep it."""
+    cities = []
+
+    @anthropic.beta_tool
+    def get_weather(city: str) -> str:
+        """Get the current weather in a city.
+
+        Args:
+            city: The city
+        """
+        cities.append(city)
+        return RESULT
+
+    common: Any = {"model": MODEL, "max_tokens": 100, "extra_body": {"temperature": 0}}
+    with anthropic.Anthropic(api_key="none", base_url=server_url, max_retries=0) as client:
+        runner: Any = client.beta.messages.tool_runner(
+            messages=[ASKED], tools=[get_weather], stream=is_streamed, **common
+        )
+        answer = runner.until_done()
+    assert cities == ["Oslo"]
+    (text,) = answer.content
+    assert all(part in text.text for part in ANSWER_PARTS)
+    assert answer.stop_reason == "end_turn"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -122,16 +123,20 @@ async def test_a_message_fails(state: ServerState, num_words: int) -> None:
     events = message_events(run.generation, MessageView(state, run))
     path = "/v1/messages"
     stream = EventStream(
-        run.generation, events, keep_alive_s=0, headers={}, error_event=error_event
+        run.generation,
+        events,
+        keep_alive_s=0,
+        headers={},
+        error_event=partial(error_event, request_id="own"),
     )
     status, text = await sent(stream, path)
     assert status == (200 if num_words else 500)
-    error = '{"type":"error","error":{"type":"api_error","message":"the engine is on fire"}}'
+    begin, _, end = text.rpartition("event: error\ndata: ")
+    failure = json.loads(end)
+    assert failure["type"] == "error" and failure["request_id"] == ("own" if num_words else None)
+    assert failure["error"] == {"type": "api_error", "message": "the engine is on fire"}
     if num_words == 0:
-        assert text == error
         return
-    begin, _, end = text.partition("event: error\n")
-    assert end == f"data: {error}\n\n"
     assert checked_events(begin, MESSAGE_EVENTS)[-1].delta.text == "word"
 
 

@@ -27,7 +27,8 @@ def test_harmless_fields_are_taken_silently(strict: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_built_is_refused_by_name_but_only_when_it_is_set(name: str) -> None:
     neutral, _ = REFUSED[name]
-    empty = () if name == "web_search_options" else ([], {})  # whose {} turns the search on
+    asks_when_empty = name in ("web_search_options", "thread")
+    empty = () if asks_when_empty else ([], {})
     for value in (None, *empty, *neutral):
         assert judge(body_with(**{name: value}), "error") == []
     for strict in ("error", "off"):
@@ -275,7 +276,7 @@ NAMED = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
             block(type="image_url", image_url={"url": "x"}),
             "parts of type 'image_url' are not supported",
         ),
-        ({"messages": [USER] * 3000}, "there are 3000, but the model's maximum context length is"),
+        ({"messages": [USER] * 3000}, "the prompt is too long: it has at least 3000 tokens"),
         (
             {"tools": [NAMED, NAMED]},
             "tools[1].function.name: there is a tool 'look_up' already",
@@ -369,7 +370,7 @@ CLIENTS_OWN = [
             ]
         },
     ),
-    (MESSAGES, {"thread": {"type": "create"}}),
+    (RESPONSES, {"client_metadata": {"x-codex-installation-id": "1"}}),
     (MESSAGES, {"container": None, "mcp_servers": [], "context_management": None}),
     (MESSAGES, {"context_management": {"edits": []}}),
     (
@@ -385,11 +386,29 @@ CLIENTS_OWN = [
                     "input_schema": {"type": "object"},
                     "eager_input_streaming": True,
                     "allowed_callers": ["direct"],
+                    "defer_loading": False,
+                    "input_examples": [],
                 }
             ]
         },
     ),
+    (
+        RESPONSES,
+        {"tools": [{"type": "function", "name": "f", "parameters": {}, "defer_loading": False}]},
+    ),
 ]
+
+
+def anthropic_tool(**more: Any) -> dict[str, Any]:
+    return {"tools": [{"name": "f", "input_schema": {"type": "object"}, **more}]}
+
+
+def namespace(*tools: Any) -> dict[str, Any]:
+    return {"tools": [{"type": "namespace", "name": "crm", "description": "", "tools": [*tools]}]}
+
+
+LATER = {"type": "function", "name": "f", "defer_loading": True}
+CUSTOM = {"type": "custom", "name": "f"}
 
 
 @pytest.mark.parametrize(("path", "fields"), CLIENTS_OWN)
@@ -404,6 +423,12 @@ async def test_what_official_clients_add_by_themselves_is_taken(
     ("path", "fields", "message"),
     [
         (MESSAGES, {"thread": {"type": "continue"}}, "thread"),
+        (MESSAGES, anthropic_tool(defer_loading=True), "tools[0].defer_loading is not supported"),
+        (MESSAGES, anthropic_tool(input_examples=[{}]), "write the examples into the description"),
+        (RESPONSES, {"tools": [LATER]}, "tools[0].defer_loading is not supported"),
+        (RESPONSES, namespace(LATER), "tools[0].tools[0].defer_loading is not supported"),
+        (RESPONSES, {"tools": [CUSTOM]}, "tools[0]: tools of the type 'custom' are not supported"),
+        (RESPONSES, namespace(CUSTOM), "tools[0].tools[0]: tools of the type 'custom'"),
         (RESPONSES, {"tool_choice": {"type": "allowed_tools", "mode": "auto"}}, "allowed_tools"),
         (CHAT, {"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "custom"),
     ],
@@ -415,3 +440,15 @@ async def test_what_they_may_ask_for_and_is_not_served_is_refused_by_name(
     assert response.status_code == 400
     assert message in response.json()["error"]["message"]
     assert "unknown field" not in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("thread", [{}, {"type": "create"}, {"type": "continue"}])
+@pytest.mark.parametrize("path", [MESSAGES, MESSAGES + "/count_tokens"])
+async def test_a_thread_is_refused_so_that_the_client_sends_all_of_it(
+    client: httpx.AsyncClient, path: str, thread: dict[str, Any]
+) -> None:
+    body = {"messages": [USER], "thread": thread}
+    response = await client.post(path, json=body if path != MESSAGES else {**body, "max_tokens": 1})
+    assert response.status_code == 400
+    details = response.json()["error"]["details"]
+    assert details == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}

@@ -160,6 +160,24 @@ async def test_refusals_have_a_request_id_too() -> None:
     assert (answer.status_code, answer.headers["x-request-id"]) == (401, "mine")
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "is_told"),
+    [
+        ("/v1/messages", {}, True),
+        ("/v1/messages/count_tokens", {}, True),
+        ("/v1/models", {"anthropic-version": "2023-06-01"}, True),
+        ("/v1/models", {}, False),
+    ],
+)
+async def test_anthropics_clients_have_the_request_id_where_they_look(
+    path: str, headers: dict[str, str], is_told: bool
+) -> None:
+    own = {"X-Request-Id": "mine", **headers}
+    answer = await ask(app_with("one"), "GET", path, headers=own)
+    assert answer.status_code == 401
+    assert answer.headers.get("request-id") == ("mine" if is_told else None)
+
+
 AS_JSON = {"Content-Type": "application/json"}
 
 

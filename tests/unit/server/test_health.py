@@ -6,14 +6,16 @@ import asyncio
 
 import httpx
 import pytest
+from anthropic.types import ModelInfo
 
 import quire
+from quire.engine.async_engine import AsyncLLM
 from quire.engine.start import StartWatch
 from quire.metrics.stats_poll import Poll
 from quire.server.args import ServerArgs
 from quire.server.state import Phase, RunningRequest, ServedModels, ServerState
 from quire.step_output import EngineStats
-from tests.fakes.server import in_process_client
+from tests.fakes.server import in_process_client, ready_state
 
 ALL = (Phase.LOADING, Phase.READY, Phase.DRAINING, Phase.DEAD)
 
@@ -121,6 +123,17 @@ async def test_models_have_every_name(state: ServerState) -> None:
     )
 
 
+@pytest.mark.parametrize(("limit", "most"), [(None, 64), (16, 16), (100, 64)])
+async def test_models_are_told_as_anthropics_client_reads_them(
+    engine: AsyncLLM, limit: int | None, most: int
+) -> None:
+    state = ready_state(engine, max_output_tokens=limit)
+    state.models = ServedModels(names=("one",), root="r", max_model_len=64, created=5)
+    async with in_process_client(state) as client:
+        card = ModelInfo.model_validate_json((await client.get("/v1/models/one")).content)
+    assert (card.lifecycle, card.max_input_tokens, card.max_tokens) == ("active", 64, most)
+
+
 async def test_answers_report_the_first_name(state: ServerState) -> None:
     state.models = ServedModels(names=("one", "team/two"), root="r", max_model_len=64, created=5)
     async with in_process_client(state) as client:
@@ -174,7 +187,7 @@ async def test_cross_origin_requests_are_refused_unless_allowed(state: ServerSta
         page = {"Origin": "http://a"}
         told = await client.get("/health", headers=page)
         exposed = told.headers["access-control-expose-headers"].split(", ")
-        assert exposed == ["X-Request-Id", "Retry-After", "X-Quire-Ignored"]
+        assert exposed == ["X-Request-Id", "Request-Id", "Retry-After", "X-Quire-Ignored"]
         refused = await client.get("/v1/models", headers=page)
         assert refused.status_code == 401
         assert refused.headers["access-control-allow-origin"] == "http://a"

@@ -1,4 +1,6 @@
-"""Connections of real sockets whose clients send nothing more, or take nothing of their answers."""
+"""Connections of real sockets: clients that send nothing more, take nothing of their answers, send
+requests ahead, offer other protocols, or speak an old one.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,11 @@ SHORT_BODY = json.dumps({"prompt": [5], "max_tokens": 1, "stop": None})
 REQUEST = f"{HEAD}Content-Length: {len(SHORT_BODY)}\r\n\r\n{SHORT_BODY}"
 
 
-@pytest.mark.parametrize("sent", ["", "GET /hea", HEAD, REQUEST[:-1]])
+H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
+OFFERED = REQUEST.replace("\r\n", f"\r\n{H2C}", 1)
+
+
+@pytest.mark.parametrize("sent", ["", "GET /hea", HEAD, REQUEST[:-1], HEAD + H2C, OFFERED[:-1]])
 async def test_a_client_that_sends_no_more_is_cut_off(state: ServerState, sent: str) -> None:
     async with served(state, Short) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -137,6 +143,7 @@ async def test_a_body_that_drips_is_cut_off(state: ServerState) -> None:
     [
         ("X-Long: " + "x" * 60_000, b"200"),
         ("X-Long: " + "x" * 70_000, b"400"),
+        (f"{H2C}X-Long: " + "x" * 70_000, b"400"),
         ("\r\n".join(f"X-{i}: {'x' * 100}" for i in range(700)), b"400"),
     ],
 )
@@ -161,6 +168,150 @@ async def test_a_client_that_sends_slowly_is_not_cut_off(state: ServerState) -> 
             await asyncio.sleep(Short.read_timeout_s / 6)
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         await reader.readuntil(b"}]")
+        writer.close()
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """The status and the body of the next answer of a connection."""
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE_S)
+    lines = head.split(b"\r\n")
+    lengths = [int(line[15:]) for line in lines if line.startswith(b"content-length:")]
+    return int(lines[0].split()[1]), await reader.readexactly(lengths[0])
+
+
+def in_length(body: str) -> str:
+    return f"Content-Length: {len(body)}\r\n\r\n{body}"
+
+
+def in_chunks(body: str) -> str:
+    half = len(body) // 2
+    chunks = [f"{len(part):x}\r\n{part}\r\n" for part in (body[:half], body[half:], "")]
+    return "Transfer-Encoding: chunked\r\n\r\n" + "".join(chunks)
+
+
+@pytest.mark.parametrize("framed", [in_length, in_chunks])
+@pytest.mark.parametrize("num_blanks", [0, 300_000])
+@pytest.mark.parametrize("piece", [1 << 30, 200, 7])
+async def test_an_offer_of_another_protocol_is_ignored(
+    state: ServerState,
+    caplog: pytest.LogCaptureFixture,
+    framed: Callable[[str], str],
+    num_blanks: int,
+    piece: int,
+) -> None:
+    offered = HEAD + H2C + framed(SHORT_BODY + " " * num_blanks)
+    health = f"GET /livez HTTP/1.1\r\nHost: localhost\r\n{H2C}\r\n"
+    sent = (offered + health + offered + REQUEST).encode()
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for begin in range(0, min(len(sent), 1000), piece):  # then the rest in one go
+            writer.write(sent[begin : min(begin + piece, 1000)])
+            await asyncio.sleep(0)
+        writer.write(sent[1000:])
+        answers = [await answer(reader) for _ in range(4)]
+        assert [status for status, _ in answers] == [200] * 4
+        assert all(b'"completion_tokens":1' in answers[i][1] for i in (0, 2, 3))
+        writer.close()
+    assert caplog.messages == []
+
+
+async def test_websockets_are_refused_as_the_plain_requests_they_are(
+    state: ServerState, caplog: pytest.LogCaptureFixture
+) -> None:
+    offer = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET /v1/completions HTTP/1.1\r\nHost: localhost\r\n{offer}\r\n".encode())
+        assert (await answer(reader))[0] == 405
+        writer.write(REQUEST.encode())
+        assert (await answer(reader))[0] == 200
+        writer.close()
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("more", ["", H2C])
+async def test_a_tunnel_is_refused(state: ServerState, more: str) -> None:
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost\r\n{more}\r\nx".encode())
+        assert (await answer(reader))[0] == 400
+        assert await reader.read() == b""
+        writer.close()
+
+
+def endless(stream: bool) -> bytes:
+    body = json.dumps({"prompt": [5], "max_tokens": MOST, "stream": stream})
+    return (HEAD + in_length(body)).encode()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("is_in_one_go", [True, False])
+@pytest.mark.parametrize("num_ahead", [1, 3])
+async def test_all_requests_of_a_client_that_leaves_end(
+    state: ServerState,
+    caplog: pytest.LogCaptureFixture,
+    stream: bool,
+    is_in_one_go: bool,
+    num_ahead: int,
+) -> None:
+    async with served(state, HttpProtocol) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        requests = [endless(stream)] * (1 + num_ahead)
+        for sent in [b"".join(requests)] if is_in_one_go else requests:
+            writer.write(sent)
+            while not state.require_engine().get_num_unfinished_requests():
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0.1)  # until what was sent ahead is there
+        writer.transport.abort()
+        await asyncio.wait_for(until_idle(state), DEADLINE_S)
+    assert caplog.messages == []
+
+
+async def test_however_many_requests_are_sent_ahead_all_are_answered(state: ServerState) -> None:
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(30):
+            writer.write(REQUEST.encode())
+            await asyncio.sleep(0)
+        assert [(await answer(reader))[0] for _ in range(30)] == [200] * 30
+        writer.close()
+
+
+async def test_a_head_behind_a_large_body_is_not_a_large_head(state: ServerState) -> None:
+    large, health = HEAD + in_length(SHORT_BODY + " " * 200_000), "GET /livez HTTP/1.1\r\n"
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write((large + health).encode())
+        assert (await answer(reader))[0] == 200
+        writer.write(b"Host: localhost\r\n\r\n")
+        assert (await answer(reader))[0] == 200
+        writer.close()
+
+
+async def test_a_stream_before_http_1_1_ends_with_its_connection(state: ServerState) -> None:
+    body = json.dumps({"prompt": [5], "max_tokens": 3, "stream": True})
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write((HEAD + in_length(body)).replace("HTTP/1.1", "HTTP/1.0").encode())
+        head, _, events = (await asyncio.wait_for(reader.read(), DEADLINE_S)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200") and b"connection: close" in head
+        assert b"transfer-encoding" not in head
+        blocks = events.split(b"\n\n")
+        assert all(block.startswith(b"data: ") for block in blocks[:-1])
+        assert blocks[-2:] == [b"data: [DONE]", b""]
+        writer.close()
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+async def test_a_whole_answer_before_http_1_1_says_its_length(
+    state: ServerState, method: str
+) -> None:
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        old = REQUEST.replace("HTTP/1.1", "HTTP/1.0")
+        writer.write((old if method == "POST" else "HEAD /livez HTTP/1.0\r\n\r\n").encode())
+        assert (await answer(reader))[0] == 200
+        assert await asyncio.wait_for(reader.read(), DEADLINE_S) == b""
         writer.close()
 
 

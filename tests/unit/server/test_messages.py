@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from anthropic.types import Message
+from anthropic.types import ErrorResponse, Message
 
 from quire.engine.async_engine import AsyncLLM
 from quire.server.state import Phase, ServerState
@@ -54,6 +54,37 @@ async def test_the_request_id_is_where_the_client_looks(client: httpx.AsyncClien
         body = {"max_tokens": 1, "messages": QUESTION, "stream": is_stream}
         response = await client.post(PATH, json=body, headers=headers)
         assert (response.status_code, response.headers["request-id"]) == (200, "abc")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        (PATH, {}, 400),
+        (PATH, {"messages": QUESTION, "max_tokens": 1, "model": "claude"}, 404),
+        (PATH, {"messages": QUESTION, "max_tokens": 1, "stream": True, "thread": {}}, 400),
+        (PATH + "/count_tokens", {"messages": []}, 400),
+    ],
+)
+async def test_errors_have_the_request_id_too(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any], status: int
+) -> None:
+    response = await client.post(path, json=body, headers={"X-Request-Id": "abc"})
+    assert (response.status_code, response.headers["request-id"]) == (status, "abc")
+    error = ErrorResponse.model_validate(response.json(), strict=True)
+    assert error.request_id == "abc"
+
+
+async def test_a_prompt_that_is_too_long_is_told_in_the_words_clients_look_for(
+    client: httpx.AsyncClient,
+) -> None:
+    long = [{"role": "user", "content": "x " * 2047}]
+    counted = await client.post(f"{PATH}/count_tokens", json={"messages": long})
+    number = counted.json()["input_tokens"]
+    response = await client.post(PATH, json={"max_tokens": 3, "messages": long})
+    message = response.json()["error"]["message"]
+    assert message.startswith(f"prompt is too long: {number} tokens > 2047 maximum. This model's ")
+    many = await client.post(PATH, json={"max_tokens": 3, "messages": QUESTION * 3000})
+    assert many.json()["error"]["message"].startswith("prompt is too long: ")
 
 
 async def test_the_sequence_of_events(client: httpx.AsyncClient) -> None:

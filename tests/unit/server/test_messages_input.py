@@ -63,6 +63,43 @@ def test_tools_in_the_history() -> None:
     ]
 
 
+def test_neighbours_of_one_role_are_one_turn() -> None:
+    use = {"type": "tool_use", "id": "1", "name": "f", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "7"}
+    plain = {"role": "user", "content": "x"}
+    said = {"role": "assistant", "content": "Let me see."}
+    called = {"role": "assistant", "content": [use]}
+    parts = [{"type": "text", "text": "x"}, {"type": "text", "text": "y"}]
+    assert messages_of(
+        plain,
+        user(text("y")),
+        said,
+        called,
+        user(text("x")),
+        user(result, text("x")),
+        user(text("y")),
+    ) == [
+        {"role": "user", "content": parts},
+        {
+            "role": "assistant",
+            "content": "Let me see.",
+            "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "f", "arguments": {}}}
+            ],
+        },
+        plain,
+        {"role": "tool", "tool_call_id": "1", "content": "7"},
+        {"role": "user", "content": parts},
+    ]
+    notes = [{"role": "system", "content": one} for one in ("x", [text("y")])]
+    assert messages_of(plain, *notes, plain, system="z") == [
+        {"role": "system", "content": "z"},
+        plain,
+        {"role": "system", "content": parts},
+        plain,
+    ]
+
+
 def test_only_a_last_message_of_the_assistant_is_continued() -> None:
     ask, begun = user(text("x")), {"role": "assistant", "content": "y"}
     for messages, continues in (([ask], False), ([ask, begun], True), ([begun, ask], False)):

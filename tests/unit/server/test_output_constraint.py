@@ -183,7 +183,11 @@ async def test_an_open_thought_in_a_raw_prompt_ends_before_the_answer(
     engine: AsyncLLM, prompt: str, as_ids: bool
 ) -> None:
     tokenizer = engine.front.require_tokenizer()
-    body = {"prompt": tokenizer.encode(prompt) if as_ids else prompt, "max_tokens": 60, "temperature": 0}
+    body = {
+        "prompt": tokenizer.encode(prompt) if as_ids else prompt,
+        "max_tokens": 60,
+        "temperature": 0,
+    }
     budget, grammar = {"thinking_token_budget": 3}, {"guided_choice": ["yes", "no"]}
     async with in_process_client(ready_state(engine, **WHY)) as client:
         for more in (budget, {**budget, **grammar}):
@@ -272,3 +276,56 @@ async def test_who_wants_no_thought_gets_the_answer_at_once(
     async with in_process_client(state) as client:
         text, end = await answer(client, CHAT, {"guided_regex": "%[a-z]{3}", **no_thought})
     assert re.fullmatch("%[a-z]{3}", text) and end == "stop"
+
+
+NO_SUCH = {"type": "object", "properties": {"a": {"uniqueItems": True}}}
+FINE: dict[str, Any] = {"type": "object", "properties": {}}
+FORCED = [
+    (
+        CHAT,
+        [{"type": "function", "function": {"name": "g", "parameters": NO_SUCH}}],
+        {"type": "function", "function": {"name": "g"}},
+        "function.parameters",
+    ),
+    (
+        "/v1/responses",
+        [{"type": "function", "name": "g", "parameters": NO_SUCH}],
+        {"type": "function", "name": "g"},
+        "parameters",
+    ),
+    (
+        "/v1/messages",
+        [{"name": "g", "input_schema": NO_SUCH}],
+        {"type": "tool", "name": "g"},
+        "input_schema",
+    ),
+]
+
+
+@pytest.mark.parametrize("has_parser", [True, False])
+@pytest.mark.parametrize(("path", "tools", "named", "part"), FORCED)
+async def test_a_schema_of_a_tool_is_named_as_the_request_has_it(
+    engine: AsyncLLM, has_parser: bool, path: str, tools: Any, named: Any, part: str
+) -> None:
+    """Whatever the grammar of the calls is made of."""
+    fine = json.loads(json.dumps(tools).replace(json.dumps(NO_SUCH), json.dumps(FINE)))
+    fine = json.loads(json.dumps(fine).replace('"g"', '"f"'))
+    body = {"input": "Who?", "tools": [*fine, *tools]}
+    if path != "/v1/responses":
+        body = {"messages": QUESTION, "max_tokens": 9, "tools": [*fine, *tools]}
+    any_tool = {"type": "any"} if path == "/v1/messages" else "required"
+    place = f"at tools[1].{part}/properties/a/uniqueItems cannot be honoured"
+    state = ready_state(engine, enable_auto_tool_choice=has_parser)
+    async with in_process_client(state) as client:
+        for choice in (named, any_tool):
+            response = await client.post(path, json={**body, "tool_choice": choice})
+            assert response.status_code == 400
+            assert place in response.json()["error"]["message"]
+
+
+async def test_an_own_structural_tag_keeps_its_places(client: httpx.AsyncClient) -> None:
+    content = {"type": "json_schema", "json_schema": NO_SUCH}
+    form = {"type": "structural_tag", "format": content}
+    response = await client.post(CHAT, json={"messages": QUESTION, "response_format": form})
+    place = "structural_tag.format.json_schema/properties/a/uniqueItems"
+    assert place in response.json()["error"]["message"]

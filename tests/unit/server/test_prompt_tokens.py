@@ -10,7 +10,7 @@ import pytest
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.input_processor import InputProcessor
 from quire.prompts import ParsedPrompt
-from quire.server.errors import HTTPError
+from quire.server.errors import HTTPError, PromptTooLong
 from quire.server.prompt_tokens import PromptRules, Side, ready_prompts
 from quire.tokenizer.vocabulary import Vocabulary
 from tests.fakes import tokenizers
@@ -49,6 +49,21 @@ def test_a_text_that_cannot_fit_is_not_read_to_its_end() -> None:
         ready_prompts(engine, [ParsedPrompt(text=TEXT * 100)], PromptRules())
     assert "has at least" in raised.value.message
     assert inputs.num_chars <= 16 * CONTEXT
+
+
+@pytest.mark.parametrize(("name", "subject"), [("the prompt", "it"), ("prompt[1]", "prompt[1]")])
+def test_a_prompt_without_room_for_an_answer_is_told_what_clients_look_for(
+    name: str, subject: str
+) -> None:
+    engine, _ = engine_with(tokenizers.byte_level())
+    prompt = ParsedPrompt(token_ids=[5] * CONTEXT, name=name)
+    with pytest.raises(PromptTooLong) as raised:
+        ready_prompts(engine, [prompt], PromptRules())
+    assert raised.value.message.startswith(
+        "This model's maximum context length is 50 tokens. However, the prompt is too long: "
+        f"{subject} has 50 tokens, "
+    )
+    assert (raised.value.num_tokens, raised.value.most_tokens) == (50, 49)
 
 
 def test_a_text_of_few_tokens_is_read_as_far_as_needed() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from quire.server.args import ServerArgs
-from quire.server.serve import check
+from quire.server.serve import Server, check
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,17 @@ def test_a_server_that_could_answer_nobody_does_not_start(args: dict[str, Any], 
     check(ServerArgs())
     with pytest.raises(ValueError, match=words):
         check(ServerArgs(**args))
+
+
+def test_idle_connections_outlive_the_patience_of_proxies_and_clients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def server() -> Server:
+        return Server(ServerArgs(), lambda watch: pytest.fail("not run"), lambda: False)
+
+    assert server().config.timeout_keep_alive > 60
+    monkeypatch.setenv("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "9")
+    assert server().config.timeout_keep_alive == 9
+    monkeypatch.setenv("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "no")
+    with pytest.raises(ValueError, match="VLLM_HTTP_TIMEOUT_KEEP_ALIVE='no'"):
+        check(ServerArgs())

@@ -243,6 +243,7 @@ CHAT_MESSAGE = Form(
 )
 
 
+NO_TOOL_SEARCH = "the server finds no tools later; leave it out, then the model sees the tool"
 _TOOL = Form(
     known=("type", "custom", _CACHE_MARK),  # which types there are is told by `tool_choice`
     inside={

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat
 
 from quire.server.forms import Form
 from quire.server.protocol.common import (
+    NO_TOOL_SEARCH,
     Body,
     Int64,
     Items,
@@ -92,7 +93,9 @@ class CountTokensRequest(Body):
         "system": _TEXTS,
         # A schema is kept anyway where nothing is called.
         "tools": Form(
-            known=("cache_control", "strict", "eager_input_streaming", "allowed_callers")
+            known=("cache_control", "strict", "eager_input_streaming", "allowed_callers"),
+            refused={"input_examples": "write the examples into the description"},
+            switches={"defer_loading": NO_TOOL_SEARCH},
         ),
         "tool_choice": Form(),
         "thinking": Form(known=("display",)),
@@ -111,7 +114,6 @@ class CountTokensRequest(Body):
     inference_geo: str | None = None
     speed: Literal["standard", "fast"] | None = None
     user_profile_id: str | None = None
-    thread: dict[Literal["type"], Literal["create"]] | None = None
     workspace_id: str | None = None
 
 

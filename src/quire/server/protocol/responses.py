@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema
 from quire.server.forms import Form
 from quire.server.protocol.common import (
     JSON_OBJECT,
+    NO_TOOL_SEARCH,
     STREAM_OPTIONS,
     Body,
     Int64,
@@ -63,14 +64,13 @@ _PARTS = Form(
     }
 )
 _ITEM_KEYS = ("type", "id", "status", "created_by")
+_CALL_KEYS = ("call_id", "name", "namespace")
 _ITEM = Form(
     default_type="message",
     types={
         "message": Form(known=(*_ITEM_KEYS, "role", "phase"), inside={"content": _PARTS}),
-        "function_call": Form(
-            known=(*_ITEM_KEYS, "call_id", "name", "arguments", "parsed_arguments")
-        ),
-        "function_call_output": Form(known=(*_ITEM_KEYS, "call_id"), inside={"output": _PARTS}),
+        "function_call": Form(known=(*_ITEM_KEYS, *_CALL_KEYS, "arguments", "parsed_arguments")),
+        "function_call_output": Form(known=(*_ITEM_KEYS, *_CALL_KEYS), inside={"output": _PARTS}),
         # Summaries and what is encrypted are never made here, nor read.
         "reasoning": Form(
             known=(*_ITEM_KEYS, "summary", "encrypted_content"), inside={"content": _PARTS}
@@ -84,8 +84,18 @@ _FORMAT = Form(
         "json_schema": Form(known=("type", "name", "schema", "strict", "description")),
     }
 )
+_FUNCTION = Form(
+    known=("type", "name", "description", "parameters", "strict"),
+    switches={"defer_loading": NO_TOOL_SEARCH},
+)
 _TOOL = Form(
-    types={"function": Form(known=("type", "name", "description", "parameters", "strict"))}
+    types={
+        "function": _FUNCTION,
+        "namespace": Form(
+            known=("type", "name", "description"),
+            inside={"tools": Form(types={"function": _FUNCTION})},
+        ),
+    }
 )
 
 
