@@ -120,7 +120,8 @@ class _Client:
         writer.write(self._request[:sent])
         if sent == len(self._request):
             for _ in range(num_lines):
-                await reader.readline()
+                if (await reader.readline()).startswith(b"data: [DONE]"):
+                    break  # nothing more comes, and the connection stays
             await asyncio.sleep(delay * (num_lines == 0))
         if random.random() < 0.5:
             writer.transport.abort()
