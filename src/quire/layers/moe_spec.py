@@ -46,6 +46,27 @@ class GroupedRouting:
                 "experts (n_group); it must be at least one and no more than there are"
             )
 
+    def check_choice(self, top_k: int, num_experts: int) -> None:
+        """Refuse what cannot be chosen: ``top_k`` of so many experts in these groups."""
+        group_size, rest = divmod(num_experts, self.num_groups)
+        if rest:
+            raise UnsupportedModelError(
+                f"the config puts {num_experts} experts into {self.num_groups} groups (n_group); "
+                "each must have equally many"
+            )
+        if top_k > self.top_groups * group_size:
+            raise UnsupportedModelError(
+                f"the config sends each token to {top_k} experts (num_experts_per_tok), but its "
+                f"{self.top_groups} groups (topk_group) have {self.top_groups * group_size}; "
+                "choose fewer experts or more groups"
+            )
+        if self.group_rank == "best_two" and group_size < 2 and self.top_groups < self.num_groups:
+            raise UnsupportedModelError(
+                f"the config ranks {self.num_groups} groups (n_group) by their best two experts, "
+                f"and {num_experts} experts (n_routed_experts) are one for each; it must have two "
+                "or more for each"
+            )
+
 
 RoutingSpec: TypeAlias = SoftmaxRouting | SparseMixerRouting | GroupedRouting
 # How gate and up become one: activation(gate) * up, or gpt-oss's clamped variant, which is
@@ -88,12 +109,8 @@ class MoESpec:
                 f"the config sends each token to {self.top_k} of {self.num_experts} experts; it "
                 "must be at least one and no more than there are"
             )
-        groups = self.routing.num_groups if isinstance(self.routing, GroupedRouting) else 1
-        if self.num_experts % groups:
-            raise UnsupportedModelError(
-                f"the config puts {self.num_experts} experts into {groups} groups (n_group); each "
-                "must have equally many"
-            )
+        if isinstance(self.routing, GroupedRouting):
+            self.routing.check_choice(self.top_k, self.num_experts)
 
     def parameters(self) -> Shapes:
         experts, inner, hidden = self.num_experts, self.inner_size, self.hidden_size

@@ -30,6 +30,14 @@ def linear_shapes(name: str, rows: int, columns: int, bias: bool) -> Shapes:
     return shapes
 
 
+def _check_positive(what: str, value: float | None, null: str = "none") -> None:
+    """Refuse what is no number above zero (a root may be complex); ``null`` says what null is."""
+    if value is not None and not (isinstance(value, (int, float)) and value > 0):
+        raise UnsupportedModelError(
+            f"the config has {what} of {value}; it must be a number above 0, or null for {null}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RMSNormSpec:
     """x / rms(x) * (weight_offset + weight)."""
@@ -181,6 +189,9 @@ class AttentionSpec:
                 f"the config has {self.num_heads} query heads for {self.num_kv_heads} KV heads; "
                 "each KV head must serve equally many"
             )
+        _check_positive("a scale of scores", self.scale, "the family's own")
+        _check_positive("a window of tokens (sliding_window)", self.window)
+        _check_positive("a soft cap of scores", self.soft_cap)
 
     def parameters(self) -> Shapes:
         q_size, kv_size = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
@@ -276,6 +287,7 @@ class HeadSpec:
                 "the config ties the head to the embedding (tie_word_embeddings), and the rows of "
                 "this head are divided by their lengths, which those of the embedding are not"
             )
+        _check_positive("a soft cap of logits", self.soft_cap)
 
     def parameters(self) -> Shapes:
         size = self.inner_size or self.hidden_size

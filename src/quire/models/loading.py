@@ -208,20 +208,10 @@ class CountingReader:
         self.device = reader.device
         self.num_bytes = 0
 
-    def has(self, name: str) -> bool:
-        return self._reader.has(name)
-
     def read(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        rows: slice | None = None,
-        columns: slice | None = None,
-        experts: slice | None = None,
-        *,
-        dtype: torch.dtype | None = None,
+        self, name: str, shape: tuple[int, ...], *, dtype: torch.dtype | None = None
     ) -> Tensor:
-        tensor = self._reader.read(name, shape, rows, columns, experts, dtype=dtype)
+        tensor = self._reader.read(name, shape, dtype=dtype)
         self.num_bytes += tensor.nbytes
         return tensor
 

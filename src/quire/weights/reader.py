@@ -1,4 +1,4 @@
-"""WeightReader: what layers pull their tensors from, by canonical name, slice by slice.
+"""WeightReader: what layers pull their tensors from, by canonical name.
 
 Owns the joining of a Checkpoint with a WeightMap and the account of what was read. Knows nothing
 about layers.
@@ -32,32 +32,20 @@ class LoadReport:
 
     num_read: int  # tensors of the checkpoint
     bytes_read: int  # as stored
-    missing: tuple[str, ...]  # canonical names of optional parts that the checkpoint does not hold
     unused: tuple[str, ...]  # hub names that nothing read and the map does not ignore
 
 
 class TensorReader(Protocol):
     """Tensors by canonical name, in the engine's dtype and on its device.
 
-    `rows` and `columns` are a rank's part of the matrix (of each expert's, for stacked experts, of
-    which `experts` selects some); a vector has rows only. `dtype` is for the few tensors that must
-    not be rounded to the engine's.
+    `dtype` is for the few tensors that must not be rounded to the engine's.
     """
 
     @property
     def device(self) -> torch.device: ...
 
-    def has(self, name: str) -> bool: ...
-
     def read(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        rows: slice | None = None,
-        columns: slice | None = None,
-        experts: slice | None = None,
-        *,
-        dtype: torch.dtype | None = None,
+        self, name: str, shape: tuple[int, ...], *, dtype: torch.dtype | None = None
     ) -> Tensor: ...
 
     def report(self) -> LoadReport: ...
@@ -79,7 +67,6 @@ class WeightReader:
         self._weight_map = weight_map
         self._dtype = dtype
         self.device = torch.device(device)
-        self._missing: set[str] = set()
         worth_a_bar = checkpoint.num_bytes > _BAR_FROM_BYTES or sys.stderr.isatty()
         self._bar = tqdm(
             total=checkpoint.num_bytes,
@@ -93,13 +80,6 @@ class WeightReader:
     @property
     def bytes_read(self) -> int:
         return self._hub.bytes_read
-
-    def has(self, name: str) -> bool:
-        """Whether the checkpoint holds the optional tensor `name` whole."""
-        held = self._holds(name)
-        if not held:
-            self._missing.add(name)
-        return held
 
     def stand_in(self, name: str, missing: str) -> None:
         """Let `missing` be read from where `name` is, if the checkpoint holds that alone."""
@@ -122,22 +102,15 @@ class WeightReader:
         return tuple(map(self._hub.resolve, self._operation(name).names()))
 
     def read(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        rows: slice | None = None,
-        columns: slice | None = None,
-        experts: slice | None = None,
-        *,
-        dtype: torch.dtype | None = None,
+        self, name: str, shape: tuple[int, ...], *, dtype: torch.dtype | None = None
     ) -> Tensor:
-        """The part of `name` asked for, in memory of its own; `shape` is the whole tensor's."""
+        """The tensor in memory of its own; `shape` is what it must have."""
         operation = self.check(name, shape)
         before = self._hub.bytes_read
-        part = operation.read(self._hub, _index(shape, rows, columns, experts))
+        stored = operation.read(self._hub, _index(shape))
         self._bar.update(self._hub.bytes_read - before)
-        own = torch.empty(part.shape, dtype=dtype or self._dtype, device=self.device)
-        return own.copy_(part)
+        own = torch.empty(shape, dtype=dtype or self._dtype, device=self.device)
+        return own.copy_(stored)
 
     def check(self, name: str, shape: tuple[int, ...]) -> Operation:
         """How `name` is stored; ModelLoadError if it is missing or has another shape."""
@@ -162,7 +135,6 @@ class WeightReader:
         return LoadReport(
             num_read=len(self._hub.names_read),
             bytes_read=self._hub.bytes_read,
-            missing=tuple(sorted(self._missing)),
             unused=tuple(
                 sorted(n for n in unread if not self._weight_map.ignores(self._hub.in_map(n)))
             ),
@@ -183,7 +155,7 @@ class WeightReader:
         return all(
             torch.equal(*(one.read(hub, piece).to(self._dtype) for one in operations))
             for start in range(0, shape[0], height)
-            for piece in [_index(shape, slice(start, start + height), None, None)]
+            for piece in [_index(shape, start, start + height)]
         )
 
     def _operation(self, name: str) -> Operation:
@@ -212,9 +184,6 @@ class DummyReader:
         self.device = torch.device(device)
         self._seed = seed
 
-    def has(self, name: str) -> bool:
-        return True
-
     def stand_in(self, name: str, missing: str) -> None:
         pass
 
@@ -222,30 +191,20 @@ class DummyReader:
         return None
 
     def read(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        rows: slice | None = None,
-        columns: slice | None = None,
-        experts: slice | None = None,
-        *,
-        dtype: torch.dtype | None = None,
+        self, name: str, shape: tuple[int, ...], *, dtype: torch.dtype | None = None
     ) -> Tensor:
-        # The whole tensor is drawn, so that ranks together hold what one rank would.
-        whole = torch.empty(shape, dtype=dtype or self._dtype, device=self.device)
+        tensor = torch.empty(shape, dtype=dtype or self._dtype, device=self.device)
         if name.endswith(".bias"):
-            whole.zero_()
-        elif "norm" in name:
-            whole.fill_(1)
-        else:
-            digest = hashlib.sha256(f"{self._seed} {name}".encode()).digest()
-            generator = torch.Generator(self.device)
-            generator.manual_seed(int.from_bytes(digest[:7], "little"))
-            whole.normal_(0, 0.02, generator=generator)
-        return whole[_index(shape, rows, columns, experts)].contiguous()
+            return tensor.zero_()
+        if "norm" in name:
+            return tensor.fill_(1)
+        digest = hashlib.sha256(f"{self._seed} {name}".encode()).digest()
+        generator = torch.Generator(self.device)
+        generator.manual_seed(int.from_bytes(digest[:7], "little"))
+        return tensor.normal_(0, 0.02, generator=generator)
 
     def report(self) -> LoadReport:
-        return LoadReport(num_read=0, bytes_read=0, missing=(), unused=())
+        return LoadReport(num_read=0, bytes_read=0, unused=())
 
 
 class _HubReads:
@@ -295,17 +254,11 @@ class _HubReads:
         return [prefix + name for prefix in self._weight_map.prefixes]
 
 
-def _index(
-    shape: tuple[int, ...], rows: slice | None, columns: slice | None, experts: slice | None
-) -> Index:
-    """Slices with start and stop for every dimension of `shape`."""
-    wanted = {1: (rows,), 2: (rows, columns), 3: (experts, rows, columns)}[len(shape)]
-    index = []
-    for part, size in zip(wanted, shape, strict=True):
-        start, stop, step = (part or slice(None)).indices(size)
-        assert step == 1 and start < stop, (part, shape)
-        index.append(slice(start, stop))
-    return tuple(index)
+def _index(shape: tuple[int, ...], start: int = 0, stop: int | None = None) -> Index:
+    """Slices with start and stop for every dimension of `shape`; of the first some, if asked."""
+    height = shape[0]
+    first = slice(start, height if stop is None else min(stop, height))
+    return (first, *(slice(0, size) for size in shape[1:]))
 
 
 def _closest(name: str, names: Iterable[str]) -> str:

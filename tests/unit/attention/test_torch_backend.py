@@ -49,17 +49,18 @@ def _difference(
     *,
     block_size: int = 4,
     shared: dict[int, int] | None = None,
+    offset: float = 0.0,
 ) -> float:
     """Largest difference from the definition, of the last tokens of rows of these lengths.
 
-    ``shared`` rows begin with that many blocks of row 0.
+    ``shared`` rows begin with that many blocks of row 0. ``offset``: added to queries and keys.
     """
     rows = _rows(problem, lengths, block_size)
     generator = torch.Generator().manual_seed(len(lengths))
 
-    def random(num_rows: int, num_heads: int) -> Tensor:
+    def random(num_rows: int, num_heads: int, mean: float = 0.0) -> Tensor:
         shape = (num_rows, num_heads, problem.head_dim)
-        return torch.randn(shape, generator=generator).to(problem.dtype)
+        return (mean + torch.randn(shape, generator=generator)).to(problem.dtype)
 
     rows.share_prefix(shared or {})
     before = {
@@ -68,10 +69,11 @@ def _difference(
     }
     if any(before.values()):
         batch, places = rows.batch({row: count for row, count in before.items() if count})
-        kv = [random(len(places), problem.num_kv_heads) for _ in range(2)]
+        kv = [random(len(places), problem.num_kv_heads, mean) for mean in (offset, 0.0)]
         _write(kv[0], kv[1], rows.kv_caches[0], batch.groups[0].slot_mapping)
     batch, places = rows.batch(dict(enumerate(num_tokens)))
-    q, k, v = (random(len(places), n) for n in (problem.num_heads, *[problem.num_kv_heads] * 2))
+    q = random(len(places), problem.num_heads, offset)
+    k, v = (random(len(places), problem.num_kv_heads, mean) for mean in (offset, 0.0))
     backend = TorchAttention.build(problem)
     plan = backend.plan(batch, 0)
     assert bool(plan.shared) == (shared is not None)
@@ -135,6 +137,32 @@ def test_half_precision_is_close(
     dtype: torch.dtype, lengths: list[int], num_tokens: list[int]
 ) -> None:
     assert _difference(_problem(dtype=dtype), lengths, num_tokens) < 0.03
+
+
+_LARGE_OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"soft_cap": 900.0},
+    {"has_sinks": True},
+    {"num_kv_heads": 1, "value_dim": 5},
+]
+
+
+# The products of queries and keys are about 8 * offset^2: 800, where bfloat16 counts in fours, and
+# 80,000, which float16 has not.
+@pytest.mark.parametrize("options", _LARGE_OPTIONS, ids=str)
+@pytest.mark.parametrize("shared", [None, {1: 9, 2: 10}], ids=["apart", "shared"])
+@pytest.mark.parametrize(("dtype", "offset"), [(torch.bfloat16, 10.0), (torch.float16, 100.0)])
+def test_large_scores_keep_their_differences_in_half_precision(
+    dtype: torch.dtype,
+    offset: float,
+    shared: dict[int, int] | None,
+    options: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch_backend, "_PREFIX_COST", 0)
+    problem = _problem(dtype=dtype, **options)
+    difference = _difference(problem, [61, 70, 60], [1, 1, 5], shared=shared, offset=offset)
+    assert difference < (0.03 if problem.value_dim is None else 0.01 * offset)
 
 
 _SHARED_OPTIONS: list[dict[str, Any]] = [

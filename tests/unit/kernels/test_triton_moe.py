@@ -52,9 +52,22 @@ def test_routing_is_its_twin(
     torch.testing.assert_close(found.weights, wanted.weights)
 
 
-def test_a_token_without_numbers_goes_to_experts_that_there_are() -> None:
-    logits = torch.full((2, 5), float("nan"), device=DEVICE)
-    assert softmax_top_k(logits, 3, True).experts.tolist() == [[0, 1, 2]] * 2
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("num_experts", [3, 5])
+def test_a_token_without_numbers_goes_to_experts_that_there_are(
+    num_experts: int, value: str
+) -> None:
+    logits = torch.full((2, num_experts), float(value), device=DEVICE)
+    found = softmax_top_k(logits, 3, True)
+    assert found.experts.tolist() == [[0, 1, 2]] * 2
+    torch.testing.assert_close(found.weights, torch.full((2, 3), 1 / 3, device=DEVICE))
+
+
+def test_an_expert_whose_logit_is_minus_infinity_has_no_share() -> None:
+    logits = torch.tensor([[1.0, float("-inf"), 2.0]], device=DEVICE)
+    found = softmax_top_k(logits, 3, False)
+    assert found.experts.tolist() == [[2, 0, 1]]
+    torch.testing.assert_close(found.weights, logits.softmax(1)[:, [2, 0, 1]])
 
 
 @pytest.mark.parametrize("block_m", [16, 64])

@@ -30,23 +30,12 @@ class MemoryReader:
             }
         )
 
-    def has(self, name: str) -> bool:
-        return name in self.tensors
-
     def read(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        rows: slice | None = None,
-        columns: slice | None = None,
-        experts: slice | None = None,
-        *,
-        dtype: torch.dtype | None = None,
+        self, name: str, shape: tuple[int, ...], *, dtype: torch.dtype | None = None
     ) -> Tensor:
-        assert rows is None and columns is None and experts is None
         assert self.tensors[name].shape == shape
         tensor = self.tensors[name]
         return tensor.clone() if dtype is None else tensor.to(dtype, copy=True)
 
     def report(self) -> LoadReport:
-        return LoadReport(num_read=len(self.tensors), bytes_read=0, missing=(), unused=())
+        return LoadReport(num_read=len(self.tensors), bytes_read=0, unused=())

@@ -42,6 +42,12 @@ def spec_of(routing: RoutingSpec, *, num_experts: int = 8, top_k: int = 2) -> Mo
         (SparseMixerRouting(jitter=0.1), {"top_k": 0}, "to 0 of 8 experts"),
         (SparseMixerRouting(jitter=0.1), {"top_k": 9}, "to 9 of 8 experts"),
         (GROUPED, {"num_experts": 10}, r"10 experts into 4 groups \(n_group\)"),
+        (GROUPED, {"num_experts": 4}, r"4 groups \(n_group\) by their best two experts, and 4"),
+        (
+            GROUPED,
+            {"top_k": 5},
+            r"to 5 experts \(num_experts_per_tok\), but its 2 groups .* have 4",
+        ),
     ],
 )
 def test_choices_that_cannot_be_made_are_refused(
@@ -55,6 +61,11 @@ def test_choices_that_cannot_be_made_are_refused(
 def test_groups_that_are_not_there_cannot_be_chosen(top_groups: int) -> None:
     with pytest.raises(UnsupportedModelError, match=rf"chooses {top_groups} \(topk_group\) of 4"):
         replace(GROUPED, top_groups=top_groups)
+
+
+def test_groups_of_one_expert_that_are_all_chosen_need_no_rank() -> None:
+    routing = replace(GROUPED, num_groups=8, top_groups=8, correction=False)
+    assert route_of(routing)(logits_of([0.1] * 6 + [0.3, 0.2])).experts.tolist() == [[6, 7]]
 
 
 def route_of(routing: RoutingSpec, correction: list[float] | None = None, top_k: int = 2) -> Route:

@@ -15,25 +15,29 @@ from tests.fakes.checkpoints import MemoryCheckpoint
 EXPERTS, ROWS, COLUMNS = 2, 6, 96
 
 
-def mxfp4_reader(dtype: torch.dtype = torch.float32) -> tuple[WeightReader, torch.Tensor]:
-    """A reader of "w", and the values by transformers."""
+def mxfp4() -> tuple[MemoryCheckpoint, torch.Tensor]:
+    """A checkpoint, and the values by transformers."""
     random = torch.Generator().manual_seed(0)
     shape = (EXPERTS, ROWS, COLUMNS // 32)
     blocks = torch.randint(256, (*shape, 16), generator=random, dtype=torch.uint8)
     scales = torch.randint(110, 140, shape, generator=random, dtype=torch.uint8)
     wanted = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).transpose(1, 2)
-    checkpoint = MemoryCheckpoint({"w_blocks": blocks, "w_scales": scales})
-    weight_map = WeightMap(entries={"w": Mxfp4("w_blocks", "w_scales")})
-    return WeightReader(checkpoint, weight_map, dtype), wanted
+    return MemoryCheckpoint({"w_blocks": blocks, "w_scales": scales}), wanted
+
+
+MXFP4 = Mxfp4("w_blocks", "w_scales")
+MXFP4_MAP = WeightMap(entries={"w": MXFP4})
 
 
 def test_mxfp4_is_what_transformers_makes_of_it() -> None:
-    reader, wanted = mxfp4_reader()
+    checkpoint, wanted = mxfp4()
+    reader = WeightReader(checkpoint, MXFP4_MAP, torch.float32)
     assert torch.equal(reader.read("w", (EXPERTS, ROWS, COLUMNS)), wanted)
 
 
 def test_bfloat16_holds_every_value_of_mxfp4() -> None:
-    reader, wanted = mxfp4_reader(torch.bfloat16)
+    checkpoint, wanted = mxfp4()
+    reader = WeightReader(checkpoint, MXFP4_MAP, torch.bfloat16)
     assert torch.equal(reader.read("w", (EXPERTS, ROWS, COLUMNS)).float(), wanted)
 
 
@@ -48,11 +52,9 @@ def test_mxfp4_by_hand() -> None:
 
 
 def test_a_part_of_an_mxfp4_tensor() -> None:
-    reader, wanted = mxfp4_reader()
-    part = reader.read(
-        "w", (EXPERTS, ROWS, COLUMNS), slice(1, 4), slice(20, 70), experts=slice(1, 2)
-    )
-    assert torch.equal(part, wanted[1:2, 1:4, 20:70])
+    checkpoint, wanted = mxfp4()
+    index = (slice(1, 2), slice(1, 4), slice(20, 70))
+    assert torch.equal(MXFP4.read(checkpoint, index).float(), wanted[index])
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (4, 4), (9, 3)])
@@ -65,10 +67,10 @@ def test_blocks_of_a_matrix_are_multiplied_by_their_scales(shape: tuple[int, int
         for column in range(shape[1]):
             wanted[row, column] *= scales[row // 4, column // 4]
     checkpoint = MemoryCheckpoint({"w": weight, "s": scales})
-    weight_map = WeightMap(entries={"w": BlockScaled("w", "s", 4)})
-    reader = WeightReader(checkpoint, weight_map, torch.float32)
+    scaled = BlockScaled("w", "s", 4)
+    reader = WeightReader(checkpoint, WeightMap(entries={"w": scaled}), torch.float32)
     assert torch.equal(reader.read("w", shape), wanted)
-    assert torch.equal(reader.read("w", shape, slice(3, 4), slice(1, 3)), wanted[3:4, 1:3])
+    assert torch.equal(scaled.read(checkpoint, (slice(3, 4), slice(1, 3))), wanted[3:4, 1:3])
 
 
 def test_scales_of_another_size_are_refused() -> None:

@@ -12,7 +12,9 @@ there is no second launch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 import triton
@@ -30,13 +32,16 @@ from quire.kernels.triton.attention_parts import (
     others_follow,
     store_part,
 )
-from quire.kernels.triton.launch import await_inputs, dependent_launch, shared_memory
+from quire.kernels.triton.launch import await_inputs, dependent_launch, first_fitting
 
 _MOST_SPLITS = 32  # more take longer to join than they save
 _LEAST_LINES = 16  # what a matrix unit takes
 STAGES = 5  # where a tile lies is read before the tile itself, so that two tiles are on their way
 _LESS_STAGES = 3  # one tile
-_ROOM = 98_304  # bytes of shared memory that tiles of 64 keys take with all stages, and more
+# The fastest first; a device with less memory than an H200 takes the first that fits.
+_LINES = (64, 32, 16)
+_KEYS = ((64, STAGES), (64, _LESS_STAGES), (32, 2), (16, 2))  # and stages
+_WIDE_KEYS = _KEYS[2:]
 
 
 @triton.jit
@@ -364,31 +369,47 @@ def most_tiles(num_tokens: int, num_rows: int, block_q: int) -> int:
     return num_tokens // block_q + num_rows
 
 
+@lru_cache
 def best_tile(
     shape: AttentionShape, dtype: torch.dtype, *, is_decode: bool, is_mixed: bool = False
 ) -> Tile:
-    """As measured on an H200 (benchmarks/RESULTS.md)."""
+    """As measured on an H200 (benchmarks/RESULTS.md), or a smaller one."""
+    tiles = _tiles(shape, dtype, is_decode=is_decode, is_mixed=is_mixed)
+    return first_fitting(tiles, lambda tile: _shared_bytes(tile, shape, dtype))
+
+
+def _tiles(
+    shape: AttentionShape, dtype: torch.dtype, *, is_decode: bool, is_mixed: bool
+) -> Iterator[Tile]:
+    """The fastest first."""
     wide = dtype == torch.float32 or shape.head_dim > 128
-    block_n, num_stages = (32, 2) if wide else (64, stages())
-    if is_decode:
-        block_m = max(_LEAST_LINES, triton.next_power_of_2(shape.group))
-        return Tile(
-            block_q=1, block_m=block_m, block_n=block_n, num_warps=4, num_stages=num_stages,
-            programs=4 if wide else 8, heads_first=True, whole_first=False,
-        )  # fmt: skip
-    block_q, block_m = tile_of_lines(shape, 64)
-    return Tile(
-        block_q=block_q, block_m=block_m, block_n=block_n, num_warps=4, num_stages=num_stages,
-        heads_first=is_mixed,  # so tiles that are there begin before spare ones
-    )  # fmt: skip
+    decode_lines = max(_LEAST_LINES, triton.next_power_of_2(shape.group))
+    lines = [(1, decode_lines)] if is_decode else [_tile_of_lines(shape, most) for most in _LINES]
+    for block_q, block_m in lines:
+        for block_n, num_stages in _WIDE_KEYS if wide else _KEYS:
+            tile = Tile(
+                block_q=block_q, block_m=block_m, block_n=block_n, num_warps=4,
+                num_stages=num_stages,
+                heads_first=is_mixed,  # so tiles that are there begin before spare ones
+            )  # fmt: skip
+            if is_decode:
+                programs = 4 if wide else 8
+                tile = replace(tile, programs=programs, heads_first=True, whole_first=False)
+            yield tile
 
 
-def stages() -> int:
-    """Of tiles of 64 keys, on this device."""
-    return STAGES if shared_memory() >= _ROOM else _LESS_STAGES
+def _shared_bytes(tile: Tile, shape: AttentionShape, dtype: torch.dtype) -> int:
+    """About what the kernel takes where operands are copied (sm_80) or go by registers (sm_75).
+
+    Queries; weights, or queries once more; keys and values of the tiles on their way.
+    """
+    dim = shape.padded_dim
+    beside = tile.block_n if dtype == torch.float32 else dim
+    on_their_way = max(2, tile.num_stages - 1)
+    return dtype.itemsize * (tile.block_m * (dim + beside) + on_their_way * tile.block_n * dim)
 
 
-def tile_of_lines(shape: AttentionShape, lines: int) -> tuple[int, int]:
+def _tile_of_lines(shape: AttentionShape, lines: int) -> tuple[int, int]:
     """(queries, lines) of a tile of about ``lines`` lines."""
     block_q = max(1, lines // triton.next_power_of_2(shape.group))
     return block_q, max(_LEAST_LINES, triton.next_power_of_2(block_q * shape.group))

@@ -8,7 +8,9 @@ and 64 such lines are what a program's registers hold.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import triton
@@ -24,11 +26,13 @@ from quire.kernels.triton.attention_parts import (
     others_follow,
     store_part,
 )
-from quire.kernels.triton.launch import await_inputs, dependent_launch, shared_memory
+from quire.kernels.triton.launch import await_inputs, dependent_launch, first_fitting
 
-_LEAST_LINES, _MOST_LINES = 16, 64
+# The fastest first; a device with less memory than an H200 takes the first that fits.
+_LINES = (64, 32, 16)
+_MOST_LINES, _LEAST_LINES = _LINES[0], _LINES[-1]
+_KEYS = (32, 16)
 _LEAST_COLUMNS = 16  # of a matrix operand
-_ROOM = 172_032  # bytes of shared memory that 64 keys of 576 values take with all stages, and more
 _LOG2E = tl.constexpr(1.4426950408889634)
 _NOTHING = tl.constexpr(-1.0e30)  # as in `attention_parts`
 
@@ -178,22 +182,37 @@ class LatentTile:
     least: int = 4  # tiles of keys that a split must have
 
 
+@lru_cache
 def latent_tile(shape: LatentShape, dtype: torch.dtype, *, is_decode: bool) -> LatentTile:
-    group = min(_MOST_LINES, shape.num_heads)
-    block_q = 1 if is_decode else max(1, _MOST_LINES // triton.next_power_of_2(group))
-    block_m = max(_LEAST_LINES, triton.next_power_of_2(group * block_q))
-    block_n = 16 if dtype == torch.float32 else 32
-    num_warps, num_stages = 8 if block_m == _MOST_LINES else 4, 2
-    if dtype != torch.float32 and block_m == _LEAST_LINES and shared_memory() >= _ROOM:
-        block_n, num_warps, num_stages = 64, 8, STAGES
-    return LatentTile(
-        group=group,
-        block_q=block_q,
-        block_m=block_m,
-        block_n=block_n,
-        num_warps=num_warps,
-        num_stages=num_stages,
-    )
+    """As measured on an H200, or a smaller one."""
+    tiles = _tiles(shape, dtype, is_decode)
+    return first_fitting(tiles, lambda tile: _shared_bytes(tile, shape, dtype))
+
+
+def _tiles(shape: LatentShape, dtype: torch.dtype, is_decode: bool) -> Iterator[LatentTile]:
+    """The fastest first."""
+    for lines in _LINES:
+        group = min(lines, shape.num_heads)
+        block_q = 1 if is_decode else max(1, lines // triton.next_power_of_2(group))
+        block_m = max(_LEAST_LINES, triton.next_power_of_2(group * block_q))
+        if dtype != torch.float32 and block_m == _LEAST_LINES:
+            yield LatentTile(
+                group=group, block_q=block_q, block_m=block_m, block_n=64, num_warps=8,
+                num_stages=STAGES,
+            )  # fmt: skip
+        num_warps = 8 if block_m == _MOST_LINES else 4
+        for block_n in _KEYS[1:] if dtype == torch.float32 else _KEYS:
+            yield LatentTile(
+                group=group, block_q=block_q, block_m=block_m, block_n=block_n, num_warps=num_warps
+            )
+
+
+def _shared_bytes(tile: LatentTile, shape: LatentShape, dtype: torch.dtype) -> int:
+    """About what the kernel takes: queries, keys on their way, weights."""
+    width = shape.padded_values + shape.padded_tail
+    num_keys = tile.block_n * max(1, (tile.num_stages - 1) // 2)
+    values = (tile.block_m + num_keys) * width + tile.block_m * tile.block_n
+    return dtype.itemsize * values
 
 
 def latent_attention(

@@ -18,9 +18,8 @@ from quire.kernels.triton.attention import (
     AttentionShape,
     PrefixSums,
     Tile,
+    best_tile,
     precision,
-    stages,
-    tile_of_lines,
 )
 from quire.kernels.triton.attention_parts import attend_keys, cut_keys, nothing_seen, store_part
 from quire.kernels.triton.launch import await_inputs, dependent_launch
@@ -144,9 +143,5 @@ def attend_prefix(
 
 
 def best_prefix_tile(shape: AttentionShape, dtype: torch.dtype) -> Tile:
-    wide = dtype == torch.float32 or shape.head_dim > 128
-    block_q, block_m = tile_of_lines(shape, 64)
-    return Tile(
-        block_q=block_q, block_m=block_m, block_n=32 if wide else 64,
-        num_warps=4, num_stages=2 if wide else stages(),
-    )  # fmt: skip
+    """That of prompts: members are as many lines."""
+    return best_tile(shape, dtype, is_decode=False)

@@ -14,8 +14,9 @@ Knows nothing of what the kernels compute.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import triton
@@ -24,6 +25,8 @@ import triton.language as tl
 from quire.kernels import hopper
 from quire.kernels.cuda import availability
 from quire.kernels.rehearsal import is_rehearsal
+
+Tile = TypeVar("Tile")
 
 
 @triton.jit
@@ -50,6 +53,15 @@ def shared_memory() -> int:
     device = torch.cuda.current_device()
     properties = triton.runtime.driver.active.utils.get_device_properties(device)
     return int(properties["max_shared_mem"])
+
+
+def first_fitting(tiles: Iterable[Tile], shared_bytes: Callable[[Tile], int]) -> Tile:
+    """The first that needs no more memory than a program may use; if there is none, the last."""
+    room = shared_memory()
+    for tile in tiles:
+        if shared_bytes(tile) <= room:
+            break
+    return tile
 
 
 @lru_cache

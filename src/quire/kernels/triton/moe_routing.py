@@ -37,7 +37,7 @@ def _softmax_top_k_kernel(
     is_expert = expert < E
     x = tl.load(logits + token * E + expert, mask=is_expert, other=0.0).to(tl.float32)
     # Logits that are no numbers must not lead to an expert twice, or to one that is not there.
-    x = tl.where(x == x, tl.minimum(x, _LARGE), 0.0)
+    x = tl.where(x == x, tl.minimum(tl.maximum(x, -_LARGE), _LARGE), 0.0)
     x = tl.where(is_expert, x, -_LARGE)
     powers = tl.where(is_expert, tl.exp(x - tl.max(x, 0)), 0.0)
     shares = tl.where(is_expert, powers / tl.sum(powers, 0), -1.0)

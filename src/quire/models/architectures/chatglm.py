@@ -5,6 +5,7 @@ The first ChatGLM is another model, with another architecture name.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from quire.layers.spec import (
@@ -27,6 +28,8 @@ from quire.models.weight_names import (
     weight_map,
 )
 
+logger = logging.getLogger(__name__)
+
 _SPELLINGS = {"intermediate_size": "ffn_hidden_size", "num_hidden_layers": "num_layers"}
 _INERT = (
     "apply_query_key_layer_scaling",  # scales scores down, and up again before the softmax
@@ -35,6 +38,8 @@ _INERT = (
     "fp32_residual_connection",
     "vocab_size",  # padded_vocab_size counts
 )
+# What may stand in `_name_or_path`, and whether such a model's code divides positions.
+_DIVIDES = {"chatglm2": True, "chatglm3": False, "glm-4": False}
 _LAYER = "encoder.layers.*"
 _PARTS = {**MEGATRON_PARTS, "attention.o": "self_attention.dense"}
 
@@ -93,8 +98,19 @@ def _attention(hf: HFConfig, out_bias: bool) -> AttentionSpec:
 def _rope(hf: HFConfig, head_dim: int) -> RopeSpec:
     """``rope_ratio`` raises the base; the code of ChatGLM2-32k divides positions by it instead, and
     only the name that its config carries tells it apart."""
-    ratio = hf.float("rope_ratio", 1.0)
-    divides = "chatglm2" in hf.str("_name_or_path", "").lower()
+    ratio, name = hf.float("rope_ratio", 1.0), hf.str("_name_or_path", "")
+    known = [divides for part, divides in _DIVIDES.items() if part in name.lower()]
+    if ratio != 1.0 and not known:
+        logger.warning(
+            "rope_ratio = %g is taken to raise the rotary base, as in ChatGLM3 and GLM-4; in "
+            "ChatGLM2-32k it divides positions, and nothing in this config tells which is meant "
+            "(_name_or_path is %r). For a model made from that one give "
+            '--hf-overrides \'{"_name_or_path": "chatglm2-6b-32k"}\', for another one '
+            '--hf-overrides \'{"_name_or_path": "chatglm3"}\' to be without this warning',
+            ratio,
+            name,
+        )
+    divides = any(known)
     return RopeSpec(
         dim=head_dim // 2,
         theta=10000.0 if divides else 10000.0 * ratio,

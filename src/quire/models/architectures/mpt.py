@@ -96,7 +96,7 @@ def _attention(hf: HFConfig, bias: bool) -> AttentionSpec:
             scale=config.optional_float("softmax_scale"),
             bias=bias,
         ),
-        clip=config.optional_float("clip_qkv"),
+        clip=config.optional_float("clip_qkv") or None,  # 0 switches it off
         window=None if window < 0 else window + 1,
     )
     if not config.bool("qk_ln", False):

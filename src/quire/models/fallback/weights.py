@@ -59,7 +59,6 @@ def load_model(
     report = LoadReport(
         num_read=len(tensors) - len(unused),
         bytes_read=checkpoint.num_bytes,
-        missing=(),
         unused=unused,
     )
     return model.to(device).eval(), report

@@ -286,6 +286,28 @@ def test_chatglm_rope_ratio_raises_the_base_but_in_chatglm2() -> None:
     assert _attention(longer).qkv_bias and not _attention(longer).out_bias
 
 
+@pytest.mark.parametrize(
+    ("changes", "warns"),
+    [
+        ({}, False),
+        ({"rope_ratio": 1, "_name_or_path": "/models/mine"}, False),
+        ({"rope_ratio": 16}, True),
+        ({"rope_ratio": 16, "_name_or_path": "/models/mine"}, True),
+        ({"rope_ratio": 16, "_name_or_path": "THUDM/chatglm2-6b-32k"}, False),
+        ({"rope_ratio": 50, "_name_or_path": "THUDM/chatglm3-6b-32k"}, False),
+        ({"rope_ratio": 500, "_name_or_path": "THUDM/glm-4-9b-chat"}, False),
+    ],
+)
+def test_chatglm_says_what_it_takes_a_rope_ratio_for_where_no_name_tells(
+    changes: Config, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    _spec("ChatGLMModel", CHATGLM3, **changes)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * warns
+    if warns:
+        assert "rope_ratio = 16 is taken to raise the rotary base" in caplog.text
+        assert """--hf-overrides '{"_name_or_path": "chatglm2-6b-32k"}'""" in caplog.text
+
+
 def test_first_qwen_has_other_keys_and_both_extensions_off() -> None:
     spec = _spec("QWenLMHeadModel", FIRST_QWEN)
     assert spec.head.vocab_size == 151936
@@ -309,6 +331,8 @@ def test_storywriter_has_steeper_slopes_and_bounds() -> None:
     assert attention.clip == 6
     assert spec.embedding.positions is None
     assert spec.head.tied
+    unclipped = _spec("MPTForCausalLM", STORYWRITER, attn_config=_attn_with(clip_qkv=0))
+    assert _attention(unclipped).clip is None
 
 
 def test_mpt_reads_an_epsilon_only_in_the_layout_of_transformers() -> None:
