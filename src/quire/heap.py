@@ -11,9 +11,9 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# That have come and not gone since one collection, before the next: to look through them takes less
-# than a millisecond.
-_NEW_OBJECTS = 20_000
+# That have come and not gone since one collection, before the next: those of 600 requests of a
+# server, which takes 10 ms to look through them.
+_NEW_OBJECTS = 100_000
 _COLLECTIONS = 2  # of younger objects, until one that looks at older ones as well
 
 

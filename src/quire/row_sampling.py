@@ -127,7 +127,7 @@ def _bad_words(
     found: dict[tuple[int, ...], None] = {}
     for place, word in enumerate(words[: MAX_BAD_WORDS + 1]):  # more are refused below
         require_whole_text(f"bad_words[{place}]", word)
-        for text in (word.lstrip(), " " + word.lstrip()):
+        for text in _spellings(word):
             token_ids = tuple(tokenize(text))
             if token_ids:
                 found[token_ids] = None
@@ -138,6 +138,12 @@ def _bad_words(
             f"from {len(words)} words (each counts with and without a space); use fewer words."
         )
     return tuple(found)
+
+
+def _spellings(word: str) -> tuple[str, ...]:
+    """White space stands for itself."""
+    bare = word.lstrip()
+    return (bare, " " + bare) if bare else (word,)
 
 
 def _require_a_token(

@@ -65,9 +65,9 @@ def test_garbage_is_not_kept() -> None:
 @pytest.mark.parametrize(
     ("own", "meanwhile"),
     [
-        ((700, 9, 1), (20_000, 9, 1)),
-        ((5_000, 50, 100), (20_000, 50, 100)),
-        ((50_000, 9, 8), (50_000, 9, 8)),
+        ((700, 9, 1), (100_000, 9, 1)),
+        ((5_000, 50, 100), (100_000, 50, 100)),
+        ((500_000, 9, 8), (500_000, 9, 8)),
         ((0, 9, 8), (0, 9, 8)),
     ],
 )
@@ -83,4 +83,4 @@ def test_collections_of_new_objects_are_rarer_unless_the_program_has_made_them_s
 def test_in_a_process_of_ours_older_objects_are_looked_at_sooner() -> None:
     gc.set_threshold(700, 9, 1)
     keep_all_that_exists()
-    assert gc.get_threshold() == (20_000, 2, 1)
+    assert gc.get_threshold() == (100_000, 2, 1)

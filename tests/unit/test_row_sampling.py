@@ -94,6 +94,12 @@ def test_bad_words_are_tokenized_with_and_without_a_space() -> None:
     assert found == ((5,), (6,), (7, 6), (8, 6))
 
 
+def test_bad_words_of_white_space_stand_for_themselves() -> None:
+    tokens = {"\n": [11], " ": [12], "": []}
+    found = row(SamplingParams(bad_words=["\n"]), tokenize=tokens.__getitem__).bad_words_token_ids
+    assert found == ((11,),)
+
+
 def test_too_many_bad_words_are_refused() -> None:
     words = [f"word{i}" for i in range(MAX_BAD_WORDS // 2 + 1)]
     with pytest.raises(ValueError, match="at most 128 token sequences, got 130 from 65 words"):

@@ -7,6 +7,7 @@ Every wrong input is one ``ValueError`` here, before anything runs.
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -26,6 +27,8 @@ from quire.structured_outputs.token_table import token_table
 from quire.structured_outputs.verify import GrammarVerifier, VerifierClosed
 from quire.tokenizer.vocabulary import Vocabulary
 from quire.whole_text import require_whole_text
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,8 +70,8 @@ class InputProcessor:
     ) -> None:
         self._config = config
         self._vocabulary = vocabulary
-        self._eos_token_ids = eos_token_ids
-        self._verifier = _verifier(config, vocabulary, eos_token_ids)
+        self._eos_token_ids = _possible(eos_token_ids, config.vocab_size)
+        self._verifier = _verifier(config, vocabulary, self._eos_token_ids)
         self._seeds = seeds or random.Random(config.seed)
         self._has_tokens_of_core = has_tokens_of_core
 
@@ -285,6 +288,18 @@ def _verifier(
     return GrammarVerifier(
         partial(token_table, vocabulary.tokenizer, config.vocab_size, eos_token_ids)
     )
+
+
+def _possible(eos_token_ids: Collection[int], vocab_size: int) -> tuple[int, ...]:
+    """Some models name tokens that they do not have."""
+    found = tuple(i for i in eos_token_ids if 0 <= i < vocab_size)
+    if len(found) < len(eos_token_ids):
+        logger.warning(
+            "of the tokens that end a text, %s, only those inside the vocabulary, 0 to %d, can",
+            list(eos_token_ids),
+            vocab_size - 1,
+        )
+    return found
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ EOS = TOKENIZER.eos_token_id
 START = TOKENIZER.convert_tokens_to_ids("<|im_start|>")
 
 
-def processor(tokenizer: Any = TOKENIZER, **changes: Any) -> InputProcessor:
+def processor(
+    tokenizer: Any = TOKENIZER, eos: Sequence[int] = (EOS,), **changes: Any
+) -> InputProcessor:
     settings = {"max_model_len": 20, "vocab_size": 500, "max_logprobs": 5, **changes}
     config = ModelConfig(
         model="m",
@@ -33,7 +37,7 @@ def processor(tokenizer: Any = TOKENIZER, **changes: Any) -> InputProcessor:
         dtype="float32",
         **settings,
     )
-    return InputProcessor(config, None if tokenizer is None else Vocabulary(tokenizer), (EOS,))
+    return InputProcessor(config, None if tokenizer is None else Vocabulary(tokenizer), eos)
 
 
 def process(
@@ -181,6 +185,16 @@ def test_what_another_process_could_not_read_is_refused(
         processor().process(
             request_id, ParsedPrompt(token_ids=[1]), SamplingParams(), priority=priority
         )
+
+
+def test_ends_that_the_model_does_not_have_forbid_and_end_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        inputs = processor(eos=(EOS, -1, 500))
+    assert "only those inside the vocabulary, 0 to 499, can" in caplog.text
+    request = inputs.process("r", ParsedPrompt(token_ids=[5]), SamplingParams(min_tokens=2))
+    assert request.engine.sampling.stop_token_ids == (EOS,)
 
 
 def test_eos_can_be_ignored() -> None:
