@@ -11,8 +11,14 @@ from enum import Enum
 from typing import Protocol
 
 from quire.incremental import EventParser, Events, Marks, Source, Steps, peek, released, skip
-from quire.tools.events import Content
-from quire.tools.formats.harmony import BETWEEN_BODIES, ENDS, START, read_header
+from quire.tools import CallBegins, Content
+from quire.tools.formats.harmony import (
+    BETWEEN_BODIES,
+    ENDS,
+    START,
+    read_first_header,
+    read_header,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +59,13 @@ class ThoughtEvents(Events[ReasoningEvent]):
         self.add(Content, text)
 
 
-Grammar = Callable[[Source, ThoughtEvents, Opening], Steps[None]]
+Grammar = Callable[[Source, ThoughtEvents, Opening, CallBegins], Steps[None]]
 
 
-def grammar_parser(grammar: Grammar, opening: Opening) -> ReasoningParser:
+def grammar_parser(grammar: Grammar, opening: Opening, calls: CallBegins) -> ReasoningParser:
     """Reads with a grammar."""
     out = ThoughtEvents()
-    return EventParser(out, lambda source: grammar(source, out, opening))
+    return EventParser(out, lambda source: grammar(source, out, opening, calls))
 
 
 class NoReasoning:
@@ -87,7 +93,9 @@ def between_tags(tags: ThoughtTags) -> Grammar:
 
     begins, ends = Marks(tags.begins), Marks(tags.ends)
 
-    def grammar(source: Source, out: ThoughtEvents, opening: Opening) -> Steps[None]:
+    def grammar(
+        source: Source, out: ThoughtEvents, opening: Opening, calls: CallBegins
+    ) -> Steps[None]:
         yield from skip(source)
         is_assumed = tags.is_usual and opening is Opening.UNKNOWN
         is_open = opening is Opening.IN_THOUGHT or is_assumed
@@ -98,7 +106,7 @@ def between_tags(tags: ThoughtTags) -> Grammar:
             emit(source.between(0, source.pos))
         source.release()
         if is_open:
-            yield from ends.find(source, released(source, out.reasoning))
+            yield from _read_thought(source, out, tags.ends, calls)
         has_ended = yield from ends.take(source)
         if has_ended and tags.answer is not None:
             yield from _read_wrapped(source, out, *tags.answer)
@@ -108,6 +116,27 @@ def between_tags(tags: ThoughtTags) -> Grammar:
             source.release()
 
     return grammar
+
+
+def _read_thought(
+    source: Source, out: ThoughtEvents, ends: tuple[str, ...], calls: CallBegins
+) -> Steps[None]:
+    """Up to its end or to a call, which are left.
+
+    A thought may show how a call is written. Only what follows tells it from a call that begins
+    before the thought has ended: an end of the thought. So such a call is held back until an end
+    comes, or none can come any more. Late it harms less than made where it was only thought of.
+    """
+    mark = yield from Marks([*ends, *calls.marks]).at(source)  # here a line begins too
+    if not mark:
+        begins = calls.marks if calls.is_sure else [f"\n{one}" for one in calls.marks]
+        mark = yield from Marks([*ends, *begins]).find(source, released(source, out.reasoning))
+    if not mark or mark in ends or calls.is_sure:
+        return
+    held: list[str] = []
+    end = yield from Marks(ends).find(source, released(source, held.append))
+    emit = out.reasoning if end else out.content
+    emit("".join(held))
 
 
 def _read_wrapped(source: Source, out: ThoughtEvents, begin: str, end: str) -> Steps[None]:
@@ -124,9 +153,12 @@ def _read_wrapped(source: Source, out: ThoughtEvents, begin: str, end: str) -> S
             out.content(source.between(start, source.pos))
 
 
-def harmony(source: Source, out: ThoughtEvents, opening: Opening) -> Steps[None]:
+def harmony(source: Source, out: ThoughtEvents, opening: Opening, calls: CallBegins) -> Steps[None]:
     """The analysis is reasoning; messages to functions stay as they are, for a parser of calls."""
-    emit, is_call = out.content, False
+    is_call = (yield from read_first_header(source)) is not None
+    out.content(source.between(0, source.pos))
+    source.release()
+    emit = out.content
     while mark := (yield from BETWEEN_BODIES.find(source, released(source, emit))):
         start = source.pos
         if mark in ENDS:

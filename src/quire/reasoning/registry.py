@@ -5,11 +5,12 @@ Names are the ones that other servers use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quire.near_names import did_you_mean
 from quire.reasoning.parser import (
+    Grammar,
     Opening,
     ReasoningParser,
     ThoughtTags,
@@ -17,8 +18,10 @@ from quire.reasoning.parser import (
     grammar_parser,
     harmony,
 )
+from quire.tools import CallBegins
 from quire.tools.formats.harmony import MARKS as HARMONY_MARKS
 
+NO_CALLS = CallBegins()
 _TAIL = 200  # characters at a prompt's end that may hold a template's opening of a thought
 
 
@@ -27,11 +30,15 @@ class ReasoningFormat:
     """One way to write thoughts."""
 
     name: str
-    parser: Callable[[Opening], ReasoningParser]
+    grammar: Grammar
     begins: tuple[str, ...]  # any of them begins a thought
     answer_begins: tuple[str, ...]  # behind any of them begins the answer; the first can be forced
     marks: tuple[str, ...]  # of which some may be special tokens
     is_usual: bool = False  # an answer begins in a thought, whether a mark says so or not
+
+    def parser(self, opening: Opening, calls: CallBegins = NO_CALLS) -> ReasoningParser:
+        """Of an answer; ``calls`` may begin in a thought that has no end."""
+        return grammar_parser(self.grammar, opening, calls)
 
     def opening(self, prompt: str) -> Opening:
         """Whether the prompt ends within a thought or behind one."""
@@ -59,7 +66,7 @@ def tags_format(name: str, tags: ThoughtTags) -> ReasoningFormat:
     """Thoughts between tags."""
     return ReasoningFormat(
         name=name,
-        parser=lambda opening: grammar_parser(between_tags(tags), opening),
+        grammar=between_tags(tags),
         begins=tags.begins,
         answer_begins=tags.ends,
         marks=(*tags.begins, *tags.ends, *(tags.answer or ())),
@@ -79,7 +86,7 @@ _GRANITE = ThoughtTags(
 _FINAL = "<|channel|>final"
 _HARMONY = ReasoningFormat(
     name="openai_gptoss",
-    parser=lambda opening: grammar_parser(harmony, opening),
+    grammar=harmony,
     begins=("<|channel|>analysis<|message|>",),
     answer_begins=(
         f"<|end|><|start|>assistant{_FINAL}<|message|>",  # from within a thought
@@ -103,7 +110,7 @@ REASONING_FORMATS: Mapping[str, ReasoningFormat] = {one.name: one for one in _FO
 ALIASES: Mapping[str, str] = {
     "glm45": "qwen3",
     "deepseek_v3": "qwen3",
-    "kimi_k2": "qwen3",
+    "kimi_k2": "deepseek_r1",
     "minimax_m2": "deepseek_r1",
     "gpt-oss": "openai_gptoss",
     "gpt_oss": "openai_gptoss",

@@ -21,6 +21,7 @@ from quire.structured import GrammarSpec
 from quire.tools import (
     CallArguments,
     CallBegin,
+    CallBegins,
     CallEnd,
     Content,
     ContentOnly,
@@ -214,7 +215,13 @@ class AnswerForm:
 
     def _reasoning_parser(self) -> ReasoningParser:
         format = self.formats.reasoning
-        return NoReasoning() if format is None else format.parser(self.opening)
+        return NoReasoning() if format is None else format.parser(self.opening, self._in_thought())
+
+    def _in_thought(self) -> CallBegins:
+        """Calls that may begin before a thought has ended: a grammar forces none there."""
+        if self.tools is None or self.must is not None or self.formats.tools is None:
+            return CallBegins()
+        return self.formats.tools.in_thought
 
     def _tool_parser(self) -> ToolParser:
         if self.tools is None:

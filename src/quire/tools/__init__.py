@@ -8,11 +8,12 @@ from quire.tools.detection import detect_tool_format
 from quire.tools.events import CallArguments, CallBegin, CallEnd, Content, Event
 from quire.tools.parser import ContentOnly, ToolParser
 from quire.tools.plugin import load_tool_parsers
-from quire.tools.registry import CallText, ToolFormat, tool_format, tool_parser_names
+from quire.tools.registry import CallBegins, CallText, ToolFormat, tool_format, tool_parser_names
 
 __all__ = [
     "CallArguments",
     "CallBegin",
+    "CallBegins",
     "CallEnd",
     "CallText",
     "Content",

@@ -15,6 +15,7 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("longcat", ("<longcat_tool_call>",)),
     ("mistral", ("[TOOL_CALLS]",)),
     ("jamba", ("<tool_calls>",)),
+    ("phi4_mini_json", ("<|/tool_call|>",)),
     ("granite", ("<|tool_call|>",)),
     ("granite-20b-fc", ("<function_call>",)),
     ("internlm", ("<|action_start|>", "<|plugin|>")),

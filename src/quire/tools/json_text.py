@@ -126,6 +126,10 @@ class _Call:
     def is_bare(self) -> bool:
         return self.names is not None
 
+    @property
+    def may_lack_arguments(self) -> bool:
+        return self.names is None or bool(self.names)
+
     def may_be(self, name: str) -> bool:
         return is_name(name) and (not self.names or name in self.names)
 
@@ -147,13 +151,14 @@ def read_call(
     """An object with a name and arguments; whoever calls sees at ``out`` whether it was one.
 
     Without marks around it, an object is a call only if it has a name of ``names`` (any, if that
-    is empty), arguments, and nothing before them that calls do not have.
+    is empty), arguments, and nothing before them that calls do not have. The arguments of a call
+    of ``names``, and of one with marks, may be null or missing.
     """
     call = _Call(names)
     is_closed = False
     if (yield from take(source, "{")):
         is_closed = yield from _read_fields(source, out, call)
-    if is_closed and call.name and not call.has_begun and not call.is_bare:
+    if is_closed and call.name and not call.has_begun and call.may_lack_arguments:
         call.begin(out)
         out.arguments(call.held or "{}")
     if not call.has_begun:
@@ -222,9 +227,11 @@ def _read_arguments(source: Source, out: CallEvents, call: _Call) -> Steps[bool]
         return is_whole
     start = source.pos
     is_odd = call.is_bare and following not in ('"', *_CLOSER)
-    if is_odd or not (yield from pass_value(source)):
+    if not (yield from pass_value(source)):
         return False
     text = source.between(start, source.pos)
+    if is_odd and not (text == "null" and call.may_lack_arguments):
+        return False
     value = loaded(text)
     if isinstance(value, str) and is_encodable(value):
         if call.is_bare and not isinstance(loaded(value), dict):

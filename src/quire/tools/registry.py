@@ -32,6 +32,14 @@ class CallText:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CallBegins:
+    """Marks behind which a call follows, even where the model has not ended its thought."""
+
+    marks: tuple[str, ...] = ()
+    is_sure: bool = False  # wherever they stand; else at the beginning of a line
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ToolFormat:
     """One way to write calls."""
 
@@ -40,6 +48,7 @@ class ToolFormat:
     marks: tuple[str, ...] = ()  # of which some may be special tokens
     call_text: CallText | None = None
     id_length: int | None = None  # of the ids of calls, where a template is strict about it
+    in_thought: CallBegins = CallBegins()  # for models that forget the end of a thought
 
 
 def _format(
@@ -48,6 +57,7 @@ def _format(
     *marks: str,
     call_text: CallText | None = None,
     id_length: int | None = None,
+    in_thought: CallBegins = CallBegins(),
 ) -> ToolFormat:
     return ToolFormat(
         name=name,
@@ -55,6 +65,7 @@ def _format(
         marks=marks,
         call_text=call_text,
         id_length=id_length,
+        in_thought=in_thought,
     )
 
 
@@ -122,14 +133,22 @@ def _marks_of(form: NamedCalls) -> tuple[str, ...]:
     return (*sections, form.call, form.separator, *form.after_arguments, *form.before_name)
 
 
+def _named(name: str, form: NamedCalls, *more_marks: str) -> ToolFormat:
+    begins = CallBegins(marks=(*form.section_begins, form.call), is_sure=True)
+    return _format(name, named_calls(form), *_marks_of(form), *more_marks, in_thought=begins)
+
+
 def _xml(name: str, outer: str) -> ToolFormat:
     begin, end = f"<{outer}>", f"</{outer}>"
-    return _format(name, tagged(_tags(begin, end)), begin, end)
+    grammar = tagged(_tags(begin, end))
+    return _format(name, grammar, begin, end, in_thought=CallBegins(marks=(begin,)))
 
 
 def _hermes(name: str, outer: str, call_text: CallText | None = None) -> ToolFormat:
     begin, end = f"<{outer}>", f"</{outer}>"
-    return _format(name, marked((begin,), (end,)), begin, end, call_text=call_text)
+    begins = CallBegins(marks=(begin,))
+    grammar = marked((begin,), (end,))
+    return _format(name, grammar, begin, end, call_text=call_text, in_thought=begins)
 
 
 _FORMATS = (
@@ -169,10 +188,15 @@ _FORMATS = (
     ),
     _xml("qwen3_xml", "tool_call"),
     _xml("seed_oss", "seed:tool_call"),
-    _format("glm45", tagged(_GLM_TAGS), "<tool_call>", "</tool_call>"),
-    _format("deepseek_v3", named_calls(_DEEPSEEK_V3), *_marks_of(_DEEPSEEK_V3), _DEEPSEEK_SEP),
-    _format("deepseek_v31", named_calls(_DEEPSEEK_V31), *_marks_of(_DEEPSEEK_V31)),
-    _format("kimi_k2", named_calls(_KIMI), *_marks_of(_KIMI)),
+    _format(
+        "glm45",
+        tagged(_GLM_TAGS),
+        *("<tool_call>", "</tool_call>"),
+        in_thought=CallBegins(marks=("<tool_call>",)),
+    ),
+    _named("deepseek_v3", _DEEPSEEK_V3, _DEEPSEEK_SEP),
+    _named("deepseek_v31", _DEEPSEEK_V31),
+    _named("kimi_k2", _KIMI),
     _format("openai", harmony, *HARMONY_MARKS),
 )
 TOOL_FORMATS: Mapping[str, ToolFormat] = {one.name: one for one in _FORMATS}

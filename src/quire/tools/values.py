@@ -26,6 +26,7 @@ _HINTS = {
     **dict.fromkeys(("properties", "additionalProperties", "required"), "object"),
 }
 _MAX_DEPTH = 16  # of combinations and references; deeper ones say nothing
+_OF_JSON = {"true": True, "false": False, "null": None}
 _PYTHON_WORDS = {"true": "true", "false": "false", "none": "null"}
 _NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
@@ -96,13 +97,21 @@ def json_value(text: str, kinds: Kinds) -> str:
 
 
 def python_literal(text: str) -> str | None:
-    """A Python literal as JSON; None if it is none, or has what JSON does not have."""
+    """A Python literal as JSON; None if it is none, or has what JSON does not have. The words of
+    JSON are literals too: models mix them in.
+    """
     try:
         with warnings.catch_warnings():  # escapes in its strings may be odd
             warnings.simplefilter("ignore")
-            return dumped(ast.literal_eval(text))
+            tree = ast.parse(text.strip(), mode="eval")
+            return dumped(ast.literal_eval(_JsonWords().visit(tree)))
     except _NO_LITERAL:
         return None
+
+
+class _JsonWords(ast.NodeTransformer):
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(_OF_JSON[node.id]) if node.id in _OF_JSON else node
 
 
 def _kind(value: Any) -> str:

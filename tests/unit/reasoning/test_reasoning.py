@@ -12,8 +12,8 @@ from quire.reasoning import (
     reasoning_parser_names,
 )
 from quire.reasoning.parser import ReasoningParser
-from quire.tools import Tools, tool_format
-from tests.fakes.tool_texts import calls_of, content_of, cut, gpt_oss
+from quire.tools import CallBegins, Content, Tools, tool_format
+from tests.fakes.tool_texts import FORMS, calls_of, content_of, cut, gpt_oss, kimi_k2
 from tests.fakes.tool_texts import read as read_calls
 
 TAGS = {
@@ -29,7 +29,12 @@ TAGS = {
         "<|end|><|start|>assistant<|channel|>final<|message|>",
     ),
 }
-MARKS = [*" ".join(" ".join(one) for one in TAGS.values()).split(), "<response>", "</response>"]
+TOOL_MARKS = ["<tool_call>", "\n<tool_call>", "<|tool_calls_section_begin|>"]
+MARKS = [
+    *" ".join(" ".join(one) for one in TAGS.values()).split(),
+    *("<response>", "</response>", " to=functions.f", *TOOL_MARKS),
+]
+IN_THOUGHT = [CallBegins(), *(tool_format(name).in_thought for name in ("hermes", "kimi_k2"))]
 cuts = st.lists(st.integers(0, 200), max_size=30)
 plain = st.text("ab <é。\n", min_size=1, max_size=30)
 
@@ -61,16 +66,17 @@ def test_thought_and_answer_come_apart_however_the_text_is_cut(
 @given(
     pieces=st.lists(st.sampled_from([*MARKS, "x ", "\n", "<"])),
     opening=st.sampled_from(Opening),
+    calls=st.sampled_from(IN_THOUGHT),
     places=cuts,
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_random_marks_lose_no_text(
-    name: str, pieces: list[str], opening: Opening, places: list[int]
+    name: str, pieces: list[str], opening: Opening, calls: CallBegins, places: list[int]
 ) -> None:
     pieces = [one if "|" in one or "<" in one else f"{one}w{i};" for i, one in enumerate(pieces)]
     text = "".join(pieces)
-    found = read(reasoning_format(name).parser(opening), [text])
-    assert read(reasoning_format(name).parser(opening), cut(text, places)) == found
+    found = read(reasoning_format(name).parser(opening, calls), [text])
+    assert read(reasoning_format(name).parser(opening, calls), cut(text, places)) == found
     everything = "".join(found)
     assert [f"w{i};" for i in range(len(pieces)) if f"w{i};" in text] == [
         f"w{i};" for i in range(len(pieces)) if f"w{i};" in everything
@@ -122,6 +128,90 @@ def test_tags_around_an_answer_are_no_part_of_it(rest: str, answer: str) -> None
         assert read(parser, pieces) == ("hm", answer)
     without = reasoning_format("granite").parser(Opening.UNKNOWN)
     assert read(without, ["<response>Hi</response>"]) == ("", "<response>Hi</response>")
+
+
+LINE_CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+KIMI_CALL = kimi_k2([("get_weather", {"city": "Oslo"})])
+
+
+def with_calls(name: str, tools: str, pieces: list[str]) -> tuple[str, str, list[str]]:
+    """Reasoning, content, and the names of the calls."""
+    format = tool_format(tools)
+    parser = reasoning_format(name).parser(Opening.IN_THOUGHT, format.in_thought)
+    thought, rest = read(parser, pieces)
+    events = read_calls(format.parser(Tools()), list(rest))
+    return thought, content_of(events), [called for called, _ in calls_of(events)]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "glm45", "deepseek_r1", "kimi_k2"])
+@pytest.mark.parametrize(
+    ("tools", "text", "thought", "content"),
+    [
+        ("hermes", f"hm\n{LINE_CALL}", "hm", ""),
+        ("hermes", f"\n\n{LINE_CALL}\n", "\n\n", ""),
+        ("hermes", f"<think>{LINE_CALL}", "", ""),
+        ("qwen3_xml", "hm\n\n<tool_call>\n<function=get_weather>\n</function>", "hm\n", ""),
+        ("glm45", "hm\n<tool_call>get_weather\n</tool_call>", "hm", ""),
+        ("kimi_k2", f"hm {KIMI_CALL}", "hm ", ""),
+        ("kimi_k2", KIMI_CALL.replace("_calls_section", "_call_section"), "", ""),
+        ("kimi_k2", "hm<|tool_call_begin|>get_weather<|tool_call_argument_begin|>{}", "hm", ""),
+    ],
+)
+def test_a_call_may_begin_before_the_thought_has_ended(
+    name: str, tools: str, text: str, thought: str, content: str
+) -> None:
+    for pieces in ([text], list(text)):
+        assert with_calls(name, tools, pieces) == (thought, content, ["get_weather"])
+
+
+@pytest.mark.parametrize("form", ["hermes", "qwen3_coder", "seed_oss", "glm45", "kimi_k2"])
+@given(thought=plain, days=st.integers(), end=st.sampled_from(["", "</think>"]), places=cuts)
+@settings(max_examples=50, deadline=None)
+def test_calls_in_thoughts_are_found_however_the_text_is_cut(
+    form: str, thought: str, days: int, end: str, places: list[int]
+) -> None:
+    tools, write = FORMS[form]
+    text = f"{thought}\n{write([('get_weather', {'days': days})])}{end}"
+    found = with_calls("qwen3", tools, cut(text, places))
+    assert found == with_calls("qwen3", tools, [text])
+    is_call = not end or form == "kimi_k2"
+    assert found[2] == (["get_weather"] if is_call else [])
+    assert found[0].rstrip() == (thought.rstrip() if is_call else text.removesuffix(end).rstrip())
+
+
+@pytest.mark.parametrize(
+    ("thought", "answer"),
+    [
+        (f"I could write {LINE_CALL}", ""),
+        (f"It looks so:\n{LINE_CALL}\nSo I do it.", "</think>Yes"),
+        (f"{LINE_CALL}\n", "</think>Yes"),
+        (f"hm\n{LINE_CALL}\n", f"</think>{LINE_CALL}"),
+        ("hm\n<tool_cal", ""),
+    ],
+)
+def test_a_thought_may_talk_of_calls(thought: str, answer: str) -> None:
+    for pieces in ([thought + answer], list(thought + answer)):
+        found, content, calls = with_calls("qwen3", "hermes", pieces)
+        assert found == thought
+        assert (content, len(calls)) == ("Yes" if "Yes" in answer else "", LINE_CALL in answer)
+
+
+def test_a_call_behind_a_sure_mark_is_told_before_the_thought_could_end() -> None:
+    format = tool_format("kimi_k2")
+    parser = reasoning_format("kimi_k2").parser(Opening.UNKNOWN, format.in_thought)
+    assert parser.feed("hm <|tool_calls_section_begin|>")[0] == Reasoning("hm ")
+    assert parser.feed("{") == [Content("{")]
+
+
+def test_without_tools_a_thought_has_no_calls() -> None:
+    text = f"hm\n{LINE_CALL}{KIMI_CALL}"
+    assert read(reasoning_format("qwen3").parser(Opening.IN_THOUGHT), [text]) == (text, "")
+
+
+@pytest.mark.parametrize("name", ["kimi_k2", "deepseek_r1"])
+def test_what_stands_before_the_end_of_a_thought_was_one(name: str) -> None:
+    for pieces in (["hm</think>Answer"], list("hm</think>Answer")):
+        assert read(reasoning_format(name).parser(Opening.UNKNOWN), pieces) == ("hm", "Answer")
 
 
 def test_a_later_tag_is_content() -> None:
@@ -188,25 +278,76 @@ def test_a_message_of_gpt_oss_ends_where_the_next_begins(
         assert "".join(given for _, given in calls_of(events)) == arguments
 
 
+TO = " to=functions.get_weather"
+FIRST = f"{TO}<|channel|>commentary json<|message|>"
+
+
+@pytest.mark.parametrize(
+    ("text", "thought", "calls", "content"),
+    [
+        (f"{FIRST}{{}}<|call|>", "", ["{}"], ""),
+        (f"{FIRST}{{}}", "", ["{}"], ""),
+        (f"{FIRST}{{}}<|call|><|start|>assistant{FIRST}[]<|call|>", "", ["{}", "[]"], ""),
+        (f"{FIRST}{{}}<|call|><|start|>assistant{FINAL}Done.", "", ["{}"], "Done."),
+        (f"{TO}<|channel|>analysis code<|message|>{{}}<|call|>", "", ["{}"], ""),
+        (f"{FIRST[:-11]}", "", [], FIRST[:-11]),
+        (" to be or not", "", [], " to be or not"),
+        (f"<|channel|>commentary{FINAL}Done.", "", [], "Done."),
+        (f"<|channel|>commentary to=assistant{FINAL}Done.", "", [], "Done."),
+        (
+            f"<|channel|>commentary{TAGS['gpt-oss'][0]}hm{TAGS['gpt-oss'][1]}Done.",
+            "hm",
+            [],
+            "Done.",
+        ),
+        (f"<|channel|>commentary{CALL}{{}}<|call|>", "", ["{}"], ""),
+        (f"{TO}<|channel|>commentary{FINAL}{{}}<|call|>", "", ["{}"], ""),
+    ],
+)
+def test_headers_that_gpt_oss_also_writes(
+    text: str, thought: str, calls: list[str], content: str
+) -> None:
+    for pieces in ([text], list(text)):
+        found, rest = read(reasoning_format("openai_gptoss").parser(Opening.UNKNOWN), pieces)
+        for answer in (rest, text if not thought else rest):
+            events = read_calls(tool_format("openai").parser(Tools()), list(answer))
+            assert (found, content_of(events)) == (thought, content)
+            assert calls_of(events) == [("get_weather", one) for one in calls]
+
+
 @given(
+    begin=st.sampled_from(["", TO, " to=python", " to=", " to", "\n"]),
     pieces=st.lists(
         st.sampled_from(
-            [CALL, FINAL, *TAGS["gpt-oss"], "<|start|>assistant", "<|call|>", "<|end|>"]
+            [
+                *(
+                    "",
+                    CALL,
+                    TO,
+                    FINAL,
+                    *TAGS["gpt-oss"],
+                    "<|start|>assistant",
+                    "<|call|>",
+                    "<|end|>",
+                ),
+                *("<|channel|>commentary", "<|channel|>commentary to=assistant"),
+            ]
         ),
-        max_size=8,
+        max_size=12,
     ),
     places=cuts,
 )
 @settings(max_examples=100, deadline=None)
 def test_thoughts_calls_and_content_of_gpt_oss_lose_nothing(
-    pieces: list[str], places: list[int]
+    begin: str, pieces: list[str], places: list[int]
 ) -> None:
-    words = [f"w{i};" for i in range(len(pieces))]
-    text = "".join(f"{one}{word}" for one, word in zip(pieces, words, strict=True))
-    thought, rest = read(
-        reasoning_format("openai_gptoss").parser(Opening.UNKNOWN), cut(text, places)
-    )
+    words = [f"w{i};" for i, one in enumerate(pieces) if not one]
+    text = begin + "".join(one or f"w{i};" for i, one in enumerate(pieces))
+    format = reasoning_format("openai_gptoss")
+    thought, rest = read(format.parser(Opening.UNKNOWN), cut(text, places))
+    assert (thought, rest) == read(format.parser(Opening.UNKNOWN), [text])
     events = read_calls(tool_format("openai").parser(Tools()), [rest])
+    assert read_calls(tool_format("openai").parser(Tools()), cut(rest, places)) == events
     everything = thought + content_of(events) + str(calls_of(events))
     assert [word for word in words if word not in everything] == []
 

@@ -126,9 +126,30 @@ def test_a_stop_string_within_a_call_does_not_end_for_the_call(
 
 
 def test_a_call_in_a_thought_is_none() -> None:
-    text = TEXT.replace("</think>", "")
+    text = TEXT.replace("</think>", "") + "</think>Done."
     assert FORM.read(text).calls == []
-    assert FORM.read(text).reasoning == text.removeprefix("<think>")
+    assert FORM.read(text).reasoning == text[len("<think>") : text.index("</think>")]
+    assert FORM.read(text).content == "Done."
+
+
+def test_a_call_in_a_thought_that_never_ends_is_one() -> None:
+    text = TEXT.replace("</think>", "")
+    answer = FORM.read(text)
+    assert [call.name for call in answer.calls] == ["get_weather"] and not answer.content
+    assert answer.reasoning == text[len("<think>") : text.index("\n<tool_call>")]
+    reader = FORM.reader()
+    for character in text:
+        reader.feed(character)
+    reader.finish()
+    assert (reader.answer.reasoning, len(reader.answer.calls)) == (answer.reasoning, 1)
+
+
+def test_only_a_request_that_may_call_finds_calls_in_thoughts() -> None:
+    text = TEXT.replace("</think>", "")
+    body = ChatCompletionRequest.model_validate({**BODY, "tool_choice": "required"})
+    for form in (AnswerForm(formats=FORMATS), FORM.forced(body)):
+        answer = form.read(text)
+        assert (answer.reasoning, answer.calls) == (text.removeprefix("<think>"), [])
 
 
 @pytest.mark.parametrize("num_characters", [len(TEXT), TEXT.index("get_weather")])

@@ -175,6 +175,8 @@ def first_call(name: str, text: str, tools: Tools = TOOLS) -> tuple[str, Any]:
         ("llama3_json", '{"name": "f", "parameters": "{\\"a\\": [1]}"}'),
         ("mistral", '[TOOL_CALLS] [{"name": "f", "arguments": {"a": [1]}, "id": "abcdefghi"}]'),
         ("mistral", '[TOOL_CALLS]f[CALL_ID]abcdefghi[ARGS]{"a": [1]}'),
+        ("llama3_json", '[{"name": "f", "parameters": {"a": [1]}}]'),
+        ("llama3_json", ' [ {"name": "f", "parameters": {"a": [1]}} ] '),
         ("granite", '<tool_call>[{"name": "f", "arguments": {"a": [1]}}]'),
         ("granite", ' [{"name": "f", "arguments": {"a": [1]}}]'),
         ("phi4_mini", '[{"name": "f", "arguments": {"a": [1]}}]'),
@@ -191,6 +193,12 @@ def first_call(name: str, text: str, tools: Tools = TOOLS) -> tuple[str, Any]:
         (
             "openai",
             '<|start|>assistant to=functions.f<|channel|>commentary json<|message|>{"a": [1]}',
+        ),
+        ("openai", ' to=functions.f<|channel|>commentary json<|message|>{"a": [1]}<|call|>'),
+        (
+            "openai",
+            "<|channel|>commentary<|channel|>commentary to=functions.f<|message|>"
+            '{"a": [1]}<|call|>',
         ),
     ],
 )
@@ -230,6 +238,31 @@ def test_arguments_may_be_missing() -> None:
         ("qwen3_xml", "<tool_call><function=f></tool_call>"),
     ):
         assert first_call(name, text, Tools()) == ("f", {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "f"}',
+        '{"name": "f", "parameters": null}',
+        '{"parameters": null, "name": "f"}',
+        '{"type": "function", "function": {"name": "f"}}',
+        '[{"name": "f", "parameters": null}]',
+        '[{"name": "f"}]',
+    ],
+)
+def test_arguments_of_a_given_tool_may_be_missing_without_marks(text: str) -> None:
+    assert first_call("llama3_json", text, Tools({"f": {}})) == ("f", {})
+    for tools in (Tools(), Tools({"g": {}})):
+        events = read(tool_format("llama3_json").parser(tools), list(text))
+        assert (content_of(events), calls_of(events)) == (text, [])
+
+
+def test_a_list_of_calls_leaves_no_brackets() -> None:
+    text = '[{"name": "f", "parameters": {"x": "["}}, {"name": "f"}]\nDone [1].'
+    events = read(tool_format("llama3_json").parser(Tools({"f": {}})), list(text))
+    assert calls_of(events) == [("f", '{"x": "["}'), ("f", "{}")]
+    assert content_of(events) == "\nDone [1]."
 
 
 def test_plain_values_become_what_the_schema_says() -> None:
@@ -324,6 +357,9 @@ def test_a_schema_whose_references_branch_is_looked_at_once() -> None:
         ("'a\nb\r'", "a\nb\r"),
         ('{"a": "one\ntwo"}', {"a": "one\ntwo"}),
         ("{'a': (1, None)}", {"a": [1, None]}),
+        ("{'a': true, 'b': [null, False]}", {"a": True, "b": [None, False]}),
+        ("{'null': 'true'}", {"null": "true"}),
+        ("[{'a': 1}, false]", [{"a": 1}, False]),
     ],
 )
 def test_arguments_in_python_become_strict_json(written: str, value: Any) -> None:
@@ -332,8 +368,9 @@ def test_arguments_in_python_become_strict_json(written: str, value: Any) -> Non
     assert strict(given) == {"city": value}
 
 
-def test_a_number_that_json_does_not_have_makes_no_call() -> None:
-    text = "[get_weather(days=NaN)]"
+@pytest.mark.parametrize("written", ["NaN", "{'a': NaN}", "{'a': nil}", "[true, null()]"])
+def test_a_value_that_json_does_not_have_makes_no_call(written: str) -> None:
+    text = f"[get_weather(days={written})]"
     assert content_of(read(tool_format("pythonic").parser(TOOLS), list(text))) == text
 
 
@@ -365,7 +402,8 @@ def test_an_object_without_marks_is_a_call_only_of_a_known_tool() -> None:
     for text in (
         '{"name": "Ann", "parameters": {"age": 3}}',
         '{"name": "get_weather", "age": 3, "parameters": {}}',
-        '{"name": "get_weather"}',
+        '{"name": "get_weather", "parameters": 3}',
+        '{"name": "fly"}',
         "[open(file='x')]",
         '{"type": "function", "function": {"name": "fly", "parameters": {}}}',
         '{"type": "function", "function": {"name": "get_weather", "description": "d"}}',

@@ -11,14 +11,31 @@ from hypothesis import strategies as st
 
 from quire.tools import CallBegin, Tools, tool_format
 from quire.tools.registry import TOOL_FORMATS
-from tests.fakes.tool_texts import DEFINITIONS, FORMS, as_list, calls_of, content_of, cut, read
+from tests.fakes.tool_texts import (
+    DEFINITIONS,
+    FORMS,
+    Call,
+    as_list,
+    calls_of,
+    content_of,
+    cut,
+    read,
+)
 
 TOOLS = Tools.of(DEFINITIONS)
-CALLS = [("get_weather", {"city": 'A "b" {c}', "days": 3}), ("get_time", {"places": ["x", "y"]})]
+CALLS: list[Call] = [
+    ("get_weather", {"city": 'A "b" {c}', "days": 3}),
+    ("get_time", {"places": ["x", "y"]}),
+]
 TEXTS_OF: dict[str, list[str]] = {name: [] for name in TOOL_FORMATS}
 for form, write in FORMS.values():
     TEXTS_OF[tool_format(form).name].append(write(CALLS))
 TEXTS_OF["granite"].append(as_list(CALLS))
+TEXTS_OF["llama3_json"].append(as_list(CALLS))
+TEXTS_OF["openai"].append(
+    " to=functions.get_weather<|channel|>commentary<|channel|>commentary json<|message|>{}<|call|>"
+)
+TEXTS_OF["pythonic"].append("[get_weather(more={'a': true, 'b': [null, False]}, exact=null)]")
 PIECES = sorted(
     {
         piece

@@ -40,6 +40,7 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
         ("{% if tools %}[AVAILABLE_TOOLS]{% endif %}[TOOL_CALLS]", "mistral"),
         ('<|start_header_id|>{% if tools %}{"name": ..., "parameters": ...}', "llama3_json"),
         ("{% if tools %}<|start_of_role|><|tool_call|>", "granite"),
+        ("{% if tools %}<|tool|>{{ tools }}<|/tool|><|tool_call|><|/tool_call|>", "phi4_mini_json"),
         ("{% if tools %}<tool_call>name<arg_key>k</arg_key>", "glm45"),
         ("{% if tools %}<|tool_calls_section_begin|><|tool_call_begin|>", "kimi_k2"),
         ("{% if tools %}<｜tool▁call▁begin｜>{{ '```json' }}", "deepseek_v3"),

@@ -18,11 +18,16 @@ ENDS = ("<|end|>", "<|call|>", "<|return|>")
 MARKS = (START, _CHANNEL, _MESSAGE, _TYPE, *ENDS)
 BETWEEN_BODIES = Marks([START, _CHANNEL, *ENDS])
 _IN_HEADER = Marks(MARKS)
+_ROLE = f"{START}assistant"
+_RECIPIENT = Marks(["to="])
 _LESS = re.compile("<")
 _TO = r"(?:\s+to=([^\s<]+))?"  # stands before the channel or behind it
-# Behind the recipient models write the channel once more; then comes the type of the body.
+# A channel that nothing is written to may stand before the channel. Behind the recipient models
+# write the channel once more; then comes the type of the body.
 _HEADER = re.compile(
-    rf"(?:<\|start\|>\s*assistant{_TO}\s*)?<\|channel\|>\s*(analysis|commentary|final){_TO}\s*"
+    rf"(?:<\|start\|>\s*assistant{_TO}\s*)?"
+    r"(?:<\|channel\|>\s*commentary(?:\s+to=assistant)?\s*(?=<\|channel\|>))?"
+    rf"<\|channel\|>\s*(analysis|commentary|final){_TO}\s*"
     r"(<\|channel\|>\s*[a-z]+\b\s*)?(?:(?:<\|constrain\|>\s*|\b)[a-z_]+\s*)?<\|message\|>"
 )
 _MAX_PARTS = 6
@@ -44,14 +49,29 @@ def read_header(source: Source) -> Steps[Message | None]:
     """From a mark of `BETWEEN_BODIES` to behind ``<|message|>``; None if what stands there is no
     header of a message to the user or a function.
     """
-    start = source.pos
+    return (yield from _read_parts(source, source.pos))
+
+
+def read_first_header(source: Source) -> Steps[Message | None]:
+    """At the beginning of an answer: the rest of a header whose role the prompt has written. Only a
+    recipient follows a role, so anything else is left.
+    """
+    yield from skip(source)
+    if source.pos == 0 or not (yield from _RECIPIENT.at(source)):
+        source.pos = 0
+        return None
+    yield from take_while(source, _LESS, MAX_NAME)
+    return (yield from _read_parts(source, 0, before=_ROLE))
+
+
+def _read_parts(source: Source, start: int, *, before: str = "") -> Steps[Message | None]:
     for _ in range(_MAX_PARTS):
         mark = yield from _IN_HEADER.at(source)
         if not mark or mark in ENDS or (mark == START and source.pos > start):
             return None
         source.pos += len(mark)
         if mark == _MESSAGE:
-            return _message(source.between(start, source.pos))
+            return _message(before + source.between(start, source.pos))
         yield from take_while(source, _LESS, MAX_NAME)
     return None
 
@@ -69,17 +89,26 @@ def _message(header: str) -> Message | None:
 
 def harmony(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
     """Messages to functions are calls; the bodies of all others are content."""
+    message = yield from read_first_header(source)
+    yield from _read_message(source, out, 0, message)
     while mark := (yield from BETWEEN_BODIES.find(source, released(source, out.content))):
+        start = source.pos
         if mark in ENDS:
             source.pos += len(mark)
             continue
-        start = source.pos
         message = yield from read_header(source)
-        if message is None:
-            out.content(source.between(start, source.pos))
-        while message is not None and message.function:
-            message = yield from _read_call(source, out, message.function)
-        source.release()
+        yield from _read_message(source, out, start, message)
+
+
+def _read_message(
+    source: Source, out: CallEvents, start: int, message: Message | None
+) -> Steps[None]:
+    """Behind what was read as its header, which is content if it is none."""
+    if message is None:
+        out.content(source.between(start, source.pos))
+    while message is not None and message.function:
+        message = yield from _read_call(source, out, message.function)
+    source.release()
 
 
 def _read_call(source: Source, out: CallEvents, name: str) -> Steps[Message | None]:

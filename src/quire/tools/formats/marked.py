@@ -26,17 +26,17 @@ def marked(
         def read(mark: str) -> Steps[None]:
             return read_calls(source, out, closing)
 
-        if may_lack_mark and (yield from skip(source)) == "[":
-            yield from read_calls(source, out, closing, names=tools.names)
-        if not out.num_calls:
-            source.pos = 0
+        if may_lack_mark:
+            yield from _read_first_list(source, out, closing, tools.names)
         yield from content_with_calls(source, out, Marks(begins), read)
 
     return grammar
 
 
 def bare(opening: tuple[str, ...]) -> Grammar:
-    """Objects that look like calls of the given tools; ``opening`` marks stand before some."""
+    """Objects that look like calls of the given tools; ``opening`` marks stand before some. A list
+    of them may begin the answer.
+    """
 
     def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
         def read(mark: str) -> Steps[None]:
@@ -44,9 +44,20 @@ def bare(opening: tuple[str, ...]) -> Grammar:
                 source.pos -= 1
             return read_calls(source, out, None, names=tools.names)
 
-        return content_with_calls(source, out, Marks(["{", *opening]), read)
+        yield from _read_first_list(source, out, None, tools.names)
+        yield from content_with_calls(source, out, Marks(["{", *opening]), read)
 
     return grammar
+
+
+def _read_first_list(
+    source: Source, out: CallEvents, ends: Marks | None, names: frozenset[str]
+) -> Steps[None]:
+    """A list without a mark that begins the answer; anything else there is left."""
+    if (yield from skip(source)) == "[":
+        yield from read_calls(source, out, ends, names=names)
+    if not out.num_calls:
+        source.pos = 0
 
 
 def unmarked_list(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
