@@ -110,16 +110,7 @@ class ChatRenderer:
             for index, message in enumerate(_checked(messages))
         ]
         try:
-            text = self._tokenizer.apply_chat_template(
-                conversation,
-                chat_template=template,
-                tools=list(options.tools) if options.tools else None,
-                documents=[dict(one) for one in options.documents] if options.documents else None,
-                add_generation_prompt=options.add_generation_prompt,
-                continue_final_message=options.continue_final_message,
-                tokenize=False,
-                **(options.template_kwargs or {}),
-            )
+            text = self._rendered(messages, conversation, template, options)
         except RecursionError as error:
             raise ValueError(
                 "the chat template cannot render these messages: what it is given is nested too "
@@ -129,7 +120,50 @@ class ChatRenderer:
             raise ValueError(
                 f"the chat template cannot render these messages: {error or type(error).__name__}"
             ) from error
-        return ParsedPrompt(text=str(text), add_special_tokens=False, ends=ends_of_format(template))
+        return ParsedPrompt(text=text, add_special_tokens=False, ends=ends_of_format(template))
+
+    def _rendered(
+        self,
+        messages: Conversation,
+        conversation: list[dict[str, Any]],
+        template: str,
+        options: ChatOptions,
+    ) -> str:
+        """Arguments of calls are objects, unless the template joins them to a text."""
+        try:
+            return self._applied(conversation, template, options)
+        except TypeError as error:
+            try:
+                return self._applied(
+                    _with_arguments_as_text(messages, conversation), template, options
+                )
+            except Exception:  # so it was something else
+                raise error from None
+
+    def _applied(
+        self, conversation: list[dict[str, Any]], template: str, options: ChatOptions
+    ) -> str:
+        """One run of the template."""
+        given: dict[str, Any] = {
+            "chat_template": template,
+            "tools": list(options.tools) if options.tools else None,
+            "documents": [dict(one) for one in options.documents] if options.documents else None,
+            "add_generation_prompt": options.add_generation_prompt,
+            "continue_final_message": options.continue_final_message,
+        }
+        kwargs = dict(options.template_kwargs or {})
+        if all(message["content"] is not None for message in conversation):
+            text = self._tokenizer.apply_chat_template(
+                conversation, tokenize=False, **given, **kwargs
+            )
+            return str(text)
+        # The tokenizer's method leaves out what is None; a template that asks must see it.
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        variables = {**self._tokenizer.special_tokens_map, **kwargs}
+        found: Any = render_jinja_template([conversation], **given, **variables)  # declared a str
+        texts, _ = found
+        return str(texts[0])
 
     def template(self, options: ChatOptions) -> str:
         """The Jinja text that these options render with."""
@@ -239,10 +273,11 @@ def _checked(messages: Conversation) -> Conversation:
 
 def _rendered_message(message: Message, style: ContentFormat, place: str) -> dict[str, Any]:
     """The message as templates expect it: content in the right form, arguments of calls parsed."""
-    rendered = dict(message)
-    rendered["content"] = _content(message.get("content"), style)
-    calls = message.get("tool_calls")
-    if calls:
+    rendered = {name: value for name, value in message.items() if value is not None}
+    content, calls = message.get("content"), rendered.pop("tool_calls", None)
+    is_null = content is None and bool(calls) and style.tests_none
+    rendered["content"] = None if is_null else _content(content, style)
+    if calls:  # templates that find the name expect calls under it
         fault = tool_calls_fault(calls, f"{place}.tool_calls")
         if fault is not None:
             raise ValueError(f"{fault.place}: {fault.what}")
@@ -288,6 +323,25 @@ def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
         return dict(call)
     arguments = arguments_object(function["arguments"])
     return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _with_arguments_as_text(
+    messages: Conversation, conversation: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The rendered messages, with the arguments of calls as the client wrote them."""
+    return [
+        {**rendered, "tool_calls": [_call_with_text(call) for call in message["tool_calls"]]}
+        if "tool_calls" in rendered
+        else rendered
+        for message, rendered in zip(messages, conversation, strict=True)
+    ]
+
+
+def _call_with_text(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    arguments = function.get("arguments") or {}
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": text}}
 
 
 def arguments_object(text: str) -> dict[str, Any]:

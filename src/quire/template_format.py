@@ -1,7 +1,7 @@
 """Reads from a chat template in which form it wants the content of messages.
 
-Some templates print ``message.content``, others walk over its parts. Also says what does not
-parse, and which variables are read. Knows nothing about messages.
+Some templates print ``message.content``, others walk over its parts; some ask whether it is none.
+Also says what does not parse, and which variables are read. Knows nothing about messages.
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ logger = logging.getLogger(__name__)
 # transformers marks the assistant's own text with a block of its own making.
 _GENERATION_BLOCK = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 
+# Filters that look into the parts of a content, and filters that pass parts on.
+_PART_FILTERS = {"selectattr", "rejectattr", "map", "groupby"}
+_KEEPING_FILTERS = {"default", "d", "list", "reverse", "sort", "unique"} | {
+    *("select", "reject", "selectattr", "rejectattr"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ContentFormat:
@@ -27,6 +33,7 @@ class ContentFormat:
 
     name: str  # "string", or "openai": a list of parts
     tests_strings: bool  # the template takes a string too where it takes parts
+    tests_none: bool  # the template tells no content from an empty one
 
     @property
     def is_wrapped(self) -> bool:
@@ -71,33 +78,80 @@ def _detect(template: str) -> ContentFormat:
     try:
         tree = _environment().parse(_GENERATION_BLOCK.sub("", template))
     except TemplateSyntaxError:
-        return ContentFormat("string", tests_strings=True)  # rendering says what is wrong
-    names = set(_names_of_content(tree))
-    loops = any(_is_content(loop.iter, names) for loop in tree.find_all(nodes.For))
-    tests = tree.find_all(nodes.Test)
+        # Rendering says what is wrong.
+        return ContentFormat("string", tests_strings=True, tests_none=False)
+    names = _names_of_content(tree)
+    tests = {test.name for test in tree.find_all(nodes.Test) if _is_content(test.node, names)}
     return ContentFormat(
-        "openai" if loops else "string",
-        tests_strings=any(
-            test.name == "string" and _is_content(test.node, names) for test in tests
-        ),
+        "openai" if _walks_over_content(tree, names) else "string",
+        tests_strings="string" in tests,
+        tests_none="none" in tests,
     )
 
 
-def _names_of_content(tree: nodes.Template) -> Iterator[str]:
-    """Variables that are set to a content, and macro parameters that are named so."""
-    for assignment in tree.find_all(nodes.Assign):
-        if isinstance(assignment.target, nodes.Name) and _is_content(assignment.node, set()):
-            yield assignment.target.name
-    for macro in tree.find_all(nodes.Macro):
-        yield from (argument.name for argument in macro.args if argument.name == "content")
+def _walks_over_content(tree: nodes.Template, names: set[str]) -> bool:
+    """Whether a loop, or a filter that looks into parts, goes over some content."""
+    loops = any(_is_content(loop.iter, names) for loop in tree.find_all(nodes.For))
+    return loops or any(
+        one.name in _PART_FILTERS and _is_content(one.node, names)
+        for one in tree.find_all(nodes.Filter)
+    )
 
 
-def _is_content(node: nodes.Node, names: set[str]) -> bool:
-    """``message.content``, ``message['content']``, or a variable that holds it."""
+def _names_of_content(tree: nodes.Template) -> set[str]:
+    """Variables that are set to a content, and macro parameters that hold one."""
+    macros = {macro.name: macro for macro in tree.find_all(nodes.Macro)}
+    names = {
+        assignment.target.name
+        for assignment in tree.find_all(nodes.Assign)
+        if isinstance(assignment.target, nodes.Name) and _is_content(assignment.node, set())
+    }
+    if any(argument.name == "content" for macro in macros.values() for argument in macro.args):
+        names.add("content")
+    # A macro that writes values of any kind gets contents too, but knows no parts.
+    walked = {
+        loop.iter.name
+        for loop in tree.find_all(nodes.For)
+        if isinstance(loop.iter, nodes.Name) and _reads_text(loop)
+    }
+    filled = _filled_parameters(tree, macros)
+    return names | {name for name, value in filled if name in walked and _is_content(value, names)}
+
+
+def _filled_parameters(
+    tree: nodes.Template, macros: dict[str, nodes.Macro]
+) -> Iterator[tuple[str, nodes.Node]]:
+    """The parameters of macros, with what each call puts there."""
+    for call in tree.find_all(nodes.Call):
+        macro = macros.get(call.node.name) if isinstance(call.node, nodes.Name) else None
+        if macro is not None:
+            yield from zip((argument.name for argument in macro.args), call.args, strict=False)
+            yield from ((argument.key, argument.value) for argument in call.kwargs)
+
+
+def _reads_text(loop: nodes.For) -> bool:
+    """Whether ``.text`` or ``['text']`` of something is read in the loop."""
+    return any(
+        _key(node) == "text" for node in loop.find_all((nodes.Getattr, nodes.Getitem, nodes.Call))
+    )
+
+
+def _is_content(node: nodes.Node | None, names: set[str]) -> bool:
+    """``message.content`` in any spelling, a variable that holds it, or one of these behind a
+    filter that passes parts on."""
     if isinstance(node, nodes.Name):
         return node.name in names
+    if isinstance(node, nodes.Filter):
+        return node.name in _KEEPING_FILTERS and _is_content(node.node, names)
+    return _key(node) == "content"
+
+
+def _key(node: nodes.Node | None) -> object:
+    """What is read: the key of ``a.key``, ``a['key']`` and ``a.get('key')``."""
     if isinstance(node, nodes.Getattr):
-        return node.attr == "content"
+        return node.attr
     if isinstance(node, nodes.Getitem):
-        return isinstance(node.arg, nodes.Const) and node.arg.value == "content"
-    return False
+        return node.arg.value if isinstance(node.arg, nodes.Const) else None
+    if isinstance(node, nodes.Call) and _key(node.node) == "get" and node.args:
+        return node.args[0].value if isinstance(node.args[0], nodes.Const) else None
+    return None

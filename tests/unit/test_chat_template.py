@@ -139,6 +139,74 @@ def test_arguments_that_are_no_object_are_one_that_holds_their_text(text: str) -
     assert render([message], template) == text
 
 
+def called(arguments: Any, content: str | None = None) -> list[dict[str, Any]]:
+    """A conversation with one call."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    return [*HELLO, {"role": "assistant", "content": content, "tool_calls": [call]}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ('{"city":  "Oslo"}', '{"city":  "Oslo"}'),  # with the client's own spaces
+        ("{city", "{city"),
+        ("", "{}"),
+        ({"city": "Æ"}, '{"city": "Æ"}'),
+    ],
+)
+def test_a_template_that_joins_arguments_to_a_text_gets_them_as_text(
+    arguments: Any, text: str
+) -> None:
+    template = "{{ '<' + messages[1].tool_calls[0]['function']['arguments'] + '>' }}"
+    assert render(called(arguments), template) == f"<{text}>"
+
+
+def test_another_type_error_of_a_template_is_told_as_it_is() -> None:
+    joining = "{{ 'a' + messages[1].tool_calls[0].function.arguments.city }}"
+    with pytest.raises(ValueError, match=r"can only concatenate str \(not \"int\"\) to str"):
+        render(called('{"city": 3}'), joining)
+
+
+@pytest.mark.parametrize("test", ["m['content'] is none", "not m.get('content') is not none"])
+def test_a_template_that_asks_for_it_sees_that_a_call_has_no_content(test: str) -> None:
+    template = (
+        "{{ eos_token }}{% for m in messages %}{% if " + test + " %}({{ m.tool_calls[0].type }})"
+        "{% else %}[{{ m.content }}]{% endif %}{% endfor %}{{ mood }}{{ tools }}"
+    )
+    eos = tokenizers.byte_level().eos_token
+    own = {"template_kwargs": {"mood": "!"}}
+    assert render(called("{}"), template, **own) == f"{eos}[Hello](function)!None"
+    assert render(called("{}", "So"), template, **own) == f"{eos}[Hello][So]!None"
+    silent = [*HELLO, {"role": "assistant", "content": None}]
+    assert render(silent, template, **own) == f"{eos}[Hello][]!None"
+
+
+def test_a_call_without_content_goes_on_where_texts_are_joined() -> None:
+    """The two habits of DeepSeek's first templates."""
+    template = (
+        "{% for m in messages %}{% if m['role'] == 'assistant' and m['content'] is none %}"
+        "{% for t in m['tool_calls'] %}{{ '<call>' + t['function']['name'] + '\\n'"
+        " + t['function']['arguments'] }}{% endfor %}"
+        "{% elif m['content'] is not none %}{{ '<' + m['role'] + '>' + m['content'] }}{% endif %}"
+        "{% endfor %}"
+    )
+    messages = [*called('{"a": 1}'), {"role": "tool", "content": "sunny"}]
+    assert render(messages, template) == '<user>Hello<call>f\n{"a": 1}<tool>sunny'
+
+
+@pytest.mark.parametrize("calls", [[], None])
+@pytest.mark.parametrize(
+    "test", ["'tool_calls' in m", "m.tool_calls is defined and m.tool_calls is not none"]
+)
+def test_an_answer_with_no_calls_is_an_answer(test: str, calls: Any) -> None:
+    template = (
+        "{% for m in messages %}{% if " + test + " %}{{ m.tool_calls[0].function.name }}"
+        "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    messages = [*HELLO, {"role": "assistant", "content": " you", "tool_calls": calls}]
+    assert render(messages, template) == "Hello you"
+
+
 def test_values_too_deep_for_the_template_are_said_to_be() -> None:
     deep: list[Any] = []
     for _ in range(900):

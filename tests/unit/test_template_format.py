@@ -1,0 +1,69 @@
+"""The form of contents is read from what a template does with them."""
+
+from __future__ import annotations
+
+import pytest
+
+from quire.template_format import detect_content_format
+
+MESSAGES = "{% for m in messages %}HERE{% endfor %}"
+PARTS = "{% for p in c %}{{ p['text'] }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{% for p in m.content %}{{ p }}{% endfor %}",
+        "{% for p in m.get('content') %}{{ p }}{% endfor %}",
+        "{% for p in m['content'] | list %}{{ p }}{% endfor %}",
+        "{% for p in m.content | default([]) | reverse %}{{ p }}{% endfor %}",
+        "{% set c = m.get('content', '') %}" + PARTS,
+        "{% set c = m.content | select('mapping') %}" + PARTS,
+        "{{ m.content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join }}",
+        "{{ m.content | map(attribute='text') | join }}",
+        "{% macro write(role, c) %}" + PARTS + "{% endmacro %}{{ write('a', m.content) }}",
+        "{% macro write(c) %}" + PARTS + "{% endmacro %}{{ write(c=m['content']) }}",
+        "{% macro write(c) %}" + PARTS + "{% endmacro %}{% set d = m.content %}{{ write(d) }}",
+        "{% macro write(m) %}{% set c = m.get('content') %}" + PARTS + "{% endmacro %}",
+    ],
+)
+def test_a_walk_over_parts_is_seen(body: str) -> None:
+    assert detect_content_format(MESSAGES.replace("HERE", body)).name == "openai"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{{ m.content }}",
+        "{{ m.get('content') }}",
+        "{{ m.get('role') }}{% for call in m.get('calls') %}{{ call.text }}{% endfor %}",
+        "{% set c = m.content | trim %}{{ c | upper }}",
+        "{% for line in m.content.split('a') %}{{ line }}{% endfor %}",
+        "{% for line in (m.content | trim).splitlines() | map('trim') %}{{ line }}{% endfor %}",
+        # macros that write values of any kind
+        "{% macro show(v) %}{% for x in v %}{{ x }}{% endfor %}{% endmacro %}{{ show(m.content) }}",
+        "{% macro write(c, d) %}" + PARTS + "{% endmacro %}{{ write(m.calls, m.content) }}",
+    ],
+)
+def test_what_is_no_walk_over_parts_is_text(body: str) -> None:
+    assert detect_content_format(MESSAGES.replace("HERE", body)).name == "string"
+
+
+@pytest.mark.parametrize(
+    ("body", "strings", "none"),
+    [
+        ("{% if m.get('content') is string %}{% endif %}", True, False),
+        ("{% if m.content is not none %}{% endif %}", False, True),
+        ("{% if m.tool_calls is none or m.name is string %}{% endif %}", False, False),
+        (
+            "{% macro write(c) %}{% if c is string %}{{ c }}{% elif c is not none %}"
+            + PARTS
+            + "{% endif %}{% endmacro %}{{ write(m.content) }}",
+            True,
+            True,
+        ),
+    ],
+)
+def test_what_is_asked_of_a_content(body: str, strings: bool, none: bool) -> None:
+    found = detect_content_format(MESSAGES.replace("HERE", body))
+    assert (found.tests_strings, found.tests_none) == (strings, none)
