@@ -17,6 +17,7 @@ from quire.compat import QUANTIZATION
 from quire.errors import ModelLoadError, UnsupportedModelError
 from quire.generation_config import check_overrides
 from quire.sampling_limits import is_int
+from quire.weights.checkpoint_files import choose_weight_files, what_is_not_read
 
 _CONFIG_FAILED = "Failed to load the model config."
 
@@ -47,8 +48,9 @@ def find_model_files(args: EngineArgs, *, with_weights: bool = True) -> ModelFil
     with_weights = with_weights and args.load_format != "dummy"
     path = _fetch(args, args.model, args.revision, "weights" if with_weights else "config")
     tokenizer = path
-    if args.tokenizer and args.tokenizer != args.model and not args.skip_tokenizer_init:
-        tokenizer = _fetch(args, args.tokenizer, args.tokenizer_revision, "tokenizer")
+    if _has_own_tokenizer(args) and not args.skip_tokenizer_init:
+        name = args.tokenizer or args.model
+        tokenizer = _fetch(args, name, args.tokenizer_revision, "tokenizer")
     config = apply_overrides(read_config(path), args.hf_overrides)
     _refuse_quantized(config, path)
     _check_eos(str(path / "config.json"), config)
@@ -71,10 +73,12 @@ def read_config(path: Path) -> dict[str, Any]:
     except ModelLoadError as error:
         raise ModelLoadError(f"{_CONFIG_FAILED} {error}") from None
     if config is None:
-        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+        names = sorted(entry.name for entry in path.iterdir())
+        other = None if choose_weight_files(names) else what_is_not_read(names)
         raise ModelLoadError(
-            f"{_CONFIG_FAILED} {file} does not exist (the folder holds {found}); "
-            "give the folder or hub id of a model in Hugging Face format"
+            f"{_CONFIG_FAILED} {file} does not exist (the folder holds "
+            f"{', '.join(names[:8]) or 'nothing'}); "
+            f"{other or 'give the folder or hub id of a model in Hugging Face format'}"
         )
     return config
 
@@ -114,7 +118,6 @@ def choose_architecture(config: dict[str, Any], path: Path) -> str:
 def stored_dtype(config: dict[str, Any], path: Path) -> str:
     """The dtype that ``config`` names, else that of the weights, else float32."""
     from quire.weights.checkpoint import open_checkpoint
-    from quire.weights.checkpoint_files import choose_weight_files
 
     named = config.get("dtype") or config.get("torch_dtype")
     if isinstance(named, str):
@@ -125,6 +128,12 @@ def stored_dtype(config: dict[str, Any], path: Path) -> str:
     dtypes = {checkpoint.dtype(name) for name in checkpoint.names()}
     floats = {str(dtype).removeprefix("torch.") for dtype in dtypes if dtype.is_floating_point}
     return "float32" if not floats or "float32" in floats else min(floats)
+
+
+def _has_own_tokenizer(args: EngineArgs) -> bool:
+    """Whether the tokenizer is that of another model, or of another revision of this one."""
+    is_elsewhere = bool(args.tokenizer) and args.tokenizer != args.model
+    return is_elsewhere or args.tokenizer_revision not in (None, args.revision)
 
 
 def _fetch(args: EngineArgs, model: str, revision: str | None, what: str) -> Path:

@@ -393,9 +393,10 @@ def _note_unused(args: EngineArgs, device: DeviceInfo) -> None:
             "of the KV cache",
             args.gpu_memory_utilization,
         )
-    for name, folder in (("revision", args.model), ("tokenizer_revision", args.tokenizer)):
+    tokenizer = args.tokenizer or args.model
+    for name, folder in (("revision", args.model), ("tokenizer_revision", tokenizer)):
         revision = getattr(args, name)
-        if revision is not None and folder is not None and Path(folder).expanduser().is_dir():
+        if revision is not None and Path(folder).expanduser().is_dir():
             logger.warning("%s=%s has no effect: %s is a local folder", name, revision, folder)
 
 

@@ -135,6 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
         if repository is None or revision not in repository.revisions:
             self._send(404, json.dumps({"Code": 404, "Message": "not found"}).encode())
         elif rest == "repo/files":
+            is_recursive = query.get("Recursive", ["False"])[0].lower() == "true"
             files = [
                 {
                     "Path": file,
@@ -144,6 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
                     "Sha256": hashlib.sha256(data).hexdigest(),
                 }
                 for file, data in repository.files.items()
+                if is_recursive or "/" not in file
             ]
             self._send_json({"Code": 200, "Data": {"Files": files}, "Success": True})
         elif rest == "repo":

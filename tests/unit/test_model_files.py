@@ -56,6 +56,26 @@ def test_a_tokenizer_of_its_own(tmp_path: Path) -> None:
     assert find_model_files(args).tokenizer == folder
 
 
+@pytest.mark.parametrize("tokenizer", [None, "owner/tiny"])
+def test_a_tokenizer_revision_is_one_of_the_model_where_no_tokenizer_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: str | None
+) -> None:
+    def folder_of_revision(model: str, *, revision: str | None, **options: object) -> Path:
+        assert model == "owner/tiny"
+        return write_model_folder(tmp_path / str(revision))
+
+    monkeypatch.setattr("quire.weights.hub.resolve_model", folder_of_revision)
+
+    def revisions(**options: object) -> tuple[str, str]:
+        files = find_model_files(EngineArgs("owner/tiny", tokenizer=tokenizer, **options))
+        return files.path.name, files.tokenizer.name
+
+    assert revisions(revision="a", tokenizer_revision="b") == ("a", "b")
+    assert revisions(tokenizer_revision="b") == ("None", "b")
+    assert revisions(revision="a") == ("a", "a")
+    assert revisions(tokenizer_revision="b", skip_tokenizer_init=True) == ("None", "None")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_without_a_dtype_in_the_config_the_weights_tell(tmp_path: Path, dtype: torch.dtype) -> None:
     folder = write_model_folder(tmp_path, torch_dtype=None)
@@ -70,6 +90,13 @@ def test_a_folder_without_config_says_what_it_holds(tmp_path: Path) -> None:
         ModelLoadError,
         match=r"^Failed to load the model config\. .*config\.json does not exist .*notes\.txt",
     ):
+        find_model_files(EngineArgs(str(tmp_path)))
+
+
+def test_a_folder_without_config_says_what_its_weights_are(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").touch()
+    (tmp_path / "adapter_model.safetensors").touch()
+    with pytest.raises(ModelLoadError, match=r"does not exist .*; adapter_model.* is a LoRA adap"):
         find_model_files(EngineArgs(str(tmp_path)))
 
 

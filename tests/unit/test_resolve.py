@@ -261,11 +261,12 @@ def test_a_wrong_type_is_one_clear_error(
 def test_arguments_that_mean_nothing_here_are_told(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    resolved(folder, gpu_memory_utilization=0.5, revision="foo")
+    resolved(folder, gpu_memory_utilization=0.5, revision="foo", tokenizer_revision="bar")
     texts = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [text.split(";")[0].split(":")[0] for text in texts] == [
         "gpu_memory_utilization=0.5 has no effect on a CPU",
         "revision=foo has no effect",
+        "tokenizer_revision=bar has no effect",
     ]
 
 

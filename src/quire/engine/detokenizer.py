@@ -197,8 +197,8 @@ class _ByWindow:
             size *= 4
 
     def _shown(self, token_ids: Sequence[int] | Iterator[int]) -> Iterator[int]:
-        skipped, size = self._skipped_ids, self._vocabulary.size
-        return (i for i in token_ids if i not in skipped and i < size)
+        skipped, is_token = self._skipped_ids, self._vocabulary.has
+        return (i for i in token_ids if i not in skipped and is_token(i))
 
     def _decode(self, token_ids: list[int]) -> str:
         return self._vocabulary.decode(token_ids, self._spaces) if token_ids else ""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SENTENCEPIECE_FILE = "tokenizer.model"
+_TEMPLATE_FOLDER = "additional_chat_templates"
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 _PASSED_ON = ("model_max_length", "padding_side", "truncation_side")
 _CODE_HAS_NAMES_OF = ("glm2", "codegeex2")  # the older of two that share a class
@@ -197,7 +198,16 @@ def _add_tokens(backend: Tokenizer, folder: _Folder) -> None:
 
 
 def _chat_template(folder: _Folder) -> Any:
-    """A Jinja text, or several by name."""
+    """A Jinja text, or several by name: those of their own folder are named by their files."""
+    main = _main_template(folder)
+    files = sorted((folder.path / _TEMPLATE_FOLDER).glob("*.jinja"))
+    if not files:
+        return main
+    named = main if isinstance(main, dict) else {"default": main} if main else {}
+    return named | {file.stem: file.read_text(encoding="utf-8") for file in files}
+
+
+def _main_template(folder: _Folder) -> Any:
     file = folder.path / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")

@@ -21,7 +21,9 @@ class Vocabulary:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        self.size = len(tokenizer)  # ids from here on have no text
+        token_ids = {*tokenizer.get_vocab().values(), *tokenizer.added_tokens_decoder}
+        self.size = max(token_ids) + 1  # ids from here on have no text
+        self._unused_ids = frozenset(range(self.size)) - token_ids  # nor have these
         self._backend = _plain_backend(tokenizer)
         self.special_ids = frozenset(tokenizer.all_special_ids) | {
             token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
@@ -48,6 +50,10 @@ class Vocabulary:
         )
         return str(text)
 
+    def has(self, token_id: int) -> bool:
+        """Whether it is a token: for other ids some decoders raise."""
+        return 0 <= token_id < self.size and token_id not in self._unused_ids
+
     def token_texts(self, token_ids: list[int]) -> list[str]:
         """The text of each token as it stands inside a text; U+FFFD for a part of a character."""
         texts = self._texts
@@ -71,7 +77,7 @@ class Vocabulary:
         )
 
     def _token_text(self, token_id: int) -> str:
-        if not 0 <= token_id < self.size:
+        if not self.has(token_id):
             return ""
         if token_id in self.byte_values:
             return bytes([self.byte_values[token_id]]).decode(errors="replace")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,9 +10,14 @@ import torch
 from torch import Tensor
 
 from quire.errors import ModelLoadError
-from quire.weights.checkpoint_files import WeightFiles, choose_weight_files
+from quire.weights.checkpoint_files import (
+    WeightFiles,
+    choose_weight_files,
+    what_is_not_read,
+)
 from quire.weights.pickle_file import PickleFile
 from quire.weights.safetensors_file import SafetensorsFile
+from quire.weights.shards import files_of, missing_of, read_index
 
 
 class Checkpoint(Protocol):
@@ -46,16 +50,20 @@ def open_checkpoint(path: Path, load_format: str = "auto") -> Checkpoint:
     listing = sorted(entry.name for entry in path.iterdir() if entry.is_file())
     chosen = choose_weight_files(listing, load_format)
     if chosen is None:
-        others = load_format != "auto" and choose_weight_files(listing) is not None
-        hint = "; load_format 'auto' reads the weights that are there" if others else ""
+        has_others = load_format != "auto" and choose_weight_files(listing) is not None
+        hint = what_is_not_read(listing)
+        if has_others:
+            hint = "load_format 'auto' reads the weights that are there"
         raise ModelLoadError(
             f"no weights in {path} for load_format {load_format!r}: expected "
-            f"{_EXPECTED[load_format]} and found {', '.join(listing) or 'no files'}{hint}"
+            f"{_EXPECTED[load_format]} and found {', '.join(listing) or 'no files'}"
+            f"{f'; {hint}' if hint else ''}"
         )
-    if chosen.index is not None:
-        return _open_indexed(path, chosen)
-    files = [_FILE_TYPES[chosen.kind](path / name) for name in chosen.files]
-    return FolderCheckpoint(_owners(files), files)
+    names = files_of(path, chosen)
+    _refuse_missing(path, chosen, names)
+    files = {name: _FILE_TYPES[chosen.kind](path / name) for name in names}
+    shard_of = {} if chosen.index is None else read_index(path / chosen.index)
+    return FolderCheckpoint(_owners(files, shard_of), list(files.values()))
 
 
 _EXPECTED = {
@@ -81,29 +89,36 @@ class FolderCheckpoint:
         return frozenset(self._owners)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._file(name).shape(name)
+        return self._owners[name].shape(name)
 
     def dtype(self, name: str) -> torch.dtype:
-        return self._file(name).dtype(name)
+        return self._owners[name].dtype(name)
 
     def read(self, name: str, index: tuple[slice, ...] | None = None) -> Tensor:
-        return self._file(name).read(name, index)
-
-    def _file(self, name: str) -> _TensorFile:
-        file = self._owners[name]
-        if name not in file.names():
-            raise ModelLoadError(
-                f"the index says that {name!r} is in {file.path}, which does not hold it; "
-                "download the index and the shard again"
-            )
-        return file
+        return self._owners[name].read(name, index)
 
 
-def _owners(files: Sequence[_TensorFile]) -> dict[str, _TensorFile]:
-    """Tensor name -> file, of files that no index describes."""
-    owners: dict[str, _TensorFile] = {}
-    for file in files:
-        for name in file.names():
+def _refuse_missing(path: Path, chosen: WeightFiles, names: Sequence[str]) -> None:
+    missing = missing_of(path, names)
+    if not missing:
+        return
+    source = f"{path / chosen.index} names" if chosen.index else f"the names in {path} imply"
+    raise ModelLoadError(
+        f"{source} {len(names)} shards and {len(missing)} of them "
+        f"{'is' if len(missing) == 1 else 'are'} missing: {', '.join(missing[:5])}"
+        f"{', ...' if len(missing) > 5 else ''}; download the model again"
+    )
+
+
+def _owners(
+    files: Mapping[str, _TensorFile], shard_of: Mapping[str, str]
+) -> dict[str, _TensorFile]:
+    """Tensor name -> file, by what the files hold. The index is asked only where two hold it."""
+    held = {shard: file.names() for shard, file in files.items()}
+    owners = {name: files[shard] for name, shard in shard_of.items() if name in held.get(shard, ())}
+    indexed = frozenset(owners)
+    for shard, file in files.items():
+        for name in held[shard] - indexed:
             if name in owners:
                 raise ModelLoadError(
                     f"tensor {name!r} is in both {owners[name].path} and {file.path}; "
@@ -111,26 +126,3 @@ def _owners(files: Sequence[_TensorFile]) -> dict[str, _TensorFile]:
                 )
             owners[name] = file
     return owners
-
-
-def _open_indexed(path: Path, chosen: WeightFiles) -> FolderCheckpoint:
-    assert chosen.index is not None
-    index_path = path / chosen.index
-    try:
-        shard_of = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
-        shard_names = sorted(set(shard_of.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelLoadError(
-            f"{index_path} is damaged ({type(error).__name__}: {error}); download it again"
-        ) from error
-    missing = [name for name in shard_names if not (path / name).is_file()]
-    if missing:
-        raise ModelLoadError(
-            f"{index_path} names {len(shard_names)} shards and {len(missing)} of them "
-            f"{'is' if len(missing) == 1 else 'are'} missing: {', '.join(missing[:5])}"
-            f"{', ...' if len(missing) > 5 else ''}; download the model again"
-        )
-    files = {name: _FILE_TYPES[chosen.kind](path / name) for name in shard_names}
-    return FolderCheckpoint(
-        {name: files[shard] for name, shard in shard_of.items()}, list(files.values())
-    )

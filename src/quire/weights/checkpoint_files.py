@@ -22,6 +22,13 @@ _NOT_WEIGHTS = (
     "*optim_states*",
     "*.onnx*",
 )
+# What is published in place of weights, and what a user can do then.
+_NOT_READ = {
+    "consolidated*": "is laid out for its maker's own code; give a repository that holds the "
+    "weights in Hugging Face format",
+    "adapter_model.*": "is a LoRA adapter without its model; merge it into the model's weights",
+    "*.gguf": "is in the format of llama.cpp; give the repository that it was made from",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +38,7 @@ class WeightFiles:
     kind: str  # "safetensors" or "pickle"
     files: tuple[str, ...]
     index: str | None = None
+    single: str | None = None  # the usual name of a checkpoint in one file, if it is there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,15 +82,25 @@ def choose_weight_files(names: Collection[str], load_format: str = "auto") -> We
     return None
 
 
+def what_is_not_read(names: Collection[str]) -> str | None:
+    """Of a folder without weights: what the file is that a user may take for them, and a remedy."""
+    for pattern, clause in _NOT_READ.items():
+        found = sorted(name for name in names if fnmatchcase(name, pattern))
+        if found:
+            return f"{found[0]} {clause}"
+    return None
+
+
 def _choose(names: Sequence[str], kind: _Kind) -> WeightFiles | None:
     index = _index_of(names, kind)
     files = [name for name in names if name.endswith(kind.suffixes) and not _is_ignored(name)]
-    if kind.single in files and len(files) > 1:
+    single = kind.single if kind.single in files else None
+    if single is not None and len(files) > 1:
         # A merged copy beside its shards; without an index nothing says that the others belong.
-        files = [name for name in files if name != kind.single] if index else [kind.single]
+        files = [name for name in files if name != single] if index else [single]
     if not files and index is None:
         return None
-    return WeightFiles(kind=kind.name, files=tuple(files), index=index)
+    return WeightFiles(kind=kind.name, files=tuple(files), index=index, single=single)
 
 
 def _index_of(names: Sequence[str], kind: _Kind) -> str | None:

@@ -84,11 +84,11 @@ class _Client:
             return None
 
     def list_files(self) -> dict[str, int]:
-        """File -> bytes, of the repository's top folder."""
+        """File -> bytes, of all folders."""
         try:
             api = self._new_api(**self._access())
             files = api.get_model_files(
-                self._request.model, revision=self._request.revision, recursive=False
+                self._request.model, revision=self._request.revision, recursive=True
             )
         except Exception as error:
             raise self._error(error) from error

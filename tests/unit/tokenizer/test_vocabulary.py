@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import json
+
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import Decoder
 from transformers import PreTrainedTokenizerFast
 
+from quire.engine.detokenizer import make_detokenizer
 from quire.tokenizer.vocabulary import Vocabulary, eos_token_ids
 from tests.fakes import tokenizers
 
@@ -32,6 +36,38 @@ def test_special_and_unknown_tokens_have_their_own_text() -> None:
     vocabulary = Vocabulary(tokenizers.byte_level())
     end = vocabulary.tokenizer.eos_token_id
     assert vocabulary.token_texts([end, vocabulary.size + 1]) == ["<|im_end|>", ""]
+
+
+def with_unused_ids(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The same tokens; ids from 100 on are ten higher."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocab = state["model"]["vocab"]
+    state["model"]["vocab"] = {text: i + 10 * (i >= 100) for text, i in vocab.items()}
+    for token in state["added_tokens"]:
+        token["id"] += 10 * (token["id"] >= 100)
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)))
+
+
+@pytest.mark.parametrize("family", ["byte_level", "byte_fallback", "word_piece"])
+def test_tokens_behind_unused_ids_have_their_text(family: str) -> None:
+    dense = Vocabulary(tokenizers.FAMILIES[family]())
+    vocabulary = Vocabulary(with_unused_ids(dense.tokenizer))
+    assert vocabulary.size == dense.size + 10
+    last = dense.size - 1
+    assert vocabulary.token_texts([last + 10, 105]) == [*dense.token_texts([last]), ""]
+    detokenizer = make_detokenizer(vocabulary)
+    assert detokenizer.feed([last + 10, 105]) == make_detokenizer(dense).feed([last])
+
+
+def test_unused_ids_of_a_slow_tokenizer_are_never_decoded() -> None:
+    tokenizer = copy.deepcopy(tokenizers.slow_sentencepiece())
+    end = len(tokenizer)
+    tokenizer._added_tokens_decoder[end + 10] = AddedToken("<late>", special=False)
+    tokenizer._added_tokens_encoder["<late>"] = end + 10
+    vocabulary = Vocabulary(tokenizer)
+    assert vocabulary.token_texts([end + 5]) == [""]
+    detokenizer = make_detokenizer(vocabulary)
+    assert detokenizer.feed([end + 5, end + 10]).strip() == "<late>"
 
 
 def test_only_the_exact_spelling_is_a_special_token() -> None:

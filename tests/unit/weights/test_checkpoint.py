@@ -141,6 +141,12 @@ def test_folder_without_weights_lists_what_it_has(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
+def test_folder_with_weights_that_are_not_read_says_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "tiny.gguf").touch()
+    with pytest.raises(ModelLoadError, match=r"found tiny\.gguf; tiny\.gguf is in the format of"):
+        open_checkpoint(tmp_path)
+
+
 def test_truncated_safetensors_names_file_and_sizes(tmp_path: Path) -> None:
     as_safetensors(some_tensors(), tmp_path)
     file = tmp_path / "model.safetensors"
@@ -279,15 +285,53 @@ def test_missing_shard_is_named(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
-def test_index_that_names_a_wrong_shard_is_an_error(tmp_path: Path) -> None:
-    as_safetensors_shards(some_tensors(), tmp_path)
-    path = tmp_path / "model.safetensors.index.json"
+@pytest.mark.parametrize("store", [as_safetensors_shards, as_pickle_shards])
+def test_index_says_which_files_and_the_files_say_what_they_hold(
+    store: Callable[[Tensors, Path], None], tmp_path: Path
+) -> None:
+    tensors = some_tensors()
+    store(tensors, tmp_path)
+    (path,) = tmp_path.glob("*.index.json")
     index = json.loads(path.read_text())
-    index["weight_map"]["ids"] = index["weight_map"]["a.weight"]
-    index["weight_map"]["a.bias"] = index["weight_map"]["a.weight"]
+    first, second = sorted(set(index["weight_map"].values()))
+    index["weight_map"] = dict.fromkeys(list(tensors)[1:], first) | {"not there": second}
     path.write_text(json.dumps(index))
-    with pytest.raises(ModelLoadError, match=r"index says that 'a.bias' is in"):
-        open_checkpoint(tmp_path).read("a.bias")
+    check_reads(open_checkpoint(tmp_path), tensors)
+
+
+def test_index_decides_between_two_files_that_hold_a_tensor(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "model-00001-of-00002.safetensors")
+    save_file(
+        {"x": torch.ones(1), "y": torch.ones(1)}, tmp_path / "model-00002-of-00002.safetensors"
+    )
+    shard_of = {"x": "model-00001-of-00002.safetensors", "y": "model-00002-of-00002.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shard_of}))
+    assert open_checkpoint(tmp_path).read("x").item() == 0
+
+
+@pytest.mark.parametrize("has_others", [False, True])
+def test_single_file_is_read_where_its_index_is_of_shards_that_are_gone(
+    tmp_path: Path, has_others: bool
+) -> None:
+    tensors = some_tensors()
+    as_safetensors_shards(tensors, tmp_path)
+    for shard in tmp_path.glob("model-*"):
+        shard.rename(tmp_path / shard.name.replace("of-00002", "of-00003"))
+    if not has_others:
+        for shard in tmp_path.glob("model-*"):
+            shard.unlink()
+    as_safetensors(tensors, tmp_path)
+    check_reads(open_checkpoint(tmp_path), tensors)
+
+
+def test_shards_that_their_numbers_imply_are_missed_without_an_index(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "model-00001-of-000003.safetensors")
+    save_file({"y": torch.zeros(1)}, tmp_path / "model-00003-of-000003.safetensors")
+    with pytest.raises(
+        ModelLoadError,
+        match=r"imply 3 shards and 1 of them is missing: model-00002-of-000003\.safetensors; down",
+    ):
+        open_checkpoint(tmp_path)
 
 
 def test_damaged_index_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 from collections import namedtuple
@@ -112,6 +113,22 @@ def test_download_takes_config_tokenizer_and_safetensors_only(any_hub: FakeHub) 
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
 
 
+def test_tokenizer_in_mistrals_own_file_is_downloaded(any_hub: FakeHub) -> None:
+    files = any_hub.repositories[NAME].files
+    files["tekken.json"] = files.pop("tokenizer.json")
+    assert "tekken.json" in names(resolve_model(NAME, what="tokenizer"))
+
+
+def test_chat_templates_in_their_folder_come_with_the_tokenizer(any_hub: FakeHub) -> None:
+    files = any_hub.repositories[NAME].files
+    files["additional_chat_templates/tool_use.jinja"] = b"tools"
+    files["additional_chat_templates/old/tool_use.jinja"] = b"old"
+    files["examples/chat.jinja"] = b"example"
+    folder = resolve_model(NAME, what="tokenizer")
+    assert (folder / "additional_chat_templates" / "tool_use.jinja").read_bytes() == b"tools"
+    assert len(list(folder.rglob("*.jinja"))) == 1
+
+
 def test_bin_is_taken_where_there_are_no_safetensors(any_hub: FakeHub) -> None:
     del any_hub.repositories[NAME].files["model.safetensors"]
     assert "pytorch_model.bin" in names(resolve_model(NAME))
@@ -162,6 +179,33 @@ def test_repository_without_weights_lists_what_it_has(any_hub: FakeHub) -> None:
         resolve_model(NAME)
 
 
+@pytest.mark.parametrize(
+    ("file", "clause"),
+    [
+        ("consolidated.safetensors", "is laid out for its maker's own code; give a repository"),
+        ("adapter_model.safetensors", "is a LoRA adapter without its model; merge it into"),
+        ("tiny-Q4_K_M.gguf", r"is in the format of llama\.cpp; give the repository"),
+    ],
+)
+def test_weights_that_are_not_read_are_named_for_what_they_are(
+    any_hub: FakeHub, file: str, clause: str
+) -> None:
+    any_hub.repositories[NAME].files = {"README.md": b"", file: b"w"}
+    with pytest.raises(ModelLoadError, match=rf"no weights .*; {file} {clause}"):
+        resolve_model(NAME)
+
+
+@pytest.mark.parametrize("below", ["", "models"])
+def test_download_dir_that_is_a_file_is_one_clear_line(
+    any_hub: FakeHub, tmp_path: Path, below: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelLoadError, match=r"/file is a file; give a folder") as error:
+        resolve_model(NAME, download_dir=tmp_path / "file" / below)
+    assert "\n" not in str(error.value)
+    assert any_hub.num_requests == 0
+
+
 def test_full_disk_is_an_error_before_anything_is_downloaded(
     any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +251,49 @@ def test_offline_with_the_config_alone_does_not_pass_for_the_model(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert resolve_model(NAME, what="config").is_dir()
     with pytest.raises(ModelLoadError, match="only in part"):
+        resolve_model(NAME)
+
+
+def test_folder_with_a_tokenizer_alone_is_whole_without_a_config(
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del any_hub.repositories[NAME].files["config.json"]
+    online = resolve_model(NAME, what="tokenizer")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert resolve_model(NAME, what="tokenizer") == online
+
+
+def test_offline_with_the_config_alone_does_not_pass_for_the_tokenizer(
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_model(NAME, what="config")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelLoadError, match="only in part"):
+        resolve_model(NAME, what="tokenizer")
+
+
+SHARDS = {f"model-0000{i}-of-00003.safetensors": b"s" * 100 for i in (1, 2, 3)}
+INDEX = json.dumps({"weight_map": dict(zip("abc", SHARDS, strict=True))}).encode()
+
+
+@pytest.mark.parametrize("index", [{}, {"model.safetensors.index.json": INDEX}])
+def test_interrupted_download_does_not_pass_for_the_model(
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, index: dict[str, bytes]
+) -> None:
+    any_hub.repositories[NAME].files = {"config.json": b"{}"} | index | SHARDS
+    folder = resolve_model(NAME)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert resolve_model(NAME) == folder
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(ModelLoadError, match=r"^HF_HUB_OFFLINE is set, and .* is only in part in"):
+        resolve_model(NAME)
+
+
+def test_unreachable_hub_is_the_cause_where_the_copy_has_holes(hub: FakeHub) -> None:
+    hub.repositories[NAME].files = {"config.json": b"{}"} | SHARDS
+    (resolve_model(NAME) / "model-00003-of-00003.safetensors").unlink()
+    hub.status = 503
+    with pytest.raises(ModelLoadError, match=r"answers HTTP 503 for .* is only in part in"):
         resolve_model(NAME)
 
 
