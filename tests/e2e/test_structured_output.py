@@ -106,6 +106,20 @@ def test_a_json_object_is_one(llm: LLM) -> None:
     assert all(isinstance(json.loads(text), dict) for text in ended)
 
 
+def test_no_escape_slips_through_a_pattern(llm: LLM) -> None:
+    """Though all that the model wants to write are backslashes."""
+    pattern = r'^[^<>:"/\\|?*]+$'
+    schema = {"properties": {"file": {"type": "string", "pattern": pattern}}, "required": ["file"]}
+    vocabulary = llm.get_tokenizer().get_vocab()
+    bias = {token_id: 8.0 for text, token_id in vocabulary.items() if text.startswith("\\")}
+    assert bias
+    given = params({"json": schema}, n=40, temperature=2.0, logit_bias=bias, max_tokens=60)
+    output = llm.generate('A file named "', given, use_tqdm=False)[0]
+    ended = [one.text for one in output.outputs if one.finish_reason == "stop"]
+    assert ended
+    assert all(re.search(pattern, json.loads(text)["file"]) for text in ended)
+
+
 def test_ebnf_and_tags_in_free_text(llm: LLM) -> None:
     for text in texts(llm, params({"grammar": 'root ::= "a" root "b" | "c"'}, n=3)):
         depth = text.count("a")

@@ -24,6 +24,7 @@ from quire.structured_outputs.blame import MatcherOf, reason_of, with_place
 from quire.structured_outputs.exact_numbers import dumps
 from quire.structured_outputs.narrow import narrowed
 from quire.structured_outputs.patterns import json_spaces, plain_anchors
+from quire.structured_outputs.quoting import allowed_escapes, with_exact_patterns
 from quire.structured_outputs.structural_tags import tag_as_lark
 from quire.structured_outputs.token_table import TokenTable
 
@@ -298,12 +299,15 @@ def _json_in_lark(schema: Any, spec: GrammarSpec) -> str:
     schema = narrowed(schema, closes_objects=spec.closes_objects and spec.kind != "json_object")
     if isinstance(schema, bool):
         schema = {} if schema else {"enum": []}
+    schema = with_exact_patterns(schema)
     pattern = WHITESPACE if spec.whitespace_pattern is None else spec.whitespace_pattern
     spaces: dict[str, Any] = {"whitespace_flexible": False}
     if spec.any_whitespace and pattern:
         spaces = {"whitespace_pattern": json_spaces(pattern)}
-    options = {"x-guidance": {**spaces, "lenient": False, "coerce_one_of": False}}
-    return f"%json {dumps({**schema, **options})}"
+    options = {**spaces, "lenient": False, "coerce_one_of": False}
+    if (escapes := allowed_escapes(schema)) is not None:
+        options["json_allowed_escapes"] = escapes
+    return f"%json {dumps({**schema, 'x-guidance': options})}"
 
 
 def _regex_text(spec: GrammarSpec) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from quire.structured import Grammar, GrammarSpec, GrammarState
-from quire.structured_outputs import keywords
+from quire.structured_outputs import keywords, tag_patterns
 from quire.structured_outputs.narrow import narrowed
 from quire.structured_outputs.token_table import TokenTable
 
@@ -36,6 +36,9 @@ _TYPE_OF = {
     **dict.fromkeys(("properties", "required", "minProperties", "maxProperties"), "object"),
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), "number"),
 }
+
+
+_LENGTHS = ("minLength", "maxLength")
 
 
 class XGrammar:
@@ -164,7 +167,52 @@ def _typed(schema: Any, path: str) -> Any:
         out["type"] = meant
     _check_siblings(out, path)
     _check_decimals(out, path)
+    _check_names(out, path)
+    _check_text(out, path)
+    _say_length(out)
     return out
+
+
+def _check_names(schema: Mapping[str, Any], path: str) -> None:
+    """It requires only what it has a schema for, and takes a name with escapes for another one."""
+    if schema.get("properties") and schema.get("additionalProperties", False) is not False:
+        raise ValueError(
+            f"JSON schema: the keyword 'additionalProperties' at {path} cannot be honoured beside "
+            "properties inside a structural tag or a call that must be made; make it false."
+        )
+    for name in schema.get("required", ()):
+        if name not in schema.get("properties", ()):
+            raise ValueError(
+                f"JSON schema: the name {name!r} at {path}/required is none of properties, which "
+                "cannot be honoured inside a structural tag or a call that must be made; describe "
+                "it in properties."
+            )
+
+
+def _check_text(schema: Mapping[str, Any], path: str) -> None:
+    """Beside a pattern it passes over lengths."""
+    reason = None
+    word = "pattern" if "pattern" in schema else "maxLength"
+    longest = max(schema.get(one, 0) for one in _LENGTHS)
+    if word == "pattern" and not schema.keys().isdisjoint(_LENGTHS):
+        reason = "it stands beside lengths; write them in the pattern"
+    elif word == "pattern":
+        reason = tag_patterns.why_not(schema["pattern"])
+    elif longest > tag_patterns.MAX_LENGTH:
+        reason = f"lengths may be {tag_patterns.MAX_LENGTH} at most, and {longest} is more"
+    if reason is not None:
+        raise ValueError(
+            f"JSON schema: the keyword {word!r} at {path} cannot be honoured inside a structural "
+            f"tag or a call that must be made: {reason}. Leave it out, or constrain the whole "
+            "output by json."
+        )
+
+
+def _say_length(schema: dict[str, Any]) -> None:
+    """By a pattern: it has raw control characters in texts whose length it counts."""
+    if not schema.keys().isdisjoint(_LENGTHS):
+        least, most = (schema.pop(one, None) for one in _LENGTHS)
+        schema["pattern"] = tag_patterns.length_pattern(least or 0, most)
 
 
 def _check_decimals(schema: Mapping[str, Any], path: str) -> None:

@@ -85,11 +85,10 @@ def check_schema(schema: Any, path: str = "#") -> None:
         raise ValueError(
             f"JSON schema: {path} must be an object or a boolean, got {_short(schema)}."
         )
-    names_pattern = keywords.names_pattern(schema)
     for name, value in schema.items():
         if name == "format":
             _check_format(schema, f"{path}/{name}")
-        elif name != "propertyNames" or names_pattern is None:
+        elif name != "propertyNames" or not _may_name(schema, path):
             _check_keyword(name, value, f"{path}/{name}")
     _check_width(schema, path)
     combines = any(word in schema for word in ("allOf", "anyOf", "oneOf", "$ref"))
@@ -99,6 +98,15 @@ def check_schema(schema: Any, path: str = "#") -> None:
             "cannot be honoured beside allOf, anyOf, oneOf or $ref; name all properties in one "
             "place, with additionalProperties false."
         )
+
+
+def _may_name(schema: Mapping[str, Any], path: str) -> bool:
+    """Whether its ``propertyNames`` can be said otherwise; of references `narrow.py` sees to it."""
+    names = schema["propertyNames"]
+    if isinstance(names, Mapping) and keywords.is_reference(names):
+        _check_value("$ref", names["$ref"], f"{path}/propertyNames/$ref")
+        return True
+    return keywords.names_pattern(schema, True) is not None
 
 
 def _check_width(schema: Mapping[str, Any], path: str) -> None:

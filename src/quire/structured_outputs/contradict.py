@@ -88,6 +88,22 @@ class Prover:
         return all(self.contradict(*rest, one, depth=depth + 1) for one in first[word])
 
 
+def tag_of(branches: Sequence[Any], root: Any) -> tuple[str, list[Mapping[str, Any]]] | None:
+    """A property whose only values are others in each of the alternatives, which must be objects
+    but need not have it; and the schemas that say so."""
+    plain = [_referred(branch, root) for branch in branches]
+    if not plain or not all(_names_properties(one) for one in plain):
+        return None
+    for name in plain[0]["properties"]:
+        if _differ([_keys(one["properties"].get(name)) for one in plain]):
+            return name, plain
+    return None
+
+
+def _names_properties(schema: Mapping[str, Any]) -> bool:
+    return schema.get("type") == "object" and isinstance(schema.get("properties"), Mapping)
+
+
 def _told_apart_by_values(branches: Sequence[Any], root: Any) -> bool:
     """As is found pair by pair: there may be thousands."""
     plain = [_referred(branch, root) for branch in branches]
@@ -126,7 +142,7 @@ def _parts(schemas: Sequence[Any], root: Any) -> Iterator[Mapping[str, Any]]:
 
 def _referred(schema: Any, root: Any) -> Mapping[str, Any]:
     """What a schema that is nothing but a reference refers to; else itself."""
-    if isinstance(schema, Mapping) and set(schema) - keywords.ANNOTATIONS == {"$ref"}:
+    if isinstance(schema, Mapping) and keywords.is_reference(schema):
         schema = keywords.referred(schema["$ref"], root)
     return schema if isinstance(schema, Mapping) else {}
 

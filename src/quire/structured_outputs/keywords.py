@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from quire.structured_outputs.name_formats import ANY_UUID, NAME_PATTERNS
+
 # Say something about a value, and nothing about which values there are.
 ANNOTATIONS = frozenset(
     {
@@ -35,7 +37,7 @@ HONOURED = ANNOTATIONS | NAMES | SCHEMA | SCHEMAS | SCHEMAS_BY_NAME | NUMBERS | 
 FORMATS = frozenset(
     {
         *("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"),
-        "uri",
+        *("uri", *NAME_PATTERNS),
     }
 )
 # Formats of numbers, as OpenAPI has them, and what they mean as bounds; of others nothing.
@@ -47,7 +49,8 @@ FORMAT_BOUNDS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("uint", "uint64"), (0, MAX_INTEGER)),
 }
 FORMAT_ANNOTATIONS = frozenset({"float", "double", "decimal", "binary", "byte", "password"})
-FORMAT_ANNOTATIONS |= {"unknown"}  # of the public test suite
+FORMAT_ANNOTATIONS |= {"path", "file-path", "directory-path", "base64", "base64url", "regex"}
+FORMAT_ANNOTATIONS |= {"json-string", "unknown"}  # the last is of the public test suite
 TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 
 # Keywords of the standard that no grammar of ours can follow, and what to write instead.
@@ -92,7 +95,9 @@ FORMAT_PATTERNS: dict[str, str] = {
     "date": f"^{_DATE}$",
     "time": f"^{_TIME}$",
     "date-time": f"^{_DATE}T{_TIME}$",
+    **NAME_PATTERNS,
 }
+_PATTERNS_OF_NAMES = {**FORMAT_PATTERNS, "uuid": ANY_UUID}
 
 # Characters in all, which patterns of the parts do not bound (RFC 1035, section 2.3.4).
 FORMAT_LENGTHS = {"hostname": 253}
@@ -106,45 +111,65 @@ def is_annotation(schema: Mapping[str, Any]) -> bool:
     )
 
 
-def names_pattern(schema: Mapping[str, Any]) -> str | None:
+def names_pattern(schema: Mapping[str, Any], root: Any) -> str | None:
     """What names of properties must match, where ``propertyNames`` says it as no other word here:
-    by a pattern or a list, of an object that names no properties itself."""
-    names = names_listed(schema)
+    by a pattern, a format that is one or a list, of an object that names no properties itself."""
+    names = names_listed(schema, root)
     if names is not None:
         return f"^(?:{'|'.join(map(re.escape, names))})$"
-    match _said_of_names(schema):
+    match _said_of_names(schema, root):
         case {"pattern": str(pattern), **rest} if not rest:
             return pattern
+        case {"format": str(format), **rest} if not rest:
+            return _PATTERNS_OF_NAMES.get(format)
     return None
 
 
-def names_listed(schema: Mapping[str, Any]) -> list[str] | None:
+def names_listed(schema: Mapping[str, Any], root: Any) -> list[str] | None:
     """As `names_pattern`, where it is a list."""
-    match _said_of_names(schema):
+    match _said_of_names(schema, root):
         case {"enum": [_, *_] as names, **rest} if not rest and all(
             isinstance(name, str) for name in names
         ):
             return names
+        case {"const": str(name), **rest} if not rest:
+            return [name]
     return None
 
 
-def _said_of_names(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def is_reference(schema: Mapping[str, Any]) -> bool:
+    """Whether it says nothing else."""
+    return schema.keys() - ANNOTATIONS == {"$ref"}
+
+
+def _said_of_names(schema: Mapping[str, Any], root: Any) -> Mapping[str, Any] | None:
     names = schema.get("propertyNames")
+    if isinstance(names, Mapping) and is_reference(names):
+        names = referred(names["$ref"], root)
     others = ("properties", "patternProperties", "unevaluatedProperties")
     if not isinstance(names, Mapping) or any(word in schema for word in others):
         return None
-    return {word: value for word, value in names.items() if (word, value) != ("type", "string")}
+    return {
+        word: value
+        for word, value in names.items()
+        if word not in ANNOTATIONS and (word, value) != ("type", "string")
+    }
 
 
-def referred(place: str, root: Any) -> Any:
-    """What a reference within ``root`` is to, if that is itself or one of its definitions; else
-    True, of which nothing is known."""
-    if place == "#":
-        return root
-    match place.split("/"):
-        case ["#", ("$defs" | "definitions") as word, name] if isinstance(root, Mapping):
-            return root.get(word, {}).get(name.replace("~1", "/").replace("~0", "~"), True)
-    return True
+def referred(reference: str, root: Any) -> Any:
+    """What a reference within ``root`` is to; True, of which nothing is known, where it leads
+    nowhere."""
+    start, *parts = reference.split("/")
+    place: Any = root if start == "#" else True
+    for part in parts:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(place, Mapping):
+            place = place.get(name, True)
+        elif isinstance(place, list) and name.isdecimal() and int(name) < len(place):
+            place = place[int(name)]
+        else:
+            return True
+    return place
 
 
 def map_schemas(schema: Mapping[str, Any], change: Callable[[Any, str], Any]) -> dict[str, Any]:
@@ -158,6 +183,14 @@ def schemas_in(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     map_schemas(schema, lambda one, place: found.append((place, one)))
     yield from found
+
+
+def all_schemas(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """It and all inside it that say anything."""
+    if isinstance(schema, Mapping):
+        yield schema
+        for _, one in schemas_in(schema):
+            yield from all_schemas(one)
 
 
 def _map_value(name: str, value: Any, change: Callable[[Any, str], Any]) -> Any:

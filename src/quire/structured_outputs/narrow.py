@@ -7,7 +7,7 @@
   be above 0 is 1e-20 at least: compilers write no exponents.
 
 What the compilers do not know it says in words that they do: alternatives that exclude each other
-(`contradict.py`), and how many properties there are (`counts.py`).
+(`contradict.py`, `tags.py`), and how many properties there are (`counts.py`).
 
 Whatever the narrowed schema admits, the given one admits too.
 """
@@ -23,7 +23,9 @@ from quire.structured_outputs import keywords
 from quire.structured_outputs.contradict import Prover
 from quire.structured_outputs.counts import MAX_NAMES, count_properties, with_choice
 from quire.structured_outputs.exact_numbers import is_exact
+from quire.structured_outputs.name_formats import NAME_PATTERNS
 from quire.structured_outputs.patterns import plain_anchors
+from quire.structured_outputs.tags import with_tags_required
 
 _DROPPED = (*keywords.REFUSED, *keywords.ANNOTATIONS)  # the former with values that ask for nothing
 LEAST_ABOVE_0 = 1e-20
@@ -34,8 +36,8 @@ def narrowed(schema: Any, *, closes_objects: bool = False, path: str = "#") -> A
     """``closes_objects``: also where a schema combines others, or says that there may be more.
     ``ValueError`` names the place, from ``path`` on, of what no compiler can be told."""
     closes = closes_objects or not _combines(schema)
-    narrower = _Narrower(closes=closes, forced=closes_objects, prover=Prover(schema))
-    return narrower.narrow(schema, path, around=())
+    narrower = _Narrower(closes=closes, forced=closes_objects, prover=Prover(schema), root=schema)
+    return narrower.narrow(with_tags_required(schema), path, around=())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +45,7 @@ class _Narrower:
     closes: bool  # objects that say nothing of others
     forced: bool  # all objects
     prover: Prover
+    root: Any
 
     def narrow(self, schema: Any, path: str, around: Sequence[Any]) -> Any:
         """What is ``around`` a schema holds for the same values."""
@@ -50,7 +53,7 @@ class _Narrower:
             return schema
         said: dict[str, Any] = {
             name: int(value) if name in keywords.COUNTS else value
-            for name, value in _with_names(schema).items()
+            for name, value in _with_names(schema, self.root, path).items()
             if name not in _DROPPED and not name.startswith("x-")
         }
         out = keywords.map_schemas(
@@ -102,13 +105,18 @@ def _around(schema: Mapping[str, Any], place: str, around: Sequence[Any]) -> Seq
     return [*around, {name: one for name, one in schema.items() if name != word}]
 
 
-def _with_names(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with_names(schema: Mapping[str, Any], root: Any, path: str) -> Mapping[str, Any]:
     """``propertyNames`` as properties or patterns of them, without others, which say the same."""
-    pattern = keywords.names_pattern(schema)
-    if pattern is None:
+    if "propertyNames" not in schema:
         return schema
+    pattern = keywords.names_pattern(schema, root)
+    if pattern is None:
+        raise ValueError(
+            f"JSON schema: the keyword 'propertyNames' at {path}/propertyNames cannot be honoured; "
+            f"{keywords.REFUSED['propertyNames']}."
+        )
     of_values = schema.get("additionalProperties", True)
-    names = keywords.names_listed(schema) or ()
+    names = keywords.names_listed(schema, root) or ()
     said: dict[str, Any] = {"patternProperties": {pattern: of_values}}
     if schema.get("minProperties", 0) > 1 and 0 < len(names) <= MAX_NAMES:
         said = {"properties": dict.fromkeys(names, of_values)}
@@ -142,8 +150,10 @@ def _narrow_format(out: dict[str, Any]) -> None:
         out["maximum"] = min(high, out.get("maximum", high))
     elif format is not None and keywords.is_annotation(out):
         del out["format"]
+    elif format in NAME_PATTERNS and "pattern" in out:
+        out["allOf"] = [*out.get("allOf", ()), {"pattern": NAME_PATTERNS[out.pop("format")]}]
     elif format in keywords.FORMAT_PATTERNS:
-        if "pattern" not in out and out.get("type") == "string":
+        if format in NAME_PATTERNS or ("pattern" not in out and out.get("type") == "string"):
             out["pattern"] = keywords.FORMAT_PATTERNS[out.pop("format")]
     elif format in keywords.FORMAT_LENGTHS:
         longest = keywords.FORMAT_LENGTHS[format]

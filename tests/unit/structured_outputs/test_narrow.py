@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
+import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from quire.structured_outputs.name_formats import NAME_PATTERNS
 from quire.structured_outputs.narrow import narrowed
 
 OBJECT = {"type": "object", "properties": {"a": {}}}
@@ -51,6 +56,10 @@ CLOSED = {**OBJECT, "additionalProperties": False}
          {"type": "integer", "minimum": 3, "maximum": 255}),
         ({"type": "number", "format": "email"}, {"type": "number"}),
         ({"type": "string", "format": "byte"}, {"type": "string"}),
+        ({"type": ["string", "null"], "format": "uuid4"},
+         {"type": ["string", "null"], "pattern": NAME_PATTERNS["uuid4"]}),
+        ({"format": "uuid4", "pattern": "^0"},
+         {"pattern": "^0", "allOf": [{"pattern": NAME_PATTERNS["uuid4"]}]}),
         ({"patternProperties": {r"\Aa[\Z]": {"pattern": r"\\A\Z"}}},
          {"patternProperties": {r"^a[\Z]": {"pattern": r"\\A$"}}}),
         (True, True),
@@ -133,5 +142,102 @@ def test_alternatives_are_told_apart_by_what_is_around_them() -> None:
         {"required": ["kind"], "anyOf": [{"type": "null"}, kinds]},
     ):
         narrowed(around)
+    apart = {"oneOf": [{"properties": {"a": {"const": i}}} for i in range(2)]}
+    narrowed({"type": "object", "required": ["a"], **apart})
     with pytest.raises(ValueError, match="#/properties/a/oneOf"):
-        narrowed({"required": ["kind"], "properties": {"a": kinds}})
+        narrowed({"type": "object", "required": ["a"], "properties": {"a": apart}})
+
+
+def _open_pet(kind: str, **more: object) -> dict[str, object]:
+    """As pydantic writes it where the kind has a default."""
+    return {"type": "object", "properties": {"kind": {"const": kind}, **more}}
+
+
+def test_a_property_that_tells_alternatives_apart_becomes_required() -> None:
+    pets = {"oneOf": [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}]}
+    known = {"kind": {"enum": ["fox", "wolf"]}}
+    wild = {"oneOf": [_open_pet("cat"), {"type": "object", "properties": known}]}
+    definitions = {"cat": _open_pet("cat", kittens={"items": pets}), "dog": _open_pet("dog")}
+    schema = {"properties": {"pet": pets, "wild": wild}, "$defs": definitions, "type": "object"}
+    out = narrowed(schema)
+    assert out["properties"]["pet"] == {"anyOf": pets["oneOf"]}
+    assert out["$defs"]["cat"]["properties"]["kittens"] == {"items": {"anyOf": pets["oneOf"]}}
+    assert all(one["required"] == ["kind"] for one in out["$defs"].values())
+    assert all(one["required"] == ["kind"] for one in out["properties"]["wild"]["anyOf"])
+    validator = Draft202012Validator(schema)
+    admits = Draft202012Validator(out)
+    for value in ({"kind": "cat"}, {"kind": "dog"}, {"kind": "cat", "kittens": [{}]}, {}, {"x": 1}):
+        assert not admits.is_valid({"pet": value}) or validator.is_valid({"pet": value})
+    assert admits.is_valid({"pet": {"kind": "dog"}, "wild": {"kind": "wolf"}})
+
+
+def test_alternatives_whose_values_overlap_or_are_no_objects_are_still_refused() -> None:
+    for other in (
+        _open_pet("cat"),
+        {"properties": {"kind": {"const": "dog"}}},
+        {"type": "object", "properties": {"sort": {"const": "dog"}}},
+        {"type": "object", "properties": {"kind": {"type": "string"}}},
+        {"$ref": "#/x-elsewhere"},
+    ):
+        with pytest.raises(ValueError, match="may hold together"):
+            narrowed({"oneOf": [_open_pet("cat"), other], "x-elsewhere": _open_pet("dog")})
+
+
+def test_references_lead_anywhere_in_the_schema() -> None:
+    tool = {"$defs": {"a/b": _pet("cat"), "dog": _pet("dog")}}
+    start = "#/properties/tool"
+    references = [{"$ref": f"{start}/$defs/a~1b"}, {"$ref": f"{start}/$defs/dog"}]
+    tool["oneOf"] = references
+    assert "anyOf" in narrowed({"properties": {"tool": tool}})["properties"]["tool"]
+    first = {"prefixItems": [{"const": 1}], "oneOf": [{"$ref": "#/prefixItems/0"}, {"const": 2}]}
+    assert "oneOf" not in narrowed(first)
+    for nowhere in ("#/prefixItems/1", "#/prefixItems/x", "#/oneOf/0/const/0", "#cat", "#/none"):
+        with pytest.raises(ValueError, match="may hold together"):
+            narrowed({**first, "oneOf": [{"$ref": nowhere}, {"const": 2}]})
+
+
+@pytest.mark.parametrize(
+    ("kind", "read"),
+    [
+        ("ipvanyaddress", ipaddress.ip_address),
+        ("ipv4network", ipaddress.IPv4Network),
+        ("ipv6network", ipaddress.IPv6Network),
+        ("ipvanynetwork", ipaddress.ip_network),
+        ("ipv4interface", ipaddress.IPv4Interface),
+        ("ipv6interface", ipaddress.IPv6Interface),
+        ("ipvanyinterface", ipaddress.ip_interface),
+    ],
+)
+def test_patterns_of_addresses_admit_only_those(kind: str, read: Callable[[str], object]) -> None:
+    addresses = ["1.2.3.4", "10.0.0.0", "172.16.0.0", "1.2.3.256", "01.2.3.4", "0.0.0.0", "1.2.3"]
+    addresses += ["::", "::1", "1::", "2001:db8::", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "1:2::3"]
+    addresses += ["::2:3:4:5:6:7:8", "1:2:3:4::5:6:7:8:9", "1::2::3", "12345::", "1:2:3:4:5:6:7"]
+    texts = addresses + [f"{one}/{length}" for one in addresses for length in (*range(130), "08")]
+    admitted = [one for one in texts if re.search(NAME_PATTERNS[kind], one)]
+    assert len(admitted) >= 5
+    for one in admitted:
+        read(one)
+
+
+def test_a_uuid_has_its_version() -> None:
+    for version in (1, 3, 4, 5):
+        text = str(uuid.UUID(int=2**127 + 5, version=version))
+        kinds = [kind for kind in NAME_PATTERNS if re.search(NAME_PATTERNS[kind], text)]
+        assert kinds == [f"uuid{version}"]
+
+
+def test_names_of_properties_may_be_said_elsewhere_or_by_a_format() -> None:
+    schema = {"additionalProperties": {"type": "integer"}, "$defs": {"E": {"title": "E"}}}
+    schema["$defs"]["E"] |= {"type": "string", "enum": ["a", "b.c"]}
+    for names, good, bad in (
+        ({"$ref": "#/$defs/E"}, ["a", "b.c"], ["b", "bxc"]),
+        ({"format": "date"}, ["2024-02-29"], ["2023-02-29", "a"]),
+        ({"format": "uuid"}, ["2eb8aa08-aa98-11ea-b4aa-73b441d16380"], ["a"]),
+        ({"const": "a"}, ["a"], ["aa"]),
+    ):
+        admits = Draft202012Validator(narrowed({**schema, "propertyNames": names}))
+        assert [name for name in good + bad if admits.is_valid({name: 1})] == good
+        assert not admits.is_valid({good[0]: "x"})
+    for nowhere in ("#/$defs/none", "#/additionalProperties"):
+        with pytest.raises(ValueError, match="'propertyNames' at #/propertyNames cannot be"):
+            narrowed({**schema, "propertyNames": {"$ref": nowhere}})

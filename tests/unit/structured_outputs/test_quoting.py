@@ -1,0 +1,139 @@
+"""Patterns and names of JSON, and that escapes get past neither."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import warnings
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from quire.structured_outputs.quoting import (
+    SHORT_ESCAPES,
+    allowed_escapes,
+    exact_pattern,
+    with_exact_patterns,
+)
+from tests.unit.structured_outputs.grammars import compiled, follows
+
+CHARACTERS = [*map(chr, range(0x80)), "é", "日"]
+
+
+def written(text: str) -> set[str]:
+    """All ways to write it in JSON that matter."""
+    long = "".join(f"\\u{ord(one):04x}" for one in text)
+    return {json.dumps(text), json.dumps(text, ensure_ascii=False), f'"{long}"'}
+
+
+def admitted(schema: Any, texts: list[str]) -> list[str]:
+    grammar = compiled(json=schema)
+    return [text for text in texts if any(follows(grammar, one) for one in written(text))]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("a+b", "a+b"),
+        (r"[a-z]\d", r"[a-z]\d"),
+        ('[^"]', r'[^\x00"]'),
+        (r"[^]a]", r"[^\x00\]a]"),
+        (r"[\x00-!]", r"[\x00-!--\x00]"),
+        (r"\P{L}.\\P", r"[\P{L}--\x00].\\P"),
+        ("[[a]b]", r"[\[a]b]"),
+        ("[a-c--b]", r"[a-c\--b]"),
+        ("[a&&b~~c]", r"[a\&\&b\~\~c]"),
+        ("[[:alpha:]]", r"[\[:alpha:]]"),
+        (r"[\[\-a-]", r"[\[\-a\-]"),
+    ],
+)
+def test_what_becomes_of_a_pattern(pattern: str, wanted: str) -> None:
+    assert exact_pattern(pattern) == wanted
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *('^[^"]$', r'^[^"\\]$', r"^[\x00-!]$", r"^(?:[\x00-\x0f]|[\x10-\x1f]|x)$", r"^[^\x7f/]$"),
+        *(r"^[^\s\"]$", r"^(?:\x00|[\x01-\x1f])$", r"^\D$", r"^[\D\n]$", r"^.$", r"^[^a-z]$"),
+        *("^[[a]$", "^[a-c--b]$", "^[a~~b]$", "^[[:a]$", "^[a&&b]$", "^[+--]$", "^[a^]$"),
+    ],
+)
+def test_no_escape_slips_through_a_pattern(pattern: str) -> None:
+    schema = {"type": "string", "pattern": pattern}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of Python, about the meaning in Rust
+        good = [one for one in CHARACTERS if Draft202012Validator(schema).is_valid(one)]
+    found = admitted(schema, CHARACTERS)
+    assert set(found) <= set(good)
+    assert {one for one in good if " " <= one != "\x7f"} <= set(found)
+
+
+def test_random_classes_admit_nothing_else() -> None:
+    """Escapes of the library stand for single characters, unless a class holds all of some."""
+    chance = random.Random(3)
+    pieces = [r"\x00-\x0f", r"\x10-\x1f", r"\x00-!", '"', r"\\", "a", "#-~", r"\n", "[", "-", r"\s"]
+    for _ in range(40):
+        classes = [
+            f"[{chance.choice(['', '^'])}{''.join(chance.sample(pieces, 3))}]" for _ in range(2)
+        ]
+        pattern = f"^(?:{'|'.join(classes)})$"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                python = re.compile(pattern)
+        except re.error:
+            continue
+        found = admitted({"type": "string", "pattern": pattern}, CHARACTERS)
+        # What JSON Schema means by spaces are fewer than Python's.
+        wrong = [one for one in found if not python.search(one) and not "\x1c" <= one <= "\x1f"]
+        assert not wrong, pattern
+
+
+def test_no_escaped_name_is_another_one() -> None:
+    texts = {"type": "string"}
+    others = {"type": "object", "additionalProperties": {"type": "integer"}}
+    for said, names in (
+        ({"patternProperties": {"^x-": texts}}, ["x-a", "x-é", 'x-"', "b", "é"]),
+        ({"patternProperties": {'^[^"]$': texts}}, ["a", '"', "\\", "\n", "\x00", "aa"]),
+        ({"properties": {"é": texts, 'a"b': texts, "c": texts}}, ["é", 'a"b', "c", "d"]),
+        ({"patternProperties": {'^[^"]$': {}}, "additionalProperties": False}, ["a", '"', "ab"]),
+    ):
+        schema = {**others, **said}
+        grammar, validator = compiled(json=schema), Draft202012Validator(schema)
+        for name in names:
+            for text in (f"{{{one}: {value}}}" for one in written(name) for value in ("1", '"a"')):
+                assert not follows(grammar, text) or validator.is_valid(json.loads(text)), text
+        for value in ("1", '"a"'):
+            text = f"{{{json.dumps(names[0], ensure_ascii=False)}: {value}}}"
+            assert follows(grammar, text) is validator.is_valid(json.loads(text))
+
+
+def test_listed_texts_are_written_with_the_escapes_that_they_need() -> None:
+    for text in ("\x01a", "\x7f", '"\n\t\\', "é"):
+        listed = compiled(json={"enum": [{"k": [text]}]})
+        assert follows(
+            listed, json.dumps({"k": [text]}, ensure_ascii=False).replace("\x7f", r"\u007f")
+        )
+        assert admitted({"const": text}, [text]) == [text]
+    assert allowed_escapes({"items": {"const": "a\nb"}}) == SHORT_ESCAPES
+    assert allowed_escapes({"items": {"enum": [{"k": ["\x01"]}]}}) is None
+    open_one = {"properties": {"a": {"const": "\x01"}}}
+    assert allowed_escapes({**open_one, "additionalProperties": False}) is None
+    with pytest.raises(ValueError, match="control characters that must be escaped"):
+        allowed_escapes(open_one)
+    with pytest.raises(ValueError, match="control characters that must be escaped"):
+        compiled(json={**open_one, "additionalProperties": {"type": "integer"}})
+
+
+def test_patterns_of_names_that_become_the_same_are_both_kept() -> None:
+    said = {"patternProperties": {"[[]": {"type": "string"}, r"[\[]": {"maxLength": 1}}}
+    assert list(with_exact_patterns(said)["patternProperties"]) == [r"[\[]", r"[\[](?:)"]
+
+
+def test_a_pattern_whose_spaces_mean_nothing_is_refused() -> None:
+    assert exact_pattern("(?i)a(?P<x>b)(?-x)") == "(?i)a(?P<x>b)(?-x)"
+    with pytest.raises(ValueError, match="the flag x in a pattern"):
+        compiled(json={"type": "string", "pattern": "(?ix) [^a # [\n]"})

@@ -1,0 +1,114 @@
+"""Schemas of texts inside tags in free text: what is not followed to the letter is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from quire.structured import Grammar
+from quire.structured_outputs.tag_patterns import MAX_LENGTH, why_not
+from tests.unit.structured_outputs.grammars import compiled, follows
+
+CHARACTERS = [*map(chr, range(0x80)), "é", "日"]
+
+
+def in_tag(schema: Any) -> Grammar:
+    tag = {"begin": "<f>", "schema": schema, "end": "</f>"}
+    return compiled(structural_tag={"structures": [tag], "triggers": ["<f>"]})
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(
+            "a",
+            "^a+$",
+            r"^[A-Z]{2,3}[0-9]*$",
+            r"^(?:a|b)\.\d$",
+            "^a$|^(?:b|c)$",
+            r"^\w+@(?P<x>\S+)\ $",
+        ),
+        *(r'^[^"\\]+$', r"^.+$", r'^["a]$', r"^\x41\u0042$", r"^[\s\S]*?$", "^é日$", r"^[\n\ta]$"),
+    ],
+)
+def test_what_a_tag_admits_is_json_that_matches(pattern: str) -> None:
+    grammar = in_tag({"type": "string", "pattern": pattern})
+    texts = [*CHARACTERS, *("aa", "AB", "AB1", "a.1", "b.5", 'a"', "a\\n", "x@y ", "é日")]
+    for text in {json.dumps(one) for one in texts} | {f'"{one}"' for one in texts}:
+        if follows(grammar, f"<f>{text}</f>"):
+            assert re.search(pattern, json.loads(text)), text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("^(?=a)a$", "it looks around, or has flags"),
+        ("^(?<!a)b$", "it looks around"),
+        ("(?i)a", "has flags"),
+        ("a^b", "an anchor stands neither"),
+        ("a$b", "an anchor stands neither"),
+        ("(a$)b", "an anchor stands neither"),
+        ("b(^a|c)", "an anchor stands neither"),
+        ("^^a", "an anchor stands neither"),
+        ("a*+a", "gives nothing back"),
+        ("a{2}+a", "gives nothing back"),
+        ('^"$', "must be escaped in JSON"),
+        (r"^\\$", "must be escaped"),
+        (r"a\n", "must be escaped"),
+        ("a\tb", "must be escaped"),
+        (r"\x22", "must be escaped"),
+        (r"\u005c", "must be escaped"),
+        (r"\0", "must be escaped"),
+        (r'["\\-]', "has only what JSON must escape"),
+        (r"[\n]", "has only"),
+        (r"[\x22]", "has only"),
+        (r"a\b", "is not known"),
+        (r"\cA", "is not known"),
+        (r"[a\q]", "is not known"),
+    ],
+)
+def test_a_pattern_that_is_not_followed_is_refused(pattern: str, reason: str) -> None:
+    assert reason in (why_not(pattern) or "")
+    with pytest.raises(ValueError, match=r"'pattern' at .* cannot be honoured inside a structural"):
+        in_tag({"properties": {"a": {"type": "string", "pattern": pattern}}})
+
+
+def test_lengths_are_kept_and_leave_no_room_for_raw_characters() -> None:
+    grammar = in_tag({"type": ["string", "null"], "minLength": 1, "maxLength": 2})
+    for text in ('"a"', '"é日"', "null"):
+        assert follows(grammar, f"<f>{text}</f>")
+    for text in ('""', '"abc"', '"\t"', '"a\x01"', '"""', '"\\"'):
+        assert not follows(grammar, f"<f>{text}</f>")
+    assert not follows(in_tag({"maxLength": 0}), '<f>"a"</f>')
+    assert follows(in_tag({"minLength": 2}), '<f>"abc"</f>')
+    for schema, message in (
+        ({"pattern": "^a+$", "maxLength": 3}, "it stands beside lengths"),
+        ({"maxLength": MAX_LENGTH + 1}, "lengths may be 1000 at most, and 1001 is more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            in_tag(schema)
+
+
+def test_a_required_name_without_a_schema_is_refused() -> None:
+    for schema in (
+        {"type": "object", "required": ["a"]},
+        {"properties": {"a": {}}, "required": ["a", "b"], "additionalProperties": False},
+    ):
+        with pytest.raises(ValueError, match="/required is none of properties"):
+            in_tag(schema)
+    assert not follows(in_tag({"properties": {"a": {}}, "required": ["a"]}), "<f>{}</f>")
+
+
+def test_names_that_are_open_beside_those_that_are_given_are_refused() -> None:
+    """One of those might be written with escapes, as if it were another."""
+    named = {"type": "object", "properties": {"a": {"type": "string"}}}
+    for others in (True, {"type": "integer"}):
+        with pytest.raises(ValueError, match=r"'additionalProperties' at .* make it false"):
+            in_tag({**named, "additionalProperties": others})
+    assert not follows(in_tag(named), r'<f>{"\u0061": 1}</f>')
+    assert follows(
+        in_tag({"additionalProperties": {"type": "integer"}, "type": "object"}), '<f>{"a": 1}</f>'
+    )
