@@ -22,19 +22,25 @@ from quire.metrics.throughput import Throughput, kv_usage
 from quire.step_output import STEP_TOKENS_BOUNDS, EngineFacts, EngineStats
 
 
-def engine_families(
-    model_name: str, config: EngineConfig, facts: EngineFacts, stats: EngineStats, rate: Throughput
-) -> Iterator[Metric]:
+def engine_families(model_name: str, stats: EngineStats, rate: Throughput) -> Iterator[Metric]:
     """Every metric that the engine's numbers give."""
-    labels = {"model_name": model_name, "engine": ENGINE}
+    labels = _labels(model_name)
     for name, (help, value) in _gauges(stats, rate).items():
         yield _gauge(name, help, labels, value)
     for name, (help, value) in _counts(stats).items():
         yield _counter(name, help, labels, value)
     yield from _by_label(stats, labels)
     yield _step_tokens(stats, labels)
-    yield from _start_up(facts, labels)
+
+
+def start_families(model_name: str, config: EngineConfig, facts: EngineFacts) -> Iterator[Metric]:
+    """What has been known of the engine since it started."""
+    yield from _start_up(facts, _labels(model_name))
     yield _gauge("both:cache_config_info", "The KV cache", _cache_labels(config, facts), 1)
+
+
+def _labels(model_name: str) -> dict[str, str]:
+    return {"model_name": model_name, "engine": ENGINE}
 
 
 def _gauges(stats: EngineStats, rate: Throughput) -> dict[str, tuple[str, float]]:

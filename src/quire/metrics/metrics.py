@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import Metric
 
 from quire.engine.async_engine import AsyncLLM
 from quire.metrics import multiprocess
-from quire.metrics.engine_metrics import engine_families, server_families
+from quire.metrics.engine_metrics import engine_families, server_families, start_families
 from quire.metrics.exposition import expose
 from quire.metrics.http_metrics import HTTPMetrics, derived_http_families
 from quire.metrics.loop_lag import LoopLag
@@ -38,14 +38,20 @@ class Metrics:
         return self._requests
 
     def text(
-        self, model_name: str | None, engine: AsyncLLM | None, stats: EngineStats, rate: Throughput
+        self,
+        model_name: str | None,
+        engine: AsyncLLM | None,
+        stats: EngineStats | None,
+        rate: Throughput,
     ) -> bytes:
-        """What Prometheus reads. Without an engine there is less."""
+        """What Prometheus reads. Without an engine, or its stats, there is less."""
         families = self._measured()
         families += derived_http_families(families, model_name)
         families += server_families(self._started)
         if engine is not None and model_name is not None:
-            families += engine_families(model_name, engine.config, engine.facts, stats, rate)
+            families += start_families(model_name, engine.config, engine.facts)
+            if stats is not None:
+                families += engine_families(model_name, stats, rate)
         return expose(families, self._prefix)
 
     def _measured(self) -> list[Metric]:

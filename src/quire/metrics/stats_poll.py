@@ -28,17 +28,30 @@ class Poll(Generic[T]):
         self._answer = first
         self._asked: asyncio.Task[None] | None = None
         self._asked_time = 0.0
+        self._answered_time = float("-inf")  # when the question that has the answer was asked
         self._may_complain = True  # once, until there is an answer again
         self.time = float("-inf")  # of the answer, in time.monotonic() seconds
 
     async def get(self, max_age_s: float) -> T:
         """An answer that is not older, unless the engine is too slow for that, or dead."""
         if time.monotonic() - self.time > max_age_s:
-            if self._asked is None or self._asked.done():
-                self._asked = asyncio.create_task(self._refresh())
-                self._asked_time = time.monotonic()
-            await asyncio.wait([self._asked], timeout=_PATIENCE_S)
+            await self._ends_question()
         return self._answer
+
+    async def get_new(self) -> T | None:
+        """The answer to a question that is asked from now on; None if the engine is too slow for
+        that, or dead."""
+        begun = time.monotonic()
+        for _ in range(2):  # the first time one may be open that was asked before
+            if not await self._ends_question():
+                break
+            if self._answered_time >= begun:
+                return self._answer
+        return None
+
+    @property
+    def has_answer(self) -> bool:
+        return self.time > float("-inf")
 
     @property
     def silence_s(self) -> float:
@@ -46,6 +59,15 @@ class Poll(Generic[T]):
         if self._asked is None or self._asked.done():
             return 0.0
         return time.monotonic() - self._asked_time
+
+    async def _ends_question(self) -> bool:
+        """Ask, unless a question is open; False if it still is when patience ends."""
+        if self._asked is None or self._asked.done():
+            self._asked = asyncio.create_task(self._refresh())
+            self._asked_time = time.monotonic()
+        asked = self._asked
+        await asyncio.wait([asked], timeout=_PATIENCE_S)
+        return asked.done()
 
     async def _refresh(self) -> None:
         try:
@@ -55,4 +77,5 @@ class Poll(Generic[T]):
                 logger.exception("the engine's numbers cannot be had; older ones are shown")
             self._may_complain = False
         else:
-            self.time, self._may_complain = time.monotonic(), True
+            self.time, self._answered_time = time.monotonic(), self._asked_time
+            self._may_complain = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 
 from quire.step_output import EngineStats
@@ -22,30 +21,28 @@ class Throughput:
 
 
 class ThroughputMeter:
-    """Give it the stats now and then; times are ``time.monotonic()`` seconds."""
+    """Of one engine, which may be old. Give it the stats now and then."""
 
     def __init__(self) -> None:
-        self._last = EngineStats()
-        self._last_time = time.monotonic()
+        self._last: tuple[EngineStats, float] | None = None
         self.rate = Throughput()
 
-    def look(self, stats: EngineStats, now: float) -> Throughput:
-        """The rates since the look before. Counts that fell are those of a new engine."""
-        before = self._last
-        if stats.num_steps < before.num_steps:
-            before = EngineStats()
-        seconds = max(now - self._last_time, 1e-9)
-        prompt = stats.num_prompt_tokens - before.num_prompt_tokens
-        generated = stats.num_generation_tokens - before.num_generation_tokens
-        queries = stats.num_prefix_query_tokens - before.num_prefix_query_tokens
-        hits = stats.num_prefix_hit_tokens - before.num_prefix_hit_tokens
+    def look(self, stats: EngineStats, stats_time: float) -> Throughput:
+        """The rates since the look before; the first has none. The time is that of the stats, in
+        ``time.monotonic()`` seconds."""
+        before, before_time = self._last or (stats, stats_time)
+        self._last = stats, stats_time
+        seconds = max(stats_time - before_time, 1e-9)
+        prompt = max(0, stats.num_prompt_tokens - before.num_prompt_tokens)
+        generated = max(0, stats.num_generation_tokens - before.num_generation_tokens)
+        queries = max(0, stats.num_prefix_query_tokens - before.num_prefix_query_tokens)
+        hits = max(0, stats.num_prefix_hit_tokens - before.num_prefix_hit_tokens)
         self.rate = Throughput(
             prompt_tokens_s=prompt / seconds,
             generation_tokens_s=generated / seconds,
             prefix_hit_rate=hits / queries if queries else 0.0,
             was_busy=bool(prompt or generated or stats.num_running or stats.num_waiting),
         )
-        self._last, self._last_time = stats, now
         return self.rate
 
 

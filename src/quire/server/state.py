@@ -161,7 +161,7 @@ class ServerState:
     def __post_init__(self) -> None:
         self.running = RequestTable(Counts(self.place))
         self.peers = Peers(self.place, self.running)
-        self.watch = Watch(self.args)
+        self.watch = Watch(self.args, shares_engine=self.place is not None)
 
     def enter(self, phase: Phase, detail: str) -> None:
         self.phase, self.detail = phase, detail

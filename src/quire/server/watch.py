@@ -57,10 +57,11 @@ class RecentLatencies:
 
 
 class Watch:
-    """One server's."""
+    """One server's, or that of one process of several that have an engine in common."""
 
-    def __init__(self, args: ServerArgs) -> None:
+    def __init__(self, args: ServerArgs, *, shares_engine: bool = False) -> None:
         self._args = args
+        self._shares_engine = shares_engine
         self.metrics = Metrics(args.metrics_prefix)
         self.latencies = RecentLatencies()
         self._tracer: Tracer | None = None
@@ -77,6 +78,7 @@ class Watch:
     def engine_ready(self, engine: AsyncLLM, model_name: str) -> None:
         """Watch this engine from now on; called in the server's event loop."""
         self._engine, self._model_name = engine, model_name
+        self._meter = ThroughputMeter()
         self.stats = Poll(engine.stats, EngineStats())
         self.blocks = Poll(engine.block_map, b"")
         engine.front.observe(Observers(self._observers(engine)))
@@ -88,13 +90,22 @@ class Watch:
 
     async def exposition(self) -> bytes:
         """The answer to a scrape."""
-        stats = await self.stats.get(0.0)
+        stats = await self._scraped_stats()
         return self.metrics.text(self._model_name, self._engine, stats, self._meter.rate)
 
     def close(self) -> None:
         """Send the traces that are left."""
         if self._tracer is not None:
             self._tracer.close()
+
+    async def _scraped_stats(self) -> EngineStats | None:
+        """None is a gap, which harms nothing; counts that fall look like those of a new engine.
+        Whatever another process has told before, a new answer is not older."""
+        if self._shares_engine:
+            return await self.stats.get_new()
+        poll = self.stats
+        stats = await poll.get(0.0)
+        return stats if poll.has_answer else None
 
     def _observers(self, engine: AsyncLLM) -> list[RequestObserver]:
         assert self._model_name is not None
@@ -111,13 +122,16 @@ class Watch:
 
     async def _look_now_and_then(self) -> None:
         while True:
-            await asyncio.sleep(LOG_INTERVAL_S)
             await self.look()
+            await asyncio.sleep(LOG_INTERVAL_S)
 
     async def look(self) -> None:
         """Take the rates since the last time, and log them."""
-        stats = await self.stats.get(0.0)
-        rate = self._meter.look(stats, time.monotonic())
+        poll = self.stats
+        stats = await poll.get(0.0)
+        if not poll.has_answer:
+            return
+        rate = self._meter.look(stats, poll.time)
         if not self._args.disable_log_stats:
             log_throughput(stats, rate)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import threading
@@ -87,6 +88,56 @@ def test_a_chat_has_a_history_and_can_be_begun_anew(server_url: str, page: Page)
     assert (bodies[0]["temperature"], bodies[0]["max_tokens"]) == (0, 7)
     page.click("#clear")
     expect(page.locator(".message")).to_have_count(0)
+
+
+def think_and_answer(route: Route, *deltas: dict[str, str], finish_reason: str) -> None:
+    """As a reasoning model streams."""
+    chunks = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks.append({"choices": [{"delta": {}, "finish_reason": finish_reason}]})
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+    route.fulfill(body=body + "data: [DONE]\n\n", content_type="text/event-stream")
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_thoughts_are_folded_once_the_answer_begins(
+    server_url: str, page: Page, field: str
+) -> None:
+    page.goto(server_url)
+    deltas = [{field: "They ask <b>"}, {field: " for\na greeting."}, {"content": "Hello!"}]
+    page.route(
+        "**/v1/chat/completions",
+        lambda route: think_and_answer(route, *deltas, finish_reason="stop"),
+    )
+    say(page, "Hi")
+    expect(page.locator(".message.assistant .text")).to_have_text("Hello!")
+    thoughts = page.locator(".message.assistant .thoughts")
+    expect(thoughts.locator("div")).to_be_hidden()
+    thoughts.locator("summary").click()
+    expect(thoughts.locator("div")).to_have_text("They ask <b> for\na greeting.")
+    expect(page.locator(".message.assistant .figures")).not_to_contain_text("cut")
+
+
+def test_a_turn_that_was_cut_within_its_thoughts_is_shown_and_not_forgotten(page: Page) -> None:
+    """The bundled model never ends what the parser takes for thoughts."""
+    with serving("--reasoning-parser", "deepseek_r1") as served:
+        served.until_ready()
+        page.goto(served.url)
+        page.click("summary")
+        page.fill("#max-tokens", "5")
+        for count, text in enumerate(["What is the capital of France?", "And now?"], start=1):
+            with page.expect_request("**/v1/chat/completions") as request:
+                say(page, text)
+            figures = page.locator(".message.assistant .figures")
+            expect(figures).to_have_count(count)
+            expect(figures.last).to_contain_text("cut within its thoughts", timeout=60_000)
+            expect(figures.last).to_contain_text("tok/s")
+            thoughts = page.locator(".message.assistant .thoughts").last
+            expect(thoughts.locator("div")).to_be_visible()
+            expect(thoughts.locator("div")).not_to_be_empty()
+        messages = request.value.post_data_json["messages"]
+        assert [one["role"] for one in messages] == ["user", "assistant", "user"]
+        served.signal(signal.SIGTERM)
+        assert served.end() == 0
 
 
 def test_the_map_of_blocks_moves_while_a_request_runs(server_url: str, page: Page) -> None:

@@ -15,9 +15,11 @@ from tests.fakes.sse_server import FakeServer, Script, Seen, events, fake_server
 
 
 class FakeModel:
-    """Answers with the pieces that stand next; the last of an answer ends it."""
+    """Answers with the pieces that stand next, or deltas; the last of an answer ends it."""
 
-    def __init__(self, *answers: Sequence[str], context: int = 1000, total: int = 0) -> None:
+    def __init__(
+        self, *answers: Sequence[str | dict[str, str]], context: int = 1000, total: int = 0
+    ) -> None:
         self._answers = list(answers)
         self._card = {"id": "m", "max_model_len": context}
         self._total = total
@@ -35,9 +37,10 @@ class FakeModel:
         return Script(pieces=events(*chunks, "[DONE]"), keeps_alive=False)
 
     @staticmethod
-    def _chunk(piece: str, is_chat: bool) -> dict[str, Any]:
-        reason = "length" if piece.endswith("...") else None
-        text = {"delta": {"content": piece}} if is_chat else {"text": piece}
+    def _chunk(piece: str | dict[str, str], is_chat: bool) -> dict[str, Any]:
+        delta = {"content": piece} if isinstance(piece, str) else piece
+        reason = "length" if "".join(delta.values()).endswith("...") else None
+        text = {"delta": delta} if is_chat else {"text": piece}
         return {"choices": [{"index": 0, "finish_reason": reason, **text}]}
 
 
@@ -67,6 +70,47 @@ def test_a_piped_chat_remembers(
     body = model.bodies[0]
     assert (body["model"], body["temperature"], body["top_k"]) == ("m", 0.0, 4)
     assert "max_tokens" not in body and "top_p" not in body  # the server's own
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_thoughts_are_shown_apart_from_the_answer(
+    capsys: pytest.CaptureFixture[str], field: str
+) -> None:
+    model = FakeModel([{field: "Let me "}, {field: "see."}, "Yes", "."])
+    with fake_server(model) as server:
+        assert main(["chat", "--url", server.url, "-q", "Is it?"]) == 0
+    assert capsys.readouterr() == ("Yes.\n", "[thoughts] Let me see.\n")
+
+
+def test_thoughts_are_dim_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with fake_server(FakeModel([{"reasoning": "Hm."}, "Yes."])) as server:
+        assert main(["chat", "--url", server.url, "-q", "Is it?"]) == 0
+    assert capsys.readouterr() == ("Yes.\n", "\x1b[2mHm.\x1b[0m\n")
+
+
+def test_an_answer_that_was_cut_within_its_thoughts_says_so_and_its_question_stays(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = FakeModel([{"reasoning": "Well..."}], [{"reasoning": "Ah."}, "Alia."])
+    feed(monkeypatch, "I am Alia.\nWho am I?\n")
+    with fake_server(model) as server:
+        assert main(["chat", "--url", server.url]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "\nAlia.\n"
+    assert captured.err.splitlines() == [
+        "[thoughts] Well...",
+        "[cut within its thoughts; --max-tokens gives it more room]",
+        "[cut at the length limit]",
+        "[thoughts] Ah.",
+    ]
+    assert model.bodies[1]["messages"] == [
+        {"role": "user", "content": "I am Alia."},
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": "Who am I?"},
+    ]
 
 
 def test_a_quick_question(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,6 +162,22 @@ def test_the_oldest_turns_are_forgotten_when_the_context_is_full() -> None:
     assert [one["content"] for one in talk.messages] == ["2", "b", "3", "b"]
     talk.clear()
     assert talk.messages == [] and talk.make_room("4") == 0
+
+
+def test_thoughts_take_no_room_in_the_next_turns() -> None:
+    usage = {
+        "total_tokens": 900,
+        "completion_tokens": 850,
+        "completion_tokens_details": {"reasoning_tokens": 800},
+    }
+    delta = {"reasoning": "Hm.", "content": "Yes."}
+    chunk = {"choices": [{"index": 0, "delta": delta}], "usage": usage}
+    script = Script(pieces=events(chunk, "[DONE]"), keeps_alive=False)
+    with fake_server(lambda seen: script) as server:
+        talk = talk_with(server, context=1000)
+        assert list(talk.say("Is it?")) == ["", "Yes."]
+        assert talk.num_tokens == 850
+        assert talk.make_room("And now?") == 0
 
 
 def test_an_answer_that_is_stopped_stays_as_far_as_it_came() -> None:

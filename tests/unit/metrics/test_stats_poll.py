@@ -78,3 +78,32 @@ async def test_an_engine_that_hangs_hangs_nobody(monkeypatch: pytest.MonkeyPatch
     while poll.silence_s:
         await asyncio.sleep(0)
     assert await poll.get(3600.0) == 1
+
+
+async def test_a_new_answer_is_to_a_question_asked_from_now_on() -> None:
+    engine = Engine()
+    engine.answers.clear()
+    poll = Poll(engine.ask, 0)
+    before = asyncio.create_task(poll.get(0.0))
+    await asyncio.sleep(0.01)
+    late = [asyncio.create_task(poll.get_new()) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    engine.answers.set()
+    assert await before == 1
+    assert await asyncio.gather(*late) == [2] * 5
+
+
+async def test_there_is_no_new_answer_of_an_engine_that_is_dead_or_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quire.metrics.stats_poll._PATIENCE_S", 0.01)
+    engine = Engine()
+    poll = Poll(engine.ask, 0)
+    assert not poll.has_answer
+    assert await poll.get_new() == 1 and poll.has_answer
+    engine.answers.clear()
+    assert await poll.get_new() is None
+    engine.is_dead = True
+    engine.answers.set()
+    assert await poll.get_new() is None
+    assert await poll.get(0.0) == 1

@@ -22,18 +22,25 @@ def stats(steps: int, prompt: int, generated: int, queries: int = 0, hits: int =
 
 def test_rates_are_of_the_time_between_two_looks() -> None:
     meter = ThroughputMeter()
-    meter.look(stats(10, 1000, 200, 1000, 0), now=100.0)
-    rate = meter.look(stats(20, 1500, 900, 2000, 250), now=110.0)
+    meter.look(stats(10, 1000, 200, 1000, 0), 100.0)
+    rate = meter.look(stats(20, 1500, 900, 2000, 250), 110.0)
     assert (rate.prompt_tokens_s, rate.generation_tokens_s) == (50.0, 70.0)
     assert rate.prefix_hit_rate == 0.25
     assert rate.was_busy
-    assert not meter.look(stats(20, 1500, 900, 2000, 250), now=120.0).was_busy
+    assert not meter.look(stats(20, 1500, 900, 2000, 250), 120.0).was_busy
 
 
-def test_a_new_engine_counts_from_nothing() -> None:
+def test_what_an_engine_did_before_the_first_look_is_no_rate() -> None:
+    """As where a process is new and its engine is not."""
     meter = ThroughputMeter()
-    meter.look(stats(100, 9000, 9000), now=100.0)
-    assert meter.look(stats(1, 30, 20), now=110.0).generation_tokens_s == 2.0
+    assert meter.look(stats(100, 9000, 9000, 9000, 4500), 100.0) == Throughput()
+    assert meter.look(stats(101, 9030, 9020), 110.0).generation_tokens_s == 2.0
+
+
+def test_no_rate_is_below_nothing() -> None:
+    meter = ThroughputMeter()
+    meter.look(stats(100, 9000, 9000, 9000, 4500), 100.0)
+    assert meter.look(stats(200, 30, 20, 30, 10), 110.0) == Throughput()
 
 
 def test_the_line_is_quiet_when_idle(caplog: pytest.LogCaptureFixture) -> None:

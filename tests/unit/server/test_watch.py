@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import re
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from quire.engine.async_engine import AsyncLLM
 from quire.errors import EngineDeadError
 from quire.metrics.stats_poll import Poll
 from quire.server.page import MAX_CELLS, block_picture
+from quire.server.peers import Place
 from quire.server.state import Phase, ServerState
 from quire.server.watch import RecentLatencies
 from quire.step_output import EngineStats
@@ -104,6 +106,91 @@ async def test_the_dashboard_asks_only_for_metrics_that_exist(client: httpx.Asyn
             asked.update(found)
     assert asked - known == set()
     assert len(asked) > 25
+
+
+class SlowCore:
+    """Tells its steps, unless it is stopped."""
+
+    def __init__(self) -> None:
+        self.num_steps = 0
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+
+    async def stats(self) -> EngineStats:
+        await self.goes_on.wait()
+        return EngineStats(num_steps=self.num_steps, num_generation_tokens=self.num_steps)
+
+
+STEPS = ("quire:num_steps_total", "")
+
+
+async def test_counts_never_fall_from_one_http_process_to_the_next(
+    engine: AsyncLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quire.metrics.stats_poll._PATIENCE_S", 0.05)
+    core = SlowCore()
+    monkeypatch.setattr(engine, "stats", core.stats)
+    with tempfile.TemporaryDirectory(prefix="q") as folder:
+        states = [ready_state(engine, place=one) for one in Place.make_all(folder, 3)]
+        for state in states:
+            state.watch.engine_ready(engine, MODEL)
+
+        async def scrape(index: int) -> dict[tuple[str, str], float]:
+            async with in_process_client(states[index]) as client:
+                return await samples(client)
+
+        core.num_steps = 1188
+        assert (await scrape(0))[STEPS] == 1188
+        core.num_steps = 1288
+        assert (await scrape(1))[STEPS] == 1288
+        core.goes_on.clear()
+        for index in (0, 1, 2):
+            told = await scrape(index)
+            assert STEPS not in told
+            assert ("quire:kv_cache_bytes", "") in told, "which does not change"
+        core.goes_on.set()
+        assert (await scrape(0))[STEPS] == 1288
+
+
+async def test_a_single_process_shows_what_its_engine_told_last_but_nothing_before_the_first(
+    engine: AsyncLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quire.metrics.stats_poll._PATIENCE_S", 0.05)
+    core = SlowCore()
+    core.goes_on.clear()
+    monkeypatch.setattr(engine, "stats", core.stats)
+    state = ready_state(engine)
+    state.watch.engine_ready(engine, MODEL)
+    async with in_process_client(state) as client:
+        assert STEPS not in await samples(client)
+        core.num_steps = 7
+        core.goes_on.set()
+        assert (await samples(client))[STEPS] == 7
+        core.goes_on.clear()
+        assert (await samples(client))[STEPS] == 7
+
+
+async def test_rates_are_those_of_the_engine_that_runs(
+    engine: AsyncLLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each is watched for the first time here, however much it has done."""
+    rate = ("vllm:avg_generation_throughput_toks_per_s", "")
+    state = ready_state(engine)
+    async with in_process_client(state) as client:
+        with caplog.at_level(logging.INFO, logger="quire.metrics"):
+            caplog.clear()
+            for num_steps in (9000, 20, 500):
+                core = SlowCore()
+                core.num_steps = num_steps
+                monkeypatch.setattr(engine, "stats", core.stats)
+                state.watch.engine_ready(engine, MODEL)
+                await state.watch.look()
+                assert (await samples(client))[rate] == 0.0
+            assert caplog.messages == []
+            core.num_steps += 10
+            await state.watch.look()
+        assert (await samples(client))[rate] > 0.0
+    assert len(caplog.messages) == 1
 
 
 async def test_metrics_need_the_key_and_work_without_an_engine(engine: AsyncLLM) -> None:

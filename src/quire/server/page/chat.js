@@ -50,8 +50,9 @@ export class Chat {
     const history = this.history;
     history.push({ role: "user", content: text });
     const answer = await this.answer();
-    if (answer) history.push({ role: "assistant", content: answer });
-    else history.pop(); // a template wants users and answers to take turns
+    // Templates want no earlier thoughts, and users and answers to take turns.
+    if (answer.text || answer.thoughts) history.push({ role: "assistant", content: answer.text });
+    else history.pop();
   }
 
   async answer() {
@@ -69,7 +70,7 @@ export class Chat {
       this.abort = null;
       setBusy(false);
     }
-    return view.text;
+    return view;
   }
 
   async stream(view) {
@@ -108,17 +109,20 @@ function numberOf(id) {
   return text === "" ? undefined : Number(text);
 }
 
-// One answer as it grows, with its figures.
+// One answer as it grows, with the thoughts before it and its figures.
 class AnswerView {
   constructor(target) {
     this.target = target;
+    this.thinking = new ThoughtsView();
     this.content = document.createElement("div");
     this.content.className = "text";
     this.figures = document.createElement("div");
     this.figures.className = "figures";
-    target.replaceChildren(this.content, this.figures);
+    target.replaceChildren(this.thinking.element, this.content, this.figures);
     target.classList.add("busy");
     this.text = "";
+    this.thoughts = "";
+    this.finish = null;
     this.numTokens = null;
     this.started = performance.now();
     this.first = null;
@@ -126,11 +130,15 @@ class AnswerView {
   }
 
   add(chunk) {
-    const piece = chunk.choices[0]?.delta?.content ?? "";
-    if (piece && this.first === null) this.first = performance.now();
+    const choice = chunk.choices[0];
+    const piece = choice?.delta?.content ?? "";
+    const thought = choice?.delta?.reasoning ?? choice?.delta?.reasoning_content ?? "";
+    if ((piece || thought) && this.first === null) this.first = performance.now();
     if (chunk.usage) this.numTokens = chunk.usage.completion_tokens;
+    this.finish = choice?.finish_reason ?? this.finish;
     this.text += piece;
-    if (piece && !this.drawing) {
+    this.thoughts += thought;
+    if ((piece || thought) && !this.drawing) {
       this.drawing = true;
       requestAnimationFrame(() => this.draw());
     }
@@ -141,6 +149,7 @@ class AnswerView {
     const list = this.target.parentElement;
     if (list === null) return; // the chat was cleared
     const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
+    this.thinking.show(this.thoughts, this.text !== "");
     render(this.content, this.text);
     if (isAtEnd) list.scrollTop = list.scrollHeight;
   }
@@ -148,9 +157,14 @@ class AnswerView {
   end(note) {
     this.target.classList.remove("busy");
     this.draw();
-    this.figures.textContent = [...this.times(), note].filter(Boolean).join(" · ");
+    this.figures.textContent = [...this.times(), this.cut(), note].filter(Boolean).join(" · ");
     const list = this.target.parentElement;
     if (list) list.scrollTop = list.scrollHeight;
+  }
+
+  cut() {
+    const isCut = this.finish === "length" && this.thoughts && !this.text;
+    return isCut ? "cut within its thoughts: allow more tokens" : null;
   }
 
   times() {
@@ -169,6 +183,28 @@ class AnswerView {
     line.className = "error";
     line.textContent = message;
     this.target.append(line);
+  }
+}
+
+// What a model thinks before it answers: open until the answer begins, then folded, once.
+class ThoughtsView {
+  constructor() {
+    this.element = document.createElement("details");
+    this.element.className = "thoughts";
+    this.element.open = true;
+    this.element.hidden = true;
+    const summary = document.createElement("summary");
+    summary.textContent = "Thoughts";
+    this.content = document.createElement("div");
+    this.element.append(summary, this.content);
+    this.isOver = false;
+  }
+
+  show(text, isOver) {
+    this.element.hidden = text === "";
+    this.content.textContent = text;
+    if (isOver && !this.isOver) this.element.open = false;
+    this.isOver = isOver;
   }
 }
 
