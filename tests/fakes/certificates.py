@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def certificate_files(folder: Path) -> tuple[str, str]:
+def certificate_files(folder: Path, pass_phrase: bytes | None = None) -> tuple[str, str]:
     """Names of the files of a certificate for 127.0.0.1, and of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
@@ -38,7 +38,9 @@ def certificate_files(folder: Path) -> tuple[str, str]:
         key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+            serialization.NoEncryption()
+            if pass_phrase is None
+            else serialization.BestAvailableEncryption(pass_phrase),
         )
     )
     return str(certificate_file), str(key_file)

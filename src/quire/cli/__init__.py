@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from quire import env, log
 from quire.cli.commands import COMMANDS, dispatch
+from quire.cli.standard_streams import open_standard_streams
 from quire.errors import QuireError
 
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
@@ -18,7 +19,12 @@ INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the result is the process's exit status."""
+    open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["serve"]:
+        from quire.server.signals import end_at_signals
+
+        end_at_signals(os._exit)  # an exception could get lost among the imports that follow
     try:
         return dispatch("quire", COMMANDS, arguments)
     except KeyboardInterrupt:

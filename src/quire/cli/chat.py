@@ -267,4 +267,11 @@ def terminal_lines() -> Iterator[str]:
 
 
 def piped_lines(lines: Iterable[str]) -> Iterator[str]:
-    return (line.strip() for line in lines if line.strip())
+    """Their words; a ``ValueError`` if there are none at all, as of an input that is closed."""
+    is_silent = True
+    for line in lines:
+        if words := line.strip():
+            is_silent = False
+            yield words
+    if is_silent:
+        raise ValueError("standard input has no text; give lines there, or --quick TEXT")

@@ -50,6 +50,7 @@ def main() -> None:
     # processes: the front end decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     channel = _SocketChannel(folder)
     start = channel.take_start()

@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 @contextlib.contextmanager
-def shared_folder() -> Iterator[None]:
-    """Processes started inside add their metrics up; any of them answers for all. A folder that the
-    user has named is left alone."""
+def shared_folder(parent: str) -> Iterator[None]:
+    """Processes started inside add their metrics up; any of them answers for all. The folder is
+    made in ``parent``, whose owner removes it; one that the user has named is left alone."""
     if os.environ.get(VARIABLE):
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="quire-metrics-") as folder:
-        os.environ[VARIABLE] = folder
-        try:
-            yield
-        finally:
-            del os.environ[VARIABLE]
+    folder = Path(parent, "metrics")
+    folder.mkdir()
+    os.environ[VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
 
 
 def is_shared() -> bool:

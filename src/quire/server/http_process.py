@@ -1,7 +1,7 @@
 """One of several HTTP processes: serves at the supervisor's socket, with the supervisor's engine.
 
 Dies with the supervisor, whose life is the open end of this process's standard input. Signals are
-the supervisor's business.
+the supervisor's business, which has them ignored here from the start.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import socket
 import sys
 import threading
@@ -38,8 +37,6 @@ from quire.server.serve import Server
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     orders = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     boot = read_order(orders)
     if boot is None:

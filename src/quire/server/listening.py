@@ -26,6 +26,7 @@ def check_tls(args: ServerArgs) -> None:
         if args.ssl_keyfile or args.ssl_ca_certs or args.ssl_cert_reqs:
             raise ValueError("TLS needs --ssl-certfile beside the other --ssl- flags")
         return
+    _check_cert_reqs(args)
     flags = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")
     named = {f"--{name.replace('_', '-')}": getattr(args, name) for name in flags}
     for flag, name in named.items():
@@ -34,13 +35,34 @@ def check_tls(args: ServerArgs) -> None:
     context = oldest_is_tls_1_2(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     given = " ".join(f"{flag} {name}" for flag, name in named.items() if name is not None)
     try:
-        context.load_cert_chain(args.ssl_certfile, args.ssl_keyfile)
+        context.load_cert_chain(
+            args.ssl_certfile, args.ssl_keyfile, password=lambda: _refuse_encrypted(args)
+        )
         if args.ssl_ca_certs is not None:
             context.load_verify_locations(args.ssl_ca_certs)
         context.set_ciphers(args.ssl_ciphers)
     except (ssl.SSLError, OSError) as error:
         reason = getattr(error, "reason", None) or error
         raise ValueError(f"TLS cannot be set up with {given}: {reason}") from error
+
+
+def _check_cert_reqs(args: ServerArgs) -> None:
+    """Without a CA no client's certificate would do."""
+    reqs = args.ssl_cert_reqs
+    if reqs not in list(ssl.VerifyMode):
+        raise ValueError(f"--ssl-cert-reqs {reqs}: give 0 (none), 1 (optional) or 2 (required)")
+    if reqs != ssl.CERT_NONE and args.ssl_ca_certs is None:
+        raise ValueError(
+            f"--ssl-cert-reqs {reqs} needs --ssl-ca-certs, the CA that signs clients' certificates"
+        )
+
+
+def _refuse_encrypted(args: ServerArgs) -> str:
+    """Instead of a question on the terminal, where nobody may be."""
+    flag, name = "--ssl-keyfile", args.ssl_keyfile
+    if name is None:
+        flag, name = "--ssl-certfile", args.ssl_certfile
+    raise ValueError(f"{flag} {name} is encrypted; give one without a pass phrase")
 
 
 def oldest_is_tls_1_2(context: ssl.SSLContext) -> ssl.SSLContext:

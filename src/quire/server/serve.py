@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -16,7 +17,6 @@ from quire import env, log
 from quire.chat_template import ChatOptions, load_chat_template
 from quire.config import EngineConfig
 from quire.engine.async_engine import AsyncLLM
-from quire.engine.process import ProcessClient
 from quire.engine.start import StartWatch
 from quire.engine.thread import ThreadClient
 from quire.heap import keep_all_that_exists
@@ -33,7 +33,10 @@ from quire.server.listening import (
     remove_unix_socket,
 )
 from quire.server.logits_processors import check_pattern
+from quire.server.open_files import OTHER_FILES, allow_connections
 from quire.server.peers import Place
+from quire.server.served_core import ServedCore
+from quire.server.signals import end_at_signals, stop_signals
 from quire.server.state import Phase, ServerState
 from quire.sizes import parse_bytes
 
@@ -41,7 +44,6 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 0.05
 _LAST_ANSWERS_S = 5  # for connections to close once their requests have ended
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 MakeConfig = Callable[[], EngineConfig]  # may look at the model's files, and download them
 
@@ -53,6 +55,8 @@ class ServerFailed(Exception):
 def serve(args: ServerArgs, make_config: MakeConfig) -> None:
     """Serve until a signal; `ServerFailed` when the engine does not start, or has died."""
     check(args)
+    _allow_open_files(args)
+    end_at_signals(sys.exit)  # from here on there are files to remove
     with contextlib.closing(listening_socket(args)) as listener:
         logger.info("listening at %s", address_of(listener, args))
         try:
@@ -66,6 +70,21 @@ def serve(args: ServerArgs, make_config: MakeConfig) -> None:
             remove_unix_socket(args)
     if failure is not None:
         raise ServerFailed(str(failure) or type(failure).__name__) from failure
+
+
+def _allow_open_files(args: ServerArgs) -> None:
+    """Beyond the limit of open files connections are reset, and nothing says why."""
+    # Twice as many, for there are others that idle, or get their 429.
+    limit = allow_connections(2 * args.max_queued_requests)
+    needed = args.max_queued_requests + OTHER_FILES
+    if limit < needed:
+        logger.warning(
+            "the hard limit of open files is %d, and --max-queued-requests %d needs %d; raise it "
+            "(ulimit -Hn): connections beyond it are reset",
+            limit,
+            args.max_queued_requests,
+            needed,
+        )
 
 
 def check(args: ServerArgs) -> None:
@@ -131,7 +150,7 @@ def _serve_alone(
 ) -> BaseException | None:
     def open_engine(watch: StartWatch) -> AsyncLLM:
         watch.enter("configuration")
-        make_client = ThreadClient if args.disable_frontend_multiprocessing else ProcessClient
+        make_client = ThreadClient if args.disable_frontend_multiprocessing else ServedCore
         config = make_config()
         watch.enter("tokenizer")
         engine = AsyncLLM(config, open_client=lambda config: make_client(config, watch=watch))
@@ -140,7 +159,7 @@ def _serve_alone(
 
     limit = RestartLimit()
     server = Server(args, open_engine, may_restart=lambda: args.restart_engine and limit.take())
-    return server.serve_until_end(listener, signals=_SIGNALS)
+    return server.serve_until_end(listener, signals=stop_signals())
 
 
 class Server(uvicorn.Server):

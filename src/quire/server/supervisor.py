@@ -40,11 +40,15 @@ from quire.server.orders import (
     write_order,
 )
 from quire.server.peers import Counts, Place
+from quire.server.served_core import ServedCore
+from quire.server.signals import stop_signals
 
 logger = logging.getLogger(__name__)
 
 _GRACE_S = 10.0  # beyond the shutdown timeout, until HTTP processes are killed
+# Signals come to all processes of a terminal at once, also while these are imported.
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); \
+from quire.server.signals import ignore_stop_signals; ignore_stop_signals(); \
 from quire.server.http_process import main; main()"
 
 
@@ -52,10 +56,13 @@ def supervise(
     args: ServerArgs, listener: socket.socket, make_config: Callable[[], EngineConfig]
 ) -> BaseException | None:
     """Serve until a signal; the result is what the server has died of, if it has."""
-    with multiprocess.shared_folder(), tempfile.TemporaryDirectory(prefix="quire-http-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="quire-http-") as folder,
+        multiprocess.shared_folder(folder),
+    ):
         places = Place.make_all(folder, args.api_server_count)
         supervisor = _Supervisor(args, listener, make_config, places)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             signal.signal(number, lambda *_: supervisor.soon(supervisor.stop))
         return supervisor.run()
 
@@ -122,7 +129,7 @@ class _Supervisor:
         try:
             watch.enter("configuration")
             config = self._config or self._make_config()
-            client = ProcessClient(config, watch=watch)
+            client = ServedCore(config, watch=watch)
         except BaseException as error:
             failed = as_exception(error)
             self.soon(lambda: self._on_death(failed))

@@ -146,6 +146,8 @@ def test_figures_follow_an_answer_when_they_are_asked_for(
 
 def test_blank_lines_are_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(chat.piped_lines(io.StringIO("\n  a \n\nb"))) == ["a", "b"]
+    with pytest.raises(ValueError, match="standard input has no text; give lines there"):
+        list(chat.piped_lines(io.StringIO("\n")))
     lines = iter(["", " hello ", KeyboardInterrupt(), EOFError()])
 
     def read(prompt: str) -> str:

@@ -29,8 +29,8 @@ def run(count: int) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_processes_of_one_folder_add_up() -> None:
-    with shared_folder():
+def test_processes_of_one_folder_add_up(tmp_path: Path) -> None:
+    with shared_folder(str(tmp_path)):
         assert is_shared()
         first, second = run(2), run(3)
     assert not is_shared()
@@ -44,6 +44,6 @@ def test_a_folder_of_the_users_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    with shared_folder():
+    with shared_folder("/nowhere"):
         assert os.environ[VARIABLE] == str(tmp_path)
     assert os.environ[VARIABLE] == str(tmp_path)

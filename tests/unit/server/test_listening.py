@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,3 +67,25 @@ def test_tls_files_are_checked(tmp_path: Path) -> None:
         check_tls(ServerArgs(ssl_certfile=certificate, ssl_keyfile=key, ssl_ciphers="NONSENSE"))
     with pytest.raises(ValueError, match="TLS needs --ssl-certfile"):
         check_tls(ServerArgs(ssl_cert_reqs=2))
+
+
+def test_certificates_of_clients_need_their_ca(tmp_path: Path) -> None:
+    certificate, key = certificate_files(tmp_path)
+    own: dict[str, Any] = {"ssl_certfile": certificate, "ssl_keyfile": key}
+    for reqs in (1, 2):
+        check_tls(ServerArgs(**own, ssl_ca_certs=certificate, ssl_cert_reqs=reqs))
+        with pytest.raises(ValueError, match=f"--ssl-cert-reqs {reqs} needs --ssl-ca-certs"):
+            check_tls(ServerArgs(**own, ssl_cert_reqs=reqs))
+    for reqs in (-1, 7):
+        with pytest.raises(ValueError, match=f"--ssl-cert-reqs {reqs}: give 0 .none., 1"):
+            check_tls(ServerArgs(**own, ssl_ca_certs=certificate, ssl_cert_reqs=reqs))
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked(tmp_path: Path) -> None:
+    certificate, key = certificate_files(tmp_path, pass_phrase=b"secret")
+    with pytest.raises(ValueError, match=f"^--ssl-keyfile {key} is encrypted; give one without"):
+        check_tls(ServerArgs(ssl_certfile=certificate, ssl_keyfile=key))
+    both = tmp_path / "both.pem"
+    both.write_text(Path(certificate).read_text() + Path(key).read_text())
+    with pytest.raises(ValueError, match=f"^--ssl-certfile {both} is encrypted"):
+        check_tls(ServerArgs(ssl_certfile=str(both)))

@@ -138,7 +138,7 @@ class Run:
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
     World.processes, World.cores = [], []
     monkeypatch.setattr(supervisor, "_HTTPProcess", FakeProcess)
-    monkeypatch.setattr(supervisor, "ProcessClient", FakeCore)
+    monkeypatch.setattr(supervisor, "ServedCore", FakeCore)
     monkeypatch.setattr(supervisor, "RESTART_DELAY_S", 0.0)
     monkeypatch.setattr(supervisor.multiprocess, "process_has_ended", lambda pid: None)
     runs: list[Run] = []
@@ -245,6 +245,6 @@ def test_a_core_that_cannot_start_is_the_end(
     def fail(config: object, *, watch: StartWatch) -> None:
         raise SystemExit("no licence")
 
-    monkeypatch.setattr(supervisor, "ProcessClient", fail)
+    monkeypatch.setattr(supervisor, "ServedCore", fail)
     run = start(restart_engine=True)  # which is for one that has been up
     assert "no licence" in str(run.end())

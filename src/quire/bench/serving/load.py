@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from quire.bench.serving.measure import Measured, StreamWatch
 from quire.bench.serving.requests import Backend, LoadRequest
 from quire.clients.address import ServerError, refusal
 from quire.clients.http import HTTPClient
+from quire.server.open_files import allow_connections
 
 _CHECK_INTERVAL_S = 0.5
 _NUM_PROBE_TOKENS = 2
@@ -70,7 +70,7 @@ class Load:
         on_end: Callable[[], None] = lambda: None,
     ) -> list[Measured]:
         """One `Measured` for each request; ``due`` are seconds from now."""
-        _allow_connections(min(len(requests), max_concurrency or len(requests)))
+        allow_connections(min(len(requests), max_concurrency or len(requests)))
         bodies = [json.dumps(self._backend.body(one, self._fields)).encode() for one in requests]
         limit = asyncio.Semaphore(max_concurrency or len(requests))
 
@@ -107,12 +107,3 @@ class Load:
             return measured
         watch.end()
         return measured
-
-
-def _allow_connections(count: int) -> None:
-    """Each is an open file, and the usual limit is 1,024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + 256
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,19 @@
+"""How many files a process may have open: each connection is one, and the usual limit is 1,024."""
+
+from __future__ import annotations
+
+import resource
+
+OTHER_FILES = 256  # those that are no connections
+
+
+def allow_connections(count: int) -> int:
+    """Raise the limit towards what so many need, for this process and for those it starts later;
+    the result is how many files may be open now, at most as many as are needed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most

@@ -1,0 +1,42 @@
+"""The core process of a server: one that hangs is killed at the end instead of waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+
+from quire.engine.messages import STATS
+from quire.engine.process import ProcessClient
+from quire.errors import EngineDeadError
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_S = 3.0  # a core answers between two steps, and nothing runs that is still wanted
+
+
+class ServedCore(ProcessClient):
+    """A `ProcessClient` that first looks, when it is closed, whether the core still answers."""
+
+    def close(self) -> None:
+        self._kill_if_silent()
+        super().close()
+
+    def _kill_if_silent(self) -> None:
+        answered = threading.Event()
+
+        def ask() -> None:
+            with contextlib.suppress(EngineDeadError):
+                self.ask(STATS)
+            answered.set()
+
+        threading.Thread(target=ask, name="quire-last-question", daemon=True).start()
+        if not answered.wait(PATIENCE_S):
+            logger.warning(
+                "the engine core, process %d, has not answered for %g s; it is killed",
+                self.pid,
+                PATIENCE_S,
+            )
+            os.kill(self.pid, signal.SIGKILL)

@@ -1,0 +1,77 @@
+"""`quire serve` and what ends it: the terminal, the system, and a core that does not answer."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from quire.server.served_core import PATIENCE_S
+from tests.e2e.server.test_processes import SHORT, Stream, serving
+
+_ANY = pytest.mark.parametrize("flags", [(), ("--api-server-count", "2")])
+_SECONDS_TO_END = 4  # for everything else, on a machine that is busy
+
+
+@_ANY
+def test_the_end_of_the_terminal_drains(flags: tuple[str, ...]) -> None:
+    with tempfile.TemporaryDirectory(prefix="q") as folder:
+        with serving(*flags, TMPDIR=folder) as served:
+            served.until(lambda: served.count("ready: ") == (2 if flags else 1))
+            stream = Stream(served)
+            for child in served.children(""):  # all processes of a terminal are told
+                child.send_signal(signal.SIGHUP)
+            served.signal(signal.SIGHUP)
+            stream.end()
+            assert stream.is_done and stream.errors == []
+            assert served.end() == 0
+        assert list(Path(folder).iterdir()) == []
+
+
+def test_the_end_of_the_terminal_removes_the_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with serving("--uds", str(path)) as served:
+        served.line("(listening) at")
+        served.signal(signal.SIGHUP)
+        assert served.end() in (0, 128 + signal.SIGHUP)
+    assert not path.exists()
+
+
+@_ANY
+def test_a_killed_server_leaves_no_files(flags: tuple[str, ...]) -> None:
+    with tempfile.TemporaryDirectory(prefix="q") as folder:
+        with serving(*flags, TMPDIR=folder) as served:
+            served.until(lambda: served.count("ready: ") == (2 if flags else 1))
+            assert served.ask("POST", "/v1/completions", json=SHORT).status_code == 200
+            served.signal(signal.SIGKILL)
+            assert served.end() == -signal.SIGKILL
+        assert list(Path(folder).iterdir()) == []
+
+
+@_ANY
+def test_a_core_that_hangs_is_killed_at_the_end(flags: tuple[str, ...]) -> None:
+    with serving(*flags, "--shutdown-timeout", "1") as served:
+        served.until(lambda: served.count("ready: ") == (2 if flags else 1))
+        stream = Stream(served)
+        served.core.suspend()
+        started = time.monotonic()
+        served.signal(signal.SIGTERM)
+        assert served.end() == 0
+        assert time.monotonic() - started < 1 + PATIENCE_S + _SECONDS_TO_END
+        stream.end()
+        assert served.count("has not answered for 3 s; it is killed") == 1
+
+
+@_ANY
+def test_the_end_of_the_terminal_while_it_starts(flags: tuple[str, ...]) -> None:
+    with serving(*flags) as served:
+        served.line("(listening) at")
+        served.until(lambda: served.children("") != [])
+        for child in served.children(""):
+            child.send_signal(signal.SIGHUP)
+        served.signal(signal.SIGHUP)
+        assert served.end() == 0
+        assert not any("Traceback" in line for line in served.lines)
