@@ -12,6 +12,7 @@ import pytest
 from quire.server.served_core import PATIENCE_S
 from tests.e2e.server.test_processes import SHORT, Stream, serving
 
+pytestmark = pytest.mark.usefixtures("hears_hangup")
 _ANY = pytest.mark.parametrize("flags", [(), ("--api-server-count", "2")])
 _SECONDS_TO_END = 4  # for everything else, on a machine that is busy
 

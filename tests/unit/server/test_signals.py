@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("hears_hangup")
+
 _EARLY = """
 import os, signal, sys
 from quire import cli
