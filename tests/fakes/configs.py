@@ -1,10 +1,22 @@
-"""Engine configs for tests that load no model."""
+"""Engine configs, and what an engine tells of itself, for tests that load no model."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from quire.config import EngineConfig, ModelConfig
+from quire.step_output import EngineFacts
+
+MAX_MODEL_LEN = 64
+FAKE_FACTS = EngineFacts(
+    num_blocks=20,
+    block_size=4,
+    max_num_seqs=8,
+    max_model_len=MAX_MODEL_LEN,
+    weight_bytes=0,
+    kv_cache_bytes=0,
+    attention_backend="fake",
+)
 
 
 def fake_config(
@@ -19,7 +31,7 @@ def fake_config(
         "generation_config": {},
         "architecture": "LlamaForCausalLM",
         "dtype": "float32",
-        "max_model_len": 64,
+        "max_model_len": MAX_MODEL_LEN,
         "vocab_size": 1000,
         "skip_tokenizer_init": True,
     }

@@ -13,11 +13,10 @@ from quire.config import ModelConfig
 from quire.engine.front import Front, load_front_tokenizer
 from quire.prompts import ParsedPrompt
 from quire.sampling_params import SamplingParams, StructuredOutputsParams
-from quire.step_output import EngineFacts
 from quire.structured import Thinking, TokenMark
 from quire.tokenizer.families import TIKTOKEN_FAMILIES
 from tests.fakes.byte_tokenizer import VOCAB_SIZE
-from tests.fakes.configs import fake_config
+from tests.fakes.configs import FAKE_FACTS, fake_config
 from tests.unit.tokenizer.vocabularies import tiktoken_ranks, write_tiktoken
 
 
@@ -45,15 +44,6 @@ def test_tokenizer_without_template_gets_that_of_the_family(tmp_path: Path) -> N
 
 
 CHOICE = SamplingParams(structured_outputs=StructuredOutputsParams(choice=["yes", "no"]))
-FACTS = EngineFacts(
-    num_blocks=9,
-    block_size=16,
-    max_num_seqs=8,
-    max_model_len=64,
-    weight_bytes=0,
-    kv_cache_bytes=0,
-    attention_backend="fake",
-)
 
 
 def front_of(folder: Path, *, skip_tokenizer_init: bool = False) -> Front:
@@ -61,7 +51,7 @@ def front_of(folder: Path, *, skip_tokenizer_init: bool = False) -> Front:
     config = fake_config(
         folder=folder, skip_tokenizer_init=skip_tokenizer_init, vocab_size=VOCAB_SIZE + 2
     )
-    return Front(config, FACTS, load_front_tokenizer(config.model))
+    return Front(config, FAKE_FACTS, load_front_tokenizer(config.model))
 
 
 def test_grammars_are_refused_for_a_tokenizer_that_the_core_does_not_know(

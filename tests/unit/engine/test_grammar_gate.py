@@ -13,23 +13,15 @@ from quire.engine.grammar_gate import NO_GATE, GrammarGate
 from quire.kv_cache.manager import KVCacheManager
 from quire.request import BeamSearch, EngineRequest, FinishReason, RowSampling
 from quire.scheduler.scheduler import Scheduler
-from quire.step_output import CompletionDelta, EngineFacts
+from quire.step_output import CompletionDelta
 from quire.structured import FREE, NO_TOKENS, Grammar, GrammarSpec, Thinking, TokenMark
 from quire.structured_outputs.workshop import Workshop
+from tests.fakes.configs import FAKE_FACTS
 from tests.fakes.device import FakeDevice
 from tests.unit.structured_outputs.grammars import compiled
 
 GOOD = GrammarSpec(kind="regex", source="a+")
 WRONG = GrammarSpec(kind="regex", source="wrong")
-FACTS = EngineFacts(
-    num_blocks=20,
-    block_size=4,
-    max_num_seqs=4,
-    max_model_len=64,
-    weight_bytes=0,
-    kv_cache_bytes=0,
-    attention_backend="fake",
-)
 
 
 class HeldCompiler:
@@ -54,7 +46,7 @@ def compiler() -> HeldCompiler:
 def core(compiler: HeldCompiler) -> EngineCore:
     kv = KVCacheManager(num_blocks=20, block_size=4, windows=(None,), enable_prefix_caching=True)
     gate = GrammarGate(Workshop(compiler), NO_TOKENS)  # type: ignore[arg-type]
-    return EngineCore(Scheduler(SchedulerConfig(), kv, 64), FakeDevice(4), FACTS, 1, gate)
+    return EngineCore(Scheduler(SchedulerConfig(), kv, 64), FakeDevice(4), FAKE_FACTS, 1, gate)
 
 
 def request(

@@ -7,19 +7,11 @@ from quire.engine.core import EngineCore
 from quire.kv_cache.manager import KVCacheManager
 from quire.request import EngineRequest, RowSampling
 from quire.scheduler.scheduler import Scheduler
-from quire.step_output import CompletionDelta, EngineFacts
+from quire.step_output import CompletionDelta
+from tests.fakes.configs import FAKE_FACTS
 from tests.fakes.device import FakeDevice, next_token
 
 MAX_LEN = 64
-FACTS = EngineFacts(
-    num_blocks=0,
-    block_size=4,
-    max_num_seqs=0,
-    max_model_len=MAX_LEN,
-    weight_bytes=0,
-    kv_cache_bytes=0,
-    attention_backend="fake",
-)
 
 
 def build(
@@ -41,7 +33,7 @@ def build(
         enable_prefix_caching=prefix_caching,
     )
     device = device or FakeDevice(block_size, windows)
-    core = EngineCore(Scheduler(config, kv, MAX_LEN), device, FACTS, depth)  # type: ignore[arg-type]
+    core = EngineCore(Scheduler(config, kv, MAX_LEN), device, FAKE_FACTS, depth)  # type: ignore[arg-type]
     return core, device
 
 
