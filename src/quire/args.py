@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from quire import assets, compat, env
 from quire.config import (
     DEFAULT_GPU_MEMORY_UTILIZATION,
-    DEFAULT_MAX_NUM_SEQS,
     DEVICE_DEFAULTS,
 )
 from quire.sizes import parse_bytes, parse_count
@@ -210,7 +209,7 @@ class EngineArgs:
     )
     max_num_seqs: int | str | None = _schedule(
         None,
-        help=f"completions that run at once; default {DEFAULT_MAX_NUM_SEQS}",
+        help=f"completions that run at once; {_by_device('max_num_seqs')}",
         parse=parse_count,
     )
     max_num_batched_tokens: int | str | None = _schedule(
@@ -243,9 +242,9 @@ class EngineArgs:
     attention_backend: str | None = _device(
         "auto",
         help=f"attention kernels: {', '.join(compat.ATTENTION_BACKENDS)}; auto is "
-        f"{_by_device('attention_backend').removeprefix('default ')}; cudnn, flashinfer and fa3 "
-        "need their packages and are checked against triton at start; the last two only when "
-        f"named, here or in {env.ATTENTION_BACKEND.names[0]}",
+        f"{_by_device('attention_backend').removeprefix('default ')}; fa3, cudnn and "
+        "flashinfer need their packages and are checked against triton at start; the last only "
+        f"when named, here or in {env.ATTENTION_BACKEND.names[0]}",
         metavar="NAME",
     )
     enforce_eager: bool = _device(

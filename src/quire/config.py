@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 DEFAULT_GPU_MEMORY_UTILIZATION = 0.92
-DEFAULT_MAX_NUM_SEQS = 256
 DEFAULT_STEP_TIMEOUT_SECONDS = 300.0
 
 
@@ -18,8 +17,9 @@ DEFAULT_STEP_TIMEOUT_SECONDS = 300.0
 class DeviceDefaults:
     """What is best on a kind of device where the user says nothing (benchmarks/RESULTS.md)."""
 
-    attention_backend: str  # one, or several in order of preference: "cudnn,triton"
+    attention_backend: str  # one, or several in order of preference: "fa3,triton"
     block_size: int  # larger blocks mean fewer look-ups, smaller ones less waste and finer prefixes
+    max_num_seqs: int
     max_num_batched_tokens: int
     steps_in_flight: int  # a GPU must not wait for the host
     short_step_tokens: int | None = None  # as in `SchedulerConfig`
@@ -27,11 +27,16 @@ class DeviceDefaults:
 
 DEVICE_DEFAULTS = {
     "cpu": DeviceDefaults(
-        attention_backend="torch", block_size=16, max_num_batched_tokens=2048, steps_in_flight=1
+        attention_backend="torch",
+        block_size=16,
+        max_num_seqs=256,
+        max_num_batched_tokens=2048,
+        steps_in_flight=1,
     ),
     "cuda": DeviceDefaults(
-        attention_backend="cudnn,triton",
+        attention_backend="fa3,cudnn,triton",
         block_size=64,
+        max_num_seqs=512,
         max_num_batched_tokens=8192,
         steps_in_flight=2,
         short_step_tokens=1024,
@@ -87,7 +92,7 @@ class CacheConfig:
 class SchedulerConfig:
     """The limits of one step and of what runs at once."""
 
-    max_num_seqs: int = DEFAULT_MAX_NUM_SEQS  # completions that run at once: rows
+    max_num_seqs: int = 256  # completions that run at once: rows
     max_num_batched_tokens: int = 2048  # tokens of one step
     long_prefill_token_threshold: int = 0  # prompt tokens of one request in a step; 0: no limit
     policy: str = "fcfs"  # or "priority"

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from quire import compat, env, log, platform
 from quire.arg_types import check_types
 from quire.args import BUNDLED_MODEL, EngineArgs, choices_of, parse_max_model_len
+from quire.attention.packages import PACKAGES
 from quire.config import (
     DEFAULT_GPU_MEMORY_UTILIZATION,
-    DEFAULT_MAX_NUM_SEQS,
     DEVICE_DEFAULTS,
     CacheConfig,
     DeviceConfig,
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from quire.models.source import ModelFacts, ModelSource
 
 logger = logging.getLogger(__name__)
-
-# Attention backends that a default may name and that not every machine has -> what they import.
-_PACKAGE_OF = {"cudnn": "cudnn"}
 
 MOST_SEQS = 1 << 20  # each has a row as long as the longest text
 BLOCK_SIZES = (8, 16, 32, 64, 128)
@@ -312,7 +309,7 @@ def _step_limits(args: EngineArgs, max_model_len: int, defaults: DeviceDefaults)
             "enable_chunked_prefill be true"
         )
     if num_seqs is None:
-        num_seqs = min(DEFAULT_MAX_NUM_SEQS, num_tokens)
+        num_seqs = min(defaults.max_num_seqs, num_tokens)
     if num_seqs > MOST_SEQS:
         raise ValueError(
             f"max_num_seqs={num_seqs} is more than {MOST_SEQS}, for which there is room at once; "
@@ -365,7 +362,7 @@ def attention_backend(args: EngineArgs, device: str) -> str:
     default = [
         name
         for name in DEVICE_DEFAULTS[device].attention_backend.split(",")
-        if name not in _PACKAGE_OF or find_spec(_PACKAGE_OF[name]) is not None
+        if name not in PACKAGES or any(map(find_spec, PACKAGES[name]))
     ]
     variable = env.ATTENTION_BACKEND.source()
     preferred = _known_attention(

@@ -30,8 +30,8 @@ class AttentionProblem:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OurPlan:
-    """The plan of a step that a backend of another package leaves to our own kernels."""
+class PlanOfNext:
+    """The plan of a step that a backend leaves to another one, in the end to our own kernels."""
 
     plan: Any
 

@@ -1,9 +1,8 @@
 """Paged attention by cuDNN for the long prompts of a step, where it is installed.
 
-Decode rows, short prompts and steps in a graph go to our own kernels. A prompt is cut into pieces
-of as many queries as a graph of cuDNN is made for, each a row of its own that sees the keys up to
-its end; so a few graphs serve every step. Says what it can be asked; whether the answers are right
-is for `start_up_check` to find out.
+A prompt is cut into pieces of as many queries as a graph of cuDNN is made for, each a row of its
+own that sees the keys up to its end; so a few graphs serve every step. Says what it can be asked;
+whether the answers are right is for `start_up_check` to find out.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quire import platform
-from quire.attention.backend import AttentionProblem, OurPlan
+from quire.attention.backend import AttentionBackend, AttentionProblem
 from quire.attention.cudnn_graphs import PagedSdpa, RaggedRows
 from quire.attention.half_precision import reasons_of_pages, reasons_of_shape
-from quire.attention.some_rows import for_upload, some_rows
-from quire.attention.triton_backend import TritonAttention
+from quire.attention.long_prompts import LongPromptAttention
+from quire.attention.some_rows import for_upload
 from quire.batch import Batch
 
 _OLDEST_GENERATION = 9  # major compute capability; before, ragged rows are no match for our own
@@ -41,32 +39,13 @@ _TABLE_TOKENS = 1 << 17  # of a graph's block table; longer ones are rounded up 
 _ALIGNMENT = 4  # numbers; what begins at a multiple is aligned to 16 bytes
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OurRows:
-    """Rows next to each other that our own kernels compute."""
-
-    tokens: slice
-    plan: Any
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CudnnPlan:
-    """What the layers of a group share in a step that has long prompts."""
-
-    ours: tuple[OurRows, ...]
-    prompts: tuple[RaggedRows, ...]
-
-
-class CudnnAttention:
+class CudnnAttention(LongPromptAttention):
     """The backend ``cudnn``."""
 
-    leaves_decode_steps = True
-
-    def __init__(self, problem: AttentionProblem) -> None:
-        self._ours = TritonAttention.build(problem)
-        self._sdpa = PagedSdpa(problem, row_counts=_PIECES)
-        self._block_size = problem.block_size
+    def __init__(self, problem: AttentionProblem, rest: AttentionBackend) -> None:
+        super().__init__(problem, rest)
         self._least_tiles = min(_MOST_TILES_NEEDED, -(-_LEAST_PROGRAMS // problem.num_heads))
+        self._sdpa = PagedSdpa(problem, row_counts=_PIECES)
 
     @staticmethod
     def why_not(problem: AttentionProblem) -> list[str]:
@@ -86,48 +65,16 @@ class CudnnAttention:
             )
         return reasons_of_shape(problem) + reasons_of_pages(problem) + reasons
 
-    @classmethod
-    def build(cls, problem: AttentionProblem) -> CudnnAttention:
-        return cls(problem)
+    def are_long(self, query_lens: np.ndarray, seq_lens: np.ndarray) -> np.ndarray:
+        long: np.ndarray = query_lens >= _TILE
+        num_tiles = (-(-query_lens[long] // _TILE)).sum()
+        return long & (num_tiles >= self._least_tiles)
 
-    def plan(self, batch: Batch, group: int) -> CudnnPlan | OurPlan:
-        assert batch.kv_caches[0].shape[2] == self._block_size
-        first, last = (0, 0) if batch.is_mixed_graph else self._long_rows(batch)
-        if first == last:
-            return OurPlan(plan=self._ours.plan(batch, group))
-        ours = []
-        for begin, end in ((0, first), (last, len(batch.seq_lens))):
-            if begin < end:
-                tokens, part = some_rows(batch, begin, end)
-                ours.append(OurRows(tokens=tokens, plan=self._ours.plan(part, group)))
-        table = batch.groups[group].block_table
-        return CudnnPlan(
-            ours=tuple(ours),
-            prompts=tuple(_upload(_cut(batch, first, last), table, self._block_size)),
-        )
+    def plan_prompts(self, batch: Batch, block_table: Tensor, rows: slice) -> list[RaggedRows]:
+        return list(_upload(_cut(batch, rows.start, rows.stop), block_table, self._block_size))
 
-    def forward(
-        self, q: Tensor, kv_cache: Tensor, plan: CudnnPlan | OurPlan, sinks: Tensor | None = None
-    ) -> Tensor:
-        assert sinks is None
-        if isinstance(plan, OurPlan):
-            return self._ours.forward(q, kv_cache, plan.plan)
-        out = q.new_empty(q.shape)
-        for part in plan.ours:
-            out[part.tokens] = self._ours.forward(q[part.tokens], kv_cache, part.plan)
-        for rows in plan.prompts:
-            self._sdpa.run(out, q, kv_cache, rows)
-        return out
-
-    def _long_rows(self, batch: Batch) -> tuple[int, int]:
-        """From the first row that fills a tile to behind the last one, if there are enough."""
-        if batch.max_query_len < _TILE:
-            return 0, 0
-        query_lens = np.diff(batch.query_start_cpu.numpy())
-        (is_long,) = np.nonzero(query_lens >= _TILE)
-        if (-(-query_lens[is_long] // _TILE)).sum() < self._least_tiles:
-            return 0, 0
-        return int(is_long[0]), int(is_long[-1]) + 1
+    def attend(self, out: Tensor, q: Tensor, kv_cache: Tensor, part: RaggedRows) -> None:
+        self._sdpa.run(out, q, kv_cache, part)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

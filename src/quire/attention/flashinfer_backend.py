@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from quire import platform
-from quire.attention.backend import AttentionProblem, OurPlan
+from quire.attention.backend import AttentionProblem, PlanOfNext
 from quire.attention.half_precision import reasons_of_pages, reasons_of_shape
 from quire.attention.some_rows import for_upload, some_rows
 from quire.attention.triton_backend import TritonAttention
@@ -67,11 +67,11 @@ class FlashInferAttention:
     def build(cls, problem: AttentionProblem) -> FlashInferAttention:
         return cls(problem)
 
-    def plan(self, batch: Batch, group: int) -> FlashInferPlan | OurPlan:
+    def plan(self, batch: Batch, group: int) -> FlashInferPlan | PlanOfNext:
         assert batch.kv_caches[0].shape[2] == self._block_size
         first = batch.num_decode_rows
         if batch.is_mixed_graph or first == len(batch.seq_lens):
-            return OurPlan(plan=self._ours.plan(batch, group))
+            return PlanOfNext(plan=self._ours.plan(batch, group))
         prefill = self._prefills.pop(0)
         self._prefills.append(prefill)
         prefill.plan(batch, batch.groups[group].block_table)
@@ -85,11 +85,11 @@ class FlashInferAttention:
         self,
         q: Tensor,
         kv_cache: Tensor,
-        plan: FlashInferPlan | OurPlan,
+        plan: FlashInferPlan | PlanOfNext,
         sinks: Tensor | None = None,
     ) -> Tensor:
         assert sinks is None
-        if isinstance(plan, OurPlan):
+        if isinstance(plan, PlanOfNext):
             return self._ours.forward(q, kv_cache, plan.plan)
         out = q.new_empty(q.shape)
         first = plan.num_decode_rows

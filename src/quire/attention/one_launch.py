@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quire.attention.backend import AttentionProblem, OurPlan
+from quire.attention.backend import AttentionProblem, PlanOfNext
 from quire.kernels.selection import AttendRows, HeadsShape, attend_rows
 
 
@@ -30,7 +30,7 @@ class OneLaunch:
         """
         from quire.attention.triton_backend import TritonPlan
 
-        if isinstance(plan, OurPlan):
+        while isinstance(plan, PlanOfNext):
             plan = plan.plan
         rows = plan.decode_rows if isinstance(plan, TritonPlan) else None
         if rows is None or not self._attend.is_usable():

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from quire.attention.backend import AttentionBackend, AttentionProblem, OurPlan
+from quire.attention.backend import AttentionBackend, AttentionProblem, PlanOfNext
 from quire.batch import Batch, GroupBatch
 from quire.kernels.rehearsal import rehearse
 
@@ -142,6 +142,7 @@ def _long_steps(far: int) -> Iterator[Rows]:
         new=(1, 1, 2, 3 * _TILE + 7, 9 * _TILE, 5, 7 * _TILE - 1, 3, 20),
     )
     yield Rows(name="two prompts", computed=(0, far), new=(9 * _TILE, 8 * _TILE + 1))
+    yield Rows(name="a chunk of a long text", computed=(160 * _TILE + 3,), new=(32 * _TILE + 9,))
 
 
 def _steps_taken(
@@ -153,7 +154,7 @@ def _steps_taken(
         batch = _batch(rows, _block_table(rows, problem), kv_cache)
         with _theirs():
             plan = theirs.plan(_as_used(batch, rows), 0)
-        if not isinstance(plan, OurPlan):
+        if not isinstance(plan, PlanOfNext):
             yield rows
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from quire.attention.backend import AttentionBackend, AttentionProblem
-from quire.attention.selection import name_of, select_backend
+from quire.attention.selection import Backends, select_backends
 from quire.batch import Batch
 from quire.layers.attention import Attention
 from quire.layers.embedding import Embedding
@@ -58,9 +58,9 @@ class Decoder:
         self._planned: dict[tuple[AttentionProblem, int], AttentionBackend] = {}
         attentions = [layer.attention for layer in spec.layers if layer.attention is not None]
         problems = [_problem(attention, placement) for attention in attentions]
-        backend = select_backend(placement.attention_backend, problems)
-        self.attention_backend = name_of(backend)
-        parts = iter(self._build_attentions(backend, attentions, problems, placement))
+        backends = select_backends(placement.attention_backend, problems)
+        self.attention_backend = str(backends)
+        parts = iter(self._build_attentions(backends, attentions, problems, placement))
         self.layers = [
             build_block(layer, None if layer.attention is None else next(parts))
             for layer in spec.layers
@@ -106,7 +106,7 @@ class Decoder:
 
     def _build_attentions(
         self,
-        backend: type[AttentionBackend],
+        backends: Backends,
         specs: Sequence[AttentionSpec | MLASpec],
         problems: Sequence[AttentionProblem],
         placement: Placement,
@@ -115,7 +115,7 @@ class Decoder:
         for layer, (spec, problem) in enumerate(zip(specs, problems, strict=True)):
             use = (problem, self.kv_layout.group_of_layer[layer])
             if use not in self._planned:
-                self._planned[use] = backend.build(problem)
+                self._planned[use] = backends.build(problem)
             yield build_attention(
                 spec,
                 problem=problem,

@@ -23,6 +23,7 @@ from quire.weights.checkpoint import Checkpoint, refuse_codes
 from quire.weights.weight_map import Index, Operation, WeightMap
 
 _PIECE_VALUES = 1 << 22  # of two tensors that are compared
+_LARGEST_DUMMY = 1e-3
 _BAR_FROM_BYTES = 64 * 2**20  # a smaller load is over before a log reader could care
 
 
@@ -175,7 +176,11 @@ class WeightReader:
 
 
 class DummyReader:
-    """Random weights of the right shapes, the same for a name whatever is read before it."""
+    """Random weights of the right shapes, the same for a name whatever is read before it.
+
+    They are spread as vLLM's are with ``--load-format dummy``, gains of norms and biases included:
+    how fast a GPU multiplies depends on the numbers, by the power that it takes.
+    """
 
     def __init__(
         self, dtype: torch.dtype, device: torch.device | str = "cpu", seed: int = 0
@@ -194,14 +199,10 @@ class DummyReader:
         self, name: str, shape: tuple[int, ...], *, dtype: torch.dtype | None = None
     ) -> Tensor:
         tensor = torch.empty(shape, dtype=dtype or self._dtype, device=self.device)
-        if name.endswith(".bias"):
-            return tensor.zero_()
-        if "norm" in name:
-            return tensor.fill_(1)
         digest = hashlib.sha256(f"{self._seed} {name}".encode()).digest()
         generator = torch.Generator(self.device)
         generator.manual_seed(int.from_bytes(digest[:7], "little"))
-        return tensor.normal_(0, 0.02, generator=generator)
+        return tensor.uniform_(-_LARGEST_DUMMY, _LARGEST_DUMMY, generator=generator)
 
     def report(self) -> LoadReport:
         return LoadReport(num_read=0, bytes_read=0, unused=())

@@ -259,7 +259,7 @@ def _graph_inputs(
 
 def _sharing(rows: Rows, kv: KVMemory, attention_backend: str) -> Sharing:
     group = first_full_group(kv.layout)
-    if group is None or attention_backend not in READ_SHARED_PREFIXES:
+    if group is None or READ_SHARED_PREFIXES.isdisjoint(attention_backend.split(",")):
         return NoSharing()
     return PrefixSharing(
         max_rows=rows.spare_row,

@@ -10,7 +10,9 @@ import torch
 
 from quire import platform
 from quire.attention import cudnn_backend, start_up_check
-from quire.attention.cudnn_backend import CudnnAttention, CudnnPlan, OurPlan
+from quire.attention.backend import PlanOfNext
+from quire.attention.cudnn_backend import CudnnAttention
+from quire.attention.long_prompts import LongPromptPlan
 from quire.attention.start_up_check import Rows, disagreements, make_trial
 from tests.fakes import fake_cudnn
 from tests.fakes.attention import Definition, half_problem
@@ -91,8 +93,8 @@ def test_steps_of_any_size_share_two_graphs(cudnn: FakeCudnn) -> None:
 def test_prompts_are_cut_into_pieces_and_short_rows_around_them_are_ours() -> None:
     batch = make_trial(half_problem(), ROWS[5]).batch
     plan = CudnnAttention.build(half_problem()).plan(batch, 0)
-    assert isinstance(plan, CudnnPlan)
-    assert [part.tokens for part in plan.ours] == [slice(0, 1)]
+    assert isinstance(plan, LongPromptPlan)
+    assert [part.tokens for part in plan.others] == [slice(0, 1)]
     first, second, third = plan.prompts  # nine pieces, at most four at a time
     assert first.start.tolist() == [1, 17, 33, 49, 65]
     assert first.query_lens.tolist() == [16] * 4
@@ -103,15 +105,15 @@ def test_prompts_are_cut_into_pieces_and_short_rows_around_them_are_ours() -> No
     assert third.query_lens.tolist() == [9, 0]
     assert third.seq_lens.tolist() == [14, 0]
     around = CudnnAttention.build(half_problem()).plan(make_trial(half_problem(), ROWS[4]).batch, 0)
-    assert isinstance(around, CudnnPlan)
-    assert [part.tokens for part in around.ours] == [slice(0, 3), slice(20, 28)]
+    assert isinstance(around, LongPromptPlan)
+    assert [part.tokens for part in around.others] == [slice(0, 3), slice(20, 28)]
 
 
 def test_steps_in_a_graph_are_for_our_own_kernel(cudnn: FakeCudnn) -> None:
     backend = CudnnAttention.build(half_problem())
     batch = make_trial(half_problem(), ROWS[3]).batch
-    assert isinstance(backend.plan(batch, 0), CudnnPlan)
-    assert isinstance(backend.plan(replace(batch, is_mixed_graph=True), 0), OurPlan)
+    assert isinstance(backend.plan(batch, 0), LongPromptPlan)
+    assert isinstance(backend.plan(replace(batch, is_mixed_graph=True), 0), PlanOfNext)
     assert not cudnn.graphs
 
 

@@ -10,7 +10,8 @@ import torch
 
 from quire import platform
 from quire.attention import flashinfer_backend, start_up_check
-from quire.attention.flashinfer_backend import FlashInferAttention, FlashInferPlan, OurPlan
+from quire.attention.backend import PlanOfNext
+from quire.attention.flashinfer_backend import FlashInferAttention, FlashInferPlan
 from quire.attention.start_up_check import Rows, disagreements, make_trial
 from tests.fakes import fake_flashinfer
 from tests.fakes.attention import Definition, half_problem
@@ -64,8 +65,8 @@ def test_steps_of_decode_rows_and_mixed_graphs_are_for_our_own_kernels() -> None
     problem = half_problem()
     backend = FlashInferAttention.build(problem)
     decode, prompts, mixed = (make_trial(problem, rows).batch for rows in ROWS)
-    assert isinstance(backend.plan(decode, 0), OurPlan)
-    assert isinstance(backend.plan(replace(mixed, is_mixed_graph=True), 0), OurPlan)
+    assert isinstance(backend.plan(decode, 0), PlanOfNext)
+    assert isinstance(backend.plan(replace(mixed, is_mixed_graph=True), 0), PlanOfNext)
     plans = [backend.plan(batch, 0) for batch in (prompts, mixed)]
     assert [plan.decode is None for plan in plans if isinstance(plan, FlashInferPlan)] == [
         True,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from quire.attention import one_launch as module
-from quire.attention.backend import AttentionProblem, OurPlan
+from quire.attention.backend import AttentionProblem, PlanOfNext
 from quire.attention.one_launch import OneLaunch, one_launch
 from quire.attention.triton_backend import TritonAttention, TritonPlan
 from quire.batch import Batch, SharedBlocks
@@ -70,7 +70,7 @@ def test_a_step_of_rows_with_one_query_is_one_launch(
         batch = replace(batch, decode_order=torch.tensor(order).int())
     plan = BACKEND.plan(batch, 0)
     attend = Attend()
-    found = attended(OurPlan(plan=plan) if is_left_to_us else plan, attend)
+    found = attended(PlanOfNext(plan=plan) if is_left_to_us else plan, attend)
     assert found is not None and bool((found == 7).all())
     ((given, rows),) = attend.calls
     assert [float(one[0, 0]) for one in given] == [0, 1, 2, 3, 4]
@@ -100,11 +100,11 @@ def test_other_steps_are_left_to_the_backend(batch: Batch, is_left_to_us: bool) 
     plan = BACKEND.plan(batch, 0)
     assert isinstance(plan, TritonPlan)
     attend = Attend()
-    assert attended(OurPlan(plan=plan) if is_left_to_us else plan, attend) is None
+    assert attended(PlanOfNext(plan=plan) if is_left_to_us else plan, attend) is None
     assert attend.calls == []
 
 
-@pytest.mark.parametrize("plan", [None, object(), OurPlan(plan=None)])
+@pytest.mark.parametrize("plan", [None, object(), PlanOfNext(plan=None)])
 def test_plans_of_other_backends_are_left_to_them(plan: Any) -> None:
     attend = Attend()
     assert attended(plan, attend) is None

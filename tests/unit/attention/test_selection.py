@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from quire import compat, platform
-from quire.attention.backend import AttentionProblem
-from quire.attention.selection import BACKENDS, OPTIONAL, name_of, select_backend
+from quire.attention.backend import AttentionProblem, PlanOfNext
+from quire.attention.fa3_backend import FA3Attention
+from quire.attention.selection import BACKENDS, OPTIONAL, select_backends
+from quire.attention.start_up_check import Rows, make_trial
 from quire.attention.torch_backend import TorchAttention
-from quire.attention.triton_backend import TritonAttention
+from quire.attention.triton_backend import TritonAttention, TritonPlan
 from tests.fakes import fake_flash_attn
 from tests.fakes.attention import half_problem
 
@@ -30,24 +32,19 @@ def _problem(num_kv_heads: int) -> AttentionProblem:
 
 
 def test_named_backend_is_found() -> None:
-    assert select_backend("torch", [_problem(2)]) is TorchAttention
-
-
-def test_the_chosen_one_has_its_name() -> None:
-    assert [name_of(select_backend(name, [])) for name in ("torch", "triton")] == [
-        "torch",
-        "triton",
-    ]
+    chosen = select_backends("torch", [_problem(2)])
+    assert str(chosen) == "torch"
+    assert isinstance(chosen.build(_problem(2)), TorchAttention)
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'banana' is not known; choose one of: torch"):
-        select_backend("banana", [])
+        select_backends("banana", [])
 
 
 def test_refusal_gives_the_reason_once() -> None:
     with pytest.raises(ValueError, match="4 heads do not share 3 KV heads evenly") as error:
-        select_backend("torch", [_problem(2), _problem(3), _problem(3)])
+        select_backends("torch", [_problem(2), _problem(3), _problem(3)])
     assert str(error.value).count("evenly") == 1
 
 
@@ -70,17 +67,17 @@ def test_a_backend_of_another_package_is_checked_on_every_problem() -> None:
         checked.append((theirs.__name__, ours, problem.window))
         return []
 
-    assert select_backend("fa3", problems, check).__name__ == "FA3Attention"
+    assert str(select_backends("fa3", problems, check)) == "fa3"
     wanted = [("FA3Attention", TritonAttention, window) for window in (None, 8)]
     assert checked == wanted
-    assert select_backend("triton", problems, check) is TritonAttention
+    assert str(select_backends("triton", problems, check)) == "triton"
     assert checked == wanted, "our own kernel needs no check"
 
 
 @pytest.mark.usefixtures("fa3_on_hopper")
 def test_a_named_backend_that_fails_its_check_is_an_error() -> None:
     with pytest.raises(ValueError, match="'fa3' cannot serve this model: it is off by 3; choose"):
-        select_backend("fa3", [half_problem(device="cuda")], lambda *_: ["it is off by 3"])
+        select_backends("fa3", [half_problem(device="cuda")], lambda *_: ["it is off by 3"])
 
 
 @pytest.mark.usefixtures("fa3_on_hopper")
@@ -89,11 +86,25 @@ def test_a_preferred_backend_that_fails_is_passed_over_with_one_warning(
 ) -> None:
     problems = [half_problem(device="cuda", window=window) for window in (None, 8)]
     with caplog.at_level(logging.WARNING, logger="quire"):
-        chosen = select_backend("fa3,triton", problems, lambda *_: ["it is off by 3"])
-    assert chosen is TritonAttention
+        chosen = select_backends("fa3,triton", problems, lambda *_: ["it is off by 3"])
+    assert str(chosen) == "triton"
     assert [record.getMessage() for record in caplog.records] == [
         "attention backend 'fa3' is not used: it is off by 3"
     ]
+
+
+@pytest.mark.usefixtures("fa3_on_hopper")
+def test_each_is_for_what_those_before_it_leave() -> None:
+    chosen = select_backends("fa3,triton,torch", [half_problem(device="cuda")], lambda *_: [])
+    assert str(chosen) == "fa3,triton", (
+        "all after one that takes every row would have nothing to do"
+    )
+    backend = chosen.build(half_problem())
+    assert isinstance(backend, FA3Attention)
+    rows = Rows(name="decode rows", computed=(3, 70), new=(1, 1))
+    plan = backend.plan(make_trial(half_problem(), rows).batch, 0)
+    assert isinstance(plan, PlanOfNext)
+    assert isinstance(plan.plan, TritonPlan)
 
 
 def test_what_cannot_be_asked_is_not_tried() -> None:
@@ -101,15 +112,15 @@ def test_what_cannot_be_asked_is_not_tried() -> None:
         raise AssertionError("tried")
 
     with pytest.raises(ValueError, match="the model is on cpu"):
-        select_backend("flashinfer", [half_problem()], check)
+        select_backends("flashinfer", [half_problem()], check)
 
 
 def test_packages_of_others_are_not_imported_unless_chosen() -> None:
     code = (
         "import sys\n"
-        "from quire.attention.selection import select_backend\n"
+        "from quire.attention.selection import select_backends\n"
         "from quire.attention import cudnn_backend, fa3_backend, flashinfer_backend\n"
-        "select_backend('torch', [])\n"
+        "select_backends('torch', [])\n"
         "theirs = {'flashinfer', 'flash_attn_interface', 'fa3_fwd_interface', 'cudnn'}\n"
         "assert not theirs & set(sys.modules)\n"
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from quire.attention import start_up_check
-from quire.attention.backend import AttentionProblem, OurPlan
+from quire.attention.backend import AttentionProblem, PlanOfNext
 from quire.attention.start_up_check import disagreements, make_trial, steps_to_try
 from quire.attention.triton_backend import TritonAttention
 from quire.batch import Batch
@@ -176,11 +176,11 @@ class LeavesSome(Definition):
 
     def plan(self, batch: Batch, group: int) -> Any:
         if self.leaves_all or batch.num_decode_rows:
-            return OurPlan(plan=None)
+            return PlanOfNext(plan=None)
         return super().plan(batch, group)
 
     def forward(self, q: Tensor, kv_cache: Tensor, plan: Any) -> Tensor:
-        assert not isinstance(plan, OurPlan)
+        assert not isinstance(plan, PlanOfNext)
         return super().forward(q, kv_cache, plan)
 
 

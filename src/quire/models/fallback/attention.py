@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quire.attention.backend import AttentionBackend, AttentionProblem
-from quire.attention.selection import name_of, select_backend
+from quire.attention.selection import select_backends
 from quire.batch import Batch
 from quire.kernels.reference.attention import write_kv
 from quire.models.decoder import Placement
@@ -32,13 +32,13 @@ class PagedAttention:
 
     def __init__(self, probed: Probed, placement: Placement) -> None:
         problems = [_problem(call, placement) for call in probed.calls]
-        backend = select_backend(placement.attention_backend, problems)
-        self.backend_name = name_of(backend)
+        backends = select_backends(placement.attention_backend, problems)
+        self.backend_name = str(backends)
         self._dtype = placement.dtype
         uses = list(zip(problems, probed.kv_layout.group_of_layer, strict=True))
         distinct = list(dict.fromkeys(uses))
         self._backends: list[tuple[AttentionBackend, int]] = [
-            (backend.build(problem), group) for problem, group in distinct
+            (backends.build(problem), group) for problem, group in distinct
         ]
         self._plan_of_layer = [distinct.index(use) for use in uses]
         self._step: _Step

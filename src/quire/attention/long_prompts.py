@@ -1,0 +1,107 @@
+"""Steps whose long prompts another package's kernels compute, and another backend the rest.
+
+Decode rows, short prompts and steps in a graph are left to the next backend, which may leave some
+of them in turn; the last one are our own kernels. Knows no package.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from quire.attention.backend import AttentionBackend, AttentionProblem, PlanOfNext
+from quire.attention.some_rows import some_rows
+from quire.attention.triton_backend import TritonAttention
+from quire.batch import Batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OtherRows:
+    """Rows next to each other that are left to the next backend."""
+
+    tokens: slice
+    plan: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LongPromptPlan:
+    """What the layers of a group share in a step that has long prompts."""
+
+    others: tuple[OtherRows, ...]
+    prompts: Sequence[Any]  # only the package's backend knows what is in them
+
+
+class LongPromptAttention(ABC):
+    """A backend for long prompts. A subclass says which those are and how its package gets them."""
+
+    leaves_decode_steps = True
+
+    def __init__(self, problem: AttentionProblem, rest: AttentionBackend) -> None:
+        self._rest = rest
+        self._block_size = problem.block_size
+
+    @staticmethod
+    @abstractmethod
+    def why_not(problem: AttentionProblem) -> list[str]: ...
+
+    @classmethod
+    def build(
+        cls, problem: AttentionProblem, rest: AttentionBackend | None = None
+    ) -> LongPromptAttention:
+        """``rest``: for all else; our own kernels if it is None."""
+        return cls(problem, TritonAttention.build(problem) if rest is None else rest)
+
+    @abstractmethod
+    def are_long(self, query_lens: np.ndarray, seq_lens: np.ndarray) -> np.ndarray:
+        """Which of a step's rows the package is for; bool [R]."""
+
+    @abstractmethod
+    def plan_prompts(self, batch: Batch, block_table: Tensor, rows: slice) -> Sequence[Any]:
+        """What ``attend`` is given for ``rows``, part by part."""
+
+    @abstractmethod
+    def attend(self, out: Tensor, q: Tensor, kv_cache: Tensor, part: Any) -> None:
+        """Write ``out`` [T, H, D], of all tokens, where those of ``part`` are."""
+
+    def plan(self, batch: Batch, group: int) -> LongPromptPlan | PlanOfNext:
+        assert batch.kv_caches[0].shape[2] == self._block_size
+        rows = slice(0, 0) if batch.is_mixed_graph else self._long_rows(batch)
+        if rows.start == rows.stop:
+            return PlanOfNext(plan=self._rest.plan(batch, group))
+        others = []
+        for begin, end in ((0, rows.start), (rows.stop, len(batch.seq_lens))):
+            if begin < end:
+                tokens, part = some_rows(batch, begin, end)
+                others.append(OtherRows(tokens=tokens, plan=self._rest.plan(part, group)))
+        prompts = self.plan_prompts(batch, batch.groups[group].block_table, rows)
+        return LongPromptPlan(others=tuple(others), prompts=prompts)
+
+    def forward(
+        self,
+        q: Tensor,
+        kv_cache: Tensor,
+        plan: LongPromptPlan | PlanOfNext,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        assert sinks is None
+        if isinstance(plan, PlanOfNext):
+            return self._rest.forward(q, kv_cache, plan.plan)
+        out = q.new_empty(q.shape)
+        for part in plan.others:
+            out[part.tokens] = self._rest.forward(q[part.tokens], kv_cache, part.plan)
+        for prompts in plan.prompts:
+            self.attend(out, q, kv_cache, prompts)
+        return out
+
+    def _long_rows(self, batch: Batch) -> slice:
+        """From the first one to the last one; others between them go along."""
+        if batch.max_query_len == 1:
+            return slice(0, 0)
+        query_lens = np.diff(batch.query_start_cpu.numpy())
+        (long,) = np.nonzero(self.are_long(query_lens, batch.seq_lens_cpu.numpy()))
+        return slice(int(long[0]), int(long[-1]) + 1) if len(long) else slice(0, 0)
