@@ -39,8 +39,10 @@ from quire.worker.sample_graphs import SampleGraphs
 from quire.worker.step_graphs import Graphs, NoGraphs, NoSharing, Sharing, StepGraphs
 from quire.worker.watch import Watch
 
-# Logits that exist at once; a large batch of a large vocabulary is sampled in parts.
+# Logits that exist at once; a large batch of a large vocabulary is sampled in parts, each of which
+# reads the head's weights. On a GPU so much of its memory, if that is more.
 MAX_SAMPLED_LOGITS_BYTES = 64 << 20
+MAX_SAMPLED_LOGITS_SHARE = 1 / 512
 # Prompt log-probabilities need several temporaries of the logits' size.
 MAX_PROMPT_LOGITS_BYTES = 64 << 20
 FLOAT32_BYTES = 4
@@ -172,7 +174,11 @@ def graph_sizes(config: EngineConfig, loaded: LoadedModel) -> GraphSizes:
 
 def rows_per_pass(config: EngineConfig) -> int:
     """Rows that are sampled at once by operation."""
-    return min(config.scheduler.max_num_seqs, _rows_in(MAX_SAMPLED_LOGITS_BYTES, config))
+    num_bytes = MAX_SAMPLED_LOGITS_BYTES
+    if config.device.device == "cuda":
+        memory = torch.cuda.get_device_properties(0).total_memory
+        num_bytes = max(num_bytes, int(memory * MAX_SAMPLED_LOGITS_SHARE))
+    return min(config.scheduler.max_num_seqs, _rows_in(num_bytes, config))
 
 
 def _rows_in(num_bytes: int, config: EngineConfig) -> int:

@@ -13,9 +13,9 @@ from quire.batch import Batch
 from quire.models.decoder import Decoder, Placement
 from quire.models.loading import plan_of
 from quire.models.spec import DecoderSpec, LayerSpec
-from quire.weights.reader import DummyReader
 from tests.fakes.batches import FakeRows
 from tests.fakes.no_sync import NoSync, assert_no_sync
+from tests.fakes.random_reader import RandomReader
 from tests.models.configs import PARITY_ROWS
 
 _ROWS = {row.id: row for row in PARITY_ROWS}
@@ -41,7 +41,7 @@ def _built(
         block_size=16,
     )
     decoder = Decoder(spec, placement)
-    decoder.load(DummyReader(dtype))
+    decoder.load(RandomReader(dtype))
     return decoder
 
 
@@ -106,9 +106,9 @@ def test_loading_again_replaces_the_weights(tmp_path: Path) -> None:
     decoder = _decoder("LlamaForCausalLM-tied")
     prompt = [_tokens(10, 0)]
     first = _logits(decoder, FakeRows(decoder.kv_layout, prompt).batch({0: 10})[0])
-    decoder.load(DummyReader(torch.float32, seed=1))
+    decoder.load(RandomReader(torch.float32, seed=1))
     second = _logits(decoder, FakeRows(decoder.kv_layout, prompt).batch({0: 10})[0])
-    decoder.load(DummyReader(torch.float32, seed=0))
+    decoder.load(RandomReader(torch.float32, seed=0))
     third = _logits(decoder, FakeRows(decoder.kv_layout, prompt).batch({0: 10})[0])
     assert not torch.allclose(first, second)
     assert torch.equal(first, third)
