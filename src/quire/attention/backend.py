@@ -37,7 +37,7 @@ class PlanOfNext:
 
 
 class AttentionBackend(Protocol):
-    """Paged causal attention for one problem; layers with equal problems share one."""
+    """Paged causal attention for one problem; equal layers of a group share one."""
 
     leaves_decode_steps: bool  # to our own kernels, or is made of these itself
 

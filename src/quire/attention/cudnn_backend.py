@@ -19,15 +19,13 @@ from torch import Tensor
 from quire import platform
 from quire.attention.backend import AttentionBackend, AttentionProblem
 from quire.attention.cudnn_graphs import PagedSdpa, RaggedRows
-from quire.attention.half_precision import reasons_of_pages, reasons_of_shape
+from quire.attention.half_precision import reasons_of_heads, reasons_of_pages, reasons_of_shape
 from quire.attention.long_prompts import LongPromptAttention
-from quire.attention.some_rows import for_upload
+from quire.attention.upload import for_upload
 from quire.batch import Batch
 
 _OLDEST_GENERATION = 9  # major compute capability; before, ragged rows are no match for our own
 _OLDEST_LIBRARY = 91002  # 9.10.2: pages with ragged queries since 9.7, known wrong in 9.10.0 and .1
-_LARGEST_HEAD = 256
-_HEAD_MULTIPLE = 8
 
 _TILE = 128  # queries that one program takes, so that shorter prompts waste it
 # Programs below which processors idle, since it does not split keys as our own kernel does.
@@ -58,12 +56,8 @@ class CudnnAttention(LongPromptAttention):
             version = torch.backends.cudnn.version() or 0
             if version < _OLDEST_LIBRARY:
                 reasons.append(f"torch brings cuDNN {version}; it needs {_OLDEST_LIBRARY} or later")
-        if problem.head_dim > _LARGEST_HEAD or problem.head_dim % _HEAD_MULTIPLE:
-            reasons.append(
-                f"heads of {problem.head_dim} values; it takes multiples of {_HEAD_MULTIPLE} up to "
-                f"{_LARGEST_HEAD}"
-            )
-        return reasons_of_shape(problem) + reasons_of_pages(problem) + reasons
+        of_problem = (reasons_of_shape, reasons_of_pages, reasons_of_heads)
+        return [reason for reasons_of in of_problem for reason in reasons_of(problem)] + reasons
 
     def are_long(self, query_lens: np.ndarray, seq_lens: np.ndarray) -> np.ndarray:
         long: np.ndarray = query_lens >= _TILE

@@ -19,33 +19,34 @@ from torch import Tensor
 
 from quire import platform
 from quire.attention.backend import AttentionBackend, AttentionProblem
-from quire.attention.half_precision import reasons_of_shape
+from quire.attention.half_precision import reasons_of_heads, reasons_of_shape
 from quire.attention.long_prompts import LongPromptAttention
 from quire.attention.packages import PACKAGES
-from quire.attention.some_rows import for_upload
+from quire.attention.upload import for_upload
 from quire.batch import Batch
 
 # Module -> where it registers its operations.
 _OPERATIONS = {"flash_attn_interface": "flash_attn_3", "fa3_fwd_interface": "fa3_fwd"}
 _GENERATIONS = (8, 9)  # major compute capability: Ampere where a build has it, Hopper
-_LARGEST_HEAD = 256
-_HEAD_MULTIPLE = 8
 _WHOLE = (-1, -1)  # no window
 _LEAST_WORK = 1 << 29  # keys that a row's queries see, times heads: 8,192 tokens of 16 heads
-_GATHERED_BYTES = 512 << 20  # keys and values of one call: 131,072 of 8 heads of 128 values
+# Keys and values of one call: 131,072 of 8 heads of 128 values. Of each layer group.
+_GATHERED_BYTES = 512 << 20
+_LARGEST_TILE = 256  # keys that a program reads at once, masked ones too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GatheredRows:
-    """R rows next to each other, for one call."""
+    """R rows next to each other, for one call, and where the keys are that their queries see."""
 
     tokens: slice
     blocks: Tensor  # [N] int64, the rows' KV blocks, one row behind the other
+    unused: Tensor  # [M] int64, places among the tokens of those blocks that are no row's
     query_start: Tensor  # [R + 1] int32, among the rows' tokens
     key_start: Tensor  # [R + 1] int32, among the tokens of all those blocks
-    seq_lens: Tensor  # [R] int32
+    num_keys: Tensor  # [R] int32
     max_query_len: int
-    max_seq_len: int
+    max_num_keys: int
 
 
 class FA3Attention(LongPromptAttention):
@@ -79,42 +80,52 @@ class FA3Attention(LongPromptAttention):
             )
         if problem.device == "cuda" and platform.compute_capability()[0] not in _GENERATIONS:
             reasons.append("it needs a compute capability of 8 or 9")
-        if problem.head_dim > _LARGEST_HEAD or problem.head_dim % _HEAD_MULTIPLE:
-            reasons.append(
-                f"heads of {problem.head_dim} values; it takes multiples of {_HEAD_MULTIPLE} up to "
-                f"{_LARGEST_HEAD}"
-            )
-        return reasons_of_shape(problem) + reasons
+        return reasons_of_shape(problem) + reasons_of_heads(problem) + reasons
 
     def are_long(self, query_lens: np.ndarray, seq_lens: np.ndarray) -> np.ndarray:
-        num_blocks = -(-seq_lens // self._block_size)
         keys = np.minimum(seq_lens - query_lens / 2, self._most_keys or np.inf)
         long: np.ndarray = query_lens * keys * self._num_heads >= _LEAST_WORK
-        return long & bool((num_blocks <= self._most_blocks).all())
+        is_too_long = self._blocks_of(query_lens, seq_lens)[1] > self._most_blocks
+        long &= ~is_too_long
+        # Rows between the first and the last go along, so none of these must be between.
+        if long.any():
+            long &= np.cumsum(is_too_long) == np.cumsum(is_too_long)[long.argmax()]
+        return long
 
     def plan_prompts(self, batch: Batch, block_table: Tensor, rows: slice) -> list[GatheredRows]:
-        num_blocks = -(-batch.seq_lens_cpu.numpy()[rows].astype(np.int64) // self._block_size)
+        query_lens = np.diff(batch.query_start_cpu.numpy())[rows].astype(np.int64)
+        seq_lens = batch.seq_lens_cpu.numpy()[rows].astype(np.int64)
+        first_block, num_blocks = self._blocks_of(query_lens, seq_lens)
+        num_keys = seq_lens - first_block * self._block_size
+        calls = (slice(*call) for call in _calls(num_blocks, self._most_blocks))
         return [
-            self._gather(batch, block_table, rows.start + first, num_blocks[first:last])
-            for first, last in _calls(num_blocks, self._most_blocks)
+            self._gather(
+                batch,
+                block_table,
+                rows.start + call.start,
+                first_block[call],
+                num_blocks[call],
+                num_keys[call],
+            )
+            for call in calls
         ]
 
     def attend(self, out: Tensor, q: Tensor, kv_cache: Tensor, part: GatheredRows) -> None:
         shape = (2, len(part.blocks), *self._block_shape)
         gathered = self._gathered[: torch.Size(shape).numel()].view(shape)
         torch.index_select(kv_cache, 1, part.blocks, out=gathered)
-        keys, values = gathered.flatten(1, 2)
+        gathered = gathered.flatten(1, 2).index_fill_(1, part.unused, 0)
         before, after = self._window
         self._attend(
             q[part.tokens],
-            keys,
-            values,
+            gathered[0],
+            gathered[1],
             out=out[part.tokens],
             cu_seqlens_q=part.query_start,
             cu_seqlens_k=part.key_start,
-            seqused_k=part.seq_lens,
+            seqused_k=part.num_keys,
             max_seqlen_q=part.max_query_len,
-            max_seqlen_k=part.max_seq_len,
+            max_seqlen_k=part.max_num_keys,
             softmax_scale=self._scale,
             is_causal=True,
             window_size_left=before,
@@ -123,28 +134,57 @@ class FA3Attention(LongPromptAttention):
             num_splits=1,
         )
 
+    def _blocks_of(
+        self, query_lens: np.ndarray, seq_lens: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Per row, the first block that its queries see, and how many are gathered: behind its
+        last key is room for a tile, since 0 times what is not finite there would not be 0."""
+        size = self._block_size
+        first_key = 0 * seq_lens
+        if self._most_keys is not None:
+            first_key = np.maximum(seq_lens - query_lens - self._most_keys + 1, 0)
+        first_block = first_key // size
+        return first_block, -(-(seq_lens + _LARGEST_TILE - 1) // size) - first_block
+
     def _gather(
-        self, batch: Batch, block_table: Tensor, first: int, num_blocks: np.ndarray
+        self,
+        batch: Batch,
+        block_table: Tensor,
+        first: int,
+        first_block: np.ndarray,
+        num_blocks: np.ndarray,
+        num_keys: np.ndarray,
     ) -> GatheredRows:
-        """The rows from ``first`` on that have so many blocks; what is counted, in one copy."""
+        """The rows from ``first`` on, of arrays [R]. All numbers go to the device in one copy."""
         rows = slice(first, first + len(num_blocks))
         query_start = batch.query_start_cpu[first : rows.stop + 1]
-        ends = np.cumsum(num_blocks)
-        row = np.repeat(np.arange(first, rows.stop), num_blocks)
-        column = np.arange(len(row)) - np.repeat(ends - num_blocks, num_blocks)
-        key_start = np.concatenate(([0], ends)) * self._block_size
-        host = torch.from_numpy(np.concatenate((row, column, key_start)))
-        numbers = for_upload(host, block_table.device).to(block_table.device, non_blocking=True)
-        at_row, at_column, at_key = numbers.split((len(row), len(row), len(key_start)))
+        key_start = np.concatenate(([0], np.cumsum(num_blocks))) * self._block_size
+        row, place = _spread(num_blocks)
+        # Behind the last key: its block again, for something that is there.
+        last_block = first_block + (num_keys - 1) // self._block_size
+        column = np.minimum(first_block[row] + place, last_block[row])
+        behind, place = _spread(np.diff(key_start) - num_keys)
+        unused = key_start[behind] + num_keys[behind] + place
+        parts = (rows.start + row, column, unused, key_start, num_keys)
+        host = for_upload(torch.from_numpy(np.concatenate(parts)), block_table.device)
+        numbers = host.to(block_table.device, non_blocking=True)
+        at_row, at_column, at_unused, at_key, counts = numbers.split([len(part) for part in parts])
         return GatheredRows(
             tokens=slice(int(query_start[0]), int(query_start[-1])),
             blocks=block_table[at_row, at_column].long(),
+            unused=at_unused,
             query_start=batch.query_start[first : rows.stop + 1] - query_start[0],
             key_start=at_key.int(),
-            seq_lens=batch.seq_lens[rows],
+            num_keys=counts.int(),
             max_query_len=int(query_start.diff().max()),
-            max_seq_len=int(batch.seq_lens_cpu[rows].max()),
+            max_num_keys=int(num_keys.max()),
         )
+
+
+def _spread(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of [2, 3]: [0, 0, 1, 1, 1] and [0, 1, 0, 1, 2]."""
+    which = np.repeat(np.arange(len(counts)), counts)
+    return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _calls(num_blocks: np.ndarray, most: int) -> Iterator[tuple[int, int]]:

@@ -21,8 +21,9 @@ from torch import Tensor
 from quire import platform
 from quire.attention.backend import AttentionProblem, PlanOfNext
 from quire.attention.half_precision import reasons_of_pages, reasons_of_shape
-from quire.attention.some_rows import for_upload, some_rows
+from quire.attention.some_rows import some_rows
 from quire.attention.triton_backend import TritonAttention
+from quire.attention.upload import for_upload
 from quire.batch import Batch
 
 _OLDEST_GENERATION = 8  # major compute capability

@@ -8,6 +8,8 @@ from quire.attention.backend import AttentionProblem
 
 _DTYPES = (torch.bfloat16, torch.float16)
 _BLOCK_SIZES = (16, 32, 64, 128)
+_LARGEST_HEAD = 256
+_HEAD_MULTIPLE = 8
 
 
 def reasons_of_shape(problem: AttentionProblem) -> list[str]:
@@ -28,6 +30,16 @@ def reasons_of_shape(problem: AttentionProblem) -> list[str]:
     if problem.value_dim is not None:
         reasons.append("it is not asked for values that are part of the keys")
     return reasons
+
+
+def reasons_of_heads(problem: AttentionProblem) -> list[str]:
+    """Why a kernel for heads of nearly any size up to the largest in use cannot."""
+    if problem.head_dim <= _LARGEST_HEAD and problem.head_dim % _HEAD_MULTIPLE == 0:
+        return []
+    return [
+        f"heads of {problem.head_dim} values; it takes multiples of {_HEAD_MULTIPLE} up to "
+        f"{_LARGEST_HEAD}"
+    ]
 
 
 def reasons_of_pages(problem: AttentionProblem) -> list[str]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 from quire.attention.backend import AttentionBackend, AttentionProblem
@@ -27,10 +28,8 @@ BACKENDS: dict[str, str] = {
 # Kernels of other packages, compared with our own before they are used.
 OPTIONAL = frozenset({"flashinfer", "fa3", "cudnn"})
 _OURS = "triton"
-# For some rows only, so that the next one named goes along.
+# For some rows only, so that the next one goes along. One may refuse some problems of a model.
 _FOR_LONG_PROMPTS = frozenset({"fa3", "cudnn"})
-# Whose decode steps read a prefix that rows share once (`GroupBatch.shared`).
-READ_SHARED_PREFIXES = frozenset({"triton", "flashinfer", "fa3", "cudnn"})
 
 # (theirs, ours, problem) -> reasons against theirs
 Check = Callable[[type[AttentionBackend], type[AttentionBackend], AttentionProblem], list[str]]
@@ -38,12 +37,14 @@ Check = Callable[[type[AttentionBackend], type[AttentionBackend], AttentionProbl
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """Of one model, each for what those before it leave."""
+    """Of one model, in order of preference, each for what those before it leave."""
 
     names: tuple[str, ...]
+    refused: frozenset[tuple[str, AttentionProblem]] = frozenset()  # what one is not for
 
     def build(self, problem: AttentionProblem) -> AttentionBackend:
-        *for_long_prompts, last = map(_class_of, self.names)
+        names = [name for name in self.names if (name, problem) not in self.refused]
+        *for_long_prompts, last = map(_class_of, names)
         backend = last.build(problem)
         for one in reversed(for_long_prompts):
             backend = cast("type[LongPromptAttention]", one).build(problem, backend)
@@ -56,37 +57,49 @@ class Backends:
 def select_backends(
     names: str, problems: Iterable[AttentionProblem], check: Check = disagreements
 ) -> Backends:
-    """Those of ``names`` ("fa3,triton": in order of preference) that serve all ``problems``, up to
-    the first that needs no other.
+    """Those of ``names`` ("fa3,triton": in order of preference) that serve ``problems``, up to the
+    first that needs no other.
 
     A warning tells why one is passed over; a ValueError why none is left.
     """
     distinct = tuple(dict.fromkeys(problems))
+    named = names.split(",")
     chosen: list[str] = []
+    refused: set[tuple[str, AttentionProblem]] = set()
     refusals: dict[str, str] = {}
-    for name in names.split(","):
-        reasons = _reasons_against(name, distinct, check)
-        if reasons:
-            refusals[name] = "; ".join(reasons)
+    for name in [*named, _OURS] if named[-1] in _FOR_LONG_PROMPTS else named:
+        backend = _class_of(name)
+        against = {one: _reasons_against(name, backend, one, check) for one in distinct}
+        reasons = "; ".join(dict.fromkeys(chain.from_iterable(against.values())))
+        takes_some = name in _FOR_LONG_PROMPTS and not all(against.values())
+        if reasons and not takes_some:
+            refusals[name] = reasons
             continue
+        if reasons:
+            logger.info("attention backend %r is not for all layers: %s", name, reasons)
         chosen.append(name)
+        refused.update((name, problem) for problem, why in against.items() if why)
         if name not in _FOR_LONG_PROMPTS:
             break
-    if not chosen:
-        name, reason = refusals.popitem()
-    for passed_over, why in refusals.items():
-        logger.warning("attention backend %r is not used: %s", passed_over, why)
-    if not chosen:
-        raise ValueError(
-            f"attention backend {name!r} cannot serve this model: {reason}; "
-            f"choose another of: {', '.join(BACKENDS)}"
-        )
-    return Backends(tuple(chosen))
+    blamed = None
+    if not chosen or chosen[-1] in _FOR_LONG_PROMPTS:
+        *_, blamed = refusals
+    elif not set(chosen) & set(named):  # but our own kernels, which nobody asked for
+        blamed = named[-1]
+    for name, reasons in refusals.items():
+        if name == blamed:
+            raise ValueError(
+                f"attention backend {name!r} cannot serve this model: {reasons}; "
+                f"choose another of: {', '.join(BACKENDS)}"
+            )
+        logger.warning("attention backend %r is not used: %s", name, reasons)
+    return Backends(tuple(chosen), frozenset(refused))
 
 
-def _reasons_against(name: str, problems: Iterable[AttentionProblem], check: Check) -> list[str]:
-    backend = _class_of(name)
-    reasons = [reason for problem in problems for reason in backend.why_not(problem)]
+def _reasons_against(
+    name: str, backend: type[AttentionBackend], problem: AttentionProblem, check: Check
+) -> list[str]:
+    reasons = backend.why_not(problem)
     if name in OPTIONAL and not reasons:
         logger.info(
             "attention backend %r is compared with %r; its kernels are compiled now if they never "
@@ -94,9 +107,8 @@ def _reasons_against(name: str, problems: Iterable[AttentionProblem], check: Che
             name,
             _OURS,
         )
-        ours = _class_of(_OURS)
-        reasons = [reason for problem in problems for reason in check(backend, ours, problem)]
-    return list(dict.fromkeys(reasons))
+        reasons = check(backend, _class_of(_OURS), problem)
+    return reasons
 
 
 def _class_of(name: str) -> type[AttentionBackend]:

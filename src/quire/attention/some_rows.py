@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from quire.batch import Batch
 
 
@@ -39,8 +36,3 @@ def some_rows(batch: Batch, first: int, last: int) -> tuple[slice, Batch]:
         outputs=None,  # a matter of the model's last layer, which gets no parts
         decode_order=batch.decode_order if has_all_decode_rows else None,
     )
-
-
-def for_upload(values: Tensor, device: torch.device) -> Tensor:
-    """On a GPU, in memory from which it is copied without waiting."""
-    return values.pin_memory() if device.type == "cuda" else values

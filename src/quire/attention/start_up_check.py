@@ -142,7 +142,12 @@ def _long_steps(far: int) -> Iterator[Rows]:
         new=(1, 1, 2, 3 * _TILE + 7, 9 * _TILE, 5, 7 * _TILE - 1, 3, 20),
     )
     yield Rows(name="two prompts", computed=(0, far), new=(9 * _TILE, 8 * _TILE + 1))
-    yield Rows(name="a chunk of a long text", computed=(160 * _TILE + 3,), new=(32 * _TILE + 9,))
+    # Of work enough for kernels that are for the longest alone, between others.
+    yield Rows(
+        name="chunks of long texts",
+        computed=(far, 160 * _TILE + 3, 96 * _TILE, 5),
+        new=(1, 32 * _TILE + 9, 48 * _TILE + 1, _TILE + 2),
+    )
 
 
 def _steps_taken(

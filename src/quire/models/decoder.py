@@ -54,7 +54,7 @@ class Decoder:
             RopeAngles(rope, max_model_len=placement.max_model_len, device=placement.device)
             for rope in spec.ropes
         ]
-        # One backend per kind of attention, and one plan a step per layer group that uses it.
+        # A backend for each kind of attention in a layer group, and one plan a step.
         self._planned: dict[tuple[AttentionProblem, int], AttentionBackend] = {}
         attentions = [layer.attention for layer in spec.layers if layer.attention is not None]
         problems = [_problem(attention, placement) for attention in attentions]

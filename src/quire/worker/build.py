@@ -12,7 +12,6 @@ from functools import partial
 import torch
 from tqdm import tqdm
 
-from quire.attention.selection import READ_SHARED_PREFIXES
 from quire.config import EngineConfig
 from quire.heap import unwatched_heap
 from quire.kernels.rehearsal import rehearse
@@ -239,7 +238,7 @@ def _graphs(
         results=results,
         hidden=hidden,
         sampler=sampler,
-        sharing=_sharing(rows, kv, model.attention_backend),
+        sharing=_sharing(rows, kv),
         prompt_logprobs=prompt_logprobs,
         masks=masks,
     )
@@ -263,9 +262,9 @@ def _graph_inputs(
     )
 
 
-def _sharing(rows: Rows, kv: KVMemory, attention_backend: str) -> Sharing:
+def _sharing(rows: Rows, kv: KVMemory) -> Sharing:
     group = first_full_group(kv.layout)
-    if group is None or READ_SHARED_PREFIXES.isdisjoint(attention_backend.split(",")):
+    if group is None:
         return NoSharing()
     return PrefixSharing(
         max_rows=rows.spare_row,

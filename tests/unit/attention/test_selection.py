@@ -12,7 +12,7 @@ import torch
 from quire import compat, platform
 from quire.attention.backend import AttentionProblem, PlanOfNext
 from quire.attention.fa3_backend import FA3Attention
-from quire.attention.selection import BACKENDS, OPTIONAL, select_backends
+from quire.attention.selection import BACKENDS, OPTIONAL, Backends, select_backends
 from quire.attention.start_up_check import Rows, make_trial
 from quire.attention.torch_backend import TorchAttention
 from quire.attention.triton_backend import TritonAttention, TritonPlan
@@ -67,7 +67,7 @@ def test_a_backend_of_another_package_is_checked_on_every_problem() -> None:
         checked.append((theirs.__name__, ours, problem.window))
         return []
 
-    assert str(select_backends("fa3", problems, check)) == "fa3"
+    assert str(select_backends("fa3", problems, check)) == "fa3,triton"
     wanted = [("FA3Attention", TritonAttention, window) for window in (None, 8)]
     assert checked == wanted
     assert str(select_backends("triton", problems, check)) == "triton"
@@ -99,12 +99,33 @@ def test_each_is_for_what_those_before_it_leave() -> None:
     assert str(chosen) == "fa3,triton", (
         "all after one that takes every row would have nothing to do"
     )
-    backend = chosen.build(half_problem())
+    backend = Backends(chosen.names).build(half_problem())
     assert isinstance(backend, FA3Attention)
     rows = Rows(name="decode rows", computed=(3, 70), new=(1, 1))
     plan = backend.plan(make_trial(half_problem(), rows).batch, 0)
     assert isinstance(plan, PlanOfNext)
     assert isinstance(plan.plan, TritonPlan)
+
+
+@pytest.mark.usefixtures("fa3_on_hopper")
+def test_one_for_long_prompts_need_not_serve_every_layer(caplog: pytest.LogCaptureFixture) -> None:
+    full, windowed = half_problem(device="cuda"), half_problem(device="cuda", window=8)
+
+    def check(theirs: type, ours: type, problem: AttentionProblem) -> list[str]:
+        return [] if problem.window is None else ["it takes no windows"]
+
+    with caplog.at_level(logging.WARNING, logger="quire"):
+        chosen = select_backends("fa3", [windowed, full], check)
+    assert not caplog.records
+    assert str(chosen) == "fa3,triton"
+    assert chosen.refused == {("fa3", windowed)}
+
+
+@pytest.mark.usefixtures("fa3_on_hopper")
+def test_what_none_can_serve_is_an_error_of_the_last() -> None:
+    beyond = half_problem(device="cuda", head_dim=512)
+    with pytest.raises(ValueError, match=r"'triton' cannot serve this model: .*512"):
+        select_backends("fa3,triton", [beyond], lambda *_: [])
 
 
 def test_what_cannot_be_asked_is_not_tried() -> None:
