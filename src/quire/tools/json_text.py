@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from quire.incremental import Source, Steps, peek, seek, skip, streamed, take, take_while
+from quire.incremental import Emit, Source, Steps, peek, seek, skip, streamed, take, take_while
 from quire.tools.events import CallEvents
 
 MAX_NAME = 256  # characters; a longer one is no name of a tool
@@ -18,6 +18,7 @@ _CLOSER = {"{": "}", "[": "]"}
 _IN_NESTED = re.compile(r'["{}\[\]<]')
 _IN_STRING = {quote: re.compile(rf"[{quote}\\]") for quote in ('"', "'")}
 _NOT_SCALAR = re.compile(r"[^-+.\w]")
+_SCALAR = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?|true|false|null")
 _ARGUMENTS = ("arguments", "parameters")
 _LABELS = ("id", "type", "index")
 
@@ -60,6 +61,37 @@ def _pass_nested(source: Source) -> Steps[bool]:
         if not closers:
             return True
     return False
+
+
+def pass_rest(source: Source, closers: str, emit: Emit) -> Steps[None]:
+    """Read and emit the rest of a JSON value that lacks these brackets, as far as it is JSON."""
+    open = list(reversed(closers))
+    is_behind_value = False
+    while open:
+        start = source.pos
+        following = yield from skip(source)
+        is_value = following not in (",", ":", "}", "]")
+        if is_value and is_behind_value:
+            source.pos = start
+            return
+        emit(source.between(start, source.pos))
+        start = source.pos
+        if following == '"':
+            yield from streamed(source, pass_string(source), emit)
+        elif is_value and following not in _CLOSER:
+            scalar = yield from take_while(source, _NOT_SCALAR, MAX_NAME)
+            if not _SCALAR.fullmatch(scalar):
+                source.pos = start
+                return
+            emit(scalar)
+        else:
+            if following in _CLOSER:
+                open.append(_CLOSER[following])
+            elif following in ("}", "]") and following != open.pop():
+                return
+            source.pos += 1
+            emit(following)
+        is_behind_value = following not in (",", ":", *_CLOSER)
 
 
 def loaded(text: str) -> Any:
@@ -121,6 +153,7 @@ class _Call:
     has_begun: bool = False
     is_nested: bool = False  # its name and arguments stand in an object "function" of their own
     read_to: int = 0  # where its last whole field ended
+    closers: str | None = None  # brackets that it lacks, where it is JSON and surely no call
 
     @property
     def is_bare(self) -> bool:
@@ -140,6 +173,11 @@ class _Call:
             return True
         return (key == "type" and value == "function") or (key == "index" and type(value) is int)
 
+    def refuse(self) -> bool:
+        """It is no call."""
+        self.closers = ""
+        return False
+
     def begin(self, out: CallEvents) -> None:
         self.has_begun = True
         out.begin(self.name, self.id)
@@ -147,8 +185,9 @@ class _Call:
 
 def read_call(
     source: Source, out: CallEvents, *, names: frozenset[str] | None = None
-) -> Steps[None]:
-    """An object with a name and arguments; whoever calls sees at ``out`` whether it was one.
+) -> Steps[str | None]:
+    """An object with a name and arguments; whoever calls sees at ``out`` whether it was one. If it
+    is JSON but no call, the brackets are given that are still to come.
 
     Without marks around it, an object is a call only if it has a name of ``names`` (any, if that
     is empty), arguments, and nothing before them that calls do not have. The arguments of a call
@@ -162,11 +201,12 @@ def read_call(
         call.begin(out)
         out.arguments(call.held or "{}")
     if not call.has_begun:
-        return
+        return "" if is_closed else call.closers
     out.end()
     rest = "" if is_closed else source.between(call.read_to, source.pos)
     for text in [*call.extra, "" if rest.isspace() else rest]:
         out.content(text)
+    return None
 
 
 def _read_fields(source: Source, out: CallEvents, call: _Call) -> Steps[bool]:
@@ -181,6 +221,8 @@ def _read_fields(source: Source, out: CallEvents, call: _Call) -> Steps[bool]:
         source.pos += 1
         yield from skip(source)
         if not (yield from _read_field(source, out, call, key, start)):
+            if call.closers is not None:
+                call.closers += "}"
             return False
         call.read_to = source.pos
         following = yield from skip(source)
@@ -200,14 +242,14 @@ def _read_field(source: Source, out: CallEvents, call: _Call, key: str, start: i
             return (yield from _read_fields(source, out, call))
         key = "name" if (yield from peek(source)) == '"' else key
     if call.is_bare and not call.has_begun and key not in ("name", *_LABELS):
-        return False
+        return call.refuse()
     value_start = source.pos
     if not (yield from pass_value(source)):
         return False
     value = loaded(source.between(value_start, source.pos))
     if key == "name" and not call.name:
         if not isinstance(value, str) or not call.may_be(value):
-            return False
+            return call.refuse()
         call.name = value
         if call.held is not None:
             call.begin(out)
@@ -231,11 +273,11 @@ def _read_arguments(source: Source, out: CallEvents, call: _Call) -> Steps[bool]
         return False
     text = source.between(start, source.pos)
     if is_odd and not (text == "null" and call.may_lack_arguments):
-        return False
+        return call.refuse()
     value = loaded(text)
     if isinstance(value, str) and is_encodable(value):
         if call.is_bare and not isinstance(loaded(value), dict):
-            return False
+            return call.refuse()
         text = value
     call.held = "{}" if text == "null" else text
     if call.name:

@@ -8,9 +8,11 @@ from typing import Protocol
 from quire.incremental import EventParser, Marks, Source, Steps, released, skip
 from quire.tools.definitions import Tools
 from quire.tools.events import CallEvents, Content, Event
+from quire.tools.json_text import pass_rest
 
 Grammar = Callable[[Source, CallEvents, Tools], Steps[None]]
-ReadCalls = Callable[[str], Steps[None]]
+# Given is nothing, or the brackets that are still to come in JSON that is no call.
+ReadCalls = Callable[[str], Steps[str | None]]
 
 
 class ToolParser(Protocol):
@@ -44,7 +46,8 @@ def content_with_calls(
     source: Source, out: CallEvents, triggers: Marks, read_calls: ReadCalls
 ) -> Steps[None]:
     """Content up to each trigger, where ``read_calls`` tries; what it read is content too, if no
-    call came out. White space around calls is no content, except behind other content.
+    call came out. So is the rest of JSON that is no call, whatever stands in it. White space around
+    calls is no content, except behind other content.
     """
     in_text = False  # content stands directly before
     while True:
@@ -66,8 +69,11 @@ def content_with_calls(
             continue
         num_calls = out.num_calls
         source.pos += len(mark)
-        yield from read_calls(mark)
+        closers = yield from read_calls(mark)
         in_text = out.num_calls == num_calls
         if in_text:
             out.content(source.between(start, source.pos))
         source.release()
+        if closers:
+            in_text = True
+            yield from pass_rest(source, closers, released(source, out.content))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from quire.incremental import Marks, Source, Steps, released, skip, take_while
+from quire.incremental import Emit, Marks, Source, Steps, released, skip, take_while
 from quire.tools.definitions import Tools
 from quire.tools.events import CallEvents
 from quire.tools.json_text import MAX_NAME, is_name
@@ -16,7 +16,11 @@ from quire.tools.json_text import MAX_NAME, is_name
 START, _CHANNEL, _MESSAGE, _TYPE = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
 ENDS = ("<|end|>", "<|call|>", "<|return|>")
 MARKS = (START, _CHANNEL, _MESSAGE, _TYPE, *ENDS)
-BETWEEN_BODIES = Marks([START, _CHANNEL, *ENDS])
+_BEHIND_BODY = (START, _CHANNEL, *ENDS)
+BETWEEN_BODIES = Marks(_BEHIND_BODY)
+_QUOTES = ('"', '\\"', "\\\\")
+_IN_STRING = Marks([*_QUOTES, *_BEHIND_BODY])
+_IN_JSON = Marks(['"', *_BEHIND_BODY])
 _IN_HEADER = Marks(MARKS)
 _ROLE = f"{START}assistant"
 _RECIPIENT = Marks(["to="])
@@ -114,10 +118,10 @@ def _read_message(
 def _read_call(source: Source, out: CallEvents, name: str) -> Steps[Message | None]:
     """Its body; if no mark ends it but the next message, what the header of that says."""
     out.begin(name)
-    yield from skip(source)
+    find = _find_end if (yield from skip(source)) == "{" else BETWEEN_BODIES.find
     start, message = source.pos, None
     while message is None:
-        mark = yield from BETWEEN_BODIES.find(source, released(source, out.arguments))
+        mark = yield from find(source, released(source, out.arguments))
         end = source.pos
         if mark != _CHANNEL:
             break
@@ -128,3 +132,38 @@ def _read_call(source: Source, out: CallEvents, name: str) -> Steps[Message | No
         out.arguments("{}")
     out.end()
     return message
+
+
+def _find_end(source: Source, emit: Emit) -> Steps[str]:
+    """The mark that ends a body of JSON; those in strings that are closed behind them are text."""
+    in_string = False
+    closed_to = 0
+    while True:
+        mark = yield from (_IN_STRING if in_string else _IN_JSON).find(source, emit)
+        if mark == '"':
+            in_string = not in_string
+        elif mark in _BEHIND_BODY:
+            if in_string and source.pos >= closed_to:
+                closed_to = yield from _end_of_string(source)
+            if not in_string or source.pos >= closed_to:
+                return mark
+        elif not mark:
+            return ""
+        source.pos += len(mark)
+        emit(mark)
+
+
+def _end_of_string(source: Source) -> Steps[int]:
+    """Of the string that is open at ``pos``; 0 if it is not closed as strings in JSON are."""
+    start = source.pos
+    while (quote := (yield from Marks(_QUOTES).find(source, _ignore))) not in ("", '"'):
+        source.pos += len(quote)
+    end = source.pos
+    source.pos += len(quote)
+    is_closed = quote and (yield from skip(source)) in (",", ":", "}", "]")
+    source.pos = start
+    return end if is_closed else 0
+
+
+def _ignore(text: str) -> None:
+    """It is read again."""

@@ -24,7 +24,7 @@ def marked(
         closing = Marks(ends) if ends else None
 
         def read(mark: str) -> Steps[None]:
-            return read_calls(source, out, closing)
+            yield from read_calls(source, out, closing)
 
         if may_lack_mark:
             yield from _read_first_list(source, out, closing, tools.names)
@@ -34,18 +34,17 @@ def marked(
 
 
 def bare(opening: tuple[str, ...]) -> Grammar:
-    """Objects that look like calls of the given tools; ``opening`` marks stand before some. A list
-    of them may begin the answer.
+    """Objects that look like calls of the given tools, and lists of them; ``opening`` marks stand
+    before some. What stands within other JSON is no call.
     """
 
     def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
-        def read(mark: str) -> Steps[None]:
-            if mark == "{":
+        def read(mark: str) -> Steps[str | None]:
+            if mark in ("{", "["):
                 source.pos -= 1
             return read_calls(source, out, None, names=tools.names)
 
-        yield from _read_first_list(source, out, None, tools.names)
-        yield from content_with_calls(source, out, Marks(["{", *opening]), read)
+        return content_with_calls(source, out, Marks(["{", "[", *opening]), read)
 
     return grammar
 
@@ -65,21 +64,27 @@ def unmarked_list(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
 
     def read(mark: str) -> Steps[None]:
         source.pos -= 1
-        return read_calls(source, out, None)
+        yield from read_calls(source, out, None)
 
     return content_with_calls(source, out, Marks(["["]), read)
 
 
 def read_calls(
     source: Source, out: CallEvents, ends: Marks | None, *, names: frozenset[str] | None = None
-) -> Steps[None]:
-    """From behind an opening mark to behind the closing one, as far as it fits."""
+) -> Steps[str | None]:
+    """From behind an opening mark to behind the closing one, as far as it fits. Where that is JSON
+    that is no call, the brackets are given that are still to come.
+    """
     num_calls = out.num_calls
-    is_list = (yield from skip(source)) == "["
+    following = yield from skip(source)
+    is_list = following == "["
     if is_list:
         source.pos += 1
-        yield from skip(source)
-    yield from read_call(source, out, names=names)
+        following = yield from skip(source)
+    closer = "]" if is_list else ""
+    if following != "{":
+        return closer
+    rest = yield from read_call(source, out, names=names)
     while out.num_calls > num_calls:
         num_calls = out.num_calls
         resume = source.pos
@@ -90,10 +95,11 @@ def read_calls(
         if following != "{":
             source.pos = resume
             yield from _read_end(source, ends, is_list)
-            return
-        yield from read_call(source, out, names=names)
+            return None
+        rest = yield from read_call(source, out, names=names)
         if out.num_calls == num_calls:
             out.content(source.between(resume, source.pos))
+    return None if rest is None else rest + closer
 
 
 def _read_end(source: Source, ends: Marks | None, is_list: bool) -> Steps[None]:

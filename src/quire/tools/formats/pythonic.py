@@ -18,13 +18,20 @@ _NOT_NAME = re.compile(r"[^\w.\-]")
 _NOT_KEYWORD = re.compile(r"\W")
 _IN_VALUE = re.compile(r"""["'()\[\]{},]""")
 _CLOSER = {"(": ")", "[": "]", "{": "}"}
+_IN_JSON = {"{": frozenset('"'), "[": frozenset('"{-0123456789')}  # what tells it from calls
 
 
 def pythonic(begins: tuple[str, ...] = (), ends: tuple[str, ...] = ()) -> Grammar:
-    """Lists of calls, with or without marks around; between marks the brackets may be missing."""
+    """Lists of calls, with or without marks around; between marks the brackets may be missing.
+    What stands within JSON is no call.
+    """
 
     def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
-        def read(mark: str) -> Steps[None]:
+        def read(mark: str) -> Steps[str | None]:
+            if mark in _IN_JSON and (yield from skip(source)) in _IN_JSON[mark]:
+                return _CLOSER[mark]
+            if mark == "{":
+                return None
             is_marked = mark != "["
             is_list = not is_marked
             if is_marked:
@@ -36,8 +43,9 @@ def pythonic(begins: tuple[str, ...] = (), ends: tuple[str, ...] = ()) -> Gramma
                 yield from skip(source)
                 if not (yield from Marks(ends).take(source)):
                     source.pos = resume
+            return None
 
-        return content_with_calls(source, out, Marks(["[", *begins]), read)
+        return content_with_calls(source, out, Marks(["[", "{", *begins]), read)
 
     return grammar
 

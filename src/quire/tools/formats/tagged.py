@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from quire.incremental import Marks, Source, Steps, peek, skip, take, take_while
+from quire.incremental import Emit, Marks, Source, Steps, peek, skip, take, take_while
 from quire.tools.definitions import TEXT, Tools
 from quire.tools.events import CallEvents
 from quire.tools.json_text import MAX_NAME, is_name, json_string
@@ -52,9 +52,22 @@ class _TagReader:
         self._tools = tools
         self._tags = tags
         self._next = Marks([tags.key, tags.after_call, tags.end])
-        # Models forget to close a value: at the beginning of a line other tags end it too.
-        ends = (tags.after_value, tags.key, tags.after_call, tags.end) if tags.has_lines else ()
-        self._after_value = Marks([tags.after_value, *(f"\n{one}" for one in ends)])
+        # Models forget to close a value: at the beginning of a line other tags end it too. Those
+        # that end a call do not if the value is closed behind them, before a parameter or call
+        # begins at such a place or directly behind a call.
+        call_ends = (tags.after_call, tags.end) if tags.has_lines else ()
+        begins = (tags.key, tags.name, tags.begin) if tags.has_lines else ()
+        self._unsure = frozenset(f"\n{one}" for one in call_ends)
+        ends = [f"\n{one}" for one in (tags.after_value, tags.key) if tags.has_lines]
+        self._after_value = Marks([tags.after_value, *ends, *self._unsure])
+        self._deciding = Marks(
+            [
+                tags.after_value,
+                *(f"{before}{one}" for before in ("\n", *call_ends) for one in begins),
+            ]
+        )
+        self._decided_to = 0  # up to there it is known whether values are closed
+        self._is_closed = False
         self._kinds: dict[tuple[str, str], Kinds] = {}  # of parameters that have been met
         self._num_arguments = 0
 
@@ -116,7 +129,9 @@ class _TagReader:
                 return False
         self._out.arguments(f"{', ' if self._num_arguments else '{'}{json_string(key)}: ")
         self._num_arguments += 1
-        if tags.has_lines and not (yield from self._after_value.at(source)):
+        if tags.has_lines and not (
+            yield from self._ends((yield from self._after_value.at(source)))
+        ):
             yield from take(source, "\n")
         yield from self._read_value(self._kinds_of(name, key))
         source.release()
@@ -126,15 +141,37 @@ class _TagReader:
         source, out = self._source, self._out
         if kinds == TEXT:
             out.arguments('"')
-            mark = yield from self._after_value.find(source, self._emit_text)
+            mark = yield from self._find_end(self._emit_text)
             out.arguments('"' if mark else "")
         else:
             pieces: list[str] = []
-            mark = yield from self._after_value.find(source, pieces.append)
+            mark = yield from self._find_end(pieces.append)
             text = "".join(pieces)
             out.arguments(json_value(text, kinds) if mark else text)
         if mark.endswith(self._tags.after_value):
             source.pos += len(mark)
+
+    def _find_end(self, emit: Emit) -> Steps[str]:
+        """The mark that ends the value; what stands before it is emitted as it comes."""
+        source = self._source
+        while True:
+            mark = yield from self._after_value.find(source, emit)
+            if not mark or (yield from self._ends(mark)):
+                return mark
+            source.pos += len(mark)
+            emit(mark)
+
+    def _ends(self, mark: str) -> Steps[bool]:
+        """Whether this mark of `_after_value`, which stands at ``pos``, ends the value."""
+        if mark not in self._unsure:
+            return bool(mark)
+        source = self._source
+        start = source.pos
+        if start >= self._decided_to:
+            deciding = yield from self._deciding.find(source, _ignore)
+            self._is_closed = deciding == self._tags.after_value
+            self._decided_to, source.pos = source.pos, start
+        return not self._is_closed
 
     def _kinds_of(self, name: str, key: str) -> Kinds:
         if (name, key) not in self._kinds:
@@ -144,3 +181,7 @@ class _TagReader:
     def _emit_text(self, text: str) -> None:
         self._out.arguments(json_string(text)[1:-1])
         self._source.release()
+
+
+def _ignore(text: str) -> None:
+    """It is read again."""
