@@ -43,6 +43,7 @@ class ModelFiles:
 
 def find_model_files(args: EngineArgs, *, with_weights: bool = True) -> ModelFiles:
     """Locate (and download, from a hub) the model's folder and read its configs."""
+    from quire.models.modalities import refuse_multi_modal
     from quire.models.overrides import apply_overrides
 
     with_weights = with_weights and args.load_format != "dummy"
@@ -54,13 +55,15 @@ def find_model_files(args: EngineArgs, *, with_weights: bool = True) -> ModelFil
     config = apply_overrides(read_config(path), args.hf_overrides)
     _refuse_quantized(config, path)
     _check_eos(str(path / "config.json"), config)
+    architecture = choose_architecture(config, path)
+    refuse_multi_modal(config, architecture)
     return ModelFiles(
         path=path,
         tokenizer=tokenizer,
         config=config,
         generation_config=_generation_config(args, path),
         tokenizer_config=read_json(tokenizer / "tokenizer_config.json") or {},
-        architecture=choose_architecture(config, path),
+        architecture=architecture,
         stored_dtype=stored_dtype(config, path),
     )
 
@@ -155,7 +158,7 @@ def _fetch(args: EngineArgs, model: str, revision: str | None, what: str) -> Pat
 
 
 def _refuse_quantized(config: dict[str, Any], path: Path) -> None:
-    for key in ("quantization_config", "compression_config"):
+    for key in ("quantization_config", "compression_config", "quantization"):  # the last: MLX's
         if config.get(key):
             method = config[key].get("quant_method") if isinstance(config[key], dict) else None
             readers = _READ_AS_PLAIN.get(str(method), ())

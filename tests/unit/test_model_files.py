@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from quire.args import EngineArgs
 from quire.errors import ModelLoadError, UnsupportedModelError
 from quire.model_files import find_model_files
+from quire.models.registry import ModelRegistry
 from tests.fakes.model_folders import write_model_folder
 
 
@@ -114,11 +115,56 @@ def test_the_first_supported_architecture_is_taken(tmp_path: Path) -> None:
     assert find_model_files(EngineArgs(str(folder))).architecture == "LlamaForCausalLM"
 
 
+@pytest.mark.parametrize(
+    ("architecture", "keys"),
+    [
+        ("Gemma3ForConditionalGeneration", ["vision_config", "text_config"]),
+        ("Gemma3nForConditionalGeneration", ["vision_config", "audio_config"]),
+        ("ChatGLMModel", ["vision_config"]),  # of a name that text models have too
+        ("GemmaForCausalLM", ["vision_config"]),  # as an override may say
+        ("SomeForConditionalGeneration", ["text_config"]),
+    ],
+)
+def test_a_model_of_more_than_text_is_refused_as_such(
+    tmp_path: Path, architecture: str, keys: list[str]
+) -> None:
+    parts = {key: {"hidden_size": 8} for key in keys}
+    folder = write_model_folder(tmp_path, architectures=[architecture], **parts)
+    told = " and ".join(key for key in keys if key != "text_config") or "text_config"
+    with pytest.raises(UnsupportedModelError) as refusal:
+        find_model_files(EngineArgs(str(folder)))
+    assert str(refusal.value) == (
+        f"{architecture} is a multi-modal model (config.json has {told}), and Quire serves text "
+        "models only"
+    )
+
+
+def test_the_text_part_of_such_a_model_is_left_to_an_architecture_of_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ModelRegistry._functions, "SeesForConditionalGeneration", lambda hf: None)
+    own = {"architectures": ["SeesForConditionalGeneration"], "text_config": {"a": 1}}
+    folder = write_model_folder(tmp_path, **own, vision_config={"b": 1})
+    assert find_model_files(EngineArgs(str(folder))).architecture == own["architectures"][0]
+
+
+def test_a_text_model_may_nest_its_config(tmp_path: Path) -> None:
+    nested = {"text_config": {"hidden_size": 8}, "vision_config": {}}
+    folder = write_model_folder(tmp_path, architectures=["FancyForCausalLM"], **nested)
+    assert find_model_files(EngineArgs(str(folder))).architecture == "FancyForCausalLM"
+
+
 @pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
 def test_quantized_weights_are_refused_as_the_argument_is(tmp_path: Path, key: str) -> None:
     folder = write_model_folder(tmp_path, **{key: {"quant_method": "gptq", "bits": 4}})
     message = rf"config\.json has {key} \(gptq\): quantized weights are not supported yet; use a"
     with pytest.raises(UnsupportedModelError, match=message):
+        find_model_files(EngineArgs(str(folder)))
+
+
+def test_the_quantization_of_mlx_is_refused_too(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path, quantization={"group_size": 64, "bits": 4})
+    with pytest.raises(UnsupportedModelError, match="has quantization: quantized weights are not"):
         find_model_files(EngineArgs(str(folder)))
 
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-_FAMILIES = "quire.models.architectures."
+FAMILIES = "quire.models.architectures."
 # Family -> models on the Hugging Face hub.
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "baichuan": ("baichuan-inc/Baichuan2-7B-Chat", "baichuan-inc/Baichuan-13B-Chat"),
@@ -86,7 +86,7 @@ def families(places: Iterable[tuple[str, str]]) -> list[Family]:
     members: dict[str, list[str]] = {}
     for architecture, place in places:
         members.setdefault(place.partition(":")[0], []).append(architecture)
-    own = sorted(module for module in members if module.startswith(_FAMILIES))
+    own = sorted(module for module in members if module.startswith(FAMILIES))
     others = sorted(members.keys() - set(own))
     return [
         *(_family(module, members[module]) for module in own),
@@ -103,7 +103,7 @@ def families(places: Iterable[tuple[str, str]]) -> list[Family]:
 
 
 def _family(module: str, architectures: list[str]) -> Family:
-    name = module.removeprefix(_FAMILIES)
+    name = module.removeprefix(FAMILIES)
     return Family(
         name=name,
         architectures=tuple(architectures),

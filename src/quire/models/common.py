@@ -33,7 +33,7 @@ from quire.layers.spec import (
 )
 from quire.models.hf_config import REQUIRED, HFConfig, Keys
 from quire.models.plan import ModelPlan
-from quire.models.rope_config import RopeConfig
+from quire.models.rope_config import ATTN_FACTOR, RopeConfig
 from quire.models.spec import DecoderSpec, LayerSpec
 from quire.models.weight_names import LLAMA_WEIGHTS
 from quire.weights.weight_map import WeightMap
@@ -358,14 +358,16 @@ def _yarn(hf: HFConfig, rope: RopeConfig) -> RopeScaling:
 
 
 def _yarn_temperature(rope: RopeConfig) -> float:
-    """0.1 ln(factor) + 1 (arXiv:2309.00071, section 3.4), or DeepSeek's ratio of two such."""
+    """0.1 ln(factor) + 1 (arXiv:2309.00071, section 3.4), or DeepSeek's ratio of two such; times
+    ``attn_factor``, which undoes it in DeepSeek-R1-0528-Qwen3-8B."""
     factor = float(rope.params["factor"])
     mscale, all_dim = rope.params.get("mscale"), rope.params.get("mscale_all_dim")
 
     def stretch(weight: float) -> float:
         return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
 
-    return stretch(mscale) / stretch(all_dim) if mscale and all_dim else stretch(1.0)
+    temperature = stretch(mscale) / stretch(all_dim) if mscale and all_dim else stretch(1.0)
+    return temperature * float(rope.params.get(ATTN_FACTOR, 1.0))
 
 
 def _longrope(hf: HFConfig, rope: RopeConfig) -> RopeScaling:

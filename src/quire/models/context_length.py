@@ -112,12 +112,18 @@ def _is_length(value: object) -> bool:
 
 def _scaled(length: int, config: dict[str, Any]) -> tuple[int, str]:
     kind, factor = _scaling(config)
-    if kind in _SCALED_ALREADY or kind == "dynamic":
+    if kind in _SCALED_ALREADY or kind == "dynamic" or _is_gemma3(config):
         return length, ""
     if kind == "yarn":
         # Trained length times factor; some configs hold the product in max_position_embeddings.
         length = int(_rope(config).get("original_max_position_embeddings") or length)
     return int(length * factor), f" with {kind} scaling by {factor:g}"
+
+
+def _is_gemma3(config: dict[str, Any]) -> bool:
+    """Whose max_position_embeddings is the length after scaling, of whatever type."""
+    is_named = str(config.get("model_type")).startswith("gemma3")
+    return is_named or config.get("rope_local_base_freq") is not None
 
 
 def _scaling(config: dict[str, Any]) -> tuple[str, float]:

@@ -67,6 +67,9 @@ class HFConfig:
         return float(self._typed(key, "a number", is_number, default))
 
     def bool(self, key: Keys, default: builtins.bool | _Required = REQUIRED) -> builtins.bool:
+        """A null is refused where silence means true: transformers takes it for false."""
+        if default is True:
+            self._refuse_null(key)
         return self._typed(key, "true or false", is_a(bool), default)
 
     def str(self, key: Keys, default: builtins.str | _Required = REQUIRED) -> builtins.str:
@@ -198,6 +201,14 @@ class HFConfig:
                 f"config key {self._path + name!r} = {shown(value)} must be {wanted}"
             )
         return value
+
+    def _refuse_null(self, key: Keys) -> None:
+        nulls = [name for name in self._all_spellings(key) if name in self._data]
+        if nulls and self._find(key)[1] is None:
+            raise UnsupportedModelError(
+                f"config key {self._path + nulls[0]!r} of {self.architecture} is null, which may "
+                "mean true, as silence does, or false; say which with --hf-overrides"
+            )
 
     def _find(self, key: Keys) -> tuple[builtins.str, Any]:
         """The spelling in use and its value (None: absent); notes all spellings as read."""

@@ -26,8 +26,10 @@ INERT_KEYS: frozenset[str] = frozenset(
         "_pre_quantization_dtype",
         "architectures",
         "auto_map",
+        "custom_pipeline",
         "custom_pipelines",
         "dtype",
+        "is_*_config",  # whose class nanotron wrote the file for
         "is_composition",
         "model_type",
         "tokenizer_class",

@@ -24,6 +24,7 @@ from quire.models.decoder import Decoder, Placement
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.models.registry import ModelRegistry
+from quire.models.rope_config import ATTN_FACTOR, join_rope_spellings
 from quire.models.source import Implementation, ModelFacts, ModelSource
 from quire.models.spec import DecoderSpec
 from quire.plugins import load_plugins
@@ -38,6 +39,10 @@ logger = logging.getLogger(__name__)
 
 # What `model_impl` may be; users of vLLM call ours by its name.
 _IMPLEMENTATIONS = ("auto", "quire", "vllm", "transformers")
+_HEEDED: dict[Implementation, str] = {
+    "quire": "multiplies cos and sin, as the model's authors mean it; transformers ignores it",
+    "transformers": "is ignored by transformers' code, and heeded by Quire's own",
+}
 _NUM_SHOWN = 5  # unused tensors that the log names
 
 
@@ -89,6 +94,7 @@ def build_model(config: EngineConfig) -> LoadedModel:
     """Build the model of ``config`` and pull its weights; errors name the key or the tensor."""
     load_plugins()  # a process that only computes has resolved no arguments
     source = ModelSource.of(config.model)
+    _note_attn_factor(source)
     placement = Placement(
         dtype=getattr(torch, config.model.dtype),
         device=torch.device(config.device.device),
@@ -133,6 +139,13 @@ def check_weights(plan: ModelPlan, folder: Path, load_format: str) -> None:
         reader.stand_in("head.weight", missing="embedding.weight")
     for name, shape in plan.parameter_shapes().items():
         reader.check(name, shape)
+
+
+def _note_attn_factor(source: ModelSource) -> None:
+    old, new = (source.hf_config.get(key) or {} for key in ("rope_scaling", "rope_parameters"))
+    factor = join_rope_spellings(new, old).get(ATTN_FACTOR)
+    if factor not in (None, 1):
+        logger.info("%s = %s of rotary positions %s", ATTN_FACTOR, factor, _HEEDED[source.impl])
 
 
 def _build_decoder(source: ModelSource, config: EngineConfig, placement: Placement) -> LoadedModel:

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TypeAlias
 
 from quire.errors import UnsupportedModelError
-from quire.models.catalog import Family, families
+from quire.models.catalog import FAMILIES, Family, families
 from quire.models.hf_config import HFConfig
 from quire.models.plan import ModelPlan
 from quire.near_names import nearest
@@ -109,6 +109,10 @@ class _Registry:
         if isinstance(function, str):
             return function
         return f"{function.__module__}:{function.__qualname__}"
+
+    def is_ours(self, architecture: str) -> bool:
+        """Whether Quire itself brings a supported architecture, and nobody has replaced it."""
+        return self.where(architecture).startswith(FAMILIES)
 
     def plan(self, architecture: str, hf: HFConfig) -> ModelPlan:
         """The plan of a model; an UnsupportedModelError names an unknown architecture or key."""

@@ -14,6 +14,7 @@ from quire.errors import UnsupportedModelError
 from quire.models.config_values import is_a, is_above, is_at_least, is_list_of, shown
 
 TRAINED_LENGTH = "original_max_position_embeddings"
+ATTN_FACTOR = "attn_factor"
 SHARE = "partial_rotary_factor"
 
 # Per type of rotary scaling: parameters that it must have, and that it may have.
@@ -27,6 +28,7 @@ _PARAMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             TRAINED_LENGTH,
             "attention_factor",
+            ATTN_FACTOR,  # multiplies the factor of cos and sin; transformers ignores it
             "beta_fast",
             "beta_slow",
             "mscale",
@@ -46,9 +48,9 @@ _PARAMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 # What else they may have, and the values with which it changes nothing: other engines multiply by
-# the last two, and transformers does not.
+# the last, and transformers does not.
 _INERT: dict[str, dict[str, tuple[Any, ...]]] = {
-    "yarn": {"finetuned": (True, False), "attn_factor": (1,), "extrapolation_factor": (1,)}
+    "yarn": {"finetuned": (True, False), "extrapolation_factor": (1,)}
 }
 _Values: TypeAlias = tuple[str, Callable[[Any], bool]]
 _POSITIVE: _Values = ("a number above 0", is_above(0))
@@ -59,6 +61,7 @@ _VALUES: dict[str, _Values] = {
     "factor": _POSITIVE,
     TRAINED_LENGTH: ("a number of at least 2", is_at_least(2)),
     "attention_factor": _POSITIVE,
+    ATTN_FACTOR: _POSITIVE,
     "beta_fast": _POSITIVE,
     "beta_slow": _POSITIVE,
     "high_freq_factor": _POSITIVE,
@@ -151,6 +154,12 @@ def check_rope_params(
             )
     for key, value in params.items():
         check_rope_value(key, value)
+    if params.keys() >= {"attention_factor", ATTN_FACTOR}:
+        raise UnsupportedModelError(
+            f"config keys 'rope_scaling.attention_factor' = {params['attention_factor']} and "
+            f"'rope_scaling.attn_factor' = {params[ATTN_FACTOR]} both set the factor of cos and "
+            "sin; drop one with --hf-overrides"
+        )
     if kind == "llama3" and params["high_freq_factor"] <= params["low_freq_factor"]:
         raise UnsupportedModelError(
             f"config key 'rope_scaling.high_freq_factor' = {params['high_freq_factor']} must be "
@@ -175,7 +184,11 @@ def _without_inert(kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
             raise UnsupportedModelError(
                 f"config key 'rope_scaling.{key}' = {shown(params[key])} of type {kind!r} must be "
                 f"{' or '.join(map(str, inert[key]))}, which changes nothing; --hf-overrides "
-                f'\'{{"rope_scaling": {{"{key}": null}}}}\' drops it, as transformers does, and '
-                "attention_factor multiplies cos and sin"
+                f'\'{{"rope_scaling": {{"{key}": null}}}}\' drops it, as transformers does'
             )
-    return {key: value for key, value in params.items() if key not in inert}
+    is_neutral = params.get(ATTN_FACTOR) == 1
+    return {
+        key: value
+        for key, value in params.items()
+        if key not in inert and not (is_neutral and key == ATTN_FACTOR)
+    }

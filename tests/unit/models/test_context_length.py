@@ -59,6 +59,32 @@ def resolve(wanted: int | str | None, positions: int | None = None) -> ContextLe
             },
             131072,
         ),
+        (  # Gemma 3, in its older and its newer spelling
+            {
+                "max_position_embeddings": 131072,
+                "rope_local_base_freq": 10000.0,
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            },
+            131072,
+        ),
+        (
+            {
+                "max_position_embeddings": 131072,
+                "model_type": "gemma3_text",
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            },
+            131072,
+        ),
+        (
+            {
+                "max_position_embeddings": 131072,
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+                },
+            },
+            131072,
+        ),
         (  # the older spelling is an override of the newer one
             {
                 "max_position_embeddings": 100,

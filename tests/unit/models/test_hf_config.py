@@ -43,6 +43,17 @@ def test_absent_and_null_keys_take_the_default(data: dict[str, None]) -> None:
         hf.int("a")
 
 
+def test_null_is_refused_where_silence_means_true() -> None:
+    """transformers takes it for false."""
+    for switch in ("norm_topk_prob", ("old", "norm_topk_prob")):
+        assert config().bool(switch, True) is True
+        assert config(norm_topk_prob=False).bool(switch, True) is False
+        message = "'norm_topk_prob' of TinyForCausalLM is null, which may mean true, .* or false"
+        with pytest.raises(UnsupportedModelError, match=message):
+            config(norm_topk_prob=None).bool(switch, True)
+    assert config(old=True, norm_topk_prob=None).bool(("old", "norm_topk_prob"), True) is True
+
+
 @pytest.mark.parametrize(
     ("read", "value", "wanted"),
     [
@@ -157,6 +168,17 @@ def test_keys_that_transformers_keeps_to_itself_are_inert() -> None:
         pruned_heads={},
         summary_first_dropout=0.1,
     ).check_unread()
+
+
+def test_what_trainers_write_into_every_config_is_inert() -> None:
+    written = {
+        "is_llama_config": True,
+        "is_qwen2_config": True,
+        "custom_pipeline": {"text-generation": {"impl": "h2oai_pipeline.H2OTextGeneration"}},
+    }
+    config(**written, rope_interleaved=False).check_unread()
+    with pytest.raises(UnsupportedModelError, match="key 'rope_interleaved' = True changes"):
+        config(**written, rope_interleaved=True).check_unread()
 
 
 def test_quantization_is_not_taken_for_inert() -> None:

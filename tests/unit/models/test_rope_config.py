@@ -126,11 +126,19 @@ def test_what_published_yarn_configs_say_without_effect(more: dict[str, Any]) ->
 
 @pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
 def test_a_factor_that_counts_in_other_engines_alone_can_be_dropped(key: str) -> None:
-    written = {key: _YARN | {"attn_factor": 1.5}}
-    with pytest.raises(UnsupportedModelError, match="attn_factor") as refusal:
+    written = {key: _YARN | {"extrapolation_factor": 1.5}}
+    with pytest.raises(UnsupportedModelError, match="extrapolation_factor") as refusal:
         config(**written).rope()
     remedy = json.loads(str(refusal.value).split("'")[5])
     assert config(**apply_overrides(written, remedy)).rope().params["factor"] == 16
+
+
+def test_the_factor_of_cos_and_sin_has_one_name_at_a_time() -> None:
+    assert config(rope_scaling=_YARN | {"attn_factor": 0.8}).rope().params["attn_factor"] == 0.8
+    both = _YARN | {"attention_factor": 1.2}
+    assert config(rope_scaling=both | {"attn_factor": 1}).rope() == config(rope_scaling=both).rope()
+    with pytest.raises(UnsupportedModelError, match=r"= 1\.2 and '.*attn_factor' = 0\.8 both set"):
+        config(rope_scaling=both | {"attn_factor": 0.8}).rope()
 
 
 _LONG = {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}
@@ -158,6 +166,7 @@ def test_a_value_below_the_least_is_refused(params: dict[str, Any], key: str, wa
         (_LONG | {"factor": -4.0}, "factor"),
         ({"type": "llama3", **LLAMA3, "factor": -8.0}, "factor"),
         (_YARN | {"attention_factor": 0.0}, "attention_factor"),
+        (_YARN | {"attn_factor": 0}, "attn_factor"),
         (_YARN | {"beta_fast": -32}, "beta_fast"),
         (_YARN | {"beta_slow": 0}, "beta_slow"),
         (_LONG | {"short_mscale": -1.0}, "short_mscale"),
@@ -216,9 +225,10 @@ def test_partial_rotation_is_read_from_either_place(data: dict[str, Any]) -> Non
             "truncate' = 0 must be true or false",
         ),
         (
-            {"rope_scaling": {"type": "yarn", "factor": 2, "attn_factor": 1.5}},
-            r"'rope_scaling.attn_factor' = 1.5 of type 'yarn' must be 1, which changes nothing; "
-            r"--hf-overrides '{\"rope_scaling\": {\"attn_factor\": null}}' drops it",
+            {"rope_scaling": {"type": "yarn", "factor": 2, "extrapolation_factor": 1.5}},
+            r"'rope_scaling.extrapolation_factor' = 1.5 of type 'yarn' must be 1, which changes "
+            r"nothing; --hf-overrides '{\"rope_scaling\": {\"extrapolation_factor\": null}}' "
+            r"drops it, as transformers does$",
         ),
         ({"rope_theta": "big"}, "'rope_theta' = 'big' must be a number"),
         ({"rope_theta": -1e4}, "'rope_theta' = -10000 must be a number above 1"),

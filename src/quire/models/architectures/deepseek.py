@@ -28,7 +28,8 @@ def deepseek_v2(hf: HFConfig) -> ModelPlan:
     attention = _attention(hf, is_interleaved=True)
     experts = hf.nullable_int("n_routed_experts", absent=64)
     routing = hf.choice("topk_method", _V2_ROUTINGS, "greedy")(hf)
-    return _plan(hf, attention, experts, routing, num_shared=2, first_dense=0)
+    top_k = hf.int("num_experts_per_tok") if experts else 0
+    return _plan(hf, attention, experts, routing, top_k=top_k, num_shared=2, first_dense=0)
 
 
 def deepseek_v3(hf: HFConfig) -> ModelPlan:
@@ -45,7 +46,8 @@ def deepseek_v3(hf: HFConfig) -> ModelPlan:
         scale=hf.float("routed_scaling_factor", 2.5),
         correction=True,
     )
-    return _plan(hf, attention, experts, routing, num_shared=1, first_dense=3)
+    top_k = hf.int("num_experts_per_tok", 8)
+    return _plan(hf, attention, experts, routing, top_k=top_k, num_shared=1, first_dense=3)
 
 
 def _greedy(hf: HFConfig) -> GroupedRouting:
@@ -78,14 +80,16 @@ def _plan(
     num_experts: int | None,
     routing: GroupedRouting,
     *,
+    top_k: int,
     num_shared: int,
     first_dense: int,
 ) -> ModelPlan:
     """``num_shared`` and ``first_dense`` are the family's, where the config is silent."""
     norm, mlp = rms_norm_from(hf), gated_mlp_from(hf)
+    moe = _moe(hf, num_experts, routing, top_k, num_shared) if num_experts else mlp
     dense, mixed = (
         LayerSpec(block="pre_norm", attention=attention, mlp=part, norms=(norm, norm))
-        for part in (mlp, _moe(hf, num_experts, routing, num_shared) if num_experts else mlp)
+        for part in (mlp, moe)
     )
     num_dense = hf.int("first_k_dense_replace", first_dense)
     every = hf.int("moe_layer_freq", 1)
@@ -97,7 +101,9 @@ def _plan(
     return plan_from(hf, layers, final_norm=norm, weights=weights, inert=_INERT)
 
 
-def _moe(hf: HFConfig, num_experts: int, routing: GroupedRouting, num_shared: int) -> MoESpec:
+def _moe(
+    hf: HFConfig, num_experts: int, routing: GroupedRouting, top_k: int, num_shared: int
+) -> MoESpec:
     inner_size = hf.int("moe_intermediate_size")
     # Several shared experts are one that is as wide as they are together.
     shared = hf.nullable_int("n_shared_experts", absent=num_shared)
@@ -105,7 +111,7 @@ def _moe(hf: HFConfig, num_experts: int, routing: GroupedRouting, num_shared: in
         hidden_size=hf.int("hidden_size"),
         inner_size=inner_size,
         num_experts=num_experts,
-        top_k=hf.int("num_experts_per_tok"),
+        top_k=top_k,
         activation=activation_from(hf),
         routing=routing,
         exact_router=True,

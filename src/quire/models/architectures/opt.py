@@ -45,6 +45,8 @@ def opt(hf: HFConfig) -> ModelPlan:
     hf = hf.with_spellings(**_SPELLINGS)
     hidden_size, bias = hf.int("hidden_size"), hf.bool("enable_bias", True)
     has_weights = hf.bool("layer_norm_elementwise_affine", True)
+    hf.fixed("learned_embeddings", True)  # Galactica's files say so
+    hf.fixed("scale_embeddings", False)
     norm = LayerNormSpec(size=hidden_size, eps=1e-5, weight=has_weights, bias=has_weights)
     norm_first = hf.bool("do_layer_norm_before", True)
     ends_plain = hf.bool("_remove_final_layer_norm", False) or not norm_first

@@ -17,6 +17,7 @@ from quire.models.common import (
 from quire.models.hf_config import HFConfig
 from quire.models.mixtures import MIXTRAL_EXPERT, expert_entries
 from quire.models.plan import ModelPlan
+from quire.models.rope_config import TRAINED_LENGTH, RopeConfig
 from quire.models.spec import LayerSpec
 from quire.models.weight_names import llama_weights_with
 
@@ -38,7 +39,7 @@ def phimoe(hf: HFConfig) -> ModelPlan:
 
 def _attention(hf: HFConfig) -> AttentionSpec:
     hf.optional_int("original_max_position_embeddings")  # of longrope; some files repeat it
-    rope = hf.rope(theta=1e6)
+    rope = _with_stated_factor(hf, hf.rope(theta=1e6))
     attention = attention_from(
         hf,
         bias=hf.bool("attention_bias", False),
@@ -48,6 +49,16 @@ def _attention(hf: HFConfig) -> AttentionSpec:
     )
     assert isinstance(attention.positions, RopeSpec)
     return replace(attention, positions=_with_own_factors(attention.positions, rope.params))
+
+
+def _with_stated_factor(hf: HFConfig, rope: RopeConfig) -> RopeConfig:
+    """With longrope's factor, from the family's length where the config is silent."""
+    if rope.type != "longrope":
+        return rope
+    longest = hf.int("max_position_embeddings", 131072)
+    trained = rope.params.get(TRAINED_LENGTH, longest)
+    stated = {TRAINED_LENGTH: trained, "factor": longest / trained}
+    return replace(rope, params={**stated, **rope.params})
 
 
 def _with_own_factors(rope: RopeSpec, params: Mapping[str, float]) -> RopeSpec:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quire.layers.moe_spec import MoESpec, SharedExpertSpec, SoftmaxRouting
+from quire.layers.spec import GatedMLPSpec
 from quire.models.common import (
     activation_from,
     attention_from,
@@ -23,7 +24,8 @@ from quire.weights.weight_map import WeightMap
 
 
 def qwen2_moe(hf: HFConfig) -> ModelPlan:
-    norm, moe, mlp = rms_norm_from(hf), _moe(hf), gated_mlp_from(hf)
+    norm, mlp = rms_norm_from(hf), gated_mlp_from(hf, inner_size=5632)
+    moe = _moe(hf, mlp)
     bias = hf.bool("qkv_bias", True)
     layers = [
         LayerSpec(
@@ -37,8 +39,8 @@ def qwen2_moe(hf: HFConfig) -> ModelPlan:
     return plan_from(hf, layers, final_norm=norm, weights=_weights(moe.num_experts))
 
 
-def _moe(hf: HFConfig) -> MoESpec:
-    shared = replace(gated_mlp_from(hf), inner_size=hf.int("shared_expert_intermediate_size", 5632))
+def _moe(hf: HFConfig, mlp: GatedMLPSpec) -> MoESpec:
+    shared = replace(mlp, inner_size=hf.int("shared_expert_intermediate_size", 5632))
     return MoESpec(
         hidden_size=hf.int("hidden_size"),
         inner_size=hf.int("moe_intermediate_size", 1408),

@@ -24,7 +24,7 @@ def qwen3_moe(hf: HFConfig) -> ModelPlan:
     bias = hf.bool("attention_bias", False)
     attention = attention_from(hf, bias=bias, window=switched_window(hf))
     attention = norming_each_head(attention, norm)
-    moe, mlp = _moe(hf), gated_mlp_from(hf)
+    moe, mlp = _moe(hf), gated_mlp_from(hf, inner_size=6144)
     layers = [
         LayerSpec(block="pre_norm", attention=attention, mlp=part, norms=(norm, norm))
         for part in (moe if has_experts else mlp for has_experts in layers_with_experts(hf))

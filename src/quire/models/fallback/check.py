@@ -71,6 +71,12 @@ class Check:
 
     def require(self, model: TransformersModel, architecture: str) -> None:
         """Raise an UnsupportedModelError if ``model`` is off by more than rounding."""
+        if any(bool(logits.isnan().any()) for logits in self._expected):
+            raise UnsupportedModelError(
+                f"the logits of {architecture} are not numbers (NaN) in transformers' own code: "
+                "its weights are damaged, or too large for "
+                f"dtype={str(self._placement.dtype).removeprefix('torch.')}"
+            )
         difference = self.difference(model)
         logger.debug("%s with paged attention is off by %.1e", architecture, difference)
         if math.isnan(difference) or difference > _TOLERANCE[self._placement.dtype]:

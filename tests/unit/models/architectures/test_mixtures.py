@@ -3,9 +3,18 @@ the parity tests."""
 
 from __future__ import annotations
 
+import json
+from copy import deepcopy
 from typing import Any
 
 import pytest
+from transformers import (
+    DeepseekV3Config,
+    PhimoeConfig,
+    PreTrainedConfig,
+    Qwen2MoeConfig,
+    Qwen3MoeConfig,
+)
 
 from quire.errors import UnsupportedModelError
 from quire.layers.mla_spec import MLASpec
@@ -256,6 +265,52 @@ def test_phi_moe(architecture: str) -> None:
     assert (scaling.short_attention_factor, scaling.long_attention_factor) == (1.25, 1.5)
     assert moe.routing == SparseMixerRouting(jitter=0.01)
     assert 41.8e9 < plan.spec.num_parameters < 42e9
+
+
+def _without(config: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != key}
+
+
+@pytest.mark.parametrize("key", ["max_position_embeddings", "original_max_position_embeddings"])
+def test_the_lengths_of_phi_moe_where_its_config_is_silent(key: str) -> None:
+    silent = _without(PHI_MOE, key)
+    whole = PhimoeConfig.from_dict(deepcopy(silent)).to_json_string(use_diff=False)
+    expected = plan_of(json.loads(whole), "PhiMoEForCausalLM").spec
+    assert plan_of(silent, "PhiMoEForCausalLM").spec == expected
+
+
+def test_the_length_of_phi_moe_makes_its_factor_of_cos_and_sin() -> None:
+    """Where it has none of its own."""
+    scaling = {key: one for key, one in PHI_MOE["rope_scaling"].items() if "mscale" not in key}
+    config = {**PHI_MOE, "rope_scaling": scaling}
+    silent = _without(config, "max_position_embeddings")
+    spec = plan_of(silent, "PhiMoEForCausalLM").spec
+    assert spec == plan_of({**silent, "max_position_embeddings": 131072}, "PhiMoEForCausalLM").spec
+    assert spec != plan_of({**silent, "max_position_embeddings": 65536}, "PhiMoEForCausalLM").spec
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config_class", "key", "sizes"),
+    [
+        ("DeepseekV3ForCausalLM", DeepseekV3Config, "num_experts_per_tok", {}),
+        ("Qwen2MoeForCausalLM", Qwen2MoeConfig, "intermediate_size", {}),
+        ("Qwen2MoeForCausalLM", Qwen2MoeConfig, "intermediate_size", {"mlp_only_layers": [0]}),
+        ("Qwen3MoeForCausalLM", Qwen3MoeConfig, "intermediate_size", {"mlp_only_layers": [0]}),
+    ],
+)
+def test_what_a_config_need_not_say_is_what_transformers_takes_it_for(
+    architecture: str, config_class: type[PreTrainedConfig], key: str, sizes: dict[str, Any]
+) -> None:
+    whole = json.loads(config_class(**sizes).to_json_string(use_diff=False))
+    assert whole[key] is not None
+    silent = plan_of(_without(whole, key), architecture).spec
+    assert silent == plan_of(whole, architecture).spec
+
+
+@pytest.mark.parametrize("key", ["norm_topk_prob", "rope_interleave"])
+def test_null_for_what_silence_switches_on_is_refused(key: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"'{key}' of DeepseekV3ForCausalLM is null"):
+        plan_of({**DEEPSEEK_V3, key: None}, "DeepseekV3ForCausalLM")
 
 
 def test_dbrx() -> None:

@@ -439,3 +439,11 @@ def test_keys_of_old_files_that_say_what_always_holds(architecture: str, config:
     old = {"output_past", "predict_special_tokens", "output_projection"}
     plain = {key: value for key, value in config.items() if key not in old}
     assert plan_of(config, architecture) == plan_of(plain, architecture)
+
+
+def test_what_galacticas_files_say_of_opt() -> None:
+    said = {"learned_embeddings": True, "scale_embeddings": False}
+    assert plan_of({**OPT_13B, **said}, "OPTForCausalLM") == plan_of(OPT_13B, "OPTForCausalLM")
+    for key in said:
+        with pytest.raises(UnsupportedModelError, match=f"'{key}' = {not said[key]} is not"):
+            plan_of({**OPT_13B, key: not said[key]}, "OPTForCausalLM")

@@ -89,6 +89,13 @@ def test_a_window_is_that_of_every_layer_or_none(
     assert {layer.attention.window for layer in spec_of(**changes).layers} == {window}
 
 
+def test_a_width_that_no_layer_has_need_not_be_said() -> None:
+    silent = {key: value for key, value in PUBLISHED.items() if key != "intermediate_size"}
+    assert plan_of(silent, ARCHITECTURE).spec == spec_of()
+    dense = silent | {"mlp_only_layers": [0]}
+    assert plan_of(dense, ARCHITECTURE).spec == spec_of(mlp_only_layers=[0])  # the default is 6144
+
+
 def test_a_step_that_counts_nothing_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match=r"'decoder_sparse_step' .* is 0 and must"):
         spec_of(decoder_sparse_step=0)

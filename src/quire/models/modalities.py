@@ -1,0 +1,29 @@
+"""Whether a config.json is that of a model that reads more than text, which is not served.
+
+Knows the keys that say so. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from quire.errors import UnsupportedModelError
+from quire.models.registry import ModelRegistry
+
+_OTHER_THAN_TEXT = ("vision_config", "audio_config")
+
+
+def refuse_multi_modal(config: Mapping[str, Any], architecture: str) -> None:
+    """A program's or a plug-in's own architecture may serve the text part of such a model."""
+    is_known = architecture in ModelRegistry
+    if is_known and not ModelRegistry.is_ours(architecture):
+        return
+    keys = [key for key in _OTHER_THAN_TEXT if config.get(key)]
+    if not keys and not is_known and not architecture.endswith("ForCausalLM"):
+        keys = [key for key in ("text_config",) if config.get(key)]
+    if keys:
+        raise UnsupportedModelError(
+            f"{architecture} is a multi-modal model (config.json has {' and '.join(keys)}), and "
+            "Quire serves text models only"
+        )
