@@ -82,6 +82,23 @@ def resolve(args: EngineArgs) -> EngineConfig:
     return with_kv_memory(config, facts.kv_layout, memory)
 
 
+def check_alone(args: EngineArgs) -> None:
+    """``ValueError`` for what is wrong with ``args`` whatever the model and the device.
+
+    The checks are those of `resolve`, made with any device's defaults, which are never at fault.
+    """
+    check_types(args)
+    check_parallel(args)
+    _load_config(args)
+    defaults = next(iter(DEVICE_DEFAULTS.values()))
+    cache_config(args, defaults)
+    check_kv_cache_dtype(args.kv_cache_dtype)
+    length = _wanted_length(args)
+    scheduler_config(args, length if isinstance(length, int) else 1, defaults)
+    _at_least(-1, "max_logprobs", args.max_logprobs)
+    _known_attention("attention_backend", args.attention_backend or "auto")
+
+
 def describe(config: EngineConfig, facts: EngineFacts) -> str:
     """The choices of a started engine as a short table, for the log."""
     phases = ", ".join(f"{name} {took:.2f}" for name, took in facts.phase_seconds.items())
@@ -234,9 +251,15 @@ def context_length(args: EngineArgs, files: ModelFiles, facts: ModelFacts) -> Co
 
 def _wanted_length(args: EngineArgs) -> int | str | None:
     try:
-        return parse_max_model_len(args.max_model_len)
+        length = parse_max_model_len(args.max_model_len)
     except ValueError as error:
         raise ValueError(f"max_model_len: {error}") from None
+    if isinstance(length, int) and length < 1:
+        raise ValueError(
+            f"max_model_len={length} is not a length; give a number of tokens of at least 1, "
+            "or 'auto' for what fits in memory"
+        )
+    return length
 
 
 def default_served_name(model: str) -> str:

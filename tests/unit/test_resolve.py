@@ -10,7 +10,7 @@ from quire.args import BUNDLED_MODEL, EngineArgs
 from quire.config import DEVICE_DEFAULTS, EngineConfig
 from quire.errors import OutOfMemoryError, UnsupportedModelError
 from quire.platform import DeviceInfo
-from quire.resolve import default_served_name, describe, resolve, resolve_dtype
+from quire.resolve import check_alone, default_served_name, describe, resolve, resolve_dtype
 from quire.step_output import EngineFacts
 from tests.fakes.model_folders import write_model_folder
 
@@ -123,6 +123,49 @@ def test_a_wrong_value_is_one_clear_error(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         resolved(folder, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_model_len": 0}, "max_model_len=0 is not a length; give a number of tokens of at"),
+        ({"gpu_memory_utilization": float("nan")}, "gpu_memory_utilization=nan is a share"),
+        ({"max_num_seqs": "0k"}, "max_num_seqs=0 is too small"),
+        ({"max_num_batched_tokens": 8, "max_num_seqs": 9}, "smaller than max_num_seqs=9"),
+        (
+            {"max_num_batched_tokens": 8, "max_model_len": 9, "enable_chunked_prefill": False},
+            "smaller than max_model_len=9",
+        ),
+        ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype='fp8'"),
+        ({"pipeline_parallel_size": 0}, "pipeline_parallel_size=0: only one process"),
+        ({"max_logprobs": 2.5}, r"max_logprobs=2\.5 \(float\) must be a whole number"),
+    ],
+)
+def test_what_no_model_and_no_device_makes_right_is_refused_without_them(
+    monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], message: str
+) -> None:
+    monkeypatch.delattr(platform, "device_info")
+    with pytest.raises(ValueError, match=message):
+        check_alone(EngineArgs("no/such-model", **arguments))
+
+
+@pytest.mark.parametrize("kind", list(DEVICE_DEFAULTS))
+def test_what_is_right_on_one_device_passes_without_one(kind: str) -> None:
+    defaults = DEVICE_DEFAULTS[kind]
+    check_alone(EngineArgs("no/such-model"))
+    check_alone(
+        EngineArgs(
+            "no/such-model",
+            block_size=defaults.block_size,
+            max_num_seqs=defaults.max_num_seqs,
+            max_num_batched_tokens=defaults.max_num_batched_tokens,
+            steps_in_flight=defaults.steps_in_flight,
+            max_model_len="auto",
+            attention_backend=defaults.attention_backend.split(",")[0],
+        )
+    )
+    check_alone(EngineArgs("no/such-model", max_num_seqs=1 << 20))
+    check_alone(EngineArgs("no/such-model", max_num_batched_tokens=1))
 
 
 def test_an_unknown_device_is_refused(folder: Path) -> None:

@@ -6,17 +6,20 @@ how requests are answered.
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import re
 import shutil
 import urllib.request
-from collections.abc import Iterator, KeysView
+from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _URL = re.compile(r"/v1/[!-~]+")  # what may stand in the first line of an HTTP request
+
+DIGEST_CHARS = 16
 
 Key = str | int  # of a line: its custom_id, or its number if it has none
 
@@ -52,29 +55,69 @@ Line = BatchRequest | BadLine
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """What tells a line from another one of its key."""
+
+    number: int
+    digest: str  # of what it asks, and of which model; "" where none can be made
+
+
+@dataclass(frozen=True, slots=True)
 class BatchInput:
     """A file that has been read once: its keys are known, and each is there once."""
 
     path: Path
-    keys: KeysView[Key]  # in the lines' order
+    marks: Mapping[Key, Mark]  # in the lines' order
+
+    @property
+    def keys(self) -> KeysView[Key]:
+        return self.marks.keys()
 
     @classmethod
-    def check(cls, path: Path) -> BatchInput:
-        """``ValueError`` for a file that cannot be answered line by line."""
-        if not path.is_file():
-            raise ValueError(f"{path} is no file; give one with a JSON object a line, or its URL")
-        first_with: dict[Key, int] = {}
-        for line in read_lines(path):
-            if line.key in first_with:
-                raise ValueError(
-                    f"line {line.number} of {path.name} has the custom_id {line.key!r} of line "
-                    f"{first_with[line.key]}; give each line its own, since answers have no other "
-                    "sign of where they belong"
-                )
-            first_with[line.key] = line.number
-        if not first_with:
+    def check(cls, path: Path, model: str | None = None) -> BatchInput:
+        """``ValueError`` for a file that cannot be answered line by line. ``model`` is what the
+        command names."""
+        try:
+            _check_kind(path)
+            marks = _marks(path, model)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ValueError(f"--input-file {path} cannot be read: {reason}") from error
+        if not marks:
             raise ValueError(f"{path} holds no request; write one JSON object a line")
-        return cls(path, first_with.keys())
+        return cls(path, marks)
+
+
+def _check_kind(path: Path) -> None:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(
+            f"--input-file {path} is no regular file, and is read more than once; store the "
+            "requests in a file first"
+        )
+    if not path.is_file():
+        raise ValueError(f"{path} is no file; give one with a JSON object a line, or its URL")
+
+
+def _marks(path: Path, model: str | None) -> dict[Key, Mark]:
+    marks: dict[Key, Mark] = {}
+    for line in read_lines(path):
+        if line.key in marks:
+            raise ValueError(
+                f"line {line.number} of {path.name} has the custom_id {line.key!r} of line "
+                f"{marks[line.key].number}; give each line its own, since answers have no other "
+                "sign of where they belong"
+            )
+        marks[line.key] = Mark(line.number, _digest(line, model))
+    return marks
+
+
+def _digest(line: Line, model: str | None) -> str:
+    asked = [line.path, line.body, model] if isinstance(line, BatchRequest) else [line.message]
+    try:
+        data = json.dumps(asked).encode()
+    except RecursionError:  # what could just be read may be too deep to be written
+        return ""
+    return hashlib.sha256(data).hexdigest()[:DIGEST_CHARS]
 
 
 def read_lines(path: Path) -> Iterator[Line]:

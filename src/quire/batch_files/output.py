@@ -2,41 +2,59 @@
 
 A run that was killed leaves whole lines and perhaps a torn last one, which is cut off: each
 request's line is there or is not. Lines leave the file, or change places, only together with the
-file: a new one takes its name. One run at a time may write.
+file: a new one takes its name. One run at a time may write. The id of a record tells what was
+asked, so that the answer to another question is not kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from quire.batch_files.lines import Key
+from quire.batch_files.lines import DIGEST_CHARS, Key, Mark
 
 LINE_ERROR = "invalid_line"
+KEY_REFUSED = frozenset({401, 403})  # statuses about the run, whatever the line
 _SERVER_FAILED = 500  # and above: statuses that are no word on the request
+_ID_BEGIN = "batch_req_"
+_MARKED_ID = re.compile(rf"{_ID_BEGIN}([0-9a-f]{{{DIGEST_CHARS}}})_.+")
 _RECORD_BEGIN = b'{"id": "batch_req_'  # as the runner makes them
 
 
 class OutputFile:
     """Open from construction to `close`; ``done`` are the keys whose answers stand in it."""
 
-    def __init__(self, path: Path, known: Collection[Key], *, overwrite: bool = False) -> None:
-        """``known`` are the keys of the input: an answer to anything else is another input's."""
+    def __init__(
+        self,
+        path: Path,
+        known: Collection[Key],
+        *,
+        marks: Mapping[Key, Mark] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """``known`` are the keys of the input: an answer to anything else is another input's, and
+        so is one to a line of another mark."""
         self._path = path
-        self._file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+        self._marks = marks or {}
+        self._file = _opened(path)
         try:
             self._lock()
             if overwrite:
                 self._file.truncate(0)
             self.done: set[Key] = set()
             self.num_failed = 0  # of those
-            self.num_dropped = 0  # answers that were none: their requests are to be asked again
+            # Answers that were none, by why: their requests are to be asked again.
+            self.dropped: Counter[str] = Counter()
             self._read(known)
         except BaseException:
             self._file.close()
@@ -44,12 +62,17 @@ class OutputFile:
 
     def write(self, record: dict[str, Any]) -> None:
         """In one piece, and at once: a later kill does not take it back."""
+        mark = self._marks.get(_key_of(record))
+        if mark is not None and mark.digest:
+            rest = record["id"].removeprefix(_ID_BEGIN)
+            record = {**record, "id": f"{_ID_BEGIN}{mark.digest}_{rest}"}
         try:
             data = json.dumps(record, ensure_ascii=False).encode() + b"\n"
         except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can spell
             data = json.dumps(record).encode() + b"\n"
-        while data:
-            data = data[self._file.write(data) :]
+        with _writing(self._path):
+            while data:
+                data = data[self._file.write(data) :]
 
     def put_in_order(self, keys: Iterable[Key]) -> None:
         """``keys`` are in the wanted order; what a later run has added stands at the end so far."""
@@ -63,9 +86,13 @@ class OutputFile:
             if wanted != list(places):
                 self._rewrite(_read_at(lines, *places[key]) for key in wanted)
 
+    @property
+    def num_dropped(self) -> int:
+        return self.dropped.total()
+
     def close(self) -> None:
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._file, _writing(self._path):
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> OutputFile:
         return self
@@ -102,20 +129,38 @@ class OutputFile:
                 if key not in known:
                     raise self._foreign(number, f"answers {key!r}, which the input does not have")
                 whole += len(line)
-                if _is_the_servers_failure(record):
+                reason = _why_asked_again(record, self._has_changed(record, key))
+                if reason is not None:
                     dropped.add(number)
+                    self.dropped[reason] += 1
                     continue
                 self.done.add(key)
                 self.num_failed += is_failure(record)
         self._file.truncate(whole)
         self._file.seek(whole)
-        self.num_dropped = len(dropped)
         if dropped:
             with self._path.open("rb") as lines:
                 self._rewrite(line for n, line in enumerate(lines, start=1) if n not in dropped)
 
+    def _has_changed(self, record: dict[str, Any], key: Key) -> bool:
+        """Whether the line of this key is another one now; ``ValueError`` if it had been answered
+        well."""
+        mark, marked = self._marks.get(key), _MARKED_ID.fullmatch(str(record.get("id")))
+        if mark is None or marked is None or mark.digest in ("", marked[1]):
+            return False
+        if not is_failure(record):
+            raise ValueError(
+                f"line {mark.number} of the input, or its model, differs from the one answered in "
+                f"{self._path}; choose another output file, or --overwrite"
+            )
+        return True
+
     def _rewrite(self, lines: Iterable[bytes]) -> None:
         """Makes ``lines`` the content; a kill leaves all of the old one or all of the new one."""
+        with _writing(self._path):
+            self._replace(lines)
+
+    def _replace(self, lines: Iterable[bytes]) -> None:
         path = self._path.resolve()  # a link stays one
         new_path = path.with_name(f".{path.name}.new")
         new = new_path.open("w+b", buffering=0)
@@ -146,9 +191,46 @@ def is_failure(record: dict[str, Any]) -> bool:
     return response is None or response["status_code"] != 200
 
 
-def _is_the_servers_failure(record: dict[str, Any]) -> bool:
+def _opened(path: Path) -> FileIO:
+    """What is no regular file cannot be read again, nor cut off."""
+    try:
+        if path.is_dir():
+            raise ValueError(f"--output-file {path} is a folder; give a file")
+        if path.exists() and not path.is_file():
+            raise ValueError(
+                f"--output-file {path} is no regular file, in which a later run finds what has "
+                "been answered; give one"
+            )
+        if not path.parent.is_dir():
+            raise ValueError(f"--output-file {path}: there is no folder {path.parent}; make it")
+        return path.open("r+b" if path.exists() else "w+b", buffering=0)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"--output-file {path} cannot be opened: {reason}") from error
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A disk that is full, or has gone, is no end of what has been answered."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"--output-file {path} cannot be written: {error.strerror or error}; once it can, the "
+            "same command goes on where it stopped"
+        ) from error
+
+
+def _why_asked_again(record: dict[str, Any], has_changed: bool) -> str | None:
+    """Of the lines whose record is no answer to them."""
     response = record["response"]
-    return response is not None and response["status_code"] >= _SERVER_FAILED
+    if has_changed:
+        return "have changed since they failed"
+    if response is not None and response["status_code"] >= _SERVER_FAILED:
+        return "the server had failed on"
+    if response is not None and response["status_code"] in KEY_REFUSED:
+        return "the server had refused the key for"
+    return None
 
 
 def _is_torn(line: bytes) -> bool:

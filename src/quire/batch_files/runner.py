@@ -1,8 +1,8 @@
 """Answers the requests of a batch file: so many at once, each line of the output once.
 
 Knows neither engines nor HTTP: a `Target` answers. What may pass is tried again. What will not pass
-ends the run, and the lines without an answer are left for the next one; but where one line may be
-at fault, its last answer is recorded.
+ends the run, as a refused key does, and the lines without an answer are left for the next one; but
+where one line may be at fault, its last answer is recorded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire.batch_files.lines import BadLine, BatchRequest, Line
-from quire.batch_files.output import LINE_ERROR, is_failure
+from quire.batch_files.output import KEY_REFUSED, LINE_ERROR, is_failure
 from quire.batch_files.targets import REQUEST_ID, Answer, Target
 from quire.clients.address import ServerError, refusal
 
@@ -115,6 +115,8 @@ class Runner:
             if answer.status in _NOT_NOW:
                 num_others = self._num_answered if num_others is None else num_others
                 raise _NotNow(answer)
+            if answer.status in KEY_REFUSED:
+                raise refusal(answer.status, answer.body)
             self._num_answered += 1
             return answer
 

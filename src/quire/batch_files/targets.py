@@ -11,10 +11,13 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote
 
-from quire.clients.address import Address, ServerError, api_key, key_headers
-from quire.clients.http import HTTPClient
+from quire.batch_files.output import KEY_REFUSED
+from quire.clients.address import Address, ServerError, api_key, key_headers, refusal
+from quire.clients.http import HTTPClient, Reply
 from quire.errors import EngineDeadError
+from quire.near_names import did_you_mean
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from quire.server.state import ServerState
 
 _POLL_S = 0.02
+_OK, _NOT_FOUND = 200, 404
+_MOST_SHOWN = 5  # names in an error
 REQUEST_ID = "x-request-id"
 
 
@@ -37,7 +42,7 @@ class Answer:
 
 class Target(Protocol):
     """`ask` raises when nothing more will be answered: `EngineDeadError`, or `ServerError` when the
-    server is not there at the moment."""
+    server is not there at the moment, or not the one that is meant."""
 
     async def ask(self, path: str, body: Mapping[str, Any]) -> Answer: ...
 
@@ -47,23 +52,55 @@ class Target(Protocol):
 class RemoteTarget:
     """A server with OpenAI's API."""
 
-    def __init__(self, client: HTTPClient) -> None:
+    def __init__(self, client: HTTPClient, named: str | None = None) -> None:
+        """``named`` is the model that the command names."""
         self._client = client
+        self._named = named
+        self._has_answered = False
+        self._list: Reply | None = None  # of its models, as far as it has been asked
+        self._asks_for_list = asyncio.Lock()
 
     async def ask(self, path: str, body: Mapping[str, Any]) -> Answer:
         reply = await self._client.post(path, json.dumps(body).encode())
+        self._has_answered |= reply.status == _OK
+        if reply.status == _NOT_FOUND and not self._has_answered:
+            await self._check_what_is_there(path, body.get("model"))
         return Answer(status=reply.status, headers=reply.headers, body=reply.body)
 
     async def default_model(self) -> str:
         reply = await self._client.get("/v1/models")
-        try:
-            return str(json.loads(reply.body)["data"][0]["id"])
-        except (ValueError, LookupError, TypeError):
+        if reply.status in KEY_REFUSED:
+            raise refusal(reply.status, reply.body)
+        names = _names(reply)
+        if not names:
             raise ServerError(
                 f"the server does not list its models (status {reply.status}); name one with "
                 "--model",
                 reply.status,
-            ) from None
+            )
+        return names[0]
+
+    async def _check_what_is_there(self, path: str, model: Any) -> None:
+        """`ServerError` where no line would be found: for a wrong URL, or a wrong ``--model``."""
+        async with self._asks_for_list:
+            self._list = self._list or await self._client.get("/v1/models")
+        if self._list.status == _NOT_FOUND:
+            raise ServerError(
+                f"the server has neither {path} nor /v1/models (status 404); check --url",
+                _NOT_FOUND,
+            )
+        names = _names(self._list)
+        if names and model == self._named and model not in names:
+            hint = did_you_mean(model, names) or f"; it lists {', '.join(names[:_MOST_SHOWN])}"
+            raise ServerError(f"the server has no model {model!r}{hint}", _NOT_FOUND)
+
+
+def _names(reply: Reply) -> list[str]:
+    """Of a list of models; none for an answer that is no such list."""
+    try:
+        return [str(one["id"]) for one in json.loads(reply.body)["data"]]
+    except (ValueError, LookupError, TypeError):
+        return []
 
 
 class AppTarget:
@@ -85,8 +122,15 @@ class AppTarget:
         data = json.dumps(body).encode()
         length = (b"content-length", str(len(data)).encode())
         call = _Call(data)
-        scope = {**_SCOPE, "path": path, "raw_path": path.encode(), "query_string": b""}
-        await self._app({**scope, "headers": [*self._headers, length]}, call.receive, call.send)
+        raw_path, _, query = path.partition("?")
+        scope = {
+            **_SCOPE,
+            "path": unquote(raw_path),
+            "raw_path": raw_path.encode(),
+            "query_string": query.encode(),
+            "headers": [*self._headers, length],
+        }
+        await self._app(scope, call.receive, call.send)
         if self._engine.dead_error is not None:
             raise self._engine.dead_error  # whatever this answer says
         return call.answer()
@@ -162,9 +206,9 @@ async def in_process(state: ServerState, open_engine: OpenEngine) -> AsyncIterat
 
 
 @contextlib.asynccontextmanager
-async def at_server(url: str, key: str | None) -> AsyncIterator[RemoteTarget]:
+async def at_server(url: str, key: str | None, model: str | None) -> AsyncIterator[RemoteTarget]:
     client = HTTPClient(Address.parse(url), key_headers(api_key(key)))
     try:
-        yield RemoteTarget(client)
+        yield RemoteTarget(client, model)
     finally:
         await client.close()

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from quire import env, log
-from quire.cli.commands import COMMANDS, dispatch
+from quire.cli.commands import COMMANDS, USAGE_ERROR, dispatch
 from quire.cli.standard_streams import open_standard_streams
 from quire.errors import QuireError
 
@@ -21,6 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the result is the process's exit status."""
     open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    problem = _no_text(arguments)
+    if problem is not None:
+        print(f"quire: error: {problem}", file=sys.stderr)
+        return USAGE_ERROR
     if arguments[:1] == ["serve"]:
         from quire.server.signals import end_at_signals
 
@@ -36,3 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = " ".join(str(error).split())
         log.last_words("quire", words, error if env.TRACEBACK.get() else None)
         return 1
+
+
+def _no_text(arguments: Sequence[str]) -> str | None:
+    """What is wrong with the first argument whose bytes are no text, if one is."""
+    for position, word in enumerate(arguments, start=1):
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            encoding = sys.getfilesystemencoding().upper()
+            remedy = "" if encoding == "UTF-8" else "; choose a locale of UTF-8, such as C.UTF-8"
+            return f"argument {position} is not {encoding}: {word!a}{remedy}"
+    return None

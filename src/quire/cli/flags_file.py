@@ -8,20 +8,37 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _MERGE = "<<"  # of YAML; what it brings in may be said again
 
 
-def read_flags_file(name: str) -> Mapping[Any, Any]:
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the file says of one flag."""
+
+    value: Any  # as YAML means it
+    written: str | list[str] | None  # a scalar, or a list of them, as it was written
+
+    def for_flag(self, action: argparse.Action | None) -> Any:
+        """A text is what was written: YAML would make 42798 of 0123456, and 1.1 of 1.10."""
+        takes_text = action is not None and action.type in (None, str) and action.nargs != 0
+        is_said = self.value is not None and self.written is not None
+        return self.written if takes_text and is_said else self.value
+
+
+def read_flags_file(name: str) -> Mapping[Any, Setting]:
     """``ValueError``, which begins with the name, where it cannot be read or says a thing twice."""
     import yaml
 
     try:
         text = Path(name).expanduser().read_text(encoding="utf-8")
-        repeated = _repeated_key(yaml.compose(text, Loader=yaml.SafeLoader))
-        content = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        repeated = _repeated_key(root)
+        content = None if root is None else loader.construct_document(root)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise ValueError(f"{name} cannot be read: {reason}") from None
@@ -31,12 +48,14 @@ def read_flags_file(name: str) -> Mapping[Any, Any]:
         raise ValueError(f"{name}: {repeated}; keep one of them")
     if content is not None and not isinstance(content, dict):
         raise ValueError(f"{name} must hold lines like 'max-model-len: 4096'")
-    return content or {}
+    return {key: Setting(value, _written(root, key)) for key, value in (content or {}).items()}
 
 
 def flag_words(flag: str, action: argparse.Action | None, value: Any) -> list[str]:
-    """One flag with a value out of YAML or JSON, in words; ``action`` is what it sets, if known.
-    What is empty, or a plain switch that is off, is left out."""
+    """One flag with a `Setting` or a value out of JSON, in words; ``action`` is what it sets, if
+    known. What is empty, or a plain switch that is off, is left out."""
+    if isinstance(value, Setting):
+        value = value.for_flag(action)
     if value is None:
         return []
     if isinstance(action, argparse.BooleanOptionalAction):
@@ -46,8 +65,23 @@ def flag_words(flag: str, action: argparse.Action | None, value: Any) -> list[st
     if isinstance(value, list) and action is not None and action.nargs not in (None, 0):
         return [flag, *map(str, value)]
     if isinstance(value, (dict, list)):
-        return [f"{flag}={json.dumps(value)}"]
+        return [f"{flag}={json.dumps(value, default=str)}"]  # of dates
     return [f"{flag}={value}"]
+
+
+def _written(root: Any, key: Any) -> str | list[str] | None:
+    """What stands behind a key of the file; merged ones are there since it was constructed."""
+    import yaml
+
+    nodes = {key_node.value: node for key_node, node in root.value}
+    node = nodes.get(key)  # None for a key that is no text
+    if isinstance(node, yaml.ScalarNode):
+        return str(node.value)
+    if isinstance(node, yaml.SequenceNode) and all(
+        isinstance(one, yaml.ScalarNode) for one in node.value
+    ):
+        return [one.value for one in node.value]
+    return None
 
 
 def _repeated_key(root: Any) -> str | None:

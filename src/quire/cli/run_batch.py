@@ -7,6 +7,8 @@ A line of the input is {"custom_id": ..., "method": "POST", "url": "/v1/chat/com
 {...}}; any endpoint of `quire serve` will do. Lines that are wrong get an error in the output and
 stop nothing. A run that was broken off goes on when the same command is given again: lines that
 have an answer are not asked twice, unless its status is 500 or more: there the server has failed.
+A key that is refused (401, 403) ends the run. Lines that have changed since are asked again if they
+had failed, and refused if not.
 
 Exit status: 0 all lines have good answers, 3 some have errors, 1 not all lines have been asked.
 """
@@ -99,14 +101,28 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.url is not None:
         refuse_engine_flags(arguments, "chat_template", "default_chat_template_kwargs")
         refuse_served_name(arguments)
+    if "-" in (arguments.input_file, arguments.output_file):
+        raise ValueError(
+            "- is no file: requests and answers are read again, from the files of --input-file and "
+            "--output-file; give a path"
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = fetched(arguments.input_file, Path(folder))
-        batch = BatchInput.check(path)
+        batch = BatchInput.check(path, named_model(arguments))
         output_path = Path(arguments.output_file)
-        if output_path.exists() and output_path.samefile(path):
+        if _is_same_file(output_path, path):
             raise ValueError(f"{output_path} is the input; choose another output file")
-        with OutputFile(output_path, batch.keys, overwrite=arguments.overwrite) as output:
+        with OutputFile(
+            output_path, batch.keys, marks=batch.marks, overwrite=arguments.overwrite
+        ) as output:
             return _run(arguments, batch, output)
+
+
+def _is_same_file(output_path: Path, path: Path) -> bool:
+    try:
+        return output_path.samefile(path)
+    except OSError:  # not there, or what opening it will tell
+        return False
 
 
 def _run(arguments: argparse.Namespace, batch: BatchInput, output: OutputFile) -> int:
@@ -117,8 +133,8 @@ def _run(arguments: argparse.Namespace, batch: BatchInput, output: OutputFile) -
     else:
         if num_before:
             _say(f"{num_before} of {num_lines} lines have an answer already")
-        if output.num_dropped:
-            _say(f"{output.num_dropped} lines that the server had failed on are asked again")
+        for reason, num_dropped in output.dropped.items():
+            _say(f"{num_dropped} lines that {reason} are asked again")
         num_failed += _answer_rest(arguments, batch, output)
     if arguments.ordered and num_before:
         output.put_in_order(batch.keys)
@@ -164,7 +180,7 @@ def _target(arguments: argparse.Namespace) -> AbstractAsyncContextManager[Target
     from quire.batch_files.targets import at_server, in_process
 
     if arguments.url is not None:
-        return at_server(arguments.url, arguments.api_key)
+        return at_server(arguments.url, arguments.api_key, named_model(arguments))
     from quire.server.state import ServerState
 
     given = vars(arguments)

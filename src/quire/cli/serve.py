@@ -24,6 +24,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from quire.resolve import check_alone
     from quire.server.serve import ServerFailed, serve
     from quire.weights.hub import check_model_name
 
@@ -32,7 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         args, engine = server_args(arguments), engine_args(arguments)
         _check_names(engine)
-        check_model_name(engine.model)  # at once: the rest is found while the model loads
+        # At once: the rest is found while the model loads.
+        check_alone(engine)
+        check_model_name(engine.model)
         serve(args, engine.create_engine_config)
     except ModelLoadError as error:
         log.last_words("quire serve", str(error))

@@ -46,7 +46,9 @@ _OF_SERVER = _fields(ServerArgs) | VERDICTS.keys()
 def add_settings(parser: Parser) -> None:
     """Let the flags that ``parser`` has been given come from a file and the environment too."""
     parser.add_argument(
-        _FILE_FLAG, metavar="FILE", help="YAML file of flags; those on the command line win"
+        _FILE_FLAG,
+        metavar="FILE",
+        help="YAML file of flags; those on the command line win, and of several files the last",
     )
     flag = "Every flag" if _is_server(parser) else "Every flag of the engine"
     parser.epilog = (
@@ -61,8 +63,8 @@ def _set_defaults(parser: Parser, words: Sequence[str], environ: Mapping[str, st
     given = parser.destinations(words)
     if "url" in given:
         environ = {}  # it describes an engine here, and a server elsewhere is asked
-    name = _file_name(words) or environ.get(f"{PREFIX}CONFIG", "").strip()
-    if name:
+    variable_names = [environ.get(f"{PREFIX}CONFIG", "").strip()]
+    for name in filter(None, _file_names(words) or variable_names):
         file_words = _file_words(parser, name)
         parser.take_defaults(file_words, f"{name}: ", given)
         if "url" in parser.destinations(file_words):
@@ -88,12 +90,13 @@ def _is_server(parser: Parser) -> bool:
     return parser.action_of("--port") is not None
 
 
-def _file_name(words: Sequence[str]) -> str:
+def _file_names(words: Sequence[str]) -> list[str]:
+    names = []
     for index, word in enumerate(words):
         flag, has_value, value = word.partition("=")
         if flag == _FILE_FLAG:
-            return value if has_value else "".join(words[index + 1 : index + 2])
-    return ""
+            names.append(value if has_value else "".join(words[index + 1 : index + 2]))
+    return [name for name in names if name]
 
 
 def _file_words(parser: Parser, name: str) -> list[str]:
@@ -104,7 +107,7 @@ def _file_words(parser: Parser, name: str) -> list[str]:
         parser.error(f"{_FILE_FLAG} {error}")
     words: list[str] = []
     of_server: list[str] = []
-    for key, value in content.items():
+    for key, setting in content.items():
         flag = f"--{str(key).replace('_', '-')}"
         if flag == _FILE_FLAG:
             parser.error(f"{name}: a file cannot name another {_FILE_FLAG} file")
@@ -112,7 +115,7 @@ def _file_words(parser: Parser, name: str) -> list[str]:
         if action is None and flag[2:].replace("-", "_") in _OF_SERVER:
             of_server.append(flag)
         else:
-            words += flag_words(flag, action, value)
+            words += flag_words(flag, action, setting)
     if of_server:
         log.setup()
         logger.warning("%s: only `quire serve` has %s", name, ", ".join(of_server))

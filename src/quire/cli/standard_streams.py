@@ -1,10 +1,15 @@
-"""Standard input, output and error that are there, whatever the program was started with."""
+"""Standard input, output and error that are there and take any text, whatever the program was
+started with."""
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from typing import Literal, TextIO
+
+_REFUSING = frozenset({"strict", "surrogateescape"})  # what Python chooses by itself
 
 
 def open_standard_streams() -> None:
@@ -23,6 +28,15 @@ def open_standard_streams() -> None:
         sys.stdout = _null("w")
     if sys.stderr is None:
         sys.stderr = _null("w")
+    _take_any_text(sys.stdout)
+
+
+def _take_any_text(stream: TextIO) -> None:
+    """Where the locale has no such character it is shown as an escape; errors are so already."""
+    if not isinstance(stream, io.TextIOWrapper) or stream.errors not in _REFUSING:
+        return
+    if codecs.lookup(stream.encoding).name != "utf-8":
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _null(mode: Literal["r", "w"]) -> TextIO:

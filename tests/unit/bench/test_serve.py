@@ -156,6 +156,8 @@ def test_a_server_that_still_loads_is_waited_for(monkeypatch: pytest.MonkeyPatch
         (["--request-rate", "0"], "the request rate 0.0 and the burstiness 1.0 must be above 0"),
         (["--goodput", "itl:5"], "--goodput itl: choose among ttft, tpot, e2el"),
         (["--goodput", "ttft=5"], "write KEY:VALUE"),
+        (["--goodput", "ttft:abc"], "--goodput ttft:abc must be a time in milliseconds"),
+        (["--goodput", "ttft:-1"], "--goodput ttft:-1 must be a time in milliseconds"),
         (["--header", "x"], "write KEY=VALUE"),
         (["--save-result", "--metadata", "x"], "--metadata x: write KEY=VALUE"),
         (["--base-url", "nowhere"], "'nowhere' is no URL"),

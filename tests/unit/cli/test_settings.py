@@ -90,6 +90,49 @@ def test_the_file_may_come_from_the_environment(
     assert parse().port == 9000
 
 
+def test_of_several_files_the_last_wins(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIRE_MAX_NUM_SEQS", "7")
+    other = tmp_path / "other.yaml"
+    other.write_text("port: 9001\nserved-model-name: [three]\nmax-num-seqs: 5\n")
+    parsed = parse("--config", str(config), f"--config={other}", "--host", "x")
+    assert (parsed.model, parsed.port) == ("a-model", 9001)
+    assert (parsed.served_model_name, parsed.max_num_seqs) == (["three"], 7)
+    assert parse("--config", str(other), "--config", str(config)).port == 9000
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("api-key: 0123456", "api_key", ["0123456"]),
+        ("api-key: [0123456, 1_000, '007']", "api_key", ["0123456", "1_000", "007"]),
+        ("served-model-name: 1.10", "served_model_name", ["1.10"]),
+        ("served-model-name:\n- 1.10\n- 2024-01-01\n", "served_model_name", ["1.10", "2024-01-01"]),
+        ("revision: 2024-01-01", "revision", "2024-01-01"),
+        ("revision: 1e5", "revision", "1e5"),
+        ("revision: 12:30", "revision", "12:30"),
+        ("response-role: yes", "response_role", "yes"),
+        ("strict-fields: off", "strict_fields", "off"),
+        ("chat-template: |\n  a\n  b\n", "chat_template", "a\nb\n"),
+        ("revision: &r 0010\nhost: *r\n", "host", "0010"),
+        ("<<: {revision: 0010}\n", "revision", "0010"),
+        ("revision: ~", "revision", None),
+        ("revision: null", "revision", None),
+        ("restart-engine: yes", "restart_engine", True),
+        ("enable-prefix-caching: off", "enable_prefix_caching", False),
+        ("port: 0x1F40", "port", 8000),
+        ("hf-overrides: {a: 1.10, b: 2024-01-01}", "hf_overrides", {"a": 1.1, "b": "2024-01-01"}),
+    ],
+)
+def test_a_text_in_a_file_is_what_was_written(
+    tmp_path: Path, text: str, name: str, value: object
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    assert vars(parse("--config", str(path)))[name] == value
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from quire.cli import main
 
 _QUIRE = f"{sys.executable} -m quire"
 _DUMMY = "--load-format dummy --dtype float32 --device cpu"
@@ -37,3 +40,33 @@ def test_chat_without_standard_input_says_what_is_missing() -> None:
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("quire: error: standard input has no text;")
     assert "Traceback" not in ended.stderr
+
+
+def test_what_the_locale_cannot_show_is_an_escape() -> None:
+    code = (
+        "from quire.cli.standard_streams import open_standard_streams as run; "
+        'run(); print("caf\\u00e9 \\u65e5")'
+    )
+    for encoding, shown in (("ascii", rb"caf\xe9 \u65e5"), ("latin-1", b"caf\xe9 \\u65e5")):
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            timeout=120,
+        )
+        assert (ended.returncode, ended.stdout.strip()) == (0, shown)
+    chosen = {**os.environ, "PYTHONIOENCODING": "ascii:replace"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=chosen, timeout=120
+    )
+    assert ended.stdout.strip() == b"caf? ?"
+
+
+@pytest.mark.parametrize("words", [["generate", "-p", "x\udcff"], ["serve\udcff"]])
+def test_an_argument_that_is_no_text_is_named_by_its_place(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"quire: error: argument {len(words)} is not UTF-8: ")
+    assert "\\udcff'" in error and error.count("\n") == 1

@@ -72,10 +72,18 @@ def goodput(texts: list[str] | None) -> dict[str, float]:
     for name, value in pairs(texts, ":", "--goodput").items():
         if name not in GOODPUT_METRICS:
             raise ValueError(f"--goodput {name}: choose among {', '.join(GOODPUT_METRICS)}")
-        limits[name] = float(value)
+        limits[name] = _time_ms(value)
         if not limits[name] >= 0:
             raise ValueError(f"--goodput {name}:{value} must be a time in milliseconds")
     return limits
+
+
+def _time_ms(text: str) -> float:
+    """NaN for what is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def metric_names(text: str) -> tuple[str, ...]:
