@@ -85,9 +85,10 @@ class GrammarGate:
         self._workshop = workshop
         self._tokens = tokens
         self._waiting: dict[str, tuple[EngineRequest, Job]] = {}
+        self._num_completions = 0  # of all that wait: every step asks
 
     def __len__(self) -> int:
-        return sum(_num_queued(request) for request, _ in self._waiting.values())
+        return self._num_completions
 
     def enter(self, request: EngineRequest) -> Constraint | None:
         if request.request_id in self._waiting:
@@ -97,6 +98,7 @@ class GrammarGate:
         job = self._workshop.order(request.grammar)
         if not job.is_done:
             self._waiting[request.request_id] = request, job
+            self._num_completions += _num_queued(request)
             return None
         if job.error is not None:
             raise ValueError(job.error)
@@ -108,7 +110,7 @@ class GrammarGate:
         if not self._waiting or not self._workshop.poll():
             return opened
         for request, job in [one for one in self._waiting.values() if one[1].is_done]:
-            del self._waiting[request.request_id]
+            self._take(request.request_id)
             if job.error is not None:
                 opened.failed += ends_without_tokens(request, FinishReason.ERROR, job.error)
             else:
@@ -119,13 +121,18 @@ class GrammarGate:
         self._workshop.wait(WAIT_S)
 
     def forget(self, request_ids: Iterable[str]) -> list[EngineRequest]:
-        found = [self._waiting.pop(one) for one in request_ids if one in self._waiting]
+        found = [self._take(one) for one in request_ids if one in self._waiting]
         for _, job in found:
             self._workshop.forget(job)
         return [request for request, _ in found]
 
     def warm_up(self) -> None:
         self._workshop.warm_up()
+
+    def _take(self, request_id: str) -> tuple[EngineRequest, Job]:
+        request, job = self._waiting.pop(request_id)
+        self._num_completions -= _num_queued(request)
+        return request, job
 
     def _constraint(self, request: EngineRequest, grammar: Grammar | None) -> Constraint:
         return Constraint(grammar=grammar, thinking=request.thinking, tokens=self._tokens)

@@ -76,7 +76,7 @@ def _counts(stats: EngineStats) -> dict[str, tuple[str, float]]:
         "vllm:gpu_prefix_cache_queries": ("Older name of prefix_cache_queries", queries),
         "vllm:gpu_prefix_cache_hits": ("Older name of prefix_cache_hits", hits),
         "both:num_preemptions": ("Completions that lost their KV blocks", stats.num_preemptions),
-        "both:prompt_tokens": ("Prompt tokens taken in", prompt),
+        "both:prompt_tokens": ("Prompt tokens of requests that began to run", prompt),
         "both:prompt_tokens_cached": ("Those found in the prefix cache", hits),
         "both:generation_tokens": ("Tokens generated", stats.num_generation_tokens),
         "vllm:tokens": ("Prompt and generated tokens", prompt + stats.num_generation_tokens),
@@ -91,7 +91,7 @@ def _counts(stats: EngineStats) -> dict[str, tuple[str, float]]:
 
 def _by_label(stats: EngineStats, labels: Mapping[str, str]) -> Iterator[Metric]:
     hits = stats.num_prefix_hit_tokens
-    computed = max(0, stats.num_prompt_tokens - hits)
+    computed = stats.num_prompt_tokens - hits  # both are counted when a prompt begins to run
     family = CounterMetricFamily(
         "both:prompt_tokens_by_source", "Prompt tokens by where they came from", labels=()
     )

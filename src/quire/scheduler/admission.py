@@ -51,7 +51,8 @@ class Admission:
         self._blocks = blocks
         self._waiting = waiting
         self._refusal: _Refusal | None = None
-        self.num_query_tokens = 0  # of prompts that were looked up, ever; each counts once
+        self.num_prompt_tokens = 0  # of prompts that have begun to run, ever; each counts once
+        self.num_query_tokens = 0  # of those that were looked up
         self.num_hit_tokens = 0  # of those, found
 
     def admit(self, completion: Completion, budget: int) -> Span | None:
@@ -80,9 +81,8 @@ class Admission:
         growth = self._kv.grow(table, start, end)
         if growth is None:
             return None
-        if not is_fork and self._is_looked_up(completion) and not completion.scheduled_time:
-            self.num_query_tokens += len(completion.token_ids)
-            self.num_hit_tokens += start
+        if completion.index == 0 and not completion.scheduled_time:
+            self._count_prompt(completion, num_hits=start)
         self._blocks.copies += growth.copies
         self._refusal = None  # idle blocks that who is refused would have taken may be in use now
         return Span(start, end)
@@ -131,6 +131,13 @@ class Admission:
         completion.extend_hashes(completion.token_ids, self._kv.block_size)
         # the last token is always computed: its hidden state gives the next one
         return self._kv.find_prefix(completion.hashes, len(completion.token_ids) - 1)
+
+    def _count_prompt(self, completion: Completion, num_hits: int) -> None:
+        """Once a request: its other completions, and later beams, continue from the first."""
+        self.num_prompt_tokens += completion.num_prompt_tokens
+        if self._is_looked_up(completion):
+            self.num_query_tokens += completion.num_prompt_tokens
+            self.num_hit_tokens += num_hits
 
     def _is_looked_up(self, completion: Completion) -> bool:
         wants_logprobs = completion.sampling.num_prompt_logprobs is not None

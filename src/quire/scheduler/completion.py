@@ -27,6 +27,7 @@ class Completion:
     sampling: RowSampling
     order: int  # arrival order, the tie-breaker of every queue
     token_ids: np.ndarray  # [prompt + confirmed output tokens] int32
+    num_prompt_tokens: int
     table: BlockTable  # not empty while running, or while it waits to continue a fork
     hash_seed: bytes
     hashes: list[bytes]  # of the full blocks of its known tokens
@@ -57,6 +58,7 @@ class Completion:
             sampling=replace(request.sampling, seed=request.row_seed(0)),
             order=order,
             token_ids=np.asarray(request.prompt_token_ids, dtype=np.int32),
+            num_prompt_tokens=len(request.prompt_token_ids),
             table=table,
             hash_seed=chain_seed(request.cache_salt, request.extra_keys),
             hashes=[],
@@ -73,6 +75,7 @@ class Completion:
             ),
             order=self.order,
             token_ids=self.token_ids,  # never written in place
+            num_prompt_tokens=self.num_prompt_tokens,
             table=table,
             hash_seed=self.hash_seed,
             hashes=list(self.hashes),
@@ -86,10 +89,6 @@ class Completion:
     def queue_key(self) -> tuple[int, int, int]:
         """Smaller goes first; under "fcfs" every priority is 0."""
         return (self.request.priority, self.order, self.index)
-
-    @property
-    def num_prompt_tokens(self) -> int:
-        return len(self.request.prompt_token_ids)
 
     @property
     def is_watched(self) -> bool:

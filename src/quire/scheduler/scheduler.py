@@ -66,7 +66,6 @@ class Scheduler:
         self._num_arrived = 0
         self._step_id = 0
         self._num_preemptions = 0
-        self._num_prompt_tokens = 0
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -89,7 +88,6 @@ class Scheduler:
                 first.sibling(index, self.kv.new_table()) for index in range(1, request.n)
             ]
         self._requests[request.request_id] = {one.index: one for one in (first, *first.siblings)}
-        self._num_prompt_tokens += len(request.prompt_token_ids)
         self._waiting.push(first)
 
     def require_new(self, request_id: str) -> None:
@@ -455,7 +453,7 @@ class Scheduler:
             kv_waste=self.table.waste(self._find_running_rows()),
             num_preemptions=self._num_preemptions,
             num_steps=self._step_id,
-            num_prompt_tokens=self._num_prompt_tokens,
+            num_prompt_tokens=self._admission.num_prompt_tokens,
             num_generation_tokens=self._results.num_tokens,
             num_prefix_query_tokens=self._admission.num_query_tokens,
             num_prefix_hit_tokens=self._admission.num_hit_tokens,

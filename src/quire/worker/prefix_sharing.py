@@ -15,10 +15,15 @@ from quire.kv_layout import NULL_BLOCK
 from quire.step import Int32, StepPlan, TableEntries
 
 SharedRows = tuple[Int32, Int32]  # members [R], then -1; num_blocks [R], 0 for all others
+_FIRST_ENTRIES = 4096  # of all tables together, that are compared at first
 
 
 class PrefixSharing:
-    """Follows the tables of ``max_rows`` rows; `find` is cheap while the same rows decode."""
+    """Follows the tables of ``max_rows`` rows; `find` is cheap while the same rows decode.
+
+    Where some of them leave or join, what was found of the others holds: rows of one *clique* are
+    known to agree in their first ``num_agreed`` entries, so one of them stands for all up to there.
+    """
 
     def __init__(
         self,
@@ -42,18 +47,19 @@ class PrefixSharing:
         self._tables = np.full((max_rows, width), NULL_BLOCK, dtype=np.int32)
         self._num_known = np.zeros(max_rows, dtype=np.int32)  # entries that a row's table has
         self._num_shared = np.zeros(max_rows, dtype=np.int32)  # in the result that is kept
+        self._cliques = np.arange(max_rows)  # by row; below ``max_rows``: of this row alone
+        self._num_agreed = np.full(max_rows, width, dtype=np.int32)  # the same in all of a clique
+        self._next_clique = max_rows
         self._rows: bytes | None = None  # what the kept result is of; None: nothing is kept
         self._found: SharedRows | None = None
 
     def apply(self, plan: StepPlan) -> None:
         """Follow a plan's changes, in the plan's own order."""
         if plan.left:
-            self._tables[plan.left] = NULL_BLOCK
-            self._num_known[plan.left] = 0
+            self._clear(plan.left)
             self._rows = None
         for new in plan.joined:
-            self._tables[new.row] = NULL_BLOCK
-            self._num_known[new.row] = 0
+            self._clear([new.row])
             self._write(TableEntries.of_row(new.row, self._group, 0, new.block_ids[self._group]))
             self._rows = None
         for change in plan.blocks:
@@ -62,6 +68,7 @@ class PrefixSharing:
                 # Entries behind a prefix cannot make it wrong, only longer for rows that forked.
                 if (change.places < self._num_shared[change.rows]).any():
                     self._rows = None
+                self._leave_cliques(change.rows[change.places < self._num_agreed[change.rows]])
 
     def find(self, rows: Int32) -> SharedRows | None:
         """The best prefix among ``rows`` [R], by their places in it; None: none is worth it."""
@@ -73,6 +80,15 @@ class PrefixSharing:
                 self._num_shared[rows] = self._found[1]
         return self._found
 
+    def _clear(self, rows: list[int]) -> None:
+        self._tables[rows] = NULL_BLOCK
+        self._num_known[rows] = 0
+        self._leave_cliques(rows)
+
+    def _leave_cliques(self, rows: list[int] | Int32) -> None:
+        self._cliques[rows] = rows
+        self._num_agreed[rows] = self._width
+
     def _write(self, change: TableEntries) -> None:
         is_seen = change.places < self._width
         rows, places = change.rows[is_seen], change.places[is_seen]
@@ -83,16 +99,20 @@ class PrefixSharing:
     def _search(self, rows: Int32) -> SharedRows | None:
         """Walk down the tree of prefixes; a node is the rows that agree so far."""
         best: tuple[int, np.ndarray, int] | None = None  # blocks not read, places, length
-        open_nodes = [np.arange(len(rows))] if len(rows) >= self._min_members else []
+        open_nodes = [(np.arange(len(rows)), 0)] if len(rows) >= self._min_members else []
+        nodes: list[tuple[Int32, int]] = []
         while open_nodes:
-            places = open_nodes.pop()
-            length = self._common_length(rows[places])
+            places, start = open_nodes.pop()
+            length = self._common_length(rows[places], start)
+            nodes.append((rows[places], length))
             saved = (len(places) - 1) * length
             if length >= self._min_blocks and (best is None or saved > best[0]):
                 best = saved, places, length
             if length < self._width:
                 entries = self._tables[rows[places], length]
-                open_nodes += _split(places, entries, self._min_members)
+                children = _split(places, entries, self._min_members)
+                open_nodes += [(child, length + 1) for child in children]
+        self._make_cliques(nodes)
         if best is None:
             return None
         _, places, length = best
@@ -102,17 +122,48 @@ class PrefixSharing:
         num_blocks[places] = length
         return members, num_blocks
 
-    def _common_length(self, rows: Int32) -> int:
-        """Leading entries that the tables of ``rows`` have in common."""
-        limit = int(self._num_known[rows].min())
-        tables = self._tables[rows, :limit]
-        differs = ((tables != tables[0]) | (tables == NULL_BLOCK)).any(axis=0)
-        return int(differs.argmax()) if differs.any() else limit
+    def _common_length(self, rows: Int32, start: int) -> int:
+        """Leading entries that the tables of ``rows``, which agree up to ``start``, have in common.
+        One row speaks for its clique as far as that agrees."""
+        cliques, num_agreed = self._cliques[rows], self._num_agreed[rows]
+        if len(rows) > 1 and (cliques == cliques[0]).all():
+            return self._end_of_agreement(rows, max(start, int(num_agreed[0])), self._width)
+        is_first = np.zeros(len(rows), dtype=np.bool_)
+        is_first[np.unique(cliques, return_index=True)[1]] = True
+        while start < self._width:
+            end = int(num_agreed.min(where=num_agreed > start, initial=self._width))
+            length = self._end_of_agreement(rows[is_first | (num_agreed <= start)], start, end)
+            if length < end:
+                return length
+            start = end
+        return self._width
+
+    def _end_of_agreement(self, rows: Int32, start: int, end: int) -> int:
+        """The first entry from ``start`` on that the tables do not have in common, at most ``end``.
+        In doubling widths: most tables that differ do so early."""
+        width = max(8, _FIRST_ENTRIES // len(rows))
+        end = min(end, int(self._num_known[rows].min()))
+        while start < end:
+            tables = self._tables[rows, start : min(start + width, end)]
+            differs = (tables != tables[0]).any(axis=0) | (tables[0] == NULL_BLOCK)
+            if differs.any():
+                return start + int(differs.argmax())
+            start += width
+            width *= 2
+        return end
+
+    def _make_cliques(self, nodes: list[tuple[Int32, int]]) -> None:
+        """Of (rows, length), a node before those in it: a row keeps the longest."""
+        for rows, length in nodes:
+            self._cliques[rows] = self._next_clique
+            self._num_agreed[rows] = length
+            self._next_clique += 1
 
 
 def _split(places: np.ndarray, entries: np.ndarray, min_members: int) -> list[np.ndarray]:
     """The places by their entry, where enough have the same; those without an entry are done, as
     nobody shares with them."""
-    blocks, counts = np.unique(entries, return_counts=True)
-    is_worth_it = (counts >= min_members) & (blocks != NULL_BLOCK)
-    return [places[entries == block] for block in blocks[is_worth_it]]
+    in_order = np.sort(entries)
+    firsts = in_order[: len(in_order) - min_members + 1]
+    blocks = np.unique(firsts[firsts == in_order[min_members - 1 :]])
+    return [places[entries == block] for block in blocks[blocks != NULL_BLOCK]]

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from quire.config import SchedulerConfig
+from quire.engine import grammar_gate
 from quire.engine.core import EngineCore
 from quire.engine.grammar_gate import NO_GATE, GrammarGate
 from quire.kv_cache.manager import KVCacheManager
@@ -134,6 +135,33 @@ def test_who_waits_is_told_an_abort_that_keeps_tokens(core: EngineCore) -> None:
         (1, FinishReason.ABORT),
     ]
     assert not core.has_unfinished
+
+
+def test_a_step_does_not_count_all_who_wait(
+    core: EngineCore, compiler: HeldCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(20):
+        core.add_request(request(str(index), GOOD, n=2))
+    counted: list[str] = []
+    plain = grammar_gate._num_queued
+
+    def counting(one: EngineRequest) -> int:
+        counted.append(one.request_id)
+        return plain(one)
+
+    monkeypatch.setattr(grammar_gate, "_num_queued", counting)
+    core.add_request(request("passes"))
+    run_until(core, "passes")
+    assert core.has_unfinished and core.stats().num_waiting == 40
+    assert counted == []
+    core.abort(map(str, range(18)))
+    assert core.stats().num_waiting == 4
+    compiler.go.set()
+    run_until(core, "18", "19")
+    assert sorted(counted, key=int) == [str(index) for index in range(20)]  # each when it left
+    while core.has_unfinished:
+        core.step()
+    assert core.stats().num_waiting == 0
 
 
 def test_nothing_to_do_does_not_spin(core: EngineCore) -> None:

@@ -140,7 +140,9 @@ def test_only_prompts_that_are_looked_up_are_counted() -> None:
         completion.scheduled_time = 1.0
     counted = (len(PROMPT), 32)
     assert (case.admission.num_query_tokens, case.admission.num_hit_tokens) == counted
+    assert case.admission.num_prompt_tokens == 3 * len(PROMPT)
     assert case.admission.admit(looked_up[0], BUDGET) is not None  # it was preempted
+    assert case.admission.num_prompt_tokens == 3 * len(PROMPT)
     assert (case.admission.num_query_tokens, case.admission.num_hit_tokens) == counted
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from quire.engine.core import EngineCore
 from quire.kv_cache.manager import BlockTable
-from quire.request import EngineRequest, FinishReason, RowSampling, Watch
+from quire.request import BeamSearch, EngineRequest, FinishReason, RowSampling, Watch
+from quire.row_sampling import num_beam_candidates
 from quire.scheduler.completion import Completion
 from quire.scheduler.waiting_queue import WaitingQueue
 from quire.step import StepPlan
@@ -98,6 +99,22 @@ def test_small_cache_preempts_and_changes_nothing() -> None:
     assert large.stats().num_preemptions == 0
 
 
+def test_a_prompt_that_is_changed_from_outside_stays_what_it_was() -> None:
+    workload = [request(f"r{i}", [i] * 9, 40, n=2) for i in range(4)]
+    wanted = {key: tokens for each in workload for key, tokens in expected(each).items()}
+    core, _ = build(num_blocks=18, max_num_batched_tokens=64)
+    for each in workload:
+        core.add_request(each)
+    deltas = core.step()
+    for each in workload:
+        each.prompt_token_ids.extend([7] * 5)
+    found = drain(core)
+    for delta in deltas:
+        found[delta.request_id, delta.index][:0] = delta.new_token_ids
+    assert found == wanted
+    assert core.stats().num_preemptions > 0
+
+
 def test_late_device_keeps_several_steps_in_flight() -> None:
     core, device = build(depth=3)
     run(core, [request("a", [1, 2, 3], 20)])
@@ -123,6 +140,40 @@ def test_without_a_prefix_cache_nothing_is_looked_up_in_it() -> None:
     core, _ = build(prefix_caching=False)
     run(core, [request("a", list(range(12)), 1, n=3)])
     assert core.stats().num_prefix_query_tokens == 0
+
+
+@pytest.mark.parametrize("prompt", [[5], list(range(16))], ids=["a token", "blocks"])
+def test_a_prompt_counts_once_whatever_comes_of_its_completions(prompt: list[int]) -> None:
+    """8 blocks: the siblings are preempted, and find blocks that others of them have left."""
+    core, _ = build(num_blocks=9)
+    run(core, [request("a", prompt, 12, n=5)])
+    stats = core.stats()
+    assert stats.num_preemptions or prompt == [5]
+    assert (stats.num_prompt_tokens, stats.num_prefix_query_tokens) == (len(prompt), len(prompt))
+    assert stats.num_prefix_hit_tokens == 0
+
+
+def test_a_prompt_counts_when_it_begins_to_run() -> None:
+    core, _ = build(max_num_seqs=1)
+    prompt = list(range(12))
+    run(core, [request("first", prompt, 1)])
+    core.add_request(request("runs", [9] * 5, 4))
+    core.step()
+    core.add_request(request("waits", prompt, 1, n=2))
+    core.add_request(request("aborted", [7] * 40, 1))
+    core.step()
+    assert (core.stats().num_prompt_tokens, core.stats().num_prefix_hit_tokens) == (12 + 5, 0)
+    core.abort(["aborted"])
+    drain(core)
+    assert (core.stats().num_prompt_tokens, core.stats().num_prefix_hit_tokens) == (12 + 5 + 12, 8)
+
+
+def test_the_prompt_of_a_beam_search_counts_once() -> None:
+    core, _ = build(max_num_batched_tokens=64)
+    sampling = RowSampling(temperature=0.0, num_logprobs=num_beam_candidates(3, 0))
+    beams = {"beam": BeamSearch(width=3), "sampling": sampling, "watch": Watch.AT_END, "n": 3}
+    run(core, [request("a", list(range(12)), 6, **beams)])
+    assert core.stats().num_prompt_tokens == core.stats().num_prefix_query_tokens == 12
 
 
 def test_cache_salt_separates_prefixes() -> None:

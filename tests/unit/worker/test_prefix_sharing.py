@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from quire.request import RowSampling
 from quire.step import Int32, JoinedRow, StepPlan, TableEntries
+from quire.worker import prefix_sharing
 from quire.worker.prefix_sharing import PrefixSharing
 
 BLOCK = 16
@@ -17,8 +20,8 @@ PREFIX = [90, 91, 92]
 
 
 def sharing(**options: Any) -> PrefixSharing:
-    defaults: dict[str, Any] = {"min_members": 3, "min_tokens": 2 * BLOCK}
-    return PrefixSharing(max_rows=64, width=8, block_size=BLOCK, **{**defaults, **options})
+    defaults: dict[str, Any] = {"width": 8, "min_members": 3, "min_tokens": 2 * BLOCK}
+    return PrefixSharing(max_rows=64, block_size=BLOCK, **{**defaults, **options})
 
 
 def changes(
@@ -185,3 +188,99 @@ def test_blocks_past_the_width_are_not_looked_at() -> None:
 
 def test_nothing_is_shared_by_no_rows() -> None:
     assert sharing().find(rows()) is None
+
+
+def plainly(
+    tables: dict[int, list[int]], width: int, min_members: int, min_blocks: int
+) -> tuple[set[int], int] | None:
+    """What `found` should be, by definition. Where several save as much: a prefix before what
+    continues it, then that with the larger blocks."""
+    members: dict[tuple[int, ...], set[int]] = {}
+    for row, entries in tables.items():
+        for length in range(min_blocks, min(len(entries), width) + 1):
+            members.setdefault(tuple(entries[:length]), set()).add(row)
+    worth_it = [
+        ((len(sharers) - 1) * len(prefix), (*prefix, math.inf), sharers)
+        for prefix, sharers in members.items()
+        if len(sharers) >= min_members
+    ]
+    if not worth_it:
+        return None
+    _, prefix, sharers = max(worth_it, key=lambda one: one[:2])
+    return sharers, len(prefix) - 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_it_finds_what_the_plain_definition_says(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix_sharing, "_FIRST_ENTRIES", 1)  # so that small tables are long
+    draw = random.Random(seed)
+    min_members, width = draw.choice([2, 3, 5]), draw.choice([1, 9, 40])
+    min_blocks = draw.choice([1, 3])
+    one = sharing(width=width, min_members=min_members, min_tokens=min_blocks * BLOCK)
+    trunk = list(range(100, 145))
+    prompts = [trunk, trunk[:6] + list(range(200, 230)), list(range(300, 340))]
+    tables: dict[int, list[int]] = {}
+    num_found = 0
+    for number in range(40):
+        left = [row for row in tables if draw.random() < 0.1]
+        tables = {row: entries for row, entries in tables.items() if row not in left}
+        blocks = []
+        for row, entries in tables.items():
+            if draw.random() < 0.2:  # it grows, or writes to a block that it shared
+                first = draw.choice([len(entries), draw.randint(0, len(entries))])
+                entries[first : first + 2] = [5000 + draw.randrange(2), 6000 + row]
+                blocks.append((row, first, entries[first : first + 2]))
+        joined = {
+            row: [*(prompt := draw.choice(prompts))[: draw.randint(1, len(prompt))], 1000 + row]
+            for row in draw.sample(sorted(set(range(24)) - set(tables)), k=min(4, 24 - len(tables)))
+        }
+        one.apply(changes(joined, left=left, blocks=blocks))
+        tables |= joined
+        in_step = [row for row in tables if draw.random() < 0.9] if joined or left else []
+        draw.shuffle(in_step)
+        wanted = {row: tables[row] for row in in_step}
+        expected = plainly(wanted, width, min_members, min_blocks)
+        assert found(one, *in_step) == expected, number
+        num_found += expected is not None
+    assert num_found > 10 or width < min_blocks
+
+
+class CountedReads(np.ndarray):
+    """Counts the entries that are read from it."""
+
+    num_read = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        entries = np.asarray(super().__getitem__(key))
+        self.num_read += entries.size
+        return entries
+
+
+def counted(one: PrefixSharing) -> CountedReads:
+    one._tables = reads = one._tables.view(CountedReads)
+    return reads
+
+
+def test_tables_that_have_nothing_in_common_are_not_read_to_their_ends() -> None:
+    one = sharing(width=1000)
+    one.apply(changes({row: own(1000 * row, 1000) for row in range(64)}))
+    reads = counted(one)
+    assert found(one, *range(64)) is None
+    assert 64 <= reads.num_read < 64 * 1000 / 10
+
+
+def test_rows_that_stay_are_not_compared_again() -> None:
+    one = sharing(width=1000)
+    prompts = {0: list(range(1, 901)), 1: [*range(1, 301), *range(2001, 2601)]}
+    one.apply(changes({row: prompts[row % 2] + own(10**6 + row) for row in range(60)}))
+    assert found(one, *range(60)) == (set(range(1, 60, 2)), 900)
+    one.apply(changes(left=[4, 5, 7]))
+    reads = counted(one)
+    staying = set(range(60)) - {4, 5, 7}
+    assert found(one, *staying) == ({row for row in staying if row % 2 == 0}, 900)
+    # Compared with one row of each prompt.
+    one.apply(changes({row: prompts[1] + own(10**6 + row) for row in (4, 5)}))
+    assert found(one, *staying, 4, 5) == ({row for row in staying if row % 2} | {4, 5}, 900)
+    assert reads.num_read < 60 * 900 / 4
