@@ -101,6 +101,8 @@ class ChatRenderer:
     def render(self, messages: Conversation, options: ChatOptions | None = None) -> ParsedPrompt:
         """The prompt; its text holds all special tokens already."""
         options = options or ChatOptions()
+        if options.continue_final_message:
+            _check_final(messages)
         template = self.template(options)
         style = detect_content_format(template)
         if options.content_format != "auto":
@@ -232,7 +234,37 @@ def is_one_conversation(messages: Sequence[Any]) -> bool:
             "messages must be a list of messages, or a list of such lists, got "
             f"{str(messages)[:80]!r} ({type(messages).__name__})"
         )
-    return bool(messages) and isinstance(messages[0], Mapping)
+    if not messages:
+        return False
+    kinds = [_is_conversation(one, f"messages[{i}]") for i, one in enumerate(messages)]
+    if any(kinds) and not all(kinds):
+        first, other = kinds.index(True), kinds.index(False)
+        raise ValueError(
+            f"the list mixes conversations and messages: messages[{first}] is a list, "
+            f"messages[{other}] a message; pass one conversation, or a list of conversations only"
+        )
+    return not kinds[0]
+
+
+def _is_conversation(item: Any, place: str) -> bool:
+    """Whether it is a list of messages, not one message."""
+    if isinstance(item, Mapping):
+        return False
+    if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
+        return True
+    raise ValueError(
+        f"{place} must be a message, a dict with a 'role' and a 'content', or a list of messages, "
+        f"got {_shown(item)}"
+    )
+
+
+def _shown(message: Any) -> str:
+    """What stands in place of a message, and what to do about it."""
+    text = f"{str(message)[:80]!r} ({type(message).__name__})"
+    if isinstance(message, (Mapping, str, bytes, int, float, type(None))):
+        return text
+    as_dict = ".model_dump()" if hasattr(message, "model_dump") else "vars(...) or .model_dump()"
+    return f"{text}; pass the object as a dict, by {as_dict}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +298,20 @@ def _checked(messages: Conversation) -> Conversation:
     for message in messages:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise ValueError(
-                f"a message must be a dict with a 'role' and a 'content', got {str(message)[:80]!r}"
+                f"a message must be a dict with a 'role' and a 'content', got {_shown(message)}"
             )
     return messages
+
+
+def _check_final(messages: Conversation) -> None:
+    """A prompt that ends behind the content of a message lacks what templates write there."""
+    last = len(messages) - 1
+    if last >= 0 and isinstance(messages[last], Mapping) and messages[last].get("tool_calls"):
+        raise ValueError(
+            f"messages[{last}].tool_calls: the final message cannot be continued behind its calls "
+            "of tools, and the prompt would lack them; leave tool_calls out of it, or set "
+            "continue_final_message=False"
+        )
 
 
 def _rendered_message(message: Message, style: ContentFormat, place: str) -> dict[str, Any]:

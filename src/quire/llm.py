@@ -7,6 +7,7 @@ of them, `engine/offline.py` runs the loop of the `LLMEngine` beneath.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -24,12 +25,13 @@ from quire.engine.llm_engine import LLMEngine
 from quire.engine.model_view import ModelConfigView
 from quire.engine.offline import OfflineRunner
 from quire.engine.offline_requests import OfflineRequests, Params
-from quire.engine.progress import Progress
+from quire.engine.progress import Progress, UseTqdm
 from quire.heap import unwatched_heap
 from quire.not_built import TellsWhatIsNotBuilt
 from quire.outputs import BeamSearchOutput, BeamSearchSequence, RequestOutput
 from quire.prompts import ParsedPrompt, PromptType, parse_prompts
 from quire.reasoning import ReasoningFormat, reasoning_format
+from quire.sampling_limits import int_in
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from quire.step_output import EngineStats
 
@@ -110,7 +112,7 @@ class LLM(TellsWhatIsNotBuilt):
         prompts: Prompts | None = None,
         sampling_params: Params | None = None,
         prompt_token_ids: Sequence[Any] | None = None,
-        use_tqdm: bool | Callable[..., Any] = True,
+        use_tqdm: UseTqdm = None,
         lora_request: object = None,
         *,
         priority: Sequence[int] | None = None,
@@ -129,6 +131,9 @@ class LLM(TellsWhatIsNotBuilt):
         completions end with ``finish_reason="error"`` and the cause in ``error``, and a warning
         names its prompt. Look at ``finish_reason`` before using a text. Such a completion is
         usually empty, whatever was computed before: outputs leave the engine at their end.
+
+        ``use_tqdm`` is whether to show a progress bar, or what makes one as ``tqdm.tqdm`` does;
+        None shows it in terminals and notebooks, True also where standard error is a file.
         """
         refuse_not_built(
             lora_request=lora_request,
@@ -138,6 +143,11 @@ class LLM(TellsWhatIsNotBuilt):
             tokenization_kwargs=tokenization_kwargs,
             mm_processor_kwargs=mm_processor_kwargs,
         )
+        if isinstance(prompt_token_ids, bool) or callable(prompt_token_ids):
+            raise ValueError(
+                "the third argument of generate is prompt_token_ids, which cannot be "
+                f"{prompt_token_ids!r}; for the progress bar write use_tqdm=... by its name"
+            )
         parsed = parse_prompts(prompts, prompt_token_ids)
         return self._run(parsed, sampling_params, priority, use_tqdm)
 
@@ -145,7 +155,7 @@ class LLM(TellsWhatIsNotBuilt):
         self,
         messages: Conversation | Sequence[Conversation],
         sampling_params: Params | None = None,
-        use_tqdm: bool | Callable[..., Any] = True,
+        use_tqdm: UseTqdm = None,
         lora_request: object = None,
         priority: Sequence[int] | None = None,
         chat_template: str | None = None,
@@ -209,7 +219,7 @@ class LLM(TellsWhatIsNotBuilt):
         prompts: Prompts,
         params: BeamSearchParams,
         lora_request: object = None,
-        use_tqdm: bool | Callable[..., Any] = False,
+        use_tqdm: UseTqdm = False,
         concurrency_limit: int | None = None,
         priority: Sequence[int] | None = None,
     ) -> list[BeamSearchOutput]:
@@ -225,8 +235,11 @@ class LLM(TellsWhatIsNotBuilt):
                 f"params must be BeamSearchParams, got {type(params).__name__}; pass "
                 "BeamSearchParams(beam_width=..., max_tokens=...), or call generate to sample"
             )
-        if concurrency_limit is not None and concurrency_limit < 1:
-            raise ValueError(f"concurrency_limit must be at least 1, got {concurrency_limit}")
+        if concurrency_limit is not None and not int_in(1)(concurrency_limit):
+            raise ValueError(
+                f"concurrency_limit must be at least 1, got {concurrency_limit!r}; give an "
+                "integer, or None for no limit"
+            )
         requests = self._requests.all(
             parse_prompts(prompts), params, RequestOutputKind.FINAL_ONLY, priority
         )
@@ -255,6 +268,22 @@ class LLM(TellsWhatIsNotBuilt):
     def get_default_sampling_params(self) -> SamplingParams:
         """What the model's generation config recommends; `generate` uses it by default."""
         return self.llm_engine.get_default_sampling_params()
+
+    @property
+    def default_sampling_params(self) -> dict[str, Any]:
+        """Only what the model recommends otherwise than `SamplingParams` has it."""
+        ours, plain = self.get_default_sampling_params(), SamplingParams()
+        names = [field.name for field in dataclasses.fields(plain)]
+        return {
+            name: getattr(ours, name)
+            for name in names
+            if getattr(ours, name) != getattr(plain, name)
+        }
+
+    @property
+    def request_counter(self) -> Iterator[int]:
+        """Numbers that are the ids of no request of this LLM, as strings."""
+        return self._requests.numbers
 
     def reset_prefix_cache(
         self, reset_running_requests: bool = False, reset_connector: bool = False
@@ -306,7 +335,7 @@ class LLM(TellsWhatIsNotBuilt):
         prompts: list[ParsedPrompt],
         params: Params | None,
         priorities: Sequence[int] | None,
-        use_tqdm: bool | Callable[..., Any],
+        use_tqdm: UseTqdm,
     ) -> list[RequestOutput]:
         requests = self._requests.in_turn(prompts, params, RequestOutputKind.FINAL_ONLY, priorities)
         if priorities is not None:
@@ -319,7 +348,7 @@ class LLM(TellsWhatIsNotBuilt):
         self,
         requests: Iterable[ProcessedRequest],
         count: int,
-        use_tqdm: bool | Callable[..., Any],
+        use_tqdm: UseTqdm,
     ) -> list[RequestOutput]:
         """The finished ones, in the order of the requests."""
         finished = []

@@ -23,8 +23,9 @@ NOT_BUILT = {
     "the model of a running engine cannot be reached": (
         *("collective_rpc", "apply_model", "init_weight_transfer_engine", "start_weight_update"),
         *("update_weights", "finish_weight_update", "update_weight_version", "get_weight_version"),
-        "set_weight_version",
+        *("set_weight_version", "model_executor"),
     ),
+    "use get_tokenizer": ("get_tokenizer_group",),
     "use stats": ("get_metrics",),
     "there is no profiler": ("start_profile", "stop_profile"),
     "one process computes": ("get_world_size", "scale_elastic_ep", "handle_fault"),

@@ -112,6 +112,11 @@ def parse_prompt(prompt: PromptType | Any) -> ParsedPrompt:
         return ParsedPrompt(text=prompt)
     if isinstance(prompt, Mapping):
         return _parse_mapping(prompt)
+    if isinstance(prompt, (list, tuple)) and prompt and isinstance(prompt[0], str):
+        raise ValueError(
+            f"token ids must be ints, not {_describe(prompt[0])}; this is a list of texts inside a "
+            "list of prompts: flatten it, so that each text is a prompt of its own"
+        )
     if _is_array(prompt) or isinstance(prompt, (list, tuple)):
         return ParsedPrompt(token_ids=_token_ids(prompt))
     raise ValueError(f"a prompt cannot be {_describe(prompt)}; pass {_FORMS}")
@@ -135,7 +140,7 @@ def _parse_all(prompts: Any, list_name: str) -> list[ParsedPrompt]:
     if isinstance(prompts, (list, tuple)) and (ids := plain_ids(prompts)) is not None:
         return [ParsedPrompt(token_ids=ids)]
     parsed = []
-    split = _split(prompts)
+    split = _split(prompts, list_name)
     for i, prompt in enumerate(split):
         name = name_in_list(list_name, i, len(split))
         try:
@@ -145,14 +150,14 @@ def _parse_all(prompts: Any, list_name: str) -> list[ParsedPrompt]:
     return parsed
 
 
-def _split(prompts: Any) -> Sequence[Any]:
+def _split(prompts: Any, list_name: str) -> Sequence[Any]:
     """A call's prompts as a list, where the caller may have given one prompt."""
     if isinstance(prompts, (str, Mapping)):
         return [prompts]
     if _is_array(prompts):
         return [prompts] if prompts.ndim == 1 else list(prompts)
     if not isinstance(prompts, (list, tuple)):
-        raise ValueError(f"prompts cannot be {_describe(prompts)}; pass {_FORMS}")
+        raise ValueError(f"{list_name} cannot be {_describe(prompts)}; pass {_FORMS}")
     numbers = sum(
         not isinstance(p, (str, Mapping, list, tuple)) and not _is_array(p) for p in prompts
     )

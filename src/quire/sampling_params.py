@@ -12,7 +12,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from quire.compat import unknown_name
 from quire.request import BeamSearch
@@ -206,6 +206,19 @@ class SamplingParams:
     def is_ranked(self) -> bool:
         """Whether only the best ``n`` of ``best_of`` are returned, which are known at the end."""
         return self.num_completions > self.n
+
+    @property
+    def all_stop_token_ids(self) -> set[int]:
+        """Those of the user; which tokens end a text of the model is known to its engine only."""
+        return set(self.stop_token_ids or ())
+
+    @property
+    def update_from_generation_config(self) -> NoReturn:
+        raise AttributeError(
+            f"{type(self).__name__}.update_from_generation_config is not built yet: the engine "
+            "ends texts as the model's generation config says; for its other defaults begin with "
+            "LLM.get_default_sampling_params()"
+        )
 
     @property
     def grammar(self) -> GrammarSpec | None:

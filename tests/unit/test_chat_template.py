@@ -46,6 +46,21 @@ def test_final_message_is_continued() -> None:
         ChatOptions(continue_final_message=True)
 
 
+def test_final_message_with_calls_cannot_be_continued() -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+    last = {"role": "assistant", "content": "Well,", "tool_calls": [call]}
+    for content in ("Well,", None):
+        messages = [*HELLO, {**last, "content": content}]
+        with pytest.raises(ValueError, match=r"^messages\[1\]\.tool_calls: .*leave tool_calls out"):
+            render(messages, add_generation_prompt=False, continue_final_message=True)
+        assert render(messages)
+    earlier = [last, {"role": "tool", "content": "3"}, {"role": "assistant", "content": "So"}]
+    text = render(earlier, add_generation_prompt=False, continue_final_message=True)
+    assert text.endswith("So")
+    without = [{**last, "tool_calls": []}]
+    assert render(without, add_generation_prompt=False, continue_final_message=True)
+
+
 @pytest.mark.parametrize(
     ("template", "plain", "parts"),
     [

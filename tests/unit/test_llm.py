@@ -7,12 +7,13 @@ import logging
 import operator
 import re
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pydantic
 import pytest
 
 from quire.engine.async_engine import AsyncLLM
@@ -354,40 +355,65 @@ def test_text_of_beams_has_special_tokens_only_where_they_are_wanted(llm: LLM) -
         assert str(sequence.text).count("<|im_start|>") == (0 if hides else 2)
 
 
-def test_progress_bar_can_be_the_callers(llm: LLM) -> None:
-    bars: list[Bar] = []
-
-    class Bar:
-        def __init__(self, total: int, **options: object) -> None:
-            self.left, self.closed, self.postfix = total, False, ""
-            bars.append(self)
-
-        def update(self, count: int) -> None:
-            self.left -= count
-
-        def set_postfix_str(self, text: str, refresh: bool) -> None:
-            self.postfix = text
-
-        def close(self) -> None:
-            self.closed = True
-
-    llm.generate(["ab", "cd"], FOUR, use_tqdm=Bar)
-    (bar,) = bars
-    assert (bar.left, bar.closed) == (0, True)
-    assert "tok/s" in bar.postfix
+def test_a_progress_bar_in_the_place_of_token_ids_is_told_so(llm: LLM) -> None:
+    for wrong in (False, print):
+        with pytest.raises(ValueError, match=r"is prompt_token_ids, .* write use_tqdm="):
+            llm.generate(["a", "b"], FOUR, wrong)  # type: ignore[arg-type]
 
 
-def test_progress_bar_is_for_terminals(
-    llm: LLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    llm.generate("ab", FOUR)
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    llm.generate("ab", FOUR, use_tqdm=False)
-    llm.generate([], FOUR)
-    assert capsys.readouterr().err == ""
-    llm.generate("ab", FOUR)
-    assert "Processed prompts" in capsys.readouterr().err
+@pytest.mark.parametrize("limit", ["1", 0, -1, 1.5, True])
+def test_concurrency_limit_that_cannot_be_is_named(llm: LLM, limit: Any) -> None:
+    params = BeamSearchParams(beam_width=2, max_tokens=3)
+    message = f"concurrency_limit must be at least 1, got {limit!r}; give an integer"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        llm.beam_search("abc", params, concurrency_limit=limit)
+
+
+def test_message_that_is_an_object_is_named_with_what_to_do(llm: LLM) -> None:
+    class Message(pydantic.BaseModel):
+        role: str = "user"
+        content: str = "Hi"
+
+    plain = {"role": "user", "content": "Hi"}
+    for messages in ([Message()], [SimpleNamespace(**plain)]):
+        with pytest.raises(ValueError, match=r"^messages\[0\] must be a message, .*model_dump\(\)"):
+            llm.chat(messages, FOUR)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"a message must be a dict.*\(Message\).*model_dump\(\)$"):
+        llm.chat([[plain, Message()]], FOUR)
+    with pytest.raises(ValueError, match=r"^messages\[1\] must be a message, .*\(Message\); pass"):
+        llm.chat([plain, Message()], FOUR)
+    with pytest.raises(ValueError, match=r"^messages\[0\] must be a message, .*'Hi' \(str\)$"):
+        llm.chat(["Hi"], FOUR)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_conversations_beside_messages_are_refused(llm: LLM, is_first: bool) -> None:
+    message: Any = {"role": "user", "content": "Hi"}
+    mixed = [[message], message] if is_first else [message, [message]]
+    one, other = (0, 1) if is_first else (1, 0)
+    expected = (
+        rf"mixes conversations and messages: messages\[{one}\] is a list, messages\[{other}\] a"
+    )
+    with pytest.raises(ValueError, match=expected):
+        llm.chat(mixed, FOUR)
+
+
+def test_names_that_programs_for_vllm_read(llm: LLM) -> None:
+    assert llm.default_sampling_params == {"max_tokens": 2}
+    assert SamplingParams(**llm.default_sampling_params) == llm.get_default_sampling_params()
+    llm.generate(["ab", "cd"], FOUR)
+    request_id = str(next(llm.request_counter))
+    llm.llm_engine.add_request(request_id, "ab", FOUR)
+    assert texts(llm.generate("abc", FOUR)) == ["abca"]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("model_executor", "cannot be reached"), ("get_tokenizer_group", "use get_tokenizer")],
+)
+def test_names_that_an_engine_has_not_are_explained(llm: LLM, name: str, why: str) -> None:
+    with pytest.raises(AttributeError, match=f"^LLMEngine.{name} is not built yet: .*{why}"):
+        getattr(llm.llm_engine, name)
 
 
 def test_closed_llm_refuses(llm: LLM) -> None:

@@ -62,6 +62,8 @@ def test_older_prompt_token_ids() -> None:
         ([1, 2.0], "must be ints, not 2.0"),
         ([True, False], "must be ints, not True"),
         ([["a", "b"]], "must be ints, not 'a'"),
+        ([["a", "b"]], "a list of texts inside a list of prompts: flatten it"),
+        (["a", ("b",)], r"^prompts\[1\]: .* flatten it"),
         ([np.array([0.5])], "must be ints, not 0.5"),
         ([torch.tensor([[1, 2]])], r"shape \(1, 2\)"),
         ({"promt": "a"}, "no key 'promt'"),
@@ -96,6 +98,8 @@ def test_wrong_older_token_ids() -> None:
         parse_prompts(["a", "b"], [[1]])
     with pytest.raises(ValueError, match="prompt_token_ids must be a list of token ids"):
         parse_prompts(None, ["a"])
+    with pytest.raises(ValueError, match=r"^prompt_token_ids cannot be 3 \(int\)"):
+        parse_prompts(["a"], 3)  # type: ignore[arg-type]
 
 
 def test_one_prompt() -> None:

@@ -403,3 +403,10 @@ def test_an_empty_constraint_is_refused_and_a_dict_is_read_once() -> None:
     params = SamplingParams(structured_outputs={"regex": "a"})
     assert params.structured_outputs == StructuredOutputsParams(regex="a")
     assert params.is_constrained and not SamplingParams().is_constrained
+
+
+def test_names_of_other_engines_are_read_or_explained() -> None:
+    assert SamplingParams(stop_token_ids=[3, 4]).all_stop_token_ids == {3, 4}
+    assert SamplingParams().all_stop_token_ids == set()
+    with pytest.raises(AttributeError, match="update_from_generation_config is not built yet"):
+        SamplingParams().update_from_generation_config({}, 2)

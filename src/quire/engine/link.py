@@ -166,13 +166,14 @@ class CoreSockets:
     def wait(self, socket: zmq.Socket[bytes], alive_fd: int) -> Reply | None:
         """The next message, or None when the other end of ``alive_fd`` is closed and nothing more
         comes."""
-        poller = zmq.Poller()
-        poller.register(socket, zmq.POLLIN)
-        poller.register(alive_fd, zmq.POLLIN)
-        ready = dict(poller.poll())
+        ready = _poll(socket, alive_fd, None)
         if socket not in ready and not socket.poll(self._last_words_ms):
             return None
         return decode_reply(socket.recv())
+
+    def is_ready(self, socket: zmq.Socket[bytes], alive_fd: int, timeout_s: float | None) -> bool:
+        """Whether `wait` would return, now or within so many seconds. Takes nothing."""
+        return bool(_poll(socket, alive_fd, timeout_s))
 
     def has_step(self) -> bool:
         return bool(self.steps.poll(0))
@@ -190,3 +191,11 @@ class CoreSockets:
         socket.set_hwm(0)
         socket.bind(f"ipc://{self._folder / name}")
         return socket
+
+
+def _poll(socket: zmq.Socket[bytes], alive_fd: int, timeout_s: float | None) -> dict[object, int]:
+    """Which of the two can be read."""
+    poller = zmq.Poller()
+    poller.register(socket, zmq.POLLIN)
+    poller.register(alive_fd, zmq.POLLIN)
+    return dict(poller.poll(None if timeout_s is None else int(1000 * timeout_s)))

@@ -11,11 +11,11 @@ import signal
 import threading
 from collections.abc import Iterable
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from quire.args import EngineArgs
 from quire.config import EngineConfig
-from quire.engine.client import EngineClient, InprocClient
+from quire.engine.client import InprocClient
 from quire.engine.core_loop import BUILD_CORE
 from quire.engine.front import Front, load_front_tokenizer, parse_one_prompt, refuse_not_built
 from quire.engine.input_processor import ProcessedRequest
@@ -58,7 +58,7 @@ class LLMEngine(TellsWhatIsNotBuilt):
         self.config = config
         tokenizer = load_front_tokenizer(config.model)  # fails sooner than the weights would
         make_client = ProcessClient if multiprocess_mode else InprocClient
-        self._client: EngineClient = make_client(config, build)
+        self._client: InprocClient | ProcessClient = make_client(config, build)
         self._front = Front(config, self._client.facts, tokenizer)
         self.model_config: ModelConfigView = self._front.model_config  # users put their own here
         self._held: list[RequestOutput] = []  # of a step that Ctrl-C came into
@@ -132,13 +132,22 @@ class LLMEngine(TellsWhatIsNotBuilt):
         A request that fails raises nothing: its completions end with ``finish_reason="error"``, the
         cause in ``error``, and the text that was there before, if outputs come while it runs.
 
-        Ctrl-C waits for the end of the step, so that nothing is lost or left half done.
+        Ctrl-C waits for the end of a step that is done here, or until what the core sent is read,
+        so that nothing is lost or left half done. Waiting for the core it ends at once.
         """
+        self.wait()
         with _CtrlCWaits():
             if len(self._front.outputs) > 0:
                 self._held += self._receive()
         outputs, self._held = self._held, []
         return outputs
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait, at most so long, until `step` need not; whether it need not. Other threads may use
+        the engine meanwhile, but not receive from it."""
+        if self._held or len(self._front.outputs) == 0:
+            return True
+        return self._client.wait(timeout_s)
 
     def abort_request(self, request_ids: str | Iterable[str]) -> None:
         """End requests without further output. Ids that are not running are ignored."""
@@ -176,6 +185,14 @@ class LLMEngine(TellsWhatIsNotBuilt):
 
     def get_tokenizer(self) -> PreTrainedTokenizerBase:
         return self._front.require_tokenizer()
+
+    def get_model_config(self) -> ModelConfigView:
+        return self.model_config
+
+    @property
+    def vllm_config(self) -> _VllmConfigView:
+        """For programs written for vLLM: with ``model_config``, and no other part."""
+        return _VllmConfigView(self.model_config)
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What the model's generation config recommends."""
@@ -218,6 +235,21 @@ class LLMEngine(TellsWhatIsNotBuilt):
         for request_id, index in step.to_abort:
             self._client.send(Finish(request_id, index))
         return step.outputs
+
+
+class _VllmConfigView:
+    """Of the parts of vLLM's own only the model's is alike."""
+
+    def __init__(self, model_config: ModelConfigView) -> None:
+        self.model_config = model_config
+
+    if not TYPE_CHECKING:  # a type checker shall go on telling that a name does not exist
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(
+                f"vllm_config.{name} is not built yet: only vllm_config.model_config is; Quire's "
+                "own settings are in LLMEngine.config (model, cache, scheduler, load, device)"
+            )
 
 
 class _CtrlCWaits:

@@ -1,14 +1,15 @@
 """Runs requests on an `LLMEngine` for callers that want their own outputs, several at a time.
 
-Whoever waits steps the engine, and hands the others' outputs to them: so a stream may be read while
-another call runs, also from another thread. Requests are queued a few steps' worth of tokens at a
-time, so that the first are computed while the others are still being made; more of them where that
-takes no time, since a prefix that they share may leave little of their tokens. Knows nothing about
-prompts.
+One of those who wait steps the engine, and hands the others' outputs to them: so a stream may be
+read while another call runs, also from another thread. While the engine waits for a core in another
+process, all may use it. Requests are queued a few steps' worth of tokens at a time, so that the
+first are computed while the others are still being made; more of them where that takes no time,
+since a prefix that they share may leave little of their tokens. Knows nothing about prompts.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -19,10 +20,9 @@ from quire.engine.llm_engine import LLMEngine
 from quire.errors import RequestError
 from quire.outputs import RequestOutput
 
-_Inbox = deque[RequestOutput]
-
 _NO_TIME_S = 0.003
 _HIDDEN_TIMES = 4  # as long, while steps are in flight
+_LONGEST_WAIT_S = 0.1  # before somebody looks whether all is as it was
 
 
 class OfflineRunner:
@@ -34,40 +34,39 @@ class OfflineRunner:
         limits = engine.config.scheduler
         # More prompt tokens than the steps in flight compute, so that no step lacks any.
         self.tokens_at_once = (limits.steps_in_flight + 1) * limits.max_num_batched_tokens
-        self._inboxes: dict[str, _Inbox] = {}
-        self._lock = threading.Lock()  # over the engine
-        self._stepping: int | None = None  # the thread that is inside a step
+        self._lock = threading.Lock()  # over the engine and all below
+        self._calls: dict[str, _Call] = {}  # by the ids of their requests
+        self._waiting: list[_Call] = []  # for the receiver
+        self._receiver: int | None = None  # the thread that steps the engine for all
+        self._num_steps = 0
         self._to_abort: deque[list[str]] = deque()
 
     def run(self, requests: Iterable[ProcessedRequest]) -> Generator[RequestOutput, None, None]:
         """The outputs as they come; leaving the iterator early aborts what still runs, and so does
         an error of ``requests``, which is raised."""
-        inbox: _Inbox = deque()
-        unfinished: set[str] = set()
+        call = _Call(self._lock)
+        inbox, unfinished = call.inbox, call.unfinished
         coming = iter(requests)
         try:
-            are_more = True
-            while are_more or unfinished:
-                if are_more:
-                    are_more = self._queue_some(coming, inbox, unfinished)
+            while call.are_more or unfinished:
+                if call.are_more:
+                    self._queue_some(coming, call)
                 if unfinished and not inbox:
-                    self._step(inbox)
+                    self._step(call)
                 while inbox:
                     output = inbox.popleft()
                     if output.finished:
                         unfinished.discard(output.request_id)
-                        del self._inboxes[output.request_id]
+                        del self._calls[output.request_id]
                     yield output
         finally:
             self._abort(unfinished)
 
-    def _queue_some(
-        self, coming: Iterator[ProcessedRequest], inbox: _Inbox, unfinished: set[str]
-    ) -> bool:
+    def _queue_some(self, coming: Iterator[ProcessedRequest], call: _Call) -> None:
         """Queue requests of as many tokens as the next steps can take, or of more that are made in
-        no time; whether more may come."""
+        no time."""
         requests, num_tokens, are_more = [], 0, False
-        no_time_s = self._no_time_s * (_HIDDEN_TIMES if unfinished else 1)
+        no_time_s = self._no_time_s * (_HIDDEN_TIMES if call.unfinished else 1)
         until = time.perf_counter() + no_time_s
         for request in coming:
             requests.append(request)
@@ -75,36 +74,72 @@ class OfflineRunner:
             if num_tokens >= self.tokens_at_once and time.perf_counter() >= until:
                 are_more = True
                 break
-        if self._stepping == threading.get_ident():
-            raise RequestError(
-                "the engine is in the middle of a step, in this very thread: what it calls there, "
-                "such as a logits processor, cannot use it; use another engine"
-            )
+        self._refuse_inside_a_step()
         with self._lock:
             self._engine.submit(requests)
             request_ids = [request.engine.request_id for request in requests]
-            unfinished.update(request_ids)
-            self._inboxes.update(dict.fromkeys(request_ids, inbox))
-        return are_more
+            call.unfinished.update(request_ids)
+            self._calls.update(dict.fromkeys(request_ids, call))
+        call.are_more = are_more
 
-    def _step(self, inbox: _Inbox) -> None:
+    def _step(self, call: _Call) -> None:
+        """Let the engine go on until the call has outputs, or by one step if more requests come;
+        whichever thread is the first to wait does it for all."""
+        self._refuse_inside_a_step()
+        me = threading.get_ident()
+        call.wants_step = self._num_steps + 1 if call.are_more else math.inf
+        try:
+            with self._lock:
+                self._wait_for_receiver(call)
+                if call.is_served(self._num_steps):
+                    return
+                self._receiver = me
+            while not call.is_served(self._num_steps):
+                self._receive()
+        finally:
+            if self._receiver == me:
+                self._receiver = None  # first of all: Ctrl-C may come into what follows
+                with self._lock:
+                    for other in self._waiting[:1]:
+                        other.news.notify()
+
+    def _wait_for_receiver(self, call: _Call) -> None:
+        """Until another thread's steps have served the call, or no thread does any; under the
+        lock, which is free meanwhile."""
+        try:
+            self._waiting.append(call)
+            while self._receiver is not None and not call.is_served(self._num_steps):
+                call.news.wait(_LONGEST_WAIT_S)
+        finally:
+            self._waiting.remove(call)
+
+    def _receive(self) -> None:
+        """One step, or a while without one."""
         with self._lock:
             self._abort_queued()
-            if inbox:  # another thread stepped for us
-                return
             if not self._engine.has_unfinished_requests():
                 raise RequestError(
                     "the outputs went to somebody else: a request was aborted, or the engine was "
                     "stepped, beside the call that waits for it"
                 )
-            self._stepping = threading.get_ident()
-            try:
-                outputs = self._engine.step()
-            finally:
-                self._stepping = None
-            for output in outputs:
-                if output.request_id in self._inboxes:
-                    self._inboxes[output.request_id].append(output)
+        if not self._engine.wait(_LONGEST_WAIT_S):
+            return
+        with self._lock:
+            for output in self._engine.step():
+                call = self._calls.get(output.request_id)
+                if call is not None:
+                    call.inbox.append(output)
+            self._num_steps += 1
+            for call in self._waiting:
+                if call.is_served(self._num_steps):
+                    call.news.notify()
+
+    def _refuse_inside_a_step(self) -> None:
+        if self._receiver == threading.get_ident():
+            raise RequestError(
+                "the engine is in the middle of a step, in this very thread: what it calls there, "
+                "such as a logits processor, cannot use it; use another engine"
+            )
 
     def _abort(self, request_ids: Iterable[str]) -> None:
         """At once or before the next step: the garbage collector may close an iterator anywhere,
@@ -121,4 +156,18 @@ class OfflineRunner:
             request_ids = self._to_abort.popleft()
             self._engine.abort_request(request_ids)
             for request_id in request_ids:
-                self._inboxes.pop(request_id, None)
+                self._calls.pop(request_id, None)
+
+
+class _Call:
+    """One call of `run`: what came for it, and how it is woken."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.inbox: deque[RequestOutput] = deque()
+        self.unfinished: set[str] = set()  # ids of its requests
+        self.are_more = True  # requests to come
+        self.wants_step = math.inf  # the number of the step after which it goes on in any case
+        self.news = threading.Condition(lock)
+
+    def is_served(self, num_steps: int) -> bool:
+        return bool(self.inbox) or num_steps >= self.wants_step

@@ -46,7 +46,7 @@ class OfflineRequests:
         self._chat_template = chat_template
         self._reasoning = reasoning
         self._known_thoughts: Thoughts | None = None
-        self._ids = itertools.count()
+        self.numbers = itertools.count()
 
     def render(
         self, messages: Conversation | Sequence[Conversation], options: ChatOptions
@@ -103,7 +103,7 @@ class OfflineRequests:
     def _made(
         self, prompt: ParsedPrompt, params: SamplingParams, priority: int
     ) -> ProcessedRequest:
-        request_id = str(next(self._ids))
+        request_id = str(next(self.numbers))
         if prompt.thinking is None and (thoughts := self._thoughts) is not None:
             prompt = replace(prompt, thinking=thoughts.after_raw(prompt, params))
         return self._engine.front.process(request_id, prompt, params, priority=priority)

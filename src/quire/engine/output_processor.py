@@ -183,7 +183,7 @@ class _Request:
         return RequestOutput(
             request_id=self._engine.request_id,
             prompt=self._request.prompt_text,
-            prompt_token_ids=self._engine.prompt_token_ids,
+            prompt_token_ids=self._prompt_token_ids,
             prompt_logprobs=self._take_prompt_logprobs(),
             outputs=outputs,
             finished=finished,
@@ -205,6 +205,11 @@ class _Request:
         """Beams end in one step; there are fewer than asked for where few tokens are allowed."""
         self._completions = [one for one in self._completions if one.has_ended]
         self._num_open = 0
+
+    @cached_property
+    def _prompt_token_ids(self) -> list[int]:
+        """The caller's own, who may change them: the request's may be the core's as well."""
+        return list(self._engine.prompt_token_ids)
 
     def _take_prompt_logprobs(self) -> PromptLogprobs | None:
         """A stream of deltas carries them once."""

@@ -61,6 +61,13 @@ class ProcessClient(LinkClient):
             raise _start_error(started, self._process)
         super().__init__(self._process, started.facts)
 
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Whether `receive` returns at once, now or within so many seconds. Takes nothing, so
+        waiting may be broken off anywhere; for the thread that receives."""
+        with self._receiving:
+            self._check_alive()
+            return self._early is not None or self._process.is_ready(timeout_s)
+
     @property
     def pid(self) -> int:
         return self._process.pid
@@ -99,6 +106,10 @@ class _CoreProcess:
 
     def has_step(self) -> bool:
         return self._sockets.has_step()
+
+    def is_ready(self, timeout_s: float | None) -> bool:
+        """Whether `wait_step` would return, now or within so many seconds."""
+        return self._sockets.is_ready(self._sockets.steps, self._alive_fd, timeout_s)
 
     def wait_step(self) -> Reply | None:
         return self._sockets.wait(self._sockets.steps, self._alive_fd)

@@ -10,14 +10,16 @@ from typing import Any
 
 from quire.outputs import RequestOutput
 
+UseTqdm = bool | Callable[..., Any] | None
+
 
 class Progress:
     """``use_tqdm`` is whether to show a bar, or what makes one like ``tqdm.tqdm`` does.
 
-    Our own bar is for people: without a terminal it would fill a log, so there is none.
+    None is where somebody looks on, in a terminal or a notebook: elsewhere it would fill a log.
     """
 
-    def __init__(self, num_requests: int, use_tqdm: bool | Callable[..., Any]) -> None:
+    def __init__(self, num_requests: int, use_tqdm: UseTqdm) -> None:
         self._num_requests = num_requests
         self._use_tqdm = use_tqdm
         self._bar: Any = None  # tqdm's, or one of the caller's
@@ -39,10 +41,10 @@ class Progress:
         self._num_in += len(output.prompt_token_ids or [])
         self._num_out += sum(len(completion.token_ids) for completion in output.outputs)
         elapsed_s = max(time.perf_counter() - self._started, 1e-9)
-        self._bar.set_postfix_str(
+        # Assigned, since a bar of the caller's need not have more than this of tqdm's.
+        self._bar.postfix = (
             f"input {self._num_in / elapsed_s:.1f} tok/s, "
-            f"output {self._num_out / elapsed_s:.1f} tok/s",
-            refresh=False,
+            f"output {self._num_out / elapsed_s:.1f} tok/s"
         )
         self._bar.update(1)
 
@@ -58,9 +60,14 @@ class Progress:
     def _make_bar(self) -> Callable[..., Any] | None:
         if callable(self._use_tqdm):
             return self._use_tqdm
-        if not self._use_tqdm or not sys.stderr.isatty():
+        if not (_has_onlooker() if self._use_tqdm is None else self._use_tqdm):
             return None
         from tqdm.auto import tqdm
 
         make_bar: Callable[..., Any] = tqdm
         return make_bar
+
+
+def _has_onlooker() -> bool:
+    """The stream of a notebook is no terminal."""
+    return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel.")

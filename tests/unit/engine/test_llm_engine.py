@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import zmq
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from quire.config import SchedulerConfig
@@ -26,6 +30,8 @@ from quire.sampling_params import (
 from tests.fakes.byte_tokenizer import VOCAB_SIZE
 from tests.fakes.configs import fake_config
 from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP, REFUSE
+
+ENDLESS = 10**9  # tokens
 
 
 @pytest.fixture
@@ -252,6 +258,79 @@ def test_ctrl_c_waits_for_the_step_and_loses_nothing(
         assert list(output.outputs[0].token_ids) == expected
         monkeypatch.setattr(engine._client, "receive", interrupted)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_ends_waiting_for_a_core_in_another_process_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = fake_config(max_model_len=2 * ENDLESS)
+    engine = LLMEngine(config, multiprocess_mode=True, build=BUILD_FAKE_CORE)
+    quiet = SamplingParams(max_tokens=ENDLESS, output_kind=RequestOutputKind.FINAL_ONLY)
+    engine.add_request("a", [5], quiet)
+    main = threading.main_thread().ident
+    assert main is not None
+    interrupt = threading.Thread(target=signal.pthread_kill, args=(main, signal.SIGINT))
+
+    class InterruptedPoller(zmq.Poller):
+        def poll(self, timeout: int | None = None) -> Any:
+            interrupt.start()
+            return super().poll(timeout)
+
+    end = threading.Timer(20, os.kill, (engine._client.pid, signal.SIGKILL))  # type: ignore[union-attr]
+    end.start()  # of a test that would wait for ever
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(zmq, "Poller", InterruptedPoller)
+        engine.step()
+    end.cancel()
+    engine.abort_request("a")
+    engine.add_request("b", [5, 6], SamplingParams(max_tokens=3))
+    assert run(engine)["b"][-1].outputs[0].token_ids == [5, 6, 5]
+    assert engine.stats().num_running == 0
+    engine.close()
+
+
+def test_outputs_may_be_changed_while_their_request_runs(engine: LLMEngine) -> None:
+    engine.add_request("a", [5, 6], SamplingParams(max_tokens=7, n=2))
+    while engine.has_unfinished_requests():
+        (output,) = engine.step()
+        output.prompt_token_ids += [9]
+    assert [list(one.token_ids) for one in output.outputs] == [
+        [5, 6, 5, 6, 5, 6, 5],
+        [6, 5, 6, 5, 6, 5, 6],
+    ]
+
+
+@pytest.mark.parametrize("multiprocess", [False, True])
+def test_waiting_says_whether_a_step_has_something_to_tell(multiprocess: bool) -> None:
+    engine = LLMEngine(fake_config(), multiprocess_mode=multiprocess, build=BUILD_FAKE_CORE)
+    assert engine.wait()  # there is nothing to wait for
+    engine.add_request("a", [5], SamplingParams(max_tokens=2))
+    while engine.has_unfinished_requests():
+        assert engine.wait()
+        assert engine.step()
+    engine.close()
+
+
+def test_waiting_ends_with_its_time_or_with_the_core() -> None:
+    config = fake_config(max_model_len=2 * ENDLESS)
+    engine = LLMEngine(config, multiprocess_mode=True, build=BUILD_FAKE_CORE)
+    quiet = SamplingParams(max_tokens=ENDLESS, output_kind=RequestOutputKind.FINAL_ONLY)
+    engine.add_request("a", [5], quiet)
+    assert not engine.wait(0.0)
+    os.kill(engine._client.pid, signal.SIGKILL)  # type: ignore[union-attr]
+    assert engine.wait()
+    with pytest.raises(EngineDeadError, match="SIGKILL"):
+        engine.step()
+    engine.close()
+
+
+def test_model_config_is_where_programs_for_vllm_look(engine: LLMEngine) -> None:
+    assert engine.get_model_config() is engine.model_config
+    assert engine.vllm_config.model_config is engine.model_config
+    with pytest.raises(AttributeError, match=r"^vllm_config\.cache_config is not built yet"):
+        engine.vllm_config.cache_config  # type: ignore[attr-defined]  # noqa: B018
+    for part in ("model", "cache", "scheduler", "load", "device"):  # as the message says
+        assert hasattr(engine.config, part)
 
 
 def test_model_config_reads_as_other_engines_do(engine: LLMEngine) -> None:

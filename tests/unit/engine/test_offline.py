@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import pytest
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.llm_engine import LLMEngine
 from quire.engine.offline import OfflineRunner
-from quire.errors import RequestError
+from quire.errors import EngineDeadError, RequestError
 from quire.outputs import RequestOutput
 from quire.prompts import ParsedPrompt
 from quire.sampling_params import RequestOutputKind, SamplingParams
@@ -110,3 +111,116 @@ def test_an_error_of_a_late_request_ends_the_early_ones(engine: LLMEngine) -> No
         list(runner.run(requests_of(engine, 40, [], wrong=30)))
     assert not engine.has_unfinished_requests()
     assert len(list(runner.run(requests_of(engine, 9, [])))) == 9
+
+
+ENDLESS = 10**9  # tokens
+
+
+@pytest.fixture
+def distant() -> Iterator[LLMEngine]:
+    """An engine whose core is in a process of its own."""
+    config = fake_config(max_model_len=2 * ENDLESS)
+    made = LLMEngine(config, multiprocess_mode=True, build=BUILD_FAKE_CORE)
+    yield made
+    made.close()
+
+
+def endless(engine: LLMEngine, request_id: str) -> ProcessedRequest:
+    params = dataclasses.replace(PARAMS, max_tokens=ENDLESS)
+    return engine.front.process(request_id, ParsedPrompt(token_ids=[5]), params)
+
+
+def test_a_call_that_waits_for_another_process_keeps_nobody_waiting(distant: LLMEngine) -> None:
+    runner = OfflineRunner(distant)
+    is_waiting, ends, found = threading.Event(), [], []
+    wait = distant.wait
+
+    def told(timeout_s: float | None = None) -> bool:
+        is_waiting.set()
+        return wait(timeout_s)
+
+    distant.wait = told  # type: ignore[method-assign]
+
+    def wait_for_ever() -> None:
+        with pytest.raises(EngineDeadError) as caught:
+            list(runner.run([endless(distant, "long")]))
+        ends.append(caught.value)
+
+    def ask() -> None:
+        assert is_waiting.wait(20)
+        for _ in range(3):
+            found.extend(runner.run(requests_of(distant, 2, [])))
+        stream = runner.run([endless(distant, "left")])
+        stream.close()
+
+    long, short = threading.Thread(target=wait_for_ever), threading.Thread(target=ask)
+    for thread in (long, short):
+        thread.start()
+    short.join(20)
+    is_alive = short.is_alive()
+    distant.close()
+    for thread in (long, short):
+        thread.join(20)
+    assert not is_alive
+    assert [output.outputs[0].token_ids for output in found] == [[5, 5]] * 6
+    assert len(ends) == 1
+
+
+def test_whoever_waits_goes_on_when_the_one_who_stepped_for_all_has_left(
+    distant: LLMEngine,
+) -> None:
+    runner = OfflineRunner(distant)
+    found: dict[int, list[list[int]]] = {}
+
+    def ask(number: int) -> None:
+        requests = [
+            distant.front.process(f"{number}-{i}", ParsedPrompt(token_ids=[number + 5]), PARAMS)
+            for i in range(50)
+        ]
+        found[number] = [list(output.outputs[0].token_ids) for output in runner.run(requests)]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == {number: [[number + 5] * 2] * 50 for number in range(4)}
+    assert not distant.has_unfinished_requests()
+
+
+def test_a_call_that_feeds_the_engine_goes_on_beside_one_that_waits(distant: LLMEngine) -> None:
+    """Its next requests are made after a step that the other thread has done."""
+    limits = dataclasses.replace(distant.config.scheduler, max_num_batched_tokens=STEP_TOKENS)
+    distant.config = dataclasses.replace(distant.config, scheduler=limits)
+    runner = OfflineRunner(distant, no_time_s=0.0)
+    stream = dataclasses.replace(PARAMS, max_tokens=ENDLESS, output_kind=RequestOutputKind.DELTA)
+    long = runner.run([distant.front.process("long", ParsedPrompt(token_ids=[5]), stream)])
+    found: list[RequestOutput] = []
+    feeding = threading.Thread(
+        target=lambda: found.extend(runner.run(requests_of(distant, 40, [])))
+    )
+    next(long)
+    feeding.start()
+    while feeding.is_alive():
+        next(long)
+    long.close()
+    assert len(found) == 40
+
+
+def test_a_stream_cannot_be_read_inside_a_step(
+    engine: LLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, step = OfflineRunner(engine), engine.step
+    kind = dataclasses.replace(PARAMS, output_kind=RequestOutputKind.DELTA, max_tokens=9)
+    stream = runner.run([engine.front.process("s", ParsedPrompt(token_ids=[5]), kind)])
+    next(stream)
+
+    def inside() -> list[RequestOutput]:
+        monkeypatch.setattr(engine, "step", step)  # once is enough: the error ends the stream
+        with pytest.raises(RequestError, match="in the middle of a step"):
+            next(stream)
+        return step()
+
+    monkeypatch.setattr(engine, "step", inside)
+    assert len(list(runner.run(requests_of(engine, 2, [])))) == 2
+    assert not engine.has_unfinished_requests()

@@ -98,6 +98,17 @@ def test_cumulative_outputs_grow() -> None:
     assert completion.token_ids == [*encode(" world"), *encode(" and"), EOS]
 
 
+def test_the_prompt_of_outputs_is_the_callers_own() -> None:
+    made = request()
+    outputs = outputs_of(made)
+    first = one(outputs.process([delta(encode(" world"))]).outputs)
+    assert first.prompt_token_ids == encode("hello")
+    first.prompt_token_ids += first.outputs[0].token_ids
+    assert made.engine.prompt_token_ids == encode("hello")
+    last = one(outputs.process([delta(encode(" and"), FinishReason.LENGTH)]).outputs)
+    assert last.prompt_token_ids is first.prompt_token_ids  # one copy a request
+
+
 def test_deltas_hold_only_what_is_new() -> None:
     outputs = outputs_of(request(n=2, output_kind=RequestOutputKind.DELTA))
     step = outputs.process([delta(encode(" world")), delta(encode(" a"), index=1)])
