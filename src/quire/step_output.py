@@ -77,7 +77,7 @@ class EngineStats:
     kv_waste: float = 0.0  # share of the slots reserved by running rows that hold no token
     num_preemptions: int = 0  # since the start, as all counts below
     num_steps: int = 0
-    num_prompt_tokens: int = 0
+    num_prompt_tokens: int = 0  # of prompts that began to run
     num_generation_tokens: int = 0
     num_prefix_query_tokens: int = 0  # of prompts that were looked up in the prefix cache
     num_prefix_hit_tokens: int = 0  # of those, found there
