@@ -40,6 +40,9 @@ _TYPE_OF = {
 
 _LENGTHS = ("minLength", "maxLength")
 
+# A text, a comment, or a class, which may be of all but some characters.
+_PIECE_OF_EBNF = re.compile(r'"(?:\\.|[^"\\\n])*"|#[^\n]*|\[\^?(?:\\[\s\S]|[^\]\\])+\]')
+
 
 class XGrammar:
     """Compiles for one vocabulary."""
@@ -55,9 +58,12 @@ class XGrammar:
 
     def compile(self, spec: GrammarSpec) -> Grammar:
         """``ValueError`` with what is wrong."""
+        import xgrammar
+
         try:
             if spec.kind == "ebnf":
-                compiled = self._compiler.compile_grammar(spec.source)
+                xgrammar.Grammar.from_ebnf(spec.source)  # names places in what was given
+                compiled = self._compiler.compile_grammar(_without_surrogates(spec.source))
             else:
                 tag = tag_for_xgrammar(json.loads(spec.source), spec)
                 compiled = self._compiler.compile_structural_tag(json.dumps(tag))
@@ -106,6 +112,11 @@ class XGState:
 
     def error(self) -> str | None:
         return None  # it has no limits
+
+
+def _without_surrogates(ebnf: str) -> str:
+    """Each class of all but some characters also without halves of pairs, which are no text."""
+    return _PIECE_OF_EBNF.sub(lambda found: re.sub(r"^\[\^", r"[^\\ud800-\\udfff", found[0]), ebnf)
 
 
 def tag_for_xgrammar(tag: Mapping[str, Any], spec: GrammarSpec) -> dict[str, Any]:
@@ -169,7 +180,7 @@ def _typed(schema: Any, path: str) -> Any:
     _check_decimals(out, path)
     _check_names(out, path)
     _check_text(out, path)
-    _say_length(out)
+    _say_text(out)
     return out
 
 
@@ -208,9 +219,11 @@ def _check_text(schema: Mapping[str, Any], path: str) -> None:
         )
 
 
-def _say_length(schema: dict[str, Any]) -> None:
-    """By a pattern: it has raw control characters in texts whose length it counts."""
-    if not schema.keys().isdisjoint(_LENGTHS):
+def _say_text(schema: dict[str, Any]) -> None:
+    """Lengths by a pattern too: it has raw control characters in texts whose length it counts."""
+    if "pattern" in schema:
+        schema["pattern"] = tag_patterns.followed(schema["pattern"])
+    elif not schema.keys().isdisjoint(_LENGTHS):
         least, most = (schema.pop(one, None) for one in _LENGTHS)
         schema["pattern"] = tag_patterns.length_pattern(least or 0, most)
 

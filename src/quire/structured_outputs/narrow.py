@@ -1,7 +1,8 @@
 """Narrows a checked JSON schema to what its author most likely means, never widens it.
 
-* An object that names its properties and says nothing of others has no others, as with every other
-  engine: a model that may make up names does.
+* An object that names its properties, or says by patterns how they are named, and says nothing of
+  others has no others, as with every other engine: a model that may make up names does. One that
+  several schemas describe may have what each of them names, so all of these stay open (`parts.py`).
 * Dates and times are days and hours that there are, and host names are as long as they may be.
 * Numbers with a bound so far out that they are not exact there stay where they are, and what must
   be above 0 is 1e-20 at least: compilers write no exponents.
@@ -15,6 +16,7 @@ Whatever the narrowed schema admits, the given one admits too.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,7 @@ from quire.structured_outputs.contradict import Prover
 from quire.structured_outputs.counts import MAX_NAMES, count_properties, with_choice
 from quire.structured_outputs.exact_numbers import is_exact
 from quire.structured_outputs.name_formats import NAME_PATTERNS
+from quire.structured_outputs.parts import has_reference_into_parts, only_part, open_parts
 from quire.structured_outputs.patterns import plain_anchors
 from quire.structured_outputs.tags import with_tags_required
 
@@ -35,15 +38,22 @@ _MAX_STEPS = 8  # from a number to the next
 def narrowed(schema: Any, *, closes_objects: bool = False, path: str = "#") -> Any:
     """``closes_objects``: also where a schema combines others, or says that there may be more.
     ``ValueError`` names the place, from ``path`` on, of what no compiler can be told."""
-    closes = closes_objects or not _combines(schema)
-    narrower = _Narrower(closes=closes, forced=closes_objects, prover=Prover(schema), root=schema)
-    return narrower.narrow(with_tags_required(schema), path, around=())
+    tagged = with_tags_required(schema)
+    narrower = _Narrower(
+        open_ids=open_parts(tagged),
+        forced=closes_objects,
+        flattens=not has_reference_into_parts(tagged),
+        prover=Prover(schema),
+        root=schema,
+    )
+    return narrower.narrow(tagged, path, around=())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Narrower:
-    closes: bool  # objects that say nothing of others
-    forced: bool  # all objects
+    open_ids: frozenset[int]  # schemas of objects that others describe too
+    forced: bool  # closes all objects
+    flattens: bool  # a part of allOf that is alone is put in its place
     prover: Prover
     root: Any
 
@@ -51,6 +61,11 @@ class _Narrower:
         """What is ``around`` a schema holds for the same values."""
         if not isinstance(schema, Mapping):
             return schema
+        alone = only_part(schema) if self.flattens else None
+        if alone is not None:
+            rest = {name: one for name, one in schema.items() if name != "allOf"}
+            part = self.narrow(alone, f"{path}/allOf/0", around)
+            return {**self.narrow(rest, path, around), **part}
         said: dict[str, Any] = {
             name: int(value) if name in keywords.COUNTS else value
             for name, value in _with_names(schema, self.root, path).items()
@@ -66,18 +81,19 @@ class _Narrower:
         _rename_items(out)
         if "unevaluatedProperties" in out:
             out.setdefault("additionalProperties", out.pop("unevaluatedProperties"))
-        self._close(out)
+        self._close(out, is_open=id(schema) in self.open_ids)
         if "oneOf" in out:
             out = self._choose(out, said["oneOf"], path, around)
         return count_properties(out, path)
 
-    def _close(self, out: dict[str, Any]) -> None:
-        if "properties" in out:
-            if "type" not in out and "$ref" not in out:
-                out["type"] = "object"
-            if self.forced or (self.closes and _says_nothing_of_others(out)):
+    def _close(self, out: dict[str, Any], *, is_open: bool) -> None:
+        has_names = "properties" in out
+        if has_names and "type" not in out and "$ref" not in out:
+            out["type"] = "object"
+        if has_names or ("patternProperties" in out and _is_object(out)):
+            if self.forced or (not is_open and _says_nothing_of_others(out)):
                 out["additionalProperties"] = False
-        elif self.forced and out.get("type") == "object" and "patternProperties" not in out:
+        elif self.forced and out.get("type") == "object":
             out.setdefault("additionalProperties", False)
 
     def _choose(
@@ -194,22 +210,26 @@ def _exact(bound: float) -> float:
     return bound
 
 
+def _is_object(schema: Mapping[str, Any]) -> bool:
+    types = schema.get("type", ())
+    return "object" in ([types] if isinstance(types, str) else types)
+
+
 def _says_nothing_of_others(schema: Mapping[str, Any]) -> bool:
-    named = schema["properties"]
-    if any(word in schema for word in ("additionalProperties", "patternProperties", "$ref")):
+    """And needs none."""
+    if "additionalProperties" in schema or "$ref" in schema:
         return False
-    return set(schema.get("required", ())) <= set(named) and (
-        schema.get("minProperties", 0) <= len(named)
+    named, patterns = schema.get("properties", {}), schema.get("patternProperties", ())
+    is_long_enough = bool(patterns) or schema.get("minProperties", 0) <= len(named)
+    return is_long_enough and all(
+        name in named or any(_matches(one, name) for one in patterns)
+        for name in schema.get("required", ())
     )
 
 
-def _combines(schema: Any) -> bool:
-    """Whether objects are described in parts, each of which must leave room for the others."""
-    if not isinstance(schema, Mapping):
+def _matches(pattern: str, name: str) -> bool:
+    """For sure."""
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
         return False
-    has_sibling = "properties" in schema and any(
-        word in schema for word in ("$ref", "anyOf", "oneOf")
-    )
-    if "allOf" in schema or has_sibling:
-        return True
-    return any(_combines(one) for _, one in keywords.schemas_in(schema))

@@ -1,41 +1,77 @@
-r"""Which patterns of texts xgrammar follows, and how the length of a text is said by one.
+r"""Which patterns of texts xgrammar follows, in words that it follows to the letter, and how the
+length of a text is said by one.
 
 It writes a character of a pattern into JSON as it is, so ``"``, ``\`` and control characters,
-which JSON must escape, make something else than JSON; in classes it leaves them out, but where a
-class has nothing else. What else is here was found to be passed over. Knows no schemas.
+which JSON must escape, make something else than JSON. It takes a pattern for that of a whole text,
+reads one with a character beyond ASCII in another way, in which nothing is left out for JSON, and
+where a range begins and ends with characters of other numbers of bytes it has bytes that are no
+text. So patterns are written anew: with both ends, each class as what is in it, ranges apart by
+their bytes, and all but letters, digits and spaces by their numbers. What else is here was found to
+be passed over. Knows no schemas.
 """
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Iterable
 
-MAX_LENGTH = 1000  # in a pattern: compiling takes time that grows with the square, half a second
-_CHARACTER = r'[^"\\\x00-\x1f]'
-_MUST_BE_ESCAPED = frozenset('"\\\x7f') | set(map(chr, range(0x20)))
+MAX_LENGTH = 1000  # in a pattern: compiling takes time that grows with the square, under a second
+MAX_CHARACTERS = 1 << 20  # of a pattern as it is written anew
+Ranges = list[tuple[int, int]]  # of characters, each with its first and last
+
+_NEVER: Ranges = [(0, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F), (0xD800, 0xDFFF)]
+_LAST = 0x10FFFF
+_OF_SAME_BYTES = ((0, 0x7F), (0x80, 0x7FF), (0x800, 0xFFFF), (0x10000, _LAST))
+_LINE_ENDS: Ranges = [(0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029)]
 
 _ESCAPE = r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[\s\S])"
 _PIECE = re.compile(
     rf"(?P<escape>{_ESCAPE})|\[(?P<not>\^?)(?P<body>(?:{_ESCAPE}|[^\]\\])+)\]"
-    r"|(?P<group>\(\?(?::|P?<[A-Za-z_]\w*>)?)|(?P<count>(?:[*+?]|\{[0-9,]*\})\+)|(?P<other>[\s\S])"
+    r"|(?P<group>\(\?(?::|P?<[A-Za-z_]\w*>)?)|(?P<count>(?:[*+?]|\{[0-9]+(?:,[0-9]*)?\})[+?]?)"
+    r"|(?P<other>[\s\S])"
 )
 _ATOM = re.compile(rf"{_ESCAPE}|[\s\S]")
 _CLASS_ESCAPE = re.compile(r"\\[dDwWsS]")
 _OF_CHARACTER = re.compile(r"\\[xu](?P<code>[0-9A-Fa-f]+)|\\(?P<itself>[^\w\s]| )")
+_OPENS_NOTHING = {
+    "[": r"a class is empty or has no end, or begins with its own end; for the character write \[",
+    "{": r"'{' begins no count; for the character write \{",
+}
 
 
 def length_pattern(least: int, most: int | None) -> str:
     """For texts whose characters JSON need not escape."""
-    return f"^{_CHARACTER}{{{least},{'' if most is None else most}}}$"
+    return f"^{_any_character()}{{{least},{'' if most is None else most}}}$"
+
+
+def followed(pattern: str) -> str:
+    """One that `why_not` has nothing against, for the same texts where JSON need not escape their
+    characters: no more of them, whatever Python, Rust and JavaScript take its classes for."""
+    alternatives: list[list[str]] = [[]]
+    depth = 0  # of groups
+    for found in _PIECE.finditer(pattern):
+        kind = _kind(found)
+        depth += {"(": 1, ")": -1}.get(kind, 0)
+        if (kind, depth) == ("|", 0):
+            alternatives.append([])
+        else:
+            alternatives[-1].append(_words(found))
+    return f"^(?:{'|'.join(map(_whole, alternatives))})$"
 
 
 def why_not(pattern: str) -> str | None:
     """Why it would not be followed to the letter; None if it would."""
     depth, last = 0, ""  # of groups; what was the last piece of the alternative
+    num_characters = 0
     for found in _PIECE.finditer(pattern):
+        kind = _kind(found)
         reason = _why_not_piece(found)
+        if reason is None and kind == "*" and last in ("", "^", "(", "|"):
+            reason = f"nothing stands before the count {found[0]!r}"
         if reason is not None:
             return reason
-        kind = found[0] if found["other"] is not None else (found["group"] or "x")[:1]
+        num_characters += len(_words(found))
         depth += {"(": 1, ")": -1}.get(kind, 0)
         if (kind, depth) == ("|", 0):
             last = ""
@@ -43,19 +79,30 @@ def why_not(pattern: str) -> str | None:
         if last == "$" or (kind == "^" and last) or (kind == "$" and depth):
             return "an anchor stands neither at its beginning nor at its end"
         last = kind
-    return None
+    return "it is too long" if num_characters > MAX_CHARACTERS else None
+
+
+def _kind(found: re.Match[str]) -> str:
+    """What a piece is: itself where it may mean something, ``(`` for all that begin a group, ``*``
+    for counts."""
+    if found["other"] is not None:
+        return found[0]
+    if found["count"] is not None:
+        return "*"
+    return "x" if found["group"] is None else "("
 
 
 def _why_not_piece(found: re.Match[str]) -> str | None:
     if found["body"] is not None:
         return _why_not_class(found["body"], is_negated=bool(found["not"]))
     if found["count"] is not None:
-        return f"{found[0]!r} gives nothing back"
+        gives_back = len(found[0]) == 1 or found[0][-1] != "+"
+        return None if gives_back else f"{found[0]!r} gives nothing back"
     if found["group"] == "(?":
         return "it looks around, or has flags"
     if found["group"] is not None:
         return None
-    return _why_not_atom(found[0])
+    return _OPENS_NOTHING.get(found[0]) or _why_not_atom(found[0])
 
 
 def _why_not_class(body: str, *, is_negated: bool) -> str | None:
@@ -64,8 +111,12 @@ def _why_not_class(body: str, *, is_negated: bool) -> str | None:
     unknown = [one for one in atoms if one != "-" and _character(one) is None]
     if any(not _CLASS_ESCAPE.fullmatch(one) for one in unknown):
         return f"the class [{body}] has an escape that is not known"
+    if any(first > last for first, last in _ranges(body, may_be=True)):
+        return f"the class [{body}] has a range that ends before it begins"
     has_plain = is_negated or any(one is None for one in reasons)
-    return None if has_plain else f"the class [{body}] has only what JSON must escape"
+    if has_plain and _plain(body, is_negated=is_negated):
+        return None
+    return f"the class [{body}] has only what JSON must escape"
 
 
 def _why_not_atom(atom: str) -> str | None:
@@ -74,7 +125,7 @@ def _why_not_atom(atom: str) -> str | None:
     character = _character(atom)
     if character is None:
         return f"the escape {atom!r} is not known"
-    if character in _MUST_BE_ESCAPED:
+    if any(first <= ord(character) <= last for first, last in _NEVER):
         return f"{atom!r} must be escaped in JSON"
     return None
 
@@ -92,3 +143,112 @@ def _character(atom: str) -> str | None:
 
 
 _CONTROL = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "0": "\0"}
+
+
+def _whole(pieces: list[str]) -> str:
+    """An alternative, with anything before and behind it where it has no anchor."""
+    anything = f"{_any_character()}*"
+    begin = "" if pieces[:1] == ["^"] else anything
+    end = "" if pieces[-1:] == ["$"] else anything
+    return begin + "".join(one for one in pieces if one not in ("^", "$")) + end
+
+
+def _words(found: re.Match[str]) -> str:
+    """For one piece."""
+    if found["body"] is not None:
+        return _class_words(found["body"], is_negated=bool(found["not"]))
+    if found["group"] is not None or found[0] == "(":
+        return "(?:"
+    if found["count"] is not None:
+        count = found[0][:1] + found[0][1:].removesuffix("?")
+        return "{0,1}" if count == "?" else count  # of (ab*)? it would admit b
+    if found[0] in ("^", "$", "|", ")"):
+        return found[0]
+    if found[0] == ".":
+        return _in_words(_complement([*_NEVER, *_LINE_ENDS]))
+    character = _character(found[0])
+    return _class_words(found[0], is_negated=False) if character is None else _literal(character)
+
+
+@functools.lru_cache(maxsize=256)
+def _class_words(body: str, *, is_negated: bool) -> str:
+    return _in_words(_plain(body, is_negated=is_negated))
+
+
+@functools.cache
+def _any_character() -> str:
+    return _in_words(_complement(_NEVER))
+
+
+def _plain(body: str, *, is_negated: bool) -> Ranges:
+    """What is in a class and need not be escaped."""
+    if is_negated:
+        return _complement([*_ranges(body, may_be=True), *_NEVER])
+    return _complement([*_complement(_ranges(body, may_be=False)), *_NEVER])
+
+
+def _ranges(body: str, *, may_be: bool) -> Ranges:
+    """What is between the brackets: for sure, or what ``may_be``."""
+    atoms = _ATOM.findall(body)
+    out: Ranges = []
+    while atoms:
+        first = _character(atom := atoms.pop(0))
+        if first is None:
+            out += _of_class_escape(atom[1], may_be)
+            continue
+        last = _character(atoms[1]) if len(atoms) > 1 and atoms[0] == "-" else None
+        if last is not None:
+            del atoms[:2]
+        out.append((ord(first), ord(last or first)))
+    return out
+
+
+@functools.cache
+def _of_class_escape(letter: str, may_be: bool) -> Ranges:
+    r"""JavaScript has only ASCII in ``\w`` and ``\d``, others more, and they differ in spaces."""
+    if letter.isupper():
+        return _complement(_of_class_escape(letter.lower(), not may_be))
+    sure: Ranges = {
+        "d": [(0x30, 0x39)],
+        "w": [(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)],
+        "s": [(0x09, 0x0D), (0x20, 0x20), (0xA0, 0xA0)],
+    }[letter]
+    if not may_be:
+        return sure
+    more: Ranges = [(0xFEFF, 0xFEFF)] if letter == "s" else []
+    return [*sure, (0x80, _LAST)] if letter == "w" else [*_in_python(f"\\{letter}"), *more]
+
+
+def _in_python(pattern: str) -> Ranges:
+    """All characters that it matches."""
+    characters = "".join(map(chr, range(_LAST + 1)))
+    runs = re.finditer(f"{pattern}+", characters)
+    return [(found.start(), found.end() - 1) for found in runs]
+
+
+def _complement(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    out: Ranges = []
+    start = 0
+    for first, last in sorted(ranges):
+        if first > start:
+            out.append((start, first - 1))
+        start = max(start, last + 1)
+    return [*out, (start, _LAST)] if start <= _LAST else out
+
+
+def _in_words(ranges: Ranges) -> str:
+    """A class for each number of bytes: there is no range from one to the next."""
+    classes = []
+    for low, high in _OF_SAME_BYTES:
+        within = [(max(a, low), min(b, high)) for a, b in ranges if a <= high and b >= low]
+        if within:
+            words = (
+                _literal(chr(a)) + (f"-{_literal(chr(b))}" if b > a else "") for a, b in within
+            )
+            classes.append(f"[{''.join(words)}]")
+    return classes[0] if len(classes) == 1 else f"(?:{'|'.join(classes)})"
+
+
+def _literal(character: str) -> str:
+    is_plain = character == " " or (character.isascii() and character.isalnum())
+    return character if is_plain else f"\\u{{{ord(character):x}}}"

@@ -4,34 +4,65 @@ as where it has a default: then they are those of ``anyOf``. It narrows. Knows n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from quire.structured_outputs import keywords
-from quire.structured_outputs.contradict import Prover, tag_of
+from quire.structured_outputs.contradict import tag_of
 from quire.structured_outputs.counts import with_choice
+
+_CHOICES = ("anyOf", "oneOf")
+MAX_DEPTH = 16  # of parts that must hold together
 
 
 def with_tags_required(root: Any) -> Any:
-    """The same schema where alternatives exclude each other already, or nothing tells them apart.
+    """The same schema where no property tells alternatives apart. Where a ``discriminator`` names
+    one, readers need it, whatever else tells the alternatives apart.
 
     What a reference leads to is narrowed for all that refer to it.
     """
-    prover = Prover(root)
     schemas = {id(one): one for one in keywords.all_schemas(root)}
     tagged: set[int] = set()  # whose alternatives are told apart then
     required: dict[int, list[str]] = {}
     for key, schema in schemas.items():
-        branches = schema.get("oneOf", ())
-        found = tag_of(branches, root)
-        if found is None or prover.exclude_each_other(branches, branches, ()):
-            continue
-        name, described = found
-        if all(id(one) in schemas for one in described):
+        for name, one in _named_tags(schema, root):
+            required.setdefault(id(one), []).append(name)
+        found = tag_of(schema.get("oneOf", ()), root)
+        if found is not None and all(id(one) in schemas for one in found[1]):
             tagged.add(key)
-            for one in described:
-                required.setdefault(id(one), []).append(name)
-    return _changed(root, tagged, required) if tagged else root
+            for one in found[1]:
+                required.setdefault(id(one), []).append(found[0])
+    return _changed(root, tagged, required) if required else root
+
+
+def _named_tags(schema: Mapping[str, Any], root: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The property that its ``discriminator`` names, with each of the alternatives that has it,
+    also in alternatives that have some themselves."""
+    described = schema.get("discriminator")
+    name = described.get("propertyName") if isinstance(described, Mapping) else None
+    waiting = [one for word in _CHOICES for one in schema.get(word, ())]
+    seen: set[int] = set()
+    while isinstance(name, str) and waiting:
+        one = waiting.pop()
+        if isinstance(one, Mapping) and keywords.is_reference(one):
+            one = keywords.referred(one["$ref"], root)
+        if not isinstance(one, Mapping) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if _has(one, name, root):
+            yield name, one
+        waiting += [inner for word in _CHOICES for inner in one.get(word, ())]
+
+
+def _has(schema: Any, name: str, root: Any, depth: int = 0) -> bool:
+    """Whether it names the property, itself or in what must hold with it."""
+    if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
+        return False
+    parts = [*schema.get("allOf", ())]
+    if depth and "$ref" in schema:
+        parts.append(keywords.referred(schema["$ref"], root))
+    named = schema.get("properties", ())
+    return name in named or any(_has(one, name, root, depth + 1) for one in parts)
 
 
 def _changed(schema: Any, tagged: set[int], required: Mapping[int, list[str]]) -> Any:

@@ -241,3 +241,74 @@ def test_names_of_properties_may_be_said_elsewhere_or_by_a_format() -> None:
     for nowhere in ("#/$defs/none", "#/additionalProperties"):
         with pytest.raises(ValueError, match="'propertyNames' at #/propertyNames cannot be"):
             narrowed({**schema, "propertyNames": {"$ref": nowhere}})
+
+
+def test_the_property_that_a_discriminator_names_is_required_though_others_tell_apart() -> None:
+    def pet(kind: str, sound: str) -> dict[str, Any]:
+        properties = {"kind": {"const": kind, "default": kind}, sound: {"type": "integer"}}
+        return {**OBJECT, "properties": properties, "required": [sound]}
+
+    pets = {"oneOf": [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}]}
+    named = {"discriminator": {"propertyName": "kind"}}
+    more = {"additionalProperties": False}
+    definitions = {"cat": {**pet("cat", "meows"), **more}, "dog": {**pet("dog", "barks"), **more}}
+    for around in ({}, named):
+        out = narrowed({"items": {**pets, **around}, "$defs": definitions})
+        assert [one["required"] for one in out["$defs"].values()] == [
+            ["meows", "kind"], ["barks", "kind"],
+        ]  # fmt: skip
+    fox = {**pet("fox", "yelps"), "additionalProperties": False}
+    nested = {**named, "anyOf": [pets, {"allOf": [{"$ref": "#/$defs/fox"}]}]}
+    out = narrowed({"items": nested, "$defs": {**definitions, "fox": fox}})
+    assert out["$defs"]["dog"]["required"] == ["barks", "kind"]
+    for unlike in ({"propertyName": 1}, {"propertyName": "sort"}, "kind"):
+        one = narrowed({"anyOf": [pet("cat", "meows")], "discriminator": unlike})["anyOf"][0]
+        assert one["required"] == ["meows"]
+
+
+def test_one_part_beside_a_description_is_put_in_its_place() -> None:
+    unit = {"allOf": [{"$ref": "#/$defs/U"}], "description": "the unit", "default": "c"}
+    schema = {**OBJECT, "properties": {"unit": unit}, "$defs": {"U": {"enum": ["c", "f"]}}}
+    out = narrowed(schema)
+    assert out["properties"]["unit"] == {"$ref": "#/$defs/U"}
+    assert out["additionalProperties"] is False
+    into = {**schema["properties"], "again": {"$ref": "#/properties/unit/allOf/0"}}
+    assert "allOf" in narrowed({**schema, "properties": into})["properties"]["unit"]
+    beside = {**unit, "minLength": 1}
+    assert "allOf" in narrowed({**schema, "properties": {"unit": beside}})["properties"]["unit"]
+
+
+def test_only_what_describes_an_object_together_with_others_stays_open() -> None:
+    def described(**properties: Any) -> dict[str, Any]:
+        return {"type": "object", "properties": properties}
+
+    base = described(a={}, both=described(x={}), inner=described(y={}))
+    whole = {"allOf": [{"$ref": "#/$defs/base"}, described(b={}, both=described(z={}))]}
+    beside = {**described(c={}), "anyOf": [described(d={}), {"required": ["c"]}]}
+    schema = described(whole=whole, beside=beside, other={"allOf": [described(e={})]})
+    out = narrowed({**schema, "$defs": {"base": base, "far": described(g={})}})
+    assert out["additionalProperties"] is False
+    properties, base = out["properties"], out["$defs"]["base"]
+    second = properties["whole"]["allOf"][1]
+    for is_open in (base, base["properties"]["both"], second, second["properties"]["both"],
+                    properties["beside"], properties["beside"]["anyOf"][0]):  # fmt: skip
+        assert "additionalProperties" not in is_open
+    for is_closed in (base["properties"]["inner"], out["$defs"]["far"],
+                      properties["other"]["allOf"][0]):  # fmt: skip
+        assert is_closed["additionalProperties"] is False
+
+
+def test_objects_whose_names_follow_patterns_have_no_others() -> None:
+    names = {"type": "object", "patternProperties": {"^[a-z]+$": {"type": "integer"}}}
+    for more, is_closed in (
+        ({}, True),
+        ({"type": ["object", "null"]}, True),
+        ({"properties": {"A": {}}, "required": ["A", "b"]}, True),
+        ({"minProperties": 1}, True),
+        ({"required": ["B"]}, False),
+        ({"required": ["b"], "patternProperties": {"[": {}}}, False),
+    ):
+        assert (narrowed({**names, **more}).get("additionalProperties") is False) is is_closed, more
+    said = {**names, "additionalProperties": {"type": "string"}}
+    assert narrowed(said) == said
+    assert narrowed(said, closes_objects=True)["additionalProperties"] is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from quire.structured import Grammar
 from quire.structured_outputs.tag_patterns import MAX_LENGTH, why_not
-from tests.unit.structured_outputs.grammars import compiled, follows
+from tests.unit.structured_outputs.grammars import allowed, compiled, follows, random_text
 
 CHARACTERS = [*map(chr, range(0x80)), "é", "日"]
 
@@ -68,6 +69,13 @@ def test_what_a_tag_admits_is_json_that_matches(pattern: str) -> None:
         (r"a\b", "is not known"),
         (r"\cA", "is not known"),
         (r"[a\q]", "is not known"),
+        (r"\ud83d", "must be escaped"),
+        ("[z-a]", "ends before it begins"),
+        ("[]a]", "a class is empty or has no end"),
+        ("a{,3}", "begins no count"),
+        ("^*a", "nothing stands before the count"),
+        (r"[^\s\S]", "has only"),
+        (r"\D" * 2000, "it is too long"),
     ],
 )
 def test_a_pattern_that_is_not_followed_is_refused(pattern: str, reason: str) -> None:
@@ -112,3 +120,59 @@ def test_names_that_are_open_beside_those_that_are_given_are_refused() -> None:
     assert follows(
         in_tag({"additionalProperties": {"type": "integer"}, "type": "object"}), '<f>{"a": 1}</f>'
     )
+
+
+def only_tag(schema: Any) -> Grammar:
+    """Of which a text has nothing else."""
+    content = {"type": "json_schema", "json_schema": schema}
+    tag = {"type": "tag", "begin": "<f>", "content": content, "end": "</f>"}
+    once = {"at_least_one": True, "stop_after_first": True}
+    several = {"type": "triggered_tags", "triggers": ["<f"], "tags": [tag], **once}
+    return compiled(structural_tag={"type": "structural_tag", "format": several})
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("^[^€]{1,6}$", "^.é?$", "^[^a]?é$", "^café .+$", "^(?:€|\\$)[^,]+$", "^[^é-ü]b$", "^😀$"),
+        *(r"^\D\d$", r"^\S+@\S+$", r"^[^\s\d]{2}$", r"^\W$", r"^[à-€😀-😃]+$", "b+", "^a|b$|c"),
+        *(r"^x(?:ef*)?$", r"^(?:f*e)??a*?$"),
+    ],
+)
+def test_random_texts_by_a_pattern_are_json_that_matches(pattern: str) -> None:
+    grammar, chance = only_tag({"type": "string", "pattern": pattern}), random.Random(0)
+    texts = [random_text(grammar, chance) for _ in range(25)]  # each is UTF-8
+    ended = [text.removeprefix("<f>").removesuffix("</f>") for text in texts if text is not None]
+    assert ended
+    for text in ended:
+        assert re.search(pattern, json.loads(text)), text
+
+
+@pytest.mark.parametrize("character", ["", "é", "日", "😀"])
+@pytest.mark.parametrize(
+    "schema", [{"maxLength": 4}, {"pattern": "^[^x]*$"}, {"pattern": "^.*€?$"}]
+)
+def test_bytes_that_are_no_character_are_never_allowed(schema: Any, character: str) -> None:
+    grammar = only_tag({"type": "string", **schema})
+    begin = [*b'<f>"', *character.encode()]
+    firsts = allowed(grammar, begin)
+    assert firsts is not None and not firsts & {0xC0, 0xC1, *range(0xF5, 0x100), ord("\n")}
+    for first, wanted in ((0xE0, (0xA0, 0xBF)), (0xED, (0x80, 0x9F)), (0xF0, (0x90, 0xBF)),
+                          (0xF4, (0x80, 0x8F)), (0xE1, (0x80, 0xBF))):  # fmt: skip
+        seconds = allowed(grammar, [*begin, first])
+        assert seconds is not None and (min(seconds), max(seconds)) == wanted
+
+
+def test_a_pattern_without_anchors_is_looked_for() -> None:
+    for pattern in ("b+", "^ab|b$", "(?:b)"):
+        grammar = in_tag({"type": "string", "pattern": pattern})
+        assert [text for text in ("b", "abc", "ab", "xab", "é", "bé") if follows(
+            grammar, f'<f>"{text}"</f>')] == [
+            text for text in ("b", "abc", "ab", "xab", "é", "bé") if re.search(pattern, text)
+        ]  # fmt: skip
+
+
+def test_a_grammar_of_all_but_some_characters_has_no_halves_of_pairs() -> None:
+    grammar = compiled(grammar='root ::= "[^" [^"-] # [^x]\n')
+    assert follows(grammar, "[^é") and follows(grammar, "[^😀") and not follows(grammar, "[^-")
+    assert max(allowed(grammar, [*b"[^", 0xED]) or ()) == 0x9F

@@ -1,0 +1,78 @@
+"""Which objects are described in parts, each of which must leave room for the others: by ``allOf``,
+or by properties beside a reference or a choice. Knows no grammars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from quire.structured_outputs import keywords
+
+_IN_PLACE = ("allOf", "anyOf", "oneOf")  # beside references: they speak of the same value
+_DESCRIBING = ("properties", "$ref", *_IN_PLACE)
+_BESIDE = frozenset({"allOf", "$defs", "definitions"}) | keywords.ANNOTATIONS
+
+
+def open_parts(root: Any) -> frozenset[int]:
+    """The schemas, by identity, that describe an object together with others."""
+    found: set[int] = set()
+    seen: set[frozenset[int]] = set()
+    waiting = [[one] for one in keywords.all_schemas(root) if _is_combined(one)]
+    while waiting:
+        parts = _in_place(waiting.pop(), root)
+        key = frozenset(map(id, parts))
+        if key not in seen:
+            seen.add(key)
+            found |= key
+            waiting += _inside(parts)
+    return frozenset(found)
+
+
+def only_part(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The one part of its ``allOf``, a reference, where it says nothing else: so older schemas give
+    a description to what they refer to."""
+    parts = schema.get("allOf", ())
+    if len(parts) != 1 or not isinstance(parts[0], Mapping):
+        return None
+    is_alone = all(name in _BESIDE or name.startswith("x-") for name in schema)
+    return parts[0] if is_alone and keywords.is_reference(parts[0]) else None
+
+
+def has_reference_into_parts(root: Any) -> bool:
+    """Whether a reference leads to where a part of ``allOf`` stands."""
+    return any("/allOf/" in str(one.get("$ref", "")) for one in keywords.all_schemas(root))
+
+
+def _is_combined(schema: Mapping[str, Any]) -> bool:
+    if sum(word in schema for word in _DESCRIBING) > 1:
+        return True
+    if len(schema.get("allOf", ())) < 2:
+        others = schema.keys() - _BESIDE - {"type"}
+        return "allOf" in schema and any(not name.startswith("x-") for name in others)
+    return True
+
+
+def _in_place(schemas: Sequence[Any], root: Any) -> list[Mapping[str, Any]]:
+    """They, and all that speak of the same value."""
+    waiting = list(schemas)
+    found: dict[int, Mapping[str, Any]] = {}
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, Mapping) or id(one) in found:
+            continue
+        found[id(one)] = one
+        waiting += [inner for word in _IN_PLACE for inner in one.get(word, ())]
+        if "$ref" in one:
+            waiting.append(keywords.referred(one["$ref"], root))
+    return list(found.values())
+
+
+def _inside(parts: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
+    """What several of the parts say of the same value inside it."""
+    by_place: dict[str, list[Any]] = {}
+    for part in parts:
+        for place, one in keywords.schemas_in(part):
+            if place.partition("/")[0] not in (*_IN_PLACE, "$defs", "definitions"):
+                by_place.setdefault(place, []).append(one)
+    yield from (several for several in by_place.values() if len(several) > 1)
