@@ -166,12 +166,21 @@ class AnswerForm:
         return None if self.must is None else constraint(self.must)
 
     @property
+    def possible_calls(self) -> GrammarSpec | None:
+        """What calls look like that may be made; None where no grammar tells them from JSON."""
+        text = call_text_of(self.formats.tools, self.formats.special_tokens)
+        if self.tools is None or text is None or text.begin.startswith(("{", "[")):
+            return None
+        return constraint(MustCall(tools=self.tools, is_parallel=self.is_parallel, call_text=text))
+
+    @property
     def schema_places(self) -> list[str]:
-        """Where a chat request has the schemas in that grammar, in their order."""
-        if self.must is None or self.tools is None:
+        """Where a chat request has the schemas in these grammars, in their order."""
+        if self.tools is None:
             return []
         index = {name: i for i, name in enumerate(self.tools.schemas)}
-        return [f"tools[{index[name]}].function.parameters" for name in self.must.tools.schemas]
+        called = self.tools if self.must is None else self.must.tools
+        return [f"tools[{index[name]}].function.parameters" for name in called.schemas]
 
     def forced(self, chat: ChatCompletionRequest) -> AnswerForm:
         """The same for a request whose tools must be called."""

@@ -18,12 +18,12 @@ from starlette.responses import Response
 from quire.outputs import CompletionOutput
 from quire.server import intake
 from quire.server.answer_form import AnswerForm
-from quire.server.chat_prompt import chat_prompt, template_of
+from quire.server.chat_prompt import template_of
 from quire.server.error_responses import invalid_body
 from quire.server.errors import renamed
 from quire.server.fields import judge
-from quire.server.intake import Prepared, Started, prepared_chat
-from quire.server.prompt_tokens import tokenized
+from quire.server.intake import Prepared, Started, countable_chat, prepared_chat
+from quire.server.prompt_tokens import tokenized_for_counting
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.common import Body, SamplingBody
 from quire.server.responses_truncation import without_oldest_turns
@@ -74,7 +74,8 @@ async def count_tokens(request: Request, body: Body, call: ChatCall) -> tuple[di
 
     def count() -> int:
         with renamed(call.names()):
-            (prompt,) = tokenized(engine, [chat_prompt(state, _chat_request(state, call))])
+            chat = countable_chat(state, _chat_request(state, call))
+            prompt = tokenized_for_counting(engine, chat)
         return len(prompt.token_ids or ())
 
     return await intake.read(request, body, count)

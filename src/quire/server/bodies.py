@@ -23,6 +23,7 @@ from quire.server.fields import refuse_not_built
 from quire.server.openapi import GENERATING
 from quire.server.state import state_of
 from quire.server.tickets import refuse_if_full
+from quire.server.time_limit import within_time
 
 B = TypeVar("B", bound=BaseModel)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -60,9 +61,14 @@ class BodyRoute(APIRoute):
         async def handle(request: Request) -> Response:
             if generates:  # a server that takes nothing reads no body
                 refuse_if_full(state_of(request))
-            data = await request.body()
-            inputs = state_of(request).inputs
-            body = await inputs.do(request, len(data), lambda: read_body(data, model))
+            state = state_of(request)
+            inputs = state.inputs if generates else state.counts
+
+            async def read() -> Any:
+                data = await request.body()
+                return await inputs.do(request, len(data), lambda: read_body(data, model))
+
+            body = await within_time(request, read())
             request.state.body_is_read()
             response: Response = await endpoint(body=body, request=request)
             return response

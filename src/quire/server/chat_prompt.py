@@ -150,8 +150,8 @@ def _check_effort(body: ChatPromptBody, template: str) -> None:
     ):
         return
     raise bad_request(
-        f"reasoning_effort={effort!r} has no effect: the model's chat template heeds neither "
-        "reasoning_effort nor enable_thinking; leave it out.",
+        f"reasoning_effort={effort!r} has no effect: the model's chat template heeds neither an "
+        "effort nor enable_thinking; leave it out.",
         "reasoning_effort",
     )
 

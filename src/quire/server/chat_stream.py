@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 from quire.outputs import CompletionOutput
@@ -12,7 +13,7 @@ from quire.server.chat_view import ChatView, deltas
 from quire.server.envelope import Envelope
 from quire.server.generation import Generation
 from quire.server.sse import DONE, Chunks, encode
-from quire.server.usage import StreamUsage
+from quire.server.usage import StreamUsage, Usage
 
 
 class ChatStream:
@@ -33,25 +34,28 @@ class ChatStream:
         self._readers: dict[int, AnswerReader] = {}  # by choice, where text has to be read
 
     async def run(self) -> AsyncGenerator[bytes, None]:
-        start = self._start()  # leaves with the first output: until then an error has a status
+        has_begun = False
         async with contextlib.aclosing(self._generation.outputs()) as outputs:
             async for _, output in outputs:
-                data = b"".join(self._chunk(one) for one in output.outputs)
-                if start or data:
-                    yield start + data
-                start = b""
+                # The start leaves with the first output: until then an error has a status.
+                data = b"" if has_begun else self._start()
+                data += b"".join(self._chunk(one) for one in output.outputs)
+                has_begun = True
+                if data:
+                    yield data
         if self._usage.at_end:
             yield self._chunks.chunk(b"", usage=self._generation.usage.as_dict())
         yield DONE
 
     def _start(self) -> bytes:
-        """A chunk with the role for each choice, then the echo."""
+        """A chunk with the role for each choice, then the echo, of which no token counts."""
+        usage = replace(self._generation.usage, completion_tokens=0)
         more = b"," + encode(self._view.prompt_facts(self._prompt))[1:-1]
         indexes = range(self._generation.wanted.params.n)
         role = {"role": self._view.role, "content": ""}
-        start = b"".join(self._send(_full(i, role), more=more) for i in indexes)
+        start = b"".join(self._send(_full(i, role), usage, more=more) for i in indexes)
         if self._view.echo:
-            start += b"".join(self._send(_plain(i, self._view.echo)) for i in indexes)
+            start += b"".join(self._send(_plain(i, self._view.echo), usage) for i in indexes)
         return start
 
     def _chunk(self, one: CompletionOutput) -> bytes:
@@ -74,7 +78,8 @@ class ChatStream:
         if reason is not None:
             pieces += reader.finish()
             reason = self._view.finish_reason(one, reader.answer)
-        self._view.reasoning_tokens.add(one, reader.answer)
+        is_told = self._usage.on_every_chunk
+        self._view.reasoning_tokens.add(one, reader.answer, is_told=is_told)
         has_more = self._view.has_logprobs or self._view.has_token_ids
         found = deltas(pieces)
         if reason is not None or (has_more and not found):
@@ -96,10 +101,19 @@ class ChatStream:
             facts["token_ids"] = one.token_ids
         return facts
 
-    def _send(self, choice: bytes, *, is_last: bool = False, more: bytes = b"") -> bytes:
-        running = self._usage.on_every_chunk
-        usage = self._generation.usage.as_dict() if running else None
-        return self._chunks.chunk(choice, usage=usage, is_last=is_last, more=more)
+    def _send(
+        self,
+        choice: bytes,
+        usage: Usage | None = None,
+        *,
+        is_last: bool = False,
+        more: bytes = b"",
+    ) -> bytes:
+        """With the usage so far, where it is told."""
+        told = None
+        if self._usage.on_every_chunk:
+            told = (usage or self._generation.usage).as_dict()
+        return self._chunks.chunk(choice, usage=told, is_last=is_last, more=more)
 
 
 def _plain(index: int, text: str) -> bytes:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from quire.server.bodies import BodyRoute
 from quire.server.completion_view import CompletionView
 from quire.server.completions_stream import CompletionStream
-from quire.server.intake import Prepared, start
+from quire.server.intake import Prepared, check_thinking_budget, start
 from quire.server.output_constraint import constraint_field
 from quire.server.prompt_tokens import PromptRules, ready_prompts
 from quire.server.protocol.completions import CompletionRequest
@@ -50,6 +50,7 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
 def _prepared(state: ServerState, body: CompletionRequest) -> Prepared:
     engine = state.require_engine()
     params = completion_params(body, engine, state.args)
+    check_thinking_budget(state, body)
     prompts = completion_prompts(engine, body)
     prompts = ready_prompts(engine, prompts, PromptRules.of(body, "prompt"))
     thoughts = state.formats.thoughts

@@ -14,6 +14,7 @@ from typing import Any
 BAD_REQUEST = "BadRequestError"
 # A wrong value that a message quotes may be as large as a body.
 _MAX_MESSAGE, _MAX_PARAM = 4000, 200
+_NAME = re.compile(r"(?<![\w.-])[a-z]+(_[a-z]+)+(?!\w)")  # of a field, and no plain word
 _FIRST_WORD = re.compile(r"\w+")
 # A path in quotes may have anything in it; /v1/ begins one of the API.
 _PATH = re.compile(
@@ -88,6 +89,7 @@ def renamed(names: Mapping[str, str]) -> Iterator[None]:
             error.param = names[name]
             if error.message.startswith(name):
                 error.message = names[name] + error.message.removeprefix(name)
+        error.message = _NAME.sub(lambda one: names.get(one[0], one[0]), error.message)
         raise
 
 
@@ -104,6 +106,16 @@ def conflict(message: str) -> HTTPError:
 def too_many(message: str, *, retry_after: int = 1) -> HTTPError:
     """More than the server takes at once: 429."""
     return HTTPError(429, message, "RateLimitError", retry_after=retry_after)
+
+
+def timed_out(name: str, seconds: float) -> HTTPError:
+    """A time limit is over, and there is nothing to answer with: 408."""
+    return HTTPError(
+        408,
+        f"The request had no output within its time limit, {name}={seconds:g} seconds; allow more, "
+        "or try again later.",
+        "RequestTimeoutError",
+    )
 
 
 def unavailable(message: str, *, retry_after: int = 5) -> HTTPError:

@@ -6,6 +6,7 @@ Owns the tables. The bodies in `protocol/` hold what is heeded; here is everythi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,13 +20,37 @@ IGNORED_HEADER = "X-Quire-Ignored"
 _MAX_NAMED = 10
 _MAX_HEADER = 1024  # characters
 
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A type of JSON."""
+
+    python: type
+    words: str
+    schema: str  # as JSON schema calls it
+
+    def fits(self, value: Any) -> bool:
+        """PHP's clients write an empty object as an empty list."""
+        return value is None or isinstance(value, self.python) or (self is OBJECT and value == [])
+
+
+STRING = Kind(str, "a string", "string")
+BOOLEAN = Kind(bool, "true or false", "boolean")
+OBJECT = Kind(dict, "an object", "object")
 # They change nothing about the output.
-HARMLESS = frozenset(
+HARMLESS = {
+    **dict.fromkeys(("user", "service_tier", "safety_identifier", "session_id"), STRING),
+    **dict.fromkeys(("prompt_cache_key", "prompt_cache_retention"), STRING),
+    **dict.fromkeys(("mm_payload", "guided_decoding_backend"), STRING),
+    **dict.fromkeys(("store", "return_mm_kwargs"), BOOLEAN),
+    **dict.fromkeys(("metadata", "prompt_cache_options", "prediction"), OBJECT),
+    "client_metadata": OBJECT,  # what Codex tells of itself
+}
+# Without them an answer has another form than was asked for, so that they are never left unheeded.
+CONSTRAINTS = frozenset(
     {
-        *("user", "metadata", "store", "service_tier", "safety_identifier", "session_id"),
-        "client_metadata",  # what Codex tells of itself
-        *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "prediction"),
-        *("mm_payload", "return_mm_kwargs", "guided_decoding_backend"),
+        *("response_format", "structured_outputs", "guided_json", "guided_regex"),
+        *("guided_choice", "guided_grammar", "guided_whitespace_pattern"),
     }
 )
 
@@ -102,10 +127,24 @@ def _unknown(body: Body, template: Callable[[], str]) -> Iterator[UnknownKey]:
     for name, value in (body.model_extra or {}).items():
         if name in REFUSED:
             _refuse_if_set(name, value)
-        elif name not in HARMLESS and value not in (None, [], {}):
+        elif name in HARMLESS:
+            _check_kind(name, value)
+        elif value not in (None, [], {}):
+            _refuse_constraint(name, body)
             yield UnknownKey(name, name, known)
     for name, form in body.forms.items():
         yield from unknown_keys(getattr(body, name), form, name, template)
+
+
+def _refuse_constraint(name: str, body: Body) -> None:
+    if name in CONSTRAINTS and body.constraints:
+        raise bad_request(f"{name} is not supported here: use {body.constraints}.", name)
+
+
+def _check_kind(name: str, value: Any) -> None:
+    kind = HARMLESS[name]
+    if not kind.fits(value):
+        raise bad_request(f"{name}: must be {kind.words}, got {shown(value)}", name)
 
 
 def ignored_headers(ignored: list[str], strict: str) -> dict[str, str]:

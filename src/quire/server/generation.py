@@ -18,10 +18,11 @@ from quire.outputs import RequestOutput
 from quire.prompts import ParsedPrompt
 from quire.sampling_limits import MAX_N, RULES
 from quire.sampling_params import SamplingParams
-from quire.server.errors import HTTPError, bad_request, internal
+from quire.server.errors import bad_request, internal, timed_out
 from quire.server.input_phase import input_errors
 from quire.server.state import ServerState
 from quire.server.tickets import Ticket
+from quire.server.time_limit import FLAG
 from quire.server.usage import Usage
 
 TIMED_OUT = "timeout"  # the stop reason of what a time limit cut off
@@ -42,6 +43,7 @@ class Wanted:
     timeout_s: float | None = None  # for all of it
     queue_timeout_s: float | None = None  # until the first token
     prompt_only: bool = False  # the one token that the engine makes is not shown
+    arrived: float | None = None  # when the head of the request was there, in the loop's seconds
 
 
 @dataclass(slots=True)
@@ -59,7 +61,7 @@ class Generation:
     _aborting: asyncio.Task[None] | None = None
     _num_unfinished: int = 0
     _has_output: bool = False
-    _limit: str | None = None  # which time limit has passed
+    _limit: tuple[str, float] | None = None  # which time limit has passed
     _is_closed: bool = False
 
     @classmethod
@@ -143,7 +145,7 @@ class Generation:
         """A time limit is over: end with what there is, or with 408 if there is nothing."""
         if name == "queue_timeout_s" and self._has_output:
             return
-        self._limit = self._limit or f"{name}={seconds:g}"
+        self._limit = self._limit or (name, seconds)
         self.cancel()
 
     async def close(self) -> None:
@@ -175,15 +177,18 @@ class Generation:
             self._num_unfinished += 1
 
     def _set_timers(self, request_timeout: float | None) -> None:
+        wanted, loop = self.wanted, asyncio.get_running_loop()
+        now = loop.time()
+        arrived = now if wanted.arrived is None else wanted.arrived
         limits = [
-            (self.wanted.timeout_s, "timeout_s"),
-            (self.wanted.queue_timeout_s, "queue_timeout_s"),
+            (wanted.timeout_s, now, "timeout_s"),
+            (wanted.queue_timeout_s, now, "queue_timeout_s"),
+            (request_timeout, arrived, FLAG),
         ]
-        limits.append((request_timeout, "--request-timeout"))
-        loop = asyncio.get_running_loop()
-        for seconds, name in limits:
+        for seconds, since, name in limits:
             if seconds is not None:
-                self._timers.append(loop.call_later(seconds, self.pass_limit, name, seconds))
+                end = since + seconds
+                self._timers.append(loop.call_at(end, self.pass_limit, name, seconds))
 
     def _checked(self, index: int, output: RequestOutput) -> RequestOutput:
         """Count it; errors of one prompt are errors of the request."""
@@ -195,7 +200,8 @@ class Generation:
                 raise internal(f"The request failed while it ran: {one.error}")
             self._has_output = self._has_output or bool(one.token_ids)
             if one.finish_reason == "abort" and self._limit is not None:
-                self._raise_if_nothing()
+                if not self._has_output:
+                    raise timed_out(*self._limit)
                 one.finish_reason, one.stop_reason = "length", TIMED_OUT
             if self.wanted.prompt_only:
                 one.text, one.token_ids, one.logprobs = "", [], one.logprobs and []
@@ -203,15 +209,6 @@ class Generation:
                     one.finish_reason, one.stop_reason = "length", None
         self._count(index, output)
         return output
-
-    def _raise_if_nothing(self) -> None:
-        if not self._has_output:
-            raise HTTPError(
-                408,
-                f"The request had no output within its time limit, {self._limit} seconds; allow "
-                "more, or try again later.",
-                "RequestTimeoutError",
-            )
 
     def _count(self, index: int, output: RequestOutput) -> None:
         params, usage = self.wanted.params, self.usage

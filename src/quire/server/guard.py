@@ -6,6 +6,7 @@ whether there is one at all is the routes' to say.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -69,6 +70,7 @@ class Guard:
         id_names = _id_names(scope, headers)
         exchange = _Exchange(receive, send, state, id_names, self._max_body_bytes, self._room)
         state["body_is_read"] = exchange.body_is_read
+        state["arrived"] = asyncio.get_running_loop().time()
         try:
             _check_once(scope)
             self._check_host(headers)

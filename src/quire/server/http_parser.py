@@ -13,13 +13,25 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+import msgspec
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from quire.server.error_responses import error_payload
+from quire.server.errors import HTTPError, bad_request
 
 Send = Callable[[Any], Awaitable[None]]  # of ASGI's messages, which uvicorn types its own way
 
 MAX_HEAD_BYTES = 64 * 1024
 READ_TIMEOUT_S = 60.0
 MIN_BODY_BYTES_S = 64 * 1024
+_CODED = (
+    "The header Transfer-Encoding has another coding than chunked, which is not undone; send the "
+    "body as it is."
+)
 _TOO_LARGE = f"The head of the request is larger than {MAX_HEAD_BYTES} bytes."
 WRITE_TIMEOUT_S = 60.0
 _MAX_WAITING = 8  # requests behind one that runs, of a connection that is read on
@@ -51,7 +63,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._is_in_head = False
         self._num_head_bytes = 0  # of what came since the packet in which it begins
-        self._is_too_large = False
+        self._refusal: HTTPError | None = None  # of a head that the parser itself takes
+        self.url = b""
         self._num_body_bytes = 0
         self._body_began = 0.0  # in the loop's seconds
         self._read_timer: asyncio.TimerHandle | None = None
@@ -69,9 +82,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._num_head_bytes += len(data)
         try:
             self._parse(data)
-        except httptools.HttpParserError:
-            self.logger.warning("Invalid HTTP request received.")
-            self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserError as error:
+            why = error.__context__ or error  # a callback's own error
+            self.logger.warning("Invalid HTTP request received: %s", why)
+            self._refuse(self._refusal or bad_request(f"The request cannot be read: {why}."))
             return
         is_too_large = self._is_in_head and self._num_head_bytes > MAX_HEAD_BYTES
         if is_too_large and not self.transport.is_closing():
@@ -87,8 +101,11 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > (
             MAX_HEAD_BYTES
         ):
-            self._is_too_large = True
-            raise ValueError(_TOO_LARGE)  # to the parser, which has it answered with 400
+            self._refusal = bad_request(_TOO_LARGE)
+            raise ValueError(_TOO_LARGE)  # to the parser, which ends there
+        if not _is_chunked_at_most(self.headers):
+            self._refusal = HTTPError(501, _CODED, "NotImplementedError")
+            raise ValueError(_CODED)
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":  # what follows is no HTTP
                 raise ValueError("this server is no proxy")
@@ -103,7 +120,20 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
-        super().send_400_response(_TOO_LARGE if self._is_too_large else msg)
+        self._refuse(bad_request(msg))
+
+    def _refuse(self, error: HTTPError) -> None:
+        """Answers what no application sees, and ends the connection."""
+        payload = error_payload(self.url.decode("latin-1"), error)
+        body = msgspec.json.encode(payload)
+        own = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        lines = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *own)]
+        self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
+        self.transport.close()
 
     def on_body(self, body: bytes) -> None:
         self._num_body_bytes += len(body)
@@ -196,6 +226,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+
+
+def _is_chunked_at_most(headers: list[tuple[bytes, bytes]]) -> bool:
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    return b",".join(codings).strip().lower() in (b"", b"chunked")
 
 
 def _without_chunks(cycle: RequestResponseCycle) -> Send:

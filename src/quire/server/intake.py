@@ -20,19 +20,20 @@ from quire.server.answer_form import AnswerForm
 from quire.server.chat_prompt import chat_prompt, forbids_thoughts, template_of
 from quire.server.envelope import Envelope, priority_of
 from quire.server.error_responses import json_response
-from quire.server.errors import renamed
+from quire.server.errors import bad_request, renamed
 from quire.server.fields import ignored_headers, judge
 from quire.server.generation import Generation, Wanted
-from quire.server.input_phase import LARGE_BYTES
+from quire.server.input_phase import LARGE_BYTES, InputPhase, go_on
 from quire.server.output_constraint import constrained, constraint_field, verify
-from quire.server.prompt_tokens import PromptRules, ready_prompts, too_long
+from quire.server.prompt_tokens import PromptRules, check_countable, ready_prompts, too_long
 from quire.server.protocol.chat import ChatCompletionRequest
-from quire.server.protocol.common import Body, ChatPromptBody, SamplingBody
+from quire.server.protocol.common import Body, ChatPromptBody, GenerationBody, SamplingBody
 from quire.server.request_ids import request_id_of
 from quire.server.sampling_fields import chat_params
 from quire.server.sse import Events, EventStream, FailedEvent, openai_error
 from quire.server.state import ServerState, state_of
 from quire.server.tickets import Ticket
+from quire.server.time_limit import arrived, within_time
 
 T = TypeVar("T")
 
@@ -101,7 +102,7 @@ async def start(
     priority = priority_of(request, body.priority)
     ticket = Ticket.take(state, endpoint, models.reported, request_id_of(request, body.request_id))
     try:
-        headers, prepared = await read(request, body, prepare)
+        headers, prepared = await within_time(request, _verified(request, body, prepare))
         wanted = Wanted(
             prompts=prepared.prompts,
             params=prepared.params,
@@ -109,10 +110,9 @@ async def start(
             timeout_s=body.timeout_s,
             queue_timeout_s=body.queue_timeout_s,
             prompt_only=prepared.prompt_only,
+            arrived=arrived(request),
         )
         with renamed(prepared.names):
-            places = prepared.schema_places
-            await verify(state.require_engine(), wanted.params, prepared.constraint_field, places)
             generation = await Generation.start(state, ticket, wanted)
     except BaseException:
         ticket.give_back()
@@ -131,18 +131,38 @@ async def start(
 
 
 async def read(request: Request, body: Body, work: Callable[[], T]) -> tuple[dict[str, str], T]:
-    """Headers to answer with, and what the work makes of a body whose fields are right."""
+    """Headers to answer with, and what the work makes of a body whose fields are right. For
+    requests that generate nothing."""
+    return await within_time(request, _read(request, body, work, state_of(request).counts))
+
+
+async def _verified(
+    request: Request, body: Body, prepare: Callable[[], Prepared]
+) -> tuple[dict[str, str], Prepared]:
+    """The same of a request that generates; its grammar can be followed."""
+    state = state_of(request)
+    headers, prepared = await _read(request, body, prepare, state.inputs)
+    engine, field = state.require_engine(), prepared.constraint_field
+    with renamed(prepared.names):
+        await verify(engine, prepared.params, field, prepared.schema_places)
+    return headers, prepared
+
+
+async def _read(
+    request: Request, body: Body, work: Callable[[], T], inputs: InputPhase
+) -> tuple[dict[str, str], T]:
     state = state_of(request)
     strict = state.args.strict_fields
 
     def judged() -> tuple[dict[str, str], T]:
         headers = ignored_headers(judge(body, strict, template_of(state, body)), strict)
+        go_on()
         return headers, work()
 
     num_bytes = len(await request.body())
     if isinstance(body, ChatPromptBody) and body.chat_template is not None:
         num_bytes = LARGE_BYTES  # such a template may do any amount of work
-    return await state.inputs.do(request, num_bytes, judged)
+    return await inputs.do(request, num_bytes, judged)
 
 
 def _check_number(messages: Sequence[object], max_model_len: int) -> None:
@@ -151,12 +171,32 @@ def _check_number(messages: Sequence[object], max_model_len: int) -> None:
         raise too_long(len(messages), max_model_len, "messages", may_have_more=True)
 
 
+def countable_chat(state: ServerState, chat: ChatPromptBody) -> ParsedPrompt:
+    """The rendered prompt of a conversation that is only counted or shown."""
+    engine = state.require_engine()
+    check_countable(engine, len(chat.messages), "messages", "messages", least=0)
+    return chat_prompt(state, chat)
+
+
+def check_thinking_budget(state: ServerState, body: GenerationBody) -> None:
+    """400 where nobody knows how a thought ends."""
+    budget = body.thinking_token_budget
+    if budget not in (None, -1) and state.formats.thoughts is None:
+        raise bad_request(
+            f"thinking_token_budget={budget} needs to know how thinking ends, and no reasoning "
+            "parser says so: start the server with --reasoning-parser, or leave "
+            "thinking_token_budget out.",
+            "thinking_token_budget",
+        )
+
+
 def prepared_chat(state: ServerState, chat: ChatCompletionRequest) -> Prepared:
     """Of a conversation."""
     engine = state.require_engine()
     _check_number(chat.messages, engine.model_config.max_model_len)
     with renamed(_CHAT_NAMES):
         params = chat_params(chat, engine, state.args)
+    check_thinking_budget(state, chat)
     rules = PromptRules.of(chat, "messages")
     prompt = chat_prompt(state, chat)
     form = AnswerForm.of(state.formats, chat, prompt)
@@ -169,6 +209,6 @@ def prepared_chat(state: ServerState, chat: ChatCompletionRequest) -> Prepared:
         prompts=prompts,
         params=params,
         form=form,
-        constraint_field=constraint_field(chat),
+        constraint_field=constraint_field(chat) if form.must is None else None,
         names=_CHAT_NAMES,
     )

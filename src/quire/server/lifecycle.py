@@ -100,6 +100,7 @@ class Lifecycle:
         if self._state.engine is not None:
             self._state.engine.shutdown()
         self._state.inputs.close()
+        self._state.counts.close()
         self._state.watch.close()
 
     async def _load(self) -> None:

@@ -108,13 +108,18 @@ def make_true(description: Json, *, has_keys: bool, strict_fields: bool) -> Json
         if strict_fields:
             known = schemas[name]["properties"]
             schemas[name] |= {
-                "properties": {**{field: {} for field in sorted(HARMLESS)}, **known},
+                "properties": {**{field: _harmless(field) for field in sorted(HARMLESS)}, **known},
                 "additionalProperties": False,
             }
     schemas |= {"Error": _ERROR, "AnthropicError": _ANTHROPIC_ERROR}
     if has_keys:
         description["components"]["securitySchemes"] = _SCHEMES
     return description
+
+
+def _harmless(name: str) -> Json:
+    """The schema of a field that has no effect."""
+    return {"anyOf": [{"type": HARMLESS[name].schema}, {"type": "null"}]}
 
 
 def _tell_responses(path: str, method: str, operation: Json, has_keys: bool) -> None:
@@ -147,9 +152,9 @@ def _statuses(path: str, method: str, operation: Json, has_keys: bool) -> Iterat
     if "{" in path or "requestBody" in operation:
         yield 404
     if "requestBody" in operation:
-        yield from (500, 503)
+        yield from (408, 500, 503)
     if path in GENERATING:
-        yield from (408, 429)
+        yield 429
     if path in _SAY_HOW_IT_IS or path.startswith("/v1/models"):
         yield 503
     if path == "/reset_prefix_cache":

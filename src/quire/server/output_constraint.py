@@ -5,8 +5,10 @@ All names of all APIs become one `GrammarSpec`; whichever was used is named in e
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from quire.engine.async_engine import AsyncLLM
@@ -15,7 +17,7 @@ from quire.server.answer_form import AnswerForm
 from quire.server.errors import bad_request, too_many
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.common import GenerationBody
-from quire.structured import to_grammar_spec
+from quire.structured import GrammarSpec, to_grammar_spec
 from quire.structured_outputs.verify import TooManyGrammars
 
 _OLDER_NAMES = {
@@ -25,10 +27,12 @@ _OLDER_NAMES = {
     "guided_grammar": "grammar",
 }
 _FORMATS = ("text", "json_object", "json_schema", "structural_tag")
+_SCHEMA_KINDS = ("json", "json_object")
 TOOLS = "tools"
+_SCHEMA_OF_TEXT = "structural_tag.format.elements[1].json_schema"  # as `_beside_calls` has it
 # Where the grammars of `tools.constraint` have the schema of one of several tools, or of the only.
 _SCHEMA_OF_TOOL = re.compile(
-    r"(?<!\S)(?:structural_tag\.format(?:\.tags\[(?P<tag>\d{1,6})\])?\.content\.json_schema"
+    r"(?<!\S)(?:structural_tag\.format(?:\.elements\[0\])?(?:\.tags\[(?P<tag>\d{1,6})\])?\.content\.json_schema"
     r"|#/\$defs/tool(?P<definition>\d{1,6})|#)(?!\w)"
 )
 
@@ -74,17 +78,34 @@ def output_constraint(body: GenerationBody) -> dict[str, Any]:
 def constrained(
     params: SamplingParams, form: AnswerForm, chat: ChatCompletionRequest
 ) -> SamplingParams:
-    """With the grammar of calls that must be made; 400 where two constraints contradict."""
+    """With the grammar of calls; 400 where two constraints contradict."""
     spec, forced = params.grammar, form.grammar
-    if spec is not None and form.tools is not None:
-        name = constraint_field(chat)
-        remedy = "pass tool_choice 'none', or leave it out"
-        raise bad_request(f"{name} leaves no room for calls of tools: {remedy}.", name)
-    if forced is None:
+    if form.tools is None or (spec is None and forced is None):
         return params
     params = params.clone()
-    params.structured_outputs = forced
+    params.structured_outputs = forced if spec is None else _beside_calls(spec, form, chat)
     return params
+
+
+def _beside_calls(spec: GrammarSpec, form: AnswerForm, chat: ChatCompletionRequest) -> GrammarSpec:
+    """Calls or a text of the schema. Where calls must be made, the schema is that of a later turn,
+    which answers what they came to."""
+    name = constraint_field(chat)
+    is_schema = name == "response_format" and spec.kind in _SCHEMA_KINDS
+    if is_schema and form.grammar is not None:
+        return form.grammar
+    calls = form.possible_calls if is_schema else None
+    if calls is None:
+        raise bad_request(
+            f"{name} leaves no room for calls of tools: leave out {name} or tools, or pass "
+            "tool_choice 'none'.",
+            name,
+        )
+    schema = json.loads(spec.source) if spec.kind == "json" else {"type": "object"}
+    text = {"type": "json_schema", "json_schema": schema}
+    either = {"type": "or", "elements": [json.loads(calls.source)["format"], text]}
+    tag = {"type": "structural_tag", "format": either}
+    return replace(spec, kind="structural_tag", source=json.dumps(tag, ensure_ascii=False))
 
 
 async def verify(
@@ -92,7 +113,7 @@ async def verify(
 ) -> None:
     """400 for a grammar that cannot be followed. A new one takes a while, and others go on.
 
-    ``schema_places`` are those of the tools that must be called.
+    ``schema_places`` are those of the tools that the grammar has calls of.
     """
     grammar = params.grammar
     if grammar is None:
@@ -102,8 +123,13 @@ async def verify(
     except TooManyGrammars as error:
         raise too_many(f"{error}.") from error
     except ValueError as error:
-        message = str(error) if name else _with_places(str(error), schema_places)
-        raise bad_request(_named(name or TOOLS, message), name or TOOLS) from error
+        message = str(error)
+        of_tools = _with_places(message, schema_places)
+        if name is None or of_tools != message:
+            name, message = TOOLS, of_tools
+        elif schema_places:
+            message = message.replace(_SCHEMA_OF_TEXT, "#")
+        raise bad_request(_named(name, message), name) from error
 
 
 def _with_places(message: str, schema_places: Sequence[str]) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from quire.engine.async_engine import AsyncLLM
 from quire.prompts import ParsedPrompt
 from quire.server.errors import PromptTooLong, bad_request
+from quire.server.input_phase import go_on
 from quire.server.protocol.common import GenerationBody
 
 # A text has far fewer. Of one with more than these for each token of the context only a part is
 # read, and more of it only as long as that part has not twice the tokens that fit.
 _CHARS_PER_TOKEN = 16
+_CHARS_AT_ONCE = 1 << 20  # of several texts; each of their characters takes some 150 bytes
+_LEAST_COUNTED = 1 << 20  # characters, or token ids, that are counted in any case
 _MAX_SALT = 128
 _ONLY = "the prompt"  # as one is called that is not of a list
 _NOT_IN_SALT = "@/\\\0"
@@ -56,9 +59,50 @@ def ready_prompts(
     return fitted
 
 
-def tokenized(engine: AsyncLLM, prompts: Sequence[ParsedPrompt]) -> list[ParsedPrompt]:
-    """The prompts with token ids, whatever their length."""
-    return engine.front.inputs.tokenize_all(prompts)
+def tokenized_for_counting(
+    engine: AsyncLLM, prompt: ParsedPrompt, param: str = "messages"
+) -> ParsedPrompt:
+    """The prompt with all of its token ids; 400 for one that could not be near to fitting."""
+    check_countable(engine, len(prompt.text or ""), "characters", param)
+    (done,) = _tokenized(engine, [prompt])
+    return done
+
+
+def check_countable(
+    engine: AsyncLLM, count: int, unit: str, param: str, least: int = _LEAST_COUNTED
+) -> None:
+    """400 for more than is worked on at once, which is at least ``least``."""
+    max_model_len = engine.model_config.max_model_len
+    most = max(_CHARS_PER_TOKEN * max_model_len, least)
+    if count > most:
+        raise bad_request(
+            f"{param}: {count} {unit} are more than the {most} that are worked on at once, where "
+            f"the context has {max_model_len} tokens; send them in parts.",
+            param,
+        )
+
+
+def _tokenized(engine: AsyncLLM, prompts: Sequence[ParsedPrompt]) -> list[ParsedPrompt]:
+    """The prompts with token ids, whatever their length; some at once, which is faster."""
+    done: list[ParsedPrompt] = []
+    for part in _parts(prompts):
+        go_on()
+        done += engine.front.inputs.tokenize_all(part)
+    return done
+
+
+def _parts(prompts: Sequence[ParsedPrompt]) -> Iterator[list[ParsedPrompt]]:
+    """All of them, in order; a text that is too long for any part is one of its own."""
+    part: list[ParsedPrompt] = []
+    num_chars = 0
+    for prompt in prompts:
+        size = len(prompt.text or "")
+        if part and num_chars + size > _CHARS_AT_ONCE:
+            yield part
+            part, num_chars = [], 0
+        part.append(prompt)
+        num_chars += size
+    yield part
 
 
 def tokenized_for_context(
@@ -74,7 +118,7 @@ def tokenized_for_context(
         else prompt
         for prompt in prompts
     ]
-    return tokenized(engine, done)
+    return _tokenized(engine, done)
 
 
 def _of_part(engine: AsyncLLM, prompt: ParsedPrompt, cut_side: Side, size: int) -> ParsedPrompt:
@@ -82,7 +126,7 @@ def _of_part(engine: AsyncLLM, prompt: ParsedPrompt, cut_side: Side, size: int) 
     text = prompt.text or ""
     while True:
         part = text[-size:] if cut_side == "left" else text[:size]
-        (done,) = tokenized(engine, [replace(prompt, text=part)])
+        (done,) = _tokenized(engine, [replace(prompt, text=part)])
         is_whole = len(part) == len(text)
         if is_whole or len(done.token_ids or ()) > 2 * engine.model_config.max_model_len:
             return replace(done, text=text)

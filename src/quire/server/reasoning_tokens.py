@@ -1,4 +1,5 @@
-"""How many tokens of answers were thought: counted when an answer has ended, for the usage."""
+"""How many tokens of answers were thought, for the usage: counted when an answer has ended, and as
+it grows where that is told."""
 
 from __future__ import annotations
 
@@ -15,14 +16,27 @@ class ReasoningTokens:
         self._counts = form.formats.reasoning is not None
         self._tokenizer = state.require_engine().front.tokenizer
         self._usage = usage
+        self._counted: dict[int, tuple[int, int]] = {}  # characters, tokens; by completion
         if self._counts:
             usage.reasoning_tokens = 0
 
-    def add(self, one: CompletionOutput, answer: Answer) -> None:
-        """Of an output that may not be the last of its completion."""
-        text = answer.reasoning if self._counts and one.finish_reason is not None else ""
-        if not text:
+    def add(self, one: CompletionOutput, answer: Answer, *, is_told: bool = False) -> None:
+        """Of an output that may not be the last of its completion; then only what is told counts.
+
+        What is new is counted by itself, and the whole at the end: that may be a little less.
+        """
+        is_last = one.finish_reason is not None
+        if not self._counts or not (is_last or is_told):
             return
-        assert self._tokenizer is not None and self._usage.reasoning_tokens is not None
-        count = len(self._tokenizer.encode(text, add_special_tokens=False))
-        self._usage.reasoning_tokens += count
+        assert self._usage.reasoning_tokens is not None
+        text = answer.reasoning
+        num_chars, before = self._counted.get(one.index, (0, 0))
+        count = self._count(text) if is_last else before + self._count(text[num_chars:])
+        self._counted[one.index] = len(text), count
+        self._usage.reasoning_tokens += count - before
+
+    def _count(self, text: str) -> int:
+        if not text:
+            return 0
+        assert self._tokenizer is not None
+        return len(self._tokenizer.encode(text, add_special_tokens=False))

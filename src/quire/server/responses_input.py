@@ -34,6 +34,8 @@ def chat_fields(body: ResponsesRequest) -> dict[str, Any]:
         **prompt_fields(body),
         "max_tokens": body.max_output_tokens,
         "stop": body.stop,
+        "structured_outputs": body.structured_outputs,
+        "include_reasoning": body.include_reasoning,
         "logprobs": body.wants_logprobs,
         "top_logprobs": body.top_logprobs,
     }
@@ -80,6 +82,16 @@ def _refuse_stored(body: ResponsesRequest) -> None:
             "background is not supported: the server keeps no responses to be fetched later; "
             "leave it out, and use stream to see the answer grow.",
             "background",
+        )
+    if body.previous_input_messages:
+        raise bad_request(
+            f"previous_input_messages is not supported: {_STATELESS}.", "previous_input_messages"
+        )
+    if body.enable_response_messages:
+        raise bad_request(
+            "enable_response_messages is not supported: the prompt and its tokens are told by "
+            "/v1/chat/completions, with return_prompt_text and return_token_ids; leave it out.",
+            "enable_response_messages",
         )
     if body.prompt is not None:
         raise bad_request(

@@ -156,7 +156,9 @@ class ServerState:
     running: RequestTable = field(init=False)
     peers: Peers = field(init=False)
     watch: Watch = field(init=False)  # metrics, logs, traces
-    inputs: InputPhase = field(default_factory=InputPhase)
+    inputs: InputPhase = field(default_factory=lambda: InputPhase("input"))
+    # Of requests that generate nothing, which no other has to wait behind.
+    counts: InputPhase = field(default_factory=lambda: InputPhase("count"))
 
     def __post_init__(self) -> None:
         self.running = RequestTable(Counts(self.place))

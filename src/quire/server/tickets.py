@@ -63,8 +63,8 @@ def refuse_if_full(state: ServerState) -> None:
     state.require_engine()
     if (in_flight := state.running.num_everywhere) >= state.args.max_queued_requests:
         raise too_many(
-            f"The server has {in_flight} requests in flight already, which is its limit; try again "
-            "later."
+            f"The server has {in_flight} requests in flight already, and takes "
+            f"{state.args.max_queued_requests} (--max-queued-requests); try again later."
         )
 
 

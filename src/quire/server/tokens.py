@@ -12,11 +12,11 @@ from starlette.responses import Response
 from quire.engine.async_engine import AsyncLLM
 from quire.prompts import ParsedPrompt
 from quire.server.bodies import BodyRoute
-from quire.server.chat_prompt import chat_prompt
 from quire.server.error_responses import json_response
 from quire.server.errors import bad_request
-from quire.server.intake import read
-from quire.server.prompt_tokens import tokenized
+from quire.server.input_phase import go_on
+from quire.server.intake import countable_chat, read
+from quire.server.prompt_tokens import check_countable, tokenized_for_counting
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.common import Body
 from quire.server.protocol.tokens import ONLY_WITH_MESSAGES, DetokenizeRequest, TokenizeRequest
@@ -32,7 +32,9 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
 
     def work(state: ServerState, engine: AsyncLLM) -> dict[str, Any]:
         tokenizer = engine.front.require_tokenizer()
-        (prompt,) = tokenized(engine, [_prompt(state, body)])
+        param = "messages" if body.prompt is None else "prompt"
+        prompt = tokenized_for_counting(engine, _prompt(state, body), param)
+        go_on()
         token_ids = prompt.token_ids or []
         strings = tokenizer.convert_ids_to_tokens(token_ids) if body.return_token_strs else None
         return {
@@ -52,6 +54,7 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
 
     def work(state: ServerState, engine: AsyncLLM) -> dict[str, Any]:
         tokenizer = engine.front.require_tokenizer()
+        check_countable(engine, len(body.tokens), "token ids", "tokens")
         size = max(len(tokenizer), engine.model_config.get_vocab_size())
         wrong = next((one for one in body.tokens if one >= size), None)
         if wrong is not None:
@@ -70,7 +73,7 @@ async def input_tokens(body: ChatCompletionRequest, request: Request) -> Respons
     """How many tokens a chat request would read."""
 
     def work(state: ServerState, engine: AsyncLLM) -> dict[str, Any]:
-        (prompt,) = tokenized(engine, [chat_prompt(state, body)])
+        prompt = tokenized_for_counting(engine, countable_chat(state, body))
         num_tokens = len(prompt.token_ids or ())
         return {"object": "response.input_tokens", "input_tokens": num_tokens}
 
@@ -81,7 +84,7 @@ async def input_tokens(body: ChatCompletionRequest, request: Request) -> Respons
 async def apply_template(body: ChatCompletionRequest, request: Request) -> Response:
     """The prompt that a chat request would become."""
     return await _answer(
-        request, body, lambda state, engine: {"prompt": chat_prompt(state, body).text}
+        request, body, lambda state, engine: {"prompt": countable_chat(state, body).text}
     )
 
 
@@ -99,7 +102,7 @@ def _prompt(state: ServerState, body: TokenizeRequest) -> ParsedPrompt:
     if (body.prompt is None) == (body.messages is None):
         raise bad_request("Pass either prompt, a string, or messages.", "prompt")
     if body.messages is not None:
-        return chat_prompt(state, body)
+        return countable_chat(state, body)
     for name in ONLY_WITH_MESSAGES:
         if getattr(body, name) not in (None, TokenizeRequest.model_fields[name].default):
             raise bad_request(f"{name} goes with messages, not with a prompt; leave it out.", name)

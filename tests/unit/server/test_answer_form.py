@@ -190,6 +190,25 @@ async def test_chat_tells_thought_content_and_call(state: ServerState) -> None:
     assert usage.reasoning_tokens == generation.usage.reasoning_tokens
 
 
+@pytest.mark.parametrize("is_shown", [True, False])
+async def test_thoughts_count_while_they_grow(state: ServerState, is_shown: bool) -> None:
+    form = AnswerForm(formats=FORMATS, tools=FORM.tools, shows_reasoning=is_shown)
+    generation = spoken()
+    whole = chat_view(state, generation, form)
+    whole.choices(RequestOutput("r", None, None, None, [WHOLE], finished=True))
+    expected = generation.usage.reasoning_tokens
+    generation = spoken()
+    usage = StreamUsage(at_end=True, on_every_chunk=True)
+    envelope = Envelope(id="i", model="m", fingerprint="f")
+    stream = ChatStream(generation, envelope, chat_view(state, generation, form), usage)
+    text = b"".join([data async for data in stream.run()]).decode()
+    usages = [event["usage"] for event in events_of(text)[:-1]]
+    told = [one["completion_tokens_details"]["reasoning_tokens"] for one in usages]
+    assert told[0] == 0 and told[-1] == expected
+    assert told[1] > 0 if is_shown else told[2] > 3  # the first chunks are those of the content
+    assert len(set(told)) > 3 or not is_shown
+
+
 async def test_reasoning_may_be_left_out(state: ServerState) -> None:
     form = AnswerForm(formats=FORMATS, tools=FORM.tools, shows_reasoning=False)
     message = chat_view(state, spoken(), form).message(form.read(TEXT))

@@ -26,6 +26,7 @@ from quire.server.usage import StreamUsage, Usage
 from tests.fakes.server import events_of, in_process_client, ready_state
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 ANSWER = "The capital of France is Paris."
 PATH = "/v1/chat/completions"
 
@@ -247,6 +248,14 @@ async def test_a_default_beyond_the_context_is_no_error(
             "continue_final_message",
             "Cannot set both",
         ),
+        (
+            {
+                "messages": [*QUESTION, {"role": "assistant", "tool_calls": [CALL]}],
+                "continue_final_message": True,
+            },
+            "messages",
+            "messages[1].tool_calls: the final message cannot be continued",
+        ),
         ({"chat_template_kwargs": {"messages": []}}, None, "chat_template_kwargs cannot hold"),
         ({"response_format": {"type": "yaml"}}, "response_format", "type must be one of text"),
         ({"messages": [{"role": "user", "content": "x " * 4000}]}, "messages", "maximum context"),
@@ -260,6 +269,22 @@ async def test_a_wrong_body_is_told_what_is_wrong(
     error = response.json()["error"]
     assert message in error["message"]
     assert error["param"] == param
+
+
+async def test_the_running_usage_of_a_stream_is_right_from_its_first_chunk(
+    client: httpx.AsyncClient,
+) -> None:
+    long = [{"role": "user", "content": "Tell me, please, once again: " * 4}]
+    body = {"messages": long, "max_tokens": 3, "ignore_eos": True, "n": 2}
+    await client.post(PATH, json=body)
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    answer = await client.post(PATH, json={**body, "stream": True, "stream_options": options})
+    usages = [event["usage"] for event in events_of(answer.text)[:-1]]
+    cached = [one["prompt_tokens_details"]["cached_tokens"] for one in usages]
+    assert set(cached) == {cached[-1]} and cached[-1] >= 16
+    counts = [one["completion_tokens"] for one in usages]
+    assert counts[:2] == [0, 0] and counts[-1] == 6 and counts == sorted(counts)
+    assert [one["total_tokens"] - one["prompt_tokens"] for one in usages] == counts
 
 
 async def test_no_messages_are_told_by_name(client: httpx.AsyncClient) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from quire.server.errors import bad_request, shown
+from quire.server.errors import HTTPError, bad_request, renamed, shown
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,17 @@ def test_a_message_quotes_no_more_than_one_can_read() -> None:
     error = bad_request(f"there is no {'x' * 10**6}", "y" * 10**6)
     assert len(error.message) == 4000
     assert error.param is not None and len(error.param) == 200
+
+
+def test_every_field_is_called_as_the_client_calls_it() -> None:
+    names = {"max_tokens": "max_output_tokens", "stop": "stop_sequences"}
+    text = "max_tokens must be below max_tokens_x; stop with max_tokens, or --max_tokens"
+    with pytest.raises(HTTPError) as caught, renamed(names):
+        raise bad_request(text, "max_tokens")
+    assert caught.value.param == "max_output_tokens"
+    assert caught.value.message == (
+        "max_output_tokens must be below max_tokens_x; stop with max_output_tokens, or --max_tokens"
+    )
 
 
 async def test_a_long_name_of_a_model_is_not_told_again(client: httpx.AsyncClient) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from quire.engine.async_engine import AsyncLLM
 from quire.server.errors import HTTPError
-from quire.server.fields import IGNORED_HEADER, REFUSED, judge
+from quire.server.fields import HARMLESS, IGNORED_HEADER, REFUSED, judge
 from quire.server.protocol.completions import CompletionRequest
 from tests.fakes.server import in_process_client, ready_state
 
@@ -22,6 +22,32 @@ def body_with(**fields: Any) -> CompletionRequest:
 def test_harmless_fields_are_taken_silently(strict: str) -> None:
     body = body_with(user="me", metadata={"a": 1}, store=True, service_tier="auto")
     assert judge(body, strict) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"store": "maybe"}, "true or false, got 'maybe'"),
+        ({"store": 1}, "true or false, got 1"),
+        ({"metadata": [1, 2]}, "an object, got [1, 2]"),
+        ({"service_tier": 5}, "a string, got 5"),
+        ({"user": {}}, "a string, got {}"),
+        ({"prediction": 5}, "an object, got 5"),
+        ({"session_id": True}, "a string, got True"),
+    ],
+)
+@pytest.mark.parametrize("strict", ["error", "off"])
+def test_harmless_fields_have_types_too(fields: dict[str, Any], words: str, strict: str) -> None:
+    (name,) = fields
+    with pytest.raises(HTTPError) as caught:
+        judge(body_with(**fields), strict)
+    assert caught.value.message == f"{name}: must be {words}"
+    assert (caught.value.status, caught.value.param) == (400, name)
+
+
+def test_harmless_fields_may_say_nothing() -> None:
+    assert judge(body_with(**dict.fromkeys(HARMLESS)), "error") == []
+    assert judge(body_with(metadata={"user_id": 5}, prediction=[]), "error") == []
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -209,6 +235,29 @@ async def test_and_can_be_ignored_at_every_depth(engine: AsyncLLM) -> None:
             response = await client.post(path, json={**BASES.get(path, {}), **fields})
             assert response.status_code == 200, (place, response.text)
             assert response.headers[IGNORED_HEADER] == place
+
+
+@pytest.mark.parametrize("strict", ["error", "warn", "off"])
+@pytest.mark.parametrize(
+    ("path", "name", "value"),
+    [
+        (RESPONSES, "guided_choice", ["a"]),
+        (RESPONSES, "guided_json", {"type": "object"}),
+        (RESPONSES, "response_format", {"type": "json_object"}),
+        (MESSAGES, "guided_regex", "a"),
+        (MESSAGES, "structured_outputs", {"choice": ["a"]}),
+    ],
+)
+async def test_a_constraint_is_never_dropped(
+    engine: AsyncLLM, path: str, name: str, value: Any, strict: str
+) -> None:
+    async with in_process_client(ready_state(engine, strict_fields=strict)) as client:
+        response = await client.post(path, json={**BASES[path], name: value})
+        neutral = await client.post(path, json={**BASES[path], name: None})
+    message = response.json()["error"]["message"]
+    instead = "text.format or structured_outputs" if path == RESPONSES else "output_config.format"
+    assert (response.status_code, neutral.status_code) == (400, 200)
+    assert message == f"{name} is not supported here: use {instead}."
 
 
 async def test_a_message_may_have_what_its_template_reads(

@@ -319,6 +319,7 @@ async def test_more_than_the_queue_holds_is_429(fake_engine: AsyncLLM) -> None:
         assert second.status_code == 429
         assert second.headers["retry-after"] == "1"
         assert second.json()["error"]["type"] == "RateLimitError"
+        assert "1 (--max-queued-requests)" in second.json()["error"]["message"]
         await client.post("/v1/requests/a/cancel")
         await first
         third = await client.post(PATH, json={"prompt": [5], "max_tokens": 1})

@@ -159,6 +159,57 @@ async def test_a_head_that_comes_at_once_is_limited_too(
         writer.close()
 
 
+CHUNKED = f"{HEAD}Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "why"),
+    [
+        ("FOO /v1/models HTTP/1.1\r\n\r\n", 400, "Invalid method"),
+        ("GET /a b HTTP/1.1\r\n\r\n", 400, "Expected HTTP/"),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "this server is no proxy"),
+        (f"{CHUNKED}Content-Length: 3\r\n\r\nabc", 400, "Content-Length can't be present"),
+        (f"GET /livez HTTP/1.1\r\nA: {'x' * 70_000}\r\n\r\n", 400, "larger than 65536 bytes"),
+        (f"{HEAD}Transfer-Encoding: gzip, chunked\r\n\r\n", 501, "another coding than chunked"),
+        (f"{HEAD}Transfer-Encoding: gzip\r\n\r\n", 501, "another coding than chunked"),
+        (f"{HEAD}Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n", 501, "another"),
+    ],
+)
+async def test_what_is_no_request_gets_an_error_that_says_why(
+    state: ServerState, sent: str, status: int, why: str
+) -> None:
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent.encode())
+        head, _, body = (await asyncio.wait_for(reader.read(), DEADLINE_S)).partition(b"\r\n\r\n")
+        writer.close()
+    assert head.startswith(b"HTTP/1.1 %d" % status)
+    assert b"content-type: application/json" in head and b"connection: close" in head
+    assert b"content-length: %d" % len(body) in head
+    error = json.loads(body)["error"]
+    assert (error["code"], error["param"]) == (status, None)
+    assert why in error["message"]
+
+
+async def test_what_is_no_request_is_told_in_the_form_of_its_api(state: ServerState) -> None:
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /v1/messages HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), DEADLINE_S)
+        writer.close()
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["type"] == "error"
+
+
+async def test_a_body_in_chunks_is_read(state: ServerState) -> None:
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        size = f"{len(SHORT_BODY):x}"
+        chunked = CHUNKED.replace("chunked", "Chunked ")
+        writer.write(f"{chunked}\r\n{size}\r\n{SHORT_BODY}\r\n0\r\n\r\n".encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
 async def test_a_client_that_sends_slowly_is_not_cut_off(state: ServerState) -> None:
     pieces = [REQUEST[:-8], *REQUEST[-8:]]
     async with served(state, Patient) as port:

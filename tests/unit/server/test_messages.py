@@ -217,7 +217,9 @@ async def test_tools_are_shown_to_the_model(client: httpx.AsyncClient) -> None:
         ({"stop_sequences": ["a"] * 5}, "stop_sequences may have 4 strings, got 5"),
         (
             {"thinking": {"type": "enabled", "budget_tokens": 1024}},
-            "thinking.budget_tokens=1024 needs to know how thinking ends",
+            "thinking.budget_tokens=1024 needs to know how thinking ends, and no reasoning parser "
+            "says so: start the server with --reasoning-parser, or leave thinking.budget_tokens "
+            "out.",
         ),
         (
             {"thinking": {"type": "adaptive", "budget_tokens": 1024}},

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from quire.engine.async_engine import AsyncLLM
 from quire.structured_outputs.verify import GrammarVerifier
-from tests.fakes.server import in_process_client, ready_state
+from tests.fakes.server import events_of, in_process_client, ready_state
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 QUESTION = [{"role": "user", "content": "Who?"}]
@@ -103,6 +103,7 @@ async def test_responses_and_messages_are_constrained(client: httpx.AsyncClient)
          "the keyword 'uniqueItems' at #/items/uniqueItems cannot be honoured"),
         ({"guided_json": {"type": "integer", "minimum": 2, "maximum": 1}}, "guided_json", "Unsat"),
         ({"thinking_token_budget": 3}, "thinking_token_budget", "no reasoning parser says so"),
+        ({"thinking_token_budget": 3}, "thinking_token_budget", "server with --reasoning-parser"),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_followed_is_refused_by_name(
@@ -249,13 +250,81 @@ async def test_calls_that_must_be_made_are_made(engine: AsyncLLM) -> None:
                 assert json.loads(call["function"]["arguments"])["city"] in ("Paris", "Rome")
 
 
-async def test_a_schema_leaves_no_room_for_calls(client: httpx.AsyncClient) -> None:
-    body = {"messages": QUESTION, "tools": [WEATHER], "response_format": JSON_SCHEMA}
-    response = await client.post(CHAT, json=body)
-    assert response.status_code == 400
-    assert response.json()["error"]["param"] == "response_format"
-    body["tool_choice"] = "none"
-    assert (await client.post(CHAT, json={**body, "max_tokens": 2})).status_code == 200
+@pytest.mark.parametrize(
+    ("parser", "form"),
+    [("mistral", {"response_format": JSON_SCHEMA}), ("hermes", {"guided_choice": ["a"]})],
+)
+async def test_a_schema_leaves_no_room_for_calls(
+    engine: AsyncLLM, parser: str, form: dict[str, Any]
+) -> None:
+    """Where no grammar says how calls are written, or the form is no schema."""
+    body = {"messages": QUESTION, "tools": [WEATHER], **form}
+    (name,) = form
+    async with in_process_client(ready_state(engine, tool_call_parser=parser)) as client:
+        response = await client.post(CHAT, json=body)
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == name
+        assert f"leave out {name} or tools" in response.json()["error"]["message"]
+        body["tool_choice"] = "none"
+        assert (await client.post(CHAT, json={**body, "max_tokens": 2})).status_code == 200
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize(
+    ("first", "form"),
+    [("<", JSON_SCHEMA), ("<", {"type": "json_object"}), ("{", JSON_SCHEMA)],
+)
+async def test_a_model_that_may_call_makes_calls_or_follows_the_schema(
+    engine: AsyncLLM, client: httpx.AsyncClient, is_stream: bool, first: str, form: dict[str, Any]
+) -> None:
+    bias = {str(only_token(engine.front.require_tokenizer(), first)): 100}
+    body = {"messages": QUESTION, "tools": [WEATHER], "response_format": form, "seed": 1}
+    body |= {"logit_bias": bias, "parallel_tool_calls": False, "max_tokens": 300}
+    response = await client.post(CHAT, json={**body, "stream": is_stream})
+    assert response.status_code == 200, response.text
+    answers = events_of(response.text)[:-1] if is_stream else [response.json()]
+    choices = [one["choices"][0] for one in answers]
+    parts = [one["delta" if is_stream else "message"] for one in choices]
+    text = "".join(part.get("content") or "" for part in parts)
+    calls = [call["function"] for part in parts for call in part.get("tool_calls") or ()]
+    arguments = "".join(call["arguments"] for call in calls)
+    if first == "<":
+        assert (text, calls[0]["name"]) == ("", "get_weather")
+        assert json.loads(arguments)["city"] in ("Paris", "Rome")
+        assert choices[-1]["finish_reason"] == "tool_calls"
+    else:
+        assert not calls and json.loads(text).keys() == {"name", "age"}
+        assert choices[-1]["finish_reason"] == "stop"
+
+
+async def test_where_calls_must_be_made_the_schema_is_that_of_a_later_turn(
+    client: httpx.AsyncClient,
+) -> None:
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    for choice in ("required", named):
+        body = {"messages": QUESTION, "tools": [WEATHER], "tool_choice": choice, "seed": 1}
+        body |= {"response_format": JSON_SCHEMA, "max_tokens": 200}
+        message = (await client.post(CHAT, json=body)).json()["choices"][0]["message"]
+        assert message["content"] == ""
+        assert {one["function"]["name"] for one in message["tool_calls"]} == {"get_weather"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "schema", "param", "place"),
+    [
+        (True, False, "tools", "at tools[1].function.parameters/properties/a/uniqueItems cannot"),
+        (False, True, "response_format", "at #/properties/a/uniqueItems cannot be honoured"),
+    ],
+)
+async def test_what_is_wrong_in_either_schema_is_told_where_it_is(
+    client: httpx.AsyncClient, tool: bool, schema: bool, param: str, place: str
+) -> None:
+    second = {"name": "g", "parameters": NO_SUCH if tool else FINE}
+    form = {"name": "x", "schema": NO_SUCH if schema else FINE}
+    body = {"messages": QUESTION, "tools": [WEATHER, {"type": "function", "function": second}]}
+    body |= {"response_format": {"type": "json_schema", "json_schema": form}}
+    error = (await client.post(CHAT, json=body)).json()["error"]
+    assert place in error["message"] and error["param"] == param
 
 
 @pytest.mark.parametrize("parser", ["qwen3", "deepseek_r1"])

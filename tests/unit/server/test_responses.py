@@ -238,6 +238,25 @@ async def test_input_tokens_are_counted(client: httpx.AsyncClient) -> None:
         ({"conversation": "conv_1"}, "conversation", "keeps no state"),
         ({"background": True}, "background", "background is not supported"),
         ({"prompt": {"id": "p"}}, "prompt", "stores no prompts"),
+        (
+            {"previous_input_messages": [{"role": "user"}]},
+            "previous_input_messages",
+            "keeps no state",
+        ),
+        ({"enable_response_messages": True}, "enable_response_messages", "return_prompt_text"),
+        (
+            {
+                "structured_outputs": {"choice": ["a"]},
+                "text": {"format": {"type": "json_object"}},
+            },
+            "structured_outputs",
+            "structured_outputs and text.format both constrain the answer",
+        ),
+        (
+            {"structured_outputs": {"regex": "("}},
+            "structured_outputs",
+            "structured_outputs: ",
+        ),
         ({"max_output_tokens": 0}, "max_output_tokens", "greater than or equal to 1, got 0"),
         ({"temperature": 3}, "temperature", "temperature must be a number in [0, 2], got 3"),
         ({"include": ["x"]}, "include[0]", "message.output_text.logprobs"),
@@ -280,6 +299,8 @@ async def test_a_wrong_body_is_told_what_is_wrong(
 async def test_neutral_values_are_fine(client: httpx.AsyncClient) -> None:
     neutral = {
         "background": False,
+        "enable_response_messages": False,
+        "previous_input_messages": None,
         "conversation": None,
         "include": ["reasoning.encrypted_content"],
         "parallel_tool_calls": True,
@@ -294,6 +315,20 @@ async def test_neutral_values_are_fine(client: httpx.AsyncClient) -> None:
         "truncation": "disabled",
     }
     assert (await respond(client, **neutral)).output_text == ANSWER
+
+
+async def test_the_constraints_of_vllm_are_followed(client: httpx.AsyncClient) -> None:
+    response = await respond(client, structured_outputs={"choice": ["seven"]})
+    assert response.output_text == "seven"
+
+
+@pytest.mark.parametrize("is_told", [None, True, False])
+async def test_thoughts_may_be_left_out(engine: AsyncLLM, is_told: bool | None) -> None:
+    state = ready_state(engine, reasoning_parser="deepseek_r1")  # whose models always think first
+    async with in_process_client(state) as client:
+        response = await respond(client, include_reasoning=is_told)
+    assert item_of(response).type == ("message" if is_told is False else "reasoning")
+    assert response.output_text == ""
 
 
 async def test_the_form_of_the_answer_is_told_again(client: httpx.AsyncClient) -> None:

@@ -102,6 +102,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     forms: ClassVar[Mapping[str, Form]] = {}  # of the objects in its fields
+    constraints: ClassVar[str] = ""  # what it has instead of others' fields that constrain answers
 
     model: str | None = None  # the served one
 

@@ -120,6 +120,8 @@ class CountTokensRequest(Body):
 class MessagesRequest(CountTokensRequest, SamplingBody):
     """A conversation to be answered, or its last turn to be continued."""
 
+    constraints: ClassVar[str] = "output_config.format"
+
     max_tokens: Annotated[Int64, Field(ge=1)]
     stop_sequences: Items[str] | None = None
     temperature: Share | None = None

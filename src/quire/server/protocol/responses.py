@@ -126,6 +126,8 @@ class InputTokensRequest(Body):
 class ResponsesRequest(InputTokensRequest, SamplingBody):
     """An input to be answered."""
 
+    constraints: ClassVar[str] = "text.format or structured_outputs"
+
     forms: ClassVar[Mapping[str, Form]] = {
         **InputTokensRequest.forms,
         "stream_options": STREAM_OPTIONS,
@@ -136,9 +138,13 @@ class ResponsesRequest(InputTokensRequest, SamplingBody):
     include: Items[Includable] | None = None
     top_logprobs: Int64 | None = None
     stop: Strings = None
+    structured_outputs: dict[str, Any] | None = None
+    include_reasoning: StrictBool | None = True
     return_tokens_as_token_ids: StrictBool | None = None
     background: StrictBool | None = False
     prompt: dict[str, Any] | None = None  # one that a server would have stored
+    previous_input_messages: Items[Any] | None = None
+    enable_response_messages: StrictBool | None = False
     max_tool_calls: Int64 | None = None  # of tools that the server would call itself
     stream_options: dict[str, Any] | None = None  # the last event has the usage anyway
     # Only told again in the response.
