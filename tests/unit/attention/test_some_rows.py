@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from quire.attention.some_rows import for_upload, some_rows
+from quire.attention.some_rows import some_rows
+from quire.attention.upload import for_upload
 from quire.attention.start_up_check import Rows, make_trial
 from tests.fakes.attention import Definition, half_problem
 
