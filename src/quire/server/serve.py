@@ -58,8 +58,8 @@ def serve(args: ServerArgs, make_config: MakeConfig) -> None:
     _allow_open_files(args)
     end_at_signals(sys.exit)  # from here on there are files to remove
     with contextlib.closing(listening_socket(args)) as listener:
-        logger.info("listening at %s", address_of(listener, args))
         try:
+            logger.info("listening at %s", address_of(listener, args))
             if args.api_server_count > 1:
                 from quire.server.supervisor import supervise
 

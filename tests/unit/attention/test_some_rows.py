@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from quire.attention.some_rows import some_rows
-from quire.attention.upload import for_upload
 from quire.attention.start_up_check import Rows, make_trial
+from quire.attention.upload import for_upload
 from tests.fakes.attention import Definition, half_problem
 
 ROWS = Rows(name="", computed=(18, 90, 0, 21, 90), new=(1, 1, 25, 2, 32))
