@@ -82,10 +82,10 @@ def select_backends(
         if name not in _FOR_LONG_PROMPTS:
             break
     blamed = None
-    if not chosen or chosen[-1] in _FOR_LONG_PROMPTS:
-        *_, blamed = refusals
-    elif not set(chosen) & set(named):  # but our own kernels, which nobody asked for
+    if not set(chosen) & set(named):  # our own kernels behind it nobody asked for
         blamed = named[-1]
+    elif chosen[-1] in _FOR_LONG_PROMPTS:
+        *_, blamed = refusals
     for name, reasons in refusals.items():
         if name == blamed:
             raise ValueError(

@@ -132,8 +132,9 @@ def test_what_cannot_be_asked_is_not_tried() -> None:
     def check(*_: object) -> list[str]:
         raise AssertionError("tried")
 
-    with pytest.raises(ValueError, match="the model is on cpu"):
-        select_backends("flashinfer", [half_problem()], check)
+    for name in ("flashinfer", "fa3"):
+        with pytest.raises(ValueError, match=f"'{name}' cannot serve .* the model is on cpu"):
+            select_backends(name, [half_problem()], check)
 
 
 def test_packages_of_others_are_not_imported_unless_chosen() -> None:
