@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor
 
@@ -21,6 +19,4 @@ class RandomReader(DummyReader):
             return tensor
         if "norm" in name:
             return tensor.fill_(1)
-        digest = hashlib.sha256(f"{self._seed} {name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-        return tensor.normal_(0, 0.02, generator=generator)
+        return tensor.normal_(0, 0.02, generator=self.generator_of(name))

@@ -56,8 +56,8 @@ class CudnnAttention(LongPromptAttention):
             version = torch.backends.cudnn.version() or 0
             if version < _OLDEST_LIBRARY:
                 reasons.append(f"torch brings cuDNN {version}; it needs {_OLDEST_LIBRARY} or later")
-        of_problem = (reasons_of_shape, reasons_of_pages, reasons_of_heads)
-        return [reason for reasons_of in of_problem for reason in reasons_of(problem)] + reasons
+        of_problem = reasons_of_shape(problem) + reasons_of_pages(problem)
+        return of_problem + reasons_of_heads(problem) + reasons
 
     def are_long(self, query_lens: np.ndarray, seq_lens: np.ndarray) -> np.ndarray:
         long: np.ndarray = query_lens >= _TILE

@@ -199,10 +199,12 @@ class DummyReader:
         self, name: str, shape: tuple[int, ...], *, dtype: torch.dtype | None = None
     ) -> Tensor:
         tensor = torch.empty(shape, dtype=dtype or self._dtype, device=self.device)
+        return tensor.uniform_(-_LARGEST_DUMMY, _LARGEST_DUMMY, generator=self.generator_of(name))
+
+    def generator_of(self, name: str) -> torch.Generator:
         digest = hashlib.sha256(f"{self._seed} {name}".encode()).digest()
         generator = torch.Generator(self.device)
-        generator.manual_seed(int.from_bytes(digest[:7], "little"))
-        return tensor.uniform_(-_LARGEST_DUMMY, _LARGEST_DUMMY, generator=generator)
+        return generator.manual_seed(int.from_bytes(digest[:7], "little"))
 
     def report(self) -> LoadReport:
         return LoadReport(num_read=0, bytes_read=0, unused=())
