@@ -1,14 +1,19 @@
-"""A part of a batch, for backends that compute some rows of a step otherwise than the rest."""
+"""Parts of a batch: some of its rows, or some of its queries."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from quire.batch import Batch
 
 
 def some_rows(batch: Batch, first: int, last: int) -> tuple[slice, Batch]:
-    """Where the tokens of rows ``first`` to ``last`` are, and the batch of those rows alone."""
+    """Where the tokens of rows ``first`` to ``last`` are, and the batch of those rows alone.
+
+    For backends that compute some rows of a step otherwise than the rest.
+    """
     tokens = slice(*batch.query_start_cpu[[first, last]].tolist())
     rows = slice(first, last)
     query_start_cpu = batch.query_start_cpu[first : last + 1] - tokens.start
@@ -35,4 +40,40 @@ def some_rows(batch: Batch, first: int, last: int) -> tuple[slice, Batch]:
         ),
         outputs=None,  # a matter of the model's last layer, which gets no parts
         decode_order=batch.decode_order if has_all_decode_rows else None,
+    )
+
+
+def outputs_alone(batch: Batch) -> Batch:
+    """What attends for `batch.outputs` and no other token: a row of one query for each of them."""
+    assert batch.outputs is not None
+    # among the inner borders, so that no number whatever gives a row that is not there
+    owners = torch.searchsorted(batch.query_start[1:-1], batch.outputs, right=True)
+    count, device = len(owners), batch.device
+    positions = batch.positions.index_select(0, batch.outputs)
+    seq_lens = (positions + 1).to(torch.int32)
+    if device.type == "cpu":
+        seq_lens_cpu = seq_lens
+    else:  # known on the device alone: an upper bound
+        seq_lens_cpu = torch.full((count,), batch.max_seq_len, dtype=torch.int32)
+    return replace(
+        batch,
+        input_ids=batch.input_ids.index_select(0, batch.outputs),
+        positions=positions,
+        query_start=torch.arange(count + 1, dtype=torch.int32, device=device),
+        seq_lens=seq_lens,
+        query_start_cpu=torch.arange(count + 1, dtype=torch.int32),
+        seq_lens_cpu=seq_lens_cpu,
+        num_decode_rows=count,
+        max_query_len=1,
+        groups=tuple(
+            replace(
+                group,
+                block_table=group.block_table.index_select(0, owners),
+                slot_mapping=group.slot_mapping.index_select(0, batch.outputs),
+            )
+            for group in batch.groups
+        ),
+        outputs=None,
+        is_mixed_graph=False,
+        decode_order=None,
     )

@@ -61,26 +61,26 @@ class Attention:
             sinks = reader.read(f"{prefix}.sinks", shape, dtype=torch.float32)
             self._attend = partial(self._backend.forward, sinks=sinks)
 
-    def add_to(self, h: Tensor, step: ForwardPass) -> None:
-        self.out.add_to(self._attended(h, step), h)
+    def add_to(self, h: Tensor, step: ForwardPass, target: Tensor) -> None:
+        self.out.add_to(self._attended(h, step), target)
 
     def branch(self, h: Tensor, step: ForwardPass) -> Tensor:
         """What ``add_to`` would add."""
         return self.out(self._attended(h, step))
 
     def _attended(self, h: Tensor, step: ForwardPass) -> Tensor:
-        """[T, H D]; the tokens' keys and values are written."""
+        """[T, H D] or of the tokens that go on; the keys and values of all are written."""
         batch = step.batch
         kv_cache = batch.kv_caches[self._layer]
         slots = batch.groups[batch.layer_groups[self._layer]].slot_mapping
         qkv, plan = self._qkv(h), step.attention_plans[self._plan]
         attended = None
-        if self._one_launch is not None:
+        if self._one_launch is not None and step.outputs is None:
             rotation = step.rotations[self._rotation]
             attended = self._one_launch(qkv, *rotation, kv_cache, slots, plan)
         if attended is None:
             q = self._heads(qkv, kv_cache, slots, step)
-            attended = self._attend(q, kv_cache, plan)
+            attended = self._attend(step.narrowed(q), kv_cache, plan)
         return attended.flatten(1)
 
 

@@ -19,9 +19,10 @@ class ForwardPass:
     rotations: tuple[tuple[Tensor, Tensor], ...]
     # Per kind of attention layer: what its backend planned, and alone understands.
     attention_plans: tuple[Any, ...]
-    # In the last layer only the tokens whose hidden states are wanted go on after attention.
-    is_last: bool = False
+    # The tokens that go on behind the layer's keys and values, or all: in the last layer those
+    # whose hidden states are wanted. Its plans are of these alone.
+    outputs: Tensor | None = None  # [S] int64
 
     def narrowed(self, x: Tensor) -> Tensor:
-        """x [T, E] behind attention: lines of the tokens that go on."""
-        return self.batch.lines_of_outputs(x) if self.is_last else x
+        """Of x [T, ...] the lines of the tokens that go on; x itself where all do."""
+        return x if self.outputs is None else x.index_select(0, self.outputs)

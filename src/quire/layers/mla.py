@@ -63,15 +63,15 @@ class MLA:
         self._value_up = values.transpose(1, 2).contiguous()
         self.out.load(reader, prefix)
 
-    def add_to(self, h: Tensor, step: ForwardPass) -> None:
-        self.out.add_to(self._attended(h, step), h)
+    def add_to(self, h: Tensor, step: ForwardPass, target: Tensor) -> None:
+        self.out.add_to(self._attended(h, step), target)
 
     def branch(self, h: Tensor, step: ForwardPass) -> Tensor:
         """What ``add_to`` would add."""
         return self.out(self._attended(h, step))
 
     def _attended(self, h: Tensor, step: ForwardPass) -> Tensor:
-        """[T, H value_dim]; the tokens' latents are written."""
+        """[T, H value_dim] or of the tokens that go on; the latents of all are written."""
         spec, batch, cos_sin = self._spec, step.batch, step.rotations[self._rotation]
         kv_cache = batch.kv_caches[self._layer]
         slots = batch.groups[batch.layer_groups[self._layer]].slot_mapping
@@ -81,8 +81,11 @@ class MLA:
         keys = torch.cat((self._kv_norm(latent).unsqueeze(1), shared_key), dim=2)
         write_keys(keys, kv_cache, slots)
 
-        plain, turned = queries.unflatten(1, (spec.num_heads, -1)).split(
-            (spec.nope_dim, spec.rope_dim), dim=2
+        cos_sin = (step.narrowed(cos_sin[0]), step.narrowed(cos_sin[1]))
+        plain, turned = (
+            step.narrowed(queries)
+            .unflatten(1, (spec.num_heads, -1))
+            .split((spec.nope_dim, spec.rope_dim), dim=2)
         )
         absorbed = _by_head(plain, self._key_up)
         q = torch.cat((absorbed, self._rotate(turned, *cos_sin)), dim=2)

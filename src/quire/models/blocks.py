@@ -1,7 +1,7 @@
 """How a layer's parts are wired: one class per topology, each with its own short call.
 
 Between layers there is one tensor, the hidden state h [T, E], which every layer updates in place;
-the last one goes on with some of its lines after attention (`ForwardPass.narrowed`).
+the last one goes on with some of its lines behind its keys (`ForwardPass.narrowed`).
 Knows the kinds of parts that a layer may have, and not what is in them.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -41,12 +41,12 @@ class Mixer(Protocol):
         """``norm``: what its input goes through first; loaded."""
         ...
 
-    def add_to(self, h: Tensor, step: ForwardPass) -> None:
-        """h += branch(h, step), in place."""
+    def add_to(self, h: Tensor, step: ForwardPass, target: Tensor) -> None:
+        """target += branch(h, step), in place; ``target`` may be h."""
         ...
 
     def branch(self, h: Tensor, step: ForwardPass) -> Tensor:
-        """Attention of norm(h)."""
+        """Attention of norm(h), of the tokens that go on; h may be all of them."""
         ...
 
 
@@ -71,10 +71,13 @@ def build_block(spec: LayerSpec, attention: Mixer | None) -> Block:
     if attention is None and spec.mlp is None:
         return EmptyBlock()
     assert spec.block == "pre_norm" or (attention and spec.mlp), "only pre_norm can lack a part"
-    mlp = Nothing() if spec.mlp is None else build_mlp(spec.mlp)
+    mlp = None if spec.mlp is None else build_mlp(spec.mlp)
+    if spec.residual_scale != 1.0:
+        attention = attention and ScaledMixer(attention, spec.residual_scale)
+        mlp = mlp and ScaledFeedForward(mlp, spec.residual_scale)
     parts = Parts(
-        attention=_scaled(attention or Nothing(), spec.residual_scale),
-        mlp=_scaled(mlp, spec.residual_scale),
+        attention=attention or Nothing(),
+        mlp=mlp or Nothing(),
         mlp_prefix=spec.mlp_prefix,
         norms=tuple(build_norm(norm) for norm in spec.norms),
     )
@@ -113,10 +116,10 @@ class PreNormBlock:
         self._parts.load(reader, prefix, attention=first, mlp=last)
 
     def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
-        self.attention.add_to(h, step)
-        h = step.narrowed(h)
-        self.mlp.add_to(h)
-        return h
+        out = step.narrowed(h)
+        self.attention.add_to(h, step, out)
+        self.mlp.add_to(out)
+        return out
 
 
 class ParallelBlock:
@@ -132,11 +135,11 @@ class ParallelBlock:
         self._parts.load(reader, prefix, attention=first, mlp=last)
 
     def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
-        attended = step.narrowed(self.attention.branch(h, step))
-        h = step.narrowed(h)
-        self.mlp.add_to(h)
-        h += attended
-        return h
+        attended = self.attention.branch(h, step)
+        out = step.narrowed(h)
+        self.mlp.add_to(out)
+        out += attended
+        return out
 
 
 class PostNormBlock:
@@ -151,10 +154,11 @@ class PostNormBlock:
         self._parts.load(reader, prefix, attention=None, mlp=None)
 
     def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
-        self.attention.add_to(h, step)
-        h = self._norm1(step.narrowed(h))
-        self.mlp.add_to(h)
-        return self._norm2(h)
+        out = step.narrowed(h)
+        self.attention.add_to(h, step, out)
+        out = self._norm1(out)
+        self.mlp.add_to(out)
+        return self._norm2(out)
 
 
 class BranchNormBlock:
@@ -169,10 +173,10 @@ class BranchNormBlock:
         self._parts.load(reader, prefix, attention=None, mlp=None)
 
     def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
-        h += self._norm1(self.attention.branch(h, step))
-        h = step.narrowed(h)
-        h += self._norm2(self.mlp.branch(h))
-        return h
+        out = step.narrowed(h)
+        out += self._norm1(self.attention.branch(h, step))
+        out += self._norm2(self.mlp.branch(out))
+        return out
 
 
 class SandwichBlock:
@@ -187,10 +191,10 @@ class SandwichBlock:
         self._parts.load(reader, prefix, attention=self._norm1, mlp=self._norm3)
 
     def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
-        h += self._norm2(self.attention.branch(h, step))
-        h = step.narrowed(h)
-        h += self._norm4(self.mlp.branch(h))
-        return h
+        out = step.narrowed(h)
+        out += self._norm2(self.attention.branch(h, step))
+        out += self._norm4(self.mlp.branch(out))
+        return out
 
 
 class NormedResidualBlock:
@@ -206,10 +210,11 @@ class NormedResidualBlock:
 
     def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
         h = self._norm1(h)
-        self.attention.add_to(h, step)
-        h = self._norm2(step.narrowed(h))
-        self.mlp.add_to(h)
-        return h
+        out = step.narrowed(h)
+        self.attention.add_to(h, step, out)
+        out = self._norm2(out)
+        self.mlp.add_to(out)
+        return out
 
 
 BLOCKS: dict[BlockKind, Callable[[Parts], Block]] = {
@@ -238,29 +243,45 @@ class Nothing:
     def load(self, reader: TensorReader, prefix: str, norm: Norm | None) -> None:
         pass
 
-    def add_to(self, h: Tensor, *step: ForwardPass) -> None:
+    def add_to(self, *operands: Tensor | ForwardPass) -> None:
         pass
 
-    def branch(self, h: Tensor, *step: ForwardPass) -> Tensor:
-        return torch.zeros_like(h)
+    def branch(self, *operands: Tensor | ForwardPass) -> Tensor:
+        raise AssertionError("blocks that may lack a part only add it")
 
 
-class Scaled:
-    """Another branch times a constant."""
+class ScaledMixer:
+    """Another mixer's branch times a constant."""
 
-    def __init__(self, part: Mixer | FeedForward, scale: float) -> None:
-        self._part = part
-        self._branch: Callable[..., Tensor] = part.branch
+    def __init__(self, mixer: Mixer, scale: float) -> None:
+        self._mixer = mixer
         self._scale = scale
 
     def load(self, reader: TensorReader, prefix: str, norm: Norm | None) -> None:
-        self._part.load(reader, prefix, norm)
+        self._mixer.load(reader, prefix, norm)
 
-    def add_to(self, h: Tensor, *step: ForwardPass) -> None:
-        h.add_(self._branch(h, *step), alpha=self._scale)
+    def add_to(self, h: Tensor, step: ForwardPass, target: Tensor) -> None:
+        target.add_(self._mixer.branch(h, step), alpha=self._scale)
 
-    def branch(self, h: Tensor, *step: ForwardPass) -> Tensor:
-        return self._branch(h, *step).mul_(self._scale)
+    def branch(self, h: Tensor, step: ForwardPass) -> Tensor:
+        return self._mixer.branch(h, step).mul_(self._scale)
+
+
+class ScaledFeedForward:
+    """Another feed-forward's branch times a constant."""
+
+    def __init__(self, mlp: FeedForward, scale: float) -> None:
+        self._mlp = mlp
+        self._scale = scale
+
+    def load(self, reader: TensorReader, prefix: str, norm: Norm | None) -> None:
+        self._mlp.load(reader, prefix, norm)
+
+    def add_to(self, h: Tensor) -> None:
+        h.add_(self._mlp.branch(h), alpha=self._scale)
+
+    def branch(self, h: Tensor) -> Tensor:
+        return self._mlp.branch(h).mul_(self._scale)
 
 
 class MixtureBranch:
@@ -287,10 +308,3 @@ def build_mlp(spec: GatedMLPSpec | PlainMLPSpec | MoESpec) -> FeedForward:
     if isinstance(spec, MoESpec):
         return MixtureBranch(spec)
     return GatedMLP(spec) if isinstance(spec, GatedMLPSpec) else PlainMLP(spec)
-
-
-Part = TypeVar("Part", bound=Mixer | FeedForward)
-
-
-def _scaled(part: Part, scale: float) -> Part | Scaled:
-    return part if scale == 1.0 else Scaled(part, scale)

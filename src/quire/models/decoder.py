@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from quire.attention.backend import AttentionBackend, AttentionProblem
-from quire.attention.selection import Backends, select_backends
+from quire.attention.selection import select_backends
+from quire.attention.some_rows import outputs_alone
 from quire.batch import Batch
 from quire.layers.attention import Attention
 from quire.layers.embedding import Embedding
@@ -54,13 +56,16 @@ class Decoder:
             RopeAngles(rope, max_model_len=placement.max_model_len, device=placement.device)
             for rope in spec.ropes
         ]
-        # A backend for each kind of attention in a layer group, and one plan a step.
-        self._planned: dict[tuple[AttentionProblem, int], AttentionBackend] = {}
         attentions = [layer.attention for layer in spec.layers if layer.attention is not None]
         problems = [_problem(attention, placement) for attention in attentions]
         backends = select_backends(placement.attention_backend, problems)
         self.attention_backend = str(backends)
-        parts = iter(self._build_attentions(backends, attentions, problems, placement))
+        # A backend for each kind of attention in a layer group, and one plan a step.
+        uses = list(zip(problems, self.kv_layout.group_of_layer, strict=True))
+        self._planned = [(backends.build(use[0]), use[1]) for use in dict.fromkeys(uses)]
+        plan_of_layer = [list(dict.fromkeys(uses)).index(use) for use in uses]
+        self._last_plan = None if spec.layers[-1].attention is None else plan_of_layer[-1]
+        parts = self._build_attentions(attentions, problems, plan_of_layer, placement.max_model_len)
         self.layers = [
             build_block(layer, None if layer.attention is None else next(parts))
             for layer in spec.layers
@@ -84,12 +89,14 @@ class Decoder:
         """Hidden states [S, E] of `batch.outputs` after the final norm; writes the keys and values
         of all tokens.
 
-        Between layers every token is needed, since the next attends to it; behind the attention of
-        the last one only the outputs are, a few of the thousands of tokens of a prompt.
+        Between layers every token is needed, since the next attends to it; of the last one all keys
+        and values are, and the rest of the outputs alone: a few of the thousands of tokens of a
+        prompt.
         """
         # Before the rotations: behind those, kernels may read a step's lengths and places before
         # they wait (`kernels/triton/launch.py`).
-        plans = tuple(backend.plan(batch, group) for (_, group), backend in self._planned.items())
+        plans = tuple(backend.plan(batch, group) for backend, group in self._planned)
+        last_plans = self._plans_of_last_layer(batch, plans)
         step = ForwardPass(
             batch=batch,
             rotations=tuple(angles.at(batch.positions) for angles in self._angles),
@@ -98,32 +105,39 @@ class Decoder:
         h = self.embedding(batch.input_ids, batch.positions)
         for layer in self.layers[:-1]:
             h = layer(h, step)
-        return self.final_norm(self.layers[-1](h, replace(step, is_last=True)))
+        last = replace(step, attention_plans=last_plans, outputs=batch.outputs)
+        return self.final_norm(self.layers[-1](h, last))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [S, V] of hidden states [S, E], in the model's dtype or in float32."""
         return self.head(hidden)
 
+    def _plans_of_last_layer(self, batch: Batch, plans: tuple[Any, ...]) -> tuple[Any, ...]:
+        """With the layer's own for the outputs alone, which are all that it attends for."""
+        number = self._last_plan
+        if batch.outputs is None or number is None:
+            return plans
+        backend, group = self._planned[number]
+        plan = backend.plan(outputs_alone(batch), group)
+        return (*plans[:number], plan, *plans[number + 1 :])
+
     def _build_attentions(
         self,
-        backends: Backends,
         specs: Sequence[AttentionSpec | MLASpec],
         problems: Sequence[AttentionProblem],
-        placement: Placement,
+        plan_of_layer: Sequence[int],
+        max_model_len: int,
     ) -> Iterator[Mixer]:
         """The attention of each layer that has one, numbered among these alone."""
         for layer, (spec, problem) in enumerate(zip(specs, problems, strict=True)):
-            use = (problem, self.kv_layout.group_of_layer[layer])
-            if use not in self._planned:
-                self._planned[use] = backends.build(problem)
             yield build_attention(
                 spec,
                 problem=problem,
-                backend=self._planned[use],
+                backend=self._planned[plan_of_layer[layer]][0],
                 rotation=self._rotation(spec),
-                plan=list(self._planned).index(use),
+                plan=plan_of_layer[layer],
                 layer=layer,
-                max_model_len=placement.max_model_len,
+                max_model_len=max_model_len,
             )
 
     def _rotation(self, spec: AttentionSpec | MLASpec) -> int:

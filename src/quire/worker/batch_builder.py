@@ -108,7 +108,7 @@ class BatchBuilder:
             groups=groups_of(found),
             kv_caches=self._kv.of_layer,
             layer_groups=self._layer_groups,
-            outputs=outputs,
+            outputs=None if len(rows_cpu) == plan.num_tokens else outputs,  # then all are
         )
         sampled = SampledRows(
             rows=sampled_rows,

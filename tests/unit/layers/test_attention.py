@@ -80,8 +80,12 @@ class Run:
         }
         self.added = attention.branch(h, step)
         before = h.clone()
-        attention.add_to(h, step)
+        attention.add_to(h, step, h)
         torch.testing.assert_close(h, before + self.added)
+        target = torch.zeros(2, _SIZE)
+        outputs = torch.tensor([_TOKENS - 1, 1])
+        attention.add_to(before, replace(step, outputs=outputs), target)
+        torch.testing.assert_close(target, self.added[outputs])
         slots = batch.groups[0].slot_mapping
         self.k, self.v = (cache.flatten(0, 1)[slots] for cache in batch.kv_caches[0].unbind(0))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from quire.attention.backend import AttentionProblem
 from quire.attention.launches import plan_launches
 from quire.attention.one_launch import OneLaunch
+from quire.attention.some_rows import outputs_alone
 from quire.attention.triton_backend import TritonPlan
 from quire.batch import Batch
 from quire.kernels.reference.attention import paged_attention, write_kv
@@ -144,11 +145,13 @@ class Layer:
         self._attention.load(MemoryReader.random(spec.parameters(), "a"), "a", None)
         self._angles = RopeAngles(ROPE, max_model_len=64, device=CPU)
 
-    def attended(self, batch: Batch) -> Tensor:
+    def attended(self, batch: Batch, outputs: Tensor | None = None) -> Tensor:
+        planned = batch if outputs is None else outputs_alone(replace(batch, outputs=outputs))
         step = ForwardPass(
             batch=batch,
             rotations=(self._angles.at(batch.positions),),
-            attention_plans=(self.backend.plan(batch, 0),),
+            attention_plans=(self.backend.plan(planned, 0),),
+            outputs=outputs,
         )
         h = torch.randn(len(batch.input_ids), SIZE, generator=torch.Generator().manual_seed(3))
         return self._attention.branch(h, step)
@@ -216,3 +219,15 @@ def test_a_backend_that_leaves_nothing_to_our_kernels_has_none_of_its_own(
 ) -> None:
     monkeypatch.setattr(Backend, "leaves_decode_steps", False)
     assert not Layer(monkeypatch, SPEC, in_one=True).attends
+
+
+def test_queries_of_some_tokens_of_prompts_are_not_one_launch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their plan is one of rows with one query, but the step has more tokens."""
+    layer, batch = Layer(monkeypatch, SPEC, in_one=True), step([1, 7, 5])
+    outputs = torch.tensor([0, 7, 12])
+    found = layer.attended(batch, outputs)
+    wanted = layer.attended(step([1, 7, 5]))
+    torch.testing.assert_close(found, wanted[outputs], rtol=1e-4, atol=1e-4)
+    assert layer.attends[0].num_calls == 0

@@ -1,4 +1,4 @@
-"""Every wiring of a layer equals its formula, also where some tokens go on behind attention."""
+"""Every wiring of a layer equals its formula, also where some tokens go on behind their keys."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class FakeAttention:
         self._norm: Map = norm or (lambda x: x)
 
     def branch(self, h: Tensor, step: Any) -> Tensor:
-        return step.factor * self._norm(h).roll(1, 0)
+        return step.narrowed(step.factor * self._norm(h).roll(1, 0))
 
-    def add_to(self, h: Tensor, step: Any) -> None:
-        h += self.branch(h, step)
+    def add_to(self, h: Tensor, step: Any, target: Tensor) -> None:
+        target += self.branch(h, step)
 
 
 class Case:

@@ -132,7 +132,7 @@ def test_plans_are_made_before_the_angles(monkeypatch: pytest.MonkeyPatch) -> No
 
     for angles in decoder._angles:
         noted(angles, "at")
-    for backend in decoder._planned.values():
+    for backend, _ in decoder._planned:
         noted(backend, "plan")
     _logits(decoder, FakeRows(decoder.kv_layout, [_tokens(3, 0)]).batch({0: 3})[0])
     assert calls == ["plan", "at"]
