@@ -58,21 +58,29 @@ def test_a_taller_tile_is_taken_where_it_is_faster() -> None:
 def test_large_weights_are_cublas_when_multiplying_takes_longest() -> None:
     assert tuple(chosen(4096, 1024)) == HEIGHTS
     assert tuple(chosen(4096, 14336)) == (64, 128, 192)
-    assert tuple(chosen(28672, 4096, gated=True)) == (*HEIGHTS, MANY_LINES)
-    assert [height_of(lines) for lines in (2, 64, 65, 129, 256, 257)] == [
-        *(64, 64, 128, 192, 256, MANY_LINES)
+    assert tuple(chosen(28672, 4096, gated=True)) == (*HEIGHTS, *MANY_LINES)
+    assert [height_of(lines) for lines in (2, 64, 65, 129, 256, 257, 513, 2049, 10_000)] == [
+        *(64, 64, 128, 192, 256, 512, 768, 8192, 8192)
     ]
+
+
+def test_many_lines_have_the_tile_whose_last_wave_is_full() -> None:
+    small, large = chosen(6144, 1024, gated=True), chosen(28672, 4096, gated=True)
+    assert small[512] == Tile(2, 192, 2)  # 64 clusters, in one wave
+    assert small[768] == Tile(2, 144, 2)  # 129, in two
+    assert large[768] == Tile(2, 224, 2)  # 384, in six
+    assert small[8192] == large[8192] == Tile(2, 256, 2)  # waves matter no more: the largest
 
 
 def test_few_columns_have_k_shared_out() -> None:
     assert chosen(1024, 2048)[64].parts > 1
     assert chosen(1024, 128)[64].parts == 1  # too short for that
-    assert chosen(1024, 2048, gated=True)[MANY_LINES].parts == 1
+    assert chosen(1024, 2048, gated=True)[512].parts == 1
     assert cycles(Tile(1, 32, 1, 4), 64, 4096, 4096, 30) == float("inf")  # in more than one wave
 
 
 @pytest.mark.parametrize(
-    ("lines", "expected"), [(384, False), (512, True), (640, False), (8192, True)]
+    ("lines", "expected"), [(384, False), (448, True), (640, False), (672, True), (8192, True)]
 )
 def test_lines_that_fill_tiles(lines: int, expected: bool) -> None:
     assert wastes_little(lines) == expected

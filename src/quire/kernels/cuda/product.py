@@ -60,7 +60,7 @@ class HopperProduct:
     def suits(self, lines: int) -> bool:
         """Whether this is the fastest way for so many lines."""
         height = height_of(lines)
-        if height not in self._tiles or (height == MANY_LINES and not wastes_little(lines)):
+        if height not in self._tiles or (height in MANY_LINES and not wastes_little(lines)):
             return False
         return is_rehearsal() or self._kernel(self._tiles[height]) is not None
 

@@ -24,7 +24,7 @@ _BLOCKS_FOR_MEMORY = 105  # which together read as fast as that
 _CYCLES_OF_WAVE = 900
 _CYCLES_OF_PARTS = 900
 _CYCLES_OF_SHARED_COLUMN = 5
-_MOST_PADDING = 9 / 8
+_MOST_PADDING = 7 / 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +68,17 @@ class Tile:
 # (groups, tall) that tiles for so many lines may have.
 _HEIGHTS = {64: [(1, 1)], 128: [(1, 2)], 192: [(3, 1), (2, 2)], 256: [(2, 2)]}
 HEIGHTS = tuple(_HEIGHTS)
-MANY_LINES = 2048  # stand for all numbers above those
+# Where several tiles are below each other: as their waves end, others are the fastest. Above those
+# there are so many waves that the largest is, which reads the least.
+MANY_LINES = (512, 768, 2048, 8192)
 _MOST_COLUMNS = {1: 256, 2: 256, 3: 160}  # by groups: threads share registers, for sums and all
 _LARGE = 2**23  # values of a weight
 _MOST_LINES_OF_LARGE = 192  # multiplying more takes longer than reading it, whoever does it
 
 
 def height_of(lines: int) -> int:
-    """For which of `HEIGHTS`, or `MANY_LINES`, so many lines have a tile."""
-    return next((most for most in HEIGHTS if lines <= most), MANY_LINES)
+    """For which of `HEIGHTS` and `MANY_LINES` so many lines have a tile."""
+    return next((most for most in (*HEIGHTS, *MANY_LINES) if lines <= most), MANY_LINES[-1])
 
 
 def best_tiles(
@@ -94,22 +96,26 @@ def best_tiles(
 def _heights(n: int, k: int, *, gated: bool) -> tuple[int, ...]:
     """More lines of a large weight are faster only where a kernel behind the product is saved."""
     if gated:
-        return (*HEIGHTS, MANY_LINES)
+        return (*HEIGHTS, *MANY_LINES)
     most = HEIGHTS[-1] if n * k < _LARGE else _MOST_LINES_OF_LARGE
     return tuple(height for height in HEIGHTS if height <= most)
 
 
 def _best_tile(lines: int, n: int, k: int, most_clusters: Callable[[int], int]) -> Tile | None:
-    most_parts = 1 if lines == MANY_LINES else min(_MOST_PARTS, k // STEP // _SHORTEST_PART)
+    most_parts = 1 if lines in MANY_LINES else min(_MOST_PARTS, k // STEP // _SHORTEST_PART)
     times = {
         tile: cycles(tile, lines, n, k, most_clusters(tile.cluster))
         for groups, tall in _HEIGHTS[min(lines, HEIGHTS[-1])]
         for parts in range(1, max(1, most_parts) + 1)
-        for columns in range(32, _MOST_COLUMNS[groups] + 1, 16)
+        for columns in range(_least_columns(lines, groups), _MOST_COLUMNS[groups] + 1, 16)
         for tile in [Tile(groups, columns, tall, parts)]
     }
     tile = min(times, key=times.__getitem__)
     return tile if times[tile] < float("inf") else None
+
+
+def _least_columns(lines: int, groups: int) -> int:
+    return _MOST_COLUMNS[groups] if lines == MANY_LINES[-1] else 32
 
 
 def cycles(tile: Tile, lines: int, n: int, k: int, most_clusters: int) -> float:
