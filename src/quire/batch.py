@@ -41,7 +41,9 @@ class Batch:
     seq_lens: Tensor  # [R] int32, tokens visible to the row's last query: computed + scheduled
     query_start_cpu: Tensor  # [R + 1] int32
     seq_lens_cpu: Tensor  # [R] int32
-    num_decode_rows: int  # the first rows, with one query token each
+    # The first rows, with one query token each. None in a mixed graph, where the device alone knows
+    # which those are: shapes are a bucket's there, the `*_cpu` fields and maxima upper bounds.
+    num_decode_rows: int | None
     max_query_len: int
     max_seq_len: int
     groups: tuple[GroupBatch, ...]
@@ -50,11 +52,12 @@ class Batch:
     kv_caches: tuple[Tensor, ...]
     layer_groups: tuple[int, ...]  # per attention layer, its index into `groups`
     outputs: Tensor | None = None  # [S] int64, the tokens whose hidden states are wanted; or all
-    # The shapes are a bucket's and the `*_cpu` fields and maxima upper bounds: which rows have one
-    # query is known on the device alone, and `num_decode_rows` says nothing.
-    is_mixed_graph: bool = False
     # Of decode rows: their places, the longest row first, in which they are best attended for.
     decode_order: Tensor | None = None  # [R] int32
+
+    @property
+    def is_mixed_graph(self) -> bool:
+        return self.num_decode_rows is None
 
     def lines_of_outputs(self, x: Tensor) -> Tensor:
         """Of x [T, ...] the lines [S, ...] of the tokens whose hidden states are wanted."""

@@ -177,7 +177,8 @@ class Graph:
             here, there = (start[row] for start in places)
             q = tensors[given["q"].uid]
             assert here * given["q"].stride[2] % q.stride(0) == 0
-            tensors[out.uid][there : there + count] = paged_attention(
+            results = tensors[out.uid][there : there + count]
+            results[:] = paged_attention(
                 q[here : here + count],
                 torch.stack((found["k"], found["v"])),
                 table[row : row + 1],
@@ -186,6 +187,9 @@ class Graph:
                 scale=scale,
                 window=window,
             )
+            # masked keys of the last tile are multiplied by zero, which NaN survives
+            last = (length - 1) // found["v"].shape[1]
+            results += 0 * found["v"][table[row, last : last + 2]].sum()
 
     def _bound(self, tensors: dict[int, Tensor], described: Described) -> Tensor:
         """What was given for it, if it is what was described."""

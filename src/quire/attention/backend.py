@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from quire.batch import Batch
+from quire.kernels.selection import DecodeRows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,17 +30,28 @@ class AttentionProblem:
     block_size: int = 64  # tokens of a KV block, for kernels that are made for one size
 
 
+class AttentionPlan(Protocol):
+    """What the layers of a group share in a step; only the backend's ``forward`` knows the rest."""
+
+    @property
+    def decode_rows(self) -> DecodeRows | None:
+        """The step's rows, if each has one query and one launch of ours may attend for all."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanOfNext:
     """The plan of a step that a backend leaves to another one, in the end to our own kernels."""
 
-    plan: Any
+    plan: AttentionPlan
+
+    @property
+    def decode_rows(self) -> DecodeRows | None:
+        return self.plan.decode_rows
 
 
 class AttentionBackend(Protocol):
     """Paged causal attention for one problem; equal layers of a group share one."""
-
-    leaves_decode_steps: bool  # to our own kernels, or is made of these itself
 
     @staticmethod
     def why_not(problem: AttentionProblem) -> list[str]:
@@ -49,9 +61,7 @@ class AttentionBackend(Protocol):
     @classmethod
     def build(cls, problem: AttentionProblem) -> AttentionBackend: ...
 
-    def plan(self, batch: Batch, group: int) -> Any:
-        """What the layers of a group share in a step; only ``forward`` knows what is in it."""
-        ...
+    def plan(self, batch: Batch, group: int) -> AttentionPlan: ...
 
     def forward(
         self, q: Tensor, kv_cache: Tensor, plan: Any, sinks: Tensor | None = None

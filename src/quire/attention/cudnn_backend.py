@@ -40,6 +40,8 @@ _ALIGNMENT = 4  # numbers; what begins at a multiple is aligned to 16 bytes
 class CudnnAttention(LongPromptAttention):
     """The backend ``cudnn``."""
 
+    multiplies_masked = True  # as found with 9.19
+
     def __init__(self, problem: AttentionProblem, rest: AttentionBackend) -> None:
         super().__init__(problem, rest)
         self._least_tiles = min(_MOST_TILES_NEEDED, -(-_LEAST_PROGRAMS // problem.num_heads))

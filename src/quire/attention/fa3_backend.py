@@ -20,7 +20,7 @@ from torch import Tensor
 from quire import platform
 from quire.attention.backend import AttentionBackend, AttentionProblem
 from quire.attention.half_precision import reasons_of_heads, reasons_of_shape
-from quire.attention.long_prompts import LongPromptAttention
+from quire.attention.long_prompts import LARGEST_TILE, LongPromptAttention, spread
 from quire.attention.packages import PACKAGES
 from quire.attention.upload import for_upload
 from quire.batch import Batch
@@ -32,7 +32,6 @@ _WHOLE = (-1, -1)  # no window
 _LEAST_WORK = 1 << 29  # keys that a row's queries see, times heads: 8,192 tokens of 16 heads
 # Keys and values of one call: 131,072 of 8 heads of 128 values. Of each layer group.
 _GATHERED_BYTES = 512 << 20
-_LARGEST_TILE = 256  # keys that a program reads at once, masked ones too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +143,7 @@ class FA3Attention(LongPromptAttention):
         if self._most_keys is not None:
             first_key = np.maximum(seq_lens - query_lens - self._most_keys + 1, 0)
         first_block = first_key // size
-        return first_block, -(-(seq_lens + _LARGEST_TILE - 1) // size) - first_block
+        return first_block, -(-(seq_lens + LARGEST_TILE - 1) // size) - first_block
 
     def _gather(
         self,
@@ -159,11 +158,11 @@ class FA3Attention(LongPromptAttention):
         rows = slice(first, first + len(num_blocks))
         query_start = batch.query_start_cpu[first : rows.stop + 1]
         key_start = np.concatenate(([0], np.cumsum(num_blocks))) * self._block_size
-        row, place = _spread(num_blocks)
+        row, place = spread(num_blocks)
         # Behind the last key: its block again, for something that is there.
         last_block = first_block + (num_keys - 1) // self._block_size
         column = np.minimum(first_block[row] + place, last_block[row])
-        behind, place = _spread(np.diff(key_start) - num_keys)
+        behind, place = spread(np.diff(key_start) - num_keys)
         unused = key_start[behind] + num_keys[behind] + place
         parts = (rows.start + row, column, unused, key_start, num_keys)
         host = for_upload(torch.from_numpy(np.concatenate(parts)), block_table.device)
@@ -179,12 +178,6 @@ class FA3Attention(LongPromptAttention):
             max_query_len=int(query_start.diff().max()),
             max_num_keys=int(num_keys.max()),
         )
-
-
-def _spread(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of [2, 3]: [0, 0, 1, 1, 1] and [0, 1, 0, 1, 2]."""
-    which = np.repeat(np.arange(len(counts)), counts)
-    return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _calls(num_blocks: np.ndarray, most: int) -> Iterator[tuple[int, int]]:

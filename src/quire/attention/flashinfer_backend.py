@@ -10,19 +10,17 @@ Says what it can be asked; whether the answers are right is for `start_up_check`
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from quire import platform
-from quire.attention.backend import AttentionProblem, PlanOfNext
+from quire.attention.backend import AttentionBackend, AttentionProblem
 from quire.attention.half_precision import reasons_of_pages, reasons_of_shape
-from quire.attention.some_rows import some_rows
-from quire.attention.triton_backend import TritonAttention
+from quire.attention.long_prompts import LongPromptAttention
 from quire.attention.upload import for_upload
 from quire.batch import Batch
 
@@ -33,23 +31,13 @@ _PREFILL_SCRATCH_BYTES = 128 << 20  # FlashInfer's own advice
 _PREFILLS = 2  # one is planned while the other's plan is still on its way to the device
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FlashInferPlan:
-    """What the layers of a group share in a step that has prompts. Decode rows come first."""
+class FlashInferAttention(LongPromptAttention):
+    """The backend ``flashinfer``. Every prompt is long enough for it."""
 
-    num_decode_rows: int
-    decode: Any | None  # our plan of the decode rows, if there are any
-    prefill: PlannedPrefill  # of the other rows
+    multiplies_masked = True  # for all that is known
 
-
-class FlashInferAttention:
-    """The backend ``flashinfer``."""
-
-    leaves_decode_steps = True
-
-    def __init__(self, problem: AttentionProblem) -> None:
-        self._block_size = problem.block_size
-        self._ours = TritonAttention.build(problem)
+    def __init__(self, problem: AttentionProblem, rest: AttentionBackend) -> None:
+        super().__init__(problem, rest)
         scratch = torch.empty(_PREFILL_SCRATCH_BYTES, dtype=torch.uint8, device=problem.device)
         self._prefills = [PlannedPrefill(problem, scratch) for _ in range(_PREFILLS)]
 
@@ -64,40 +52,18 @@ class FlashInferAttention:
             reasons.append(f"heads of {problem.head_dim} values; it takes {_listed(_HEAD_DIMS)}")
         return reasons_of_shape(problem) + reasons_of_pages(problem) + reasons
 
-    @classmethod
-    def build(cls, problem: AttentionProblem) -> FlashInferAttention:
-        return cls(problem)
+    def are_long(self, query_lens: np.ndarray, seq_lens: np.ndarray) -> np.ndarray:
+        long: np.ndarray = query_lens > 1
+        return long
 
-    def plan(self, batch: Batch, group: int) -> FlashInferPlan | PlanOfNext:
-        assert batch.kv_caches[0].shape[2] == self._block_size
-        first = batch.num_decode_rows
-        if batch.is_mixed_graph or first == len(batch.seq_lens):
-            return PlanOfNext(plan=self._ours.plan(batch, group))
+    def plan_prompts(self, batch: Batch, block_table: Tensor, rows: slice) -> list[PlannedPrefill]:
         prefill = self._prefills.pop(0)
         self._prefills.append(prefill)
-        prefill.plan(batch, batch.groups[group].block_table)
-        return FlashInferPlan(
-            num_decode_rows=first,
-            decode=self._ours.plan(some_rows(batch, 0, first)[1], group) if first else None,
-            prefill=prefill,
-        )
+        prefill.plan(batch, block_table, rows)
+        return [prefill]
 
-    def forward(
-        self,
-        q: Tensor,
-        kv_cache: Tensor,
-        plan: FlashInferPlan | PlanOfNext,
-        sinks: Tensor | None = None,
-    ) -> Tensor:
-        assert sinks is None
-        if isinstance(plan, PlanOfNext):
-            return self._ours.forward(q, kv_cache, plan.plan)
-        out = q.new_empty(q.shape)
-        first = plan.num_decode_rows
-        if plan.decode is not None:
-            out[:first] = self._ours.forward(q[:first], kv_cache, plan.decode)
-        plan.prefill.run(out[first:], q[first:].contiguous(), kv_cache)
-        return out
+    def attend(self, out: Tensor, q: Tensor, kv_cache: Tensor, part: PlannedPrefill) -> None:
+        part.run(out, q, kv_cache)
 
 
 class PlannedPrefill:
@@ -111,22 +77,23 @@ class PlannedPrefill:
         wrapper = import_module("flashinfer").BatchPrefillWithPagedKVCacheWrapper
         self._wrapper = wrapper(scratch, kv_layout="NHD")
         self._problem = problem
+        self._tokens: slice  # of the rows that are planned
         self._wait_for_copies: Callable[[], object] = _nothing
 
-    def plan(self, batch: Batch, block_table: Tensor) -> None:
-        """Rows from ``batch.num_decode_rows`` on."""
+    def plan(self, batch: Batch, block_table: Tensor, rows: slice) -> None:
         self._wait_for_copies()  # sync: those of the plan before last
         problem, device = self._problem, block_table.device
-        first = batch.num_decode_rows
-        lengths = batch.seq_lens_cpu[first:]
+        query_start = batch.query_start_cpu[rows.start : rows.stop + 1]
+        self._tokens = slice(int(query_start[0]), int(query_start[-1]))
+        lengths = batch.seq_lens_cpu[rows]
         num_blocks = (lengths + problem.block_size - 1) // problem.block_size
         block_start = torch.zeros(len(lengths) + 1, dtype=torch.int32)
         torch.cumsum(num_blocks, 0, out=block_start[1:])
-        rows = torch.arange(first, first + len(lengths)).repeat_interleave(num_blocks)
-        columns = torch.arange(len(rows)) - block_start[:-1].repeat_interleave(num_blocks)
-        places = for_upload(torch.stack((rows, columns)), device).to(device, non_blocking=True)
+        row = torch.arange(rows.start, rows.stop).repeat_interleave(num_blocks)
+        column = torch.arange(len(row)) - block_start[:-1].repeat_interleave(num_blocks)
+        places = for_upload(torch.stack((row, column)), device).to(device, non_blocking=True)
         self._wrapper.plan(
-            qo_indptr=for_upload(batch.query_start_cpu[first:] - first, device),
+            qo_indptr=for_upload(query_start - query_start[0], device),
             paged_kv_indptr=for_upload(block_start, device),
             paged_kv_indices=block_table[places[0], places[1]],
             paged_kv_last_page_len=for_upload(
@@ -146,7 +113,8 @@ class PlannedPrefill:
         self._wait_for_copies = _mark(device)
 
     def run(self, out: Tensor, q: Tensor, kv_cache: Tensor) -> None:
-        self._wrapper.run(q, (kv_cache[0], kv_cache[1]), out=out)
+        queries = q[self._tokens].contiguous()
+        self._wrapper.run(queries, (kv_cache[0], kv_cache[1]), out=out[self._tokens])
 
 
 def _mark(device: torch.device) -> Callable[[], object]:

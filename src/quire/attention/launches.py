@@ -34,7 +34,7 @@ def plan_launches(batch: Batch, group: int) -> tuple[Launch, ...]:
     """Of the layers of a group."""
     table = batch.groups[group].block_table
     num_decode, num_rows = batch.num_decode_rows, len(batch.seq_lens)
-    if batch.is_mixed_graph:
+    if num_decode is None:
         return tuple(
             Launch(
                 tokens=slice(None),
@@ -48,15 +48,14 @@ def plan_launches(batch: Batch, group: int) -> tuple[Launch, ...]:
         )
     launches = []
     if num_decode:
-        launches.append(_launch_of(batch, table, 0, num_decode))
+        launches.append(_launch_of(batch, table, 0, num_decode, is_decode=True))
     if num_decode < num_rows:
-        launches.append(_launch_of(batch, table, num_decode, num_rows))
+        launches.append(_launch_of(batch, table, num_decode, num_rows, is_decode=False))
     return tuple(launches)
 
 
-def _launch_of(batch: Batch, table: Tensor, first: int, last: int) -> Launch:
+def _launch_of(batch: Batch, table: Tensor, first: int, last: int, *, is_decode: bool) -> Launch:
     """Of rows ``first`` to ``last``: the decode rows, or all those behind them."""
-    is_decode = last == batch.num_decode_rows
     return Launch(
         # A decode row has one token, so that rows and tokens are counted alike up to ``first``.
         tokens=slice(first, last if is_decode else None),
@@ -64,16 +63,16 @@ def _launch_of(batch: Batch, table: Tensor, first: int, last: int) -> Launch:
         seq_lens=batch.seq_lens[first:last],
         query_start=batch.query_start[first:] - first if first else batch.query_start,
         is_decode=is_decode,
-        order=_order_of(batch) if is_decode else None,
+        order=_order_of(batch, last) if is_decode else None,
     )
 
 
-def _order_of(batch: Batch) -> Tensor:
+def _order_of(batch: Batch, num_decode: int) -> Tensor:
     """Of the decode rows, which come first; as they come where no other order is given, so that
     all decode steps run the same kernel."""
     if batch.decode_order is not None:
         return batch.decode_order
-    return batch.query_start[: batch.num_decode_rows]  # 0, 1, 2, ...: each has one token
+    return batch.query_start[:num_decode]  # 0, 1, 2, ...: each has one token
 
 
 def count_processors(device: torch.device) -> int:

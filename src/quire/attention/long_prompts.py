@@ -9,15 +9,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from quire.attention.backend import AttentionBackend, AttentionProblem, PlanOfNext
 from quire.attention.some_rows import some_rows
 from quire.attention.triton_backend import TritonAttention
+from quire.attention.upload import for_upload
 from quire.batch import Batch
+from quire.kv_layout import NULL_BLOCK
+
+LARGEST_TILE = 256  # keys that a program of any package reads at once, masked ones too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,12 +39,16 @@ class LongPromptPlan:
 
     others: tuple[OtherRows, ...]
     prompts: Sequence[Any]  # only the package's backend knows what is in them
+    unused: Tensor | None = None  # [N] int64, slots that must hold numbers, whatever they are
+    decode_rows: ClassVar[None] = None
 
 
 class LongPromptAttention(ABC):
     """A backend for long prompts. A subclass says which those are and how its package gets them."""
 
-    leaves_decode_steps = True
+    # Whether the package multiplies what masks hide by zero, which is not zero where a block's last
+    # owner has left a NaN.
+    multiplies_masked: ClassVar[bool] = False
 
     def __init__(self, problem: AttentionProblem, rest: AttentionBackend) -> None:
         self._rest = rest
@@ -78,8 +87,12 @@ class LongPromptAttention(ABC):
             if begin < end:
                 tokens, part = some_rows(batch, begin, end)
                 others.append(OtherRows(tokens=tokens, plan=self._rest.plan(part, group)))
-        prompts = self.plan_prompts(batch, batch.groups[group].block_table, rows)
-        return LongPromptPlan(others=tuple(others), prompts=prompts)
+        block_table = batch.groups[group].block_table
+        return LongPromptPlan(
+            others=tuple(others),
+            prompts=self.plan_prompts(batch, block_table, rows),
+            unused=self._unused_slots(batch, block_table, rows) if self.multiplies_masked else None,
+        )
 
     def forward(
         self,
@@ -94,9 +107,26 @@ class LongPromptAttention(ABC):
         out = q.new_empty(q.shape)
         for part in plan.others:
             out[part.tokens] = self._rest.forward(q[part.tokens], kv_cache, part.plan)
+        if plan.unused is not None:
+            kv_cache.view(2, -1, *kv_cache.shape[3:]).index_fill_(1, plan.unused, 0)
         for prompts in plan.prompts:
             self.attend(out, q, kv_cache, prompts)
         return out
+
+    def _unused_slots(self, batch: Batch, block_table: Tensor, rows: slice) -> Tensor | None:
+        """What tiles of keys reach into: the rest of the rows' last blocks, which nobody else has,
+        since a step writes the last tokens before it attends; behind these the null block."""
+        lengths = batch.seq_lens_cpu.numpy()[rows].astype(np.int64)
+        if not (lengths % LARGEST_TILE).any():
+            return None
+        row, place = spread(-lengths % self._block_size)
+        position = lengths[row] + place
+        host = torch.from_numpy(np.stack((rows.start + row, position)))
+        at_row, at = for_upload(host, block_table.device).to(block_table.device, non_blocking=True)
+        blocks = block_table[at_row, at // self._block_size]
+        in_last_blocks = blocks * self._block_size + at % self._block_size
+        in_null_block = torch.arange(self._block_size, device=blocks.device)
+        return torch.cat((in_last_blocks, NULL_BLOCK * self._block_size + in_null_block))
 
     def _long_rows(self, batch: Batch) -> slice:
         """From the first one to the last one; others between them go along."""
@@ -105,3 +135,9 @@ class LongPromptAttention(ABC):
         query_lens = np.diff(batch.query_start_cpu.numpy())
         (long,) = np.nonzero(self.are_long(query_lens, batch.seq_lens_cpu.numpy()))
         return slice(int(long[0]), int(long[-1]) + 1) if len(long) else slice(0, 0)
+
+
+def spread(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of [2, 3]: [0, 0, 1, 1, 1] and [0, 1, 0, 1, 2]."""
+    which = np.repeat(np.arange(len(counts)), counts)
+    return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)

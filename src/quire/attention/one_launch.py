@@ -6,12 +6,10 @@ and those that rows share a prefix in, go on to the backend.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from quire.attention.backend import AttentionProblem, PlanOfNext
+from quire.attention.backend import AttentionPlan, AttentionProblem
 from quire.kernels.selection import AttendRows, HeadsShape, attend_rows
 
 
@@ -22,17 +20,19 @@ class OneLaunch:
         self._attend = attend
 
     def __call__(
-        self, qkv: Tensor, cos: Tensor, sin: Tensor, kv_cache: Tensor, slots: Tensor, plan: Any
+        self,
+        qkv: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        kv_cache: Tensor,
+        slots: Tensor,
+        plan: AttentionPlan,
     ) -> Tensor | None:
         """Of the product's qkv [T, (H + 2 K) D], attention [T, H, D]; k and v go to the cache.
 
         None, and nothing done, where the step of this plan has more than rows of one query.
         """
-        from quire.attention.triton_backend import TritonPlan
-
-        while isinstance(plan, PlanOfNext):
-            plan = plan.plan
-        rows = plan.decode_rows if isinstance(plan, TritonPlan) else None
+        rows = plan.decode_rows
         if rows is None or not self._attend.is_usable():
             return None
         return self._attend(qkv, cos, sin, kv_cache, slots, rows)

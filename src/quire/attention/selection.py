@@ -10,6 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 from quire.attention.backend import AttentionBackend, AttentionProblem
+from quire.attention.packages import PACKAGES
 from quire.attention.start_up_check import disagreements
 
 if TYPE_CHECKING:
@@ -25,10 +26,9 @@ BACKENDS: dict[str, str] = {
     "fa3": "quire.attention.fa3_backend:FA3Attention",
     "cudnn": "quire.attention.cudnn_backend:CudnnAttention",
 }
-# Kernels of other packages, compared with our own before they are used.
-OPTIONAL = frozenset({"flashinfer", "fa3", "cudnn"})
 _OURS = "triton"
 # For some rows only, so that the next one goes along. One may refuse some problems of a model.
+# flashinfer takes every prompt, and leaves its decode rows to our own: none need go along.
 _FOR_LONG_PROMPTS = frozenset({"fa3", "cudnn"})
 
 # (theirs, ours, problem) -> reasons against theirs
@@ -100,7 +100,7 @@ def _reasons_against(
     name: str, backend: type[AttentionBackend], problem: AttentionProblem, check: Check
 ) -> list[str]:
     reasons = backend.why_not(problem)
-    if name in OPTIONAL and not reasons:
+    if name in PACKAGES and not reasons:  # kernels of others
         logger.info(
             "attention backend %r is compared with %r; its kernels are compiled now if they never "
             "were, which can take minutes",

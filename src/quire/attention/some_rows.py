@@ -14,6 +14,7 @@ def some_rows(batch: Batch, first: int, last: int) -> tuple[slice, Batch]:
 
     For backends that compute some rows of a step otherwise than the rest.
     """
+    assert batch.num_decode_rows is not None, "a mixed graph's rows are known on the device alone"
     tokens = slice(*batch.query_start_cpu[[first, last]].tolist())
     rows = slice(first, last)
     query_start_cpu = batch.query_start_cpu[first : last + 1] - tokens.start
@@ -74,6 +75,5 @@ def outputs_alone(batch: Batch) -> Batch:
             for group in batch.groups
         ),
         outputs=None,
-        is_mixed_graph=False,
         decode_order=None,
     )

@@ -203,7 +203,7 @@ def _as_used(batch: Batch, rows: Rows) -> Batch:
     if not rows.is_mixed_graph:
         return batch
     most = len(batch.input_ids)
-    return replace(batch, is_mixed_graph=True, num_decode_rows=0, max_query_len=most)
+    return replace(batch, num_decode_rows=None, max_query_len=most)
 
 
 def make_trial(problem: AttentionProblem, rows: Rows, least_blocks: int = 0) -> Trial:

@@ -9,6 +9,7 @@ each head (`worker.kv_memory`), so that the gather copies long runs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -52,12 +53,11 @@ class TorchPlan:
     buckets: tuple[MaskedBucket, ...]
     shared: tuple[SharedWork, ...]
     order: Tensor  # [T * H] of the buckets' and shared work's results, to be that of the queries
+    decode_rows: ClassVar[None] = None  # there is no such launch on a CPU
 
 
 class TorchAttention:
     """The backend ``torch``: every option, on a CPU."""
-
-    leaves_decode_steps = False
 
     def __init__(self, problem: AttentionProblem) -> None:
         self._problem = problem

@@ -58,8 +58,6 @@ class TritonPlan:
 class TritonAttention:
     """The backend ``triton``. Reads no length on the device, so its launches can be captured."""
 
-    leaves_decode_steps = True
-
     def __init__(self, problem: AttentionProblem) -> None:
         self._shape = AttentionShape(
             num_kv_heads=problem.num_kv_heads,

@@ -5,6 +5,9 @@ Knows rows as `triton_backend` does; a prefix that rows share is read by each.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -19,10 +22,16 @@ _LARGEST_TAIL = 128
 _PROGRAMS_PER_PROCESSOR = 4  # that keys are split for
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatentPlan:
+    """What the layers of a group share in a step."""
+
+    launches: tuple[Launch, ...]
+    decode_rows: ClassVar[None] = None  # there is no such launch for latent attention
+
+
 class TritonLatentAttention:
     """What ``triton`` builds for a problem with a ``value_dim``."""
-
-    leaves_decode_steps = False
 
     def __init__(self, problem: AttentionProblem) -> None:
         assert problem.value_dim is not None
@@ -62,19 +71,15 @@ class TritonLatentAttention:
     def build(cls, problem: AttentionProblem) -> TritonLatentAttention:
         return cls(problem)
 
-    def plan(self, batch: Batch, group: int) -> tuple[Launch, ...]:
-        return plan_launches(batch, group)
+    def plan(self, batch: Batch, group: int) -> LatentPlan:
+        return LatentPlan(launches=plan_launches(batch, group))
 
     def forward(
-        self,
-        q: Tensor,
-        kv_cache: Tensor,
-        plan: tuple[Launch, ...],
-        sinks: Tensor | None = None,
+        self, q: Tensor, kv_cache: Tensor, plan: LatentPlan, sinks: Tensor | None = None
     ) -> Tensor:
         assert sinks is None
         out = q.new_empty(*q.shape[:2], self._shape.value_dim)
-        for launch in plan:
+        for launch in plan.launches:
             latent_attention(
                 out[launch.tokens],
                 q[launch.tokens],

@@ -78,28 +78,26 @@ RMS = tuple[Tensor, float]  # weight and eps of an RMS norm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FewLines:
-    """A GPU's products of up to ``most`` lines x [T, K], with what stands before and after them."""
+class OneLine:
+    """A GPU's products of one line x [1, K], with what stands before and after them."""
 
-    most: int
-    # (x, weight [N, K], bias, norm of x) -> [T, N]
+    # (x, weight [N, K], bias, norm of x) -> [1, N]
     product: Callable[[Tensor, Tensor, Tensor | None, RMS | None], Tensor]
-    # (x, h [T, N], weight, bias): h += product
+    # (x, h [1, N], weight, bias): h += product
     add_product: Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
-    # (x, weight [2 N, K], bias, norm, activation) -> activation(gate) * up [T, N]
+    # (x, weight [2 N, K], bias, norm, activation) -> activation(gate) * up [1, N]
     gated_product: Callable[[Tensor, Tensor, Tensor | None, RMS | None, str], Tensor]
     activations: tuple[str, ...]  # that a gated product knows
 
     def suits(self, lines: int) -> bool:
-        return lines <= self.most
+        return lines == 1
 
 
 @lru_cache
-def few_lines() -> FewLines:
+def one_line() -> OneLine:
     from quire.kernels.triton import activation, gemv
 
-    return FewLines(
-        most=gemv.MOST_LINES,
+    return OneLine(
         product=gemv.gemv,
         add_product=gemv.add_gemv,
         gated_product=gemv.gated_gemv,
@@ -108,7 +106,7 @@ def few_lines() -> FewLines:
 
 
 class MoreLines(Protocol):
-    """A GPU's products of more than a few lines with one weight, gated or not."""
+    """A GPU's products of several lines with one weight, gated or not."""
 
     def suits(self, lines: int) -> bool:
         """Whether there is no faster way for so many."""

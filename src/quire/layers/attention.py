@@ -53,7 +53,7 @@ class Attention:
         self._qkv = _clipped(normed_product(norm, self.qkv.product), self._spec.clip)
         self._heads = heads = load_heads(self._spec, self._rotation, reader, prefix)
         self._one_launch = None
-        if isinstance(heads, FusedHeads) and self._backend.leaves_decode_steps:
+        if isinstance(heads, FusedHeads):
             self._one_launch = one_launch(self._problem, heads.shape, heads.norms, reader.device)
         self._attend = self._backend.forward
         if self._spec.sinks:

@@ -114,7 +114,7 @@ def _load_heads(spec: AttentionSpec, rotation: int, reader: TensorReader, prefix
         return StepwiseHeads(spec, norms, rotation)
     weights = None
     if norms is not None:
-        # type: the offset kind's weights are float32, and norms of all heads are functions
+        # by type, since the offset kind's weights are float32, and norms of all heads are functions
         if not all(type(norm) is RMSNorm for norm in norms):
             return StepwiseHeads(spec, norms, rotation)
         weights = tuple(norm.weight for norm in norms if isinstance(norm, RMSNorm))

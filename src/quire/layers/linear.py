@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quire.kernels.cpu import onednn
-from quire.kernels.selection import few_lines, more_lines
+from quire.kernels.selection import more_lines, one_line
 from quire.weights.reader import TensorReader
 
 Rest = ParamSpec("Rest")
@@ -45,18 +45,18 @@ class PlainProduct:
 
 
 class GPUProduct(PlainProduct):
-    """As it is too, but few lines of x take a kernel of their own, and more perhaps another."""
+    """As it is too, but one line of x takes a kernel of its own, and more perhaps another."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, gated: bool = False) -> None:
         super().__init__(weight, bias)
-        few, more = few_lines(), None if gated else more_lines(weight, bias, None)
+        one, more = one_line(), None if gated else more_lines(weight, bias, None)
         product: Callable[[Tensor], Tensor] = super().__call__
         add: Callable[[Tensor, Tensor], None] = self._add_many
         if more is not None:
             product = by_lines(more.suits, more, product)
             add = by_lines(more.suits, more.add_to, add)
-        self._product = by_lines(few.suits, lambda x: few.product(x, weight, bias, None), product)
-        self._add = by_lines(few.suits, lambda x, h: few.add_product(x, h, weight, bias), add)
+        self._product = by_lines(one.suits, lambda x: one.product(x, weight, bias, None), product)
+        self._add = by_lines(one.suits, lambda x, h: one.add_product(x, h, weight, bias), add)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._product(x)

@@ -1,7 +1,7 @@
 """How a branch of the hidden state begins: perhaps a norm, the product after it, perhaps a gate.
 
-The norm, if any, belongs to the block, which loads it. On a GPU all of it is one kernel for few
-lines.
+The norm, if any, belongs to the block, which loads it. On a GPU all of it is one kernel for one
+line.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from quire.kernels.selection import few_lines, kernels_for, more_lines
+from quire.kernels.selection import kernels_for, more_lines, one_line
 from quire.layers.linear import GPUProduct, Product, by_lines
 from quire.layers.norm import NoNorm, Norm, RMSNorm
 from quire.layers.spec import Activation
@@ -24,8 +24,8 @@ def normed_product(norm: Norm | None, product: Product) -> Map:
     in_turn = _in_turn(norm, product)
     if not (isinstance(norm, RMSNorm) and isinstance(product, GPUProduct)):
         return in_turn
-    few, weight, bias, rms = few_lines(), product.weight, product.bias, norm.parameters
-    return by_lines(few.suits, lambda h: few.product(h, weight, bias, rms), in_turn)
+    one, weight, bias, rms = one_line(), product.weight, product.bias, norm.parameters
+    return by_lines(one.suits, lambda h: one.product(h, weight, bias, rms), in_turn)
 
 
 def normed_gate(
@@ -40,19 +40,19 @@ def normed_gate(
 
     if not isinstance(product, GPUProduct):
         return in_turn
-    few, weight, bias = few_lines(), product.weight, product.bias
-    if activation not in few.activations:
+    one, weight, bias = one_line(), product.weight, product.bias
+    if activation not in one.activations:
         return in_turn
     more = more_lines(weight, bias, activation)
     many = in_turn if more is None else by_lines(more.suits, _in_turn(norm, more), in_turn)
     if isinstance(norm, RMSNorm):
         rms = norm.parameters
         return by_lines(
-            few.suits, lambda h: few.gated_product(h, weight, bias, rms, activation), many
+            one.suits, lambda h: one.gated_product(h, weight, bias, rms, activation), many
         )
     before = NoNorm() if norm is None else norm
     return by_lines(
-        few.suits, lambda h: few.gated_product(before(h), weight, bias, None, activation), many
+        one.suits, lambda h: one.gated_product(before(h), weight, bias, None, activation), many
     )
 
 

@@ -72,12 +72,13 @@ class GraphBatches:
             inputs.seq_lens,
             num_tokens,
         )
-        batch = self._batch(found, inputs.query_start, num_decode_rows=0)
+        batch = self._batch(found, inputs.query_start, num_decode_rows=None)
         return replace(batch, outputs=inputs.outputs)
 
-    def _batch(self, found: StepTokens, query_start: Tensor, *, num_decode_rows: int) -> Batch:
+    def _batch(
+        self, found: StepTokens, query_start: Tensor, *, num_decode_rows: int | None
+    ) -> Batch:
         num_rows, longest = len(found.seq_lens), self._state.longest
-        is_mixed = num_decode_rows == 0
         return Batch(
             input_ids=found.input_ids,
             positions=found.positions,
@@ -86,12 +87,11 @@ class GraphBatches:
             query_start_cpu=self._arange_cpu[: num_rows + 1],
             seq_lens_cpu=torch.full((num_rows,), longest, dtype=torch.int32),
             num_decode_rows=num_decode_rows,
-            max_query_len=len(found.input_ids) if is_mixed else 1,
+            max_query_len=len(found.input_ids) if num_decode_rows is None else 1,
             max_seq_len=longest,
             groups=groups_of(found),
             kv_caches=self._kv.of_layer,
             layer_groups=self._kv.layout.group_of_layer,
-            is_mixed_graph=is_mixed,
         )
 
 

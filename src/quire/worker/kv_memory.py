@@ -20,7 +20,8 @@ class KVMemory:
 
     A CPU's attention reads masked slots too, and what is not finite there would survive the mask
     (0 * NaN is NaN). So all of it starts as zeros, and a block is zeroed again when its next owner
-    enters it. A GPU's kernels read no slot that is masked.
+    enters it. Our own kernels for GPUs read no slot that is masked, and whoever hands prompts to
+    others sees to what those read.
     """
 
     def __init__(

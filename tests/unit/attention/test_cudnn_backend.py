@@ -70,6 +70,29 @@ def test_backend_is_the_definition(rows: Rows, window: int | None, cudnn: FakeCu
 
 
 @pytest.mark.usefixtures("cudnn")
+@pytest.mark.parametrize("rows", ROWS, ids=lambda rows: rows.name)
+def test_what_the_last_owner_of_a_block_has_left_there_reaches_nobody(rows: Rows) -> None:
+    problem = half_problem()
+    trial = make_trial(problem, rows)
+    theirs, ours = CudnnAttention.build(problem), Definition(problem)
+    wanted = ours.forward(trial.q, trial.kv_cache, ours.plan(trial.batch, 0))
+    is_seen = torch.zeros(trial.kv_cache.shape[1:3], dtype=torch.bool)
+    for table, length in zip(trial.batch.groups[0].block_table, rows.lengths, strict=True):
+        is_seen.view(-1)[_slots(table, length, problem.block_size)] = True
+    seen = trial.kv_cache[:, is_seen]
+    trial.kv_cache[:, ~is_seen] = torch.nan
+    plan = theirs.plan(trial.batch, 0)
+    found = theirs.forward(trial.q, trial.kv_cache, plan)
+    torch.testing.assert_close(found, wanted, atol=2e-3, rtol=2e-3)
+    assert trial.kv_cache[:, is_seen].equal(seen)
+
+
+def _slots(table: torch.Tensor, length: int, block_size: int) -> torch.Tensor:
+    position = torch.arange(length)
+    return table[position // block_size].long() * block_size + position % block_size
+
+
+@pytest.mark.usefixtures("cudnn")
 def test_queries_inside_of_a_larger_product_are_taken() -> None:
     problem = half_problem()
     trial = make_trial(problem, ROWS[3])
@@ -113,7 +136,7 @@ def test_steps_in_a_graph_are_for_our_own_kernel(cudnn: FakeCudnn) -> None:
     backend = CudnnAttention.build(half_problem())
     batch = make_trial(half_problem(), ROWS[3]).batch
     assert isinstance(backend.plan(batch, 0), LongPromptPlan)
-    assert isinstance(backend.plan(replace(batch, is_mixed_graph=True), 0), PlanOfNext)
+    assert isinstance(backend.plan(replace(batch, num_decode_rows=None), 0), PlanOfNext)
     assert not cudnn.graphs
 
 

@@ -29,7 +29,7 @@ def fa3(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fake
     monkeypatch.setattr(platform, "compute_capability", lambda: (9, 0))
     monkeypatch.setattr(start_up_check, "_TILE", 8)
     monkeypatch.setattr(fa3_backend, "_LEAST_WORK", WORK)
-    monkeypatch.setattr(fa3_backend, "_LARGEST_TILE", TILE)
+    monkeypatch.setattr(fa3_backend, "LARGEST_TILE", TILE)
     heads = half_problem().block_size * half_problem().num_kv_heads * half_problem().head_dim
     monkeypatch.setattr(fa3_backend, "_GATHERED_BYTES", BLOCKS * heads * 2 * 2)
     monkeypatch.setattr(fake_flash_attn, "TILE", TILE)
@@ -84,7 +84,7 @@ def test_what_is_left_goes_to_the_next_backend(fa3: FakeFlashAttn) -> None:
     assert isinstance(plan, LongPromptPlan)
     assert [part.tokens for part in plan.others] == [slice(0, 2)]
     assert [part.tokens for part in plan.prompts] == [slice(2, 71)], "what is between goes along"
-    graph = backend.plan(replace(trial.batch, is_mixed_graph=True), 0)
+    graph = backend.plan(replace(trial.batch, num_decode_rows=None), 0)
     assert isinstance(graph, PlanOfNext)
     backend.forward(trial.q, trial.kv_cache, graph)
     assert fa3.num_calls == 0

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from quire import platform
 from quire.attention import flashinfer_backend, start_up_check
-from quire.attention.backend import PlanOfNext
-from quire.attention.flashinfer_backend import FlashInferAttention, FlashInferPlan
+from quire.attention.backend import AttentionProblem, PlanOfNext
+from quire.attention.flashinfer_backend import FlashInferAttention
+from quire.attention.long_prompts import LongPromptAttention, LongPromptPlan
+from quire.attention.some_rows import some_rows
 from quire.attention.start_up_check import Rows, disagreements, make_trial
+from quire.batch import Batch
 from tests.fakes import fake_flashinfer
 from tests.fakes.attention import Definition, half_problem
 
@@ -66,12 +71,42 @@ def test_steps_of_decode_rows_and_mixed_graphs_are_for_our_own_kernels() -> None
     backend = FlashInferAttention.build(problem)
     decode, prompts, mixed = (make_trial(problem, rows).batch for rows in ROWS)
     assert isinstance(backend.plan(decode, 0), PlanOfNext)
-    assert isinstance(backend.plan(replace(mixed, is_mixed_graph=True), 0), PlanOfNext)
+    assert isinstance(backend.plan(replace(mixed, num_decode_rows=None), 0), PlanOfNext)
     plans = [backend.plan(batch, 0) for batch in (prompts, mixed)]
-    assert [plan.decode is None for plan in plans if isinstance(plan, FlashInferPlan)] == [
-        True,
-        False,
-    ]
+    left = [plan.others for plan in plans if isinstance(plan, LongPromptPlan)]
+    assert [[part.tokens for part in others] for others in left] == [[], [slice(0, 2)]]
+
+
+class Longest(LongPromptAttention):
+    """Takes rows with more than 20 queries, by the definition."""
+
+    @staticmethod
+    def why_not(problem: AttentionProblem) -> list[str]:
+        return []
+
+    def are_long(self, query_lens: np.ndarray, seq_lens: np.ndarray) -> np.ndarray:
+        long: np.ndarray = query_lens > 20
+        return long
+
+    def plan_prompts(self, batch: Batch, block_table: Tensor, rows: slice) -> list[Any]:
+        return [some_rows(batch, rows.start, rows.stop)]
+
+    def attend(self, out: Tensor, q: Tensor, kv_cache: Tensor, part: Any) -> None:
+        tokens, batch = part
+        ours = Definition(half_problem())
+        out[tokens] = ours.forward(q[tokens], kv_cache, ours.plan(batch, 0))
+
+
+@pytest.mark.usefixtures("installed")
+def test_prompts_on_both_sides_of_longer_ones_have_a_prefill_each() -> None:
+    problem = half_problem()
+    rows = Rows(name="", computed=(18, 90, 0, 21, 90), new=(1, 6, 25, 2, 9))
+    trial, ours = make_trial(problem, rows), Definition(problem)
+    theirs = Longest.build(problem, FlashInferAttention.build(problem, ours))
+    for _ in range(3):
+        found = theirs.forward(trial.q, trial.kv_cache, theirs.plan(trial.batch, 0))
+        wanted = ours.forward(trial.q, trial.kv_cache, ours.plan(trial.batch, 0))
+        torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.usefixtures("installed")

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from quire.attention import one_launch as module
-from quire.attention.backend import AttentionProblem, PlanOfNext
+from quire.attention.backend import AttentionPlan, AttentionProblem, PlanOfNext
+from quire.attention.long_prompts import LongPromptPlan, OtherRows
 from quire.attention.one_launch import OneLaunch, one_launch
+from quire.attention.torch_backend import TorchAttention
 from quire.attention.triton_backend import TritonAttention, TritonPlan
 from quire.batch import Batch, SharedBlocks
 from quire.kernels.selection import DecodeRows, HeadsShape
@@ -55,7 +57,7 @@ def step(num_tokens: list[int]) -> Batch:
     return batch
 
 
-def attended(plan: Any, attend: Attend) -> Tensor | None:
+def attended(plan: AttentionPlan, attend: Attend) -> Tensor | None:
     qkv, cos, sin, kv_cache, slots = (torch.full((3, 2), float(i)) for i in range(5))
     return OneLaunch(attend)(qkv, cos, sin, kv_cache, slots, plan)
 
@@ -89,7 +91,7 @@ OTHER_STEPS = {
     "a prompt": step([9]),
     "prompts": step([9, 2, 3]),
     "a prompt beside rows": step([1, 9, 1]),
-    "a mixed graph": replace(step([1, 1, 1]), is_mixed_graph=True, num_decode_rows=0),
+    "a mixed graph": replace(step([1, 1, 1]), num_decode_rows=None),
     "a shared prefix": shared(step([1, 1, 1])),
 }
 
@@ -104,10 +106,20 @@ def test_other_steps_are_left_to_the_backend(batch: Batch, is_left_to_us: bool) 
     assert attend.calls == []
 
 
-@pytest.mark.parametrize("plan", [None, object(), PlanOfNext(plan=None)])
-def test_plans_of_other_backends_are_left_to_them(plan: Any) -> None:
+DECODE = step([1, 1, 1])
+OTHER_PLANS: dict[str, AttentionPlan] = {
+    "long prompts": LongPromptPlan(
+        others=(OtherRows(tokens=slice(3), plan=BACKEND.plan(DECODE, 0)),), prompts=()
+    ),
+    "latent": TritonAttention.build(half_problem(num_kv_heads=1, value_dim=48)).plan(DECODE, 0),
+    "torch": TorchAttention.build(half_problem()).plan(DECODE, 0),
+}
+
+
+@pytest.mark.parametrize("plan", OTHER_PLANS.values(), ids=OTHER_PLANS)
+def test_plans_of_other_backends_are_left_to_them(plan: AttentionPlan) -> None:
     attend = Attend()
-    assert attended(plan, attend) is None
+    assert attended(PlanOfNext(plan=plan), attend) is None
     assert attend.calls == []
 
 

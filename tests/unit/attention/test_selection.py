@@ -12,11 +12,12 @@ import torch
 from quire import compat, platform
 from quire.attention.backend import AttentionProblem, PlanOfNext
 from quire.attention.fa3_backend import FA3Attention
-from quire.attention.selection import BACKENDS, OPTIONAL, Backends, select_backends
+from quire.attention.packages import PACKAGES
+from quire.attention.selection import BACKENDS, Backends, select_backends
 from quire.attention.start_up_check import Rows, make_trial
 from quire.attention.torch_backend import TorchAttention
 from quire.attention.triton_backend import TritonAttention, TritonPlan
-from tests.fakes import fake_flash_attn
+from tests.fakes import fake_flash_attn, fake_flashinfer
 from tests.fakes.attention import half_problem
 
 
@@ -50,6 +51,7 @@ def test_refusal_gives_the_reason_once() -> None:
 
 def test_every_backend_is_a_name_of_the_command_line() -> None:
     assert {"auto", *BACKENDS} == set(compat.ATTENTION_BACKENDS)
+    assert PACKAGES.keys() < BACKENDS.keys()
 
 
 @pytest.fixture
@@ -108,6 +110,14 @@ def test_each_is_for_what_those_before_it_leave() -> None:
 
 
 @pytest.mark.usefixtures("fa3_on_hopper")
+def test_flashinfer_leaves_no_prompts_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_flashinfer.install(monkeypatch)
+    problems = [half_problem(device="cuda")]
+    for names, wanted in (("flashinfer,fa3,triton", "flashinfer"), ("fa3,flashinfer",) * 2):
+        assert str(select_backends(names, problems, lambda *_: [])) == wanted
+
+
+@pytest.mark.usefixtures("fa3_on_hopper")
 def test_one_for_long_prompts_need_not_serve_every_layer(caplog: pytest.LogCaptureFixture) -> None:
     full, windowed = half_problem(device="cuda"), half_problem(device="cuda", window=8)
 
@@ -154,4 +164,4 @@ def test_what_is_chosen_without_being_named_ends_with_our_own_kernels() -> None:
     from quire.config import DEVICE_DEFAULTS
 
     for one in DEVICE_DEFAULTS.values():
-        assert one.attention_backend.split(",")[-1] in BACKENDS.keys() - OPTIONAL
+        assert one.attention_backend.split(",")[-1] in BACKENDS.keys() - PACKAGES.keys()

@@ -45,18 +45,26 @@ def test_a_part_does_not_name_tokens_of_the_whole() -> None:
     assert part.lines_of_outputs(torch.ones(len(part.input_ids), 3)).shape == (2, 3)
 
 
+def test_of_a_mixed_graph_no_rows_can_be_taken() -> None:
+    batch = replace(make_trial(half_problem(), ROWS).batch, num_decode_rows=None)
+    with pytest.raises(AssertionError, match="known on the device alone"):
+        some_rows(batch, 0, 2)
+
+
 @pytest.mark.parametrize("device_knows", [False, True])
 def test_attention_of_outputs_alone_is_that_of_their_queries(device_knows: bool) -> None:
     problem = half_problem(window=40)
     trial, definition = make_trial(problem, ROWS), Definition(problem)
     whole = definition.forward(trial.q, trial.kv_cache, definition.plan(trial.batch, 0))
     outputs = torch.tensor([60, 0, 26, 2, 28])  # last, first and inner tokens of rows
-    batch = replace(trial.batch, outputs=outputs, is_mixed_graph=device_knows)
+    batch = replace(trial.batch, outputs=outputs)
+    if device_knows:
+        batch = replace(batch, num_decode_rows=None)
     alone = outputs_alone(batch)
     found = definition.forward(trial.q[outputs], trial.kv_cache, definition.plan(alone, 0))
     torch.testing.assert_close(found, whole[outputs], rtol=0, atol=0)
     assert alone.num_decode_rows == len(alone.seq_lens) == 5 and alone.max_query_len == 1
-    assert not alone.is_mixed_graph and alone.outputs is None
+    assert alone.outputs is None
     assert alone.query_start_cpu.equal(alone.query_start)
     assert alone.seq_lens_cpu.equal(alone.seq_lens)
     (group,), (every,) = alone.groups, trial.batch.groups

@@ -39,8 +39,8 @@ def test_backend_is_the_definition(num_tokens: list[int], is_mixed_graph: bool) 
     cache.copy_(torch.randn(cache.shape, generator=generator))
     rows.num_computed = [n - last for n, last in zip(lengths, num_tokens, strict=True)]
     batch, places = rows.batch(dict(enumerate(num_tokens)))
-    if is_mixed_graph:  # what the host says of the rows must not matter
-        batch = replace(batch, is_mixed_graph=True, num_decode_rows=0)
+    if is_mixed_graph:
+        batch = replace(batch, num_decode_rows=None)
     q = torch.randn(len(places), 6, 20, generator=generator)
     backend = TritonAttention.build(problem())
     found = backend.forward(q, cache, backend.plan(batch, 0))

@@ -1,4 +1,4 @@
-"""Products of few lines equal torch's, with the norm before and the gate or addition after them."""
+"""Products of one line equal torch's, with the norm before and the gate or addition after them."""
 
 from __future__ import annotations
 
@@ -33,13 +33,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("n", "k"), SHAPES)
-@pytest.mark.parametrize(("bias", "num_lines"), [(False, 1), (True, 1), (True, 3)])
-def test_gemv_is_torchs_linear(
-    dtype: torch.dtype, n: int, k: int, bias: bool, num_lines: int
-) -> None:
-    x, (weight, shift) = random(num_lines, k, dtype=dtype), weights(n, k, dtype, bias=bias)
+@pytest.mark.parametrize("bias", [False, True])
+def test_gemv_is_torchs_linear(dtype: torch.dtype, n: int, k: int, bias: bool) -> None:
+    x, (weight, shift) = random(1, k, dtype=dtype), weights(n, k, dtype, bias=bias)
     assert_close(gemv(x, weight, shift), linear(x, weight, shift))
-    h = random(num_lines, n, dtype=dtype)
+    h = random(1, n, dtype=dtype)
     wanted = h.double() + linear(x, weight, shift)
     add_gemv(x, h, weight, shift)
     assert_close(h, wanted)
@@ -47,9 +45,8 @@ def test_gemv_is_torchs_linear(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("n", "k"), SHAPES)
-@pytest.mark.parametrize("num_lines", [1, 3])
-def test_gemv_norms_its_lines(dtype: torch.dtype, n: int, k: int, num_lines: int) -> None:
-    x, gain = 3 * random(num_lines, k, dtype=dtype), random(k)
+def test_gemv_norms_its_line(dtype: torch.dtype, n: int, k: int) -> None:
+    x, gain = 3 * random(1, k, dtype=dtype), random(k)
     weight, shift = weights(n, k, dtype, bias=True)
     wanted = linear(rms_norm(x.double(), gain.double(), EPS), weight, shift)
     assert_close(gemv(x, weight, shift, (gain, EPS)), wanted)
@@ -61,7 +58,7 @@ def test_gemv_norms_its_lines(dtype: torch.dtype, n: int, k: int, num_lines: int
 def test_gated_gemv_is_norm_product_and_activation(
     dtype: torch.dtype, n: int, k: int, name: str
 ) -> None:
-    x, gain = random(2, k, dtype=dtype), random(k, dtype=dtype)
+    x, gain = random(1, k, dtype=dtype), random(k, dtype=dtype)
     weight, shift = weights(2 * n, k, dtype, bias=True)
     gate_up = linear(rms_norm(x.double(), gain.double(), EPS), weight, shift)
     wanted = gated_activation(gate_up, ACTIVATIONS[name])

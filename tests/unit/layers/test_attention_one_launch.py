@@ -86,8 +86,6 @@ class Attend:
 class Backend(Definition):
     """With plans like our own kernels'; counts its calls."""
 
-    leaves_decode_steps = True
-
     num_calls = 0
 
     def plan(self, batch: Batch, group: int) -> TritonPlan:
@@ -212,13 +210,6 @@ def test_heads_that_the_fused_kernel_does_not_know_are_never_one_launch(
     layer = assert_same(monkeypatch, spec, [1, 1, 1])
     assert layer.attends == []
     assert layer.backend.num_calls == 1
-
-
-def test_a_backend_that_leaves_nothing_to_our_kernels_has_none_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(Backend, "leaves_decode_steps", False)
-    assert not Layer(monkeypatch, SPEC, in_one=True).attends
 
 
 def test_queries_of_some_tokens_of_prompts_are_not_one_launch(

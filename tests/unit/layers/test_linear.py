@@ -53,7 +53,7 @@ def test_fastest_product_equals_the_plain_one(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("num_lines", [1, 2, 9])
-def test_a_gpus_product_equals_the_plain_one_for_few_lines_and_many(
+def test_a_gpus_product_equals_the_plain_one_for_one_line_and_many(
     bias: bool, num_lines: int
 ) -> None:
     weight, x, h = random(33, 20), random(num_lines, 20), random(num_lines, 33)

@@ -73,7 +73,6 @@ def test_a_decode_step(host: Host) -> None:
         assert torch.equal(getattr(found, name)[:2], getattr(wanted, name)), name
     assert found.query_start.tolist() == [0, 1, 2, 3, 4]
     assert found.num_decode_rows == 4
-    assert not found.is_mixed_graph
     assert found.seq_lens_cpu.tolist() == [MAX_LENGTH] * 4
     assert_same_tables(found, wanted, 2)
     assert all(group.shared is None for group in found.groups)
@@ -96,7 +95,7 @@ def test_a_mixed_step(tokens: int, host: Host) -> None:
     assert torch.equal(found.seq_lens[:3], wanted.seq_lens)
     assert found.query_start[-1] == len(found.input_ids) == tokens
     assert found.positions[12:].tolist() == [min(i, MAX_LENGTH - 1) for i in range(tokens - 12)]
-    assert found.is_mixed_graph
+    assert found.num_decode_rows is None
     assert (found.max_query_len, found.max_seq_len) == (tokens, MAX_LENGTH)
     assert_same_tables(found, wanted, 12)
     assert wanted.outputs is not None

@@ -45,8 +45,9 @@ def paged_attention(
 
     The last of a row's queries sees ``seq_lens[row]`` tokens, each one before it one token fewer;
     with a window only the last ``window`` of them. Scores, softmax and sum are float32. The scales
-    are what a cache in fewer bits is multiplied by. ``sinks`` [H]: a score per head that takes part
-    in the softmax and has no value. ``value_dim``: values are so many of a key.
+    are what a cache of 8 bits is multiplied by: for a `kv_cache_dtype` that is not the model's,
+    which `resolve.py` still refuses. ``sinks`` [H]: a score per head that takes part in the softmax
+    and has no value. ``value_dim``: values are so many of a key.
     """
     out = q.new_empty(*q.shape[:2], value_dim or q.shape[2])
     bounds, lengths = query_start.tolist(), seq_lens.tolist()

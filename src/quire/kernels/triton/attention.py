@@ -327,7 +327,7 @@ def paged_attention(
 
     ``q`` [T, H, D] may be strided in T; ``sinks`` [H] float32. ``is_decode``: rows of one query.
     ``is_mixed``: only those, or all but those, of rows of both kinds. ``prefix``: of a decode
-    launch without a window.
+    launch without a window. The scales are for a cache of 8 bits, as there.
     ``order`` [R] int32 of a decode launch: which row each program takes, the longest first, so that
     none begins a long one at the end. ``tiles`` of a mixed launch of prompts: `prompt_tiles`.
     """

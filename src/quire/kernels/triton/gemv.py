@@ -1,12 +1,12 @@
-"""Products of a few lines with a weight, which only wait for the weight to be read.
+"""Products of one line with a weight, which only wait for the weight to be read.
 
-A program holds whole rows of the weight in registers, and reads them before it waits for the lines
+A program holds whole rows of the weight in registers, and reads them before it waits for the line
 (see `launch`), so that the weights of one kernel arrive while the one before it computes. The
 multiplications are few, so they are done without matrix units. What stands before a product (an RMS
-norm of the lines) and after it (a gated activation, the addition to the hidden state) is done in
+norm of the line) and after it (a gated activation, the addition to the hidden state) is done in
 the same launch: each program repeats the norm, which costs less than another launch.
 
-For more lines cuBLAS is as fast (benchmarks/RESULTS.md). In float32 inside; twins are `F.linear`
+From two lines on cuBLAS is as fast (benchmarks/RESULTS.md). In float32 inside; twins are `F.linear`
 after `reference.norm.rms_norm` and before `reference.activation.gated_activation`.
 """
 
@@ -24,7 +24,6 @@ from quire.kernels.selection import RMS
 from quire.kernels.triton.activation import NAMES, activate
 from quire.kernels.triton.launch import await_inputs, dependent_launch, prefer_cache
 
-MOST_LINES = 1  # with which these were faster than cuBLAS
 _WARP = 32
 _ROW_VALUES = 32  # of one row in one thread, where the row is not too long or short for it
 _TILE_BYTES = 256  # of the weight in one thread: a quarter of its registers
@@ -48,7 +47,7 @@ def _load_rows(
 @triton.jit
 def _gemv_kernel(
     out, x, weight, bias, gains, eps,
-    N: tl.constexpr, K: tl.constexpr, PADDED: tl.constexpr, LINES: tl.constexpr,
+    N: tl.constexpr, K: tl.constexpr, PADDED: tl.constexpr,
     HAS_BIAS: tl.constexpr, NORMS: tl.constexpr, ADDS: tl.constexpr,
     BLOCK_N: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
@@ -61,28 +60,27 @@ def _gemv_kernel(
     if HAS_BIAS:
         shift = tl.load(bias + rows, mask=is_row, other=0.0)
     await_inputs(DEPENDENT)
-    for line in tl.static_range(LINES):
-        values = tl.load(x + line * K + column, mask=inside, other=0.0).to(tl.float32)
-        if ADDS:
-            before = tl.load(out + line * N + rows, mask=is_row, other=0.0)
-        if NORMS:
-            # the scale of a line can wait until after the sums, which need not wait for it then
-            scale = tl.rsqrt(tl.sum(values * values, 0) / K + eps)
-            values *= gain.to(tl.float32)
-        sums = tl.sum(tile.to(tl.float32) * values[None, :], 1)
-        if NORMS:
-            sums *= scale
-        if HAS_BIAS:
-            sums += shift.to(tl.float32)
-        if ADDS:
-            sums += before.to(tl.float32)
-        tl.store(out + line * N + rows, sums.to(out.dtype.element_ty), mask=is_row)
+    values = tl.load(x + column, mask=inside, other=0.0).to(tl.float32)
+    if ADDS:
+        before = tl.load(out + rows, mask=is_row, other=0.0)
+    if NORMS:
+        # its scale can wait until after the sums, which need not wait for it then
+        scale = tl.rsqrt(tl.sum(values * values, 0) / K + eps)
+        values *= gain.to(tl.float32)
+    sums = tl.sum(tile.to(tl.float32) * values[None, :], 1)
+    if NORMS:
+        sums *= scale
+    if HAS_BIAS:
+        sums += shift.to(tl.float32)
+    if ADDS:
+        sums += before.to(tl.float32)
+    tl.store(out + rows, sums.to(out.dtype.element_ty), mask=is_row)
 
 
 @triton.jit
 def _gated_gemv_kernel(
     out, x, weight, bias, gains, eps,
-    N: tl.constexpr, K: tl.constexpr, PADDED: tl.constexpr, LINES: tl.constexpr,
+    N: tl.constexpr, K: tl.constexpr, PADDED: tl.constexpr,
     HAS_BIAS: tl.constexpr, NORMS: tl.constexpr, KIND: tl.constexpr,
     BLOCK_N: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
@@ -97,48 +95,47 @@ def _gated_gemv_kernel(
         gate_shift = tl.load(bias + rows, mask=is_row, other=0.0)
         up_shift = tl.load(bias + N + rows, mask=is_row, other=0.0)
     await_inputs(DEPENDENT)
-    for line in tl.static_range(LINES):
-        values = tl.load(x + line * K + column, mask=inside, other=0.0).to(tl.float32)
-        if NORMS:
-            scale = tl.rsqrt(tl.sum(values * values, 0) / K + eps)
-            values *= gain.to(tl.float32)
-        gate = tl.sum(gate_tile.to(tl.float32) * values[None, :], 1)
-        up = tl.sum(up_tile.to(tl.float32) * values[None, :], 1)
-        if NORMS:
-            gate *= scale
-            up *= scale
-        if HAS_BIAS:
-            gate += gate_shift.to(tl.float32)
-            up += up_shift.to(tl.float32)
-        active = activate(gate, KIND) * up
-        tl.store(out + line * N + rows, active.to(out.dtype.element_ty), mask=is_row)
+    values = tl.load(x + column, mask=inside, other=0.0).to(tl.float32)
+    if NORMS:
+        scale = tl.rsqrt(tl.sum(values * values, 0) / K + eps)
+        values *= gain.to(tl.float32)
+    gate = tl.sum(gate_tile.to(tl.float32) * values[None, :], 1)
+    up = tl.sum(up_tile.to(tl.float32) * values[None, :], 1)
+    if NORMS:
+        gate *= scale
+        up *= scale
+    if HAS_BIAS:
+        gate += gate_shift.to(tl.float32)
+        up += up_shift.to(tl.float32)
+    active = activate(gate, KIND) * up
+    tl.store(out + rows, active.to(out.dtype.element_ty), mask=is_row)
 
 
 def gemv(x: Tensor, weight: Tensor, bias: Tensor | None, norm: RMS | None = None) -> Tensor:
-    """``F.linear`` of few lines x [T, K], normed first if asked; weight [N, K]."""
-    out = torch.empty(len(x), len(weight), dtype=x.dtype, device=x.device)
+    """``F.linear`` of one line x [1, K], normed first if asked; weight [N, K]."""
+    out = torch.empty(1, len(weight), dtype=x.dtype, device=x.device)
     _launch_gemv(out, x, weight, bias, norm, adds=False)
     return out
 
 
 def add_gemv(x: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    """h [T, N] += ``F.linear`` of few lines x [T, K]; weight [N, K]."""
+    """h [1, N] += ``F.linear`` of one line x [1, K]; weight [N, K]."""
     _launch_gemv(h, x, weight, bias, None, adds=True)
 
 
 def gated_gemv(
     x: Tensor, weight: Tensor, bias: Tensor | None, norm: RMS | None, activation: str
 ) -> Tensor:
-    """activation(gate) * up of few lines x [T, K], normed first if asked; weight [2 N, K]."""
-    assert x.is_contiguous() and weight.is_contiguous()
+    """activation(gate) * up of one line x [1, K], normed first if asked; weight [2 N, K]."""
+    assert len(x) == 1 and x.is_contiguous() and weight.is_contiguous()
     n, k = len(weight) // 2, x.shape[1]
-    out = torch.empty(len(x), n, dtype=x.dtype, device=x.device)
+    out = torch.empty(1, n, dtype=x.dtype, device=x.device)
     block_n, num_warps = tile_of(k, 2 * weight.element_size())
     gains, eps = norm or (x, 0.0)
     grid: Any = (triton.cdiv(n, block_n),)
     launched = launcher_of(_gated_gemv_kernel, grid)(
         out, x, weight, x if bias is None else bias, gains, eps,
-        N=n, K=k, PADDED=triton.next_power_of_2(k), LINES=len(x),
+        N=n, K=k, PADDED=triton.next_power_of_2(k),
         HAS_BIAS=bias is not None, NORMS=norm is not None, KIND=NAMES.index(activation),
         BLOCK_N=block_n, num_warps=num_warps, **dependent_launch(),
     )  # fmt: skip
@@ -149,14 +146,14 @@ def gated_gemv(
 def _launch_gemv(
     out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, norm: RMS | None, *, adds: bool
 ) -> None:
-    assert x.is_contiguous() and weight.is_contiguous() and out.is_contiguous()
+    assert len(x) == 1 and x.is_contiguous() and weight.is_contiguous() and out.is_contiguous()
     n, k = weight.shape
     block_n, num_warps = tile_of(k, weight.element_size())
     gains, eps = norm or (x, 0.0)
     grid: Any = (triton.cdiv(n, block_n),)
     launched = launcher_of(_gemv_kernel, grid)(
         out, x, weight, x if bias is None else bias, gains, eps,
-        N=n, K=k, PADDED=triton.next_power_of_2(k), LINES=len(x),
+        N=n, K=k, PADDED=triton.next_power_of_2(k),
         HAS_BIAS=bias is not None, NORMS=norm is not None, ADDS=adds,
         BLOCK_N=block_n, num_warps=num_warps, **dependent_launch(),
     )  # fmt: skip
