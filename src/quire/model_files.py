@@ -88,10 +88,14 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def read_json(file: Path) -> dict[str, Any] | None:
     """The object in ``file``, or None where there is no such file."""
-    if not file.is_file():
-        return None
     try:
+        if not file.is_file():
+            return None
         value = json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ModelLoadError(
+            f"{file} cannot be read ({error.strerror}); make it readable, or give another folder"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelLoadError(f"{file} is not valid JSON ({error}); download it again") from None
     if not isinstance(value, dict):
@@ -150,11 +154,21 @@ def _fetch(args: EngineArgs, model: str, revision: str | None, what: str) -> Pat
     return resolve_model(
         model,
         revision=revision,
-        token=args.hf_token,
+        token=_token(args.hf_token),
         download_dir=args.download_dir,
         what=what,
         load_format=args.load_format if args.load_format != "dummy" else "auto",
     )
+
+
+def _token(given: bool | str | None) -> str | None:
+    """``EngineArgs`` has made the default of True."""
+    if isinstance(given, bool):
+        raise ValueError(
+            f"hf_token={given} must be a token, or True for that of HF_TOKEN or the stored login; "
+            "leave it out for the latter, too"
+        )
+    return given
 
 
 def _refuse_quantized(config: dict[str, Any], path: Path) -> None:

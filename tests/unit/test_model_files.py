@@ -30,6 +30,13 @@ def test_configs_of_a_local_folder(tmp_path: Path) -> None:
     assert (files.architecture, files.stored_dtype) == ("LlamaForCausalLM", "bfloat16")
 
 
+def test_the_token_of_a_hub_is_a_text_or_true(tmp_path: Path) -> None:
+    folder = str(write_model_folder(tmp_path))
+    assert find_model_files(EngineArgs(folder, hf_token=True)).path == Path(folder)
+    with pytest.raises(ValueError, match=r"^hf_token=False must be a token, or True"):
+        find_model_files(EngineArgs(folder, hf_token=False))
+
+
 def test_generation_config_can_be_ignored_or_come_from_elsewhere(tmp_path: Path) -> None:
     folder = write_model_folder(tmp_path / "model")
     (folder / "generation_config.json").write_text('{"temperature": 0.7}')
@@ -108,6 +115,18 @@ def test_a_broken_config_names_the_file(tmp_path: Path, text: str, message: str)
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ModelLoadError, match=f"config.json {message}"):
         find_model_files(EngineArgs(str(tmp_path)))
+
+
+def test_a_config_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **options: object) -> str:  # rights do not stop root
+        raise PermissionError(13, "Permission denied", str(path))
+
+    folder = write_model_folder(tmp_path)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ModelLoadError, match=r"config\.json cannot be read \(Permission denied\)"):
+        find_model_files(EngineArgs(str(folder)))
 
 
 def test_the_first_supported_architecture_is_taken(tmp_path: Path) -> None:

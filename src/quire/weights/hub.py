@@ -39,10 +39,20 @@ def resolve_model(
         model=model,
         revision=revision,
         token=token,
-        download_dir=None if download_dir is None else _download_folder(download_dir),
+        download_dir=None if download_dir is None else Path(download_dir).expanduser(),
         what=what,
         load_format=load_format,
     )
+    try:
+        return _fetch(request)
+    except OSError as error:
+        raise ModelLoadError(
+            f"the cached files of {model} cannot be used ({error}); choose another folder with "
+            "--download-dir, or give the path of a local folder"
+        ) from error
+
+
+def _fetch(request: HubRequest) -> Path:
     if env.USE_MODELSCOPE.get():
         from quire.weights import hub_modelscope
 
@@ -50,15 +60,6 @@ def resolve_model(
     from quire.weights import hub_huggingface
 
     return hub_huggingface.fetch(request)
-
-
-def _download_folder(download_dir: str | Path) -> Path:
-    """It need not be there yet."""
-    folder = Path(download_dir).expanduser()
-    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
-    if file is not None:
-        raise ModelLoadError(f"download_dir={str(download_dir)!r}: {file} is a file; give a folder")
-    return folder
 
 
 def check_model_name(model: str) -> None:

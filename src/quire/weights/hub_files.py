@@ -1,18 +1,28 @@
-"""What of a model repository is needed, and whether it fits the disk. The same for every hub."""
+"""What of a model repository is needed, whether it fits the disk, and whether a cached copy has it.
+The same for every hub.
+
+A snapshot folder holds, besides the repository's files, a note of what the repository has. It is
+written before the first file comes, so that a download that broke off is known without the hub.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from uuid import uuid4
 
 from quire.errors import ModelLoadError
 from quire.sizes import format_bytes
 from quire.weights.checkpoint_files import choose_weight_files, what_is_not_read
 from quire.weights.shards import files_of, missing_of
+
+_NOTE = ".quire.json"
+_MAX_NAMED = 3  # missing files in an error
 
 _CONFIG = ("config.json", "generation_config.json", "tokenizer_config.json")
 _VOCABULARY = (
@@ -56,11 +66,29 @@ class HubRequest:
         assert self.what in _PATTERNS, self.what
 
 
-def offline_variable() -> str | None:
+class NoDownload(Exception):
+    """Why there is no download now, where a cached copy would do, and what can be done about it."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+def cannot_write(error: OSError) -> NoDownload:
+    return NoDownload(
+        f"the cache cannot be written ({error.strerror})",
+        "choose another folder with --download-dir",
+    )
+
+
+def why_offline() -> NoDownload | None:
     """The environment variable that forbids downloads now, if one does."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     yes = ("1", "ON", "YES", "TRUE")
-    return next((name for name in names if os.environ.get(name, "").upper() in yes), None)
+    variable = next((name for name in names if os.environ.get(name, "").upper() in yes), None)
+    if variable is None:
+        return None
+    return NoDownload(f"{variable} is set", "go online once to download it")
 
 
 def wanted_files(names: Collection[str], request: HubRequest) -> list[str]:
@@ -88,27 +116,87 @@ def _matches(name: str, pattern: str) -> bool:
     return name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)
 
 
-def is_enough(folder: Path, request: HubRequest) -> bool:
-    """Whether a cached folder, whose repository cannot be listed now, will do."""
-    names = {entry.name for entry in folder.iterdir()}
-    if request.what == "tokenizer":
-        return any(_matches(name, pattern) for name in names for pattern in _VOCABULARY)
-    has_config = "config.json" in names
-    return has_config and (request.what == "config" or _has_weights(folder, names, request))
-
-
-def _has_weights(folder: Path, names: Collection[str], request: HubRequest) -> bool:
-    """All shards, that is: an interrupted download leaves some."""
-    chosen = choose_weight_files(names, request.load_format)
-    return chosen is not None and not missing_of(folder, files_of(folder, chosen))
+def is_whole(folder: Path, name: str, size: int) -> bool:
+    """`size` is that of the listing; 0: it says none."""
+    file = folder / name
+    return file.is_file() and size in (0, file.stat().st_size)
 
 
 def check_disk_space(missing: Mapping[str, int], folder: Path, request: HubRequest) -> None:
-    """ModelLoadError if `missing` (file -> bytes) does not fit where `folder` is or will be."""
+    """NoDownload if `missing` (file -> bytes) does not fit where `folder` is or will be."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free, needed = shutil.disk_usage(existing).free, sum(missing.values())
     if needed > free:
-        raise ModelLoadError(
+        raise NoDownload(
             f"downloading {request.model} needs {format_bytes(needed)} more and {folder} has "
-            f"{format_bytes(free)} free; make room, or choose another folder with --download-dir"
+            f"{format_bytes(free)} free",
+            "make room, or choose another folder with --download-dir",
         )
+
+
+def check_cache_folder(folder: Path, variable: str) -> None:
+    """ModelLoadError if `folder` cannot be one; it need not be there yet."""
+    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if file is not None:
+        raise ModelLoadError(
+            f"models cannot be kept in {folder}: {file} is a file; give a folder with "
+            f"--download-dir or {variable}"
+        )
+
+
+def note_listing(folder: Path, sizes: Mapping[str, int]) -> None:
+    """Note in a snapshot folder, made if need be, what its repository holds (file -> bytes)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_text(folder / _NOTE, json.dumps(dict(sizes)))
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Other processes read the old text or the new one, never a part."""
+    new = file.with_name(f"{file.name}.{uuid4().hex}.tmp")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, file)
+
+
+def cached_copy(folder: Path | None, request: HubRequest, cache: Path, error: NoDownload) -> Path:
+    """`folder` if it has all that is wanted; else ModelLoadError, with `error` as the reason."""
+    missing = [] if folder is None else _missing(folder, request)
+    if folder is not None and not missing:
+        return folder
+    at = f" at revision {request.revision!r}" if request.revision else ""
+    named = ", ".join(missing[:_MAX_NAMED])
+    if len(missing) > _MAX_NAMED:
+        named += f" and {len(missing) - _MAX_NAMED} more"
+    raise ModelLoadError(
+        f"{error}, and {request.model}{at} is {'only in part' if missing else 'not'} in the cache "
+        f"{cache}{f' (missing: {named})' if missing else ''}; {error.remedy}, or give the path of "
+        "a local folder"
+    ) from error
+
+
+def _missing(folder: Path, request: HubRequest) -> list[str]:
+    """What a snapshot folder lacks, by its note, or where it has none (another program downloaded
+    it) as far as can be told."""
+    sizes = _noted(folder)
+    if sizes is not None:
+        wanted = wanted_files(sizes, request)
+        return [name for name in wanted if not is_whole(folder, name, sizes[name])]
+    names = {entry.name for entry in folder.iterdir()}
+    if request.what == "tokenizer":
+        has_one = any(_matches(name, pattern) for name in names for pattern in _VOCABULARY)
+        return [] if has_one else ["a tokenizer"]
+    lacks_weights = request.what == "weights" and not has_weights(folder, request)
+    return ["config.json"] * ("config.json" not in names) + ["weights"] * lacks_weights
+
+
+def _noted(folder: Path) -> dict[str, int] | None:
+    file = folder / _NOTE
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except ValueError:  # as after a power cut
+        return None
+
+
+def has_weights(folder: Path, request: HubRequest) -> bool:
+    """All shards, that is: an interrupted download leaves some."""
+    chosen = choose_weight_files([entry.name for entry in folder.iterdir()], request.load_format)
+    return chosen is not None and not missing_of(folder, files_of(folder, chosen))

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -24,19 +24,25 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from tqdm import tqdm
 
 from quire.errors import ModelLoadError
 from quire.weights.hub_files import (
     HubRequest,
+    NoDownload,
+    cached_copy,
+    cannot_write,
+    check_cache_folder,
     check_disk_space,
-    is_enough,
-    offline_variable,
+    has_weights,
+    is_whole,
+    note_listing,
+    replace_text,
     wanted_files,
+    why_offline,
 )
 
 if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 logger = logging.getLogger(__name__)
 
@@ -46,20 +52,17 @@ _TIMEOUT_S = 30
 
 def fetch(request: HubRequest) -> Path:
     """The snapshot folder of the model, complete for the request."""
-    if (variable := offline_variable()) is not None:
-        return _cached_or_error(request, f"{variable} is set")
+    cache = _cache_dir(request)
+    check_cache_folder(cache, "HF_HUB_CACHE")
+    if (offline := why_offline()) is not None:
+        return cached_copy(_cached_folder(request), request, cache, offline)
     try:
         with _hub_errors(request):
-            info = _list(request)
-            return _download(request, info)
-    except _Unreachable as error:
-        folder = _cached_or_error(request, str(error))
+            return _download(request, _list(request))
+    except NoDownload as error:
+        folder = cached_copy(_cached_folder(request), request, cache, error)
         logger.warning("%s; using the copy in %s", error, folder)
         return folder
-
-
-class _Unreachable(Exception):
-    """The hub gave no answer, or not a useful one."""
 
 
 def _list(request: HubRequest) -> ModelInfo:
@@ -70,65 +73,73 @@ def _list(request: HubRequest) -> ModelInfo:
 
 
 def _download(request: HubRequest, info: ModelInfo) -> Path:
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    wanted = wanted_files(sizes, request)
-    missing = {name: sizes[name] for name in wanted if not _is_cached(request, name, info.sha)}
-    check_disk_space(missing, _cache_dir(request), request)
-    folder = snapshot_download(
-        request.model,
-        revision=request.revision,
-        cache_dir=_cache_dir(request),
-        endpoint=_endpoint(),
-        token=_token(request),
-        allow_patterns=[escape(name) for name in wanted],
-        library_name="quire",
-        tqdm_class=None if missing else _NoBar,
-    )
-    return Path(folder)
-
-
-class _NoBar(tqdm):
-    """A progress bar that does not show: everything is here already."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.pop("name", None)  # a name for the library's own registry of bars
-        super().__init__(*args, **(kwargs | {"disable": True}))
-
-
-def _is_cached(request: HubRequest, name: str, commit: str | None) -> bool:
-    found = try_to_load_from_cache(
-        request.model, name, cache_dir=_cache_dir(request), revision=commit
-    )
-    return isinstance(found, str)
-
-
-def _cached_or_error(request: HubRequest, reason: str) -> Path:
-    cache = _cache_dir(request)
-    try:
-        folder = Path(
-            snapshot_download(
-                request.model,
-                revision=request.revision,
-                cache_dir=cache,
-                local_files_only=True,
-                allow_patterns=["config.json"],
-                tqdm_class=_NoBar,
-            )
+    assert info.sha is not None, request.model
+    folder = _storage(request) / "snapshots" / info.sha
+    files = {file.rfilename: file for file in info.siblings or []}
+    sizes = {name: file.size or 0 for name, file in files.items()}
+    missing = [
+        name for name in wanted_files(sizes, request) if not is_whole(folder, name, sizes[name])
+    ]
+    if missing:
+        new = {name: sizes[name] for name in missing if not _has_content(request, files[name])}
+        check_disk_space(new, _cache_dir(request), request)
+        note_listing(folder, sizes)
+        if _cached_folder(request) is None:
+            _set_ref(request, folder)
+        snapshot_download(
+            request.model,
+            revision=info.sha,  # by a branch's name, the client would take it from the old commit
+            cache_dir=_cache_dir(request),
+            endpoint=_endpoint(),
+            token=_token(request),
+            allow_patterns=[escape(name) for name in missing],
+            library_name="quire",
         )
-    except LocalEntryNotFoundError:
-        folder = None
-    if folder is not None and is_enough(folder, request):
-        return folder
-    at = f" at revision {request.revision!r}" if request.revision else ""
-    raise ModelLoadError(
-        f"{reason}, and {request.model}{at} is {'not' if folder is None else 'only in part'} in "
-        f"the cache {cache}; go online once to download it, or give the path of a local folder"
-    )
+    current = _cached_folder(request)
+    if current is None or request.what == "weights" or not has_weights(current, request):
+        _set_ref(request, folder)  # a config alone takes no model's place
+    return folder
+
+
+def _has_content(request: HubRequest, file: RepoSibling) -> bool:
+    """Whether another commit's snapshot brought the same content."""
+    content = file.lfs.sha256 if file.lfs else file.blob_id
+    return content is not None and (_storage(request) / "blobs" / content).is_file()
+
+
+def _set_ref(request: HubRequest, folder: Path) -> None:
+    """Let the request's revision mean `folder` where the hub cannot be asked."""
+    ref = _ref(request)
+    if folder.name == request.revision or folder == _cached_folder(request):
+        return
+    try:
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(ref, folder.name)
+    except OSError as error:
+        logger.warning("%s cannot be written (%s); without the hub it stays as it is", ref, error)
+
+
+def _cached_folder(request: HubRequest) -> Path | None:
+    """The snapshot, whole or not, that the request's revision means without the hub."""
+    ref = _ref(request)
+    commit = ref.read_text(encoding="utf-8") if ref.is_file() else request.revision or "main"
+    folder = _storage(request) / "snapshots" / commit
+    return folder if folder.is_dir() else None
+
+
+def _ref(request: HubRequest) -> Path:
+    return _storage(request) / "refs" / (request.revision or "main")
+
+
+def _storage(request: HubRequest) -> Path:
+    """The model's part of the cache, whose layout the client documents: the commit of a branch in
+    refs/, the files of a commit in snapshots/, their contents in blobs/."""
+    return _cache_dir(request) / f"models--{request.model.replace('/', '--')}"
 
 
 @contextmanager
 def _hub_errors(request: HubRequest) -> Iterator[None]:
-    """The client's errors as one line each, or `_Unreachable` where a cached copy would do."""
+    """The client's errors as one line each, as NoDownload where a cached copy would do."""
     model, endpoint = request.model, _endpoint()
     try:
         yield
@@ -158,9 +169,15 @@ def _hub_errors(request: HubRequest) -> Iterator[None]:
                 f"{endpoint} refuses access to {model} (HTTP {status}); set HF_TOKEN to a token "
                 "that is valid and may read it"
             ) from error
-        raise _Unreachable(f"{endpoint} answers HTTP {status} for {model}") from error
+        raise NoDownload(f"{endpoint} answers HTTP {status} for {model}", "try again") from error
     except (HTTPError, ConnectionError, TimeoutError, LocalEntryNotFoundError) as error:
-        raise _Unreachable(f"cannot reach {endpoint} ({_first_line(error)})") from error
+        reason = _first_line(error.__cause__ or error)
+        raise NoDownload(f"cannot reach {endpoint} ({reason})", "try again") from error
+    except OSError as error:
+        if error.errno is None:  # the client's own, about what came
+            reason = f"the download of {model} is damaged ({_first_line(error)})"
+            raise NoDownload(reason, "try again") from error
+        raise cannot_write(error) from error
 
 
 def _endpoint() -> str:

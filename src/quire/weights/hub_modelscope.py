@@ -15,10 +15,15 @@ from typing import Any
 from quire.errors import ModelLoadError
 from quire.weights.hub_files import (
     HubRequest,
+    NoDownload,
+    cached_copy,
+    cannot_write,
+    check_cache_folder,
     check_disk_space,
-    is_enough,
-    offline_variable,
+    is_whole,
+    note_listing,
     wanted_files,
+    why_offline,
 )
 
 logger = logging.getLogger(__name__)
@@ -27,30 +32,21 @@ logger = logging.getLogger(__name__)
 def fetch(request: HubRequest) -> Path:
     """The snapshot folder of the model, complete for the request."""
     client = _Client(request)
+    check_cache_folder(client.cache, "MODELSCOPE_CACHE")
     cached = client.cached_folder()
-    if (variable := offline_variable()) is not None:
-        if cached is not None and is_enough(cached, request):
-            return cached
-        raise ModelLoadError(
-            f"{variable} is set, and {request.model} is "
-            f"{'not' if cached is None else 'only in part'} in ModelScope's cache {client.cache}; "
-            "go online once to download it, or give the path of a local folder"
-        )
+    if (offline := why_offline()) is not None:
+        return cached_copy(cached, request, client.cache, offline)
     try:
         sizes = client.list_files()
-    except ModelScopeUnreachable as error:
-        if cached is None or not is_enough(cached, request):
-            raise
-        logger.warning("%s; using the copy in %s", error, cached)
-        return cached
-    wanted = wanted_files(sizes, request)
-    missing = {name: sizes[name] for name in wanted if not _is_whole(cached, name, sizes[name])}
-    check_disk_space(missing, client.cache, request)
-    return client.download(wanted)
-
-
-class ModelScopeUnreachable(ModelLoadError):
-    """The hub gave no answer."""
+        folder = cached or client.new_folder()
+        wanted = wanted_files(sizes, request)
+        missing = {name: sizes[name] for name in wanted if not is_whole(folder, name, sizes[name])}
+        check_disk_space(missing, client.cache, request)
+        return client.download(wanted, folder, sizes if missing else None)
+    except NoDownload as error:
+        folder = cached_copy(cached, request, client.cache, error)
+        logger.warning("%s; using the copy in %s", error, folder)
+        return folder
 
 
 class _Client:
@@ -69,12 +65,18 @@ class _Client:
         self._snapshot_download = snapshot_download
         self._new_api = HubApi
         self._request = request
+        self._revision = request.revision or "master"
 
     @property
     def cache(self) -> Path:
         if self._request.download_dir is not None:
             return self._request.download_dir
         return Path(os.environ.get("MODELSCOPE_CACHE") or "~/.cache/modelscope").expanduser()
+
+    def new_folder(self) -> Path:
+        """Where a first download of this revision goes."""
+        name = self._request.model.replace("/", "--")
+        return self.cache / "models" / name / "snapshots" / self._revision
 
     def cached_folder(self) -> Path | None:
         """Where earlier downloads of this revision lie; asks no server."""
@@ -88,22 +90,31 @@ class _Client:
         try:
             api = self._new_api(**self._access())
             files = api.get_model_files(
-                self._request.model, revision=self._request.revision, recursive=True
+                self._request.model, revision=self._revision, recursive=True
             )
         except Exception as error:
             raise self._error(error) from error
         return {file["Path"]: file.get("Size") or 0 for file in files if file.get("Type") != "tree"}
 
-    def download(self, files: list[str]) -> Path:
+    def download(self, files: list[str], folder: Path, noted: dict[str, int] | None) -> Path:
+        """`noted` is the listing, to be noted in `folder` before anything comes."""
         try:
+            if noted is not None:
+                note_listing(folder, noted)
             return Path(self._snapshot(allow_patterns=[escape(name) for name in files]))
         except Exception as error:
-            raise self._error(error) from error
+            reason = self._error(error)
+            if isinstance(reason, NoDownload) and os.access(folder, os.W_OK):
+                # Files are replaced in place: an earlier copy may hold files of two versions now.
+                raise ModelLoadError(
+                    f"{reason}; {reason.remedy}, or give the path of a local folder"
+                ) from error
+            raise reason from error
 
     def _snapshot(self, **options: Any) -> str:
         return self._snapshot_download(
             self._request.model,
-            revision=self._request.revision,
+            revision=self._revision,
             cache_dir=str(self.cache),
             **self._access(),
             **options,
@@ -115,7 +126,7 @@ class _Client:
             "token": os.environ.get("MODELSCOPE_API_TOKEN") or None,
         }
 
-    def _error(self, error: Exception) -> ModelLoadError:
+    def _error(self, error: Exception) -> ModelLoadError | NoDownload:
         """The client's errors carry an HTTP status where there was an answer."""
         request, status = self._request, _status(error)
         at = f" at revision {request.revision!r}" if request.revision else ""
@@ -129,10 +140,15 @@ class _Client:
                 f"ModelScope refuses access to {request.model} (HTTP {status}); set "
                 "MODELSCOPE_API_TOKEN to a token that may read it"
             )
-        reason = (str(error) or type(error).__name__).split("\n", 1)[0]
-        return ModelScopeUnreachable(
-            f"{request.model}{at} cannot be downloaded from ModelScope ({reason}); check the "
-            "connection, or give the path of a local folder"
+        failed = list(getattr(error, "failed_files", {}).values())  # one error for each file
+        cause = failed[0] if failed else error
+        is_of_network = isinstance(cause, (ConnectionError, TimeoutError))
+        if isinstance(cause, OSError) and cause.errno is not None and not is_of_network:
+            return cannot_write(cause)
+        reason = (str(cause) or type(cause).__name__).split("\n", 1)[0]
+        return NoDownload(
+            f"{request.model}{at} cannot be downloaded from ModelScope ({reason})",
+            "check the connection and try again",
         )
 
 
@@ -145,8 +161,3 @@ def _status(error: BaseException | None) -> int | None:
             return int(status)
         error = error.__cause__
     return None
-
-
-def _is_whole(folder: Path | None, name: str, size: int) -> bool:
-    path = None if folder is None else folder / name
-    return path is not None and path.is_file() and path.stat().st_size == size

@@ -105,7 +105,7 @@ def _read_header(path: Path, num_bytes: int) -> dict[str, TensorEntry]:
         header = json.loads(raw)
         header.pop("__metadata__", None)
         entries = {name: _entry(info, 8 + length) for name, info in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelLoadError(
             f"{path} has a damaged header ({type(error).__name__}: {error}); download it again"
         ) from error
@@ -117,6 +117,9 @@ def _entry(info: dict[str, Any], offset: int) -> TensorEntry:
     if info["dtype"] not in _DTYPES:
         raise ValueError(f"dtype {info['dtype']!r} is none of {', '.join(_DTYPES)}")
     start, stop = info["data_offsets"]
+    for number in (*info["shape"], start, stop):
+        if type(number) is not int or number < 0:
+            raise ValueError(f"{number!r} is not a size")
     return TensorEntry(
         dtype=_DTYPES[info["dtype"]],
         shape=tuple(info["shape"]),

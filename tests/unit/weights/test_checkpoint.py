@@ -175,6 +175,12 @@ def test_safetensors_cut_in_the_header_are_named(kept: int, tmp_path: Path) -> N
         b'{"x": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}',
         b'{"x": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}',
         b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}',
+        b'{"x": {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]}}',
+        b'{"x": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}',
+        b'{"x": {"dtype": "F32", "shape": [true], "data_offsets": [0, 4]}}',
+        b'{"x": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}',
+        b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0.0, 4.0]}}',
+        b"[" * 100_000,
     ],
 )
 def test_damaged_safetensors_header_is_named(header: bytes, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 from collections import namedtuple
@@ -18,7 +19,7 @@ from tests.fakes.hub import FakeHub, FakeRepository, fake_hub
 
 FILES = {
     "config.json": b'{"model_type": "llama"}',
-    "generation_config.json": b"{}",
+    "generation_config.json": b'{"top_k": 9}',
     "tokenizer.json": b'{"version": "1.0"}',
     "tokenizer_config.json": b"{}",
     "model.safetensors": b"s" * 1000,
@@ -206,6 +207,28 @@ def test_download_dir_that_is_a_file_is_one_clear_line(
     assert any_hub.num_requests == 0
 
 
+@pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "MODELSCOPE_CACHE"])
+def test_cache_below_a_file_is_one_clear_line(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(variable, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("QUIRE_USE_MODELSCOPE", str(int(variable == "MODELSCOPE_CACHE")))
+    with pytest.raises(ModelLoadError, match=rf"/file is a file; give a folder .* {variable}$"):
+        resolve_model(NAME)
+    assert hub.num_requests == 0
+
+
+def test_cache_that_cannot_be_written_is_one_clear_line(any_hub: FakeHub, tmp_path: Path) -> None:
+    for storage in ("models--owner--tiny-1.0", "models/owner--tiny-1.0"):
+        file = tmp_path / "cache" / storage  # where a folder is to be
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    with pytest.raises(ModelLoadError, match=r"the cache cannot be written .* --down") as error:
+        resolve_model(NAME, download_dir=tmp_path / "cache")
+    assert "\n" not in str(error.value)
+
+
 def test_full_disk_is_an_error_before_anything_is_downloaded(
     any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +246,29 @@ def test_only_what_is_missing_counts_against_the_disk(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2000, 2000, 0))
     assert "model.safetensors" in names(resolve_model(NAME))
+
+
+def test_what_another_commit_brought_does_not_count_against_the_disk(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = resolve_model(NAME)
+    hub.repositories[NAME].files["README.md"] = b"new"
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2000, 2000, 0))
+    newer = resolve_model(NAME)
+    assert newer != older
+    assert names(newer) == names(older)
+
+
+def test_full_disk_leaves_the_copy_there_is(
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    older = resolve_model(NAME)
+    any_hub.repositories[NAME].files["model.safetensors"] = b"t" * 2000
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2000, 2000, 0))
+    assert resolve_model(NAME) == older
+    assert "has 0 B free; using the copy in" in caplog.text
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
@@ -276,17 +322,121 @@ SHARDS = {f"model-0000{i}-of-00003.safetensors": b"s" * 100 for i in (1, 2, 3)}
 INDEX = json.dumps({"weight_map": dict(zip("abc", SHARDS, strict=True))}).encode()
 
 
+@pytest.mark.parametrize("note", ["whole", "damaged", "none"])  # none: not our download
 @pytest.mark.parametrize("index", [{}, {"model.safetensors.index.json": INDEX}])
 def test_interrupted_download_does_not_pass_for_the_model(
-    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, index: dict[str, bytes]
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, index: dict[str, bytes], note: str
 ) -> None:
     any_hub.repositories[NAME].files = {"config.json": b"{}"} | index | SHARDS
     folder = resolve_model(NAME)
+    if note == "damaged":
+        (folder / ".quire.json").write_text("{")
+    elif note == "none":
+        (folder / ".quire.json").unlink()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert resolve_model(NAME) == folder
     (folder / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(ModelLoadError, match=r"^HF_HUB_OFFLINE is set, and .* is only in part in"):
         resolve_model(NAME)
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "tokenizer.json"])
+def test_copy_without_a_file_that_the_hub_lists_does_not_pass_for_the_model(
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    any_hub.failing[file] = 404
+    with pytest.raises(ModelLoadError, match=file):
+        resolve_model(NAME)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelLoadError, match=rf"only in part in .* \(missing: .*{file}.*\); go"):
+        resolve_model(NAME)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    any_hub.failing.clear()
+    folder = resolve_model(NAME)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert resolve_model(NAME) == folder
+    assert file in names(folder)
+
+
+def test_many_missing_files_are_counted(hub: FakeHub) -> None:
+    hub.failing = dict.fromkeys(FILES, 404)
+    with pytest.raises(ModelLoadError, match=r"\(missing: config.json, .*, .* and 2 more\)"):
+        resolve_model(NAME)
+
+
+def test_download_that_came_short_is_one_clear_line(hub: FakeHub) -> None:
+    hub.cut = {"model.safetensors"}
+    with pytest.raises(ModelLoadError, match=r"is damaged .*only in part .*; try again") as error:
+        resolve_model(NAME)
+    assert "\n" not in str(error.value)
+    hub.cut.clear()
+    assert (resolve_model(NAME) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
+def test_failed_update_leaves_the_older_copy(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    older = resolve_model(NAME)
+    hub.repositories[NAME].files["model.safetensors"] = b"t" * 1000
+    hub.failing["model.safetensors"] = 500
+    assert resolve_model(NAME) == older
+    assert "answers HTTP 500" in caplog.text
+    with monkeypatch.context() as offline:
+        offline.setenv("HF_HUB_OFFLINE", "1")
+        assert resolve_model(NAME) == older
+    hub.failing.clear()
+    newer = resolve_model(NAME)
+    assert newer != older
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert resolve_model(NAME) == newer
+
+
+def test_update_that_cannot_be_written_leaves_the_older_copy(
+    hub: FakeHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    older = resolve_model(NAME)
+    hub.repositories[NAME].files["README.md"] = b"new"
+    (older.parent / hub.repositories[NAME].commit).touch()  # where a folder is to be
+    assert resolve_model(NAME) == older
+    assert "the cache cannot be written" in caplog.text
+
+
+def test_new_config_alone_does_not_take_the_older_models_place(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = resolve_model(NAME)
+    hub.repositories[NAME].files["config.json"] = b"{}"
+    newer = resolve_model(NAME, what="config")
+    assert newer != older
+    hub.status = 503
+    assert resolve_model(NAME) == older
+
+
+def test_failed_modelscope_update_is_an_error_for_files_are_replaced_in_place(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIRE_USE_MODELSCOPE", "1")
+    resolve_model(NAME)
+    hub.repositories[NAME].files["model.safetensors"] = b"t" * 1000
+    hub.failing["model.safetensors"] = 404
+    with pytest.raises(ModelLoadError, match=r"cannot be downloaded from ModelScope .*; check"):
+        resolve_model(NAME)
+
+
+def test_modelscope_copy_that_cannot_be_written_is_used_as_it_is(
+    hub: FakeHub,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("QUIRE_USE_MODELSCOPE", "1")
+    copy = resolve_model(NAME)
+    hub.repositories[NAME].files["model.safetensors"] = b"t" * 1000
+    shutil.rmtree(tmp_path / "modelscope" / ".lock")
+    (tmp_path / "modelscope" / ".lock").touch()  # stops the client before it writes
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # rights do not stop root
+    assert resolve_model(NAME) == copy
+    assert "the cache cannot be written (File exists); using the copy in" in caplog.text
 
 
 def test_unreachable_hub_is_the_cause_where_the_copy_has_holes(hub: FakeHub) -> None:
