@@ -10,15 +10,12 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from quire.args import BUNDLED_MODEL, EngineArgs
-from quire.chat_template import (
-    ChatOptions,
-    Conversation,
-    load_chat_template,
-)
+from quire.chat_template import ChatOptions, Conversation, load_chat_template
 from quire.engine.front import refuse_not_built
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.llm_engine import LLMEngine
@@ -61,7 +58,7 @@ class LLM(TellsWhatIsNotBuilt):
         chat_template: str | None = None,
         seed: int | None = 0,
         gpu_memory_utilization: float = 0.92,
-        hf_token: str | None = None,
+        hf_token: bool | str | None = None,
         hf_overrides: dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         kv_cache_memory_bytes: int | str | None = None,
         multiprocess_mode: bool = False,
@@ -127,6 +124,10 @@ class LLM(TellsWhatIsNotBuilt):
         Parameters are one for all, or a list with one for each, or the model's defaults. A prompt
         or parameter that cannot be served is a ``ValueError``, and then nothing goes on running.
 
+        ``priority`` is a list with an integer for each prompt: smaller is sooner, and among equals
+        whoever came first. Other than 0 it needs an engine with ``scheduling_policy="priority"``,
+        else it is a ``ValueError``.
+
         A request that fails later does not raise, since the others' outputs would be lost: its
         completions end with ``finish_reason="error"`` and the cause in ``error``, and a warning
         names its prompt. Look at ``finish_reason`` before using a text. Such a completion is
@@ -158,16 +159,37 @@ class LLM(TellsWhatIsNotBuilt):
         use_tqdm: UseTqdm = None,
         lora_request: object = None,
         priority: Sequence[int] | None = None,
-        chat_template: str | None = None,
+        chat_template: str | Path | None = None,
         chat_template_content_format: str = "auto",
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
-        tools: list[dict[str, Any]] | None = None,
+        tools: Sequence[Any] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         tokenization_kwargs: object = None,
         mm_processor_kwargs: object = None,
+        *,
+        documents: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[RequestOutput]:
-        """Answer one conversation or a list of them; one output each, as `generate` has them."""
+        """Answer one conversation or a list of them; one output each.
+
+        A conversation is a list of messages as in OpenAI's API: dicts with a ``role`` and a
+        ``content``, which is a text or a list of text parts. ``sampling_params``, ``use_tqdm`` and
+        ``priority`` are those of `generate`, and so are the outputs and errors; what the template
+        cannot render is a ``ValueError`` too.
+
+        chat_template: a file, Jinja text, or the name of a template that comes with Quire, in place
+            of the model's own.
+        chat_template_content_format: "string", "openai" (contents are lists of parts), or "auto":
+            what the template reads.
+        add_generation_prompt: end the prompt with the head of the assistant's answer.
+        continue_final_message: leave the last message open, and the output continues it; needs
+            ``add_generation_prompt=False``.
+        tools: functions that the model may call, as OpenAI's API has them, or Python functions. The
+            output is the model's text, in which its calls stand as it writes them.
+        chat_template_kwargs: more variables for the template, such as ``enable_thinking``.
+        documents: dicts, for templates that show documents.
+        lora_request, tokenization_kwargs, mm_processor_kwargs: not supported; ``ValueError``.
+        """
         refuse_not_built(
             lora_request=lora_request,
             tokenization_kwargs=tokenization_kwargs,
@@ -179,6 +201,7 @@ class LLM(TellsWhatIsNotBuilt):
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             tools=tools,
+            documents=documents,
             template_kwargs=chat_template_kwargs,
         )
         parsed = self._requests.render(messages, options)
@@ -195,7 +218,7 @@ class LLM(TellsWhatIsNotBuilt):
         """As `generate`, but outputs come as they are made, each with only what is new.
 
         The outputs of several prompts are interleaved; ``request_id`` counts up in their order.
-        Leaving the loop early aborts what still runs.
+        Leaving the loop early aborts what still runs. ``priority`` is that of `generate`.
         """
         parsed = parse_prompts(prompts, prompt_token_ids)
         kind = RequestOutputKind.DELTA
@@ -206,11 +229,29 @@ class LLM(TellsWhatIsNotBuilt):
         messages: Conversation | Sequence[Conversation],
         sampling_params: Params | None = None,
         *,
-        options: ChatOptions | None = None,
         priority: Sequence[int] | None = None,
+        chat_template: str | Path | None = None,
+        chat_template_content_format: str = "auto",
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Any] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
     ) -> Iterator[RequestOutput]:
-        """As `chat`, but outputs come as they are made, each with only what is new."""
-        parsed = self._requests.render(messages, options or ChatOptions())
+        """As `chat`, but outputs come as they are made, each with only what is new.
+
+        Several conversations are interleaved, and leaving the loop aborts them, as in `stream`.
+        """
+        options = ChatOptions(
+            template=load_chat_template(chat_template),
+            content_format=chat_template_content_format,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=tools,
+            documents=documents,
+            template_kwargs=chat_template_kwargs,
+        )
+        parsed = self._requests.render(messages, options)
         kind = RequestOutputKind.DELTA
         return self._runner.run(self._requests.all(parsed, sampling_params, kind, priority))
 
@@ -225,7 +266,8 @@ class LLM(TellsWhatIsNotBuilt):
     ) -> list[BeamSearchOutput]:
         """The best ``params.beam_width`` continuations of each prompt, best first.
 
-        ``concurrency_limit`` is the most prompts that run at once. Prompts that fail have beams
+        ``concurrency_limit`` is the most prompts that run at once; ``priority`` and ``use_tqdm``
+        are those of `generate`. Prompts that fail have beams
         with finish reason "error", and a warning says why. ``logprobs`` of a sequence is always
         empty: only the sum ``cum_logprob`` of all its tokens is known.
         """

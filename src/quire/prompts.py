@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict, TypeGuard
 
 import msgspec
 
@@ -112,14 +112,21 @@ def parse_prompt(prompt: PromptType | Any) -> ParsedPrompt:
         return ParsedPrompt(text=prompt)
     if isinstance(prompt, Mapping):
         return _parse_mapping(prompt)
-    if isinstance(prompt, (list, tuple)) and prompt and isinstance(prompt[0], str):
+    if is_list(prompt) and prompt and isinstance(prompt[0], str):
         raise ValueError(
             f"token ids must be ints, not {_describe(prompt[0])}; this is a list of texts inside a "
             "list of prompts: flatten it, so that each text is a prompt of its own"
         )
-    if _is_array(prompt) or isinstance(prompt, (list, tuple)):
+    if _is_array(prompt) or is_list(prompt):
         return ParsedPrompt(token_ids=_token_ids(prompt))
     raise ValueError(f"a prompt cannot be {_describe(prompt)}; pass {_FORMS}")
+
+
+def is_list(value: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether it is a list or reads like one, such as a column of a data set; no text does."""
+    return isinstance(value, (list, tuple)) or (
+        isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+    )
 
 
 def plain_ids(values: Sequence[Any]) -> list[int] | None:
@@ -137,8 +144,12 @@ def name_in_list(list_name: str, index: int, length: int) -> str:
 
 
 def _parse_all(prompts: Any, list_name: str) -> list[ParsedPrompt]:
-    if isinstance(prompts, (list, tuple)) and (ids := plain_ids(prompts)) is not None:
-        return [ParsedPrompt(token_ids=ids)]
+    if _is_array(prompts):
+        prompts = prompts.tolist() if prompts.ndim == 1 else list(prompts)
+    if is_list(prompts):
+        prompts = list(prompts)
+        if (ids := plain_ids(prompts)) is not None:
+            return [ParsedPrompt(token_ids=ids)]
     parsed = []
     split = _split(prompts, list_name)
     for i, prompt in enumerate(split):
@@ -154,19 +165,20 @@ def _split(prompts: Any, list_name: str) -> Sequence[Any]:
     """A call's prompts as a list, where the caller may have given one prompt."""
     if isinstance(prompts, (str, Mapping)):
         return [prompts]
-    if _is_array(prompts):
-        return [prompts] if prompts.ndim == 1 else list(prompts)
-    if not isinstance(prompts, (list, tuple)):
+    if not is_list(prompts):
         raise ValueError(f"{list_name} cannot be {_describe(prompts)}; pass {_FORMS}")
-    numbers = sum(
-        not isinstance(p, (str, Mapping, list, tuple)) and not _is_array(p) for p in prompts
-    )
-    if numbers == 0:
+    numbers = [p for p in prompts if not _is_prompt(p)]
+    if not numbers:
         return prompts
-    if numbers == len(prompts):
+    if len(numbers) == len(prompts):
         return [prompts]
-    odd = next(p for p in prompts if not isinstance(p, (str, Mapping, list, tuple)))
-    raise ValueError(f"the list of prompts mixes prompts with {_describe(odd)}; pass {_FORMS}")
+    raise ValueError(
+        f"the list of prompts mixes prompts with {_describe(numbers[0])}; pass {_FORMS}"
+    )
+
+
+def _is_prompt(value: Any) -> bool:
+    return isinstance(value, (str, Mapping)) or _is_array(value) or is_list(value)
 
 
 def _parse_mapping(prompt: Mapping[str, Any]) -> ParsedPrompt:
@@ -197,8 +209,9 @@ def _token_ids(ids: Any) -> list[int]:
         if ids.ndim != 1:
             raise ValueError(f"token ids must be a 1-D array, not one of shape {tuple(ids.shape)}")
         ids = ids.tolist()
-    if not isinstance(ids, (list, tuple)):
+    if not is_list(ids):
         raise ValueError(f"token ids must be a list of ints, not {_describe(ids)}")
+    ids = list(ids)
     if not ids:
         raise ValueError("a prompt has no token ids; give at least one, such as the BOS token")
     return plain_ids(ids) or [_token_id(i) for i in ids]

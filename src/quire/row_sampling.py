@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import field, replace
 
 from quire.named_processors import functions_and_names
 from quire.request import RowSampling
@@ -19,6 +20,22 @@ MAX_STOP_TOKEN_IDS = 1024  # among which every new token is looked up
 LOWEST_TEMPERATURE = 0.01  # below, float32 probabilities lose their meaning
 
 logger = logging.getLogger(__name__)
+
+_Ends = tuple[tuple[int, ...], tuple[int, ...]]  # end-of-sequence tokens, stop strings by ids
+
+
+class SettledParams(SamplingParams):
+    """Of many prompts of one engine. Nobody changes them any more: what is the same in the rows of
+    all is made once."""
+
+    rows: dict[_Ends, RowSampling] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, params: SamplingParams) -> SettledParams:
+        """These parameters, with the same lists; checked with the first row."""
+        settled = cls.__new__(cls)
+        vars(settled).update(vars(params), rows={})
+        return settled
 
 
 def to_row_sampling(
@@ -37,7 +54,24 @@ def to_row_sampling(
     by their ids. ``tokenize`` turns a bad word into token ids without special tokens; without it
     bad words are refused. ``max_logprobs`` is the engine's limit, -1 for none.
     """
+    ends = tuple(eos_token_ids), tuple(token_strings)
+    rows = params.rows if isinstance(params, SettledParams) else {}
+    if ends in rows:
+        return replace(rows[ends], seed=_seed(params, seed))
+    rows[ends] = row = _checked_row(params, ends, vocab_size, max_logprobs, seed, tokenize)
+    return row
+
+
+def _checked_row(
+    params: SamplingParams,
+    ends: _Ends,
+    vocab_size: int,
+    max_logprobs: int,
+    seed: int,
+    tokenize: Callable[[str], list[int]] | None,
+) -> RowSampling:
     params.verify()
+    eos_token_ids, token_strings = ends
     ends_late = params.ignore_eos and params.is_constrained  # what is complete must end
     eos = () if params.ignore_eos and not ends_late else eos_token_ids
     own_stops = dict.fromkeys([*(params.stop_token_ids or ()), *token_strings])
@@ -64,7 +98,7 @@ def to_row_sampling(
         presence_penalty=float(params.presence_penalty),
         frequency_penalty=float(params.frequency_penalty),
         repetition_penalty=float(params.repetition_penalty),
-        seed=seed if params.seed is None else int(params.seed),
+        seed=_seed(params, seed),
         logit_bias=tuple((int(token), float(value)) for token, value in bias.items()),
         allowed_token_ids=allowed,
         bad_words_token_ids=bad_words,
@@ -77,6 +111,10 @@ def to_row_sampling(
         logits_processors=functions,
         named_processors=names,
     )
+
+
+def _seed(params: SamplingParams, seed: int) -> int:
+    return seed if params.seed is None else int(params.seed)
 
 
 def num_beam_candidates(width: int, num_stop_token_ids: int) -> int:

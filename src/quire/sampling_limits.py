@@ -67,9 +67,13 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_bias(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        int_in(0)(key) and isinstance(bias, Real) and float(bias) <= MAX_BIAS
-        for key, bias in value.items()
+    return (
+        isinstance(value, dict)
+        and all(map(int_in(0), value))
+        and all(
+            (type(bias) is float or isinstance(bias, Real)) and bias <= MAX_BIAS
+            for bias in value.values()
+        )
     )
 
 
@@ -88,7 +92,7 @@ _PENALTY = Rule(
 _NUM_LOGPROBS = Rule(
     accepts=_optional(int_in(-1, MAX_INT32)),
     limit="None, -1 or an integer of at least 0",
-    remedy="use -1 for the whole vocabulary or None for none",
+    remedy="use None for none; -1, the whole vocabulary, needs an engine with max_logprobs=-1",
 )
 RULES: dict[str, Rule] = {
     "n": Rule(
@@ -128,12 +132,12 @@ RULES: dict[str, Rule] = {
         remedy="use None for a random seed",
     ),
     "stop": Rule(
-        accepts=_optional(_list_of(_is_text)),
+        accepts=_list_of(_is_text),
         limit="a string or a list of non-empty strings",
         remedy="remove the empty or foreign entries",
     ),
     "stop_token_ids": Rule(
-        accepts=_optional(_list_of(int_in(0))),
+        accepts=_list_of(int_in(0)),
         limit="a list of token ids",
         remedy="pass integers of at least 0",
     ),
@@ -170,7 +174,7 @@ RULES: dict[str, Rule] = {
         remedy="use None to allow all tokens",
     ),
     "bad_words": Rule(
-        accepts=_optional(_list_of(_is_text)),
+        accepts=_list_of(_is_text),
         limit="a list of non-empty strings",
         remedy="remove the empty or foreign entries",
     ),

@@ -45,6 +45,7 @@ __all__ = [
 C = TypeVar("C", bound=type)
 
 GREEDY_BELOW = 1e-5  # temperatures under this are 0
+_LISTS = ("stop", "stop_token_ids", "bad_words")  # empty for None: users add to them
 _IMMUTABLE = (type(None), bool, int, float, str, enum.Enum)
 _STRUCTURED = (StructuredOutputsParams, GuidedDecodingParams, GrammarSpec)
 
@@ -92,7 +93,83 @@ class SamplingParams:
 
     A plain mutable class: copy it, change it, subclass it (annotated class attributes of a subclass
     become its fields and defaults, with or without ``@dataclass``). Values are checked when it is
-    made and again when a request is submitted.
+    made and again when a request is submitted; a wrong one is a ``ValueError`` that names the
+    limit. None means none, or no limit, unless a field says otherwise.
+
+    How many, and where they end:
+
+    n: completions of the prompt; an integer from 1 to 16384.
+    best_of: compute so many and return the ``n`` of the highest log-probability; None or an integer
+        from 1 to 16384, at least ``n``.
+    max_tokens: the most tokens of a completion; None or an integer of at least 1. None: what the
+        context holds.
+    min_tokens: no stop token or stop string counts before so many; an integer from 0 to 2147483647,
+        at most ``max_tokens``.
+    stop: texts that end a completion; a string or a list of non-empty strings. Kept as a list.
+    stop_token_ids: tokens that end a completion; a list of token ids, at most 1024.
+    ignore_eos: go on behind the model's own end-of-sequence tokens (a grammar still ends).
+    include_stop_str_in_output: leave the stop string that was found in the text.
+
+    How a token is drawn:
+
+    temperature: divides the logits; a number in [0, 2]. 0 is greedy, other values below 0.01 are
+        raised to it.
+    top_k: keep so many of the likeliest tokens; an integer of at least -1. 0 and -1 keep all.
+    top_p: keep the likeliest tokens that together have so much probability; a number in (0, 1].
+    min_p: drop tokens less likely than this share of the likeliest; a number in [0, 1].
+    seed: of this request's random numbers; None or an integer of 64 bits. None and -1: the engine
+        chooses one.
+
+    What is made less likely, or impossible:
+
+    presence_penalty: taken off the logits of tokens in the output; a number in [-2, 2].
+    frequency_penalty: the same, once for each time that they occur; a number in [-2, 2].
+    repetition_penalty: above 1 makes tokens of prompt and output less likely; a number from 1e-06
+        to 1e+06.
+    logit_bias: added to logits; a dict from token id to a number of at most 1e+30.
+    allowed_token_ids: no others may come; a non-empty list of token ids.
+    bad_words: texts that may not come; a list of non-empty strings, at most 128 token sequences.
+    logits_processors: functions of (output_token_ids, logits) that return the logits, or names of
+        such; a list of functions or names. Functions need the engine in this process.
+    structured_outputs: the grammar of the text; a `StructuredOutputsParams`, or a dict such as
+        ``{"json": schema}``. Excludes ``allowed_token_ids``.
+    guided_decoding: the older name of ``structured_outputs``; only one of them.
+    thinking_token_budget: end a thought after so many tokens; None, -1 or an integer of at least 0.
+        Needs the engine's ``reasoning_parser``. -1: no limit.
+
+    Beam search:
+
+    use_beam_search: return the ``n`` best of ``best_of`` (or ``n``) beams. top_p, top_k, min_p,
+        logprobs and prompt_logprobs have no place in it.
+    length_penalty: a beam's score is its log-probability / length ** this; a number in [-10, 10].
+    early_stopping: whether to end when enough beams are finished; True, False or "never". False
+        asks whether a better one is likely, "never" whether it is possible.
+
+    What is reported:
+
+    logprobs: log-probabilities of so many likeliest tokens at each place, beside that of the token
+        that came; None, -1 or an integer of at least 0, at most the engine's ``max_logprobs`` (20).
+        -1: the whole vocabulary.
+    prompt_logprobs: the same of the prompt's tokens; None, -1 or an integer of at least 0.
+    detokenize: whether there is text; without it there are no stop strings.
+    skip_special_tokens: leave special tokens out of the text.
+    spaces_between_special_tokens: put spaces between them; only some slow tokenizers do.
+    output_kind: what each `RequestOutput` holds; a `RequestOutputKind`. `LLM` sets its own.
+    stream_interval: tokens from one output of a stream to the next; None or an integer of at least
+        1.
+
+    The rest:
+
+    truncate_prompt_tokens: keep only so many of the prompt's last tokens; None, -1 or an integer of
+        at least 1. -1: what the context holds.
+    skip_reading_prefix_cache: compute the whole prompt, even where the cache has a part of it.
+    skip_clone: copies share their lists and dicts with this object.
+
+    Not supported yet; anything but the default is a ``ValueError``:
+
+    watermarking, prompt_logprob_token_ids, prompt_logprob_start, logprob_token_ids, flat_logprobs,
+    extra_args, repetition_detection, routed_experts_prompt_start, trace_decode_token_ids,
+    output_text_buffer_length
     """
 
     n: int = 1
@@ -102,15 +179,15 @@ class SamplingParams:
     temperature: float = 1.0
     watermarking: bool | None = field(default=None, repr=False)
     top_p: float = 1.0
-    top_k: int = 0  # 0 and -1: all
+    top_k: int = 0
     min_p: float = 0.0
     seed: int | None = None
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool = False
-    max_tokens: int | None = 16  # None: to the end of the context
+    max_tokens: int | None = 16
     min_tokens: int = 0
-    logprobs: int | None = None  # -1: the whole vocabulary
+    logprobs: int | None = None
     prompt_logprobs: int | None = None
     prompt_logprob_token_ids: Any = field(default=None, repr=False)
     prompt_logprob_start: int | None = field(default=None, repr=False)
@@ -244,6 +321,9 @@ class SamplingParams:
 
     def _normalise(self) -> None:
         """Assigns only what changes: a subclass may watch its attributes."""
+        for name in _LISTS:
+            if getattr(self, name) is None:
+                setattr(self, name, [])
         if isinstance(self.stop, str):
             self.stop = [self.stop]
         if self.seed == -1:
@@ -261,7 +341,7 @@ class SamplingParams:
         """Where each value is known to be of its type."""
         for name in ("stop_token_ids", "bad_words"):
             value = getattr(self, name)
-            if value is not None and len(set(value)) < len(value):
+            if len(set(value)) < len(value):
                 setattr(self, name, list(dict.fromkeys(value)))
 
     def _verify_together(self) -> None:
@@ -321,13 +401,30 @@ _DEFAULTS = {item.name: item.default for item in fields(SamplingParams)}
 @_names_near_misses
 @dataclass
 class BeamSearchParams:
-    """Beam search with ``beam_width`` beams, all of which are returned, best first."""
+    """Beam search with ``beam_width`` beams, all of which are returned, best first.
+
+    A wrong value is a ``ValueError`` that names its limit.
+
+    beam_width: an integer from 1 to 16384.
+    max_tokens: the most tokens of a beam; None or an integer of at least 1. None: what the context
+        holds.
+    ignore_eos: go on behind the model's end-of-sequence tokens.
+    temperature: divides the logits; a number in [0, 2]. 0 and 1: the model's own probabilities.
+    length_penalty: score = log-probability / length ** this; a number in [-10, 10].
+    include_stop_str_in_output: as in `SamplingParams`.
+    early_stopping: whether to end when enough beams are finished; True, False or "never", as in
+        `SamplingParams`.
+    structured_outputs: the grammar of the text; a `StructuredOutputsParams` or a dict.
+    skip_special_tokens: leave special tokens out of the text.
+    allowed_token_ids: no others may come; a non-empty list of token ids.
+    watermarking: not supported yet; anything but None or False is a ``ValueError``.
+    """
 
     beam_width: int
     max_tokens: int
     ignore_eos: bool = False
-    temperature: float = 0.0  # 0 and 1: the model's own probabilities
-    length_penalty: float = 1.0  # score = sum of log-probabilities / length ** length_penalty
+    temperature: float = 0.0
+    length_penalty: float = 1.0
     include_stop_str_in_output: bool = False
     early_stopping: bool | str = False
     structured_outputs: StructuredOutputsParams | GrammarSpec | dict[str, Any] | None = None

@@ -145,7 +145,6 @@ class Refusal(str):
 class StepResult:
     """What a step produced; S rows sampled: those with ``plan.samples``, in the plan's order."""
 
-    step_id: int
     token_ids: Int32  # [S]
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # row -> its one new token
     prompt_logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # row -> this chunk's

@@ -142,7 +142,6 @@ class FakeDevice:
                 if candidates is not None:
                     logprobs[int(row)] = candidates
         return StepResult(
-            step_id=plan.step_id,
             token_ids=np.array(token_ids, dtype=np.int32),
             logprobs=logprobs,
         )

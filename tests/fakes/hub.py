@@ -40,6 +40,8 @@ class FakeHub:
     downloads: list[str] = field(default_factory=list)  # files sent, in order
     num_requests: int = 0
     status: int = 200  # another one is the answer to everything
+    failing: dict[str, int] = field(default_factory=dict)  # file -> status of its download
+    cut: set[str] = field(default_factory=set)  # files of which half is sent
 
 
 @contextmanager
@@ -162,7 +164,11 @@ class _Handler(BaseHTTPRequestHandler):
             data, status = data[start:stop], 206
             headers = headers | {"Content-Range": f"bytes {start}-{stop - 1}/{total}"}
         if self.command == "GET":
+            if file in self._hub.failing:
+                self._send(self._hub.failing[file], b"{}")
+                return
             self._hub.downloads.append(file)
+            data = data[: total // 2] if file in self._hub.cut else data
         self._send(status, data, headers | {"Accept-Ranges": "bytes"})
 
     def _send_json(self, value: Any) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import UserList, deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,19 @@ def text(value: str) -> ParsedPrompt:
 
 def ids(*values: int) -> ParsedPrompt:
     return ParsedPrompt(token_ids=list(values))
+
+
+class Column(Sequence[Any]):
+    """As data sets have them: read like a list, and no list."""
+
+    def __init__(self, *items: Any) -> None:
+        self._items = items
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +55,16 @@ def ids(*values: int) -> ParsedPrompt:
             [ParsedPrompt(text="a", token_ids=[1], cache_salt="s")],
         ),
         ([], []),
+        (Column("a", "b"), [text("a"), text("b")]),
+        (Column("a"), [text("a")]),
+        (UserList(["a", {"prompt": "b"}]), [text("a"), text("b")]),
+        (deque(["a", "b"]), [text("a"), text("b")]),
+        (Column([1, 2], Column(3)), [ids(1, 2), ids(3)]),
+        (Column(1, 2), [ids(1, 2)]),
+        (array("i", [1, 2]), [ids(1, 2)]),
+        ({"prompt_token_ids": Column(1, 2)}, [ids(1, 2)]),
+        (np.array(["a", "b"]), [text("a"), text("b")]),
+        (np.array(["a", "b"], dtype=object), [text("a"), text("b")]),
     ],
 )
 def test_forms_of_prompts(prompts: Any, parsed: list[ParsedPrompt]) -> None:
@@ -49,6 +75,7 @@ def test_older_prompt_token_ids() -> None:
     assert parse_prompts(None, [[1], [2, 3]]) == [ids(1), ids(2, 3)]
     assert parse_prompts(None, prompt_token_ids=[1, 2]) == [ids(1, 2)]
     assert parse_prompts(["a"], [[1, 2]]) == [ParsedPrompt(text="a", token_ids=[1, 2])]
+    assert parse_prompts(None, Column([1], [2, 3])) == [ids(1), ids(2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +83,8 @@ def test_older_prompt_token_ids() -> None:
     [
         (None, "no prompts"),
         (3.5, "prompts cannot be 3.5"),
+        (b"a", "prompts cannot be b'a'"),
+        (np.array([0.5, 1.0]), "must be ints, not 0.5"),
         (["a", 3], "mixes prompts with 3"),
         ([[]], "no token ids"),
         ([1, -2], "-2 is negative"),

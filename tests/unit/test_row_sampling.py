@@ -9,6 +9,7 @@ from quire.request import RowSampling
 from quire.row_sampling import (
     MAX_BAD_WORDS,
     MAX_STOP_TOKEN_IDS,
+    SettledParams,
     num_beam_candidates,
     to_row_sampling,
 )
@@ -30,6 +31,31 @@ def row(params: SamplingParams, **model: Any) -> RowSampling:
 
 def test_defaults_are_those_of_a_row_with_the_models_stop_tokens() -> None:
     assert row(SamplingParams()) == RowSampling(seed=77, stop_token_ids=(2, 3))
+
+
+@pytest.mark.parametrize("own_seed", [None, 4])
+def test_rows_of_settled_parameters_are_made_once_and_have_seeds_of_their_own(
+    own_seed: int | None,
+) -> None:
+    tokenized: list[str] = []
+
+    def tokenize(text: str) -> list[int]:
+        tokenized.append(text)
+        return TOKENS[text]
+
+    params = SamplingParams(bad_words=["bad"], logit_bias={4: 1.5}, seed=own_seed)
+    settled = SettledParams.of(params)
+    for seed in (1, 2):
+        assert row(settled, seed=seed, tokenize=tokenize) == row(params, seed=seed)
+    assert tokenized == ["bad", " bad"]
+    assert row(settled, token_strings=[9]).stop_token_ids == (2, 3, 9)
+
+
+def test_settled_parameters_are_checked() -> None:
+    params = SamplingParams()
+    params.n = 0
+    with pytest.raises(ValueError, match="n must be an integer from 1"):
+        row(SettledParams.of(params))
 
 
 def test_values_reach_the_row() -> None:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
@@ -46,6 +47,24 @@ def test_signature_has_the_known_names_defaults_and_order() -> None:
         found = [f"{one.name}={one.default}" for one in parameters]
         assert found == KNOWN.split()
         assert {one.kind for one in parameters} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+
+
+def described(cls: type) -> dict[str, str]:
+    """What the docstring says of each field."""
+    text = inspect.getdoc(cls) or ""
+    *_, not_built = text.split("Not supported yet;")
+    entries = re.findall(r"^(\w+): (.*(?:\n +.*)*)", text, flags=re.MULTILINE)
+    found = {name: " ".join(words.split()) for name, words in entries}
+    return found | {name: "not supported yet" for name in NOT_BUILT if name in not_built}
+
+
+@pytest.mark.parametrize("cls", [SamplingParams, BeamSearchParams])
+def test_every_parameter_is_described_with_its_limit(cls: type) -> None:
+    descriptions = described(cls)
+    assert descriptions.keys() == {one.name for one in fields(cls)}
+    for name, rule in RULES.items():
+        if name in descriptions and rule.limit != "True or False":
+            assert f"; {rule.limit}" in descriptions[name], name
 
 
 def test_positional_arguments_keep_their_order() -> None:
@@ -114,6 +133,9 @@ WRONG = [
     ("logit_bias", {"a": 1.0}),
     ("logit_bias", {1: float("nan")}),
     ("logit_bias", {1: 1e39}),  # infinite in float32
+    ("logit_bias", {1: "2"}),
+    ("logit_bias", {-1: 1.0}),
+    ("logit_bias", {1: 10**400}),
     ("logit_bias", [1]),
     ("allowed_token_ids", []),
     ("allowed_token_ids", [-4]),
@@ -168,6 +190,24 @@ def test_limits_themselves_are_accepted(fields: dict[str, Any]) -> None:
     params = SamplingParams(**fields)
     for name, value in fields.items():
         assert getattr(params, name) == value
+
+
+def test_lists_are_there_to_be_added_to() -> None:
+    names = ("stop", "stop_token_ids", "bad_words")
+    params: Any = SamplingParams()
+    for name in names:
+        assert getattr(params, name) == [] == getattr(SamplingParams(**{name: None}), name)
+    params.stop.append(" was")
+    params.stop_token_ids.append(3)
+    params.verify()
+    assert params == SamplingParams(stop=" was", stop_token_ids=[3])
+    assert params.clone().stop is not params.stop
+    assert SamplingParams().stop == []
+
+
+def test_a_wrong_number_of_logprobs_names_the_limit_of_the_engine() -> None:
+    with pytest.raises(ValueError, match=r"-1, the whole vocabulary, needs .* max_logprobs=-1"):
+        SamplingParams(logprobs=-3)
 
 
 def test_aliases_of_values_are_brought_to_one_form() -> None:

@@ -26,6 +26,7 @@ from quire.engine.output_router import OutputCollector, OutputRouter
 from quire.engine.process import ProcessClient
 from quire.engine.thread import ThreadClient
 from quire.engine.tokenizer_handle import TokenizerHandle
+from quire.engine.vllm_view import VllmConfigView
 from quire.errors import EngineDeadError
 from quire.not_built import TellsWhatIsNotBuilt
 from quire.outputs import RequestOutput
@@ -94,14 +95,17 @@ class AsyncLLM(TellsWhatIsNotBuilt):
         data_parallel_rank: int | None = None,
         session_id: str | None = None,
         kv_hints: object = None,
+        reasoning_ended: bool | None = None,
+        reasoning_parser_kwargs: dict[str, Any] | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         """The outputs of one request as they come, in the form that ``output_kind`` says.
 
-        ``sampling_params=None`` are the model's defaults. Outputs that came while the consumer was
-        busy are merged into one. ``ValueError`` if the request cannot be served or its id is in
-        use, `EngineDeadError` if the engine has stopped. A request that fails alone raises nothing:
-        its last output has ``finish_reason="error"`` and the cause in ``error``; with FINAL_ONLY it
-        is the only one and has no tokens.
+        ``sampling_params=None`` are the model's defaults. Of ``priority`` smaller is sooner; other
+        than 0 it needs an engine with ``scheduling_policy="priority"``. Outputs that came while the
+        consumer was busy are merged into one. ``ValueError`` if the request cannot be served or its
+        id is in use, `EngineDeadError` if the engine has stopped. A request that fails alone raises
+        nothing: its last output has ``finish_reason="error"`` and the cause in ``error``; with
+        FINAL_ONLY it is the only one and has no tokens.
         """
         collector = await self.add_request(
             request_id,
@@ -116,6 +120,8 @@ class AsyncLLM(TellsWhatIsNotBuilt):
             prompt_text=prompt_text,
             kv_hints=kv_hints,
             prompt_token_ids=prompt_token_ids,
+            reasoning_ended=reasoning_ended,
+            reasoning_parser_kwargs=reasoning_parser_kwargs,
         )
         finished = False
         try:
@@ -143,8 +149,11 @@ class AsyncLLM(TellsWhatIsNotBuilt):
         prompt_text: str | None = None,
         kv_hints: object = None,
         prompt_token_ids: list[int] | None = None,
+        reasoning_ended: bool | None = None,
+        reasoning_parser_kwargs: dict[str, Any] | None = None,
     ) -> OutputCollector:
-        """Start a request; its outputs come from the collector's ``get``."""
+        """Start a request; its outputs come from the collector's ``get``. Of ``priority`` smaller
+        is sooner; other than 0 it needs an engine with ``scheduling_policy="priority"``."""
         refuse_not_built(
             lora_request=lora_request,
             tokenization_kwargs=tokenization_kwargs,
@@ -152,6 +161,8 @@ class AsyncLLM(TellsWhatIsNotBuilt):
             trace_headers=trace_headers,
             session_id=session_id,
             kv_hints=kv_hints,
+            reasoning_ended=reasoning_ended,
+            reasoning_parser_kwargs=reasoning_parser_kwargs,
         )
         parsed = parse_one_prompt(prompt, prompt_token_ids, prompt_text)
         return await self.add_parsed(
@@ -214,6 +225,10 @@ class AsyncLLM(TellsWhatIsNotBuilt):
     async def do_log_stats(self) -> None:
         logger.info("%s", await self.stats())
 
+    async def is_tracing_enabled(self) -> bool:
+        """False: only `quire serve` sends traces."""
+        return False
+
     async def get_model_config(self) -> ModelConfigView:
         return self.model_config
 
@@ -248,6 +263,11 @@ class AsyncLLM(TellsWhatIsNotBuilt):
 
         threading.Thread(target=run, name=f"quire-{query.name}", daemon=True).start()
         return await asyncio.wrap_future(future)
+
+    @property
+    def vllm_config(self) -> VllmConfigView:
+        """For programs written for vLLM: with ``model_config``, and no other part."""
+        return VllmConfigView(self.model_config)
 
     @property
     def engine(self) -> AsyncLLM:

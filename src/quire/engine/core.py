@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from quire.engine.beam_requests import BeamRequests
-from quire.engine.grammar_gate import NO_GATE, Gate
+from quire.engine.grammar_gate import GrammarGate
 from quire.engine.step_clock import StepClock
 from quire.errors import EngineDeadError
 from quire.executor.protocol import Executor, PendingResult
@@ -40,7 +40,7 @@ class EngineCore:
         executor: Executor,
         facts: EngineFacts,
         steps_in_flight: int,
-        gate: Gate = NO_GATE,
+        gate: GrammarGate,
     ) -> None:
         self.facts = facts
         self._gate = gate

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_NO_THOUGHTS = (
+    "AsyncLLM knows no marks of thoughts; LLM(reasoning_parser=...) and `quire serve "
+    "--reasoning-parser` do"
+)
 _NOT_BUILT = {
     "lora_request": "LoRA adapters are not supported yet; merge the adapter into the weights",
     "prompt_adapter_request": "prompt adapters are not supported; use merged weights",
@@ -43,6 +47,8 @@ _NOT_BUILT = {
     "trace_headers": "only `quire serve --otlp-traces-endpoint` sends traces",
     "session_id": "sessions are not supported; the prefix cache finds earlier prompts by itself",
     "kv_hints": "the KV cache takes no hints; leave them out",
+    "reasoning_ended": _NO_THOUGHTS,
+    "reasoning_parser_kwargs": _NO_THOUGHTS,
     "reset_running_requests": "abort the requests that run, or wait for their end",
     "reset_connector": "there is no KV connector",
 }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from quire.request import EngineRequest, FinishReason
 from quire.step_output import CompletionDelta, ends_without_tokens
@@ -25,59 +24,6 @@ class Opened:
     failed: list[CompletionDelta] = field(default_factory=list)
 
 
-class Gate(Protocol):
-    """Where requests wait for what they need beside blocks."""
-
-    def __len__(self) -> int:
-        """How many completions wait."""
-        ...
-
-    def enter(self, request: EngineRequest) -> Constraint | None:
-        """What the request obeys; None: it must wait. ``ValueError``: it cannot be served."""
-        ...
-
-    def open(self) -> Opened: ...
-
-    def wait(self) -> None:
-        """A moment, for nothing else is to be done."""
-        ...
-
-    def forget(self, request_ids: Iterable[str]) -> list[EngineRequest]:
-        """They do not wait any more; those that did."""
-        ...
-
-    def warm_up(self) -> None:
-        """Make ready what the first who comes would wait for."""
-        ...
-
-
-class NoGate:
-    """An engine that has no grammars."""
-
-    def __len__(self) -> int:
-        return 0
-
-    def enter(self, request: EngineRequest) -> Constraint | None:
-        if request.grammar is not None:
-            raise ValueError("this engine compiles no grammars; leave structured_outputs out")
-        return Constraint(thinking=request.thinking) if request.thinking else FREE
-
-    def open(self) -> Opened:
-        return Opened()
-
-    def wait(self) -> None:
-        pass
-
-    def forget(self, request_ids: Iterable[str]) -> list[EngineRequest]:
-        return []
-
-    def warm_up(self) -> None:
-        pass
-
-
-NO_GATE = NoGate()
-
-
 class GrammarGate:
     """In the order in which the requests came."""
 
@@ -88,9 +34,11 @@ class GrammarGate:
         self._num_completions = 0  # of all that wait: every step asks
 
     def __len__(self) -> int:
+        """How many completions wait."""
         return self._num_completions
 
     def enter(self, request: EngineRequest) -> Constraint | None:
+        """What the request obeys; None: it must wait. ``ValueError``: it cannot be served."""
         if request.request_id in self._waiting:
             raise ValueError(f"request id {request.request_id!r} is in use; choose another one")
         if request.grammar is None:
@@ -118,15 +66,18 @@ class GrammarGate:
         return opened
 
     def wait(self) -> None:
+        """A moment, for nothing else is to be done."""
         self._workshop.wait(WAIT_S)
 
     def forget(self, request_ids: Iterable[str]) -> list[EngineRequest]:
+        """They do not wait any more; those that did."""
         found = [self._take(one) for one in request_ids if one in self._waiting]
         for _, job in found:
             self._workshop.forget(job)
         return [request for request, _ in found]
 
     def warm_up(self) -> None:
+        """Make ready what the first who comes would wait for."""
         self._workshop.warm_up()
 
     def _take(self, request_id: str) -> tuple[EngineRequest, Job]:

@@ -74,6 +74,7 @@ class LinkClient:
         self.facts = facts
         self._link = link
         self._end: str | None = None
+        self._is_freed = False
         self._early: Reply | None = None  # was taken from the link before its turn
         self._serials = itertools.count()  # of questions
         self._sending, self._receiving, self._asking = (threading.Lock() for _ in range(3))
@@ -108,7 +109,9 @@ class LinkClient:
         with self._sending:
             self._link.stop()  # wakes whoever waits in `receive` or `ask`
         with self._receiving, self._asking:
-            self._free()
+            if not self._is_freed:
+                self._is_freed = True
+                self._free()
 
     def _free(self) -> None:
         self._link.close()

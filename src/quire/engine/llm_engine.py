@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Iterable
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from quire.args import EngineArgs
 from quire.config import EngineConfig
@@ -31,6 +31,7 @@ from quire.engine.model_view import ModelConfigView
 from quire.engine.older_calls import takes_older_form
 from quire.engine.process import ProcessClient
 from quire.engine.tokenizer_handle import TokenizerHandle
+from quire.engine.vllm_view import VllmConfigView
 from quire.errors import EngineDeadError
 from quire.kernels.preload import preload_kernels
 from quire.not_built import TellsWhatIsNotBuilt
@@ -95,8 +96,9 @@ class LLMEngine(TellsWhatIsNotBuilt):
     ) -> str:
         """Queue a request. ``ValueError`` if it cannot be served or its id is in use.
 
-        ``params=None`` are the model's defaults. The older order works too: ``request_id, prompt,
-        params, prompt_token_ids, arrival_time, lora_request``.
+        ``params=None`` are the model's defaults. Of ``priority`` smaller is sooner; other than 0
+        it needs an engine with ``scheduling_policy="priority"``. The older order works too:
+        ``request_id, prompt, params, prompt_token_ids, arrival_time, lora_request``.
         """
         refuse_not_built(
             lora_request=lora_request,
@@ -190,9 +192,9 @@ class LLMEngine(TellsWhatIsNotBuilt):
         return self.model_config
 
     @property
-    def vllm_config(self) -> _VllmConfigView:
+    def vllm_config(self) -> VllmConfigView:
         """For programs written for vLLM: with ``model_config``, and no other part."""
-        return _VllmConfigView(self.model_config)
+        return VllmConfigView(self.model_config)
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What the model's generation config recommends."""
@@ -235,21 +237,6 @@ class LLMEngine(TellsWhatIsNotBuilt):
         for request_id, index in step.to_abort:
             self._client.send(Finish(request_id, index))
         return step.outputs
-
-
-class _VllmConfigView:
-    """Of the parts of vLLM's own only the model's is alike."""
-
-    def __init__(self, model_config: ModelConfigView) -> None:
-        self.model_config = model_config
-
-    if not TYPE_CHECKING:  # a type checker shall go on telling that a name does not exist
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise AttributeError(
-                f"vllm_config.{name} is not built yet: only vllm_config.model_config is; Quire's "
-                "own settings are in LLMEngine.config (model, cache, scheduler, load, device)"
-            )
 
 
 class _CtrlCWaits:

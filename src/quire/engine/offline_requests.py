@@ -20,8 +20,9 @@ from quire.chat_template import (
 from quire.engine.front import checked_params
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.llm_engine import LLMEngine
-from quire.prompts import ParsedPrompt, name_in_list
+from quire.prompts import ParsedPrompt, is_list, name_in_list
 from quire.reasoning import ReasoningFormat, Thoughts
+from quire.row_sampling import SettledParams
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 from quire.structured import Thinking
 
@@ -88,7 +89,7 @@ class OfflineRequests:
     ) -> Iterator[ProcessedRequest]:
         """The requests of one call, each made and checked when it is asked for."""
         all_params = self._params(params, len(prompts), kind)
-        if priorities is not None and not isinstance(priorities, (list, tuple)):
+        if priorities is not None and not is_list(priorities):
             raise ValueError(
                 f"priority must be a list of integers, got {priorities!r}; give one each"
             )
@@ -128,8 +129,8 @@ class OfflineRequests:
         """One for each prompt; copies, since callers keep theirs."""
         if params is None:
             params = self._engine.get_default_sampling_params()
-        if not isinstance(params, (list, tuple)):
-            return [_with_kind(params, kind)] * num_prompts
+        if not is_list(params):
+            return [SettledParams.of(_with_kind(params, kind))] * num_prompts
         if len(params) != num_prompts:
             raise ValueError(
                 f"{len(params)} sampling parameters were given for {num_prompts} prompts; give one "

@@ -29,7 +29,7 @@ class Executor(Protocol):
         """Once the weights are loaded: what would else be compiled when it is first launched."""
 
     def available_kv_bytes(self) -> int:
-        """Memory that the KV cache may take, once the weights are loaded."""
+        """Memory that the KV cache may take, once the weights are loaded and before it exists."""
 
     def initialize_kv_cache(self, num_blocks: int) -> int:
         """Allocate the cache, and capture graphs where there are any; the cache's bytes."""

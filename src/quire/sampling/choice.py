@@ -1,4 +1,4 @@
-"""How tokens are chosen from logits: the protocol, and the way of torch's own operations.
+"""How tokens are chosen from logits: the protocol, and the way of a CPU.
 
 A choice is made once for a device, so that nothing after asks what device it is on. Knows nothing
 of logits processors but the one for penalties, which a device may have its own kernels for.
@@ -6,16 +6,15 @@ of logits processors but the one for penalties, which a device may have its own 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from quire.kernels.reference import sampling as reference
 from quire.kernels.reference import sampling_table as columns
 from quire.kernels.reference.sampling_random import uniform
 from quire.sampling import ops
@@ -35,8 +34,15 @@ class DeviceSample:
     logprobs: LogprobTensors | None = None  # [R]; lines of rows that want none mean nothing
 
 
+# Logits [R, V] of any float dtype, which stay as they are, rows and lengths [R] int64: what a kind
+# of sampling says, without a look at the rows on the host.
+SampleOnDevice = Callable[[Tensor, Tensor, Tensor], DeviceSample]
+
+
 class Choice(Protocol):
     """Chooses tokens; shapes: S rows of a step, V vocabulary."""
+
+    on_device: Mapping[SampleKind, SampleOnDevice]  # empty where there are no graphs
 
     def penalties(self) -> LogitsProcessor: ...
 
@@ -46,12 +52,6 @@ class Choice(Protocol):
         ...
 
     def token_logprobs(self, logits: Tensor, targets: Tensor, count: int) -> LogprobTensors: ...
-
-    def on_device(
-        self, kind: SampleKind, logits: Tensor, rows: Tensor, lengths: Tensor
-    ) -> DeviceSample:
-        """What the kind says, without a look at the rows on the host."""
-        ...
 
 
 MakeChoice = Callable[[RowParameters, int, Tensor], Choice]  # parameters, V, token ids of all rows
@@ -72,16 +72,16 @@ class _Draw:
 
     selection: Selection
     is_filtered: bool
-    max_top_k: int
 
 
 class HostChoice:
     """Decides on the host what each row needs, and does no more."""
 
+    on_device: Mapping[SampleKind, SampleOnDevice] = MappingProxyType({})
+
     def __init__(self, parameters: RowParameters, vocab_size: int, token_ids: Tensor) -> None:
-        self._parameters, self._token_ids = parameters, token_ids
+        self._parameters = parameters
         self._device = token_ids.device
-        self._thresholds = ops.thresholds_for(self._device)
         self._rows_at_once = max(1, _CPU_BLOCK_BYTES // (4 * vocab_size))
         self._rows_cpu: np.ndarray | None = None
         self._draws: tuple[_Draw, ...] = ()
@@ -114,24 +114,6 @@ class HostChoice:
         # Which of equals `topk` prefers depends on how many it is asked for.
         return token_logprobs(logits, targets, MAX_LOGPROBS).cut(count)
 
-    def on_device(
-        self, kind: SampleKind, logits: Tensor, rows: Tensor, lengths: Tensor
-    ) -> DeviceSample:
-        """By the definitions of the kernels."""
-        if kind is SampleKind.GREEDY:
-            return DeviceSample(token_ids=ops.argmax(logits.float()))
-        table = self._parameters.table
-        choose = partial(reference.choose, rows=rows, lengths=lengths, table=table)
-        if kind is SampleKind.RANDOM:
-            return DeviceSample(token_ids=choose(logits))
-        penalised = reference.penalise(logits, rows, lengths, self._token_ids, table)
-        token_ids = choose(penalised)
-        if kind is SampleKind.PENALISED:
-            return DeviceSample(token_ids=token_ids)
-        shown = reference.to_processed(logits, penalised, rows, table)
-        logprobs = token_logprobs(shown, token_ids, MAX_LOGPROBS)
-        return DeviceSample(token_ids=token_ids, logprobs=logprobs)
-
     def _arrange(self, rows_cpu: np.ndarray) -> None:
         parameters = self._parameters
         is_random, is_filtered = parameters.is_random[rows_cpu], parameters.is_filtered[rows_cpu]
@@ -139,7 +121,6 @@ class HostChoice:
             _Draw(
                 selection=Selection.of(mask, rows_cpu, self._device),
                 is_filtered=filtered,
-                max_top_k=int(parameters.top_k[rows_cpu[mask]].max()),
             )
             for filtered in (False, True)
             if (mask := is_random & (is_filtered == filtered)).any()
@@ -159,9 +140,7 @@ class HostChoice:
             of_rows = logits[block] if selection.is_whole else logits.index_select(0, mine)
             weights = ops.to_weights(of_rows, temperature[block])
             if draw.is_filtered:
-                least = self._thresholds(
-                    weights, top_k[block], top_p[block], min_p[block], draw.max_top_k
-                )
+                least = ops.thresholds(weights, top_k[block], top_p[block], min_p[block])
                 weights = torch.where(weights >= least.unsqueeze(1), weights, 0.0)
             drawn.append(ops.draw(weights, uniforms[block]))
         return torch.cat(drawn)

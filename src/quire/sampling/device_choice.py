@@ -6,7 +6,7 @@ row alone, so its tokens do not depend on who samples it, nor on what runs besid
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +17,7 @@ from quire.kernels.triton.argmax import Argmax
 from quire.kernels.triton.sampling import Chooser, Sizes
 from quire.kernels.triton.sampling_history import Counts, History
 from quire.kernels.triton.sampling_logprobs import BestLogprobs
-from quire.sampling.choice import DeviceSample
+from quire.sampling.choice import DeviceSample, SampleOnDevice
 from quire.sampling.logits_processor import LogitsProcessor, SampleStep, Selection
 from quire.sampling.logprobs import LogprobTensors, token_logprobs
 from quire.sampling.ops import row_blocks
@@ -39,7 +39,7 @@ class DeviceChoice:
         self._parameters, self._token_ids = parameters, token_ids
         self._vocab_size, self._sizes = vocab_size, sizes
         self._max_rows = len(parameters.num_prompt_tokens)
-        self._functions = {
+        self.on_device: Mapping[SampleKind, SampleOnDevice] = {
             SampleKind.GREEDY: self._sample_greedily,
             SampleKind.RANDOM: self._sample_randomly,
             SampleKind.PENALISED: self._sample_penalised,
@@ -58,11 +58,6 @@ class DeviceChoice:
         if not 0 <= count <= self._best.number:
             return token_logprobs(logits, targets, count)
         return LogprobTensors.of(*self._best(logits, targets)).cut(count)
-
-    def on_device(
-        self, kind: SampleKind, logits: Tensor, rows: Tensor, lengths: Tensor
-    ) -> DeviceSample:
-        return self._functions[kind](logits, rows, lengths)
 
     @cached_property
     def history(self) -> History:

@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 _CHUNK = 256  # the vocabulary is searched in two levels: which chunk, then where in it
-_ONE_BITS = 0x3F800000  # 1.0 as a float32; the largest weight
 _LEAST_EXPONENT, _LEAST_WEIGHT = -87.0, 1.7e-38  # about where normal numbers of float32 end
-Thresholds = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 
 def row_blocks(num_rows: int, rows_at_once: int) -> Iterator[slice]:
@@ -74,37 +72,17 @@ def draw(weights: Tensor, uniforms: Tensor) -> Tensor:
     return (chunk * size + _first_above(inner.cumsum(dim=1), inner, target)).squeeze(1)
 
 
-def thresholds_for(device: torch.device) -> Thresholds:
-    """The implementation of `thresholds` for a device."""
-    return thresholds_on_host if device.type == "cpu" else thresholds
-
-
-def thresholds(
-    weights: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor, max_top_k: int
-) -> Tensor:
+def thresholds(weights: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
     """The least weight that each row keeps, [N]: tokens of a smaller weight are not drawn.
 
-    ``weights`` are `to_weights`' [N, V]; per row [N] ``top_k`` (int64, 0 is off), ``top_p``
-    (float64, 1 is off), ``min_p`` (float32, 0 is off); ``max_top_k`` is the largest ``top_k``,
-    known on the host. A row keeps weights of at least ``min_p``, then its ``top_k`` largest, then
-    the fewest of the largest that together have ``top_p`` of what was left. Weights equal to the
-    last one kept are kept too, so the answer does not depend on an order of equals.
-    """
-    floor = min_p
-    if max_top_k > 0:
-        best = weights.topk(min(max_top_k, weights.shape[1]), dim=1).values
-        last = (top_k - 1).clamp(min=0, max=best.shape[1] - 1)
-        kth = best.gather(1, last.unsqueeze(1)).squeeze(1)
-        floor = torch.maximum(floor, torch.where(top_k > 0, kth, 0.0))
-    return torch.where(top_p < 1.0, _nucleus(weights, floor, top_p), floor)
+    ``weights`` are `to_weights`' [N, V] on a CPU; per row [N] ``top_k`` (int64, 0 is off),
+    ``top_p`` (float64, 1 is off), ``min_p`` (float32, 0 is off). A row keeps weights of at least
+    ``min_p``, then its ``top_k`` largest, then the fewest of the largest that together have
+    ``top_p`` of what was left. Weights equal to the last one kept are kept too, so the answer does
+    not depend on an order of equals.
 
-
-def thresholds_on_host(
-    weights: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor, max_top_k: int
-) -> Tensor:
-    """`thresholds` for CPU tensors: NumPy's vectorised partition and sort of bare values.
-
-    Measured at [32, 151936], one thread: sort 11 ms, partition 3 ms; torch.sort 330 ms.
+    By NumPy, whose partition and sort of bare values are vectorised. Measured at [32, 151936], one
+    thread: sort 11 ms, partition 3 ms; torch.sort 330 ms.
     """
     found = [
         _row_threshold(*row)
@@ -127,24 +105,6 @@ def _row_threshold(
         first = int(np.searchsorted(mass, (1.0 - top_p) * mass[-1], side="right"))
         floor = max(floor, ascending[min(first, len(ascending) - 1)])
     return float(floor)
-
-
-def _nucleus(weights: Tensor, floor: Tensor, top_p: Tensor) -> Tensor:
-    """The largest threshold under which the mass of the kept weights reaches ``top_p``.
-
-    Positive floats are ordered as their bits are, so bisecting the bits is exact: 30 halvings.
-    """
-    kept = torch.where(weights >= floor.unsqueeze(1), weights, 0.0)
-    target = top_p * kept.sum(dim=1, dtype=torch.float64)
-    low = floor.view(torch.int32)
-    high = torch.full_like(low, _ONE_BITS)
-    for _ in range(_ONE_BITS.bit_length()):
-        middle = low + (high - low + 1) // 2
-        above = kept >= middle.view(torch.float32).unsqueeze(1)
-        enough = torch.where(above, kept, 0.0).sum(dim=1, dtype=torch.float64) >= target
-        low = torch.where(enough, middle, low)
-        high = torch.where(enough, high, middle - 1)
-    return low.view(torch.float32)
 
 
 def _largest(logits: Tensor) -> Tensor:

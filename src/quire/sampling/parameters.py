@@ -42,6 +42,10 @@ class SampleKind(Enum):
     LOGPROBS = auto()
 
 
+# Masks are applied to the logits themselves, whose raw log-probabilities would be lost.
+MASKABLE = frozenset(SampleKind) - {SampleKind.LOGPROBS}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogprobGroup:
     """Rows that want equally many log-probabilities of the same kind."""
@@ -61,7 +65,6 @@ class RowParameters:
         self.num_prompt_tokens = np.zeros(num_rows, dtype=np.int64)
         self.is_random = np.zeros(num_rows, dtype=np.bool_)
         self.is_filtered = np.zeros(num_rows, dtype=np.bool_)
-        self.top_k = np.zeros(num_rows, dtype=np.int64)
         self._is_penalised = np.zeros(num_rows, dtype=np.bool_)
         self._num_logprobs = np.full(num_rows, _NOT_WANTED, dtype=np.int64)
         self._is_processed = np.zeros(num_rows, dtype=np.bool_)
@@ -81,7 +84,6 @@ class RowParameters:
         self.num_prompt_tokens[row] = joined.num_prompt_tokens
         self.is_random[row] = not sampling.is_greedy
         self.is_filtered[row] = sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
-        self.top_k[row] = sampling.top_k
         self._is_penalised[row] = penalties_of(sampling) != NO_PENALTIES
         wanted = sampling.num_logprobs
         self._num_logprobs[row] = _NOT_WANTED if wanted is None else wanted

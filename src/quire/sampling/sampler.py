@@ -7,7 +7,7 @@ rows is one argmax. Order, as in `transformers` and vLLM:
 2. allowed tokens, bad words, minimum length, bias; then penalties; then users' own functions; then
    grammars
 3. temperature; here "processed" log-probabilities are taken
-4. min_p, then top_k, then top_p of what is left (`ops.thresholds`)
+4. min_p, then top_k, then top_p of what is left (as `kernels.reference.sampling.choose` defines it)
 5. greedy rows take the best token, the others draw one by a number of their seed and position
 
 `graph_kind` and `sample_on_device` are the same for rows that need no host: a graph may capture it.
@@ -27,7 +27,7 @@ from quire.sampling.choice import DeviceSample, MakeChoice, choice_for
 from quire.sampling.grammar_masks import GrammarMasks, MaskSource, NoMasks
 from quire.sampling.logits_processor import LogitsProcessor, SampleStep, Selection
 from quire.sampling.logprobs import LogprobTensors
-from quire.sampling.parameters import LogprobGroup, RowParameters, SampleKind
+from quire.sampling.parameters import MASKABLE, LogprobGroup, RowParameters, SampleKind
 from quire.sampling.token_bias import AllowedTokens, BadWords, LogitBias, MinTokens
 from quire.sampling.user_processors import UserProcessors
 from quire.step import JoinedRow, Refusal
@@ -136,7 +136,7 @@ class Sampler:
 
         ``logits`` [R, V] of any float dtype stay as they are; ``rows`` and ``lengths`` [R] int64.
         """
-        return self._choice.on_device(kind, logits, rows, lengths)
+        return self._choice.on_device[kind](logits, rows, lengths)
 
     def logprobs_of(self, sample: DeviceSample, rows_cpu: np.ndarray) -> tuple[RowLogprobs, ...]:
         """Of the first S lines of a ``sample``, which are of ``rows_cpu`` [S], as `sample` gives
@@ -205,9 +205,8 @@ class Sampler:
         return self._parts
 
     def _kind_of(self, rows_cpu: np.ndarray, is_masked: bool) -> SampleKind | None:
-        """Masks are applied to the logits themselves, whose raw log-probabilities would be lost."""
         kind = self._parameters.kind_of(rows_cpu)
-        return None if is_masked and kind is SampleKind.LOGPROBS else kind
+        return None if is_masked and kind not in MASKABLE else kind
 
     def _arrange(self, rows_cpu: np.ndarray) -> _Parts:
         """Decide on the host what these rows need."""

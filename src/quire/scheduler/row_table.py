@@ -54,8 +54,11 @@ class RowTable:
     def num_free(self) -> int:
         return len(self._free)
 
-    def join(self, completion: Completion, *, num_computed: int, max_pending: int) -> int:
-        """Give the completion a row; ``num_computed`` tokens have their KV already."""
+    def join(
+        self, completion: Completion, *, num_computed: int, capacity: int, max_pending: int
+    ) -> None:
+        """Give the completion a row. ``num_computed`` tokens have their KV already; its blocks hold
+        ``capacity``, and where it will write they are its own."""
         row = self._free.pop()
         self.completions[row] = completion
         completion.row = row
@@ -64,9 +67,9 @@ class RowTable:
         self.num_computed[row] = num_computed
         self.num_confirmed[row] = self.num_tokens[row] = known
         self.max_len[row] = completion.max_len
-        self.capacity[row] = 0
+        self.capacity[row] = capacity
         self.max_pending[row] = max_pending
-        self.tail_may_be_shared[row] = completion.num_forked > 0
+        self.tail_may_be_shared[row] = False
         self.watch_every[row] = _WATCH_EVERY[completion.request.watch]
         sampling = completion.sampling
         self.is_special[row] = (
@@ -78,7 +81,6 @@ class RowTable:
         self.is_beam[row] = completion.is_beam
         self.has_siblings[row] = bool(completion.siblings)
         self.stops.join(row, () if completion.is_beam else sampling.stop_token_ids)
-        return row
 
     def leave(self, row: int) -> None:
         """Free the row; the completion keeps its confirmed tokens."""

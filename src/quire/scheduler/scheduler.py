@@ -233,9 +233,12 @@ class Scheduler:
     def _join(self, completion: Completion, num_computed: int) -> None:
         host_chooses = completion.is_beam or completion.sampling.runs_user_code
         depth = 1 if host_chooses else self._config.steps_in_flight
-        row = self.table.join(completion, num_computed=num_computed, max_pending=depth)
-        self.table.capacity[row] = len(completion.table) * self.kv.block_size
-        self.table.tail_may_be_shared[row] = False  # `grow` has just seen to it
+        self.table.join(
+            completion,
+            num_computed=num_computed,
+            capacity=len(completion.table) * self.kv.block_size,
+            max_pending=depth,
+        )
         if not completion.scheduled_time:
             completion.scheduled_time = time.time()
             if not completion.num_forked:  # a fork has its sibling's prompt

@@ -1,6 +1,7 @@
-"""Composition root of a rank: the only module of the worker that imports feature packages.
+"""Composition root of a rank: makes the runner, its KV memory and its graphs.
 
-Everything that depends on the configuration is decided here, once.
+What they are made of depends on the configuration, and is decided here, once; which model it is,
+`models.loading` has decided.
 """
 
 from __future__ import annotations

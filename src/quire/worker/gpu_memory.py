@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 
 from quire.worker.buckets import GraphSizes
+from quire.worker.sample_graphs import NUM_SHAPES_PER_BUCKET
 
 FLOAT32_BYTES = 4
 # Tensors as large as float32 logits that exist at once: by operation, and in a graph, where the
@@ -29,7 +30,6 @@ GRAPH_COPIES = 2
 ROOM_BYTES = 256 << 20
 NODE_BYTES_PER_LAYER = 64 << 10  # of a graph: the device's own description of its launches
 NODE_BYTES_OF_SAMPLING = 512 << 10
-NUM_SAMPLE_KINDS = 4
 ROUNDING = 1.1  # of activations in the allocator's segments
 SLACK_BYTES = 256 << 20
 
@@ -54,7 +54,8 @@ class GraphMemory:
         logits = self.sizes.max_rows * self.vocab_size * FLOAT32_BYTES * GRAPH_COPIES
         forwards = 2 * len(self.sizes.rows) + len(self.sizes.tokens)
         nodes = forwards * self.num_layers * NODE_BYTES_PER_LAYER
-        nodes += NUM_SAMPLE_KINDS * len(self.sizes.rows) * NODE_BYTES_OF_SAMPLING
+        samples = NUM_SHAPES_PER_BUCKET * len(self.sizes.rows)
+        nodes += samples * NODE_BYTES_OF_SAMPLING
         return int(self.activation_bytes * ROUNDING) + logits + nodes
 
 

@@ -87,12 +87,10 @@ class PendingStep:
         """Wait for the step and read what it produced."""
         with LostDeviceEndsEngine(self._probe, self._label):
             token_ids = self._tokens.read(self._watch, self._label)
-            step_id = self._label.plan.step_id
             if self._readback is None and not self._prompt_logprobs and not self._errors:
-                return StepResult(step_id=step_id, token_ids=token_ids)
+                return StepResult(token_ids=token_ids)
             arrays = [] if self._readback is None else self._readback.arrays()
             return StepResult(
-                step_id=step_id,
                 token_ids=token_ids,
                 logprobs=self._logprobs(iter(arrays)),
                 prompt_logprobs={

@@ -11,6 +11,7 @@ from functools import partial
 
 from torch import Tensor
 
+from quire.sampling.parameters import MASKABLE
 from quire.sampling.sampler import DeviceSample, SampleKind, Sampler
 from quire.worker.graph_inputs import GraphInputs
 from quire.worker.graph_masks import GraphMasks
@@ -24,6 +25,9 @@ class SampleShape:
     kind: SampleKind
     num_rows: int
     is_masked: bool = False  # some rows are constrained
+
+
+NUM_SHAPES_PER_BUCKET = len(SampleKind) + len(MASKABLE)  # that there can be
 
 
 class SampleGraphs:

@@ -42,8 +42,8 @@ WARM_UP_LONG_PROMPT_LEN = MOST_FOR_ALL + 1
 
 
 class Worker:
-    """Called in this order: `load_model`, `compile_kernels`, `initialize_kv_cache`, `warm_up`,
-    `execute`, `close`."""
+    """Called in this order: `load_model`, `compile_kernels`, `available_kv_bytes` unless the number
+    of blocks is given, `initialize_kv_cache`, `warm_up`, `execute`, `close`."""
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
@@ -70,6 +70,7 @@ class Worker:
 
     def available_kv_bytes(self) -> int:
         """Bytes that the KV cache may take now that the weights are in."""
+        assert self._kv is None, "initialize_kv_cache comes later"
         if self._config.cache.memory_bytes is not None:
             return self._config.cache.memory_bytes
         return self._left_for_kv()

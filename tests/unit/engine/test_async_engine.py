@@ -312,4 +312,21 @@ def test_a_method_that_is_not_built_says_so() -> None:
     with pytest.raises(AttributeError, match=r"use .*\bAsyncLLM\.config"):
         engine.get_vllm_config  # type: ignore[attr-defined]  # noqa: B018
     assert engine.config.model.max_model_len > 0
+    assert engine.vllm_config.model_config is engine.model_config
     engine.shutdown()
+
+
+def test_what_is_said_of_thoughts_is_refused() -> None:
+    async def run() -> None:
+        engine = AsyncLLM(fake_config(), multiprocess_mode=False, build=BUILD_FAKE_CORE)
+        assert not await engine.is_tracing_enabled()
+        params = SamplingParams(max_tokens=1)
+        asked = {"reasoning_ended": None, "reasoning_parser_kwargs": None}
+        assert [one async for one in engine.generate([5], params, "a", **asked)]  # type: ignore[arg-type]
+        for refused in ({"reasoning_ended": True}, {"reasoning_parser_kwargs": {"a": 1}}):
+            name = next(iter(refused))
+            with pytest.raises(ValueError, match=rf"^{name} cannot be used: AsyncLLM knows no"):
+                await anext(engine.generate([5], params, "b", **refused))  # type: ignore[arg-type]
+        engine.shutdown()
+
+    asyncio.run(run())

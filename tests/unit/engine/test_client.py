@@ -1,15 +1,18 @@
-"""The three clients of an engine core behave alike; here with a core that needs no model."""
+"""The clients of an engine core behave alike; here with a core that needs no model."""
 
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 
 import pytest
 
 from quire.config import EngineConfig
+from quire.engine.attached import AttachedClient
 from quire.engine.client import EngineClient, InprocClient
 from quire.engine.core_loop import ReportPhase
 from quire.engine.link import LinkClient
@@ -40,11 +43,15 @@ from tests.fakes.fake_core import (
 CLIENTS = {"inproc": InprocClient, "thread": ThreadClient, "process": ProcessClient}
 
 
-@pytest.fixture(params=sorted(CLIENTS))
+@pytest.fixture(params=["attached", *sorted(CLIENTS)])
 def client(request: pytest.FixtureRequest) -> Iterator[EngineClient]:
-    made = CLIENTS[request.param](fake_config(), BUILD_FAKE_CORE)
-    yield made
-    made.close()
+    with ExitStack() as stack:
+        if request.param == "attached":
+            owner = stack.enter_context(closing(ProcessClient(fake_config(), BUILD_FAKE_CORE)))
+            yield stack.enter_context(closing(AttachedClient(owner.folder, "a")))
+        else:
+            made = CLIENTS[request.param](fake_config(), BUILD_FAKE_CORE)
+            yield stack.enter_context(closing(made))
 
 
 def engine_request(request_id: str, prompt: list[int], **fields: object) -> EngineRequest:
@@ -272,9 +279,12 @@ def test_start_error_keeps_type_and_message(kind: str) -> None:
     assert str(caught.value) == "no such model: missing"
 
 
-def test_closed_client_refuses(client: EngineClient) -> None:
+def test_closed_client_refuses_and_a_second_close_does_nothing(client: EngineClient) -> None:
     client.close()
+    others = [os.open(os.devnull, os.O_RDONLY) for _ in range(30)]  # where the client had its own
     client.close()
+    for other in others:
+        os.close(other)
     with pytest.raises(EngineDeadError, match="closed"):
         client.send(Abort(["a"]))
     with pytest.raises(EngineDeadError, match="closed"):

@@ -8,7 +8,6 @@ import pytest
 
 from quire.config import SchedulerConfig
 from quire.engine.core import EngineCore
-from quire.engine.grammar_gate import NoGate
 from quire.errors import EngineDeadError
 from quire.kv_cache.manager import KVCacheManager
 from quire.scheduler.scheduler import Scheduler
@@ -16,6 +15,7 @@ from quire.step import StepPlan, StepResult
 from quire.step_output import STEP_TOKENS_BOUNDS
 from tests.fakes.configs import FAKE_FACTS
 from tests.fakes.device import FakeDevice, FakeResult
+from tests.fakes.gates import open_gate
 from tests.unit.scheduler.engines import request
 
 
@@ -53,7 +53,7 @@ def test_what_cannot_be_tried_again_ends_the_engine(
     scheduler: type[Scheduler], device: type[FakeDevice], error: type[Exception]
 ) -> None:
     kv = KVCacheManager(num_blocks=20, block_size=4)
-    core = EngineCore(scheduler(SchedulerConfig(), kv, 64), device(4), FAKE_FACTS, 1)  # type: ignore[arg-type]
+    core = EngineCore(scheduler(SchedulerConfig(), kv, 64), device(4), FAKE_FACTS, 1, open_gate())  # type: ignore[arg-type]
     core.add_request(request("a", [1, 2]))
     with pytest.raises(error):
         core.step()
@@ -72,7 +72,7 @@ class BusyDevice(FakeDevice):
 def test_the_next_plan_waits_while_the_device_has_work_and_nobody_else_does() -> None:
     kv = KVCacheManager(num_blocks=20, block_size=4)
     config = SchedulerConfig(max_num_seqs=1, steps_in_flight=2)
-    core = EngineCore(Scheduler(config, kv, 64), BusyDevice(4), FAKE_FACTS, 2)
+    core = EngineCore(Scheduler(config, kv, 64), BusyDevice(4), FAKE_FACTS, 2, open_gate())
     assert core.seconds_to_spare() == 0.0
     core.add_request(request("a", [1, 2], max_tokens=30))
     assert core.seconds_to_spare() == 0.0  # nothing is in flight
@@ -91,7 +91,7 @@ def test_the_next_plan_waits_while_the_device_has_work_and_nobody_else_does() ->
 def test_a_result_that_is_there_is_read_though_later_steps_are_in_flight() -> None:
     kv = KVCacheManager(num_blocks=20, block_size=4)
     config = SchedulerConfig(max_num_seqs=1, steps_in_flight=4)
-    core = EngineCore(Scheduler(config, kv, 64), BusyDevice(4), FAKE_FACTS, 4)
+    core = EngineCore(Scheduler(config, kv, 64), BusyDevice(4), FAKE_FACTS, 4, open_gate())
     core.add_request(request("a", [1, 2], max_tokens=30))
     for _ in range(8):
         core.step()
@@ -107,7 +107,7 @@ def test_a_warm_up_that_fails_is_told_and_ends_nothing(caplog: pytest.LogCapture
             raise RuntimeError("no memory for so many tokens")
 
     kv = KVCacheManager(num_blocks=20, block_size=4)
-    core = EngineCore(Scheduler(SchedulerConfig(), kv, 64), Failing(4), FAKE_FACTS, 1)
+    core = EngineCore(Scheduler(SchedulerConfig(), kv, 64), Failing(4), FAKE_FACTS, 1, open_gate())
     assert core.warm_up_more() is False
     assert "no memory for so many tokens" in caplog.text
 
@@ -118,25 +118,25 @@ def test_a_warm_up_on_a_device_that_is_lost_ends_the_engine() -> None:
             raise EngineDeadError("the device was lost")
 
     kv = KVCacheManager(num_blocks=20, block_size=4)
-    core = EngineCore(Scheduler(SchedulerConfig(), kv, 64), LostDevice(4), FAKE_FACTS, 1)
+    core = EngineCore(
+        Scheduler(SchedulerConfig(), kv, 64), LostDevice(4), FAKE_FACTS, 1, open_gate()
+    )
     with pytest.raises(EngineDeadError, match="the device was lost"):
         core.warm_up_more()
 
 
-def test_grammars_are_warmed_up_when_all_steps_are() -> None:
+def test_grammars_are_warmed_up_when_all_steps_are(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
+    gate = open_gate()
+    monkeypatch.setattr(gate, "warm_up", lambda: done.append("grammars"))
 
     class Device(FakeDevice):
         def warm_up(self) -> bool:
             done.append("steps")
             return len(done) < 3
 
-    class WarmGate(NoGate):
-        def warm_up(self) -> None:
-            done.append("grammars")
-
     kv = KVCacheManager(num_blocks=20, block_size=4)
-    core = EngineCore(Scheduler(SchedulerConfig(), kv, 64), Device(4), FAKE_FACTS, 1, WarmGate())
+    core = EngineCore(Scheduler(SchedulerConfig(), kv, 64), Device(4), FAKE_FACTS, 1, gate)
     while core.warm_up_more():
         pass
     assert done == ["steps", "steps", "steps", "grammars"]
@@ -144,7 +144,9 @@ def test_grammars_are_warmed_up_when_all_steps_are() -> None:
 
 def test_steps_are_counted_by_their_tokens() -> None:
     kv = KVCacheManager(num_blocks=20, block_size=4)
-    core = EngineCore(Scheduler(SchedulerConfig(), kv, 64), FakeDevice(4), FAKE_FACTS, 1)
+    core = EngineCore(
+        Scheduler(SchedulerConfig(), kv, 64), FakeDevice(4), FAKE_FACTS, 1, open_gate()
+    )
     core.add_request(request("a", list(range(20)), max_tokens=3))
     while core.has_unfinished:
         core.step()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from quire.config import SchedulerConfig
 from quire.engine import grammar_gate
 from quire.engine.core import EngineCore
-from quire.engine.grammar_gate import NO_GATE, GrammarGate
+from quire.engine.grammar_gate import GrammarGate
 from quire.kv_cache.manager import KVCacheManager
 from quire.request import BeamSearch, EngineRequest, FinishReason, RowSampling
 from quire.scheduler.scheduler import Scheduler
@@ -19,6 +20,7 @@ from quire.structured import FREE, NO_TOKENS, Grammar, GrammarSpec, Thinking, To
 from quire.structured_outputs.workshop import Workshop
 from tests.fakes.configs import FAKE_FACTS
 from tests.fakes.device import FakeDevice
+from tests.fakes.gates import open_gate
 from tests.unit.structured_outputs.grammars import compiled
 
 GOOD = GrammarSpec(kind="regex", source="a+")
@@ -173,19 +175,11 @@ def test_nothing_to_do_does_not_spin(core: EngineCore) -> None:
     assert num_steps < 30
 
 
-def test_without_a_compiler_grammars_are_refused() -> None:
-    assert NO_GATE.enter(request("a")) is FREE
+def test_who_brings_no_grammar_need_not_wait() -> None:
+    gate = open_gate()
+    assert gate.enter(request("a")) is FREE
     end = TokenMark(text=b"x", token_ids=(3,))
     thinking = Thinking(begins=(), ends=(end,), is_open=True, budget=2)
-    constraint = NO_GATE.enter(
-        EngineRequest(
-            request_id="a",
-            prompt_token_ids=[1],
-            sampling=RowSampling(),
-            max_tokens=1,
-            thinking=thinking,
-        )
-    )
+    constraint = gate.enter(replace(request("b"), thinking=thinking))
     assert constraint is not None and constraint.thinking is thinking
-    with pytest.raises(ValueError, match="compiles no grammars"):
-        NO_GATE.enter(request("a", GOOD))
+    assert not len(gate)

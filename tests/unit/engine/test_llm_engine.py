@@ -17,6 +17,7 @@ import zmq
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from quire.config import SchedulerConfig
+from quire.engine.async_engine import AsyncLLM
 from quire.engine.llm_engine import LLMEngine
 from quire.errors import EngineDeadError
 from quire.lora.request import LoRARequest
@@ -322,6 +323,13 @@ def test_waiting_ends_with_its_time_or_with_the_core() -> None:
     with pytest.raises(EngineDeadError, match="SIGKILL"):
         engine.step()
     engine.close()
+
+
+@pytest.mark.parametrize("owner", [LLMEngine, AsyncLLM])
+def test_a_constructor_that_is_not_built_says_so(owner: type) -> None:
+    message = rf"^{owner.__name__}\.from_vllm_config is not built yet: use from_engine_args"
+    with pytest.raises(AttributeError, match=message):
+        owner.from_vllm_config  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_model_config_is_where_programs_for_vllm_look(engine: LLMEngine) -> None:

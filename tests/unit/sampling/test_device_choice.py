@@ -16,6 +16,7 @@ from quire.request import RowSampling
 from quire.sampling.choice import MakeChoice
 from quire.sampling.device_choice import DeviceChoice
 from quire.sampling.sampler import SampleKind, SampleOutput
+from tests.fakes.reference_choice import ReferenceChoice
 from tests.unit.kernels.twins import DEVICE
 from tests.unit.sampling.harness import CPU, Rows, logprobs_of
 
@@ -70,7 +71,7 @@ def test_both_ways_choose_what_torch_chooses(mix: str) -> None:
     rows, there = joined(settings), logits.to(DEVICE)
     assert_same(rows.sample(there, order), wanted)
     assert_same(rows.sample_on_device(there, order), wanted)
-    assert_same(joined(settings, None, CPU).sample_on_device(logits, order), wanted)
+    assert_same(joined(settings, ReferenceChoice, CPU).sample_on_device(logits, order), wanted)
 
 
 def test_logits_in_half_precision_stay_as_they_are() -> None:

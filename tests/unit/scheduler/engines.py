@@ -10,6 +10,7 @@ from quire.scheduler.scheduler import Scheduler
 from quire.step_output import CompletionDelta
 from tests.fakes.configs import FAKE_FACTS
 from tests.fakes.device import FakeDevice, next_token
+from tests.fakes.gates import open_gate
 
 MAX_LEN = 64
 
@@ -33,7 +34,7 @@ def build(
         enable_prefix_caching=prefix_caching,
     )
     device = device or FakeDevice(block_size, windows)
-    core = EngineCore(Scheduler(config, kv, MAX_LEN), device, FAKE_FACTS, depth)  # type: ignore[arg-type]
+    core = EngineCore(Scheduler(config, kv, MAX_LEN), device, FAKE_FACTS, depth, open_gate())  # type: ignore[arg-type]
     return core, device
 
 

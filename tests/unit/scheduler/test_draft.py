@@ -25,7 +25,7 @@ def table() -> RowTable:
             max_tokens=10,
         )
         completion = Completion.first_of(request, index, BlockTable(groups=([],)))
-        table.join(completion, num_computed=num_computed, max_pending=1)
+        table.join(completion, num_computed=num_computed, capacity=0, max_pending=1)
     return table
 
 

@@ -35,9 +35,9 @@ class Rows:
             max_tokens=30,
         )
         completion = Completion.first_of(request, index, self.kv.new_table())
-        row = self.table.join(completion, num_computed=0, max_pending=1)
+        self.table.join(completion, num_computed=0, capacity=0, max_pending=1)
         assert self.blocks.grow(completion, length - 1)
-        self.table.num_computed[row] = length - 1
+        self.table.num_computed[completion.row] = length - 1
         return completion
 
     def found(self, index: int) -> int:

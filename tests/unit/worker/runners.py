@@ -33,6 +33,7 @@ from quire.worker.rows import Rows
 from quire.worker.sample_graphs import SampleGraphs
 from quire.worker.step_graphs import NoGraphs, NoSharing, Sharing, StepGraphs
 from quire.worker.watch import Watch
+from tests.fakes.reference_choice import ReferenceChoice
 from tests.unit.worker.counting_model import VOCAB_SIZE, CountingModel
 
 CPU = torch.device("cpu")
@@ -80,6 +81,7 @@ class Parts:
             vocab_size=VOCAB_SIZE,
             device=CPU,
             token_ids=self.rows.token_ids,
+            make_choice=ReferenceChoice,
             masks=self.grammars,
         )
         self.prompt_logprobs = PromptLogprobs(

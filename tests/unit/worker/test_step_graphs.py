@@ -22,7 +22,7 @@ from quire.worker import step_graphs
 from quire.worker.forward_graphs import DecodeShape, MixedShape
 from quire.worker.prefix_sharing import SharedRows
 from quire.worker.recorder import Replay
-from quire.worker.sample_graphs import SampleShape
+from quire.worker.sample_graphs import NUM_SHAPES_PER_BUCKET, SampleShape
 from quire.worker.step_graphs import NoGraphs, StepGraphs
 from tests.unit.worker.counting_model import VOCAB_SIZE, CountingModel
 from tests.unit.worker.plans import GREEDY, PlanWriter
@@ -190,6 +190,20 @@ def constrained(plans: list[StepPlan], rows: set[int]) -> list[StepPlan]:
         )
         for plan in plans
     ]
+
+
+def test_a_bucket_has_as_many_graphs_of_sampling_as_memory_is_kept_for(
+    recorder: Recorder, writer: PlanWriter
+) -> None:
+    runner = Parts(record=recorder, has_graphs=True).runner()
+    for constrained_rows in (set[int](), {0}):
+        for sampling in (GREEDY, RANDOM, PENALISED, LOGPROBS, BIASED):
+            writer.join(0, [1], sampling)
+            (step,) = constrained([writer.plan({0: 1})], constrained_rows)
+            runner.execute(step).result()
+            writer.leave(0)
+    samples = [shape for shape in recorder.shapes if isinstance(shape, SampleShape)]
+    assert len({shape for shape in samples if shape.num_rows == 1}) == NUM_SHAPES_PER_BUCKET
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])

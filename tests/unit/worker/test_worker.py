@@ -101,6 +101,8 @@ def test_facts_are_those_of_the_checkpoint(
     assert worker.available_kv_bytes() == 1 << 20
     kv_bytes = worker.initialize_kv_cache(NUM_BLOCKS)
     assert kv_bytes == NUM_BLOCKS * facts.kv_layout.bytes_per_block(BLOCK_SIZE, 4)
+    with pytest.raises(AssertionError, match="comes later"):
+        worker.available_kv_bytes()  # would take the cache away from the runner
 
 
 def test_the_threads_of_the_config_are_used(config: EngineConfig) -> None:
