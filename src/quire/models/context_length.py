@@ -6,11 +6,14 @@ Knows the keys under which configs hold a length. Imports no torch.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from quire import env
+from quire.errors import UnsupportedModelError
+from quire.models.config_values import is_at_least, shown
 from quire.models.rope_config import check_rope_value, join_rope_spellings
 
 logger = logging.getLogger(__name__)
@@ -74,14 +77,14 @@ def resolve_context_length(
 
 def derived_length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> tuple[int, str]:
     """The length that the model was made for, and where that stands."""
-    found = {key: config[key] for key in _LENGTH_KEYS if _is_length(config.get(key))}
+    found = _lengths(config, _LENGTH_KEYS)
     if found:
         key = min(found, key=lambda name: found[name])
-        length, reason = _scaled(int(found[key]), config)
+        length, reason = _scaled(found[key], config)
         return length, f"{key} in config.json{reason}"
-    limit = tokenizer_config.get("model_max_length")
-    if _is_length(limit):
-        return int(limit), "model_max_length in tokenizer_config.json"  # type: ignore[arg-type]
+    limit = _lengths(tokenizer_config, ("model_max_length",)).get("model_max_length")
+    if limit is not None:
+        return limit, "model_max_length in tokenizer_config.json"
     logger.warning(
         "config.json gives no context length (none of %s); max_model_len is %d, say more if the "
         "model can do more",
@@ -103,11 +106,19 @@ def _limit(derived: int, config: dict[str, Any]) -> int:
     keys: Collection[str] = ("model_max_length",)
     if config.get("use_dynamic_ntk"):  # Qwen-1, whose seq_length is the trained length
         keys = _LENGTH_KEYS
-    return max([derived, *(int(config[key]) for key in keys if _is_length(config.get(key)))])
+    return max([derived, *_lengths(config, keys).values()])
 
 
-def _is_length(value: object) -> bool:
-    return isinstance(value, int | float) and 0 < value < _NO_LIMIT
+def _lengths(config: dict[str, Any], keys: Collection[str]) -> dict[str, int]:
+    """What the keys say; nothing for one that is absent, null or no limit."""
+    said = {key: config[key] for key in keys if config.get(key) is not None}
+    for key, value in said.items():
+        if not is_at_least(1)(value) and value != math.inf:
+            raise UnsupportedModelError(
+                f"config key {key!r} = {shown(value)} must be a number of tokens of at least 1; "
+                f"set it with --hf-overrides '{{\"{key}\": 4096}}'"
+            )
+    return {key: int(value) for key, value in said.items() if value < _NO_LIMIT}
 
 
 def _scaled(length: int, config: dict[str, Any]) -> tuple[int, str]:

@@ -129,3 +129,13 @@ CLASS_OF_MODEL_TYPE = {
     "xverse": "XverseTokenizer",
     "Yi": "YiTokenizer",
 }
+# Classes of `transformers` whose BOS and EOS come from `add_bos_token` and `add_eos_token` in
+# tokenizer_config.json, whatever tokenizer.json adds; and whether they add BOS where only the other
+# is said. The rest of the classes go by tokenizer.json.
+ADDS_BOS_UNASKED = {
+    "CodeLlamaTokenizer": True,
+    "CohereTokenizer": True,
+    "GemmaTokenizer": True,
+    "GPTNeoXTokenizer": False,
+    "LlamaTokenizer": True,
+}

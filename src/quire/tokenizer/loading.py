@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MODES = ("auto", "hf", "fast", "slow", "mistral")
+TOKENIZER_MODES = ("auto", "hf", "fast", "slow", "mistral")
 _NATIVE_MODES = ("auto", "fast", "slow")
-_PLAIN_CLASS = "PreTrainedTokenizerFast"
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _VOCABULARY_PATTERNS = ("*.model", "*.tiktoken", "tekken*.json", "vocab*")
 _JSON_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
@@ -31,8 +30,9 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The tokenizer in the folder ``path``; ``ModelLoadError`` says what is wrong with it."""
     path = Path(path)
-    if mode not in _MODES:
-        raise ValueError(f"tokenizer_mode must be one of {', '.join(_MODES)}, got {mode!r}")
+    if mode not in TOKENIZER_MODES:
+        known = ", ".join(TOKENIZER_MODES)
+        raise ValueError(f"tokenizer_mode must be one of {known}, got {mode!r}")
     if not path.is_dir():
         raise ModelLoadError(f"the tokenizer folder {path} does not exist; check tokenizer=")
     if not _has_vocabulary(path) and not (path / "tokenizer_config.json").is_file():
@@ -54,27 +54,18 @@ def _native(path: Path) -> PreTrainedTokenizerBase | None:
 
 
 def _of_transformers(path: Path, mode: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    options: dict[str, Any] = {"mistral_format": True} if mode == "mistral" else {}
-    tokenizer: PreTrainedTokenizerBase = _tokenizer_class(path, mode).from_pretrained(
-        str(path), trust_remote_code=trust_remote_code, local_files_only=True, **options
-    )
-    return tokenizer
+    if mode != "mistral":
+        from quire.tokenizer.json_file import load_json_file
 
-
-def _tokenizer_class(path: Path, mode: str) -> Any:
-    """The class that the folder names when it is the plain one: finding that out by `AutoTokenizer`
-    imports much of transformers, which takes seconds."""
-    file = path / "tokenizer_config.json"
-    named = None
-    if mode != "mistral" and file.is_file() and (path / "tokenizer.json").is_file():
-        named = json.loads(file.read_text(encoding="utf-8"))
-    if named and "auto_map" not in named and named.get("tokenizer_class") == _PLAIN_CLASS:
-        from transformers import PreTrainedTokenizerFast
-
-        return PreTrainedTokenizerFast
+        tokenizer = load_json_file(path, trust_remote_code)
+        if tokenizer is not None:
+            return tokenizer
     from transformers import AutoTokenizer
 
-    return AutoTokenizer
+    options: dict[str, Any] = {"mistral_format": True} if mode == "mistral" else {}
+    return AutoTokenizer.from_pretrained(
+        str(path), trust_remote_code=trust_remote_code, local_files_only=True, **options
+    )
 
 
 def _check_mode(tokenizer: PreTrainedTokenizerBase, mode: str, path: Path) -> None:

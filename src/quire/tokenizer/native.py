@@ -212,7 +212,7 @@ def _main_template(folder: _Folder) -> Any:
     if file.is_file():
         return file.read_text(encoding="utf-8")
     if folder.has("chat_template.json"):
-        return _json(folder.path / "chat_template.json").get("chat_template")
+        return read_json(folder.path / "chat_template.json").get("chat_template")
     template = folder.config.get("chat_template")
     if isinstance(template, list):
         return {one["name"]: one["template"] for one in template}
@@ -237,17 +237,18 @@ def _names_code(folder: _Folder) -> bool:
 
 def _read_folder(path: Path) -> _Folder:
     config = {
-        **_json(path / "special_tokens_map.json"),
-        **_json(path / "tokenizer_config.json"),
+        **read_json(path / "special_tokens_map.json"),
+        **read_json(path / "tokenizer_config.json"),
     }
     added: dict[int, Mapping[str, Any]] = {
-        int(i): {"content": text} for text, i in _json(path / "added_tokens.json").items()
+        int(i): {"content": text} for text, i in read_json(path / "added_tokens.json").items()
     }
     added |= {int(i): token for i, token in config.get("added_tokens_decoder", {}).items()}
-    return _Folder(path=path, config=config, hf_config=_json(path / "config.json"), added=added)
+    return _Folder(path=path, config=config, hf_config=read_json(path / "config.json"), added=added)
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Empty when the file is not there."""
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 

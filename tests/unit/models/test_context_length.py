@@ -114,6 +114,21 @@ def test_length_from_the_tokenizer_is_the_second_choice() -> None:
     assert derived_length({}, {"model_max_length": 1e30})[0] == DEFAULT_LENGTH
 
 
+@pytest.mark.parametrize("value", ["512", 0, -1, 0.5, [512], False, True, float("nan")])
+def test_a_length_that_is_none_is_refused_by_name(value: object) -> None:
+    message = r"key 'n_positions' = .* must be a number of tokens of at least 1; set it with --hf-"
+    with pytest.raises(ValueError, match=message):
+        derived_length({"max_position_embeddings": 100, "n_positions": value}, {})
+    with pytest.raises(ValueError, match=r"'model_max_length' = .* must be a number of tokens"):
+        derived_length({}, {"model_max_length": value})
+
+
+@pytest.mark.parametrize("value", [None, 1e30, 10**30, float("inf")])
+def test_null_and_no_limit_say_nothing(value: object) -> None:
+    assert derived_length({"n_positions": value, "n_ctx": 512.0}, {})[0] == 512
+    assert derived_length({"n_positions": value}, {"model_max_length": value})[0] == DEFAULT_LENGTH
+
+
 def test_default_is_the_models_own() -> None:
     assert resolve(None) == ContextLength(longest=1000, source="config")
     assert resolve("auto") == ContextLength(longest=1000, source="auto")
