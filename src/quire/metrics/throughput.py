@@ -27,11 +27,13 @@ class ThroughputMeter:
         self._last: tuple[EngineStats, float] | None = None
         self.rate = Throughput()
 
-    def look(self, stats: EngineStats, stats_time: float) -> Throughput:
-        """The rates since the look before; the first has none. The time is that of the stats, in
+    def look(self, stats: EngineStats, stats_time: float) -> Throughput | None:
+        """The rates since the look before; None the first time. The time is that of the stats, in
         ``time.monotonic()`` seconds."""
-        before, before_time = self._last or (stats, stats_time)
-        self._last = stats, stats_time
+        last, self._last = self._last, (stats, stats_time)
+        if last is None:
+            return None
+        before, before_time = last
         seconds = max(stats_time - before_time, 1e-9)
         prompt = max(0, stats.num_prompt_tokens - before.num_prompt_tokens)
         generated = max(0, stats.num_generation_tokens - before.num_generation_tokens)

@@ -20,6 +20,10 @@ _process = functools.partial(arg, group="processes")
 _watch = functools.partial(arg, group="observability")
 
 DEFAULT_PORT = 8000
+CHAT_TEMPLATE_HELP = (
+    "a file, the Jinja template itself, or the name of one that Quire has, such as chatml; "
+    "default: the model's own"
+)
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical", "trace")
 
 
@@ -92,7 +96,7 @@ class ServerArgs:
         False, help="let requests bring their own chat_template", parse=bool
     )
 
-    chat_template: str | None = _chat(None, help="file of a chat template, or the template itself")
+    chat_template: str | None = _chat(None, help=CHAT_TEMPLATE_HELP)
     chat_template_content_format: str = _chat(
         "auto",
         help="how templates get the content of messages",

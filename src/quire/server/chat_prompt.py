@@ -5,6 +5,7 @@ Owns what a message may be over HTTP; how it is rendered is `chat_template.py`'s
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Callable
@@ -39,10 +40,11 @@ def chat_prompt(state: ServerState, body: ChatPromptBody) -> ParsedPrompt:
 
 
 def template_of(state: ServerState, body: Body) -> Callable[[], str]:
-    """The text of the template that a body's messages are rendered with; empty without messages."""
+    """The text of the template that a body's messages are rendered with, made when it is first
+    asked for; empty without messages."""
     if not isinstance(body, ChatPromptBody):
         return str
-    return lambda: _renderer(state).template(_options(state, body))
+    return functools.cache(lambda: _renderer(state).template(_options(state, body)))
 
 
 def warn_of_idle_defaults(state: ServerState) -> None:

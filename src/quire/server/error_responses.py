@@ -1,10 +1,10 @@
-"""Errors as HTTP responses, in the form that the clients of a path expect."""
+"""Errors as HTTP responses, in the form that the client of a request expects."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import MutableMapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -19,6 +19,7 @@ from quire.server.errors import HTTPError, PromptTooLong, bad_request, internal,
 logger = logging.getLogger(__name__)
 
 _ANTHROPIC_PATHS = "/v1/messages"
+_ANTHROPIC_VERSION = b"anthropic-version"
 # Status -> the type in Anthropic's bodies.
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
@@ -30,6 +31,8 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]  # of a request; names are in small letters
+
 _MAX_VALIDATION_ERRORS = 10
 _MAX_INPUT_CHARS = 200
 
@@ -39,9 +42,11 @@ def error_response(path: str, error: HTTPError) -> Response:
     return _ErrorResponse(path, error)
 
 
-def error_payload(path: str, error: HTTPError, request_id: str | None = None) -> dict[str, Any]:
+def error_payload(
+    path: str, error: HTTPError, request_id: str | None = None, headers: Headers = ()
+) -> dict[str, Any]:
     """The body; only Anthropic's clients look for the request's id in it."""
-    if not is_anthropic(path):
+    if not is_anthropic(path, headers):
         return error.body()
     kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
     content: dict[str, Any] = {"type": kind, "message": _anthropic_message(error)}
@@ -50,9 +55,12 @@ def error_payload(path: str, error: HTTPError, request_id: str | None = None) ->
     return {"type": "error", "error": content, "request_id": request_id}
 
 
-def is_anthropic(path: str) -> bool:
-    """Whether it is of Anthropic's API."""
-    return path.startswith(_ANTHROPIC_PATHS)
+def is_anthropic(path: str, headers: Headers) -> bool:
+    """Whether a request is of Anthropic's API. Its clients ask for models at the same paths as
+    others, but always name their version."""
+    return path.startswith(_ANTHROPIC_PATHS) or any(
+        name == _ANTHROPIC_VERSION for name, _ in headers
+    )
 
 
 def _anthropic_message(error: HTTPError) -> str:
@@ -73,7 +81,7 @@ class _ErrorResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = scope.get("state", {}).get("request_id")
-        payload = error_payload(self._path, self._error, request_id)
+        payload = error_payload(self._path, self._error, request_id, scope["headers"])
         answer = json_response(payload, self._error.status, self._error.headers)
         await answer(scope, receive, send)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from quire.near_names import did_you_mean
 from quire.server.errors import HTTPError, bad_request, shown
 from quire.server.forms import UnknownKey, unknown_keys
+from quire.server.input_phase import go_on
 from quire.server.protocol.common import Body
 
 IGNORED_HEADER = "X-Quire-Ignored"
@@ -88,7 +90,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "return_token_offsets": ((False,), "use /tokenize with return_token_strs"),
 }
 
-_ASK_WHEN_EMPTY = frozenset({"web_search_options", "thread"})
+_ASK_WHEN_EMPTY = frozenset({"web_search_options", "thread", "guided_json"})
 # By these Anthropic's client sends the request again, without the field.
 _DETAILS = {"thread": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
 
@@ -100,11 +102,12 @@ def judge(body: Body, strict: str, template: Callable[[], str] = str) -> list[st
     change the output is refused in any case. ``template`` is the text of the chat template, which
     may heed more about a message than anybody else knows.
     """
-    unknown = list(_unknown(body, template))
-    if unknown and strict == "error":
+    is_error = strict == "error"
+    unknown = list(islice(_unknown(body, template), _MAX_NAMED if is_error else None))
+    if unknown and is_error:
         named = [
             f"unknown field {shown(one.place)}{did_you_mean(one.name, one.known)}"
-            for one in unknown[:_MAX_NAMED]
+            for one in unknown
         ]
         raise bad_request(
             f"{'; '.join(named)} (to leave unknown fields unheeded, start the server with "
@@ -125,11 +128,12 @@ def refuse_not_built(content: dict[str, Any], model: type[BaseModel]) -> None:
 def _unknown(body: Body, template: Callable[[], str]) -> Iterator[UnknownKey]:
     known = (*type(body).model_fields, *HARMLESS, *REFUSED)
     for name, value in (body.model_extra or {}).items():
+        go_on()
         if name in REFUSED:
             _refuse_if_set(name, value)
         elif name in HARMLESS:
             _check_kind(name, value)
-        elif value not in (None, [], {}):
+        elif value is not None and (value not in ([], {}) or name in _ASK_WHEN_EMPTY):
             _refuse_constraint(name, body)
             yield UnknownKey(name, name, known)
     for name, form in body.forms.items():

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from quire.server.errors import bad_request
+from quire.server.input_phase import go_on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +71,7 @@ def _unknown_of(
 ) -> Iterator[UnknownKey]:
     known = (*fields, *form.known, *form.inside)
     for name, one in items.items():
+        go_on()
         own_place = f"{place}.{name}" if place else str(name)
         if one is None or one == [] or one == {}:
             continue

@@ -16,6 +16,7 @@ from quire.engine.async_engine import AsyncLLM
 from quire.engine.output_router import OutputCollector
 from quire.outputs import RequestOutput
 from quire.prompts import ParsedPrompt
+from quire.row_sampling import SettledParams
 from quire.sampling_limits import MAX_N, RULES
 from quire.sampling_params import SamplingParams
 from quire.server.errors import bad_request, internal, timed_out
@@ -164,13 +165,17 @@ class Generation:
             self._ticket.give_back()
 
     async def _submit(self) -> None:
-        wanted = self.wanted
+        wanted, params = self.wanted, self.wanted.params
+        is_many = len(wanted.prompts) > 1
+        if is_many:
+            params = SettledParams.of(params)
         for index, prompt in enumerate(wanted.prompts):
             own_id = self._ticket.request_id
-            if len(wanted.prompts) > 1:  # no client may choose one that looks the same
+            if is_many:  # no client may choose one that looks the same
                 own_id = f"{own_id}-{index}-{uuid.uuid4().hex[:8]}"
+                await asyncio.sleep(0)  # others are served between two of a thousand
             collector = await self._engine.add_parsed(
-                own_id, prompt, wanted.params, priority=wanted.priority
+                own_id, prompt, params, priority=wanted.priority
             )
             self._ids.append(own_id)
             self._collectors.append(collector)

@@ -67,7 +67,7 @@ class Guard:
         headers = dict(scope["headers"])
         state = scope.setdefault("state", {})
         state["request_id"] = request_ids.from_header(headers.get(_REQUEST_ID))
-        id_names = _id_names(scope, headers)
+        id_names = _id_names(scope)
         exchange = _Exchange(receive, send, state, id_names, self._max_body_bytes, self._room)
         state["body_is_read"] = exchange.body_is_read
         state["arrived"] = asyncio.get_running_loop().time()
@@ -249,10 +249,9 @@ def is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
 
 
-def _id_names(scope: Scope, headers: dict[bytes, bytes]) -> list[bytes]:
-    """Of the headers that tell the request's id. Anthropic's clients ask for models at the same
-    paths as others, but always name their version."""
-    if b"anthropic-version" in headers or is_anthropic(route_path(scope)):
+def _id_names(scope: Scope) -> list[bytes]:
+    """Of the headers that tell the request's id."""
+    if is_anthropic(route_path(scope), scope["headers"]):
         return [_REQUEST_ID, _ANTHROPIC_REQUEST_ID]
     return [_REQUEST_ID]
 

@@ -124,7 +124,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: HTTPError) -> None:
         """Answers what no application sees, and ends the connection."""
-        payload = error_payload(self.url.decode("latin-1"), error)
+        payload = error_payload(self.url.decode("latin-1"), error, headers=self.headers)
         body = msgspec.json.encode(payload)
         own = [
             (b"content-type", b"application/json"),

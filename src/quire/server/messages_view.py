@@ -72,7 +72,7 @@ class MessageView:
 
 
 def text_block(text: str) -> Json:
-    return {"type": "text", "text": text, "citations": None}
+    return {"type": "text", "text": text}
 
 
 def thinking_block(text: str) -> Json:

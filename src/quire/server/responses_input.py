@@ -10,6 +10,7 @@ from typing import Any
 from quire.server.answer_form import AnswerForm
 from quire.server.errors import bad_request, shown
 from quire.server.protocol.responses import InputTokensRequest, ResponsesRequest, TextConfig
+from quire.server.responses_thoughts import decoded_thought
 from quire.server.responses_tools import ResponseTools, chat_name
 from quire.server.text_parts import kind_of, not_served, string_at, text_content
 
@@ -134,7 +135,9 @@ class _History:
         }
         if kind == "item_reference":
             raise bad_request(
-                f"{place}: an item_reference cannot be followed: {_STATELESS}.", place
+                f"{place}: an item_reference cannot be followed: {_STATELESS}. Clients that send "
+                "references send whole items with store: false.",
+                place,
             )
         if kind not in readers:
             raise not_served(kind, readers, place)
@@ -175,10 +178,13 @@ class _History:
         self.messages.append({"role": "tool", "tool_call_id": call_id, "content": output})
 
     def _reasoning_item(self, item: dict[str, Any], place: str) -> None:
-        """Only its text can be shown; summaries and what is encrypted are no reasoning."""
+        """Its text, or what was made of that here for `encrypted_content`; a summary is none."""
         keys = {"reasoning_text": "text", "text": "text"}
         content = text_content(item.get("content") or [], keys, f"{place}.content")
         parts = [content] if isinstance(content, str) else [part["text"] for part in content]
+        if not any(parts) and item.get("encrypted_content") is not None:
+            encoded = string_at(item, "encrypted_content", place)
+            parts = [decoded_thought(encoded, f"{place}.encrypted_content")]
         self._reasoning += [part for part in parts if part]
 
     def _assistant(self, content: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from quire.reasoning import Reasoning
 from quire.server.answer_form import Answer, ToolCall
+from quire.server.responses_thoughts import encoded_thought
 from quire.tools import Content
 
 Json = dict[str, Any]
@@ -19,11 +20,13 @@ def item_id(part: Part, request_id: str, index: int) -> str:
     return f"{own}_{index}" if index else own
 
 
-def item(part: Part, id: str, status: str, logprobs: list[Json]) -> Json:
+def item(part: Part, id: str, status: str, logprobs: list[Json], *, encodes_thoughts: bool) -> Json:
     """As it is at its end."""
     begun = begun_item(part, id) | {"status": status}
     if isinstance(part, ToolCall):
         return begun | {"arguments": part.arguments}
+    if encodes_thoughts and isinstance(part, Reasoning):
+        begun["encrypted_content"] = encoded_thought(part.text)
     return begun | {"content": [content_part(part, logprobs)]}
 
 
@@ -47,7 +50,9 @@ def content_part(part: Reasoning | Content, logprobs: list[Json]) -> Json:
     return text | {"annotations": [], "logprobs": logprobs}
 
 
-def items(answer: Answer, request_id: str, status: str, logprobs: list[Json]) -> list[Json]:
+def items(
+    answer: Answer, request_id: str, status: str, logprobs: list[Json], *, encodes_thoughts: bool
+) -> list[Json]:
     """All of them; ``status`` is that of the last, which may have been cut off."""
     parts = answer.parts
     return [
@@ -56,6 +61,7 @@ def items(answer: Answer, request_id: str, status: str, logprobs: list[Json]) ->
             item_id(part, request_id, index),
             status if index == len(parts) - 1 else "completed",
             logprobs,
+            encodes_thoughts=encodes_thoughts,
         )
         for index, part in enumerate(parts)
     ]

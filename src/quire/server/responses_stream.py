@@ -50,8 +50,7 @@ class ResponseStream:
         if self._next_number == 0:
             start = self._state("created", self._view.running())
         elif self._open is not None:
-            own_id = self._place()["item_id"]
-            self._items.append(item(self._grown(), own_id, "incomplete", self._logprobs))
+            self._items.append(self._item("incomplete"))
         return start + self._state("failed", self._view.failed(error.message, self._items))
 
     def _start(self) -> bytes:
@@ -114,7 +113,7 @@ class ResponseStream:
                 data = self._event("output_text.done", **place, text=part.text, **logprobs)
             whole = content_part(part, self._logprobs)
             data += self._event("content_part.done", **place, part=whole)
-        done = item(part, place["item_id"], status, self._logprobs)
+        done = self._item(status)
         index = len(self._items)
         self._items.append(done)
         self._open = None
@@ -133,6 +132,11 @@ class ResponseStream:
         # No event is named after a response that was cancelled.
         state = "completed" if response["status"] == "completed" else "incomplete"
         return data + self._state(state, response)
+
+    def _item(self, status: str) -> Json:
+        """The open one, as it is at its end."""
+        own_id, encodes = self._place()["item_id"], self._view.encodes_thoughts
+        return item(self._grown(), own_id, status, self._logprobs, encodes_thoughts=encodes)
 
     def _grown(self) -> Part:
         """The open item's, with what it holds."""

@@ -38,6 +38,7 @@ class ResponseView:
         self._usage = started.generation.usage
         self._fixed = _fixed_fields(body, started)
         self.tools = ResponseTools(body.tools)
+        self.encodes_thoughts = body.wants_encoded_thoughts
 
     def running(self) -> Json:
         """Before there is any output."""
@@ -55,7 +56,14 @@ class ResponseView:
             self.tools.own(part) if isinstance(part, ToolCall) else part for part in answer.parts
         ]
         status = self.item_status(one, answer)
-        return self.ended(one, items(answer, self.request_id, status, self.logprobs(one)))
+        output = items(
+            answer,
+            self.request_id,
+            status,
+            self.logprobs(one),
+            encodes_thoughts=self.encodes_thoughts,
+        )
+        return self.ended(one, output)
 
     def refuse_broken_off(self, one: CompletionOutput) -> None:
         """What a server that ends has broken off is no response: clients ask again."""

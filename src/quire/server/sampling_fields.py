@@ -30,6 +30,7 @@ _SAME_NAME = (
     *("use_beam_search", "length_penalty", "early_stopping", "logit_bias"),
     "thinking_token_budget",
 )
+_OF_VOCABULARY = ("allowed_token_ids", "stop_token_ids", "logit_bias")  # by token id
 _FROM_GENERATION_CONFIG = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
@@ -84,6 +85,7 @@ def _params(
 ) -> SamplingParams:
     if body.stream_options is not None and not body.stream:
         raise bad_request("stream_options needs stream=true; set it.", "stream_options")
+    _check_numbers(body, engine.model_config.get_vocab_size())
     values = {} if body.use_beam_search else _defaults(engine)
     values |= {name: value for name in _SAME_NAME if (value := getattr(body, name)) is not None}
     values |= output_constraint(body)
@@ -100,6 +102,18 @@ def _params(
     if body.use_beam_search or params.is_ranked:
         _check_only_at_end(body, params)
     return params
+
+
+def _check_numbers(body: GenerationBody, vocab_size: int) -> None:
+    """Before each of the token ids is looked at."""
+    for name in _OF_VOCABULARY:
+        count = len(getattr(body, name) or ())
+        if count > vocab_size:
+            raise bad_request(
+                f"{name} may have {vocab_size} token ids, as many as the vocabulary, got {count}; "
+                "name each token of this model once.",
+                name,
+            )
 
 
 def _defaults(engine: AsyncLLM) -> dict[str, Any]:

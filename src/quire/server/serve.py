@@ -36,7 +36,7 @@ from quire.server.logits_processors import check_pattern
 from quire.server.open_files import OTHER_FILES, allow_connections
 from quire.server.peers import Place
 from quire.server.served_core import ServedCore
-from quire.server.signals import end_at_signals, stop_signals
+from quire.server.signals import end_at_signals, hand_over, stop_signals
 from quire.server.state import Phase, ServerState
 from quire.sizes import parse_bytes
 
@@ -163,7 +163,7 @@ def _serve_alone(
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, with our own end: the first call of `stop` drains, the second ends at once."""
+    """uvicorn's, with our own end: `stop` drains, and called again it breaks off what runs."""
 
     def __init__(
         self,
@@ -205,9 +205,9 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         self._life = asyncio.create_task(self._lifecycle.run())
         self._life.add_done_callback(self._end)
-        self.loop = asyncio.get_running_loop()
-        for number in self._signals:
-            self.loop.add_signal_handler(number, self.stop)
+        self.loop = loop = asyncio.get_running_loop()
+        if hand_over(self._signals, lambda number: loop.add_signal_handler(number, self.stop)):
+            self.stop()
         if not self._listens_at_once:
             while self._state.phase is Phase.LOADING:
                 await asyncio.sleep(_POLL_S)
@@ -218,13 +218,24 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def stop(self) -> None:
-        """Drain; the second time, end at once. To be called in the server's loop."""
+        """Drain; the second time, break off what runs; then, do not wait for connections either. To
+        be called in the server's loop."""
         if self._draining is None:
             self._draining = asyncio.create_task(self._lifecycle.drain())
             self._draining.add_done_callback(self._end)
-        else:
+        elif self.should_exit:
             self.force_exit = True
+        else:
+            self._break_off()
             self.should_exit = True
+
+    def _break_off(self) -> None:
+        """As at the end of a drain: whoever waits is told, which a cancelled task does not do."""
+        running = self._state.running
+        if len(running):
+            logger.warning("told to end again: %d requests are broken off", len(running))
+        for request in running:
+            request.drop()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

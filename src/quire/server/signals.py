@@ -6,7 +6,7 @@ Imports nothing of Quire: it is there before everything else.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 _STATUS = 128  # plus the signal's number: what shells report
@@ -19,16 +19,36 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     return (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class _End:
+    """A handler that ends the process, and remembers that it was to."""
+
+    def __init__(self, end: Callable[[int], object]) -> None:
+        self._end = end
+        self.was_called = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.was_called = True
+        self._end(_STATUS + number)
+
+
 def end_at_signals(end: Callable[[int], object]) -> None:
     """Call ``end`` with the exit status, until other handlers are set. Without handlers the first
     process of a container would not be told of signals at all. Ctrl-C is Python's own already."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        end(_STATUS + number)
-
+    handler = _End(end)
     for number in stop_signals():
         if number != signal.SIGINT:
-            signal.signal(number, handle)
+            signal.signal(number, handler)
+
+
+def hand_over(
+    numbers: Sequence[signal.Signals], set_handler: Callable[[signal.Signals], object]
+) -> bool:
+    """Set other handlers. True when the process was to end before, and the exception that should
+    have ended it got lost, as those do that are raised in a destructor."""
+    before = [signal.getsignal(number) for number in numbers]
+    for number in numbers:
+        set_handler(number)
+    return any(isinstance(handler, _End) and handler.was_called for handler in before)
 
 
 def ignore_stop_signals() -> None:

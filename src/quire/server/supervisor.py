@@ -41,7 +41,7 @@ from quire.server.orders import (
 )
 from quire.server.peers import Counts, Place
 from quire.server.served_core import ServedCore
-from quire.server.signals import stop_signals
+from quire.server.signals import hand_over, stop_signals
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,11 @@ def supervise(
     ):
         places = Place.make_all(folder, args.api_server_count)
         supervisor = _Supervisor(args, listener, make_config, places)
-        for number in stop_signals():
-            signal.signal(number, lambda *_: supervisor.soon(supervisor.stop))
+        if hand_over(
+            stop_signals(),
+            lambda number: signal.signal(number, lambda *_: supervisor.soon(supervisor.stop)),
+        ):
+            supervisor.soon(supervisor.stop)
         return supervisor.run()
 
 

@@ -132,7 +132,7 @@ class Watch:
         if not poll.has_answer:
             return
         rate = self._meter.look(stats, poll.time)
-        if not self._args.disable_log_stats:
+        if rate is not None and not self._args.disable_log_stats:
             log_throughput(stats, rate)
 
 

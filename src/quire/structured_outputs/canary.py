@@ -2,8 +2,11 @@
 
 A regular expression, or schemas that must hold together, can keep a compiler busy for hours, take
 all memory, or crash. What the canary survives within its time is compiled again where it is used,
-in as little time. It is started when first needed, and needs no torch. xgrammar's work grows with
-the vocabulary, so for that it is given the model's; bytes do for llguidance.
+in as little time. xgrammar's work grows with the vocabulary, so for that it is given the model's;
+bytes do for llguidance.
+
+It is started, and loads a backend, when first needed. That counts for nobody's limit: who comes
+first waits for it besides, for xgrammar, which loads torch, a few seconds.
 
 `main` is that process. It reads lines of JSON, vocabularies
 and grammars, and answers each grammar by a line. It loads the backend, and tries each grammar in a

@@ -72,7 +72,8 @@ class GrammarVerifier:
 
     def verify(self, spec: GrammarSpec) -> None:
         """``ValueError`` with what is wrong with it, after its limit at the latest where no others
-        wait; `VerifierClosed` when it was closed, also meanwhile."""
+        wait; the first one waits some seconds for the processes that try it. `VerifierClosed` when
+        it was closed, also meanwhile."""
         _raise(self._verdict(spec, is_patient=True).result())
 
     async def verify_beside(self, spec: GrammarSpec) -> None:

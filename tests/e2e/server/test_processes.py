@@ -230,22 +230,13 @@ def test_running_requests_finish_and_new_ones_are_refused_while_it_drains(
         assert served.end() == 0
 
 
-def test_time_limit_of_draining_and_a_second_signal() -> None:
+def test_the_time_limit_of_draining() -> None:
     with serving("--shutdown-timeout", "0") as served:
         served.until_ready()
         stream = Stream(served)
         served.signal(signal.SIGTERM)
         stream.end()
         assert served.end() == 0
-    with serving() as served:
-        served.until_ready()
-        stream = Stream(served)
-        served.signal(signal.SIGINT)
-        served.line("(finishing) 1 requests")
-        served.signal(signal.SIGINT)
-        served.end()
-        stream.end()
-        assert not stream.is_done
 
 
 @pytest.mark.parametrize("flags", [(), ("--api-server-count", "2")])

@@ -76,3 +76,21 @@ def test_the_end_of_the_terminal_while_it_starts(flags: tuple[str, ...]) -> None
         served.signal(signal.SIGHUP)
         assert served.end() == 0
         assert not any("Traceback" in line for line in served.lines)
+
+
+@_ANY
+def test_a_second_signal_breaks_off_what_runs_and_says_so(flags: tuple[str, ...]) -> None:
+    with serving(*flags) as served:
+        served.until(lambda: served.count("ready: ") == (2 if flags else 1))
+        streams = [Stream(served) for _ in range(2)]
+        served.signal(signal.SIGTERM)
+        served.line("(finishing) ")
+        started = time.monotonic()
+        served.signal(signal.SIGINT)
+        assert served.end() == 0
+        assert time.monotonic() - started < _SECONDS_TO_END
+        for stream in streams:
+            stream.end()
+            assert stream.is_done and stream.errors == []
+        assert served.count("told to end again") >= 1
+        assert not any("Traceback" in line for line in served.lines)

@@ -289,8 +289,17 @@ async def test_the_server_can_cap_max_tokens(engine: AsyncLLM) -> None:
         ({"logit_bias": {"010": 1}}, "logit_bias", "must be a token id"),
         ({"logit_bias": {"\u0663": 1}}, "logit_bias", "must be a token id"),  # a three elsewhere
         ({"logit_bias": {"9" * 5000: 1}}, "logit_bias", "must be a token id"),
-        ({"logit_bias": {"10": "100"}}, "logit_bias", "valid number, got '100'"),
-        ({"logit_bias": {"10": True}}, "logit_bias", "valid number, got True"),
+        (
+            {"logit_bias": {"10": "100"}},
+            "logit_bias",
+            "the bias of 10 must be a finite number, got '100'",
+        ),
+        ({"logit_bias": {"10": True}}, "logit_bias", "must be a finite number, got True"),
+        ({"logit_bias": dict.fromkeys(range(4097), 1)}, "logit_bias", "may have 4096 token ids"),
+        ({"allowed_token_ids": [5] * 4097}, "allowed_token_ids", "vocabulary, got 4097; name each"),
+        ({"stop_token_ids": [5] * 4097}, "stop_token_ids", "may have 4096 token ids"),
+        ({"logit_bias": {"10": 10**400}}, "logit_bias", "must be a finite number, got 1000"),
+        ({"logit_bias": [10]}, "logit_bias", "object from token ids to numbers, got [10]"),
         ({"prompt": [5, 10**6]}, "prompt", "the prompt has token id 1000000, which is outside"),
         ({"prompt": [[5], [5000]]}, "prompt", "prompts[1] has token id 5000"),
         ({"prompt": [[5], [-1]]}, "prompt", "-1"),
@@ -318,6 +327,12 @@ async def test_a_wrong_field_is_named(
     error = await refusal(client, **body)
     assert message in error["message"]
     assert (error["param"], error["code"]) == (param, 400)
+
+
+async def test_the_whole_vocabulary_may_be_named(client: httpx.AsyncClient) -> None:
+    every = list(range(4096))
+    answer = await complete(client, allowed_token_ids=every, logit_bias=dict.fromkeys(every, 1))
+    assert answer["choices"][0]["text"] == (await complete(client))["choices"][0]["text"]
 
 
 async def test_a_model_that_is_not_served_is_404(client: httpx.AsyncClient) -> None:

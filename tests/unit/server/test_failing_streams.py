@@ -76,7 +76,7 @@ async def sent(events: EventStream, path: str) -> tuple[int, str]:
     async def send(message: Any) -> None:
         messages.append(message)
 
-    await events({"type": "http", "path": path}, receive, send)
+    await events({"type": "http", "path": path, "headers": []}, receive, send)
     return messages[0]["status"], b"".join(one.get("body", b"") for one in messages).decode()
 
 

@@ -10,6 +10,7 @@ import pytest
 from quire.engine.async_engine import AsyncLLM
 from quire.server.errors import HTTPError
 from quire.server.fields import HARMLESS, IGNORED_HEADER, REFUSED, judge
+from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.completions import CompletionRequest
 from tests.fakes.server import in_process_client, ready_state
 
@@ -68,6 +69,49 @@ def test_an_unknown_field_is_an_error_that_suggests_the_right_name() -> None:
         judge(body_with(temprature=1), "error")
     with pytest.raises(HTTPError, match="unknown field 'zzz' "):
         judge(body_with(zzz=1), "error")
+
+
+@pytest.mark.parametrize("value", [None, [], {}])
+def test_a_field_without_a_value_asks_for_nothing(value: Any) -> None:
+    assert judge(body_with(zzz=value), "error") == []
+
+
+def test_no_more_fields_are_looked_at_than_are_told() -> None:
+    asked = []
+
+    def template() -> str:
+        asked.append(None)
+        return ""
+
+    kwargs = {f"a{i}": 1 for i in range(100)}
+    chat = {"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": kwargs}
+    body = ChatCompletionRequest.model_validate(chat)
+    with pytest.raises(HTTPError, match=r"kwargs\.a9' \(to leave"):
+        judge(body, "error", template)
+    assert len(asked) == 10
+    assert judge(body, "warn", template) == [f"chat_template_kwargs.{name}" for name in kwargs]
+
+
+async def test_the_template_is_made_once_for_all_fields(
+    engine: AsyncLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = ready_state(engine, strict_fields="warn")
+    assert state.chat is not None
+    make, made, numbers = state.chat.template, [], []
+
+    def noting(options: Any) -> str:
+        made.append(options)
+        return make(options)
+
+    monkeypatch.setattr(state.chat, "template", noting)
+    async with in_process_client(state) as client:
+        for num_kwargs in (1, 100):
+            made.clear()
+            kwargs = {f"a{i}": 1 for i in range(num_kwargs)}
+            body = {**BASES[CHAT], "chat_template_kwargs": kwargs}
+            assert (await client.post("/apply-template", json=body)).status_code == 200
+            numbers.append(len(made))
+    assert numbers[0] == numbers[1]
 
 
 @pytest.mark.parametrize(("strict", "header"), [("warn", "zzz,yyy"), ("off", None)])
@@ -243,6 +287,7 @@ async def test_and_can_be_ignored_at_every_depth(engine: AsyncLLM) -> None:
     [
         (RESPONSES, "guided_choice", ["a"]),
         (RESPONSES, "guided_json", {"type": "object"}),
+        (RESPONSES, "guided_json", {}),  # any JSON
         (RESPONSES, "response_format", {"type": "json_object"}),
         (MESSAGES, "guided_regex", "a"),
         (MESSAGES, "structured_outputs", {"choice": ["a"]}),

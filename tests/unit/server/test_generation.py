@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from quire.engine.async_engine import AsyncLLM
+from quire.sampling_params import SamplingParams
 from quire.server import completions_stream, intake
 from quire.server.app import build_app
 from quire.server.generation import Generation
@@ -135,6 +136,32 @@ async def test_a_client_that_leaves_before_its_answer_begins_is_answered_and_cou
     ]
     assert 'status="499"' in line and line.endswith(" 1.0")
     engine.shutdown()
+
+
+async def test_many_prompts_are_checked_once_and_leave_others_their_turns(
+    state: ServerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_checks = 0
+    plain = SamplingParams.verify
+
+    def verify(self: SamplingParams) -> None:
+        nonlocal num_checks
+        num_checks += 1
+        plain(self)
+
+    monkeypatch.setattr(SamplingParams, "verify", verify)
+    leaving = LeavingClient(state, {**ENDLESS, "prompt": [[5, 6]] * 50, "logit_bias": {"5": 1}})
+    running = asyncio.create_task(leaving.run())
+    engine = state.require_engine()
+    seen = set()
+    while (num_unfinished := engine.get_num_unfinished_requests()) < 50:
+        seen.add(num_unfinished)
+        await asyncio.sleep(0)
+    assert len(seen) > 25  # the prompts were not taken all in one turn
+    assert num_checks < 5
+    leaving.gone.set()
+    await running
+    assert await idle(state)
 
 
 @pytest.mark.parametrize(("is_stream", "name"), [(False, "a"), (True, "a"), (True, "a/b")])

@@ -169,13 +169,16 @@ async def test_refusals_have_a_request_id_too() -> None:
         ("/v1/models", {}, False),
     ],
 )
-async def test_anthropics_clients_have_the_request_id_where_they_look(
+async def test_anthropics_clients_have_errors_and_the_request_id_where_they_look(
     path: str, headers: dict[str, str], is_told: bool
 ) -> None:
     own = {"X-Request-Id": "mine", **headers}
     answer = await ask(app_with("one"), "GET", path, headers=own)
     assert answer.status_code == 401
     assert answer.headers.get("request-id") == ("mine" if is_told else None)
+    error = answer.json()
+    assert error["error"]["type"] == ("authentication_error" if is_told else "AuthenticationError")
+    assert error.get("request_id") == ("mine" if is_told else None)
 
 
 AS_JSON = {"Content-Type": "application/json"}

@@ -16,7 +16,9 @@ from starlette.requests import ClientDisconnect, Request
 from quire import EngineArgs
 from quire.engine.async_engine import AsyncLLM
 from quire.server import intake, prompt_tokens
+from quire.server.fields import judge
 from quire.server.input_phase import IN_THREAD_BYTES, LARGE_BYTES, go_on
+from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.state import ServerState
 from tests.fakes.server import BUILD_SILENT_CORE, in_process_client, ready_state
 
@@ -162,6 +164,35 @@ async def test_work_that_nobody_waits_for_ends(
     with pytest.raises(ClientDisconnect if leaves else asyncio.CancelledError):
         await doing
     assert await asyncio.to_thread(ended.wait, DEADLINE_S)
+
+
+async def test_fields_are_not_judged_for_nobody(state: ServerState) -> None:
+    kwargs = {f"a{i}": 1 for i in range(100)}
+    chat = {"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": kwargs}
+    body = ChatCompletionRequest.model_validate(chat)
+    begun, may_go_on, ended, asked = threading.Event(), threading.Event(), threading.Event(), []
+
+    def template() -> str:
+        asked.append(None)
+        begun.set()
+        assert may_go_on.wait(DEADLINE_S)
+        return ""
+
+    def work() -> None:
+        try:
+            judge(body, "off", template)
+        finally:
+            ended.set()
+
+    request = Request({"type": "http"})
+    doing = asyncio.create_task(state.inputs.do(request, IN_THREAD_BYTES, work))
+    assert await asyncio.to_thread(begun.wait, DEADLINE_S)
+    doing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await doing
+    may_go_on.set()
+    assert await asyncio.to_thread(ended.wait, DEADLINE_S)
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/tokenize"])

@@ -48,6 +48,15 @@ async def test_the_whole_message(client: httpx.AsyncClient) -> None:
     assert message.usage.output_tokens == 10
 
 
+async def test_blocks_of_text_have_no_citations_not_even_null(client: httpx.AsyncClient) -> None:
+    """As in Anthropic's answers: other clients than its own take null for a fault."""
+    body = {"max_tokens": 1, "messages": QUESTION}
+    (block,) = (await client.post(PATH, json=body)).json()["content"]
+    assert set(block) == {"type", "text"}
+    streamed = (await client.post(PATH, json={**body, "stream": True})).text
+    assert '"content_block":{"type":"text","text":""}' in streamed
+
+
 async def test_the_request_id_is_where_the_client_looks(client: httpx.AsyncClient) -> None:
     headers = {"X-Request-Id": "abc", "anthropic-version": "2023-06-01", "anthropic-beta": "x"}
     for is_stream in (False, True):
@@ -72,6 +81,17 @@ async def test_errors_have_the_request_id_too(
     assert (response.status_code, response.headers["request-id"]) == (status, "abc")
     error = ErrorResponse.model_validate(response.json(), strict=True)
     assert error.request_id == "abc"
+
+
+async def test_a_model_that_is_not_there_is_told_in_the_form_of_the_client(
+    client: httpx.AsyncClient,
+) -> None:
+    path, version = "/v1/models/claude", {"anthropic-version": "2023-06-01"}
+    response = await client.get(path, headers={"X-Request-Id": "abc", **version})
+    error = ErrorResponse.model_validate(response.json(), strict=True)
+    assert (response.status_code, error.error.type) == (404, "not_found_error")
+    assert error.request_id == "abc"
+    assert (await client.get(path)).json()["error"]["type"] == "NotFoundError"
 
 
 async def test_a_prompt_that_is_too_long_is_told_in_the_words_clients_look_for(

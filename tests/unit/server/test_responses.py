@@ -10,6 +10,7 @@ import pytest
 from openai.types.responses import Response
 
 from quire.engine.async_engine import AsyncLLM
+from quire.server.responses_thoughts import encoded_thought
 from quire.server.state import ServerState
 from tests.fakes.client_types import RESPONSE_EVENTS, checked_events
 from tests.fakes.server import MODEL, in_process_client, ready_state
@@ -227,6 +228,12 @@ async def test_input_tokens_are_counted(client: httpx.AsyncClient) -> None:
             "must be a string, got None",
         ),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]", "keeps no state"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]", "with store: false"),
+        (
+            {"input": [{"type": "reasoning", "encrypted_content": 3}]},
+            "input[0].encrypted_content",
+            "must be a string, got 3",
+        ),
         ({"input": [{"type": "web_search_call"}]}, "input[0].type", "'web_search_call' is not"),
         (
             {"input": [{"type": "function_call", "call_id": "1", "name": "f"}]},
@@ -329,6 +336,22 @@ async def test_thoughts_may_be_left_out(engine: AsyncLLM, is_told: bool | None) 
         response = await respond(client, include_reasoning=is_told)
     assert item_of(response).type == ("message" if is_told is False else "reasoning")
     assert response.output_text == ""
+
+
+@pytest.mark.parametrize("include", [None, ["reasoning.encrypted_content"]])
+async def test_thoughts_are_encoded_for_clients_that_keep_the_state(
+    engine: AsyncLLM, include: list[str] | None
+) -> None:
+    """They send the item back without its text."""
+    state = ready_state(engine, reasoning_parser="deepseek_r1")
+    async with in_process_client(state) as client:
+        thought = item_of(await respond(client, include=include))
+        events = await stream(client, include=include)
+        done = next(one.item for one in events if one.type == "response.output_item.done")
+        for item in (thought, done, item_of(events[-1].response)):
+            assert item.content[0].text == ANSWER
+            encoded = item.encrypted_content
+            assert encoded == (encoded_thought(ANSWER) if include else None)
 
 
 async def test_the_form_of_the_answer_is_told_again(client: httpx.AsyncClient) -> None:

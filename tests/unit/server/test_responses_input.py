@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from quire.server.errors import HTTPError
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.responses import ResponsesRequest
 from quire.server.responses_input import chat_fields
+from quire.server.responses_thoughts import encoded_thought
 
 
 def chat_of(body: ResponsesRequest) -> ChatCompletionRequest:
@@ -68,7 +72,7 @@ def test_reasoning_goes_to_the_turn_that_follows() -> None:
     content = [{"type": "reasoning_text", "text": "hm"}]
     summary = [{"type": "summary_text", "text": "not this"}]
     items = [
-        {"type": "reasoning", "id": "r", "summary": summary, "encrypted_content": "nor this"},
+        {"type": "reasoning", "id": "r", "summary": summary, "encrypted_content": None},
         {"type": "reasoning", "id": "r", "summary": summary, "content": content},
         call("1"),
         {"role": "assistant", "content": "x"},
@@ -77,6 +81,24 @@ def test_reasoning_goes_to_the_turn_that_follows() -> None:
         {"role": "assistant", "reasoning": "hm", "tool_calls": [in_chat("1")]},
         {"role": "assistant", "content": "x"},
     ]
+
+
+def test_an_encoded_thought_is_read_where_there_is_no_text() -> None:
+    encoded = {"type": "reasoning", "summary": [], "encrypted_content": encoded_thought("hé\nm")}
+    said = {"role": "assistant", "content": "x"}
+    assert messages_of(input=[encoded, said]) == [{**said, "reasoning": "hé\nm"}]
+    content = [{"type": "reasoning_text", "text": "plain"}]
+    assert messages_of(input=[{**encoded, "content": content}, said])[0]["reasoning"] == "plain"
+
+
+@pytest.mark.parametrize(
+    "encoded", ["abc", "", encoded_thought("abcd")[:-1], encoded_thought("") + "/w==", "quire1.é"]
+)
+def test_an_encoded_thought_of_another_server_is_refused(encoded: str) -> None:
+    item = {"type": "reasoning", "summary": [], "encrypted_content": encoded}
+    with pytest.raises(HTTPError, match="cannot be read here, for another server") as caught:
+        messages_of(input=[item])
+    assert (caught.value.status, caught.value.param) == (400, "input[0].encrypted_content")
 
 
 def test_a_schema_is_named_as_in_chat() -> None:

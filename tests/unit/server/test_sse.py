@@ -56,7 +56,7 @@ async def run(
         keep_alive_s=keep_alive_s,
         headers={"X-Some": "thing"},
     )
-    scope = {"type": "http", "path": "/v1/completions"}
+    scope = {"type": "http", "path": "/v1/completions", "headers": []}
     await stream(scope, connection.receive, connection.send)
     return connection, generation
 

@@ -25,7 +25,8 @@ from quire.step_output import EngineStats
 from tests.fakes.server import MODEL, in_process_client, ready_state
 from tests.unit.metrics.ends import ended
 
-DASHBOARD = Path(__file__).parents[3] / "docs" / "grafana.json"
+DOCS = Path(__file__).parents[3] / "docs"
+DASHBOARD = DOCS / "grafana.json"
 BODY = {"model": MODEL, "prompt": "The capital of France is", "temperature": 0, "max_tokens": 6}
 KEYED = {"Authorization": "Bearer sesame"}
 
@@ -108,8 +109,25 @@ async def test_the_dashboard_asks_only_for_metrics_that_exist(client: httpx.Asyn
     assert len(asked) > 25
 
 
+async def test_the_documentation_names_all_metrics_that_have_one_prefix(
+    client: httpx.AsyncClient,
+) -> None:
+    text = (await client.get("/metrics")).text
+    kinds = set(re.findall(r"^# TYPE (\w+):(\w+) ", text, re.MULTILINE))
+    by_prefix = {prefix: {name for of, name in kinds if of == prefix} for prefix in _PREFIXES}
+    both = by_prefix["vllm"] & by_prefix["quire"]
+    page = (DOCS / "observability.md").read_text(encoding="utf-8")
+    for prefix, names in by_prefix.items():
+        assert set(re.findall(rf"`{prefix}:(\w+)[`{{]", page)) == names - both
+
+
+_PREFIXES = ("vllm", "quire")
+
+
 class SlowCore:
     """Tells its steps, unless it is stopped."""
+
+    num_running = 0
 
     def __init__(self) -> None:
         self.num_steps = 0
@@ -118,7 +136,11 @@ class SlowCore:
 
     async def stats(self) -> EngineStats:
         await self.goes_on.wait()
-        return EngineStats(num_steps=self.num_steps, num_generation_tokens=self.num_steps)
+        return EngineStats(
+            num_steps=self.num_steps,
+            num_generation_tokens=self.num_steps,
+            num_running=self.num_running,
+        )
 
 
 STEPS = ("quire:num_steps_total", "")
@@ -191,6 +213,23 @@ async def test_rates_are_those_of_the_engine_that_runs(
             await state.watch.look()
         assert (await samples(client))[rate] > 0.0
     assert len(caplog.messages) == 1
+
+
+async def test_rates_that_nobody_knows_yet_are_not_logged(
+    engine: AsyncLLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a process takes another one's place while the engine is busy."""
+    core, watch = SlowCore(), ready_state(engine).watch
+    core.num_steps, core.num_running = 9000, 6
+    watch.stats = Poll(core.stats, EngineStats())
+    with caplog.at_level(logging.INFO, logger="quire.metrics"):
+        caplog.clear()
+        await watch.look()
+        assert caplog.messages == []
+        core.num_steps += 10
+        await watch.look()
+    (message,) = caplog.messages
+    assert message.startswith("running 6, ") and "generation 0.0" not in message
 
 
 async def test_metrics_need_the_key_and_work_without_an_engine(engine: AsyncLLM) -> None:

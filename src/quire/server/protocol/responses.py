@@ -26,6 +26,7 @@ _ITEMS = {"type": "array", "items": {"type": "object"}}
 ResponseInput = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, _ITEMS]})]
 
 LOGPROBS = "message.output_text.logprobs"
+ENCODED_THOUGHTS = "reasoning.encrypted_content"
 # The others name parts of items that are never made here.
 Includable = Literal[
     "message.output_text.logprobs",
@@ -71,7 +72,7 @@ _ITEM = Form(
         "message": Form(known=(*_ITEM_KEYS, "role", "phase"), inside={"content": _PARTS}),
         "function_call": Form(known=(*_ITEM_KEYS, *_CALL_KEYS, "arguments", "parsed_arguments")),
         "function_call_output": Form(known=(*_ITEM_KEYS, *_CALL_KEYS), inside={"output": _PARTS}),
-        # Summaries and what is encrypted are never made here, nor read.
+        # Summaries are never made here, nor read.
         "reasoning": Form(
             known=(*_ITEM_KEYS, "summary", "encrypted_content"), inside={"content": _PARTS}
         ),
@@ -156,3 +157,7 @@ class ResponsesRequest(InputTokensRequest, SamplingBody):
     @property
     def wants_logprobs(self) -> bool:
         return bool(self.top_logprobs) or LOGPROBS in (self.include or ())
+
+    @property
+    def wants_encoded_thoughts(self) -> bool:
+        return ENCODED_THOUGHTS in (self.include or ())
