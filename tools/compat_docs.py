@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from quire import compat, env, sampling_limits
 from quire.args import EngineArgs
@@ -67,7 +68,7 @@ def _imports() -> list[str]:
 
 def _arguments() -> list[str]:
     same = [item.name for cls in (EngineArgs, ServerArgs) for item in dataclasses.fields(cls)]
-    verdicts = {**other_flags.VERDICTS, **compat.VERDICTS}
+    verdicts = {**compat.VERDICTS, **other_flags.VERDICTS}
     lines = [
         "As `EngineArgs(max_model_len=...)` or `--max-model-len`, dashes or underscores.",
         "",
@@ -128,12 +129,22 @@ def _fields() -> list[str]:
 
 def _variables() -> list[str]:
     rows = [
-        (", ".join(f"`{name}`" for name in one.names[1:]), f"`{one.names[0]}`", one.help)
+        (f"`{one.names[0]}`", _names(one.names[1:]), _default(one), one.help)
         for one in env.REGISTRY
-        if any(name.startswith("VLLM_") for name in one.names)
     ]
-    rows += [(f"`{name}`", "noted", why) for name, (_, why) in env.WITHOUT_EFFECT.items()]
-    return _table(("name", "is", ""), rows)
+    noted = [(f"`{name}`", "noted", why) for name, (_, why) in env.WITHOUT_EFFECT.items()]
+    return [
+        *_table(("name", "or", "default", "what it sets"), rows),
+        "",
+        *_table(("name", "is", "why"), noted),
+    ]
+
+
+def _default(variable: env.Variable[Any]) -> str:
+    value = variable.default
+    if value in (None, ""):
+        return ""
+    return f"`{value:g}`" if isinstance(value, (bool, float)) else f"`{value}`"
 
 
 def _attention() -> list[str]:

@@ -19,7 +19,9 @@ from quire.config import (
     DEFAULT_GPU_MEMORY_UTILIZATION,
     DEVICE_DEFAULTS,
 )
+from quire.not_built import missing
 from quire.sizes import parse_bytes, parse_count
+from quire.tokenizer.loading import TOKENIZER_MODES
 from quire.weights.checkpoint_files import LOAD_FORMATS
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Flag:
     choices: tuple[str, ...] | None = None
     short: tuple[str, ...] = ()
     nargs: str | None = None
+    as_default: tuple[Any, ...] = ()  # values that mean the default
     metavar: str | None = None
 
 
@@ -90,6 +93,9 @@ _schedule = functools.partial(arg, group="scheduling")
 _device = functools.partial(arg, group="device")
 
 
+_UNITS = "8k is 8,000 and 8K 8,192"
+
+
 def _by_device(name: str) -> str:
     """The defaults of a choice that depends on the device, for its help."""
     values = (f"{getattr(one, name)} on {kind}" for kind, one in DEVICE_DEFAULTS.items())
@@ -126,7 +132,9 @@ class EngineArgs:
     )
     tokenizer: str | None = _model(None, help="hub id or folder of the tokenizer, if not the model")
     tokenizer_mode: str = _model(
-        "auto", help="auto: a fast tokenizer if there is one; or fast, slow, mistral"
+        "auto",
+        help="auto: a fast tokenizer if there is one; hf: as transformers alone would load it",
+        choices=TOKENIZER_MODES,
     )
     skip_tokenizer_init: bool = _model(
         False, help="token ids in, token ids out: load no tokenizer", parse=bool
@@ -149,14 +157,19 @@ class EngineArgs:
     )
     max_model_len: int | str | None = _model(
         None,
-        help="longest prompt and output together: 4096, 8k, or auto for what fits in memory; "
+        help=f"longest prompt and output together, or auto for what fits in memory; {_UNITS}; "
         "default: what the model's config says, or less if only less fits",
         parse=parse_max_model_len,
         metavar="TOKENS",
     )
     revision: str | None = _model(None, help="branch, tag or commit of the model")
     tokenizer_revision: str | None = _model(None, help="branch, tag or commit of the tokenizer")
-    hf_token: str | None = _model(None, help="access token of the hub; default: HF_TOKEN")
+    hf_token: bool | str | None = _model(
+        None,
+        help="access token of the hub; default, and without a value: HF_TOKEN, or the stored login",
+        nargs="?",
+        as_default=(True,),
+    )
     hf_overrides: dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]] | None = _model(
         None, help="JSON merged into config.json; null empties a key", parse=parse_json_object
     )
@@ -205,27 +218,35 @@ class EngineArgs:
         parse=float,
     )
     enable_prefix_caching: bool = _cache(
-        True, help="reuse the KV blocks of prompts that begin alike", parse=bool
+        True,
+        help="reuse the KV blocks of prompts that begin alike",
+        parse=bool,
+        as_default=(None,),
     )
     max_num_seqs: int | str | None = _schedule(
         None,
-        help=f"completions that run at once; {_by_device('max_num_seqs')}",
+        help=f"completions that run at once; {_UNITS}; {_by_device('max_num_seqs')}",
         parse=parse_count,
     )
     max_num_batched_tokens: int | str | None = _schedule(
         None,
         help="most tokens computed in one step; on a GPU prompts that would not fill it come in "
-        f"shorter ones while others decode; {_by_device('max_num_batched_tokens')}",
+        f"shorter ones while others decode; {_UNITS}; {_by_device('max_num_batched_tokens')}",
         parse=parse_count,
     )
     long_prefill_token_threshold: int | str = _schedule(
-        0, help="most prompt tokens of one request in a step; 0: no limit", parse=parse_count
+        0,
+        help=f"most prompt tokens of one request in a step; {_UNITS}; 0: no limit",
+        parse=parse_count,
     )
     scheduling_policy: str = _schedule(
-        "fcfs", help="who is served first", choices=("fcfs", "priority")
+        "fcfs",
+        help="who is served first: fcfs, whoever came first, and then every priority must be 0; "
+        "priority: the request with the smallest priority",
+        choices=("fcfs", "priority"),
     )
     enable_chunked_prefill: bool = _schedule(
-        True, help="let a long prompt take several steps", parse=bool
+        True, help="let a long prompt take several steps", parse=bool, as_default=(None,)
     )
     steps_in_flight: int | None = _schedule(
         None,
@@ -250,6 +271,22 @@ class EngineArgs:
     enforce_eager: bool = _device(
         False, help="on a GPU: no captured graphs, every step op by op", parse=bool
     )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Take what the constructor takes, under the same names."""
+        known = {item.name: item for item in fields(self)}
+        for changed, new in compat.assigned(name, value, vars(self), known).items():
+            item = known[changed]
+            flag: Flag | None = item.metadata.get("flag")  # None: a field of a subclass
+            is_default = flag is not None and any(new is one for one in flag.as_default)
+            super().__setattr__(changed, item.default if is_default else new)
+
+    if not TYPE_CHECKING:  # a type checker shall go on telling that a name does not exist
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in compat.VERDICTS:
+                raise missing(type(self), name)
+            return compat.told(name, vars(self))
 
     @staticmethod
     def add_cli_args(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -329,7 +366,7 @@ def _add_flag(group: argparse._ArgumentGroup, name: str, default: Any, flag: Fla
         type=as_argument(flag.parse),
         choices=flag.choices,
         nargs=flag.nargs,
-        action=_Gather if flag.nargs else "store",
+        action=_Gather if flag.nargs == "+" else "store",
         metavar=None if flag.choices else flag.metavar or _metavar(flag.parse),
         help=flag.help,
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quire.chat_templates import chat_template_names, ends_of_format, named_chat_template
-from quire.prompts import ParsedPrompt
+from quire.prompts import ParsedPrompt, is_list
 from quire.template_format import ContentFormat, detect_content_format, template_fault
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def _shortened(text: str) -> str:
 
 def is_one_conversation(messages: Sequence[Any]) -> bool:
     """Whether these are the messages of one conversation, not a list of conversations."""
-    if not isinstance(messages, (list, tuple)):
+    if not is_list(messages):
         raise ValueError(
             "messages must be a list of messages, or a list of such lists, got "
             f"{str(messages)[:80]!r} ({type(messages).__name__})"
@@ -250,7 +250,7 @@ def _is_conversation(item: Any, place: str) -> bool:
     """Whether it is a list of messages, not one message."""
     if isinstance(item, Mapping):
         return False
-    if isinstance(item, Sequence) and not isinstance(item, (str, bytes)):
+    if is_list(item):
         return True
     raise ValueError(
         f"{place} must be a message, a dict with a 'role' and a 'content', or a list of messages, "

@@ -55,6 +55,13 @@ _OFFLOAD = "weights cannot be offloaded yet; choose a smaller model or dtype"
 _MEDIA = "only text prompts are supported yet"
 _POOLING = "only text generation is supported yet, no embedding, scoring or classification"
 _PARALLEL = "only one process computes yet; leave it at its default"
+_EXCHANGE = "one process computes, nothing is exchanged"
+_KERNELS = "kernels are chosen by device and shape"
+_STATE_SPACE = "there are no state-space models"
+_NO_RAY = "Ray is not used"
+_LOADER = "the loader has no options"
+_NO_QUANTIZED_CACHE = "the KV cache is never quantized"
+_NUMA = "processes are not bound to nodes of memory; start Quire under numactl"
 _PLUGIN = "this extension point does not exist in Quire"
 _ONLY_SERVED = "only `quire serve` {}"
 _OLD_SCHEDULER = "the scheduler has no such step"
@@ -88,17 +95,24 @@ VERDICTS: dict[str, Verdict] = {
     "num_gpu_blocks": alias("num_gpu_blocks_override"),
     # They change nothing here.
     "max_seq_len_to_capture": noted(8192, _GRAPHS),
-    "max_context_len_to_capture": noted(None, _GRAPHS),
+    "max_context_len_to_capture": noted(8192, _GRAPHS),
     "compilation_config": noted(None, _GRAPHS, short=("-O",)),
     "disable_custom_all_reduce": noted(False, "one process computes, nothing is reduced"),
     "distributed_executor_backend": noted(None, "one process computes, so none is chosen"),
     "max_parallel_loading_workers": noted(None, "one process loads"),
-    "ray_workers_use_nsight": noted(False, "Ray is not used"),
+    "ray_workers_use_nsight": noted(False, _NO_RAY),
+    "worker_use_ray": noted(False, _NO_RAY),
+    "engine_use_ray": noted(False, _NO_RAY),
     "use_v2_block_manager": noted(True, "there is one block manager"),
     "num_lookahead_slots": noted(0, _OLD_SCHEDULER),
     "num_scheduler_steps": noted(1, _OLD_SCHEDULER),
     "multi_step_stream_outputs": noted(True, _OLD_SCHEDULER),
     "scheduler_delay_factor": noted(0.0, _OLD_SCHEDULER),
+    "max_paddings": noted(256, "nothing is padded"),
+    "max_num_scheduled_tokens": noted(None, "use max_num_batched_tokens"),
+    "prefill_schedule_interval": noted(1, _OLD_SCHEDULER),
+    "scheduler_reserve_full_isl": noted(True, "a prompt begins when a step of it has room"),
+    "watermark": noted(0.0, "a prompt begins when a step of it has room"),
     "max_num_partial_prefills": noted(1, "one token budget serves all prompts"),
     "max_long_partial_prefills": noted(1, "one token budget serves all prompts"),
     "disable_async_output_proc": noted(False, _OLD_SCHEDULER),
@@ -111,19 +125,43 @@ VERDICTS: dict[str, Verdict] = {
     "ignore_patterns": noted(
         None, "only the files that are needed are downloaded", takes_many=True
     ),
-    "model_loader_extra_config": noted(None, "the loader has no options"),
+    "model_loader_extra_config": noted(None, _LOADER),
     "guided_decoding_backend": noted("auto", _GRAMMARS, refused_keys=_OLD_GRAMMAR_OPTIONS),
+    "guided_decoding_disable_fallback": noted(False, _GRAMMARS),
+    "guided_decoding_disable_any_whitespace": refused(
+        False, _GRAMMAR_OPTIONS["disable_any_whitespace"]
+    ),
+    "guided_decoding_disable_additional_properties": refused(
+        False, _GRAMMAR_OPTIONS["disable_additional_properties"]
+    ),
     "structured_outputs_config": noted(None, _GRAMMARS, refused_keys=_GRAMMAR_OPTIONS),
     "speculative_disable_mqa_scorer": noted(False, _OLD_SCHEDULER),
     "disable_logprobs_during_spec_decoding": noted(True, "logprobs are always exact"),
     "disable_mm_preprocessor_cache": noted(False, _MEDIA),
+    "mm_cache_preprocessor": noted(False, _MEDIA),
     "mm_processor_kwargs": noted(None, _MEDIA),
+    "disable_chunked_mm_input": noted(False, _MEDIA),
+    "enable_multimodal_encoder_data_parallel": noted(False, _MEDIA),
+    "image_input_type": noted(None, _MEDIA),
+    "image_token_id": noted(None, _MEDIA),
+    "image_input_shape": noted(None, _MEDIA),
+    "image_feature_size": noted(None, _MEDIA),
+    "image_processor": noted(None, _MEDIA),
+    "image_processor_revision": noted(None, _MEDIA),
+    "disable_image_processor": noted(False, _MEDIA),
     "limit_mm_per_prompt": noted(None, _MEDIA),
     "allowed_local_media_path": noted("", _MEDIA),
     "allowed_media_domains": noted(None, _MEDIA),
     "disable_log_requests": noted(True, "`quire serve --enable-log-requests` logs them"),
     "enable_log_requests": noted(False, _ONLY_SERVED.format("logs requests")),
     "disable_log_stats": noted(False, _ONLY_SERVED.format("logs statistics")),
+    "aggregate_engine_logging": noted(False, "there is one engine"),
+    "enable_logging_iteration_details": noted(False, "steps are not logged"),
+    "fail_on_environ_validation": noted(False, "unknown variables are told, and end nothing"),
+    "shutdown_timeout": noted(0, _ONLY_SERVED.format("waits for requests at its end")),
+    "max_num_queued_reqs": refused(None, _ONLY_SERVED.format("limits its queue")),
+    "max_num_queued_tokens": refused(None, _ONLY_SERVED.format("limits its queue, in requests")),
+    "tokens_only": refused(False, "use skip_tokenizer_init"),
     "profiler_config": noted(None, "there is no profiler"),
     "additional_config": noted(None, "there is no platform that reads it"),
     "offload_group_size": noted(0, _OFFLOAD),
@@ -132,7 +170,10 @@ VERDICTS: dict[str, Verdict] = {
     # Features that are not built: refused when they are asked for.
     "quantization": refused(None, QUANTIZATION, "None", short=("-q",)),
     "quantization_config": refused(None, QUANTIZATION),
-    "calculate_kv_scales": refused(False, "the KV cache is never quantized"),
+    "quantization_param_path": refused(None, _NO_QUANTIZED_CACHE),
+    "allow_deprecated_quantization": noted(False, QUANTIZATION),
+    "kv_cache_dtype_skip_layers": noted(None, _NO_QUANTIZED_CACHE, takes_many=True),
+    "calculate_kv_scales": refused(False, _NO_QUANTIZED_CACHE),
     "qlora_adapter_name_or_path": refused(None, _LORA),
     "enable_lora": refused(False, _LORA),
     "enable_lora_bias": refused(False, _LORA),
@@ -143,12 +184,18 @@ VERDICTS: dict[str, Verdict] = {
     "lora_dtype": noted("auto", _LORA),
     "long_lora_scaling_factors": refused(None, _LORA),
     "fully_sharded_loras": noted(False, _LORA),
-    "lora_modules": refused(None, _LORA, [], takes_many=True),
+    "default_mm_loras": refused(None, _LORA),
+    "lora_target_modules": noted(None, _LORA, takes_many=True),
+    "enable_tower_connector_lora": noted(False, _LORA),
+    "specialize_active_lora": noted(False, _LORA),
+    "enable_mixed_moe_lora_format": noted(False, _LORA),
+    "enable_moe_shared_loras": noted(False, _LORA),
+    "lora_modules": refused(None, _LORA, takes_many=True),
     "enable_prompt_adapter": refused(False, _PROMPT_ADAPTER),
-    "prompt_adapters": refused(None, _PROMPT_ADAPTER, [], takes_many=True),
+    "prompt_adapters": refused(None, _PROMPT_ADAPTER, takes_many=True),
     "max_prompt_adapters": noted(1, _PROMPT_ADAPTER),
     "max_prompt_adapter_token": noted(0, _PROMPT_ADAPTER),
-    "speculative_config": refused(None, _SPECULATIVE, {}),
+    "speculative_config": refused(None, _SPECULATIVE),
     "speculative_model": refused(None, _SPECULATIVE),
     "speculative_model_quantization": refused(None, _SPECULATIVE, "None"),
     "num_speculative_tokens": refused(None, _SPECULATIVE, 0),
@@ -162,6 +209,7 @@ VERDICTS: dict[str, Verdict] = {
     "spec_decoding_acceptance_method": refused("rejection_sampler", _SPECULATIVE),
     "typical_acceptance_sampler_posterior_threshold": noted(None, _SPECULATIVE),
     "typical_acceptance_sampler_posterior_alpha": noted(None, _SPECULATIVE),
+    "per_request_spec_decode_metrics": noted("none", _SPECULATIVE),
     "spec_method": refused(None, _SPECULATIVE),
     "spec_model": refused(None, _SPECULATIVE),
     "spec_tokens": refused(None, _SPECULATIVE),
@@ -170,14 +218,25 @@ VERDICTS: dict[str, Verdict] = {
     "convert": refused("auto", _POOLING, "none"),
     "pooler_config": refused(None, _POOLING),
     "override_pooler_config": refused(None, _POOLING),
+    "pooling_type": refused(None, _POOLING),
+    "pooling_norm": refused(None, _POOLING),
+    "pooling_softmax": refused(None, _POOLING),
+    "pooling_step_tag_id": refused(None, _POOLING),
+    "pooling_returned_token_ids": refused(None, _POOLING, takes_many=True),
+    "diffusion_config": refused(None, _POOLING),
     "data_parallel_size": refused(1, _PARALLEL, short=("-dp",)),
     "decode_context_parallel_size": refused(1, _PARALLEL, short=("-dcp",)),
     "enable_expert_parallel": refused(False, _PARALLEL),
     "nnodes": refused(1, _PARALLEL),
     "cpu_offload_gb": refused(0, _OFFLOAD),
-    "offload_params": refused(None, _OFFLOAD),
+    "offload_params": refused(None, _OFFLOAD, takes_many=True),
+    "cpu_offload_params": refused(None, _OFFLOAD, takes_many=True),
+    "offload_backend": noted("auto", _OFFLOAD),
     "disable_sliding_window": refused(False, "set max_model_len to the window instead"),
     "enable_sleep_mode": refused(False, "sleep and wake-up are not supported yet"),
+    "enable_cumem_allocator": noted(False, "torch allocates memory"),
+    "enable_nccl_comm_suspend": noted(False, _EXCHANGE),
+    "weight_transfer_config": refused(None, "the weights of a running engine cannot be replaced"),
     "enable_return_routed_experts": refused(False, "routed experts are not returned"),
     "return_sampling_mask": refused(False, "sampling masks are not returned"),
     "kv_transfer_config": refused(None, "KV caches cannot be moved between engines yet"),
@@ -189,21 +248,25 @@ VERDICTS: dict[str, Verdict] = {
         "code comes from the same commit as the files beside it; give revision, or "
         "tokenizer_revision",
     ),
+    "model_weights": refused("", "give the folder or the hub id as the model"),
+    "model_class_overrides": refused(None, "register a class with ModelRegistry.register_model"),
+    "override_attention_dtype": refused(None, "attention has the dtype of the model; use dtype"),
+    "use_fp64_gumbel": refused(False, "samples are drawn in float32"),
+    "enable_trace_replay": refused(False, "requests cannot be recorded and replayed"),
     "config_format": refused("auto", "only config.json is read, not params.json", "hf"),
     "scheduler_cls": refused(None, _PLUGIN),
     "worker_cls": refused("auto", _PLUGIN),
     "worker_extension_cls": refused("", _PLUGIN),
     "logits_processors": refused(
-        None, "pass logits_processors in SamplingParams instead of to the engine", []
+        None, "pass logits_processors in SamplingParams instead of to the engine"
     ),
     "logits_processor_pattern": noted(None, _ONLY_SERVED.format("lets requests name code")),
-    "attention_config": refused(None, "use attention_backend", {}),
+    "attention_config": refused(None, "use attention_backend"),
     "structured_outputs_backend": noted("auto", _GRAMMARS, refused_keys=_OLD_GRAMMAR_OPTIONS),
     "reasoning_config": refused(
         None,
         "--reasoning-parser knows the marks of thoughts; requests limit thoughts with "
         "thinking_token_budget",
-        {},
     ),
     "reasoning_parser": refused(None, _REASONING, ""),
     "reasoning_parser_plugin": refused(None, _PLUGIN, ""),
@@ -213,19 +276,43 @@ VERDICTS: dict[str, Verdict] = {
     "kv_cache_metrics": noted(False, "blocks are counted anyway"),
     "kv_sharing_fast_prefill": noted(False, "there is one prefill"),
     "prefix_caching_hash_algo": noted("sha256", "there is one hash"),
+    "prefix_cache_retention_interval": noted(None, "blocks are kept while there is room"),
+    "prefix_match_unit": noted(None, "prefixes match by whole blocks"),
+    "kv_cache_metrics_sample": noted(0.01, "blocks are counted anyway"),
+    "cuda_graph_sizes": noted(None, _GRAPHS, takes_many=True),
     "cudagraph_capture_sizes": noted(None, _GRAPHS, takes_many=True),
     "max_cudagraph_capture_size": noted(None, _GRAPHS),
     "cudagraph_metrics": noted(False, _GRAPHS),
     "optimization_level": noted(None, _GRAPHS),
     "performance_mode": noted("balanced", "the defaults are meant for all loads"),
+    "moe_backend": noted("auto", _KERNELS),
+    "linear_backend": noted("auto", _KERNELS),
+    "kernel_config": noted(None, _KERNELS),
+    "ir_op_priority": noted(None, _KERNELS),
+    "enable_flashinfer_autotune": noted(None, _KERNELS),
+    "enable_bf16x3_router_gemm": noted(None, _KERNELS),
+    "jit_monitor_mode": noted("warn", "kernels are compiled while the engine starts"),
+    "jit_monitor_verbose": noted(False, "kernels are compiled while the engine starts"),
     "stream_interval": noted(1, "tokens that come together leave as one event"),
     "disable_hybrid_kv_cache_manager": noted(False, "there is one KV cache manager"),
-    "mamba_cache_dtype": noted("auto", "there are no state-space models"),
-    "mamba_ssm_cache_dtype": noted("auto", "there are no state-space models"),
-    "mamba_block_size": noted(None, "there are no state-space models"),
+    "mamba_cache_dtype": noted("auto", _STATE_SPACE),
+    "mamba_ssm_cache_dtype": noted("auto", _STATE_SPACE),
+    "mamba_block_size": noted(None, _STATE_SPACE),
+    "mamba_backend": noted("triton", _STATE_SPACE),
+    "mamba_cache_mode": noted("none", _STATE_SPACE),
+    "mamba_config": noted(None, _STATE_SPACE),
+    "mamba_ssu_algorithm": noted(None, _STATE_SPACE),
+    "mamba_cache_philox_rounds": noted(0, _STATE_SPACE),
+    "enable_mamba_cache_stochastic_rounding": noted(False, _STATE_SPACE),
+    "use_replayssm": noted(False, _STATE_SPACE),
+    "replayssm_buffer_len": noted(None, _STATE_SPACE),
+    "gdn_prefill_backend": noted(None, _STATE_SPACE),
+    "kda_prefill_backend": noted(None, _STATE_SPACE),
     "disable_cascade_attn": noted(False, "shared prefixes are read once where that is faster"),
-    "safetensors_load_strategy": noted("lazy", "the loader has no options"),
-    "pt_load_map_location": noted("cpu", "the loader has no options"),
+    "safetensors_load_strategy": noted("lazy", _LOADER),
+    "safetensors_prefetch_num_threads": noted(8, _LOADER),
+    "safetensors_prefetch_block_size": noted(16 * 2**20, _LOADER),
+    "pt_load_map_location": noted("cpu", _LOADER),
     "logprobs_mode": refused("raw_logprobs", "log-probabilities are those of the raw logits"),
     "enable_prompt_embeds": refused(False, "prompts are text or token ids"),
     "enable_mm_embeds": refused(False, _MEDIA),
@@ -235,13 +322,53 @@ VERDICTS: dict[str, Verdict] = {
     "mm_processor_cache_type": noted("lru", _MEDIA),
     "mm_encoder_tp_mode": noted("weights", _MEDIA),
     "mm_shm_cache_max_object_size_mb": noted(128, _MEDIA),
+    "mm_encoder_only": noted(False, _MEDIA),
+    "mm_encoder_attn_backend": noted(None, _MEDIA),
+    "mm_encoder_attn_dtype": noted(None, _MEDIA),
+    "mm_encoder_fp8_scale_path": noted(None, _MEDIA),
+    "mm_encoder_fp8_scale_save_path": noted(None, _MEDIA),
+    "mm_encoder_fp8_scale_save_margin": noted(None, _MEDIA),
+    "mm_hasher_algorithm": noted(None, _MEDIA),
+    "mm_tensor_ipc": noted("direct_rpc", _MEDIA),
+    "mm_processor_device": noted("auto", _MEDIA),
+    "mm_ipc_gpu_memory_gb": noted(None, _MEDIA),
+    "mm_device_do_normalize": noted(None, _MEDIA),
+    "enable_mm_processor_stats": noted(False, _MEDIA),
+    "renderer_num_workers": noted(1, _POOL),
     "skip_mm_profiling": noted(False, _MEDIA),
     "language_model_only": noted(False, _MEDIA),
     "video_pruning_rate": noted(None, _MEDIA),
+    "video_pruning_method": noted(None, _MEDIA),
     "io_processor_plugin": refused(None, _PLUGIN),
     "hf_config_path": refused(None, "give the folder that holds config.json as the model"),
-    "all2all_backend": noted(None, "one process computes, nothing is exchanged"),
-    "enable_dbo": noted(False, "one process computes, nothing is exchanged"),
+    "all2all_backend": noted(None, _EXCHANGE),
+    "enable_dbo": noted(False, _EXCHANGE),
+    "enable_microbatching": noted(False, _EXCHANGE),
+    "ubatch_size": noted(0, _EXCHANGE),
+    "dbo_decode_token_threshold": noted(32, _EXCHANGE),
+    "dbo_prefill_token_threshold": noted(512, _EXCHANGE),
+    "dp_sync_interval": noted(None, _EXCHANGE),
+    "disable_nccl_for_dp_synchronization": noted(None, _EXCHANGE),
+    "distributed_timeout_seconds": noted(None, _EXCHANGE),
+    "cpu_distributed_timeout_seconds": noted(None, _EXCHANGE),
+    "expert_placement_strategy": noted("linear", _EXCHANGE),
+    "enable_ep_weight_filter": noted(False, _EXCHANGE),
+    "enable_batch_sharded_sampling": noted(None, _EXCHANGE),
+    "dcp_comm_backend": noted("ag_rs", _EXCHANGE),
+    "dcp_q_replicate": noted(None, _EXCHANGE),
+    "dcp_kv_cache_interleave_size": noted(1, _EXCHANGE),
+    "cp_kv_cache_interleave_size": noted(1, _EXCHANGE),
+    "numa_bind": noted(False, _NUMA),
+    "numa_bind_nodes": noted(None, _NUMA, takes_many=True),
+    "numa_bind_cpus": noted(None, _NUMA, takes_many=True),
+    "device_ids": refused(None, "choose devices with CUDA_VISIBLE_DEVICES", takes_many=True),
+    "enable_elastic_ep": refused(False, _PARALLEL),
+    "enable_fault_tolerance": refused(False, "`quire serve --restart-engine` starts a new engine"),
+    "fault_tolerance_config": refused(None, "`quire serve --restart-engine` starts a new engine"),
+    "num_redundant_experts": noted(0, _PARALLEL),
+    "eplb_window_size": noted(1000, _PARALLEL),
+    "eplb_step_interval": noted(3000, _PARALLEL),
+    "eplb_log_balancedness": noted(False, _PARALLEL),
     "enable_eplb": refused(False, _PARALLEL),
     "eplb_config": noted(None, _PARALLEL),
     "prefill_context_parallel_size": refused(1, _PARALLEL, short=("-pcp",)),
@@ -253,15 +380,19 @@ VERDICTS: dict[str, Verdict] = {
     "data_parallel_backend": noted("mp", _PARALLEL, short=("-dpb",)),
     "data_parallel_hybrid_lb": refused(False, _PARALLEL),
     "data_parallel_external_lb": refused(False, _PARALLEL),
+    "data_parallel_multi_port_external_lb": refused(False, _PARALLEL),
     "node_rank": refused(0, _PARALLEL),
     "master_addr": noted("127.0.0.1", _PARALLEL),
     "master_port": noted(29501, _PARALLEL),
     "ec_transfer_config": refused(None, "there is no encoder to share"),
+    "ec_manager_config": noted(None, "there is no encoder to share"),
     "enable_mfu_metrics": refused(False, "use of the device's arithmetic is not measured"),
     "show_hidden_metrics_for_version": noted(None, "no metric is hidden"),
     "enable_layerwise_nvtx_tracing": refused(False, "there is no profiler"),
     "override_neuron_config": refused(None, "this build supports the devices cuda and cpu"),
 }
+
+_LENGTH = "max_model_len"  # others keep it beside the keys of config.json
 
 ATTENTION_BACKENDS = ("auto", "torch", "triton", "flashinfer", "fa3", "cudnn")
 
@@ -321,9 +452,14 @@ def translate(
     """Keyword arguments as `EngineArgs` takes them: aliases replaced, noted names dropped.
 
     A refused name that is set to something, and a name nobody knows, is a ``ValueError``. None is
-    the same as not given.
+    the same as not given. A length among the overrides of a model's config is that of the engine.
     """
     kept = {name: value for name, value in given.items() if name in fields}
+    overrides = kept.get("hf_overrides")
+    if isinstance(overrides, Mapping) and _LENGTH in overrides:
+        kept["hf_overrides"] = {key: one for key, one in overrides.items() if key != _LENGTH}
+        if overrides[_LENGTH] is not None:
+            _put(kept, _LENGTH, overrides[_LENGTH], said_as=f"hf_overrides.{_LENGTH}")
     for name, value in given.items():
         if name in kept:
             continue
@@ -341,13 +477,38 @@ def translate(
     return kept
 
 
+def assigned(
+    name: str, value: Any, held: Mapping[str, Any], fields: Collection[str]
+) -> dict[str, Any]:
+    """The fields that change when ``name`` is set on arguments that hold ``held``."""
+    if name in fields or name not in VERDICTS or VERDICTS[name].kind != "alias":
+        return translate({name: value}, fields)
+    field_name, _, key = VERDICTS[name].replacement.partition(".")
+    if not key:
+        return {field_name: value}
+    overrides = _object(held.get(field_name), field_name, said_as=name)
+    others = {one: given for one, given in overrides.items() if one != key}
+    return {field_name: others if value is None else {**others, key: value}}
+
+
+def told(name: str, held: Mapping[str, Any]) -> Any:
+    """What a name of `VERDICTS` is in arguments that hold ``held``."""
+    verdict = VERDICTS[name]
+    field_name, _, key = verdict.replacement.partition(".")
+    value = held.get(field_name, verdict.default)
+    if not key:
+        return value
+    return value.get(key) if isinstance(value, Mapping) else None
+
+
 def unknown_name(name: str, known: Collection[str]) -> str:
     """One line about a name nobody knows, with the nearest known ones."""
     return f"unknown argument {name!r}{did_you_mean(name, known)}"
 
 
 def _is_harmless(value: object, verdict: Verdict) -> bool:
-    return any(value == harmless for harmless in verdict.harmless)
+    """Whether it asks for nothing, as an empty list, object or set does."""
+    return any(value == harmless for harmless in (*verdict.harmless, [], (), {}, set()))
 
 
 def _check_keys(name: str, value: object, refused_keys: Mapping[str, str]) -> None:
@@ -367,9 +528,14 @@ def _put(kept: dict[str, Any], replacement: str, value: Any, said_as: str) -> No
             raise ValueError(f"{said_as} is another name of {name}; give only one of them")
         kept[name] = value
         return
-    overrides = kept.get(name) or {}
-    if not isinstance(overrides, dict):
-        raise ValueError(f"{said_as} cannot be joined with a callable {name}; set it there")
+    overrides = _object(kept.get(name), name, said_as)
     if key in overrides:
         raise ValueError(f"{said_as} is another name of {replacement}; give only one of them")
     kept[name] = {**overrides, key: value}
+
+
+def _object(value: Any, name: str, said_as: str) -> Mapping[str, Any]:
+    """The value of a field that is a dict, where ``said_as`` is a key of it."""
+    if callable(value):
+        raise ValueError(f"{said_as} cannot be joined with a callable {name}; set it there")
+    return value or {}

@@ -65,11 +65,8 @@ _HARMLESS = (
 
 def default_sampling_params(config: Mapping[str, Any]) -> SamplingParams:
     """The generation config in the words of `SamplingParams`."""
-    given = {
-        name: config[key] for key, name in _SAMPLING_PARAM.items() if config.get(key) is not None
-    }
     try:
-        return SamplingParams(**given)
+        return _sampling_params(config)
     except ValueError as error:
         raise ValueError(
             f"the generation config is unusable: {error} Set override_generation_config, or "
@@ -83,7 +80,8 @@ def not_heeded(config: Mapping[str, Any]) -> list[str]:
 
 
 def check_overrides(overrides: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` for a setting of the user's that nobody knows or heeds."""
+    """Raise ``ValueError`` for a setting of the user's that nobody knows or heeds, or a value that
+    cannot be."""
     refused = {**_NOT_HEEDED, **_NOT_HEEDED_OF_USERS}
     known = (*_SAMPLING_PARAM, *refused, *_HARMLESS)
     for key in overrides:
@@ -95,6 +93,17 @@ def check_overrides(overrides: Mapping[str, Any]) -> None:
             f"override_generation_config: {', '.join(settings)} would have no effect; the keys "
             f"that have one are {', '.join(_SAMPLING_PARAM)}"
         )
+    try:
+        _sampling_params(overrides)
+    except ValueError as error:
+        raise ValueError(f"override_generation_config: {error}") from None
+
+
+def _sampling_params(config: Mapping[str, Any]) -> SamplingParams:
+    given = {
+        name: config[key] for key, name in _SAMPLING_PARAM.items() if config.get(key) is not None
+    }
+    return SamplingParams(**given)
 
 
 def _settings(config: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> list[str]:

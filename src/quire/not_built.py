@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 # Why not, or what to do instead -> names. It holds for `LLM`, `LLMEngine` and `AsyncLLM` alike:
 # what only one of them has is named with its class.
@@ -29,9 +29,24 @@ NOT_BUILT = {
     "use stats": ("get_metrics",),
     "there is no profiler": ("start_profile", "stop_profile"),
     "one process computes": ("get_world_size", "scale_elastic_ep", "handle_fault"),
-    "use LLM.llm_engine.config, LLMEngine.config or AsyncLLM.config": ("get_vllm_config",),
+    "use LLM.llm_engine.config, LLMEngine.config or AsyncLLM.config": (
+        *("get_vllm_config", "get_parallel_config", "get_scheduler_config", "get_decoding_config"),
+    ),
+    "only `quire serve` limits its queue": ("check_admission",),
+    "use from_engine_args": ("from_vllm_config",),
+    "use EngineArgs.create_engine_config().model": ("create_model_config",),
 }
 _WHY = {name: why for why, names in NOT_BUILT.items() for name in names}
+
+
+class _NotBuilt:
+    """A method of a class, of which its `__getattr__` does not know."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> NoReturn:
+        raise missing(owner, self._name)
 
 
 class TellsWhatIsNotBuilt:
@@ -40,7 +55,14 @@ class TellsWhatIsNotBuilt:
     if not TYPE_CHECKING:  # a type checker shall go on telling that a name does not exist
 
         def __getattr__(self, name: str) -> NoReturn:
-            kind = type(self).__name__
-            if name in _WHY:
-                raise AttributeError(f"{kind}.{name} is not built yet: {_WHY[name]}")
-            raise AttributeError(f"{kind!r} object has no attribute {name!r}")
+            raise missing(type(self), name)
+
+        from_vllm_config = _NotBuilt()
+
+
+def missing(owner: type, name: str) -> AttributeError:
+    """The error of a class that has no attribute of this name."""
+    kind = owner.__name__
+    if name in _WHY:
+        return AttributeError(f"{kind}.{name} is not built yet: {_WHY[name]}")
+    return AttributeError(f"{kind!r} object has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """plan: what a model needs in memory, from its config and the headers of its weights alone.
 
-Reads no tensor. Knows the arithmetic of weights and KV blocks, not how they are loaded.
+Reads no tensor, and refuses what an engine would refuse. Knows the arithmetic of weights and KV
+blocks, not how they are loaded.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quire import platform
-from quire.arg_types import check_types
 from quire.args import EngineArgs
 from quire.config import DEVICE_DEFAULTS, CacheConfig
 from quire.kv_budget import (
@@ -23,18 +23,23 @@ from quire.kv_budget import (
     told_size,
 )
 from quire.kv_fit import ELEMENT_SIZE, NUM_NULL_BLOCKS, KVFit
-from quire.model_files import find_model_files
+from quire.model_files import ModelFiles, find_model_files
 from quire.platform import DeviceInfo
 from quire.plugins import load_plugins
 from quire.resolve import (
+    attention_backend,
     cache_config,
-    check_parallel,
+    check_alone,
     context_length,
     device_kind,
     model_source,
     scheduler_config,
 )
 from quire.sizes import format_bytes, parse_bytes
+from quire.weights.checkpoint_files import choose_weight_files
+
+if TYPE_CHECKING:
+    from quire.models.source import ModelSource
 
 # What a process takes on a GPU besides weights and KV cache: CUDA itself, graphs, and the
 # activations and logits of a step. It does not grow with the GPU.
@@ -109,21 +114,21 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
     """The plan of ``args`` on a device with ``memory`` bytes; default: the one of this machine.
 
     With ``memory`` the device is a GPU unless ``args`` say "cpu". What an engine would refuse is
-    refused here, and so are weights in a local folder that do not belong to its config.
+    refused here. Of a local folder with weights that includes them and the tokenizer.
     """
-    from quire.models.loading import check_weights, facts_of, plan_of
+    from quire.models.loading import facts_of
 
     load_plugins()
-    check_types(args)
-    check_parallel(args)
+    check_alone(args)
     device = _device(args, memory)
     defaults = DEVICE_DEFAULTS[device.kind]
     cache = cache_config(args, defaults)
     files = find_model_files(args, with_weights=False)
     source = model_source(args, files, device)
     facts = facts_of(source, device.kind)
-    if source.impl == "quire" and _has_weights(args):
-        check_weights(plan_of(files.config, files.architecture), files.path, args.load_format)
+    if memory is None or device.kind == "cpu":  # else nobody knows what that GPU can do
+        _check_attention(args, source, device, cache.block_size)
+    _check_folder(args, files, source)
     length = context_length(args, files, facts)
     limits = scheduler_config(args, length.longest, defaults)
     fit = KVFit(
@@ -217,8 +222,44 @@ def _rounded_up(num_bytes: int) -> str:
     return format_bytes(size)
 
 
-def _has_weights(args: EngineArgs) -> bool:
-    return Path(args.model).expanduser().is_dir() and args.load_format != "dummy"
+def _check_attention(
+    args: EngineArgs, source: ModelSource, device: DeviceInfo, block_size: int
+) -> None:
+    """Refuse a backend that could not serve even a plain layer on ``device``."""
+    import torch
+
+    from quire.attention.backend import AttentionProblem
+    from quire.attention.selection import select_backends
+
+    plain = AttentionProblem(
+        num_heads=1,
+        num_kv_heads=1,
+        head_dim=64,
+        scale=1.0,
+        dtype=getattr(torch, source.dtype),
+        device=device.kind,
+        block_size=block_size,
+    )
+    names = attention_backend(args, device.kind)
+    select_backends(names, [plain], check=lambda theirs, ours, problem: [])  # computes nothing
+
+
+def _check_folder(args: EngineArgs, files: ModelFiles, source: ModelSource) -> None:
+    """What an engine would read beside the config; a folder without weights has only that."""
+    from quire.models.loading import check_weights, plan_of
+    from quire.tokenizer.loading import load_tokenizer
+    from quire.weights.checkpoint import open_checkpoint
+
+    is_local = Path(args.model).expanduser().is_dir()
+    is_whole = is_local and choose_weight_files([one.name for one in files.path.iterdir()])
+    if is_whole and args.load_format != "dummy":
+        open_checkpoint(files.path, args.load_format)
+        if source.impl == "quire":
+            check_weights(plan_of(files.config, files.architecture), files.path, args.load_format)
+    if (is_whole or files.tokenizer != files.path) and not args.skip_tokenizer_init:
+        load_tokenizer(
+            files.tokenizer, mode=args.tokenizer_mode, trust_remote_code=args.trust_remote_code
+        )
 
 
 def _device(args: EngineArgs, memory: int | str | None) -> DeviceInfo:

@@ -54,21 +54,17 @@ def resolve(args: EngineArgs) -> EngineConfig:
     log.setup()
     load_plugins()
     env.note_what_has_no_effect()
-    check_types(args)
-    check_parallel(args)
-    load = _load_config(args)
+    check_alone(args)
     device = platform.device_info(device_kind(args))
     defaults = DEVICE_DEFAULTS[device.kind]
-    cache = cache_config(args, defaults)
-    check_kv_cache_dtype(args.kv_cache_dtype)
     files = find_model_files(args)
     source = model_source(args, files, device)
     facts = facts_of(source, device.kind)
     length = context_length(args, files, facts)
     config = EngineConfig(
         model=_model_config(args, files, source, facts, length),
-        load=load,
-        cache=cache,
+        load=_load_config(args),
+        cache=cache_config(args, defaults),
         scheduler=scheduler_config(args, length.longest, defaults),
         device=_device_config(args, device),
     )
@@ -85,10 +81,10 @@ def resolve(args: EngineArgs) -> EngineConfig:
 def check_alone(args: EngineArgs) -> None:
     """``ValueError`` for what is wrong with ``args`` whatever the model and the device.
 
-    The checks are those of `resolve`, made with any device's defaults, which are never at fault.
+    Made with any device's defaults, which are never at fault.
     """
     check_types(args)
-    check_parallel(args)
+    _check_parallel(args)
     _load_config(args)
     defaults = next(iter(DEVICE_DEFAULTS.values()))
     cache_config(args, defaults)
@@ -165,7 +161,7 @@ def _auto_dtype(stored: str, device: DeviceInfo) -> str:
     return "float16" if device.kind == "cuda" else "float32"
 
 
-def check_parallel(args: EngineArgs) -> None:
+def _check_parallel(args: EngineArgs) -> None:
     """Refuse more devices than one."""
     for name in ("tensor_parallel_size", "pipeline_parallel_size"):
         size = getattr(args, name)
@@ -292,7 +288,7 @@ def _model_config(
         tokenizer_mode=args.tokenizer_mode,
         skip_tokenizer_init=args.skip_tokenizer_init,
         served_model_name=(names,) if isinstance(names, str) else tuple(names),
-        max_logprobs=_at_least(-1, "max_logprobs", args.max_logprobs),
+        max_logprobs=args.max_logprobs,
         seed=args.seed or 0,
     )
 

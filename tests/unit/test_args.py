@@ -38,12 +38,48 @@ SEED_FLAGS = """
     worker_cls generation_config override_generation_config enable_sleep_mode
     calculate_kv_scales additional_config disable_log_requests
 """
+# Further ones that a later version has, or had for a while.
+LATER_NAMES = """
+    worker_use_ray engine_use_ray max_paddings image_input_type image_token_id image_input_shape
+    image_feature_size image_processor image_processor_revision disable_image_processor
+    quantization_param_path mm_cache_preprocessor pooling_type pooling_norm pooling_softmax
+    pooling_step_tag_id pooling_returned_token_ids guided_decoding_disable_fallback
+    guided_decoding_disable_any_whitespace guided_decoding_disable_additional_properties
+    cuda_graph_sizes enable_microbatching num_redundant_experts eplb_window_size
+    eplb_step_interval eplb_log_balancedness enable_multimodal_encoder_data_parallel
+    override_attention_dtype disable_chunked_mm_input default_mm_loras model_weights
+    safetensors_prefetch_num_threads safetensors_prefetch_block_size ir_op_priority
+    distributed_timeout_seconds cpu_distributed_timeout_seconds numa_bind numa_bind_nodes
+    numa_bind_cpus device_ids dcp_comm_backend dcp_q_replicate dcp_kv_cache_interleave_size
+    cp_kv_cache_interleave_size data_parallel_multi_port_external_lb enable_batch_sharded_sampling
+    enable_ep_weight_filter moe_backend linear_backend enable_elastic_ep ubatch_size
+    dbo_decode_token_threshold dp_sync_interval dbo_prefill_token_threshold
+    disable_nccl_for_dp_synchronization expert_placement_strategy prefix_cache_retention_interval
+    offload_backend cpu_offload_params max_num_scheduled_tokens max_num_queued_reqs
+    max_num_queued_tokens use_fp64_gumbel enable_trace_replay aggregate_engine_logging
+    model_class_overrides allow_deprecated_quantization mm_hasher_algorithm mm_encoder_only
+    mm_encoder_attn_backend mm_encoder_attn_dtype mm_encoder_fp8_scale_path
+    mm_encoder_fp8_scale_save_path mm_encoder_fp8_scale_save_margin renderer_num_workers
+    video_pruning_method mm_tensor_ipc mm_processor_device mm_ipc_gpu_memory_gb
+    mm_device_do_normalize lora_target_modules enable_tower_connector_lora specialize_active_lora
+    enable_mixed_moe_lora_format enable_moe_shared_loras scheduler_reserve_full_isl
+    prefill_schedule_interval watermark diffusion_config per_request_spec_decode_metrics
+    kv_cache_metrics_sample enable_logging_iteration_details jit_monitor_mode jit_monitor_verbose
+    enable_mm_processor_stats mamba_config kernel_config enable_flashinfer_autotune
+    enable_bf16x3_router_gemm ec_manager_config enable_cumem_allocator enable_nccl_comm_suspend
+    kv_cache_dtype_skip_layers prefix_match_unit mamba_cache_mode replayssm_buffer_len
+    use_replayssm mamba_backend mamba_ssu_algorithm enable_mamba_cache_stochastic_rounding
+    mamba_cache_philox_rounds fault_tolerance_config enable_fault_tolerance tokens_only
+    shutdown_timeout weight_transfer_config fail_on_environ_validation gdn_prefill_backend
+    kda_prefill_backend
+"""
 
 
 @pytest.mark.parametrize("cls", [EngineArgs, AsyncEngineArgs])
-def test_every_seed_era_name_is_in_the_signature(cls: type[EngineArgs]) -> None:
+def test_every_name_is_in_the_signature(cls: type[EngineArgs]) -> None:
     parameters = inspect.signature(cls.__init__).parameters
-    assert [name for name in SEED_FLAGS.split() if name not in parameters] == []
+    names = [*SEED_FLAGS.split(), *LATER_NAMES.split()]
+    assert [name for name in names if name not in parameters] == []
 
 
 def test_no_name_is_both_a_field_and_a_verdict() -> None:
@@ -55,6 +91,77 @@ def test_arguments_are_a_plain_dataclass() -> None:
     assert (args.model, args.max_model_len) == ("a-model", "8k")
     args.model = "another"
     assert dataclasses.replace(args, seed=3) == dataclasses.replace(copy.deepcopy(args), seed=3)
+
+
+def test_an_attribute_that_is_set_counts_as_if_given_to_the_constructor() -> None:
+    args = EngineArgs(hf_overrides={"a": 1})
+    args.rope_theta = 4.0  # type: ignore[attr-defined]
+    args.rope_theta = 5.0  # type: ignore[attr-defined]
+    args.num_gpu_blocks = 7  # type: ignore[attr-defined]
+    assert args == EngineArgs(hf_overrides={"a": 1}, rope_theta=5.0, num_gpu_blocks=7)
+    args.rope_theta = None  # type: ignore[attr-defined]
+    args.num_gpu_blocks = None  # type: ignore[attr-defined]
+    assert args == EngineArgs(hf_overrides={"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("quantization", "gptq", "^quantization='gptq': "),
+        ("enable_lora", True, "^enable_lora=True: "),
+        ("data_parallel_size", 4, "^data_parallel_size=4: "),
+        ("max_modl_len", 3, "^unknown argument 'max_modl_len'; did you mean max_model_len"),
+    ],
+)
+def test_an_attribute_that_nothing_would_heed_is_refused(
+    name: str, value: object, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        setattr(EngineArgs(), name, value)
+
+
+def test_every_name_can_be_read() -> None:
+    args = EngineArgs(enable_lora=False, rope_theta=5.0, num_gpu_blocks=7)
+    names = ("enable_lora", "task", "compilation_config", "rope_theta", "num_gpu_blocks")
+    assert [getattr(args, name) for name in names] == [False, "auto", None, 5.0, 7]
+    assert EngineArgs().rope_theta is None  # type: ignore[attr-defined]
+    assert EngineArgs(hf_overrides=lambda config: config).rope_theta is None  # type: ignore[attr-defined]
+    assert not hasattr(args, "nonsense")
+
+
+def test_a_subclass_may_have_fields_of_its_own() -> None:
+    @dataclasses.dataclass
+    class Mine(EngineArgs):
+        note: str = ""
+        enable_lora: bool = True
+
+    args = Mine(note="a")
+    args.note += "b"
+    assert (args.note, args.enable_lora) == ("ab", True)
+
+
+def test_values_that_leave_the_choice_to_the_engine() -> None:
+    args = EngineArgs(enable_prefix_caching=None, enable_chunked_prefill=None, hf_token=True)  # type: ignore[arg-type]
+    assert args == EngineArgs()
+    assert parse(["--hf-token"]) == EngineArgs()
+    assert parse(["--hf-token", "abc"]).hf_token == "abc"
+
+
+def test_a_length_among_the_overrides_is_that_of_the_engine() -> None:
+    overrides = {"max_model_len": 8192, "a": 1}
+    args = EngineArgs(hf_overrides=overrides)
+    assert (args.max_model_len, args.hf_overrides) == (8192, {"a": 1})
+    assert overrides == {"max_model_len": 8192, "a": 1}
+    assert EngineArgs(hf_overrides={"max_model_len": None}, max_model_len=5).max_model_len == 5
+    with pytest.raises(ValueError, match=r"^hf_overrides\.max_model_len is another name of max_m"):
+        EngineArgs(hf_overrides=overrides, max_model_len=4096)
+
+
+def test_a_method_that_is_not_built_says_so() -> None:
+    with pytest.raises(
+        AttributeError, match=r"^EngineArgs\.create_model_config is not built yet: u"
+    ):
+        EngineArgs().create_model_config()  # type: ignore[attr-defined]
 
 
 def test_unknown_arguments_are_refused() -> None:
@@ -122,6 +229,7 @@ def test_flags_of_other_engines_are_accepted_but_not_shown() -> None:
         (["--hf-overrides", "{"], "is not JSON"),
         (["--hf-overrides", "[1]"], "is not a JSON object"),
         (["--dtype", "int3"], "invalid choice: 'int3'"),
+        (["--tokenizer-mode", "foo"], "invalid choice: 'foo' (choose from "),
     ],
 )
 def test_wrong_flags_say_why(

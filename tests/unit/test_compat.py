@@ -113,6 +113,13 @@ def test_a_name_that_says_nothing_passes_without_a_word(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("value", [[], {}, set(), ()])
+def test_what_is_empty_asks_for_nothing(value: object, caplog: pytest.LogCaptureFixture) -> None:
+    given = dict.fromkeys(("limit_mm_per_prompt", "lora_modules", "kv_transfer_config"), value)
+    assert translate(given, FIELDS) == {}
+    assert caplog.records == []
+
+
 def test_an_unknown_name_gets_a_suggestion() -> None:
     with pytest.raises(ValueError, match="unknown argument 'modle'; did you mean model"):
         translate({"modle": 1}, FIELDS)

@@ -60,6 +60,8 @@ def test_overrides_that_are_heeded_pass(overrides: dict[str, Any]) -> None:
         ({"temprature": 0.1}, "unknown argument 'temprature'; did you mean temperature"),
         ({"num_beams": 4}, "num_beams=4 would have no effect"),
         ({"do_sample": False}, "do_sample=False would have no effect.* are temperature, "),
+        ({"temperature": 5}, r"temperature must be a number in \[0, 2\], got 5; use 0 for greedy"),
+        ({"max_new_tokens": 0}, "max_tokens must be "),
     ],
 )
 def test_other_overrides_are_refused(overrides: dict[str, Any], message: str) -> None:

@@ -43,9 +43,6 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("as_vllm",),
 )
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
-ALLOWED_UPWARD = {
-    ("attention", "quire.layers.spec"),  # frozen data that says what to build
-}
 
 WITHOUT_TORCH = (
     *("quire", "quire.args", "quire.cli", "quire.compat", "quire.config", "quire.kv_fit"),
@@ -74,7 +71,7 @@ def wrong_imports(part: str, source: str) -> list[str]:
         name
         for name in imports_of(source)
         if name.startswith(".")  # a relative import hides where it goes
-        or (is_above(name, part) and (part, name) not in ALLOWED_UPWARD)
+        or is_above(name, part)
     ]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import operator
 import re
 import signal
 import threading
+from collections import UserList, deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +60,16 @@ def test_outputs_are_in_the_order_of_the_prompts(llm: LLM) -> None:
     outputs = llm.generate(["ab", "cd", "ef"], params)
     assert texts(outputs) == ["ababababa", "c", "efefe"]
     assert [output.prompt for output in outputs] == ["ab", "cd", "ef"]
+
+
+def test_what_reads_like_a_list_is_one(llm: LLM) -> None:
+    prompts = UserList(["ab", "cd"])
+    params = deque([SamplingParams(max_tokens=1), SamplingParams(max_tokens=2)])
+    assert texts(llm.generate(prompts, params)) == ["a", "cd"]
+    assert len(llm.beam_search(prompts, BeamSearchParams(beam_width=1, max_tokens=1))) == 2
+    messages: Any = UserList([{"role": "user", "content": "Hi"}])
+    assert len(llm.chat(messages, FOUR)) == 1
+    assert len(llm.chat(UserList([messages, messages]), FOUR)) == 2
 
 
 def test_no_prompts_give_no_outputs(llm: LLM) -> None:
@@ -252,6 +264,37 @@ def test_chat_template_of_the_call_wins(llm: LLM) -> None:
         chat_template_kwargs={"mark": "!"},
     )
     assert (output.prompt, output.outputs[0].text) == ("Hi!", "Hi!H")
+
+
+CHAT_KEYWORDS = (
+    *("chat_template", "chat_template_content_format", "add_generation_prompt"),
+    *("continue_final_message", "tools", "chat_template_kwargs", "documents"),
+)
+
+
+def test_chat_can_be_streamed_with_the_same_arguments(llm: LLM) -> None:
+    one, other = (inspect.signature(method).parameters for method in (llm.chat, llm.stream_chat))
+    for name in CHAT_KEYWORDS:
+        assert one[name].default == other[name].default, name
+        assert one[name].annotation == other[name].annotation, name
+    messages = [{"role": "user", "content": "Hi"}]
+    keywords: dict[str, Any] = {
+        "chat_template": "{{ messages[0].content }}{{ tools[0].name }}{{ documents[0].text }}"
+        "{{ mark }}",
+        "tools": [{"name": "t"}],
+        "documents": [{"text": "d"}],
+        "chat_template_kwargs": {"mark": "!"},
+    }
+    assert llm.chat(messages, FOUR, **keywords)[0].prompt == "Hitd!"
+    assert [one.prompt for one in llm.stream_chat(messages, FOUR, **keywords)][-1] == "Hitd!"
+
+
+def test_arguments_of_a_chat_are_described(llm: LLM) -> None:
+    text = inspect.getdoc(llm.chat) or ""
+    names = inspect.signature(llm.chat).parameters.keys() - {"messages"}
+    assert [name for name in names if name not in text] == []
+    for method in (llm.generate, llm.stream, llm.beam_search):
+        assert "``priority``" in (inspect.getdoc(method) or "")
 
 
 def test_stream_gives_pieces_of_every_prompt(llm: LLM) -> None:

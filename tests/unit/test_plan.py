@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from quire import platform
-from quire.args import EngineArgs
+from quire.args import BUNDLED_MODEL, EngineArgs
 from quire.engine.build import build_core
-from quire.errors import ModelLoadError, OutOfMemoryError
+from quire.errors import ModelLoadError, OutOfMemoryError, QuireError
 from quire.plan import MemoryPlan, format_plan, make_plan
 from quire.resolve import resolve
 from tests.fakes.model_folders import write_model_folder
@@ -73,7 +74,19 @@ def test_weights_that_belong_to_another_config_are_refused(tmp_path: Path) -> No
     save_file({"model.embed_tokens.weight": torch.zeros(64, 31)}, folder / "model.safetensors")
     with pytest.raises(ModelLoadError, match=r"has shape \[64, 31\] and the config asks"):
         plan_of(folder)
-    assert plan_of(folder, load_format="dummy").fits
+    assert plan_of(folder, load_format="dummy", skip_tokenizer_init=True).fits
+
+
+def test_a_folder_that_an_engine_could_not_read_is_not_planned(tmp_path: Path) -> None:
+    folder = shutil.copytree(BUNDLED_MODEL, tmp_path / "model")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelLoadError, match=f"{folder} has no tokenizer"):
+        plan_of(folder)
+    assert plan_of(folder, skip_tokenizer_init=True).fits
+    assert plan_of(folder, tokenizer=str(BUNDLED_MODEL)).fits
+    (folder / "model.safetensors").unlink()
+    assert plan_of(folder).fits, "the config is enough where there is nothing else"
 
 
 def test_a_model_that_does_not_fit_says_what_it_needs(tmp_path: Path) -> None:
@@ -150,6 +163,14 @@ def test_the_plan_agrees_with_a_loaded_model(tmp_path: Path, tied: bool, dtype: 
         ({"device": "tpu"}, "device='tpu' is not one of"),
         ({"device": "cuda"}, "there is no GPU here .* --memory 24GiB"),
         ({"max_num_seqs": 9, "max_num_batched_tokens": 8}, "smaller than max_num_seqs=9"),
+        ({"attention_backend": "foo"}, "attention_backend='foo'"),
+        ({"attention_backend": "fa3"}, "'fa3' cannot serve this model: it needs a GPU"),
+        ({"max_logprobs": -5}, "max_logprobs=-5 is too small"),
+        ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype='fp8': .* leave it at 'auto'$"),
+        (
+            {"override_generation_config": {"temperature": 5}},
+            "^override_generation_config: temperature must be a number in",
+        ),
     ],
 )
 def test_what_an_engine_would_refuse_is_not_planned(
@@ -158,6 +179,23 @@ def test_what_an_engine_would_refuse_is_not_planned(
     monkeypatch.setattr(platform, "default_device", lambda: "cpu")
     with pytest.raises(ValueError, match=message):
         plan_of(write_model_folder(tmp_path), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tokenizer_mode": "foo"}, "tokenizer_mode must be one of .* got 'foo'"),
+        ({"load_format": "pt"}, "no weights in .* for load_format 'pt'"),
+    ],
+)
+def test_how_the_files_are_to_be_read_is_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, QuireError), match=message):
+        plan_of(BUNDLED_MODEL, **arguments)
+
+
+def test_what_a_gpu_elsewhere_can_do_is_not_known_here(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path)
+    assert plan_of(folder, "24GiB", device="cuda", attention_backend="fa3").fits
 
 
 def test_a_window_is_planned_for_the_steps_that_the_engine_takes(tmp_path: Path) -> None:

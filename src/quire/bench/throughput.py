@@ -53,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-iters", metavar="N", type=at_least(1), default=1, help="repetitions; the best counts"
     )
+    parser.add_argument(
+        "--backend",
+        choices=("quire", "vllm"),
+        default="quire",
+        help="in scripts for vLLM: whose engine; both names mean this one",
+    )
     add_output_flag(parser)
     add_engine_flags(parser)
 

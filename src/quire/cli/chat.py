@@ -35,9 +35,9 @@ from quire.cli.sampling_flags import (
     sampling_params,
 )
 from quire.cli.stdin_lines import lines_of
+from quire.server.args import CHAT_TEMPLATE_HELP
 
 if TYPE_CHECKING:
-    from quire.chat_template import ChatOptions
     from quire.llm import LLM
     from quire.sampling_params import SamplingParams
 
@@ -77,9 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stats", action="store_true", help="after each answer: its tokens, and how fast they came"
     )
     add_remote_flags(parser)
-    parser.add_argument(
-        "--chat-template", metavar="FILE", help="Jinja template, if not the model's own"
-    )
+    parser.add_argument("--chat-template", metavar="TEXT", help=CHAT_TEMPLATE_HELP)
     add_sampling_flags(parser, DEFAULT_MAX_TOKENS, unless="; with --url the server's own")
     parser.set_defaults(max_tokens=None)  # with --url the server's own, which knows its context
     add_engine_flags(parser)
@@ -111,12 +109,13 @@ def _talk(arguments: argparse.Namespace) -> Iterator[tuple[Talk, str]]:
         fields = request_fields(arguments)
         yield RemoteConversation(server, model, fields, arguments.system), model.name
         return
-    from quire.chat_template import ChatOptions, load_chat_template
+    from quire.chat_template import load_chat_template
 
-    options = ChatOptions(template=load_chat_template(arguments.chat_template))
+    template = arguments.chat_template
+    load_chat_template(template)  # a wrong one is told before the model loads
     with open_llm(arguments) as llm:
         params = sampling_params(arguments, llm.get_default_sampling_params())
-        yield Conversation(llm, params, arguments.system, options), arguments.model
+        yield Conversation(llm, params, arguments.system, template), arguments.model
 
 
 def _converse(talk: Talk, name: str, on_terminal: bool, stats: bool = False) -> None:
@@ -139,7 +138,7 @@ class Conversation:
     """The messages so far. An answer that was stopped stays, as far as it came.
 
     ``was_cut`` says whether the last answer ended at the limit of its length, ``num_tokens`` how
-    long it is.
+    long it is. ``chat_template`` is that of `LLM.chat`.
     """
 
     def __init__(
@@ -147,10 +146,10 @@ class Conversation:
         llm: LLM,
         params: SamplingParams,
         system: str | None = None,
-        options: ChatOptions | None = None,
+        chat_template: str | None = None,
     ) -> None:
         self._llm = llm
-        self._options = options
+        self._chat_template = chat_template
         self._params = params
         self._opening: list[Message] = [{"role": "system", "content": system}] if system else []
         self.messages: list[Message] = list(self._opening)
@@ -181,7 +180,9 @@ class Conversation:
         self.was_cut, self.num_tokens = False, 0
         try:
             messages = [*self.messages, turn]
-            for output in self._llm.stream_chat(messages, self._params, options=self._options):
+            for output in self._llm.stream_chat(
+                messages, self._params, chat_template=self._chat_template
+            ):
                 piece = output.outputs[0].text
                 self.was_cut = output.outputs[0].finish_reason == "length"
                 self.num_tokens += len(output.outputs[0].token_ids)
@@ -193,10 +194,11 @@ class Conversation:
 
     def _num_tokens(self, text: str) -> int:
         """Of the prompt, if ``text`` were said now."""
-        from quire.chat_template import ChatRenderer
+        from quire.chat_template import ChatRenderer, load_chat_template
 
         tokenizer = self._llm.get_tokenizer()
-        prompt = ChatRenderer(tokenizer).render([*self.messages, _turn(text)], self._options)
+        renderer = ChatRenderer(tokenizer, load_chat_template(self._chat_template))
+        prompt = renderer.render([*self.messages, _turn(text)])
         return len(tokenizer.encode(prompt.text or "", add_special_tokens=False, verbose=False))
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import quire
 from quire import env
-from quire.cli.parser import Parser
+from quire.cli.parser import Parser, variables_about
 from quire.near_names import did_you_mean
 
 USAGE_ERROR = 2
@@ -110,17 +110,18 @@ def _print_help_about(program: str, commands: Mapping[str, Command], topic: str)
         for actions in parser.about(topic).values():
             for action in actions:
                 having.setdefault(parser.line(action), []).append(parser.prog)
+    variables = variables_about(topic)
     verdicts = dict.fromkeys(
         line for one in parsers for line in one.verdicts_about(topic, by_reason=not having)
     )
-    if not having and not verdicts:
+    if not having and not variables and not verdicts:
         known = dict.fromkeys(topic for parser in parsers for topic in parser.topics())
         hint = did_you_mean(topic, known)
         print(f"{program}: error: no help about {topic!r}{hint}", file=sys.stderr)
         return USAGE_ERROR
     for line, names in having.items():
         print(f"{line}\n    of {', '.join(names)}")
-    for line in verdicts:
+    for line in (*variables, *verdicts):
         print(line)
     return 0
 

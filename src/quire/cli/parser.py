@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Container, Sequence
 from typing import Any, NoReturn
 
-from quire import compat
+from quire import compat, env
 from quire.args import as_argument
 from quire.near_names import did_you_mean
 from quire.server import other_flags
@@ -119,15 +119,16 @@ class Parser(argparse.ArgumentParser):
     def _help_about(self, topic: str) -> str:
         """The help of a group of that name, or of all flags that have to do with a word."""
         found = self.about(topic)
-        verdicts = "".join(f"{line}\n" for line in self.verdicts_about(topic, by_reason=not found))
-        if not found and not verdicts:
+        others = [*variables_about(topic), *self.verdicts_about(topic, by_reason=not found)]
+        if not found and not others:
             self.error(f"no help about {topic!r}{did_you_mean(topic, self.topics())}")
         formatter = self._get_formatter()
         for title, actions in found.items():
             formatter.start_section(title)
             formatter.add_arguments(actions)
             formatter.end_section()
-        return "\n".join(part for part in (formatter.format_help(), verdicts) if part)
+        lines = "".join(f"{line}\n" for line in others)
+        return "\n".join(part for part in (formatter.format_help(), lines) if part)
 
     def about(self, topic: str) -> dict[str, list[argparse.Action]]:
         """The flags of the group of that name, or those that have to do with a word, by group."""
@@ -222,14 +223,24 @@ class Parser(argparse.ArgumentParser):
         return flag if _SWITCH_VALUES[value.lower()] else flag.replace("--", "--no-", 1)
 
 
+def variables_about(topic: str) -> list[str]:
+    """The environment variables whose name has to do with a word."""
+    near = (one for one in env.REGISTRY if any(_contains(name, topic) for name in one.names))
+    return [f"{' or '.join(one.names)} (environment variable)  {one.help}" for one in near]
+
+
 def _mentions(action: argparse.Action, word: str) -> bool:
-    return _contains(" ".join([*action.option_strings, action.help or ""]), word)
+    choices = map(str, action.choices or ())
+    return _contains(" ".join([*action.option_strings, *choices, action.help or ""]), word)
 
 
 def _contains(text: str, word: str) -> bool:
-    core = word.lower().lstrip("-")
-    others = {core, core.replace("_", "-"), *_SAME_WORDS.get(core, ())}
-    return any(one in text.lower() for one in others)
+    core = _dashed(word.lstrip("-"))
+    return any(one in _dashed(text) for one in (core, *_SAME_WORDS.get(core, ())))
+
+
+def _dashed(text: str) -> str:
+    return text.lower().replace("_", "-")
 
 
 def _put(target: dict[str, Any], keys: list[str], text: str) -> bool:

@@ -4,11 +4,11 @@
   quire run-batch -i in.jsonl -o out.jsonl --url http://localhost:8000
 
 A line of the input is {"custom_id": ..., "method": "POST", "url": "/v1/chat/completions", "body":
-{...}}; any endpoint of `quire serve` will do. Lines that are wrong get an error in the output and
-stop nothing. A run that was broken off goes on when the same command is given again: lines that
-have an answer are not asked twice, unless its status is 500 or more: there the server has failed.
-A key that is refused (401, 403) ends the run. Lines that have changed since are asked again if they
-had failed, and refused if not.
+{...}}; the method is always POST, and the url that of an endpoint of `quire serve` under /v1/.
+Lines that are wrong get an error in the output and stop nothing. A run that was broken off goes on
+when the same command is given again: lines that have an answer are not asked twice, unless its
+status is 500 or more: there the server has failed. A key that is refused (401, 403) ends the run.
+Lines that have changed since are asked again if they had failed, and refused if not.
 
 Exit status: 0 all lines have good answers, 3 some have errors, 1 not all lines have been asked.
 """
@@ -24,6 +24,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quire import env
 from quire.args import parse_json_object
 from quire.batch_files.lines import BatchInput, Line, fetched, read_lines
 from quire.batch_files.output import OutputFile
@@ -37,7 +38,7 @@ from quire.cli.remote_flags import (
     refuse_served_name,
 )
 from quire.errors import QuireError
-from quire.server.args import ServerArgs
+from quire.server.args import CHAT_TEMPLATE_HELP, ServerArgs
 
 if TYPE_CHECKING:
     from quire.batch_files.runner import Summary
@@ -64,7 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"requests at once; default {DEFAULT_MAX_INFLIGHT}",
     )
     parser.add_argument(
-        "--ordered", action="store_true", help="answers in the order of the requests"
+        "--ordered",
+        action=argparse.BooleanOptionalAction,
+        default=bool(env.AS_VLLM.get()),
+        help="answers in the order of the requests, not as they come; default under the name vllm",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="drop the answers that the output has already"
@@ -76,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_server_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("answers (without --url)")
-    group.add_argument("--chat-template", metavar="TEXT", help="file of a template, or itself")
+    group.add_argument("--chat-template", metavar="TEXT", help=CHAT_TEMPLATE_HELP)
     group.add_argument(
         "--default-chat-template-kwargs",
         type=parse_json_object,

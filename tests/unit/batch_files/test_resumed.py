@@ -11,6 +11,7 @@ import pytest
 
 from quire.batch_files import output
 from quire.cli import main
+from quire.env import AS_VLLM
 from tests.fakes.sse_server import FakeServer, Script, Seen, fake_server, json_script
 
 NAMES = ("a", "b", "c", "d")
@@ -86,6 +87,22 @@ def test_answers_are_put_in_order_by_a_run_that_has_nothing_to_ask(tmp_path: Pat
         (tmp_path / "out").write_text("".join(reversed(lines)))
         assert main([*words, "--ordered"]) == 0
     assert recorded(tmp_path) == [(name, 200) for name in NAMES]
+
+
+def test_under_the_name_vllm_answers_stand_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(AS_VLLM.names[0], "a folder")
+    answer = Server()
+    with fake_server(answer) as server:
+        words = words_for(tmp_path, server)
+        answer.statuses = {"b": BROKEN}
+        assert main(words) == 3
+        answer.statuses = {}
+        assert main([*words, "--no-ordered"]) == 0
+        assert [name for name, _ in recorded(tmp_path)] == ["a", "c", "d", "b"]
+        assert main(words) == 0
+    assert [name for name, _ in recorded(tmp_path)] == [*NAMES]
 
 
 def write_input(folder: Path, **prompts: str) -> None:

@@ -40,15 +40,17 @@ class FakeLLM:
         self._answers = list(answers)
         self.model_config = SimpleNamespace(max_model_len=context)
         self.heard: list[Messages] = []
+        self.templates: list[str | None] = []
         self.num_closed = 0
 
     def get_tokenizer(self) -> Tokenizer:
         return Tokenizer()
 
     def stream_chat(
-        self, messages: Messages, params: SamplingParams, options: object
+        self, messages: Messages, params: SamplingParams, *, chat_template: str | None
     ) -> Iterator[RequestOutput]:
         self.heard.append(list(messages))
+        self.templates.append(chat_template)
         try:
             for piece in self._answers.pop(0):
                 if isinstance(piece, BaseException):
@@ -122,6 +124,17 @@ def test_the_oldest_turns_are_forgotten_when_the_context_is_full(
     chat._print_answer(talk, "4" * 30, on_terminal)
     assert "its oldest 2 turns are forgotten" in capsys.readouterr().err
     assert len(llm.heard[3]) == 2
+
+
+def test_a_template_of_the_users_own_is_kept() -> None:
+    """Its heads of messages are longer, and so less fits."""
+    llm = FakeLLM(["b" * 10], ["b" * 10], context=60)
+    template = "{% for message in messages %}12345{{ message.content }}{% endfor %}"
+    talk = Conversation(llm, SamplingParams(), chat_template=template)  # type: ignore[arg-type]
+    assert talk.make_room("1" * 10) == 0
+    assert list(talk.say("1" * 10)) == ["b" * 10]
+    assert talk.make_room("2" * 10) == 0
+    assert llm.templates == [template]
 
 
 def test_an_answer_cut_by_length_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,8 @@ def test_help_about_a_word_has_the_flags_of_all_commands(
     assert "of quire bench serve" in capsys.readouterr().out
     assert main(["bench", "--help=max-model-len"]) == 0
     assert "of quire bench throughput" in capsys.readouterr().out
+    assert main(["--help=step_timeout"]) == 0
+    assert capsys.readouterr().out.startswith("QUIRE_STEP_TIMEOUT (environment variable)  seconds ")
     assert main(["--help=max-model-lenn"]) == 2
     assert "no help about 'max-model-lenn'; did you mean --max-model-len" in (
         capsys.readouterr().err
@@ -115,6 +117,7 @@ def test_unknown_commands(
         (["generate", "-p", "x", *DUMMY, "--stream", "--json"], "--stream shows one continuation"),
         (["generate", *NOWHERE, "--temperature", "9"], "temperature must be"),
         (["chat", *NOWHERE, "--top-p", "9"], "top_p must be"),
+        (["bench", "throughput", "--backend", "vllm", *NOWHERE], "/nowhere"),
         (["generate", *NOWHERE, "--min-tokens", "200"], "min_tokens must be at most max_tokens"),
         (["generate", *NOWHERE, "--n", "3", "--best-of", "2"], "best_of must be at least n=3"),
         (["generate", *NOWHERE, "--logprobs", "2"], "--logprobs are printed as JSON; add --json"),

@@ -90,6 +90,9 @@ def test_hidden_flags_are_not_suggested(parser: Parser, capsys: pytest.CaptureFi
         ("KV cache", "--block-size", "--dtype"),
         ("prefix", "--enable-prefix-caching", "--dtype"),
         ("max_model_len", "--max-model-len", "--dtype"),
+        ("fcfs", "--scheduling-policy", "--dtype"),
+        ("STEP_TIMEOUT", "QUIRE_STEP_TIMEOUT (environment variable)", "--dtype"),
+        ("omp-num", "QUIRE_NUM_THREADS or OMP_NUM_THREADS (environment", "--dtype"),
     ],
 )
 def test_help_about_a_group_or_a_word(
