@@ -1,7 +1,8 @@
 """Processors that touch given tokens of a row: bias, allowed tokens, minimum length, bad words.
 
-Each packs what its rows asked for into flat index tensors when its rows change; a step in between
-is a handful of tensor operations. Flat means ``position * V + token``.
+Each keeps what a row asked for as arrays, and packs those of its rows into flat index tensors when
+the rows change; a step in between is a handful of tensor operations. Flat means
+``position * V + token``.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ class LogitBias:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._bias: dict[int, tuple[tuple[int, float], ...]] = {}
+        self._bias: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # tokens, values
         self._selection: Selection | None = None
 
     def add_request(self, joined: JoinedRow) -> bool:
         if not joined.sampling.logit_bias:
             return False
-        self._bias[joined.row] = joined.sampling.logit_bias
+        tokens, values = zip(*joined.sampling.logit_bias, strict=True)
+        self._bias[joined.row] = _token_ids(tokens), np.array(values, dtype=np.float32)
         return True
 
     def remove_request(self, row: int) -> None:
@@ -43,10 +45,9 @@ class LogitBias:
 
     def _pack(self, selection: Selection, vocab_size: int) -> None:
         bias = [self._bias[row] for row in selection.rows_cpu.tolist()]
-        tokens = _TokensOfRows(selection, [[token for token, _ in one] for one in bias])
+        tokens = _TokensOfRows(selection, [tokens for tokens, _ in bias])
         self._flat = tokens.flat(vocab_size, self._device)
-        values = np.array([value for one in bias for _, value in one], dtype=np.float32)
-        self._values = upload(values, self._device)
+        self._values = upload(np.concatenate([values for _, values in bias]), self._device)
         self._selection = selection
 
 
@@ -55,13 +56,13 @@ class AllowedTokens:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._allowed: dict[int, tuple[int, ...]] = {}
+        self._allowed: dict[int, np.ndarray] = {}
         self._selection: Selection | None = None
 
     def add_request(self, joined: JoinedRow) -> bool:
         if not joined.sampling.allowed_token_ids:
             return False
-        self._allowed[joined.row] = joined.sampling.allowed_token_ids
+        self._allowed[joined.row] = _token_ids(joined.sampling.allowed_token_ids)
         return True
 
     def remove_request(self, row: int) -> None:
@@ -83,7 +84,7 @@ class MinTokens:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._limits: dict[int, tuple[int, tuple[int, ...]]] = {}
+        self._limits: dict[int, tuple[int, np.ndarray]] = {}  # tokens of output, stop tokens
         self._selection: Selection | None = None
 
     def add_request(self, joined: JoinedRow) -> bool:
@@ -91,7 +92,7 @@ class MinTokens:
         is_constrained = joined.constraint.grammar is not None  # its mask knows when it must end
         if sampling.min_tokens == 0 or not sampling.stop_token_ids or is_constrained:
             return False
-        self._limits[joined.row] = (sampling.min_tokens, sampling.stop_token_ids)
+        self._limits[joined.row] = sampling.min_tokens, _token_ids(sampling.stop_token_ids)
         return True
 
     def remove_request(self, row: int) -> None:
@@ -150,7 +151,8 @@ class BadWords:
 
     def _pack(self, selection: Selection, vocab_size: int) -> None:
         words = [self._words[row] for row in selection.rows_cpu.tolist()]
-        last = _TokensOfRows(selection, [[word[-1] for word in of_row] for of_row in words])
+        last_tokens = [_token_ids([word[-1] for word in of_row]) for of_row in words]
+        last = _TokensOfRows(selection, last_tokens)
         prefixes = [word[:-1] for of_row in words for word in of_row]
         longest = max(map(len, prefixes))
         # Aligned at their ends, so that column j faces the token `longest - j` before the new one.
@@ -168,11 +170,15 @@ class BadWords:
 class _TokensOfRows:
     """Lists of tokens, one per selected row, laid end to end."""
 
-    def __init__(self, selection: Selection, tokens: Sequence[Sequence[int]]) -> None:
+    def __init__(self, selection: Selection, tokens: Sequence[np.ndarray]) -> None:
         counts = [len(of_row) for of_row in tokens]
         self.owners = np.repeat(np.arange(len(tokens)), counts)  # index into the selection
         self._positions = np.repeat(selection.positions_cpu, counts)
-        self._tokens = np.array([one for of_row in tokens for one in of_row], dtype=np.int64)
+        self._tokens = np.concatenate(tokens)
 
     def flat(self, vocab_size: int, device: torch.device) -> Tensor:
         return upload(self._positions * vocab_size + self._tokens, device)
+
+
+def _token_ids(tokens: Sequence[int]) -> np.ndarray:
+    return np.array(tokens, dtype=np.int64)
