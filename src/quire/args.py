@@ -273,13 +273,24 @@ class EngineArgs:
     )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Take what the constructor takes, under the same names."""
+        """Take what the constructor takes, under the same names, and what a subclass adds."""
         known = {item.name: item for item in fields(self)}
+        if name not in known and not self._is_checked(name):
+            super().__setattr__(name, value)
+            return
         for changed, new in compat.assigned(name, value, vars(self), known).items():
             item = known[changed]
             flag: Flag | None = item.metadata.get("flag")  # None: a field of a subclass
             is_default = flag is not None and any(new is one for one in flag.as_default)
             super().__setattr__(changed, item.default if is_default else new)
+
+    def _is_checked(self, name: str) -> bool:
+        """Whether a name that is no field must be one that the constructor knows."""
+        cls = type(self)
+        if hasattr(cls, name):  # a property or another attribute, which has its own meaning
+            return False
+        is_ours = cls in (EngineArgs, AsyncEngineArgs)
+        return name in compat.VERDICTS or (is_ours and not name.startswith("_"))
 
     if not TYPE_CHECKING:  # a type checker shall go on telling that a name does not exist
 
@@ -381,7 +392,7 @@ def _add_hidden_flag(parser: argparse.ArgumentParser, name: str, verdict: compat
     own = parser._option_string_actions
     if dashed in own:
         return
-    if isinstance(verdict.default, bool):
+    if verdict.is_switch or isinstance(verdict.default, bool):
         parser.add_argument(
             dashed,
             action=argparse.BooleanOptionalAction,

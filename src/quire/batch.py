@@ -55,10 +55,6 @@ class Batch:
     # Of decode rows: their places, the longest row first, in which they are best attended for.
     decode_order: Tensor | None = None  # [R] int32
 
-    @property
-    def is_mixed_graph(self) -> bool:
-        return self.num_decode_rows is None
-
     def lines_of_outputs(self, x: Tensor) -> Tensor:
         """Of x [T, ...] the lines [S, ...] of the tokens whose hidden states are wanted."""
         return x if self.outputs is None else x.index_select(0, self.outputs)

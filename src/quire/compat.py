@@ -29,6 +29,7 @@ class Verdict:
     harmless: tuple[Any, ...] = ()
     short: tuple[str, ...] = ()  # its short flags
     takes_many: bool = False  # as a flag it takes several words
+    is_switch: bool = False  # as a flag it takes none, as where the default is a bool
     refused_keys: Mapping[str, str] = field(default_factory=dict)  # of an object: why each is
 
 
@@ -258,7 +259,9 @@ VERDICTS: dict[str, Verdict] = {
     "worker_cls": refused("auto", _PLUGIN),
     "worker_extension_cls": refused("", _PLUGIN),
     "logits_processors": refused(
-        None, "pass logits_processors in SamplingParams instead of to the engine"
+        None,
+        "pass logits_processors in SamplingParams instead of to the engine",
+        takes_many=True,
     ),
     "logits_processor_pattern": noted(None, _ONLY_SERVED.format("lets requests name code")),
     "attention_config": refused(None, "use attention_backend"),
@@ -289,8 +292,8 @@ VERDICTS: dict[str, Verdict] = {
     "linear_backend": noted("auto", _KERNELS),
     "kernel_config": noted(None, _KERNELS),
     "ir_op_priority": noted(None, _KERNELS),
-    "enable_flashinfer_autotune": noted(None, _KERNELS),
-    "enable_bf16x3_router_gemm": noted(None, _KERNELS),
+    "enable_flashinfer_autotune": noted(None, _KERNELS, is_switch=True),
+    "enable_bf16x3_router_gemm": noted(None, _KERNELS, is_switch=True),
     "jit_monitor_mode": noted("warn", "kernels are compiled while the engine starts"),
     "jit_monitor_verbose": noted(False, "kernels are compiled while the engine starts"),
     "stream_interval": noted(1, "tokens that come together leave as one event"),
@@ -332,7 +335,7 @@ VERDICTS: dict[str, Verdict] = {
     "mm_tensor_ipc": noted("direct_rpc", _MEDIA),
     "mm_processor_device": noted("auto", _MEDIA),
     "mm_ipc_gpu_memory_gb": noted(None, _MEDIA),
-    "mm_device_do_normalize": noted(None, _MEDIA),
+    "mm_device_do_normalize": noted(None, _MEDIA, is_switch=True),
     "enable_mm_processor_stats": noted(False, _MEDIA),
     "renderer_num_workers": noted(1, _POOL),
     "skip_mm_profiling": noted(False, _MEDIA),
@@ -348,14 +351,14 @@ VERDICTS: dict[str, Verdict] = {
     "dbo_decode_token_threshold": noted(32, _EXCHANGE),
     "dbo_prefill_token_threshold": noted(512, _EXCHANGE),
     "dp_sync_interval": noted(None, _EXCHANGE),
-    "disable_nccl_for_dp_synchronization": noted(None, _EXCHANGE),
+    "disable_nccl_for_dp_synchronization": noted(None, _EXCHANGE, is_switch=True),
     "distributed_timeout_seconds": noted(None, _EXCHANGE),
     "cpu_distributed_timeout_seconds": noted(None, _EXCHANGE),
     "expert_placement_strategy": noted("linear", _EXCHANGE),
     "enable_ep_weight_filter": noted(False, _EXCHANGE),
-    "enable_batch_sharded_sampling": noted(None, _EXCHANGE),
+    "enable_batch_sharded_sampling": noted(None, _EXCHANGE, is_switch=True),
     "dcp_comm_backend": noted("ag_rs", _EXCHANGE),
-    "dcp_q_replicate": noted(None, _EXCHANGE),
+    "dcp_q_replicate": noted(None, _EXCHANGE, is_switch=True),
     "dcp_kv_cache_interleave_size": noted(1, _EXCHANGE),
     "cp_kv_cache_interleave_size": noted(1, _EXCHANGE),
     "numa_bind": noted(False, _NUMA),
@@ -452,14 +455,11 @@ def translate(
     """Keyword arguments as `EngineArgs` takes them: aliases replaced, noted names dropped.
 
     A refused name that is set to something, and a name nobody knows, is a ``ValueError``. None is
-    the same as not given. A length among the overrides of a model's config is that of the engine.
+    the same as not given. A length among the overrides of a model's config is that of the engine,
+    whatever else is given as such.
     """
     kept = {name: value for name, value in given.items() if name in fields}
-    overrides = kept.get("hf_overrides")
-    if isinstance(overrides, Mapping) and _LENGTH in overrides:
-        kept["hf_overrides"] = {key: one for key, one in overrides.items() if key != _LENGTH}
-        if overrides[_LENGTH] is not None:
-            _put(kept, _LENGTH, overrides[_LENGTH], said_as=f"hf_overrides.{_LENGTH}")
+    _take_length(kept)
     for name, value in given.items():
         if name in kept:
             continue
@@ -519,6 +519,21 @@ def _check_keys(name: str, value: object, refused_keys: Mapping[str, str]) -> No
     for key, why in refused_keys.items():
         if asked.get(key):
             raise ValueError(f"{name}={value!r}: {key} is not supported: {why}")
+
+
+def _take_length(kept: dict[str, Any]) -> None:
+    """Move a length from the overrides to where it belongs; they win there as in a config."""
+    overrides = kept.get("hf_overrides")
+    if not isinstance(overrides, Mapping) or _LENGTH not in overrides:
+        return
+    kept["hf_overrides"] = {key: one for key, one in overrides.items() if key != _LENGTH}
+    length, beside = overrides[_LENGTH], kept.get(_LENGTH)
+    if length is None:
+        return
+    if beside not in (None, length):
+        log.setup()
+        logger.warning("hf_overrides.%s=%r replaces %s=%r", _LENGTH, length, _LENGTH, beside)
+    kept[_LENGTH] = length
 
 
 def _put(kept: dict[str, Any], replacement: str, value: Any, said_as: str) -> None:

@@ -1,7 +1,7 @@
-"""plan: what a model needs in memory, from its config and the headers of its weights alone.
+"""plan: what a model needs in memory, from its config and the headers of its weights.
 
-Reads no tensor, and refuses what an engine would refuse. Knows the arithmetic of weights and KV
-blocks, not how they are loaded.
+Reads no tensor, but the tokenizer of a model that is here, and refuses what an engine would refuse.
+Knows the arithmetic of weights and KV blocks, not how they are loaded.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Imports no torch: its arrays are recognised by what they can do.
 from __future__ import annotations
 
 import operator
+from collections import UserString
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypedDict, TypeGuard
@@ -41,6 +42,7 @@ class TokensPrompt(_TokenIds, total=False):
     prompt: str
 
 
+_TEXTS = (str, UserString, bytes, bytearray, memoryview)  # sequences, of characters or bytes
 _PlainIds = list[Annotated[int, msgspec.Meta(ge=0)]]
 PromptType = str | list[int] | TextPrompt | TokensPrompt
 
@@ -125,7 +127,7 @@ def parse_prompt(prompt: PromptType | Any) -> ParsedPrompt:
 def is_list(value: Any) -> TypeGuard[Sequence[Any]]:
     """Whether it is a list or reads like one, such as a column of a data set; no text does."""
     return isinstance(value, (list, tuple)) or (
-        isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+        isinstance(value, Sequence) and not isinstance(value, _TEXTS)
     )
 
 
@@ -229,6 +231,8 @@ def _token_id(value: Any) -> int:
 
 def _is_array(value: Any) -> bool:
     """A NumPy array or a torch tensor with at least one dimension."""
+    if isinstance(value, _TEXTS):  # a memory view has all that is asked for here
+        return False
     return hasattr(value, "tolist") and hasattr(value, "ndim") and value.ndim > 0
 
 

@@ -31,8 +31,11 @@ class SettledParams(SamplingParams):
     rows: dict[_Ends, RowSampling] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, params: SamplingParams) -> SettledParams:
-        """These parameters, with the same lists; checked with the first row."""
+    def of(cls, params: SamplingParams) -> SamplingParams:
+        """These parameters, with the same lists; checked with the first row. What is of a class of
+        somebody's own stays that."""
+        if type(params) is not SamplingParams:
+            return params
         settled = cls.__new__(cls)
         vars(settled).update(vars(params), rows={})
         return settled

@@ -45,7 +45,7 @@ __all__ = [
 C = TypeVar("C", bound=type)
 
 GREEDY_BELOW = 1e-5  # temperatures under this are 0
-_LISTS = ("stop", "stop_token_ids", "bad_words")  # empty for None: users add to them
+_LISTS = ("stop", "stop_token_ids", "bad_words")  # whatever was given: users add to them
 _IMMUTABLE = (type(None), bool, int, float, str, enum.Enum)
 _STRUCTURED = (StructuredOutputsParams, GuidedDecodingParams, GrammarSpec)
 
@@ -322,8 +322,9 @@ class SamplingParams:
     def _normalise(self) -> None:
         """Assigns only what changes: a subclass may watch its attributes."""
         for name in _LISTS:
-            if getattr(self, name) is None:
-                setattr(self, name, [])
+            value = getattr(self, name)
+            if value is None or isinstance(value, tuple):
+                setattr(self, name, list(value or ()))
         if isinstance(self.stop, str):
             self.stop = [self.stop]
         if self.seed == -1:

@@ -142,7 +142,7 @@ def test_sampling_params_are_subclassed_copied_and_changed(cls: Any, engine: LLM
     own.stop = ["zz"]
     own.stop.append("<|im_end|>")
     own.max_tokens = 3
-    assert (config.stop, config.max_tokens) == (None, 5)
+    assert (config.stop, config.max_tokens) == ([], 5)
     assert own.temperature == 0.3
     engine.add_request("a", {"prompt_token_ids": [5, 6]}, own)
     assert [len(output.outputs[0].token_ids) for output in steps(engine)][-1] == 3

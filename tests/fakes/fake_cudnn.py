@@ -187,9 +187,12 @@ class Graph:
                 scale=scale,
                 window=window,
             )
-            # masked keys of the last tile are multiplied by zero, which NaN survives
-            last = (length - 1) // found["v"].shape[1]
-            results += 0 * found["v"][table[row, last : last + 2]].sum()
+            # masked keys of the outer tiles are multiplied by zero, which NaN survives
+            size = found["v"].shape[1]
+            first = (length - count - window + 1) // size if window else 0
+            last = (length - 1) // size
+            for pages in (slice(max(first - 1, 0), first + 1), slice(last, last + 2)):
+                results += 0 * found["v"][table[row, pages]].sum()
 
     def _bound(self, tensors: dict[int, Tensor], described: Described) -> Tensor:
         """What was given for it, if it is what was described."""

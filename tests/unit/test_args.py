@@ -2,6 +2,7 @@ import argparse
 import copy
 import dataclasses
 import inspect
+import logging
 
 import pytest
 
@@ -140,6 +141,48 @@ def test_a_subclass_may_have_fields_of_its_own() -> None:
     assert (args.note, args.enable_lora) == ("ab", True)
 
 
+def test_a_subclass_may_have_attributes_of_its_own() -> None:
+    class Mine(EngineArgs):
+        kind = "a"
+        _doubled = 0
+
+        def __init__(self, note: str, **given: object) -> None:
+            self.note = note
+            super().__init__(**given)  # type: ignore[arg-type]
+
+        @property
+        def task(self) -> int:
+            return self._doubled
+
+        @task.setter
+        def task(self, value: int) -> None:
+            self._doubled = 2 * value
+
+    args = Mine("b", max_model_len=5)
+    args.task = 3
+    args.kind = "c"
+    assert (args.note, args.task, args.kind, args.max_model_len) == ("b", 6, "c", 5)
+    with pytest.raises(ValueError, match=r"^quantization='gptq': "):
+        args.quantization = "gptq"
+
+
+def test_a_dataclass_of_more_arguments_may_derive_attributes() -> None:
+    @dataclasses.dataclass
+    class Mine(EngineArgs):
+        def __post_init__(self) -> None:
+            self.half = self.seed // 2  # type: ignore[operator]
+
+    assert Mine(seed=8).half == 4
+
+
+@pytest.mark.parametrize("cls", [EngineArgs, AsyncEngineArgs])
+def test_attributes_with_an_underscore_and_methods_are_no_arguments(cls: type[EngineArgs]) -> None:
+    args = cls()
+    args._note = "a"
+    args.create_engine_config = len  # type: ignore[assignment, method-assign]
+    assert (vars(args)["_note"], vars(args)["create_engine_config"]) == ("a", len)
+
+
 def test_values_that_leave_the_choice_to_the_engine() -> None:
     args = EngineArgs(enable_prefix_caching=None, enable_chunked_prefill=None, hf_token=True)  # type: ignore[arg-type]
     assert args == EngineArgs()
@@ -153,8 +196,24 @@ def test_a_length_among_the_overrides_is_that_of_the_engine() -> None:
     assert (args.max_model_len, args.hf_overrides) == (8192, {"a": 1})
     assert overrides == {"max_model_len": 8192, "a": 1}
     assert EngineArgs(hf_overrides={"max_model_len": None}, max_model_len=5).max_model_len == 5
-    with pytest.raises(ValueError, match=r"^hf_overrides\.max_model_len is another name of max_m"):
-        EngineArgs(hf_overrides=overrides, max_model_len=4096)
+
+
+def test_a_length_among_the_overrides_replaces_one_beside_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    overrides = {"max_model_len": 200}
+    with caplog.at_level(logging.WARNING, logger="quire"):
+        args = EngineArgs(hf_overrides=overrides, max_model_len=200)
+        assert caplog.records == []
+        EngineArgs(hf_overrides=overrides, max_model_len=100)
+    assert [record.getMessage() for record in caplog.records] == [
+        "hf_overrides.max_model_len=200 replaces max_model_len=100"
+    ]
+    changed = EngineArgs(max_model_len=100)
+    changed.hf_overrides = overrides
+    replaced = dataclasses.replace(EngineArgs(max_model_len=100), hf_overrides=overrides)
+    assert args == changed == replaced
+    assert dataclasses.replace(args, max_model_len=50).max_model_len == 50
 
 
 def test_a_method_that_is_not_built_says_so() -> None:
@@ -220,6 +279,27 @@ def test_flags_of_other_engines_are_accepted_but_not_shown() -> None:
         parse(["-q", "awq"])
     with pytest.raises(ValueError, match=r"lora_modules=\['a=x', 'b=y'\]: "):
         parse(["--lora-modules", "a=x", "b=y"])
+    with pytest.raises(ValueError, match=r"logits_processors=\['a', 'b'\]: pass .* SamplingParams"):
+        parse(["--logits-processors", "a", "b"])
+
+
+# Of another engine: a bool or None, where None leaves the choice to it.
+SWITCHES = """
+    enable_flashinfer_autotune enable_bf16x3_router_gemm mm_device_do_normalize
+    disable_nccl_for_dp_synchronization enable_batch_sharded_sampling dcp_q_replicate
+"""
+
+
+@pytest.mark.parametrize("name", SWITCHES.split())
+@pytest.mark.parametrize(("prefix", "value"), [("--", True), ("--no-", False)])
+def test_a_switch_without_a_default_takes_no_word(name: str, prefix: str, value: bool) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("which")
+    EngineArgs.add_cli_args(parser)
+    given = parser.parse_args([prefix + name.replace("_", "-"), "a-model"])
+    assert (given.which, getattr(given, name)) == ("a-model", value)
+    assert EngineArgs.from_cli_args(given) == EngineArgs()
+    assert getattr(EngineArgs(), name) is None
 
 
 @pytest.mark.parametrize(

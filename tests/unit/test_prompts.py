@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections import UserList, deque
+from collections import UserList, UserString, deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,6 +84,10 @@ def test_older_prompt_token_ids() -> None:
         (None, "no prompts"),
         (3.5, "prompts cannot be 3.5"),
         (b"a", "prompts cannot be b'a'"),
+        (memoryview(b"ab"), "prompts cannot be <memory"),
+        ([memoryview(b"ab")], "must be ints, not <memory"),
+        (UserString("12"), "prompts cannot be '12'"),
+        (["a", UserString("12")], "mixes prompts with '12'"),
         (np.array([0.5, 1.0]), "must be ints, not 0.5"),
         (["a", 3], "mixes prompts with 3"),
         ([[]], "no token ids"),

@@ -51,6 +51,19 @@ def test_rows_of_settled_parameters_are_made_once_and_have_seeds_of_their_own(
     assert row(settled, token_strings=[9]).stop_token_ids == (2, 3, 9)
 
 
+def test_parameters_of_a_class_of_somebodys_own_stay_what_they_are() -> None:
+    class Cold(SamplingParams):
+        @property
+        def temperature(self) -> float:
+            return 0.0
+
+        @temperature.setter
+        def temperature(self, value: float) -> None:
+            pass
+
+    assert row(SettledParams.of(Cold())).temperature == row(Cold()).temperature == 0.0
+
+
 def test_settled_parameters_are_checked() -> None:
     params = SamplingParams()
     params.n = 0

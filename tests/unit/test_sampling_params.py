@@ -203,6 +203,8 @@ def test_lists_are_there_to_be_added_to() -> None:
     assert params == SamplingParams(stop=" was", stop_token_ids=[3])
     assert params.clone().stop is not params.stop
     assert SamplingParams().stop == []
+    params = SamplingParams(stop=("a",), stop_token_ids=(3,), bad_words=("b",))  # type: ignore[arg-type]
+    assert [getattr(params, name) for name in names] == [["a"], [3], ["b"]]
 
 
 def test_a_wrong_number_of_logprobs_names_the_limit_of_the_engine() -> None:

@@ -20,7 +20,7 @@ from quire import platform
 from quire.attention.backend import AttentionBackend, AttentionProblem
 from quire.attention.cudnn_graphs import PagedSdpa, RaggedRows
 from quire.attention.half_precision import reasons_of_heads, reasons_of_pages, reasons_of_shape
-from quire.attention.long_prompts import LongPromptAttention
+from quire.attention.long_prompts import LongPromptAttention, spread
 from quire.attention.upload import for_upload
 from quire.batch import Batch
 
@@ -40,7 +40,7 @@ _ALIGNMENT = 4  # numbers; what begins at a multiple is aligned to 16 bytes
 class CudnnAttention(LongPromptAttention):
     """The backend ``cudnn``."""
 
-    multiplies_masked = True  # as found with 9.19
+    masked_tile = 128  # as found with 9.19
 
     def __init__(self, problem: AttentionProblem, rest: AttentionBackend) -> None:
         super().__init__(problem, rest)
@@ -99,8 +99,8 @@ def _cut(batch: Batch, first: int, last: int) -> _Pieces:
     start = batch.query_start_cpu.numpy().astype(np.int64)
     rows = np.arange(first, last)
     counts = -(-(start[rows + 1] - start[rows]) // _PIECE)
-    row = np.repeat(rows, counts)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    which, place = spread(counts)
+    row = rows[which]
     first_token = start[row] + place * _PIECE
     end = np.minimum(first_token + _PIECE, start[row + 1])
     return _Pieces(

@@ -20,7 +20,7 @@ from torch import Tensor
 from quire import platform
 from quire.attention.backend import AttentionBackend, AttentionProblem
 from quire.attention.half_precision import reasons_of_heads, reasons_of_shape
-from quire.attention.long_prompts import LARGEST_TILE, LongPromptAttention, spread
+from quire.attention.long_prompts import LongPromptAttention, spread
 from quire.attention.packages import PACKAGES
 from quire.attention.upload import for_upload
 from quire.batch import Batch
@@ -32,6 +32,7 @@ _WHOLE = (-1, -1)  # no window
 _LEAST_WORK = 1 << 29  # keys that a row's queries see, times heads: 8,192 tokens of 16 heads
 # Keys and values of one call: 131,072 of 8 heads of 128 values. Of each layer group.
 _GATHERED_BYTES = 512 << 20
+_LARGEST_TILE = 256  # keys that a program reads at once, masked ones too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +144,7 @@ class FA3Attention(LongPromptAttention):
         if self._most_keys is not None:
             first_key = np.maximum(seq_lens - query_lens - self._most_keys + 1, 0)
         first_block = first_key // size
-        return first_block, -(-(seq_lens + LARGEST_TILE - 1) // size) - first_block
+        return first_block, -(-(seq_lens + _LARGEST_TILE - 1) // size) - first_block
 
     def _gather(
         self,

@@ -34,7 +34,7 @@ _PREFILLS = 2  # one is planned while the other's plan is still on its way to th
 class FlashInferAttention(LongPromptAttention):
     """The backend ``flashinfer``. Every prompt is long enough for it."""
 
-    multiplies_masked = True  # for all that is known
+    masked_tile = 384  # for all that is known; its tiles have 96 or 128 keys
 
     def __init__(self, problem: AttentionProblem, rest: AttentionBackend) -> None:
         super().__init__(problem, rest)

@@ -22,8 +22,6 @@ from quire.attention.upload import for_upload
 from quire.batch import Batch
 from quire.kv_layout import NULL_BLOCK
 
-LARGEST_TILE = 256  # keys that a program of any package reads at once, masked ones too
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OtherRows:
@@ -46,13 +44,14 @@ class LongPromptPlan:
 class LongPromptAttention(ABC):
     """A backend for long prompts. A subclass says which those are and how its package gets them."""
 
-    # Whether the package multiplies what masks hide by zero, which is not zero where a block's last
-    # owner has left a NaN.
-    multiplies_masked: ClassVar[bool] = False
+    # A package may multiply what masks hide by zero, which is not zero where a block's last owner
+    # has left a NaN. Then: a number of keys that is a multiple of what it reads at once.
+    masked_tile: ClassVar[int | None] = None
 
     def __init__(self, problem: AttentionProblem, rest: AttentionBackend) -> None:
         self._rest = rest
         self._block_size = problem.block_size
+        self._visible = problem.window
 
     @staticmethod
     @abstractmethod
@@ -79,7 +78,7 @@ class LongPromptAttention(ABC):
 
     def plan(self, batch: Batch, group: int) -> LongPromptPlan | PlanOfNext:
         assert batch.kv_caches[0].shape[2] == self._block_size
-        rows = slice(0, 0) if batch.is_mixed_graph else self._long_rows(batch)
+        rows = slice(0, 0) if batch.num_decode_rows is None else self._long_rows(batch)
         if rows.start == rows.stop:
             return PlanOfNext(plan=self._rest.plan(batch, group))
         others = []
@@ -87,11 +86,11 @@ class LongPromptAttention(ABC):
             if begin < end:
                 tokens, part = some_rows(batch, begin, end)
                 others.append(OtherRows(tokens=tokens, plan=self._rest.plan(part, group)))
-        block_table = batch.groups[group].block_table
+        block_table = self._without_passed_blocks(batch, batch.groups[group].block_table)
         return LongPromptPlan(
             others=tuple(others),
             prompts=self.plan_prompts(batch, block_table, rows),
-            unused=self._unused_slots(batch, block_table, rows) if self.multiplies_masked else None,
+            unused=self._unused_slots(batch, block_table, rows),
         )
 
     def forward(
@@ -113,11 +112,29 @@ class LongPromptAttention(ABC):
             self.attend(out, q, kv_cache, prompts)
         return out
 
+    @property
+    def _hides_passed_blocks(self) -> bool:
+        return self.masked_tile is not None and self._visible is not None
+
+    def _without_passed_blocks(self, batch: Batch, block_table: Tensor) -> Tensor:
+        """With the null block in place of what a window has passed, which others may own by now: a
+        tile of keys begins before the window does."""
+        if not self._hides_passed_blocks:
+            return block_table
+        query_lens = np.diff(batch.query_start_cpu.numpy())
+        first_key = np.maximum(batch.seq_lens_cpu.numpy() - query_lens - self._visible + 1, 0)
+        first_block = torch.from_numpy(first_key // self._block_size)
+        device = block_table.device
+        first_block = for_upload(first_block, device).to(device, non_blocking=True)
+        columns = torch.arange(block_table.shape[1], device=device)
+        return block_table.masked_fill(columns < first_block[:, None], NULL_BLOCK)
+
     def _unused_slots(self, batch: Batch, block_table: Tensor, rows: slice) -> Tensor | None:
         """What tiles of keys reach into: the rest of the rows' last blocks, which nobody else has,
         since a step writes the last tokens before it attends; behind these the null block."""
         lengths = batch.seq_lens_cpu.numpy()[rows].astype(np.int64)
-        if not (lengths % LARGEST_TILE).any():
+        ends_inside = self.masked_tile is not None and (lengths % self.masked_tile).any()
+        if not ends_inside and not self._hides_passed_blocks:
             return None
         row, place = spread(-lengths % self._block_size)
         position = lengths[row] + place

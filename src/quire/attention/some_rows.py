@@ -44,13 +44,20 @@ def some_rows(batch: Batch, first: int, last: int) -> tuple[slice, Batch]:
     )
 
 
-def outputs_alone(batch: Batch) -> Batch:
-    """What attends for `batch.outputs` and no other token: a row of one query for each of them."""
+def outputs_alone(batch: Batch, group: int) -> Batch:
+    """Of a layer group, what attends for `batch.outputs` and no other token: a row of one query for
+    each of them. Other groups stay as they are."""
     assert batch.outputs is not None
     # among the inner borders, so that no number whatever gives a row that is not there
     owners = torch.searchsorted(batch.query_start[1:-1], batch.outputs, right=True)
     count, device = len(owners), batch.device
     positions = batch.positions.index_select(0, batch.outputs)
+    whole = batch.groups[group]
+    alone = replace(
+        whole,
+        block_table=whole.block_table.index_select(0, owners),
+        slot_mapping=whole.slot_mapping.index_select(0, batch.outputs),
+    )
     seq_lens = (positions + 1).to(torch.int32)
     if device.type == "cpu":
         seq_lens_cpu = seq_lens
@@ -66,14 +73,7 @@ def outputs_alone(batch: Batch) -> Batch:
         seq_lens_cpu=seq_lens_cpu,
         num_decode_rows=count,
         max_query_len=1,
-        groups=tuple(
-            replace(
-                group,
-                block_table=group.block_table.index_select(0, owners),
-                slot_mapping=group.slot_mapping.index_select(0, batch.outputs),
-            )
-            for group in batch.groups
-        ),
+        groups=(*batch.groups[:group], alone, *batch.groups[group + 1 :]),
         outputs=None,
         decode_order=None,
     )

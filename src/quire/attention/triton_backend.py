@@ -112,7 +112,7 @@ class TritonAttention:
     def plan(self, batch: Batch, group: int) -> TritonPlan:
         shared = batch.groups[group].shared
         launches = plan_launches(batch, group)
-        if batch.is_mixed_graph:
+        if batch.num_decode_rows is None:
             launches = tuple(self._with_tiles(launch, len(batch.input_ids)) for launch in launches)
         return TritonPlan(
             launches=launches,

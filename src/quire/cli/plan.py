@@ -1,6 +1,7 @@
 """What a model needs in memory: weights, KV bytes per token, longest context, concurrency.
 
-Reads the config and the headers of the weights, never a tensor. The status is 1 if the model
+Reads the config and the headers of the weights, never a tensor, and the tokenizer of a model that
+is here (--skip-tokenizer-init does not). The status is 1 if the model
 would not start.
 
   quire plan Qwen/Qwen3-0.6B                   on this machine, as an engine here would choose

@@ -118,7 +118,7 @@ class Decoder:
         if batch.outputs is None or number is None:
             return plans
         backend, group = self._planned[number]
-        plan = backend.plan(outputs_alone(batch), group)
+        plan = backend.plan(outputs_alone(batch, group), group)
         return (*plans[:number], plan, *plans[number + 1 :])
 
     def _build_attentions(

@@ -19,6 +19,7 @@ from quire.server.errors import HTTPError, PromptTooLong, bad_request, internal,
 logger = logging.getLogger(__name__)
 
 _ANTHROPIC_PATHS = "/v1/messages"
+_SHARED_PATH = "/v1/models"
 _ANTHROPIC_VERSION = b"anthropic-version"
 # Status -> the type in Anthropic's bodies.
 _ANTHROPIC_TYPES = {
@@ -58,9 +59,9 @@ def error_payload(
 def is_anthropic(path: str, headers: Headers) -> bool:
     """Whether a request is of Anthropic's API. Its clients ask for models at the same paths as
     others, but always name their version."""
-    return path.startswith(_ANTHROPIC_PATHS) or any(
-        name == _ANTHROPIC_VERSION for name, _ in headers
-    )
+    if not path.startswith(_SHARED_PATH):
+        return path.startswith(_ANTHROPIC_PATHS)
+    return any(name == _ANTHROPIC_VERSION for name, _ in headers)
 
 
 def _anthropic_message(error: HTTPError) -> str:

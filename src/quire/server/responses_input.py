@@ -182,7 +182,7 @@ class _History:
         keys = {"reasoning_text": "text", "text": "text"}
         content = text_content(item.get("content") or [], keys, f"{place}.content")
         parts = [content] if isinstance(content, str) else [part["text"] for part in content]
-        if not any(parts) and item.get("encrypted_content") is not None:
+        if not any(parts) and item.get("encrypted_content"):
             encoded = string_at(item, "encrypted_content", place)
             parts = [decoded_thought(encoded, f"{place}.encrypted_content")]
         self._reasoning += [part for part in parts if part]

@@ -19,12 +19,14 @@ def encoded_thought(text: str) -> str:
 
 
 def decoded_thought(encoded: str, place: str) -> str:
-    """400 for what another server has made."""
+    """400 for what another server has made, or what is damaged."""
+    why = "another server has made it"
     if encoded.startswith(_MARK):
+        why = "it is damaged"
         with contextlib.suppress(ValueError):  # no base64, or no UTF-8
             return base64.b64decode(encoded.removeprefix(_MARK), validate=True).decode()
     raise bad_request(
-        f"{place}: {shown(encoded, 40)} cannot be read here, for another server has made it; leave "
-        "the item out, or send the thought's text as its content.",
+        f"{place}: {shown(encoded, 40)} cannot be read here, for {why}; leave the item out, or "
+        "send the thought's text as its content.",
         place,
     )

@@ -113,7 +113,7 @@ class _Supervisor:
         self._events.put(event)
 
     def stop(self) -> None:
-        """A signal: drain; the second time, end at once."""
+        """A signal: every process is told, as if each had got it."""
         if not self._is_ending:
             self._watch.cancel()
             timer = threading.Timer(

@@ -42,7 +42,7 @@ class MixedInputs:
     starts: Tensor  # [R] int64, position of a row's token less its place in the batch
     query_start: Tensor  # [R + 1] int32
     seq_lens: Tensor  # [R] int32
-    outputs: Tensor  # [R - 1] int64, where the hidden states of those that sample are
+    outputs: Tensor  # [R - 1] int64, where those that sample are, then a token of few keys
 
 
 @dataclass(slots=True)
@@ -146,7 +146,7 @@ class GraphInputs:
         views["seq_lens"][-1] = min(num_spare, self._max_length)
         last_tokens = query_start[1 : num_rows + 1][plan.samples] - 1
         views["outputs"][: len(last_tokens)] = last_tokens
-        views["outputs"][len(last_tokens) :] = 0
+        views["outputs"][len(last_tokens) :] = query_start[_fewest_keys(plan, num_spare)]
 
     def _write_rows(self, views: dict[str, np.ndarray], rows: Int32) -> None:
         """And what stands for the spare row; the rows' own lengths are the caller's."""
@@ -163,6 +163,12 @@ class GraphInputs:
         order = views["order"]
         order[: len(rows)] = self._order
         order[len(rows) :] = np.arange(len(rows), len(order))
+
+
+def _fewest_keys(plan: StepPlan, num_spare: int) -> int:
+    """The row whose first token sees the fewest keys, the spare one if it has a token: what stands
+    for outputs that there are not is attended for as well."""
+    return len(plan.rows) if num_spare else int(plan.num_computed.argmin())
 
 
 class _Places:

@@ -70,25 +70,30 @@ def test_backend_is_the_definition(rows: Rows, window: int | None, cudnn: FakeCu
 
 
 @pytest.mark.usefixtures("cudnn")
+@pytest.mark.parametrize("window", [None, 20])
 @pytest.mark.parametrize("rows", ROWS, ids=lambda rows: rows.name)
-def test_what_the_last_owner_of_a_block_has_left_there_reaches_nobody(rows: Rows) -> None:
-    problem = half_problem()
-    trial = make_trial(problem, rows)
+def test_what_other_owners_of_a_block_have_there_reaches_nobody(
+    rows: Rows, window: int | None
+) -> None:
+    problem = half_problem(window=window)
+    trial, size = make_trial(problem, rows, 64), problem.block_size
     theirs, ours = CudnnAttention.build(problem), Definition(problem)
     wanted = ours.forward(trial.q, trial.kv_cache, ours.plan(trial.batch, 0))
-    is_seen = torch.zeros(trial.kv_cache.shape[1:3], dtype=torch.bool)
-    for table, length in zip(trial.batch.groups[0].block_table, rows.lengths, strict=True):
-        is_seen.view(-1)[_slots(table, length, problem.block_size)] = True
-    seen = trial.kv_cache[:, is_seen]
-    trial.kv_cache[:, ~is_seen] = torch.nan
+    is_own = torch.zeros(trial.kv_cache.shape[1:3], dtype=torch.bool)
+    for row, table in enumerate(trial.batch.groups[0].block_table):
+        first_block = max(rows.computed[row] - window + 1, 0) // size if window else 0
+        table[:first_block] = 63  # given back, and somebody else's by now
+        is_own.view(-1)[_slots(table, first_block * size, rows.lengths[row], size)] = True
+    own = trial.kv_cache[:, is_own]
+    trial.kv_cache[:, ~is_own] = torch.nan
     plan = theirs.plan(trial.batch, 0)
     found = theirs.forward(trial.q, trial.kv_cache, plan)
     torch.testing.assert_close(found, wanted, atol=2e-3, rtol=2e-3)
-    assert trial.kv_cache[:, is_seen].equal(seen)
+    assert trial.kv_cache[:, is_own].equal(own)
 
 
-def _slots(table: torch.Tensor, length: int, block_size: int) -> torch.Tensor:
-    position = torch.arange(length)
+def _slots(table: torch.Tensor, first: int, length: int, block_size: int) -> torch.Tensor:
+    position = torch.arange(first, length)
     return table[position // block_size].long() * block_size + position % block_size
 
 

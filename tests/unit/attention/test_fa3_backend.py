@@ -29,7 +29,7 @@ def fa3(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fake
     monkeypatch.setattr(platform, "compute_capability", lambda: (9, 0))
     monkeypatch.setattr(start_up_check, "_TILE", 8)
     monkeypatch.setattr(fa3_backend, "_LEAST_WORK", WORK)
-    monkeypatch.setattr(fa3_backend, "LARGEST_TILE", TILE)
+    monkeypatch.setattr(fa3_backend, "_LARGEST_TILE", TILE)
     heads = half_problem().block_size * half_problem().num_kv_heads * half_problem().head_dim
     monkeypatch.setattr(fa3_backend, "_GATHERED_BYTES", BLOCKS * heads * 2 * 2)
     monkeypatch.setattr(fake_flash_attn, "TILE", TILE)

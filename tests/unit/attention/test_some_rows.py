@@ -60,7 +60,7 @@ def test_attention_of_outputs_alone_is_that_of_their_queries(device_knows: bool)
     batch = replace(trial.batch, outputs=outputs)
     if device_knows:
         batch = replace(batch, num_decode_rows=None)
-    alone = outputs_alone(batch)
+    alone = outputs_alone(batch, 0)
     found = definition.forward(trial.q[outputs], trial.kv_cache, definition.plan(alone, 0))
     torch.testing.assert_close(found, whole[outputs], rtol=0, atol=0)
     assert alone.num_decode_rows == len(alone.seq_lens) == 5 and alone.max_query_len == 1

@@ -144,7 +144,7 @@ class Layer:
         self._angles = RopeAngles(ROPE, max_model_len=64, device=CPU)
 
     def attended(self, batch: Batch, outputs: Tensor | None = None) -> Tensor:
-        planned = batch if outputs is None else outputs_alone(replace(batch, outputs=outputs))
+        planned = batch if outputs is None else outputs_alone(replace(batch, outputs=outputs), 0)
         step = ForwardPass(
             batch=batch,
             rotations=(self._angles.at(batch.positions),),

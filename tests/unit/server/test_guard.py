@@ -167,6 +167,7 @@ async def test_refusals_have_a_request_id_too() -> None:
         ("/v1/messages/count_tokens", {}, True),
         ("/v1/models", {"anthropic-version": "2023-06-01"}, True),
         ("/v1/models", {}, False),
+        ("/v1/responses/one", {"anthropic-version": "2023-06-01"}, False),  # as gateways add it
     ],
 )
 async def test_anthropics_clients_have_errors_and_the_request_id_where_they_look(

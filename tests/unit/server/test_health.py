@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import httpx
 import pytest
@@ -94,7 +95,7 @@ async def test_an_engine_that_does_not_answer_is_not_healthy_until_it_does(
     assert await status_of(state, "/ping") == 503
     async with in_process_client(state) as client:
         error = (await client.get("/health")).json()["error"]
-    assert "the engine core has not answered for 0 s" in error["message"]
+    assert re.search(r"the engine core has not answered for \d+ s;", error["message"])
     assert await status_of(state, "/livez") == 200
     answers.set()
     await state.watch.stats.get(0.0)

@@ -14,7 +14,7 @@ from quire.worker.input_ring import ALIGNMENT
 from quire.worker.prefix_sharing import SharedRows
 
 SPARE_ROW = 4
-SIZES = GraphSizes(rows=(1, 2, 4), tokens=(8, 16))
+SIZES = GraphSizes(rows=(1, 2, 4), tokens=(6, 8, 16))
 
 
 def graph_inputs(num_slots: int = 1) -> GraphInputs:
@@ -126,9 +126,16 @@ def test_the_last_row_of_a_mixed_step_takes_the_spare_tokens() -> None:
     assert found.query_start.tolist() == [0, 1, 3, 6, 6, 8]
     assert found.seq_lens.tolist() == [8, 2, 7, 0, 2]
     assert found.starts.tolist() == [7, -1, 1, -6, -6]  # position = start + place
-    assert found.outputs.tolist() == [0, 5, 0, 0]
+    assert found.outputs.tolist() == [0, 5, 6, 6]
     assert inputs.sampled(2).rows.tolist() == [3, 2]
     assert inputs.sampled(2).lengths.tolist() == [8, 7]
+
+
+def test_outputs_that_there_are_not_see_few_keys() -> None:
+    """They are attended for like the others."""
+    inputs = graph_inputs()
+    mixed(inputs, 6, 2)  # no spare token; the rows have 7, 0 and 4 tokens already
+    assert inputs.mixed(6).outputs.tolist() == [0, 5, 1, 1]
 
 
 def test_attention_is_shown_no_more_spare_tokens_than_a_row_may_have() -> None:

@@ -295,7 +295,7 @@ def test_steps_that_ask_more_than_a_graph_has_run_by_operation(writer: PlanWrite
     ):
         runner.execute(writer.plan(counts))
         assert len(model.batches[-1].input_ids) == num_tokens
-    assert [batch.is_mixed_graph for batch in model.batches] == [False, False, True, True]
+    assert [batch.num_decode_rows is None for batch in model.batches] == [False, False, True, True]
 
 
 def test_large_steps_of_long_contexts_run_by_operation(
@@ -310,7 +310,7 @@ def test_large_steps_of_long_contexts_run_by_operation(
     are_graphs = []
     for counts in ({1: 8}, {0: 8}, {0: 8}, {0: 4}):  # keys of a token: 4, 4, 12, 18
         runner.execute(writer.plan(counts))
-        are_graphs.append(model.batches[-1].is_mixed_graph)
+        are_graphs.append(model.batches[-1].num_decode_rows is None)
     assert are_graphs == [True, True, False, True]
 
 
