@@ -40,6 +40,7 @@ class FakeHub:
     downloads: list[str] = field(default_factory=list)  # files sent, in order
     num_requests: int = 0
     status: int = 200  # another one is the answer to everything
+    tree_status: int = 200  # another one is the answer to Hugging Face's tree listing
     failing: dict[str, int] = field(default_factory=dict)  # file -> status of its download
     cut: set[str] = field(default_factory=set)  # files of which half is sent
 
@@ -102,6 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif (revision or "main") not in (*repository.revisions, repository.commit):
             self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+        elif kind == "tree" and self._hub.tree_status != 200:
+            self._send(self._hub.tree_status, b"{}")
         elif kind == "tree":
             tree = [{"type": "file", "oid": _etag(d), "size": len(d), "path": f}
                     for f, d in repository.files.items()]  # fmt: skip

@@ -116,9 +116,20 @@ def _matches(name: str, pattern: str) -> bool:
     return name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)
 
 
-def is_whole(folder: Path, name: str, size: int) -> bool:
+def missing_files(folder: Path, sizes: Mapping[str, int], request: HubRequest) -> list[str]:
+    """Which wanted files of a listing (file -> bytes) `folder` lacks, or has with a wrong size."""
+    wanted = wanted_files(sizes, request)
+    return [name for name in wanted if not _is_whole(folder / name, sizes[name])]
+
+
+def remove_damaged(file: Path, size: int) -> None:
+    """Remove `file` if it is there with another size than the listing says."""
+    if file.is_file() and not _is_whole(file, size):
+        file.unlink()
+
+
+def _is_whole(file: Path, size: int) -> bool:
     """`size` is that of the listing; 0: it says none."""
-    file = folder / name
     return file.is_file() and size in (0, file.stat().st_size)
 
 
@@ -178,8 +189,7 @@ def _missing(folder: Path, request: HubRequest) -> list[str]:
     it) as far as can be told."""
     sizes = _noted(folder)
     if sizes is not None:
-        wanted = wanted_files(sizes, request)
-        return [name for name in wanted if not is_whole(folder, name, sizes[name])]
+        return missing_files(folder, sizes, request)
     names = {entry.name for entry in folder.iterdir()}
     if request.what == "tokenizer":
         has_one = any(_matches(name, pattern) for name in names for pattern in _VOCABULARY)

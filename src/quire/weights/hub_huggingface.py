@@ -34,10 +34,10 @@ from quire.weights.hub_files import (
     check_cache_folder,
     check_disk_space,
     has_weights,
-    is_whole,
+    missing_files,
     note_listing,
+    remove_damaged,
     replace_text,
-    wanted_files,
     why_offline,
 )
 
@@ -77,11 +77,12 @@ def _download(request: HubRequest, info: ModelInfo) -> Path:
     folder = _storage(request) / "snapshots" / info.sha
     files = {file.rfilename: file for file in info.siblings or []}
     sizes = {name: file.size or 0 for name, file in files.items()}
-    missing = [
-        name for name in wanted_files(sizes, request) if not is_whole(folder, name, sizes[name])
-    ]
+    missing = missing_files(folder, sizes, request)
     if missing:
-        new = {name: sizes[name] for name in missing if not _has_content(request, files[name])}
+        for name in missing:  # the client takes any file that is there for whole
+            remove_damaged(folder / name, sizes[name])
+            remove_damaged(_content(request, files[name]), sizes[name])
+        new = {n: sizes[n] for n in missing if not _content(request, files[n]).is_file()}
         check_disk_space(new, _cache_dir(request), request)
         note_listing(folder, sizes)
         if _cached_folder(request) is None:
@@ -95,16 +96,18 @@ def _download(request: HubRequest, info: ModelInfo) -> Path:
             allow_patterns=[escape(name) for name in missing],
             library_name="quire",
         )
+        if missing_files(folder, sizes, request):  # the client passes over some errors
+            raise NoDownload(f"the download of {request.model} came only in part", "try again")
     current = _cached_folder(request)
     if current is None or request.what == "weights" or not has_weights(current, request):
         _set_ref(request, folder)  # a config alone takes no model's place
     return folder
 
 
-def _has_content(request: HubRequest, file: RepoSibling) -> bool:
-    """Whether another commit's snapshot brought the same content."""
-    content = file.lfs.sha256 if file.lfs else file.blob_id
-    return content is not None and (_storage(request) / "blobs" / content).is_file()
+def _content(request: HubRequest, file: RepoSibling) -> Path:
+    """Where the cache keeps the content of `file`, once for all commits that have it."""
+    name = os.path.basename((file.lfs.sha256 if file.lfs else file.blob_id) or "")
+    return _storage(request) / "blobs" / name  # no name: no file; a path leads nowhere else
 
 
 def _set_ref(request: HubRequest, folder: Path) -> None:

@@ -20,7 +20,7 @@ from quire.weights.hub_files import (
     cannot_write,
     check_cache_folder,
     check_disk_space,
-    is_whole,
+    missing_files,
     note_listing,
     wanted_files,
     why_offline,
@@ -39,9 +39,9 @@ def fetch(request: HubRequest) -> Path:
     try:
         sizes = client.list_files()
         folder = cached or client.new_folder()
-        wanted = wanted_files(sizes, request)
-        missing = {name: sizes[name] for name in wanted if not is_whole(folder, name, sizes[name])}
+        missing = {name: sizes[name] for name in missing_files(folder, sizes, request)}
         check_disk_space(missing, client.cache, request)
+        wanted = wanted_files(sizes, request)
         return client.download(wanted, folder, sizes if missing else None)
     except NoDownload as error:
         folder = cached_copy(cached, request, client.cache, error)

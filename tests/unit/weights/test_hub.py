@@ -373,6 +373,56 @@ def test_download_that_came_short_is_one_clear_line(hub: FakeHub) -> None:
     assert (resolve_model(NAME) / "model.safetensors").read_bytes() == FILES["model.safetensors"]
 
 
+def test_download_of_which_nothing_came_does_not_pass_for_the_model(hub: FakeHub) -> None:
+    hub.tree_status = 501  # a status after which the client does not try again
+    with pytest.raises(
+        ModelLoadError, match=r"came only in part, .*\(missing: config.json, .*try a"
+    ):
+        resolve_model(NAME)
+    hub.tree_status = 200
+    assert "model.safetensors" in names(resolve_model(NAME))
+
+
+def test_update_of_which_nothing_came_leaves_the_older_copy(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    older = resolve_model(NAME)
+    hub.repositories[NAME].files["README.md"] = b"new"
+    hub.tree_status = 501
+    assert resolve_model(NAME) == older
+    assert "came only in part; using the copy in" in caplog.text
+    with monkeypatch.context() as offline:
+        offline.setenv("HF_HUB_OFFLINE", "1")
+        assert resolve_model(NAME) == older
+    hub.tree_status = 200
+    newer = resolve_model(NAME)
+    assert newer != older
+    assert names(newer) == names(older)
+
+
+def test_file_of_wrong_size_is_downloaded_again(
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = resolve_model(NAME) / "model.safetensors"
+    file.write_bytes(b"s" * 10)
+    with monkeypatch.context() as offline:
+        offline.setenv("HF_HUB_OFFLINE", "1")
+        with pytest.raises(ModelLoadError, match=r"\(missing: model.safetensors\); go online once"):
+            resolve_model(NAME)
+    assert resolve_model(NAME) == file.parent
+    assert file.read_bytes() == FILES["model.safetensors"]
+    assert any_hub.downloads.count("config.json") == 1
+
+
+def test_content_of_wrong_size_is_not_taken_from_the_older_copy(hub: FakeHub) -> None:
+    older = resolve_model(NAME)
+    (older / "model.safetensors").write_bytes(b"s" * 10)
+    hub.repositories[NAME].files["README.md"] = b"new"
+    newer = resolve_model(NAME)
+    assert newer != older
+    assert (newer / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
 def test_failed_update_leaves_the_older_copy(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
