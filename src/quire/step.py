@@ -6,7 +6,9 @@ Knows nothing about requests beyond their row, and nothing about the device. Imp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -62,6 +64,21 @@ class TableEntries:
             rows=np.full(count, row, dtype=np.int32),
             places=np.arange(first, first + count, dtype=np.int32),
             block_ids=np.array(block_ids, dtype=np.int32),
+        )
+
+    @classmethod
+    def of_tables(
+        cls, rows: Sequence[int], group: int, tables: Sequence[list[int]]
+    ) -> TableEntries:
+        """All entries of some rows' tables."""
+        counts = np.fromiter(map(len, tables), dtype=np.int32, count=len(tables))
+        ends = np.cumsum(counts, dtype=np.int32)
+        num_entries = int(ends[-1])
+        return cls(
+            group=group,
+            rows=np.repeat(np.array(rows, dtype=np.int32), counts),
+            places=np.arange(num_entries, dtype=np.int32) - np.repeat(ends - counts, counts),
+            block_ids=np.fromiter(chain.from_iterable(tables), dtype=np.int32, count=num_entries),
         )
 
 

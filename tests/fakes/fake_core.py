@@ -72,6 +72,7 @@ class FakeCore:
         self.ends: list[CompletionDelta] = []
         self.num_steps = 0
         self.num_warm_ups = 0
+        self.begun_with: list[int] = []  # completions
         self.is_closed = False
 
     def warm_up_more(self) -> bool:
@@ -100,6 +101,9 @@ class FakeCore:
     @property
     def has_unfinished(self) -> bool:
         return bool(self.running or self.ends)
+
+    def begin(self) -> None:
+        self.begun_with.append(len(self.running))
 
     def step(self) -> list[CompletionDelta]:
         self.num_steps += 1

@@ -18,6 +18,7 @@ from typing import Any
 import pydantic
 import pytest
 
+from quire import row_sampling
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.llm_engine import LLMEngine
 from quire.errors import EngineDeadError, RequestError
@@ -85,6 +86,23 @@ def test_parameters_of_the_caller_are_left_alone(llm: LLM) -> None:
     params = SamplingParams(max_tokens=4)
     llm.generate("abc", params)
     assert params.output_kind is RequestOutputKind.CUMULATIVE
+
+
+def test_neighbours_that_ask_for_the_same_are_checked_once(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[SamplingParams] = []
+    real = row_sampling._checked_row
+    monkeypatch.setattr(
+        row_sampling,
+        "_checked_row",
+        lambda params, *rest: checked.append(params) or real(params, *rest),
+    )
+    params = [SamplingParams(max_tokens=length, temperature=0.0) for length in (3, 3, 4, 3, 3)]
+    outputs = llm.generate(["one", "two", "three", "four", "five"], params, use_tqdm=False)
+    assert [len(output.outputs[0].token_ids) for output in outputs] == [3, 3, 4, 3, 3]
+    assert [one.max_tokens for one in checked] == [3, 4, 3]
+    assert not any(one is own for one in checked for own in params)
 
 
 def test_older_prompt_token_ids_have_no_prompt_text(llm: LLM) -> None:

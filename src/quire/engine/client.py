@@ -7,6 +7,8 @@ have the clients of cores that step by themselves. Knows nothing about text.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from quire.config import EngineConfig
@@ -66,18 +68,14 @@ class InprocClient:
         """Whether `receive` has something to do, which it always has: it makes the steps."""
         return True
 
+    def begin(self) -> None:
+        """Let the core start what it was sent, if it does nothing yet, without waiting for it."""
+        with self._stepping():
+            self._core.begin()
+
     def receive(self) -> list[CompletionDelta]:
-        with self._using:
-            self._check_alive()
-            if not self._core.has_unfinished:
-                return []
-            try:
-                return self._core.step()
-            except BaseException as error:  # a step broken off, even by Ctrl-C, cannot go on
-                self._end = why_dead(Failed.of(error))
-                if not isinstance(error, Exception):
-                    raise
-                raise EngineDeadError(self._end) from error
+        with self._stepping():
+            return self._core.step() if self._core.has_unfinished else []
 
     def ask(self, query: Query[T]) -> T:
         with self._using:
@@ -89,6 +87,18 @@ class InprocClient:
             self._closed = True
             self._end = CLOSED
             self._core.close()
+
+    @contextmanager
+    def _stepping(self) -> Iterator[None]:
+        with self._using:
+            self._check_alive()
+            try:
+                yield
+            except BaseException as error:  # a step broken off, even by Ctrl-C, cannot go on
+                self._end = why_dead(Failed.of(error))
+                if not isinstance(error, Exception):
+                    raise
+                raise EngineDeadError(self._end) from error
 
     def _check_alive(self) -> None:
         if self._end is not None:

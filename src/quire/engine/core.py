@@ -49,6 +49,7 @@ class EngineCore:
         self._steps_in_flight = steps_in_flight
         self._beams = BeamRequests(scheduler)
         self._in_flight: deque[tuple[StepPlan, PendingResult]] = deque()
+        self._told: list[CompletionDelta] = []  # by steps that failed as they began
         self._clock = StepClock()
         self._steps_by_tokens = [0] * (len(STEP_TOKENS_BOUNDS) + 1)
         self._num_step_tokens = 0
@@ -68,7 +69,7 @@ class EngineCore:
 
     @property
     def has_unfinished(self) -> bool:
-        return self._scheduler.has_unfinished or len(self._gate) > 0
+        return self._scheduler.has_unfinished or len(self._gate) > 0 or bool(self._told)
 
     def add_request(self, request: EngineRequest) -> None:
         """Queue a request; ``ValueError`` if its id is in use, or its grammar known to be wrong.
@@ -103,6 +104,12 @@ class EngineCore:
             return 0.0
         return self._clock.seconds_to_spare()
 
+    def begin(self) -> None:
+        """Give a device that has nothing to do its first step, and do not wait for it: requests
+        that come meanwhile are in later ones."""
+        if not self._in_flight:
+            self._fill(1)
+
     def step(self) -> list[CompletionDelta]:
         """Fill the device's queue, then read the oldest step. Empty if there was nothing to do."""
         refused = self._open_gate() if len(self._gate) else []
@@ -122,9 +129,10 @@ class EngineCore:
             self._admit(request, constraint)
         return opened.failed
 
-    def _step(self) -> list[CompletionDelta]:
+    def _fill(self, most: int) -> None:
+        """Up to so many steps in flight."""
         # Only what the ranks raise is recovered from: a scheduler that raises is broken for good.
-        while len(self._in_flight) < self._steps_in_flight:
+        while len(self._in_flight) < most:
             plan = self._scheduler.schedule()
             if plan is None:
                 break
@@ -133,9 +141,14 @@ class EngineCore:
                 self._in_flight.append((plan, self._executor.submit(plan)))
                 self._clock.submitted(plan)
             except Exception as error:
-                return self._recover(plan, error)
-        if not self._in_flight:
-            return self._news(Outcome(deltas=self._scheduler.take_ends()))
+                self._told += self._recover(plan, error)
+                break
+
+    def _step(self) -> list[CompletionDelta]:
+        self._fill(self._steps_in_flight)
+        if self._told or not self._in_flight:
+            told, self._told = self._told, []
+            return told + self._news(Outcome(deltas=self._scheduler.take_ends()))
         plan, pending = self._in_flight.popleft()
         is_late = pending.is_done
         try:

@@ -144,6 +144,12 @@ class LLMEngine(TellsWhatIsNotBuilt):
         outputs, self._held = self._held, []
         return outputs
 
+    def begin(self) -> None:
+        """Let an idle core start the requests queued so far; their outputs come by `step`, as those
+        of the requests that are queued meanwhile. Ctrl-C as there."""
+        with _CtrlCWaits():
+            self._client.begin()
+
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait, at most so long, until `step` need not; whether it need not. Other threads may use
         the engine meanwhile, but not receive from it."""

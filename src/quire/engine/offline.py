@@ -2,9 +2,10 @@
 
 One of those who wait steps the engine, and hands the others' outputs to them: so a stream may be
 read while another call runs, also from another thread. While the engine waits for a core in another
-process, all may use it. Requests are queued a few steps' worth of tokens at a time, so that the
-first are computed while the others are still being made; more of them where that takes no time,
-since a prefix that they share may leave little of their tokens. Knows nothing about prompts.
+process, all may use it. Requests are queued a step's worth of tokens at first, then a few steps' at
+a time, so that the first are computed while the others are still being made; more of them where
+that takes no time, since a prefix that they share may leave little of their tokens. Knows nothing
+about prompts.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class OfflineRunner:
         self._engine = engine
         self._no_time_s = no_time_s
         limits = engine.config.scheduler
+        self._first_tokens = limits.max_num_batched_tokens
         # More prompt tokens than the steps in flight compute, so that no step lacks any.
         self.tokens_at_once = (limits.steps_in_flight + 1) * limits.max_num_batched_tokens
         self._lock = threading.Lock()  # over the engine and all below
@@ -48,9 +50,12 @@ class OfflineRunner:
         inbox, unfinished = call.inbox, call.unfinished
         coming = iter(requests)
         try:
+            self._queue_some(coming, call, self._first_tokens)
+            if call.are_more:
+                with self._lock:
+                    self._engine.begin()
+                self._queue_some(coming, call, self.tokens_at_once - self._first_tokens)
             while call.are_more or unfinished:
-                if call.are_more:
-                    self._queue_some(coming, call)
                 if unfinished and not inbox:
                     self._step(call)
                 while inbox:
@@ -59,19 +64,20 @@ class OfflineRunner:
                         unfinished.discard(output.request_id)
                         del self._calls[output.request_id]
                     yield output
+                if call.are_more:
+                    self._queue_some(coming, call, self.tokens_at_once)
         finally:
             self._abort(unfinished)
 
-    def _queue_some(self, coming: Iterator[ProcessedRequest], call: _Call) -> None:
-        """Queue requests of as many tokens as the next steps can take, or of more that are made in
-        no time."""
+    def _queue_some(self, coming: Iterator[ProcessedRequest], call: _Call, least: int) -> None:
+        """Queue requests of at least so many tokens, or of more that are made in no time."""
         requests, num_tokens, are_more = [], 0, False
         no_time_s = self._no_time_s * (_HIDDEN_TIMES if call.unfinished else 1)
         until = time.perf_counter() + no_time_s
         for request in coming:
             requests.append(request)
             num_tokens += len(request.engine.prompt_token_ids)
-            if num_tokens >= self.tokens_at_once and time.perf_counter() >= until:
+            if num_tokens >= least and time.perf_counter() >= until:
                 are_more = True
                 break
         self._refuse_inside_a_step()

@@ -126,7 +126,8 @@ class OfflineRequests:
     def _params(
         self, params: Params | None, num_prompts: int, kind: RequestOutputKind
     ) -> list[SamplingParams]:
-        """One for each prompt; copies, since callers keep theirs."""
+        """One for each prompt; copies, since callers keep theirs. Neighbours that ask for the same
+        share one, so that it is checked once."""
         if params is None:
             params = self._engine.get_default_sampling_params()
         if not is_list(params):
@@ -136,7 +137,7 @@ class OfflineRequests:
                 f"{len(params)} sampling parameters were given for {num_prompts} prompts; give one "
                 "for all, or one each"
             )
-        return [_with_kind(one, kind) for one in params]
+        return list(_copies(params, kind))
 
     @property
     def _thoughts(self) -> Thoughts | None:
@@ -159,6 +160,18 @@ class OfflineRequests:
         begun = None if content is None else text_of(content)
         opening = thoughts.format.opening_of_chat(prompt.text or "", begun)
         return thoughts.after(opening, is_forbidden=options.forbids_thoughts)
+
+
+def _copies(
+    params: Sequence[SamplingParams | BeamSearchParams], kind: RequestOutputKind
+) -> Iterator[SamplingParams]:
+    last: SamplingParams | BeamSearchParams | None = None
+    copied: SamplingParams | None = None
+    for one in params:
+        if copied is None or type(one) is not SamplingParams or one != last:
+            copied = SettledParams.of(_with_kind(one, kind))
+        last = one
+        yield copied
 
 
 def _with_kind(params: object, kind: RequestOutputKind) -> SamplingParams:

@@ -61,6 +61,9 @@ class ProcessClient(LinkClient):
             raise _start_error(started, self._process)
         super().__init__(self._process, started.facts)
 
+    def begin(self) -> None:
+        """The core has begun with whatever it was sent."""
+
     def wait(self, timeout_s: float | None = None) -> bool:
         """Whether `receive` returns at once, now or within so many seconds. Takes nothing, so
         waiting may be broken off anywhere; for the thread that receives."""

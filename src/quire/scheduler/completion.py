@@ -55,7 +55,7 @@ class Completion:
         return cls(
             request=request,
             index=0,
-            sampling=replace(request.sampling, seed=request.row_seed(0)),
+            sampling=request.sampling,
             order=order,
             token_ids=np.asarray(request.prompt_token_ids, dtype=np.int32),
             num_prompt_tokens=len(request.prompt_token_ids),

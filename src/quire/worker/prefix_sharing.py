@@ -58,9 +58,11 @@ class PrefixSharing:
         if plan.left:
             self._clear(plan.left)
             self._rows = None
-        for new in plan.joined:
-            self._clear([new.row])
-            self._write(TableEntries.of_row(new.row, self._group, 0, new.block_ids[self._group]))
+        if plan.joined:
+            rows = [new.row for new in plan.joined]
+            tables = [new.block_ids[self._group] for new in plan.joined]
+            self._clear(rows)
+            self._write(TableEntries.of_tables(rows, self._group, tables))
             self._rows = None
         for change in plan.blocks:
             if change.group == self._group:

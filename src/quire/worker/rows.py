@@ -77,21 +77,25 @@ class Rows:
             [self._token_places(new.row, 0, len(new.token_ids)) for new in joined],
             [new.token_ids for new in joined],
         )
+        rows = [new.row for new in joined]
+        tables = zip(*(new.block_ids for new in joined), strict=True)
         self._write_blocks(
-            [
-                self._first_entries(new.row, group, block_ids)
-                for new in joined
-                for group, block_ids in enumerate(new.block_ids)
-            ]
+            [self._first_entries(rows, group, of_group) for group, of_group in enumerate(tables)]
         )
         for new in joined:
             self._num_entries[:, new.row] = [len(block_ids) for block_ids in new.block_ids]
 
-    def _first_entries(self, row: int, group: int, block_ids: list[int]) -> TableEntries:
-        """Null blocks replace what the last owner's longer table left: entries past a row's blocks
+    def _first_entries(
+        self, rows: list[int], group: int, tables: Sequence[list[int]]
+    ) -> TableEntries:
+        """Null blocks replace what the last owners' longer tables left: entries past a row's blocks
         are read."""
-        num_left_over = int(self._num_entries[group, row]) - len(block_ids)
-        return TableEntries.of_row(row, group, 0, block_ids + [NULL_BLOCK] * num_left_over)
+        lengths = self._num_entries[group, rows].tolist()
+        filled = [
+            table + [NULL_BLOCK] * (length - len(table))
+            for table, length in zip(tables, lengths, strict=True)
+        ]
+        return TableEntries.of_tables(rows, group, filled)
 
     def _write_blocks(self, changed: list[TableEntries]) -> None:
         for change in changed:

@@ -59,6 +59,42 @@ def test_what_cannot_be_tried_again_ends_the_engine(
         core.step()
 
 
+def test_an_idle_device_begins_before_anybody_waits() -> None:
+    kv = KVCacheManager(num_blocks=20, block_size=4)
+    config = SchedulerConfig(steps_in_flight=3)
+    device = FakeDevice(4)
+    core = EngineCore(Scheduler(config, kv, 64), device, FAKE_FACTS, 3, open_gate())
+    core.begin()
+    assert not core._in_flight
+    core.add_request(request("a", [1, 2], max_tokens=9))
+    core.begin()
+    core.add_request(request("b", [3, 4], max_tokens=9))
+    core.begin()
+    assert [plan.num_tokens for plan, _ in core._in_flight] == [2]
+    deltas = core.step()
+    assert [delta.request_id for delta in deltas] == ["a"]
+    assert [plan.num_tokens for plan, _ in core._in_flight] == [3, 2]
+
+
+class FailingDevice(FakeDevice):
+    def submit(self, plan: StepPlan) -> FakeResult:
+        raise ValueError("no kernel for this")
+
+
+def test_what_fails_as_it_begins_is_told_with_the_next_step() -> None:
+    kv = KVCacheManager(num_blocks=20, block_size=4)
+    core = EngineCore(
+        Scheduler(SchedulerConfig(), kv, 64), FailingDevice(4), FAKE_FACTS, 1, open_gate()
+    )
+    core.add_request(request("a", [1, 2]))
+    core.begin()  # fails; the request is tried again alone
+    core.begin()  # fails for good
+    assert core.has_unfinished
+    (delta,) = core.step()
+    assert delta.request_id == "a" and delta.error == "ValueError: no kernel for this"
+    assert not core.has_unfinished
+
+
 class BusyDevice(FakeDevice):
     """As far as one can see, it is never done with the last step."""
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from quire.engine.client import InprocClient
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.llm_engine import LLMEngine
 from quire.engine.offline import OfflineRunner
@@ -18,7 +19,7 @@ from quire.outputs import RequestOutput
 from quire.prompts import ParsedPrompt
 from quire.sampling_params import RequestOutputKind, SamplingParams
 from tests.fakes.configs import fake_config
-from tests.fakes.fake_core import BUILD_FAKE_CORE
+from tests.fakes.fake_core import BUILD_FAKE_CORE, FakeCore
 
 PARAMS = SamplingParams(max_tokens=2, output_kind=RequestOutputKind.FINAL_ONLY)
 STEP_TOKENS = 8
@@ -31,6 +32,13 @@ def engine() -> Iterator[LLMEngine]:
     made = LLMEngine(dataclasses.replace(config, scheduler=limits), build=BUILD_FAKE_CORE)
     yield made
     made.close()
+
+
+def fake_core_of(engine: LLMEngine) -> FakeCore:
+    assert isinstance(engine._client, InprocClient)
+    core = engine._client._core
+    assert isinstance(core, FakeCore)
+    return core
 
 
 def requests_of(
@@ -69,17 +77,24 @@ def test_more_time_is_taken_while_steps_are_in_flight(
     clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
     monkeypatch.setattr("quire.engine.offline.time", clock)
     runner = OfflineRunner(engine, no_time_s=2.0)
-    at_once = runner.tokens_at_once // 4
-    first, later = at_once + 1, at_once + 7  # none looks before there are enough, nor too late
+    first, at_once = STEP_TOKENS // 4, runner.tokens_at_once // 4
+    # None looks before there are enough, nor too late.
+    parts = [first + 1, at_once - first + 7, at_once + 7, 1]
     steps_seen: list[int] = []
-    assert (
-        len(list(runner.run(requests_of(engine, first + later + 1, steps_seen))))
-        == first + later + 1
-    )
-    assert steps_seen[:first] == [0] * first
-    assert (
-        len(set(steps_seen[first : first + later])) == 1 and 0 < steps_seen[first] < steps_seen[-1]
-    )
+    assert len(list(runner.run(requests_of(engine, sum(parts), steps_seen)))) == sum(parts)
+    seen = iter(steps_seen)
+    before, beside, later, last = [set(itertools.islice(seen, part)) for part in parts]
+    assert before == beside == {0}
+    assert len(later) == 1 and 0 < min(later) < min(last)
+
+
+def test_the_first_step_begins_while_later_requests_are_made(engine: LLMEngine) -> None:
+    core = fake_core_of(engine)
+    runner = OfflineRunner(engine, no_time_s=0.0)
+    assert len(list(runner.run(requests_of(engine, 30, [])))) == 30
+    assert core.begun_with == [STEP_TOKENS // 4]
+    assert len(list(runner.run(requests_of(engine, STEP_TOKENS // 4 - 1, [])))) == 1
+    assert core.begun_with == [STEP_TOKENS // 4]
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
