@@ -261,7 +261,10 @@ def test_missing_strange_and_misshapen_tensors(
     assert "1 tensors in" in caplog.text and "model.layers.0.strange.weight" in caplog.text
     name = "model.layers.1.mlp.up_proj.weight"
     save_file(tensors | {name: torch.zeros(3, 3)}, file)
-    with pytest.raises(ModelLoadError, match=r"do not fit ArceeForCausalLM of transformers"):
+    misfit = (
+        r"do not fit ArceeForCausalLM of transformers: tensor .*up_proj\.weight has shape \[3, 3\]"
+    )
+    with pytest.raises(ModelLoadError, match=misfit):
         build_model(engine_config(tmp_path))
     del tensors[name]
     save_file(tensors, file)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from quire import env
 from quire.errors import UnsupportedModelError
 from quire.models.config_values import is_at_least, shown
-from quire.models.rope_config import check_rope_value, join_rope_spellings
+from quire.models.rope_config import TRAINED_LENGTH, check_rope_value, join_rope_spellings
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,8 @@ def _scaled(length: int, config: dict[str, Any]) -> tuple[int, str]:
         return length, ""
     if kind == "yarn":
         # Trained length times factor; some configs hold the product in max_position_embeddings.
-        length = int(_rope(config).get("original_max_position_embeddings") or length)
+        beside = _lengths(config, [TRAINED_LENGTH]).get(TRAINED_LENGTH)
+        length = int(_rope(config).get(TRAINED_LENGTH) or beside or length)
     return int(length * factor), f" with {kind} scaling by {factor:g}"
 
 

@@ -59,6 +59,14 @@ def resolve(wanted: int | str | None, positions: int | None = None) -> ContextLe
             },
             131072,
         ),
+        (  # beside the scaling, where other configs have it inside
+            {
+                "max_position_embeddings": 131072,
+                "original_max_position_embeddings": 32768,
+                "rope_scaling": {"rope_type": "yarn", "factor": 4.0},
+            },
+            131072,
+        ),
         (  # Gemma 3, in its older and its newer spelling
             {
                 "max_position_embeddings": 131072,

@@ -45,6 +45,7 @@ def load_model(
                 state_dict=tensors,
                 dtype=getattr(torch, source.dtype),
                 attn_implementation=PAGED,
+                ignore_mismatched_sizes=True,  # `_check` names them
                 output_loading_info=True,
             )
         except RuntimeError as error:
@@ -96,7 +97,11 @@ def _check(source: ModelSource, info: dict[str, Any]) -> None:
             f"the checkpoint in {source.path} lacks {len(missing)} tensors that "
             f"{source.architecture} of transformers needs: {shown}"
         )
-    wrong = [*info["mismatched_keys"], *info["error_msgs"]]
+    wrong = [
+        f"tensor {name} has shape {list(stored)} and the config asks for {list(asked)}"
+        for name, stored, asked in sorted(info["mismatched_keys"])
+    ]
+    wrong += info["error_msgs"]
     if wrong:
         raise ModelLoadError(
             f"the weights in {source.path} do not fit {source.architecture} of transformers: "
