@@ -291,7 +291,7 @@ class LLM(TellsWhatIsNotBuilt):
             part = requests[first : first + at_once]
             outputs = self._outputs(part, len(part), use_tqdm)
             _warn_of_failures(outputs, first)
-            found += [self._beams(output, params.skip_special_tokens) for output in outputs]
+            found += [self._beams(output, params) for output in outputs]
         return found
 
     def get_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -403,16 +403,18 @@ class LLM(TellsWhatIsNotBuilt):
                     progress.add(output)
         return sorted(finished, key=lambda output: int(output.request_id))
 
-    def _beams(self, output: RequestOutput, hides_special_tokens: bool) -> BeamSearchOutput:
+    def _beams(self, output: RequestOutput, params: BeamSearchParams) -> BeamSearchOutput:
         """With the prompt in front, as users of beam search expect it."""
         tokenizer = self.llm_engine.front.tokenizer
         prompt = list(output.prompt_token_ids or [])
         sequences = []
         for beam in output.outputs:
             tokens = prompt + list(beam.token_ids)
+            hides_last = beam.finish_reason == "stop" and not params.include_stop_str_in_output
+            shown = tokens[:-1] if hides_last else tokens
             text = None
             if tokenizer is not None:
-                text = str(tokenizer.decode(tokens, skip_special_tokens=hides_special_tokens))
+                text = str(tokenizer.decode(shown, skip_special_tokens=params.skip_special_tokens))
             sequences.append(
                 BeamSearchSequence(
                     tokens=tokens,

@@ -103,9 +103,10 @@ class SamplingParams:
         from 1 to 16384, at least ``n``.
     max_tokens: the most tokens of a completion; None or an integer of at least 1. None: what the
         context holds.
-    min_tokens: no stop token or stop string counts before so many; an integer from 0 to 2147483647,
-        at most ``max_tokens``.
-    stop: texts that end a completion; a string or a list of non-empty strings. Kept as a list.
+    min_tokens: so many come before a stop token or the end of a stop string; an integer from 0 to
+        2147483647, at most ``max_tokens``.
+    stop: texts that end a completion; a string or a list of non-empty strings. Kept as a list. In
+        beam search each must be one special token.
     stop_token_ids: tokens that end a completion; a list of token ids, at most 1024.
     ignore_eos: go on behind the model's own end-of-sequence tokens (a grammar still ends).
     include_stop_str_in_output: leave the stop string that was found in the text.
@@ -412,7 +413,8 @@ class BeamSearchParams:
     ignore_eos: go on behind the model's end-of-sequence tokens.
     temperature: divides the logits; a number in [0, 2]. 0 and 1: the model's own probabilities.
     length_penalty: score = log-probability / length ** this; a number in [-10, 10].
-    include_stop_str_in_output: as in `SamplingParams`.
+    include_stop_str_in_output: leave the token that ended a beam in its text, where
+        ``skip_special_tokens`` does not take it out. The beam's tokens have it always.
     early_stopping: whether to end when enough beams are finished; True, False or "never", as in
         `SamplingParams`.
     structured_outputs: the grammar of the text; a `StructuredOutputsParams` or a dict.

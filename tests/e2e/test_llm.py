@@ -15,6 +15,7 @@ from quire import LLM, AsyncLLMEngine, EngineArgs, LLMEngine, SamplingParams
 from quire.errors import ModelLoadError
 from quire.sampling_params import BeamSearchParams
 from tests.fakes.byte_tokenizer import EOS_ID, VOCAB_SIZE, save_byte_tokenizer
+from tests.fakes.tokenizers import capital_letters
 
 PROMPTS = ["Hello", "The capital of France is", "x", "Größe 大小", "a longer prompt " * 6]
 
@@ -95,6 +96,33 @@ def test_streamed_text_equals_generated_text(llm: LLM) -> None:
     assert [streamed[key] for key in sorted(streamed)] == [
         completion.text for output in generated for completion in output.outputs
     ]
+
+
+@pytest.mark.parametrize("model", ["BPE", "WordLevel"])
+def test_model_of_capital_letters_reads_and_writes_them(model: str, tmp_path: Path) -> None:
+    tokenizer = capital_letters(model)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=64,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    params = SamplingParams(temperature=0.0, max_tokens=12, logprobs=1, ignore_eos=True)
+    with LLM(model=str(tmp_path), dtype="float32", device="cpu") as llm:
+        (output,) = llm.generate("MKV1", params)
+        streamed = "".join(piece.outputs[0].text for piece in llm.stream("MKV1", params))
+    found = output.outputs[0]
+    assert output.prompt_token_ids == tokenizer.convert_tokens_to_ids(list("MKV1"))
+    assert found.text == streamed == tokenizer.decode(found.token_ids, skip_special_tokens=True)
+    assert found.text.isupper()
+    letters = [next(iter(place.values())).decoded_token for place in found.logprobs or []]
+    assert letters == tokenizer.convert_ids_to_tokens(found.token_ids)
 
 
 def test_engine_in_another_process_gives_the_same(llm: LLM, folder: Path) -> None:

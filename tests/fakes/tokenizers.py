@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoTokenizer,
     BertGenerationTokenizer,
@@ -95,6 +95,18 @@ def slow_sentencepiece() -> Any:
 def slow_bytes() -> Any:
     """A tokenizer in Python whose tokens are bytes; decoding drops incomplete characters."""
     return ByT5Tokenizer()
+
+
+def capital_letters(model: str) -> Any:
+    """A token a letter and no unknown token, like those of protein models."""
+    tokens = ["<|pad|>", "<|bos|>", "<|eos|>", *"12ABCDEFGHIKLMNOPQRSTUVWXYZ"]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    core = Tokenizer(models.BPE(vocab, []) if model == "BPE" else models.WordLevel(vocab))
+    core.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    core.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<|pad|>", bos_token="<|bos|>", eos_token="<|eos|>"
+    )
 
 
 FAMILIES = {

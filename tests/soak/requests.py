@@ -98,6 +98,8 @@ def _random_params(random: Random, max_tokens: int) -> SamplingParams:
     for chance, make in ((0.3, _stops), (0.3, _penalties), (0.3, _masks)):
         if random.random() < chance:
             fields |= make(random, fields["max_tokens"])
+    if "stop" in fields and kind < 0.15:  # beams end at tokens only
+        fields["stop"] = [text for text in fields["stop"] if text == "<|im_end|>"]
     return SamplingParams(**fields)
 
 

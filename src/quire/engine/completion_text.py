@@ -54,7 +54,7 @@ class StoppableText:
     def __init__(self, detokenizer: Detokenizer, stop: StopChecker, min_tokens: int) -> None:
         self._detokenizer = detokenizer
         self._stop = stop
-        self._num_unchecked = min_tokens  # tokens yet to come whose text may hold a stop string
+        self._num_unchecked = min_tokens  # tokens yet to come in whose text no stop string may end
 
     def feed(self, token_ids: Sequence[int]) -> NewText:
         if len(token_ids) <= 1 or self._num_unchecked > 0:
@@ -73,7 +73,7 @@ class StoppableText:
             text = self._detokenizer.feed([token_id])
             if self._num_unchecked > 0:
                 self._num_unchecked -= 1
-                pieces.append(text)
+                pieces.append(self._stop.pass_by(text))
                 continue
             certain, stop = self._stop.feed(text)
             pieces.append(certain)

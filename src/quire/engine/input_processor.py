@@ -10,7 +10,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -40,7 +40,7 @@ class StopSpec:
     token_ids: frozenset[int] = frozenset()  # all that the engine core stops at
     eos_token_ids: frozenset[int] = frozenset()  # those of them that give no stop reason
     include_in_output: bool = False
-    min_tokens: int = 0  # text of these first tokens is not searched
+    min_tokens: int = 0  # in the text of these first tokens no stop string may end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,10 +183,17 @@ class InputProcessor:
                 return_token_type_ids=False,
                 verbose=False,  # its own advice about long texts; the limit is checked here
             )
-        except (TypeError, UnicodeEncodeError):  # which says nothing of lone surrogates
+        except Exception as error:  # which says nothing of lone surrogates
             for prompt in prompts:
                 require_whole_text(prompt.name, prompt.text or "")
-            raise
+            if not _is_unspellable(error):
+                raise
+            if len(prompts) > 1:  # one by one, to name the wrong one
+                return [self._tokenize([prompt], add_special_tokens)[0] for prompt in prompts]
+            raise ValueError(
+                f"{prompts[0].name} cannot be written in the tokens of this model ({error}); use "
+                "what is in its vocabulary"
+            ) from error
         return [list(token_ids) for token_ids in encoded["input_ids"]]
 
     def _checked_token_ids(self, prompt: ParsedPrompt, params: SamplingParams) -> list[int]:
@@ -229,6 +236,8 @@ class InputProcessor:
     ) -> tuple[RowSampling, StopSpec]:
         strings = self._stop_strings(params)
         token_strings = self._special_tokens(strings)
+        if params.use_beam_search:
+            _require_tokens(strings, token_strings)
         # What ends an answer in a chat format is as good as an end-of-sequence token.
         ends = () if params.ignore_eos else tuple(end for end in ends if end not in strings)
         end_tokens = self._special_tokens(ends)
@@ -277,7 +286,18 @@ class InputProcessor:
 
     def _tokenize_word(self, text: str) -> list[int]:
         assert self._vocabulary is not None
-        return list(self._vocabulary.tokenizer.encode(text, add_special_tokens=False))
+        try:
+            return list(self._vocabulary.tokenizer.encode(text, add_special_tokens=False))
+        except Exception as error:
+            if _is_unspellable(error):
+                return []  # nor can it come out
+            raise
+
+
+def _is_unspellable(error: Exception) -> bool:
+    """Whether a tokenizer without an unknown token says that it has no tokens for some text.
+    `tokenizers` has no class of errors of its own."""
+    return type(error) is Exception
 
 
 def _verifier(
@@ -309,6 +329,16 @@ def _told_of_the_end() -> Iterator[None]:
         yield
     except VerifierClosed:
         raise EngineDeadError(CLOSED) from None
+
+
+def _require_tokens(strings: Collection[str], token_strings: Mapping[int, str]) -> None:
+    """Beams are compared by their tokens: cut at a text, they would be copies of one beginning."""
+    texts = [text for text in strings if text not in token_strings.values()]
+    if texts:
+        raise ValueError(
+            "in beam search each stop string must be one special token of the tokenizer, got "
+            f"stop={texts!r}; use stop_token_ids, or cut the texts of the output"
+        )
 
 
 def _watch(stop: StopSpec, params: SamplingParams) -> Watch:

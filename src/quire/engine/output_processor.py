@@ -286,6 +286,7 @@ class _Completion:
         self.token_ids += token_ids[:num_tokens]
         self._text += new.text
         self._take_logprobs(delta, num_tokens)
+        self._score = delta.score  # a beam's, whose text may be cut here: all are ranked alike
         self._first_seen = self._first_seen or time.time()
         if delta.finish_reason is not None:
             self.timing = delta.timing
@@ -336,9 +337,10 @@ class _Completion:
         )
 
     def _take_logprobs(self, delta: CompletionDelta, num_tokens: int) -> None:
-        """The sum is made here: the core's goes on after a stop string."""
+        """The sum is made here: the core's goes on after a stop string. Of a beam only the core
+        knows it, so that of a beam that is cut is not known."""
         if delta.logprobs is None:
-            if delta.cumulative_logprob is not None:  # a beam's
+            if delta.cumulative_logprob is not None and num_tokens == len(delta.new_token_ids):
                 self._cumulative_logprob = delta.cumulative_logprob
             return
         used = delta.logprobs[:num_tokens]
@@ -351,8 +353,7 @@ class _Completion:
     def _end_by_core(self, delta: CompletionDelta, stop_token_id: int | None) -> None:
         """The core knows token ids only: a stop string may have been one of them."""
         assert delta.finish_reason is not None
-        self._score, self._error = delta.score, delta.error
-        self._is_refusal = delta.is_refusal
+        self._error, self._is_refusal = delta.error, delta.is_refusal
         rest = self._stream.finish()
         self._text += rest.text
         if rest.stop is not None:

@@ -26,24 +26,32 @@ class StopChecker:
 
     def feed(self, text: str) -> tuple[str, str | None]:
         """The text that is certain by now, and the stop string that was found after it, if any."""
+        num_old = len(self._held)
         text = self._held + text
         found = [
             (start + len(stop), start, stop)
             for stop in self._stop
-            if (start := text.find(stop)) >= 0
+            if (start := text.find(stop, max(0, num_old + 1 - len(stop)))) >= 0
         ]
         if found:
             end, start, stop = min(found)
             self._held = ""
             return text[: end if self._include else start], stop
-        certain = self._first_possible_start(text)
-        self._held = text[certain:]
-        return text[:certain], None
+        return self._certain(text), None
+
+    def pass_by(self, text: str) -> str:
+        """As `feed`, for a text in which no stop string may end; one that begins there may."""
+        return self._certain(self._held + text)
 
     def finish(self) -> str:
         """The text that was held back in vain."""
         rest, self._held = self._held, ""
         return rest
+
+    def _certain(self, text: str) -> str:
+        certain = self._first_possible_start(text)
+        self._held = text[certain:]
+        return text[:certain]
 
     def _first_possible_start(self, text: str) -> int:
         for start in range(max(0, len(text) - self._longest + 1), len(text)):

@@ -6,6 +6,7 @@ Knows nothing about requests. A tokenizer is one of `transformers`', fast or slo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from quire.tokenizer.byte_level import bytes_of_token, is_byte_level
@@ -30,9 +31,9 @@ class Vocabulary:
         }
         # Tokens like <0xE4>: one raw byte each. Byte-level tokenizers have none.
         self.byte_values = _byte_values(tokenizer)
-        # Some token with a visible text. Put before others it makes them a continuation, which
-        # keeps the space that many decoders remove from the first token.
-        self.anchor_id = int(tokenizer.encode("a", add_special_tokens=False)[-1])
+        # Put before others it makes them a continuation, which keeps the space that many decoders
+        # remove from the first token.
+        self.anchor_id = self._visible_token()
         self._anchor_text = self.decode([self.anchor_id])
         self._texts: dict[int, str] = {}
         # Whether texts are the bytes of their tokens, joined: those that `token_bytes` gives.
@@ -76,6 +77,16 @@ class Vocabulary:
             int(token_id) if token_id in self.special_ids and self._spells(token_id, text) else None
         )
 
+    def _visible_token(self) -> int:
+        """Some token with a visible text, no added one if there is another. No text can be trusted
+        to have tokens: vocabularies of proteins have capital letters only."""
+        added = self.special_ids | self.tokenizer.added_tokens_decoder.keys()
+        plain = (i for i in range(self.size) if i not in added and i not in self.byte_values)
+        for token_id in chain(plain, (i for i in range(self.size) if i in added)):
+            if self.has(token_id) and _is_visible(self.decode([token_id])):
+                return token_id
+        return self.size - 1
+
     def _token_text(self, token_id: int) -> str:
         if not self.has(token_id):
             return ""
@@ -114,6 +125,10 @@ def _plain_backend(tokenizer: PreTrainedTokenizerBase) -> Any:  # of `tokenizers
         changed = type(tokenizer)._decode is not PreTrainedTokenizerFast._decode
         return None if changed else tokenizer.backend_tokenizer
     return None
+
+
+def _is_visible(text: str) -> bool:
+    return text.strip() != "" and text.isprintable() and REPLACEMENT not in text
 
 
 def _byte_values(tokenizer: PreTrainedTokenizerBase) -> dict[int, int]:

@@ -118,6 +118,17 @@ def test_wrong_input_is_one_clear_error(prompt: Any, params: Any, message: str) 
         process(prompt, SamplingParams(**params))
 
 
+def test_text_that_has_no_tokens_is_refused_under_its_name() -> None:
+    inputs = processor(tokenizers.capital_letters("WordLevel"), [2])
+    prompts = [ParsedPrompt(text=text, name=f"prompts[{i}]") for i, text in enumerate(["AB", "a"])]
+    with pytest.raises(ValueError, match=r"prompts\[1\] cannot be written in the tokens"):
+        inputs.tokenize_all(prompts)
+    params = SamplingParams(bad_words=["A"])  # with a space before it no token spells it
+    request = inputs.process("a", prompts[0], params).engine
+    assert request.prompt_token_ids == [5, 6]
+    assert request.sampling.bad_words_token_ids == ((5,),)
+
+
 def test_half_of_a_surrogate_pair_is_refused_under_its_name() -> None:
     prompts = parse_prompts(["whole \U0001f600", "half \ud83d"])
     message = r"prompts\[1\] has half of a surrogate pair, '\\ud83d' at character 5, .*leave it out"
@@ -167,6 +178,17 @@ def test_beams_bring_enough_candidates_for_every_stop_token() -> None:
     sampling = process("a", params).engine.sampling
     assert set(sampling.stop_token_ids) == {EOS, START}
     assert sampling.num_logprobs == num_beam_candidates(3, 2)
+
+
+def test_beams_end_at_tokens_only() -> None:
+    params = SamplingParams(use_beam_search=True, n=3, stop=["<|im_start|>", " the", "\n"])
+    with pytest.raises(
+        ValueError, match=r"one special token .*stop=\[' the', '\\n'\]; use stop_to"
+    ):
+        process("a", params)
+    chat = ParsedPrompt(text="hello", ends=("###",))
+    beams = BeamSearchParams(beam_width=3, max_tokens=4)
+    assert processor().process("r", chat, beams).stop.strings == ("###",)
 
 
 @pytest.mark.parametrize(

@@ -146,15 +146,18 @@ def test_stop_string_cuts_text_and_tokens(
     )
     output, aborted = run(params, token_ids, FinishReason.LENGTH, step_size)
     completion = output.outputs[0]
-    skipped = TOKENIZER.decode(token_ids[:min_tokens])
+    num_skipped = len(TOKENIZER.decode(token_ids[:min_tokens]))
     for count in range(min_tokens + 1, len(token_ids) + 1):
-        text = TOKENIZER.decode(token_ids[:count])[len(skipped) :]
-        ends = [(text.find(s) + len(s), text.find(s), s) for s in stop if s in text]
+        text = TOKENIZER.decode(token_ids[:count])
+        places = [
+            (place, s) for s in stop for place in range(len(text)) if text[place:].startswith(s)
+        ]
+        ends = [(place + len(s), place, s) for place, s in places if place + len(s) > num_skipped]
         if ends:
             end, start, found = min(ends)
             assert completion.stop_reason == found
             assert completion.finish_reason == "stop"
-            assert completion.text == skipped + text[: end if include else start]
+            assert completion.text == text[: end if include else start]
             assert completion.token_ids == token_ids[:count]
             assert aborted == (
                 [] if step_size * -(-count // step_size) >= len(token_ids) else [("r", 0)]
@@ -340,6 +343,23 @@ def test_best_n_beams_are_returned() -> None:
         ]
     )
     assert [beam.text for beam in one(step.outputs).outputs] == ["ab"]
+
+
+def test_beam_that_an_end_of_the_chat_format_cuts_is_ranked_as_the_others() -> None:
+    params = SamplingParams(n=2, best_of=3, use_beam_search=True, max_tokens=100)
+    chat = ParsedPrompt(text="hello", ends=("###",))
+    outputs = outputs_of(InputProcessor(CONFIG, VOCABULARY, (EOS,)).process("r", chat, params))
+    step = outputs.process(
+        [
+            delta(encode("a"), FinishReason.LENGTH, 0, score=-0.9, cumulative_logprob=-0.9),
+            delta(encode("b###c"), FinishReason.LENGTH, 1, score=-0.5, cumulative_logprob=-2.5),
+            delta(encode("d###"), FinishReason.LENGTH, 2, score=-0.7, cumulative_logprob=-2.8),
+        ]
+    )
+    found = one(step.outputs).outputs
+    assert [(beam.text, beam.score) for beam in found] == [("b", -0.5), ("d", -0.7)]
+    # The core's sum is of all its tokens.
+    assert [beam.cumulative_logprob for beam in found] == [None, -2.8]
 
 
 @pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.CUMULATIVE])

@@ -44,6 +44,24 @@ def test_result_does_not_depend_on_the_cuts(
     assert run(pieces, stop, include) == reference(text, stop, include)
 
 
+@settings(max_examples=300, deadline=None)
+@given(before=TEXT, text=TEXT, stop=STOPS, include=st.booleans())
+def test_what_was_passed_by_holds_beginnings_only(
+    before: str, text: str, stop: list[str], include: bool
+) -> None:
+    checker = StopChecker(stop, include)
+    shown = checker.pass_by(before)
+    certain, found = checker.feed(text)
+    both = before + text
+    places = [(i, one) for one in stop for i in range(len(both)) if both[i:].startswith(one)]
+    ends = [(i + len(one), i, one) for i, one in places if i + len(one) > len(before)]
+    if not ends:
+        assert (shown + certain + checker.finish(), found) == (both, None)
+        return
+    end, start, expected = min(ends)
+    assert (shown + certain, found) == (both[: end if include else start], expected)
+
+
 def test_only_a_possible_beginning_is_held_back() -> None:
     checker = StopChecker(["</end>"])
     assert checker.feed("text <") == ("text ", None)

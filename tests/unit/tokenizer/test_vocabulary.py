@@ -6,7 +6,7 @@ import copy
 import json
 
 import pytest
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, models
 from tokenizers.decoders import Decoder
 from transformers import PreTrainedTokenizerFast
 
@@ -46,6 +46,24 @@ def with_unused_ids(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFa
     for token in state["added_tokens"]:
         token["id"] += 10 * (token["id"] >= 100)
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)))
+
+
+@pytest.mark.parametrize("model", ["BPE", "WordLevel"])
+def test_a_vocabulary_need_not_spell_every_text(model: str) -> None:
+    vocabulary = Vocabulary(tokenizers.capital_letters(model))
+    token_ids = vocabulary.tokenizer.encode("MKV")
+    assert vocabulary.token_texts(token_ids) == ["M", "K", "V"]
+    assert make_detokenizer(vocabulary).feed(token_ids) == "MKV"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "anchor"), [(["<s>", "\t", "b"], "b"), (["\t", "<s>"], "<s>"), (["\t", " "], " ")]
+)
+def test_the_anchor_is_visible_and_plain_where_it_can_be(tokens: list[str], anchor: str) -> None:
+    core = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}))
+    core.add_special_tokens([token for token in tokens if token == "<s>"])
+    vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=core))
+    assert vocabulary.anchor_id == tokens.index(anchor)
 
 
 @pytest.mark.parametrize("family", ["byte_level", "byte_fallback", "word_piece"])
