@@ -23,6 +23,10 @@ from quire.cli.remote_flags import refuse_served_name
 
 CHILD = "--measure-this-process"
 
+# As `python -m quire`, which would look for imports in the current folder first.
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); \
+from quire.cli import main; sys.exit(main())"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -73,8 +77,9 @@ def _measure(arguments: argparse.Namespace, drop: Sequence[Path] = ()) -> dict[s
     """One start with this command's own arguments, the files ``drop`` uncached before."""
     for file in drop:
         _drop_from_cache(file)
-    words = [*arguments.command_line, f"{CHILD}={time.time()}"]
-    command = [sys.executable, "-m", "quire", *words]
+    name, given = arguments.command_line[:2], arguments.command_line[2:]  # a -- may be among these
+    words = [*name, f"{CHILD}={time.time()}", *given]
+    command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), *words]
     child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if child.returncode != 0:
         raise ValueError(f"the measured process ended with status {child.returncode}")

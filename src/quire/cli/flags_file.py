@@ -51,11 +51,19 @@ def read_flags_file(name: str) -> Mapping[Any, Setting]:
     return {key: Setting(value, _written(root, key)) for key, value in (content or {}).items()}
 
 
+def flag_of(key: str) -> str:
+    """The flag of a line: underscores count as dashes, but in what a dot says of a JSON object."""
+    name, dot, keys = key.partition(".")
+    return f"--{name.replace('_', '-')}{dot}{keys}"
+
+
 def flag_words(flag: str, action: argparse.Action | None, value: Any) -> list[str]:
     """One flag with a `Setting` or a value out of JSON, in words; ``action`` is what it sets, if
     known. What is empty, or a plain switch that is off, is left out."""
     if isinstance(value, Setting):
         value = value.for_flag(action)
+    if "." in flag and not isinstance(value, str):  # a key of a JSON object
+        return [f"{flag}={json.dumps(value, default=str)}"]  # of dates
     if value is None:
         return []
     if isinstance(action, argparse.BooleanOptionalAction):
@@ -65,7 +73,7 @@ def flag_words(flag: str, action: argparse.Action | None, value: Any) -> list[st
     if isinstance(value, list) and action is not None and action.nargs not in (None, 0):
         return [flag, *map(str, value)]
     if isinstance(value, (dict, list)):
-        return [f"{flag}={json.dumps(value, default=str)}"]  # of dates
+        return [f"{flag}={json.dumps(value, default=str)}"]
     return [f"{flag}={value}"]
 
 
@@ -110,7 +118,7 @@ def _first_repeated(keys: Sequence[Any], *, are_flags: bool) -> str | None:
     """Two spellings of a flag are the same one."""
     first: dict[tuple[str, str], Any] = {}
     for key in keys:
-        sign = ("", key.value.replace("_", "-")) if are_flags else (key.tag, key.value)
+        sign = ("", flag_of(key.value)) if are_flags else (key.tag, key.value)
         other = first.setdefault(sign, key)
         if other is not key and key.value != _MERGE:
             return (

@@ -88,8 +88,8 @@ class Parser(argparse.ArgumentParser):
 
     def action_of(self, flag: str) -> argparse.Action | None:
         """What a flag like ``--max_model_len`` or ``--no-enable-lora`` sets, if it is known."""
-        name = flag.partition("=")[0].partition(".")[0]
-        return self._option_string_actions.get(self._registered(name))
+        found = self._flag_of(flag)
+        return None if found is None else self._option_string_actions.get(found[0])
 
     def flags(self) -> list[str]:
         """Every long flag, those of other engines too."""
@@ -101,9 +101,10 @@ class Parser(argparse.ArgumentParser):
         return {action.dest for action in actions if action is not None}
 
     def _about_unknown(self, word: str) -> str:
-        if word.startswith("-"):
-            flag = word.partition("=")[0]
-            return f"unknown argument {flag}{did_you_mean(flag, self._visible_flags())}"
+        flag = word.partition("=")[0]
+        if flag.startswith("-") and " " not in flag:
+            near = did_you_mean(flag.partition(".")[0], self._visible_flags())
+            return f"unknown argument {flag}{near}"
         takes_prompt = "--prompt" in self._option_string_actions
         hint = "; give a text as --prompt TEXT and the model as --model MODEL"
         return f"unexpected word {word!r}{hint if takes_prompt else ''}"
@@ -186,15 +187,17 @@ class Parser(argparse.ArgumentParser):
         rest = deque(words)
         while rest and rest[0] != "--":
             word = rest.popleft()
-            if not word.startswith("--"):
+            found = self._flag_of(word) if word.startswith("--") else None
+            if found is None:
                 result.append(word)
                 continue
-            name, has_value, value = word.partition("=")
-            name, _, key = name.partition(".")
-            flag = self._registered(name)
-            if key:
+            flag, key = found
+            _, has_value, value = word.partition("=")
+            if key and flag in self._option_string_actions:
+                if not self._takes_object(flag):
+                    self.error(f"{word}: {flag} holds no JSON object; write it without .{key}")
                 if not has_value:
-                    value = rest.popleft() if rest and not rest[0].startswith("--") else "null"
+                    value = rest.popleft() if rest and self._is_value(rest[0]) else "null"
                 if not _put(dotted.setdefault(flag, {}), key.split("."), value):
                     self.error(f"{word}: an earlier one is in the way")
             elif self._is_switch(flag):
@@ -203,11 +206,28 @@ class Parser(argparse.ArgumentParser):
                 result.append(self._switch(flag, value or "true"))
             else:
                 whole.add(flag)
-                result.append(flag + has_value + value)
+                result.append(flag + word[len(flag) :])
         for flag in sorted(whole & dotted.keys()):
             self.error(f"{flag} is given as JSON and key by key; choose one of the two")
         objects = [word for flag, value in dotted.items() for word in (flag, json.dumps(value))]
         return [*result, *objects, *rest]
+
+    def _flag_of(self, word: str) -> tuple[str, str] | None:
+        """The flag in ``word``, as it was added, and the key behind its dot; None for a text, which
+        is to argparse what has a space and begins with no flag that there is."""
+        name, _, key = word.partition("=")[0].partition(".")
+        flag = self._registered(name)
+        is_known = flag in self._option_string_actions and " " not in key
+        return (flag, key) if is_known or " " not in word else None
+
+    def _is_value(self, word: str) -> bool:
+        return not word.startswith("--") or self._flag_of(word) is None
+
+    def _takes_object(self, flag: str) -> bool:
+        try:
+            return isinstance(self._get_value(self._option_string_actions[flag], "{}"), dict)
+        except argparse.ArgumentError:
+            return False
 
     def _registered(self, flag: str) -> str:
         """The flag as it was added; one that never was has dashes."""

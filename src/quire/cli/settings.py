@@ -18,7 +18,7 @@ from typing import Any
 
 from quire import compat, env, log
 from quire.args import EngineArgs
-from quire.cli.flags_file import flag_words, read_flags_file
+from quire.cli.flags_file import flag_of, flag_words, read_flags_file
 from quire.cli.parser import Parser
 from quire.near_names import did_you_mean
 from quire.server.args import ServerArgs
@@ -108,11 +108,11 @@ def _file_words(parser: Parser, name: str) -> list[str]:
     words: list[str] = []
     of_server: list[str] = []
     for key, setting in content.items():
-        flag = f"--{str(key).replace('_', '-')}"
+        flag = flag_of(str(key))
         if flag == _FILE_FLAG:
             parser.error(f"{name}: a file cannot name another {_FILE_FLAG} file")
         action = parser.action_of(flag)
-        if action is None and flag[2:].replace("-", "_") in _OF_SERVER:
+        if action is None and flag[2:].partition(".")[0].replace("-", "_") in _OF_SERVER:
             of_server.append(flag)
         else:
             words += flag_words(flag, action, setting)

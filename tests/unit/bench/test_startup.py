@@ -8,8 +8,10 @@ from quire.cli import main
 
 
 def test_startup_is_measured_in_a_process_of_its_own(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('a file of the user')\n")
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "results.json"
     words = ["--num-iters-cold", "1", "--num-iters-warm", "0", "--output-json", str(file)]
     assert main(["bench", "startup", "--load-format", "dummy", *words]) == 0
@@ -26,6 +28,12 @@ def test_a_start_that_fails_fails_the_benchmark(capfd: pytest.CaptureFixture[str
     error = capfd.readouterr().err
     assert "'/nonexistent' does not exist" in error
     assert "the measured process ended with status 1" in error
+
+
+def test_the_model_may_stand_behind_two_dashes(capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["--num-iters-cold", "0", "--num-iters-warmup", "0", "--num-iters-warm", "1"]
+    assert main(["bench", "startup", *words, "--", "/nonexistent"]) == 1
+    assert "'/nonexistent' does not exist" in capfd.readouterr().err
 
 
 def test_the_files_of_the_named_model_are_dropped_before_a_cold_start(

@@ -11,6 +11,7 @@ def parser() -> Parser:
     parser = Parser(prog="quire test", description=None)
     parser.add_argument("text", nargs="?")
     parser.add_argument("--temperature", type=float)
+    parser.add_argument("--stop", nargs="+")
     EngineArgs.add_cli_args(parser)
     return parser
 
@@ -36,10 +37,23 @@ def parser() -> Parser:
         (["--hf-overrides.a", "--model", "m"], "hf_overrides", {"a": None}),
         (["--hf-overrides.a", "--model", "m"], "model", "m"),
         (["--hf-overrides.a=1", "--hf-overrides.a=2"], "hf_overrides", {"a": 2}),
+        (["--hf-overrides.a_b", "-- is_x. y"], "hf_overrides", {"a_b": "-- is_x. y"}),
+        (["--stop", "-- all_of my_table"], "stop", ["-- all_of my_table"]),
+        (["--stop", "-- prints it. Then bye", "b"], "stop", ["-- prints it. Then bye", "b"]),
+        (["--stop", "--flag is_x, false"], "stop", ["--flag is_x, false"]),
+        (["--stop", "--x_y=a_b c"], "stop", ["--x_y=a_b c"]),
+        (["--stop", "--model. Which is_it?"], "stop", ["--model. Which is_it?"]),
+        (["--stop", "--hf-overrides.a is_it?"], "stop", ["--hf-overrides.a is_it?"]),
+        (["--stop=--flag is_x. y"], "stop", ["--flag is_x. y"]),
     ],
 )
 def test_words_are_understood(parser: Parser, words: list[str], name: str, value: object) -> None:
     assert vars(parser.parse(words))[name] == value
+
+
+def test_a_flag_within_a_text_is_not_given(parser: Parser) -> None:
+    parsed = parser.parse(["--stop", "--model. Which is it?", "--max_model_len is_it"])
+    assert parsed.flags_given == {"stop"}
 
 
 @pytest.mark.parametrize(
@@ -50,6 +64,13 @@ def test_words_are_understood(parser: Parser, words: list[str], name: str, value
             "unknown argument --max-model-length; did you mean --max",
         ),
         (["--wholly-unlike=8"], "unknown argument --wholly-unlike\n"),
+        (["--wholly_unlike.a_b=8"], "unknown argument --wholly-unlike.a_b\n"),
+        (["--hf-overide.rope_theta=8"], "; did you mean --hf-overrides?\n"),
+        (["-1.5", "-2"], "unknown argument -2\n"),
+        (["one", "--two of_them"], "unexpected word '--two of_them'"),
+        (["--stop.a_b", "x"], "--stop.a_b: --stop holds no JSON object; write it without"),
+        (["--max-model-len.a=1"], "--max-model-len holds no JSON object"),
+        (["--no-enable-chunked-prefill.a"], "holds no JSON object"),
         (["--chat-template", "x"], "unknown argument --chat-template\n"),
         (["one", "two"], "unexpected word 'two'\n"),
         (["--max-model", "8"], "unknown argument --max-model; did you mean"),

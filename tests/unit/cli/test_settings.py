@@ -123,6 +123,17 @@ def test_of_several_files_the_last_wins(
         ("enable-prefix-caching: off", "enable_prefix_caching", False),
         ("port: 0x1F40", "port", 8000),
         ("hf-overrides: {a: 1.10, b: 2024-01-01}", "hf_overrides", {"a": 1.1, "b": "2024-01-01"}),
+        ("hf_overrides.rope_theta: 1e6", "hf_overrides", {"rope_theta": 1e6}),
+        (
+            "hf-overrides.a_b: x\nhf_overrides.a-b: 1\nhf-overrides.c.d_e: ~",
+            "hf_overrides",
+            {"a_b": "x", "a-b": 1, "c": {"d_e": None}},
+        ),
+        (
+            "default-chat-template-kwargs.enable_thinking: false",
+            "default_chat_template_kwargs",
+            {"enable_thinking": False},
+        ),
     ],
 )
 def test_a_text_in_a_file_is_what_was_written(
@@ -148,6 +159,8 @@ def test_a_text_in_a_file_is_what_was_written(
             "max_model_len: 8k\nmax-model-len: 4k",
             "line 2 has 'max-model-len' again, after 'max_model_len' in line 1; keep one of them",
         ),
+        ("hf-overrides.a_b: 1\nhf_overrides.a_b: 2", "line 2 has 'hf_overrides.a_b' again"),
+        ("port.a_b: 1", "--port holds no JSON object; write it without .a_b"),
         ("hf-overrides:\n  a: 1\n  a: 2", "line 3 has 'a' again, after 'a' in line 2"),
         ("hf-overrides: {b: [{c: 1, c: 2}]}", "line 1 has 'c' again"),
     ],
@@ -245,6 +258,22 @@ def test_settings_of_the_engine_count_for_every_command(
     assert messages[0] == f"{config}: {only}"
     assert messages[1].startswith("unknown environment variable QUIRE_JSON")
     assert len(messages) == 2
+
+
+def test_prompts_of_a_file_are_what_was_written(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("prompt: [a_b, '--x_y z', '-- prints it. Then bye']\n")
+    parsed = parse_for(generate, f"--config={tmp_path / 'c.yaml'}")
+    assert parsed.prompt == ["a_b", "--x_y z", "-- prints it. Then bye"]
+
+
+def test_a_key_of_what_only_the_server_has_is_noted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "c.yaml").write_text("default-chat-template-kwargs.enable_thinking: false\n")
+    with caplog.at_level(logging.WARNING, logger="quire"):
+        parse_for(generate, f"--config={tmp_path / 'c.yaml'}")
+    only = "only `quire serve` has --default-chat-template-kwargs.enable_thinking"
+    assert only in caplog.records[0].getMessage()
 
 
 def test_a_wrong_variable_is_no_plan(

@@ -133,18 +133,17 @@ def _standard(source: Source) -> list[LoadRequest]:
 
 
 def _sharegpt(source: Source) -> list[LoadRequest]:
-    """First questions of conversations; outputs are as long as the answers there."""
+    """First questions of conversations; outputs are as long as the answers there, unless a length
+    is given."""
     given = source.arguments
-    conversations = json.loads(_dataset_file(given).read_text(encoding="utf-8"))
-    turns = [one.get("conversations") or one.get("conversation") or [] for one in conversations]
-    pairs = [(two[0]["value"], two[1]["value"]) for two in turns if len(two) >= 2]
+    wanted = given.sharegpt_output_len or given.output_len
     requests: list[LoadRequest] = []
-    for question, answer in _shuffled(source, pairs):
+    for question, answer in _shuffled(source, _first_turns(_dataset_file(given))):
         if len(requests) == given.num_prompts:
             break
         num_prompt = source.num_tokens(question)
-        num_output = given.sharegpt_output_len or given.output_len or source.num_tokens(answer)
-        if _is_usual(num_prompt, num_output):
+        num_output = wanted or source.num_tokens(answer)
+        if _is_usual(num_prompt, num_output, fewest_output=1 if wanted else _FEWEST_TOKENS):
             requests.append(
                 LoadRequest(
                     prompt=question, num_prompt_tokens=num_prompt, num_output_tokens=num_output
@@ -153,16 +152,46 @@ def _sharegpt(source: Source) -> list[LoadRequest]:
     return _enough(source, requests)
 
 
+def _first_turns(path: Path) -> list[tuple[str, str]]:
+    """Question and answer of every conversation that has both."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--dataset-path {path} is no JSON: {error}") from None
+    if not isinstance(entries, list):
+        raise ValueError(f"--dataset-path {path} holds no JSON list of conversations")
+    pairs = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            turns = entry.get("conversations") or entry.get("conversation") or []
+            if len(turns) >= 2:
+                pairs.append((_said(turns[0]), _said(turns[1])))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"entry {number} of {path} is unusable: {error!r}; a turn of its conversations "
+                "must have a text as value or content"
+            ) from None
+    return pairs
+
+
+def _said(turn: Mapping[str, Any]) -> str:
+    """ShareGPT calls it value, the chat API content."""
+    text = turn["value"] if "value" in turn else turn["content"]
+    if not isinstance(text, str):
+        raise TypeError(f"{text!r} is no text")
+    return text
+
+
 def _custom(source: Source) -> list[LoadRequest]:
     """Lines of {"prompt": ..., "output_tokens": ...}; the latter where the length is -1."""
     given = source.arguments
     wanted = given.output_len or given.custom_output_len
     requests = []
-    for number, text in enumerate(_dataset_file(given).read_text("utf-8").splitlines(), start=1):
-        if not text.strip():
+    for number, data in enumerate(_dataset_file(given).read_bytes().split(b"\n"), start=1):
+        if not data.strip():
             continue
         try:
-            line = json.loads(text)
+            line = json.loads(data)
             prompt = line["prompt"]
             length = int(line["output_tokens"]) if wanted == -1 else wanted
         except (ValueError, KeyError, TypeError) as error:
@@ -206,10 +235,10 @@ def _templated(source: Source, prompt: str) -> str:
     return text
 
 
-def _is_usual(num_prompt: int, num_output: int) -> bool:
-    long_enough = min(num_prompt, num_output) >= _FEWEST_TOKENS
+def _is_usual(num_prompt: int, num_output: int, *, fewest_output: int) -> bool:
     return (
-        long_enough
+        num_prompt >= _FEWEST_TOKENS
+        and num_output >= fewest_output
         and num_prompt <= _MOST_PROMPT_TOKENS
         and num_prompt + num_output <= _MOST_TOKENS
     )

@@ -99,6 +99,41 @@ def test_sharegpt_takes_first_turns_of_usual_lengths(tmp_path: Path) -> None:
     assert alone.num_output_tokens == 9
 
 
+@pytest.mark.parametrize("flag", ["--sharegpt-output-len", "--output-len"])
+def test_a_length_that_is_given_may_be_short(tmp_path: Path, flag: str) -> None:
+    question = "What is the capital of France, please?"
+    talks = [{"conversations": [{"value": question}, {"value": "Paris"}]}]
+    words = ["--dataset-name", "sharegpt", "--dataset-path", write(tmp_path, talks)]
+    (found,) = load(*words, flag, "1", "--num-prompts", "1")
+    assert (found.prompt, found.num_output_tokens) == (question, 1)
+
+
+def test_turns_may_be_called_as_in_the_chat_api(tmp_path: Path) -> None:
+    question, answer = "What is the capital of France, please?", "It is Paris, of course."
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    path = write(tmp_path, [{"conversation": turns}])
+    (found,) = load("--dataset-name", "sharegpt", "--dataset-path", path, "--num-prompts", "1")
+    assert found.prompt == question
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            '[{"conversations": []}, {"conversations": [{"text": "a"}, {"text": "b"}]}]',
+            "entry 2 of .*data is unusable: KeyError.'content'",
+        ),
+        ([{"conversations": [{"content": ["a"]}, {"content": "b"}]}], "entry 1 .*is no text"),
+        ([["a", "b"]], "entry 1 of .*data is unusable"),
+        ({"conversations": []}, "data holds no JSON list of conversations"),
+        ("[", "data is no JSON: "),
+    ],
+)
+def test_conversations_that_are_wrong(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load("--dataset-name", "sharegpt", "--dataset-path", write(tmp_path, content))
+
+
 def test_custom_prompts(tmp_path: Path) -> None:
     lines = '{"prompt": "Hi", "output_tokens": 5}\n\n{"prompt": "Ho", "output_tokens": 6}\n'
     words = ["--dataset-name", "custom", "--dataset-path", write(tmp_path, lines)]
@@ -108,6 +143,16 @@ def test_custom_prompts(tmp_path: Path) -> None:
     templated = load(*words)
     assert "Hi" in templated[0].prompt and templated[0].prompt != "Hi"
     assert templated[0].num_output_tokens == 256
+
+
+def test_a_custom_prompt_may_hold_every_separator_of_lines(tmp_path: Path) -> None:
+    prompts = ["a\u2028b", "c\u2029d", "e\u0085f\u00a0"]
+    path = tmp_path / "data"
+    lines = [json.dumps({"prompt": one}, ensure_ascii=False) for one in prompts]
+    path.write_text("\r\n".join(lines), encoding="utf-8", newline="")
+    words = ["--dataset-name", "custom", "--dataset-path", str(path), "--num-prompts", "3"]
+    found = load(*words, "--disable-shuffle", "--skip-chat-template")
+    assert [one.prompt for one in found] == prompts
 
 
 @pytest.mark.parametrize(
