@@ -191,7 +191,10 @@ class EngineArgs:
         "quire (none), or another folder",
     )
     override_generation_config: dict[str, Any] | None = _model(
-        None, help="JSON merged into the generation config", parse=parse_json_object
+        None,
+        help="JSON merged into the generation config; its max_new_tokens also limits answers of a "
+        "server, as that of a folder given with --generation-config does",
+        parse=parse_json_object,
     )
     load_format: str = _load(
         "auto",

@@ -53,6 +53,8 @@ class ModelConfig:
     tokenizer: Path  # the local folder with the tokenizer's files
     hf_config: dict[str, Any]  # config.json after hf_overrides
     generation_config: dict[str, Any]  # generation_config.json, or empty
+    # Of an answer that is served: max_new_tokens, where the user gave it and not the model.
+    max_tokens_limit: int | None = None
     architecture: str
     dtype: str  # "float32", "bfloat16" or "float16"
     max_model_len: int

@@ -18,6 +18,9 @@ _SAMPLING_PARAM = {
     "top_k": "top_k",
     "min_p": "min_p",
     "repetition_penalty": "repetition_penalty",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "skip_special_tokens": "skip_special_tokens",
     "max_new_tokens": "max_tokens",
 }
 # Key -> the values that change nothing, beside None.
@@ -72,6 +75,18 @@ def default_sampling_params(config: Mapping[str, Any]) -> SamplingParams:
             f"the generation config is unusable: {error} Set override_generation_config, or "
             'generation_config="quire" to ignore the model\'s.'
         ) from None
+
+
+def max_tokens_limit(config: Mapping[str, Any]) -> int | None:
+    """The most tokens of an answer that is served, by a generation config that the user gave."""
+    if config.get("max_new_tokens") is None:
+        return None
+    return default_sampling_params(config).max_tokens
+
+
+def heeded(config: Mapping[str, Any]) -> list[str]:
+    """The settings that are defaults of sampling parameters, as "key=value"."""
+    return [f"{key}={config[key]!r}" for key in _SAMPLING_PARAM if config.get(key) is not None]
 
 
 def not_heeded(config: Mapping[str, Any]) -> list[str]:

@@ -15,10 +15,11 @@ from typing import Any
 from quire.args import EngineArgs
 from quire.compat import QUANTIZATION
 from quire.errors import ModelLoadError, UnsupportedModelError
-from quire.generation_config import check_overrides
+from quire.generation_config import check_overrides, max_tokens_limit
 from quire.sampling_limits import is_int
 from quire.weights.checkpoint_files import choose_weight_files, what_is_not_read
 
+_NO_GENERATION_CONFIG = ("quire", "vllm")  # as a user says it
 _CONFIG_FAILED = "Failed to load the model config."
 
 # Stored in fewer bits and read as plain values, by the architectures that are published so.
@@ -36,6 +37,7 @@ class ModelFiles:
     tokenizer: Path
     config: dict[str, Any]  # config.json
     generation_config: dict[str, Any]  # empty: none, or not wanted
+    max_tokens_limit: int | None  # by those of its keys that the user gave
     tokenizer_config: dict[str, Any]
     architecture: str  # the first supported one that config.json names
     stored_dtype: str  # what config.json or the weights say
@@ -57,11 +59,13 @@ def find_model_files(args: EngineArgs, *, with_weights: bool = True) -> ModelFil
     _check_eos(str(path / "config.json"), config)
     architecture = choose_architecture(config, path)
     refuse_multi_modal(config, architecture)
+    generation_config = _generation_config(args, path)
     return ModelFiles(
         path=path,
         tokenizer=tokenizer,
         config=config,
-        generation_config=_generation_config(args, path),
+        generation_config=generation_config,
+        max_tokens_limit=max_tokens_limit(_given_by_user(args, generation_config)),
         tokenizer_config=read_json(tokenizer / "tokenizer_config.json") or {},
         architecture=architecture,
         stored_dtype=stored_dtype(config, path),
@@ -186,7 +190,7 @@ def _generation_config(args: EngineArgs, model_path: Path) -> dict[str, Any]:
     overrides = args.override_generation_config or {}
     check_overrides(overrides)
     _check_eos("override_generation_config", overrides)
-    if args.generation_config in ("quire", "vllm"):
+    if args.generation_config in _NO_GENERATION_CONFIG:
         return dict(overrides)
     is_auto = args.generation_config == "auto"
     folder = model_path if is_auto else Path(args.generation_config).expanduser()
@@ -199,6 +203,12 @@ def _generation_config(args: EngineArgs, model_path: Path) -> dict[str, Any]:
         )
     _check_eos(str(file), config or {})
     return {**(config or {}), **overrides}
+
+
+def _given_by_user(args: EngineArgs, generation_config: dict[str, Any]) -> dict[str, Any]:
+    """All of a folder's that the user named, or the overrides."""
+    is_named = args.generation_config not in ("auto", *_NO_GENERATION_CONFIG)
+    return generation_config if is_named else args.override_generation_config or {}
 
 
 def _check_eos(source: str, config: Mapping[str, Any]) -> None:

@@ -277,6 +277,7 @@ def _model_config(
         tokenizer=files.tokenizer,
         hf_config=files.config,
         generation_config=files.generation_config,
+        max_tokens_limit=files.max_tokens_limit,
         architecture=files.architecture,
         dtype=source.dtype,
         max_model_len=length.longest,

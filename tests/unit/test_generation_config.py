@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from quire.generation_config import check_overrides, default_sampling_params, not_heeded
+from quire.generation_config import (
+    check_overrides,
+    default_sampling_params,
+    heeded,
+    max_tokens_limit,
+    not_heeded,
+)
 from quire.sampling_params import SamplingParams
 
 
@@ -14,6 +20,26 @@ def test_keys_become_sampling_params() -> None:
     config = {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "max_new_tokens": 2048}
     expected = SamplingParams(temperature=0.6, top_k=20, top_p=0.95, max_tokens=2048)
     assert default_sampling_params(config) == expected
+
+
+def test_penalties_and_special_tokens_are_heeded() -> None:
+    config = {"presence_penalty": 1.9, "frequency_penalty": 1.8, "skip_special_tokens": False}
+    check_overrides(config)
+    assert default_sampling_params(config) == SamplingParams(
+        presence_penalty=1.9, frequency_penalty=1.8, skip_special_tokens=False
+    )
+
+
+def test_defaults_are_told_as_the_file_calls_them() -> None:
+    config = {"max_new_tokens": 9, "temperature": 0.6, "top_p": None, "do_sample": True}
+    assert heeded(config) == ["temperature=0.6", "max_new_tokens=9"]
+
+
+def test_only_max_new_tokens_limits() -> None:
+    assert max_tokens_limit({"temperature": 0.6, "max_new_tokens": None}) is None
+    assert max_tokens_limit({"max_new_tokens": 9}) == 9
+    with pytest.raises(ValueError, match=r"unusable: max_tokens must be .* got '9'"):
+        max_tokens_limit({"max_new_tokens": "9"})
 
 
 def test_null_and_do_sample_change_nothing() -> None:

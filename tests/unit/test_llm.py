@@ -416,6 +416,22 @@ def test_text_of_beams_has_special_tokens_only_where_they_are_wanted(llm: LLM) -
         assert str(sequence.text).count("<|im_start|>") == (0 if hides else 2)
 
 
+def test_text_of_beams_has_the_token_that_ended_them_only_where_it_is_wanted(llm: LLM) -> None:
+    prompt = {"prompt_token_ids": [70, 2, 71]}
+    for includes in (True, False):
+        params = BeamSearchParams(
+            beam_width=1,
+            max_tokens=5,
+            include_stop_str_in_output=includes,
+            skip_special_tokens=False,
+        )
+        (sequence,) = llm.beam_search([prompt], params)[0].sequences
+        assert sequence.tokens == [70, 2, 71, 70, 2]
+        shown = sequence.tokens if includes else sequence.tokens[:-1]
+        assert sequence.text == llm.get_tokenizer().decode(shown)
+        assert (sequence.finish_reason, sequence.stop_reason) == ("stop", None)
+
+
 def test_a_progress_bar_in_the_place_of_token_ids_is_told_so(llm: LLM) -> None:
     for wrong in (False, print):
         with pytest.raises(ValueError, match=r"is prompt_token_ids, .* write use_tqdm="):

@@ -55,6 +55,24 @@ def test_generation_config_can_be_ignored_or_come_from_elsewhere(tmp_path: Path)
         temperature(str(tmp_path / "nowhere"))
 
 
+def test_max_new_tokens_limits_only_where_the_user_gave_it(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path / "model")
+    (folder / "generation_config.json").write_text('{"max_new_tokens": 30}')
+
+    def limit(generation_config: str, overrides: dict[str, int] | None = None) -> int | None:
+        args = EngineArgs(
+            str(folder),
+            generation_config=generation_config,
+            override_generation_config=overrides,
+        )
+        return find_model_files(args).max_tokens_limit
+
+    assert limit("auto") is limit("quire") is limit("auto", {"top_k": 5}) is None
+    assert limit(str(folder)) == limit(str(folder), {"top_k": 5}) == 30
+    assert limit("auto", {"max_new_tokens": 7}) == limit("quire", {"max_new_tokens": 7}) == 7
+    assert limit(str(folder), {"max_new_tokens": 7}) == 7
+
+
 def test_a_tokenizer_of_its_own(tmp_path: Path) -> None:
     folder, other = write_model_folder(tmp_path / "model"), tmp_path / "other"
     other.mkdir()

@@ -19,7 +19,7 @@ from quire.engine.input_processor import InputProcessor, ProcessedRequest
 from quire.engine.model_view import ModelConfigView
 from quire.engine.observer import NoObserver, RequestObserver
 from quire.engine.output_processor import OutputProcessor
-from quire.generation_config import default_sampling_params, not_heeded
+from quire.generation_config import default_sampling_params, heeded, not_heeded
 from quire.prompts import ParsedPrompt, PromptType, parse_prompts
 from quire.sampling_params import BeamSearchParams, SamplingParams
 from quire.step_output import EngineFacts
@@ -78,7 +78,7 @@ class Front:
         # Requests without a seed get one from here: runs of one engine seed repeat each other.
         self._seeds = random.Random(self._model.seed)
         self._core_tokenizer = tokenizer  # the core has loaded one like it, and keeps it
-        self._warn_of_generation_config()
+        self._tell_of_generation_config()
         self.model_config = ModelConfigView(self._model)
         self._use(tokenizer)
 
@@ -137,7 +137,10 @@ class Front:
         """Tell ``observer`` of every request from now on, instead of the one before."""
         self._observer = self.outputs.observer = observer
 
-    def _warn_of_generation_config(self) -> None:
+    def _tell_of_generation_config(self) -> None:
+        defaults = heeded(self._model.generation_config)
+        if defaults:
+            logger.info("default sampling parameters of this model: %s", ", ".join(defaults))
         settings = not_heeded(self._model.generation_config)
         if settings:
             logger.warning(

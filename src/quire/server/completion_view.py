@@ -49,7 +49,9 @@ class CompletionView:
         self._body = body
         self._vocabulary = front.vocabulary
         self._as_token_ids = names_tokens_by_id(body.return_tokens_as_token_ids, state)
-        skip = body.skip_special_tokens is not False
+        skip = body.skip_special_tokens
+        if skip is None:
+            skip = front.default_sampling_params().skip_special_tokens
         self.echoes = [Echo.of(prompt, front, skip) if body.echo else Echo() for prompt in prompts]
 
     def choices(self, outputs: list[RequestOutput]) -> list[dict[str, Any]]:

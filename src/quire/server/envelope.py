@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import quire
 from quire.server.errors import bad_request
+from quire.server.protocol.common import INT64
 from quire.server.usage import Usage
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from quire.engine.async_engine import AsyncLLM
 
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")  # of 64 bits
+# As many digits as the largest of 64 bits has.
+_INTEGER = re.compile(r"[+-]?0*[0-9]{1,19}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,12 +56,17 @@ def priority_of(request: Request, given: int | None) -> int:
     for name in ("x-vllm-priority", "x-priority"):
         value = request.headers.get(name)
         if value is not None:
-            if _INTEGER.fullmatch(value.strip()) is None:
-                raise bad_request(
-                    f"the header {name} must be an integer, got {value[:40]!r}; smaller is sooner."
-                )
-            return int(value)
+            return _integer(name, value.strip())
     return given or 0
+
+
+def _integer(name: str, text: str) -> int:
+    if _INTEGER.fullmatch(text) is None or not -INT64 <= int(text) < INT64:
+        raise bad_request(
+            f"the header {name} must be an integer of 64 bits, got {text[:40]!r}; smaller is "
+            "sooner."
+        )
+    return int(text)
 
 
 def fingerprint_of(engine: AsyncLLM) -> str:

@@ -14,23 +14,23 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from quire.errors import EngineDeadError
-from quire.server.errors import HTTPError, PromptTooLong, bad_request, internal, shown
+from quire.server.errors import HTTPError, PromptTooLong, internal, shown
 
 logger = logging.getLogger(__name__)
 
 _ANTHROPIC_PATHS = "/v1/messages"
 _SHARED_PATH = "/v1/models"
 _ANTHROPIC_VERSION = b"anthropic-version"
-# Status -> the type in Anthropic's bodies.
+# Status -> the type in Anthropic's bodies, where it has one of its own.
 _ANTHROPIC_TYPES = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    408: "timeout_error",
     413: "request_too_large",
-    415: "invalid_request_error",
     429: "rate_limit_error",
     503: "overloaded_error",
+    504: "timeout_error",
 }
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]  # of a request; names are in small letters
 
@@ -49,8 +49,10 @@ def error_payload(
     """The body; only Anthropic's clients look for the request's id in it."""
     if not is_anthropic(path, headers):
         return error.body()
-    kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
-    content: dict[str, Any] = {"type": kind, "message": _anthropic_message(error)}
+    content: dict[str, Any] = {
+        "type": _anthropic_type(error.status),
+        "message": _anthropic_message(error),
+    }
     if error.details is not None:
         content["details"] = error.details
     return {"type": "error", "error": content, "request_id": request_id}
@@ -62,6 +64,11 @@ def is_anthropic(path: str, headers: Headers) -> bool:
     if not path.startswith(_SHARED_PATH):
         return path.startswith(_ANTHROPIC_PATHS)
     return any(name == _ANTHROPIC_VERSION for name, _ in headers)
+
+
+def _anthropic_type(status: int) -> str:
+    others = "invalid_request_error" if status < 500 else "api_error"
+    return _ANTHROPIC_TYPES.get(status, others)
 
 
 def _anthropic_message(error: HTTPError) -> str:
@@ -146,7 +153,8 @@ def invalid_body(error: ValidationError) -> HTTPError:
     more = len(errors) - len(lines)
     if more > 0:
         lines.append(f"and {more} more")
-    return bad_request("; ".join(lines), param=_place(errors[0]["loc"]))
+    place = _place(errors[0]["loc"])
+    return HTTPError(400, "; ".join(lines), param=place, tells_paths=True)
 
 
 def _fault(error: Any) -> str:

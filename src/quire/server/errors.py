@@ -1,17 +1,21 @@
 """Errors of the HTTP API: a status, a type, a message, and the body they become.
 
 The body is OpenAI's: ``{"error": {"message", "type", "param", "code"}}``. Messages name no path of
-this machine.
+this machine: what is told of others' exceptions, and by any 5xx, has its paths cut. All else is our
+own words and the client's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+import sys
+import traceback
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 BAD_REQUEST = "BadRequestError"
+_PACKAGE = __name__.partition(".")[0]
 # A wrong value that a message quotes may be as large as a body.
 _MAX_MESSAGE, _MAX_PARAM = 4000, 200
 _NAME = re.compile(r"(?<![\w.-])[a-z]+(_[a-z]+)+(?!\w)")  # of a field, and no plain word
@@ -36,12 +40,12 @@ class HTTPError(Exception):
         retry_after: int | None = None,  # seconds; for 429 and 503
         headers: dict[str, str] | None = None,
         details: dict[str, Any] | None = None,  # what Anthropic's clients go by
-        tells_paths: bool = False,  # which are the API's, or the client's own
+        tells_paths: bool = False,  # of whatever it is made: they are the API's or the client's own
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = _cut(message, _MAX_MESSAGE)
-        if not tells_paths:
+        if not tells_paths and (status >= 500 or _is_of_others(sys.exc_info()[1])):
             self.message = without_paths(self.message)
         self.kind = kind
         self.param = None if param is None else _cut(param, _MAX_PARAM)
@@ -165,6 +169,16 @@ def _pieces(value: Any, most: int) -> Iterator[str]:
         yield "]"
     else:
         yield repr(value[:most] if isinstance(value, str) else value)
+
+
+def _is_of_others(error: BaseException | None) -> bool:
+    """Whether an exception that is being handled was not raised by us, or because of another one,
+    which it may tell of."""
+    if error is None:
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    is_ours = str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE
+    return not is_ours or error.__context__ is not None
 
 
 def _cut(text: str, max_chars: int) -> str:

@@ -116,6 +116,7 @@ class Lifecycle:
             root=default_served_name(model.model),
             max_model_len=engine.model_config.max_model_len,
             created=int(time.time()),
+            max_tokens_limit=model.max_tokens_limit,
         )
         tokenizer = engine.front.tokenizer
         state.chat = None if tokenizer is None else ChatRenderer(tokenizer, self._chat_template)

@@ -36,7 +36,8 @@ async def one_model(name: str, request: Request) -> Response:
 
 
 def _card(state: ServerState, models: ServedModels, name: str) -> dict[str, Any]:
-    most_output = state.args.max_output_tokens or models.max_model_len
+    limits = (models.max_tokens_limit, state.args.max_output_tokens)
+    most_output = min([models.max_model_len, *filter(None, limits)])
     return {
         "id": name,
         "object": "model",
@@ -45,7 +46,7 @@ def _card(state: ServerState, models: ServedModels, name: str) -> dict[str, Any]
         "created_at": datetime.fromtimestamp(models.created, timezone.utc).isoformat(),
         "lifecycle": "active",
         "max_input_tokens": models.max_model_len,
-        "max_tokens": min(most_output, models.max_model_len),
+        "max_tokens": most_output,
         "created": models.created,
         "owned_by": "quire",
         "root": models.root,

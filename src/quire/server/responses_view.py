@@ -136,19 +136,23 @@ def _fixed_fields(body: ResponsesRequest, started: Started) -> Json:
     text = {"format": format or {"type": "text"}, "verbosity": "medium"}
     effort = body.reasoning and body.reasoning.effort
     return {
-        "id": f"resp_{started.request_id}",
+        "id": f"resp_{started.request_id.removeprefix('resp_')}",  # a client's may be the whole id
         "object": "response",
         "created_at": int(time.time()),
         "model": started.model,
         "background": False,
         "conversation": None,
+        "frequency_penalty": params.frequency_penalty,
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,
         "max_tool_calls": body.max_tool_calls,
         "metadata": body.metadata or {},
         "parallel_tool_calls": body.parallel_tool_calls is not False,
+        "presence_penalty": params.presence_penalty,
         "previous_response_id": None,
+        "prompt": None,
         "prompt_cache_key": body.prompt_cache_key,
+        "prompt_cache_retention": body.prompt_cache_retention,
         "reasoning": {"effort": effort, "summary": None},
         "safety_identifier": body.safety_identifier,
         "service_tier": "default",

@@ -31,7 +31,11 @@ _SAME_NAME = (
     "thinking_token_budget",
 )
 _OF_VOCABULARY = ("allowed_token_ids", "stop_token_ids", "logit_bias")  # by token id
-_FROM_GENERATION_CONFIG = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+# Taken from the generation config where tokens are drawn; beams are not.
+_DRAWING = (
+    *("temperature", "top_p", "top_k", "min_p"),
+    *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+)
 
 
 def completion_params(
@@ -68,9 +72,7 @@ def chat_params(body: ChatCompletionRequest, engine: AsyncLLM, args: ServerArgs)
         with renamed({"max_tokens": "max_completion_tokens"}):
             _check_least(max_tokens)
     if max_tokens is None:
-        max_tokens = engine.config.model.generation_config.get("max_new_tokens")
-        if max_tokens is not None:  # it was written for the whole context of the model
-            max_tokens = min(max_tokens, engine.model_config.max_model_len)
+        max_tokens = _default_max_tokens(engine)
     logprobs = num_top if body.logprobs else None
     return _params(body, engine, args, max_tokens, logprobs, body.prompt_logprobs)
 
@@ -86,13 +88,11 @@ def _params(
     if body.stream_options is not None and not body.stream:
         raise bad_request("stream_options needs stream=true; set it.", "stream_options")
     _check_numbers(body, engine.model_config.get_vocab_size())
-    values = {} if body.use_beam_search else _defaults(engine)
+    values = _defaults(engine, is_beam_search=bool(body.use_beam_search))
     values |= {name: value for name in _SAME_NAME if (value := getattr(body, name)) is not None}
     values |= output_constraint(body)
     values |= named_processors(body.logits_processors, args)
-    max_tokens = _capped(max_tokens, engine.model_config.max_model_len, args.max_output_tokens)
-    if args.max_output_tokens is not None and "min_tokens" in values:
-        values["min_tokens"] = min(values["min_tokens"], args.max_output_tokens)
+    _check_max_tokens(max_tokens, engine.model_config.max_model_len)
     values |= {"stop": _stop(body.stop), "output_kind": _kind(body, args)}
     values |= {"logprobs": logprobs, "prompt_logprobs": prompt_logprobs}
     try:
@@ -101,6 +101,7 @@ def _params(
         raise bad_value(error, type(body).model_fields) from error
     if body.use_beam_search or params.is_ranked:
         _check_only_at_end(body, params)
+    _cap(params, engine.config.model.max_tokens_limit, args.max_output_tokens)
     return params
 
 
@@ -116,9 +117,19 @@ def _check_numbers(body: GenerationBody, vocab_size: int) -> None:
             )
 
 
-def _defaults(engine: AsyncLLM) -> dict[str, Any]:
+def _default_max_tokens(engine: AsyncLLM) -> int | None:
+    """The generation config's, which was written for the whole context of the model."""
+    if engine.config.model.generation_config.get("max_new_tokens") is None:
+        return None
+    default = engine.get_default_sampling_params().max_tokens
+    return None if default is None else min(default, engine.model_config.max_model_len)
+
+
+def _defaults(engine: AsyncLLM, *, is_beam_search: bool) -> dict[str, Any]:
+    """Of the generation config."""
     recommended = engine.get_default_sampling_params()
-    return {name: getattr(recommended, name) for name in _FROM_GENERATION_CONFIG}
+    names = ("skip_special_tokens", *(() if is_beam_search else _DRAWING))
+    return {name: getattr(recommended, name) for name in names}
 
 
 def _kind(body: GenerationBody, args: ServerArgs) -> RequestOutputKind:
@@ -136,7 +147,7 @@ def _check_least(max_tokens: int | None) -> None:
         )
 
 
-def _capped(max_tokens: int | None, max_model_len: int, limit: int | None) -> int | None:
+def _check_max_tokens(max_tokens: int | None, max_model_len: int) -> None:
     _check_least(max_tokens)
     if max_tokens is not None and max_tokens > max_model_len:
         raise bad_request(
@@ -144,9 +155,14 @@ def _capped(max_tokens: int | None, max_model_len: int, limit: int | None) -> in
             f"{max_tokens}; leave it out for all that remains after the prompt.",
             "max_tokens",
         )
-    if limit is None:
-        return max_tokens
-    return limit if max_tokens is None else min(max_tokens, limit)
+
+
+def _cap(params: SamplingParams, *limits: int | None) -> None:
+    """What was asked for is right by itself; the operator's limits cut it."""
+    for limit in limits:
+        if limit is not None:
+            params.max_tokens = min(params.max_tokens or limit, limit)
+            params.min_tokens = min(params.min_tokens, limit)
 
 
 def _stop(stop: str | list[str] | None) -> list[str] | None:

@@ -47,6 +47,7 @@ class ServedModels:
     root: str  # as the user typed it
     max_model_len: int
     created: int  # seconds since the epoch
+    max_tokens_limit: int | None = None  # of an answer, by the generation config
 
     @property
     def reported(self) -> str:

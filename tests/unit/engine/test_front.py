@@ -43,6 +43,15 @@ def test_tokenizer_without_template_gets_that_of_the_family(tmp_path: Path) -> N
     assert prompt.ends == ("<|im_end|>", "<|endoftext|>")
 
 
+def test_defaults_of_a_generation_config_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="quire"):
+        Front(fake_config(), FAKE_FACTS, None)
+        assert "default sampling parameters" not in caplog.text
+        generation_config = {"temperature": 0.6, "presence_penalty": 1.5, "eos_token_id": 3}
+        Front(fake_config(generation_config=generation_config), FAKE_FACTS, None)
+    assert "parameters of this model: temperature=0.6, presence_penalty=1.5\n" in caplog.text
+
+
 CHOICE = SamplingParams(structured_outputs=StructuredOutputsParams(choice=["yes", "no"]))
 
 

@@ -208,9 +208,11 @@ async def test_a_default_beyond_the_context_is_no_error(
     client: httpx.AsyncClient, state: ServerState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = state.require_engine()
-    default = {"max_new_tokens": engine.model_config.max_model_len + 1}
-    model = replace(engine.config.model, generation_config=default)
+    most = engine.model_config.max_model_len + 1
+    model = replace(engine.config.model, generation_config={"max_new_tokens": most})
     monkeypatch.setattr(engine, "config", replace(engine.config, model=model))
+    default = SamplingParams(temperature=0, max_tokens=most)
+    monkeypatch.setattr(engine, "get_default_sampling_params", lambda: default)
     assert (await chat(client))["choices"][0]["message"]["content"] == ANSWER
 
 

@@ -554,9 +554,13 @@ async def test_a_priority_header_is_heeded(client: httpx.AsyncClient) -> None:
         response = await client.post(PATH, json={"prompt": [5]}, headers={header: "4"})
         assert response.status_code == 400  # the policy is fcfs
         assert "priority=4" in response.json()["error"]["message"]
-    for value in ("high", "9" * 30, "1_0", ""):
+    for value in ("high", "9" * 30, "1_0", "", str(2**63), str(-(2**63) - 1)):
         wrong = await client.post(PATH, json={"prompt": [5]}, headers={"X-Priority": value})
-        assert f"must be an integer, got {value!r}" in wrong.json()["error"]["message"]
+        assert f"must be an integer of 64 bits, got {value!r}" in wrong.json()["error"]["message"]
+    for number in (2**63 - 1, -(2**63)):
+        header = {"X-Priority": f"{number:+025}"}
+        response = await client.post(PATH, json={"prompt": [5]}, headers=header)
+        assert f"priority={number} has no effect" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("is_stream", [False, True])

@@ -177,6 +177,26 @@ async def test_a_cancelled_response_says_so(
     assert response.output[0].status == "incomplete"
 
 
+async def test_a_response_tells_what_was_asked_for(client: httpx.AsyncClient) -> None:
+    wish = {"presence_penalty": 0.5, "frequency_penalty": -0.25, "max_output_tokens": 1}
+    answer = (
+        await client.post(PATH, json={"input": "x", "prompt_cache_retention": "24h", **wish})
+    ).json()
+    assert {name: answer[name] for name in wish} == wish
+    assert (answer["prompt_cache_retention"], answer["prompt"]) == ("24h", None)
+    unset = (await client.post(PATH, json={"input": "x", "max_output_tokens": 1})).json()
+    assert (unset["presence_penalty"], unset["frequency_penalty"]) == (0.0, 0.0)
+    assert unset["prompt_cache_retention"] is None
+
+
+@pytest.mark.parametrize("request_id", ["own", "resp_own"])
+async def test_a_request_id_may_be_the_id_of_the_response(
+    client: httpx.AsyncClient, request_id: str
+) -> None:
+    response = await respond(client, max_output_tokens=1, request_id=request_id)
+    assert response.id == "resp_own"
+
+
 async def test_a_conversation_is_sent_back_as_it_came(client: httpx.AsyncClient) -> None:
     first = {"role": "user", "content": [{"type": "input_text", "text": "What is 3 plus 4?"}]}
     answer = (await client.post(PATH, json={"input": [first], "temperature": 0})).json()

@@ -153,6 +153,7 @@ class ResponsesRequest(InputTokensRequest, SamplingBody):
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
 
     @property
     def wants_logprobs(self) -> bool:
