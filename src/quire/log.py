@@ -5,8 +5,11 @@ A program that has set up logging itself keeps its own set-up. Knows nothing abo
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import logging
+import os
 import sys
 import time
 import traceback
@@ -29,6 +32,7 @@ def setup() -> None:
             handler.setFormatter(_formatter())
     if not logger.hasHandlers():
         _take(logger)
+        atexit.register(_forget_unwritten)
 
 
 def setup_http(level: str) -> None:
@@ -47,13 +51,12 @@ def last_words(program: str, error: str, cause: BaseException | None = None) -> 
     is shown with its traceback, before the error in plain text and in the same object in JSON."""
     words = f"{program}: error: {error}"
     if not _is_json():
-        if cause is not None:
-            traceback.print_exception(cause)
-        print(words, file=sys.stderr)
+        trace_lines = [] if cause is None else traceback.format_exception(cause)
+        _write("".join([*trace_lines, words]))
         return
     trace = None if cause is None else (type(cause), cause, cause.__traceback__)
     record = logging.LogRecord("quire", logging.CRITICAL, "", 0, words, None, trace)
-    print(JSONFormatter().format(record), file=sys.stderr)
+    _write(JSONFormatter().format(record))
 
 
 _HTTP_LEVELS: dict[str, int | str] = {"trace": 5, "info": logging.WARNING}
@@ -100,5 +103,27 @@ class _StderrHandler(logging.Handler):
     """Writes to whatever ``sys.stderr`` is at that moment, so that redirections are honoured."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+        else:
+            _write(line)
+
+
+def _write(text: str) -> None:
+    """A full disk, or a reader that has gone, costs the text and nothing else: whoever logs goes
+    on."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # also closed, or none at all
+        sys.stderr.write(text + "\n")
         sys.stderr.flush()
+
+
+def _forget_unwritten() -> None:
+    """Else Python would try it again at its end, and take its failure for that of the program."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    except (ValueError, AttributeError):
+        pass

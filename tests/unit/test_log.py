@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -35,6 +36,37 @@ def test_a_programs_own_setup_is_kept() -> None:
     code = "import logging; logging.basicConfig(format='mine %(message)s')\n"
     code += SETUP + "logging.getLogger('quire.x').warning('hello')"
     assert stderr_of(code) == "mine hello\n"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("place", ["full", "no reader", "closed", "none"])
+def test_what_cannot_be_written_harms_nobody(place: str, form: str) -> None:
+    code = {"closed": "import sys; sys.stderr.close()", "none": "import sys; sys.stderr = None"}
+    code_before = code.get(place, "") + "\n" + SETUP
+    says = "logging.getLogger('quire.x').error('x' * 500)\n" * 40  # more than a buffer holds
+    says += "log.last_words('quire', 'lost', KeyError('why'))\nprint('goes on')"
+    unread, stderr = os.pipe()
+    os.close(unread)
+    if place == "full":
+        os.close(stderr)
+        stderr = os.open("/dev/full", os.O_WRONLY)
+    result = subprocess.run(
+        [sys.executable, "-c", code_before + says],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        env={"QUIRE_LOG_FORMAT": form},
+        check=True,
+    )
+    os.close(stderr)
+    assert result.stdout == "goes on\n"
+
+
+def test_a_record_with_wrong_arguments_harms_nobody() -> None:
+    code = SETUP + "logging.getLogger('quire').error('%d', 'no number')\n"
+    code += "logging.getLogger('quire').error('later')"
+    lines = stderr_of(code).splitlines()
+    assert lines[0] == "--- Logging error ---" and lines[-1].endswith("later")
 
 
 def test_json_lines_have_the_fields_of_a_record() -> None:

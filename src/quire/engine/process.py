@@ -25,6 +25,7 @@ from quire.config import EngineConfig
 from quire.engine.core_loop import BUILD_CORE
 from quire.engine.link import CoreSockets, LinkClient
 from quire.engine.messages import Command, Failed, Loading, Reply, Start, Started, Stop
+from quire.engine.socket_folder import parent_of_sockets
 from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
 
@@ -90,7 +91,7 @@ class _CoreProcess:
     client = ""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="quire-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="quire-", dir=parent_of_sockets()))
         self._sockets = CoreSockets(self.folder)
         self._alive_fd, child_fd = os.pipe()  # the child alone keeps the other end open
         self._child = subprocess.Popen(

@@ -7,17 +7,46 @@ environment, and whoever starts the processes sets it before.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def prepare_named_folder() -> None:
+    """Make the folder that the user has named, if there is one; ``ValueError`` when nothing can be
+    written there. What an earlier run has left in it may be wanted, so it stays, with a warning."""
+    named = os.environ.get(VARIABLE)
+    if not named:
+        return
+    try:
+        Path(named).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=named):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{VARIABLE}={named}: {error.strerror}; name a folder that can be written, or unset it"
+        ) from error
+    num_left = len(list(Path(named).glob("*.db")))
+    if num_left:
+        logger.warning(
+            "%s=%s holds %d files (*.db) of another run, and metrics add their values to this "
+            "one's; empty it before each start, or unset the variable",
+            VARIABLE,
+            named,
+            num_left,
+        )
 
 
 @contextlib.contextmanager
 def shared_folder(parent: str) -> Iterator[None]:
     """Processes started inside add their metrics up; any of them answers for all. The folder is
-    made in ``parent``, whose owner removes it; one that the user has named is left alone."""
+    made in ``parent``, whose owner removes it; one that the user has named stays."""
     if os.environ.get(VARIABLE):
         yield
         return

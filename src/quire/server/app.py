@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 import quire
 from quire.server import (
@@ -44,7 +47,8 @@ _OWN_HEADERS = ("X-Request-Id", "Request-Id", "Retry-After", "X-Quire-Ignored")
 
 
 def build_app(state: ServerState) -> FastAPI:
-    """The ASGI application of a server; it answers from now on, whatever the engine does."""
+    """The ASGI application of a server; it answers from now on, whatever the engine does.
+    ``ValueError`` for middleware that cannot be made."""
     args = state.args
     app = _Application(
         title="Quire",
@@ -60,6 +64,7 @@ def build_app(state: ServerState) -> FastAPI:
     install_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
+    app.middleware_stack = app.build_middleware_stack()  # else only the first request would
     return app
 
 
@@ -100,14 +105,46 @@ def layers(args: ServerArgs) -> list[Middleware]:
             expose_headers=_OWN_HEADERS,
         )
         result.insert(0, cors)  # its headers belong on refusals too
-    return result + [Middleware(_import(name)) for name in args.middleware]
+    return result + [_middleware(name) for name in args.middleware]
 
 
-def _import(name: str) -> Any:
+def _middleware(name: str) -> Middleware:
+    """A class, or whatever makes an application around another; or a coroutine function of a
+    request and of what comes after it."""
     module, _, attribute = name.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
+        if inspect.iscoroutinefunction(found):
+            _must_take(found, "request", "call_next")
+            return Middleware(BaseHTTPMiddleware, dispatch=found)
+        _must_take(found, "app")
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"--middleware {name}: {error}; give the import path of an ASGI middleware class"
-        ) from error
+        raise _unusable(name, str(error)) from error
+
+    def make(app: ASGIApp) -> ASGIApp:
+        try:
+            made = found(app)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise ValueError(f"--middleware {name}: it cannot be made: {why}") from error
+        if not callable(made):
+            raise _unusable(name, f"what it makes, a {type(made).__name__}, cannot be called")
+        return made
+
+    return Middleware(make)
+
+
+def _must_take(found: Any, *arguments: str) -> None:
+    try:
+        inspect.signature(found).bind(*arguments)
+    except TypeError as error:
+        raise ValueError(f"it cannot be called with ({', '.join(arguments)}): {error}") from error
+    except ValueError:  # compiled code need not have a signature
+        pass
+
+
+def _unusable(name: str, why: str) -> ValueError:
+    return ValueError(
+        f"--middleware {name}: {why}; give the import path of an ASGI middleware class, or of a "
+        "coroutine function that takes (request, call_next)"
+    )

@@ -51,7 +51,9 @@ class ServerArgs:
     allowed_methods: Sequence[str] = _http(("*",), help="CORS: methods", parse=parse_json_list)
     allowed_headers: Sequence[str] = _http(("*",), help="CORS: headers", parse=parse_json_list)
     allow_credentials: bool = _http(False, help="CORS: credentials", parse=bool)
-    middleware: Sequence[str] = _http((), help="ASGI middleware, as module.Class", nargs="+")
+    middleware: Sequence[str] = _http(
+        (), help="ASGI middleware, as module.Class or module.function", nargs="+"
+    )
     disable_fastapi_docs: bool = _http(False, help="no /docs and /openapi.json", parse=bool)
     sse_keep_alive_interval: float = _http(
         15.0, help="seconds of silence after which a stream gets a comment; 0: never", parse=float

@@ -20,6 +20,7 @@ from quire.engine.async_engine import AsyncLLM
 from quire.engine.start import StartWatch
 from quire.engine.thread import ThreadClient
 from quire.heap import keep_all_that_exists
+from quire.metrics import multiprocess
 from quire.server.answer_formats import check_formats
 from quire.server.app import build_app, layers
 from quire.server.args import ServerArgs
@@ -55,6 +56,7 @@ class ServerFailed(Exception):
 def serve(args: ServerArgs, make_config: MakeConfig) -> None:
     """Serve until a signal; `ServerFailed` when the engine does not start, or has died."""
     check(args)
+    multiprocess.prepare_named_folder()
     _allow_open_files(args)
     end_at_signals(sys.exit)  # from here on there are files to remove
     with contextlib.closing(listening_socket(args)) as listener:
@@ -242,9 +244,9 @@ class Server(uvicorn.Server):
         yield  # `startup` does it
 
     def _end(self, done: asyncio.Task[None]) -> None:
+        self.should_exit = True
         if not done.cancelled() and done.exception() is not None:
             logger.error("the server failed", exc_info=done.exception())
-        self.should_exit = True
 
 
 def _uvicorn_config(state: ServerState, args: ServerArgs) -> uvicorn.Config:

@@ -23,6 +23,7 @@ from queue import SimpleQueue
 from quire.config import EngineConfig
 from quire.engine.messages import Detach
 from quire.engine.process import ProcessClient
+from quire.engine.socket_folder import parent_of_sockets
 from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
 from quire.metrics import multiprocess
@@ -57,7 +58,7 @@ def supervise(
 ) -> BaseException | None:
     """Serve until a signal; the result is what the server has died of, if it has."""
     with (
-        tempfile.TemporaryDirectory(prefix="quire-http-") as folder,
+        tempfile.TemporaryDirectory(prefix="quire-http-", dir=parent_of_sockets()) as folder,
         multiprocess.shared_folder(folder),
     ):
         places = Place.make_all(folder, args.api_server_count)

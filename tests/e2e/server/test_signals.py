@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from quire.server.served_core import PATIENCE_S
-from tests.e2e.server.test_processes import SHORT, Stream, serving
+from tests.e2e.server.test_processes import ENGINE, LONG, SHORT, TIMEOUT_S, Stream, serving
 
 pytestmark = pytest.mark.usefixtures("hears_hangup")
 _ANY = pytest.mark.parametrize("flags", [(), ("--api-server-count", "2")])
@@ -94,3 +99,38 @@ def test_a_second_signal_breaks_off_what_runs_and_says_so(flags: tuple[str, ...]
             assert stream.is_done and stream.errors == []
         assert served.count("told to end again") >= 1
         assert not any("Traceback" in line for line in served.lines)
+
+
+@_ANY
+def test_a_server_whose_log_nobody_reads_answers_and_drains(
+    flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    unread, stderr = os.pipe()
+    os.close(unread)
+    path = str(tmp_path / "socket")
+    command = [sys.executable, "-m", "quire", "serve", *ENGINE, "--enable-access-log", *flags]
+    process = subprocess.Popen([*command, "--uds", path], stderr=stderr)
+    os.close(stderr)
+    try:
+        while not listens(path):
+            assert process.poll() is None
+            time.sleep(0.1)
+        transport = httpx.HTTPTransport(uds=path)
+        with httpx.Client(transport=transport, base_url="http://q", timeout=TIMEOUT_S) as client:
+            while client.get("/readyz").status_code != 200:
+                time.sleep(0.1)
+            assert client.post("/v1/completions", json=SHORT).status_code == 200
+            with client.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as answer:
+                lines = answer.iter_lines()
+                assert next(lines)
+                process.send_signal(signal.SIGTERM)
+                assert "data: [DONE]" in list(lines)
+        assert process.wait(TIMEOUT_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from quire.metrics.multiprocess import VARIABLE, is_shared, shared_folder
+from quire.metrics.multiprocess import (
+    VARIABLE,
+    is_shared,
+    prepare_named_folder,
+    shared_folder,
+)
 
 _WORK = """
 import sys
@@ -47,3 +53,30 @@ def test_a_folder_of_the_users_is_left_alone(
     with shared_folder("/nowhere"):
         assert os.environ[VARIABLE] == str(tmp_path)
     assert os.environ[VARIABLE] == str(tmp_path)
+
+
+def test_a_named_folder_is_made_and_what_is_left_in_it_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    prepare_named_folder()
+    folder = tmp_path / "not" / "yet"
+    monkeypatch.setenv(VARIABLE, str(folder))
+    with caplog.at_level(logging.WARNING, logger="quire"):
+        prepare_named_folder()
+        assert "quire:http_responses_total" in run(2)
+        assert caplog.text == ""
+        prepare_named_folder()
+    count = len(list(folder.iterdir()))
+    assert f"{VARIABLE}={folder} holds {count} files (*.db) of another run" in caplog.text
+
+
+def test_a_named_folder_that_cannot_be_written_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for path, why in ((file, "File exists"), (file / "x", "Not a directory"), ("/proc", "No such")):
+        monkeypatch.setenv(VARIABLE, str(path))
+        with pytest.raises(ValueError, match=f"^{VARIABLE}={path}: {why}.*; name a folder"):
+            prepare_named_folder()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -132,7 +133,10 @@ async def test_models_are_told_as_anthropics_client_reads_them(
     state.models = ServedModels(names=("one",), root="r", max_model_len=64, created=5)
     async with in_process_client(state) as client:
         card = ModelInfo.model_validate_json((await client.get("/v1/models/one")).content)
+        state.models = replace(state.models, max_tokens_limit=20)
+        limited = (await client.get("/v1/models/one")).json()
     assert (card.lifecycle, card.max_input_tokens, card.max_tokens) == ("active", 64, most)
+    assert limited["max_tokens"] == min(most, 20)
 
 
 async def test_answers_report_the_first_name(state: ServerState) -> None:
@@ -192,23 +196,6 @@ async def test_cross_origin_requests_are_refused_unless_allowed(state: ServerSta
         refused = await client.get("/v1/models", headers=page)
         assert refused.status_code == 401
         assert refused.headers["access-control-allow-origin"] == "http://a"
-
-
-async def test_middleware_by_its_import_path(state: ServerState) -> None:
-    state.args.middleware = [f"{__name__}.Teapot"]
-    assert await status_of(state, "/health") == 418
-
-
-class Teapot:
-    """Answers everything."""
-
-    def __init__(self, app: object) -> None:
-        pass
-
-    async def __call__(self, scope: object, receive: object, send: object) -> None:
-        assert callable(send)
-        await send({"type": "http.response.start", "status": 418, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
 
 
 async def test_the_description_can_be_hidden(state: ServerState) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -35,15 +37,33 @@ def test_a_server_that_could_answer_nobody_does_not_start(args: dict[str, Any], 
         check(ServerArgs(**args))
 
 
+def a_server(**args: Any) -> Server:
+    return Server(ServerArgs(**args), lambda watch: pytest.fail("not run"), lambda: False)
+
+
+async def test_a_server_that_has_failed_ends_even_if_it_cannot_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail() -> None:
+        raise RuntimeError("the drain")
+
+    def refuse(record: logging.LogRecord) -> bool:
+        raise OSError("a handler of the user's")
+
+    server, failed = a_server(), asyncio.create_task(fail())
+    await asyncio.wait([failed])
+    monkeypatch.setattr(logging.getLogger("quire.server.serve"), "filters", [refuse])
+    with pytest.raises(OSError, match="the user's"):
+        server._end(failed)
+    assert server.should_exit
+
+
 def test_idle_connections_outlive_the_patience_of_proxies_and_clients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def server() -> Server:
-        return Server(ServerArgs(), lambda watch: pytest.fail("not run"), lambda: False)
-
-    assert server().config.timeout_keep_alive > 60
+    assert a_server().config.timeout_keep_alive > 60
     monkeypatch.setenv("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "9")
-    assert server().config.timeout_keep_alive == 9
+    assert a_server().config.timeout_keep_alive == 9
     monkeypatch.setenv("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "no")
     with pytest.raises(ValueError, match="VLLM_HTTP_TIMEOUT_KEEP_ALIVE='no'"):
         check(ServerArgs())

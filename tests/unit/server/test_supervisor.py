@@ -6,6 +6,7 @@ Processes and cores are fakes: events happen when a test says so.
 from __future__ import annotations
 
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -132,6 +133,26 @@ class Run:
         self._thread.join(DEADLINE_S)
         assert not self._thread.is_alive()
         return self.failure
+
+
+def test_sockets_have_room_in_a_deep_folder_of_temporary_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    deep = tmp_path / ("x" * 90)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    monkeypatch.setattr(supervisor, "hand_over", lambda signals, set_handler: False)
+    folders: list[Path] = []
+
+    def run(self: supervisor._Supervisor) -> None:
+        folders.extend(Path(place.folder) for place in self._places)
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.bind(str(folders[0] / "peer-0"))
+
+    monkeypatch.setattr(supervisor._Supervisor, "run", run)
+    with socket.socket() as listener:
+        supervisor.supervise(ServerArgs(api_server_count=2), listener, fake_config)
+    assert len(folders) == 2 and not folders[0].exists()
 
 
 @pytest.fixture
