@@ -21,6 +21,7 @@ from quire.platform import num_cpu_cores
 from quire.structured import Grammar, GrammarSpec, GrammarState, token_bit
 from quire.structured_outputs import keywords
 from quire.structured_outputs.blame import MatcherOf, reason_of, with_place
+from quire.structured_outputs.check import schemas_in_tag
 from quire.structured_outputs.exact_numbers import dumps
 from quire.structured_outputs.narrow import narrowed
 from quire.structured_outputs.patterns import json_spaces, plain_anchors
@@ -78,10 +79,18 @@ def make_tokenizer(table: TokenTable) -> Any:
 
 
 def may_be_slow(spec: GrammarSpec) -> bool:
-    """Whether patterns are in it, of which one may need more work than there is time for."""
+    """Whether patterns are in it, or what must hold together, of which one may need more work than
+    there is time for."""
     if spec.kind in ("regex", "lark") or spec.whitespace_pattern is not None:
         return True
-    return any(f'"{word}"' in spec.source for word in keywords.SLOW)
+    if spec.kind not in ("json", "structural_tag"):
+        return False
+    try:
+        given = json.loads(spec.source)
+        schemas = [given] if spec.kind == "json" else [one for _, one in schemas_in_tag(given)]
+        return any(map(keywords.may_be_slow, schemas))
+    except RecursionError:  # `check.py` says how deep it may be
+        return True
 
 
 class LLGuidance:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from quire.structured import Grammar, GrammarSpec, GrammarState
-from quire.structured_outputs import keywords, tag_patterns
+from quire.structured_outputs import keywords, tag_patterns, tag_types
 from quire.structured_outputs.narrow import narrowed
+from quire.structured_outputs.patterns import plain_anchors
 from quire.structured_outputs.token_table import TokenTable
 
 MAX_WHITESPACE = 2
@@ -30,14 +31,6 @@ NUM_DECIMALS = 6  # of the numbers that it writes between bounds
 _NOT_HONOURED = frozenset(
     {"allOf", "oneOf", "patternProperties", "multipleOf", "format", "$anchor", "$id"}
 )
-_TYPE_OF = {
-    **dict.fromkeys(("minLength", "maxLength", "pattern"), "string"),
-    **dict.fromkeys(("minItems", "maxItems", "items", "prefixItems"), "array"),
-    **dict.fromkeys(("properties", "required", "minProperties", "maxProperties"), "object"),
-    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), "number"),
-}
-
-
 _LENGTHS = ("minLength", "maxLength")
 
 # A text, a comment, or a class, which may be of all but some characters.
@@ -152,17 +145,35 @@ def _prepared(value: Any, spec: GrammarSpec, path: str = "structural_tag.format"
     for name, one in value.items():
         if name == "json_schema":
             place = f"{path}.{name}"
-            out[name] = _typed(narrowed(one, closes_objects=spec.closes_objects, path=place), place)
+            schema = narrowed(one, closes_objects=spec.closes_objects, path=place)
+            out[name] = _typed(schema, schema, place)
         else:
             out[name] = _prepared(one, spec, f"{path}.{name}")
+    match value:
+        case {"type": "regex", "pattern": str(pattern)}:
+            out["pattern"] = _whole_text(pattern, f"{path}.pattern")
+        case {"type": "grammar", "grammar": str(grammar)}:
+            out["grammar"] = _without_surrogates(grammar)
     if "json_schema" in value:
         limit = MAX_WHITESPACE if spec.any_whitespace else 0
         out.setdefault("max_whitespace_cnt", limit)
     return out
 
 
-def _typed(schema: Any, path: str) -> Any:
-    """With the type that its other keywords speak of, or they would have no effect."""
+def _whole_text(pattern: str, path: str) -> str:
+    pattern = plain_anchors(pattern)
+    reason = tag_patterns.why_not(pattern, tag_patterns.PLAIN)
+    if reason is not None:
+        raise ValueError(
+            f"structural_tag: the pattern at {path} cannot be honoured: {reason}. Write it "
+            "otherwise, or constrain the whole output by regex."
+        )
+    return tag_patterns.followed_whole(pattern)
+
+
+def _typed(schema: Any, root: Any, path: str) -> Any:
+    """With types where they have an effect, and only there; all else that would have none is
+    refused."""
     if not isinstance(schema, Mapping):
         return schema
     for name in schema:
@@ -172,10 +183,8 @@ def _typed(schema: Any, path: str) -> Any:
                 "structural tag or a call that must be made; leave it out, or constrain the whole "
                 "output by json."
             )
-    out = keywords.map_schemas(schema, lambda one, place: _typed(one, f"{path}/{place}"))
-    meant = next((_TYPE_OF[name] for name in out if name in _TYPE_OF), None)
-    if meant is not None and "type" not in out and "$ref" not in out:
-        out["type"] = meant
+    out = keywords.map_schemas(schema, lambda one, place: _typed(one, root, f"{path}/{place}"))
+    out = tag_types.without_idle_type(tag_types.with_meant_type(out), root, path)
     _check_siblings(out, path)
     _check_decimals(out, path)
     _check_names(out, path)
@@ -253,7 +262,7 @@ def _first(schema: Mapping[str, Any], word: str, exclusive: str, sign: int) -> f
 def _check_siblings(schema: Mapping[str, Any], path: str) -> None:
     """Of keywords that stand for a whole schema all others are passed over."""
     for word in ("$ref", "anyOf", "oneOf", "enum", "const"):
-        others = set(schema) - {word, "type", "$defs", "definitions"}
+        others = schema.keys() - {word, "$defs", "definitions"}
         if word in schema and others:
             raise ValueError(
                 f"JSON schema: {sorted(others)[0]!r} beside {word!r} at {path} cannot be honoured "

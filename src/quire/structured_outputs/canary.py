@@ -8,9 +8,10 @@ bytes do for llguidance.
 It is started, and loads a backend, when first needed. That counts for nobody's limit: who comes
 first waits for it besides, for xgrammar, which loads torch, a few seconds.
 
-`main` is that process. It reads lines of JSON, vocabularies
-and grammars, and answers each grammar by a line. It loads the backend, and tries each grammar in a
-child, which is ended when its time is over: so a slow grammar costs the next one nothing.
+`main` is that process. It reads lines of JSON, vocabularies and grammars, and answers each grammar
+by a line. It loads the backend, and grammars are tried in a child, which its alarm ends when the
+time of one is over; the next one has another child, with all that was loaded. So a slow grammar
+costs the next one nothing, and a quick one costs little more than where it is used.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import dataclasses
 import functools
 import json
 import os
+import pickle
 import resource
 import select
 import signal
@@ -162,6 +164,7 @@ class _Fate:
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     by_backend = dict.fromkeys(("llguidance", "xgrammar"), _compiler_for(BYTES))
+    child = _Child(by_backend["llguidance"])
     print("ready", flush=True)
     for line in sys.stdin:
         given = json.loads(line)
@@ -173,7 +176,10 @@ def main() -> None:
         spec = GrammarSpec(**given["spec"])
         compiler = by_backend[backend_of(spec)]
         compiler.prepare(spec)
-        fate = _fate_of(compiler, spec, given["limit_s"])
+        if child.compiler is not compiler:
+            child.end()
+            child = _Child(compiler)
+        fate = child.try_out(spec, given["limit_s"])
         print(json.dumps(dataclasses.asdict(fate)), flush=True)
 
 
@@ -181,24 +187,62 @@ def _compiler_for(table: TokenTable) -> GrammarCompiler:
     return GrammarCompiler(lambda: table)
 
 
-def _fate_of(compiler: GrammarCompiler, spec: GrammarSpec, limit_s: float) -> _Fate:
-    """In a child, which its alarm ends whatever it does."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
+class _Child:
+    """Tries grammars with what its parent has loaded, until one ends it. There is one at a time: it
+    ends with its parent, which alone can write to it."""
+
+    def __init__(self, compiler: GrammarCompiler) -> None:
+        self.compiler = compiler
+        self._pid: int | None = None
+
+    def try_out(self, spec: GrammarSpec, limit_s: float) -> _Fate:
+        if self._pid is None:
+            self._start()
+        pickle.dump((spec, limit_s), self._asked)
+        self._asked.flush()
+        with contextlib.suppress(EOFError):
+            return _Fate(error=pickle.load(self._said))
+        status = self.end()
+        is_late = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
+        return _Fate(is_late=is_late, has_died=not is_late)
+
+    def end(self) -> int:
+        """Its status."""
+        if self._pid is None:
+            return 0
+        self._asked.close()
+        self._said.close()
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = None
+        return status
+
+    def _start(self) -> None:
+        asked, asked_by_parent = os.pipe()
+        said_to_parent, said = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                os.close(asked_by_parent)
+                os.close(said_to_parent)
+                _answer_all(self.compiler, os.fdopen(asked, "rb"), os.fdopen(said, "wb"))
+            finally:
+                os._exit(0)
+        os.close(asked)
+        os.close(said)
+        self._asked = os.fdopen(asked_by_parent, "wb")
+        self._said = os.fdopen(said_to_parent, "rb")
+
+
+def _answer_all(compiler: GrammarCompiler, asked: IO[bytes], said: IO[bytes]) -> None:
+    """Its alarm ends the process whatever it does."""
+    with contextlib.suppress(EOFError):
+        while True:
+            spec, limit_s = pickle.load(asked)
             signal.setitimer(signal.ITIMER_REAL, limit_s)
-            os.write(writing, json.dumps(_error_of(compiler, spec)).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with open(reading, "rb") as answer:
-        said = answer.read()  # to its end
-    _, status = os.waitpid(child, 0)
-    if said:
-        return _Fate(error=json.loads(said))
-    is_late = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
-    return _Fate(is_late=is_late, has_died=not is_late)
+            error = _error_of(compiler, spec)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            pickle.dump(error, said)
+            said.flush()
 
 
 def _error_of(compiler: GrammarCompiler, spec: GrammarSpec) -> str | None:
@@ -206,6 +250,6 @@ def _error_of(compiler: GrammarCompiler, spec: GrammarSpec) -> str | None:
         try_out(compiler, spec)
     except ValueError as problem:
         return str(problem)
-    except Exception as problem:  # whatever it is, it is this grammar's own
+    except BaseException as problem:  # whatever it is, it is this grammar's own
         return f"the {spec.kind} grammar cannot be used: {type(problem).__name__}: {problem}"
     return None

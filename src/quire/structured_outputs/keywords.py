@@ -75,8 +75,12 @@ REFUSED: dict[str, str] = {
     "nullable": 'use type ["...", "null"]',
 }
 
-# Compiled apart first, where they may take as long as they like: see `canary.py`.
-SLOW = frozenset({"pattern", "patternProperties", "multipleOf", "allOf"})
+# Ask for expressions, which may need more work than there is time for.
+SLOW = frozenset({"pattern", "patternProperties", "propertyNames", "multipleOf"})
+# Speak of the same value as what is beside them. The compiler takes each alternative of one with
+# each of the other: a few of each, by references to references, are thousands.
+IN_PLACE = frozenset({"$ref", "allOf", "anyOf", "oneOf"})
+_SAY_NOTHING = ANNOTATIONS | NAMES | {"$defs", "definitions"}
 
 # Day by day, with leap years; no year 0, as Python's calendar has none.
 _YEAR = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
@@ -140,6 +144,19 @@ def names_listed(schema: Mapping[str, Any], root: Any) -> list[str] | None:
 def is_reference(schema: Mapping[str, Any]) -> bool:
     """Whether it says nothing else."""
     return schema.keys() - ANNOTATIONS == {"$ref"}
+
+
+def may_be_slow(schema: Any) -> bool:
+    """Whether the compiler may need long for it. It need not be checked yet."""
+    return any(not SLOW.isdisjoint(one) or _holds_together(one) for one in all_schemas(schema))
+
+
+def _holds_together(schema: Mapping[str, Any]) -> bool:
+    """Whether a value must follow something else besides another schema."""
+    said = [word for word in schema if word not in _SAY_NOTHING and not word.startswith("x-")]
+    parts = schema.get("allOf")
+    has_parts = isinstance(parts, list) and len(parts) > 1
+    return not IN_PLACE.isdisjoint(said) and (has_parts or len(said) > 1)
 
 
 def _said_of_names(schema: Mapping[str, Any], root: Any) -> Mapping[str, Any] | None:

@@ -1,9 +1,10 @@
-r"""Which patterns of texts xgrammar follows, in words that it follows to the letter, and how the
-length of a text is said by one.
+r"""Which patterns xgrammar follows, of texts in JSON and of others, in words that it follows to the
+letter, and how the length of a text is said by one.
 
 It writes a character of a pattern into JSON as it is, so ``"``, ``\`` and control characters,
 which JSON must escape, make something else than JSON. It takes a pattern for that of a whole text,
-reads one with a character beyond ASCII in another way, in which nothing is left out for JSON, and
+passes over anchors inside, reads ``\x61b`` as one number and a pattern with a character beyond
+ASCII in another way, in which nothing is left out for JSON, has halves of pairs in classes, and
 where a range begins and ends with characters of other numbers of bytes it has bytes that are no
 text. So patterns are written anew: with both ends, each class as what is in it, ranges apart by
 their bytes, and all but letters, digits and spaces by their numbers. What else is here was found to
@@ -15,12 +16,28 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 MAX_LENGTH = 1000  # in a pattern: compiling takes time that grows with the square, under a second
 MAX_CHARACTERS = 1 << 20  # of a pattern as it is written anew
 Ranges = list[tuple[int, int]]  # of characters, each with its first and last
 
-_NEVER: Ranges = [(0, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F), (0xD800, 0xDFFF)]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextKind:
+    """What texts never have, whatever a pattern says."""
+
+    never: tuple[tuple[int, int], ...]  # ranges of characters
+    why: str  # of such a character
+
+
+_HALVES = (0xD800, 0xDFFF)  # of pairs
+IN_JSON = TextKind(
+    never=((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F), _HALVES),
+    why="must be escaped in JSON",
+)
+PLAIN = TextKind(never=(_HALVES,), why="is no character")
+
 _LAST = 0x10FFFF
 _OF_SAME_BYTES = ((0, 0x7F), (0x80, 0x7FF), (0x800, 0xFFFF), (0x10000, _LAST))
 _LINE_ENDS: Ranges = [(0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029)]
@@ -42,36 +59,39 @@ _OPENS_NOTHING = {
 
 def length_pattern(least: int, most: int | None) -> str:
     """For texts whose characters JSON need not escape."""
-    return f"^{_any_character()}{{{least},{'' if most is None else most}}}$"
+    return f"^{_any_in_json()}{{{least},{'' if most is None else most}}}$"
 
 
 def followed(pattern: str) -> str:
     """One that `why_not` has nothing against, for the same texts where JSON need not escape their
     characters: no more of them, whatever Python, Rust and JavaScript take its classes for."""
-    alternatives: list[list[str]] = [[]]
-    depth = 0  # of groups
-    for found in _PIECE.finditer(pattern):
-        kind = _kind(found)
-        depth += {"(": 1, ")": -1}.get(kind, 0)
-        if (kind, depth) == ("|", 0):
-            alternatives.append([])
-        else:
-            alternatives[-1].append(_words(found))
-    return f"^(?:{'|'.join(map(_whole, alternatives))})$"
+    anything = f"{_any_in_json()}*"
+    found = [
+        ("" if pieces[:1] == ["^"] else anything)
+        + _without_anchors(pieces)
+        + ("" if pieces[-1:] == ["$"] else anything)
+        for pieces in _alternatives(pattern, IN_JSON)
+    ]
+    return f"^(?:{'|'.join(found)})$"
 
 
-def why_not(pattern: str) -> str | None:
+def followed_whole(pattern: str) -> str:
+    """The same for texts that are no JSON and that match it from end to end."""
+    return f"(?:{'|'.join(map(_without_anchors, _alternatives(pattern, PLAIN)))})"
+
+
+def why_not(pattern: str, text: TextKind = IN_JSON) -> str | None:
     """Why it would not be followed to the letter; None if it would."""
     depth, last = 0, ""  # of groups; what was the last piece of the alternative
     num_characters = 0
     for found in _PIECE.finditer(pattern):
         kind = _kind(found)
-        reason = _why_not_piece(found)
+        reason = _why_not_piece(found, text)
         if reason is None and kind == "*" and last in ("", "^", "(", "|"):
             reason = f"nothing stands before the count {found[0]!r}"
         if reason is not None:
             return reason
-        num_characters += len(_words(found))
+        num_characters += len(_words(found, text))
         depth += {"(": 1, ")": -1}.get(kind, 0)
         if (kind, depth) == ("|", 0):
             last = ""
@@ -80,6 +100,24 @@ def why_not(pattern: str) -> str | None:
             return "an anchor stands neither at its beginning nor at its end"
         last = kind
     return "it is too long" if num_characters > MAX_CHARACTERS else None
+
+
+def _alternatives(pattern: str, text: TextKind) -> list[list[str]]:
+    """The pieces of each, in other words, and anchors."""
+    found: list[list[str]] = [[]]
+    depth = 0  # of groups
+    for piece in _PIECE.finditer(pattern):
+        kind = _kind(piece)
+        depth += {"(": 1, ")": -1}.get(kind, 0)
+        if (kind, depth) == ("|", 0):
+            found.append([])
+        else:
+            found[-1].append(_words(piece, text))
+    return found
+
+
+def _without_anchors(pieces: list[str]) -> str:
+    return "".join(one for one in pieces if one not in ("^", "$"))
 
 
 def _kind(found: re.Match[str]) -> str:
@@ -92,9 +130,9 @@ def _kind(found: re.Match[str]) -> str:
     return "x" if found["group"] is None else "("
 
 
-def _why_not_piece(found: re.Match[str]) -> str | None:
+def _why_not_piece(found: re.Match[str], text: TextKind) -> str | None:
     if found["body"] is not None:
-        return _why_not_class(found["body"], is_negated=bool(found["not"]))
+        return _why_not_class(found["body"], text, is_negated=bool(found["not"]))
     if found["count"] is not None:
         gives_back = len(found[0]) == 1 or found[0][-1] != "+"
         return None if gives_back else f"{found[0]!r} gives nothing back"
@@ -102,31 +140,31 @@ def _why_not_piece(found: re.Match[str]) -> str | None:
         return "it looks around, or has flags"
     if found["group"] is not None:
         return None
-    return _OPENS_NOTHING.get(found[0]) or _why_not_atom(found[0])
+    return _OPENS_NOTHING.get(found[0]) or _why_not_atom(found[0], text)
 
 
-def _why_not_class(body: str, *, is_negated: bool) -> str | None:
+def _why_not_class(body: str, text: TextKind, *, is_negated: bool) -> str | None:
     atoms = _ATOM.findall(body)
-    reasons = [_why_not_atom(one) for one in atoms if one != "-"]
+    reasons = [_why_not_atom(one, text) for one in atoms if one != "-"]
     unknown = [one for one in atoms if one != "-" and _character(one) is None]
     if any(not _CLASS_ESCAPE.fullmatch(one) for one in unknown):
         return f"the class [{body}] has an escape that is not known"
     if any(first > last for first, last in _ranges(body, may_be=True)):
         return f"the class [{body}] has a range that ends before it begins"
     has_plain = is_negated or any(one is None for one in reasons)
-    if has_plain and _plain(body, is_negated=is_negated):
+    if has_plain and _within(body, text, is_negated=is_negated):
         return None
-    return f"the class [{body}] has only what JSON must escape"
+    return f"the class [{body}] has only what {text.why}"
 
 
-def _why_not_atom(atom: str) -> str | None:
+def _why_not_atom(atom: str, text: TextKind) -> str | None:
     if _CLASS_ESCAPE.fullmatch(atom):
         return None
     character = _character(atom)
     if character is None:
         return f"the escape {atom!r} is not known"
-    if any(first <= ord(character) <= last for first, last in _NEVER):
-        return f"{atom!r} must be escaped in JSON"
+    if any(first <= ord(character) <= last for first, last in text.never):
+        return f"{atom!r} {text.why}"
     return None
 
 
@@ -145,18 +183,10 @@ def _character(atom: str) -> str | None:
 _CONTROL = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "0": "\0"}
 
 
-def _whole(pieces: list[str]) -> str:
-    """An alternative, with anything before and behind it where it has no anchor."""
-    anything = f"{_any_character()}*"
-    begin = "" if pieces[:1] == ["^"] else anything
-    end = "" if pieces[-1:] == ["$"] else anything
-    return begin + "".join(one for one in pieces if one not in ("^", "$")) + end
-
-
-def _words(found: re.Match[str]) -> str:
+def _words(found: re.Match[str], text: TextKind) -> str:
     """For one piece."""
     if found["body"] is not None:
-        return _class_words(found["body"], is_negated=bool(found["not"]))
+        return _class_words(found["body"], text, is_negated=bool(found["not"]))
     if found["group"] is not None or found[0] == "(":
         return "(?:"
     if found["count"] is not None:
@@ -165,26 +195,28 @@ def _words(found: re.Match[str]) -> str:
     if found[0] in ("^", "$", "|", ")"):
         return found[0]
     if found[0] == ".":
-        return _in_words(_complement([*_NEVER, *_LINE_ENDS]))
+        return _in_words(_complement([*text.never, *_LINE_ENDS]))
     character = _character(found[0])
-    return _class_words(found[0], is_negated=False) if character is None else _literal(character)
+    if character is None:
+        return _class_words(found[0], text, is_negated=False)
+    return _literal(character)
 
 
 @functools.lru_cache(maxsize=256)
-def _class_words(body: str, *, is_negated: bool) -> str:
-    return _in_words(_plain(body, is_negated=is_negated))
+def _class_words(body: str, text: TextKind, *, is_negated: bool) -> str:
+    return _in_words(_within(body, text, is_negated=is_negated))
 
 
 @functools.cache
-def _any_character() -> str:
-    return _in_words(_complement(_NEVER))
+def _any_in_json() -> str:
+    return _in_words(_complement(IN_JSON.never))
 
 
-def _plain(body: str, *, is_negated: bool) -> Ranges:
-    """What is in a class and need not be escaped."""
+def _within(body: str, text: TextKind, *, is_negated: bool) -> Ranges:
+    """What is in a class and may be in the text."""
     if is_negated:
-        return _complement([*_ranges(body, may_be=True), *_NEVER])
-    return _complement([*_complement(_ranges(body, may_be=False)), *_NEVER])
+        return _complement([*_ranges(body, may_be=True), *text.never])
+    return _complement([*_complement(_ranges(body, may_be=False)), *text.never])
 
 
 def _ranges(body: str, *, may_be: bool) -> Ranges:

@@ -1,13 +1,14 @@
 """Says whether a constraint can be followed, before a request is taken. Knows no model.
 
-Every constraint is tried out once, in one of four threads; each has its queue. What is quick is
-tried in this process. What may be slow is tried by a canary, one for each backend, which gives it a
-moment: most need no more. What does need more waits for a last canary, behind others of its kind.
+Every constraint is tried out once, in one of four threads; each has its queue and its canary, since
+no look at a grammar says for sure how long it takes, and nothing else can be ended. The first three
+give it a moment: most need no more, and what may be slow holds up none that look quick. What does
+need more waits for a last canary, behind others of its kind.
 
-    quick     ------------------------------------>  verdict
-    llguidance, a moment  --.----------------------->  verdict
+    quick, a moment       --.----------------------->  verdict
+    llguidance, a moment  --+----------------------->  verdict
+    xgrammar, a moment    --+----------------------->  verdict
                             '--  the whole limit  -->  verdict
-    xgrammar, a moment    --'----------------------->  verdict
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from quire.errors import RequestError
 from quire.structured import GrammarSpec
 from quire.structured_outputs.canary import Canary, TooSlow, is_slow
 from quire.structured_outputs.check import check
-from quire.structured_outputs.compile import GrammarCompiler, backend_of, require_backend
+from quire.structured_outputs.compile import backend_of, require_backend
 from quire.structured_outputs.token_table import BYTES, TokenTable
-from quire.structured_outputs.trial import try_out
 
 LIMIT_S = 5.0
 MOMENT_S = 0.5
 MAX_KNOWN = 4096
 MAX_WAITING = 128  # in each queue; each may take as long as its limit
+QUICK_FACTOR = 4  # times as many quick ones may wait: they take milliseconds
 
 Verdict = str | None  # what is wrong
 TryOut = Callable[[GrammarSpec], None]
@@ -57,17 +58,17 @@ class GrammarVerifier:
     ) -> None:
         moment_s = min(MOMENT_S, limit_s)
         last = Canary(limit_s, load_table)
-        first = {name: Canary(moment_s, load_table) for name in ("llguidance", "xgrammar")}
+        first = {name: Canary(moment_s, load_table) for name in ("quick", "llguidance", "xgrammar")}
         behind = _Lane(last.try_out, max_waiting)
-        compiler = GrammarCompiler(lambda: BYTES)
-        self._quick = _Lane(partial(try_out, compiler), max_waiting)
-        self._slow = {
-            name: _Lane(canary.try_out, max_waiting, behind) for name, canary in first.items()
+        room = {"quick": QUICK_FACTOR * max_waiting}
+        self._lanes = {
+            name: _Lane(canary.try_out, room.get(name, max_waiting), behind)
+            for name, canary in first.items()
         }
         self._lock = threading.Lock()
         self._known: OrderedDict[GrammarSpec, Verdict] = OrderedDict()
         self._waiting: dict[GrammarSpec, Future[Verdict]] = {}
-        lanes, canaries = [self._quick, *self._slow.values(), behind], [*first.values(), last]
+        lanes, canaries = [*self._lanes.values(), behind], [*first.values(), last]
         self.close = weakref.finalize(self, _close, lanes, canaries)
 
     def verify(self, spec: GrammarSpec) -> None:
@@ -89,7 +90,7 @@ class GrammarVerifier:
                 return _done(self._known[spec])
             if spec in self._waiting:
                 return self._waiting[spec]
-            lane = self._slow[backend_of(spec)] if is_slow(spec) else self._quick
+            lane = self._lanes[backend_of(spec) if is_slow(spec) else "quick"]
             if not is_patient:
                 lane.require_room()
             future = self._waiting[spec] = lane.submit(spec)

@@ -363,6 +363,54 @@ def test_schemas_that_xgrammar_would_pass_over_are_refused_in_its_tags() -> None
             compiled(structural_tag=tag)
 
 
+NULLABLE = {"$ref": "#/$defs/a", "$defs": {"a": {"type": ["integer", "null"]}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"type": "string", "enum": ["a", "b"]}, ["a", "b"], ["c"]),
+        ({"type": ["string", "null"], "enum": ["a", 1, None]}, ["a", None], [1]),
+        ({"type": "integer", "enum": [1, 2.0, 1.5, True]}, [1, 2], [1.5, True]),
+        ({"type": "number", "const": 1}, [1], [2]),
+        ({"type": "object", "anyOf": [{"properties": {"a": {}}, "required": ["a"]}]},
+         [{"a": 1}], [{}]),
+        ({"type": "string", "oneOf": [{"const": "a"}, {"const": "b"}]}, ["a", "b"], ["c"]),
+        ({"type": ["null", "number"], **NULLABLE}, [1, None], [1.5, "a"]),
+        ({"properties": {"a": {"type": "string", "enum": ["a", 1]}}, "required": ["a"]},
+         [{"a": "a"}], [{"a": 1}]),
+    ],
+)  # fmt: skip
+def test_a_type_beside_what_xgrammar_follows_alone(
+    schema: Any, good: list[Any], bad: list[Any]
+) -> None:
+    tag = {"structures": [{"begin": "<f>", "schema": schema, "end": ";"}], "triggers": ["<f"]}
+    grammar = compiled(structural_tag=tag)
+    assert [one for one in good if not follows(grammar, f"<f>{json.dumps(one)};")] == []
+    assert [one for one in bad if follows(grammar, f"<f>{json.dumps(one)};")] == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"type": "string", "enum": [31, None]}, "no value of 'enum' at .*/enum is of its type"),
+        ({"type": ["string", "null"], "const": 1}, "of its type, null or string; list one that is"),
+        ({"type": "string", "anyOf": [{"type": "integer"}, {"minLength": 1}]},
+         "'type' beside 'anyOf' at .* cannot be honoured"),
+        ({"type": "string", "anyOf": [{}]}, "'type' beside 'anyOf'"),
+        ({"type": "string", "oneOf": [{"const": 1}, {"const": "a"}]}, "'type' beside 'anyOf'"),
+        ({"type": "integer", **NULLABLE}, r"'type' beside '\$ref' at .* cannot be honoured"),
+        ({"type": "integer", "$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [
+            {"type": "integer"}, {"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}]}, "b": True}},
+         r"'type' beside '\$ref'"),
+    ],
+)  # fmt: skip
+def test_a_type_that_xgrammar_would_pass_over_is_refused(schema: Any, message: str) -> None:
+    tag = {"structures": [{"begin": "<f>", "schema": schema, "end": ";"}], "triggers": ["<f"]}
+    with pytest.raises(ValueError, match=message):
+        compiled(structural_tag=tag)
+
+
 def test_plain_tags_are_written_in_lark_and_others_are_not() -> None:
     assert (
         tag_as_lark(tags(), lambda schema: "J") == '((("<f>" J "</f>")) (";" (("<f>" J "</f>")))*)?'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import threading
 import time
 from typing import Any
@@ -14,13 +15,13 @@ from quire.structured import Grammar, GrammarSpec, to_grammar_spec
 from quire.structured_outputs import backend_llguidance, verify
 from quire.structured_outputs.backend_llguidance import LLGrammar
 from quire.structured_outputs.cache import GrammarCache
-from quire.structured_outputs.canary import Canary, TooSlow, is_slow
+from quire.structured_outputs.canary import Canary, TooSlow, _Child, is_slow
 from quire.structured_outputs.compile import GrammarCompiler
 from quire.structured_outputs.token_table import BYTES, TokenTable
 from quire.structured_outputs.trial import try_out
 from quire.structured_outputs.verify import GrammarVerifier, TooManyGrammars
 from quire.structured_outputs.workshop import MAX_GIVEN_UP, MAX_THREADS, Job, Workshop
-from tests.unit.structured_outputs.grammars import compiled
+from tests.unit.structured_outputs.grammars import TABLE, compiled
 
 # Twenty conditions on one string: more states than there is time for.
 EXPLODING = {"allOf": [{"type": "string", "pattern": f".*{c}.*"} for c in "abcdefghijklmnopqrst"]}
@@ -186,6 +187,8 @@ def test_the_canary_tells_what_is_wrong_and_survives_what_takes_too_long() -> No
     with pytest.raises(TooSlow, match=r"json grammar takes more than 1 s to compile"):
         canary.try_out(to_grammar_spec({"json": EXPLODING}))
     canary.try_out(GOOD)
+    time.sleep(1.1)  # no alarm is left of what was in time
+    canary.try_out(GOOD)
     canary.close()
     with pytest.raises(RuntimeError, match="has been closed"):
         canary.try_out(GOOD)
@@ -236,8 +239,82 @@ def test_a_grammar_of_the_empty_text_or_of_endless_ones_is_none_of_these() -> No
 def test_what_may_be_slow_is_tried_apart() -> None:
     assert is_slow(GOOD) and is_slow(to_grammar_spec({"json": EXPLODING}))
     assert is_slow(to_grammar_spec({"grammar": 'root ::= "a"'}))
-    assert not is_slow(to_grammar_spec({"json": {"type": "object"}}))
     assert not is_slow(to_grammar_spec({"choice": ["a"]}))
+
+
+USER = {"type": "object", "properties": {"name": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "wanted"),
+    [
+        (USER, False),
+        ({"$ref": "#/$defs/user", "description": "who", "$defs": {"user": USER}}, False),
+        ({"title": "User", "x-a": 1, "anyOf": [USER, {"type": "null"}], "default": None}, False),
+        ({"allOf": [{"$ref": "#/$defs/user"}], "title": "a", "$defs": {"user": USER}}, False),
+        ({"oneOf": [USER, {"const": 1}], "discriminator": {"propertyName": "kind"}}, False),
+        ({"type": "string", "enum": ["pattern", "allOf"]}, False),
+        ({"type": "string", "format": "date-time", "maxLength": 30}, False),
+        ({"items": {"$ref": "#/$defs/user", "required": ["a"]}, "$defs": {"user": USER}}, True),
+        ({"$defs": {"a": {"type": "string", "anyOf": [{"minLength": 1}]}}}, True),
+        ({"properties": {"a": {"anyOf": [USER], "oneOf": [USER]}}}, True),
+        ({"allOf": [USER, USER]}, True),
+        ({"properties": {"a": {"type": "string", "pattern": "^a"}}}, True),
+        ({"type": "object", "propertyNames": {"pattern": "^a"}}, True),
+    ],
+)
+def test_a_schema_may_be_slow_where_several_must_hold_together(schema: Any, wanted: bool) -> None:
+    assert is_slow(to_grammar_spec({"json": schema})) is wanted
+    content = {"type": "json_schema", "json_schema": schema}
+    tag = {"type": "structural_tag", "format": content}
+    assert is_slow(to_grammar_spec({"structural_tag": tag})) is wanted
+
+
+def test_what_looks_quick_and_is_slow_holds_up_others_for_a_moment() -> None:
+    """It compiles at once, and can be read in so many ways that each token takes long."""
+    lists = [{"type": "array", "items": {"$ref": "#/$defs/d"}} for _ in range(1500)]
+    schema = {"$ref": "#/$defs/d", "$defs": {"d": {"anyOf": lists}}}
+    ambiguous, quick = to_grammar_spec({"json": schema}), to_grammar_spec({"json": USER})
+    assert not is_slow(ambiguous)
+    verifier = GrammarVerifier(limit_s=1.0)
+    verifier.verify(to_grammar_spec({"json_object": True}))  # it has started
+    first = verifier._verdict(ambiguous, is_patient=True)
+    started = time.monotonic()
+    verifier.verify(quick)
+    assert time.monotonic() - started < 5 and not first.done()
+    assert "takes more than 1 s to compile or to follow" in str(first.result(20))
+    verifier.close()
+
+
+def test_what_ends_the_library_is_named() -> None:
+    class Panics(BaseException):
+        """As the library's own."""
+
+    def compile(spec: GrammarSpec) -> Grammar:
+        raise Panics("broken")
+
+    compiler = GrammarCompiler(lambda: BYTES)
+    compiler.compile = compile  # type: ignore[method-assign]
+    child = _Child(compiler)
+    for _ in range(2):
+        fate = child.try_out(GOOD, limit_s=5.0)
+        assert fate.error == "the regex grammar cannot be used: Panics: broken"
+    assert child.end() == 0
+
+
+def test_a_grammar_that_ends_its_process_does_not_end_the_next_one() -> None:
+    def compile(spec: GrammarSpec) -> Grammar:
+        if spec.source == "deadly":
+            os._exit(1)
+        return compiled(regex=spec.source)
+
+    compiler = GrammarCompiler(lambda: TABLE)
+    compiler.compile = compile  # type: ignore[method-assign]
+    child = _Child(compiler)
+    fates = [child.try_out(spec(name), 5.0) for name in ("a", "deadly", "c", "(a")]
+    assert child.end() == 0
+    assert [fate.has_died for fate in fates] == [False, True, False, False]
+    assert "unclosed group" in str(fates[-1].error)
 
 
 def test_the_verifier_remembers_and_forgets_what_was_not_asked_for_longest(
@@ -245,7 +322,7 @@ def test_the_verifier_remembers_and_forgets_what_was_not_asked_for_longest(
 ) -> None:
     monkeypatch.setattr(verify, "MAX_KNOWN", 2)
     tried: list[GrammarSpec] = []
-    monkeypatch.setattr(verify, "try_out", lambda compiler, spec: tried.append(spec))
+    monkeypatch.setattr(Canary, "try_out", lambda canary, spec: tried.append(spec))
     verifier = GrammarVerifier()
     one, two, three = (to_grammar_spec({"choice": [name]}) for name in "abc")
     for asked in (one, one, two, one, three, one, two):
@@ -271,8 +348,9 @@ async def test_slow_grammars_hold_up_neither_quick_nor_known_ones(
     held, tried = threading.Event(), []
 
     def try_slowly(canary: Canary, spec: GrammarSpec) -> None:
-        tried.append(spec)
-        held.wait(20)
+        if spec.kind == "regex":
+            tried.append(spec)
+            held.wait(20)
 
     monkeypatch.setattr(Canary, "try_out", try_slowly)
     verifier = GrammarVerifier(max_waiting=2)
@@ -339,10 +417,11 @@ def test_a_grammar_that_no_state_can_follow_is_found_before_a_request_is_taken(
 ) -> None:
     monkeypatch.setattr(backend_llguidance, "MAX_ITEMS_IN_ROW", 2000)
     wide = {f"p{i}": {"type": "integer"} for i in range(900)}
-    verifier = GrammarVerifier()
     with pytest.raises(ValueError, match="too complex to follow: Current row has"):
-        verifier.verify(to_grammar_spec({"json": {"type": "object", "properties": wide}}))
-    verifier.close()
+        try_out(
+            GrammarCompiler(lambda: BYTES),
+            to_grammar_spec({"json": {"type": "object", "properties": wide}}),
+        )
 
 
 def test_a_package_that_is_missing_is_named_with_the_remedy(

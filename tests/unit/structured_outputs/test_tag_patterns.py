@@ -63,7 +63,7 @@ def test_what_a_tag_admits_is_json_that_matches(pattern: str) -> None:
         (r"\x22", "must be escaped"),
         (r"\u005c", "must be escaped"),
         (r"\0", "must be escaped"),
-        (r'["\\-]', "has only what JSON must escape"),
+        (r'["\\-]', "has only what must be escaped in JSON"),
         (r"[\n]", "has only"),
         (r"[\x22]", "has only"),
         (r"a\b", "is not known"),
@@ -172,7 +172,55 @@ def test_a_pattern_without_anchors_is_looked_for() -> None:
         ]  # fmt: skip
 
 
-def test_a_grammar_of_all_but_some_characters_has_no_halves_of_pairs() -> None:
-    grammar = compiled(grammar='root ::= "[^" [^"-] # [^x]\n')
+@pytest.mark.parametrize("in_tag", [False, True])
+def test_a_grammar_of_all_but_some_characters_has_no_halves_of_pairs(in_tag: bool) -> None:
+    source = 'root ::= "[^" [^"-] # [^x]\n'
+    content = {"type": "grammar", "grammar": source}
+    grammar = free_of_json(content) if in_tag else compiled(grammar=source)
     assert follows(grammar, "[^é") and follows(grammar, "[^😀") and not follows(grammar, "[^-")
     assert max(allowed(grammar, [*b"[^", 0xED]) or ()) == 0x9F
+
+
+def free_of_json(content: Any) -> Grammar:
+    return compiled(structural_tag={"type": "structural_tag", "format": content})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "good", "bad"),
+    [
+        (r"\x61b", ["ab"], ["\u061b", "a"]),
+        ("^ab|cd$", ["ab", "cd"], ["abx", "xcd", "b"]),
+        (r"\Aa.b\Z", ["aéb", 'a"b', "a\\b"], ["a\nb", "ab", "xaxb"]),
+        (r"[^a]\n", ["é\n", "\n\n", "😀\n"], ["a\n", "é"]),
+        (r"\S\u00e9(?:ab*)?", ["xé", "日éab"], ["xéb", " é"]),
+    ],
+)
+def test_the_content_of_a_tag_is_the_whole_match(
+    pattern: str, good: list[str], bad: list[str]
+) -> None:
+    grammar = free_of_json({"type": "regex", "pattern": pattern})
+    assert [text for text in good if not follows(grammar, text)] == []
+    assert [text for text in bad if follows(grammar, text)] == []
+
+
+@pytest.mark.parametrize("pattern", [".", "[^a]", r"\S", r"[\s\S]"])
+def test_the_content_of_a_tag_has_no_halves_of_pairs(pattern: str) -> None:
+    grammar = free_of_json({"type": "regex", "pattern": pattern})
+    assert max(allowed(grammar, [0xED]) or ()) == 0x9F
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("a$b", "an anchor stands neither"),
+        ("a(?=b)", "it looks around"),
+        (r"\ud83d", "is no character"),
+        (r"[^\s\S]", "has only what is no character"),
+    ],
+)
+def test_content_that_is_not_followed_is_refused(pattern: str, reason: str) -> None:
+    content = {"type": "regex", "pattern": pattern}
+    tag = {"type": "tag", "begin": "<f>", "content": content, "end": "</f>"}
+    place = r"at structural_tag\.format\.elements\[0\]\.content\.pattern cannot be honoured: .*"
+    with pytest.raises(ValueError, match=place + re.escape(reason)):
+        free_of_json({"type": "sequence", "elements": [tag]})

@@ -16,9 +16,8 @@ import pytest
 from quire import LLM, SamplingParams
 from quire.sampling_params import StructuredOutputsParams
 from quire.structured import GrammarSpec
-from quire.structured_outputs import verify
 from quire.structured_outputs.canary import Canary, TooSlow
-from quire.structured_outputs.verify import GrammarVerifier, VerifierClosed
+from quire.structured_outputs.verify import GrammarVerifier, TooManyGrammars, VerifierClosed
 
 QUICK = [GrammarSpec(kind="choice", source=f'["{text}"]') for text in "abc"]
 SLOW = GrammarSpec(kind="regex", source="a+")
@@ -87,7 +86,7 @@ def test_a_verifier_that_is_closed_says_so_instead_of_nothing() -> None:
 
 def test_what_waits_when_it_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held()
-    monkeypatch.setattr(verify, "try_out", held)
+    monkeypatch.setattr(Canary, "try_out", held)
     verifier = GrammarVerifier()
     with ThreadPoolExecutor() as pool:
         waiting: list[Future[None]] = [pool.submit(verifier.verify, spec) for spec in QUICK]
@@ -99,6 +98,28 @@ def test_what_waits_when_it_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -
         ends = [one.exception(20) for one in waiting]
     assert sum(end is None for end in ends) == 1, "the one that was being tried"
     assert sum(isinstance(end, VerifierClosed) for end in ends) == len(QUICK) - 1
+
+
+def test_more_quick_ones_than_slow_ones_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held()
+    monkeypatch.setattr(Canary, "try_out", held)
+    verifier = GrammarVerifier(max_waiting=2)
+    quick, slow = (
+        [GrammarSpec(kind=kind, source=f'["{i}"]') for i in range(40)]
+        for kind in ("choice", "lark")
+    )
+    num_taken = {}
+    for kind, specs in (("quick", quick), ("slow", slow)):
+        held.is_inside.clear()
+        waiting = [verifier._verdict(specs[0], is_patient=False)]
+        assert held.is_inside.wait(20)  # and none waits
+        with pytest.raises(TooManyGrammars):
+            for spec in specs[1:]:
+                waiting.append(verifier._verdict(spec, is_patient=False))
+        num_taken[kind] = len(waiting) - 1
+    assert num_taken == {"quick": 8, "slow": 2}
+    held.go_on.set()
+    verifier.close()
 
 
 @pytest.mark.parametrize("error", [TooSlow("slow"), RuntimeError("does not answer")])
