@@ -118,15 +118,17 @@ class LLMEngine(TellsWhatIsNotBuilt):
         return request_id
 
     def submit(self, requests: list[ProcessedRequest]) -> None:
-        """Queue requests that the input processor has made: all of them or none."""
+        """Queue requests that the input processor has made: all of them or none. Ctrl-C comes when
+        they are."""
         added: list[str] = []
-        try:
-            for request in requests:
-                self._add(request)
-                added.append(request.engine.request_id)
-        except BaseException:
-            self.abort_request(added)
-            raise
+        with _CtrlCWaits():
+            try:
+                for request in requests:
+                    self._add(request)
+                    added.append(request.engine.request_id)
+            except BaseException:
+                self.abort_request(added)
+                raise
 
     def step(self) -> list[RequestOutput]:
         """Let the core do a step, or wait for one; the outputs that changed, finished or not.
@@ -161,11 +163,12 @@ class LLMEngine(TellsWhatIsNotBuilt):
         """End requests without further output. Ids that are not running are ignored."""
         ids = [request_ids] if isinstance(request_ids, str) else list(request_ids)
         running = [request_id for request_id in ids if request_id in self._front.outputs]
-        for request_id in running:
-            self._front.outputs.abort(request_id)
-        if running:
-            with contextlib.suppress(EngineDeadError):  # then nothing runs
-                self._client.send(Abort(running))
+        with _CtrlCWaits():
+            for request_id in running:
+                self._front.outputs.abort(request_id)
+            if running:
+                with contextlib.suppress(EngineDeadError):  # then nothing runs
+                    self._client.send(Abort(running))
 
     def has_unfinished_requests(self) -> bool:
         return len(self._front.outputs) > 0 or bool(self._held)

@@ -81,10 +81,14 @@ class OfflineRunner:
                 are_more = True
                 break
         self._refuse_inside_a_step()
+        request_ids = [request.engine.request_id for request in requests]
         with self._lock:
-            self._engine.submit(requests)
-            request_ids = [request.engine.request_id for request in requests]
-            call.unfinished.update(request_ids)
+            call.unfinished.update(request_ids)  # before: Ctrl-C comes when they are queued
+            try:
+                self._engine.submit(requests)
+            except Exception:  # none of them is, and the ids may be somebody else's
+                call.unfinished.difference_update(request_ids)
+                raise
             self._calls.update(dict.fromkeys(request_ids, call))
         call.are_more = are_more
 

@@ -261,6 +261,36 @@ def test_ctrl_c_waits_for_the_step_and_loses_nothing(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize("at", ["observer", "send", "sent"])
+def test_ctrl_c_while_a_request_is_queued_or_aborted_leaves_nothing_half_done(
+    engine: LLMEngine, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    owner, name = engine._client, "send"
+    if at == "observer":
+        owner, name = engine.front.outputs.observer, "request_started"  # type: ignore[assignment]
+    real = getattr(owner, name)
+
+    def interrupted(given: object) -> None:
+        if at != "sent":
+            signal.raise_signal(signal.SIGINT)
+        real(given)
+        if at == "sent":
+            signal.raise_signal(signal.SIGINT)
+
+    def known() -> tuple[int, int]:
+        return engine.get_num_unfinished_requests(), engine.stats().num_running
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(owner, name, interrupted)
+        engine.add_request("a", [5, 6], SamplingParams(max_tokens=2))
+    assert known() == (1, 1)
+    if at != "observer":
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(owner, name, interrupted)
+            engine.abort_request("a")
+        assert known() == (0, 0)
+
+
 def test_ctrl_c_ends_waiting_for_a_core_in_another_process_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -128,6 +128,28 @@ def test_an_error_of_a_late_request_ends_the_early_ones(engine: LLMEngine) -> No
     assert len(list(runner.run(requests_of(engine, 9, [])))) == 9
 
 
+def test_ctrl_c_behind_queuing_ends_what_was_queued(
+    engine: LLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = engine.submit
+
+    def interrupted(requests: list[ProcessedRequest]) -> None:
+        submit(requests)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(engine, "submit", interrupted)
+        list(OfflineRunner(engine).run(requests_of(engine, 3, [])))
+    assert not engine.has_unfinished_requests() and not fake_core_of(engine).running
+
+
+def test_a_call_that_is_refused_spares_the_owner_of_its_id(engine: LLMEngine) -> None:
+    engine.add_request("0", [7], SamplingParams(max_tokens=3))
+    with pytest.raises(ValueError, match="request id '0' is in use"):
+        list(OfflineRunner(engine).run(requests_of(engine, 3, [])))
+    assert engine.get_num_unfinished_requests() == 1
+
+
 ENDLESS = 10**9  # tokens
 
 
