@@ -59,6 +59,9 @@ class FlexibleArgumentParser(Parser):
             **{"usage": usage, "epilog": epilog, "allow_abbrev": True, **options},
         )
 
+    def _takes_object(self, flag: str) -> bool:
+        return True  # a program may read the JSON text of its own flags itself
+
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:

@@ -217,8 +217,11 @@ class Parser(argparse.ArgumentParser):
         is to argparse what has a space and begins with no flag that there is."""
         name, _, key = word.partition("=")[0].partition(".")
         flag = self._registered(name)
-        is_known = flag in self._option_string_actions and " " not in key
-        return (flag, key) if is_known or " " not in word else None
+        is_known = flag in self._option_string_actions or self._is_abbreviation(flag)
+        return (flag, key) if (is_known and " " not in key) or " " not in word else None
+
+    def _is_abbreviation(self, flag: str) -> bool:
+        return self.allow_abbrev and any(one.startswith(flag) for one in self.flags())
 
     def _is_value(self, word: str) -> bool:
         return not word.startswith("--") or self._flag_of(word) is None

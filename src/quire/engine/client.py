@@ -46,7 +46,7 @@ class EngineClient(Protocol):
 
 
 class InprocClient:
-    """The core in this thread: nothing happens between two calls of `receive`.
+    """The core in this thread: it plans and ends steps inside `begin` and `receive` only.
 
     Questions may come from other threads: they wait for the end of a step. What a step calls in its
     own thread, such as a logits processor, may ask as well, and is answered at once.

@@ -52,8 +52,7 @@ class OfflineRunner:
         try:
             self._queue_some(coming, call, self._first_tokens)
             if call.are_more:
-                with self._lock:
-                    self._engine.begin()
+                self._begin()
                 self._queue_some(coming, call, self.tokens_at_once - self._first_tokens)
             while call.are_more or unfinished:
                 if unfinished and not inbox:
@@ -91,6 +90,17 @@ class OfflineRunner:
                 raise
             self._calls.update(dict.fromkeys(request_ids, call))
         call.are_more = are_more
+
+    def _begin(self) -> None:
+        """Let the engine start what is queued, if nobody steps it."""
+        with self._lock:
+            if self._receiver is not None:
+                return
+            self._receiver = threading.get_ident()  # what the step calls must not wait for it
+            try:
+                self._engine.begin()
+            finally:
+                self._receiver = None
 
     def _step(self, call: _Call) -> None:
         """Let the engine go on until the call has outputs, or by one step if more requests come;

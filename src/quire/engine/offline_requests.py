@@ -29,6 +29,7 @@ from quire.structured import Thinking
 Params = SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams]
 
 _CHARACTERS_A_TOKEN = 4  # or so, of a text
+_PLAIN = (int, float, str)
 
 
 class OfflineRequests:
@@ -126,8 +127,8 @@ class OfflineRequests:
     def _params(
         self, params: Params | None, num_prompts: int, kind: RequestOutputKind
     ) -> list[SamplingParams]:
-        """One for each prompt; copies, since callers keep theirs. Neighbours that ask for the same
-        share one, so that it is checked once."""
+        """One for each prompt; copies, since callers keep theirs. Neighbours that are seen to ask
+        for the same share one, so that it is checked once."""
         if params is None:
             params = self._engine.get_default_sampling_params()
         if not is_list(params):
@@ -168,10 +169,22 @@ def _copies(
     last: SamplingParams | BeamSearchParams | None = None
     copied: SamplingParams | None = None
     for one in params:
-        if copied is None or type(one) is not SamplingParams or one != last:
+        if copied is None or not _ask_the_same(one, last):
             copied = SettledParams.of(_with_kind(one, kind))
         last = one
         yield copied
+
+
+def _ask_the_same(one: object, other: object) -> bool:
+    """As far as is seen without a look into what they hold: two schemas may be equal and differ in
+    their order, two logits processors in what they will have seen."""
+    if not type(one) is type(other) is SamplingParams:
+        return False
+    pairs = zip(vars(one).values(), vars(other).values(), strict=True)
+    return all(
+        a is b or (type(a) is type(b) and (a == b if isinstance(a, _PLAIN) else a == [] == b))
+        for a, b in pairs
+    )
 
 
 def _with_kind(params: object, kind: RequestOutputKind) -> SamplingParams:

@@ -47,8 +47,7 @@ _OWN_HEADERS = ("X-Request-Id", "Request-Id", "Retry-After", "X-Quire-Ignored")
 
 
 def build_app(state: ServerState) -> FastAPI:
-    """The ASGI application of a server; it answers from now on, whatever the engine does.
-    ``ValueError`` for middleware that cannot be made."""
+    """The ASGI application of a server; it answers from now on, whatever the engine does."""
     args = state.args
     app = _Application(
         title="Quire",
@@ -64,8 +63,13 @@ def build_app(state: ServerState) -> FastAPI:
     install_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
-    app.middleware_stack = app.build_middleware_stack()  # else only the first request would
     return app
+
+
+def make_layers(app: FastAPI) -> None:
+    """Else only the first request would. In the server's loop, which some middleware needs;
+    ``ValueError`` for what cannot be made."""
+    app.middleware_stack = app.build_middleware_stack()
 
 
 class _Application(FastAPI):

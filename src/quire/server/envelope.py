@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from quire.engine.async_engine import AsyncLLM
 
 
-# As many digits as the largest of 64 bits has.
-_INTEGER = re.compile(r"[+-]?0*[0-9]{1,19}")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,40}")  # more digits cost more, and mean no more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -176,6 +176,8 @@ def _is_of_others(error: BaseException | None) -> bool:
     which it may tell of."""
     if error is None:
         return False
+    if isinstance(error, (OSError, ImportError)):  # raised in our frames, but by Python
+        return True
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     is_ours = str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE
     return not is_ours or error.__context__ is not None

@@ -19,7 +19,7 @@ from quire.prompts import ParsedPrompt
 from quire.row_sampling import SettledParams
 from quire.sampling_limits import MAX_N, RULES
 from quire.sampling_params import SamplingParams
-from quire.server.errors import bad_request, internal, timed_out
+from quire.server.errors import bad_request, internal, timed_out, without_paths
 from quire.server.input_phase import input_errors
 from quire.server.state import ServerState
 from quire.server.tickets import Ticket
@@ -201,7 +201,7 @@ class Generation:
         for one in output.outputs:
             if one.finish_reason == "error":
                 if one.is_refusal:
-                    raise bad_request(f"The request cannot be served: {one.error}")
+                    raise bad_request(without_paths(f"The request cannot be served: {one.error}"))
                 raise internal(f"The request failed while it ran: {one.error}")
             self._has_output = self._has_output or bool(one.token_ids)
             if one.finish_reason == "abort" and self._limit is not None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from fastapi import FastAPI
 
 from quire import env, log
 from quire.chat_template import ChatOptions, load_chat_template
@@ -22,7 +23,7 @@ from quire.engine.thread import ThreadClient
 from quire.heap import keep_all_that_exists
 from quire.metrics import multiprocess
 from quire.server.answer_formats import check_formats
-from quire.server.app import build_app, layers
+from quire.server.app import build_app, layers, make_layers
 from quire.server.args import ServerArgs
 from quire.server.http_parser import HttpProtocol
 from quire.server.lifecycle import RESTART_DELAY_S, Lifecycle, OpenEngine, RestartLimit
@@ -180,7 +181,8 @@ class Server(uvicorn.Server):
         self._args = args
         self._state = state = ServerState(args=args, place=place)
         self._peers = state.peers
-        super().__init__(_uvicorn_config(state, args))
+        self._app = build_app(state)
+        super().__init__(_uvicorn_config(self._app, args))
         self._lifecycle = Lifecycle(state, open_engine, may_restart, restart_delay_s)
         self._signals: tuple[signal.Signals, ...] = ()
         self._draining: asyncio.Task[None] | None = None
@@ -200,6 +202,7 @@ class Server(uvicorn.Server):
         return self._lifecycle.failure
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        make_layers(self._app)
         await self._peers.listen()
         if self.config.ssl is not None:
             oldest_is_tls_1_2(self.config.ssl)
@@ -249,9 +252,9 @@ class Server(uvicorn.Server):
             logger.error("the server failed", exc_info=done.exception())
 
 
-def _uvicorn_config(state: ServerState, args: ServerArgs) -> uvicorn.Config:
+def _uvicorn_config(app: FastAPI, args: ServerArgs) -> uvicorn.Config:
     return uvicorn.Config(
-        build_app(state),
+        app,
         loop="uvloop",
         http=HttpProtocol,
         ws="none",

@@ -111,11 +111,9 @@ class RequestTable:
 
     def named(self, name: str) -> list[str]:
         """Own ids of what is meant by the id of an answer, by an own one, or by a client's."""
-        of_answer = self.get(without_prefix(name)) if without_prefix(name) != name else None
-        if of_answer is not None:
-            return [of_answer.request_id]
+        bare = without_prefix(name)
         known = ((one.request_id, one.client_request_id) for one in self)
-        return [own for own, client in known if name in (own, client)]
+        return [own for own, client in known if own in (name, bare) or client == name]
 
     def cancel(self, request_id: str) -> None:
         """End the request with this own id, if it runs here."""

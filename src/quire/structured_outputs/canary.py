@@ -67,19 +67,11 @@ class Canary:
     def try_out(self, spec: GrammarSpec) -> None:
         """``ValueError`` for a grammar that is wrong, or that costs too much."""
         with self._lock:
-            process, lines = self._started()
-            assert process.stdin is not None
-            answer: bytes | None = b""
-            with contextlib.suppress(OSError):  # it has ended
-                if backend_of(spec) == "xgrammar" and not self._has_table:
-                    process.stdin.write(self._table_line)
-                    self._has_table = True
-                asked = {"spec": dataclasses.asdict(spec), "limit_s": self._limit_s}
-                process.stdin.write(json.dumps(asked).encode() + b"\n")
-                process.stdin.flush()
-                answer = lines.next(START_S + self._limit_s)
+            is_new = self._process is None
+            answer = self._ask(spec)
+            if answer == b"" and not is_new:  # somebody has ended it since the last one
+                answer = self._ask(spec)
             if not answer:
-                self._end()
                 raise RuntimeError("the process that tries grammars out does not answer")
         fate = _Fate(**json.loads(answer))
         if fate.is_late or fate.has_died:
@@ -93,6 +85,23 @@ class Canary:
     def close(self) -> None:
         self._is_closed = True
         self._end()
+
+    def _ask(self, spec: GrammarSpec) -> bytes | None:
+        """None: it took too long. Nothing: the process has ended; in both cases there is none."""
+        process, lines = self._started()
+        assert process.stdin is not None
+        answer: bytes | None = b""
+        with contextlib.suppress(OSError):  # it has ended
+            if backend_of(spec) == "xgrammar" and not self._has_table:
+                process.stdin.write(self._table_line)
+                self._has_table = True
+            asked = {"spec": dataclasses.asdict(spec), "limit_s": self._limit_s}
+            process.stdin.write(json.dumps(asked).encode() + b"\n")
+            process.stdin.flush()
+            answer = lines.next(START_S + self._limit_s)
+        if not answer:
+            self._end()
+        return answer
 
     @functools.cached_property
     def _table_line(self) -> bytes:
@@ -109,6 +118,7 @@ class Canary:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, **_ONE_THREAD},
+                start_new_session=True,  # Ctrl-C is not for it; it ends with its owner's pipe
             )
             assert self._process.stdout is not None
             self._lines = _Lines(self._process.stdout)
@@ -122,7 +132,10 @@ class Canary:
         self._has_table = False
         if process is not None:
             process.kill()
-            process.communicate()  # which also closes the pipes
+            process.wait()
+            for pipe in (process.stdout, process.stdin):
+                with contextlib.suppress(BrokenPipeError):  # what it was not told yet
+                    pipe.close()  # type: ignore[union-attr]
 
 
 def is_slow(spec: GrammarSpec) -> bool:
@@ -196,11 +209,18 @@ class _Child:
         self._pid: int | None = None
 
     def try_out(self, spec: GrammarSpec, limit_s: float) -> _Fate:
+        is_new = self._pid is None
+        fate = self._ask(spec, limit_s)
+        if fate.has_died and not is_new:  # perhaps before it was asked
+            fate = self._ask(spec, limit_s)
+        return fate
+
+    def _ask(self, spec: GrammarSpec, limit_s: float) -> _Fate:
         if self._pid is None:
             self._start()
-        pickle.dump((spec, limit_s), self._asked)
-        self._asked.flush()
-        with contextlib.suppress(EOFError):
+        with contextlib.suppress(EOFError, BrokenPipeError):
+            pickle.dump((spec, limit_s), self._asked)
+            self._asked.flush()
             return _Fate(error=pickle.load(self._said))
         status = self.end()
         is_late = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
@@ -210,7 +230,8 @@ class _Child:
         """Its status."""
         if self._pid is None:
             return 0
-        self._asked.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._asked.close()
         self._said.close()
         _, status = os.waitpid(self._pid, 0)
         self._pid = None
@@ -250,6 +271,8 @@ def _error_of(compiler: GrammarCompiler, spec: GrammarSpec) -> str | None:
         try_out(compiler, spec)
     except ValueError as problem:
         return str(problem)
+    except (OSError, ImportError) as problem:  # which tell paths
+        return f"the {spec.kind} grammar cannot be used: {type(problem).__name__}"
     except BaseException as problem:  # whatever it is, it is this grammar's own
         return f"the {spec.kind} grammar cannot be used: {type(problem).__name__}: {problem}"
     return None

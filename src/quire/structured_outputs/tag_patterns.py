@@ -42,7 +42,7 @@ _LAST = 0x10FFFF
 _OF_SAME_BYTES = ((0, 0x7F), (0x80, 0x7FF), (0x800, 0xFFFF), (0x10000, _LAST))
 _LINE_ENDS: Ranges = [(0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029)]
 
-_ESCAPE = r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|[\s\S])"
+_ESCAPE = r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|u\{[0-9A-Fa-f]+\}|[\s\S])"
 _PIECE = re.compile(
     rf"(?P<escape>{_ESCAPE})|\[(?P<not>\^?)(?P<body>(?:{_ESCAPE}|[^\]\\])+)\]"
     r"|(?P<group>\(\?(?::|P?<[A-Za-z_]\w*>)?)|(?P<count>(?:[*+?]|\{[0-9]+(?:,[0-9]*)?\})[+?]?)"
@@ -50,7 +50,7 @@ _PIECE = re.compile(
 )
 _ATOM = re.compile(rf"{_ESCAPE}|[\s\S]")
 _CLASS_ESCAPE = re.compile(r"\\[dDwWsS]")
-_OF_CHARACTER = re.compile(r"\\[xu](?P<code>[0-9A-Fa-f]+)|\\(?P<itself>[^\w\s]| )")
+_OF_CHARACTER = re.compile(r"\\[xu]\{?(?P<code>[0-9A-Fa-f]+)\}?|\\(?P<itself>[^\w\s]|[ _])")
 _OPENS_NOTHING = {
     "[": r"a class is empty or has no end, or begins with its own end; for the character write \[",
     "{": r"'{' begins no count; for the character write \{",
@@ -177,7 +177,10 @@ def _character(atom: str) -> str | None:
     found = _OF_CHARACTER.fullmatch(atom)
     if found is None:
         return None
-    return found["itself"] or chr(int(found["code"], 16))
+    if found["itself"]:
+        return found["itself"]
+    code = int(found["code"], 16)
+    return chr(code) if code <= _LAST else None
 
 
 _CONTROL = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "0": "\0"}

@@ -97,8 +97,10 @@ def _type_of(value: Any) -> str:
     match value:
         case bool():
             return "boolean"
-        case int() | float():
-            return "integer" if value == int(value) else "number"
+        case int():
+            return "integer"
+        case float():
+            return "integer" if value.is_integer() else "number"
         case str():
             return "string"
         case list():

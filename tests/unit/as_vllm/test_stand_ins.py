@@ -59,6 +59,13 @@ def test_flags_may_be_abbreviated_unless_that_is_off() -> None:
     assert (parsed.num_prompts, unknown) == (1, ["--num-p", "4"])
 
 
+def test_a_programs_own_flag_takes_texts_and_keys() -> None:
+    made = parser()
+    made.add_argument("--extra-config")
+    assert made.parse_args(["--extra_conf=a_b c"]).extra_config == "a_b c"
+    assert made.parse_args(["--extra-config.a_b", "1"]).extra_config == '{"a_b": 1}'
+
+
 def test_underscores_are_dashes_among_unknown_flags_too() -> None:
     made = parser()
     made.add_argument("--of_the_program")

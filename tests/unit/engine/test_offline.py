@@ -120,6 +120,21 @@ def test_what_a_step_calls_cannot_wait_for_another_step(
     assert [output.outputs[0].token_ids for output in outputs] == [[5, 5]] * 2
 
 
+def test_what_the_first_step_calls_cannot_wait_for_another_step(
+    engine: LLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, called = OfflineRunner(engine, no_time_s=0.0), []
+
+    def inside() -> None:
+        with pytest.raises(RequestError, match="in the middle of a step"):
+            list(runner.run(requests_of(engine, 1, [])))
+        called.append(True)
+
+    monkeypatch.setattr(fake_core_of(engine), "begin", inside)
+    assert len(list(runner.run(requests_of(engine, 9, [])))) == 9
+    assert called
+
+
 def test_an_error_of_a_late_request_ends_the_early_ones(engine: LLMEngine) -> None:
     runner = OfflineRunner(engine, no_time_s=0.0)
     with pytest.raises(ValueError, match="token id 1000000"):

@@ -81,7 +81,18 @@ def test_others_exceptions_tell_no_paths() -> None:
     with pytest.raises(HTTPError) as caught, input_errors():
         NamedProcessor.parse({"qualname": f"{__name__}.broken", "args": []}).load()
     assert caught.value.message.endswith("RuntimeError: cannot read secret")
+    with pytest.raises(HTTPError) as caught:
+        read_in_our_frame("/usr/share/secret")
+    assert caught.value.message.endswith("No such file or directory: 'secret'")
     assert internal("/usr/share/secret is gone").message == "secret is gone"
+
+
+def read_in_our_frame(path: str) -> None:
+    code = compile("open(path)", "ours", "exec")
+    try:
+        exec(code, {"__name__": "quire.server.ours", "path": path})
+    except OSError as error:
+        raise bad_request(f"unusable: {error}") from error
 
 
 def broken() -> None:

@@ -173,6 +173,28 @@ async def test_what_runs_is_listed_and_can_be_cancelled(state: ServerState) -> N
     assert (answers, cancelled) == ([200, 200, 404], ["early", "late"])
 
 
+async def test_a_name_of_two_requests_cancels_neither(state: ServerState) -> None:
+    cancelled: list[str] = []
+    for own, client_id in (("abc", ""), ("1", "resp_abc")):
+        state.running.add(
+            RunningRequest(
+                request_id=own,
+                client_request_id=client_id,
+                endpoint="/v1/responses",
+                model="m",
+                arrival_time=1.0,
+                cancel=lambda own=own: cancelled.append(own),
+                drop=lambda: None,
+            )
+        )
+    async with in_process_client(state) as client:
+        answers = [
+            (await client.post(f"/v1/requests/{one}/cancel")).status_code
+            for one in ("resp_abc", "resp_1")
+        ]
+    assert (answers, cancelled) == ([409, 200], ["1"])
+
+
 async def test_the_prefix_cache_can_be_reset(client: httpx.AsyncClient) -> None:
     assert (await client.post("/reset_prefix_cache")).json() == {"status": "ok"}
 

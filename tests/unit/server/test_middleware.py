@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from quire.server.app import build_app
+from quire.server.app import build_app, make_layers
 from quire.server.args import ServerArgs
 from quire.server.serve import check
 from quire.server.state import ServerState
@@ -97,7 +97,7 @@ def test_what_cannot_be_middleware_is_refused_at_the_start(name: str, why: str) 
 )
 def test_middleware_that_cannot_be_made_is_refused_before_it_serves(name: str, why: str) -> None:
     with pytest.raises(ValueError, match=f"--middleware {__name__}.{name}: {why}"):
-        build_app(ServerState(args=ServerArgs(middleware=[f"{__name__}.{name}"])))
+        make_layers(build_app(ServerState(args=ServerArgs(middleware=[f"{__name__}.{name}"]))))
 
 
 class Mute:

@@ -194,18 +194,6 @@ def test_the_canary_tells_what_is_wrong_and_survives_what_takes_too_long() -> No
         canary.try_out(GOOD)
 
 
-def test_the_canary_says_so_if_its_process_has_ended_and_starts_another() -> None:
-    canary = Canary(limit_s=5.0)
-    canary.try_out(GOOD)
-    assert canary._process is not None
-    canary._process.kill()
-    canary._process.wait()
-    with pytest.raises(RuntimeError, match="does not answer"):
-        canary.try_out(GOOD)
-    canary.try_out(GOOD)
-    canary.close()
-
-
 def test_what_a_vocabulary_cannot_write_is_found_where_its_size_matters() -> None:
     """Compiling for xgrammar takes the longer the more tokens there are."""
     few = TokenTable(tokens=[b"a", b"b", b""], end_token_ids=(2,))

@@ -193,6 +193,7 @@ def free_of_json(content: Any) -> Grammar:
         (r"\Aa.b\Z", ["aéb", 'a"b', "a\\b"], ["a\nb", "ab", "xaxb"]),
         (r"[^a]\n", ["é\n", "\n\n", "😀\n"], ["a\n", "é"]),
         (r"\S\u00e9(?:ab*)?", ["xé", "日éab"], ["xéb", " é"]),
+        (r"[\u{4e00}-\u{9fff}]+\_\u{1F600}", ["日_😀"], ["a_😀", "日_", "日u{1F600}"]),
     ],
 )
 def test_the_content_of_a_tag_is_the_whole_match(
@@ -215,6 +216,7 @@ def test_the_content_of_a_tag_has_no_halves_of_pairs(pattern: str) -> None:
         ("a$b", "an anchor stands neither"),
         ("a(?=b)", "it looks around"),
         (r"\ud83d", "is no character"),
+        (r"\u{110000}", "is not known"),
         (r"[^\s\S]", "has only what is no character"),
     ],
 )

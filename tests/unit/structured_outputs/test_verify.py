@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -39,6 +41,22 @@ def test_nothing_that_waits_for_grammars_outlives_its_engine() -> None:
     del llm
     gc.collect()
     assert verifier() is None
+
+
+def test_a_process_that_somebody_ended_between_two_grammars_is_started_again() -> None:
+    canary = Canary(60)
+    canary.try_out(QUICK[0])
+    first = canary._process
+    assert first is not None and os.getsid(first.pid) == first.pid  # Ctrl-C is not for it
+    for child in Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+    canary.try_out(QUICK[1])
+    assert canary._process is first
+    first.kill()
+    first.wait()
+    canary.try_out(QUICK[2])
+    assert canary._process is not first
+    canary.close()
 
 
 def test_modules_in_the_users_folder_are_not_taken_for_pythons_own(tmp_path: Path) -> None:
