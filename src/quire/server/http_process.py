@@ -22,6 +22,7 @@ from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
 from quire.heap import keep_all_that_exists
 from quire.server.orders import (
+    CANNOT_START,
     Boot,
     Down,
     Fail,
@@ -60,8 +61,12 @@ def main() -> None:
         listens_at_once=boot.listens_at_once,
     )
     threading.Thread(target=_obey, args=(orders, engine, server, boot.place), daemon=True).start()
-    with socket.socket(fileno=boot.listener_fd) as listener:
-        failure = server.serve_until_end(listener)
+    try:
+        with socket.socket(fileno=boot.listener_fd) as listener:
+            failure = server.serve_until_end(listener)
+    except ValueError as error:
+        log.last_words("an HTTP process", str(error))
+        sys.exit(CANNOT_START)
     sys.exit(0 if failure is None else 1)  # the supervisor says why
 
 

@@ -5,6 +5,7 @@ Knows the messages and their frames, not what is done about them.
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import IO
 
@@ -14,6 +15,9 @@ from quire.config import EngineConfig
 from quire.engine.messages import Start, decode_command, encode
 from quire.server.args import ServerArgs
 from quire.server.peers import Place
+
+# The status of one that cannot do what it was told, nor could another one; it has said why.
+CANNOT_START = os.EX_CONFIG
 
 
 class Boot(msgspec.Struct, tag=True, frozen=True):

@@ -30,6 +30,7 @@ from quire.metrics import multiprocess
 from quire.server.args import ServerArgs
 from quire.server.lifecycle import RESTART_DELAY_S, RestartLimit, as_exception, last_line
 from quire.server.orders import (
+    CANNOT_START,
     Boot,
     Down,
     Fail,
@@ -175,7 +176,9 @@ class _Supervisor:
                 self._client.send(Detach(process.client))
         if self._is_ending:
             return
-        if self._process_limit.take():
+        if status == CANNOT_START:
+            self._fail(ValueError("an HTTP process cannot start; its error stands above"))
+        elif self._process_limit.take():
             logger.error("an HTTP process ended with status %d; another one is started", status)
             self._start_process(process.place)
         else:

@@ -18,7 +18,7 @@ from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
 from quire.server import supervisor
 from quire.server.args import ServerArgs
-from quire.server.orders import Down, Fail, Order, StopServing, Up
+from quire.server.orders import CANNOT_START, Down, Fail, Order, StopServing, Up
 from quire.server.peers import Counts, Place
 from tests.fakes.configs import fake_config
 
@@ -218,6 +218,14 @@ def test_processes_that_end_again_and_again_are_the_end(start: Callable[..., Run
     World.processes[-1].end(3)
     assert "again and again, with status 3" in str(run.end())
     assert World.cores[0].is_closed
+
+
+def test_a_process_that_cannot_start_is_the_end_at_once(start: Callable[..., Run]) -> None:
+    run = start()
+    run.until(lambda: len(World.processes) == 2)
+    World.processes[0].end(CANNOT_START)
+    assert "an HTTP process cannot start" in str(run.end())
+    assert len(World.processes) == 2
 
 
 def test_a_core_that_dies_is_the_end_unless_it_may_be_restarted(start: Callable[..., Run]) -> None:
