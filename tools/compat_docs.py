@@ -132,9 +132,12 @@ def _variables() -> list[str]:
         (f"`{one.names[0]}`", _names(one.names[1:]), _default(one), one.help)
         for one in env.REGISTRY
     ]
+    others = [(f"`{name}`", what) for name, what in env.OF_OTHERS.items()]
     noted = [(f"`{name}`", "noted", why) for name, (_, why) in env.WITHOUT_EFFECT.items()]
     return [
         *_table(("name", "or", "default", "what it sets"), rows),
+        "",
+        *_table(("name", "of other programs: what it sets here"), others),
         "",
         *_table(("name", "is", "why"), noted),
     ]

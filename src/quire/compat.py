@@ -33,9 +33,9 @@ class Verdict:
     refused_keys: Mapping[str, str] = field(default_factory=dict)  # of an object: why each is
 
 
-def alias(replacement: str, default: Any = None) -> Verdict:
+def alias(replacement: str) -> Verdict:
     """Another spelling of something that Quire has."""
-    return Verdict("alias", default, f"use {replacement}", replacement)
+    return Verdict("alias", None, f"use {replacement}", replacement)
 
 
 def noted(default: Any, why: str, **flag: Any) -> Verdict:
@@ -54,7 +54,7 @@ _SPECULATIVE = "speculative decoding is not supported yet; leave it out, the out
 _PROMPT_ADAPTER = "prompt adapters are not supported; use merged weights"
 _OFFLOAD = "weights cannot be offloaded yet; choose a smaller model or dtype"
 _MEDIA = "only text prompts are supported yet"
-_POOLING = "only text generation is supported yet, no embedding, scoring or classification"
+POOLING = "only text generation is supported yet, no embedding, scoring or classification"
 _PARALLEL = "only one process computes yet; leave it at its default"
 _EXCHANGE = "one process computes, nothing is exchanged"
 _KERNELS = "kernels are chosen by device and shape"
@@ -63,7 +63,7 @@ _NO_RAY = "Ray is not used"
 _LOADER = "the loader has no options"
 _NO_QUANTIZED_CACHE = "the KV cache is never quantized"
 _NUMA = "processes are not bound to nodes of memory; start Quire under numactl"
-_PLUGIN = "this extension point does not exist in Quire"
+PLUGIN = "this extension point does not exist in Quire"
 _ONLY_SERVED = "only `quire serve` {}"
 _OLD_SCHEDULER = "the scheduler has no such step"
 _GRAPHS = (
@@ -82,7 +82,7 @@ _GRAMMAR_OPTIONS = {
     "disable_additional_properties": "ask for it in structured_outputs of requests",
     "enable_in_reasoning": "a grammar begins behind the thought",
     "reasoning_parser": _REASONING,
-    "reasoning_parser_plugin": _PLUGIN,
+    "reasoning_parser_plugin": PLUGIN,
 }
 _OLD_GRAMMAR_OPTIONS = {
     "disable-any-whitespace": _GRAMMAR_OPTIONS["disable_any_whitespace"],
@@ -214,17 +214,17 @@ VERDICTS: dict[str, Verdict] = {
     "spec_method": refused(None, _SPECULATIVE),
     "spec_model": refused(None, _SPECULATIVE),
     "spec_tokens": refused(None, _SPECULATIVE),
-    "task": refused("auto", _POOLING, "generate"),
-    "runner": refused("auto", _POOLING, "generate"),
-    "convert": refused("auto", _POOLING, "none"),
-    "pooler_config": refused(None, _POOLING),
-    "override_pooler_config": refused(None, _POOLING),
-    "pooling_type": refused(None, _POOLING),
-    "pooling_norm": refused(None, _POOLING),
-    "pooling_softmax": refused(None, _POOLING),
-    "pooling_step_tag_id": refused(None, _POOLING),
-    "pooling_returned_token_ids": refused(None, _POOLING, takes_many=True),
-    "diffusion_config": refused(None, _POOLING),
+    "task": refused("auto", POOLING, "generate"),
+    "runner": refused("auto", POOLING, "generate"),
+    "convert": refused("auto", POOLING, "none"),
+    "pooler_config": refused(None, POOLING),
+    "override_pooler_config": refused(None, POOLING),
+    "pooling_type": refused(None, POOLING),
+    "pooling_norm": refused(None, POOLING),
+    "pooling_softmax": refused(None, POOLING),
+    "pooling_step_tag_id": refused(None, POOLING),
+    "pooling_returned_token_ids": refused(None, POOLING, takes_many=True),
+    "diffusion_config": refused(None, POOLING),
     "data_parallel_size": refused(1, _PARALLEL, short=("-dp",)),
     "decode_context_parallel_size": refused(1, _PARALLEL, short=("-dcp",)),
     "enable_expert_parallel": refused(False, _PARALLEL),
@@ -250,14 +250,18 @@ VERDICTS: dict[str, Verdict] = {
         "tokenizer_revision",
     ),
     "model_weights": refused("", "give the folder or the hub id as the model"),
-    "model_class_overrides": refused(None, "register a class with ModelRegistry.register_model"),
+    "model_class_overrides": refused(
+        None, "register a plan function with ModelRegistry.register_model, see docs/models.md"
+    ),
     "override_attention_dtype": refused(None, "attention has the dtype of the model; use dtype"),
-    "use_fp64_gumbel": refused(False, "samples are drawn in float32"),
+    "use_fp64_gumbel": refused(
+        False, "tokens are drawn by cumulative sums, without Gumbel noise; leave it out"
+    ),
     "enable_trace_replay": refused(False, "requests cannot be recorded and replayed"),
     "config_format": refused("auto", "only config.json is read, not params.json", "hf"),
-    "scheduler_cls": refused(None, _PLUGIN),
-    "worker_cls": refused("auto", _PLUGIN),
-    "worker_extension_cls": refused("", _PLUGIN),
+    "scheduler_cls": refused(None, PLUGIN),
+    "worker_cls": refused("auto", PLUGIN),
+    "worker_extension_cls": refused("", PLUGIN),
     "logits_processors": refused(
         None,
         "pass logits_processors in SamplingParams instead of to the engine",
@@ -272,7 +276,7 @@ VERDICTS: dict[str, Verdict] = {
         "thinking_token_budget",
     ),
     "reasoning_parser": refused(None, _REASONING, ""),
-    "reasoning_parser_plugin": refused(None, _PLUGIN, ""),
+    "reasoning_parser_plugin": refused(None, PLUGIN, ""),
     "enable_reasoning": noted(False, "--reasoning-parser is enough"),
     "kv_offloading_size": refused(None, "the KV cache cannot be offloaded yet", 0),
     "kv_offloading_backend": noted(None, "the KV cache cannot be offloaded yet"),
@@ -342,7 +346,7 @@ VERDICTS: dict[str, Verdict] = {
     "language_model_only": noted(False, _MEDIA),
     "video_pruning_rate": noted(None, _MEDIA),
     "video_pruning_method": noted(None, _MEDIA),
-    "io_processor_plugin": refused(None, _PLUGIN),
+    "io_processor_plugin": refused(None, PLUGIN),
     "hf_config_path": refused(None, "give the folder that holds config.json as the model"),
     "all2all_backend": noted(None, _EXCHANGE),
     "enable_dbo": noted(False, _EXCHANGE),

@@ -1,7 +1,8 @@
-"""Environment variables: every one that Quire reads, with its type, default and older names.
+"""Environment variables: Quire's own, with type, default and older names, and others that it heeds.
 
 A variable is read when it is used, never at import: setting it after ``import quire`` works.
-Knows nothing about what the values are used for.
+Knows nothing about what the values are used for, nor of those that stand for flags
+(`cli/settings.py`).
 """
 
 from __future__ import annotations
@@ -174,6 +175,23 @@ REGISTRY: tuple[Variable[Any], ...] = (
     STEP_TIMEOUT,
     AS_VLLM,
 )
+
+# Variables of other programs that are heeded -> what they set here; read where that is used.
+OF_OTHERS: dict[str, str] = {
+    "HF_ENDPOINT": "the Hub that models come from",
+    "HF_HOME": "the folder above that of HF_HUB_CACHE, and of the stored login",
+    "HF_HUB_CACHE": "where models from the Hub are kept, unless download_dir says",
+    "HF_HUB_OFFLINE": "download nothing",
+    "HF_TOKEN": "the token for the Hub, unless hf_token says",
+    "HUGGINGFACE_HUB_CACHE": "older name of HF_HUB_CACHE",
+    "MODELSCOPE_API_TOKEN": "the token for ModelScope",
+    "MODELSCOPE_CACHE": "where models from ModelScope are kept, unless download_dir says",
+    "MODELSCOPE_ENDPOINT": "the ModelScope that models come from",
+    "OPENAI_API_KEY": "the key that clients send where --api-key and QUIRE_API_KEY say none",
+    "PROMETHEUS_MULTIPROC_DIR": "the folder where several HTTP processes add their metrics up",
+    "TRANSFORMERS_OFFLINE": "download nothing",
+    "XDG_CACHE_HOME": "the folder above that of HF_HOME",
+}
 
 _OFF = ("0", "false")
 _ANY = (*_OFF, "1", "true")

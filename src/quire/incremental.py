@@ -44,8 +44,9 @@ class Source:
     def between(self, start: int, end: int) -> str:
         return self._text[start - self._offset : end - self._offset]
 
-    def has(self, mark: str, at: int | None = None) -> bool:
-        return self._text.startswith(mark, (self.pos if at is None else at) - self._offset)
+    def has(self, mark: str) -> bool:
+        """Whether it stands at ``pos``."""
+        return self._text.startswith(mark, self.pos - self._offset)
 
     def search(self, pattern: re.Pattern[str]) -> int:
         """Where it first matches, at ``pos`` or later, else the end of what has come."""

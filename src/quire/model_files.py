@@ -68,7 +68,7 @@ def find_model_files(args: EngineArgs, *, with_weights: bool = True) -> ModelFil
         max_tokens_limit=max_tokens_limit(_given_by_user(args, generation_config)),
         tokenizer_config=read_json(tokenizer / "tokenizer_config.json") or {},
         architecture=architecture,
-        stored_dtype=stored_dtype(config, path),
+        stored_dtype=stored_dtype(config, path, args.load_format),
     )
 
 
@@ -126,16 +126,17 @@ def choose_architecture(config: dict[str, Any], path: Path) -> str:
     return next((name for name in names if name in supported), names[0])
 
 
-def stored_dtype(config: dict[str, Any], path: Path) -> str:
-    """The dtype that ``config`` names, else that of the weights, else float32."""
+def stored_dtype(config: dict[str, Any], path: Path, load_format: str) -> str:
+    """The dtype that ``config`` names, else that of the weights to be read, else float32."""
     from quire.weights.checkpoint import open_checkpoint
 
     named = config.get("dtype") or config.get("torch_dtype")
     if isinstance(named, str):
         return named.removeprefix("torch.")
-    if choose_weight_files([entry.name for entry in path.iterdir()]) is None:
+    names = [entry.name for entry in path.iterdir()]
+    if load_format == "dummy" or choose_weight_files(names, load_format) is None:
         return "float32"
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, load_format)
     dtypes = {checkpoint.dtype(name) for name in checkpoint.names()}
     floats = {str(dtype).removeprefix("torch.") for dtype in dtypes if dtype.is_floating_point}
     return "float32" if not floats or "float32" in floats else min(floats)

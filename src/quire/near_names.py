@@ -15,9 +15,9 @@ def nearest(name: str, known: Collection[str], most: int = 2, cutoff: float = CU
     return [by_core[core] for core in near]
 
 
-def did_you_mean(name: str, known: Collection[str], most: int = 2) -> str:
+def did_you_mean(name: str, known: Collection[str]) -> str:
     """The end of an error line: a suggestion, or nothing."""
-    near = nearest(name, known, most)
+    near = nearest(name, known)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 

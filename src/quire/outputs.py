@@ -35,7 +35,7 @@ class CompletionOutput:
     logprobs: SampleLogprobs | None
     routed_experts: Any = None  # always None: kept for the position of the fields after it
     finish_reason: str | None = None  # "stop", "length", "abort" or "error"; None while it runs
-    stop_reason: int | str | None = None  # the stop string or stop token id; None for EOS
+    stop_reason: int | str | None = None  # a string or token id; None: the tokenizer's EOS
     lora_request: Any = None
     sampling_mask: Any = None  # always None, as the next two
     spec_decode_metrics: Any = None

@@ -57,8 +57,8 @@ class MemoryPlan:
     dtype: str
     device: str
     num_parameters: int
-    model_length: int  # the longest context that the config or the user allows
-    may_be_shorter: bool  # the user has not asked for that length
+    max_model_len: int  # what the user asks for, else the model's own length
+    may_be_shorter: bool  # it is the model's
     max_num_seqs: int
     weight_bytes: int
     memory_bytes: int  # of the device
@@ -83,12 +83,12 @@ class MemoryPlan:
     @cached_property
     def longest_context(self) -> int:
         """Of one request; 0 if not even the weights fit."""
-        return min(self.model_length, self.fit.longest_request(self.num_blocks))
+        return min(self.max_model_len, self.fit.longest_request(self.num_blocks))
 
     @property
     def fits(self) -> bool:
         """Whether an engine would start."""
-        return self.longest_context >= (1 if self.may_be_shorter else self.model_length)
+        return self.longest_context >= (1 if self.may_be_shorter else self.max_model_len)
 
     @property
     def concurrency(self) -> dict[int, float]:
@@ -150,7 +150,7 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
         dtype=source.dtype,
         device=device.name,
         num_parameters=facts.num_parameters,
-        model_length=length.longest,
+        max_model_len=length.longest,
         may_be_shorter=length.source != "user",
         max_num_seqs=limits.max_num_seqs,
         weight_bytes=facts.weight_bytes,
@@ -179,7 +179,7 @@ def format_plan(plan: MemoryPlan) -> str:
         "KV per token": format_bytes(plan.kv_bytes_per_token),
         "KV cache": f"{format_bytes(plan.kv_cache_bytes)}: {plan.num_blocks:,} blocks of "
         f"{plan.fit.block_size}, {plan.kv_cache_tokens:,} tokens",
-        "longest context": f"{plan.longest_context:,} of the model's {plan.model_length:,} tokens",
+        "longest context": _longest_context(plan),
     }
     width = max(map(len, rows))
     lines = [f"{name:<{width}}  {value}" for name, value in rows.items()]
@@ -188,6 +188,12 @@ def format_plan(plan: MemoryPlan) -> str:
     lines += ["", f"{'tokens each':>{width}}  requests at once"]
     lines += [f"{length:>{width},}  {n:,.1f}" for length, n in plan.concurrency.items()]
     return "\n".join(lines)
+
+
+def _longest_context(plan: MemoryPlan) -> str:
+    length = f"{plan.max_model_len:,}"
+    wanted = f"model's {length} tokens" if plan.may_be_shorter else f"{length} of max_model_len"
+    return f"{plan.longest_context:,} of the {wanted}"
 
 
 def _reserve(plan: MemoryPlan) -> str:
@@ -200,7 +206,7 @@ def _reserve(plan: MemoryPlan) -> str:
 
 
 def _what_it_lacks(plan: MemoryPlan) -> str:
-    length = 1 if plan.may_be_shorter else plan.model_length
+    length = 1 if plan.may_be_shorter else plan.max_model_len
     if plan.longest_context:
         return (
             f"does not fit: max_model_len={length} needs a KV cache of "

@@ -58,7 +58,7 @@ class RequestOutputKind(enum.Enum):
     FINAL_ONLY = 2  # one output, at the end
 
 
-class SamplingType(enum.Enum):
+class SamplingType(enum.IntEnum):
     """How the tokens of a request are drawn."""
 
     GREEDY = 0

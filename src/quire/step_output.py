@@ -30,7 +30,7 @@ class CompletionDelta(msgspec.Struct, frozen=True, kw_only=True, array_like=True
     index: int
     new_token_ids: list[int]
     finish_reason: FinishReason | None = None
-    stop_reason: int | str | None = None  # the stop token id that ended it, unless it was EOS
+    stop_reason: int | str | None = None  # the stop token id that ended it
     logprobs: list[TokenLogprobs] | None = None  # one per new token, when asked for
     prompt_logprobs: TokenLogprobs | None = None  # positions 1.., once, with index 0
     num_cached_tokens: int = 0  # prompt tokens taken from the prefix cache
@@ -38,7 +38,7 @@ class CompletionDelta(msgspec.Struct, frozen=True, kw_only=True, array_like=True
     cumulative_logprob: float | None = None  # when logprobs are computed, or for beams
     error: str | None = None  # with FinishReason.ERROR
     is_refusal: bool = False  # with an error: it is the request's own
-    timing: CompletionTiming | None = None  # with the first delta, and with the last
+    timing: CompletionTiming | None = None  # with the first, also after a preemption, and the last
 
 
 def ends_without_tokens(

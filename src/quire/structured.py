@@ -29,14 +29,13 @@ _EBNF_RULE = re.compile(r"^\s*[A-Za-z_][\w.-]*\s*::=", re.MULTILINE)
 # Of other engines: users name them, and each kind of grammar here has its own nevertheless.
 _BACKENDS = ("auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer")
 _BACKEND_OPTIONS = ("no-fallback", "disable-any-whitespace", "no-additional-properties")
-KINDS = ("json", "json_object", "regex", "choice", "ebnf", "lark", "structural_tag")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GrammarSpec:
     """A constraint in its one form: text, so it is hashed, compared and sent to other processes."""
 
-    kind: str  # one of KINDS
+    kind: str  # a value of CONSTRAINTS, but of a grammar: ebnf or lark
     source: str  # JSON for json, choice and structural_tag; nothing for json_object
     any_whitespace: bool = True  # in JSON, a little; else none
     whitespace_pattern: str | None = None  # in JSON, instead of the usual

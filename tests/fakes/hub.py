@@ -12,9 +12,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+# A repository as it may be, with what is not to be downloaded.
+FILES = {
+    "config.json": b'{"model_type": "llama"}',
+    "generation_config.json": b'{"top_k": 9}',
+    "tokenizer.json": b'{"version": "1.0"}',
+    "tokenizer_config.json": b"{}",
+    "model.safetensors": b"s" * 1000,
+    "pytorch_model.bin": b"b" * 1000,
+    "consolidated.00.pth": b"c" * 1000,
+    "README.md": b"hello",
+    "original/params.json": b"{}",
+}
+NAME = "owner/tiny-1.0"
 
 
 @dataclass
@@ -196,3 +211,8 @@ def _split(path: str) -> tuple[str, str, str]:
 
 def _etag(data: bytes) -> str:
     return hashlib.sha1(data).hexdigest()
+
+
+def file_names(folder: Path) -> set[str]:
+    """What a snapshot holds at the top, without the notes in it."""
+    return {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}

@@ -25,6 +25,7 @@ _ACTIVATION_KEYS = {
     "activation",
     "activation_function",
     "activation_type",
+    "ffn_config.ffn_act_fn.name",
     "hidden_act",
     "hidden_activation",
 }
@@ -180,10 +181,16 @@ def test_unknown_key_is_refused_by_name(name: str) -> None:
         assert f"'{key}' = {value!r} changes behaviour" in refusal
 
 
-@pytest.mark.parametrize("name", sorted(_CONFIGS))
-def test_unknown_activation_is_refused_by_name(name: str) -> None:
-    config = _CONFIGS[name]
-    for key in _ACTIVATION_KEYS & config.keys():
-        refusal = _spec_or_refusal(config | {key: "mish"})
-        assert isinstance(refusal, str)
-        assert f"{key}' = 'mish'" in refusal
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        pytest.param(name, path, id=f"{name}-{'.'.join(path)}")
+        for name in sorted(_CONFIGS)
+        for path in _keys(_CONFIGS[name])
+        if ".".join(path) in _ACTIVATION_KEYS
+    ],
+)
+def test_unknown_activation_is_refused_by_name(name: str, path: tuple[str, ...]) -> None:
+    refusal = _spec_or_refusal(_with(_CONFIGS[name], path, lambda _: "mish"))
+    assert isinstance(refusal, str)
+    assert f"{'.'.join(path)}' = 'mish'" in refusal

@@ -1,7 +1,10 @@
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
+import quire
 from quire import env
 
 
@@ -60,6 +63,21 @@ def test_an_empty_value_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUIRE_LOGGING_LEVEL", " ")
     assert env.LOGGING_LEVEL.get() == "INFO"
     assert env.LOGGING_LEVEL.source() is None
+
+
+def test_variables_of_others_that_are_read_are_in_the_table() -> None:
+    package = Path(quire.__file__).parent
+    in_use = re.compile(r'environ(?:\.get\(|\[)"(\w+)"')
+    found = {name for file in package.rglob("*.py") for name in in_use.findall(file.read_text())}
+    found.discard("VLLM_PORT")  # stands for a flag
+    assert found and found <= env.OF_OTHERS.keys()
+
+
+def test_variables_of_others_in_the_table_are_read() -> None:
+    package = Path(quire.__file__).parent
+    files = [file for file in package.rglob("*.py") if file.name != "env.py"]
+    source = "".join(file.read_text() for file in files)
+    assert [name for name in env.OF_OTHERS if f'"{name}"' not in source] == []
 
 
 def test_variables_of_vllm_without_effect_are_noted(

@@ -21,7 +21,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("kv_fit", "outputs", "prompts", "sampling_params", "sampling_limits", "row_sampling"),
         *("structured", "whole_text"),
         *("env", "platform", "log", "heap", "compat", "assets", "generation_config", "near_names"),
-        "not_built",
+        *("not_built", "child_process"),
         *("kv_budget", "plugins", "named_processors", "incremental"),
     ),
     ("kernels",),
@@ -48,6 +48,7 @@ WITHOUT_TORCH = (
     *("quire", "quire.args", "quire.cli", "quire.compat", "quire.config", "quire.kv_fit"),
     *("quire.llm", "quire.outputs", "quire.plan", "quire.prompts", "quire.request"),
     *("quire.resolve", "quire.sampling_params", "quire.scheduler.scheduler", "quire.step"),
+    *("quire.kv_layout", "quire.step_output", "quire.structured"),
     *("quire.kv_cache.manager", "quire.models.context_length", "quire.as_vllm.program"),
 )
 
@@ -130,6 +131,12 @@ def test_light_modules_import_neither_torch_nor_transformers() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_only_where_a_rank_is_put_together_are_graphs_known() -> None:
+    graphs = "quire.worker.step_graphs"
+    knows = [file for file in FILES if graphs in imports_of(file.read_text(encoding="utf-8"))]
+    assert knows == [PACKAGE / "worker/build.py"]
 
 
 def test_public_names_can_be_imported() -> None:

@@ -110,6 +110,24 @@ def test_without_a_dtype_in_the_config_the_weights_tell(tmp_path: Path, dtype: t
     assert find_model_files(EngineArgs(str(folder))).stored_dtype == str(dtype)[len("torch.") :]
 
 
+def test_only_weights_that_will_be_read_tell_the_dtype(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path, torch_dtype=None)
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    torch.save({"a": torch.zeros(2, dtype=torch.float16)}, folder / "pytorch_model.bin")
+
+    def dtype(load_format: str) -> str:
+        return find_model_files(EngineArgs(str(folder), load_format=load_format)).stored_dtype
+
+    assert dtype("pt") == "float16"
+    assert dtype("dummy") == "float32"
+    with pytest.raises(ModelLoadError, match="is a Git LFS pointer"):
+        dtype("auto")
+    index = folder / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "model-00001-of-00001.safetensors"}}')
+    (folder / "model.safetensors").unlink()
+    assert dtype("dummy") == "float32"
+
+
 def test_a_folder_without_config_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(

@@ -42,10 +42,17 @@ def test_a_context_that_does_not_fit_is_cut_unless_it_was_asked_for(tmp_path: Pa
     folder = write_model_folder(tmp_path)
     memory = PARAMETERS * 2 + 10 * 16 * BYTES_PER_TOKEN
     plan = plan_of(folder, memory)
-    assert (plan.longest_context, plan.model_length, plan.fits) == (5 * 16, 256, True)
+    assert (plan.longest_context, plan.max_model_len, plan.fits) == (5 * 16, 256, True)
     asked = plan_of(folder, memory, max_model_len=256)
     assert (asked.longest_context, asked.fits) == (5 * 16, False)
     assert "does not fit: max_model_len=256 needs" in format_plan(asked)
+
+
+@pytest.mark.parametrize(
+    ("length", "said"), [(None, "256 of the model's 256 tokens"), (128, "128 of the 128 of max_")]
+)
+def test_a_length_is_told_as_whose_it_is(tmp_path: Path, length: int | None, said: str) -> None:
+    assert said in format_plan(plan_of(write_model_folder(tmp_path), "1MiB", max_model_len=length))
 
 
 def test_a_plan_for_this_machine_is_what_an_engine_here_chooses(

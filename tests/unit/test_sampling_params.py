@@ -325,6 +325,7 @@ def test_sampling_type_follows_temperature_and_seed() -> None:
     assert SamplingParams(temperature=0).sampling_type is SamplingType.GREEDY
     assert SamplingParams().sampling_type is SamplingType.RANDOM
     assert SamplingParams(seed=3).sampling_type is SamplingType.RANDOM_SEED
+    assert [int(one) for one in SamplingType] == [0, 1, 2]
 
 
 class GenerationConfig(SamplingParams):

@@ -29,12 +29,28 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, Any]] = {
 }
 
 
+def is_set(name: str) -> bool:
+    """Whether the environment has the variable; one that nobody knows is an `AttributeError`."""
+    return _variable(name).source() is not None
+
+
 def __getattr__(name: str) -> Any:
-    known = {one: variable for variable in env.REGISTRY for one in variable.names}
-    for one, (parse, default) in _WITHOUT_EFFECT.items():
-        known[one] = env.Variable((one,), parse, default, env.WITHOUT_EFFECT[one][1])
+    if name == "environment_variables":  # name -> what reads it
+        return {one: variable.get for one, variable in _known().items()}
+    return _variable(name).get()
+
+
+def _variable(name: str) -> env.Variable:
+    known = _known()
     if name not in known:
         raise AttributeError(
             f"Quire reads no environment variable {name}{did_you_mean(name, known)}"
         )
-    return known[name].get()
+    return known[name]
+
+
+def _known() -> dict[str, env.Variable]:
+    known = {one: variable for variable in env.REGISTRY for one in variable.names}
+    for one, (parse, default) in _WITHOUT_EFFECT.items():
+        known[one] = env.Variable((one,), parse, default, env.WITHOUT_EFFECT[one][1])
+    return known

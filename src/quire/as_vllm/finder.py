@@ -1,7 +1,8 @@
 """Makes `import vllm` and its submodules find Quire, by the table in `names.py`.
 
 Knows how imports work, not what programs do. What the table does not have is an error that names
-it: a missing module is a ModuleNotFoundError, so that programs with an `except ImportError` go on.
+it, of the type that Python has for it, so that programs with an `except ImportError` go on. Whoever
+only asks whether it exists, by `importlib.util.find_spec`, gets None.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from quire.as_vllm.names import MODULES, PACKAGE, VERSION, Module
@@ -47,8 +48,8 @@ class Finder:
         if name.endswith(_MAIN) and command is not None:
             return ModuleSpec(name, _Command(command), origin=_COMMAND_FILE)
         if name not in MODULES:
-            # Not by its own name: `from vllm import x` would then replace this message.
-            raise ModuleNotFoundError(_no_module(name), name=PACKAGE)
+            _miss(name)
+            return None
         return ModuleSpec(name, _Loader(MODULES[name]), origin="Quire", is_package=True)
 
     def find_distributions(self, context: DistributionFinder.Context) -> Iterator[Distribution]:
@@ -139,7 +140,32 @@ def _not_built(module: str, name: str, why: str) -> type:
     return _NotBuilt(name, (), {"__module__": module, "__doc__": f"Not built: {why}.", "why": why})
 
 
-def _no_module(name: str) -> str:
+def _miss(name: str) -> None:
+    """Nothing for who only asks whether there is a module. For an import an error as Python would
+    raise: that no other finder is asked is what keeps an installed vLLM out."""
+    caller = _caller_in_importlib()
+    if caller in ("", "find_spec"):
+        return
+    if caller == "_handle_fromlist":  # where a ModuleNotFoundError of this name would be replaced
+        raise ImportError(no_module(name), name=name.rpartition(".")[0], path=_FILE)
+    raise ModuleNotFoundError(no_module(name), name=name)
+
+
+def _caller_in_importlib() -> str:
+    """The function of `importlib` that was called, and that then came to the finder, if any."""
+    name = ""
+    frame: FrameType | None = sys._getframe(3)  # of who called `find_spec` above
+    while frame is not None and _is_of_importlib(frame):
+        name = frame.f_code.co_name
+        frame = frame.f_back
+    return name
+
+
+def _is_of_importlib(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "importlib"
+
+
+def no_module(name: str) -> str:
     """Of a module, or of what ``from vllm.x import y`` has not found there."""
     parent, _, last = name.rpartition(".")
     if parent in MODULES and parent != PACKAGE:

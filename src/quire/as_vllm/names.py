@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from quire import env
+from quire.compat import PLUGIN, POOLING
 
 VERSION = env.VLLM_VERSION
 PACKAGE = "vllm"
@@ -37,7 +38,6 @@ def _because(why: str, *names: str) -> dict[str, str]:
 
 
 _HERE = "quire.as_vllm.stand_ins"
-_POOLING = "only text generation is supported yet, no embedding, scoring or classification"
 _MEDIA = "only text prompts are supported yet; pass text or token ids"
 _ONE_PROCESS = "only one process computes yet; leave it out"
 _NO_OBJECT = "pass the value itself, or a dict, where this object is expected"
@@ -45,7 +45,6 @@ _OTHER_CONFIG = (
     "EngineArgs.create_engine_config() gives Quire's own, with model, cache, scheduler, load and "
     "device; make engines with from_engine_args"
 )
-_PLUGIN = "this extension point does not exist in Quire"
 
 _ENGINE_ARGS = _in("quire.args", "EngineArgs", "AsyncEngineArgs")
 _SAMPLING = _in(
@@ -58,7 +57,7 @@ _OUTPUTS = _in("quire.outputs", "RequestOutput", "CompletionOutput")
 _BEAMS = _in("quire.outputs", "BeamSearchOutput", "BeamSearchSequence")
 _LOGPROBS = _in("quire.outputs", "Logprob", "PromptLogprobs", "SampleLogprobs")
 _POOLING_OUTPUTS = _because(
-    _POOLING,
+    POOLING,
     *("PoolingOutput", "PoolingRequestOutput", "EmbeddingOutput", "EmbeddingRequestOutput"),
     *("ClassificationOutput", "ClassificationRequestOutput"),
     *("ScoringOutput", "ScoringRequestOutput"),
@@ -95,7 +94,7 @@ _KNOWN: dict[str, Module] = {
         },
         not_built={
             **_POOLING_OUTPUTS,
-            **_because(_POOLING, "PoolingParams"),
+            **_because(POOLING, "PoolingParams"),
             **_because(_ONE_PROCESS, "initialize_ray_cluster"),
         },
     ),
@@ -104,7 +103,7 @@ _KNOWN: dict[str, Module] = {
         names=_SAMPLING,
         not_built=_because("use repetition_penalty", "RepetitionDetectionParams"),
     ),
-    "vllm.pooling_params": Module(not_built=_because(_POOLING, "PoolingParams")),
+    "vllm.pooling_params": Module(not_built=_because(POOLING, "PoolingParams")),
     "vllm.beam_search": Module(names=_BEAMS),
     "vllm.inputs": Module(
         names=_PROMPTS,
@@ -204,7 +203,7 @@ _KNOWN: dict[str, Module] = {
     "vllm.platforms": Module(names=_in(_HERE, "current_platform")),
     "vllm.plugins": Module(
         names=_in("quire.plugins", load_general_plugins="load_plugins"),
-        not_built=_because(_PLUGIN, "load_plugins_by_group"),
+        not_built=_because(PLUGIN, "load_plugins_by_group"),
     ),
 }
 

@@ -17,7 +17,8 @@ from types import CodeType, ModuleType, TracebackType
 from typing import NoReturn
 
 from quire.as_vllm.children import prepare_children
-from quire.as_vllm.finder import install
+from quire.as_vllm.finder import install, no_module
+from quire.as_vllm.names import PACKAGE
 
 _NAME = "python -m quire.as_vllm"
 _HELP = f"""\
@@ -72,7 +73,8 @@ def _module(name: str) -> tuple[ModuleType, CodeType]:
     except ModuleNotFoundError as error:
         _fail(str(error))
     if spec is None or spec.loader is None or not hasattr(spec.loader, "get_code"):
-        _fail(f"No module named {name}")
+        is_vllm = name.partition(".")[0] == PACKAGE
+        _fail(no_module(name) if is_vllm else f"No module named {name}")
     code = spec.loader.get_code(spec.name)
     if code is None:
         _fail(f"{name} has no code to run")

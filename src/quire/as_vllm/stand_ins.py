@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import enum
 import logging
+import random
 import socket
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from quire import log
 from quire.as_vllm.config_file import with_config_file
-from quire.as_vllm.names import VERSION
+from quire.as_vllm.names import PACKAGE, VERSION
 from quire.cli.parser import Parser
-from quire.platform import default_device, device_info
+from quire.near_names import did_you_mean
+from quire.platform import cpu_info, default_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,12 +100,40 @@ def get_open_port() -> int:
         return port
 
 
+class DeviceCapability(NamedTuple):
+    """The generation of a GPU's instructions, such as (9, 0) for Hopper."""
+
+    major: int
+    minor: int
+
+    def as_version_str(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+    def to_int(self) -> int:
+        """90 for (9, 0)."""
+        return self.major * 10 + self.minor
+
+
 class _Platform:
     """What programs ask about the machine; torch is imported when they do."""
 
     @property
     def device_type(self) -> str:
         return default_device()
+
+    device_name = device_type
+
+    @property
+    def dispatch_key(self) -> str:
+        return self.device_type.upper()
+
+    @property
+    def dist_backend(self) -> str:
+        return "nccl" if self.is_cuda() else "gloo"
+
+    @property
+    def device_control_env_var(self) -> str:
+        return "CUDA_VISIBLE_DEVICES" if self.is_cuda() else "CPU_VISIBLE_MEMORY_NODES"
 
     def is_cuda(self) -> bool:
         return self.device_type == "cuda"
@@ -115,21 +147,106 @@ class _Platform:
         """This and what follows Quire does not run on."""
         return False
 
-    is_tpu = is_xpu = is_rocm
+    is_tpu = is_xpu = is_out_of_tree = is_unspecified = is_rocm
+
+    def get_device_capability(self, device_id: int = 0) -> DeviceCapability | None:
+        """None on a CPU."""
+        if not self.is_cuda():
+            return None
+        gpu = _gpu(device_id)
+        return DeviceCapability(gpu.major, gpu.minor)
+
+    def has_device_capability(self, capability: tuple[int, int] | int, device_id: int = 0) -> bool:
+        """At least this one, given as (9, 0) or 90; never on a CPU."""
+        found = self.get_device_capability(device_id)
+        if isinstance(capability, int):
+            capability = DeviceCapability(*divmod(capability, 10))
+        return found is not None and found >= capability
+
+    def is_device_capability(self, capability: tuple[int, int] | int, device_id: int = 0) -> bool:
+        """Just this one."""
+        found = self.get_device_capability(device_id)
+        return found is not None and capability in (found, found.to_int())
 
     def get_device_name(self, device_id: int = 0) -> str:
-        return device_info(self.device_type).name
+        return str(_gpu(device_id).name) if self.is_cuda() else cpu_info().name
 
     def get_device_total_memory(self, device_id: int = 0) -> int:
         """Bytes."""
-        return device_info(self.device_type).memory_bytes
+        return int(_gpu(device_id).total_memory) if self.is_cuda() else cpu_info().memory_bytes
+
+    def seed_everything(self, seed: int | None = None) -> None:
+        """Seed the generators of Python, NumPy and torch; None leaves them."""
+        if seed is None:
+            return
+        import numpy
+        import torch
+
+        random.seed(seed)
+        numpy.random.seed(seed)
+        torch.manual_seed(seed)
+
+    def empty_cache(self) -> None:
+        """Nothing to do on a CPU."""
+        import torch
+
+        torch.cuda.empty_cache()
+
+    def __getattr__(self, name: str) -> Any:
+        """What `torch.cuda` or `torch.cpu` has by this name, such as ``synchronize``."""
+        import torch
+
+        of_torch = getattr(torch, self.device_type)
+        if name.startswith("_") or not hasattr(of_torch, name):
+            near = did_you_mean(name, dir(self))
+            raise AttributeError(f"Quire's current_platform has no {name}{near}; ask torch for it")
+        return getattr(of_torch, name)
+
+
+def _gpu(device_id: int) -> Any:
+    import torch
+
+    return torch.cuda.get_device_properties(device_id)
 
 
 current_platform = _Platform()
 
 
 def init_logger(name: str) -> logging.Logger:
-    return logging.getLogger(name)
+    """The logger of this name, with ``info_once`` and its like. What those under the name of vLLM
+    log goes where Quire's own records go."""
+    logger = logging.getLogger(name)
+    for level in ("debug", "info", "warning"):
+        setattr(logger, f"{level}_once", partial(_log_once, logger, level))
+    if name.partition(".")[0] == PACKAGE:
+        _log_as_quire_does(logging.getLogger(PACKAGE))
+    return logger
+
+
+def _log_once(
+    logger: logging.Logger,
+    level: str,
+    message: str,
+    *values: Hashable,
+    scope: str = "process",  # of several processes: here each speaks for itself
+) -> None:
+    _log_first(logger, level, message, *values)
+
+
+@cache
+def _log_first(logger: logging.Logger, level: str, message: str, *values: Hashable) -> None:
+    getattr(logger, level)(message, *values, stacklevel=3)
+
+
+def _log_as_quire_does(logger: logging.Logger) -> None:
+    log.setup()
+    ours = logging.getLogger("quire")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(ours.level)
+    if not logger.handlers:
+        for handler in ours.handlers:  # none where the program has handlers of its own
+            logger.addHandler(handler)
+            logger.propagate = False
 
 
 def get_tokenizer(

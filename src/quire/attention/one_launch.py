@@ -18,6 +18,7 @@ class OneLaunch:
 
     def __init__(self, attend: AttendRows) -> None:
         self._attend = attend
+        self.block_bytes = attend.block_bytes  # of shared memory, for whoever makes room for it
 
     def __call__(
         self,

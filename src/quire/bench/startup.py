@@ -10,13 +10,13 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from quire.bench.report import add_output_flag, percentiles, write_json
+from quire.child_process import python_command
 from quire.cli.engine_flags import add_engine_flags, engine_args, open_llm, set_up_log
 from quire.cli.parser import at_least
 from quire.cli.remote_flags import refuse_served_name
@@ -24,8 +24,7 @@ from quire.cli.remote_flags import refuse_served_name
 CHILD = "--measure-this-process"
 
 # As `python -m quire`, which would look for imports in the current folder first.
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); \
-from quire.cli import main; sys.exit(main())"
+_MAIN = "from quire.cli import main; sys.exit(main())"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,8 +78,9 @@ def _measure(arguments: argparse.Namespace, drop: Sequence[Path] = ()) -> dict[s
         _drop_from_cache(file)
     name, given = arguments.command_line[:2], arguments.command_line[2:]  # a -- may be among these
     words = [*name, f"{CHILD}={time.time()}", *given]
-    command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), *words]
-    child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    child = subprocess.run(
+        python_command(_MAIN, *words), stdout=subprocess.PIPE, text=True, check=False
+    )
     if child.returncode != 0:
         raise ValueError(f"the measured process ended with status {child.returncode}")
     measured: dict[str, float] = json.loads(child.stdout.splitlines()[-1])

@@ -12,6 +12,7 @@ import sys
 import quire
 from quire import env, platform
 from quire.sizes import format_bytes
+from quire.weights.hub_files import without_user
 
 PACKAGES = (
     "torch",
@@ -100,13 +101,12 @@ def _version(package: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Settings that change what Quire does; access tokens are not among them."""
+    """Settings that change what Quire does; of secrets only that they are set."""
     prefixes = ("QUIRE_", "VLLM_", "CUDA_", "OMP_", "NCCL_", "TORCH_")
-    names = {"HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "MODELSCOPE_CACHE"}
-    names |= {name for variable in env.REGISTRY for name in variable.names}
+    names = {*env.OF_OTHERS, *(name for variable in env.REGISTRY for name in variable.names)}
     secret = ("KEY", "TOKEN", "SECRET", "PASSWORD")
     return {
-        name: value
+        name: "(set)" if value and any(one in name for one in secret) else without_user(value)
         for name, value in sorted(os.environ.items())
-        if (name in names or name.startswith(prefixes)) and not any(s in name for s in secret)
+        if name in names or name.startswith(prefixes)
     }

@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import quire
+from quire.args import EngineArgs
 from quire.cli.block_picture import draw, num_used
 from quire.cli.chat import Conversation
-from quire.cli.engine_flags import add_engine_flags, open_llm
+from quire.cli.engine_flags import add_engine_flags, engine_args, set_up_log
 from quire.cli.remote_flags import refuse_served_name
 from quire.cli.streaming import InOrder, stream_all
+from quire.kv_fit import NUM_NULL_BLOCKS
+from quire.plan import make_plan
 
 if TYPE_CHECKING:
     from quire.llm import LLM
@@ -40,7 +43,6 @@ QUESTIONS = (
 STORY = "Tell me a short story."  # twice, from one prompt whose blocks both share
 CHAT = ("My name is Alia.", "What is my name?")
 MAX_TOKENS = 96
-# Few blocks, so that the picture shows how they fill.
 NUM_BLOCKS = 64
 
 
@@ -49,17 +51,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from quire.llm import LLM
+
     refuse_served_name(arguments)
     started = time.perf_counter()
-    if arguments.num_gpu_blocks_override is None:
-        arguments.num_gpu_blocks_override = NUM_BLOCKS
-    if arguments.max_model_len is None:
-        arguments.max_model_len = "auto"
-    with open_llm(arguments) as llm:
+    set_up_log(arguments)
+    args = engine_args(arguments)
+    if args.max_model_len is None:
+        args.max_model_len = "auto"
+    if args.num_gpu_blocks_override is None and args.kv_cache_memory_bytes is None:
+        args.num_gpu_blocks_override = _num_blocks(args)
+    with LLM.from_engine_args(args) as llm:
         colours = sys.stdout.isatty()
         ready = time.perf_counter() - started
         blocks = llm.stats().num_blocks
-        name = Path(arguments.model).name
+        name = Path(args.model).name
         print(f"Quire {quire.__version__}: {name} ready in {ready:.1f} s, {blocks} KV blocks\n")
         measured = _answer_all(llm, colours)
         print(f"\n{measured.summary()}\n")
@@ -69,6 +75,14 @@ def run(arguments: argparse.Namespace) -> int:
         print("KV blocks now (what is cached will be found again by its prefix):")
         print(draw(bytes(llm.block_map()), colours=colours))
     return 0
+
+
+def _num_blocks(args: EngineArgs) -> int:
+    """Few, so that the picture shows how they fill, but enough for a length that is asked for."""
+    if args.max_model_len == "auto":
+        return NUM_BLOCKS
+    plan = make_plan(args)
+    return max(NUM_BLOCKS, plan.fit.num_blocks_for(plan.max_model_len) + NUM_NULL_BLOCKS)
 
 
 @dataclass

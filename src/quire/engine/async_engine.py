@@ -19,6 +19,7 @@ from quire.config import EngineConfig
 from quire.engine.client import EngineClient
 from quire.engine.core_loop import BUILD_CORE
 from quire.engine.front import Front, load_front_tokenizer, parse_one_prompt, refuse_not_built
+from quire.engine.llm_engine import refuse_stat_loggers
 from quire.engine.messages import BLOCK_MAP, RESET_PREFIX_CACHE, STATS, Query
 from quire.engine.model_view import ModelConfigView
 from quire.engine.older_calls import takes_older_form
@@ -53,6 +54,7 @@ class AsyncLLM(TellsWhatIsNotBuilt):
         multiprocess_mode: bool = True,
         build: str = BUILD_CORE,
         open_client: OpenClient | None = None,  # instead of the two above
+        number: int = 0,  # among the engines of one server, so that their random answers differ
     ) -> None:
         self.config = config
         tokenizer = load_front_tokenizer(config.model)
@@ -61,7 +63,7 @@ class AsyncLLM(TellsWhatIsNotBuilt):
             self._client: EngineClient = make_client(config, build)
         else:
             self._client = open_client(config)
-        self._front = Front(config, self._client.facts, tokenizer)
+        self._front = Front(config, self._client.facts, tokenizer, number)
         self.model_config: ModelConfigView = self._front.model_config  # users put their own here
         self._router = OutputRouter(self._client, self._front)
         self._router.start()
@@ -77,7 +79,9 @@ class AsyncLLM(TellsWhatIsNotBuilt):
         *,
         multiprocess_mode: bool = True,
     ) -> AsyncLLM:
-        """An engine as the arguments say; it runs at once, whatever the other three are."""
+        """An engine as the arguments say; it runs at once, whatever ``start_engine_loop`` and
+        ``usage_context`` are."""
+        refuse_stat_loggers(stat_loggers)
         return cls(engine_args.create_engine_config(), multiprocess_mode=multiprocess_mode)
 
     async def generate(

@@ -6,7 +6,7 @@ Which beams live on is decided in ``beam_search``; blocks and rows are the sched
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from msgspec import structs
 
@@ -15,7 +15,7 @@ from quire.request import EngineRequest, FinishReason
 from quire.scheduler.completion import Completion
 from quire.scheduler.scheduler import Scheduler
 from quire.step import TokenLogprobs
-from quire.step_output import CompletionDelta
+from quire.step_output import CompletionDelta, CompletionTiming
 
 
 @dataclass(slots=True)
@@ -27,6 +27,14 @@ class _Search:
     beams: list[Completion] = field(default_factory=list)  # empty until the prompt's first result
     results: dict[Completion, TokenLogprobs] = field(default_factory=dict)
     num_forked: int = 0
+    num_preemptions: int = 0  # of beams that are no more
+
+    def timed(self, timing: CompletionTiming | None) -> CompletionTiming | None:
+        """One beam's, with the preemptions of all."""
+        if timing is None or not self.beams:
+            return timing
+        num_preemptions = self.num_preemptions + sum(one.num_preemptions for one in self.beams)
+        return replace(timing, num_preemptions=num_preemptions)
 
 
 class BeamRequests:
@@ -56,11 +64,18 @@ class BeamRequests:
     def end_failed(self, deltas: list[CompletionDelta]) -> list[CompletionDelta]:
         """A beam that fails ends its search: the error of each continuation that was asked for
         takes the place of the beams' own."""
-        failed = {delta.request_id: delta for delta in deltas if delta.request_id in self._searches}
-        told = [delta for delta in deltas if delta.request_id not in failed]
+        told: list[CompletionDelta] = []
+        failed: dict[str, CompletionDelta] = {}
+        for delta in deltas:
+            search = self._searches.get(delta.request_id)
+            if search is None or search.request.serial != delta.serial:
+                told.append(delta)
+            else:
+                failed[delta.request_id] = delta
         for request_id, delta in failed.items():
-            num_asked = self._searches[request_id].request.num_completions
-            told += [structs.replace(delta, index=index) for index in range(num_asked)]
+            search = self._searches[request_id]
+            end = structs.replace(delta, timing=search.timed(delta.timing))
+            told += [_at(index, end) for index in range(search.request.num_completions)]
         self.forget(failed)
         return told
 
@@ -97,7 +112,7 @@ class BeamRequests:
             index=0,
             new_token_ids=[],
             num_cached_tokens=first.num_cached_tokens,
-            timing=first.timing(),
+            timing=search.timed(first.timing()),
         )
         hypotheses = search.state.hypotheses()
         if not hypotheses:
@@ -109,8 +124,7 @@ class BeamRequests:
         self.forget([request.request_id])
         return [
             structs.replace(
-                end,
-                index=index,
+                _at(index, end),
                 new_token_ids=hypothesis.token_ids,
                 finish_reason=hypothesis.finish_reason,
                 score=hypothesis.score,
@@ -136,5 +150,13 @@ class BeamRequests:
             self._scheduler.extend(parents[place], choices[heir].token_id)
         for index, parent_beam in enumerate(parents):
             if index not in heirs:
+                search.num_preemptions += parent_beam.num_preemptions
                 self._scheduler.end(parent_beam, FinishReason.STOP)
         search.beams = beams
+
+
+def _at(index: int, end: CompletionDelta) -> CompletionDelta:
+    """The end of one continuation: the first alone tells of preemptions, which add up."""
+    if index == 0 or end.timing is None:
+        return structs.replace(end, index=index)
+    return structs.replace(end, index=index, timing=replace(end.timing, num_preemptions=0))

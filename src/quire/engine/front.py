@@ -68,15 +68,20 @@ class Front:
     """Everything of an engine but its core and its users."""
 
     def __init__(
-        self, config: EngineConfig, facts: EngineFacts, tokenizer: PreTrainedTokenizerBase | None
+        self,
+        config: EngineConfig,
+        facts: EngineFacts,
+        tokenizer: PreTrainedTokenizerBase | None,
+        number: int = 0,  # among those of one server: beside each other, or one after the other
     ) -> None:
         # The core may have made the context shorter, so that it fits into memory.
         self._model = dataclasses.replace(config.model, max_model_len=facts.max_model_len)
         self._policy = config.scheduler.policy
         self._serials = itertools.count()
         self._observer: RequestObserver = NoObserver()
-        # Requests without a seed get one from here: runs of one engine seed repeat each other.
-        self._seeds = random.Random(self._model.seed)
+        # Requests without a seed get one from here: runs of one engine seed repeat each other,
+        # and front ends of one server do not.
+        self._seeds = random.Random(self._model.seed + (number << 64))
         self._core_tokenizer = tokenizer  # the core has loaded one like it, and keeps it
         self._tell_of_generation_config()
         self.model_config = ModelConfigView(self._model)

@@ -71,6 +71,8 @@ class InputProcessor:
         self._config = config
         self._vocabulary = vocabulary
         self._eos_token_ids = _possible(eos_token_ids, config.vocab_size)
+        own_eos = None if vocabulary is None else vocabulary.tokenizer.eos_token_id
+        self._own_eos = () if own_eos is None else (int(own_eos),)
         self._verifier = _verifier(config, vocabulary, self._eos_token_ids)
         self._seeds = seeds or random.Random(config.seed)
         self._has_tokens_of_core = has_tokens_of_core
@@ -238,27 +240,26 @@ class InputProcessor:
         token_strings = self._special_tokens(strings)
         if params.use_beam_search:
             _require_tokens(strings, token_strings)
-        # What ends an answer in a chat format is as good as an end-of-sequence token.
+        # What ends an answer in a chat format is as good as the end-of-sequence token of the
+        # tokenizer. Others, of the generation config, tell kinds of ends apart: they are a reason.
         ends = () if params.ignore_eos else tuple(end for end in ends if end not in strings)
         end_tokens = self._special_tokens(ends)
-        eos_token_ids = tuple(dict.fromkeys([*self._eos_token_ids, *end_tokens]))
         strings += tuple(end for end in ends if end not in end_tokens.values())
         sampling = to_row_sampling(
             params,
-            eos_token_ids=eos_token_ids,
+            eos_token_ids=tuple(dict.fromkeys([*self._eos_token_ids, *end_tokens])),
             token_strings=token_strings,
             vocab_size=self._config.vocab_size,
             max_logprobs=self._config.max_logprobs,
             seed=self._seeds.getrandbits(62),
             tokenize=None if self._vocabulary is None else self._tokenize_word,
         )
+        has_eos = not params.ignore_eos or sampling.ends_late
         stop = StopSpec(
             strings=strings,
             token_strings=token_strings,
             token_ids=frozenset(sampling.stop_token_ids),
-            eos_token_ids=frozenset(
-                () if params.ignore_eos and not sampling.ends_late else eos_token_ids
-            ),
+            eos_token_ids=frozenset([*self._own_eos, *end_tokens] if has_eos else ()),
             include_in_output=params.include_stop_str_in_output,
             min_tokens=params.min_tokens,
         )

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
+import weakref
 from collections.abc import Iterable
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LAST_STEP_S = 10.0  # for which the end of the program waits
+
 
 class LLMEngine(TellsWhatIsNotBuilt):
     """One engine that is stepped by its user, with the core in this process or in its own."""
@@ -63,6 +67,8 @@ class LLMEngine(TellsWhatIsNotBuilt):
         self._front = Front(config, self._client.facts, tokenizer)
         self.model_config: ModelConfigView = self._front.model_config  # users put their own here
         self._held: list[RequestOutput] = []  # of a step that Ctrl-C came into
+        self._gate = _StepGate()
+        weakref.finalize(self, self._gate.close)  # called when the program ends, too
 
     @classmethod
     def from_engine_args(
@@ -72,7 +78,8 @@ class LLMEngine(TellsWhatIsNotBuilt):
         stat_loggers: object = None,
         enable_multiprocessing: bool = False,
     ) -> LLMEngine:
-        """An engine as the arguments say; ``usage_context`` and ``stat_loggers`` are not used."""
+        """An engine as the arguments say; ``usage_context`` is not used."""
+        refuse_stat_loggers(stat_loggers)
         if not enable_multiprocessing:
             preload_kernels(engine_args.device)
         return cls(engine_args.create_engine_config(), multiprocess_mode=enable_multiprocessing)
@@ -140,7 +147,7 @@ class LLMEngine(TellsWhatIsNotBuilt):
         so that nothing is lost or left half done. Waiting for the core it ends at once.
         """
         self.wait()
-        with _CtrlCWaits():
+        with _CtrlCWaits(), self._gate:
             if len(self._front.outputs) > 0:
                 self._held += self._receive()
         outputs, self._held = self._held, []
@@ -149,7 +156,7 @@ class LLMEngine(TellsWhatIsNotBuilt):
     def begin(self) -> None:
         """Let an idle core start the requests queued so far; their outputs come by `step`, as those
         of the requests that are queued meanwhile. Ctrl-C as there."""
-        with _CtrlCWaits():
+        with _CtrlCWaits(), self._gate:
             self._client.begin()
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -246,6 +253,46 @@ class LLMEngine(TellsWhatIsNotBuilt):
         for request_id, index in step.to_abort:
             self._client.send(Finish(request_id, index))
         return step.outputs
+
+
+def refuse_stat_loggers(given: object) -> None:
+    """Raise ``ValueError`` if there are any, since nothing would call them."""
+    if given:
+        raise ValueError(
+            f"stat_loggers cannot be used: no engine calls any, got {given!r}; leave it out, and "
+            "read stats() or the /metrics of `quire serve`"
+        )
+
+
+class _StepGate:
+    """One thread steps at a time, and at the end of the program only the thread that ends it.
+
+    A daemon thread that Python stops inside a step, in code of torch, makes the program end with
+    SIGABRT instead of its own status.
+    """
+
+    def __init__(self) -> None:
+        self._stepping = threading.RLock()  # what a step calls may step again
+        self._only: int | None = None  # the thread that may still step; None: all
+        self._pid = os.getpid()
+
+    def __enter__(self) -> None:
+        self._stepping.acquire()
+        if self._only not in (None, threading.get_ident()):
+            self._stepping.release()
+            raise SystemExit  # of this thread, without a word
+
+    def __exit__(self, *error: object) -> None:
+        self._stepping.release()
+
+    def close(self) -> None:
+        """Let no other thread begin a step, and wait for one that runs, but not for ever. A fork
+        has none of these threads."""
+        if os.getpid() != self._pid:
+            return
+        self._only = threading.get_ident()
+        if self._stepping.acquire(timeout=_LAST_STEP_S):
+            self._stepping.release()
 
 
 class _CtrlCWaits:

@@ -8,19 +8,18 @@ not fire when merely the thread that started the child has ended.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import weakref
 from pathlib import Path
 
 import zmq
 
+from quire.child_process import python_command
 from quire.config import EngineConfig
 from quire.engine.core_loop import BUILD_CORE
 from quire.engine.link import CoreSockets, LinkClient
@@ -30,10 +29,7 @@ from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
 
 _STOP_TIMEOUT_S = 10.0
-
-# Started with "-c" and not by multiprocessing, so that a user's script needs no __main__ guard.
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); \
-from quire.engine.core_process import main; main()"
+_MAIN = "from quire.engine.core_process import main; main()"
 
 
 class ProcessClient(LinkClient):
@@ -95,7 +91,7 @@ class _CoreProcess:
         self._sockets = CoreSockets(self.folder)
         self._alive_fd, child_fd = os.pipe()  # the child alone keeps the other end open
         self._child = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(self.folder), str(child_fd)],
+            python_command(_MAIN, str(self.folder), str(child_fd)),
             stdin=subprocess.PIPE,  # open as long as this process lives
             pass_fds=[child_fd],
         )

@@ -121,8 +121,11 @@ class MoreLines(Protocol):
         ...
 
 
-def more_lines(weight: Tensor, bias: Tensor | None, activation: str | None) -> MoreLines | None:
-    """None where torch's product, and the kernel behind it, are all there is."""
+def more_lines(
+    weight: Tensor, bias: Tensor | None, activation: str | None, room: int = 0
+) -> MoreLines | None:
+    """None where torch's product, and the kernel behind it, are all there is. ``room``: bytes of
+    shared memory that a block of the kernel behind it takes, which may begin sooner for it."""
     from quire.kernels.cuda.availability import why_not
 
     if weight.device.type != "cuda" or why_not(weight, bias, gated=activation is not None):
@@ -130,7 +133,8 @@ def more_lines(weight: Tensor, bias: Tensor | None, activation: str | None) -> M
     from quire.kernels.cuda.product import HopperProduct
     from quire.kernels.triton.activation import NAMES
 
-    return HopperProduct(weight, bias, None if activation is None else NAMES.index(activation))
+    kind = None if activation is None else NAMES.index(activation)
+    return HopperProduct(weight, bias, kind, room)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +148,11 @@ class DecodeRows:
 
 class AttendRows(Protocol):
     """A GPU's attention of rows with one query, with all that `StoreHeads` does before it."""
+
+    @property
+    def block_bytes(self) -> int:
+        """Of shared memory, that a block takes where there are many rows."""
+        ...
 
     def is_usable(self) -> bool:
         """False where its kernel turned out not to work here, and while others are compiled."""

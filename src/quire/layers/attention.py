@@ -48,13 +48,15 @@ class Attention:
         self._layer = layer
 
     def load(self, reader: TensorReader, prefix: str, norm: Norm | None) -> None:
-        self.qkv.load(reader, prefix)
+        self._heads = heads = load_heads(self._spec, self._rotation, reader, prefix)
+        self._one_launch = attend = None
+        if isinstance(heads, FusedHeads):
+            self._one_launch = attend = one_launch(
+                self._problem, heads.shape, heads.norms, reader.device
+            )
+        self.qkv.load(reader, prefix, room=0 if attend is None else attend.block_bytes)
         self.out.load(reader, prefix)
         self._qkv = _clipped(normed_product(norm, self.qkv.product), self._spec.clip)
-        self._heads = heads = load_heads(self._spec, self._rotation, reader, prefix)
-        self._one_launch = None
-        if isinstance(heads, FusedHeads):
-            self._one_launch = one_launch(self._problem, heads.shape, heads.norms, reader.device)
         self._attend = self._backend.forward
         if self._spec.sinks:
             shape = (self._spec.num_heads,)

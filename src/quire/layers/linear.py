@@ -47,9 +47,11 @@ class PlainProduct:
 class GPUProduct(PlainProduct):
     """As it is too, but one line of x takes a kernel of its own, and more perhaps another."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, gated: bool = False) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, *, gated: bool = False, room: int = 0
+    ) -> None:
         super().__init__(weight, bias)
-        one, more = one_line(), None if gated else more_lines(weight, bias, None)
+        one, more = one_line(), None if gated else more_lines(weight, bias, None, room)
         product: Callable[[Tensor], Tensor] = super().__call__
         add: Callable[[Tensor, Tensor], None] = self._add_many
         if more is not None:
@@ -83,14 +85,16 @@ def by_lines(
     return call
 
 
-def fastest_product(weight: Tensor, bias: Tensor | None = None, *, gated: bool = False) -> Product:
+def fastest_product(
+    weight: Tensor, bias: Tensor | None = None, *, gated: bool = False, room: int = 0
+) -> Product:
     """The product for this weight [out, in] and device.
 
     ``gated``: halves of it are gated in `normed.normed_gate`, which has kernels for both together;
-    without them there is torch's.
+    without them there is torch's. ``room`` is that of `more_lines`.
     """
     if weight.device.type == "cuda":
-        return GPUProduct(weight, bias, gated=gated)
+        return GPUProduct(weight, bias, gated=gated, room=room)
     if onednn.why_not(weight.device.type, weight.dtype):
         return PlainProduct(weight, bias)
     return onednn.PackedLinear(weight, bias)
@@ -108,7 +112,8 @@ class Linear:
         self._gated = gated
         self.product: Product
 
-    def load(self, reader: TensorReader, prefix: str) -> None:
+    def load(self, reader: TensorReader, prefix: str, *, room: int = 0) -> None:
+        """``room`` is that of `fastest_product`."""
         weights = [
             reader.read(f"{prefix}.{name}.weight", (size, self._in_size))
             for name, size in self._out_sizes.items()
@@ -119,7 +124,7 @@ class Linear:
             if self._bias
         ]
         bias = _stacked(biases) if biases else None
-        self.product = fastest_product(_stacked(weights), bias, gated=self._gated)
+        self.product = fastest_product(_stacked(weights), bias, gated=self._gated, room=room)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.product(x)

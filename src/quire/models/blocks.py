@@ -102,6 +102,14 @@ class Parts:
         self.attention.load(reader, f"{prefix}.attention", attention)
         self.mlp.load(reader, f"{prefix}.{self.mlp_prefix}", mlp)
 
+    def load_pre_normed(self, reader: TensorReader, prefix: str) -> None:
+        """Load all, where the first norm stands before attention and the last one before the MLP.
+
+        There may be one for both, which is computed twice, as each product may have it inside of
+        its kernel; or where a part is missing, for the other.
+        """
+        self.load(reader, prefix, attention=self.norms[0], mlp=self.norms[-1])
+
 
 class PreNormBlock:
     """h += attention(norm1(h)); h += mlp(norm2(h))."""
@@ -111,9 +119,7 @@ class PreNormBlock:
         self._parts = parts
 
     def load(self, reader: TensorReader, prefix: str) -> None:
-        # where a part is missing, the other has the one norm there is
-        first, last = self._parts.norms[0], self._parts.norms[-1]
-        self._parts.load(reader, prefix, attention=first, mlp=last)
+        self._parts.load_pre_normed(reader, prefix)
 
     def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
         out = step.narrowed(h)
@@ -130,9 +136,7 @@ class ParallelBlock:
         self._parts = parts
 
     def load(self, reader: TensorReader, prefix: str) -> None:
-        # A shared norm is computed twice: each product may have it inside of its kernel.
-        first, last = self._parts.norms[0], self._parts.norms[-1]
-        self._parts.load(reader, prefix, attention=first, mlp=last)
+        self._parts.load_pre_normed(reader, prefix)
 
     def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
         attended = self.attention.branch(h, step)

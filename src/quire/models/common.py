@@ -79,16 +79,13 @@ def layer_norm_from(
     hf: HFConfig,
     *,
     keys: Keys = ("layer_norm_eps", "layer_norm_epsilon"),
-    eps: float = 1e-5,
-    weight: bool = True,
     bias: bool = True,
     weight_offset: float = 0.0,
 ) -> LayerNormSpec:
-    """``keys``: spellings of the constant; ``eps``: the family's, where the config is silent."""
+    """``keys``: spellings of the constant."""
     return LayerNormSpec(
         size=hf.int("hidden_size"),
-        eps=hf.float(keys, eps),
-        weight=weight,
+        eps=hf.float(keys, 1e-5),
         bias=bias,
         weight_offset=weight_offset,
     )
@@ -179,11 +176,9 @@ def norming_heads_apart(attention: AttentionSpec, eps: float) -> AttentionSpec:
     return replace(attention, qk_norms=(q_norm, k_norm))
 
 
-def activation_from(
-    hf: HFConfig, default: str = "silu", *, keys: Keys = "hidden_act"
-) -> Activation:
+def activation_from(hf: HFConfig, default: str = "silu") -> Activation:
     """``default``: the family's, by Hugging Face's name, where the config is silent."""
-    return hf.choice(keys, ACTIVATION_NAMES, default)
+    return hf.choice("hidden_act", ACTIVATION_NAMES, default)
 
 
 def gated_mlp_from(

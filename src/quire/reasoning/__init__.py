@@ -3,7 +3,14 @@
 Knows nothing about HTTP and engines.
 """
 
-from quire.reasoning.parser import NoReasoning, Opening, Reasoning, ReasoningEvent, ReasoningParser
+from quire.reasoning.parser import (
+    NoReasoning,
+    Opening,
+    Preamble,
+    Reasoning,
+    ReasoningEvent,
+    ReasoningParser,
+)
 from quire.reasoning.registry import (
     ReasoningFormat,
     detect_reasoning_format,
@@ -15,6 +22,7 @@ from quire.reasoning.thoughts import Thoughts, special_tokens_of
 __all__ = [
     "NoReasoning",
     "Opening",
+    "Preamble",
     "Reasoning",
     "ReasoningEvent",
     "ReasoningFormat",

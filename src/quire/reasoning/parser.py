@@ -16,6 +16,7 @@ from quire.tools.formats.harmony import (
     BETWEEN_BODIES,
     ENDS,
     START,
+    pass_call_body,
     read_first_header,
     read_header,
 )
@@ -28,7 +29,14 @@ class Reasoning:
     text: str
 
 
-ReasoningEvent = Reasoning | Content
+@dataclass(frozen=True, slots=True)
+class Preamble:
+    """Text for the user that the model has written before its answer, as a message of its own."""
+
+    text: str
+
+
+ReasoningEvent = Reasoning | Preamble | Content
 
 
 class Opening(Enum):
@@ -50,10 +58,13 @@ class ReasoningParser(Protocol):
 
 
 class ThoughtEvents(Events[ReasoningEvent]):
-    """Of the two kinds."""
+    """Of the three kinds."""
 
     def reasoning(self, text: str) -> None:
         self.add(Reasoning, text)
+
+    def preamble(self, text: str) -> None:
+        self.add(Preamble, text)
 
     def content(self, text: str) -> None:
         self.add(Content, text)
@@ -155,10 +166,12 @@ def _read_wrapped(source: Source, out: ThoughtEvents, begin: str, end: str) -> S
 
 def harmony(source: Source, out: ThoughtEvents, opening: Opening, calls: CallBegins) -> Steps[None]:
     """The analysis is reasoning; messages to functions stay as they are, for a parser of calls."""
+    emit = out.content
     is_call = (yield from read_first_header(source)) is not None
     out.content(source.between(0, source.pos))
     source.release()
-    emit = out.content
+    if is_call:
+        yield from _pass_call(source, out)
     while mark := (yield from BETWEEN_BODIES.find(source, released(source, emit))):
         start = source.pos
         if mark in ENDS:
@@ -175,4 +188,17 @@ def harmony(source: Source, out: ThoughtEvents, opening: Opening, calls: CallBeg
         # Behind a call that nothing has ended, the header is what ends it.
         out.content(header if message.function or is_call else "")
         is_call = bool(message.function)
-        emit = out.reasoning if message.is_thought else out.content
+        emit = out.preamble if message.is_preamble else out.content
+        if message.is_thought:
+            emit = out.reasoning
+        if is_call:
+            yield from _pass_call(source, out)
+
+
+def _pass_call(source: Source, out: ThoughtEvents) -> Steps[None]:
+    """The body of a message to a function, in which marks may be text."""
+    start = source.pos
+    yield from skip(source)
+    out.content(source.between(start, source.pos))
+    source.release()
+    yield from pass_call_body(source, released(source, out.content))

@@ -33,11 +33,11 @@ class Completion:
     hashes: list[bytes]  # of the full blocks of its known tokens
     constraint: Constraint = FREE
     row: int = NO_ROW
-    num_forked: int = 0  # tokens whose KV the table shares with the completion it was forked from
+    num_forked: int = 0  # tokens whose KV the table has while it waits: of a fork, or a parked beam
     num_cached_tokens: int = 0  # of the first admission
     num_told: int = 0  # tokens, the prompt's included, that the front end knows of
-    is_known: bool = False  # the front end has had a delta
     num_preemptions: int = 0
+    num_told_preemptions: int = -1  # that the front end knows of; -1: it has had no delta
     scheduled_time: float = 0.0
     first_token_time: float = 0.0
     is_held: bool = False  # a beam whose next token the host has yet to choose

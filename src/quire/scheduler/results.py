@@ -192,7 +192,8 @@ class ResultReader:
     ) -> CompletionDelta:
         """The new token of a watched completion, or all that were not told of yet."""
         new = [token] if completion.is_watched else self._take_untold(completion)
-        is_first, completion.is_known = not completion.is_known, True
+        is_news = completion.num_preemptions > completion.num_told_preemptions
+        completion.num_told_preemptions = completion.num_preemptions
         return CompletionDelta(
             request_id=completion.request.request_id,
             serial=completion.request.serial,
@@ -203,7 +204,7 @@ class ResultReader:
             logprobs=completion.take_logprobs(),
             prompt_logprobs=completion.take_prompt_logprobs(),
             num_cached_tokens=completion.num_cached_tokens,
-            timing=completion.timing() if reason or is_first else None,
+            timing=completion.timing() if reason or is_news else None,
         )
 
     def _take_untold(self, completion: Completion) -> list[int]:

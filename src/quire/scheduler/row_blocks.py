@@ -107,12 +107,16 @@ class RowBlocks:
         while self._unnamed:
             self.name_next()
 
-    def release(self, completion: Completion) -> None:
-        """Take the blocks of a running completion; their names remain. What it was given since the
-        last plan is the worker's to know no more: others may have the blocks by then."""
+    def leave(self, completion: Completion) -> None:
+        """A running completion gives its row up, and its full blocks have names. What it was given
+        since the last plan is the worker's to know no more: others may have it by then."""
         row = completion.row
         self.entries = [part for entries in self.entries if (part := entries.without(row))]
-        self.name(completion, int(self._table.num_computed[completion.row]))
+        self.name(completion, int(self._table.num_computed[row]))
+
+    def release(self, completion: Completion) -> None:
+        """It gives its blocks up as well; their names remain."""
+        self.leave(completion)
         self._kv.release(completion.table)
 
     def _owner(self, row: int) -> Completion:

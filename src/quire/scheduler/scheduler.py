@@ -21,6 +21,7 @@ from quire.request import EngineRequest, FinishReason
 from quire.scheduler.admission import Admission, Span
 from quire.scheduler.completion import Completion
 from quire.scheduler.draft import Changes, Draft, step_budget
+from quire.scheduler.held_beams import held_beams, who_makes_way
 from quire.scheduler.results import ResultReader
 from quire.scheduler.retrial import Retrial
 from quire.scheduler.row_blocks import RowBlocks
@@ -159,14 +160,16 @@ class Scheduler:
 
     def _plan_rows(self) -> StepPlan | None:
         """Row by row: first who runs, then who waits. None: nobody can compute anything."""
-        num_waiting = self._waiting.num_tokens_of(self.table.num_free)
-        draft = Draft.wanted(self.table, self._running_rows(), self._config, num_waiting)
+        rows = self._running_rows()
+        held = held_beams(self.table, self._running, rows) if self._waiting else []
+        num_waiting = self._waiting.num_tokens_of(self.table.num_free + len(held))
+        draft = Draft.wanted(self.table, rows, self._config, num_waiting)
         preempted = self._reserve(draft)
         self._blocks.name_next()
         num_tokens = int(draft.counts.sum())
         if not num_tokens:
             self._admission.ask_again()
-        admitted = [] if preempted else self._admit(draft.budget - num_tokens)
+        admitted = [] if preempted else self._admit(draft.budget - num_tokens, held)
         return self._plan(draft, admitted) if admitted or num_tokens else None
 
     def _reserve(self, draft: Draft) -> bool:
@@ -209,16 +212,22 @@ class Scheduler:
             rows = np.concatenate([rows, draft.soon_full(self.table, self.kv.block_size // 4)])
         return min(count, self._blocks.grow_by_one(rows))
 
-    def _admit(self, budget: int) -> list[tuple[Completion, Span]]:
-        """Give rows to waiting completions; with each, what it computes in this step."""
+    def _admit(self, budget: int, held: list[Completion]) -> list[tuple[Completion, Span]]:
+        """Give rows to waiting completions, if need be those of ``held`` beams behind which they do
+        not stand; with each, what it computes in this step."""
         admitted = []
-        while budget > 0 and self.table.num_free:
-            completion = self._next_waiting()
-            span = None if completion is None else self._admission.admit(completion, budget)
-            if completion is None or span is None:
+        while budget > 0 and (completion := self._next_waiting()) is not None:
+            giver = None if self.table.num_free else who_makes_way(completion, held)
+            if not self.table.num_free and giver is None:
+                break
+            span = self._admission.admit(completion, budget)
+            if span is None:
                 break
             if not self._retrial:
                 self._waiting.pop()
+            if giver is not None:
+                held.remove(giver)
+                self._park(giver)
             self._join(completion, span.start)
             self._blocks.name_span(completion, span.start, span.end)
             admitted.append((completion, span))
@@ -379,8 +388,9 @@ class Scheduler:
         """Continue a held beam with a token that the host chose."""
         completion.is_held = False
         row = completion.row
-        if row < 0:  # preempted while it was held
+        if row < 0:  # parked, or preempted while it was held
             completion.token_ids = np.append(completion.token_ids, np.int32(token_id))
+            self._waiting.discard(completion)
             if completion not in self._retrial:
                 self._waiting.push(completion)
             return
@@ -393,12 +403,13 @@ class Scheduler:
     def fork(self, parent: Completion, index: int, token_id: int) -> Completion:
         """A new beam: all blocks of a held ``parent``, and one more token."""
         child = parent.sibling(index, self.kv.new_table())
+        child.num_forked = parent.num_forked
         if parent.row >= 0:
-            num_computed = int(self.table.num_computed[parent.row])
             child.token_ids = self.table.confirmed_tokens(parent.row)
-            child.table = self.kv.fork(parent.table, num_computed)
-            child.num_forked = num_computed
+            child.num_forked = int(self.table.num_computed[parent.row])
             self.table.tail_may_be_shared[parent.row] = True
+        if child.num_forked:
+            child.table = self.kv.fork(parent.table, child.num_forked)
         child.token_ids = np.append(child.token_ids, np.int32(token_id))
         self._requests[parent.request.request_id][index] = child
         self._waiting.push(child)
@@ -416,9 +427,18 @@ class Scheduler:
         if completion not in self._retrial and not completion.is_held:
             self._waiting.push(completion)
 
-    def _leave(self, completion: Completion) -> None:
+    def _park(self, beam: Completion) -> None:
+        """Give up the row of a held beam, and not its blocks: it has nothing to compute now."""
+        beam.num_forked = int(self.table.num_computed[beam.row])
+        self._leave(beam, keeps_blocks=True)
+        self._waiting.park(beam)
+
+    def _leave(self, completion: Completion, *, keeps_blocks: bool = False) -> None:
         row = completion.row
-        self._blocks.release(completion)
+        if keeps_blocks:
+            self._blocks.leave(completion)
+        else:
+            self._blocks.release(completion)
         self.table.leave(row)
         self._changes.left.append(row)
         self._changes.tokens = [token for token in self._changes.tokens if token.row != row]
@@ -437,7 +457,7 @@ class Scheduler:
 
     def reset_prefix_cache(self) -> bool:
         """Forget all cached prefixes; False, and nothing done, while a row still uses blocks."""
-        if self._running or self._waiting.has_forks:
+        if self._running or self._waiting.forks:
             return False
         self.kv.pool.drop_cache()
         return True
@@ -465,7 +485,7 @@ class Scheduler:
 
     def check_integrity(self) -> None:
         """Assert that every block has its owners and every running completion its row."""
-        owners = [*self._running, *self._waiting]
+        owners = {*self._running, *self._waiting, *self._waiting.forks}
         self.kv.check_integrity([c.table for c in owners if not c.table.is_empty])
         assert [self.table.completions[c.row] for c in self._running] == self._running
         assert self.table.num_free + len(self._running) == len(self.table.completions)

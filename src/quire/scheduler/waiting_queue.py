@@ -1,13 +1,14 @@
 """Waiting queue: completions without a row, the one to admit first on top.
 
-Those that wait with blocks, forks, are known by themselves: blocks that lack elsewhere are theirs.
+Those that wait with blocks are known by themselves, for blocks that lack elsewhere are theirs:
+forks, and parked beams, which wait for a token and not for a turn.
 """
 
 from __future__ import annotations
 
 import bisect
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from quire.scheduler.completion import Completion
 
@@ -23,7 +24,7 @@ class WaitingQueue:
         self._num_pushed = 0
         self._members: dict[Completion, int] = {}  # with the tokens that they have yet to compute
         self._num_tokens = 0  # of all
-        self._forks: list[Completion] = []  # by queue key: members that wait with blocks
+        self._forks: list[Completion] = []  # by queue key: members with blocks, and parked beams
 
     def __len__(self) -> int:
         return len(self._members)
@@ -33,8 +34,9 @@ class WaitingQueue:
         return iter(self._members)
 
     @property
-    def has_forks(self) -> bool:
-        return bool(self._forks)
+    def forks(self) -> Sequence[Completion]:
+        """All that wait with blocks, by queue key."""
+        return self._forks
 
     def num_tokens_of(self, count: int) -> int:
         """About how many tokens the first ``count`` have yet to compute: by the average of all."""
@@ -48,6 +50,10 @@ class WaitingQueue:
         heapq.heappush(self._heap, (completion.queue_key, self._num_pushed, completion))
         if not completion.table.is_empty:
             bisect.insort(self._forks, completion, key=_key)
+
+    def park(self, beam: Completion) -> None:
+        """It keeps its blocks, and is pushed when it has its next token."""
+        bisect.insort(self._forks, beam, key=_key)
 
     def peek(self) -> Completion | None:
         while self._heap and self._heap[0][2] not in self._members:
@@ -64,10 +70,10 @@ class WaitingQueue:
 
     def discard(self, completion: Completion) -> None:
         """It waits no more; nothing happens if it did not."""
+        self._forget_fork(completion)
         if completion not in self._members:
             return
         self._num_tokens -= self._members.pop(completion)
-        self._forget_fork(completion)
         if len(self._heap) > 2 * len(self._members) + _LEAST_SWEEP:
             self._sweep()
 
@@ -76,8 +82,9 @@ class WaitingQueue:
         if not self._forks:
             return None
         fork = self._forks.pop()
-        self._members[fork] += fork.num_forked
-        self._num_tokens += fork.num_forked
+        if fork in self._members:
+            self._members[fork] += fork.num_forked
+            self._num_tokens += fork.num_forked
         fork.num_forked = 0
         return fork
 

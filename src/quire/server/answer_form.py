@@ -12,7 +12,14 @@ from dataclasses import dataclass, field, replace
 
 from quire.chat_template import text_of
 from quire.prompts import ParsedPrompt
-from quire.reasoning import NoReasoning, Opening, Reasoning, ReasoningParser
+from quire.reasoning import (
+    NoReasoning,
+    Opening,
+    Preamble,
+    Reasoning,
+    ReasoningEvent,
+    ReasoningParser,
+)
 from quire.sampling_params import SamplingParams
 from quire.server.answer_formats import AnswerFormats
 from quire.server.protocol.chat import ChatCompletionRequest
@@ -25,6 +32,7 @@ from quire.tools import (
     CallEnd,
     Content,
     ContentOnly,
+    Event,
     ToolParser,
     Tools,
 )
@@ -207,7 +215,7 @@ class AnswerForm:
 
     def reader(self) -> AnswerReader:
         """For one completion."""
-        return AnswerReader(self._reasoning_parser(), self._tool_parser(), self)
+        return AnswerReader(self)
 
     def read(self, text: str) -> Answer:
         """A whole one."""
@@ -222,7 +230,7 @@ class AnswerForm:
             return uuid.uuid4().hex[: format.id_length]
         return f"chatcmpl-tool-{uuid.uuid4().hex}"
 
-    def _reasoning_parser(self) -> ReasoningParser:
+    def reasoning_parser(self) -> ReasoningParser:
         format = self.formats.reasoning
         return NoReasoning() if format is None else format.parser(self.opening, self._in_thought())
 
@@ -232,7 +240,7 @@ class AnswerForm:
             return CallBegins()
         return self.formats.tools.in_thought
 
-    def _tool_parser(self) -> ToolParser:
+    def tool_parser(self) -> ToolParser:
         if self.tools is None:
             return ContentOnly()
         if self.must is not None:
@@ -244,26 +252,54 @@ class AnswerForm:
 class AnswerReader:
     """Reads the text of one completion; ``answer`` is what it has read so far."""
 
-    def __init__(self, reasoning: ReasoningParser, tools: ToolParser, form: AnswerForm) -> None:
+    def __init__(self, form: AnswerForm) -> None:
         self.answer = Answer()
-        self._reasoning = reasoning
-        self._tools = tools
         self._form = form
+        self._reasoning = form.reasoning_parser()
+        self._tools = form.tool_parser()
+        self._num_before = 0  # calls that other parsers have found before
+        self._num_calls = 0
+        self._is_in_call = False
+        self._ids: set[str] = set()  # of the calls
 
     def feed(self, text: str) -> list[Piece]:
         return self._pieces(self._reasoning.feed(text))
 
     def finish(self) -> list[Piece]:
-        return [*self._pieces(self._reasoning.finish()), *self._shown(self._tools.finish())]
+        return [*self._pieces(self._reasoning.finish()), *self._read(self._tools.finish())]
 
-    def _pieces(self, events: list[Reasoning | Content]) -> list[Piece]:
+    def _pieces(self, events: list[ReasoningEvent]) -> list[Piece]:
         pieces: list[Piece] = []
         for event in events:
-            if isinstance(event, Content):
-                pieces += self._shown(self._tools.feed(event.text))
+            if isinstance(event, Reasoning):
+                pieces += [*self._end_call(), *self._shown([event])]
+            elif isinstance(event, Preamble) and self._form.must is not None:
+                pieces += [*self._end_call(), *self._shown([Content(event.text)])]
             else:
-                pieces += self._shown([event])
+                pieces += self._read(self._tools.feed(event.text))
         return pieces
+
+    def _end_call(self) -> list[Piece]:
+        """Where a message begins that is none of the tools': what follows it is read anew."""
+        if not self._is_in_call:
+            return []
+        pieces = self._read(self._tools.finish())
+        self._tools = self._form.tool_parser()
+        self._num_before, self._is_in_call = self._num_calls, False
+        return pieces
+
+    def _read(self, events: list[Event]) -> list[Piece]:
+        """What a parser of calls has found."""
+        pieces: list[Piece] = []
+        for event in events:
+            if isinstance(event, (CallBegin, CallArguments, CallEnd)):
+                event = replace(event, index=self._num_before + event.index)
+            if isinstance(event, CallBegin):
+                self._num_calls += 1
+            if isinstance(event, (CallBegin, CallEnd)):
+                self._is_in_call = isinstance(event, CallBegin)
+            pieces.append(event)
+        return self._shown(pieces)
 
     def _shown(self, pieces: Sequence[Piece]) -> list[Piece]:
         kept = [self._with_id(piece) for piece in pieces if self._is_kept(piece)]
@@ -276,11 +312,16 @@ class AnswerReader:
     def _is_kept(self, piece: Piece) -> bool:
         if isinstance(piece, (Reasoning, Content)):
             return True
-        return self._form.is_parallel or piece.index == 0
+        form = self._form
+        return piece.index == 0 or (form.is_parallel and not form.is_named)
 
     def _with_id(self, piece: Piece) -> Piece:
-        if isinstance(piece, CallBegin) and piece.id is None:
-            return replace(piece, id=self._form.new_call_id())
+        """The model's own, if it has not given it to a call before."""
+        if not isinstance(piece, CallBegin):
+            return piece
+        if piece.id is None or piece.id in self._ids:
+            piece = replace(piece, id=self._form.new_call_id())
+        self._ids.add(piece.id or "")
         return piece
 
 

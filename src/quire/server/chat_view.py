@@ -93,8 +93,11 @@ class ChatView:
 
     def finish_reason(self, one: CompletionOutput, answer: Answer) -> str | None:
         """An answer that ends by itself with calls ends for them, unless one was asked for; a stop
-        string within a call is no end by itself."""
-        is_broken_off = one.stop_reason is not None and answer.ends_in_call
+        string or token of the body within a call is no end by itself."""
+        is_asked = isinstance(one.stop_reason, str) or one.stop_reason in (
+            self._body.stop_token_ids or ()
+        )
+        is_broken_off = is_asked and answer.ends_in_call
         has_calls = bool(answer.calls) and not is_broken_off and not self.form.is_named
         return "tool_calls" if has_calls and one.finish_reason == "stop" else one.finish_reason
 

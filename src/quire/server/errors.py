@@ -107,9 +107,9 @@ def conflict(message: str) -> HTTPError:
     return HTTPError(409, message, "ConflictError")
 
 
-def too_many(message: str, *, retry_after: int = 1) -> HTTPError:
+def too_many(message: str) -> HTTPError:
     """More than the server takes at once: 429."""
-    return HTTPError(429, message, "RateLimitError", retry_after=retry_after)
+    return HTTPError(429, message, "RateLimitError", retry_after=1)
 
 
 def timed_out(name: str, seconds: float) -> HTTPError:
@@ -122,9 +122,9 @@ def timed_out(name: str, seconds: float) -> HTTPError:
     )
 
 
-def unavailable(message: str, *, retry_after: int = 5) -> HTTPError:
+def unavailable(message: str) -> HTTPError:
     """Loading, draining or dead: 503."""
-    return HTTPError(503, message, "ServiceUnavailableError", retry_after=retry_after)
+    return HTTPError(503, message, "ServiceUnavailableError", retry_after=5)
 
 
 def broken_off() -> HTTPError:

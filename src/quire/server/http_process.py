@@ -110,7 +110,7 @@ class SharedEngine:
                 self._client = client
             return client
 
-        return AsyncLLM(config_of(news.start), open_client=attach)
+        return AsyncLLM(config_of(news.start), open_client=attach, number=int(news.client))
 
     def hear(self, order: Order) -> None:
         with self._news:

@@ -40,7 +40,7 @@ class Up(msgspec.Struct, tag=True, frozen=True):
     """A core is ready to be attached to, under this name."""
 
     folder: str
-    client: str
+    client: str  # a number, which no other process has, nor had
     start: bytes  # of `config_bytes`
 
 

@@ -154,6 +154,7 @@ class _History:
         if role == "assistant":
             self._assistant(content)
         else:
+            self._reasoning = []  # of a turn that came to nothing
             self.messages.append({"role": role, "content": content})
 
     def _function_call(self, item: dict[str, Any], place: str) -> None:

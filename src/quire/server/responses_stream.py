@@ -25,11 +25,12 @@ class ResponseStream:
         self._generation = generation
         self._view = view
         self._next_number = 0
-        self._reader = view.form.reader()
+        self._reader = replace(view.form, shows_reasoning=True).reader()
         self._logprobs: list[Json] = []
         self._items: list[Json] = []  # that are whole
         self._open: Part | None = None  # as it has begun
         self._texts: list[str] = []  # what it holds so far
+        self._is_behind_hidden = False  # a thought has come since that is not told
 
     async def run(self) -> AsyncGenerator[bytes, None]:
         last: CompletionOutput | None = None
@@ -76,8 +77,11 @@ class ResponseStream:
             )
         if isinstance(piece, CallEnd):
             return b""
+        if isinstance(piece, Reasoning) and not self._view.form.shows_reasoning:
+            self._is_behind_hidden = True
+            return b""
         begin = b""
-        if type(self._open) is not type(piece):
+        if type(self._open) is not type(piece) or self._is_behind_hidden:
             begin = self._begin(type(piece)(""))
         self._texts.append(piece.text)
         return begin + self._text_delta(piece, logprobs)
@@ -90,7 +94,7 @@ class ResponseStream:
 
     def _begin(self, part: Part) -> bytes:
         end = self._end_item("completed") if self._open is not None else b""
-        self._open, self._texts = part, []
+        self._open, self._texts, self._is_behind_hidden = part, [], False
         place = self._place()
         added = begun_item(part, place["item_id"])
         data = self._event("output_item.added", output_index=place["output_index"], item=added)
@@ -124,6 +128,7 @@ class ResponseStream:
         data = b"".join(self._piece(piece, []) for piece in self._reader.finish())
         answer = self._reader.answer
         self._view.count_reasoning(last, answer)
+        self._view.hide_thoughts(answer)
         if self._open is None and self._view.form.has_text:
             data += self._begin(Content(""))
         if self._open is not None:

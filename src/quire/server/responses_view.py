@@ -48,8 +48,7 @@ class ResponseView:
         """All at once."""
         answer = self.form.read(one.text)
         self.count_reasoning(one, answer)
-        if not self.form.shows_reasoning:
-            answer.parts = [part for part in answer.parts if not isinstance(part, Reasoning)]
+        self.hide_thoughts(answer)
         if not answer.parts and self.form.has_text:
             answer.parts = [Content("")]
         answer.parts = [
@@ -64,6 +63,11 @@ class ResponseView:
             encodes_thoughts=self.encodes_thoughts,
         )
         return self.ended(one, output)
+
+    def hide_thoughts(self, answer: Answer) -> None:
+        """Where they are not told; texts before and behind one stay apart."""
+        if not self.form.shows_reasoning:
+            answer.parts = [part for part in answer.parts if not isinstance(part, Reasoning)]
 
     def refuse_broken_off(self, one: CompletionOutput) -> None:
         """What a server that ends has broken off is no response: clients ask again."""

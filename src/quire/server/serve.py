@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import signal
 import socket
@@ -151,12 +152,18 @@ def _check_templates(args: ServerArgs) -> None:
 def _serve_alone(
     args: ServerArgs, listener: socket.socket, make_config: MakeConfig
 ) -> BaseException | None:
+    numbers = itertools.count()
+
     def open_engine(watch: StartWatch) -> AsyncLLM:
         watch.enter("configuration")
         make_client = ThreadClient if args.disable_frontend_multiprocessing else ServedCore
         config = make_config()
         watch.enter("tokenizer")
-        engine = AsyncLLM(config, open_client=lambda config: make_client(config, watch=watch))
+        engine = AsyncLLM(
+            config,
+            open_client=lambda config: make_client(config, watch=watch),
+            number=next(numbers),
+        )
         keep_all_that_exists()
         return engine
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 import logging
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from quire.child_process import python_command
 from quire.config import EngineConfig
 from quire.engine.messages import Detach
 from quire.engine.process import ProcessClient
@@ -49,8 +48,7 @@ logger = logging.getLogger(__name__)
 
 _GRACE_S = 10.0  # beyond the shutdown timeout, until HTTP processes are killed
 # Signals come to all processes of a terminal at once, also while these are imported.
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); \
-from quire.server.signals import ignore_stop_signals; ignore_stop_signals(); \
+_MAIN = "from quire.server.signals import ignore_stop_signals; ignore_stop_signals(); \
 from quire.server.http_process import main; main()"
 
 
@@ -246,7 +244,7 @@ class _HTTPProcess:
             args = dataclasses.replace(args, disable_log_stats=True)
         listener_fd = listener.fileno()
         self._child = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, json.dumps(sys.path)],
+            python_command(_MAIN),
             stdin=subprocess.PIPE,  # open as long as this process lives
             pass_fds=[listener_fd],
         )

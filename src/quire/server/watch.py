@@ -7,7 +7,6 @@ no endpoint has to.
 from __future__ import annotations
 
 import asyncio
-import logging
 import statistics
 import time
 from collections import deque
@@ -26,8 +25,6 @@ from quire.step_output import EngineStats
 
 if TYPE_CHECKING:
     from quire.server.args import ServerArgs
-
-logger = logging.getLogger(__name__)
 
 LOG_INTERVAL_S = 10.0
 _NUM_RECENT = 20  # requests whose latencies the page shows

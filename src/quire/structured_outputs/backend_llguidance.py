@@ -23,9 +23,14 @@ from quire.structured_outputs import keywords
 from quire.structured_outputs.blame import MatcherOf, reason_of, with_place
 from quire.structured_outputs.check import schemas_in_tag
 from quire.structured_outputs.exact_numbers import dumps
+from quire.structured_outputs.lark import with_schemas
 from quire.structured_outputs.narrow import narrowed
 from quire.structured_outputs.patterns import json_spaces, plain_anchors
-from quire.structured_outputs.quoting import allowed_escapes, with_exact_patterns
+from quire.structured_outputs.quoting import (
+    allowed_escapes,
+    with_exact_patterns,
+    with_short_patterns,
+)
 from quire.structured_outputs.structural_tags import tag_as_lark
 from quire.structured_outputs.token_table import TokenTable
 
@@ -304,8 +309,9 @@ def _json_text(spec: GrammarSpec) -> str:
     return f"{_HEADER}start: {_json_in_lark(schema, spec)}"
 
 
-def _json_in_lark(schema: Any, spec: GrammarSpec) -> str:
-    schema = narrowed(schema, closes_objects=spec.closes_objects and spec.kind != "json_object")
+def _json_in_lark(schema: Any, spec: GrammarSpec, path: str = "#") -> str:
+    closes_objects = spec.closes_objects and spec.kind != "json_object"
+    schema = narrowed(schema, closes_objects=closes_objects, path=path)
     if isinstance(schema, bool):
         schema = {} if schema else {"enum": []}
     schema = with_exact_patterns(schema)
@@ -315,6 +321,7 @@ def _json_in_lark(schema: Any, spec: GrammarSpec) -> str:
         spaces = {"whitespace_pattern": json_spaces(pattern)}
     options = {**spaces, "lenient": False, "coerce_one_of": False}
     if (escapes := allowed_escapes(schema)) is not None:
+        schema = with_short_patterns(schema)
         options["json_allowed_escapes"] = escapes
     return f"%json {dumps({**schema, 'x-guidance': options})}"
 
@@ -338,9 +345,10 @@ def _regex_in_lark(pattern: str) -> str:
 
 def _lark_text(spec: GrammarSpec) -> str:
     """The user's grammar may have options of its own: it becomes a part of one with ours."""
+    source = with_schemas(spec.source, lambda one: _json_in_lark(one.schema, spec, one.path))
     parts = [
         {"lark_grammar": f"{_HEADER}start: @users"},
-        {"name": "users", "lark_grammar": spec.source},
+        {"name": "users", "lark_grammar": source},
     ]
     return json.dumps({"grammars": parts})
 

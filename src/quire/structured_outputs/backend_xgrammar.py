@@ -35,6 +35,7 @@ _LENGTHS = ("minLength", "maxLength")
 
 # A text, a comment, or a class, which may be of all but some characters.
 _PIECE_OF_EBNF = re.compile(r'"(?:\\.|[^"\\\n])*"|#[^\n]*|\[\^?(?:\\[\s\S]|[^\]\\])+\]')
+_ESCAPE_OF_EBNF = re.compile(r"\\x(?P<code>[0-9A-Fa-f]{2})|\\[\s\S]")
 
 
 class XGrammar:
@@ -55,8 +56,9 @@ class XGrammar:
 
         try:
             if spec.kind == "ebnf":
-                xgrammar.Grammar.from_ebnf(spec.source)  # names places in what was given
-                compiled = self._compiler.compile_grammar(_without_surrogates(spec.source))
+                text = _with_exact_escapes(spec.source)
+                xgrammar.Grammar.from_ebnf(text)  # names places nearly as they were given
+                compiled = self._compiler.compile_grammar(_without_surrogates(text))
             else:
                 tag = tag_for_xgrammar(json.loads(spec.source), spec)
                 compiled = self._compiler.compile_structural_tag(json.dumps(tag))
@@ -107,6 +109,20 @@ class XGState:
         return None  # it has no limits
 
 
+def _with_exact_escapes(ebnf: str) -> str:
+    r"""Each ``\x`` with its two digits in another way: the library takes more that follow."""
+
+    def exact(found: re.Match[str]) -> str:
+        return rf"\u00{found['code']}" if found["code"] else found[0]
+
+    return _PIECE_OF_EBNF.sub(
+        lambda found: (
+            found[0] if found[0].startswith("#") else _ESCAPE_OF_EBNF.sub(exact, found[0])
+        ),
+        ebnf,
+    )
+
+
 def _without_surrogates(ebnf: str) -> str:
     """Each class of all but some characters also without halves of pairs, which are no text."""
     return _PIECE_OF_EBNF.sub(lambda found: re.sub(r"^\[\^", r"[^\\ud800-\\udfff", found[0]), ebnf)
@@ -153,7 +169,7 @@ def _prepared(value: Any, spec: GrammarSpec, path: str = "structural_tag.format"
         case {"type": "regex", "pattern": str(pattern)}:
             out["pattern"] = _whole_text(pattern, f"{path}.pattern")
         case {"type": "grammar", "grammar": str(grammar)}:
-            out["grammar"] = _without_surrogates(grammar)
+            out["grammar"] = _without_surrogates(_with_exact_escapes(grammar))
     if "json_schema" in value:
         limit = MAX_WHITESPACE if spec.any_whitespace else 0
         out.setdefault("max_whitespace_cnt", limit)

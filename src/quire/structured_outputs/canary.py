@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable
 from typing import IO
 
+from quire.child_process import python_command
 from quire.structured import GrammarSpec
 from quire.structured_outputs.backend_llguidance import may_be_slow
 from quire.structured_outputs.compile import GrammarCompiler, backend_of
@@ -41,9 +42,7 @@ from quire.structured_outputs.trial import try_out
 MEMORY_BYTES = 8 << 30  # of addresses; libraries reserve most of it and never touch it
 START_S = 60.0  # until a library is loaded, on a machine that has much else to do
 
-# With the paths of this process and no other: not even the folder in which it runs.
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); \
-from quire.structured_outputs.canary import main; main()"
+_MAIN = "from quire.structured_outputs.canary import main; main()"
 # Libraries that would start threads as they are loaded, which a process that forks must not have.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -114,7 +113,7 @@ class Canary:
             raise RuntimeError("the process that tries grammars out has been closed")
         if self._process is None or self._lines is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, json.dumps(sys.path)],
+                python_command(_MAIN),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, **_ONE_THREAD},

@@ -13,6 +13,7 @@ from typing import Any
 from quire.near_names import did_you_mean
 from quire.structured import GrammarSpec
 from quire.structured_outputs import keywords
+from quire.structured_outputs.lark import check_options, inline_schemas
 
 MAX_SOURCE_BYTES = 1 << 18
 MAX_DEPTH = 64
@@ -36,6 +37,16 @@ def check(spec: GrammarSpec) -> None:
         (check_schema if spec.kind == "json" else check_tag)(value)
     elif spec.kind != "choice":
         _check_depth(spec, _depth_of_text(spec.source))
+        if spec.kind == "lark":
+            _check_lark(spec)
+
+
+def _check_lark(spec: GrammarSpec) -> None:
+    """Options of its rules, and the schemas in it."""
+    check_options(spec.source)
+    for one in inline_schemas(spec.source):
+        _check_depth(spec, _depth_of_value(one.schema))
+        check_schema(one.schema, one.path)
 
 
 def check_tag(tag: Mapping[str, Any]) -> None:

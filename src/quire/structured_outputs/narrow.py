@@ -25,7 +25,6 @@ from quire.structured_outputs import keywords
 from quire.structured_outputs.contradict import Prover
 from quire.structured_outputs.counts import MAX_NAMES, count_properties, with_choice
 from quire.structured_outputs.exact_numbers import is_exact
-from quire.structured_outputs.name_formats import NAME_PATTERNS
 from quire.structured_outputs.parts import has_reference_into_parts, only_part, open_parts
 from quire.structured_outputs.patterns import plain_anchors
 from quire.structured_outputs.tags import with_tags_required
@@ -166,11 +165,12 @@ def _narrow_format(out: dict[str, Any]) -> None:
         out["maximum"] = min(high, out.get("maximum", high))
     elif format is not None and keywords.is_annotation(out):
         del out["format"]
-    elif format in NAME_PATTERNS and "pattern" in out:
-        out["allOf"] = [*out.get("allOf", ()), {"pattern": NAME_PATTERNS[out.pop("format")]}]
     elif format in keywords.FORMAT_PATTERNS:
-        if format in NAME_PATTERNS or ("pattern" not in out and out.get("type") == "string"):
-            out["pattern"] = keywords.FORMAT_PATTERNS[out.pop("format")]
+        pattern = keywords.FORMAT_PATTERNS[out.pop("format")]
+        if "pattern" in out:
+            out["allOf"] = [*out.get("allOf", ()), {"pattern": pattern}]
+        else:
+            out["pattern"] = pattern
     elif format in keywords.FORMAT_LENGTHS:
         longest = keywords.FORMAT_LENGTHS[format]
         out["maxLength"] = min(longest, out.get("maxLength", longest))

@@ -5,25 +5,33 @@ strings, and how strings may be written.
   ``\"``. So no class here holds the character 0, which no text needs.
 * In its classes ``[``, ``&&``, ``--`` and ``~~`` have a meaning that they have nowhere else.
 * A name that is written with ``\u`` is none of those that are named, nor of a pattern. So nothing
-  is written so, but where a text that is listed needs it.
+  is written so, but where a text that is listed needs it, or a pattern that has such a character by
+  itself. Beside names that are left open, such a pattern is narrowed to texts without it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from quire.structured_outputs import keywords
 
 SHORT_ESCAPES = 'nrbtf\\"'
-_PLAIN = "[^\\x00-\\x07\\x0b\\x0e-\\x1f\\x7f]*"  # no text that needs longer ones
-# An escape with all that belongs to it, a class in brackets, flags, or the character 0.
+# Characters that need longer ones, in a class, and their codes.
+_LONG = r"\x00-\x07\x0b\x0e-\x1f\x7f"
+_LONG_CODES = frozenset({*range(0x20), 0x7F} - set(map(ord, "\b\t\n\f\r")))
+_CODE = re.compile(r"\\[xuU]\{?([0-9A-Fa-f]+)\}?")
+_CODES = {r"\a": 0x07, r"\v": 0x0B}
+_NEVER = r"[^\s\S]"
+_OPTIONAL = re.compile(r"[?*]|\{\s*0*\s*[,}]")  # of counts
+# An escape with all that belongs to it, a class in brackets, flags, what makes groups and
+# alternatives, or one of those characters.
 _ESCAPE = r"\\(?:[pPxuU]\{[^}]*\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|[\s\S])"
 _ATOM = re.compile(rf"{_ESCAPE}|[\s\S]")
 _PIECE = re.compile(
     rf"(?P<escape>{_ESCAPE})|\[(?P<not>\^?)(?P<body>\]?(?:{_ESCAPE}|[^\]\\])*)\]"
-    r"|(?P<flags>\(\?[A-Za-z-]+)|\x00"
+    rf"|(?P<flags>\(\?[A-Za-z-]+)|[()|{_LONG}]"
 )
 _MAY_HOLD_0 = re.compile(r"\\[pPxuUSWD]|\x00")
 _WITHOUT_0 = r"--\x00"  # at the end of a class
@@ -32,14 +40,7 @@ _SPECIAL_IN_CLASS = frozenset("[]&~-^")
 
 def with_exact_patterns(schema: Any) -> Any:
     """The schema, its patterns in the words for what they mean in JSON Schema, or for less."""
-    if not isinstance(schema, Mapping):
-        return schema
-    out = keywords.map_schemas(schema, lambda one, place: with_exact_patterns(one))
-    if "pattern" in out:
-        out["pattern"] = exact_pattern(out["pattern"])
-    if "patternProperties" in out:
-        out["patternProperties"] = _of_names(out["patternProperties"])
-    return out
+    return _with_patterns(schema, exact_pattern)
 
 
 def exact_pattern(pattern: str) -> str:
@@ -48,23 +49,45 @@ def exact_pattern(pattern: str) -> str:
 
 
 def allowed_escapes(schema: Any) -> str | None:
-    """By which strings may be written; None for all. ``ValueError`` where neither would do."""
-    if all(re.fullmatch(_PLAIN, text) for text in _listed(schema)):
+    """By which strings may be written, patterns being exact; None for all. ``ValueError`` where
+    neither would do."""
+    is_listed = any(re.search(f"[{_LONG}]", text) for text in _listed(schema))
+    patterns = [one for one in _patterns(schema) if any(map(_is_long, _PIECE.finditer(one)))]
+    if not is_listed and not patterns:
         return SHORT_ESCAPES
-    if any(map(_has_open_names, keywords.all_schemas(schema))):
+    if not any(map(_has_open_names, keywords.all_schemas(schema))):
+        return None
+    if is_listed or not all(map(_does_without, patterns)):
         raise ValueError(
-            "JSON schema: a text of const or enum has control characters that must be escaped, "
-            "which cannot be honoured beside patternProperties, or properties and others; leave "
-            "it out, or let additionalProperties be false."
+            "JSON schema: a text of const or enum, or a pattern, has control characters that must "
+            "be escaped, which cannot be honoured beside patternProperties or propertyNames, or "
+            "properties and others; leave them out, or name all properties and let "
+            "additionalProperties be false."
         )
-    return None
+    return SHORT_ESCAPES
 
 
-def _of_names(properties: Mapping[str, Any]) -> dict[str, Any]:
+def with_short_patterns(schema: Any) -> Any:
+    """The schema, its exact patterns for texts that need no longer escapes."""
+    return _with_patterns(schema, _short_pattern)
+
+
+def _with_patterns(schema: Any, change: Callable[[str], str]) -> Any:
+    if not isinstance(schema, Mapping):
+        return schema
+    out = keywords.map_schemas(schema, lambda one, place: _with_patterns(one, change))
+    if "pattern" in out:
+        out["pattern"] = change(out["pattern"])
+    if "patternProperties" in out:
+        out["patternProperties"] = _of_names(out["patternProperties"], change)
+    return out
+
+
+def _of_names(properties: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
     """Two patterns may have become the same one."""
     out: dict[str, Any] = {}
     for pattern, one in properties.items():
-        name = exact_pattern(pattern)
+        name = change(pattern)
         while name in out:
             name += "(?:)"
         out[name] = one
@@ -75,7 +98,7 @@ def _exact_piece(found: re.Match[str]) -> str:
     if found["body"] is not None:
         body = _exact_class(found["body"])
         if found["not"]:
-            return rf"[^\x00{body}]"
+            return f"[^{_LONG}{body}]"
         return f"[{body}{_WITHOUT_0}]" if _MAY_HOLD_0.search(body) else f"[{body}]"
     if found["flags"] is not None and "x" in found["flags"].partition("-")[0]:
         raise ValueError(
@@ -87,14 +110,19 @@ def _exact_piece(found: re.Match[str]) -> str:
 
 def _exact_class(body: str) -> str:
     """What is between the brackets: single characters, ranges and escapes."""
+    return "".join("-".join(map(_literal, ends)) for ends in _ranges(body))
+
+
+def _ranges(body: str) -> Iterator[list[str]]:
+    """Of a class, each by its two ends, or by what stands alone."""
     atoms = _ATOM.findall(body)
-    out: list[str] = []
     while atoms:
-        out.append(_literal(atoms.pop(0)))
+        first = atoms.pop(0)
         if len(atoms) > 1 and atoms[0] == "-":
-            out.append(f"-{_literal(atoms[1])}")
+            yield [first, atoms[1]]
             del atoms[:2]
-    return "".join(out)
+        else:
+            yield [first]
 
 
 def _literal(atom: str) -> str:
@@ -105,6 +133,55 @@ def _has_open_names(schema: Mapping[str, Any]) -> bool:
     """Whether a name may be none of those that it has words for."""
     named = "properties" in schema and schema.get("additionalProperties", True) is not False
     return named or "patternProperties" in schema
+
+
+def _short_pattern(pattern: str) -> str:
+    """The compiler leaves such characters out of classes that have others."""
+    return _PIECE.sub(lambda found: _NEVER if _is_long(found) else found[0], pattern)
+
+
+def _does_without(pattern: str) -> bool:
+    """Whether it matches a text that has none of those characters."""
+    groups = [[True]]  # that are open, the pattern first: whether each alternative does so far
+    for found in _PIECE.finditer(pattern):
+        kind = found[0][0]
+        if kind == "(":
+            groups.append([True])
+        elif kind == "|":
+            groups[-1].append(True)
+        else:
+            does = any(groups.pop()) if kind == ")" and len(groups) > 1 else not _is_long(found)
+            if not does and not _OPTIONAL.match(pattern, found.end()):
+                groups[-1][-1] = False
+    return any(groups[0])
+
+
+def _is_long(found: re.Match[str]) -> bool:
+    """Whether a piece is one of those characters, or a class of nothing else. Classes of all but
+    some characters have none of them, by then."""
+    if found["not"]:
+        return False
+    body = (found["body"] or found[0]).removesuffix(_WITHOUT_0)
+    for ends in _ranges(body):
+        first, last = _code(ends[0]), _code(ends[-1])
+        if first > last or any(code not in _LONG_CODES for code in range(first, last + 1)):
+            return False
+    return True
+
+
+def _code(atom: str) -> int:
+    """Of the character that it is; of other escapes, of the letter, which is none of those."""
+    if found := _CODE.fullmatch(atom):
+        return int(found[1], 16)
+    return _CODES.get(atom, ord(atom[-1]))
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    """Of texts, and of names."""
+    for one in keywords.all_schemas(schema):
+        if "pattern" in one:
+            yield one["pattern"]
+        yield from one.get("patternProperties", ())
 
 
 def _listed(schema: Any) -> Iterator[str]:

@@ -47,10 +47,13 @@ def constrained_parser(call: MustCall, format: ToolFormat | None) -> ToolParser:
 def _text_parser(call: MustCall, format: ToolFormat | None) -> ToolParser:
     if call.call_text is not None and format is not None:
         return format.parser(call.tools)
+    grammar: Grammar = unmarked_list
     if call.is_named:
         (name,) = call.tools.names
-        return grammar_parser(_whole_arguments(name), call.tools)
-    return grammar_parser(unmarked_list, call.tools)
+        grammar = _whole_arguments(name)
+    if format is not None:
+        grammar = format.own_calls_or(grammar)
+    return grammar_parser(grammar, call.tools)
 
 
 class _CallsOnly:
@@ -144,7 +147,7 @@ def _moved(schema: Any, place: str) -> Any:
 
 
 def _whole_arguments(name: str) -> Grammar:
-    """All of the text is the arguments of one call."""
+    """All of the text, or what is left of it, is the arguments of one call."""
 
     def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
         if not (yield from skip(source)):

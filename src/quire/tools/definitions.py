@@ -34,8 +34,5 @@ class Tools:
 
     def kinds(self, tool: str, parameter: str) -> Kinds:
         """Of the values of a parameter; a string is one of which nothing is known."""
-        schema = self.schemas.get(tool, {})
-        properties = schema.get("properties")
-        known = properties.get(parameter) if isinstance(properties, Mapping) else None
-        found = kinds_of(known, schema)
+        found = kinds_of(self.schemas.get(tool, {}), parameter)
         return TEXT if found == ALL else found

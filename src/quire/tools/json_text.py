@@ -166,10 +166,12 @@ class _Call:
     def may_be(self, name: str) -> bool:
         return is_name(name) and (not self.names or name in self.names)
 
-    def label(self, key: str, value: Any) -> bool:
+    def label(self, key: str, text: str) -> bool:
         """Whether the field is one of those that calls have beside name and arguments."""
-        if key == "id" and is_name(str(value)):
-            self.id = str(value)
+        value = loaded(text)
+        if key == "id":
+            if type(value) in (str, int) and is_name(str(value)):
+                self.id = str(value)
             return True
         return (key == "type" and value == "function") or (key == "index" and type(value) is int)
 
@@ -191,7 +193,7 @@ def read_call(
 
     Without marks around it, an object is a call only if it has a name of ``names`` (any, if that
     is empty), arguments, and nothing before them that calls do not have. The arguments of a call
-    of ``names``, and of one with marks, may be null or missing.
+    of ``names``, and of one with marks, may be null, empty or missing.
     """
     call = _Call(names)
     is_closed = False
@@ -246,15 +248,16 @@ def _read_field(source: Source, out: CallEvents, call: _Call, key: str, start: i
     value_start = source.pos
     if not (yield from pass_value(source)):
         return False
-    value = loaded(source.between(value_start, source.pos))
+    text = source.between(value_start, source.pos)
     if key == "name" and not call.name:
+        value = loaded(text)
         if not isinstance(value, str) or not call.may_be(value):
             return call.refuse()
         call.name = value
         if call.held is not None:
             call.begin(out)
             out.arguments(call.held)
-    elif not call.label(key, value):
+    elif not call.label(key, text):
         call.extra.append(source.between(start, source.pos))
     return True
 
@@ -272,14 +275,17 @@ def _read_arguments(source: Source, out: CallEvents, call: _Call) -> Steps[bool]
     if not (yield from pass_value(source)):
         return False
     text = source.between(start, source.pos)
-    if is_odd and not (text == "null" and call.may_lack_arguments):
-        return call.refuse()
     value = loaded(text)
-    if isinstance(value, str) and is_encodable(value):
+    is_lacking = text == "null" or (isinstance(value, str) and value.strip() in ("", "null"))
+    if is_lacking and call.may_lack_arguments:
+        text = "{}"
+    elif is_odd:
+        return call.refuse()
+    elif isinstance(value, str) and is_encodable(value):
         if call.is_bare and not isinstance(loaded(value), dict):
             return call.refuse()
         text = value
-    call.held = "{}" if text == "null" else text
+    call.held = text
     if call.name:
         call.begin(out)
         out.arguments(call.held)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from quire.near_names import did_you_mean
 from quire.tools.definitions import Tools
 from quire.tools.formats.harmony import MARKS as HARMONY_MARKS
-from quire.tools.formats.harmony import harmony
+from quire.tools.formats.harmony import harmony, harmony_or
 from quire.tools.formats.marked import bare, marked
 from quire.tools.formats.named import NamedCalls, mistral, named_calls
 from quire.tools.formats.pythonic import pythonic
@@ -39,6 +39,10 @@ class CallBegins:
     is_sure: bool = False  # wherever they stand; else at the beginning of a line
 
 
+def _only(forced: Grammar) -> Grammar:
+    return forced
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolFormat:
     """One way to write calls."""
@@ -49,6 +53,8 @@ class ToolFormat:
     call_text: CallText | None = None
     id_length: int | None = None  # of the ids of calls, where a template is strict about it
     in_thought: CallBegins = CallBegins()  # for models that forget the end of a thought
+    # Reads the model's own calls, which may come before those that this grammar reads.
+    own_calls_or: Callable[[Grammar], Grammar] = _only
 
 
 def _format(
@@ -58,6 +64,7 @@ def _format(
     call_text: CallText | None = None,
     id_length: int | None = None,
     in_thought: CallBegins = CallBegins(),
+    own_calls_or: Callable[[Grammar], Grammar] = _only,
 ) -> ToolFormat:
     return ToolFormat(
         name=name,
@@ -66,6 +73,7 @@ def _format(
         call_text=call_text,
         id_length=id_length,
         in_thought=in_thought,
+        own_calls_or=own_calls_or,
     )
 
 
@@ -197,7 +205,7 @@ _FORMATS = (
     _named("deepseek_v3", _DEEPSEEK_V3, _DEEPSEEK_SEP),
     _named("deepseek_v31", _DEEPSEEK_V31),
     _named("kimi_k2", _KIMI),
-    _format("openai", harmony, *HARMONY_MARKS),
+    _format("openai", harmony, *HARMONY_MARKS, own_calls_or=harmony_or),
 )
 TOOL_FORMATS: Mapping[str, ToolFormat] = {one.name: one for one in _FORMATS}
 ALIASES: Mapping[str, str] = {

@@ -13,7 +13,13 @@ Schema = Mapping[str, Any]
 Kinds = frozenset[str]  # of `ALL`
 
 ALL: Kinds = frozenset({"string", "null", "boolean", "integer", "number", "array", "object"})
-_OF_TYPE = {"number": ("number", "integer"), "str": ("string",), "text": ("string",)}
+# What else templates and users write for types; Python's names too.
+_OF_TYPE = {
+    **dict.fromkeys(("number", "float"), ("number", "integer")),
+    **dict.fromkeys(("str", "text"), ("string",)),
+    **dict.fromkeys(("list", "tuple"), ("array",)),
+    **{"dict": ("object",), "int": ("integer",), "bool": ("boolean",)},
+}
 _OF_PYTHON = {
     **{str: "string", type(None): "null", bool: "boolean", int: "integer"},
     **{float: "number", list: "array", dict: "object"},
@@ -31,17 +37,38 @@ _PYTHON_WORDS = {"true": "true", "false": "false", "none": "null"}
 _NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 
-def kinds_of(schema: Any, root: Schema) -> Kinds:
-    """The kinds of values that a schema admits; references lead into ``root``."""
-    return _Reader(root).kinds(schema, 0)
+def kinds_of(schema: Schema, name: str) -> Kinds:
+    """The kinds of values that a schema of objects admits for a property."""
+    return _Reader(schema, name).property_kinds(schema, 0)
 
 
 class _Reader:
     """Looks at each definition once, however many references lead there."""
 
-    def __init__(self, root: Schema) -> None:
+    def __init__(self, root: Schema, name: str) -> None:
         self._root = root
+        self._name = name
         self._known: dict[str, Kinds] = {}
+        self._known_property: dict[str, Kinds] = {}
+
+    def property_kinds(self, schema: Any, depth: int) -> Kinds:
+        """Of the property, in a schema of objects; of branches, those count that know it."""
+        if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
+            return ALL
+        found = self.kinds(_property(schema, self._name), depth)
+        if isinstance(reference := schema.get("$ref"), str):
+            if reference not in self._known_property:
+                self._known_property[reference] = ALL  # what leads back to itself says no more
+                place = _place(reference, self._root)
+                self._known_property[reference] = self.property_kinds(place, depth + 1)
+            found &= self._known_property[reference]
+        for one in _list(schema.get("allOf")):
+            found &= self.property_kinds(one, depth + 1)
+        for word in ("anyOf", "oneOf"):
+            branches = [self.property_kinds(one, depth + 1) for one in _list(schema.get(word))]
+            known = [kinds for kinds in branches if kinds != ALL]
+            found &= frozenset().union(*known) if known else ALL
+        return found
 
     def kinds(self, schema: Any, depth: int) -> Kinds:
         if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
@@ -86,14 +113,19 @@ def _hinted(schema: Schema) -> Kinds:
 def json_value(text: str, kinds: Kinds) -> str:
     """The JSON of what a model wrote for a parameter that admits values of these kinds.
 
-    Where strings are among them, only what is JSON of another kind is no string.
+    Where strings are among them, only what is JSON of another kind is no string. What is no JSON
+    may be a Python literal of these kinds, if any is known: in ``1,234`` for a number nobody wanted
+    a tuple.
     """
     bare = text.strip()
     exact = as_json(bare)
     if "string" in kinds:
         is_other = exact is not None and _kind(loaded(bare)) in kinds - {"string"}
         return exact if exact is not None and is_other else json_string(text)
-    return exact or _PYTHON_WORDS.get(bare.lower()) or python_literal(bare) or json_string(bare)
+    value = exact or _PYTHON_WORDS.get(bare.lower())
+    if value is None and (literal := python_literal(bare)) is not None:
+        value = literal if not kinds or _kind(loaded(literal)) in kinds else None
+    return value or json_string(bare)
 
 
 def python_literal(text: str) -> str | None:
@@ -118,6 +150,14 @@ def _kind(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return "integer"
     return _OF_PYTHON.get(type(value), "object")
+
+
+def _property(schema: Schema, name: str) -> Any:
+    """What the schema itself says of a property; patterns may stand for it as well as not."""
+    properties = schema.get("properties")
+    if isinstance(properties, Mapping) and name in properties:
+        return properties[name]
+    return None if schema.get("patternProperties") else schema.get("additionalProperties")
 
 
 def _place(reference: str, root: Schema) -> Any:

@@ -33,7 +33,7 @@ _NOT_READ = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightFiles:
-    """The files to read: with an index, it says which of `files` are used."""
+    """The files to read: `files`, or with an index those that it names."""
 
     kind: str  # "safetensors" or "pickle"
     files: tuple[str, ...]
@@ -95,9 +95,8 @@ def _choose(names: Sequence[str], kind: _Kind) -> WeightFiles | None:
     index = _index_of(names, kind)
     files = [name for name in names if name.endswith(kind.suffixes) and not _is_ignored(name)]
     single = kind.single if kind.single in files else None
-    if single is not None and len(files) > 1:
-        # A merged copy beside its shards; without an index nothing says that the others belong.
-        files = [name for name in files if name != single] if index else [single]
+    if single is not None and index is None:
+        files = [single]  # nothing says that the others belong
     if not files and index is None:
         return None
     return WeightFiles(kind=kind.name, files=tuple(files), index=index, single=single)

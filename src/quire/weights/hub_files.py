@@ -1,28 +1,24 @@
 """What of a model repository is needed, whether it fits the disk, and whether a cached copy has it.
-The same for every hub.
-
-A snapshot folder holds, besides the repository's files, a note of what the repository has. It is
-written before the first file comes, so that a download that broke off is known without the hub.
-"""
+The same for every hub."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from uuid import uuid4
 
 from quire.errors import ModelLoadError
 from quire.sizes import format_bytes
 from quire.weights.checkpoint_files import choose_weight_files, what_is_not_read
+from quire.weights.hub_note import read_note
 from quire.weights.shards import files_of, missing_of
 
-_NOTE = ".quire.json"
 _MAX_NAMED = 3  # missing files in an error
+_USER = re.compile(r"(?<=//)[^/\s]*@|^[^/\s]*@")  # user:password@ in an address
 
 _CONFIG = ("config.json", "generation_config.json", "tokenizer_config.json")
 _VOCABULARY = (
@@ -74,6 +70,10 @@ class NoDownload(Exception):
         self.remedy = remedy
 
 
+class Refused(NoDownload):
+    """The hub has no such model for this user; what part of it the cache holds is no matter."""
+
+
 def cannot_write(error: OSError) -> NoDownload:
     return NoDownload(
         f"the cache cannot be written ({error.strerror})",
@@ -91,24 +91,70 @@ def why_offline() -> NoDownload | None:
     return NoDownload(f"{variable} is set", "go online once to download it")
 
 
-def wanted_files(names: Collection[str], request: HubRequest) -> list[str]:
-    """Which of a repository's files to have; ModelLoadError if wanted weights are not there."""
-    top = [name for name in names if "/" not in name]  # folders hold other formats of the same
-    patterns = _PATTERNS[request.what]
-    wanted = {name for name in names if any(_matches(name, pattern) for pattern in patterns)}
+def clean_token(given: str | None, source: str) -> str | None:
+    """The token without line ends and spaces, which a file or a shell may leave."""
+    token = "".join((given or "").split())
+    if not (token.isascii() and token.isprintable()):
+        raise ModelLoadError(
+            f"the token of {source} holds characters that no token has; copy it from the hub again"
+        )
+    return token or None
+
+
+def one_line(error: BaseException, token: str | None) -> str:
+    """The start of a client's error, without what is secret."""
+    text = without_user((str(error) or type(error).__name__).split("\n", 1)[0])
+    return text.replace(token, "***") if token else text
+
+
+def without_user(text: str) -> str:
+    """`text` without the user and the password of the addresses in it."""
+    return _USER.sub("", text)
+
+
+def wanted_files(
+    sizes: Mapping[str, int], request: HubRequest, folder: Path, stale: Collection[str] = ()
+) -> list[str]:
+    """Which files of a listing (file -> bytes) to have in `folder`; ModelLoadError if it has not
+    the weights that are wanted. Shards are known once `folder` has the index that names them, and
+    not a `stale` one."""
+    wanted = files_besides_weights(sizes, request)
     if request.what == "weights":
-        chosen = choose_weight_files(top, request.load_format)
-        if chosen is None:
-            other = what_is_not_read(top)
-            raise ModelLoadError(
-                f"{request.model} holds no weights for load_format {request.load_format!r}: "
-                f"expected *.safetensors, *.bin or *.pt and found {', '.join(sorted(top))}"
-                f"{f'; {other}' if other else ''}"
-            )
-        wanted.update(chosen.files)
-        if chosen.index is not None:
-            wanted.add(chosen.index)
+        wanted |= _wanted_weights(sizes, request, folder, stale)
     return sorted(wanted)
+
+
+def files_besides_weights(names: Collection[str], request: HubRequest) -> set[str]:
+    """Those of `names` that the request wants, but for weights."""
+    patterns = _PATTERNS[request.what]
+    return {name for name in names if any(_matches(name, pattern) for pattern in patterns)}
+
+
+def _wanted_weights(
+    sizes: Mapping[str, int], request: HubRequest, folder: Path, stale: Collection[str]
+) -> set[str]:
+    top = [name for name in sizes if "/" not in name]  # folders hold other formats of the same
+    chosen = choose_weight_files(top, request.load_format)
+    if chosen is None:
+        other = what_is_not_read(top)
+        raise ModelLoadError(
+            f"{request.model} holds no weights for load_format {request.load_format!r}: "
+            f"expected *.safetensors, *.bin or *.pt and found {', '.join(sorted(top))}"
+            f"{f'; {other}' if other else ''}"
+        )
+    if chosen.index is None:
+        return set(chosen.files)
+    if chosen.index in stale or not _is_whole(folder / chosen.index, sizes[chosen.index]):
+        return {chosen.index}
+    shards = files_of(folder, chosen, sizes)
+    unknown = sorted(set(shards).difference(sizes))
+    if unknown:
+        raise ModelLoadError(
+            f"{chosen.index} of {request.model} names {len(unknown)} of {len(shards)} files that "
+            f"the repository does not hold (such as {unknown[0]}); choose another revision, or "
+            "give the path of a local folder"
+        )
+    return {chosen.index, *shards}
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -116,10 +162,13 @@ def _matches(name: str, pattern: str) -> bool:
     return name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)
 
 
-def missing_files(folder: Path, sizes: Mapping[str, int], request: HubRequest) -> list[str]:
-    """Which wanted files of a listing (file -> bytes) `folder` lacks, or has with a wrong size."""
-    wanted = wanted_files(sizes, request)
-    return [name for name in wanted if not _is_whole(folder / name, sizes[name])]
+def missing_files(
+    folder: Path, sizes: Mapping[str, int], request: HubRequest, stale: Collection[str] = ()
+) -> list[str]:
+    """Which wanted files of a listing (file -> bytes) `folder` lacks, or has with a wrong size or
+    as a `stale` one."""
+    wanted = wanted_files(sizes, request, folder, stale)
+    return [name for name in wanted if name in stale or not _is_whole(folder / name, sizes[name])]
 
 
 def remove_damaged(file: Path, size: int) -> None:
@@ -155,24 +204,13 @@ def check_cache_folder(folder: Path, variable: str) -> None:
         )
 
 
-def note_listing(folder: Path, sizes: Mapping[str, int]) -> None:
-    """Note in a snapshot folder, made if need be, what its repository holds (file -> bytes)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_text(folder / _NOTE, json.dumps(dict(sizes)))
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Other processes read the old text or the new one, never a part."""
-    new = file.with_name(f"{file.name}.{uuid4().hex}.tmp")
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, file)
-
-
 def cached_copy(folder: Path | None, request: HubRequest, cache: Path, error: NoDownload) -> Path:
     """`folder` if it has all that is wanted; else ModelLoadError, with `error` as the reason."""
     missing = [] if folder is None else _missing(folder, request)
     if folder is not None and not missing:
         return folder
+    if isinstance(error, Refused):
+        raise ModelLoadError(f"{error}; {error.remedy}") from error
     at = f" at revision {request.revision!r}" if request.revision else ""
     named = ", ".join(missing[:_MAX_NAMED])
     if len(missing) > _MAX_NAMED:
@@ -187,23 +225,15 @@ def cached_copy(folder: Path | None, request: HubRequest, cache: Path, error: No
 def _missing(folder: Path, request: HubRequest) -> list[str]:
     """What a snapshot folder lacks, by its note, or where it has none (another program downloaded
     it) as far as can be told."""
-    sizes = _noted(folder)
-    if sizes is not None:
-        return missing_files(folder, sizes, request)
+    note = read_note(folder)
+    if note is not None:
+        return missing_files(folder, note.sizes, request, note.stale)
     names = {entry.name for entry in folder.iterdir()}
     if request.what == "tokenizer":
         has_one = any(_matches(name, pattern) for name in names for pattern in _VOCABULARY)
         return [] if has_one else ["a tokenizer"]
     lacks_weights = request.what == "weights" and not has_weights(folder, request)
     return ["config.json"] * ("config.json" not in names) + ["weights"] * lacks_weights
-
-
-def _noted(folder: Path) -> dict[str, int] | None:
-    file = folder / _NOTE
-    try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    except ValueError:  # as after a power cut
-        return None
 
 
 def has_weights(folder: Path, request: HubRequest) -> bool:

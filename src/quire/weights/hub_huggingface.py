@@ -14,7 +14,7 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, get_session, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -29,17 +29,20 @@ from quire.errors import ModelLoadError
 from quire.weights.hub_files import (
     HubRequest,
     NoDownload,
+    Refused,
     cached_copy,
     cannot_write,
     check_cache_folder,
     check_disk_space,
+    clean_token,
     has_weights,
     missing_files,
-    note_listing,
+    one_line,
     remove_damaged,
-    replace_text,
     why_offline,
+    without_user,
 )
+from quire.weights.hub_note import Note, replace_text, write_note
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -48,6 +51,8 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _TIMEOUT_S = 30
+_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def fetch(request: HubRequest) -> Path:
@@ -57,12 +62,26 @@ def fetch(request: HubRequest) -> Path:
     if (offline := why_offline()) is not None:
         return cached_copy(_cached_folder(request), request, cache, offline)
     try:
+        _check_connection(request)
         with _hub_errors(request):
             return _download(request, _list(request))
     except NoDownload as error:
         folder = cached_copy(_cached_folder(request), request, cache, error)
         logger.warning("%s; using the copy in %s", error, folder)
         return folder
+
+
+def _check_connection(request: HubRequest) -> None:
+    """NoDownload if the client cannot use its settings; its errors are of many types."""
+    try:
+        get_session()
+    except Exception as error:
+        variables = _CERTIFICATES if isinstance(error, OSError) else _PROXIES
+        names = sorted(name for name in os.environ if name.upper() in variables)
+        raise NoDownload(
+            f"no connection can be opened ({one_line(error, _token(request))})",
+            f"correct or unset {' and '.join(names)}" if names else "try again",
+        ) from error
 
 
 def _list(request: HubRequest) -> ModelInfo:
@@ -77,14 +96,13 @@ def _download(request: HubRequest, info: ModelInfo) -> Path:
     folder = _storage(request) / "snapshots" / info.sha
     files = {file.rfilename: file for file in info.siblings or []}
     sizes = {name: file.size or 0 for name, file in files.items()}
-    missing = missing_files(folder, sizes, request)
-    if missing:
+    while missing := missing_files(folder, sizes, request):  # once more behind an index
         for name in missing:  # the client takes any file that is there for whole
             remove_damaged(folder / name, sizes[name])
             remove_damaged(_content(request, files[name]), sizes[name])
         new = {n: sizes[n] for n in missing if not _content(request, files[n]).is_file()}
         check_disk_space(new, _cache_dir(request), request)
-        note_listing(folder, sizes)
+        write_note(folder, Note(sizes=sizes))
         if _cached_folder(request) is None:
             _set_ref(request, folder)
         snapshot_download(
@@ -96,7 +114,8 @@ def _download(request: HubRequest, info: ModelInfo) -> Path:
             allow_patterns=[escape(name) for name in missing],
             library_name="quire",
         )
-        if missing_files(folder, sizes, request):  # the client passes over some errors
+        if not set(missing).isdisjoint(missing_files(folder, sizes, request)):
+            # The client passes over some errors.
             raise NoDownload(f"the download of {request.model} came only in part", "try again")
     current = _cached_folder(request)
     if current is None or request.what == "weights" or not has_weights(current, request):
@@ -143,18 +162,18 @@ def _storage(request: HubRequest) -> Path:
 @contextmanager
 def _hub_errors(request: HubRequest) -> Iterator[None]:
     """The client's errors as one line each, as NoDownload where a cached copy would do."""
-    model, endpoint = request.model, _endpoint()
+    model, endpoint, token = request.model, without_user(_endpoint()), _token(request)
     try:
         yield
     except GatedRepoError as error:
-        raise ModelLoadError(
-            f"access to {model} is restricted; accept its terms at {endpoint}/{model} and set "
-            "HF_TOKEN to a token of that account"
+        raise Refused(
+            f"access to {model} is restricted",
+            f"accept its terms at {endpoint}/{model} and set HF_TOKEN to a token of that account",
         ) from error
     except RepositoryNotFoundError as error:
-        raise ModelLoadError(
-            f"{model} is neither a folder here nor a model on {endpoint}; check the name, or set "
-            "HF_TOKEN if the model is private"
+        raise Refused(
+            f"{model} is neither a folder here nor a model on {endpoint}",
+            "check the name, or set HF_TOKEN if the model is private",
         ) from error
     except RevisionNotFoundError as error:
         raise ModelLoadError(
@@ -168,17 +187,17 @@ def _hub_errors(request: HubRequest) -> Iterator[None]:
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
-            raise ModelLoadError(
-                f"{endpoint} refuses access to {model} (HTTP {status}); set HF_TOKEN to a token "
-                "that is valid and may read it"
+            raise Refused(
+                f"{endpoint} refuses access to {model} (HTTP {status})",
+                "set HF_TOKEN to a token that is valid and may read it",
             ) from error
         raise NoDownload(f"{endpoint} answers HTTP {status} for {model}", "try again") from error
     except (HTTPError, ConnectionError, TimeoutError, LocalEntryNotFoundError) as error:
-        reason = _first_line(error.__cause__ or error)
+        reason = one_line(error.__cause__ or error, token)
         raise NoDownload(f"cannot reach {endpoint} ({reason})", "try again") from error
     except OSError as error:
         if error.errno is None:  # the client's own, about what came
-            reason = f"the download of {model} is damaged ({_first_line(error)})"
+            reason = f"the download of {model} is damaged ({one_line(error, token)})"
             raise NoDownload(reason, "try again") from error
         raise cannot_write(error) from error
 
@@ -189,18 +208,15 @@ def _endpoint() -> str:
 
 def _token(request: HubRequest) -> str | None:
     """None leaves it to the client, which knows the saved login."""
-    return request.token or os.environ.get("HF_TOKEN") or None
+    given = clean_token(request.token, "hf_token")
+    return given or clean_token(os.environ.get("HF_TOKEN"), "HF_TOKEN")
 
 
 def _cache_dir(request: HubRequest) -> Path:
     if request.download_dir is not None:
         return request.download_dir
-    if os.environ.get("HF_HUB_CACHE"):
-        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    home = os.environ.get("HF_HOME") or cache_home / "huggingface"
-    return Path(home).expanduser() / "hub"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).split("\n", 1)[0]
+    cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{cache_home}/huggingface"
+    names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")  # the second is an older name
+    cache = next(filter(None, map(os.environ.get, names)), f"{home}/hub")
+    return Path(os.path.expandvars(os.path.expanduser(cache)))

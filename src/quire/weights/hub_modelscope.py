@@ -16,15 +16,19 @@ from quire.errors import ModelLoadError
 from quire.weights.hub_files import (
     HubRequest,
     NoDownload,
+    Refused,
     cached_copy,
     cannot_write,
     check_cache_folder,
     check_disk_space,
+    clean_token,
+    files_besides_weights,
     missing_files,
-    note_listing,
+    one_line,
     wanted_files,
     why_offline,
 )
+from quire.weights.hub_note import Note, read_note, remove_files, write_note
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +41,39 @@ def fetch(request: HubRequest) -> Path:
     if (offline := why_offline()) is not None:
         return cached_copy(cached, request, client.cache, offline)
     try:
-        sizes = client.list_files()
-        folder = cached or client.new_folder()
-        missing = {name: sizes[name] for name in missing_files(folder, sizes, request)}
-        check_disk_space(missing, client.cache, request)
-        wanted = wanted_files(sizes, request)
-        return client.download(wanted, folder, sizes if missing else None)
+        return _download(client, request, cached or client.new_folder())
     except NoDownload as error:
         folder = cached_copy(cached, request, client.cache, error)
         logger.warning("%s; using the copy in %s", error, folder)
         return folder
+
+
+def _download(client: _Client, request: HubRequest, folder: Path) -> Path:
+    note = _new_note(client.list_files(), request, read_note(folder))
+    sizes, came = note.sizes, list[str]()
+    while (wanted := wanted_files(sizes, request, folder, note.stale)) != came:
+        # Once more behind an index.
+        missing = missing_files(folder, sizes, request, note.stale)
+        check_disk_space({name: sizes[name] for name in missing}, client.cache, request)
+        client.download(wanted, folder, note)
+        came = wanted
+        note = note.without_stale(came)
+    # Only now: a download that fails, or a config alone, takes no weights away.
+    is_of_all = request.what == "weights"
+    gone = note.gone if is_of_all else files_besides_weights(note.gone, request)
+    remove_files(folder, gone)
+    write_note(folder, note.without_stale(gone))
+    return folder
+
+
+def _new_note(listing: Note, request: HubRequest, older: Note | None) -> Note:
+    """The note for a folder that files of the listing come into. The older one still holds where
+    none of a config or a tokenizer has changed: the folder may be a whole model by it."""
+    if older is not None and request.what != "weights":
+        changed = listing.changed_from(older).union(older.stale)
+        if not files_besides_weights(changed, request):
+            return older
+    return listing.after(older)
 
 
 class _Client:
@@ -55,7 +82,7 @@ class _Client:
     def __init__(self, request: HubRequest) -> None:
         try:
             from modelscope import snapshot_download
-            from modelscope.hub.api import HubApi
+            from modelscope_hub import HubApi
         except ImportError as error:
             raise ModelLoadError(
                 f"taking {request.model} from ModelScope needs its client; "
@@ -66,6 +93,7 @@ class _Client:
         self._new_api = HubApi
         self._request = request
         self._revision = request.revision or "master"
+        self._token = clean_token(os.environ.get("MODELSCOPE_API_TOKEN"), "MODELSCOPE_API_TOKEN")
 
     @property
     def cache(self) -> Path:
@@ -85,26 +113,29 @@ class _Client:
         except Exception:  # its type differs between versions; all of them mean "not there"
             return None
 
-    def list_files(self) -> dict[str, int]:
-        """File -> bytes, of all folders."""
+    def list_files(self) -> Note:
+        """All files, those in folders too."""
         try:
             api = self._new_api(**self._access())
-            files = api.get_model_files(
-                self._request.model, revision=self._revision, recursive=True
+            files = api.list_repo_files(
+                self._request.model, "model", revision=self._revision, recursive=True
             )
         except Exception as error:
             raise self._error(error) from error
-        return {file["Path"]: file.get("Size") or 0 for file in files if file.get("Type") != "tree"}
+        files = [file for file in files if file.type != "tree"]
+        return Note(
+            sizes={file.path: file.size or 0 for file in files},
+            hashes={file.path: file.sha256 for file in files if file.sha256},
+        )
 
-    def download(self, files: list[str], folder: Path, noted: dict[str, int] | None) -> Path:
-        """`noted` is the listing, to be noted in `folder` before anything comes."""
+    def download(self, files: list[str], folder: Path, note: Note) -> None:
+        """Bring `files` to their newest state, with the note ahead of them."""
         try:
-            if noted is not None:
-                note_listing(folder, noted)
-            return Path(self._snapshot(allow_patterns=[escape(name) for name in files]))
+            write_note(folder, note)
+            self._snapshot(allow_patterns=[escape(name) for name in files])
         except Exception as error:
             reason = self._error(error)
-            if isinstance(reason, NoDownload) and os.access(folder, os.W_OK):
+            if os.access(folder, os.W_OK):
                 # Files are replaced in place: an earlier copy may hold files of two versions now.
                 raise ModelLoadError(
                     f"{reason}; {reason.remedy}, or give the path of a local folder"
@@ -120,32 +151,37 @@ class _Client:
             **options,
         )
 
-    def _access(self) -> dict[str, str | None]:
+    def _access(self) -> dict[str, Any]:  # Any: keyword arguments of others' functions
         return {
             "endpoint": os.environ.get("MODELSCOPE_ENDPOINT") or None,
-            "token": os.environ.get("MODELSCOPE_API_TOKEN") or None,
+            "token": self._token,
         }
 
-    def _error(self, error: Exception) -> ModelLoadError | NoDownload:
+    def _error(self, error: Exception) -> NoDownload:
         """The client's errors carry an HTTP status where there was an answer."""
-        request, status = self._request, _status(error)
+        failed = list(getattr(error, "failed_files", {}).items())  # one error for each file
+        file, cause = failed[0] if failed else (None, error)
+        request, status = self._request, _status(cause)
         at = f" at revision {request.revision!r}" if request.revision else ""
+        if status == 404 and file is not None:
+            return NoDownload(
+                f"ModelScope lists {file} of {request.model}{at} and does not have it (HTTP 404)",
+                "try again",
+            )
         if status == 404:
-            return ModelLoadError(
-                f"{request.model}{at} is neither a folder here nor a model on ModelScope; check "
-                "the name and the revision"
+            return Refused(
+                f"{request.model}{at} is neither a folder here nor a model on ModelScope",
+                "check the name and the revision",
             )
         if status in (401, 403):
-            return ModelLoadError(
-                f"ModelScope refuses access to {request.model} (HTTP {status}); set "
-                "MODELSCOPE_API_TOKEN to a token that may read it"
+            return Refused(
+                f"ModelScope refuses access to {request.model} (HTTP {status})",
+                "set MODELSCOPE_API_TOKEN to a token that may read it",
             )
-        failed = list(getattr(error, "failed_files", {}).values())  # one error for each file
-        cause = failed[0] if failed else error
         is_of_network = isinstance(cause, (ConnectionError, TimeoutError))
         if isinstance(cause, OSError) and cause.errno is not None and not is_of_network:
             return cannot_write(cause)
-        reason = (str(cause) or type(cause).__name__).split("\n", 1)[0]
+        reason = one_line(cause, self._token)
         return NoDownload(
             f"{request.model}{at} cannot be downloaded from ModelScope ({reason})",
             "check the connection and try again",

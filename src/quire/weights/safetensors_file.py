@@ -23,6 +23,7 @@ from quire.weights.lfs_pointer import refuse_lfs_pointer
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
+    "C64": torch.complex64,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,

@@ -26,12 +26,16 @@ def read_index(file: Path) -> dict[str, str]:
         ) from error
 
 
-def files_of(folder: Path, chosen: WeightFiles) -> list[str]:
-    """All files of the weights `chosen` in `folder`, the missing ones too."""
+def files_of(
+    folder: Path, chosen: WeightFiles, listing: Collection[str] | None = None
+) -> list[str]:
+    """All files of the weights `chosen` in `folder`, the missing ones too. `listing`: what is to
+    come into the folder, which then needs to hold the index alone."""
     if chosen.index is None:
         return sorted({*chosen.files, *_implied(chosen.files)})
     shards = sorted(set(read_index(folder / chosen.index).values()))
-    if chosen.single is not None and len(missing_of(folder, shards)) == len(shards):
+    missing = missing_of(folder, shards) if listing is None else set(shards).difference(listing)
+    if chosen.single is not None and len(missing) == len(shards):
         return [chosen.single]  # merged later, and the index forgotten
     return shards
 

@@ -27,6 +27,7 @@ from quire.worker.grammar_rows import GrammarRows
 from quire.worker.graph_batches import GraphBatches, first_full_group
 from quire.worker.graph_inputs import GraphInputs
 from quire.worker.graph_masks import GraphMasks
+from quire.worker.graphs import Graphs, NoGraphs
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model_runner import ModelRunner
 from quire.worker.prefix_sharing import PrefixSharing
@@ -36,7 +37,7 @@ from quire.worker.recorder import GraphRecorder, Record, Replay
 from quire.worker.result_ring import ResultRing
 from quire.worker.rows import Rows
 from quire.worker.sample_graphs import SampleGraphs
-from quire.worker.step_graphs import Graphs, NoGraphs, NoSharing, Sharing, StepGraphs
+from quire.worker.step_graphs import NoSharing, Sharing, StepGraphs
 from quire.worker.watch import Watch
 
 # Logits that exist at once; a large batch of a large vocabulary is sampled in parts, each of which

@@ -20,13 +20,13 @@ from quire.step import StepPlan
 from quire.worker.batch_builder import BatchBuilder, SampledRows
 from quire.worker.device_errors import LostDeviceEndsEngine, Probe
 from quire.worker.grammar_rows import GrammarRows
+from quire.worker.graphs import Graphs, Sampled, Unsampled
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model import Model
 from quire.worker.pending import HostTokens, PendingStep, ReadTokens
 from quire.worker.prompt_logprobs import PromptLogprobs
 from quire.worker.readback import Readbacks
 from quire.worker.rows import Rows
-from quire.worker.step_graphs import Graphs, Sampled, Unsampled
 from quire.worker.step_layout import StepLayout
 from quire.worker.watch import StepLabel
 

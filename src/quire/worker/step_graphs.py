@@ -20,16 +20,17 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from quire.sampling.sampler import DeviceSample, SampleKind, Sampler
+from quire.sampling.sampler import SampleKind, Sampler
 from quire.step import Int32, StepPlan
 from quire.worker.batch_builder import SampledRows
 from quire.worker.buckets import MOST_FOR_ALL, MOST_KEYS, GraphSizes
 from quire.worker.forward_graphs import DecodeShape, ForwardGraphs, MixedShape
 from quire.worker.graph_inputs import GraphInputs
 from quire.worker.graph_masks import GraphMasks
+from quire.worker.graphs import Sampled, Unsampled
 from quire.worker.prefix_sharing import SharedRows
 from quire.worker.prompt_logprobs import PromptLogprobs
-from quire.worker.result_ring import Delivered, ResultRing
+from quire.worker.result_ring import ResultRing
 from quire.worker.sample_graphs import SampleGraphs, SampleShape
 
 logger = logging.getLogger(__name__)
@@ -46,46 +47,6 @@ NO_ROWS = StepPlan(
     samples=np.zeros(0, dtype=np.bool_),
     epochs=NO_PLACES,
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sampled:
-    """What the graphs of a step leave on the device, until the next step."""
-
-    rows_cpu: np.ndarray  # [S]
-    sample: DeviceSample  # of a bucket: its first S lines are the step's
-    delivered: Delivered  # the S tokens
-    is_masked: bool = False  # some of the rows are constrained
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unsampled:
-    """The same of a step whose rows no graph can sample."""
-
-    hidden: Tensor  # [S, E]
-    rows: SampledRows
-
-
-class Graphs(Protocol):
-    """Runs the steps for which there are graphs."""
-
-    def apply(self, plan: StepPlan) -> None:
-        """Follow the changes of every plan."""
-        ...
-
-    def run(self, plan: StepPlan) -> Sampled | Unsampled | None:
-        """None where the plan is not for this. The plan must have rows."""
-        ...
-
-
-class NoGraphs:
-    """Every step is computed op by op."""
-
-    def apply(self, plan: StepPlan) -> None:
-        pass
-
-    def run(self, plan: StepPlan) -> Sampled | Unsampled | None:
-        return None
 
 
 class Sharing(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
+import importlib.util
 import re
 import socket
 import sys
@@ -106,6 +107,34 @@ def test_what_there_is_not_is_named(statement: str, message: str) -> None:
     assert message in fails(statement)
 
 
+@pytest.mark.parametrize(
+    ("statement", "kind", "name"),
+    [
+        ("import vllm.v1.nothing", ModuleNotFoundError, "vllm.v1.nothing"),
+        ("import vllm.nothing.more", ModuleNotFoundError, "vllm.nothing"),
+        ("from vllm.nothing import more", ModuleNotFoundError, "vllm.nothing"),
+        ("__import__('vllm.nothing')", ModuleNotFoundError, "vllm.nothing"),
+        ("from vllm.v1 import nothing", ImportError, "vllm.v1"),
+        ("from vllm import Nothing", ImportError, "vllm"),
+    ],
+)
+def test_errors_of_imports_have_pythons_type_and_name(
+    statement: str, kind: type[ImportError], name: str
+) -> None:
+    with pytest.raises(ImportError, match=r"^Quire has no vllm") as caught:
+        exec(statement, {})
+    assert (type(caught.value), caught.value.name) == (kind, name)
+
+
+def test_who_asks_whether_a_module_exists_gets_none() -> None:
+    for name in ("vllm.nothing", "vllm.v1.nothing", "vllm._C"):
+        assert importlib.util.find_spec(name) is None
+        assert Finder().find_spec(name) is None
+    assert importlib.util.find_spec("vllm.v1.engine.llm_engine") is not None
+    with pytest.raises(ModuleNotFoundError, match=r"vllm\.nothing"):  # as of any package
+        importlib.util.find_spec("vllm.nothing.more")
+
+
 def test_an_attribute_that_there_is_not_is_named() -> None:
     with pytest.raises(AttributeError, match=r"no vllm\.LLMs; did you mean LLM"):
         importlib.import_module("vllm").LLMs  # noqa: B018
@@ -139,6 +168,9 @@ def test_variables_are_read_when_they_are_asked_for(monkeypatch: pytest.MonkeyPa
     assert envs.VLLM_HOST_IP == "10.0.0.1"
     for name in env.WITHOUT_EFFECT:
         getattr(envs, name)
+    assert envs.is_set("VLLM_HOST_IP") and not envs.is_set("VLLM_PP_LAYER_PARTITION")
+    assert envs.environment_variables["VLLM_HOST_IP"]() == "10.0.0.1"
+    assert {*env.WITHOUT_EFFECT} <= {*envs.environment_variables}
     with pytest.raises(AttributeError, match="no environment variable VLLM_USE_MODELSCOP; did"):
         envs.VLLM_USE_MODELSCOP  # noqa: B018
 

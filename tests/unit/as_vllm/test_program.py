@@ -84,6 +84,7 @@ def test_ends_are_those_of_python(source: str, status: int, tmp_path: Path) -> N
         (["-m"], "-m needs the name of a module", 2),
         (["-m", "nowhere.at.all"], "No module named 'nowhere'", 1),
         (["-m", "vllm.entrypoints.llm"], "Quire has no vllm.entrypoints.llm.__main__", 1),
+        (["-m", "vllm.nothing"], "Quire has no vllm.nothing; docs/", 1),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], message: str, status: int, tmp_path: Path) -> None:

@@ -1,14 +1,24 @@
-"""The argument parser that programs make for themselves."""
+"""The argument parser that programs make for themselves, loggers, and the platform."""
 
 from __future__ import annotations
 
 import argparse
+import copy
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from quire.args import EngineArgs
-from quire.as_vllm.stand_ins import FlexibleArgumentParser
+from quire.as_vllm import stand_ins
+from quire.as_vllm.stand_ins import FlexibleArgumentParser, current_platform, init_logger
 
 FILE = """
 model: a-model
@@ -133,3 +143,103 @@ def test_a_key_of_the_file_that_nobody_knows_is_an_error(
     with pytest.raises(SystemExit):
         parser().parse_args(["--config", str(tmp_path / "a.yaml")])
     assert "--num-promts" in capsys.readouterr().err
+
+
+def test_loggers_can_say_a_thing_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(2):
+        logger = init_logger("mine.once")
+        assert logger is logging.getLogger("mine.once")
+        for scope in ("process", "global"):
+            logger.info_once("loaded %s", "a", scope=scope)  # type: ignore[attr-defined]
+        logger.info_once("loaded %s", "b")  # type: ignore[attr-defined]
+        logger.warning_once("loaded %s", "a", scope="local")  # type: ignore[attr-defined]
+        logger.debug_once("hidden")  # type: ignore[attr-defined]
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert said == [("INFO", "loaded a"), ("INFO", "loaded b"), ("WARNING", "loaded a")]
+    assert {record.filename for record in caplog.records} == {Path(__file__).name}
+
+
+_LOGS = """
+import logging, sys
+from quire.as_vllm.stand_ins import init_logger
+if "own" in sys.argv:
+    logging.basicConfig(format="own %(message)s")
+init_logger("vllm.mine").info("one")
+init_logger("vllm").info("two")
+init_logger("mine").info("no")
+logging.getLogger("vllm.other").debug("no")
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "form", "lines"),
+    [
+        ([], "text", ["[vllm.mine] one", "[vllm] two"]),
+        ([], "json", ["one", "two"]),
+        (["own"], "text", ["own one", "own two"]),
+    ],
+)
+def test_what_is_logged_under_the_name_of_vllm_comes_as_quires_own(
+    words: list[str], form: str, lines: list[str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _LOGS, *words],
+        env={**os.environ, "QUIRE_LOG_FORMAT": form},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = done.stderr.splitlines()
+    if form == "json":
+        assert [json.loads(line)["message"] for line in said] == lines
+    else:
+        assert [line[-len(end) :] for line, end in zip(said, lines, strict=True)] == lines
+
+
+def test_a_cpu_has_no_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stand_ins, "default_device", lambda: "cpu")
+    assert current_platform.get_device_capability() is None
+    assert not current_platform.has_device_capability(0)
+    assert not current_platform.is_device_capability((9, 0))
+    names = (current_platform.device_name, current_platform.dispatch_key)
+    assert (*names, current_platform.dist_backend) == ("cpu", "CPU", "gloo")
+    assert current_platform.device_control_env_var == "CPU_VISIBLE_MEMORY_NODES"
+    assert current_platform.get_device_name() and current_platform.device_count() >= 1
+
+
+def test_a_gpu_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [
+        SimpleNamespace(name="Big", major=9, minor=0, total_memory=2**37),
+        SimpleNamespace(name="Small", major=8, minor=6, total_memory=2**35),
+    ]
+    monkeypatch.setattr(stand_ins, "default_device", lambda: "cuda")
+    monkeypatch.setattr(stand_ins, "_gpu", gpus.__getitem__)
+    found = current_platform.get_device_capability(1)
+    assert found == (8, 6) and found is not None
+    assert (found.major, found.as_version_str(), found.to_int()) == (8, "8.6", 86)
+    assert current_platform.has_device_capability((8, 9)) and current_platform.is_cuda_alike()
+    assert current_platform.has_device_capability(86, 1)
+    assert not current_platform.has_device_capability(89, device_id=1)
+    assert current_platform.is_device_capability(90)
+    assert not current_platform.is_device_capability((8, 0), 1)
+    assert (current_platform.dispatch_key, current_platform.dist_backend) == ("CUDA", "nccl")
+    assert current_platform.device_control_env_var == "CUDA_VISIBLE_DEVICES"
+    assert current_platform.get_device_name(1) == "Small"
+    assert current_platform.get_device_total_memory(1) == 2**35
+
+
+def test_the_platform_seeds_and_names_what_it_lacks() -> None:
+    drawn = []
+    for _ in range(2):
+        current_platform.seed_everything(5)
+        current_platform.seed_everything()
+        drawn.append((random.random(), torch.rand(1).item()))
+    assert drawn[0] == drawn[1]
+    assert not current_platform.is_out_of_tree()
+    current_platform.empty_cache()
+    current_platform.synchronize()
+    assert not hasattr(current_platform, "_hidden")
+    assert type(copy.copy(current_platform)) is type(current_platform)
+    with pytest.raises(AttributeError, match="no get_device_nam; did you mean get_device_name"):
+        current_platform.get_device_nam  # noqa: B018

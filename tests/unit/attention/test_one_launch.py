@@ -36,6 +36,8 @@ CPU = torch.device("cpu")
 class Attend:
     """Notes what it is asked for."""
 
+    block_bytes = 5000
+
     def __init__(self, *, usable: bool = True) -> None:
         self.usable = usable
         self.calls: list[tuple[tuple[Tensor, ...], DecodeRows]] = []
@@ -145,7 +147,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_a_plain_layer_has_one(asked: list[dict[str, Any]]) -> None:
     norms = (torch.ones(64), torch.ones(64))
     problem = half_problem(scale=0.3, block_size=32)
-    assert isinstance(one_launch(problem, SHAPE, norms, CPU), OneLaunch)
+    made = one_launch(problem, SHAPE, norms, CPU)
+    assert isinstance(made, OneLaunch)
+    assert made.block_bytes == 5000
     assert asked == [
         {
             "shape": SHAPE,

@@ -12,7 +12,7 @@ import pytest
 
 import quire
 from quire.as_vllm.names import VERSION
-from quire.cli import main
+from quire.cli import collect_env, main
 from quire.cli.commands import COMMANDS
 
 NOWHERE = ("--model", "/nowhere")  # which is not looked for when something else is wrong
@@ -239,11 +239,25 @@ def test_demo_answers_remembers_and_draws_the_blocks(capsys: pytest.CaptureFixtu
     assert "█ 0 in use   ▓ 0 shared" in now and "░ 0 cached" not in now
 
 
+@pytest.mark.parametrize(
+    ("given", "num_blocks"),
+    [
+        (["--max-model-len", "2048"], 129),
+        (["--kv-cache-memory-bytes", "4MiB"], 128),
+    ],
+)
+def test_the_demo_has_blocks_for_what_is_asked_of_it(
+    capsys: pytest.CaptureFixture[str], given: list[str], num_blocks: int
+) -> None:
+    assert main(["demo", "--device", "cpu", *given]) == 0
+    assert f" {num_blocks} KV blocks\n" in capsys.readouterr().out
+
+
 def test_plan_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--memory", "2GiB", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["memory_bytes"], plan["device"], plan["fits"]) == (2**31, "a GPU", True)
-    assert plan["longest_context"] == plan["model_length"]
+    assert plan["longest_context"] == plan["max_model_len"]
     assert main(["plan", "--memory", "1MiB", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["fits"] is False
     assert main(["plan", "--memory", "1MiB"]) == 1
@@ -308,11 +322,15 @@ def test_collect_env_keeps_secrets(
 ) -> None:
     monkeypatch.setenv("VLLM_API_KEY", "secret-1")
     monkeypatch.setenv("HF_TOKEN", "secret-2")
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "https://me:secret-3@hub.example")
     monkeypatch.setenv("VLLM_USE_MODELSCOPE", "0")
     assert main(["collect-env"]) == 0
     text = capsys.readouterr().out
     assert "VLLM_USE_MODELSCOPE  0" in text and "torch" in text
     assert "secret" not in text
+    environment = collect_env.collect()["Environment"]
+    assert environment["HF_TOKEN"] == environment["VLLM_API_KEY"] == "(set)"
+    assert environment["MODELSCOPE_ENDPOINT"] == "https://hub.example"
     assert main(["collect-env", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["Quire"]["version"] == quire.__version__
 

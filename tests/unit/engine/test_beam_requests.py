@@ -89,13 +89,23 @@ def test_beams_are_those_of_the_policy_alone(
     assert core.stats().num_free_blocks == num_blocks - 1
 
 
-def test_beams_that_do_not_fit_at_once_take_turns() -> None:
-    core, _ = build(num_blocks=8, max_num_batched_tokens=32)
+@pytest.mark.parametrize("num_rows", [8, 2])
+def test_beams_that_do_not_fit_at_once_take_turns(num_rows: int) -> None:
+    core, _ = build(num_blocks=8, max_num_batched_tokens=32, max_num_seqs=num_rows)
     each = beam_request("b", list(range(10)), 5, 14)
     core.add_request(each)
     answers = drain(core)
     assert [answers[("b", i)] for i in range(5)] == [h.token_ids for h in expected(each)]
     assert core.stats().num_preemptions > 0
+
+
+def test_the_answers_of_a_search_tell_the_preemptions_of_all_beams() -> None:
+    core, _ = build(num_blocks=8, max_num_batched_tokens=32)
+    core.add_request(beam_request("b", list(range(10)), 5, 14))
+    told = []
+    while core.has_unfinished:
+        told += [delta.timing.num_preemptions for delta in core.step() if delta.timing]
+    assert told == [core.stats().num_preemptions, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -106,6 +116,81 @@ def test_beams_that_share_nothing_any_more_take_turns(depth: int) -> None:
     core.add_request(each)
     answers = drain(core)
     assert [answers[("b", i)] for i in range(5)] == [h.token_ids for h in expected(each)]
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("windows", [(None,), (None, 6)])
+@pytest.mark.parametrize("num_rows", [1, 2, 4])
+def test_a_search_wider_than_the_rows_takes_turns_in_them(
+    num_rows: int, windows: tuple[int | None, ...], depth: int
+) -> None:
+    each, num_tokens = beam_request("b", list(range(10)), 5, 14), []
+    for rows in (5, num_rows):
+        core, device = build(depth=depth, windows=windows, max_num_seqs=rows, prefix_caching=False)
+        core.add_request(each)
+        assert [*drain(core).values()] == [one.token_ids for one in expected(each)]
+        num_tokens.append(device.num_computed_tokens)
+    assert num_tokens[0] == num_tokens[1]
+    stats = core.stats()
+    assert stats.num_preemptions == 0 and stats.num_free_blocks == 199
+    assert stats.num_steps <= 1 + 13 * -(-5 // num_rows)
+
+
+def test_a_beam_that_waits_for_another_leaves_it_its_row() -> None:
+    core, _ = build(max_num_seqs=2)
+    core.add_request(request("long", [1, 2], 40, watch=Watch.AT_END))
+    core.add_request(beam_request("b", list(range(6)), 2, 8))
+    assert list(drain(core)) == [("b", 0), ("b", 1), ("long", 0)]
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_beams_that_wait_for_each_other_leave_all_rows_to_whose_turn_it_is(depth: int) -> None:
+    core, _ = build(max_num_seqs=3, depth=depth)
+    search = beam_request("b", list(range(6)), 3, 12)
+    core.add_request(replace(search, priority=1))
+    core.step()
+    for i in range(9):
+        core.add_request(request(f"r{i}", [i, i], 4, watch=Watch.AT_END))
+    ended: list[str] = []
+    for _ in range(9 * 4 // 3 + 4):  # on two rows it would be 18
+        ended += [delta.request_id for delta in core.step()]
+        core.check_integrity()
+    assert sorted(ended) == [f"r{i}" for i in range(9)]
+    answers = drain(core)
+    assert [answers[("b", i)] for i in range(3)] == [h.token_ids for h in expected(search)]
+
+
+def test_a_late_end_is_not_that_of_a_new_search_with_the_same_id() -> None:
+    core, _ = build()
+    search = beam_request("b", list(range(6)), 2, 8)
+    core.add_request(search)
+    core.step()
+    core.abort(["b"], keeps_tokens=True)
+    core.add_request(replace(search, serial=1))
+    told = [(delta.serial, delta.finish_reason) for delta in core.step()]
+    assert told == [(0, FinishReason.ABORT)] * 2
+    answers = drain(core)
+    assert [answers[("b", i)] for i in range(2)] == [h.token_ids for h in expected(search)]
+
+
+def num_steps_of_search(num_later: int, priority: int) -> int:
+    """Of one wider than the rows, with long requests that come when it runs."""
+    core, _ = build(max_num_seqs=8, max_num_batched_tokens=64, num_blocks=400)
+    core.add_request(beam_request("b", list(range(6)), 9, 20))
+    core.step()
+    for i in range(num_later):
+        later = request(f"r{i}", [i, i], 55, watch=Watch.AT_END)
+        core.add_request(replace(later, priority=priority))
+    num_steps = 1
+    while not any(delta.request_id == "b" for delta in core.step()):
+        num_steps += 1
+        core.check_integrity()
+    return num_steps
+
+
+@pytest.mark.parametrize("priority", [0, 5])
+def test_beams_keep_their_rows_from_who_stands_behind_them(priority: int) -> None:
+    assert num_steps_of_search(30, priority) == num_steps_of_search(0, priority)
 
 
 def test_beams_share_their_common_beginning() -> None:

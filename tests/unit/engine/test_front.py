@@ -115,3 +115,14 @@ def test_seeds_go_on_when_the_tokenizer_is_replaced(byte_tokenizer: Path) -> Non
     assert len(set(seeds)) == 4
     again = front_of(byte_tokenizer).process("0", ParsedPrompt(text="x"), SamplingParams())
     assert again.engine.sampling.seed == seeds[0]
+
+
+def test_front_ends_of_one_server_have_seeds_of_their_own() -> None:
+    def seeds(number: int) -> list[int]:
+        front = Front(fake_config(), FAKE_FACTS, None, number)
+        prompt = ParsedPrompt(token_ids=[1])
+        made = [front.process(str(i), prompt, SamplingParams()) for i in range(4)]
+        return [one.engine.sampling.seed for one in made]
+
+    assert seeds(0) == seeds(0)
+    assert len({*seeds(0), *seeds(1), *seeds(2)}) == 12

@@ -225,6 +225,15 @@ def test_eos_can_be_ignored() -> None:
     assert request.stop.eos_token_ids == frozenset()
 
 
+def test_only_the_end_of_the_tokenizer_is_no_reason() -> None:
+    inputs = processor(eos=(START, EOS))
+    stop = process("a", inputs=inputs).stop
+    assert (stop.token_ids, stop.eos_token_ids) == ({START, EOS}, {EOS})
+    asked = process("a", SamplingParams(stop_token_ids=[START, EOS]), inputs).stop
+    assert asked.eos_token_ids == {EOS}
+    assert process([1], inputs=processor(None, eos=(START,))).stop.eos_token_ids == set()
+
+
 def test_requests_without_seed_differ_and_engines_of_one_seed_repeat() -> None:
     first, second = processor(seed=1), processor(seed=1)
     seeds = [process("a", inputs=first).engine.sampling.seed for _ in range(3)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,9 +18,11 @@ import torch
 import zmq
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from quire.args import AsyncEngineArgs, EngineArgs
 from quire.config import SchedulerConfig
+from quire.engine import llm_engine
 from quire.engine.async_engine import AsyncLLM
-from quire.engine.llm_engine import LLMEngine
+from quire.engine.llm_engine import LLMEngine, refuse_stat_loggers
 from quire.errors import EngineDeadError
 from quire.lora.request import LoRARequest
 from quire.outputs import RequestOutput
@@ -448,3 +452,86 @@ def test_a_method_that_is_not_built_says_so(engine: LLMEngine) -> None:
         engine.add_lora  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         engine.nonsense  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_stat_loggers_are_refused_before_anything_is_loaded() -> None:
+    for given in ([print], {"mine": print}):
+        with pytest.raises(ValueError, match=r"^stat_loggers cannot be .* stats\(\) or the /m"):
+            LLMEngine.from_engine_args(EngineArgs(), stat_loggers=given)
+        with pytest.raises(ValueError, match=r"^stat_loggers cannot be used"):
+            AsyncLLM.from_engine_args(AsyncEngineArgs(), stat_loggers=given)
+    for given in (None, [], {}):
+        refuse_stat_loggers(given)
+
+
+_LEAVES = """
+import sys, threading, time
+from quire import LLM, SamplingParams
+
+llm = LLM(max_model_len=512)
+params = SamplingParams(max_tokens=400, ignore_eos=True)
+
+
+def generate():
+    llm.generate(["a"] * 50, params)
+
+
+def read():
+    for output in llm.stream("a", params):
+        pass
+
+
+for target in (generate, read):
+    threading.Thread(target=target, daemon=True).start()
+time.sleep(0.3)
+sys.exit(3)
+"""
+
+
+def test_a_program_may_end_while_a_daemon_thread_generates() -> None:
+    done = subprocess.run([sys.executable, "-c", _LEAVES], capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_at_the_end_of_the_program_only_the_thread_that_ends_it_steps(engine: LLMEngine) -> None:
+    engine.add_request("a", {"prompt_token_ids": [1]}, SamplingParams(max_tokens=2))
+    ended: list[bool] = []
+
+    def step_in_thread() -> None:
+        try:
+            engine.step()
+        except SystemExit:
+            ended.append(True)
+
+    engine._gate.close()
+    thread = threading.Thread(target=step_in_thread)
+    thread.start()
+    thread.join()
+    assert ended == [True]
+    assert [len(output.outputs[0].token_ids) for output in run(engine)["a"]] == [1, 2]
+
+
+def test_the_end_of_the_program_waits_for_a_step_but_not_for_ever(
+    engine: LLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, may_end = threading.Event(), threading.Event()
+
+    def step() -> None:
+        with engine._gate:
+            inside.set()
+            may_end.wait()
+
+    thread = threading.Thread(target=step)
+    thread.start()
+    inside.wait()
+    monkeypatch.setattr(llm_engine, "_LAST_STEP_S", 0.05)
+    engine._gate.close()
+    assert thread.is_alive()
+    monkeypatch.setattr(llm_engine, "_LAST_STEP_S", 30.0)
+    threading.Timer(0.05, may_end.set).start()
+    engine._gate.close()
+    thread.join(1)
+    assert not thread.is_alive()
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # a fork of this process
+    engine._gate.close()

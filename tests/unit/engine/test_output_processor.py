@@ -98,6 +98,16 @@ def test_cumulative_outputs_grow() -> None:
     assert completion.token_ids == [*encode(" world"), *encode(" and"), EOS]
 
 
+def test_which_of_several_end_tokens_it_was_is_told_but_for_that_of_the_tokenizer() -> None:
+    inputs = InputProcessor(CONFIG, VOCABULARY, (EOS, START))
+    for end, reason in ((EOS, None), (START, START)):
+        made = inputs.process("r", ParsedPrompt(text="hello"), SamplingParams(max_tokens=100))
+        step = outputs_of(made).process([delta([*encode("a"), end], FinishReason.STOP)])
+        completion = one(step.outputs).outputs[0]
+        assert (completion.text, completion.finish_reason) == ("a", "stop")
+        assert completion.stop_reason == reason
+
+
 def test_the_prompt_of_outputs_is_the_callers_own() -> None:
     made = request()
     outputs = outputs_of(made)

@@ -25,6 +25,7 @@ DEVICE = "cuda" if IS_HOPPER else "cpu"
 # (n, k): whole tiles; a last tile of few columns and of few values of k; K shared out; one strip;
 # more tiles than there are processors.
 SHAPES = [(1024, 512), (1000, 1096), (256, 4096), (32, 8), (20_000, 128)]
+ROOM = 83_904  # bytes, of a block of the kernel behind
 LINES = (2, 63, 64, 65, 100, 128, 129, 192, 193, 256)
 
 
@@ -57,10 +58,12 @@ def weights(n: int, k: int, dtype: torch.dtype, bias: bool) -> tuple[Tensor, Ten
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(("n", "k"), SHAPES)
-@pytest.mark.parametrize("bias", [False, True])
-def test_products_are_torchs_linear(dtype: torch.dtype, n: int, k: int, bias: bool) -> None:
+@pytest.mark.parametrize(("bias", "room"), [(False, 0), (True, 0), (False, ROOM)])
+def test_products_are_torchs_linear(
+    dtype: torch.dtype, n: int, k: int, bias: bool, room: int
+) -> None:
     weight, shift = weights(n, k, dtype, bias)
-    product = HopperProduct(weight, shift)
+    product = HopperProduct(weight, shift, room=room)
     for lines in LINES:
         x, h = random(lines, k, dtype=dtype), random(lines, n, dtype=dtype)
         assert_close(product(x), linear(x, weight, shift))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
 
 from quire.kernels import hopper
 from quire.kernels.cuda import compiler
+from quire.kernels.cuda.decode_attention import MANY, CompiledFor
 from quire.kernels.cuda.product_tile import (
     HEIGHTS,
     MANY_LINES,
@@ -22,10 +24,35 @@ from quire.kernels.cuda.product_tile import (
 MOST_CLUSTERS = {1: 132, 2: 66, 3: 40, 4: 30, 6: 18, 8: 15}  # of an H200
 # (n, k) of products of an 0.6B and an 8B model, a head, and the smallest there can be
 WEIGHTS = [(4096, 1024), (1024, 2048), (28672, 4096), (4096, 14336), (128256, 4096), (32, 8)]
+# of the kernel behind q, k and v of an 0.6B
+BEHIND = CompiledFor(
+    head=128, group=2, kv_heads=8, block=64, has_norms=True, is_fp16=False, cut=MANY
+)
+MULTIPROCESSOR_BYTES = 228 * 1024
+MULTIPROCESSOR_REGISTERS = 65536
+REGISTER_COUNT = 0x2F  # an entry of a compiled kernel
 
 
-def chosen(n: int, k: int, *, gated: bool = False) -> dict[int, Tile]:
-    return best_tiles(n, k, gated=gated, most_clusters=MOST_CLUSTERS.__getitem__)
+def chosen(n: int, k: int, *, gated: bool = False, room: int = 0) -> dict[int, Tile]:
+    return best_tiles(n, k, gated=gated, most_clusters=MOST_CLUSTERS.__getitem__, room=room)
+
+
+def registers(code: bytes) -> int:
+    """Of a thread of the one kernel in machine code: its "info" sections are lists of (format,
+    name, size, value), where only format 4 has a value behind its size."""
+    offset = struct.unpack_from("<Q", code, 0x28)[0]
+    size, count, names = struct.unpack_from("<HHH", code, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQ", code, offset + i * size) for i in range(count)]
+    for name, _, _, _, start, length in sections:
+        if not code[sections[names][4] + name :].startswith(b".nv.info"):
+            continue
+        at = start
+        while at < start + length:
+            kind, entry, value_size = struct.unpack_from("<BBH", code, at)
+            if (kind, entry) == (4, REGISTER_COUNT):
+                return int(struct.unpack_from("<I", code, at + 8)[0])
+            at += 4 + (value_size if kind == 4 else 0)
+    raise AssertionError("no kernel")
 
 
 @pytest.mark.parametrize(("n", "k"), WEIGHTS)
@@ -72,6 +99,30 @@ def test_many_lines_have_the_tile_whose_last_wave_is_full() -> None:
     assert small[8192] == large[8192] == Tile(2, 256, 2)  # waves matter no more: the largest
 
 
+def test_a_short_product_leaves_room_for_a_block_of_the_kernel_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler.knobs.cache, "dir", str(tmp_path))
+    room = BEHIND.block_bytes
+    behind = compiler.compiled(compiler.source_of("decode_attention.cu"), BEHIND.defines)
+    tiles = chosen(4096, 1024, room=room)
+    assert tiles.keys() == chosen(4096, 1024).keys()
+    for lines, tile in tiles.items():
+        blocks = -(-4096 // tile.columns) * -(-lines // tile.lines) * tile.cluster
+        assert blocks == 128  # of 132 processors: on nearly each of them both begin
+        assert tile.shared_bytes + 16 * tile.stages + 1024 + room <= MULTIPROCESSOR_BYTES
+        code = compiler.compiled(*source_of(tile, is_fp16=False, activation=None))
+        both = registers(code) * tile.threads + registers(behind) * 32 * MANY.warps
+        assert both <= MULTIPROCESSOR_REGISTERS
+
+
+def test_a_long_product_or_one_without_enough_stages_leaves_no_room() -> None:
+    room = BEHIND.block_bytes
+    assert chosen(6144, 4096, room=room) == chosen(6144, 4096)
+    assert chosen(6144, 1024, gated=True, room=room) == chosen(6144, 1024, gated=True)
+    assert chosen(4096, 1024, room=220_000) == chosen(4096, 1024)
+
+
 def test_few_columns_have_k_shared_out() -> None:
     assert chosen(1024, 2048)[64].parts > 1
     assert chosen(1024, 128)[64].parts == 1  # too short for that
@@ -90,7 +141,8 @@ def test_lines_that_fill_tiles(lines: int, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("tile", "activation"),
     [(Tile(1, 32), None), (Tile(1, 64, 1, 4), 1), (Tile(1, 144, 2, 3), None), (Tile(2, 224, 2), 0),
-     (Tile(2, 256, 2), None), (Tile(2, 208, 2, 2), 2), (Tile(3, 112), 0), (Tile(3, 160, 1, 4), 2)],
+     (Tile(2, 256, 2), None), (Tile(2, 208, 2, 2), 2), (Tile(3, 112), 0), (Tile(3, 160, 1, 4), 2),
+     (Tile(3, 48, room=83_904), None)],
 )  # fmt: skip
 def test_the_kernel_compiles_for_hopper(
     tile: Tile,

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -36,11 +31,3 @@ def test_each_fetch_takes_the_next_slot(sizes: list[int]) -> None:
         assert torch.equal(turns[0].cpu(), turns[1])
         slots += 1
     assert turns[1].tolist() == [len(sizes) % NUM_SLOTS, 0]
-
-
-def test_it_compiles_for_a_hopper_gpu(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("compile_fetch_for_hopper.py")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path)
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

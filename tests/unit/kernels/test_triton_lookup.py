@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 import torch
@@ -63,11 +59,3 @@ def test_mixed_tokens(query_lens: list[int], state: RowState) -> None:
         int(lens.sum()),
     )
     assert_equal(lookup.mixed_tokens(*arguments), reference.mixed_tokens(*arguments))
-
-
-def test_it_compiles_for_a_hopper_gpu(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("compile_lookup_for_hopper.py")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path)
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

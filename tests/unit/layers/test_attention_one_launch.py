@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from quire.kernels.selection import DecodeRows, HeadsShape, kernels_for
 from quire.kv_layout import KVLayout, LayerKV
 from quire.layers import attention as layer_module
 from quire.layers import heads as heads_module
+from quire.layers import linear as linear_module
 from quire.layers.attention import Attention
 from quire.layers.forward_pass import ForwardPass
 from quire.layers.rope import RopeAngles
@@ -63,6 +65,7 @@ class Attend:
     """All of it for rows with one query; counts its calls."""
 
     num_calls = 0
+    block_bytes = 5000
 
     def __init__(self, problem: AttentionProblem, shape: HeadsShape, norms: Norms) -> None:
         self._scale = problem.scale
@@ -210,6 +213,21 @@ def test_heads_that_the_fused_kernel_does_not_know_are_never_one_launch(
     layer = assert_same(monkeypatch, spec, [1, 1, 1])
     assert layer.attends == []
     assert layer.backend.num_calls == 1
+
+
+@pytest.mark.parametrize(("in_one", "room"), [(True, Attend.block_bytes), (False, 0)])
+def test_the_product_before_it_knows_what_it_takes(
+    in_one: bool, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms, usual = [], linear_module.fastest_product
+
+    def fastest_product(*given: Any, room: int, **options: Any) -> linear_module.Product:
+        rooms.append(room)
+        return usual(*given, room=room, **options)
+
+    monkeypatch.setattr(linear_module, "fastest_product", fastest_product)
+    Layer(monkeypatch, SPEC, in_one=in_one)
+    assert rooms == [room, 0]  # of q, k and v; of the way out
 
 
 def test_queries_of_some_tokens_of_prompts_are_not_one_launch(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -276,6 +278,23 @@ def test_a_message_of_gpt_oss_ends_where_the_next_begins(
         events = read_calls(tool_format("openai").parser(Tools()), list(rest))
         assert (found, content_of(events)) == (thought, content)
         assert "".join(given for _, given in calls_of(events)) == arguments
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "see <|channel|>analysis<|message|>x",
+        "see <|start|>assistant<|channel|>analysis<|message|>x<|end|> y",
+        f"<|end|>{FINAL}x",
+    ],
+)
+def test_marks_in_the_strings_of_a_call_begin_no_thought(value: str) -> None:
+    text = f"<|channel|>analysis<|message|>hm<|end|>{CALL} {json.dumps({'a': value})}<|call|>"
+    for pieces in ([text], list(text)):
+        thought, rest = read(reasoning_format("openai_gptoss").parser(Opening.UNKNOWN), pieces)
+        events = read_calls(tool_format("openai").parser(Tools()), list(rest))
+        assert (thought, content_of(events)) == ("hm", "")
+        assert calls_of(events) == [("get_weather", json.dumps({"a": value}))]
 
 
 TO = " to=functions.get_weather"

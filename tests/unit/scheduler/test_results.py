@@ -75,3 +75,19 @@ def test_the_first_and_the_last_delta_say_when_things_happened(watch: Watch) -> 
         last.first_token_time,
     )
     assert not any(delta.timing for delta in deltas[1:-1])
+
+
+def test_the_first_delta_after_a_preemption_tells_of_it() -> None:
+    core, _ = build(num_blocks=13)
+    for i in range(3):
+        core.add_request(request(f"r{i}", [i] * 5, 25))
+    told: dict[str, list[int]] = {f"r{i}": [] for i in range(3)}
+    while core.has_unfinished:
+        for delta in core.step():
+            if delta.timing is not None and delta.finish_reason is None:
+                told[delta.request_id].append(delta.timing.num_preemptions)
+        core.check_integrity()
+    num_preemptions = core.stats().num_preemptions
+    assert num_preemptions > 1
+    assert sum(counts[-1] for counts in told.values()) == num_preemptions
+    assert all(counts == sorted(set(counts)) for counts in told.values())

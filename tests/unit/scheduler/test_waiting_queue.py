@@ -88,6 +88,23 @@ def test_of_a_fork_one_token_waits_until_its_blocks_are_taken() -> None:
     assert queue.num_tokens_of(1) == 0
 
 
+def test_a_parked_beam_has_blocks_and_no_turn() -> None:
+    queue = WaitingQueue()
+    beam, lost, fork = (completion(order, blocks=(1,), num_tokens=30) for order in (2, 1, 0))
+    for one in (beam, lost):
+        one.num_forked = 30
+        queue.park(one)
+    fork.num_forked = 29
+    queue.push(fork)
+    assert list(queue.forks) == [fork, lost, beam]
+    assert (len(queue), list(queue), queue.num_tokens_of(3)) == (1, [fork], 1)
+    queue.discard(beam)
+    assert queue.take_last_fork() is lost
+    assert (lost.num_forked, queue.num_tokens_of(3)) == (0, 1)
+    assert queue.pop() is fork
+    assert queue.peek() is None and not queue.forks
+
+
 def test_forks_are_taken_from_the_last_and_stay_in_the_queue() -> None:
     queue = WaitingQueue()
     first, gone, last, plain = (
@@ -100,8 +117,8 @@ def test_forks_are_taken_from_the_last_and_stay_in_the_queue() -> None:
         queue.push(one)
     queue.discard(gone)
     assert queue.take_last_fork() is last
-    assert queue.has_forks
+    assert queue.forks
     assert queue.pop() is first  # admitted, so no longer one that waits
-    assert not queue.has_forks
+    assert not queue.forks
     assert queue.take_last_fork() is None
     assert [queue.pop(), queue.pop()] == [last, plain]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -31,7 +32,7 @@ from quire.server.responses_stream import ResponseStream
 from quire.server.responses_view import ResponseView
 from quire.server.state import ServerState
 from quire.server.usage import StreamUsage, Usage
-from quire.tools import Content, Tools, tool_format
+from quire.tools import CallEnd, Content, Tools, tool_format
 from tests.fakes.server import events_of, in_process_client, ready_state
 from tests.fakes.weather import TOOL
 
@@ -49,15 +50,16 @@ BODY = {"messages": [{"role": "user", "content": "x"}], "tools": [TOOL]}
 class Spoken:
     """A generation that says a text, a few characters at a time."""
 
-    def __init__(self, text: str = TEXT, size: int = 3) -> None:
+    def __init__(self, text: str = TEXT, size: int = 3, reason: str = "stop") -> None:
         self.usage = Usage(prompt_tokens=3)
         self.wanted = Wanted(prompts=[ParsedPrompt(text="x")], params=SamplingParams())
+        self._reason = reason
         self._pieces = [text[i : i + size] for i in range(0, len(text), size)]
 
     async def outputs(self) -> AsyncGenerator[tuple[int, RequestOutput], None]:
         for i, text in enumerate(self._pieces):
             is_last = i == len(self._pieces) - 1
-            reason = "stop" if is_last else None
+            reason = self._reason if is_last else None
             one = CompletionOutput(0, text, [5], None, None, finish_reason=reason)
             yield 0, RequestOutput("r", None, None, None, [one], finished=is_last)
 
@@ -113,15 +115,18 @@ def test_parts_are_whole_whenever_they_are_looked_at() -> None:
         (TEXT, None, "tool_calls"),
         (TEXT, "</tool_call>", "tool_calls"),
         (TEXT[: TEXT.index("Oslo")], "Oslo", "stop"),
+        (TEXT[: TEXT.index("Oslo")], 7, "stop"),
+        (TEXT[: TEXT.index("Oslo")], 8, "tool_calls"),  # by which the model itself ended
         (TEXT[: TEXT.index('"arguments"')], None, "stop"),
     ],
 )
-def test_a_stop_string_within_a_call_does_not_end_for_the_call(
-    state: ServerState, text: str, stop_reason: str | None, expected: str
+def test_a_stop_string_or_token_within_a_call_does_not_end_for_the_call(
+    state: ServerState, text: str, stop_reason: str | int | None, expected: str
 ) -> None:
     one = CompletionOutput(0, text, [5], None, None, finish_reason="stop", stop_reason=stop_reason)
     output = RequestOutput("r", None, None, None, [one], finished=True)
-    (choice,) = chat_view(state, spoken()).choices(output)
+    body = ChatCompletionRequest.model_validate({**BODY, "stop_token_ids": [7]})
+    (choice,) = ChatView(state, body, FORM, spoken().usage).choices(output)
     assert choice["finish_reason"] == expected
 
 
@@ -167,6 +172,88 @@ async def test_before_a_forced_call_there_are_thoughts_and_no_content(
     assert [block["type"] for block in blocks[:2]] == ["thinking", "tool_use"][: len(blocks)]
     events = form.reader().feed(text)
     assert not any(isinstance(event, Content) for event in events)
+
+
+ANALYSIS, FINAL = "<|channel|>analysis<|message|>", "<|channel|>final<|message|>"
+PREAMBLE = f"{ANALYSIS}Need.<|end|><|channel|>commentary<|message|>I {{will}}.<|end|>"
+CHANNELS = AnswerFormats(tools=tool_format("openai"), reasoning=reasoning_format("openai_gptoss"))
+
+
+@pytest.mark.parametrize("tools", ["openai", "llama3_json"])
+@pytest.mark.parametrize("size", [1, 1000])
+def test_what_is_said_before_a_forced_call_is_no_part_of_it(tools: str, size: int) -> None:
+    choice = {"type": "function", "function": {"name": "get_weather"}}
+    body = ChatCompletionRequest.model_validate({**BODY, "tool_choice": choice})
+    formats = replace(CHANNELS, tools=tool_format(tools))
+    reader = replace(FORM, formats=formats).forced(body).reader()
+    text = PREAMBLE + FINAL + '{"city": "Oslo"}'
+    for start in range(0, len(text), size):
+        reader.feed(text[start : start + size])
+    reader.finish()
+    (call,) = reader.answer.calls
+    assert call.arguments == '{"city": "Oslo"}'
+    assert (reader.answer.reasoning, reader.answer.content) == ("Need.", "I {will}.")
+
+
+def test_a_named_tool_is_called_once() -> None:
+    choice = {"type": "function", "function": {"name": "get_weather"}}
+    body = ChatCompletionRequest.model_validate({**BODY, "tool_choice": choice})
+    call = '<|channel|>commentary to=functions.get_weather<|message|>{"city": "Oslo"}<|call|>'
+    answer = replace(FORM, formats=CHANNELS).forced(body).read(call * 2)
+    assert [one.arguments for one in answer.calls] == ['{"city": "Oslo"}']
+
+
+@pytest.mark.parametrize(
+    ("more", "forced"),
+    [
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "get_weather"}}},
+            '{"city": "Oslo"}',
+        ),
+        (
+            {"tool_choice": "required", "parallel_tool_calls": False},
+            '[{"name": "get_weather", "parameters": {"city": "Oslo"}}]',
+        ),
+    ],
+)
+def test_a_forced_call_goes_before_one_that_breaks_off(more: dict[str, Any], forced: str) -> None:
+    body = ChatCompletionRequest.model_validate({**BODY, **more})
+    form = replace(FORM, formats=CHANNELS, is_parallel=body.parallel_tool_calls is not False)
+    broken = '<|channel|>commentary to=functions.get_weather<|message|>{"city": "<|end|>'
+    text = f"{broken}{ANALYSIS}Hm.<|end|>{FINAL}{forced}"
+    reader = form.forced(body).reader()
+    for one in text:
+        reader.feed(one)
+    reader.finish()
+    for answer in (form.forced(body).read(text), reader.answer):
+        assert [call.arguments for call in answer.calls] == ['{"city": "Oslo"}']
+        assert answer.reasoning == "Hm."
+
+
+@pytest.mark.parametrize(
+    ("tools", "call"),
+    [
+        ("openai", '<|channel|>commentary to=functions.get_weather<|message|>{"city": "<|end|>'),
+        ("llama3_json", f'{FINAL}{{"name": "get_weather", "parameters": {{"city": "'),
+    ],
+)
+def test_a_thought_ends_a_call_that_is_open(tools: str, call: str) -> None:
+    form = replace(FORM, formats=replace(CHANNELS, tools=tool_format(tools)))
+    text = f'{call}{ANALYSIS}Say "x".<|end|>{FINAL}A comma, ",".'
+    reader = form.reader()
+    pieces = [piece for one in text for piece in reader.feed(one)] + reader.finish()
+    for answer in (form.read(text), reader.answer):
+        called, thought, content = answer.parts
+        assert isinstance(called, ToolCall) and called.arguments == '{"city": "'
+        assert (thought, content) == (Reasoning('Say "x".'), Content('A comma, ",".'))
+    kinds = [type(piece) for piece in pieces]
+    assert kinds.index(CallEnd) < kinds.index(Reasoning)
+
+
+def test_no_two_calls_have_one_id() -> None:
+    call = '<tool_call>{"id": 1, "name": "get_weather", "arguments": {}}</tool_call>'
+    first, second = FORM.read(call * 2).calls
+    assert first.id == "1" and second.id not in ("", "1")
 
 
 async def test_chat_tells_thought_content_and_call(state: ServerState) -> None:
@@ -264,6 +351,37 @@ async def test_items_of_a_response_are_the_same_streamed(state: ServerState) -> 
     done = [one["item"] for one in events if one["type"] == "response.output_item.done"]
     assert done == output
     assert [one["sequence_number"] for one in events] == list(range(len(events)))
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+@pytest.mark.parametrize(
+    ("end", "kinds"),
+    [
+        (f"{FINAL}Done.", ["message", "message"]),
+        ("", ["message"]),
+        ("<|channel|>commentary to=functions.get_weather<|message|>{}<|call|>", None),
+        (
+            f"<|channel|>commentary to=functions.get_weather<|message|>{{}}<|call|>{ANALYSIS}So",
+            ["message", "function_call"],
+        ),
+    ],
+)
+async def test_thoughts_that_are_not_told_part_the_items_of_a_response(
+    state: ServerState, end: str, kinds: list[str] | None, reason: str
+) -> None:
+    body = ResponsesRequest.model_validate({"input": "x"})
+    form = replace(FORM, formats=CHANNELS, shows_reasoning=False)
+    text = f"{PREAMBLE}{ANALYSIS}Hm.<|end|>{end}"
+    generation = spoken(text=text, reason=reason)
+    one = CompletionOutput(0, text, [5], None, None, finish_reason=reason)
+    whole = ResponseView(state, body, started(generation, form)).whole(one)["output"]
+    assert [item["type"] for item in whole] == (kinds or ["message", "function_call"])
+    stream = ResponseStream(generation, ResponseView(state, body, started(generation, form)))
+    said = b"".join([data async for data in stream.run()]).decode()
+    assert "Hm." not in said
+    events = [events_of(one.partition("\n")[2])[0] for one in said.split("\n\n") if one]
+    for streamed, own in zip(events[-1]["response"]["output"], whole, strict=True):
+        assert {**streamed, "call_id": ""} == {**own, "call_id": ""}
 
 
 def test_log_probabilities_of_a_response_need_one_item() -> None:

@@ -57,7 +57,7 @@ async def test_the_whole_answer(client: httpx.AsyncClient) -> None:
     assert choice["logprobs"] is None
     usage = answer["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-    assert usage["prompt_tokens_details"]["cached_tokens"] >= 0
+    assert usage["prompt_tokens_details"].keys() == {"cached_tokens"}
 
 
 async def test_choices_are_numbered_over_prompts_and_samples(client: httpx.AsyncClient) -> None:

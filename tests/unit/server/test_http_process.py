@@ -15,6 +15,7 @@ from quire.engine.async_engine import AsyncLLM
 from quire.engine.process import ProcessClient
 from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
+from quire.prompts import ParsedPrompt
 from quire.sampling_params import SamplingParams
 from quire.server.args import ServerArgs
 from quire.server.http_process import SharedEngine
@@ -112,6 +113,9 @@ async def test_an_engine_dies_with_the_core_and_the_next_one_opens(owner: Proces
         second = shared.open(StartWatch())
         assert await tokens_of(second) == [5, 6]
         second.shutdown()
+    plain = ("a", ParsedPrompt(token_ids=[5]), SamplingParams())
+    seeds = {each.front.process(*plain).engine.sampling.seed for each in (first, second)}
+    assert len(seeds) == 2  # what the first has answered does not come again
 
 
 def test_a_core_that_dies_before_it_is_joined_is_forgotten(owner: ProcessClient) -> None:

@@ -48,6 +48,13 @@ def test_one_part_is_a_string_and_more_stay_parts() -> None:
     assert second == {"role": "developer", "content": texts}
 
 
+def test_a_thought_of_a_turn_without_an_answer_goes_to_no_later_turn() -> None:
+    thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "cut"}]}
+    first, second = {"role": "user", "content": "a"}, {"role": "user", "content": "b"}
+    said = {"role": "assistant", "content": "c"}
+    assert messages_of(input=[first, thought, second, said]) == [first, second, said]
+
+
 def test_calls_belong_to_the_assistants_turn() -> None:
     said = {"type": "message", "role": "assistant", "content": "Let me see."}
     output = {"type": "function_call_output", "call_id": "1", "output": "7"}

@@ -27,6 +27,7 @@ from tests.unit.structured_outputs.grammars import (
     follows,
 )
 
+HEX = r'root ::= "\x41b" [\x41c]+ "\\x41" # "\x41b"'
 CALL = {"type": "tag", "begin": "<f>", "content": {}, "end": "</f>"}
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 CALL["content"] = {"type": "json_schema", "json_schema": NUMBER}
@@ -54,6 +55,7 @@ ONE = '<f>{"n": 1}</f>'
         ({"json_object": True}, ["{}", '{"a": [1, null]}'], ["", "[]", "1", '{"a"}']),
         ({"grammar": 'start: "(" start ")" | "x"'}, ["x", "((x))"], ["(x", "()", ""]),
         ({"grammar": 'root ::= "(" root ")" | "x"'}, ["x", "((x))"], ["(x", "()", ""]),
+        ({"grammar": HEX}, [r"AbA\x41", r"Abc\x41"], ["\u041bA\\x41", "Ab\u041c\\x41"]),
         ({"structural_tag": tags()}, ["", ONE, f"{ONE};{ONE}"], ["x", f"{ONE};", "<f>{}</f>"]),
         ({"structural_tag": tags(at_least_one=True)}, [ONE], ["", "hi"]),
         ({"structural_tag": tags(stop_after_first=True)}, [ONE], [f"{ONE};{ONE}"]),
@@ -72,6 +74,11 @@ SCHEMAS: list[tuple[Any, list[Any], list[Any]]] = [
     ({"type": "string", "pattern": "b"}, ["b", "abc"], ["ac"]),
     ({"type": "string", "format": "date"}, ["2024-02-29", "0001-12-31"],
      ["2023-02-29", "2100-02-29", "2024-04-31", "0000-01-01"]),
+    ({"type": ["string", "null"], "format": "date"}, ["2024-02-29", None], ["2023-02-29"]),
+    ({"type": "string", "format": "date", "pattern": "^2023-02-(28|29)$"},
+     ["2023-02-28"], ["2023-02-29"]),
+    ({"format": "date-time", "enum": ["2024-02-29T00:00:00Z", "2023-02-29T00:00:00Z", 5]},
+     ["2024-02-29T00:00:00Z", 5], ["2023-02-29T00:00:00Z"]),
     ({"type": "string", "format": "time"}, ["23:59:59Z", "01:02:03.5+01:00"],
      ["24:00:00Z", "23:59:60Z", "1:02:03Z"]),
     ({"type": "string", "format": "uuid"}, ["2eb8aa08-aa98-11ea-b4aa-73b441d16380"], ["2eb8aa08"]),
@@ -409,6 +416,14 @@ def test_a_type_that_xgrammar_would_pass_over_is_refused(schema: Any, message: s
     tag = {"structures": [{"begin": "<f>", "schema": schema, "end": ";"}], "triggers": ["<f"]}
     with pytest.raises(ValueError, match=message):
         compiled(structural_tag=tag)
+
+
+def test_a_number_of_two_digits_in_a_tags_grammar_ends_with_them() -> None:
+    content = {"type": "grammar", "grammar": r'root ::= "\x41b"'}
+    one = {"type": "tag", "begin": "<f>", "content": content, "end": ";"}
+    form = {"type": "triggered_tags", "triggers": ["<f"], "tags": [one], "at_least_one": True}
+    grammar = compiled(structural_tag={"type": "structural_tag", "format": form})
+    assert follows(grammar, "<f>Ab;") and not follows(grammar, "<f>\u041b;")
 
 
 def test_plain_tags_are_written_in_lark_and_others_are_not() -> None:

@@ -38,8 +38,8 @@ def admitted(schema: Any, texts: list[str]) -> list[str]:
     [
         ("a+b", "a+b"),
         (r"[a-z]\d", r"[a-z]\d"),
-        ('[^"]', r'[^\x00"]'),
-        (r"[^]a]", r"[^\x00\]a]"),
+        ('[^"]', r'[^\x00-\x07\x0b\x0e-\x1f\x7f"]'),
+        (r"[^]a]", r"[^\x00-\x07\x0b\x0e-\x1f\x7f\]a]"),
         (r"[\x00-!]", r"[\x00-!--\x00]"),
         (r"\P{L}.\\P", r"[\P{L}--\x00].\\P"),
         ("[[a]b]", r"[\[a]b]"),
@@ -128,9 +128,107 @@ def test_listed_texts_are_written_with_the_escapes_that_they_need() -> None:
         compiled(json={**open_one, "additionalProperties": {"type": "integer"}})
 
 
+LONG = [chr(one) for one in range(0x80) if one and not re.match(r"[\b\t\n\f\r -~]", chr(one))]
+
+
+@pytest.mark.parametrize("character", LONG)
+def test_a_character_that_must_be_escaped_is_written_where_a_pattern_asks_for_it(
+    character: str,
+) -> None:
+    code = f"{ord(character):02x}"
+    for one in (character, rf"\x{code}", rf"\u00{code}", rf"[\x{code}]", rf"\x{{{code}}}"):
+        grammar = compiled(json={"type": "string", "pattern": f"^a{one}b$"})
+        assert follows(grammar, f'"a\\u00{code}b"') and not follows(grammar, '"ab"')
+
+
+@pytest.mark.parametrize(
+    ("pattern", "good"),
+    [
+        (r"^\v$", ["\v"]),
+        (r"^(a\x01b|c)$", ["a\x01b", "c"]),
+        (r"^a[\x01\x02]b$", ["a\x01b", "a\x02b"]),
+        (r"^a\x01?b$", ["ab", "a\x01b"]),
+        (r"^\a\x0b{2}$", ["\a\v\v"]),
+        (r"^\x1b\[[^m]m$", ["\x1b[0m"]),
+        (r"^[\x01\x09]$", ["\t"]),
+        (r"^a[\x01x]b$", ["axb"]),
+        (r"^a[\x0b\f]b$", ["a\fb"]),
+        (r"^[\x20-\x7f]$", ["a", "~"]),
+        (r"^[\x01-\x09]$", ["\b", "\t"]),
+    ],
+)
+def test_texts_of_patterns_that_name_such_characters(pattern: str, good: list[str]) -> None:
+    texts = [*good, "", "a", "ab", "a\x02b", "axb", "[0m", "a\x7fb", "\x7f", "\x01"]
+    found = admitted({"type": "string", "pattern": pattern}, texts)
+    assert set(good) <= set(found)
+    assert all(re.search(pattern.replace(r"\a", r"\x07"), one) for one in found)
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^[\x00-\x7F]*$", r"^[\u0000-\u007F]+$", r"^[\x0e-\x7f]*$", "^[\x01-\x1f]*$"]
+)
+def test_classes_that_have_others_too_need_no_longer_escapes(pattern: str) -> None:
+    text = {"type": "string", "pattern": pattern}
+    for others in (True, False):
+        grammar = compiled(
+            json={"type": "object", "properties": {"a": text}, "additionalProperties": others}
+        )
+        for one in ("ab", r"\n", r"\u0009", r"\u0001", r"\u0061"):
+            is_good = not one.startswith(r"\u") and bool(
+                re.fullmatch(pattern, json.loads(f'"{one}"'))
+            )
+            assert follows(grammar, f'{{"a": "{one}"}}') is is_good, one
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(r"^a\x01?b$", r"^a\x01*b$", r"^a\x7f{0,2}?b$", r"^a[\x01-\x02]{0,}b$"),
+        *("^(a\x01|a)b$", r"^(?:a(?:\x01|(?i)b)|[\x7f(|])$", r"^a\v{0}b|[\x00]$"),
+        r"^(?P<x>\x01\(|\x02)?a?[\x01b]$",
+    ],
+)
+def test_a_pattern_that_can_do_without_such_characters_is_narrowed_beside_open_names(
+    pattern: str,
+) -> None:
+    texts = ["ab", "a", "b", "", "a\x01b", "a\x02b", "\x01(b", "aab", "\x7f", "(", "|", "aB"]
+    said = pattern.replace("(?i)b", "[bB]")  # Python has flags only in front
+    value = {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}}
+    name = {"type": "object", "patternProperties": {pattern: {"type": "null"}}}
+    of_value = compiled(json={**value, "required": ["a"], "additionalProperties": True})
+    of_name = compiled(json={**name, "additionalProperties": {"type": "integer"}})
+    for text in texts:
+        is_plain, does_match = not re.search(r"[\x01-\x1f\x7f]", text), bool(re.search(said, text))
+        for one in written(text):
+            is_short = is_plain and r"\u" not in one
+            assert follows(of_value, f'{{"a": {one}}}') is (is_short and does_match), one
+            assert follows(of_name, f"{{{one}: null}}") is (is_short and does_match), one
+            assert follows(of_name, f"{{{one}: 1}}") is (is_short and not does_match), one
+
+
+def test_such_a_character_is_refused_beside_names_that_are_open() -> None:
+    name = {"additionalProperties": {"type": "null"}}
+    for schema in (
+        {"patternProperties": {r"^a\vb$": {}}, "additionalProperties": False},
+        {"propertyNames": {"pattern": r"^a\x01b$"}, **name},
+        {"properties": {"a": {"pattern": r"\x01"}}, **name},
+        {"properties": {"a": {"pattern": r"^(a\x01+|\x02?(b|\x03)[\x04\x05]{1,2}|\v)$"}}, **name},
+    ):
+        with pytest.raises(ValueError, match="or a pattern, has control characters that must be"):
+            compiled(json={"type": "object", **schema})
+    closed = {"type": "object", "properties": {"k": {"type": "string", "pattern": "^\\x1b$"}}}
+    assert follows(compiled(json=closed), r'{"k": "\u001b"}')
+
+
 def test_patterns_of_names_that_become_the_same_are_both_kept() -> None:
     said = {"patternProperties": {"[[]": {"type": "string"}, r"[\[]": {"maxLength": 1}}}
     assert list(with_exact_patterns(said)["patternProperties"]) == [r"[\[]", r"[\[](?:)"]
+
+
+@pytest.mark.parametrize("pattern", [r"^[\x02-\x01]?$", "^[b-a]?$", r"\x01?)", r"(\x01?"])
+def test_a_pattern_that_is_none_is_refused_beside_names_that_are_open(pattern: str) -> None:
+    with pytest.raises(ValueError, match="regex parse error"):
+        compiled(json={"properties": {"a": {"pattern": pattern}}, "additionalProperties": True})
 
 
 def test_a_pattern_whose_spaces_mean_nothing_is_refused() -> None:

@@ -65,6 +65,40 @@ def test_a_named_tool_has_its_own_schema_and_all_text_is_its_arguments() -> None
     ]
 
 
+IN_CHANNEL = "<|start|>assistant<|channel|>commentary to=functions.{}<|message|>{}<|call|>"
+
+
+def test_a_call_in_a_channel_counts_where_a_grammar_waits_for_another_place() -> None:
+    required = MustCall(tools=TOOLS)
+    named = MustCall(tools=Tools({"weather": CITY}), is_named=True)
+    own, other = IN_CHANNEL.format("weather", '{"city": "Oslo"}'), IN_CHANNEL.format("fly", "{}")
+    broken = IN_CHANNEL.format("weather", '{"city": "')
+    open_other = other.removesuffix("<|call|>")
+    preamble = "<|channel|>commentary<|message|>"
+    listed = json.dumps([call("walk", tree={})])
+    oslo = ("weather", '{"city": "Oslo"}')
+    for must, text, calls in (
+        (required, own, [oslo]),
+        (required, own + listed, [oslo]),
+        (required, other + listed, [("walk", '{"tree": {}}')]),
+        (required, own + IN_CHANNEL.format("stop", "{}"), [oslo, ("stop", "{}")]),
+        (named, own, [oslo]),
+        (named, own + '{"city": "Lima"}', [oslo]),
+        (named, other + '{"city": "Oslo"}', [oslo]),
+        (named, "<|end|>\n" + own, [oslo]),
+        (required, open_other + preamble + own, [oslo]),
+        (named, open_other + preamble + '{"city": "Oslo"}', [oslo]),
+        (named, broken + '{"city": "Oslo"}', [oslo]),
+        (required, broken + listed, [("walk", '{"tree": {}}')]),
+        (named, broken + own, [oslo]),
+        (named, broken, [("weather", '{"city": "')]),
+        (required, own + broken, [oslo, ("weather", '{"city": "')]),
+    ):
+        for pieces in ([text], list(text)):
+            events = read(constrained_parser(must, tool_format("openai")), pieces)
+            assert (calls_of(events), content_of(events)) == (calls, "")
+
+
 def test_the_models_own_form_is_used_where_text_can_say_it() -> None:
     hermes = tool_format("hermes")
     text = call_text_of(hermes, frozenset({"<|im_end|>"}))

@@ -219,7 +219,17 @@ def test_what_models_also_write_is_read(name: str, text: str) -> None:
             "functions.f:3",
         ),
         ("mistral", "[TOOL_CALLS]f[CALL_ID]a1b2c3d4e[ARGS]{}", "a1b2c3d4e"),
+        (
+            "kimi_k2",
+            "<|tool_call_begin|>functions.f<|tool_call_argument_begin|>{}",
+            None,
+        ),
         ("hermes", '<tool_call>{"name": "f", "arguments": {}}</tool_call>', None),
+        ("hermes", '<tool_call>{"id": "a1", "name": "f", "arguments": {}}</tool_call>', "a1"),
+        ("hermes", '<tool_call>{"id": 7, "name": "f", "arguments": {}}</tool_call>', "7"),
+        ("hermes", '<tool_call>{"id": null, "name": "f", "arguments": {}}</tool_call>', None),
+        ("hermes", '<tool_call>{"id": "", "name": "f", "arguments": {}}</tool_call>', None),
+        ("hermes", '<tool_call>{"id": true, "name": "f", "arguments": {}}</tool_call>', None),
     ],
 )
 def test_a_models_own_id_is_kept(name: str, text: str, id: str | None) -> None:
@@ -227,10 +237,20 @@ def test_a_models_own_id_is_kept(name: str, text: str, id: str | None) -> None:
     assert begin == CallBegin(0, "f", id)
 
 
+@pytest.mark.parametrize("id", ["true", "1.5", '"a\\nb"', "[1]", "null"])
+def test_an_id_of_another_kind_is_neither_kept_nor_content(id: str) -> None:
+    call = f'{{"id": {id}, "name": "f", "arguments": {{}}}}'
+    for name, text in (("hermes", f"<tool_call>{call}</tool_call>"), ("llama3_json", call)):
+        begin, *rest = read(tool_format(name).parser(Tools({"f": {}})), [text])
+        assert begin == CallBegin(0, "f", None) and content_of(rest) == ""
+
+
 def test_arguments_may_be_missing() -> None:
     for name, text in (
         ("hermes", '<tool_call>{"name": "f"}</tool_call>'),
         ("hermes", '<tool_call>{"name": "f", "arguments": null}</tool_call>'),
+        ("hermes", '<tool_call>{"name": "f", "arguments": ""}</tool_call>'),
+        ("hermes", '<tool_call>{"arguments": " ", "name": "f"}</tool_call>'),
         ("qwen3_xml", "<tool_call><function=f></function></tool_call>"),
         ("glm45", "<tool_call>f</tool_call>"),
         ("pythonic", "[f()]"),
@@ -246,6 +266,7 @@ def test_arguments_may_be_missing() -> None:
         '{"name": "f"}',
         '{"name": "f", "parameters": null}',
         '{"parameters": null, "name": "f"}',
+        '{"name": "f", "parameters": ""}',
         '{"type": "function", "function": {"name": "f"}}',
         '[{"name": "f", "parameters": null}]',
         '[{"name": "f"}]',
@@ -317,6 +338,21 @@ NODE = {"anyOf": [{"type": "integer"}, {"$ref": "#/$defs/Node"}]}
         ({"type": "object"}, '{"a": NaN}', '{"a": NaN}'),
         ({"type": "object"}, '{"a": "one\ntwo\t"}', {"a": "one\ntwo\t"}),
         ({"type": "integer"}, "1_000", 1000),
+        ({"type": "integer"}, "1,234", "1,234"),
+        ({"type": "int"}, "1_000", 1000),
+        ({"type": "int"}, "1,234", "1,234"),
+        ({"type": "float"}, "1_0.5", 10.5),
+        ({"type": "bool"}, "True", True),
+        ({"type": "list"}, "['a', 'b']", ["a", "b"]),
+        ({"type": ["tuple", "null"]}, "('a', 1)", ["a", 1]),
+        ({"type": "dict"}, "{'a': 1}", {"a": 1}),
+        ({"type": "any"}, "[None, True]", [None, True]),
+        ({"type": "any"}, "12", 12),
+        ({"type": ["number", "null"]}, "12,5", "12,5"),
+        ({"type": "boolean"}, "True,", "True,"),
+        ({"type": "object"}, '{"a": 1},', '{"a": 1},'),
+        ({"type": "object"}, "{'a': 1}", {"a": 1}),
+        ({"type": "array"}, "'a', 'b'", ["a", "b"]),
     ],
 )
 def test_a_value_is_of_a_kind_that_its_schema_admits(
@@ -329,6 +365,35 @@ def test_a_value_is_of_a_kind_that_its_schema_admits(
         read(tool_format(form).parser(tools), list(write([("f", {"x": text})])))
     )
     assert strict(given) == {"x": value}
+
+
+NUMBER = {"type": "number"}
+INTEGER = {"properties": {"x": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"$defs": {"Node": INTEGER}, "$ref": "#/$defs/Node"}, 3),
+        ({"allOf": [INTEGER, {"required": ["x"]}]}, 3),
+        ({"anyOf": [INTEGER, {"properties": {"y": {"type": "string"}}}]}, 3),
+        ({"oneOf": [INTEGER, {"properties": {"x": {"type": "string"}}}]}, 3),
+        ({"anyOf": [{"$ref": "#/$defs/Node"}], "$defs": {"Node": INTEGER}}, 3),
+        ({"additionalProperties": {"type": "number"}}, 3),
+        ({"properties": {"x": {"type": "string"}}, "additionalProperties": INTEGER}, "3"),
+        ({"additionalProperties": False}, "3"),
+        ({"patternProperties": {"^x": {"type": "string"}}, "additionalProperties": NUMBER}, "3"),
+        ({**INTEGER, "patternProperties": {"^y": {}}}, 3),
+        ({"$ref": "#"}, "3"),
+        ({"allOf": [{"$ref": "#"}, {"$ref": "#"}], **INTEGER}, 3),
+    ],
+)
+def test_a_parameter_is_found_wherever_the_schema_has_it(
+    schema: dict[str, Any], value: Any
+) -> None:
+    _, write = FORMS["qwen3_coder"]
+    text = write([("f", {"x": "3"})])
+    assert first_call("qwen3_coder", text, Tools({"f": schema})) == ("f", {"x": value})
 
 
 def strict(text: str) -> Any:

@@ -32,6 +32,7 @@ def some_tensors() -> Tensors:
         "scalar": torch.tensor(2.5),
         "empty": torch.empty(0, 4),
         "eight": torch.randn(4, 4, generator=generator).to(torch.float8_e4m3fn),
+        "complex": torch.view_as_complex(torch.randn(3, 2, generator=generator)),
     }
 
 

@@ -26,12 +26,6 @@ def test_shards_come_with_their_index() -> None:
     assert (chosen.files, chosen.index) == (SHARDS, INDEX)
 
 
-def test_merged_copy_beside_indexed_shards_is_left_out() -> None:
-    chosen = choose_weight_files([*SHARDS, INDEX, "model.safetensors"])
-    assert chosen is not None
-    assert chosen.files == SHARDS
-
-
 def test_single_file_wins_over_others_without_an_index() -> None:
     chosen = choose_weight_files(["model.safetensors", "model.fp16.safetensors"])
     assert chosen is not None

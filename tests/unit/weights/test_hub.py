@@ -2,66 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
-import socket
 from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from modelscope.hub.api import HubApi
 
 from quire.errors import ModelLoadError
 from quire.weights.hub import resolve_model
-from tests.fakes.hub import FakeHub, FakeRepository, fake_hub
-
-FILES = {
-    "config.json": b'{"model_type": "llama"}',
-    "generation_config.json": b'{"top_k": 9}',
-    "tokenizer.json": b'{"version": "1.0"}',
-    "tokenizer_config.json": b"{}",
-    "model.safetensors": b"s" * 1000,
-    "pytorch_model.bin": b"b" * 1000,
-    "consolidated.00.pth": b"c" * 1000,
-    "README.md": b"hello",
-    "original/params.json": b"{}",
-}
-NAME = "owner/tiny-1.0"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    for name in ("HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("QUIRE_USE_MODELSCOPE", "VLLM_USE_MODELSCOPE", "MODELSCOPE_API_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
-    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
-    monkeypatch.setenv("MODELSCOPE_HOME", str(tmp_path / "modelscope_home"))
-    with fake_hub() as hub:
-        hub.repositories[NAME] = FakeRepository(dict(FILES))
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
-        yield hub
-
-
-@pytest.fixture(params=["huggingface", "modelscope"])
-def any_hub(
-    request: pytest.FixtureRequest, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> FakeHub:
-    if request.param == "modelscope":
-        monkeypatch.setenv("VLLM_USE_MODELSCOPE", "True")
-    return hub
-
-
-def names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
+from tests.fakes.hub import FILES, NAME, FakeHub, file_names
 
 
 def test_local_folder_is_used_as_it_is(hub: FakeHub, tmp_path: Path) -> None:
@@ -104,7 +56,7 @@ def test_impossible_name_is_refused(hub: FakeHub) -> None:
 
 def test_download_takes_config_tokenizer_and_safetensors_only(any_hub: FakeHub) -> None:
     folder = resolve_model(NAME)
-    assert names(folder) == {
+    assert file_names(folder) == {
         "config.json",
         "generation_config.json",
         "tokenizer.json",
@@ -117,7 +69,7 @@ def test_download_takes_config_tokenizer_and_safetensors_only(any_hub: FakeHub) 
 def test_tokenizer_in_mistrals_own_file_is_downloaded(any_hub: FakeHub) -> None:
     files = any_hub.repositories[NAME].files
     files["tekken.json"] = files.pop("tokenizer.json")
-    assert "tekken.json" in names(resolve_model(NAME, what="tokenizer"))
+    assert "tekken.json" in file_names(resolve_model(NAME, what="tokenizer"))
 
 
 def test_chat_templates_in_their_folder_come_with_the_tokenizer(any_hub: FakeHub) -> None:
@@ -132,13 +84,13 @@ def test_chat_templates_in_their_folder_come_with_the_tokenizer(any_hub: FakeHub
 
 def test_bin_is_taken_where_there_are_no_safetensors(any_hub: FakeHub) -> None:
     del any_hub.repositories[NAME].files["model.safetensors"]
-    assert "pytorch_model.bin" in names(resolve_model(NAME))
+    assert "pytorch_model.bin" in file_names(resolve_model(NAME))
 
 
 def test_load_format_pt_takes_bin_although_there_are_safetensors(any_hub: FakeHub) -> None:
     folder = resolve_model(NAME, load_format="pt")
-    assert "pytorch_model.bin" in names(folder)
-    assert "model.safetensors" not in names(folder)
+    assert "pytorch_model.bin" in file_names(folder)
+    assert "model.safetensors" not in file_names(folder)
 
 
 def test_config_alone_then_the_rest_in_the_same_folder(any_hub: FakeHub) -> None:
@@ -245,7 +197,7 @@ def test_only_what_is_missing_counts_against_the_disk(
     resolve_model(NAME)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2000, 2000, 0))
-    assert "model.safetensors" in names(resolve_model(NAME))
+    assert "model.safetensors" in file_names(resolve_model(NAME))
 
 
 def test_what_another_commit_brought_does_not_count_against_the_disk(
@@ -257,7 +209,7 @@ def test_what_another_commit_brought_does_not_count_against_the_disk(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2000, 2000, 0))
     newer = resolve_model(NAME)
     assert newer != older
-    assert names(newer) == names(older)
+    assert file_names(newer) == file_names(older)
 
 
 def test_full_disk_leaves_the_copy_there_is(
@@ -355,7 +307,7 @@ def test_copy_without_a_file_that_the_hub_lists_does_not_pass_for_the_model(
     folder = resolve_model(NAME)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert resolve_model(NAME) == folder
-    assert file in names(folder)
+    assert file in file_names(folder)
 
 
 def test_many_missing_files_are_counted(hub: FakeHub) -> None:
@@ -380,7 +332,7 @@ def test_download_of_which_nothing_came_does_not_pass_for_the_model(hub: FakeHub
     ):
         resolve_model(NAME)
     hub.tree_status = 200
-    assert "model.safetensors" in names(resolve_model(NAME))
+    assert "model.safetensors" in file_names(resolve_model(NAME))
 
 
 def test_update_of_which_nothing_came_leaves_the_older_copy(
@@ -397,7 +349,7 @@ def test_update_of_which_nothing_came_leaves_the_older_copy(
     hub.tree_status = 200
     newer = resolve_model(NAME)
     assert newer != older
-    assert names(newer) == names(older)
+    assert file_names(newer) == file_names(older)
 
 
 def test_file_of_wrong_size_is_downloaded_again(
@@ -469,24 +421,45 @@ def test_failed_modelscope_update_is_an_error_for_files_are_replaced_in_place(
     resolve_model(NAME)
     hub.repositories[NAME].files["model.safetensors"] = b"t" * 1000
     hub.failing["model.safetensors"] = 404
-    with pytest.raises(ModelLoadError, match=r"cannot be downloaded from ModelScope .*; check"):
+    with pytest.raises(ModelLoadError, match=r"lists model\.safetensors of .* \(HTTP 404\); try"):
         resolve_model(NAME)
 
 
 def test_modelscope_copy_that_cannot_be_written_is_used_as_it_is(
     hub: FakeHub,
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    def deny(old: Path, new: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
     monkeypatch.setenv("QUIRE_USE_MODELSCOPE", "1")
     copy = resolve_model(NAME)
     hub.repositories[NAME].files["model.safetensors"] = b"t" * 1000
-    shutil.rmtree(tmp_path / "modelscope" / ".lock")
-    (tmp_path / "modelscope" / ".lock").touch()  # stops the client before it writes
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # rights do not stop root
+    monkeypatch.setattr(os, "replace", deny)
     assert resolve_model(NAME) == copy
-    assert "the cache cannot be written (File exists); using the copy in" in caplog.text
+    assert "the cache cannot be written (Permission denied); using the copy in" in caplog.text
+
+
+def test_index_that_names_a_file_the_hub_does_not_list_is_an_error(any_hub: FakeHub) -> None:
+    files = {"config.json": b"{}", "model-1.safetensors": b"w"}
+    index = {"model.safetensors.index.json": index_of("model-1.safetensors", "gone.safetensors")}
+    any_hub.repositories[NAME].files = files | index
+    with pytest.raises(
+        ModelLoadError, match=r"^model\.safetensors\.index\.json of .* names 1 of 2 .*gone\.safet"
+    ):
+        resolve_model(NAME)
+
+
+def test_new_index_of_equal_size_says_which_weights_are_downloaded(any_hub: FakeHub) -> None:
+    for shard in ("a.safetensors", "b.safetensors"):
+        index = {"model.safetensors.index.json": index_of(shard)}
+        any_hub.repositories[NAME].files = {"config.json": b"{}", shard: shard.encode()} | index
+        assert {name for name in file_names(resolve_model(NAME)) if "index" not in name} == {
+            "config.json",
+            shard,
+        }
 
 
 def test_unreachable_hub_is_the_cause_where_the_copy_has_holes(hub: FakeHub) -> None:
@@ -497,82 +470,79 @@ def test_unreachable_hub_is_the_cause_where_the_copy_has_holes(hub: FakeHub) -> 
         resolve_model(NAME)
 
 
-def test_token_opens_a_private_model(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.repositories[NAME].token = "secret"
-    with pytest.raises(ModelLoadError, match="set HF_TOKEN if the model is private"):
-        resolve_model(NAME)
-    assert resolve_model(NAME, token="secret", what="config").is_dir()
-    monkeypatch.setenv("HF_TOKEN", "secret")
-    assert "model.safetensors" in names(resolve_model(NAME))
+def index_of(*shards: str) -> bytes:
+    """An index of one tensor per shard."""
+    names = dict(zip("abcdefg", shards, strict=False))
+    return json.dumps({"metadata": {}, "weight_map": names}).encode()
 
 
-def test_hugging_face_token_is_not_sent_to_modelscope(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("shards", "others", "read"),
+    [
+        (["model.safetensors"], ["model.safetensors", "adapters.safetensors"], "model.safetensors"),
+        (["gone-1.safetensors"], ["model.safetensors", "heads.safetensors"], "model.safetensors"),
+        (["w/a.safetensors"], ["w/a.safetensors", "w/b.safetensors"], "w/a.safetensors"),
+    ],
+)
+@pytest.mark.parametrize("note", [True, False])
+def test_index_says_which_weights_are_downloaded(
+    any_hub: FakeHub,
+    monkeypatch: pytest.MonkeyPatch,
+    shards: list[str],
+    others: list[str],
+    read: str,
+    note: bool,
 ) -> None:
-    hub.repositories[NAME].token = "secret"
-    monkeypatch.setenv("QUIRE_USE_MODELSCOPE", "1")
-    monkeypatch.setenv("HF_TOKEN", "secret")
-    with pytest.raises(ModelLoadError, match="neither a folder here nor a model on ModelScope"):
-        resolve_model(NAME, token="secret")
-
-
-def test_gated_model_says_where_to_accept(hub: FakeHub) -> None:
-    hub.repositories[NAME].gated = True
-    with pytest.raises(ModelLoadError, match=rf"restricted; accept its terms at {hub.url}/{NAME}"):
+    weights = dict.fromkeys(others, b"w")
+    index = {"model.safetensors.index.json": index_of(*shards)}
+    any_hub.repositories[NAME].files = {"config.json": b"{}"} | index | weights
+    folder = resolve_model(NAME)
+    assert sorted(any_hub.downloads) == sorted(["config.json", *index, read])
+    if not note:
+        (folder / ".quire.json").unlink()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert resolve_model(NAME) == folder
+    (folder / read).unlink()
+    with pytest.raises(ModelLoadError, match="only in part"):
         resolve_model(NAME)
 
 
-def test_unreachable_hub_falls_back_to_the_cached_copy(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+def test_download_that_broke_off_behind_the_index_is_not_the_model(
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cached = resolve_model(NAME)
-    with socket.socket() as closed:  # a port on which nobody listens
-        closed.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
-        assert resolve_model(NAME) == cached
-        with pytest.raises(ModelLoadError, match=r"cannot reach http://127.0.0.1:.* is not in"):
-            resolve_model("owner/other")
+    index = {"model.safetensors.index.json": INDEX}
+    shards = {name: name.encode() for name in SHARDS}  # equal ones would come as one
+    any_hub.repositories[NAME].files = {"config.json": b"{}"} | index | shards
+    shard = sorted(SHARDS)[1]
+    any_hub.failing[shard] = 404
+    with pytest.raises(ModelLoadError, match=NAME):
+        resolve_model(NAME)
+    with monkeypatch.context() as offline:
+        offline.setenv("HF_HUB_OFFLINE", "1")
+        with pytest.raises(ModelLoadError, match=rf"only in part .*\(missing: .*{shard}"):
+            resolve_model(NAME)
+    any_hub.failing.clear()
+    assert set(SHARDS) < file_names(resolve_model(NAME))
 
 
-def test_unreachable_modelscope_falls_back_to_the_cached_copy(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+def test_what_the_repository_no_more_holds_is_not_used(
+    any_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: object, **kwargs: object) -> None:  # the client itself tries for 7 s
-        raise ConnectionError("no route")
-
-    monkeypatch.setenv("QUIRE_USE_MODELSCOPE", "true")
-    cached = resolve_model(NAME)
-    monkeypatch.setattr(HubApi, "get_model_files", fail)
-    assert resolve_model(NAME) == cached
-    with pytest.raises(ModelLoadError, match=r"owner/other cannot be .* \(no route\)"):
-        resolve_model("owner/other")
-
-
-def test_modelscope_that_refuses_says_which_token(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("QUIRE_USE_MODELSCOPE", "true")
-    hub.status = 403
-    with pytest.raises(ModelLoadError, match=r"HTTP 403.*MODELSCOPE_API_TOKEN"):
-        resolve_model(NAME)
-
-
-def test_hub_that_refuses_says_which_token(hub: FakeHub) -> None:
-    hub.status = 403
-    with pytest.raises(ModelLoadError, match=r"HTTP 403.*HF_TOKEN"):
-        resolve_model(NAME)
-
-
-def test_failing_hub_is_named_with_its_status(hub: FakeHub) -> None:
-    hub.status = 500
-    with pytest.raises(ModelLoadError, match="answers HTTP 500"):
-        resolve_model(NAME)
-
-
-def test_missing_modelscope_client_names_the_extra(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("QUIRE_USE_MODELSCOPE", "1")
-    monkeypatch.setitem(__import__("sys").modules, "modelscope", None)
-    with pytest.raises(ModelLoadError, match=r"pip install 'quire\[modelscope\]'"):
-        resolve_model(NAME)
+    index = {"model.safetensors.index.json": INDEX}
+    common = {"config.json": b"{}", "tokenizer.json": b"{}"}
+    template = {"chat_template.jinja": b"old", "additional_chat_templates/tool.jinja": b"old"}
+    any_hub.repositories[NAME].files = common | template | index | SHARDS
+    own = resolve_model(NAME) / "mine.txt"
+    own.touch()
+    any_hub.repositories[NAME].files = common | {"model.safetensors": b"new"}
+    folder = resolve_model(NAME)
+    assert file_names(folder) - {"mine.txt", "additional_chat_templates"} == {
+        *common,
+        "model.safetensors",
+    }
+    assert not list(folder.rglob("*.jinja"))
+    assert own.is_file()
+    any_hub.repositories[NAME].files = common | index | SHARDS
+    assert set(SHARDS) < file_names(resolve_model(NAME))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert set(SHARDS) < file_names(resolve_model(NAME))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,26 @@ def test_numbers_in_names_imply_the_other_shards(
     chosen = choose_weight_files(there)
     assert chosen is not None
     assert files_of(tmp_path, chosen) == implied
+
+
+@pytest.mark.parametrize(
+    ("listing", "read"),
+    [
+        (["a.safetensors", "w/b.safetensors"], ["a.safetensors", "w/b.safetensors"]),
+        (["a.safetensors", "model.safetensors"], ["a.safetensors", "w/b.safetensors"]),
+        (["c.safetensors", "model.safetensors"], ["model.safetensors"]),
+    ],
+)
+def test_index_says_the_shards_before_they_have_come(
+    tmp_path: Path, listing: list[str], read: list[str]
+) -> None:
+    index = "model.safetensors.index.json"
+    shard_of = {"x": "a.safetensors", "y": "w/b.safetensors"}
+    (tmp_path / index).write_text(json.dumps({"weight_map": shard_of}))
+    chosen = choose_weight_files([index, *listing])
+    assert chosen is not None
+    assert files_of(tmp_path, chosen, listing) == read
+    for name in listing:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert files_of(tmp_path, chosen) == read

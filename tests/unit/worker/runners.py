@@ -23,6 +23,7 @@ from quire.worker.grammar_rows import GrammarRows
 from quire.worker.graph_batches import GraphBatches
 from quire.worker.graph_inputs import GraphInputs
 from quire.worker.graph_masks import GraphMasks
+from quire.worker.graphs import NoGraphs
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model_runner import ModelRunner
 from quire.worker.prompt_logprobs import PromptLogprobs
@@ -31,7 +32,7 @@ from quire.worker.recorder import Record, Replay
 from quire.worker.result_ring import ResultRing
 from quire.worker.rows import Rows
 from quire.worker.sample_graphs import SampleGraphs
-from quire.worker.step_graphs import NoGraphs, NoSharing, Sharing, StepGraphs
+from quire.worker.step_graphs import NoSharing, Sharing, StepGraphs
 from quire.worker.watch import Watch
 from tests.fakes.reference_choice import ReferenceChoice
 from tests.unit.worker.counting_model import VOCAB_SIZE, CountingModel

@@ -20,10 +20,11 @@ from quire.structured_outputs.compile import GrammarCompiler
 from quire.structured_outputs.token_table import TokenTable
 from quire.worker import step_graphs
 from quire.worker.forward_graphs import DecodeShape, MixedShape
+from quire.worker.graphs import NoGraphs
 from quire.worker.prefix_sharing import SharedRows
 from quire.worker.recorder import Replay
 from quire.worker.sample_graphs import NUM_SHAPES_PER_BUCKET, SampleShape
-from quire.worker.step_graphs import NoGraphs, StepGraphs
+from quire.worker.step_graphs import StepGraphs
 from tests.unit.worker.counting_model import VOCAB_SIZE, CountingModel
 from tests.unit.worker.plans import GREEDY, PlanWriter
 from tests.unit.worker.runners import (

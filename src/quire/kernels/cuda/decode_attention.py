@@ -64,10 +64,15 @@ class CompiledFor:
     @property
     def blocks(self) -> int:
         """Of a multiprocessor, as many as have room."""
+        fit = (hopper.SHARED_BYTES + _BLOCK_BYTES) // self.block_bytes
+        return min(fit, self.cut.most_blocks)
+
+    @property
+    def block_bytes(self) -> int:
+        """Of shared memory, that one block takes of a multiprocessor."""
         joint_bytes = self.cut.warps * self.group * (self.head + 6) * 4
         weight_bytes = 2 * self.head * 2 * self.has_norms
-        own_bytes = self.shared_bytes + joint_bytes + weight_bytes + _ROUNDING + _BLOCK_BYTES
-        return min((hopper.SHARED_BYTES + _BLOCK_BYTES) // own_bytes, self.cut.most_blocks)
+        return self.shared_bytes + joint_bytes + weight_bytes + _ROUNDING + _BLOCK_BYTES
 
     @property
     def shared_bytes(self) -> int:
@@ -141,6 +146,11 @@ class DecodeAttention:
         self._room = _room_of(self._made_for[0].group, shape.head_dim, device)
         for made_for in self._made_for:
             _code_of(made_for)
+
+    @property
+    def block_bytes(self) -> int:
+        """Of shared memory, that a block takes where there are many rows."""
+        return self._made_for[-1].block_bytes
 
     @cached_property
     def _kernels(self) -> tuple[Kernel | None, ...]:

@@ -9,9 +9,10 @@
 // The copy engine, `wgmma` and barriers are those of PTX ISA 8.0, chapters "Asynchronous Warpgroup
 // Level Matrix Multiply-Accumulate", "cp.async.bulk.tensor" and "mbarrier".
 //
-// Set when it is compiled: STEP, GROUPS, COLUMNS, TALL (1 or 2), PARTS, STAGES, GATED (the weight
-// is [2 n, k], out = activation(gate) * up), ACTIVATION (its place in activation.NAMES), and
-// multiply_add(), whose operands depend on COLUMNS.
+// Set when it is compiled: STEP, GROUPS, COLUMNS, TALL (1 or 2), PARTS, STAGES, HAS_COMPANY (a block
+// of the next kernel begins beside this one, and has registers of the multiprocessor too), GATED
+// (the weight is [2 n, k], out = activation(gate) * up), ACTIVATION (its place in
+// activation.NAMES), and multiply_add(), whose operands depend on COLUMNS.
 
 struct alignas(64) TensorMap {
     char opaque[128];
@@ -431,13 +432,13 @@ extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)
 
     const u32 first = blockIdx.x / CLUSTER, clusters = gridDim.x / CLUSTER;
     if (threadIdx.x < 128) {
-        if (GROUPS > 1) asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        if (GROUPS > 1 && !HAS_COMPANY) asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
         if (threadIdx.x == 0) ask(block, &x_map, &last_x_map, &weight_map, first, clusters);
         __syncwarp();
         if (PARTS > 1) meet_cluster();
     } else {
-        if (GROUPS == 2) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-        if (GROUPS == 3) asm volatile("setmaxnreg.inc.sync.aligned.u32 152;");
+        if (GROUPS == 2 && !HAS_COMPANY) asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        if (GROUPS == 3 && !HAS_COMPANY) asm volatile("setmaxnreg.inc.sync.aligned.u32 152;");
         await_inputs();
         const u32 group = threadIdx.x / 128 - 1;
         const u32 line_in_tile = group * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;

@@ -46,11 +46,14 @@ class HopperProduct:
     Its kernels are compiled in threads, and waited for when they are first needed.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, activation: int | None = None) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, activation: int | None = None, room: int = 0
+    ) -> None:
+        """``room``: bytes of shared memory that a block of the kernel behind it takes."""
         n, k = weight.shape
         self._weight, self._bias, self._activation = weight, bias, activation
         self._columns = n if activation is None else n // 2  # of what is written
-        self._tiles = _tiles_of(n, k, gated=activation is not None)
+        self._tiles = _tiles_of(n, k, gated=activation is not None, room=room)
         self._maps = {
             tile: tensor_map(weight, tile.columns // 2, STEP) for tile in set(self._tiles.values())
         }
@@ -109,9 +112,9 @@ class HopperProduct:
 
 
 @cache
-def _tiles_of(n: int, k: int, *, gated: bool) -> dict[int, Tile]:
+def _tiles_of(n: int, k: int, *, gated: bool, room: int) -> dict[int, Tile]:
     """Layers of a model share them."""
-    return best_tiles(n, k, gated=gated, most_clusters=most_clusters)
+    return best_tiles(n, k, gated=gated, most_clusters=most_clusters, room=room)
 
 
 @cache

@@ -24,6 +24,7 @@ _BLOCKS_FOR_MEMORY = 105  # which together read as fast as that
 _CYCLES_OF_WAVE = 900
 _CYCLES_OF_PARTS = 900
 _CYCLES_OF_SHARED_COLUMN = 5
+_CYCLES_OF_IDLE = 12000  # all processors, where each has room for a block of the kernel behind
 _MOST_PADDING = 7 / 6
 
 
@@ -35,6 +36,7 @@ class Tile:
     columns: int  # of a block
     tall: int = 1
     parts: int = 1
+    room: int = 0  # bytes of shared memory that a block leaves to one of the kernel behind it
 
     @property
     def cluster(self) -> int:
@@ -52,9 +54,8 @@ class Tile:
 
     @property
     def stages(self) -> int:
-        return min(
-            _MOST_STAGES, (hopper.SHARED_BYTES - _ALIGNMENT - _BARRIER_BYTES) // self._stage_bytes
-        )
+        own_bytes = hopper.SHARED_BYTES - _ALIGNMENT - _BARRIER_BYTES - self.room
+        return min(_MOST_STAGES, own_bytes // self._stage_bytes)
 
     @property
     def shared_bytes(self) -> int:
@@ -72,6 +73,8 @@ HEIGHTS = tuple(_HEIGHTS)
 # there are so many waves that the largest is, which reads the least.
 MANY_LINES = (512, 768, 2048, 8192)
 _MOST_COLUMNS = {1: 256, 2: 256, 3: 160}  # by groups: threads share registers, for sums and all
+_MOST_COLUMNS_WITH_ROOM = {1: 128, 2: 96, 3: 48}  # with registers for the other block too
+_LEAST_STAGES = 4
 _LARGE = 2**23  # values of a weight
 _MOST_LINES_OF_LARGE = 192  # multiplying more takes longer than reading it, whoever does it
 
@@ -82,14 +85,18 @@ def height_of(lines: int) -> int:
 
 
 def best_tiles(
-    n: int, k: int, *, gated: bool, most_clusters: Callable[[int], int]
+    n: int, k: int, *, gated: bool, most_clusters: Callable[[int], int], room: int = 0
 ) -> dict[int, Tile]:
     """For a weight [n, k], by the number of lines up to which each is the fastest way.
 
     Numbers for which cuBLAS is faster are missing. ``most_clusters`` tells how many clusters of so
-    many blocks the device runs at once.
+    many blocks the device runs at once. ``room`` is what a block of the kernel behind takes of
+    shared memory: products that are short gain more than they lose when it begins beside them.
     """
-    tiles = {lines: _best_tile(lines, n, k, most_clusters) for lines in _heights(n, k, gated=gated)}
+    room = room if n * k < _LARGE and not gated else 0
+    tiles = {
+        lines: _best_tile(lines, n, k, most_clusters, room) for lines in _heights(n, k, gated=gated)
+    }
     return {lines: tile for lines, tile in tiles.items() if tile is not None}
 
 
@@ -101,17 +108,23 @@ def _heights(n: int, k: int, *, gated: bool) -> tuple[int, ...]:
     return tuple(height for height in HEIGHTS if height <= most)
 
 
-def _best_tile(lines: int, n: int, k: int, most_clusters: Callable[[int], int]) -> Tile | None:
+def _best_tile(
+    lines: int, n: int, k: int, most_clusters: Callable[[int], int], room: int
+) -> Tile | None:
+    most_columns = _MOST_COLUMNS_WITH_ROOM if room else _MOST_COLUMNS
     most_parts = 1 if lines in MANY_LINES else min(_MOST_PARTS, k // STEP // _SHORTEST_PART)
     times = {
         tile: cycles(tile, lines, n, k, most_clusters(tile.cluster))
         for groups, tall in _HEIGHTS[min(lines, HEIGHTS[-1])]
         for parts in range(1, max(1, most_parts) + 1)
-        for columns in range(_least_columns(lines, groups), _MOST_COLUMNS[groups] + 1, 16)
-        for tile in [Tile(groups, columns, tall, parts)]
+        for columns in range(_least_columns(lines, groups), most_columns[groups] + 1, 16)
+        for tile in [Tile(groups, columns, tall, parts, room)]
+        if tile.stages >= _LEAST_STAGES or not room
     }
-    tile = min(times, key=times.__getitem__)
-    return tile if times[tile] < float("inf") else None
+    tile = min(times, key=times.__getitem__, default=None)
+    if tile is not None and times[tile] < float("inf"):
+        return tile
+    return _best_tile(lines, n, k, most_clusters, 0) if room else None
 
 
 def _least_columns(lines: int, groups: int) -> int:
@@ -136,10 +149,13 @@ def cycles(tile: Tile, lines: int, n: int, k: int, most_clusters: int) -> float:
     )
     memory = strips * tile.columns * k * 2 / _MEMORY_BYTES / min(1, blocks / _BLOCKS_FOR_MEMORY)
     shared = _CYCLES_OF_PARTS + _CYCLES_OF_SHARED_COLUMN * tile.columns * tile.groups
+    # Where blocks of both are on every processor, those of the other kernel come soonest.
+    idle = 1 - blocks / (most_clusters * tile.cluster) if tile.room else 0
     return (
         max(waves * steps * step, memory)
         + waves * _CYCLES_OF_WAVE
         + (shared if tile.parts > 1 else 0)
+        + idle * _CYCLES_OF_IDLE
     )
 
 
@@ -158,6 +174,7 @@ def source_of(tile: Tile, *, is_fp16: bool, activation: int | None) -> tuple[str
         "TALL": tile.tall,
         "PARTS": tile.parts,
         "STAGES": tile.stages,
+        "HAS_COMPANY": int(tile.room > 0),
         "IS_FP16": int(is_fp16),
         "GATED": int(activation is not None),
         "ACTIVATION": activation or 0,

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from quire.incremental import Emit, Marks, Source, Steps, released, skip, take_while
+from quire.incremental import Emit, Marks, Source, Steps, peek, released, skip, take_while
 from quire.tools.definitions import Tools
 from quire.tools.events import CallEvents
-from quire.tools.json_text import MAX_NAME, is_name
+from quire.tools.json_text import MAX_NAME, is_name, loaded
+from quire.tools.parser import Grammar
 
 START, _CHANNEL, _MESSAGE, _TYPE = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
 ENDS = ("<|end|>", "<|call|>", "<|return|>")
@@ -21,6 +22,7 @@ BETWEEN_BODIES = Marks(_BEHIND_BODY)
 _QUOTES = ('"', '\\"', "\\\\")
 _IN_STRING = Marks([*_QUOTES, *_BEHIND_BODY])
 _IN_JSON = Marks(['"', *_BEHIND_BODY])
+_ENDS = Marks(ENDS)
 _IN_HEADER = Marks(MARKS)
 _ROLE = f"{START}assistant"
 _RECIPIENT = Marks(["to="])
@@ -47,6 +49,10 @@ class Message:
     @property
     def is_thought(self) -> bool:
         return self.channel == "analysis" and not self.function
+
+    @property
+    def is_preamble(self) -> bool:
+        return self.channel == "commentary" and not self.function
 
 
 def read_header(source: Source) -> Steps[Message | None]:
@@ -95,6 +101,10 @@ def harmony(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
     """Messages to functions are calls; the bodies of all others are content."""
     message = yield from read_first_header(source)
     yield from _read_message(source, out, 0, message)
+    yield from _read_messages(source, out)
+
+
+def _read_messages(source: Source, out: CallEvents) -> Steps[None]:
     while mark := (yield from BETWEEN_BODIES.find(source, released(source, out.content))):
         start = source.pos
         if mark in ENDS:
@@ -104,34 +114,88 @@ def harmony(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
         yield from _read_message(source, out, start, message)
 
 
+def harmony_or(forced: Grammar) -> Grammar:
+    """Messages to functions of the tools are calls. What else there is, a grammar has forced, and
+    is read as such, unless there are calls: behind those, which are enough, it says them again.
+    Calls before those that have broken off are told only if no other call is there.
+    """
+
+    def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
+        broken: list[tuple[str, str]] = []
+        message = yield from read_first_header(source)
+        if message is None:
+            message = yield from _read_next_header(source)
+        while message is not None:
+            if message.function:
+                arguments = yield from _whole_body(source)
+                is_known = message.function in tools.names
+                if is_known and (out.num_calls or loaded(arguments) is not None):
+                    out.whole_call(message.function, arguments)
+                elif is_known:
+                    broken.append((message.function, arguments))
+            message = yield from _read_next_header(source)
+        source.release()
+        yield from _read_messages(source, out) if out.num_calls else forced(source, out, tools)
+        for name, arguments in [] if out.num_calls else broken:
+            out.whole_call(name, arguments)
+
+    return grammar
+
+
+def _whole_body(source: Source) -> Steps[str]:
+    """The arguments of a call, all at once."""
+    body: list[str] = []
+    yield from skip(source)
+    yield from pass_call_body(source, released(source, body.append))
+    return "".join(body) or "{}"
+
+
+def _read_next_header(source: Source) -> Steps[Message | None]:
+    """Behind white space and the marks that end a message; what is no header is left."""
+    yield from skip(source)
+    while (yield from _ENDS.take(source)):
+        yield from skip(source)
+    start = source.pos
+    message = None
+    if (yield from BETWEEN_BODIES.at(source)):
+        message = yield from read_header(source)
+    if message is None:
+        source.pos = start
+    return message
+
+
 def _read_message(
     source: Source, out: CallEvents, start: int, message: Message | None
 ) -> Steps[None]:
     """Behind what was read as its header, which is content if it is none."""
     if message is None:
         out.content(source.between(start, source.pos))
-    while message is not None and message.function:
-        message = yield from _read_call(source, out, message.function)
+    elif message.function:
+        yield from _read_call(source, out, message.function)
     source.release()
 
 
-def _read_call(source: Source, out: CallEvents, name: str) -> Steps[Message | None]:
-    """Its body; if no mark ends it but the next message, what the header of that says."""
+def _read_call(source: Source, out: CallEvents, name: str) -> Steps[None]:
+    """Its body."""
     out.begin(name)
-    find = _find_end if (yield from skip(source)) == "{" else BETWEEN_BODIES.find
-    start, message = source.pos, None
-    while message is None:
-        mark = yield from find(source, released(source, out.arguments))
-        end = source.pos
-        if mark != _CHANNEL:
-            break
-        message = yield from read_header(source)
-        if message is None:
-            out.arguments(source.between(end, source.pos))
-    if end == start:
+    yield from skip(source)
+    start = source.pos
+    yield from pass_call_body(source, released(source, out.arguments))
+    if source.pos == start:
         out.arguments("{}")
     out.end()
-    return message
+
+
+def pass_call_body(source: Source, emit: Emit) -> Steps[None]:
+    """Up to the mark that ends it, or to the header of the next message if no mark does."""
+    find = _find_end if (yield from peek(source)) == "{" else BETWEEN_BODIES.find
+    while (yield from find(source, emit)) == _CHANNEL:
+        start = source.pos
+        is_header = (yield from read_header(source)) is not None
+        if is_header:
+            source.pos = start
+            return
+        emit(source.between(start, source.pos))
 
 
 def _find_end(source: Source, emit: Emit) -> Steps[str]:

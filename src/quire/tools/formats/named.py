@@ -13,7 +13,7 @@ from quire.tools.json_text import MAX_NAME, is_name, pass_value
 from quire.tools.parser import Grammar, content_with_calls
 
 _NOT_NAME = re.compile(r"[\s<{\[|]")
-_KIMI_NAME = re.compile(r"(?:functions\.)?(.+?)(?::\d+)?")
+_KIMI_NAME = re.compile(r"(?:functions\.)?(.+?)(:\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +26,7 @@ class NamedCalls:
     before_name: tuple[str, ...] = ()  # the kind of the tool, where the format tells it
     separator: str
     after_arguments: tuple[str, ...]  # marks that end a call, each if it is there
-    has_ids: bool = False  # the name stands in the model's own id of the call
+    has_ids: bool = False  # the name stands in the model's own id, with a counter behind it
 
 
 def named_calls(form: NamedCalls) -> Grammar:
@@ -69,7 +69,7 @@ def _read_named(source: Source, out: CallEvents, form: NamedCalls) -> Steps[None
     name = yield from take_while(source, _NOT_NAME, MAX_NAME)
     id = None
     if form.has_ids and (match := _KIMI_NAME.fullmatch(name)):
-        id, name = name, match[1]
+        id, name = name if match[2] else None, match[1]
     if not form.separator.startswith("\n"):
         yield from skip(source)
     if not is_name(name) or not (yield from Marks([form.separator]).take(source)):
