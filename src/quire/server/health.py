@@ -25,7 +25,7 @@ async def health(request: Request) -> Response:
     """200 when the engine answers; 503 while it loads, after it has died, and while it has said
     nothing for 30 s."""
     state = state_of(request)
-    if state.phase not in (Phase.READY, Phase.DRAINING):
+    if not (state.is_ready or state.phase is Phase.DRAINING):
         raise _not(state, "healthy")
     silence = state.watch.stats.silence_s
     if silence > MAX_SILENCE_S:
@@ -49,9 +49,9 @@ async def alive(request: Request) -> Response:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
 async def ready(request: Request) -> Response:
-    """200 when new requests are taken; 503 while loading and draining."""
+    """200 when new requests are taken, by every HTTP process; 503 while loading and draining."""
     state = state_of(request)
-    if state.phase is not Phase.READY:
+    if not state.is_ready:
         raise _not(state, "ready")
     return Response(status_code=200)
 
@@ -94,4 +94,6 @@ async def load(request: Request) -> Response:
 
 
 def _not(state: ServerState, what: str) -> Exception:
+    if state.phase is Phase.READY:
+        return unavailable(f"Not {what}: another HTTP process of this server is loading.")
     return unavailable(f"Not {what}: the server is {state.phase.value}: {state.detail}.")

@@ -1,8 +1,9 @@
 """The HTTP processes of one server, seen from one of them: how much runs in all, and where.
 
-How many requests each has stands in memory that all of them map, so that the limit of the queue
-costs nothing. Whatever needs more is asked: each process listens at a Unix socket in their common
-folder. Knows no HTTP. A server with one process has no folder, and is all there is.
+How many requests each has, and whether it still loads, stands in memory that all of them map, so
+that the limit of the queue costs nothing. Whatever needs more is asked: each process listens at a
+Unix socket in their common folder. Knows no HTTP. A server with one process has no folder, and is
+all there is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import msgspec
 from quire.server.errors import conflict, unavailable
 
 _ITEM_BYTES = 8
-_COUNTS = "counts"
+_RUNNING, _LOADING = "running", "loading"
 _PATIENCE_S = 2.0  # a process that hangs must not hang the others
 _MAX_ANSWER = 64 << 20  # bytes
 _MAX_QUESTION = 1 << 20  # an id may be as long as a path, and longer where it is escaped
@@ -37,18 +38,27 @@ class Place(msgspec.Struct, frozen=True):
     @classmethod
     def make_all(cls, folder: str, num_processes: int) -> list[Place]:
         """One for each process; the folder is empty before."""
-        Path(folder, _COUNTS).write_bytes(bytes(_ITEM_BYTES * num_processes))
-        return [cls(folder, index, num_processes) for index in range(num_processes)]
+        places = [cls(folder, index, num_processes) for index in range(num_processes)]
+        for name, number in ((_RUNNING, 0), (_LOADING, 1)):
+            Path(folder, name).write_bytes(bytes(_ITEM_BYTES * num_processes))
+            for place in places:
+                Counts(place, name).set(number)
+        return places
+
+    def vacate(self) -> None:
+        """The process that stood here has ended."""
+        for name in (_RUNNING, _LOADING):
+            Counts(self, name).set(0)
 
 
 class Counts:
     """A number for each process. Each writes its own only, so that there is nothing to lock."""
 
-    def __init__(self, place: Place | None = None) -> None:
+    def __init__(self, place: Place | None = None, name: str = _RUNNING) -> None:
         self._index = 0 if place is None else place.index
         buffer: bytearray | mmap.mmap = bytearray(_ITEM_BYTES)
         if place is not None:
-            with Path(place.folder, _COUNTS).open("r+b") as file:
+            with Path(place.folder, name).open("r+b") as file:
                 buffer = mmap.mmap(file.fileno(), _ITEM_BYTES * place.num_processes)
         self._numbers = memoryview(buffer).cast("q")
 
@@ -59,6 +69,21 @@ class Counts:
     @property
     def total(self) -> int:
         return sum(self._numbers)
+
+
+class Loading:
+    """Processes that take connections before they have an engine: any client may come to one."""
+
+    def __init__(self, place: Place | None) -> None:
+        self._counts = Counts(place, _LOADING)
+
+    def set(self, is_loading: bool) -> None:
+        """Of this process."""
+        self._counts.set(int(is_loading))
+
+    @property
+    def is_anyone(self) -> bool:
+        return self._counts.total > 0
 
 
 class Table(Protocol):

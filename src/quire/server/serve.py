@@ -184,9 +184,8 @@ class Server(uvicorn.Server):
         place: Place | None = None,  # among several processes
         listens_at_once: bool = True,  # false: when the engine is there; others listen meanwhile
     ) -> None:
-        self._listens_at_once = listens_at_once
         self._args = args
-        self._state = state = ServerState(args=args, place=place)
+        self._state = state = ServerState(args=args, place=place, listens=listens_at_once)
         self._peers = state.peers
         self._app = build_app(state)
         super().__init__(_uvicorn_config(self._app, args))
@@ -213,16 +212,17 @@ class Server(uvicorn.Server):
         await self._peers.listen()
         if self.config.ssl is not None:
             oldest_is_tls_1_2(self.config.ssl)
-        if self._listens_at_once:
+        if self._state.listens:
             await super().startup(sockets)
         self._life = asyncio.create_task(self._lifecycle.run())
         self._life.add_done_callback(self._end)
         self.loop = loop = asyncio.get_running_loop()
         if hand_over(self._signals, lambda number: loop.add_signal_handler(number, self.stop)):
             self.stop()
-        if not self._listens_at_once:
+        if not self._state.listens:
             while self._state.phase is Phase.LOADING:
                 await asyncio.sleep(_POLL_S)
+            self._state.listens = True
             await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -15,7 +15,7 @@ from quire.server.answer_formats import AnswerFormats
 from quire.server.args import ServerArgs
 from quire.server.errors import not_found, unavailable
 from quire.server.input_phase import InputPhase
-from quire.server.peers import Counts, Peers, Place
+from quire.server.peers import Counts, Loading, Peers, Place
 from quire.server.request_ids import without_prefix
 from quire.server.watch import Watch
 
@@ -152,7 +152,9 @@ class ServerState:
     ready_seconds: float | None = None  # from the start of the server to its first READY
     phase_seconds: dict[str, float] = field(default_factory=dict)  # of the engine's latest start
     place: Place | None = None  # among several HTTP processes
+    listens: bool = True  # false: until it has loaded, for others do
     running: RequestTable = field(init=False)
+    loading: Loading = field(init=False)
     peers: Peers = field(init=False)
     watch: Watch = field(init=False)  # metrics, logs, traces
     inputs: InputPhase = field(default_factory=lambda: InputPhase("input"))
@@ -161,11 +163,19 @@ class ServerState:
 
     def __post_init__(self) -> None:
         self.running = RequestTable(Counts(self.place))
+        self.loading = Loading(self.place)
         self.peers = Peers(self.place, self.running)
         self.watch = Watch(self.args, shares_engine=self.place is not None)
+        self.enter(self.phase, self.detail)
 
     def enter(self, phase: Phase, detail: str) -> None:
         self.phase, self.detail = phase, detail
+        self.loading.set(self.listens and phase is Phase.LOADING)
+
+    @property
+    def is_ready(self) -> bool:
+        """In all processes: nobody can tell which one the next connection comes to."""
+        return self.phase is Phase.READY and not self.loading.is_anyone
 
     def require_engine(self) -> AsyncLLM:
         """The engine, or 503 that says why there is none."""

@@ -40,7 +40,7 @@ from quire.server.orders import (
     config_bytes,
     write_order,
 )
-from quire.server.peers import Counts, Place
+from quire.server.peers import Place
 from quire.server.served_core import ServedCore
 from quire.server.signals import hand_over, stop_signals
 
@@ -168,7 +168,7 @@ class _Supervisor:
     def _on_process_end(self, process: _HTTPProcess, status: int) -> None:
         self._processes.remove(process)
         multiprocess.process_has_ended(process.pid)
-        Counts(process.place).set(0)
+        process.place.vacate()
         if self._client is not None and process.client is not None:
             with contextlib.suppress(EngineDeadError):
                 self._client.send(Detach(process.client))

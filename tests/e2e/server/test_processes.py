@@ -226,7 +226,7 @@ def test_running_requests_finish_and_new_ones_are_refused_while_it_drains(
             assert refused.status_code == 503 and refused.headers["retry-after"]
             assert client.get("/health").status_code == 200
         stream.end()
-        assert stream.is_done and stream.errors == [] and stream.text
+        assert stream.errors == [] and stream.is_done and stream.text
         assert served.end() == 0
 
 

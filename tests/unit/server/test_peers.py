@@ -15,7 +15,7 @@ from quire.engine.async_engine import AsyncLLM
 from quire.server import peers
 from quire.server.args import ServerArgs
 from quire.server.peers import Counts, Place
-from quire.server.state import RunningRequest, ServerState
+from quire.server.state import Phase, RunningRequest, ServerState
 from tests.fakes.server import in_process_client, ready_state
 
 
@@ -57,8 +57,27 @@ def test_each_process_counts_for_all(places: list[Place]) -> None:
     first.set(3)
     third.set(4)
     assert [one.total for one in (first, second, third)] == [7, 7, 7]
-    Counts(places[0]).set(0)  # as the supervisor does for one that has died
+    places[0].vacate()  # as the supervisor does for one that has died
     assert second.total == 4
+
+
+async def test_the_server_is_ready_when_none_that_listens_loads(places: list[Place]) -> None:
+    async def ready(state: ServerState) -> tuple[int, int]:
+        async with in_process_client(state) as client:
+            answers = [await client.get(path) for path in ("/readyz", "/health")]
+        return answers[0].status_code, answers[1].status_code
+
+    first, second = (ServerState(args=ServerArgs(), place=place) for place in places[:2])
+    first.enter(Phase.READY, "ready")
+    second.enter(Phase.READY, "ready")
+    assert await ready(first) == (503, 503)  # the third has not even begun
+    ServerState(args=ServerArgs(), place=places[2]).enter(Phase.READY, "ready")
+    assert await ready(first) == await ready(second) == (200, 200)
+    second.enter(Phase.LOADING, "the engine died and is started again")
+    assert await ready(first) == (503, 503)
+    places[1].vacate()
+    ServerState(args=ServerArgs(), place=places[1], listens=False)  # others do meanwhile
+    assert await ready(first) == (200, 200)
 
 
 def test_a_process_that_is_alone_counts_itself() -> None:
