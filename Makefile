@@ -38,16 +38,16 @@ demo: $(INSTALLED)
 test: lint browser
 	$(PYTEST) $(IN_PARALLEL) --durations=15
 
-# The page is tested in Chromium: the one on PATH, or else the package, or else Playwright's own. A
-# machine that can have none of them still passes all other tests; those of the page are skipped.
+# The page is tested in Chromium: the one on PATH, or else the package, or else Playwright's own; one
+# example needs curl. A machine that can have none of them passes all other tests and skips these.
 browser: $(INSTALLED_TEST)
-	@if $(FIND_BROWSER) >/dev/null; then exit 0; fi; \
+	@if $(FIND_BROWSER) >/dev/null && command -v curl >/dev/null; then exit 0; fi; \
 	sudo=; [ "$$(id -u)" = 0 ] || sudo="sudo -n"; \
 	if command -v apt-get >/dev/null && $$sudo true 2>/dev/null; then \
-	  echo "Installing the package chromium, for the tests of the page"; \
+	  echo "Installing the packages chromium and curl, for the tests of the page and the examples"; \
 	  timeout 120 $$sudo apt-get update -qq; \
 	  $$sudo env DEBIAN_FRONTEND=noninteractive timeout 600 \
-	    apt-get install -qq -y --no-install-recommends chromium >/dev/null; \
+	    apt-get install -qq -y --no-install-recommends chromium curl >/dev/null; \
 	fi; \
 	$(FIND_BROWSER) >/dev/null || timeout 600 $(BIN)/playwright install chromium; \
 	$(FIND_BROWSER) || echo "The tests of the page will be skipped"

@@ -4,15 +4,15 @@
     python benchmarks/front.py --step-ms 0 --prompt-ms 0        # as fast as the front end can
     python benchmarks/front.py --num-prompts 64 --input-len 16 --repetitions 1
 
-The server is the real one, before an engine core that computes nothing: a process of its own that
-takes requests, and tells one random token a step for each running row, in steps that last as long
-as those of a small model on a large GPU (front_parts/instant_core.py). `quire bench serve` sends
-all requests at once, with prompts of token ids, and reads streams, on the same machine: with fewer
-than three processors the three processes also wait for each other, which shows in the seconds.
+The server is the real one. Its engine core, a process of its own, computes nothing: it takes
+requests and returns one random token per running row and step, in steps that last as long as those
+of a small model on a large GPU (front_parts/instant_core.py). `quire bench serve` sends all
+requests at once, with prompts of token ids, and reads streams, on the same machine: with fewer than
+three processors the three processes also wait for each other, which shows in the seconds.
 
-CPU time is user and system time from before the load generator starts until it has ended, so a
-short request with which it looks whether the server is ready is in it. It is counted in ticks of
-10 ms: of small loads it says little. A token's share has everything in it, the prompts too.
+CPU time is user and system time from before the load generator starts until it has ended, which
+includes its short request that checks whether the server is ready. It is counted in ticks of 10 ms,
+too coarse for small loads. The time per token includes everything, prompts too.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _program(model: Path, args: argparse.Namespace) -> list[str]:
 
 
 def _loads(args: argparse.Namespace) -> list[Load]:
-    """A smaller one to warm up, and one for each repetition."""
+    """A smaller load to warm up, and one for each repetition."""
     sizes = [min(NUM_WARMUPS, args.num_prompts), *[args.num_prompts] * args.repetitions]
     return [
         Load(
@@ -112,9 +112,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--input-len", type=int, default=512, help="tokens of each prompt")
     parser.add_argument("--output-len", type=int, default=128, help="tokens of each answer")
     parser.add_argument("--max-num-seqs", type=int, default=256, help="rows of the core")
-    parser.add_argument("--step-ms", type=float, default=4.3, help="that a step lasts")
+    parser.add_argument("--step-ms", type=float, default=4.3, help="duration of a step")
     parser.add_argument(
-        "--prompt-ms", type=float, default=1.1, help="and more for each prompt that begins in it"
+        "--prompt-ms", type=float, default=1.1, help="added for each prompt that begins in it"
     )
     parser.add_argument("--repetitions", type=int, default=3)
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""The step on one GPU: is it right, how fast is it, and how far from what the GPU could do.
+"""Engine steps on one GPU: are they right, how fast are they, and how far from the GPU's limits.
 
     python benchmarks/gpu.py --output DIR                      # everything but the soak: 9 minutes
     python benchmarks/gpu.py --only speed --models qwen3-0.6b --workloads single decode256
@@ -6,13 +6,12 @@
     python benchmarks/gpu.py --only speed --models tiny --scale 0.05 \\
         --options '{"device": "cpu"}'                          # a rehearsal without a GPU
 
-Weights are dummies of the real configs; greedy, EOS ignored, the workloads of
-`quire.bench.standard_workloads`; three repetitions, medians. The ceilings are computed from what
-this GPU reads and multiplies, measured in the same run: every weight and every key and value read
-once a step, or every multiplication done once, whichever takes longer. Prompts and decode steps are
-added up: that they might be computed side by side is not assumed. Rows that fall short get a
-profile. What does not fit into --max-minutes is skipped, and said so. Results of the past:
-RESULTS.md.
+Dummy weights of the real configs, the workloads of `quire.bench.standard_workloads`, greedy, EOS
+ignored; medians of three repetitions. Ceilings follow from the rates at which this GPU reads and
+multiplies, measured in the same run: per step, the time to read every weight, key and value once or
+to do every multiplication once, whichever is longer. The times of prefill and decode are added,
+without overlap. Rows that fall short of goal or peer are profiled. What does not fit into
+--max-minutes is skipped and reported as such. Past results: RESULTS.md.
 """
 
 from __future__ import annotations

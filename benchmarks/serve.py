@@ -1,4 +1,4 @@
-"""A served model beside vLLM's server: latency at two rates, throughput all at once, on one GPU.
+"""A served model beside vLLM's server, on one GPU: latency at two rates, and peak throughput.
 
     python benchmarks/serve.py --output DIR                     # 0.6B and 8B: under 4 minutes
     python benchmarks/serve.py --models qwen3-0.6b --rates inf
@@ -7,7 +7,7 @@
 
 For each model: `quire serve` with dummy weights of the real config and no prefix cache, and on the
 same host `quire bench serve` with fresh random prompts for every rate; then the same work offline.
-What follows `--` goes to the engine. The peer's figures: serve_parts/peer.py.
+Flags after `--` go to the engine. vLLM's figures are in serve_parts/peer.py.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> int:
 def measure_model(
     name: str, model: Path, arguments: argparse.Namespace, engine_flags: list[str], output: Path
 ) -> list[Line]:
-    """Every rate, and offline for comparison with all at once."""
+    """Measure every rate and, to compare with all requests at once, the same work offline."""
     flags = ["--load-format", "dummy", "--no-enable-prefix-caching", "--max-model-len"]
     flags += [str(arguments.max_model_len), *engine_flags]
     lines, served = [], 0.0
@@ -79,7 +79,7 @@ def measure_model(
 def measure_rate(
     url: str, model: Path, rate: float, index: int, arguments: argparse.Namespace, output: Path
 ) -> dict[str, Any]:
-    """One run of the load generator, with prompts of its own."""
+    """Run the load generator once; prompts differ from those of other rates."""
     at_rate = NUM_AT_ONCE if rate == ALL_AT_ONCE else math.ceil(rate * SECONDS_AT_A_RATE)
     num_prompts = arguments.num_prompts or at_rate
     load = Load(
@@ -95,7 +95,7 @@ def measure_rate(
 
 
 def measure_offline(model: Path, arguments: argparse.Namespace, flags: list[str]) -> float:
-    """Tokens a second of an LLM in a process of its own."""
+    """Output tokens a second of `LLM` in a process of its own."""
     script = Path(__file__).parent / "serve_parts" / "offline.py"
     options = {
         "engine": {"model": str(model), **_as_options(flags)},
@@ -111,7 +111,7 @@ def measure_offline(model: Path, arguments: argparse.Namespace, flags: list[str]
 
 
 def _as_options(flags: list[str]) -> dict[str, Any]:
-    """Flags as arguments of `LLM`, by the engine's own parser."""
+    """Command-line flags as keyword arguments of `LLM`."""
     from dataclasses import fields
 
     from quire import EngineArgs
@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--models", nargs="+", default=MODELS, choices=tuple(CONFIGS))
     parser.add_argument("--rates", nargs="+", type=float, default=RATES)
-    parser.add_argument("--num-prompts", type=int, help="for every rate, instead of 15 s of it")
+    parser.add_argument("--num-prompts", type=int, help="at every rate; default: 15 s of it")
     parser.add_argument("--input-len", type=int, default=512)
     parser.add_argument("--output-len", type=int, default=128)
     parser.add_argument("--max-model-len", type=int, default=2048)

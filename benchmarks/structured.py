@@ -1,17 +1,16 @@
-"""What constrained output costs: tokens a second with a JSON schema and without, and the steps.
+"""What structured output costs: tokens a second and step times, with a JSON schema and without.
 
     python benchmarks/structured.py                               # the bundled model, on a CPU
     python benchmarks/structured.py --model qwen3-0.6b            # dummy weights, on a GPU
     python benchmarks/structured.py --schema mine.json            # another schema
 
-Loads of equally many requests in turn, several times; medians of the rates, and of the times of all
-steps the middle, the 99th percentile and the longest: a mask that is dear now and then does not
-show in a mean. "all" has a schema for every request, "one" for one among others, "none" for none;
-"limits" is "all" with strings of limited length, which a random model fills to the last character:
-near its limit a string's mask takes a hundred times as long as elsewhere. Shares are medians of
-those of each repetition. No output can end early: it is a list of what the schema says with more
-items than there is room for. Dummy models have a made-up vocabulary of their size, with pieces that
-JSON is made of.
+Loads with equal numbers of requests take turns, several times. Reported are the median rate and,
+over all steps, the median, 99th percentile and maximum: masks that are slow now and then do not
+show in a mean. In "all" every request has a schema, in "one" a single one, in "none" none; "limits"
+is "all" with strings of limited length, which a random model fills to the last character: near its
+limit, a string's mask takes a hundred times as long as elsewhere. Percentages are medians over the
+repetitions. No output can end early: each is a list of the schema's items, longer than there is
+room for. Dummy models have a made-up vocabulary of their size that contains pieces of JSON.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ from quire.sampling_params import RequestOutputKind
 
 BUNDLED = "tiny-chat"
 LOADS = ("none", "one", "all")
-NUM_FIRST_STEPS = 10  # these also read prompts, and are not among the times of steps
+NUM_FIRST_STEPS = 10  # not timed, since they also compute prompts
 
 
 @dataclass(slots=True)
 class _Measured:
-    """Of one load."""
+    """Figures of one load."""
 
     rates: list[float] = field(default_factory=list)  # tokens a second, of each repetition
     step_ms: list[float] = field(default_factory=list)  # of all repetitions
@@ -58,7 +57,7 @@ def main() -> None:
         found = {name: _Measured() for name in schemas}
         for repetition in range(args.repetitions + 1):
             order = list(schemas) if repetition % 2 else list(schemas)[::-1]
-            for name in order:  # this and that way round: a machine's speed drifts
+            for name in order:  # alternating order, since a machine's speed drifts
                 rate, step_ms = _run(engine, args, name, schemas[name])
                 if repetition:  # the first warms up
                     found[name].rates.append(rate)
@@ -129,7 +128,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default=BUNDLED, choices=[BUNDLED, *CONFIGS])
-    parser.add_argument("--schema", type=Path, help="of each item of the lists, a file of JSON")
+    parser.add_argument("--schema", type=Path, help="JSON file: schema of each item of the lists")
     parser.add_argument("--requests", type=int, default=64)
     parser.add_argument("--input-len", type=int, default=32)
     parser.add_argument("--output-len", type=int, default=256)

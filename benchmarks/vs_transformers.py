@@ -2,9 +2,9 @@
 
 Two workloads: mixed (32 requests, 32-256 tokens in, 32-128 out) and shared (16 requests that share
 a prefix of 512 tokens, 16 of their own, 32 out). Greedy, EOS ignored. transformers gets padded
-batches of the size that served it best; it runs each batch to its longest output, and only tokens
-that were asked for count. Both take turns, medians are compared, and Quire forgets its prefix cache
-before every turn. Only ratios mean anything on another machine.
+batches of the size that was fastest for it; it runs each batch to its longest output, and only
+requested tokens count. The two take turns, medians are compared, and Quire's prefix cache is reset
+before every turn. On another machine only the ratios are comparable.
 
     python benchmarks/vs_transformers.py [--json FILE]
 """
@@ -137,7 +137,7 @@ def shared_requests() -> list[Request]:
 
 
 WORKLOADS = {"mixed": mixed_requests, "shared": shared_requests}
-# What the project promises of bfloat16.
+# Least speed relative to transformers, in bfloat16.
 GOALS = {("mixed", "bfloat16"): 2.0, ("shared", "bfloat16"): 5.0}
 
 
@@ -157,7 +157,7 @@ def save_random_llama(folder: Path) -> None:
 
 
 def compare_all(folder: Path, dtype: str, repetitions: int) -> Iterator[Outcome]:
-    """One outcome a workload."""
+    """Yield one outcome per workload."""
     quire, peer = QuireRunner(folder, dtype), TransformersRunner(folder, dtype)
     for name, make_requests in WORKLOADS.items():
         yield compare(quire, peer, name, dtype, make_requests(), repetitions)
@@ -174,7 +174,7 @@ def compare(
 ) -> Outcome:
     sizes = [size for size in BATCH_SIZES if size <= len(requests)]
     with tqdm(total=len(sizes) + 2 * repetitions, desc=f"{workload} {dtype}") as bar:
-        quire.run(requests[:2])  # warm-up; the trials of batch sizes warm up the other
+        quire.run(requests[:2])  # warm-up; trying batch sizes warms up transformers
         trials = {}
         for size in sizes:
             trials[size], _ = _timed(partial(peer.run, requests, size), bar)

@@ -1,4 +1,4 @@
-"""Anthropic's client with a server of ours. Usage: python examples/anthropic_client.py [URL [KEY]]
+"""Anthropic's client with a Quire server. Usage: python examples/anthropic_client.py [URL [KEY]]
 
 Needs `pip install anthropic`, and `quire serve` in another terminal.
 """

@@ -1,4 +1,4 @@
-"""A chat of two turns, printed as it is made. Usage: python examples/chat_stream.py [MODEL]"""
+"""A chat of two turns, printed as it is generated. Usage: python examples/chat_stream.py [MODEL]"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""OpenAI's client with a server of ours. Usage: python examples/openai_client.py [BASE_URL [KEY]]
+"""OpenAI's client with a Quire server. Usage: python examples/openai_client.py [BASE_URL [KEY]]
 
 Needs `pip install openai`, and `quire serve` in another terminal.
 """

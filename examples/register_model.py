@@ -1,8 +1,8 @@
-"""Serve an architecture of one's own: describe it, register it, generate with it.
+"""Add an architecture of your own: describe it, register it, generate with it.
 
-Quire computes; a plan function only says what a config.json means. "ScholarForCausalLM" is Llama's
-attention beside a plain MLP with squared ReLU, both behind one layer norm, with tensor names of
-its own. Here its weights are random, so that the example needs no download.
+A plan function only describes what a config.json means; Quire does the computation.
+"ScholarForCausalLM" has Llama's attention in parallel with a plain MLP of squared ReLU, both behind
+one layer norm, and tensor names of its own. Its weights are random, so nothing is downloaded.
 
 Usage: python examples/register_model.py
 """
@@ -33,7 +33,7 @@ CONFIG = {
     "max_position_embeddings": 512,
 }
 
-# Ours -> theirs; * is the layer's number. Which of ours there are follows from the plan.
+# Quire's tensor name -> the checkpoint's; * is the layer's number. The plan implies Quire's names.
 NAMES = {
     "embedding.weight": "tokens.weight",
     "layers.*.norm1.weight": "layer.*.norm.weight",
@@ -48,7 +48,7 @@ NAMES = {
 
 
 def scholar(hf: HFConfig) -> ModelPlan:
-    """What a config.json of this family means; every key it may have is read by its type."""
+    """The plan that a config.json of this family describes. Reads every key it may have."""
     norm = LayerNormSpec(size=hf.int("hidden_size"), eps=hf.float("scholar_norm_eps", 1e-5))
     layer = LayerSpec(
         block="parallel",
@@ -62,12 +62,12 @@ def scholar(hf: HFConfig) -> ModelPlan:
         norms=(norm,),
     )
     weights = WeightMap(entries={ours: Source(theirs) for ours, theirs in NAMES.items()})
-    # A key that nobody has read would change behaviour that is not here: it is refused.
+    # A key that was not read is refused, since it may change how the model computes.
     return plan_from(hf, layer, final_norm=norm, weights=weights)
 
 
 def save_random_model(folder: Path) -> None:
-    """A model folder as a hub would hold it, without a tokenizer."""
+    """Write a model folder as on a hub, but without a tokenizer."""
     (folder / "config.json").write_text(json.dumps(CONFIG))
     plan = scholar(HFConfig(CONFIG, "ScholarForCausalLM"))
     generator = torch.Generator().manual_seed(0)
@@ -81,8 +81,8 @@ def save_random_model(folder: Path) -> None:
 
 
 def main() -> None:
-    # In a package of your own, do this in a function that its entry point in the group
-    # "quire.plugins" names: then every process of Quire knows the architecture.
+    # A package does this in a function that it names as an entry point of the group
+    # "quire.plugins": then every process of Quire knows the architecture.
     ModelRegistry.register_model("ScholarForCausalLM", scholar)
     with tempfile.TemporaryDirectory() as folder:
         save_random_model(Path(folder))

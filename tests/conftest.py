@@ -13,7 +13,21 @@ import pytest
 
 from quire import env
 
-# Before torch, tokenizers and Triton are imported, which read them once.
+# Each flag has a variable of its own, and the libraries and clients that tests use read others.
+_PREFIXES = ("QUIRE_", "VLLM_", "HF_", "MODELSCOPE_", "OPENAI_", "ANTHROPIC_", "OTEL_")
+_KEPT = {"OMP_NUM_THREADS", "XDG_CACHE_HOME"}  # set below; where Playwright has its browsers
+
+
+def _forget_settings() -> None:
+    read = {*env.OF_OTHERS, *(name for variable in env.REGISTRY for name in variable.names)}
+    for name in set(os.environ) - _KEPT:
+        if name in read or name.startswith(_PREFIXES):
+            del os.environ[name]
+
+
+# Before anything is imported that reads its own once, and before a fixture of the whole run starts
+# a server.
+_forget_settings()
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 if not Path("/dev/nvidiactl").exists():
@@ -39,13 +53,8 @@ def hears_hangup() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in env.REGISTRY:
-        for name in variable.names:
-            if name != "OMP_NUM_THREADS":
-                monkeypatch.delenv(name, raising=False)
-    for name in [name for name in os.environ if name.startswith("VLLM_")]:
-        monkeypatch.delenv(name)
+def _clean_environment() -> None:
+    _forget_settings()
 
 
 @pytest.fixture(autouse=True)

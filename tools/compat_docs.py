@@ -1,4 +1,4 @@
-"""Write the tables of docs/coming_from_vllm.md from the tables that the code itself goes by.
+"""Write the tables of docs/coming_from_vllm.md from the tables in the code.
 
 python tools/compat_docs.py
 """
@@ -29,7 +29,7 @@ MARK = "<!-- From here on written by tools/compat_docs.py -->"
 
 
 def written(text: str) -> str:
-    """The page with its tables as the code has them."""
+    """``text``, the page, with its tables replaced by those of the code."""
     prose, mark, _ = text.partition(MARK)
     if not mark:
         raise ValueError(f"the page needs the line {MARK}")

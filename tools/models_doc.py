@@ -1,4 +1,4 @@
-"""Write the table of docs/models.md from the registry and the heads of the family files.
+"""Write the table of docs/models.md from the registry of model families.
 
 python tools/models_doc.py
 """
@@ -15,7 +15,7 @@ BEGIN, END = "<!-- families -->", "<!-- end of families -->"
 
 
 def written(text: str) -> str:
-    """The page with its table as the code has it."""
+    """``text``, the page, with its table replaced by that of the code."""
     table = "\n".join([BEGIN, *family_lines(), END])
     text, count = re.subn(f"{BEGIN}.*{END}", lambda _: table, text, flags=re.DOTALL)
     if count != 1:
@@ -24,7 +24,7 @@ def written(text: str) -> str:
 
 
 def family_lines() -> list[str]:
-    """One row a family."""
+    """One row per family."""
     rows = []
     for family in supported_families():
         names = ", ".join(f"`{name}`" for name in family.architectures)

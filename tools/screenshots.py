@@ -48,7 +48,7 @@ def chat(page: Page) -> None:
 
 
 def warm_up(url: str) -> None:
-    """Earlier requests, whose blocks are still cached."""
+    """Send requests whose KV blocks stay cached."""
     for i in range(5):
         prompt = list(range(500 + 200 * i, 660 + 200 * i))
         body = {"model": MODEL, "prompt": prompt, "max_tokens": 8, "ignore_eos": True}
@@ -56,7 +56,7 @@ def warm_up(url: str) -> None:
 
 
 def start_load(url: str) -> list[threading.Thread]:
-    """Requests that share a prompt, so that there is something to see."""
+    """Start requests that share a prompt, so that the pictures show running and shared blocks."""
     body = {"model": MODEL, "prompt": list(range(100, 420)), "ignore_eos": True, "n": 2}
     requests = [
         threading.Thread(

@@ -23,7 +23,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "server.md"
 
 
 def written(text: str) -> str:
-    """The page with its tables as the code has them."""
+    """``text``, the page, with its tables replaced by those of the code."""
     for name, lines in {"endpoints": endpoint_lines(), "flags": flag_lines()}.items():
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         table = "\n".join([begin, *lines, end])

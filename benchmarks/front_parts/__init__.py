@@ -1,1 +1,1 @@
-"""The parts of `benchmarks/front.py`: a core that computes nothing, and what its server costs."""
+"""The parts of `benchmarks/front.py`: a core that computes nothing, and CPU times of its server."""

@@ -1,7 +1,7 @@
-"""An engine core without a model: each row that runs gets one random token a step.
+"""An engine core without a model: each running row gets one random token per step.
 
-Steps last as long as they are told to. Knows neither blocks nor weights: what it costs is a queue
-and the deltas, so that whoever serves it measures what is in front of a core.
+Steps last as long as `StepTimes` says. It has neither KV blocks nor weights, only a queue and the
+deltas, so that a server on top of it shows the cost of the front end.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from quire.step_output import (
     ends_without_tokens,
 )
 
-FIRST_TOKEN_ID = 300  # behind the special tokens and the bytes: whole words
-VARIABLE = "INSTANT_CORE_MS"  # a builder is given nothing but the config of the engine
+FIRST_TOKEN_ID = 300  # after the special tokens and the bytes: whole words
+VARIABLE = "INSTANT_CORE_MS"  # since the builder of a core gets only the engine's config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,13 +33,13 @@ class StepTimes:
     """How long steps last."""
 
     step_ms: float
-    prompt_ms: float  # more for each prompt that begins in the step
+    prompt_ms: float  # added for each prompt that begins in the step
 
     def seconds(self, num_prompts: int) -> float:
         return (self.step_ms + num_prompts * self.prompt_ms) / 1000
 
     def tell(self) -> None:
-        """To the cores that this process starts."""
+        """Pass the times to cores that this process starts, in the environment."""
         os.environ[VARIABLE] = f"{self.step_ms} {self.prompt_ms}"
 
     @classmethod
@@ -57,7 +57,7 @@ class _Row:
 
 
 class InstantCore:
-    """`EngineCore` by shape. A step can be put off until the one before it has lasted its time."""
+    """Has the interface of `EngineCore`. A step first waits for the end of the one before it."""
 
     def __init__(self, config: EngineConfig, times: StepTimes) -> None:
         self.facts = EngineFacts(
@@ -80,7 +80,7 @@ class InstantCore:
         self._num_steps = 0
 
     def step(self) -> list[CompletionDelta]:
-        """Wait for the end of the step under way; its tokens. The next begins, with new prompts."""
+        """Wait for the end of the step under way, begin the next, and return the tokens so far."""
         time.sleep(max(0.0, self.seconds_to_spare()))
         began = time.perf_counter()
         deltas = [*self._ends, *self._advance()]
@@ -132,7 +132,7 @@ class InstantCore:
         pass
 
     def _advance(self) -> list[CompletionDelta]:
-        """A token for every row; those that have all of theirs end."""
+        """One more token for every row; rows that reach their length end."""
         now = time.time()
         token_ids = self._random.choices(self._token_ids, k=len(self._rows))
         pairs = zip(list(self._rows.values()), token_ids, strict=True)
@@ -154,7 +154,8 @@ class InstantCore:
         )
 
     def _admit(self) -> int:
-        """Prompts that begin: whole ones that fit in a step beside the rows; one fits if alone."""
+        """Start waiting requests whose whole prompts fit in the step's token budget beside the
+        rows (the first always does); how many."""
         now = time.time()
         num_prompts, num_tokens = 0, len(self._rows)
         while self._waiting and len(self._rows) < self.facts.max_num_seqs:

@@ -1,4 +1,4 @@
-"""What the front end of a server cost, as a table."""
+"""The front end's CPU time, as a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import median
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """Of one load."""
+    """Times of one load."""
 
     seconds: float
     num_requests: int
@@ -24,7 +24,7 @@ class Cost:
 
     @property
     def front_us_a_token(self) -> float:
-        """What prompts cost is in it too."""
+        """CPU time of the front end per output token, that of prompts included."""
         return 1e6 * self.front_cpu_s / self.num_tokens
 
     @property

@@ -1,4 +1,4 @@
-"""The server of `quire serve` before an instant core, which has a process of its own.
+"""The server of `quire serve` on top of an instant core, which has a process of its own.
 
 Run as a program: ``python server.py OPTIONS``, where OPTIONS is JSON with the arguments of
 `EngineArgs` as ``engine``, and those of `StepTimes` as ``times``.

@@ -1,5 +1,5 @@
 """The least time that a workload can take: every weight, key and value read once a step, every
-multiplication done once, at rates measured on this device. Pure arithmetic but for `measure_rates`.
+multiplication done once, at rates measured on this device. Pure arithmetic apart from measuring.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 from quire.bench.standard_workloads import Workload
 
 BYTES = 2  # of a bf16 number
-READ_SHARE = 1.06  # reads alone ran this much faster than a copy on the H200 where it was measured
+READ_SHARE = 1.06  # read bandwidth relative to that of a copy, as measured on an H200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rates:
-    """What the device does in a second."""
+    """What the device can do per second."""
 
     read_bytes: float
     flop: float
@@ -29,13 +29,13 @@ class Rates:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCost:
-    """Numbers of a decoder's parts."""
+    """Sizes of a decoder's parts."""
 
     num_layers: int
     q_width: int
     kv_width: int
     dense: int  # weights of all layers that every token uses
-    mlp: int  # those of them that are behind the attention of one layer
+    mlp: int  # those of ``dense`` that follow the attention of one layer
     expert: int  # weights of one expert in one layer; 0 without experts
     num_experts: int
     top_k: int
@@ -62,17 +62,17 @@ class ModelCost:
 
     @property
     def active(self) -> int:
-        """Weights that multiply one token, the head apart."""
+        """Weights that one token is multiplied with, without the head."""
         return self.dense + self.num_layers * self.top_k * self.expert
 
     @property
     def behind_attention(self) -> int:
-        """Weights of one layer that multiply one token after attention's."""
+        """Weights of one layer that one token is multiplied with after attention."""
         return self.mlp + self.top_k * self.expert
 
     @property
     def token_bytes(self) -> int:
-        """Keys and values of one token."""
+        """Bytes of one token's keys and values in all layers."""
         return 2 * BYTES * self.kv_width * self.num_layers
 
     def share_of_experts(self, num_tokens: int) -> float:
@@ -82,12 +82,12 @@ class ModelCost:
         return 1 - (1 - self.top_k / self.num_experts) ** num_tokens
 
     def weight_bytes(self, num_tokens: int) -> float:
-        """Read by a step of so many tokens."""
+        """Expected bytes of weights that a step of ``num_tokens`` reads."""
         touched = self.num_experts * self.share_of_experts(num_tokens)
         return BYTES * (self.dense + self.head + self.num_layers * touched * self.expert)
 
     def attention_flop(self, start: int, end: int) -> float:
-        """Of the tokens at positions ``start`` to ``end``, each with all before it."""
+        """FLOP of attention for positions ``start`` to ``end``, each with all before it."""
         return 2 * self.num_layers * self.q_width * (end**2 - start**2)
 
 
@@ -101,7 +101,7 @@ def prompts_s(cost: ModelCost, workload: Workload, rates: Rates) -> float:
     lengths = [len(prompt) for prompt in workload.prompts]
     num_new = sum(lengths) - shared * (len(lengths) - 1)
     flop = 2.0 * cost.active * num_new + 2.0 * cost.head * len(lengths)
-    # Nobody attends to what the last layer gives: it is needed of the last token alone.
+    # Behind the last layer's attention, only the last token of each prompt is needed.
     flop -= 2.0 * cost.behind_attention * (num_new - len(lengths))
     flop += cost.attention_flop(0, shared)
     flop += sum(cost.attention_flop(shared, length) for length in lengths)
@@ -121,7 +121,7 @@ def decode_s(cost: ModelCost, workload: Workload, rates: Rates) -> float:
 
 
 def measure_rates(device: str) -> Rates:
-    """Bytes read and bf16 operations a second, on this device, now."""
+    """Measure the bytes read and bf16 operations per second of this device."""
     reads = {f"copy x {READ_SHARE}": copied_bytes_per_s(device) * READ_SHARE}
     if device == "cuda":
         reads |= _read_bytes_per_s()
@@ -132,7 +132,7 @@ def measure_rates(device: str) -> Rates:
 
 
 def copied_bytes_per_s(device: str) -> float:
-    """Read and written."""
+    """Bytes per second that a copy reads and writes, both counted."""
     source = torch.zeros(1 << (31 if device == "cuda" else 27), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() / median_s(lambda: target.copy_(source), device)
@@ -145,7 +145,7 @@ def product_flop_per_s(device: str) -> float:
 
 
 def _read_bytes_per_s() -> dict[str, float]:
-    """Of a kernel that only reads; nothing where the kernel cannot run."""
+    """The read rate of a kernel that only reads; empty where the kernel cannot run."""
     try:
         from .read_kernel import read_all
 
@@ -157,7 +157,7 @@ def _read_bytes_per_s() -> dict[str, float]:
 
 
 def median_s(function: Callable[[], object], device: str) -> float:
-    """Seconds of one call, the first three not counted."""
+    """Median seconds of one call; the first three are not counted."""
     if device != "cuda":
         times = []
         for _ in range(8):

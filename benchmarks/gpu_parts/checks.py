@@ -1,5 +1,5 @@
-"""The unit that checks answers on the device: tiny float32 models against transformers, however the
-steps run; bf16, where tokens may differ, with the reason; every kernel against its twin.
+"""The unit that checks answers on the device: tiny float32 models against transformers, in every
+way of running steps; how far bf16 differs, and why; every kernel against its reference in torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NUM_ALONE = 12
 MAX_MODEL_LEN = 512
 TIE = 1e-4  # between float32 logits
 
-# The first model runs in every way; the others in the first and the last but two.
+# The first model runs in every way, the others in `WAYS_OF_OTHERS`.
 PREEMPTING = "graphs, preempting"
 WAYS: dict[str, dict[str, Any]] = {
     "eager, depth 1": {"enforce_eager": True, "steps_in_flight": 1},
@@ -52,7 +52,7 @@ Tokens = list[list[int]]
 
 @contextmanager
 def checks_unit(unit: Unit, records: Records) -> Iterator[DoItem]:
-    """Items: `KERNELS`, `BF16`, and `TOKENS` with the name of a tiny model behind it."""
+    """Items: `KERNELS`, `BF16`, and `TOKENS` followed by the name of a tiny model."""
     engine: dict[str, Any] = unit.options["engine"]
 
     def do(item: str) -> None:
@@ -81,9 +81,9 @@ def random_requests(vocab_size: int, count: int = NUM_REQUESTS) -> tuple[Tokens,
 
 
 def check_tokens(model: str, folder: Path, engine: dict[str, Any], records: Records) -> None:
-    """The first way's greedy tokens are those of transformers; every other way has the first's: in
-    a batch, alone, with requests that come while others run, and sampled. Where a token differs
-    rounding must explain it."""
+    """Check that the first way's greedy tokens are those of transformers, and that every other way
+    gives the first way's tokens: in a batch, alone, with requests that arrive while others run, and
+    sampled. Rounding must explain any difference."""
     from .tiny_models import TINY_MODELS, VOCAB_SIZE, save_tiny_model
 
     save_tiny_model(model, folder)
@@ -105,7 +105,7 @@ def check_tokens(model: str, folder: Path, engine: dict[str, Any], records: Reco
         result |= answers.equal(first)
         found = answers.differences(first, prompts, lengths, folder, device)
         lost = stats.num_blocks - 1 - stats.num_free_blocks
-        is_idle = way == PREEMPTING and not stats.num_preemptions  # then nothing was tried
+        is_idle = way == PREEMPTING and not stats.num_preemptions  # then it was not tested
         passed = are_right and not lost and not is_idle and all(one.is_explained for one in found)
         records.add(
             "check", what=f"{model}, {way}", passed=passed, blocks_lost=lost, equal=result,
@@ -126,10 +126,10 @@ class Answers:
     batch: Tokens  # greedy, all at once
     alone: Tokens  # the first `NUM_ALONE`, one after the other
     arriving: Tokens  # a few at a time
-    sampled: Tokens  # of each completion
+    sampled: Tokens  # one entry per completion
 
     def equal(self, wanted: Answers) -> dict[str, tuple[int, int]]:
-        """How many have the tokens of ``wanted``, of how many."""
+        """Way of running -> (how many have the tokens of ``wanted``, of how many)."""
         return {
             how: (sum(a == b for a, b in zip(mine, theirs, strict=True)), len(mine))
             for how, (mine, theirs) in self._pairs(wanted).items()
@@ -138,7 +138,7 @@ class Answers:
     def differences(
         self, wanted: Answers, prompts: Tokens, lengths: list[int], folder: Path, device: str
     ) -> list[Difference]:
-        """From ``wanted``, each with the reason."""
+        """The differences from ``wanted``, each with its reason."""
         asked = list(zip(prompts, lengths, strict=True))
         plain = [Request(prompt=prompt, params=greedy(length)) for prompt, length in asked]
         sampled = [
@@ -176,8 +176,8 @@ def answer(llm: LLM, prompts: Tokens, lengths: list[int]) -> Answers:
 
 @torch.inference_mode()
 def num_as_transformers(folder: Path, prompts: Tokens, answers: Tokens, device: str) -> int:
-    """Requests each of whose tokens is the best by one forward of transformers over the whole
-    text, or so close to it that the order of a sum decides."""
+    """How many requests have only tokens that are the best in one forward pass of transformers over
+    the whole text, or within `TIE` of it."""
     from .tiny_models import load_reference
 
     model = load_reference(folder, device)
@@ -191,7 +191,7 @@ def num_as_transformers(folder: Path, prompts: Tokens, answers: Tokens, device: 
 
 
 def run_arriving(llm: LLM, prompts: Tokens, lengths: list[int]) -> Tokens:
-    """The requests come a few at a time, while others run: steps mix prompts and decodes."""
+    """Add requests a few at a time while others run, so that steps mix prefill and decode."""
     llm.reset_prefix_cache()
     engine, rng = llm.llm_engine, random.Random(2)
     to_come = list(enumerate(zip(prompts, lengths, strict=True)))[::-1]
@@ -230,7 +230,7 @@ def sampled_params(lengths: list[int]) -> list[SamplingParams]:
 
 
 def check_bf16(folder: Path, engine: dict[str, Any], records: Records) -> None:
-    """A bf16 model eager and alone, the reference, against graphs and batches."""
+    """Compare a bf16 model with graphs and in batches with the reference: eager, one at a time."""
     from .tiny_models import VOCAB_SIZE, save_tiny_model
 
     save_tiny_model("grouped-heads", folder, dtype="bfloat16")
@@ -264,7 +264,7 @@ def check_bf16(folder: Path, engine: dict[str, Any], records: Records) -> None:
 
 
 def check_kernels(records: Records, timeout_s: float = 240.0) -> None:
-    """The kernel tests, on whatever device there is; each compares a kernel with its twin."""
+    """Run the kernel tests on this device; each compares a kernel with its reference in torch."""
     # Without the project's configuration, which needs plugins that a GPU machine may lack.
     words = ["-m", "pytest", "-q", "-c", os.devnull, f"--rootdir={ROOT}", "-p", "no:cacheprovider"]
     words += ["--import-mode=importlib", "-o", f"pythonpath={ROOT}"]

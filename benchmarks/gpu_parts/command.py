@@ -1,4 +1,4 @@
-"""The command: reads what is wanted, runs the units one after the other, tells what came out."""
+"""The command: reads the command line, runs the units one after the other, reports the results."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def main(script: str, description: str) -> int:
 def run_all(
     script: str, choices: Choices, records: Records, budget: Budget, output: Path | None
 ) -> None:
-    """Every unit that time allows; results are written after each, so that none is lost."""
+    """Run every unit that time allows; results are written after each, so that none is lost."""
     rates = Unit(name="rates", kind="rates", items=("rates",), options={"engine": choices.engine})
     run_unit(script, rates, records, budget)
     measured = of_kind(records.read(), "rates")
@@ -64,7 +64,7 @@ def run_all(
     if measured:
         choices = replace(choices, rates=measured[0]["rates"])
     else:
-        print("without rates there are no ceilings, and no speed", flush=True)
+        print("rates could not be measured: ceilings and speed are left out", flush=True)
         choices = replace(choices, parts=tuple({*choices.parts} - {"speed", "profile"}))
     planned = planned_rows(choices) if "speed" in choices.parts else []
     rows: list[Row] = []
@@ -82,7 +82,7 @@ def run_all(
 
 @contextmanager
 def rates_unit(unit: Unit, records: Records) -> Iterator[DoItem]:
-    """What the ceilings are computed from."""
+    """Measure the rates from which the ceilings are computed."""
     from .ceilings import measure_rates
 
     def do(item: str) -> None:
@@ -108,7 +108,7 @@ def _machine(device: str, read_bytes: float) -> Record:
 
 
 def _opener(kind: str) -> OpenUnit:
-    """By name, so that a unit imports only what it needs."""
+    """The function of a kind of unit, imported by name, so that a unit imports only its own."""
     module, _, function = UNIT_KINDS[kind].partition(":")
     opener: OpenUnit = getattr(importlib.import_module(f".{module}", __package__), function)
     return opener
@@ -138,12 +138,14 @@ def _parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", nargs="+", choices=PARTS, help=f"parts; default: {' '.join(DEFAULT_PARTS)}"
     )
-    parser.add_argument("--max-minutes", type=float, default=9.0, help="skip the rest; default 9")
+    parser.add_argument(
+        "--max-minutes", type=float, default=9.0, help="skip the rest then; default 9"
+    )
     parser.add_argument("--minutes", type=float, default=5.0, help="of the soak; default 5")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="share of all lengths; default 1")
     parser.add_argument(
-        "--no-profile", action="store_true", help="not even of rows that fall short"
+        "--no-profile", action="store_true", help="no profiles of rows that fall short"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="results.json, .md and .png")
     parser.add_argument("--options", type=json.loads, default={}, help="engine arguments, as JSON")

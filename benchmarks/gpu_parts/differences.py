@@ -17,7 +17,7 @@ from .ties import noise_that_exchanges
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """One completion of a request, as both runs were asked for it."""
+    """One completion of a request that both runs were given."""
 
     prompt: list[int]
     params: SamplingParams
@@ -26,7 +26,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """The first of one completion."""
+    """The first differing token of one completion, in words."""
 
     text: str
     is_explained: bool
@@ -40,7 +40,8 @@ def differences(
     folder: Path,
     device: str,
 ) -> list[Difference]:
-    """``found`` and ``wanted`` are the tokens of ``requests``; the model lies in ``folder``."""
+    """Explain where ``found`` differs from ``wanted``, two runs' tokens of ``requests``; ``how``
+    names the run in texts, ``folder`` has the model."""
     return [
         _explained(f"{how}, completion {number}", list(mine), list(theirs), request, folder, device)
         for number, (mine, theirs, request) in enumerate(zip(found, wanted, requests, strict=True))

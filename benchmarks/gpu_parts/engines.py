@@ -17,7 +17,7 @@ from quire.engine.client import InprocClient
 from quire.engine.core import EngineCore
 from quire.sampling_params import RequestOutputKind
 
-LAST = RequestOutputKind.FINAL_ONLY  # as LLM.generate asks for
+LAST = RequestOutputKind.FINAL_ONLY  # as in LLM.generate
 DEFAULTS: dict[str, Any] = {
     "load_format": "dummy",
     "skip_tokenizer_init": True,
@@ -52,7 +52,7 @@ def greedy(length: int, **changes: Any) -> SamplingParams:
 def run(
     llm: LLM, prompts: list[list[int]], lengths: list[int], **changes: Any
 ) -> tuple[float, list[list[int]]]:
-    """Seconds of the whole, and each request's tokens; the prefix cache is empty before."""
+    """Run all requests with an empty prefix cache; total seconds, and each request's tokens."""
     params = [greedy(length, **changes) for length in lengths]
     llm.reset_prefix_cache()
     wait_for_device()
@@ -66,7 +66,7 @@ def run(
 
 
 def run_workload(llm: LLM, workload: Workload) -> float:
-    """Seconds; an output that is not as long as asked is an error."""
+    """Run the workload; seconds. ``RuntimeError`` for an output that has not its full length."""
     took, tokens = run(llm, workload.prompts, workload.output_lens)
     if [len(one) for one in tokens] != workload.output_lens:
         raise RuntimeError(f"outputs of {workload.name} are not as long as asked")
@@ -74,7 +74,7 @@ def run_workload(llm: LLM, workload: Workload) -> float:
 
 
 def lighter(workload: Workload) -> Workload:
-    """Most shapes of the workload in a part of its time: what is run before it counts."""
+    """A warm-up for ``workload``: most of its shapes in a fraction of its time."""
     longest = max(map(len, workload.prompts))
     count = len(workload.prompts)
     kept = count if longest < 4096 else -(-count // 4)
@@ -88,7 +88,7 @@ def lighter(workload: Workload) -> Workload:
 
 
 class Stepper:
-    """A workload on an engine, one step at a time."""
+    """Runs a workload on an engine, step by step."""
 
     def __init__(self, engine: LLMEngine, workload: Workload) -> None:
         self.engine = engine
@@ -119,7 +119,7 @@ class Stepper:
         self.steps(12)
 
     def steps(self, count: int) -> int:
-        """As many steps as there are, up to ``count``; how many there were."""
+        """Run up to ``count`` steps, while requests are unfinished; how many were run."""
         for done in range(count):
             if not self.engine.has_unfinished_requests():
                 return done

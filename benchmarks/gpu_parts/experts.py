@@ -1,7 +1,7 @@
-"""The unit that looks at a mixture of experts: which share of its experts a decode step touches.
+"""The unit that measures which share of a layer's experts a decode step touches.
 
-Run operation by operation and on the first layers only, since a look inside stops the device; the
-weights are dummies, so the routing is that of random router weights.
+Runs without graphs and on the first layers only, since reading the routing waits for the device.
+The weights are dummies, so the routing is that of random router weights.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NUM_STEPS = 12
 
 @dataclass(slots=True)
 class Touched:
-    """Shares of a layer's experts that one step touched, by the number of its tokens."""
+    """Number of tokens of a step -> shares of a layer's experts that such steps touched."""
 
     shares: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
 
@@ -41,7 +41,7 @@ class Touched:
 
 @contextmanager
 def watched_routing() -> Iterator[Touched]:
-    """Look at the routing of every mixture of experts that there is in this process."""
+    """Record the routing of every mixture of experts in this process."""
     touched = Touched()
     with ExitStack() as stack:
         for moe in [one for one in gc.get_objects() if type(one) is MoE]:
@@ -93,7 +93,7 @@ def experts_unit(unit: Unit, records: Records) -> Iterator[DoItem]:
             shares = touched.shares[num_rows]
             if not shares:
                 raise RuntimeError(
-                    f"no step of {num_rows} tokens was seen, only of {sorted(touched.shares)}"
+                    f"there was no step of {num_rows} tokens, only of {sorted(touched.shares)}"
                 )
             even = ModelCost.of(config).share_of_experts(num_rows)
             mean, low, high = sum(shares) / len(shares), min(shares), max(shares)

@@ -1,4 +1,4 @@
-"""Tiny models of families that differ in their parts, one or two special things each."""
+"""Tiny models of various families, each with one or two special parts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _made(config: Callable[..., PreTrainedConfig], fields: dict[str, Any], **mor
     return lambda **changes: config(**{**fields, **more, **changes})
 
 
-# What is special -> architecture, and what makes its config.
+# Special part -> architecture, and the function that makes its config.
 FAMILY_MODELS: dict[str, tuple[str, Callable[..., PreTrainedConfig]]] = {
     "parallel block": ("GPTNeoXForCausalLM", _made(transformers.GPTNeoXConfig, _WIDE)),
     "alibi": (

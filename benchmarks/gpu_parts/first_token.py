@@ -28,7 +28,7 @@ def main() -> None:
         "python": entered - started,
         "ready": ready - started,
         "first_token": first_token - started,
-        # What the engine does not count: imports, the config, and the device's first call.
+        # Not in the engine's phases: imports, the config, and the device's first call.
         "imports and config": ready - entered - sum(phases.values()),
         "phases": phases,
     }

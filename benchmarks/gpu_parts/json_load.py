@@ -1,4 +1,4 @@
-"""What a model writes where JSON is asked for: lists without an end, from a made-up vocabulary."""
+"""Requests for JSON: schemas of lists that are too long to end, and a made-up vocabulary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def _item(name: dict[str, int], tag: dict[str, int]) -> dict[str, Any]:
-    """With these limits of strings."""
+    """A schema of one item; ``name`` and ``tag`` are the length limits of its strings."""
     tags = {"type": "array", "items": {"type": "string", **tag}, "maxItems": 3}
     return {
         "type": "object",
@@ -26,8 +26,8 @@ def _item(name: dict[str, int], tag: dict[str, int]) -> dict[str, Any]:
 
 
 ITEM = _item({}, {})
-# A random model's strings all run into their limits, where a mask is a walk over the vocabulary: it
-# must find the tokens that are not too long.
+# A random model's strings all reach their limits, where computing a mask walks over the vocabulary
+# to find the tokens that are short enough.
 LIMITED = _item({"maxLength": 40}, {"maxLength": 12})
 PIECES = (
     '"',
@@ -49,7 +49,7 @@ PIECES = (
 
 
 def endless(item: Any) -> dict[str, Any]:
-    """A list of such items, too long to end. What they refer to stays at the root."""
+    """The schema of a list of ``item``, too long to end. Its definitions move to the root."""
     roots = {}
     if isinstance(item, dict):
         roots = {word: item[word] for word in ("$defs", "definitions") if word in item}
@@ -59,7 +59,7 @@ def endless(item: Any) -> dict[str, Any]:
 
 
 def write_tokenizer(folder: Path, size: int) -> None:
-    """Beside a dummy model: tokens of a made-up vocabulary, as many as it has."""
+    """Write a tokenizer to a dummy model's folder, with a made-up vocabulary of ``size`` tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     as_text = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -1,6 +1,6 @@
-"""Weightless model folders: the configs of real models, to measure speed without their weights.
+"""Model folders without weights: configs of real models, to measure speed with dummy weights.
 
-`tiny` is the bundled model: with a scale it rehearses the whole benchmark on a CPU.
+`tiny` has the bundled model's config: with --scale it rehearses the whole benchmark on a CPU.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "tiny": json.loads((TINY_CHAT / "config.json").read_text()),
 }
-# Longest context where it is not 20,480 tokens, as the peer ran.
+# max_model_len of models where it is not 20,480 tokens, as for the peer.
 MAX_MODEL_LEN = {"qwen3-30b-a3b": 8192, "tiny": 2048}
 DEFAULT_MAX_MODEL_LEN = 20480
 

@@ -1,4 +1,4 @@
-"""Which units a run consists of, in which order. Pure data from the command line's choices."""
+"""Which units a run consists of, and in which order, as computed from the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .units import Unit
 PARTS = ("checks", "families", "speed", "startup", "experts", "profile", "soak", "kernels")
 DEFAULT_PARTS = ("checks", "speed", "startup", "experts", "kernels")
 MODELS = (SMALL, DENSE, SPARSE)
-# About how long an engine takes to open, and a profile of one row.
+# Estimated seconds until an engine is open, and of a profile of one row.
 OPENING_S = {SMALL: 14.0, DENSE: 16.0, SPARSE: 40.0}
 EARLY_MODELS = (SMALL, DENSE)
 PROFILE_S = 8.0
@@ -29,14 +29,14 @@ FAMILIES = (
 FAMILY_S = {f"{TOKENS}{name}": 12.0 for name in FAMILIES}
 CHECK_S = {f"{TOKENS}{name}": 12.0 for name in TINY_MODELS} | {BF16: 20.0}
 MANY = "many rows"
-STEADY_ROW = "decode256"  # whose steps are looked at on the small model, whatever its speed
-MANY_ROWS = 256  # more rows than an engine has by default need one of their own
+STEADY_ROW = "decode256"  # profiled on the small model, whatever its speed
+MANY_ROWS = 256  # workloads of more rows than this need an engine of their own
 SEEN_EXPERTS = ("decode1", "decode64", "decode256")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choices:
-    """The command line."""
+    """What the command line asks for."""
 
     models: tuple[str, ...]
     workloads: tuple[str, ...]  # empty: all that are planned for a model
@@ -67,7 +67,7 @@ def planned_rows(choices: Choices) -> list[tuple[str, str]]:
 
 
 def plan(choices: Choices) -> list[Unit]:
-    """The most important first: what is skipped for lack of time stands at the end."""
+    """The units, most important first, since the last are skipped when time runs out."""
     units: list[Unit] = []
     if "checks" in choices.parts:
         units.append(_unit("checks", "checks", CHECK_S, choices, item_s=CHECK_S))
@@ -93,7 +93,7 @@ def _unit(name: str, kind: str, items: Iterable[str], choices: Choices, **change
 
 
 def _speed_units(choices: Choices) -> list[Unit]:
-    """One engine a model, and one more for workloads of more rows than it has."""
+    """One engine per model, and a second for workloads that need more rows than the first has."""
     rows = planned_rows(choices)
     units = []
     for is_large in (False, True):
@@ -137,7 +137,7 @@ def _speed_unit(model: str, names: list[str], choices: Choices, *, is_large: boo
 
 
 def _item_s(model: str, item: str, choices: Choices) -> float:
-    """As long as the peer would take, and a little for what comes before."""
+    """Estimated seconds of an item: the peer's time, and some for the warm-up."""
     if item.startswith(PROFILE):
         return PROFILE_S
     workload = standard_workload(item, scale=choices.scale)

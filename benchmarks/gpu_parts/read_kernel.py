@@ -1,4 +1,4 @@
-"""A kernel that only reads, to measure how fast that can be. Imported only where Triton is."""
+"""A kernel that only reads memory, to measure bandwidth. Imported only where Triton is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
-BLOCK = 4096  # 32-bit words of one load
-LOADS = 16  # by one program
+BLOCK = 4096  # 32-bit words per load
+LOADS = 16  # per program
 
 
 @triton.jit
@@ -21,7 +21,7 @@ def _read(source, sums, num_words, BLOCK: tl.constexpr, LOADS: tl.constexpr):
 
 
 def read_all(source: torch.Tensor) -> torch.Tensor:
-    """Read every byte of ``source`` [bytes, a multiple of 4]; 32-bit sums of its parts."""
+    """Read all of ``source`` [bytes, a multiple of 4]; returns 32-bit sums of its parts."""
     words = source.view(torch.int32)
     assert words.numel() < 2**31 - BLOCK * LOADS
     num_programs = triton.cdiv(words.numel(), BLOCK * LOADS)

@@ -1,4 +1,4 @@
-"""Records: what was measured, one JSON object a line, written at once so that nothing is lost when
+"""Records of measurements: one JSON object per line, written at once so that nothing is lost when
 a process dies. Every record has a ``kind``."""
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def of_kind(records: Iterable[Record], kind: str) -> list[Record]:
 
 
 def unfinished_item(records: Iterable[Record], unit: str) -> str | None:
-    """The item that a unit's process was at when it died."""
+    """The item that a unit's process was working on when it died."""
     item: str | None = None
     for record in records:
         if record.get("unit") == unit:

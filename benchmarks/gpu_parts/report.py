@@ -1,4 +1,4 @@
-"""From records to what people read: a table, Markdown, results.json, and a plot.
+"""Turns records into reports: a table, Markdown, results.json, and a plot.
 
 Every planned row is in the table: measured, failed or skipped with its reason.
 """
@@ -24,12 +24,12 @@ from .targets import (
     target_of,
 )
 
-HEADER = ("model", "workload", "unit", "Quire", "ceiling", "of it", PEER, "to it", "goal", "met")
+HEADER = ("model", "workload", "unit", "Quire", "ceiling", "of ceiling", PEER, "vs vLLM", "goal", "met")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One line of the table; without a value it has a note that says why."""
+    """One line of the table; without a value, ``note`` says why."""
 
     model: str
     workload: str
@@ -46,23 +46,23 @@ class Row:
 
     @property
     def of_ceiling(self) -> float | None:
-        """1.0 is as fast as this device can be."""
+        """Speed relative to the device's ceiling; None without a value or a ceiling."""
         return self._ratio(self.ceiling)
 
     @property
     def to_peer(self) -> float | None:
-        """Above 1.0 is faster than the peer."""
+        """Speed relative to the peer, above 1.0 if faster; None without a value or a peer."""
         return self._ratio(self.peer)
 
     @property
     def met(self) -> bool | None:
-        """None: there is no goal, or no value."""
+        """Whether the goal is met; None without a goal or a value."""
         ratio = self._ratio(self.goal)
         return None if ratio is None else ratio >= 1
 
     @property
     def is_short(self) -> bool:
-        """Of the goal, or of the peer where there is none."""
+        """Whether the row falls short of its goal or, without one, of the peer."""
         mark = self._ratio(self.peer if self.goal is None else self.goal)
         return mark is not None and mark < 1
 
@@ -82,7 +82,7 @@ class Row:
 
 
 def number(value: float | None) -> str:
-    """Three or four digits, as one would write it by hand."""
+    """``value`` rounded to three or four significant digits; empty for None."""
     if value is None:
         return ""
     if value >= 1000:
@@ -97,7 +97,7 @@ def percent(share: float | None) -> str:
 
 
 def speed_rows(records: Sequence[Record], planned: Sequence[tuple[str, str]]) -> list[Row]:
-    """One for every planned (model, workload), in this order."""
+    """One row for every planned (model, workload), in this order."""
     measured = {(one["model"], one["workload"]): one for one in of_kind(records, "speed")}
     return [
         _speed_row(target_of(model, workload), measured.get((model, workload)), records)
@@ -127,7 +127,7 @@ def _why_not(records: Sequence[Record], model: str, item: str) -> str:
 
 
 def start_rows(records: Sequence[Record]) -> list[Row]:
-    """First token from exec; nothing where no start was measured."""
+    """Rows of the time from exec to the first token, for the starts that were measured."""
     targets = {one.model: one for one in START_TARGETS}
     rows = []
     for record in of_kind(records, "startup"):
@@ -147,7 +147,7 @@ def start_rows(records: Sequence[Record]) -> list[Row]:
 
 
 def step_rows(records: Sequence[Record]) -> list[str]:
-    """Host time and gaps of steady steps, in words with their goals."""
+    """Host time and gaps of steady steps, in words, compared with their goals."""
     lines = []
     for one in of_kind(records, "host"):
         host = one["us"]["host"]
@@ -232,7 +232,7 @@ def machine_line(machine: dict[str, Any]) -> str:
 
 
 def full_text(records: Sequence[Record], rows: Sequence[Row], table: str) -> str:
-    """The table and everything beside it, once for the screen and once as Markdown."""
+    """The whole report around ``table``, which is plain text or Markdown."""
     parts = [table] if table else []
     for title, lines in (
         ("Steps", step_rows(records)),
@@ -266,7 +266,8 @@ def write_results(
 
 
 def write_plot(file: Path, rows: Sequence[Row]) -> bool:
-    """Bars of the measured rows relative to the peer, the ceiling as a mark; False: no plot."""
+    """Plot the measured rows as bars relative to the peer, with marks for the ceilings; False if
+    there is no plot, such as without matplotlib."""
     try:
         import matplotlib
     except ImportError:

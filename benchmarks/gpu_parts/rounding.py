@@ -1,7 +1,7 @@
-"""Where two runs of one model chose different tokens, and whether rounding explains it: how far
-apart the two best log-probabilities were there, beside how far apart they usually are.
+"""Whether rounding explains that two runs of one model chose different tokens: compares the margin
+between the two best log-probabilities where tokens differ with the usual margin.
 
-After the first difference the texts are different ones, so only the first of a request counts.
+After its first difference a request's contexts differ, so only the first one counts.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 from quire.outputs import CompletionOutput
 
 # A bf16 logit between 2 and 4, as the best ones of the tiny model are, is rounded by up to 1/128.
-# Two of them differ by that much each, and by more from the layers before: on an H200 differing
-# tokens were up to 0.08 apart, where two tokens picked at random are some 2 apart.
+# Each of two logits is off by that much, and by more from the layers before: on an H200, margins
+# of differing tokens were up to 0.08, and about 2 between two random tokens.
 BF16_TIE = 0.1
-MOST_DIFFERING = 0.05  # of compared tokens; 2 to 3 % were
+MOST_DIFFERING = 0.05  # of compared tokens; 2 to 3 % have been seen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rounding:
-    """Differences from a reference that has log-probabilities."""
+    """How a run's tokens differ from a reference that has log-probabilities."""
 
     num_requests: int
     num_differing: int  # requests
@@ -34,7 +34,7 @@ class Rounding:
 
     @property
     def is_rounding(self) -> bool:
-        """Whether nothing but rounding is seen."""
+        """Whether rounding explains all differences, and they are not too many."""
         return not self.num_unexplained and (
             self.num_differing <= MOST_DIFFERING * self.num_compared
         )
@@ -60,7 +60,7 @@ class Rounding:
 def compare_rounding(
     reference: Sequence[CompletionOutput], tokens: Sequence[Sequence[int]]
 ) -> Rounding:
-    """``reference`` has the two best log-probabilities of each position."""
+    """Compare ``tokens`` with ``reference``, which has two log-probabilities per position."""
     at_differences: list[float] = []
     num_compared = 0
     for one, other in zip(reference, tokens, strict=True):
@@ -87,7 +87,7 @@ def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
 
 
 def margin_at(completion: CompletionOutput, place: int) -> float:
-    """Between the best token and the second; infinite behind the end."""
+    """Difference of the two best log-probabilities at ``place``; infinite after the end."""
     logprobs = completion.logprobs
     assert logprobs is not None
     if place >= len(logprobs):

@@ -1,7 +1,7 @@
-"""The unit that soaks: random requests for minutes over engines that have too few blocks, each
-answer compared with a rerun alone, one step in flight, operation by operation.
+"""The soak unit: random requests for minutes on engines with too few KV blocks. Each answer is
+compared with a rerun of its request alone, with one step in flight and without graphs.
 
-The storm itself is that of tests/soak; here are the models, the limits and the memory watch.
+The storm itself is in tests/soak; here are the models, the limits and the check of memory growth.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ MAX_MODEL_LEN = 192
 LONGEST_PROMPT = 110
 MAX_TOKENS = 64
 REQUESTS_PER_ROUND = 60
-SETTLING_ROUNDS = 3  # until caches are warm and rare graphs are there
-TIE = 1e-3  # log-probabilities in float32 that rounding may exchange
-MOST_ROUNDED = 0.01  # share of completions
+SETTLING_ROUNDS = 3  # until caches are warm and rare graphs are captured
+TIE = 1e-3  # difference of float32 log-probabilities whose order rounding may change
+MOST_ROUNDED = 0.01  # share of completions that rounding may change
 MOST_GROWTH_MIB = {"device": 4.0, "host": 64.0}
 SMALL_SIZES = {
     "vocab_size": VOCAB_SIZE, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
@@ -98,7 +98,7 @@ def soak_unit(unit: Unit, records: Records) -> Iterator[DoItem]:
 
 
 class Soak:
-    """Round after round on one engine, beside a calm one."""
+    """Runs rounds of requests on one engine, and each request again on a second, calm one."""
 
     def __init__(self, name: str, folder: Path, engine: dict[str, Any]) -> None:
         self._weather = WEATHERS[name]
@@ -120,7 +120,7 @@ class Soak:
         self._memory: list[dict[str, float]] = []
 
     def run(self, seconds: float) -> dict[str, Any]:
-        """Rounds until the time is over, at least one; what happened, in figures."""
+        """Run rounds until the time is over, at least one; the result as figures."""
         until = time.monotonic() + seconds
         while True:
             try:
@@ -173,7 +173,7 @@ class Soak:
         return run_to_end(self._calm)[calm.name]
 
     def _is_tie(self, ask: Ask, answer: RequestOutput) -> bool:
-        """The best two tokens were equally likely where greedy answers part."""
+        """Whether the two best tokens were equally likely where greedy answers first differ."""
         if ask.params.temperature != 0 or ask.params.use_beam_search:
             return False
         calm = ask.calm()

@@ -1,4 +1,4 @@
-"""The unit that measures workloads on one model: seconds, and a profile where a row falls short."""
+"""The unit that measures workloads on one model, and profiles those that fall short."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .step_profile import look_at, windows_of
 from .targets import Target, target_of
 from .units import DoItem, Unit
 
-PROFILE = "profile:"  # item: where the time of a workload's steps goes
+PROFILE = "profile:"  # begins an item that profiles a workload's steps
 
 
 @contextmanager
@@ -83,12 +83,12 @@ class _Speed:
             ceiling_s=least, ms_per_step=1000 * took / max(workload.output_lens),
         )  # fmt: skip
         print(_in_one_line(target, record), flush=True)
-        is_asked = PROFILE + workload.name in self._items  # then it has a profile of its own
+        is_asked = PROFILE + workload.name in self._items  # as an item of its own
         if self._options["profiles"] and not is_asked and _falls_short(target, record["value"]):
             self._try_profile(workload)
 
     def _try_profile(self, workload: Workload) -> None:
-        """A profile that fails does not take the row with it."""
+        """Profile; a failure does not lose the measured row."""
         try:
             self._profile(workload)
         except Exception as error:
@@ -110,7 +110,7 @@ class _Speed:
 
 
 def host_lines(host: dict[str, dict[str, float]]) -> list[str]:
-    """For a terminal: what `StepTimes.summary` says."""
+    """The figures of `StepTimes.summary` as lines for a terminal."""
     return [
         "host time a step, us, median / mean / p99 (host: the core's thread without waits):",
         *(

@@ -1,7 +1,7 @@
 """The unit that measures starts: seconds from before exec to the first token, first with empty
-caches of everything that is compiled, then again with what the first start left.
+caches of compiled code, then with those that the first start has filled.
 
-The operating system's cache of files is as it is: libraries that were read before are warm.
+The operating system's file cache is left alone: libraries that were read before are warm.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CACHE_VARIABLES = (
 
 @contextmanager
 def startup_unit(unit: Unit, records: Records) -> Iterator[DoItem]:
-    """Items are models. Touches no device itself, so that the whole device is the child's."""
+    """Items are models. Does not use the device itself, so that the child has all of it."""
 
     def do(item: str) -> None:
         with tempfile.TemporaryDirectory() as root:

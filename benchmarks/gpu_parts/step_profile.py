@@ -1,4 +1,4 @@
-"""Where the time of a workload's steps goes: a profiler's trace of a few of them, summarised."""
+"""Where the time of a workload's steps goes: the summary of a profiler's trace of a few of them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .trace import TraceSummary, summarise
 
 PROMPTS, STEADY = "prompts", "steady"
 NUM_STEPS = {PROMPTS: 8, STEADY: 40}
-ENOUGH_FOR_HOST = 220  # output tokens of the longest request: steps for both looks
-# Which steps matter, where it is not only the steady ones.
+ENOUGH_FOR_HOST = 220  # output tokens of the longest request: steps for both measurements
+# Workload -> steps to profile; others: the steady ones.
 WINDOWS = {"prefill": (PROMPTS,), "long": (PROMPTS, STEADY), "prefix": (PROMPTS, STEADY)}
 
 
@@ -30,7 +30,7 @@ def windows_of(workload_name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """What steps look like: under the profiler, and the host's time without it."""
+    """Figures of steps: from the profiler, and the host's times without it."""
 
     trace: TraceSummary | None
     problem: str  # why there is no trace
@@ -38,7 +38,7 @@ class Look:
 
 
 def look_at(llm: LLM, workload: Workload, window: str) -> Look:
-    """The prompts' first steps, or steady ones; the workload is aborted then."""
+    """Profile the first steps, which compute prompts, or steady ones; then abort the workload."""
     stepper = Stepper(llm.llm_engine, workload)
     stepper.start()
     trace, problem, host = None, "", None
@@ -49,7 +49,7 @@ def look_at(llm: LLM, workload: Workload, window: str) -> Look:
                 host = host_times(stepper)
         try:
             trace = _trace(stepper, NUM_STEPS[window])
-        except Exception as error:  # the host's times are worth having without it
+        except Exception as error:  # the host's times are useful without a trace
             problem = f"{type(error).__name__}: {error}"
     finally:
         stepper.stop()

@@ -29,7 +29,7 @@ class StepTimes:
 
     parts: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in PARTS})
     waits: list[float] = field(default_factory=list)  # for the device
-    steps: list[float] = field(default_factory=list)  # EngineCore.step, the wait among it
+    steps: list[float] = field(default_factory=list)  # EngineCore.step, including the wait
     starts: list[float] = field(default_factory=list)
 
     def clear(self) -> None:
@@ -37,8 +37,8 @@ class StepTimes:
             times.clear()
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Microseconds by part: median, mean, p99. ``host`` is the core's thread without the wait;
-        ``front`` what passes between two steps of the core; ``period`` from step to step."""
+        """Part -> median, mean and p99 in microseconds. ``host`` is the core's thread without the
+        wait, ``front`` the time between two steps of the core, ``period`` from step to step."""
         steps, waits = np.array(self.steps), np.array(self.waits)
         count = min(len(steps), len(waits))
         host = steps[:count] - waits[:count]
@@ -62,13 +62,13 @@ def _figures(values: np.ndarray) -> dict[str, float]:
 
 
 class _TimedPending:
-    """A step's result, with the wait for the device apart from the reading."""
+    """Wraps a step's pending result, and times the wait for the device apart from reading it."""
 
     def __init__(
         self, pending: Any, times: StepTimes, event: torch.cuda.Event | None, event_s: float
     ) -> None:
         self._pending, self._times, self._event = pending, times, event
-        self._event_s = event_s  # what the event cost: no part of the engine's own time
+        self._event_s = event_s  # time that the event itself took, which is not the engine's
 
     def result(self) -> Any:
         started = time.perf_counter()
@@ -86,7 +86,7 @@ class _TimedPending:
 
 @contextmanager
 def timed_core(core: EngineCore) -> Iterator[StepTimes]:
-    """The core's methods, timed until the block ends."""
+    """Time the core's methods until the block ends."""
     times = StepTimes()
     submit, step = core._executor.submit, core.step
 
@@ -129,7 +129,7 @@ def _timed(function: Callable[..., Any], times: list[float]) -> Callable[..., An
 
 @contextmanager
 def marked_steps(core: EngineCore) -> Iterator[None]:
-    """Every submission of a step carries `STEP_MARK` in a profiler's trace."""
+    """Mark every submission of a step with `STEP_MARK` in a profiler's trace."""
     submit = core._executor.submit
 
     def marked(plan: Any) -> Any:
@@ -143,7 +143,7 @@ def marked_steps(core: EngineCore) -> Iterator[None]:
 def host_times(stepper: Stepper, count: int = 150) -> dict[str, dict[str, float]]:
     """Microseconds of the next ``count`` steps; see `StepTimes.summary`."""
     with timed_core(core_of(stepper.engine)) as times:
-        stepper.steps(4)  # those that were submitted untimed are read here
+        stepper.steps(4)  # reads steps that were submitted before timing began
         times.clear()
         stepper.steps(count)
     return times.summary()

@@ -1,8 +1,8 @@
 """What is measured: rows in the order of their importance, with the peer's figures and the goals.
 
 The peer is vLLM 0.26.0 with torch 2.11 on one NVIDIA H200: the same token ids, dummy weights of the
-same configs, bf16, greedy, EOS ignored; measured once, on another day than what stands beside it.
-Goals are those of the design of Quire's step. Knows nothing about how anything is measured.
+same configs, bf16, greedy, EOS ignored; measured once, on another day than Quire's figures. Goals
+are those of the design of Quire's step. Knows nothing about how anything is measured.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Target:
 
     @property
     def mark(self) -> float | None:
-        """What the row is judged by: the goal, or else the peer."""
+        """The figure that the row is judged by: the goal, or else the peer's."""
         return self.peer if self.goal is None else self.goal
 
     def value(self, workload: Workload, seconds: float) -> float:
-        """Seconds in the row's unit. It is its own inverse but for `SECONDS`, which is itself."""
+        """Convert seconds to the row's unit, and also a value in that unit to seconds."""
         if self.unit == SECONDS:
             return seconds
         is_in = self.unit == TOKENS_IN
@@ -120,6 +120,6 @@ START_TARGETS: tuple[StartTarget, ...] = (
 
 
 def target_of(model: str, workload: str) -> Target:
-    """The row that was planned, or one without figures."""
+    """The row of `TARGETS`, or one without peer and goal."""
     known = (one for one in TARGETS if (one.model, one.workload) == (model, workload))
     return next(known, Target(model=model, workload=workload))

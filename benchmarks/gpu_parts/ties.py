@@ -1,10 +1,10 @@
 """Whether rounding explains that two runs of a float32 model chose different tokens.
 
-A sampled token is where a random number falls among cumulative weights, so changes of the logits
-far below any that matter exchange neighbours now and then: with a vocabulary of 2,000 and logits
-that differ by 1e-6, one draw in some thousands. Keys computed again after a preemption differ so.
+A sampled token is where a random number falls among cumulative weights, so now and then a tiny
+change of the logits moves the draw to a neighbour: with a vocabulary of 2,000 and changes of 1e-6,
+in one draw of some thousands. Keys that are computed again after a preemption differ by that much.
 The test is direct: noise of that size is added to the logits of transformers many times, and both
-tokens must come out. Its logits need not be Quire's; a token that is simply wrong does not come.
+tokens must be drawn. These logits need not equal Quire's; a wrong token is never drawn.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def noise_that_exchanges(
     output: Sequence[int],
     tokens: tuple[int, int],
 ) -> float | None:
-    """The least of `NOISES` under which ``logits`` [V] give both ``tokens`` after ``prompt`` and
-    ``output``; None: rounding does not explain them."""
+    """The smallest of `NOISES` with which ``logits`` [V] yield both ``tokens`` after ``prompt`` and
+    ``output``; None: rounding does not explain the difference."""
     known = np.array([*prompt, *output], dtype=np.int32)
     token_ids = torch.from_numpy(np.stack([known, known]))  # the second row is the spare one
     sampler = Sampler(

@@ -1,4 +1,4 @@
-"""Tiny random models, saved to folders: what correctness is checked with. Needs transformers."""
+"""Tiny random models, saved to folders, for checks of correctness. Needs transformers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ TINY_MODELS: dict[str, tuple[str, Callable[..., PreTrainedConfig]]] = {
 
 
 def save_tiny_model(name: str, folder: Path, *, dtype: str = "float32", **changes: Any) -> None:
-    """Loud enough that no part can be lost unseen, not so loud that attention saturates."""
+    """Save a random model. Its weights are large enough that a missing part changes the output, but
+    not so large that attention saturates."""
     architecture, make_config = TINY_MODELS[name]
     torch.manual_seed(0)
     config = make_config(**changes)
@@ -70,8 +71,8 @@ def save_tiny_model(name: str, folder: Path, *, dtype: str = "float32", **change
 
 
 def load_reference(folder: Path, device: str) -> PreTrainedModel:
-    """The same model as transformers runs it, in float32. Eager: some versions' other ways of
-    attention leave out soft caps."""
+    """The model of ``folder`` in transformers, float32. With eager attention, since in some
+    versions the other implementations leave out soft caps."""
     model = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     )

@@ -1,4 +1,4 @@
-"""What a profiler's trace says about steps: time by kernel, gaps in a step and between steps.
+"""Summarises a profiler's trace of engine steps: time by kernel, gaps within and between steps.
 
 Reads the JSON of a Chrome trace as torch writes it. Device work belongs to the step in whose
 submission (marked `STEP_MARK`) it was launched; launch and work share a correlation number. Knows
@@ -20,7 +20,7 @@ import numpy as np
 
 STEP_MARK = "quire.step"
 LAUNCH_CATEGORIES = ("cuda_runtime", "cuda_driver")
-# What a kernel is for, by the first pattern that is found in its name.
+# Kind of a kernel -> pattern; the first that is found in its name decides.
 KINDS = {
     "experts": r"moe|expert|grouped|gate_up_|down_(lines|tiles)|softmax_top_k|add_sums|^_sort_",
     "attention": r"attention|attn|flash|fmha|xqa|^_(prefix|latent)_",
@@ -42,8 +42,8 @@ KINDS = {
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KernelTime:
     name: str
-    us: float  # a step, beyond what it overlaps with kernels before it
-    count: float  # a step
+    us: float  # per step, without overlap with earlier kernels
+    count: float  # per step
     share: float  # of all kernels' time
 
 
@@ -53,22 +53,22 @@ class TraceSummary:
 
     num_steps: int
     period_us: float  # from a step's first kernel to the next step's
-    busy_us: float  # some kernel runs
+    busy_us: float  # while at least one kernel runs
     idle_in_step_us: float  # between kernels of a step
     gap_us: float  # from the last kernel of a step to the first of the next
     gap_mean_us: float
     gap_p99_us: float
     num_kernels: float
-    launches: dict[str, float]  # calls of the host that put work on the device -> a step
-    launch_us: dict[str, float]  # what those calls and events took the host -> us a step
+    launches: dict[str, float]  # host call that puts work on the device -> calls per step
+    launch_us: dict[str, float]  # such calls and events -> host's us per step
     kernels: list[KernelTime]  # the longest
-    kinds: dict[str, float]  # what kernels are for -> us a step
+    kinds: dict[str, float]  # kind of kernel -> us per step
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """For a terminal."""
+        """The summary as lines for a terminal."""
         launches = ", ".join(f"{count:g} {name}" for name, count in self.launches.items())
         kinds = ", ".join(f"{name} {us:.0f}" for name, us in self.kinds.items())
         calls = ", ".join(f"{name} {us:.1f}" for name, us in self.launch_us.items())
@@ -104,8 +104,8 @@ class _Step:
         return sum(us for _, us in self.shares())
 
     def shares(self) -> Iterator[tuple[str, float]]:
-        """(name, time) of each kernel, from when those before it have ended: a kernel that begins
-        early mostly waits until then."""
+        """Yield (name, us) of each kernel, counted from the end of those before it: a kernel that
+        begins earlier mostly waits until then."""
         reached = float("-inf")
         for start, end, name in self.kernels:
             yield name, max(0.0, end - max(start, reached))
@@ -113,7 +113,8 @@ class _Step:
 
 
 def summarise(trace: dict[str, Any], *, top: int = 8) -> TraceSummary:
-    """The first and the last step are left out: they may be cut. ``ValueError`` without steps."""
+    """Medians over all steps but the first and last, which may be cut off; ``ValueError`` if fewer
+    than two are left. ``top``: how many kernels to list."""
     events = [one for one in trace["traceEvents"] if one.get("ph") == "X"]
     marks = sorted(
         (one["ts"], one["ts"] + one["dur"])
@@ -132,18 +133,18 @@ def summarise(trace: dict[str, Any], *, top: int = 8) -> TraceSummary:
                 steps[number].kernels.append((one["ts"], one["ts"] + one["dur"], one["name"]))
     whole = [steps[number] for number in sorted(steps)[1:-1]]
     if len(whole) < 2:
-        raise ValueError(f"the trace has {len(steps)} steps with kernels, too few to say anything")
+        raise ValueError(f"the trace has {len(steps)} steps with kernels; it takes at least 4")
     calls = [one for one in launches if _mark_at(marks, one["ts"]) is not None]
     return _summary(whole, _launches(calls, len(marks)), _launch_us(calls, len(marks)), top)
 
 
 def _correlation(event: dict[str, Any]) -> int:
-    """0: it has none."""
+    """The event's correlation number; 0 if it has none."""
     return int(event.get("args", {}).get("correlation", 0))
 
 
 def _mark_at(marks: Sequence[tuple[float, float]], ts: float) -> int | None:
-    """Number of the submission during which something happened."""
+    """Index of the submission during which ``ts`` falls; None if there is none."""
     number = bisect.bisect_right(marks, (ts, float("inf"))) - 1
     return number if number >= 0 and ts <= marks[number][1] else None
 
@@ -159,7 +160,7 @@ def _launches(calls: Sequence[dict[str, Any]], num_steps: int) -> dict[str, floa
 
 
 def _launch_us(calls: Sequence[dict[str, Any]], num_steps: int) -> dict[str, float]:
-    """The longest first; what takes less than a tenth of a microsecond a step is left out."""
+    """Host microseconds per step by call, longest first, without those below 0.1."""
     total: Counter[str] = Counter()
     for one in calls:
         total[str(one["name"])] += one["dur"]
@@ -194,7 +195,7 @@ def _summary(
 
 
 def _by_name(steps: Iterable[_Step]) -> list[KernelTime]:
-    """The longest first."""
+    """Kernel times by short name, longest first."""
     us: dict[str, float] = defaultdict(float)
     counts: Counter[str] = Counter()
     num_steps = 0
@@ -216,7 +217,7 @@ def _by_name(steps: Iterable[_Step]) -> list[KernelTime]:
 
 
 def short_name(name: str) -> str:
-    """Without return type, namespaces and template arguments, but for the functor among them."""
+    """A kernel's name without return type, namespaces and template arguments, except a functor."""
     plain = name.removeprefix("void ").split("(")[0]
     functor = re.search(r"(\w+?)(?:Functor|_kernel_cuda|Op)\b", plain.partition("<")[2])
     plain = plain.split("<")[0].split("::")[-1]

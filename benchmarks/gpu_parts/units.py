@@ -1,5 +1,5 @@
 """Units of work: each runs in a process of its own, so that a crash, a hang or a broken device
-takes nothing else with it. A unit has items; what one item raises is reported, and the next runs.
+does not affect the others. A unit has items; an item's exception is reported, and the next runs.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from .records import (
     unfinished_item,
 )
 
-GRACE_S = 20.0  # that a process may take beyond its deadline to come to an end by itself
-SLACK = 2.5  # a unit that takes so many times as long as expected hangs
-DEVICE_LOST = 3  # exit status of a process whose device answers no more
+GRACE_S = 20.0  # after its deadline, before a process is killed
+SLACK = 2.5  # a unit that takes this many times its expected time is taken to hang
+DEVICE_LOST = 3  # exit status of a process whose device no longer answers
 OPENING = "opening"  # the item of a unit that fails before its first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unit:
-    """What one process does."""
+    """The work of one process."""
 
     name: str
     kind: str  # a key of the table of unit functions
@@ -42,7 +42,7 @@ class Unit:
     options: dict[str, Any] = field(default_factory=dict)
     item_s: dict[str, float] = field(default_factory=dict)  # about how long each item takes
     opening_s: float = 10.0  # before the first item
-    limit_s: float = 300.0  # for the whole, whatever time is left
+    limit_s: float = 300.0  # for the whole unit, however much time is left
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -72,7 +72,7 @@ class Budget:
 
 
 def run_items(unit: Unit, open_unit: OpenUnit, records: Records, budget: Budget) -> int:
-    """Do the items that time allows; the exit status."""
+    """Run the items that time allows; returns the process's exit status."""
     try:
         with open_unit(unit, records) as do_item:
             for item in unit.items:
@@ -115,7 +115,7 @@ def _reported(unit: str, item: str, records: Records) -> Iterator[None]:
 
 
 def _device_answers() -> bool:
-    """False after an error of the kind that no later call of the process gets past."""
+    """Whether the device still works; False after an error that breaks it for this process."""
     if not torch.cuda.is_initialized():
         return True
     try:
@@ -136,7 +136,8 @@ def _in_short(error: BaseException) -> str:
 
 
 def run_unit(script: str, unit: Unit, records: Records, budget: Budget) -> None:
-    """In processes of its own, a new one after each crash, until every item is settled."""
+    """Run the unit in processes of its own, a new one after each crash, until every item is done,
+    failed or skipped."""
     for _ in unit.items:
         items = tuple(
             item for item in unit.items if item not in settled_items(records.read(), unit.name)
@@ -155,7 +156,7 @@ def run_unit(script: str, unit: Unit, records: Records, budget: Budget) -> None:
 
 
 def _run_process(script: str, unit: Unit, records: Records, budget: Budget) -> str | None:
-    """Why it ended badly, if it did."""
+    """Run one process of the unit; why it failed, or None."""
     expected_s = unit.opening_s + sum(unit.item_s.get(item, 0.0) for item in unit.items)
     limit_s = min(unit.limit_s, budget.left_s, SLACK * expected_s + 60)
     words = ["--unit", unit.to_json(), "--records", str(records.path)]
@@ -165,14 +166,14 @@ def _run_process(script: str, unit: Unit, records: Records, budget: Budget) -> s
             [sys.executable, script, *words], check=False, timeout=limit_s + GRACE_S
         )
     except subprocess.TimeoutExpired:
-        return f"it was ended after {limit_s + GRACE_S:.0f} s"
+        return f"it was killed after {limit_s + GRACE_S:.0f} s"
     if ended.returncode in (0, DEVICE_LOST):
         return None
     return f"its process ended with status {ended.returncode}"
 
 
 def _blame(unit: Unit, problem: str | None, records: Records) -> None:
-    """Say which item a process died of; all that are left, if it died before the first."""
+    """Report the item at which a process died, or all that are left if it died before the first."""
     if problem is None:
         return
     item = unfinished_item(records.read(), unit.name)

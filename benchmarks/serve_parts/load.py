@@ -12,17 +12,17 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What a server is given to do."""
+    """The requests of one run."""
 
     num_prompts: int
     rate: float  # requests a second; infinite: all at once
     input_len: int
     output_len: int
-    seed: int  # prompts of another seed are others, which no cache knows
+    seed: int  # another seed gives other prompts, which are in no cache
     num_warmups: int = 0
 
     def run(self, url: str, tokenizer: Path, saved: Path, *, quiet: bool = False) -> dict[str, Any]:
-        """The result, which is in the file ``saved`` too; ``quiet``: and not on the terminal."""
+        """Run the load; the result, also saved to the file ``saved``. ``quiet``: print nothing."""
         command = [sys.executable, "-m", "quire", "bench", "serve", "--base-url", url]
         command += ["--tokenizer", str(tokenizer), "--num-prompts", str(self.num_prompts)]
         command += ["--request-rate", str(self.rate), "--seed", str(self.seed), "--ignore-eos"]

@@ -1,4 +1,4 @@
-"""The same work without a server: one process, all requests given to an LLM at once.
+"""The work of benchmarks/serve.py without a server: all requests given to one `LLM` at once.
 
 Run as a program: ``python offline.py OPTIONS``, where OPTIONS is JSON; prints tokens a second.
 """
@@ -14,7 +14,7 @@ from typing import Any
 def measure(
     engine: dict[str, Any], num_prompts: int, input_len: int, output_len: int
 ) -> dict[str, float]:
-    """Greedy, every output to its full length, prompts that no cache knows."""
+    """Generate greedily, every output to its full length, with prompts that are in no cache."""
     from quire import LLM, SamplingParams
     from quire.bench.workload import random_prompts
 

@@ -1,4 +1,4 @@
-"""What the peer reached on the same work, and what we want.
+"""What vLLM, the peer, reached on the same work, and the goals for Quire.
 
 vLLM 0.26.0 with torch 2.11 on one NVIDIA H200, its own server and load generator on one host: 512
 tokens in and 128 out, Poisson arrivals, fresh random prompts for every rate, no prefix cache.
@@ -14,7 +14,7 @@ ALL_AT_ONCE = float("inf")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
-    """None: not measured. Latencies in milliseconds."""
+    """Figures at one rate; latencies in milliseconds. None: not measured."""
 
     mean_ttft: float | None = None
     p99_ttft: float | None = None
@@ -41,7 +41,7 @@ PEER: Mapping[str, Rates] = {
         ALL_AT_ONCE: Figures(output_throughput=23280),
     },
 }
-# All at once: how many times the peer's throughput.
+# With all requests at once: least throughput, in multiples of the peer's.
 THROUGHPUT_GOALS = {"llama-3.1-8b": 1.1, "qwen3-0.6b": 1.4}
 OFFLINE_GOAL = 0.95  # of the throughput without a server, for the larger model
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .peer import ALL_AT_ONCE, OFFLINE_GOAL, THROUGHPUT_GOALS, peer_figures
 
-# Key of the result -> the peer's field, and whether less is better.
+# Key of the result -> field of `Figures`, and whether less is better.
 COLUMNS: Mapping[str, tuple[str, bool]] = {
     "mean_ttft_ms": ("mean_ttft", True),
     "p99_ttft_ms": ("p99_ttft", True),
@@ -20,7 +20,7 @@ COLUMNS: Mapping[str, tuple[str, bool]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """One figure; no goal: it is shown for its own sake."""
+    """One measured figure; without a goal it is only shown, not judged."""
 
     model: str
     rate: float
@@ -45,7 +45,7 @@ def lines_of(model: str, rate: float, result: Mapping[str, Any]) -> list[Line]:
         theirs: float | None = getattr(peer, name)
         goal = theirs
         if theirs is not None and key == "output_throughput":
-            # At a rate that both keep up with, it is the rate's own and no achievement.
+            # At a rate that both servers keep up with, throughput is given by the rate.
             goal = theirs * THROUGHPUT_GOALS[model] if rate == ALL_AT_ONCE else None
         lines.append(
             Line(
@@ -62,7 +62,7 @@ def lines_of(model: str, rate: float, result: Mapping[str, Any]) -> list[Line]:
 
 
 def offline_line(model: str, served: float, offline: float) -> Line:
-    """The server's throughput as a share of the engine's without one."""
+    """The server's throughput compared with that of `LLM` without a server."""
     return Line(
         model=model,
         rate=ALL_AT_ONCE,
@@ -75,7 +75,7 @@ def offline_line(model: str, served: float, offline: float) -> Line:
 
 
 def table(lines: Sequence[Line]) -> str:
-    """Markdown."""
+    """The lines as a Markdown table."""
     head = "| model | rate | figure | ours | vLLM 0.26 | goal | |\n|---|--:|---|--:|--:|--:|---|"
     return "\n".join([head, *(_row(line) for line in lines)])
 

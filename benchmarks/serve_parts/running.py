@@ -1,4 +1,4 @@
-"""A server in a process of its own: started, waited for until it is ready, ended with the block."""
+"""Starts a server in a process of its own, waits until it is ready, and ends it with the block."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LISTENING = re.compile(r"listening at (http://\S+)")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunningServer:
-    """One that is ready."""
+    """A server that is ready for requests."""
 
     url: str
     pid: int  # of its HTTP process
@@ -29,8 +29,8 @@ class RunningServer:
 
 @contextmanager
 def running_server(program: Sequence[str], log: Path) -> Iterator[RunningServer]:
-    """``program``: what Python shall run, such as ``-m quire serve``; ``log`` gets what it prints.
-    It shall name its address as `quire serve` does, and say "ready:"."""
+    """``program``: arguments for Python, such as ``-m quire serve``; ``log`` gets its output. It
+    must print its address as `quire serve` does, and "ready:"."""
     command = [sys.executable, *program]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with (

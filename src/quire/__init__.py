@@ -6,8 +6,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-# Read once, when torch loads its OpenMP runtime. A thread that waits for others must not spin for
-# long: on a machine that runs anything else a step would take ten times as long (RESULTS.md).
+# Read once, when torch loads its OpenMP runtime. Threads that wait for others must not spin for
+# long: on a machine with other load a step would take ten times as long (RESULTS.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 __version__ = "0.1.0"

@@ -21,7 +21,7 @@ _WORDS = {
     dict: "a dictionary",
     type(None): "None",
 }
-# Read by code that takes other things than strings, and has a message of its own.
+# Checked by the code that reads them, which takes more types and has messages of its own.
 _CHECKED_ELSEWHERE = frozenset({"model", "tokenizer", "dtype", "hf_overrides"})
 
 
@@ -30,7 +30,7 @@ def check_types(args: EngineArgs) -> None:
     for name, kinds in _kinds_by_field().items():
         value = getattr(args, name)
         if isinstance(value, float) and value.is_integer() and {int, str} <= set(kinds):
-            continue  # a count that may have a unit may have been computed, too
+            continue  # a count may be a computed float, such as 8e3
         if not any(_TESTS[kind](value) for kind in kinds):
             wanted = " or ".join(_WORDS[kind] for kind in kinds)
             raise ValueError(f"{name}={value!r} ({type(value).__name__}) must be {wanted}")
@@ -38,7 +38,7 @@ def check_types(args: EngineArgs) -> None:
 
 @functools.cache
 def _kinds_by_field() -> dict[str, tuple[Any, ...]]:
-    """Field -> the keys of the table above that its annotation names."""
+    """Field -> the types of its annotation, as keys of `_WORDS`."""
     hints = typing.get_type_hints(EngineArgs)
     return {name: _kinds(hints[name]) for name in hints if name not in _CHECKED_ELSEWHERE}
 

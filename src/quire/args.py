@@ -44,6 +44,16 @@ class Flag:
     nargs: str | None = None
     as_default: tuple[Any, ...] = ()  # values that mean the default
     metavar: str | None = None
+    theirs: Mapping[str, str] = field(default_factory=dict)  # another engine's value -> ours
+    refused: Mapping[str, str] = field(default_factory=dict)  # their value -> why not, remedy
+
+    def ours(self, value: Any) -> Any:
+        """Quire's equivalent of ``value``, or ``value`` itself."""
+        return self.theirs.get(value, value) if isinstance(value, str) else value
+
+    def why_not(self, value: Any) -> str:
+        """Why ``value``, one of another engine, is refused; empty if it is not."""
+        return self.refused.get(value, "") if isinstance(value, str) else ""
 
 
 def parse_max_model_len(value: int | str | None) -> int | str | None:
@@ -56,7 +66,7 @@ def parse_max_model_len(value: int | str | None) -> int | str | None:
 
 
 def parse_seed(text: str) -> int:
-    """A whole number; ``None``, which others' help has, is the default."""
+    """A whole number; ``None``, the default in vLLM's help, means 0."""
     return 0 if text.lower() == "none" else int(text)
 
 
@@ -82,7 +92,7 @@ def parse_json_list(text: str) -> list[str]:
 
 
 def arg(default: Any, group: str, help: str, **flag: Any) -> Any:
-    """A field of a dataclass of arguments, with its flag."""
+    """A dataclass field with its command-line flag in the metadata."""
     return field(default=default, metadata={"flag": Flag(group=group, help=help, **flag)})
 
 
@@ -94,16 +104,40 @@ _device = functools.partial(arg, group="device")
 
 
 _UNITS = "8k is 8,000 and 8K 8,192"
+# vLLM's values: what they mean here, or why they are refused.
+_THEIR_LOAD_FORMATS = {
+    "npcache": "pt",  # the same files, plus vLLM's own cache of them
+    "hf": "auto",
+    **dict.fromkeys(("fastsafetensors", "instanttensor", "runai_streamer"), "safetensors"),
+}
+_NO_LOAD_FORMATS = {
+    "bitsandbytes": compat.QUANTIZATION,
+    "gguf": "files of llama.cpp are not read; give the repository that they were made from",
+    "mistral": "weights laid out for their maker's own code are not read; use auto, with a "
+    "repository that holds them in Hugging Face format",
+    **dict.fromkeys(
+        ("runai_streamer_sharded", "sharded_state", "tensorizer"),
+        "weights saved by a running engine are not read; use auto, with the checkpoint itself",
+    ),
+}
+_NO_TOKENIZER_MODES = {
+    "custom": "tokenizers cannot be registered; give a folder as tokenizer, with "
+    "trust_remote_code if it holds code of its own",
+}
+_NO_DEVICES = dict.fromkeys(
+    ("hpu", "neuron", "rocm", "tpu", "xpu"), "only NVIDIA GPUs and CPUs are supported; use auto"
+)
 
 
 def _by_device(name: str) -> str:
-    """The defaults of a choice that depends on the device, for its help."""
+    """The per-device defaults of ``name``, for a help text."""
     values = (f"{getattr(one, name)} on {kind}" for kind, one in DEVICE_DEFAULTS.items())
     return f"default {', '.join(values)}"
 
 
 def _also_other_names(cls: C) -> C:
-    """Let the constructor take the names of `compat.VERDICTS` too, and show them to `inspect`."""
+    """Let the constructor take the names of `compat.VERDICTS` too, and show them in its
+    signature."""
     plain_init = vars(cls)["__init__"]
     names = [item.name for item in fields(cls)]
 
@@ -135,6 +169,7 @@ class EngineArgs:
         "auto",
         help="auto: a fast tokenizer if there is one; hf: as transformers alone would load it",
         choices=TOKENIZER_MODES,
+        refused=_NO_TOKENIZER_MODES,
     )
     skip_tokenizer_init: bool = _model(
         False, help="token ids in, token ids out: load no tokenizer", parse=bool
@@ -200,6 +235,8 @@ class EngineArgs:
         "auto",
         help="format of the weights; dummy: random values, for benchmarks",
         choices=(*LOAD_FORMATS, "dummy"),
+        theirs=_THEIR_LOAD_FORMATS,
+        refused=_NO_LOAD_FORMATS,
     )
     download_dir: str | None = _load(None, help="folder for downloads; default: the hub's cache")
     use_tqdm_on_load: bool = _load(True, help="show progress while loading", parse=bool)
@@ -262,7 +299,12 @@ class EngineArgs:
     pipeline_parallel_size: int = _device(
         1, help="devices that share the layers among them", parse=int, short=("-pp",)
     )
-    device: str = _device("auto", help="where the model runs", choices=("auto", "cuda", "cpu"))
+    device: str = _device(
+        "auto",
+        help="where the model runs",
+        choices=("auto", "cuda", "cpu"),
+        refused=_NO_DEVICES,
+    )
     attention_backend: str | None = _device(
         "auto",
         help=f"attention kernels: {', '.join(compat.ATTENTION_BACKENDS)}; auto is "
@@ -276,7 +318,7 @@ class EngineArgs:
     )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Take what the constructor takes, under the same names, and what a subclass adds."""
+        """Accept the constructor's names and values, and attributes that a subclass adds."""
         known = {item.name: item for item in fields(self)}
         if name not in known and not self._is_checked(name):
             super().__setattr__(name, value)
@@ -284,18 +326,22 @@ class EngineArgs:
         for changed, new in compat.assigned(name, value, vars(self), known).items():
             item = known[changed]
             flag: Flag | None = item.metadata.get("flag")  # None: a field of a subclass
-            is_default = flag is not None and any(new is one for one in flag.as_default)
-            super().__setattr__(changed, item.default if is_default else new)
+            if flag is not None:
+                if why := flag.why_not(new):
+                    raise ValueError(f"{changed}={new!r}: {why}")
+                is_default = any(new is one for one in flag.as_default)
+                new = item.default if is_default else flag.ours(new)
+            super().__setattr__(changed, new)
 
     def _is_checked(self, name: str) -> bool:
-        """Whether a name that is no field must be one that the constructor knows."""
+        """Whether ``name``, not a field, must be one that the constructor knows."""
         cls = type(self)
-        if hasattr(cls, name):  # a property or another attribute, which has its own meaning
+        if hasattr(cls, name):  # a property or another class attribute
             return False
         is_ours = cls in (EngineArgs, AsyncEngineArgs)
         return name in compat.VERDICTS or (is_ours and not name.startswith("_"))
 
-    if not TYPE_CHECKING:  # a type checker shall go on telling that a name does not exist
+    if not TYPE_CHECKING:  # so that type checkers still report unknown names
 
         def __getattr__(self, name: str) -> Any:
             if name not in compat.VERDICTS:
@@ -311,7 +357,7 @@ class EngineArgs:
 
     @classmethod
     def from_cli_args(cls, namespace: argparse.Namespace) -> EngineArgs:
-        """The arguments among those of a parsed command line."""
+        """The engine arguments in a parsed command line."""
         names = {item.name for item in fields(cls)} | compat.VERDICTS.keys()
         return cls(**{name: value for name, value in vars(namespace).items() if name in names})
 
@@ -323,7 +369,7 @@ class EngineArgs:
 
 
 class AsyncEngineArgs(EngineArgs):
-    """The same; users of other engines know it as the arguments of `AsyncLLMEngine`."""
+    """`EngineArgs` under the name that vLLM users know for `AsyncLLMEngine`."""
 
 
 def choices_of(name: str) -> tuple[str, ...]:
@@ -334,7 +380,7 @@ def choices_of(name: str) -> tuple[str, ...]:
 
 
 def add_flags(parser: argparse.ArgumentParser, arguments: Any) -> None:
-    """Add a flag for every field of a dataclass whose fields `arg` has made, in their groups."""
+    """Add a flag for every field of a dataclass whose fields `arg` made, in their groups."""
     groups: dict[str, argparse._ArgumentGroup] = {}
     for item in fields(arguments):
         flag: Flag = item.metadata["flag"]
@@ -346,13 +392,13 @@ def add_flags(parser: argparse.ArgumentParser, arguments: Any) -> None:
 def add_hidden_flags(
     parser: argparse.ArgumentParser, verdicts: Mapping[str, compat.Verdict]
 ) -> None:
-    """Add a flag for every name of other engines; `compat.translate` says what becomes of it."""
+    """Add a hidden flag for every other engine's name; `compat.translate` handles its value."""
     for name, verdict in verdicts.items():
         _add_hidden_flag(parser, name, verdict)
 
 
 class _Gather(argparse.Action):
-    """Words of a flag that takes several, also when it is given several times."""
+    """Collects the values of a flag that takes several, and may be repeated."""
 
     def __call__(
         self,
@@ -377,7 +423,7 @@ def _add_flag(group: argparse._ArgumentGroup, name: str, default: Any, flag: Fla
         *flag.short,
         dest=name,
         default=default,
-        type=as_argument(flag.parse),
+        type=_parse_of(flag),
         choices=flag.choices,
         nargs=flag.nargs,
         action=_Gather if flag.nargs == "+" else "store",
@@ -389,7 +435,7 @@ def _add_flag(group: argparse._ArgumentGroup, name: str, default: Any, flag: Fla
 def _add_hidden_flag(parser: argparse.ArgumentParser, name: str, verdict: compat.Verdict) -> None:
     """A flag of another engine: not in the help, absent from the namespace unless given.
 
-    Without the names that the command has flags of its own for.
+    Skips names that the command has its own flags for.
     """
     dashed = "--" + name.replace("_", "-")
     own = parser._option_string_actions
@@ -426,6 +472,20 @@ def as_argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return parse_argument
+
+
+def _parse_of(flag: Flag) -> Callable[[str], Any]:
+    """The parser of a flag's value for argparse; translates or refuses other engines' values."""
+    parse = as_argument(flag.parse)
+    if not (flag.theirs or flag.refused):
+        return parse
+
+    def parse_value(text: str) -> Any:
+        if why := flag.why_not(text):
+            raise argparse.ArgumentTypeError(f"{text!r}: {why}")
+        return parse(flag.ours(text))
+
+    return parse_value
 
 
 def _json_or_text(text: str) -> Any:

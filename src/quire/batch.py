@@ -41,8 +41,8 @@ class Batch:
     seq_lens: Tensor  # [R] int32, tokens visible to the row's last query: computed + scheduled
     query_start_cpu: Tensor  # [R + 1] int32
     seq_lens_cpu: Tensor  # [R] int32
-    # The first rows, with one query token each. None in a mixed graph, where the device alone knows
-    # which those are: shapes are a bucket's there, the `*_cpu` fields and maxima upper bounds.
+    # How many rows, which come first, have one query token. None in a mixed graph, where only the
+    # device knows: its shapes are a bucket's, its `*_cpu` fields and maxima upper bounds.
     num_decode_rows: int | None
     max_query_len: int
     max_seq_len: int
@@ -52,11 +52,11 @@ class Batch:
     kv_caches: tuple[Tensor, ...]
     layer_groups: tuple[int, ...]  # per attention layer, its index into `groups`
     outputs: Tensor | None = None  # [S] int64, the tokens whose hidden states are wanted; or all
-    # Of decode rows: their places, the longest row first, in which they are best attended for.
+    # Places of decode rows, longest row first: the best order to compute attention in.
     decode_order: Tensor | None = None  # [R] int32
 
     def lines_of_outputs(self, x: Tensor) -> Tensor:
-        """Of x [T, ...] the lines [S, ...] of the tokens whose hidden states are wanted."""
+        """The entries [S, ...] of x [T, ...] for the tokens whose hidden states are wanted."""
         return x if self.outputs is None else x.index_select(0, self.outputs)
 
     @property

@@ -1,4 +1,4 @@
-"""Messages of a conversation to a prompt, through the tokenizer's Jinja template or a given one.
+"""Renders a conversation to a prompt, with the tokenizer's Jinja template or a given one.
 
 Owns what a message may hold and in which form a template wants it. Templates run in the sandbox of
 `transformers`. Knows nothing about engines and servers.
@@ -24,7 +24,7 @@ Conversation = Sequence[Message]
 
 _MAX_SHOWN = 300  # characters of a template in a message
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
-_INVALID = "INVALID_JSON"  # the name under which arguments stand that are no JSON object
+_INVALID = "INVALID_JSON"  # key for arguments that are not a JSON object
 _OWN_ARGUMENTS = {  # not to be overridden through template_kwargs
     "conversation",
     "messages",
@@ -56,7 +56,7 @@ class ChatOptions:
 
     @property
     def forbids_thoughts(self) -> bool:
-        """Whether the template is told that the model is not to think; it may not heed that."""
+        """Whether the template is told to switch thinking off, which it may ignore."""
         told = self.template_kwargs or {}
         return told.get("enable_thinking") is False or told.get("thinking") is False
 
@@ -88,7 +88,7 @@ class ChatOptions:
 
 
 class ChatRenderer:
-    """Renders conversations for one tokenizer; ``template`` stands before the tokenizer's own."""
+    """Renders conversations for one tokenizer; ``template`` overrides the tokenizer's own."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> None:
         self._tokenizer = tokenizer
@@ -99,7 +99,7 @@ class ChatRenderer:
         return self._tokenizer
 
     def render(self, messages: Conversation, options: ChatOptions | None = None) -> ParsedPrompt:
-        """The prompt; its text holds all special tokens already."""
+        """The prompt, whose text already contains all special tokens."""
         options = options or ChatOptions()
         if options.continue_final_message:
             _check_final(messages)
@@ -131,7 +131,7 @@ class ChatRenderer:
         template: str,
         options: ChatOptions,
     ) -> str:
-        """Arguments of calls are objects, unless the template joins them to a text."""
+        """Render with tool-call arguments as objects, or as text if the template joins strings."""
         try:
             return self._applied(conversation, template, options)
         except TypeError as error:
@@ -139,7 +139,7 @@ class ChatRenderer:
                 return self._applied(
                     _with_arguments_as_text(messages, conversation), template, options
                 )
-            except Exception:  # so it was something else
+            except Exception:  # the arguments were not the cause
                 raise error from None
 
     def _applied(
@@ -195,8 +195,8 @@ def load_chat_template(value: str | Path | None) -> str | None:
     template = _read_template(value)
     if (fault := template_fault(template)) is not None:
         raise ValueError(
-            f"the chat template {_shortened(str(value))!r} does not parse: {fault}; mend it, or "
-            "leave it out: then the model's own is used"
+            f"the chat template {_shortened(str(value))!r} does not parse: {fault}; correct it, "
+            "or leave it out to use the model's own"
         )
     return template
 
@@ -209,7 +209,7 @@ def _read_template(value: str | Path) -> str:
             return Path(text).expanduser().read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"the chat template {text!r} is not UTF-8: {error}; save it as that"
+                f"the chat template {text!r} is not UTF-8: {error}; save it as UTF-8"
             ) from error
         except OSError as error:
             if text in chat_template_names():
@@ -247,7 +247,7 @@ def is_one_conversation(messages: Sequence[Any]) -> bool:
 
 
 def _is_conversation(item: Any, place: str) -> bool:
-    """Whether it is a list of messages, not one message."""
+    """Whether ``item`` is a list of messages; ValueError if it is not a message either."""
     if isinstance(item, Mapping):
         return False
     if is_list(item):
@@ -259,7 +259,7 @@ def _is_conversation(item: Any, place: str) -> bool:
 
 
 def _shown(message: Any) -> str:
-    """What stands in place of a message, and what to do about it."""
+    """The value found instead of a message, shortened, with a remedy if it is an object."""
     text = f"{str(message)[:80]!r} ({type(message).__name__})"
     if isinstance(message, (Mapping, str, bytes, int, float, type(None))):
         return text
@@ -276,7 +276,7 @@ class Fault:
 
 
 def tool_calls_fault(calls: Any, place: str) -> Fault | None:
-    """Templates read these without looking: anything else would fail in the middle of one."""
+    """What is wrong with a message's ``tool_calls``; templates do not check them themselves."""
     if not isinstance(calls, (list, tuple)):
         return Fault(place, f"must be a list of calls, got {str(calls)[:80]!r}")
     for index, call in enumerate(calls):
@@ -304,12 +304,12 @@ def _checked(messages: Conversation) -> Conversation:
 
 
 def _check_final(messages: Conversation) -> None:
-    """A prompt that ends behind the content of a message lacks what templates write there."""
+    """Refuse to continue a message with tool calls: templates write those after its content."""
     last = len(messages) - 1
     if last >= 0 and isinstance(messages[last], Mapping) and messages[last].get("tool_calls"):
         raise ValueError(
-            f"messages[{last}].tool_calls: the final message cannot be continued behind its calls "
-            "of tools, and the prompt would lack them; leave tool_calls out of it, or set "
+            f"messages[{last}].tool_calls: the final message cannot be continued when it has tool "
+            "calls, which the prompt would lack; remove tool_calls, or set "
             "continue_final_message=False"
         )
 
@@ -319,7 +319,7 @@ def _rendered_message(message: Message, style: ContentFormat, place: str) -> dic
     rendered = {name: value for name, value in message.items() if value is not None}
     content, calls = message.get("content"), rendered.pop("tool_calls", None)
     is_null = content is None and bool(calls) and style.tests_none
-    rendered["content"] = None if is_null else _content(content, style)
+    rendered["content"] = None if is_null else _content(content, style, f"{place}.content")
     if calls:  # templates that find the name expect calls under it
         fault = tool_calls_fault(calls, f"{place}.tool_calls")
         if fault is not None:
@@ -328,7 +328,7 @@ def _rendered_message(message: Message, style: ContentFormat, place: str) -> dic
     return rendered
 
 
-def _content(content: Any, style: ContentFormat) -> str | list[dict[str, str]]:
+def _content(content: Any, style: ContentFormat, place: str) -> str | list[dict[str, str]]:
     if content is None:  # beside tool calls
         content = ""
     if isinstance(content, str):
@@ -338,29 +338,33 @@ def _content(content: Any, style: ContentFormat) -> str | list[dict[str, str]]:
             "the content of a message must be a string or a list of parts, got "
             f"{str(content)[:80]!r}"
         )
-    texts = [_part_text(part) for part in content]
+    texts = [_part_text(part, f"{place}[{index}]") for index, part in enumerate(content)]
     if style.name == "string":
         return "\n".join(texts)
     return [{"type": "text", "text": text} for text in texts]
 
 
-def _part_text(part: Any) -> str:
+def _part_text(part: Any, place: str) -> str:
     if isinstance(part, str):
         return part
     kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    if not isinstance(kind, str):
+        raise ValueError(f"{place}.type: must be a string, such as 'text', got {str(kind)[:80]}")
     if kind not in _TEXT_PARTS:
         raise ValueError(
-            f"message parts of type {kind!r} are not supported yet; only text parts are, "
+            f"{place}: message parts of type {kind!r} are not supported yet; only text parts are, "
             "{'type': 'text', 'text': ...}"
         )
     text = part.get(_TEXT_PARTS[kind])
     if not isinstance(text, str):
-        raise ValueError(f"a part of type {kind!r} needs a string under {_TEXT_PARTS[kind]!r}")
+        raise ValueError(
+            f"{place}: a part of type {kind!r} needs a string under {_TEXT_PARTS[kind]!r}"
+        )
     return text
 
 
 def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    """The OpenAI API carries arguments as JSON text; templates want the object."""
+    """The call with its arguments parsed from JSON text, OpenAI's form, to an object."""
     function = call.get("function")
     if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
         return dict(call)
@@ -388,17 +392,19 @@ def _call_with_text(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arguments_object(text: str) -> dict[str, Any]:
-    """The arguments of a call. A model may write what is no JSON object: then the object holds the
-    text, so that a conversation with such a call can go on."""
+    """The arguments of a call as an object. Text that is not a JSON object, or has half a surrogate
+    pair, is kept under one key, so that a conversation with such a call can go on."""
     try:
         value = json.loads(text or "{}")
+        if "\\u" in text:  # may spell half of a surrogate pair, which no encoding has
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         value = None
     return value if isinstance(value, dict) else {_INVALID: text}
 
 
 def text_of(content: str | list[Any] | None) -> str:
-    """All that a chat message says whose parts have been checked."""
+    """The whole text of a message's content, whose parts have been checked."""
     if isinstance(content, list):
         return "\n".join(_chat_part_text(part) for part in content)
     return content or ""

@@ -1,7 +1,7 @@
-"""The command line of a Python process that Quire starts for itself. Knows not what it does there.
+"""The command line of a Python process that Quire starts for itself. Does not know what it runs.
 
-By "-c" and not by multiprocessing, so that a user's script needs no __main__ guard. The child looks
-for imports where this process does and nowhere else, not even in the folder in which it runs.
+Uses "-c" instead of multiprocessing, so that a user's script needs no __main__ guard. The child has
+this process's import path and nothing else, not even its working folder.
 """
 
 from __future__ import annotations
@@ -10,6 +10,6 @@ import sys
 
 
 def python_command(code: str, *words: str) -> list[str]:
-    """A Python that runs ``code``, where ``sys.argv[1:]`` are ``words``."""
+    """The command of a Python that runs ``code`` with ``words`` as ``sys.argv[1:]``."""
     paths = [path for path in sys.path if isinstance(path, str)]  # Python ignores all others
     return [sys.executable, "-c", f"import sys; sys.path[:] = {paths!r}; {code}", *words]

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of one name; values in ``harmless`` pass without a word."""
+    """How one name is treated; values in ``harmless`` are accepted silently."""
 
     kind: Literal["alias", "noted", "refused"]
     default: Any  # of any type: what a signature shows
@@ -29,8 +29,8 @@ class Verdict:
     harmless: tuple[Any, ...] = ()
     short: tuple[str, ...] = ()  # its short flags
     takes_many: bool = False  # as a flag it takes several words
-    is_switch: bool = False  # as a flag it takes none, as where the default is a bool
-    refused_keys: Mapping[str, str] = field(default_factory=dict)  # of an object: why each is
+    is_switch: bool = False  # as a flag it takes no value, as with a bool default
+    refused_keys: Mapping[str, str] = field(default_factory=dict)  # keys of a dict -> why not
 
 
 def alias(replacement: str) -> Verdict:
@@ -39,12 +39,12 @@ def alias(replacement: str) -> Verdict:
 
 
 def noted(default: Any, why: str, **flag: Any) -> Verdict:
-    """Accepted with a line that says why it has no effect."""
+    """Accepted, with a log line that says why it has no effect."""
     return Verdict("noted", default, why, harmless=(default, None), **flag)
 
 
 def refused(default: Any, why: str, *harmless: Any, **flag: Any) -> Verdict:
-    """An error when it asks for something."""
+    """An error unless the value is harmless, that is, asks for nothing."""
     return Verdict("refused", default, why, harmless=(default, None, *harmless), **flag)
 
 
@@ -76,7 +76,7 @@ _POOL = "prompts are tokenized in the calling process"
 _REASONING = (
     "only LLM(reasoning_parser=...) and `quire serve --reasoning-parser` know the marks of thoughts"
 )
-# What changes how constrained answers look, as a key of the object and as an option of the name.
+# Options that would change answers: as keys of the config, and as suffixes of a backend name.
 _GRAMMAR_OPTIONS = {
     "disable_any_whitespace": "ask for it in structured_outputs of requests",
     "disable_additional_properties": "ask for it in structured_outputs of requests",
@@ -94,7 +94,7 @@ VERDICTS: dict[str, Verdict] = {
     "rope_scaling": alias("hf_overrides.rope_scaling"),
     "rope_theta": alias("hf_overrides.rope_theta"),
     "num_gpu_blocks": alias("num_gpu_blocks_override"),
-    # They change nothing here.
+    # Without effect here.
     "max_seq_len_to_capture": noted(8192, _GRAPHS),
     "max_context_len_to_capture": noted(8192, _GRAPHS),
     "compilation_config": noted(None, _GRAPHS, short=("-O",)),
@@ -399,7 +399,7 @@ VERDICTS: dict[str, Verdict] = {
     "override_neuron_config": refused(None, "this build supports the devices cuda and cpu"),
 }
 
-_LENGTH = "max_model_len"  # others keep it beside the keys of config.json
+_LENGTH = "max_model_len"  # vLLM accepts it among the keys of config.json
 
 ATTENTION_BACKENDS = ("auto", "torch", "triton", "flashinfer", "fa3", "cudnn")
 
@@ -415,7 +415,7 @@ _VLLM_ATTENTION = {
     "TORCH_SDPA_VLLM_V1": "torch",
     "CPU_ATTN": "torch",
 }
-# Kernels of its that Quire has no counterpart of -> the closest that it has.
+# vLLM's backends without a counterpart in Quire -> the closest one.
 _NO_SUCH_ATTENTION = {
     "XFORMERS": "triton",
     "FLEX_ATTENTION": "triton",
@@ -459,8 +459,8 @@ def translate(
     """Keyword arguments as `EngineArgs` takes them: aliases replaced, noted names dropped.
 
     A refused name that is set to something, and a name nobody knows, is a ``ValueError``. None is
-    the same as not given. A length among the overrides of a model's config is that of the engine,
-    whatever else is given as such.
+    the same as not given. A ``max_model_len`` in ``hf_overrides`` becomes the engine's
+    and replaces one given beside it.
     """
     kept = {name: value for name, value in given.items() if name in fields}
     _take_length(kept)
@@ -496,7 +496,7 @@ def assigned(
 
 
 def told(name: str, held: Mapping[str, Any]) -> Any:
-    """What a name of `VERDICTS` is in arguments that hold ``held``."""
+    """The value of a name of `VERDICTS`, read from arguments that hold ``held``."""
     verdict = VERDICTS[name]
     field_name, _, key = verdict.replacement.partition(".")
     value = held.get(field_name, verdict.default)
@@ -506,17 +506,17 @@ def told(name: str, held: Mapping[str, Any]) -> Any:
 
 
 def unknown_name(name: str, known: Collection[str]) -> str:
-    """One line about a name nobody knows, with the nearest known ones."""
+    """A message about an unknown name, with the nearest known ones."""
     return f"unknown argument {name!r}{did_you_mean(name, known)}"
 
 
 def _is_harmless(value: object, verdict: Verdict) -> bool:
-    """Whether it asks for nothing, as an empty list, object or set does."""
+    """Whether the value asks for nothing; empty lists, dicts and sets do not either."""
     return any(value == harmless for harmless in (*verdict.harmless, [], (), {}, set()))
 
 
 def _check_keys(name: str, value: object, refused_keys: Mapping[str, str]) -> None:
-    """``ValueError`` for a key that asks for something; a text has its keys behind a colon."""
+    """``ValueError`` for a refused key that is set; in a string, keys follow a colon."""
     asked: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
     if isinstance(value, str):
         asked = dict.fromkeys(value.partition(":")[2].split(","), True)
@@ -526,7 +526,8 @@ def _check_keys(name: str, value: object, refused_keys: Mapping[str, str]) -> No
 
 
 def _take_length(kept: dict[str, Any]) -> None:
-    """Move a length from the overrides to where it belongs; they win there as in a config."""
+    """Move ``max_model_len`` from ``hf_overrides`` to the engine's arguments, which it
+    overrides."""
     overrides = kept.get("hf_overrides")
     if not isinstance(overrides, Mapping) or _LENGTH not in overrides:
         return
@@ -554,7 +555,7 @@ def _put(kept: dict[str, Any], replacement: str, value: Any, said_as: str) -> No
 
 
 def _object(value: Any, name: str, said_as: str) -> Mapping[str, Any]:
-    """The value of a field that is a dict, where ``said_as`` is a key of it."""
+    """The dict value of a field to which ``said_as`` adds a key; ValueError if it is a function."""
     if callable(value):
         raise ValueError(f"{said_as} cannot be joined with a callable {name}; set it there")
     return value or {}

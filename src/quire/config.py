@@ -15,7 +15,7 @@ DEFAULT_STEP_TIMEOUT_SECONDS = 300.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceDefaults:
-    """What is best on a kind of device where the user says nothing (benchmarks/RESULTS.md)."""
+    """Defaults for a kind of device, chosen by benchmarks (benchmarks/NOTEBOOK.md)."""
 
     attention_backend: str  # one, or several in order of preference: "fa3,triton"
     block_size: int  # larger blocks mean fewer look-ups, smaller ones less waste and finer prefixes
@@ -53,7 +53,7 @@ class ModelConfig:
     tokenizer: Path  # the local folder with the tokenizer's files
     hf_config: dict[str, Any]  # config.json after hf_overrides
     generation_config: dict[str, Any]  # generation_config.json, or empty
-    # Of an answer that is served: max_new_tokens, where the user gave it and not the model.
+    # Limit on a served answer's tokens: max_new_tokens, if the user set it (not the model).
     max_tokens_limit: int | None = None
     architecture: str
     dtype: str  # "float32", "bfloat16" or "float16"
@@ -73,7 +73,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadConfig:
-    """How the weights get in."""
+    """How the weights are loaded."""
 
     load_format: str = "auto"  # auto, safetensors, pt, dummy
     use_tqdm: bool = True
@@ -100,7 +100,7 @@ class SchedulerConfig:
     policy: str = "fcfs"  # or "priority"
     enable_chunked_prefill: bool = True
     steps_in_flight: int = 1
-    short_step_tokens: int | None = None  # while rows decode and a whole step would not be filled
+    short_step_tokens: int | None = None  # if rows decode and prompts do not fill a step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +117,7 @@ class DeviceConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineConfig:
-    """The whole of it."""
+    """The complete configuration of one engine."""
 
     model: ModelConfig
     load: LoadConfig = field(default_factory=LoadConfig)

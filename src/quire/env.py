@@ -1,7 +1,7 @@
-"""Environment variables: Quire's own, with type, default and older names, and others that it heeds.
+"""Environment variables: Quire's own, with type, default and older names, and others that it reads.
 
 A variable is read when it is used, never at import: setting it after ``import quire`` works.
-Knows nothing about what the values are used for, nor of those that stand for flags
+Knows nothing about what the values are used for, nor about the variables for flags
 (`cli/settings.py`).
 """
 
@@ -32,7 +32,7 @@ class Variable(Generic[T]):
     help: str
 
     def get(self) -> T:
-        """The value now; a ``ValueError`` names the variable that is wrong."""
+        """The current value; a ``ValueError`` names a variable with a bad value."""
         for name in self.names:
             text = os.environ.get(name, "").strip()
             if not text:
@@ -44,7 +44,7 @@ class Variable(Generic[T]):
         return self.default
 
     def source(self) -> str | None:
-        """The name under which it is set now, if it is."""
+        """The name under which the variable is currently set, or None."""
         return next((name for name in self.names if os.environ.get(name, "").strip()), None)
 
 
@@ -79,7 +79,7 @@ def _gib_or_bytes(text: str) -> int:
 
 
 def _num_threads(text: str) -> int:
-    """OpenMP lets a list say how many threads each level of nesting gets: the first counts."""
+    """A thread count; of OpenMP's list with one per nesting level, the first."""
     first = text.partition(",")[0].strip()
     if not first.isdecimal() or int(first) == 0:
         raise ValueError("expected a whole number of at least 1")
@@ -176,7 +176,7 @@ REGISTRY: tuple[Variable[Any], ...] = (
     AS_VLLM,
 )
 
-# Variables of other programs that are heeded -> what they set here; read where that is used.
+# Other programs' variables that Quire reads -> what they set; they are read where used.
 OF_OTHERS: dict[str, str] = {
     "HF_ENDPOINT": "the Hub that models come from",
     "HF_HOME": "the folder above that of HF_HUB_CACHE, and of the stored login",
@@ -195,7 +195,7 @@ OF_OTHERS: dict[str, str] = {
 
 _OFF = ("0", "false")
 _ANY = (*_OFF, "1", "true")
-# Variables of vLLM that change nothing here -> (values that ask for what is so anyway, why).
+# vLLM's variables without effect here -> (values that ask for what Quire does anyway, why).
 WITHOUT_EFFECT: dict[str, tuple[tuple[str, ...], str]] = {
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": (_OFF, "LoRA adapters are not supported yet"),
     "VLLM_BATCH_INVARIANT": (_OFF, "the last bits of a logit may depend on the batch"),
@@ -213,7 +213,7 @@ _OF_A_SERVICE = re.compile(r"VLLM_(PORT|PORT_\d+_\w+|SERVICE_\w+)")
 
 
 def note_what_has_no_effect() -> None:
-    """A log line for each variable of vLLM that is set and asks for what is not done."""
+    """Log a warning for each vLLM variable that is set to something Quire does not do."""
     read = {name for variable in REGISTRY for name in variable.names}
     for name, value in sorted(os.environ.items()):
         text = value.strip()

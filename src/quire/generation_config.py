@@ -1,7 +1,7 @@
 """What a model's generation_config.json means here: default sampling parameters.
 
-Owns which of its keys are heeded, and which would change the output but are not. The file is the
-model's, so what cannot be heeded is told; overrides are the user's, so there it is an error.
+Owns which of its keys are applied, and which would change the output but are not. Unsupported keys
+of the model's file are reported; in a user's overrides they are an error.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ _NOT_HEEDED: dict[str, tuple[Any, ...]] = {
     "watermarking_config": (),
     "token_healing": (False,),
 }
-# The file of a model may hold these without a word, as with other engines: its temperature and
-# max_new_tokens say enough. A user who writes them means them.
+# Ignored silently in a model's file, as in other engines: its temperature and max_new_tokens say
+# enough. In a user's overrides they are refused.
 _NOT_HEEDED_OF_USERS: dict[str, tuple[Any, ...]] = {"do_sample": (True,), "max_length": ()}
-# Read elsewhere, or without effect on which tokens come.
+# Read elsewhere, or without effect on the sampled tokens.
 _HARMLESS = (
     *("eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id", "use_cache"),
     *("length_penalty", "early_stopping", "renormalize_logits", "remove_invalid_values"),
@@ -67,7 +67,7 @@ _HARMLESS = (
 
 
 def default_sampling_params(config: Mapping[str, Any]) -> SamplingParams:
-    """The generation config in the words of `SamplingParams`."""
+    """The generation config as `SamplingParams`."""
     try:
         return _sampling_params(config)
     except ValueError as error:
@@ -78,25 +78,24 @@ def default_sampling_params(config: Mapping[str, Any]) -> SamplingParams:
 
 
 def max_tokens_limit(config: Mapping[str, Any]) -> int | None:
-    """The most tokens of an answer that is served, by a generation config that the user gave."""
+    """The limit on a served answer's tokens in a generation config that the user gave, or None."""
     if config.get("max_new_tokens") is None:
         return None
     return default_sampling_params(config).max_tokens
 
 
 def heeded(config: Mapping[str, Any]) -> list[str]:
-    """The settings that are defaults of sampling parameters, as "key=value"."""
+    """The settings that become default sampling parameters, as "key=value"."""
     return [f"{key}={config[key]!r}" for key in _SAMPLING_PARAM if config.get(key) is not None]
 
 
 def not_heeded(config: Mapping[str, Any]) -> list[str]:
-    """The settings that would change the output and that nothing here does, as "key=value"."""
+    """The settings that would change the output but are not supported, as "key=value"."""
     return _settings(config, _NOT_HEEDED)
 
 
 def check_overrides(overrides: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` for a setting of the user's that nobody knows or heeds, or a value that
-    cannot be."""
+    """Raise ``ValueError`` for an unknown or unsupported setting of the user's, or a bad value."""
     refused = {**_NOT_HEEDED, **_NOT_HEEDED_OF_USERS}
     known = (*_SAMPLING_PARAM, *refused, *_HARMLESS)
     for key in overrides:

@@ -1,8 +1,8 @@
-"""What the garbage collector need not look through: a collection that visits the objects of the
-libraries and the model, hundreds of thousands, holds up a step for as long as many steps take.
+"""Keeps the garbage collector away from long-lived objects: a collection that visits the hundreds
+of thousands of objects of libraries and model delays a step by the time of many steps.
 
-And it need not look often: a step leaves thousands of objects to whoever reads its tokens, which
-are in no cycle and go by themselves.
+It also makes collections rare: a step creates thousands of objects for the readers of its tokens,
+which are in no cycles and are freed by reference counting.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# That have come and not gone since one collection, before the next: those of 600 requests of a
-# server, which takes 10 ms to look through them.
+# Net new objects between two collections: about those of 600 requests of a server, which a
+# collection visits in 10 ms.
 _NEW_OBJECTS = 100_000
-_COLLECTIONS = 2  # of younger objects, until one that looks at older ones as well
+_COLLECTIONS = 2  # collections of a generation before the next older one is included
 
 
 def keep_all_that_exists() -> None:
-    """Of a process of ours, whose objects live as long as it does.
+    """Exempt all current objects from collection, in a process of ours where they live to its end.
 
-    What outlives a few collections, such as requests that were broken off, would wait long for the
-    next that looks at it: so these follow soon, and memory stays flat when clients vanish.
+    Older generations are collected sooner than by default, since young collections are rare: memory
+    stays flat when many requests are aborted.
     """
     gc.collect()
     gc.freeze()
@@ -32,7 +32,8 @@ def keep_all_that_exists() -> None:
 
 @contextmanager
 def unwatched_heap() -> Iterator[None]:
-    """While the block runs, in somebody's own program: what it has set for older objects stays."""
+    """`keep_all_that_exists` for the length of the block, in a user's program: it is undone after,
+    and the thresholds of older generations stay as the program set them."""
     if gc.get_freeze_count():
         yield
         return
@@ -47,7 +48,7 @@ def unwatched_heap() -> Iterator[None]:
 
 
 def _collect_rarely() -> None:
-    """Unless that is so already; 0 is never."""
+    """Raise the threshold of young objects, unless it is as high already or 0 (never)."""
     new, *older = gc.get_threshold()
     if 0 < new < _NEW_OBJECTS:
         gc.set_threshold(_NEW_OBJECTS, *older)

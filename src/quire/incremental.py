@@ -1,8 +1,8 @@
 """Text that comes in pieces, read as if it were whole.
 
 A grammar is a generator: it reads a `Source` and yields when it needs text that has not come yet.
-What it decides hangs on the text alone and never on where the pieces were cut, so a stream gives
-what the whole text gives. Each grammar reads once from left to right, in linear time.
+Its result depends on the text alone and never on where the pieces were cut, so a stream gives the
+same result as the whole text. Each grammar reads once from left to right, in linear time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Source:
 
     def __init__(self) -> None:
         self.pos = 0
-        self.is_whole = False  # nothing will come any more
+        self.is_whole = False  # no more text will come
         self._text = ""  # from _offset on
         self._offset = 0
         self._kept_from = 0
@@ -38,24 +38,24 @@ class Source:
         self._offset = self._kept_from
 
     def release(self) -> None:
-        """What was read is not needed again: `between` gives it no more."""
+        """Drop the text that was read: `between` can no longer return it."""
         self._kept_from = self.pos
 
     def between(self, start: int, end: int) -> str:
         return self._text[start - self._offset : end - self._offset]
 
     def has(self, mark: str) -> bool:
-        """Whether it stands at ``pos``."""
+        """Whether ``mark`` stands at ``pos``."""
         return self._text.startswith(mark, self.pos - self._offset)
 
     def search(self, pattern: re.Pattern[str]) -> int:
-        """Where it first matches, at ``pos`` or later, else the end of what has come."""
+        """Position of the first match of ``pattern`` from ``pos`` on, else the end so far."""
         match = pattern.search(self._text, self.pos - self._offset)
         return self.end if match is None else self._offset + match.start()
 
 
 class Marks:
-    """Strings that a grammar looks for; of two at one place it is the longer."""
+    """Strings that a grammar looks for; of two at one position the longer one counts."""
 
     def __init__(self, marks: Sequence[str]) -> None:
         self._marks = sorted(set(marks), key=len, reverse=True)
@@ -64,19 +64,19 @@ class Marks:
         self._longest = len(self._marks[0])
 
     def at(self, source: Source) -> Steps[str]:
-        """The mark that stands at ``pos``, or nothing; it is not read yet."""
+        """The mark at ``pos``, or an empty string; ``pos`` does not move."""
         while self._may_stand_at(source, source.pos) and not source.is_whole:
             yield
         return next((mark for mark in self._marks if source.has(mark)), "")
 
     def take(self, source: Source) -> Steps[str]:
-        """Read the mark that stands at ``pos``, if one does."""
+        """Read past the mark at ``pos`` and return it, or an empty string."""
         mark = yield from self.at(source)
         source.pos += len(mark)
         return mark
 
     def find(self, source: Source, emit: Emit) -> Steps[str]:
-        """Read up to the next mark, which is left; what is passed is emitted as it comes."""
+        """Read up to the next mark and return it unread; emits the text before it as it comes."""
         while True:
             found = source.search(self._any)
             unsure = source.end if source.is_whole else self._first_open(source)
@@ -90,13 +90,13 @@ class Marks:
             yield
 
     def _first_open(self, source: Source) -> int:
-        """Where at the end of the text a mark, or a longer one, may have begun."""
+        """The first position where more text may complete a mark, or a longer one."""
         start = max(source.pos, source.end - self._longest + 1)
         places = (at for at in range(start, source.end) if self._may_stand_at(source, at))
         return next(places, source.end)
 
     def _may_stand_at(self, source: Source, at: int) -> bool:
-        """Whether only more text can tell."""
+        """Whether it takes more text to know if a mark, or a longer one, stands at ``at``."""
         tail = source.between(at, at + self._longest)
         if tail and tail[0] not in self._first:
             return False
@@ -104,7 +104,7 @@ class Marks:
 
 
 def peek(source: Source) -> Steps[str]:
-    """The next character, or nothing at the end."""
+    """The next character, or an empty string at the end."""
     while source.pos >= source.end:
         if source.is_whole:
             return ""
@@ -113,21 +113,22 @@ def peek(source: Source) -> Steps[str]:
 
 
 def skip(source: Source, characters: frozenset[str] = SPACE) -> Steps[str]:
-    """Read past these characters; the one that stands after them is given."""
+    """Read past these characters and return the one after them, unread."""
     while (following := (yield from peek(source))) in characters:
         source.pos += 1
     return following
 
 
 def take(source: Source, character: str) -> Steps[bool]:
-    """Read this character if it comes next."""
+    """Read ``character`` if it comes next, and return whether it did."""
     is_next = (yield from peek(source)) == character
     source.pos += is_next
     return is_next
 
 
 def seek(source: Source, pattern: re.Pattern[str]) -> Steps[str]:
-    """Read up to the first character of this kind, and give it; nothing at the end."""
+    """Read up to the first match of ``pattern`` and return its first character, unread; an empty
+    string at the end."""
     while True:
         source.pos = source.search(pattern)
         if source.pos < source.end:
@@ -138,7 +139,7 @@ def seek(source: Source, pattern: re.Pattern[str]) -> Steps[str]:
 
 
 def take_while(source: Source, other: re.Pattern[str], limit: int) -> Steps[str]:
-    """Read up to the first character that is ``other``; at most ``limit`` characters."""
+    """Read and return the text before the first match of ``other``, at most ``limit`` long."""
     start = source.pos
     while source.pos < start + limit and (yield from peek(source)):
         stop = source.search(other)
@@ -164,7 +165,7 @@ def streamed(source: Source, steps: Steps[T], emit: Emit) -> Steps[T]:
 
 
 def released(source: Source, emit: Emit) -> Emit:
-    """``emit`` after which the source keeps nothing of what it was given."""
+    """``emit`` that also releases the text read so far from ``source``."""
 
     def emit_and_release(text: str) -> None:
         emit(text)
@@ -192,7 +193,7 @@ class Reading:
         next(self._steps, None)
 
     def end(self) -> None:
-        """The text is whole: the grammar has to come to an end."""
+        """Declare the text whole, at which the grammar must end."""
         self._source.is_whole = True
         assert next(self._steps, self) is self, "a grammar waits for text after the end"
 
@@ -219,7 +220,7 @@ class Events(Generic[E]):
         self._events.append(event)
 
     def taken(self) -> list[E]:
-        """All since the last time."""
+        """All events since the last call."""
         self._close()
         events, self._events = self._events, []
         return events
@@ -239,11 +240,11 @@ class EventParser(Generic[E]):
         self._reading = Reading(grammar)
 
     def feed(self, text: str) -> list[E]:
-        """What can be told from the text so far and this, which follows it."""
+        """Add ``text`` and return the new events that it settles."""
         self._reading.add(text)
         return self._found.taken()
 
     def finish(self) -> list[E]:
-        """What is left, now that the text is whole."""
+        """The last events, now that the text is whole."""
         self._reading.end()
         return self._found.taken()

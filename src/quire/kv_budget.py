@@ -1,4 +1,4 @@
-"""How much memory the KV cache gets where that is settled before a model is loaded.
+"""How much memory the KV cache gets if that can be decided before the model is loaded.
 
 Owns the default on a CPU and the limits of what a user may ask for. Knows sizes, not devices'
 programs; imports no torch.
@@ -18,8 +18,8 @@ from quire.sizes import format_bytes
 
 logger = logging.getLogger(__name__)
 
-# On a CPU the memory is usually somebody's own. The cache takes a part of what the weights leave,
-# not more than a CPU fills with tokens in reasonable time, unless one request needs more.
+# On a CPU other programs share the memory. The cache takes a share of what the weights leave, at
+# most what a CPU can fill with tokens in reasonable time, unless one request needs more.
 CPU_SHARE = 0.25
 CPU_BYTES = 4 * 2**30
 CPU_SHARE_FOR_ONE_REQUEST = 0.6
@@ -45,7 +45,7 @@ class ToldSize:
 
 
 def with_kv_memory(config: EngineConfig, layout: KVLayout, memory: Memory) -> EngineConfig:
-    """Settle the size of the KV cache where it is known ahead, and check that it is enough."""
+    """Set the size of the KV cache if it is known before loading, and check that it is enough."""
     fit = KVFit.of(config, layout)
     limits = (config.model.max_model_len, config.scheduler.max_num_seqs)
     told = told_size(config.cache, fit, memory.device)
@@ -64,7 +64,7 @@ def with_kv_memory(config: EngineConfig, layout: KVLayout, memory: Memory) -> En
 
 
 def told_size(cache: CacheConfig, fit: KVFit, device: str) -> ToldSize | None:
-    """What the arguments say, or on a CPU the environment."""
+    """The size given by the arguments, or on a CPU by the environment; None if neither does."""
     if cache.num_blocks is not None:
         num_bytes = cache.num_blocks * fit.bytes_per_block
         said = f"num_gpu_blocks_override={cache.num_blocks}"
@@ -93,7 +93,7 @@ def check_told_size(told: ToldSize, memory: Memory) -> None:
 
 
 def check_weights_fit(memory: Memory) -> None:
-    """An `OutOfMemoryError` if not even the weights find room now."""
+    """An `OutOfMemoryError` if not even the weights fit in the free memory."""
     if memory.weights < memory.free:
         return
     raise OutOfMemoryError(
@@ -117,7 +117,7 @@ def _note_excess(told: ToldSize, fit: KVFit, max_model_len: int, max_num_seqs: i
     if told.in_blocks or told.num_bytes <= usable:
         return
     logger.warning(
-        "%s is more than %d completions of %d tokens can fill; %s are taken",
+        "%s is more than %d completions of %d tokens can fill; using %s",
         told.said,
         max_num_seqs,
         max_model_len,

@@ -27,7 +27,7 @@ class KVFit:
     layout: KVLayout
     block_size: int
     element_size: int  # bytes of one number
-    max_step_tokens: int  # tokens computed at once: what a window cannot give back yet
+    max_step_tokens: int  # tokens of one step, which a window keeps until its end
 
     @classmethod
     def of(cls, config: EngineConfig, layout: KVLayout) -> KVFit:
@@ -81,7 +81,7 @@ class KVFit:
 
 
 def fit_max_model_len(config: EngineConfig, layout: KVLayout, num_blocks: int) -> EngineConfig:
-    """``config`` with a length that fits where the user named none; else as `check_kv_fits`."""
+    """``config`` with max_model_len cut to fit, unless the user set it; then `check_kv_fits`."""
     longest = KVFit.of(config, layout).longest_request(num_blocks)
     wanted, source = config.model.max_model_len, config.model.max_model_len_source
     if source != "user" and 0 < longest < wanted:
@@ -127,13 +127,13 @@ def check_kv_fits(config: EngineConfig, layout: KVLayout, num_blocks: int) -> No
 
 
 def _said(config: EngineConfig) -> str:
-    """The size as a user may have typed it, with a guess where a unit is missing."""
+    """The size as the user gave it, for a message, with a hint if a unit seems missing."""
     said = config.cache.memory_bytes
     return "" if said is None else f" (kv_cache_memory_bytes={said}{unit_hint(said)})"
 
 
 def _knob(config: EngineConfig) -> str:
-    """What gives the KV cache more memory in this configuration."""
+    """The argument that gives the KV cache more memory in this configuration."""
     if config.cache.num_blocks is not None:
         return "num_gpu_blocks_override"
     if config.cache.memory_bytes is not None or config.device.device == "cpu":

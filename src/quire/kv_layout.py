@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-NULL_BLOCK = 0  # stands where a block table has no block: never handed out, never read unmasked
+NULL_BLOCK = 0  # fills block tables where there is no block: never allocated, never read unmasked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,12 +21,12 @@ class LayerKV:
 
     @property
     def planes(self) -> int:
-        """Of keys, and of values."""
+        """Stored tensors per layer: keys and values, or keys only."""
         return 2 if self.has_values else 1
 
     @property
     def num_elements(self) -> int:
-        """That a token takes."""
+        """Elements that a token takes in this layer."""
         return self.planes * self.num_kv_heads * self.head_dim
 
 
@@ -51,7 +51,7 @@ class KVLayout:
 
     @classmethod
     def of(cls, layers: tuple[LayerKV, ...]) -> KVLayout:
-        """Group ``layers`` by window; where all have one shape, split to groups of one size.
+        """Group ``layers`` by window; if all have one shape, split them into groups of equal size.
 
         Where shapes differ (DeciLM) every layer keeps a tensor of its own, so sizes do not matter.
         """
@@ -92,7 +92,7 @@ class KVLayout:
         return sum(kv.num_elements for kv in self.tensors) * block_size * element_size
 
     def bytes_per_token(self, element_size: int) -> int:
-        """Bytes that a token costs in all layers while no window has passed over it."""
+        """Bytes of a token in all layers, while it is inside every window."""
         return sum(kv.num_elements for kv in self.layers) * element_size
 
 

@@ -1,7 +1,7 @@
 """LLM: generate text offline, many prompts at once.
 
-Gives a user's calls their outputs, in the user's order. `engine/offline_requests.py` makes requests
-of them, `engine/offline.py` runs the loop of the `LLMEngine` beneath.
+Returns the outputs of each call in the order of its prompts. `engine/offline_requests.py` makes the
+requests, `engine/offline.py` runs the loop of the `LLMEngine`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from quire.args import BUNDLED_MODEL, EngineArgs
 from quire.chat_template import ChatOptions, Conversation, load_chat_template
 from quire.engine.front import refuse_not_built
+from quire.engine.guided_options import GuidedOptions, with_guided_options
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.llm_engine import LLMEngine
 from quire.engine.model_view import ModelConfigView
@@ -65,7 +66,7 @@ class LLM(TellsWhatIsNotBuilt):
         reasoning_parser: str | None = None,
         **kwargs: Any,  # the other fields of EngineArgs, which checks them
     ) -> None:
-        """Without a model it is the one that comes with Quire.
+        """Start an engine; without ``model`` it serves the bundled one.
 
         ``multiprocess_mode`` runs the engine core in a process of its own. ``reasoning_parser``
         names how the model marks its thoughts, which ``thinking_token_budget`` and grammars need
@@ -114,7 +115,7 @@ class LLM(TellsWhatIsNotBuilt):
         *,
         priority: Sequence[int] | None = None,
         multi_modal_data: object = None,
-        guided_options_request: object = None,
+        guided_options_request: GuidedOptions | Sequence[GuidedOptions] | None = None,
         prompt_adapter_request: object = None,
         tokenization_kwargs: object = None,
         mm_processor_kwargs: object = None,
@@ -135,11 +136,13 @@ class LLM(TellsWhatIsNotBuilt):
 
         ``use_tqdm`` is whether to show a progress bar, or what makes one as ``tqdm.tqdm`` does;
         None shows it in terminals and notebooks, True also where standard error is a file.
+
+        ``guided_options_request`` is the oldest form of ``structured_outputs`` of `SamplingParams`:
+        a dict such as ``{"guided_regex": "[ab]+"}`` for all prompts, or a list with one for each.
         """
         refuse_not_built(
             lora_request=lora_request,
             multi_modal_data=multi_modal_data,
-            guided_options_request=guided_options_request,
             prompt_adapter_request=prompt_adapter_request,
             tokenization_kwargs=tokenization_kwargs,
             mm_processor_kwargs=mm_processor_kwargs,
@@ -150,7 +153,8 @@ class LLM(TellsWhatIsNotBuilt):
                 f"{prompt_token_ids!r}; for the progress bar write use_tqdm=... by its name"
             )
         parsed = parse_prompts(prompts, prompt_token_ids)
-        return self._run(parsed, sampling_params, priority, use_tqdm)
+        params = self._guided(sampling_params, guided_options_request, len(parsed))
+        return self._run(parsed, params, priority, use_tqdm)
 
     def chat(
         self,
@@ -169,13 +173,14 @@ class LLM(TellsWhatIsNotBuilt):
         mm_processor_kwargs: object = None,
         *,
         documents: Sequence[Mapping[str, Any]] | None = None,
+        guided_options_request: GuidedOptions | Sequence[GuidedOptions] | None = None,
     ) -> list[RequestOutput]:
         """Answer one conversation or a list of them; one output each.
 
         A conversation is a list of messages as in OpenAI's API: dicts with a ``role`` and a
-        ``content``, which is a text or a list of text parts. ``sampling_params``, ``use_tqdm`` and
-        ``priority`` are those of `generate`, and so are the outputs and errors; what the template
-        cannot render is a ``ValueError`` too.
+        ``content``, which is a text or a list of text parts. ``sampling_params``, ``use_tqdm``,
+        ``priority`` and ``guided_options_request`` are those of `generate`, and so are the outputs
+        and errors; what the template cannot render is a ``ValueError`` too.
 
         chat_template: a file, Jinja text, or the name of a template that comes with Quire, in place
             of the model's own.
@@ -205,7 +210,8 @@ class LLM(TellsWhatIsNotBuilt):
             template_kwargs=chat_template_kwargs,
         )
         parsed = self._requests.render(messages, options)
-        return self._run(parsed, sampling_params, priority, use_tqdm)
+        params = self._guided(sampling_params, guided_options_request, len(parsed))
+        return self._run(parsed, params, priority, use_tqdm)
 
     def stream(
         self,
@@ -313,7 +319,7 @@ class LLM(TellsWhatIsNotBuilt):
 
     @property
     def default_sampling_params(self) -> dict[str, Any]:
-        """Only what the model recommends otherwise than `SamplingParams` has it."""
+        """The model's recommended values that differ from `SamplingParams`' defaults."""
         ours, plain = self.get_default_sampling_params(), SamplingParams()
         names = [field.name for field in dataclasses.fields(plain)]
         return {
@@ -324,13 +330,13 @@ class LLM(TellsWhatIsNotBuilt):
 
     @property
     def request_counter(self) -> Iterator[int]:
-        """Numbers that are the ids of no request of this LLM, as strings."""
+        """A counter of numbers that, as strings, are unused as request ids of this LLM."""
         return self._requests.numbers
 
     def reset_prefix_cache(
         self, reset_running_requests: bool = False, reset_connector: bool = False
     ) -> bool:
-        """Forget cached prefixes; False when requests that run still use blocks."""
+        """Clear the prefix cache; False if running requests still use blocks."""
         return self.llm_engine.reset_prefix_cache(reset_running_requests, reset_connector)
 
     def stats(self) -> EngineStats:
@@ -372,6 +378,19 @@ class LLM(TellsWhatIsNotBuilt):
             engine, self._runner.tokens_at_once, chat_template=chat_template, reasoning=reasoning
         )
 
+    def _guided(
+        self,
+        params: Params | None,
+        options: GuidedOptions | Sequence[GuidedOptions] | None,
+        num_prompts: int,
+    ) -> Params | None:
+        """``params`` with the call's ``guided_options_request``, if there is one."""
+        if options is None:
+            return params
+        if params is None:
+            params = self.get_default_sampling_params()
+        return with_guided_options(params, options, num_prompts)
+
     def _run(
         self,
         prompts: list[ParsedPrompt],
@@ -381,7 +400,7 @@ class LLM(TellsWhatIsNotBuilt):
     ) -> list[RequestOutput]:
         requests = self._requests.in_turn(prompts, params, RequestOutputKind.FINAL_ONLY, priorities)
         if priorities is not None:
-            requests = iter(list(requests))  # whoever comes first must know of all the others
+            requests = iter(list(requests))  # the scheduler must see all priorities at once
         outputs = self._outputs(requests, len(prompts), use_tqdm)
         _warn_of_failures(outputs, 0)
         return outputs
@@ -392,7 +411,7 @@ class LLM(TellsWhatIsNotBuilt):
         count: int,
         use_tqdm: UseTqdm,
     ) -> list[RequestOutput]:
-        """The finished ones, in the order of the requests."""
+        """The finished outputs, in the order of the requests."""
         finished = []
         outputs = self._runner.run(requests)
         progress = Progress(count, use_tqdm)
@@ -404,7 +423,7 @@ class LLM(TellsWhatIsNotBuilt):
         return sorted(finished, key=lambda output: int(output.request_id))
 
     def _beams(self, output: RequestOutput, params: BeamSearchParams) -> BeamSearchOutput:
-        """With the prompt in front, as users of beam search expect it."""
+        """The beams of ``output``, with the prompt prepended as vLLM's users expect."""
         tokenizer = self.llm_engine.front.tokenizer
         prompt = list(output.prompt_token_ids or [])
         sequences = []
@@ -432,7 +451,7 @@ class LLM(TellsWhatIsNotBuilt):
 def _reasoning(
     name: str | None, has_no_tokenizer: bool, others: dict[str, Any]
 ) -> ReasoningFormat | None:
-    """The format of thoughts; takes its name out of the object that may hold it as well."""
+    """The format of thoughts, if any; takes its name out of ``others`` if it is there."""
     config = others.get("structured_outputs_config")
     if isinstance(config, Mapping) and config.get("reasoning_parser"):
         inner = config["reasoning_parser"]

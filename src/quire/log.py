@@ -22,8 +22,8 @@ _DATE = "%m-%d %H:%M:%S"
 
 
 def setup() -> None:
-    """Send ``quire``'s records to stderr, unless the program has handlers of its own. Again: in
-    the form that is wanted by now, for a warning may come before the flag of the form is read."""
+    """Send ``quire``'s records to stderr, unless the program has handlers of its own. A second call
+    applies the current format, since warnings may come before ``--log-format`` is read."""
     logger = logging.getLogger("quire")
     if logger.level == logging.NOTSET:
         logger.setLevel(env.LOGGING_LEVEL.get())
@@ -36,19 +36,19 @@ def setup() -> None:
 
 
 def setup_http(level: str) -> None:
-    """The same for records of the HTTP server and of traces. At "info" the server only says that
-    it has started, which we say better: from there on come its warnings, from "debug" on all."""
+    """Do the same for uvicorn and OpenTelemetry. At "info" uvicorn only reports its start, which
+    Quire logs itself, so "info" shows its warnings only; "debug" and "trace" show more."""
     logger = logging.getLogger("uvicorn")
     logger.setLevel(_HTTP_LEVELS.get(level, level.upper()))
     for other in (logger, logging.getLogger("opentelemetry")):
         if not other.handlers:
             _take(other)
-    logging.getLogger("uvicorn.access").setLevel(logging.INFO)  # whether there is one is a flag
+    logging.getLogger("uvicorn.access").setLevel(logging.INFO)  # a flag turns them on
 
 
 def last_words(program: str, error: str, cause: BaseException | None = None) -> None:
-    """Say on stderr why a program ends, in the form of its log and at every level of it. ``cause``
-    is shown with its traceback, before the error in plain text and in the same object in JSON."""
+    """Write to stderr why a program ends, in the log's format and whatever its level. ``cause`` is
+    shown with its traceback, before the error in plain text and in the same object in JSON."""
     words = f"{program}: error: {error}"
     if not _is_json():
         trace_lines = [] if cause is None else traceback.format_exception(cause)
@@ -66,7 +66,7 @@ def _take(logger: logging.Logger) -> None:
     handler = _StderrHandler()
     handler.setFormatter(_formatter())
     logger.addHandler(handler)
-    logger.propagate = False  # a root handler that comes later would print every line twice
+    logger.propagate = False  # else a root handler added later would print lines twice
 
 
 def _formatter() -> logging.Formatter:
@@ -112,15 +112,14 @@ class _StderrHandler(logging.Handler):
 
 
 def _write(text: str) -> None:
-    """A full disk, or a reader that has gone, costs the text and nothing else: whoever logs goes
-    on."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # also closed, or none at all
+    """Write to stderr; if that fails, as for a full disk or a closed pipe, the text is lost."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be closed, or None
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
 
 def _forget_unwritten() -> None:
-    """Else Python would try it again at its end, and take its failure for that of the program."""
+    """Discard what stderr cannot take: Python would retry at exit, and exit with an error."""
     try:
         sys.stderr.flush()
     except OSError:

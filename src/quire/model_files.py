@@ -19,10 +19,10 @@ from quire.generation_config import check_overrides, max_tokens_limit
 from quire.sampling_limits import is_int
 from quire.weights.checkpoint_files import choose_weight_files, what_is_not_read
 
-_NO_GENERATION_CONFIG = ("quire", "vllm")  # as a user says it
+_NO_GENERATION_CONFIG = ("quire", "vllm")  # values of generation_config
 _CONFIG_FAILED = "Failed to load the model config."
 
-# Stored in fewer bits and read as plain values, by the architectures that are published so.
+# Quantization methods that are read as plain values -> the architectures published that way.
 _READ_AS_PLAIN = {
     "fp8": ("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"),
     "mxfp4": ("GptOssForCausalLM",),
@@ -36,8 +36,8 @@ class ModelFiles:
     path: Path
     tokenizer: Path
     config: dict[str, Any]  # config.json
-    generation_config: dict[str, Any]  # empty: none, or not wanted
-    max_tokens_limit: int | None  # by those of its keys that the user gave
+    generation_config: dict[str, Any]  # empty if absent or switched off
+    max_tokens_limit: int | None  # from generation config keys that the user gave
     tokenizer_config: dict[str, Any]
     architecture: str  # the first supported one that config.json names
     stored_dtype: str  # what config.json or the weights say
@@ -113,10 +113,7 @@ def choose_architecture(config: dict[str, Any], path: Path) -> str:
 
     names = config.get("architectures") or []
     if not names:
-        raise UnsupportedModelError(
-            f"{path / 'config.json'} names no architecture; add one with "
-            '--hf-overrides \'{"architectures": ["LlamaForCausalLM"]}\''
-        )
+        raise UnsupportedModelError(_about_no_architecture(config, path))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UnsupportedModelError(
             f"{path / 'config.json'} has architectures = {names!r}; it must be a list of names, "
@@ -124,6 +121,17 @@ def choose_architecture(config: dict[str, Any], path: Path) -> str:
         )
     supported = set(ModelRegistry.get_supported_archs())
     return next((name for name in names if name in supported), names[0])
+
+
+def _about_no_architecture(config: dict[str, Any], path: Path) -> str:
+    from quire.models.fallback.hf_model import causal_name
+
+    kind = config.get("model_type")
+    known = causal_name(kind)
+    which = f"that of model_type {kind!r}" if known else "one of those that `quire models` lists,"
+    example = json.dumps({"architectures": [known or "LlamaForCausalLM"]})
+    file = path / "config.json"
+    return f"{file} names no architecture; add {which} with --hf-overrides '{example}'"
 
 
 def stored_dtype(config: dict[str, Any], path: Path, load_format: str) -> str:
@@ -167,7 +175,7 @@ def _fetch(args: EngineArgs, model: str, revision: str | None, what: str) -> Pat
 
 
 def _token(given: bool | str | None) -> str | None:
-    """``EngineArgs`` has made the default of True."""
+    """The access token; a ValueError for False (`EngineArgs` has replaced True by None)."""
     if isinstance(given, bool):
         raise ValueError(
             f"hf_token={given} must be a token, or True for that of HF_TOKEN or the stored login; "
@@ -207,13 +215,13 @@ def _generation_config(args: EngineArgs, model_path: Path) -> dict[str, Any]:
 
 
 def _given_by_user(args: EngineArgs, generation_config: dict[str, Any]) -> dict[str, Any]:
-    """All of a folder's that the user named, or the overrides."""
+    """The part of the generation config that the user gave: a named folder's, or the overrides."""
     is_named = args.generation_config not in ("auto", *_NO_GENERATION_CONFIG)
     return generation_config if is_named else args.override_generation_config or {}
 
 
 def _check_eos(source: str, config: Mapping[str, Any]) -> None:
-    """``ValueError`` for what are no tokens; ``source`` is what the user may look at."""
+    """ModelLoadError if eos_token_id holds anything but token ids; ``source`` names the file."""
     stated = config.get("eos_token_id")
     for token_id in stated if isinstance(stated, list) else [stated]:
         if token_id is not None and not is_int(token_id):

@@ -1,7 +1,7 @@
-"""Logits processors by name: what a request can carry to an engine in another process.
+"""Logits processors by name, which a request can carry to an engine in another process.
 
 A name is one that a plug-in has registered in the entry-point group `quire.logits_processors`, or
-where to import it, as ``package.module.function``. Whether a caller may name code at all is not
+an import path, ``package.module.function``. Whether a caller may name code at all is not
 decided here (`quire serve` asks --logits-processor-pattern). Imports no torch.
 """
 
@@ -20,7 +20,7 @@ _FORM = 'a name, or {"qualname": name, "args": [...], "kwargs": {...}} for one t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NamedProcessor:
-    """A function by its name, or by the name of what makes it."""
+    """The name of a function, or of a class or factory with its arguments."""
 
     qualname: str
     is_made: bool = False  # the name is that of a class or function that returns the processor
@@ -29,7 +29,7 @@ class NamedProcessor:
 
     @classmethod
     def parse(cls, value: object) -> NamedProcessor:
-        """From what a user writes; ``ValueError`` for anything else."""
+        """Parse a name or an object with ``qualname``; ``ValueError`` for anything else."""
         if isinstance(value, NamedProcessor):
             return value
         if isinstance(value, str) and value:
@@ -45,7 +45,7 @@ class NamedProcessor:
         return cls(qualname=value["qualname"], is_made=True, args=[*args], kwargs={**kwargs})
 
     def load(self) -> Callable[..., Any]:
-        """The function itself; ``ValueError`` when it cannot be had."""
+        """Import and return the function; ``ValueError`` if that fails."""
         found = _find(self.qualname)
         if isinstance(found, type) and not self.is_made:
             raise ValueError(
@@ -67,10 +67,10 @@ class NamedProcessor:
 def functions_and_names(
     processors: Iterable[Any],
 ) -> tuple[tuple[Callable[..., Any], ...], tuple[NamedProcessor, ...]]:
-    """A request's processors, all of them in one of the two, in the user's order.
+    """(functions, names): a request's processors, in order; one of the two tuples is empty.
 
-    Names are loaded, so that what cannot be had is a ``ValueError`` here. Beside functions, which
-    do not leave this process, they are of no further use.
+    Names are loaded, so that a bad one is a ``ValueError`` here. If any processor is a function,
+    which cannot leave this process, named ones are returned as functions too.
     """
     given = list(processors)
     functions = tuple(_function(one) for one in given)
@@ -105,7 +105,7 @@ def _find(qualname: str) -> Callable[..., Any]:
 
 
 def _imported(qualname: str) -> Any:
-    """The longest part that is a module, and an attribute of it."""
+    """The object at ``module:attribute.path`` or ``module.attribute``."""
     module_name, _, path = qualname.partition(":")
     if path:
         return functools.reduce(getattr, path.split("."), importlib.import_module(module_name))
@@ -118,6 +118,6 @@ def _imported(qualname: str) -> Any:
 def _checked(value: Any, qualname: str) -> Callable[..., Any]:
     if not callable(value):
         raise ValueError(
-            f"the logits processor {qualname!r} is a {type(value).__name__}, no function"
+            f"the logits processor {qualname!r} is a {type(value).__name__}, not a function"
         )
     return value

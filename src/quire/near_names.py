@@ -1,11 +1,11 @@
-"""Which known names a mistyped one may be meant for: only those that are really near."""
+"""Suggests known names for a mistyped one, only if they are close."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
 
-CUTOFF = 0.72  # share of letters in common and in order; half of them is common by chance
+CUTOFF = 0.72  # share of letters in common and in order; 0.5 is common by chance
 
 
 def nearest(name: str, known: Collection[str], most: int = 2, cutoff: float = CUTOFF) -> list[str]:

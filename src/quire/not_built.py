@@ -1,11 +1,11 @@
-"""Methods that other engines' classes have and ours have not, and what to do instead."""
+"""Methods that vLLM's classes have and Quire's lack, and what to do instead."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-# Why not, or what to do instead -> names. It holds for `LLM`, `LLMEngine` and `AsyncLLM` alike:
-# what only one of them has is named with its class.
+# Reason or remedy -> method names, for `LLM`, `LLMEngine` and `AsyncLLM` alike: remedies that only
+# one of them has are named with its class.
 NOT_BUILT = {
     "only text generation is supported yet": (
         *("embed", "encode", "score", "classify", "reward"),
@@ -40,7 +40,7 @@ _WHY = {name: why for why, names in NOT_BUILT.items() for name in names}
 
 
 class _NotBuilt:
-    """A method of a class, of which its `__getattr__` does not know."""
+    """Stands for a missing class method, which `__getattr__` does not see."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -50,9 +50,9 @@ class _NotBuilt:
 
 
 class TellsWhatIsNotBuilt:
-    """The base of such a class: whoever asks for one of these methods is told why there is none."""
+    """Base class that raises an explaining AttributeError for the methods in `NOT_BUILT`."""
 
-    if not TYPE_CHECKING:  # a type checker shall go on telling that a name does not exist
+    if not TYPE_CHECKING:  # so that type checkers still report unknown names
 
         def __getattr__(self, name: str) -> NoReturn:
             raise missing(type(self), name)

@@ -26,7 +26,7 @@ SampleLogprobs = list[dict[int, Logprob]]
 
 @dataclass
 class CompletionOutput:
-    """One continuation of a prompt. Look at ``finish_reason``: one that failed raises nothing."""
+    """One continuation of a prompt. Check ``finish_reason``: a failed one does not raise."""
 
     index: int
     text: str
@@ -41,10 +41,10 @@ class CompletionOutput:
     spec_decode_metrics: Any = None
     weight_versions: Any = None
     score: float | None = None  # beam search: sum of log-probabilities / length ** length_penalty
-    # Why, when finish_reason is "error": the request failed while it ran. Text and tokens are what
-    # had been sent by then: nothing, where outputs come at their end (FINAL_ONLY, best_of, beams).
+    # The cause if finish_reason is "error". Text and tokens are what was output before: nothing if
+    # outputs come only at the end (FINAL_ONLY, best_of, beams).
     error: str | None = None
-    is_refusal: bool = False  # with an error: it is the request's own, not the engine's
+    is_refusal: bool = False  # with an error: caused by the request, not the engine
 
     def finished(self) -> bool:
         return self.finish_reason is not None

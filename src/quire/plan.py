@@ -1,6 +1,6 @@
 """plan: what a model needs in memory, from its config and the headers of its weights.
 
-Reads no tensor, but the tokenizer of a model that is here, and refuses what an engine would refuse.
+Reads no tensors, but the tokenizer of a local model, and refuses what an engine would refuse.
 Knows the arithmetic of weights and KV blocks, not how they are loaded.
 """
 
@@ -58,7 +58,7 @@ class MemoryPlan:
     device: str
     num_parameters: int
     max_model_len: int  # what the user asks for, else the model's own length
-    may_be_shorter: bool  # it is the model's
+    may_be_shorter: bool  # the user gave no max_model_len
     max_num_seqs: int
     weight_bytes: int
     memory_bytes: int  # of the device
@@ -82,7 +82,7 @@ class MemoryPlan:
 
     @cached_property
     def longest_context(self) -> int:
-        """Of one request; 0 if not even the weights fit."""
+        """The most tokens of one request; 0 if not even the weights fit."""
         return min(self.max_model_len, self.fit.longest_request(self.num_blocks))
 
     @property
@@ -111,10 +111,10 @@ class MemoryPlan:
 
 
 def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
-    """The plan of ``args`` on a device with ``memory`` bytes; default: the one of this machine.
+    """The plan of ``args`` on a device with ``memory`` bytes; default: this machine's.
 
-    With ``memory`` the device is a GPU unless ``args`` say "cpu". What an engine would refuse is
-    refused here. Of a local folder with weights that includes them and the tokenizer.
+    With ``memory`` the device is a GPU unless ``args`` say "cpu". Refuses what an engine would
+    refuse; for a local folder with weights that includes checks of the weights and the tokenizer.
     """
     from quire.models.loading import facts_of
 
@@ -126,7 +126,7 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
     files = find_model_files(args, with_weights=False)
     source = model_source(args, files, device)
     facts = facts_of(source, device.kind)
-    if memory is None or device.kind == "cpu":  # else nobody knows what that GPU can do
+    if memory is None or device.kind == "cpu":  # the capabilities of an assumed GPU are unknown
         _check_attention(args, source, device, cache.block_size)
     _check_folder(args, files, source)
     length = context_length(args, files, facts)
@@ -251,7 +251,7 @@ def _check_attention(
 
 
 def _check_folder(args: EngineArgs, files: ModelFiles, source: ModelSource) -> None:
-    """What an engine would read beside the config; a folder without weights has only that."""
+    """Check the weights and tokenizer, as an engine would, if the folder has weights."""
     from quire.models.loading import check_weights, plan_of
     from quire.tokenizer.loading import load_tokenizer
     from quire.weights.checkpoint import open_checkpoint
@@ -273,8 +273,8 @@ def _device(args: EngineArgs, memory: int | str | None) -> DeviceInfo:
     if memory is None:
         if args.device == "cuda" and platform.default_device() == "cpu":
             raise ValueError(
-                "device 'cuda': there is no GPU here whose memory could be planned; say how much "
-                "yours has, such as --memory 24GiB"
+                "device 'cuda': there is no GPU here to take the memory size from; give "
+                "the size of yours, such as --memory 24GiB"
             )
         return platform.device_info(device_kind(args))
     num_bytes = parse_bytes(memory)
@@ -286,7 +286,7 @@ def _device(args: EngineArgs, memory: int | str | None) -> DeviceInfo:
 
 
 def _budget(cache: CacheConfig, device: DeviceInfo, *, is_invented: bool) -> tuple[int, int]:
-    """Bytes an engine may use, and those of them that are neither weights nor KV."""
+    """(bytes an engine may use, bytes of those for neither weights nor KV cache)."""
     if device.kind == "cpu":
         return device.memory_bytes if is_invented else platform.available_memory(), 0
     return int(device.memory_bytes * cache.gpu_memory_utilization), GPU_RESERVE_BYTES
@@ -302,7 +302,7 @@ def _needed(cache: CacheConfig, device: str, other_bytes: int, kv_bytes: int) ->
 def _kv_bytes(
     cache: CacheConfig, fit: KVFit, budget: Memory, max_model_len: int, max_num_seqs: int
 ) -> int:
-    """What an engine would choose; 0 if not even the weights fit."""
+    """The KV cache size an engine would choose, in bytes; 0 if not even the weights fit."""
     left = budget.free - budget.weights
     if left <= 0:
         return 0

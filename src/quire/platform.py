@@ -1,7 +1,6 @@
 """What this machine has: devices, memory, cores, and which number formats it computes fast.
 
-Only answers questions; choices are made in `resolve.py`. Imports torch only when asked about a
-GPU.
+Makes no choices: `resolve.py` does. Imports torch only when asked about a GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ class DeviceInfo:
 
     kind: str  # "cpu" or "cuda"
     name: str
-    memory_bytes: int  # in total; of a CPU what this process may use
+    memory_bytes: int  # total; on a CPU, what this process may use
     fast_dtypes: frozenset[str]  # formats with matrix instructions of their own
     num_devices: int = 1
 

@@ -1,7 +1,7 @@
 """Prompts as callers write them, parsed into one shape: text, or token ids, or both.
 
 Knows nothing about tokenizers, so it cannot say whether a token id is in the vocabulary.
-Imports no torch: its arrays are recognised by what they can do.
+Imports no torch: arrays are recognised by their methods.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ParsedPrompt:
     cache_salt: str | None = None
     add_special_tokens: bool = True  # to the text; False where a chat template has written them
     ends: tuple[str, ...] = ()  # texts that end an answer in the chat format this is written in
-    thinking: Thinking | None = None  # what an answer may begin with, where that is known
+    thinking: Thinking | None = None  # the thought that may precede the answer, if known
     name: str = field(default="the prompt", compare=False)  # in messages about it
 
 
@@ -125,15 +125,15 @@ def parse_prompt(prompt: PromptType | Any) -> ParsedPrompt:
 
 
 def is_list(value: Any) -> TypeGuard[Sequence[Any]]:
-    """Whether it is a list or reads like one, such as a column of a data set; no text does."""
+    """Whether ``value`` is a list or another sequence, such as a data set's column; not a text."""
     return isinstance(value, (list, tuple)) or (
         isinstance(value, Sequence) and not isinstance(value, _TEXTS)
     )
 
 
 def plain_ids(values: Sequence[Any]) -> list[int] | None:
-    """A copy of token ids that are plain ints from 0 on, at the speed of C, for prompts may be
-    long; None if they are not, or there are none."""
+    """A copy of ``values`` if all are plain ints from 0 on, else (or if empty) None; in C, since
+    prompts may be long."""
     try:
         return msgspec.convert(values, _PlainIds) or None
     except msgspec.ValidationError:
@@ -141,7 +141,7 @@ def plain_ids(values: Sequence[Any]) -> list[int] | None:
 
 
 def name_in_list(list_name: str, index: int, length: int) -> str:
-    """How messages call one of the prompts of a call."""
+    """The name of a call's prompt in messages."""
     return f"{list_name}[{index}]" if length > 1 else "the prompt"
 
 
@@ -231,7 +231,7 @@ def _token_id(value: Any) -> int:
 
 def _is_array(value: Any) -> bool:
     """A NumPy array or a torch tensor with at least one dimension."""
-    if isinstance(value, _TEXTS):  # a memory view has all that is asked for here
+    if isinstance(value, _TEXTS):  # a memoryview has both attributes
         return False
     return hasattr(value, "tolist") and hasattr(value, "ndim") and value.ndim > 0
 

@@ -29,7 +29,7 @@ class Watch(enum.Enum):
 
     EVERY_STEP = "every_step"  # streams
     NOW_AND_THEN = "now_and_then"  # only stop strings are looked for
-    AT_END = "at_end"  # nobody looks before the completion has ended
+    AT_END = "at_end"  # tokens are wanted only once the completion has ended
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +49,7 @@ class RowSampling:
     bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
     min_tokens: int = 0  # stop tokens are masked before this many output tokens
     stop_token_ids: tuple[int, ...] = ()  # with the EOS ids unless ignore_eos
-    ends_late: bool = False  # ignore_eos under a grammar: ends only where nothing else may follow
+    ends_late: bool = False  # ignore_eos with a grammar: EOS only where nothing else is allowed
     num_logprobs: int | None = None  # top-k log-probabilities of each output token; -1 is all
     num_prompt_logprobs: int | None = None
     processed_logprobs: bool = (
@@ -82,7 +82,7 @@ class EngineRequest:
     """One user call as the engine core receives it."""
 
     request_id: str
-    serial: int = 0  # tells requests apart that bear the same id one after the other
+    serial: int = 0  # distinguishes successive requests with the same id
     prompt_token_ids: list[int]
     sampling: RowSampling
     max_tokens: int  # output tokens; already bounded by max_model_len
@@ -92,14 +92,15 @@ class EngineRequest:
     priority: int = 0  # smaller is sooner, under the "priority" policy
     watch: Watch = Watch.EVERY_STEP
     cache_salt: str | None = None  # requests share prefix blocks only with an equal salt
-    extra_keys: tuple[Any, ...] = ()  # what else the KV of this prompt depends on: adapter, media
+    # what else the KV of this prompt depends on; nothing yet, later an adapter or media
+    extra_keys: tuple[Any, ...] = ()
     grammar: GrammarSpec | None = None
-    thinking: Thinking | None = None  # before the grammar begins, or limited
+    thinking: Thinking | None = None  # the thought before the grammar applies, or a limited one
     use_prefix_cache: bool = True  # False: compute the whole prompt
 
     @property
     def num_completions(self) -> int:
-        """How many ends the front end waits for."""
+        """How many completions must end before the request has finished."""
         return self.n if self.beam is None else self.beam.width
 
     def row_seed(self, index: int) -> int:

@@ -1,7 +1,7 @@
 """resolve: from `EngineArgs` to the frozen `EngineConfig`, where every automatic choice is made.
 
-Knows the limits of the machine and which values go together. What only the loaded model can tell
-(number of blocks, seconds) is in `EngineFacts`.
+Knows the machine's limits and which values are compatible. What is known only after loading (number
+of blocks, seconds) is in `EngineFacts`.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def resolve(args: EngineArgs) -> EngineConfig:
 
 
 def check_alone(args: EngineArgs) -> None:
-    """``ValueError`` for what is wrong with ``args`` whatever the model and the device.
+    """``ValueError`` for errors in ``args`` that depend on neither the model nor the device.
 
-    Made with any device's defaults, which are never at fault.
+    Uses some device's defaults, which are always valid.
     """
     check_types(args)
     _check_parallel(args)
@@ -124,7 +124,7 @@ def resolve_dtype(wanted: str, stored: str, device: DeviceInfo) -> str:
         return _one_of("dtype", name, choices_of("dtype"))
     chosen = _auto_dtype(stored, device)
     if chosen != stored:
-        keep = f"; say dtype={stored} to keep them" if stored in choices_of("dtype") else ""
+        keep = f"; set dtype={stored} to keep it" if stored in choices_of("dtype") else ""
         logger.info(
             "dtype=auto: weights stored as %s are run in %s on %s%s",
             stored,
@@ -136,7 +136,7 @@ def resolve_dtype(wanted: str, stored: str, device: DeviceInfo) -> str:
 
 
 def check_kv_cache_dtype(wanted: str | None, dtype: str = "") -> None:
-    """``ValueError`` for any other format than ``dtype``, the model's, once that is known."""
+    """``ValueError`` unless ``wanted`` is "auto" or ``dtype``, the model's (empty: unknown yet)."""
     name = str(wanted or "auto").removeprefix("torch.")
     name = _DTYPE_ALIASES.get(name, name)
     has_one_of = ("auto", dtype) if dtype else choices_of("dtype")
@@ -170,7 +170,7 @@ def _check_parallel(args: EngineArgs) -> None:
 
 
 def device_kind(args: EngineArgs) -> str:
-    """Where ``args`` want the model: "cuda" or "cpu"."""
+    """The device that ``args`` select: "cuda" or "cpu"."""
     kind = _one_of("device", args.device, choices_of("device"))
     return platform.default_device() if kind == "auto" else kind
 
@@ -259,7 +259,7 @@ def _wanted_length(args: EngineArgs) -> int | str | None:
 
 
 def default_served_name(model: str) -> str:
-    """The model as the user typed it; where the bundled one lies is no name for anybody."""
+    """The model as the user typed it; for the bundled one its folder's name, not the path."""
     return BUNDLED_MODEL.name if model == str(BUNDLED_MODEL) else model
 
 
@@ -315,7 +315,7 @@ def scheduler_config(
 
 
 def _step_limits(args: EngineArgs, max_model_len: int, defaults: DeviceDefaults) -> tuple[int, int]:
-    """``max_num_seqs`` and ``max_num_batched_tokens``, made to go together where one is open."""
+    """``max_num_seqs`` and ``max_num_batched_tokens``; an unset one is fitted to the other."""
     num_seqs = _count("max_num_seqs", args.max_num_seqs)
     num_tokens = _count("max_num_batched_tokens", args.max_num_batched_tokens)
     whole_prompt = 1 if args.enable_chunked_prefill else max_model_len
@@ -332,8 +332,8 @@ def _step_limits(args: EngineArgs, max_model_len: int, defaults: DeviceDefaults)
         num_seqs = min(defaults.max_num_seqs, num_tokens)
     if num_seqs > MOST_SEQS:
         raise ValueError(
-            f"max_num_seqs={num_seqs} is more than {MOST_SEQS}, for which there is room at once; "
-            "lower it: what does not run waits"
+            f"max_num_seqs={num_seqs} is more than the limit of {MOST_SEQS}; "
+            "lower it: requests that do not run wait"
         )
     if num_tokens < num_seqs:
         raise ValueError(
@@ -375,7 +375,7 @@ def _device_config(args: EngineArgs, device: DeviceInfo) -> DeviceConfig:
 
 
 def attention_backend(args: EngineArgs, device: str) -> str:
-    """The backend that was named, or else those to try, in order of preference: "fa3,triton"."""
+    """The named backend, or else those to try, in order of preference, such as "fa3,triton"."""
     named = _known_attention("attention_backend", args.attention_backend or "auto")
     if named != "auto":
         return named
@@ -390,7 +390,7 @@ def attention_backend(args: EngineArgs, device: str) -> str:
     )
     if preferred == "auto":
         return ",".join(default)
-    # One of the defaults: those after it are what it falls back to.
+    # If it is one of the defaults, it falls back to those after it.
     rest = default[default.index(preferred) + 1 :] if preferred in default else default
     return ",".join([preferred, *rest])
 
@@ -403,7 +403,7 @@ def _known_attention(said_in: str, name: str) -> str:
 
 
 def _note_unused(args: EngineArgs, device: DeviceInfo) -> None:
-    """Say which arguments mean nothing for this model or device."""
+    """Log a warning for arguments without effect on this model or device."""
     if device.kind == "cpu" and args.gpu_memory_utilization != DEFAULT_GPU_MEMORY_UTILIZATION:
         logger.warning(
             "gpu_memory_utilization=%s has no effect on a CPU; kv_cache_memory_bytes sets the size "

@@ -16,7 +16,7 @@ from quire.sampling_params import GREEDY_BELOW, SamplingParams
 from quire.whole_text import require_whole_text
 
 MAX_BAD_WORDS = 128
-MAX_STOP_TOKEN_IDS = 1024  # among which every new token is looked up
+MAX_STOP_TOKEN_IDS = 1024  # every new token is looked up in them
 LOWEST_TEMPERATURE = 0.01  # below, float32 probabilities lose their meaning
 
 logger = logging.getLogger(__name__)
@@ -25,15 +25,15 @@ _Ends = tuple[tuple[int, ...], tuple[int, ...]]  # end-of-sequence tokens, stop 
 
 
 class SettledParams(SamplingParams):
-    """Of many prompts of one engine. Nobody changes them any more: what is the same in the rows of
-    all is made once."""
+    """Parameters shared by many prompts of one engine and not changed any more, so that what their
+    rows have in common is computed once."""
 
     rows: dict[_Ends, RowSampling] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, params: SamplingParams) -> SamplingParams:
-        """These parameters, with the same lists; checked with the first row. What is of a class of
-        somebody's own stays that."""
+        """``params`` as `SettledParams`, sharing its lists and checked with the first row; an
+        instance of a subclass is returned as it is."""
         if type(params) is not SamplingParams:
             return params
         settled = cls.__new__(cls)
@@ -75,7 +75,7 @@ def _checked_row(
 ) -> RowSampling:
     params.verify()
     eos_token_ids, token_strings = ends
-    ends_late = params.ignore_eos and params.is_constrained  # what is complete must end
+    ends_late = params.ignore_eos and params.is_constrained  # complete text must end
     eos = () if params.ignore_eos and not ends_late else eos_token_ids
     own_stops = dict.fromkeys([*(params.stop_token_ids or ()), *token_strings])
     _require_few_stops(len(own_stops))
@@ -121,7 +121,8 @@ def _seed(params: SamplingParams, seed: int) -> int:
 
 
 def num_beam_candidates(width: int, num_stop_token_ids: int) -> int:
-    """The best tokens that beam search needs of each beam: enough live ones if all stops are best.
+    """How many candidate tokens beam search needs, so that enough remain if all stop tokens rank
+    best.
 
     The same number as ``transformers`` keeps.
     """
@@ -182,7 +183,7 @@ def _bad_words(
 
 
 def _spellings(word: str) -> tuple[str, ...]:
-    """White space stands for itself."""
+    """The word without and with a space before it; white space alone stays as it is."""
     bare = word.lstrip()
     return (bare, " " + bare) if bare else (word,)
 
@@ -194,7 +195,7 @@ def _require_a_token(
     bias: Mapping[int, float],
     too_early: Collection[int],
 ) -> None:
-    """Refuse what forbids every token from the first one on."""
+    """ValueError if the parameters together forbid every token at the first position."""
     forbidden = {
         "bad_words": {word[0] for word in bad_words if len(word) == 1},
         "logit_bias": {token_id for token_id, value in bias.items() if value < -MAX_FLOAT32},
@@ -206,7 +207,7 @@ def _require_a_token(
     names = " or ".join(name for name, token_ids in forbidden.items() if token_ids)
     which = f"allowed_token_ids {list(allowed)}" if len(allowed) <= 8 else f"{len(allowed)} tokens"
     raise ValueError(
-        f"no token is left to come out: of {which} each is forbidden by {names}; allow another "
+        f"no token can be sampled: each of {which} is forbidden by {names}; allow another "
         "token, or forbid fewer."
     )
 

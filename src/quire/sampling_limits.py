@@ -1,4 +1,4 @@
-"""The limits of sampling parameters, as data: what each may be, and what to do instead.
+"""The limits of sampling parameters, as data: allowed values, and the remedy for others.
 
 Knows the names of the parameters, not the class that holds them.
 """
@@ -14,12 +14,12 @@ from typing import Any
 from quire.named_processors import NamedProcessor
 
 MAX_N = 16384
-# A token that this forbids (or, inverted, forces) is surely out (or in), and a logit that it scales
-# is still far from the largest float of 32 bits.
+# Large enough to forbid a token (or, inverted, to force it), and small enough that a scaled logit
+# stays far from the largest float32.
 MAX_REPETITION_PENALTY = 1e6
-MAX_INT32 = 2**31 - 1  # what a count is where it becomes an array
+MAX_INT32 = 2**31 - 1  # counts are stored in int32 arrays
 MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
-MAX_BIAS = 1e30  # a logit with it is still finite when penalties have scaled it
+MAX_BIAS = 1e30  # a biased logit stays finite after penalties scale it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,7 +206,7 @@ RULES: dict[str, Rule] = {
     "use_beam_search": _BOOL,
 }
 
-# Parameter -> what the user would miss if it were ignored. Who builds one deletes its line.
+# Parameter -> what would be missing if it were ignored. Delete the line of one that gets built.
 NOT_BUILT: dict[str, str] = {
     "watermarking": "the watermark",
     "prompt_logprob_token_ids": "their log-probabilities",

@@ -1,4 +1,4 @@
-"""What a user says about how tokens are chosen: `SamplingParams` and its relatives.
+"""How users specify sampling: `SamplingParams` and related classes.
 
 Owns names, defaults, limits and the messages about wrong values. Knows nothing about tensors,
 tokenizers or the engine: `row_sampling.py` turns these classes into what a row needs.
@@ -45,7 +45,7 @@ __all__ = [
 C = TypeVar("C", bound=type)
 
 GREEDY_BELOW = 1e-5  # temperatures under this are 0
-_LISTS = ("stop", "stop_token_ids", "bad_words")  # whatever was given: users add to them
+_LISTS = ("stop", "stop_token_ids", "bad_words")  # always made lists, since users append to them
 _IMMUTABLE = (type(None), bool, int, float, str, enum.Enum)
 _STRUCTURED = (StructuredOutputsParams, GuidedDecodingParams, GrammarSpec)
 
@@ -67,7 +67,7 @@ class SamplingType(enum.IntEnum):
 
 
 def _names_near_misses(cls: C) -> C:
-    """Let the constructor of a dataclass say which name an unknown one may be meant for."""
+    """Let a dataclass's constructor suggest a known name for an unknown argument."""
     plain_init = vars(cls)["__init__"]
     names = [item.name for item in fields(cls)]
 
@@ -129,7 +129,9 @@ class SamplingParams:
         to 1e+06.
     logit_bias: added to logits; a dict from token id to a number of at most 1e+30.
     allowed_token_ids: no others may come; a non-empty list of token ids.
-    bad_words: texts that may not come; a list of non-empty strings, at most 128 token sequences.
+    bad_words: words that may not come as the tokens that the tokenizer writes them with, with or
+        without a space before (of other, smaller tokens they may); a list of non-empty strings, at
+        most 128 token sequences.
     logits_processors: functions of (output_token_ids, logits) that return the logits, or names of
         such; a list of functions or names. Functions need the engine in this process.
     structured_outputs: the grammar of the text; a `StructuredOutputsParams`, or a dict such as
@@ -265,7 +267,7 @@ class SamplingParams:
         if not self.skip_clone:
             memo = {id(one): one for one in self.logits_processors or ()}
             for name, value in vars(self).items():
-                if not isinstance(value, _IMMUTABLE):  # most are, and `deepcopy` is slow to say so
+                if not isinstance(value, _IMMUTABLE):  # most are, and `deepcopy` is slow for them
                     vars(other)[name] = copy.deepcopy(value, memo)
         return other
 
@@ -287,7 +289,7 @@ class SamplingParams:
 
     @property
     def all_stop_token_ids(self) -> set[int]:
-        """Those of the user; which tokens end a text of the model is known to its engine only."""
+        """The user's stop token ids; only the engine knows the model's EOS tokens."""
         return set(self.stop_token_ids or ())
 
     @property
@@ -321,7 +323,7 @@ class SamplingParams:
         )
 
     def _normalise(self) -> None:
-        """Assigns only what changes: a subclass may watch its attributes."""
+        """Normalise values; assigns only what changes, since a subclass may watch attributes."""
         for name in _LISTS:
             value = getattr(self, name)
             if value is None or isinstance(value, tuple):
@@ -340,7 +342,7 @@ class SamplingParams:
                 setattr(self, name, from_mapping(value))
 
     def _drop_repeats(self) -> None:
-        """Where each value is known to be of its type."""
+        """Remove repeated stop token ids and bad words, whose types have been checked."""
         for name in ("stop_token_ids", "bad_words"):
             value = getattr(self, name)
             if len(set(value)) < len(value):
@@ -368,7 +370,7 @@ class SamplingParams:
             if value is not None and not isinstance(value, _STRUCTURED):
                 raise ValueError(
                     f"{name} must be a StructuredOutputsParams or a dict such as "
-                    f"{{'json': schema}}, got {value!r}; put it under the kind that it is."
+                    f"{{'json': schema}}, got {value!r}; pass it under the name of its kind."
                 )
         if self.structured_outputs is not None and self.guided_decoding is not None:
             raise ValueError(
@@ -396,7 +398,7 @@ class SamplingParams:
                 )
 
 
-# Nearly all values of nearly all requests; they are right.
+# Most values of most requests are defaults, which need no check.
 _DEFAULTS = {item.name: item.default for item in fields(SamplingParams)}
 
 
@@ -444,7 +446,7 @@ class BeamSearchParams:
         self.to_sampling_params()
 
     def to_sampling_params(self) -> SamplingParams:
-        """The same wish in the words of `SamplingParams`: one path from here on."""
+        """The equivalent `SamplingParams`, which is all that the engine knows."""
         return SamplingParams(
             n=self.beam_width,
             max_tokens=self.max_tokens,

@@ -23,7 +23,7 @@ def parse_bytes(value: float | str) -> int:
 
 
 def parse_memory(value: float | str) -> int:
-    """`parse_bytes` of something that holds a model, so that a forgotten unit is found."""
+    """As `parse_bytes`, for a device's memory: refuses values too small to hold a model."""
     num_bytes = parse_bytes(value)
     if num_bytes < 2**20:
         raise ValueError(
@@ -34,7 +34,7 @@ def parse_memory(value: float | str) -> int:
 
 
 def unit_hint(num_bytes: int) -> str:
-    """The end of an error line, where a number of bytes looks like one of GiB."""
+    """A suffix for an error message if a number of bytes looks like one of GiB; else empty."""
     return f"; did you mean {num_bytes}GiB?" if 0 < num_bytes <= 1024 else ""
 
 
@@ -61,7 +61,7 @@ def format_bytes(count: float) -> str:
 
 
 def _whole(number: float, said: object) -> int:
-    """``number`` as an int; ``said`` is how the user wrote it."""
+    """``number`` as an int; ``said`` is the user's spelling, for the error."""
     if not math.isfinite(number) or not math.isclose(number, round(number)):
         raise ValueError(f"{said!r} is not a whole number")
     return round(number)

@@ -57,7 +57,7 @@ class TableEntries:
 
     @classmethod
     def of_row(cls, row: int, group: int, first: int, block_ids: list[int]) -> TableEntries:
-        """Entries of one row that follow each other."""
+        """Consecutive entries of one row, from place ``first`` on."""
         count = len(block_ids)
         return cls(
             group=group,
@@ -110,7 +110,7 @@ class StepPlan:
     num_scheduled: Int32  # [R] tokens computed in this step, >= 1
     samples: Bool  # [R] the row's last token is computed, so its next one is sampled
     epochs: Int32  # [R] who owned the row when this was planned; the host's own, not the worker's
-    num_tokens: int = -1  # of all rows; -1: counted here, like the next
+    num_tokens: int = -1  # of all rows; -1: this and the next are computed
     samples_all: bool = False  # every row samples
 
     def __post_init__(self) -> None:
@@ -130,7 +130,7 @@ class StepPlan:
 
     @property
     def mean_keys(self) -> float:
-        """That a token of the step attends to, on average; about."""
+        """Keys that a token of the step attends to, on average (approximate)."""
         keys = self.num_scheduled * (self.num_computed + self.num_scheduled / 2)
         return float(keys.sum()) / self.num_tokens
 
@@ -153,7 +153,7 @@ class TokenLogprobs:
 
 
 class Refusal(str):
-    """Why a row cannot go on, where that is the request's own fault."""
+    """An error of one row that its request caused, not the engine."""
 
     __slots__ = ()
 

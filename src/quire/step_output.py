@@ -22,11 +22,11 @@ class CompletionTiming:
 
 
 class CompletionDelta(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """New tokens of one completion, and its end. There is one for each watched row of a step, so it
-    is what is made, sent and read fastest."""
+    """New tokens of one completion, and its end. There is one per watched row and step, so
+    it is a struct that is fast to make, send and read."""
 
     request_id: str
-    serial: int = 0  # the request's: news of an aborted one may come late
+    serial: int = 0  # the request's: deltas of an aborted one may arrive late
     index: int
     new_token_ids: list[int]
     finish_reason: FinishReason | None = None
@@ -37,14 +37,14 @@ class CompletionDelta(msgspec.Struct, frozen=True, kw_only=True, array_like=True
     score: float | None = None  # beam search: sum of log-probabilities / length ** length_penalty
     cumulative_logprob: float | None = None  # when logprobs are computed, or for beams
     error: str | None = None  # with FinishReason.ERROR
-    is_refusal: bool = False  # with an error: it is the request's own
+    is_refusal: bool = False  # with an error: caused by the request, not the engine
     timing: CompletionTiming | None = None  # with the first, also after a preemption, and the last
 
 
 def ends_without_tokens(
     request: EngineRequest, reason: FinishReason, error: str | None = None
 ) -> list[CompletionDelta]:
-    """The ends of all completions of a request that has nothing to show."""
+    """Final deltas for all completions of a request that produced no tokens."""
     return [
         CompletionDelta(
             request_id=request.request_id,
@@ -59,7 +59,7 @@ def ends_without_tokens(
     ]
 
 
-# Upper bounds of the groups in which steps are counted by their tokens; the last has none.
+# Histogram of steps by tokens: the upper bounds of its buckets, but for the last, unbounded one.
 STEP_TOKENS_BOUNDS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
@@ -81,14 +81,14 @@ class EngineStats:
     num_generation_tokens: int = 0
     num_prefix_query_tokens: int = 0  # of prompts that were looked up in the prefix cache
     num_prefix_hit_tokens: int = 0  # of those, found there
-    num_evicted_blocks: int = 0  # cached blocks that were taken for something else
+    num_evicted_blocks: int = 0  # cached blocks that were reused for other content
     num_step_tokens: int = 0  # of all steps together: prompts, outputs and what is recomputed
     steps_by_tokens: tuple[int, ...] = ()  # one count for each of STEP_TOKENS_BOUNDS, and the rest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineFacts:
-    """What became known while the engine started."""
+    """Facts that are known only once the engine has started."""
 
     num_blocks: int
     block_size: int

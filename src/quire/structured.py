@@ -1,4 +1,5 @@
-"""Constraints on the text: what users write, and the one form that everything else reads.
+"""Constraints on the text: the forms that users write, and `GrammarSpec`, which all other code
+reads.
 
 `GrammarSpec` is what `StructuredOutputsParams`, `GuidedDecodingParams` and the HTTP fields become.
 Owns names and which of them exclude each other. Knows nothing about how a grammar is compiled: that
@@ -26,19 +27,20 @@ CONSTRAINTS: dict[str, str] = {
     "structural_tag": "structural_tag",
 }
 _EBNF_RULE = re.compile(r"^\s*[A-Za-z_][\w.-]*\s*::=", re.MULTILINE)
-# Of other engines: users name them, and each kind of grammar here has its own nevertheless.
+# vLLM's backend names: accepted, but each kind of grammar has a fixed backend here.
 _BACKENDS = ("auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer")
 _BACKEND_OPTIONS = ("no-fallback", "disable-any-whitespace", "no-additional-properties")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GrammarSpec:
-    """A constraint in its one form: text, so it is hashed, compared and sent to other processes."""
+    """A constraint in normal form: text, so that it can be hashed, compared and sent to
+    processes."""
 
-    kind: str  # a value of CONSTRAINTS, but of a grammar: ebnf or lark
+    kind: str  # a value of CONSTRAINTS; instead of grammar: ebnf or lark
     source: str  # JSON for json, choice and structural_tag; nothing for json_object
-    any_whitespace: bool = True  # in JSON, a little; else none
-    whitespace_pattern: str | None = None  # in JSON, instead of the usual
+    any_whitespace: bool = True  # in JSON: some white space allowed, else none
+    whitespace_pattern: str | None = None  # in JSON: overrides the usual pattern
     closes_objects: bool = False  # properties that a schema does not name are forbidden everywhere
 
 
@@ -47,12 +49,12 @@ class TokenMark:
     """A mark in a text, such as ``</think>``, and the tokens that a tokenizer writes it with."""
 
     text: bytes
-    token_ids: tuple[int, ...]  # a model may spell it with others
-    added: tuple[tuple[int, bytes], ...] = ()  # which of them are no plain text, and what they show
+    token_ids: tuple[int, ...]  # a model may also write it with other tokens
+    added: tuple[tuple[int, bytes], ...] = ()  # the added tokens among them, with their text
 
     @property
     def is_token(self) -> bool:
-        """Whether it is a token of its own, which nothing is joined to."""
+        """Whether the mark is a single added token, which never merges with other text."""
         return len(self.token_ids) == len(self.added) == 1
 
 
@@ -62,13 +64,13 @@ class Thinking:
 
     begins: tuple[TokenMark, ...]  # any of them
     ends: tuple[TokenMark, ...]  # any of them; the first is the one that is forced
-    is_open: bool | None  # whether the answer begins inside of it; None: the model decides
+    is_open: bool | None  # whether the answer begins inside a thought; None: the model decides
     budget: int | None = None  # tokens, after which the end is forced
 
 
 class TokenBytes:
-    """What each token of a vocabulary [V] adds to a text; special ones nothing. Loaded when it is
-    first asked for."""
+    """The bytes that each token of a vocabulary [V] adds to a text (special ones: none), loaded on
+    first use."""
 
     def __init__(self, load: Callable[[], Sequence[bytes]]) -> None:
         self._load = load
@@ -78,14 +80,15 @@ class TokenBytes:
         return self._tokens[token_id]
 
     def overruns(self, mark: bytes, num_written: int) -> np.ndarray | None:
-        """The tokens that end a mark, of which so many bytes are written, and go on behind it:
-        a mask [ceil(V/32)] int32. None: there are none."""
+        """Bitmask [ceil(V/32)] int32 of the tokens that complete ``mark``, of which ``num_written``
+        bytes are written, and continue past it; None if there are none."""
         if mark not in self._overruns:
             self._overruns[mark] = self._all_overruns(mark)
         return self._overruns[mark][num_written]
 
     def _all_overruns(self, mark: bytes) -> list[np.ndarray | None]:
-        """By how many bytes are written. A look at all tokens is tens of milliseconds."""
+        """The masks of `overruns`, indexed by bytes written; one pass over the vocabulary takes
+        tens of milliseconds."""
         last = mark[-1:]
         longer = [(i, token) for i, token in enumerate(self._tokens) if last in token[:-1]]
         found = [[i for i, token in longer if mark in token[:-1]]]
@@ -109,9 +112,9 @@ class TokenBytes:
 NO_TOKENS = TokenBytes(tuple)
 
 
-@functools.cache  # asked for in each step, of a few tokens
+@functools.cache  # called in each step, for a few tokens
 def token_bit(token_id: int) -> np.int32:
-    """Of a token in its word of a mask: bit ``t % 32`` of word ``t // 32``."""
+    """The bit of token ``t`` in its word of a mask: bit ``t % 32`` of word ``t // 32``."""
     return np.uint32(1 << (token_id & 31)).view(np.int32)
 
 
@@ -119,7 +122,8 @@ class GrammarState(Protocol):
     """How far one output has come in its grammar."""
 
     def accept(self, token_id: int) -> bool:
-        """Go on by a token; False, and of no use any more, if the grammar forbids it."""
+        """Advance by a token; False if the grammar forbids it, after which the state is
+        unusable."""
         ...
 
     def fill(self, mask: np.ndarray) -> None:
@@ -128,7 +132,7 @@ class GrammarState(Protocol):
         ...
 
     def error(self) -> str | None:
-        """Why this state is of no use any more, where a limit of the backend was met."""
+        """Why this state became unusable, if a limit of the backend was reached; else None."""
         ...
 
 
@@ -140,34 +144,34 @@ class Grammar(Protocol):
 
     @property
     def other_ends(self) -> Sequence[int]:
-        """Tokens of the vocabulary that end a text as well, and are never in a mask."""
+        """Further tokens that end a text, which are never set in a mask."""
         ...
 
     @property
     def num_bytes(self) -> int:
-        """About what it takes by now."""
+        """Approximate memory the grammar uses now."""
         ...
 
     @property
     def is_spent(self) -> bool:
-        """Whether new outputs had better follow one that is compiled anew."""
+        """Whether new outputs should use a freshly compiled grammar."""
         ...
 
     def new_state(self) -> GrammarState: ...
 
     def fill_all(self, states: Sequence[GrammarState], masks: np.ndarray) -> list[int]:
-        """`GrammarState.fill` of states [N], also of other grammars of the same class; ``masks``
-        [N, ceil(V/32)]. Which of the states have an error now."""
+        """`GrammarState.fill` for states [N], also of other grammars of this class, into ``masks``
+        [N, ceil(V/32)]; returns the indices of the states that now have an error."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Constraint:
-    """What a row obeys. Never leaves the process."""
+    """The constraint of a row. Never leaves the process."""
 
     grammar: Grammar | None = None  # None: only its thinking is limited
     thinking: Thinking | None = None
-    tokens: TokenBytes = NO_TOKENS  # whose text tells where it thinks
+    tokens: TokenBytes = NO_TOKENS  # token texts, to find the marks of thoughts
 
 
 FREE = Constraint()
@@ -201,9 +205,9 @@ class GuidedDecodingParams:
     choice: list[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
-    backend: str | None = None  # only its options ask for something, as "auto:no-fallback"
+    backend: str | None = None  # only options after a colon matter, as in "auto:no-fallback"
     whitespace_pattern: str | None = None
-    disable_fallback: bool = False  # there is none
+    disable_fallback: bool = False  # accepted: there is no fallback
     disable_any_whitespace: bool = False
     disable_additional_properties: bool = False
     structural_tag: str | dict[str, Any] | None = None
@@ -213,7 +217,7 @@ class GuidedDecodingParams:
 
     @classmethod
     def from_optional(cls, **given: Any) -> GuidedDecodingParams | None:
-        """As the constructor; None where nothing is constrained."""
+        """As the constructor, but without any constraint None."""
         set_ = {name: value for name, value in given.items() if value is not None}
         return cls(**set_) if any(name in set_ for name in CONSTRAINTS) else None
 
@@ -222,7 +226,7 @@ Structured = StructuredOutputsParams | GuidedDecodingParams | GrammarSpec | Mapp
 
 
 def to_grammar_spec(params: Structured) -> GrammarSpec:
-    """The one form of what was written; ``ValueError`` names the field that is wrong."""
+    """The `GrammarSpec` of what a user wrote; ``ValueError`` names a wrong field."""
     if isinstance(params, GrammarSpec):
         return params
     if isinstance(params, Mapping):
@@ -259,7 +263,7 @@ def to_grammar_spec(params: Structured) -> GrammarSpec:
 
 
 def _backend_options(params: StructuredOutputsParams | GuidedDecodingParams) -> list[str]:
-    """What stands behind the colon of a backend's name; ``ValueError`` for what is not known."""
+    """The options after the colon of a backend's name; ``ValueError`` for an unknown word."""
     if not isinstance(params, GuidedDecodingParams) or not params.backend:
         return []
     name, _, text = _text("backend", params.backend).partition(":")
@@ -276,7 +280,7 @@ def _backend_options(params: StructuredOutputsParams | GuidedDecodingParams) -> 
 
 
 def from_mapping(given: Mapping[str, Any]) -> StructuredOutputsParams | GuidedDecodingParams:
-    """Of fields by name; ``ValueError`` for one that there is not."""
+    """Make the parameters from a mapping; ``ValueError`` for an unknown field."""
     cls = GuidedDecodingParams if "backend" in given else StructuredOutputsParams
     known = [item.name for item in fields(cls)]
     unknown = [name for name in given if name not in known]
@@ -310,8 +314,8 @@ def _choice(value: Any) -> tuple[str, str]:
     is_list = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
     if not is_list or not value or "" in value:
         raise ValueError(
-            f"choice must be a list of non-empty strings, got {_short(value)}; name what may be "
-            "answered."
+            f"choice must be a list of non-empty strings, got {_short(value)}; list the allowed "
+            "answers."
         )
     return "choice", json.dumps(list(dict.fromkeys(value)), ensure_ascii=False)
 

@@ -1,7 +1,7 @@
-"""Reads from a chat template in which form it wants the content of messages.
+"""Detects the form in which a chat template wants the content of messages.
 
-Some templates print ``message.content``, others walk over its parts; some ask whether it is none.
-Also says what does not parse, and which variables are read. Knows nothing about messages.
+Some templates print ``message.content``, others loop over its parts; some test whether it is none.
+Also reports syntax errors and the variables a template reads. Knows nothing about messages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 logger = logging.getLogger(__name__)
 
-# transformers marks the assistant's own text with a block of its own making.
+# transformers' Jinja extension that marks the assistant's text.
 _GENERATION_BLOCK = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 
 # Filters that look into the parts of a content, and filters that pass parts on.
@@ -32,12 +32,12 @@ class ContentFormat:
     """The form of a message's content."""
 
     name: str  # "string", or "openai": a list of parts
-    tests_strings: bool  # the template takes a string too where it takes parts
-    tests_none: bool  # the template tells no content from an empty one
+    tests_strings: bool  # the template accepts strings besides parts
+    tests_none: bool  # the template distinguishes none from empty content
 
     @property
     def is_wrapped(self) -> bool:
-        """Whether a string too must become a list of parts."""
+        """Whether string content must be wrapped in a list of parts."""
         return self.name == "openai" and not self.tests_strings
 
 
@@ -51,7 +51,7 @@ def detect_content_format(template: str) -> ContentFormat:
 
 @functools.lru_cache(maxsize=64)
 def template_fault(template: str) -> str | None:
-    """What Jinja says of a template that can never be rendered, with the line."""
+    """Jinja's syntax error with its line, or None for a template that parses."""
     try:
         _environment().compile(_GENERATION_BLOCK.sub("", template))
     except TemplateSyntaxError as error:  # an unknown filter or test is one too
@@ -60,7 +60,7 @@ def template_fault(template: str) -> str | None:
 
 
 def template_variables(template: str) -> frozenset[str]:
-    """What a template that parses reads of what it is given."""
+    """The variables that a template reads; empty if it does not parse."""
     if template_fault(template) is not None:
         return frozenset()
     tree = _environment().parse(_GENERATION_BLOCK.sub("", template))
@@ -68,7 +68,7 @@ def template_variables(template: str) -> frozenset[str]:
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    """Reads what that of transformers reads."""
+    """A Jinja environment that parses what transformers' does."""
     return ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
@@ -78,7 +78,7 @@ def _detect(template: str) -> ContentFormat:
     try:
         tree = _environment().parse(_GENERATION_BLOCK.sub("", template))
     except TemplateSyntaxError:
-        # Rendering says what is wrong.
+        # Rendering reports the error.
         return ContentFormat("string", tests_strings=True, tests_none=False)
     names = _names_of_content(tree)
     tests = {test.name for test in tree.find_all(nodes.Test) if _is_content(test.node, names)}
@@ -90,7 +90,7 @@ def _detect(template: str) -> ContentFormat:
 
 
 def _walks_over_content(tree: nodes.Template, names: set[str]) -> bool:
-    """Whether a loop, or a filter that looks into parts, goes over some content."""
+    """Whether a loop, or a filter that looks into parts, iterates over some content."""
     loops = any(_is_content(loop.iter, names) for loop in tree.find_all(nodes.For))
     return loops or any(
         one.name in _PART_FILTERS and _is_content(one.node, names)
@@ -108,7 +108,7 @@ def _names_of_content(tree: nodes.Template) -> set[str]:
     }
     if any(argument.name == "content" for macro in macros.values() for argument in macro.args):
         names.add("content")
-    # A macro that writes values of any kind gets contents too, but knows no parts.
+    # Macros that print any value get contents too, but do not read `.text` of parts.
     walked = {
         loop.iter.name
         for loop in tree.find_all(nodes.For)

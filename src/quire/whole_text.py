@@ -1,4 +1,4 @@
-"""Refuses texts that no encoding has, which tokenizers refuse without a word about why."""
+"""Refuses texts that cannot be encoded; tokenizers refuse them without saying why."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ def require_whole_text(name: str, text: str) -> None:
     except UnicodeEncodeError as error:
         raise ValueError(
             f"{name} has half of a surrogate pair, {text[error.start]!r} at character "
-            f"{error.start}, which is no character; give the whole pair, or leave it out "
+            f"{error.start}, which is not a character; give the whole pair, or leave it out "
             "(text.encode(errors='replace').decode() puts '?' in its place)."
         ) from None

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from quire import LLM, SamplingParams
 from quire.assets import TINY_CHAT
+from quire.engine.guided_options import GuidedDecodingRequest
 from quire.sampling_params import (
     BeamSearchParams,
     GuidedDecodingParams,
@@ -136,6 +137,21 @@ def test_the_older_names_mean_the_same(llm: LLM) -> None:
     older = params(None, guided_decoding=GuidedDecodingParams(json=PERSON, backend="outlines"))
     plain = params(None, structured_outputs={"json": PERSON})
     assert texts(llm, older) == texts(llm, plain) == texts(llm, params({"json": PERSON}))
+
+
+def test_the_oldest_form_is_an_argument_of_the_calls(llm: LLM) -> None:
+    regex, choice = {"guided_regex": "[ab]{2}"}, GuidedDecodingRequest(guided_choice=["yes", "no"])
+    free = params(None)
+    (one,) = llm.generate(PROMPT, free, guided_options_request=regex, use_tqdm=False)
+    assert re.fullmatch("[ab]{2}", one.outputs[0].text)
+    two = llm.generate([PROMPT] * 2, guided_options_request=[regex, choice], use_tqdm=False)
+    assert re.fullmatch("[ab]{2}", two[0].outputs[0].text)
+    assert two[1].outputs[0].text in ("yes", "no")
+    question = [{"role": "user", "content": PROMPT}]
+    (said,) = llm.chat(question, free, guided_options_request=choice, use_tqdm=False)
+    assert said.outputs[0].text in ("yes", "no")
+    with pytest.raises(ValueError, match="guided_options_request and structured_outputs of"):
+        llm.generate(PROMPT, params({"regex": "a"}), guided_options_request=regex)
 
 
 def test_two_constraints_are_refused_by_name() -> None:

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from quire.kernels.reference import sampling as reference
 from quire.sampling import ops
-from quire.sampling.choice import DeviceSample, HostChoice
+from quire.sampling.choice import DeviceSample
+from quire.sampling.host_choice import HostChoice
 from quire.sampling.logprobs import token_logprobs
 from quire.sampling.parameters import MAX_LOGPROBS, RowParameters, SampleKind
 

@@ -93,6 +93,13 @@ def test_a_known_architecture_runs_so_when_it_is_asked_for(name: str, tmp_path: 
             reference.check(output, params)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_experts_of_any_width(dtype: str) -> None:
+    """That their logits are those of transformers is checked at load."""
+    sizes = {"moe_intermediate_size": 10, "num_experts": 4, "num_experts_per_tok": 2}
+    _build(_small("Qwen3MoeForCausalLM", "Qwen3MoeConfig", **sizes), dtype=dtype)
+
+
 def test_the_choice_of_implementation(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     assert choose_implementation("auto", "LlamaForCausalLM") == "quire"
@@ -129,6 +136,19 @@ def test_without_the_fallback_an_unknown_architecture_is_refused(tmp_path: Path)
             {"architectures": ["NoSuchForCausalLM"], "model_type": "nothing"},
             "has no causal language model 'NoSuchForCausalLM'.* no code of its own",
         ),
+        (
+            {"architectures": ["ArceeModel"], "model_type": "arcee"},
+            r"ArceeModel of .* generates no text; if .*'\{\"architectures\": \[\"ArceeForCausalLM",
+        ),
+        (
+            {"architectures": ["LlamaForSequenceClassification"], "model_type": "llama"},
+            "LlamaForSequenceClassification of transformers generates no text; if .*LlamaForCausal",
+        ),
+        (
+            {"architectures": ["ViTModel"], "model_type": "vit"},
+            "ViTModel of transformers generates no text, and Quire serves models that do$",
+        ),
+        ({"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"}, "encoder-decoder"),
         (
             {"architectures": ["ArceeForCausalLM"], "model_type": "nothing"},
             "knows no model_type 'nothing'",

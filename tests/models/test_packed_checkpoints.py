@@ -65,7 +65,8 @@ def test_gpt_oss_in_mxfp4(tmp_path: Path) -> None:
     assert_whole_and_equal(build_model(engine_config(tmp_path)), reference)
 
 
-def test_deepseek_v3_in_blocks_of_fp8(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, {"scale_fmt": "ue8m0"}], ids=["v3", "v3.1"])
+def test_deepseek_v3_in_blocks_of_fp8(more: dict[str, object], tmp_path: Path) -> None:
     """The plain values are saved first, so that transformers reads them in its own way."""
     _row("DeepseekV3ForCausalLM", "plain", tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
@@ -84,5 +85,5 @@ def test_deepseek_v3_in_blocks_of_fp8(tmp_path: Path) -> None:
     save_file(plain, tmp_path / "model.safetensors")
     reference = DeepseekV3ForCausalLM.from_pretrained(tmp_path).eval()
     quantization = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [block, block]}
-    _save(tmp_path, packed, {**quantization, "activation_scheme": "dynamic"})
+    _save(tmp_path, packed, {**quantization, "activation_scheme": "dynamic", **more})
     assert_whole_and_equal(build_model(engine_config(tmp_path)), reference)

@@ -190,6 +190,34 @@ def test_values_that_leave_the_choice_to_the_engine() -> None:
     assert parse(["--hf-token", "abc"]).hf_token == "abc"
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("npcache", "pt"), ("hf", "auto")])
+def test_values_of_other_engines_become_ours(theirs: str, ours: str) -> None:
+    assert EngineArgs(load_format=theirs) == EngineArgs(load_format=ours)
+    assert parse(["--load-format", theirs]) == EngineArgs(load_format=ours)
+    args = EngineArgs()
+    args.load_format = theirs
+    assert args.load_format == ours
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("load_format", "bitsandbytes", "quantized weights are not supported yet; use"),
+        ("load_format", "sharded_state", "weights saved by a running engine are not read; use"),
+        ("tokenizer_mode", "custom", "tokenizers cannot be registered; give a folder"),
+        ("device", "tpu", "only NVIDIA GPUs and CPUs are supported; use auto"),
+    ],
+)
+def test_values_of_other_engines_that_are_refused_say_why(
+    capsys: pytest.CaptureFixture[str], name: str, value: str, why: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{name}='{value}': {why}"):
+        EngineArgs(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(SystemExit, match="2"):
+        parse([f"--{name}".replace("_", "-"), value])
+    assert f"'{value}': {why}" in capsys.readouterr().err
+
+
 def test_a_length_among_the_overrides_is_that_of_the_engine() -> None:
     overrides = {"max_model_len": 8192, "a": 1}
     args = EngineArgs(hf_overrides=overrides)
@@ -310,6 +338,7 @@ def test_a_switch_without_a_default_takes_no_word(name: str, prefix: str, value:
         (["--hf-overrides", "[1]"], "is not a JSON object"),
         (["--dtype", "int3"], "invalid choice: 'int3'"),
         (["--tokenizer-mode", "foo"], "invalid choice: 'foo' (choose from "),
+        (["--load-format", "gguf"], "argument --load-format: 'gguf': files of llama.cpp are not"),
     ],
 )
 def test_wrong_flags_say_why(

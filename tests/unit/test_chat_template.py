@@ -51,7 +51,7 @@ def test_final_message_with_calls_cannot_be_continued() -> None:
     last = {"role": "assistant", "content": "Well,", "tool_calls": [call]}
     for content in ("Well,", None):
         messages = [*HELLO, {**last, "content": content}]
-        with pytest.raises(ValueError, match=r"^messages\[1\]\.tool_calls: .*leave tool_calls out"):
+        with pytest.raises(ValueError, match=r"^messages\[1\]\.tool_calls: .*remove tool_calls"):
             render(messages, add_generation_prompt=False, continue_final_message=True)
         assert render(messages)
     earlier = [last, {"role": "tool", "content": "3"}, {"role": "assistant", "content": "So"}]
@@ -146,7 +146,9 @@ def test_arguments_of_tool_calls_are_objects_in_the_template() -> None:
     assert render([message], "{{ messages[0].tool_calls[0].function.arguments }}") == "{}"
 
 
-@pytest.mark.parametrize("text", ["{city", "[1]", "null", "3", "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["{city", "[1]", "null", "3", "[" * 100_000, r'{"city": "\ud83d"}', r'{"\uDE00": 1}']
+)
 def test_arguments_that_are_no_object_are_one_that_holds_their_text(text: str) -> None:
     function = {"name": "f", "arguments": text}
     message = {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
@@ -260,6 +262,15 @@ def test_failure_of_a_template_is_told(template: str, message: str) -> None:
         ([{"role": "user", "content": 3}], "string or a list of parts"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "'image_url' are not supported"),
         ([{"role": "user", "content": [{"type": "text"}]}], "needs a string under 'text'"),
+        (
+            [*HELLO, {"role": "user", "content": ["a", {"type": [], "text": "b"}]}],
+            r"^messages\[1\]\.content\[1\]\.type: must be a string, .* got \[\]$",
+        ),
+        (
+            [{"role": "user", "content": [{"type": {"a": 1}, "text": "b"}]}],
+            r"^messages\[0\]\.content\[0\]\.type: must be a string, .* got \{'a': 1\}$",
+        ),
+        ([{"role": "user", "content": [{"text": "b"}]}], "type: must be a string, .* got None"),
     ],
 )
 def test_wrong_messages_are_named(messages: Any, message: str) -> None:
@@ -280,7 +291,9 @@ def test_template_is_a_file_or_one_line(tmp_path: Path) -> None:
 def test_a_template_that_does_not_parse_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
     file = tmp_path / "chat.jinja"
     file.write_text("{% for m in messages %}\n{{ m.content }}\n")
-    with pytest.raises(ValueError, match=r"chat\.jinja' does not parse: line 2: .*'endfor'.*mend"):
+    with pytest.raises(
+        ValueError, match=r"chat\.jinja' does not parse: line 2: .*'endfor'.*correct it"
+    ):
         load_chat_template(file)
     with pytest.raises(ValueError, match="line 1: No filter named 'shout'"):
         load_chat_template("{{ messages | shout }}")

@@ -1,11 +1,11 @@
-"""Imports point down, and the light half of the package stays light."""
+"""Imports point down and in no circle, and the light half of the package stays light."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -53,9 +53,30 @@ WITHOUT_TORCH = (
 )
 
 
+# Modules that import each other, lazily at least, and why that may stay.
+CYCLES: dict[frozenset[str], str] = {
+    frozenset({"quire.args", "quire.arg_types", "quire.model_files", "quire.resolve"}): (
+        "`EngineArgs.resolve()` is a method, over what `resolve` and `model_files` make of its data"
+    ),
+}
+
+
 def imports_of(source: str) -> Iterator[str]:
     """The modules of Quire that ``source`` imports, at its top or inside functions."""
-    for node in ast.walk(ast.parse(source)):
+    return imports_in(ast.parse(source))
+
+
+def run_time_imports_of(source: str) -> Iterator[str]:
+    """`imports_of` without those that only a type checker sees."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    return imports_in(tree)
+
+
+def imports_in(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("quire."))
         elif isinstance(node, ast.ImportFrom) and node.level:
@@ -63,7 +84,29 @@ def imports_of(source: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module == "quire":
             yield from (PUBLIC.get(alias.name, f"quire.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("quire."):
-            yield str(node.module)
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in MODULES else str(node.module)
+
+
+def cycles_in(imports: Mapping[str, set[str]]) -> set[frozenset[str]]:
+    """The largest groups of modules each of which imports, over others, all of its group."""
+    reached = {module: reachable(module, imports) for module in imports}
+    return {
+        frozenset(other for other in reached[module] if module in reached.get(other, ()))
+        for module in imports
+        if module in reached[module]
+    }
+
+
+def reachable(module: str, imports: Mapping[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    left = [module]
+    while left:
+        new = imports.get(left.pop(), set()) - found
+        found |= new
+        left += new
+    return found
 
 
 def wrong_imports(part: str, source: str) -> list[str]:
@@ -84,8 +127,14 @@ def part_of(file: Path) -> str:
     return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+def module_of(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
 # The package's own file only names the others, for whoever asks.
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py")
+MODULES = {module_of(file) for file in FILES}
 PUBLIC = quire._MODULE_OF
 
 
@@ -119,6 +168,36 @@ def test_imports_point_down() -> None:
 def test_an_import_upwards_is_found(source: str) -> None:
     assert len(wrong_imports("scheduler", source)) == 1
     assert wrong_imports("scheduler", "from quire.step import StepPlan") == []
+
+
+def test_modules_import_each_other_nowhere_else() -> None:
+    imports = {
+        module_of(file): set(run_time_imports_of(file.read_text(encoding="utf-8")))
+        for file in FILES
+    }
+    assert cycles_in(imports) == CYCLES.keys(), "break a new cycle; drop one that is gone"
+
+
+@pytest.mark.parametrize(
+    ("source", "is_cycle"),
+    [
+        ("from quire.sampling.sampler import Sampler", True),
+        ("def f():\n    from quire.sampling.sampler import Sampler", True),
+        ("def f():\n    from quire.sampling import sampler", True),
+        ("if TYPE_CHECKING:\n    from quire.sampling.sampler import Sampler", False),
+        ("if not READY:\n    import quire.sampling.sampler", True),
+        ("from quire.sampling import penalties", False),
+    ],
+)
+def test_a_cycle_is_found(source: str, is_cycle: bool) -> None:
+    imports = {
+        "quire.sampling.sampler": {"quire.sampling.choice"},
+        "quire.sampling.choice": {"quire.sampling.ops"},
+        "quire.sampling.ops": set(run_time_imports_of(source)),
+        "quire.sampling.outside": {"quire.sampling.sampler"},
+    }
+    cycle = frozenset({"quire.sampling.sampler", "quire.sampling.choice", "quire.sampling.ops"})
+    assert cycles_in(imports) == ({cycle} if is_cycle else set())
 
 
 def test_light_modules_import_neither_torch_nor_transformers() -> None:

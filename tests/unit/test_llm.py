@@ -203,7 +203,7 @@ def test_wrong_prompt_rejects_the_whole_call(llm: LLM) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["lora_request", "multi_modal_data", "guided_options_request", "mm_processor_kwargs"]
+    "name", ["lora_request", "multi_modal_data", "prompt_adapter_request", "mm_processor_kwargs"]
 )
 def test_what_is_not_built_is_refused_by_name(llm: LLM, name: str) -> None:
     with pytest.raises(ValueError, match=name):

@@ -257,6 +257,24 @@ def test_no_architecture_is_an_error_with_the_remedy(tmp_path: Path) -> None:
     assert find_model_files(args).config == config
 
 
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        (
+            "arcee",
+            r"that of model_type 'arcee' with --hf-overrides .*\[\"ArceeForCausalLM\"]}",
+        ),
+        ("baichuan", r"one of those that `quire models` lists, with .*\[\"LlamaForCausalLM\"]}"),
+    ],
+)
+def test_the_missing_architecture_is_that_of_the_model_type(
+    tmp_path: Path, kind: str, remedy: str
+) -> None:
+    folder = write_model_folder(tmp_path, architectures=None, model_type=kind)
+    with pytest.raises(UnsupportedModelError, match=f"names no architecture; add {remedy}"):
+        find_model_files(EngineArgs(str(folder)))
+
+
 def test_config_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     folder = write_model_folder(tmp_path)
     plain = find_model_files(EngineArgs(str(folder))).config

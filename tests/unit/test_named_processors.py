@@ -58,10 +58,10 @@ def test_a_plug_in_may_register_a_short_name(
         ("no_such_word", "neither registered nor a path of modules"),
         ("no.such.module", "ModuleNotFoundError: No module named 'no'"),
         (f"{HERE}.nothing", "AttributeError"),
-        (f"{HERE}.NUMBER", "is a int, no function"),
+        (f"{HERE}.NUMBER", "is a int, not a function"),
         (f"{HERE}.Favour", r"Favour' is a class, which has to be made; name it as \{\"qualname\""),
         ({**FAVOUR, "args": []}, "cannot be made of args=.*TypeError"),
-        ({"qualname": f"{HERE}.make_nothing"}, "is a NoneType, no function"),
+        ({"qualname": f"{HERE}.make_nothing"}, "is a NoneType, not a function"),
     ],
 )
 def test_what_cannot_be_had_is_one_clear_error(value: Any, message: str) -> None:

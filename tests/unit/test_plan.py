@@ -167,7 +167,7 @@ def test_the_plan_agrees_with_a_loaded_model(tmp_path: Path, tied: bool, dtype: 
     [
         ({"tensor_parallel_size": 4}, "tensor_parallel_size=4: only one process"),
         ({"block_size": 7}, "block_size=7 is not one of 8, 16"),
-        ({"device": "tpu"}, "device='tpu' is not one of"),
+        ({"device": "npu"}, "device='npu' is not one of"),
         ({"device": "cuda"}, "there is no GPU here .* --memory 24GiB"),
         ({"max_num_seqs": 9, "max_num_batched_tokens": 8}, "smaller than max_num_seqs=9"),
         ({"attention_backend": "foo"}, "attention_backend='foo'"),

@@ -102,13 +102,13 @@ def test_dtype(wanted: str, stored: str, device: DeviceInfo, chosen: str) -> Non
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization=1.5 is a share"),
         ({"num_gpu_blocks_override": 1}, "num_gpu_blocks_override=1 is too few"),
         ({"max_num_seqs": 0}, "max_num_seqs=0 is too small"),
-        ({"max_num_seqs": 10**9}, "max_num_seqs=1000000000 is more than 1048576"),
+        ({"max_num_seqs": 10**9}, "max_num_seqs=1000000000 is more than the limit of 1048576"),
         ({"max_num_batched_tokens": 0}, "max_num_batched_tokens=0 is too small"),
         ({"steps_in_flight": 0}, "steps_in_flight=0 is too small"),
         ({"max_logprobs": -2}, "max_logprobs=-2 is too small; give at least -1"),
         ({"long_prefill_token_threshold": -1}, "long_prefill_token_threshold=-1 is too small"),
         ({"scheduling_policy": "lifo"}, "scheduling_policy='lifo' is not one of fcfs, priority"),
-        ({"load_format": "npcache"}, "load_format='npcache' is not one of"),
+        ({"load_format": "zip"}, "load_format='zip' is not one of"),
         ({"tensor_parallel_size": 2}, "tensor_parallel_size=2: only one process"),
         ({"max_model_len": 257}, "max_model_len=257 is larger than the model's own limit of 256"),
         ({"max_num_batched_tokens": 8, "max_num_seqs": 9}, "smaller than max_num_seqs=9"),
@@ -169,8 +169,8 @@ def test_what_is_right_on_one_device_passes_without_one(kind: str) -> None:
 
 
 def test_an_unknown_device_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="device='tpu' is not one of auto, cuda, cpu"):
-        resolve(EngineArgs(str(folder), device="tpu"))
+    with pytest.raises(ValueError, match="device='npu' is not one of auto, cuda, cpu"):
+        resolve(EngineArgs(str(folder), device="npu"))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_a_cache_larger_than_can_be_filled_is_told(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     resolved(folder, kv_cache_memory_bytes=9 * 2**20)
-    assert "more than 256 completions of 256 tokens can fill; 8.00 MiB" in caplog.text
+    assert "more than 256 completions of 256 tokens can fill; using 8.00 MiB" in caplog.text
 
 
 @pytest.mark.parametrize(

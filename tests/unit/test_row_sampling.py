@@ -172,7 +172,7 @@ FORBIDDING: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("fields", FORBIDDING, ids=str)
 def test_what_forbids_every_token_is_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="no token is left to come out"):
+    with pytest.raises(ValueError, match="no token can be sampled"):
         row(SamplingParams(**fields))
 
 
@@ -255,5 +255,5 @@ def test_parameters_changed_since_construction_are_checked_again() -> None:
 
 
 def test_minimum_that_leaves_no_token_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"allowed_token_ids \[7\] each .* by min_tokens"):
+    with pytest.raises(ValueError, match=r"each of allowed_token_ids \[7\] .* by min_tokens"):
         row(SamplingParams(min_tokens=1, allowed_token_ids=[7], stop_token_ids=[7, 8]))

@@ -21,11 +21,11 @@ ROW = 2048
 DOCUMENTS = 8192
 _OPEN = 24
 OTHER_WEIGHT = 0.1
-"""How much a token that the model is not to write counts in the loss."""
+"""Weight in the loss of tokens that the model does not write, such as the user's."""
 
 
 class Rows(NamedTuple):
-    """Packed rows: tokens, positions within documents, and 1 where the model is to write."""
+    """Packed rows: tokens, positions within documents, and 1 for tokens that the model writes."""
 
     tokens: NDArray[np.uint16]
     places: NDArray[np.int16]

@@ -1,7 +1,7 @@
-"""The processes that a program starts: in their Python `vllm` is Quire too, and so is the command.
+"""Makes `import vllm` and the command `vllm` be Quire in the processes that a program starts, too.
 
-A folder that lives as long as the program holds a `sitecustomize.py`, which every Python runs when
-it starts, and a command `vllm`; the variables PYTHONPATH and PATH lead there.
+A temporary folder, removed when the program ends, holds a `sitecustomize.py`, which every Python
+runs at start-up, and a command `vllm`; PYTHONPATH and PATH lead there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from quire import env
 
 _SITECUSTOMIZE = '''\
-"""Makes `import vllm` find Quire; then runs the sitecustomize that stands behind this one."""
+"""Runs the sitecustomize that this one hides; then makes `import vllm` find Quire."""
 
 import importlib.machinery
 import importlib.util
@@ -43,7 +43,7 @@ _COMMAND = '#!/bin/sh\nexec {python} -m quire.as_vllm -m vllm.entrypoints.cli.ma
 
 
 def prepare_children() -> None:
-    """For the processes that this one starts from now on, and theirs."""
+    """Set up that folder and the variables for all processes that this one starts from now on."""
     if env.AS_VLLM.get():
         return  # this is a child itself
     folder = Path(tempfile.mkdtemp(prefix="quire-as-vllm-"))
@@ -59,5 +59,5 @@ def prepare_children() -> None:
 
 
 def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # and not a fork of it
+    if os.getpid() == owner:  # not in a fork of the program
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""``--config FILE`` of programs' own parsers: the flags of a YAML file, in words.
+"""``--config FILE`` for programs' own argument parsers: a YAML file as command-line words.
 
-Knows nothing of what the flags mean. `quire serve` has its own way, which makes them defaults.
+Knows nothing of what the flags mean. `quire serve` instead turns such a file into defaults.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def with_config_file(parser: Parser, words: Sequence[str]) -> list[str]:
     """``words`` with the file's flags in place of its name; a mistake ends the program."""
     end = words.index("--") if "--" in words else len(words)
     places = [i for i, word in enumerate(words[:end]) if word.partition("=")[0] == _FLAG]
-    if not places or _FLAG in parser.flags():  # a program's own may mean anything
+    if not places or _FLAG in parser.flags():  # a program's own --config may mean anything
         return list(words)
     if len(places) > 1:
         parser.error(f"{_FLAG} is given {len(places)} times; put all flags into one file")
@@ -29,7 +29,7 @@ def with_config_file(parser: Parser, words: Sequence[str]) -> list[str]:
         name = "".join(words[place + 1 : place + 2])
     if not name or name.startswith("--"):
         parser.error(f"{_FLAG} needs the name of a YAML file")
-    # Behind a subcommand, whose flags they may be, and before those that are given.
+    # After a subcommand, whose flags they may be, and before the flags that are given.
     first = 1 if rest and not rest[0].startswith("-") else 0
     given = parser.destinations(rest)
     return [*rest[:first], *_words(_of_command(parser, rest[:first]), name, given), *rest[first:]]

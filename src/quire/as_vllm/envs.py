@@ -1,5 +1,5 @@
-"""What programs read as ``vllm.envs.VLLM_...``: the variables that Quire reads too, and those that
-change nothing here, as they are set.
+"""The values of ``vllm.envs.VLLM_...``: variables that Quire reads too, and variables that have no
+effect here, with the value that the environment gives them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def _is_on(text: str) -> bool:
     return text.lower() in ("1", "true")
 
 
-# Of `env.WITHOUT_EFFECT` -> what reads it, and its value where it is not set.
+# Name in `env.WITHOUT_EFFECT` -> its parser, and its value where it is not set.
 _WITHOUT_EFFECT: dict[str, tuple[Any, Any]] = {
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": (_is_on, False),
     "VLLM_BATCH_INVARIANT": (_is_on, False),
@@ -30,12 +30,12 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, Any]] = {
 
 
 def is_set(name: str) -> bool:
-    """Whether the environment has the variable; one that nobody knows is an `AttributeError`."""
+    """Whether the environment sets the variable; `AttributeError` if it is unknown."""
     return _variable(name).source() is not None
 
 
 def __getattr__(name: str) -> Any:
-    if name == "environment_variables":  # name -> what reads it
+    if name == "environment_variables":  # name -> function that returns its value
         return {one: variable.get for one, variable in _known().items()}
     return _variable(name).get()
 

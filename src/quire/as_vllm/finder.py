@@ -1,8 +1,8 @@
 """Makes `import vllm` and its submodules find Quire, by the table in `names.py`.
 
-Knows how imports work, not what programs do. What the table does not have is an error that names
-it, of the type that Python has for it, so that programs with an `except ImportError` go on. Whoever
-only asks whether it exists, by `importlib.util.find_spec`, gets None.
+Knows how imports work, not what programs do. A name that the table lacks raises the error type that
+Python itself would raise, so that programs with an `except ImportError` go on;
+`importlib.util.find_spec` returns None for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quire.near_names import did_you_mean
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, DistributionFinder
 
-_FILE = str(Path(__file__).with_name("__init__.py"))  # of every module: programs ask for a folder
+_FILE = str(Path(__file__).with_name("__init__.py"))  # of every module: programs take its folder
 _LIST = "docs/coming_from_vllm.md lists what there is"
 _MAIN = ".__main__"
 
@@ -125,7 +125,7 @@ def _lookup(module: ModuleType, known: Module, name: str) -> Any:
 
 
 class _NotBuilt(type):
-    """The type of a name that can be imported and not used."""
+    """Metaclass of names that can be imported; using one raises an error that says why."""
 
     why: str
 
@@ -141,20 +141,20 @@ def _not_built(module: str, name: str, why: str) -> type:
 
 
 def _miss(name: str) -> None:
-    """Nothing for who only asks whether there is a module. For an import an error as Python would
-    raise: that no other finder is asked is what keeps an installed vLLM out."""
+    """Raise the error that Python would raise if a module is being imported, so that no other
+    finder can supply an installed vLLM; return if a caller only asks whether the module exists."""
     caller = _caller_in_importlib()
     if caller in ("", "find_spec"):
         return
-    if caller == "_handle_fromlist":  # where a ModuleNotFoundError of this name would be replaced
+    if caller == "_handle_fromlist":  # it replaces a ModuleNotFoundError of this name by its own
         raise ImportError(no_module(name), name=name.rpartition(".")[0], path=_FILE)
     raise ModuleNotFoundError(no_module(name), name=name)
 
 
 def _caller_in_importlib() -> str:
-    """The function of `importlib` that was called, and that then came to the finder, if any."""
+    """The name of the `importlib` function that led to the finder; "" if none did."""
     name = ""
-    frame: FrameType | None = sys._getframe(3)  # of who called `find_spec` above
+    frame: FrameType | None = sys._getframe(3)  # the caller of `Finder.find_spec`
     while frame is not None and _is_of_importlib(frame):
         name = frame.f_code.co_name
         frame = frame.f_back
@@ -166,7 +166,7 @@ def _is_of_importlib(frame: FrameType) -> bool:
 
 
 def no_module(name: str) -> str:
-    """Of a module, or of what ``from vllm.x import y`` has not found there."""
+    """The error text for a missing module, or for a missing ``y`` of ``from vllm.x import y``."""
     parent, _, last = name.rpartition(".")
     if parent in MODULES and parent != PACKAGE:
         known = [*MODULES[parent].names, *MODULES[parent].not_built]

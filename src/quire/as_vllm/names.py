@@ -27,7 +27,7 @@ class Module:
 
 
 def _in(module: str, *names: str, **renamed: str) -> dict[str, str]:
-    """Names of one module of Quire, and other names for what is there."""
+    """vLLM's name -> "module:attribute"; ``renamed`` holds names that differ in Quire."""
     return {one: f"{module}:{one}" for one in names} | {
         one: f"{module}:{theirs}" for one, theirs in renamed.items()
     }
@@ -74,6 +74,7 @@ _GROUPS = _because(
     _ONE_PROCESS,
     *("init_distributed_environment", "initialize_model_parallel", "get_tp_group"),
     *("get_tensor_model_parallel_rank", "get_tensor_model_parallel_world_size"),
+    "GroupCoordinator",
 )
 _GET_TOKENIZER = _in(_HERE, "get_tokenizer")
 _PARSER = _in(_HERE, "FlexibleArgumentParser")
@@ -124,7 +125,10 @@ _KNOWN: dict[str, Module] = {
         names={
             **_in("quire.engine.async_engine", "AsyncLLMEngine"),
             **_in("quire.errors", AsyncEngineDeadError="EngineDeadError"),
-        }
+        },
+        not_built=_because(
+            "the engine has no asyncio task that could end; leave it out", "_log_task_completion"
+        ),
     ),
     "vllm.v1.engine.llm_engine": Module(names=_LLM_ENGINE),
     "vllm.v1.engine.async_llm": Module(names=_ASYNC_LLM),
@@ -156,7 +160,7 @@ _KNOWN: dict[str, Module] = {
             **_in("quire.server.protocol.completions", "CompletionRequest"),
         },
         not_built=_because(
-            "answers are JSON without classes of their own; the package openai has types for them",
+            "responses are plain JSON without classes; use the types of the package openai",
             *("ChatCompletionResponse", "ChatCompletionStreamResponse", "ChatMessage"),
             *("CompletionResponse", "DeltaMessage", "ErrorResponse", "FunctionCall", "ToolCall"),
             *("ModelCard", "ModelList", "UsageInfo"),
@@ -165,6 +169,9 @@ _KNOWN: dict[str, Module] = {
     "vllm.entrypoints.openai.run_batch": Module(runs=("run-batch",)),
     "vllm.entrypoints.chat_utils": Module(
         names=_in("quire.chat_template", ChatCompletionMessageParam="Message")
+    ),
+    "vllm.model_executor.guided_decoding.guided_fields": Module(
+        names=_in("quire.engine.guided_options", "GuidedDecodingRequest", "LLMGuidedOptions")
     ),
     "vllm.model_executor.models": Module(names=_REGISTRY),
     "vllm.model_executor.models.registry": Module(names=_REGISTRY),
@@ -213,7 +220,7 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[:length]) for length in range(1, len(parts))]
 
 
-# With the packages that only hold others.
+# Including packages that only contain other modules.
 MODULES: Mapping[str, Module] = {
     **{parent: Module() for name in _KNOWN for parent in _parents(name)},
     **_KNOWN,

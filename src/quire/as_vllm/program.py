@@ -52,7 +52,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def _program(name: str) -> tuple[ModuleType, CodeType]:
-    """A file; its folder takes the place of the current one in ``sys.path``."""
+    """Load a program's file; its folder replaces the current one in ``sys.path``."""
     file = os.path.abspath(name)
     try:
         source = Path(file).read_bytes()
@@ -94,14 +94,14 @@ def _main_module(file: str, loader: object, spec: ModuleSpec | None = None) -> M
 
 
 def _is_safe_path() -> bool:
-    """Whether Python was told to put no folder before the others (``-P``, from 3.11 on)."""
+    """Whether ``-P`` (Python 3.11 and later) keeps the program's folder out of ``sys.path``."""
     return bool(getattr(sys.flags, "safe_path", False))
 
 
 def _show_error(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """As Python shows it, without what ran the program."""
+    """Print an uncaught error as Python does, without the frames of this runner."""
     here = os.path.dirname(__file__)
     while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename, here):
         trace = trace.tb_next

@@ -31,7 +31,7 @@ AnyTokenizer = Any  # a type in annotations
 
 
 class UsageContext(str, enum.Enum):
-    """Where an engine is used; Quire tells nobody."""
+    """Where an engine is used; Quire reports it to nobody."""
 
     UNKNOWN_CONTEXT = "UNKNOWN_CONTEXT"
     LLM_CLASS = "LLM_CLASS"
@@ -54,7 +54,7 @@ class FlexibleArgumentParser(Parser):
         description: str | None = None,
         epilog: str | None = None,
         *,
-        add_json_tip: bool = True,  # only of the help
+        add_json_tip: bool = True,  # affects only vLLM's help text
         **options: Any,
     ) -> None:
         super().__init__(
@@ -79,7 +79,7 @@ def random_uuid() -> str:
 
 
 class Counter:
-    """Whole numbers in their order."""
+    """Counts up: each `next` returns the next integer."""
 
     def __init__(self, start: int = 0) -> None:
         self.counter = start
@@ -144,27 +144,27 @@ class _Platform:
         return self.device_type == "cpu"
 
     def is_rocm(self) -> bool:
-        """This and what follows Quire does not run on."""
+        """False, as for the platforms below: Quire does not run on them."""
         return False
 
     is_tpu = is_xpu = is_out_of_tree = is_unspecified = is_rocm
 
     def get_device_capability(self, device_id: int = 0) -> DeviceCapability | None:
-        """None on a CPU."""
+        """The GPU's capability; None on a CPU."""
         if not self.is_cuda():
             return None
         gpu = _gpu(device_id)
         return DeviceCapability(gpu.major, gpu.minor)
 
     def has_device_capability(self, capability: tuple[int, int] | int, device_id: int = 0) -> bool:
-        """At least this one, given as (9, 0) or 90; never on a CPU."""
+        """Whether the GPU has at least this capability, as (9, 0) or 90; False on a CPU."""
         found = self.get_device_capability(device_id)
         if isinstance(capability, int):
             capability = DeviceCapability(*divmod(capability, 10))
         return found is not None and found >= capability
 
     def is_device_capability(self, capability: tuple[int, int] | int, device_id: int = 0) -> bool:
-        """Just this one."""
+        """Whether the GPU has exactly this capability, as (9, 0) or 90; False on a CPU."""
         found = self.get_device_capability(device_id)
         return found is not None and capability in (found, found.to_int())
 
@@ -172,7 +172,7 @@ class _Platform:
         return str(_gpu(device_id).name) if self.is_cuda() else cpu_info().name
 
     def get_device_total_memory(self, device_id: int = 0) -> int:
-        """Bytes."""
+        """The memory of the GPU, or of the machine on a CPU, in bytes."""
         return int(_gpu(device_id).total_memory) if self.is_cuda() else cpu_info().memory_bytes
 
     def seed_everything(self, seed: int | None = None) -> None:
@@ -187,7 +187,7 @@ class _Platform:
         torch.manual_seed(seed)
 
     def empty_cache(self) -> None:
-        """Nothing to do on a CPU."""
+        """Free the GPU memory that torch caches; does nothing on a CPU."""
         import torch
 
         torch.cuda.empty_cache()
@@ -213,8 +213,8 @@ current_platform = _Platform()
 
 
 def init_logger(name: str) -> logging.Logger:
-    """The logger of this name, with ``info_once`` and its like. What those under the name of vLLM
-    log goes where Quire's own records go."""
+    """The logger of this name, with ``debug_once``, ``info_once`` and ``warning_once``. Loggers
+    below ``vllm`` write where Quire's own records go."""
     logger = logging.getLogger(name)
     for level in ("debug", "info", "warning"):
         setattr(logger, f"{level}_once", partial(_log_once, logger, level))
@@ -228,7 +228,7 @@ def _log_once(
     level: str,
     message: str,
     *values: Hashable,
-    scope: str = "process",  # of several processes: here each speaks for itself
+    scope: str = "process",  # ignored: each process logs for itself
 ) -> None:
     _log_first(logger, level, message, *values)
 
@@ -268,12 +268,12 @@ def get_tokenizer(
 
 
 def destroy_model_parallel() -> None:
-    """Nothing is left behind: an engine frees all it has when it is closed or dropped."""
+    """Nothing to do: an engine frees all it holds when it is closed or dropped."""
 
 
 def destroy_distributed_environment() -> None:
-    """Nothing to do, as above."""
+    """Nothing to do: an engine frees all it holds when it is closed or dropped."""
 
 
 def cleanup_dist_env_and_memory(shutdown_ray: bool = False) -> None:
-    """Nothing to do, as above."""
+    """Nothing to do: an engine frees all it holds when it is closed or dropped."""

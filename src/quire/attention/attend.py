@@ -1,8 +1,8 @@
 """Attention of gathered tensors: from q, k, v and a mask to the weighted sum, in torch operations.
 
 q is [N, K, Q, D] with the G query heads of a KV head folded into Q, k and v are [N, K, L, D], the
-mask [N, 1 or K, Q, L] is added to the scores. These are float32 whatever the dtype: biases of keys
-make them large (Qwen2's), and what counts are their differences.
+mask [N, 1 or K, Q, L] is added to the scores. Scores are float32 whatever the dtype: biases of keys
+may make them large (as in Qwen2), and only their differences count.
 
 Measured on 2 cores of Zen 5: SDPA is faster than batched products in float32, and as fast in
 bfloat16 (scores in bfloat16 would save a fifth to a third). Where values are part of the keys it
@@ -22,14 +22,14 @@ from quire.kernels.cpu import onednn
 
 # (q, k, v, mask) -> [N, K, Q, D]
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-# The same for tokens without a mask, or with, and the scores' log-sum-exp [N, K, Q] to merge by.
+# (q, k, v, mask or None) -> [N, K, Q, D] and the scores' log-sum-exp [N, K, Q], for `merge`
 AttendPart = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
-_MAX_SCORES = 1 << 24  # held at once, in float32
+_MAX_SCORES = 1 << 24  # the most that are held at once, in float32
 
 
 def build_attend(problem: AttentionProblem) -> Attend:
-    """The fastest that can solve the problem."""
+    """The fastest function that can solve the problem."""
     has_fast_products = problem.dtype == torch.bfloat16 and not onednn.why_not(
         problem.device, problem.dtype
     )
@@ -49,7 +49,7 @@ def build_attend(problem: AttentionProblem) -> Attend:
 
 
 def build_attend_part(problem: AttentionProblem) -> AttendPart:
-    """Attention to some of the tokens, to be merged with attention to the others."""
+    """A function for attention to some of the tokens, to be merged with that to the others."""
     finish = _finish(problem)
     no_mask = torch.zeros(1, 1, 1, 1)
 
@@ -66,7 +66,7 @@ def build_attend_part(problem: AttentionProblem) -> AttendPart:
 
 
 def merge(one: Tensor, one_log_sum: Tensor, other: Tensor, other_log_sum: Tensor) -> Tensor:
-    """Attention to all tokens from attention to two parts of them: [*, D] and [*] each."""
+    """Attention to all tokens, from results [*, D] and log-sum-exps [*] of two parts of them."""
     share = torch.sigmoid(one_log_sum - other_log_sum).unsqueeze(-1)
     return torch.lerp(other.float(), one.float(), share).to(one.dtype)
 
@@ -89,7 +89,7 @@ def _slices(q: Tensor, k: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def _scores(q: Tensor, keys: Tensor) -> Tensor:
-    """q keysᵀ [N, K, Q, L] of float32 keys."""
+    """q keysᵀ, float32 [N, K, Q, L]; ``keys`` are float32."""
     scores = torch.bmm(q.flatten(0, 1).float(), keys.flatten(0, 1).transpose(1, 2))
     return scores.unflatten(0, q.shape[:2])
 

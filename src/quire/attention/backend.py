@@ -1,4 +1,4 @@
-"""What an attention backend is, and the problem it is asked to solve. Knows no backend."""
+"""The protocol of attention backends, and the problem they are given. Knows no backend."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from quire.batch import Batch
-from quire.kernels.selection import DecodeRows
+from quire.kernels.shapes import DecodeRows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,9 +25,9 @@ class AttentionProblem:
     window: int | None = None  # tokens visible to a query, itself included
     soft_cap: float | None = None
     alibi_slopes: tuple[float, ...] | None = None
-    has_sinks: bool = False  # `forward` is given a score per query head that takes attention
-    value_dim: int | None = None  # values are a key's first so many, and have no cache of their own
-    block_size: int = 64  # tokens of a KV block, for kernels that are made for one size
+    has_sinks: bool = False  # `forward` gets a score per query head that joins the softmax
+    value_dim: int | None = None  # a value is the first so many elements of its key; one cache
+    block_size: int = 64  # tokens of a KV block, for kernels that are compiled for one size
 
 
 class AttentionPlan(Protocol):
@@ -35,7 +35,7 @@ class AttentionPlan(Protocol):
 
     @property
     def decode_rows(self) -> DecodeRows | None:
-        """The step's rows, if each has one query and one launch of ours may attend for all."""
+        """The step's rows, if each has one query and one launch of our own kernels can take all."""
         ...
 
 
@@ -66,6 +66,9 @@ class AttentionBackend(Protocol):
     def forward(
         self, q: Tensor, kv_cache: Tensor, plan: Any, sinks: Tensor | None = None
     ) -> Tensor:
-        """Attend with q [T, H, D] to the cache, the step's own tokens included; [T, H, D] or
-        [T, H, value_dim]. ``sinks`` [H] float32: of a problem that has them, the layer's own."""
+        """Attend with q [T, H, D] to the cache, which holds the step's own tokens already.
+
+        Returns [T, H, D], or [T, H, value_dim]. ``sinks`` [H] float32: the layer's, if the problem
+        has any.
+        """
         ...

@@ -1,7 +1,7 @@
 """Buckets: pieces of one padded shape as index tensors, and their masks.
 
-Indices are of single heads, of queries and of whole blocks, so that one gather puts queries, keys
-and values into the order in which they are multiplied: [N pieces, K, Q queries x G, D] and
+An index names one head of a query, or one head of a whole block, so that one gather puts queries,
+keys and values into the order in which they are multiplied: [N pieces, K, Q queries x G, D] and
 [N, K, L tokens, D].
 """
 
@@ -22,7 +22,7 @@ from quire.batch import Batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bucket:
-    """Where N pieces of at most Q queries over at most L tokens are."""
+    """The indices of N pieces of at most Q queries over at most L tokens."""
 
     query_heads: Tensor  # [N, K, Q * G] index into q as [T * H, D]; padding repeats a last query
     # [planes, N, K, B] index into a cache as [planes * blocks * K, block_size * D]
@@ -36,13 +36,13 @@ class Bucket:
 
 
 def build_bucket(members: Pieces, batch: Batch, group: int, problem: AttentionProblem) -> Bucket:
-    """The index tensors of some pieces of a step, for layers of ``group``."""
+    """The bucket of ``members``, pieces of a step, for layers of ``group``."""
     num_queries, num_blocks = members.num_queries.max(), members.num_blocks.max()
     block_size = batch.kv_caches[0].shape[2]
-    # Padded queries repeat the last one, and write its result to its place once more.
+    # Padding repeats a piece's last query.
     offset = np.minimum(np.arange(num_queries), members.num_queries[:, None] - 1)
-    # Past a piece's end the null block is read: masks hide what comes after every query, but not
-    # what is infinite or NaN, which a block's former owner may have left.
+    # Past a piece's end the null block is read: masks hide what comes after a query, but not
+    # infinity or NaN, which a block's former owner may have left.
     column = members.first_block[:, None] + np.arange(num_blocks)
     first_key = members.first_block[:, None] * block_size
     table = batch.groups[group].block_table
@@ -68,7 +68,7 @@ def build_bucket(members: Pieces, batch: Batch, group: int, problem: AttentionPr
 def build_prefix_bucket(
     members: Pieces, prefix: SharedPrefix, batch: Batch, group: int, problem: AttentionProblem
 ) -> Bucket:
-    """One piece of all queries of some rows, over the first blocks, which those rows share."""
+    """A bucket of one piece: all queries of some rows, over the first blocks that they share."""
     block_size = batch.kv_caches[0].shape[2]
     tokens = torch.from_numpy(members.tokens[None])
     block_ids = batch.groups[group].block_table[int(prefix.rows[0]), None, : prefix.num_blocks]
@@ -81,15 +81,19 @@ def build_prefix_bucket(
 
 
 def _query_heads(tokens: Tensor, problem: AttentionProblem) -> Tensor:
-    """[N, K, Q * G] of tokens [N, Q]: head h of token t is row t * H + h, and h = k * G + g."""
+    """Indices [N, K, Q * G] of the heads of ``tokens`` [N, Q] in q as [T * H, D].
+
+    Head h of token t is row t * H + h, where h = k * G + g.
+    """
     heads = torch.arange(problem.num_heads).view(1, problem.num_kv_heads, 1, -1)
     return (tokens[:, None, :, None] * problem.num_heads + heads).flatten(2)
 
 
 def _cache_heads(block_ids: Tensor, batch: Batch, problem: AttentionProblem) -> Tensor:
-    """[planes, N, K, B] of blocks [N, B], in a cache of this problem's, heads outside of tokens.
+    """Indices [planes, N, K, B] of the heads of blocks [N, B] in a cache of this problem.
 
-    Caches may differ in their number of heads, never in their number of blocks.
+    In the cache, heads come before tokens. Caches may differ in their number of heads, never in
+    their number of blocks.
     """
     num_blocks, num_kv_heads = batch.kv_caches[0].shape[1], problem.num_kv_heads
     keys = block_ids.long()[:, None, :] * num_kv_heads + torch.arange(num_kv_heads)[:, None]
@@ -97,12 +101,12 @@ def _cache_heads(block_ids: Tensor, batch: Batch, problem: AttentionProblem) -> 
     return torch.stack([keys + plane * num_blocks * num_kv_heads for plane in planes])
 
 
-# A bucket to what is added to its scores: [N, 1 or K, Q * G, L].
+# A bucket -> what is added to its scores [N, 1 or K, Q * G, L].
 Mask = Callable[[Bucket], Tensor]
 
 
 def build_mask(problem: AttentionProblem) -> Mask:
-    """Causal, with the problem's window and slopes."""
+    """The function that makes causal masks, with the problem's window and slopes."""
     num_grouped = problem.num_heads // problem.num_kv_heads
     bias = _causal(problem) if problem.alibi_slopes is None else _alibi(problem)
 

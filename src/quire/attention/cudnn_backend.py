@@ -1,8 +1,8 @@
 """Paged attention by cuDNN for the long prompts of a step, where it is installed.
 
-A prompt is cut into pieces of as many queries as a graph of cuDNN is made for, each a row of its
-own that sees the keys up to its end; so a few graphs serve every step. Says what it can be asked;
-whether the answers are right is for `start_up_check` to find out.
+A prompt is cut into pieces of as many queries as a graph of cuDNN is made for. Each is a row of its
+own, which sees the keys up to its end; so a few graphs serve every step. `why_not` tells which
+problems it takes; whether its results are right, `start_up_check` finds out.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from quire.attention.long_prompts import LongPromptAttention, spread
 from quire.attention.upload import for_upload
 from quire.batch import Batch
 
-_OLDEST_GENERATION = 9  # major compute capability; before, ragged rows are no match for our own
+_OLDEST_GENERATION = 9  # major compute capability; on older GPUs our own kernels are faster
 _OLDEST_LIBRARY = 91002  # 9.10.2: pages with ragged queries since 9.7, known wrong in 9.10.0 and .1
 
-_TILE = 128  # queries that one program takes, so that shorter prompts waste it
-# Programs below which processors idle, since it does not split keys as our own kernel does.
+_TILE = 128  # queries of one program; a shorter prompt leaves part of it unused
+# With fewer programs processors idle, since cuDNN does not split keys as our own kernel does.
 _LEAST_PROGRAMS = 128
-_MOST_TILES_NEEDED = 16  # however few the heads; the start-up check has steps of more
-_PIECE = 1024  # queries
-_PIECES = (2, 8, 32)  # of a graph; spare ones cost the launch of programs that end at once
-_TABLE_TOKENS = 1 << 17  # of a graph's block table; longer ones are rounded up to a power of two
-_ALIGNMENT = 4  # numbers; what begins at a multiple is aligned to 16 bytes
+_MOST_TILES_NEEDED = 16  # however few heads there are; the start-up check has steps of more
+_PIECE = 1024  # the most queries of a piece
+_PIECES = (2, 8, 32)  # rows of a graph; spare rows only cost programs that end at once
+_TABLE_TOKENS = 1 << 17  # of a graph's block table; beyond it, the next power of two
+_ALIGNMENT = 4  # numbers: arrays that begin at a multiple of it are aligned to 16 bytes
 
 
 class CudnnAttention(LongPromptAttention):
     """The backend ``cudnn``."""
 
-    masked_tile = 128  # as found with 9.19
+    masked_tile = 128  # as measured with cuDNN 9.19
 
     def __init__(self, problem: AttentionProblem, rest: AttentionBackend) -> None:
         super().__init__(problem, rest)
@@ -75,15 +75,15 @@ class CudnnAttention(LongPromptAttention):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Pieces:
-    """Of rows: at most ``_PIECE`` queries of one row each. int64 arrays."""
+    """Pieces of prompts, at most ``_PIECE`` queries of one row each; int64 arrays."""
 
     first_token: np.ndarray
     num_queries: np.ndarray
-    seq_len: np.ndarray  # keys that the last query sees
+    seq_len: np.ndarray  # number of keys that the last query sees
     row: np.ndarray
 
     def numbers(self, pieces: slice, num_pieces: int) -> np.ndarray:
-        """[4, more than num_pieces], the fields in order; spare pieces have no queries, no keys."""
+        """The fields of ``pieces``, [4, more than num_pieces]; spare pieces have no queries."""
         width = -(-(num_pieces + 1) // _ALIGNMENT) * _ALIGNMENT
         numbers = np.zeros((4, width), dtype=np.int64)
         fields = (self.first_token, self.num_queries, self.seq_len, self.row)
@@ -95,7 +95,7 @@ class _Pieces:
 
 
 def _cut(batch: Batch, first: int, last: int) -> _Pieces:
-    """Pieces of rows ``first`` to ``last``."""
+    """The pieces of rows ``first`` to ``last``."""
     start = batch.query_start_cpu.numpy().astype(np.int64)
     rows = np.arange(first, last)
     counts = -(-(start[rows + 1] - start[rows]) // _PIECE)
@@ -112,7 +112,7 @@ def _cut(batch: Batch, first: int, last: int) -> _Pieces:
 
 
 def _upload(pieces: _Pieces, table: Tensor, block_size: int) -> Iterator[RaggedRows]:
-    """On the device, in one copy: as many at a time as the largest graph takes."""
+    """The pieces on the device, copied at once, in parts that the largest graph can take."""
     total, most = len(pieces.row), _PIECES[-1]
     sizes, arrays = [], []
     for first in range(0, total, most):

@@ -1,8 +1,8 @@
-"""Attention of ragged queries over pages by cuDNN: a graph a shape.
+"""Attention of ragged queries over pages by cuDNN: one graph per shape.
 
-Graphs are of fixed shapes. With dynamic shapes and a kernel cache, results of cuDNN 9.19 on an H200
-were right in the first graph of a cache only. Lengths and offsets are read on the device, and rows
-of length zero cost the launch of programs that end at once. Knows pages, not batches. Works with
+Shapes of a graph are fixed. With dynamic shapes and a kernel cache, results of cuDNN 9.19 (H200)
+were right in the first graph of a cache only. Lengths and offsets are read on the device; rows of
+length zero only cost programs that end at once. Knows pages, not batches. Works with
 `nvidia-cudnn-frontend`; libcudnn itself comes with torch.
 """
 
@@ -27,7 +27,7 @@ _DTYPES = {torch.bfloat16: "BFLOAT16", torch.float16: "HALF"}
 
 
 class _Operand(IntEnum):
-    """What cuDNN calls a uid: names of a graph's tensors when it is run."""
+    """The names (cuDNN's uids) of a graph's tensors, by which they are passed when it is run."""
 
     QUERIES = 1
     KEYS = 2
@@ -45,12 +45,12 @@ class _Operand(IntEnum):
 class RaggedRows:
     """N rows of queries; spare ones at the end have no queries and no keys."""
 
-    start: Tensor  # [N + 1] int64, places of tokens
+    start: Tensor  # [N + 1] int64, each row's first token
     query_lens: Tensor  # [N] int32
     seq_lens: Tensor  # [N] int32
     block_table: Tensor  # [N, B] int32, contiguous
     max_query_len: int
-    # Per token stride, places of values; the layers share them.
+    # Token stride -> `start` in values; the layers share them.
     _offsets: dict[int, Tensor] = field(default_factory=dict, init=False, compare=False)
 
     def offsets(self, token_stride: int) -> Tensor:
@@ -61,7 +61,7 @@ class RaggedRows:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Shape:
-    """What a graph is made for."""
+    """The shapes that a graph is built for."""
 
     num_rows: int
     max_query_len: int
@@ -80,8 +80,8 @@ class _Graph:
 class PagedSdpa:
     """Causal attention for one problem, of any of ``row_counts`` rows at a time.
 
-    Graphs are built when queries and a cache of their layout come first, for all those counts: all
-    that is long about it is over after a warm-up.
+    Graphs for all those counts are built when queries and a cache of a new layout first come, which
+    is during the warm-up.
     """
 
     def __init__(self, problem: AttentionProblem, *, row_counts: Sequence[int]) -> None:
@@ -92,7 +92,7 @@ class PagedSdpa:
         self._graphs: dict[_Shape, _Graph] = {}
 
     def run(self, out: Tensor, q: Tensor, kv_cache: Tensor, rows: RaggedRows) -> None:
-        """Writes out [T, H, D], contiguous; q may be part of a wider product of the tokens."""
+        """Write ``out`` [T, H, D], contiguous; q may be a slice of a wider product."""
         if q.stride()[1:] != (q.shape[2], 1):
             q = q.contiguous()
         keys, values = kv_cache[0], kv_cache[1]
@@ -148,7 +148,7 @@ class PagedSdpa:
         return _Graph(graph=graph, workspace=workspace)
 
     def _describe(self, shape: _Shape) -> Any:
-        """The graph: one operation and its tensors, as [rows, heads, tokens, values]."""
+        """The unbuilt graph: one operation, its tensors as [rows, heads, tokens, values]."""
         cudnn, problem = self._cudnn, self._problem
         types, dtype = cudnn.data_type, getattr(cudnn.data_type, _DTYPES[problem.dtype])
         graph = cudnn.pygraph(
@@ -205,7 +205,7 @@ class PagedSdpa:
 
 
 def _heads_first(of_cache: tuple[int, ...]) -> list[int]:
-    """Of [blocks, tokens, heads, values], as cuDNN has pages."""
+    """Sizes or strides of [blocks, tokens, heads, values] in cuDNN's order, heads before tokens."""
     blocks, tokens, heads, values = of_cache
     return [blocks, heads, tokens, values]
 

@@ -1,9 +1,10 @@
 """Paged attention by FlashAttention 3 for the longest prompts of a step, where it is installed.
 
-Not every build of it reads pages. So the blocks of a row are put one behind the other first: 2 % of
-the time for 8,192 queries that see 16,384 tokens, and more than is gained where many rows have few
-(benchmarks/RESULTS.md, "FlashAttention 3"). Says what it can be asked; whether the installed build
-answers rightly is for `start_up_check` to find out: builds leave features out.
+Not every build of it reads pages, so a row's blocks are first copied one behind the other. That is
+2 % of the time for 8,192 queries that see 16,384 tokens, and more than is gained for many rows of
+few tokens (benchmarks/NOTEBOOK.md, "FlashAttention 3"). `why_not` tells which problems it takes;
+whether the installed build computes them right, `start_up_check` finds out: builds leave features
+out.
 """
 
 from __future__ import annotations
@@ -25,25 +26,25 @@ from quire.attention.packages import PACKAGES
 from quire.attention.upload import for_upload
 from quire.batch import Batch
 
-# Module -> where it registers its operations.
+# Module -> the namespace of torch.ops in which it registers its operations.
 _OPERATIONS = {"flash_attn_interface": "flash_attn_3", "fa3_fwd_interface": "fa3_fwd"}
 _GENERATIONS = (8, 9)  # major compute capability: Ampere where a build has it, Hopper
 _WHOLE = (-1, -1)  # no window
-_LEAST_WORK = 1 << 29  # keys that a row's queries see, times heads: 8,192 tokens of 16 heads
-# Keys and values of one call: 131,072 of 8 heads of 128 values. Of each layer group.
+_LEAST_WORK = 1 << 29  # keys that a row's queries see, times heads: 8,192 tokens with 16 heads
+# Keys and values of one call, for each backend built: 131,072 tokens with 8 heads of 128 values.
 _GATHERED_BYTES = 512 << 20
 _LARGEST_TILE = 256  # keys that a program reads at once, masked ones too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GatheredRows:
-    """R rows next to each other, for one call, and where the keys are that their queries see."""
+    """R consecutive rows for one call, and where the keys are that their queries see."""
 
     tokens: slice
     blocks: Tensor  # [N] int64, the rows' KV blocks, one row behind the other
-    unused: Tensor  # [M] int64, places among the tokens of those blocks that are no row's
-    query_start: Tensor  # [R + 1] int32, among the rows' tokens
-    key_start: Tensor  # [R + 1] int32, among the tokens of all those blocks
+    unused: Tensor  # [M] int64, places in those blocks that hold no token of a row
+    query_start: Tensor  # [R + 1] int32, each row's first query among the rows' tokens
+    key_start: Tensor  # [R + 1] int32, each row's first key among the places of those blocks
     num_keys: Tensor  # [R] int32
     max_query_len: int
     max_num_keys: int
@@ -56,11 +57,11 @@ class FA3Attention(LongPromptAttention):
         super().__init__(problem, rest)
         name = next(filter(find_spec, PACKAGES["fa3"]))
         import_module(name)
-        # Its functions in Python are for training: they import a compiler, which takes seconds.
+        # The operation itself: the package's Python functions import a compiler, for seconds.
         self._attend = getattr(torch.ops, _OPERATIONS[name]).fwd
         self._scale = problem.scale
         self._num_heads, self._most_keys = problem.num_heads, problem.window
-        # Keys before and after a query that it sees besides its own.
+        # Number of keys before and after its own that a query sees.
         self._window = _WHOLE if problem.window is None else (problem.window - 1, 0)
         self._soft_cap = problem.soft_cap or 0.0
         heads = torch.Size((problem.block_size, problem.num_kv_heads, problem.head_dim))
@@ -87,7 +88,7 @@ class FA3Attention(LongPromptAttention):
         long: np.ndarray = query_lens * keys * self._num_heads >= _LEAST_WORK
         is_too_long = self._blocks_of(query_lens, seq_lens)[1] > self._most_blocks
         long &= ~is_too_long
-        # Rows between the first and the last go along, so none of these must be between.
+        # Rows between the first long one and the last go along, so none that is too long may be.
         if long.any():
             long &= np.cumsum(is_too_long) == np.cumsum(is_too_long)[long.argmax()]
         return long
@@ -137,8 +138,11 @@ class FA3Attention(LongPromptAttention):
     def _blocks_of(
         self, query_lens: np.ndarray, seq_lens: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Per row, the first block that its queries see, and how many are gathered: behind its
-        last key is room for a tile, since 0 times what is not finite there would not be 0."""
+        """Per row, the first block that its queries see, and how many blocks are gathered.
+
+        They hold a tile more than the row's keys: the kernel multiplies what it reads there by
+        zero, so that it must be finite.
+        """
         size = self._block_size
         first_key = 0 * seq_lens
         if self._most_keys is not None:
@@ -155,12 +159,12 @@ class FA3Attention(LongPromptAttention):
         num_blocks: np.ndarray,
         num_keys: np.ndarray,
     ) -> GatheredRows:
-        """The rows from ``first`` on, of arrays [R]. All numbers go to the device in one copy."""
+        """The R rows from ``first`` on, with those arrays [R]. All go to the device in one copy."""
         rows = slice(first, first + len(num_blocks))
         query_start = batch.query_start_cpu[first : rows.stop + 1]
         key_start = np.concatenate(([0], np.cumsum(num_blocks))) * self._block_size
         row, place = spread(num_blocks)
-        # Behind the last key: its block again, for something that is there.
+        # Beyond a row's last block, that block is gathered again, since some block must be.
         last_block = first_block + (num_keys - 1) // self._block_size
         column = np.minimum(first_block[row] + place, last_block[row])
         behind, place = spread(np.diff(key_start) - num_keys)
@@ -182,7 +186,7 @@ class FA3Attention(LongPromptAttention):
 
 
 def _calls(num_blocks: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
-    """The rows as runs that have at most so many blocks together."""
+    """Cut the rows into runs (first, end) of at most ``most`` blocks in all."""
     first = total = 0
     for row, count in enumerate(num_blocks.tolist()):
         if total + count > most:

@@ -1,10 +1,10 @@
 """Paged attention by FlashInfer, where it is installed: its planned prefill for eager prompts.
 
 The prefill is planned on the host, so mixed steps in a graph go to our own kernels. So do decode
-rows: on an H200 ours took 53 us for 256 rows of 192 tokens, its XQA 95, and about as long for 64 of
-4,096.
+rows: on an H200 ours took 53 us for 256 rows of 192 tokens, FlashInfer's XQA 95 us; for 64 rows of
+4,096 tokens both took about as long.
 
-Says what it can be asked; whether the answers are right is for `start_up_check` to find out.
+`why_not` tells which problems it takes; whether its results are right, `start_up_check` finds out.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from quire.batch import Batch
 _OLDEST_GENERATION = 8  # major compute capability
 _HEAD_DIMS = (64, 128, 256)
 
-_PREFILL_SCRATCH_BYTES = 128 << 20  # FlashInfer's own advice
-_PREFILLS = 2  # one is planned while the other's plan is still on its way to the device
+_PREFILL_SCRATCH_BYTES = 128 << 20  # as FlashInfer recommends
+_PREFILLS = 2  # one is planned while the other's plan is still being copied to the device
 
 
 class FlashInferAttention(LongPromptAttention):
-    """The backend ``flashinfer``. Every prompt is long enough for it."""
+    """The backend ``flashinfer``. It takes every prompt, however short."""
 
-    masked_tile = 384  # for all that is known; its tiles have 96 or 128 keys
+    masked_tile = 384  # a multiple of 96 and 128, the sizes that its tiles are known to have
 
     def __init__(self, problem: AttentionProblem, rest: AttentionBackend) -> None:
         super().__init__(problem, rest)
@@ -67,10 +67,10 @@ class FlashInferAttention(LongPromptAttention):
 
 
 class PlannedPrefill:
-    """FlashInfer's prefill: planned once a step, run once a layer.
+    """FlashInfer's prefill: planned once per step, run once per layer.
 
-    Its planner writes to a host buffer of its own that is copied to the device behind everything
-    enqueued so far, so it must not plan again before that copy is made.
+    Its planner writes to a host buffer, whose copy to the device waits for everything enqueued so
+    far; so it must not plan again before that copy is done.
     """
 
     def __init__(self, problem: AttentionProblem, scratch: Tensor) -> None:
@@ -81,7 +81,7 @@ class PlannedPrefill:
         self._wait_for_copies: Callable[[], object] = _nothing
 
     def plan(self, batch: Batch, block_table: Tensor, rows: slice) -> None:
-        self._wait_for_copies()  # sync: those of the plan before last
+        self._wait_for_copies()  # sync: those of this object's last plan
         problem, device = self._problem, block_table.device
         query_start = batch.query_start_cpu[rows.start : rows.stop + 1]
         self._tokens = slice(int(query_start[0]), int(query_start[-1]))
@@ -118,7 +118,7 @@ class PlannedPrefill:
 
 
 def _mark(device: torch.device) -> Callable[[], object]:
-    """What waits until all that is enqueued by now is done."""
+    """A function that waits until all that is enqueued by now is done."""
     if device.type != "cuda":
         return _nothing
     event = torch.cuda.Event()

@@ -1,4 +1,4 @@
-"""What the attention kernels of other packages have in common: the problems none of them takes."""
+"""Problems that the attention kernels of other packages cannot solve, where several share one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HEAD_MULTIPLE = 8
 
 
 def reasons_of_shape(problem: AttentionProblem) -> list[str]:
-    """Why a kernel for half precision on a GPU, without biases, cannot solve ``problem``."""
+    """Reasons why a GPU kernel for half precision and no biases cannot solve ``problem``."""
     reasons = []
     if problem.device != "cuda":
         reasons.append(f"it needs a GPU and the model is on {problem.device}")
@@ -33,7 +33,7 @@ def reasons_of_shape(problem: AttentionProblem) -> list[str]:
 
 
 def reasons_of_heads(problem: AttentionProblem) -> list[str]:
-    """Why a kernel for heads of nearly any size up to the largest in use cannot."""
+    """Reasons why a kernel for nearly any size of heads cannot solve ``problem``."""
     if problem.head_dim <= _LARGEST_HEAD and problem.head_dim % _HEAD_MULTIPLE == 0:
         return []
     return [
@@ -43,7 +43,7 @@ def reasons_of_heads(problem: AttentionProblem) -> list[str]:
 
 
 def reasons_of_pages(problem: AttentionProblem) -> list[str]:
-    """Why a backend that is used for prompts in pages of some sizes, without a soft cap, cannot."""
+    """Reasons why a kernel for blocks of certain sizes and no soft cap cannot solve ``problem``."""
     reasons = []
     if problem.block_size not in _BLOCK_SIZES:
         sizes = ", ".join(map(str, _BLOCK_SIZES))

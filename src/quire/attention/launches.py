@@ -1,7 +1,7 @@
-"""What launches our own Triton kernels take a step in: which rows, for how many processors.
+"""How a step is divided into launches of our own Triton kernels, and how many processors there are.
 
-One launch takes the rows with one query, one the others; in a mixed graph both are given all rows,
-since only the device knows which are which.
+One launch takes the rows with one query, another the rest. In a mixed graph both are given all
+rows, since only the device knows which is which.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _INTERPRETED_PROCESSORS = 8  # without a GPU; enough for the keys to be split
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launch:
-    """Rows that one launch attends for. Its tokens are those at ``tokens`` of the batch."""
+    """The rows of one launch, and their tokens in the batch."""
 
     tokens: slice
     block_table: Tensor  # [R, B]
     seq_lens: Tensor  # [R]
-    query_start: Tensor  # [R + 1], from the first of its tokens on
+    query_start: Tensor  # [R + 1], each row's first token, counted from that of the launch
     is_decode: bool
     is_mixed: bool = False
-    order: Tensor | None = None  # as `paged_attention` takes it
-    tiles: Tensor | None = None  # likewise
+    order: Tensor | None = None  # these two as of `kernels.triton.attention.paged_attention`
+    tiles: Tensor | None = None
 
 
 def plan_launches(batch: Batch, group: int) -> tuple[Launch, ...]:
-    """Of the layers of a group."""
+    """The launches of a step for one layer of a group."""
     table = batch.groups[group].block_table
     num_decode, num_rows = batch.num_decode_rows, len(batch.seq_lens)
     if num_decode is None:
@@ -55,9 +55,9 @@ def plan_launches(batch: Batch, group: int) -> tuple[Launch, ...]:
 
 
 def _launch_of(batch: Batch, table: Tensor, first: int, last: int, *, is_decode: bool) -> Launch:
-    """Of rows ``first`` to ``last``: the decode rows, or all those behind them."""
+    """The launch of rows ``first`` to ``last``: the decode rows, or all rows behind them."""
     return Launch(
-        # A decode row has one token, so that rows and tokens are counted alike up to ``first``.
+        # Decode rows have one token each, so ``first`` is the index of a row and of its token.
         tokens=slice(first, last if is_decode else None),
         block_table=table[first:last],
         seq_lens=batch.seq_lens[first:last],
@@ -68,8 +68,10 @@ def _launch_of(batch: Batch, table: Tensor, first: int, last: int, *, is_decode:
 
 
 def _order_of(batch: Batch, num_decode: int) -> Tensor:
-    """Of the decode rows, which come first; as they come where no other order is given, so that
-    all decode steps run the same kernel."""
+    """The order in which to begin the decode rows, the batch's first ones.
+
+    Where the batch has none it is that of the rows, so that all decode steps run the same kernel.
+    """
     if batch.decode_order is not None:
         return batch.decode_order
     return batch.query_start[:num_decode]  # 0, 1, 2, ...: each has one token

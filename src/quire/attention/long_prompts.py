@@ -1,7 +1,7 @@
-"""Steps whose long prompts another package's kernels compute, and another backend the rest.
+"""A backend for the long prompts of a step, by another package's kernels.
 
-Decode rows, short prompts and steps in a graph are left to the next backend, which may leave some
-of them in turn; the last one are our own kernels. Knows no package.
+It leaves decode rows, short prompts and steps in a graph to the next backend, which may leave some
+of them in turn; the last backend is our own kernels. Knows no package.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from quire.kv_layout import NULL_BLOCK
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OtherRows:
-    """Rows next to each other that are left to the next backend."""
+    """Consecutive rows that are left to the next backend."""
 
     tokens: slice
     plan: Any
@@ -37,15 +37,15 @@ class LongPromptPlan:
 
     others: tuple[OtherRows, ...]
     prompts: Sequence[Any]  # only the package's backend knows what is in them
-    unused: Tensor | None = None  # [N] int64, slots that must hold numbers, whatever they are
+    unused: Tensor | None = None  # [N] int64, slots without a token that must hold finite values
     decode_rows: ClassVar[None] = None
 
 
 class LongPromptAttention(ABC):
-    """A backend for long prompts. A subclass says which those are and how its package gets them."""
+    """A backend for long prompts. A subclass decides which those are and calls its package."""
 
-    # A package may multiply what masks hide by zero, which is not zero where a block's last owner
-    # has left a NaN. Then: a number of keys that is a multiple of what it reads at once.
+    # Set for a package that multiplies what masks hide by zero, which gives NaN where a block's
+    # last owner has left one: a multiple of the number of keys that it reads at once.
     masked_tile: ClassVar[int | None] = None
 
     def __init__(self, problem: AttentionProblem, rest: AttentionBackend) -> None:
@@ -61,20 +61,20 @@ class LongPromptAttention(ABC):
     def build(
         cls, problem: AttentionProblem, rest: AttentionBackend | None = None
     ) -> LongPromptAttention:
-        """``rest``: for all else; our own kernels if it is None."""
+        """``rest``: the backend for all other rows; our own kernels if it is None."""
         return cls(problem, TritonAttention.build(problem) if rest is None else rest)
 
     @abstractmethod
     def are_long(self, query_lens: np.ndarray, seq_lens: np.ndarray) -> np.ndarray:
-        """Which of a step's rows the package is for; bool [R]."""
+        """Which of a step's rows the package should compute; bool [R]."""
 
     @abstractmethod
     def plan_prompts(self, batch: Batch, block_table: Tensor, rows: slice) -> Sequence[Any]:
-        """What ``attend`` is given for ``rows``, part by part."""
+        """The parts in which ``attend`` computes ``rows``."""
 
     @abstractmethod
     def attend(self, out: Tensor, q: Tensor, kv_cache: Tensor, part: Any) -> None:
-        """Write ``out`` [T, H, D], of all tokens, where those of ``part`` are."""
+        """Compute one part of `plan_prompts` into its tokens' lines of ``out`` [T, H, D]."""
 
     def plan(self, batch: Batch, group: int) -> LongPromptPlan | PlanOfNext:
         assert batch.kv_caches[0].shape[2] == self._block_size
@@ -117,8 +117,10 @@ class LongPromptAttention(ABC):
         return self.masked_tile is not None and self._visible is not None
 
     def _without_passed_blocks(self, batch: Batch, block_table: Tensor) -> Tensor:
-        """With the null block in place of what a window has passed, which others may own by now: a
-        tile of keys begins before the window does."""
+        """``block_table`` with the null block in place of blocks behind the window.
+
+        Those may have new owners, and a tile of keys may begin there and end within the window.
+        """
         if not self._hides_passed_blocks:
             return block_table
         query_lens = np.diff(batch.query_start_cpu.numpy())
@@ -130,8 +132,11 @@ class LongPromptAttention(ABC):
         return block_table.masked_fill(columns < first_block[:, None], NULL_BLOCK)
 
     def _unused_slots(self, batch: Batch, block_table: Tensor, rows: slice) -> Tensor | None:
-        """What tiles of keys reach into: the rest of the rows' last blocks, which nobody else has,
-        since a step writes the last tokens before it attends; behind these the null block."""
+        """The slots without a token that tiles of keys may reach into; None: there are none.
+
+        They are the rest of the rows' last blocks, which no other row shares, since a step writes
+        the last tokens before it attends; and the null block, which follows in the table.
+        """
         lengths = batch.seq_lens_cpu.numpy()[rows].astype(np.int64)
         ends_inside = self.masked_tile is not None and (lengths % self.masked_tile).any()
         if not ends_inside and not self._hides_passed_blocks:
@@ -146,7 +151,7 @@ class LongPromptAttention(ABC):
         return torch.cat((in_last_blocks, NULL_BLOCK * self._block_size + in_null_block))
 
     def _long_rows(self, batch: Batch) -> slice:
-        """From the first one to the last one; others between them go along."""
+        """The rows from the first long one to the last; others between them are included."""
         if batch.max_query_len == 1:
             return slice(0, 0)
         query_lens = np.diff(batch.query_start_cpu.numpy())
@@ -155,6 +160,6 @@ class LongPromptAttention(ABC):
 
 
 def spread(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of [2, 3]: [0, 0, 1, 1, 1] and [0, 1, 0, 1, 2]."""
+    """Index and place of each of ``counts`` items: [2, 3] -> [0, 0, 1, 1, 1], [0, 1, 0, 1, 2]."""
     which = np.repeat(np.arange(len(counts)), counts)
     return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,7 +1,7 @@
-"""A decode step's attention in one launch a layer, together with what stands before it.
+"""A decode step's attention in one launch per layer, norms, positions and the KV write included.
 
-Where a GPU has a kernel for it and the layer's options are those it knows. Steps with other rows,
-and those that rows share a prefix in, go on to the backend.
+It exists where the GPU has a kernel for it that knows the layer's options. Steps that have other
+rows, or rows that share a prefix, are left to the backend.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from quire.attention.backend import AttentionPlan, AttentionProblem
-from quire.kernels.selection import AttendRows, HeadsShape, attend_rows
+from quire.kernels.selection import AttendRows, attend_rows
+from quire.kernels.shapes import HeadsShape
 
 
 class OneLaunch:
-    """Of one layer."""
+    """The launch of one layer."""
 
     def __init__(self, attend: AttendRows) -> None:
         self._attend = attend
-        self.block_bytes = attend.block_bytes  # of shared memory, for whoever makes room for it
+        # of shared memory, which the product before should leave free
+        self.block_bytes = attend.block_bytes
 
     def __call__(
         self,
@@ -29,9 +31,9 @@ class OneLaunch:
         slots: Tensor,
         plan: AttentionPlan,
     ) -> Tensor | None:
-        """Of the product's qkv [T, (H + 2 K) D], attention [T, H, D]; k and v go to the cache.
+        """qkv [T, (H + 2 K) D] -> attention [T, H, D]; k and v are written to the cache.
 
-        None, and nothing done, where the step of this plan has more than rows of one query.
+        None, and nothing is done, where the plan's step is not of rows with one query alone.
         """
         rows = plan.decode_rows
         if rows is None or not self._attend.is_usable():

@@ -1,4 +1,4 @@
-"""What the optional attention backends import; one of the modules will do. Imports nothing."""
+"""The modules that optional attention backends import, any one of them. Imports nothing itself."""
 
 PACKAGES: dict[str, tuple[str, ...]] = {
     "cudnn": ("cudnn",),

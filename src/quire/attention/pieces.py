@@ -1,8 +1,8 @@
 """How a step's attention is cut into batched calls on a CPU: pieces of rows, gathered in buckets.
 
 A *piece* is a run of one row's queries with the KV blocks that they can see. A *bucket* is a list
-of pieces that are padded to one shape and computed by one call. Works on the host, in NumPy; its
-work grows with the number of buckets, not of rows. Knows nothing about heads or values.
+of pieces that are padded to one shape and computed by one call. Works on the host, in NumPy, in
+time that grows with the number of buckets, not of rows. Knows nothing about heads or values.
 
     row's tokens   |0 . . . . . . . computed . . . . . .|q q q q q q q q q q|
     pieces         |          blocks of piece 0         |# # # # #|
@@ -17,13 +17,13 @@ import numpy as np
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 
-_FINE_PADDING = 8  # short runs of queries are padded to a multiple of this, so that they meet
+_FINE_PADDING = 8  # short runs of queries are padded to a multiple of it, and so share a bucket
 _FINE_LIMIT = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pieces:
-    """Parallel arrays, one entry a piece."""
+    """Parallel arrays with one entry per piece."""
 
     row: Ints
     first_token: Ints  # index into the step's tokens
@@ -43,7 +43,7 @@ class Pieces:
         )
 
     def without_first(self, num_blocks: int) -> Pieces:
-        """The same queries over all but the first blocks of their rows."""
+        """These queries over all but the first ``num_blocks`` blocks of their rows."""
         assert (self.first_block == 0).all()
         return replace(
             self,

@@ -1,4 +1,4 @@
-"""Which attention backends a model gets: those named that can solve every problem of it."""
+"""Which attention backends a model gets, of those that were asked for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Name, as `--attention-backend` takes it -> module:class. Imported when chosen.
+# Name, as in `--attention-backend` -> module:class, which is imported when chosen.
 BACKENDS: dict[str, str] = {
     "torch": "quire.attention.torch_backend:TorchAttention",
     "triton": "quire.attention.triton_backend:TritonAttention",
@@ -27,8 +27,8 @@ BACKENDS: dict[str, str] = {
     "cudnn": "quire.attention.cudnn_backend:CudnnAttention",
 }
 _OURS = "triton"
-# For some rows only, so that the next one goes along. One may refuse some problems of a model.
-# flashinfer takes every prompt, and leaves its decode rows to our own: none need go along.
+# These take some rows only and leave the others to the next backend, and they may refuse some of a
+# model's problems. (flashinfer takes every prompt and brings our own kernels for decode rows.)
 _FOR_LONG_PROMPTS = frozenset({"fa3", "cudnn"})
 
 # (theirs, ours, problem) -> reasons against theirs
@@ -37,10 +37,10 @@ Check = Callable[[type[AttentionBackend], type[AttentionBackend], AttentionProbl
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """Of one model, in order of preference, each for what those before it leave."""
+    """The backends of one model in order of preference; each takes what those before it leave."""
 
     names: tuple[str, ...]
-    refused: frozenset[tuple[str, AttentionProblem]] = frozenset()  # what one is not for
+    refused: frozenset[tuple[str, AttentionProblem]] = frozenset()  # which one cannot solve what
 
     def build(self, problem: AttentionProblem) -> AttentionBackend:
         names = [name for name in self.names if (name, problem) not in self.refused]
@@ -57,10 +57,10 @@ class Backends:
 def select_backends(
     names: str, problems: Iterable[AttentionProblem], check: Check = disagreements
 ) -> Backends:
-    """Those of ``names`` ("fa3,triton": in order of preference) that serve ``problems``, up to the
-    first that needs no other.
+    """Those backends that can solve ``problems``, up to the first that needs no other.
 
-    A warning tells why one is passed over; a ValueError why none is left.
+    ``names``: as in "fa3,triton", in order of preference. A warning tells why one is passed over;
+    if none is left, a ValueError does.
     """
     distinct = tuple(dict.fromkeys(problems))
     named = names.split(",")
@@ -82,7 +82,7 @@ def select_backends(
         if name not in _FOR_LONG_PROMPTS:
             break
     blamed = None
-    if not set(chosen) & set(named):  # our own kernels behind it nobody asked for
+    if not set(chosen) & set(named):  # only our own kernels are left, which nobody asked for
         blamed = named[-1]
     elif chosen[-1] in _FOR_LONG_PROMPTS:
         *_, blamed = refusals
@@ -100,7 +100,7 @@ def _reasons_against(
     name: str, backend: type[AttentionBackend], problem: AttentionProblem, check: Check
 ) -> list[str]:
     reasons = backend.why_not(problem)
-    if name in PACKAGES and not reasons:  # kernels of others
+    if name in PACKAGES and not reasons:  # kernels of another package
         logger.info(
             "attention backend %r is compared with %r; its kernels are compiled now if they never "
             "were, which can take minutes",

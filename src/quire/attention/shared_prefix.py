@@ -15,10 +15,10 @@ Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharedPrefix:
-    """Rows whose first blocks are the same."""
+    """Rows whose first ``num_blocks`` blocks are the same."""
 
     rows: Ints
-    num_blocks: int  # full of tokens that every query of these rows sees
+    num_blocks: int  # all of whose tokens every query of these rows sees
 
 
 def shared_prefixes(
@@ -27,7 +27,7 @@ def shared_prefixes(
     *,
     min_saved_blocks: int,
 ) -> list[SharedPrefix]:
-    """Prefixes that spare reading ``min_saved_blocks`` blocks or more.
+    """The prefixes by which at least ``min_saved_blocks`` blocks need not be read again.
 
     ``num_full_blocks`` [R] counts the blocks of each row that end before its first query.
     """

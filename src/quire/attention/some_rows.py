@@ -10,9 +10,9 @@ from quire.batch import Batch
 
 
 def some_rows(batch: Batch, first: int, last: int) -> tuple[slice, Batch]:
-    """Where the tokens of rows ``first`` to ``last`` are, and the batch of those rows alone.
+    """(the tokens of rows ``first`` to ``last``, the batch of those rows alone).
 
-    For backends that compute some rows of a step otherwise than the rest.
+    For backends that compute some rows of a step differently from the rest.
     """
     assert batch.num_decode_rows is not None, "a mixed graph's rows are known on the device alone"
     tokens = slice(*batch.query_start_cpu[[first, last]].tolist())
@@ -39,16 +39,18 @@ def some_rows(batch: Batch, first: int, last: int) -> tuple[slice, Batch]:
             )
             for group in batch.groups
         ),
-        outputs=None,  # a matter of the model's last layer, which gets no parts
+        outputs=None,  # only for the model's last layer, which is never given part of a batch
         decode_order=batch.decode_order if has_all_decode_rows else None,
     )
 
 
 def outputs_alone(batch: Batch, group: int) -> Batch:
-    """Of a layer group, what attends for `batch.outputs` and no other token: a row of one query for
-    each of them. Other groups stay as they are."""
+    """A batch that attends for the tokens of `batch.outputs` alone, each as a row of one query.
+
+    It is for layers of ``group``; the other groups are left as they are.
+    """
     assert batch.outputs is not None
-    # among the inner borders, so that no number whatever gives a row that is not there
+    # searched among the inner borders, so that no index whatever gives a row that does not exist
     owners = torch.searchsorted(batch.query_start[1:-1], batch.outputs, right=True)
     count, device = len(owners), batch.device
     positions = batch.positions.index_select(0, batch.outputs)
@@ -61,7 +63,7 @@ def outputs_alone(batch: Batch, group: int) -> Batch:
     seq_lens = (positions + 1).to(torch.int32)
     if device.type == "cpu":
         seq_lens_cpu = seq_lens
-    else:  # known on the device alone: an upper bound
+    else:  # the lengths are on the device: an upper bound
         seq_lens_cpu = torch.full((count,), batch.max_seq_len, dtype=torch.int32)
     return replace(
         batch,

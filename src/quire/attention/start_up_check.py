@@ -23,17 +23,17 @@ from quire.kernels.rehearsal import rehearse
 logger = logging.getLogger(__name__)
 
 _ROUNDINGS = 4  # of values below 1: the weights', partial sums' and the result's, and one to spare
-_TILE = 128  # queries or keys that kernels take at once, at most
-_LONGEST_WINDOW = 4096  # that is tried; a longer one sees every key here
+_TILE = 128  # the most queries or keys that kernels take at once
+_LONGEST_WINDOW = 4096  # that steps reach beyond; with a larger window every key is visible
 _LOUD_SCORE, _HIDDEN_SCORE = 8.0, 12.0
 _LOUD_VALUE, _HIDDEN_VALUE = 1.0, 4.0
-_LONGEST_REASON = 300  # letters of another package's message; the log has all of it
+_LONGEST_REASON = 300  # characters of another package's message; the log has all of it
 _CALLS = 2  # layers share a plan, and a kernel must leave its counters as it found them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rows:
-    """One step: per row, how many tokens are in the cache, and how many queries follow."""
+class TrialStep:
+    """A step to try: per row, how many tokens are in the cache, and how many queries follow."""
 
     name: str
     computed: tuple[int, ...]
@@ -59,8 +59,8 @@ def disagreements(
 ) -> list[str]:
     """Why ``theirs`` must not be used for ``problem``; empty if it computes what ``ours`` does.
 
-    Whatever their packages raise is a reason, too: they are not ours to know; and so is a lack of
-    memory for both. What ours raises otherwise is raised here.
+    Whatever the other package raises is a reason, too, and so is a lack of memory, wherever it
+    occurs. Other exceptions of our own kernels are raised.
     """
     try:
         return _reasons(theirs, ours.build(problem), problem)
@@ -71,12 +71,12 @@ def disagreements(
 
 
 class _TheirError(Exception):
-    """Its cause is what another package raised."""
+    """Another package raised its ``__cause__``."""
 
 
 @contextmanager
 def _theirs() -> Iterator[None]:
-    """Around every call of another package."""
+    """Turns whatever another package raises into a `_TheirError`."""
     try:
         yield
     except Exception as error:
@@ -89,7 +89,7 @@ def _reasons(
     with _theirs():
         their_backend = theirs.build(problem)
     tried = tuple(steps_to_try(problem))
-    # One size of the cache for all, as there is in use: some packages compile for it.
+    # One size of the cache for all steps, as in real use: some packages compile for it.
     num_blocks = max(sum(_block_counts(rows, problem)) for rows in tried)
     steps = tuple(_steps_taken(their_backend, problem, tried, num_blocks))
     if not steps:
@@ -103,18 +103,20 @@ def _reasons(
     ]
 
 
-def steps_to_try(problem: AttentionProblem) -> Iterator[Rows]:
+def steps_to_try(problem: AttentionProblem) -> Iterator[TrialStep]:
     """Decode rows, few and many, prompts, chunks with a history, and mixtures."""
     size = problem.block_size
     far = min(problem.window or 0, _LONGEST_WINDOW) + 5 * size + 3
     few = (0, size - 1, size, far)
-    yield Rows(name="decode rows", computed=few, new=(1,) * len(few))
+    yield TrialStep(name="decode rows", computed=few, new=(1,) * len(few))
     many = tuple(range(0, 4 * size, 3))
-    yield Rows(name="many decode rows", computed=many, new=(1,) * len(many))
-    yield Rows(name="prompts", computed=(0, 0), new=(2 * size + 1, 5))
-    # Of more than one tile of queries and of keys, whatever the block size.
-    yield Rows(name="long prompts", computed=(0, far, 1), new=(2 * _TILE + 1, _TILE + 9, _TILE))
-    mixed = Rows(
+    yield TrialStep(name="many decode rows", computed=many, new=(1,) * len(many))
+    yield TrialStep(name="prompts", computed=(0, 0), new=(2 * size + 1, 5))
+    # More than one tile of queries and of keys, whatever the block size.
+    yield TrialStep(
+        name="long prompts", computed=(0, far, 1), new=(2 * _TILE + 1, _TILE + 9, _TILE)
+    )
+    mixed = TrialStep(
         name="mixed rows",
         computed=(size + 2, far, 0, size + 5, far),
         new=(1, 1, size + 9, 2, 2 * size),
@@ -124,26 +126,26 @@ def steps_to_try(problem: AttentionProblem) -> Iterator[Rows]:
     yield from _long_steps(far)
 
 
-def _long_steps(far: int) -> Iterator[Rows]:
-    """Of enough tiles that kernels for long prompts are used; of several sizes, one after another.
+def _long_steps(far: int) -> Iterator[TrialStep]:
+    """Steps of so many tiles that backends for long prompts take them, of several sizes in turn.
 
-    What a kernel keeps of one step must not show in the next.
+    So what a kernel keeps of one step would show in the next.
     """
-    yield Rows(name="a fresh prompt", computed=(0,), new=(17 * _TILE - 5,))
-    yield Rows(
+    yield TrialStep(name="a fresh prompt", computed=(0,), new=(17 * _TILE - 5,))
+    yield TrialStep(
         name="chunks of many rows",
         computed=(0, far, 7, 0, 3 * _TILE, 0, _TILE // 2, 1, _TILE + 1, 0),
         new=tuple(_TILE * tiles + tiles % 5 for tiles in range(1, 11)),
     )
-    yield Rows(name="a chunk", computed=(11 * _TILE + 3,), new=(16 * _TILE + 9,))
-    yield Rows(
+    yield TrialStep(name="a chunk", computed=(11 * _TILE + 3,), new=(16 * _TILE + 9,))
+    yield TrialStep(
         name="long and short rows",
         computed=(far, 3, 5 * _TILE, far, 0, 0, 2 * _TILE - 1, 0, far),
         new=(1, 1, 2, 3 * _TILE + 7, 9 * _TILE, 5, 7 * _TILE - 1, 3, 20),
     )
-    yield Rows(name="two prompts", computed=(0, far), new=(9 * _TILE, 8 * _TILE + 1))
-    # Of work enough for kernels that are for the longest alone, between others.
-    yield Rows(
+    yield TrialStep(name="two prompts", computed=(0, far), new=(9 * _TILE, 8 * _TILE + 1))
+    # Prompts so long that backends for the longest alone take them, between others.
+    yield TrialStep(
         name="chunks of long texts",
         computed=(far, 160 * _TILE + 3, 96 * _TILE, 5),
         new=(1, 32 * _TILE + 9, 48 * _TILE + 1, _TILE + 2),
@@ -151,9 +153,9 @@ def _long_steps(far: int) -> Iterator[Rows]:
 
 
 def _steps_taken(
-    theirs: AttentionBackend, problem: AttentionProblem, steps: Sequence[Rows], num_blocks: int
-) -> Iterator[Rows]:
-    """Those that it does not leave to our kernels."""
+    theirs: AttentionBackend, problem: AttentionProblem, steps: Sequence[TrialStep], num_blocks: int
+) -> Iterator[TrialStep]:
+    """The steps that ``theirs`` does not leave to our own kernels entirely."""
     kv_cache = _empty_cache(problem, num_blocks, problem.dtype)
     for rows in steps:
         batch = _batch(rows, _block_table(rows, problem), kv_cache)
@@ -164,9 +166,9 @@ def _steps_taken(
 
 
 def _run_ours(
-    ours: AttentionBackend, problem: AttentionProblem, steps: Sequence[Rows], num_blocks: int
+    ours: AttentionBackend, problem: AttentionProblem, steps: Sequence[TrialStep], num_blocks: int
 ) -> None:
-    """Whatever is in the cache."""
+    """Run our own kernels on the steps, with arbitrary values in the cache."""
     kv_cache = _empty_cache(problem, num_blocks, problem.dtype)
     for rows in steps:
         batch = _batch(rows, _block_table(rows, problem), kv_cache)
@@ -178,10 +180,10 @@ def _compare(
     theirs: AttentionBackend,
     ours: AttentionBackend,
     problem: AttentionProblem,
-    rows: Rows,
+    rows: TrialStep,
     num_blocks: int,
 ) -> list[str]:
-    """Why they differ."""
+    """Where the results of ``theirs`` for one step differ from ours, the reason; else nothing."""
     trial = make_trial(problem, rows, num_blocks)
     expected = ours.forward(trial.q, trial.kv_cache, ours.plan(trial.batch, 0)).float()
     limit = _ROUNDINGS * torch.finfo(problem.dtype).eps
@@ -190,7 +192,7 @@ def _compare(
         for _ in range(_CALLS):
             found = theirs.forward(trial.q, trial.kv_cache, plan)
             difference = float((found.float() - expected).abs().max())
-            if not difference <= limit:  # nor is it where one is NaN
+            if not difference <= limit:  # true for NaN, too
                 return [
                     f"its results for {rows.name} differ from our own kernel's by "
                     f"{difference:.2g}, more than {limit:.2g} of rounding"
@@ -198,20 +200,20 @@ def _compare(
     return []
 
 
-def _as_used(batch: Batch, rows: Rows) -> Batch:
-    """The batch of ``rows``; of a captured step, which have one query is not told."""
+def _as_used(batch: Batch, rows: TrialStep) -> Batch:
+    """``batch`` as backends get it, for a captured step without how many rows have one query."""
     if not rows.is_mixed_graph:
         return batch
     most = len(batch.input_ids)
     return replace(batch, num_decode_rows=None, max_query_len=most)
 
 
-def make_trial(problem: AttentionProblem, rows: Rows, least_blocks: int = 0) -> Trial:
-    """Random tensors for ``rows``, with a cache of so many blocks or more; see the module."""
+def make_trial(problem: AttentionProblem, rows: TrialStep, least_blocks: int = 0) -> Trial:
+    """Tensors for the step ``rows``, as the module describes, with ``least_blocks`` or more."""
     device = torch.device(problem.device)
     random = torch.Generator(device).manual_seed(0)
     dim = problem.head_dim
-    # All queries point along it, so that a key along it has about the same score for each.
+    # All queries point along it, so that a key along it has about the same score with each.
     direction = torch.randint(0, 2, (dim,), generator=random, device=device).float() * 2 - 1
     key_per_score = direction / (problem.scale * dim)
     q = torch.randn(sum(rows.new), problem.num_heads, dim, generator=random, device=device)
@@ -244,13 +246,13 @@ def make_trial(problem: AttentionProblem, rows: Rows, least_blocks: int = 0) -> 
 
 
 def _empty_cache(problem: AttentionProblem, num_blocks: int, dtype: torch.dtype) -> Tensor:
-    """Of so many blocks and the null block."""
+    """A cache of the null block and ``num_blocks`` others, not initialised."""
     shape = (2, num_blocks + 1, problem.block_size, problem.num_kv_heads, problem.head_dim)
     return torch.empty(shape, dtype=dtype, device=problem.device)
 
 
 def _queries(problem: AttentionProblem, count: int) -> Tensor:
-    """[count, H, D], part of one product with keys and values, as models have them."""
+    """Queries [count, H, D], a slice of a product with keys and values, as in models."""
     num_heads = problem.num_heads + 2 * problem.num_kv_heads
     shape = (count, num_heads, problem.head_dim)
     product = torch.empty(shape, dtype=problem.dtype, device=problem.device)
@@ -261,11 +263,11 @@ def _first_visible(position: int, problem: AttentionProblem) -> int:
     return 0 if problem.window is None else max(0, position - problem.window + 1)
 
 
-def _block_counts(rows: Rows, problem: AttentionProblem) -> list[int]:
+def _block_counts(rows: TrialStep, problem: AttentionProblem) -> list[int]:
     return [-(-length // problem.block_size) for length in rows.lengths]
 
 
-def _block_table(rows: Rows, problem: AttentionProblem) -> Tensor:
+def _block_table(rows: TrialStep, problem: AttentionProblem) -> Tensor:
     """[R, B] int32 with the rows' blocks in random order.
 
     Blocks that the window has passed are given back: their entries are the null block.
@@ -279,7 +281,7 @@ def _block_table(rows: Rows, problem: AttentionProblem) -> Tensor:
     return table
 
 
-def _batch(rows: Rows, table: Tensor, kv_cache: Tensor) -> Batch:
+def _batch(rows: TrialStep, table: Tensor, kv_cache: Tensor) -> Batch:
     device = kv_cache.device
     query_start = torch.tensor([0, *rows.new]).cumsum(0).int()
     seq_lens = torch.tensor(rows.lengths).int()

@@ -2,8 +2,8 @@
 
 The query heads of a KV head are folded into the query dimension, so keys and values are read once
 and never expanded; a prefix that many rows share is read once for all of them. Indices and masks
-are made once a step and shared by the layers. Of a cache, the tokens of a block lie together for
-each head (`worker.kv_memory`), so that the gather copies long runs.
+are made once per step and shared by the layers. In a cache, one head's tokens of a block lie
+together (`worker.kv_memory`), so that the gather copies long runs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from quire.batch import Batch
 
 _MAX_FOLDED_QUERIES = 512  # queries * G of a piece: longer ones waste work above the diagonal
 _CALL_COST = 2500  # one more call costs as much as this many (query head, KV token) pairs
-_PREFIX_COST = 4 * _CALL_COST  # and a shared prefix with its merge as much as this many
-_MAX_GATHERED_BYTES = 2 << 20  # keys and values of a bucket: what the caches hold
-_MAX_KEPT_SCORES = 1 << 24  # masks of a plan; beyond it they are made anew by each layer
+_PREFIX_COST = 4 * _CALL_COST  # and a shared prefix, with its merge, as this many
+_MAX_GATHERED_BYTES = 2 << 20  # keys and values of a bucket: what the CPU's caches hold
+_MAX_KEPT_SCORES = 1 << 24  # in masks that a plan keeps; each layer makes the others anew
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +43,7 @@ class SharedWork:
 
     prefix: Bucket
     rest: tuple[MaskedBucket, ...]
-    order: Tensor  # of the rest's results, to be that of the prefix's
+    order: Tensor  # which puts the rest's results into the order of the prefix's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,7 @@ class TorchPlan:
 
     buckets: tuple[MaskedBucket, ...]
     shared: tuple[SharedWork, ...]
-    order: Tensor  # [T * H] of the buckets' and shared work's results, to be that of the queries
+    order: Tensor  # [T * H], which puts the results of buckets and shared work into that of queries
     decode_rows: ClassVar[None] = None  # there is no such launch on a CPU
 
 
@@ -65,7 +65,7 @@ class TorchAttention:
         self._attend_part = build_attend_part(problem)
         self._mask = build_mask(problem)
         self._value_dim = problem.value_dim or problem.head_dim
-        # A window or slopes would need a mask over the prefix, each row another one.
+        # With a window or slopes, each row would need a mask of its own over the prefix.
         self._can_share = problem.window is None and problem.alibi_slopes is None
 
     @staticmethod
@@ -126,11 +126,11 @@ class TorchAttention:
             torch.cat(some).index_select(0, plan.order).unflatten(0, q.shape[:2])
             for some in zip(*parts, strict=True)
         )
-        # what is left of the softmax where the sink is one of its scores
+        # the share of the softmax that the sink leaves
         return attended * torch.sigmoid(log_sums - sinks).to(q.dtype).unsqueeze(-1)
 
     def _attend_bucket(self, queries: Tensor, cached: Tensor, one: MaskedBucket) -> Tensor:
-        """Results [N * K * Q * G, D]."""
+        """Results [N * K * Q * G, D] of one bucket."""
         keys, values = self._keys_values(cached, one.bucket)
         mask = self._mask(one.bucket) if one.mask is None else one.mask
         attended = self._attend(_take(queries, one.bucket.query_heads), keys, values, mask)
@@ -161,7 +161,7 @@ class TorchAttention:
         return result.reshape(-1, self._value_dim), sums.flatten()
 
     def _keys_values(self, cached: Tensor, one: Bucket) -> tuple[Tensor, Tensor]:
-        """[N, K, L, D] each; values that are part of the keys are their first."""
+        """Keys and values [N, K, L, D]; a value that is part of its key is the first part."""
         planes = _take(cached, one.cache_heads).flatten(3, 4)
         return planes[0], planes[-1][..., : self._value_dim]
 
@@ -203,7 +203,7 @@ class TorchAttention:
 
 
 def _places(buckets: list[Bucket], num_query_heads: int) -> Tensor:
-    """[num_query_heads] Where each query head's result is, in those of the buckets end to end.
+    """[num_query_heads] The place of each query head's result among those of all buckets in turn.
 
     A padded query's result is the same as that of the query it repeats, so either will do.
     """
@@ -214,5 +214,5 @@ def _places(buckets: list[Bucket], num_query_heads: int) -> Tensor:
 
 
 def _take(rows: Tensor, index: Tensor) -> Tensor:
-    """Rows in the shape of the index."""
+    """``rows`` [.., D] at ``index`` [*]: [*, D]."""
     return rows.index_select(0, index.flatten()).unflatten(0, index.shape)

@@ -14,7 +14,7 @@ from quire.attention.backend import AttentionBackend, AttentionProblem
 from quire.attention.launches import Launch, count_processors, plan_launches
 from quire.attention.triton_latent import TritonLatentAttention
 from quire.batch import Batch, SharedBlocks
-from quire.kernels.selection import DecodeRows
+from quire.kernels.shapes import DecodeRows
 from quire.kernels.triton.attention import (
     AttentionShape,
     PrefixSums,
@@ -43,15 +43,15 @@ class TritonPlan:
     """What the layers of a group share in a step."""
 
     launches: tuple[Launch, ...]
-    prefix: Prefix | None = None  # of the one launch
+    prefix: Prefix | None = None  # where there is only one launch, of decode rows
 
     @property
     def decode_rows(self) -> DecodeRows | None:
-        """All rows of the step, where each has one query and no prefix is read apart."""
+        """All rows of the step, if each has one query and no prefix is read by itself."""
         first = self.launches[0]
         if len(self.launches) > 1 or not first.is_decode or self.prefix is not None:
             return None
-        assert first.order is not None  # all launches of decode rows alone have one
+        assert first.order is not None  # a launch of decode rows alone has one
         return DecodeRows(block_table=first.block_table, seq_lens=first.seq_lens, order=first.order)
 
 
@@ -71,7 +71,7 @@ class TritonAttention:
         device = torch.device(problem.device)
         num_processors = count_processors(device)
         self._max_prefix_programs = _PREFIX_PROGRAMS_PER_PROCESSOR * num_processors
-        # Of launches without decode rows, and with them.
+        # Indexed by whether the launch is one of decode rows, as `_workspaces` is.
         tiles = [
             best_tile(self._shape, problem.dtype, is_decode=is_decode)
             for is_decode in (False, True)

@@ -1,6 +1,6 @@
 """Paged attention by our own Triton kernel where values are part of the keys: latent attention.
 
-Knows rows as `triton_backend` does; a prefix that rows share is read by each.
+Divides a step into launches as `triton_backend` does; each row reads a shared prefix for itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quire.kernels.triton.attention_latent import LatentShape, latent_attention,
 
 _LARGEST_VALUE = 512
 _LARGEST_TAIL = 128
-_PROGRAMS_PER_PROCESSOR = 4  # that keys are split for
+_PROGRAMS_PER_PROCESSOR = 4  # as many as keys are split for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +31,7 @@ class LatentPlan:
 
 
 class TritonLatentAttention:
-    """What ``triton`` builds for a problem with a ``value_dim``."""
+    """The backend that ``triton`` builds for a problem with a ``value_dim``."""
 
     def __init__(self, problem: AttentionProblem) -> None:
         assert problem.value_dim is not None
@@ -42,7 +42,7 @@ class TritonLatentAttention:
             scale=problem.scale,
         )
         device = torch.device(problem.device)
-        # Of launches without decode rows, and with them.
+        # Indexed by whether the launch is one of decode rows.
         self._workspaces = tuple(
             Workspace.of(
                 _PROGRAMS_PER_PROCESSOR * count_processors(device),

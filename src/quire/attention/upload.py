@@ -1,4 +1,4 @@
-"""From the host to the device without waiting."""
+"""Copies from the host to the device without waiting."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def for_upload(values: Tensor, device: torch.device) -> Tensor:
-    """On a GPU, in memory from which it is copied without waiting."""
+    """``values`` where a copy to ``device`` need not wait: for a GPU, in pinned memory."""
     return values.pin_memory() if device.type == "cuda" else values

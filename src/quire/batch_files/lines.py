@@ -1,4 +1,4 @@
-"""The lines of a batch file: requests, and what is wrong with those that are none.
+"""The lines of a batch file: requests, and the errors of lines that are not requests.
 
 A line is ``{"custom_id", "method": "POST", "url": "/v1/...", "body": {...}}``. Knows nothing about
 how requests are answered.
@@ -40,7 +40,7 @@ class BatchRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BadLine:
-    """A line that cannot."""
+    """A line that cannot be sent, and why."""
 
     number: int
     custom_id: str | None
@@ -56,15 +56,15 @@ Line = BatchRequest | BadLine
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What tells a line from another one of its key."""
+    """What distinguishes a line from another one with the same key."""
 
     number: int
-    digest: str  # of what it asks, and of which model; "" where none can be made
+    digest: str  # of the request and its model; "" if it is too deeply nested
 
 
 @dataclass(frozen=True, slots=True)
 class BatchInput:
-    """A file that has been read once: its keys are known, and each is there once."""
+    """A file that has been checked: its keys are known, and unique."""
 
     path: Path
     marks: Mapping[Key, Mark]  # in the lines' order
@@ -84,18 +84,20 @@ class BatchInput:
             reason = error.strerror or error
             raise ValueError(f"--input-file {path} cannot be read: {reason}") from error
         if not marks:
-            raise ValueError(f"{path} holds no request; write one JSON object a line")
+            raise ValueError(f"{path} holds no request; write one JSON object per line")
         return cls(path, marks)
 
 
 def _check_kind(path: Path) -> None:
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise ValueError(
-            f"--input-file {path} is no regular file, and is read more than once; store the "
-            "requests in a file first"
+            f"--input-file {path} is not a regular file, but it is read more than once; store "
+            "the requests in a file first"
         )
     if not path.is_file():
-        raise ValueError(f"{path} is no file; give one with a JSON object a line, or its URL")
+        raise ValueError(
+            f"{path} is not a file; give a file with a JSON object per line, or its URL"
+        )
 
 
 def _marks(path: Path, model: str | None) -> dict[Key, Mark]:
@@ -104,8 +106,8 @@ def _marks(path: Path, model: str | None) -> dict[Key, Mark]:
         if line.key in marks:
             raise ValueError(
                 f"line {line.number} of {path.name} has the custom_id {line.key!r} of line "
-                f"{marks[line.key].number}; give each line its own, since answers have no other "
-                "sign of where they belong"
+                f"{marks[line.key].number}; give each line its own, since answers are matched to "
+                "lines by it"
             )
         marks[line.key] = Mark(line.number, _digest(line, model))
     return marks
@@ -115,13 +117,13 @@ def _digest(line: Line, model: str | None) -> str:
     asked = [line.path, line.body, model] if isinstance(line, BatchRequest) else [line.message]
     try:
         data = json.dumps(asked).encode()
-    except RecursionError:  # what could just be read may be too deep to be written
+    except RecursionError:  # nested too deeply to be written, though it could be read
         return ""
     return hashlib.sha256(data).hexdigest()[:DIGEST_CHARS]
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """One at a time; blank lines are none."""
+    """The lines one at a time, without the blank ones."""
     with path.open("rb") as file:
         for number, data in enumerate(file, start=1):
             if data.strip():
@@ -131,8 +133,8 @@ def read_lines(path: Path) -> Iterator[Line]:
 def parse_line(number: int, data: bytes) -> Line:
     try:
         content = json.loads(data)
-    except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, or lists in lists in ...
-        return BadLine(number=number, custom_id=None, message=f"line {number} is no JSON: {error}")
+    except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, or of deep nesting
+        return BadLine(number=number, custom_id=None, message=f"line {number} is not JSON: {error}")
     custom_id = content.get("custom_id") if isinstance(content, dict) else None
     if not isinstance(custom_id, str) or not custom_id:
         message = f"line {number} has no custom_id that is a string"
@@ -158,12 +160,12 @@ def fetched(source: str, folder: Path) -> Path:
     except (OSError, http.client.HTTPException) as error:
         raise ValueError(f"{source} cannot be read: {error}") from error
     if wanted is not None and wanted.isdigit() and int(wanted) != size:
-        raise ValueError(f"{source} broke off after {size} of {wanted} bytes; try again later")
+        raise ValueError(f"{source} ended after {size} of {wanted} bytes; try again later")
     return target
 
 
 def _problem(content: dict[str, Any]) -> str | None:
-    """Why a line with a custom_id is no request."""
+    """Why a line with a custom_id is not a request; None if it is one."""
     if content.get("method") != "POST":
         return f"the method must be POST, not {content.get('method')!r}"
     url, body = content.get("url"), content.get("body")
@@ -172,5 +174,5 @@ def _problem(content: dict[str, Any]) -> str | None:
     if not isinstance(body, dict):
         return "the body must be a JSON object"
     if body.get("stream"):
-        return "answers go into a file as a whole; leave out stream"
+        return "answers are written to a file whole; leave out stream"
     return None

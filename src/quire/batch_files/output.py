@@ -1,9 +1,8 @@
-"""The file of answers: what stands in it already, and one whole line at a time after that.
+"""The file of answers: reads what it already holds, then appends one whole line at a time.
 
-A run that was killed leaves whole lines and perhaps a torn last one, which is cut off: each
-request's line is there or is not. Lines leave the file, or change places, only together with the
-file: a new one takes its name. One run at a time may write. The id of a record tells what was
-asked, so that the answer to another question is not kept.
+A run that was killed leaves whole lines and perhaps a torn last one, which is cut off. Lines are
+removed or reordered only by writing a new file that replaces this one. One run at a time may write.
+The id of a record holds a digest of its request, which shows when that has changed.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from typing import Any, BinaryIO
 from quire.batch_files.lines import DIGEST_CHARS, Key, Mark
 
 LINE_ERROR = "invalid_line"
-KEY_REFUSED = frozenset({401, 403})  # statuses about the run, whatever the line
-_SERVER_FAILED = 500  # and above: statuses that are no word on the request
+KEY_REFUSED = frozenset({401, 403})  # statuses that concern the whole run, not one line
+_SERVER_FAILED = 500  # and above: statuses that say nothing about the request
 _ID_BEGIN = "batch_req_"
 _MARKED_ID = re.compile(rf"{_ID_BEGIN}([0-9a-f]{{{DIGEST_CHARS}}})_.+")
 _RECORD_BEGIN = b'{"id": "batch_req_'  # as the runner makes them
@@ -42,8 +41,8 @@ class OutputFile:
         marks: Mapping[Key, Mark] | None = None,
         overwrite: bool = False,
     ) -> None:
-        """``known`` are the keys of the input: an answer to anything else is another input's, and
-        so is one to a line of another mark."""
+        """``known`` are the keys of the input, ``marks`` what its lines ask. ``ValueError`` for a
+        file with answers to other keys, or good answers to lines that have changed."""
         self._path = path
         self._marks = marks or {}
         self._file = _opened(path)
@@ -52,8 +51,8 @@ class OutputFile:
             if overwrite:
                 self._file.truncate(0)
             self.done: set[Key] = set()
-            self.num_failed = 0  # of those
-            # Answers that were none, by why: their requests are to be asked again.
+            self.num_failed = 0  # of ``done``
+            # Failures whose requests are asked again, counted by reason.
             self.dropped: Counter[str] = Counter()
             self._read(known)
         except BaseException:
@@ -61,21 +60,21 @@ class OutputFile:
             raise
 
     def write(self, record: dict[str, Any]) -> None:
-        """In one piece, and at once: a later kill does not take it back."""
+        """Append a record, unbuffered: a later kill does not lose it."""
         mark = self._marks.get(_key_of(record))
         if mark is not None and mark.digest:
             rest = record["id"].removeprefix(_ID_BEGIN)
             record = {**record, "id": f"{_ID_BEGIN}{mark.digest}_{rest}"}
         try:
             data = json.dumps(record, ensure_ascii=False).encode() + b"\n"
-        except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can spell
+        except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can express
             data = json.dumps(record).encode() + b"\n"
         with _writing(self._path):
             while data:
                 data = data[self._file.write(data) :]
 
     def put_in_order(self, keys: Iterable[Key]) -> None:
-        """``keys`` are in the wanted order; what a later run has added stands at the end so far."""
+        """Sort the lines by ``keys``; those of a later run are still at the end."""
         places: dict[Key, tuple[int, int]] = {}  # offset and size
         offset = 0
         with self._path.open("rb") as lines:
@@ -117,17 +116,17 @@ class OutputFile:
 
     def _read(self, known: Collection[Key]) -> None:
         whole = 0  # bytes of lines that are not torn
-        dropped: set[int] = set()  # their numbers
+        dropped: set[int] = set()  # line numbers
         with self._path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 record = _whole_record(line)
                 if record is None:
                     if not _is_torn(line) or lines.read(1):
-                        raise self._foreign(number, "is no answer of a batch")
+                        raise self._foreign(number, "is not an answer of a batch")
                     break  # the last one, torn
                 key = _key_of(record)
                 if key not in known:
-                    raise self._foreign(number, f"answers {key!r}, which the input does not have")
+                    raise self._foreign(number, f"answers {key!r}, which is not in the input")
                 whole += len(line)
                 reason = _why_asked_again(record, self._has_changed(record, key))
                 if reason is not None:
@@ -143,8 +142,8 @@ class OutputFile:
                 self._rewrite(line for n, line in enumerate(lines, start=1) if n not in dropped)
 
     def _has_changed(self, record: dict[str, Any], key: Key) -> bool:
-        """Whether the line of this key is another one now; ``ValueError`` if it had been answered
-        well."""
+        """Whether the input line of this key has changed; ``ValueError`` if it was answered
+        successfully."""
         mark, marked = self._marks.get(key), _MARKED_ID.fullmatch(str(record.get("id")))
         if mark is None or marked is None or mark.digest in ("", marked[1]):
             return False
@@ -156,12 +155,12 @@ class OutputFile:
         return True
 
     def _rewrite(self, lines: Iterable[bytes]) -> None:
-        """Makes ``lines`` the content; a kill leaves all of the old one or all of the new one."""
+        """Replace the content with ``lines``; a kill leaves all of the old or all of the new."""
         with _writing(self._path):
             self._replace(lines)
 
     def _replace(self, lines: Iterable[bytes]) -> None:
-        path = self._path.resolve()  # a link stays one
+        path = self._path.resolve()  # a symbolic link is kept
         new_path = path.with_name(f".{path.name}.new")
         new = new_path.open("w+b", buffering=0)
         try:
@@ -192,14 +191,14 @@ def is_failure(record: dict[str, Any]) -> bool:
 
 
 def _opened(path: Path) -> FileIO:
-    """What is no regular file cannot be read again, nor cut off."""
+    """Open the file; ``ValueError`` unless it is a regular one, to be read again and truncated."""
     try:
         if path.is_dir():
             raise ValueError(f"--output-file {path} is a folder; give a file")
         if path.exists() and not path.is_file():
             raise ValueError(
-                f"--output-file {path} is no regular file, in which a later run finds what has "
-                "been answered; give one"
+                f"--output-file {path} is not a regular file, which a later run needs to find what "
+                "has been answered; give one"
             )
         if not path.parent.is_dir():
             raise ValueError(f"--output-file {path}: there is no folder {path.parent}; make it")
@@ -211,7 +210,7 @@ def _opened(path: Path) -> FileIO:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """A disk that is full, or has gone, is no end of what has been answered."""
+    """Turn an `OSError`, such as for a full disk, into a ``ValueError`` that says how to go on."""
     try:
         yield
     except OSError as error:
@@ -222,7 +221,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _why_asked_again(record: dict[str, Any], has_changed: bool) -> str | None:
-    """Of the lines whose record is no answer to them."""
+    """Why a line is asked again, to follow "lines that"; None if its answer is kept."""
     response = record["response"]
     if has_changed:
         return "have changed since they failed"
@@ -234,13 +233,13 @@ def _why_asked_again(record: dict[str, Any], has_changed: bool) -> str | None:
 
 
 def _is_torn(line: bytes) -> bool:
-    """Whether it is the beginning of a record: what stands in a file of other things is kept."""
+    """Whether a line is the beginning of a record: other content must not be cut off."""
     size = min(len(line), len(_RECORD_BEGIN))
     return not line.endswith(b"\n") and line[:size] == _RECORD_BEGIN[:size]
 
 
 def _whole_record(line: bytes) -> dict[str, Any] | None:
-    """What a line holds; None for one that is torn, or no record of ours."""
+    """The record in a line; None for one that is torn, or is not a record."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -264,7 +263,7 @@ def _is_ours(record: Any) -> bool:
 
 
 def _key_of(record: dict[str, Any]) -> Key:
-    """Of the request that a record answers."""
+    """The key of the request that a record answers."""
     custom_id, error = record["custom_id"], record["error"]
     return error["line"] if custom_id is None else custom_id
 

@@ -1,8 +1,8 @@
-"""Answers the requests of a batch file: so many at once, each line of the output once.
+"""Answers the requests of a batch file, a limited number at a time, with one record for each.
 
-Knows neither engines nor HTTP: a `Target` answers. What may pass is tried again. What will not pass
-ends the run, as a refused key does, and the lines without an answer are left for the next one; but
-where one line may be at fault, its last answer is recorded.
+Knows neither engines nor HTTP: a `Target` answers. Temporary failures are retried. Lasting ones,
+such as a refused key, end the run, and lines without an answer are left for the next run; but where
+the line itself may be at fault, its last answer is recorded.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from quire.clients.address import ServerError, refusal
 
 Record = dict[str, Any]
 
-_MAX_TRIES = 8  # in a row, of a server that is not there
-_MAX_OWN_TRIES = 4  # of a line that may be at fault itself
-_HELD_FOR_EACH = 4  # records held back in order, for each request at once
+_MAX_TRIES = 8  # in a row, while the server is away or full
+_MAX_OWN_TRIES = 4  # of a line that may itself be at fault
+_HELD_FOR_EACH = 4  # records that `_InOrder` may hold back, for each request in flight
 _FIRST_DELAY_S, _MAX_DELAY_S = 0.5, 30.0
 _FULL = frozenset({429, 503})  # statuses of a server that is full, loading or ending
-_AWAY = frozenset({502, 504})  # of a gateway: the server is away, or the line takes it down
-_OWN = frozenset({408, 500})  # of a server that took the line up, and failed or was killed then
+_AWAY = frozenset({502, 504})  # of a gateway: the server is away, or the line crashes it
+_OWN = frozenset({408, 500})  # of a server that accepted the line, then failed or was killed
 _NOT_NOW = _FULL | _AWAY | _OWN
 
 
@@ -107,7 +107,7 @@ class Runner:
         if isinstance(line, BadLine):
             return error_record(line)
         body = line.body if "model" in line.body else {**line.body, "model": self._model}
-        num_others: int | None = None  # that were answered until this one was first refused
+        num_others: int | None = None  # lines answered before this one was first refused
 
         async def ask() -> Answer:
             nonlocal num_others
@@ -123,24 +123,24 @@ class Runner:
         try:
             return answer_record(line, await self._until_heard(ask))
         except _NotNow as error:
-            is_there = self._num_answered != num_others  # for other lines, meanwhile
+            is_there = self._num_answered != num_others  # other lines have been answered meanwhile
             if error.status in _OWN or (error.status in _AWAY and is_there):
                 return answer_record(line, error.answer)
             raise
-        except RecursionError:  # what could just be read may be too deep to be written
-            message = f"line {line.number} has lists or objects too deep in one another"
+        except RecursionError:  # nested too deeply to be written, though it could be read
+            message = f"line {line.number} nests lists or objects too deeply"
             return error_record(
                 BadLine(number=line.number, custom_id=line.custom_id, message=message)
             )
 
     async def _until_heard(self, ask: Callable[[], Any]) -> Any:
-        """What ``ask`` returns, tried again while the server is not there, full or broken."""
+        """The result of ``ask``, retried while the server is away, full or failing."""
         num_own = num_in_a_row = 0
         for num_tries in itertools.count(1):
             try:
                 return await ask()
             except ServerError as error:
-                if error.status in _OWN:  # the server has been there: its next absence is another
+                if error.status in _OWN:  # the server was there: count anew
                     num_own, num_in_a_row = num_own + 1, 0
                 else:
                     num_in_a_row += 1
@@ -154,7 +154,7 @@ class Runner:
 
 
 class _NotNow(ServerError):
-    """An answer that asks to come again, or may be better then."""
+    """An answer that asks for a retry, or may be better after one."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -164,21 +164,21 @@ class _NotNow(ServerError):
 
 
 class _AsTheyCome:
-    """Writes at once."""
+    """Writes records as they come."""
 
     def __init__(self, write: Callable[[Record], None]) -> None:
         self._write = write
 
     async def has_room(self, index: int) -> None:
-        """Returns when the line may be asked."""
+        """Wait until the line with this index may be sent."""
 
     def write(self, index: int, record: Record) -> None:
         self._write(record)
 
 
 class _InOrder:
-    """Holds records back until those of all lines before are written. Lines too far behind these
-    wait: what is held takes memory, and is lost by a kill."""
+    """Holds a record back until those of all earlier lines are written. Lines too far ahead wait:
+    what is held takes memory, and is lost by a kill."""
 
     def __init__(self, write: Callable[[Record], None], most_held: int) -> None:
         self._write = write

@@ -33,16 +33,16 @@ REQUEST_ID = "x-request-id"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What a request came to."""
+    """The answer to one request."""
 
     status: int
-    headers: Mapping[str, str]  # names in small letters
+    headers: Mapping[str, str]  # names in lower case
     body: bytes
 
 
 class Target(Protocol):
-    """`ask` raises when nothing more will be answered: `EngineDeadError`, or `ServerError` when the
-    server is not there at the moment, or not the one that is meant."""
+    """What answers requests. `ask` raises `EngineDeadError` when nothing more will be answered, and
+    `ServerError` when the server is away at the moment, or is not the one that is meant."""
 
     async def ask(self, path: str, body: Mapping[str, Any]) -> Answer: ...
 
@@ -57,7 +57,7 @@ class RemoteTarget:
         self._client = client
         self._named = named
         self._has_answered = False
-        self._list: Reply | None = None  # of its models, as far as it has been asked
+        self._list: Reply | None = None  # its list of models, if it was asked for
         self._asks_for_list = asyncio.Lock()
 
     async def ask(self, path: str, body: Mapping[str, Any]) -> Answer:
@@ -81,7 +81,7 @@ class RemoteTarget:
         return names[0]
 
     async def _check_what_is_there(self, path: str, model: Any) -> None:
-        """`ServerError` where no line would be found: for a wrong URL, or a wrong ``--model``."""
+        """`ServerError` if every line would get a 404, for a wrong URL or a wrong ``--model``."""
         async with self._asks_for_list:
             self._list = self._list or await self._client.get("/v1/models")
         if self._list.status == _NOT_FOUND:
@@ -96,7 +96,7 @@ class RemoteTarget:
 
 
 def _names(reply: Reply) -> list[str]:
-    """Of a list of models; none for an answer that is no such list."""
+    """The names in a list of models; none if the reply is not such a list."""
     try:
         return [str(one["id"]) for one in json.loads(reply.body)["data"]]
     except (ValueError, LookupError, TypeError):
@@ -104,7 +104,7 @@ def _names(reply: Reply) -> list[str]:
 
 
 class AppTarget:
-    """The application of our server."""
+    """The server's application, called in this process."""
 
     def __init__(self, app: ASGIApp, state: ServerState) -> None:
         from quire.server.keys import all_keys
@@ -186,7 +186,7 @@ class _Call:
 
 @contextlib.asynccontextmanager
 async def in_process(state: ServerState, open_engine: OpenEngine) -> AsyncIterator[AppTarget]:
-    """The application with an engine that has loaded; why it has not, as an exception."""
+    """The application once its engine has loaded; raises the reason if it has not."""
     from quire.server.app import build_app
     from quire.server.lifecycle import Lifecycle
     from quire.server.state import Phase

@@ -1,1 +1,1 @@
-"""Measurements that users run: `quire bench throughput`, `latency` and `startup`."""
+"""Measurements that users run: `quire bench throughput`, `latency`, `startup` and `serve`."""

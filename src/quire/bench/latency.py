@@ -1,11 +1,15 @@
-"""Seconds for one batch of requests from start to end, again and again."""
+"""Seconds from start to end of one batch of requests, measured several times."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
+from quire.args import add_hidden_flags
+from quire.bench import other_flags
+from quire.bench.other_flags import settle_other_flags
 from quire.bench.report import add_output_flag, percentiles, write_json
 from quire.bench.workload import (
     add_workload_flags,
@@ -24,7 +28,13 @@ if TYPE_CHECKING:
     from quire.sampling_params import SamplingParams
 
 INPUT_LEN, OUTPUT_LEN = 32, 128
-DEFAULTS = {"input_len": INPUT_LEN, "output_len": OUTPUT_LEN, "batch_size": 8, "n": 1}
+DEFAULTS = {
+    "input_len": INPUT_LEN,
+    "output_len": OUTPUT_LEN,
+    "batch_size": 8,
+    "n": 1,
+    "use_beam_search": False,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,21 +44,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--n", metavar="N", type=at_least(1), help="continuations of each; default 1"
     )
     parser.add_argument(
+        "--use-beam-search",
+        action="store_true",
+        default=None,
+        help="search with n beams, instead of sampling",
+    )
+    parser.add_argument(
         "--num-iters-warmup",
         metavar="N",
         type=at_least(0),
         default=2,
-        help="not counted; default 2",
+        help="batches first that do not count; default 2",
     )
     parser.add_argument(
-        "--num-iters", metavar="N", type=at_least(1), default=10, help="counted; default 10"
+        "--num-iters", metavar="N", type=at_least(1), default=10, help="batches; default 10"
     )
     add_output_flag(parser)
+    add_hidden_flags(parser, other_flags.SHARED)
     add_engine_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     refuse_served_name(arguments)
+    settle_other_flags(arguments, other_flags.SHARED)
     settle_workload(arguments, DEFAULTS)
     with open_llm(arguments) as llm:
         results = measure(llm, arguments)
@@ -79,9 +97,9 @@ def measure(llm: LLM, arguments: argparse.Namespace) -> dict[str, Any]:
 def requests(
     llm: LLM, arguments: argparse.Namespace
 ) -> tuple[list[TokensPrompt], list[SamplingParams]]:
-    """The batch; ``ValueError`` if the engine would cut a request."""
+    """Prompts and parameters of the batch; ``ValueError`` if one exceeds max_model_len."""
     from quire.prompts import TokensPrompt
-    from quire.sampling_params import SamplingParams
+    from quire.sampling_params import BeamSearchParams, SamplingParams
 
     model = llm.llm_engine.model_config
     vocab_size, max_model_len = model.get_vocab_size(), model.max_model_len
@@ -96,7 +114,11 @@ def requests(
         arguments.batch_size, arguments.input_len, vocab_size=vocab_size, seed=arguments.seed
     )
     check_lengths(prompts, lengths, max_model_len)
-    return prompts, [
-        SamplingParams(n=arguments.n, temperature=1.0, max_tokens=length, **common)
-        for length in lengths
-    ]
+    if arguments.use_beam_search:
+        beams = BeamSearchParams(beam_width=arguments.n, max_tokens=arguments.output_len)
+        one = dataclasses.replace(beams.to_sampling_params(), **common)
+    else:
+        one = SamplingParams(
+            n=arguments.n, temperature=1.0, max_tokens=arguments.output_len, **common
+        )
+    return prompts, [one] * len(prompts)

@@ -19,7 +19,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def output_file(text: str) -> str:
-    """The ``type`` of ``--output-json``: refuses now what could not be written after the run."""
+    """The ``type`` of ``--output-json``: refuses before the run what could not be written then."""
     path = Path(text)
     folder = path.parent
     if path.is_dir():
@@ -38,6 +38,6 @@ def add_output_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def write_json(path: str | None, results: Mapping[str, Any]) -> None:
-    """To ``path``, if one was given."""
+    """Write ``results`` to ``path``, if one was given."""
     if path is not None:
         Path(path).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

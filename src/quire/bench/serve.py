@@ -1,10 +1,10 @@
-"""Latencies and throughput of a running server, ours or another with OpenAI's API.
+"""Latencies and throughput of a running server, Quire's or another with OpenAI's API.
 
   quire bench serve --num-prompts 200 --request-rate 8 --random-input-len 512 --ignore-eos
   quire bench serve --url http://host:8000 --dataset-name sharegpt --dataset-path FILE
 
 Flags and result keys are those that users of vLLM know. Random prompts are sent as token ids, so
-their lengths are exact; how many tokens come back, the server's usage says.
+their lengths are exact; output tokens are counted by the server's usage.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Plan:
             start_rate=arguments.ramp_up_start_rps,
             end_rate=arguments.ramp_up_end_rps,
         )
-        flags.goodput(arguments.goodput)  # a mistake must not show after the measurement
+        flags.goodput(arguments.goodput)  # so that a mistake shows before the measurement
         model, root = arguments.model, None
         if model is None:
             first = _wait_for_model(url, key, arguments.ready_check_timeout_sec)
@@ -122,7 +122,7 @@ async def _measure(plan: Plan, arguments: argparse.Namespace) -> tuple[list[Meas
             await load.run(warmups, [0.0] * len(warmups), max_concurrency=arguments.max_concurrency)
         disable = True if arguments.disable_tqdm else None  # None: where there is no terminal
         bar = tqdm(total=len(plan.requests), disable=disable, unit="request")
-        with bar, unwatched_heap():  # a pause of ours would look like one of the server's
+        with bar, unwatched_heap():  # a GC pause here would look like the server's
             started = time.perf_counter()
             measured = await load.run(
                 plan.requests,
@@ -148,7 +148,7 @@ def _wait_for_model(url: str, key: str | None, timeout_s: float) -> RemoteModel:
 
 
 def _given_tokenizer(arguments: argparse.Namespace) -> str | None:
-    """A folder that is not there must not be taken for a hub id, of which nothing is known here."""
+    """The value of --tokenizer; ``ValueError`` for a missing folder, which is no hub id."""
     name: str | None = arguments.tokenizer
     if name is not None and name.startswith(("/", ".", "~")) and not Path(name).is_dir():
         raise ValueError(f"--tokenizer {name}: there is no such folder; give one, or a hub id")
@@ -156,12 +156,12 @@ def _given_tokenizer(arguments: argparse.Namespace) -> str | None:
 
 
 def _where_to_find(name: str) -> str:
-    """A hub id or folder; servers call our bundled model by a name that is neither."""
+    """The hub id or folder of a model; the bundled model's name on a server is neither."""
     return str(BUNDLED_MODEL) if name == BUNDLED_MODEL.name else name
 
 
 def _vocab_size(name: str) -> int | None:
-    """Of a model's folder; elsewhere nobody tells."""
+    """The vocab_size in a model folder's config.json; None if there is no such file or size."""
     file = Path(name) / "config.json"
     if not file.is_file():
         return None
@@ -171,7 +171,7 @@ def _vocab_size(name: str) -> int | None:
 
 
 def _fields(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
-    """What stands in every body beside the prompt."""
+    """The fields of every request besides the prompt."""
     given = vars(arguments)
     fields: dict[str, Any] = {"model": model, "temperature": arguments.temperature}
     fields |= {name: given[name] for name in flags.SAMPLING if given[name] is not None}

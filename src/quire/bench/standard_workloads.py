@@ -32,7 +32,7 @@ class Workload:
         return sum(self.output_lens)
 
     def check_fits(self, max_model_len: int) -> None:
-        """Refuse what the engine would cut, and so measure as another workload."""
+        """``ValueError`` for requests that exceed ``max_model_len``: cut, they would be others."""
         pairs = zip(self.prompts, self.output_lens, strict=True)
         num_prompt, num_output = max(((len(p), n) for p, n in pairs), key=sum)
         if num_prompt + num_output > max_model_len:
@@ -50,7 +50,9 @@ def standard_workload(name: str, *, scale: float = 1.0, vocab_size: int = LAST_I
     if not 0 < scale <= 1:
         raise ValueError(f"scale is {scale}; it must be above 0 and at most 1")
     if vocab_size < 2:
-        raise ValueError(f"a vocabulary of {vocab_size} tokens is too small for a workload")
+        raise ValueError(
+            f"a vocabulary of {vocab_size} tokens is too small for a standard workload"
+        )
     rng = random.Random(0)
     last = min(LAST_ID, vocab_size - 1)
     first = min(FIRST_ID, last // 2)

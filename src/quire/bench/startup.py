@@ -23,23 +23,23 @@ from quire.cli.remote_flags import refuse_served_name
 
 CHILD = "--measure-this-process"
 
-# As `python -m quire`, which would look for imports in the current folder first.
+# Instead of `python -m quire`, which would look for imports in the current folder first.
 _MAIN = "from quire.cli import main; sys.exit(main())"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--num-iters-cold", metavar="N", type=at_least(0), default=3, help="default 3"
+        "--num-iters-cold", metavar="N", type=at_least(0), default=3, help="cold starts; default 3"
     )
     parser.add_argument(
         "--num-iters-warmup",
         metavar="N",
         type=at_least(0),
         default=1,
-        help="not counted; default 1",
+        help="warm starts first that do not count; default 1",
     )
     parser.add_argument(
-        "--num-iters-warm", metavar="N", type=at_least(0), default=3, help="default 3"
+        "--num-iters-warm", metavar="N", type=at_least(0), default=3, help="warm starts; default 3"
     )
     add_output_flag(parser)
     parser.add_argument(CHILD, type=float, metavar="STARTED", help=argparse.SUPPRESS)
@@ -73,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace, drop: Sequence[Path] = ()) -> dict[str, float]:
-    """One start with this command's own arguments, the files ``drop`` uncached before."""
+    """Measure a start with this command's arguments, after dropping the files ``drop`` from the
+    operating system's cache."""
     for file in drop:
         _drop_from_cache(file)
     name, given = arguments.command_line[:2], arguments.command_line[2:]  # a -- may be among these

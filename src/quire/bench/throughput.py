@@ -1,13 +1,25 @@
-"""Tokens a second over many requests that are all there at the start."""
+"""Tokens a second over many requests that are all submitted at the start."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import random
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from quire.args import add_hidden_flags
+from quire.bench import other_flags
+from quire.bench.other_flags import settle_other_flags
 from quire.bench.report import add_output_flag, write_json
+from quire.bench.serving.datasets import (
+    MOST_TOKENS,
+    dataset_file,
+    first_turns,
+    oversampled,
+    usual_requests,
+)
 from quire.bench.workload import (
     add_workload_flags,
     check_lengths,
@@ -26,20 +38,51 @@ if TYPE_CHECKING:
     from quire.sampling_params import SamplingParams
 
 INPUT_LEN = OUTPUT_LEN = 128
-DEFAULTS = {
-    "input_len": INPUT_LEN,
-    "output_len": OUTPUT_LEN,
-    "num_prompts": 64,
-    "prefix_len": 0,
-    "random_range_ratio": 0.0,
+# Flags that --workload replaces, with their defaults. These are of both data sets.
+_SHARED = {"dataset_name": None, "dataset_path": None, "num_prompts": 64, "n": 1}
+_RANDOM_ONLY = {"input_len": INPUT_LEN, "prefix_len": 0, "random_range_ratio": 0.0}
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "random": {**_SHARED, **_RANDOM_ONLY, "output_len": OUTPUT_LEN},
+    "sharegpt": {**_SHARED, "output_len": None},  # None: as long as the answers in the file
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workload_flags(parser, input_len=INPUT_LEN, output_len=OUTPUT_LEN)
+    _add_request_flags(parser)
+    parser.add_argument(
+        "--num-iters", metavar="N", type=at_least(1), default=1, help="repetitions; the best counts"
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("quire", "vllm"),
+        default="quire",
+        help="for scripts written for vLLM; both names mean Quire's engine",
+    )
+    add_output_flag(parser)
+    add_hidden_flags(parser, other_flags.OF_THROUGHPUT)
+    add_engine_flags(parser)
+
+
+def _add_request_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset-name",
+        choices=tuple(DEFAULTS),
+        help="where the prompts come from; default random, or sharegpt if a file is given",
+    )
+    parser.add_argument(
+        "--dataset-path",
+        "--dataset",
+        metavar="FILE",
+        help="file of sharegpt; its questions are the prompts, its answers give output lengths",
+    )
     parser.add_argument("--num-prompts", metavar="N", type=at_least(1), help="requests; default 64")
     parser.add_argument(
+        "--n", metavar="N", type=at_least(1), help="continuations of each; default 1"
+    )
+    parser.add_argument(
         "--prefix-len",
+        "--random-prefix-len",
         metavar="N",
         type=at_least(0),
         help="tokens that all prompts begin with; default 0",
@@ -50,22 +93,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="vary both lengths by up to this share of them",
     )
-    parser.add_argument(
-        "--num-iters", metavar="N", type=at_least(1), default=1, help="repetitions; the best counts"
-    )
-    parser.add_argument(
-        "--backend",
-        choices=("quire", "vllm"),
-        default="quire",
-        help="in scripts for vLLM: whose engine; both names mean this one",
-    )
-    add_output_flag(parser)
-    add_engine_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     refuse_served_name(arguments)
-    settle_workload(arguments, DEFAULTS)
+    settle_other_flags(arguments, other_flags.OF_THROUGHPUT)
+    _settle(arguments)
     with open_llm(arguments) as llm:
         results = measure(llm, arguments)
     print(
@@ -81,10 +114,29 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _settle(arguments: argparse.Namespace) -> None:
+    """Fill in defaults; before the model loads, ``ValueError`` for flags without effect or for a
+    missing file."""
+    if arguments.workload is not None:
+        settle_workload(arguments, DEFAULTS["random"])
+        return
+    has_file = arguments.dataset_path is not None
+    dataset = arguments.dataset_name or ("sharegpt" if has_file else "random")
+    others = _RANDOM_ONLY if dataset == "sharegpt" else ("dataset_path",)
+    given = [name for name in others if getattr(arguments, name) is not None]
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"the data set {dataset} makes no use of {flags}; leave that out")
+    settle_workload(arguments, DEFAULTS[dataset])
+    arguments.dataset_name = dataset
+    if dataset == "sharegpt":
+        dataset_file(arguments)
+
+
 def measure(llm: LLM, arguments: argparse.Namespace) -> dict[str, Any]:
     """The best of ``num_iters`` runs, each with an empty prefix cache."""
     prompts, params = requests(llm, arguments)
-    # A first small run takes one-time costs, which are no part of throughput.
+    # A small first run pays one-time costs, which are not part of throughput.
     warmup = [dataclasses.replace(one, max_tokens=2) for one in params[:2]]
     llm.generate(prompts[:2], warmup, use_tqdm=False)
     best, outputs = float("inf"), []
@@ -94,7 +146,7 @@ def measure(llm: LLM, arguments: argparse.Namespace) -> dict[str, Any]:
         outputs = llm.generate(prompts, params, use_tqdm=False)
         best = min(best, time.perf_counter() - started)
     num_prompt = sum(len(output.prompt_token_ids or ()) for output in outputs)
-    num_output = sum(len(output.outputs[0].token_ids) for output in outputs)
+    num_output = sum(len(one.token_ids) for output in outputs for one in output.outputs)
     return {
         "elapsed_time": best,
         "num_requests": len(prompts),
@@ -110,12 +162,15 @@ def measure(llm: LLM, arguments: argparse.Namespace) -> dict[str, Any]:
 def requests(
     llm: LLM, arguments: argparse.Namespace
 ) -> tuple[list[TokensPrompt], list[SamplingParams]]:
-    """Every one runs to its full length; ``ValueError`` if the engine would cut one."""
+    """Prompts and parameters of requests that run to their full lengths; ``ValueError`` if one
+    exceeds max_model_len."""
     from quire.prompts import TokensPrompt
     from quire.sampling_params import SamplingParams
 
     model = llm.llm_engine.model_config
     vocab_size, max_model_len = model.get_vocab_size(), model.max_model_len
+    if arguments.workload is None and arguments.dataset_name == "sharegpt":
+        return _sharegpt_requests(llm, arguments)
     if arguments.workload is None:
         return random_requests(arguments, vocab_size, max_model_len)
     chosen = chosen_workload(arguments, vocab_size=vocab_size, max_model_len=max_model_len)
@@ -129,10 +184,8 @@ def requests(
 def random_requests(
     arguments: argparse.Namespace, vocab_size: int, max_model_len: int
 ) -> tuple[list[TokensPrompt], list[SamplingParams]]:
-    """Random prompts that are sampled at random."""
+    """Random prompts, whose outputs are sampled at temperature 1."""
     import numpy as np
-
-    from quire.sampling_params import SamplingParams
 
     prompts = random_prompts(
         arguments.num_prompts,
@@ -148,9 +201,41 @@ def random_requests(
         arguments.random_range_ratio,
         arguments.num_prompts,
     )
-    params = [
-        SamplingParams(temperature=1.0, seed=index, ignore_eos=True, max_tokens=n, detokenize=False)
-        for index, n in enumerate(lengths)
-    ]
     check_lengths(prompts, lengths, max_model_len)
-    return prompts, params
+    return prompts, _sampled(arguments.n, lengths)
+
+
+def _sharegpt_requests(
+    llm: LLM, arguments: argparse.Namespace
+) -> tuple[list[TokensPrompt], list[SamplingParams]]:
+    """Questions of the ShareGPT file that fit, with their answers, in max_model_len tokens."""
+    from quire.prompts import TokensPrompt
+
+    tokenizer, max_model_len = llm.get_tokenizer(), llm.llm_engine.model_config.max_model_len
+    turns = first_turns(dataset_file(arguments))
+    random.Random(arguments.seed).shuffle(turns)
+    found = usual_requests(
+        turns,
+        lambda text: len(tokenizer.encode(text)),
+        num_prompts=arguments.num_prompts,
+        output_len=arguments.output_len,
+        most_tokens=min(MOST_TOKENS, max_model_len),
+    )
+    if not found:
+        raise ValueError(
+            f"{arguments.dataset_path} has no question of usual length that fits with its answer "
+            f"in the {max_model_len} tokens of max_model_len; give another file"
+        )
+    chosen = oversampled(found, arguments.num_prompts, arguments.seed)
+    prompts = [TokensPrompt(prompt_token_ids=tokenizer.encode(str(one.prompt))) for one in chosen]
+    return prompts, _sampled(arguments.n, [one.num_output_tokens for one in chosen])
+
+
+def _sampled(n: int, output_lens: Sequence[int]) -> list[SamplingParams]:
+    from quire.sampling_params import SamplingParams
+
+    common: dict[str, Any] = {"n": n, "temperature": 1.0, "ignore_eos": True, "detokenize": False}
+    return [
+        SamplingParams(seed=index, max_tokens=length, **common)
+        for index, length in enumerate(output_lens)
+    ]

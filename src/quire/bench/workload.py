@@ -18,12 +18,13 @@ FIRST_ID = 10
 
 
 def add_workload_flags(parser: argparse.ArgumentParser, *, input_len: int, output_len: int) -> None:
-    """All of them None unless given; `settle_workload` fills them."""
+    """Add the workload flags; `settle_workload` fills in those that were not given, which are None
+    until then."""
     group = parser.add_argument_group("workload")
     group.add_argument(
         "--workload",
         metavar="NAME",
-        help=f"a standard one instead of random prompts: {', '.join(NAMES)}, or decodeN for N "
+        help=f"a standard workload instead of random prompts: {', '.join(NAMES)}, or decodeN for N "
         "requests; greedy, every output to its full length",
     )
     group.add_argument(
@@ -33,10 +34,18 @@ def add_workload_flags(parser: argparse.ArgumentParser, *, input_len: int, outpu
         help="shorten all prompts and outputs of --workload to this share of their lengths",
     )
     group.add_argument(
-        "--input-len", type=at_least(1), metavar="N", help=f"prompt tokens; default {input_len}"
+        "--input-len",
+        "--random-input-len",
+        type=at_least(1),
+        metavar="N",
+        help=f"prompt tokens; default {input_len}",
     )
     group.add_argument(
-        "--output-len", type=at_least(1), metavar="N", help=f"output tokens; default {output_len}"
+        "--output-len",
+        "--random-output-len",
+        type=at_least(1),
+        metavar="N",
+        help=f"output tokens; default {output_len}",
     )
 
 
@@ -53,7 +62,7 @@ def settle_workload(arguments: argparse.Namespace, defaults: Mapping[str, Any]) 
     if given:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ValueError(
-            f"--workload {arguments.workload} decides the number of requests and their lengths; "
+            f"--workload {arguments.workload} decides what the requests are and how long; "
             f"leave out {flags}"
         )
 
@@ -78,11 +87,8 @@ def random_prompts(
     range_ratio: float = 0.0,
 ) -> list[TokensPrompt]:
     """Prompts of ``input_len`` tokens (varied by ``range_ratio``) after a prefix they share."""
-    if input_len < 1 or not 0 <= range_ratio < 1:
-        raise ValueError(
-            f"input_len={input_len} must be at least 1, and the range ratio {range_ratio} from 0 "
-            "to below 1"
-        )
+    if not 0 <= range_ratio < 1:
+        raise ValueError(f"--random-range-ratio must be at least 0 and below 1, got {range_ratio}")
     random = np.random.default_rng(seed)
     first = min(FIRST_ID, vocab_size - 1)
     prefix = random.integers(first, vocab_size, prefix_len).tolist()
@@ -96,7 +102,7 @@ def random_prompts(
 def check_lengths(
     prompts: Sequence[TokensPrompt], output_lens: Sequence[int], max_model_len: int
 ) -> None:
-    """Refuse a workload that the engine would cut, and so measure as another one."""
+    """``ValueError`` for requests that exceed ``max_model_len``: cut, they would be others."""
     pairs = zip(prompts, output_lens, strict=True)
     num_prompt, num_output = max(
         ((len(prompt["prompt_token_ids"]), wanted) for prompt, wanted in pairs), key=sum

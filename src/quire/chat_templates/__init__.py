@@ -1,7 +1,7 @@
-"""Chat templates for families that ship none: data in this folder, and which model gets which.
+"""Chat templates for families that ship none, and which model gets which.
 
 Owns the choice, and the texts that end an answer in each format. A tokenizer's own template always
-stands before these. Knows nothing about engines.
+takes precedence. Knows nothing about engines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
 
-# What ends an answer, beside the end-of-sequence tokens of the model.
+# Texts that end an answer, besides the model's end-of-sequence tokens.
 _ENDS = {
     "alpaca": ("### Instruction:",),
     "aquila": ("###", "</s>", "[UNK]"),
@@ -46,11 +46,11 @@ _ENDS = {
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Every condition must hold."""
+    """Assigns a template to models that meet every condition."""
 
     template: str
     architectures: tuple[str, ...] = ()  # any, if empty
-    name: str = ""  # a regular expression that the model's name has in it, in lower case
+    name: str = ""  # a regular expression found in the model's lower-case name
     config: str = ""  # a key that config.json must have
     vocab_size: int | None = None
     token: str = ""  # that the vocabulary must have
@@ -64,7 +64,7 @@ _MISTRAL = ("MistralForCausalLM", "MixtralForCausalLM")
 _MPT = ("MPTForCausalLM", "MptForCausalLM")
 _YI = r"(?<![a-z])yi-[^/]*chat"
 
-# The first rule that holds; special ones before general ones.
+# The first matching rule applies; special ones come before general ones.
 _RULES = (
     _Rule("aquila2", _AQUILA, name="aquilachat2-7b"),
     _Rule("aquila", _AQUILA),
@@ -111,7 +111,7 @@ def named_chat_template(name: str) -> str:
 
 @functools.cache
 def ends_of_format(template: str) -> tuple[str, ...]:
-    """What ends an answer in this format; nothing is known of a template that is not from here."""
+    """Texts that end an answer in this format; empty for a template that is not one of ours."""
     for name, ends in _ENDS.items():
         if named_chat_template(name) == template:
             return ends
@@ -121,7 +121,7 @@ def ends_of_format(template: str) -> tuple[str, ...]:
 def give_chat_template(
     tokenizer: PreTrainedTokenizerBase, hf_config: Mapping[str, Any], architecture: str, model: str
 ) -> None:
-    """Set the template of the model's family where ``tokenizer`` has none; say which."""
+    """Set the template of the model's family if ``tokenizer`` has none, and log its name."""
     if tokenizer.chat_template:
         return
     name = _choice(tokenizer, hf_config, architecture, model)
@@ -153,7 +153,7 @@ def _choice(
 
 
 def _last_part(model: str) -> str:
-    """The name of a model, without its owner or folder; a hub's cache has it above the snapshot."""
+    """A model's name without owner or folder; in a hub's cache it stands above ``snapshots``."""
     parts = [part for part in re.split(r"[/\\]", model) if part]
     if "snapshots" in parts[:-1]:
         parts = parts[: parts.index("snapshots")]

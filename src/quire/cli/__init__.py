@@ -43,12 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _no_text(arguments: Sequence[str]) -> str | None:
-    """What is wrong with the first argument whose bytes are no text, if one is."""
+    """An error about the first argument that is not text in the locale's encoding, or None."""
     for position, word in enumerate(arguments, start=1):
         try:
             word.encode()
         except UnicodeEncodeError:
             encoding = sys.getfilesystemencoding().upper()
-            remedy = "" if encoding == "UTF-8" else "; choose a locale of UTF-8, such as C.UTF-8"
+            remedy = "" if encoding == "UTF-8" else "; set a UTF-8 locale, such as LC_ALL=C.UTF-8"
             return f"argument {position} is not {encoding}: {word!a}{remedy}"
     return None

@@ -1,4 +1,4 @@
-"""KV blocks as a picture: one cell a block, and what the cells mean. Knows only their states."""
+"""Draws KV blocks, one cell per block, with a legend. Knows only the blocks' states."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ WIDTH = 64  # cells in a line
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One of the values in a block map."""
+    """How one state of a KV block is drawn."""
 
     name: str
     cell: str
-    colour: str  # as ANSI escape codes number them
+    colour: str  # ANSI colour code
 
 
-# By their value in `LLM.block_map()`.
+# Indexed by the value in `LLM.block_map()`.
 STATES = (
     State("free", "·", "90"),
     State("in use", "█", "32"),

@@ -5,9 +5,9 @@ On a terminal, Ctrl-C stops the answer and not the program; /clear forgets the c
 Without a terminal every line of standard input is one turn:
 
   printf 'My name is Alia.\\nWhat is my name?\\n' | quire chat
-  quire chat --url http://localhost:8000    # a server with OpenAI's API: ours, or another
+  quire chat --url http://localhost:8000    # a server with OpenAI's API: Quire or another
 
-A server decides itself how long an answer may be, unless --max-tokens is given.
+With --url, the server limits the length of answers, unless --max-tokens is given.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import re
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from quire.cli.conversation import Conversation
 from quire.cli.engine_flags import add_engine_flags, open_llm, settle_model
 from quire.cli.remote_flags import (
     add_remote_flags,
@@ -37,31 +38,23 @@ from quire.cli.sampling_flags import (
 from quire.cli.stdin_lines import lines_of
 from quire.server.args import CHAT_TEMPLATE_HELP
 
-if TYPE_CHECKING:
-    from quire.llm import LLM
-    from quire.sampling_params import SamplingParams
-
 DEFAULT_MAX_TOKENS = 1024
 PROMPT = "> "
-ROOM_FOR_ANSWER = 1 / 4  # of the context, unless max_tokens is less
 HELP = "/clear forgets the conversation, /exit leaves, Ctrl-C stops an answer"
 _COMMAND = re.compile(r"/\w*")  # a path or a sentence is more than that
-
-Message = dict[str, str]
 
 
 class Talk(Protocol):
     """A conversation with a model, here or on a server."""
 
     was_cut: bool
-    num_tokens: int  # of the last answer; 0: nobody told
+    num_tokens: int  # of the last answer; 0: not reported
+    num_forgotten: int  # turns dropped to make room for the last answer; set when it begins
 
     @property
     def context(self) -> int: ...
 
     def clear(self) -> None: ...
-
-    def make_room(self, text: str) -> int: ...
 
     def say(self, text: str) -> Generator[str, None, None]: ...
 
@@ -112,7 +105,7 @@ def _talk(arguments: argparse.Namespace) -> Iterator[tuple[Talk, str]]:
     from quire.chat_template import load_chat_template
 
     template = arguments.chat_template
-    load_chat_template(template)  # a wrong one is told before the model loads
+    load_chat_template(template)  # so that a wrong one fails before the model loads
     with open_llm(arguments) as llm:
         params = sampling_params(arguments, llm.get_default_sampling_params())
         yield Conversation(llm, params, arguments.system, template), arguments.model
@@ -134,85 +127,14 @@ def _converse(talk: Talk, name: str, on_terminal: bool, stats: bool = False) -> 
             _print_answer(talk, line, on_terminal, stats)
 
 
-class Conversation:
-    """The messages so far. An answer that was stopped stays, as far as it came.
-
-    ``was_cut`` says whether the last answer ended at the limit of its length, ``num_tokens`` how
-    long it is. ``chat_template`` is that of `LLM.chat`.
-    """
-
-    def __init__(
-        self,
-        llm: LLM,
-        params: SamplingParams,
-        system: str | None = None,
-        chat_template: str | None = None,
-    ) -> None:
-        self._llm = llm
-        self._chat_template = chat_template
-        self._params = params
-        self._opening: list[Message] = [{"role": "system", "content": system}] if system else []
-        self.messages: list[Message] = list(self._opening)
-        self.was_cut, self.num_tokens = False, 0
-
-    @property
-    def context(self) -> int:
-        """Tokens of a prompt and its answer together."""
-        return self._llm.model_config.max_model_len
-
-    def clear(self) -> None:
-        self.messages = list(self._opening)
-
-    def make_room(self, text: str) -> int:
-        """Forget the oldest turns until ``text`` and an answer fit; how many were forgotten."""
-        room = min(self._params.max_tokens or self.context, int(self.context * ROOM_FOR_ANSWER))
-        num_forgotten = 0
-        first = len(self._opening)
-        while len(self.messages) > first and self._num_tokens(text) + room > self.context:
-            del self.messages[first : first + 2]  # a question and its answer
-            num_forgotten += 1
-        return num_forgotten
-
-    def say(self, text: str) -> Generator[str, None, None]:
-        """The answer's text as it comes."""
-        turn = _turn(text)
-        answer = ""
-        self.was_cut, self.num_tokens = False, 0
-        try:
-            messages = [*self.messages, turn]
-            for output in self._llm.stream_chat(
-                messages, self._params, chat_template=self._chat_template
-            ):
-                piece = output.outputs[0].text
-                self.was_cut = output.outputs[0].finish_reason == "length"
-                self.num_tokens += len(output.outputs[0].token_ids)
-                answer += piece
-                yield piece
-        finally:
-            if answer:
-                self.messages += [turn, {"role": "assistant", "content": answer}]
-
-    def _num_tokens(self, text: str) -> int:
-        """Of the prompt, if ``text`` were said now."""
-        from quire.chat_template import ChatRenderer, load_chat_template
-
-        tokenizer = self._llm.get_tokenizer()
-        renderer = ChatRenderer(tokenizer, load_chat_template(self._chat_template))
-        prompt = renderer.render([*self.messages, _turn(text)])
-        return len(tokenizer.encode(prompt.text or "", add_special_tokens=False, verbose=False))
-
-
-def _turn(text: str) -> Message:
-    return {"role": "user", "content": text}
-
-
 def _print_answer(conversation: Talk, line: str, on_terminal: bool, stats: bool = False) -> None:
     pieces = conversation.say(line)
     started, first = time.perf_counter(), None
     try:
-        _note_forgotten(conversation.make_room(line), conversation.context)
         for piece in pieces:
-            first = first or time.perf_counter()
+            if first is None:
+                first = time.perf_counter()
+                _note_forgotten(conversation.num_forgotten, conversation.context)
             sys.stdout.write(piece)
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -233,7 +155,7 @@ def _print_answer(conversation: Talk, line: str, on_terminal: bool, stats: bool 
 
 
 def _figures(first_s: float, num_tokens: int, seconds: float) -> str:
-    """``seconds`` are those after the first token."""
+    """Latency and speed of an answer; ``seconds`` is the time after the first token."""
     told = [f"first token {first_s * 1000:.0f} ms"]
     if num_tokens:
         told.append(f"{num_tokens} tokens")
@@ -269,7 +191,7 @@ def terminal_lines() -> Iterator[str]:
 
 
 def piped_lines(lines: Iterable[str]) -> Iterator[str]:
-    """Their words; a ``ValueError`` if there are none at all, as of an input that is closed."""
+    """The lines that are not blank, stripped; ``ValueError`` at the end if there was none."""
     is_silent = True
     for line in lines:
         if words := line.strip():

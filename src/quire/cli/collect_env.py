@@ -101,7 +101,7 @@ def _version(package: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Settings that change what Quire does; of secrets only that they are set."""
+    """Environment variables that affect Quire; a secret's value is shown only as "(set)"."""
     prefixes = ("QUIRE_", "VLLM_", "CUDA_", "OMP_", "NCCL_", "TORCH_")
     names = {*env.OF_OTHERS, *(name for variable in env.REGISTRY for name in variable.names)}
     secret = ("KEY", "TOKEN", "SECRET", "PASSWORD")

@@ -15,7 +15,7 @@ from quire.cli.parser import Parser, variables_about
 from quire.near_names import did_you_mean
 
 USAGE_ERROR = 2
-HELP_WORD = "--help=WORD the flags that have to do with a word"
+HELP_WORD = "--help=WORD the flags that mention a word"
 
 
 class CommandModule(Protocol):
@@ -68,7 +68,10 @@ def dispatch(program: str, commands: Mapping[str, Command], argv: list[str]) -> 
         print(_version())
         return 0
     if argv[0].startswith("-h="):
-        print(f"{program}: error: {argv[0]}: --help={argv[0][3:]} does that", file=sys.stderr)
+        print(
+            f"{program}: error: {argv[0]}: write the word after --help, as --help={argv[0][3:]}",
+            file=sys.stderr,
+        )
         return USAGE_ERROR
     name = argv[0].replace("_", "-")
     if name not in commands:
@@ -103,7 +106,10 @@ def _parsers(program: str, commands: Mapping[str, Command]) -> Iterator[Parser]:
 
 
 def _print_help_about(program: str, commands: Mapping[str, Command], topic: str) -> int:
-    """The flags of all commands that have to do with a word, each once with those that have it."""
+    """Print all commands' flags that mention ``topic``, each once, with the commands that have it.
+
+    Environment variables and other engines' flags follow. The exit status.
+    """
     parsers = list(_parsers(program, commands))
     having: dict[str, list[str]] = {}
     for parser in parsers:
@@ -127,7 +133,7 @@ def _print_help_about(program: str, commands: Mapping[str, Command], topic: str)
 
 
 def _version() -> str:
-    """Under the name `vllm`, whose version programs compare, that one and ours."""
+    """Quire's version; under the name `vllm` first vLLM's, which programs compare."""
     if not env.AS_VLLM.get():
         return quire.__version__
     return f"{env.VLLM_VERSION} (the interface of vLLM that Quire {quire.__version__} follows)"
@@ -143,7 +149,7 @@ def _overview(program: str, commands: Mapping[str, Command]) -> str:
             "commands:",
             *lines,
             "",
-            f"`{program} COMMAND --help` says more about one of them, and `{program} --help=WORD`",
-            "which flags of all of them have to do with a word.",
+            f"`{program} COMMAND --help` describes one of them, and `{program} --help=WORD` lists",
+            "the flags of all of them that mention a word.",
         ]
     )

@@ -1,4 +1,4 @@
-"""Let a server's model continue texts: ours, or another one with OpenAI's API.
+"""Continue prompts with a model on a server: Quire's, or another one with OpenAI's API.
 
 quire complete --url http://localhost:8000 --prompt "The capital of France is" --temperature 0
 quire complete -q "Once upon a time"        # one text, from the server at its default address
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-p", "--prompt", nargs="+", action="extend", metavar="TEXT", help="one or more prompts"
     )
     parser.add_argument("-q", "--quick", metavar="TEXT", help="one prompt; the same as --prompt")
-    parser.add_argument("--model", metavar="NAME", help="of the server's; default: its first")
+    parser.add_argument("--model", metavar="NAME", help="a model of the server; default: its first")
     parser.add_argument("--seed", type=int, metavar="N", help="makes random choices repeatable")
     add_remote_flags(parser, DEFAULT_URL)
     add_sampling_flags(parser, DEFAULT_MAX_TOKENS)
@@ -69,7 +69,7 @@ def _until_exit(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _print_continuation(server: RemoteServer, fields: Mapping[str, Any], prompt: str) -> None:
-    """The prompt and, as it comes, what follows."""
+    """Print the prompt, and its continuation as it is streamed."""
     sys.stdout.write(prompt)
     sys.stdout.flush()
     try:

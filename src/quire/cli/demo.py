@@ -1,4 +1,4 @@
-"""Watch the bundled model answer: prompts at once, a chat that remembers, and the KV blocks.
+"""Watch the bundled model answer: concurrent prompts, a chat with memory, and the KV blocks.
 
 It answers prompts of several kinds in one batch, the last of them twice from one prompt (`n=2`),
 then holds a short chat. All of it is done with `LLM`; quire/cli/demo.py is short and shows how.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import quire
 from quire.args import EngineArgs
 from quire.cli.block_picture import draw, num_used
-from quire.cli.chat import Conversation
+from quire.cli.conversation import Conversation
 from quire.cli.engine_flags import add_engine_flags, engine_args, set_up_log
 from quire.cli.remote_flags import refuse_served_name
 from quire.cli.streaming import InOrder, stream_all
@@ -40,7 +40,7 @@ QUESTIONS = (
     "How do you spell 'window'?",
     "法国的首都是哪里？",
 )
-STORY = "Tell me a short story."  # twice, from one prompt whose blocks both share
+STORY = "Tell me a short story."  # n=2: both completions share the prompt's blocks
 CHAT = ("My name is Alia.", "What is my name?")
 MAX_TOKENS = 96
 NUM_BLOCKS = 64
@@ -72,13 +72,13 @@ def run(arguments: argparse.Namespace) -> int:
         _chat(llm)
         print("\nKV blocks at the busiest moment:")
         print(draw(measured.busiest, colours=colours))
-        print("KV blocks now (what is cached will be found again by its prefix):")
+        print("KV blocks now (cached ones are reused by prompts with the same prefix):")
         print(draw(bytes(llm.block_map()), colours=colours))
     return 0
 
 
 def _num_blocks(args: EngineArgs) -> int:
-    """Few, so that the picture shows how they fill, but enough for a length that is asked for."""
+    """KV blocks: few, so that the picture shows them fill, but enough for a given max_model_len."""
     if args.max_model_len == "auto":
         return NUM_BLOCKS
     plan = make_plan(args)
@@ -87,7 +87,7 @@ def _num_blocks(args: EngineArgs) -> int:
 
 @dataclass
 class Measured:
-    """What was seen while the prompts ran."""
+    """Figures collected while the prompts run."""
 
     started: float = field(default_factory=time.perf_counter)
     first_token: float = 0.0
@@ -110,7 +110,7 @@ class Measured:
 
 
 def _answer_all(llm: LLM, colours: bool) -> Measured:
-    """Show every answer as it comes; below them, on a terminal, the blocks while they fill."""
+    """Print all answers as they come; on a terminal, show below them how the blocks fill."""
     requests = _requests(llm)
     titles = [TEXT, *(f"{question}\n  " for question in (*QUESTIONS, STORY, STORY))]
     screen = InOrder(len(titles), lambda index: _bold(titles[index], colours))
@@ -127,7 +127,7 @@ def _answer_all(llm: LLM, colours: bool) -> Measured:
 
 
 def _requests(llm: LLM) -> list[tuple[PromptType, SamplingParams]]:
-    """A text to go on with, questions, and a story that is told twice."""
+    """A text to continue, questions in chat form, and a story with two completions."""
     from quire.sampling_params import SamplingParams
 
     greedy = SamplingParams(temperature=0.0, max_tokens=MAX_TOKENS)

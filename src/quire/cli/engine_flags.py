@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    """The model as a word, all of `EngineArgs`, and ``--verbose``; they may come from a file and
-    the environment. The parser is a `Parser`."""
+    """Add MODEL as a word, flags for all of `EngineArgs`, and ``--verbose``; let them come from a
+    file or the environment too. ``parser`` must be a `Parser`."""
     parser.usage = "%(prog)s [MODEL] [options]"
     parser.add_argument("model_word", nargs="?", metavar="MODEL", help="the same as --model")
     EngineArgs.add_cli_args(parser)
@@ -28,23 +28,25 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def set_up_log(arguments: argparse.Namespace) -> None:
-    """Only warnings, unless the user wants more: the answer is what a terminal is for."""
+    """Log only warnings, unless the user asks for more: the terminal is for the answer."""
     if not arguments.verbose and env.LOGGING_LEVEL.source() is None:
         logging.getLogger("quire").setLevel(logging.WARNING)
     log.setup()
 
 
 def settle_model(arguments: argparse.Namespace) -> None:
-    """Make ``arguments.model`` the model, which may stand there without its flag; as a word it wins
-    over file and environment, as a flag does."""
+    """Set ``arguments.model`` to the MODEL word, if there is one; like --model, it wins over file
+    and environment. ``ValueError`` for two different models, or a word that is a prompt."""
     word = arguments.model_word
     if word is None:
         return
     if "model" in arguments.flags_given and arguments.model != word:
-        raise ValueError(f"the model is given twice, as {word!r} and as --model {arguments.model}")
+        raise ValueError(
+            f"the model is given twice, as {word!r} and as --model {arguments.model}; leave out one"
+        )
     if any(map(str.isspace, word)) and not Path(word).exists():
         raise ValueError(
-            f"{word!r} stands where the model is expected; give a text as --prompt TEXT (of "
+            f"{word!r} is not a model, which is expected here; give a prompt as --prompt TEXT (of "
             "`quire generate`), and the model as --model MODEL"
         )
     arguments.model = word

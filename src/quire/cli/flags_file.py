@@ -1,4 +1,4 @@
-"""A YAML file of flags: read whole, and its lines as they would stand on a command line.
+"""Reads a YAML file of flags, and turns its lines into words of a command line.
 
 Knows nothing about what the flags mean, nor which of them win.
 """
@@ -12,25 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_MERGE = "<<"  # of YAML; what it brings in may be said again
+_MERGE = "<<"  # YAML's merge key, which may occur more than once
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What the file says of one flag."""
+    """The value of one flag in the file."""
 
-    value: Any  # as YAML means it
-    written: str | list[str] | None  # a scalar, or a list of them, as it was written
+    value: Any  # as YAML parses it
+    written: str | list[str] | None  # source text of a scalar or of a list of them; else None
 
     def for_flag(self, action: argparse.Action | None) -> Any:
-        """A text is what was written: YAML would make 42798 of 0123456, and 1.1 of 1.10."""
+        """The value for ``action``. One that takes text gets the source text: YAML would turn
+        0123456 into 42798, and 1.10 into 1.1."""
         takes_text = action is not None and action.type in (None, str) and action.nargs != 0
         is_said = self.value is not None and self.written is not None
         return self.written if takes_text and is_said else self.value
 
 
 def read_flags_file(name: str) -> Mapping[Any, Setting]:
-    """``ValueError``, which begins with the name, where it cannot be read or says a thing twice."""
+    """Key -> setting; ``ValueError``, beginning with ``name``, for an unreadable file or a repeated
+    key."""
     import yaml
 
     try:
@@ -52,18 +54,18 @@ def read_flags_file(name: str) -> Mapping[Any, Setting]:
 
 
 def flag_of(key: str) -> str:
-    """The flag of a line: underscores count as dashes, but in what a dot says of a JSON object."""
+    """The flag for a key: dashes for underscores, but not after a dot, where JSON keys begin."""
     name, dot, keys = key.partition(".")
     return f"--{name.replace('_', '-')}{dot}{keys}"
 
 
 def flag_words(flag: str, action: argparse.Action | None, value: Any) -> list[str]:
-    """One flag with a `Setting` or a value out of JSON, in words; ``action`` is what it sets, if
-    known. What is empty, or a plain switch that is off, is left out."""
+    """Command-line words for a flag and its value, a `Setting` or JSON; ``action`` is the flag's,
+    if known. There are none for an empty value or a plain switch that is off."""
     if isinstance(value, Setting):
         value = value.for_flag(action)
     if "." in flag and not isinstance(value, str):  # a key of a JSON object
-        return [f"{flag}={json.dumps(value, default=str)}"]  # of dates
+        return [f"{flag}={json.dumps(value, default=str)}"]  # str: for dates
     if value is None:
         return []
     if isinstance(action, argparse.BooleanOptionalAction):
@@ -78,11 +80,12 @@ def flag_words(flag: str, action: argparse.Action | None, value: Any) -> list[st
 
 
 def _written(root: Any, key: Any) -> str | list[str] | None:
-    """What stands behind a key of the file; merged ones are there since it was constructed."""
+    """The source text of a key's value, or None. ``root`` has merged keys too: constructing the
+    document has put them there."""
     import yaml
 
     nodes = {key_node.value: node for key_node, node in root.value}
-    node = nodes.get(key)  # None for a key that is no text
+    node = nodes.get(key)  # None for a key that is not a string
     if isinstance(node, yaml.ScalarNode):
         return str(node.value)
     if isinstance(node, yaml.SequenceNode) and all(
@@ -93,8 +96,8 @@ def _written(root: Any, key: Any) -> str | list[str] | None:
 
 
 def _repeated_key(root: Any) -> str | None:
-    """What is wrong with a key of a YAML node that its mapping has already, of which YAML itself
-    would take the last one; None if there is none."""
+    """An error about the first key that a mapping in ``root`` has twice, or None. YAML itself would
+    take the last one."""
     import yaml
 
     waiting, seen = [root], set[int]()
@@ -115,7 +118,8 @@ def _repeated_key(root: Any) -> str | None:
 
 
 def _first_repeated(keys: Sequence[Any], *, are_flags: bool) -> str | None:
-    """Two spellings of a flag are the same one."""
+    """An error about the first repeated key, or None; ``are_flags``: spellings of one flag are
+    equal."""
     first: dict[tuple[str, str], Any] = {}
     for key in keys:
         sign = ("", flag_of(key.value)) if are_flags else (key.tag, key.value)

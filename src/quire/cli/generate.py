@@ -7,8 +7,11 @@ quire generate ./my-model --json < prompts.txt
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import re
 import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from quire.cli.engine_flags import add_engine_flags, engine_args, open_llm, settle_model
@@ -19,7 +22,7 @@ from quire.cli.sampling_flags import (
     check_sampling_flags,
     sampling_params,
 )
-from quire.cli.stdin_lines import lines_of
+from quire.cli.stdin_lines import lines_of, name_of_line
 from quire.cli.streaming import InOrder, stream_all
 from quire.model_files import find_model_files
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_TOKENS = 128
 SEPARATOR = "-" * 8
+_IN_LIST = re.compile(r"prompts\[(\d+)\]")  # how `LLM` begins an error about one of several
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-n", "--n", type=at_least(1), default=1, metavar="N", help="continuations of each"
     )
     parser.add_argument(
-        "--best-of", type=at_least(1), metavar="N", help="compute so many, print the n likeliest"
+        "--best-of", type=at_least(1), metavar="N", help="generate this many, print the n likeliest"
     )
     parser.add_argument(
         "--logprobs",
@@ -63,11 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
     check_sampling_flags(arguments)
     refuse_served_name(arguments)
     _check_output(arguments)
-    prompts = arguments.prompt or _read_prompts()
-    if not prompts:
-        find_model_files(engine_args(arguments), with_weights=False)  # its error is the graver one
+    named = _named_prompts(arguments.prompt)
+    if not named:
+        find_model_files(engine_args(arguments), with_weights=False)  # names a missing model
         raise ValueError("there is no prompt; give --prompt TEXT, or lines on standard input")
-    with open_llm(arguments) as llm:
+    prompts = list(named.values())
+    with open_llm(arguments) as llm, _saying_which(list(named)):
         params = sampling_params(arguments, llm.get_default_sampling_params())
         if _streams(arguments):
             _stream(llm, prompts, params)
@@ -94,11 +99,28 @@ def _streams(arguments: argparse.Namespace) -> bool:
     return is_plain and sys.stdout.isatty()
 
 
-def _read_prompts() -> list[str]:
-    """The lines of standard input; a terminal is told what is expected."""
+def _named_prompts(given: Sequence[str] | None) -> dict[str, str]:
+    """Name in messages -> prompt: those of ``given`` or, without any, the lines of standard input
+    that are not empty."""
+    if given:
+        return {f"prompt {number}": prompt for number, prompt in enumerate(given, start=1)}
     if sys.stdin.isatty():
         print("One prompt per line; end with Ctrl-D.", file=sys.stderr)
-    return [line for line in lines_of(sys.stdin) if line]
+    lines = enumerate(lines_of(sys.stdin), start=1)
+    return {name_of_line(number): line for number, line in lines if line}
+
+
+@contextlib.contextmanager
+def _saying_which(names: Sequence[str]) -> Iterator[None]:
+    """Replace ``prompts[i]``, with which errors of `LLM` begin, by the name of that prompt."""
+    try:
+        yield
+    except ValueError as error:
+        words = str(error)
+        found = _IN_LIST.match(words)
+        if found is None:
+            raise
+        raise ValueError(names[int(found[1])] + words[found.end() :]) from error
 
 
 def _stream(llm: LLM, prompts: list[str], params: SamplingParams) -> None:
@@ -109,7 +131,7 @@ def _stream(llm: LLM, prompts: list[str], params: SamplingParams) -> None:
 
 
 def _as_text(output: RequestOutput) -> str:
-    """Prompt and continuation; several are parted by lines, since each may have lines itself."""
+    """Prompt and continuation; dashes separate several, since each may have several lines."""
     texts = [f"{output.prompt}{completion.text}" for completion in output.outputs]
     return f"\n{SEPARATOR}\n".join(texts)
 
@@ -125,7 +147,7 @@ def _as_json(output: RequestOutput) -> str:
 
 
 def _completion(completion: CompletionOutput) -> dict[str, Any]:
-    """What is printed of one continuation; log-probabilities only where they were asked for."""
+    """One continuation as JSON, with log-probabilities if they were requested."""
     result: dict[str, Any] = {
         "index": completion.index,
         "text": completion.text,

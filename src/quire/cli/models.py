@@ -1,5 +1,5 @@
-"""The architectures that Quire has an implementation of: their names as config.json spells them,
-models on the hub that are examples, and what is special about each family.
+"""The architectures that Quire implements: their names as config.json spells them, examples of
+models on the hub, and what is special about each family.
 
   quire models            a table
   quire models --json     the same for programs
@@ -14,8 +14,8 @@ import textwrap
 
 _MAX_WIDTH = 100
 _OTHERS = (
-    "Any other decoder that transformers has runs through its code, with paged attention:\n"
-    "--model-impl transformers, or by itself for an architecture that is not listed."
+    "Other decoders that transformers implements run through its code, with paged attention;\n"
+    "--model-impl transformers does the same for those that are listed here."
 )
 
 

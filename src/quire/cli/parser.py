@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from quire import compat, env
 from quire.args import as_argument
+from quire.bench.other_flags import OF_THROUGHPUT
 from quire.near_names import did_you_mean
 from quire.server import other_flags
 from quire.sizes import parse_count
@@ -25,7 +26,7 @@ _SWITCH_VALUES = {"true": True, "1": True, "false": False, "0": False}
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """The ``type`` of a flag that takes a whole number from ``least`` on."""
+    """The argparse ``type`` of a flag that takes a whole number of at least ``least``."""
 
     def parse(text: str) -> int:
         number = parse_count(text)
@@ -45,28 +46,27 @@ class Parser(argparse.ArgumentParser):
             "usage": "%(prog)s [options]",  # all flags by name would fill a screen
             "allow_abbrev": False,
             "formatter_class": argparse.RawDescriptionHelpFormatter,
-            "epilog": "--help=GROUP shows one group, --help=WORD the flags that have to do with "
-            "it.",
+            "epilog": "--help=GROUP shows one group, --help=WORD the flags that mention a word.",
         }
         super().__init__(prog=prog, description=description, **{**defaults, **options})
-        self._source = ""  # of the words that are being read, for error lines
+        self._source = ""  # where the words being read come from; begins error lines
         # Called with the words before they are read; may set defaults.
         self.prepare: Callable[[Sequence[str]], None] = lambda words: None
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """What ``words`` say; a mistake ends the program with status 2 and one line."""
+        """Parse the command line; a mistake ends the program with status 2 and one line."""
         for word in words:
             if word.startswith("--help="):
                 self.exit(0, self._help_about(word.partition("=")[2]))
             if word.startswith("-h="):
-                self.error(f"{word}: a word stands behind --help, as --help={word[3:]}")
+                self.error(f"{word}: write the word after --help, as --help={word[3:]}")
         self.prepare(words)
         parsed = self.read(words)
-        parsed.flags_given = self.destinations(words)  # here, and neither in a file nor a variable
+        parsed.flags_given = self.destinations(words)  # not from a file or variable
         return parsed
 
     def read(self, words: Sequence[str], source: str = "") -> argparse.Namespace:
-        """The same for words from elsewhere; error lines begin with ``source``."""
+        """Parse ``words`` without `prepare`; error lines begin with ``source``, their origin."""
         self._source = source
         parsed, unknown = self.parse_known_args(self._normalise(words))
         if unknown:
@@ -75,8 +75,8 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def take_defaults(self, words: Sequence[str], source: str, given: Container[str]) -> None:
-        """Make what ``words`` from elsewhere say the defaults, but for flags that are ``given``.
-        A flag that the command line must have may stand there instead."""
+        """Make the values in ``words``, which come from ``source``, the defaults of all flags but
+        those ``given``. A required flag that is among ``words`` is required no longer."""
         required = [action for action in self._actions if action.required]
         for action in required:
             action.required = False
@@ -87,16 +87,16 @@ class Parser(argparse.ArgumentParser):
             action.required = action.dest not in names
 
     def action_of(self, flag: str) -> argparse.Action | None:
-        """What a flag like ``--max_model_len`` or ``--no-enable-lora`` sets, if it is known."""
+        """The action of a flag like ``--max_model_len`` or ``--no-enable-lora``; None: unknown."""
         found = self._flag_of(flag)
         return None if found is None else self._option_string_actions.get(found[0])
 
     def flags(self) -> list[str]:
-        """Every long flag, those of other engines too."""
+        """Every long flag, the hidden ones of other engines included."""
         return [flag for flag in self._option_string_actions if flag.startswith("--")]
 
     def destinations(self, words: Sequence[str]) -> set[str]:
-        """The names of what ``words`` set by flags."""
+        """The attributes of the parsed namespace that the flags in ``words`` set."""
         actions = (self.action_of(word) for word in words if word.startswith("-"))
         return {action.dest for action in actions if action is not None}
 
@@ -118,7 +118,7 @@ class Parser(argparse.ArgumentParser):
         sys.exit(status)
 
     def _help_about(self, topic: str) -> str:
-        """The help of a group of that name, or of all flags that have to do with a word."""
+        """The help of the group named ``topic``, or else of all flags that mention it."""
         found = self.about(topic)
         others = [*variables_about(topic), *self.verdicts_about(topic, by_reason=not found)]
         if not found and not others:
@@ -132,7 +132,7 @@ class Parser(argparse.ArgumentParser):
         return "\n".join(part for part in (formatter.format_help(), lines) if part)
 
     def about(self, topic: str) -> dict[str, list[argparse.Action]]:
-        """The flags of the group of that name, or those that have to do with a word, by group."""
+        """By group, the flags of the group named ``topic``, or else all that mention it."""
         titles = [str(group.title) for group in self._action_groups]
         is_title = topic.lower() in map(str.lower, titles)
         found: dict[str, list[argparse.Action]] = {}
@@ -144,9 +144,9 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def verdicts_about(self, topic: str, *, by_reason: bool) -> list[str]:
-        """What becomes of other engines' flags whose name has to do with a word; if there is none,
-        on request of those whose reason has."""
-        verdicts = {**compat.VERDICTS, **other_flags.VERDICTS}
+        """A line for each of other engines' flags whose name contains ``topic``; if there is none
+        and ``by_reason``, for those whose explanation contains it."""
+        verdicts = {**compat.VERDICTS, **other_flags.VERDICTS, **OF_THROUGHPUT}
         hidden = {
             action.option_strings[0]: verdicts[action.dest]
             for action in self._actions
@@ -165,7 +165,7 @@ class Parser(argparse.ArgumentParser):
         return f"{names}  {formatter._expand_help(action)}" if action.help else names
 
     def topics(self) -> list[str]:
-        """What `about` knows something of, but for words of the help."""
+        """Group titles and visible flags: what a mistyped topic may have meant."""
         return [
             *(str(group.title).lower() for group in self._action_groups),
             *self._visible_flags(),
@@ -195,11 +195,14 @@ class Parser(argparse.ArgumentParser):
             _, has_value, value = word.partition("=")
             if key and flag in self._option_string_actions:
                 if not self._takes_object(flag):
-                    self.error(f"{word}: {flag} holds no JSON object; write it without .{key}")
+                    self.error(f"{word}: {flag} takes no JSON object; write it without .{key}")
                 if not has_value:
                     value = rest.popleft() if rest and self._is_value(rest[0]) else "null"
                 if not _put(dotted.setdefault(flag, {}), key.split("."), value):
-                    self.error(f"{word}: an earlier one is in the way")
+                    self.error(
+                        f"{word}: an earlier flag gives this key another kind of value; leave out "
+                        "one of the two"
+                    )
             elif self._is_switch(flag):
                 if not has_value and rest and rest[0].lower() in ("true", "false"):
                     value = rest.popleft()
@@ -213,8 +216,8 @@ class Parser(argparse.ArgumentParser):
         return [*result, *objects, *rest]
 
     def _flag_of(self, word: str) -> tuple[str, str] | None:
-        """The flag in ``word``, as it was added, and the key behind its dot; None for a text, which
-        is to argparse what has a space and begins with no flag that there is."""
+        """The flag in ``word``, as it was added, and the key after its dot; None for a text: as in
+        argparse, a word that has a space and does not begin with a known flag."""
         name, _, key = word.partition("=")[0].partition(".")
         flag = self._registered(name)
         is_known = flag in self._option_string_actions or self._is_abbreviation(flag)
@@ -233,7 +236,7 @@ class Parser(argparse.ArgumentParser):
             return False
 
     def _registered(self, flag: str) -> str:
-        """The flag as it was added; one that never was has dashes."""
+        """The flag as it was added; an unknown one with dashes for its underscores."""
         dashed = flag.replace("_", "-")
         return flag if flag in self._option_string_actions else dashed
 
@@ -247,7 +250,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def variables_about(topic: str) -> list[str]:
-    """The environment variables whose name has to do with a word."""
+    """A line for each environment variable whose name contains ``topic``."""
     near = (one for one in env.REGISTRY if any(_contains(name, topic) for name in one.names))
     return [f"{' or '.join(one.names)} (environment variable)  {one.help}" for one in near]
 
@@ -267,7 +270,7 @@ def _dashed(text: str) -> str:
 
 
 def _put(target: dict[str, Any], keys: list[str], text: str) -> bool:
-    """Set the value under a path of keys; False where an earlier one is in the way."""
+    """Set the value (JSON, or else text) at a path of keys; False: an earlier value conflicts."""
     for key in keys[:-1]:
         inner = target.setdefault(key, {})
         if not isinstance(inner, dict):

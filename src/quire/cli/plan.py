@@ -1,11 +1,10 @@
 """What a model needs in memory: weights, KV bytes per token, longest context, concurrency.
 
-Reads the config and the headers of the weights, never a tensor, and the tokenizer of a model that
-is here (--skip-tokenizer-init does not). The status is 1 if the model
-would not start.
+Reads the config and the headers of the weight files, never a tensor, and the tokenizer of a local
+model, unless --skip-tokenizer-init is given. The exit status is 1 if the model would not start.
 
   quire plan Qwen/Qwen3-0.6B                   on this machine, as an engine here would choose
-  quire plan Qwen/Qwen3-0.6B --memory 24GiB    on a GPU with so much memory
+  quire plan Qwen/Qwen3-0.6B --memory 24GiB    on a GPU with this much memory
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory",
         type=as_argument(parse_memory),
         metavar="BYTES",
-        help="plan for a GPU with so much memory, such as 24GiB (with --device cpu: for a CPU); "
+        help="plan for a GPU with this much memory, such as 24GiB (with --device cpu: for a CPU); "
         "default: this machine",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -1,4 +1,4 @@
-"""A conversation whose model is on a server; `chat.py` has the one whose model is here."""
+"""A conversation with a model on a server; `conversation.py` has the one with a local model."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import sys
 from collections.abc import Generator, Mapping
 from typing import Any, TextIO
 
-from quire.cli.chat import ROOM_FOR_ANSWER, Message
+from quire.cli.conversation import ROOM_FOR_ANSWER, History
 from quire.clients.remote import RemoteModel, RemoteServer
 
-_BYTES_PER_TOKEN = 3  # fewer than most texts have: room is made rather too early than too late
-_TOKENS_AROUND_TURN = 16  # of the template
+_BYTES_PER_TOKEN = 3  # fewer than in most texts: rather make room too early than too late
+_TOKENS_AROUND_TURN = 16  # added by the chat template
 _PATH = "/v1/chat/completions"
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
 class RemoteConversation:
-    """As `chat.Conversation`. Tokens are known from the usage that the server reports, the next
-    turn's are estimated; a server that does not tell its context says itself when it is full.
-    Thoughts go to standard error, and are not said again: templates want no earlier ones."""
+    """Like `conversation.Conversation`. Past turns are counted by the server's usage, the next one
+    is estimated; a server that reports no context length must itself refuse what is too long.
+    Reasoning goes to standard error and is not sent back: templates want no earlier reasoning."""
 
     def __init__(
         self,
@@ -31,43 +31,33 @@ class RemoteConversation:
         self._server = server
         self._model = model
         self._fields = dict(fields)
-        self._opening: list[Message] = [{"role": "system", "content": system}] if system else []
-        self.messages: list[Message] = list(self._opening)
+        self.history = History(system)
         self._turn_tokens: list[int] = []  # of each question with its answer
-        self.was_cut, self.num_tokens = False, 0
+        self.was_cut, self.num_tokens, self.num_forgotten = False, 0, 0
 
     @property
     def context(self) -> int:
-        """Tokens of a prompt and its answer together; 0 if the server does not tell."""
+        """Most tokens of a prompt and its answer together; 0 if the server does not report it."""
         return self._model.max_model_len or 0
 
     def clear(self) -> None:
-        self.messages = list(self._opening)
+        self.history.clear()
         self._turn_tokens = []
 
-    def make_room(self, text: str) -> int:
-        """Forget the oldest turns until ``text`` and an answer fit; how many were forgotten."""
-        if not self.context:
-            return 0
-        most = self._fields.get("max_tokens", self.context)
-        wanted = _estimate(text) + min(most, int(self.context * ROOM_FOR_ANSWER))
-        num_forgotten = 0
-        while self._turn_tokens and sum(self._turn_tokens) + wanted > self.context:
-            first = len(self._opening)
-            del self.messages[first : first + 2], self._turn_tokens[0]
-            num_forgotten += 1
-        return num_forgotten
-
     def say(self, text: str) -> Generator[str, None, None]:
-        """The answer's text as it comes; a piece is empty while the model thinks."""
-        turn = {"role": "user", "content": text}
-        body = {**self._fields, "model": self._model.name, "messages": [*self.messages, turn]}
+        """Stream the answer's text; pieces are empty while the model is reasoning."""
+        self.was_cut, self.num_tokens, self.num_forgotten = False, 0, 0
+        num_left_out = self._num_left_out(text)
+        messages = self.history.messages(text, without=num_left_out)
+        body = {**self._fields, "model": self._model.name, "messages": messages}
         answer, num_tokens = "", 0
         thoughts = _Thoughts(sys.stderr)
-        self.was_cut, self.num_tokens = False, 0
         events = self._server.stream(_PATH, body)
         try:
             for event in events:
+                if num_left_out and not self.num_forgotten:  # the server has accepted the question
+                    self._forget(num_left_out)
+                    yield ""
                 num_tokens = _said_tokens(event) or num_tokens
                 self.num_tokens = _tokens(event, "completion_tokens") or self.num_tokens
                 for choice in event.get("choices", ()):
@@ -84,18 +74,35 @@ class RemoteConversation:
             events.close()
             thoughts.end(was_cut=self.was_cut and not answer)
             if answer or thoughts.have_come:
-                self._remember(turn, answer, num_tokens)
+                self._remember(text, answer, num_tokens)
 
-    def _remember(self, turn: Message, answer: str, num_tokens: int) -> None:
-        """``num_tokens`` are those of the whole conversation; 0: not reported."""
-        self.messages += [turn, {"role": "assistant", "content": answer}]
-        guess = _estimate(turn["content"]) + _estimate(answer)
+    def _num_left_out(self, text: str) -> int:
+        """How many of the oldest turns must be left out so that ``text`` and an answer fit."""
+        if not self.context:
+            return 0
+        most = self._fields.get("max_tokens", self.context)
+        wanted = _estimate(text) + min(most, int(self.context * ROOM_FOR_ANSWER))
+        num_turns = len(self._turn_tokens)
+        return next(
+            (n for n in range(num_turns) if sum(self._turn_tokens[n:]) + wanted <= self.context),
+            num_turns,
+        )
+
+    def _forget(self, num_turns: int) -> None:
+        self.history.forget(num_turns)
+        del self._turn_tokens[:num_turns]
+        self.num_forgotten = num_turns
+
+    def _remember(self, question: str, answer: str, num_tokens: int) -> None:
+        """Add a turn; ``num_tokens`` counts the whole conversation, 0 if it was not reported."""
+        self.history.add(question, answer)
+        guess = _estimate(question) + _estimate(answer)
         new = num_tokens - sum(self._turn_tokens) if num_tokens else guess
         self._turn_tokens.append(max(1, new))
 
 
 class _Thoughts:
-    """Shows what a model thinks before it answers: dim, or as lines where there is no terminal."""
+    """Prints a model's reasoning: dim on a terminal, elsewhere as lines marked ``[thoughts]``."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -108,13 +115,13 @@ class _Thoughts:
         self._is_open = self.have_come = True
 
     def end(self, was_cut: bool = False) -> None:
-        """``was_cut``: no answer will come."""
+        """``was_cut``: the length limit was reached, so no answer follows."""
         if not self._is_open:
             return
         self._is_open = False
         self._write(self._after + "\n")
         if was_cut:
-            self._write("[cut within its thoughts; --max-tokens gives it more room]\n")
+            self._write("[cut at the length limit while still thinking; raise --max-tokens]\n")
 
     def _write(self, text: str) -> None:
         self._out.write(text)
@@ -122,7 +129,7 @@ class _Thoughts:
 
 
 def _said_tokens(event: Mapping[str, Any]) -> int:
-    """Those of the conversation, without thoughts where the server counts these."""
+    """Tokens of the conversation, less reasoning tokens if the server reports them; 0: no usage."""
     details = (event.get("usage") or {}).get("completion_tokens_details") or {}
     return max(0, _tokens(event, "total_tokens") - int(details.get("reasoning_tokens") or 0))
 

@@ -23,7 +23,7 @@ def add_remote_flags(parser: argparse.ArgumentParser, default_url: str | None = 
         "--url",
         default=default_url,
         metavar="URL",
-        help=f"ask the server there, such as {DEFAULT_URL}, instead of running a model"
+        help=f"use the server at URL, such as {DEFAULT_URL}, instead of running a model"
         if default_url is None
         else f"the server{says_default}",
     )
@@ -35,12 +35,13 @@ def add_remote_flags(parser: argparse.ArgumentParser, default_url: str | None = 
         help="the same as --model",
     )
     group.add_argument(
-        "--api-key", metavar="KEY", help="its key; default: QUIRE_API_KEY, or OPENAI_API_KEY"
+        "--api-key", metavar="KEY", help="of the server; default: QUIRE_API_KEY, or OPENAI_API_KEY"
     )
 
 
 def refuse_engine_flags(arguments: argparse.Namespace, *further: str) -> None:
-    """With ``--url`` no engine is built, so what describes one would have no effect."""
+    """``ValueError`` for engine flags beside ``--url``, which builds no engine; ``further`` are
+    names of more such flags."""
     fields = {item.name: item.default for item in dataclasses.fields(EngineArgs)}
     others = {name: verdict.default for name, verdict in compat.VERDICTS.items()}
     defaults = {**others, **fields, **dict.fromkeys(further)}
@@ -48,36 +49,36 @@ def refuse_engine_flags(arguments: argparse.Namespace, *further: str) -> None:
     for name, default in defaults.items():
         if name not in _SHARED and given.get(name, default) != default:
             raise ValueError(
-                f"--{name.replace('_', '-')} describes an engine of this command, and --url asks "
-                "a server that has one already; leave out one of the two"
+                f"--{name.replace('_', '-')} configures an engine, but --url uses a server, which "
+                "has its own; leave out one of the two"
             )
 
 
 def refuse_remote_flags(arguments: argparse.Namespace) -> None:
-    """Without ``--url`` no server is asked, so a key would have no effect."""
+    """``ValueError`` for ``--api-key`` without ``--url``, where it would have no effect."""
     if arguments.url is None and arguments.api_key is not None:
         raise ValueError(
-            "--api-key is that of a server, and a model here needs none; give the server as --url "
-            "URL, or leave out --api-key"
+            "--api-key is for a server, and a model that runs here needs no key; name the "
+            "server with --url URL, or leave out --api-key"
         )
 
 
 def refuse_served_name(arguments: argparse.Namespace) -> None:
-    """Of a command that serves nothing."""
+    """``ValueError`` for ``--served-model-name`` in a command that is not a server."""
     if "served_model_name" in arguments.flags_given:
         raise ValueError(
-            "--served-model-name is for what clients of `quire serve` name; this command serves "
-            "none, leave it out"
+            "--served-model-name is the name by which clients of `quire serve` ask for the model; "
+            "this command has no clients, so leave it out"
         )
 
 
 def named_model(arguments: argparse.Namespace) -> str | None:
-    """What ``--model`` says; None for the engine's default, which a server need not have."""
+    """The value of ``--model``; None for the engine's default, which a server need not have."""
     return None if arguments.model == EngineArgs.model else arguments.model
 
 
 def open_remote(arguments: argparse.Namespace) -> tuple[RemoteServer, RemoteModel]:
-    """The server, and the model that was named or its first."""
+    """The server of ``--url``, and its model that ``--model`` names, or else its first."""
     from quire.clients.remote import RemoteServer
 
     server = RemoteServer(arguments.url, api_key(arguments.api_key))

@@ -5,12 +5,12 @@
 
 A line of the input is {"custom_id": ..., "method": "POST", "url": "/v1/chat/completions", "body":
 {...}}; the method is always POST, and the url that of an endpoint of `quire serve` under /v1/.
-Lines that are wrong get an error in the output and stop nothing. A run that was broken off goes on
-when the same command is given again: lines that have an answer are not asked twice, unless its
-status is 500 or more: there the server has failed. A key that is refused (401, 403) ends the run.
-Lines that have changed since are asked again if they had failed, and refused if not.
+A wrong line gets an error in the output and does not stop the run. A run that was interrupted goes
+on when the same command is given again: lines with an answer are not sent again, unless the answer
+is a failure of the server (status 500 or more). A refused API key (401, 403) ends the run. A line
+that has changed since is sent again if it had failed; if it had succeeded, the run is refused.
 
-Exit status: 0 all lines have good answers, 3 some have errors, 1 not all lines have been asked.
+Exit status: 0 all lines have good answers, 3 some have errors, 1 the run ended early.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_INFLIGHT = 512
 SOME_FAILED = 3
-# Of `quire serve`, where they say the same.
+# Flags of `quire serve` that mean the same here.
 _SERVER_FIELDS = ("chat_template", "default_chat_template_kwargs", "response_role", "strict_fields")
 
 
@@ -68,10 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ordered",
         action=argparse.BooleanOptionalAction,
         default=bool(env.AS_VLLM.get()),
-        help="answers in the order of the requests, not as they come; default under the name vllm",
+        help="write answers in the order of the requests, not as they come; default in `vllm`",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="drop the answers that the output has already"
+        "--overwrite", action="store_true", help="discard answers that the output has already"
     )
     add_remote_flags(parser)
     _add_server_flags(parser)
@@ -88,13 +88,13 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
         help="values for the chat template",
     )
     group.add_argument(
-        "--response-role", default=ServerArgs.response_role, metavar="NAME", help="of answers"
+        "--response-role", default=ServerArgs.response_role, metavar="NAME", help="role of answers"
     )
     group.add_argument(
         "--strict-fields",
         default=ServerArgs.strict_fields,
         choices=("error", "warn", "off"),
-        help="unknown fields of requests are errors, or are left unheeded",
+        help="unknown fields of requests: an error, ignored with a warning, or ignored",
     )
 
 
@@ -107,8 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_served_name(arguments)
     if "-" in (arguments.input_file, arguments.output_file):
         raise ValueError(
-            "- is no file: requests and answers are read again, from the files of --input-file and "
-            "--output-file; give a path"
+            "'-' cannot stand for standard input or output: the files of --input-file and "
+            "--output-file are read more than once; give a path"
         )
     with tempfile.TemporaryDirectory() as folder:
         path = fetched(arguments.input_file, Path(folder))
@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _is_same_file(output_path: Path, path: Path) -> bool:
     try:
         return output_path.samefile(path)
-    except OSError:  # not there, or what opening it will tell
+    except OSError:  # missing, or something that opening it reports
         return False
 
 
@@ -146,11 +146,11 @@ def _run(arguments: argparse.Namespace, batch: BatchInput, output: OutputFile) -
 
 
 def _answer_rest(arguments: argparse.Namespace, batch: BatchInput, output: OutputFile) -> int:
-    """How many lines have failed."""
+    """Answer the remaining lines; how many of them have failed."""
     try:
         summary = asyncio.run(_answer(arguments, batch, output))
     except (QuireError, KeyboardInterrupt):
-        _say("broken off; the same command goes on with the lines that have no answer yet")
+        _say("stopped; run the same command again to go on with the lines that have no answer yet")
         raise
     _report(summary)
     return summary.num_failed

@@ -11,23 +11,24 @@ if TYPE_CHECKING:
 
 _FLAGS: dict[str, tuple[type, str]] = {
     "temperature": (float, "0 is greedy"),
-    "top_p": (float, "keep the likeliest tokens with this much probability"),
-    "top_k": (int, "keep this many of the likeliest tokens"),
-    "min_p": (float, "drop tokens less likely than this share of the likeliest"),
-    "presence_penalty": (float, "against tokens that have occurred"),
-    "frequency_penalty": (float, "against tokens, by how often they have occurred"),
-    "repetition_penalty": (float, "as presence, but a factor; 1 is none"),
-    "min_tokens": (int, "do not stop before so many tokens"),
+    "top_p": (float, "sample from the likeliest tokens whose probabilities add up to X"),
+    "top_k": (int, "sample from the N likeliest tokens"),
+    "min_p": (float, "drop tokens less likely than X times the likeliest one"),
+    "presence_penalty": (float, "penalise tokens that are in the output already"),
+    "frequency_penalty": (float, "penalise tokens by how often they are in the output"),
+    "repetition_penalty": (float, "factor against tokens of prompt and output; 1 is none"),
+    "min_tokens": (int, "do not stop before N tokens"),
+    "truncate_prompt_tokens": (int, "keep only a prompt's last N tokens; -1: as many as fit"),
 }
-# Of the commands that have them.
+# Parameters that only some commands have flags for.
 _FURTHER = ("n", "best_of", "logprobs")
 
 
 def add_sampling_flags(
     parser: argparse.ArgumentParser, max_tokens: int, *, unless: str = ""
 ) -> None:
-    """Flags whose defaults are the model's own; only ``max_tokens`` has one here, ``unless`` says
-    where it does not hold."""
+    """Add flags whose defaults are the model's, except for ``max_tokens``. ``unless`` ends its
+    help, with the case in which that default does not hold."""
     group = parser.add_argument_group("sampling (defaults: the model's generation config)")
     group.add_argument(
         "--max-tokens",
@@ -43,24 +44,24 @@ def add_sampling_flags(
             metavar="N" if kind is int else "X",
             help=help_text,
         )
-    group.add_argument("--stop", nargs="+", metavar="TEXT", help="end before any of these")
+    group.add_argument("--stop", nargs="+", metavar="TEXT", help="stop before any of these texts")
     group.add_argument(
-        "--stop-token-ids", nargs="+", type=int, metavar="ID", help="end after any of these"
+        "--stop-token-ids", nargs="+", type=int, metavar="ID", help="stop after any of these"
     )
     group.add_argument(
-        "--ignore-eos", action="store_true", help="go on after the end-of-text token"
+        "--ignore-eos", action="store_true", help="continue after the end-of-sequence token"
     )
 
 
 def check_sampling_flags(arguments: argparse.Namespace) -> None:
-    """Raise the ``ValueError`` of a wrong value now, and not when the model is loaded."""
+    """Raise the ``ValueError`` of a wrong value before the model is loaded."""
     from quire.sampling_params import SamplingParams
 
     sampling_params(arguments, SamplingParams())
 
 
 def sampling_params(arguments: argparse.Namespace, defaults: SamplingParams) -> SamplingParams:
-    """``defaults`` with what was said on the command line, where ``--seed`` is the engine's."""
+    """``defaults`` with the command line's values, except ``--seed``, which is the engine's."""
     given = vars(arguments)
     said = {name: given[name] for name in (*_FLAGS, *_FURTHER) if given.get(name) is not None}
     return dataclasses.replace(
@@ -74,7 +75,7 @@ def sampling_params(arguments: argparse.Namespace, defaults: SamplingParams) -> 
 
 
 def request_fields(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was said, as fields of a request to a server; the rest are the server's defaults."""
+    """The flags that were given as fields of a request; the server has defaults for the others."""
     given = vars(arguments)
     names = (*_FLAGS, "max_tokens", "stop", "stop_token_ids")
     fields = {name: given[name] for name in names if given[name] is not None}

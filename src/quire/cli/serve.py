@@ -18,7 +18,7 @@ from quire.server.other_flags import VERDICTS
 
 
 def add_arguments(parser: Parser) -> None:
-    add_flags(parser, ServerArgs)  # first: some names are only notes to an engine
+    add_flags(parser, ServerArgs)  # first: for an engine, some of these names are merely accepted
     add_hidden_flags(parser, VERDICTS)
     add_engine_flags(parser)
 
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         args, engine = server_args(arguments), engine_args(arguments)
         _check_names(engine)
-        # At once: the rest is found while the model loads.
+        # Checked now; other mistakes are found while the model loads.
         check_alone(engine)
         check_model_name(engine.model)
         serve(args, engine.create_engine_config)
@@ -53,13 +53,13 @@ def _check_names(engine: EngineArgs) -> None:
     names = engine.served_model_name
     if any(not name.strip() for name in ([names] if isinstance(names, str) else names or ())):
         raise ValueError(
-            "--served-model-name is empty; give a name, or leave it out and the model's own is used"
+            "--served-model-name is empty; give a name, or leave it out to use the model's own"
         )
 
 
 def server_args(arguments: argparse.Namespace) -> ServerArgs:
-    """The server's arguments, other servers' names understood; takes them out of ``arguments``,
-    for an engine has verdicts about some of the names."""
+    """The server's arguments, with other servers' names translated. Removes them from
+    ``arguments``, since some of the names mean something else to an engine."""
     fields = [item.name for item in dataclasses.fields(ServerArgs)]
     named = vars(arguments)
     given: dict[str, Any] = {
@@ -67,5 +67,5 @@ def server_args(arguments: argparse.Namespace) -> ServerArgs:
     }
     for verdict in VERDICTS.values():
         if verdict.replacement and any(VERDICTS.get(name) is verdict for name in given):
-            given.pop(verdict.replacement)  # only its default, as far as `translate` can know
+            given.pop(verdict.replacement)  # `translate` cannot tell a default from a second value
     return ServerArgs(**translate(given, fields, VERDICTS))

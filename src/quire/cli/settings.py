@@ -1,8 +1,8 @@
-"""Flags from elsewhere: a YAML file, and environment variables.
+"""Flags that come from a YAML file or from environment variables.
 
 They become the parser's defaults, so that flags on the command line win over the environment, and
-the environment wins over the file. Of `quire serve` every flag has a variable, of other commands
-those of the engine, where what is meant for the server is no mistake.
+the environment wins over the file. Every flag of `quire serve` has a variable. Other commands read
+only those of engine flags, and ignore settings that are meant for the server.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "QUIRE_"
 _FILE_FLAG = "--config"
-# Variables that are more than another way to give a flag; who uses them reads them.
+# Variables that are not just another way to give a flag; the code that uses them reads them.
 _OTHER_MEANING = frozenset({env.API_KEY.names[0], env.ATTENTION_BACKEND.names[0]})
 # What Kubernetes sets in every pod for a Service named "quire".
 _SERVICE_LINK = re.compile(rf"{PREFIX}(SERVICE_\w+|PORT_\d+_\w+)")
@@ -44,11 +44,11 @@ _OF_SERVER = _fields(ServerArgs) | VERDICTS.keys()
 
 
 def add_settings(parser: Parser) -> None:
-    """Let the flags that ``parser`` has been given come from a file and the environment too."""
+    """Let the flags that ``parser`` has so far come from a file and the environment too."""
     parser.add_argument(
         _FILE_FLAG,
         metavar="FILE",
-        help="YAML file of flags; those on the command line win, and of several files the last",
+        help="YAML file of flags; the command line wins over it, and the last file over others",
     )
     flag = "Every flag" if _is_server(parser) else "Every flag of the engine"
     parser.epilog = (
@@ -62,7 +62,7 @@ def add_settings(parser: Parser) -> None:
 def _set_defaults(parser: Parser, words: Sequence[str], environ: Mapping[str, str]) -> None:
     given = parser.destinations(words)
     if "url" in given:
-        environ = {}  # it describes an engine here, and a server elsewhere is asked
+        environ = {}  # it configures a local engine, and --url uses a server instead
     variable_names = [environ.get(f"{PREFIX}CONFIG", "").strip()]
     for name in filter(None, _file_names(words) or variable_names):
         file_words = _file_words(parser, name)
@@ -118,12 +118,12 @@ def _file_words(parser: Parser, name: str) -> list[str]:
             words += flag_words(flag, action, setting)
     if of_server:
         log.setup()
-        logger.warning("%s: only `quire serve` has %s", name, ", ".join(of_server))
+        logger.warning("%s: ignored, since only `quire serve` has %s", name, ", ".join(of_server))
     return words
 
 
 def _from_text(action: argparse.Action, text: str) -> Any:
-    """The value of a variable; flags that take several words have JSON, or words in a row."""
+    """The value of a variable: for a flag of several words, a list, given as JSON or as words."""
     if isinstance(action, argparse.BooleanOptionalAction):
         return {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(text.lower(), text)
     if action.nargs != "+":
@@ -132,7 +132,7 @@ def _from_text(action: argparse.Action, text: str) -> Any:
 
 
 def _variables(parser: Parser) -> dict[str, str]:
-    """Variable -> its flag."""
+    """Environment variable -> flag, for every flag of the command that has one."""
     flags = [flag for flag in parser.flags() if not flag.startswith(("--no-", "--help", "--conf"))]
     if not _is_server(parser):
         flags = [flag for flag in flags if _destination(parser, flag) in _OF_ENGINE]
@@ -157,7 +157,7 @@ def _check_address(variable: str, text: str) -> None:
 
 
 def _check_other_port(environ: Mapping[str, str]) -> None:
-    """Of vLLM, where it is not the port of the API either."""
+    """Warn that ``VLLM_PORT`` has no effect: in vLLM too, it is not the port of the API."""
     text = environ.get("VLLM_PORT", "").strip()
     _check_address("VLLM_PORT", text)
     if text:

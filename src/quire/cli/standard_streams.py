@@ -1,5 +1,4 @@
-"""Standard input, output and error that are there and take any text, whatever the program was
-started with."""
+"""Makes sure that standard input, output and error are open and that output takes any text."""
 
 from __future__ import annotations
 
@@ -13,8 +12,8 @@ _REFUSING = frozenset({"strict", "surrogateescape"})  # what Python chooses by i
 
 
 def open_standard_streams() -> None:
-    """Those that are closed become /dev/null. Otherwise the next file or socket would get one of
-    their descriptors, and Python has no stream at all for them."""
+    """Open closed standard streams on /dev/null. Otherwise the next file or socket would get one of
+    their descriptors, and Python's stream object would be None."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -32,7 +31,7 @@ def open_standard_streams() -> None:
 
 
 def _take_any_text(stream: TextIO) -> None:
-    """Where the locale has no such character it is shown as an escape; errors are so already."""
+    """Write characters that the locale lacks as escapes, as Python does on standard error."""
     if not isinstance(stream, io.TextIOWrapper) or stream.errors not in _REFUSING:
         return
     if codecs.lookup(stream.encoding).name != "utf-8":

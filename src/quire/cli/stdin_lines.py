@@ -16,6 +16,11 @@ def lines_of(stream: TextIO) -> Iterator[str]:
             yield line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"line {number} of standard input is not UTF-8 (byte 0x{line[error.start]:02x} at "
+                f"{name_of_line(number)} is not UTF-8 (byte 0x{line[error.start]:02x} at "
                 f"{error.start + 1}); convert the text, for example with iconv"
             ) from None
+
+
+def name_of_line(number: int) -> str:
+    """How messages call a line, counted from 1."""
+    return f"line {number} of standard input"

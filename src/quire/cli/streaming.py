@@ -1,8 +1,8 @@
-"""Several prompts at once on one engine, their text as it comes, shown in the prompts' order."""
+"""Streams several prompts at once on one engine, and shows their text in the prompts' order."""
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,26 +16,16 @@ if TYPE_CHECKING:
 def stream_all(
     llm: LLM, requests: Sequence[tuple[PromptType, SamplingParams]]
 ) -> Iterator[tuple[int, CompletionOutput]]:
-    """(number of the completion, what is new of it) as steps end.
+    """Yield (number of the completion, its new text and tokens) after each step.
 
     Completions are numbered through all requests. Leaving early aborts what still runs.
     """
-    from quire.sampling_params import RequestOutputKind
-
-    engine = llm.llm_engine
-    first_of: dict[str, int] = {}  # request id -> number of its first completion
-    num_completions = 0
-    try:
-        for prompt, params in requests:
-            params = dataclasses.replace(params, output_kind=RequestOutputKind.DELTA)
-            first_of[engine.add_request(f"cli-{num_completions}", prompt, params)] = num_completions
-            num_completions += params.n
-        while engine.has_unfinished_requests():
-            for output in engine.step():
-                for completion in output.outputs:
-                    yield first_of[output.request_id] + completion.index, completion
-    finally:
-        engine.abort_request(list(first_of))
+    prompts, params = [prompt for prompt, _ in requests], [params for _, params in requests]
+    first_of = list(itertools.accumulate((one.n for one in params), initial=0))
+    first_id = next(llm.request_counter) + 1
+    for output in llm.stream(prompts, params):
+        for completion in output.outputs:
+            yield first_of[int(output.request_id) - first_id] + completion.index, completion
 
 
 class InOrder:
@@ -50,7 +40,7 @@ class InOrder:
         self._begun = False
 
     def feed(self, index: int, text: str, finished: bool) -> str:
-        """What may be printed now."""
+        """Add ``text`` to stream ``index``; the text that can be printed now."""
         self._held[index] += text
         self._finished[index] = finished
         shown = ""

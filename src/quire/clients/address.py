@@ -35,10 +35,10 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """``http://host:port``, with or without /v1 at its end."""
+        """Parse ``http://host:port``, with or without /v1 at its end."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is no URL of a server; give one such as {DEFAULT_URL}")
+            raise ValueError(f"{url!r} is not the URL of a server; give one such as {DEFAULT_URL}")
         try:
             port = parts.port
         except ValueError as error:
@@ -65,7 +65,7 @@ class Address:
 
 
 def api_key(given: str | None) -> str | None:
-    """The key to send: the given one, or what the environment has for such servers."""
+    """The key to send: the given one, else ``QUIRE_API_KEY`` or ``OPENAI_API_KEY``."""
     return given or env.API_KEY.get() or os.environ.get("OPENAI_API_KEY") or None
 
 
@@ -74,7 +74,7 @@ def key_headers(key: str | None) -> dict[str, str]:
 
 
 def refusal(status: int, body: bytes) -> ServerError:
-    """The error that an answer with this status is."""
+    """The error for an answer with an error status."""
     return ServerError(f"the server answered {status}: {_message(body)}", status)
 
 

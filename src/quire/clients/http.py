@@ -25,7 +25,7 @@ class Reply:
     """An answer; of a stream that was consumed as it came, the body is empty."""
 
     status: int
-    headers: dict[str, str] = field(default_factory=dict)  # names in small letters
+    headers: dict[str, str] = field(default_factory=dict)  # names in lower case
     body: bytes = b""
 
 
@@ -134,7 +134,7 @@ class _Connection(asyncio.Protocol):
         self._transport.write(message)
         try:
             return await self._done
-        except BaseException:  # an answer that nobody reads must not be the next one's
+        except BaseException:  # the next request must not read this one's answer
             self.close()
             raise
 
@@ -142,7 +142,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # What the transport calls.
+    # Callbacks of the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's have no base class
@@ -166,13 +166,17 @@ class _Connection(asyncio.Protocol):
         elif self._reply is None:
             self._fail(_Unheard(f"the server closed the connection{_because(error)}"))
         else:
-            self._fail(ServerError(f"the server broke off in its answer{_because(error)}"))
+            self._fail(
+                ServerError(
+                    f"the server ended the connection in the middle of its answer{_because(error)}"
+                )
+            )
 
-    # What the parser calls.
+    # Callbacks of the parser.
 
     def on_message_begin(self) -> None:
         if self._done is None or self._done.done():  # such as 408, because nothing was asked
-            raise ServerError("the server answers what nobody has asked")
+            raise ServerError("the server sent an answer to no request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
@@ -213,7 +217,7 @@ class _Connection(asyncio.Protocol):
         self.close()
 
     def _ends_with_the_connection(self) -> bool:
-        """Whether the server gave no other sign of where its answer ends."""
+        """Whether the answer has no stated length, so that only closing the connection ends it."""
         return not {"content-length", "transfer-encoding"} & self._headers.keys()
 
 

@@ -1,4 +1,4 @@
-"""One user at a terminal and a server: what is asked, and the answer's text as it comes."""
+"""A blocking client for one user at a terminal: sends requests, and yields events as they come."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class RemoteModel:
     """A model of the server."""
 
     name: str
-    max_model_len: int | None = None  # where the server tells
-    root: str | None = None  # hub id or folder of the server's, where it tells
+    max_model_len: int | None = None  # if the server reports it
+    root: str | None = None  # hub id, or folder on the server, if it reports it
 
 
 class RemoteServer:
-    """One request after the other, by the standard library: it knows proxies and certificates."""
+    """Sends one request after the other with the standard library, which knows proxies."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self.address = Address.parse(url)
         self._headers = {"Content-Type": "application/json", **key_headers(key)}
 
     def model(self, name: str | None = None) -> RemoteModel:
-        """The model of this name, which the server need not list, or its first."""
+        """The model ``name``, which the server need not list, or the first that it lists."""
         try:
             with self._send("/v1/models", None) as answer:
                 cards = json.loads(answer.read())["data"]
@@ -56,7 +56,7 @@ class RemoteServer:
                     if data == DONE:
                         return
                     yield _event(data)
-        raise ServerError("the server broke off in its answer")
+        raise ServerError("the server ended the connection in the middle of its answer")
 
     def _send(self, path: str, body: bytes | None) -> http.client.HTTPResponse:
         request = urllib.request.Request(self.address.url(path), body, self._headers)
@@ -90,16 +90,18 @@ def _lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:
     try:
         yield from answer
     except (OSError, http.client.HTTPException) as error:
-        raise ServerError(f"the server broke off in its answer: {error}") from error
+        raise ServerError(
+            f"the server ended the connection in the middle of its answer: {error}"
+        ) from error
 
 
 def _event(data: bytes) -> dict[str, Any]:
     try:
         event = json.loads(data)
     except ValueError:
-        raise ServerError(f"the server sent an event that is no JSON: {data[:80]!r}") from None
+        raise ServerError(f"the server sent an event that is not JSON: {data[:80]!r}") from None
     if not isinstance(event, dict):
-        raise ServerError(f"the server sent an event that is no object: {data[:80]!r}")
+        raise ServerError(f"the server sent an event that is not a JSON object: {data[:80]!r}")
     if event.get("error"):
         raise refusal(500, data)
     return event

@@ -1,7 +1,7 @@
 """AsyncLLM: `generate` is an async iterator, one per request, as many as you like at once.
 
 The core runs in a process of its own or in a thread of this one; `output_router.py` brings its
-outputs back. Whoever stops iterating aborts the request.
+outputs back. A consumer that stops iterating aborts its request.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from quire.engine.output_router import OutputCollector, OutputRouter
 from quire.engine.process import ProcessClient
 from quire.engine.thread import ThreadClient
 from quire.engine.tokenizer_handle import TokenizerHandle
-from quire.engine.vllm_view import VllmConfigView
+from quire.engine.vllm_view import InnerEngineView, VllmConfigView
 from quire.errors import EngineDeadError
 from quire.not_built import TellsWhatIsNotBuilt
 from quire.outputs import RequestOutput
@@ -54,7 +54,7 @@ class AsyncLLM(TellsWhatIsNotBuilt):
         multiprocess_mode: bool = True,
         build: str = BUILD_CORE,
         open_client: OpenClient | None = None,  # instead of the two above
-        number: int = 0,  # among the engines of one server, so that their random answers differ
+        number: int = 0,  # of this engine within one server, so that random answers differ
     ) -> None:
         self.config = config
         tokenizer = load_front_tokenizer(config.model)
@@ -64,7 +64,7 @@ class AsyncLLM(TellsWhatIsNotBuilt):
         else:
             self._client = open_client(config)
         self._front = Front(config, self._client.facts, tokenizer, number)
-        self.model_config: ModelConfigView = self._front.model_config  # users put their own here
+        self.model_config: ModelConfigView = self._front.model_config  # users may assign their own
         self._router = OutputRouter(self._client, self._front)
         self._router.start()
         self._close = weakref.finalize(self, self._router.close)
@@ -79,8 +79,8 @@ class AsyncLLM(TellsWhatIsNotBuilt):
         *,
         multiprocess_mode: bool = True,
     ) -> AsyncLLM:
-        """An engine as the arguments say; it runs at once, whatever ``start_engine_loop`` and
-        ``usage_context`` are."""
+        """Make an engine from arguments. It starts at once: ``start_engine_loop`` and
+        ``usage_context`` are ignored."""
         refuse_stat_loggers(stat_loggers)
         return cls(engine_args.create_engine_config(), multiprocess_mode=multiprocess_mode)
 
@@ -104,12 +104,12 @@ class AsyncLLM(TellsWhatIsNotBuilt):
     ) -> AsyncGenerator[RequestOutput, None]:
         """The outputs of one request as they come, in the form that ``output_kind`` says.
 
-        ``sampling_params=None`` are the model's defaults. Of ``priority`` smaller is sooner; other
-        than 0 it needs an engine with ``scheduling_policy="priority"``. Outputs that came while the
-        consumer was busy are merged into one. ``ValueError`` if the request cannot be served or its
-        id is in use, `EngineDeadError` if the engine has stopped. A request that fails alone raises
-        nothing: its last output has ``finish_reason="error"`` and the cause in ``error``; with
-        FINAL_ONLY it is the only one and has no tokens.
+        ``sampling_params=None`` means the model's defaults. A smaller ``priority`` is scheduled
+        sooner; values other than 0 need an engine with ``scheduling_policy="priority"``. Outputs
+        that arrive while the consumer is busy are merged into one. ``ValueError`` if the request
+        cannot be served or its id is in use, `EngineDeadError` if the engine has stopped. A request
+        that fails alone raises nothing: its last output has ``finish_reason="error"`` and the cause
+        in ``error``; with FINAL_ONLY it is the only one and has no tokens.
         """
         collector = await self.add_request(
             request_id,
@@ -156,8 +156,9 @@ class AsyncLLM(TellsWhatIsNotBuilt):
         reasoning_ended: bool | None = None,
         reasoning_parser_kwargs: dict[str, Any] | None = None,
     ) -> OutputCollector:
-        """Start a request; its outputs come from the collector's ``get``. Of ``priority`` smaller
-        is sooner; other than 0 it needs an engine with ``scheduling_policy="priority"``."""
+        """Start a request; the collector's ``get`` returns its outputs. A smaller ``priority`` is
+        scheduled sooner; values other than 0 need an engine with ``scheduling_policy="priority"``.
+        """
         refuse_not_built(
             lora_request=lora_request,
             tokenization_kwargs=tokenization_kwargs,
@@ -182,7 +183,7 @@ class AsyncLLM(TellsWhatIsNotBuilt):
         arrival_time: float | None = None,
         priority: int = 0,
     ) -> OutputCollector:
-        """`add_request` of a prompt whose form was looked at."""
+        """`add_request` for a prompt that is already parsed."""
         grammar = params.grammar if isinstance(params, SamplingParams) else None
         if grammar is not None:
             await self._front.inputs.verify_beside(grammar)
@@ -197,10 +198,10 @@ class AsyncLLM(TellsWhatIsNotBuilt):
         return collector
 
     async def abort(self, request_id: str | Iterable[str], *, keeps_tokens: bool = False) -> None:
-        """End requests; their consumers get a last output with finish reason "abort".
+        """Abort requests; their consumers get a last output with finish reason "abort".
 
-        It has what they would have seen by now: nothing, with FINAL_ONLY. With ``keeps_tokens`` it
-        comes when the core has told all of its tokens, a step later.
+        It holds what they would have seen by now: nothing, with FINAL_ONLY. With ``keeps_tokens``
+        the core first sends the tokens it still keeps, so the output comes a step later.
         """
         ids = [request_id] if isinstance(request_id, str) else request_id
         self._router.abort(ids, keeps_tokens=keeps_tokens)
@@ -213,7 +214,7 @@ class AsyncLLM(TellsWhatIsNotBuilt):
     async def reset_prefix_cache(
         self, reset_running_requests: bool = False, reset_connector: bool = False
     ) -> bool:
-        """Forget cached prefixes; False when requests that run still use blocks."""
+        """Drop all cached prefixes; False if running requests still use blocks."""
         refuse_not_built(
             reset_running_requests=reset_running_requests, reset_connector=reset_connector
         )
@@ -223,7 +224,7 @@ class AsyncLLM(TellsWhatIsNotBuilt):
         return await self._ask(STATS)
 
     async def block_map(self) -> bytes:
-        """One byte a KV block: 0 free, 1 in use, 2 shared, 3 cached."""
+        """One byte per KV block: 0 free, 1 in use, 2 shared, 3 cached."""
         return await self._ask(BLOCK_MAP)
 
     async def do_log_stats(self) -> None:
@@ -254,8 +255,8 @@ class AsyncLLM(TellsWhatIsNotBuilt):
         self._front.inputs.close()
 
     async def _ask(self, query: Query[T]) -> T:
-        """In a thread that does not hold up the end of the program, as one of asyncio's pool would
-        if the core hung."""
+        """Ask the core in a daemon thread: one of asyncio's pool would block the program's exit if
+        the core hung."""
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()  # whoever stops waiting must not disturb the thread
 
@@ -270,13 +271,14 @@ class AsyncLLM(TellsWhatIsNotBuilt):
 
     @property
     def vllm_config(self) -> VllmConfigView:
-        """For programs written for vLLM: with ``model_config``, and no other part."""
+        """A view for programs written for vLLM: it has ``model_config`` and no other part."""
         return VllmConfigView(self.model_config)
 
     @property
-    def engine(self) -> AsyncLLM:
-        """Itself: older versions had an engine inside with ``model_config`` and ``tokenizer``."""
-        return self
+    def engine(self) -> InnerEngineView:
+        """A view of this engine: older vLLM versions had an inner engine with ``model_config``,
+        ``tokenizer`` and ``model_executor``."""
+        return InnerEngineView(self)
 
     @property
     def front(self) -> Front:

@@ -1,7 +1,7 @@
 """A front end of a core that another process has started: one of several that share it.
 
-Ids of its requests carry its name on the way to the core, and lose it on the way back. Knows
-nothing about how it is told that the core is up, or dead: its owner says so.
+Request ids carry the front end's name on the way to the core and lose it on the way back. Knows
+nothing about how the core's start and death are noticed: its owner reports both.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class AttachedClient(LinkClient):
         super().__init__(self._core, started.facts)
 
     def core_died(self, cause: str) -> None:
-        """Every call fails from now on, and those that wait."""
+        """Make all waiting and future calls fail with ``cause``."""
         self._core.die(cause)
 
 

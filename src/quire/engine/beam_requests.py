@@ -1,6 +1,6 @@
-"""Beam requests: carries the choices of beam search out on running completions.
+"""Beam requests: applies the choices of beam search to running completions.
 
-Which beams live on is decided in ``beam_search``; blocks and rows are the scheduler's.
+``beam_search`` decides which beams live on; blocks and rows are the scheduler's.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class _Search:
     beams: list[Completion] = field(default_factory=list)  # empty until the prompt's first result
     results: dict[Completion, TokenLogprobs] = field(default_factory=dict)
     num_forked: int = 0
-    num_preemptions: int = 0  # of beams that are no more
+    num_preemptions: int = 0  # of beams that have ended
 
     def timed(self, timing: CompletionTiming | None) -> CompletionTiming | None:
-        """One beam's, with the preemptions of all."""
+        """The timing of one beam, with the preemptions of the whole search."""
         if timing is None or not self.beams:
             return timing
         num_preemptions = self.num_preemptions + sum(one.num_preemptions for one in self.beams)
@@ -55,15 +55,15 @@ class BeamRequests:
         self._searches[request.request_id] = _Search(request, state)
 
     def forget(self, request_ids: Iterable[str]) -> list[EngineRequest]:
-        """Drop searches whose request has ended otherwise, with the beams that are left; the
-        requests of those that there were."""
+        """Drop the searches of these requests and abort their beams; returns the requests that had
+        one."""
         found = [self._searches.pop(one) for one in request_ids if one in self._searches]
         self._scheduler.abort([search.request.request_id for search in found])
         return [search.request for search in found]
 
     def end_failed(self, deltas: list[CompletionDelta]) -> list[CompletionDelta]:
-        """A beam that fails ends its search: the error of each continuation that was asked for
-        takes the place of the beams' own."""
+        """Replace the deltas of failed beams: the whole search ends, with one error per requested
+        continuation. Other deltas pass unchanged."""
         told: list[CompletionDelta] = []
         failed: dict[str, CompletionDelta] = {}
         for delta in deltas:
@@ -80,7 +80,8 @@ class BeamRequests:
         return told
 
     def advance(self, held: list[tuple[Completion, TokenLogprobs]]) -> list[CompletionDelta]:
-        """Take in the candidates of held beams; the final answers of searches that ended."""
+        """Take the candidates of held beams; returns the final deltas of searches that have
+        ended."""
         deltas: list[CompletionDelta] = []
         for completion, candidates in held:
             search = self._searches.get(completion.request.request_id)
@@ -104,7 +105,7 @@ class BeamRequests:
         return self._end(search)
 
     def _end(self, search: _Search) -> list[CompletionDelta]:
-        """The answers, fewer than asked for where few tokens are allowed."""
+        """The final deltas of a search; fewer than asked for if too few tokens are allowed."""
         request, first = search.request, search.beams[0]
         end = CompletionDelta(
             request_id=request.request_id,
@@ -134,8 +135,8 @@ class BeamRequests:
         ]
 
     def _continue(self, search: _Search, choices: list[BeamChoice]) -> None:
-        """Forks first, while every parent still has its blocks; the last heir of a parent takes
-        its row over, and parents without heirs end."""
+        """Give each chosen beam a row. Forks come first, while every parent still has its blocks; a
+        parent's last child takes its row over, and parents without children end."""
         parents = search.beams
         heirs = {choice.parent: index for index, choice in enumerate(choices)}
         beams: list[Completion] = []
@@ -156,7 +157,8 @@ class BeamRequests:
 
 
 def _at(index: int, end: CompletionDelta) -> CompletionDelta:
-    """The end of one continuation: the first alone tells of preemptions, which add up."""
+    """The final delta of one continuation; only the first carries the preemptions, as they are
+    summed."""
     if index == 0 or end.timing is None:
         return structs.replace(end, index=index)
     return structs.replace(end, index=index, timing=replace(end.timing, num_preemptions=0))

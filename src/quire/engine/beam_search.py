@@ -22,9 +22,9 @@ Candidates = tuple[np.ndarray, np.ndarray]  # token ids [K], log-probabilities [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BeamChoice:
-    """A beam of the next step: a beam of this one and a token."""
+    """A beam of the next step: one of this step's beams, extended by a token."""
 
-    parent: int  # place of the extended beam in this step
+    parent: int  # index of the extended beam in this step
     token_id: int
     score: float  # sum of log-probabilities
 
@@ -53,7 +53,7 @@ class _Path:
 
     before: _Path | None
     token_id: int
-    sum_logprob: np.float32  # float32 as in transformers, so that near ties fall alike
+    sum_logprob: np.float32  # float32 as in transformers, so that near ties are decided alike
 
     def token_ids(self) -> list[int]:
         tokens: list[int] = []
@@ -86,10 +86,10 @@ class BeamState:
         self._finished: list[_Finished] = []  # at most W, best first
 
     def advance(self, candidates: Sequence[Candidates]) -> BeamAdvance:
-        """Extend the live beams by one token; ``candidates`` are theirs, in their order.
+        """Extend the live beams by one token; ``candidates`` has one entry per live beam, in order.
 
-        Each beam brings its most likely tokens, at least `num_beam_candidates` of them or all.
-        Tokens of log-probability -inf are no continuations, so fewer than W beams may live.
+        Each entry holds the beam's most likely tokens, at least `num_beam_candidates` of them or
+        all. Tokens with log-probability -inf are dropped, so fewer than W beams may live on.
         """
         choices = self._best(candidates)
         self._length += 1
@@ -160,8 +160,9 @@ class BeamState:
     def _can_improve(self) -> bool:
         """Whether the best live beam might still beat the worst hypothesis.
 
-        A guess unless ``early_stopping`` is "never": its score as if it ended now. With "never" and
-        a penalty above 0, which favours length, its score as if it reached ``max_tokens`` for free.
+        Uses its score as if it ended now, a heuristic unless ``early_stopping`` is "never". With
+        "never" and a penalty above 0, which favours length, uses its score as if it reached
+        ``max_tokens`` without losing log-probability.
         """
         reaches_the_end = self._beam.early_stopping == "never" and self._beam.length_penalty > 0.0
         length = self._max_tokens if reaches_the_end else self._length

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_core(config: EngineConfig, report: ReportPhase = lambda phase: None) -> EngineCore:
-    """Load the model, compile its kernels, take the KV memory, and log once what was chosen."""
+    """Load the model, compile its kernels, allocate the KV cache, and log once what was chosen."""
     clock = _Clock(report)
     clock.begin("weights")
     executor = InlineExecutor(config)
@@ -44,7 +44,7 @@ def build_core(config: EngineConfig, report: ReportPhase = lambda phase: None) -
     clock.begin("warm-up")
     executor.warm_up()
     if config.device.device == "cuda":
-        gc.collect()  # what the start left would else be looked through in the first requests
+        gc.collect()  # else the first requests pay for collecting the start's garbage
     facts = EngineFacts(
         num_blocks=num_blocks,
         block_size=config.cache.block_size,
@@ -69,17 +69,18 @@ def build_core(config: EngineConfig, report: ReportPhase = lambda phase: None) -
 
 
 def _token_table(model: ModelConfig) -> TokenTable:
-    """Of the tokenizer that the front end begins with; loaded when the first grammar needs it. For
-    one with other tokens, put in its place there, the front end refuses grammars."""
+    """The token table of the tokenizer that the front end starts with, made for the first grammar.
+    If a tokenizer with other tokens replaces it there, the front end refuses grammars."""
     tokenizer = load_front_tokenizer(model)
     if tokenizer is None:
-        raise ValueError("structured_outputs need a tokenizer, there is none: skip_tokenizer_init")
+        raise ValueError("structured_outputs need a tokenizer; leave skip_tokenizer_init out")
     ends = eos_token_ids(model.hf_config, model.generation_config, tokenizer)
     return token_table(tokenizer, model.vocab_size, ends)
 
 
 def _num_blocks(config: EngineConfig, executor: Executor) -> int:
-    """The blocks that were asked for, or as many as memory holds and the rows could ever fill."""
+    """The configured number of KV blocks, or as many as memory holds and all rows could ever
+    fill."""
     if config.cache.num_blocks is not None:
         return config.cache.num_blocks
     fit = KVFit.of(config, executor.facts.kv_layout)
@@ -89,7 +90,7 @@ def _num_blocks(config: EngineConfig, executor: Executor) -> int:
 
 
 class _Clock:
-    """How long each phase of the start took; tells each as it begins."""
+    """Measures each phase of the start, and reports each as it begins."""
 
     def __init__(self, report: ReportPhase) -> None:
         self._report = report

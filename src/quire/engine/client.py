@@ -19,7 +19,7 @@ from quire.step_output import CompletionDelta, EngineFacts
 
 T = TypeVar("T")
 
-MOST_STEPS_AT_ONCE = 64  # whose deltas are received together, so that an end is in sight
+MOST_STEPS_AT_ONCE = 64  # most steps whose deltas one `receive` returns
 
 
 class EngineClient(Protocol):
@@ -33,7 +33,7 @@ class EngineClient(Protocol):
         ...
 
     def receive(self) -> list[CompletionDelta]:
-        """What one or more steps produced; may wait for it. For one thread at a time."""
+        """The deltas of one or more steps; may wait for them. For one thread at a time."""
         ...
 
     def ask(self, query: Query[T]) -> T:
@@ -69,7 +69,7 @@ class InprocClient:
         return True
 
     def begin(self) -> None:
-        """Let the core start what it was sent, if it does nothing yet, without waiting for it."""
+        """Start a step if the core is idle, without waiting for its result."""
         with self._stepping():
             self._core.begin()
 
@@ -94,7 +94,7 @@ class InprocClient:
             self._check_alive()
             try:
                 yield
-            except BaseException as error:  # a step broken off, even by Ctrl-C, cannot go on
+            except BaseException as error:  # an interrupted step cannot be resumed
                 self._end = why_dead(Failed.of(error))
                 if not isinstance(error, Exception):
                     raise

@@ -10,7 +10,7 @@ from quire.engine.stop_strings import StopChecker
 
 
 class NewText(NamedTuple):
-    """What some tokens added."""
+    """The text that newly fed tokens added."""
 
     text: str
     num_tokens: int  # tokens used: all of them, or those up to the end of a stop string
@@ -26,7 +26,7 @@ class CompletionText(Protocol):
 
 
 class NoText:
-    """When nobody wants text, or there is no tokenizer."""
+    """For requests without detokenization or without a tokenizer: all text is empty."""
 
     def feed(self, token_ids: Sequence[int]) -> NewText:
         return NewText(text="", num_tokens=len(token_ids))
@@ -36,7 +36,7 @@ class NoText:
 
 
 class PlainText:
-    """Without stop strings all tokens are decoded at once."""
+    """For requests without stop strings: all new tokens are decoded at once."""
 
     def __init__(self, detokenizer: Detokenizer) -> None:
         self._detokenizer = detokenizer
@@ -49,12 +49,13 @@ class PlainText:
 
 
 class StoppableText:
-    """With stop strings none of the tokens after the one that completes a stop string is kept."""
+    """For requests with stop strings: drops all tokens after the one that completes a stop
+    string."""
 
     def __init__(self, detokenizer: Detokenizer, stop: StopChecker, min_tokens: int) -> None:
         self._detokenizer = detokenizer
         self._stop = stop
-        self._num_unchecked = min_tokens  # tokens yet to come in whose text no stop string may end
+        self._num_unchecked = min_tokens  # next tokens, in whose text no stop string may end
 
     def feed(self, token_ids: Sequence[int]) -> NewText:
         if len(token_ids) <= 1 or self._num_unchecked > 0:
@@ -67,7 +68,7 @@ class StoppableText:
         return self._feed_one_by_one(token_ids)
 
     def _feed_one_by_one(self, token_ids: Sequence[int]) -> NewText:
-        """Says which token completes a stop string."""
+        """Decode one token at a time, to find the one that completes a stop string."""
         pieces: list[str] = []
         for num_tokens, token_id in enumerate(token_ids, start=1):
             text = self._detokenizer.feed([token_id])

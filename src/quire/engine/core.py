@@ -1,4 +1,4 @@
-"""EngineCore: schedule, execute, update, with a number of steps in flight.
+"""EngineCore: schedule, execute, update, with several steps in flight.
 
 Knows requests as token ids; text is the front end's. Everything here happens in one thread.
 """
@@ -49,13 +49,13 @@ class EngineCore:
         self._steps_in_flight = steps_in_flight
         self._beams = BeamRequests(scheduler)
         self._in_flight: deque[tuple[StepPlan, PendingResult]] = deque()
-        self._told: list[CompletionDelta] = []  # by steps that failed as they began
+        self._told: list[CompletionDelta] = []  # of steps that failed at submission
         self._clock = StepClock()
         self._steps_by_tokens = [0] * (len(STEP_TOKENS_BOUNDS) + 1)
         self._num_step_tokens = 0
 
     def warm_up_more(self) -> bool:
-        """Before the first request: what would hold up later ones; False when all is done."""
+        """Do one more part of the warm-up, before the first request; False when nothing is left."""
         try:
             if self._executor.warm_up():
                 return True
@@ -64,7 +64,7 @@ class EngineCore:
         except EngineDeadError:
             raise
         except Exception:
-            logger.exception("a warm-up failed; what it is for may be slow at first")
+            logger.exception("a warm-up failed; the first requests that need it may be slow")
             return False
 
     @property
@@ -72,16 +72,16 @@ class EngineCore:
         return self._scheduler.has_unfinished or len(self._gate) > 0 or bool(self._told)
 
     def add_request(self, request: EngineRequest) -> None:
-        """Queue a request; ``ValueError`` if its id is in use, or its grammar known to be wrong.
-        Where its grammar must be compiled first, others pass it."""
+        """Queue a request; ``ValueError`` if its id is in use or its grammar is known to be wrong.
+        While its grammar is being compiled, later requests overtake it."""
         self._scheduler.require_new(request.request_id)
         constraint = self._gate.enter(request)
         if constraint is not None:
             self._admit(request, constraint)
 
     def abort(self, request_ids: Iterable[str], *, keeps_tokens: bool = False) -> None:
-        """End requests. Nothing more is said of them, or with ``keeps_tokens`` the next step tells
-        their ends, with the tokens that were not told yet. Ids that have ended are ignored."""
+        """Abort requests without further deltas; with ``keeps_tokens`` the next step returns their
+        final deltas with the tokens not sent yet. Ids that have ended are ignored."""
         request_ids = list(request_ids)
         without_tokens = self._gate.forget(request_ids) + self._beams.forget(request_ids)
         self._scheduler.abort(request_ids, keeps_tokens=keeps_tokens)
@@ -90,13 +90,13 @@ class EngineCore:
                 self._scheduler.tell(ends_without_tokens(request, FinishReason.ABORT))
 
     def finish(self, request_id: str, index: int) -> None:
-        """End one completion, whose end the front end found. Nothing more is said of it, unless
-        an abort that keeps tokens came first."""
+        """End one completion whose end the front end has found. It gets no further delta, unless an
+        abort with ``keeps_tokens`` came first."""
         self._scheduler.finish(request_id, index)
 
     def seconds_to_spare(self) -> float:
-        """For how long `step` can be put off without the device noticing: requests that come
-        meanwhile are in the step that it plans. Where some wait for room, those come first."""
+        """How long `step` can be delayed without idling the device, so that requests that arrive
+        meanwhile join the step that it plans. 0 if requests are waiting for room."""
         if not self._in_flight or len(self._in_flight) >= self._steps_in_flight:
             return 0.0
         (_, oldest), (_, last) = self._in_flight[0], self._in_flight[-1]
@@ -105,13 +105,14 @@ class EngineCore:
         return self._clock.seconds_to_spare()
 
     def begin(self) -> None:
-        """Give a device that has nothing to do its first step, and do not wait for it: requests
-        that come meanwhile are in later ones."""
+        """Submit a step to an idle device without waiting for it; requests that arrive meanwhile
+        join later steps."""
         if not self._in_flight:
             self._fill(1)
 
     def step(self) -> list[CompletionDelta]:
-        """Fill the device's queue, then read the oldest step. Empty if there was nothing to do."""
+        """Fill the device's queue, then return the deltas of the oldest step; empty if there was
+        nothing to do."""
         refused = self._open_gate() if len(self._gate) else []
         return refused + self._step()
 
@@ -121,7 +122,8 @@ class EngineCore:
             self._beams.add(request)
 
     def _open_gate(self) -> list[CompletionDelta]:
-        """Queue the requests whose grammars are there; what becomes of those without."""
+        """Queue the requests whose grammar is ready; returns the final deltas of those whose
+        grammar failed."""
         if not self._in_flight and not self._scheduler.has_unfinished:
             self._gate.wait()
         opened = self._gate.open()
@@ -130,8 +132,9 @@ class EngineCore:
         return opened.failed
 
     def _fill(self, most: int) -> None:
-        """Up to so many steps in flight."""
-        # Only what the ranks raise is recovered from: a scheduler that raises is broken for good.
+        """Submit steps until ``most`` are in flight or nothing is left to schedule."""
+        # Only errors raised by the ranks are recovered from: a scheduler that raises is broken for
+        # good.
         while len(self._in_flight) < most:
             plan = self._scheduler.schedule()
             if plan is None:
@@ -159,16 +162,16 @@ class EngineCore:
         return self._news(self._scheduler.update(plan, result))
 
     def _recover(self, plan: StepPlan, error: Exception) -> list[CompletionDelta]:
-        """Whatever a model or a kernel raises, the engine lives on."""
+        """Survive an error of the model or a kernel: its requests are retried one by one."""
         if isinstance(error, EngineDeadError):
             raise error
-        logger.error("a step failed; its requests are tried again one by one", exc_info=error)
+        logger.error("a step failed; its requests are retried one by one", exc_info=error)
         self._in_flight.clear()
         self._clock.forget()
         return self._news(self._scheduler.fail(plan, f"{type(error).__name__}: {error}"))
 
     def _news(self, outcome: Outcome) -> list[CompletionDelta]:
-        """What the front end is told: beams speak only when their search has ended."""
+        """The deltas for the front end; a beam search has some only when it has ended."""
         return self._beams.end_failed(outcome.deltas) + self._beams.advance(outcome.held)
 
     def stats(self) -> EngineStats:
@@ -185,11 +188,11 @@ class EngineCore:
         self._num_step_tokens += num_tokens
 
     def block_map(self) -> bytes:
-        """One byte a KV block: 0 free, 1 in use, 2 shared, 3 cached."""
+        """One byte per KV block: 0 free, 1 in use, 2 shared, 3 cached."""
         return self._scheduler.kv.pool.states()
 
     def reset_prefix_cache(self) -> bool:
-        """Forget cached prefixes; False if requests still use blocks."""
+        """Drop all cached prefixes; False if requests still use blocks."""
         return self._scheduler.reset_prefix_cache()
 
     def check_integrity(self) -> None:

@@ -1,4 +1,4 @@
-"""The life of an engine core that runs beside its front end, in a thread or in a process.
+"""The main loop of an engine core that runs beside its front end, in a thread or in a process.
 
 Owns the order of things: commands first, then one step, then its deltas. Knows nothing about how
 messages travel; a `CoreChannel` does that.
@@ -31,18 +31,18 @@ from quire.step_output import ends_without_tokens
 if TYPE_CHECKING:
     from quire.engine.core import EngineCore
 
-_SHORTEST_S = 0.001  # wait that channels can measure
-_LONGEST_S = 0.002  # in which the device may be done before it is expected
+_SHORTEST_S = 0.001  # the shortest wait that channels can measure
+_LONGEST_S = 0.002  # the longest wait, since the device may be done earlier than expected
 BUILD_CORE = "quire.engine.build:build_core"  # by name, so that the front end imports no torch
 ReportPhase = Callable[[str], None]  # told the name of each phase of a start as it begins
 
 
 class CoreChannel(Protocol):
-    """The core's end of the road to its front end."""
+    """The core's end of the connection to its front ends."""
 
     def take(self, *, timeout: float | None) -> list[Command]:
-        """The commands that have come in, in order. If there are none, those that come first within
-        ``timeout`` seconds, or None: whenever they come."""
+        """The commands received so far, in order. If there are none, wait for the next for up to
+        ``timeout`` seconds, or without limit if it is None."""
         ...
 
     def put_step(self, reply: Deltas | Failed) -> None: ...
@@ -61,7 +61,7 @@ def run_core(
     """Build a core and serve it until it is told to stop; returns why it ended early, if it did.
     ``on_ready`` is called before the first command is taken.
 
-    The front end has been told of a failure by then: a failed start is the first answer, a later
+    By then the failure has been sent to the front end: a failed start is the first answer, a later
     failure ends both streams.
     """
     try:
@@ -86,7 +86,7 @@ def run_core(
 def build_by_name(
     build: str, config: EngineConfig, report: ReportPhase = lambda phase: None
 ) -> EngineCore:
-    """Call "module:function" with the config, and what it shall tell the phases of the start."""
+    """Build a core by calling "module:function" with the config and ``report``."""
     module, _, function = build.partition(":")
     builder: Callable[[EngineConfig, ReportPhase], EngineCore] = getattr(
         importlib.import_module(module), function
@@ -106,7 +106,8 @@ def _serve(core: EngineCore, channel: CoreChannel) -> None:
 
 
 def _seconds_to_wait(core: EngineCore) -> float | None:
-    """For commands, before the next look; 0: there is a step to do; None: nothing else is."""
+    """How long to wait for commands: 0 if a step is due, None (no limit) if there is nothing to
+    do."""
     if not core.has_unfinished:
         return None
     spare = core.seconds_to_spare()
@@ -114,7 +115,7 @@ def _seconds_to_wait(core: EngineCore) -> float | None:
 
 
 def _warm_up(core: EngineCore, channel: CoreChannel) -> bool:
-    """Until the first request; whether the core is to stop."""
+    """Warm up until done or until the first request arrives; True if the core is to stop."""
     is_stopped = _obey_all(core, channel, timeout=0)
     while not (is_stopped or core.has_unfinished) and core.warm_up_more():
         is_stopped = _obey_all(core, channel, timeout=0)
@@ -122,7 +123,8 @@ def _warm_up(core: EngineCore, channel: CoreChannel) -> bool:
 
 
 def _obey_all(core: EngineCore, channel: CoreChannel, timeout: float | None) -> bool:
-    """The commands that come in time; whether the core is to stop."""
+    """Carry out the commands that arrive within ``timeout`` seconds; True if the core is to
+    stop."""
     for command in channel.take(timeout=timeout):
         if isinstance(command, Stop):
             return True
@@ -145,7 +147,7 @@ def _obey(core: EngineCore, command: Command, channel: CoreChannel) -> None:
 
 
 def apply_command(core: EngineCore, command: Command) -> None:
-    """Do what a command says that has no answer."""
+    """Carry out a command that has no answer."""
     if isinstance(command, AddRequest):
         core.add_request(command.request)
     elif isinstance(command, Finish):

@@ -1,6 +1,6 @@
 """The process of an engine core: its end of the sockets of `process.py`, and its `main`.
 
-Dies with the front end, whose life is the open end of this process's standard input.
+Exits when the front end dies, which holds the other end of this process's standard input.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from quire.heap import keep_all_that_exists
 from quire.kernels.preload import preload_kernels
 from quire.step_output import CompletionDelta
 
-_LINGER_MS = 5000  # for the last words to leave this process
+_LINGER_MS = 5000  # for the last messages to leave this process
 
 
 def main() -> None:
@@ -65,12 +65,12 @@ def main() -> None:
 def _end_with_parent(folder: Path) -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
-    shutil.rmtree(folder, ignore_errors=True)  # the front end cannot any more
+    shutil.rmtree(folder, ignore_errors=True)  # the front end is gone and cannot do it
     os._exit(1)
 
 
 class _AttachedFront:
-    """The core's end of the road to one of several front ends."""
+    """The core's connection to one of several front ends."""
 
     def __init__(self, steps: zmq.Socket[bytes], answers: zmq.Socket[bytes]) -> None:
         self.steps, self.answers = steps, answers
@@ -82,12 +82,12 @@ class _AttachedFront:
 
     def add(self, command: AddRequest) -> None:
         request = command.request
-        # A beam search ends as one, with as many answers as it found; there is always a first.
+        # A beam search ends as a whole, with as many answers as it found, at least one.
         count = 1 if request.beam is not None else request.n
         self._unfinished[request.request_id] = set(range(count))
 
     def end_completion(self, request_id: str, index: int) -> None:
-        """Both sides may end one at the same time, and then it is told twice."""
+        """Note the end of a completion; harmless if core and front end both report it."""
         left = self._unfinished.get(request_id, set())
         left.discard(index)
         if not left:
@@ -103,9 +103,10 @@ class _AttachedFront:
 
 
 class _SocketChannel:
-    """The road to the process that started this one and, if that lets others attach, to them.
+    """The connection to the process that started this one, or to the front ends that attach.
 
-    Then it has no requests of its own, and every request's id begins with its front end's name.
+    With attached front ends the starting process has no requests of its own, and every request id
+    begins with its front end's name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -202,14 +203,14 @@ class _SocketChannel:
         for client, own in by_client.items():
             front = self._fronts.get(client)
             if front is None:
-                continue  # it has gone, and its requests end with the next command
+                continue  # it has detached, and its requests end with the next command
             for delta in own:
                 if delta.finish_reason is not None:
                     front.end_completion(delta.request_id, delta.index)
             front.steps.send(encode(Deltas(own)))
 
     def _is_orphan(self, request_id: str) -> bool:
-        """Whether it comes from a front end that has gone: its last words may come after that."""
+        """Whether the request's front end has detached: its last messages may arrive after that."""
         return self._has_fronts and client_of(request_id) not in self._fronts
 
     def close(self) -> None:

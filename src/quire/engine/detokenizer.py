@@ -1,7 +1,7 @@
-"""Token ids of one completion to text, piece by piece, never half a character.
+"""Turns token ids of one completion into text piece by piece, never splitting a character.
 
-In a byte-level vocabulary every token has its bytes, and a text is all of them. Other decoders look
-at a token's neighbours: the first loses its space, others are joined or parted. So a window of the
+In a byte-level vocabulary every token stands for fixed bytes. Other decoders look at a token's
+neighbours: the first loses its space, others are joined or separated. So a window of the
 last tokens is decoded again and again, and what is new at its end is the new text:
 
     tokens  | forgotten | ......... window ......... |
@@ -26,10 +26,10 @@ _LONGEST_CHARACTER = 4  # bytes, and so tokens
 
 
 class Detokenizer(Protocol):
-    """All pieces together are ``decode(prompt + output)`` without ``decode(prompt)`` before it."""
+    """The pieces add up to ``decode(prompt + output)`` without its prefix ``decode(prompt)``."""
 
     def copy(self) -> Detokenizer:
-        """One that has seen the same tokens."""
+        """A detokenizer in the same state."""
         ...
 
     def feed(self, token_ids: Sequence[int]) -> str:
@@ -37,7 +37,7 @@ class Detokenizer(Protocol):
         ...
 
     def finish(self) -> str:
-        """The rest: U+FFFD if a character is incomplete."""
+        """The rest of the text: U+FFFD if a character is incomplete."""
         ...
 
 
@@ -48,7 +48,7 @@ def make_detokenizer(
     skip_special_tokens: bool = True,
     spaces_between_special_tokens: bool = True,
 ) -> Detokenizer:
-    """One for a completion of this prompt; no text comes of ids that the vocabulary lacks."""
+    """A detokenizer for a completion of this prompt; ids outside the vocabulary give no text."""
     skipped_ids = vocabulary.special_ids if skip_special_tokens else frozenset[int]()
     if vocabulary.is_byte_level:
         return _ByBytes(vocabulary, prompt_token_ids, skipped_ids)
@@ -85,17 +85,19 @@ class _ByBytes:
         return self._without_the_prompts(rest) if self._num_shown and rest else rest
 
     def _begin(self, prompt_token_ids: Sequence[int]) -> None:
-        """The prompt may end inside a character, which its own text shows as U+FFFD; as two of them
-        if it begins a surrogate, which can never become one."""
+        """Feed the end of the prompt, which may be inside a character. The prompt's own text shows
+        that as U+FFFD, or as two of them if it begins a surrogate, which never becomes a character.
+        """
         shown = (i for i in reversed(prompt_token_ids) if i not in self._skipped_ids)
         pieces = filter(None, map(self._token_bytes, shown))
         for piece in reversed(list(islice(pieces, _LONGEST_CHARACTER))):
             self._utf8.decode(piece)
         pending, _ = self._utf8.getstate()
-        self._num_shown = len(pending.decode(errors="replace"))  # until there is text
+        self._num_shown = len(pending.decode(errors="replace"))  # shown U+FFFD, until there is text
 
     def _without_the_prompts(self, text: str) -> str:
-        """A character of which the prompt has a part is told if it is one."""
+        """Drop the U+FFFD that the prompt's text has shown; a character completed by the output
+        stays."""
         shown, self._num_shown = REPLACEMENT * self._num_shown, 0
         return text.removeprefix(shown)
 
@@ -105,11 +107,11 @@ _LONGEST = 24  # tokens in the window before it is shortened to _KEPT
 
 
 class _ByWindow:
-    """For all others.
+    """For all other vocabularies.
 
-    One thing is done better than in decoding the whole: where single-byte tokens (<0xE4>) end
-    before a character is complete, that spoils the complete characters before it as well; here it
-    is one U+FFFD.
+    Differs from decoding everything at once in one case: single-byte tokens (<0xE4>) that end
+    inside a character give one U+FFFD here, where the decoder would also spoil the complete
+    characters before it.
     """
 
     def __init__(
@@ -166,7 +168,8 @@ class _ByWindow:
         return before + new
 
     def _feed_bytes(self, token_ids: list[int]) -> str:
-        """Bytes bypass the window; before its first text an anchor says that text came before."""
+        """Decode single-byte tokens beside the window; if it has no text yet, an anchor token
+        stands for theirs, so that the next token keeps its space."""
         before, self._held = self._held, ""
         self._num_sent += len(before)
         values = self._vocabulary.byte_values

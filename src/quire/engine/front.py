@@ -1,6 +1,6 @@
 """The text side of an engine: tokenizer, input and output processor, default sampling parameters.
 
-The same for every front end; knows nothing about where the core runs or who waits for outputs.
+Shared by all front ends; knows nothing about where the core runs or who waits for outputs.
 """
 
 from __future__ import annotations
@@ -33,17 +33,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _NO_THOUGHTS = (
-    "AsyncLLM knows no marks of thoughts; LLM(reasoning_parser=...) and `quire serve "
-    "--reasoning-parser` do"
+    "AsyncLLM has no reasoning parser; use LLM(reasoning_parser=...) or `quire serve "
+    "--reasoning-parser`"
 )
 _NOT_BUILT = {
     "lora_request": "LoRA adapters are not supported yet; merge the adapter into the weights",
     "prompt_adapter_request": "prompt adapters are not supported; use merged weights",
     "multi_modal_data": "multi-modal prompts are not supported yet; pass text or token ids",
     "mm_processor_kwargs": "multi-modal prompts are not supported yet; pass text or token ids",
-    "guided_options_request": "pass structured_outputs in SamplingParams",
     "tokenization_kwargs": "tokenize the prompt yourself and pass its token ids",
-    "data_parallel_rank": "there is one engine core only",
+    "data_parallel_rank": "there is only one engine core; leave it out",
     "trace_headers": "only `quire serve --otlp-traces-endpoint` sends traces",
     "session_id": "sessions are not supported; the prefix cache finds earlier prompts by itself",
     "kv_hints": "the KV cache takes no hints; leave them out",
@@ -65,14 +64,14 @@ def load_front_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
 
 
 class Front:
-    """Everything of an engine but its core and its users."""
+    """Everything of an engine except its core and its users."""
 
     def __init__(
         self,
         config: EngineConfig,
         facts: EngineFacts,
         tokenizer: PreTrainedTokenizerBase | None,
-        number: int = 0,  # among those of one server: beside each other, or one after the other
+        number: int = 0,  # of this front end within one server
     ) -> None:
         # The core may have made the context shorter, so that it fits into memory.
         self._model = dataclasses.replace(config.model, max_model_len=facts.max_model_len)
@@ -113,7 +112,7 @@ class Front:
         )
 
     def default_sampling_params(self) -> SamplingParams:
-        """The model's generation config in the words of `SamplingParams`."""
+        """The model's generation config as `SamplingParams`."""
         return self._default_params.clone()
 
     @functools.cached_property
@@ -129,8 +128,9 @@ class Front:
         return self.tokenizer
 
     def set_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Use another tokenizer from the next request on; none may be running. What needs the core
-        to know its tokens, such as grammars, is refused then, unless they are the same."""
+        """Use another tokenizer from the next request on; ``ValueError`` while requests run. If its
+        tokens differ from the core's, requests that depend on them, such as grammars, are refused.
+        """
         if len(self.outputs) > 0:
             raise ValueError(
                 f"the tokenizer cannot be changed while {len(self.outputs)} requests run; wait "
@@ -139,7 +139,7 @@ class Front:
         self._use(tokenizer)
 
     def observe(self, observer: RequestObserver) -> None:
-        """Tell ``observer`` of every request from now on, instead of the one before."""
+        """Report every request to ``observer`` from now on; it replaces the one before."""
         self._observer = self.outputs.observer = observer
 
     def _tell_of_generation_config(self) -> None:
@@ -149,8 +149,8 @@ class Front:
         settings = not_heeded(self._model.generation_config)
         if settings:
             logger.warning(
-                "the model's generation config asks for what is not supported, so outputs may "
-                "differ from what its authors saw: %s",
+                "the model's generation config has settings that are not supported; outputs may "
+                "differ from those of its authors: %s",
                 ", ".join(settings),
             )
 
@@ -193,8 +193,8 @@ def _eos(model: ModelConfig, tokenizer: PreTrainedTokenizerBase | None) -> tuple
 def parse_one_prompt(
     prompt: PromptType | None, token_ids: list[int] | None = None, text: str | None = None
 ) -> ParsedPrompt:
-    """The prompt of one request; ``token_ids`` is the older way to give it, ``text`` what its
-    output shows as the prompt when it has token ids."""
+    """The prompt of one request; ``token_ids`` is the older way to give it. ``text`` is what the
+    output shows as the prompt if the prompt is token ids."""
     parsed = parse_prompts(prompt, token_ids)
     if len(parsed) != 1:
         raise ValueError(f"a request has one prompt, got {len(parsed)}; add one request for each")
@@ -206,7 +206,7 @@ def parse_one_prompt(
 
 
 def checked_params(params: object) -> SamplingParams | BeamSearchParams:
-    """``params`` themselves, or ``ValueError`` for anything else that a caller has passed."""
+    """``params`` unchanged; ``ValueError`` if they are of another type."""
     if isinstance(params, (SamplingParams, BeamSearchParams)):
         return params
     remedy = "write SamplingParams(**params)" if isinstance(params, dict) else "pass one of these"
@@ -217,7 +217,7 @@ def checked_params(params: object) -> SamplingParams | BeamSearchParams:
 
 
 def refuse_not_built(**given: object) -> None:
-    """Raise ``ValueError`` for an argument that is set and that nothing would heed."""
+    """Raise ``ValueError`` for an argument that is set but would have no effect."""
     for name, value in given.items():
         if value is not None and value is not False and value != [] and value != {}:
             raise ValueError(f"{name} cannot be used: {_NOT_BUILT[name]}")

@@ -1,6 +1,6 @@
-"""Grammar gate: requests that wait for their grammar, which others pass.
+"""Grammar gate: holds requests back until their grammar is compiled; others overtake them.
 
-Knows nothing about rows: who comes through is the scheduler's.
+Knows nothing about rows: requests that are let through belong to the scheduler.
 """
 
 from __future__ import annotations
@@ -13,32 +13,33 @@ from quire.step_output import CompletionDelta, ends_without_tokens
 from quire.structured import FREE, Constraint, Grammar, TokenBytes
 from quire.structured_outputs.workshop import Job, Workshop
 
-WAIT_S = 0.01  # at most, when nothing else is to be done; commands must not wait longer
+WAIT_S = 0.01  # longest wait for a grammar: commands must not wait longer
 
 
 @dataclass(slots=True)
 class Opened:
-    """Who need not wait any more."""
+    """Requests that no longer wait: with their constraint, or with the deltas of their failure."""
 
     ready: list[tuple[EngineRequest, Constraint]] = field(default_factory=list)
     failed: list[CompletionDelta] = field(default_factory=list)
 
 
 class GrammarGate:
-    """In the order in which the requests came."""
+    """The waiting requests, in order of arrival."""
 
     def __init__(self, workshop: Workshop, tokens: TokenBytes) -> None:
         self._workshop = workshop
         self._tokens = tokens
         self._waiting: dict[str, tuple[EngineRequest, Job]] = {}
-        self._num_completions = 0  # of all that wait: every step asks
+        self._num_completions = 0  # of all waiting requests, for `__len__`, which every step calls
 
     def __len__(self) -> int:
-        """How many completions wait."""
+        """The number of waiting completions."""
         return self._num_completions
 
     def enter(self, request: EngineRequest) -> Constraint | None:
-        """What the request obeys; None: it must wait. ``ValueError``: it cannot be served."""
+        """The request's constraint, or None if it must wait for its grammar; ``ValueError`` if its
+        id is in use or its grammar has failed."""
         if request.request_id in self._waiting:
             raise ValueError(f"request id {request.request_id!r} is in use; choose another one")
         if request.grammar is None:
@@ -53,7 +54,7 @@ class GrammarGate:
         return self._constraint(request, job.grammar)
 
     def open(self) -> Opened:
-        """Let those through whose grammars are done."""
+        """Take out the requests whose grammar is compiled or has failed."""
         opened = Opened()
         if not self._waiting or not self._workshop.poll():
             return opened
@@ -66,18 +67,18 @@ class GrammarGate:
         return opened
 
     def wait(self) -> None:
-        """A moment, for nothing else is to be done."""
+        """Wait up to `WAIT_S` for a grammar, when there is nothing else to do."""
         self._workshop.wait(WAIT_S)
 
     def forget(self, request_ids: Iterable[str]) -> list[EngineRequest]:
-        """They do not wait any more; those that did."""
+        """Drop these requests; returns those that were waiting."""
         found = [self._take(one) for one in request_ids if one in self._waiting]
         for _, job in found:
             self._workshop.forget(job)
         return [request for request, _ in found]
 
     def warm_up(self) -> None:
-        """Make ready what the first who comes would wait for."""
+        """Load what the first request with a grammar would wait for."""
         self._workshop.warm_up()
 
     def _take(self, request_id: str) -> tuple[EngineRequest, Job]:

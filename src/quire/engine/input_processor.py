@@ -54,10 +54,11 @@ class ProcessedRequest:
 
 
 class InputProcessor:
-    """Without a tokenizer prompts must be token ids, and there are no stop strings.
+    """Tokenizes prompts, and checks them with their parameters.
 
-    ``seeds``: where requests without a seed get one. ``has_tokens_of_core``: whether token ids mean
-    the same in the core, as grammars and budgets of thoughts need; asked only for those.
+    Without a tokenizer prompts must be token ids, and there are no stop strings. Requests without a
+    seed draw one from ``seeds``. ``has_tokens_of_core`` tells whether token ids mean the same in
+    the core; only grammars and thinking budgets need that, so it is called only for those.
     """
 
     def __init__(
@@ -101,7 +102,8 @@ class InputProcessor:
         arrival_time: float | None = None,
         priority: int = 0,
     ) -> ProcessedRequest:
-        """Check everything; ``arrival_time`` is now, unless it is given."""
+        """Make a request, or raise ``ValueError`` for wrong input; ``arrival_time`` defaults to
+        now."""
         if not isinstance(request_id, str):
             raise ValueError(f"request_id must be a string, got {request_id!r}; use str() of it")
         if not int_in(-(2**63), 2**63 - 1)(priority):
@@ -138,17 +140,19 @@ class InputProcessor:
         return ProcessedRequest(engine=engine, prompt_text=prompt.text, params=params, stop=stop)
 
     def verify(self, grammar: GrammarSpec) -> None:
-        """``ValueError`` for one that cannot be followed. Takes a while when it is new."""
+        """``ValueError`` for a grammar that cannot be followed; checking a new one takes a
+        while."""
         self._check_vocabulary()
         with _told_of_the_end():
             self._verifier.verify(grammar)
 
     def close(self) -> None:
-        """End what tries grammars out."""
+        """End the grammar verifier and its processes."""
         self._verifier.close()
 
     async def verify_beside(self, grammar: GrammarSpec) -> None:
-        """`verify` while others go on; `TooManyGrammars` where too many wait for theirs."""
+        """`verify` without blocking the event loop; `TooManyGrammars` if too many grammars wait
+        already."""
         self._check_vocabulary()
         with _told_of_the_end():
             await self._verifier.verify_beside(grammar)
@@ -164,9 +168,9 @@ class InputProcessor:
     def _check_tokens(self, name: str) -> None:
         if not self._has_tokens_of_core():
             raise ValueError(
-                f"{name} cannot be followed: the core knows the tokenizer that the engine was made "
-                "with, and one with other tokens has taken its place; make an engine with that "
-                f"one, by tokenizer=..., or leave {name} out"
+                f"{name} cannot be used: the tokenizer was replaced by one with other tokens, "
+                "which the engine core does not know; make an engine with that "
+                f"tokenizer (tokenizer=...), or leave {name} out"
             )
 
     def _tokenize(self, prompts: list[ParsedPrompt], add_special_tokens: bool) -> list[list[int]]:
@@ -185,7 +189,7 @@ class InputProcessor:
                 return_token_type_ids=False,
                 verbose=False,  # its own advice about long texts; the limit is checked here
             )
-        except Exception as error:  # which says nothing of lone surrogates
+        except Exception as error:  # whose text does not mention lone surrogates
             for prompt in prompts:
                 require_whole_text(prompt.name, prompt.text or "")
             if not _is_unspellable(error):
@@ -193,8 +197,8 @@ class InputProcessor:
             if len(prompts) > 1:  # one by one, to name the wrong one
                 return [self._tokenize([prompt], add_special_tokens)[0] for prompt in prompts]
             raise ValueError(
-                f"{prompts[0].name} cannot be written in the tokens of this model ({error}); use "
-                "what is in its vocabulary"
+                f"{prompts[0].name} cannot be tokenized by this model ({error}); use "
+                "only text that its vocabulary covers"
             ) from error
         return [list(token_ids) for token_ids in encoded["input_ids"]]
 
@@ -221,7 +225,8 @@ class InputProcessor:
         return token_ids
 
     def _truncated(self, token_ids: list[int], params: SamplingParams) -> list[int]:
-        """The last tokens; -1 keeps as many as leave room for one more."""
+        """The last ``truncate_prompt_tokens`` tokens; -1 keeps as many as leave room for one output
+        token."""
         kept = params.truncate_prompt_tokens
         if kept is None:
             return token_ids
@@ -240,8 +245,8 @@ class InputProcessor:
         token_strings = self._special_tokens(strings)
         if params.use_beam_search:
             _require_tokens(strings, token_strings)
-        # What ends an answer in a chat format is as good as the end-of-sequence token of the
-        # tokenizer. Others, of the generation config, tell kinds of ends apart: they are a reason.
+        # The end of a turn in a chat format counts as the tokenizer's end-of-sequence token. Other
+        # ends, of the generation config, tell kinds of ends apart, so they give a stop reason.
         ends = () if params.ignore_eos else tuple(end for end in ends if end not in strings)
         end_tokens = self._special_tokens(ends)
         strings += tuple(end for end in ends if end not in end_tokens.values())
@@ -291,13 +296,13 @@ class InputProcessor:
             return list(self._vocabulary.tokenizer.encode(text, add_special_tokens=False))
         except Exception as error:
             if _is_unspellable(error):
-                return []  # nor can it come out
+                return []  # the model cannot write it either
             raise
 
 
 def _is_unspellable(error: Exception) -> bool:
-    """Whether a tokenizer without an unknown token says that it has no tokens for some text.
-    `tokenizers` has no class of errors of its own."""
+    """Whether a tokenizer without an unknown token says that it has no tokens for some text;
+    `tokenizers` raises a plain `Exception` for that."""
     return type(error) is Exception
 
 
@@ -312,11 +317,11 @@ def _verifier(
 
 
 def _possible(eos_token_ids: Collection[int], vocab_size: int) -> tuple[int, ...]:
-    """Some models name tokens that they do not have."""
+    """The end tokens that are inside the vocabulary; some models name others too."""
     found = tuple(i for i in eos_token_ids if 0 <= i < vocab_size)
     if len(found) < len(eos_token_ids):
         logger.warning(
-            "of the tokens that end a text, %s, only those inside the vocabulary, 0 to %d, can",
+            "of the end-of-sequence tokens %s only those inside the vocabulary, 0 to %d, count",
             list(eos_token_ids),
             vocab_size - 1,
         )
@@ -325,7 +330,7 @@ def _possible(eos_token_ids: Collection[int], vocab_size: int) -> tuple[int, ...
 
 @contextlib.contextmanager
 def _told_of_the_end() -> Iterator[None]:
-    """A grammar after the engine's end meets the error that plain requests meet."""
+    """Turn `VerifierClosed` into the error that other requests get after the engine's end."""
     try:
         yield
     except VerifierClosed:
@@ -333,7 +338,8 @@ def _told_of_the_end() -> Iterator[None]:
 
 
 def _require_tokens(strings: Collection[str], token_strings: Mapping[int, str]) -> None:
-    """Beams are compared by their tokens: cut at a text, they would be copies of one beginning."""
+    """Raise ``ValueError`` for stop strings that are not one token: beams are compared by their
+    tokens, and several that are cut at a text would be the same."""
     texts = [text for text in strings if text not in token_strings.values()]
     if texts:
         raise ValueError(
@@ -343,9 +349,12 @@ def _require_tokens(strings: Collection[str], token_strings: Mapping[int, str]) 
 
 
 def _watch(stop: StopSpec, params: SamplingParams) -> Watch:
-    """Every step where somebody reads along, now and then where stop strings are looked for. Those
-    that are special tokens stop in the core; as plain text they are rare enough to be cut off
-    later."""
+    """How often the core reports tokens: every step, now and then, or only at the end.
+
+    Every step for streams, now and then if the front end must look for stop strings. Those that are
+    special tokens stop in the core; the same string as plain text is so rare that it is cut off
+    later.
+    """
     found_by_core = len(stop.token_strings) == len(set(stop.strings))
     reads_end_only = params.output_kind is RequestOutputKind.FINAL_ONLY or params.is_ranked
     if not reads_end_only:
@@ -356,7 +365,8 @@ def _watch(stop: StopSpec, params: SamplingParams) -> Watch:
 def _thinking(
     params: SamplingParams, thinking: Thinking | None, *, has_grammar: bool
 ) -> Thinking | None:
-    """What must be known of thoughts: where they end, for a grammar or for a budget."""
+    """What the core must know of the thinking, for a grammar or a budget; None if neither needs
+    it."""
     budget = params.thinking_token_budget
     if budget is None and thinking is not None:
         budget = thinking.budget

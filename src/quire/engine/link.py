@@ -1,4 +1,4 @@
-"""The front end's side of a core that steps by itself: locks, sockets, and how death is told.
+"""The front end's side of a core that steps by itself: locks, sockets, and noticing its death.
 
 `process.py` and `thread.py` start such a core, `attached.py` joins one that another process has
 started.
@@ -38,7 +38,7 @@ _LAST_WORDS_MS = 500  # how long a message of a process that has ended may still
 
 
 class Link(Protocol):
-    """A road to a core in another thread or process."""
+    """A connection to a core in another thread or process."""
 
     client: str  # the name of this front end; "" for the one that started the core
 
@@ -55,7 +55,7 @@ class Link(Protocol):
     def wait_answer(self) -> Reply | None: ...
 
     def stop(self) -> None:
-        """Wake whoever waits; no message is needed any more."""
+        """Wake all waiting threads; further messages are not needed."""
         ...
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class Link(Protocol):
         ...
 
     def obituary(self) -> str:
-        """How a core ended that said nothing itself."""
+        """The cause of death of a core that has not reported one."""
         ...
 
 
@@ -75,7 +75,7 @@ class LinkClient:
         self._link = link
         self._end: str | None = None
         self._is_freed = False
-        self._early: Reply | None = None  # was taken from the link before its turn
+        self._early: Reply | None = None  # a message after the deltas, for the next `receive`
         self._serials = itertools.count()  # of questions
         self._sending, self._receiving, self._asking = (threading.Lock() for _ in range(3))
 
@@ -117,7 +117,7 @@ class LinkClient:
         self._link.close()
 
     def _wait_steps(self) -> Reply | None:
-        """The next message; the deltas of the steps that are there are one."""
+        """The next message about steps; the deltas of all steps that have arrived are joined."""
         reply, self._early = self._early or self._link.wait_step(), None
         for _ in range(MOST_STEPS_AT_ONCE):
             if not isinstance(reply, Deltas) or not self._link.has_step():
@@ -147,7 +147,7 @@ class CoreSockets:
     def __init__(self, folder: Path, client: str = "") -> None:
         self._folder = folder
         self._context = zmq.Context()
-        # Who sends connects: then sending never waits, whether the other side is there or not.
+        # The sender connects, so that sending never blocks, whether the other side is up or not.
         self._commands = self._context.socket(zmq.PUSH)
         self._commands.set_hwm(0)
         self._commands.reconnect_ivl = _RECONNECT_MS
@@ -175,14 +175,15 @@ class CoreSockets:
         return decode_reply(socket.recv())
 
     def is_ready(self, socket: zmq.Socket[bytes], alive_fd: int, timeout_s: float | None) -> bool:
-        """Whether `wait` would return, now or within so many seconds. Takes nothing."""
+        """Whether `wait` would return within ``timeout_s`` seconds (None: no limit); takes no
+        message."""
         return bool(_poll(socket, alive_fd, timeout_s))
 
     def has_step(self) -> bool:
         return bool(self.steps.poll(0))
 
     def expect_nothing(self) -> None:
-        """Do not wait for last words."""
+        """Do not wait for the last messages of a process that has ended."""
         self._last_words_ms = 0
 
     def close(self) -> None:
@@ -197,7 +198,7 @@ class CoreSockets:
 
 
 def _poll(socket: zmq.Socket[bytes], alive_fd: int, timeout_s: float | None) -> dict[object, int]:
-    """Which of the two can be read."""
+    """Which of the two can be read within ``timeout_s`` seconds (None: no limit)."""
     poller = zmq.Poller()
     poller.register(socket, zmq.POLLIN)
     poller.register(alive_fd, zmq.POLLIN)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LAST_STEP_S = 10.0  # for which the end of the program waits
+_LAST_STEP_S = 10.0  # how long the program's exit waits for a running step
 
 
 class LLMEngine(TellsWhatIsNotBuilt):
@@ -65,8 +65,8 @@ class LLMEngine(TellsWhatIsNotBuilt):
         make_client = ProcessClient if multiprocess_mode else InprocClient
         self._client: InprocClient | ProcessClient = make_client(config, build)
         self._front = Front(config, self._client.facts, tokenizer)
-        self.model_config: ModelConfigView = self._front.model_config  # users put their own here
-        self._held: list[RequestOutput] = []  # of a step that Ctrl-C came into
+        self.model_config: ModelConfigView = self._front.model_config  # users may assign their own
+        self._held: list[RequestOutput] = []  # outputs of a step that Ctrl-C interrupted
         self._gate = _StepGate()
         weakref.finalize(self, self._gate.close)  # called when the program ends, too
 
@@ -78,7 +78,7 @@ class LLMEngine(TellsWhatIsNotBuilt):
         stat_loggers: object = None,
         enable_multiprocessing: bool = False,
     ) -> LLMEngine:
-        """An engine as the arguments say; ``usage_context`` is not used."""
+        """Make an engine from arguments; ``usage_context`` is ignored."""
         refuse_stat_loggers(stat_loggers)
         if not enable_multiprocessing:
             preload_kernels(engine_args.device)
@@ -103,9 +103,9 @@ class LLMEngine(TellsWhatIsNotBuilt):
     ) -> str:
         """Queue a request. ``ValueError`` if it cannot be served or its id is in use.
 
-        ``params=None`` are the model's defaults. Of ``priority`` smaller is sooner; other than 0
-        it needs an engine with ``scheduling_policy="priority"``. The older order works too:
-        ``request_id, prompt, params, prompt_token_ids, arrival_time, lora_request``.
+        ``params=None`` means the model's defaults. A smaller ``priority`` is scheduled sooner;
+        values other than 0 need an engine with ``scheduling_policy="priority"``. The older order
+        works too: ``request_id, prompt, params, prompt_token_ids, arrival_time, lora_request``.
         """
         refuse_not_built(
             lora_request=lora_request,
@@ -125,8 +125,8 @@ class LLMEngine(TellsWhatIsNotBuilt):
         return request_id
 
     def submit(self, requests: list[ProcessedRequest]) -> None:
-        """Queue requests that the input processor has made: all of them or none. Ctrl-C comes when
-        they are."""
+        """Queue requests that the input processor has made, all or none. Ctrl-C is delayed until
+        then."""
         added: list[str] = []
         with _CtrlCWaits():
             try:
@@ -138,13 +138,14 @@ class LLMEngine(TellsWhatIsNotBuilt):
                 raise
 
     def step(self) -> list[RequestOutput]:
-        """Let the core do a step, or wait for one; the outputs that changed, finished or not.
+        """Run one step of the core, or wait for one; returns the changed outputs, finished or not.
 
         A request that fails raises nothing: its completions end with ``finish_reason="error"``, the
-        cause in ``error``, and the text that was there before, if outputs come while it runs.
+        cause in ``error``, and the text so far, if outputs are returned while it runs.
 
-        Ctrl-C waits for the end of a step that is done here, or until what the core sent is read,
-        so that nothing is lost or left half done. Waiting for the core it ends at once.
+        Ctrl-C is delayed until a step in this process is complete, or the core's message is read,
+        so that nothing is lost or left half done. While waiting for a core process it takes effect
+        at once.
         """
         self.wait()
         with _CtrlCWaits(), self._gate:
@@ -154,14 +155,14 @@ class LLMEngine(TellsWhatIsNotBuilt):
         return outputs
 
     def begin(self) -> None:
-        """Let an idle core start the requests queued so far; their outputs come by `step`, as those
-        of the requests that are queued meanwhile. Ctrl-C as there."""
+        """Let an idle core start the requests queued so far; `step` returns their outputs. Ctrl-C
+        is delayed as in `step`."""
         with _CtrlCWaits(), self._gate:
             self._client.begin()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait, at most so long, until `step` need not; whether it need not. Other threads may use
-        the engine meanwhile, but not receive from it."""
+        """Wait up to ``timeout_s`` seconds (None: no limit) until `step` would not block; True if
+        it would not. Other threads may use the engine meanwhile, but not step it."""
         if self._held or len(self._front.outputs) == 0:
             return True
         return self._client.wait(timeout_s)
@@ -189,7 +190,7 @@ class LLMEngine(TellsWhatIsNotBuilt):
 
     @property
     def facts(self) -> EngineFacts:
-        """What became known while the engine started."""
+        """Facts that were determined while the engine started, such as the number of KV blocks."""
         return self._client.facts
 
     @property
@@ -209,7 +210,7 @@ class LLMEngine(TellsWhatIsNotBuilt):
 
     @property
     def vllm_config(self) -> VllmConfigView:
-        """For programs written for vLLM: with ``model_config``, and no other part."""
+        """A view for programs written for vLLM: it has ``model_config`` and no other part."""
         return VllmConfigView(self.model_config)
 
     def get_default_sampling_params(self) -> SamplingParams:
@@ -219,7 +220,7 @@ class LLMEngine(TellsWhatIsNotBuilt):
     def reset_prefix_cache(
         self, reset_running_requests: bool = False, reset_connector: bool = False
     ) -> bool:
-        """Forget cached prefixes; False when requests that run still use blocks."""
+        """Drop all cached prefixes; False if running requests still use blocks."""
         refuse_not_built(
             reset_running_requests=reset_running_requests, reset_connector=reset_connector
         )
@@ -229,7 +230,7 @@ class LLMEngine(TellsWhatIsNotBuilt):
         return self._client.ask(STATS)
 
     def block_map(self) -> bytes:
-        """One byte a KV block: 0 free, 1 in use, 2 shared, 3 cached."""
+        """One byte per KV block: 0 free, 1 in use, 2 shared, 3 cached."""
         return self._client.ask(BLOCK_MAP)
 
     def do_log_stats(self) -> None:
@@ -265,10 +266,10 @@ def refuse_stat_loggers(given: object) -> None:
 
 
 class _StepGate:
-    """One thread steps at a time, and at the end of the program only the thread that ends it.
+    """Lets one thread step at a time, and after `close` only the thread that ends the program.
 
-    A daemon thread that Python stops inside a step, in code of torch, makes the program end with
-    SIGABRT instead of its own status.
+    A daemon thread that Python stops inside torch code would end the program with SIGABRT instead
+    of its own exit status.
     """
 
     def __init__(self) -> None:
@@ -280,14 +281,14 @@ class _StepGate:
         self._stepping.acquire()
         if self._only not in (None, threading.get_ident()):
             self._stepping.release()
-            raise SystemExit  # of this thread, without a word
+            raise SystemExit  # ends this thread silently
 
     def __exit__(self, *error: object) -> None:
         self._stepping.release()
 
     def close(self) -> None:
-        """Let no other thread begin a step, and wait for one that runs, but not for ever. A fork
-        has none of these threads."""
+        """Let no other thread begin a step, and wait up to `_LAST_STEP_S` for a running one. Does
+        nothing in a fork, which has none of these threads."""
         if os.getpid() != self._pid:
             return
         self._only = threading.get_ident()
@@ -298,8 +299,8 @@ class _StepGate:
 class _CtrlCWaits:
     """Holds back Ctrl-C inside the block and raises it at the end; a second one goes through.
 
-    Only in the main thread and only while Python's own handler is set: any other handler is
-    somebody's decision.
+    Only in the main thread and only while Python's own handler is set: any other handler was set on
+    purpose.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""What crosses the border between front end and engine core, and how it becomes bytes.
+"""The messages between front end and engine core, and how they are encoded.
 
 Commands go to the core one at a time; deltas come back one message per step; an answer follows each
-question. Inside one process the objects themselves are passed, between processes their bytes.
-Knows nothing about sockets.
+question. Inside one process the objects themselves are passed, between processes their bytes. Knows
+nothing about sockets.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class AddRequest(msgspec.Struct, tag=True, frozen=True):
 
 
 class Abort(msgspec.Struct, tag=True, frozen=True):
-    """Requests end; with ``keeps_tokens`` the core tells their ends, and what it has not told."""
+    """Abort requests; with ``keeps_tokens`` the core still sends their final deltas, with the
+    tokens not sent yet."""
 
     request_ids: list[str]
     keeps_tokens: bool = False
@@ -59,7 +60,7 @@ class Finish(msgspec.Struct, tag=True, frozen=True):
 class Ask(msgspec.Struct, tag=True, frozen=True):
     query: str
     client: str = ""  # who asks, where several front ends share the core
-    serial: int = 0  # the answer's too: whoever asked before may have gone without one
+    serial: int = 0  # repeated in the answer, as an earlier asker may have left
 
 
 class Stop(msgspec.Struct, tag=True, frozen=True):
@@ -73,7 +74,7 @@ class Attach(msgspec.Struct, tag=True, frozen=True):
 
 
 class Detach(msgspec.Struct, tag=True, frozen=True):
-    """A front end that was attached has gone; its requests end."""
+    """An attached front end has left; its requests are aborted."""
 
     client: str
 
@@ -97,7 +98,7 @@ QUERIES: dict[str, Query[Any]] = {q.name: q for q in (STATS, BLOCK_MAP, RESET_PR
 
 
 class Loading(msgspec.Struct, tag=True, frozen=True):
-    """What the core does now, while it starts."""
+    """The phase of its start that the core has begun."""
 
     phase: str
 
@@ -132,7 +133,8 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
         return f"{self.type_name}: {self.message}"
 
     def to_exception(self) -> Exception:
-        """The same type with the same message where the type is one of Python's or Quire's."""
+        """An exception of the same type, if that is one of Python's or Quire's, else a
+        `RuntimeError`; its cause is the core's traceback."""
         known = {**vars(builtins), **vars(errors)}.get(self.type_name)
         if not (isinstance(known, type) and issubclass(known, Exception)):
             known, message = RuntimeError, self.last_line
@@ -162,7 +164,7 @@ def with_client(client: str, request_id: str) -> str:
 
 
 def client_of(request_id: str) -> str:
-    """The front end's name in what `with_client` made."""
+    """The front end's name in an id that `with_client` made."""
     return request_id.partition("|")[0]
 
 

@@ -1,6 +1,6 @@
 """`model_config` as users of other engines read it: plain attributes, `hf_config` and `dtype`.
 
-The objects of transformers and torch are made when somebody first looks, from the frozen config.
+The objects of transformers and torch are made from the frozen config on first access.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Runs requests on an `LLMEngine` for callers that want their own outputs, several at a time.
 
-One of those who wait steps the engine, and hands the others' outputs to them: so a stream may be
+One of the waiting calls steps the engine and hands the others their outputs, so a stream may be
 read while another call runs, also from another thread. While the engine waits for a core in another
-process, all may use it. Requests are queued a step's worth of tokens at first, then a few steps' at
-a time, so that the first are computed while the others are still being made; more of them where
-that takes no time, since a prefix that they share may leave little of their tokens. Knows nothing
-about prompts.
+process, all threads may use it. Requests are queued one step's worth of tokens at first, then a few
+steps' worth at a time, so that the first are computed while the others are still being made; more
+are queued if that takes no time, since with a shared prefix few of their tokens may need computing.
+Knows nothing about prompts.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from quire.errors import RequestError
 from quire.outputs import RequestOutput
 
 _NO_TIME_S = 0.003
-_HIDDEN_TIMES = 4  # as long, while steps are in flight
-_LONGEST_WAIT_S = 0.1  # before somebody looks whether all is as it was
+_HIDDEN_TIMES = 4  # times as long while steps are in flight
+_LONGEST_WAIT_S = 0.1  # before a waiting thread checks again whether it must step or abort
 
 
 class OfflineRunner:
@@ -69,7 +69,8 @@ class OfflineRunner:
             self._abort(unfinished)
 
     def _queue_some(self, coming: Iterator[ProcessedRequest], call: _Call, least: int) -> None:
-        """Queue requests of at least so many tokens, or of more that are made in no time."""
+        """Queue requests of at least ``least`` tokens in all, and more while making them takes next
+        to no time."""
         requests, num_tokens, are_more = [], 0, False
         no_time_s = self._no_time_s * (_HIDDEN_TIMES if call.unfinished else 1)
         until = time.perf_counter() + no_time_s
@@ -82,29 +83,29 @@ class OfflineRunner:
         self._refuse_inside_a_step()
         request_ids = [request.engine.request_id for request in requests]
         with self._lock:
-            call.unfinished.update(request_ids)  # before: Ctrl-C comes when they are queued
+            call.unfinished.update(request_ids)  # first: `submit` ends with a delayed Ctrl-C
             try:
                 self._engine.submit(requests)
-            except Exception:  # none of them is, and the ids may be somebody else's
+            except Exception:  # none was queued, and other calls may have these ids
                 call.unfinished.difference_update(request_ids)
                 raise
             self._calls.update(dict.fromkeys(request_ids, call))
         call.are_more = are_more
 
     def _begin(self) -> None:
-        """Let the engine start what is queued, if nobody steps it."""
+        """Let the engine start what is queued, if no thread is stepping it."""
         with self._lock:
             if self._receiver is not None:
                 return
-            self._receiver = threading.get_ident()  # what the step calls must not wait for it
+            self._receiver = threading.get_ident()  # so that calls from inside the step are refused
             try:
                 self._engine.begin()
             finally:
                 self._receiver = None
 
     def _step(self, call: _Call) -> None:
-        """Let the engine go on until the call has outputs, or by one step if more requests come;
-        whichever thread is the first to wait does it for all."""
+        """Step the engine until the call has outputs, or once if it has more requests to queue; the
+        first thread to wait steps for all."""
         self._refuse_inside_a_step()
         me = threading.get_ident()
         call.wants_step = self._num_steps + 1 if call.are_more else math.inf
@@ -118,14 +119,14 @@ class OfflineRunner:
                 self._receive()
         finally:
             if self._receiver == me:
-                self._receiver = None  # first of all: Ctrl-C may come into what follows
+                self._receiver = None  # first, as Ctrl-C may interrupt what follows
                 with self._lock:
                     for other in self._waiting[:1]:
                         other.news.notify()
 
     def _wait_for_receiver(self, call: _Call) -> None:
-        """Until another thread's steps have served the call, or no thread does any; under the
-        lock, which is free meanwhile."""
+        """Wait until another thread's steps have served the call, or no thread steps; the lock is
+        held by the caller and released meanwhile."""
         try:
             self._waiting.append(call)
             while self._receiver is not None and not call.is_served(self._num_steps):
@@ -134,13 +135,13 @@ class OfflineRunner:
             self._waiting.remove(call)
 
     def _receive(self) -> None:
-        """One step, or a while without one."""
+        """Run one step, or wait up to `_LONGEST_WAIT_S` if none is ready."""
         with self._lock:
             self._abort_queued()
             if not self._engine.has_unfinished_requests():
                 raise RequestError(
-                    "the outputs went to somebody else: a request was aborted, or the engine was "
-                    "stepped, beside the call that waits for it"
+                    "the outputs of a waiting call were lost: its request was aborted, or the "
+                    "engine stepped, by other code; leave both to the call until it returns"
                 )
         if not self._engine.wait(_LONGEST_WAIT_S):
             return
@@ -157,13 +158,13 @@ class OfflineRunner:
     def _refuse_inside_a_step(self) -> None:
         if self._receiver == threading.get_ident():
             raise RequestError(
-                "the engine is in the middle of a step, in this very thread: what it calls there, "
-                "such as a logits processor, cannot use it; use another engine"
+                "the engine is in the middle of a step of this thread: code that the step calls, "
+                "such as a logits processor, cannot use the engine; use another one"
             )
 
     def _abort(self, request_ids: Iterable[str]) -> None:
-        """At once or before the next step: the garbage collector may close an iterator anywhere,
-        even inside a step of the same thread."""
+        """Abort requests at once, or before the next step if the lock is held: the garbage
+        collector may close an iterator anywhere, even inside a step of the same thread."""
         self._to_abort.append(list(request_ids))
         if self._lock.acquire(blocking=False):
             try:
@@ -180,7 +181,7 @@ class OfflineRunner:
 
 
 class _Call:
-    """One call of `run`: what came for it, and how it is woken."""
+    """One call of `run`: its outputs, and how it is woken."""
 
     def __init__(self, lock: threading.Lock) -> None:
         self.inbox: deque[RequestOutput] = deque()

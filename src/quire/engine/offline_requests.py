@@ -28,17 +28,17 @@ from quire.structured import Thinking
 
 Params = SamplingParams | BeamSearchParams | Sequence[SamplingParams | BeamSearchParams]
 
-_CHARACTERS_A_TOKEN = 4  # or so, of a text
+_CHARACTERS_A_TOKEN = 4  # roughly
 _PLAIN = (int, float, str)
 
 
 class OfflineRequests:
-    """Of one engine, for one `LLM`; their ids count up."""
+    """Makes the requests of one `LLM` for its engine; their ids count up."""
 
     def __init__(
         self,
         engine: LLMEngine,
-        tokens_at_once: int,  # of prompts, that the first steps need
+        tokens_at_once: int,  # prompt tokens that the first steps need
         *,
         chat_template: str | None = None,
         reasoning: ReasoningFormat | None = None,
@@ -111,8 +111,8 @@ class OfflineRequests:
         return self._engine.front.process(request_id, prompt, params, priority=priority)
 
     def _tokenized(self, prompts: list[ParsedPrompt]) -> Iterator[ParsedPrompt]:
-        """With token ids. Texts are tokenized together, which is faster, but no more of them than
-        the first steps need."""
+        """The prompts with token ids. Texts are tokenized together, which is faster, but no more at
+        a time than the first steps need."""
         at_once = _CHARACTERS_A_TOKEN * self._tokens_at_once
         part: list[ParsedPrompt] = []
         num_characters = 0
@@ -127,8 +127,8 @@ class OfflineRequests:
     def _params(
         self, params: Params | None, num_prompts: int, kind: RequestOutputKind
     ) -> list[SamplingParams]:
-        """One for each prompt; copies, since callers keep theirs. Neighbours that are seen to ask
-        for the same share one, so that it is checked once."""
+        """One copy of the parameters per prompt, since callers keep theirs. Equal neighbours share
+        one, which is then checked once."""
         if params is None:
             params = self._engine.get_default_sampling_params()
         if not is_list(params):
@@ -142,7 +142,8 @@ class OfflineRequests:
 
     @property
     def _thoughts(self) -> Thoughts | None:
-        """As the present tokenizer, which may have been replaced, writes them."""
+        """The marks of thoughts in tokens of the current tokenizer, which may have been replaced;
+        None without a reasoning parser."""
         if self._reasoning is None:
             return None
         tokenizer = self._engine.get_tokenizer()
@@ -153,7 +154,8 @@ class OfflineRequests:
     def _thinking(
         self, conversation: Conversation, prompt: ParsedPrompt, options: ChatOptions
     ) -> Thinking | None:
-        """What the answer may begin with, as the template tells, or the one that is continued."""
+        """The thinking that the answer may begin with, as the template's prompt or the continued
+        message tells."""
         thoughts = self._thoughts
         if thoughts is None:
             return None
@@ -176,8 +178,8 @@ def _copies(
 
 
 def _ask_the_same(one: object, other: object) -> bool:
-    """As far as is seen without a look into what they hold: two schemas may be equal and differ in
-    their order, two logits processors in what they will have seen."""
+    """Whether two parameters certainly ask for the same. Other values than plain ones are compared
+    by identity: equal schemas may differ in their order, equal logits processors in their state."""
     if not type(one) is type(other) is SamplingParams:
         return False
     pairs = zip(vars(one).values(), vars(other).values(), strict=True)

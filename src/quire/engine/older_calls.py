@@ -19,7 +19,8 @@ _OLDER_REST = ("prompt_token_ids", "arrival_time", "lora_request", "multi_modal_
 
 
 def takes_older_form(add_request: Callable[P, R]) -> Callable[P, R]:
-    """Today the arguments after the parameters are ``arrival_time, lora_request, ...``."""
+    """Make `add_request` accept the older order too; today ``arrival_time, lora_request, ...``
+    follow the parameters."""
 
     @functools.wraps(add_request)
     def either_form(*args: Any, **named: Any) -> R:
@@ -40,7 +41,7 @@ def takes_older_form(add_request: Callable[P, R]) -> Callable[P, R]:
 
 
 def _is_older(rest: tuple[Any, ...], named: dict[str, Any]) -> bool:
-    """Whether the fourth argument is token ids; where it is None, the others tell."""
+    """Whether the fourth argument is token ids; if it is None, the other arguments decide."""
     match rest:
         case [None, int() | float(), *_]:
             return True

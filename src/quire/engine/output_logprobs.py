@@ -22,7 +22,7 @@ def _to_dict(
     token_ids: list[int], values: list[float], rank: int, vocabulary: Vocabulary | None
 ) -> dict[int, Logprob]:
     own, *best = token_ids
-    # Its place among the best, or behind them: of tokens that are equally likely each has its own.
+    # Its place among the best, or after them: equally likely tokens get different ranks.
     rank = best.index(own) + 1 if own in best else max(rank, len(best) + 1)
     texts = [None] * len(token_ids) if vocabulary is None else vocabulary.token_texts(token_ids)
     # Column 0 is the token itself; if it is among the best as well, its first place stays.

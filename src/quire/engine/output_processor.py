@@ -32,7 +32,7 @@ from quire.tokenizer.vocabulary import Vocabulary
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessedStep:
-    """News for the callers, and completions that the core must end: a stop string was found."""
+    """New outputs, and completions that the core must end because a stop string was found."""
 
     outputs: list[RequestOutput] = field(default_factory=list)
     to_abort: list[tuple[str, int]] = field(default_factory=list)  # (request id, completion index)
@@ -47,14 +47,14 @@ class OutputProcessor:
         self.observer: RequestObserver = NoObserver()
 
     def __len__(self) -> int:
-        """Unfinished requests."""
+        """The number of unfinished requests."""
         return len(self._requests)
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._requests
 
     def is_watched(self, request_id: str) -> bool:
-        """Whether the core tells every token of this unfinished request at once."""
+        """Whether the core sends every token of this unfinished request at once."""
         return self._requests[request_id].is_watched
 
     def add(self, request: ProcessedRequest) -> None:
@@ -69,8 +69,8 @@ class OutputProcessor:
         self.observer.request_started(request)
 
     def process(self, deltas: Iterable[CompletionDelta]) -> ProcessedStep:
-        """Deltas of requests that were aborted meanwhile are nobody's any more, nor those of
-        completions that ended here."""
+        """Turn deltas into outputs; deltas of aborted requests, and of completions that ended here,
+        are ignored."""
         step = ProcessedStep()
         changed: dict[str, _Request] = {}
         for delta in deltas:
@@ -91,7 +91,7 @@ class OutputProcessor:
         return step
 
     def abort(self, request_id: str) -> list[RequestOutput]:
-        """The last output of a request that was given up; none if there is no such request."""
+        """Abort a request; returns its last output, or nothing if there is no such request."""
         request = self._requests.pop(request_id, None)
         if request is None:
             return []
@@ -101,7 +101,7 @@ class OutputProcessor:
         return [] if output is None else [output]
 
     def lose_all(self) -> None:
-        """The core has died: nothing more comes for anybody."""
+        """End all requests with an error: the core has died."""
         lost, self._requests = list(self._requests.values()), {}
         for request in lost:
             request.lose()
@@ -109,7 +109,7 @@ class OutputProcessor:
 
 
 class _Request:
-    """A request and its completions, those without news included."""
+    """An unfinished request with all its completions."""
 
     def __init__(self, request: ProcessedRequest, vocabulary: Vocabulary | None) -> None:
         self._request = request
@@ -141,7 +141,7 @@ class _Request:
         return is_own and not self._completions[delta.index].has_ended
 
     def take(self, delta: CompletionDelta) -> _Completion:
-        if delta.index == 0:  # the others continue from its blocks, which is no hit
+        if delta.index == 0:  # the others share its blocks, which is no cache hit
             self._num_cached_tokens = delta.num_cached_tokens
         if delta.prompt_logprobs is not None:
             self._prompt_logprobs = [None, *to_dicts(delta.prompt_logprobs, self._vocabulary)]
@@ -163,7 +163,8 @@ class _Request:
         self._num_open = 0
 
     def output(self) -> RequestOutput | None:
-        """What the caller sees of the news, if anything."""
+        """The output for what is new since the last one; None if the caller should not see it
+        yet."""
         changed = list(self._news.values())
         self._news.clear()
         if self._engine.beam is not None:
@@ -192,7 +193,7 @@ class _Request:
         )
 
     def end(self) -> RequestEnd:
-        """What whoever watches learns."""
+        """The record of the ended request for observers."""
         return RequestEnd(
             request=self._request,
             completions=tuple(one.end() for one in self._completions),
@@ -202,17 +203,18 @@ class _Request:
         )
 
     def _drop_beams_that_never_were(self) -> None:
-        """Beams end in one step; there are fewer than asked for where few tokens are allowed."""
+        """Drop the beams without an end: all end in one step, and few allowed tokens give fewer
+        than asked for."""
         self._completions = [one for one in self._completions if one.has_ended]
         self._num_open = 0
 
     @cached_property
     def _prompt_token_ids(self) -> list[int]:
-        """The caller's own, who may change them: the request's may be the core's as well."""
+        """A copy for the caller, who may change it: the core may share the request's list."""
         return list(self._engine.prompt_token_ids)
 
     def _take_prompt_logprobs(self) -> PromptLogprobs | None:
-        """A stream of deltas carries them once."""
+        """The prompt's log-probabilities; a stream of deltas carries them once."""
         logprobs = self._prompt_logprobs
         if self._kind is RequestOutputKind.DELTA:
             self._prompt_logprobs = None
@@ -220,8 +222,8 @@ class _Request:
 
     @cached_property
     def _metrics(self) -> RequestStateStats:
-        """When it has ended, over all completions: from the first that was scheduled to the last
-        that ended."""
+        """Timing of the ended request over all completions: from the first that was scheduled to
+        the last that ended."""
         arrival = self._engine.arrival_time
         timings = [one.timing for one in self._completions if one.timing is not None]
         first_token = min((t.first_token_time for t in timings if t.first_token_time), default=0.0)
@@ -286,7 +288,7 @@ class _Completion:
         self.token_ids += token_ids[:num_tokens]
         self._text += new.text
         self._take_logprobs(delta, num_tokens)
-        self._score = delta.score  # a beam's, whose text may be cut here: all are ranked alike
+        self._score = delta.score  # a beam's, kept if cut here: all are ranked alike
         self._first_seen = self._first_seen or time.time()
         if delta.finish_reason is not None:
             self.timing = delta.timing
@@ -302,7 +304,7 @@ class _Completion:
         self._end(FinishReason.ABORT, None)
 
     def lose(self) -> None:
-        """No end came, and none will."""
+        """End with an error if no end has come: none will."""
         if not self.has_ended:
             self._end(FinishReason.ERROR, None)
 
@@ -311,7 +313,8 @@ class _Completion:
         return CompletionEnd(num_tokens=len(self.token_ids), reason=self._finish_reason)
 
     def is_due(self, stream_interval: int) -> bool:
-        """Whether the caller should see what is new: the first token, the end, and so many."""
+        """Whether the caller should see what is new: the first token, the end, or
+        ``stream_interval`` tokens."""
         num_new = len(self.token_ids) - self._num_seen_tokens
         return self.has_ended or self._num_seen_tokens == 0 or num_new >= stream_interval
 
@@ -320,7 +323,7 @@ class _Completion:
         return self.delta()
 
     def delta(self) -> CompletionOutput:
-        """All that the caller has not seen; from now on it has."""
+        """What the caller has not seen yet; it counts as seen from now on."""
         first_char, first = self._num_seen_chars, self._num_seen_tokens
         self._num_seen_chars, self._num_seen_tokens = len(self._text), len(self.token_ids)
         return CompletionOutput(
@@ -337,8 +340,8 @@ class _Completion:
         )
 
     def _take_logprobs(self, delta: CompletionDelta, num_tokens: int) -> None:
-        """The sum is made here: the core's goes on after a stop string. Of a beam only the core
-        knows it, so that of a beam that is cut is not known."""
+        """Add up log-probabilities to the stop string, beyond which the core's sum goes. Only the
+        core knows a beam's sum, so a beam that is cut here has none."""
         if delta.logprobs is None:
             if delta.cumulative_logprob is not None and num_tokens == len(delta.new_token_ids):
                 self._cumulative_logprob = delta.cumulative_logprob
@@ -351,7 +354,8 @@ class _Completion:
                 self._logprobs += to_dicts(one, self._vocabulary)
 
     def _end_by_core(self, delta: CompletionDelta, stop_token_id: int | None) -> None:
-        """The core knows token ids only: a stop string may have been one of them."""
+        """End as the core says, which knows only token ids: a stop token may stand for a stop
+        string."""
         assert delta.finish_reason is not None
         self._error, self._is_refusal = delta.error, delta.is_refusal
         rest = self._stream.finish()
@@ -371,7 +375,7 @@ class _Completion:
 
     def _end(self, finish_reason: FinishReason, stop_reason: int | str | None) -> None:
         self._finish_reason, self._stop_reason = finish_reason, stop_reason
-        if self.timing is None:  # ended on this side of the core, which measures better
+        if self.timing is None:  # ended on this side; the core would measure better
             begun = self._begun or CompletionTiming(
                 arrival_time=self._arrival_time, first_token_time=self._first_seen
             )
@@ -395,8 +399,8 @@ def _text_stream(request: ProcessedRequest, vocabulary: Vocabulary | None) -> Co
 
 
 def _best(outputs: list[CompletionOutput], count: int) -> list[CompletionOutput]:
-    """The best ones, best first, numbered anew: beams by score, samples by likelihood. Those that
-    failed come last."""
+    """The ``count`` best, best first, renumbered: beams by score, samples by likelihood. Failed
+    ones come last."""
     failed = FinishReason.ERROR.value
 
     def rank(output: CompletionOutput) -> float:

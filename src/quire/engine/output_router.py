@@ -1,9 +1,9 @@
 """The thread that carries outputs from an engine core to many asyncio consumers.
 
-It detokenizes as it goes, so that event loops only move finished outputs. A consumer that is slow
-finds everything it missed in one output; it holds up nobody. While loops have not taken what they
-were given last, nothing more is made for them, so that what they miss is made together, which costs
-less. Knows nothing about prompts.
+It detokenizes as it goes, so that event loops only move finished outputs. A slow consumer finds
+everything it missed in one output and delays nobody. While no event loop has taken the last
+outputs, no new ones are made, so that several steps are processed together, which costs less. Knows
+nothing about prompts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from quire.step_output import CompletionDelta
 
 _Parcel = tuple["OutputCollector", RequestOutput]
 
-_LONGEST_WAIT_S = 0.1  # for loops, of which one may be held up, or closed
+_LONGEST_WAIT_S = 0.1  # for event loops: one may be blocked, or closed
 
 
 class OutputCollector:
@@ -73,7 +73,7 @@ class OutputRouter:
         self._collectors: dict[str, OutputCollector] = {}
         # Over the front's outputs, the collectors, and the order in which outputs are delivered.
         self._lock = threading.Lock()
-        self._is_taken = threading.Event()  # by some loop: what was made of steps last
+        self._is_taken = threading.Event()  # whether a loop has taken the last outputs
         self._is_taken.set()
         self._reader = threading.Thread(target=self._read, name="quire-outputs", daemon=True)
         self.dead_error: EngineDeadError | None = None
@@ -100,10 +100,10 @@ class OutputRouter:
                 raise
 
     def abort(self, request_ids: Iterable[str], *, keeps_tokens: bool = False) -> None:
-        """End requests; their consumers get a last output. Unknown ids are ignored.
+        """Abort requests; their consumers get a last output. Unknown ids are ignored.
 
-        At once; but with ``keeps_tokens`` those whose tokens the core keeps to itself end when it
-        has told them.
+        At once; but with ``keeps_tokens`` requests whose tokens the core holds back end when it has
+        sent them.
         """
         with self._lock:
             known = [one for one in request_ids if one in self._collectors]
@@ -137,8 +137,10 @@ class OutputRouter:
                 f"The engine's front end failed.\n{type(error).__name__}: {error}"
             )
             dead.__cause__ = error
-            self._die(dead)
-            self._client.close()
+            try:
+                self._die(dead)
+            finally:
+                self._client.close()
 
     def _process(self, deltas: list[CompletionDelta]) -> None:
         with self._lock:
@@ -175,12 +177,18 @@ class OutputRouter:
         with self._lock:
             self.dead_error = error
             orphans, self._collectors = list(self._collectors.values()), {}
-            self._front.outputs.lose_all()
-        for collector in orphans:
-            own = EngineDeadError(str(error))  # consumers must not share a traceback
-            own.__cause__ = error
-            with contextlib.suppress(RuntimeError):  # its loop is closed
-                collector.loop.call_soon_threadsafe(collector.fail, own)
+            try:
+                self._front.outputs.lose_all()
+            finally:  # whatever goes wrong there, nobody may be left waiting
+                _fail_all(orphans, error)
+
+
+def _fail_all(collectors: list[OutputCollector], error: EngineDeadError) -> None:
+    for collector in collectors:
+        own = EngineDeadError(str(error))  # consumers must not share a traceback
+        own.__cause__ = error
+        with contextlib.suppress(RuntimeError):  # its loop is closed
+            collector.loop.call_soon_threadsafe(collector.fail, own)
 
 
 def _deliver(parcels: list[_Parcel], taken: Callable[[], None] = lambda: None) -> None:

@@ -33,7 +33,8 @@ _MAIN = "from quire.engine.core_process import main; main()"
 
 
 class ProcessClient(LinkClient):
-    """Starts the process, and waits until its core is ready; ``watch`` follows and may end that."""
+    """Starts the process and waits until its core is ready; ``watch`` follows the start and can
+    cancel it."""
 
     def __init__(
         self, config: EngineConfig, build: str = BUILD_CORE, watch: StartWatch | None = None
@@ -59,11 +60,12 @@ class ProcessClient(LinkClient):
         super().__init__(self._process, started.facts)
 
     def begin(self) -> None:
-        """The core has begun with whatever it was sent."""
+        """Nothing to do: the core starts by itself what it is sent."""
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Whether `receive` returns at once, now or within so many seconds. Takes nothing, so
-        waiting may be broken off anywhere; for the thread that receives."""
+        """Wait up to ``timeout_s`` seconds (None: no limit) until `receive` would return at once;
+        True if it would. Takes no message, so it may be interrupted anywhere. For the receiving
+        thread."""
         with self._receiving:
             self._check_alive()
             return self._early is not None or self._process.is_ready(timeout_s)
@@ -108,7 +110,7 @@ class _CoreProcess:
         return self._sockets.has_step()
 
     def is_ready(self, timeout_s: float | None) -> bool:
-        """Whether `wait_step` would return, now or within so many seconds."""
+        """Whether `wait_step` would return within ``timeout_s`` seconds (None: no limit)."""
         return self._sockets.is_ready(self._sockets.steps, self._alive_fd, timeout_s)
 
     def wait_step(self) -> Reply | None:
@@ -141,10 +143,10 @@ class _CoreProcess:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def obituary(self) -> str:
-        """How a child ended that said nothing itself."""
+        """The cause of death of a child that has not reported one."""
         code = self._child.wait()
         if code == -signal.SIGKILL:
-            end = "it was killed by SIGKILL, which is often the system that ran out of memory"
+            end = "it was killed by SIGKILL, often because the system ran out of memory"
         elif code < 0:
             end = f"it was killed by {signal.Signals(-code).name}"
         else:

@@ -14,9 +14,9 @@ UseTqdm = bool | Callable[..., Any] | None
 
 
 class Progress:
-    """``use_tqdm`` is whether to show a bar, or what makes one like ``tqdm.tqdm`` does.
+    """Shows a bar if ``use_tqdm`` is True; a callable makes one as ``tqdm.tqdm`` does.
 
-    None is where somebody looks on, in a terminal or a notebook: elsewhere it would fill a log.
+    None shows it only in a terminal or a notebook: elsewhere it would fill a log.
     """
 
     def __init__(self, num_requests: int, use_tqdm: UseTqdm) -> None:
@@ -41,7 +41,7 @@ class Progress:
         self._num_in += len(output.prompt_token_ids or [])
         self._num_out += sum(len(completion.token_ids) for completion in output.outputs)
         elapsed_s = max(time.perf_counter() - self._started, 1e-9)
-        # Assigned, since a bar of the caller's need not have more than this of tqdm's.
+        # Assigned, since a caller's own bar need not have tqdm's other methods.
         self._bar.postfix = (
             f"input {self._num_in / elapsed_s:.1f} tok/s, "
             f"output {self._num_out / elapsed_s:.1f} tok/s"
@@ -69,5 +69,5 @@ class Progress:
 
 
 def _has_onlooker() -> bool:
-    """The stream of a notebook is no terminal."""
+    """Whether stderr is a terminal or a notebook, whose stream is no terminal."""
     return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel.")

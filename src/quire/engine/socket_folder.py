@@ -1,4 +1,4 @@
-"""Where folders of sockets are made. The system takes a socket's path up to so many bytes only."""
+"""Where folders of sockets are made: the system limits the length of a socket's path."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import tempfile
 
 _MOST_BYTES = 103  # 107 on Linux, less elsewhere
-_LONGEST_END = len("/quire-http-abcdefgh/answers-123456")  # of all that is made in such folders
+_LONGEST_END = len("/quire-http-abcdefgh/answers-123456")  # the longest path that is made below it
 _SHORT = "/tmp"
 
 

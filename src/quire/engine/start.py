@@ -1,4 +1,4 @@
-"""How far the start of an engine is: written by whoever starts it, read and ended from elsewhere.
+"""Progress of an engine's start: written by the starting thread, read and cancelled by others.
 
 Knows nothing about what the phases do.
 """
@@ -27,7 +27,7 @@ class StartWatch:
         self._on_phase(phase)
 
     def can_be_ended_by(self, kill: Callable[[], None]) -> None:
-        """From here on ``kill`` breaks the start off, as an error where it is waited for."""
+        """From now on `cancel` calls ``kill``, which makes the waiting starter fail."""
         with self._lock:
             self._kill = kill
             is_late = self._is_cancelled
@@ -35,12 +35,12 @@ class StartWatch:
             kill()
 
     def has_ended(self) -> None:
-        """What was started is there: from here on nothing breaks it off."""
+        """The start is complete: `cancel` no longer has an effect."""
         with self._lock:
             self._kill = None
 
     def cancel(self) -> None:
-        """Break the start off as soon as it can be, if it is not over."""
+        """Cancel the start as soon as possible, unless it is complete."""
         with self._lock:
             self._is_cancelled = True
             kill = self._kill

@@ -1,7 +1,7 @@
-"""For how long the device has work, by how long such steps took lately.
+"""Estimates how long the device has work, from how long similar steps took lately.
 
-The later a step is planned, the more of the requests that come in meanwhile it takes along; planned
-too late, it leaves the device without work.
+The later a step is planned, the more newly arrived requests it includes; planned too late, it
+leaves the device idle.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from dataclasses import dataclass
 
 from quire.step import StepPlan
 
-# A plan is ready by so much before the device needs it: the host plans, uploads and launches, and
-# steps differ.
+# A plan must be ready this long before the device needs it: the host plans, uploads and launches,
+# and steps vary.
 MARGIN_S = 0.0015
 MARGIN_SHARE = 0.05
-_NUM_LAST = 2  # steps of a kind that are looked at: the shorter one counts, the other had a hiccup
-# Of what was expected of a step that was done before the host looked: it took less than it seems.
+_NUM_LAST = 2  # last steps of a kind; the shorter counts, the other had a hiccup
+# A step that was done before the host looked took less than it seems: at most this share of what
+# was expected.
 _LATE_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class _InFlight:
     last: deque[float]  # seconds that a part of such steps took
-    num_parts: int  # each token; of a decode step, the whole
+    num_parts: int  # its tokens; 1 for a decode step
     submitted_at: float
 
 
@@ -45,7 +46,8 @@ class StepClock:
         self._in_flight.append(_InFlight(last, num_parts, self._now()))
 
     def done(self, *, is_late: bool) -> None:
-        """The host has the result of the oldest step; late: some time after the device had it."""
+        """The host has the result of the oldest step; ``is_late``: the device had it some time
+        before."""
         step, now = self._in_flight.popleft(), self._now()
         took = (now - max(self._done_at, step.submitted_at)) / step.num_parts
         if not is_late:
@@ -55,7 +57,7 @@ class StepClock:
         self._done_at = now
 
     def forget(self) -> None:
-        """The steps in flight: they have failed."""
+        """Drop the steps in flight: they have failed."""
         self._in_flight.clear()
 
     def seconds_to_spare(self) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 class StopChecker:
-    """Gives text on once it can no longer be part of a stop string.
+    """Releases text once it can no longer be part of a stop string.
 
     The stop string that is complete first wins, of two that end together the longer one, so that
     the result does not depend on how the text was cut into pieces.
@@ -21,7 +21,7 @@ class StopChecker:
         self._held = ""
 
     def copy(self) -> StopChecker:
-        """One that has seen the same text."""
+        """A checker in the same state."""
         return copy.copy(self)
 
     def feed(self, text: str) -> tuple[str, str | None]:
@@ -40,11 +40,12 @@ class StopChecker:
         return self._certain(text), None
 
     def pass_by(self, text: str) -> str:
-        """As `feed`, for a text in which no stop string may end; one that begins there may."""
+        """As `feed`, for text in which no stop string may end; one that begins in it may end
+        later."""
         return self._certain(self._held + text)
 
     def finish(self) -> str:
-        """The text that was held back in vain."""
+        """The text that is still held back."""
         rest, self._held = self._held, ""
         return rest
 

@@ -30,7 +30,7 @@ _JOIN_TIMEOUT_S = 10.0
 
 
 class ThreadClient(LinkClient):
-    """Starts the thread, and waits until its core is ready; ``watch`` follows that."""
+    """Starts the thread and waits until its core is ready; ``watch`` follows the start."""
 
     def __init__(
         self, config: EngineConfig, build: str = BUILD_CORE, watch: StartWatch | None = None
@@ -82,10 +82,10 @@ class _CoreThread:
         self._channel.answers.put(None)
 
     def close(self) -> None:
-        pass  # the queues go with the last who has them
+        pass  # the queues are freed with their last user
 
     def obituary(self) -> str:
-        return CLOSED  # it says itself why it fails
+        return CLOSED  # a core in a thread reports its failures itself
 
 
 _Replies = SimpleQueue[Reply | None]  # None: nothing follows
@@ -99,7 +99,7 @@ def _next(replies: _Replies) -> Reply | None:
 
 
 class _QueueChannel:
-    """The core's end of the road."""
+    """The core's end of the queues: its `CoreChannel`."""
 
     def __init__(self) -> None:
         self.commands: SimpleQueue[Command] = SimpleQueue()

@@ -10,18 +10,19 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-# One exists where there may be an NVIDIA GPU: torch, which knows, is what the start waits for.
+# One of these exists where there may be an NVIDIA GPU. torch would know for certain, but is what
+# the start is waiting for.
 _DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
 
 def preload_kernels(device: str) -> None:
-    """Begin to, in a thread; ``device`` as the user named it."""
+    """Compute Triton's digest in a thread, if ``device``, as the user named it, may be a GPU."""
     if device != "cpu" and any(driver.exists() for driver in _DRIVERS):
         threading.Thread(target=_preload, name="quire-preload", daemon=True).start()
 
 
 def _preload() -> None:
-    with suppress(Exception):  # whoever needs it next will say what is wrong
+    with suppress(Exception):  # whoever needs the digest next reports what is wrong
         from triton.runtime.cache import triton_key
 
-        triton_key()  # which remembers it
+        triton_key()  # keeps its result

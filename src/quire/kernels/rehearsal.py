@@ -25,7 +25,7 @@ def is_rehearsal() -> bool:
 
 
 def launcher_of(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
-    """``kernel[grid]``, of a Triton kernel; in a rehearsal what only compiles it."""
+    """``kernel[grid]`` for a Triton kernel; in a rehearsal, a function that only compiles it."""
     if not _is_on.get():
         launcher: Callable[..., Any] = kernel[grid]
         return launcher
@@ -33,9 +33,10 @@ def launcher_of(kernel: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
 
 
 def rehearse(work: Callable[[], object]) -> None:
-    """Afterwards all that ``work`` launches is compiled. What cannot be raises when it is launched.
+    """Compile every kernel that ``work`` launches, and return when all are compiled.
 
-    In a context of its own: whatever happens, nothing of it remains in this thread.
+    A kernel that does not compile raises later, when it is launched. ``work`` runs in a context of
+    its own, so that this thread is in no rehearsal afterwards, whatever happens.
     """
     contextvars.copy_context().run(_rehearse, work)
 
@@ -54,7 +55,7 @@ def _rehearse(work: Callable[[], object]) -> None:
 
 
 class _Loader(ThreadPoolExecutor):
-    """Threads that also load what they have compiled, and build what launches it."""
+    """Compiler threads that also load each kernel onto the device and build its launcher."""
 
     def submit(self, work: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
         return super().submit(lambda: _loaded(work(*args, **options)))
@@ -64,12 +65,13 @@ def _loaded(kernel: Any) -> Any:
     try:
         _ = kernel.run
     except Exception:
-        kernel._run = None  # half loaded it would be launched; so the launch tries again
+        kernel._run = None  # it may be half loaded; unset, so that its launch loads it again
     return kernel
 
 
 class _Zeros(TorchFunctionMode):
-    """New tensors hold no chance values, which might be taken for places."""
+    """Fills tensors that would be left uninitialised with zeros: what they happen to hold might be
+    used as indices."""
 
     def __torch_function__(
         self,

@@ -11,24 +11,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from quire.kernels.shapes import RMS, DecodeRows, HeadsShape
+
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeadsShape:
-    """What the fused kernel of a layer's heads is made for."""
-
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    rotary_dim: int  # the first values of a head, which are turned
-    is_interleaved: bool  # pairs are (2i, 2i + 1), else (i, i + rotary_dim / 2)
-    eps: tuple[float, float]  # of the norms of q and k
 
 
 # (qkv [T, (H + 2 K) D], cos, sin [T, 1, rotary_dim / 2], kv_cache, slots [T]) -> q [T, H, D]
 StoreHeads = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-# Of a shape and the weights of q's and k's RMS norms, if any.
+# The function for heads of a shape; the weights are those of q's and k's RMS norms, if any.
 MakeStoreHeads = Callable[[HeadsShape, tuple[Tensor, ...] | None], StoreHeads]
 
 
@@ -46,7 +36,7 @@ class Kernels:
 
 @lru_cache
 def kernels_for(device: torch.device) -> Kernels:
-    """Triton's on a GPU, torch's elsewhere."""
+    """Triton kernels on a GPU, torch operations elsewhere."""
     return _triton() if device.type == "cuda" else _reference()
 
 
@@ -74,12 +64,9 @@ def _triton() -> Kernels:
     )
 
 
-RMS = tuple[Tensor, float]  # weight and eps of an RMS norm
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OneLine:
-    """A GPU's products of one line x [1, K], with what stands before and after them."""
+    """A GPU's products of one line x [1, K], fused with the operations before and after them."""
 
     # (x, weight [N, K], bias, norm of x) -> [1, N]
     product: Callable[[Tensor, Tensor, Tensor | None, RMS | None], Tensor]
@@ -87,7 +74,7 @@ class OneLine:
     add_product: Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
     # (x, weight [2 N, K], bias, norm, activation) -> activation(gate) * up [1, N]
     gated_product: Callable[[Tensor, Tensor, Tensor | None, RMS | None, str], Tensor]
-    activations: tuple[str, ...]  # that a gated product knows
+    activations: tuple[str, ...]  # the names that `gated_product` accepts
 
     def suits(self, lines: int) -> bool:
         return lines == 1
@@ -109,7 +96,7 @@ class MoreLines(Protocol):
     """A GPU's products of several lines with one weight, gated or not."""
 
     def suits(self, lines: int) -> bool:
-        """Whether there is no faster way for so many."""
+        """Whether this is the fastest way to multiply so many lines."""
         ...
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -124,8 +111,11 @@ class MoreLines(Protocol):
 def more_lines(
     weight: Tensor, bias: Tensor | None, activation: str | None, room: int = 0
 ) -> MoreLines | None:
-    """None where torch's product, and the kernel behind it, are all there is. ``room``: bytes of
-    shared memory that a block of the kernel behind it takes, which may begin sooner for it."""
+    """None where only torch's product is available.
+
+    ``room``: bytes of shared memory that a block of the kernel after the product takes. Where the
+    product leaves it free, that kernel can begin sooner.
+    """
     from quire.kernels.cuda.availability import why_not
 
     if weight.device.type != "cuda" or why_not(weight, bias, gated=activation is not None):
@@ -137,25 +127,16 @@ def more_lines(
     return HopperProduct(weight, bias, kind, room)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecodeRows:
-    """R rows with one query each."""
-
-    block_table: Tensor  # [R, B] int32
-    seq_lens: Tensor  # [R] int32, 1 or more
-    order: Tensor  # [R] int32, which are best begun first: the longest
-
-
 class AttendRows(Protocol):
-    """A GPU's attention of rows with one query, with all that `StoreHeads` does before it."""
+    """A GPU's attention for rows with one query each, `StoreHeads` included, in one launch."""
 
     @property
     def block_bytes(self) -> int:
-        """Of shared memory, that a block takes where there are many rows."""
+        """Bytes of shared memory that one block takes in a step of many rows."""
         ...
 
     def is_usable(self) -> bool:
-        """False where its kernel turned out not to work here, and while others are compiled."""
+        """False where the kernel could not be compiled or loaded, and during a rehearsal."""
         ...
 
     def __call__(
@@ -167,7 +148,7 @@ class AttendRows(Protocol):
         slots: Tensor,
         rows: DecodeRows,
     ) -> Tensor:
-        """As `StoreHeads`, of rows -> [R, H, D]."""
+        """Arguments as of `StoreHeads`, for the rows -> attention's result [R, H, D]."""
         ...
 
 
@@ -180,7 +161,7 @@ def attend_rows(
     dtype: torch.dtype,
     device: torch.device,
 ) -> AttendRows | None:
-    """None where there are only the two kernels, one after the other."""
+    """None where `StoreHeads` and attention have to be two kernels."""
     from quire.kernels.cuda import availability
 
     if device.type != "cuda":

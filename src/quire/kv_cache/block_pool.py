@@ -11,7 +11,7 @@ BLOCK_FREE, BLOCK_IN_USE, BLOCK_SHARED, BLOCK_CACHED = range(4)
 
 
 class BlockPool:
-    """Blocks with reference counts; free ones that hold a known prefix stay findable.
+    """Blocks with reference counts; free blocks that hold a known prefix can still be found.
 
     ::
 
@@ -34,7 +34,7 @@ class BlockPool:
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, num_blocks))
         self.num_shared = 0  # blocks with more than one owner
         self.num_idle = 0  # free blocks that hold a known prefix
-        self.num_evicted = 0  # cached blocks handed out for something else, ever
+        self.num_evicted = 0  # cached blocks handed out for other content since the start
 
     @property
     def num_free(self) -> int:
@@ -57,7 +57,7 @@ class BlockPool:
         return self._cached.get(block_hash)
 
     def share(self, blocks: Iterable[int]) -> None:
-        """One more owner for each block; a free cached block comes into use again."""
+        """Add an owner to each block; a free cached block comes into use again."""
         for block in blocks:
             if block == NULL_BLOCK:
                 continue
@@ -69,8 +69,8 @@ class BlockPool:
             self._ref_counts[block] = owners + 1
 
     def release(self, blocks: Sequence[int]) -> None:
-        """One owner less for each block. Released from the last to the first, so that the head of
-        a prefix is evicted after its tail."""
+        """Take one owner from each block, from the last to the first, so that the head of a prefix
+        is evicted after its tail."""
         for block in reversed(blocks):
             if block == NULL_BLOCK:
                 continue
@@ -92,7 +92,7 @@ class BlockPool:
         return sum(block != NULL_BLOCK and self._ref_counts[block] == 0 for block in blocks)
 
     def register(self, block: int, block_hash: bytes) -> None:
-        """Make a block findable. The first block with a hash keeps it."""
+        """Make a block findable by its hash. If another block has this hash, nothing is done."""
         if block != NULL_BLOCK and self._hashes[block] is None and block_hash not in self._cached:
             self._hashes[block] = block_hash
             self._cached[block_hash] = block
@@ -101,11 +101,11 @@ class BlockPool:
         """Forget every prefix; blocks in use stay in use."""
         for block in sorted(self._cached.values(), reverse=True):
             self._forget(block)
-            if block in self._free:  # next in turn, in order: memory that was used is mapped
+            if block in self._free:  # to be taken next: its memory was used, so it is mapped
                 self._free.move_to_end(block, last=False)
 
     def states(self) -> bytes:
-        """One byte a block, ``BLOCK_*``, for pictures."""
+        """One byte per block, ``BLOCK_*``, for the block map."""
         return bytes(map(self._state, range(self.num_blocks)))
 
     def _state(self, block: int) -> int:

@@ -1,4 +1,4 @@
-"""KV cache manager: blocks for block tables, one table a layer group, shared where prefixes agree.
+"""KV cache manager: blocks for block tables, one per layer group, shared where prefixes agree.
 
 Knows token counts and hashes, not requests, rows or tensors.
 """
@@ -14,12 +14,13 @@ from quire.kv_layout import NULL_BLOCK
 
 @dataclass(slots=True)
 class BlockTable:
-    """The blocks of one completion, per layer group; block ``i`` holds positions ``i * block_size``
-    and on. All groups have equally many entries; those behind a window are the null block."""
+    """The blocks of one completion for each layer group; block ``i`` holds the positions from
+    ``i * block_size`` on. All groups have equally many entries; those behind a window are the null
+    block."""
 
     groups: tuple[list[int], ...]
     num_registered: int = 0  # leading blocks whose hashes were offered to the pool
-    num_passed: list[int] = field(default_factory=list)  # per group, leading blocks given back
+    num_passed: list[int] = field(default_factory=list)  # per group: leading blocks given back
 
     def __len__(self) -> int:
         return len(self.groups[0])
@@ -31,7 +32,7 @@ class BlockTable:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What a table got: entries from ``first`` on, and blocks to copy before they are written."""
+    """How a table has grown: its new entries, and blocks to copy before they are written."""
 
     first: int  # index of the first entry that changed
     copies: list[tuple[int, int]]  # (source, target)
@@ -66,7 +67,7 @@ class KVCacheManager:
 
     @property
     def has_windows(self) -> bool:
-        """Whether `release_passed` ever gives anything back."""
+        """Whether a group has a window, so that `release_passed` may give blocks back."""
         return bool(self._groups_with_window)
 
     def new_table(self) -> BlockTable:
@@ -78,10 +79,10 @@ class KVCacheManager:
         return -(-num_tokens // self.block_size)
 
     def find_prefix(self, hashes: list[bytes], max_tokens: int) -> BlockTable:
-        """The longest cached prefix of at most ``max_tokens`` tokens, not owned yet.
+        """The longest cached prefix of at most ``max_tokens`` tokens; `adopt` makes it owned.
 
-        A group with a window needs only the blocks that the next token can still see. One pass over
-        the hashes a group, and none where a group without a window knows nothing.
+        A group with a window needs only the blocks that the next token can still see. Takes one
+        pass over the hashes per group, less where a group without a window knows few of them.
         """
         length = min(len(hashes), max_tokens // self.block_size)
         if not self.enable_prefix_caching or not length:
@@ -90,7 +91,7 @@ class KVCacheManager:
         for group in self._groups_without_window:
             found[group] = self._leading(group, hashes[:length])
             length = len(found[group])
-        lengths: set[int] | None = None  # of prefixes that all groups with a window can use
+        lengths: set[int] | None = None  # prefixes, in blocks, that all groups with a window know
         for group in self._groups_with_window:
             found[group], usable = self._in_window(group, hashes[:length])
             lengths = usable if lengths is None else lengths & usable
@@ -103,7 +104,8 @@ class KVCacheManager:
         return BlockTable(groups=blocks, num_registered=length, num_passed=passed)
 
     def names_behind(self, table: BlockTable, hashes: list[bytes]) -> tuple[bytes, ...]:
-        """What the pool must come to know before `find_prefix` finds more than ``table``."""
+        """The names of the block after ``table`` that the pool does not know; until it knows them,
+        `find_prefix` finds no more than ``table``."""
         if not self.enable_prefix_caching or len(table) == len(hashes):
             return ()
         following = hashes[len(table)]
@@ -121,10 +123,10 @@ class KVCacheManager:
         return blocks
 
     def _in_window(self, group: int, hashes: list[bytes]) -> tuple[list[int], set[int]]:
-        """The known blocks, and the lengths of prefixes of whose last window all are known."""
+        """(the known blocks, the lengths of prefixes all of whose last window is known)."""
         blocks: list[int] = []
         usable: set[int] = set()
-        run = 0  # where the known blocks begin that end here
+        run = 0  # where the run of known blocks that ends here began
         for end, name in enumerate(hashes, start=1):
             block = self.pool.find(_group_key(name, group))
             if block is None:
@@ -135,7 +137,7 @@ class KVCacheManager:
         return blocks, usable
 
     def adopt(self, table: BlockTable) -> None:
-        """Own the blocks that ``find_prefix`` found."""
+        """Make ``table``, which `find_prefix` returned, an owner of its blocks."""
         for entries in table.groups:
             self.pool.share(entries)
 
@@ -151,7 +153,8 @@ class KVCacheManager:
         return child
 
     def grow(self, table: BlockTable, start: int, end: int) -> Growth | None:
-        """Make positions ``start`` to ``end`` writable; None, nothing changed, if blocks lack."""
+        """Make positions ``start`` to ``end`` writable; None, and nothing is changed, if there are
+        too few free blocks."""
         new = max(0, self.num_blocks_for(end) - len(table))
         tail = start // self.block_size
         shared = [
@@ -175,8 +178,8 @@ class KVCacheManager:
         return Growth(first, copies)
 
     def extend(self, tables: Sequence[BlockTable]) -> list[list[int]]:
-        """One more block at the end of each of ``tables``; per group, the new ones. So many must be
-        free."""
+        """Append a block to each of ``tables``; returns the new blocks per group. There must be
+        enough free ones."""
         new = [self.pool.allocate(len(tables)) for _ in self._windows]
         for group, blocks in enumerate(new):
             for table, block in zip(tables, blocks, strict=True):
@@ -200,7 +203,8 @@ class KVCacheManager:
                 table.num_passed[group] = last
 
     def register(self, table: BlockTable, hashes: list[bytes], num_blocks: int) -> None:
-        """Make the first ``num_blocks`` blocks, full and being computed, findable by hash."""
+        """Make the first ``num_blocks`` blocks findable by hash. They are full, and their keys and
+        values exist or are being computed."""
         if not self.enable_prefix_caching:
             return
         for index in range(table.num_registered, num_blocks):
@@ -226,7 +230,7 @@ class KVCacheManager:
         self.pool.check_integrity(entries for table in tables for entries in table.groups)
 
     def _num_passed(self, group: int, num_computed: int) -> int:
-        """Leading blocks that a token at position ``num_computed`` and later ones cannot see."""
+        """How many leading blocks no token from position ``num_computed`` on can see."""
         window = self._windows[group]
         return 0 if window is None else max(0, num_computed - window + 1) // self.block_size
 

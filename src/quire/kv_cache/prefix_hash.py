@@ -1,7 +1,7 @@
 """Prefix hashes: a name for the content of a full block and everything before it.
 
-The chain makes equal names mean equal prefixes; the seed of the chain holds what else the keys
-and values depend on (adapter, salt, media). Knows nothing about blocks.
+The chain makes equal names mean equal prefixes; the seed of the chain holds what else must agree:
+the salt, and whatever the keys and values depend on besides the tokens. Knows nothing about blocks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HASH_BYTES = 16  # 2^64 blocks before a collision is likely
 
 
 def chain_seed(cache_salt: str | None, extra_keys: tuple[Any, ...]) -> bytes:
-    """The parent of the first block's hash."""
+    """The seed of a hash chain, which stands for the parent of the first block."""
     return blake2b(repr((cache_salt, extra_keys)).encode(), digest_size=HASH_BYTES).digest()
 
 

@@ -1,1 +1,1 @@
-"""The parts of a model: one kind a file, built from its spec, loaded from a weight reader."""
+"""The parts of a model: one file per kind, built from its spec, loaded from a weight reader."""

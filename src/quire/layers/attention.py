@@ -1,4 +1,4 @@
-"""Self-attention: one product for q, k and v, the heads to the cache, the backend, the way out."""
+"""Self-attention: one product for q, k and v; heads and cache; the backend; the output product."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Attention:
         self.qkv = Linear(spec.hidden_size, sizes, bias=spec.qkv_bias)
         self.out = Linear(sizes["q"], {"o": spec.hidden_size}, bias=spec.out_bias)
         self._spec = spec
-        self._qkv: Map  # h to the heads of all three
+        self._qkv: Map  # h [T, E] -> q, k and v side by side [T, (H + 2 K) D]
         self._heads: Heads
-        self._one_launch: OneLaunch | None  # for what both do
+        self._one_launch: OneLaunch | None  # does the work of heads and backend, where it can
         self._problem = problem
         self._backend = backend
         self._attend: Callable[..., Tensor]
@@ -71,7 +71,8 @@ class Attention:
         return self.out(self._attended(h, step))
 
     def _attended(self, h: Tensor, step: ForwardPass) -> Tensor:
-        """[T, H D] or of the tokens that go on; the keys and values of all are written."""
+        """Attention [T, H D] before the output product; only of the step's `outputs`, if it has
+        any. Keys and values of all tokens are written."""
         batch = step.batch
         kv_cache = batch.kv_caches[self._layer]
         slots = batch.groups[batch.layer_groups[self._layer]].slot_mapping

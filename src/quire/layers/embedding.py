@@ -1,4 +1,4 @@
-"""The first part of a decoder: token ids, and perhaps positions, to vectors."""
+"""The first part of a decoder: from token ids, and perhaps positions, to vectors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Step = Callable[[Tensor, Tensor], Tensor]  # (h [T, E], positions [T]) -> h
 
 
 class Embedding:
-    """Rows of a table, and one step after another for what else the spec asks for."""
+    """Looks up rows of a table, then takes the further steps that the spec asks for."""
 
     def __init__(self, spec: EmbeddingSpec) -> None:
         self._spec = spec
@@ -31,7 +31,7 @@ class Embedding:
         self._steps = tuple(_load_steps(spec, reader, prefix, self.weight.dtype))
 
     def __call__(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        """Vectors [T, E] of token ids [T] at positions [T]; nothing else refers to them."""
+        """Vectors [T, E] of token ids [T] at positions [T], which the caller may overwrite."""
         h = F.embedding(input_ids, self.weight)
         for step in self._steps:
             h = step(h, positions)
@@ -48,7 +48,7 @@ def _load_steps(
     if spec.positions is not None:
         yield _load_positions(spec.positions, spec.hidden_size, reader, prefix)
     if spec.scale != 1.0:
-        # rounded to the model's dtype, as it was in training
+        # rounded to the model's dtype, as in training
         scale = torch.tensor(spec.scale, dtype=dtype, device=reader.device)
         yield lambda h, positions: h * scale
     if spec.norm is not None:

@@ -12,17 +12,17 @@ from quire.batch import Batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForwardPass:
-    """Made by the decoder; a layer knows its own places in the tuples."""
+    """Made by the decoder for each step; a layer knows its own indices into the tuples."""
 
     batch: Batch
     # Per RopeSpec of the model: cos, sin [T, 1, dim / 2].
     rotations: tuple[tuple[Tensor, Tensor], ...]
-    # Per kind of attention layer: what its backend planned, and alone understands.
+    # Per kind of attention layer: what its backend planned, which only that backend understands.
     attention_plans: tuple[Any, ...]
-    # The tokens that go on behind the layer's keys and values, or all: in the last layer those
-    # whose hidden states are wanted. Its plans are of these alone.
+    # The tokens that are computed beyond their keys and values; None: all of them. In the last
+    # layer, those whose hidden states are wanted. The pass's plans are of these tokens alone.
     outputs: Tensor | None = None  # [S] int64
 
     def narrowed(self, x: Tensor) -> Tensor:
-        """Of x [T, ...] the lines of the tokens that go on; x itself where all do."""
+        """The lines of x [T, ...] that are `outputs`, [S, ...]; x itself where that is None."""
         return x if self.outputs is None else x.index_select(0, self.outputs)

@@ -14,7 +14,7 @@ from quire.weights.reader import TensorReader
 
 
 class Head:
-    """One product, then what the spec asks for: that in float32."""
+    """One product, then the scaling and capping that the spec asks for, in float32."""
 
     def __init__(self, spec: HeadSpec) -> None:
         self._spec = spec

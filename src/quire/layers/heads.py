@@ -1,7 +1,7 @@
-"""From the product's q, k and v to the cache: norms of heads, positions, and the write of k and v.
+"""What q, k and v go through before attention: norms of heads, positions, the write to the cache.
 
-Two forms of the same meaning, chosen when weights are loaded: part by part for every option, or one
-fused kernel where the device has it and the options are those it knows.
+Two forms of the same meaning, chosen when weights are loaded: step by step, with every option; or
+one fused kernel, where the device has it and it knows the layer's options.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ from typing import Protocol
 from torch import Tensor
 
 from quire.kernels.reference.attention import write_kv
-from quire.kernels.selection import HeadsShape, MakeStoreHeads, kernels_for
+from quire.kernels.selection import MakeStoreHeads, kernels_for
+from quire.kernels.shapes import HeadsShape
 from quire.layers.forward_pass import ForwardPass
 from quire.layers.norm import RMSNorm, build_norm
 from quire.layers.rope import build_rotation
 from quire.layers.spec import AttentionSpec, HeadNormSpec, RopeSpec
 from quire.weights.reader import TensorReader
 
-# x [T, N, D], any heads, with their positions put in
+# x [T, N, D], any heads -> the same with positions applied
 Positioning = Callable[[Tensor, ForwardPass], Tensor]
 NormHeads = Callable[[Tensor], Tensor]  # x [T, N, D], all heads of q or of k
 
 
 class Heads(Protocol):
-    """Takes the product's qkv [T, (H + 2 K) D]; k and v go to the cache, q [T, H, D] comes back."""
+    """Takes qkv [T, (H + 2 K) D], writes k and v to the cache and returns q [T, H, D]."""
 
     def __call__(self, qkv: Tensor, kv_cache: Tensor, slots: Tensor, step: ForwardPass) -> Tensor:
-        """``slots`` [T]: where each token's key and value belong."""
+        """``slots`` [T]: where in the cache each token's key and value go."""
         ...
 
 
@@ -53,7 +54,7 @@ class StepwiseHeads:
         return q
 
     def _plain(self, qk: Tensor, step: ForwardPass) -> tuple[Tensor, Tensor]:
-        """Positions only, put into q and k at once."""
+        """Without norms: positions are applied to q and k at once."""
         q, k = self._position(qk, step).split(self._split[:2], dim=1)
         return q, k
 
@@ -65,7 +66,7 @@ class StepwiseHeads:
 
 
 class FusedHeads:
-    """All of it in one kernel."""
+    """Norms, positions and the write in one kernel."""
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class FusedHeads:
 
 
 class LogScaledHeads:
-    """Queries at positions beyond ``length`` are raised by the logarithm of their position.
+    """Multiplies queries beyond position ``length`` by the logarithm, to that base, of theirs.
 
     Su 2021 (https://kexue.fm/archives/8823): attention stays as sharp as at the trained length.
     """
@@ -114,7 +115,7 @@ def _load_heads(spec: AttentionSpec, rotation: int, reader: TensorReader, prefix
         return StepwiseHeads(spec, norms, rotation)
     weights = None
     if norms is not None:
-        # by type, since the offset kind's weights are float32, and norms of all heads are functions
+        # by exact type: offset norms have float32 weights, and norms over all heads are functions
         if not all(type(norm) is RMSNorm for norm in norms):
             return StepwiseHeads(spec, norms, rotation)
         weights = tuple(norm.weight for norm in norms if isinstance(norm, RMSNorm))

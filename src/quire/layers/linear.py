@@ -1,6 +1,6 @@
 """Linear maps: one matrix product for all parts that share an input.
 
-Knows how each device does a product best; what stands before a product is in `normed`.
+Knows the fastest product on each device; what comes before a product is in `normed`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class Product(Protocol):
-    """x -> x Wᵀ + b, with the weight in whatever layout is fastest."""
+    """x -> x Wᵀ + b, with the weight in the layout that is fastest."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
@@ -31,7 +31,7 @@ class Product(Protocol):
 
 
 class PlainProduct:
-    """The weight as it is."""
+    """A product by torch with the weight as it is."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight = weight
@@ -45,7 +45,8 @@ class PlainProduct:
 
 
 class GPUProduct(PlainProduct):
-    """As it is too, but one line of x takes a kernel of its own, and more perhaps another."""
+    """A product with the weight as it is. One line of x has a kernel of its own, several lines may
+    have another, and torch has the rest."""
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, *, gated: bool = False, room: int = 0
@@ -77,7 +78,7 @@ def by_lines(
     special: Callable[Concatenate[Tensor, Rest], Result],
     usual: Callable[Concatenate[Tensor, Rest], Result],
 ) -> Callable[Concatenate[Tensor, Rest], Result]:
-    """``special`` where it suits the number of lines of x, else ``usual``."""
+    """A function that calls ``special`` if it suits the number of lines of x, else ``usual``."""
 
     def call(x: Tensor, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
         return (special if suits(len(x)) else usual)(x, *args, **kwargs)
@@ -90,8 +91,8 @@ def fastest_product(
 ) -> Product:
     """The product for this weight [out, in] and device.
 
-    ``gated``: halves of it are gated in `normed.normed_gate`, which has kernels for both together;
-    without them there is torch's. ``room`` is that of `more_lines`.
+    ``gated``: the weight's halves are gate and up, and `normed.normed_gate` has kernels for product
+    and gate together; so none for several lines is made here. ``room`` is that of `more_lines`.
     """
     if weight.device.type == "cuda":
         return GPUProduct(weight, bias, gated=gated, room=room)
@@ -101,7 +102,7 @@ def fastest_product(
 
 
 class Linear:
-    """Parts of one or more canonical tensors, stacked: q, k and v; gate and up; or a single one."""
+    """One linear map of one or more tensors, stacked: q, k and v; gate and up; or a single one."""
 
     def __init__(
         self, in_size: int, out_sizes: dict[str, int], *, bias: bool, gated: bool = False
@@ -130,7 +131,7 @@ class Linear:
         return self.product(x)
 
     def add_to(self, x: Tensor, h: Tensor) -> None:
-        """h += what the call would return, in place."""
+        """h += self(x), in place."""
         self.product.add_to(x, h)
 
 

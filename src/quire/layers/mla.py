@@ -1,9 +1,9 @@
 """Multi-head latent attention, absorbed: all heads attend to one latent vector per token.
 
-A head's keys and values are two matrices of the latent (``kv_up``). Neither is made: a query goes
-through its head's key matrix instead, and the sum of latents that it gets through the value matrix.
-So the cache holds, per token, the normed latent and one rotated key, and what a backend sees is one
-KV head whose values are the first part of its keys.
+A head's keys and values are products of the latent with two matrices (``kv_up``). Neither is ever
+computed: a query is multiplied by its head's key matrix instead, and the weighted sum of latents
+that attention returns by its value matrix. So the cache holds, per token, the normed latent and one
+rotated key, and a backend sees one KV head whose values are the first part of its keys.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class MLA:
         return self.out(self._attended(h, step))
 
     def _attended(self, h: Tensor, step: ForwardPass) -> Tensor:
-        """[T, H value_dim] or of the tokens that go on; the latents of all are written."""
+        """Attention [T, H value_dim] before the output product; only of the step's `outputs`, if it
+        has any. Latents of all tokens are written."""
         spec, batch, cos_sin = self._spec, step.batch, step.rotations[self._rotation]
         kv_cache = batch.kv_caches[self._layer]
         slots = batch.groups[batch.layer_groups[self._layer]].slot_mapping
@@ -99,7 +100,8 @@ def _by_head(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def _load_inputs(spec: MLASpec, reader: TensorReader, prefix: str, norm: Norm | None) -> Inputs:
-    """h to queries [T, H (nope_dim + rope_dim)] and what becomes keys [T, kv_rank + rope_dim]."""
+    """The function from h to queries [T, H (nope_dim + rope_dim)] and to what keys are made of,
+    [T, kv_rank + rope_dim]."""
     num_queries = spec.num_heads * (spec.nope_dim + spec.rope_dim)
     if spec.q_rank is None or spec.query_norm is None:
         to_q = _load_product(spec, {"q": num_queries}, False, reader, prefix, norm)

@@ -17,7 +17,7 @@ class MLASpec:
 
     hidden_size: int
     num_heads: int
-    nope_dim: int  # of a query's and a key's part without positions
+    nope_dim: int  # values of a query or key without positions
     rope_dim: int
     value_dim: int
     kv_rank: int
@@ -25,7 +25,7 @@ class MLASpec:
     eps: float
     scale: float
     positions: RopeSpec
-    bias: bool = False  # of the two products that make latents, and of the way out
+    bias: bool = False  # of the two products that make latents, and of the output product
 
     @property
     def num_kv_heads(self) -> int:

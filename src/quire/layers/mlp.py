@@ -1,7 +1,7 @@
 """Feed-forward parts: gated and plain.
 
-Each begins with the norm it is given, if any; ``add_to`` adds to what it reads, ``branch`` returns
-what it would add.
+Each begins with the norm it is given, if any. ``add_to`` adds its output to its input, ``branch``
+returns the output.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class GatedMLP:
         self.gate_up = Linear(spec.hidden_size, inner, bias=spec.bias, gated=True)
         self.down = Linear(spec.inner_size, {"down": spec.hidden_size}, bias=spec.bias)
         self._activation = spec.activation
-        self._inner: Map  # h to what goes down
+        self._inner: Map  # h -> the input of the down product
 
     def load(self, reader: TensorReader, prefix: str, norm: Norm | None) -> None:
         self.gate_up.load(reader, prefix)

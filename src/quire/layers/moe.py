@@ -1,7 +1,7 @@
 """Mixture of experts: a router sends each token through a few gated MLPs.
 
-How tokens are routed is a function (`routing`), and how experts are computed an object (`Experts`);
-both are chosen when the weights are loaded.
+Routing is a function (`routing.Route`), and computing the experts an object (`Experts`); both are
+chosen when the weights are loaded.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class Experts(Protocol):
     """The gated MLPs of one layer."""
 
     def add_to(self, x: Tensor, routing: Routing, h: Tensor) -> None:
-        """h [T, H] += the shares of x [T, H] at each token's experts."""
+        """h [T, H] += the weighted sum of what each token's experts make of x [T, H]."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExpertWeights:
-    """Of all experts of a layer; gate above up."""
+    """The weights of all experts of a layer; rows of gate come before those of up."""
 
     gate_up: Tensor  # [experts, 2 I, H]
     down: Tensor  # [experts, H, I]
@@ -40,14 +40,15 @@ class ExpertWeights:
 
 
 class MoE:
-    """``route`` is looked up at every call: wrap it before a graph is captured to see routings."""
+    """One mixture layer. To observe routings, replace ``route`` before a graph is captured: it is
+    looked up at every call."""
 
     def __init__(self, spec: MoESpec) -> None:
         self._spec = spec
         self.router = build_router(spec)
         self.route: Route
         self.experts: Experts
-        # That every token goes through: none or one.
+        # The expert that every token goes through: none or one.
         self._shared: tuple[SharedExpert, ...] = (
             () if spec.shared is None else (build_shared_expert(spec.shared),)
         )
@@ -68,7 +69,7 @@ class MoE:
 
 
 class HostExperts:
-    """Pairs in the order of their experts, then a product for each expert that has any."""
+    """Sorts the pairs of tokens and experts by expert, then computes one expert after another."""
 
     def __init__(self, weights: ExpertWeights, gating: str) -> None:
         self._gate_ups = _products(weights.gate_up, weights.gate_up_bias)
@@ -95,7 +96,7 @@ class HostExperts:
 
 
 def _products(weights: Tensor, biases: Tensor | None) -> list[Product]:
-    """One for each expert."""
+    """The product of each expert."""
     each = [None] * len(weights) if biases is None else biases.unbind(0)
     return [fastest_product(*one) for one in zip(weights.unbind(0), each, strict=True)]
 
@@ -107,7 +108,7 @@ def _read_experts(spec: MoESpec, reader: TensorReader, prefix: str) -> ExpertWei
         return reader.read(f"{prefix}.{name}", shapes[name])
 
     def gate_above_up(kind: str) -> Tensor:
-        """Only one of the two is ever held twice."""
+        """Stack the tensors of gate and up; at no time are there two copies of both."""
         gate = read(f"experts.gate.{kind}")
         num_experts, inner, *rest = gate.shape
         both = gate.new_empty(num_experts, 2 * inner, *rest)

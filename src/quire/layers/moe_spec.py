@@ -21,9 +21,9 @@ class SoftmaxRouting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SparseMixerRouting:
-    """Two experts, each by a softmax over the scores near its best (arXiv:2310.00811)."""
+    """Two experts, each weighted by a softmax over scores near its own (arXiv:2310.00811)."""
 
-    jitter: float  # half of how near, as a share of the best score
+    jitter: float  # scores count that are within 2 * jitter of the best, relative to their size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +36,8 @@ class GroupedRouting:
     # A group's rank: its best score, or the sum of its best two.
     group_rank: Literal["best", "best_two"]
     renormalise: bool
-    scale: float  # of the weights in the end
-    correction: bool  # a learned bias per expert takes part in choosing, not in weighing
+    scale: float  # multiplies the final weights
+    correction: bool  # a learned bias per expert, which affects the choice and not the weights
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_groups <= self.num_groups:
@@ -47,7 +47,7 @@ class GroupedRouting:
             )
 
     def check_choice(self, top_k: int, num_experts: int) -> None:
-        """Refuse what cannot be chosen: ``top_k`` of so many experts in these groups."""
+        """Raise where ``top_k`` of ``num_experts`` experts cannot be chosen from these groups."""
         group_size, rest = divmod(num_experts, self.num_groups)
         if rest:
             raise UnsupportedModelError(
@@ -69,14 +69,14 @@ class GroupedRouting:
 
 
 RoutingSpec: TypeAlias = SoftmaxRouting | SparseMixerRouting | GroupedRouting
-# How gate and up become one: activation(gate) * up, or gpt-oss's clamped variant, which is
+# How gate and up are joined: activation(gate) * up, or gpt-oss's clamped variant, which is
 # min(gate, 7) * sigmoid(1.702 min(gate, 7)) * (clamp(up, -7, 7) + 1).
 Gating: TypeAlias = Activation | Literal["swiglu_oss"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharedExpertSpec:
-    """A gated MLP that every token goes through besides; perhaps times sigmoid(gate · x)."""
+    """A gated MLP that every token goes through as well; perhaps times sigmoid(gate · x)."""
 
     mlp: GatedMLPSpec
     gated: bool = False
@@ -98,7 +98,7 @@ class MoESpec:
     top_k: int
     activation: Gating
     routing: RoutingSpec
-    exact_router: bool = False  # its product is in float32, whatever the model's dtype
+    exact_router: bool = False  # the router's product is in float32, whatever the model's dtype
     router_bias: bool = False
     expert_bias: bool = False
     shared: SharedExpertSpec | None = None

@@ -6,7 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from quire.kernels.selection import RMS, Kernels, kernels_for
+from quire.kernels.selection import Kernels, kernels_for
+from quire.kernels.shapes import RMS
 from quire.layers.spec import HeadNormSpec, HeadsLayerNormSpec, LayerNormSpec, RMSNormSpec
 from quire.weights.reader import TensorReader
 
@@ -36,12 +37,12 @@ class RMSNorm:
 
     @property
     def parameters(self) -> RMS:
-        """What a kernel needs that has this norm inside."""
+        """Weight and eps, for a kernel that computes this norm itself."""
         return self.weight, self._spec.eps
 
 
 class OffsetRMSNorm(RMSNorm):
-    """RMS norm whose stored weight is an offset from a constant; the sum is kept in float32."""
+    """RMS norm whose stored weight is an offset from a constant; their sum is kept in float32."""
 
     def load(self, reader: TensorReader, prefix: str) -> None:
         super().load(reader, prefix)
@@ -69,7 +70,7 @@ class LayerNorm:
 
 
 class OffsetLayerNorm(LayerNorm):
-    """Layer norm whose stored weight is an offset from a constant; kept in float32."""
+    """Layer norm whose stored weight is an offset from a constant; their sum is kept in float32."""
 
     def load(self, reader: TensorReader, prefix: str) -> None:
         super().load(reader, prefix)
@@ -98,7 +99,7 @@ class HeadsLayerNorm:
 
 
 class NoNorm:
-    """Where a model has no norm."""
+    """Returns its input, where a model has no norm."""
 
     def load(self, reader: TensorReader, prefix: str) -> None:
         pass

@@ -1,7 +1,6 @@
-"""How a branch of the hidden state begins: perhaps a norm, the product after it, perhaps a gate.
+"""The beginning of a branch of the hidden state: a norm, if any, a product, and a gate, if any.
 
-The norm, if any, belongs to the block, which loads it. On a GPU all of it is one kernel for one
-line.
+The norm belongs to the block, which loads it. On a GPU one line takes one kernel for all three.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Map = Callable[[Tensor], Tensor]
 
 
 def normed_product(norm: Norm | None, product: Product) -> Map:
-    """product(norm(h)); both are loaded."""
+    """The function h -> product(norm(h)); both must have been loaded."""
     in_turn = _in_turn(norm, product)
     if not (isinstance(norm, RMSNorm) and isinstance(product, GPUProduct)):
         return in_turn
@@ -31,7 +30,10 @@ def normed_product(norm: Norm | None, product: Product) -> Map:
 def normed_gate(
     norm: Norm | None, product: Product, activation: Activation, device: torch.device
 ) -> Map:
-    """activation(gate) * up of the halves of product(norm(h)); both are loaded."""
+    """The function h -> activation(gate) * up, the halves of product(norm(h)).
+
+    Norm and product must have been loaded.
+    """
     gated = kernels_for(device).gated_activation(activation)
     begin = _in_turn(norm, product)
 

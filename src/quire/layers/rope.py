@@ -1,7 +1,7 @@
-"""Rotary positions: frequencies from a spec, angles of a step, and the rotation of its heads.
+"""Rotary positions: frequencies from a spec, the angles of a step, and the rotation of heads.
 
-Angles are computed from the positions once a step, in float32: cheaper than a table of every
-position on a CPU, and a GPU's fused kernel can read the step's table all the same.
+Angles are computed from the positions once per step, in float32: cheaper on a CPU than a table of
+every position, and as good for a GPU's fused kernel.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ROTATIONS: dict[str, Rotate] = {"half": rotate_half, "interleaved": rotate_inte
 
 
 class RopeAngles:
-    """Positions to cos and sin."""
+    """Computes cos and sin of positions."""
 
     def __init__(self, spec: RopeSpec, *, max_model_len: int, device: torch.device) -> None:
         frequencies, self._scale = rope_frequencies(spec, max_model_len=max_model_len)
@@ -44,7 +44,7 @@ class RopeAngles:
 
 
 def build_rotation(spec: RopeSpec, head_dim: int) -> Rotate:
-    """The rotation of whole heads; with ``spec.dim < head_dim`` the rest passes unchanged."""
+    """The rotation of heads; values beyond the first ``spec.dim`` pass unchanged."""
     rotate = _ROTATIONS[spec.style]
     if spec.dim == head_dim:
         return rotate
@@ -57,7 +57,7 @@ def build_rotation(spec: RopeSpec, head_dim: int) -> Rotate:
 
 
 def rope_frequencies(spec: RopeSpec, *, max_model_len: int) -> tuple[Tensor, float]:
-    """Radians per position of each pair [dim / 2], and what cos and sin are multiplied by."""
+    """(radians per position of each pair [dim / 2], the factor of cos and sin)."""
     if spec.scaling is None:
         return _plain(spec.dim, spec.theta), 1.0
     return _SCALINGS[type(spec.scaling)](spec, spec.scaling, max_model_len)
@@ -86,21 +86,21 @@ def _dynamic(spec: RopeSpec, scaling: DynamicScaling, max_model_len: int) -> tup
 
 
 def _qwen(spec: RopeSpec, scaling: QwenScaling, max_model_len: int) -> tuple[Tensor, float]:
-    """The same with steps in powers of two; fixed by the longest length for the same reason."""
+    """Qwen-1's NTK-aware base in steps; fixed by the longest length, as in `_dynamic`."""
     length = max(max_model_len, scaling.original_max_positions)
     doublings = math.ceil(math.log2(length / scaling.original_max_positions) + 1)
     return _plain(spec.dim, spec.theta * _ntk(spec, 2**doublings - 1)), 1.0
 
 
 def _ntk(spec: RopeSpec, stretch: float) -> float:
-    """What the base is multiplied by, for the slowest pair to be stretched so much."""
+    """The factor of the base by which the slowest pair's wavelength grows ``stretch`` times."""
     if spec.dim == 2:
-        return 1.0  # the first pair is the slowest one, and turns alike at any base
+        return 1.0  # the only pair is the slowest, and its frequency does not depend on the base
     return stretch ** (spec.dim / (spec.dim - 2))
 
 
 def _longrope(spec: RopeSpec, scaling: LongRopeScaling, max_model_len: int) -> tuple[Tensor, float]:
-    """Ding et al. 2024 (arXiv:2402.13753); one set of factors for all, by the longest length."""
+    """Ding et al. 2024 (arXiv:2402.13753); the longest length decides which factors are used."""
     is_long = max_model_len > scaling.original_max_positions
     factors = torch.tensor(scaling.long if is_long else scaling.short, dtype=torch.float32)
     return _plain(spec.dim, spec.theta) / factors, (
@@ -111,7 +111,7 @@ def _longrope(spec: RopeSpec, scaling: LongRopeScaling, max_model_len: int) -> t
 def _llama3(spec: RopeSpec, scaling: Llama3Scaling, max_model_len: int) -> tuple[Tensor, float]:
     """As Llama 3.1's reference code (meta-llama/llama-models, models/llama3, apply_scaling)."""
     frequencies = _plain(spec.dim, spec.theta)
-    # How often a pair turns over the trained length decides between the two regimes.
+    # The number of turns of a pair over the trained length decides between the two regimes.
     turns = scaling.original_max_positions * frequencies / (2 * math.pi)
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     keep = ((turns - low) / (high - low)).clamp(0, 1)
@@ -132,7 +132,7 @@ def _yarn(spec: RopeSpec, scaling: YarnScaling, max_model_len: int) -> tuple[Ten
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, spec.dim - 1)
     pairs = torch.arange(spec.dim // 2, dtype=torch.float32)
-    width = high - low or 0.001  # below 0 where no pair turns once: then all frequencies are kept
+    width = high - low or 0.001  # negative where no pair turns once: then all frequencies are kept
     keep = 1 - ((pairs - low) / width).clamp(0, 1)
     return frequencies * (keep + (1 - keep) / scaling.factor), scaling.attention_factor
 

@@ -1,7 +1,7 @@
-"""How the tokens of a mixture choose their experts: a function of the router's logits.
+"""How the tokens of a mixture choose their experts: functions of the router's logits.
 
-Torch operations whose shapes depend on the number of tokens alone, so that a graph may hold them;
-the common softmax has a kernel of its own on a GPU.
+They consist of torch operations whose shapes depend on the number of tokens alone, so that a graph
+can capture them; the common softmax has a kernel of its own on a GPU.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class ExactRouter:
 
 
 def build_router(spec: MoESpec) -> Linear | ExactRouter:
-    """Hidden vectors [T, H] to logits [T, experts]."""
+    """The map from hidden vectors [T, H] to logits [T, experts]."""
     if spec.exact_router:
         return ExactRouter(spec)
     return Linear(spec.hidden_size, {"router": spec.num_experts}, bias=spec.router_bias)
 
 
 def load_route(spec: MoESpec, reader: TensorReader, prefix: str) -> Route:
-    """The function that the spec describes, with its correction if it has one."""
+    """The routing function of the spec, with the checkpoint's correction if there is one."""
     routing = spec.routing
     if isinstance(routing, SoftmaxRouting):
         softmax_top_k = _softmax_top_k(reader.device)
@@ -113,7 +113,7 @@ def _grouped(routing: GroupedRouting, top_k: int, correction: Tensor | None) -> 
 
 
 def _only_best_groups(ranks: Tensor, routing: GroupedRouting) -> Tensor:
-    """Experts of the other groups are ranked below all."""
+    """``ranks`` [T, experts], with experts outside the best groups below all others."""
     by_group = ranks.unflatten(1, (routing.num_groups, -1))
     group_ranks = _GROUP_RANKS[routing.group_rank](by_group)
     kept = group_ranks.topk(routing.top_groups, dim=1).indices
@@ -135,7 +135,7 @@ _SCORES: dict[str, Map] = {
     "softmax": lambda logits: logits.softmax(dim=1),
     "sigmoid": torch.sigmoid,
 }
-# Of scores [T, groups, experts].
+# Scores [T, groups, experts] -> ranks of the groups [T, groups].
 _GROUP_RANKS: dict[str, Map] = {
     "best": lambda scores: scores.amax(dim=2),
     "best_two": lambda scores: scores.topk(2, dim=2).values.sum(dim=2),

@@ -1,4 +1,4 @@
-"""The gated MLP beside a mixture's experts, which every token goes through."""
+"""The gated MLP beside the experts of a mixture, which every token goes through."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quire.weights.reader import TensorReader
 
 
 class SharedExpert:
-    """h += down(activation(gate(x)) * up(x)); its input is normed already."""
+    """h += down(activation(gate(x)) * up(x)); x is normed already."""
 
     def __init__(self, spec: SharedExpertSpec) -> None:
         mlp = spec.mlp
@@ -20,7 +20,7 @@ class SharedExpert:
         self._spec = spec
         self._gate_up = Linear(mlp.hidden_size, inner, bias=mlp.bias, gated=True)
         self._down = Linear(mlp.inner_size, {"down": mlp.hidden_size}, bias=mlp.bias)
-        self._inner: Map  # x to what goes down
+        self._inner: Map  # x -> the input of the down product
 
     def load(self, reader: TensorReader, prefix: str) -> None:
         self._gate_up.load(reader, prefix)
@@ -33,7 +33,7 @@ class SharedExpert:
 
 
 class WeighedSharedExpert(SharedExpert):
-    """The same times sigmoid(w · x)."""
+    """A shared expert whose output is multiplied by sigmoid(w · x)."""
 
     def load(self, reader: TensorReader, prefix: str) -> None:
         super().load(reader, prefix)

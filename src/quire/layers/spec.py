@@ -1,4 +1,4 @@
-"""The specs of a decoder's parts: frozen data that says what to build and which tensors it needs.
+"""The specs of a decoder's parts: frozen data on what to build and which tensors it needs.
 
 A spec lists its tensors by canonical name below its own prefix (``parameters``), so that sizes are
 known without building anything. Knows nothing about Hugging Face or devices. Imports no torch.
@@ -31,7 +31,10 @@ def linear_shapes(name: str, rows: int, columns: int, bias: bool) -> Shapes:
 
 
 def _check_positive(what: str, value: float | None, null: str = "none") -> None:
-    """Refuse what is no number above zero (a root may be complex); ``null`` says what null is."""
+    """Raise unless ``value`` is a real number above zero (a root may have made it complex).
+
+    ``null``: what null in the config stands for, as the error names it.
+    """
     if value is not None and not (isinstance(value, (int, float)) and value > 0):
         raise UnsupportedModelError(
             f"the config has {what} of {value}; it must be a number above 0, or null for {null}"
@@ -98,7 +101,7 @@ class DynamicScaling:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Llama3Scaling:
-    """Low frequencies divided by ``factor``, high ones kept, a smooth step between."""
+    """Low frequencies are divided by ``factor``, high ones kept, those between interpolated."""
 
     factor: float
     low_freq_factor: float
@@ -120,7 +123,7 @@ class YarnScaling:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LongRopeScaling:
-    """A factor for every pair: ``short`` within the trained length, ``long`` beyond it."""
+    """One factor per pair: ``short`` within the trained length, ``long`` beyond it."""
 
     short: tuple[float, ...]
     long: tuple[float, ...]
@@ -156,14 +159,14 @@ class RopeSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AlibiSpec:
-    """Scores lowered by slope * distance."""
+    """Scores are lowered by slope * distance."""
 
     slopes: tuple[float, ...]  # one per query head
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionSpec:
-    """Causal self-attention with ``num_kv_heads`` shared by ``num_heads``."""
+    """Causal self-attention of ``num_heads`` query heads that share ``num_kv_heads`` KV heads."""
 
     hidden_size: int
     num_heads: int
@@ -173,13 +176,13 @@ class AttentionSpec:
     positions: RopeSpec | AlibiSpec | None  # None: positions are in the embedding
     qkv_bias: bool = False
     out_bias: bool = False
-    # Of q and of k, before positions: of each head where the size is the head's, else of all heads
-    # together.
+    # Norms of q and of k, before positions: over each head where the size is that of a head, else
+    # over all heads together.
     qk_norms: tuple[HeadNormSpec, HeadNormSpec] | None = None
-    clip: float | None = None  # q, k and v are held within -clip and clip
+    clip: float | None = None  # q, k and v are clamped to [-clip, clip]
     window: int | None = None  # tokens visible to a query, itself included
     soft_cap: float | None = None  # scores become cap * tanh(scores / cap)
-    sinks: bool = False  # each head has a learned score that takes attention and gives no value
+    sinks: bool = False  # each head has a learned score in the softmax that has no value
     # Queries at position p (from 0) are multiplied by log(p + 1) / log(log_length), if above 1.
     log_length: int | None = None
 
@@ -239,9 +242,9 @@ class PlainMLPSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LearnedPositionsSpec:
-    """A table of position embeddings; position p reads row p + offset."""
+    """A table of position embeddings; position p has row p + offset."""
 
-    num_positions: int  # rows a request can use, without the offset
+    num_positions: int  # rows that a request can use: those from row ``offset`` on
     offset: int = 0
 
 
@@ -254,7 +257,7 @@ class EmbeddingSpec:
     scale: float = 1.0
     positions: LearnedPositionsSpec | None = None
     norm: NormSpec | None = None
-    inner_size: int | None = None  # of the rows, where ``up`` makes them ``hidden_size`` wide
+    inner_size: int | None = None  # width of the rows, where ``up`` widens them to ``hidden_size``
 
     def parameters(self) -> Shapes:
         shapes: Shapes = {"weight": (self.vocab_size, self.inner_size or self.hidden_size)}
@@ -279,7 +282,7 @@ class HeadSpec:
     scale: float = 1.0
     soft_cap: float | None = None
     unit_rows: bool = False  # each row of the weight is divided by its length
-    inner_size: int | None = None  # what ``down`` makes of the hidden size before W
+    inner_size: int | None = None  # width to which ``down`` reduces hidden vectors before W
 
     def __post_init__(self) -> None:
         if self.unit_rows and self.tied:

@@ -1,6 +1,6 @@
-"""What the engine's own numbers look like as metrics; made at each scrape, at no other cost.
+"""The engine core's statistics as metrics, made at each scrape at no other cost.
 
-The core counts; with several HTTP processes each of them shows the same core, and no sum is needed.
+The core counts. Several HTTP processes show the same core, so nothing is summed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from quire.step_output import STEP_TOKENS_BOUNDS, EngineFacts, EngineStats
 
 
 def engine_families(model_name: str, stats: EngineStats, rate: Throughput) -> Iterator[Metric]:
-    """Every metric that the engine's numbers give."""
+    """The metrics made of the engine's statistics."""
     labels = _labels(model_name)
     for name, (help, value) in _gauges(stats, rate).items():
         yield _gauge(name, help, labels, value)
@@ -34,7 +34,7 @@ def engine_families(model_name: str, stats: EngineStats, rate: Throughput) -> It
 
 
 def start_families(model_name: str, config: EngineConfig, facts: EngineFacts) -> Iterator[Metric]:
-    """What has been known of the engine since it started."""
+    """The metrics that are fixed once the engine has started."""
     yield from _start_up(facts, _labels(model_name))
     yield _gauge("both:cache_config_info", "The KV cache", _cache_labels(config, facts), 1)
 
@@ -49,16 +49,22 @@ def _gauges(stats: EngineStats, rate: Throughput) -> dict[str, tuple[str, float]
         "both:num_requests_running": ("Completions in the running batch", stats.num_running),
         "both:num_requests_waiting": ("Completions in the queue", stats.num_waiting),
         "both:kv_cache_usage_perc": ("Share of KV blocks in use, 0 to 1", usage),
-        "quire:kv_blocks": ("KV blocks there are", stats.num_blocks),
-        "quire:kv_blocks_free": ("KV blocks that can be given out", stats.num_free_blocks),
-        "quire:kv_blocks_cached": ("Free ones that hold a known prefix", stats.num_cached_blocks),
+        "quire:kv_blocks": ("Total number of KV blocks", stats.num_blocks),
+        "quire:kv_blocks_free": ("KV blocks free to be allocated", stats.num_free_blocks),
+        "quire:kv_blocks_cached": (
+            "Free KV blocks that hold a cached prefix",
+            stats.num_cached_blocks,
+        ),
         "quire:kv_blocks_shared": ("KV blocks with several owners", stats.num_shared_blocks),
         "quire:kv_slot_waste": ("Share of reserved slots that hold no token", stats.kv_waste),
         "vllm:gpu_cache_usage_perc": ("Older name of kv_cache_usage_perc", usage),
-        "vllm:gpu_prefix_cache_hit_rate": ("Of the last seconds", rate.prefix_hit_rate),
-        "vllm:avg_prompt_throughput_toks_per_s": ("Of the last seconds", rate.prompt_tokens_s),
+        "vllm:gpu_prefix_cache_hit_rate": ("Prefix hit rate, 0 to 1, lately", rate.prefix_hit_rate),
+        "vllm:avg_prompt_throughput_toks_per_s": (
+            "Prompt tokens per second, lately",
+            rate.prompt_tokens_s,
+        ),
         "vllm:avg_generation_throughput_toks_per_s": (
-            "Of the last seconds",
+            "Generated tokens per second, lately",
             rate.generation_tokens_s,
         ),
         # There is no swapping: the stock dashboard asks for both all the same.
@@ -72,16 +78,16 @@ def _counts(stats: EngineStats) -> dict[str, tuple[str, float]]:
     queries = stats.num_prefix_query_tokens
     return {
         "both:prefix_cache_queries": ("Prompt tokens looked up in the prefix cache", queries),
-        "both:prefix_cache_hits": ("Prompt tokens found there", hits),
+        "both:prefix_cache_hits": ("Prompt tokens found in the prefix cache", hits),
         "vllm:gpu_prefix_cache_queries": ("Older name of prefix_cache_queries", queries),
         "vllm:gpu_prefix_cache_hits": ("Older name of prefix_cache_hits", hits),
-        "both:num_preemptions": ("Completions that lost their KV blocks", stats.num_preemptions),
+        "both:num_preemptions": ("Preemptions of completions", stats.num_preemptions),
         "both:prompt_tokens": ("Prompt tokens of requests that began to run", prompt),
-        "both:prompt_tokens_cached": ("Those found in the prefix cache", hits),
+        "both:prompt_tokens_cached": ("Prompt tokens found in the prefix cache", hits),
         "both:generation_tokens": ("Tokens generated", stats.num_generation_tokens),
         "vllm:tokens": ("Prompt and generated tokens", prompt + stats.num_generation_tokens),
         "quire:num_steps": ("Steps of the engine", stats.num_steps),
-        "quire:evicted_blocks": ("Cached KV blocks taken away", stats.num_evicted_blocks),
+        "quire:evicted_blocks": ("Cached KV blocks evicted", stats.num_evicted_blocks),
         "quire:evicted_tokens": (
             "Tokens in evicted KV blocks",
             stats.num_evicted_blocks * stats.block_size,
@@ -93,7 +99,7 @@ def _by_label(stats: EngineStats, labels: Mapping[str, str]) -> Iterator[Metric]
     hits = stats.num_prefix_hit_tokens
     computed = stats.num_prompt_tokens - hits  # both are counted when a prompt begins to run
     family = CounterMetricFamily(
-        "both:prompt_tokens_by_source", "Prompt tokens by where they came from", labels=()
+        "both:prompt_tokens_by_source", "Prompt tokens by their source", labels=()
     )
     for source, value in (("local_compute", computed), ("local_cache_hit", hits)):
         family.add_sample(family.name + "_total", {**labels, "source": source}, value)
@@ -105,13 +111,16 @@ def _by_label(stats: EngineStats, labels: Mapping[str, str]) -> Iterator[Metric]
     yield cached
     waiting = {**labels, "reason": "capacity"}
     yield _gauge(
-        "both:num_requests_waiting_by_reason", "Waiting, and why", waiting, stats.num_waiting
+        "both:num_requests_waiting_by_reason",
+        "Completions in the queue by reason",
+        waiting,
+        stats.num_waiting,
     )
 
 
 def _step_tokens(stats: EngineStats, labels: Mapping[str, str]) -> Metric:
     family = HistogramMetricFamily(
-        "both:iteration_tokens_total", "Tokens of a step", labels=list(labels)
+        "both:iteration_tokens_total", "Tokens in a step of the engine", labels=list(labels)
     )
     counts = stats.steps_by_tokens or (0,) * (len(STEP_TOKENS_BOUNDS) + 1)
     cumulative, below = [], 0
@@ -155,5 +164,7 @@ def _counter(name: str, help: str, labels: Mapping[str, str], value: float) -> M
 
 
 def server_families(started: float) -> Iterator[Metric]:
-    """Of the server itself, whether it has an engine or not."""
-    yield _gauge("quire:uptime_seconds", "Since the server started", {}, time.time() - started)
+    """The metrics of the server itself, with or without an engine."""
+    yield _gauge(
+        "quire:uptime_seconds", "Seconds since the server started", {}, time.time() - started
+    )

@@ -44,7 +44,7 @@ def _with_prefixes(family: Metric, wanted: tuple[str, ...]) -> Iterator[Metric]:
 
 
 def _renamed(family: Metric, name: str) -> Metric:
-    """Under another name, without the times at which its series were made."""
+    """The family under another name, without its ``_created`` samples."""
     renamed = Metric(name, family.documentation, family.type, family.unit)
     cut = len(family.name)
     renamed.samples = [

@@ -15,7 +15,7 @@ _REJECTED = {"429": "queue_full"}
 
 
 class HTTPMetrics:
-    """Of one server process."""
+    """The HTTP metrics of one server process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._responses = Counter(
@@ -52,7 +52,7 @@ class HTTPMetrics:
         self._seconds.labels(handler, method).observe(seconds)
 
     def fields_ignored(self, names: Iterable[str]) -> None:
-        """Clients choose these names, so that only so many are told apart."""
+        """Count ignored fields; clients choose the names, so only `_MAX_FIELDS` are told apart."""
         for name in names:
             if name not in self._known_ignored and len(self._known_ignored) >= _MAX_FIELDS:
                 name = "other"
@@ -65,7 +65,7 @@ _MAX_FIELD_CHARS = 40
 
 
 def derived_http_families(families: list[Metric], model_name: str | None) -> Iterator[Metric]:
-    """Other engines' names for what the responses say."""
+    """Metrics under other engines' names, derived from the counted responses."""
     responses = [
         sample
         for family in families
@@ -90,7 +90,7 @@ def derived_http_families(families: list[Metric], model_name: str | None) -> Ite
     if model_name is not None:
         refusals = CounterMetricFamily(
             "both:admission_rejections",
-            "Requests that found the queue full",
+            "Requests refused because the queue was full",
             labels=("model_name", "reason"),
         )
         for reason in _REJECTED.values():

@@ -1,4 +1,4 @@
-"""How late an event loop gets to what is due: everything else that it does waits as long."""
+"""Event loop lag: how late the loop resumes a task, and thus anything else that is due."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INTERVAL_S = 0.05
 
 
 class LoopLag:
-    """Of the loop of one server process."""
+    """Measures the event loop of one server process."""
 
     def __init__(self, registry: CollectorRegistry, interval_s: float = _INTERVAL_S) -> None:
         self._interval_s = interval_s
@@ -24,7 +24,7 @@ class LoopLag:
         )
 
     async def watch(self) -> None:
-        """For as long as the loop runs."""
+        """Measure until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + self._interval_s

@@ -32,7 +32,7 @@ class Metrics:
             ProcessCollector(registry=self._registry)
 
     def requests_of(self, model_name: str, max_model_len: int) -> RequestMetrics:
-        """Who counts requests; a later engine's go on from the counts of the one before."""
+        """The observer that counts requests; it goes on counting when an engine is restarted."""
         if self._requests is None:
             self._requests = RequestMetrics(self._registry, model_name, max_model_len)
         return self._requests
@@ -44,7 +44,7 @@ class Metrics:
         stats: EngineStats | None,
         rate: Throughput,
     ) -> bytes:
-        """What Prometheus reads. Without an engine, or its stats, there is less."""
+        """The text of a scrape; without an engine, or its stats, their metrics are absent."""
         families = self._measured()
         families += derived_http_families(families, model_name)
         families += server_families(self._started)

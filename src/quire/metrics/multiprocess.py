@@ -64,7 +64,7 @@ def is_shared() -> bool:
 
 
 def process_has_ended(pid: int) -> None:
-    """Forget what a process said of the moment; its counts stay."""
+    """Forget the gauges of a process that has ended; its counts stay."""
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(pid)

@@ -41,26 +41,34 @@ _GAPS = buckets.TOKEN_GAP_SECONDS
 _LATENCY = buckets.REQUEST_SECONDS
 _HISTOGRAMS: Mapping[str, _Spec] = {
     "request_prompt_tokens": _Spec("Prompt tokens of a request"),
-    "request_generation_tokens": _Spec("Tokens it generated"),
-    "request_max_num_generation_tokens": _Spec("Tokens of its longest completion"),
+    "request_generation_tokens": _Spec("Tokens generated for a request"),
+    "request_max_num_generation_tokens": _Spec("Tokens of the longest completion of a request"),
     "request_params_max_tokens": _Spec("max_tokens of a request"),
     "request_prefill_kv_computed_tokens": _Spec(
         "Prompt tokens computed, not found in the prefix cache"
     ),
-    "request_params_n": _Spec("Completions asked for", buckets.NUM_COMPLETIONS),
-    "request_params_best_of": _Spec("Completions made", buckets.NUM_COMPLETIONS, "vllm"),
-    "request_num_preemptions": _Spec("Times it lost its KV blocks", buckets.NUM_PREEMPTIONS),
+    "request_params_n": _Spec("Completions that a request asks for", buckets.NUM_COMPLETIONS),
+    "request_params_best_of": _Spec(
+        "Completions made for a request", buckets.NUM_COMPLETIONS, "vllm"
+    ),
+    "request_num_preemptions": _Spec("Preemptions of a request", buckets.NUM_PREEMPTIONS),
     "time_to_first_token_seconds": _Spec(
         "From a request's arrival to its first token", buckets.FIRST_TOKEN_SECONDS
     ),
-    "inter_token_latency_seconds": _Spec("Between tokens: the mean of a request, per gap", _GAPS),
-    "time_per_output_token_seconds": _Spec("inter_token_latency_seconds", _GAPS, "vllm"),
-    "request_time_per_output_token_seconds": _Spec("Mean seconds a token after the first", _GAPS),
-    "e2e_request_latency_seconds": _Spec("From arrival to end", _LATENCY),
-    "request_queue_time_seconds": _Spec("From arrival to its first step", _LATENCY),
-    "request_inference_time_seconds": _Spec("From its first step to its end", _LATENCY),
-    "request_prefill_time_seconds": _Spec("From its first step to its first token", _LATENCY),
-    "request_decode_time_seconds": _Spec("From its first token to its end", _LATENCY),
+    "inter_token_latency_seconds": _Spec(
+        "Seconds between tokens, as the mean of the request", _GAPS
+    ),
+    "time_per_output_token_seconds": _Spec(
+        "Older name of inter_token_latency_seconds", _GAPS, "vllm"
+    ),
+    "request_time_per_output_token_seconds": _Spec("Mean seconds per token after the first", _GAPS),
+    "e2e_request_latency_seconds": _Spec("From a request's arrival to its end", _LATENCY),
+    "request_queue_time_seconds": _Spec("From a request's arrival to its first step", _LATENCY),
+    "request_inference_time_seconds": _Spec("From a request's first step to its end", _LATENCY),
+    "request_prefill_time_seconds": _Spec(
+        "From a request's first step to its first token", _LATENCY
+    ),
+    "request_decode_time_seconds": _Spec("From a request's first token to its end", _LATENCY),
 }
 
 
@@ -90,7 +98,7 @@ class RequestMetrics:
         self._ends = {reason: ends.labels(*labels, reason.value) for reason in FinishReason}
         self._aborted = Counter(
             "quire:num_aborted_requests",
-            "Requests whose clients left or gave up",
+            "Requests that were aborted, such as by a client that left",
             _LABELS,
             registry=registry,
         ).labels(*labels)
@@ -122,7 +130,7 @@ class RequestMetrics:
         observe("request_num_preemptions", end.timing.num_preemptions)
 
     def _observe_times(self, end: RequestEnd) -> None:
-        """Only those that are known: whoever is aborted in the queue had no first token."""
+        """Observe the times that are known: a request aborted in the queue has no first token."""
         timing, observe = end.timing, self._observe
         arrival, first, last = timing.arrival_time, timing.first_token_ts, timing.last_token_ts
         last = last or end.end_time
@@ -145,5 +153,5 @@ class RequestMetrics:
                 self._histograms[name].observe_many(gap, num_gaps)
 
     def _observe(self, name: str, value: float) -> None:
-        """Clocks of processes may differ by a hair: nothing is less than 0."""
+        """Observe a value, as 0 if it is negative: clocks of processes may differ slightly."""
         self._histograms[name].observe(max(0.0, value))

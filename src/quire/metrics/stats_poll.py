@@ -1,6 +1,6 @@
-"""Asks the engine for its numbers, for all who want them at once, and never waits for long.
+"""Polls the engine's statistics for any number of readers, and never waits for long.
 
-However many look at a page or scrape, the core gets one question at a time.
+However many pages and scrapes there are, the core gets one question at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_PATIENCE_S = 2.0  # a core answers between two steps; who hangs must not hang its watchers
+_PATIENCE_S = 2.0  # a core answers between two steps; a hung core must not block readers
 
 
 class Poll(Generic[T]):
@@ -28,12 +28,12 @@ class Poll(Generic[T]):
         self._answer = first
         self._asked: asyncio.Task[None] | None = None
         self._asked_time = 0.0
-        self._answered_time = float("-inf")  # when the question that has the answer was asked
-        self._may_complain = True  # once, until there is an answer again
+        self._answered_time = float("-inf")  # when the question of this answer was asked
+        self._may_complain = True  # log one failure, until there is an answer again
         self.time = float("-inf")  # of the answer, in time.monotonic() seconds
 
     async def get(self, max_age_s: float) -> T:
-        """An answer that is not older, unless the engine is too slow for that, or dead."""
+        """An answer at most so old, or an older one if the engine is too slow, or dead."""
         if time.monotonic() - self.time > max_age_s:
             await self._ends_question()
         return self._answer
@@ -42,7 +42,7 @@ class Poll(Generic[T]):
         """The answer to a question that is asked from now on; None if the engine is too slow for
         that, or dead."""
         begun = time.monotonic()
-        for _ in range(2):  # the first time one may be open that was asked before
+        for _ in range(2):  # the first may be a question that was open before
             if not await self._ends_question():
                 break
             if self._answered_time >= begun:
@@ -74,7 +74,7 @@ class Poll(Generic[T]):
             self._answer = await self._ask()
         except Exception as error:
             if self._may_complain and not isinstance(error, EngineDeadError):
-                logger.exception("the engine's numbers cannot be had; older ones are shown")
+                logger.exception("the engine's statistics are unavailable; older ones are shown")
             self._may_complain = False
         else:
             self.time, self._answered_time = time.monotonic(), self._asked_time

@@ -1,4 +1,4 @@
-"""How fast an engine is between two looks at its counts, and the log line that says so."""
+"""Rates of an engine between two samples of its counts, and the log line that shows them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Throughput:
-    """Rates between two looks; the hit rate is over the tokens looked up between them."""
+    """Rates between two samples; the hit rate is over the tokens looked up between them."""
 
     prompt_tokens_s: float = 0.0
     generation_tokens_s: float = 0.0
@@ -21,15 +21,15 @@ class Throughput:
 
 
 class ThroughputMeter:
-    """Of one engine, which may be old. Give it the stats now and then."""
+    """Computes the rates of one engine from samples of its stats."""
 
     def __init__(self) -> None:
         self._last: tuple[EngineStats, float] | None = None
         self.rate = Throughput()
 
     def look(self, stats: EngineStats, stats_time: float) -> Throughput | None:
-        """The rates since the look before; None the first time. The time is that of the stats, in
-        ``time.monotonic()`` seconds."""
+        """The rates since the previous sample; None for the first one. ``stats_time`` is when the
+        stats were taken, in ``time.monotonic()`` seconds."""
         last, self._last = self._last, (stats, stats_time)
         if last is None:
             return None
@@ -49,13 +49,13 @@ class ThroughputMeter:
 
 
 def kv_usage(stats: EngineStats) -> float:
-    """Share of the KV blocks that requests hold; one block is nobody's."""
+    """Share of KV blocks that requests hold, 0 to 1; the null block is not counted."""
     usable = stats.num_blocks - 1
     return 1 - stats.num_free_blocks / usable if usable > 0 else 0.0
 
 
 def log_throughput(stats: EngineStats, rate: Throughput) -> None:
-    """One line, while there is something to say."""
+    """Log one line, unless the engine was idle."""
     if not rate.was_busy:
         return
     usage = kv_usage(stats)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TRACE_HEADERS: ContextVar[Mapping[str, str] | None] = ContextVar("trace_headers", default=None)
 HEADER_NAMES = ("traceparent", "tracestate")
 
-_EXPORT_S = 5  # how long a collector that is not there may hold up the end of the server
+_EXPORT_S = 5  # how long an absent collector may delay the end of the server
 _NEEDS_EXTRA = (
     "--otlp-traces-endpoint needs OpenTelemetry, which is not installed ({error}); "
     "pip install 'quire[otel]', or leave the flag out"
@@ -79,7 +79,7 @@ def open_tracer(endpoint: str) -> Tracer:
 
 
 def _attributes(end: RequestEnd) -> dict[str, Any]:
-    """Named as OpenTelemetry's conventions for generative models name them."""
+    """The span's attributes, named as in OpenTelemetry's conventions for generative models."""
     params, timing = end.request.params, end.timing
     seconds = {
         "gen_ai.latency.time_in_queue": _between(timing.arrival_time, timing.scheduled_ts),

@@ -1,7 +1,7 @@
-"""How a layer's parts are wired: one class per topology, each with its own short call.
+"""How a layer's parts are wired: one class per topology.
 
 Between layers there is one tensor, the hidden state h [T, E], which every layer updates in place;
-the last one goes on with some of its lines behind its keys (`ForwardPass.narrowed`).
+after its keys and values the last layer goes on with the output rows only (`ForwardPass.narrowed`).
 Knows the kinds of parts that a layer may have, and not what is in them.
 """
 
@@ -30,7 +30,7 @@ class Block(Protocol):
     def load(self, reader: TensorReader, prefix: str) -> None: ...
 
     def __call__(self, h: Tensor, step: ForwardPass) -> Tensor:
-        """h [T, E] updated in place, or what the last layer makes of some of its lines."""
+        """h [T, E] updated in place; the last layer returns the output rows [S, E] only."""
         ...
 
 
@@ -46,7 +46,7 @@ class Mixer(Protocol):
         ...
 
     def branch(self, h: Tensor, step: ForwardPass) -> Tensor:
-        """Attention of norm(h), of the tokens that go on; h may be all of them."""
+        """Attention of norm(h) for the output tokens; h holds all tokens of the step."""
         ...
 
 
@@ -67,7 +67,7 @@ class FeedForward(Protocol):
 
 
 def build_block(spec: LayerSpec, attention: Mixer | None) -> Block:
-    """The layer around its attention; a missing part makes way for one that adds nothing."""
+    """The layer around its attention; a missing part is replaced by one that adds nothing."""
     if attention is None and spec.mlp is None:
         return EmptyBlock()
     assert spec.block == "pre_norm" or (attention and spec.mlp), "only pre_norm can lack a part"
@@ -96,17 +96,16 @@ class Parts:
     def load(
         self, reader: TensorReader, prefix: str, *, attention: Norm | None, mlp: Norm | None
     ) -> None:
-        """Load all; ``attention`` and ``mlp`` are the norms that stand right before these."""
+        """Load all parts; ``attention`` and ``mlp`` are the norms of their inputs, if any."""
         for number, norm in enumerate(self.norms, start=1):
             norm.load(reader, f"{prefix}.norm{number}")
         self.attention.load(reader, f"{prefix}.attention", attention)
         self.mlp.load(reader, f"{prefix}.{self.mlp_prefix}", mlp)
 
     def load_pre_normed(self, reader: TensorReader, prefix: str) -> None:
-        """Load all, where the first norm stands before attention and the last one before the MLP.
+        """Load all parts; the first norm precedes attention and the last one the MLP.
 
-        There may be one for both, which is computed twice, as each product may have it inside of
-        its kernel; or where a part is missing, for the other.
+        A single norm serves both, computed twice since each product may fuse it, or the only part.
         """
         self.load(reader, prefix, attention=self.norms[0], mlp=self.norms[-1])
 

@@ -1,8 +1,7 @@
-"""Which architectures are supported, for people: families, hub ids that are examples, what is
-special.
+"""The supported architectures as shown to people: families, example hub ids, what is special.
 
-What is special about a family is said once, at the head of its file; it is read from there without
-running it. Knows nothing about configs. Imports no torch.
+What is special about a family is the first paragraph of its module's docstring, read without
+importing the module. Knows nothing about configs. Imports no torch.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
-    """Architectures that share a file."""
+    """Architectures that share a module."""
 
     name: str
     architectures: tuple[str, ...]  # as config.json spells them
@@ -82,7 +81,7 @@ class Family:
 
 
 def families(places: Iterable[tuple[str, str]]) -> list[Family]:
-    """The families of (architecture, "module:function"), by name; a user's own stand last."""
+    """The families of (architecture, "module:function") pairs, by name; a user's own come last."""
     members: dict[str, list[str]] = {}
     for architecture, place in places:
         members.setdefault(place.partition(":")[0], []).append(architecture)

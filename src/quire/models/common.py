@@ -46,7 +46,7 @@ GPT_SPELLINGS: dict[str, Keys] = {
     "num_attention_heads": "n_head",
     "num_hidden_layers": "n_layer",
 }
-# The same of MosaicML's and others' code.
+# How MosaicML's and others' code spells those keys.
 MOSAIC_SPELLINGS: dict[str, Keys] = {
     "hidden_size": "d_model",
     "num_attention_heads": "n_heads",
@@ -70,7 +70,7 @@ ACTIVATION_NAMES: dict[str, Activation] = {
 def rms_norm_from(hf: HFConfig, *, eps: float = 1e-6, weight_offset: float = 0.0) -> RMSNormSpec:
     return RMSNormSpec(
         size=hf.int("hidden_size"),
-        eps=hf.float("rms_norm_eps", eps),
+        eps=hf.fraction("rms_norm_eps", eps),
         weight_offset=weight_offset,
     )
 
@@ -82,10 +82,10 @@ def layer_norm_from(
     bias: bool = True,
     weight_offset: float = 0.0,
 ) -> LayerNormSpec:
-    """``keys``: spellings of the constant."""
+    """A layer norm; ``keys`` are the config keys that may hold its epsilon."""
     return LayerNormSpec(
         size=hf.int("hidden_size"),
-        eps=hf.float(keys, 1e-5),
+        eps=hf.fraction(keys, 1e-5),
         bias=bias,
         weight_offset=weight_offset,
     )
@@ -153,13 +153,13 @@ def attention_with(
 
 
 def norming_each_head(attention: AttentionSpec, norm: NormSpec) -> AttentionSpec:
-    """With a norm like this one, but for its size, of every head of q and every head of k."""
+    """``attention`` with ``norm``, resized to the head size, over each head of q and of k."""
     of_head = replace(norm, size=attention.head_dim)
     return replace(attention, qk_norms=(of_head, of_head))
 
 
 def norming_all_heads(attention: AttentionSpec, norm: NormSpec) -> AttentionSpec:
-    """The same over all heads of q together, and over those of k."""
+    """``attention`` with ``norm``, resized, over all heads of q together and over all of k."""
     q_norm, k_norm = (
         replace(norm, size=heads * attention.head_dim)
         for heads in (attention.num_heads, attention.num_kv_heads)
@@ -168,7 +168,7 @@ def norming_all_heads(attention: AttentionSpec, norm: NormSpec) -> AttentionSpec
 
 
 def norming_heads_apart(attention: AttentionSpec, eps: float) -> AttentionSpec:
-    """With a layer norm of every head of q and of k that has weights of its own."""
+    """``attention`` with a layer norm per head of q and k; each head has its own weights."""
     q_norm, k_norm = (
         HeadsLayerNormSpec(num_heads=heads, size=attention.head_dim, eps=eps)
         for heads in (attention.num_heads, attention.num_kv_heads)
@@ -177,7 +177,7 @@ def norming_heads_apart(attention: AttentionSpec, eps: float) -> AttentionSpec:
 
 
 def activation_from(hf: HFConfig, default: str = "silu") -> Activation:
-    """``default``: the family's, by Hugging Face's name, where the config is silent."""
+    """The activation; ``default`` is the Hugging Face name used if the config has none."""
     return hf.choice("hidden_act", ACTIVATION_NAMES, default)
 
 
@@ -188,7 +188,8 @@ def gated_mlp_from(
     inner_size: int | None = None,
     activation: Activation | None = None,
 ) -> GatedMLPSpec:
-    """``inner_size`` is the family's, where the config is silent; ``activation`` is SiLU there."""
+    """A gated MLP; ``inner_size`` is the default for a config without ``intermediate_size``, and
+    ``activation`` overrides the config's (default SiLU)."""
     return GatedMLPSpec(
         hidden_size=hf.int("hidden_size"),
         inner_size=hf.int("intermediate_size", REQUIRED if inner_size is None else inner_size),
@@ -200,7 +201,7 @@ def gated_mlp_from(
 def plain_mlp_from(
     hf: HFConfig, *, activation: Activation, bias: bool = True, inner_size: int | None = None
 ) -> PlainMLPSpec:
-    """``inner_size`` is the family's, where the config is silent."""
+    """A plain MLP; ``inner_size`` is the default for a config without ``intermediate_size``."""
     return PlainMLPSpec(
         hidden_size=hf.int("hidden_size"),
         inner_size=hf.int("intermediate_size", REQUIRED if inner_size is None else inner_size),
@@ -218,7 +219,7 @@ def embedding_from(
     norm: NormSpec | None = None,
     inner_size: int | None = None,
 ) -> EmbeddingSpec:
-    """``vocab_size`` is given where the key of that name is not the number of rows."""
+    """The token embedding; ``vocab_size`` overrides a config key that is not the number of rows."""
     return EmbeddingSpec(
         vocab_size=vocab_size or hf.int("vocab_size"),
         hidden_size=hf.int("hidden_size"),
@@ -239,7 +240,8 @@ def head_from(
     soft_cap: float | None = None,
     inner_size: int | None = None,
 ) -> HeadSpec:
-    """``tied``: the family's habit, where the config is silent; ``vocab_size`` as above."""
+    """The output head; ``tied`` is the default for a config without ``tie_word_embeddings``, and
+    ``vocab_size`` overrides a config key that is not the number of rows."""
     return HeadSpec(
         vocab_size=vocab_size or hf.int("vocab_size"),
         hidden_size=hf.int("hidden_size"),
@@ -261,8 +263,8 @@ def plan_from(
     weights: WeightMap = LLAMA_WEIGHTS,
     inert: Collection[str] = (),
 ) -> ModelPlan:
-    """The plan, once the config has been read: a key that nobody read is refused here, unless it is
-    ``inert``. One layer stands for all of them; embedding and head are the plain ones if not given.
+    """The plan of a config that has been read; refuses config keys that were neither read nor
+    ``inert``. A single layer stands for all layers; embedding and head default to the plain ones.
     """
     if isinstance(layers, LayerSpec):
         layers = [layers] * hf.int("num_hidden_layers")
@@ -324,7 +326,7 @@ def _linear(hf: HFConfig, rope: RopeConfig) -> RopeScaling:
 
 
 def _dynamic(hf: HFConfig, rope: RopeConfig) -> RopeScaling:
-    # As in transformers, whatever a key of a trained length says.
+    # As in transformers, which ignores original_max_position_embeddings here.
     return DynamicScaling(
         factor=rope.params["factor"], original_max_positions=hf.int("max_position_embeddings")
     )
@@ -353,8 +355,8 @@ def _yarn(hf: HFConfig, rope: RopeConfig) -> RopeScaling:
 
 
 def _yarn_temperature(rope: RopeConfig) -> float:
-    """0.1 ln(factor) + 1 (arXiv:2309.00071, section 3.4), or DeepSeek's ratio of two such; times
-    ``attn_factor``, which undoes it in DeepSeek-R1-0528-Qwen3-8B."""
+    """0.1 ln(factor) + 1 (arXiv:2309.00071, section 3.4), or DeepSeek's ratio of two such terms;
+    times ``attn_factor``, which cancels it in DeepSeek-R1-0528-Qwen3-8B."""
     factor = float(rope.params["factor"])
     mscale, all_dim = rope.params.get("mscale"), rope.params.get("mscale_all_dim")
 

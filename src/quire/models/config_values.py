@@ -1,4 +1,4 @@
-"""What a value of a config.json is, and how it is shown. Knows no keys."""
+"""Type checks of config.json values, and how messages show a value. Knows no keys."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ def is_int(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+
+
+def is_fraction(value: Any) -> bool:
+    return is_number(value) and 0 <= value < 1
 
 
 def is_at_least(limit: float) -> Callable[[Any], bool]:

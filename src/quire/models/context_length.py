@@ -1,6 +1,6 @@
-"""How long a context may be: what the model's config says, and what the user may ask of it.
+"""How long a context may be: what the model's config says, and what the user may ask for.
 
-Knows the keys under which configs hold a length. Imports no torch.
+Knows the config keys that hold a length. Imports no torch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SCALED_ALREADY = frozenset({"default", "llama3", "longrope", "su", "mrope"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContextLength:
-    """The longest context, and whose word it is: only a user's may not shrink to what fits."""
+    """The longest context and who chose it; only a length the user gave is never reduced to fit."""
 
     longest: int
     source: Literal["user", "config", "auto"]
@@ -76,7 +76,7 @@ def resolve_context_length(
 
 
 def derived_length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> tuple[int, str]:
-    """The length that the model was made for, and where that stands."""
+    """The length that the model was made for, and the name of the key that says so."""
     found = _lengths(config, _LENGTH_KEYS)
     if found:
         key = min(found, key=lambda name: found[name])
@@ -86,8 +86,8 @@ def derived_length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> 
     if limit is not None:
         return limit, "model_max_length in tokenizer_config.json"
     logger.warning(
-        "config.json gives no context length (none of %s); max_model_len is %d, say more if the "
-        "model can do more",
+        "config.json gives no context length (none of %s); max_model_len is %d, raise it if the "
+        "model supports more",
         ", ".join(_LENGTH_KEYS),
         DEFAULT_LENGTH,
     )
@@ -95,7 +95,7 @@ def derived_length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> 
 
 
 def _limit(derived: int, config: dict[str, Any]) -> int:
-    """What a user may ask for, where models can do more than they do unasked.
+    """The largest ``max_model_len`` a user may set; some models support more than their default.
 
     The rotation of dynamic scalings is fixed by the longest length, and is the trained one only up
     to ``derived``. Command-R's makers name a length that its positions also serve.
@@ -110,7 +110,7 @@ def _limit(derived: int, config: dict[str, Any]) -> int:
 
 
 def _lengths(config: dict[str, Any], keys: Collection[str]) -> dict[str, int]:
-    """What the keys say; nothing for one that is absent, null or no limit."""
+    """Key -> length; keys that are absent, null or mean "no limit" are left out."""
     said = {key: config[key] for key in keys if config.get(key) is not None}
     for key, value in said.items():
         if not is_at_least(1)(value) and value != math.inf:
@@ -133,7 +133,7 @@ def _scaled(length: int, config: dict[str, Any]) -> tuple[int, str]:
 
 
 def _is_gemma3(config: dict[str, Any]) -> bool:
-    """Whose max_position_embeddings is the length after scaling, of whatever type."""
+    """Whether it is Gemma 3, whose max_position_embeddings is the length after any scaling."""
     is_named = str(config.get("model_type")).startswith("gemma3")
     return is_named or config.get("rope_local_base_freq") is not None
 
@@ -142,7 +142,7 @@ def _scaling(config: dict[str, Any]) -> tuple[str, float]:
     """The type of rotary scaling, and its factor."""
     rope = _rope(config)
     kind = rope.get("rope_type") or rope.get("type") or "default"
-    for part in (rope, *rope.values()):  # the second: of each type of layers
+    for part in (rope, *rope.values()):  # nested: parameters by layer type
         if isinstance(part, dict) and part.get("factor") is not None:
             check_rope_value("factor", part["factor"])
     return (kind, float(rope["factor"])) if "factor" in rope else ("default", 1.0)

@@ -44,7 +44,7 @@ class Placement:
 
 
 class Decoder:
-    """Built without weights; ``load`` pulls them, and may be called again."""
+    """A model built without weights; ``load`` reads them, and may be called again."""
 
     def __init__(self, spec: DecoderSpec, placement: Placement) -> None:
         self.spec = spec
@@ -79,7 +79,8 @@ class Decoder:
         self.head.load(reader, "head", self.embedding)
 
     def with_a_layer_of_each_kind(self) -> Decoder:
-        """What launches the same kernels in less time: the different layers, and the last."""
+        """A smaller decoder that launches the same kernels: one layer of each kind, and the
+        last."""
         kinds = dict(zip(self.spec.layers[:-1], self.layers[:-1], strict=True))
         smaller = copy(self)
         smaller.layers = [*kinds.values(), self.layers[-1]]
@@ -89,11 +90,11 @@ class Decoder:
         """Hidden states [S, E] of `batch.outputs` after the final norm; writes the keys and values
         of all tokens.
 
-        Between layers every token is needed, since the next attends to it; of the last one all keys
-        and values are, and the rest of the outputs alone: a few of the thousands of tokens of a
-        prompt.
+        Every layer but the last computes all tokens, since the next one attends to them. The last
+        computes keys and values of all tokens, and the rest for the output tokens only: a few of
+        the thousands in a prompt.
         """
-        # Before the rotations: behind those, kernels may read a step's lengths and places before
+        # Before the rotations: after those, kernels may read a step's lengths and slots before
         # they wait (`kernels/triton/launch.py`).
         plans = tuple(backend.plan(batch, group) for backend, group in self._planned)
         last_plans = self._plans_of_last_layer(batch, plans)
@@ -113,7 +114,7 @@ class Decoder:
         return self.head(hidden)
 
     def _plans_of_last_layer(self, batch: Batch, plans: tuple[Any, ...]) -> tuple[Any, ...]:
-        """With the layer's own for the outputs alone, which are all that it attends for."""
+        """``plans`` with the last layer's replaced by one for the output tokens only."""
         number = self._last_plan
         if batch.outputs is None or number is None:
             return plans
@@ -128,7 +129,7 @@ class Decoder:
         plan_of_layer: Sequence[int],
         max_model_len: int,
     ) -> Iterator[Mixer]:
-        """The attention of each layer that has one, numbered among these alone."""
+        """The attention of each layer that has one; ``layer`` counts only these layers."""
         for layer, (spec, problem) in enumerate(zip(specs, problems, strict=True)):
             yield build_attention(
                 spec,
@@ -141,7 +142,7 @@ class Decoder:
             )
 
     def _rotation(self, spec: AttentionSpec | MLASpec) -> int:
-        """Which of the pass's rotations; any number will do where there is none."""
+        """Index of the layer's rotation in `ForwardPass.rotations`; -1 if it has none."""
         positions = spec.positions
         return self.spec.ropes.index(positions) if isinstance(positions, RopeSpec) else -1
 

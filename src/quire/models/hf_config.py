@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from quire.errors import UnsupportedModelError
-from quire.models.config_values import is_a, is_int, is_number, shown
+from quire.models.config_values import is_a, is_fraction, is_int, is_number, shown
 from quire.models.inert_keys import INERT_KEYS, ON_UNLESS_SAID
 from quire.models.rope_config import (
     SHARE,
@@ -29,6 +29,9 @@ from quire.models.rope_config import (
 
 T = TypeVar("T")
 Keys = str | tuple[str, ...]  # a key, or its spellings
+
+
+_MAX_LAYERS = 10_000  # no model has so many; a description of a million fills the memory
 
 
 class _Required(Enum):
@@ -57,17 +60,25 @@ class HFConfig:
         self.architecture = architecture
 
     def with_spellings(self, **spellings: Keys) -> HFConfig:
-        """The same for readers that ask for the usual keys, which a family spells its own way."""
+        """A view of this config where the usual key names also find the family's ``spellings``."""
         return HFConfig(self._data, self.architecture, self._path, spellings)
 
     def int(self, key: Keys, default: builtins.int | _Required = REQUIRED) -> builtins.int:
-        return self._typed(key, "a whole number", is_int, default)
+        value: builtins.int = self._typed(key, "a whole number", is_int, default)
+        if key == "num_hidden_layers" and value > _MAX_LAYERS:
+            raise UnsupportedModelError(
+                f"config key {self._spelling(key)!r} = {value} must be at most {_MAX_LAYERS:,}"
+            )
+        return value
 
     def float(self, key: Keys, default: builtins.float | _Required = REQUIRED) -> builtins.float:
         return float(self._typed(key, "a number", is_number, default))
 
+    def fraction(self, key: Keys, default: builtins.float | _Required = REQUIRED) -> builtins.float:
+        return float(self._typed(key, "a number from 0 to below 1", is_fraction, default))
+
     def bool(self, key: Keys, default: builtins.bool | _Required = REQUIRED) -> builtins.bool:
-        """A null is refused where silence means true: transformers takes it for false."""
+        """A bool; null is refused if the default is true, since transformers reads it as false."""
         if default is True:
             self._refuse_null(key)
         return self._typed(key, "true or false", is_a(bool), default)
@@ -84,7 +95,7 @@ class HFConfig:
         return self._typed(key, "a whole number or null", is_int, None)
 
     def nullable_int(self, key: builtins.str, *, absent: builtins.int) -> builtins.int | None:
-        """As `optional_int`, where a family gives a meaning to silence that null does not have."""
+        """As `optional_int`, but an absent key means ``absent`` and only a null means None."""
         return self.optional_int(key) if key in self._data else self.int(key, absent)
 
     def optional_float(self, key: Keys) -> builtins.float | None:
@@ -92,7 +103,7 @@ class HFConfig:
         return None if value is None else float(value)
 
     def nullable_float(self, key: builtins.str, *, absent: builtins.float) -> builtins.float | None:
-        """As `nullable_int`."""
+        """A float that is ``absent`` if the key is absent and None if it is null."""
         return self.optional_float(key) if key in self._data else absent
 
     def optional_list(self, key: Keys) -> builtins.list[Any] | None:
@@ -104,7 +115,7 @@ class HFConfig:
         options: Mapping[builtins.str, T],
         default: builtins.str | _Required = REQUIRED,
     ) -> T:
-        """What `options` holds under the value; a value it does not hold is an error."""
+        """The entry of `options` for the key's value; UnsupportedModelError lists the options."""
         value = self.str(key, default)
         if value not in options:
             raise UnsupportedModelError(
@@ -114,7 +125,7 @@ class HFConfig:
         return options[value]
 
     def fixed(self, key: Keys, value: Any) -> None:
-        """Refuse any other value than the one that the family always has."""
+        """Refuse any value but the one that this family always has; the key may be absent."""
         name, found = self._find(key)
         if found is not None and found != value:
             raise UnsupportedModelError(
@@ -123,7 +134,7 @@ class HFConfig:
             )
 
     def nested(self, key: builtins.str) -> HFConfig:
-        """The config under `key`, empty if there is none; its keys are accounted for too."""
+        """The config under `key`, empty if absent; `check_unread` covers its keys too."""
         if key not in self._children:
             data = self._typed(key, "an object", is_a(dict), {})
             self._children[key] = HFConfig(data, self.architecture, f"{self._path}{key}.")
@@ -142,10 +153,10 @@ class HFConfig:
     ) -> RopeConfig:
         """The rotary embedding, from `rope_parameters` (new files) or `rope_theta`, `rope_scaling`.
 
-        The defaults hold where the config is silent, and the scaling `silent` where it has neither
-        mapping. A family that rotates part of a head names its `partial_keys`; for another such a
-        key is an error. Where `rope_parameters` differ by layer type, `layer_type` picks; older
-        files have one `rope_scaling`, which is for the types that it `is_scaled` for.
+        The defaults apply to absent keys, and the parameters `silent` if the config has neither
+        mapping. `partial_keys` are for families that rotate part of a head; for others the rotated
+        share must be `partial`. `layer_type` selects from `rope_parameters` that differ by layer
+        type; the single `rope_scaling` of older files applies only if `is_scaled`.
         """
         params = self._rope_params(layer_type, is_scaled) or dict(silent or {})
         kind = take_rope_type(params, self.architecture)
@@ -172,7 +183,7 @@ class HFConfig:
         )
 
     def check_unread(self, inert: Collection[builtins.str] = ()) -> None:
-        """Refuse keys that were not read, are not inert and hold something."""
+        """Refuse keys that were not read and are not inert, unless their value counts as absent."""
         unread = self._unread(INERT_KEYS.union(inert))
         if not unread:
             return
@@ -219,7 +230,7 @@ class HFConfig:
             return keys[0], None
         name, value = next(iter(present.items()))
         for other, its_value in present.items():
-            if its_value != value:
+            if other != name and its_value != value:
                 raise UnsupportedModelError(
                     f"config keys {self._path + name!r} = {shown(value)} and "
                     f"{self._path + other!r} = {shown(its_value)} mean the same and differ; "
@@ -231,7 +242,7 @@ class HFConfig:
         return self._path + self._all_spellings(key)[0]
 
     def _all_spellings(self, key: Keys) -> tuple[builtins.str, ...]:
-        """The family's own before the usual ones."""
+        """All spellings of a key, the family's own before the usual ones."""
         return tuple(
             spelling
             for usual in _as_tuple(key)
@@ -239,7 +250,7 @@ class HFConfig:
         )
 
     def _unread(self, inert: Collection[builtins.str]) -> dict[builtins.str, Any]:
-        """Path of each key that nobody accounts for -> its value."""
+        """Path -> value of each key that was neither read nor is inert."""
         unread = {
             self._path + key: value
             for key, value in self._data.items()
@@ -277,7 +288,7 @@ class HFConfig:
     def _also_in(
         self, nested: HFConfig, keys: Keys, nested_key: builtins.str, absent: builtins.float
     ) -> builtins.float:
-        """A number that stands under one of ``keys`` here, or under ``nested_key`` there."""
+        """A number under one of ``keys`` here or ``nested_key`` in ``nested``; both must agree."""
         here, there = self.optional_float(keys), nested.optional_float(nested_key)
         if here is not None and there not in (None, here):
             raise UnsupportedModelError(
@@ -306,7 +317,7 @@ def _as_tuple(key: Keys) -> tuple[str, ...]:
 
 
 def _says_nothing(key: str, value: Any) -> bool:
-    """Whether a key with this value is as good as absent: null, false, 0 or empty."""
+    """Whether a key with this value counts as absent: null, 0, empty, or (mostly) false."""
     return not value and not (value is False and key in ON_UNLESS_SAID)
 
 

@@ -138,7 +138,7 @@ INERT_KEYS: frozenset[str] = frozenset(
     }
 )
 
-# Switches that are on in a decoder where nobody mentions them: false is more than silence.
+# Switches that are on where a config does not have them: false is not the same as absent.
 ON_UNLESS_SAID: frozenset[str] = frozenset(
     {
         "causal",

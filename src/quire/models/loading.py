@@ -1,6 +1,6 @@
-"""From a config to a model with weights, and what it will weigh before any is read.
+"""From a config to a loaded model, and its weight bytes before any weight is read.
 
-Chooses between the two ways a model can run: composed of our own layers by a plan, or through the
+Chooses between the two ways a model can run: built from our own layers by a plan, or through the
 modelling code of transformers (`models.fallback`).
 """
 
@@ -54,12 +54,12 @@ class LoadedModel:
     kv_layout: KVLayout
     weight_bytes: int  # in the memory of the device
     report: LoadReport
-    # Of the hidden states that graphs keep; None: its steps cannot be captured.
+    # Width of the hidden states that CUDA graphs keep; None: steps cannot be captured.
     captured_hidden_size: int | None
 
 
 def choose_implementation(wanted: str, architecture: str) -> Implementation:
-    """Ours where there is one, unless ``wanted`` says otherwise; logs the other choice."""
+    """Quire's own if it has the architecture, unless ``wanted`` says otherwise; logs a fallback."""
     if wanted not in _IMPLEMENTATIONS:
         raise ValueError(f"model_impl={wanted!r} is not one of {', '.join(_IMPLEMENTATIONS)}")
     is_known = architecture in ModelRegistry
@@ -76,7 +76,7 @@ def choose_implementation(wanted: str, architecture: str) -> Implementation:
 
 
 def facts_of(source: ModelSource, device: str) -> ModelFacts:
-    """What is known without weights; an UnsupportedModelError says why a model cannot run."""
+    """The model's facts, without weights; an UnsupportedModelError says why it cannot run."""
     if source.impl == "transformers":
         return _probed_facts(source)
     plan = plan_of(source.hf_config, source.architecture)
@@ -91,8 +91,8 @@ def facts_of(source: ModelSource, device: str) -> ModelFacts:
 
 
 def build_model(config: EngineConfig) -> LoadedModel:
-    """Build the model of ``config`` and pull its weights; errors name the key or the tensor."""
-    load_plugins()  # a process that only computes has resolved no arguments
+    """Build the model of ``config`` and read its weights; errors name the key or the tensor."""
+    load_plugins()  # a worker process has not called resolve(), which does this
     source = ModelSource.of(config.model)
     _note_attn_factor(source)
     placement = Placement(
@@ -115,9 +115,9 @@ def plan_of(hf_config: Mapping[str, Any], architecture: str) -> ModelPlan:
 
 
 def weight_bytes(plan: ModelPlan, dtype: torch.dtype, device: str) -> int:
-    """What ``build_model`` will count, from the plan alone.
+    """The weight bytes that `build_model` will report, from the plan alone.
 
-    Where products want weights in a layout of their own, a tied head is a copy of the embedding.
+    Where matrix products need packed weights (oneDNN), a tied head is a copy of the embedding.
     """
     shapes = plan.parameter_shapes()
     num_values = sum(math.prod(shape) for shape in shapes.values())
@@ -164,8 +164,8 @@ def _build_decoder(source: ModelSource, config: EngineConfig, placement: Placeme
 
 
 def _as_stored(spec: DecoderSpec, reader: WeightReader | DummyReader) -> DecoderSpec:
-    """The spec, but where a checkpoint holds a head that the config ties to the embedding, and the
-    two differ, it is believed, as in transformers. A head that is stored alone is both."""
+    """``spec``, untied if the checkpoint holds a head that differs from the embedding although the
+    config ties them (as in transformers). A head stored without an embedding serves as both."""
     if not spec.head.tied:
         return spec
     reader.stand_in("head.weight", missing="embedding.weight")
@@ -174,7 +174,7 @@ def _as_stored(spec: DecoderSpec, reader: WeightReader | DummyReader) -> Decoder
         return spec
     logger.warning(
         "the config ties the head to the embedding, but the checkpoint holds %s with other values, "
-        "which are used; tie_word_embeddings: false in config.json would say so",
+        "which are used; set tie_word_embeddings to false in config.json",
         own_head,
     )
     return replace(spec, head=replace(spec.head, tied=False))
@@ -214,7 +214,7 @@ def _about_unused(config: EngineConfig, names: tuple[str, ...]) -> str:
 
 
 class CountingReader:
-    """Another reader, and the bytes of what it handed out."""
+    """Wraps a reader and counts the bytes of the tensors it returned."""
 
     def __init__(self, reader: TensorReader) -> None:
         self._reader = reader

@@ -1,4 +1,4 @@
-"""What families with mixtures of experts read and name alike. Knows no family."""
+"""Config reads and weight names shared by mixture-of-experts families. Knows no family."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ def expert_entries(
     names: Mapping[str, str] = LLAMA_EXPERT,
     stored: Stored = Source,
 ) -> Entries:
-    """Router and experts of the mixtures at ``prefix``, an expert's matrices under ``names``.
+    """Weight map entries of router and experts at ``prefix``; ``names`` maps our names of an
+    expert's matrices to the checkpoint's.
 
-    ``stored``: how the weight of that name is.
+    ``stored`` makes the read operation from a matrix's name.
     """
     return {
         "layers.*.moe.router.weight": Source(f"{prefix}.gate.weight"),
@@ -36,7 +37,7 @@ def expert_entries(
 
 
 def shared_entries(prefix: str, stored: Stored = Source) -> Entries:
-    """The expert at ``prefix`` that every token goes through."""
+    """Weight map entries of the shared expert at ``prefix``, which every token goes through."""
     return {
         f"layers.*.moe.shared.{ours}.weight": stored(f"{prefix}.{theirs}.weight")
         for ours, theirs in LLAMA_EXPERT.items()
@@ -44,7 +45,8 @@ def shared_entries(prefix: str, stored: Stored = Source) -> Entries:
 
 
 def layers_with_experts(hf: HFConfig) -> list[bool]:
-    """Every ``decoder_sparse_step``-th layer, but for those that the config lists (Qwen)."""
+    """Per layer, whether it has experts: every ``decoder_sparse_step``-th one that is not in
+    ``mlp_only_layers`` (Qwen)."""
     step, num_layers = hf.int("decoder_sparse_step", 1), hf.int("num_hidden_layers")
     dense = hf.optional_list("mlp_only_layers") or []
     if step < 1:

@@ -1,6 +1,6 @@
-"""Whether a config.json is that of a model that reads more than text, which is not served.
+"""Refuses multi-modal models, which are not served.
 
-Knows the keys that say so. Imports no torch.
+Knows the config.json keys that mark them. Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ _OTHER_THAN_TEXT = ("vision_config", "audio_config")
 
 
 def refuse_multi_modal(config: Mapping[str, Any], architecture: str) -> None:
-    """A program's or a plug-in's own architecture may serve the text part of such a model."""
+    """UnsupportedModelError for a multi-modal config, unless a program or plug-in has registered
+    the architecture itself: it may serve the text part."""
     is_known = architecture in ModelRegistry
     if is_known and not ModelRegistry.is_ours(architecture):
         return

@@ -1,4 +1,4 @@
-"""What a user changes of a model's config.json (``hf_overrides``). Knows no architecture.
+"""Applies a user's changes to a model's config.json (``hf_overrides``). Knows no architecture.
 
 Imports no torch.
 """
@@ -16,11 +16,11 @@ from quire.models.rope_config import TRAINED_LENGTH, beside_scaling, names_rope_
 def apply_overrides(
     data: Mapping[str, Any], overrides: Mapping[str, Any] | Callable[[Any], Any] | None
 ) -> dict[str, Any]:
-    """`data` with the user's overrides: a mapping is merged in, a null empties a key. Rotary
-    scaling that names its type replaces what was there: the parameters of two types do not mix.
+    """`data` with the user's overrides: a mapping is merged in, and null empties a key. Rotary
+    scaling that names its type replaces the old one: the parameters of two types do not mix.
 
-    A function gets a copy, whose keys it can also read and set as attributes, and may change it in
-    place or return another.
+    A function gets a copy whose keys are also attributes; it may change it in place or return
+    another mapping.
     """
     result = deepcopy(dict(data))
     if overrides is None:
@@ -45,7 +45,7 @@ def apply_overrides(
 
 
 class _AttributeDict(dict[str, Any]):
-    """What an override function sees, so that those written for attribute configs work."""
+    """The config as an override function sees it: keys are attributes too, as in transformers."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -64,7 +64,7 @@ def _merged(
         is_rope = in_rope or key in ("rope_scaling", "rope_parameters")
         is_inner = isinstance(value, Mapping) and isinstance(data.get(key), dict)
         if value is None:
-            data[key] = None  # not dropped: silence may have a meaning of its own
+            data[key] = None  # not removed: an absent key may mean something else
         elif is_inner and is_rope and names_rope_type(value):
             data[key] = deepcopy({**beside_scaling(data[key]), **value})
         elif is_inner:
@@ -75,8 +75,8 @@ def _merged(
 
 
 def _settled(before: Mapping[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Rotary embeddings have an older and a newer spelling: what an override says in one of them
-    stands, and what the file says in the other gives way."""
+    """``after`` without contradictions between the older and newer spelling of rotary embeddings:
+    what an override sets in one replaces what the file says in the other."""
 
     def is_new(key: str) -> bool:
         return after.get(key) is not None and after.get(key) != before.get(key)

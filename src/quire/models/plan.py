@@ -1,4 +1,4 @@
-"""ModelPlan: what an architecture makes of a config: the decoder's spec and where weights are."""
+"""ModelPlan: an architecture's reading of a config: the decoder's spec and its weight map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which function makes a ModelPlan of which architecture name. Knows nothing about any of them."""
+"""Maps architecture names to the functions that make their ModelPlan. Knows no architecture."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class _Registry:
         return f"{function.__module__}:{function.__qualname__}"
 
     def is_ours(self, architecture: str) -> bool:
-        """Whether Quire itself brings a supported architecture, and nobody has replaced it."""
+        """Whether a supported architecture is Quire's own and has not been replaced by a user."""
         return self.where(architecture).startswith(FAMILIES)
 
     def plan(self, architecture: str, hf: HFConfig) -> ModelPlan:
@@ -145,7 +145,7 @@ class _Registry:
         return function
 
     def about_unknown(self, architecture: str) -> str:
-        """That there is no such architecture here, and how to find those that there are."""
+        """An error message for an unknown architecture: near names, or how to list all."""
         near = _nearest(architecture, self._functions)
         hint = f"; did you mean {' or '.join(near)}?" if near else "; `quire models` lists those"
         return f"architecture {architecture!r} has no implementation in Quire{hint}"
@@ -164,7 +164,7 @@ def _import(architecture: str, place: str) -> PlanFunction:
 
 
 def _check_function(architecture: str, function: object) -> None:
-    """Other engines take classes that compute; here a function describes, and Quire computes."""
+    """ValueError unless it is a plan function; other engines register model classes instead."""
     if isinstance(function, type):
         raise ValueError(
             f"{architecture}: {function.__module__}:{function.__qualname__} is a class; Quire "
@@ -178,15 +178,15 @@ def _check_function(architecture: str, function: object) -> None:
 
 
 def _nearest(architecture: str, known: Collection[str]) -> list[str]:
-    """Misspellings only: another family, or another version of one, is another model."""
+    """Known names that ``architecture`` may misspell, but not other versions of its family."""
     named = {_family(one): one for one in known}
     near = nearest(_family(architecture), named, cutoff=0.85)
     return [named[one] for one in near if _digits(one) == _digits(architecture)]
 
 
 def _family(architecture: str) -> str:
-    """Without the ending that nearly all names share."""
-    return architecture.partition("For")[0]
+    """The name without its task suffix, such as ForCausalLM or Model."""
+    return re.sub(r"(For[A-Z]\w*|LMHeadModel|Model)$", "", architecture)
 
 
 def _digits(name: str) -> list[str]:

@@ -47,8 +47,8 @@ _PARAMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
 }
-# What else they may have, and the values with which it changes nothing: other engines multiply by
-# the last, and transformers does not.
+# Per type, other parameters that are accepted with values that change nothing. Other engines
+# multiply by extrapolation_factor, transformers does not.
 _INERT: dict[str, dict[str, tuple[Any, ...]]] = {
     "yarn": {"finetuned": (True, False), "extrapolation_factor": (1,)}
 }
@@ -79,7 +79,7 @@ _ALIASES = {"su": "longrope"}  # the first Phi-3 files
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RopeConfig:
-    """Rotary embedding as the config describes it, whatever the age of its spelling."""
+    """Rotary embedding as the config describes it, from either spelling."""
 
     theta: float
     type: str  # a key of the table above
@@ -100,7 +100,8 @@ def join_rope_spellings(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[
 
 
 def beside_scaling(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What parameters of every type may hold, and older files have as keys of their own."""
+    """The parameters that any type may have (base and rotated share); older files have them as
+    keys beside ``rope_scaling``."""
     return {key: params[key] for key in ("rope_theta", SHARE) if key in params}
 
 
@@ -109,7 +110,7 @@ def names_rope_type(scaling: Mapping[str, Any]) -> bool:
 
 
 def take_rope_type(params: dict[str, Any], architecture: str) -> str:
-    """The type, taken out of ``params``, where it may stand under two names."""
+    """Remove the type, under either of its two names, from ``params`` and return it."""
     said = [params.pop(key) for key in ("rope_type", "type") if key in params]
     names = [_ALIASES.get(str(name), str(name)) for name in said] or ["default"]
     if len(set(names)) > 1:
@@ -132,7 +133,8 @@ def uses_trained_length(kind: str) -> bool:
 def check_rope_params(
     kind: str, params: Mapping[str, Any], trained_length: int | None
 ) -> dict[str, Any]:
-    """``params``, all known to a type; ``trained_length`` is what a key beside them says."""
+    """``params`` checked for the type ``kind``, without inert ones; ``trained_length`` is the
+    config's top-level original_max_position_embeddings, if any."""
     params = _without_inert(kind, params)
     required, optional = _PARAMS[kind]
     known = required + optional

@@ -1,6 +1,6 @@
-"""Which model is meant and how it is run, and what is known of it before its weights are read.
+"""Which model to run and how, and what is known of it before its weights are read.
 
-Knows neither way of running a model. Imports no torch.
+Knows neither implementation (Quire's, transformers'). Imports no torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Implementation = Literal["quire", "transformers"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSource:
-    """A model folder, as the user's overrides leave it."""
+    """A model folder, its config after the user's overrides, and how to run it."""
 
     path: Path
     hf_config: Mapping[str, Any]  # config.json
@@ -41,7 +41,7 @@ class ModelSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LengthLimit:
-    """No context may be longer than this, whatever the config says."""
+    """A hard limit on the context length, whatever the config says."""
 
     num_tokens: int
     why: str

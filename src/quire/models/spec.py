@@ -1,4 +1,4 @@
-"""The spec of a whole decoder: a tree of parts, and what follows from it without building anything.
+"""The spec of a whole decoder: a tree of parts, and what can be derived without building it.
 
 Knows nothing about Hugging Face, files or devices. Imports no torch.
 """

@@ -1,4 +1,4 @@
-"""How a checkpoint stores its matrices, by what ``quantization_config`` says. Knows no family."""
+"""How a checkpoint stores its matrices, according to ``quantization_config``. Knows no family."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ Stored: TypeAlias = Callable[[str], Operation]  # from a matrix's name to how it
 
 
 def plain_or_block_scaled(hf: HFConfig) -> Stored:
-    """In the model's dtype, or in 8-bit floats with a scale for each square block."""
+    """Matrices stored in the model's dtype, or as 8-bit floats with a scale per square block."""
     quantization = hf.nested("quantization_config")
     stored = quantization.choice("quant_method", {"none": Source, "fp8": None}, "none")
     if stored is not None:
         return stored
     quantization.choice("fmt", {"e4m3": None}, "e4m3")
     quantization.choice("activation_scheme", {"dynamic": None}, "dynamic")
+    # Concerns activations, which are not quantized here; weight scales are read as they are.
+    quantization.choice("scale_fmt", {"float": None, "ue8m0": None}, "float")
     block = quantization.list("weight_block_size")
     if len(block) != 2 or block[0] != block[1]:
         raise UnsupportedModelError(

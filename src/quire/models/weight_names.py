@@ -1,4 +1,4 @@
-"""Entries of weight maps that many families write alike, and the names that Llama gave.
+"""Weight map entries that many families share, and Llama's weight names.
 
 Knows no other family.
 """
@@ -20,13 +20,13 @@ from quire.weights.weight_map import (
 )
 
 Entries: TypeAlias = dict[str, Operation]
-# What old checkpoints hold beside the weights: rotary angles, slopes of ALiBi, causal masks.
+# What old checkpoints hold besides the weights: rotary angles, slopes of ALiBi, causal masks.
 _LEFTOVERS = (
     *("*.inv_freq", "*relative_pe.slopes"),
     *("*attn.bias", "*attn.masked_bias", "*attention.bias", "*attention.masked_bias"),
 )
 
-# Parts of a layer, ours -> theirs, as codebases named them whose names many families took over.
+# Parts of a layer, our name -> theirs, in codebases whose names many families took over.
 GPT2_PARTS = {
     "attention.o": "attn.c_proj",
     "mlp.up": "mlp.c_fc",
@@ -45,7 +45,7 @@ MEGATRON_PARTS = {
 def layer_entries(prefix: str, names: Mapping[str, str], *, turned: bool = False) -> Entries:
     """Weights and biases of a layer's parts: our name -> theirs below ``prefix``, such as "h.*".
 
-    ``turned``: their matrices are stored as (in, out).
+    ``turned`` says that the matrices are stored as (in, out).
     """
     return {
         f"layers.*.{ours}.{kind}": tensor
@@ -57,7 +57,7 @@ def layer_entries(prefix: str, names: Mapping[str, str], *, turned: bool = False
 def fused_qkv(
     name: str, attention: AttentionSpec, layout: str = "concatenated", *, turned: bool = False
 ) -> Entries:
-    """q, k and v out of the tensors ``name``.weight and ``name``.bias; see `FusedHeads`."""
+    """Entries of q, k and v, cut from ``name``.weight and ``name``.bias; see `FusedHeads`."""
     heads = (attention.num_heads, attention.num_kv_heads, attention.head_dim)
     return {
         f"layers.*.attention.{part.part}.{kind}": part
@@ -67,7 +67,7 @@ def fused_qkv(
 
 
 def fused_gate_up(name: str, inner_size: int, order: tuple[str, str] = ("gate", "up")) -> Entries:
-    """Both halves of the tensors ``name``.weight and ``name``.bias."""
+    """Entries of gate and up, the halves (in ``order``) of ``name``.weight and ``name``.bias."""
     return {
         f"layers.*.mlp.{part}.{kind}": half
         for kind, whole in _weight_and_bias(name).items()
@@ -84,11 +84,12 @@ def weight_map(
     prefixes: tuple[str, ...] = ("transformer.", ""),
     optional_prefix: str = "",
 ) -> WeightMap:
-    """A family's names: ``entries`` for its layers, the others for what stands around them, as
-    GPT-2 has it where nothing is said.
+    """A family's weight map: ``entries`` name the layers' tensors, the other arguments the
+    embedding, final norm and head (default: GPT-2's names).
 
-    Names have one of the ``prefixes``: those saved from the inner class of a model lack the first.
-    An ``optional_prefix`` stands in the names given here, and is one that all of them may lack.
+    Each name is looked up under every one of ``prefixes``, since checkpoints saved from a model's
+    inner class lack the first. The names given here contain ``optional_prefix``, which a
+    checkpoint may lack in all of them.
     """
     around: Entries = {
         "embedding.weight": Source(f"{embedding}.weight"),
@@ -107,7 +108,7 @@ def weight_map(
 
 
 def llama_weights_with(names: Mapping[str, str], more: Entries | None = None) -> WeightMap:
-    """Llama's names, but for these parts of a layer, and ``more`` entries as they are."""
+    """Llama's weight map with ``names`` replacing those parts of a layer, plus ``more`` entries."""
     entries = layer_entries("model.layers.*", names)
     return replace(LLAMA_WEIGHTS, entries={**LLAMA_WEIGHTS.entries, **entries, **(more or {})})
 
@@ -131,7 +132,7 @@ _LLAMA_LAYER = {
     "norm2": "post_attention_layernorm",
 }
 
-# A family reads what its spec asks for; entries that it does not ask for do no harm.
+# A model reads only the tensors of its spec; the other entries do no harm.
 LLAMA_WEIGHTS = weight_map(
     layer_entries("model.layers.*", _LLAMA_LAYER),
     embedding="model.embed_tokens",

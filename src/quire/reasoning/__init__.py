@@ -1,4 +1,4 @@
-"""Reasoning in a model's text, told apart from the answer: fed with any pieces of it.
+"""Separates reasoning from the answer in a model's text, which is fed in pieces of any size.
 
 Knows nothing about HTTP and engines.
 """

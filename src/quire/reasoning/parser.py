@@ -1,6 +1,6 @@
-"""What a parser of reasoning is, its events, and the grammars that formats have.
+"""Reasoning parsers, their events, and the grammars of the formats.
 
-The text of an answer comes out again as reasoning or as content; the marks between them do not.
+All text of an answer is emitted as reasoning or as content, except the marks between them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from quire.tools.formats.harmony import (
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """Text that the model thought."""
+    """Text of the model's reasoning."""
 
     text: str
 
@@ -40,7 +40,7 @@ ReasoningEvent = Reasoning | Preamble | Content
 
 
 class Opening(Enum):
-    """Where the answer begins, as the prompt ends."""
+    """Where the answer begins, inside a thought or not, judged by the end of the prompt."""
 
     IN_THOUGHT = "in thought"  # the template has opened one
     AFTER_THOUGHT = "after thought"  # the template has closed one, so that there is none
@@ -51,14 +51,14 @@ class ReasoningParser(Protocol):
     """Splits one answer of a model."""
 
     def feed(self, text: str) -> list[ReasoningEvent]:
-        """What can be told from the text so far and this, which follows it."""
+        """The events that are certain after ``text``, the next piece of the answer."""
 
     def finish(self) -> list[ReasoningEvent]:
-        """What is left, now that the text is whole."""
+        """The remaining events, now that the text is complete."""
 
 
 class ThoughtEvents(Events[ReasoningEvent]):
-    """Of the three kinds."""
+    """Collects reasoning, preambles and content."""
 
     def reasoning(self, text: str) -> None:
         self.add(Reasoning, text)
@@ -74,13 +74,13 @@ Grammar = Callable[[Source, ThoughtEvents, Opening, CallBegins], Steps[None]]
 
 
 def grammar_parser(grammar: Grammar, opening: Opening, calls: CallBegins) -> ReasoningParser:
-    """Reads with a grammar."""
+    """A parser that reads an answer by a grammar."""
     out = ThoughtEvents()
     return EventParser(out, lambda source: grammar(source, out, opening, calls))
 
 
 class NoReasoning:
-    """Where reasoning is not told apart: all is content."""
+    """For models without reasoning: all text is content."""
 
     def feed(self, text: str) -> list[ReasoningEvent]:
         return [Content(text)] if text else []
@@ -91,7 +91,7 @@ class NoReasoning:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ThoughtTags:
-    """What stands around a thought, and around the answer behind it."""
+    """The tags around a thought, and around the answer after it."""
 
     begins: tuple[str, ...]  # any of them
     ends: tuple[str, ...]
@@ -100,7 +100,7 @@ class ThoughtTags:
 
 
 def between_tags(tags: ThoughtTags) -> Grammar:
-    """One thought at the beginning. A tag that ends one there has ended one without text."""
+    """A grammar for one thought at the beginning; an end tag there ends an empty thought."""
 
     begins, ends = Marks(tags.begins), Marks(tags.ends)
 
@@ -132,11 +132,11 @@ def between_tags(tags: ThoughtTags) -> Grammar:
 def _read_thought(
     source: Source, out: ThoughtEvents, ends: tuple[str, ...], calls: CallBegins
 ) -> Steps[None]:
-    """Up to its end or to a call, which are left.
+    """Read a thought up to its end or to a call, which are left unread.
 
-    A thought may show how a call is written. Only what follows tells it from a call that begins
-    before the thought has ended: an end of the thought. So such a call is held back until an end
-    comes, or none can come any more. Late it harms less than made where it was only thought of.
+    A thought may quote how a call is written. Only what follows distinguishes that from a real call
+    in an unclosed thought: the end of the thought. So such a call is held back until an end comes
+    or the text is complete. A late call does less harm than one that was only thought of.
     """
     mark = yield from Marks([*ends, *calls.marks]).at(source)  # here a line begins too
     if not mark:
@@ -151,7 +151,7 @@ def _read_thought(
 
 
 def _read_wrapped(source: Source, out: ThoughtEvents, begin: str, end: str) -> Steps[None]:
-    """An answer within tags; the last one is a tag only if nothing follows it."""
+    """Read an answer within tags; an end tag counts only if nothing follows it."""
     start = source.pos
     yield from skip(source)
     if not (yield from Marks([begin]).take(source)):
@@ -185,7 +185,7 @@ def harmony(source: Source, out: ThoughtEvents, opening: Opening, calls: CallBeg
             emit = out.content if mark == START else emit
             emit(header)
             continue
-        # Behind a call that nothing has ended, the header is what ends it.
+        # After a call without an end mark, the header is what ends it.
         out.content(header if message.function or is_call else "")
         is_call = bool(message.function)
         emit = out.preamble if message.is_preamble else out.content
@@ -196,7 +196,7 @@ def harmony(source: Source, out: ThoughtEvents, opening: Opening, calls: CallBeg
 
 
 def _pass_call(source: Source, out: ThoughtEvents) -> Steps[None]:
-    """The body of a message to a function, in which marks may be text."""
+    """Emit the body of a message to a function, in which marks may be text, as content."""
     start = source.pos
     yield from skip(source)
     out.content(source.between(start, source.pos))

@@ -32,29 +32,32 @@ class ReasoningFormat:
     name: str
     grammar: Grammar
     begins: tuple[str, ...]  # any of them begins a thought
-    answer_begins: tuple[str, ...]  # behind any of them begins the answer; the first can be forced
+    answer_begins: tuple[str, ...]  # the answer begins after any of them; the first can be forced
     marks: tuple[str, ...]  # of which some may be special tokens
     is_usual: bool = False  # an answer begins in a thought, whether a mark says so or not
 
     def parser(self, opening: Opening, calls: CallBegins = NO_CALLS) -> ReasoningParser:
-        """Of an answer; ``calls`` may begin in a thought that has no end."""
+        """A parser for one answer; ``calls`` are marks of calls that may begin in an unclosed
+        thought."""
         return grammar_parser(self.grammar, opening, calls)
 
     def opening(self, prompt: str) -> Opening:
-        """Whether the prompt ends within a thought or behind one."""
+        """Whether the prompt ends within a thought or after one."""
         tail = prompt[-_TAIL:].rstrip()
         if tail.endswith(self.begins):
             return Opening.IN_THOUGHT
         return Opening.AFTER_THOUGHT if tail.endswith(self.answer_begins) else Opening.UNKNOWN
 
     def opening_of_prefill(self, text: str) -> Opening:
-        """The same of an answer that is continued."""
+        """Whether the beginning of an answer, which is to be continued, ends within a thought or
+        after one."""
         if _last_of(self.begins, text) > _last_of(self.answer_begins, text):
             return Opening.IN_THOUGHT
         return Opening.AFTER_THOUGHT if text.strip() else Opening.UNKNOWN
 
     def opening_of_chat(self, prompt: str, begun: str | None) -> Opening:
-        """The same of a conversation, and of the answer that it asks to continue, if any."""
+        """Where the answer begins: by the prompt, or by ``begun``, the answer that is to be
+        continued."""
         return self.opening(prompt) if begun is None else self.opening_of_prefill(begun)
 
 
@@ -116,7 +119,7 @@ ALIASES: Mapping[str, str] = {
     "gpt_oss": "openai_gptoss",
     "harmony": "openai_gptoss",
 }
-_TAGS = "tags:"  # and the two tags, with a comma between them
+_TAGS = "tags:"  # followed by the two tags, with a comma between them
 
 _SIGNS: tuple[tuple[str, str], ...] = (
     ("openai_gptoss", "<|channel|>"),
@@ -133,7 +136,8 @@ def reasoning_parser_names() -> list[str]:
 
 
 def reasoning_format(name: str) -> ReasoningFormat:
-    """The format of this name; ``tags:<a>,</a>`` is one of any two tags."""
+    """The format of this name; ``tags:<a>,</a>`` makes one of any two tags. ``ValueError`` if
+    unknown."""
     if name.startswith(_TAGS):
         begin, _, end = name.removeprefix(_TAGS).partition(",")
         if not begin or not end or begin == end:

@@ -1,8 +1,8 @@
-"""A model's thoughts as tokens, for whoever limits them or lets a grammar begin behind them."""
+"""Marks of thoughts as tokens, for limits on thinking and for grammars that begin after it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from quire.prompts import ParsedPrompt
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Thoughts:
-    """One format in the tokens of one tokenizer."""
+    """The marks of one format in the tokens of one tokenizer."""
 
     format: ReasoningFormat
     tokenizer: PreTrainedTokenizerBase
@@ -39,7 +39,7 @@ class Thoughts:
         )
 
     def after(self, opening: Opening, *, is_forbidden: bool = False) -> Thinking:
-        """What an answer that begins so may begin with; a thought that is forbidden ends at once,
+        """The thinking of an answer with this opening; a forbidden thought gets a budget of 0,
         unless the request has a budget of its own."""
         is_open = {Opening.IN_THOUGHT: True, Opening.AFTER_THOUGHT: False}.get(opening)
         if is_open is None and self.format.is_usual:
@@ -48,10 +48,10 @@ class Thoughts:
         return Thinking(begins=self.begins, ends=self.ends, is_open=is_open, budget=budget)
 
     def after_raw(self, prompt: ParsedPrompt, params: SamplingParams) -> Thinking | None:
-        """The same behind a prompt that is no conversation: a grammar waits for the end of a
-        thought that is open, and leads no answer into one."""
-        has_budget = params.thinking_token_budget is not None
-        if not has_budget and params.grammar is None:
+        """The thinking after a raw prompt; None if nothing depends on it. A grammar waits for the
+        end of a thought that the prompt has opened, and otherwise begins at once."""
+        is_constrained = params.is_constrained
+        if params.thinking_token_budget is None and not is_constrained:
             return None
         text = prompt.text
         if text is None:
@@ -59,12 +59,13 @@ class Thoughts:
             token_ids = [one for one in prompt.token_ids or [] if one in known]
             text = str(self.tokenizer.decode(token_ids))
         opening = self._opening_of_raw(text)
-        return self.after(opening) if has_budget or opening is Opening.IN_THOUGHT else None
+        thinking = self.after(opening)
+        begins_at_once = is_constrained and opening is not Opening.IN_THOUGHT
+        return replace(thinking, is_open=False) if begins_at_once else thinking
 
     def _opening_of_raw(self, prompt: str) -> Opening:
-        """The last tag says whether a thought is open, if it ends the prompt, or begins a line or a
-        turn and no special token, such as one that ends a turn, stands behind it. Anywhere else it
-        is only talked about."""
+        """A thought is open if the last begin tag ends the prompt, or if it begins a line or a turn
+        and no end tag or special token follows it. Elsewhere the tag is only talked about."""
         places = [(prompt.rfind(tag), tag) for tag in self.format.begins if tag in prompt]
         place, tag = max(places, default=(-1, ""))
         head, tail = prompt[:place], prompt[place + len(tag) :]

@@ -1,29 +1,17 @@
-"""How tokens are chosen from logits: the protocol, and the way of a CPU.
-
-A choice is made once for a device, so that nothing after asks what device it is on. Knows nothing
-of logits processors but the one for penalties, which a device may have its own kernels for.
-"""
+"""The protocol of choosing tokens from logits. Knows no way of doing so: `selection.py` does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from quire.kernels.reference import sampling_table as columns
-from quire.kernels.reference.sampling_random import uniform
-from quire.sampling import ops
-from quire.sampling.logits_processor import LogitsProcessor, Selection
-from quire.sampling.logprobs import LogprobTensors, token_logprobs
-from quire.sampling.parameters import MAX_LOGPROBS, RowParameters, SampleKind
-from quire.sampling.penalties import Penalties
-
-_CPU_BLOCK_BYTES = 4 * 2**20  # weights of a few rows stay in the cache between operations
+from quire.sampling.logits_processor import LogitsProcessor
+from quire.sampling.logprobs import LogprobTensors
+from quire.sampling.parameters import RowParameters, SampleKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +22,8 @@ class DeviceSample:
     logprobs: LogprobTensors | None = None  # [R]; lines of rows that want none mean nothing
 
 
-# Logits [R, V] of any float dtype, which stay as they are, rows and lengths [R] int64: what a kind
-# of sampling says, without a look at the rows on the host.
+# (logits [R, V] of any float dtype, which stay as they are, rows [R] int64, lengths [R] int64) ->
+# the tokens by one kind of sampling, without a look at the rows on the host.
 SampleOnDevice = Callable[[Tensor, Tensor, Tensor], DeviceSample]
 
 
@@ -47,100 +35,13 @@ class Choice(Protocol):
     def penalties(self) -> LogitsProcessor: ...
 
     def choose(self, logits: Tensor, rows: Tensor, lengths: Tensor, rows_cpu: np.ndarray) -> Tensor:
-        """The next tokens [S] int64 of ``logits`` [S, V]; ``rows_cpu`` is the same array while the
-        rows and their parameters stay."""
+        """The next tokens [S] int64 by ``logits`` [S, V].
+
+        ``rows_cpu`` is the same object in all steps of the same rows with the same parameters.
+        """
         ...
 
     def token_logprobs(self, logits: Tensor, targets: Tensor, count: int) -> LogprobTensors: ...
 
 
 MakeChoice = Callable[[RowParameters, int, Tensor], Choice]  # parameters, V, token ids of all rows
-
-
-def choice_for(device: torch.device) -> MakeChoice:
-    """Kernels on a GPU, torch's operations elsewhere."""
-    if device.type != "cuda":
-        return HostChoice
-    from quire.sampling.device_choice import DeviceChoice
-
-    return DeviceChoice
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Draw:
-    """Rows that draw at random, with or without filters."""
-
-    selection: Selection
-    is_filtered: bool
-
-
-class HostChoice:
-    """Decides on the host what each row needs, and does no more."""
-
-    on_device: Mapping[SampleKind, SampleOnDevice] = MappingProxyType({})
-
-    def __init__(self, parameters: RowParameters, vocab_size: int, token_ids: Tensor) -> None:
-        self._parameters = parameters
-        self._device = token_ids.device
-        self._rows_at_once = max(1, _CPU_BLOCK_BYTES // (4 * vocab_size))
-        self._rows_cpu: np.ndarray | None = None
-        self._draws: tuple[_Draw, ...] = ()
-
-    def penalties(self) -> LogitsProcessor:
-        return Penalties(self._device)
-
-    def choose(self, logits: Tensor, rows: Tensor, lengths: Tensor, rows_cpu: np.ndarray) -> Tensor:
-        """Greedy for all rows if any is greedy, then the others' drawn tokens in their places."""
-        if rows_cpu is not self._rows_cpu:
-            self._arrange(rows_cpu)
-        logits = logits.float()
-        if self._parameters.is_random[rows_cpu].all():
-            chosen = torch.empty(len(logits), dtype=torch.int64, device=self._device)
-        else:
-            chosen = ops.argmax(logits)
-        if not self._draws:
-            return chosen
-        lines = self._parameters.table.take(rows)
-        uniforms = uniform(lines.integers[:, columns.SEED], lengths)
-        for draw in self._draws:
-            positions = draw.selection.positions
-            drawn = self._draw(logits, uniforms.index_select(0, positions), draw)
-            chosen.index_copy_(0, positions, drawn)
-        return chosen
-
-    def token_logprobs(self, logits: Tensor, targets: Tensor, count: int) -> LogprobTensors:
-        if not 0 <= count <= MAX_LOGPROBS:
-            return token_logprobs(logits, targets, count)
-        # Which of equals `topk` prefers depends on how many it is asked for.
-        return token_logprobs(logits, targets, MAX_LOGPROBS).cut(count)
-
-    def _arrange(self, rows_cpu: np.ndarray) -> None:
-        parameters = self._parameters
-        is_random, is_filtered = parameters.is_random[rows_cpu], parameters.is_filtered[rows_cpu]
-        self._draws = tuple(
-            _Draw(
-                selection=Selection.of(mask, rows_cpu, self._device),
-                is_filtered=filtered,
-            )
-            for filtered in (False, True)
-            if (mask := is_random & (is_filtered == filtered)).any()
-        )
-        self._rows_cpu = rows_cpu
-
-    def _draw(self, logits: Tensor, uniforms: Tensor, draw: _Draw) -> Tensor:
-        """One random token for each selected row, a block of rows at a time."""
-        selection = draw.selection
-        lines = self._parameters.table.take(selection.rows)
-        temperature = lines.reals[:, columns.TEMPERATURE].float()
-        top_p, min_p = lines.reals[:, columns.TOP_P], lines.reals[:, columns.MIN_P].float()
-        top_k = lines.integers[:, columns.TOP_K]
-        drawn = []
-        for block in ops.row_blocks(len(selection), self._rows_at_once):
-            mine = selection.positions[block]
-            of_rows = logits[block] if selection.is_whole else logits.index_select(0, mine)
-            weights = ops.to_weights(of_rows, temperature[block])
-            if draw.is_filtered:
-                least = ops.thresholds(weights, top_k[block], top_p[block], min_p[block])
-                weights = torch.where(weights >= least.unsqueeze(1), weights, 0.0)
-            drawn.append(ops.draw(weights, uniforms[block]))
-        return torch.cat(drawn)

@@ -1,7 +1,7 @@
 """How tokens are chosen on a GPU: kernels that read the rows' parameters from the device's table.
 
-Steps by operation and captured ones run the same kernels, whose answer for a row depends on that
-row alone, so its tokens do not depend on who samples it, nor on what runs beside it.
+Steps by operation and captured ones run the same kernels, whose result for a row depends on that
+row alone. So its tokens depend neither on how the step is run nor on what runs beside it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from quire.step import JoinedRow
 
 
 class DeviceChoice:
-    """Owns the kernels' room, each made when first needed."""
+    """Owns the kernels and their memory, each made when first needed."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class DeviceChoice:
         return DeviceSample(token_ids=torch.cat(tokens), logprobs=LogprobTensors.join(logprobs))
 
     def _counted(self, rows: Tensor, lengths: Tensor) -> Iterator[tuple[slice, Counts]]:
-        """Rows, as many as have room at once, with the counts of their tokens."""
+        """The rows in parts that `History` can take, with the counts of their tokens."""
         for part in row_blocks(len(rows), self.history.rows_at_once):
             with self.history.counts(rows[part], lengths[part]) as counts:
                 yield part, counts

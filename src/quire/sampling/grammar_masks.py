@@ -1,6 +1,6 @@
-"""Forbids what grammars forbid, where rows are sampled by operation.
+"""Forbids the tokens that grammars forbid, where rows are sampled by operation.
 
-The last of all processors: whatever the others did, what a grammar forbids stays so.
+It is the last of all processors, so that none of them can allow such a token again.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from quire.structured import FREE
 
 
 class MaskSource(Protocol):
-    """Knows how far rows have come in their grammars."""
+    """Knows what each constrained row may write next."""
 
     num_words: int
 
     def fill(self, rows_cpu: np.ndarray, masks: np.ndarray) -> np.ndarray:
-        """The masks of some of these rows, in the first lines of ``masks``, and which of them."""
+        """Write the masks of those of these rows that have one to the first lines of ``masks``;
+        returns their places among ``rows_cpu``."""
         ...
 
     def errors(self, rows_cpu: np.ndarray) -> dict[int, str]: ...
 
 
 class NoMasks:
-    """Nobody is constrained."""
+    """For a sampler whose rows are never constrained."""
 
     num_words = 0
 
@@ -41,7 +42,8 @@ class NoMasks:
 
 
 class GrammarMasks:
-    """Reads what the host knows of the rows; on a GPU that is behind the step's forward."""
+    """Applies the masks of a step. They are filled after the forward was enqueued, so that a GPU
+    has work meanwhile."""
 
     def __init__(self, source: MaskSource, device: torch.device) -> None:
         self._source = source
@@ -61,7 +63,7 @@ class GrammarMasks:
         return self._source.errors(selection.rows_cpu)
 
     def _forbid(self, logits: Tensor, places_cpu: np.ndarray, masks: np.ndarray) -> None:
-        """At these lines of ``logits``, by as many ``masks``."""
+        """Apply ``masks`` [N, words] to the lines ``places_cpu`` [N] of ``logits``."""
         forbidden = self._forbidden(masks, logits.shape[1])
         if len(masks) == len(logits):
             logits.masked_fill_(forbidden, -torch.inf)
@@ -74,7 +76,7 @@ class GrammarMasks:
             logits.index_copy_(0, places, part)
 
     def _forbidden(self, masks: np.ndarray, vocab_size: int) -> Tensor:
-        """[N, V] bool."""
+        """Which tokens the ``masks`` [N, words] forbid; bool [N, V]."""
         if self._device.type == "cpu":
             bits = np.unpackbits((~masks).view(np.uint8), axis=1, bitorder="little")
             return torch.from_numpy(bits[:, :vocab_size]).view(torch.bool)

@@ -1,6 +1,6 @@
-"""What changes logits before a token is chosen: the protocol, and what a processor is shown.
+"""Logits processors, which change logits before a token is chosen: protocol and arguments.
 
-A processor knows its own rows and nothing of the others. Built-in ones live in files of their own.
+A processor knows its own rows and nothing of the others. Built-in ones are in files of their own.
 Shapes: S rows that sample in the step, N of them concern the processor, V vocabulary.
 """
 
@@ -18,9 +18,9 @@ from quire.step import JoinedRow
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """The rows of a step that one part works on. The same object while the step's rows stay."""
+    """The rows of a step that one processor works on; the same object as long as rows stay."""
 
-    positions: Tensor  # [N] int64, places among the step's S rows
+    positions: Tensor  # [N] int64, indices into the step's S rows
     rows: Tensor  # [N] int64
     positions_cpu: np.ndarray  # [N] int64
     rows_cpu: np.ndarray  # [N] int64
@@ -63,10 +63,10 @@ class LogitsProcessor(Protocol):
     """Changes the logits of the rows that asked for it."""
 
     def add_request(self, joined: JoinedRow) -> bool:
-        """A row joins; whether this processor has anything to do for it."""
+        """Note a row that joins; returns whether this processor has anything to do for it."""
 
     def remove_request(self, row: int) -> None:
-        """A row for which `add_request` said yes leaves."""
+        """Forget a row for which `add_request` returned True."""
 
     def apply(self, logits: Tensor, selection: Selection, step: SampleStep) -> dict[int, str]:
         """Change ``logits`` [S, V] in place at the selected rows; return row -> why it failed."""
@@ -76,5 +76,5 @@ def upload(values: np.ndarray, device: torch.device) -> Tensor:
     """The array on the device, without waiting for it."""
     tensor = torch.from_numpy(values)
     if device.type == "cuda":
-        tensor = tensor.pin_memory()  # else the copy would wait
+        tensor = tensor.pin_memory()  # or the copy would wait
     return tensor.to(device, non_blocking=True)

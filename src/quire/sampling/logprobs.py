@@ -22,7 +22,8 @@ _TEMPORARY_BYTES_PER_TOKEN = 8  # float32 logits and their exponentials
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogprobTensors:
-    """Of N tokens, on the device. Column 0 is the token itself, then the K best, best first."""
+    """Log-probabilities of N tokens on the device. Column 0 is the token itself; the K most likely
+    follow, the best first."""
 
     token_ids: Tensor  # [N, 1 + K] int64
     logprobs: Tensor  # [N, 1 + K] float32
@@ -34,7 +35,7 @@ class LogprobTensors:
 
     @classmethod
     def join(cls, parts: Sequence[LogprobTensors]) -> LogprobTensors:
-        """One after the other; all have equally many columns."""
+        """The tokens of all ``parts`` in turn; all have equally many columns."""
         if len(parts) == 1:
             return parts[0]
         return cls(
@@ -44,7 +45,7 @@ class LogprobTensors:
         )
 
     def take(self, places: Tensor) -> LogprobTensors:
-        """Those at ``places`` [M] among the N."""
+        """The tokens at ``places`` [M] among the N."""
         return LogprobTensors(
             token_ids=self.token_ids.index_select(0, places),
             logprobs=self.logprobs.index_select(0, places),
@@ -52,7 +53,7 @@ class LogprobTensors:
         )
 
     def cut(self, k: int) -> LogprobTensors:
-        """With the ``k`` best only."""
+        """The same tokens with only the ``k`` most likely beside them."""
         return LogprobTensors(
             token_ids=self.token_ids[:, : 1 + k],
             logprobs=self.logprobs[:, : 1 + k],

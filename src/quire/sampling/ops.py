@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 _CHUNK = 256  # the vocabulary is searched in two levels: which chunk, then where in it
-_LEAST_EXPONENT, _LEAST_WEIGHT = -87.0, 1.7e-38  # about where normal numbers of float32 end
+_LEAST_EXPONENT, _LEAST_WEIGHT = -87.0, 1.7e-38  # about where float32's normal numbers end
 
 
 def row_blocks(num_rows: int, rows_at_once: int) -> Iterator[slice]:
-    """Slices that cover ``num_rows`` rows, so that temporaries of a block stay small."""
+    """Slices of at most ``rows_at_once`` rows that cover all, so that temporaries stay small."""
     for start in range(0, num_rows, rows_at_once):
         yield slice(start, min(start + rows_at_once, num_rows))
 
@@ -30,7 +30,7 @@ def argmax(logits: Tensor) -> Tensor:
     """
     size = min(_CHUNK, logits.shape[1])
     chunk = _per_chunk(logits, size, torch.amax).argmax(dim=1, keepdim=True)
-    # Past the end the last token is repeated; the first of equals wins, so it does not matter.
+    # Past the end the last token is repeated, which does not matter: of equal ones the first wins.
     ids = _chunk_ids(chunk, size, logits.device).clamp_(max=logits.shape[1] - 1)
     return (chunk * size).squeeze(1) + logits.gather(1, ids).argmax(dim=1)
 
@@ -42,23 +42,23 @@ def to_weights(logits: Tensor, temperature: Tensor) -> Tensor:
 
 
 def log_sum_exp(logits: Tensor) -> Tensor:
-    """[N, V] -> [N, 1]. torch's own splits one long row between threads, and rounds otherwise."""
+    """[N, V] -> [N, 1]. torch's own splits a long row between threads, which changes rounding."""
     largest = _largest(logits)
     sums = _per_chunk(_exp_in_range(logits - largest), min(_CHUNK, logits.shape[1]), torch.sum)
     return largest + sums.double().sum(dim=1, keepdim=True).log().float()
 
 
 def _exp_in_range(exponents: Tensor) -> Tensor:
-    """In place; where the result would not be a normal number, and a CPU took twenty times as long,
-    `_LEAST_WEIGHT` or less."""
+    """exp in place. Where the result would not be a normal number, which takes a CPU twenty times
+    as long, it is `_LEAST_WEIGHT` or less."""
     return exponents.clamp_(min=_LEAST_EXPONENT).exp_()
 
 
 def draw(weights: Tensor, uniforms: Tensor) -> Tensor:
     """Draw one token per row from unnormalised ``weights``: [N, V], [N] float64 -> [N] int64.
 
-    Inverse of the cumulative sum: the token is the first whose cumulative weight exceeds
-    ``uniforms * total``; never one of weight zero (unless all are).
+    The token is the first whose cumulative weight exceeds ``uniforms * total``; never one of weight
+    zero, unless all are.
     """
     size = min(_CHUNK, weights.shape[1])
     sums = _per_chunk(weights, size, torch.sum).double()
@@ -75,14 +75,14 @@ def draw(weights: Tensor, uniforms: Tensor) -> Tensor:
 def thresholds(weights: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
     """The least weight that each row keeps, [N]: tokens of a smaller weight are not drawn.
 
-    ``weights`` are `to_weights`' [N, V] on a CPU; per row [N] ``top_k`` (int64, 0 is off),
+    ``weights`` [N, V] are those of `to_weights`, on a CPU; per row [N] ``top_k`` (int64, 0 is off),
     ``top_p`` (float64, 1 is off), ``min_p`` (float32, 0 is off). A row keeps weights of at least
-    ``min_p``, then its ``top_k`` largest, then the fewest of the largest that together have
-    ``top_p`` of what was left. Weights equal to the last one kept are kept too, so the answer does
-    not depend on an order of equals.
+    ``min_p``; of those its ``top_k`` largest; of those the fewest of the largest that sum to
+    ``top_p`` of what was left. Weights equal to the last one kept are kept too, so that the result
+    does not depend on the order of equal ones.
 
-    By NumPy, whose partition and sort of bare values are vectorised. Measured at [32, 151936], one
-    thread: sort 11 ms, partition 3 ms; torch.sort 330 ms.
+    Uses NumPy, whose partition and sort of plain values are vectorised. Measured at [32, 151936]
+    with one thread: sort 11 ms, partition 3 ms; torch.sort 330 ms.
     """
     found = [
         _row_threshold(*row)
@@ -108,7 +108,7 @@ def _row_threshold(
 
 
 def _largest(logits: Tensor) -> Tensor:
-    """[N, V] -> [N, 1], finite even where every token is forbidden."""
+    """The largest logit of each row, [N, V] -> [N, 1]; finite even if every token is forbidden."""
     return logits.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(logits.dtype).min)
 
 
@@ -129,7 +129,7 @@ def _chunk_ids(chunk: Tensor, size: int, device: torch.device) -> Tensor:
 def _first_above(ends: Tensor, weights: Tensor, target: Tensor) -> Tensor:
     """[N, M] cumulative ``ends`` of ``weights`` -> [N, 1], the first end above ``target``.
 
-    Only positive weights count; where rounding leaves no end above, the last of them.
+    Only positive weights count; where rounding leaves no end above, the last one is taken.
     """
     count = weights.shape[1]
     index = torch.arange(count, device=weights.device)

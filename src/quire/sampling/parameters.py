@@ -1,6 +1,6 @@
 """The rows' parameters: columns on the host to decide by, a table on the device to compute with.
 
-Says which parts a step over given rows needs. Computes nothing with logits.
+Tells which kind of sampling given rows need. Computes nothing with logits.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from quire.sampling.logits_processor import Selection, upload
 from quire.sampling.penalties import NO_PENALTIES, penalties_of
 from quire.step import JoinedRow
 
-MAX_LOGPROBS = 20  # best tokens beside the new one, on the device without a look at the rows
-_NOT_WANTED = -2  # in the column of how many log-probabilities; -1 is all
+MAX_LOGPROBS = 20  # the most likely tokens beside the new one that graphs compute for every row
+_NOT_WANTED = -2  # as the number of log-probabilities that a row wants; -1 is all
 
 
 class SampleKind(Enum):
-    """What is done for all rows alike, by the table alone; each kind does all before it."""
+    """What a graph does for all rows alike, by the table alone; each kind includes those before."""
 
     GREEDY = auto()
     RANDOM = auto()
@@ -42,7 +42,7 @@ class SampleKind(Enum):
     LOGPROBS = auto()
 
 
-# Masks are applied to the logits themselves, whose raw log-probabilities would be lost.
+# The kinds that allow masks. Masks change the logits themselves, so raw log-probabilities are lost.
 MASKABLE = frozenset(SampleKind) - {SampleKind.LOGPROBS}
 
 
@@ -56,7 +56,7 @@ class LogprobGroup:
 
 
 class RowParameters:
-    """Of ``max_rows`` rows, and of one more that is nobody's and greedy."""
+    """The parameters of ``max_rows`` rows, and of one more that has no owner and is greedy."""
 
     def __init__(self, max_rows: int, device: torch.device) -> None:
         num_rows = max_rows + 1
@@ -70,7 +70,7 @@ class RowParameters:
         self._is_processed = np.zeros(num_rows, dtype=np.bool_)
 
     def join(self, joined: Sequence[JoinedRow]) -> None:
-        """Completions take rows; one upload for all of them."""
+        """Set the parameters of new rows, with one upload for all."""
         lines = np.empty((len(joined), 1 + NUM_COLUMNS), dtype=np.int64)
         for line, new in zip(lines, joined, strict=True):
             self._join_on_host(new)
@@ -91,7 +91,7 @@ class RowParameters:
 
     @property
     def num_prompt_tokens_on_device(self) -> Tensor:
-        """[rows] int64."""
+        """Number of prompt tokens of every row, [rows] int64."""
         return self.table.integers[:, NUM_PROMPT]
 
     def divisors(self, rows: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class RowParameters:
         return torch.where(temperature > 0, temperature, 1.0).unsqueeze(1)
 
     def kind_of(self, rows_cpu: np.ndarray) -> SampleKind | None:
-        """The least kind that does what these rows ask; None where none does."""
+        """The simplest kind that does all that these rows ask for; None: none does."""
         counts = self._num_logprobs[rows_cpu]
         if (counts > MAX_LOGPROBS).any() or (counts == -1).any():
             return None
@@ -127,7 +127,7 @@ class RowParameters:
 
 
 def _pack(line: np.ndarray, joined: JoinedRow) -> None:
-    """One line of the table."""
+    """Write a row's parameters to its line of the table."""
     sampling = joined.sampling
     pack_line(
         line,

@@ -1,9 +1,11 @@
 """Penalties on tokens that were used already.
 
-For a token seen ``c`` times in the output, in this order:
-repetition: the logit is divided by the penalty if positive, else multiplied by it, when the token
-is anywhere in prompt or output (Keskar et al., CTRL, 2019); frequency: minus ``penalty * c``;
-presence: minus ``penalty`` if ``c > 0`` (the last two as the OpenAI API defines them).
+For a token that occurs ``c`` times in the output, in this order:
+
+* repetition: if it occurs in prompt or output, the logit is divided by the penalty if positive,
+  else multiplied by it (Keskar et al., CTRL, 2019);
+* frequency: minus ``penalty * c``;
+* presence: minus ``penalty`` if ``c > 0`` (the last two as the OpenAI API defines them).
 """
 
 from __future__ import annotations
@@ -76,7 +78,7 @@ def _penalise(
     place = torch.arange(history.shape[1], device=history.device)
     is_known = place < lengths.unsqueeze(1)
     is_output = is_known & (place >= num_prompt_tokens.unsqueeze(1))
-    # A place past the end repeats the row's first token: equal tokens get equal logits.
+    # Places past the end repeat the row's first token, since equal tokens get equal logits.
     tokens = torch.where(is_known, history, history[:, :1])
     counts = torch.zeros(len(tokens), logits.shape[1], device=logits.device)
     counts = counts.scatter_add_(1, tokens, is_output.float()).gather(1, tokens)

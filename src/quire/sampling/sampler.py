@@ -1,17 +1,18 @@
 """The sampler: from logits to tokens, for the rows of a step.
 
-Which parts run is known on the host from what rows asked for when they joined: a step of greedy
-rows is one argmax. Order, as in `transformers` and vLLM:
+The host knows from what rows asked for when they joined which parts have to run: a step of greedy
+rows is one argmax. The order is that of `transformers` and vLLM:
 
 1. raw log-probabilities (of the logits as the model gave them)
 2. allowed tokens, bad words, minimum length, bias; then penalties; then users' own functions; then
    grammars
 3. temperature; here "processed" log-probabilities are taken
 4. min_p, then top_k, then top_p of what is left (as `kernels.reference.sampling.choose` defines it)
-5. greedy rows take the best token, the others draw one by a number of their seed and position
+5. greedy rows take the best token, the others draw one by a number from their seed and position
 
-`graph_kind` and `sample_on_device` are the same for rows that need no host: a graph may capture it.
-Nothing here waits for the device. Knows nothing about requests beyond their row.
+For rows that need no host, `sample_on_device` does the same and can be captured in a graph;
+`graph_kind` tells which rows those are. Nothing here waits for the device. Knows nothing about
+requests beyond their row.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quire.sampling.choice import DeviceSample, MakeChoice, choice_for
+from quire.sampling.choice import DeviceSample, MakeChoice
 from quire.sampling.grammar_masks import GrammarMasks, MaskSource, NoMasks
 from quire.sampling.logits_processor import LogitsProcessor, SampleStep, Selection
 from quire.sampling.logprobs import LogprobTensors
 from quire.sampling.parameters import MASKABLE, LogprobGroup, RowParameters, SampleKind
+from quire.sampling.selection import choice_for
 from quire.sampling.token_bias import AllowedTokens, BadWords, LogitBias, MinTokens
 from quire.sampling.user_processors import UserProcessors
 from quire.step import JoinedRow, Refusal
@@ -40,7 +42,7 @@ NO_TOKEN_LEFT = Refusal(
     "that its grammar allows, or its allowed_token_ids"
 )
 NO_NUMBERS = "the model's logits are not numbers (NaN)"
-_FORBIDS_BELOW = -1e30  # such a bias is -inf in float32, or a penalty may make it that
+_FORBIDS_BELOW = -1e30  # a lower bias is -inf in float32, or a penalty may make it so
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,18 +59,18 @@ class SampleOutput:
 
     token_ids: Tensor  # [S] int64
     logprobs: tuple[RowLogprobs, ...] = ()
-    errors: dict[int, str] = field(default_factory=dict)  # row -> why; its token means nothing
+    errors: dict[int, str] = field(default_factory=dict)  # row -> why its token means nothing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Parts:
-    """What a step over given rows has to do; valid until the rows or their requests change."""
+    """What sampling given rows takes; valid until the rows or their requests change."""
 
     rows_cpu: np.ndarray
     kind: SampleKind | None
     processors: tuple[tuple[LogitsProcessor, Selection], ...]
     logprobs: tuple[LogprobGroup, ...]
-    is_changed: tuple[bool, ...]  # of `logprobs`: a processor works on some of these rows
+    is_changed: tuple[bool, ...]  # for each of `logprobs`: a processor changes rows of the group
     contested: Selection | None  # rows that may be left without a token
 
 
@@ -85,7 +87,7 @@ class Sampler:
         make_choice: MakeChoice | None = None,
         masks: MaskSource | None = None,
     ) -> None:
-        """``token_ids`` [rows, width] int32 is the worker's, prompt and output; read only."""
+        """``token_ids`` [rows, width] int32: prompt and output of all rows, owned by the worker."""
         self._device = device
         self._vocab_size = vocab_size
         self._token_ids = token_ids
@@ -110,7 +112,7 @@ class Sampler:
         self._parts: _Parts | None = None
 
     def join(self, joined: Sequence[JoinedRow]) -> None:
-        """Completions take rows."""
+        """Note what completions that take rows ask for."""
         self._parameters.join(joined)
         for new in joined:
             self._concerns[:, new.row] = [one.add_request(new) for one in self._processors]
@@ -118,7 +120,7 @@ class Sampler:
         self._parts = None
 
     def leave(self, row: int) -> None:
-        """A completion gives its row up."""
+        """Forget a completion that gives up its row."""
         for processor, concerns in zip(self._processors, self._concerns[:, row], strict=True):
             if concerns:
                 processor.remove_request(row)
@@ -132,15 +134,15 @@ class Sampler:
     def sample_on_device(
         self, kind: SampleKind, logits: Tensor, rows: Tensor, lengths: Tensor
     ) -> DeviceSample:
-        """Choose the next token of R rows by what the device knows of them.
+        """Choose the next tokens of R rows by what the device knows of them.
 
         ``logits`` [R, V] of any float dtype stay as they are; ``rows`` and ``lengths`` [R] int64.
         """
         return self._choice.on_device[kind](logits, rows, lengths)
 
     def logprobs_of(self, sample: DeviceSample, rows_cpu: np.ndarray) -> tuple[RowLogprobs, ...]:
-        """Of the first S lines of a ``sample``, which are of ``rows_cpu`` [S], as `sample` gives
-        them."""
+        """The log-probabilities of the first S lines of ``sample``, which belong to ``rows_cpu``
+        [S], in the form of `SampleOutput.logprobs`."""
         if sample.logprobs is None:
             return ()
         return tuple(
@@ -159,7 +161,7 @@ class Sampler:
         lengths: Tensor,
         lengths_cpu: np.ndarray,
     ) -> SampleOutput:
-        """Choose the next token of S rows; ``logits`` [S, V] float32 may be overwritten.
+        """Choose the next tokens of S rows; ``logits`` [S, V] float32 may be overwritten.
 
         ``rows`` [S] int64 and ``rows_cpu`` say which row each line of ``logits`` belongs to, and
         ``lengths`` how many tokens it has before the new one.
@@ -235,8 +237,10 @@ class Sampler:
 
 
 def _may_forbid_all(joined: JoinedRow, vocab_size: int) -> bool:
-    """Whether what a row asked for can leave it no token. What each part does by itself, but for
-    users' functions, `row_sampling` has seen to."""
+    """Whether all that a row asked for may together forbid every token.
+
+    Requests in which one part alone does so were refused (`row_sampling`), but for user functions.
+    """
     sampling = joined.sampling
     num_forbidden = len(sampling.bad_words_token_ids)
     num_forbidden += sum(bias < _FORBIDS_BELOW for _, bias in sampling.logit_bias)
@@ -250,17 +254,19 @@ def _may_forbid_all(joined: JoinedRow, vocab_size: int) -> bool:
 
 
 def _rows_without_tokens(logits: Tensor, selection: Selection) -> dict[int, str]:
-    """Rows that may write nothing at all, and would write anything."""
+    """The selected rows in which no token is allowed, with the reason. Without this check they
+    would get an arbitrary one."""
     own = selection.take(logits)
     is_dead = (own > -torch.inf).any(dim=1).logical_not_()
     is_broken = is_dead & own.isnan().any(dim=1)
-    both = torch.stack((is_dead, is_broken)).cpu().numpy()  # sync: rare, and by operation anyway
+    both = torch.stack((is_dead, is_broken)).cpu().numpy()  # sync: rare, and never in a graph
     dead, broken = (selection.rows_cpu[state].tolist() for state in both)
     return dict.fromkeys(dead, NO_TOKEN_LEFT) | dict.fromkeys(broken, NO_NUMBERS)
 
 
 def _raw_logits(logits: Tensor, group: LogprobGroup, is_changed: bool) -> Tensor | None:
-    """A copy of the logits that processors are about to change and whose raw values are wanted."""
+    """A copy of the group's logits, if raw ones are wanted and a processor is about to change
+    them."""
     if group.is_processed or not is_changed:
         return None
     return logits.index_select(0, group.selection.positions)

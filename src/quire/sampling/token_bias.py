@@ -1,8 +1,8 @@
 """Processors that touch given tokens of a row: bias, allowed tokens, minimum length, bad words.
 
-Each keeps what a row asked for as arrays, and packs those of its rows into flat index tensors when
-the rows change; a step in between is a handful of tensor operations. Flat means
-``position * V + token``.
+Each keeps what a row asked for as arrays. When a step's rows change, it packs those of its rows
+into flat index tensors, so that the steps in between take a handful of tensor operations. A flat
+index is ``position * V + token``.
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ class MinTokens:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._limits: dict[int, tuple[int, np.ndarray]] = {}  # tokens of output, stop tokens
+        self._limits: dict[int, tuple[int, np.ndarray]] = {}  # least output length, stop tokens
         self._selection: Selection | None = None
 
     def add_request(self, joined: JoinedRow) -> bool:
         sampling = joined.sampling
-        is_constrained = joined.constraint.grammar is not None  # its mask knows when it must end
+        is_constrained = joined.constraint.grammar is not None  # then its mask does this
         if sampling.min_tokens == 0 or not sampling.stop_token_ids or is_constrained:
             return False
         self._limits[joined.row] = sampling.min_tokens, _token_ids(sampling.stop_token_ids)
@@ -155,7 +155,7 @@ class BadWords:
         last = _TokensOfRows(selection, last_tokens)
         prefixes = [word[:-1] for of_row in words for word in of_row]
         longest = max(map(len, prefixes))
-        # Aligned at their ends, so that column j faces the token `longest - j` before the new one.
+        # Aligned at their ends: column j is compared with token `longest - j` before the new one.
         table = np.full((len(prefixes), longest), -1, dtype=np.int32)
         for line, prefix in zip(table, prefixes, strict=True):
             line[longest - len(prefix) :] = prefix
@@ -168,7 +168,7 @@ class BadWords:
 
 
 class _TokensOfRows:
-    """Lists of tokens, one per selected row, laid end to end."""
+    """One list of tokens per selected row, concatenated."""
 
     def __init__(self, selection: Selection, tokens: Sequence[np.ndarray]) -> None:
         counts = [len(of_row) for of_row in tokens]

@@ -1,8 +1,8 @@
 """Logits processors that users bring as Python functions, or name (`named_processors.py`).
 
 A function is called with ``(output_token_ids, logits)``, or with ``(prompt_token_ids,
-output_token_ids, logits)`` when it takes three arguments; the ids are lists, ``logits`` is [V], of
-the row alone, and the answer is the new [V]. One that raises ends its own row, no other.
+output_token_ids, logits)`` if it takes three arguments. The ids are lists, ``logits`` [V] those of
+one row, and it returns the new logits [V]. If it raises, only its own row ends.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from quire.step import JoinedRow, Refusal
 class _UserRow:
     """The functions of one row, in the user's order."""
 
-    functions: tuple[tuple[Callable[..., Any], bool], ...]  # and whether it wants the prompt
+    functions: tuple[tuple[Callable[..., Any], bool], ...]  # (function, whether it takes prompts)
     prompt_token_ids: list[int]
     error: str | None = None  # why they cannot run at all
 
 
 class UserProcessors:
-    """Calls the users' functions, row by row: it reads tokens on the host at every step."""
+    """Calls the users' functions row by row, for which the host reads tokens in every step."""
 
     def __init__(self, device: torch.device) -> None:
         self._by_row: dict[int, _UserRow] = {}
@@ -66,7 +66,7 @@ class UserProcessors:
             output_ids = output.tolist()  # sync: the user's function reads the tokens
             try:
                 logits[position] = _run(user, output_ids, logits[position].clone())
-            except (Exception, SystemExit) as error:  # anything may come out of a user's code
+            except (Exception, SystemExit) as error:  # users' code may raise anything
                 errors[row] = f"a logits processor failed: {type(error).__name__}: {error}"
         return errors
 
@@ -90,7 +90,7 @@ def _run(user: _UserRow, output_ids: list[int], logits: Tensor) -> Tensor:
 
 
 def _wants_prompt(function: Callable[..., Any]) -> bool:
-    """Whether ``function`` takes three positional arguments (built-ins may not say: two)."""
+    """Whether ``function`` takes three positional arguments; if a built-in does not tell, two."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

@@ -1,5 +1,5 @@
-"""Admission: the blocks with which a waiting completion begins to run, or that it must wait; and
-blocks that it waits with, if others need them more. Knows nothing about rows, nor whose turn it is.
+"""Admission: gives a waiting completion the blocks to begin with, or lets it wait; and takes back
+blocks of waiting completions that others need more. Knows nothing about rows or turns.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """Why a completion was not admitted, in what may change about it."""
+    """The circumstances in which a completion was not admitted; while they last, it is not."""
 
     completion: Completion
     budget: int
     num_free: int
-    awaited: tuple[bytes, ...]  # names of blocks with which it would lack fewer
+    awaited: tuple[bytes, ...]  # names of blocks not cached yet, by which its prefix would grow
 
 
 class Admission:
@@ -51,15 +51,15 @@ class Admission:
         self._blocks = blocks
         self._waiting = waiting
         self._refusal: _Refusal | None = None
-        self.num_prompt_tokens = 0  # of prompts that have begun to run, ever; each counts once
-        self.num_query_tokens = 0  # of those that were looked up
-        self.num_hit_tokens = 0  # of those, found
+        self.num_prompt_tokens = 0  # of all prompts that have begun to run; each counts once
+        self.num_query_tokens = 0  # of those that were looked up in the prefix cache
+        self.num_hit_tokens = 0  # tokens of these that were found there
 
     def admit(self, completion: Completion, budget: int) -> Span | None:
-        """Give the completion blocks for its first tokens, ``budget`` at most; None: not yet.
+        """Give the completion blocks for its next ``budget`` tokens at most; None: it must wait.
 
-        There must be room for what a whole step would take, though a short one takes less: begun
-        on less, a prompt stalls halfway for lack of blocks and is preempted.
+        There must be blocks for what a whole step would take of it, even if this step is a short
+        one: with fewer, a prompt would stall halfway for lack of blocks and be preempted.
         """
         if self.must_wait(completion, budget):
             return None
@@ -84,11 +84,12 @@ class Admission:
         if completion.index == 0 and not completion.scheduled_time:
             self._count_prompt(completion, num_hits=start)
         self._blocks.copies += growth.copies
-        self._refusal = None  # idle blocks that who is refused would have taken may be in use now
+        self._refusal = None  # cached blocks that the refused one would have revived may be in use
         return Span(start, end)
 
     def must_wait(self, completion: Completion, budget: int) -> bool:
-        """Whether nothing has come to pass since the completion was refused that could help it."""
+        """Whether the completion was refused and would be again: since then no more blocks have
+        become free, and no block that it could share has been cached."""
         refusal, pool = self._refusal, self._kv.pool
         return (
             refusal is not None
@@ -99,12 +100,15 @@ class Admission:
         )
 
     def ask_again(self) -> None:
-        """Whatever was refused, try it once more."""
+        """Forget the last refusal, so that the completion is tried again."""
         self._refusal = None
 
     def drop_forks(self) -> bool:
-        """Make waiting completions, the last one first, compute their prefixes themselves, until
-        that frees a block or leaves it to one owner. Whether there was any."""
+        """Take the blocks of waiting completions, which will compute those tokens anew.
+
+        Begins with the one to be admitted last, and stops as soon as a block is free or has one
+        owner left. Returns whether any completion waited with blocks.
+        """
         pool = self._kv.pool
         before = pool.num_free, pool.num_shared
         any_dropped = False
@@ -133,7 +137,7 @@ class Admission:
         return self._kv.find_prefix(completion.hashes, len(completion.token_ids) - 1)
 
     def _count_prompt(self, completion: Completion, num_hits: int) -> None:
-        """Once a request: its other completions, and later beams, continue from the first."""
+        """Called once per request: its other completions, and beams, do not compute the prompt."""
         self.num_prompt_tokens += completion.num_prompt_tokens
         if self._is_looked_up(completion):
             self.num_query_tokens += completion.num_prompt_tokens
@@ -141,7 +145,7 @@ class Admission:
 
     def _is_looked_up(self, completion: Completion) -> bool:
         wants_logprobs = completion.sampling.num_prompt_logprobs is not None
-        has_logprobs = completion.are_prompt_logprobs_sent  # they need the whole prompt computed
+        has_logprobs = completion.are_prompt_logprobs_sent  # before, the whole prompt is computed
         return (
             self._kv.enable_prefix_caching
             and completion.request.use_prefix_cache

@@ -1,4 +1,4 @@
-"""Completion: one continuation of a request, from its arrival to its end. Knows no other one."""
+"""Completion: one continuation of a request, from its arrival to its end."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ NO_ROW = -1
 
 @dataclass(slots=True, eq=False)
 class Completion:
-    """The scheduler's unit. While it runs, its tokens and counters are columns of the row table;
-    while it waits, ``token_ids`` here is all there is."""
+    """The scheduler's unit of work. While it runs, its tokens and counters are in the row table;
+    while it waits, its tokens are in ``token_ids``."""
 
     request: EngineRequest
     index: int
@@ -33,11 +33,11 @@ class Completion:
     hashes: list[bytes]  # of the full blocks of its known tokens
     constraint: Constraint = FREE
     row: int = NO_ROW
-    num_forked: int = 0  # tokens whose KV the table has while it waits: of a fork, or a parked beam
-    num_cached_tokens: int = 0  # of the first admission
-    num_told: int = 0  # tokens, the prompt's included, that the front end knows of
+    num_forked: int = 0  # tokens whose KV its table holds while it waits, as a fork or parked beam
+    num_cached_tokens: int = 0  # of its prompt, when it was first admitted
+    num_told: int = 0  # tokens, the prompt's included, that the front end knows
     num_preemptions: int = 0
-    num_told_preemptions: int = -1  # that the front end knows of; -1: it has had no delta
+    num_told_preemptions: int = -1  # those that the front end knows; -1: it has had no delta
     scheduled_time: float = 0.0
     first_token_time: float = 0.0
     is_held: bool = False  # a beam whose next token the host has yet to choose
@@ -51,7 +51,7 @@ class Completion:
     def first_of(
         cls, request: EngineRequest, order: int, table: BlockTable, constraint: Constraint = FREE
     ) -> Completion:
-        """Completion 0 of a request."""
+        """Completion 0 of ``request``."""
         return cls(
             request=request,
             index=0,
@@ -87,7 +87,7 @@ class Completion:
 
     @property
     def queue_key(self) -> tuple[int, int, int]:
-        """Smaller goes first; under "fcfs" every priority is 0."""
+        """The smallest key goes first; under "fcfs" every priority is 0."""
         return (self.request.priority, self.order, self.index)
 
     @property
@@ -103,9 +103,9 @@ class Completion:
         return self.num_prompt_tokens + self.request.max_tokens
 
     def joined_row(self) -> JoinedRow:
-        """What the worker must know now that the completion has a row and its first blocks."""
+        """What the worker is told when the completion has got a row and its first blocks."""
         sampling = self.sampling
-        if self.are_prompt_logprobs_sent:  # they are asked for only once
+        if self.are_prompt_logprobs_sent:  # after a preemption they are not asked for again
             sampling = replace(sampling, num_prompt_logprobs=None)
         return JoinedRow(
             row=self.row,
@@ -122,17 +122,17 @@ class Completion:
         extend_chain(self.hashes, self.hash_seed, tokens, block_size)
 
     def take_logprobs(self) -> list[TokenLogprobs] | None:
-        """Those of the tokens that are told now; None: nobody asked."""
+        """Log-probabilities of the tokens that are told now; None: they were not asked for."""
         logprobs, self.logprobs = self.logprobs, []
         return logprobs if self.sampling.num_logprobs is not None else None
 
     @property
     def has_all_prompt_logprobs(self) -> bool:
-        """Not so before the prompt is computed, nor while that is done again."""
+        """False until the whole prompt is computed, and again after a preemption."""
         return sum(len(one.ranks) for one in self.prompt_logprobs) == self.num_prompt_tokens - 1
 
     def take_prompt_logprobs(self) -> TokenLogprobs | None:
-        """All chunks joined, once."""
+        """The chunks, joined; None if there are none or they were taken before."""
         if not self.prompt_logprobs or self.are_prompt_logprobs_sent:
             return None
         self.are_prompt_logprobs_sent = True

@@ -1,4 +1,4 @@
-"""Draft: what rows compute in the plan that is being made, and what changed since the one before.
+"""Draft: a plan in the making: what rows compute, and what changed since the last plan.
 
 Knows no completions and no blocks.
 """
@@ -15,13 +15,13 @@ from quire.step import JoinedRow, RowToken
 
 
 def step_budget(limits: SchedulerConfig, num_wanted: int, num_decoding: int) -> int:
-    """The most tokens of a step, when so many would like to be in it.
+    """The most tokens of a step when ``num_wanted`` tokens could be in it.
 
-    While rows decode, what would not fill a step is cut into short ones: their next tokens, and the
-    first one of each of the prompts, come sooner, and on a GPU a short step is hardly less
-    efficient. What would fill it is a matter of throughput. Of those that wait as many count as
-    there are free rows, by the average of all: a queue alone fills no step. What of their prompts
-    is cached counts too: nobody knows it yet.
+    While rows decode, tokens that would not fill a whole step are cut into short steps: so the next
+    tokens of these rows, and the first ones of the prompts, come sooner, and on a GPU a short step
+    is hardly less efficient. Where they would fill it, throughput counts, and the step is whole.
+    The caller counts only as many waiting completions as rows are free, so that a long queue alone
+    makes no step whole. Cached parts of their prompts count, too, since they are not known yet.
     """
     full, short = limits.max_num_batched_tokens, limits.short_step_tokens
     if short is None or not num_decoding or num_wanted >= full:
@@ -31,23 +31,25 @@ def step_budget(limits: SchedulerConfig, num_wanted: int, num_decoding: int) -> 
 
 @dataclass(slots=True)
 class Draft:
-    """Arrays parallel over rows, in the order of the queue, all [R]; and the step's budget."""
+    """Parallel arrays over R rows in queue order, all [R]; and the step's budget."""
 
     rows: Index
-    num_tokens: np.ndarray  # known, on the host or on the device
+    num_tokens: np.ndarray  # known on the host or on the device
     num_computed: np.ndarray
     counts: np.ndarray  # tokens to compute, may be 0
-    budget: int  # of the whole step
+    budget: int  # tokens of the whole step
 
     @classmethod
     def wanted(
         cls, table: RowTable, rows: Index, limits: SchedulerConfig, num_waiting: int
     ) -> Draft:
-        """What the running ``rows`` would compute, under the step's budget; ``num_waiting`` tokens
-        of others would like to be in it."""
+        """What the running ``rows`` compute within the step's budget.
+
+        ``num_waiting``: tokens of completions without a row that could be in the step.
+        """
         known, computed = table.num_tokens[rows], table.num_computed[rows]
         counts = known - computed
-        decodes = counts == 1  # also where a result is awaited
+        decodes = counts == 1  # includes rows that must wait for a result
         is_waiting = known - table.num_confirmed[rows] >= table.max_pending[rows]
         counts[is_waiting | (known >= table.max_len[rows])] = 0
         if limits.long_prefill_token_threshold:
@@ -55,7 +57,7 @@ class Draft:
         num_wanted = int(counts.sum())
         budget = step_budget(limits, num_wanted + num_waiting, int(np.count_nonzero(decodes)))
         if num_wanted > budget:
-            # Rows that decode come first, wherever in the queue they stand; no step is too short.
+            # Rows that decode come first, wherever in the queue; no budget is too small for them.
             first = np.where(decodes, counts, 0)
             rest = counts - first
             before = np.cumsum(rest) - rest + first.sum()
@@ -64,12 +66,12 @@ class Draft:
         return cls(rows=rows, num_tokens=known, num_computed=computed, counts=counts, budget=budget)
 
     def cut(self, count: int) -> None:
-        """Only the first ``count`` rows remain."""
+        """Keep only the first ``count`` rows."""
         if count < len(self.rows):
             self._keep(slice(count))
 
     def add(self, table: RowTable, rows: list[int], counts: list[int]) -> None:
-        """Rows that have just joined, behind the others."""
+        """Append rows that have just joined."""
         new = np.array(rows, dtype=np.intp)
         self.rows = np.concatenate([self.rows, new])
         self.num_tokens = np.concatenate([self.num_tokens, table.num_tokens[new]])
@@ -77,16 +79,17 @@ class Draft:
         self.counts = np.concatenate([self.counts, np.array(counts, dtype=np.int32)])
 
     def soon_full(self, table: RowTable, num_tokens: int) -> Index:
-        """Rows that decode and will need another block within ``num_tokens`` tokens, not now."""
+        """Rows that decode and will need another block after this step, but within ``num_tokens``
+        tokens."""
         capacity = table.capacity[self.rows]
         ends = self.num_computed + self.counts
         is_soon = (ends <= capacity) & (ends + num_tokens > capacity) & (self.counts == 1)
-        # The last token is never computed; a shared tail is for `KVCacheManager.grow` to replace.
+        # The last token is never computed; a shared tail needs `KVCacheManager.grow`.
         can_be = (capacity < table.max_len[self.rows] - 1) & ~table.tail_may_be_shared[self.rows]
         return self.rows[is_soon & can_be]
 
     def drop_idle(self) -> None:
-        """Only the rows that compute something remain."""
+        """Keep only the rows that compute something."""
         if np.count_nonzero(self.counts) < len(self.counts):
             self._keep(self.counts > 0)
 
@@ -99,7 +102,7 @@ class Draft:
 
 @dataclass(slots=True)
 class Changes:
-    """What the next plan must tell the worker, besides blocks."""
+    """What the next plan must tell the worker, apart from blocks."""
 
     left: list[int] = field(default_factory=list)
     joined: list[JoinedRow] = field(default_factory=list)

@@ -1,5 +1,4 @@
-"""Beams that have a row and no use for it before their siblings have come as far: who may have it
-meanwhile."""
+"""Held beams: they have a row, which others may have until the beam's siblings have caught up."""
 
 from __future__ import annotations
 
@@ -12,14 +11,15 @@ from quire.scheduler.row_table import Index, RowTable
 
 
 def held_beams(table: RowTable, running: Sequence[Completion], rows: Index) -> list[Completion]:
-    """Those of ``running``, which have ``rows``."""
+    """The held beams among ``running``, completions that have ``rows``."""
     if not np.count_nonzero(table.is_beam[rows]):
         return []
     return [completion for completion in running if completion.is_held]
 
 
 def who_makes_way(completion: Completion, held: Sequence[Completion]) -> Completion | None:
-    """The last beam that waits for this sibling, or whose turn comes behind it."""
+    """The last of the held beams that waits for ``completion``, its sibling, or comes after it in
+    the queue; None: there is none."""
     for beam in reversed(held):
         if beam.request is completion.request or completion.queue_key < beam.queue_key:
             return beam

@@ -1,6 +1,6 @@
 """Result reader: from a step's arrays to confirmed tokens, ends and news for the front end.
 
-Rows that nobody watches cost no Python here until they end.
+A row that nobody watches costs no Python here until it ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FEW_ROWS = 32
 
 @dataclass(slots=True)
 class News:
-    """What one result says."""
+    """What the result of one step brings."""
 
     deltas: list[CompletionDelta] = field(default_factory=list)
     ended: list[tuple[Completion, FinishReason]] = field(default_factory=list)
@@ -32,13 +32,13 @@ class News:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _QuietRows:
-    """Rows of a plan that is followed by others of the same ones: what their results are held
-    against. Nothing of it changes until a row is left."""
+    """What reading a result needs to know of rows that decode in one plan after another. It stays
+    the same until a row is left."""
 
-    epochs: np.ndarray  # the very array: plans of the same rows bring the same one
-    num_left: int
+    epochs: np.ndarray  # the same object in all plans of the same rows
+    num_left: int  # of the row table
     rows: Index
-    first_places: Index  # of the rows' token ids, among those of all rows
+    first_places: Index  # where each row's token ids begin in the table's, as a flat array
     max_len: np.ndarray
     stops: StopsOfRows
     watch_every: np.ndarray | None  # None: nobody watches
@@ -70,7 +70,7 @@ class ResultReader:
         return news
 
     def _quiet_rows(self, plan: StepPlan) -> _QuietRows | None:
-        """None where a result may have more to say than tokens, or some rows are no more."""
+        """None where results may bring more than tokens, or a row of the plan was left since."""
         table, rows = self._table, plan.rows.astype(np.intp)
         is_left = table.epoch[rows] != plan.epochs
         if not plan.is_decode or np.count_nonzero(is_left | table.is_special[rows]):
@@ -143,7 +143,7 @@ class ResultReader:
         is_news: np.ndarray,
         news: News,
     ) -> None:
-        """Deltas of the rows that end or are watched. All [R]."""
+        """Add the deltas of rows with news to ``news``, and their ends. All arrays are [R]."""
         for index in np.flatnonzero(is_news).tolist():
             completion = self._completion(int(rows[index]))
             reason = None
@@ -154,7 +154,8 @@ class ResultReader:
             news.deltas.append(self._delta(completion, int(tokens[index]), reason, stop_reason))
 
     def _read_special(self, rows: list[int], result: StepResult, news: News) -> None:
-        """First tokens, log-probabilities and beams: the rows with more than a token to tell."""
+        """Read the rows that have more to tell than a token: a first token, log-probabilities, the
+        candidates of a beam."""
         for row in rows:
             completion = self._completion(row)
             if not completion.first_token_time:
@@ -173,7 +174,7 @@ class ResultReader:
     def _end_failed(
         self, rows: Index, tokens: np.ndarray, errors: dict[int, str], news: News
     ) -> tuple[Index, np.ndarray]:
-        """End the rows with an error; the others remain."""
+        """End the rows that have an error; returns the others with their tokens."""
         has_failed = np.isin(rows, list(errors))
         for row in rows[has_failed].tolist():
             completion = self._completion(row)
@@ -190,7 +191,8 @@ class ResultReader:
         reason: FinishReason | None,
         stop_reason: int | None,
     ) -> CompletionDelta:
-        """The new token of a watched completion, or all that were not told of yet."""
+        """A delta with the new token of a watched completion, or all tokens not told yet of another
+        one."""
         new = [token] if completion.is_watched else self._take_untold(completion)
         is_news = completion.num_preemptions > completion.num_told_preemptions
         completion.num_told_preemptions = completion.num_preemptions
@@ -208,7 +210,7 @@ class ResultReader:
         )
 
     def _take_untold(self, completion: Completion) -> list[int]:
-        """The confirmed tokens of an unwatched completion that the front end does not know."""
+        """The confirmed tokens of an unwatched completion that the front end does not know yet."""
         known = completion.token_ids
         if completion.row >= 0:
             known = self._table.confirmed_tokens(completion.row)
@@ -218,7 +220,7 @@ class ResultReader:
         return tokens
 
     def abort_delta(self, completion: Completion) -> CompletionDelta:
-        """The end of one that is given up, while it has its row or waits."""
+        """The last delta of a completion that is aborted, whether it runs or waits."""
         return CompletionDelta(
             request_id=completion.request.request_id,
             serial=completion.request.serial,
@@ -254,8 +256,10 @@ class ResultReader:
 
 
 def _are_due(watch_every: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Which rows with so many known tokens are told of. Where few run, that is cheap enough for
-    every token, and a stop string is found at once."""
+    """Which rows, with ``known`` tokens, the front end is told of now.
+
+    Of few rows it is told every token: that is cheap, and a stop string is found at once.
+    """
     if len(known) < FEW_ROWS:
         return watch_every != NEVER
     return known % watch_every == 0

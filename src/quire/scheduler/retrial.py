@@ -1,4 +1,4 @@
-"""Retrial: the completions of a step that failed are tried again, one at a time.
+"""Retrial: the completions of a step that failed are run again, one at a time.
 
 ::
 
@@ -17,7 +17,7 @@ from quire.scheduler.completion import Completion
 
 
 class Retrial:
-    """The suspects, in the order in which they are tried; nobody else runs while there are any."""
+    """The suspects in the order of their turns; while there are any, no other completion runs."""
 
     def __init__(self) -> None:
         self._suspects: dict[Completion, None] = {}
@@ -30,15 +30,15 @@ class Retrial:
 
     @property
     def next(self) -> Completion | None:
-        """Whose turn it is."""
+        """The suspect whose turn it is."""
         return next(iter(self._suspects), None)
 
     def begin(self, completions: Iterable[Completion]) -> None:
-        """A step of ``completions`` failed. Amid a retrial it was of one suspect alone, and makes
-        nobody else suspect."""
+        """Suspect ``completions``, whose step failed. During a retrial the step was that of one
+        suspect alone, and there are no new ones."""
         if not self._suspects:
             self._suspects = dict.fromkeys(completions)
 
     def discard(self, completion: Completion) -> None:
-        """Acquitted, or ended for whatever reason; others keep their turns."""
+        """Remove a completion that was acquitted, or ended for any reason."""
         self._suspects.pop(completion, None)

@@ -1,8 +1,8 @@
-"""Row blocks: running rows get the blocks that they are about to write, and full blocks get names
-under which later requests find them. Knows nothing about which row computes what.
+"""Row blocks: gives running rows the blocks that they are about to write, and names full blocks, so
+that later requests find them. Knows nothing about which row computes what.
 
-Naming is hashing, so it is put off where nobody waits for it: rows that decode queue up, each step
-names the blocks of one, a look-up all that are left, and a row that leaves its own.
+Naming is hashing, so it is put off: rows that decode queue up for it. Each step names the blocks of
+one row, a look-up those of all that are left, and a row that is left its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from quire.step import TableEntries
 
 
 class RowBlocks:
-    """Follows the row table; what it changes stands in ``copies`` and ``entries`` until taken."""
+    """Keeps changes for the worker in ``copies`` and ``entries`` until they are taken."""
 
     def __init__(self, kv: KVCacheManager, table: RowTable) -> None:
         self.copies: list[tuple[int, int]] = []  # (source, target) blocks
@@ -28,14 +28,16 @@ class RowBlocks:
         self._unnamed: OrderedDict[Completion, None] = OrderedDict()
 
     def take_changes(self) -> tuple[list[tuple[int, int]], list[TableEntries]]:
-        """``copies`` and ``entries`` for the next plan."""
+        """``copies`` and ``entries`` for the next plan; both are empty afterwards."""
         changes = self.copies, self.entries
         self.copies, self.entries = [], []
         return changes
 
     def grow_by_one(self, rows: Index) -> int:
-        """One more block for rows that write to no block of others: for as many of the first ones
-        as blocks are free. How many those are."""
+        """Give each row one more block, as many of the first rows as blocks are free.
+
+        None of them may be about to write to a shared block. Returns how many rows got one.
+        """
         kv, table = self._kv, self._table
         owners = [self._owner(row) for row in rows.tolist()]
         if kv.has_windows:
@@ -78,16 +80,20 @@ class RowBlocks:
         return True
 
     def name_span(self, completion: Completion, start: int, end: int) -> None:
-        """Make the full blocks whose tokens are known findable, those of this step included: within
-        a layer, keys and values are written before any row reads them. Not so where each row has
-        one query (`kernels/cuda/decode_attention.cu`), so what one query completes comes later."""
+        """Name the full blocks whose tokens are known, those of positions ``start`` to ``end`` of
+        the step being planned included.
+
+        That is right since, in each layer, keys and values are written before any row reads them;
+        except in steps of one query per row (`kernels/cuda/decode_attention.cu`). So a block that a
+        single query fills is named later.
+        """
         if end - start > 1:
             self.name(completion, end)
         elif self._kv.enable_prefix_caching:
             self._unnamed[completion] = None
 
     def name(self, completion: Completion, num_computed: int) -> None:
-        """Make the full blocks of computed tokens findable, as far as the tokens are known."""
+        """Name the full blocks of the first ``num_computed`` tokens, as far as those are known."""
         if not self._kv.enable_prefix_caching:
             return
         self._unnamed.pop(completion, None)
@@ -98,7 +104,7 @@ class RowBlocks:
             self._kv.register(completion.table, completion.hashes, num_full)
 
     def name_next(self) -> None:
-        """The blocks of the row that has waited longest, if one does."""
+        """Name the blocks of the row that has waited longest, if any."""
         if self._unnamed:
             completion = next(iter(self._unnamed))
             self.name(completion, int(self._table.num_computed[completion.row]))
@@ -108,14 +114,16 @@ class RowBlocks:
             self.name_next()
 
     def leave(self, completion: Completion) -> None:
-        """A running completion gives its row up, and its full blocks have names. What it was given
-        since the last plan is the worker's to know no more: others may have it by then."""
+        """Name the full blocks of a running completion that gives up its row.
+
+        Entries added since the last plan are dropped, since the blocks may have new owners by then.
+        """
         row = completion.row
         self.entries = [part for entries in self.entries if (part := entries.without(row))]
         self.name(completion, int(self._table.num_computed[row]))
 
     def release(self, completion: Completion) -> None:
-        """It gives its blocks up as well; their names remain."""
+        """`leave`, and take the completion's blocks; their names remain."""
         self.leave(completion)
         self._kv.release(completion.table)
 

@@ -1,8 +1,8 @@
 """Row table: the counters of everything that runs, as NumPy columns indexed by row.
 
-A steady step touches whole columns, never one row at a time, and takes `Index` arrays to them: any
-other type costs NumPy a conversion at every look. Knows nothing about blocks beyond how many tokens
-they hold.
+A steady step works on whole columns, never on one row at a time, and indexes them by `Index`
+arrays: any other type costs NumPy a conversion at every access. Knows nothing about blocks but how
+many tokens they hold.
 
 ::
 
@@ -41,14 +41,14 @@ class RowTable:
         self.max_pending = column()  # sampled tokens that may be in flight at once
         self.epoch = column()  # grows when the row changes hands: late results are recognised
         self.tail_may_be_shared = np.zeros(max_rows, dtype=np.bool_)
-        self.watch_every = column()  # so many tokens the front end is told of new ones
-        self.is_special = np.zeros(max_rows, dtype=np.bool_)  # its results need a look of their own
+        self.watch_every = column()  # the front end is told each time so many tokens are known
+        self.is_special = np.zeros(max_rows, dtype=np.bool_)  # its results bring more than a token
         self.is_beam = np.zeros(max_rows, dtype=np.bool_)  # the host chooses its next token
         self.has_siblings = np.zeros(max_rows, dtype=np.bool_)
         self.stops = StopTokens(max_rows)
         self.completions: list[Completion | None] = [None] * max_rows
         self._free = list(range(max_rows - 1, -1, -1))
-        self.num_left = 0  # how often a row was left, so far
+        self.num_left = 0  # how often any row was left so far
 
     @property
     def num_free(self) -> int:
@@ -57,8 +57,8 @@ class RowTable:
     def join(
         self, completion: Completion, *, num_computed: int, capacity: int, max_pending: int
     ) -> None:
-        """Give the completion a row. ``num_computed`` tokens have their KV already; its blocks hold
-        ``capacity``, and where it will write they are its own."""
+        """Give the completion a row. The KV of ``num_computed`` tokens exists; its blocks hold
+        ``capacity`` tokens, and those that it will write to are not shared."""
         row = self._free.pop()
         self.completions[row] = completion
         completion.row = row
@@ -98,7 +98,7 @@ class RowTable:
         return self.token_ids[row, : self.num_confirmed[row]]
 
     def waste(self, rows: Index) -> float:
-        """The share of the tokens that the blocks of ``rows`` hold that is not computed."""
+        """The share of the token places in blocks of ``rows`` that are not computed yet."""
         capacity = self.capacity[rows]
         reserved = int(capacity.sum())
         filled = int(np.minimum(self.num_computed[rows], capacity).sum())

@@ -35,7 +35,7 @@ from quire.structured import FREE, Constraint
 
 @dataclass(slots=True)
 class Outcome:
-    """What a finished step means: news for the front end, and beams whose tokens must be chosen."""
+    """What a finished step brings: news for the front end, and beams that need a chosen token."""
 
     deltas: list[CompletionDelta] = field(default_factory=list)
     held: list[tuple[Completion, TokenLogprobs]] = field(default_factory=list)
@@ -97,10 +97,12 @@ class Scheduler:
             raise ValueError(f"request id {request_id!r} is in use; choose another one")
 
     def abort(self, request_ids: Iterable[str], *, keeps_tokens: bool = False) -> None:
-        """End requests, without a word or with the tokens that were not told yet; unknown ids are
-        requests that have ended by themselves."""
+        """End requests, silently or with the tokens not told yet (``keeps_tokens``).
+
+        Unknown ids are requests that have ended by themselves, and are ignored.
+        """
         for request_id in request_ids:
-            if self._ends and not keeps_tokens:  # the id may come again before they are told
+            if self._ends and not keeps_tokens:  # a new request may take the id before they go out
                 self._ends = [end for end in self._ends if end.request_id != request_id]
             for completion in list(self._requests.get(request_id, {}).values()):
                 if keeps_tokens:
@@ -133,7 +135,7 @@ class Scheduler:
     def schedule(self) -> StepPlan | None:
         """Plan the next step; None when no row can compute anything now."""
         if self._retrial and self._num_in_flight:
-            return None  # a step of one row alone: if it fails, nobody else can be to blame
+            return None  # one row at a time: if its step fails, no other row can be to blame
         if self._can_look_ahead():
             self._blocks.name_next()
             self._step_id += 1
@@ -145,7 +147,8 @@ class Scheduler:
         return plan
 
     def _can_look_ahead(self) -> bool:
-        """Whether the next step is the last one a token further: nobody can join either."""
+        """Whether the next step is the last one, a token further: no row changes, and no waiting
+        completion can be admitted."""
         rows = self._rows
         if not self._look_ahead.can_plan(rows, self._num_in_flight) or self._retrial:
             return False
@@ -159,7 +162,8 @@ class Scheduler:
         return self._admission.must_wait(first, budget - count)
 
     def _plan_rows(self) -> StepPlan | None:
-        """Row by row: first who runs, then who waits. None: nobody can compute anything."""
+        """Plan row by row: running rows first, then waiting completions. None: there is nothing
+        that can be computed."""
         rows = self._running_rows()
         held = held_beams(self.table, self._running, rows) if self._waiting else []
         num_waiting = self._waiting.num_tokens_of(self.table.num_free + len(held))
@@ -173,8 +177,11 @@ class Scheduler:
         return self._plan(draft, admitted) if admitted or num_tokens else None
 
     def _reserve(self, draft: Draft) -> bool:
-        """Blocks for the running rows; those last in the queue are preempted where blocks lack.
-        Whether any was."""
+        """Get blocks for what the draft's rows compute. If there are too few, rows at the end of
+        the queue are preempted, or must wait for steps in flight.
+
+        Returns whether that was so; then nobody can be admitted.
+        """
         table, rows, counts = self.table, draft.rows, draft.counts
         ends = draft.num_computed + counts
         lacks = (ends > table.capacity[rows]) | table.tail_may_be_shared[rows]
@@ -189,7 +196,7 @@ class Scheduler:
                 if self._admission.drop_forks():
                     continue
                 if self._num_in_flight and self._running[-1] is running[index]:
-                    counts[index] = 0  # what is in flight may make room
+                    counts[index] = 0  # steps in flight may free blocks
                     draft.cut(index + 1)
                     return True
                 self._preempt(self._running[-1])
@@ -197,11 +204,13 @@ class Scheduler:
         return len(self._running) < len(running)
 
     def _grow_together(self, draft: Draft, lacking: np.ndarray) -> int:
-        """Blocks for the first of the ``lacking`` rows, as far as each needs one more for one more
-        token: how many those are. In a steady step that is all of them.
+        """Give the first of the ``lacking`` rows a block each, up to the first row that needs
+        anything but one block for one token. Returns how many rows those were; when all decode, it
+        is all of them.
 
-        While blocks abound, rows that would need theirs a few steps later get them now: most steps
-        then change no block table."""
+        While blocks abound, rows that would need theirs a few steps later get them now, so that
+        most steps change no block table.
+        """
         is_full = draft.num_computed[lacking] == self.table.capacity[draft.rows[lacking]]
         needs_one = is_full & (draft.counts[lacking] == 1)
         count = len(lacking) if needs_one.all() else int(needs_one.argmin())
@@ -213,8 +222,10 @@ class Scheduler:
         return min(count, self._blocks.grow_by_one(rows))
 
     def _admit(self, budget: int, held: list[Completion]) -> list[tuple[Completion, Span]]:
-        """Give rows to waiting completions, if need be those of ``held`` beams behind which they do
-        not stand; with each, what it computes in this step."""
+        """Give rows to waiting completions, if need be those of ``held`` beams that can make way.
+
+        Returns them with what each computes in this step.
+        """
         admitted = []
         while budget > 0 and (completion := self._next_waiting()) is not None:
             giver = None if self.table.num_free else who_makes_way(completion, held)
@@ -291,7 +302,8 @@ class Scheduler:
         return plan
 
     def _fork_siblings(self, row: int) -> None:
-        """The prompt is computed: the other completions of the request share its blocks."""
+        """Let the request's other completions share the blocks of the prompt, which this step
+        completes, and queue them."""
         completion = self.table.completions[row]
         assert completion is not None
         num_shared = completion.num_prompt_tokens - 1
@@ -314,8 +326,11 @@ class Scheduler:
         completion.siblings = []
 
     def _make_room(self) -> bool:
-        """Nothing can be computed. If no result will change that, beams that hold blocks make room,
-        and a completion that does not even fit alone ends with an error. Whether to plan again."""
+        """Called when nothing can be computed; returns whether to plan again.
+
+        If no result is awaited that may change it, blocks are taken from held beams and from forks
+        that wait; without any, the next completion does not fit even alone, and ends with an error.
+        """
         if self._num_in_flight or self._next_waiting() is None:
             return False
         if self._running:
@@ -338,7 +353,7 @@ class Scheduler:
     # -- results -------------------------------------------------------------------------------
 
     def update(self, plan: StepPlan, result: StepResult) -> Outcome:
-        """Take in what a step produced; rows that have changed hands since are ignored."""
+        """Take in the result of a step; rows that have changed hands since are ignored."""
         self._num_in_flight -= 1
         news = self._results.read(plan, result)
         outcome = Outcome(deltas=[*self.take_ends(), *news.deltas], held=news.held)
@@ -352,8 +367,11 @@ class Scheduler:
         return outcome
 
     def fail(self, plan: StepPlan, message: str) -> Outcome:
-        """The step failed, and those in flight after it are void. A row that was alone in it ends;
-        else what they would have written is forgotten, and each row is tried again alone."""
+        """Take in that a step failed, which makes those in flight after it void.
+
+        Whatever they might have written is forgotten, and every row is tried again alone; a row
+        that was alone in the step ends with an error instead.
+        """
         self._num_in_flight = 0
         running = list(self._running)
         is_alone = len(plan.rows) == 1 and self.table.epoch[plan.rows[0]] == plan.epochs[0]
@@ -369,11 +387,11 @@ class Scheduler:
         return Outcome(deltas=self.take_ends())
 
     def tell(self, ends: list[CompletionDelta]) -> None:
-        """With the next step's news."""
+        """Report ``ends`` together with the news of the next step."""
         self._ends += ends
 
     def take_ends(self) -> list[CompletionDelta]:
-        """Ends that no step's result reports."""
+        """The ends that no step's result reports, once."""
         ends, self._ends = self._ends, []
         return ends
 
@@ -401,7 +419,7 @@ class Scheduler:
         self._changes.tokens.append(RowToken(row=row, position=position, token_id=token_id))
 
     def fork(self, parent: Completion, index: int, token_id: int) -> Completion:
-        """A new beam: all blocks of a held ``parent``, and one more token."""
+        """A new beam that shares all blocks of a held ``parent`` and has one more token."""
         child = parent.sibling(index, self.kv.new_table())
         child.num_forked = parent.num_forked
         if parent.row >= 0:
@@ -418,8 +436,8 @@ class Scheduler:
     # -- giving up rows ------------------------------------------------------------------------
 
     def _preempt(self, completion: Completion) -> None:
-        """Give up the row and the blocks; the tokens in flight will be sampled again, the same but
-        where rounding decides."""
+        """Take the completion's row and blocks, so that it must wait. Its tokens in flight are
+        sampled again later, and come out the same unless rounding decides."""
         self._num_preemptions += 1
         completion.num_preemptions += 1
         completion.prompt_logprobs = []
@@ -428,7 +446,7 @@ class Scheduler:
             self._waiting.push(completion)
 
     def _park(self, beam: Completion) -> None:
-        """Give up the row of a held beam, and not its blocks: it has nothing to compute now."""
+        """Take the row of a held beam, which has nothing to compute now; it keeps its blocks."""
         beam.num_forked = int(self.table.num_computed[beam.row])
         self._leave(beam, keeps_blocks=True)
         self._waiting.park(beam)
@@ -456,7 +474,7 @@ class Scheduler:
     # -- the cache and its numbers -------------------------------------------------------------
 
     def reset_prefix_cache(self) -> bool:
-        """Forget all cached prefixes; False, and nothing done, while a row still uses blocks."""
+        """Forget all cached prefixes. False, and nothing is done, while a completion has blocks."""
         if self._running or self._waiting.forks:
             return False
         self.kv.pool.drop_cache()

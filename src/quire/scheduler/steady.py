@@ -1,8 +1,8 @@
 """Steady rows: while the same rows decode, the next plan is the one before, a token further.
 
-How many steps that holds for is known when it begins: until a row lacks a block or reaches its last
-token. A step then costs no look at any row. Whatever changes the rows ends it: the scheduler makes
-a new array of them, and this one is for the old.
+For how many steps is known in advance: until a row needs a block or reaches its last token. Such a
+step looks at no row. Whenever rows change, the scheduler makes a new array of them, by which it is
+seen that this no longer holds.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from quire.step import Bool, Int32, StepPlan
 
 @dataclass(slots=True)
 class SteadyRows:
-    """Rows of which each computes a token a step and samples the next."""
+    """Rows each of which computes one token per step and samples the next."""
 
-    rows: Index  # the very array of the scheduler
-    num_left: int  # steps
-    max_in_flight: int  # steps that may be in flight when one more is planned
+    rows: Index  # the same object as the scheduler's
+    num_left: int  # steps that can still be planned so
+    max_in_flight: int  # a step is planned only when fewer are in flight
     _rows: Int32
     _epochs: Int32
     _ones: Int32
     _samples: Bool
-    _is_here: Int32  # [max_rows], 1 for the rows
-    _num_computed: Int32  # in the plan to come
+    _is_here: Int32  # [max_rows], 1 for these rows, else 0
+    _num_computed: Int32  # for the next plan
 
     @classmethod
     def after(cls, plan: StepPlan, rows: Index, table: RowTable) -> SteadyRows | None:
-        """How it goes on after a decode step of all ``rows``; None where a row may want more than
-        the next token."""
+        """The steady rows after ``plan``, a decode step of all ``rows``; None where a row needs
+        more than its next token."""
         wants_more = table.is_beam[rows] | table.has_siblings[rows] | table.tail_may_be_shared[rows]
         if np.count_nonzero(wants_more):
             return None
@@ -57,7 +57,7 @@ class SteadyRows:
         )
 
     def next_plan(self, step_id: int, table: RowTable) -> StepPlan:
-        """Its arrays are those of the plan before, but for the one that changes."""
+        """The next plan, whose arrays are those of the plan before, except ``num_computed``."""
         plan = StepPlan(
             step_id=step_id,
             rows=self._rows,
@@ -69,14 +69,14 @@ class SteadyRows:
             samples_all=True,
         )
         self.num_left -= 1
-        self._num_computed = self._num_computed + 1  # the old array is the plan's
+        self._num_computed = self._num_computed + 1  # a new array: the plan has the old one
         table.num_computed += self._is_here
         table.num_tokens += self._is_here
         return plan
 
 
 class LookAhead:
-    """Finds out when rows are steady, and for how long."""
+    """Finds out when rows are steady, and plans their steps."""
 
     def __init__(self, table: RowTable) -> None:
         self._table = table
@@ -84,8 +84,8 @@ class LookAhead:
         self._steady: SteadyRows | None = None
 
     def can_plan(self, rows: Index | None, num_in_flight: int) -> bool:
-        """Whether nothing but a decode step of ``rows`` can be next: none of them has joined since,
-        and none left, or the array would be another."""
+        """Whether the rows' next step is one more decode step of them all. If a row had joined or
+        left, ``rows`` would be another array."""
         steady = self._steady
         return (
             steady is not None
@@ -99,10 +99,10 @@ class LookAhead:
         return self._steady.next_plan(step_id, self._table)
 
     def follow(self, plan: StepPlan, is_of_all: bool, rows: Index) -> None:
-        """A ``plan`` of ``rows`` was made row by row. After two decode steps of all that run, the
-        next ones need not be."""
+        """Note a ``plan`` of ``rows`` that was made row by row. After two decode steps in a row of
+        all that run, they are steady."""
         if not (is_of_all and plan.is_decode):
-            self._decoded = self._steady = None  # what it knew of the rows is of the past
+            self._decoded = self._steady = None
         elif self._decoded is rows:
             self._steady = SteadyRows.after(plan, rows, self._table)
         else:

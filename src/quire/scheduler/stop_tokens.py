@@ -1,7 +1,7 @@
 """Stop tokens: which token ids end the completion of a row.
 
-Nearly all rows have a few, which are columns that are compared for all rows at once. A row with
-many is looked up by itself, and costs nobody else anything.
+Nearly all rows have a few, which are kept as arrays and compared for all rows at once. A row with
+many is looked up by itself, at no cost to the others.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _MAX_FEW = 8
 
 @dataclass(frozen=True, slots=True)
 class StopsOfRows:
-    """Of R rows, as they are now."""
+    """The stop tokens of R rows at the time of `StopTokens.of`."""
 
-    few: np.ndarray  # [as many as needed, R]; `NO_TOKEN` where a row has fewer
+    few: np.ndarray  # [the most of any row, R]; `NO_TOKEN` where a row has fewer
     many: tuple[tuple[int, frozenset[int]], ...]  # (index into R, token ids)
 
     def among(self, tokens: np.ndarray) -> np.ndarray:
-        """Which of ``tokens``, one a row, end their completions. All [R]."""
+        """Which of ``tokens`` [R], one per row, end their completions; bool [R]."""
         is_stop = np.logical_or.reduce(self.few == tokens)
         for index, token_ids in self.many:
             is_stop[index] = int(tokens[index]) in token_ids
@@ -30,7 +30,7 @@ class StopsOfRows:
 
 
 class StopTokens:
-    """Of all rows."""
+    """The stop tokens of all rows."""
 
     def __init__(self, max_rows: int) -> None:
         self._few = np.full((1, max_rows), NO_TOKEN, dtype=np.int32)  # at most `_MAX_FEW` lines

@@ -1,7 +1,7 @@
 """Waiting queue: completions without a row, the one to admit first on top.
 
-Those that wait with blocks are known by themselves, for blocks that lack elsewhere are theirs:
-forks, and parked beams, which wait for a token and not for a turn.
+Those that wait with blocks are also listed apart, since others may need these blocks more: forks,
+and parked beams, which wait for their next token and not for a turn.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ _LEAST_SWEEP = 64
 
 
 class WaitingQueue:
-    """A heap by ``Completion.queue_key``. What is discarded drops out of it when it comes to the
-    top, or with all others when the heap is mostly that."""
+    """A heap by ``Completion.queue_key``. A discarded completion stays in it until it comes to the
+    top, or until most of the heap is discarded ones."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[tuple[int, int, int], int, Completion]] = []
         self._num_pushed = 0
-        self._members: dict[Completion, int] = {}  # with the tokens that they have yet to compute
-        self._num_tokens = 0  # of all
+        self._members: dict[Completion, int] = {}  # who waits -> number of tokens yet to compute
+        self._num_tokens = 0  # the sum of these numbers
         self._forks: list[Completion] = []  # by queue key: members with blocks, and parked beams
 
     def __len__(self) -> int:
         return len(self._members)
 
     def __iter__(self) -> Iterator[Completion]:
-        """In no particular order."""
+        """Who waits for a row, in no particular order."""
         return iter(self._members)
 
     @property
     def forks(self) -> Sequence[Completion]:
-        """All that wait with blocks, by queue key."""
+        """All completions that wait with blocks, by queue key."""
         return self._forks
 
     def num_tokens_of(self, count: int) -> int:
-        """About how many tokens the first ``count`` have yet to compute: by the average of all."""
+        """How many tokens ``count`` completions of average length have yet to compute."""
         num_waiting = len(self._members)
         return self._num_tokens * min(count, num_waiting) // max(1, num_waiting)
 
@@ -52,7 +52,7 @@ class WaitingQueue:
             bisect.insort(self._forks, completion, key=_key)
 
     def park(self, beam: Completion) -> None:
-        """It keeps its blocks, and is pushed when it has its next token."""
+        """Note a beam that gave up its row and keeps its blocks until it has its next token."""
         bisect.insort(self._forks, beam, key=_key)
 
     def peek(self) -> Completion | None:
@@ -69,7 +69,7 @@ class WaitingQueue:
         return completion
 
     def discard(self, completion: Completion) -> None:
-        """It waits no more; nothing happens if it did not."""
+        """Remove a completion, if it waits."""
         self._forget_fork(completion)
         if completion not in self._members:
             return
@@ -78,7 +78,7 @@ class WaitingQueue:
             self._sweep()
 
     def take_last_fork(self) -> Completion | None:
-        """The fork to admit last, which is a fork no more: the caller takes its blocks."""
+        """The completion with blocks that is to be admitted last; the caller takes its blocks."""
         if not self._forks:
             return None
         fork = self._forks.pop()
@@ -96,7 +96,7 @@ class WaitingQueue:
             del self._forks[place]
 
     def _sweep(self) -> None:
-        """Let go of aborted completions that no turn ever comes to under a steady load."""
+        """Drop discarded completions, which under a steady load might never come to the top."""
         self._heap = [entry for entry in self._heap if entry[2] in self._members]
         heapq.heapify(self._heap)
 

@@ -1,7 +1,7 @@
-"""What the text of one request's answers holds, thoughts, calls and content, and who reads it.
+"""Splits the text of one request's answers into reasoning, tool calls and content.
 
-The text of a whole answer is read as that of a stream. Knows nothing about the forms in which the
-APIs tell it.
+Whole answers and streams are parsed by the same code. Knows nothing about the forms in which the
+APIs return the parts.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ Piece = Reasoning | Content | CallBegin | CallArguments | CallEnd
 
 @dataclass(slots=True)
 class ToolCall:
-    """A call that an answer makes."""
+    """A tool call found in an answer."""
 
     id: str
     name: str
-    arguments: str = ""  # JSON, as far as the model has written it well
-    namespace: str | None = None  # of the function, where the API has such
+    arguments: str = ""  # JSON as the model wrote it, so possibly incomplete or invalid
+    namespace: str | None = None  # of the function, in APIs that have namespaces
 
 
 class Answer:
-    """What was read, in order; texts of one kind that follow each other are one."""
+    """The parts of one answer in order; adjacent texts of the same kind are merged."""
 
     def __init__(self) -> None:
         self._parts: list[Reasoning | Content | ToolCall] = []
-        self._texts: list[str] = []  # of the last part, which is still growing
+        self._texts: list[str] = []  # pieces of the last part's text, not yet joined
 
     @property
     def parts(self) -> list[Reasoning | Content | ToolCall]:
@@ -70,13 +70,13 @@ class Answer:
 
     @property
     def ends_in_call(self) -> bool:
-        """Whether the last it has is a call without whole arguments."""
+        """Whether the last part is a call whose arguments are not valid JSON (yet)."""
         last = self.parts[-1] if self.parts else None
         return isinstance(last, ToolCall) and loaded(last.arguments) is None
 
     @property
     def ends_in_whole_call(self) -> bool:
-        """Whether the last it has is a call with whole arguments."""
+        """Whether the last part is a call whose arguments are valid JSON."""
         return bool(self.parts and isinstance(self.parts[-1], ToolCall)) and not self.ends_in_call
 
     def add(self, piece: Piece) -> None:
@@ -95,7 +95,7 @@ class Answer:
         self._parts.append(part)
 
     def _close(self) -> None:
-        """Joined once, not at each piece."""
+        """Join the pieces of the last part's text: once per part, not at each piece."""
         if not self._texts:
             return
         last, text = self._parts[-1], "".join(self._texts)
@@ -120,7 +120,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerForm:
-    """Of one request; without anything in it, all text is content."""
+    """How the answers of one request are parsed; with the defaults, all text is content."""
 
     formats: AnswerFormats = field(default_factory=AnswerFormats)
     tools: Tools | None = None  # those that may be called
@@ -133,7 +133,7 @@ class AnswerForm:
     def of(
         cls, formats: AnswerFormats, chat: ChatCompletionRequest, prompt: ParsedPrompt
     ) -> AnswerForm:
-        """400 if the tools cannot be called."""
+        """The form for a chat request and its rendered prompt; 400 if tools cannot be called."""
         use = tool_use(chat.tools, chat.tool_choice)
         tools = None if use is ToolUse.NEVER else Tools.of(chat.tools)
         if use is ToolUse.MAY and formats.tools is None:
@@ -151,12 +151,12 @@ class AnswerForm:
 
     @property
     def is_plain(self) -> bool:
-        """Whether text is passed on as it comes."""
+        """Whether text is passed on unparsed."""
         return self.tools is None and self.formats.reasoning is None
 
     @property
     def has_text(self) -> bool:
-        """Whether answers hold text for the user, be it empty: a forced call leaves no room."""
+        """Whether answers may have content, possibly empty: a forced call leaves no room for it."""
         return self.must is None
 
     @property
@@ -165,17 +165,19 @@ class AnswerForm:
 
     @property
     def hides_tokens(self) -> bool:
-        """Thoughts that are not told are not told by their tokens either."""
+        """Whether token ids and log-probabilities are left out, as they would reveal reasoning that
+        the request hides."""
         return self.formats.reasoning is not None and not self.shows_reasoning
 
     @property
     def grammar(self) -> GrammarSpec | None:
-        """What a forced call has to look like."""
+        """The grammar of a forced call; None if no call is forced."""
         return None if self.must is None else constraint(self.must)
 
     @property
     def possible_calls(self) -> GrammarSpec | None:
-        """What calls look like that may be made; None where no grammar tells them from JSON."""
+        """The grammar of optional calls; None if there are none, or if calls begin like JSON, so
+        that a grammar cannot tell them from JSON content."""
         text = call_text_of(self.formats.tools, self.formats.special_tokens)
         if self.tools is None or text is None or text.begin.startswith(("{", "[")):
             return None
@@ -183,7 +185,8 @@ class AnswerForm:
 
     @property
     def schema_places(self) -> list[str]:
-        """Where a chat request has the schemas in these grammars, in their order."""
+        """The fields of a chat request that hold the schemas of `grammar` or `possible_calls`, in
+        the order in which the grammar has them."""
         if self.tools is None:
             return []
         index = {name: i for i, name in enumerate(self.tools.schemas)}
@@ -191,7 +194,7 @@ class AnswerForm:
         return [f"tools[{index[name]}].function.parameters" for name in called.schemas]
 
     def forced(self, chat: ChatCompletionRequest) -> AnswerForm:
-        """The same for a request whose tools must be called."""
+        """This form for a request that must call a tool: any, or the one that it names."""
         assert self.tools is not None
         name = chosen_name(chat.tool_choice)
         must = MustCall(
@@ -203,7 +206,7 @@ class AnswerForm:
         return replace(self, must=must)
 
     def with_marks(self, params: SamplingParams) -> SamplingParams:
-        """Parameters that leave in the text what parsers look for."""
+        """The parameters, with special tokens left in the text if a parser looks for them."""
         formats = self.formats
         marks = formats.reasoning.marks if formats.reasoning is not None else ()
         if self.tools is not None and formats.tools is not None:
@@ -214,11 +217,11 @@ class AnswerForm:
         return params
 
     def reader(self) -> AnswerReader:
-        """For one completion."""
+        """A new reader for the text of one completion."""
         return AnswerReader(self)
 
     def read(self, text: str) -> Answer:
-        """A whole one."""
+        """Parse the whole text of one completion."""
         reader = self.reader()
         reader.feed(text)
         reader.finish()
@@ -235,7 +238,8 @@ class AnswerForm:
         return NoReasoning() if format is None else format.parser(self.opening, self._in_thought())
 
     def _in_thought(self) -> CallBegins:
-        """Calls that may begin before a thought has ended: a grammar forces none there."""
+        """Marks of calls that may begin before the reasoning has ended; none for a forced call,
+        whose grammar applies only after it."""
         if self.tools is None or self.must is not None or self.formats.tools is None:
             return CallBegins()
         return self.formats.tools.in_thought
@@ -257,10 +261,10 @@ class AnswerReader:
         self._form = form
         self._reasoning = form.reasoning_parser()
         self._tools = form.tool_parser()
-        self._num_before = 0  # calls that other parsers have found before
+        self._num_before = 0  # calls found by the tool parsers before this one
         self._num_calls = 0
         self._is_in_call = False
-        self._ids: set[str] = set()  # of the calls
+        self._ids: set[str] = set()  # ids of the calls so far
 
     def feed(self, text: str) -> list[Piece]:
         return self._pieces(self._reasoning.feed(text))
@@ -280,7 +284,7 @@ class AnswerReader:
         return pieces
 
     def _end_call(self) -> list[Piece]:
-        """Where a message begins that is none of the tools': what follows it is read anew."""
+        """End a call that other text interrupts; a new tool parser reads what follows."""
         if not self._is_in_call:
             return []
         pieces = self._read(self._tools.finish())
@@ -289,7 +293,7 @@ class AnswerReader:
         return pieces
 
     def _read(self, events: list[Event]) -> list[Piece]:
-        """What a parser of calls has found."""
+        """Record the tool parser's events, with calls numbered across parsers."""
         pieces: list[Piece] = []
         for event in events:
             if isinstance(event, (CallBegin, CallArguments, CallEnd)):
@@ -316,7 +320,7 @@ class AnswerReader:
         return piece.index == 0 or (form.is_parallel and not form.is_named)
 
     def _with_id(self, piece: Piece) -> Piece:
-        """The model's own, if it has not given it to a call before."""
+        """Give a call an id: the model's own, unless it is missing or already used."""
         if not isinstance(piece, CallBegin):
             return piece
         if piece.id is None or piece.id in self._ids:

@@ -1,6 +1,7 @@
-"""How the served model writes calls of tools and thoughts: as flags say, or as its template shows.
+"""The served model's formats of tool calls and reasoning: set by flags, or detected from its chat
+template.
 
-Found once, when the engine is ready. Knows nothing about requests.
+Determined once, when the engine is ready. Knows nothing about requests.
 """
 
 from __future__ import annotations
@@ -22,23 +23,23 @@ from quire.tools import ToolFormat, detect_tool_format, load_tool_parsers, tool_
 
 logger = logging.getLogger(__name__)
 
-AUTO = "auto"  # of --reasoning-parser: as the template shows
-# Without its parser an answer of this format is nothing that a user could read.
+AUTO = "auto"  # value of --reasoning-parser: detect the format from the chat template
+# Unparsed answers of this format are unreadable, so it is always parsed.
 _ALWAYS_SPLIT = "openai_gptoss"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerFormats:
-    """Of one model."""
+    """The formats of one model's answers."""
 
     tools: ToolFormat | None = None  # None: no tool can be called
-    reasoning: ReasoningFormat | None = None  # None: thoughts are content
+    reasoning: ReasoningFormat | None = None  # None: reasoning is returned as content
     special_tokens: frozenset[str] = frozenset()
-    thoughts: Thoughts | None = None  # of ``reasoning``, where there is a tokenizer
+    thoughts: Thoughts | None = None  # None without ``reasoning`` or without a tokenizer
 
     @classmethod
     def of(cls, args: ServerArgs, chat: ChatRenderer | None) -> AnswerFormats:
-        """``ValueError`` for names that nobody knows."""
+        """The formats by flags and chat template; ``ValueError`` for an unknown parser name."""
         template = "" if chat is None else _template(chat)
         reasoning = _reasoning_format(args, template)
         if chat is None:
@@ -52,12 +53,12 @@ class AnswerFormats:
         )
 
     def are_special(self, marks: Iterable[str]) -> bool:
-        """Whether text without special tokens would lack one of these."""
+        """Whether any of the marks is a special token, which skip_special_tokens would remove."""
         return not self.special_tokens.isdisjoint(marks)
 
 
 def check_formats(args: ServerArgs) -> None:
-    """``ValueError`` for flags that name no format, before anything is started."""
+    """``ValueError`` for flags that name an unknown parser; called before anything is started."""
     _tool_format(args, "")
     if args.reasoning_parser not in (None, AUTO):
         reasoning_format(args.reasoning_parser)
@@ -73,7 +74,7 @@ def _tool_format(args: ServerArgs, template: str) -> ToolFormat | None:
     found = detect_tool_format(template)
     if found is not None:
         logger.info(
-            "the chat template writes tool calls as --tool-call-parser %s reads them", found
+            "tool calls are parsed as by --tool-call-parser %s, detected from the template", found
         )
         return tool_format(found, plugins)
     if args.enable_auto_tool_choice and template:
@@ -90,13 +91,13 @@ def _reasoning_format(args: ServerArgs, template: str) -> ReasoningFormat | None
     if name == AUTO or (name is None and found == _ALWAYS_SPLIT):
         name = found
     elif name is None and found is not None:
-        logger.info("--reasoning-parser %s would tell the model's thoughts from its answers", found)
+        logger.info("--reasoning-parser %s would separate reasoning from the answers", found)
     return None if name is None else reasoning_format(name)
 
 
 def _template(chat: ChatRenderer) -> str:
-    """With tools, for which some models have a template of their own."""
+    """The chat template for requests with tools (some models have a separate one), or ""."""
     try:
         return chat.template(ChatOptions(tools=[{}]))
-    except ValueError:  # there is none; requests will be told so
+    except ValueError:  # no chat template, which requests will get as an error
         return ""

@@ -35,19 +35,19 @@ from quire.server.openapi import make_true
 from quire.server.state import ServerState
 from quire.sizes import parse_bytes
 
-# Looked through in this order: what is asked most comes first.
+# Matched in this order: the most used routes first.
 ROUTERS = (
     *(chat.router, completions.router, responses.router, messages.router),
     *(health.router, models.router, requests_api.router, tokens.router),
     *(metrics_route.router, info.router, page.router),
 )
 
-# What a page of another site may read of an answer, beside what browsers let every page read.
+# Response headers that pages of other origins may read, besides those that CORS always exposes.
 _OWN_HEADERS = ("X-Request-Id", "Request-Id", "Retry-After", "X-Quire-Ignored")
 
 
 def build_app(state: ServerState) -> FastAPI:
-    """The ASGI application of a server; it answers from now on, whatever the engine does."""
+    """The ASGI application of a server; it answers in every phase, also without an engine."""
     args = state.args
     app = _Application(
         title="Quire",
@@ -58,7 +58,7 @@ def build_app(state: ServerState) -> FastAPI:
         middleware=[Middleware(Observed, http=state.watch.metrics.http), *layers(args)],
     )
     app.state.quire = state
-    # The application's, not the protocol's: then a proxy may leave the prefix where it is.
+    # Set here, not in uvicorn: then it works whether or not the proxy strips the prefix.
     app.root_path = args.root_path.rstrip("/")
     install_error_handlers(app)
     for router in ROUTERS:
@@ -67,13 +67,13 @@ def build_app(state: ServerState) -> FastAPI:
 
 
 def make_layers(app: FastAPI) -> None:
-    """Else only the first request would. In the server's loop, which some middleware needs;
-    ``ValueError`` for what cannot be made."""
+    """Build the middleware now instead of at the first request; ``ValueError`` if that fails. Call
+    it in the server's event loop, which some middleware needs."""
     app.middleware_stack = app.build_middleware_stack()
 
 
 class _Application(FastAPI):
-    """Its description of itself is true."""
+    """An application whose OpenAPI schema is corrected to what the server really does."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -87,8 +87,7 @@ class _Application(FastAPI):
 
 
 def layers(args: ServerArgs) -> list[Middleware]:
-    """What a request passes before its route, from the outside in; ``ValueError`` for arguments
-    that cannot be used."""
+    """The middleware before the routes, outermost first; ``ValueError`` for unusable arguments."""
     keys = all_keys(args)
     hosts = None if args.uds else allowed_hosts(args.host, args.allowed_hosts, bool(keys))
     result = [
@@ -108,13 +107,13 @@ def layers(args: ServerArgs) -> list[Middleware]:
             allow_credentials=args.allow_credentials,
             expose_headers=_OWN_HEADERS,
         )
-        result.insert(0, cors)  # its headers belong on refusals too
+        result.insert(0, cors)  # outermost: the guard's refusals need its headers too
     return result + [_middleware(name) for name in args.middleware]
 
 
 def _middleware(name: str) -> Middleware:
-    """A class, or whatever makes an application around another; or a coroutine function of a
-    request and of what comes after it."""
+    """Import one middleware: an ASGI class or factory that takes the inner application, or a
+    coroutine function that takes ``(request, call_next)``."""
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -130,9 +129,9 @@ def _middleware(name: str) -> Middleware:
             made = found(app)
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
-            raise ValueError(f"--middleware {name}: it cannot be made: {why}") from error
+            raise ValueError(f"--middleware {name}: creating it failed: {why}") from error
         if not callable(made):
-            raise _unusable(name, f"what it makes, a {type(made).__name__}, cannot be called")
+            raise _unusable(name, f"it returned a {type(made).__name__}, which is not callable")
         return made
 
     return Middleware(make)

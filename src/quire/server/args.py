@@ -1,6 +1,6 @@
-"""ServerArgs: what a user can say about the HTTP server; its flags come from the fields.
+"""ServerArgs: the options of the HTTP server, whose command-line flags are made from the fields.
 
-The engine's own arguments are `EngineArgs`.
+The engine's own options are `EngineArgs`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class ServerArgs:
 
     host: str = _http("127.0.0.1", help="address to listen at; 0.0.0.0: all interfaces")
     port: int = _http(DEFAULT_PORT, help="TCP port; 0: any that is free", parse=int)
-    uds: str | None = _http(None, help="listen at a Unix socket of this path instead")
-    root_path: str = _http("", help="path prefix of a proxy, which may take it off or not")
+    uds: str | None = _http(None, help="path of a Unix socket to listen at instead")
+    root_path: str = _http("", help="path prefix of a proxy, which may strip it or not")
     ssl_keyfile: str | None = _http(None, help="file of the TLS key")
     ssl_certfile: str | None = _http(None, help="file of the TLS certificate")
     ssl_ca_certs: str | None = _http(None, help="file of the CA that signs clients' certificates")
@@ -43,7 +43,7 @@ class ServerArgs:
     )
     ssl_ciphers: str = _http(
         "ECDHE+AESGCM:ECDHE+CHACHA20",
-        help="ciphers of TLS 1.2, as OpenSSL writes lists of them; older TLS is refused",
+        help="ciphers of TLS 1.2, as an OpenSSL cipher list; older TLS is refused",
     )
     allowed_origins: Sequence[str] = _http(
         (), help="CORS: origins, as a JSON list; empty: no CORS", parse=parse_json_list
@@ -56,39 +56,39 @@ class ServerArgs:
     )
     disable_fastapi_docs: bool = _http(False, help="no /docs and /openapi.json", parse=bool)
     sse_keep_alive_interval: float = _http(
-        15.0, help="seconds of silence after which a stream gets a comment; 0: never", parse=float
+        15.0, help="seconds of silence after which a stream sends a comment; 0: never", parse=float
     )
     enable_force_include_usage: bool = _http(
-        False, help="streams tell the usage on every chunk, asked or not", parse=bool
+        False, help="send usage on every chunk of a stream, requested or not", parse=bool
     )
     return_tokens_as_token_ids: bool = _http(
         False, help="log-probabilities name tokens as token_id:N", parse=bool
     )
 
-    api_key: Sequence[str] = _guard((), help="keys that clients must have, one or more", nargs="+")
+    api_key: Sequence[str] = _guard((), help="keys, of which clients must send one", nargs="+")
     api_key_file: str | None = _guard(None, help="file with one key a line")
     allowed_hosts: Sequence[str] = _guard(
         (),
-        help="names under which the server may be asked, beside localhost, as a JSON list; "
-        "default: any, but only localhost for a loopback address without a key",
+        help="Host headers to accept besides localhost, as a JSON list; default: any, but only "
+        "localhost for a loopback address without a key",
         parse=parse_json_list,
     )
     strict_fields: str = _guard(
         "error",
-        help="request fields that are unknown: error (400), warn (a header names them), off",
+        help="unknown request fields: error (400), warn (a response header names them), off",
         choices=("error", "warn", "off"),
     )
     max_request_body_size: int | str = _guard(
         "32MiB", help="largest body of a request", parse=parse_bytes, metavar="BYTES"
     )
     max_queued_requests: int = _guard(
-        10_000, help="requests in flight, in all, beyond which new ones get 429", parse=int
+        10_000, help="total requests in flight, beyond which new ones get 429", parse=int
     )
     max_output_tokens: int | None = _guard(
         None, help="most tokens a completion may have; more are cut", parse=int
     )
     request_timeout: float | None = _guard(
-        None, help="seconds a request may take, queue and all; default: no limit", parse=float
+        None, help="seconds a request may take, with queueing; default: no limit", parse=float
     )
     logits_processor_pattern: str | None = _guard(
         None,
@@ -101,7 +101,7 @@ class ServerArgs:
     chat_template: str | None = _chat(None, help=CHAT_TEMPLATE_HELP)
     chat_template_content_format: str = _chat(
         "auto",
-        help="how templates get the content of messages",
+        help="the form in which chat templates get the content of messages",
         choices=("auto", "string", "openai"),
     )
     default_chat_template_kwargs: dict[str, Any] | None = _chat(
@@ -112,23 +112,23 @@ class ServerArgs:
     )
     enable_auto_tool_choice: bool | None = _chat(
         None,
-        help="let the model call tools; default: if it is known how it writes calls",
+        help="let the model call tools; default: on if the format of its calls is known",
         parse=bool,
     )
     tool_call_parser: str | None = _chat(
-        None, help="how the model writes calls of tools; default: as its chat template shows"
+        None, help="format of the model's tool calls; default: detected from its chat template"
     )
-    tool_parser_plugin: str = _chat("", help="Python file with TOOL_PARSERS, parsers of your own")
+    tool_parser_plugin: str = _chat("", help="Python file with your own TOOL_PARSERS")
     reasoning_parser: str | None = _chat(
         None,
-        help="how the model writes thoughts, to tell them from answers; auto: as its chat template "
-        "shows; default: they are content, except for gpt-oss",
+        help="format of the model's reasoning, to separate it from answers; auto: detected from "
+        "its chat template; default: reasoning is content, except for gpt-oss",
     )
     response_role: str = _chat("assistant", help="role of answers")
 
     api_server_count: int = _process(
         1,
-        help="processes that speak HTTP as one server, before one engine",
+        help="number of HTTP processes in front of the one engine",
         parse=int,
         short=("-asc",),
     )
@@ -142,11 +142,11 @@ class ServerArgs:
         False, help="start a new engine when it dies, instead of ending", parse=bool
     )
 
-    uvicorn_log_level: str = _watch("info", help="of the HTTP server", choices=LOG_LEVELS)
+    uvicorn_log_level: str = _watch("info", help="log level of the HTTP server", choices=LOG_LEVELS)
     enable_access_log: bool = _watch(False, help="a log line for every request", parse=bool)
     enable_log_requests: bool = _watch(False, help="log the prompts of requests", parse=bool)
     max_log_len: int | None = _watch(None, help="most characters of a logged prompt", parse=int)
     log_format: str = _watch("text", help="form of log lines", choices=("text", "json"))
-    disable_log_stats: bool = _watch(False, help="no line of throughput", parse=bool)
+    disable_log_stats: bool = _watch(False, help="do not log throughput", parse=bool)
     metrics_prefix: str = _watch("both", help="names of metrics", choices=("vllm", "quire", "both"))
     otlp_traces_endpoint: str | None = _watch(None, help="URL that takes OpenTelemetry traces")

@@ -1,7 +1,7 @@
-"""Requests of other APIs, answered as the chat requests that they become: one path for all of them.
+"""Requests of other APIs (Messages, Responses), converted to chat requests and run as those.
 
-Owns their start and the counting of their tokens; an error names the field that the client sent.
-Knows neither the other APIs' bodies nor their answers.
+Starts them and counts their tokens; errors name the field that the client sent. Knows neither the
+other APIs' bodies nor their answers.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from quire.server.whole import built, whole_outputs
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChatCall:
-    """The chat request that a body means."""
+    """How a body converts to a chat request."""
 
     fields: Callable[[], Mapping[str, Any]]
-    names: Callable[[], Mapping[str, str]]  # those fields -> what the body calls them
-    leaves_out_turns: bool = False  # the oldest of a conversation that is too long
-    check: Callable[[AnswerForm], None] = lambda form: None  # 400 for what could not be told
+    names: Callable[[], Mapping[str, str]]  # chat field -> its name in the body
+    leaves_out_turns: bool = False  # drop the oldest turns of a conversation that is too long
+    check: Callable[[AnswerForm], None] = lambda form: None  # 400 if the API cannot answer so
 
 
 def start(
     request: Request, endpoint: str, body: SamplingBody, call: ChatCall
 ) -> AbstractAsyncContextManager[Started]:
-    """`intake.start` for what such a body means."""
+    """`intake.start` for a body that converts to a chat request."""
     state = state_of(request)
 
     def prepare() -> Prepared:
@@ -61,13 +61,13 @@ def start(
 async def whole_answer(
     request: Request, started: Started, view: Callable[[CompletionOutput], Mapping[str, Any]]
 ) -> Response:
-    """What the view tells of the one completion, when it has ended."""
+    """The response to a request for one completion, as ``view`` renders it once it has ended."""
     (output,) = await whole_outputs(request, started.generation)
     return await built([output], lambda: started.whole(view(output.outputs[0])))
 
 
 async def count_tokens(request: Request, body: Body, call: ChatCall) -> tuple[dict[str, str], int]:
-    """The headers to answer with, and how many tokens the prompt has."""
+    """The response headers, and the number of tokens of the prompt."""
     state = state_of(request)
     engine = state.require_engine()
     state.require_models().check(body.model)
@@ -82,7 +82,7 @@ async def count_tokens(request: Request, body: Body, call: ChatCall) -> tuple[di
 
 
 def _chat_request(state: ServerState, call: ChatCall) -> ChatCompletionRequest:
-    """What a body says in its own words may not be built either."""
+    """Convert the body to a chat request and check its fields; 400 for those not supported."""
     try:
         chat = ChatCompletionRequest.model_validate(call.fields())
     except ValidationError as error:
@@ -92,7 +92,7 @@ def _chat_request(state: ServerState, call: ChatCall) -> ChatCompletionRequest:
 
 
 def _within_context(chat: ChatCompletionRequest, state: ServerState) -> ChatCompletionRequest:
-    """These APIs know the number of tokens as a bound, which may well be above what can be had."""
+    """Cap ``max_tokens`` at the context length: in these APIs it is only an upper bound."""
     if chat.max_tokens is None:
         return chat
     most = state.require_models().max_model_len

@@ -1,13 +1,14 @@
-"""Bodies of requests, from bytes to models; routes of the class `BodyRoute` get them.
+"""Request bodies, from bytes to pydantic models, for routes of the class `BodyRoute`.
 
-The framework itself would parse and validate on the event loop, however large a body is. Knows no
-body in particular.
+FastAPI itself would parse and validate on the event loop, however large a body is. Knows no
+particular body.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 from typing import Any, TypeVar
@@ -28,24 +29,41 @@ from quire.server.time_limit import within_time
 B = TypeVar("B", bound=BaseModel)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
-# What JSON can say with \\u and no encoding can: half of a pair.
+# A \\u escape of JSON can spell half of a surrogate pair, which no encoding can.
 NOT_TEXT = (
-    "A text of the request has half of a surrogate pair (from \\ud800 to \\udfff), which is no "
+    "A string in the request has half of a surrogate pair (from \\ud800 to \\udfff), which is no "
     "character; send the whole pair, or leave it out."
 )
 _HIGH, _LOW = r"\\u[dD][89abAB]", r"\\u[dD][c-fC-F]"
-_MAY_BE_HALF = re.compile(rf"{_HIGH}..(?!{_LOW})|(?<!{_HIGH}..){_LOW}")
-_MANY_FAULTS = 100  # more are counted, not told: each costs a hundred times its bytes
-# More values than this are parsed in Python: C would hold up all threads until it is done.
+# The last alternative: an escaped backslash before letters that only look like a high half.
+_MAY_BE_HALF = re.compile(rf"{_HIGH}..(?!{_LOW})|(?<!{_HIGH}..){_LOW}|\\{_HIGH}")
+_MANY_FAULTS = 100  # beyond, errors are only counted: describing one costs 100 times its bytes
+# Bodies with more values are parsed in Python: the C parser would hold the GIL until it is done.
 _MANY_VALUES = 100_000
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict; 400 for a repeated key, of which one value would be ignored."""
+    content = dict(pairs)
+    if len(content) == len(pairs):
+        return content
+    counts = Counter(key for key, _ in pairs)
+    key = next(key for key, count in counts.items() if count > 1)
+    raise bad_request(
+        f"The body has the key {shown(key)} {counts[key]} times in one object; send it once.",
+        key if key.isidentifier() else None,
+    )
+
+
 class _PythonDecoder(json.JSONDecoder):
-    """Only texts are read by C."""
+    """A JSON decoder in Python, which lets other threads run; only strings are read by C."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(object_pairs_hook=_object)
         self.scan_once = py_make_scanner(self)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 class BodyRoute(APIRoute):
@@ -59,7 +77,7 @@ class BodyRoute(APIRoute):
         generates = self.path in GENERATING
 
         async def handle(request: Request) -> Response:
-            if generates:  # a server that takes nothing reads no body
+            if generates:  # before the body is read
                 refuse_if_full(state_of(request))
             state = state_of(request)
             inputs = state.inputs if generates else state.counts
@@ -77,7 +95,7 @@ class BodyRoute(APIRoute):
 
 
 def read_body(data: bytes, model: type[B]) -> B:
-    """The body as the model has it, or 400."""
+    """The body validated as ``model``; 400 if it is invalid."""
     if not data:
         raise bad_request("The request has no body: send a JSON object.")
     content = _content(data)
@@ -87,7 +105,7 @@ def read_body(data: bytes, model: type[B]) -> B:
         return model.model_validate(content)
     except ValidationError as error:
         if error.error_count() > _MANY_FAULTS:
-            raise _unreadable(f"it has {error.error_count()} faults") from None
+            raise _unreadable(f"it has {error.error_count()} errors") from None
         refuse_not_built(content, model)
         raise invalid_body(error) from error
 
@@ -96,7 +114,7 @@ def _content(data: bytes) -> Any:
     try:
         text = data.decode("utf-8-sig")
         content = _parsed(text)
-        if "\\u" in text and _MAY_BE_HALF.search(text):  # the search takes 30 times as long
+        if "\\u" in text and _MAY_BE_HALF.search(text):  # the regex takes 30 times as long
             json.dumps(content, ensure_ascii=False).encode()
         return content
     except UnicodeEncodeError:
@@ -112,9 +130,8 @@ def _content(data: bytes) -> Any:
 
 
 def _parsed(text: str) -> Any:
-    if sum(text.count(mark) for mark in ",[{") < _MANY_VALUES:
-        return json.loads(text)
-    return _PythonDecoder().decode(text)
+    is_small = sum(text.count(mark) for mark in ",[{") < _MANY_VALUES
+    return (_DECODER if is_small else _PythonDecoder()).decode(text)
 
 
 def _unreadable(why: str) -> HTTPError:

@@ -34,7 +34,7 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
         (output,) = await whole_outputs(request, started.generation)
 
         def answer() -> Response:
-            choices = view.choices(output)  # they count into the usage
+            choices = view.choices(output)  # first: this adds to the usage
             content = envelope.answer("chat.completion", choices, started.generation.usage)
             content["prompt_logprobs"] = prompt_logprobs(output.prompt_logprobs)
             prompt = started.generation.wanted.prompts[0]

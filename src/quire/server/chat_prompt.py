@@ -1,6 +1,6 @@
-"""The messages of a chat request as a prompt.
+"""Turns the messages of a chat request into a prompt.
 
-Owns what a message may be over HTTP; how it is rendered is `chat_template.py`'s.
+Owns the rules for messages over HTTP; `chat_template.py` renders them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quire.server.errors import bad_request
 from quire.server.protocol.common import Body, ChatMessage, ChatPromptBody
 from quire.server.state import ServerState
 from quire.server.tool_choice import check_tools
-from quire.template_format import template_variables
+from quire.template_format import template_fault, template_variables
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ def chat_prompt(state: ServerState, body: ChatPromptBody) -> ParsedPrompt:
     check_tools(body.tools, body.tool_choice)
     options = _options(state, body)
     template = renderer.template(options)
+    _check_template(body, template)
     _check_effort(body, template)
     _check_documents(body, template)
     messages = [_message(one, i, template) for i, one in enumerate(body.messages)]
@@ -40,20 +41,29 @@ def chat_prompt(state: ServerState, body: ChatPromptBody) -> ParsedPrompt:
 
 
 def template_of(state: ServerState, body: Body) -> Callable[[], str]:
-    """The text of the template that a body's messages are rendered with, made when it is first
-    asked for; empty without messages."""
+    """A cached getter for the text of the chat template that renders the body's messages; it
+    returns "" for a body without messages."""
     if not isinstance(body, ChatPromptBody):
         return str
     return functools.cache(lambda: _renderer(state).template(_options(state, body)))
 
 
-def warn_of_idle_defaults(state: ServerState) -> None:
-    """Of ``--default-chat-template-kwargs`` that no template of the model reads: a request with the
-    same is refused."""
-    given = state.args.default_chat_template_kwargs
-    if not given or state.args.trust_request_chat_template:  # a request's own may read them
+def warn_of_templates(state: ServerState) -> None:
+    """Warn at start-up if there is no chat template, so that every chat request will be refused,
+    and of ``--default-chat-template-kwargs`` that no template of the model reads."""
+    if state.args.trust_request_chat_template:  # a request may bring its own
         return
     templates = _own_templates(state)
+    if state.chat is not None and not templates:
+        logger.warning(
+            "the model has no chat template, so chat requests will be refused (completions work); "
+            "give --chat-template a file or a name if it is trained for chat"
+        )
+    if state.args.default_chat_template_kwargs:
+        _warn_of_idle_defaults(state.args.default_chat_template_kwargs, templates)
+
+
+def _warn_of_idle_defaults(given: dict[str, Any], templates: list[str]) -> None:
     known = ChatPromptBody.forms["chat_template_kwargs"].known
     read = frozenset(known).union(*map(template_variables, templates))
     idle = [name for name in given if name not in read]
@@ -71,20 +81,20 @@ def warn_of_idle_defaults(state: ServerState) -> None:
 
 
 def _own_templates(state: ServerState) -> list[str]:
-    """All that may be rendered; with tools, some models have another one."""
+    """The chat templates without and with tools, which differ for some models."""
     if state.chat is None:
         return []
     try:
         return [state.chat.template(one) for one in (ChatOptions(), ChatOptions(tools=[{}]))]
-    except ValueError:  # there is none; requests will be told so
+    except ValueError:  # no chat template, which requests will get as an error
         return []
 
 
 def _renderer(state: ServerState) -> ChatRenderer:
     if state.chat is None:
         raise bad_request(
-            "The server has no tokenizer (--skip-tokenizer-init), so it renders no messages; send "
-            "token ids to /v1/completions.",
+            "The server has no tokenizer (--skip-tokenizer-init), so it cannot render messages; "
+            "send token ids to /v1/completions.",
             "messages",
         )
     return state.chat
@@ -131,12 +141,12 @@ def _options(state: ServerState, body: ChatPromptBody) -> ChatOptions:
 
 
 def forbids_thoughts(state: ServerState, body: ChatPromptBody) -> bool:
-    """Whether the template is told that the model is not to think; it may not heed that."""
+    """Whether the chat template is told to disable thinking, which it may ignore."""
     return _options(state, body).forbids_thoughts
 
 
 def _thinking(body: ChatPromptBody) -> dict[str, Any]:
-    """The effort as templates ask for it; some know only whether to think."""
+    """The template variables for ``reasoning_effort``; some templates only read on or off."""
     effort = body.reasoning_effort
     if effort is None:
         return {}
@@ -144,16 +154,22 @@ def _thinking(body: ChatPromptBody) -> dict[str, Any]:
     return {"reasoning_effort": effort, "enable_thinking": thinks, "thinking": thinks}
 
 
+def _check_template(body: ChatPromptBody, template: str) -> None:
+    """400 for a chat template in the request that does not parse."""
+    if body.chat_template is not None and (fault := template_fault(template)) is not None:
+        raise bad_request(f"The chat template does not parse: {fault}.", "chat_template")
+
+
 def _check_effort(body: ChatPromptBody, template: str) -> None:
-    """No thinking is what a template does that knows nothing of it."""
+    """400 for a ``reasoning_effort`` that the template does not read, unless it is "none"."""
     effort = body.reasoning_effort
     if effort in (None, "none") or re.search(
         r"\b(reasoning_effort|(enable_)?thinking)\b", template
     ):
         return
     raise bad_request(
-        f"reasoning_effort={effort!r} has no effect: the model's chat template heeds neither an "
-        "effort nor enable_thinking; leave it out.",
+        f"reasoning_effort={effort!r} has no effect: the model's chat template reads neither "
+        "reasoning_effort nor enable_thinking; leave it out.",
         "reasoning_effort",
     )
 
@@ -168,7 +184,8 @@ def _check_documents(body: ChatPromptBody, template: str) -> None:
 
 
 def _message(message: ChatMessage, index: int, template: str) -> dict[str, Any]:
-    """As templates expect it; some call the reasoning of earlier answers by its older name."""
+    """The message as templates expect it, with reasoning under both of its names; 400 for an
+    unknown role, a missing content or malformed tool calls."""
     place = f"messages[{index}]"
     plain = {"role": message.role, "content": message.content, **(message.model_extra or {})}
     if message.role not in _ROLES and not _knows_role(template, message.role):
@@ -181,8 +198,8 @@ def _message(message: ChatMessage, index: int, template: str) -> dict[str, Any]:
         plain["role"] = "system"
     if message.content is None and message.role != "assistant":
         raise bad_request(
-            f"{place}.content: a message of the role {message.role!r} needs a content, a string or "
-            "a list of text parts.",
+            f"{place}.content: a message of role {message.role!r} needs a content, which is a "
+            "string or a list of text parts.",
             f"{place}.content",
         )
     calls = plain.get("tool_calls")
@@ -196,8 +213,8 @@ def _message(message: ChatMessage, index: int, template: str) -> dict[str, Any]:
 
 
 def _knows_role(template: str, role: str) -> bool:
-    """A template may have roles of its own, which it then spells; one that spells no role at all
-    and reads them writes whatever they are."""
+    """Whether the template handles a non-standard role: it has the role as a string literal, or it
+    reads roles and has no standard one as a literal, and so writes whatever role comes."""
     if not role:
         return False
     writes_any = "role" in template and not any(_spells(template, one) for one in _ROLES)

@@ -31,13 +31,13 @@ class ChatStream:
         self._view = view
         self._prompt = generation.wanted.prompts[0]
         self._usage = usage
-        self._readers: dict[int, AnswerReader] = {}  # by choice, where text has to be read
+        self._readers: dict[int, AnswerReader] = {}  # by choice index, where text is parsed
 
     async def run(self) -> AsyncGenerator[bytes, None]:
         has_begun = False
         async with contextlib.aclosing(self._generation.outputs()) as outputs:
             async for _, output in outputs:
-                # The start leaves with the first output: until then an error has a status.
+                # The start waits for the first output: until then an error can have a status.
                 data = b"" if has_begun else self._start()
                 data += b"".join(self._chunk(one) for one in output.outputs)
                 has_begun = True
@@ -48,7 +48,7 @@ class ChatStream:
         yield DONE
 
     def _start(self) -> bytes:
-        """A chunk with the role for each choice, then the echo, of which no token counts."""
+        """A chunk with the role for each choice, then the echo, whose tokens do not count."""
         usage = replace(self._generation.usage, completion_tokens=0)
         more = b"," + encode(self._view.prompt_facts(self._prompt))[1:-1]
         indexes = range(self._generation.wanted.params.n)
@@ -59,7 +59,8 @@ class ChatStream:
         return start
 
     def _chunk(self, one: CompletionOutput) -> bytes:
-        """Nothing, if there is nothing to see yet: half a character, or a stop string's start."""
+        """The chunk for one output; b"" while its text is held back, as half a character or the
+        possible start of a stop string."""
         if not self._view.form.is_plain:
             return self._read_chunk(one)
         has_more = self._view.has_logprobs or self._view.has_token_ids
@@ -69,7 +70,7 @@ class ChatStream:
         return self._send(choice, is_last=one.finish_reason is not None)
 
     def _read_chunk(self, one: CompletionOutput) -> bytes:
-        """The same of text that may hold calls and thoughts."""
+        """The chunks for one output whose text may hold tool calls and reasoning, or b""."""
         reader = self._readers.get(one.index)
         if reader is None:
             reader = self._readers[one.index] = self._view.form.reader()
@@ -93,7 +94,7 @@ class ChatStream:
         return data + self._send(last, is_last=reason is not None)
 
     def _facts(self, one: CompletionOutput, reason: str | None) -> dict[str, Any]:
-        """What a chunk says beside its delta."""
+        """The fields of a choice besides its delta."""
         facts: dict[str, Any] = {"logprobs": self._view.logprobs(one), "finish_reason": reason}
         if reason is not None:
             facts["stop_reason"] = one.stop_reason
@@ -109,7 +110,7 @@ class ChatStream:
         is_last: bool = False,
         more: bytes = b"",
     ) -> bytes:
-        """With the usage so far, where it is told."""
+        """The choice as a chunk, with the usage so far if every chunk is to have it."""
         told = None
         if self._usage.on_every_chunk:
             told = (usage or self._generation.usage).as_dict()

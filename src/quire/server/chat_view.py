@@ -1,4 +1,4 @@
-"""The choices of a chat answer: message, log-probabilities, and how calls and thoughts are told."""
+"""The choices of a chat answer: message, tool calls, reasoning and log-probabilities."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 
 class ChatView:
-    """What one body wants to see of its outputs."""
+    """Renders outputs as the choices that one chat request asks for."""
 
     def __init__(
         self, state: ServerState, body: ChatCompletionRequest, form: AnswerForm, usage: Usage
@@ -39,7 +39,7 @@ class ChatView:
         self._as_token_ids = names_tokens_by_id(body.return_tokens_as_token_ids, state)
 
     def prompt_facts(self, prompt: ParsedPrompt) -> Json:
-        """What the body asks of its prompt; of one that was cut, the text that is left."""
+        """The prompt's token ids and text if requested; the text that is left if it was cut."""
         body, token_ids, text = self._body, prompt.token_ids or [], None
         if body.return_prompt_text:
             text = prompt.text
@@ -65,7 +65,8 @@ class ChatView:
         )
 
     def message(self, answer: Answer) -> Json:
-        """The whole answer; without calls and thoughts it has no fields of theirs."""
+        """The message of a whole answer; ``tool_calls`` only if there are any, and reasoning only
+        if the model has a format for it."""
         content: str | None = self.echo + answer.content
         reasoning = answer.reasoning if self.form.shows_reasoning else ""
         if not content and (answer.calls or reasoning) and self.form.has_text:
@@ -92,8 +93,8 @@ class ChatView:
         return message
 
     def finish_reason(self, one: CompletionOutput, answer: Answer) -> str | None:
-        """An answer that ends by itself with calls ends for them, unless one was asked for; a stop
-        string or token of the body within a call is no end by itself."""
+        """The engine's, but "tool_calls" in place of "stop" for an answer with calls, unless the
+        request named the function, or its own stop string or token cut the last call short."""
         is_asked = isinstance(one.stop_reason, str) or one.stop_reason in (
             self._body.stop_token_ids or ()
         )
@@ -119,8 +120,8 @@ _RANKS = (Reasoning, Content, CallBegin, CallArguments)
 
 
 def deltas(pieces: list[Piece]) -> list[Json]:
-    """What is new, in as few deltas as can tell its order; a call begins with a delta without
-    arguments."""
+    """The pieces in as few deltas as keep their order; arguments never share the delta that begins
+    their call."""
     found: list[Json] = []
     last_rank = len(_RANKS)  # so that the first piece begins a delta
     for piece in pieces:
@@ -149,12 +150,12 @@ def _delta(piece: Piece) -> Json:
 
 
 def _reasoning(text: str | None) -> Json:
-    """Under the name of today, and the one that clients of some years know."""
+    """The reasoning under its current name and the older one, which some clients still read."""
     return {"reasoning": text, "reasoning_content": text}
 
 
 def _echo(body: ChatCompletionRequest, role: str) -> str:
-    """The text of the last message, if it is the answer's beginning."""
+    """The text of the last message if it is to be echoed and has the answer's role, else ""."""
     last = body.messages[-1] if body.messages else None
     if not body.echo or last is None or last.role != role:
         return ""

@@ -23,8 +23,8 @@ class Echo:
 
     @classmethod
     def of(cls, prompt: ParsedPrompt, front: Front, skip_special_tokens: bool) -> Echo:
-        """The text as the client wrote it; of token ids, and of what was cut, what they decode
-        to."""
+        """The prompt's text as the client wrote it, or decoded if token ids were sent or the
+        prompt was cut."""
         token_ids = prompt.token_ids or []
         text = prompt.text
         if text is None:
@@ -33,14 +33,14 @@ class Echo:
         return cls(text=text, token_ids=token_ids)
 
     def positions(self, logprobs: PromptLogprobs | None) -> list[dict[int, Logprob] | None]:
-        """One for each of its tokens; None for those that were never computed."""
+        """The log-probabilities of each prompt token; None where none were computed."""
         if logprobs is None or not self.token_ids:
             return [None] * len(self.token_ids)
         return list(logprobs)
 
 
 class CompletionView:
-    """What one body wants to see of its outputs."""
+    """Renders outputs as the choices that one completions request asks for."""
 
     def __init__(
         self, state: ServerState, body: CompletionRequest, prompts: Sequence[ParsedPrompt]
@@ -55,7 +55,7 @@ class CompletionView:
         self.echoes = [Echo.of(prompt, front, skip) if body.echo else Echo() for prompt in prompts]
 
     def choices(self, outputs: list[RequestOutput]) -> list[dict[str, Any]]:
-        """Numbered over all prompts, in their order."""
+        """The choices of all prompts in order, numbered consecutively."""
         found: list[dict[str, Any]] = []
         for echo, output in zip(self.echoes, outputs, strict=True):
             for one in output.outputs:
@@ -63,7 +63,7 @@ class CompletionView:
         return found
 
     def logprobs(self) -> CompletionLogprobs:
-        """Of one choice, from its first token on."""
+        """A new builder of one choice's log-probabilities."""
         return CompletionLogprobs(self._vocabulary, self._as_token_ids)
 
     def _choice(
@@ -87,5 +87,5 @@ class CompletionView:
 
 
 def names_tokens_by_id(asked: bool | None, state: ServerState) -> bool:
-    """Whether log-probabilities say ``token_id:N``: the request's wish, else the server's."""
+    """Whether log-probabilities name tokens ``token_id:N``: the request's field, else the flag."""
     return state.args.return_tokens_as_token_ids if asked is None else asked

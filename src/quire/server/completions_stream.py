@@ -17,7 +17,8 @@ from quire.server.usage import StreamUsage
 
 
 class CompletionStream:
-    """One stream; outputs of several tokens are one chunk a choice, all in one piece of bytes."""
+    """One stream; an output becomes one chunk per choice, however many tokens it has, and all of
+    them are yielded together."""
 
     def __init__(
         self,
@@ -33,8 +34,8 @@ class CompletionStream:
         self._view = view
         self._usage = usage
         self._n = generation.wanted.params.n
-        self._prompt_logprobs: dict[int, PromptLogprobs] = {}  # by prompt; they come once
-        self._logprobs: dict[int, CompletionLogprobs] = {}  # by choice, once it has begun
+        self._prompt_logprobs: dict[int, PromptLogprobs] = {}  # by prompt index; sent only once
+        self._logprobs: dict[int, CompletionLogprobs] = {}  # by choice index, once it has begun
 
     async def run(self) -> AsyncGenerator[bytes, None]:
         async with contextlib.aclosing(self._generation.outputs()) as outputs:
@@ -49,7 +50,8 @@ class CompletionStream:
         yield DONE
 
     def _chunk(self, prompt: int, output: RequestOutput, one: CompletionOutput) -> bytes:
-        """Nothing, if there is nothing to see yet: half a character, or a stop string's start."""
+        """The chunk for one output; b"" while its text is held back, as half a character or the
+        possible start of a stop string."""
         index = one.index + prompt * self._n
         is_first = index not in self._logprobs
         if is_first:

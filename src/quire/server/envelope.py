@@ -1,4 +1,4 @@
-"""What every answer of one request says about itself: id, time, model, and who made it."""
+"""The fields that all answers have in common: id, creation time, model and fingerprint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from quire.engine.async_engine import AsyncLLM
 
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,40}")  # more digits cost more, and mean no more
+_INTEGER = re.compile(r"[+-]?[0-9]{1,40}")  # bounded, as `int` is slow for very many digits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,7 @@ class Envelope:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
     def answer(self, kind: str, choices: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
-        """The whole of it."""
+        """The body of a whole response."""
         return {
             **self.head(kind),
             "choices": choices,
@@ -51,7 +51,7 @@ class Envelope:
 
 
 def priority_of(request: Request, given: int | None) -> int:
-    """The header's, else the body's."""
+    """The priority in a header, else that in the body (``given``), else 0."""
     for name in ("x-vllm-priority", "x-priority"):
         value = request.headers.get(name)
         if value is not None:
@@ -62,14 +62,15 @@ def priority_of(request: Request, given: int | None) -> int:
 def _integer(name: str, text: str) -> int:
     if _INTEGER.fullmatch(text) is None or not -INT64 <= int(text) < INT64:
         raise bad_request(
-            f"the header {name} must be an integer of 64 bits, got {text[:40]!r}; smaller is "
-            "sooner."
+            f"the header {name} must be an integer of 64 bits, got {text[:40]!r}; a smaller one is "
+            "served sooner."
         )
     return int(text)
 
 
 def fingerprint_of(engine: AsyncLLM) -> str:
-    """The same for the same code, model and settings."""
+    """The ``system_fingerprint``: equal for the same version of Quire, model, revision, dtype and
+    context length."""
     model = engine.config.model
     return _fingerprint(model.model, model.revision, model.dtype, engine.model_config.max_model_len)
 

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from quire.errors import EngineDeadError
 from quire.server.errors import HTTPError, PromptTooLong, internal, shown
+from quire.server.unknown_paths import why_unknown
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ _ANTHROPIC_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-Headers: TypeAlias = Sequence[tuple[bytes, bytes]]  # of a request; names are in small letters
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]  # of a request; names are in lower case
 
 _MAX_VALIDATION_ERRORS = 10
 _MAX_INPUT_CHARS = 200
@@ -46,7 +47,7 @@ def error_response(path: str, error: HTTPError) -> Response:
 def error_payload(
     path: str, error: HTTPError, request_id: str | None = None, headers: Headers = ()
 ) -> dict[str, Any]:
-    """The body; only Anthropic's clients look for the request's id in it."""
+    """The error body, in Anthropic's form (with the request id) or OpenAI's."""
     if not is_anthropic(path, headers):
         return error.body()
     content: dict[str, Any] = {
@@ -59,8 +60,8 @@ def error_payload(
 
 
 def is_anthropic(path: str, headers: Headers) -> bool:
-    """Whether a request is of Anthropic's API. Its clients ask for models at the same paths as
-    others, but always name their version."""
+    """Whether a request uses Anthropic's API: by its path, or, for ``/v1/models``, which both APIs
+    have, by the header ``anthropic-version``."""
     if not path.startswith(_SHARED_PATH):
         return path.startswith(_ANTHROPIC_PATHS)
     return any(name == _ANTHROPIC_VERSION for name, _ in headers)
@@ -72,7 +73,7 @@ def _anthropic_type(status: int) -> str:
 
 
 def _anthropic_message(error: HTTPError) -> str:
-    """With the words that clients cut their history at."""
+    """The message; if the prompt is too long, with the words on which clients cut their history."""
     if not isinstance(error, PromptTooLong):
         return error.message
     counts = f"{error.num_tokens} tokens > {error.most_tokens} maximum"
@@ -80,7 +81,7 @@ def _anthropic_message(error: HTTPError) -> str:
 
 
 class _ErrorResponse(Response):
-    """Its body is made when it is sent: only then the request's id is known for sure."""
+    """Builds its body when it is sent: only then is the request id final."""
 
     def __init__(self, path: str, error: HTTPError) -> None:
         super().__init__(status_code=error.status)
@@ -105,25 +106,25 @@ def route_path(scope: MutableMapping[str, Any]) -> str:
 def json_response(
     content: Any, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    """JSON, made faster than by the framework."""
+    """A JSON response, encoded faster than by the framework."""
     return Response(
         msgspec.json.encode(content), status, headers=headers, media_type="application/json"
     )
 
 
 def as_http_error(error: Exception) -> HTTPError:
-    """Any exception of a request as the error that its client is told. What is the client's to mend
-    is an `HTTPError` by now (`input_phase.py`); all else is the server's own failure."""
+    """The HTTP error for any exception of a request. Errors of the client are `HTTPError` by now
+    (`input_phase.py`); everything else is a 500."""
     if isinstance(error, HTTPError):
         return error
     if isinstance(error, EngineDeadError):
         return internal(str(error))
     logger.error("a request failed", exc_info=error)
-    return internal(f"{type(error).__name__}: the server failed; its log says more.")
+    return internal(f"{type(error).__name__}: the server failed; see its log for details.")
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Every way a request can fail, as one form of answer."""
+    """Answer every way in which a request can fail in the same form."""
 
     async def on_error(request: Request, error: Exception) -> Response:
         return error_response(route_path(request.scope), as_http_error(error))
@@ -131,9 +132,11 @@ def install_error_handlers(app: FastAPI) -> None:
     async def on_framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         kinds = {404: "NotFoundError", 405: "MethodNotAllowedError"}
+        message = f"{error.detail}: {request.method} {request.scope['path']}"
+        why = why_unknown(request.scope) if error.status_code == 404 else None
         known = HTTPError(
             error.status_code,
-            f"{error.detail}: {request.method} {request.url.path}",
+            message if why is None else f"{message}: {why}.",
             kinds.get(error.status_code, "BadRequestError"),
             headers=dict(error.headers or {}),
             tells_paths=True,
@@ -141,13 +144,13 @@ def install_error_handlers(app: FastAPI) -> None:
         return error_response(route_path(request.scope), known)
 
     app.add_exception_handler(HTTPException, on_framework)
-    for kind in (HTTPError, EngineDeadError):  # the guard sees to all others
+    for kind in (HTTPError, EngineDeadError):  # the guard handles all others
         app.add_exception_handler(kind, on_error)
 
 
 def invalid_body(error: ValidationError) -> HTTPError:
-    """400 with the first few faults of a body, each with its place, what it got and what it
-    wanted."""
+    """400 with the first few errors of a body, each with its field, what is wrong, and the value
+    that was sent."""
     errors = error.errors()
     lines = [_fault(one) for one in errors[:_MAX_VALIDATION_ERRORS]]
     more = len(errors) - len(lines)
@@ -166,7 +169,7 @@ def _fault(error: Any) -> str:
 
 
 def _place(parts: Sequence[Any]) -> str | None:
-    """``("messages", 0, "role")`` -> ``messages[0].role``, without pydantic's own words."""
+    """``("messages", 0, "role")`` -> ``messages[0].role``, without pydantic's names of types."""
     text = ""
     for part in parts:
         if isinstance(part, int):

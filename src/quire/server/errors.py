@@ -1,8 +1,8 @@
 """Errors of the HTTP API: a status, a type, a message, and the body they become.
 
-The body is OpenAI's: ``{"error": {"message", "type", "param", "code"}}``. Messages name no path of
-this machine: what is told of others' exceptions, and by any 5xx, has its paths cut. All else is our
-own words and the client's.
+The body is OpenAI's: ``{"error": {"message", "type", "param", "code"}}``. Messages reveal no path
+of this machine: paths are cut in the messages of 5xx errors and of exceptions raised outside Quire.
+All other messages hold only our own words and the client's.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ BAD_REQUEST = "BadRequestError"
 _PACKAGE = __name__.partition(".")[0]
 # A wrong value that a message quotes may be as large as a body.
 _MAX_MESSAGE, _MAX_PARAM = 4000, 200
-_NAME = re.compile(r"(?<![\w.-])[a-z]+(_[a-z]+)+(?!\w)")  # of a field, and no plain word
+_NAME = re.compile(r"(?<![\w.-])[a-z]+(_[a-z]+)+(?!\w)")  # a field's name, not a plain word
 _FIRST_WORD = re.compile(r"\w+")
-# A path in quotes may have anything in it; /v1/ begins one of the API.
+# A path in quotes may hold any character; paths below /v1/ are the API's, and stay.
 _PATH = re.compile(
     r"""(?P<quote>['"])(?:file://)?/(?!v1/)(?:[^'"/\n]+/)+[^'"/\n]*/?(?P=quote)"""
     r"""|(?:file://|(?<![\w:/.#]))/(?!v1/)(?:[^\s'"/|<>,;()]+/)+[^\s'"/|<>,;()]*"""
@@ -39,8 +39,8 @@ class HTTPError(Exception):
         param: str | None = None,
         retry_after: int | None = None,  # seconds; for 429 and 503
         headers: dict[str, str] | None = None,
-        details: dict[str, Any] | None = None,  # what Anthropic's clients go by
-        tells_paths: bool = False,  # of whatever it is made: they are the API's or the client's own
+        details: dict[str, Any] | None = None,  # in Anthropic's form; its clients act on them
+        tells_paths: bool = False,  # keep paths, which are the API's or the client's own
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -55,13 +55,13 @@ class HTTPError(Exception):
             self.headers["Retry-After"] = str(retry_after)
 
     def body(self) -> dict[str, Any]:
-        """The answer's body."""
+        """The error in OpenAI's form."""
         return error_body(self.status, self.message, self.kind, self.param)
 
 
 class PromptTooLong(HTTPError):
-    """Not enough room for it in the context: 400. Clients search for what its message begins with,
-    or for "prompt is too long"."""
+    """400 for a prompt that does not fit in the context. Clients search for the beginning of its
+    message, or for "prompt is too long"."""
 
     def __init__(self, message: str, param: str, *, num_tokens: int, most_tokens: int) -> None:
         super().__init__(400, message, param=param)
@@ -70,12 +70,12 @@ class PromptTooLong(HTTPError):
 
 
 def bad_request(message: str, param: str | None = None) -> HTTPError:
-    """A wrong request: 400."""
+    """400 for an invalid request."""
     return HTTPError(400, message, param=param)
 
 
 def bad_value(error: Exception, fields: Container[str]) -> HTTPError:
-    """400 for an error whose message begins with the name of one of these fields."""
+    """400 with the error's message; its first word is the ``param`` if it is one of ``fields``."""
     message = str(error)
     named = _FIRST_WORD.match(message)
     name = named.group() if named is not None else ""
@@ -84,7 +84,8 @@ def bad_value(error: Exception, fields: Container[str]) -> HTTPError:
 
 @contextlib.contextmanager
 def renamed(names: Mapping[str, str]) -> Iterator[None]:
-    """Errors about fields that a client calls otherwise, told as it knows these fields."""
+    """Rename fields in errors raised inside: ``names`` maps our names to those that the client
+    sent."""
     try:
         yield
     except HTTPError as error:
@@ -103,7 +104,7 @@ def not_found(message: str, param: str | None = None, *, tells_paths: bool = Fal
 
 
 def conflict(message: str) -> HTTPError:
-    """Not in the state in which things are: 409."""
+    """Not possible in the current state: 409."""
     return HTTPError(409, message, "ConflictError")
 
 
@@ -113,7 +114,7 @@ def too_many(message: str) -> HTTPError:
 
 
 def timed_out(name: str, seconds: float) -> HTTPError:
-    """A time limit is over, and there is nothing to answer with: 408."""
+    """A time limit has passed before there was any output: 408."""
     return HTTPError(
         408,
         f"The request had no output within its time limit, {name}={seconds:g} seconds; allow more, "
@@ -128,7 +129,7 @@ def unavailable(message: str) -> HTTPError:
 
 
 def broken_off() -> HTTPError:
-    """The server shut down before the answer was whole: 503, so that clients ask again."""
+    """The server shut down before the answer was complete: 503, so that clients retry."""
     return unavailable("The server shut down before the request had ended; send it again.")
 
 
@@ -142,7 +143,7 @@ def error_body(status: int, message: str, kind: str, param: str | None = None) -
 
 
 def shown(value: Any, max_chars: int = 80) -> str:
-    """A wrong value as a message tells it: its ``repr``, of which only the beginning is made."""
+    """A wrong value for a message: the beginning of its ``repr``, without making the rest."""
     text = ""
     for piece in _pieces(value, max_chars + 1):
         text += piece
@@ -152,7 +153,7 @@ def shown(value: Any, max_chars: int = 80) -> str:
 
 
 def _pieces(value: Any, most: int) -> Iterator[str]:
-    """Texts within are cut to ``most`` characters."""
+    """The ``repr`` of a JSON value, piece by piece, with strings cut to ``most`` characters."""
     if isinstance(value, dict):
         yield "{"
         for i, (key, one) in enumerate(value.items()):
@@ -172,8 +173,8 @@ def _pieces(value: Any, most: int) -> Iterator[str]:
 
 
 def _is_of_others(error: BaseException | None) -> bool:
-    """Whether an exception that is being handled was not raised by us, or because of another one,
-    which it may tell of."""
+    """Whether an exception was raised outside Quire, or while another one was being handled, which
+    its message may quote."""
     if error is None:
         return False
     if isinstance(error, (OSError, ImportError)):  # raised in our frames, but by Python

@@ -1,6 +1,6 @@
-"""Which fields of a body are heeded, which are harmless, and which are refused by name.
+"""Which fields of a body are accepted without an effect, and which are refused by name.
 
-Owns the tables. The bodies in `protocol/` hold what is heeded; here is everything else.
+Owns the tables of those. Fields that have an effect are declared by the bodies in `protocol/`.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ _MAX_HEADER = 1024  # characters
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A type of JSON."""
+    """A JSON type that a field must have."""
 
     python: type
     words: str
     schema: str  # as JSON schema calls it
 
     def fits(self, value: Any) -> bool:
-        """PHP's clients write an empty object as an empty list."""
+        """Whether a value has this type or is None; [] fits OBJECT, as PHP clients send that."""
         return value is None or isinstance(value, self.python) or (self is OBJECT and value == [])
 
 
 STRING = Kind(str, "a string", "string")
 BOOLEAN = Kind(bool, "true or false", "boolean")
 OBJECT = Kind(dict, "an object", "object")
-# They change nothing about the output.
+# Accepted fields that do not change the output.
 HARMLESS = {
     **dict.fromkeys(("user", "service_tier", "safety_identifier", "session_id"), STRING),
     **dict.fromkeys(("prompt_cache_key", "prompt_cache_retention"), STRING),
-    **dict.fromkeys(("mm_payload", "guided_decoding_backend"), STRING),
+    "mm_payload": STRING,
     **dict.fromkeys(("store", "return_mm_kwargs"), BOOLEAN),
     **dict.fromkeys(("metadata", "prompt_cache_options", "prediction"), OBJECT),
-    "client_metadata": OBJECT,  # what Codex tells of itself
+    "client_metadata": OBJECT,  # sent by Codex, about itself
 }
-# Without them an answer has another form than was asked for, so that they are never left unheeded.
+# Fields that constrain the form of an answer, so that no body that generates may ignore them.
 CONSTRAINTS = frozenset(
     {
         *("response_format", "structured_outputs", "guided_json", "guided_regex"),
@@ -58,25 +58,26 @@ CONSTRAINTS = frozenset(
 
 _MEDIA = "only text is served"
 _TRANSFER = "KV blocks are not moved between servers"
-# What Claude Code sends by itself: that no thought is to be cleared.
+# What Claude Code sends on its own: clear no reasoning from the history.
 _KEEP_THOUGHTS = {"type": "clear_thinking_20251015", "keep": "all"}
-# Name -> (values that ask for nothing, why not and what to do). None and empty ask for nothing too.
+# Name -> (values that are accepted, as they ask for nothing; reason and remedy for all others).
+# None and empty values are accepted too, but for `_ASK_WHEN_EMPTY`.
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "functions": ((), "it is the older name of tools; use that"),
     "function_call": (("none",), "it is the older name of tool_choice; use that"),
     "reasoning": ((), "use reasoning_effort"),
-    "verbosity": (("medium",), "say it in a message"),
-    "prompt_embeds": ((), "embeddings as prompts are not built; pass text or token ids"),
+    "verbosity": (("medium",), "ask for it in a message"),
+    "prompt_embeds": ((), "prompts cannot be embeddings; pass text or token ids"),
     "modalities": ((["text"],), _MEDIA),
     "audio": ((), _MEDIA),
-    "web_search_options": ((), "the server does not search; put what it shall know in a message"),
+    "web_search_options": ((), "the server does not search; put the facts into a message"),
     "context_management": (
         ({"edits": []}, {"edits": [_KEEP_THOUGHTS]}),
-        "the server edits no history; leave out what is not to be seen",
+        "the server does not edit the history; leave out what the model must not see",
     ),
     "container": ((), "the server runs no code"),
-    "thread": ((), "the server keeps no conversation; send all of it, without a thread"),
-    "mcp_servers": ((), "the server calls no tools itself; pass them as tools"),
+    "thread": ((), "the server stores no conversations; send all messages, and no thread"),
+    "mcp_servers": ((), "the server does not call tools itself; pass them as tools"),
     "media_io_kwargs": ((), _MEDIA),
     "mm_processor_kwargs": ((), _MEDIA),
     "kv_transfer_params": ((), _TRANSFER),
@@ -91,16 +92,16 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 
 _ASK_WHEN_EMPTY = frozenset({"web_search_options", "thread", "guided_json"})
-# By these Anthropic's client sends the request again, without the field.
+# Details on which Anthropic's client retries without the field.
 _DETAILS = {"thread": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
 
 
 def judge(body: Body, strict: str, template: Callable[[], str] = str) -> list[str]:
-    """The unknown fields of a body that are ignored, at any depth; 400 for those that may not be.
+    """The places of the body's unknown fields, at any depth, that are ignored; or 400.
 
-    ``strict`` is ``--strict-fields``: it is about fields nobody knows. One that is known and would
-    change the output is refused in any case. ``template`` is the text of the chat template, which
-    may heed more about a message than anybody else knows.
+    ``strict`` is ``--strict-fields``: with "error", unknown fields are a 400. Known fields that
+    would change the output and are not supported always are. ``template`` returns the text of the
+    chat template, which may read keys of a message that Quire does not know.
     """
     is_error = strict == "error"
     unknown = list(islice(_unknown(body, template), _MAX_NAMED if is_error else None))
@@ -110,7 +111,7 @@ def judge(body: Body, strict: str, template: Callable[[], str] = str) -> list[st
             for one in unknown
         ]
         raise bad_request(
-            f"{'; '.join(named)} (to leave unknown fields unheeded, start the server with "
+            f"{'; '.join(named)} (to ignore unknown fields, start the server with "
             "--strict-fields warn)",
             unknown[0].place,
         )
@@ -118,8 +119,7 @@ def judge(body: Body, strict: str, template: Callable[[], str] = str) -> list[st
 
 
 def refuse_not_built(content: dict[str, Any], model: type[BaseModel]) -> None:
-    """400 for what a body asks for that is known and not built: that tells more than what else is
-    wrong with it."""
+    """400 for a field in `REFUSED`, whose message says more than other errors of the body."""
     for name, value in content.items():
         if name in REFUSED and name not in model.model_fields:
             _refuse_if_set(name, value)

@@ -1,6 +1,6 @@
-"""Forms: which keys the objects inside a body may have, as data and the walk that compares.
+"""Forms: which keys the objects inside a body may have, as data, and the walk that checks them.
 
-The tables of each API stand with its bodies in `protocol/`. Knows nothing about what keys mean.
+The forms of each API are next to its bodies in `protocol/`. Knows nothing about what keys mean.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from quire.server.input_phase import go_on
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Form:
-    """The keys of an object; a list under one holds objects of one form, or texts."""
+    """The allowed keys of an object, or of each object in a list."""
 
-    known: tuple[str, ...] = ()  # beside the fields of its model, if it has one
-    inside: Mapping[str, Form] = field(default_factory=dict)  # known ones that hold objects
-    refused: Mapping[str, str] = field(default_factory=dict)  # when set; with why and what to do
-    switches: Mapping[str, str] = field(default_factory=dict)  # the same, but false is fine
-    # The form of each type, instead of all above; other types are judged by whoever reads them.
+    known: tuple[str, ...] = ()  # besides the fields of its model, if it has one
+    inside: Mapping[str, Form] = field(default_factory=dict)  # known keys that hold objects
+    refused: Mapping[str, str] = field(default_factory=dict)  # if set; key -> reason and remedy
+    switches: Mapping[str, str] = field(default_factory=dict)  # like refused, but false is fine
+    # Forms by the object's "type", in place of all above; other types are left to their reader.
     types: Mapping[str, Form] = field(default_factory=dict)
     default_type: str = ""
-    is_for_template: bool = False  # a template may read more than is known
+    is_for_template: bool = False  # keys that the chat template names are allowed too
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownKey:
-    """A key that nothing would heed."""
+    """A key that would have no effect."""
 
     place: str  # messages[0].foo
     name: str
-    known: tuple[str, ...]  # in its stead
+    known: tuple[str, ...]  # keys to suggest in its place
 
 
 _WITH_KEYS = (BaseModel, dict, list)
@@ -46,7 +46,7 @@ _WITH_KEYS = (BaseModel, dict, list)
 def unknown_keys(
     value: Any, form: Form, place: str, template: Callable[[], str]
 ) -> Iterator[UnknownKey]:
-    """Those of an object, or of all in a list. One without a value asks for nothing."""
+    """The unknown keys of an object, or of each object in a list; keys without a value pass."""
     if isinstance(value, list):
         for i, one in enumerate(value):
             if isinstance(one, _WITH_KEYS):  # a prompt may have very many ids
@@ -94,12 +94,13 @@ def _of_type(form: Form, value: Mapping[str, Any]) -> Form | None:
 
 
 def _reads(form: Form, name: str, template: Callable[[], str]) -> bool:
-    """Whether the template names the key; then it is not for us to judge."""
+    """Whether the template names the key, and may read it."""
     return form.is_for_template and _is_named(template(), name)
 
 
 def _is_named(template: str, name: str) -> bool:
-    """Bodies may have very many keys, so that a search for each takes too long."""
+    """Whether the template has the key, by a cached set of words: a body may have so many keys
+    that a search for each takes too long."""
     if name.isidentifier():
         return name in _words(template)
     return any(f"{quote}{name}{quote}" in template for quote in "'\"")

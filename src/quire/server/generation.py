@@ -1,7 +1,7 @@
 """The engine requests of one HTTP request: started together, merged, counted, and ended together.
 
 Owns time limits and cancelling. Knows neither bodies nor the forms of answers: every generating
-endpoint stands on it.
+endpoint uses it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from quire.server.time_limit import FLAG
 from quire.server.usage import Usage
 
 TIMED_OUT = "timeout"  # the stop reason of what a time limit cut off
-_FIELDS = (*RULES, "priority")  # that the engine may complain of
+_FIELDS = (*RULES, "priority")  # that the engine's errors may be about
 
-_LAST_WORDS_S = 5.0  # for a core to tell what it has computed for a client that has gone
+_LAST_WORDS_S = 5.0  # for the core to report the tokens of a client that has disconnected
 
-_News = tuple[int, RequestOutput]  # prompt index, what is new
+_News = tuple[int, RequestOutput]  # prompt index, output
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +41,10 @@ class Wanted:
     prompts: Sequence[ParsedPrompt]  # with token ids
     params: SamplingParams
     priority: int = 0
-    timeout_s: float | None = None  # for all of it
+    timeout_s: float | None = None  # until all of it has ended
     queue_timeout_s: float | None = None  # until the first token
     prompt_only: bool = False  # the one token that the engine makes is not shown
-    arrived: float | None = None  # when the head of the request was there, in the loop's seconds
+    arrived: float | None = None  # when the head of the request arrived, in event-loop time
 
 
 @dataclass(slots=True)
@@ -67,8 +67,8 @@ class Generation:
 
     @classmethod
     async def start(cls, state: ServerState, ticket: Ticket, wanted: Wanted) -> Generation:
-        """Submit all prompts; errors of any are raised here, and then none runs. The ticket is
-        given back at the end of all."""
+        """Submit all prompts; if one is refused, abort the others and raise its error. The ticket
+        is given back when the generation closes."""
         num_prompt_tokens = sum(len(one.token_ids or ()) for one in wanted.prompts)
         generation = cls(
             wanted=wanted,
@@ -91,7 +91,7 @@ class Generation:
         return generation
 
     async def outputs(self) -> AsyncGenerator[_News, None]:
-        """What comes, with the index of its prompt, in the form of the params' ``output_kind``.
+        """Outputs as they come, each with the index of its prompt, as the params' ``output_kind``.
 
         Raises `HTTPError` for a prompt that failed, and for a time limit that passed before there
         was any output. Closes itself.
@@ -120,13 +120,13 @@ class Generation:
         return [whole[index] for index in range(len(self._collectors))]
 
     def cancel(self) -> None:
-        """End everything; consumers get what there is, with the finish reason "abort"."""
+        """Abort all; consumers get the output so far, with the finish reason "abort"."""
         if self._aborting is None:
             self._abort(keeps_tokens=True)
 
     def leave(self) -> None:
-        """The client has gone: end everything. The core is asked what there is, for that counts;
-        one that does not say is not waited for."""
+        """Abort all because the client has disconnected. The core reports the tokens so far, which
+        are counted; it is waited for no longer than `_LAST_WORDS_S`."""
         if self._is_closed:
             return
         self.cancel()
@@ -134,7 +134,7 @@ class Generation:
         self._timers.append(loop.call_later(_LAST_WORDS_S, self.drop))
 
     def drop(self) -> None:
-        """End everything at once; nobody wants what there is."""
+        """Abort all at once, and discard the output so far."""
         self._abort(keeps_tokens=False)
 
     def _abort(self, *, keeps_tokens: bool) -> None:
@@ -143,14 +143,14 @@ class Generation:
             self._aborting = asyncio.get_running_loop().create_task(abort)
 
     def pass_limit(self, name: str, seconds: float) -> None:
-        """A time limit is over: end with what there is, or with 408 if there is nothing."""
+        """A time limit has passed: end with the output so far, or with 408 if there is none."""
         if name == "queue_timeout_s" and self._has_output:
             return
         self._limit = self._limit or (name, seconds)
         self.cancel()
 
     async def close(self) -> None:
-        """Leave nothing behind, whatever has happened; a second call does nothing."""
+        """Abort what still runs, and give the ticket back; a second call does nothing."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -161,7 +161,7 @@ class Generation:
                 await self._aborting
             if self._num_unfinished:
                 await self._engine.abort(self._ids)
-        finally:  # not before: whoever takes the same id next must not be aborted
+        finally:  # not before: the next request with the same id must not be aborted
             self._ticket.give_back()
 
     async def _submit(self) -> None:
@@ -171,9 +171,9 @@ class Generation:
             params = SettledParams.of(params)
         for index, prompt in enumerate(wanted.prompts):
             own_id = self._ticket.request_id
-            if is_many:  # no client may choose one that looks the same
+            if is_many:  # random, so that no client's id can collide with it
                 own_id = f"{own_id}-{index}-{uuid.uuid4().hex[:8]}"
-                await asyncio.sleep(0)  # others are served between two of a thousand
+                await asyncio.sleep(0)  # serve others in between: there may be a thousand
             collector = await self._engine.add_parsed(
                 own_id, prompt, params, priority=wanted.priority
             )
@@ -196,7 +196,8 @@ class Generation:
                 self._timers.append(loop.call_at(end, self.pass_limit, name, seconds))
 
     def _checked(self, index: int, output: RequestOutput) -> RequestOutput:
-        """Count it; errors of one prompt are errors of the request."""
+        """Count an output and return it; raise `HTTPError` if its prompt failed, or if a time limit
+        passed before any output."""
         self._num_unfinished -= output.finished
         for one in output.outputs:
             if one.finish_reason == "error":
@@ -210,14 +211,14 @@ class Generation:
                 one.finish_reason, one.stop_reason = "length", TIMED_OUT
             if self.wanted.prompt_only:
                 one.text, one.token_ids, one.logprobs = "", [], one.logprobs and []
-                if one.finish_reason == "stop":  # so was the token that nobody sees
+                if one.finish_reason == "stop":  # on the token that is not shown
                     one.finish_reason, one.stop_reason = "length", None
         self._count(index, output)
         return output
 
     def _count(self, index: int, output: RequestOutput) -> None:
         params, usage = self.wanted.params, self.usage
-        if params.is_ranked and output.metrics is not None:  # the worse ones were computed as well
+        if params.is_ranked and output.metrics is not None:  # discarded ones count too
             usage.completion_tokens += output.metrics.num_generation_tokens
         else:
             usage.completion_tokens += sum(len(one.token_ids) for one in output.outputs)
@@ -228,19 +229,19 @@ class Generation:
 
 
 def _check_count(wanted: Wanted) -> None:
-    """Prompts times completions of each: one request must not be millions."""
+    """400 if prompts times completions of each is more than `MAX_N`."""
     num_prompts = len(wanted.prompts)
     count = num_prompts * max(wanted.params.n, wanted.params.best_of or 0)
     if count > MAX_N:
         raise bad_request(
             f"The request asks for {count} completions, n for each of {num_prompts} prompts, but "
-            f"may have {MAX_N} in all; send several requests.",
+            f"at most {MAX_N} in all are allowed; send several requests.",
             "n",
         )
 
 
 async def _merged(collectors: Sequence[OutputCollector]) -> AsyncGenerator[_News, None]:
-    """As they come; one task reads each, and the first error ends it all."""
+    """The outputs of all collectors as they come; a task reads each, the first error ends all."""
     news: asyncio.Queue[_News | Exception] = asyncio.Queue()
 
     async def read(index: int, collector: OutputCollector) -> None:

@@ -1,7 +1,8 @@
-"""What every request passes before a route sees it: request id, key, body size, content type.
+"""Checks that every request passes before a route sees it: Host, Origin, API key, size and content
+type of the body. It also assigns the request id.
 
-Plain ASGI, so that it costs a stream nothing for each event. Knows paths only where one is open;
-whether there is one at all is the routes' to say.
+Plain ASGI, so that it costs a stream nothing for each event. The only paths it knows are those that
+need no key; whether a path exists is up to the routes.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# What a load balancer or a browser asks before it can have a key; none of it tells anything.
+# Paths without a key, for load balancers and browsers; none of them reveals anything.
 OPEN_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/startupz", "/ping"})
 OPEN_PREFIX = "/page/"  # the page's own files
 _REQUEST_ID = request_ids.HEADER.encode()
-_ANTHROPIC_REQUEST_ID = b"request-id"  # where its clients look
-# Proxies and servers differ about which one of several counts.
+_ANTHROPIC_REQUEST_ID = b"request-id"  # where Anthropic's clients look for it
+# Headers that may be sent only once: proxies and servers differ about which of several counts.
 _ONCE = (b"authorization", b"x-api-key", b"content-type", b"content-length", b"host")
-_POLICY_VIOLATION = 1008  # of WebSocket
+_POLICY_VIOLATION = 1008  # WebSocket close code
 _WITH_BODY = ("POST", "PUT", "PATCH")
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _BODIES_AT_ONCE = 16  # of the largest size; more smaller ones
-_SMALL_BODY = 64 * 1024  # bytes that no other body can be in the way of
+_SMALL_BODY = 64 * 1024  # bytes; up to this size a body needs no room
 
 
 class Guard:
-    """The outermost layer of the application but for what measures it and CORS."""
+    """The outermost middleware, except for metrics (`Observed`) and CORS."""
 
     def __init__(
         self,
@@ -79,10 +80,10 @@ class Guard:
             self._check_body(scope, headers)
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
-            pass  # nobody to tell, unless it is the body that was too large
+            pass  # nobody to answer, unless we cut the connection because of a too large body
         except Exception as error:
             if exchange.has_answered:
-                raise  # the connection ends, which is all that can be said now
+                raise  # too late for an error response: the connection is closed
             answer = error_response(route_path(scope), as_http_error(error))
             await answer(scope, receive, exchange.send)
             return
@@ -94,15 +95,16 @@ class Guard:
             await error_response(route_path(scope), too_large)(scope, receive, exchange.send)
 
     def _check_host(self, headers: dict[bytes, bytes]) -> None:
-        """A page may have its own name resolve to this machine; its browser then takes the server
-        for the page's own site, and sends that name. Browsers always send one."""
+        """403 for a Host that is not allowed, against DNS rebinding: a page's own name may resolve
+        to this machine, and its browser then treats the server as the page's own origin. Browsers
+        always send a Host; requests without one pass."""
         given = headers.get(b"host")
         if self._hosts is None or given is None or _without_port(given) in self._hosts:
             return
         raise HTTPError(
             403,
-            f"The server is not asked under the name {given.decode('latin-1')[:100]!r}, which the "
-            "header Host has; use localhost, or allow the name with --allowed-hosts.",
+            f"Host header {given.decode('latin-1')[:100]!r} is not allowed; use localhost, or "
+            "allow the name with --allowed-hosts.",
             "PermissionDeniedError",
         )
 
@@ -150,7 +152,7 @@ class BodyTooLarge(HTTPError):
 
 
 class _Room:
-    """Bytes of all the bodies that are being read and parsed."""
+    """The bytes of all bodies that are being read and parsed, and their limit."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -159,8 +161,8 @@ class _Room:
     def take(self, num_bytes: int) -> None:
         if self._num_bytes + num_bytes > self._limit:
             raise too_many(
-                f"The server reads {self._num_bytes} bytes of requests already, and may read "
-                f"{self._limit} at once; try again later."
+                f"The server is already reading {self._num_bytes} bytes of requests, and the limit "
+                f"is {self._limit} at once; try again later."
             )
         self._num_bytes += num_bytes
 
@@ -169,8 +171,8 @@ class _Room:
 
 
 class _Exchange:
-    """One request's ``receive`` and ``send``: the body is counted, for one without a length can
-    grow while it is read; the answer gets the request's id."""
+    """Wraps one request's ``receive`` and ``send``: counts the bytes of the body, which need not
+    have a Content-Length, and adds the request id to the headers of the answer."""
 
     def __init__(
         self,
@@ -182,13 +184,13 @@ class _Exchange:
         room: _Room,
     ) -> None:
         self._receive, self._send = receive, send
-        self._state = state  # has the request's id, which the body may have changed
-        self._id_names = id_names  # of the headers that tell it
+        self._state = state  # has the request id, which the body may have changed
+        self._id_names = id_names  # names of the headers that carry the request id
         self._max_body_bytes = max_body_bytes
         self._num_bytes = 0
         self._room = room
-        self._num_held = 0  # bytes of the room
-        self.is_too_large = False  # whatever the application makes of that is not sent
+        self._num_held = 0  # bytes taken from the room
+        self.is_too_large = False  # then the application's own answer is not sent
         self.has_answered = False
 
     async def receive(self) -> Message:
@@ -206,7 +208,7 @@ class _Exchange:
         return message
 
     def body_is_read(self) -> None:
-        """Gives the room back; what came of the body is the queue's to limit."""
+        """Give the room back; from here on the limit of the queue applies."""
         self._room.give_back(self._num_held)
         self._num_held = 0
 
@@ -222,8 +224,8 @@ class _Exchange:
 
 
 def allowed_hosts(address: str, names: Sequence[str], has_keys: bool) -> frozenset[str] | None:
-    """What the header Host may name, for a server at a TCP address; None: anything. ``names`` are
-    the user's."""
+    """The names that the header Host may have, for a server at a TCP address; None: any. ``names``
+    are those of --allowed-hosts."""
     if "*" in names or (not names and (has_keys or not _is_loopback(address))):
         return None
     own = f"[{address}]" if ":" in address else address
@@ -250,7 +252,7 @@ def is_open(path: str) -> bool:
 
 
 def _id_names(scope: Scope) -> list[bytes]:
-    """Of the headers that tell the request's id."""
+    """The names of the response headers that carry the request id."""
     if is_anthropic(route_path(scope), scope["headers"]):
         return [_REQUEST_ID, _ANTHROPIC_REQUEST_ID]
     return [_REQUEST_ID]
@@ -260,24 +262,25 @@ def _check_once(scope: Scope) -> None:
     names = [name for name, _ in scope["headers"] if name in _ONCE]
     for name in names:
         if names.count(name) > 1:
-            raise bad_request(f"The header {name.decode()} is there more than once; send one.")
+            raise bad_request(f"The header {name.decode()} was sent more than once; send one.")
 
 
 def _check_origin(scope: Scope, headers: dict[bytes, bytes]) -> None:
-    """A page of another site may send what a form could send, without asking first; what it may
-    send as JSON it has asked for, and CORS has answered."""
+    """403 for a cross-site request whose body is not JSON, which browsers send as they send a form:
+    without a CORS preflight. A JSON body has passed one."""
     is_json = _media_type(headers) == b"application/json"
     if scope["method"] in _WITH_BODY and not is_json and _is_cross_site(headers):
         raise HTTPError(
             403,
-            "A page of another site may not do this by a form; send the header 'Content-Type: "
+            "A page of another site may only send JSON; send the header 'Content-Type: "
             "application/json', and allow the site with --allowed-origins.",
             "PermissionDeniedError",
         )
 
 
 def _is_cross_site(headers: dict[bytes, bytes]) -> bool:
-    """Browsers tell; older ones only where the page comes from. Other clients say neither."""
+    """Whether a page of another site sent this: by Sec-Fetch-Site, or in older browsers by Origin.
+    Other clients send neither."""
     site = headers.get(b"sec-fetch-site")
     if site is not None:
         return site not in (b"same-origin", b"none")
@@ -286,12 +289,12 @@ def _is_cross_site(headers: dict[bytes, bytes]) -> bool:
 
 
 def _is_route(scope: Scope) -> bool:
-    """Whether a route takes the request."""
+    """Whether a route has the request's path and method."""
     return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].router.routes)
 
 
 def _fault_of_kind(headers: dict[bytes, bytes]) -> HTTPError | None:
-    """Why a body of such headers cannot be read."""
+    """415 if the headers say that the body is not plain JSON, else None."""
     if _media_type(headers) != b"application/json":
         return HTTPError(
             415,
@@ -304,8 +307,8 @@ def _fault_of_kind(headers: dict[bytes, bytes]) -> HTTPError | None:
         return None
     return HTTPError(
         415,
-        f"The header Content-Encoding is {encoding.decode('latin-1')[:40]!r}, but bodies are read "
-        "as they are; send the JSON without compression, and leave the header out.",
+        f"Content-Encoding {encoding.decode('latin-1')[:40]!r} is not supported; send the JSON "
+        "without compression, and leave the header out.",
         "UnsupportedMediaTypeError",
         headers={"Accept-Encoding": "identity"},
     )

@@ -1,4 +1,4 @@
-"""How the server is: for load balancers, orchestrators and people."""
+"""Health, readiness, start-up, load and version, for load balancers, orchestrators and people."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from quire.server.error_responses import json_response
 from quire.server.errors import unavailable
 from quire.server.state import Phase, ServerState, state_of
 
-# The core is asked every `watch.LOG_INTERVAL_S` seconds and answers between two steps, of which a
-# long one must not look like the end.
+# The core is polled every `watch.LOG_INTERVAL_S` seconds and answers between two steps; a long step
+# must not look like a hang.
 MAX_SILENCE_S = 30.0
 
 router = APIRouter(tags=["health"])
@@ -25,7 +25,8 @@ async def health(request: Request) -> Response:
     """200 when the engine answers; 503 while it loads, after it has died, and while it has said
     nothing for 30 s."""
     state = state_of(request)
-    if not (state.is_ready or state.phase is Phase.DRAINING):
+    is_up = state.is_ready or state.phase is Phase.DRAINING
+    if not is_up or state.has_lost_engine:
         raise _not(state, "healthy")
     silence = state.watch.stats.silence_s
     if silence > MAX_SILENCE_S:
@@ -58,7 +59,7 @@ async def ready(request: Request) -> Response:
 
 @router.get("/startupz")
 async def startup(request: Request) -> Response:
-    """How far the start is, with the seconds of each phase that is over; 503 until it is over."""
+    """The progress of the start-up, with the seconds of each finished phase; 503 until its end."""
     state = state_of(request)
     started = state.phase is not Phase.LOADING
     watch = state.start
@@ -89,11 +90,11 @@ async def version() -> Response:
 
 @router.get("/load")
 async def load(request: Request) -> Response:
-    """Requests in flight."""
+    """The number of requests in flight."""
     return json_response({"server_load": state_of(request).running.num_everywhere})
 
 
 def _not(state: ServerState, what: str) -> Exception:
-    if state.phase is Phase.READY:
+    if state.phase is Phase.READY and not state.has_lost_engine:
         return unavailable(f"Not {what}: another HTTP process of this server is loading.")
-    return unavailable(f"Not {what}: the server is {state.phase.value}: {state.detail}.")
+    return unavailable(f"Not {what}: the server is {state.standing}.")

@@ -1,9 +1,9 @@
-"""uvicorn's fast HTTP parser, with the limits that it lacks: on the head of a request, and on the
-time for which a client sends nothing of its request, or takes nothing of its answer.
+"""uvicorn's httptools protocol with the limits that it lacks: on the size of a request's head, and
+on how long a client may send nothing of its request, or read nothing of its answer.
 
-What it does besides: a request that offers another protocol is served all the same, all requests of
-a client that leaves end, and HTTP/1.0 is answered without chunks. Bodies are limited by the guard,
-which sees a request only when its head is there.
+It also serves requests that offer an upgrade as plain HTTP, ends all requests of a client that
+disconnects, and answers HTTP/1.0 without chunks. Bodies are limited by the guard, which sees a
+request only once its head is complete.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ MAX_HEAD_BYTES = 64 * 1024
 READ_TIMEOUT_S = 60.0
 MIN_BODY_BYTES_S = 64 * 1024
 _CODED = (
-    "The header Transfer-Encoding has another coding than chunked, which is not undone; send the "
-    "body as it is."
+    "The header Transfer-Encoding has a coding other than chunked, which is not supported; send "
+    "the body without it."
 )
-_TOO_LARGE = f"The head of the request is larger than {MAX_HEAD_BYTES} bytes."
+_TOO_LARGE = (
+    f"The head of the request is larger than {MAX_HEAD_BYTES} bytes; shorten its URL or headers."
+)
 WRITE_TIMEOUT_S = 60.0
-_MAX_WAITING = 8  # requests behind one that runs, of a connection that is read on
-_GOODBYE_S = 1.0  # for clients over TLS when the server ends
-_CHUNKS_SINCE = "1.1"  # version of HTTP
+_MAX_WAITING = 8  # pipelined requests behind a running one; with more, reading pauses
+_GOODBYE_S = 1.0  # for TLS clients to close when the server shuts down
+_CHUNKS_SINCE = "1.1"  # HTTP version
 
 
 class HttpProtocol(HttpToolsProtocol):
     """One connection.
 
-    A head must be there ``read_timeout_s`` after its begin, or after that of the connection, and
-    more of a body as long after what came before; otherwise the connection is dropped. So is one
-    whose body comes more slowly than ``MIN_BODY_BYTES_S``, after as long a time at its begin.
+    The connection is dropped if a head is not complete ``read_timeout_s`` after it, or the
+    connection, began; if nothing more of a body comes for that long; or if, after that long, a body
+    comes at less than ``min_body_bytes_s`` on average.
 
-    While the socket takes nothing, whoever writes waits. Once it has taken nothing for
-    ``write_timeout_s`` the connection is dropped, which ends the request as a client does that
-    leaves; one that reads slowly stays.
+    Writers wait while the socket accepts nothing. After ``write_timeout_s`` of that the connection
+    is dropped, which ends the request as if the client had disconnected; a slow reader may stay.
 
-    A client may send requests before it has the answers of earlier ones. That it has left is heard
-    only by who reads on, so reading stops no sooner than ``_MAX_WAITING`` of them wait, or a large
-    body.
+    A client may pipeline requests. Only reading shows that it has disconnected, so reading pauses
+    no sooner than when ``_MAX_WAITING`` requests, or a large body, are waiting.
     """
 
     read_timeout_s = READ_TIMEOUT_S
@@ -62,14 +62,14 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._is_in_head = False
-        self._num_head_bytes = 0  # of what came since the packet in which it begins
-        self._refusal: HTTPError | None = None  # of a head that the parser itself takes
+        self._num_head_bytes = 0  # received after the packet in which the head began
+        self._refusal: HTTPError | None = None  # of a head that the parser itself accepts
         self.url = b""
         self._num_body_bytes = 0
-        self._body_began = 0.0  # in the loop's seconds
+        self._body_began = 0.0  # event-loop time
         self._read_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._unanswered: list[RequestResponseCycle] = []  # looked through with each new one
+        self._unanswered: list[RequestResponseCycle] = []  # pruned at each new request
         self._app = self.app
         self.app = self._answer
 
@@ -102,14 +102,14 @@ class HttpProtocol(HttpToolsProtocol):
             MAX_HEAD_BYTES
         ):
             self._refusal = bad_request(_TOO_LARGE)
-            raise ValueError(_TOO_LARGE)  # to the parser, which ends there
+            raise ValueError(_TOO_LARGE)  # stops the parser
         if not _is_chunked_at_most(self.headers):
             self._refusal = HTTPError(501, _CODED, "NotImplementedError")
             raise ValueError(_CODED)
         if self.parser.should_upgrade():
-            if self.parser.get_method() == b"CONNECT":  # what follows is no HTTP
-                raise ValueError("this server is no proxy")
-            return  # `_parse` has it begin again
+            if self.parser.get_method() == b"CONNECT":  # what follows is not HTTP
+                raise ValueError("this server is not a proxy")
+            return  # `_parse` parses the head again, without the upgrade
         self._body_began = self.loop.time()
         self._expect_more()
         was_reading = not self.flow.read_paused
@@ -123,7 +123,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(bad_request(msg))
 
     def _refuse(self, error: HTTPError) -> None:
-        """Answers what no application sees, and ends the connection."""
+        """Answer a request that the application never sees, and close the connection."""
         payload = error_payload(self.url.decode("latin-1"), error, headers=self.headers)
         body = msgspec.json.encode(payload)
         own = [
@@ -159,7 +159,7 @@ class HttpProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         super().shutdown()
         if self.scheme == "https" and self.transport.is_closing():
-            self._expect_more(_GOODBYE_S)  # TLS would wait longer, and who idles does not listen
+            self._expect_more(_GOODBYE_S)  # TLS itself would wait longer for idle clients
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
@@ -167,14 +167,14 @@ class HttpProtocol(HttpToolsProtocol):
         for cycle in self._unanswered:
             cycle.disconnected = True
             cycle.message_event.set()
-        self.app = self._app  # otherwise only Python's collector would free the connection
+        self.app = self._app  # breaks a reference cycle, so that the connection is freed
         super().connection_lost(exc)
 
     def _parse(self, data: bytes | memoryview) -> None:
-        """Every offer to go on with another protocol is ignored, as RFC 9110 (7.8) allows.
+        """Parse what came, and ignore every offer to upgrade, as RFC 9110 (7.8) allows.
 
-        The parser cannot do that: it takes what follows such a head for the other protocol. So
-        another one reads the request from its begin, without the offer.
+        The parser cannot ignore one: it takes what follows the head for the other protocol. So a
+        new parser gets the head without the offer, and then what followed it.
         """
         while True:
             try:
@@ -194,8 +194,8 @@ class HttpProtocol(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
-        """The application; the end of an answer without length is the connection's before
-        HTTP/1.1 (RFC 9112, 6.1)."""
+        """Call the application; before HTTP/1.1 an answer without a length is not chunked, but ends
+        with the connection (RFC 9112, 6.1)."""
         if scope["http_version"] < _CHUNKS_SINCE:
             cycle = next(one for one in self._unanswered if one.scope is scope)
             send = _without_chunks(cycle)
@@ -215,7 +215,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._write_timer = self.loop.call_later(self.write_timeout_s, self._check, num_bytes)
 
     def _check(self, num_bytes: int) -> None:
-        """Of the bytes that waited a while ago some must be gone."""
+        """Drop the connection if it still has to write ``num_bytes`` or more; else watch on."""
         left = self.transport.get_write_buffer_size()
         if left < num_bytes:
             self._watch_writing(left)
@@ -234,7 +234,7 @@ def _is_chunked_at_most(headers: list[tuple[bytes, bytes]]) -> bool:
 
 
 def _without_chunks(cycle: RequestResponseCycle) -> Send:
-    """Its ``send``; lengths are not checked, for any is right."""
+    """The cycle's ``send`` without chunked encoding, and without a check of lengths."""
     cycle.keep_alive = False
 
     async def send(message: Any) -> None:

@@ -1,7 +1,7 @@
-"""One of several HTTP processes: serves at the supervisor's socket, with the supervisor's engine.
+"""One of several HTTP processes: serves the supervisor's socket, with the supervisor's engine core.
 
-Dies with the supervisor, whose life is the open end of this process's standard input. Signals are
-the supervisor's business, which has them ignored here from the start.
+Exits with the supervisor, whose end closes this process's standard input. The supervisor handles
+signals, and starts this process with signals ignored.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
     except ValueError as error:
         log.last_words("an HTTP process", str(error))
         sys.exit(CANNOT_START)
-    sys.exit(0 if failure is None else 1)  # the supervisor says why
+    sys.exit(0 if failure is None else 1)  # the supervisor reports why
 
 
 def _obey(orders: IO[bytes], engine: SharedEngine, server: Server, place: Place) -> None:
@@ -78,17 +78,17 @@ def _obey(orders: IO[bytes], engine: SharedEngine, server: Server, place: Place)
             server.loop.call_soon_threadsafe(server.stop)
         else:
             engine.hear(order)
-    shutil.rmtree(place.folder, ignore_errors=True)  # the supervisor cannot any more
+    shutil.rmtree(place.folder, ignore_errors=True)  # the supervisor has died, and cannot
     os._exit(1)
 
 
 class SharedEngine:
-    """Turns what the supervisor says of its core into engines of this process."""
+    """Opens this process's engines on the supervisor's core, by the supervisor's orders."""
 
     def __init__(self) -> None:
         self._news = threading.Condition()
         self._latest: Up | Fail | None = None
-        self.is_over = False  # there will be no core any more
+        self.is_over = False  # there will be no other core
         self._watch: StartWatch | None = None
         self._client: AttachedClient | None = None
         self._is_attaching = False  # to a core that may die meanwhile

@@ -24,14 +24,14 @@ from quire.step_output import EngineFacts
 router = APIRouter(tags=["models"])
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "fastapi", "uvicorn", "numpy", "triton")
-# Secrets, and what tells about this machine rather than about the server.
+# Secrets, and values about this machine rather than about the server.
 _KEPT_BACK = frozenset(
     {
         *("api_key", "api_key_file", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "uds"),
         *("host", "chat_template", "otlp_traces_endpoint", "middleware"),
     }
 )
-# Long, and there in the model's own files.
+# Long, and found in the model's own files.
 _LEFT_OUT = frozenset({"hf_config", "generation_config", "path", "tokenizer"})
 
 
@@ -63,7 +63,7 @@ def _info(state: ServerState) -> dict[str, Any]:
 
 
 def _resident_bytes() -> int:
-    """Memory of this process."""
+    """The resident memory of this process."""
     num_pages = int(Path("/proc/self/statm").read_text().split()[1])
     return num_pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -108,7 +108,7 @@ def _memory(facts: EngineFacts) -> dict[str, Any]:
 
 
 def _clean(value: Any) -> Any:
-    """As JSON has it, each path cut to its last name."""
+    """The value in types of JSON, with each path cut to its last name."""
     if isinstance(value, dict):
         return {str(key): _clean(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

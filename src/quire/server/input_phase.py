@@ -1,9 +1,9 @@
-"""The part of a request in which what goes wrong is the client's to mend: reading, checking and
-tokenizing what was sent, until the engine has taken it.
+"""The input phase of a request, whose errors are the client's: reading, checking and tokenizing the
+body, until the engine has accepted it.
 
-Plain errors of values become 400 here, and nowhere else: later ones are the server's own. Much work
-is done in a thread: the event loop serves others meanwhile. What nobody waits for any more ends at
-the next `go_on` that it comes to.
+``ValueError`` becomes 400 here, and nowhere else: later ones are errors of the server. All but
+small bodies are processed in threads, so that the event loop serves others meanwhile. Work whose
+client has left ends at its next `go_on`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from quire.server.errors import bad_request, bad_value
 
 T = TypeVar("T")
 
-IN_THREAD_BYTES = 4096  # of a body; less is done with sooner than a thread wakes up
+IN_THREAD_BYTES = 4096  # of a body; a smaller one takes less time than waking a thread
 LARGE_BYTES = 1 << 18
 _NUM_LARGE_AT_ONCE = 2
 _NUM_OTHERS_AT_ONCE = 8
-# Of the work that the current thread does: set when nobody waits for it any more.
+# Set when nobody waits any more for the work of the current thread.
 _UNWANTED: ContextVar[threading.Event | None] = ContextVar("unwanted", default=None)
 
 
@@ -35,15 +35,16 @@ class Unwanted(Exception):
 
 
 class InputPhase:
-    """Of all requests of one kind. Few large inputs are worked on at once, in threads of their
-    own, so that many of them keep no others waiting; those whose client leaves never begin."""
+    """The threads for all requests of one kind. Large inputs have a few of their own, so that they
+    do not delay others; queued work whose client leaves never begins."""
 
     def __init__(self, kind: str) -> None:
         self._for_large = ThreadPoolExecutor(_NUM_LARGE_AT_ONCE, f"quire-large-{kind}")
         self._for_others = ThreadPoolExecutor(_NUM_OTHERS_AT_ONCE, f"quire-{kind}")
 
     async def do(self, request: Request, num_bytes: int, work: Callable[[], T]) -> T:
-        """Do the work that a body of so many bytes makes; its errors are the client's."""
+        """Run ``work`` on a body of ``num_bytes``, in a thread unless it is small; its value errors
+        become 400."""
         if num_bytes < IN_THREAD_BYTES:
             return _judged(work)
         is_large = num_bytes >= LARGE_BYTES
@@ -56,13 +57,13 @@ class InputPhase:
             unwanted.set()
 
     def close(self) -> None:
-        """What has not begun never will."""
+        """Drop the work that has not begun; does not wait for the rest."""
         for threads in (self._for_large, self._for_others):
             threads.shutdown(wait=False, cancel_futures=True)
 
 
 def go_on() -> None:
-    """Between two pieces of work: `Unwanted` if nobody waits for the rest."""
+    """To be called between pieces of work: raises `Unwanted` if nobody waits for the rest."""
     unwanted = _UNWANTED.get()
     if unwanted is not None and unwanted.is_set():
         raise Unwanted
@@ -70,8 +71,8 @@ def go_on() -> None:
 
 @contextlib.contextmanager
 def input_errors(fields: Container[str] = ()) -> Iterator[None]:
-    """Plain errors in here are about what the client has sent; ``fields`` are those that their
-    messages may begin with."""
+    """Turn value errors raised inside into 400; a message that begins with one of ``fields`` gives
+    the ``param``."""
     try:
         yield
     except RecursionError as error:
@@ -83,7 +84,7 @@ def input_errors(fields: Container[str] = ()) -> Iterator[None]:
 
 
 async def _unless_left(request: Request, done: asyncio.Future[T]) -> T:
-    """The result, if the client waits for it."""
+    """The result; `ClientDisconnect` if the client leaves before it is there."""
     leaving = asyncio.create_task(_has_left(request))
     either: list[asyncio.Future[Any]] = [done, leaving]
     try:
@@ -97,13 +98,13 @@ async def _unless_left(request: Request, done: asyncio.Future[T]) -> T:
 
 
 async def _has_left(request: Request) -> None:
-    """Returns when the client of a request, whose body was read, has gone."""
+    """Return when the client has disconnected; the body must have been read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def _beside(work: Callable[[], T], unwanted: threading.Event) -> T:
-    """The work in a thread that does one after the other."""
+    """Run the work in a thread of a pool, with ``unwanted`` for its `go_on`."""
     before = _UNWANTED.set(unwanted)
     try:
         return _judged(work)

@@ -1,7 +1,7 @@
-"""From a body to a generation that runs: what all generating endpoints do in the same way.
+"""From a request body to a running generation: the steps that all generating endpoints share.
 
-Checks the model, takes a ticket, judges fields, has the prompt made, and gives it to the engine.
-Knows no body in particular: how its prompt is made is passed in.
+Checks the model, takes a ticket, checks the fields, has the prompt made, and submits it to the
+engine. Knows no particular body: the function that makes its prompt is passed in.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from quire.server.time_limit import arrived, within_time
 
 T = TypeVar("T")
 
-# Sampling parameters -> what chat calls them.
+# Sampling parameter -> its name in chat requests.
 _CHAT_NAMES = {"logprobs": "top_logprobs"}
 
 
@@ -49,23 +49,24 @@ class Prepared:
     params: SamplingParams
     prompt_only: bool = False  # the one token that the engine makes is not shown
     form: AnswerForm = field(default_factory=AnswerForm)
-    constraint_field: str | None = None  # that constrains the answer
-    names: Mapping[str, str] = field(default_factory=dict)  # fields -> what the body calls them
+    constraint_field: str | None = None  # name of the field that constrains the answer
+    names: Mapping[str, str] = field(default_factory=dict)  # our field -> its name in the body
 
     @property
     def schema_places(self) -> list[str]:
-        """Where the body has the schemas of the tools that its form has a grammar for."""
+        """The body's fields that hold the tools' schemas, in the order in which the grammar of the
+        form has them."""
         return [self.names.get(place, place) for place in self.form.schema_places]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
-    """A request that runs."""
+    """A running request."""
 
     generation: Generation
     model: str  # as answers report it
     request_id: str
-    headers: dict[str, str]  # to answer with
+    headers: dict[str, str]  # of the response
     form: AnswerForm
 
     def envelope(self, prefix: str, state: ServerState) -> Envelope:
@@ -74,7 +75,7 @@ class Started:
     def stream(
         self, state: ServerState, events: Events, error_event: FailedEvent = openai_error
     ) -> EventStream:
-        """The answer as it grows."""
+        """The response that streams the answer."""
         return EventStream(
             self.generation,
             events,
@@ -84,7 +85,7 @@ class Started:
         )
 
     def whole(self, content: object) -> Response:
-        """The answer at its end."""
+        """The response with the whole answer."""
         return json_response(content, headers=self.headers)
 
 
@@ -92,9 +93,9 @@ class Started:
 async def start(
     request: Request, endpoint: str, body: SamplingBody, prepare: Callable[[], Prepared]
 ) -> AsyncIterator[Started]:
-    """Give the engine what ``prepare`` makes of the body, which may be done in a thread.
+    """Start the generation that ``prepare``, which may run in a thread, makes of the body.
 
-    An error inside ends the generation; otherwise it goes on, to be read by a stream.
+    An error inside the ``async with`` ends the generation; otherwise it runs on, for a stream.
     """
     state = state_of(request)
     models = state.require_models()
@@ -131,15 +132,16 @@ async def start(
 
 
 async def read(request: Request, body: Body, work: Callable[[], T]) -> tuple[dict[str, str], T]:
-    """Headers to answer with, and what the work makes of a body whose fields are right. For
-    requests that generate nothing."""
+    """Check the fields of a body that generates nothing, then do the work; returns the headers of
+    the response and the result."""
     return await within_time(request, _read(request, body, work, state_of(request).counts))
 
 
 async def _verified(
     request: Request, body: Body, prepare: Callable[[], Prepared]
 ) -> tuple[dict[str, str], Prepared]:
-    """The same of a request that generates; its grammar can be followed."""
+    """Check the fields of a body that generates, prepare it, and check its grammar; returns the
+    headers of the response and what was prepared."""
     state = state_of(request)
     headers, prepared = await _read(request, body, prepare, state.inputs)
     engine, field = state.require_engine(), prepared.constraint_field
@@ -166,7 +168,8 @@ async def _read(
 
 
 def _check_number(messages: Sequence[object], max_model_len: int) -> None:
-    """A message has a token at least; those that cannot fit are not rendered first."""
+    """400 for more messages than the context has tokens, before they are rendered: each has at
+    least one."""
     if len(messages) > max_model_len:
         raise too_long(len(messages), max_model_len, "messages", may_have_more=True)
 
@@ -179,19 +182,18 @@ def countable_chat(state: ServerState, chat: ChatPromptBody) -> ParsedPrompt:
 
 
 def check_thinking_budget(state: ServerState, body: GenerationBody) -> None:
-    """400 where nobody knows how a thought ends."""
+    """400 for a budget without a reasoning parser, which knows where reasoning ends."""
     budget = body.thinking_token_budget
     if budget not in (None, -1) and state.formats.thoughts is None:
         raise bad_request(
-            f"thinking_token_budget={budget} needs to know how thinking ends, and no reasoning "
-            "parser says so: start the server with --reasoning-parser, or leave "
-            "thinking_token_budget out.",
+            f"thinking_token_budget={budget} needs a reasoning parser, which knows where thinking "
+            "ends: start the server with --reasoning-parser, or leave thinking_token_budget out.",
             "thinking_token_budget",
         )
 
 
 def prepared_chat(state: ServerState, chat: ChatCompletionRequest) -> Prepared:
-    """Of a conversation."""
+    """The rendered prompt, the parameters and the form of the answer of a conversation."""
     engine = state.require_engine()
     _check_number(chat.messages, engine.model_config.max_model_len)
     with renamed(_CHAT_NAMES):

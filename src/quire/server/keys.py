@@ -9,9 +9,9 @@ from quire.server.args import ServerArgs
 
 
 def all_keys(args: ServerArgs) -> list[str]:
-    """Every key; none means that the server asks for none."""
+    """All API keys; without any, requests need none."""
     keys = [key for key in args.api_key if key]
-    if not keys and env.API_KEY.get():  # a flag goes before the environment
+    if not keys and env.API_KEY.get():  # a flag overrides the environment
         keys.append(env.API_KEY.get())
     if args.api_key_file is not None:
         keys += _read(args.api_key_file)
@@ -35,5 +35,5 @@ def _read(name: str) -> list[str]:
     lines = (line.strip() for line in text.splitlines())
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
-        raise ValueError(f"--api-key-file {name} holds no key; write one key a line")
+        raise ValueError(f"--api-key-file {name} holds no key; write one key per line")
     return keys

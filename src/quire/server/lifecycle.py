@@ -1,4 +1,4 @@
-"""The life of a server's engine: it loads while the port listens, drains, dies, and may return.
+"""The life of a server's engine: it loads while the port listens, drains, dies, may be restarted.
 
 Owns the changes of `Phase`; knows nothing about HTTP.
 """
@@ -18,20 +18,20 @@ from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
 from quire.resolve import default_served_name
 from quire.server.answer_formats import AnswerFormats
-from quire.server.chat_prompt import warn_of_idle_defaults
+from quire.server.chat_prompt import warn_of_templates
 from quire.server.state import Phase, ServedModels, ServerState
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.05
 RESTART_DELAY_S = 1.0
-_UNWIND_S = 1.0  # for a start that was broken off
+_UNWIND_S = 1.0  # for a cancelled start to end
 
-OpenEngine = Callable[[StartWatch], AsyncLLM]  # takes as long as a model needs to load
+OpenEngine = Callable[[StartWatch], AsyncLLM]  # returns when the model is loaded
 
 
 class RestartLimit:
-    """At most so many new starts in so much time: what dies again and again is left dead."""
+    """Allows ``most`` restarts in ``window_s`` seconds: an engine that keeps dying is left dead."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class RestartLimit:
         self._when: list[float] = []
 
     def take(self) -> bool:
-        """Count one; False when it is one too many."""
+        """Count a restart; False if it is one too many."""
         now = self._clock()
         self._when = [when for when in self._when if now - when < self._window_s]
         self._when.append(now)
@@ -51,7 +51,7 @@ class RestartLimit:
 
 
 class Lifecycle:
-    """Runs in the server's event loop; ``failure`` says why the server had to end, if it had to."""
+    """Runs in the server's event loop; ``failure`` is the error that ended the server, if any."""
 
     def __init__(
         self,
@@ -79,7 +79,8 @@ class Lifecycle:
             pass
 
     async def drain(self) -> None:
-        """Take nothing new; return when what runs has ended, or its time is over."""
+        """Refuse new requests; return when the running ones have ended, of which those that take
+        longer than ``shutdown_timeout`` are aborted."""
         args, running = self._state.args, self._state.running
         self._state.enter(Phase.DRAINING, "the server is shutting down")
         deadline = time.monotonic() + args.shutdown_timeout
@@ -121,7 +122,7 @@ class Lifecycle:
         tokenizer = engine.front.tokenizer
         state.chat = None if tokenizer is None else ChatRenderer(tokenizer, self._chat_template)
         state.formats = AnswerFormats.of(state.args, state.chat)
-        warn_of_idle_defaults(state)
+        warn_of_templates(state)
         state.watch.engine_ready(engine, state.models.names[0])
         state.engine = engine
         state.phase_seconds = state.start.phase_seconds()
@@ -131,14 +132,14 @@ class Lifecycle:
         logger.info("ready: %s after %.1f s", ", ".join(state.models.names), took)
 
     async def _outlives_the_engine(self) -> bool:
-        """Wait until the engine has died; True when another one runs in its stead."""
+        """Wait until the engine has died; True when another one has been started."""
         engine = self._state.engine
         assert engine is not None
         while engine.dead_error is None:
             await asyncio.sleep(_POLL_S)
-        may_go_on = self._may_go_on(engine.dead_error)  # at once: nobody shall take it for ready
+        may_go_on = self._may_go_on(engine.dead_error)  # first: the server must not look ready
         self._state.engine = None
-        with contextlib.suppress(Exception):  # not here: its process may take seconds to end
+        with contextlib.suppress(Exception):  # in a thread: its process may take seconds to end
             await asyncio.to_thread(engine.shutdown)
         while may_go_on:
             await asyncio.sleep(self._restart_delay_s)
@@ -159,7 +160,7 @@ class Lifecycle:
         return True
 
     def _enter(self, phase: Phase, detail: str) -> None:
-        """A server that drains goes on with that."""
+        """Enter a phase, unless the server is draining."""
         if self._state.phase is not Phase.DRAINING:
             self._state.enter(phase, detail)
 
@@ -170,8 +171,8 @@ class Lifecycle:
 
 
 class _Start:
-    """One start of an engine, in a thread that does not hold up the end of the process as those of
-    a pool would."""
+    """One start of an engine, in a daemon thread, which unlike those of a pool does not delay the
+    exit of the process."""
 
     def __init__(self, open_engine: OpenEngine, watch: StartWatch) -> None:
         self._open_engine = open_engine
@@ -185,7 +186,7 @@ class _Start:
         return await self._opened
 
     def cancel(self) -> None:
-        """Break it off; a download cannot be, and ends with the process."""
+        """Cancel the start; a download goes on, and ends with the process."""
         self._watch.cancel()
         self._thread.join(_UNWIND_S)
 
@@ -212,8 +213,8 @@ class _Start:
 
 
 def as_exception(error: BaseException) -> Exception:
-    """Why a start failed, also for what would end a program, such as the ``sys.exit`` of a model's
-    own code: an event loop must not be given that."""
+    """The error of a failed start as an ``Exception``. Others, such as the ``SystemExit`` of a
+    model's own code, must not reach the event loop, and are wrapped."""
     if isinstance(error, Exception):
         return error
     why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -223,5 +224,5 @@ def as_exception(error: BaseException) -> Exception:
 
 
 def last_line(error: BaseException) -> str:
-    """The root cause, which errors of engines have at their end."""
+    """The last line of an error, where errors of the engine have their root cause."""
     return (str(error) or type(error).__name__).strip().splitlines()[-1]

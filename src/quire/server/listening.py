@@ -14,7 +14,7 @@ _MAX_PORT = 65535
 
 
 def listening_socket(args: ServerArgs) -> socket.socket:
-    """The open socket; one clear ``ValueError`` when it cannot be had."""
+    """The listening socket; ``ValueError`` if it cannot be opened."""
     listener = _unix_socket(args.uds) if args.uds is not None else _tcp_socket(args)
     listener.listen(_BACKLOG)
     return listener
@@ -47,7 +47,7 @@ def check_tls(args: ServerArgs) -> None:
 
 
 def _check_cert_reqs(args: ServerArgs) -> None:
-    """Without a CA no client's certificate would do."""
+    """``ValueError`` for an unknown --ssl-cert-reqs, or for one that lacks its CA."""
     reqs = args.ssl_cert_reqs
     if reqs not in list(ssl.VerifyMode):
         raise ValueError(f"--ssl-cert-reqs {reqs}: give 0 (none), 1 (optional) or 2 (required)")
@@ -58,7 +58,7 @@ def _check_cert_reqs(args: ServerArgs) -> None:
 
 
 def _refuse_encrypted(args: ServerArgs) -> str:
-    """Instead of a question on the terminal, where nobody may be."""
+    """``ValueError`` for an encrypted key, which OpenSSL would ask a pass phrase for."""
     flag, name = "--ssl-keyfile", args.ssl_keyfile
     if name is None:
         flag, name = "--ssl-certfile", args.ssl_certfile
@@ -66,13 +66,13 @@ def _refuse_encrypted(args: ServerArgs) -> str:
 
 
 def oldest_is_tls_1_2(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Whatever the system's OpenSSL would allow."""
+    """Refuse TLS older than 1.2, whatever the system's OpenSSL allows; returns ``context``."""
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
 def address_of(listener: socket.socket, args: ServerArgs) -> str:
-    """Where clients find the server, with the hint that people look for."""
+    """The server's address for people, with a hint if only this machine can reach it."""
     if args.uds is not None:
         return f"unix:{args.uds}"
     host, port = listener.getsockname()[:2]
@@ -84,7 +84,7 @@ def address_of(listener: socket.socket, args: ServerArgs) -> str:
 
 
 def remove_unix_socket(args: ServerArgs) -> None:
-    """A Unix socket's file stays behind when the socket is closed."""
+    """Remove the file of a Unix socket, which is still there when the socket is closed."""
     if args.uds is not None:
         Path(args.uds).unlink(missing_ok=True)
 
@@ -120,7 +120,7 @@ def _unix_socket(name: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if Path(name).is_socket() and not _answers(name):
-            Path(name).unlink()  # of a server that was killed
+            Path(name).unlink()  # left behind by a server that was killed
         listener.bind(name)
     except OSError as error:
         listener.close()
@@ -132,6 +132,6 @@ def _unix_socket(name: str) -> socket.socket:
 
 
 def _answers(name: str) -> bool:
-    """Whether some process listens there."""
+    """Whether a process listens at this Unix socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         return client.connect_ex(name) == 0

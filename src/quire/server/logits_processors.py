@@ -1,7 +1,7 @@
 """The field `logits_processors` of a body: names of code, which only the operator can allow.
 
-A name that a plug-in has registered and a path that would be imported are asked for alike: both
-must match --logits-processor-pattern as a whole.
+Names that a plug-in has registered and import paths are treated alike: both must match
+--logits-processor-pattern as a whole.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FIELD = "logits_processors"
 
 
 def check_pattern(args: ServerArgs) -> None:
-    """``ValueError`` for a flag that is no regular expression."""
+    """``ValueError`` if --logits-processor-pattern is not a regular expression."""
     try:
         re.compile(args.logits_processor_pattern or "")
     except re.error as error:
@@ -28,13 +28,14 @@ def check_pattern(args: ServerArgs) -> None:
 
 
 def named_processors(wanted: list[Any] | None, args: ServerArgs) -> dict[str, list[Any]]:
-    """The field of `SamplingParams`, or nothing when the body asks for none."""
+    """The argument of `SamplingParams` for the processors that a body wants, {} for none; 400 for
+    those that are not allowed."""
     if not wanted:
         return {}
     if args.logits_processor_pattern is None:
         raise bad_request(
-            f"{_FIELD} would run code by name, which this server does not allow; it must be "
-            "started with --logits-processor-pattern and a regular expression of the names.",
+            f"{_FIELD} would run code by name, which this server does not allow; start it with "
+            "--logits-processor-pattern and a regular expression of the names that may be used.",
             _FIELD,
         )
     try:

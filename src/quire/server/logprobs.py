@@ -1,6 +1,7 @@
 """Log-probabilities in the forms of the HTTP API: OpenAI's two, and the prompt's.
 
-Knows nothing about requests; positions are dicts as `outputs.py` has them, the token itself first.
+Knows nothing about requests. A position is a dict of token ids to `Logprob`, as in `outputs.py`,
+with the token itself first.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from quire.outputs import Logprob, PromptLogprobs
 from quire.tokenizer.byte_level import bytes_of_letters
 from quire.tokenizer.vocabulary import REPLACEMENT, Vocabulary
 
-LOWEST = -9999.0  # what minus infinity is in JSON
+LOWEST = -9999.0  # in place of minus infinity, which JSON lacks
 
 Position = Mapping[int, Logprob]
 
 
 class CompletionLogprobs:
-    """The older form, grown piece by piece: lists over tokens, and where each begins."""
+    """The form of completions, built piece by piece: lists over tokens, and their offsets in the
+    text."""
 
     def __init__(self, vocabulary: Vocabulary | None, as_token_ids: bool) -> None:
         self._vocabulary = vocabulary
@@ -28,7 +30,7 @@ class CompletionLogprobs:
     def of(
         self, token_ids: Sequence[int], positions: Sequence[Position | None]
     ) -> dict[str, list[Any]]:
-        """The next tokens; a position is None for a prompt's first token."""
+        """The form for the next tokens; a position is None for a prompt's first token."""
         tokens, values, tops, offsets = [], [], [], []
         for token_id, position in zip(token_ids, positions, strict=True):
             text = self._text(token_id, position)
@@ -45,7 +47,7 @@ class CompletionLogprobs:
         }
 
     def _top(self, position: Position) -> dict[str, float]:
-        """By text, as clients expect it; of two tokens with one text the likelier stays."""
+        """Log-probabilities by text, as clients expect; of two tokens with one text, the higher."""
         top: dict[str, float] = {}
         for token_id, one in position.items():
             text, value = self._text(token_id, position), floored(one.logprob)
@@ -67,7 +69,7 @@ def chat_logprobs(
     vocabulary: Vocabulary | None,
     as_token_ids: bool,
 ) -> dict[str, list[Any]]:
-    """The newer form: every token with its bytes and the ``num_top`` most likely ones."""
+    """The form of chat: every token with its bytes and the ``num_top`` most likely ones."""
 
     def entry(token_id: int, one: Logprob) -> dict[str, Any]:
         text = one.decoded_token or ""
@@ -85,7 +87,7 @@ def chat_logprobs(
 
 
 def prompt_logprobs(positions: PromptLogprobs | None) -> list[dict[str, Any] | None] | None:
-    """As JSON: token ids become strings there."""
+    """The log-probabilities of a prompt as JSON, with token ids as strings."""
     if positions is None:
         return None
     return [
@@ -104,7 +106,7 @@ def prompt_logprobs(positions: PromptLogprobs | None) -> list[dict[str, Any] | N
 
 
 def most_likely(position: Position, count: int) -> list[tuple[int, Logprob]]:
-    """The true best ``count``: the token that was chosen is one of them only if it is likely."""
+    """The ``count`` most likely tokens, or all for -1; the chosen one only if it is among them."""
     ranked = sorted(position.items(), key=lambda item: item[1].rank or 0)
     return (
         ranked if count < 0 else [pair for pair in ranked if (pair[1].rank or 0) <= count][:count]
@@ -112,7 +114,7 @@ def most_likely(position: Position, count: int) -> list[tuple[int, Logprob]]:
 
 
 def token_bytes(vocabulary: Vocabulary | None, token_id: int, text: str) -> bytes:
-    """The bytes that a token stands for, also where they are only a part of a character."""
+    """The bytes that a token stands for, even if they are only a part of a character."""
     if vocabulary is not None and vocabulary.is_byte_level:
         return vocabulary.token_bytes(token_id)
     if vocabulary is None or REPLACEMENT not in text:

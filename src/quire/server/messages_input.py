@@ -1,6 +1,6 @@
 """An Anthropic Messages request as a chat request: its blocks become messages.
 
-Owns what a block may be. What is not built is refused by name.
+Owns which types of blocks are allowed; all others are refused by name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from quire.server.text_parts import (
     text_content,
 )
 
-# Fields of the chat request -> what they are called here.
+# Fields of the chat request -> their names in this API.
 _NAMES = {
     "stop": "stop_sequences",
     "response_format": "output_config.format",
@@ -44,13 +44,13 @@ _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
 def chat_fields(body: MessagesRequest) -> dict[str, Any]:
-    """What it asks for, as fields of a chat request."""
+    """The request as fields of a chat request."""
     fields = {**body.sampling_fields(), **prompt_fields(body)}
     return {**fields, "max_tokens": body.max_tokens, "stop": body.stop_sequences}
 
 
 def names(body: CountTokensRequest) -> dict[str, str]:
-    """Fields of the chat request -> what they are called here."""
+    """Fields of the chat request -> their names in this API, for errors."""
     own = {"": "", ".name": ".name", ".parameters": ".input_schema"}  # parts of a tool
     tools = {
         f"tools[{i}].function{part}": f"tools[{i}]{name}"
@@ -61,7 +61,7 @@ def names(body: CountTokensRequest) -> dict[str, str]:
 
 
 def prompt_fields(body: CountTokensRequest) -> dict[str, Any]:
-    """Only messages, tools, and the form of the answer."""
+    """The chat fields that the prompt depends on: messages, tools, output format and thinking."""
     if not body.messages:
         raise bad_request("messages: at least one message is required.", "messages")
     config, choice = body.output_config or OutputConfig(), body.tool_choice
@@ -78,7 +78,7 @@ def prompt_fields(body: CountTokensRequest) -> dict[str, Any]:
 
 
 def _thinking(body: CountTokensRequest, effort: ReasoningEffort | None) -> dict[str, Any]:
-    """Whether to think, and how much."""
+    """The chat fields that say whether to think, and how much."""
     wish, template_kwargs = body.thinking, body.chat_template_kwargs
     kind = "adaptive" if wish is None else wish.type
     if wish is not None and kind == "enabled":
@@ -118,7 +118,7 @@ def _messages(body: CountTokensRequest) -> list[dict[str, Any]]:
 
 
 def _blocks(message: AnthropicMessage, place: str) -> list[_Placed]:
-    """Those of one message; several of one role that follow each other are one turn."""
+    """The blocks of one message, each with its place in the body."""
     content, own_place = message.content, f"{place}.content"
     if isinstance(content, str):
         return [(own_place, {"type": "text", "text": content})]
@@ -130,14 +130,14 @@ def _blocks(message: AnthropicMessage, place: str) -> list[_Placed]:
 
 
 def _is_prefilled(body: CountTokensRequest) -> bool:
-    """A last message of the assistant is the begin of its answer."""
+    """Whether the answer continues the last message; 400 if that does not end with text."""
     last = body.messages[-1]
     if last.role != "assistant":
         return False
     if not _has_text_at_end(last):
         raise bad_request(
             "messages: the last message is the assistant's, so it would be continued, but it does "
-            "not end with text; end with a user's message, or with the begin of the answer.",
+            "not end with text; end with a user's message, or with the beginning of the answer.",
             "messages",
         )
     return True
@@ -171,7 +171,7 @@ def _assistant_message(blocks: list[_Placed]) -> dict[str, Any]:
 
 
 def _user_messages(blocks: list[_Placed]) -> list[dict[str, Any]]:
-    """Results of tools are messages of their own in chat; the order stays."""
+    """The chat messages of one user turn, in order; each tool result is a message of its own."""
     messages: list[dict[str, Any]] = []
     texts: list[str] = []
 
@@ -218,8 +218,8 @@ def _tool_message(block: dict[str, Any], place: str) -> dict[str, Any]:
 def _tool(tool: AnthropicTool, place: str) -> dict[str, Any]:
     if tool.type not in (None, "custom") or tool.input_schema is None:
         raise bad_request(
-            f"{place}: the server has no tool {shown(tool.type or tool.name)} of its own; "
-            "describe one with an input_schema, and call it yourself.",
+            f"{place}: the server has no built-in tool {shown(tool.type or tool.name)}; define a "
+            "tool with an input_schema, and run it in your program.",
             place,
         )
     function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}

@@ -18,12 +18,12 @@ from quire.tools import CallArguments, CallBegin, Content
 
 
 async def message_events(generation: Generation, view: MessageView) -> AsyncGenerator[bytes, None]:
-    """A message whose blocks, of text, thoughts and calls, grow one after the other."""
+    """The events of one message, block after block: text, thoughts and tool calls."""
     last: CompletionOutput | None = None
     reader, blocks = view.form.reader(), _Blocks(view.form.has_text)
     async with contextlib.aclosing(generation.outputs()) as outputs:
         async for _, output in outputs:
-            # The start leaves with the first output: until then an error has a status.
+            # Sent only with the first output: an error before it still has its own status.
             data = _start(view) if last is None else b""
             for last in output.outputs:
                 data += b"".join(map(blocks.add, reader.feed(last.text)))
@@ -40,7 +40,7 @@ async def message_events(generation: Generation, view: MessageView) -> AsyncGene
 
 
 def error_event(path: str, error: HTTPError, request_id: str | None = None) -> bytes:
-    """The end of a stream that cannot go on."""
+    """The last event of a stream that has failed."""
     return b"event: error\n" + event(error_payload(path, error, request_id))
 
 
@@ -50,7 +50,7 @@ class _Blocks:
     def __init__(self, has_text: bool) -> None:
         self._has_text = has_text
         self._num_blocks = 0
-        self._kind = ""  # of the open one
+        self._kind = ""  # of the open block
 
     def add(self, piece: Piece) -> bytes:
         if isinstance(piece, CallBegin):
@@ -66,7 +66,7 @@ class _Blocks:
         return b""
 
     def end(self) -> bytes:
-        """A message that may hold text has one block at least."""
+        """Close the open block; if there was none and text is allowed, add an empty text block."""
         if self._num_blocks:
             return self._end_block()
         return self._begin("text", text_block("")) + self._end_block() if self._has_text else b""

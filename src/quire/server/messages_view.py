@@ -28,7 +28,7 @@ class MessageView:
         self._model = started.model
 
     def begun(self) -> Json:
-        """Without content."""
+        """The message at its start, without content."""
         return self._message([], {"stop_reason": None, "stop_sequence": None})
 
     def whole(self, one: CompletionOutput) -> Json:
@@ -39,11 +39,11 @@ class MessageView:
         return self._message(blocks, self.end(one, answer))
 
     def end(self, one: CompletionOutput, answer: Answer) -> Json:
-        """Why it has stopped; this API has no word for an answer that somebody else broke off."""
+        """The stop reason; an aborted answer is an error, since this API has no reason for it."""
         if one.finish_reason == "abort":
             if self._state.phase is Phase.DRAINING:
                 raise broken_off()
-            raise bad_request("The request was cancelled before its answer was whole.")
+            raise bad_request("The request was cancelled before its answer was complete.")
         if one.finish_reason == "stop" and isinstance(one.stop_reason, str):
             return {"stop_reason": "stop_sequence", "stop_sequence": one.stop_reason}
         reason = "end_turn" if one.finish_reason == "stop" else "max_tokens"
@@ -56,7 +56,7 @@ class MessageView:
 
     @property
     def usage(self) -> Json:
-        """So far."""
+        """The token counts so far."""
         return usage_dict(self._usage)
 
     def _message(self, content: list[Json], end: Json) -> Json:
@@ -85,7 +85,7 @@ def tool_block(id: str, name: str, arguments: Json) -> Json:
 
 
 def usage_dict(usage: Usage) -> Json:
-    """With the names of this API, whose input tokens are only those that were not cached."""
+    """The usage under this API's names; its input tokens exclude cached ones."""
     return {
         "input_tokens": usage.prompt_tokens - usage.cached_tokens,
         "cache_creation_input_tokens": 0,

@@ -13,6 +13,6 @@ router = APIRouter(tags=["health"])
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """In Prometheus' text format; while the model loads there are only those of the server."""
+    """Metrics in Prometheus' text format; while the model loads, only those of the server."""
     text = await state_of(request).watch.exposition()
     return Response(text, headers={"Content-Type": CONTENT_TYPE})

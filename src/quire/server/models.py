@@ -26,8 +26,8 @@ async def list_models(request: Request) -> Response:
 
 @router.get("/v1/models/{name:path}")
 async def one_model(name: str, request: Request) -> Response:
-    """One of them; 404 for a name that is not served."""
-    if not name:  # a slash behind the path of the list
+    """One model; 404 for a name that is not served."""
+    if not name:  # the list's path with a slash at its end
         return await list_models(request)
     state = state_of(request)
     models = state.require_models()
@@ -57,7 +57,7 @@ def _card(state: ServerState, models: ServedModels, name: str) -> dict[str, Any]
 
 
 def _permission(models: ServedModels) -> dict[str, Any]:
-    """Older clients of OpenAI's API read it; nothing here depends on it."""
+    """The permissions that older OpenAI clients read; nothing here depends on them."""
     return {
         "id": f"modelperm-{models.created:x}",
         "object": "model_permission",

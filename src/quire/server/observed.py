@@ -18,7 +18,7 @@ _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"
 
 
 class Observed:
-    """Around all else."""
+    """The outermost ASGI layer, around the guard and the routes."""
 
     def __init__(self, app: App, *, http: HTTPMetrics) -> None:
         self._app = app
@@ -58,7 +58,7 @@ class Observed:
 
 
 def _handler(scope: Scope) -> str:
-    """The route's own path, so that clients cannot invent series."""
+    """The route's path template as a label: clients cannot create metric series."""
     route = scope.get("route")
     return "none" if route is None else str(route.path)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import resource
 
-OTHER_FILES = 256  # those that are no connections
+OTHER_FILES = 256  # open files that are not connections
 
 
 def allow_connections(count: int) -> int:
-    """Raise the limit towards what so many need, for this process and for those it starts later;
-    the result is how many files may be open now, at most as many as are needed."""
+    """Raise the soft limit towards what ``count`` connections need, for this process and its later
+    children. Returns how many files may be open now, at most the number needed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count + OTHER_FILES
     if soft == resource.RLIM_INFINITY or soft >= wanted:

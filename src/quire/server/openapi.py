@@ -1,4 +1,4 @@
-"""The OpenAPI description, made true: statuses, error bodies, keys, and the ranges of fields.
+"""The OpenAPI description, corrected: statuses, error bodies, keys, and the ranges of fields.
 
 The framework knows routes and bodies; it does not know what the guard answers, that errors have a
 form of their own, or what `sampling_limits.py` allows. Tables of facts about routes stand here.
@@ -23,15 +23,15 @@ _TEXT = {"/metrics": "text/plain"}
 _MEANINGS = {
     400: "The request is wrong; the message says what to change",
     401: "The key is missing or wrong",
-    403: "A page of another site has sent a form",
+    403: "A page of another site has sent a form, which is refused",
     404: "There is no such model, request or response",
     408: "A time limit passed before there was any output",
-    409: "Not while requests run",
+    409: "Not possible while requests are running",
     413: "The body is too large",
-    415: "The body is not JSON, or does not say so",
+    415: "The body is not JSON, or its Content-Type does not say so",
     429: "Too many requests are in flight; try again after Retry-After seconds",
     500: "The server or its engine failed",
-    503: "The server loads, drains or has died; try again after Retry-After seconds",
+    503: "The server is loading, draining or dead; try again after Retry-After seconds",
 }
 _ERROR: Json = {
     "type": "object",
@@ -70,7 +70,7 @@ _SCHEMES: Json = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
-# Field -> the ends of its range; what else there is to say stands in `RULES`.
+# Field -> its range in JSON schema; `RULES` has the texts.
 RANGES: dict[str, Json] = {
     "n": {"minimum": 1, "maximum": 16384},
     "best_of": {"minimum": 1, "maximum": 16384},
@@ -90,7 +90,7 @@ RANGES: dict[str, Json] = {
 
 
 def make_true(description: Json, *, has_keys: bool, strict_fields: bool) -> Json:
-    """The framework's description, changed in place."""
+    """Correct the framework's description in place, and return it."""
     schemas: Json = description.setdefault("components", {}).setdefault("schemas", {})
     for framework_error in ("HTTPValidationError", "ValidationError"):
         schemas.pop(framework_error, None)
@@ -134,7 +134,7 @@ def _tell_responses(path: str, method: str, operation: Json, has_keys: bool) -> 
     name = "AnthropicError" if path.startswith(_ANTHROPIC) else "Error"
     schema: Json = {"$ref": f"#/components/schemas/{name}"}
     for status in sorted(set(_statuses(path, method, operation, has_keys))):
-        # Its 503 tells how far the start is.
+        # The 503 of /startupz reports how far the start is.
         form = {"type": "object"} if path == "/startupz" and status == 503 else schema
         responses[str(status)] = {
             "description": _MEANINGS[status],
@@ -143,7 +143,7 @@ def _tell_responses(path: str, method: str, operation: Json, has_keys: bool) -> 
 
 
 def _statuses(path: str, method: str, operation: Json, has_keys: bool) -> Iterator[int]:
-    """Of errors."""
+    """The error statuses of an operation."""
     yield 400
     if has_keys and not is_open(path):
         yield 401

@@ -16,7 +16,7 @@ from quire.engine.messages import Start, decode_command, encode
 from quire.server.args import ServerArgs
 from quire.server.peers import Place
 
-# The status of one that cannot do what it was told, nor could another one; it has said why.
+# Exit status of an HTTP process that cannot start, nor could a replacement; it has said why.
 CANNOT_START = os.EX_CONFIG
 
 
@@ -37,10 +37,10 @@ class StartPhase(msgspec.Struct, tag=True, frozen=True):
 
 
 class Up(msgspec.Struct, tag=True, frozen=True):
-    """A core is ready to be attached to, under this name."""
+    """A core is ready: attach to it under this client name."""
 
     folder: str
-    client: str  # a number, which no other process has, nor had
+    client: str  # a number, used by no other process before or after
     start: bytes  # of `config_bytes`
 
 
@@ -57,7 +57,7 @@ class Fail(msgspec.Struct, tag=True, frozen=True):
 
 
 class StopServing(msgspec.Struct, tag=True, frozen=True):
-    """Drain and end; the second one: end at once."""
+    """Drain and exit; a second one aborts running requests."""
 
 
 Order = Boot | StartPhase | Up | Down | Fail | StopServing
@@ -74,7 +74,7 @@ def write_order(pipe: IO[bytes], order: Order) -> None:
 
 
 def read_order(pipe: IO[bytes]) -> Order | None:
-    """The next one; None when the supervisor has ended."""
+    """The next order; None when the supervisor has ended."""
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         return None

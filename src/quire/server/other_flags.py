@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from quire.compat import Verdict, alias, noted, refused
 
-_LIMITS_OF_H11 = "heads of requests may have 64 KiB; --max-request-body-size limits bodies"
+_LIMITS_OF_H11 = "request heads may have 64 KiB; --max-request-body-size limits bodies"
 _OUTPUT_LOG = "answers are never logged"
 
 VERDICTS: dict[str, Verdict] = {
     "max_num_queued_reqs": alias("max_queued_requests"),
     "max_request_body_bytes": alias("max_request_body_size"),
-    # They change nothing here.
+    # Flags that have no effect here.
     "enable_request_id_headers": noted(False, "every answer has its X-Request-Id, at no cost"),
-    "enable_prompt_tokens_details": noted(False, "usage always tells how much was cached"),
+    "enable_prompt_tokens_details": noted(False, "usage always reports cached tokens"),
     "disable_uvicorn_access_log": noted(
         False, "no request is logged unless --enable-access-log is given"
     ),

@@ -1,6 +1,6 @@
-"""What a request asks of the form of its answer: fields of the body, and tools that must be called.
+"""The constraint on a request's output: fields of the body, and tools that must be called.
 
-All names of all APIs become one `GrammarSpec`; whichever was used is named in errors.
+Every API's fields become one `GrammarSpec`; errors name the field that the request used.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ _OLDER_NAMES = {
     "guided_choice": "choice",
     "guided_grammar": "grammar",
 }
+_OF_BACKEND = "backend="  # how errors about a backend's name begin
 _FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 _SCHEMA_KINDS = ("json", "json_object")
 TOOLS = "tools"
-_SCHEMA_OF_TEXT = "structural_tag.format.elements[1].json_schema"  # as `_beside_calls` has it
-# Where the grammars of `tools.constraint` have the schema of one of several tools, or of the only.
+_SCHEMA_OF_TEXT = "structural_tag.format.elements[1].json_schema"  # where `_beside_calls` puts it
+# Where grammars of `tools.constraint` hold a tool's schema, of one of several or the only tool.
 _SCHEMA_OF_TOOL = re.compile(
     r"(?<!\S)(?:structural_tag\.format(?:\.elements\[0\])?(?:\.tags\[(?P<tag>\d{1,6})\])?\.content\.json_schema"
     r"|#/\$defs/tool(?P<definition>\d{1,6})|#)(?!\w)"
@@ -51,7 +52,7 @@ def constraint_field(body: GenerationBody) -> str | None:
 
 
 def output_constraint(body: GenerationBody) -> dict[str, Any]:
-    """As fields of `SamplingParams`."""
+    """The body's constraint as fields of `SamplingParams`; 400 if it is wrong."""
     name = constraint_field(body)
     if name is None:
         if body.guided_whitespace_pattern is not None:
@@ -70,50 +71,68 @@ def output_constraint(body: GenerationBody) -> dict[str, Any]:
             fields = {_OLDER_NAMES[name]: value}
         if body.guided_whitespace_pattern is not None:
             fields = {**fields, "whitespace_pattern": body.guided_whitespace_pattern}
+        if body.guided_decoding_backend is not None:
+            fields = {**fields, "backend": body.guided_decoding_backend}
         return {"structured_outputs": to_grammar_spec(fields)}
     except ValueError as error:
-        raise bad_request(_named(name, str(error)), name) from error
+        message = str(error)
+        if body.guided_decoding_backend is not None and message.startswith(_OF_BACKEND):
+            name, message = "guided_decoding_backend", f"guided_decoding_{message}"
+        raise bad_request(_named(name, message), name) from error
 
 
 def constrained(
     params: SamplingParams, form: AnswerForm, chat: ChatCompletionRequest
 ) -> SamplingParams:
-    """With the grammar of calls; 400 where two constraints contradict."""
-    spec, forced = params.grammar, form.grammar
-    if form.tools is None or (spec is None and forced is None):
+    """The parameters with the grammar of tool calls; 400 if it contradicts the body's constraint.
+
+    If calls are forced, the body's constraint is left to the later turn that gets their results.
+    """
+    if form.tools is None:
+        return params
+    wanted, spec = form.grammar, params.grammar
+    if wanted is None and spec is not None:
+        wanted = _beside_calls(spec, form, chat)
+    if wanted is None:
         return params
     params = params.clone()
-    params.structured_outputs = forced if spec is None else _beside_calls(spec, form, chat)
+    params.structured_outputs = wanted
     return params
 
 
 def _beside_calls(spec: GrammarSpec, form: AnswerForm, chat: ChatCompletionRequest) -> GrammarSpec:
-    """Calls or a text of the schema. Where calls must be made, the schema is that of a later turn,
-    which answers what they came to."""
-    name = constraint_field(chat)
-    is_schema = name == "response_format" and spec.kind in _SCHEMA_KINDS
-    if is_schema and form.grammar is not None:
-        return form.grammar
-    calls = form.possible_calls if is_schema else None
-    if calls is None:
+    """A grammar of either tool calls or a text that matches the schema of ``spec``."""
+    is_schema, calls = spec.kind in _SCHEMA_KINDS, form.possible_calls
+    if not is_schema or calls is None:
+        name = constraint_field(chat)
+        why = (
+            "there is no grammar for this model's calls"
+            if is_schema
+            else "only a JSON schema can be combined with them"
+        )
         raise bad_request(
-            f"{name} leaves no room for calls of tools: leave out {name} or tools, or pass "
-            "tool_choice 'none'.",
+            f"{name} cannot be combined with tools that the model may call, since {why}: "
+            f"leave out {name} or tools, or pass tool_choice 'none' or 'required'.",
             name,
         )
     schema = json.loads(spec.source) if spec.kind == "json" else {"type": "object"}
     text = {"type": "json_schema", "json_schema": schema}
     either = {"type": "or", "elements": [json.loads(calls.source)["format"], text]}
     tag = {"type": "structural_tag", "format": either}
-    return replace(spec, kind="structural_tag", source=json.dumps(tag, ensure_ascii=False))
+    return replace(
+        spec,
+        kind="structural_tag",
+        source=json.dumps(tag, ensure_ascii=False),
+        closes_objects=spec.closes_objects and spec.kind == "json",  # any object is open
+    )
 
 
 async def verify(
     engine: AsyncLLM, params: SamplingParams, name: str | None, schema_places: Sequence[str]
 ) -> None:
-    """400 for a grammar that cannot be followed. A new one takes a while, and others go on.
+    """400 for a grammar that cannot be enforced; compiling a new one does not block other requests.
 
-    ``schema_places`` are those of the tools that the grammar has calls of.
+    ``schema_places``: where the body has the schemas of the grammar's tools, in order.
     """
     grammar = params.grammar
     if grammar is None:
@@ -133,7 +152,7 @@ async def verify(
 
 
 def _with_places(message: str, schema_places: Sequence[str]) -> str:
-    """The schemas of tools called as the request has them, not as their grammar does."""
+    """``message`` with tool schemas named by their place in the body, not in the grammar."""
 
     def place(found: re.Match[str]) -> str:
         index = int(found["tag"] or found["definition"] or 0)
@@ -143,7 +162,7 @@ def _with_places(message: str, schema_places: Sequence[str]) -> str:
 
 
 def _of_response_format(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """As fields of `StructuredOutputsParams`."""
+    """``response_format`` as fields of `StructuredOutputsParams`."""
     kind = given.get("type")
     if kind == "json_object":
         return {"json_object": True}
@@ -153,7 +172,7 @@ def _of_response_format(given: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ValueError(f"type must be one of {', '.join(_FORMATS)}, got {kind!r}.")
     described = given.get("json_schema")
     if not isinstance(described, Mapping) or described.get("schema") is None:
-        raise ValueError("json_schema.schema must be there, with the JSON schema of the answer.")
+        raise ValueError("json_schema.schema is missing; give the JSON schema of the answer.")
     return {"json": described["schema"]}
 
 

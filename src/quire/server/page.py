@@ -37,11 +37,11 @@ _HEADERS = {
 }
 
 _STATS_AGE_S = 0.2  # two tabs ask the engine no more often than one
-_STALE_S = 10.0  # an engine answers between two steps, of which long ones take seconds
-_LARGE_MAP_AGE_S = 1.0  # for as long as the core needs to draw a map of very many blocks
+_STALE_S = 10.0  # an engine answers between two steps, and a long step takes seconds
+_LARGE_MAP_AGE_S = 1.0  # a map of very many blocks costs the core time
 _LARGE_MAP = 16 * MAX_CELLS
-# States of blocks as `AsyncLLM.block_map` numbers them, from the idlest to the busiest, which is
-# what a cell of several blocks shows.
+# Block states as `AsyncLLM.block_map` numbers them; then ordered from the idlest to the busiest,
+# since a cell of several blocks shows the busiest.
 _FREE, _IN_USE, _SHARED, _CACHED = range(4)
 _BY_BUSYNESS = np.array([_FREE, _CACHED, _IN_USE, _SHARED], dtype=np.uint8)
 _BUSYNESS = np.argsort(_BY_BUSYNESS).astype(np.uint8)
@@ -61,7 +61,7 @@ async def page_file(name: str) -> Response:
 
 @router.get("/page-data")
 async def page_data(request: Request) -> Response:
-    """The engine at this moment, as far as it is there."""
+    """The server's phase, and the engine's statistics and blocks once there is one."""
     state = state_of(request)
     content: dict[str, Any] = {
         "state": state.phase.value,
@@ -77,7 +77,7 @@ async def page_data(request: Request) -> Response:
 
 
 async def _engine(state: ServerState) -> dict[str, Any]:
-    """Its numbers and blocks; nothing when it has not answered for so long that they are old."""
+    """Statistics and blocks of the engine; empty if its last answer is older than `_STALE_S`."""
     watch = state.watch
     stats = await watch.stats.get(_STATS_AGE_S)
     if time.monotonic() - watch.stats.time > _STALE_S:
@@ -93,7 +93,7 @@ async def _engine(state: ServerState) -> dict[str, Any]:
 
 
 def block_picture(blocks: bytes) -> dict[str, Any]:
-    """At most `MAX_CELLS` cells, each a digit, and exact counts by state."""
+    """The blocks as at most `MAX_CELLS` cells, one digit each, and exact counts by state."""
     per_cell = max(1, -(-len(blocks) // MAX_CELLS))
     ranks = _BUSYNESS[np.frombuffer(blocks, dtype=np.uint8)]
     padded = np.zeros(-(-len(blocks) // per_cell) * per_cell, dtype=np.uint8)

@@ -1,9 +1,8 @@
 """The HTTP processes of one server, seen from one of them: how much runs in all, and where.
 
-How many requests each has, and whether it still loads, stands in memory that all of them map, so
-that the limit of the queue costs nothing. Whatever needs more is asked: each process listens at a
-Unix socket in their common folder. Knows no HTTP. A server with one process has no folder, and is
-all there is.
+Each one's number of requests, and whether it still loads, are in memory that all of them map, so
+that checking the queue limit costs nothing. Anything else is asked over Unix sockets in a common
+folder. Knows no HTTP. A server with a single process has no folder and no peers.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Place(msgspec.Struct, frozen=True):
 
     @classmethod
     def make_all(cls, folder: str, num_processes: int) -> list[Place]:
-        """One for each process; the folder is empty before."""
+        """A place for each process; ``folder`` must be empty."""
         places = [cls(folder, index, num_processes) for index in range(num_processes)]
         for name, number in ((_RUNNING, 0), (_LOADING, 1)):
             Path(folder, name).write_bytes(bytes(_ITEM_BYTES * num_processes))
@@ -46,13 +45,13 @@ class Place(msgspec.Struct, frozen=True):
         return places
 
     def vacate(self) -> None:
-        """The process that stood here has ended."""
+        """Reset the numbers of a process that has ended."""
         for name in (_RUNNING, _LOADING):
             Counts(self, name).set(0)
 
 
 class Counts:
-    """A number for each process. Each writes its own only, so that there is nothing to lock."""
+    """A number for each process. Each writes only its own, so no lock is needed."""
 
     def __init__(self, place: Place | None = None, name: str = _RUNNING) -> None:
         self._index = 0 if place is None else place.index
@@ -63,7 +62,7 @@ class Counts:
         self._numbers = memoryview(buffer).cast("q")
 
     def set(self, number: int) -> None:
-        """Of this process."""
+        """Set the number of this process."""
         self._numbers[self._index] = number
 
     @property
@@ -72,13 +71,13 @@ class Counts:
 
 
 class Loading:
-    """Processes that take connections before they have an engine: any client may come to one."""
+    """Which processes accept connections while they load: any client may reach one of them."""
 
     def __init__(self, place: Place | None) -> None:
         self._counts = Counts(place, _LOADING)
 
     def set(self, is_loading: bool) -> None:
-        """Of this process."""
+        """Set the flag of this process."""
         self._counts.set(int(is_loading))
 
     @property
@@ -87,28 +86,28 @@ class Loading:
 
 
 class Table(Protocol):
-    """What runs in one process."""
+    """The requests that run in one process."""
 
     def rows(self) -> Rows: ...
 
     def named(self, name: str) -> list[str]:
-        """Own ids of the requests that are called so."""
+        """The server's ids of the requests that ``name`` refers to."""
         ...
 
     def cancel(self, request_id: str) -> None:
-        """End the one with this own id, if it is here."""
+        """Cancel the request with this server id, if it runs here."""
         ...
 
 
 class _Ask(msgspec.Struct, frozen=True):
-    """What a process asks another one."""
+    """A question of one process to another."""
 
-    method: str  # of its table
+    method: str  # of the other's `Table`
     arguments: tuple[str, ...] = ()
 
 
 class Peers:
-    """The other processes, and the table of this one, which they may ask for."""
+    """Asks the other processes about their requests, and answers them from this one's table."""
 
     def __init__(self, place: Place | None, table: Table) -> None:
         self._answers: dict[str, Callable[..., object]] = {
@@ -142,13 +141,13 @@ class Peers:
         return [row for rows in await self._ask_all("rows") for row in rows]
 
     async def cancel(self, name: str) -> str | None:
-        """End a request wherever it runs; its own id, or None if it runs nowhere. 409 if several
-        are called so."""
+        """Cancel a request in whichever process it runs; returns its server id, or None if there is
+        none. 409 if ``name`` refers to several."""
         found = {own_id for own_ids in await self._ask_all("named", name) for own_id in own_ids}
         if len(found) > 1:
             raise conflict(
-                f"{len(found)} requests with the id {name!r} run: {', '.join(sorted(found))}; "
-                "cancel one by the id of its answer."
+                f"{len(found)} requests with the id {name!r} are running: "
+                f"{', '.join(sorted(found))}; cancel one by the id in its answer."
             )
         own_id = next(iter(found), None)
         if own_id is not None:
@@ -171,7 +170,7 @@ class Peers:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(OSError):
             line = await reader.readline()
-            if not line.endswith(b"\n"):  # of a process that ends just now
+            if not line.endswith(b"\n"):  # from a process that is exiting
                 return
             ask = msgspec.json.decode(line, type=_Ask)
             answer = self._answers[ask.method](*ask.arguments)
@@ -180,7 +179,7 @@ class Peers:
 
 
 async def _answer(path: Path, line: bytes) -> bytes:
-    """One line; empty for a process that is not there, or that ends just now."""
+    """The answer of one process, a line; empty if the process is absent or exiting."""
     try:
         reader, writer = await asyncio.open_unix_connection(path, limit=_MAX_ANSWER)
         with contextlib.closing(writer):

@@ -12,13 +12,13 @@ from quire.server.errors import PromptTooLong, bad_request
 from quire.server.input_phase import go_on
 from quire.server.protocol.common import GenerationBody
 
-# A text has far fewer. Of one with more than these for each token of the context only a part is
-# read, and more of it only as long as that part has not twice the tokens that fit.
+# Texts have far fewer characters per token. Of a text with more than this per token of the context
+# only a part is tokenized, and more of it only until that has twice the tokens that fit.
 _CHARS_PER_TOKEN = 16
-_CHARS_AT_ONCE = 1 << 20  # of several texts; each of their characters takes some 150 bytes
-_LEAST_COUNTED = 1 << 20  # characters, or token ids, that are counted in any case
+_CHARS_AT_ONCE = 1 << 20  # in one batch of texts; each character takes some 150 bytes
+_LEAST_COUNTED = 1 << 20  # characters or token ids allowed for counting, whatever the context
 _MAX_SALT = 128
-_ONLY = "the prompt"  # as one is called that is not of a list
+_ONLY = "the prompt"  # the name of a prompt that is not in a list
 _NOT_IN_SALT = "@/\\\0"
 
 Side = Literal["left", "right"]
@@ -28,8 +28,8 @@ Side = Literal["left", "right"]
 class PromptRules:
     """What a request says about all of its prompts."""
 
-    kept_tokens: int | None = None  # -1: as many as leave room for one more
-    side: Side = "left"  # what is cut off
+    kept_tokens: int | None = None  # -1: one less than the context
+    side: Side = "left"  # the side that is cut off
     cache_salt: str | None = None
     param: str = "prompt"  # the field that errors are about
 
@@ -48,8 +48,8 @@ class PromptRules:
 def ready_prompts(
     engine: AsyncLLM, prompts: Sequence[ParsedPrompt], rules: PromptRules
 ) -> list[ParsedPrompt]:
-    """The prompts with token ids that fit the context, in order; 400 for one that does not. One
-    that was cut has no text."""
+    """The prompts with token ids, in order; 400 for one that does not fit the context. A truncated
+    prompt loses its text."""
     max_model_len = engine.model_config.max_model_len
     kept = _kept_tokens(rules.kept_tokens, max_model_len)
     done = tokenized_for_context(engine, prompts, rules.side)
@@ -62,7 +62,7 @@ def ready_prompts(
 def tokenized_for_counting(
     engine: AsyncLLM, prompt: ParsedPrompt, param: str = "messages"
 ) -> ParsedPrompt:
-    """The prompt with all of its token ids; 400 for one that could not be near to fitting."""
+    """The prompt with all of its token ids; 400 for one too long to be counted."""
     check_countable(engine, len(prompt.text or ""), "characters", param)
     (done,) = _tokenized(engine, [prompt])
     return done
@@ -71,19 +71,19 @@ def tokenized_for_counting(
 def check_countable(
     engine: AsyncLLM, count: int, unit: str, param: str, least: int = _LEAST_COUNTED
 ) -> None:
-    """400 for more than is worked on at once, which is at least ``least``."""
+    """400 if ``count`` exceeds `_CHARS_PER_TOKEN` per token of the context, and ``least``."""
     max_model_len = engine.model_config.max_model_len
     most = max(_CHARS_PER_TOKEN * max_model_len, least)
     if count > most:
         raise bad_request(
-            f"{param}: {count} {unit} are more than the {most} that are worked on at once, where "
-            f"the context has {max_model_len} tokens; send them in parts.",
+            f"{param}: {count} {unit} are more than the {most} that a request may have with a "
+            f"context of {max_model_len} tokens; send them in parts.",
             param,
         )
 
 
 def _tokenized(engine: AsyncLLM, prompts: Sequence[ParsedPrompt]) -> list[ParsedPrompt]:
-    """The prompts with token ids, whatever their length; some at once, which is faster."""
+    """The prompts with token ids, whatever their length; tokenized in batches, for speed."""
     done: list[ParsedPrompt] = []
     for part in _parts(prompts):
         go_on()
@@ -92,7 +92,7 @@ def _tokenized(engine: AsyncLLM, prompts: Sequence[ParsedPrompt]) -> list[Parsed
 
 
 def _parts(prompts: Sequence[ParsedPrompt]) -> Iterator[list[ParsedPrompt]]:
-    """All of them, in order; a text that is too long for any part is one of its own."""
+    """The prompts in order, in batches of `_CHARS_AT_ONCE` characters; a longer one is alone."""
     part: list[ParsedPrompt] = []
     num_chars = 0
     for prompt in prompts:
@@ -108,8 +108,8 @@ def _parts(prompts: Sequence[ParsedPrompt]) -> Iterator[list[ParsedPrompt]]:
 def tokenized_for_context(
     engine: AsyncLLM, prompts: Sequence[ParsedPrompt], cut_side: Side
 ) -> list[ParsedPrompt]:
-    """The same, but a prompt of more than twice the tokens that fit may have only those that are
-    left of it when ``cut_side`` is cut off: megabytes that cannot fit cost no time."""
+    """The prompts with token ids. Of a prompt with more than twice the tokens that fit there may be
+    only those that remain after cutting ``cut_side``: megabytes that cannot fit cost no time."""
     max_model_len = engine.model_config.max_model_len
     most_chars = _CHARS_PER_TOKEN * max_model_len
     done = [
@@ -122,7 +122,7 @@ def tokenized_for_context(
 
 
 def _of_part(engine: AsyncLLM, prompt: ParsedPrompt, cut_side: Side, size: int) -> ParsedPrompt:
-    """Its other end is far from all tokens that are kept, so that these are those of the whole."""
+    """Tokenize the part at the kept end; the kept tokens are far from its cut, hence unchanged."""
     text = prompt.text or ""
     while True:
         part = text[-size:] if cut_side == "left" else text[:size]
@@ -141,8 +141,8 @@ def too_long(
     *,
     may_have_more: bool = False,
 ) -> PromptTooLong:
-    """The error for one of so many tokens."""
-    # Conversations are those of other APIs too, which cut them in their own ways.
+    """The error for a prompt of ``num_tokens`` tokens."""
+    # Conversations may come from other APIs, which truncate in their own ways.
     remedy = ", or set truncate_prompt_tokens" if param == "prompt" else ""
     at_least = "at least " if may_have_more or num_tokens > 2 * max_model_len else ""
     return PromptTooLong(
@@ -173,8 +173,8 @@ def _fitted(
 
 
 def _check_token_ids(prompt: ParsedPrompt, param: str, size: int) -> None:
-    """The engine would refuse them too, but knows neither which prompt of several it is nor the
-    field."""
+    """400 for an id outside the vocabulary. The engine would refuse it too, but could name neither
+    the prompt nor the field."""
     token_ids = prompt.token_ids or []
     if max(token_ids) >= size:
         wrong = next(one for one in token_ids if one >= size)

@@ -1,5 +1,5 @@
-"""How many tokens of answers were thought, for the usage: counted when an answer has ended, and as
-it grows where that is told."""
+"""Counts reasoning tokens for the usage: when an answer has ended, and while it grows if a stream
+reports usage with every chunk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quire.server.usage import Usage
 
 
 class ReasoningTokens:
-    """Of all completions of one request; does nothing where thoughts are not told apart."""
+    """Those of all completions of one request; counts nothing without a reasoning parser."""
 
     def __init__(self, state: ServerState, form: AnswerForm, usage: Usage) -> None:
         self._counts = form.formats.reasoning is not None
@@ -21,9 +21,10 @@ class ReasoningTokens:
             usage.reasoning_tokens = 0
 
     def add(self, one: CompletionOutput, answer: Answer, *, is_told: bool = False) -> None:
-        """Of an output that may not be the last of its completion; then only what is told counts.
+        """Count the reasoning of an answer so far; before its last output only if ``is_told``,
+        which says that the usage is reported now.
 
-        What is new is counted by itself, and the whole at the end: that may be a little less.
+        New text is tokenized by itself and the whole at the end, which may give slightly less.
         """
         is_last = one.finish_reason is not None
         if not self._counts or not (is_last or is_told):

@@ -1,4 +1,4 @@
-"""Ids of requests: what a client may call its own, and what answers call it."""
+"""Ids of requests: those that clients may give, and the prefixed ids in answers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PREFIXES = ("chatcmpl-", "cmpl-", "resp_", "msg_")
 
 
 def from_header(given: bytes | None) -> str:
-    """The client's own, if it can be a header again; else a new one."""
+    """The client's id if it is valid as a header of the answer, else a new one."""
     text = (given or b"").decode("latin-1").strip()
     return text if _is_good(text) else uuid.uuid4().hex
 
 
 def request_id_of(request: Request, given: str | None) -> str:
-    """The header's, else the body's, else the one that the guard has made; it is in the header of
-    the answer."""
+    """The request's id: from its header, else from its body, else the one the guard has made. It
+    is sent back in the header of the answer."""
     if given and HEADER not in request.headers:
         if not _is_good(given):
             raise bad_request(

@@ -1,4 +1,4 @@
-"""What runs now, and how to end one of it; the prefix cache's reset."""
+"""Endpoints that list and cancel running requests, and that reset the prefix cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def cancel(request_id: str, request: Request) -> Response:
     """End a request by its id (the answer's id or the ``X-Request-Id``)."""
     found = await state_of(request).peers.cancel(request_id)
     if found is None:
-        raise not_found(f"No request with the id {request_id!r} runs; it may have ended.")
+        raise not_found(f"No request with the id {request_id!r} is running; it may have ended.")
     return json_response({"id": found, "object": "request", "status": "cancelled"})
 
 

@@ -53,8 +53,8 @@ async def count_input_tokens(body: InputTokensRequest, request: Request) -> Resp
 async def no_stored_response(response_id: str) -> Response:
     """Always 404: no response is kept."""
     raise not_found(
-        f"There is no stored response {response_id!r}: the server keeps no state; all that "
-        "there is comes with the answer to POST v1/responses."
+        f"There is no stored response {response_id!r}: the server keeps no state; use what POST "
+        "v1/responses has returned."
     )
 
 
@@ -62,6 +62,6 @@ async def no_stored_response(response_id: str) -> Response:
 async def no_background_response(response_id: str) -> Response:
     """Always 404: no response runs in the background."""
     raise not_found(
-        f"There is no background response {response_id!r}: the server keeps no state. To end a "
-        "request that runs, close its connection, or POST v1/requests/ID/cancel with its id."
+        f"There is no background response {response_id!r}: the server keeps no state. To cancel a "
+        "running request, close its connection, or POST v1/requests/ID/cancel with its id."
     )

@@ -1,6 +1,6 @@
 """A Responses request as a chat request: its items become messages.
 
-Owns what an item may be. What cannot be had without state, or is not built, is refused by name.
+Owns which types of items are allowed; others, and what needs stored state, are refused by name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from quire.server.responses_thoughts import decoded_thought
 from quire.server.responses_tools import ResponseTools, chat_name
 from quire.server.text_parts import kind_of, not_served, string_at, text_content
 
-# Fields of the chat request -> what they are called here.
+# Fields of the chat request -> their names in this API.
 _NAMES = {
     "messages": "input",
     "max_tokens": "max_output_tokens",
@@ -28,7 +28,7 @@ _STATELESS = "the server keeps no state; send the whole conversation as input"
 
 
 def chat_fields(body: ResponsesRequest) -> dict[str, Any]:
-    """What it asks for, as fields of a chat request."""
+    """The request as fields of a chat request."""
     _refuse_stored(body)
     return {
         **body.sampling_fields(),
@@ -43,22 +43,22 @@ def chat_fields(body: ResponsesRequest) -> dict[str, Any]:
 
 
 def names(body: InputTokensRequest) -> dict[str, str]:
-    """Fields of the chat request -> what they are called here."""
+    """Fields of the chat request -> their names in this API, for errors."""
     return {**_NAMES, **ResponseTools(body.tools).places}
 
 
 def check_logprobs(body: ResponsesRequest, form: AnswerForm) -> None:
-    """400 where they would belong to no one item."""
+    """400 for logprobs beside tools or reasoning, which could not be assigned to items."""
     if body.wants_logprobs and not form.is_plain:
         raise bad_request(
-            "logprobs cannot be told here beside tools or reasoning, since they belong to no one "
-            "item; use /v1/chat/completions, or leave them out.",
+            "logprobs cannot be returned here together with tools or reasoning, since they belong "
+            "to no single item; use /v1/chat/completions, or leave them out.",
             "include",
         )
 
 
 def prompt_fields(body: InputTokensRequest) -> dict[str, Any]:
-    """Only messages, tools, and the form of the answer."""
+    """The chat fields that the prompt depends on: messages, tools, output format and effort."""
     for name in ("previous_response_id", "conversation"):
         if getattr(body, name) is not None:
             raise bad_request(f"{name} is not supported: {_STATELESS}.", name)
@@ -90,7 +90,7 @@ def _refuse_stored(body: ResponsesRequest) -> None:
         )
     if body.enable_response_messages:
         raise bad_request(
-            "enable_response_messages is not supported: the prompt and its tokens are told by "
+            "enable_response_messages is not supported: the prompt and its tokens are returned by "
             "/v1/chat/completions, with return_prompt_text and return_token_ids; leave it out.",
             "enable_response_messages",
         )
@@ -119,11 +119,11 @@ def _messages(body: InputTokensRequest) -> list[dict[str, Any]]:
 
 
 class _History:
-    """Messages so far; what the assistant said and called in one turn is one message."""
+    """The messages so far; text, reasoning and calls of one assistant turn are one message."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
-        self._reasoning: list[str] = []  # of the turn that follows
+        self._reasoning: list[str] = []  # of the assistant turn that follows
 
     def add(self, item: Any, place: str) -> None:
         kind = kind_of(item, place, default="message")
@@ -135,8 +135,8 @@ class _History:
         }
         if kind == "item_reference":
             raise bad_request(
-                f"{place}: an item_reference cannot be followed: {_STATELESS}. Clients that send "
-                "references send whole items with store: false.",
+                f"{place}: an item_reference cannot be resolved: {_STATELESS}. Clients that send "
+                "references send whole items if they set store to false.",
                 place,
             )
         if kind not in readers:
@@ -154,7 +154,7 @@ class _History:
         if role == "assistant":
             self._assistant(content)
         else:
-            self._reasoning = []  # of a turn that came to nothing
+            self._reasoning = []  # of a turn without text or calls
             self.messages.append({"role": role, "content": content})
 
     def _function_call(self, item: dict[str, Any], place: str) -> None:
@@ -179,7 +179,7 @@ class _History:
         self.messages.append({"role": "tool", "tool_call_id": call_id, "content": output})
 
     def _reasoning_item(self, item: dict[str, Any], place: str) -> None:
-        """Its text, or what was made of that here for `encrypted_content`; a summary is none."""
+        """Keep the item's text, or what `encrypted_content` decodes to; ignore its summary."""
         keys = {"reasoning_text": "text", "text": "text"}
         content = text_content(item.get("content") or [], keys, f"{place}.content")
         parts = [content] if isinstance(content, str) else [part["text"] for part in content]
@@ -197,7 +197,7 @@ class _History:
 
 
 def _response_format(given: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Flat here too."""
+    """``text.format`` as chat's ``response_format``, which nests the JSON schema deeper."""
     if not given or given.get("type") == "text":
         return None
     if given.get("type") != "json_schema":

@@ -15,13 +15,13 @@ _PREFIXES = {Content: "msg", Reasoning: "rs", ToolCall: "fc"}
 
 
 def item_id(part: Part, request_id: str, index: int) -> str:
-    """Of the item at this place of the output."""
+    """The id of the item at this index of the output."""
     own = f"{_PREFIXES[type(part)]}_{request_id}"
     return f"{own}_{index}" if index else own
 
 
 def item(part: Part, id: str, status: str, logprobs: list[Json], *, encodes_thoughts: bool) -> Json:
-    """As it is at its end."""
+    """The item when it is finished."""
     begun = begun_item(part, id) | {"status": status}
     if isinstance(part, ToolCall):
         return begun | {"arguments": part.arguments}
@@ -31,7 +31,7 @@ def item(part: Part, id: str, status: str, logprobs: list[Json], *, encodes_thou
 
 
 def begun_item(part: Part, id: str) -> Json:
-    """As it is before its content."""
+    """The item when it begins, without content."""
     common = {"id": id, "status": "in_progress"}
     if isinstance(part, ToolCall):
         call = {"type": "function_call", "call_id": part.id, "name": part.name, "arguments": ""}
@@ -43,7 +43,7 @@ def begun_item(part: Part, id: str) -> Json:
 
 
 def content_part(part: Reasoning | Content, logprobs: list[Json]) -> Json:
-    """What a message or a reasoning has in it."""
+    """The content part of a message or reasoning item."""
     if isinstance(part, Reasoning):
         return {"type": "reasoning_text", "text": part.text}
     text = {"type": "output_text", "text": part.text}
@@ -53,7 +53,7 @@ def content_part(part: Reasoning | Content, logprobs: list[Json]) -> Json:
 def items(
     answer: Answer, request_id: str, status: str, logprobs: list[Json], *, encodes_thoughts: bool
 ) -> list[Json]:
-    """All of them; ``status`` is that of the last, which may have been cut off."""
+    """All items of an answer; ``status`` is that of the last, which may have been cut off."""
     parts = answer.parts
     return [
         item(

@@ -19,7 +19,7 @@ from quire.tools import CallArguments, CallBegin, CallEnd, Content
 
 
 class ResponseStream:
-    """One stream: the response, in it items, of which the last one grows."""
+    """One stream: a response with items, of which only the last one grows."""
 
     def __init__(self, generation: Generation, view: ResponseView) -> None:
         self._generation = generation
@@ -27,16 +27,16 @@ class ResponseStream:
         self._next_number = 0
         self._reader = replace(view.form, shows_reasoning=True).reader()
         self._logprobs: list[Json] = []
-        self._items: list[Json] = []  # that are whole
-        self._open: Part | None = None  # as it has begun
-        self._texts: list[str] = []  # what it holds so far
-        self._is_behind_hidden = False  # a thought has come since that is not told
+        self._items: list[Json] = []  # the finished ones
+        self._open: Part | None = None  # the item that grows, as it began
+        self._texts: list[str] = []  # of the open item so far
+        self._is_behind_hidden = False  # a hidden thought has come since
 
     async def run(self) -> AsyncGenerator[bytes, None]:
         last: CompletionOutput | None = None
         async with contextlib.aclosing(self._generation.outputs()) as outputs:
             async for _, output in outputs:
-                # The start leaves with the first output: until then an error has a status.
+                # Sent only with the first output: an error before it still has its own status.
                 data = self._start() if last is None else b""
                 for last in output.outputs:
                     data += self._news(last)
@@ -46,7 +46,7 @@ class ResponseStream:
         yield self._end(last)
 
     def failed(self, path: str, error: HTTPError) -> bytes:
-        """The end of a stream that cannot go on."""
+        """The last events of a stream that has failed."""
         start = b""
         if self._next_number == 0:
             start = self._state("created", self._view.running())
@@ -59,7 +59,7 @@ class ResponseStream:
         return self._state("created", running) + self._state("in_progress", running)
 
     def _news(self, one: CompletionOutput) -> bytes:
-        """Nothing, if there is nothing to see yet: half a character, or a stop string's start."""
+        """The events of an output; none while its text is held back, such as half a character."""
         logprobs = self._view.logprobs(one)
         self._logprobs += logprobs
         pieces = self._reader.feed(one.text)
@@ -134,17 +134,17 @@ class ResponseStream:
         if self._open is not None:
             data += self._end_item(self._view.item_status(last, answer))
         response = self._view.ended(last, self._items)
-        # No event is named after a response that was cancelled.
+        # The API has no event for a cancelled response.
         state = "completed" if response["status"] == "completed" else "incomplete"
         return data + self._state(state, response)
 
     def _item(self, status: str) -> Json:
-        """The open one, as it is at its end."""
+        """The open item in its final form."""
         own_id, encodes = self._place()["item_id"], self._view.encodes_thoughts
         return item(self._grown(), own_id, status, self._logprobs, encodes_thoughts=encodes)
 
     def _grown(self) -> Part:
-        """The open item's, with what it holds."""
+        """The open part with all of its text so far."""
         assert self._open is not None
         text = "".join(self._texts)
         if isinstance(self._open, ToolCall):
@@ -152,7 +152,7 @@ class ResponseStream:
         return type(self._open)(text)
 
     def _place(self) -> Json:
-        """Of the open item."""
+        """The id and index of the open item."""
         assert self._open is not None
         index = len(self._items)
         id = item_id(self._open, self._view.request_id, index)

@@ -1,7 +1,7 @@
 """A thought as ``encrypted_content``, for clients that keep a conversation themselves: they send
 this back, and not the text.
 
-It is encoded and no more: whoever has it can read it, as can whoever has the item's text.
+It is encoded, not encrypted: anyone who has it can read it, as with the item's text.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ def encoded_thought(text: str) -> str:
 
 
 def decoded_thought(encoded: str, place: str) -> str:
-    """400 for what another server has made, or what is damaged."""
-    why = "another server has made it"
+    """The thought's text; 400 if it is damaged, or was encoded by another server."""
+    why = "it was encoded by another server"
     if encoded.startswith(_MARK):
         why = "it is damaged"
-        with contextlib.suppress(ValueError):  # no base64, or no UTF-8
+        with contextlib.suppress(ValueError):  # not base64, or not UTF-8
             return base64.b64decode(encoded.removeprefix(_MARK), validate=True).decode()
     raise bad_request(
-        f"{place}: {shown(encoded, 40)} cannot be read here, for {why}; leave the item out, or "
+        f"{place}: {shown(encoded, 40)} cannot be decoded: {why}; leave the item out, or "
         "send the thought's text as its content.",
         place,
     )

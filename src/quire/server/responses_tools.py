@@ -20,12 +20,12 @@ _KEYS = ("description", "parameters", "strict")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResponseFunction:
-    """One that may be called."""
+    """A function that the model may call."""
 
     place: str  # in the body
     name: str
     namespace: str | None
-    definition: Json  # of it in chat, but for its name
+    definition: Json  # the chat function without its name
 
     @property
     def chat_name(self) -> str:
@@ -33,12 +33,12 @@ class ResponseFunction:
 
     @property
     def tool(self) -> Json:
-        """In chat, where a function is an object of its own."""
+        """The function as a tool of a chat request."""
         return {"type": "function", "function": {"name": self.chat_name, **self.definition}}
 
 
 class ResponseTools:
-    """Those of one request; 400 for one that is no function."""
+    """The tools of one request; 400 for one that is neither a function nor a namespace."""
 
     def __init__(self, tools: list[Json] | None) -> None:
         self._functions = [
@@ -53,7 +53,7 @@ class ResponseTools:
 
     @property
     def places(self) -> dict[str, str]:
-        """What chat calls the parts of a tool -> what the body does."""
+        """Place of a tool's part in the chat request -> its place in the body."""
         return {
             f"tools[{i}].function{part}": function.place + part
             for i, function in enumerate(self._functions)
@@ -61,7 +61,7 @@ class ResponseTools:
         }
 
     def choice(self, choice: str | Json | None) -> str | Json | None:
-        """In chat. It has no namespace, so the name must be that of one function alone."""
+        """``tool_choice`` for chat; it names no namespace, so only a unique name is resolved."""
         if not isinstance(choice, dict):
             return choice
         if kind_of(choice, "tool_choice") != "function":
@@ -71,7 +71,7 @@ class ResponseTools:
         return {"type": "function", "function": {"name": found[0] if len(found) == 1 else name}}
 
     def own(self, call: ToolCall) -> ToolCall:
-        """A call with the names that the request has for its function."""
+        """The call under the name and namespace that the request has for its function."""
         for one in self._functions:
             if one.chat_name == call.name:
                 return replace(call, name=one.name, namespace=one.namespace)
@@ -93,7 +93,7 @@ def _functions(tool: Any, place: str) -> Iterator[ResponseFunction]:
 
 
 def _of_namespace(tool: Json, place: str) -> Iterator[ResponseFunction]:
-    """What is said about all of them stands before what is said about the first."""
+    """The functions of a namespace; its description is put before that of the first one."""
     namespace, inside = string_at(tool, "name", place), tool.get("tools")
     if not isinstance(inside, list):
         raise bad_request(
@@ -130,12 +130,12 @@ def _joined(about_all: str, definition: Mapping[str, Any]) -> str:
 def _no_function(kind: str, place: str) -> HTTPError:
     if kind == "custom":
         return bad_request(
-            f"{place}: tools of the type 'custom' are not supported: they take free text, and "
-            "calls here have JSON; describe a function with one string in its stead.",
+            f"{place}: tools of the type 'custom' are not supported: they take free text, but "
+            "calls here take JSON; define a function with one string parameter instead.",
             f"{place}.type",
         )
     return bad_request(
-        f"{place}: the server has no tool of the type {shown(kind)}; describe a function, and call "
-        "it yourself.",
+        f"{place}: tools of the type {shown(kind)} are not supported here; define a function, and "
+        "run it in your program.",
         f"{place}.type",
     )

@@ -10,7 +10,7 @@ from quire.server.state import ServerState
 
 
 def without_oldest_turns(state: ServerState, chat: ChatCompletionRequest) -> ChatCompletionRequest:
-    """As few turns less as make room for the answer; the system's message and the last turn stay.
+    """Drop as few turns as make room for the answer; system messages and the last turn stay.
 
     The answer has room for ``max_tokens``, or for a quarter of the context if that is not given;
     half of the context is always the prompt's.
@@ -38,7 +38,7 @@ def without_oldest_turns(state: ServerState, chat: ChatCompletionRequest) -> Cha
 
 
 class _Turns:
-    """A conversation as the system's messages and turns, each from a user's message on."""
+    """A conversation as system messages, then turns, each from a user message on."""
 
     def __init__(self, chat: ChatCompletionRequest) -> None:
         self._chat = chat
@@ -51,7 +51,7 @@ class _Turns:
         return len(self._starts) - 1
 
     def without(self, count: int) -> ChatCompletionRequest:
-        """Without the first so many turns."""
+        """The chat without its first ``count`` turns."""
         kept = self._rest[self._starts[count] :]
         return self._chat.model_copy(update={"messages": [*self._head, *kept]})
 

@@ -41,11 +41,11 @@ class ResponseView:
         self.encodes_thoughts = body.wants_encoded_thoughts
 
     def running(self) -> Json:
-        """Before there is any output."""
+        """The response before there is any output."""
         return self._response("in_progress", [])
 
     def whole(self, one: CompletionOutput) -> Json:
-        """All at once."""
+        """The finished response, of a request that is not streamed."""
         answer = self.form.read(one.text)
         self.count_reasoning(one, answer)
         self.hide_thoughts(answer)
@@ -65,17 +65,17 @@ class ResponseView:
         return self.ended(one, output)
 
     def hide_thoughts(self, answer: Answer) -> None:
-        """Where they are not told; texts before and behind one stay apart."""
+        """Drop reasoning that is not to be shown; the texts around it stay separate parts."""
         if not self.form.shows_reasoning:
             answer.parts = [part for part in answer.parts if not isinstance(part, Reasoning)]
 
     def refuse_broken_off(self, one: CompletionOutput) -> None:
-        """What a server that ends has broken off is no response: clients ask again."""
+        """503 for an answer that the server's shutdown aborted, so that clients retry."""
         if one.finish_reason == "abort" and self._state.phase is Phase.DRAINING:
             raise broken_off()
 
     def ended(self, one: CompletionOutput, output: list[Json]) -> Json:
-        """After the last output; ``one`` says how it ended."""
+        """The response after the last output; ``one`` says how it ended."""
         status = _status(one)
         is_cut_off = status == "incomplete" and one.stop_reason != TIMED_OUT
         details = {"reason": "max_output_tokens" if is_cut_off else None}
@@ -88,21 +88,21 @@ class ResponseView:
         )
 
     def failed(self, message: str, output: list[Json]) -> Json:
-        """After an error; the output is what there was by then."""
+        """The response after an error, with the output until then."""
         error = {"code": "server_error", "message": message}
         return self._response("failed", output, error=error, usage=usage_dict(self._usage))
 
     def item_status(self, one: CompletionOutput, answer: Answer) -> str:
-        """Of the last item; what was cut off behind a whole call is no item."""
+        """The last item's status; what was cut off after a complete call is not an item."""
         is_whole = _status(one) == "completed" or answer.ends_in_whole_call
         return "completed" if is_whole else "incomplete"
 
     def count_reasoning(self, one: CompletionOutput, answer: Answer) -> None:
-        """For the usage."""
+        """Add the answer's reasoning tokens to the usage."""
         self._thoughts.add(one, answer)
 
     def logprobs(self, one: CompletionOutput) -> list[Json]:
-        """Of the tokens of this output; none if the body does not ask."""
+        """The logprobs of this output's tokens; empty unless the body asks for them."""
         if not self._body.wants_logprobs:
             return []
         return chat_logprobs(
@@ -119,7 +119,7 @@ class ResponseView:
 
 
 def usage_dict(usage: Usage) -> Json:
-    """With the names of this API."""
+    """The usage under this API's names."""
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
@@ -134,13 +134,13 @@ def _status(one: CompletionOutput) -> str:
 
 
 def _fixed_fields(body: ResponsesRequest, started: Started) -> Json:
-    """What the request has said, with what holds where it has not."""
+    """The request's settings, with defaults for those it does not give."""
     params = started.generation.wanted.params
     format = body.text and body.text.format
     text = {"format": format or {"type": "text"}, "verbosity": "medium"}
     effort = body.reasoning and body.reasoning.effort
     return {
-        "id": f"resp_{started.request_id.removeprefix('resp_')}",  # a client's may be the whole id
+        "id": f"resp_{started.request_id.removeprefix('resp_')}",  # a client's may have the prefix
         "object": "response",
         "created_at": int(time.time()),
         "model": started.model,

@@ -1,7 +1,7 @@
 """The fields of a body as `SamplingParams`, over the defaults of the server.
 
 A value is the request's, else the generation config's, else OpenAI's. Ranges are checked by
-`SamplingParams` itself, so that the HTTP and the Python API tell the same.
+`SamplingParams` itself, so that the HTTP and the Python API give the same errors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quire.server.protocol.completions import CompletionRequest
 MAX_STOP_STRINGS = 4
 COMPLETION_MAX_TOKENS = 16  # OpenAI's, for completions
 
-# Taken over by name; None is the default of the server.
+# Copied under the same name; None means the server's default.
 _SAME_NAME = (
     *("n", "best_of", "min_tokens", "temperature", "top_p", "top_k", "min_p", "seed"),
     *("presence_penalty", "frequency_penalty", "repetition_penalty", "allowed_token_ids"),
@@ -30,8 +30,8 @@ _SAME_NAME = (
     *("use_beam_search", "length_penalty", "early_stopping", "logit_bias"),
     "thinking_token_budget",
 )
-_OF_VOCABULARY = ("allowed_token_ids", "stop_token_ids", "logit_bias")  # by token id
-# Taken from the generation config where tokens are drawn; beams are not.
+_OF_VOCABULARY = ("allowed_token_ids", "stop_token_ids", "logit_bias")  # hold token ids
+# Defaults of the generation config for sampling; beam search does not use them.
 _DRAWING = (
     *("temperature", "top_p", "top_k", "min_p"),
     *("presence_penalty", "frequency_penalty", "repetition_penalty"),
@@ -41,14 +41,14 @@ _DRAWING = (
 def completion_params(
     body: CompletionRequest, engine: AsyncLLM, args: ServerArgs
 ) -> SamplingParams:
-    """Of ``/v1/completions``."""
+    """The parameters of a ``/v1/completions`` request."""
     max_tokens = COMPLETION_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     if max_tokens == 0:
         if not body.echo:
             raise bad_request(
                 "max_tokens must be at least 1, got 0; 0 is only possible with echo.", "max_tokens"
             )
-        max_tokens = 1  # is not shown
+        max_tokens = 1  # computed, but not returned
     prompt_logprobs = body.prompt_logprobs
     if body.stream and prompt_logprobs is not None:
         raise bad_request("prompt_logprobs cannot be streamed.", "prompt_logprobs")
@@ -58,7 +58,7 @@ def completion_params(
 
 
 def chat_params(body: ChatCompletionRequest, engine: AsyncLLM, args: ServerArgs) -> SamplingParams:
-    """Of ``/v1/chat/completions``."""
+    """The parameters of a ``/v1/chat/completions`` request."""
     num_top = body.top_logprobs or 0
     if num_top and not body.logprobs:
         raise bad_request(
@@ -106,7 +106,7 @@ def _params(
 
 
 def _check_numbers(body: GenerationBody, vocab_size: int) -> None:
-    """Before each of the token ids is looked at."""
+    """400 for more ids than the vocabulary has, before they are checked one by one."""
     for name in _OF_VOCABULARY:
         count = len(getattr(body, name) or ())
         if count > vocab_size:
@@ -118,7 +118,7 @@ def _check_numbers(body: GenerationBody, vocab_size: int) -> None:
 
 
 def _default_max_tokens(engine: AsyncLLM) -> int | None:
-    """The generation config's, which was written for the whole context of the model."""
+    """The generation config's, at most the context length; None if it has none."""
     if engine.config.model.generation_config.get("max_new_tokens") is None:
         return None
     default = engine.get_default_sampling_params().max_tokens
@@ -126,14 +126,14 @@ def _default_max_tokens(engine: AsyncLLM) -> int | None:
 
 
 def _defaults(engine: AsyncLLM, *, is_beam_search: bool) -> dict[str, Any]:
-    """Of the generation config."""
+    """Defaults of the generation config."""
     recommended = engine.get_default_sampling_params()
     names = ("skip_special_tokens", *(() if is_beam_search else _DRAWING))
     return {name: getattr(recommended, name) for name in names}
 
 
 def _kind(body: GenerationBody, args: ServerArgs) -> RequestOutputKind:
-    """Outputs at the end are cheapest, but a time limit needs what there is by then."""
+    """When outputs come: only at the end is cheapest, but streams and time limits need deltas."""
     limits = (args.request_timeout, body.timeout_s, body.queue_timeout_s)
     has_limit = any(limit is not None for limit in limits)
     return RequestOutputKind.DELTA if body.stream or has_limit else RequestOutputKind.FINAL_ONLY
@@ -158,7 +158,7 @@ def _check_max_tokens(max_tokens: int | None, max_model_len: int) -> None:
 
 
 def _cap(params: SamplingParams, *limits: int | None) -> None:
-    """What was asked for is right by itself; the operator's limits cut it."""
+    """Lower the token limits to the operator's, without an error."""
     for limit in limits:
         if limit is not None:
             params.max_tokens = min(params.max_tokens or limit, limit)
@@ -177,21 +177,21 @@ def _stop(stop: str | list[str] | None) -> list[str] | None:
 
 
 def _check_only_at_end(body: GenerationBody, params: SamplingParams) -> None:
-    """Beams, and the best of several completions, are known when all have ended."""
+    """400 for what needs early output: beam search and ``best_of`` have output only at the end."""
     if body.stream and body.use_beam_search:
         raise bad_request(
-            "Beam search cannot be streamed: beams are known at their end; leave out stream.",
+            "Beam search cannot be streamed: beams are only known at the end; leave out stream.",
             "use_beam_search",
         )
     if body.stream:
         raise bad_request(
             f"best_of={params.best_of} is more than n={params.n}, which cannot be streamed: the "
-            "best completions are known at the end; leave out stream or best_of.",
+            "best completions are only known at the end; leave out stream or best_of.",
             "best_of",
         )
     if body.queue_timeout_s is not None:
         raise bad_request(
-            "queue_timeout_s cannot be kept with beam search or best_of: their first output is "
+            "queue_timeout_s cannot be used with beam search or best_of, whose first output is "
             "their last; use timeout_s.",
             "queue_timeout_s",
         )

@@ -52,7 +52,7 @@ MakeConfig = Callable[[], EngineConfig]  # may look at the model's files, and do
 
 
 class ServerFailed(Exception):
-    """The server had to end; its cause is why."""
+    """The server had to stop; ``__cause__`` is the reason."""
 
 
 def serve(args: ServerArgs, make_config: MakeConfig) -> None:
@@ -77,8 +77,8 @@ def serve(args: ServerArgs, make_config: MakeConfig) -> None:
 
 
 def _allow_open_files(args: ServerArgs) -> None:
-    """Beyond the limit of open files connections are reset, and nothing says why."""
-    # Twice as many, for there are others that idle, or get their 429.
+    """Raise the limit of open files, beyond which connections are reset without a message."""
+    # Twice the queue: other connections are idle, or get their 429.
     limit = allow_connections(2 * args.max_queued_requests)
     needed = args.max_queued_requests + OTHER_FILES
     if limit < needed:
@@ -109,7 +109,7 @@ def check(args: ServerArgs) -> None:
 
 
 def _check_ranges(args: ServerArgs) -> None:
-    """With a smaller value the server would start, and nothing would work."""
+    """``ValueError`` for values with which the server would start, but not work."""
     least: dict[str, float] = {
         "max_queued_requests": 1,
         "max_output_tokens": 1,
@@ -123,7 +123,7 @@ def _check_ranges(args: ServerArgs) -> None:
             raise ValueError(f"--{name.replace('_', '-')} {value}: give at least {smallest:g}")
     if args.request_timeout is not None and not args.request_timeout > 0:
         raise ValueError(
-            f"--request-timeout {args.request_timeout:g}: give seconds, or leave it out: no limit"
+            f"--request-timeout {args.request_timeout:g}: give seconds above 0, or leave it out"
         )
     if args.root_path and not args.root_path.startswith("/"):
         raise ValueError(f"--root-path {args.root_path}: begin it with a slash: /{args.root_path}")
@@ -137,7 +137,7 @@ def _check_ranges(args: ServerArgs) -> None:
 
 
 def _check_templates(args: ServerArgs) -> None:
-    """With a wrong one every chat request would be told that it is wrong itself."""
+    """``ValueError`` for a template or arguments that would fail every chat request."""
     try:
         load_chat_template(args.chat_template)
     except ValueError as error:
@@ -173,7 +173,7 @@ def _serve_alone(
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, with our own end: `stop` drains, and called again it breaks off what runs."""
+    """uvicorn's server with our shutdown: `stop` drains; a second call aborts what runs."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class Server(uvicorn.Server):
         may_restart: Callable[[], bool],
         restart_delay_s: float = RESTART_DELAY_S,
         place: Place | None = None,  # among several processes
-        listens_at_once: bool = True,  # false: when the engine is there; others listen meanwhile
+        listens_at_once: bool = True,  # False: only once ready; others listen until then
     ) -> None:
         self._args = args
         self._state = state = ServerState(args=args, place=place, listens=listens_at_once)
@@ -198,7 +198,7 @@ class Server(uvicorn.Server):
     def serve_until_end(
         self, listener: socket.socket, signals: tuple[signal.Signals, ...] = ()
     ) -> BaseException | None:
-        """Serve at an open socket; the result is what the server has died of, if it has."""
+        """Serve on an open socket; returns the error that the server died of, or None."""
         self._signals = signals
         log.setup_http(self._args.uvicorn_log_level)
         try:
@@ -230,8 +230,8 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def stop(self) -> None:
-        """Drain; the second time, break off what runs; then, do not wait for connections either. To
-        be called in the server's loop."""
+        """First call: drain. Second: abort running requests. Third: do not wait for connections
+        either. To be called in the server's event loop."""
         if self._draining is None:
             self._draining = asyncio.create_task(self._lifecycle.drain())
             self._draining.add_done_callback(self._end)
@@ -242,16 +242,16 @@ class Server(uvicorn.Server):
             self.should_exit = True
 
     def _break_off(self) -> None:
-        """As at the end of a drain: whoever waits is told, which a cancelled task does not do."""
+        """Abort running requests, as at the end of a drain: their clients still get an answer."""
         running = self._state.running
         if len(running):
-            logger.warning("told to end again: %d requests are broken off", len(running))
+            logger.warning("second signal: aborting %d running requests", len(running))
         for request in running:
             request.drop()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # `startup` does it
+        yield  # `startup` sets the handlers
 
     def _end(self, done: asyncio.Task[None]) -> None:
         self.should_exit = True

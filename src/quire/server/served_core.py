@@ -1,4 +1,4 @@
-"""The core process of a server: one that hangs is killed at the end instead of waited for."""
+"""The core process of a server: on shutdown a hung core is killed instead of waited for."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from quire.errors import EngineDeadError
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_S = 3.0  # a core answers between two steps, and nothing runs that is still wanted
+PATIENCE_S = 3.0  # a core answers between two steps, whose results nobody wants any more
 
 
 class ServedCore(ProcessClient):
-    """A `ProcessClient` that first looks, when it is closed, whether the core still answers."""
+    """A `ProcessClient` whose `close` kills a core that no longer answers."""
 
     def close(self) -> None:
         self._kill_if_silent()

@@ -1,6 +1,6 @@
 """The signals that end a server, and what they do while it cannot drain yet.
 
-Imports nothing of Quire: it is there before everything else.
+Imports nothing of Quire, so that it can be imported before everything else.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ _STATUS = 128  # plus the signal's number: what shells report
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """All of them drain. Under `nohup` the end of the terminal is ignored, and stays so."""
+    """The signals that start a drain; without SIGHUP if that is ignored, as under `nohup`."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return (signal.SIGINT, signal.SIGTERM)
     return (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _End:
-    """A handler that ends the process, and remembers that it was to."""
+    """A handler that ends the process, and remembers that it was called."""
 
     def __init__(self, end: Callable[[int], object]) -> None:
         self._end = end
@@ -32,8 +32,8 @@ class _End:
 
 
 def end_at_signals(end: Callable[[int], object]) -> None:
-    """Call ``end`` with the exit status, until other handlers are set. Without handlers the first
-    process of a container would not be told of signals at all. Ctrl-C is Python's own already."""
+    """Call ``end`` with the exit status at a signal, until other handlers are set. Without handlers
+    the first process of a container ignores signals. SIGINT keeps Python's own handler."""
     handler = _End(end)
     for number in stop_signals():
         if number != signal.SIGINT:
@@ -43,8 +43,8 @@ def end_at_signals(end: Callable[[int], object]) -> None:
 def hand_over(
     numbers: Sequence[signal.Signals], set_handler: Callable[[signal.Signals], object]
 ) -> bool:
-    """Set other handlers. True when the process was to end before, and the exception that should
-    have ended it got lost, as those do that are raised in a destructor."""
+    """Set other handlers. True if a signal came before and the exception that should have ended the
+    process was lost, as happens to those raised in a destructor."""
     before = [signal.getsignal(number) for number in numbers]
     for number in numbers:
         set_handler(number)
@@ -52,6 +52,6 @@ def hand_over(
 
 
 def ignore_stop_signals() -> None:
-    """In a process whose end is another one's business."""
+    """Ignore the signals, in a process that another one stops."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

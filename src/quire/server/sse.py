@@ -1,7 +1,8 @@
 """Server-sent events: a stream of them as an ASGI response, and chunks made of constant parts.
 
-A stream says 200 with its first event; what fails before is an ordinary error. Silence is filled
-with comments, and a client that leaves ends the generation. Knows nothing about what events hold.
+The status 200 is sent with the first event; a failure before it is an ordinary error. Silence is
+filled with comments, and a client that leaves ends the generation. Knows nothing about what events
+hold.
 """
 
 from __future__ import annotations
@@ -23,15 +24,25 @@ from quire.server.generation import Generation
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
-encode = msgspec.json.encode
+# Some clients end a line at these too, as `str.splitlines` does; JSON escapes the others by itself.
+_LINE_ENDS = tuple((end.encode(), b"\\u%04x" % ord(end)) for end in "\x85\u2028\u2029")
 
 Events = AsyncGenerator[bytes, None]  # each one or several whole events
-FailedEvent = Callable[[str, HTTPError], bytes]  # how a stream for a path ends that has failed
+FailedEvent = Callable[[str, HTTPError], bytes]  # the end of a failed stream, for its path
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would wait for more
 ]
+
+
+def encode(content: Any) -> bytes:
+    """JSON in one line, whichever characters the client takes for line ends."""
+    data = msgspec.json.encode(content)
+    if not data.isascii():
+        for end, escape in _LINE_ENDS:
+            data = data.replace(end, escape)
+    return data
 
 
 def event(content: Any) -> bytes:
@@ -40,7 +51,7 @@ def event(content: Any) -> bytes:
 
 
 def openai_error(path: str, error: HTTPError) -> bytes:
-    """How OpenAI's streams end that have failed."""
+    """The end of a failed OpenAI stream."""
     return event(error_payload(path, error)) + DONE
 
 
@@ -74,7 +85,7 @@ class EventStream(Response):
             async with contextlib.aclosing(self._events) as events:
                 async for data in events:
                     if leaving.done() and not body.has_started:
-                        raise ClientDisconnect  # before anybody was told that all is well
+                        raise ClientDisconnect  # before the status 200 is sent
                     await body.write(data)
         except ClientDisconnect:
             raise
@@ -93,7 +104,7 @@ class EventStream(Response):
 
 
 async def leave_on_disconnect(receive: Receive, generation: Generation) -> None:
-    """Returns when the client has gone."""
+    """Wait until the client disconnects, then end the generation."""
     while (await receive())["type"] != "http.disconnect":
         pass
     generation.leave()
@@ -124,7 +135,7 @@ class _Body:
 
 
 class _Silence:
-    """Writes a comment when nothing else was written for so long; costs nothing for each event."""
+    """Writes a comment after ``seconds`` without another write; costs nothing for each event."""
 
     def __init__(self, seconds: float, body: _Body) -> None:
         self._seconds = seconds
@@ -135,7 +146,7 @@ class _Silence:
         self._wait()
 
     async def ended(self) -> None:
-        """When a comment that is being written is there as a whole; there will be no other."""
+        """Wait for a comment that is being written, and write no more."""
         if self._timer is not None:
             self._timer.cancel()
         if self._writing is not None:
@@ -157,7 +168,7 @@ class _Silence:
         is_silent = self._body.num_writes == self._num_writes and not is_stuck
         if is_silent:
             self._writing = asyncio.get_running_loop().create_task(self._body.write(KEEP_ALIVE))
-        self._num_writes = self._body.num_writes + is_silent  # the comment breaks no silence
+        self._num_writes = self._body.num_writes + is_silent  # the comment itself does not count
         self._wait()
 
 

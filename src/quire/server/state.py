@@ -1,4 +1,4 @@
-"""What the routes of one server share: the engine, its names, and how far its life has come.
+"""What the routes of one server share: the engine, the model's names, and the server's phase.
 
 Routes get it with `state_of`. Knows nothing about any endpoint.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from quire.engine.start import StartWatch
 
 
-_MAX_NAME = 200  # characters of a wrong one
+_MAX_NAME = 200  # characters of a wrong name that a message quotes
 
 
 class Phase(enum.Enum):
@@ -54,7 +54,7 @@ class ServedModels:
         return self.names[0]
 
     def check(self, name: str | None) -> None:
-        """404 for one that is not served."""
+        """404 for a name that is not served."""
         if name is None or name in self.names:
             return
         message = (
@@ -68,18 +68,18 @@ class ServedModels:
 class RunningRequest:
     """One HTTP request that generates, as ``/v1/requests`` shows it."""
 
-    request_id: str  # its own
-    client_request_id: str = ""  # as its client calls it; others may have the same
+    request_id: str  # the server's, unique
+    client_request_id: str = ""  # the client's, not unique
     endpoint: str
     model: str
     arrival_time: float
     num_prompt_tokens: int = 0
     num_output_tokens: int = 0
-    cancel: Callable[[], None]  # answers with what there is
-    drop: Callable[[], None]  # at once
+    cancel: Callable[[], None]  # the answer has the output so far
+    drop: Callable[[], None]  # without waiting for the output so far
 
     def row(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The request as JSON in ``/v1/requests``."""
         return {
             "id": self.request_id,
             "object": "request",
@@ -110,7 +110,7 @@ class RequestTable:
         return self._by_id.get(request_id)
 
     def named(self, name: str) -> list[str]:
-        """Own ids of what is meant by the id of an answer, by an own one, or by a client's."""
+        """The server's ids of the requests with this answer's, server's or client's id."""
         bare = without_prefix(name)
         known = ((one.request_id, one.client_request_id) for one in self)
         return [own for own, client in known if own in (name, bare) or client == name]
@@ -126,7 +126,7 @@ class RequestTable:
 
     @property
     def num_everywhere(self) -> int:
-        """Those of the server's other processes too."""
+        """How many requests are in flight in all processes of the server."""
         return self._counts.total
 
     def __len__(self) -> int:
@@ -152,13 +152,13 @@ class ServerState:
     ready_seconds: float | None = None  # from the start of the server to its first READY
     phase_seconds: dict[str, float] = field(default_factory=dict)  # of the engine's latest start
     place: Place | None = None  # among several HTTP processes
-    listens: bool = True  # false: until it has loaded, for others do
+    listens: bool = True  # False: not until it has loaded; other processes do
     running: RequestTable = field(init=False)
     loading: Loading = field(init=False)
     peers: Peers = field(init=False)
     watch: Watch = field(init=False)  # metrics, logs, traces
     inputs: InputPhase = field(default_factory=lambda: InputPhase("input"))
-    # Of requests that generate nothing, which no other has to wait behind.
+    # For requests that generate nothing, so that no other one waits behind them.
     counts: InputPhase = field(default_factory=lambda: InputPhase("count"))
 
     def __post_init__(self) -> None:
@@ -173,19 +173,32 @@ class ServerState:
         self.loading.set(self.listens and phase is Phase.LOADING)
 
     @property
+    def has_lost_engine(self) -> bool:
+        """Whether the engine has died, even if `Lifecycle` has not noticed it yet."""
+        return self.engine is not None and self.engine.dead_error is not None
+
+    @property
     def is_ready(self) -> bool:
-        """In all processes: nobody can tell which one the next connection comes to."""
-        return self.phase is Phase.READY and not self.loading.is_anyone
+        """Whether all processes are ready, since the next connection may reach any of them."""
+        is_up = self.phase is Phase.READY and not self.has_lost_engine
+        return is_up and not self.loading.is_anyone
+
+    @property
+    def standing(self) -> str:
+        """How the server is, for a message that begins "the server is"."""
+        if self.has_lost_engine:
+            return "without an engine: it has died"
+        return f"{self.phase.value}: {self.detail}"
 
     def require_engine(self) -> AsyncLLM:
         """The engine, or 503 that says why there is none."""
-        if self.phase is Phase.READY and self.engine is not None:
+        if self.phase is Phase.READY and self.engine is not None and not self.has_lost_engine:
             return self.engine
-        raise unavailable(f"The server is {self.phase.value}: {self.detail}.")
+        raise unavailable(f"The server is {self.standing}.")
 
     def require_models(self) -> ServedModels:
         if self.models is None:
-            raise unavailable(f"The server is {self.phase.value}: {self.detail}.")
+            raise unavailable(f"The server is {self.standing}.")
         return self.models
 
 

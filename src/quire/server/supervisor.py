@@ -1,7 +1,7 @@
 """Several HTTP processes at one socket, with one engine core: starts them, and keeps them going.
 
 The supervisor owns the core and the socket, and serves nothing itself. Whatever happens is an
-event, and events are worked off one by one in the main thread.
+event, and the main thread handles events one by one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from quire.server.signals import hand_over, stop_signals
 logger = logging.getLogger(__name__)
 
 _GRACE_S = 10.0  # beyond the shutdown timeout, until HTTP processes are killed
-# Signals come to all processes of a terminal at once, also while these are imported.
+# Ctrl-C reaches all processes of a terminal at once, even while they still import.
 _MAIN = "from quire.server.signals import ignore_stop_signals; ignore_stop_signals(); \
 from quire.server.http_process import main; main()"
 
@@ -55,7 +55,7 @@ from quire.server.http_process import main; main()"
 def supervise(
     args: ServerArgs, listener: socket.socket, make_config: Callable[[], EngineConfig]
 ) -> BaseException | None:
-    """Serve until a signal; the result is what the server has died of, if it has."""
+    """Serve until a signal; returns the error that the server died of, or None."""
     with (
         tempfile.TemporaryDirectory(prefix="quire-http-", dir=parent_of_sockets()) as folder,
         multiprocess.shared_folder(folder),
@@ -109,11 +109,11 @@ class _Supervisor:
         return self._failure
 
     def soon(self, event: Callable[[], None]) -> None:
-        """From any thread or signal handler: do this in the main thread."""
+        """Queue an event for the main thread; any thread or signal handler may call this."""
         self._events.put(event)
 
     def stop(self) -> None:
-        """A signal: every process is told, as if each had got it."""
+        """On a signal: tell every process to stop."""
         if not self._is_ending:
             self._watch.cancel()
             timer = threading.Timer(
@@ -153,7 +153,7 @@ class _Supervisor:
 
     def _on_death(self, cause: BaseException) -> None:
         client, self._client = self._client, None
-        self._tell(Down(str(cause)))  # also while they drain: nobody answers what still runs
+        self._tell(Down(str(cause)))  # even while draining: running requests get no answer
         if client is not None:
             client.close()
         if self._is_ending:
@@ -175,12 +175,12 @@ class _Supervisor:
         if self._is_ending:
             return
         if status == CANNOT_START:
-            self._fail(ValueError("an HTTP process cannot start; its error stands above"))
+            self._fail(ValueError("an HTTP process cannot start; see its error above"))
         elif self._process_limit.take():
-            logger.error("an HTTP process ended with status %d; another one is started", status)
+            logger.error("an HTTP process ended with status %d; starting another one", status)
             self._start_process(process.place)
         else:
-            self._fail(RuntimeError(f"HTTP processes end again and again, with status {status}"))
+            self._fail(RuntimeError(f"HTTP processes keep ending, the last with status {status}"))
 
     def _fail(self, cause: BaseException) -> None:
         self._failure, self._is_ending = cause, True
@@ -237,7 +237,7 @@ class _HTTPProcess:
         is_logger: bool,
         listens_at_once: bool,
     ) -> None:
-        self.client: str | None = None  # its name at the core, once it was told of one
+        self.client: str | None = None  # its name at the core, once attached to one
         self.place = place
         self.is_logger = is_logger
         if not is_logger:

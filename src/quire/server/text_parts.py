@@ -1,5 +1,5 @@
-"""The parts of a message's content in other APIs than chat: text passes, all else is refused by
-name and place.
+"""The content of messages in APIs other than chat: text is taken over, all else is refused by name
+and place.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def kind_of(part: Any, place: str, default: str | None = None) -> str:
 
 
 def string_at(part: Mapping[str, Any], key: str, place: str) -> str:
-    """The string under ``key``."""
+    """The string under ``key``; 400 for anything else."""
     value = part.get(key)
     if not isinstance(value, str):
         raise bad_request(f"{place}.{key}: must be a string, got {shown(value)}.", f"{place}.{key}")
@@ -61,8 +61,8 @@ def string_at(part: Mapping[str, Any], key: str, place: str) -> str:
 
 
 def not_served(kind: str, known: Iterable[str], place: str) -> HTTPError:
-    """The error for a type that is unknown or not built."""
+    """The error for a type that is unknown or not supported."""
     return bad_request(
-        f"{place}: the type {shown(kind)} is not supported; here it may be {', '.join(known)}.",
+        f"{place}: the type {shown(kind)} is not supported; use one of {', '.join(known)}.",
         f"{place}.type",
     )

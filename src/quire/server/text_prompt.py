@@ -23,7 +23,7 @@ MAX_PROMPTS = 1024
 
 @dataclass(frozen=True, slots=True)
 class GapTokens:
-    """Before the text, before the suffix, before what fills the gap."""
+    """The special tokens before the prefix, before the suffix, and before what fills the gap."""
 
     prefix: str
     suffix: str
@@ -66,7 +66,7 @@ def _parsed(given: Any) -> list[ParsedPrompt]:
 
 
 def _check_form(given: Any) -> None:
-    """Of what is no list of token ids."""
+    """400 for a prompt of a wrong form; it is not a plain list of token ids."""
     forms = f"a string, a list of token ids, or a list of up to {MAX_PROMPTS} of either"
     if not isinstance(given, (str, list)):
         raise bad_request(f"prompt must be {forms}, got {type(given).__name__}.", "prompt")
@@ -78,7 +78,7 @@ def _check_form(given: Any) -> None:
     odd = next((one for one in given if type(one) is not int), None)
     if any(is_number) and odd is not None:
         raise bad_request(
-            f"prompt is a list with a {type(odd).__name__} among others; pass {forms}.", "prompt"
+            f"prompt is a list that contains a {type(odd).__name__}; pass {forms}.", "prompt"
         )
     if len({type(one) for one in given}) > 1:
         raise bad_request(f"prompt is a list of both texts and token ids; pass {forms}.", "prompt")
@@ -91,7 +91,7 @@ def _check_form(given: Any) -> None:
 
 
 def _refuse_too_many_ids(given: Any, max_model_len: int) -> None:
-    """Before each of them is looked at."""
+    """400 for more ids than the context has, before they are checked one by one."""
     has_ids = isinstance(given, list) and given and isinstance(given[0], int)
     if has_ids and len(given) >= max_model_len:
         raise too_long(len(given), max_model_len, "prompt")
@@ -108,7 +108,7 @@ def _refuse_empty(prompts: Sequence[ParsedPrompt]) -> None:
 def _with_gaps(
     engine: AsyncLLM, prompts: Sequence[ParsedPrompt], suffix: str, cut_side: Side
 ) -> list[ParsedPrompt]:
-    """Put together as token ids: as text the marks could be joined with their neighbours."""
+    """The prompts as token ids: in text, the special tokens could merge with their neighbours."""
     marks = _gap_token_ids(engine.front.require_tokenizer())
     if any(prompt.text is None for prompt in prompts):
         raise bad_request("suffix goes with prompts that are text, not token ids.", "suffix")

@@ -1,6 +1,6 @@
 """Tickets: a request's place among those in flight, taken before any work is spent on it.
 
-Owns the limit of the queue, and the ids that requests have inside. Knows nothing about prompts.
+Owns the queue limit, and the server's own ids of requests. Knows nothing about prompts.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from quire.server.state import RequestTable, RunningRequest, ServerState
 
 @dataclass(slots=True)
 class Ticket:
-    """Must be given back; what generates has it until its end."""
+    """Must be given back; a generation holds it until it ends."""
 
     running: RunningRequest
     _table: RequestTable
-    is_cancelled: bool = False  # before there was anything to cancel
+    is_cancelled: bool = False  # before its generation existed
 
     @classmethod
     def take(cls, state: ServerState, endpoint: str, model: str, request_id: str) -> Ticket:
@@ -41,17 +41,17 @@ class Ticket:
 
     @property
     def request_id(self) -> str:
-        """Of this request only, whatever its client calls it."""
+        """The server's unique id, whatever id the client gave."""
         return self.running.request_id
 
     def cancel(self) -> None:
         self.is_cancelled = True
 
     def give_back(self) -> None:
-        """A second time does nothing."""
+        """Free the place; a second call does nothing."""
         if self._table.get(self.request_id) is self.running:
             self._table.remove(self.request_id)
-            self.running.cancel = self.running.drop = _nothing  # and hold nobody's prompts
+            self.running.cancel = self.running.drop = _nothing  # keep no prompts alive
 
 
 def _nothing() -> None:
@@ -63,13 +63,13 @@ def refuse_if_full(state: ServerState) -> None:
     state.require_engine()
     if (in_flight := state.running.num_everywhere) >= state.args.max_queued_requests:
         raise too_many(
-            f"The server has {in_flight} requests in flight already, and takes "
+            f"The server already has {in_flight} requests in flight, and its limit is "
             f"{state.args.max_queued_requests} (--max-queued-requests); try again later."
         )
 
 
 def _own_id(table: RequestTable, request_id: str) -> str:
-    """A client may send an id twice, such as a proxy that tries again."""
+    """A unique id; a client may send the same id twice, such as a proxy that retries."""
     if table.get(request_id) is None:
         return request_id
     return f"{request_id}-{uuid.uuid4().hex[:8]}"

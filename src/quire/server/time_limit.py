@@ -1,6 +1,6 @@
-"""How long a request may take: `--request-timeout`, from its head on.
+"""How long a request may take: `--request-timeout`, from the arrival of its head.
 
-Owns the time before there is a generation, which then cuts itself off.
+Enforces it until there is a generation, which then enforces it itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FLAG = "--request-timeout"
 
 
 async def within_time(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What comes of it; 408 when the request has had its time before."""
+    """The result of ``work``; 408 if the request runs out of time first."""
     seconds = state_of(request).args.request_timeout
     if seconds is None:
         return await work
@@ -32,5 +32,5 @@ async def within_time(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 def arrived(request: Request) -> float:
-    """When the head of the request was there, in the loop's seconds."""
+    """When the head of the request arrived, in the event loop's seconds."""
     return float(request.state.arrived)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quire.server.errors import HTTPError, bad_request, shown
+from quire.tools.json_text import MAX_NAME, is_name
 
 Choice = str | dict[str, Any] | None
 _WORDS = ("none", "auto", "required")
@@ -23,7 +24,7 @@ class ToolUse(enum.Enum):
 
 
 def tool_use(tools: list[dict[str, Any]] | None, choice: Choice) -> ToolUse:
-    """Of fields that `check_tools` has passed."""
+    """What the fields say, which `check_tools` must have passed."""
     if not tools or choice == "none":
         return ToolUse.NEVER
     if isinstance(choice, dict):
@@ -32,7 +33,7 @@ def tool_use(tools: list[dict[str, Any]] | None, choice: Choice) -> ToolUse:
 
 
 def chosen_name(choice: Choice) -> str | None:
-    """The one tool that must be called."""
+    """The name of the one tool that must be called, if the choice names it."""
     function = choice.get("function") if isinstance(choice, dict) else None
     name = function.get("name") if isinstance(function, Mapping) else None
     return name if isinstance(name, str) else None
@@ -84,7 +85,7 @@ def check_tools(tools: list[dict[str, Any]] | None, choice: Choice) -> None:
 
 
 def no_parser() -> HTTPError:
-    """Nobody could read the calls."""
+    """The error for tools when the format of the model's calls is not known."""
     return bad_request(
         '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set: '
         "the chat template does not show how the model calls tools. Start the server with them, "
@@ -100,8 +101,8 @@ def _names(tools: list[dict[str, Any]]) -> list[str]:
         name = _name(tool, place)
         if name in names:
             raise bad_request(
-                f"{place}.function.name: there is a tool {_short(name)} already; give each "
-                "another name.",
+                f"{place}.function.name: there is already a tool {_short(name)}; give each tool "
+                "its own name.",
                 f"{place}.function.name",
             )
         names[name] = None
@@ -119,6 +120,12 @@ def _name(tool: Mapping[str, Any], place: str) -> str:
     if not isinstance(name, str) or not name:
         raise bad_request(
             f"{place}.function.name: a tool needs a name, as in {_CORRECT}.", f"{place}.function"
+        )
+    if not is_name(name):
+        raise bad_request(
+            f"{place}.function.name: {_short(name)} ({len(name)} characters) is not a valid name; "
+            f"use at most {MAX_NAME} characters, all printable, and no white space at the ends.",
+            f"{place}.function.name",
         )
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, Mapping):

@@ -16,7 +16,7 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0  # of the prompts
-    reasoning_tokens: int | None = None  # of the completions; None: thoughts are not told apart
+    reasoning_tokens: int | None = None  # of the completions; None: reasoning is not parsed
 
     @property
     def total_tokens(self) -> int:
@@ -36,14 +36,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class StreamUsage:
-    """Where a stream tells the usage."""
+    """In which chunks a stream reports its usage."""
 
     at_end: bool
     on_every_chunk: bool
 
     @classmethod
     def of(cls, body: GenerationBody, is_forced: bool) -> StreamUsage:
-        """As the body asks; a server may force both."""
+        """As the body asks; ``is_forced``, a flag of the server, turns on both."""
         options = body.stream_options or StreamOptions()
         at_end = is_forced or bool(options.include_usage)
         if options.continuous_usage_stats and not at_end:

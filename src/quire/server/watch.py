@@ -1,7 +1,7 @@
-"""Watch: whoever looks at one server's work: metrics, the page, traces, logs.
+"""Watch: what observes one server's work: metrics, the page, traces, logs.
 
-Made with the server and told when an engine is there; everything is counted at the engine, so that
-no endpoint has to.
+Made with the server, and told when there is an engine. Everything is counted at the engine, so that
+endpoints need not count.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 LOG_INTERVAL_S = 10.0
 _NUM_RECENT = 20  # requests whose latencies the page shows
-_RECENT_S = 60.0  # what ended before that says nothing of now
+_RECENT_S = 60.0  # older requests say nothing about now
 
 
 class RecentLatencies:
-    """A `RequestObserver`: the first tokens of the last requests, of those that ended lately."""
+    """A `RequestObserver` that keeps the times to first token of the last requests."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -54,7 +54,7 @@ class RecentLatencies:
 
 
 class Watch:
-    """One server's, or that of one process of several that have an engine in common."""
+    """The observers of one server, or of one of several processes that share an engine."""
 
     def __init__(self, args: ServerArgs, *, shares_engine: bool = False) -> None:
         self._args = args
@@ -96,8 +96,8 @@ class Watch:
             self._tracer.close()
 
     async def _scraped_stats(self) -> EngineStats | None:
-        """None is a gap, which harms nothing; counts that fall look like those of a new engine.
-        Whatever another process has told before, a new answer is not older."""
+        """The stats for a scrape. None is a harmless gap, while falling counts look like a restart:
+        of several processes, only a new answer is surely not older than another's last one."""
         if self._shares_engine:
             return await self.stats.get_new()
         poll = self.stats

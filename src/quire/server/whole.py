@@ -1,4 +1,4 @@
-"""Waiting for the whole of a generation, as long as its client does."""
+"""Waits for a complete generation, as long as its client stays connected."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from quire.server.state import Phase, state_of
 
 T = TypeVar("T")
 
-IN_THREAD_TOKENS = 4096  # with those beside them; fewer are told sooner than a thread wakes up
+IN_THREAD_TOKENS = 4096  # with their alternatives; fewer take less time than starting a thread
 
 
 async def built(outputs: Sequence[RequestOutput], build: Callable[[], T]) -> T:
-    """The answer that is built of the outputs, beside the event loop if it is a large one."""
+    """The result of ``build``, which runs in a thread if the outputs are large."""
     if sum(_size(one) for one in outputs) < IN_THREAD_TOKENS:
         return build()
     return await asyncio.to_thread(build)
@@ -28,7 +28,7 @@ async def built(outputs: Sequence[RequestOutput], build: Callable[[], T]) -> T:
 
 def _size(output: RequestOutput) -> int:
     of_prompt = sum(len(one or ()) for one in output.prompt_logprobs or ())
-    size = of_prompt * len(output.outputs)  # each choice has them
+    size = of_prompt * len(output.outputs)  # repeated in each choice
     for one in output.outputs:
         size += len(one.token_ids) + sum(len(position) for position in one.logprobs or ())
     return size
@@ -37,7 +37,7 @@ def _size(output: RequestOutput) -> int:
 async def whole_outputs(request: Request, generation: Generation) -> list[RequestOutput]:
     """The output of each prompt; a client that leaves cancels it: `ClientDisconnect`.
 
-    What a server that ends has broken off is no answer: 503, so that clients ask again.
+    503 for outputs that the server's shutdown aborted, so that clients retry.
     """
     leaving = asyncio.create_task(leave_on_disconnect(request.receive, generation))
     try:

@@ -23,7 +23,9 @@ from quire.structured_outputs import keywords
 from quire.structured_outputs.blame import MatcherOf, reason_of, with_place
 from quire.structured_outputs.check import schemas_in_tag
 from quire.structured_outputs.exact_numbers import dumps
+from quire.structured_outputs.idle import without_idle
 from quire.structured_outputs.lark import with_schemas
+from quire.structured_outputs.look_ahead import without_look_ahead
 from quire.structured_outputs.narrow import narrowed
 from quire.structured_outputs.patterns import json_spaces, plain_anchors
 from quire.structured_outputs.quoting import (
@@ -34,44 +36,45 @@ from quire.structured_outputs.quoting import (
 from quire.structured_outputs.structural_tags import tag_as_lark
 from quire.structured_outputs.token_table import TokenTable
 
-# Between two parts of a JSON text. Bounded: spaces must not be all that a model ever writes.
+# White space between two parts of JSON; bounded, or a model may write nothing else for ever.
 WHITESPACE = r"[ ]{1,2}|\n[ ]{0,16}"
-# Else it would allow only the tokens that it would itself write a certain text with.
+# Else, where a text is forced, it allows only the tokens that it would itself write it with.
 _HEADER = '%llguidance {"no_forcing": true}\n'
-# About what a compiled grammar takes; the library does not say. Long enumerations take most.
+# Estimated size of a compiled grammar, unknown to the library; long enumerations are largest.
 LEAST_BYTES, BYTES_PER_CHARACTER = 1 << 16, 40
-# And with every token, where there are patterns: states of the lexer, 1 or 2 KB each.
+# Growth with every token where there are patterns: states of the lexer, 1 or 2 KB each.
 BYTES_PER_TOKEN = 1 << 14
-# Of states of the parser: many properties that may all be next need more than the library's own.
+# Limits of the parser: many properties that may all come next need more than the defaults.
 MAX_ITEMS_IN_ROW, MAX_STEP_ITEMS = 20_000, 500_000
-# Of the lexer, which all who follow a grammar share; one who begins anew has more for itself.
+# Limits of the lexer that all states of a lane share, and of one that a state has for itself.
 MAX_SHARED_STATES, MAX_OWN_STATES = 100_000, 250_000
-# What says that all that is shared is used up, and for how long an engine may compile in a step.
+# Errors of a lexer that is used up, and the longest time of a compilation within a step.
 _SPENT = ("too many states", "too many expressions")
 MAX_ANEW_S = 0.2
 MAX_LANES_S = 0.05  # for all lanes of a grammar, which are compiled while steps wait
-LEAST_S = 1e-4  # that a clock may measure as nothing
-# Characters of strings in JSON. Tokens of a slice are looked at together, so a string that may have
-# a few more characters needs a slice of so many, or each token is looked at by itself.
+LEAST_S = 1e-4  # as a clock may measure 0
+# Slices of the vocabulary by JSON strings. Tokens of a slice are checked together; a string with
+# room for n more characters needs a slice of n, or each token is checked by itself.
 _STRING = r'[^"\\\x00-\x1F\x7F]'
 SLICES = ["[ \\n\\r\\t]+", *(f"{_STRING}{{1,{n}}}" for n in (*range(1, 13), 30)), f"{_STRING}+"]
 # A mask takes microseconds for most states, and for some a walk over a large vocabulary: 1 ms.
 LARGE_VOCABULARY = 1 << 15
 MAX_THREADS = 32
 STATES_OF_LANE = 2  # from which on a grammar that is compiled quickly gets another lane
-CompileAnew = Callable[[int], Any]  # with so many states of the lexer
-_NOT_ALLOWED = "doesn't satisfy the grammar"  # what a token did that was accepted nevertheless
+CompileAnew = Callable[[int], Any]  # from the limit of lexer states to a matcher
+_NOT_ALLOWED = "doesn't satisfy the grammar"  # after a token that the grammar does not allow
 
 
 def can_follow(spec: GrammarSpec) -> bool:
-    """Whether there are words for this constraint; its compiler may still refuse it."""
+    """Whether this kind of constraint can be written for llguidance; compiling may still refuse
+    it."""
     if spec.kind != "structural_tag":
         return spec.kind in _TEXTS
     return tag_as_lark(json.loads(spec.source), lambda schema: "") is not None
 
 
 def grammar_text(spec: GrammarSpec) -> str:
-    """What the library compiles."""
+    """The constraint as text that llguidance compiles."""
     return _TEXTS[spec.kind](spec)
 
 
@@ -84,8 +87,7 @@ def make_tokenizer(table: TokenTable) -> Any:
 
 
 def may_be_slow(spec: GrammarSpec) -> bool:
-    """Whether patterns are in it, or what must hold together, of which one may need more work than
-    there is time for."""
+    """Whether it has patterns, or schemas that apply to the same value, which may take too long."""
     if spec.kind in ("regex", "lark") or spec.whitespace_pattern is not None:
         return True
     if spec.kind not in ("json", "structural_tag"):
@@ -93,7 +95,7 @@ def may_be_slow(spec: GrammarSpec) -> bool:
     try:
         given = json.loads(spec.source)
         schemas = [given] if spec.kind == "json" else [one for _, one in schemas_in_tag(given)]
-        return any(map(keywords.may_be_slow, schemas))
+        return any(keywords.may_be_slow(without_idle(one)) for one in schemas)
     except RecursionError:  # `check.py` says how deep it may be
         return True
 
@@ -106,7 +108,7 @@ class LLGuidance:
         self._tokenizer = make_tokenizer(table)
 
     def compile(self, spec: GrammarSpec) -> Grammar:
-        """``ValueError`` with what is wrong."""
+        """``ValueError`` says what is wrong with the grammar."""
         if spec.whitespace_pattern:
             self._check_spaces(spec.whitespace_pattern)
         text = grammar_text(spec)
@@ -139,13 +141,13 @@ class LLGuidance:
         return llguidance.LLMatcher(self._tokenizer, text, log_level=0, limits=limits)
 
     def _matcher_of(self, spec: GrammarSpec) -> MatcherOf:
-        """Of a part of a schema."""
+        """A function that makes a matcher for a part of a schema."""
         return lambda schema: self._matcher(
             f"{_HEADER}start: {_json_in_lark(schema, spec)}", MAX_SHARED_STATES
         )
 
     def _check_spaces(self, pattern: str) -> None:
-        """``ValueError`` for one that matches more than JSON has between its parts."""
+        """``ValueError`` for a whitespace_pattern that matches more than JSON's white space."""
         words = _regex_in_lark(json_spaces(pattern)).partition("start:")[2]
         text = f"start: OTHER\nOTHER: ({words.strip()}) & ~/[ \\t\\r\\n]*/"
         matcher = self._matcher(text, MAX_SHARED_STATES)
@@ -162,9 +164,9 @@ class LLGuidance:
 
 
 class LLGrammar:
-    """One compiled grammar. The states of a lane share a lexer, which remembers all that any of
-    them met, up to a limit: then the grammar is spent, and each state that is left begins anew
-    alone. Only one thread at a time can use a lexer, so that many states need several lanes."""
+    """One compiled grammar. The states of a lane share a lexer, which remembers what any of them
+    met, up to a limit: then the grammar is spent, and each remaining state continues with a matcher
+    of its own. Only one thread at a time can use a lexer, so many states need several lanes."""
 
     def __init__(
         self,
@@ -176,13 +178,13 @@ class LLGrammar:
         num_bytes: int,
         bytes_per_token: int,
     ) -> None:
-        """``anew``: compiles it again, if that is quick."""
+        """``anew`` compiles the grammar again; None if that is slow."""
         self._lanes = [_Lane(matcher)]
         self._max_lanes = max_lanes
         self.anew = anew
         self.end_token_id, *self.other_ends = table.end_token_ids
         self.is_spent = False
-        self.num_tokens = 0  # followed so far, by all
+        self.num_tokens = 0  # followed so far by all states
         self._num_bytes, self._bytes_per_token = num_bytes, bytes_per_token
 
     @property
@@ -203,7 +205,7 @@ class LLGrammar:
         may_walk = masks.shape[1] >= LARGE_VOCABULARY // 32
         if may_walk and _num_threads() > 1 and len({state.lane for state in ours}) > 1:
             in_lanes = sorted(enumerate(ours), key=lambda one: id(one[1].lane))
-            work = [(state.matcher, i) for i, state in in_lanes]  # a thread takes neighbours
+            work = [(state.matcher, i) for i, state in in_lanes]  # a thread gets neighbours
             _executor().unsafe_compute_mask_ptr(work, start, stride, len(masks))
         else:
             for i, state in enumerate(ours):
@@ -225,7 +227,7 @@ class _Lane:
 
 
 class LLState:
-    """Of one output."""
+    """The state of one output within a grammar."""
 
     def __init__(self, grammar: LLGrammar, lane: _Lane) -> None:
         self.lane = lane
@@ -261,8 +263,8 @@ class LLState:
             mask[token_id >> 5] &= ~token_bit(token_id)
 
     def _begins_anew(self) -> bool:
-        """Whether a matcher that shares nothing is where this one was: once, and only where what
-        is shared was used up. Others may have used it."""
+        """Switch to an unshared matcher at the same place, once, if the shared lexer is used up, be
+        it by other states; True if that worked."""
         grammar = self._grammar
         if self._is_alone or not any(one in self.matcher.get_error() for one in _SPENT):
             return False
@@ -282,7 +284,7 @@ def _executor() -> Any:
 
 @functools.cache
 def _num_threads() -> int:
-    """That fill masks; some cores are for the engine's own and for the server's."""
+    """The number of threads that fill masks; other cores are for the engine and the server."""
     num_cpus = min(len(os.sched_getaffinity(0)), 2 * num_cpu_cores())
     return max(1, min(MAX_THREADS, num_cpus * 4 // 5))
 
@@ -314,7 +316,7 @@ def _json_in_lark(schema: Any, spec: GrammarSpec, path: str = "#") -> str:
     schema = narrowed(schema, closes_objects=closes_objects, path=path)
     if isinstance(schema, bool):
         schema = {} if schema else {"enum": []}
-    schema = with_exact_patterns(schema)
+    schema = with_exact_patterns(without_look_ahead(schema))
     pattern = WHITESPACE if spec.whitespace_pattern is None else spec.whitespace_pattern
     spaces: dict[str, Any] = {"whitespace_flexible": False}
     if spec.any_whitespace and pattern:
@@ -335,7 +337,7 @@ def _choice_text(spec: GrammarSpec) -> str:
 
 
 def _regex_in_lark(pattern: str) -> str:
-    """The library writes the regular expression as Lark wants it."""
+    """The regular expression as Lark, converted by the library."""
     import llguidance
 
     text = llguidance.LLMatcher.grammar_from_regex(plain_anchors(pattern))

@@ -1,7 +1,7 @@
 """Grammars by xgrammar: EBNF and structural tags.
 
-JSON schemas only inside structural tags: it passes over much of a schema in silence, so those are
-checked for what it honours, and given the types that they mean.
+JSON schemas only inside structural tags: xgrammar silently ignores much of a schema, so schemas are
+checked for what it honours, and given the types that they imply.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ AT_ONCE = 16
 NUM_THREADS = 4
 NUM_DECIMALS = 6  # of the numbers that it writes between bounds
 
-# Found unsound by the public test suite of JSON Schema, version 0.2.8; all others need a type.
+# Keywords that xgrammar 0.2.8 gets wrong in JSON Schema's test suite; all others need a type.
 _NOT_HONOURED = frozenset(
     {"allOf", "oneOf", "patternProperties", "multipleOf", "format", "$anchor", "$id"}
 )
 _LENGTHS = ("minLength", "maxLength")
 
-# A text, a comment, or a class, which may be of all but some characters.
+# A literal, a comment, or a class, which may be negated.
 _PIECE_OF_EBNF = re.compile(r'"(?:\\.|[^"\\\n])*"|#[^\n]*|\[\^?(?:\\[\s\S]|[^\]\\])+\]')
 _ESCAPE_OF_EBNF = re.compile(r"\\x(?P<code>[0-9A-Fa-f]{2})|\\[\s\S]")
 
@@ -94,7 +94,7 @@ class XGCompiled:
 
 
 class XGState:
-    """Of one output."""
+    """The state of one output within a grammar."""
 
     def __init__(self, matcher: Any) -> None:
         self.matcher = matcher
@@ -110,7 +110,7 @@ class XGState:
 
 
 def _with_exact_escapes(ebnf: str) -> str:
-    r"""Each ``\x`` with its two digits in another way: the library takes more that follow."""
+    r"""Write each ``\xHH`` as ``\u00HH``: the library would take more digits that follow."""
 
     def exact(found: re.Match[str]) -> str:
         return rf"\u00{found['code']}" if found["code"] else found[0]
@@ -124,12 +124,13 @@ def _with_exact_escapes(ebnf: str) -> str:
 
 
 def _without_surrogates(ebnf: str) -> str:
-    """Each class of all but some characters also without halves of pairs, which are no text."""
+    """Exclude surrogates, which are no text, from each negated class."""
     return _PIECE_OF_EBNF.sub(lambda found: re.sub(r"^\[\^", r"[^\\ud800-\\udfff", found[0]), ebnf)
 
 
 def tag_for_xgrammar(tag: Mapping[str, Any], spec: GrammarSpec) -> dict[str, Any]:
-    """The newer form of a structural tag, its schemas as this library reads them."""
+    """The newer form of a structural tag, with its schemas as this library reads them;
+    ``ValueError`` for what it cannot follow."""
     if "structures" in tag:
         tag = _from_legacy(tag)
     if not isinstance(tag.get("format"), Mapping):
@@ -181,15 +182,15 @@ def _whole_text(pattern: str, path: str) -> str:
     reason = tag_patterns.why_not(pattern, tag_patterns.PLAIN)
     if reason is not None:
         raise ValueError(
-            f"structural_tag: the pattern at {path} cannot be honoured: {reason}. Write it "
-            "otherwise, or constrain the whole output by regex."
+            f"structural_tag: the pattern at {path} cannot be honoured: {reason}. Rewrite it, "
+            "or constrain the whole output by regex."
         )
     return tag_patterns.followed_whole(pattern)
 
 
 def _typed(schema: Any, root: Any, path: str) -> Any:
-    """With types where they have an effect, and only there; all else that would have none is
-    refused."""
+    """The schema with types where xgrammar heeds them; ``ValueError`` for keywords that it would
+    ignore or follow wrongly."""
     if not isinstance(schema, Mapping):
         return schema
     for name in schema:
@@ -199,6 +200,7 @@ def _typed(schema: Any, root: Any, path: str) -> Any:
                 "structural tag or a call that must be made; leave it out, or constrain the whole "
                 "output by json."
             )
+    _check_possible(schema, path)
     out = keywords.map_schemas(schema, lambda one, place: _typed(one, root, f"{path}/{place}"))
     out = tag_types.without_idle_type(tag_types.with_meant_type(out), root, path)
     _check_siblings(out, path)
@@ -209,8 +211,20 @@ def _typed(schema: Any, root: Any, path: str) -> Any:
     return out
 
 
+def _check_possible(schema: Mapping[str, Any], path: str) -> None:
+    """``ValueError`` that names a part without any value; xgrammar refuses the whole schema and
+    does not say why."""
+    for place, one in keywords.schemas_in(schema):
+        if one is False and place not in ("additionalProperties", "items"):
+            raise ValueError(
+                f"JSON schema: {path}/{place} admits no value, which cannot be honoured inside a "
+                "structural tag or a call that must be made; leave it out."
+            )
+
+
 def _check_names(schema: Mapping[str, Any], path: str) -> None:
-    """It requires only what it has a schema for, and takes a name with escapes for another one."""
+    """``ValueError`` for names that xgrammar would not follow: it requires only those that
+    properties describe, and takes one with escapes for another name."""
     if schema.get("properties") and schema.get("additionalProperties", False) is not False:
         raise ValueError(
             f"JSON schema: the keyword 'additionalProperties' at {path} cannot be honoured beside "
@@ -226,7 +240,8 @@ def _check_names(schema: Mapping[str, Any], path: str) -> None:
 
 
 def _check_text(schema: Mapping[str, Any], path: str) -> None:
-    """Beside a pattern it passes over lengths."""
+    """``ValueError`` for patterns and lengths that xgrammar does not follow; it ignores lengths
+    beside a pattern."""
     reason = None
     word = "pattern" if "pattern" in schema else "maxLength"
     longest = max(schema.get(one, 0) for one in _LENGTHS)
@@ -245,7 +260,8 @@ def _check_text(schema: Mapping[str, Any], path: str) -> None:
 
 
 def _say_text(schema: dict[str, Any]) -> None:
-    """Lengths by a pattern too: it has raw control characters in texts whose length it counts."""
+    """Rewrite a pattern, and lengths as a pattern: xgrammar admits raw control characters in texts
+    whose length it counts."""
     if "pattern" in schema:
         schema["pattern"] = tag_patterns.followed(schema["pattern"])
     elif not schema.keys().isdisjoint(_LENGTHS):
@@ -254,7 +270,8 @@ def _say_text(schema: dict[str, Any]) -> None:
 
 
 def _check_decimals(schema: Mapping[str, Any], path: str) -> None:
-    """Where it can write no number between two bounds, it would write nothing at all."""
+    """``ValueError`` for bounds that have no number between them that xgrammar can write: it would
+    write nothing at all."""
     first, last = (_first(schema, *bound) for bound in keywords.BOUNDS)
     if first > -last:
         raise ValueError(
@@ -265,7 +282,8 @@ def _check_decimals(schema: Mapping[str, Any], path: str) -> None:
 
 
 def _first(schema: Mapping[str, Any], word: str, exclusive: str, sign: int) -> float:
-    """That it can write, in units of the last decimal; times ``sign``."""
+    """The first number within a bound that xgrammar can write, in units of the last decimal, times
+    ``sign``; -inf without a bound."""
     unit = Fraction(sign, 10**NUM_DECIMALS)
     found: list[float] = [-math.inf]
     if word in schema:
@@ -276,7 +294,7 @@ def _first(schema: Mapping[str, Any], word: str, exclusive: str, sign: int) -> f
 
 
 def _check_siblings(schema: Mapping[str, Any], path: str) -> None:
-    """Of keywords that stand for a whole schema all others are passed over."""
+    """``ValueError`` for other keywords beside one of these: xgrammar would ignore them."""
     for word in ("$ref", "anyOf", "oneOf", "enum", "const"):
         others = schema.keys() - {word, "$defs", "definitions"}
         if word in schema and others:

@@ -1,7 +1,7 @@
-"""What llguidance says is wrong, in our words, and of a schema also where.
+"""Rewords llguidance's errors, and finds their place in a JSON schema.
 
-It names no places. So parts of the schema are compiled alone until no part of the part fails: only
-of schemas that are refused. Knows neither vocabularies nor limits.
+The library names no places. So the parts of a refused schema are compiled alone, down to the
+smallest that fails. Knows neither vocabularies nor limits.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from quire.structured import GrammarSpec
 from quire.structured_outputs import keywords
 
 MatcherOf = Callable[[Any], Any]  # from a schema to the library's matcher
-# Of a schema that are compiled to find the one, and for how long: others wait to be tried out.
+# How many parts of a schema are compiled to find the one, and for how long: other grammars wait.
 MAX_PARTS, MAX_S = 100, 1.0
 
 _PICTURE = re.compile(r"\s\d+ \| |<state>|<non-verbose/>")
 _PLACE = re.compile(r"^(?:at |Parser Error: |\d+\(\d+\): |failed to compile JSON schema: )+")
+_LOOK_AROUND = (
+    r"a pattern has look-around, such as (?!...) or \b, that cannot be honoured; write it without, "
+    "or constrain the values otherwise"
+)
 _OTHER_WORDS = (
     (
         "min/maxProperties only supported",
@@ -31,20 +35,22 @@ _OTHER_WORDS = (
         "Regex is empty",
         "Unsatisfiable schema: no text has all of its patterns, formats and lengths",
     ),
+    ("look-around", _LOOK_AROUND),
+    ("lookarounds", _LOOK_AROUND),
     ("fuel exhausted", "it needs too much work; make it simpler"),
 )
 _ELSEWHERE = re.compile(r'"\$ref": "(?!#/(?:\$defs|definitions)/)')
 
 
 def reason_of(matcher: Any) -> str:
-    """Of a matcher that has an error: without the library's picture of the place."""
+    """The error of a matcher, without the library's drawing of the place."""
     said = " ".join(_PICTURE.split(matcher.get_error())[0].split())
-    said = _PLACE.sub("", said)[:400]
-    return next((ours for theirs, ours in _OTHER_WORDS if theirs in said), said)
+    said = _PLACE.sub("", said)
+    return next((ours for theirs, ours in _OTHER_WORDS if theirs in said), said[:400])
 
 
 def with_place(reason: str, spec: GrammarSpec, matcher_of: MatcherOf) -> str:
-    """The reason, and in a JSON schema the smallest part that fails by itself before it."""
+    """The reason; for a JSON schema with the place of the smallest part that fails by itself."""
     if spec.kind != "json":
         return reason
     schema = json.loads(spec.source)
@@ -70,8 +76,7 @@ def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
 def _failure(
     part: Mapping[str, Any], roots: Mapping[str, Any], matcher_of: MatcherOf
 ) -> str | None:
-    """None also where a reference is to a part that is not with it, or where it can be followed
-    only with what is around it."""
+    """Why the part fails by itself; None if it does not, or if it needs what is around it."""
     if _ELSEWHERE.search(json.dumps(part)):
         return None
     try:

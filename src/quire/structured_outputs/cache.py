@@ -11,7 +11,7 @@ MAX_FAILURES = 256
 
 
 class GrammarCache:
-    """Knows nothing about how grammars are made. A grammar that rows use lives on without it."""
+    """Knows nothing about how grammars are made. An evicted grammar lives on while rows use it."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -22,7 +22,7 @@ class GrammarCache:
         return len(self._grammars)
 
     def get(self, spec: GrammarSpec) -> Grammar | None:
-        """None also for one that is spent: it is forgotten."""
+        """The compiled grammar, or None; one that is spent is dropped."""
         found = self._grammars.get(spec)
         if found is not None and found.is_spent:
             del self._grammars[spec]
@@ -36,7 +36,7 @@ class GrammarCache:
         return self._failures.get(spec)
 
     def put(self, spec: GrammarSpec, grammar: Grammar) -> None:
-        self._failures.pop(spec, None)  # it was given up, and came nevertheless
+        self._failures.pop(spec, None)  # it was given up, but was compiled in the end
         self._grammars[spec] = grammar
         self._grammars.move_to_end(spec)
         num_bytes = sum(one.num_bytes for one in self._grammars.values())  # they grow by use

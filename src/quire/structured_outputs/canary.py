@@ -1,17 +1,17 @@
-"""Tries a grammar in a process of its own, which may be ended: nothing can end a thread.
+"""Tries a grammar in a process of its own, which can be killed, unlike a thread.
 
-A regular expression, or schemas that must hold together, can keep a compiler busy for hours, take
-all memory, or crash. What the canary survives within its time is compiled again where it is used,
-in as little time. xgrammar's work grows with the vocabulary, so for that it is given the model's;
-bytes do for llguidance.
+A regular expression, or schemas that apply to the same value, can keep a compiler busy for hours,
+take all memory, or crash. A grammar that the canary survives within its time limit is compiled
+again where it is used, in as little time. xgrammar's work grows with the vocabulary, so it is given
+the model's; bytes suffice for llguidance.
 
-It is started, and loads a backend, when first needed. That counts for nobody's limit: who comes
-first waits for it besides, for xgrammar, which loads torch, a few seconds.
+The process starts, and loads a backend, when first needed. That does not count against a grammar's
+limit, but the first caller waits for it: a few seconds for xgrammar, which loads torch.
 
-`main` is that process. It reads lines of JSON, vocabularies and grammars, and answers each grammar
-by a line. It loads the backend, and grammars are tried in a child, which its alarm ends when the
-time of one is over; the next one has another child, with all that was loaded. So a slow grammar
-costs the next one nothing, and a quick one costs little more than where it is used.
+`main` runs in that process. It reads lines of JSON, vocabularies and grammars, and answers each
+grammar with a line. It loads the backend and forks a child that tries the grammars; an alarm kills
+the child if one takes too long, and the next grammar gets a new child, with everything loaded. So a
+slow grammar costs the next one nothing, and a quick one costs little more than where it is used.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from quire.structured_outputs.compile import GrammarCompiler, backend_of
 from quire.structured_outputs.token_table import BYTES, TokenTable
 from quire.structured_outputs.trial import try_out
 
-MEMORY_BYTES = 8 << 30  # of addresses; libraries reserve most of it and never touch it
-START_S = 60.0  # until a library is loaded, on a machine that has much else to do
+MEMORY_BYTES = 8 << 30  # of address space; libraries reserve most of it and never touch it
+START_S = 60.0  # until a library is loaded, on a busy machine
 
 _MAIN = "from quire.structured_outputs.canary import main; main()"
-# Libraries that would start threads as they are loaded, which a process that forks must not have.
+# Keeps libraries from starting threads when they are loaded: a process that forks must have none.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class TooSlow(ValueError):
-    """It was ended because its time was over."""
+    """The grammar exceeded its time limit."""
 
 
 class Canary:
@@ -60,7 +60,7 @@ class Canary:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: _Lines | None = None  # of the process
-        self._has_table = False  # the process
+        self._has_table = False  # whether the process was given the vocabulary
         self._is_closed = False
 
     def try_out(self, spec: GrammarSpec) -> None:
@@ -68,7 +68,7 @@ class Canary:
         with self._lock:
             is_new = self._process is None
             answer = self._ask(spec)
-            if answer == b"" and not is_new:  # somebody has ended it since the last one
+            if answer == b"" and not is_new:  # it was killed after the last grammar
                 answer = self._ask(spec)
             if not answer:
                 raise RuntimeError("the process that tries grammars out does not answer")
@@ -86,7 +86,8 @@ class Canary:
         self._end()
 
     def _ask(self, spec: GrammarSpec) -> bytes | None:
-        """None: it took too long. Nothing: the process has ended; in both cases there is none."""
+        """The answer; None if it took too long, empty if the process has ended. In both cases the
+        process is gone."""
         process, lines = self._started()
         assert process.stdin is not None
         answer: bytes | None = b""
@@ -133,24 +134,24 @@ class Canary:
             process.kill()
             process.wait()
             for pipe in (process.stdout, process.stdin):
-                with contextlib.suppress(BrokenPipeError):  # what it was not told yet
+                with contextlib.suppress(BrokenPipeError):  # unwritten input
                     pipe.close()  # type: ignore[union-attr]
 
 
 def is_slow(spec: GrammarSpec) -> bool:
-    """Whether it may take long, or end a process: most grammars cannot."""
+    """Whether a grammar may take long, or crash a process; most cannot."""
     return backend_of(spec) == "xgrammar" or may_be_slow(spec)
 
 
 class _Lines:
-    """What a process writes, a line at a time and within a time."""
+    """Reads a process's output line by line, each within a time limit."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._rest = b""
 
     def next(self, limit_s: float) -> bytes | None:
-        """None when the time is over; nothing when the process has ended."""
+        """The next line; None when the time is over, empty when the process has ended."""
         ends_at = time.monotonic() + limit_s
         while b"\n" not in self._rest:
             left = ends_at - time.monotonic()
@@ -166,7 +167,7 @@ class _Lines:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class _Fate:
-    """Of a grammar that was tried."""
+    """What became of a grammar that was tried."""
 
     error: str | None = None
     is_late: bool = False
@@ -200,8 +201,8 @@ def _compiler_for(table: TokenTable) -> GrammarCompiler:
 
 
 class _Child:
-    """Tries grammars with what its parent has loaded, until one ends it. There is one at a time: it
-    ends with its parent, which alone can write to it."""
+    """A fork that tries grammars with what its parent has loaded, until one kills it. There is one
+    at a time; it ends with its parent, which alone can write to it."""
 
     def __init__(self, compiler: GrammarCompiler) -> None:
         self.compiler = compiler
@@ -210,7 +211,7 @@ class _Child:
     def try_out(self, spec: GrammarSpec, limit_s: float) -> _Fate:
         is_new = self._pid is None
         fate = self._ask(spec, limit_s)
-        if fate.has_died and not is_new:  # perhaps before it was asked
+        if fate.has_died and not is_new:  # it may have died before it was asked
             fate = self._ask(spec, limit_s)
         return fate
 
@@ -226,7 +227,7 @@ class _Child:
         return _Fate(is_late=is_late, has_died=not is_late)
 
     def end(self) -> int:
-        """Its status."""
+        """End the child; returns its exit status."""
         if self._pid is None:
             return 0
         with contextlib.suppress(BrokenPipeError):
@@ -254,7 +255,7 @@ class _Child:
 
 
 def _answer_all(compiler: GrammarCompiler, asked: IO[bytes], said: IO[bytes]) -> None:
-    """Its alarm ends the process whatever it does."""
+    """Try grammars until the input ends; an alarm kills the process if one takes too long."""
     with contextlib.suppress(EOFError):
         while True:
             spec, limit_s = pickle.load(asked)
@@ -270,8 +271,8 @@ def _error_of(compiler: GrammarCompiler, spec: GrammarSpec) -> str | None:
         try_out(compiler, spec)
     except ValueError as problem:
         return str(problem)
-    except (OSError, ImportError) as problem:  # which tell paths
+    except (OSError, ImportError) as problem:  # whose texts reveal paths
         return f"the {spec.kind} grammar cannot be used: {type(problem).__name__}"
-    except BaseException as problem:  # whatever it is, it is this grammar's own
+    except BaseException as problem:  # any error is this grammar's own
         return f"the {spec.kind} grammar cannot be used: {type(problem).__name__}: {problem}"
     return None

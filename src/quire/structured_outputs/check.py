@@ -13,6 +13,7 @@ from typing import Any
 from quire.near_names import did_you_mean
 from quire.structured import GrammarSpec
 from quire.structured_outputs import keywords
+from quire.structured_outputs.idle import without_idle
 from quire.structured_outputs.lark import check_options, inline_schemas
 
 MAX_SOURCE_BYTES = 1 << 18
@@ -24,7 +25,7 @@ _REMEDY = "write the schema without it"
 
 
 def check(spec: GrammarSpec) -> None:
-    """``ValueError`` for what could not be followed to the letter."""
+    """Raise ``ValueError`` for a constraint that could not be followed exactly."""
     size = len(spec.source.encode())
     if size > MAX_SOURCE_BYTES:
         raise ValueError(
@@ -42,7 +43,7 @@ def check(spec: GrammarSpec) -> None:
 
 
 def _check_lark(spec: GrammarSpec) -> None:
-    """Options of its rules, and the schemas in it."""
+    """Check the options of the grammar's rules, and the schemas in it."""
     check_options(spec.source)
     for one in inline_schemas(spec.source):
         _check_depth(spec, _depth_of_value(one.schema))
@@ -50,7 +51,7 @@ def _check_lark(spec: GrammarSpec) -> None:
 
 
 def check_tag(tag: Mapping[str, Any]) -> None:
-    """A structural tag, and the schemas in it."""
+    """Check a structural tag, and the schemas in it."""
     if "structures" in tag:
         _check_older_tag(tag)
     for path, schema in schemas_in_tag(tag):
@@ -58,19 +59,19 @@ def check_tag(tag: Mapping[str, Any]) -> None:
 
 
 def _check_older_tag(tag: Mapping[str, Any]) -> None:
-    """The compiler's errors would be about the newer form."""
+    """Check a tag of the older form: the compiler's errors would be about the newer one."""
     structures, triggers = tag["structures"], tag.get("triggers")
     if not isinstance(structures, list) or not all(
         isinstance(one, Mapping) and all(isinstance(one.get(key), str) for key in ("begin", "end"))
         for one in structures
     ):
         raise ValueError(
-            "structural_tag.structures must be a list of objects with the texts begin and end, got "
-            f"{_short(structures)}."
+            "structural_tag.structures must be a list of objects with the strings begin and end, "
+            f"got {_short(structures)}."
         )
     if not isinstance(triggers, list) or not all(isinstance(one, str) for one in triggers):
         raise ValueError(
-            f"structural_tag.triggers must be a list of texts, got {_short(triggers)}; name the "
+            f"structural_tag.triggers must be a list of strings, got {_short(triggers)}; name the "
             "beginnings of tags."
         )
 
@@ -89,7 +90,12 @@ def schemas_in_tag(value: Any, path: str = "structural_tag") -> Iterator[tuple[s
 
 
 def check_schema(schema: Any, path: str = "#") -> None:
-    """Every keyword is one that is honoured, and its value of the right kind."""
+    """Raise ``ValueError`` unless each keyword that has an effect is honoured and has a valid
+    value."""
+    _check_schema(without_idle(schema), path)
+
+
+def _check_schema(schema: Any, path: str) -> None:
     if isinstance(schema, bool):
         return
     if not isinstance(schema, Mapping):
@@ -112,7 +118,8 @@ def check_schema(schema: Any, path: str = "#") -> None:
 
 
 def _may_name(schema: Mapping[str, Any], path: str) -> bool:
-    """Whether its ``propertyNames`` can be said otherwise; of references `narrow.py` sees to it."""
+    """Whether its ``propertyNames`` can be expressed by other keywords; references are left to
+    `narrow.py`."""
     names = schema["propertyNames"]
     if isinstance(names, Mapping) and keywords.is_reference(names):
         _check_value("$ref", names["$ref"], f"{path}/propertyNames/$ref")
@@ -121,7 +128,7 @@ def _may_name(schema: Mapping[str, Any], path: str) -> bool:
 
 
 def _check_width(schema: Mapping[str, Any], path: str) -> None:
-    """Of properties that may all be next each needs states of its own at every token."""
+    """Limit optional properties: each that may come next needs states of its own at every token."""
     required = schema.get("required", ())
     num_optional = sum(name not in required for name in schema.get("properties", ()))
     if num_optional > MAX_OPTIONAL:
@@ -132,12 +139,12 @@ def _check_width(schema: Mapping[str, Any], path: str) -> None:
 
 
 def _check_keyword(name: str, value: Any, path: str) -> None:
-    if name in keywords.REFUSED and not _asks_nothing(name, value):
+    if name in keywords.REFUSED:
         raise ValueError(
             f"JSON schema: the keyword {name!r} at {path} cannot be honoured; "
             f"{keywords.REFUSED[name]}."
         )
-    if name in keywords.REFUSED or name in keywords.ANNOTATIONS or name.startswith("x-"):
+    if name in keywords.ANNOTATIONS or name.startswith("x-"):
         return
     if name not in keywords.HONOURED:
         hint = did_you_mean(name, sorted(keywords.HONOURED))
@@ -145,14 +152,14 @@ def _check_keyword(name: str, value: Any, path: str) -> None:
     if name in keywords.SCHEMA and isinstance(value, list):  # the older form of prefixItems
         _check_list(value, path)
     elif name in keywords.SCHEMA:
-        check_schema(value, path)
+        _check_schema(value, path)
     elif name in keywords.SCHEMAS:
         _check_list(value, path)
     elif name in keywords.SCHEMAS_BY_NAME:
         if not isinstance(value, Mapping):
             raise ValueError(f"JSON schema: {path} must be an object, got {_short(value)}.")
         for key, one in value.items():
-            check_schema(one, f"{path}/{key}")
+            _check_schema(one, f"{path}/{key}")
     else:
         _check_value(name, value, path)
 
@@ -163,15 +170,14 @@ def _check_list(value: Any, path: str) -> None:
             f"JSON schema: {path} must be a non-empty list of schemas, got {_short(value)}."
         )
     for i, one in enumerate(value):
-        check_schema(one, f"{path}/{i}")
+        _check_schema(one, f"{path}/{i}")
 
 
 def _check_format(schema: Mapping[str, Any], path: str) -> None:
     value = schema["format"]
     if not isinstance(value, str):
         raise ValueError(f"JSON schema: {path} must be a name, got {_short(value)}; {_REMEDY}.")
-    known = keywords.FORMATS | keywords.FORMAT_BOUNDS.keys()
-    if value not in known and not keywords.is_annotation(schema):
+    if value not in keywords.FORMATS and not keywords.is_annotation(schema):
         raise ValueError(
             f"JSON schema: {path} must be one of {', '.join(sorted(keywords.FORMATS))}, or a "
             f"pattern in its stead, got {_short(value)}; {_REMEDY}."
@@ -194,7 +200,7 @@ def _check_value(name: str, value: Any, path: str) -> None:
     elif name == "enum" and not (isinstance(value, list) and value):
         wrong = "a non-empty list"
     elif name in ("enum", "const") and _has_inexact(value):
-        wrong = f"of integers that are exact, up to {keywords.MAX_INTEGER}"
+        wrong = f"made of integers that are exact, up to {keywords.MAX_INTEGER}"
     elif name == "required" and not (
         isinstance(value, list) and all(isinstance(one, str) for one in value)
     ):
@@ -204,8 +210,8 @@ def _check_value(name: str, value: Any, path: str) -> None:
 
 
 def _wrong_number(name: str, value: float) -> str | None:
-    """Bounds so far out that numbers are not exact are pulled in, where all is still allowed that
-    there is; others cannot be kept."""
+    """What a number must be, if it is not that. A bound beyond exact integers is pulled in if it
+    still admits all numbers that can be written; one on the other side is an error."""
     if name == "multipleOf":
         return (
             None
@@ -233,11 +239,6 @@ def _is_type(value: Any) -> bool:
     return bool(values) and all(isinstance(one, str) and one in keywords.TYPES for one in values)
 
 
-def _asks_nothing(name: str, value: Any) -> bool:
-    """Values with which a keyword that cannot be honoured need not be."""
-    return name in ("uniqueItems", "nullable", "$recursiveAnchor") and value is False
-
-
 def _parsed(spec: GrammarSpec) -> Any:
     try:
         return json.loads(spec.source)
@@ -249,7 +250,7 @@ def _parsed(spec: GrammarSpec) -> Any:
 
 
 def _check_depth(spec: GrammarSpec, depth: int) -> None:
-    """Parsers of grammars recurse."""
+    """Limit the nesting, since grammar parsers recurse."""
     if depth > MAX_DEPTH:
         raise ValueError(
             f"the {spec.kind} grammar is nested {depth} deep, the limit is {MAX_DEPTH}; make it "
@@ -268,7 +269,7 @@ def _depth_of_value(value: Any) -> int:
 
 
 def _depth_of_text(text: str) -> int:
-    """At most about: brackets may be quoted."""
+    """Approximate nesting of brackets: quoted ones count too."""
     depth = most = 0
     for char in text:
         if char in "([{":

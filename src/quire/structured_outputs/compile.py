@@ -1,8 +1,8 @@
-"""From a checked `GrammarSpec` to a `Grammar` for one vocabulary.
+"""From a `GrammarSpec` to a `Grammar` for one vocabulary.
 
-llguidance compiles all but EBNF and tags inside free text, which are xgrammar's: it follows every
-keyword of a JSON schema or refuses it, and needs no time. Backends and the table of the vocabulary
-are made when they are first needed.
+llguidance compiles all but EBNF and tags inside free text, which are left to xgrammar: it follows
+every keyword of a JSON schema or refuses it, and takes next to no time. Backends and the token
+table are made when first needed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Backend(Protocol):
 
 
 class GrammarCompiler:
-    """May be called from several threads."""
+    """Compiles grammars for one vocabulary; may be called from several threads."""
 
     def __init__(self, load_table: Callable[[], TokenTable]) -> None:
         self._load_table = load_table
@@ -44,7 +44,8 @@ class GrammarCompiler:
         self._backend(backend_of(spec))
 
     def warm_up(self) -> None:
-        """Load the backend of most grammars. Who needs it is told why where that is impossible."""
+        """Load the backend of most grammars; an error is left to the first request that needs
+        it."""
         if importlib.util.find_spec("llguidance") is not None:
             with contextlib.suppress(ValueError):
                 self._backend("llguidance")

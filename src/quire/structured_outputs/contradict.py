@@ -1,7 +1,7 @@
-"""Says of JSON schemas that no value follows all of them: where it says so that is sure, else it
-does not know. So alternatives of ``oneOf`` that exclude each other are found. Knows no grammars.
+"""Proves that no value follows several JSON schemas at once; without a proof nothing is known.
 
-What it looks at: types, the only values, bounds, lengths, and properties that are required.
+So alternatives of ``oneOf`` that exclude each other are found. It looks at types, listed values,
+bounds, lengths, and required properties. Knows no grammars.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any
 from quire.structured_outputs import keywords
 
 MAX_STEPS = 50_000  # half a second
-LISTED_IN_STEP = 4  # values and names
+LISTED_IN_STEP = 4  # listed values and required names per step
 MAX_DEPTH = 16  # of properties in properties
-MAX_PARTS = 64  # of references one behind the other
+MAX_PARTS = 64  # of one value, by allOf and references
 _ALL_TYPES = frozenset(keywords.TYPES)  # number stands for those that are no integers too
 
 
 class Prover:
-    """Of one schema. Has so many steps for all of it, and knows nothing more behind them."""
+    """Proofs for one schema, in `MAX_STEPS` steps for all of them; beyond those nothing is
+    proved."""
 
     def __init__(self, root: Any) -> None:
         self._root = root
@@ -37,8 +38,8 @@ class Prover:
     def exclude_each_other(
         self, narrowed: Sequence[Any], given: Sequence[Any], around: Sequence[Any]
     ) -> bool:
-        """Whether none of the ``given`` alternatives holds for what another one admits as it is
-        ``narrowed``. What is ``around`` holds for all of them."""
+        """Whether no value that one alternative admits as ``narrowed`` follows another as
+        ``given``. The schemas ``around`` apply to all of them."""
         return _told_apart_by_values(given, self._root) or all(
             self.contradict(*around, one, other)
             for i, one in enumerate(narrowed)
@@ -47,7 +48,7 @@ class Prover:
         )
 
     def contradict(self, *schemas: Any, depth: int = 0) -> bool:
-        """Whether no value follows all of them."""
+        """Whether it is proved that no value follows all ``schemas``."""
         if any(schema is False for schema in schemas):
             return True
         parts = list(_parts(schemas, self._root))
@@ -67,7 +68,7 @@ class Prover:
         )
 
     def _no_value(self, parts: Sequence[Mapping[str, Any]], depth: int) -> bool:
-        """Of those that are listed."""
+        """Whether no listed value follows all parts; False if none are listed."""
         lists = [values for values in map(_keys, parts) if values is not None]
         if not lists:
             return False
@@ -79,7 +80,8 @@ class Prover:
         )
 
     def _no_branch(self, parts: Sequence[Mapping[str, Any]], depth: int) -> bool:
-        """Of the first of those that have any."""
+        """Whether no branch of the first ``anyOf`` or ``oneOf`` is possible; False if there is
+        none."""
         found = [(part, word) for part in parts for word in ("anyOf", "oneOf") if word in part]
         if not found:
             return False
@@ -89,8 +91,9 @@ class Prover:
 
 
 def tag_of(branches: Sequence[Any], root: Any) -> tuple[str, list[Mapping[str, Any]]] | None:
-    """A property whose only values are others in each of the alternatives, which must be objects
-    but need not have it; and the schemas that say so."""
+    """The name of a property whose listed values differ in all alternatives, and these with
+    references resolved; None if there is none. They must be objects, but need not have the
+    property."""
     plain = [_referred(branch, root) for branch in branches]
     if not plain or not all(_names_properties(one) for one in plain):
         return None
@@ -105,7 +108,8 @@ def _names_properties(schema: Mapping[str, Any]) -> bool:
 
 
 def _told_apart_by_values(branches: Sequence[Any], root: Any) -> bool:
-    """As is found pair by pair: there may be thousands."""
+    """Whether listed values alone tell all branches apart. Comparing pairs would take too long:
+    there may be thousands."""
     plain = [_referred(branch, root) for branch in branches]
     if _differ([_keys(one) for one in plain]):
         return True
@@ -117,7 +121,7 @@ def _told_apart_by_values(branches: Sequence[Any], root: Any) -> bool:
 
 
 def _differ(lists: Sequence[Mapping[str, Any] | None]) -> bool:
-    """Whether no value is in two of them, and none may be anything."""
+    """Whether no value is in two of the lists; False if one is None, for any value."""
     seen: set[str] = set()
     for values in lists:
         if values is None or not seen.isdisjoint(values):
@@ -127,7 +131,7 @@ def _differ(lists: Sequence[Mapping[str, Any] | None]) -> bool:
 
 
 def _parts(schemas: Sequence[Any], root: Any) -> Iterator[Mapping[str, Any]]:
-    """They, and what must hold with them."""
+    """The schemas, and those that apply with them by ``allOf`` and ``$ref``, up to `MAX_PARTS`."""
     waiting = list(schemas)
     for _ in range(MAX_PARTS):
         if not waiting:
@@ -158,7 +162,8 @@ def _types(schema: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _keys(schema: Any) -> dict[str, Any] | None:
-    """The only values that it admits, each by what is the same for equal ones."""
+    """The values that it lists by ``const`` or ``enum``, by a key that equal ones share; None
+    without a list."""
     if not isinstance(schema, Mapping) or schema.keys().isdisjoint({"const", "enum"}):
         return None
     values = [schema["const"]] if "const" in schema else schema["enum"]
@@ -166,7 +171,7 @@ def _keys(schema: Any) -> dict[str, Any] | None:
 
 
 def _plain(value: Any) -> Any:
-    """1.0 is 1."""
+    """The value with whole floats as integers: 1.0 equals 1."""
     if isinstance(value, Mapping):
         return {name: _plain(one) for name, one in value.items()}
     if isinstance(value, list):
@@ -175,7 +180,7 @@ def _plain(value: Any) -> Any:
 
 
 def _description(value: Any) -> dict[str, Any]:
-    """A schema that it follows, and that has no list of values at its root."""
+    """A schema that the value follows, without a list of values at its root."""
     match value:
         case bool():
             return {"type": "boolean"}
@@ -197,7 +202,7 @@ def _description(value: Any) -> dict[str, Any]:
 
 
 def _said_of(name: str, schema: Mapping[str, Any]) -> Any:
-    """Of the property with that name; what patterns say of it is left out."""
+    """The schema of the property with that name; patternProperties are left out."""
     properties = schema.get("properties", {})
     if name in properties:
         return properties[name]
@@ -205,7 +210,7 @@ def _said_of(name: str, schema: Mapping[str, Any]) -> Any:
 
 
 def _no_number(parts: Sequence[Mapping[str, Any]], *, is_whole: bool) -> bool:
-    """None between all bounds."""
+    """Whether no number is within all bounds."""
     low, above = (_most(parts, word, -math.inf) for word in ("minimum", "exclusiveMinimum"))
     high, below = (-_most(parts, word, -math.inf, -1) for word in ("maximum", "exclusiveMaximum"))
     first, last = max(low, above), min(high, below)
@@ -221,7 +226,7 @@ def _no_count(parts: Sequence[Mapping[str, Any]], least: str, most: str) -> bool
 def _most(
     parts: Sequence[Mapping[str, Any]], word: str, default: float, sign: int = 1
 ) -> int | float:
-    """The largest of its values times ``sign``."""
+    """The largest value of the keyword ``word`` in all parts, times ``sign``."""
     return max((sign * part[word] for part in parts if word in part), default=default)
 
 

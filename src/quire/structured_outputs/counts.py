@@ -1,8 +1,8 @@
-"""Objects that must have a number of properties, as far as a compiler can count them.
+"""Bounds on the number of properties, as far as a compiler can count them.
 
 It counts what is written, and a name that the schema does not give may be written twice, while
-readers of JSON keep the last. So one such property can be asked for, and no more. Where all names
-are given those that are not required are spelled out, choice by choice. Knows no other keywords.
+readers of JSON keep the last. So at most one unnamed property can be required. If all names are
+given, those that are optional are spelled out, choice by choice. Knows no other keywords.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _SPELLED_OUT = ("properties", "required", "additionalProperties")
 
 
 def count_properties(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The same schema for a compiler that counts what is written; ``ValueError`` where more than
-    one property would be asked for that has no name."""
+    """An equivalent schema for a compiler that counts what is written; ``ValueError`` if it would
+    require more than one unnamed property."""
     required = dict.fromkeys(schema.get("required", ()))
     least = max(0, schema.get("minProperties", 0) - len(required))
     if schema.get("additionalProperties", True) is not False or "patternProperties" in schema:
@@ -31,11 +31,11 @@ def count_properties(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
     optional = [name for name in schema.get("properties", ()) if name not in required]
     most = min(schema.get("maxProperties", math.inf) - len(required), len(optional))
     rest = {word: value for word, value in schema.items() if word not in _COUNTS}
-    if least > most:  # the compiler says that it cannot be
+    if least > most:  # the compiler reports that it is unsatisfiable
         return {**schema, "required": [*required, *optional]}
     if (least, most) == (0, len(optional)):
         return rest
-    if least <= 1 and most in (1, len(optional)):  # the compiler can
+    if least <= 1 and most in (1, len(optional)):  # the compiler can count these
         at_most = {"maxProperties": len(required) + 1} if most == 1 else {}
         return {**rest, "minProperties": len(required) + least, **at_most}
     if schema.get("type") != "object":
@@ -44,7 +44,7 @@ def count_properties(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def with_choice(schema: Mapping[str, Any], choices: list[Any]) -> dict[str, Any]:
-    """And one of these must hold too."""
+    """The schema with ``choices``, of which one must hold too."""
     if "anyOf" not in schema:
         return {**schema, "anyOf": choices}
     return {**schema, "allOf": [*schema.get("allOf", ()), {"anyOf": choices}]}
@@ -63,8 +63,8 @@ def _check_nameless(least: int, path: str) -> None:
 def _spelled_out(
     schema: Mapping[str, Any], optional: Sequence[str], least: int, most: int, path: str
 ) -> dict[str, Any]:
-    """No object follows two of the choices: where there may be any number each says which are the
-    first, else which there are."""
+    """Spell out choices of which no object follows two: without a maximum each fixes the first
+    optional properties that are present, else all of them."""
     takes_more = most == len(optional)
     sizes = range(least, least + 1 if takes_more else most + 1)
     num_choices = sum(math.comb(len(optional), size) for size in sizes)
@@ -89,7 +89,8 @@ def _spelled_out(
 def _choice(
     schema: Mapping[str, Any], there: Sequence[str], later: Sequence[str]
 ) -> dict[str, Any]:
-    """With these of the properties that are not required, and perhaps with later ones."""
+    """The schema of objects with ``there`` of the optional properties, and perhaps with ``later``
+    ones."""
     required = [*schema.get("required", ()), *there]
     names = {*required, *later}
     properties = {name: one for name, one in schema["properties"].items() if name in names}

@@ -1,8 +1,8 @@
-"""JSON whose numbers llguidance reads as they are.
+"""Writes JSON whose numbers llguidance reads exactly.
 
-Its reader takes the digits as one integer and divides once by a power of ten, so that numbers of 16
-digits and more, or very small ones, come out next to what they are. Others that are written
-otherwise come out right. Knows no schemas.
+Its reader takes the digits as one integer and divides once by a power of ten, so numbers of 16 or
+more digits, or very small ones, may be read as a neighbour. Most of them have other digits that are
+read right. Knows no schemas.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _END_OF_DIGITS = 1 << 64
 
 
 def dumps(value: Any) -> str:
-    """``ValueError`` with a number for which there are no digits."""
+    """The value as JSON; ``ValueError`` for a number for which there are no such digits."""
     match value:
         case float():
             return _text_of(value)
@@ -44,7 +44,7 @@ def _text_of(value: float) -> str:
 
 
 def _texts(value: float) -> Iterator[str]:
-    """Those that are read as this number, which is not negative: the usual one first."""
+    """Texts that are read as this number, which is not negative: the usual one first."""
     usual = repr(value)
     digits, _, exponent = usual.partition("e")
     whole, _, fraction = digits.partition(".")
@@ -61,7 +61,7 @@ def _texts(value: float) -> Iterator[str]:
 
 
 def _read(digits: float, exponent: int) -> float:
-    """As the reader does it, step by step."""
+    """The number that the reader computes from its digits and exponent, step by step."""
     while exponent < -_LARGEST_POWER:
         digits, exponent = digits / float(f"1e{_LARGEST_POWER}"), exponent + _LARGEST_POWER
     power = float(f"1e{abs(exponent)}")

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from quire.structured_outputs.name_formats import ANY_UUID, NAME_PATTERNS
+from quire.structured_outputs.number_formats import NUMBER_PATTERNS
 
-# Say something about a value, and nothing about which values there are.
+# Describe a value without restricting it.
 ANNOTATIONS = frozenset(
     {
         *("title", "description", "default", "examples", "example", "$comment", "$schema"),
@@ -26,21 +27,30 @@ SCHEMA = frozenset({"items", "additionalProperties", "additionalItems", "unevalu
 SCHEMAS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})  # lists of them
 SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 NUMBERS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
-# Each with the sign with which a larger one admits less.
+# Each with the sign by which a larger bound admits less.
 BOUNDS = (("minimum", "exclusiveMinimum", 1), ("maximum", "exclusiveMaximum", -1))
 COUNTS = frozenset(
     {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
 )
+_LENGTHS = frozenset({"minLength", "maxLength"})
 OTHERS = frozenset({"type", "enum", "const", "$ref", "pattern", "format", "required"})
 HONOURED = ANNOTATIONS | NAMES | SCHEMA | SCHEMAS | SCHEMAS_BY_NAME | NUMBERS | COUNTS | OTHERS
 
 FORMATS = frozenset(
     {
         *("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"),
-        *("uri", *NAME_PATTERNS),
+        *("uri", *NAME_PATTERNS, *NUMBER_PATTERNS),
     }
 )
-# Formats of numbers, as OpenAPI has them, and what they mean as bounds; of others nothing.
+# Formats of the standard and its drafts that are not supported.
+FORMATS_NOT_HONOURED = frozenset(
+    {
+        *("iri", "iri-reference", "uri-reference", "uri-template", "idn-email", "idn-hostname"),
+        *("json-pointer", "relative-json-pointer", "color", "phone", "host-name", "ip-address"),
+        *("style", "utc-millisec"),
+    }
+)
+# OpenAPI's formats of numbers as bounds; other formats do not restrict numbers.
 MAX_INTEGER = 2**53 - 1  # beyond it JSON's numbers and the compiler's are no longer exact
 FORMAT_BOUNDS: dict[str, tuple[int, int]] = {
     **{f"int{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32)},
@@ -48,9 +58,12 @@ FORMAT_BOUNDS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("int", "int64"), (-MAX_INTEGER, MAX_INTEGER)),
     **dict.fromkeys(("uint", "uint64"), (0, MAX_INTEGER)),
 }
-FORMAT_ANNOTATIONS = frozenset({"float", "double", "decimal", "binary", "byte", "password"})
-FORMAT_ANNOTATIONS |= {"path", "file-path", "directory-path", "base64", "base64url", "regex"}
-FORMAT_ANNOTATIONS |= {"json-string", "unknown"}  # the last is of the public test suite
+FORMAT_ANNOTATIONS = frozenset(
+    {
+        *("binary", "byte", "password", "path", "file-path", "directory-path", "base64"),
+        *("base64url", "regex", "json-string", "unknown"),  # the last is of the public test suite
+    }
+)
 TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 
 # Keywords of the standard that no grammar of ours can follow, and what to write instead.
@@ -62,7 +75,7 @@ REFUSED: dict[str, str] = {
     "contains": "describe every item by items",
     "minContains": "describe every item by items",
     "maxContains": "describe every item by items",
-    "uniqueItems": "use one boolean property for each item, or drop doubles yourself",
+    "uniqueItems": "use one boolean property for each item, or remove duplicates yourself",
     "propertyNames": "use patternProperties with additionalProperties false",
     "dependentRequired": "write the cases as anyOf",
     "dependentSchemas": "write the cases as anyOf",
@@ -75,10 +88,10 @@ REFUSED: dict[str, str] = {
     "nullable": 'use type ["...", "null"]',
 }
 
-# Ask for expressions, which may need more work than there is time for.
+# Compiled to regular expressions, which may take too long.
 SLOW = frozenset({"pattern", "patternProperties", "propertyNames", "multipleOf"})
-# Speak of the same value as what is beside them. The compiler takes each alternative of one with
-# each of the other: a few of each, by references to references, are thousands.
+# Apply to the same value as their siblings. The compiler combines each alternative of one with each
+# of the other: a few of each, by references to references, are thousands.
 IN_PLACE = frozenset({"$ref", "allOf", "anyOf", "oneOf"})
 _SAY_NOTHING = ANNOTATIONS | NAMES | {"$defs", "definitions"}
 
@@ -100,6 +113,7 @@ FORMAT_PATTERNS: dict[str, str] = {
     "time": f"^{_TIME}$",
     "date-time": f"^{_DATE}T{_TIME}$",
     **NAME_PATTERNS,
+    **NUMBER_PATTERNS,
 }
 _PATTERNS_OF_NAMES = {**FORMAT_PATTERNS, "uuid": ANY_UUID}
 
@@ -107,21 +121,49 @@ _PATTERNS_OF_NAMES = {**FORMAT_PATTERNS, "uuid": ANY_UUID}
 FORMAT_LENGTHS = {"hostname": 253}
 
 
+def types_of(schema: Mapping[str, Any]) -> frozenset[str]:
+    """The types that it names; all if it names none. It need not be checked yet."""
+    types = schema.get("type", TYPES)
+    names = types if isinstance(types, (list, frozenset)) else [types]
+    return frozenset(one for one in names if isinstance(one, str))
+
+
 def is_annotation(schema: Mapping[str, Any]) -> bool:
-    """Whether its ``format`` asks for nothing: formats of texts say nothing of other values."""
-    types = schema.get("type", "string")
-    return schema["format"] in FORMAT_ANNOTATIONS or "string" not in (
-        types if isinstance(types, list) else [types]
+    """Whether its ``format`` restricts nothing: string formats do not apply to other values, and an
+    unknown one is a name for the pattern beside it."""
+    format = schema["format"]
+    if format in FORMAT_ANNOTATIONS or "string" not in types_of(schema):
+        return True
+    return format not in FORMATS | FORMATS_NOT_HONOURED and _has_pattern(schema)
+
+
+def _has_pattern(schema: Mapping[str, Any]) -> bool:
+    parts = schema.get("allOf")
+    return any(
+        isinstance(one, Mapping) and "pattern" in one
+        for one in (schema, *(parts if isinstance(parts, list) else ()))
     )
 
 
+def says_nothing(schema: Any) -> bool:
+    """Whether every value follows it, as far as its keywords tell."""
+    return schema is True or (isinstance(schema, Mapping) and not _words(schema))
+
+
+def _words(schema: Mapping[str, Any]) -> set[str]:
+    return {word for word in schema if word not in ANNOTATIONS and not word.startswith("x-")}
+
+
 def names_pattern(schema: Mapping[str, Any], root: Any) -> str | None:
-    """What names of properties must match, where ``propertyNames`` says it as no other word here:
-    by a pattern, a format that is one or a list, of an object that names no properties itself."""
+    """The pattern that ``propertyNames`` stands for: a pattern, a format that is one, lengths or a
+    list. None for anything else, or if the object names properties itself."""
     names = names_listed(schema, root)
     if names is not None:
         return f"^(?:{'|'.join(map(re.escape, names))})$"
-    match _said_of_names(schema, root):
+    said = _said_of_names(schema, root)
+    if said and said.keys() <= _LENGTHS:
+        return _pattern_of_length(said)
+    match said:
         case {"pattern": str(pattern), **rest} if not rest:
             return pattern
         case {"format": str(format), **rest} if not rest:
@@ -129,8 +171,15 @@ def names_pattern(schema: Mapping[str, Any], root: Any) -> str | None:
     return None
 
 
+def _pattern_of_length(lengths: Mapping[str, Any]) -> str | None:
+    """A pattern for texts of these lengths; None if they are no counts."""
+    if not all(type(one) is int and one >= 0 for one in lengths.values()):
+        return None
+    return rf"^[\s\S]{{{lengths.get('minLength', 0)},{lengths.get('maxLength', '')}}}$"
+
+
 def names_listed(schema: Mapping[str, Any], root: Any) -> list[str] | None:
-    """As `names_pattern`, where it is a list."""
+    """The names that ``propertyNames`` lists; None if it is no list, as in `names_pattern`."""
     match _said_of_names(schema, root):
         case {"enum": [_, *_] as names, **rest} if not rest and all(
             isinstance(name, str) for name in names
@@ -141,18 +190,28 @@ def names_listed(schema: Mapping[str, Any], root: Any) -> list[str] | None:
     return None
 
 
+def admits_all_names(schema: Mapping[str, Any], root: Any) -> bool:
+    """Whether its ``propertyNames`` admits every name."""
+    names = _of_names(schema, root)
+    return names is True or (
+        isinstance(names, Mapping)
+        and _words(names) <= {"type"}
+        and ("type" not in names or "string" in types_of(names))
+    )
+
+
 def is_reference(schema: Mapping[str, Any]) -> bool:
-    """Whether it says nothing else."""
+    """Whether the schema is nothing but a reference, annotations aside."""
     return schema.keys() - ANNOTATIONS == {"$ref"}
 
 
 def may_be_slow(schema: Any) -> bool:
-    """Whether the compiler may need long for it. It need not be checked yet."""
+    """Whether the schema, which need not be checked yet, may take long to compile."""
     return any(not SLOW.isdisjoint(one) or _holds_together(one) for one in all_schemas(schema))
 
 
 def _holds_together(schema: Mapping[str, Any]) -> bool:
-    """Whether a value must follow something else besides another schema."""
+    """Whether several schemas apply to the same value."""
     said = [word for word in schema if word not in _SAY_NOTHING and not word.startswith("x-")]
     parts = schema.get("allOf")
     has_parts = isinstance(parts, list) and len(parts) > 1
@@ -160,22 +219,29 @@ def _holds_together(schema: Mapping[str, Any]) -> bool:
 
 
 def _said_of_names(schema: Mapping[str, Any], root: Any) -> Mapping[str, Any] | None:
-    names = schema.get("propertyNames")
-    if isinstance(names, Mapping) and is_reference(names):
-        names = referred(names["$ref"], root)
+    names = _of_names(schema, root)
     others = ("properties", "patternProperties", "unevaluatedProperties")
     if not isinstance(names, Mapping) or any(word in schema for word in others):
         return None
-    return {
-        word: value
-        for word, value in names.items()
-        if word not in ANNOTATIONS and (word, value) != ("type", "string")
-    }
+    said = {word: names[word] for word in _words(names)}
+    if said.get("type") == "string":
+        del said["type"]
+    return said
+
+
+def _of_names(schema: Mapping[str, Any], root: Any) -> Any:
+    """Its ``propertyNames``, a reference resolved; None if there is none, or the reference leads
+    nowhere."""
+    names = schema.get("propertyNames")
+    if isinstance(names, Mapping) and is_reference(names):
+        found = referred(names["$ref"], root) if isinstance(names["$ref"], str) else True
+        return None if found is True else found
+    return names
 
 
 def referred(reference: str, root: Any) -> Any:
-    """What a reference within ``root`` is to; True, of which nothing is known, where it leads
-    nowhere."""
+    """The schema that a reference within ``root`` leads to; True, which restricts nothing, if it
+    leads nowhere."""
     start, *parts = reference.split("/")
     place: Any = root if start == "#" else True
     for part in parts:
@@ -190,12 +256,12 @@ def referred(reference: str, root: Any) -> Any:
 
 
 def map_schemas(schema: Mapping[str, Any], change: Callable[[Any, str], Any]) -> dict[str, Any]:
-    """The schema with each schema right inside it changed; ``change`` also gets its place."""
+    """The schema with each schema directly inside it changed; ``change`` also gets its place."""
     return {name: _map_value(name, value, change) for name, value in schema.items()}
 
 
 def schemas_in(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The schemas right inside one, each with its place. A keyword whose value is of the wrong
+    """The schemas directly inside one, each with its place. A keyword whose value is of the wrong
     kind has none."""
     found: list[tuple[str, Any]] = []
     map_schemas(schema, lambda one, place: found.append((place, one)))
@@ -203,7 +269,7 @@ def schemas_in(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def all_schemas(schema: Any) -> Iterator[Mapping[str, Any]]:
-    """It and all inside it that say anything."""
+    """The schema and all schemas inside it, except booleans."""
     if isinstance(schema, Mapping):
         yield schema
         for _, one in schemas_in(schema):

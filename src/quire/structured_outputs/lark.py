@@ -1,5 +1,5 @@
-"""What users' Lark has inside that its compiler would follow loosely or not at all: JSON schemas,
-and options of rules. Knows no compilers.
+"""Finds what the compiler of a user's Lark grammar would follow loosely or not at all: JSON
+schemas, and options of rules. Knows no compilers.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# A text, a comment, a regular expression or a special token, in which nothing else is; or a word.
+# A string, comment, regular expression or special token, which is skipped; or a keyword.
 _PIECE = re.compile(
     r'"(?:\\.|[^"\\\n])*"|(?:#|//)[^\n]*|/(?:\\.|[^/\\])+/|<[^<>\s]+>'
     r"|(?P<json>%json[ \t\r\n]*)|\b(?P<option>stop|temperature)[ \t]*="
 )
-# Options of a rule that no step follows, and what to write instead.
+# Options of rules that would have no effect, and what to write instead.
 _OPTIONS = {
     "stop": "use suffix, with which the text keeps what it ends with",
     "temperature": "set the temperature of the request",
@@ -24,7 +24,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InlineSchema:
-    """A schema behind the word ``%json``."""
+    """A schema after the word ``%json``."""
 
     schema: Any
     path: str  # where it is, for errors
@@ -33,7 +33,8 @@ class InlineSchema:
 
 
 def inline_schemas(source: str) -> Iterator[InlineSchema]:
-    """``ValueError`` where there is no JSON, or more than it has, such as infinite numbers."""
+    """The schemas after each ``%json``; ``ValueError`` for broken JSON, or for more than JSON has,
+    such as infinite numbers."""
     for found in _PIECE.finditer(source):
         if found["json"]:
             line = source.count("\n", 0, found.start()) + 1
@@ -42,7 +43,7 @@ def inline_schemas(source: str) -> Iterator[InlineSchema]:
                 json.dumps(schema, ensure_ascii=False, allow_nan=False).encode()
             except (ValueError, RecursionError) as error:
                 raise ValueError(
-                    f"the lark grammar has no JSON schema behind %json in line {line}: {error}; "
+                    f"the lark grammar has no JSON schema after %json in line {line}: {error}; "
                     "use JSON's types only."
                 ) from None
             path = f"%json (line {line})"
@@ -50,7 +51,7 @@ def inline_schemas(source: str) -> Iterator[InlineSchema]:
 
 
 def with_schemas(source: str, words: Callable[[InlineSchema], str]) -> str:
-    """The grammar with other words for each schema in it."""
+    """The grammar with each of its schemas replaced by ``words``."""
     parts: list[str] = []
     end = 0
     for one in inline_schemas(source):
@@ -60,7 +61,7 @@ def with_schemas(source: str, words: Callable[[InlineSchema], str]) -> str:
 
 
 def check_options(source: str) -> None:
-    """``ValueError`` for one that would have no effect."""
+    """``ValueError`` for an option of a rule that would have no effect."""
     for found in _PIECE.finditer(source):
         if found["option"]:
             line = source.count("\n", 0, found.start()) + 1

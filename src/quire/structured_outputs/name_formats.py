@@ -1,6 +1,5 @@
 """Formats of identifiers and addresses, as pydantic names them, as patterns. Knows no schemas.
-
-Networks have no bits of hosts: of IPv6 those whose length is a multiple of 16 are written.
+Networks have no host bits; IPv6 networks only prefix lengths that are multiples of 16.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ _IPV4 = rf"(?:{_OCTET}\.){{3}}{_OCTET}"
 
 
 def _groups(most: int) -> str:
-    """Up to so many."""
+    """Up to ``most`` groups of an IPv6 address."""
     return f"(?:{_GROUP}(?::{_GROUP}){{0,{most - 1}}})?" if most else ""
 
 
 def _ipv6() -> str:
-    """All groups, or some before and some behind the gap."""
+    """All groups, or some before and some after the gap ``::``."""
     gapped = (
         f"(?:{_GROUP}:){{{before}}}:{_groups(7 - before)}" if before else f"::{_groups(7)}"
         for before in range(8)
@@ -31,7 +30,7 @@ def _ipv6() -> str:
 
 
 def _ipv4_network() -> str:
-    """A network of each length: the octet in which it ends is a multiple."""
+    """Networks of each prefix length: the octet in which the prefix ends is a multiple."""
     networks = [r"0\.0\.0\.0/0"]
     for length in range(1, 33):
         whole, rest = divmod(length - 1, 8)

@@ -1,14 +1,14 @@
 """Narrows a checked JSON schema to what its author most likely means, never widens it.
 
-* An object that names its properties, or says by patterns how they are named, and says nothing of
+* An object that names its properties, or gives patterns of their names, and does not mention
   others has no others, as with every other engine: a model that may make up names does. One that
   several schemas describe may have what each of them names, so all of these stay open (`parts.py`).
-* Dates and times are days and hours that there are, and host names are as long as they may be.
-* Numbers with a bound so far out that they are not exact there stay where they are, and what must
-  be above 0 is 1e-20 at least: compilers write no exponents.
+* Dates and times exist in the calendar, and host names keep their maximum length.
+* Bounds beyond the integers that are exact are pulled in to those, and a number that must be above
+  0 is 1e-20 at least: compilers write no exponents.
 
-What the compilers do not know it says in words that they do: alternatives that exclude each other
-(`contradict.py`, `tags.py`), and how many properties there are (`counts.py`).
+What compilers do not know is expressed by keywords that they do: alternatives that exclude each
+other (`contradict.py`, `tags.py`), and how many properties there are (`counts.py`).
 
 Whatever the narrowed schema admits, the given one admits too.
 """
@@ -25,18 +25,22 @@ from quire.structured_outputs import keywords
 from quire.structured_outputs.contradict import Prover
 from quire.structured_outputs.counts import MAX_NAMES, count_properties, with_choice
 from quire.structured_outputs.exact_numbers import is_exact
+from quire.structured_outputs.idle import without_idle
 from quire.structured_outputs.parts import has_reference_into_parts, only_part, open_parts
 from quire.structured_outputs.patterns import plain_anchors
 from quire.structured_outputs.tags import with_tags_required
 
-_DROPPED = (*keywords.REFUSED, *keywords.ANNOTATIONS)  # the former with values that ask for nothing
+_DROPPED = keywords.ANNOTATIONS | {"propertyNames"}  # the latter is expressed otherwise by then
+_OF_NUMBERS = frozenset({"number", "integer"})
 LEAST_ABOVE_0 = 1e-20
-_MAX_STEPS = 8  # from a number to the next
+_MAX_STEPS = 8  # from a float to the next
 
 
 def narrowed(schema: Any, *, closes_objects: bool = False, path: str = "#") -> Any:
-    """``closes_objects``: also where a schema combines others, or says that there may be more.
-    ``ValueError`` names the place, from ``path`` on, of what no compiler can be told."""
+    """The narrowed schema. ``closes_objects`` closes all objects, also where a schema combines
+    others or allows more properties. ``ValueError`` names the place, from ``path`` on, of what no
+    compiler can follow."""
+    schema = without_idle(schema)
     tagged = with_tags_required(schema)
     narrower = _Narrower(
         open_ids=open_parts(tagged),
@@ -57,7 +61,7 @@ class _Narrower:
     root: Any
 
     def narrow(self, schema: Any, path: str, around: Sequence[Any]) -> Any:
-        """What is ``around`` a schema holds for the same values."""
+        """Narrow one schema; the schemas ``around`` it apply to the same values."""
         if not isinstance(schema, Mapping):
             return schema
         alone = only_part(schema) if self.flattens else None
@@ -98,20 +102,20 @@ class _Narrower:
     def _choose(
         self, out: dict[str, Any], given: list[Any], path: str, around: Sequence[Any]
     ) -> dict[str, Any]:
-        """With anyOf in the place of ``oneOf``, which is ``given``: compilers would take for apart
-        what only narrowing has put apart."""
+        """Replace ``oneOf`` by anyOf; ``ValueError`` unless the alternatives exclude each other as
+        ``given``: narrowing alone must not be what separates them."""
         branches = out.pop("oneOf")
         if not self.prover.exclude_each_other(branches, given, [*around, out]):
             raise ValueError(
                 f"JSON schema: two alternatives of {path}/oneOf may hold together, which cannot be "
-                "followed; use anyOf, or let each exclude the others, as by a property with "
-                "another const."
+                "followed; use anyOf, or let each exclude the others, for example by a "
+                "property with a different const in each."
             )
         return with_choice(out, branches)
 
 
 def _around(schema: Mapping[str, Any], place: str, around: Sequence[Any]) -> Sequence[Any]:
-    """What is around a part of a schema."""
+    """The schemas that apply to the same values as the part at ``place``."""
     word = place.partition("/")[0]
     if word == "allOf":
         return [*around, schema]
@@ -121,7 +125,7 @@ def _around(schema: Mapping[str, Any], place: str, around: Sequence[Any]) -> Seq
 
 
 def _with_names(schema: Mapping[str, Any], root: Any, path: str) -> Mapping[str, Any]:
-    """``propertyNames`` as properties or patterns of them, without others, which say the same."""
+    """The schema with ``propertyNames`` as properties or patterns of them, without others."""
     if "propertyNames" not in schema:
         return schema
     pattern = keywords.names_pattern(schema, root)
@@ -147,7 +151,7 @@ def _narrow_patterns(out: dict[str, Any]) -> None:
 
 
 def _rename_items(out: dict[str, Any]) -> None:
-    """To their names since 2020."""
+    """Rename keywords of arrays to their names since JSON Schema 2020-12."""
     if isinstance(out.get("items"), list):
         out["prefixItems"] = out.pop("items")
         if "additionalItems" in out:
@@ -156,14 +160,16 @@ def _rename_items(out: dict[str, Any]) -> None:
 
 
 def _narrow_format(out: dict[str, Any]) -> None:
-    """To a pattern, a length or bounds, where one says it; gone where it asks for nothing."""
+    """Express ``format`` by a pattern, a length or bounds if possible; drop it if it restricts
+    nothing."""
     format = out.get("format")
-    if format in keywords.FORMAT_BOUNDS:
-        del out["format"]
+    if format is None:
+        return
+    if format in keywords.FORMAT_BOUNDS and not _OF_NUMBERS.isdisjoint(keywords.types_of(out)):
         low, high = keywords.FORMAT_BOUNDS[format]
         out["minimum"] = max(low, out.get("minimum", low))
         out["maximum"] = min(high, out.get("maximum", high))
-    elif format is not None and keywords.is_annotation(out):
+    if keywords.is_annotation(out):
         del out["format"]
     elif format in keywords.FORMAT_PATTERNS:
         pattern = keywords.FORMAT_PATTERNS[out.pop("format")]
@@ -177,8 +183,9 @@ def _narrow_format(out: dict[str, Any]) -> None:
 
 
 def _narrow_bounds(out: dict[str, Any]) -> None:
-    """Of integers none is exclusive then, and of others only those away from 0: compilers lose the
-    rest, and what is written right behind one may be read as the bound itself."""
+    """Make bounds inclusive, except for non-integers a lower one below 0 and an upper one above:
+    compilers lose other exclusive bounds, and a number right beside one may be read as the bound.
+    """
     types = out.get("type", "number")
     is_whole = "number" not in ([types] if isinstance(types, str) else types)
     for word, exclusive, sign in keywords.BOUNDS:
@@ -202,7 +209,8 @@ def _first_above(bound: float, *, is_whole: bool) -> float:
 
 
 def _exact(bound: float) -> float:
-    """One that the compiler reads as it is: nearly all are, and else one right above."""
+    """The bound if the compiler reads it exactly, as nearly all, else the next above that it
+    does."""
     for _ in range(_MAX_STEPS):
         if is_exact(bound):
             return bound
@@ -216,7 +224,7 @@ def _is_object(schema: Mapping[str, Any]) -> bool:
 
 
 def _says_nothing_of_others(schema: Mapping[str, Any]) -> bool:
-    """And needs none."""
+    """Whether the schema neither mentions nor needs properties besides those that it names."""
     if "additionalProperties" in schema or "$ref" in schema:
         return False
     named, patterns = schema.get("properties", {}), schema.get("patternProperties", ())
@@ -228,7 +236,7 @@ def _says_nothing_of_others(schema: Mapping[str, Any]) -> bool:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """For sure."""
+    """Whether the pattern certainly matches the name."""
     try:
         return re.search(pattern, name) is not None
     except re.error:

@@ -1,5 +1,5 @@
-"""Which objects are described in parts, each of which must leave room for the others: by ``allOf``,
-or by properties beside a reference or a choice. Knows no grammars.
+"""Finds objects that several schemas describe together, by ``allOf``, or by properties beside a
+reference or a choice: each schema must leave room for the others. Knows no grammars.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 from quire.structured_outputs import keywords
 
-_IN_PLACE = ("allOf", "anyOf", "oneOf")  # beside references: they speak of the same value
+_IN_PLACE = ("allOf", "anyOf", "oneOf")  # they apply to the same value, as references do
 _DESCRIBING = ("properties", "$ref", *_IN_PLACE)
 _BESIDE = frozenset({"allOf", "$defs", "definitions"}) | keywords.ANNOTATIONS
 
@@ -30,8 +30,8 @@ def open_parts(root: Any) -> frozenset[int]:
 
 
 def only_part(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The one part of its ``allOf``, a reference, where it says nothing else: so older schemas give
-    a description to what they refer to."""
+    """The only part of its ``allOf``, a reference, if the schema says nothing else: so older
+    schemas add a description to a reference. None otherwise."""
     parts = schema.get("allOf", ())
     if len(parts) != 1 or not isinstance(parts[0], Mapping):
         return None
@@ -54,7 +54,7 @@ def _is_combined(schema: Mapping[str, Any]) -> bool:
 
 
 def _in_place(schemas: Sequence[Any], root: Any) -> list[Mapping[str, Any]]:
-    """They, and all that speak of the same value."""
+    """The schemas, and all others that apply to the same value."""
     waiting = list(schemas)
     found: dict[int, Mapping[str, Any]] = {}
     while waiting:
@@ -69,7 +69,7 @@ def _in_place(schemas: Sequence[Any], root: Any) -> list[Mapping[str, Any]]:
 
 
 def _inside(parts: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
-    """What several of the parts say of the same value inside it."""
+    """Groups of schemas by which several parts describe the same inner value."""
     by_place: dict[str, list[Any]] = {}
     for part in parts:
         for place, one in keywords.schemas_in(part):

@@ -1,6 +1,5 @@
-"""Regular expressions as users write them, in the words that llguidance has for the same.
-
-Its dialect is that of Rust. Knows no grammars.
+"""Translates users' regular expressions into llguidance's dialect, which is Rust's. Knows no
+grammars.
 """
 
 from __future__ import annotations
@@ -14,10 +13,12 @@ _ANCHORS = {r"\A": "^", r"\Z": "$", r"\z": "$"}
 
 
 def plain_anchors(pattern: str) -> str:
-    r"""With ``^`` and ``$`` for ``\A`` and ``\Z``, as Python writes the ends of a text."""
+    r"""The pattern with ``^`` and ``$`` for ``\A`` and ``\Z``, as Python writes the ends of a
+    text."""
     return _PIECE.sub(lambda found: _ANCHORS.get(found[0], found[0]), pattern)
 
 
 def json_spaces(pattern: str) -> str:
-    r"""With the four spaces of JSON for ``\s``, which elsewhere are more."""
+    r"""The pattern with JSON's four white-space characters for ``\s``, which matches more
+    elsewhere."""
     return _ESCAPE.sub(lambda found: r"[ \t\r\n]" if found[0] == r"\s" else found[0], pattern)

@@ -1,12 +1,12 @@
-r"""What llguidance would take for more than it says, in words that it follows: patterns of JSON
+r"""Rewrites what llguidance would follow too loosely: patterns of JSON
 strings, and how strings may be written.
 
-* A class that holds all control characters stands for every escape there is: ``[^"]`` would admit
+* A class that holds all control characters admits every escape: ``[^"]`` would admit
   ``\"``. So no class here holds the character 0, which no text needs.
-* In its classes ``[``, ``&&``, ``--`` and ``~~`` have a meaning that they have nowhere else.
-* A name that is written with ``\u`` is none of those that are named, nor of a pattern. So nothing
-  is written so, but where a text that is listed needs it, or a pattern that has such a character by
-  itself. Beside names that are left open, such a pattern is narrowed to texts without it.
+* In its classes ``[``, ``&&``, ``--`` and ``~~`` are operators, unlike in other dialects.
+* It does not recognize a property's name that is written with ``\u``, by name or by pattern. So
+  such escapes are allowed only if a listed text needs them, or a pattern has such a character by
+  itself. If other names are allowed too, such a pattern is narrowed to texts without it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 from quire.structured_outputs import keywords
 
 SHORT_ESCAPES = 'nrbtf\\"'
-# Characters that need longer ones, in a class, and their codes.
+# Characters that need longer escapes, as the body of a class, and their codes.
 _LONG = r"\x00-\x07\x0b\x0e-\x1f\x7f"
 _LONG_CODES = frozenset({*range(0x20), 0x7F} - set(map(ord, "\b\t\n\f\r")))
 _CODE = re.compile(r"\\[xuU]\{?([0-9A-Fa-f]+)\}?")
 _CODES = {r"\a": 0x07, r"\v": 0x0B}
 _NEVER = r"[^\s\S]"
-_OPTIONAL = re.compile(r"[?*]|\{\s*0*\s*[,}]")  # of counts
-# An escape with all that belongs to it, a class in brackets, flags, what makes groups and
-# alternatives, or one of those characters.
+_OPTIONAL = re.compile(r"[?*]|\{\s*0*\s*[,}]")  # counts that admit none
+# An escape with all that belongs to it, a class in brackets, flags, parentheses and bars of groups
+# and alternatives, or one of those characters.
 _ESCAPE = r"\\(?:[pPxuU]\{[^}]*\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|[\s\S])"
 _ATOM = re.compile(rf"{_ESCAPE}|[\s\S]")
 _PIECE = re.compile(
@@ -39,18 +39,20 @@ _SPECIAL_IN_CLASS = frozenset("[]&~-^")
 
 
 def with_exact_patterns(schema: Any) -> Any:
-    """The schema, its patterns in the words for what they mean in JSON Schema, or for less."""
+    """The schema with patterns that llguidance follows as JSON Schema means them, or more
+    narrowly."""
     return _with_patterns(schema, exact_pattern)
 
 
 def exact_pattern(pattern: str) -> str:
-    """``ValueError`` where spaces in it are to mean nothing."""
+    """The pattern for llguidance; ``ValueError`` for the flag ``x``, by which spaces mean
+    nothing."""
     return _PIECE.sub(_exact_piece, pattern)
 
 
 def allowed_escapes(schema: Any) -> str | None:
-    """By which strings may be written, patterns being exact; None for all. ``ValueError`` where
-    neither would do."""
+    """The escapes by which strings may be written, given exact patterns; None for all.
+    ``ValueError`` where neither would do."""
     is_listed = any(re.search(f"[{_LONG}]", text) for text in _listed(schema))
     patterns = [one for one in _patterns(schema) if any(map(_is_long, _PIECE.finditer(one)))]
     if not is_listed and not patterns:
@@ -61,14 +63,14 @@ def allowed_escapes(schema: Any) -> str | None:
         raise ValueError(
             "JSON schema: a text of const or enum, or a pattern, has control characters that must "
             "be escaped, which cannot be honoured beside patternProperties or propertyNames, or "
-            "properties and others; leave them out, or name all properties and let "
+            "where other properties are allowed; leave them out, or name all properties and let "
             "additionalProperties be false."
         )
     return SHORT_ESCAPES
 
 
 def with_short_patterns(schema: Any) -> Any:
-    """The schema, its exact patterns for texts that need no longer escapes."""
+    """The schema with its exact patterns narrowed to texts that need no longer escapes."""
     return _with_patterns(schema, _short_pattern)
 
 
@@ -84,7 +86,7 @@ def _with_patterns(schema: Any, change: Callable[[str], str]) -> Any:
 
 
 def _of_names(properties: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    """Two patterns may have become the same one."""
+    """The changed patterns of names; ``(?:)`` keeps apart two that have become the same."""
     out: dict[str, Any] = {}
     for pattern, one in properties.items():
         name = change(pattern)
@@ -109,12 +111,12 @@ def _exact_piece(found: re.Match[str]) -> str:
 
 
 def _exact_class(body: str) -> str:
-    """What is between the brackets: single characters, ranges and escapes."""
+    """The body of a class with operators of llguidance's escaped."""
     return "".join("-".join(map(_literal, ends)) for ends in _ranges(body))
 
 
 def _ranges(body: str) -> Iterator[list[str]]:
-    """Of a class, each by its two ends, or by what stands alone."""
+    """The members of a class: the two ends of a range, or an atom that stands alone."""
     atoms = _ATOM.findall(body)
     while atoms:
         first = atoms.pop(0)
@@ -130,18 +132,19 @@ def _literal(atom: str) -> str:
 
 
 def _has_open_names(schema: Mapping[str, Any]) -> bool:
-    """Whether a name may be none of those that it has words for."""
+    """Whether properties may have other names than those that are given."""
     named = "properties" in schema and schema.get("additionalProperties", True) is not False
     return named or "patternProperties" in schema
 
 
 def _short_pattern(pattern: str) -> str:
-    """The compiler leaves such characters out of classes that have others."""
+    """The pattern without pieces that need longer escapes; the compiler leaves such characters out
+    of mixed classes by itself."""
     return _PIECE.sub(lambda found: _NEVER if _is_long(found) else found[0], pattern)
 
 
 def _does_without(pattern: str) -> bool:
-    """Whether it matches a text that has none of those characters."""
+    """Whether the pattern matches some text without characters that need longer escapes."""
     groups = [[True]]  # that are open, the pattern first: whether each alternative does so far
     for found in _PIECE.finditer(pattern):
         kind = found[0][0]
@@ -157,8 +160,8 @@ def _does_without(pattern: str) -> bool:
 
 
 def _is_long(found: re.Match[str]) -> bool:
-    """Whether a piece is one of those characters, or a class of nothing else. Classes of all but
-    some characters have none of them, by then."""
+    """Whether a piece matches nothing but characters that need longer escapes. Negated classes have
+    none of them, by then."""
     if found["not"]:
         return False
     body = (found["body"] or found[0]).removesuffix(_WITHOUT_0)
@@ -170,14 +173,15 @@ def _is_long(found: re.Match[str]) -> bool:
 
 
 def _code(atom: str) -> int:
-    """Of the character that it is; of other escapes, of the letter, which is none of those."""
+    """The code of the character that an atom stands for; of other escapes that of the letter, which
+    needs no longer escape."""
     if found := _CODE.fullmatch(atom):
         return int(found[1], 16)
     return _CODES.get(atom, ord(atom[-1]))
 
 
 def _patterns(schema: Any) -> Iterator[str]:
-    """Of texts, and of names."""
+    """All patterns, of texts and of names of properties."""
     for one in keywords.all_schemas(schema):
         if "pattern" in one:
             yield one["pattern"]

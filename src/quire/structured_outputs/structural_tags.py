@@ -1,6 +1,7 @@
-"""Structural tags as Lark, as far as they are plain: text around JSON, one after the other.
+"""Structural tags as Lark, if they are plain: text around JSON, one after the other.
 
-Tags inside free text need another way of matching and are xgrammar's. Knows nothing of schemas.
+Tags inside free text need another way of matching and are left to xgrammar. Knows nothing of
+schemas.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ JsonText = Callable[[Any], str]  # from a schema to what stands for it in Lark
 
 
 def tag_as_lark(tag: Mapping[str, Any], json_text: JsonText) -> str | None:
-    """The body of the rule ``start``; None where a format is in it that Lark has no word for, or
-    that is too deep, which `check.py` says."""
+    """The body of the rule ``start``; None if the tag has a format that Lark cannot express, or is
+    too deep, which `check.py` reports."""
     try:
         return _lark(tag["format"], json_text)
     except (KeyError, TypeError, RecursionError):  # xgrammar says what is wrong, if anything is
@@ -73,7 +74,7 @@ _FORMATS: dict[str, tuple[Callable[[Mapping[str, Any], JsonText], str], frozense
 
 
 def _literal(text: Any) -> str:
-    """Nothing for an empty text: Lark has no empty literal."""
+    """A text as a Lark literal; empty for an empty text, since Lark has no empty literal."""
     if not isinstance(text, str):
         raise TypeError(text)
     return json.dumps(text, ensure_ascii=False) if text else ""

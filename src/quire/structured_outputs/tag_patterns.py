@@ -1,14 +1,13 @@
-r"""Which patterns xgrammar follows, of texts in JSON and of others, in words that it follows to the
-letter, and how the length of a text is said by one.
+r"""Rewrites patterns so that xgrammar follows them exactly, and lengths of texts as patterns.
 
-It writes a character of a pattern into JSON as it is, so ``"``, ``\`` and control characters,
-which JSON must escape, make something else than JSON. It takes a pattern for that of a whole text,
-passes over anchors inside, reads ``\x61b`` as one number and a pattern with a character beyond
-ASCII in another way, in which nothing is left out for JSON, has halves of pairs in classes, and
-where a range begins and ends with characters of other numbers of bytes it has bytes that are no
-text. So patterns are written anew: with both ends, each class as what is in it, ranges apart by
-their bytes, and all but letters, digits and spaces by their numbers. What else is here was found to
-be passed over. Knows no schemas.
+xgrammar writes a character of a pattern into JSON as it is, so ``"``, ``\`` and control characters,
+which JSON must escape, would give broken JSON. It matches a pattern against the whole text, ignores
+anchors inside, reads ``\x61b`` as one number, treats a pattern with a character beyond ASCII
+differently, without leaving anything out for JSON, has surrogates in classes, and admits bytes that
+are no text for a range whose ends have different numbers of bytes. So patterns are rewritten: with
+both anchors, each class as its ranges, split by number of bytes, and all characters but letters,
+digits and spaces by their codes. `why_not` refuses what xgrammar was found to ignore. Knows no
+schemas.
 """
 
 from __future__ import annotations
@@ -18,20 +17,20 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-MAX_LENGTH = 1000  # in a pattern: compiling takes time that grows with the square, under a second
-MAX_CHARACTERS = 1 << 20  # of a pattern as it is written anew
+MAX_LENGTH = 1000  # compile time grows with the square of a length; up to this one, under a second
+MAX_CHARACTERS = 1 << 20  # of a rewritten pattern
 Ranges = list[tuple[int, int]]  # of characters, each with its first and last
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextKind:
-    """What texts never have, whatever a pattern says."""
+    """Characters that a kind of text never has, whatever a pattern says."""
 
     never: tuple[tuple[int, int], ...]  # ranges of characters
     why: str  # of such a character
 
 
-_HALVES = (0xD800, 0xDFFF)  # of pairs
+_HALVES = (0xD800, 0xDFFF)  # surrogates
 IN_JSON = TextKind(
     never=((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F), _HALVES),
     why="must be escaped in JSON",
@@ -58,13 +57,14 @@ _OPENS_NOTHING = {
 
 
 def length_pattern(least: int, most: int | None) -> str:
-    """For texts whose characters JSON need not escape."""
+    """A pattern for texts of these lengths whose characters JSON need not escape."""
     return f"^{_any_in_json()}{{{least},{'' if most is None else most}}}$"
 
 
 def followed(pattern: str) -> str:
-    """One that `why_not` has nothing against, for the same texts where JSON need not escape their
-    characters: no more of them, whatever Python, Rust and JavaScript take its classes for."""
+    """Rewrite a pattern that `why_not` accepts. It then matches the same texts, if JSON need not
+    escape their characters; where Python, Rust and JavaScript differ about a class, only what all
+    of them match."""
     anything = f"{_any_in_json()}*"
     found = [
         ("" if pieces[:1] == ["^"] else anything)
@@ -76,12 +76,12 @@ def followed(pattern: str) -> str:
 
 
 def followed_whole(pattern: str) -> str:
-    """The same for texts that are no JSON and that match it from end to end."""
+    """`followed` for texts that are no JSON and that match the pattern from end to end."""
     return f"(?:{'|'.join(map(_without_anchors, _alternatives(pattern, PLAIN)))})"
 
 
 def why_not(pattern: str, text: TextKind = IN_JSON) -> str | None:
-    """Why it would not be followed to the letter; None if it would."""
+    """Why xgrammar would not follow the pattern exactly; None if it would."""
     depth, last = 0, ""  # of groups; what was the last piece of the alternative
     num_characters = 0
     for found in _PIECE.finditer(pattern):
@@ -97,13 +97,13 @@ def why_not(pattern: str, text: TextKind = IN_JSON) -> str | None:
             last = ""
             continue
         if last == "$" or (kind == "^" and last) or (kind == "$" and depth):
-            return "an anchor stands neither at its beginning nor at its end"
+            return "an anchor is neither at its beginning nor at its end"
         last = kind
     return "it is too long" if num_characters > MAX_CHARACTERS else None
 
 
 def _alternatives(pattern: str, text: TextKind) -> list[list[str]]:
-    """The pieces of each, in other words, and anchors."""
+    """The rewritten pieces of each alternative, with its anchors."""
     found: list[list[str]] = [[]]
     depth = 0  # of groups
     for piece in _PIECE.finditer(pattern):
@@ -121,8 +121,8 @@ def _without_anchors(pieces: list[str]) -> str:
 
 
 def _kind(found: re.Match[str]) -> str:
-    """What a piece is: itself where it may mean something, ``(`` for all that begin a group, ``*``
-    for counts."""
+    """The kind of a piece: ``(`` for all that begin a group, ``*`` for counts, ``x`` for classes
+    and escapes, else the character itself."""
     if found["other"] is not None:
         return found[0]
     if found["count"] is not None:
@@ -135,9 +135,9 @@ def _why_not_piece(found: re.Match[str], text: TextKind) -> str | None:
         return _why_not_class(found["body"], text, is_negated=bool(found["not"]))
     if found["count"] is not None:
         gives_back = len(found[0]) == 1 or found[0][-1] != "+"
-        return None if gives_back else f"{found[0]!r} gives nothing back"
+        return None if gives_back else f"{found[0]!r} is a possessive count"
     if found["group"] == "(?":
-        return "it looks around, or has flags"
+        return "it has look-around, or flags"
     if found["group"] is not None:
         return None
     return _OPENS_NOTHING.get(found[0]) or _why_not_atom(found[0], text)
@@ -148,7 +148,7 @@ def _why_not_class(body: str, text: TextKind, *, is_negated: bool) -> str | None
     reasons = [_why_not_atom(one, text) for one in atoms if one != "-"]
     unknown = [one for one in atoms if one != "-" and _character(one) is None]
     if any(not _CLASS_ESCAPE.fullmatch(one) for one in unknown):
-        return f"the class [{body}] has an escape that is not known"
+        return f"the class [{body}] has an unknown escape"
     if any(first > last for first, last in _ranges(body, may_be=True)):
         return f"the class [{body}] has a range that ends before it begins"
     has_plain = is_negated or any(one is None for one in reasons)
@@ -162,14 +162,14 @@ def _why_not_atom(atom: str, text: TextKind) -> str | None:
         return None
     character = _character(atom)
     if character is None:
-        return f"the escape {atom!r} is not known"
+        return f"the escape {atom!r} is unknown"
     if any(first <= ord(character) <= last for first, last in text.never):
         return f"{atom!r} {text.why}"
     return None
 
 
 def _character(atom: str) -> str | None:
-    """That an escape or a character stands for; None if that is no single one."""
+    """The character that an atom stands for; None if it is no single one."""
     if not atom.startswith("\\"):
         return atom
     if atom[1:] in _CONTROL:
@@ -187,7 +187,7 @@ _CONTROL = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "0": "\0"}
 
 
 def _words(found: re.Match[str], text: TextKind) -> str:
-    """For one piece."""
+    """One piece, rewritten."""
     if found["body"] is not None:
         return _class_words(found["body"], text, is_negated=bool(found["not"]))
     if found["group"] is not None or found[0] == "(":
@@ -216,14 +216,14 @@ def _any_in_json() -> str:
 
 
 def _within(body: str, text: TextKind, *, is_negated: bool) -> Ranges:
-    """What is in a class and may be in the text."""
+    """The characters of a class that may be in the text."""
     if is_negated:
         return _complement([*_ranges(body, may_be=True), *text.never])
     return _complement([*_complement(_ranges(body, may_be=False)), *text.never])
 
 
 def _ranges(body: str, *, may_be: bool) -> Ranges:
-    """What is between the brackets: for sure, or what ``may_be``."""
+    """The characters of a class: those that it surely matches, or that it ``may_be`` matching."""
     atoms = _ATOM.findall(body)
     out: Ranges = []
     while atoms:
@@ -240,7 +240,8 @@ def _ranges(body: str, *, may_be: bool) -> Ranges:
 
 @functools.cache
 def _of_class_escape(letter: str, may_be: bool) -> Ranges:
-    r"""JavaScript has only ASCII in ``\w`` and ``\d``, others more, and they differ in spaces."""
+    r"""The characters of a class escape, sure or possible ones: JavaScript has only ASCII in ``\w``
+    and ``\d``, others have more, and they differ in spaces."""
     if letter.isupper():
         return _complement(_of_class_escape(letter.lower(), not may_be))
     sure: Ranges = {
@@ -255,7 +256,7 @@ def _of_class_escape(letter: str, may_be: bool) -> Ranges:
 
 
 def _in_python(pattern: str) -> Ranges:
-    """All characters that it matches."""
+    """All characters that Python matches by ``pattern``."""
     characters = "".join(map(chr, range(_LAST + 1)))
     runs = re.finditer(f"{pattern}+", characters)
     return [(found.start(), found.end() - 1) for found in runs]
@@ -272,7 +273,7 @@ def _complement(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 
 def _in_words(ranges: Ranges) -> str:
-    """A class for each number of bytes: there is no range from one to the next."""
+    """The ranges as one class for each number of bytes, which no range of xgrammar's may cross."""
     classes = []
     for low, high in _OF_SAME_BYTES:
         within = [(max(a, low), min(b, high)) for a, b in ranges if a <= high and b >= low]

@@ -1,5 +1,5 @@
-"""What ``type`` says inside xgrammar's tags, where it is passed over beside listed values, a choice
-or a reference: it is left out where these say it too, and values of other types with it. Knows no
+"""``type`` inside xgrammar's tags, where it is ignored beside listed values, a choice or a
+reference: it is dropped if these imply it, and so are listed values of other types. Knows no
 grammars.
 """
 
@@ -16,17 +16,19 @@ _TYPE_OF = {
     **dict.fromkeys(("properties", "required", "minProperties", "maxProperties"), "object"),
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), "number"),
 }
-Types = frozenset[str]  # with number always integer
+Types = frozenset[str]  # contains integer if it contains number
 
 
 def with_meant_type(schema: dict[str, Any]) -> dict[str, Any]:
-    """That its other keywords speak of, or they would have no effect."""
+    """The schema with the type that its other keywords imply: without it they would have no
+    effect."""
     meant = _meant(schema)
     return schema if meant is None or "$ref" in schema else {"type": meant, **schema}
 
 
 def without_idle_type(schema: dict[str, Any], root: Any, path: str) -> dict[str, Any]:
-    """``ValueError`` where no listed value is of the type. It stays where it would be lost."""
+    """The schema without its ``type``, if listed values, a choice or a reference imply it;
+    ``ValueError`` if no listed value is of that type."""
     if "type" not in schema:
         return schema
     types, rest = _named(schema["type"]), {**schema}
@@ -38,7 +40,7 @@ def without_idle_type(schema: dict[str, Any], root: Any, path: str) -> dict[str,
 
 
 def _of_type(schema: dict[str, Any], types: Types, path: str) -> dict[str, Any]:
-    """With those of its listed values."""
+    """The schema with those of its listed values that are of these types."""
     word = "const" if "const" in schema else "enum"
     kept = [one for one in _listed(schema) if _type_of(one) in types]
     if not kept:
@@ -50,7 +52,8 @@ def _of_type(schema: dict[str, Any], types: Types, path: str) -> dict[str, Any]:
 
 
 def _types(schema: Any, root: Any, seen: set[str]) -> Types | None:
-    """That it admits, and perhaps more; None for any. References ``seen`` before add none."""
+    """The types that it admits, and perhaps more; None for any. References ``seen`` before add
+    none."""
     if not isinstance(schema, Mapping):
         return None
     named = _named(schema["type"]) if "type" in schema else None

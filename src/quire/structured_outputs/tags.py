@@ -1,5 +1,5 @@
-"""Requires the property that tells the alternatives of ``oneOf`` apart where it need not be there,
-as where it has a default: then they are those of ``anyOf``. It narrows. Knows no grammars.
+"""Requires the property that tells the alternatives of ``oneOf`` apart if it is optional, as with a
+default: then ``oneOf`` can become ``anyOf``. This narrows the schema. Knows no grammars.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ MAX_DEPTH = 16  # of parts that must hold together
 
 
 def with_tags_required(root: Any) -> Any:
-    """The same schema where no property tells alternatives apart. Where a ``discriminator`` names
-    one, readers need it, whatever else tells the alternatives apart.
+    """The schema with such properties required; the same one if there are none. A property that a
+    ``discriminator`` names is required too, since readers need it, whatever else tells the
+    alternatives apart.
 
     What a reference leads to is narrowed for all that refer to it.
     """
@@ -36,8 +37,8 @@ def with_tags_required(root: Any) -> Any:
 
 
 def _named_tags(schema: Mapping[str, Any], root: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The property that its ``discriminator`` names, with each of the alternatives that has it,
-    also in alternatives that have some themselves."""
+    """The property that its ``discriminator`` names, with each alternative that has it, including
+    alternatives of alternatives."""
     described = schema.get("discriminator")
     name = described.get("propertyName") if isinstance(described, Mapping) else None
     waiting = [one for word in _CHOICES for one in schema.get(word, ())]

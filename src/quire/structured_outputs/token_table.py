@@ -21,7 +21,7 @@ NO_TEXT = b""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenTable:
-    """Of a whole vocabulary: as many tokens as the model has logits."""
+    """The tokens of a whole vocabulary: as many as the model has logits."""
 
     tokens: Sequence[bytes]  # [V]; empty where a token is special or has no text
     end_token_ids: tuple[int, ...]  # those that end a text; never empty
@@ -30,14 +30,14 @@ class TokenTable:
         return len(self.tokens)
 
 
-# The least vocabulary: what compiles for it is right, whatever the model.
+# The smallest vocabulary: a grammar that compiles for it is right for any model.
 BYTES = TokenTable(tokens=[*(bytes([byte]) for byte in range(256)), NO_TEXT], end_token_ids=(256,))
 
 
 def token_table(
     tokenizer: PreTrainedTokenizerBase, vocab_size: int, end_token_ids: Collection[int]
 ) -> TokenTable:
-    """``ValueError`` if nothing ends a text."""
+    """The table of a tokenizer; ``ValueError`` if no token ends a text."""
     ends = tuple(i for i in dict.fromkeys(end_token_ids) if 0 <= i < vocab_size)
     if not ends:
         raise ValueError(
@@ -47,7 +47,7 @@ def token_table(
     vocabulary = Vocabulary(tokenizer)
     bytes_of = _reader_of_decoder(tokenizer) or _reader_of_texts(vocabulary)
     spelled = {token_id: text for text, token_id in tokenizer.get_vocab().items()}
-    # Of two tokens with one id the added one is what a text gets.
+    # If two tokens have one id, texts contain the added one.
     spelled |= {i: token.content for i, token in tokenizer.added_tokens_decoder.items()}
     hidden = vocabulary.special_ids | set(ends)
     tokens = [NO_TEXT] * vocab_size
@@ -62,8 +62,8 @@ _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
 def _reader_of_decoder(tokenizer: PreTrainedTokenizerBase) -> _BytesOf | None:
-    """By the rules of the decoder, which holds for tokens that users added as well; None where the
-    rules are not known here."""
+    """A reader by the rules of the tokenizer's decoder, right for tokens that users added too; None
+    if the rules are not known here."""
     if not tokenizer.is_fast:
         return None
     parts = decoder_parts(tokenizer.backend_tokenizer)
@@ -77,7 +77,7 @@ def _reader_of_decoder(tokenizer: PreTrainedTokenizerBase) -> _BytesOf | None:
 
 
 def _space_mark(parts: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """What stands for a space."""
+    """The text that stands for a space; None if it is not known."""
     if "Metaspace" in parts:
         return str(parts["Metaspace"]["replacement"])
     replace = parts.get("Replace")
@@ -93,7 +93,7 @@ def _marked(text: str, mark: str, has_bytes: bool) -> bytes:
 
 
 def _reader_of_texts(vocabulary: Vocabulary) -> _BytesOf:
-    """By decoding each token; parts of characters cannot be told apart so, and are left out."""
+    """A reader that decodes each token; parts of characters look alike then, and get no bytes."""
 
     def bytes_of(token_id: int, text: str) -> bytes:
         if token_id in vocabulary.byte_values:

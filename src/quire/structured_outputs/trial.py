@@ -1,7 +1,7 @@
 """Tries a grammar out: compiles it, and writes some text by it.
 
-Some grammars compile at once and cannot be followed: a mask needs more states than a backend has,
-or a token more time than there is. Here that is found before a request is taken.
+Some grammars compile at once but cannot be followed: a mask needs more states than a backend has,
+or a token more time than there is. That is found here, before a request is accepted.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from quire.structured import Grammar, GrammarSpec
 from quire.structured_outputs.compile import GrammarCompiler
 
-NUM_TOKENS = 256  # with time that grows with the square or worse, what is ambiguous shows by then
-_NOWHERE = "NoExtension"  # of llguidance: not even the end may be next
+NUM_TOKENS = 256  # enough for the quadratic or worse cost of ambiguous grammars to show
+_NOWHERE = "NoExtension"  # llguidance's error when not even the end may be next
 
 
 def try_out(compiler: GrammarCompiler, spec: GrammarSpec) -> None:
@@ -32,14 +32,15 @@ def try_out(compiler: GrammarCompiler, spec: GrammarSpec) -> None:
         )
     else:
         problem = (
-            "comes to a place where nothing may follow, and where no text may end; let every rule "
+            "comes to a place where no token may follow and the text may not end; let every rule "
             "have an end"
         )
     raise ValueError(f"the {spec.kind} grammar {problem}.")
 
 
 def _walk(grammar: Grammar, vocab_size: int) -> tuple[int, str | None]:
-    """How many tokens it went on, always the same ones that are allowed, and why no more."""
+    """Follow the grammar by random allowed tokens, always the same ones; returns their number and
+    the error that stopped it, if any."""
     chance = random.Random(0)
     state = grammar.new_state()
     mask = np.zeros(-(-vocab_size // 32), dtype=np.int32)

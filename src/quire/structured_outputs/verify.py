@@ -1,9 +1,9 @@
 """Says whether a constraint can be followed, before a request is taken. Knows no model.
 
-Every constraint is tried out once, in one of four threads; each has its queue and its canary, since
-no look at a grammar says for sure how long it takes, and nothing else can be ended. The first three
-give it a moment: most need no more, and what may be slow holds up none that look quick. What does
-need more waits for a last canary, behind others of its kind.
+Every constraint is tried out once, in one of four threads, each with its queue and its canary,
+since nothing predicts how long a grammar takes, and only a process can be killed. The first three
+give it a moment: most need no more, and those that may be slow delay none that look quick. One that
+does need more waits for the last canary, behind others of its kind.
 
     quick, a moment       --.----------------------->  verdict
     llguidance, a moment  --+----------------------->  verdict
@@ -40,15 +40,15 @@ TryOut = Callable[[GrammarSpec], None]
 
 
 class TooManyGrammars(RequestError):
-    """More new grammars come than can be tried out; later there may be room."""
+    """More new grammars arrive than can be tried out; there may be room later."""
 
 
 class VerifierClosed(RuntimeError):
-    """Nothing is tried out any more."""
+    """The verifier was closed: nothing is tried out any more."""
 
 
 class GrammarVerifier:
-    """Remembers its answers. May be called from several threads."""
+    """Checks grammars and remembers its verdicts. May be called from several threads."""
 
     def __init__(
         self,
@@ -72,15 +72,15 @@ class GrammarVerifier:
         self.close = weakref.finalize(self, _close, lanes, canaries)
 
     def verify(self, spec: GrammarSpec) -> None:
-        """``ValueError`` with what is wrong with it, after its limit at the latest where no others
-        wait; the first one waits some seconds for the processes that try it. `VerifierClosed` when
-        it was closed, also meanwhile."""
+        """``ValueError`` if the grammar cannot be followed, within the time limit if no others
+        wait; the first call also waits some seconds for processes to start. `VerifierClosed` once
+        closed, even while waiting."""
         _raise(self._verdict(spec, is_patient=True).result())
 
     async def verify_beside(self, spec: GrammarSpec) -> None:
-        """The same while others go on; `TooManyGrammars` where too many wait already."""
+        """`verify` without blocking the event loop; `TooManyGrammars` if too many wait already."""
         verdict = self._verdict(spec, is_patient=False)
-        # Others may wait for the same one, so who gives up waiting must not end it.
+        # Others may wait for the same verdict, which a caller that gives up must not cancel.
         _raise(await asyncio.shield(asyncio.wrap_future(verdict)))
 
     def _verdict(self, spec: GrammarSpec, *, is_patient: bool) -> Future[Verdict]:
@@ -107,8 +107,8 @@ class GrammarVerifier:
 
 
 class _Lane:
-    """Tries grammars one after the other, in a thread that does not hold up the program's end.
-    What it has no time for goes ``behind`` others in another one."""
+    """Tries grammars one after the other, in a daemon thread. One that exceeds the time limit goes
+    to the lane ``behind``."""
 
     def __init__(self, try_out: TryOut, max_waiting: int, behind: _Lane | None = None) -> None:
         self.try_out = try_out
@@ -121,11 +121,11 @@ class _Lane:
         self._thread: threading.Thread | None = None
 
     def require_room(self) -> None:
-        """`TooManyGrammars` where there is none."""
+        """Raise `TooManyGrammars` if the queue is full."""
         num_waiting = self.jobs.qsize()
         if num_waiting >= self._max_waiting:
             raise TooManyGrammars(
-                f"{num_waiting} new grammars wait to be tried out already, and there is room for "
+                f"{num_waiting} new grammars wait to be tried out already, the limit is "
                 f"{self._max_waiting}; try again later"
             )
 
@@ -135,16 +135,16 @@ class _Lane:
         return future
 
     def put(self, spec: GrammarSpec, future: Future[Verdict]) -> None:
-        with self._lock:  # two lanes may have the same one behind them
+        with self._lock:  # several lanes put into the one behind them
             is_open = not self.is_closed
             if is_open:
                 self._start()
                 self.jobs.put((spec, future))
-        if not is_open:  # what this wakes may want the lock
+        if not is_open:  # outside the lock, which a callback may need
             future.set_exception(VerifierClosed())
 
     def close(self) -> None:
-        """What still waits fails; nothing comes behind the last."""
+        """Make all waiting jobs fail, and take no more."""
         with self._lock:
             self.is_closed = True
             self.jobs.put(None)
@@ -159,11 +159,11 @@ class _Lane:
 
 def _work(lane: _Lane) -> None:
     while _work_off(lane, lane.jobs.get()):
-        pass  # while it waits, nothing is held that leads to the `Verifier`
+        pass  # while it waits, it holds no reference that keeps the verifier alive
 
 
 def _work_off(lane: _Lane, job: tuple[GrammarSpec, Future[Verdict]] | None) -> bool:
-    """False when there will be no more."""
+    """Try one job; False for the end of the queue."""
     if job is None:
         return False
     spec, future = job

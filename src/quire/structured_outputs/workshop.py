@@ -1,8 +1,8 @@
-"""Compiles grammars in threads, a few at once, each within a time; others wait their turn.
+"""Compiles grammars in threads, a few at once, each within a time limit; others wait their turn.
 
-A thread cannot be ended: one that takes too long is given up, and what it makes is kept if it ever
-comes. `verify.py` has seen to it that this is rare. Those that may be slow hold up only each other.
-Knows nothing about requests.
+A thread cannot be killed: one that takes too long is given up, and its grammar is kept if it is
+ever finished. `verify.py` makes that rare. Grammars that may be slow delay only each other. Knows
+nothing about requests.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from quire.structured_outputs.canary import is_slow
 from quire.structured_outputs.compile import GrammarCompiler
 
 LIMIT_S = 30.0
-MAX_THREADS = 2  # that are not given up, of either kind
-MAX_GIVEN_UP = 4  # that go on nevertheless; each may take memory and a core for as long as it likes
+MAX_THREADS = 2  # of each kind, slow or not, apart from those given up
+MAX_GIVEN_UP = 4  # of each kind; they go on, with their memory and a core
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One grammar on its way. ``grammar`` or ``error`` is there when it is done."""
+    """One grammar that is being compiled. ``grammar`` or ``error`` is set when it is done."""
 
     spec: GrammarSpec
     grammar: Grammar | None = None
     error: str | None = None
-    num_waiting: int = 1  # who ordered it and has not forgotten it
+    num_waiting: int = 1  # requests that wait for it
     started_at: float = 0.0  # 0: it waits
     is_done: bool = field(default=False)
     is_slow: bool = field(init=False)  # it may be
@@ -42,7 +42,7 @@ class Job:
 
 
 class Workshop:
-    """Its methods are for one thread."""
+    """Compiles and caches grammars. Its methods are for one thread."""
 
     def __init__(self, compiler: GrammarCompiler, limit_s: float = LIMIT_S) -> None:
         self._compiler = compiler
@@ -56,12 +56,13 @@ class Workshop:
         self._num_given_up: Counter[bool] = Counter()  # threads that still run, by `is_slow`
 
     def warm_up(self) -> None:
-        """Load what nearly every grammar needs. For a large vocabulary that takes a second, in most
-        of which no other thread runs."""
+        """Load what nearly every grammar needs. For a large vocabulary that takes a second, during
+        most of which no other thread runs."""
         self._compiler.warm_up()
 
     def order(self, spec: GrammarSpec) -> Job:
-        """The grammar, now or later: poll, then look whether it is done."""
+        """Order a grammar. The job is done at once if the result is cached, else after a later
+        `poll`."""
         grammar, failure = self._cache.get(spec), self._cache.failure(spec)
         if grammar is not None or failure is not None:
             return Job(spec, grammar=grammar, error=failure, is_done=True)
@@ -75,14 +76,15 @@ class Workshop:
         return job
 
     def forget(self, job: Job) -> None:
-        """One who ordered it does not wait any more. What has begun goes on: it may be wanted."""
+        """One request no longer waits for the job. A job that has begun goes on: it may be wanted
+        later."""
         job.num_waiting -= 1
         if job.num_waiting == 0 and job in self._waiting:
             self._waiting.remove(job)
             del self._jobs[job.spec]
 
     def poll(self) -> bool:
-        """Take in what is finished or overdue; whether anything was."""
+        """Take in jobs that are finished or overdue; True if there were any."""
         self._news.clear()
         has_news = False
         while self._finished:
@@ -102,7 +104,7 @@ class Workshop:
         return self._start_waiting() or has_news
 
     def wait(self, seconds: float) -> None:
-        """Until something is finished, or the time is over."""
+        """Wait until a job is finished, at most so many seconds."""
         self._news.wait(seconds)
 
     def _take(self, job: Job) -> None:
@@ -121,7 +123,7 @@ class Workshop:
         del self._jobs[job.spec]
 
     def _start_waiting(self) -> bool:
-        """Whether any has ended so."""
+        """Start waiting jobs for which there are threads; True if any failed for lack of room."""
         has_ended = False
         num_running = Counter(job.is_slow for job in self._running)
         for job in list(self._waiting):
@@ -131,7 +133,7 @@ class Workshop:
             num_given_up = self._num_given_up[job.is_slow]
             if num_given_up >= MAX_GIVEN_UP:
                 job.error = (
-                    f"{num_given_up} grammars that took too long are still being compiled, and a "
+                    f"{num_given_up} grammars that took too long are still being compiled, so a "
                     "new one finds no room; use simpler grammars, or try again later"
                 )
                 self._end(job)
@@ -153,7 +155,7 @@ class Workshop:
             job.grammar = self._compiler.compile(job.spec)
         except ValueError as error:
             job.error = str(error)
-        except BaseException as error:  # whatever it is, it is this grammar's own end
+        except BaseException as error:  # any error ends only this grammar
             logger.exception("a grammar could not be compiled")
             job.error = f"the grammar could not be compiled: {type(error).__name__}: {error}"
         self._finished.append(job)

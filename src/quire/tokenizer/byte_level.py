@@ -23,7 +23,7 @@ def letters_of_bytes(token: bytes) -> str:
 
 
 def bytes_of_letters(spelled: str) -> bytes | None:
-    """None for what is not written in this alphabet, such as a token that a user added."""
+    """The bytes of a token; None if it is not in this alphabet, such as one that a user added."""
     try:
         return bytes([_BYTES[letter] for letter in spelled])
     except KeyError:
@@ -31,27 +31,26 @@ def bytes_of_letters(spelled: str) -> bytes | None:
 
 
 def bytes_of_token(spelled: str) -> bytes:
-    """What a byte-level decoder makes of a token, also of one that a user added: plain text is only
-    what this alphabet cannot write."""
+    """The bytes that a byte-level decoder gives for a token: its text in UTF-8 if this alphabet
+    cannot spell it, as for tokens that a user added."""
     found = bytes_of_letters(spelled)
     return spelled.encode() if found is None else found
 
 
 def decoder_parts(tokenizer: Any) -> dict[str, Mapping[str, Any]]:
-    """What the decoder of a `tokenizers.Tokenizer` does, by the type of each of its parts; nothing
-    where nobody can tell."""
+    """The parts of a `tokenizers.Tokenizer`'s decoder, by type; empty if none or opaque."""
     decoder = tokenizer.decoder
     if decoder is None:
         return {}
     try:
         written = decoder.__getstate__()  # as it is pickled: JSON, of the decoder alone
-    except Exception:  # one in Python cannot be; the library raises nothing more exact
+    except Exception:  # one in Python cannot be pickled; nothing more specific is raised
         return {}
     return {str(one["type"]): one for one in _parts(json.loads(written))}
 
 
 def is_byte_level(tokenizer: Any) -> bool:
-    """Whether all that its decoder does is to join the bytes of the tokens."""
+    """Whether the tokenizer's decoder only joins the bytes of the tokens."""
     return set(decoder_parts(tokenizer)) == {"ByteLevel"}
 
 

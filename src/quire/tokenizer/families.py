@@ -1,7 +1,8 @@
 """What the tokenizer classes of older model families add to their vocabulary files.
 
-These repositories ship Python code instead of a `tokenizer.json`; here is what that code knows, as
-data: special tokens and their ids, what every prompt begins with. Knows nothing about files.
+Their repositories ship Python code instead of a `tokenizer.json`; this module holds what that code
+knows as data: special tokens and their ids, what every prompt begins with. Knows nothing about
+files.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ CHATGLM3 = SentencePieceFamily(
 _BAICHUAN = SentencePieceFamily(special_ids=(195, 196))  # the marks of user and assistant
 _PLAIN = SentencePieceFamily()
 
+# Spellings from before the class was released, which some uploads still use.
+OLD_CLASS_NAMES = {"LLaMATokenizer": "LlamaTokenizer"}
 # By tokenizer_class.
 SENTENCEPIECE_FAMILIES = {
     "LlamaTokenizer": _PLAIN,
@@ -70,10 +73,14 @@ SENTENCEPIECE_FAMILIES = {
     "BaiChuanTokenizer": _BAICHUAN,
     "BaichuanTokenizer": _BAICHUAN,
     "ChatGLMTokenizer": CHATGLM3,
+    "GemmaTokenizer": _PLAIN,
+    "GemmaTokenizerFast": _PLAIN,
     "InternLMTokenizer": _PLAIN,
     "InternLM2Tokenizer": _PLAIN,
     "InternLM2TokenizerFast": _PLAIN,
+    "MistralTokenizer": _PLAIN,
     "OrionTokenizer": _PLAIN,
+    "SkyworkTokenizer": _PLAIN,
     "XverseTokenizer": _PLAIN,
     "YiTokenizer": _PLAIN,
 }
@@ -120,18 +127,26 @@ JSON_CLASSES = (
 CLASS_OF_MODEL_TYPE = {
     "baichuan": "BaichuanTokenizer",
     "chatglm": "ChatGLMTokenizer",
+    "gemma": "GemmaTokenizer",
+    "gemma2": "GemmaTokenizer",
+    "gemma3": "GemmaTokenizer",
+    "gemma3_text": "GemmaTokenizer",
     "internlm": "InternLMTokenizer",
     "internlm2": "InternLM2Tokenizer",
     "llama": "LlamaTokenizer",
+    "mistral": "LlamaTokenizer",
+    "mixtral": "LlamaTokenizer",
     "orion": "OrionTokenizer",
+    "persimmon": "LlamaTokenizer",
+    "phi3": "LlamaTokenizer",
     "qwen": "QWenTokenizer",
     "stablelm_epoch": "Arcade100kTokenizer",
     "xverse": "XverseTokenizer",
     "Yi": "YiTokenizer",
 }
 # Classes of `transformers` whose BOS and EOS come from `add_bos_token` and `add_eos_token` in
-# tokenizer_config.json, whatever tokenizer.json adds; and whether they add BOS where only the other
-# is said. The rest of the classes go by tokenizer.json.
+# tokenizer_config.json, whatever tokenizer.json adds -> whether they add BOS if only add_eos_token
+# is set. All other classes follow tokenizer.json.
 ADDS_BOS_UNASKED = {
     "CodeLlamaTokenizer": True,
     "CohereTokenizer": True,

@@ -1,6 +1,7 @@
-"""Loads the tokenizer of a local folder: read by us where it ships code, else by `transformers`.
+"""Loads the tokenizer of a local folder, by Quire's own readers where they can, else
+`transformers`.
 
-Owns the messages about what is missing or broken. Knows nothing about hubs: the folder is there.
+Owns the messages about missing and broken files. Knows nothing about hubs: the folder is local.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quire.errors import ModelLoadError
-from quire.tokenizer.sentencepiece_file import UnreadVocabularyError
+from quire.tokenizer.sentencepiece_file import UnreadVocabularyError, read_sentencepiece
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,7 +23,12 @@ TOKENIZER_MODES = ("auto", "hf", "fast", "slow", "mistral")
 _NATIVE_MODES = ("auto", "fast", "slow")
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _VOCABULARY_PATTERNS = ("*.model", "*.tiktoken", "tekken*.json", "vocab*")
+_SENTENCEPIECE_FILE = "tokenizer.model"
 _JSON_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
+
+
+class _UnknownClassError(ValueError):
+    """The folder has a vocabulary, but its tokenizer class is unknown."""
 
 
 def load_tokenizer(
@@ -43,6 +49,7 @@ def load_tokenizer(
             tokenizer = _of_transformers(path, mode, trust_remote_code)
     except Exception as error:  # the code of a checkpoint may raise anything
         raise ModelLoadError(_why_not_loaded(path, trust_remote_code, error)) from error
+    _check_files(tokenizer, path)
     _check_mode(tokenizer, mode, path)
     return tokenizer
 
@@ -63,9 +70,57 @@ def _of_transformers(path: Path, mode: str, trust_remote_code: bool) -> PreTrain
     from transformers import AutoTokenizer
 
     options: dict[str, Any] = {"mistral_format": True} if mode == "mistral" else {}
-    return AutoTokenizer.from_pretrained(
+    tokenizer = AutoTokenizer.from_pretrained(
         str(path), trust_remote_code=trust_remote_code, local_files_only=True, **options
     )
+    if mode in _NATIVE_MODES:
+        _check_class(tokenizer, path)
+    return tokenizer
+
+
+def _check_class(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """_UnknownClassError for a sentencepiece vocabulary without a known class: `transformers` would
+    read only its pieces, without BOS or the space before a text."""
+    from transformers import PreTrainedTokenizerFast
+
+    has_no_class = type(tokenizer) is PreTrainedTokenizerFast
+    if has_no_class and _is_sentencepiece(path / _SENTENCEPIECE_FILE):
+        raise _UnknownClassError(
+            f"{path / _SENTENCEPIECE_FILE} is a sentencepiece vocabulary, and how prompts begin is "
+            f"not known for {_class_in_words(path)}"
+        )
+
+
+def _is_sentencepiece(file: Path) -> bool:
+    """Whether the file is a sentencepiece vocabulary; a tiktoken one may have the same name."""
+    if not file.is_file():
+        return False
+    try:
+        read_sentencepiece(file)
+    except UnreadVocabularyError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def _class_in_words(path: Path) -> str:
+    from quire.tokenizer.native import class_name, read_json
+
+    hf_config = read_json(path / "config.json")
+    name = class_name(read_json(path / "tokenizer_config.json"), hf_config)
+    if name is not None:
+        return f"its tokenizer_class, {name!r}"
+    return f"its model_type, {hf_config.get('model_type')!r} (no tokenizer_class is named)"
+
+
+def _check_files(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """ModelLoadError if there is no vocabulary: `transformers` would load special tokens only."""
+    files = tokenizer.vocab_files_names.values()  # empty for byte-based classes
+    is_own_class = type(tokenizer).__module__.startswith("transformers.")
+    has_file = _has_vocabulary(path) or any((path / file).is_file() for file in files)
+    if is_own_class and files and not has_file:
+        raise ModelLoadError(_no_tokenizer(path))
 
 
 def _check_mode(tokenizer: PreTrainedTokenizerBase, mode: str, path: Path) -> None:
@@ -83,7 +138,7 @@ def _check_mode(tokenizer: PreTrainedTokenizerBase, mode: str, path: Path) -> No
 
 
 def _why_not_loaded(path: Path, trust_remote_code: bool, error: Exception) -> str:
-    """One message with the file and the remedy, from the most certain cause to the least."""
+    """One message with file and remedy; checks the most certain causes first."""
     for name in _JSON_FILES:
         problem = _json_problem(path / name)
         if problem is not None:
@@ -94,6 +149,12 @@ def _why_not_loaded(path: Path, trust_remote_code: bool, error: Exception) -> st
         return (
             f"the tokenizer in {path} is Python code that comes with the checkpoint; if you trust "
             "that code, pass trust_remote_code=True (--trust-remote-code)"
+        )
+    if isinstance(error, _UnknownClassError):
+        return (
+            f'{error}; if they begin as Llama\'s, write "tokenizer_class": "LlamaTokenizer" into '
+            f"{path / 'tokenizer_config.json'}; else pass tokenizer= with a folder that has a "
+            "tokenizer.json"
         )
     if not _has_vocabulary(path):
         return _no_tokenizer(path)
@@ -126,7 +187,7 @@ def _json_problem(file: Path) -> str | None:
 
 
 def _needs_remote_code(path: Path) -> bool:
-    """Some checkpoints name the code of their tokenizer in the model's config only."""
+    """Whether a config names code for the tokenizer; some do so in config.json only."""
     named: dict[str, Any] = {}
     for name in ("config.json", "tokenizer_config.json"):
         file = path / name

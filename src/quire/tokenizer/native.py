@@ -1,7 +1,7 @@
-"""Tokenizers read from sentencepiece and tiktoken vocabularies, for classes we know.
+"""Tokenizers built from sentencepiece and tiktoken vocabularies, for known tokenizer classes.
 
-Owns what the files beside the vocabulary say: special tokens, BOS, the chat template. None of the
-code that lies in such a folder runs. The result is an ordinary fast tokenizer.
+Reads the files beside the vocabulary: special tokens, BOS, the chat template. Runs no code from the
+folder. The result is an ordinary fast tokenizer.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from quire.tokenizer.families import (
     CHATGLM2,
     CLASS_OF_MODEL_TYPE,
     JSON_CLASSES,
+    OLD_CLASS_NAMES,
     SENTENCEPIECE_FAMILIES,
     TIKTOKEN_FAMILIES,
     SentencePieceFamily,
@@ -30,7 +31,7 @@ _SENTENCEPIECE_FILE = "tokenizer.model"
 _TEMPLATE_FOLDER = "additional_chat_templates"
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 _PASSED_ON = ("model_max_length", "padding_side", "truncation_side")
-_CODE_HAS_NAMES_OF = ("glm2", "codegeex2")  # the older of two that share a class
+_CODE_HAS_NAMES_OF = ("glm2", "codegeex2")  # models of the older of two codes that share a class
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,14 +46,15 @@ class _Folder:
     @property
     def tokenizer_class(self) -> str:
         model_type = str(self.hf_config.get("model_type"))
-        return str(self.config.get("tokenizer_class") or CLASS_OF_MODEL_TYPE.get(model_type))
+        named = class_name(self.config, self.hf_config)
+        return str(named or CLASS_OF_MODEL_TYPE.get(model_type))
 
     def has(self, name: str) -> bool:
         return (self.path / name).is_file()
 
 
 def load_native(path: Path) -> PreTrainedTokenizerBase | None:
-    """The tokenizer in the folder, or None when others must read it."""
+    """The tokenizer in the folder, or None if this module cannot read it."""
     folder = _read_folder(path)
     name = folder.tokenizer_class
     if folder.has("tokenizer.json"):
@@ -91,8 +93,8 @@ def _from_tiktoken(folder: _Folder, family: TiktokenFamily) -> PreTrainedTokeniz
 
 
 def _special_ids(end: int, family: TiktokenFamily) -> dict[str, int]:
-    """``end``: the id after the vocabulary. One id is unused in one of the published ones; in a
-    vocabulary of another size the special tokens follow at once."""
+    """Special token -> id; ``end`` is the id after the vocabulary. A published vocabulary may leave
+    one id unused before the special tokens; in one of another size they follow directly."""
     first = family.first_special_id if family.first_special_id - end in (0, 1) else end
     unused = {f"<|unnamed_{i}|>": i for i in range(end, first)}
     return unused | {text: first + i for i, text in enumerate(family.special)}
@@ -134,13 +136,12 @@ def _fast(
     prefix: Sequence[str] = (),
     add_bos: bool = False,
 ) -> PreTrainedTokenizerBase:
-    """The backend behind the interface that everybody knows; the folder's files win."""
+    """A `PreTrainedTokenizerFast` with this backend; the folder's files override ``named``."""
     from transformers import PreTrainedTokenizerFast
 
     options: dict[str, Any] = dict(named)
-    for name in _NAMED_TOKENS:
-        if folder.config.get(name):
-            options[name] = _text_of(folder.config[name])
+    texts = {name: _text_of(folder.config.get(name) or "") for name in _NAMED_TOKENS}
+    options |= {name: text for name, text in texts.items() if text}
     options |= {name: folder.config[name] for name in _PASSED_ON if name in folder.config}
     if prefix:
         backend.post_processor = _template(backend, prefix)
@@ -166,7 +167,8 @@ def _template(backend: Tokenizer, prefix: Sequence[str]) -> Any:
 
 
 def _add_special(backend: Tokenizer, texts: Sequence[str]) -> None:
-    """In order, each with the id that it has, or the next one. A word is none inside another."""
+    """Add special tokens in order, with their existing or the next id; words match whole words
+    only."""
     from tokenizers import AddedToken
 
     backend.add_special_tokens(
@@ -178,7 +180,8 @@ def _add_special(backend: Tokenizer, texts: Sequence[str]) -> None:
 
 
 def _add_tokens(backend: Tokenizer, folder: _Folder) -> None:
-    """Those of the folder's files. Ids that nobody names are filled: ids are given in order."""
+    """Add the tokens of the folder's files; unnamed ids get fillers, since ids are given in
+    order."""
     from tokenizers import AddedToken
 
     for i, token in sorted(folder.added.items()):
@@ -198,7 +201,7 @@ def _add_tokens(backend: Tokenizer, folder: _Folder) -> None:
 
 
 def _chat_template(folder: _Folder) -> Any:
-    """A Jinja text, or several by name: those of their own folder are named by their files."""
+    """A Jinja text, or a dict of several; those in a folder of their own are named by file."""
     main = _main_template(folder)
     files = sorted((folder.path / _TEMPLATE_FOLDER).glob("*.jinja"))
     if not files:
@@ -247,11 +250,17 @@ def _read_folder(path: Path) -> _Folder:
     return _Folder(path=path, config=config, hf_config=read_json(path / "config.json"), added=added)
 
 
+def class_name(config: Mapping[str, Any], hf_config: Mapping[str, Any]) -> str | None:
+    """The current name of the class in tokenizer_config.json, or else in config.json."""
+    name = config.get("tokenizer_class") or hf_config.get("tokenizer_class")
+    return OLD_CLASS_NAMES.get(name, name) if name else None
+
+
 def read_json(file: Path) -> dict[str, Any]:
-    """Empty when the file is not there."""
+    """The JSON object in ``file``; empty if there is no file."""
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 def _text_of(token: Any) -> str:
-    """A named token is written as its text, or with how it is matched."""
+    """The text of a named token, given as a string or as an object with matching options."""
     return str(token["content"]) if isinstance(token, Mapping) else str(token)

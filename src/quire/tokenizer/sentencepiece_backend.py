@@ -16,11 +16,11 @@ from tokenizers.models import BPE, Unigram
 from quire.tokenizer.sentencepiece_file import SPACE, Piece, PieceKind, SentencePieceFile
 
 _NEVER = -1e6  # a score no path through a text would take
-# Where two code points look like one character, and what keeps them apart: no character itself.
+# Where two code points form one visible character, and a noncharacter that separates them.
 _JOINED = r"(?<=.)(?=[\p{M}\p{Sk}\x{200c}\x{200d}\x{1100}-\x{11ff}])|(?<=\r)(?=\n)"
 _WEDGE = "\U000ffffe"
 _ALL = 1 << 16  # spaces
-# Text that is spelled like a byte's token is no byte: such a text is cut after its first character.
+# Text spelled like a byte token is not that byte: it is split after its first character.
 _BYTE_TEXT = r"<(?=0x[0-9A-F]{2}>)"
 _WHOLE_BYTE_TEXT = r"\A<(?=0x[0-9A-F]{2}>\z)"
 
@@ -31,9 +31,9 @@ def sentencepiece_backend(
     *,
     prefix_each_part: bool = True,
 ) -> Tokenizer:
-    """``renamed``: token id -> what the token is called instead. Such a token is not found in texts
-    here; it has to be added as a token. ``prefix_each_part``: the space before a text is put after
-    added tokens too, as sentencepiece does when it is called for each part between them."""
+    """A tokenizer for ``file``. ``renamed`` maps token ids to new texts; such tokens match only
+    after the caller has added them. ``prefix_each_part`` puts the dummy prefix space after added
+    tokens too, as calling sentencepiece for each part between them does."""
     pieces = [
         _renamed(piece, renamed[i]) if renamed and i in renamed else piece
         for i, piece in enumerate(file.pieces)
@@ -54,8 +54,8 @@ def _renamed(piece: Piece, text: str) -> Piece:
 
 
 def any_of(texts: Iterable[str]) -> str:
-    """A regular expression for the longest of ``texts`` at a place; thousands cost little."""
-    tree: dict[str, Any] = {}  # it holds itself
+    """A regular expression for the longest of ``texts`` at a position, fast even for thousands."""
+    tree: dict[str, Any] = {}  # recursive type
     for text in texts:
         node = tree
         for char in text:
@@ -90,13 +90,13 @@ def _bpe(pieces: list[Piece], file: SentencePieceFile) -> BPE:
         unk_token=_unknown(pieces)[1],
         fuse_unk=True,
         byte_fallback=file.byte_fallback,
-        # User-defined symbols come here as words of their own, and no merges lead to them.
+        # User-defined symbols are pre-split into words of their own, and no merges produce them.
         ignore_merges=any(piece.kind is PieceKind.USER_DEFINED for piece in pieces),
     )
 
 
 def _unigram(pieces: list[Piece], file: SentencePieceFile) -> Unigram:
-    # -0.1 is how sentencepiece rates user-defined symbols. Normal pieces are logarithms of
+    # -0.1 is sentencepiece's score for user-defined symbols. Normal pieces are logarithms of
     # probabilities, so this is better than most of what overlaps a symbol.
     fixed = {PieceKind.USER_DEFINED: -0.1}
     vocab = [
@@ -119,7 +119,7 @@ def _unknown(pieces: list[Piece]) -> tuple[int, str]:
 def _normalizers(
     file: SentencePieceFile, prefix_each_part: bool
 ) -> Iterable[normalizers.Normalizer]:
-    """The prefix comes first or last, which differs for texts of which nothing is left."""
+    """The normalizers in order; the prefix comes first or last, which differs for blank texts."""
     prefix = normalizers.Prepend(" ") if file.add_dummy_prefix and prefix_each_part else None
     if prefix is not None and not file.remove_extra_whitespaces:
         yield prefix
@@ -148,10 +148,10 @@ def _pre_tokenizers(
 
 
 def _charsmap(rules: bytes) -> Iterable[normalizers.Normalizer]:
-    """The library applies rules to what looks like one character, and loses a mark that follows one
-    with a rule; sentencepiece takes the longest rule at a place. So what has a form as one
-    character gets it, and what is left is taken apart. Marks in another order than Unicode's are
-    ordered, which sentencepiece does not do; and it leaves user-defined symbols as they are."""
+    """The compiled rules. The library applies rules per grapheme and drops a mark after a character
+    with a rule; sentencepiece applies the longest rule at a position. So texts are composed (NFC)
+    first, and remaining graphemes split. Two differences stay: combining marks are reordered, and
+    user-defined symbols are normalized."""
     mapped = normalizers.Precompiled(rules)
     if mapped.normalize_str("e\u0301") == "\u00e9":
         yield normalizers.NFC()

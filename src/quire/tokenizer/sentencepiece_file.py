@@ -1,7 +1,7 @@
 """Reads a sentencepiece vocabulary, `tokenizer.model`, without any package for it.
 
-The file is a protocol buffer, `ModelProto` of sentencepiece_model.proto; what is read of it are the
-pieces and the few settings that decide how a text is split. Knows nothing about tokenizers.
+The file is a protocol buffer, `ModelProto` of sentencepiece_model.proto; only the pieces and the
+few settings that decide how a text is split are read. Knows nothing about tokenizers.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SentencePieceFile:
 
 
 def read_sentencepiece(file: Path) -> SentencePieceFile:
-    """``ValueError`` for a file that is something else, or that asks for what is not done here."""
+    """Read ``file``; ``ValueError`` if it is something else, or of an unsupported kind."""
     try:
         model = _Message(file.read_bytes())
         pieces = tuple(_piece(_Message(one)) for one in model.all(1))
@@ -109,12 +109,12 @@ class _Message:
     def number(self, number: int, default: int) -> int:
         value = self._fields.get(number, [default])[-1]
         if not isinstance(value, int):
-            raise TypeError(f"field {number} is no number")
+            raise TypeError(f"field {number} is not a number")
         return value
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Varints as numbers, everything else as its bytes."""
+    """(field number, value) pairs: varints as ints, everything else as bytes."""
     position = 0
     while position < len(data):
         tag, position = _varint(data, position)

@@ -1,7 +1,7 @@
 """A tiktoken vocabulary as a tokenizer of the `tokenizers` library, with the same token ids.
 
-The file has a line for each token: its bytes in base64, and its rank, which is its id and says when
-it is merged. Knows nothing about model families.
+The file has a line for each token: its bytes in base64, and its rank, which is its id and its merge
+priority. Knows nothing about model families.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from quire.tokenizer.byte_level import letters_of_bytes
 
 
 def read_ranks(file: Path) -> dict[bytes, int]:
-    """``ValueError`` for a file that is something else."""
+    """Token -> rank; ``ValueError`` if the file is not a tiktoken vocabulary."""
     ranks = {}
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         if not line.strip():
@@ -37,7 +37,8 @@ def read_ranks(file: Path) -> dict[bytes, int]:
 def tiktoken_backend(
     ranks: Mapping[bytes, int], special: Mapping[str, int], *, pattern: str, nfc: bool
 ) -> Tokenizer:
-    """``pattern``: what is one word, as a regular expression; ``nfc``: texts are composed first."""
+    """A tokenizer for ``ranks``; ``pattern`` is the regex of a word, ``nfc`` composes texts
+    first."""
     vocab = {letters_of_bytes(token): rank for token, rank in ranks.items()}
     core = BPE(
         # The library takes special tokens from here too, at the ids that they have.

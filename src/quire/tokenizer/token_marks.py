@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TokenMarks:
-    """Of one tokenizer."""
+    """Turns marks into the tokens of one tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer

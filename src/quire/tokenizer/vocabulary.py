@@ -1,6 +1,6 @@
-"""What the engine must know of a tokenizer to turn token ids into text piece by piece.
+"""What the engine needs from a tokenizer to turn token ids into text piece by piece.
 
-Knows nothing about requests. A tokenizer is one of `transformers`', fast or slow.
+Knows nothing about requests. Tokenizers are those of `transformers`, fast or slow.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ REPLACEMENT = "\ufffd"  # what a decoder shows for bytes that are not, or not ye
 
 
 class Vocabulary:
-    """Decoding without surprises, and facts about single tokens, computed once."""
+    """Plain decoding, and facts about single tokens, computed once."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         token_ids = {*tokenizer.get_vocab().values(), *tokenizer.added_tokens_decoder}
         self.size = max(token_ids) + 1  # ids from here on have no text
-        self._unused_ids = frozenset(range(self.size)) - token_ids  # nor have these
+        self._unused_ids = frozenset(range(self.size)) - token_ids  # unused ids below size
         self._backend = _plain_backend(tokenizer)
         self.special_ids = frozenset(tokenizer.all_special_ids) | {
             token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
         }
         # Tokens like <0xE4>: one raw byte each. Byte-level tokenizers have none.
         self.byte_values = _byte_values(tokenizer)
-        # Put before others it makes them a continuation, which keeps the space that many decoders
-        # remove from the first token.
+        # Decoding tokens after this one keeps the space that many decoders remove from the first
+        # token.
         self.anchor_id = self._visible_token()
         self._anchor_text = self.decode([self.anchor_id])
         self._texts: dict[int, str] = {}
-        # Whether texts are the bytes of their tokens, joined: those that `token_bytes` gives.
+        # Whether a text is the concatenation of its tokens' `token_bytes`.
         self.is_byte_level = self._backend is not None and is_byte_level(self._backend)
         self._bytes: dict[int, bytes] = {}
 
@@ -52,7 +52,7 @@ class Vocabulary:
         return str(text)
 
     def has(self, token_id: int) -> bool:
-        """Whether it is a token: for other ids some decoders raise."""
+        """Whether the id is a token; some decoders raise for other ids."""
         return 0 <= token_id < self.size and token_id not in self._unused_ids
 
     def token_texts(self, token_ids: list[int]) -> list[str]:
@@ -63,7 +63,7 @@ class Vocabulary:
         return [texts[token_id] for token_id in token_ids]
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Of a byte-level vocabulary: what the token adds to a text, wherever it stands."""
+        """The bytes that a token adds to a text; only for byte-level vocabularies."""
         found = self._bytes.get(token_id)
         if found is None:
             spelled = str(self._backend.id_to_token(token_id) or "")
@@ -104,7 +104,7 @@ def eos_token_ids(
     generation_config: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> tuple[int, ...]:
-    """All tokens that end a text: the generation config's or else the config's, the tokenizer's."""
+    """All EOS token ids: of the generation config or else the config, and of the tokenizer."""
     found: dict[int, None] = {}
     stated = generation_config.get("eos_token_id")
     if stated is None:
@@ -118,7 +118,7 @@ def eos_token_ids(
 
 
 def _plain_backend(tokenizer: PreTrainedTokenizerBase) -> Any:  # of `tokenizers`, not its subclass
-    """The Rust tokenizer when decoding by it is all that ``tokenizer`` does; it is much faster."""
+    """The Rust tokenizer if ``tokenizer`` decodes by it alone; it is much faster. Else None."""
     from transformers import PreTrainedTokenizerFast
 
     if isinstance(tokenizer, PreTrainedTokenizerFast):

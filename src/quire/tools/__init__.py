@@ -1,6 +1,6 @@
-"""Calls of tools in a model's text: parsers for the formats of many models, fed with any pieces.
+"""Parsers of tool calls in a model's text, for the formats of many models.
 
-Text goes in, events come out. Knows nothing about HTTP and engines.
+Text goes in, in pieces of any size; events come out. Knows nothing about HTTP and engines.
 """
 
 from quire.tools.definitions import Tools

@@ -1,4 +1,4 @@
-"""What the output must look like when tools have to be called, and who reads it then."""
+"""The grammar of outputs that must call tools, and the parser of such outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from quire.tools.formats.marked import unmarked_list
 from quire.tools.parser import Grammar, ToolParser, grammar_parser
 from quire.tools.registry import CallText, ToolFormat
 
-# Of a tool that is described without parameters: it has none (OpenAI's reference of `parameters`).
+# The schema of a tool that is described without parameters: it has none (OpenAI's reference of
+# `parameters`).
 _NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "additionalProperties": False}
 
 
@@ -30,7 +31,8 @@ class MustCall:
 
 
 def constraint(call: MustCall) -> GrammarSpec:
-    """In the model's own form if it is known, else the arguments or a list of calls as JSON."""
+    """The grammar of the calls: in the model's own form if it is known, else the arguments, or a
+    list of calls, as JSON."""
     if call.call_text is not None:
         return GrammarSpec(kind="structural_tag", source=_json(_tags(call, call.call_text)))
     if call.is_named:
@@ -40,7 +42,7 @@ def constraint(call: MustCall) -> GrammarSpec:
 
 
 def constrained_parser(call: MustCall, format: ToolFormat | None) -> ToolParser:
-    """Reads what the grammar of `constraint` lets through, which may be cut off anywhere."""
+    """A parser for what the grammar of `constraint` admits, which may be cut off anywhere."""
     return _CallsOnly(_text_parser(call, format), call.tools)
 
 
@@ -57,9 +59,9 @@ def _text_parser(call: MustCall, format: ToolFormat | None) -> ToolParser:
 
 
 class _CallsOnly:
-    """Other text is the begin of a call or stands between two, and nothing for the user. A call
-    without arguments has ``{}`` as soon as it begins, whatever white space the model puts in.
-    """
+    """Drops content, which is part of the marks of calls and nothing for the user. A call of a tool
+    without parameters gets ``{}`` as soon as it begins, whatever white space the model writes
+    there."""
 
     def __init__(self, parser: ToolParser, tools: Tools) -> None:
         self._parser = parser
@@ -86,7 +88,7 @@ class _CallsOnly:
 
 
 def call_text_of(format: ToolFormat | None, special_tokens: frozenset[str]) -> CallText | None:
-    """How calls are written, if plain text can say it: a grammar makes no special tokens."""
+    """How calls are written; None if that takes special tokens, which a grammar cannot produce."""
     if format is None or format.call_text is None or special_tokens.intersection(format.marks):
         return None
     return format.call_text
@@ -113,7 +115,8 @@ def _tags(call: MustCall, text: CallText) -> dict[str, Any]:
 
 
 def _list_schema(call: MustCall) -> dict[str, Any]:
-    """Each tool's schema stands among the definitions, where its own references find it."""
+    """The schema of a list of calls. Each tool's schema is one of its definitions, with references
+    changed accordingly."""
     definitions: dict[str, Any] = {}
     kinds: list[dict[str, Any]] = []
     for i, (name, schema) in enumerate(call.tools.schemas.items()):
@@ -134,7 +137,7 @@ def _list_schema(call: MustCall) -> dict[str, Any]:
 
 
 def _moved(schema: Any, place: str) -> Any:
-    """The schema with its references to itself as they are at another place."""
+    """The schema with its references to itself changed for its new place."""
     if isinstance(schema, list):
         return [_moved(one, place) for one in schema]
     if not isinstance(schema, Mapping):
@@ -147,7 +150,7 @@ def _moved(schema: Any, place: str) -> Any:
 
 
 def _whole_arguments(name: str) -> Grammar:
-    """All of the text, or what is left of it, is the arguments of one call."""
+    """A grammar that reads all the text, or the rest of it, as the arguments of one call."""
 
     def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
         if not (yield from skip(source)):

@@ -1,4 +1,4 @@
-"""The tools of a request, as parsers and grammars want to know them."""
+"""The tools of a request, as parsers and grammars need them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ TEXT: Kinds = frozenset({"string"})
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """By their names; the values are JSON schemas of the arguments, empty where none was given."""
+    """Tool name -> JSON schema of its arguments, empty if none was given."""
 
     schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, definitions: Sequence[Any] | None) -> Tools:
-        """Of OpenAI's definitions; parts that are missing say nothing."""
+        """From OpenAI's definitions; those without a name are skipped."""
         schemas: dict[str, Mapping[str, Any]] = {}
         for one in definitions or ():
             function = one.get("function", one) if isinstance(one, Mapping) else {}
@@ -33,6 +33,6 @@ class Tools:
         return frozenset(self.schemas)
 
     def kinds(self, tool: str, parameter: str) -> Kinds:
-        """Of the values of a parameter; a string is one of which nothing is known."""
+        """The kinds of values of a parameter; a string if nothing is known of it."""
         found = kinds_of(self.schemas.get(tool, {}), parameter)
         return TEXT if found == ALL else found

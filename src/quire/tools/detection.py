@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-# The first whose texts all stand in the template; formats with marks like others' come first.
+# The first format whose texts are all in the template wins; those with marks like others' come
+# first.
 _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("openai", ("<|channel|>", "<|constrain|>")),
     ("openai", ("<|channel|>", "to=functions.")),
@@ -32,7 +33,7 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def detect_tool_format(template: str) -> str | None:
-    """The name of the format; None if the template shows no tools, or in a way nobody knows."""
+    """The name of the format; None if the template has no tools, or an unknown format."""
     if "tools" not in template:
         return None
     return next((name for name, signs in _SIGNS if all(one in template for one in signs)), None)

@@ -42,7 +42,8 @@ Event = Content | CallBegin | CallArguments | CallEnd
 
 
 class CallEvents(Events[Event]):
-    """With the calls that a grammar of tool calls makes."""
+    """Collects the content and the calls that a grammar of tool calls finds, and numbers the
+    calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class CallEvents(Events[Event]):
         self.num_calls += 1
 
     def arguments(self, fragment: str) -> None:
-        """Of the call that began last."""
+        """Add a piece of the arguments of the call that began last."""
         self.add(self._arguments, fragment)
 
     def end(self) -> None:

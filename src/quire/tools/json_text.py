@@ -21,6 +21,7 @@ _NOT_SCALAR = re.compile(r"[^-+.\w]")
 _SCALAR = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?|true|false|null")
 _ARGUMENTS = ("arguments", "parameters")
 _LABELS = ("id", "type", "index")
+_OF_SCHEMAS = frozenset({"type", "properties"})
 
 
 def pass_value(source: Source) -> Steps[bool]:
@@ -46,7 +47,7 @@ def pass_string(source: Source) -> Steps[bool]:
 
 
 def _pass_nested(source: Source) -> Steps[bool]:
-    """An object or array. Outside of strings no JSON has a ``<``: there a mark begins."""
+    """Read past an object or array; False at a ``<`` outside of strings, where a mark begins."""
     closers: list[str] = []
     while following := (yield from seek(source, _IN_NESTED)):
         if following == '"':
@@ -103,7 +104,8 @@ def loaded(text: str) -> Any:
 
 
 def as_json(text: str) -> str | None:
-    """The text itself if it is JSON, printed again if only its line breaks are raw, else None."""
+    """The text itself if it is JSON, serialized again if only its line breaks are raw, else
+    None."""
     value = loaded(text)
     if value is None:
         return text if text == "null" else None
@@ -114,8 +116,21 @@ def as_json(text: str) -> str | None:
     return text
 
 
+def is_lacking(text: str) -> bool:
+    """Whether the arguments are empty or null, in quotes or not."""
+    value = loaded(text)
+    return (value if isinstance(value, str) else text).strip() in ("", "null")
+
+
+def object_in(text: str) -> str | None:
+    """The JSON text of an object that a JSON string holds; None if it holds none."""
+    value = loaded(text)
+    is_object = isinstance(value, str) and isinstance(loaded(value), dict)
+    return value if is_object and is_encodable(value) else None
+
+
 def dumped(value: Any) -> str | None:
-    """JSON of a value; None if it has what JSON does not have."""
+    """The value as JSON; None if JSON cannot represent it."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         return text if is_encodable(text) else json.dumps(value)
@@ -132,12 +147,12 @@ def _refuse(constant: str) -> Any:
 
 
 def is_encodable(text: str) -> bool:
-    """Whether it is Unicode: escapes can make halves of characters, which nobody can send."""
+    """Whether it has no lone surrogates, which escapes can make and nobody can encode."""
     return not any("\ud800" <= one <= "\udfff" for one in text)
 
 
 def is_name(text: str) -> bool:
-    """Whether a tool may be called so."""
+    """Whether the text can be the name of a tool."""
     return 0 < len(text) <= MAX_NAME and text.isprintable() and text == text.strip()
 
 
@@ -161,13 +176,26 @@ class _Call:
 
     @property
     def may_lack_arguments(self) -> bool:
-        return self.names is None or bool(self.names)
+        return self.names is None or (bool(self.names) and not self.extra)
 
     def may_be(self, name: str) -> bool:
         return is_name(name) and (not self.names or name in self.names)
 
+    @property
+    def may_have_others(self) -> bool:
+        """Whether it may be a call in spite of fields that calls do not have."""
+        return not self.is_bare or self.has_begun or bool(self.names and self.name)
+
+    def may_be_given(self, text: str) -> bool:
+        """Whether the text can be the arguments of a call without marks: the schema of a tool that
+        is only described cannot."""
+        if text[:1] in _CLOSER:
+            value = loaded(text) if self.extra else None
+            return not (isinstance(value, dict) and value.keys() >= _OF_SCHEMAS)
+        return object_in(text) is not None
+
     def label(self, key: str, text: str) -> bool:
-        """Whether the field is one of those that calls have beside name and arguments."""
+        """Whether calls have this field beside name and arguments; keeps an id."""
         value = loaded(text)
         if key == "id":
             if type(value) in (str, int) and is_name(str(value)):
@@ -176,7 +204,7 @@ class _Call:
         return (key == "type" and value == "function") or (key == "index" and type(value) is int)
 
     def refuse(self) -> bool:
-        """It is no call."""
+        """Note that the object is no call; always False."""
         self.closers = ""
         return False
 
@@ -188,12 +216,13 @@ class _Call:
 def read_call(
     source: Source, out: CallEvents, *, names: frozenset[str] | None = None
 ) -> Steps[str | None]:
-    """An object with a name and arguments; whoever calls sees at ``out`` whether it was one. If it
-    is JSON but no call, the brackets are given that are still to come.
+    """Read an object with a name and arguments; ``out`` shows whether it was a call. For JSON that
+    is no call, returns the brackets that are still to come.
 
-    Without marks around it, an object is a call only if it has a name of ``names`` (any, if that
-    is empty), arguments, and nothing before them that calls do not have. The arguments of a call
-    of ``names``, and of one with marks, may be null, empty or missing.
+    Without marks around it, an object is a call only if it has a name of ``names`` (any, if that is
+    empty) and arguments, and no other field than calls have before its name, or before its
+    arguments if ``names`` is empty. The arguments may be null, empty or missing in a call with
+    marks, and in one of ``names`` with no other fields before them.
     """
     call = _Call(names)
     is_closed = False
@@ -212,7 +241,7 @@ def read_call(
 
 
 def _read_fields(source: Source, out: CallEvents, call: _Call) -> Steps[bool]:
-    """Up to the end of the object; False if it is none, or no call."""
+    """Read fields up to the end of the object; False if it is none, or no call."""
     while True:
         start = source.pos
         if (yield from skip(source)) != '"':
@@ -243,7 +272,7 @@ def _read_field(source: Source, out: CallEvents, call: _Call, key: str, start: i
             call.is_nested = True
             return (yield from _read_fields(source, out, call))
         key = "name" if (yield from peek(source)) == '"' else key
-    if call.is_bare and not call.has_begun and key not in ("name", *_LABELS):
+    if not call.may_have_others and key not in ("name", *_LABELS):
         return call.refuse()
     value_start = source.pos
     if not (yield from pass_value(source)):
@@ -263,27 +292,23 @@ def _read_field(source: Source, out: CallEvents, call: _Call, key: str, start: i
 
 
 def _read_arguments(source: Source, out: CallEvents, call: _Call) -> Steps[bool]:
-    """Streamed, once the name is known; a string holds the arguments once more as JSON text."""
+    """Read arguments, streamed if the name is known; a string holds them as JSON text."""
     following = yield from peek(source)
-    if call.name and following in _CLOSER:
+    if call.name and following in _CLOSER and not (call.is_bare and call.extra):
         call.begin(out)
         is_whole = yield from streamed(source, pass_value(source), out.arguments)
         call.read_to = source.pos
         return is_whole
     start = source.pos
-    is_odd = call.is_bare and following not in ('"', *_CLOSER)
     if not (yield from pass_value(source)):
         return False
     text = source.between(start, source.pos)
     value = loaded(text)
-    is_lacking = text == "null" or (isinstance(value, str) and value.strip() in ("", "null"))
-    if is_lacking and call.may_lack_arguments:
+    if is_lacking(text) and call.may_lack_arguments:
         text = "{}"
-    elif is_odd:
+    elif call.is_bare and not call.may_be_given(text):
         return call.refuse()
     elif isinstance(value, str) and is_encodable(value):
-        if call.is_bare and not isinstance(loaded(value), dict):
-            return call.refuse()
         text = value
     call.held = text
     if call.name:

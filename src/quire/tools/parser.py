@@ -1,4 +1,4 @@
-"""What a parser of tool calls is, and the one that all formats of ours share."""
+"""The protocol of parsers of tool calls, and the parser that all built-in formats share."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from quire.tools.events import CallEvents, Content, Event
 from quire.tools.json_text import pass_rest
 
 Grammar = Callable[[Source, CallEvents, Tools], Steps[None]]
-# Given is nothing, or the brackets that are still to come in JSON that is no call.
+# From the trigger that was found to None, or to the brackets still to come in JSON that is no call.
 ReadCalls = Callable[[str], Steps[str | None]]
 
 
 class ToolParser(Protocol):
-    """Reads one answer of a model. All text comes out again, as content or in calls; where calls
-    are forced, only they do."""
+    """Reads one answer of a model. All text is emitted, as content or in calls; only in calls if
+    they are forced."""
 
     def feed(self, text: str) -> list[Event]:
-        """What can be told from the text so far and this, which follows it."""
+        """The events that are certain after ``text``, the next piece of the answer."""
 
     def finish(self) -> list[Event]:
-        """What is left, now that the text is whole."""
+        """The remaining events, now that the text is complete."""
 
 
 def grammar_parser(grammar: Grammar, tools: Tools) -> ToolParser:
-    """Reads with a grammar."""
+    """A parser that reads an answer by a grammar."""
     out = CallEvents()
     return EventParser(out, lambda source: grammar(source, out, tools))
 
 
 class ContentOnly:
-    """Where no tools are to be called: all is content."""
+    """For answers without tool calls: all text is content."""
 
     def feed(self, text: str) -> list[Event]:
         return [Content(text)] if text else []
@@ -45,10 +45,9 @@ class ContentOnly:
 def content_with_calls(
     source: Source, out: CallEvents, triggers: Marks, read_calls: ReadCalls
 ) -> Steps[None]:
-    """Content up to each trigger, where ``read_calls`` tries; what it read is content too, if no
-    call came out. So is the rest of JSON that is no call, whatever stands in it. White space around
-    calls is no content, except behind other content.
-    """
+    """Emit content up to each trigger, where ``read_calls`` tries to read calls. What it read is
+    content too if there was no call, and so is the rest of JSON that is no call, whatever it
+    contains. White space around calls is dropped, except after other content."""
     in_text = False  # content stands directly before
     while True:
         start = source.pos

@@ -1,7 +1,7 @@
-"""Parsers of a user's own: a Python file that says which.
+"""Loads parsers of a user's own from a Python file.
 
-The file has ``TOOL_PARSERS``, a dict from names to a function of the request's `Tools` that makes a
-`ToolParser`, or to a `ToolFormat`, which says more.
+The file has ``TOOL_PARSERS``, a dict from names to functions that make a `ToolParser` from the
+request's `Tools`, or to a `ToolFormat`, which can set more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from quire.tools.registry import ToolFormat
 
 
 def load_tool_parsers(path: str) -> dict[str, ToolFormat]:
-    """The formats that a plug-in file brings; an error of its own code comes as it is."""
+    """The formats that a plug-in file defines; errors of its own code are raised unchanged."""
     file = Path(path).expanduser()
     if not file.is_file():
         raise ValueError(f"--tool-parser-plugin: there is no file {path!r}; give a Python file")

@@ -33,7 +33,7 @@ class CallText:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallBegins:
-    """Marks behind which a call follows, even where the model has not ended its thought."""
+    """Marks that begin a call even if the model has not ended its thought."""
 
     marks: tuple[str, ...] = ()
     is_sure: bool = False  # wherever they stand; else at the beginning of a line
@@ -53,7 +53,7 @@ class ToolFormat:
     call_text: CallText | None = None
     id_length: int | None = None  # of the ids of calls, where a template is strict about it
     in_thought: CallBegins = CallBegins()  # for models that forget the end of a thought
-    # Reads the model's own calls, which may come before those that this grammar reads.
+    # Makes a grammar that also reads the model's own calls, which may precede those that it reads.
     own_calls_or: Callable[[Grammar], Grammar] = _only
 
 
@@ -109,7 +109,7 @@ _KIMI = NamedCalls(
     section_ends=("<|tool_calls_section_end|>", "<|tool_call_section_end|>"),
     call="<|tool_call_begin|>",
     separator="<|tool_call_argument_begin|>",
-    after_arguments=("<|tool_call_end|>",),
+    call_end="<|tool_call_end|>",
     has_ids=True,
 )
 _DEEPSEEK_BEGINS, _DEEPSEEK_ENDS = ("<｜tool▁calls▁begin｜>",), ("<｜tool▁calls▁end｜>",)
@@ -120,15 +120,15 @@ _DEEPSEEK_V3 = NamedCalls(
     section_ends=_DEEPSEEK_ENDS,
     call=_DEEPSEEK_CALL,
     before_name=(f"function{_DEEPSEEK_SEP}",),
-    separator="\n```json\n",
-    after_arguments=("```", _DEEPSEEK_END),
+    separator="\n",
+    call_end=_DEEPSEEK_END,
 )
 _DEEPSEEK_V31 = NamedCalls(
     section_begins=_DEEPSEEK_BEGINS,
     section_ends=_DEEPSEEK_ENDS,
     call=_DEEPSEEK_CALL,
     separator=_DEEPSEEK_SEP,
-    after_arguments=(_DEEPSEEK_END,),
+    call_end=_DEEPSEEK_END,
 )
 _HERMES_TEXT = CallText(
     begin='<tool_call>\n{"name": "NAME", "arguments": ',
@@ -138,7 +138,7 @@ _HERMES_TEXT = CallText(
 
 def _marks_of(form: NamedCalls) -> tuple[str, ...]:
     sections = (*form.section_begins, *form.section_ends)
-    return (*sections, form.call, form.separator, *form.after_arguments, *form.before_name)
+    return (*sections, form.call, form.separator, form.call_end, *form.before_name)
 
 
 def _named(name: str, form: NamedCalls, *more_marks: str) -> ToolFormat:

@@ -1,4 +1,4 @@
-"""What an argument that was written as plain text is, by the schema of its parameter."""
+"""Turns an argument that was written as plain text into JSON, by the schema of its parameter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Schema = Mapping[str, Any]
 Kinds = frozenset[str]  # of `ALL`
 
 ALL: Kinds = frozenset({"string", "null", "boolean", "integer", "number", "array", "object"})
-# What else templates and users write for types; Python's names too.
+# Other names of types that templates and users write, Python's included.
 _OF_TYPE = {
     **dict.fromkeys(("number", "float"), ("number", "integer")),
     **dict.fromkeys(("str", "text"), ("string",)),
@@ -24,14 +24,14 @@ _OF_PYTHON = {
     **{str: "string", type(None): "null", bool: "boolean", int: "integer"},
     **{float: "number", list: "array", dict: "object"},
 }
-# What values a schema is about that names no type: these say nothing of values of other kinds.
+# The kind of values that a keyword is about, for schemas without a type.
 _HINTS = {
     **dict.fromkeys(("minLength", "maxLength", "pattern", "format"), "string"),
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), "number"),
     **dict.fromkeys(("items", "prefixItems", "minItems", "maxItems"), "array"),
     **dict.fromkeys(("properties", "additionalProperties", "required"), "object"),
 }
-_MAX_DEPTH = 16  # of combinations and references; deeper ones say nothing
+_MAX_DEPTH = 16  # of combinations and references; deeper ones are ignored
 _OF_JSON = {"true": True, "false": False, "null": None}
 _PYTHON_WORDS = {"true": "true", "false": "false", "none": "null"}
 _NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
@@ -52,7 +52,8 @@ class _Reader:
         self._known_property: dict[str, Kinds] = {}
 
     def property_kinds(self, schema: Any, depth: int) -> Kinds:
-        """Of the property, in a schema of objects; of branches, those count that know it."""
+        """The kinds of the property in a schema of objects; branches that do not mention it do not
+        count."""
         if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
             return ALL
         found = self.kinds(_property(schema, self._name), depth)
@@ -93,7 +94,7 @@ class _Reader:
 
 
 def _kinds_alone(schema: Schema) -> Kinds:
-    """By the keywords that list types and values."""
+    """The kinds by ``type``, ``enum`` and ``const`` alone."""
     found = ALL
     types = schema.get("type")
     if types is not None:
@@ -111,11 +112,11 @@ def _hinted(schema: Schema) -> Kinds:
 
 
 def json_value(text: str, kinds: Kinds) -> str:
-    """The JSON of what a model wrote for a parameter that admits values of these kinds.
+    """What a model wrote for a parameter that admits values of these kinds, as JSON.
 
-    Where strings are among them, only what is JSON of another kind is no string. What is no JSON
-    may be a Python literal of these kinds, if any is known: in ``1,234`` for a number nobody wanted
-    a tuple.
+    If strings are among them, the text is one unless it is JSON of another of these kinds. Else
+    text that is no JSON may be a Python literal of one of the kinds, if any is known: ``1,234`` for
+    a number is not meant as a tuple.
     """
     bare = text.strip()
     exact = as_json(bare)
@@ -129,9 +130,8 @@ def json_value(text: str, kinds: Kinds) -> str:
 
 
 def python_literal(text: str) -> str | None:
-    """A Python literal as JSON; None if it is none, or has what JSON does not have. The words of
-    JSON are literals too: models mix them in.
-    """
+    """A Python literal as JSON; None if it is none, or JSON cannot represent it. The words of JSON
+    are literals too: models mix them in."""
     try:
         with warnings.catch_warnings():  # escapes in its strings may be odd
             warnings.simplefilter("ignore")
@@ -153,7 +153,7 @@ def _kind(value: Any) -> str:
 
 
 def _property(schema: Schema, name: str) -> Any:
-    """What the schema itself says of a property; patterns may stand for it as well as not."""
+    """What the schema itself says of a property; None if patternProperties may apply to it."""
     properties = schema.get("properties")
     if isinstance(properties, Mapping) and name in properties:
         return properties[name]

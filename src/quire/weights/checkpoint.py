@@ -35,7 +35,7 @@ class Checkpoint(Protocol):
 
 
 def refuse_codes(name: str, dtype: torch.dtype) -> None:
-    """ModelLoadError for a tensor whose numbers are no weights: at best they stand for some."""
+    """ModelLoadError for a tensor in a quantized dtype (integers or 8-bit floats)."""
     if dtype.is_floating_point and dtype.itemsize > 1:
         return
     raise ModelLoadError(
@@ -113,7 +113,7 @@ def _refuse_missing(path: Path, chosen: WeightFiles, names: Sequence[str]) -> No
 def _owners(
     files: Mapping[str, _TensorFile], shard_of: Mapping[str, str]
 ) -> dict[str, _TensorFile]:
-    """Tensor name -> file, by what the files hold. The index is asked only where two hold it."""
+    """Tensor name -> file that holds it; the index decides if several files do."""
     held = {shard: file.names() for shard, file in files.items()}
     owners = {name: files[shard] for name, shard in shard_of.items() if name in held.get(shard, ())}
     indexed = frozenset(owners)

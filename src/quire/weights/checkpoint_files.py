@@ -22,7 +22,7 @@ _NOT_WEIGHTS = (
     "*optim_states*",
     "*.onnx*",
 )
-# What is published in place of weights, and what a user can do then.
+# Files published instead of readable weights -> what they are and the remedy.
 _NOT_READ = {
     "consolidated*": "is laid out for its maker's own code; give a repository that holds the "
     "weights in Hugging Face format",
@@ -33,7 +33,7 @@ _NOT_READ = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightFiles:
-    """The files to read: `files`, or with an index those that it names."""
+    """The files to read: `files`, or those that the index names if there is one."""
 
     kind: str  # "safetensors" or "pickle"
     files: tuple[str, ...]
@@ -83,7 +83,7 @@ def choose_weight_files(names: Collection[str], load_format: str = "auto") -> We
 
 
 def what_is_not_read(names: Collection[str]) -> str | None:
-    """Of a folder without weights: what the file is that a user may take for them, and a remedy."""
+    """For a folder without weights: a file that a user may take for weights, and the remedy."""
     for pattern, clause in _NOT_READ.items():
         found = sorted(name for name in names if fnmatchcase(name, pattern))
         if found:
@@ -96,7 +96,7 @@ def _choose(names: Sequence[str], kind: _Kind) -> WeightFiles | None:
     files = [name for name in names if name.endswith(kind.suffixes) and not _is_ignored(name)]
     single = kind.single if kind.single in files else None
     if single is not None and index is None:
-        files = [single]  # nothing says that the others belong
+        files = [single]  # nothing says that the others belong to it
     if not files and index is None:
         return None
     return WeightFiles(kind=kind.name, files=tuple(files), index=index, single=single)

@@ -14,7 +14,7 @@ from quire.weights.weight_map import HubTensors, Index, Operation
 
 @dataclass(frozen=True, slots=True)
 class PiledExperts:
-    """The experts' matrices one below the other, in one matrix."""
+    """The experts' matrices stacked along the rows of one matrix."""
 
     of: Operation
     num_experts: int
@@ -41,7 +41,7 @@ class PiledExperts:
 
 @dataclass(frozen=True, slots=True)
 class TurnedExperts:
-    """Matrices stored as (in, out), of all experts."""
+    """The matrices of all experts, stored as [experts, in, out]."""
 
     of: Operation
 
@@ -62,7 +62,7 @@ class TurnedExperts:
 
 @dataclass(frozen=True, slots=True)
 class EveryOtherRow:
-    """Rows ``first``, ``first + 2``, ... of each expert: gate and up, row by row in turn."""
+    """Rows ``first``, ``first + 2``, ... of each expert, where gate and up rows alternate."""
 
     of: Operation
     first: int

@@ -26,7 +26,7 @@ def resolve_model(
     what: str = "weights",
     load_format: str = "auto",
 ) -> Path:
-    """The local folder of `model`, downloaded first where it is a hub's name.
+    """The local folder of `model`, downloaded first if it is a hub name.
 
     `what` is "config", "tokenizer" (with the config) or "weights" (everything). `load_format` says
     which weights, as for a checkpoint. Errors are ModelLoadError, one line with the remedy.
@@ -63,8 +63,8 @@ def _fetch(request: HubRequest) -> Path:
 
 
 def check_model_name(model: str) -> None:
-    """Errors for what is no folder and cannot be a hub's name, so that a mistyped path asks no
-    hub."""
+    """ModelLoadError for what is neither a folder nor a valid hub name, so that a mistyped path
+    causes no network request."""
     if not str(model).strip():
         raise ModelLoadError(
             "the model's name is empty; give a hub's name or a folder ('.' is the current one)"

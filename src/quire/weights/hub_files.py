@@ -1,5 +1,5 @@
-"""What of a model repository is needed, whether it fits the disk, and whether a cached copy has it.
-The same for every hub."""
+"""Which files of a model repository are needed, whether they fit on the disk, and whether a cached
+copy has them. Shared by all hubs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class HubRequest:
 
 
 class NoDownload(Exception):
-    """Why there is no download now, where a cached copy would do, and what can be done about it."""
+    """Why a download is impossible now, with a remedy; a cached copy may still be used."""
 
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(reason)
@@ -71,7 +71,7 @@ class NoDownload(Exception):
 
 
 class Refused(NoDownload):
-    """The hub has no such model for this user; what part of it the cache holds is no matter."""
+    """The hub has no such model for this user; messages do not mention a partial cached copy."""
 
 
 def cannot_write(error: OSError) -> NoDownload:
@@ -82,7 +82,7 @@ def cannot_write(error: OSError) -> NoDownload:
 
 
 def why_offline() -> NoDownload | None:
-    """The environment variable that forbids downloads now, if one does."""
+    """A NoDownload that names the environment variable that forbids downloads, or None."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     yes = ("1", "ON", "YES", "TRUE")
     variable = next((name for name in names if os.environ.get(name, "").upper() in yes), None)
@@ -92,17 +92,17 @@ def why_offline() -> NoDownload | None:
 
 
 def clean_token(given: str | None, source: str) -> str | None:
-    """The token without line ends and spaces, which a file or a shell may leave."""
+    """The token without the line ends and spaces that a file or a shell may add; None if empty."""
     token = "".join((given or "").split())
     if not (token.isascii() and token.isprintable()):
         raise ModelLoadError(
-            f"the token of {source} holds characters that no token has; copy it from the hub again"
+            f"the token of {source} has characters that are not allowed; copy it from the hub again"
         )
     return token or None
 
 
 def one_line(error: BaseException, token: str | None) -> str:
-    """The start of a client's error, without what is secret."""
+    """The first line of a client's error, without token, user name or password."""
     text = without_user((str(error) or type(error).__name__).split("\n", 1)[0])
     return text.replace(token, "***") if token else text
 
@@ -115,9 +115,9 @@ def without_user(text: str) -> str:
 def wanted_files(
     sizes: Mapping[str, int], request: HubRequest, folder: Path, stale: Collection[str] = ()
 ) -> list[str]:
-    """Which files of a listing (file -> bytes) to have in `folder`; ModelLoadError if it has not
-    the weights that are wanted. Shards are known once `folder` has the index that names them, and
-    not a `stale` one."""
+    """The files of a listing (file -> bytes) that the request needs; ModelLoadError if it lacks the
+    weights. Until `folder` has the current index (not a `stale` one), that stands for the
+    shards."""
     wanted = files_besides_weights(sizes, request)
     if request.what == "weights":
         wanted |= _wanted_weights(sizes, request, folder, stale)
@@ -125,7 +125,7 @@ def wanted_files(
 
 
 def files_besides_weights(names: Collection[str], request: HubRequest) -> set[str]:
-    """Those of `names` that the request wants, but for weights."""
+    """Those of `names` that the request needs, weights excluded."""
     patterns = _PATTERNS[request.what]
     return {name for name in names if any(_matches(name, pattern) for pattern in patterns)}
 
@@ -133,7 +133,7 @@ def files_besides_weights(names: Collection[str], request: HubRequest) -> set[st
 def _wanted_weights(
     sizes: Mapping[str, int], request: HubRequest, folder: Path, stale: Collection[str]
 ) -> set[str]:
-    top = [name for name in sizes if "/" not in name]  # folders hold other formats of the same
+    top = [name for name in sizes if "/" not in name]  # subfolders hold other formats of them
     chosen = choose_weight_files(top, request.load_format)
     if chosen is None:
         other = what_is_not_read(top)
@@ -158,27 +158,27 @@ def _wanted_weights(
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Folder by folder: a star stands for no slash."""
+    """As fnmatch, but a star matches no slash."""
     return name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)
 
 
 def missing_files(
     folder: Path, sizes: Mapping[str, int], request: HubRequest, stale: Collection[str] = ()
 ) -> list[str]:
-    """Which wanted files of a listing (file -> bytes) `folder` lacks, or has with a wrong size or
-    as a `stale` one."""
+    """The needed files of a listing (file -> bytes) that `folder` lacks, or has `stale` or with a
+    wrong size."""
     wanted = wanted_files(sizes, request, folder, stale)
     return [name for name in wanted if name in stale or not _is_whole(folder / name, sizes[name])]
 
 
 def remove_damaged(file: Path, size: int) -> None:
-    """Remove `file` if it is there with another size than the listing says."""
+    """Remove `file` if it exists with a size other than the listed one."""
     if file.is_file() and not _is_whole(file, size):
         file.unlink()
 
 
 def _is_whole(file: Path, size: int) -> bool:
-    """`size` is that of the listing; 0: it says none."""
+    """Whether `file` exists with the listed `size`; 0 accepts any size."""
     return file.is_file() and size in (0, file.stat().st_size)
 
 
@@ -195,7 +195,7 @@ def check_disk_space(missing: Mapping[str, int], folder: Path, request: HubReque
 
 
 def check_cache_folder(folder: Path, variable: str) -> None:
-    """ModelLoadError if `folder` cannot be one; it need not be there yet."""
+    """ModelLoadError if `folder` is or lies below a file; it need not exist yet."""
     file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
     if file is not None:
         raise ModelLoadError(
@@ -205,7 +205,7 @@ def check_cache_folder(folder: Path, variable: str) -> None:
 
 
 def cached_copy(folder: Path | None, request: HubRequest, cache: Path, error: NoDownload) -> Path:
-    """`folder` if it has all that is wanted; else ModelLoadError, with `error` as the reason."""
+    """`folder` if it has all that the request needs; else ModelLoadError because of `error`."""
     missing = [] if folder is None else _missing(folder, request)
     if folder is not None and not missing:
         return folder
@@ -223,8 +223,8 @@ def cached_copy(folder: Path | None, request: HubRequest, cache: Path, error: No
 
 
 def _missing(folder: Path, request: HubRequest) -> list[str]:
-    """What a snapshot folder lacks, by its note, or where it has none (another program downloaded
-    it) as far as can be told."""
+    """What a snapshot folder lacks, by its note; without one (another program downloaded it), as
+    far as its file names tell."""
     note = read_note(folder)
     if note is not None:
         return missing_files(folder, note.sizes, request, note.stale)
@@ -237,6 +237,6 @@ def _missing(folder: Path, request: HubRequest) -> list[str]:
 
 
 def has_weights(folder: Path, request: HubRequest) -> bool:
-    """All shards, that is: an interrupted download leaves some."""
+    """Whether all shards are there: an interrupted download leaves only some."""
     chosen = choose_weight_files([entry.name for entry in folder.iterdir()], request.load_format)
     return chosen is not None and not missing_of(folder, files_of(folder, chosen))

@@ -96,8 +96,8 @@ def _download(request: HubRequest, info: ModelInfo) -> Path:
     folder = _storage(request) / "snapshots" / info.sha
     files = {file.rfilename: file for file in info.siblings or []}
     sizes = {name: file.size or 0 for name, file in files.items()}
-    while missing := missing_files(folder, sizes, request):  # once more behind an index
-        for name in missing:  # the client takes any file that is there for whole
+    while missing := missing_files(folder, sizes, request):  # repeats once the index has arrived
+        for name in missing:  # the client takes any existing file for complete
             remove_damaged(folder / name, sizes[name])
             remove_damaged(_content(request, files[name]), sizes[name])
         new = {n: sizes[n] for n in missing if not _content(request, files[n]).is_file()}
@@ -107,7 +107,7 @@ def _download(request: HubRequest, info: ModelInfo) -> Path:
             _set_ref(request, folder)
         snapshot_download(
             request.model,
-            revision=info.sha,  # by a branch's name, the client would take it from the old commit
+            revision=info.sha,  # a branch name would give the commit of the old ref
             cache_dir=_cache_dir(request),
             endpoint=_endpoint(),
             token=_token(request),
@@ -115,22 +115,22 @@ def _download(request: HubRequest, info: ModelInfo) -> Path:
             library_name="quire",
         )
         if not set(missing).isdisjoint(missing_files(folder, sizes, request)):
-            # The client passes over some errors.
-            raise NoDownload(f"the download of {request.model} came only in part", "try again")
+            # The client ignores some errors.
+            raise NoDownload(f"the download of {request.model} is incomplete", "try again")
     current = _cached_folder(request)
     if current is None or request.what == "weights" or not has_weights(current, request):
-        _set_ref(request, folder)  # a config alone takes no model's place
+        _set_ref(request, folder)  # a config alone must not replace a model
     return folder
 
 
 def _content(request: HubRequest, file: RepoSibling) -> Path:
-    """Where the cache keeps the content of `file`, once for all commits that have it."""
+    """The blob in the cache with the content of `file`, shared by all commits that have it."""
     name = os.path.basename((file.lfs.sha256 if file.lfs else file.blob_id) or "")
     return _storage(request) / "blobs" / name  # no name: no file; a path leads nowhere else
 
 
 def _set_ref(request: HubRequest, folder: Path) -> None:
-    """Let the request's revision mean `folder` where the hub cannot be asked."""
+    """Make the request's revision resolve to `folder` when the hub cannot be reached."""
     ref = _ref(request)
     if folder.name == request.revision or folder == _cached_folder(request):
         return
@@ -138,11 +138,11 @@ def _set_ref(request: HubRequest, folder: Path) -> None:
         ref.parent.mkdir(parents=True, exist_ok=True)
         replace_text(ref, folder.name)
     except OSError as error:
-        logger.warning("%s cannot be written (%s); without the hub it stays as it is", ref, error)
+        logger.warning("%s cannot be written (%s); offline it stays as it was", ref, error)
 
 
 def _cached_folder(request: HubRequest) -> Path | None:
-    """The snapshot, whole or not, that the request's revision means without the hub."""
+    """The snapshot, complete or not, that the request's revision resolves to offline."""
     ref = _ref(request)
     commit = ref.read_text(encoding="utf-8") if ref.is_file() else request.revision or "main"
     folder = _storage(request) / "snapshots" / commit
@@ -161,7 +161,7 @@ def _storage(request: HubRequest) -> Path:
 
 @contextmanager
 def _hub_errors(request: HubRequest) -> Iterator[None]:
-    """The client's errors as one line each, as NoDownload where a cached copy would do."""
+    """Turn the client's errors into one line each; NoDownload where a cached copy would do."""
     model, endpoint, token = request.model, without_user(_endpoint()), _token(request)
     try:
         yield
@@ -196,7 +196,7 @@ def _hub_errors(request: HubRequest) -> Iterator[None]:
         reason = one_line(error.__cause__ or error, token)
         raise NoDownload(f"cannot reach {endpoint} ({reason})", "try again") from error
     except OSError as error:
-        if error.errno is None:  # the client's own, about what came
+        if error.errno is None:  # raised by the client itself, about damaged data
             reason = f"the download of {model} is damaged ({one_line(error, token)})"
             raise NoDownload(reason, "try again") from error
         raise cannot_write(error) from error
@@ -207,7 +207,7 @@ def _endpoint() -> str:
 
 
 def _token(request: HubRequest) -> str | None:
-    """None leaves it to the client, which knows the saved login."""
+    """The token given or of HF_TOKEN; None lets the client use the saved login."""
     given = clean_token(request.token, "hf_token")
     return given or clean_token(os.environ.get("HF_TOKEN"), "HF_TOKEN")
 

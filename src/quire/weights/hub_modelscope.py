@@ -28,6 +28,7 @@ from quire.weights.hub_files import (
     wanted_files,
     why_offline,
 )
+from quire.weights.hub_flat import change_revision, find_flat, has_files, read_revision
 from quire.weights.hub_note import Note, read_note, remove_files, write_note
 
 logger = logging.getLogger(__name__)
@@ -39,26 +40,47 @@ def fetch(request: HubRequest) -> Path:
     check_cache_folder(client.cache, "MODELSCOPE_CACHE")
     cached = client.cached_folder()
     if (offline := why_offline()) is not None:
-        return cached_copy(cached, request, client.cache, offline)
+        return _copy(client, request, cached, offline)
     try:
-        return _download(client, request, cached or client.new_folder())
+        return _download(client, request, client.folder_to_fill(cached))
     except NoDownload as error:
-        folder = cached_copy(cached, request, client.cache, error)
+        folder = _copy(client, request, cached, error)
         logger.warning("%s; using the copy in %s", error, folder)
         return folder
+
+
+def _copy(client: _Client, request: HubRequest, folder: Path | None, error: NoDownload) -> Path:
+    """`cached_copy` for a folder that may hold another revision than the one requested."""
+    asked = request.revision
+    held = None if folder is None else client.revision_in(folder)
+    if folder is None or asked in (None, held):
+        return cached_copy(folder, request, client.cache, error)
+    if isinstance(error, _NotThere):
+        raise ModelLoadError(f"{error}; {error.remedy}") from error
+    if held is not None:
+        raise ModelLoadError(
+            f"{error}, and {folder} holds revision {held!r} of {request.model}, not {asked!r}; "
+            f"{error.remedy}, or ask for revision {held!r}"
+        ) from error
+    copy = cached_copy(folder, request, client.cache, error)
+    logger.warning(
+        "%s does not say which revision of %s it holds; it may not be %r",
+        *(copy, request.model, asked),
+    )
+    return copy
 
 
 def _download(client: _Client, request: HubRequest, folder: Path) -> Path:
     note = _new_note(client.list_files(), request, read_note(folder))
     sizes, came = note.sizes, list[str]()
     while (wanted := wanted_files(sizes, request, folder, note.stale)) != came:
-        # Once more behind an index.
+        # Repeats once the index has arrived, which names the shards.
         missing = missing_files(folder, sizes, request, note.stale)
         check_disk_space({name: sizes[name] for name in missing}, client.cache, request)
         client.download(wanted, folder, note)
         came = wanted
         note = note.without_stale(came)
-    # Only now: a download that fails, or a config alone, takes no weights away.
+    # Only now: a failed download, or one of the config alone, must not remove weights.
     is_of_all = request.what == "weights"
     gone = note.gone if is_of_all else files_besides_weights(note.gone, request)
     remove_files(folder, gone)
@@ -67,8 +89,9 @@ def _download(client: _Client, request: HubRequest, folder: Path) -> Path:
 
 
 def _new_note(listing: Note, request: HubRequest, older: Note | None) -> Note:
-    """The note for a folder that files of the listing come into. The older one still holds where
-    none of a config or a tokenizer has changed: the folder may be a whole model by it."""
+    """The note for a folder that receives files of ``listing``. A request for config or tokenizer
+    keeps the ``older`` note if those files are unchanged, since the folder may be complete by
+    it."""
     if older is not None and request.what != "weights":
         changed = listing.changed_from(older).union(older.stale)
         if not files_besides_weights(changed, request):
@@ -76,8 +99,12 @@ def _new_note(listing: Note, request: HubRequest, older: Note | None) -> Note:
     return listing.after(older)
 
 
+class _NotThere(Refused):
+    """The hub has no such model, or no such revision of it."""
+
+
 class _Client:
-    """The three calls that are needed of ModelScope's client, and its errors in our words."""
+    """The three calls of ModelScope's client that are used, with its errors translated."""
 
     def __init__(self, request: HubRequest) -> None:
         try:
@@ -107,14 +134,24 @@ class _Client:
         return self.cache / "models" / name / "snapshots" / self._revision
 
     def cached_folder(self) -> Path | None:
-        """Where earlier downloads of this revision lie; asks no server."""
-        try:
-            return Path(self._snapshot(local_files_only=True))
-        except Exception:  # its type differs between versions; all of them mean "not there"
-            return None
+        """The folder of an earlier download, of this revision or of that of `revision_in`. Makes no
+        network requests."""
+        own = self.new_folder()
+        return own if has_files(own) else find_flat(self.cache, self._request.model)
+
+    def revision_in(self, folder: Path) -> str | None:
+        """Which revision a cached folder holds, where that is known."""
+        return self._revision if folder == self.new_folder() else read_revision(folder)
+
+    def folder_to_fill(self, cached: Path | None) -> Path:
+        """Where a download goes: never over another revision if one was requested."""
+        asked = self._request.revision
+        if cached is None or (asked and self.revision_in(cached) not in (None, asked)):
+            return self.new_folder()
+        return cached
 
     def list_files(self) -> Note:
-        """All files, those in folders too."""
+        """All files of the repository, including those in subfolders."""
         try:
             api = self._new_api(**self._access())
             files = api.list_repo_files(
@@ -129,10 +166,18 @@ class _Client:
         )
 
     def download(self, files: list[str], folder: Path, note: Note) -> None:
-        """Bring `files` to their newest state, with the note ahead of them."""
+        """Write the note, then download the newest version of `files`."""
         try:
+            change_revision(folder, self._revision)
             write_note(folder, note)
-            self._snapshot(allow_patterns=[escape(name) for name in files])
+            self._snapshot_download(
+                self._request.model,
+                revision=self._revision,
+                cache_dir=str(self.cache),
+                local_dir=str(folder),  # else the client would fill any older folder
+                allow_patterns=[escape(name) for name in files],
+                **self._access(),
+            )
         except Exception as error:
             reason = self._error(error)
             if os.access(folder, os.W_OK):
@@ -141,15 +186,6 @@ class _Client:
                     f"{reason}; {reason.remedy}, or give the path of a local folder"
                 ) from error
             raise reason from error
-
-    def _snapshot(self, **options: Any) -> str:
-        return self._snapshot_download(
-            self._request.model,
-            revision=self._revision,
-            cache_dir=str(self.cache),
-            **self._access(),
-            **options,
-        )
 
     def _access(self) -> dict[str, Any]:  # Any: keyword arguments of others' functions
         return {
@@ -165,11 +201,11 @@ class _Client:
         at = f" at revision {request.revision!r}" if request.revision else ""
         if status == 404 and file is not None:
             return NoDownload(
-                f"ModelScope lists {file} of {request.model}{at} and does not have it (HTTP 404)",
+                f"ModelScope lists {file} of {request.model}{at} but does not have it (HTTP 404)",
                 "try again",
             )
         if status == 404:
-            return Refused(
+            return _NotThere(
                 f"{request.model}{at} is neither a folder here nor a model on ModelScope",
                 "check the name and the revision",
             )

@@ -1,7 +1,7 @@
-"""The note that a snapshot folder holds, of what its repository has. Asks no hub.
+"""The note in a snapshot folder that lists what its repository holds. Makes no network requests.
 
-It is written before the first file comes, so that a download that broke off is known without the
-hub. Where files are replaced in place it also tells which are of an earlier listing.
+It is written before the first file arrives, so that an interrupted download is recognised offline.
+Where files are replaced in place, it also says which still belong to an earlier listing.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _FILE = ".quire.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Note:
-    """What a repository holds, and which files of the folder are not of it."""
+    """What a repository holds, and which files in the folder are out of date."""
 
-    sizes: Mapping[str, int]  # file -> bytes; 0: the listing says none
+    sizes: Mapping[str, int]  # file -> bytes; 0: not listed
     hashes: Mapping[str, str] = field(default_factory=dict)  # file -> hash, where the hub lists one
-    # Changed or gone since an earlier listing, and not yet replaced.
+    # Changed or deleted since an earlier listing, and not yet replaced in the folder.
     stale: list[str] = field(default_factory=list)
 
     @property
     def gone(self) -> set[str]:
-        """Stale files that the repository holds no more."""
+        """Stale files that are no longer in the repository."""
         return set(self.stale).difference(self.sizes)
 
     def after(self, older: Note | None) -> Note:
-        """This listing, for a folder with files of an older one."""
+        """This listing for a folder with files of an ``older`` one: what changed is stale."""
         if older is None:
             return self
         return replace(self, stale=sorted({*older.stale, *self.changed_from(older)}))
@@ -42,7 +42,7 @@ class Note:
         return {name for name in names if self._version(name) != older._version(name)}
 
     def without_stale(self, names: Collection[str]) -> Note:
-        """`names` have been replaced or removed."""
+        """This note after `names` have been replaced or removed."""
         return replace(self, stale=sorted(set(self.stale).difference(names)))
 
     def _version(self, name: str) -> tuple[int | None, str | None]:
@@ -58,7 +58,7 @@ def read_note(folder: Path) -> Note | None:
 
 
 def write_note(folder: Path, note: Note) -> None:
-    """Makes the folder if need be."""
+    """Write the note, creating the folder if needed."""
     if read_note(folder) == note:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def remove_files(folder: Path, names: Collection[str]) -> None:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Other processes read the old text or the new one, never a part."""
+    """Replace the file atomically: other processes read the old text or the new one."""
     new = file.with_name(f"{file.name}.{uuid4().hex}.tmp")
     new.write_text(text, encoding="utf-8")
     os.replace(new, file)

@@ -1,6 +1,6 @@
 """Weights stored in fewer bits with scales, read as plain values: weight map operations.
 
-The reader turns what they give into the model's dtype.
+The reader converts their results to the model's dtype.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def unpack_mxfp4(blocks: Tensor, scales: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class BlockScaled:
-    """A matrix in 8-bit floats with a factor for every square of ``block`` values a side."""
+    """A matrix in 8-bit floats with a factor for every square of ``block`` values a side. Factors
+    may be of any float type."""
 
     weight: str
     scales: str
@@ -101,7 +102,7 @@ class BlockScaled:
         rows, columns = index
         factors = tensors.read(
             self.scales, (_covering(rows, self.block), _covering(columns, self.block))
-        )
+        ).float()
         for dim, part in enumerate(index):
             factors = factors.repeat_interleave(self.block, dim)
             within = _within(part, self.block)
@@ -115,6 +116,6 @@ def _covering(part: slice, block: int) -> slice:
 
 
 def _within(part: slice, block: int) -> slice:
-    """Where the part lies in those blocks."""
+    """Where the part lies within the blocks of `_covering`."""
     start = part.start % block
     return slice(start, start + part.stop - part.start)

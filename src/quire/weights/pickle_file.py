@@ -20,12 +20,12 @@ from quire.weights.lfs_pointer import refuse_lfs_pointer
 
 _ZIP_START = b"PK\x03\x04"
 _NAMES_CODE = frozenset({"GLOBAL", "STACK_GLOBAL", "INST"})  # opcodes
-# How the unpickler says that it came upon what is neither a tensor nor a plain container.
+# How the unpickler reports something that is neither a tensor nor a plain container.
 _REFUSALS = (
     *("nsupported global", "nsupported GLOBAL", "nsupported class", "Can only create new object"),
     *("Trying to call reduce for", "Can only build Tensor"),
 )
-_REASON = re.compile(r"WeightsUnpickler error:\s*([^\n]+)")  # behind much advice of torch
+_REASON = re.compile(r"WeightsUnpickler error:\s*([^\n]+)")  # after torch's lengthy advice
 # What the unpickler raises on bytes that are not a checkpoint, depending on where they stop.
 _DAMAGE = (
     AssertionError,
@@ -40,7 +40,7 @@ _DAMAGE = (
 
 
 class PickleFile:
-    """Loads when first asked: memory-mapped in the zip layout, whole in the older one."""
+    """Loaded on first use: memory-mapped in the zip layout, read whole in the older one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,7 +76,7 @@ class PickleFile:
 
 
 def _check_start(path: Path, num_bytes: int) -> bool:
-    """Whether the file is a zip archive; errors for what is plainly no checkpoint."""
+    """Whether the file is a zip archive; ModelLoadError if it cannot be a checkpoint."""
     if zipfile.is_zipfile(path):
         return True
     refuse_lfs_pointer(path)
@@ -94,7 +94,7 @@ def _check_start(path: Path, num_bytes: int) -> bool:
 
 
 def _begins_with_code(file: IO[bytes]) -> bool:
-    """Whether the first pickle, in the older layout a plain number, names anything of Python's."""
+    """Whether the first pickle names a Python global; in the older layout it is a plain number."""
     try:
         return any(opcode.name in _NAMES_CODE for opcode, _, _ in pickletools.genops(file))
     except Exception:  # bytes that are no pickle fail in many ways; loading says what is wrong
@@ -113,8 +113,8 @@ def _unpickling_error(path: Path, error: pickle.UnpicklingError) -> ModelLoadErr
 
 def _holds_code(path: Path) -> ModelLoadError:
     return ModelLoadError(
-        f"{path} holds Python objects besides tensors, and to load those would run code; code in "
-        "checkpoints is never run, so it is refused; use a copy of the model in safetensors"
+        f"{path} holds Python objects besides tensors, and loading those would run code, "
+        "which Quire never does; use a copy of the model in safetensors"
     )
 
 

@@ -1,6 +1,6 @@
-"""WeightReader: what layers pull their tensors from, by canonical name.
+"""WeightReader: gives layers their tensors by canonical name.
 
-Owns the joining of a Checkpoint with a WeightMap and the account of what was read. Knows nothing
+Joins a Checkpoint with a WeightMap and records what was read. Knows nothing
 about layers.
 """
 
@@ -22,14 +22,14 @@ from quire.errors import ModelLoadError
 from quire.weights.checkpoint import Checkpoint, refuse_codes
 from quire.weights.weight_map import Index, Operation, WeightMap
 
-_PIECE_VALUES = 1 << 22  # of two tensors that are compared
+_PIECE_VALUES = 1 << 22  # values compared at a time
 _LARGEST_DUMMY = 1e-3
 _BAR_FROM_BYTES = 64 * 2**20  # a smaller load is over before a log reader could care
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadReport:
-    """What a load used and left."""
+    """Which tensors a load read and which it left."""
 
     num_read: int  # tensors of the checkpoint
     bytes_read: int  # as stored
@@ -83,29 +83,29 @@ class WeightReader:
         return self._hub.bytes_read
 
     def stand_in(self, name: str, missing: str) -> None:
-        """Let `missing` be read from where `name` is, if the checkpoint holds that alone."""
+        """Read `missing` from where `name` is stored, if the checkpoint holds only `name`."""
         if self._holds(name) and not self._holds(missing):
             entries = {**self._weight_map.entries, missing: self._operation(name)}
             self._weight_map = replace(self._weight_map, entries=entries)
 
     def name_if_other(self, name: str, than: str) -> str | None:
-        """The checkpoint's name of `name`, if it holds that with other values than `than` has."""
+        """The checkpoint's name of `name`, if it holds it with values that differ from `than`'s."""
         if not self._holds(name):
             return None
         hub_names = self.hub_names(name)
         if hub_names == self.hub_names(than):
             return None
-        self._hub.names_read.update(hub_names)  # as good as read, where it is the same
+        self._hub.names_read.update(hub_names)  # counts as read if it is the same
         return None if self._are_equal(name, than) else ", ".join(hub_names)
 
     def hub_names(self, name: str) -> tuple[str, ...]:
-        """The checkpoint's names of what `name` is read from."""
+        """The names of the checkpoint tensors that `name` is read from."""
         return tuple(map(self._hub.resolve, self._operation(name).names()))
 
     def read(
         self, name: str, shape: tuple[int, ...], *, dtype: torch.dtype | None = None
     ) -> Tensor:
-        """The tensor in memory of its own; `shape` is what it must have."""
+        """A copy of the tensor; ModelLoadError unless its shape is `shape`."""
         operation = self.check(name, shape)
         before = self._hub.bytes_read
         stored = operation.read(self._hub, _index(shape))
@@ -129,7 +129,7 @@ class WeightReader:
         return operation
 
     def report(self) -> LoadReport:
-        """Close the account: call it when every layer has pulled its parts."""
+        """Close the progress bar and report what was read; call it after all layers have loaded."""
         self._bar.update(self._bar.total - self._bar.n)
         self._bar.close()
         unread = self._hub.names - self._hub.names_read
@@ -146,7 +146,7 @@ class WeightReader:
         return operation is not None and all(map(self._hub.has, operation.names()))
 
     def _are_equal(self, *names: str) -> bool:
-        """Whether two tensors are the same in the engine's dtype; counts as no read."""
+        """Whether two tensors are equal in the engine's dtype; not recorded as reads."""
         hub = self._hub.uncounted()
         operations = [self._operation(name) for name in names]
         shape, other_shape = (operation.shape(hub) for operation in operations)
@@ -176,10 +176,10 @@ class WeightReader:
 
 
 class DummyReader:
-    """Random weights of the right shapes, the same for a name whatever is read before it.
+    """Random weights of the right shapes; a tensor depends on its name and the seed only.
 
-    They are spread as vLLM's are with ``--load-format dummy``, gains of norms and biases included:
-    how fast a GPU multiplies depends on the numbers, by the power that it takes.
+    They have the distribution of vLLM's ``--load-format dummy``, norm gains and biases included,
+    for comparable benchmarks: a GPU's power draw, and so its speed, depends on the values.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class DummyReader:
 
 
 class _HubReads:
-    """A checkpoint under a map's prefixes, with the account of what was read."""
+    """A checkpoint read under a map's prefixes; records what was read."""
 
     def __init__(self, checkpoint: Checkpoint, weight_map: WeightMap) -> None:
         self._checkpoint = checkpoint
@@ -225,16 +225,16 @@ class _HubReads:
         return any(full in self.names for full in self._candidates(name))
 
     def resolve(self, name: str) -> str:
-        """The name in the checkpoint; under the usual prefix if it is not there."""
+        """The full name in the checkpoint; with the first prefix if no candidate is in it."""
         candidates = self._candidates(name)
         return next((full for full in candidates if full in self.names), candidates[0])
 
     def in_map(self, hub_name: str) -> str:
-        """A name of the checkpoint as the map would have it."""
+        """A checkpoint's name as the map spells it."""
         return self._lost_prefix + hub_name
 
     def uncounted(self) -> _HubReads:
-        """The same with an account of its own."""
+        """Another view of this checkpoint, which records its reads separately."""
         return _HubReads(self._checkpoint, self._weight_map)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -258,7 +258,7 @@ class _HubReads:
 
 
 def _index(shape: tuple[int, ...], start: int = 0, stop: int | None = None) -> Index:
-    """Slices with start and stop for every dimension of `shape`; of the first some, if asked."""
+    """A slice per dimension of `shape`; `start` and `stop` limit the first dimension."""
     height = shape[0]
     first = slice(start, height if stop is None else min(stop, height))
     return (first, *(slice(0, size) for size in shape[1:]))

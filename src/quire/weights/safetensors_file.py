@@ -57,7 +57,7 @@ class TensorEntry:
 
 
 class SafetensorsFile:
-    """Reads the header at once and the tensors when asked, only the pages that a slice touches."""
+    """Reads the header at once and tensors on request, only the pages that a slice touches."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -132,16 +132,24 @@ def _entry(info: dict[str, Any], offset: int) -> TensorEntry:
 def _check_sizes(
     path: Path, num_bytes: int, header_bytes: int, entries: dict[str, TensorEntry]
 ) -> None:
-    for name, entry in entries.items():
+    """ModelLoadError unless the tensors fill the file after its header without gaps or overlap."""
+    expected = header_bytes
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
         wanted = entry.num_values * entry.dtype.itemsize
-        if entry.stop - entry.start != wanted or entry.start < header_bytes:
+        if entry.stop - entry.start != wanted:
             raise ModelLoadError(
                 f"{path} has a damaged header: {name!r} of shape {list(entry.shape)} needs "
                 f"{wanted:,} bytes and has {entry.stop - entry.start:,}; download it again"
             )
-    expected = max((entry.stop for entry in entries.values()), default=header_bytes)
-    if num_bytes < expected:
+        if entry.start != expected:
+            raise ModelLoadError(
+                f"{path} has a damaged header: {name!r} begins at byte {entry.start:,} of the file "
+                f"but the data before it ends at byte {expected:,}; download it again"
+            )
+        expected = entry.stop
+    if num_bytes != expected:
+        what = "truncated" if num_bytes < expected else "damaged"
         raise ModelLoadError(
-            f"{path} is truncated: its header announces {expected:,} bytes and the file has "
+            f"{path} is {what}: its header announces {expected:,} bytes and the file has "
             f"{num_bytes:,}; download it again"
         )

@@ -1,5 +1,5 @@
-"""Which files a checkpoint in shards consists of, by its index or else by their numbers. Reads no
-tensors and imports no torch, so that a cached copy can be judged before the engine starts."""
+"""Which files a sharded checkpoint consists of, by its index or else by their numbers. Reads no
+tensors and imports no torch, so that a cached copy can be checked before the engine starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NUMBERED = re.compile(r"(.*?)(\d+)-of-(\d+)(\..+)")
 
 
 def read_index(file: Path) -> dict[str, str]:
-    """Tensor name -> shard, as the index says it."""
+    """Tensor name -> shard, according to the index."""
     try:
         shard_of = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
         return {str(name): str(shard) for name, shard in shard_of.items()}
@@ -29,19 +29,19 @@ def read_index(file: Path) -> dict[str, str]:
 def files_of(
     folder: Path, chosen: WeightFiles, listing: Collection[str] | None = None
 ) -> list[str]:
-    """All files of the weights `chosen` in `folder`, the missing ones too. `listing`: what is to
-    come into the folder, which then needs to hold the index alone."""
+    """All files of the weights `chosen` in `folder`, including missing ones. `listing` names the
+    files to be downloaded into the folder, which then needs to hold only the index."""
     if chosen.index is None:
         return sorted({*chosen.files, *_implied(chosen.files)})
     shards = sorted(set(read_index(folder / chosen.index).values()))
     missing = missing_of(folder, shards) if listing is None else set(shards).difference(listing)
     if chosen.single is not None and len(missing) == len(shards):
-        return [chosen.single]  # merged later, and the index forgotten
+        return [chosen.single]  # the shards were merged and the index left behind
     return shards
 
 
 def missing_of(folder: Path, names: Collection[str]) -> list[str]:
-    """Those of `names` that are no files in `folder`."""
+    """Those of `names` that are not files in `folder`."""
     return [name for name in names if not (folder / name).is_file()]
 
 

@@ -32,11 +32,11 @@ class HubTensors(Protocol):
     """What operations read from: tensors by the names that the map gives them."""
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of a tensor whose numbers are the weights; ValueError if its dtype says otherwise."""
+        """The shape of a plain tensor; a ModelLoadError if its dtype is a quantized one."""
         ...
 
     def packed_shape(self, name: str) -> tuple[int, ...]:
-        """Of one whose numbers stand for weights."""
+        """The shape of a tensor of any dtype, such as packed weights and their scales."""
         ...
 
     def read(self, name: str, index: Index) -> Tensor: ...
@@ -46,7 +46,7 @@ class Operation(Protocol):
     """How one canonical tensor is stored. Frozen data."""
 
     def at(self, layer: str) -> Operation:
-        """The same for one layer: `layer` in place of ``*``."""
+        """This operation for one layer: `layer` in place of ``*``."""
         ...
 
     def names(self) -> tuple[str, ...]:
@@ -143,7 +143,8 @@ class FusedHeads:
     """The q, k or v part of a fused qkv tensor.
 
     Layouts: "concatenated": all q heads, all k heads, all v heads. "per_kv_group": for each KV head
-    its query heads, then its k, then its v. "per_head": the same with one query head to a group.
+    its query heads, then its k, then its v. "per_head": the same with as many KV heads as query
+    heads.
     """
 
     of: Operation | str
@@ -262,8 +263,8 @@ class WeightMap:
     # A hub name is looked up with each of these before it, in this order: checkpoints saved from
     # the inner or the outer class differ in it.
     prefixes: tuple[str, ...] = ("",)
-    # What names of this map begin with, and may all lack together: in a checkpoint saved from the
-    # inner class. One that has it here and there is damaged.
+    # A prefix of this map's names that a checkpoint saved from the inner class lacks in all of its
+    # names. One that lacks it in some names only is damaged.
     optional_prefix: str = ""
 
     def __post_init__(self) -> None:
@@ -272,7 +273,7 @@ class WeightMap:
             assert all(("*" in name) == per_layer for name in operation.names()), canonical
 
     def operation(self, canonical: str) -> Operation | None:
-        """How `canonical` (with a layer's number) is stored, or None if this family has no such."""
+        """How `canonical` (with a layer's number) is stored, or None if the map has no entry."""
         if canonical in self.entries:
             return self.entries[canonical]
         layer = _LAYER.search(canonical)
@@ -283,7 +284,7 @@ class WeightMap:
         return None if operation is None else operation.at(layer.group())
 
     def lost_prefix(self, hub_names: Collection[str]) -> str:
-        """The optional prefix, where none of a checkpoint's names has it and some have the rest."""
+        """The optional prefix if no name of the checkpoint has it but some match without it."""
         prefix = self.optional_prefix
         if any(name.startswith(prefix) for name in hub_names):
             return ""

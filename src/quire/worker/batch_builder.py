@@ -1,7 +1,7 @@
 """From a plan and the rows to the tensors of a forward. Knows nothing about the model.
 
-The plan's arrays go up in one copy; input ids, positions and slots are computed on the device,
-where the newest tokens are before the host has read them.
+The plan's arrays are uploaded in one copy. Input ids, positions and slots are computed on the
+device, which has the newest tokens before the host has read them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SampledRows:
     """The S rows whose next token is sampled, in the plan's order."""
 
     rows: Tensor  # [S] int64
-    lengths: Tensor  # [S] int64, tokens before the new one: also its position
+    lengths: Tensor  # [S] int64, number of tokens before the new one, which is its position
     rows_cpu: np.ndarray  # [S] int32
     lengths_cpu: np.ndarray  # [S] int32
 
@@ -37,7 +37,7 @@ class SampledRows:
         return len(self.rows_cpu)
 
     def split(self, size: int) -> Iterator[SampledRows]:
-        """The rows in parts of at most ``size``."""
+        """The rows in parts of at most ``size`` rows."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             yield SampledRows(
@@ -49,7 +49,7 @@ class SampledRows:
 
 
 class BatchBuilder:
-    """Builds the batch of a plan whose changes the rows already hold."""
+    """Builds the batch of a plan. The plan's changes must have been applied to the rows."""
 
     def __init__(self, rows: Rows, kv: KVMemory, *, max_tokens: int, device: torch.device) -> None:
         self._kv = kv
@@ -61,10 +61,10 @@ class BatchBuilder:
         self._upload = Uploader(device)
 
     def build(self, plan: StepPlan, layout: StepLayout) -> tuple[Batch, SampledRows]:
-        """The batch, whose outputs are the tokens that a sampled one follows, and whose they are.
+        """(the batch, the rows that sample). The batch's outputs are the last tokens of those rows.
 
-        R must not be 0. Where no row samples, one token is the output all the same: nothing on the
-        way has to know how to compute no lines.
+        R must not be 0. If no row samples, one token is an output nevertheless, so that no layer
+        has to cope with zero lines.
         """
         if self._tables_cpu is not None:
             self._kv.enter(plan, self._tables_cpu)
@@ -75,7 +75,7 @@ class BatchBuilder:
         tensors = self._upload(
             [
                 plan.rows[layout.order],
-                num_computed - layout.query_start[:-1],  # position of a token - its place in T
+                num_computed - layout.query_start[:-1],  # a token's position less its index in T
                 seq_lens_cpu,
                 layout.query_start,
                 layout.last_token[plan.samples] if len(rows_cpu) else layout.last_token[:1],
@@ -108,7 +108,7 @@ class BatchBuilder:
             groups=groups_of(found),
             kv_caches=self._kv.of_layer,
             layer_groups=self._layer_groups,
-            outputs=None if len(rows_cpu) == plan.num_tokens else outputs,  # then all are
+            outputs=None if len(rows_cpu) == plan.num_tokens else outputs,  # None: all of them
         )
         sampled = SampledRows(
             rows=sampled_rows,
@@ -119,14 +119,14 @@ class BatchBuilder:
         return batch, sampled
 
     def _table_width(self, max_seq_len: int) -> int:
-        """Entries that the longest row needs, rounded up."""
+        """Entries of the block table that the longest row needs, rounded up."""
         needed = -(-max_seq_len // self._kv.block_size)
         rounded = -(-needed // TABLE_MULTIPLE) * TABLE_MULTIPLE
         return min(rounded, self._state.block_tables.shape[2])
 
 
 def groups_of(found: StepTokens) -> tuple[GroupBatch, ...]:
-    """Per layer group, where keys and values are."""
+    """Where keys and values are, for each layer group."""
     return tuple(
         GroupBatch(block_table=table, slot_mapping=slots)
         for table, slots in zip(found.block_tables.unbind(0), found.slots.unbind(0), strict=True)

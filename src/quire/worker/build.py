@@ -1,7 +1,7 @@
 """Composition root of a rank: makes the runner, its KV memory and its graphs.
 
-What they are made of depends on the configuration, and is decided here, once; which model it is,
-`models.loading` has decided.
+What they are made of depends on the configuration and is decided here, once. Which model it is has
+been decided in `models.loading`.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from quire.worker.result_ring import ResultRing
 from quire.worker.rows import Rows
 from quire.worker.sample_graphs import SampleGraphs
 from quire.worker.step_graphs import NoSharing, Sharing, StepGraphs
-from quire.worker.watch import Watch
+from quire.worker.step_timeout import StepTimeout
 
-# Logits that exist at once; a large batch of a large vocabulary is sampled in parts, each of which
-# reads the head's weights. On a GPU so much of its memory, if that is more.
+# The most logits that exist at once, on a GPU at least this share of its memory. A large batch of a
+# large vocabulary is sampled in parts, each of which reads the head's weights again.
 MAX_SAMPLED_LOGITS_BYTES = 64 << 20
 MAX_SAMPLED_LOGITS_SHARE = 1 / 512
 # Prompt log-probabilities need several temporaries of the logits' size.
@@ -63,7 +63,7 @@ def build_kv_memory(config: EngineConfig, loaded: LoadedModel, num_blocks: int) 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capture:
-    """The graphs of a runner, and what makes them."""
+    """Which graphs a runner gets, and how they are captured."""
 
     sizes: GraphSizes
     record: Record
@@ -71,7 +71,7 @@ class Capture:
 
 
 def capture_of(config: EngineConfig, loaded: LoadedModel) -> Capture | None:
-    """None where every step is computed op by op."""
+    """None where every step runs operation by operation."""
     if not captures_graphs(config, loaded):
         return None
     return Capture(
@@ -80,8 +80,8 @@ def capture_of(config: EngineConfig, loaded: LoadedModel) -> Capture | None:
 
 
 def rehearse_graphs(config: EngineConfig, loaded: LoadedModel) -> None:
-    """Compile together what graphs need, which is nearly all that there is to compile; without
-    graphs nothing."""
+    """Compile all that graphs need at the same time; without graphs do nothing. It is nearly all
+    that there is to compile."""
     if not captures_graphs(config, loaded):
         return
     assert isinstance(loaded.model, Decoder)  # whose steps are captured
@@ -92,9 +92,9 @@ def rehearse_graphs(config: EngineConfig, loaded: LoadedModel) -> None:
     def build() -> None:
         build_runner(config, smaller, build_kv_memory(config, loaded, num_blocks=1), capture)
 
-    with unwatched_heap():  # what is new here is soon looked through
+    with unwatched_heap():  # so that the collection below looks only at what is new
         rehearse(build)
-        gc.collect()  # rows and graphs know each other; their memory is not to be measured as used
+        gc.collect()  # frees rows and graphs, which form cycles, before memory is measured
     torch.cuda.empty_cache()
 
 
@@ -104,13 +104,13 @@ def _run_once(run: Replay) -> Replay:
 
 
 def _nothing() -> None:
-    """What was rehearsed is not done again."""
+    """The replay of what was only rehearsed."""
 
 
 def build_runner(
     config: EngineConfig, loaded: LoadedModel, kv: KVMemory, capture: Capture | None
 ) -> ModelRunner:
-    """The runner over a loaded model and its KV memory, with its graphs."""
+    """The runner over a loaded model and its KV memory; with graphs, if ``capture`` is given."""
     device = torch.device(config.device.device)
     max_rows, vocab_size = config.scheduler.max_num_seqs, config.model.vocab_size
     rows = Rows(
@@ -120,8 +120,8 @@ def build_runner(
         block_size=config.cache.block_size,
         device=device,
     )
-    watch = Watch(config.device.step_timeout_s)
-    grammars = GrammarRows(max_rows=max_rows, vocab_size=vocab_size, watch=watch)
+    timeout = StepTimeout(config.device.step_timeout_s)
+    grammars = GrammarRows(max_rows=max_rows, vocab_size=vocab_size, timeout=timeout)
     sampler = Sampler(
         max_rows=max_rows,
         vocab_size=vocab_size,
@@ -151,7 +151,7 @@ def build_runner(
             else _graphs(config, loaded, rows, kv, sampler, prompt_logprobs, grammars, capture)
         ),
         prompt_logprobs=prompt_logprobs,
-        readbacks=Readbacks(device, watch),
+        readbacks=Readbacks(device, timeout),
         probe=probe_of(device),
         rows_per_pass=rows_per_pass(config),
         grammars=grammars,
@@ -159,7 +159,7 @@ def build_runner(
 
 
 def captures_graphs(config: EngineConfig, loaded: LoadedModel) -> bool:
-    """Whether steps are captured: on a GPU, unless the user or the model is against it."""
+    """Whether steps are captured: on a GPU, unless the user forbids it or the model cannot be."""
     on_gpu = config.device.device == "cuda" and not config.device.enforce_eager
     return on_gpu and loaded.captured_hidden_size is not None
 
@@ -174,7 +174,7 @@ def graph_sizes(config: EngineConfig, loaded: LoadedModel) -> GraphSizes:
 
 
 def rows_per_pass(config: EngineConfig) -> int:
-    """Rows that are sampled at once by operation."""
+    """How many rows are sampled at once in steps by operation."""
     num_bytes = MAX_SAMPLED_LOGITS_BYTES
     if config.device.device == "cuda":
         memory = torch.cuda.get_device_properties(0).total_memory

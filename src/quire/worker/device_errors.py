@@ -1,8 +1,8 @@
-"""Errors after which a device cannot go on, told from those that concern one step.
+"""Tells errors after which a device cannot go on from those that concern one step.
 
-An illegal access or a failed assertion in a kernel leaves the context of the process unusable: all
-later calls fail with the same error, so to try requests again one by one would end them all. Memory
-that ran out, or a launch with wrong arguments, leaves it as it was.
+After an illegal access or a failed assertion in a kernel, the CUDA context of the process is
+unusable: all later calls fail with the same error, so trying requests again one by one would end
+them all. Memory that ran out, or a launch with wrong arguments, leaves it as it was.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import TracebackType
 import torch
 
 from quire.errors import EngineDeadError
-from quire.worker.watch import StepLabel
+from quire.worker.step_timeout import StepLabel
 
 Probe = Callable[[], None]  # raises if the device is lost
 
@@ -23,7 +23,7 @@ def probe_of(device: torch.device) -> Probe:
 
 
 class LostDeviceEndsEngine:
-    """A context: what is raised inside becomes an `EngineDeadError` if the device is lost."""
+    """A context in which a RuntimeError becomes an `EngineDeadError` if the device is lost."""
 
     __slots__ = ("_label", "_probe")
 
@@ -47,7 +47,7 @@ class LostDeviceEndsEngine:
 
 def _check(probe: Probe, label: StepLabel, error: RuntimeError) -> None:
     try:
-        probe()  # sync: something has failed already
+        probe()  # sync: a step has failed already
     except RuntimeError:
         cause = f"{type(error).__name__}: {error}"
         raise EngineDeadError(

@@ -1,4 +1,4 @@
-"""What a rank knows once its weights are in. Imports no torch."""
+"""What a rank knows once its weights are loaded. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quire.kv_layout import KVLayout
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerFacts:
-    """Of one rank."""
+    """Facts about one rank, for the engine."""
 
     kv_layout: KVLayout
     weight_bytes: int

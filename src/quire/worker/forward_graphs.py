@@ -1,8 +1,8 @@
 """Forwards as graphs: from a step's inputs to the hidden states of the rows that sample.
 
-Each begins with fetching the inputs that were sent last: a send, then a replay or a capture, then
-whoever sent them confirms. Knows nothing about sampling. Before a capture inputs of spare rows must
-be sent, since a capture runs what it captures once.
+Each graph begins by fetching the inputs that were sent last. So the caller sends inputs, replays or
+captures, and confirms. Before a capture it must send inputs of spare rows, since a capture runs
+once. Knows nothing about sampling.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from quire.worker.recorder import Record, Replay
 
 @dataclass(frozen=True, slots=True)
 class DecodeShape:
-    """One token of each of so many rows."""
+    """A decode step: one token of each of so many rows."""
 
     num_rows: int
-    is_shared: bool = False  # some of them begin with the same blocks
+    is_shared: bool = False  # some of the rows begin with the same blocks
 
     @property
     def num_tokens(self) -> int:
@@ -33,7 +33,7 @@ class DecodeShape:
 
 @dataclass(frozen=True, slots=True)
 class MixedShape:
-    """So many tokens of any rows."""
+    """A mixed step: so many tokens of any rows."""
 
     num_tokens: int
 
@@ -42,7 +42,7 @@ Shape = DecodeShape | MixedShape
 
 
 class ForwardGraphs:
-    """Leaves hidden states where sample graphs read them: [S, E] from the first line on."""
+    """The forward graphs; they leave hidden states [S, E] in the first lines of ``hidden``."""
 
     def __init__(
         self,

@@ -1,14 +1,14 @@
-"""GPU memory: what is ours, what steps take at their peak, what is left for the KV cache.
+"""GPU memory: our share, what steps take of it at their peak, and what the KV cache gets.
 
     share of the GPU = weights and largest step by operation     measured
                      + sampling by operation                     from the shapes of the logits
                      + graphs: activations                       measured with the largest bucket
                      + graphs: logits, nodes                     from shapes and counts
                      + slack                                     kernels loaded later, rounding
-                     + KV cache                                  what is left
+                     + KV cache                                  the rest
 
-The allocator keeps what graphs use apart from what operations use, so both count. Graphs that are
-captured later fit in the pool of those captured first, which are the largest.
+The allocator keeps memory of graphs and of operations apart, so both count. Graphs captured later
+fit in the pool of those captured first, which are the largest.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from quire.worker.buckets import GraphSizes
 from quire.worker.sample_graphs import NUM_SHAPES_PER_BUCKET
 
 FLOAT32_BYTES = 4
-# Tensors as large as float32 logits that exist at once: by operation, and in a graph, where the
-# kernels of sampling keep what they need in rooms of their own.
+# Tensors as large as float32 logits that exist at once: by operation; and in a graph, where the
+# kernels of sampling have memory of their own (ROOM_BYTES).
 OPERATION_COPIES = 6
 GRAPH_COPIES = 2
 ROOM_BYTES = 256 << 20
-NODE_BYTES_PER_LAYER = 64 << 10  # of a graph: the device's own description of its launches
+NODE_BYTES_PER_LAYER = 64 << 10  # of a graph: the driver's description of its launches
 NODE_BYTES_OF_SAMPLING = 512 << 10
-ROUNDING = 1.1  # of activations in the allocator's segments
+ROUNDING = 1.1  # what the allocator's rounding adds to activations
 SLACK_BYTES = 256 << 20
 
 
 @dataclass(slots=True)
 class Peak:
-    num_bytes: int = 0  # that the allocator held, what was there before included
+    num_bytes: int = 0  # that the allocator held, including what it held before
     growth: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphMemory:
-    """What graphs will take."""
+    """The memory that graphs will take."""
 
     sizes: GraphSizes
     num_layers: int
     vocab_size: int
-    activation_bytes: int  # of the largest bucket
+    activation_bytes: int  # of a step of the largest bucket
 
     @property
     def num_bytes(self) -> int:
@@ -62,18 +62,18 @@ class GraphMemory:
 def kv_bytes(
     *, share: int, largest_step: int, sampling_bytes: int, graphs: GraphMemory | None
 ) -> int:
-    """What is left for the KV cache of a ``share`` of the GPU."""
+    """Bytes that a ``share`` of the GPU, in bytes, leaves for the KV cache."""
     taken = largest_step + sampling_bytes + (graphs.num_bytes if graphs else 0) + SLACK_BYTES
     return max(0, share - taken)
 
 
 def sampling_bytes(num_rows: int, vocab_size: int) -> int:
-    """What sampling takes, ``num_rows`` rows at a time where it is done by operation."""
+    """Bytes that sampling takes with ``num_rows`` rows at a time in steps by operation."""
     return num_rows * vocab_size * FLOAT32_BYTES * OPERATION_COPIES + ROOM_BYTES
 
 
 def share_of_gpu(utilization: float) -> int:
-    """Bytes that this process may use: our share of the GPU, less what others hold."""
+    """Bytes that this process may use: its share of the GPU, less what other processes hold."""
     free, total = torch.cuda.mem_get_info()
     others = total - free - torch.cuda.memory_reserved()
     return int(total * utilization) - others
@@ -81,7 +81,7 @@ def share_of_gpu(utilization: float) -> int:
 
 @contextmanager
 def peak_memory() -> Iterator[Peak]:
-    """The most that the allocator held while the block ran."""
+    """Measures the most that the allocator holds within the context."""
     peak = Peak()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

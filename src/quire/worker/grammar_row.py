@@ -1,6 +1,6 @@
-"""One constrained row: how far it has come, what it may write next, and what it has cost.
+"""One constrained row: its state in its grammar, what it may write next, and what that has cost.
 
-Knows nothing about steps, nor whose row it is.
+Knows nothing about steps or requests.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from quire.structured import GrammarState, token_bit
 from quire.worker.thinking import Place, ThinkingRow
 
 ALL = np.int32(-1)
-MAX_ROW_S = 2.0  # of a row's grammar in steps that are slow; others wait for it
+MAX_ROW_S = 2.0  # that a row's grammar may take in slow steps, while other rows wait
 
 
 class GrammarRow:
-    """A row with a grammar, a thought, or both."""
+    """A row with a grammar, rules for its thinking, or both."""
 
     def __init__(self, joined: JoinedRow) -> None:
         constraint, sampling = joined.constraint, joined.sampling
@@ -49,7 +49,7 @@ class GrammarRow:
 
     @property
     def is_masked(self) -> bool:
-        """Whether not every token may be next."""
+        """Whether some tokens are forbidden next."""
         if self._has_ended or self.error is not None:
             return False
         if self.grammar is None:
@@ -58,19 +58,21 @@ class GrammarRow:
 
     @property
     def followed(self) -> GrammarState | None:
-        """What fills the row's mask; None inside a thought, and where only a thought may begin."""
+        """The grammar's state that fills the row's mask; None inside a thought, and where only a
+        thought may begin."""
         return None if self._place is Place.INSIDE else self.state
 
     @property
     def ends_by_grammar(self) -> bool:
-        """Whether a mask that does not allow the end is whole."""
+        """Whether the grammar's mask needs no `finish` as long as it does not allow the end."""
         if self.grammar is None or self._place is not Place.OVER:
             return False
         is_early = self._ends_late or self._num_output < self._min_tokens
         return not (is_early and self._has_own_stops)
 
     def accept(self, token_id: int) -> None:
-        """Tokens after an end are of steps that were in flight, and nobody's."""
+        """Take in the row's next token. Tokens after its end come from steps that were in flight,
+        and are ignored."""
         if self._has_ended or self.error is not None:
             return
         self._num_output += 1
@@ -83,13 +85,14 @@ class GrammarRow:
             self._fail_at(token_id, self.state)
 
     def look_for_error(self) -> None:
-        """Where a mask was filled: a grammar that met a limit allows nothing but the end."""
+        """Set the row's error if its grammar has met a limit while it filled the mask, which then
+        allows nothing but the end."""
         reason = self.state.error() if self.state is not None and self.error is None else None
         if reason is not None:
             self.error = _too_complex(reason)
 
     def spend(self, work: Callable[[], None]) -> None:
-        """Do it, and end the row if it has cost too much by now. Others' work does not count."""
+        """Run ``work`` and add its CPU time to the row's; past the limit the row has an error."""
         started = time.thread_time()
         work()
         self._seconds += time.thread_time() - started
@@ -100,11 +103,12 @@ class GrammarRow:
             )
 
     def finish(self, line: np.ndarray) -> None:
-        """What the grammar does not know: thinking, and ends that come too early."""
+        """Correct the grammar's mask ``line`` by what the grammar does not know: thinking, and the
+        least length of the output."""
         if self._place is Place.INSIDE:
             self._finish_inside(line)
             return
-        if self.state is None:  # what was written is the beginning of a mark only
+        if self.state is None:  # the text so far can only be the beginning of a thought's mark
             line[:] = 0
         else:
             self._finish_answer(line)
@@ -113,7 +117,8 @@ class GrammarRow:
                 _set(line, token_id)
 
     def _think(self, place: Place, token_id: int) -> None:
-        """Before it is known whether a thought begins, the grammar follows as far as it can."""
+        """Take in a token of a thought, or of what may become one. Until that is known, the grammar
+        takes the token, too, as long as it can."""
         assert self._thinking is not None
         self._thinking.accept(token_id)
         if self.grammar is None or place is Place.INSIDE:
@@ -140,7 +145,7 @@ class GrammarRow:
         if forced is not None:
             line[:] = 0
             _set(line, forced)
-        else:  # a grammar is to come: the row must not end before
+        else:  # the grammar's text is still to come: the row must not end before
             line[:] = ALL
             self._forbid_stops(line)
             self._thinking.forbid_overruns(line)
@@ -152,7 +157,7 @@ class GrammarRow:
         _clear(line, end)
         if self._ends_late or self._num_output < self._min_tokens:
             self._forbid_stops(line)
-            can_end = can_end and not line.any()  # complete: then it must
+            can_end = can_end and not line.any()  # nothing else is allowed, so it must end
         if can_end:
             for token_id in self.stop_ids:
                 _set(line, token_id)

@@ -1,8 +1,8 @@
-"""Grammar rows: how far each constrained row has come, and what it may write next.
+"""Grammar rows: the state of every constrained row, and the masks of what they may write next.
 
-Tokens are taken in as the host learns of them: those of the steps before, when masks are asked for.
-By then this step's forward has been launched, so the device has work while the host waits and
-fills. Knows nothing about how masks reach the logits.
+When a step's masks are asked for, the tokens of the steps before are read. By then the step's
+forward has been launched, so the device has work while the host waits and fills masks. Knows
+nothing about how masks reach the logits.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from quire.step import Int32, JoinedRow, Refusal, RowToken
 from quire.structured import FREE, Grammar, GrammarState, token_bit
 from quire.worker.grammar_row import GrammarRow
 from quire.worker.pending import HostTokens
-from quire.worker.watch import StepLabel, Watch
+from quire.worker.step_timeout import StepLabel, StepTimeout
 
-# What the grammars of a step may take. Behind one that took longer each row is measured: one that
-# is ambiguous can take a second for a token, and all others wait for it.
+# After a step whose grammars took longer, the time of each row is measured: an ambiguous grammar
+# can take a second for one token, while all other rows wait.
 SLOW_STEP_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class _Unread:
-    """Tokens of a step, and whose they are."""
+    """The tokens of a step that the host has not read, and the constrained rows among theirs."""
 
-    owners: list[tuple[GrammarRow, int]]  # and the place of its token
+    owners: list[tuple[GrammarRow, int]]  # (row, index of its token)
     tokens: HostTokens
     label: StepLabel
 
 
 class GrammarRows:
-    """Of all rows; rows without a constraint cost a look at one array."""
+    """The constrained rows; other rows only cost a look at one array."""
 
-    def __init__(self, *, max_rows: int, vocab_size: int, watch: Watch) -> None:
+    def __init__(self, *, max_rows: int, vocab_size: int, timeout: StepTimeout) -> None:
         self.num_words = -(-vocab_size // 32)
-        self._watch = watch
+        self._timeout = timeout
         self._rows: dict[int, GrammarRow] = {}
         self._is_constrained = np.zeros(max_rows + 1, dtype=np.bool_)
         self._unread: list[_Unread] = []
-        self._is_measured = False  # the step before was slow
+        self._is_measured = False  # true after a slow step
 
     def join(self, joined: Iterable[JoinedRow]) -> None:
         for new in joined:
@@ -59,7 +59,7 @@ class GrammarRows:
             self._is_constrained[row] = False
 
     def put(self, tokens: Iterable[RowToken]) -> None:
-        """Tokens that the host chose."""
+        """Take in tokens that the host chose, for beams."""
         for one in tokens:
             if one.row in self._rows:
                 self._rows[one.row].accept(one.token_id)
@@ -68,7 +68,7 @@ class GrammarRows:
         return bool(self._rows) and bool(self._is_constrained[rows_cpu].any())
 
     def follow(self, rows_cpu: np.ndarray, tokens: HostTokens, label: StepLabel) -> None:
-        """A step was enqueued that samples ``tokens`` for these rows."""
+        """Note that an enqueued step samples ``tokens`` for these rows."""
         if not self._rows:
             return
         places = np.flatnonzero(self._is_constrained[rows_cpu]).tolist()
@@ -78,8 +78,11 @@ class GrammarRows:
             self._unread.append(_Unread(owners, tokens, label))
 
     def fill(self, rows_cpu: Int32, masks: np.ndarray) -> np.ndarray:
-        """What the constrained ones among these rows [S] may write: places [N] among them, and as
-        many lines of ``masks`` [.., words] int32. Waits for the steps before."""
+        """Write what these rows [S] may write next to the first lines of ``masks`` [.., words]
+        int32, one line for each row that is not free.
+
+        Returns the places [N] of those rows among ``rows_cpu``. Waits for the steps before.
+        """
         took = self._take_in()
         places = np.flatnonzero(self._is_constrained[rows_cpu])
         rows = [self._rows[row] for row in rows_cpu[places].tolist()]
@@ -95,19 +98,20 @@ class GrammarRows:
         return places
 
     def errors(self, rows_cpu: Int32) -> dict[int, str]:
-        """Rows that cannot go on: what their grammars met, or cost."""
+        """Row -> why it cannot go on, for rows whose grammar met a limit or took too long."""
         rows = [int(row) for row in rows_cpu[self._is_constrained[rows_cpu]]]
         met = {row: self._rows[row].error for row in rows}
         return {row: Refusal(error) for row, error in met.items() if error is not None}
 
     def _take_in(self) -> float:
-        """Seconds that it took the grammars; what the host waited for tokens is not theirs."""
+        """Read the tokens of the steps before and take them in. Returns the seconds that grammars
+        took, without the wait for tokens."""
         took = 0.0
         unread, self._unread = self._unread, []
         for one in unread:
             if all(row.has_left for row, _ in one.owners):
-                continue  # and the step may have failed
-            tokens = one.tokens.read(self._watch, one.label).tolist()
+                continue  # nobody needs these tokens, and their step may have failed
+            tokens = one.tokens.read(self._timeout, one.label).tolist()
             started = time.perf_counter()
             for row, place in one.owners:
                 if self._is_measured:
@@ -119,8 +123,10 @@ class GrammarRows:
 
 
 def _fill_by_kinds(rows: Sequence[GrammarRow], lines: np.ndarray) -> Iterable[int]:
-    """All of one kind of grammar at once; usually all rows are of one. Whose states may have an
-    error."""
+    """Fill the masks of each kind of grammar with one call; usually there is one kind.
+
+    Returns the indices of rows whose states may have an error.
+    """
     kinds: dict[type, list[tuple[int, Grammar, GrammarState]]] = {}
     for i, row in enumerate(rows):
         if row.grammar is not None and row.followed is not None:
@@ -144,7 +150,8 @@ def _fill_one_by_one(rows: Sequence[GrammarRow], lines: np.ndarray) -> Iterable[
 
 
 def _finish(rows: Sequence[GrammarRow], lines: np.ndarray) -> None:
-    """What masks of grammars do not say: nothing of most rows, whose texts cannot end yet."""
+    """Correct the masks by what grammars do not know. Most rows, whose texts cannot end yet, need
+    nothing."""
     by_end: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
         if row.grammar is not None and row.ends_by_grammar:

@@ -1,10 +1,10 @@
-"""What graphs read of a step: fixed places on the device, and the same places in every slot.
+"""The inputs that graphs read of a step, at fixed places on the device and in every slot.
 
     |rows, lengths, order: of the rows that sample ...|what else the forward needs ...............|
     |`sampled(bucket)`; for a decode step all it needs |`mixed(tokens)`, or `shared(bucket)`       |
 
-Whatever is sent must be fetched exactly once before the next is sent (`InputRing` says how).
-Knows nothing about models. Places beyond a step's own rows belong to the spare row.
+Whatever is sent must be fetched exactly once before the next is sent (see `input_ring`). Places
+beyond a step's own rows belong to the spare row. Knows nothing about models.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from quire.worker.prefix_sharing import SharedRows
 
 TORCH_TYPES = {np.int32: torch.int32, np.int64: torch.int64}
 
-Fields = dict[str, tuple[type[np.integer[Any]], int]]  # name -> (type, length), in their order
+Fields = dict[str, tuple[type[np.integer[Any]], int]]  # name -> (type, length), in memory order
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampledInputs:
     rows: Tensor  # [bucket] int64
-    lengths: Tensor  # [bucket] int64, tokens before the one that is sampled
-    order: Tensor  # [bucket] int32, places in falling order of lengths
+    lengths: Tensor  # [bucket] int64, number of tokens before the one that is sampled
+    order: Tensor  # [bucket] int32, indices of the rows by length, the longest first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixedInputs:
-    """Row after row as in the plan; the last row is the spare one and has the spare tokens."""
+    """Rows in the plan's order; the last one is the spare row, with the spare tokens."""
 
     rows: Tensor  # [R] int64
-    starts: Tensor  # [R] int64, position of a row's token less its place in the batch
+    starts: Tensor  # [R] int64, a token's position less its index in the batch
     query_start: Tensor  # [R + 1] int32
     seq_lens: Tensor  # [R] int32
-    outputs: Tensor  # [R - 1] int64, where those that sample are, then a token of few keys
+    outputs: Tensor  # [R - 1] int64, last tokens of rows that sample; then one that sees few keys
 
 
 @dataclass(slots=True)
 class _Held:
-    """What a slot still holds of the decode step that was written there last."""
+    """What a slot holds of the decode step last written to it, which need not be written again."""
 
-    rows: tuple[int, bytes] | None = None  # the bucket, and the rows
+    rows: tuple[int, bytes] | None = None  # (bucket, the rows as bytes)
     shared: SharedRows | None = None
 
 
 class GraphInputs:
-    """Writes a step's numbers to a slot of the ring, and says where graphs find them."""
+    """Writes a step's inputs to a slot of the ring, and tells where graphs find them."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class GraphInputs:
         fetch: Fetch,
         device: torch.device,
     ) -> None:
-        """``max_length``: the longest row that attention may be shown."""
+        """``max_length``: the most tokens of a row in attention, the spare row included."""
         self._spare_row = spare_row
         self._max_length = max_length
         first = _Places(0, _sampled_fields(sizes.max_rows)).end
@@ -83,8 +83,8 @@ class GraphInputs:
         self._shared = {size: _Part(places, self.ring) for size, places in shared.items()}
         self._mixed = {size: _Part(places, self.ring) for size, places in mixed.items()}
         self._held = [_Held() for _ in range(num_slots)]
-        self._ordered = b""  # the decode rows that were sent last
-        self._order: np.ndarray = np.zeros(0, dtype=np.int64)  # of them, by falling lengths
+        self._ordered = b""  # the decode rows that were sent last, as bytes
+        self._order: np.ndarray = np.zeros(0, dtype=np.int64)  # their indices, the longest first
 
     def sampled(self, bucket: int) -> SampledInputs:
         return SampledInputs(**self._sampled[bucket].tensors)
@@ -96,7 +96,7 @@ class GraphInputs:
         return MixedInputs(**self._mixed[tokens].tensors)
 
     def decode_bytes(self, bucket: int, *, is_shared: bool) -> int:
-        """What a decode step fetches."""
+        """Number of bytes that a decode step fetches."""
         return (self._shared if is_shared else self._sampled)[bucket].end
 
     def mixed_bytes(self, tokens: int) -> int:
@@ -105,7 +105,10 @@ class GraphInputs:
     def send_decode(
         self, bucket: int, rows: Int32, lengths: np.ndarray, shared: SharedRows | None
     ) -> None:
-        """Rows with one token each, all of which sample; ``lengths`` with that token."""
+        """Send a step of rows with one token each, all of which sample.
+
+        ``lengths`` include that token.
+        """
         slot = self.ring.open()
         held, views = self._held[slot], self._sampled[bucket].views[slot]
         num_rows, ids = len(rows), rows.tobytes()
@@ -122,7 +125,7 @@ class GraphInputs:
             held.shared = shared
 
     def send_mixed(self, tokens: int, bucket: int, plan: StepPlan) -> None:
-        """Any rows; ``bucket``: of those that sample."""
+        """Send a step of any rows; ``bucket`` is that of the rows that sample."""
         slot = self.ring.open()
         self._held[slot] = _Held()
         lengths = plan.num_computed + plan.num_scheduled
@@ -149,7 +152,7 @@ class GraphInputs:
         views["outputs"][len(last_tokens) :] = query_start[_fewest_keys(plan, num_spare)]
 
     def _write_rows(self, views: dict[str, np.ndarray], rows: Int32) -> None:
-        """And what stands for the spare row; the rows' own lengths are the caller's."""
+        """Write ``rows``, then the spare row; lengths of ``rows`` are left to the caller."""
         views["rows"][: len(rows)] = rows
         views["rows"][len(rows) :] = self._spare_row
         views["lengths"][len(rows) :] = 1
@@ -157,7 +160,7 @@ class GraphInputs:
     def _write_order(
         self, views: dict[str, np.ndarray], rows: Int32, ids: bytes, lengths: np.ndarray
     ) -> None:
-        """As long as the same rows decode, each grows by a token, and their order stays."""
+        """Write the rows' order by length, which stays while the same rows decode."""
         if self._ordered != ids:
             self._ordered, self._order = ids, np.argsort(-lengths, kind="stable")
         order = views["order"]
@@ -166,17 +169,19 @@ class GraphInputs:
 
 
 def _fewest_keys(plan: StepPlan, num_spare: int) -> int:
-    """The row whose first token sees the fewest keys, the spare one if it has a token: what stands
-    for outputs that there are not is attended for as well."""
+    """The index of the row whose first token sees the fewest keys: the spare row if it has tokens.
+
+    That token fills up the outputs, all of which attention computes.
+    """
     return len(plan.rows) if num_spare else int(plan.num_computed.argmin())
 
 
 class _Places:
-    """Which bytes fields have that follow each other from ``first`` on."""
+    """The byte ranges of fields that lie one behind the other from byte ``first`` on."""
 
     def __init__(self, first: int, fields: Fields) -> None:
         self.of: dict[str, tuple[type[np.integer[Any]], slice]] = {}
-        self.end = first  # from which on something else may follow
+        self.end = first  # the first byte behind them
         for name, (kind, length) in fields.items():
             place = slice(self.end, self.end + length * kind().itemsize)
             self.of[name] = kind, place
@@ -184,7 +189,7 @@ class _Places:
 
 
 class _Part:
-    """Fields in every slot and on the device. Views are made once: they cost more than writing."""
+    """Views of fields in every slot and on the device, made once: that costs more than writing."""
 
     def __init__(self, places: _Places, ring: InputRing) -> None:
         self.end = places.end

@@ -1,10 +1,10 @@
-"""The masks of constrained rows, from the host to where sample graphs read them.
+"""Masks of constrained rows, from the host to the place where sample graphs read them.
 
     host       |line of each row|masks ...|    a few pinned buffers, in turn
     device     |line of each row|masks ...|    one, at a fixed place
 
-The copy runs behind the sampling of the step before, on the same stream. A step without constrained
-rows replays graphs that know nothing of this.
+The copy runs on the same stream as the sampling of the step before, and after it. A step without
+constrained rows replays graphs that read no masks.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ ApplyBitmask = Callable[[Tensor, Tensor, Tensor], None]
 
 @dataclass(frozen=True, slots=True)
 class _Room:
-    """Taken when the first constrained row comes."""
+    """The memory for masks, allocated when the first constrained row comes."""
 
     host: HostBuffers
     device: Tensor  # uint8
-    lines: Tensor  # [max_rows] int32, of `device`
-    masks: Tensor  # [max_rows, words] int32, of `device`
+    lines: Tensor  # [max_rows] int32, part of `device`
+    masks: Tensor  # [max_rows, words] int32, part of `device`
 
 
 class GraphMasks:
-    """For buckets of up to ``max_rows`` rows."""
+    """The masks of steps with up to ``max_rows`` rows that sample."""
 
     def __init__(
         self,
@@ -60,8 +60,10 @@ class GraphMasks:
         return self._grammars.are_among(rows_cpu)
 
     def send(self, rows_cpu: Int32) -> None:
-        """Fill and enqueue the masks of a step's rows [S], the first ones of its bucket. Waits for
-        the tokens of the step before, while the device computes this one's forward."""
+        """Fill the masks of a step's rows [S], the first of its bucket, and enqueue their copy.
+
+        Waits for the tokens of the step before, while the device computes this step's forward.
+        """
         num_words, max_rows, room = self._grammars.num_words, self._max_rows, self._room()
         host = room.host.next(self._num_bytes(max_rows))
         words = host.array[: self._num_bytes(max_rows)].view(np.int32)
@@ -72,7 +74,7 @@ class GraphMasks:
         host.send(self._num_bytes(len(places)), room.device)
 
     def apply(self, logits: Tensor) -> None:
-        """What a graph of a bucket does: forbid tokens in ``logits`` [bucket, V]."""
+        """Forbid tokens in ``logits`` [bucket, V], within a graph."""
         room = self._room()
         self._apply_bitmask(logits, room.lines[: len(logits)], room.masks)
 

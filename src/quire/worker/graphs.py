@@ -1,6 +1,6 @@
-"""What the runner knows of a step's graphs: whether they did it, and what they left.
+"""What the runner knows of graphs: whether they took a step, and what they left of it.
 
-The graphs themselves are `step_graphs.py`, which only `build.py` knows.
+The graphs themselves are in `step_graphs.py`, which only `build.py` imports.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from quire.worker.pending import HostTokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampled:
-    """What the graphs of a step leave on the device, until the next step."""
+    """What graphs leave of a step that they computed and sampled; valid until the next step."""
 
     rows_cpu: np.ndarray  # [S]
-    sample: DeviceSample  # of a bucket: its first S lines are the step's
+    sample: DeviceSample  # of a whole bucket; the first S lines are the step's
     delivered: HostTokens  # the S tokens
-    is_masked: bool = False  # some of the rows are constrained
+    is_masked: bool = False  # some rows were constrained
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unsampled:
-    """The same of a step whose rows no graph can sample."""
+    """What graphs leave of a step that they computed and cannot sample."""
 
     hidden: Tensor  # [S, E]
     rows: SampledRows
@@ -39,16 +39,16 @@ class Graphs(Protocol):
     """Runs the steps for which there are graphs."""
 
     def apply(self, plan: StepPlan) -> None:
-        """Follow the changes of every plan."""
+        """Take note of a plan's changes; called for every plan."""
         ...
 
     def run(self, plan: StepPlan) -> Sampled | Unsampled | None:
-        """None where the plan is not for this. The plan must have rows."""
+        """Compute the step, if there is a graph for it, else return None. The plan has rows."""
         ...
 
 
 class NoGraphs:
-    """Every step is computed op by op."""
+    """For a runner whose steps all run operation by operation."""
 
     def apply(self, plan: StepPlan) -> None:
         pass

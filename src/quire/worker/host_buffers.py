@@ -1,7 +1,7 @@
 """Host buffers that the device copies from, used in turn. Knows nothing about what is in them.
 
-A copy runs later than the call that asks for it, so a buffer is written again only when its last
-copy is done. With more buffers than steps in flight nobody ever waits for that.
+A copy runs some time after the call that asks for it, so a buffer may be written again only when
+its last copy is done. With more buffers than steps in flight the host never waits for that.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class HostBuffer:
 
     def wait(self) -> None:
         if self._sent is not None:
-            self._sent.synchronize()  # sync: long done, unless the device is far behind
+            self._sent.synchronize()  # sync: done long ago, unless the device is far behind
 
 
 class HostBuffers:
-    """``count`` buffers; each call gives the next one, free to be written."""
+    """``count`` buffers, handed out in turn when they may be written."""
 
     def __init__(self, count: int, num_bytes: int, device: torch.device) -> None:
         self._device = device

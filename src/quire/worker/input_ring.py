@@ -1,16 +1,16 @@
-"""A ring of slots that the host writes, and fixed device memory that graphs read: one slot a step.
+"""A ring of slots that the host writes, one per step, and fixed device memory that graphs read.
 
     host       opens slot i, writes it, launches a step's graphs, confirms        (i goes round)
     graphs     fetch the slot whose turn it is into `memory`, pass the turn on, compute
 
-Graphs fetch with a kernel of their own, which reads the host's memory: a copy would be an operation
-of another engine of the device, and kernels start late after those. The turn is kept on the device,
-so a captured graph works for all slots.
+Graphs fetch with a kernel, which reads the host's memory: a copy would run on another engine of the
+device, and kernels start late after that. The turn is kept on the device, so that a captured graph
+works for all slots.
 
-The contract: between `open` and `confirm` the device fetches exactly once, by a graph that was
-replayed or recorded (which runs it once), or by `enqueue_fetch`. Where something raised in between,
-nobody knows whether it did: the next `open` sets the turn right. One event a slot says that the
-step is done; what a step leaves for the host may go by it too (`keep`).
+The contract: between `open` and `confirm` the device fetches exactly once, by a graph that is
+replayed or recorded (which runs it once), or by `enqueue_fetch`. If something raises in between, it
+is unknown whether it did: the next `open` sets the turn right. One event per slot tells that its
+step is done; whatever a step leaves for the host may rely on it, too (`keep`).
 
 Knows nothing about what is in the slots.
 """
@@ -32,10 +32,10 @@ Fetch = Callable[[Tensor, Tensor, Tensor, int], None]
 
 
 class Unread(Protocol):
-    """What the host has not taken yet of what a step left in memory that goes by slots."""
+    """What a step left for the host in memory of its slot, and the host has not read yet."""
 
     def settle(self) -> None:
-        """Take it now: the step is done, and the next one of its slot is about to be launched."""
+        """Read it now. The step is done, and the next one of its slot is about to be launched."""
         ...
 
 
@@ -44,7 +44,7 @@ def aligned(num_bytes: int) -> int:
 
 
 class InputRing:
-    """With more slots than steps in flight nobody ever waits for one."""
+    """The ring. With more slots than steps in flight the host never waits for one."""
 
     def __init__(
         self, *, num_slots: int, num_bytes: int, fetch: Fetch, device: torch.device
@@ -57,14 +57,14 @@ class InputRing:
         self._done = [torch.cuda.Event() for _ in range(num_slots)] if is_cuda else []
         self._unread: list[Unread | None] = [None] * num_slots
         self._fetch = fetch
-        self._slot = 0  # whose turn it is once all that was enqueued is done
+        self._slot = 0  # the slot whose turn it is when all that was enqueued is done
         self._is_open = False
         self.slots: list[np.ndarray] = list(self._slots.numpy().view(np.uint8))  # [bytes] each
         self.memory = self._target.view(torch.uint8)  # [bytes]
-        self.turn = self._turn  # [2] int32, of the device
+        self.turn = self._turn  # [2] int32, on the device
 
     def open(self) -> int:
-        """The slot to be written for the next step."""
+        """The slot to write for the next step."""
         if self._is_open:  # its step failed
             self._close()
             self._turn[:1].fill_(self._slot)
@@ -79,29 +79,29 @@ class InputRing:
         return slot
 
     def enqueue_fetch(self, num_bytes: int) -> None:
-        """What graphs begin with: the first bytes of the slot, to the same place of `memory`."""
+        """Enqueue what graphs begin with: a fetch of the slot's first bytes into `memory`."""
         self._fetch(self._target, self._slots, self._turn, aligned(num_bytes) // WORD_BYTES)
 
     def confirm(self) -> int:
-        """All of the step was enqueued, a fetch first; the slot that it had."""
+        """Note that all of the step was enqueued, a fetch first; returns the step's slot."""
         assert self._is_open, "nothing was sent that a graph could fetch"
         return self._close()
 
     def fetch(self, num_bytes: int) -> None:
-        """Without a graph."""
+        """Fetch the slot's first bytes by operation, and confirm."""
         self.enqueue_fetch(num_bytes)
         self.confirm()
 
     def done(self, slot: int) -> torch.cuda.Event | None:
-        """When the step that has the slot is done; None: nobody need wait."""
+        """The event of the step that has the slot; None: it is done (on a CPU)."""
         return self._done[slot] if self._done else None
 
     def keep(self, slot: int, unread: Unread) -> None:
-        """Settle it before the slot is used again."""
+        """Have ``unread`` settled before the slot is used again."""
         self._unread[slot] = unread
 
     def _close(self) -> int:
-        """The slot is free when all that was enqueued so far is done."""
+        """Mark the slot as free when all that was enqueued so far is done; returns it."""
         slot = self._slot
         if self._done:
             self._done[slot].record()

@@ -1,6 +1,6 @@
 """KV memory: the tensors that hold keys and values.
 
-Knows block ids only as indices: which block is whose is the engine core's business.
+Block ids are only indices here; which row owns a block is the engine core's business.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from quire.worker.zeros import lazy_zeros
 class KVMemory:
     """Keys and values of all attention layers, block by block; block 0 is the null block.
 
-    A CPU's attention reads masked slots too, and what is not finite there would survive the mask
-    (0 * NaN is NaN). So all of it starts as zeros, and a block is zeroed again when its next owner
-    enters it. Our own kernels for GPUs read no slot that is masked, and whoever hands prompts to
-    others sees to what those read.
+    Attention on a CPU reads masked slots, too, and NaN or infinity there would survive the mask
+    (0 * NaN is NaN). So all memory starts as zeros, and a block is zeroed again when its next owner
+    enters it. Our own GPU kernels read no masked slot, and the backends of other packages make sure
+    that what they read is finite.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class KVMemory:
             _zeros(num_blocks, block_size, kv, dtype, device) for kv in layout.tensors
         )
         self.of_layer = tuple(self._tensors[tensor] for tensor in layout.tensor_of_layer)
-        # [planes, num_blocks, bytes] of each tensor where a block has to be zeroed. By NumPy: many
-        # short calls, which cost torch 3 us each.
+        # [planes, num_blocks, bytes] of each tensor whose blocks have to be zeroed. NumPy, since
+        # these are many short calls, which would cost 3 us each in torch.
         self._blocks: tuple[np.ndarray, ...] = ()
         if device.type == "cpu":
             self._blocks = tuple(
@@ -55,8 +55,10 @@ class KVMemory:
         return sum(tensor.nbytes for tensor in self._tensors)
 
     def enter(self, plan: StepPlan, block_tables: np.ndarray) -> None:
-        """On a CPU: forget what was left in blocks that a step begins and does not fill.
-        ``block_tables`` [groups, rows, B] are those of all rows."""
+        """On a CPU, zero the blocks that a step begins and does not fill.
+
+        ``block_tables`` [groups, rows, B] are those of all rows.
+        """
         size = self.block_size
         ends = plan.num_computed + plan.num_scheduled
         last_block = (ends - 1) // size
@@ -66,7 +68,7 @@ class KVMemory:
             self._zero(blocks.ravel().tolist())
 
     def clean_null_block(self) -> None:
-        """After a warm-up, whose rows have no other block to write to."""
+        """Zero the null block, which is the only one that rows of a warm-up write to."""
         self._zero([NULL_BLOCK])
 
     def _zero(self, block_ids: list[int]) -> None:
@@ -75,18 +77,21 @@ class KVMemory:
                 of_tensor[:, block] = 0
 
     def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
-        """Copy whole blocks (source, target) in all layers; all are read before one is written."""
+        """Copy blocks (source, target) in all layers; sources are read before any is written."""
         pairs = np.asarray(copies)
         sources, targets = self._upload([pairs[:, 0], pairs[:, 1]])
-        for tensor in self._tensors:  # index_select would first copy all of a CPU's strided tensor
+        for tensor in self._tensors:  # index_select would copy the whole of a CPU's strided tensor
             tensor.index_copy_(1, targets, tensor[:, sources])
 
 
 def _zeros(
     num_blocks: int, block_size: int, kv: LayerKV, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """[planes, num_blocks, block_size, K, D]. On a CPU a head's tokens of a block lie together,
-    which its attention gathers in long runs; a GPU's kernels want all of a token together."""
+    """Zeros [planes, num_blocks, block_size, K, D].
+
+    On a CPU one head's tokens of a block lie together, so that attention gathers long runs; GPU
+    kernels need all heads of a token together.
+    """
     planes, heads, head_dim = kv.planes, kv.num_kv_heads, kv.head_dim
     if device.type == "cpu":
         by_head = lazy_zeros((planes, num_blocks, heads, block_size, head_dim), dtype, device)

@@ -1,4 +1,4 @@
-"""What the worker needs of a model. Knows nothing about how one is made."""
+"""What the worker needs of a model. Knows nothing about how models are built."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Model(Protocol):
     """A decoder with its weights."""
 
     def forward(self, batch: Batch) -> Tensor:
-        """Hidden states [S, E] of ``outputs`` after the final norm; keys and values of all tokens
-        are in ``kv_caches``."""
+        """Hidden states [S, E] of the batch's outputs, after the final norm; keys and values of all
+        tokens are written to its ``kv_caches``."""
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[S, E] to [S, V], in the model's dtype or float32."""
+        """Logits [S, V] of hidden states [S, E], in the model's dtype or float32."""
         ...

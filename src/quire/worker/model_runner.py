@@ -1,6 +1,6 @@
-"""Executes a step on one rank: changes, gather, forward, sample.
+"""Executes a step on one rank: apply changes, gather inputs, forward, sample.
 
-Never waits for the device: what a step needs of the one before is on the device already, so that
+Does not wait for the device: what a step needs of the one before is on the device already, so that
 steps can be enqueued before the results of earlier ones are read (`PendingStep.result`).
 """
 
@@ -28,13 +28,13 @@ from quire.worker.prompt_logprobs import PromptLogprobs
 from quire.worker.readback import Readbacks
 from quire.worker.rows import Rows
 from quire.worker.step_layout import StepLayout
-from quire.worker.watch import StepLabel
+from quire.worker.step_timeout import StepLabel
 
 NOTHING: Mapping[int, Any] = MappingProxyType({})
 
 
 class ModelRunner:
-    """The step of one rank; everything it is made of is made by `worker.build`."""
+    """Runs the steps of one rank; `worker.build` makes its parts."""
 
     def __init__(
         self,
@@ -61,11 +61,11 @@ class ModelRunner:
         self._readbacks = readbacks
         self._probe = probe
         self._grammars = grammars
-        self._rows_per_pass = rows_per_pass  # whose logits [S, V] exist at once
+        self._rows_per_pass = rows_per_pass  # the most rows whose logits exist at once
 
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> PendingStep:
-        """Enqueue the step. A plan without rows only makes its changes."""
+        """Enqueue the step. Of a plan without rows only the changes are applied."""
         label = StepLabel(plan=plan)
         with LostDeviceEndsEngine(self._probe, label):
             if plan.has_changes:
@@ -80,7 +80,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def gives_numbers(self, plan: StepPlan) -> bool:
-        """Whether no logit behind the step's tokens is NaN. Waits for the device."""
+        """Run the step and tell whether none of its logits is NaN. Waits for the device."""
         self._apply(plan)
         batch, _ = self._builder.build(plan, StepLayout.of(plan))
         return not bool(self._model.logits(self._model.forward(batch)).isnan().any())
@@ -88,7 +88,7 @@ class ModelRunner:
     def _pending_by_operation(
         self, plan: StepPlan, done: Unsampled | None, label: StepLabel
     ) -> PendingStep:
-        """What graphs have not done: sampling, or all of a step that has rows."""
+        """Do by operation what graphs have not done: sampling, or the whole step."""
         outputs: list[SampleOutput] = []
         prompt_logprobs: dict[int, list[LogprobTensors]] = {}
         if done is not None:
@@ -136,7 +136,7 @@ class ModelRunner:
         return outputs, self._prompt_logprobs.compute(hidden, plan, layout)
 
     def _apply(self, plan: StepPlan) -> None:
-        """The changes since the step before, in the order that `StepPlan` promises."""
+        """Apply the changes since the step before, in the order that `StepPlan` documents."""
         for row in plan.left:
             self._sampler.leave(row)
             self._grammars.leave(row)
@@ -151,7 +151,7 @@ class ModelRunner:
         self._graphs.apply(plan)
 
     def _sample(self, hidden: Tensor, sampled: SampledRows) -> list[SampleOutput]:
-        """Sample after ``hidden`` [S, E] and write the tokens to their rows, where the next step
+        """Sample from ``hidden`` [S, E] and write the tokens to their rows, where the next step
         reads them."""
         outputs = []
         for part, lines in zip(

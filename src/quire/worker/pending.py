@@ -1,4 +1,4 @@
-"""A step that was enqueued: its result is on the way to the host until somebody asks for it."""
+"""A step that was enqueued, and whose result is on its way to the host."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from quire.sampling.sampler import RowLogprobs
 from quire.step import Int32, StepResult, TokenLogprobs
 from quire.worker.device_errors import LostDeviceEndsEngine, Probe
 from quire.worker.readback import Readback, Readbacks
-from quire.worker.watch import StepLabel, Watch
+from quire.worker.step_timeout import StepLabel, StepTimeout
 
 NO_TOKENS = np.empty(0, dtype=np.int32)
 
 
 class HostTokens(Protocol):
-    """The S new tokens of a step, on their way."""
+    """The S new tokens of a step, on their way to the host."""
 
     @property
     def is_done(self) -> bool:
         """Whether `read` need not wait."""
         ...
 
-    def read(self, watch: Watch, label: StepLabel) -> Int32:
-        """Wait for them; as often as one likes."""
+    def read(self, timeout: StepTimeout, label: StepLabel) -> Int32:
+        """Wait for the tokens and return them; may be called again."""
         ...
 
 
 class ReadTokens:
-    """Tokens of which parts lie in tensors that later steps may overwrite."""
+    """Tokens read from tensors, in ``parts``, that later steps may overwrite."""
 
     def __init__(self, readbacks: Readbacks, parts: list[Tensor], label: StepLabel) -> None:
         self._readback = readbacks.start(parts, label)
@@ -42,7 +42,7 @@ class ReadTokens:
     def is_done(self) -> bool:
         return self._tokens is not None or self._readback.is_done
 
-    def read(self, watch: Watch, label: StepLabel) -> Int32:
+    def read(self, timeout: StepTimeout, label: StepLabel) -> Int32:
         if self._tokens is None:
             arrays = self._readback.arrays()
             self._tokens = np.concatenate([NO_TOKENS, *arrays], dtype=np.int32)
@@ -50,7 +50,8 @@ class ReadTokens:
 
 
 class PendingStep:
-    """Starts to read log-probabilities at once, since the next step's may take their place."""
+    """An enqueued step. Log-probabilities are read back from the start, since the next step may
+    overwrite them."""
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class PendingStep:
         self._prompt_logprobs = prompt_logprobs
         self._errors = errors
         self._label = label
-        self._watch = readbacks.watch
+        self._timeout = readbacks.timeout
         self._probe = probe
         self._readback: Readback | None = None
         if logprobs:
@@ -86,7 +87,7 @@ class PendingStep:
     def result(self) -> StepResult:
         """Wait for the step and read what it produced."""
         with LostDeviceEndsEngine(self._probe, self._label):
-            token_ids = self._tokens.read(self._watch, self._label)
+            token_ids = self._tokens.read(self._timeout, self._label)
             if self._readback is None and not self._prompt_logprobs and not self._errors:
                 return StepResult(token_ids=token_ids)
             arrays = [] if self._readback is None else self._readback.arrays()
@@ -116,7 +117,7 @@ class PendingStep:
 
 
 def _joined(passes: list[TokenLogprobs]) -> TokenLogprobs:
-    """The passes of one row's chunk as one record."""
+    """The passes in which one row's chunk was computed, as one record."""
     return TokenLogprobs(
         token_ids=np.concatenate([part.token_ids for part in passes]),
         logprobs=np.concatenate([part.logprobs for part in passes]),

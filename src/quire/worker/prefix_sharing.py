@@ -1,10 +1,11 @@
 """Which rows of a decode step begin with the same KV blocks, so that these are read once for all.
 
-A mirror, on the host, of the first blocks of the rows' tables in one layer group (the first without
-a window). A step gets one prefix, the one that saves most reads; others are read row by row.
+Keeps a copy, on the host, of the first blocks of the rows' tables in one layer group (the first
+without a window). A step gets one prefix, the one that saves most reads; others are read row by
+row.
 
-Blocks that stand in two tables are full of tokens that both rows see: a row writes only to blocks
-of its own (`KVCacheManager.grow`). Knows nothing about tensors, and nothing about lengths.
+A block in two tables is full of tokens that both rows see, since a row writes only to blocks that
+it does not share (`KVCacheManager.grow`). Knows nothing about tensors or lengths.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ import numpy as np
 from quire.kv_layout import NULL_BLOCK
 from quire.step import Int32, StepPlan, TableEntries
 
-SharedRows = tuple[Int32, Int32]  # members [R], then -1; num_blocks [R], 0 for all others
-_FIRST_ENTRIES = 4096  # of all tables together, that are compared at first
+# [R] the indices of the members, then -1; [R] the number of blocks of each member, 0 for other rows
+SharedRows = tuple[Int32, Int32]
+_FIRST_ENTRIES = 4096  # of all tables together, in the first comparison
 
 
 class PrefixSharing:
     """Follows the tables of ``max_rows`` rows; `find` is cheap while the same rows decode.
 
-    Where some of them leave or join, what was found of the others holds: rows of one *clique* are
-    known to agree in their first ``num_agreed`` entries, so one of them stands for all up to there.
+    When rows leave or join, what is known of the others still holds: the rows of a *clique* agree
+    in their first ``num_agreed`` entries, so that one of them stands for all up to there.
     """
 
     def __init__(
@@ -35,9 +37,9 @@ class PrefixSharing:
         min_members: int = 16,
         min_tokens: int = 256,
     ) -> None:
-        """``width``: entries of a table that are looked at, from its first one on.
+        """``width``: how many first entries of a table are compared.
 
-        ``min_tokens``: how long a prefix must be, so that two launches are worth it.
+        ``min_tokens``: the length from which on a prefix is worth a launch of its own.
         """
         self._group = group
         self._width = width
@@ -45,16 +47,16 @@ class PrefixSharing:
         self._min_blocks = max(1, -(-min_tokens // block_size))
         # The null block where a table has no entry yet.
         self._tables = np.full((max_rows, width), NULL_BLOCK, dtype=np.int32)
-        self._num_known = np.zeros(max_rows, dtype=np.int32)  # entries that a row's table has
-        self._num_shared = np.zeros(max_rows, dtype=np.int32)  # in the result that is kept
-        self._cliques = np.arange(max_rows)  # by row; below ``max_rows``: of this row alone
-        self._num_agreed = np.full(max_rows, width, dtype=np.int32)  # the same in all of a clique
+        self._num_known = np.zeros(max_rows, dtype=np.int32)  # number of entries of a row's table
+        self._num_shared = np.zeros(max_rows, dtype=np.int32)  # blocks by row, as in `_found`
+        self._cliques = np.arange(max_rows)  # by row; a number below ``max_rows``: the row is alone
+        self._num_agreed = np.full(max_rows, width, dtype=np.int32)  # equal for all of a clique
         self._next_clique = max_rows
-        self._rows: bytes | None = None  # what the kept result is of; None: nothing is kept
+        self._rows: bytes | None = None  # the rows that `_found` is for; None: it is out of date
         self._found: SharedRows | None = None
 
     def apply(self, plan: StepPlan) -> None:
-        """Follow a plan's changes, in the plan's own order."""
+        """Apply a plan's changes, in the plan's order."""
         if plan.left:
             self._clear(plan.left)
             self._rows = None
@@ -67,13 +69,14 @@ class PrefixSharing:
         for change in plan.blocks:
             if change.group == self._group:
                 self._write(change)
-                # Entries behind a prefix cannot make it wrong, only longer for rows that forked.
+                # Entries behind a prefix cannot make it wrong; they may make a longer one possible.
                 if (change.places < self._num_shared[change.rows]).any():
                     self._rows = None
                 self._leave_cliques(change.rows[change.places < self._num_agreed[change.rows]])
 
     def find(self, rows: Int32) -> SharedRows | None:
-        """The best prefix among ``rows`` [R], by their places in it; None: none is worth it."""
+        """The best prefix among ``rows`` [R], with members as indices into them; None: none is
+        worth a launch."""
         if self._rows != (ids := rows.tobytes()):
             self._rows = ids
             self._found = self._search(rows)
@@ -95,12 +98,12 @@ class PrefixSharing:
         is_seen = change.places < self._width
         rows, places = change.rows[is_seen], change.places[is_seen]
         self._tables[rows, places] = change.block_ids[is_seen]
-        # Where a row is named more than once its last place counts, which is its highest.
+        # If a row occurs more than once, its last place counts, which is the highest.
         self._num_known[rows] = np.maximum(self._num_known[rows], places + 1)
 
     def _search(self, rows: Int32) -> SharedRows | None:
-        """Walk down the tree of prefixes; a node is the rows that agree so far."""
-        best: tuple[int, np.ndarray, int] | None = None  # blocks not read, places, length
+        """Walk down the tree of prefixes; a node is a set of rows that agree up to its length."""
+        best: tuple[int, np.ndarray, int] | None = None  # number of reads saved, places, length
         open_nodes = [(np.arange(len(rows)), 0)] if len(rows) >= self._min_members else []
         nodes: list[tuple[Int32, int]] = []
         while open_nodes:
@@ -125,8 +128,10 @@ class PrefixSharing:
         return members, num_blocks
 
     def _common_length(self, rows: Int32, start: int) -> int:
-        """Leading entries that the tables of ``rows``, which agree up to ``start``, have in common.
-        One row speaks for its clique as far as that agrees."""
+        """How many first entries are equal in the tables of ``rows``, which agree up to ``start``.
+
+        As far as a clique agrees, only one of its rows is compared.
+        """
         cliques, num_agreed = self._cliques[rows], self._num_agreed[rows]
         if len(rows) > 1 and (cliques == cliques[0]).all():
             return self._end_of_agreement(rows, max(start, int(num_agreed[0])), self._width)
@@ -141,8 +146,10 @@ class PrefixSharing:
         return self._width
 
     def _end_of_agreement(self, rows: Int32, start: int, end: int) -> int:
-        """The first entry from ``start`` on that the tables do not have in common, at most ``end``.
-        In doubling widths: most tables that differ do so early."""
+        """The first entry from ``start`` on that differs between the tables, at most ``end``.
+
+        Compares more and more entries at a time, since most tables that differ do so early.
+        """
         width = max(8, _FIRST_ENTRIES // len(rows))
         end = min(end, int(self._num_known[rows].min()))
         while start < end:
@@ -155,7 +162,8 @@ class PrefixSharing:
         return end
 
     def _make_cliques(self, nodes: list[tuple[Int32, int]]) -> None:
-        """Of (rows, length), a node before those in it: a row keeps the longest."""
+        """Make each node (rows, length) a clique. Nodes come before those within them, so that a
+        row ends in the longest."""
         for rows, length in nodes:
             self._cliques[rows] = self._next_clique
             self._num_agreed[rows] = length
@@ -163,8 +171,10 @@ class PrefixSharing:
 
 
 def _split(places: np.ndarray, entries: np.ndarray, min_members: int) -> list[np.ndarray]:
-    """The places by their entry, where enough have the same; those without an entry are done, as
-    nobody shares with them."""
+    """Group ``places`` by their entry, and keep groups of ``min_members`` or more.
+
+    Places without an entry, whose table ends here, are in no group.
+    """
     in_order = np.sort(entries)
     firsts = in_order[: len(in_order) - min_members + 1]
     blocks = np.unique(firsts[firsts == in_order[min_members - 1 :]])

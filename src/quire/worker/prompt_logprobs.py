@@ -1,7 +1,7 @@
-"""Log-probabilities of prompt tokens, for the rows that ask. Knows nothing about sampling.
+"""Log-probabilities of prompt tokens, for rows that ask for them. Knows nothing about sampling.
 
 The logits of position p give the log-probability of token p + 1, so a chunk that computes
-positions [a, b) yields those of tokens a + 1 .. b, as far as they are the prompt's.
+positions [a, b) yields those of tokens a + 1 .. b, as far as these are in the prompt.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 from quire.sampling.logprobs import LogprobTensors, token_logprobs
 from quire.step import StepPlan
 from quire.worker.model import Model
-from quire.worker.rows import NO_LOGPROBS, Rows
+from quire.worker.rows import NO_PROMPT_LOGPROBS, Rows
 from quire.worker.step_layout import StepLayout
 
 
@@ -31,7 +31,8 @@ class PromptLogprobs:
     def compute(
         self, hidden: Tensor, plan: StepPlan, layout: StepLayout
     ) -> dict[int, list[LogprobTensors]]:
-        """Per row that asked and computed prompt positions in this step: its chunk, in passes."""
+        """Row -> the passes over its chunk, for rows that asked and compute prompt positions in
+        this step."""
         counts = self._num_targets(plan)
         return {
             int(plan.rows[i]): self._of_row(
@@ -43,13 +44,15 @@ class PromptLogprobs:
         }
 
     def _num_targets(self, plan: StepPlan) -> np.ndarray:
-        """[R] positions of the step whose next token's log-probability is wanted."""
+        """[R] how many positions of the step are followed by a token whose log-probability is
+        wanted."""
         num_left = self._rows.num_prompt_tokens[plan.rows] - 1 - plan.num_computed
-        asked = self._rows.num_prompt_logprobs[plan.rows] != NO_LOGPROBS
+        asked = self._rows.num_prompt_logprobs[plan.rows] != NO_PROMPT_LOGPROBS
         return np.where(asked, np.minimum(num_left, plan.num_scheduled), 0)
 
     def _of_row(self, hidden: Tensor, *, row: int, first_target: int) -> list[LogprobTensors]:
-        """``hidden`` [N, E] precedes the row's tokens from ``first_target`` on."""
+        """The log-probabilities of the row's tokens from ``first_target`` on, by ``hidden`` [N, E]
+        of the positions before them."""
         num_logprobs = int(self._rows.num_prompt_logprobs[row])
         targets = self._rows.token_ids[row, first_target : first_target + len(hidden)].long()
         return [

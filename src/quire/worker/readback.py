@@ -1,4 +1,4 @@
-"""Readback: tensors on their way to the host, behind the device's other work."""
+"""Readback: copies tensors to the host, behind the device's other work."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quire.worker.watch import StepLabel, Watch
+from quire.worker.step_timeout import StepLabel, StepTimeout
 
-LANDING_BYTES = 1 << 14  # at least; more where a step's results are larger
+LANDING_BYTES = 1 << 14  # of a landing at least; more where a step's results are larger
 ALIGNMENT = 8  # bytes; the largest element
 
 
 class Readback:
-    """The tensors as they are when the steps enqueued so far are done; later ones may overwrite
-    them.
+    """Tensors as they are when the steps enqueued so far are done; later steps may overwrite them.
 
     ``arrays`` waits for those steps, and for nothing enqueued after them.
     """
@@ -32,10 +31,10 @@ class Readback:
         return self._landing.event is None or self._landing.event.query()
 
     def arrays(self) -> list[np.ndarray]:
-        """Only once: the memory is the next readback's then."""
+        """Wait for the tensors and return them; to be called once, as it gives up their memory."""
         event = self._landing.event
         if event is not None:
-            self._owner.watch.wait(event, self._label)  # sync: the host reads the result
+            self._owner.timeout.wait(event, self._label)  # sync: the host reads the result
         arrays = [tensor.numpy().copy() for tensor in self._host]
         self._owner.give_back(self._landing)
         return arrays
@@ -44,8 +43,8 @@ class Readback:
 class Readbacks:
     """Starts readbacks; keeps their host memory for the next ones."""
 
-    def __init__(self, device: torch.device, watch: Watch) -> None:
-        self.watch = watch
+    def __init__(self, device: torch.device, timeout: StepTimeout) -> None:
+        self.timeout = timeout
         self._device = device
         self._free: list[_Landing] = []
 
@@ -56,7 +55,7 @@ class Readbacks:
         while self._free:
             landing = self._free.pop()
             if landing.num_bytes >= num_bytes:
-                return landing  # those that are too small are dropped
+                return landing  # smaller ones are dropped
         return _Landing(max(num_bytes, LANDING_BYTES), self._device)
 
     def give_back(self, landing: _Landing) -> None:
@@ -71,10 +70,10 @@ class _Landing:
         self.num_bytes = num_bytes
         self.event = torch.cuda.Event() if is_cuda else None
         self._memory = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=is_cuda)
-        self._as: dict[torch.dtype, Tensor] = {}  # the memory as numbers of a type
+        self._as: dict[torch.dtype, Tensor] = {}  # views of the memory by dtype
 
     def receive(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Enqueue the copies of ``tensors``; where each arrives."""
+        """Enqueue copies of ``tensors``; returns the tensors in which they arrive."""
         first, host = 0, []
         for tensor in tensors:
             if tensor.dtype not in self._as:

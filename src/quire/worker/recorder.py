@@ -7,21 +7,21 @@ from collections.abc import Callable
 import torch
 
 Replay = Callable[[], None]
-Record = Callable[[Replay], Replay]  # what a function does, to be done again
+Record = Callable[[Replay], Replay]  # runs a function and returns what does the same again
 
 
 class GraphRecorder:
     """Captures what a function enqueues as a CUDA graph; all share one pool of memory.
 
-    The pool grows where a graph needs a larger piece than those before it left, and gives nothing
-    back: the largest graph should be recorded first.
+    The pool grows if a graph needs a larger piece than those before it have left, and never
+    shrinks: so the largest graph should be recorded first.
     """
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Replay) -> Replay:
-        run()  # compiles what is not compiled yet, and does what may not be captured
+        run()  # compiles kernels, and does once what may not be captured
         graph = torch.cuda.CUDAGraph()
         # Other threads of the process may go on using the device.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):

@@ -1,7 +1,7 @@
-"""The tokens of steps on their way to the host: a slot a step, beside the slots of the inputs.
+"""The tokens of steps on their way to the host, in one slot per step, as many as of the inputs.
 
-The last kernel of a step writes them to pinned memory, so nothing is copied and one event tells of
-the whole step. Knows nothing about how they were sampled.
+The last kernel of a step writes them to pinned memory, so nothing is copied and one event tells
+that the whole step is done. Knows nothing about how they were sampled.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from quire.step import Int32
 from quire.worker.input_ring import InputRing
-from quire.worker.watch import StepLabel, Watch
+from quire.worker.step_timeout import StepLabel, StepTimeout
 
 # `kernels.reference.deliver.deliver` or its twin:
 # (token ids, rows, lengths, token ids of all rows, results, turn)
@@ -22,12 +22,12 @@ Deliver = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 
 class ResultRing:
-    """As many slots as the ring of the inputs, and each the one of the same step."""
+    """The ring of results, in which a step has the same slot as in the ring of the inputs."""
 
     def __init__(
         self, inputs: InputRing, *, max_rows: int, of_rows: Tensor, deliver: Deliver
     ) -> None:
-        """``of_rows``: the token ids of all rows, where the next step finds them."""
+        """``of_rows``: the token ids of all rows, to which new tokens are written, too."""
         is_cuda = of_rows.is_cuda
         shape = (len(inputs.slots), max_rows)
         self._inputs = inputs
@@ -37,18 +37,19 @@ class ResultRing:
         self._slots: list[np.ndarray] = list(self._results.numpy())
 
     def enqueue(self, token_ids: Tensor, rows: Tensor, lengths: Tensor) -> None:
-        """What graphs end with: each row's new token, behind the ``lengths`` that it has."""
+        """Enqueue what graphs end with: new tokens go to their rows, at position ``lengths``, and
+        to the slot."""
         self._deliver(token_ids, rows, lengths, self._of_rows, self._results, self._inputs.turn)
 
     def take(self, slot: int, count: int) -> Delivered:
-        """The first tokens of the step that had the slot, once it is done."""
+        """The first ``count`` tokens of the step that has the slot, which need not be done."""
         delivered = Delivered(self._slots[slot][:count], self._inputs.done(slot))
         self._inputs.keep(slot, delivered)
         return delivered
 
 
 class Delivered:
-    """Tokens that a step in flight leaves in its slot."""
+    """The tokens that a step in flight writes to its slot."""
 
     __slots__ = ("_done", "_place", "_tokens")
 
@@ -65,11 +66,11 @@ class Delivered:
         if self._tokens is None:
             self._tokens = self._place.copy()
 
-    def read(self, watch: Watch, label: StepLabel) -> Int32:
-        """Wait for the step, if it is not done."""
+    def read(self, timeout: StepTimeout, label: StepLabel) -> Int32:
+        """Wait for the step, if it is not done, and return its tokens."""
         if self._tokens is None:
             if self._done is not None:
-                watch.wait(self._done, label)  # sync: the host reads the result
+                timeout.wait(self._done, label)  # sync: the host reads the result
             self.settle()
         assert self._tokens is not None
         return self._tokens

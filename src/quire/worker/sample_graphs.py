@@ -1,7 +1,7 @@
-"""Sampling as graphs: head, sample, and the new tokens to their rows and to the host.
+"""Sampling as graphs: from hidden states to new tokens, in their rows and on the host.
 
-Knows nothing about how hidden states come about. The inputs are those that the forward has fetched;
-before a capture, somebody must have fetched inputs of spare rows.
+Reads the inputs that the forward has fetched; before a capture, the caller must have fetched inputs
+of spare rows. Knows nothing about how hidden states are computed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class SampleShape:
     is_masked: bool = False  # some rows are constrained
 
 
-NUM_SHAPES_PER_BUCKET = len(SampleKind) + len(MASKABLE)  # that there can be
+NUM_SHAPES_PER_BUCKET = len(SampleKind) + len(MASKABLE)  # at most
 
 
 class SampleGraphs:
-    """One graph for each kind of sampling and bucket of rows, as they are needed."""
+    """One graph for each kind of sampling and bucket of rows that was captured."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class SampleGraphs:
         self._graphs[shape] = self._record(partial(self._run, shape))
 
     def replay(self, shape: SampleShape) -> DeviceSample:
-        """What was sampled, until the next replay."""
+        """Sample; the result is valid until the next replay."""
         self._graphs[shape]()
         return self._samples[shape]
 

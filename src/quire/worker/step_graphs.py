@@ -2,11 +2,11 @@
 
     decode step    every row computes one token and samples the next    by bucket of rows
     mixed step     anything else of up to some number of tokens         by bucket of tokens
-    sampling       by bucket of rows and by kind, after either; what has no kind is sampled by
+    sampling       after either, by bucket of rows and kind; rows without a kind are sampled by
                    operation from the hidden states that the forward left; graphs of constrained
                    rows wait for their masks, which are filled while the forward runs
 
-Some are captured at the start, the others when a step first needs them.
+Some graphs are captured at the start, the others when a step first needs them.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ NO_ROWS = StepPlan(
 
 
 class Sharing(Protocol):
-    """Finds rows that begin with the same blocks."""
+    """Finds rows that begin with the same KV blocks."""
 
     def apply(self, plan: StepPlan) -> None:
-        """Follow the changes of every plan."""
+        """Take note of a plan's changes; called for every plan."""
         ...
 
     def find(self, rows: Int32) -> SharedRows | None: ...
 
 
 class NoSharing:
-    """Every layer has a window, so that no block is shared for long, or attention reads row by row
-    anyway."""
+    """For models all of whose layers have a window, so that no block stays shared, or whose
+    attention reads row by row anyway."""
 
     def apply(self, plan: StepPlan) -> None:
         pass
@@ -72,9 +72,9 @@ class NoSharing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _DecodeChoice:
-    """What a decode step of ``rows`` replays, until some join or leave."""
+    """What decode steps of ``rows`` replay; valid until a row joins or leaves."""
 
-    rows: Int32  # the very array: steps of the same rows bring the same one
+    rows: Int32  # the same object in all steps of the same rows
     bucket: int
     forward: DecodeShape
     sample: SampleShape | None
@@ -84,7 +84,7 @@ NO_CHOICE = _DecodeChoice(rows=NO_PLACES, bucket=0, forward=DecodeShape(0), samp
 
 
 class StepGraphs:
-    """Chooses, uploads, replays."""
+    """Runs steps by graphs: chooses them, sends their inputs, replays them."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class StepGraphs:
     def capture_at_start(
         self, progress: Callable[[Sequence[Shape]], Iterable[Shape]] = iter
     ) -> None:
-        """The largest first, so that the others fit in its memory."""
+        """Capture the first graphs, the largest one first, so that the others fit in its memory."""
         forwards: list[ForwardShape] = [DecodeShape(size) for size in self._sizes.rows]
         forwards += [MixedShape(size) for size in self._sizes.tokens_at_start]
         forwards.sort(key=lambda shape: -shape.num_tokens)
@@ -192,17 +192,17 @@ class StepGraphs:
         return SampleShape(kind, bucket, is_masked=self._masks.are_wanted(rows_cpu))
 
     def _make_ready(self, forward: ForwardShape, sample: SampleShape | None) -> None:
-        """Capture what is missing, before the step's own inputs are there."""
+        """Capture the graphs that are missing, before the step's inputs are sent."""
         if forward not in self._forwards:
             self._capture(forward)
         if sample is not None and sample not in self._samples:
             largest = replace(sample, num_rows=self._sizes.max_rows)
-            for shape in (largest, sample):  # in this order: the pool gets its size at once
+            for shape in (largest, sample):  # in this order, so that the pool grows only once
                 if shape not in self._samples:
                     self._capture(shape)
 
     def _capture(self, shape: Shape) -> None:
-        """With spare rows for inputs: a capture runs what it captures once."""
+        """Capture a graph with inputs of spare rows, since a capture runs once."""
         started = time.perf_counter()
         if isinstance(shape, MixedShape):
             self._inputs.send_mixed(shape.num_tokens, 1, NO_ROWS)

@@ -1,4 +1,4 @@
-"""Where the tokens of a plan lie in the batch: host arithmetic on the plan's arrays, no device."""
+"""Where the tokens of a plan are in the batch: arithmetic on the host, from the plan's arrays."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class StepLayout:
 
     order: np.ndarray  # [R] int64; the batch's i-th row is the plan's order[i]-th
     query_start: np.ndarray  # [R + 1] int32, in the batch's order
-    first_token: np.ndarray  # [R] int64, in the plan's order: where the row's tokens begin
-    last_token: np.ndarray  # [R] int64, in the plan's order
+    first_token: np.ndarray  # [R] int64, in the plan's order: index of the row's first token
+    last_token: np.ndarray  # [R] int64, in the plan's order: index of its last token
     num_decode_rows: int
 
     @classmethod

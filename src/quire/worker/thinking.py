@@ -35,8 +35,11 @@ class ThinkingRow:
     """Of one row."""
 
     def __init__(self, thinking: Thinking, tokens: TokenBytes, *, is_strict: bool) -> None:
-        """``is_strict``: an end must not be missed, however it is spelled."""
+        """``is_strict``: a grammar waits for the answer. An end must not be missed, however it is
+        spelled, and what may be a thought without a token is none."""
         self.place = _AFTER_PROMPT[thinking.is_open]
+        if is_strict and self.place is Place.PERHAPS and thinking.budget == 0:
+            self.place = Place.OVER
         self._begins, self._ends = thinking.begins, thinking.ends
         self._budget = thinking.budget
         self._tokens = tokens

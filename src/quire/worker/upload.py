@@ -1,4 +1,4 @@
-"""Host arrays to the device, many in one copy. Knows nothing about what they mean."""
+"""Uploads host arrays to the device, many in one copy. Knows nothing about what they mean."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor
 
 from quire.worker.host_buffers import HostBuffers
 
-NUM_BUFFERS = 8  # more than the uploads of the steps in flight, as far as those bring changes
+NUM_BUFFERS = 8  # more than there are uploads of steps in flight
 BUFFER_BYTES = 1 << 14
 INT64_BYTES = 8
 
 
 class Uploader:
-    """Makes tensors of arrays, by way of a few host buffers that it keeps."""
+    """Makes device tensors of arrays, through a few host buffers that it keeps."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._buffers = HostBuffers(NUM_BUFFERS, BUFFER_BYTES, device)
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> tuple[Tensor, ...]:
-        """The one-dimensional integer ``arrays`` as int64 tensors: views of one new buffer.
+        """The one-dimensional integer ``arrays`` as int64 tensors, views of one new tensor.
 
-        int64, since torch indexes with it, and a flat index into the token ids can exceed 32 bits.
+        int64, since torch indexes with that, and a flat index into token ids can exceed 32 bits.
         """
         lengths = [len(array) for array in arrays]
         num_bytes = sum(lengths) * INT64_BYTES

@@ -17,17 +17,17 @@ TRAFFIC_PROMPT_LEN = 512
 
 
 def traffic_sizes(device: str, max_tokens: int) -> list[int]:
-    """Steps that traffic may bring, by their tokens. On a GPU the first of a size costs up to a
-    tenth of a second or two: its graph is captured, or kernels for so many lines are loaded."""
+    """The numbers of tokens of steps that traffic may bring. On a GPU the first step of a size
+    takes up to 0.2 s longer: its graph is captured, or kernels for so many lines are loaded."""
     return [size for size in TRAFFIC_TOKENS if device == "cuda" and size <= max_tokens]
 
 
 def warm_up_plans(
     *, num_rows: int, prompt_len: int, block_size: int, num_groups: int
 ) -> Iterator[StepPlan]:
-    """Rows join with a prompt, decode once, leave.
+    """The plans in which rows join with a prompt, decode once and leave.
 
-    Their keys and values all go to the null block, which no row ever reads unmasked, so that a
+    All their keys and values go to the null block, which no row ever reads unmasked, so that a
     warm-up needs no blocks of the pool.
     """
     block_ids = [NULL_BLOCK] * -(-(prompt_len + 1) // block_size)
@@ -56,7 +56,7 @@ def _plan(
     left: list[int] | None = None,
 ) -> StepPlan:
     return StepPlan(
-        step_id=-1,  # the engine's own begin at 1
+        step_id=-1,  # those of the engine begin at 1
         left=left or [],
         joined=joined or [],
         rows=np.asarray(rows, dtype=np.int32),

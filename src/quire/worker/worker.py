@@ -37,23 +37,24 @@ logger = logging.getLogger(__name__)
 
 WARM_UP_ROWS = 2
 WARM_UP_PROMPT_LEN = 32
-# Too long for a graph, since attention in graphs is our own; that on a GPU builds more for it.
+# Too long for a graph, in which attention is always our own kernels: so others are warmed up, too.
 WARM_UP_LONG_PROMPT_LEN = MOST_FOR_ALL + 1
 
 
 class Worker:
-    """Called in this order: `load_model`, `compile_kernels`, `available_kv_bytes` unless the number
-    of blocks is given, `initialize_kv_cache`, `warm_up`, `execute`, `close`."""
+    """One rank. Methods are called in this order: `load_model`, `compile_kernels`,
+    `available_kv_bytes` unless the number of blocks is given, `initialize_kv_cache`, `warm_up`,
+    `execute`, `close`."""
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
         self._loaded: LoadedModel | None = None
         self._kv: KVMemory | None = None
         self._runner: ModelRunner | None = None
-        self._sizes_left: list[int] | None = None  # of `warm_up`; None: it was never called
+        self._sizes_left: list[int] | None = None  # for `warm_up`; None: it was never called
 
     def load_model(self) -> WorkerFacts:
-        """Read the weights to the device."""
+        """Load the weights to the device."""
         if self._config.device.num_threads is not None:
             torch.set_num_threads(self._config.device.num_threads)
         self._loaded = build_model(self._config)
@@ -64,24 +65,27 @@ class Worker:
         )
 
     def compile_kernels(self) -> None:
-        """All that graphs need, together, so that nothing waits for one kernel after another."""
+        """Compile all kernels that graphs need at the same time, rather than one after another."""
         assert self._loaded is not None, "load_model comes first"
         rehearse_graphs(self._config, self._loaded)
 
     def available_kv_bytes(self) -> int:
-        """Bytes that the KV cache may take now that the weights are in."""
+        """Bytes that the KV cache may take, now that the weights are loaded."""
         assert self._kv is None, "initialize_kv_cache comes later"
         if self._config.cache.memory_bytes is not None:
             return self._config.cache.memory_bytes
         return self._left_for_kv()
 
     def initialize_kv_cache(self, num_blocks: int) -> int:
-        """Take the KV memory and build the runner; the bytes that the KV memory has."""
+        """Allocate the KV memory and build the runner; returns the bytes of the KV memory."""
         return self._build(num_blocks, captures=True)
 
     def warm_up(self) -> bool:
-        """Ordinary steps of dummy rows, so that the first request does not pay for first calls;
-        then, each time, one of another size that traffic may bring. Whether there are more."""
+        """Run ordinary steps of dummy rows, so that the first request does not pay for first calls;
+        on later calls, each time, a step of another size that traffic may bring.
+
+        Returns whether there are more sizes.
+        """
         device, limits = self._config.device.device, self._config.scheduler
         if self._sizes_left is None:
             self._sizes_left = traffic_sizes(device, limits.max_num_batched_tokens)
@@ -108,7 +112,8 @@ class Worker:
         return self._kv.num_bytes
 
     def _left_for_kv(self) -> int:
-        """Of our share of the GPU, measured with steps that need no blocks but the null block."""
+        """Bytes of our share of the GPU that are left for the KV cache, as measured with steps that
+        need no block but the null block."""
         assert self._loaded is not None, "load_model comes first"
         config, limits = self._config, self._config.scheduler
         self._build(num_blocks=1, captures=False)
@@ -135,12 +140,12 @@ class Worker:
         )
 
     def _run_step_of(self, num_tokens: int) -> None:
-        """So many tokens, and as many rows to sample as a step may have."""
+        """Run a step of so many tokens, with as many rows that sample as a step may have."""
         num_rows = min(num_tokens, self._config.scheduler.max_num_seqs)
         self._run_dummies(num_rows, num_tokens // num_rows)
 
     def _look_for_numbers(self) -> None:
-        """Warn where a model says nothing, which would be taken for its first token."""
+        """Warn if the model's logits are NaN, of which sampling would make its first token."""
         assert self._runner is not None, "initialize_kv_cache comes first"
         prompt, _, leave = self._dummies(1, 1)
         if not self._runner.gives_numbers(prompt):
@@ -171,11 +176,11 @@ class Worker:
             self.execute(leave).result()
 
     def execute(self, plan: StepPlan) -> PendingStep:
-        """Enqueue a step; its result is read from what this returns."""
+        """Enqueue a step; its result is read from the `PendingStep`."""
         assert self._runner is not None, "initialize_kv_cache comes first"
         return self._runner.execute(plan)
 
     def close(self) -> None:
-        """Give the weights and the KV memory back."""
+        """Free the weights and the KV memory."""
         self._runner = self._kv = None
         self._loaded = None

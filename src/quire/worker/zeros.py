@@ -1,4 +1,4 @@
-"""Large zeroed tensors that cost nothing until they are used. Knows nothing about their use."""
+"""Large tensors of zeros that cost nothing until they are used."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ ALIGNMENT = 64  # bytes of a cache line, which is also the widest vector registe
 
 
 def lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``torch.zeros``, except that on a CPU a page takes memory and time only when it is used."""
+    """``torch.zeros``, except that on a CPU a page costs memory and time only once it is used."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    # torch.zeros writes every page (seconds a GiB at start); NumPy leaves it to the system.
+    # torch.zeros writes every page, which takes seconds per GiB; NumPy leaves it to the system.
     num_bytes = math.prod(shape) * dtype.itemsize
     memory = np.zeros(num_bytes + ALIGNMENT, dtype=np.uint8)
     start = -memory.ctypes.data % ALIGNMENT

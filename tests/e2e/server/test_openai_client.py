@@ -7,6 +7,7 @@ import openai
 import pytest
 
 from tests.fakes.server import ANSWER, MODEL, QUESTION
+from tests.fakes.waiting import wait_until
 
 
 def test_models(client: openai.OpenAI) -> None:
@@ -91,18 +92,33 @@ async def test_many_streams_at_once(server_url: str) -> None:
     assert texts == [ANSWER] * 8
 
 
+def metric(url: str, name: str, *labels: str) -> float:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    (line,) = [x for x in lines if x.startswith(f"quire:{name}{{") and all(y in x for y in labels)]
+    return float(line.split()[-1])
+
+
 def test_a_stream_that_is_left_ends_in_the_engine(client: openai.OpenAI, server_url: str) -> None:
+    most = 1500
+
+    def ended() -> tuple[float, float]:
+        aborted = metric(server_url, "request_success_total", 'finished_reason="abort"')
+        return aborted, metric(server_url, "request_generation_tokens_sum")
+
+    aborted_before, tokens_before = ended()
     stream = client.completions.create(
         model=MODEL,
         prompt="x",
-        max_tokens=1500,
+        max_tokens=most,
         stream=True,
         extra_body={"ignore_eos": True, "request_id": "left"},
     )
     next(iter(stream))
     stream.close()
-    while httpx.get(f"{server_url}/v1/requests").json()["data"]:
-        pass
+    wait_until(lambda: httpx.get(f"{server_url}/v1/requests").json()["data"] == [])
+    aborted, tokens = ended()
+    assert aborted == aborted_before + 1  # and not "length": it did not run on to its own end
+    assert 1 <= tokens - tokens_before < most / 2
 
 
 def test_the_request_id_goes_there_and_back(client: openai.OpenAI) -> None:

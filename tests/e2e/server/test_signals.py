@@ -97,7 +97,7 @@ def test_a_second_signal_breaks_off_what_runs_and_says_so(flags: tuple[str, ...]
         for stream in streams:
             stream.end()
             assert stream.is_done and stream.errors == []
-        assert served.count("told to end again") >= 1
+        assert served.count("second signal: aborting") >= 1
         assert not any("Traceback" in line for line in served.lines)
 
 

@@ -13,7 +13,7 @@ from quire.attention import cudnn_backend, start_up_check
 from quire.attention.backend import PlanOfNext
 from quire.attention.cudnn_backend import CudnnAttention
 from quire.attention.long_prompts import LongPromptPlan
-from quire.attention.start_up_check import Rows, disagreements, make_trial
+from quire.attention.start_up_check import TrialStep, disagreements, make_trial
 from tests.fakes import fake_cudnn
 from tests.fakes.attention import Definition, half_problem
 from tests.fakes.fake_cudnn import FakeCudnn
@@ -43,21 +43,21 @@ def on_gpu(**options: Any) -> list[str]:
 
 
 ROWS = [
-    Rows(name="prompts", computed=(0, 0), new=(33, 5)),
-    Rows(name="chunk", computed=(70,), new=(16,)),
-    Rows(name="three", computed=(3, 0, 17), new=(9, 8, 2)),
-    Rows(name="mixed", computed=(18, 90, 0, 21, 90), new=(1, 1, 25, 2, 32)),
-    Rows(name="short around", computed=(18, 3, 0, 90, 7), new=(1, 2, 17, 5, 3)),
-    Rows(name="many pieces", computed=(2, 0, 150, 5), new=(1, 70, 33, 9)),
+    TrialStep(name="prompts", computed=(0, 0), new=(33, 5)),
+    TrialStep(name="chunk", computed=(70,), new=(16,)),
+    TrialStep(name="three", computed=(3, 0, 17), new=(9, 8, 2)),
+    TrialStep(name="mixed", computed=(18, 90, 0, 21, 90), new=(1, 1, 25, 2, 32)),
+    TrialStep(name="short around", computed=(18, 3, 0, 90, 7), new=(1, 2, 17, 5, 3)),
+    TrialStep(name="many pieces", computed=(2, 0, 150, 5), new=(1, 70, 33, 9)),
 ]
-SHORT = Rows(name="short", computed=(18, 0), new=(1, 7))
-FEW = Rows(name="few", computed=(18, 5), new=(1, 8))
-DECODE = Rows(name="decode", computed=(0, 15), new=(1, 1))
+SHORT = TrialStep(name="short", computed=(18, 0), new=(1, 7))
+FEW = TrialStep(name="few", computed=(18, 5), new=(1, 8))
+DECODE = TrialStep(name="decode", computed=(0, 15), new=(1, 1))
 
 
 @pytest.mark.parametrize("window", [None, 20])
 @pytest.mark.parametrize("rows", [*ROWS, SHORT, FEW, DECODE], ids=lambda rows: rows.name)
-def test_backend_is_the_definition(rows: Rows, window: int | None, cudnn: FakeCudnn) -> None:
+def test_backend_is_the_definition(rows: TrialStep, window: int | None, cudnn: FakeCudnn) -> None:
     problem = half_problem(window=window)
     trial = make_trial(problem, rows)
     theirs, ours = CudnnAttention.build(problem), Definition(problem)
@@ -73,7 +73,7 @@ def test_backend_is_the_definition(rows: Rows, window: int | None, cudnn: FakeCu
 @pytest.mark.parametrize("window", [None, 20])
 @pytest.mark.parametrize("rows", ROWS, ids=lambda rows: rows.name)
 def test_what_other_owners_of_a_block_have_there_reaches_nobody(
-    rows: Rows, window: int | None
+    rows: TrialStep, window: int | None
 ) -> None:
     problem = half_problem(window=window)
     trial, size = make_trial(problem, rows, 64), problem.block_size
@@ -112,7 +112,7 @@ def test_steps_of_any_size_share_two_graphs(cudnn: FakeCudnn) -> None:
     problem = half_problem()
     backend = CudnnAttention.build(problem)
     for new in ((17, 9, 3), (32, 2, 2, 30), (90,), (40, 40, 40), (8, 8)):
-        trial = make_trial(problem, Rows(name="", computed=(0,) * len(new), new=new), 20)
+        trial = make_trial(problem, TrialStep(name="", computed=(0,) * len(new), new=new), 20)
         backend.forward(trial.q, trial.kv_cache, backend.plan(trial.batch, 0))
     assert len(cudnn.graphs) == 2
 

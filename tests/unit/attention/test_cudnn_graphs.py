@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from quire.attention.cudnn_graphs import PagedSdpa, RaggedRows
-from quire.attention.start_up_check import Rows, Trial, make_trial
+from quire.attention.start_up_check import Trial, TrialStep, make_trial
 from tests.fakes import fake_cudnn
 from tests.fakes.attention import Definition, half_problem
 from tests.fakes.fake_cudnn import FakeCudnn
 
 PROBLEM = half_problem()
-TRIAL = make_trial(PROBLEM, Rows(name="", computed=(20, 0, 7), new=(9, 30, 4)))
+TRIAL = make_trial(PROBLEM, TrialStep(name="", computed=(20, 0, 7), new=(9, 30, 4)))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from quire.attention import fa3_backend, start_up_check
 from quire.attention.backend import PlanOfNext
 from quire.attention.fa3_backend import FA3Attention
 from quire.attention.long_prompts import LongPromptPlan
-from quire.attention.start_up_check import Rows, disagreements, make_trial
+from quire.attention.start_up_check import TrialStep, disagreements, make_trial
 from tests.fakes import fake_flash_attn
 from tests.fakes.attention import Definition, half_problem
 from tests.fakes.fake_flash_attn import FakeFlashAttn
@@ -41,26 +41,26 @@ def on_gpu(**options: Any) -> list[str]:
 
 
 LONG = [
-    Rows(name="a prompt", computed=(0,), new=(33,)),
-    Rows(name="prompts", computed=(0, 0), new=(33, 40)),
-    Rows(name="chunks", computed=(70, 20), new=(16, 24)),
-    Rows(name="mixed", computed=(18, 90, 0, 21, 70), new=(1, 1, 35, 2, 32)),
-    Rows(name="two calls", computed=(100, 99), new=(17, 40)),
-    Rows(name="behind one that is too long", computed=(300, 70), new=(1, 16)),
-    Rows(name="before one that is too long", computed=(70, 300, 70), new=(16, 1, 16)),
+    TrialStep(name="a prompt", computed=(0,), new=(33,)),
+    TrialStep(name="prompts", computed=(0, 0), new=(33, 40)),
+    TrialStep(name="chunks", computed=(70, 20), new=(16, 24)),
+    TrialStep(name="mixed", computed=(18, 90, 0, 21, 70), new=(1, 1, 35, 2, 32)),
+    TrialStep(name="two calls", computed=(100, 99), new=(17, 40)),
+    TrialStep(name="behind one that is too long", computed=(300, 70), new=(1, 16)),
+    TrialStep(name="before one that is too long", computed=(70, 300, 70), new=(16, 1, 16)),
 ]
 SHORT = [
-    Rows(name="decode", computed=(0, 15, 16, 90), new=(1, 1, 1, 1)),
-    Rows(name="few queries", computed=(15, 90), new=(1, 3)),
-    Rows(name="few keys", computed=(2, 0), new=(8, 25)),
-    Rows(name="more than is gathered", computed=(220,), new=(16,)),
+    TrialStep(name="decode", computed=(0, 15, 16, 90), new=(1, 1, 1, 1)),
+    TrialStep(name="few queries", computed=(15, 90), new=(1, 3)),
+    TrialStep(name="few keys", computed=(2, 0), new=(8, 25)),
+    TrialStep(name="more than is gathered", computed=(220,), new=(16,)),
 ]
 
 
 @pytest.mark.parametrize(("window", "soft_cap"), [(None, None), (20, None), (20, 30.0)])
 @pytest.mark.parametrize("rows", [*LONG, *SHORT], ids=lambda rows: rows.name)
 def test_backend_is_the_definition(
-    rows: Rows, window: int | None, soft_cap: float | None, fa3: FakeFlashAttn
+    rows: TrialStep, window: int | None, soft_cap: float | None, fa3: FakeFlashAttn
 ) -> None:
     problem = half_problem(window=window, soft_cap=soft_cap)
     trial = make_trial(problem, rows)
@@ -108,7 +108,7 @@ def test_what_is_masked_is_not_seen_whatever_it_is() -> None:
 @pytest.mark.usefixtures("fa3")
 def test_blocks_that_a_window_has_passed_are_not_gathered() -> None:
     problem = half_problem(window=33)
-    trial = make_trial(problem, Rows(name="", computed=(100,), new=(16,)))
+    trial = make_trial(problem, TrialStep(name="", computed=(100,), new=(16,)))
     plan = FA3Attention.build(problem).plan(trial.batch, 0)
     assert isinstance(plan, LongPromptPlan)
     (part,) = plan.prompts
@@ -118,7 +118,7 @@ def test_blocks_that_a_window_has_passed_are_not_gathered() -> None:
 
 
 def test_a_window_makes_work_less(fa3: FakeFlashAttn) -> None:
-    rows = Rows(name="", computed=(90,), new=(16,))
+    rows = TrialStep(name="", computed=(90,), new=(16,))
     for window, num_calls in ((None, 1), (19, 0)):
         fa3.num_calls = 0
         problem = half_problem(window=window)

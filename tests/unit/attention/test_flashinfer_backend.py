@@ -16,7 +16,7 @@ from quire.attention.backend import AttentionProblem, PlanOfNext
 from quire.attention.flashinfer_backend import FlashInferAttention
 from quire.attention.long_prompts import LongPromptAttention, LongPromptPlan
 from quire.attention.some_rows import some_rows
-from quire.attention.start_up_check import Rows, disagreements, make_trial
+from quire.attention.start_up_check import TrialStep, disagreements, make_trial
 from quire.batch import Batch
 from tests.fakes import fake_flashinfer
 from tests.fakes.attention import Definition, half_problem
@@ -34,16 +34,16 @@ def on_gpu(**options: Any) -> list[str]:
 
 
 ROWS = [
-    Rows(name="decode", computed=(0, 15, 16, 90), new=(1, 1, 1, 1)),
-    Rows(name="prompts", computed=(0, 0), new=(33, 5)),
-    Rows(name="mixed", computed=(18, 90, 0, 21, 90), new=(1, 1, 25, 2, 32)),
+    TrialStep(name="decode", computed=(0, 15, 16, 90), new=(1, 1, 1, 1)),
+    TrialStep(name="prompts", computed=(0, 0), new=(33, 5)),
+    TrialStep(name="mixed", computed=(18, 90, 0, 21, 90), new=(1, 1, 25, 2, 32)),
 ]
 
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("window", [None, 20])
 @pytest.mark.parametrize("rows", ROWS, ids=lambda rows: rows.name)
-def test_backend_is_the_definition(rows: Rows, window: int | None) -> None:
+def test_backend_is_the_definition(rows: TrialStep, window: int | None) -> None:
     problem = half_problem(window=window)
     trial = make_trial(problem, rows)
     theirs, ours = FlashInferAttention.build(problem), Definition(problem)
@@ -100,7 +100,7 @@ class Longest(LongPromptAttention):
 @pytest.mark.usefixtures("installed")
 def test_prompts_on_both_sides_of_longer_ones_have_a_prefill_each() -> None:
     problem = half_problem()
-    rows = Rows(name="", computed=(18, 90, 0, 21, 90), new=(1, 6, 25, 2, 9))
+    rows = TrialStep(name="", computed=(18, 90, 0, 21, 90), new=(1, 6, 25, 2, 9))
     trial, ours = make_trial(problem, rows), Definition(problem)
     theirs = Longest.build(problem, FlashInferAttention.build(problem, ours))
     for _ in range(3):

@@ -16,7 +16,7 @@ from quire.attention.one_launch import OneLaunch, one_launch
 from quire.attention.torch_backend import TorchAttention
 from quire.attention.triton_backend import TritonAttention, TritonPlan
 from quire.batch import Batch, SharedBlocks
-from quire.kernels.selection import DecodeRows, HeadsShape
+from quire.kernels.shapes import DecodeRows, HeadsShape
 from quire.kv_layout import KVLayout, LayerKV
 from tests.fakes.attention import half_problem
 from tests.fakes.batches import FakeRows

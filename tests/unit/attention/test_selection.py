@@ -14,7 +14,7 @@ from quire.attention.backend import AttentionProblem, PlanOfNext
 from quire.attention.fa3_backend import FA3Attention
 from quire.attention.packages import PACKAGES
 from quire.attention.selection import BACKENDS, Backends, select_backends
-from quire.attention.start_up_check import Rows, make_trial
+from quire.attention.start_up_check import TrialStep, make_trial
 from quire.attention.torch_backend import TorchAttention
 from quire.attention.triton_backend import TritonAttention, TritonPlan
 from tests.fakes import fake_flash_attn, fake_flashinfer
@@ -103,7 +103,7 @@ def test_each_is_for_what_those_before_it_leave() -> None:
     )
     backend = Backends(chosen.names).build(half_problem())
     assert isinstance(backend, FA3Attention)
-    rows = Rows(name="decode rows", computed=(3, 70), new=(1, 1))
+    rows = TrialStep(name="decode rows", computed=(3, 70), new=(1, 1))
     plan = backend.plan(make_trial(half_problem(), rows).batch, 0)
     assert isinstance(plan, PlanOfNext)
     assert isinstance(plan.plan, TritonPlan)

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from quire.attention.some_rows import outputs_alone, some_rows
-from quire.attention.start_up_check import Rows, make_trial
+from quire.attention.start_up_check import TrialStep, make_trial
 from quire.attention.upload import for_upload
 from tests.fakes.attention import Definition, half_problem
 
-ROWS = Rows(name="", computed=(18, 90, 0, 21, 90), new=(1, 1, 25, 2, 32))
+ROWS = TrialStep(name="", computed=(18, 90, 0, 21, 90), new=(1, 1, 25, 2, 32))
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 2), (0, 4), (1, 3), (2, 5), (4, 5), (0, 5)])

@@ -32,9 +32,9 @@ def test_a_good_line() -> None:
 @pytest.mark.parametrize(
     ("data", "key", "message"),
     [
-        (b"{", 7, "line 7 is no JSON"),
-        (b'"\xff"', 7, "line 7 is no JSON"),
-        (b"[" * 100_000, 7, "line 7 is no JSON"),
+        (b"{", 7, "line 7 is not JSON"),
+        (b'"\xff"', 7, "line 7 is not JSON"),
+        (b"[" * 100_000, 7, "line 7 is not JSON"),
         (b"[1]", 7, "line 7 has no custom_id"),
         (line(custom_id=5), 7, "line 7 has no custom_id"),
         (line(method="GET"), "a", "line 7: the method must be POST, not 'GET'"),
@@ -66,7 +66,7 @@ def test_a_custom_id_that_comes_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nope\.jsonl is no file"):
+    with pytest.raises(ValueError, match=r"nope\.jsonl is not a file"):
         BatchInput.check(tmp_path / "nope.jsonl")
 
 
@@ -89,7 +89,7 @@ def test_an_input_may_be_a_url(tmp_path: Path) -> None:
         (Script(pieces=[line()], then_close=True), "cannot be read"),
         (
             Script(pieces=[line()], headers={"Content-Length": "1000"}, has_no_length=True),
-            "broke off after [0-9]+ of 1000 bytes",
+            "ended after [0-9]+ of 1000 bytes",
         ),
     ],
 )

@@ -120,20 +120,20 @@ def test_a_torn_last_line_is_cut_off_wherever_it_was_torn(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"precious notes\nmore\n", "line 1 of .* is no answer of a batch"),
-        (b"precious notes\n", "line 1 of .* is no answer of a batch"),
-        (b"precious notes", "line 1 of .* is no answer of a batch"),
-        (b'{"custom_id": null, "response": null, "error": null}\n', "is no answer of a batch"),
-        (b'{"custom_id": null, "response": null, "error": {}}\n', "is no answer of a batch"),
-        (b'{"custom_id": [], "response": null, "error": null}\n', "is no answer of a batch"),
-        (b'{"custom_id": "a", "response": {}, "error": null}\n', "is no answer of a batch"),
+        (b"precious notes\nmore\n", "line 1 of .* is not an answer of a batch"),
+        (b"precious notes\n", "line 1 of .* is not an answer of a batch"),
+        (b"precious notes", "line 1 of .* is not an answer of a batch"),
+        (b'{"custom_id": null, "response": null, "error": null}\n', "is not an answer of a batch"),
+        (b'{"custom_id": null, "response": null, "error": {}}\n', "is not an answer of a batch"),
+        (b'{"custom_id": [], "response": null, "error": null}\n', "is not an answer of a batch"),
+        (b'{"custom_id": "a", "response": {}, "error": null}\n', "is not an answer of a batch"),
         (
             b'{"custom_id": "a", "response": {"status_code": "500"}, "error": null}\n',
-            "is no answer of a batch",
+            "is not an answer of a batch",
         ),
-        (b'{"custom_id": "a"}\n{"x": 1}\n', "line 1 of .* is no answer of a batch"),
-        (b"[" * 100_000 + b"\nmore\n", "line 1 of .* is no answer of a batch"),
-        (json.dumps(record("z")).encode() + b"\n", "answers 'z', which the input does not have"),
+        (b'{"custom_id": "a"}\n{"x": 1}\n', "line 1 of .* is not an answer of a batch"),
+        (b"[" * 100_000 + b"\nmore\n", "line 1 of .* is not an answer of a batch"),
+        (json.dumps(record("z")).encode() + b"\n", "answers 'z', which is not in the input"),
     ],
 )
 def test_a_file_of_something_else_is_left_alone(

@@ -254,9 +254,9 @@ def pipe_in(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("/dev/null", "--output-file /dev/null is no regular file"),
-        ("PIPE", "pipe is no regular file"),
-        ("-", "- is no file: requests and answers are read again"),
+        ("/dev/null", "--output-file /dev/null is not a regular file"),
+        ("PIPE", "pipe is not a regular file"),
+        ("-", "'-' cannot stand for standard input or output"),
         ("FOLDER", "is a folder; give a file"),
         ("FOLDER/no/out", "no/out: there is no folder"),
         ("FOLDER/" + 300 * "x", "cannot be opened: File name too long"),
@@ -276,8 +276,8 @@ def test_an_output_that_is_no_file_is_one_line(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("PIPE", "pipe is no regular file, and is read more than once"),
-        ("-", "- is no file: requests and answers are read again"),
+        ("PIPE", "pipe is not a regular file, but it is read more than once"),
+        ("-", "'-' cannot stand for standard input or output"),
         (300 * "x", "cannot be read: File name too long"),
     ],
 )

@@ -130,12 +130,12 @@ async def test_a_record_holds_the_answer() -> None:
 async def test_a_bad_line_and_a_refused_one_stop_nothing() -> None:
     refusal = Answer(status=404, headers={}, body=b"no such page")
     runner, records, _ = runner_of(FakeTarget({2: [refusal]}), ordered=True)
-    bad = BadLine(number=1, custom_id=None, message="line 1 is no JSON")
+    bad = BadLine(number=1, custom_id=None, message="line 1 is not JSON")
     summary = await runner.run([bad, request(2), request(3)])
     assert records[0]["custom_id"] is None and records[0]["response"] is None
     assert records[0]["error"] == {
         "code": "invalid_line",
-        "message": "line 1 is no JSON",
+        "message": "line 1 is not JSON",
         "line": 1,
     }
     assert records[1]["response"]["status_code"] == 404
@@ -216,6 +216,6 @@ async def test_what_is_too_deep_for_json_is_an_error_of_its_line_or_text() -> No
     runner, records, _ = runner_of(FakeTarget({0: [RecursionError()], 1: [deep]}))
     await runner.run([request(n) for n in range(3)])
     by_id = {one["custom_id"]: one for one in records}
-    assert "line 0 has lists or objects too deep" in by_id["r0"]["error"]["message"]
+    assert "line 0 nests lists or objects too deeply" in by_id["r0"]["error"]["message"]
     assert by_id["r1"]["response"]["body"].startswith("[[")
     assert by_id["r2"]["response"]["status_code"] == 200

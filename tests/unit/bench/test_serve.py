@@ -131,9 +131,9 @@ def test_a_file_that_nobody_asked_for_is_no_place_for_a_result(
 ) -> None:
     nowhere = ["--url", "http://localhost:1", "--ready-check-timeout-sec", "0"]
     assert main(["bench", "serve", *nowhere, *words]) == 1
-    told = f"{named} would say something; add --save-result, or leave out {named}\n"
+    told = f"{named} would only concern the result file, and none is written; add --save-result"
     error = capsys.readouterr().err
-    assert error.endswith(told) and error.count("\n") == 1
+    assert f"error: {told}, or leave out {named}\n" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("flag", ["--save-result", "--save-detailed", "--append-result"])
@@ -160,9 +160,9 @@ def test_a_server_that_still_loads_is_waited_for(monkeypatch: pytest.MonkeyPatch
         (["--goodput", "ttft:-1"], "--goodput ttft:-1 must be a time in milliseconds"),
         (["--header", "x"], "write KEY=VALUE"),
         (["--save-result", "--metadata", "x"], "--metadata x: write KEY=VALUE"),
-        (["--base-url", "nowhere"], "'nowhere' is no URL"),
+        (["--base-url", "nowhere"], "'nowhere' is not the URL of a server"),
         (["--workload", "nano"], "--dataset-name random takes no --workload (that is for standard"),
-        (["--ramp-up-end-rps", "5"], "choose one with --ramp-up-strategy linear or exponential"),
+        (["--ramp-up-end-rps", "5"], "choose it with --ramp-up-strategy linear or exponential"),
         (["--tokenizer", "/nope"], "--tokenizer /nope: there is no such folder"),
     ],
 )

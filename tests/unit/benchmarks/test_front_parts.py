@@ -3,12 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.front_parts import instant_core
 from benchmarks.front_parts.cpu_time import children_of, cpu_seconds
 from benchmarks.front_parts.instant_core import FIRST_TOKEN_ID, VARIABLE, InstantCore, StepTimes
 from benchmarks.front_parts.report import COLUMNS, Cost, table
@@ -95,14 +95,30 @@ def test_as_many_prompts_begin_in_a_step_as_fit() -> None:
     assert [len(core.step()) for _ in range(4)] == [0, 2, 3, 4]
 
 
-def test_steps_last_as_long_as_they_are_told_to() -> None:
+class Clock:
+    """In the place of `time`: it passes only while somebody sleeps."""
+
+    now = 100.0
+
+    def time(self) -> float:
+        return self.now
+
+    perf_counter = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_steps_last_as_long_as_they_are_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(instant_core, "time", clock)
     core = InstantCore(fake_config(), StepTimes(step_ms=20, prompt_ms=5))
     for index in range(4):
         core.add_request(request(f"{index}", max_tokens=2))
-    began = time.perf_counter()
-    assert core.step() == [] and core.seconds_to_spare() > 0
+    began = clock.now
+    assert core.step() == [] and core.seconds_to_spare() == pytest.approx(0.020 + 4 * 0.005)
     assert [len(step) for step in run_to_end(core)] == [4, 4]
-    assert time.perf_counter() - began >= 0.060
+    assert clock.now - began == pytest.approx(0.040 + 0.020)
     assert core.seconds_to_spare() < 0, "a core without rows has no step under way"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from quire.cli import chat, main
-from quire.cli.chat import Conversation
+from quire.cli.conversation import Conversation
 from quire.outputs import CompletionOutput, RequestOutput
 from quire.sampling_params import SamplingParams
 
@@ -66,6 +66,11 @@ def conversation(llm: Any, system: str | None = None) -> Conversation:
     return Conversation(llm, SamplingParams(max_tokens=None), system)
 
 
+def said(talk: Conversation) -> list[str]:
+    """What the model would hear before the next question."""
+    return [message["content"] for message in talk.history.messages("?")[:-1]]
+
+
 def test_the_conversation_is_remembered() -> None:
     llm = FakeLLM(["Hello", " Alia."], ["Alia."])
     talk = conversation(llm, system="Be brief.")
@@ -78,7 +83,7 @@ def test_the_conversation_is_remembered() -> None:
         {"role": "user", "content": "Who am I?"},
     ]
     talk.clear()
-    assert talk.messages == [{"role": "system", "content": "Be brief."}]
+    assert said(talk) == ["Be brief."]
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +105,22 @@ def test_a_turn_that_fails_is_not_remembered(capsys: pytest.CaptureFixture[str])
     talk = conversation(FakeLLM([ValueError("too long")], ["Yes."]))
     chat._print_answer(talk, "a long story", on_terminal=True)
     assert "error: too long" in capsys.readouterr().err
-    assert talk.messages == []
+    assert said(talk) == []
+
+
+def test_a_message_that_is_refused_makes_nothing_forgotten(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    llm = FakeLLM(["b" * 10], ["c" * 10], [ValueError("too long")], ["Yes."], context=100)
+    talk = conversation(llm, system="Short")
+    for line in ("1" * 10, "2" * 10):
+        chat._print_answer(talk, line, on_terminal=True)
+    capsys.readouterr()
+    chat._print_answer(talk, "3" * 200, on_terminal=True)
+    assert capsys.readouterr().err == "error: too long\n"
+    assert said(talk) == ["Short", "1" * 10, "b" * 10, "2" * 10, "c" * 10]
+    assert list(talk.say("4")) == ["Yes."]
+    assert talk.num_forgotten == 0 and len(llm.heard[3]) == 6
 
 
 @pytest.mark.parametrize("on_terminal", [True, False])
@@ -131,10 +151,10 @@ def test_a_template_of_the_users_own_is_kept() -> None:
     llm = FakeLLM(["b" * 10], ["b" * 10], context=60)
     template = "{% for message in messages %}12345{{ message.content }}{% endfor %}"
     talk = Conversation(llm, SamplingParams(), chat_template=template)  # type: ignore[arg-type]
-    assert talk.make_room("1" * 10) == 0
     assert list(talk.say("1" * 10)) == ["b" * 10]
-    assert talk.make_room("2" * 10) == 0
-    assert llm.templates == [template]
+    assert list(talk.say("2" * 10)) == ["b" * 10]
+    assert talk.num_forgotten == 0
+    assert llm.templates == [template] * 2
 
 
 def test_an_answer_cut_by_length_says_so(capsys: pytest.CaptureFixture[str]) -> None:

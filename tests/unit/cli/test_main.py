@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def test_help_about_a_word_has_the_flags_of_all_commands(
 ) -> None:
     assert main(["--help=stop_token"]) == 0
     told = capsys.readouterr().out
-    assert told.startswith("--stop-token-ids ID [ID ...]  end after any of these\n    of quire ")
+    assert told.startswith("--stop-token-ids ID [ID ...]  stop after any of these\n    of quire ")
     assert "quire generate, quire chat" in told and told.count("--stop-token-ids") == 1
     assert main(["--help=percentile"]) == 0
     assert main(["--help=top-p"]) == 0  # some commands' flags say nothing of themselves
@@ -90,9 +91,9 @@ def test_help_imports_no_torch() -> None:
         (
             ["help"],
             "quire: error: there is no command 'help'; `quire --help` lists them, and --help=WORD "
-            "the flags that have to do with a word",
+            "the flags that mention a word",
         ),
-        (["-h=port"], "quire: error: -h=port: --help=port does that"),
+        (["-h=port"], "quire: error: -h=port: write the word after --help, as --help=port"),
         (["chart"], "quire: error: there is no command 'chart'; did you mean chat?"),
         (
             ["bench", "speed"],
@@ -122,15 +123,18 @@ def test_unknown_commands(
         (["generate", *NOWHERE, "--n", "3", "--best-of", "2"], "best_of must be at least n=3"),
         (["generate", *NOWHERE, "--logprobs", "2"], "--logprobs are printed as JSON; add --json"),
         (["generate", *NOWHERE, "--stream", "--best-of", "2"], "leave out --json, --n and"),
-        (["generate", "Once upon a time"], "'Once upon a time' stands where the model is"),
+        (["generate", "Once upon a time"], "'Once upon a time' is not a model, which is"),
         (["generate", "/there", *NOWHERE, "-p", "x"], "the model is given twice, as '/there' and"),
         (["generate", "/nonexistent", "-p", "x"], "'/nonexistent' does not exist"),
         (["generate", "-p", "x", "--enable-lora"], "enable_lora=True: LoRA adapters are not"),
-        (["chat", *NOWHERE, "--api-key", "x"], "give the server as --url URL, or leave out"),
-        (["run-batch", "-i", "i", "-o", "o", "--api-key", "x"], "--api-key is that of a server"),
-        (["generate", *NOWHERE, "--served-model-name", "x"], "--served-model-name is for what"),
-        (["chat", *NOWHERE, "--served-model-name", "x"], "this command serves none, leave it out"),
-        (["plan", "--served-model-name", "x"], "--served-model-name is for what clients"),
+        (["chat", *NOWHERE, "--api-key", "x"], "name the server with --url URL, or leave out"),
+        (["run-batch", "-i", "i", "-o", "o", "--api-key", "x"], "--api-key is for a server"),
+        (["generate", *NOWHERE, "--served-model-name", "x"], "--served-model-name is the name by"),
+        (
+            ["chat", *NOWHERE, "--served-model-name", "x"],
+            "this command has no clients, so leave",
+        ),
+        (["plan", "--served-model-name", "x"], "--served-model-name is the name by"),
         (["plan", "--hf-overrides.hidden_act", "banana"], "'hidden_act' = 'banana'"),
     ],
 )
@@ -173,6 +177,30 @@ def test_streamed_text_is_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--no-stream"]) == 0
     assert streamed == capsys.readouterr().out
     assert streamed.startswith("one")
+
+
+@pytest.mark.parametrize("shown", ["--stream", "--no-stream"])
+def test_a_prompt_that_is_too_long_is_named_by_where_it_stands(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, shown: str
+) -> None:
+    words = ["generate", *DUMMY, "--max-model-len", "32", "--max-tokens", "1", shown]
+    monkeypatch.setattr(sys, "stdin", typed(f"good\n\n{'7 ' * 40}\ngood\n"))
+    assert main(words) == 1
+    error = "quire: error: {} tokens, but max_model_len is 32 tokens for prompt"
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(error.format(r"line 3 of standard input has \d+"), told)
+    assert main([*words, "--prompt", "good", "7 " * 40]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(error.format(r"prompt 2 has \d+"), told)
+
+
+def test_only_the_end_of_a_prompt_is_kept_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", *DUMMY, "-p", "one two three " * 9, "--max-tokens", "1", "--json"]
+    assert main([*words, "--truncate-prompt-tokens", "5"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_prompt_tokens"] == 5
+    short = ["--max-model-len", "16", "--truncate-prompt-tokens", "-1"]
+    assert main([*words, *short]) == 0
+    assert json.loads(capsys.readouterr().out)["num_prompt_tokens"] == 15
 
 
 @pytest.mark.parametrize("dtype", ["half", "bfloat16", "float"])
@@ -352,8 +380,8 @@ def test_bench_throughput_counts_tokens(capsys: pytest.CaptureFixture[str], tmp_
     ("words", "message"),
     [
         (["throughput", "--num-prompts", "0"], "--num-prompts: 0 is too small; give at least 1"),
-        (["throughput", "--output-len", "0"], "--output-len: 0 is too small; give at least 1"),
-        (["throughput", "--prefix-len=-1"], "--prefix-len: -1 is too small; give at least 0"),
+        (["throughput", "--output-len", "0"], "/--random-output-len: 0 is too small; give at"),
+        (["throughput", "--prefix-len=-1"], "--random-prefix-len: -1 is too small; give at"),
         (["latency", "--num-iters", "0"], "--num-iters: 0 is too small; give at least 1"),
     ],
 )
@@ -382,7 +410,7 @@ def test_a_benchmark_that_serves_nothing_has_no_served_name(
     assert main(["bench", kind, *NOWHERE, "--served-model-name", "x"]) == 1
     error = capfd.readouterr().err
     assert error.startswith(
-        "quire: error: --served-model-name is for what clients of `quire serve`"
+        "quire: error: --served-model-name is the name by which clients of `quire serve`"
     )
     assert error.count("\n") == 1
 

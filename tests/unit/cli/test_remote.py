@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from quire.cli import main
+from quire.cli import chat, main
 from quire.cli.remote_chat import RemoteConversation
 from quire.clients.remote import RemoteModel, RemoteServer
 from tests.fakes.sse_server import FakeServer, Script, Seen, events, fake_server, json_script
@@ -102,7 +102,7 @@ def test_an_answer_that_was_cut_within_its_thoughts_says_so_and_its_question_sta
     assert captured.out == "\nAlia.\n"
     assert captured.err.splitlines() == [
         "[thoughts] Well...",
-        "[cut within its thoughts; --max-tokens gives it more room]",
+        "[cut at the length limit while still thinking; raise --max-tokens]",
         "[cut at the length limit]",
         "[thoughts] Ah.",
     ]
@@ -124,9 +124,9 @@ def test_a_quick_question(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--dtype", "float32"], "--dtype describes an engine of this command"),
-        (["--quantization", "awq"], "--quantization describes an engine of this command"),
-        (["--chat-template", "x"], "--chat-template describes an engine of this command"),
+        (["--dtype", "float32"], "--dtype configures an engine, but --url uses a server"),
+        (["--quantization", "awq"], "--quantization configures an engine, but --url"),
+        (["--chat-template", "x"], "--chat-template configures an engine, but --url"),
         (["--top-p", "9"], "top_p must be"),
     ],
 )
@@ -149,19 +149,57 @@ def talk_with(server: FakeServer, context: int) -> RemoteConversation:
     return RemoteConversation(RemoteServer(server.url), model, {"max_tokens": 100})
 
 
+def said(talk: RemoteConversation) -> list[str]:
+    """What the model would hear before the next question."""
+    return [message["content"] for message in talk.history.messages("?")[:-1]]
+
+
 def test_the_oldest_turns_are_forgotten_when_the_context_is_full() -> None:
     """A turn takes 200 tokens, an answer's room is 100, the next turn's guess 16."""
-    with fake_server(FakeModel(*[["b"]] * 3, total=200)) as server:
+    with fake_server(FakeModel(*[["b"]] * 5, total=200)) as server:
         talk = talk_with(server, context=520)
         forgotten = []
-        for text in ("1", "2", "3"):
-            forgotten.append(talk.make_room(text))
-            list(talk.say(text))
-    assert forgotten == [0, 0, 0]
-    assert talk.make_room("4") == 1
-    assert [one["content"] for one in talk.messages] == ["2", "b", "3", "b"]
-    talk.clear()
-    assert talk.messages == [] and talk.make_room("4") == 0
+        for text in ("1", "2", "3", "4"):
+            assert "".join(talk.say(text)) == "b"
+            forgotten.append(talk.num_forgotten)
+        assert forgotten == [0, 0, 0, 1]
+        assert said(talk) == ["2", "b", "3", "b", "4", "b"]
+        talk.clear()
+        assert said(talk) == []
+        list(talk.say("5"))
+        assert talk.num_forgotten == 0
+
+
+def is_too_long(seen: Seen) -> bool:
+    return len(seen.body["messages"][-1]["content"]) > 500
+
+
+def test_a_message_that_the_server_refuses_makes_nothing_forgotten(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = FakeModel(["b"], ["Yes."], total=200)
+    refusal = json_script({"error": {"message": "too long"}}, status=400)
+    with fake_server(lambda seen: refusal if is_too_long(seen) else model(seen)) as server:
+        talk = talk_with(server, context=520)
+        list(talk.say("1"))
+        chat._print_answer(talk, "2" * 1000, on_terminal=True)
+        assert "error: " in (told := capsys.readouterr().err)
+        assert "too long" in told and "forgotten" not in told
+        assert said(talk) == ["1", "b"]
+        assert list(talk.say("3")) == ["Yes."]
+    assert len(model.bodies[1]["messages"]) == 3
+
+
+def test_what_is_forgotten_is_told_before_the_first_thought(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = FakeModel(["b"], [{"reasoning": "Hm."}, "Yes."], total=500)
+    with fake_server(model) as server:
+        talk = talk_with(server, context=520)
+        list(talk.say("1"))
+        chat._print_answer(talk, "2", on_terminal=False)
+    note, thought = capsys.readouterr().err.splitlines()
+    assert "its oldest turn is forgotten" in note and thought == "[thoughts] Hm."
 
 
 def test_thoughts_take_no_room_in_the_next_turns() -> None:
@@ -177,7 +215,8 @@ def test_thoughts_take_no_room_in_the_next_turns() -> None:
         talk = talk_with(server, context=1000)
         assert list(talk.say("Is it?")) == ["", "Yes."]
         assert talk.num_tokens == 850
-        assert talk.make_room("And now?") == 0
+        list(talk.say("And now?"))
+        assert talk.num_forgotten == 0
 
 
 def test_an_answer_that_is_stopped_stays_as_far_as_it_came() -> None:
@@ -186,7 +225,7 @@ def test_an_answer_that_is_stopped_stays_as_far_as_it_came() -> None:
         pieces = talk.say("count")
         assert next(pieces) == "One"
         pieces.close()
-    assert [one["content"] for one in talk.messages] == ["count", "One"]
+    assert said(talk) == ["count", "One"]
 
 
 def test_prompts_are_continued(

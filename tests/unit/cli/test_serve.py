@@ -92,7 +92,7 @@ def test_help_about_a_word_has_verdicts_too(
 def test_the_short_flag_of_help_leads_to_the_long_one(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         parse(["-h=port"])
-    assert "a word stands behind --help, as --help=port" in capsys.readouterr().err
+    assert "write the word after --help, as --help=port" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_a_text_in_a_file_is_what_was_written(
             "line 2 has 'max-model-len' again, after 'max_model_len' in line 1; keep one of them",
         ),
         ("hf-overrides.a_b: 1\nhf_overrides.a_b: 2", "line 2 has 'hf_overrides.a_b' again"),
-        ("port.a_b: 1", "--port holds no JSON object; write it without .a_b"),
+        ("port.a_b: 1", "--port takes no JSON object; write it without .a_b"),
         ("hf-overrides:\n  a: 1\n  a: 2", "line 3 has 'a' again, after 'a' in line 2"),
         ("hf-overrides: {b: [{c: 1, c: 2}]}", "line 1 has 'c' again"),
     ],
@@ -254,7 +254,7 @@ def test_settings_of_the_engine_count_for_every_command(
     assert (engine.model, engine.max_model_len) == ("a-model", 512)
     assert engine.enable_prefix_caching is False and parsed.json is False
     messages = [record.getMessage() for record in caplog.records]
-    only = "only `quire serve` has --port, --allowed-origins, --restart-engine"
+    only = "ignored, since only `quire serve` has --port, --allowed-origins, --restart-engine"
     assert messages[0] == f"{config}: {only}"
     assert messages[1].startswith("unknown environment variable QUIRE_JSON")
     assert len(messages) == 2
@@ -331,7 +331,7 @@ def test_nor_one_that_a_file_names(
 def test_flags_of_an_engine_beside_the_url_of_a_file_are_refused(
     elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    refusal = "--dtype describes an engine of this command, and --url asks a server"
+    refusal = "--dtype configures an engine, but --url uses a server, which has its own"
     assert main(["chat", "--config", str(elsewhere), "-q", "x", "--dtype", "float32"]) == 1
     assert refusal in capsys.readouterr().err
     elsewhere.write_text(f"{elsewhere.read_text()}dtype: float32\n")

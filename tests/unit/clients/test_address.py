@@ -24,7 +24,7 @@ def test_the_api_is_found_with_and_without_its_version(text: str, url: str, auth
 
 @pytest.mark.parametrize("text", ["localhost:8000", "ftp://x", "http://", "http://x:99999"])
 def test_what_is_no_url_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"no URL|out of range"):
+    with pytest.raises(ValueError, match=r"not the URL|out of range"):
         Address.parse(text)
 
 

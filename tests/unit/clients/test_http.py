@@ -86,7 +86,7 @@ async def test_a_body_may_end_with_the_connection() -> None:
 
 async def test_an_answer_that_breaks_off_is_an_error() -> None:
     async with client_of(lambda seen: Script(pieces=[b"half"], then_close=True)) as (client, _):
-        with pytest.raises(ServerError, match="broke off in its answer"):
+        with pytest.raises(ServerError, match="in the middle of its answer"):
             await client.get("/v1/x")
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from quire.engine import output_router
 from quire.engine.async_engine import AsyncLLM, AsyncLLMEngine
+from quire.engine.messages import STATS
 from quire.engine.output_processor import ProcessedStep
 from quire.errors import EngineDeadError
 from quire.outputs import RequestOutput
@@ -20,6 +21,7 @@ from quire.step_output import CompletionDelta
 from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
 from tests.fakes.configs import fake_config
 from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP
+from tests.fakes.waiting import DEADLINE_S, until, wait_until
 
 ENDLESS = SamplingParams(max_tokens=None, output_kind=RequestOutputKind.DELTA)
 
@@ -39,14 +41,6 @@ async def collect(
     engine: AsyncLLM, request_id: str, prompt: object, params: SamplingParams
 ) -> list[RequestOutput]:
     return [output async for output in engine.generate(prompt, params, request_id)]
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async def poll() -> None:
-        while not await condition():
-            await asyncio.sleep(0)
-
-    await asyncio.wait_for(poll(), timeout=20)
 
 
 async def idle(engine: AsyncLLM) -> bool:
@@ -95,12 +89,13 @@ async def test_what_a_busy_loop_misses_is_made_together(
         sizes.append(len(deltas))
         return process(deltas)
 
+    monkeypatch.setattr(output_router, "_LONGEST_WAIT_S", DEADLINE_S)
     params = SamplingParams(max_tokens=1000, output_kind=RequestOutputKind.DELTA)
     stream = engine.generate([5, 6], params, "a")
     pieces = [await anext(stream)]
     monkeypatch.setattr(outputs, "process", noted)
-    time.sleep(0.5)  # holds up the loop
-    assert len(sizes) <= 6  # it waits a tenth of a second each time
+    wait_until(lambda: engine._client.ask(STATS).num_running == 0)  # holds up the loop
+    assert len(sizes) <= 1  # what was under way
     pieces += [piece async for piece in stream]
     assert [token for one in pieces for token in one.outputs[0].token_ids] == [5, 6] * 500
 
@@ -325,7 +320,7 @@ def test_what_is_said_of_thoughts_is_refused() -> None:
         assert [one async for one in engine.generate([5], params, "a", **asked)]  # type: ignore[arg-type]
         for refused in ({"reasoning_ended": True}, {"reasoning_parser_kwargs": {"a": 1}}):
             name = next(iter(refused))
-            with pytest.raises(ValueError, match=rf"^{name} cannot be used: AsyncLLM knows no"):
+            with pytest.raises(ValueError, match=rf"^{name} cannot be used: AsyncLLM has no"):
                 await anext(engine.generate([5], params, "b", **refused))  # type: ignore[arg-type]
         engine.shutdown()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 
@@ -39,6 +39,7 @@ from tests.fakes.fake_core import (
     SYSTEM_EXIT,
     FakeCore,
 )
+from tests.fakes.waiting import wait_until
 
 CLIENTS = {"inproc": InprocClient, "thread": ThreadClient, "process": ProcessClient}
 
@@ -99,26 +100,33 @@ def test_unwatched_completion_sends_one_delta(client: EngineClient) -> None:
 STEP_BY_THEMSELVES = pytest.mark.parametrize("client", ["thread", "process"], indirect=True)
 
 
-def run_to_the_end(client: EngineClient) -> None:
-    """And let all that is under way come here."""
-    while client.ask(STATS).num_running:
-        pass
-    time.sleep(0.2)
+def let_come(client: LinkClient, num_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many messages about steps, and the one after them; nobody has received them yet."""
+    link = client._link
+    wait_step, has_step = link.wait_step, link.has_step
+    come = deque(wait_step() for _ in range(num_steps))
+    wait_until(has_step)
+    monkeypatch.setattr(link, "wait_step", lambda: come.popleft() if come else wait_step())
+    monkeypatch.setattr(link, "has_step", lambda: bool(come) or has_step())
 
 
 @STEP_BY_THEMSELVES
-def test_steps_that_nobody_has_received_yet_come_together(client: EngineClient) -> None:
+def test_steps_that_nobody_has_received_yet_come_together(
+    client: LinkClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client.send(AddRequest(engine_request("a", [5, 6], max_tokens=20)))
-    run_to_the_end(client)
+    let_come(client, 19, monkeypatch)
     assert tokens_of(client.receive(), "a") == [5, 6] * 10
 
 
 @STEP_BY_THEMSELVES
-def test_a_failure_does_not_overtake_the_steps_before_it(client: EngineClient) -> None:
+def test_a_failure_does_not_overtake_the_steps_before_it(
+    client: LinkClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client.send(AddRequest(engine_request("a", [5, 6], max_tokens=20)))
-    run_to_the_end(client)
+    wait_until(lambda: client.ask(STATS).num_running == 0)
     client.send(AddRequest(engine_request("b", [FAIL_STEP])))
-    time.sleep(0.2)
+    let_come(client, 20, monkeypatch)
     assert tokens_of(receive_until_finished(client, 1), "a") == [5, 6] * 10
     for _ in range(2):
         with pytest.raises(EngineDeadError, match="on fire"):

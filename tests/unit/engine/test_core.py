@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from quire.config import SchedulerConfig
 from quire.engine.core import EngineCore
+from quire.engine.step_clock import MARGIN_S, MARGIN_SHARE, StepClock
 from quire.errors import EngineDeadError
 from quire.kv_cache.manager import KVCacheManager
 from quire.scheduler.scheduler import Scheduler
@@ -95,26 +94,38 @@ def test_what_fails_as_it_begins_is_told_with_the_next_step() -> None:
     assert not core.has_unfinished
 
 
+STEP_S = 0.02
+
+
 class BusyDevice(FakeDevice):
-    """As far as one can see, it is never done with the last step."""
+    """As far as one can see, it is never done with the last step. Time passes only here."""
+
+    now = 100.0
 
     def submit(self, plan: StepPlan) -> FakeResult:
         given = super().submit(plan)
         given.is_done = False
-        time.sleep(0.02)
+        self.now += STEP_S
         return given
 
 
-def test_the_next_plan_waits_while_the_device_has_work_and_nobody_else_does() -> None:
+def busy_core(steps_in_flight: int) -> EngineCore:
     kv = KVCacheManager(num_blocks=20, block_size=4)
-    config = SchedulerConfig(max_num_seqs=1, steps_in_flight=2)
-    core = EngineCore(Scheduler(config, kv, 64), BusyDevice(4), FAKE_FACTS, 2, open_gate())
+    config = SchedulerConfig(max_num_seqs=1, steps_in_flight=steps_in_flight)
+    device = BusyDevice(4)
+    core = EngineCore(Scheduler(config, kv, 64), device, FAKE_FACTS, steps_in_flight, open_gate())
+    core._clock = StepClock(lambda: device.now)
+    return core
+
+
+def test_the_next_plan_waits_while_the_device_has_work_and_nobody_else_does() -> None:
+    core = busy_core(steps_in_flight=2)
     assert core.seconds_to_spare() == 0.0
     core.add_request(request("a", [1, 2], max_tokens=30))
     assert core.seconds_to_spare() == 0.0  # nothing is in flight
     for _ in range(8):
         core.step()
-    assert 0.01 < core.seconds_to_spare() < 0.1
+    assert core.seconds_to_spare() == pytest.approx(STEP_S * (1 - MARGIN_SHARE) - MARGIN_S)
     _, last = core._in_flight[-1]
     last.is_done = True
     assert core.seconds_to_spare() == 0.0
@@ -125,9 +136,7 @@ def test_the_next_plan_waits_while_the_device_has_work_and_nobody_else_does() ->
 
 
 def test_a_result_that_is_there_is_read_though_later_steps_are_in_flight() -> None:
-    kv = KVCacheManager(num_blocks=20, block_size=4)
-    config = SchedulerConfig(max_num_seqs=1, steps_in_flight=4)
-    core = EngineCore(Scheduler(config, kv, 64), BusyDevice(4), FAKE_FACTS, 4, open_gate())
+    core = busy_core(steps_in_flight=4)
     core.add_request(request("a", [1, 2], max_tokens=30))
     for _ in range(8):
         core.step()

@@ -121,7 +121,7 @@ def test_wrong_input_is_one_clear_error(prompt: Any, params: Any, message: str) 
 def test_text_that_has_no_tokens_is_refused_under_its_name() -> None:
     inputs = processor(tokenizers.capital_letters("WordLevel"), [2])
     prompts = [ParsedPrompt(text=text, name=f"prompts[{i}]") for i, text in enumerate(["AB", "a"])]
-    with pytest.raises(ValueError, match=r"prompts\[1\] cannot be written in the tokens"):
+    with pytest.raises(ValueError, match=r"prompts\[1\] cannot be tokenized by this model"):
         inputs.tokenize_all(prompts)
     params = SamplingParams(bad_words=["A"])  # with a space before it no token spells it
     request = inputs.process("a", prompts[0], params).engine
@@ -214,7 +214,7 @@ def test_ends_that_the_model_does_not_have_forbid_and_end_nothing(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         inputs = processor(eos=(EOS, -1, 500))
-    assert "only those inside the vocabulary, 0 to 499, can" in caplog.text
+    assert "only those inside the vocabulary, 0 to 499, count" in caplog.text
     request = inputs.process("r", ParsedPrompt(token_ids=[5]), SamplingParams(min_tokens=2))
     assert request.engine.sampling.stop_token_ids == (EOS,)
 

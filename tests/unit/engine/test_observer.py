@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,6 +15,7 @@ from quire.errors import EngineDeadError
 from quire.sampling_params import RequestOutputKind, SamplingParams
 from tests.fakes.configs import fake_config
 from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP
+from tests.fakes.waiting import DEADLINE_S
 
 
 class Notes:
@@ -25,6 +28,23 @@ class Notes:
 
     def request_ended(self, end: RequestEnd) -> None:
         self.ended.append(end)
+
+
+class Broken:
+    """Cannot take notes: its disk is full."""
+
+    def request_started(self, request: ProcessedRequest) -> None:
+        raise OSError("no space left")
+
+    def request_ended(self, end: RequestEnd) -> None:
+        raise OSError("no space left")
+
+
+class Unguarded(Notes):
+    """Breaks the promise of its protocol."""
+
+    def request_ended(self, end: RequestEnd) -> None:
+        raise OSError("no space left")
 
 
 @pytest.fixture
@@ -84,3 +104,24 @@ async def test_an_engine_that_dies_ends_its_requests(engine: AsyncLLM, notes: No
     with pytest.raises(EngineDeadError):
         await run(engine, [FAIL_STEP])
     assert ends(notes) == [("r", [(0, "error")])]
+
+
+async def test_what_an_observer_cannot_do_is_logged_once_and_stops_nobody(
+    engine: AsyncLLM, caplog: pytest.LogCaptureFixture
+) -> None:
+    notes = Notes()
+    engine.front.observe(Observers([Broken(), notes]))
+    for _ in range(2):
+        await asyncio.wait_for(run(engine, [10, 11]), DEADLINE_S)
+    assert notes.started == ["r", "r"]
+    assert ends(notes) == [("r", [(4, "length")])] * 2
+    (record,) = [one for one in caplog.records if one.levelno >= logging.ERROR]
+    assert "Broken" in record.getMessage() and "no space left" in caplog.text
+    assert record.exc_info is not None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_consumers_hear_of_an_end_that_cannot_be_noted(engine: AsyncLLM) -> None:
+    engine.front.observe(Unguarded())
+    with pytest.raises(EngineDeadError, match="on fire"):
+        await asyncio.wait_for(run(engine, [FAIL_STEP]), DEADLINE_S)

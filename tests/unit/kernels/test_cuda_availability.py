@@ -10,7 +10,8 @@ import torch
 
 from quire.kernels.cuda import availability, decode_attention
 from quire.kernels.cuda.availability import why_not, why_not_rows
-from quire.kernels.selection import HeadsShape, attend_rows
+from quire.kernels.selection import attend_rows
+from quire.kernels.shapes import HeadsShape
 
 SHAPE = HeadsShape(
     num_heads=32,

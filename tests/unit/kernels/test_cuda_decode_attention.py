@@ -18,7 +18,7 @@ from quire.kernels.cuda.decode_attention import FEW, MANY, Cut, DecodeAttention
 from quire.kernels.reference.attention import paged_attention, write_kv
 from quire.kernels.reference.norm import rms_norm
 from quire.kernels.reference.rope import rotate_half
-from quire.kernels.selection import DecodeRows, HeadsShape
+from quire.kernels.shapes import DecodeRows, HeadsShape
 from tests.unit.kernels.fake_driver import fake_driver
 from tests.unit.kernels.twins import assert_close
 

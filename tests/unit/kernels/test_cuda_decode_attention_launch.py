@@ -12,7 +12,7 @@ import torch
 from quire.kernels.cuda import compiler, decode_attention
 from quire.kernels.cuda.decode_attention import FEW, MANY, DecodeAttention
 from quire.kernels.rehearsal import rehearse
-from quire.kernels.selection import DecodeRows, HeadsShape
+from quire.kernels.shapes import DecodeRows, HeadsShape
 from tests.unit.kernels.fake_driver import MULTIPROCESSORS, FakeDriver, fake_driver
 
 HEADS, KV_HEADS, DIM, BLOCK = 4, 2, 64, 16
@@ -85,22 +85,22 @@ def test_rows_have_as_many_parts_as_there_is_room_for(
     assert parts == 1 or num_rows * KV_HEADS * parts <= decode_attention._ALL_PARTS
 
 
-def test_layers_share_kernels_and_room_that_is_there_before_a_step(driver: FakeDriver) -> None:
+def test_layers_share_kernels_and_a_workspace_made_before_a_step(driver: FakeDriver) -> None:
     layers, cache = [made(), made()], empty_cache()
-    room = layers[0]._room  # before any capture: memory of a graph is cleared in it
+    workspace = layers[0]._workspace  # before any capture: memory of a graph is cleared in it
     for attend in layers:
         for num_rows in (1, 100):
             attended(attend, num_rows, cache)
-        assert attend._room is room
+        assert attend._workspace is workspace
     assert decode_attention._code_of.cache_info().misses == 2  # few rows and many
 
 
-def test_room_is_given_back_with_the_layers(driver: FakeDriver) -> None:
+def test_a_workspace_is_given_back_with_the_layers(driver: FakeDriver) -> None:
     attend = made()
-    assert len(decode_attention._rooms) == 1
+    assert len(decode_attention._workspaces) == 1
     del attend
     gc.collect()
-    assert len(decode_attention._rooms) == 0
+    assert len(decode_attention._workspaces) == 0
 
 
 def test_a_rehearsal_is_left_to_the_kernels_that_it_compiles(

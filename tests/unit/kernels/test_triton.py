@@ -14,7 +14,7 @@ from quire.kernels.reference.norm import layer_norm as reference_layer_norm
 from quire.kernels.reference.norm import rms_norm as reference_rms_norm
 from quire.kernels.reference.rope import rope_angles as reference_rope_angles
 from quire.kernels.reference.rope import rotate_half, rotate_interleaved
-from quire.kernels.selection import HeadsShape
+from quire.kernels.shapes import HeadsShape
 from quire.kernels.triton import activation, norm, rope
 from quire.kernels.triton.argmax import Argmax
 from tests.unit.kernels.twins import DEVICE, DTYPES, assert_close, random

@@ -59,9 +59,10 @@ def test_released_prefix_is_found_until_it_is_evicted() -> None:
 def test_different_seed_or_earlier_token_makes_a_different_prefix() -> None:
     kv = manager()
     filled(kv, list(range(12)))
-    salted: list[bytes] = []
-    extend_chain(salted, chain_seed("salt", ()), np.arange(12), 4)
-    assert len(kv.find_prefix(salted, 12)) == 0
+    for seed in (chain_seed("salt", ()), chain_seed(None, ("adapter",))):
+        seeded: list[bytes] = []
+        extend_chain(seeded, seed, np.arange(12), 4)
+        assert len(kv.find_prefix(seeded, 12)) == 0
     assert len(kv.find_prefix(hashes_of([9, *range(1, 12)]), 12)) == 0
 
 

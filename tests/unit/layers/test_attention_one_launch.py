@@ -19,7 +19,8 @@ from quire.batch import Batch
 from quire.kernels.reference.attention import paged_attention, write_kv
 from quire.kernels.reference.norm import rms_norm
 from quire.kernels.reference.rope import rotate_half
-from quire.kernels.selection import DecodeRows, HeadsShape, kernels_for
+from quire.kernels.selection import kernels_for
+from quire.kernels.shapes import DecodeRows, HeadsShape
 from quire.kv_layout import KVLayout, LayerKV
 from quire.layers import attention as layer_module
 from quire.layers import heads as heads_module

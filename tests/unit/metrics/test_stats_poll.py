@@ -60,7 +60,7 @@ async def test_what_goes_wrong_is_logged_once_and_makes_no_answer_young(
     assert [await poll.get(0.0), await poll.get(3600.0)] == [7, 7]
     assert poll.time == float("-inf")
     assert [record.message for record in caplog.records] == [
-        "the engine's numbers cannot be had; older ones are shown"
+        "the engine's statistics are unavailable; older ones are shown"
     ]
 
 

@@ -62,6 +62,9 @@ def test_null_is_refused_where_silence_means_true() -> None:
         (HFConfig.int, True, "a whole number"),
         (HFConfig.float, "1e-5", "a number"),
         (HFConfig.float, False, "a number"),
+        (HFConfig.float, float("nan"), "a number"),
+        (HFConfig.fraction, -1e-5, "a number from 0 to below 1"),
+        (HFConfig.fraction, 1e30, "a number from 0 to below 1"),
         (HFConfig.bool, 1, "true or false"),
         (HFConfig.str, 1, "a string"),
         (HFConfig.list, "ab", "a list"),
@@ -82,6 +85,12 @@ def test_the_first_spelling_present_is_read() -> None:
     both = config(n_head=4, num_attention_heads=4)
     assert both.int(("num_attention_heads", "n_head")) == 4
     both.check_unread()
+
+
+def test_more_layers_than_any_model_has_are_refused() -> None:
+    hf = config(n_layer=10**9).with_spellings(num_hidden_layers="n_layer")
+    with pytest.raises(UnsupportedModelError, match=r"'n_layer' = 1000000000 must be at most 10,0"):
+        hf.int("num_hidden_layers")
 
 
 def test_spellings_that_contradict_each_other_are_refused() -> None:

@@ -42,7 +42,20 @@ def test_unknown_architecture_names_itself_and_near_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["FalconMambaForCausalLM", "Gemma7ForCausalLM", "Qwen9MoeForCausalLM", "GPTNeoXModel"]
+    ("name", "family"),
+    [
+        ("Qwen3Model", "Qwen3ForCausalLM"),
+        ("GPT2Model", "GPT2LMHeadModel"),
+        ("LlamaForSequenceClassification", "LlamaForCausalLM"),
+    ],
+)
+def test_another_class_of_a_family_is_told_the_one_that_generates(name: str, family: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=rf"'{name}' has .*; did you mean {family}\?$"):
+        ModelRegistry.plan_function(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["FalconMambaForCausalLM", "Gemma7ForCausalLM", "Qwen9MoeForCausalLM", "BertModel"]
 )
 def test_another_model_is_no_misspelling(name: str) -> None:
     with pytest.raises(

@@ -12,6 +12,10 @@ from quire.sampling_params import SamplingParams
 
 CONSTRAINED = SamplingParams(structured_outputs={"choice": ["yes", "no"]})
 LIMITED = SamplingParams(thinking_token_budget=5)
+BOTH = [
+    SamplingParams(structured_outputs={"choice": ["yes", "no"]}, thinking_token_budget=budget)
+    for budget in (-1, 0, 5)
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +36,9 @@ def thoughts() -> Thoughts:
     ],
 )
 def test_a_grammar_waits_for_the_end_of_an_open_thought(prompt: str, thoughts: Thoughts) -> None:
-    thinking = thoughts.after_raw(ParsedPrompt(text=prompt), CONSTRAINED)
-    assert thinking is not None and thinking.is_open
+    for params in (CONSTRAINED, *BOTH):
+        thinking = thoughts.after_raw(ParsedPrompt(text=prompt), params)
+        assert thinking is not None and thinking.is_open
 
 
 @pytest.mark.parametrize(
@@ -48,6 +53,18 @@ def test_a_grammar_waits_for_the_end_of_an_open_thought(prompt: str, thoughts: T
     ],
 )
 def test_other_prompts_are_followed_by_the_grammar_at_once(prompt: str, thoughts: Thoughts) -> None:
-    assert thoughts.after_raw(ParsedPrompt(text=prompt), CONSTRAINED) is None
+    for params in (CONSTRAINED, *BOTH):
+        thinking = thoughts.after_raw(ParsedPrompt(text=prompt), params)
+        assert thinking is not None and thinking.is_open is False
     limited = thoughts.after_raw(ParsedPrompt(text=prompt), LIMITED)
     assert limited is not None and not limited.is_open
+
+
+def test_a_grammar_of_a_format_that_usually_thinks_begins_at_once_too() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(TINY_CHAT)
+    usual = Thoughts.of(reasoning_format("deepseek_r1"), tokenizer)
+    for params in (CONSTRAINED, *BOTH):
+        thinking = usual.after_raw(ParsedPrompt(text="Is it?"), params)
+        assert thinking is not None and thinking.is_open is False
+    limited = usual.after_raw(ParsedPrompt(text="Is it?"), LIMITED)
+    assert limited is not None and limited.is_open

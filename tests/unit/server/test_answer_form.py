@@ -388,7 +388,7 @@ def test_log_probabilities_of_a_response_need_one_item() -> None:
     body = ResponsesRequest.model_validate(
         {"input": "x", "include": ["message.output_text.logprobs"]}
     )
-    with pytest.raises(HTTPError, match="belong to no one item"):
+    with pytest.raises(HTTPError, match="belong to no single item"):
         check_logprobs(body, FORM)
     check_logprobs(body, AnswerForm())
 
@@ -489,4 +489,4 @@ async def test_the_effort_of_thinking_reaches_a_template_that_heeds_it(engine: A
             == "low False x"
         )
         assert (await prompt()).startswith("<|im_start|>")  # it does not think anyway
-        assert "heeds neither" in await prompt(reasoning_effort="high")
+        assert "reads neither" in await prompt(reasoning_effort="high")

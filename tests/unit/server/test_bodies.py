@@ -49,7 +49,7 @@ def is_at_work() -> threading.Event:
 async def test_a_large_body_is_parsed_beside_the_event_loop(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, is_at_work: threading.Event
 ) -> None:
-    parse = bodies.json.loads
+    parse = bodies._parsed
 
     def slowly(text: str) -> Any:
         is_at_work.set()
@@ -151,6 +151,11 @@ async def test_many_values_are_read_as_few_are(client: httpx.AsyncClient, many: 
         ("\\ude00", False),
         ("\\\\ud83d", True),  # an escaped backslash and letters
         ("\\uD83D", False),
+        ("\\\\ud83d\\ude00", False),
+        ("\\\\\\ud83d\\ude00", True),  # an escaped backslash and a whole pair
+        ("\\\\\\\\ud83d\\uDE00", False),
+        ("\\ud83d\\\\ude00", False),
+        ("\\n\\ud83d\\ude00\\\\ude00", True),
     ],
 )
 async def test_halves_of_characters_are_found(

@@ -15,7 +15,7 @@ from quire.outputs import CompletionOutput, RequestOutput
 from quire.prompts import ParsedPrompt
 from quire.sampling_params import SamplingParams
 from quire.server.answer_form import AnswerForm
-from quire.server.chat_prompt import warn_of_idle_defaults
+from quire.server.chat_prompt import warn_of_templates
 from quire.server.chat_stream import ChatStream
 from quire.server.chat_view import ChatView
 from quire.server.envelope import Envelope
@@ -184,7 +184,7 @@ def test_defaults_that_no_template_reads_are_told_at_the_start(
 ) -> None:
     state = ready_state(engine, default_chat_template_kwargs=kwargs)
     caplog.clear()
-    warn_of_idle_defaults(state)
+    warn_of_templates(state)
     warnings = [one.message for one in caplog.records if one.levelname == "WARNING"]
     assert len(warnings) == (words is not None)
     assert words is None or words in warnings[0]
@@ -195,8 +195,19 @@ def test_defaults_without_a_template_are_told_at_the_start(
 ) -> None:
     state = ready_state(engine, default_chat_template_kwargs={"enable_thinking": False})
     state.chat = None
-    warn_of_idle_defaults(state)
+    warn_of_templates(state)
     assert "has no effect: there is no chat template" in caplog.text
+
+
+def test_a_missing_template_is_told_at_the_start(
+    engine: AsyncLLM, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.front.require_tokenizer(), "chat_template", None)
+    warn_of_templates(ready_state(engine))
+    assert "no chat template, so chat requests will be refused" in caplog.text
+    caplog.clear()
+    warn_of_templates(ready_state(engine, trust_request_chat_template=True))
+    assert caplog.text == ""
 
 
 async def test_max_completion_tokens_wins(client: httpx.AsyncClient) -> None:
@@ -315,6 +326,15 @@ async def test_a_trusted_template_and_its_arguments(engine: AsyncLLM) -> None:
     async with in_process_client(state) as client:
         response = await client.post("/apply-template", json=body)
     assert response.json()["prompt"] == "13DWhat is the capital of France?"
+
+
+async def test_a_trusted_template_that_does_not_parse_is_named(engine: AsyncLLM) -> None:
+    body = {"messages": QUESTION, "chat_template": "{{ x }}\n{% for"}
+    async with in_process_client(ready_state(engine, trust_request_chat_template=True)) as client:
+        response = await client.post("/v1/chat/completions", json=body)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, "chat_template")
+    assert "does not parse: line 2" in error["message"]
 
 
 async def test_what_ends_an_answer_in_the_format_of_a_named_template_ends_it(

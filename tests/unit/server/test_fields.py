@@ -86,7 +86,7 @@ def test_no_more_fields_are_looked_at_than_are_told() -> None:
     kwargs = {f"a{i}": 1 for i in range(100)}
     chat = {"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": kwargs}
     body = ChatCompletionRequest.model_validate(chat)
-    with pytest.raises(HTTPError, match=r"kwargs\.a9' \(to leave"):
+    with pytest.raises(HTTPError, match=r"kwargs\.a9' \(to ignore"):
         judge(body, "error", template)
     assert len(asked) == 10
     assert judge(body, "warn", template) == [f"chat_template_kwargs.{name}" for name in kwargs]
@@ -373,7 +373,7 @@ NAMED = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
         ({"messages": [USER] * 3000}, "the prompt is too long: it has at least 3000 tokens"),
         (
             {"tools": [NAMED, NAMED]},
-            "tools[1].function.name: there is a tool 'look_up' already",
+            "tools[1].function.name: there is already a tool 'look_up'",
         ),
         (
             {"tools": [NAMED], "tool_choice": {"type": "allowed_tools", "allowed_tools": {}}},

@@ -23,9 +23,11 @@ from quire.server.input_phase import IN_THREAD_BYTES
 from quire.server.openapi import GENERATING
 from quire.server.state import Phase, ServerState
 from quire.server.usage import Usage
+from quire.step_output import EngineStats
 from tests.fakes.configs import fake_config
 from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP, REFUSE
 from tests.fakes.server import BUILD_SILENT_CORE, events_of, in_process_client, ready_state
+from tests.fakes.waiting import DEADLINE_S, until
 
 PATH = "/v1/completions"
 MOST = 10**9
@@ -53,21 +55,19 @@ async def client(state: ServerState) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0)
-
-    await asyncio.wait_for(poll(), timeout=20)
-
-
 async def idle(state: ServerState) -> bool:
     engine = state.engine
     assert engine is not None
     await until(lambda: engine.get_num_unfinished_requests() == 0 and len(state.running) == 0)
-    while (await engine.stats()).num_running:
-        pass
+    await until_core(engine, lambda stats: stats.num_running == 0)
     return True
+
+
+async def until_core(engine: AsyncLLM, condition: Callable[[EngineStats], bool]) -> None:
+    async def holds() -> bool:
+        return condition(await engine.stats())
+
+    await until(holds)
 
 
 class LeavingClient:
@@ -154,9 +154,13 @@ async def test_many_prompts_are_checked_once_and_leave_others_their_turns(
     running = asyncio.create_task(leaving.run())
     engine = state.require_engine()
     seen = set()
-    while (num_unfinished := engine.get_num_unfinished_requests()) < 50:
-        seen.add(num_unfinished)
-        await asyncio.sleep(0)
+
+    async def look_each_turn() -> None:
+        while (num_unfinished := engine.get_num_unfinished_requests()) < 50:
+            seen.add(num_unfinished)
+            await asyncio.sleep(0)
+
+    await asyncio.wait_for(look_each_turn(), DEADLINE_S)
     assert len(seen) > 25  # the prompts were not taken all in one turn
     assert num_checks < 5
     leaving.gone.set()
@@ -187,8 +191,7 @@ async def test_a_cancelled_answer_has_the_tokens_that_it_was_computed(
     answer = asyncio.create_task(client.post(PATH, json=body))
     await until(lambda: state.running.get("a") is not None)
     engine = state.require_engine()
-    while (await engine.stats()).num_steps < 5:
-        pass
+    await until_core(engine, lambda stats: stats.num_steps >= 5)
     assert (await client.post("/v1/requests/a/cancel")).status_code == 200
     data = (await answer).json()
     token_ids = [one["token_ids"] for one in data["choices"]]
@@ -207,8 +210,7 @@ async def test_a_client_that_leaves_is_counted_with_what_was_computed(engine: As
     body = {**ENDLESS, "max_tokens": 1500, "ignore_eos": True}
     leaving = LeavingClient(state, body)
     running = asyncio.create_task(leaving.run())
-    while (await engine.stats()).num_generation_tokens < before + 5:
-        await asyncio.sleep(0)
+    await until_core(engine, lambda stats: stats.num_generation_tokens >= before + 5)
     leaving.gone.set()
     await asyncio.wait_for(running, 20)
     assert await idle(state) and leaving.received == []
@@ -403,7 +405,7 @@ async def test_a_wrong_value_of_our_own_is_500_and_logged(
     response = await client.post(PATH, json={"prompt": [5], "max_tokens": 2, "stream": is_stream})
     assert response.status_code == 500
     message = response.json()["error"]["message"]
-    assert message == "ValueError: the server failed; its log says more."
+    assert message == "ValueError: the server failed; see its log for details."
     assert "a bug" in caplog.text
     assert await idle(state)
 

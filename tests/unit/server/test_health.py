@@ -13,6 +13,7 @@ from anthropic.types import ModelInfo
 import quire
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.start import StartWatch
+from quire.errors import EngineDeadError
 from quire.metrics.stats_poll import Poll
 from quire.server.args import ServerArgs
 from quire.server.state import Phase, RunningRequest, ServedModels, ServerState
@@ -101,6 +102,24 @@ async def test_an_engine_that_does_not_answer_is_not_healthy_until_it_does(
     answers.set()
     await state.watch.stats.get(0.0)
     assert await status_of(state, "/health") == 200
+
+
+@pytest.mark.parametrize("phase", [Phase.READY, Phase.DRAINING])
+async def test_a_server_whose_engine_has_died_is_not_up_before_its_phase_says_so(
+    engine: AsyncLLM, monkeypatch: pytest.MonkeyPatch, phase: Phase
+) -> None:
+    state = ready_state(engine)
+    state.enter(phase, "why")
+    monkeypatch.setattr(AsyncLLM, "dead_error", EngineDeadError("on fire"))
+    async with in_process_client(state) as client:
+        answers = [
+            *[await client.get(path) for path in ("/health", "/ping", "/readyz")],
+            await client.post("/v1/completions", json={"prompt": "Hi", "max_tokens": 1}),
+            await client.post("/tokenize", json={"prompt": "Hi"}),
+        ]
+    for answer in answers:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert "he server is without an engine: it has died." in answer.json()["error"]["message"]
 
 
 async def test_version(client: httpx.AsyncClient) -> None:

@@ -17,23 +17,15 @@ from quire.server.args import ServerArgs
 from quire.server.errors import HTTPError
 from quire.server.lifecycle import Lifecycle, RestartLimit
 from quire.server.state import Phase, RunningRequest, ServerState
+from tests.fakes.byte_tokenizer import VOCAB_SIZE
 from tests.fakes.configs import fake_config
 from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_STEP
-
-DEADLINE_S = 20
+from tests.fakes.waiting import DEADLINE_S, until
 
 
 def open_fake(watch: StartWatch) -> AsyncLLM:
     watch.enter("fake")
     return AsyncLLM(fake_config(), multiprocess_mode=False, build=BUILD_FAKE_CORE)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async def poll() -> None:
-        while not condition():
-            await asyncio.sleep(0.005)
-
-    await asyncio.wait_for(poll(), DEADLINE_S)
 
 
 async def kill(state: ServerState) -> None:
@@ -80,7 +72,7 @@ async def test_it_is_loading_and_then_ready(start: Callable[..., Run]) -> None:
 
     def open_slowly(watch: StartWatch) -> AsyncLLM:
         watch.enter("slow")
-        go_on.wait()
+        assert go_on.wait(DEADLINE_S)
         return open_fake(watch)
 
     run = start(open_engine=open_slowly)
@@ -264,7 +256,7 @@ async def test_a_start_is_broken_off_with_the_server(start: Callable[..., Run]) 
     def open_until_ended(watch: StartWatch) -> AsyncLLM:
         watch.can_be_ended_by(ended.set)
         watch.enter("waiting")
-        ended.wait()
+        assert ended.wait(DEADLINE_S)
         raise EngineDeadError("it was killed")
 
     run = start(open_engine=open_until_ended)
@@ -279,7 +271,17 @@ async def test_a_missing_chat_template_is_found_before_anything_loads() -> None:
         Lifecycle(state, cast(Any, open_fake))
 
 
-def test_a_chat_template_may_be_a_file(tmp_path: Path) -> None:
+async def test_a_chat_template_may_be_a_file(
+    start: Callable[..., Run], byte_tokenizer: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "t.jinja"
-    path.write_text("{{ messages }}")
-    Lifecycle(ServerState(args=ServerArgs(chat_template=str(path))), open_fake)
+    path.write_text("{% for m in messages %}<{{ m.content }}>{% endfor %}")
+    config = fake_config(folder=byte_tokenizer, skip_tokenizer_init=False, vocab_size=VOCAB_SIZE)
+
+    def open_with_tokenizer(watch: StartWatch) -> AsyncLLM:
+        return AsyncLLM(config, multiprocess_mode=False, build=BUILD_FAKE_CORE)
+
+    run = start(open_engine=open_with_tokenizer, args={"chat_template": str(path)})
+    await run.until(Phase.READY)
+    assert run.state.chat is not None
+    assert run.state.chat.render([{"role": "user", "content": "Hi"}]).text == "<Hi>"

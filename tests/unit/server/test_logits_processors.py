@@ -53,7 +53,7 @@ async def test_other_apis_take_it_too(engine: AsyncLLM) -> None:
 @pytest.mark.parametrize(
     ("pattern", "processor", "message"),
     [
-        (None, FAVOUR, "must be started with --logits-processor-pattern"),
+        (None, FAVOUR, "start it with --logits-processor-pattern"),
         (HERE, f"{HERE}.favour_four", "does not match what this server allows"),  # as a whole
         ("safe.*", "os.system", "'os.system' does not match"),
         (".*", "no.such.name", "'no.such.name' cannot be loaded: ModuleNotFoundError"),

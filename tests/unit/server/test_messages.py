@@ -237,9 +237,8 @@ async def test_tools_are_shown_to_the_model(client: httpx.AsyncClient) -> None:
         ({"stop_sequences": ["a"] * 5}, "stop_sequences may have 4 strings, got 5"),
         (
             {"thinking": {"type": "enabled", "budget_tokens": 1024}},
-            "thinking.budget_tokens=1024 needs to know how thinking ends, and no reasoning parser "
-            "says so: start the server with --reasoning-parser, or leave thinking.budget_tokens "
-            "out.",
+            "thinking.budget_tokens=1024 needs a reasoning parser, which knows where thinking "
+            "ends: start the server with --reasoning-parser, or leave thinking.budget_tokens out.",
         ),
         (
             {"thinking": {"type": "adaptive", "budget_tokens": 1024}},
@@ -251,7 +250,7 @@ async def test_tools_are_shown_to_the_model(client: httpx.AsyncClient) -> None:
         ),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens: must be given"),
         (
-            {"output_config": {"format": {"type": "json_schema", "schema": {"not": {}}}}},
+            {"output_config": {"format": {"type": "json_schema", "schema": {"not": {"const": 1}}}}},
             "output_config.format: JSON schema: the keyword 'not' at #/not cannot be honoured",
         ),
         ({"output_config": {"effort": "low"}}, "output_config.effort='low' has no effect"),
@@ -264,7 +263,10 @@ async def test_tools_are_shown_to_the_model(client: httpx.AsyncClient) -> None:
             {"tools": [TOOL], "tool_choice": {"type": "any", "name": "sundial"}},
             "tool_choice.name: goes with the type tool, not with any",
         ),
-        ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "no tool 'bash_20250124'"),
+        (
+            {"tools": [{"type": "bash_20250124", "name": "bash"}]},
+            "no built-in tool 'bash_20250124'",
+        ),
         ({"max_token": 3}, "unknown field 'max_token'; did you mean max_tokens"),
     ],
 )

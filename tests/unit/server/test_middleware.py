@@ -91,8 +91,8 @@ def test_what_cannot_be_middleware_is_refused_at_the_start(name: str, why: str) 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("Broken", "it cannot be made: RuntimeError: no licence$"),
-        ("nothing", "what it makes, a NoneType, cannot be called; give the"),
+        ("Broken", "creating it failed: RuntimeError: no licence$"),
+        ("nothing", "it returned a NoneType, which is not callable; give the"),
     ],
 )
 def test_middleware_that_cannot_be_made_is_refused_before_it_serves(name: str, why: str) -> None:

@@ -96,13 +96,18 @@ async def test_responses_and_messages_are_constrained(client: httpx.AsyncClient)
         ({"structured_outputs": {"jso": {}}}, "structured_outputs", "has no field 'jso'"),
         ({"guided_choice": []}, "guided_choice", "non-empty strings"),
         ({"guided_whitespace_pattern": " "}, "guided_whitespace_pattern", "needs guided_json"),
+        ({"guided_json": SCHEMA, "guided_decoding_backend": "foo"}, "guided_decoding_backend",
+         "guided_decoding_backend='foo': there is no backend 'foo'; it is one of"),
+        ({"guided_json": SCHEMA, "guided_decoding_backend": "auto:x"}, "guided_decoding_backend",
+         "there is no option of a backend 'x'"),
+        ({"guided_choice": [], "guided_decoding_backend": "auto"}, "guided_choice", "non-empty"),
         ({"response_format": {"type": "json_schema"}}, "response_format", "json_schema.schema"),
         ({"response_format": {"type": "x"}}, "response_format", "must be one of text, json_object"),
         ({"guided_regex": "(a"}, "guided_regex", "guided_regex: the regex grammar cannot be used"),
         ({"guided_json": {"items": {"uniqueItems": True}}}, "guided_json",
          "the keyword 'uniqueItems' at #/items/uniqueItems cannot be honoured"),
         ({"guided_json": {"type": "integer", "minimum": 2, "maximum": 1}}, "guided_json", "Unsat"),
-        ({"thinking_token_budget": 3}, "thinking_token_budget", "no reasoning parser says so"),
+        ({"thinking_token_budget": 3}, "thinking_token_budget", "needs a reasoning parser"),
         ({"thinking_token_budget": 3}, "thinking_token_budget", "server with --reasoning-parser"),
     ],
 )  # fmt: skip
@@ -114,6 +119,24 @@ async def test_what_cannot_be_followed_is_refused_by_name(
         assert response.status_code == 400
         error = response.json()["error"]
         assert message in error["message"] and error["param"] == param
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize(
+    "form", [{"guided_json": SCHEMA}, {"response_format": JSON_SCHEMA}], ids=["guided", "format"]
+)
+async def test_options_of_a_backend_are_heeded(
+    engine: AsyncLLM, client: httpx.AsyncClient, path: str, form: dict[str, Any]
+) -> None:
+    """The model writes as many spaces as it may."""
+    bias = {str(only_token(engine.front.require_tokenizer(), " ")): 100}
+    body = {**form, "logit_bias": bias, "max_tokens": 300}
+    text, _ = await answer(client, path, {**body, "guided_decoding_backend": "xgrammar"})
+    assert "  " in text
+    backend = {"guided_decoding_backend": "xgrammar:disable-any-whitespace"}
+    text, end = await answer(client, path, {**body, **backend})
+    assert end == "stop"
+    assert "  " not in text and "\n" not in text
 
 
 async def test_what_takes_too_long_to_compile_ends_alone(
@@ -217,9 +240,14 @@ def only_token(tokenizer: Any, text: str) -> int:
         "<think>a",
     ],
 )
-async def test_other_raw_prompts_begin_no_thought(engine: AsyncLLM, prompt: str) -> None:
+@pytest.mark.parametrize("budget", [None, 0, 5])
+async def test_other_raw_prompts_begin_no_thought(
+    engine: AsyncLLM, prompt: str, budget: int | None
+) -> None:
+    first = only_token(engine.front.require_tokenizer(), "<")
     async with in_process_client(ready_state(engine, **WHY)) as client:
         body = {"prompt": prompt, "guided_choice": ["yes", "no"], "max_tokens": 30}
+        body |= {"thinking_token_budget": budget, "logit_bias": {str(first): 100}}
         choice = (await client.post(COMPLETIONS, json=body)).json()["choices"][0]
     assert choice["text"] in ("yes", "no") and choice["finish_reason"] == "stop"
 
@@ -252,9 +280,14 @@ async def test_calls_that_must_be_made_are_made(engine: AsyncLLM) -> None:
 
 @pytest.mark.parametrize(
     ("parser", "form"),
-    [("mistral", {"response_format": JSON_SCHEMA}), ("hermes", {"guided_choice": ["a"]})],
+    [
+        ("mistral", {"response_format": JSON_SCHEMA}),
+        ("mistral", {"guided_json": SCHEMA}),
+        ("hermes", {"guided_choice": ["a"]}),
+        ("hermes", {"structured_outputs": {"regex": "a"}}),
+    ],
 )
-async def test_a_schema_leaves_no_room_for_calls(
+async def test_a_form_leaves_no_room_for_calls_that_may_be_made(
     engine: AsyncLLM, parser: str, form: dict[str, Any]
 ) -> None:
     """Where no grammar says how calls are written, or the form is no schema."""
@@ -265,20 +298,28 @@ async def test_a_schema_leaves_no_room_for_calls(
         assert response.status_code == 400
         assert response.json()["error"]["param"] == name
         assert f"leave out {name} or tools" in response.json()["error"]["message"]
-        body["tool_choice"] = "none"
-        assert (await client.post(CHAT, json={**body, "max_tokens": 2})).status_code == 200
+        for remedy in ("none", "required"):
+            body |= {"tool_choice": remedy, "max_tokens": 2}
+            assert (await client.post(CHAT, json=body)).status_code == 200
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize(
     ("first", "form"),
-    [("<", JSON_SCHEMA), ("<", {"type": "json_object"}), ("{", JSON_SCHEMA)],
+    [
+        *[(first, one) for one in AS_JSON for first in "<{"],
+        ("<", {"response_format": {"type": "json_object"}}),
+        ("<", {"structured_outputs": {"json_object": True}}),
+        ("<", {"structured_outputs": {"json_object": True, "disable_additional_properties": True}}),
+        ("{", {"structured_outputs": {"json": SCHEMA, "disable_any_whitespace": True}}),
+        ("{", {"guided_json": SCHEMA, "guided_whitespace_pattern": ""}),
+    ],
 )
 async def test_a_model_that_may_call_makes_calls_or_follows_the_schema(
     engine: AsyncLLM, client: httpx.AsyncClient, is_stream: bool, first: str, form: dict[str, Any]
 ) -> None:
     bias = {str(only_token(engine.front.require_tokenizer(), first)): 100}
-    body = {"messages": QUESTION, "tools": [WEATHER], "response_format": form, "seed": 1}
+    body = {"messages": QUESTION, "tools": [WEATHER], **form, "seed": 1}
     body |= {"logit_bias": bias, "parallel_tool_calls": False, "max_tokens": 300}
     response = await client.post(CHAT, json={**body, "stream": is_stream})
     assert response.status_code == 200, response.text
@@ -295,15 +336,41 @@ async def test_a_model_that_may_call_makes_calls_or_follows_the_schema(
     else:
         assert not calls and json.loads(text).keys() == {"name", "age"}
         assert choices[-1]["finish_reason"] == "stop"
+        assert "whitespace" not in str(form) or re.search(r"\s", text) is None
 
 
-async def test_where_calls_must_be_made_the_schema_is_that_of_a_later_turn(
+async def test_an_open_object_beside_calls_stays_open(
+    engine: AsyncLLM, client: httpx.AsyncClient
+) -> None:
+    form = {"json_object": True, "disable_additional_properties": True}
+    bias = {str(only_token(engine.front.require_tokenizer(), "}")): -100}
+    body = {"messages": QUESTION, "tools": [WEATHER], "structured_outputs": form, "max_tokens": 9}
+    bias |= {str(only_token(engine.front.require_tokenizer(), "{")): 100}
+    choice = (await client.post(CHAT, json={**body, "logit_bias": bias})).json()["choices"][0]
+    assert choice["finish_reason"] == "length", choice
+
+
+async def test_responses_may_have_any_name_of_a_schema_beside_tools(
     client: httpx.AsyncClient,
+) -> None:
+    tool = {"type": "function", **WEATHER["function"]}
+    body = {"input": "Who?", "tools": [tool], "structured_outputs": {"json": SCHEMA}, "seed": 1}
+    for choice in ("auto", "required", {"type": "function", "name": "get_weather"}):
+        body |= {"tool_choice": choice, "max_output_tokens": 300}
+        response = await client.post("/v1/responses", json=body)
+        assert response.status_code == 200, response.text
+        kinds = {one["type"] for one in response.json()["output"]}
+        assert kinds == {"function_call"} if choice != "auto" else len(kinds) == 1
+
+
+@pytest.mark.parametrize("form", [*AS_JSON, *(form for form, _ in OTHERS)])
+async def test_where_calls_must_be_made_the_form_is_that_of_a_later_turn(
+    client: httpx.AsyncClient, form: dict[str, Any]
 ) -> None:
     named = {"type": "function", "function": {"name": "get_weather"}}
     for choice in ("required", named):
         body = {"messages": QUESTION, "tools": [WEATHER], "tool_choice": choice, "seed": 1}
-        body |= {"response_format": JSON_SCHEMA, "max_tokens": 200}
+        body |= {**form, "max_tokens": 200}
         message = (await client.post(CHAT, json=body)).json()["choices"][0]["message"]
         assert message["content"] == ""
         assert {one["function"]["name"] for one in message["tool_calls"]} == {"get_weather"}
@@ -314,15 +381,17 @@ async def test_where_calls_must_be_made_the_schema_is_that_of_a_later_turn(
     [
         (True, False, "tools", "at tools[1].function.parameters/properties/a/uniqueItems cannot"),
         (False, True, "response_format", "at #/properties/a/uniqueItems cannot be honoured"),
+        (False, True, "guided_json", "at #/properties/a/uniqueItems cannot be honoured"),
     ],
 )
 async def test_what_is_wrong_in_either_schema_is_told_where_it_is(
     client: httpx.AsyncClient, tool: bool, schema: bool, param: str, place: str
 ) -> None:
     second = {"name": "g", "parameters": NO_SUCH if tool else FINE}
-    form = {"name": "x", "schema": NO_SUCH if schema else FINE}
+    form = NO_SUCH if schema else FINE
     body = {"messages": QUESTION, "tools": [WEATHER, {"type": "function", "function": second}]}
-    body |= {"response_format": {"type": "json_schema", "json_schema": form}}
+    as_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": form}}
+    body |= {"guided_json": form} if param == "guided_json" else {"response_format": as_format}
     error = (await client.post(CHAT, json=body)).json()["error"]
     assert place in error["message"] and error["param"] == param
 
@@ -343,7 +412,9 @@ async def test_who_wants_no_thought_gets_the_answer_at_once(
     """Also where the chat template heeds no such word."""
     state = ready_state(engine, reasoning_parser=parser)
     async with in_process_client(state) as client:
-        text, end = await answer(client, CHAT, {"guided_regex": "%[a-z]{3}", **no_thought})
+        first = only_token(engine.front.require_tokenizer(), "<")  # of a tag that begins a thought
+        body = {"guided_regex": "%[a-z]{3}", "logit_bias": {str(first): 100}}
+        text, end = await answer(client, CHAT, {**body, **no_thought})
     assert re.fullmatch("%[a-z]{3}", text) and end == "stop"
 
 

@@ -108,7 +108,10 @@ async def test_an_id_that_several_have_is_ambiguous_wherever_they_run(places: li
     one, other = begin(second, "x-1", client_request_id="x"), begin(third, "x")
     async with listening(first, second, third), in_process_client(first) as client:
         answer = await client.post("/v1/requests/x/cancel")
-        assert answer.status_code == 409 and "2 requests with the id 'x' run: x, x-1" in answer.text
+        assert (
+            answer.status_code == 409
+            and "2 requests with the id 'x' are running: x, x-1" in answer.text
+        )
         assert one == other == []
         assert (await client.post("/v1/requests/cmpl-x-1/cancel")).json()["id"] == "x-1"
         assert (one, other) == (["x-1"], [])

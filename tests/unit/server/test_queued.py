@@ -13,6 +13,7 @@ from quire import EngineArgs
 from quire.engine.async_engine import AsyncLLM
 from quire.server.state import ServerState
 from tests.fakes.server import BUILD_SILENT_CORE, events_of, in_process_client, ready_state
+from tests.fakes.waiting import DEADLINE_S, until
 
 MESSAGES = {"messages": [{"role": "user", "content": "Hi"}]}
 SCORED = {"prompt": "Hi there", "logprobs": 1, "max_tokens": 2}
@@ -42,10 +43,14 @@ async def cancelled(
     client: httpx.AsyncClient, state: ServerState, path: str, body: dict[str, Any]
 ) -> httpx.Response:
     answer = asyncio.create_task(client.post(path, json={**body, "request_id": "a"}))
-    while (running := state.running.get("a")) is None or running.num_prompt_tokens == 0:
-        await asyncio.sleep(0)
+
+    def is_in_the_engine() -> bool:
+        running = state.running.get("a")
+        return running is not None and running.num_prompt_tokens > 0
+
+    await until(is_in_the_engine)
     assert (await client.post("/v1/requests/a/cancel")).status_code == 200
-    return await asyncio.wait_for(answer, 20)
+    return await asyncio.wait_for(answer, DEADLINE_S)
 
 
 @pytest.mark.parametrize(

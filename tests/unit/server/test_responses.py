@@ -248,7 +248,7 @@ async def test_input_tokens_are_counted(client: httpx.AsyncClient) -> None:
             "must be a string, got None",
         ),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]", "keeps no state"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]", "with store: false"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]", "set store to false"),
         (
             {"input": [{"type": "reasoning", "encrypted_content": 3}]},
             "input[0].encrypted_content",
@@ -290,7 +290,11 @@ async def test_input_tokens_are_counted(client: httpx.AsyncClient) -> None:
         ({"top_logprobs": 99}, "top_logprobs", "top_logprobs must be at most max_logprobs=20"),
         ({"text": {"format": {"type": "yaml"}}}, "text.format", "text.format: type must be one of"),
         (
-            {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"not": {}}}}},
+            {
+                "text": {
+                    "format": {"type": "json_schema", "name": "x", "schema": {"not": {"const": 1}}}
+                }
+            },
             "text.format",
             "text.format: JSON schema: the keyword 'not' at #/not cannot be honoured",
         ),
@@ -300,7 +304,7 @@ async def test_input_tokens_are_counted(client: httpx.AsyncClient) -> None:
         (
             {"tools": [TOOL], "top_logprobs": 1},
             "include",
-            "logprobs cannot be told here beside tools",
+            "logprobs cannot be returned here together with tools",
         ),
         (
             {"tools": [TOOL], "tool_choice": {"type": "function", "name": "sundial"}},

@@ -101,7 +101,7 @@ def test_an_encoded_thought_is_read_where_there_is_no_text() -> None:
 @pytest.mark.parametrize(
     ("encoded", "why"),
     [
-        ("abc", "another server has made it"),
+        ("abc", "it was encoded by another server"),
         (encoded_thought("abcd")[:-1], "it is damaged"),
         (encoded_thought("") + "/w==", "it is damaged"),
         ("quire1.é", "it is damaged"),
@@ -109,7 +109,7 @@ def test_an_encoded_thought_is_read_where_there_is_no_text() -> None:
 )
 def test_an_encoded_thought_that_cannot_be_read_is_refused(encoded: str, why: str) -> None:
     item = {"type": "reasoning", "summary": [], "encrypted_content": encoded}
-    with pytest.raises(HTTPError, match=f"cannot be read here, for {why}") as caught:
+    with pytest.raises(HTTPError, match=f"cannot be decoded: {why}") as caught:
         messages_of(input=[item])
     assert (caught.value.status, caught.value.param) == (400, "input[0].encrypted_content")
 

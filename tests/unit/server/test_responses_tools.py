@@ -72,11 +72,11 @@ def test_a_choice_means_the_one_function_of_its_name() -> None:
         ({"type": "namespace", "name": "a"}, "tools[0].tools", "must be a list of functions"),
         ({"type": "namespace", "tools": []}, "tools[0].name", "must be a string"),
         (namespace("a", {"type": "function"}), "tools[0].tools[0].name", "must be a string"),
-        ({"type": "custom", "name": "f"}, "tools[0].type", "describe a function with one string"),
+        ({"type": "custom", "name": "f"}, "tools[0].type", "define a function with one string"),
         (
             {"type": "web_search"},
             "tools[0].type",
-            "the server has no tool of the type 'web_search'",
+            "tools of the type 'web_search' are not supported",
         ),
     ],
 )
@@ -93,7 +93,7 @@ async def test_functions_of_one_name_are_told_where_they_stand(client: httpx.Asy
     response = await client.post(PATH, json={"input": "x", "tools": tools})
     error = response.json()["error"]
     assert error["param"] == "tools[1].tools[0].name"
-    assert error["message"].startswith("tools[1].tools[0].name: there is a tool 'a__f' already")
+    assert error["message"].startswith("tools[1].tools[0].name: there is already a tool 'a__f'")
 
 
 async def test_the_client_gets_the_namespace_and_sends_it_back(client: httpx.AsyncClient) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, cast
 
@@ -10,7 +12,18 @@ import pytest
 
 from quire.server.errors import bad_request
 from quire.server.generation import Generation
-from quire.server.sse import DONE, KEEP_ALIVE, EventStream
+from quire.server.sse import DONE, KEEP_ALIVE, EventStream, event
+
+
+def test_an_event_is_one_line_to_whoever_splits_texts_as_unicode_does() -> None:
+    everything = "".join(map(chr, range(sys.maxunicode + 1))).encode(errors="ignore").decode()
+    for text in (everything, "a\u2028b", "\x85", "\u2029\u2029", "\xc2\x85\xe2\x80\xa8"):
+        line, *rest = event({text: [text]}).decode().splitlines()
+        assert rest == [""] and line.startswith("data: ")
+        assert json.loads(line.removeprefix("data: ")) == {text: [text]}
+    assert event("caf\xe9 \u2027 \u202a \x84 \U0001f600") == (
+        'data: "caf\xe9 \u2027 \u202a \x84 \U0001f600"\n\n'.encode()
+    )
 
 
 class FakeGeneration:

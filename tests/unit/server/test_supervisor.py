@@ -216,7 +216,7 @@ def test_processes_that_end_again_and_again_are_the_end(start: Callable[..., Run
         World.processes[-1].end(3)
         run.until(lambda count=count: len(World.processes) == count)  # type: ignore[misc]
     World.processes[-1].end(3)
-    assert "again and again, with status 3" in str(run.end())
+    assert "keep ending, the last with status 3" in str(run.end())
     assert World.cores[0].is_closed
 
 

@@ -296,6 +296,41 @@ async def test_calls_can_be_forced_of_models_that_call_nothing(engine: AsyncLLM)
             assert name == "get_weather" and arguments.keys() == {"city"}
 
 
+@pytest.mark.parametrize("name", ["x" * 257, "a<b ", "a\nb", " "])
+async def test_a_name_that_no_parser_could_read_is_refused(
+    client: httpx.AsyncClient, name: str
+) -> None:
+    for choice in ("auto", "required", {"type": "function", "function": {"name": name}}):
+        body = asking(tools=[{"type": "function", "function": {"name": name}}], tool_choice=choice)
+        response = await client.post(PATH, json=body)
+        assert response.status_code == 400, response.text
+        error = response.json()["error"]
+        assert "at most 256 characters" in error["message"]
+        assert f"({len(name)} characters)" in error["message"]
+        assert error["param"] == "tools[0].function.name"
+    common = {"model": MODEL, "max_tokens": 9, "messages": asking()["messages"]}
+    for path, body in (
+        ("/v1/responses", {"input": QUESTION, "tools": [{"type": "function", "name": name}]}),
+        ("/v1/messages", {**common, "tools": [{**ANTHROPIC_TOOL, "name": name}]}),
+    ):
+        response = await client.post(path, json=body)
+        assert response.status_code == 400
+        assert "at most 256 characters" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "a<b>", "get the weather", "Wetter für 東京"])
+@pytest.mark.parametrize("has_parser", [True, False])
+async def test_every_other_name_can_be_forced(
+    engine: AsyncLLM, name: str, has_parser: bool
+) -> None:
+    named: Any = {"type": "function", "function": {"name": name}}
+    async with in_process_client(ready_state(engine, enable_auto_tool_choice=has_parser)) as client:
+        for choice in ("required", named):
+            more = {"tools": [named], "tool_choice": choice, "max_tokens": 400}
+            whole = await chat(client, parallel_tool_calls=False, **more)
+            assert called(whole["message"]) == [(name, {})]
+
+
 async def test_counting_tokens_needs_no_parser(engine: AsyncLLM) -> None:
     async with in_process_client(ready_state(engine, enable_auto_tool_choice=False)) as client:
         body = {"messages": asking()["messages"], "tools": [ANTHROPIC_TOOL]}

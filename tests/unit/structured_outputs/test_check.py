@@ -13,7 +13,7 @@ from quire.structured_outputs.check import MAX_OPTIONAL, MAX_SOURCE_BYTES, check
 
 @pytest.mark.parametrize("keyword", sorted(keywords.REFUSED))
 def test_a_keyword_that_cannot_be_honoured_is_named_with_its_place(keyword: str) -> None:
-    schema = {"properties": {"a": {"items": {keyword: {}}}}}
+    schema = {"properties": {"a": {"items": {keyword: {"type": "array"}}}}}
     with pytest.raises(ValueError, match="cannot be honoured") as caught:
         check_schema(schema)
     assert f"'{keyword}' at #/properties/a/items/{keyword} " in str(caught.value)
@@ -24,7 +24,7 @@ def test_a_keyword_that_cannot_be_honoured_is_named_with_its_place(keyword: str)
     [
         ({"typ": "string"}, r"'typ' at #/typ is unknown; did you mean type\?"),
         ({"anyOf": [{}, {"minLenght": 1}]}, "'minLenght' at #/anyOf/1/minLenght is unknown"),
-        ({"$defs": {"x": {"if": {}}}}, "'if' at #/\\$defs/x/if"),
+        ({"$ref": "#/$defs/x", "$defs": {"x": {"if": {}}}}, "'if' at #/\\$defs/x/if"),
         ({"type": "strin"}, "#/type must be one or a list of array"),
         ({"format": "iri"}, "#/format must be one of date"),
         ({"$ref": "http://x/y"}, "#/\\$ref must be a place in the same schema"),
@@ -34,8 +34,8 @@ def test_a_keyword_that_cannot_be_honoured_is_named_with_its_place(keyword: str)
         ({"maximum": -1e300}, "#/maximum must be within"),
         ({"multipleOf": -2}, "#/multipleOf must be more than 0"),
         ({"multipleOf": 0}, "#/multipleOf must be more than 0"),
-        ({"const": 2**53 + 1}, "#/const must be of integers that are exact"),
-        ({"enum": [{"a": [2**60]}]}, "#/enum must be of integers that are exact"),
+        ({"const": 2**53 + 1}, "#/const must be made of integers that are exact"),
+        ({"enum": [{"a": [2**60]}]}, "#/enum must be made of integers that are exact"),
         ({"type": ["string", "integer"], "format": "x"}, "#/format must be one of date, .*ipv6, "),
         ({"format": 3}, "#/format must be a name"),
         ({"maxLength": 10**9}, "#/maxLength must be an integer from 0 to 100000"),
@@ -70,10 +70,28 @@ def test_annotations_and_values_that_ask_for_nothing_pass() -> None:
         check_schema(schema)
 
 
+@pytest.mark.parametrize("format", ["starts_with", "cuid", "jwt"])
+def test_a_format_that_nobody_knows_is_a_name_for_the_pattern_beside_it(format: str) -> None:
+    check_schema({"type": "string", "format": format, "pattern": "^ab.*"})
+    check_schema({"type": "string", "format": format, "allOf": [{"pattern": "^a"}]})
+    for schema in ({}, {"allOf": [{"minLength": 1}]}, {"properties": {"pattern": {}}}):
+        with pytest.raises(ValueError, match="#/format must be one of"):
+            check_schema({**schema, "format": format})
+
+
+@pytest.mark.parametrize("format", sorted(keywords.FORMATS_NOT_HONOURED))
+def test_a_format_of_the_standard_is_honoured_or_refused(format: str) -> None:
+    with pytest.raises(ValueError, match="#/format must be one of"):
+        check_schema({"type": "string", "format": format, "pattern": "^ab.*"})
+
+
 def test_schemas_inside_tags_are_checked() -> None:
     for tag in (
-        {"structures": [{"begin": "<a>", "schema": {"not": {}}, "end": ""}], "triggers": ["<"]},
-        {"format": {"type": "json_schema", "json_schema": {"not": {}}}},
+        {
+            "structures": [{"begin": "<a>", "schema": {"not": {"const": 1}}, "end": ""}],
+            "triggers": ["<"],
+        },
+        {"format": {"type": "json_schema", "json_schema": {"not": {"const": 1}}}},
     ):
         with pytest.raises(ValueError, match=r"'not' at structural_tag\."):
             check(to_grammar_spec({"structural_tag": tag}))
@@ -122,11 +140,17 @@ def test_names_of_properties_are_honoured_where_they_are_patterns() -> None:
         {"const": "a"},
         {"format": "date"},
         {"format": "uuid"},
+        {"minLength": 1, "maxLength": 3},
         {"$ref": "#/$defs/x"},
     ):
         check_schema({"propertyNames": names})
     for schema in (
-        {"propertyNames": {"maxLength": 3}},
+        {"propertyNames": {"maxLength": 3}, "properties": {"b": {}}},
+        {"propertyNames": {"maxLength": "3"}},
+        {"propertyNames": {"maxLength": None}},
+        {"propertyNames": {"minLength": -1}},
+        {"propertyNames": {"type": "number"}},
+        {"propertyNames": False},
         {"propertyNames": {"pattern": "a"}, "properties": {"b": {}}},
         {"propertyNames": {"pattern": "a", "maxLength": 3}},
         {"propertyNames": {"format": "email"}},
@@ -140,9 +164,9 @@ def test_names_of_properties_are_honoured_where_they_are_patterns() -> None:
 @pytest.mark.parametrize(
     ("tag", "message"),
     [
-        ({"structures": [{"begin": "<a>"}], "triggers": ["<a"]}, "the texts begin and end"),
-        ({"structures": 5, "triggers": []}, "the texts begin and end"),
-        ({"structures": [{"begin": "<a>", "end": "</a>"}]}, "triggers must be a list of texts"),
+        ({"structures": [{"begin": "<a>"}], "triggers": ["<a"]}, "the strings begin and end"),
+        ({"structures": 5, "triggers": []}, "the strings begin and end"),
+        ({"structures": [{"begin": "<a>", "end": "</a>"}]}, "triggers must be a list of strings"),
     ],
 )
 def test_an_older_tag_that_lacks_something_is_told_what(tag: Any, message: str) -> None:

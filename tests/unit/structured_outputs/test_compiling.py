@@ -210,7 +210,7 @@ def test_what_a_vocabulary_cannot_write_is_found_where_its_size_matters() -> Non
         ({"json": {"$ref": "#"}}, "the json grammar allows no text at all"),
         ({"grammar": "start: a\na: start"}, "the lark grammar allows no text at all"),
         ({"grammar": "root ::= x\nx ::= root"}, "the ebnf grammar allows no text at all"),
-        ({"grammar": 'root ::= "a" x\nx ::= x'}, "comes to a place where nothing may follow"),
+        ({"grammar": 'root ::= "a" x\nx ::= x'}, "comes to a place where no token may follow"),
     ],
 )
 def test_a_grammar_that_leads_nowhere_is_refused(constraint: dict[str, Any], message: str) -> None:
@@ -244,11 +244,13 @@ USER = {"type": "object", "properties": {"name": {"type": "string"}}}
         ({"type": "string", "enum": ["pattern", "allOf"]}, False),
         ({"type": "string", "format": "date-time", "maxLength": 30}, False),
         ({"items": {"$ref": "#/$defs/user", "required": ["a"]}, "$defs": {"user": USER}}, True),
-        ({"$defs": {"a": {"type": "string", "anyOf": [{"minLength": 1}]}}}, True),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"type": "string", "anyOf": [USER]}}}, True),
+        ({"$defs": {"a": {"type": "string", "anyOf": [{"minLength": 1}]}}}, False),
         ({"properties": {"a": {"anyOf": [USER], "oneOf": [USER]}}}, True),
         ({"allOf": [USER, USER]}, True),
         ({"properties": {"a": {"type": "string", "pattern": "^a"}}}, True),
         ({"type": "object", "propertyNames": {"pattern": "^a"}}, True),
+        ({"type": "object", "propertyNames": {"type": "string"}}, False),
     ],
 )
 def test_a_schema_may_be_slow_where_several_must_hold_together(schema: Any, wanted: bool) -> None:

@@ -100,7 +100,7 @@ def test_schemas_beside_other_rules_are_followed() -> None:
 
 def test_text_that_is_no_json_is_refused() -> None:
     for text in ("{const: 1}", "", '{"const": 1', "x"):
-        with pytest.raises(ValueError, match="no JSON schema behind %json in line 2: "):
+        with pytest.raises(ValueError, match="no JSON schema after %json in line 2: "):
             check(to_grammar_spec({"grammar": f"start: a\na: %json {text}"}))
 
 
@@ -116,7 +116,7 @@ def test_text_that_is_no_json_is_refused() -> None:
 )
 def test_what_only_looks_like_json_is_refused_as_in_a_schema_alone(schema: str) -> None:
     message = (
-        "no JSON schema behind %json in line 1: .*(not JSON comp|surrogates).*; use JSON's types"
+        "no JSON schema after %json in line 1: .*(not JSON comp|surrogates).*; use JSON's types"
     )
     with pytest.raises(ValueError, match=message):
         check(to_grammar_spec({"grammar": f"start: %json {schema}"}))

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from quire.structured_outputs.name_formats import NAME_PATTERNS
 from quire.structured_outputs.narrow import narrowed
+from quire.structured_outputs.number_formats import NUMBER_PATTERNS
 
 OBJECT = {"type": "object", "properties": {"a": {}}}
 MOST = 2**53 - 1
@@ -55,6 +56,13 @@ CLOSED = {**OBJECT, "additionalProperties": False}
         ({"type": "integer", "format": "uint8", "minimum": 3},
          {"type": "integer", "minimum": 3, "maximum": 255}),
         ({"type": "number", "format": "email"}, {"type": "number"}),
+        ({"type": "number", "format": "decimal"}, {"type": "number"}),
+        ({"type": ["string", "integer"], "format": "uint8"},
+         {"type": ["string", "integer"], "minimum": 0, "maximum": 255,
+          "pattern": NUMBER_PATTERNS["uint8"]}),
+        ({"type": "string", "format": "int64", "maxLength": 4},
+         {"type": "string", "maxLength": 4, "pattern": NUMBER_PATTERNS["int64"]}),
+        ({"format": "cuid", "pattern": "^c"}, {"pattern": "^c"}),
         ({"type": "string", "format": "byte"}, {"type": "string"}),
         ({"type": ["string", "null"], "format": "uuid4"},
          {"type": ["string", "null"], "pattern": NAME_PATTERNS["uuid4"]}),
@@ -234,6 +242,8 @@ def test_names_of_properties_may_be_said_elsewhere_or_by_a_format() -> None:
         ({"format": "date"}, ["2024-02-29"], ["2023-02-29", "a"]),
         ({"format": "uuid"}, ["2eb8aa08-aa98-11ea-b4aa-73b441d16380"], ["a"]),
         ({"const": "a"}, ["a"], ["aa"]),
+        ({"format": "uint8"}, ["255", "0"], ["256", "01"]),
+        ({"minLength": 2, "maxLength": 3, "type": "string"}, ["ab", "a\nb"], ["a", "abcd"]),
     ):
         admits = Draft202012Validator(narrowed({**schema, "propertyNames": names}))
         assert [name for name in good + bad if admits.is_valid({name: 1})] == good
@@ -285,7 +295,8 @@ def test_only_what_describes_an_object_together_with_others_stays_open() -> None
     base = described(a={}, both=described(x={}), inner=described(y={}))
     whole = {"allOf": [{"$ref": "#/$defs/base"}, described(b={}, both=described(z={}))]}
     beside = {**described(c={}), "anyOf": [described(d={}), {"required": ["c"]}]}
-    schema = described(whole=whole, beside=beside, other={"allOf": [described(e={})]})
+    far, other = {"$ref": "#/$defs/far"}, {"allOf": [described(e={})]}
+    schema = described(whole=whole, beside=beside, other=other, far=far)
     out = narrowed({**schema, "$defs": {"base": base, "far": described(g={})}})
     assert out["additionalProperties"] is False
     properties, base = out["properties"], out["$defs"]["base"]

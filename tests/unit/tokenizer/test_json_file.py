@@ -24,8 +24,6 @@ from quire.tokenizer.loading import load_tokenizer
 SENTENCES = ["hello world 12345 67890, it is 2024-01-02\n\n  f(x): don't WON'T"] * 20
 TEXTS = ["in 2023", "  two  spaces", "WON'T 12345\n\n x", "<s>hello</s> world", "naïve 你好 🙂"]
 NAMED = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
-# Those that classes have names of their own for, and the files here have not.
-NAMED_BY_NOBODY = ("mask", "cls", "sep", "prefix", "middle", "suffix", "eot", "fill")
 CLASSES = (
     *("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend", "NobodyKnowsIt"),
     *("GPT2Tokenizer", "GPT2TokenizerFast", "GPTNeoXTokenizer", "GPTNeoXTokenizerFast"),
@@ -76,8 +74,7 @@ def folder(
     path: Path, file: Tokenizer, tokenizer_class: str | None, model_type: str = "llama", **more: Any
 ) -> Path:
     file.save(str(path / "tokenizer.json"))
-    unnamed = {f"{name}_token": None for name in NAMED_BY_NOBODY}
-    config = {"tokenizer_class": tokenizer_class, **NAMED, **unnamed, **more}
+    config = {"tokenizer_class": tokenizer_class, **NAMED, **more}
     (path / "tokenizer_config.json").write_text(json.dumps(config))
     (path / "config.json").write_text(json.dumps({"model_type": model_type}))
     return path
@@ -113,6 +110,7 @@ def test_class_that_comes_as_untrusted_code_goes_by_its_name(tmp_path: Path) -> 
     [
         ("LlamaTokenizerFast", {"add_bos_token": True}, 1, 0),
         ("LlamaTokenizer", {"add_eos_token": True}, 1, 1),
+        ("LLaMATokenizer", {"add_bos_token": True}, 1, 0),
         ("GemmaTokenizer", {"add_bos_token": False, "add_eos_token": True}, 0, 1),
         ("GPTNeoXTokenizer", {"add_bos_token": True}, 1, 0),
         ("GPTNeoXTokenizer", {"add_eos_token": False}, 0, 0),
@@ -165,6 +163,100 @@ def test_special_tokens_that_nobody_names_are_those_of_the_class(tmp_path: Path)
     tokenizer = load_tokenizer(tmp_path)
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|endoftext|>", "<|endoftext|>")
     assert tokenizer.encode("in 2023") == FILES["digits"].encode("in 2023").ids
+
+
+@pytest.mark.parametrize(
+    ("tokenizer_class", "bos"),
+    [
+        ("LLaMATokenizer", "<s>"),
+        ("PreTrainedTokenizerFast", None),
+        ("GPT2Tokenizer", "<|endoftext|>"),
+    ],
+)
+@pytest.mark.parametrize("empty", ["", {"__type": "AddedToken", "content": ""}])
+def test_empty_text_names_no_token(
+    tmp_path: Path, tokenizer_class: str, bos: str | None, empty: Any
+) -> None:
+    file = FILES["digits"]
+    none = {"bos_token": empty, "eos_token": empty, "unk_token": empty, "pad_token": empty}
+    tokenizer = load_tokenizer(folder(tmp_path, file, tokenizer_class, **none))
+    assert tokenizer.bos_token == bos
+    assert tokenizer.convert_tokens_to_ids("nobody-knows-it") == tokenizer.unk_token_id
+    assert tokenizer.encode("in 2023") == file.encode("in 2023").ids
+
+
+def without_special_tokens() -> Tokenizer:
+    made = Tokenizer(models.BPE())
+    made.decoder = decoders.ByteLevel()
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(show_progress=False, initial_alphabet=alphabet)
+    made.train_from_iterator(SENTENCES, trainer)
+    return made
+
+
+@pytest.mark.parametrize("tokenizer_class", [*CLASSES, "T5Tokenizer", "XLNetTokenizer"])
+def test_tokens_that_only_the_class_names_are_no_tokens(
+    tmp_path: Path, tokenizer_class: str | None
+) -> None:
+    """The model has no row for an id behind the vocabulary, and users may write any text."""
+    file = without_special_tokens()
+    file.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": tokenizer_class})
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    tokenizer = load_tokenizer(tmp_path)
+    text = "x <unk> y<mask><CLS><pad></s><|endoftext|><FILL_ME><extra_id_0>"
+    assert tokenizer.encode(text) == file.encode(text).ids
+    assert len(tokenizer) == file.get_vocab_size()
+    assert (tokenizer.unk_token, tokenizer.eos_token, tokenizer.unk_token_id) == (None, None, None)
+
+
+def test_tokens_of_the_class_are_found_in_a_unigram_vocabulary(tmp_path: Path) -> None:
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), ("▁a", -1.0), ("a", -2.0)]
+    file = Tokenizer(models.Unigram(pieces, unk_id=0))
+    file.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    tokenizer = load_tokenizer(tmp_path)
+    assert (tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token) == (
+        *("<unk>", None, "</s>"),
+    )
+    assert len(tokenizer) == len(pieces)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_tokens_that_the_folder_names_are_added(tmp_path: Path, name: str) -> None:
+    file = without_special_tokens()
+    file.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    (tmp_path / name).write_text('{"unk_token": "<unk>"}')
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.encode("<unk>") == [file.get_vocab_size()]
+    assert tokenizer.bos_token is None
+
+
+def test_tokens_of_the_class_stay_away_when_it_is_saved(tmp_path: Path) -> None:
+    file = without_special_tokens()
+    config = {"tokenizer_class": "LlamaTokenizer", "extra_special_tokens": ["<mark>"]}
+    file.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = load_tokenizer(tmp_path)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    others = (copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer)))
+    for other in (tokenizer, *others, load_tokenizer(tmp_path / "saved")):
+        assert other.encode("<unk><mark>") == [*file.encode("<unk>").ids, file.get_vocab_size()]
+        assert other.extra_special_tokens == ["<mark>"]
+
+
+def test_bos_that_nobody_has_is_not_added(tmp_path: Path) -> None:
+    file = without_special_tokens()
+    file.save(str(tmp_path / "tokenizer.json"))
+    config = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "eos_token": "<end>"}))
+    end = file.get_vocab_size()
+    assert load_tokenizer(tmp_path).encode("in") == [*file.encode("in").ids, end]
 
 
 def test_tokenizer_can_be_copied_pickled_and_saved(tmp_path: Path) -> None:

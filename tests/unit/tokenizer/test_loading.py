@@ -10,6 +10,7 @@ import pytest
 from quire.errors import ModelLoadError
 from quire.tokenizer.loading import load_tokenizer
 from tests.fakes import tokenizers
+from tests.unit.tokenizer.vocabularies import sentencepiece_model, write_tiktoken
 
 
 @pytest.fixture
@@ -41,6 +42,27 @@ def test_folder_without_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(ModelLoadError, match=r"has no tokenizer.*skip_tokenizer_init"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "tokenizer_class",
+    [
+        *("LlamaTokenizer", "LlamaTokenizerFast", "LLaMATokenizer", "Qwen2Tokenizer"),
+        *("GPT2Tokenizer", "GemmaTokenizer", "T5Tokenizer", "PreTrainedTokenizerFast"),
+    ],
+)
+def test_class_alone_is_no_tokenizer(tmp_path: Path, tokenizer_class: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": tokenizer_class, "bos_token": "<s>", "eos_token": "</s>"})
+    )
+    with pytest.raises(ModelLoadError, match=r"has no tokenizer: none of .*skip_tokenizer_init"):
+        load_tokenizer(tmp_path)
+
+
+def test_class_that_goes_by_bytes_needs_no_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
+    assert load_tokenizer(tmp_path).encode("a") == [ord("a") + 3, 1]
 
 
 def test_broken_file_is_named(folder: Path) -> None:
@@ -97,6 +119,24 @@ def test_trusted_code_of_a_checkpoint_runs(folder: Path) -> None:
         load_tokenizer(folder)
 
 
+BYTES_CODE = """
+from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models
+
+class MyTokenizer(PreTrainedTokenizerFast):
+    def __init__(self, **options):
+        super().__init__(tokenizer_object=Tokenizer(models.BPE({"a": 0}, [])), **options)
+"""
+
+
+def test_trusted_code_may_bring_its_vocabulary(tmp_path: Path) -> None:
+    auto_map = {"AutoTokenizer": [None, "mine.MyTokenizer"]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": auto_map}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "mine.py").write_text(BYTES_CODE)
+    assert load_tokenizer(tmp_path, trust_remote_code=True).encode("a") == [0]
+
+
 def test_code_named_by_the_config_of_the_model_needs_trust(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Other"}))
     (tmp_path / "config.json").write_text(
@@ -111,9 +151,45 @@ def test_slow_is_said_to_be_the_fast_one(folder: Path, caplog: pytest.LogCapture
     assert "the fast one is used" in caplog.text
 
 
-def test_kinds_not_read_here_name_the_other_way(tmp_path: Path) -> None:
-    from tests.unit.tokenizer.vocabularies import sentencepiece_model
+@pytest.mark.parametrize(
+    ("config", "hf_config", "named"),
+    [
+        ({"tokenizer_class": "NobodysTokenizer"}, {}, "tokenizer_class, 'NobodysTokenizer'"),
+        ({}, {"tokenizer_class": "TokenizersBackend"}, "tokenizer_class, 'TokenizersBackend'"),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, {"model_type": "llama"}, "'PreTrained"),
+        ({}, {"model_type": "nobody-knows-it"}, "model_type, 'nobody-knows-it'"),
+    ],
+)
+def test_sentencepiece_vocabulary_of_nobody_we_know_is_refused(
+    tmp_path: Path, config: dict[str, str], hf_config: dict[str, str], named: str
+) -> None:
+    """`transformers` would read the pieces, and begin prompts without BOS and space."""
+    (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model(model_type="bpe"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(hf_config))
+    with pytest.raises(ModelLoadError, match=rf'{named}.* "tokenizer_class": "LlamaTokenizer"'):
+        load_tokenizer(tmp_path)
+    assert load_tokenizer(tmp_path, mode="hf").encode("hello")
 
+
+def test_sentencepiece_vocabulary_with_code_needs_trust(tmp_path: Path) -> None:
+    auto_map = {"AutoTokenizer": ["mine.NobodysTokenizer", None]}
+    config = {"tokenizer_class": "NobodysTokenizer", "auto_map": auto_map}
+    (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model(model_type="bpe"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(ModelLoadError, match=r"trust_remote_code=True"):
+        load_tokenizer(tmp_path)
+
+
+def test_tiktoken_vocabulary_under_that_name_is_left_to_transformers(tmp_path: Path) -> None:
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    write_tiktoken(tmp_path / "tokenizer.model", ranks)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "NobodysTokenizer"}')
+    assert load_tokenizer(tmp_path).encode("ab") == [ord("a"), ord("b")]
+
+
+def test_kinds_not_read_here_name_the_other_way(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "LlamaTokenizer"})
     )

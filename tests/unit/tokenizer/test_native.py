@@ -61,6 +61,10 @@ def qwen(path: Path, tokenizer_class: str = "QWenTokenizer") -> Path:
         ("OrionTokenizer", {"add_bos_token": False}, []),
         ("YiTokenizer", {"add_bos_token": False}, []),
         ("LlamaTokenizer", {"bos_token": {"content": "<s>"}}, [1]),
+        ("LLaMATokenizer", {"bos_token": "", "eos_token": "", "unk_token": ""}, [1]),
+        ("LLaMATokenizer", {"bos_token": {"content": ""}}, [1]),
+        ("MistralTokenizer", {}, [1]),
+        ("SkyworkTokenizer", {}, [1]),
         ("ChatGLMTokenizer", {}, [SIZE + 1, SIZE + 3]),
     ],
 )
@@ -84,10 +88,47 @@ def test_eos_is_added_where_the_config_says_so(tmp_path: Path) -> None:
     assert load_tokenizer(path).encode("a") == [*ORIGINAL.encode("a"), 2]
 
 
-def test_class_follows_from_the_model_type(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        *({"model_type": name} for name in ("orion", "mistral", "mixtral", "persimmon", "phi3")),
+        {"model_type": "nobody-knows-it", "tokenizer_class": "LLaMATokenizer"},
+    ],
+)
+def test_class_follows_from_the_config_of_the_model(tmp_path: Path, config: dict[str, str]) -> None:
     (tmp_path / "tokenizer.model").write_bytes(MODEL)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "orion"}))
-    assert load_tokenizer(tmp_path).encode("a") == [1, *ORIGINAL.encode("a")]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_tokenizer(tmp_path).encode(TEXT) == [1, *ORIGINAL.encode(TEXT)]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        ("tokenizer_config.json", {"tokenizer_class": "GemmaTokenizer"}),
+        ("tokenizer_config.json", {"tokenizer_class": "GemmaTokenizerFast"}),
+        ("config.json", {"model_type": "gemma2"}),
+    ],
+)
+def test_gemma_begins_with_bos_and_no_space(
+    tmp_path: Path, file: tuple[str, dict[str, str]]
+) -> None:
+    model = sentencepiece_model(
+        model_type="bpe",
+        byte_fallback=True,
+        add_dummy_prefix=False,
+        user_defined_symbols=("<start_of_turn>", "<end_of_turn>"),
+        **{"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3},
+        **{"pad_piece": "<pad>", "eos_piece": "<eos>", "bos_piece": "<bos>"},
+    )
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    (tmp_path / file[0]).write_text(json.dumps(file[1]))
+    tokenizer, original = load_tokenizer(tmp_path), original_sentencepiece(model)
+    text = f"<start_of_turn>user\n{TEXT}<end_of_turn>"
+    assert tokenizer.encode(text) == [2, *original.encode(text)]
+    assert tokenizer.decode(tokenizer.encode(text), skip_special_tokens=True) == text
+    named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token)
+    assert named == ("<bos>", "<eos>", "<pad>", "<unk>")
+    assert len(tokenizer) == len(original)
 
 
 def test_streamed_text_has_the_right_spaces(tmp_path: Path) -> None:

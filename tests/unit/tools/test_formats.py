@@ -15,6 +15,7 @@ from tests.fakes.tool_texts import (
     DEFINITIONS,
     FORMS,
     NAMES,
+    SCHEMA,
     Call,
     calls_of,
     content_of,
@@ -279,6 +280,115 @@ def test_arguments_of_a_given_tool_may_be_missing_without_marks(text: str) -> No
         assert (content_of(events), calls_of(events)) == (text, [])
 
 
+CITY = '{"city": "Oslo"}'
+IN_NAMED = {
+    "mistral": "[TOOL_CALLS]f[ARGS]{}[TOOL_CALLS]g[ARGS]{{}}",
+    "kimi_k2": (
+        "<|tool_calls_section_begin|><|tool_call_begin|>f<|tool_call_argument_begin|>{}"
+        "<|tool_call_end|><|tool_call_begin|>g<|tool_call_argument_begin|>{{}}<|tool_call_end|>"
+        "<|tool_calls_section_end|>"
+    ),
+    "deepseek_v31": (
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜>\n"
+        "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{{}}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+    ),
+    "deepseek_v3": (
+        "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n{}<｜tool▁call▁end｜>"
+        "<｜tool▁call▁begin｜>function<｜tool▁sep｜>g\n{{}}<｜tool▁call▁end｜>"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_NAMED)
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (CITY, CITY),
+        (json.dumps(CITY), CITY),
+        (f" {json.dumps(CITY)}\n", CITY),
+        (f"```json\n{CITY}\n```", CITY),
+        (f"```{CITY}```", CITY),
+        (f"\n```\n{json.dumps(CITY)}\n```\n", CITY),
+        (f"```json\n{CITY}", CITY),
+        ('["Oslo"]', '["Oslo"]'),
+        (f"```json\n[{CITY}]\n```", f"[{CITY}]"),
+        ("city=Oslo", "city=Oslo"),
+        ("city: Oslo, 3 < 4\n", "city: Oslo, 3 < 4"),
+        ("```json\ncity=Oslo\n```", "city=Oslo"),
+        ("{'city': 'Oslo'}", "{'city': 'Oslo'}"),
+        ('{"city": ["Oslo"}, 1]', '{"city": ["Oslo"}, 1]'),
+        ('```\n{"city": "Oslo"]\n```', '{"city": "Oslo"]'),
+        ('"soon"', '"soon"'),
+        ('"Oslo', '"Oslo'),
+        ('"{\\"city\\": 1} or so"', '"{\\"city\\": 1} or so"'),
+        ("17", "17"),
+        ("null", "{}"),
+        ('""', "{}"),
+        ('" null "', "{}"),
+        ("", "{}"),
+        ("```json\n```", "{}"),
+    ],
+)
+def test_arguments_behind_a_name_are_told_whatever_they_are(
+    name: str, written: str, told: str
+) -> None:
+    """And what follows them is read as it is anyway."""
+    text = IN_NAMED[name].format(written)
+    events = read(tool_format(name).parser(Tools()), [text])
+    assert read(tool_format(name).parser(Tools()), list(text)) == events
+    assert (calls_of(events), content_of(events)) == ([("f", told), ("g", "{}")], "")
+
+
+def test_odd_arguments_behind_a_name_that_are_cut_off_are_told_too() -> None:
+    for name, form in IN_NAMED.items():
+        for written in (json.dumps(CITY)[:-5], "```json\ncity: Os", '```\n{"city": "Os', "[1, 2"):
+            text = form[: form.index("{}")] + written
+            ((_, given),) = calls_of(read(tool_format(name).parser(Tools()), list(text)))
+            assert given == written.removeprefix("```json\n").removeprefix("```\n")
+
+
+@pytest.mark.parametrize("name", ["kimi_k2", "deepseek_v3", "deepseek_v31"])
+def test_a_bracket_too_many_behind_arguments_means_nothing(name: str) -> None:
+    text = IN_NAMED[name].format(CITY + "}\n")
+    events = read(tool_format(name).parser(Tools()), list(text))
+    assert (calls_of(events), content_of(events)) == ([("f", CITY), ("g", "{}")], "")
+
+
+DESCRIBED = '"name": "get_time", "description": "The time", "parameters": {"city": "Oslo"}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{{{DESCRIBED}}}",
+        f"<|python_tag|>{{{DESCRIBED}}}",
+        f'<|python_tag|>{{"description": "The time", {DESCRIBED}}}',
+        f'{{"type": "function", "function": {{{DESCRIBED}}}}}',
+        f'[{{"function": {{{DESCRIBED}}}}}]',
+        DESCRIBED.replace('{"city": "Oslo"}', json.dumps(CITY)).join(("{", "}")),
+    ],
+)
+def test_a_call_may_say_more_of_its_tool(text: str) -> None:
+    """What it says is content."""
+    events = read(tool_format("llama3_json").parser(TOOLS), list(text))
+    assert read(tool_format("llama3_json").parser(TOOLS), [text]) == events
+    assert calls_of(events) == [("get_time", CITY)]
+    assert '"description": "The time"' in content_of(events)
+    assert "parameters" not in content_of(events) and "python_tag" not in content_of(events)
+
+
+def test_a_definition_without_marks_is_no_call() -> None:
+    for function in (
+        {"name": "get_time", "description": "The time", "parameters": SCHEMA},
+        {"name": "get_time", "description": "The time", "parameters": None},
+        {"name": "get_time", "description": "The time"},
+    ):
+        for value in (function, [function], {"type": "function", "function": function}):
+            text = json.dumps(value)
+            events = read(tool_format("llama3_json").parser(TOOLS), list(text))
+            assert (content_of(events), calls_of(events)) == (text, [])
+
+
 def test_a_list_of_calls_leaves_no_brackets() -> None:
     text = '[{"name": "f", "parameters": {"x": "["}}, {"name": "f"}]\nDone [1].'
     events = read(tool_format("llama3_json").parser(Tools({"f": {}})), list(text))
@@ -466,7 +576,9 @@ def test_a_list_without_its_mark_is_read_only_at_the_beginning_and_of_known_tool
 def test_an_object_without_marks_is_a_call_only_of_a_known_tool() -> None:
     for text in (
         '{"name": "Ann", "parameters": {"age": 3}}',
-        '{"name": "get_weather", "age": 3, "parameters": {}}',
+        '{"age": 3, "name": "get_weather", "parameters": {}}',
+        '{"name": "get_weather", "age": 3}',
+        '{"name": "Ann", "age": 3, "parameters": {}}',
         '{"name": "get_weather", "parameters": 3}',
         '{"name": "fly"}',
         "[open(file='x')]",

@@ -19,6 +19,7 @@ from tests.fakes.tool_texts import (
     calls_of,
     content_of,
     cut,
+    dumped,
     read,
 )
 
@@ -35,7 +36,25 @@ TEXTS_OF["llama3_json"].append(as_list(CALLS))
 TEXTS_OF["openai"].append(
     " to=functions.get_weather<|channel|>commentary<|channel|>commentary json<|message|>{}<|call|>"
 )
-TEXTS_OF["pythonic"].append("[get_weather(more={'a': true, 'b': [null, False]}, exact=null)]")
+TEXTS_OF["pythonic"] += [
+    "[get_weather(more={'a': true, 'b': [null, False]}, exact=null)]",
+    "[get_weather(days=1+1), get_time(), fly(to='x)', [1]), get_weather(city='Oslo')]",
+]
+TEXTS_OF["olmo3"].append("<function_calls>fly(1)\nget_time(), f()\nget_time()</function_calls>")
+OSLO = '{"city": "Oslo"}'
+ODD_ARGUMENTS = (
+    *(json.dumps(OSLO), f"```json\n{OSLO}\n```", f"```\n{json.dumps(OSLO)}```", '["Oslo"]'),
+    *("city: Oslo\n", "null", '"soon"', '{"city": "Oslo"]', "{'city': 'Oslo'}}", ""),
+)
+for odd in ODD_ARGUMENTS:
+    TEXTS_OF["mistral"].append(f"[TOOL_CALLS]get_time[ARGS]{odd}[TOOL_CALLS]get_time[ARGS]{OSLO}")
+    for name in ("deepseek_v3", "deepseek_v31", "kimi_k2"):
+        TEXTS_OF[name].append(FORMS[name][1](CALLS).replace(dumped(CALLS[0][1]), odd))
+TEXTS_OF["llama3_json"] += [
+    f'{{"name": "get_time", "description": "d", "parameters": {OSLO}, "strict": true}} {OSLO}',
+    f'<|python_tag|>{{"description": "d", "name": "get_time", "parameters": {OSLO}}}',
+    f'{{"type": "function", "function": {{"name": "get_time", "x": 1, "parameters": {OSLO}}}}}',
+]
 PIECES = sorted(
     {
         piece
@@ -140,7 +159,47 @@ def test_a_broken_second_call_leaves_the_first() -> None:
     text = "[get_weather(city='Oslo'), get_weather(city=)]"
     events = read(tool_format("pythonic").parser(TOOLS), list(text))
     assert calls_of(events) == [("get_weather", '{"city": "Oslo"}')]
-    assert content_of(events) == ", get_weather(city=)]"
+    assert content_of(events) == ", get_weather(city=)"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "content", "tools"),
+    [
+        ("pythonic", "[A, unknown(x=1), B]", ", unknown(x=1)", "A B"),
+        (
+            "pythonic",
+            "[A, get_time(1 + 1), f(')', [g(2)]), B, h()]",
+            ", get_time(1 + 1), f(')', [g(2)]), h()",
+            "A B",
+        ),
+        (
+            "pythonic",
+            "[get_weather(days=1+1), f(x), A] So.",
+            "get_weather(days=1+1), f(x) So.",
+            "A",
+        ),
+        ("llama4_pythonic", "<|python_start|>[f(x), A]<|python_end|>", "f(x)", "A"),
+        ("olmo3", "<function_calls>\nf(x)\nA\ng(1)\nB\n</function_calls>", "f(x)\ng(1)", "A B"),
+        ("olmo3", "<function_calls>A, g(1), B</function_calls>", ", g(1)", "A B"),
+        ("pythonic", "[A, that is all]", ", that is all]", "A"),
+        ("pythonic", "[f(x), A]", "[f(x), A]", ""),
+        ("pythonic", "[get_weather(days=1+1), f(x)]", "[get_weather(days=1+1), f(x)]", ""),
+        ("pythonic", "[A, f(x, B]", ", f(x, B]", "A"),
+    ],
+)
+def test_odd_calls_of_a_list_leave_the_others(
+    name: str, text: str, content: str, tools: str
+) -> None:
+    calls = {"A": "get_weather(city='Oslo')", "B": "get_time()"}
+    read_as = {"A": ("get_weather", '{"city": "Oslo"}'), "B": ("get_time", "{}")}
+
+    def written(short: str) -> str:
+        return re.sub(r"\b[AB]\b", lambda match: calls[match[0]], short)
+
+    events = read(tool_format(name).parser(TOOLS), [written(text)])
+    assert read(tool_format(name).parser(TOOLS), list(written(text))) == events
+    assert calls_of(events) == [read_as[tool] for tool in tools.split()]
+    assert content_of(events) == written(content)
 
 
 def test_arguments_end_at_the_mark_when_their_brackets_do_not_close() -> None:
@@ -154,6 +213,11 @@ NONSENSE = """
 {"parameters":[ {"function": {"function":{ 
 \n<parameter= [get_weather(city=[ <tool_call> {"name":" { [ " \\ <｜tool▁call▁begin｜>
 <|tool_call_begin|>a <|channel|>a <function=a><parameter=b>
+[TOOL_CALLS]a[ARGS]" [TOOL_CALLS]a[ARGS]"\\ [TOOL_CALLS]a[ARGS]["
+<|tool_call_begin|>a<|tool_call_argument_begin|>" <|tool_call_begin|>a<|tool_call_argument_begin|>b
+<|tool_call_begin|>a<|tool_call_argument_begin|>``` <｜tool▁call▁begin｜>a<｜tool▁sep｜>"\\"
+[get_time(),f( [get_time(),f(" [get_time(),get_time(1),f()
+{"name":"get_weather","x":[ {"name":"get_weather","x":1,"parameters":
 """.split()
 
 

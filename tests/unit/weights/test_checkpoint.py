@@ -158,6 +158,47 @@ def test_truncated_safetensors_names_file_and_sizes(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
+def test_safetensors_with_more_behind_the_last_tensor_are_damaged(tmp_path: Path) -> None:
+    as_safetensors(some_tensors(), tmp_path)
+    file = tmp_path / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole + b"\0")
+    with pytest.raises(ModelLoadError, match=rf"is damaged: .* {len(whole):,} bytes .*download it"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "begins", "ends"),
+    [
+        ([[0, 8], [4, 8]], 4, 8),  # overlap
+        ([[0, 8], [0, 4]], 0, 4),
+        ([[0, 8], [12, 16]], 12, 8),  # a hole
+        ([[8, 16], [4, 8]], 4, 0),
+    ],
+)
+def test_safetensors_whose_tensors_overlap_or_leave_holes_are_damaged(
+    offsets: list[list[int]], begins: int, ends: int, tmp_path: Path
+) -> None:
+    shapes = zip("xy", ([2], [1]), offsets, strict=True)
+    header = json.dumps(
+        {name: {"dtype": "F32", "shape": s, "data_offsets": at} for name, s, at in shapes}
+    ).encode()
+    file, data = tmp_path / "model.safetensors", 8 + len(header)
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    match = rf"damaged header: '[xy]' begins at byte {data + begins} .* ends at byte {data + ends};"
+    with pytest.raises(ModelLoadError, match=match):
+        open_checkpoint(tmp_path)
+
+
+def test_safetensors_may_hold_tensors_without_values(tmp_path: Path) -> None:
+    stored = {"a": torch.ones(2), "b": torch.ones(0, 3), "c": torch.ones(1), "d": torch.ones(0)}
+    as_safetensors(stored, tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    assert {name: checkpoint.read(name).shape for name in stored} == {
+        name: tensor.shape for name, tensor in stored.items()
+    }
+
+
 @pytest.mark.parametrize("kept", [0, 5, 40])
 def test_safetensors_cut_in_the_header_are_named(kept: int, tmp_path: Path) -> None:
     as_safetensors(some_tensors(), tmp_path)
@@ -230,7 +271,7 @@ def test_pickle_with_code_is_refused_and_not_run(
     argument = proof if function is Path.touch else f"touch {proof}"
     state = {"a": torch.zeros(1), "b": Exploit(function, argument)}
     save(state, tmp_path / "pytorch_model.bin")
-    with pytest.raises(ModelLoadError, match="code in checkpoints is never run") as caught:
+    with pytest.raises(ModelLoadError, match="would run code, which Quire never does") as caught:
         open_checkpoint(tmp_path).names()
     assert "download" not in str(caught.value) and "weights_only" not in str(caught.value)
     assert not proof.exists()

@@ -327,9 +327,7 @@ def test_download_that_came_short_is_one_clear_line(hub: FakeHub) -> None:
 
 def test_download_of_which_nothing_came_does_not_pass_for_the_model(hub: FakeHub) -> None:
     hub.tree_status = 501  # a status after which the client does not try again
-    with pytest.raises(
-        ModelLoadError, match=r"came only in part, .*\(missing: config.json, .*try a"
-    ):
+    with pytest.raises(ModelLoadError, match=r"is incomplete, .*\(missing: config.json, .*try a"):
         resolve_model(NAME)
     hub.tree_status = 200
     assert "model.safetensors" in file_names(resolve_model(NAME))
@@ -342,7 +340,7 @@ def test_update_of_which_nothing_came_leaves_the_older_copy(
     hub.repositories[NAME].files["README.md"] = b"new"
     hub.tree_status = 501
     assert resolve_model(NAME) == older
-    assert "came only in part; using the copy in" in caplog.text
+    assert "is incomplete; using the copy in" in caplog.text
     with monkeypatch.context() as offline:
         offline.setenv("HF_HUB_OFFLINE", "1")
         assert resolve_model(NAME) == older

@@ -123,7 +123,7 @@ def test_token_that_cannot_be_sent_is_an_error_that_does_not_tell_it(
     token = f"secret{character}"
     monkeypatch.setenv("HF_TOKEN", token)
     monkeypatch.setenv("MODELSCOPE_API_TOKEN", token)
-    with pytest.raises(ModelLoadError, match=r"^the token of .*_TOKEN holds characters") as error:
+    with pytest.raises(ModelLoadError, match=r"^the token of .*_TOKEN has characters") as error:
         resolve_model(NAME)
     assert "secret" not in str(error.value)
 

@@ -57,15 +57,18 @@ def test_a_part_of_an_mxfp4_tensor() -> None:
     assert torch.equal(MXFP4.read(checkpoint, index).float(), wanted[index])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e8m0fnu])
 @pytest.mark.parametrize("shape", [(5, 7), (4, 4), (9, 3)])
-def test_blocks_of_a_matrix_are_multiplied_by_their_scales(shape: tuple[int, int]) -> None:
+def test_blocks_of_a_matrix_are_multiplied_by_their_scales(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> None:
     random = torch.Generator().manual_seed(0)
     weight = torch.randn(shape, generator=random).to(torch.float8_e4m3fn)
-    scales = torch.rand(-(-shape[0] // 4), -(-shape[1] // 4), generator=random)
+    scales = torch.rand(-(-shape[0] // 4), -(-shape[1] // 4), generator=random).to(dtype)
     wanted = weight.float()
     for row in range(shape[0]):
         for column in range(shape[1]):
-            wanted[row, column] *= scales[row // 4, column // 4]
+            wanted[row, column] *= scales[row // 4, column // 4].float()
     checkpoint = MemoryCheckpoint({"w": weight, "s": scales})
     scaled = BlockScaled("w", "s", 4)
     reader = WeightReader(checkpoint, WeightMap(entries={"w": scaled}), torch.float32)

@@ -33,7 +33,7 @@ from quire.worker.result_ring import ResultRing
 from quire.worker.rows import Rows
 from quire.worker.sample_graphs import SampleGraphs
 from quire.worker.step_graphs import NoSharing, Sharing, StepGraphs
-from quire.worker.watch import Watch
+from quire.worker.step_timeout import StepTimeout
 from tests.fakes.reference_choice import ReferenceChoice
 from tests.unit.worker.counting_model import VOCAB_SIZE, CountingModel
 
@@ -76,7 +76,9 @@ class Parts:
             dtype=torch.float32,
             device=CPU,
         )
-        self.grammars = GrammarRows(max_rows=MAX_ROWS, vocab_size=VOCAB_SIZE, watch=Watch(0))
+        self.grammars = GrammarRows(
+            max_rows=MAX_ROWS, vocab_size=VOCAB_SIZE, timeout=StepTimeout(0)
+        )
         self.sampler = Sampler(
             max_rows=MAX_ROWS,
             vocab_size=VOCAB_SIZE,
@@ -98,7 +100,7 @@ class Parts:
             builder=BatchBuilder(self.rows, self.kv, max_tokens=100, device=CPU),
             graphs=self.graphs() if self.has_graphs else NoGraphs(),
             prompt_logprobs=self.prompt_logprobs,
-            readbacks=Readbacks(CPU, Watch(0)),
+            readbacks=Readbacks(CPU, StepTimeout(0)),
             probe=probe_of(CPU),
             rows_per_pass=self.rows_per_pass,
             grammars=self.grammars,

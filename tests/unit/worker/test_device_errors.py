@@ -10,7 +10,7 @@ import torch
 from quire.errors import EngineDeadError
 from quire.worker.device_errors import LostDeviceEndsEngine, probe_of
 from quire.worker.step_graphs import NO_ROWS
-from quire.worker.watch import StepLabel
+from quire.worker.step_timeout import StepLabel
 
 LABEL = StepLabel(plan=replace(NO_ROWS, step_id=3), is_graph=False)
 

@@ -14,7 +14,7 @@ from quire.step import JoinedRow, RowToken, StepPlan
 from quire.structured import Constraint, GrammarState, Thinking, TokenBytes, TokenMark
 from quire.worker import grammar_row
 from quire.worker.grammar_rows import GrammarRows
-from quire.worker.watch import StepLabel, Watch
+from quire.worker.step_timeout import StepLabel, StepTimeout
 from tests.unit.structured_outputs.grammars import (
     END,
     NUM_TOKENS,
@@ -42,7 +42,7 @@ class Tokens:
         self._token_ids = np.array(token_ids, dtype=np.int32)
         self.num_read = 0
 
-    def read(self, watch: Watch, label: StepLabel) -> np.ndarray:
+    def read(self, timeout: StepTimeout, label: StepLabel) -> np.ndarray:
         self.num_read += 1
         return self._token_ids
 
@@ -64,7 +64,7 @@ class World:
     """Rows, and what their masks allow."""
 
     def __init__(self, *rows: JoinedRow) -> None:
-        self.rows = GrammarRows(max_rows=8, vocab_size=NUM_TOKENS, watch=Watch(0))
+        self.rows = GrammarRows(max_rows=8, vocab_size=NUM_TOKENS, timeout=StepTimeout(0))
         self.rows.join(rows)
 
     def sampled(self, tokens: dict[int, int]) -> Tokens:
@@ -339,6 +339,19 @@ def test_a_budget_forces_the_end_of_a_thought() -> None:
     assert world.allowed(0) == [None]
     without = World(joined(0, Constraint(thinking=replace(THINKING, budget=0), tokens=TEXTS)))
     assert without.allowed(0) == [{THINK_END[0]}]
+
+
+def test_without_a_budget_the_answer_begins_at_once() -> None:
+    """Nor is the grammar left where its text begins as a thought does."""
+    begins = (mark(bytes([A, B])),)
+    thinking = replace(THINKING, is_open=None, begins=begins, budget=0)
+    world = World(joined(0, replace(MAYBE, thinking=thinking)))
+    assert world.allowed(0) == [{A}]
+    for token_id, then in ((A, {B, END}), (B, {C}), (C, {B, END})):
+        world.sampled({0: token_id})
+        assert world.allowed(0) == [then]
+    opened = World(joined(0, replace(MAYBE, thinking=replace(THINKING, budget=0))))
+    assert opened.allowed(0) == [{THINK_END[0]}]
 
 
 def test_a_budget_counts_thoughts_and_not_answers() -> None:

@@ -7,13 +7,13 @@ import torch
 
 from quire.worker.readback import LANDING_BYTES, Readbacks
 from quire.worker.step_graphs import NO_ROWS
-from quire.worker.watch import StepLabel, Watch
+from quire.worker.step_timeout import StepLabel, StepTimeout
 
 LABEL = StepLabel(plan=NO_ROWS, is_graph=False)
 
 
 def readbacks() -> Readbacks:
-    return Readbacks(torch.device("cpu"), Watch(0))
+    return Readbacks(torch.device("cpu"), StepTimeout(0))
 
 
 def test_tensors_of_any_shapes_and_types() -> None:

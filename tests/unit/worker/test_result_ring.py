@@ -10,7 +10,7 @@ from quire.kernels.reference.fetch import fetch
 from quire.worker.input_ring import InputRing
 from quire.worker.result_ring import Delivered, ResultRing
 from quire.worker.step_graphs import NO_ROWS
-from quire.worker.watch import StepLabel, Watch
+from quire.worker.step_timeout import StepLabel, StepTimeout
 
 CPU = torch.device("cpu")
 MAX_ROWS = 3
@@ -35,7 +35,7 @@ class Steps:
 
 
 def read(delivered: Delivered) -> list[int]:
-    found: np.ndarray = delivered.read(Watch(0), LABEL)
+    found: np.ndarray = delivered.read(StepTimeout(0), LABEL)
     assert found.dtype == np.int32
     return found.tolist()  # type: ignore[no-any-return]
 

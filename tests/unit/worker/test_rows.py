@@ -8,7 +8,7 @@ import torch
 
 from quire.request import RowSampling
 from quire.step import JoinedRow, RowToken, StepPlan, TableEntries
-from quire.worker.rows import NO_LOGPROBS, Rows
+from quire.worker.rows import NO_PROMPT_LOGPROBS, Rows
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_row_that_left_leaves_no_block_to_its_next_owner(rows: Rows) -> None:
     rows.apply(changes(left=[1], joined=[joining(1, [9], [7], [8])]))
     assert rows.block_tables[:, 1].tolist() == [[7, 0, 0, 0], [8, 0, 0, 0]]
     assert rows.token_ids[1, 0] == 9
-    assert rows.num_prompt_logprobs[1] == NO_LOGPROBS
+    assert rows.num_prompt_logprobs[1] == NO_PROMPT_LOGPROBS
 
 
 def test_what_a_row_grew_by_is_gone_for_all_later_owners(rows: Rows) -> None:

@@ -169,7 +169,7 @@ def _record(r: Random, held: bool) -> tuple[str, dict[str, Value], dict[str, str
 
 
 def _free_record(r: Random, held: bool) -> tuple[str, dict[str, Value], dict[str, str]]:
-    """A text that says ``the key is value`` of keys and values that belong to no domain."""
+    """As `_record`, from a text of ``the key is value`` with keys and values of no domain."""
     record: dict[str, Value] = {}
     kinds: dict[str, str] = {}
     said = []
@@ -303,7 +303,7 @@ _INVENT = (
 
 
 def invent(r: Random, held: bool) -> Talk:
-    """A JSON object made up for a schema or for keys, with nothing to read it from."""
+    """A request to invent a JSON object for a schema or for keys, without a text to read."""
     domain, head = r.choice(_DOMAINS)
     keys = [head, *r.sample([k for k in domain if k != head], r.randint(0, 3))]
     if r.random() < 0.3:

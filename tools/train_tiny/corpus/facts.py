@@ -136,7 +136,7 @@ def choose_capital(r: Random, held: bool) -> Talk:
 
 
 def expand_list(r: Random, items: list[str]) -> str:
-    """``a, b or c`` or ``a, b, c``."""
+    """The items as ``a, b or c`` or ``a, b, c``."""
     return ", ".join(items[:-1]) + r.choice((" or ", ", ", ", or ")) + items[-1]
 
 

@@ -152,7 +152,7 @@ _FRIENDS = ("friend", "brother", "sister", "teacher", "boss", "neighbour", "daug
 
 
 def draw_facts(r: Random, held: bool, count: int) -> dict[str, dict[str, str]]:
-    """Values for some slots, each with the fields its phrases need."""
+    """Slot -> fields of its phrases, for ``count`` slots."""
     found: dict[str, dict[str, str]] = {}
     while len(found) < count:
         key = r.choice(_WEIGHTED)
@@ -168,7 +168,7 @@ def draw_facts(r: Random, held: bool, count: int) -> dict[str, dict[str, str]]:
 
 
 def said(r: Random, facts: dict[str, dict[str, str]], order: list[str]) -> str:
-    """One message that says these things."""
+    """One message of the user that tells ``facts``, in ``order``."""
     parts = [expand(r, r.choice(SLOTS[k].say)).format(**facts[k]) for k in order]
     if len(parts) == 2 and r.random() < 0.5:
         fixed = ("I ", "I'm", facts[order[1]]["v"])
@@ -179,7 +179,7 @@ def said(r: Random, facts: dict[str, dict[str, str]], order: list[str]) -> str:
 
 
 def ack(facts: dict[str, dict[str, str]], order: list[str]) -> str:
-    """The answer to someone who said these things."""
+    """The assistant's reply to a message that tells ``facts``."""
     if "name" in order:
         return f"Nice to meet you, {facts['name']['v']}."
     return "I will remember that."
@@ -232,7 +232,7 @@ def introduction(r: Random, held: bool) -> Talk:
 
 
 def told_by_system(r: Random, held: bool) -> Talk:
-    """What the system prompt says about the user."""
+    """A question about what the system prompt says about the user."""
     facts = draw_facts(r, held, 1)
     key = next(iter(facts))
     forms = {

@@ -14,9 +14,9 @@ Skill = Callable[[Random, bool], Talk]
 
 
 def _small(r: Random, tools: bool = False, personal: bool = False) -> Talk:
-    """A short turn about anything, to stand between others.
+    """A short turn about anything, to put between others.
 
-    With tools it is nothing they could do; beside ``personal`` questions nobody says a name.
+    With ``tools`` it asks nothing that a tool could do; ``personal``: nobody says a name in it.
     """
     while True:
         name = r.choices(_FILLERS, _FILLER_WEIGHTS)[0]

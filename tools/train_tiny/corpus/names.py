@@ -62,7 +62,7 @@ def person(r: Random, held: bool) -> str:
 
 
 def full_name(r: Random, held: bool) -> str:
-    """A first name and an invented family name, both on the wanted side."""
+    """A first name and an invented family name, both on the wanted side of the split."""
     return f"{person(r, held)} {_draw(r, held, invented)}"
 
 

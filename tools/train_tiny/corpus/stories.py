@@ -52,7 +52,7 @@ def _sentence(r: Random, forms: tuple[str, ...], **fields: str) -> str:
 
 
 def story(r: Random, hero: str, name: str, episodes: int) -> str:
-    """A story about a named hero with so many episodes in the middle."""
+    """A story about a named hero, with ``episodes`` episodes in the middle."""
     trait, goal = r.choice(_TRAITS), r.choice(_GOALS)
     article = "an" if trait[0] in "aeiou" else "a"
     lines = [

@@ -301,7 +301,7 @@ _THINGS = (
 
 
 def record_tool(r: Random) -> Tool:
-    """Any fact about a person or a number: what it is has to be read from the definition."""
+    """A tool that looks up a fact about a person or number; only its definition says which."""
     thing = r.choice(_THINGS)
     key, kind = r.choice((("name", "string"), ("user", "string"), ("person", "string"),
                           ("id", "integer"), ("user_id", "integer"), ("number", "integer")))
@@ -313,7 +313,7 @@ def record_tool(r: Random) -> Tool:
 
 
 def record_use(r: Random, tool: Tool, held: bool) -> Use:
-    """A question that such a tool answers."""
+    """A question that a tool of `record_tool` answers."""
     key = next(iter(tool.properties))
     whole = tool.properties[key]["type"] == "integer"
     value: str | int = r.randint(1, 99999) if whole else person(r, held)

@@ -151,7 +151,7 @@ def two_calls(r: Random, held: bool) -> Talk:
 
 
 def no_tool_needed(r: Random, held: bool, other: Callable[[Random, bool], Talk]) -> Talk:
-    """Tools are there, the question is an ordinary one; ``other`` draws it."""
+    """Tools are offered, but the question, drawn by ``other``, needs none."""
     kinds = list(KINDS)
     r.shuffle(kinds)
     base = other(r, held)
@@ -167,7 +167,7 @@ def no_tool_needed(r: Random, held: bool, other: Callable[[Random, bool], Talk])
 
 
 def wrong_tool(r: Random, held: bool) -> Talk:
-    """A question that a tool could answer, but that tool is not there."""
+    """A question for a tool that is not among those offered."""
     asked = r.choice(("weather", "time"))
     missing = KINDS[asked][0](r)
     use = KINDS[asked][1](r, missing, held)

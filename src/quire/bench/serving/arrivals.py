@@ -27,12 +27,15 @@ class Arrivals:
         if self.ramp_up is None:
             if self.start_rate or self.end_rate:
                 raise ValueError(
-                    "--ramp-up-start-rps and --ramp-up-end-rps are the ends of a ramp; choose one "
+                    "--ramp-up-start-rps and --ramp-up-end-rps need a ramp between them; choose it "
                     f"with --ramp-up-strategy {' or '.join(RAMPS)}"
                 )
             return
         if self.rate != math.inf:
-            raise ValueError("--request-rate is one rate and --ramp-up-strategy many; choose one")
+            raise ValueError(
+                "--request-rate is a constant rate and --ramp-up-strategy a rising one; give only "
+                "one of them"
+            )
         if not 0 < self.start_rate <= self.end_rate < math.inf:
             raise ValueError(
                 f"the rate cannot rise from {self.start_rate} to {self.end_rate} requests a "

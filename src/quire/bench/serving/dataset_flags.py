@@ -63,22 +63,22 @@ def settle_dataset(arguments: argparse.Namespace) -> None:
 
 
 def add_dataset_flags(group: Any) -> None:
-    """``group`` is one of argparse, which has no public name for it."""
+    """Add the flags to ``group``, an argument group, for which argparse has no public name."""
     group.add_argument(
         "--dataset-name",
         default="random",
         choices=tuple(DATASETS),
         help="where the prompts come from; default random",
     )
-    group.add_argument("--dataset-path", metavar="FILE", help="of sharegpt and custom")
+    group.add_argument("--dataset-path", metavar="FILE", help="file of sharegpt or custom")
     group.add_argument("--tokenizer", metavar="NAME", help="folder or hub id; default: the model")
     group.add_argument(
         "--tokenizer-mode",
         default="auto",
         choices=("auto", "slow"),
-        help="slow: the one written in Python; default auto",
+        help="slow: the tokenizer written in Python; default auto",
     )
-    group.add_argument("--trust-remote-code", action="store_true", help="of the tokenizer")
+    group.add_argument("--trust-remote-code", action="store_true", help="run its own code")
     _add_lengths(group)
     group.add_argument(
         "--random-range-ratio",
@@ -90,13 +90,13 @@ def add_dataset_flags(group: Any) -> None:
         "--custom-output-len",
         type=int,
         metavar="N",
-        help="default 256; -1: the output_tokens of each line",
+        help="output tokens; default 256; -1: the output_tokens of each line",
     )
     _add_switch(group, "--skip-chat-template", "custom: send prompts as they are")
     group.add_argument(
         "--workload",
         metavar="NAME",
-        help=f"of dataset standard: {', '.join(NAMES)}, or decodeN; default nano",
+        help=f"for dataset standard: {', '.join(NAMES)}, or decodeN; default nano",
     )
     group.add_argument("--scale", type=float, metavar="SHARE", help="shorten the standard workload")
     _add_switch(group, "--disable-shuffle", "keep a dataset's order")
@@ -118,10 +118,10 @@ _LENGTHS = {
     "random_output_len": "output tokens",
     "random_prefix_len": "tokens that all prompts begin with",
     "prefix_repetition_prefix_len": "tokens that the prompts of a group begin with",
-    "prefix_repetition_suffix_len": "tokens of a prompt's own behind them",
-    "prefix_repetition_num_prefixes": "groups",
+    "prefix_repetition_suffix_len": "tokens after them, different for each prompt",
+    "prefix_repetition_num_prefixes": "number of groups",
     "prefix_repetition_output_len": "output tokens",
-    "sharegpt_output_len": "instead of the answers' lengths",
+    "sharegpt_output_len": "output tokens, instead of the answers' lengths",
 }
 
 

@@ -1,6 +1,6 @@
 """The prompts of a measurement, by the name of their dataset.
 
-Token ids wherever lengths shall be exact; a tokenizer is needed only where text is cut or counted.
+Token ids wherever lengths must be exact; a tokenizer is needed only to make or count text.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _FEWEST_TOKENS = 4  # of a ShareGPT turn; shorter ones say nothing about speed
-_MOST_PROMPT_TOKENS, _MOST_TOKENS = 1024, 2048
+_MOST_PROMPT_TOKENS = 1024
+MOST_TOKENS = 2048  # of a question and its output
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,12 @@ class Source:
 
     @property
     def known_vocab_size(self) -> int:
-        """Ids that every large vocabulary has, where nobody tells."""
+        """The vocabulary's size or, if it is unknown, one that no large vocabulary falls below."""
         return self.vocab_size or LAST_ID + 1
 
     def prompt(self, token_ids: list[int]) -> str | list[int]:
-        """As the API takes it; text need not have the same tokens again."""
+        """The prompt as the API takes it: ids or, for chat, text, which may be tokenized
+        differently."""
         if self.arguments.backend != CHAT:
             return token_ids
         text = self.tokenizer.decode(token_ids)
@@ -74,7 +76,7 @@ def load_requests(source: Source) -> list[LoadRequest]:
     name = source.arguments.dataset_name
     requests = DATASETS[name](source)
     if not requests:
-        raise ValueError(f"dataset {name} gives no request; check its file and the lengths")
+        raise ValueError(f"data set {name} has no usable request; check its file and the lengths")
     return requests
 
 
@@ -133,33 +135,54 @@ def _standard(source: Source) -> list[LoadRequest]:
 
 
 def _sharegpt(source: Source) -> list[LoadRequest]:
-    """First questions of conversations; outputs are as long as the answers there, unless a length
-    is given."""
     given = source.arguments
-    wanted = given.sharegpt_output_len or given.output_len
+    requests = usual_requests(
+        _shuffled(source, first_turns(dataset_file(given))),
+        source.num_tokens,
+        num_prompts=given.num_prompts,
+        output_len=given.sharegpt_output_len or given.output_len,
+    )
+    return _enough(source, requests)
+
+
+def usual_requests(
+    turns: Iterable[tuple[str, str]],
+    num_tokens: Callable[[str], int],
+    *,
+    num_prompts: int,
+    output_len: int | None,
+    most_tokens: int = MOST_TOKENS,
+) -> list[LoadRequest]:
+    """The first ``num_prompts`` questions of usual lengths; outputs are as long as the answers,
+    unless ``output_len`` is given. ``most_tokens`` are those of a question and its output."""
     requests: list[LoadRequest] = []
-    for question, answer in _shuffled(source, _first_turns(_dataset_file(given))):
-        if len(requests) == given.num_prompts:
+    for question, answer in turns:
+        if len(requests) == num_prompts:
             break
-        num_prompt = source.num_tokens(question)
-        num_output = wanted or source.num_tokens(answer)
-        if _is_usual(num_prompt, num_output, fewest_output=1 if wanted else _FEWEST_TOKENS):
+        num_prompt = num_tokens(question)
+        num_output = output_len or num_tokens(answer)
+        fewest_output = 1 if output_len else _FEWEST_TOKENS
+        if (
+            _FEWEST_TOKENS <= num_prompt <= _MOST_PROMPT_TOKENS
+            and num_output >= fewest_output
+            and num_prompt + num_output <= most_tokens
+        ):
             requests.append(
                 LoadRequest(
                     prompt=question, num_prompt_tokens=num_prompt, num_output_tokens=num_output
                 )
             )
-    return _enough(source, requests)
+    return requests
 
 
-def _first_turns(path: Path) -> list[tuple[str, str]]:
+def first_turns(path: Path) -> list[tuple[str, str]]:
     """Question and answer of every conversation that has both."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"--dataset-path {path} is no JSON: {error}") from None
+        raise ValueError(f"--dataset-path {path} is not JSON: {error}") from None
     if not isinstance(entries, list):
-        raise ValueError(f"--dataset-path {path} holds no JSON list of conversations")
+        raise ValueError(f"--dataset-path {path} must hold a JSON list of conversations")
     pairs = []
     for number, entry in enumerate(entries, start=1):
         try:
@@ -175,19 +198,19 @@ def _first_turns(path: Path) -> list[tuple[str, str]]:
 
 
 def _said(turn: Mapping[str, Any]) -> str:
-    """ShareGPT calls it value, the chat API content."""
+    """The text of a turn, which ShareGPT calls ``value`` and the chat API ``content``."""
     text = turn["value"] if "value" in turn else turn["content"]
     if not isinstance(text, str):
-        raise TypeError(f"{text!r} is no text")
+        raise TypeError(f"{text!r} is not a text")
     return text
 
 
 def _custom(source: Source) -> list[LoadRequest]:
-    """Lines of {"prompt": ..., "output_tokens": ...}; the latter where the length is -1."""
+    """Lines of {"prompt": ..., "output_tokens": ...}; the latter is used if the length is -1."""
     given = source.arguments
     wanted = given.output_len or given.custom_output_len
     requests = []
-    for number, data in enumerate(_dataset_file(given).read_bytes().split(b"\n"), start=1):
+    for number, data in enumerate(dataset_file(given).read_bytes().split(b"\n"), start=1):
         if not data.strip():
             continue
         try:
@@ -224,7 +247,7 @@ def _of_ids(source: Source, token_ids: list[int], num_output_tokens: int) -> Loa
 
 
 def _templated(source: Source, prompt: str) -> str:
-    """A server's chat endpoint applies its template itself; to plain prompts we do."""
+    """``prompt`` in the chat template, unless that is not wanted or a chat endpoint does it."""
     if source.arguments.skip_chat_template or source.arguments.backend == CHAT:
         return prompt
     messages = [{"role": "user", "content": prompt}]
@@ -235,15 +258,6 @@ def _templated(source: Source, prompt: str) -> str:
     return text
 
 
-def _is_usual(num_prompt: int, num_output: int, *, fewest_output: int) -> bool:
-    return (
-        num_prompt >= _FEWEST_TOKENS
-        and num_output >= fewest_output
-        and num_prompt <= _MOST_PROMPT_TOKENS
-        and num_prompt + num_output <= _MOST_TOKENS
-    )
-
-
 def _shuffled(source: Source, items: list[Any]) -> list[Any]:
     if not source.arguments.disable_shuffle:
         random.Random(source.arguments.seed).shuffle(items)
@@ -251,17 +265,26 @@ def _shuffled(source: Source, items: list[Any]) -> list[Any]:
 
 
 def _enough(source: Source, requests: list[LoadRequest]) -> list[LoadRequest]:
-    """As many as were asked for, some of them again, unless that is not wanted."""
-    missing = source.arguments.num_prompts - len(requests)
-    if missing <= 0 or source.arguments.no_oversample or not requests:
+    """``requests``, repeated up to --num-prompts unless --no-oversample is given."""
+    given = source.arguments
+    return requests if given.no_oversample else oversampled(requests, given.num_prompts, given.seed)
+
+
+def oversampled(requests: list[LoadRequest], num_prompts: int, seed: int) -> list[LoadRequest]:
+    """``requests``, with random repetitions if they are fewer than ``num_prompts``."""
+    missing = num_prompts - len(requests)
+    if missing <= 0 or not requests:
         return requests
-    return requests + random.Random(source.arguments.seed).choices(requests, k=missing)
+    return requests + random.Random(seed).choices(requests, k=missing)
 
 
-def _dataset_file(arguments: argparse.Namespace) -> Path:
+def dataset_file(arguments: argparse.Namespace) -> Path:
+    """The file that the flags name; ``ValueError`` if there is none."""
     if arguments.dataset_path is None:
-        raise ValueError(f"dataset {arguments.dataset_name} is a file; give it as --dataset-path")
+        raise ValueError(
+            f"data set {arguments.dataset_name} is read from a file; name it with --dataset-path"
+        )
     path = Path(arguments.dataset_path)
     if not path.is_file():
-        raise ValueError(f"--dataset-path {path} is no file")
+        raise ValueError(f"--dataset-path {path} is not a file")
     return path

@@ -15,17 +15,17 @@ from quire.bench.serving.requests import BACKENDS
 from quire.bench.serving.summary import GOODPUT_METRICS, METRICS
 from quire.cli.parser import at_least
 
-# What a request may say beside its temperature: type and help.
+# Sampling fields of a request besides the temperature: type and help.
 SAMPLING: Mapping[str, tuple[type[int | float], str]] = {
-    "top_p": (float, "sample from the likeliest tokens of this share together"),
-    "top_k": (int, "sample from this many likeliest tokens"),
-    "min_p": (float, "leave out tokens below this share of the likeliest one's probability"),
-    "frequency_penalty": (float, "against tokens, for each time they are in the output"),
-    "presence_penalty": (float, "against tokens that are in the output"),
-    "repetition_penalty": (float, "above 1: against tokens of the prompt and the output"),
+    "top_p": (float, "sample from the likeliest tokens whose probabilities add up to X"),
+    "top_k": (int, "sample from the X likeliest tokens"),
+    "min_p": (float, "drop tokens less likely than X times the likeliest one"),
+    "frequency_penalty": (float, "penalise tokens by how often they are in the output"),
+    "presence_penalty": (float, "penalise tokens that are in the output already"),
+    "repetition_penalty": (float, "factor against tokens of prompt and output; 1 is none"),
 }
 
-# What has a meaning only for the file of the result.
+# Flags that only concern the result file.
 _ABOUT_FILE = ("result_dir", "result_filename", "label", "metadata")
 
 
@@ -49,19 +49,19 @@ def pairs(texts: list[str] | None, separator: str, flag: str) -> dict[str, str]:
 
 
 def writes_file(arguments: argparse.Namespace) -> bool:
-    """Whether the result is kept, and not only shown."""
+    """Whether the result is written to a file, and not only shown."""
     return any((arguments.save_result, arguments.save_detailed, arguments.append_result))
 
 
 def check_file_flags(arguments: argparse.Namespace) -> None:
-    """What a file is to hold can be written down; where none is written, what is said about it
-    would have no effect."""
+    """``ValueError`` for malformed metadata, or for flags about a result file without any that
+    writes one."""
     pairs(arguments.metadata, "=", "--metadata")
     given = [name for name in _ABOUT_FILE if getattr(arguments, name) is not None]
     if given and not writes_file(arguments):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ValueError(
-            f"no file of the result is written, of which {names} would say something; add "
+            f"{names} would only concern the result file, and none is written; add "
             f"--save-result, or leave out {names}"
         )
 
@@ -79,7 +79,7 @@ def goodput(texts: list[str] | None) -> dict[str, float]:
 
 
 def _time_ms(text: str) -> float:
-    """NaN for what is no number."""
+    """``text`` as a number; NaN if it is not one."""
     try:
         return float(text)
     except ValueError:
@@ -90,7 +90,7 @@ def metric_names(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     for name in names:
         if name not in METRICS:
-            raise ValueError(f"{name!r} is none of {', '.join(METRICS)}")
+            raise ValueError(f"there is no metric {name!r}; choose among {', '.join(METRICS)}")
     return names
 
 
@@ -98,7 +98,7 @@ def percentile_list(text: str) -> tuple[float, ...]:
     values = tuple(float(part) for part in text.split(","))
     for value in values:
         if not 0 <= value <= 100:
-            raise ValueError(f"percentile {value:g} is not from 0 to 100")
+            raise ValueError(f"a percentile must be from 0 to 100, got {value:g}")
     return values
 
 
@@ -117,7 +117,7 @@ def _add_server(group: Group) -> None:
         "--base-url",
         "--url",
         metavar="URL",
-        help="of the server, instead of host and port",
+        help="the server, instead of host and port",
     )
     group.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1")
     group.add_argument("--port", type=int, default=8000, metavar="N", help="default 8000")
@@ -132,7 +132,7 @@ def _add_server(group: Group) -> None:
         type=float,
         default=600.0,
         metavar="S",
-        help="wait so long for the server; 0: do not ask; default 600",
+        help="wait this long for the server; 0: no check; default 600",
     )
 
 
@@ -157,26 +157,30 @@ def _add_load(group: Group) -> None:
         metavar="X",
         help="1: Poisson arrivals; less: in bursts; more: evenly",
     )
-    group.add_argument("--max-concurrency", type=at_least(1), metavar="N", help="most at once")
+    group.add_argument("--max-concurrency", type=at_least(1), metavar="N", help="requests at once")
     group.add_argument("--ramp-up-strategy", choices=tuple(RAMPS), help="let the rate rise")
     group.add_argument(
         "--ramp-up-start-rps",
         type=float,
         default=0.0,
         metavar="X",
-        help="requests a second at the first one",
+        help="requests a second at the first request",
     )
     group.add_argument(
         "--ramp-up-end-rps",
         type=float,
         default=0.0,
         metavar="X",
-        help="requests a second at the last one",
+        help="requests a second at the last request",
     )
     group.add_argument(
-        "--num-warmups", type=at_least(0), default=0, metavar="N", help="requests before; default 0"
+        "--num-warmups",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="requests first that do not count; default 0",
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of prompts and arrivals")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="for prompts and arrivals")
     group.add_argument("--request-id-prefix", default="", metavar="TEXT", help="of x-request-id")
     group.add_argument("--disable-tqdm", action="store_true", help="no progress bar")
 
@@ -184,7 +188,7 @@ def _add_load(group: Group) -> None:
 def _add_sampling(group: Group) -> None:
     group.add_argument("--temperature", type=float, default=0.0, metavar="X", help="default 0")
     group.add_argument("--ignore-eos", action="store_true", help="every output to its full length")
-    group.add_argument("--logprobs", type=at_least(0), metavar="N", help="ask for so many")
+    group.add_argument("--logprobs", type=at_least(0), metavar="N", help="request N for each token")
     group.add_argument(
         "--extra-body", type=as_argument(parse_json_object), metavar="JSON", help="further fields"
     )
@@ -219,8 +223,8 @@ def _add_result(group: Group) -> None:
         help="count requests within these limits, such as ttft:200 tpot:50",
     )
     group.add_argument("--save-result", action="store_true", help="write a JSON file")
-    group.add_argument("--save-detailed", action="store_true", help="with every request's times")
-    group.add_argument("--append-result", action="store_true", help="one line more in the file")
+    group.add_argument("--save-detailed", action="store_true", help="and every request's times")
+    group.add_argument("--append-result", action="store_true", help="append the JSON to the file")
     group.add_argument("--result-dir", metavar="DIR", help="default: the current one")
     group.add_argument("--result-filename", metavar="FILE", help="default: rate, model and time")
     group.add_argument("--label", metavar="TEXT", help="of the result, instead of the backend")

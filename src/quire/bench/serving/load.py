@@ -22,7 +22,7 @@ _OK = 200
 
 
 class Load:
-    """A server, and how it is asked."""
+    """Sends the requests of a measurement to one server."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Load:
         fields: Mapping[str, Any],
         request_id_prefix: str = "",
     ) -> None:
-        """``fields`` stand in each body beside the prompt."""
+        """``fields`` are in every request besides the prompt."""
         self._client = client
         self._backend = backend
         self._endpoint = endpoint
@@ -41,7 +41,8 @@ class Load:
         self._prefix = request_id_prefix
 
     async def wait_until_ready(self, request: LoadRequest, timeout_s: float) -> None:
-        """Until a short request is answered; a refusal that will not pass is raised at once."""
+        """Wait until a short request is answered; ``ServerError`` after ``timeout_s``, or at once
+        for an error that waiting does not cure."""
         deadline = time.monotonic() + timeout_s
         while True:
             try:

@@ -1,7 +1,7 @@
 """One streamed answer, measured as it arrives.
 
-Every event of text counts once, however many tokens it has; how many tokens an answer has the
-server's usage says. Runs in the transport's callback, so it does little.
+Every event with text counts once, however many tokens it holds; output tokens are counted by the
+server's usage. Runs in the transport's callback, so it does little.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 
 
 class StreamWatch:
-    """Fed with the pieces of one answer's body; `measured` is right once `end` was called."""
+    """Fed with the pieces of one answer's body; `measured` is complete once `end` was called."""
 
     def __init__(self, measured: Measured) -> None:
         self.measured = measured
@@ -79,7 +79,7 @@ class StreamWatch:
         self._last = measured.started
         self._texts: list[str] = []
         self._has_text = False
-        self._finished: float | None = None  # when an end came that has no text
+        self._finished: float | None = None  # when a finish reason without text came
         self._is_done = False
 
     def feed(self, data: bytes) -> None:
@@ -98,7 +98,7 @@ class StreamWatch:
                 self.measured.error = str(chunk.error)
 
     def end(self) -> None:
-        """The connection has said that the body is over."""
+        """Complete `measured`; to be called when the body has ended."""
         measured = self.measured
         measured.text = "".join(self._texts)
         if not measured.num_output_tokens:  # a server without usage: an event is a token
@@ -130,8 +130,8 @@ class StreamWatch:
 
 
 def _text_of(choice: _Choice) -> str | None:
-    """The new text, which may be empty for a token; None for an event that brings no token: a
-    chat's opening with the role, or an end that comes by itself."""
+    """The new text, which may be empty for a token; None for an event without a token, such as a
+    chat's first one with the role, or a finish reason alone."""
     delta = choice.delta
     if delta is not None:
         return delta.content or delta.reasoning_content or delta.reasoning or None

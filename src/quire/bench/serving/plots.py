@@ -18,7 +18,7 @@ _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44")
 
 
 def check_plots() -> None:
-    """``ValueError`` now, and not after the measurement."""
+    """``ValueError`` if matplotlib is missing, before the measurement instead of after it."""
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("--plot needs matplotlib; install it with: pip install 'quire[plot]'")
 

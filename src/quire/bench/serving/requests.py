@@ -9,14 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadRequest:
-    """A prompt and how many tokens shall follow."""
+    """A prompt and how many tokens to generate."""
 
     prompt: str | list[int]
     num_prompt_tokens: int  # 0: unknown until the server counts
     num_output_tokens: int
 
     def probe(self, num_output_tokens: int) -> LoadRequest:
-        """Another prompt of the same length, so that caches know nothing of the real one."""
+        """A request of the same length. Token ids are reversed, so that the prefix cache does not
+        learn the real prompt; a text stays as it is."""
         prompt = self.prompt if isinstance(self.prompt, str) else self.prompt[::-1]
         return replace(self, prompt=prompt, num_output_tokens=num_output_tokens)
 

@@ -1,4 +1,4 @@
-"""What a measurement came to, under the keys that users of other load generators read."""
+"""The results of a measurement, under the keys that users of other load generators know."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def summarize(
     percentiles: Sequence[float] = (99.0,),
     goodput: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """``duration`` in seconds; ``goodput`` has the most milliseconds of a good request."""
+    """All results; ``duration`` in seconds, ``goodput``: metric -> the most milliseconds of a
+    request that counts as good."""
     good = [one for one in all_measured if one.ok]
     num_input = sum(one.num_prompt_tokens for one in good)
     num_output = sum(one.num_output_tokens for one in good)
@@ -59,14 +60,14 @@ def summarize(
 
 
 def percentile_key(percentile: float) -> str:
-    """``p99``, ``p99.9``."""
+    """The key of a percentile, such as ``p99`` or ``p99.9``."""
     return f"p{percentile:g}"
 
 
 def busiest_second(measured: Sequence[Measured]) -> float:
-    """Most output tokens in one second, wherever it begins; the tokens of an answer are shared out
-    evenly among its events. A run that is shorter, or has its tokens far apart, may have more of
-    them per second altogether: then that is its peak."""
+    """Most output tokens in one second, wherever it begins; an answer's tokens are spread evenly
+    over its events. The mean of a run that is shorter, or has tokens far apart, can be higher:
+    then that is its peak."""
     events = sorted(
         (when, one.num_output_tokens / (len(one.itls) + 1))
         for one in measured
@@ -88,7 +89,7 @@ def most_at_once(measured: Sequence[Measured]) -> int:
 
 
 def _values(measured: Sequence[Measured]) -> dict[str, list[float]]:
-    """In seconds."""
+    """Metric -> its values in seconds."""
     return {
         "ttft": [one.ttft for one in measured],
         "tpot": [tpot for one in measured if (tpot := one.tpot) is not None],
@@ -118,7 +119,7 @@ def _is_within(one: Measured, goodput: Mapping[str, float]) -> bool:
 
 
 def table(result: Mapping[str, Any], metrics: Sequence[str], percentiles: Sequence[float]) -> str:
-    """For people; ``metrics`` and ``percentiles`` are those to show."""
+    """The result as a table for a terminal, with these ``metrics`` and ``percentiles``."""
     lines = [_title("Serving Benchmark Result", "=")]
     lines += [_row(label, result[key]) for key, label in _ROWS if result[key] is not None]
     for name in metrics:
@@ -155,5 +156,5 @@ def _row(label: str, value: float) -> str:
 
 
 def rate_text(rate: float) -> str | float:
-    """JSON has no infinity."""
+    """``rate`` for JSON, which has no infinity."""
     return "inf" if math.isinf(rate) else rate

@@ -9,24 +9,24 @@ import torch
 from torch import Tensor
 
 from quire.kernels import hopper
-from quire.kernels.selection import HeadsShape
+from quire.kernels.shapes import HeadsShape
 
-ROW_BYTES = 16  # the copy engine reads rows of multiples of that, and writers write as much at once
+ROW_BYTES = 16  # rows are multiples of it: the copy engine requires that, and stores are as wide
 _DTYPES = (torch.bfloat16, torch.float16)
 _FEWEST_COLUMNS = 32
-# Of attention of rows with one query:
+# Limits of attention for rows with one query:
 _HEAD_DIMS = (64, 128)
-_MOST_QUERY_HEADS = 8  # of a KV head
-TILE_TOKENS = 16  # that are multiplied at once; a KV block has a multiple of them
+_MOST_QUERY_HEADS = 8  # per KV head
+TILE_TOKENS = 16  # keys that are multiplied at once; a KV block must hold a multiple of them
 
 
 def why_not(weight: Tensor, bias: Tensor | None, *, gated: bool) -> list[str]:
-    """Every reason against products with this weight; ``gated``: with a gate of its halves."""
+    """Every reason against `product` with this weight; ``gated``: its halves are gate and up."""
     return [*why_not_here(), *_why_not_with(weight, bias, gated=gated)]
 
 
 def why_not_rows(shape: HeadsShape, dtype: torch.dtype, block_size: int) -> list[str]:
-    """Every reason against `decode_attention` with such heads."""
+    """Every reason against `decode_attention` for these heads, keys and block size."""
     reasons = why_not_here().copy()
     if dtype not in _DTYPES:
         reasons.append(f"keys are {dtype}")

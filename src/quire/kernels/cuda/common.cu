@@ -1,5 +1,5 @@
-// What the CUDA kernels share; it stands before each of their sources. IS_FP16, else bf16, is set
-// when they are compiled.
+// What the CUDA kernels share; it is put before each of their sources. IS_FP16 (1: fp16, 0: bf16)
+// is set when they are compiled.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -8,12 +8,12 @@ __device__ __forceinline__ u32 address_of(const void* pointer) {
     return (u32)__cvta_generic_to_shared(pointer);
 }
 
-// The kernel after this one may begin.
+// Let the kernel after this one begin.
 __device__ __forceinline__ void release_next() {
     asm volatile("griddepcontrol.launch_dependents;");
 }
 
-// The kernel before has ended, and what it wrote is seen.
+// Wait until the kernel before has ended and what it wrote is visible.
 __device__ __forceinline__ void await_inputs() {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 }

@@ -21,7 +21,7 @@ _OPTIONS = ("--gpu-architecture=sm_90a", "--std=c++17")
 
 
 def source_of(name: str) -> str:
-    """The file of that name, with what all of them share before it."""
+    """The text of a ``.cu`` file of this folder behind that of ``common.cu``."""
     here = Path(__file__).parent
     return (here / "common.cu").read_text() + (here / name).read_text()
 
@@ -32,10 +32,10 @@ def compile_later(source: str, defines: Sequence[str]) -> Future[bytes]:
 
 
 def compiled(source: str, defines: Sequence[str] = ()) -> bytes:
-    """The code for Hopper of a source with these ``NAME=value``.
+    """Machine code for Hopper of ``source`` with macros ``NAME=value``.
 
-    Raises RuntimeError with NVRTC's words where it does not compile. Where the code was kept, NVRTC
-    is not even loaded.
+    Raises RuntimeError with NVRTC's log where it does not compile. Code that is on disk already is
+    read from there, and NVRTC is not even loaded.
     """
     options = [*_OPTIONS, *(f"-D{define}" for define in defines)]
     named = hashlib.sha256("\0".join([source, *options, bindings.__version__]).encode())
@@ -46,7 +46,7 @@ def compiled(source: str, defines: Sequence[str] = ()) -> bytes:
     kept.parent.mkdir(parents=True, exist_ok=True)
     written = kept.with_suffix(f".{uuid.uuid4().hex}")
     written.write_bytes(code)
-    os.replace(written, kept)  # others may be writing it too
+    os.replace(written, kept)  # atomic, since other processes may be writing it too
     return code
 
 

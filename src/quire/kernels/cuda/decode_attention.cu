@@ -18,8 +18,8 @@
 //
 // Set when it is compiled: HEAD (64 or 128 values), GROUP (query heads of a KV head), KV_HEADS,
 // BLOCK (tokens of a KV block), TILE (tokens multiplied at once), HAS_NORMS, WARPS, STAGES, LEAST
-// (keys of a part, about), ROUNDS (a part is no more of a block's share than one of so many),
-// BLOCKS (of a multiprocessor).
+// (the fewest keys of a part, about), ROUNDS (a part is about 1 / ROUNDS of a block's share of the
+// keys, if that is more), BLOCKS (per multiprocessor).
 
 constexpr u32 ALL = ~0u;  // lanes
 constexpr u32 THREADS = 32 * WARPS;
@@ -29,7 +29,7 @@ constexpr u32 PLANE_BYTES = TILE * ROW_BYTES;  // keys or values of a tile
 constexpr u32 INPUTS = GROUP + 4;              // rows: queries, key, value, cos, sin
 constexpr u32 STAGE_BYTES = 2 * PLANE_BYTES + INPUTS * ROW_BYTES;
 constexpr u32 CHUNKS = ROW_BYTES / 16;
-constexpr u32 ROWS = 32 / CHUNKS;  // that a warp asks for at once
+constexpr u32 ROWS = 32 / CHUNKS;  // that a warp loads at once
 constexpr u32 SLICES = HEAD / 16;  // of a product over a head's values
 constexpr u32 HALF = HEAD / 2;     // value i turns with value i + HALF
 constexpr u32 JOINED = HEAD + 4;   // floats; lines begin in different banks
@@ -70,10 +70,10 @@ struct Item {
     __device__ __forceinline__ bool has_own() const { return end == length; }
 };
 
-// What a block does, known 32 items ahead: a lane each. Items come to and fro, first parts of the
-// longest rows first, so that all blocks get as many keys.
+// The items of a block, known 32 ahead, one per lane. They are dealt out to and fro, first parts of
+// the longest rows first, so that all blocks get about as many keys.
 struct Items {
-    u32 first, left;  // of the lanes' items; a bit for each that has keys and was not given
+    u32 first, left;  // the first of the lanes' items; a bit for each that has keys and is not done
     u32 size;         // keys of a part, about
     Item mine;
 
@@ -139,7 +139,7 @@ __device__ __forceinline__ void copy_or_clear(u32 to, const char* from, bool cop
 
 __device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Until all but so many of the groups that this warp committed are there.
+// Wait until all but so many of the groups that this warp committed have arrived.
 template <u32 PENDING>
 __device__ __forceinline__ void await_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
@@ -218,7 +218,7 @@ struct Stream {
         block = in.block_table[(u64)item.row * in.table_width + (item.begin + tile * TILE) / BLOCK];
     }
 
-    // To the next tile of this warp, if there is one.
+    // Go to the next tile of this warp, if there is one.
     __device__ __forceinline__ bool advance(const Inputs& in, u32 warp) {
         while (tile >= item.tiles()) {
             if (!items.next(in, item)) return false;
@@ -287,7 +287,7 @@ __device__ __forceinline__ float sum_of_lanes(float value, u32 most) {
     return value;
 }
 
-// A norm's result, rounded as a separate norm would have stored it.
+// A norm's result, rounded as if it had been stored by a kernel of its own.
 __device__ __forceinline__ u32 scaled(u32 both, float factor, u32 weight) {
     return pack(low_of(both) * factor * low_of(weight), high_of(both) * factor * high_of(weight));
 }
@@ -446,7 +446,7 @@ struct Sums {
     }
 };
 
-// Where the warps of a block leave their sums.
+// Shared memory in which the warps of a block leave their sums.
 struct alignas(16) Joint {
     float acc[WARPS][GROUP][JOINED];
     float stats[WARPS][GROUP][2];

@@ -22,61 +22,62 @@ from quire.kernels.cuda.availability import TILE_TOKENS
 from quire.kernels.cuda.compiler import compile_later, source_of
 from quire.kernels.cuda.launch import Kernel, load
 from quire.kernels.rehearsal import is_rehearsal
-from quire.kernels.selection import DecodeRows, HeadsShape
+from quire.kernels.shapes import DecodeRows, HeadsShape
 
 logger = logging.getLogger(__name__)
 
-_BLOCK_BYTES = 1024  # of shared memory that the driver takes of each block
-_ROUNDING = 256  # bytes of shared memory
-_ANGLE_ROWS = 2  # cos and sin, as long as rows of heads
-_MOST_PARTS = 32  # of a row's keys
-_ALL_PARTS = 8192  # that there is room for: of each row 4 where 256 have 8 KV heads
+_BLOCK_BYTES = 1024  # of shared memory that the driver reserves in each block
+_ROUNDING = 256  # bytes: what rounding sizes of shared memory up may add
+_ANGLE_ROWS = 2  # cos and sin, each as long as the row of a head
+_MOST_PARTS = 32  # that the keys of one row are cut into
+_ALL_PARTS = 8192  # that the workspace holds: 4 per row and KV head for 256 rows with 8 KV heads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cut:
-    """How the work is cut."""
+    """How a step's keys are cut into parts, and what computes them."""
 
-    warps: int
-    rounds: int  # a part is no more of what a block does than one of so many, about
-    least: int  # keys of a part, about; to join shorter ones takes longer than they save
-    stages: int = 2  # tiles of a warp that are there or on their way
-    most_blocks: int = 5  # of a multiprocessor
+    warps: int  # per block
+    rounds: int  # a part is about 1 / rounds of a block's share of the keys, `least` or more
+    least: int  # keys of a part, about; joining shorter ones takes longer than they save
+    stages: int = 2  # tiles per warp that have arrived or are being loaded
+    most_blocks: int = 5  # per multiprocessor
 
 
-# As measured on an H200: a block to itself where there are not more of them than processors.
+# Measured on an H200. FEW: at most one pair of a row and a KV head per multiprocessor.
 FEW = Cut(warps=8, rounds=1, least=256)
 MANY = Cut(warps=4, rounds=2, least=1024)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompiledFor:
-    """What a kernel is compiled for."""
+    """The constants that are compiled into one kernel."""
 
-    head: int
-    group: int
+    head: int  # values of a head
+    group: int  # query heads per KV head
     kv_heads: int
-    block: int
+    block: int  # tokens of a KV block
     has_norms: bool
     is_fp16: bool
     cut: Cut
 
     @property
     def blocks(self) -> int:
-        """Of a multiprocessor, as many as have room."""
+        """How many blocks run on one multiprocessor at once."""
         fit = (hopper.SHARED_BYTES + _BLOCK_BYTES) // self.block_bytes
         return min(fit, self.cut.most_blocks)
 
     @property
     def block_bytes(self) -> int:
-        """Of shared memory, that one block takes of a multiprocessor."""
+        """Bytes of a multiprocessor's shared memory that one block takes in all."""
         joint_bytes = self.cut.warps * self.group * (self.head + 6) * 4
         weight_bytes = 2 * self.head * 2 * self.has_norms
         return self.shared_bytes + joint_bytes + weight_bytes + _ROUNDING + _BLOCK_BYTES
 
     @property
     def shared_bytes(self) -> int:
-        """Of the tiles, and of what comes with the first of a row."""
+        """Bytes of dynamic shared memory. Each stage of a warp has room for a tile of keys and
+        values, and for the queries, new key and value, cos and sin that come with a row."""
         rows = 2 * TILE_TOKENS + self.group + 2 + _ANGLE_ROWS
         return self.cut.warps * self.cut.stages * rows * self.head * 2
 
@@ -100,7 +101,7 @@ class CompiledFor:
 
 
 class _Inputs(ctypes.Structure):
-    """As the kernel declares them."""
+    """The kernel's one argument, field by field as ``Inputs`` in `decode_attention.cu`."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("qkv", "cos", "sin", "q_weight", "k_weight")),
@@ -113,7 +114,7 @@ class _Inputs(ctypes.Structure):
 
 
 class DecodeAttention:
-    """Of one layer. Its kernel is compiled in a thread, and waited for when it is first needed."""
+    """Attention of one layer. Its kernels are compiled in threads; the first use waits for them."""
 
     def __init__(
         self,
@@ -142,24 +143,24 @@ class DecodeAttention:
             )
             for cut in cuts
         )
-        # now, since memory of a graph's capture would be cleared when that graph runs
-        self._room = _room_of(self._made_for[0].group, shape.head_dim, device)
+        # made now: memory allocated while a graph is captured would be cleared whenever it runs
+        self._workspace = _workspace_of(self._made_for[0].group, shape.head_dim, device)
         for made_for in self._made_for:
             _code_of(made_for)
 
     @property
     def block_bytes(self) -> int:
-        """Of shared memory, that a block takes where there are many rows."""
+        """Bytes of shared memory that one block takes in a step of many rows."""
         return self._made_for[-1].block_bytes
 
     @cached_property
     def _kernels(self) -> tuple[Kernel | None, ...]:
-        """For few rows and for many."""
+        """The kernel for few rows, and the one for many; None: it does not work here."""
         return tuple(map(_kernel_of, self._made_for))
 
     def is_usable(self) -> bool:
-        """Not where a kernel cannot be compiled or loaded; nor in a rehearsal, where the two others
-        are compiled, which steps with prompts take for their other rows."""
+        """False where a kernel cannot be compiled or loaded. False in a rehearsal, too, so that it
+        compiles the two separate kernels, which decode rows beside a prompt need."""
         return not is_rehearsal() and None not in self._kernels
 
     def __call__(
@@ -184,7 +185,7 @@ class DecodeAttention:
         out = qkv.new_empty(num_rows, shape.num_heads, shape.head_dim)
         num_pairs = num_rows * shape.num_kv_heads
         are_many = num_pairs > self._processors
-        room, blocks = self._room, self._made_for[are_many].blocks * self._processors
+        workspace, blocks = self._workspace, self._made_for[are_many].blocks * self._processors
         most_parts = max(1, min(_MOST_PARTS, _ALL_PARTS // num_pairs))
         q_weight, k_weight = self._norms or (qkv, qkv)
         inputs = _Inputs(
@@ -192,7 +193,8 @@ class DecodeAttention:
                 tensor.data_ptr()
                 for tensor in (
                     *(qkv, cos, sin, q_weight, k_weight, slots, table, seq_lens, order),
-                    *(kv_cache[0], kv_cache[1], out, room.parts, room.stats, room.counters),
+                    *(kv_cache[0], kv_cache[1], out),
+                    *(workspace.parts, workspace.stats, workspace.counters),
                 )
             ),
             *(num_rows, table.stride(0), most_parts, *shape.eps, self._scale),
@@ -203,29 +205,30 @@ class DecodeAttention:
         return out
 
 
-@dataclass(frozen=True, kw_only=True)  # without slots, so that it can be known weakly
-class _Room:
-    """For sums of parts of rows; one serves all layers, which run one after another."""
+@dataclass(frozen=True, kw_only=True)  # without slots: weak references need a place of their own
+class _Workspace:
+    """Partial sums of rows whose keys are cut into parts. One serves all layers of a model, which
+    run one after another; shapes: `decode_attention.cu`."""
 
-    parts: Tensor
-    stats: Tensor
-    counters: Tensor  # zeros between launches
-
-
-_rooms: WeakValueDictionary[tuple[int, int, torch.device], _Room] = WeakValueDictionary()
+    parts: Tensor  # float32
+    stats: Tensor  # float32
+    counters: Tensor  # int32, zeros between launches
 
 
-def _room_of(group: int, head: int, device: torch.device) -> _Room:
-    """As long as a layer has it."""
-    room = _rooms.get((group, head, device))
-    if room is None:
-        room = _rooms[group, head, device] = _new_room(group, head, device)
-    return room
+_workspaces: WeakValueDictionary[tuple[int, int, torch.device], _Workspace] = WeakValueDictionary()
 
 
-def _new_room(group: int, head: int, device: torch.device) -> _Room:
+def _workspace_of(group: int, head: int, device: torch.device) -> _Workspace:
+    """The workspace that layers of this shape share; it lives as long as one of them does."""
+    workspace = _workspaces.get((group, head, device))
+    if workspace is None:
+        workspace = _workspaces[group, head, device] = _new_workspace(group, head, device)
+    return workspace
+
+
+def _new_workspace(group: int, head: int, device: torch.device) -> _Workspace:
     lines = _ALL_PARTS * group
-    return _Room(
+    return _Workspace(
         parts=torch.empty(lines * head, dtype=torch.float32, device=device),
         stats=torch.empty(lines * 2, dtype=torch.float32, device=device),
         counters=torch.zeros(_ALL_PARTS, dtype=torch.int32, device=device),
@@ -234,7 +237,7 @@ def _new_room(group: int, head: int, device: torch.device) -> _Room:
 
 @cache
 def _kernel_of(made_for: CompiledFor) -> Kernel | None:
-    """None, and a warning, where it cannot be compiled or loaded: then there are Triton's."""
+    """None, and a warning, where it cannot be compiled or loaded; Triton's kernels serve then."""
     try:
         return load(
             _code_of(made_for).result(),

@@ -1,4 +1,4 @@
-"""Compiled CUDA kernels in this process, how they are launched, and how they find matrices."""
+"""Loading and launching compiled CUDA kernels, and the form in which they take arguments."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from torch import Tensor
 
 from quire.kernels import hopper
 
-_ALONE = hopper.SHARED_BYTES - 2048  # a multiprocessor has no room for two such blocks
+_ALONE = hopper.SHARED_BYTES - 2048  # so much that a multiprocessor holds one such block only
 _PROBE = b".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry probe() { ret; }\0"
-# One parameter, as it lies in memory; NumPy's arrays take a microsecond each to tell where.
+# One kernel argument as it lies in memory. ctypes, not NumPy, whose arrays take a microsecond each
+# to tell their address.
 Argument = ctypes.c_uint32 | ctypes.c_uint64 | ctypes.Array[ctypes.c_uint64] | ctypes.Structure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kernel:
-    """A kernel with how it is launched: it may begin while the one before it ends."""
+    """A loaded kernel and its launch options; it may begin while the kernel before it ends."""
 
     function: Any
     threads: int
@@ -38,7 +39,7 @@ class Kernel:
         _checked(driver.cuLaunchKernelEx(config, self.function, ctypes.addressof(places), 0))
 
     def config(self, blocks: int) -> Any:
-        """What the driver must know of a launch of so many, but for stream and attributes."""
+        """The driver's launch configuration for so many blocks, without stream and attributes."""
         config = driver.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = blocks, 1, 1
         config.blockDimX, config.blockDimY, config.blockDimZ = self.threads, 1, 1
@@ -47,27 +48,27 @@ class Kernel:
 
 
 def load(code: bytes, name: str, *, threads: int, shared_bytes: int, cluster: int = 1) -> Kernel:
-    """The kernel of this name in machine code or PTX, on the current device."""
+    """Load machine code or PTX on the current device; its kernel of this name."""
     module = _checked(driver.cuModuleLoadData(code))
     function = _checked(driver.cuModuleGetFunction(module, name.encode()))
     known = driver.CUfunction_attribute
     most = known.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     _checked(driver.cuFuncSetAttribute(function, most, shared_bytes))
-    _share_memory(function, 100)  # so that as many blocks fit as can
+    _share_memory(function, 100)  # so that as many blocks as possible fit
     return Kernel(function=function, threads=threads, shared_bytes=shared_bytes, cluster=cluster)
 
 
 @lru_cache
 def prefer_cache(function: int) -> None:
-    """From its next launch on, a kernel finds as much cache as a multiprocessor can have."""
+    """From its next launch on, leave a kernel as much L1 cache as a multiprocessor can have."""
     _share_memory(driver.CUfunction(function), 0)
 
 
 def _share_memory(function: Any, percent: int) -> None:
-    """How much of a multiprocessor's memory is shared memory, if possible, and not its cache.
+    """Ask for so much of a multiprocessor's memory as shared memory; the rest is its L1 cache.
 
-    Where another kernel left it otherwise, blocks wait until the multiprocessor is empty; kernels
-    that ask for nothing leave it as it is.
+    Where the kernel before left another split, blocks wait until the multiprocessor is empty.
+    Kernels that ask for nothing leave the split as it is.
     """
     share = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
     _checked(driver.cuFuncSetAttribute(function, share, percent))
@@ -86,9 +87,9 @@ def _attributes(cluster: int) -> list[Any]:
 
 @lru_cache
 def most_clusters(cluster: int) -> int:
-    """How many clusters of so many blocks run at once, a multiprocessor to each block.
+    """How many clusters of ``cluster`` blocks run at once with one block per multiprocessor.
 
-    Fewer than multiprocessors / blocks: those of a cluster are neighbours on the chip.
+    Fewer than multiprocessors / blocks: the blocks of a cluster must be neighbours on the chip.
     """
     kernel = load(_PROBE, "probe", threads=128, shared_bytes=_ALONE, cluster=cluster)
     config = kernel.config(cluster)
@@ -97,9 +98,10 @@ def most_clusters(cluster: int) -> int:
 
 
 def tensor_map(matrix: Tensor, box_rows: int, box_columns: int) -> Argument:
-    """How the copy engine finds boxes of a matrix of 16-bit values whose rows are contiguous.
+    """The descriptor by which the copy engine (TMA) loads boxes of a matrix of 16-bit values.
 
-    A row of a box is 128 bytes, and rows are swizzled; outside the matrix all is zero.
+    Rows of the matrix are contiguous. A row of a box is 128 bytes, and rows are swizzled; whatever
+    is outside the matrix is read as zero.
     """
     assert matrix.stride(1) == 1 and box_columns * matrix.element_size() == 128
     row_bytes = matrix.stride(0) * matrix.element_size()
@@ -108,7 +110,7 @@ def tensor_map(matrix: Tensor, box_rows: int, box_columns: int) -> Argument:
     )
 
 
-@lru_cache(maxsize=4096)  # the same places are used again and again
+@lru_cache(maxsize=4096)  # the same matrices come at the same addresses again and again
 def _encoded(
     address: int,
     rows: int,
@@ -140,7 +142,7 @@ def _encoded(
 
 
 def pointer(tensor: Tensor | None) -> Argument:
-    """Null for None."""
+    """The address of ``tensor``, null for None."""
     return ctypes.c_uint64(0 if tensor is None else tensor.data_ptr())
 
 

@@ -4,7 +4,7 @@
 // of STEP values of K, up to STAGES ahead; each of GROUPS warpgroups multiplies 64 lines with all
 // columns. A cluster of blocks is TALL blocks of neighbouring lines, which read the weight's tile
 // once for both, times PARTS blocks that share out K and add up their sums through each other's
-// memory. Weights are asked for before the kernel before has ended (see kernels/triton/launch.py).
+// memory. Weights are loaded while the kernel before still runs (see kernels/triton/launch.py).
 //
 // The copy engine, `wgmma` and barriers are those of PTX ISA 8.0, chapters "Asynchronous Warpgroup
 // Level Matrix Multiply-Accumulate", "cp.async.bulk.tensor" and "mbarrier".
@@ -44,7 +44,7 @@ __device__ __forceinline__ u32 at_rank(u32 address, u32 rank) {
     return there;
 }
 
-// What was written to shared memory before is seen by the cluster after.
+// Wait for all blocks of the cluster; what they wrote to shared memory before is visible after.
 __device__ __forceinline__ void meet_cluster() {
     asm volatile(
         "barrier.cluster.arrive.release.aligned;\n"
@@ -52,7 +52,7 @@ __device__ __forceinline__ void meet_cluster() {
             : "memory");
 }
 
-// The same where nothing was written, or a fence has made it visible.
+// `meet_cluster` without a fence: nothing was written, or a fence has made it visible already.
 __device__ __forceinline__ void wait_for_cluster() {
     asm volatile(
         "barrier.cluster.arrive.relaxed.aligned;\n"
@@ -77,7 +77,7 @@ __device__ __forceinline__ void begin_barrier(u32 barrier, u32 arrivals) {
                  : "memory");
 }
 
-// At a barrier of any block of the cluster. Nothing was written that the others read.
+// Arrive at a barrier of any block of the cluster. No write has to become visible by it.
 __device__ __forceinline__ void arrive(u32 barrier) {
     if (TALL > 1)
         asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
@@ -89,7 +89,7 @@ __device__ __forceinline__ void expect_bytes(u32 barrier, u32 bytes) {
                  : "memory");
 }
 
-// A box of a matrix; by multicast, to the same place in all these blocks of the cluster.
+// Load a box of a matrix; by multicast, to the same place in all these blocks of the cluster.
 __device__ __forceinline__ void load(u32 to, const TensorMap* map, u32 k, u32 row, u32 barrier,
                                      bool multicast, unsigned short ranks) {
     if (multicast) {
@@ -218,7 +218,7 @@ struct Place {
     u32 line, strip;
 };
 
-// What all threads of a block know.
+// Facts that all threads of a block share.
 struct Block {
     u32 stages;       // shared memory: for each stage lines of x, then rows of the weight
     u32 full, empty;  // barriers of the stages: the tile has come; all who share it have used it
@@ -275,7 +275,7 @@ __device__ __forceinline__ void ask_for_x(const Block& block, const TensorMap* m
              (block.first_step + step) * STEP, place.line, block.full + 8 * stage, false, 0);
 }
 
-// One thread: ask for all tiles, each when its stage is free.
+// Run by one thread: start the load of every tile as soon as its stage is free.
 __device__ __forceinline__ void ask(const Block& block, const TensorMap* x_map,
                                     const TensorMap* last_x_map, const TensorMap* weight_map,
                                     u32 tile, u32 clusters) {
@@ -295,7 +295,7 @@ __device__ __forceinline__ void ask(const Block& block, const TensorMap* x_map,
             ask_for_x(block, x_map, last_x_map, turn.stage, place, step);
         }
     }
-    // Stay until all have told that they used what was asked for.
+    // Stay until all blocks have told that they used what was loaded.
     for (u32 i = 0; i < STAGES; ++i, turn.next())
         await_phase(block.empty + 8 * turn.stage, turn.parity);
 }
@@ -309,7 +309,7 @@ __device__ __forceinline__ void release(const Block& block, u32 stage) {
     arrive(barrier);
 }
 
-// A warpgroup's sums of one tile, or nothing but keeping up where it has no lines.
+// A warpgroup's sums of one tile; without lines, it only passes through the stages.
 __device__ __forceinline__ void multiply(const Block& block, Turn& turn, float (&sum)[COLUMNS / 2],
                                          u32 group, bool is_needed) {
     for (u32 step = 0; step < block.steps && !is_needed; ++step, turn.next()) {
@@ -342,13 +342,13 @@ __device__ __forceinline__ void multiply(const Block& block, Turn& turn, float (
 
 __device__ __forceinline__ Four four_of(const float* at) { return {at[0], at[1], at[2], at[3]}; }
 
-// What is written of two values, where the second is up's and `bias`, if any, gate's.
+// activation(gate) * up of four values; `bias`, if any, is gate's, up's `columns` behind it.
 __device__ __forceinline__ Four gated(Four value, Four up, const unsigned short* bias,
                                       u32 columns) {
     return activated(add_bias(value, bias), add_bias(up, bias ? bias + columns : nullptr));
 }
 
-// One block has all of K.
+// Finish a tile of which one block has all of K.
 __device__ __forceinline__ void write_alone(const float (&sum)[COLUMNS / 2], const Written& to) {
     finish(
         [&](u32 octet, const unsigned short* bias) {
@@ -364,7 +364,7 @@ __device__ __forceinline__ void write_alone(const float (&sum)[COLUMNS / 2], con
 __device__ __forceinline__ void write_together(const Block& block, const float (&sum)[COLUMNS / 2],
                                                Written to) {
     const u32 mine = block.stages + (threadIdx.x - 128) * 16;
-    asm volatile("bar.sync 1, %0;" ::"n"(128 * GROUPS) : "memory");  // nobody multiplies any more
+    asm volatile("bar.sync 1, %0;" ::"n"(128 * GROUPS) : "memory");  // no warp multiplies any more
 #pragma unroll
     for (u32 octet = 0; octet < COLUMNS / 8; ++octet) {
         const Four value = four_of(sum + 4 * octet);
@@ -456,5 +456,5 @@ extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)
         }
     }
     if (CLUSTER > 1)
-        wait_for_cluster();  // nobody leaves while another may write to it or read from it
+        wait_for_cluster();  // no block ends while another may write to it or read from it
 }

@@ -1,9 +1,9 @@
 """Products of more than a few lines with a weight on Hopper (`product.cu`).
 
-cuBLAS waits for the kernel before, and is made for larger products. These read weights before they
-wait, and gate or add what they computed in the same launch. Twins are `F.linear` and
-`reference.activation.gated_activation`. `availability` tells whether this can be imported and used;
-all is on the one device of the process.
+cuBLAS waits for the kernel before it to end, and is made for larger products. These kernels read
+weights before they wait, and apply a gated activation or add to the hidden state in the same
+launch. Twins are `F.linear` and `reference.activation.gated_activation`. `availability` tells
+whether this can be imported and used; everything is on the one device of the process.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ logger = logging.getLogger(__name__)
 
 
 class HopperProduct:
-    """x Wᵀ + b; with an activation, of its halves, activation(gate) * up.
+    """x Wᵀ + b; with an activation, whose halves are gate and up, activation(gate) * up.
 
-    Its kernels are compiled in threads, and waited for when they are first needed.
+    The kernels are compiled in threads; the first use waits for them.
     """
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, activation: int | None = None, room: int = 0
     ) -> None:
-        """``room``: bytes of shared memory that a block of the kernel behind it takes."""
+        """``room``: bytes of shared memory that a block of the kernel after the product takes."""
         n, k = weight.shape
         self._weight, self._bias, self._activation = weight, bias, activation
-        self._columns = n if activation is None else n // 2  # of what is written
+        self._columns = n if activation is None else n // 2  # of the result
         self._tiles = _tiles_of(n, k, gated=activation is not None, room=room)
         self._maps = {
             tile: tensor_map(weight, tile.columns // 2, STEP) for tile in set(self._tiles.values())
@@ -61,7 +61,7 @@ class HopperProduct:
             _code_of(tile, weight.dtype, activation)
 
     def suits(self, lines: int) -> bool:
-        """Whether this is the fastest way for so many lines."""
+        """Whether this is the fastest way to multiply so many lines."""
         height = height_of(lines)
         if height not in self._tiles or (height in MANY_LINES and not wastes_little(lines)):
             return False
@@ -86,7 +86,7 @@ class HopperProduct:
         assert x.dtype == out.dtype == self._weight.dtype
         assert out.is_contiguous() and out.data_ptr() % ROW_BYTES == 0
         if is_rehearsal():
-            return  # threads compile it already
+            return  # the constructor has begun to compile it in a thread
         if (
             x.stride(1) != 1
             or x.stride(0) * x.element_size() % ROW_BYTES
@@ -97,29 +97,29 @@ class HopperProduct:
         written = tile.columns if self._activation is None else tile.columns // 2
         num_tiles = -(-lines // tile.lines) * -(-self._columns // written)
         num_clusters = min(num_tiles, most_clusters(tile.cluster))
-        assert tile.parts == 1 or num_clusters == num_tiles  # such a cluster computes one tile
+        assert tile.parts == 1 or num_clusters == num_tiles  # a cluster that splits K has one tile
         block_lines = GROUP_LINES * tile.groups
         arguments = [
             tensor_map(x, block_lines, STEP),
-            tensor_map(x, lines % block_lines or block_lines, STEP),  # of the last that has lines
+            tensor_map(x, lines % block_lines or block_lines, STEP),  # for the last block's lines
             self._maps[tile],
             *map(pointer, (out, before, self._bias)),
             *map(number, (lines, self._columns, k)),
         ]
         kernel = self._kernel(tile)
-        assert kernel is not None  # it suits
+        assert kernel is not None  # `suits` was asked before
         kernel(tile.cluster * num_clusters, arguments)
 
 
 @cache
 def _tiles_of(n: int, k: int, *, gated: bool, room: int) -> dict[int, Tile]:
-    """Layers of a model share them."""
+    """`best_tiles` on this device, computed once for all layers of a shape."""
     return best_tiles(n, k, gated=gated, most_clusters=most_clusters, room=room)
 
 
 @cache
 def _kernel_of(tile: Tile, dtype: torch.dtype, activation: int | None) -> Kernel | None:
-    """None, and a warning, where it cannot be compiled or loaded: then cuBLAS is there."""
+    """None, and a warning, where it cannot be compiled or loaded; cuBLAS serves then."""
     try:
         return load(
             _code_of(tile, dtype, activation).result(),

@@ -9,38 +9,38 @@ from quire.kernels import hopper
 from quire.kernels.cuda import compiler
 
 STEP = 64  # values of K in one tile
-GROUP_LINES = 64  # that a warpgroup multiplies
+GROUP_LINES = 64  # that one warpgroup multiplies
 _BARRIER_BYTES = 512
 _ALIGNMENT = 1024
 _MOST_STAGES = 12
-_SHORTEST_PART = 4  # steps
-_MOST_PARTS = 4  # so that a cluster has at most the 8 blocks that every Hopper allows
+_SHORTEST_PART = 4  # of K, in steps
+_MOST_PARTS = 4  # of K, so that a cluster has at most the 8 blocks that every Hopper allows
 
-# Clock cycles and bytes a cycle, fitted to what 1,700 products took on an H200.
-_CYCLES_OF_COLUMN = 2.4  # to multiply a step of 64 lines with one
-_CACHE_BYTES = 5800  # a cycle, for all blocks
-_MEMORY_BYTES = 3000
-_BLOCKS_FOR_MEMORY = 105  # which together read as fast as that
+# Clock cycles and bytes per cycle, fitted to the times of 1,700 products on an H200.
+_CYCLES_OF_COLUMN = 2.4  # to multiply 64 lines and one step of K with one column
+_CACHE_BYTES = 5800  # per cycle, for all blocks together
+_MEMORY_BYTES = 3000  # per cycle, for all blocks together
+_BLOCKS_FOR_MEMORY = 105  # that it takes to read memory as fast as that
 _CYCLES_OF_WAVE = 900
 _CYCLES_OF_PARTS = 900
 _CYCLES_OF_SHARED_COLUMN = 5
-_CYCLES_OF_IDLE = 12000  # all processors, where each has room for a block of the kernel behind
+_CYCLES_OF_IDLE = 12000  # for all processors, where a block of the next kernel has room on each
 _MOST_PADDING = 7 / 6
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What a cluster of blocks computes; `product.cu` tells what the four are."""
+    """What a cluster of blocks computes; `product.cu` explains the first four in full."""
 
-    groups: int  # warpgroups of a block: 64 lines each
-    columns: int  # of a block
-    tall: int = 1
-    parts: int = 1
-    room: int = 0  # bytes of shared memory that a block leaves to one of the kernel behind it
+    groups: int  # warpgroups of a block that multiply: 64 lines each
+    columns: int  # of the result, per block
+    tall: int = 1  # blocks of a cluster below each other, with different lines
+    parts: int = 1  # that K is split into, a block for each
+    room: int = 0  # bytes of shared memory that a block leaves to a block of the next kernel
 
     @property
     def cluster(self) -> int:
-        """Blocks."""
+        """Blocks of a cluster."""
         return self.tall * self.parts
 
     @property
@@ -49,7 +49,7 @@ class Tile:
 
     @property
     def threads(self) -> int:
-        """Of a block: one warpgroup only asks for tiles."""
+        """Threads of a block: one more warpgroup only loads tiles."""
         return 128 * (self.groups + 1)
 
     @property
@@ -66,32 +66,33 @@ class Tile:
         return (GROUP_LINES * self.groups + self.columns) * STEP * 2
 
 
-# (groups, tall) that tiles for so many lines may have.
+# Number of lines -> the (groups, tall) that tiles for it may have.
 _HEIGHTS = {64: [(1, 1)], 128: [(1, 2)], 192: [(3, 1), (2, 2)], 256: [(2, 2)]}
 HEIGHTS = tuple(_HEIGHTS)
-# Where several tiles are below each other: as their waves end, others are the fastest. Above those
-# there are so many waves that the largest is, which reads the least.
+# More lines than one tile holds. Which tile is fastest depends on how full the last wave of blocks
+# is; from so many lines on that the waves hardly matter, it is the largest one, which reads least.
 MANY_LINES = (512, 768, 2048, 8192)
-_MOST_COLUMNS = {1: 256, 2: 256, 3: 160}  # by groups: threads share registers, for sums and all
-_MOST_COLUMNS_WITH_ROOM = {1: 128, 2: 96, 3: 48}  # with registers for the other block too
+_MOST_COLUMNS = {1: 256, 2: 256, 3: 160}  # by groups: the sums must fit into the registers
+_MOST_COLUMNS_WITH_ROOM = {1: 128, 2: 96, 3: 48}  # leaves registers to the next kernel's block, too
 _LEAST_STAGES = 4
 _LARGE = 2**23  # values of a weight
-_MOST_LINES_OF_LARGE = 192  # multiplying more takes longer than reading it, whoever does it
+_MOST_LINES_OF_LARGE = 192  # more take longer to multiply than the weight to read, with any kernel
 
 
 def height_of(lines: int) -> int:
-    """For which of `HEIGHTS` and `MANY_LINES` so many lines have a tile."""
+    """The entry of `HEIGHTS` or `MANY_LINES` whose tile serves so many lines."""
     return next((most for most in (*HEIGHTS, *MANY_LINES) if lines <= most), MANY_LINES[-1])
 
 
 def best_tiles(
     n: int, k: int, *, gated: bool, most_clusters: Callable[[int], int], room: int = 0
 ) -> dict[int, Tile]:
-    """For a weight [n, k], by the number of lines up to which each is the fastest way.
+    """The tiles for a weight [n, k], by the number of lines up to which each is the fastest way.
 
-    Numbers for which cuBLAS is faster are missing. ``most_clusters`` tells how many clusters of so
-    many blocks the device runs at once. ``room`` is what a block of the kernel behind takes of
-    shared memory: products that are short gain more than they lose when it begins beside them.
+    Numbers of lines for which cuBLAS is faster are missing. ``most_clusters`` tells how many
+    clusters of so many blocks the device runs at once. ``room``: bytes of shared memory that a
+    block of the next kernel takes; a short product leaves it free, since it gains more than it
+    loses when that kernel begins beside it.
     """
     room = room if n * k < _LARGE and not gated else 0
     tiles = {
@@ -101,7 +102,8 @@ def best_tiles(
 
 
 def _heights(n: int, k: int, *, gated: bool) -> tuple[int, ...]:
-    """More lines of a large weight are faster only where a kernel behind the product is saved."""
+    """The numbers of lines to find tiles for. With a large weight, many lines are faster here only
+    where the gate saves a kernel after the product."""
     if gated:
         return (*HEIGHTS, *MANY_LINES)
     most = HEIGHTS[-1] if n * k < _LARGE else _MOST_LINES_OF_LARGE
@@ -132,14 +134,17 @@ def _least_columns(lines: int, groups: int) -> int:
 
 
 def cycles(tile: Tile, lines: int, n: int, k: int, most_clusters: int) -> float:
-    """About how long a product takes, but for what all tiles have in common; infinity: no way."""
+    """About how many cycles a product takes, apart from what all tiles have in common.
+
+    Infinity: the tile cannot be used.
+    """
     if most_clusters == 0:
         return float("inf")
     strips = -(-n // tile.columns)
     clusters = strips * -(-lines // tile.lines)
     waves = -(-clusters // most_clusters)
     if tile.parts > 1 and waves > 1:
-        return float("inf")  # blocks that share out K compute one tile
+        return float("inf")  # blocks that split K compute one tile each
     blocks = min(clusters, most_clusters) * tile.cluster
     steps = -(-k // STEP // tile.parts)
     height = GROUP_LINES * tile.groups
@@ -149,7 +154,7 @@ def cycles(tile: Tile, lines: int, n: int, k: int, most_clusters: int) -> float:
     )
     memory = strips * tile.columns * k * 2 / _MEMORY_BYTES / min(1, blocks / _BLOCKS_FOR_MEMORY)
     shared = _CYCLES_OF_PARTS + _CYCLES_OF_SHARED_COLUMN * tile.columns * tile.groups
-    # Where blocks of both are on every processor, those of the other kernel come soonest.
+    # Blocks of the next kernel come soonest where every processor has a block of this one.
     idle = 1 - blocks / (most_clusters * tile.cluster) if tile.room else 0
     return (
         max(waves * steps * step, memory)
@@ -160,7 +165,7 @@ def cycles(tile: Tile, lines: int, n: int, k: int, most_clusters: int) -> float:
 
 
 def wastes_little(lines: int) -> bool:
-    """Whether whole tiles of so many lines hold few lines of nothing."""
+    """Whether little of the tiles for so many lines is padding."""
     tallest = HEIGHTS[-1]
     return -(-lines // tallest) * tallest <= _MOST_PADDING * lines
 
@@ -185,7 +190,7 @@ def source_of(tile: Tile, *, is_fp16: bool, activation: int | None) -> tuple[str
 
 
 def _multiply_add(columns: int, dtype: str) -> str:
-    """A ``wgmma`` of 64 lines, 16 values and so many columns, which names each of its sums."""
+    """C++ of a ``wgmma`` of 64 lines, 16 values of K and so many columns; it names every sum."""
     count = columns // 2  # sums of one thread
     sums = ", ".join(f"%{i}" for i in range(count))
     operands = ", ".join(f'"+f"(sum[{i}])' for i in range(count))

@@ -1,1 +1,1 @@
-"""The definition of every kernel in plain torch: right first, what others are compared to."""
+"""The definition of every kernel in plain torch: correct before fast, and what tests compare to."""

@@ -32,7 +32,7 @@ def gated_activation(gate_up: Tensor, activation: Elementwise) -> Tensor:
 
 
 def swiglu_oss(gate_up: Tensor) -> Tensor:
-    """The clamped gate of gpt-oss, which takes an up of zero for one."""
+    """The gate of gpt-oss: gate and up are clamped, and one is added to up."""
     gate, up = gate_up.chunk(2, dim=-1)
     gate, up = gate.clamp(max=7.0), up.clamp(-7.0, 7.0)
     return gate * torch.sigmoid(1.702 * gate) * (up + 1)

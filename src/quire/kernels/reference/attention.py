@@ -19,7 +19,7 @@ def write_kv(k: Tensor, v: Tensor, kv_cache: Tensor, slot_mapping: Tensor) -> No
 
 
 def write_keys(k: Tensor, kv_cache: Tensor, slot_mapping: Tensor) -> None:
-    """The same of keys that values are part of."""
+    """Put k [T, K, D] at slots ``slot_mapping`` [T] of a cache of keys alone, [1, ...]."""
     block_size = kv_cache.shape[2]
     places = (slot_mapping // block_size, slot_mapping % block_size)
     kv_cache[0].index_put_(places, k)
@@ -44,10 +44,13 @@ def paged_attention(
     """Causal attention of q [T, H, D] over each row's cached tokens, its own included.
 
     The last of a row's queries sees ``seq_lens[row]`` tokens, each one before it one token fewer;
-    with a window only the last ``window`` of them. Scores, softmax and sum are float32. The scales
-    are what a cache of 8 bits is multiplied by: for a `kv_cache_dtype` that is not the model's,
-    which `resolve.py` still refuses. ``sinks`` [H]: a score per head that takes part in the softmax
-    and has no value. ``value_dim``: values are so many of a key.
+    with a window only the last ``window`` of them. Scores, softmax and sum are float32. ``sinks``
+    [H]: a score per head that takes part in the softmax and has no value. ``value_dim``: a value
+    is the first so many elements of its key.
+
+    ``k_scale`` and ``v_scale``: what keys and values of an 8-bit cache are multiplied by. Only
+    tests pass them so far: the backends will, once `resolve.py` no longer refuses such a
+    `kv_cache_dtype`.
     """
     out = q.new_empty(*q.shape[:2], value_dim or q.shape[2])
     bounds, lengths = query_start.tolist(), seq_lens.tolist()
@@ -72,7 +75,7 @@ def paged_attention(
 
 
 def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
-    """Of scores [H, queries, length], with the sinks among them."""
+    """The weights of scores [H, queries, length]; sinks [H] take part, and are left out after."""
     if sinks is None:
         return scores.softmax(dim=-1)
     sink = sinks.float()[:, None, None].expand(-1, scores.shape[1], 1)
@@ -84,7 +87,8 @@ def _row_scores(
 ) -> tuple[Tensor, Tensor]:
     """One row's scaled scores [H, queries, length], and its values [length, H, D] in float32.
 
-    Values that are part of the keys are their first."""
+    In a cache of keys alone, the whole keys stand for the values.
+    """
     num_heads, (_, _, block_size, num_kv_heads, _) = q.shape[1], kv_cache.shape
     used = blocks[: -(-length // block_size)].long()
     planes = [

@@ -1,6 +1,6 @@
-"""A step's inputs from the slot of a ring whose turn it is, into fixed memory.
+"""Copies a step's inputs from a ring of slots into fixed memory.
 
-Nothing but the size is the host's to say, so one captured graph serves all slots.
+Whose turn it is stands on the device, so one captured graph serves all slots.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def fetch(target: Tensor, slots: Tensor, turn: Tensor, num_words: int) -> None:
-    """Copy the first ``num_words`` of the slot ``turn[0]`` and give the turn to the slot after it.
+    """Copy the first ``num_words`` words of slot ``turn[0]``, and advance ``turn[0]`` by one slot.
 
     ``target`` [W], ``slots`` [N, W] (where the host can write), ``turn`` [2], all int32; the second
     number of ``turn`` is 0 between calls. ``num_words`` must be a multiple of 16.

@@ -1,6 +1,6 @@
-"""What the rows' state says of a step's tokens: ids, positions, slots, block tables.
+"""Looks up in the rows' state what a step needs of its tokens: ids, positions, slots, tables.
 
-Device tensors alone, in shapes that do not depend on their values: a graph can capture it.
+Reads device tensors only, and shapes do not depend on their values: a graph can capture it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowState:
-    """What is known of all rows; the newest tokens are here before the host has seen them."""
+    """Tokens and blocks of all rows; sampled tokens are here before the host has seen them."""
 
     token_ids: Tensor  # [rows, width] int32
     block_tables: Tensor  # [groups, rows, B] int32
@@ -21,13 +21,13 @@ class RowState:
 
     @property
     def longest(self) -> int:
-        """The most tokens of a row whose keys and values are ever wanted."""
+        """The most tokens of one row that are ever computed; one more may be sampled."""
         return self.token_ids.shape[1] - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepTokens:
-    """Of a step with T tokens of R rows."""
+    """What the forward needs to know of a step with T tokens of R rows."""
 
     input_ids: Tensor  # [T] int64
     positions: Tensor  # [T] int64
@@ -37,7 +37,10 @@ class StepTokens:
 
 
 def decode_tokens(state: RowState, rows: Tensor, lengths: Tensor) -> StepTokens:
-    """The last token of each of ``rows`` [R] int64, which have ``lengths`` [R] int64 tokens."""
+    """For a step of the last token of each of ``rows`` [R], which have ``lengths`` [R] tokens.
+
+    Both are int64.
+    """
     positions = lengths - 1
     return look_up(state, rows, rows, positions, lengths.to(torch.int32))
 
@@ -50,8 +53,11 @@ def mixed_tokens(
     seq_lens: Tensor,
     num_tokens: int,
 ) -> StepTokens:
-    """Tokens ``query_start[i]`` up to ``query_start[i + 1]`` (int32) belong to ``rows[i]``, at
-    position ``starts[i]`` + their place; positions end at the last one that a row has."""
+    """For a step in which tokens ``query_start[i]`` to ``query_start[i + 1]`` are of ``rows[i]``.
+
+    The position of the step's token t is ``starts[i] + t``, at most the last one that a row has.
+    ``query_start`` is int32.
+    """
     place = torch.arange(num_tokens, device=rows.device)
     owner = torch.searchsorted(query_start[1:], place.to(torch.int32), right=True)
     positions = (starts.index_select(0, owner) + place).clamp(max=state.longest - 1)
@@ -67,8 +73,10 @@ def look_up(
     *,
     width: int | None = None,
 ) -> StepTokens:
-    """Of tokens at ``positions`` [T] of ``token_rows`` [T], which belong to ``rows`` [R]; tables
-    are cut to ``width`` entries."""
+    """For a step of tokens at ``positions`` [T] of ``token_rows`` [T], each one of ``rows`` [R].
+
+    Block tables are cut to ``width`` entries.
+    """
     token_ids, tables, block_size = state.token_ids, state.block_tables, state.block_size
     input_ids = token_ids.view(-1).index_select(0, token_rows * token_ids.shape[1] + positions)
     entries = token_rows * tables.shape[2] + positions // block_size

@@ -1,4 +1,4 @@
-"""Mixtures of experts by definition: routing, the order by expert, and the experts' products.
+"""The definition of mixtures of experts: routing, sorting by expert, and the experts' products.
 
 A *pair* is one token at one of its experts: number t * top_k + slot. Knows no layers.
 """
@@ -16,7 +16,7 @@ from quire.kernels.reference.activation import gated
 
 
 class Routing(NamedTuple):
-    """The experts of each token, best first, each once."""
+    """The experts of each token, best first, no expert twice."""
 
     weights: Tensor  # [T, top_k] float32
     experts: Tensor  # [T, top_k] int32
@@ -25,15 +25,15 @@ class Routing(NamedTuple):
 class SortedPairs(NamedTuple):
     """Pairs in the order of their experts, cut into tiles that have one expert each."""
 
-    tokens: Tensor  # [T * top_k] int32: of the pair at each place, by expert and then by token
-    places: Tensor  # [T * top_k] int32: of each pair
-    ends: Tensor  # [experts] int32: of each expert's places
+    tokens: Tensor  # [T * top_k] int32: the token of the pair at each place, by expert, then token
+    places: Tensor  # [T * top_k] int32: the place of each pair in that order
+    ends: Tensor  # [experts] int32: where each expert's places end
     tiles: Tensor  # [3, tiles] int32: expert, first place, end; 0, 0, 0: no tile
-    block_m: int  # places in a tile, at most
+    block_m: int  # the most places in a tile
 
 
 def softmax_top_k(logits: Tensor, top_k: int, renormalise: bool) -> Routing:
-    """The ``top_k`` most probable of logits [T, experts]; of equals the first."""
+    """The ``top_k`` most probable experts by logits [T, experts]; of equal ones the first."""
     probabilities = logits.softmax(dim=-1, dtype=torch.float32)
     weights, experts = probabilities.sort(dim=-1, descending=True, stable=True)
     weights, experts = weights[:, :top_k], experts[:, :top_k]
@@ -43,15 +43,15 @@ def softmax_top_k(logits: Tensor, top_k: int, renormalise: bool) -> Routing:
 
 
 def max_tiles(num_pairs: int, num_experts: int, block_m: int) -> int:
-    """How many tiles there are at most, whatever the routing."""
+    """The most tiles that any routing of so many pairs needs."""
     return num_experts + num_pairs // block_m
 
 
 def sort_by_expert(experts: Tensor, num_experts: int, block_m: int) -> SortedPairs:
-    """The pairs of experts [T, top_k] by expert.
+    """Sort the pairs of experts [T, top_k] by expert.
 
-    An expert's tiles begin at its own number plus one for each full tile that could lie before:
-    so the tiles of different experts never meet, and each expert knows its own without the others.
+    Expert e's tiles begin at index e + (its first place) // block_m. So tiles of different experts
+    never collide, and each expert's are known without those of the others.
     """
     flat = experts.flatten().long()
     order = flat.argsort(stable=True)
@@ -68,7 +68,7 @@ def sort_by_expert(experts: Tensor, num_experts: int, block_m: int) -> SortedPai
 def gate_up(
     x: Tensor, experts: Tensor, weight: Tensor, gating: str, bias: Tensor | None = None
 ) -> Tensor:
-    """gate and up joined by ``gating``, of x [T, H] at experts [T, top_k]: [T * top_k, I], by pair.
+    """x [T, H] through gate and up of experts [T, top_k], joined by ``gating``: [T * top_k, I].
 
     ``weight`` [experts, 2 I, H] and ``bias`` [experts, 2 I]: gate above up.
     """
@@ -81,7 +81,7 @@ def gate_up(
 
 
 def down(inner: Tensor, experts: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The results [T * top_k, H] at experts [T, top_k], by pair, in float32.
+    """``inner`` through down of experts [T, top_k]: [T * top_k, H] by pair, in float32.
 
     ``inner`` [T * top_k, I] by pair; ``weight`` [experts, H, I], ``bias`` [experts, H].
     """
@@ -99,7 +99,7 @@ def add_sums(h: Tensor, results: Tensor, shares: Tensor) -> None:
 
 
 def _pairs_of(experts: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
-    """Expert -> its (tokens, pairs), of the experts that have any."""
+    """Expert -> its (tokens, pairs), for the experts that have any."""
     flat = experts.flatten()
     pairs = {expert: (flat == expert).nonzero().flatten() for expert in flat.unique().tolist()}
     return {expert: (own // experts.shape[1], own) for expert, own in pairs.items()}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x²) + eps) * weight, computed in float32, in the dtype of x."""
-    # faster on a CPU than torch's own, which is made of more steps: 1.7x for long prompts
+    # 1.7x as fast as torch's own on a CPU for long prompts: that one takes more passes
     values = x.float()
     scale = values.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
     return (values * scale).mul_(weight).to(x.dtype)

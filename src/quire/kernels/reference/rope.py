@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def rope_angles(positions: Tensor, frequencies: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """cos and sin, times ``scale``, of positions [T] at frequencies [D / 2]."""
+    """``scale`` times cos and sin of positions [T] * frequencies [D / 2]: float32 [T, 1, D / 2]."""
     angles = positions.float()[:, None, None] * frequencies
     return angles.cos().mul_(scale), angles.sin().mul_(scale)
 
@@ -28,7 +28,7 @@ def rotate_half(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rotate_interleaved(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Pairs are (2i, 2i + 1)."""
-    # A copy, because complex numbers must lie at even places and a part of a head may not.
+    # A copy: complex numbers must begin at an even offset, which part of a head may not do.
     pairs = x.float().unflatten(-1, (-1, 2)).clone(memory_format=torch.contiguous_format)
     turned = torch.view_as_complex(pairs).mul_(torch.complex(cos, sin))
     return torch.view_as_real(turned).flatten(-2).to(x.dtype)

@@ -1,8 +1,8 @@
-"""Choosing tokens by a table of parameters: the definition, by full sorts and float64 sums.
+"""The definition of choosing tokens by a table of parameters, with full sorts and float64 sums.
 
-Reads what it needs on the device, so that it may stand wherever a kernel does.
+Reads everything on the device, so that it can take the place of a kernel.
 Shapes: R rows of the step, V vocabulary. ``rows`` [R] int64 are lines of the table, ``lengths`` [R]
-int64 how many tokens each has.
+int64 how many tokens each row has.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from quire.kernels.reference.sampling_table import SamplingTable
 def choose(logits: Tensor, rows: Tensor, lengths: Tensor, table: SamplingTable) -> Tensor:
     """Logits [R, V] of any float dtype -> the next tokens [R] int64.
 
-    Rows of temperature 0 take the first best token. The others keep weights of at least ``min_p``
-    of the largest, of those the ``top_k`` largest, of those the fewest that have ``top_p`` of what
-    is left; equals of the last one kept are kept too. The token is the first whose cumulative
-    weight exceeds ``uniform(seed, length)`` of the total.
+    Rows of temperature 0 take the best token, the first of equal ones. The others keep weights of
+    at least ``min_p`` times the largest; of those the ``top_k`` largest; of those the fewest that
+    sum to ``top_p`` of what is left. Weights equal to the last one kept are kept too. The token is
+    the first whose cumulative weight exceeds ``uniform(seed, length)`` times the total.
     """
     lines = table.take(rows)
     temperature = lines.reals[:, columns.TEMPERATURE].float()
@@ -37,14 +37,16 @@ def choose(logits: Tensor, rows: Tensor, lengths: Tensor, table: SamplingTable) 
 def penalise(
     logits: Tensor, rows: Tensor, lengths: Tensor, token_ids: Tensor, table: SamplingTable
 ) -> Tensor:
-    """The logits in float32 after the rows' penalties on tokens of ``token_ids`` [rows, width]:
-    those of the prompt, then those of the output."""
+    """The logits in float32 after the rows' penalties.
+
+    ``token_ids`` [rows, width] holds the tokens of every row: prompt, then output.
+    """
     lines, size = table.take(rows), logits.shape[1]
     place = torch.arange(token_ids.shape[1], device=logits.device)
     history = token_ids.index_select(0, rows).long()
     is_known = place < lengths.unsqueeze(1)
     is_output = is_known & (place >= lines.integers[:, columns.NUM_PROMPT, None])
-    # What lies behind a row's tokens is counted in a column that is not there.
+    # What lies beyond a row's tokens is counted in an extra column, which is cut off.
     history = history.where(is_known, size)
     counts = torch.zeros(len(logits), size + 1, device=logits.device)
     seen = counts.scatter_add(1, history, is_known.float())[:, :size] > 0
@@ -59,8 +61,11 @@ def penalise(
 
 
 def best_logprobs(logits: Tensor, targets: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits [R, V], tokens [R] -> ids [R, 1 + count] and log-probabilities of the tokens and of
-    the best ones (of equals the first), and the tokens' ranks [R] int32."""
+    """Logits [R, V], ``targets`` [R] -> ids, log-probabilities, ranks of the targets [R] int32.
+
+    Ids and log-probabilities are [R, 1 + count]: the target, then the best tokens, of equal ones
+    the first.
+    """
     logits = logits.float()
     own = logits.gather(1, targets.unsqueeze(1))
     best = logits.sort(dim=1, descending=True, stable=True).indices[:, :count]
@@ -70,7 +75,7 @@ def best_logprobs(logits: Tensor, targets: Tensor, count: int) -> tuple[Tensor, 
 
 
 def to_processed(raw: Tensor, penalised: Tensor, rows: Tensor, table: SamplingTable) -> Tensor:
-    """Of each row the logits [R, V] of which it wants log-probabilities."""
+    """The logits [R, V] that each row wants log-probabilities of, raw or processed."""
     lines = table.take(rows)
     temperature = lines.reals[:, columns.TEMPERATURE].float()
     divisor = torch.where(temperature > 0, temperature, 1.0).unsqueeze(1)
@@ -97,5 +102,5 @@ def _draw(weights: Tensor, uniforms: Tensor) -> Tensor:
     ends = weights.double().cumsum(dim=1)
     token = (ends <= uniforms.unsqueeze(1) * ends[:, -1:]).sum(dim=1)
     index = torch.arange(weights.shape[1], device=weights.device)
-    last = torch.where(weights > 0, index, 0).amax(dim=1)  # where rounding leaves no end above
+    last = torch.where(weights > 0, index, 0).amax(dim=1)  # if rounding leaves no cumulative above
     return torch.minimum(token, last)

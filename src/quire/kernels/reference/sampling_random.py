@@ -1,7 +1,7 @@
 """Random numbers without state: a pure function of a row's seed and of a token's position.
 
-So a request draws the same numbers whatever runs beside it, wherever its row is, and after it was
-preempted. Knows nothing about rows or logits.
+So a request draws the same numbers whatever runs beside it, whichever row it has, and after a
+preemption. Knows nothing about rows or logits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def _signed(value: int) -> int:
 
 
 # SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014): a counter
-# that advances by the golden ratio, and a mixer of its bits. int64 wraps as uint64 would.
+# that advances by the golden ratio, and a function that mixes its bits. int64 wraps as uint64 does.
 _STRIDE = _signed(0x9E3779B97F4A7C15)
 _MULTIPLIERS = (_signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB))
 _MANTISSA_BITS = 53

@@ -1,7 +1,7 @@
-"""How rows are sampled, as one table on the device that kernels read: which column means what.
+"""The table on the device that tells kernels how each row is sampled, and what its columns mean.
 
-A line of the table is 8-byte numbers: the first columns are floats, the others integers. A row that
-nobody has is greedy and asks for nothing.
+A line of the table is 8-byte numbers: floats in the first columns, integers in the others. A row
+without an owner is greedy and asks for nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PRESENCE = 5
 SEED = 6
 TOP_K = 7  # 0 is off
 NUM_PROMPT = 8  # tokens of the prompt
-LOGPROBS = 9  # one of the three below
+LOGPROBS = 9  # NO_LOGPROBS, RAW_LOGPROBS or PROCESSED_LOGPROBS
 NUM_COLUMNS = 10
 
 NO_LOGPROBS = 0
@@ -33,7 +33,7 @@ PROCESSED_LOGPROBS = 2  # of the logits after penalties and temperature
 
 @dataclass(frozen=True, slots=True)
 class SamplingTable:
-    """The parameters of all rows, [rows, NUM_COLUMNS]; both views are of the same memory."""
+    """The parameters of all rows, [rows, NUM_COLUMNS]; both fields view the same memory."""
 
     integers: Tensor  # int64
     reals: Tensor  # float64

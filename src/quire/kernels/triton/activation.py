@@ -24,7 +24,7 @@ _SQRT_HALF = tl.constexpr(0.7071067811865476)
 
 @triton.jit
 def activate(x, KIND: tl.constexpr):
-    """The activation of that place in `NAMES`, of float32 x."""
+    """Activation ``NAMES[KIND]`` of float32 x."""
     if KIND == 0:
         return x * tl.sigmoid(x)
     elif KIND == 1:
@@ -45,7 +45,7 @@ def _gated_kernel(
     await_inputs(DEPENDENT)
     gate = tl.load(gate_up + line * 2 * SIZE + column, mask=inside, other=0.0)
     up = tl.load(gate_up + line * 2 * SIZE + SIZE + column, mask=inside, other=0.0)
-    # rounded as a separate activation would have stored it
+    # rounded as if the activation had been stored by a kernel of its own
     product = activate(gate.to(tl.float32), KIND).to(gate.dtype) * up
     tl.store(out + line * SIZE + column, product, mask=inside)
 
@@ -64,5 +64,5 @@ def gated_activation(gate_up: Tensor, name: str) -> Tensor:
 
 
 def gated(name: str) -> Callable[[Tensor], Tensor]:
-    """The gated form of an activation; the rare ones that have no kernel are torch's."""
+    """The gated form of an activation; those without a kernel here are computed by torch."""
     return partial(gated_activation, name=name) if name in NAMES else reference.gated(name)

@@ -25,7 +25,7 @@ def _argmax_kernel(
     values = tl.load(
         logits + row.to(tl.int64) * stride + place, mask=place < SIZE, other=float("-inf")
     ).to(tl.float32)
-    values = tl.where(values == values, values, float("-inf"))  # or no token might be the largest
+    values = tl.where(values == values, values, float("-inf"))  # NaN would hide the largest logit
     value, index = tl.max(values, 0, return_indices=True)
     tl.store(best_values + row * CHUNKS + chunk, value)
     tl.store(best_places + row * CHUNKS + chunk, chunk * BLOCK + index)
@@ -42,13 +42,13 @@ def _argmax_kernel(
     places = tl.load(
         best_places + row * CHUNKS + other, mask=other < CHUNKS, other=SIZE, cache_modifier=".cg"
     )
-    # of equal logits the first token, as torch.argmax
+    # of equal logits the first one, as torch.argmax does
     first = tl.min(tl.where((values == largest) & (other < CHUNKS), places, SIZE), 0)
     tl.store(out + row, first.to(tl.int64))
 
 
 class Argmax:
-    """Owns the room for the parts of up to ``max_rows`` rows of ``vocab_size`` logits."""
+    """Owns the intermediate results for up to ``max_rows`` rows of ``vocab_size`` logits."""
 
     def __init__(self, max_rows: int, vocab_size: int, device: torch.device) -> None:
         self._chunks = triton.cdiv(vocab_size, _BLOCK)
@@ -58,7 +58,7 @@ class Argmax:
         self._counters = torch.zeros(max_rows, dtype=torch.int32, device=device)
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """[S, V] of any float dtype -> [S] int64."""
+        """Logits [S, V] of any float dtype -> the token of the largest one [S] int64."""
         num_rows, vocab_size = logits.shape
         out = torch.empty(num_rows, dtype=torch.int64, device=logits.device)
         launcher_of(_argmax_kernel, (num_rows, self._chunks))(

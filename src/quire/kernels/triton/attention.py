@@ -35,12 +35,12 @@ from quire.kernels.triton.attention_parts import (
 from quire.kernels.triton.launch import await_inputs, dependent_launch, first_fitting
 
 _MOST_SPLITS = 32  # more take longer to join than they save
-_LEAST_LINES = 16  # what a matrix unit takes
-STAGES = 5  # where a tile lies is read before the tile itself, so that two tiles are on their way
-_LESS_STAGES = 3  # one tile
+_LEAST_LINES = 16  # of a matrix operand
+STAGES = 5  # two tiles are loaded ahead: each takes two stages, its block ids and then itself
+_LESS_STAGES = 3  # one tile is loaded ahead
 # The fastest first; a device with less memory than an H200 takes the first that fits.
 _LINES = (64, 32, 16)
-_KEYS = ((64, STAGES), (64, _LESS_STAGES), (32, 2), (16, 2))  # and stages
+_KEYS = ((64, STAGES), (64, _LESS_STAGES), (32, 2), (16, 2))  # (keys of a tile, stages)
 _WIDE_KEYS = _KEYS[2:]
 
 
@@ -64,10 +64,10 @@ def _find_tile(
     query_start, seq_lens, tile, num_rows,
     BLOCK_Q: tl.constexpr, IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr,
 ):  # fmt: skip
-    """(row, its first query in the tile, how many queries, the first one's position).
+    """(row, the tile's first query, number of queries, position of the first one).
 
-    None or fewer queries: the tile is one of those that the grid has too many, or of a row that
-    the other launch of a mixed step takes.
+    The number is 0 or negative for a tile that the grid has to spare, and 0 for a row that the
+    other launch of a mixed step takes.
     """
     if IS_DECODE:
         first_query = tile
@@ -89,7 +89,7 @@ def _find_tile(
 
 @triton.jit
 def _read_tile(query_start, seq_lens, tiles, tile, BLOCK_Q: tl.constexpr):
-    """As `_find_tile`, from what `prompt_tiles` has found."""
+    """The result of `_find_tile` for a tile that `prompt_tiles` has found already."""
     found = tl.load(tiles + 2 * tile)
     row = tl.maximum(found, 0)
     start = tl.load(query_start + row)
@@ -114,7 +114,7 @@ def _store_rows(
 
 @triton.jit(
     do_not_specialize=["num_rows", "table_stride", "splits", "prefix_splits"],
-    # slices of them begin anywhere; another alignment must not compile another kernel
+    # these may be slices that begin anywhere; alignment must not cause another compile
     do_not_specialize_on_alignment=[
         *("block_table", "query_start", "seq_lens", "order", "tiles", "shared_blocks"),
     ],
@@ -133,8 +133,8 @@ def _attention_kernel(
     HEADS_FIRST: tl.constexpr, WHOLE_FIRST: tl.constexpr,
     PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    # Long, but one thing: which tile, its queries, the keys they see, what becomes of the sums. To
-    # cut it would be to hand twenty names from one function to the next.
+    # Long, but one thing: which tile, its queries, the keys they see, where the sums go. Functions
+    # of parts of it would hand twenty names to each other.
     await_inputs(DEPENDENT)
     if HEADS_FIRST:
         kv_head, tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -168,7 +168,7 @@ def _attention_kernel(
     )
     head_slopes = tl.load(slopes + heads, mask=is_line, other=0.0) if HAS_ALIBI else 0.0
 
-    end = first_position + num_queries  # keys that the last query of the tile sees
+    end = first_position + num_queries  # number of keys that the tile's last query sees
     begin = 0
     if WINDOW > 0:
         begin = tl.maximum(first_position - WINDOW + 1, 0) // BLOCK_N * BLOCK_N
@@ -232,7 +232,7 @@ def _attention_kernel(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionShape:
-    """What is compiled into the kernel."""
+    """The constants of a layer that are compiled into the kernel."""
 
     num_kv_heads: int
     group: int  # query heads that share a KV head
@@ -248,17 +248,17 @@ class AttentionShape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tile:
-    """How the work is cut; `best_tile` says what was fastest."""
+    """How the work is cut into programs; `best_tile` chooses the fastest way."""
 
-    block_q: int  # queries
-    block_m: int  # lines: queries times the heads of a group, padded
-    block_n: int  # keys
+    block_q: int  # queries of a tile
+    block_m: int  # its lines: queries times the heads of a group, padded
+    block_n: int  # keys that are read at once
     num_warps: int
     num_stages: int
-    programs: int = 4  # of a processor, that keys are split for: reads of one hide waits of another
-    least: int = 4  # tiles of keys that a split must have
+    programs: int = 4  # per multiprocessor, to split keys for: while one waits, others read
+    least: int = 4  # times block_n: the fewest keys of a split
     heads_first: bool = False  # programs of one row's KV heads run side by side
-    whole_first: bool = True  # keys that all see go without masks, in a loop of their own
+    whole_first: bool = True  # keys that every query sees have a loop of their own, without masks
 
     def grid(self, num_tiles: int, num_kv_heads: int, splits: int) -> tuple[int, int, int]:
         if self.heads_first:
@@ -268,7 +268,7 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workspace:
-    """Room for partial sums; one serves all layers, which run one after another."""
+    """Memory for partial sums; one serves all layers, which run one after another."""
 
     parts: Tensor  # float32
     stats: Tensor  # float32
@@ -287,17 +287,17 @@ class Workspace:
         )
 
     def splits(self, num_programs: int) -> int:
-        """Ways to split the keys of so many programs, a power of two: as many as there is room."""
+        """Into how many parts, a power of two, ``num_programs`` programs can split their keys."""
         return min(_MOST_SPLITS, 1 << max(0, (len(self.counters) // num_programs).bit_length() - 1))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrefixSums:
-    """What `attention_prefix` leaves of rows' first blocks, for a decode launch to start from."""
+    """The sums over rows' first blocks by `attention_prefix`, from which a decode launch starts."""
 
     parts: Tensor  # float32 [splits, R, H, padded D]
     stats: Tensor  # float32 [splits, R, H, 2]
-    num_blocks: Tensor  # [R] int32, how many first blocks of a row are in it
+    num_blocks: Tensor  # [R] int32, how many of a row's first blocks are in the sums
     splits: int
     block_n: int
 
@@ -325,17 +325,21 @@ def paged_attention(
 ) -> None:
     """`reference.attention.paged_attention` into ``out`` [T, H, D].
 
-    ``q`` [T, H, D] may be strided in T; ``sinks`` [H] float32. ``is_decode``: rows of one query.
-    ``is_mixed``: only those, or all but those, of rows of both kinds. ``prefix``: of a decode
-    launch without a window. The scales are for a cache of 8 bits, as there.
-    ``order`` [R] int32 of a decode launch: which row each program takes, the longest first, so that
-    none begins a long one at the end. ``tiles`` of a mixed launch of prompts: `prompt_tiles`.
+    ``q`` [T, H, D] may be strided in T; ``sinks`` [H] is float32. ``k_scale`` and ``v_scale`` are
+    for an 8-bit cache, which no backend has yet (see the twin).
+
+    A launch takes rows of one query (``is_decode``) or rows of any number. ``is_mixed``: the step
+    has both kinds; with ``is_decode`` the launch takes its rows of one query, else all others.
+    ``tiles``: `prompt_tiles` of such a launch of the others.
+
+    For decode launches: ``prefix``, sums to start from, without a window; ``order`` [R] int32,
+    which row each program takes: the longest first, so that no long one begins at the end.
     """
     assert kv_cache.is_contiguous()
     assert prefix is None or (is_decode and not is_mixed and shape.window is None)
     assert order is None or (is_decode and len(order) == len(seq_lens))
     tile = tile or best_tile(shape, q.dtype, is_decode=is_decode, is_mixed=is_mixed)
-    # Decode steps are worth a kernel without splits; others ask at run time, at no measured cost.
+    # Decode steps have a kernel compiled without splits; others decide at run time, which is free.
     is_plain = is_decode and not is_mixed
     num_rows, block_size = len(seq_lens), kv_cache.shape[2]
     num_tiles = num_rows if is_decode else most_tiles(len(q), num_rows, tile.block_q)
@@ -365,7 +369,7 @@ def paged_attention(
 
 
 def most_tiles(num_tokens: int, num_rows: int, block_q: int) -> int:
-    """Of so many rows with so many queries."""
+    """The most tiles that ``num_rows`` rows with ``num_tokens`` queries in all are cut into."""
     return num_tokens // block_q + num_rows
 
 
@@ -373,7 +377,7 @@ def most_tiles(num_tokens: int, num_rows: int, block_q: int) -> int:
 def best_tile(
     shape: AttentionShape, dtype: torch.dtype, *, is_decode: bool, is_mixed: bool = False
 ) -> Tile:
-    """As measured on an H200 (benchmarks/RESULTS.md), or a smaller one."""
+    """The tile that was fastest on an H200 (benchmarks/RESULTS.md), or a smaller one that fits."""
     tiles = _tiles(shape, dtype, is_decode=is_decode, is_mixed=is_mixed)
     return first_fitting(tiles, lambda tile: _shared_bytes(tile, shape, dtype))
 
@@ -381,7 +385,7 @@ def best_tile(
 def _tiles(
     shape: AttentionShape, dtype: torch.dtype, *, is_decode: bool, is_mixed: bool
 ) -> Iterator[Tile]:
-    """The fastest first."""
+    """The tiles to choose from, the fastest first."""
     wide = dtype == torch.float32 or shape.head_dim > 128
     decode_lines = max(_LEAST_LINES, triton.next_power_of_2(shape.group))
     lines = [(1, decode_lines)] if is_decode else [_tile_of_lines(shape, most) for most in _LINES]
@@ -390,7 +394,7 @@ def _tiles(
             tile = Tile(
                 block_q=block_q, block_m=block_m, block_n=block_n, num_warps=4,
                 num_stages=num_stages,
-                heads_first=is_mixed,  # so tiles that are there begin before spare ones
+                heads_first=is_mixed,  # so that spare tiles of the grid come last
             )  # fmt: skip
             if is_decode:
                 programs = 4 if wide else 8
@@ -399,9 +403,9 @@ def _tiles(
 
 
 def _shared_bytes(tile: Tile, shape: AttentionShape, dtype: torch.dtype) -> int:
-    """About what the kernel takes where operands are copied (sm_80) or go by registers (sm_75).
+    """Bytes of shared memory that the kernel takes, about, on GPUs before Hopper.
 
-    Queries; weights, or queries once more; keys and values of the tiles on their way.
+    They hold queries; weights, or queries once more; and the keys and values being loaded.
     """
     dim = shape.padded_dim
     beside = tile.block_n if dtype == torch.float32 else dim
@@ -416,5 +420,5 @@ def _tile_of_lines(shape: AttentionShape, lines: int) -> tuple[int, int]:
 
 
 def precision(dtype: torch.dtype) -> str:
-    """Of matrix products: float32 is exact, the half types know one way only."""
+    """``input_precision`` of matrix products: exact for float32; half types ignore it."""
     return "ieee" if dtype == torch.float32 else "tf32"

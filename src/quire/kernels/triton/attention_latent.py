@@ -1,7 +1,7 @@
-"""Paged causal attention of many heads to one key per token whose first values are its value.
+"""Paged causal attention of many heads to one key per token, the first part of which is its value.
 
-So a key is read once for all heads of a tile, and for both products; what a token has besides its
-value (its *tail*: the rotated part of latent attention) takes part in the scores alone. Tiles and
+So a key is read once for all heads of a tile, and for both products. The rest of the key (its
+*tail*: the rotated part of latent attention) takes part in the scores alone. Tiles and
 splits are those of `attention`, but the heads may be cut too: a line's sum is as wide as a value,
 and 64 such lines are what a program's registers hold.
 """
@@ -43,7 +43,7 @@ def _attend_latents(
     V: tl.constexpr, D: tl.constexpr, V_PAD: tl.constexpr, TAIL_PAD: tl.constexpr,
     BLOCK_SIZE: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Take keys ``begin`` to ``end`` in; queries [M, V] and their tails [M, D - V]."""
+    """Add keys ``begin`` to ``end`` to the lines' state; queries [M, V], their tails [M, D - V]."""
     column = tl.arange(0, V_PAD)
     tail_column = tl.arange(0, TAIL_PAD)
     token = tl.arange(0, BLOCK_N)
@@ -66,7 +66,7 @@ def _attend_latents(
         scores = tl.where(is_visible, scores * (scale * _LOG2E), _NOTHING)
         new_best = tl.maximum(best, tl.max(scores, 1))
         shrink = tl.exp2(best - new_best)
-        # a line that has seen no key yet would count hidden ones as exp2(0)
+        # in a line that has seen no key yet, hidden keys would count as exp2(0)
         weights = tl.where(is_visible, tl.exp2(scores - new_best[:, None]), 0.0)
         total = total * shrink + tl.sum(weights, 1)
         acc = acc * shrink[:, None]
@@ -106,7 +106,7 @@ def _latent_kernel(
     )
     if num_queries <= 0:
         return
-    end = first_position + num_queries  # keys that the last query of the tile sees
+    end = first_position + num_queries  # number of keys that the tile's last query sees
     split_keys, num_splits = cut_keys(end, splits, BLOCK_N, LEAST)
     if split >= tl.maximum(num_splits, 1):
         return
@@ -153,7 +153,7 @@ def _latent_kernel(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatentShape:
-    """What is compiled into the kernel."""
+    """The constants of a layer that are compiled into the kernel."""
 
     num_heads: int
     head_dim: int
@@ -171,26 +171,26 @@ class LatentShape:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatentTile:
-    """How the work is cut."""
+    """How the work is cut into programs."""
 
-    group: int  # heads
-    block_q: int  # queries
-    block_m: int  # lines: queries times heads, padded
-    block_n: int  # keys
+    group: int  # heads of a tile
+    block_q: int  # queries of a tile
+    block_m: int  # its lines: queries times heads, padded
+    block_n: int  # keys that are read at once
     num_warps: int
     num_stages: int = 2
-    least: int = 4  # tiles of keys that a split must have
+    least: int = 4  # times block_n: the fewest keys of a split
 
 
 @lru_cache
 def latent_tile(shape: LatentShape, dtype: torch.dtype, *, is_decode: bool) -> LatentTile:
-    """As measured on an H200, or a smaller one."""
+    """The tile that was fastest on an H200, or a smaller one that fits."""
     tiles = _tiles(shape, dtype, is_decode)
     return first_fitting(tiles, lambda tile: _shared_bytes(tile, shape, dtype))
 
 
 def _tiles(shape: LatentShape, dtype: torch.dtype, is_decode: bool) -> Iterator[LatentTile]:
-    """The fastest first."""
+    """The tiles to choose from, the fastest first."""
     for lines in _LINES:
         group = min(lines, shape.num_heads)
         block_q = 1 if is_decode else max(1, lines // triton.next_power_of_2(group))
@@ -208,7 +208,7 @@ def _tiles(shape: LatentShape, dtype: torch.dtype, is_decode: bool) -> Iterator[
 
 
 def _shared_bytes(tile: LatentTile, shape: LatentShape, dtype: torch.dtype) -> int:
-    """About what the kernel takes: queries, keys on their way, weights."""
+    """Bytes of shared memory that the kernel takes, about: queries, keys being loaded, weights."""
     width = shape.padded_values + shape.padded_tail
     num_keys = tile.block_n * max(1, (tile.num_stages - 1) // 2)
     values = (tile.block_m + num_keys) * width + tile.block_m * tile.block_n
@@ -231,8 +231,8 @@ def latent_attention(
 ) -> None:
     """`reference.attention.paged_attention` with a ``value_dim``, into ``out`` [T, H, value_dim].
 
-    ``kv_cache`` [1, num_blocks, block_size, 1, D]. ``is_decode``: rows of one query. ``is_mixed``:
-    only those, or all but those, of rows of both kinds.
+    ``kv_cache`` is [1, num_blocks, block_size, 1, D]. ``is_decode`` and ``is_mixed`` are as of
+    `attention.paged_attention`.
     """
     assert kv_cache.is_contiguous() and q.is_contiguous() and out.is_contiguous()
     tile = tile or latent_tile(shape, q.dtype, is_decode=is_decode)

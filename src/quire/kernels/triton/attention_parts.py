@@ -1,8 +1,9 @@
-"""What the attention kernels are made of: scores, a walk over cached keys, sums that are joined.
+"""The parts of the attention kernels: scores, the loop over cached keys, joining partial sums.
 
-The state of a line (a query of one head) is what it has seen so far: ``best`` its highest score,
-``total`` the sum of its weights relative to that, ``acc`` [D_PAD] the values weighted so. It is the
-online softmax of Milakov and Gimelshein 2018 (arXiv:1805.02867), in base 2. Launches nothing.
+The state of a line (one query of one head) sums up the keys it has seen: ``best`` is the highest
+score, ``total`` the sum of weights relative to that, ``acc`` [D_PAD] the sum of weighted values.
+This is the online softmax of Milakov and Gimelshein 2018 (arXiv:1805.02867), in base 2. Launches
+nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import triton
 import triton.language as tl
 
 _LOG2E = tl.constexpr(1.4426950408889634)
-_NOTHING = tl.constexpr(-1.0e30)  # a score below every real one; finite, so differences are too
+_NOTHING = tl.constexpr(-1.0e30)  # below every real score; finite, so that differences are finite
 
 
 @triton.jit
@@ -33,7 +34,7 @@ def _scores(
     """[M, N] scores in base 2 of queries [M, D] and keys [D, N]; hidden ones are very small."""
     scores = tl.dot(queries, keys, input_precision=PRECISION) * scale
     if SOFT_CAP > 0.0:
-        # tanh(x) = 2 sigmoid(2 x) - 1, which the interpreter knows too
+        # tanh(x) = 2 sigmoid(2 x) - 1, in operations that the interpreter has, too
         scores = SOFT_CAP * (2.0 * tl.sigmoid(2.0 * scores / SOFT_CAP) - 1.0)
     if HAS_ALIBI:
         scores -= slopes[:, None] * (positions[:, None] - places[None, :])
@@ -49,7 +50,7 @@ def _scores(
 
 @triton.jit
 def _load(where, is_key, is_column, MASKED: tl.constexpr, PADDED: tl.constexpr):
-    """Keys or values of a tile; not ``MASKED``: all of its tokens are there."""
+    """Load the keys or values of a tile; without ``MASKED`` all of its tokens must exist."""
     if MASKED:
         tile = tl.load(where, mask=is_key & is_column, other=0.0)
     elif PADDED:
@@ -68,10 +69,10 @@ def attend_keys(
     WINDOW: tl.constexpr, SOFT_CAP: tl.constexpr, HAS_ALIBI: tl.constexpr,
     PRECISION: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Take keys ``begin`` to ``end`` in; not ``MASKED``: whole tiles that every query sees.
+    """Add keys ``begin`` to ``end`` to the lines' state.
 
-    ``begin`` is a multiple of BLOCK_N, or of BLOCK_SIZE. A cache of another type (fp8) is turned
-    into the queries'.
+    ``begin`` is a multiple of BLOCK_N, or of BLOCK_SIZE. Without ``MASKED`` the keys must be whole
+    tiles that every query sees. A cache of another dtype (fp8) is converted to that of the queries.
     """
     columns = tl.arange(0, D_PAD)
     is_column = columns < D
@@ -80,7 +81,7 @@ def attend_keys(
         places = key + token
         is_key = places < end
         if WINDOW > 0:
-            # blocks behind the window may be given back: what lies there need not be finite
+            # blocks behind the window may have new owners: what they hold need not be finite
             is_key &= places > tl.min(positions, 0) - WINDOW
         if BLOCK_SIZE >= BLOCK_N:
             block = tl.load(table + key // BLOCK_SIZE)
@@ -108,7 +109,7 @@ def attend_keys(
         shrink = tl.exp2(best - new_best)
         weights = tl.exp2(scores - new_best[:, None])
         if MASKED:
-            # a line that has seen no visible key yet would count hidden ones as exp2(0)
+            # in a line that has seen no visible key yet, hidden keys would count as exp2(0)
             weights = tl.where(new_best[:, None] > _NOTHING, weights, 0.0)
         total = total * shrink + tl.sum(weights, 1)
         acc = acc * shrink[:, None]
@@ -119,14 +120,14 @@ def attend_keys(
 
 @triton.jit
 def add_sinks(best, total, sinks, heads, is_line):
-    """``total`` with a score per head that has no value: after the last key, once a line."""
+    """``total`` and the weight of each head's sink. To be called once, after the last key."""
     scores = tl.load(sinks + heads, mask=is_line, other=0.0) * _LOG2E
-    return total + tl.exp2(tl.minimum(scores - best, 126.0))  # at most: nothing else counts
+    return total + tl.exp2(tl.minimum(scores - best, 126.0))  # beyond, the sink has all weight
 
 
 @triton.jit
 def cut_keys(num_keys, splits, BLOCK_N: tl.constexpr, LEAST: tl.constexpr):
-    """(keys of a split, how many splits have some): at most ``splits``, of LEAST tiles or more."""
+    """(keys of a split, number of splits): at most ``splits``, each of LEAST tiles or more."""
     num_tiles = tl.cdiv(num_keys, BLOCK_N)
     per_split = tl.maximum(tl.cdiv(num_tiles, splits), LEAST)
     return per_split * BLOCK_N, tl.cdiv(num_tiles, per_split)
@@ -134,7 +135,7 @@ def cut_keys(num_keys, splits, BLOCK_N: tl.constexpr, LEAST: tl.constexpr):
 
 @triton.jit
 def store_part(parts, part_stats, where, best, total, acc, is_line, D_PAD: tl.constexpr):
-    """Leave the state of lines at places ``where`` [M] of ``parts`` and ``part_stats``."""
+    """Store the state of lines at places ``where`` [M] of ``parts`` and ``part_stats``."""
     columns = tl.arange(0, D_PAD)
     tl.store(
         parts + where[:, None].to(tl.int64) * D_PAD + columns[None, :], acc, mask=is_line[:, None]
@@ -145,7 +146,7 @@ def store_part(parts, part_stats, where, best, total, acc, is_line, D_PAD: tl.co
 
 @triton.jit
 def others_follow(counters, pair, num_parts):
-    """Count a part as stored; whether it is not the last one, whose program joins all."""
+    """Count a part of ``pair`` as stored. False for the last one, whose program joins them all."""
     tl.debug_barrier()  # all threads have stored before the counter says so
     return tl.atomic_add(counters + pair, 1, sem="acq_rel") != num_parts - 1
 
@@ -155,7 +156,7 @@ def join_all(
     counters, pair, parts, part_stats, first, num_parts, is_line,
     BLOCK_M: tl.constexpr, D_PAD: tl.constexpr,
 ):  # fmt: skip
-    """The state of lines of which no other part follows; their parts lie BLOCK_M apart."""
+    """The joined state of lines all of whose parts are stored; parts lie BLOCK_M lines apart."""
     tl.store(counters + pair, 0)  # for the next launch
     best, total, acc = nothing_seen(BLOCK_M, D_PAD)
     return join_parts(
@@ -167,7 +168,7 @@ def join_all(
 def join_parts(
     best, total, acc, parts, part_stats, first, stride, num_parts, is_line, D_PAD: tl.constexpr
 ):
-    """Take in ``num_parts`` states, left by `store_part` at ``first`` [M], ``first + stride``..."""
+    """Add ``num_parts`` states, stored by `store_part` at ``first`` [M], ``first + stride``, ..."""
     columns = tl.arange(0, D_PAD)
     for part in range(num_parts):
         its = first + part * stride

@@ -1,9 +1,9 @@
-"""Attention of many rows to the blocks that all of them begin with, which are read once a tile.
+"""Attention of many rows to the blocks that all of them begin with, read once per tile of rows.
 
 A tile is up to BLOCK_Q members, one query each, times the G query heads of a KV head: one matrix
 operand, as if it were one row's. The keys are split among programs, so that all processors work.
-What remains are sums for each split, row and head (`PrefixSums`); the decode launch starts from
-them and reads only the rows' own blocks. Two launches in all (a cascade).
+The results are sums for each split, row and head (`PrefixSums`); the decode launch starts from
+them and reads only the rows' own blocks. Two launches in all (cascade attention).
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ def prefix_sums(
     max_programs: int,
     tile: Tile | None = None,
 ) -> PrefixSums:
-    """Room for the sums of rows that share ``num_blocks`` [R] blocks; one serves all layers.
+    """Memory for the sums over the first ``num_blocks`` [R] blocks of rows; it serves all layers.
 
-    Keys are split among as many programs as ``max_programs`` has room for.
+    The keys are split so that the launch has at most ``max_programs`` programs.
     """
     tile = tile or best_prefix_tile(shape, dtype)
     num_rows = len(num_blocks)
@@ -123,7 +123,10 @@ def attend_prefix(
     k_scale: float = 1.0,
     tile: Tile | None = None,
 ) -> None:
-    """Fill ``sums`` for one layer: q [R, H, D] of ``members`` [R] (places of rows, then -1)."""
+    """Fill ``sums`` for one layer: q [R, H, D] of ``members`` [R] (places of rows, then -1).
+
+    ``k_scale``: of an 8-bit cache, which no backend has yet (`reference.attention`).
+    """
     assert kv_cache.is_contiguous() and shape.window is None
     tile = tile or best_prefix_tile(shape, q.dtype)
     assert tile.block_n == sums.block_n
@@ -143,5 +146,5 @@ def attend_prefix(
 
 
 def best_prefix_tile(shape: AttentionShape, dtype: torch.dtype) -> Tile:
-    """That of prompts: members are as many lines."""
+    """The tile of prompts: members stand where a prompt has its queries."""
     return best_tile(shape, dtype, is_decode=False)

@@ -1,8 +1,8 @@
-"""Where the tiles of a mixed step lie, found once for the layers that share a plan.
+"""Finds the tiles of a mixed step's prompts, once for all layers that share a plan.
 
-A graph has room for as many rows as a step may have. Most of its tiles are of rows that are not
-there or have one query, which another launch takes: programs for them end at once if all tiles that
-there are come first, and nobody has to look for his.
+A graph has room for as many rows as a step may have. Most of its tiles belong to rows that do not
+exist, or have one query and are another launch's. Here the real tiles are listed first, so that the
+programs of all others end at once, and no program has to search for its tile.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
-_COMPARED = 8192  # rows times tiles of one program: what its registers hold
-_TILES = 64  # of one program, at most
+_COMPARED = 8192  # rows times tiles that one program compares: what its registers hold
+_TILES = 64  # the most of one program
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_tiles"])
@@ -41,8 +41,10 @@ def _prompt_tiles_kernel(
 
 
 def prompt_tiles(query_start: Tensor, block_q: int, num_tiles: int) -> Tensor:
-    """[num_tiles, 2] int32: the row of each tile and its first query in it, of rows with several
-    queries; behind them row -1. ``query_start`` [R + 1]."""
+    """The tiles of all rows with several queries: (row, its first query in the tile).
+
+    [num_tiles, 2] int32; the row is -1 behind the last tile. ``query_start`` is [R + 1].
+    """
     out = torch.empty(num_tiles, 2, dtype=torch.int32, device=query_start.device)
     num_rows = len(query_start) - 1
     rows = triton.next_power_of_2(num_rows)

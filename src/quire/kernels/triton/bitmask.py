@@ -12,8 +12,10 @@ BLOCK = 4096  # tokens of one program
 
 
 def apply_bitmask(logits: Tensor, lines: Tensor, masks: Tensor) -> None:
-    """Set the ``logits`` [R, V] of forbidden tokens to -inf, in place; programs of rows without a
-    mask end at once, so a captured launch serves any rows."""
+    """`reference.bitmask.apply_bitmask`: set ``logits`` [R, V] of forbidden tokens to -inf.
+
+    Programs of rows without a mask end at once, so a captured launch serves any rows.
+    """
     num_rows, vocab_size = logits.shape
     grid = (num_rows, triton.cdiv(vocab_size, BLOCK))
     launcher_of(_apply_bitmask, grid)(

@@ -1,5 +1,5 @@
-"""The tokens that a step sampled: behind the other tokens of their rows, and to pinned memory of
-the host, as the last kernel of a graph. A copy to the host would start some 6 us later."""
+"""Delivers the tokens that a step sampled, as the last kernel of a graph: to the end of their rows,
+and to pinned host memory. A copy to the host would start some 6 us later."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ def _deliver_kernel(
 def deliver(
     token_ids: Tensor, rows: Tensor, lengths: Tensor, of_rows: Tensor, results: Tensor, turn: Tensor
 ) -> None:
-    """`reference.deliver.deliver`; ``results`` may be pinned memory of the host, and what lies
-    behind the tokens in its slot stays."""
+    """`reference.deliver.deliver`, but the rest of the slot behind the tokens is left as it was.
+
+    ``results`` may be pinned host memory.
+    """
     num_slots, slot_words = results.shape
     launcher_of(_deliver_kernel, (triton.cdiv(len(token_ids), _ROWS),))(
         token_ids, rows, lengths, of_rows, results, turn, len(token_ids), of_rows.shape[1],

@@ -1,6 +1,6 @@
-"""A step's inputs from pinned host memory to the device, as the first kernel of a graph.
+"""Fetches a step's inputs from pinned host memory, as the first kernel of a graph.
 
-A kernel, since one that follows a copy from the host starts some 20 us after it.
+Not a copy, because the kernel after a copy from the host starts some 20 us later.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _fetch_kernel(
     slot = tl.load(turn, cache_modifier=".cg")
     place = tl.program_id(0) * WORDS + tl.arange(0, WORDS)
     is_wanted = place < num_lines * LINE
-    # Volatile: the host has written there since the last time. Triton 3.6 ignores the modifier .cv.
+    # Volatile, as the host writes there between launches. Triton 3.6 ignores the modifier .cv.
     words = tl.load(slots + slot * SLOT_WORDS + place, mask=is_wanted, volatile=True)
     tl.store(target + place, words, mask=is_wanted)
     # The turn changes when every program has read it.
@@ -37,7 +37,7 @@ def _fetch_kernel(
 
 
 def fetch(target: Tensor, slots: Tensor, turn: Tensor, num_words: int) -> None:
-    """`reference.fetch.fetch`; ``slots`` may be pinned memory of the host."""
+    """`reference.fetch.fetch`; ``slots`` may be pinned host memory."""
     assert num_words % _LINE == 0, num_words
     num_slots, slot_words = slots.shape
     launcher_of(_fetch_kernel, (triton.cdiv(num_words, _WORDS),))(

@@ -1,10 +1,10 @@
-"""Products of one line with a weight, which only wait for the weight to be read.
+"""Products of one line with a weight, whose time is that of reading the weight.
 
 A program holds whole rows of the weight in registers, and reads them before it waits for the line
 (see `launch`), so that the weights of one kernel arrive while the one before it computes. The
-multiplications are few, so they are done without matrix units. What stands before a product (an RMS
-norm of the line) and after it (a gated activation, the addition to the hidden state) is done in
-the same launch: each program repeats the norm, which costs less than another launch.
+multiplications are few, so they need no matrix unit. What comes before a product (an RMS norm of
+the line) and after it (a gated activation, the addition to the hidden state) is done in the same
+launch: each program repeats the norm, which costs less than another launch.
 
 From two lines on cuBLAS is as fast (benchmarks/RESULTS.md). In float32 inside; twins are `F.linear`
 after `reference.norm.rms_norm` and before `reference.activation.gated_activation`.
@@ -20,13 +20,13 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.rehearsal import launcher_of
-from quire.kernels.selection import RMS
+from quire.kernels.shapes import RMS
 from quire.kernels.triton.activation import NAMES, activate
 from quire.kernels.triton.launch import await_inputs, dependent_launch, prefer_cache
 
 _WARP = 32
-_ROW_VALUES = 32  # of one row in one thread, where the row is not too long or short for it
-_TILE_BYTES = 256  # of the weight in one thread: a quarter of its registers
+_ROW_VALUES = 32  # of one row per thread, unless the row is too long or short for that
+_TILE_BYTES = 256  # of the weight per thread: a quarter of its registers
 _MOST_ROWS = 8
 _MOST_WARPS = 8
 _ALONE = 8192  # a longer row has a program of its own
@@ -64,7 +64,7 @@ def _gemv_kernel(
     if ADDS:
         before = tl.load(out + rows, mask=is_row, other=0.0)
     if NORMS:
-        # its scale can wait until after the sums, which need not wait for it then
+        # the scale of the norm is applied to the sums, which so need not wait for it
         scale = tl.rsqrt(tl.sum(values * values, 0) / K + eps)
         values *= gain.to(tl.float32)
     sums = tl.sum(tile.to(tl.float32) * values[None, :], 1)
@@ -112,7 +112,7 @@ def _gated_gemv_kernel(
 
 
 def gemv(x: Tensor, weight: Tensor, bias: Tensor | None, norm: RMS | None = None) -> Tensor:
-    """``F.linear`` of one line x [1, K], normed first if asked; weight [N, K]."""
+    """``F.linear`` of one line x [1, K], after ``norm`` if there is one; weight [N, K]."""
     out = torch.empty(1, len(weight), dtype=x.dtype, device=x.device)
     _launch_gemv(out, x, weight, bias, norm, adds=False)
     return out
@@ -126,7 +126,7 @@ def add_gemv(x: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None) -> None:
 def gated_gemv(
     x: Tensor, weight: Tensor, bias: Tensor | None, norm: RMS | None, activation: str
 ) -> Tensor:
-    """activation(gate) * up of one line x [1, K], normed first if asked; weight [2 N, K]."""
+    """activation(gate) * up of one line x [1, K], after ``norm`` if any; weight [2 N, K]."""
     assert len(x) == 1 and x.is_contiguous() and weight.is_contiguous()
     n, k = len(weight) // 2, x.shape[1]
     out = torch.empty(1, n, dtype=x.dtype, device=x.device)
@@ -157,7 +157,7 @@ def _launch_gemv(
         HAS_BIAS=bias is not None, NORMS=norm is not None, ADDS=adds,
         BLOCK_N=block_n, num_warps=num_warps, **dependent_launch(),
     )  # fmt: skip
-    if adds:  # the others stand before attention, which takes it again, or find it as it is left
+    if adds:  # other products stand before attention, which takes the cache back, or find it so
         prefer_cache(launched)
 
 

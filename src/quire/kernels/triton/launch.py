@@ -1,15 +1,15 @@
 """Programmatic dependent launch: a kernel begins while the one before it in the stream ends.
 
-What a kernel owes in return, whichever kernels surround it:
+The rules for every kernel, whichever kernels surround it:
 * every program calls `await_inputs` before it reads what any kernel may have written, and before it
   writes anything at all (the kernel before may still be reading there);
 * only what no kernel writes, such as weights, may be read earlier, and should be: that is the gain.
 
-(A kernel behind one that calls `await_then_release` may read more: `moe_lines` and
-`cuda/decode_attention.cu` have those that do.)
+(A kernel behind one that calls `await_then_release` may read more before it waits; `moe_lines` and
+`cuda/decode_attention.cu` do so.)
 
-The kernel after is let go at once too, so a chain of such kernels reads weights without a pause.
-Knows nothing of what the kernels compute.
+`await_inputs` also lets the next kernel begin at once, so a chain of such kernels reads weights
+without a pause. Knows nothing of what the kernels compute.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Tile = TypeVar("Tile")
 
 @triton.jit
 def await_inputs(DEPENDENT: tl.constexpr):
-    """Let the next kernel begin; go on when the one before has ended and its writes are seen."""
+    """Let the next kernel begin; wait until the one before has ended and its writes are visible."""
     if DEPENDENT:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
@@ -39,7 +39,8 @@ def await_inputs(DEPENDENT: tl.constexpr):
 
 @triton.jit
 def await_then_release(DEPENDENT: tl.constexpr):
-    """`await_inputs`, but all kernels behind may read what this one may, before they wait."""
+    """`await_inputs` in the other order: later kernels may read before they wait whatever this one
+    may read after, since they begin only when all kernels before this one have ended."""
     if DEPENDENT:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
@@ -47,7 +48,7 @@ def await_then_release(DEPENDENT: tl.constexpr):
 
 @lru_cache
 def shared_memory() -> int:
-    """Bytes that a program may use; of a GPU to come where there is none."""
+    """Bytes of shared memory that a program may use; a Hopper's where there is no GPU."""
     if triton.knobs.runtime.interpret or not torch.cuda.is_available():
         return hopper.SHARED_BYTES
     device = torch.cuda.current_device()
@@ -56,7 +57,7 @@ def shared_memory() -> int:
 
 
 def first_fitting(tiles: Iterable[Tile], shared_bytes: Callable[[Tile], int]) -> Tile:
-    """The first that needs no more memory than a program may use; if there is none, the last."""
+    """The first tile that needs no more shared memory than there is; the last if none does."""
     room = shared_memory()
     for tile in tiles:
         if shared_bytes(tile) <= room:
@@ -66,7 +67,7 @@ def first_fitting(tiles: Iterable[Tile], shared_bytes: Callable[[Tile], int]) ->
 
 @lru_cache
 def dependent_launch() -> dict[str, bool]:
-    """What a kernel that calls `await_inputs` is launched with on this machine."""
+    """Launch options, on this machine, of a kernel that calls `await_inputs`."""
     if triton.knobs.runtime.interpret or not torch.cuda.is_available():
         return {"DEPENDENT": False}
     if torch.cuda.get_device_capability() < hopper.CAPABILITY:
@@ -75,11 +76,11 @@ def dependent_launch() -> dict[str, bool]:
 
 
 def prefer_cache(kernel: Any) -> None:
-    """Give a kernel that was launched all cache that there is, from its next launch on.
+    """Leave a kernel that was launched as much L1 cache as possible, from its next launch on.
 
-    What is loaded into registers needs lines of the cache while it is on its way, and attention and
-    the products of many lines leave few. To take them back costs some microseconds after such a
-    kernel, and nothing after others.
+    Loads into registers need cache lines while they are under way, and attention and the products
+    of many lines leave few. Taking the cache back costs some microseconds after such a kernel, and
+    nothing after others.
     """
     if not (triton.knobs.runtime.interpret or is_rehearsal() or availability.why_not_here()):
         from quire.kernels.cuda.launch import prefer_cache

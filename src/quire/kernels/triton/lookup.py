@@ -1,4 +1,4 @@
-"""What the rows' state says of a step's tokens, in one launch."""
+"""Looks up in the rows' state what a step needs of its tokens, in one launch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
 _TOKENS = 32  # of one program
-_ENTRIES = 1024  # of a block table that a program copies at once
+_ENTRIES = 1024  # of a block table, that a program copies at once
 
 
 @triton.jit
@@ -38,13 +38,13 @@ def _lookup_kernel(
     TOKENS: tl.constexpr, ENTRIES: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     await_inputs(DEPENDENT)
-    # The first programs look tokens up, the others copy a row's block table each.
+    # The first programs look up tokens, each of the others copies the block table of one row.
     program = tl.program_id(0)
     token_programs = tl.cdiv(num_tokens, TOKENS)
     if program < token_programs:
         tokens = program * TOKENS + tl.arange(0, TOKENS)
         is_token = tokens < num_tokens
-        if SEARCHES == 0:  # one token a row, and `starts` are lengths
+        if SEARCHES == 0:  # one token per row, and `starts` are lengths
             row = tl.load(rows + tokens, mask=is_token, other=0)
             lengths = tl.load(starts + tokens, mask=is_token, other=1)
             tl.store(seq_lens_out + tokens, lengths.to(tl.int32), mask=is_token)

@@ -1,7 +1,7 @@
 """A layer's experts on the device, from routing to the hidden state; nothing waits for the host.
 
-Chooses between products of lines, of tiles and of torch's groups, and the tiles' sizes, by the
-number of tokens alone.
+The number of tokens alone decides between products by line (`moe_lines`), by tile (`moe_tiles`) and
+by torch's grouped product, and how large tiles are.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from quire.kernels.triton.moe_lines import add_down_lines, gate_up_lines
 from quire.kernels.triton.moe_routing import sort_by_expert
 from quire.kernels.triton.moe_tiles import Tile, add_sums, down_tiles, gate_up_tiles
 
-_LINES_SHARE = 4  # pairs for each so many experts hardly share any, and go line by line
+_LINES_SHARE = 4  # with one pair per so many experts, pairs hardly share one, and go line by line
 _NARROWEST, _WIDEST = 16, 128  # pairs in a tile
-_GROUPS_ON = (9, 0)  # elsewhere torch may ask the host for the groups' sizes
-_GROUPS_ALIGN = 8  # values, of a line
+_GROUPS_ON = (9, 0)  # on other GPUs torch may ask the host for the groups' sizes
+_GROUPS_ALIGN = 8  # a line must have a multiple of so many values
 
-# By the pairs in a tile. Narrow ones wait for weights: several programs on a processor, each with
-# some steps of the weight on their way. The widest is for the matrix unit.
+# By the number of pairs in a tile. Narrow tiles wait for weights, so several programs share a
+# multiprocessor, each with some steps of the weight being loaded. The widest keeps the matrix unit
+# busy.
 _GATE_UP = {
     16: Tile(block_m=16, block_n=64, block_k=128, num_warps=4, num_stages=3),
     32: Tile(block_m=32, block_n=64, block_k=64, num_warps=4, num_stages=3),
@@ -67,7 +68,7 @@ class TritonExperts:
         self._has_groups = down_bias is None and has_groups(down)
 
     def add_to(self, x: Tensor, routing: Routing, h: Tensor) -> None:
-        """h [T, H] += the shares of x [T, H] at each token's experts."""
+        """h [T, H] += the weighted sum of what each token's experts make of x [T, H]."""
         num_experts, num_pairs = len(self._down), routing.experts.numel()
         if len(x) == 1 or num_pairs * _LINES_SHARE <= num_experts:
             inner = gate_up_lines(
@@ -87,7 +88,7 @@ class TritonExperts:
 
 
 def has_groups(weight: Tensor) -> bool:
-    """Whether `down_groups` can take this weight, and never waits for the host."""
+    """Whether `down_groups` works for this weight without ever waiting for the host."""
     if weight.device.type != "cuda" or weight.dtype != torch.bfloat16:
         return False
     is_aligned = all(size % _GROUPS_ALIGN == 0 for size in weight.shape[1:])
@@ -95,27 +96,28 @@ def has_groups(weight: Tensor) -> bool:
 
 
 def down_groups(inner: Tensor, pairs: SortedPairs, weight: Tensor) -> Tensor:
-    """`moe_tiles.down_tiles` by torch, which is faster where the matrix unit is the limit."""
+    """`moe_tiles.down_tiles` by torch's grouped product, faster where computing is the limit."""
     return F.grouped_mm(inner, weight.transpose(1, 2), offs=pairs.ends)
 
 
 def tile_width(num_pairs: int, num_experts: int) -> int:
-    """Pairs in a tile: twice an expert's mean; routing is uneven, and reading a weight is dear."""
+    """Pairs in a tile: about twice an expert's mean, since routing is uneven and each further tile
+    reads the weight again."""
     mean = triton.cdiv(num_pairs, num_experts)
     return min(_WIDEST, max(_NARROWEST, triton.next_power_of_2(2 * mean)))
 
 
 @lru_cache
 def best_tiles(width: int, dtype: torch.dtype) -> tuple[Tile, Tile]:
-    """Of gate and up, and of down; as measured on an H200, or with fewer stages."""
-    if dtype == torch.float32:  # whose values take twice the room and no matrix unit
+    """The tiles of gate and up, and of down: the fastest on an H200, or with fewer stages."""
+    if dtype == torch.float32:  # twice the memory per value, and no matrix unit
         tile = Tile(block_m=width, block_n=32, block_k=32, num_warps=4, num_stages=2)
         return tile, tile
     return _fitting(_GATE_UP[width], 2), _fitting(_DOWN[width], 1)
 
 
 def _fitting(tile: Tile, num_weights: int) -> Tile:
-    """With as many of its stages as fit; all but one of them are on their way."""
+    """``tile`` with as many stages as fit into shared memory, which holds all but one of them."""
     bytes_per_stage = 2 * tile.block_k * (tile.block_m + num_weights * tile.block_n)
     return first_fitting(
         [replace(tile, num_stages=count) for count in range(tile.num_stages, 1, -1)],

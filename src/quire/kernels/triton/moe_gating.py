@@ -1,4 +1,4 @@
-"""How an expert's gate and up become one, inside of its kernels."""
+"""How gate and up of an expert are joined, inside its kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SWIGLU_OSS = tl.constexpr(len(NAMES))
 
 @triton.jit
 def join(gate, up, KIND: tl.constexpr):
-    """The gating of that place in `GATINGS`, of float32 values."""
+    """Gating ``GATINGS[KIND]`` of float32 values."""
     if KIND == _SWIGLU_OSS:
         gate = tl.minimum(gate, 7.0)
         up = tl.minimum(tl.maximum(up, -7.0), 7.0)

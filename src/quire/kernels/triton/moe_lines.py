@@ -1,8 +1,8 @@
 """The experts of a few tokens: each pair reads its expert's rows for itself.
 
-Few tokens hardly share experts, so nothing is put in order: one launch for gate and up, one for
-down, which sums a token's experts and adds to the hidden state. Only waits for weights: many small
-programs keep many bytes of them in flight.
+Few tokens hardly share experts, so pairs are not sorted: one launch for gate and up, one for down,
+which sums a token's experts and adds to the hidden state. Time goes into reading weights: many
+small programs keep many bytes of them in flight.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.launch import await_inputs, await_then_release, dependent_launch
 from quire.kernels.triton.moe_gating import GATINGS, join
 
-_GATE_UP_ROWS = 2  # of each of gate and up, in one program
+_GATE_UP_ROWS = 2  # of gate and as many of up, in one program
 _GATE_UP_STEP = 2048  # columns at once
 _DOWN_ROWS = 4
 _DOWN_VALUES = 8192
@@ -63,8 +63,8 @@ def _down_lines_kernel(
     TOP_K: tl.constexpr, SIZE: tl.constexpr, H: tl.constexpr, HAS_BIAS: tl.constexpr,
     K_PAD: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """Runs right after `_gate_up_lines_kernel` of the same routing, and reads that before it waits:
-    so the first values of its weight arrive while the kernel before computes."""
+    """Runs right after `_gate_up_lines_kernel` of the same routing, and reads the routing before it
+    waits: so the first values of its weight arrive while that kernel computes."""
     token = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     is_row = row < H
@@ -102,7 +102,7 @@ def _down_lines_kernel(
 def gate_up_lines(
     x: Tensor, experts: Tensor, weight: Tensor, gating: str, bias: Tensor | None = None
 ) -> Tensor:
-    """`reference.moe.gate_up` of few tokens."""
+    """`reference.moe.gate_up` for few tokens."""
     assert x.is_contiguous() and weight.is_contiguous()
     (num_tokens, hidden), top_k, size = x.shape, experts.shape[1], weight.shape[1] // 2
     inner = torch.empty(num_tokens * top_k, size, dtype=x.dtype, device=x.device)
@@ -119,7 +119,7 @@ def gate_up_lines(
 def add_down_lines(
     h: Tensor, inner: Tensor, routing: Routing, weight: Tensor, bias: Tensor | None = None
 ) -> None:
-    """`reference.moe.down` of few tokens, and `reference.moe.add_sums` of it to h [T, H].
+    """`reference.moe.down` for few tokens, and `reference.moe.add_sums` of its results to h [T, H].
 
     The launch right before it must be `gate_up_lines` of the same routing.
     """

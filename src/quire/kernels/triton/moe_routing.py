@@ -1,7 +1,7 @@
 """Routing on the device: the best experts of each token, and the pairs in the order of experts.
 
-Shapes depend on the number of tokens alone, so a CUDA graph may replay both launches. Another way
-to route is another function that gives a `Routing`; the order is made from that alone.
+Shapes depend on the number of tokens alone, so a CUDA graph may replay both launches. Sorting needs
+the `Routing` alone, so another way to route is just another function that returns one.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from quire.kernels.reference.moe import Routing, SortedPairs, max_tiles
 from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
-_FEW_SCAN, _MANY_SCAN = 2048, 8192  # pairs that a program looks at at once
+_FEW_SCAN, _MANY_SCAN = 2048, 8192  # pairs that a program reads at once
 _SCAN_PER_WARP = 512
-_TILES = 32  # tiles that it describes at once
+_TILES = 32  # tiles that a program writes at once
 _NO_EXPERT = tl.constexpr(1 << 30)
 _LARGE = tl.constexpr(1.0e30)
 
@@ -36,7 +36,7 @@ def _softmax_top_k_kernel(
     slot = tl.arange(0, K_PAD)
     is_expert = expert < E
     x = tl.load(logits + token * E + expert, mask=is_expert, other=0.0).to(tl.float32)
-    # Logits that are no numbers must not lead to an expert twice, or to one that is not there.
+    # NaN and infinity must not choose an expert twice, or one that does not exist.
     x = tl.where(x == x, tl.minimum(tl.maximum(x, -_LARGE), _LARGE), 0.0)
     x = tl.where(is_expert, x, -_LARGE)
     powers = tl.where(is_expert, tl.exp(x - tl.max(x, 0)), 0.0)
@@ -71,7 +71,7 @@ def softmax_top_k(logits: Tensor, top_k: int, renormalise: bool) -> Routing:
 
 @triton.jit
 def _count(experts, num_pairs, expert, SCAN: tl.constexpr):
-    """(pairs of the experts before this one, its own pairs)."""
+    """(number of pairs of the experts before this one, number of its own)."""
     before = tl.zeros([SCAN], tl.int32)
     own = tl.zeros([SCAN], tl.int32)
     for first in range(0, num_pairs, SCAN):
@@ -88,7 +88,7 @@ def _sort_kernel(
     TOP_K: tl.constexpr, BLOCK_M: tl.constexpr, SCAN: tl.constexpr, TILES: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """A program for each expert, which looks at all pairs, so that none waits for another."""
+    """One program per expert, each of which reads all pairs, so that none waits for another."""
     await_inputs(DEPENDENT)
     expert = tl.program_id(0)
     start, count = _count(experts, num_pairs, expert, SCAN)

@@ -1,10 +1,11 @@
 """The experts of many tokens: products of tiles of pairs that share an expert.
 
-A tile's pairs are gathered from x, so nothing is copied into the experts' order. The weight is the
-matrix unit's first operand and the tokens its second, which may be as narrow as 16: a decode step
-has few tokens at an expert and only streams weights. The grid has the most tiles that any routing
-needs; a program without a tile ends at once. Sums over a token's experts are made in slot order, in
-a launch of their own: the same inputs give the same bits. Until then lines lie by place.
+A tile gathers its pairs' lines from x, so x is not copied into the experts' order. The weight is
+the matrix unit's first operand and the tokens its second, which may be as narrow as 16: a decode
+step has few tokens at an expert and mainly reads weights. The grid has as many tiles as any routing
+may need; a program without a tile ends at once. Between the launches lines lie by place, in the
+order of experts. A last launch sums over each token's experts in the order of their slots, so the
+same inputs give the same bits.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from quire.kernels.triton.attention import precision
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 from quire.kernels.triton.moe_gating import GATINGS, join
 
-_GROUP = 8  # tiles of pairs that go through the weight side by side, to meet in the cache
+_GROUP = 8  # tiles of pairs that read the weight side by side, so that they share it in the cache
 _SUM_BLOCK = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tile:
-    """What one program computes at once, and how."""
+    """The size of what one program computes, and its launch options."""
 
     block_m: int  # pairs
-    block_n: int  # rows of the weight (of gate, and as many of up)
+    block_n: int  # rows of the weight: of gate, and as many of up
     block_k: int
     num_warps: int
     num_stages: int
@@ -40,7 +41,7 @@ class Tile:
 
 @triton.jit
 def _find_place(num_tiles, BLOCKS_N: tl.constexpr, GROUP: tl.constexpr):
-    """(tile of pairs, block of the weight's rows): GROUP tiles before the next block."""
+    """(tile of pairs, block of the weight's rows): GROUP tiles take a block before the next one."""
     program = tl.program_id(0)
     group = program // (GROUP * BLOCKS_N)
     width = tl.minimum(num_tiles - group * GROUP, GROUP)
@@ -169,7 +170,7 @@ def gate_up_tiles(
     tile: Tile,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """`reference.moe.gate_up`, by place."""
+    """`reference.moe.gate_up`, with a line per place instead of per pair."""
     assert x.is_contiguous() and weight.is_contiguous() and tile.block_m == pairs.block_m
     hidden, size, num_tiles = x.shape[1], weight.shape[1] // 2, pairs.tiles.shape[1]
     inner = torch.empty(len(pairs.tokens), size, dtype=x.dtype, device=x.device)
@@ -187,7 +188,7 @@ def gate_up_tiles(
 def down_tiles(
     inner: Tensor, pairs: SortedPairs, weight: Tensor, tile: Tile, bias: Tensor | None = None
 ) -> Tensor:
-    """`reference.moe.down` in inner's dtype, by place, as ``inner`` is."""
+    """`reference.moe.down` in inner's dtype, with a line per place, as in ``inner``."""
     assert weight.is_contiguous() and tile.block_m == pairs.block_m
     (_, hidden, size), num_tiles = weight.shape, pairs.tiles.shape[1]
     results = torch.empty(len(inner), hidden, dtype=inner.dtype, device=inner.device)
@@ -203,7 +204,7 @@ def down_tiles(
 
 
 def add_sums(h: Tensor, results: Tensor, pairs: SortedPairs, shares: Tensor) -> None:
-    """`reference.moe.add_sums` of results by place."""
+    """`reference.moe.add_sums` of results that lie by place."""
     assert h.is_contiguous() and results.is_contiguous()
     (num_tokens, hidden), top_k = h.shape, shares.shape[1]
     block = min(_SUM_BLOCK, triton.next_power_of_2(hidden))

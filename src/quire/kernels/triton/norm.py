@@ -1,4 +1,4 @@
-"""Norms over the last dimension, one program a line."""
+"""Norms over the last dimension, one program per line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
-_WARP_VALUES = 512  # of a line in one warp
+_WARP_VALUES = 512  # of a line, per warp
 
 
 @triton.jit

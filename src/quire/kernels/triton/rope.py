@@ -1,5 +1,5 @@
-"""Rotary positions: the angles of a step; and all that is done to the product's q, k and v before
-attention reads them: norms of heads, positions and the KV write."""
+"""Rotary positions: the angles of a step; and in one kernel all that q, k and v need between their
+product and attention: norms of heads, rotation and the write to the KV cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.rehearsal import launcher_of
-from quire.kernels.selection import HeadsShape
+from quire.kernels.shapes import HeadsShape
 from quire.kernels.triton.launch import await_inputs, await_then_release, dependent_launch
 
 _HEADS = 8  # of one program
@@ -27,7 +27,7 @@ def _angles_kernel(
     token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)[:, None]
     place = tl.arange(0, HALF_PAD)[None, :]
     frequency = tl.load(frequencies + place, mask=place < HALF, other=0.0)
-    # what layers read of a step's lengths and places before they wait was written before this
+    # layers' kernels read a step's lengths and slots before they wait: those are written by now
     await_then_release(DEPENDENT)
     position = tl.load(positions + token, mask=token < num_tokens, other=0).to(tl.float32)
     angle = position * frequency
@@ -51,13 +51,13 @@ def rope_angles(positions: Tensor, frequencies: Tensor, scale: float) -> tuple[T
 
 @triton.jit
 def _head_columns(part, place, HALF: tl.constexpr, INTERLEAVED: tl.constexpr):
-    """Where in a head value ``place`` of ``part`` is: the pairs that turn are in parts 0 and 1."""
+    """The column in its head of value ``place`` of ``part``; pairs that turn are parts 0 and 1."""
     if INTERLEAVED:
         return tl.where(part < 2, 2 * place + part, part * HALF + place)
     return part * HALF + place
 
 
-# A group's slots begin anywhere in those of all groups: no other alignment is worth a kernel.
+# A group's slots begin anywhere in those of all groups; alignment must not cause another compile.
 @triton.jit(do_not_specialize_on_alignment=["slots"])
 def _heads_kernel(
     q_out, k_cache, v_cache, qkv, cos, sin, slots, q_weight, k_weight,
@@ -67,9 +67,9 @@ def _heads_kernel(
     INTERLEAVED: tl.constexpr, HAS_NORMS: tl.constexpr, HEADS: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    # A head is PARTS parts of HALF values, so that a value and its partner are in the same place of
-    # two parts and every access is to values that lie together. All masks have the full shape:
-    # then so have all loads, and no value has to move between threads.
+    # A head is PARTS parts of HALF values, so that a value and its partner are at the same place of
+    # two parts, and every access is contiguous. All masks have the full shape: so all loads have
+    # it, too, and no value has to move between threads.
     token = tl.program_id(0).to(tl.int64)
     part = tl.arange(0, PARTS)[:, None, None]
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[None, :, None]
@@ -98,7 +98,7 @@ def _heads_kernel(
     if HAS_NORMS:
         squares = tl.sum(tl.sum(values * values, 2), 0)[None, :, None]
         factor = tl.rsqrt(squares / D + tl.where(is_query, q_eps, k_eps))
-        # rounded as a separate norm would have stored them
+        # rounded as if the norm had been stored by a kernel of its own
         values = (values * factor * own).to(stored.dtype).to(tl.float32)
         partners = (partners * factor * its).to(stored.dtype).to(tl.float32)
     turned = (values * c + tl.where(part == 0, -partners, partners) * s).to(stored.dtype)

@@ -1,18 +1,18 @@
 """The next token of each row, by temperature, min-p, top-k and top-p: four launches, no sort.
 
     parts    a program per row and chunk    the chunk's largest logit, and the sum of its weights
-    bracket  a program per row              greedy rows and rows without filters are done; of the
-                                            others, from a sample, between which weights the least
-                                            that is kept must lie
-    narrow   a program per row and chunk    filtered rows: what lies above the bracket is added up,
-                                            what lies within is collected
+    bracket  a program per row              greedy rows and rows without filters: the token. Others:
+                                            a bracket, estimated from a sample, around the least
+                                            weight that is kept
+    narrow   a program per row and chunk    filtered rows: weights above the bracket are added up,
+                                            those within are collected
     finish   a program per row              filtered rows: the exact threshold, and the draw
 
-So the logits are read once, and twice where rows are filtered (Floyd and Rivest's SELECT, 1975).
-The bracket is a guess that only costs time when it is wrong: `finish` notices, and then bisects
-over the whole row. A token is drawn where the cumulative weight, in the order of the vocabulary,
-exceeds the row's random number: the inverse of the cumulative sum needs one number for a row, where
-Gumbel's maximum needs one for each token, which costs more than reading the logit.
+So logits are read once, and those of filtered rows twice (Floyd and Rivest's SELECT, 1975). The
+bracket is a guess that only costs time when it is wrong: `finish` notices, and then bisects over
+the whole row. The token drawn is where the cumulative weight, in the order of the vocabulary,
+exceeds the row's random number. That takes one random number per row, where the Gumbel-max trick
+takes one per token, which costs more than reading the logit.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from quire.kernels.triton.sampling_rows import (
 )
 from quire.kernels.triton.sampling_search import largest_with, largest_with_in_row
 
-MAX_ROWS_AT_ONCE = 256  # bounds the room for collected weights
+MAX_ROWS_AT_ONCE = 256  # bounds the memory for collected weights
 _ROUNDING_BITS = tl.constexpr(1024.0)  # of the chunks' sums; they stay below 2^62
 
 
@@ -118,7 +118,7 @@ def _bracket_kernel(
             chunk, rest = find_share(masses_of_row, target, PADDED=PADDED)
             mass_of_row = tl.sum(tl.where(index == chunk, masses_of_row, 0), 0)
             mass = tl.sum(tl.where(index == chunk, masses, 0), 0)
-            # The same share of the chunk's own sum, which is relative to its own largest logit.
+            # The same share of the chunk's sum, which is relative to the chunk's largest logit.
             rest = (rest.to(tl.float64) / mass_of_row.to(tl.float64) * mass.to(tl.float64)).to(
                 tl.int64
             )
@@ -182,7 +182,7 @@ def _threshold(
     weights, number, mass_above, total, low, high, top_k, top_p, floor, SIZE: tl.constexpr,
     CAPACITY: tl.constexpr,
 ):  # fmt: skip
-    """The least weight kept, and whether what was collected was enough to tell."""
+    """(the least weight kept, whether the collected weights were enough to tell)."""
     units = to_units(weights).to(tl.int64)
     is_enough = number <= CAPACITY
     if (top_k > 0) & (top_k < SIZE):
@@ -260,16 +260,16 @@ def _finish_kernel(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sizes:
-    """Of the kernels' pieces, powers of two."""
+    """How much the kernels take at once; powers of two."""
 
-    block: int = 4096  # logits of one program
-    warps: int = 4  # of these programs
+    block: int = 4096  # logits of one program of `parts` and `narrow`
+    warps: int = 4  # of such a program
     sample: int = 16384  # logits from which a bracket is guessed
-    capacity: int = 8192  # weights collected of a row
+    capacity: int = 8192  # the most weights that are collected of a row
 
 
 class Chooser:
-    """Owns the room for what the four kernels tell each other, for up to ``max_rows`` rows."""
+    """Chooses tokens; owns the memory between the four kernels, for up to ``max_rows`` rows."""
 
     def __init__(
         self,
@@ -299,9 +299,9 @@ class Chooser:
     def __call__(
         self, logits: Tensor, rows: Tensor, lengths: Tensor, counts: Counts | None = None
     ) -> Tensor:
-        """[R, V] of any float dtype -> [R] int64, as `reference.sampling.choose`.
+        """Logits [R, V] of any float dtype -> tokens [R] int64, as `reference.sampling.choose`.
 
-        With the ``counts`` of these rows' tokens, of the logits after their penalties.
+        With ``counts``, of these rows' tokens, penalties are applied to the logits first.
         """
         out = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
         for start in range(0, len(logits), self._rows_at_once):

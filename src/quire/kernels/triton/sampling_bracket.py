@@ -1,7 +1,7 @@
-"""Between which weights the least one that a row keeps must lie, as far as a sample can tell.
+"""Estimates from a sample a bracket: two weights between which the least one that a row keeps lies.
 
-The sample is runs of neighbouring tokens at even distances. Nothing exact comes from here: a
-bracket that is too narrow or too wide costs time and changes no token.
+The sample is runs of neighbouring tokens at even distances. The result need not be right: a
+bracket that is too narrow, too wide or wrong costs time and changes no token.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from quire.kernels.triton.sampling_rows import (
     to_weights,
 )
 
-_RUN = tl.constexpr(16)  # tokens: at least a sector of memory
+_RUN = tl.constexpr(16)  # tokens side by side: at least one sector (32 bytes) of memory
 _ROUNDS = tl.constexpr(13)
-_LEAST_POWER = tl.constexpr(-31.0)  # of two; smaller weights are not drawn
+_LEAST_POWER = tl.constexpr(-31.0)  # weights below 2 to this power are never drawn
 _DEVIATIONS = tl.constexpr(4.0)
-_SLACK = tl.constexpr(0.003)  # what the rounds leave open
+_SLACK = tl.constexpr(0.003)  # relative error that so many rounds of bisection leave
 _ALL = tl.constexpr(2.0)  # above every weight
 _NONE = tl.constexpr(-1.0)  # below every weight
 
@@ -33,7 +33,7 @@ def bracket_of(
     logits, row, stride, owner, reals, integers, seen, counts, largest, scale, total,
     SIZE: tl.constexpr, SAMPLE: tl.constexpr, CAPACITY: tl.constexpr, PENALISED: tl.constexpr,
 ):  # fmt: skip
-    """(low, high); ``total`` is the sum of the row's weights."""
+    """The bracket (low, high) of a row; ``total`` is the sum of its weights."""
     top_k = read_integer(integers, owner, TOP_K)
     top_p = read_real(reals, owner, TOP_P)
     min_p = read_real(reals, owner, MIN_P)
@@ -53,7 +53,7 @@ def bracket_of(
                 SIZE=SIZE, PENALISED=PENALISED,
             )  # fmt: skip
             weights = to_weights(values, largest, scale)
-            # As many as are collected must fit; for top_k, more than are needed, most surely.
+            # What is collected must fit; with top_k, it must almost surely be enough.
             rank = tl.zeros([], tl.float32) + CAPACITY * share * 0.375
             if has_top_k:
                 rank = top_k.to(tl.float32) * share
@@ -66,7 +66,7 @@ def bracket_of(
 
 @triton.jit
 def _weight_of_rank(weights, rank):
-    """A weight that ``rank`` of the sample's reach, 0 where fewer have any."""
+    """A weight that at least ``rank`` of the sample's reach; 0 where fewer are above zero."""
     low = rank * 0.0 + _LEAST_POWER
     high = rank * 0.0
     for _ in range(_ROUNDS):
@@ -79,18 +79,18 @@ def _weight_of_rank(weights, rank):
 
 @triton.jit
 def _around_share(weights, low_rank, top_p, min_p, total, share):
-    """Around the weight above which ``top_p`` of the total lies.
+    """(low, high) around the weight above which ``top_p`` of the total lies.
 
-    The sample says how much lies below a weight, but only where many weights are: not above
-    ``low_rank``, where all may be collected.
+    How much of the total lies below a weight can be told from the sample only where weights are
+    many. That is not so above ``low_rank``, but from there on all weights can be collected.
     """
     left = tl.where(weights >= min_p, weights, 0.0)
     of_sample = tl.sum(weights, 0)
     dropped = (of_sample - tl.sum(left, 0)) / share
-    below = (1.0 - top_p) * tl.maximum(total - dropped, 0.0) * share  # in the sample's measure
+    below = (1.0 - top_p) * tl.maximum(total - dropped, 0.0) * share  # scaled to the sample
     small = tl.where(left < tl.minimum(_weight_below_which(left, below), low_rank), left, 0.0)
     squares = tl.sum(small * small, 0)
-    # How far the sample's own total is off tells in part how far its smaller weights are.
+    # The error of the sample's total, which is known, predicts part of that of its small weights.
     slope = squares / tl.maximum(tl.sum(weights * weights, 0), 1e-30)
     guess = below - slope * (total * share - of_sample)
     error = _DEVIATIONS * tl.sqrt(squares * (1.0 - slope)) + _SLACK * below

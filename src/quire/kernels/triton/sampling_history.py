@@ -1,9 +1,9 @@
 """Which tokens a row has used, and how often: counted anew in each step, from the row's own tokens.
 
-Nothing has to be kept up to date while rows join, leave or are rewritten, and the work is the
-length of the histories, not the vocabulary: what was counted is taken back the same way. The counts
-of a step's rows take 4 bytes a token of the vocabulary, so only as many rows as fit are done at
-once. One bit a token says whether there is a count at all; kernels read the counts only there.
+So nothing has to be kept up to date while rows join, leave or are rewritten. The work is
+proportional to the histories, not to the vocabulary: what was counted is cleared the same way. A
+row's counts take 4 bytes per token of the vocabulary, so only as many rows as fit are done at once.
+One bit per token tells whether it has a count at all; kernels read counts only where it is set.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from quire.kernels.triton.sampling_rows import (
 MAX_BYTES = 64 << 20
 MAX_ROWS_AT_ONCE = 256
 _BLOCK = 1024  # tokens, or logits, of one program at a time
-_PROGRAMS = 8  # of a row
+_PROGRAMS = 8  # per row
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
-    """Of the rows of a step, which are told apart by their place in it."""
+    """The tokens that a step's rows have used; R counts places in the step, not rows' numbers."""
 
     seen: Tensor  # [R, V / 32] int32, a bit for each token
-    counts: Tensor  # [R, V] int32: occurrences in the output; one more bit says in the prompt
+    counts: Tensor  # [R, V] int32: occurrences in the output, and the bit IN_PROMPT
 
 
 @triton.jit(do_not_specialize=["width"])
@@ -86,7 +86,7 @@ def _penalise_kernel(
 
 
 class History:
-    """Owns the room for the counts, which is all zeros between uses."""
+    """Owns the memory for the counts, which is all zeros between uses."""
 
     def __init__(
         self, max_rows: int, vocab_size: int, token_ids: Tensor, table: SamplingTable
@@ -103,15 +103,16 @@ class History:
 
     @contextmanager
     def counts(self, rows: Tensor, lengths: Tensor) -> Iterator[Counts]:
-        """Of up to ``rows_at_once`` rows [R] with their ``lengths`` [R], both int64."""
+        """The counts of up to ``rows_at_once`` rows [R] of ``lengths`` [R] tokens, both int64; they
+        are cleared on leaving the context."""
         self._run(rows, lengths, clears=False)
         try:
             yield self._room
-        finally:  # a step that fails must not leave its counts to the next
+        finally:  # a step that fails must not leave its counts behind
             self._run(rows, lengths, clears=True)
 
     def penalise(self, logits: Tensor, rows: Tensor, lengths: Tensor) -> None:
-        """Change logits [R, V], float32, of any number of rows in place."""
+        """Apply penalties to logits [R, V], float32, in place; any number of rows."""
         for start in range(0, len(rows), self.rows_at_once):
             part = slice(start, start + self.rows_at_once)
             with self.counts(rows[part], lengths[part]) as counts:

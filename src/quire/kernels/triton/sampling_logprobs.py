@@ -50,7 +50,7 @@ class Logprobs(NamedTuple):
 @triton.jit
 def _owner(rows, row, ALL_RAW: tl.constexpr):
     if ALL_RAW:
-        return (row * 0).to(tl.int64)  # any line: nothing of it is used
+        return (row * 0).to(tl.int64)  # any line of the table: none of it is used
     return tl.load(rows + row)
 
 
@@ -125,8 +125,11 @@ def _parts_kernel(
 
 @triton.jit
 def _best(values, index, NUMBER: tl.constexpr, PADDED: tl.constexpr):
-    """The first NUMBER of ``values``, largest first, of equals that of the least ``index``: these
-    indices and their values, each [PADDED]. An index below zero is not a value's."""
+    """(index, value) of the NUMBER largest ``values``, the largest first, each [PADDED].
+
+    Of equal values the one with the smaller ``index`` comes first. Values whose index is negative
+    are skipped.
+    """
     slot = tl.arange(0, PADDED)
     best = tl.zeros([PADDED], tl.int32)
     best_values = tl.full([PADDED], float("-inf"), tl.float32)
@@ -161,7 +164,7 @@ def _finish_kernel(
         masses = tl.load(part_masses + part, mask=index < CHUNKS, other=0).to(tl.float64)
         shares = to_weights(maxima, largest, scale_of(divisor)).to(tl.float64)
         total = (tl.sum(masses * shares, 0) / UNITS).to(tl.float32)
-        total = tl.maximum(total, 1.0e-30)  # at least 1, but 0 where every token is forbidden
+        total = tl.maximum(total, 1.0e-30)  # it is 1 or more, or 0 where every token is forbidden
         above = tl.sum(tl.load(part_above + part, mask=index < CHUNKS, other=0), 0)
         target = tl.load(targets + row)
         own = _load(
@@ -201,7 +204,7 @@ def _finish_kernel(
 
 
 class BestLogprobs:
-    """Owns the room between the two kernels, for up to ``max_rows`` rows; K is ``number``."""
+    """Owns the memory between the two kernels, for up to ``max_rows`` rows; K is ``number``."""
 
     def __init__(
         self,
@@ -234,10 +237,12 @@ class BestLogprobs:
         rows: Tensor | None = None,
         counts: Counts | None = None,
     ) -> Logprobs:
-        """Of the tokens ``targets`` [R] under logits [R, V] of any float dtype.
+        """Log-probabilities of ``targets`` [R] and the best tokens by logits [R, V] of any float
+        dtype.
 
-        With ``rows`` [R] each row's as its line of the table says: none, which leaves its line of
-        the answer unwritten, or raw, or processed, for which ``counts`` has its penalties.
+        Without ``rows`` they are raw. With ``rows`` [R] each row's line of the table decides: raw;
+        processed, where ``counts`` serve for its penalties; or none, which leaves its line of the
+        result unwritten.
         """
         num_rows, device = len(logits), logits.device
         found = Logprobs(

@@ -1,8 +1,8 @@
 """What the kernels of sampling share: a row's parameters, its logits, weights and random number.
 
 Sums of weights are sums of integers, in units of 2^-30 of the largest weight: exact, so they do not
-depend on the order of additions, nor on who adds, nor on the dtype that logits are read from. A
-weight below half a unit is nothing; all of a large vocabulary together have less than 2e-4.
+depend on the order of additions, nor on which kernel adds, nor on the dtype that logits are read
+from. A weight below half a unit counts as zero; those of a large vocabulary sum to less than 2e-4.
 Compiled without fused multiply-add (`EXACT`), so that a weight is the same in every kernel.
 """
 
@@ -71,8 +71,8 @@ def load_logits(
     logits, row, stride, place, owner, reals, seen, counts, SIZE: tl.constexpr,
     PENALISED: tl.constexpr,
 ):  # fmt: skip
-    """Those at ``place`` as float32; minus infinity past the end and for what is not a number, so
-    that a row of such still has a first best token."""
+    """A row's logits at ``place`` as float32; -inf past the end, and in place of NaN, so that a row
+    of NaN still has a first best token."""
     inside = place < SIZE
     values = tl.load(
         logits + row.to(tl.int64) * stride + place, mask=inside, other=float("-inf")
@@ -101,13 +101,13 @@ def scale_of(temperature):
 
 @triton.jit
 def to_finite(largest):
-    """So that a row in which every token is forbidden has weights of zero."""
+    """``largest``, made finite where every token is forbidden, so that all weights are zero."""
     return tl.maximum(largest, _LEAST)
 
 
 @triton.jit
 def to_weights(values, largest, scale):
-    """At most 1, where ``largest`` is finite and at least every value."""
+    """Weights, at most 1; ``largest`` must be finite and no smaller than any value."""
     return tl.exp2((values - largest) * scale)
 
 
@@ -118,7 +118,7 @@ def to_units(weights):
 
 @triton.jit
 def random_share(seed, position, total):
-    """An integer in [0, total): ``total`` times the number of the seed and the position.
+    """An integer in [0, total): ``total`` times the random number of a seed and a position.
 
     SplitMix64, as in `kernels.reference.sampling_random`.
     """
@@ -136,8 +136,8 @@ def _mix(state):
 
 @triton.jit
 def find_share(masses, target, PADDED: tl.constexpr):
-    """The first of ``masses`` [PADDED] whose cumulative sum exceeds ``target``, and what is left
-    of the target there."""
+    """(index, rest): the first of ``masses`` [PADDED] whose cumulative sum exceeds ``target``, and
+    the target less the masses before it."""
     ends = tl.cumsum(masses, 0)
     index = tl.arange(0, PADDED)
     found = tl.min(tl.where(ends > target, index, PADDED - 1), 0)

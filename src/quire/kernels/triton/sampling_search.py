@@ -1,7 +1,7 @@
 """Exact thresholds: the largest weight above which amounts reach what is needed.
 
-Positive floats are ordered as their bits are, so bisecting the bits is exact. Over weights that a
-program holds, and, where it does not hold enough, over a whole row that is read again each time.
+Positive floats are ordered as their bits are, so bisecting the bits is exact. Searches the weights
+that a program holds, or, where those do not suffice, a whole row, which each step reads again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from quire.kernels.triton.sampling_rows import load_logits, to_units, to_weights
 
 @triton.jit
 def largest_with(weights, amounts, needed, low, high):
-    """The largest threshold from ``low`` to ``high`` such that the ``amounts`` of the weights not
-    below it sum to ``needed``; ``low`` where there is none."""
+    """The largest threshold from ``low`` to ``high`` such that the ``amounts`` of all weights not
+    below it sum to ``needed`` or more; ``low`` where there is none."""
     low_bits = low.to(tl.int32, bitcast=True)
     high_bits = tl.minimum(high, 1.0).to(tl.int32, bitcast=True)
     while low_bits < high_bits:
@@ -34,9 +34,9 @@ def largest_with_in_row(
     top_k, top_p, SIZE: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr,
     PADDED: tl.constexpr, PENALISED: tl.constexpr,
 ):  # fmt: skip
-    """The least weight that a row keeps, and what it keeps in each chunk.
+    """(the least weight that a row keeps, the sum of weights that it keeps in each chunk).
 
-    The weights ``low`` and ``high`` are tried first.
+    The search tries the weights ``low`` and ``high`` first.
     """
     if (top_k > 0) & (top_k < SIZE):
         floor = tl.maximum(
@@ -77,7 +77,7 @@ def _search_row(
 ):  # fmt: skip
     low_bits = tl.zeros([], tl.int32)
     high_bits = low_bits + 0x3F800000  # 1.0
-    # The bracket may be right, but hold too many weights to collect.
+    # The bracket may have been right, only with too many weights in it to collect.
     middle = tl.minimum(low, 1.0).to(tl.int32, bitcast=True)
     end = tl.minimum(tl.maximum(high, 0.0), 1.0).to(tl.int32, bitcast=True) + 1
     while low_bits < high_bits:
@@ -102,8 +102,8 @@ def _kept_of_chunks(
     BY_MASS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, CHUNKS: tl.constexpr,
     PADDED: tl.constexpr, PENALISED: tl.constexpr,
 ):  # fmt: skip
-    """[PADDED] int64, of the weights not below ``least`` their sum or their number. Weights of
-    less than half a unit do not count: they are never drawn."""
+    """Per chunk, [PADDED] int64: the sum, or number, of the weights not below ``least``. Weights of
+    less than half a unit do not count, since they are never drawn."""
     index = tl.arange(0, PADDED)
     kept = tl.zeros([PADDED], tl.int64)
     for chunk in range(CHUNKS):

@@ -32,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 _SPELLINGS = {"intermediate_size": "ffn_hidden_size", "num_hidden_layers": "num_layers"}
 _INERT = (
-    "apply_query_key_layer_scaling",  # scales scores down, and up again before the softmax
+    "apply_query_key_layer_scaling",  # scales scores down, then up again before the softmax
     "attention_softmax_in_fp32",
     "bias_dropout_fusion",
     "fp32_residual_connection",
     "vocab_size",  # padded_vocab_size counts
 )
-# What may stand in `_name_or_path`, and whether such a model's code divides positions.
+# Part of `_name_or_path` -> whether that model's code divides positions by rope_ratio.
 _DIVIDES = {"chatglm2": True, "chatglm3": False, "glm-4": False}
 _LAYER = "encoder.layers.*"
 _PARTS = {**MEGATRON_PARTS, "attention.o": "self_attention.dense"}
@@ -46,7 +46,7 @@ _PARTS = {**MEGATRON_PARTS, "attention.o": "self_attention.dense"}
 
 def chatglm(hf: HFConfig) -> ModelPlan:
     hf = hf.with_spellings(**_SPELLINGS)
-    hf.fixed("original_rope", True)  # else pairs are halves of the head
+    hf.fixed("original_rope", True)  # false would pair values half a head apart
     norm, has_bias = _norm(hf), hf.bool("add_bias_linear", False)
     attention = _attention(hf, has_bias)
     mlp = gated_mlp_from(hf, bias=has_bias, inner_size=13696, activation="silu")
@@ -80,7 +80,7 @@ def chatglm(hf: HFConfig) -> ModelPlan:
 
 def _norm(hf: HFConfig) -> NormSpec:
     kind = RMSNormSpec if hf.bool("rmsnorm", True) else LayerNormSpec
-    return kind(size=hf.int("hidden_size", 4096), eps=hf.float("layernorm_epsilon", 1e-5))
+    return kind(size=hf.int("hidden_size", 4096), eps=hf.fraction("layernorm_epsilon", 1e-5))
 
 
 def _attention(hf: HFConfig, out_bias: bool) -> AttentionSpec:

@@ -82,8 +82,8 @@ def _block_attention(hf: HFConfig, block: HFConfig) -> AttentionSpec:
 def _block_mlp(hf: HFConfig, block: HFConfig) -> GatedMLPSpec:
     if not block.bool("gated", True):
         raise UnsupportedModelError(
-            f"{hf.architecture} in Quire implements no MLP without a gate, as an entry of config "
-            "key 'block_configs' wants it with 'ffn.gated' = false"
+            f"{hf.architecture} in Quire does not implement MLPs without a gate, which config key "
+            "'block_configs' asks for with 'ffn.gated' = false"
         )
     hidden_size, width = hf.int("hidden_size"), block.optional_int("intermediate_size")
     if width is None:
@@ -98,7 +98,7 @@ def _block_mlp(hf: HFConfig, block: HFConfig) -> GatedMLPSpec:
 
 
 def _only_norms(layers: list[LayerSpec]) -> Entries:
-    """Where attention is missing, the first norm is the MLP's."""
+    """Entries for layers without attention, whose only norm is the MLP's."""
     return {
         f"layers.{index}.norm1.weight": Source(
             f"model.layers.{index}.post_attention_layernorm.weight"

@@ -20,7 +20,7 @@ _INERT = (
     *("qk_head_dim", "num_key_value_heads"),  # said by the sizes of q, k and v
     *("n_group", "topk_group"),  # of a routing without groups
 )
-_LATENT_EPS = 1e-6  # of the norms of latents, whatever the config says of the others
+_LATENT_EPS = 1e-6  # of the latents' norms; the config's rms_norm_eps is for the others
 
 
 def deepseek_v2(hf: HFConfig) -> ModelPlan:
@@ -51,8 +51,8 @@ def deepseek_v3(hf: HFConfig) -> ModelPlan:
 
 
 def _greedy(hf: HFConfig) -> GroupedRouting:
-    """All experts in one group. ``norm_topk_prob`` is not read, so it is refused: the original
-    leaves the scale out where it is true, and transformers ignores it."""
+    """All experts in one group. ``norm_topk_prob`` is not read, so true is refused: the original
+    code then omits the scale, and transformers ignores the key."""
     return GroupedRouting(
         score="softmax",
         num_groups=1,
@@ -84,7 +84,7 @@ def _plan(
     num_shared: int,
     first_dense: int,
 ) -> ModelPlan:
-    """``num_shared`` and ``first_dense`` are the family's, where the config is silent."""
+    """The plan; ``num_shared`` and ``first_dense`` are the defaults for absent config keys."""
     norm, mlp = rms_norm_from(hf), gated_mlp_from(hf)
     moe = _moe(hf, num_experts, routing, top_k, num_shared) if num_experts else mlp
     dense, mixed = (
@@ -141,6 +141,6 @@ def _attention(hf: HFConfig, *, is_interleaved: bool) -> MLASpec:
 
 
 def _sharpness(rope: RopeConfig) -> float:
-    """Of q and of k where a text is longer than the trained ones (with YaRN, as rope's own)."""
+    """YaRN's factor on q and on k beyond the trained length; 1 without scaling."""
     factor, weight = rope.params.get("factor", 1.0), rope.params.get("mscale_all_dim", 0.0)
     return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0

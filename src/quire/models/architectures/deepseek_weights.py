@@ -38,7 +38,7 @@ def deepseek_weights(hf: HFConfig, num_experts: int) -> WeightMap:
         for ours, theirs in LLAMA_EXPERT.items()
     }
     correction = Source(f"{layer}.mlp.gate.e_score_correction_bias")
-    # What predicts more than one token lies behind the last layer, as more layers.
+    # Multi-token prediction modules are stored as extra layers after the last one.
     more = range(num_layers, num_layers + hf.int("num_nextn_predict_layers", 0))
     return replace(
         LLAMA_WEIGHTS,

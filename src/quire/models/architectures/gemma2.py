@@ -41,6 +41,7 @@ def gemma2(hf: HFConfig) -> ModelPlan:
         soft_cap=hf.nullable_float("attn_logit_softcapping", absent=50.0),
     )
     window = hf.nullable_int("sliding_window", absent=4096)
+    hf.fixed("sliding_window_size", window)  # the 9B's files say it twice
     windows = windows_by_layer(hf, window, every_nth_full(hf.int("num_hidden_layers"), 2))
     attentions = [replace(attention, window=window) for window in windows]
     return gemma_plan(hf, attentions, hf.nullable_float("final_logit_softcapping", absent=30.0))
@@ -49,7 +50,7 @@ def gemma2(hf: HFConfig) -> ModelPlan:
 def gemma_plan(
     hf: HFConfig, attentions: Iterable[AttentionSpec], soft_cap: float | None
 ) -> ModelPlan:
-    """A model of sandwich blocks around these attentions; ``soft_cap`` is the logits'."""
+    """A Gemma model with these attentions in sandwich blocks; ``soft_cap`` limits the logits."""
     norm = rms_norm_from(hf, weight_offset=1.0)
     activation = hf.choice("hidden_activation", _GELU, "gelu_pytorch_tanh")
     mlp = gated_mlp_from(hf, activation=activation)

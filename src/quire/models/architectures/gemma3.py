@@ -26,7 +26,8 @@ def gemma3(hf: HFConfig) -> ModelPlan:
 
 
 def _attention(hf: HFConfig, kind: str, theta_key: str, theta: float) -> AttentionSpec:
-    """Older files give one base of each kind, and scaling for full attention only."""
+    """Attention of layer type ``kind``; older files have a base per type (``theta_key``) and apply
+    scaling to full attention only."""
     rope = hf.rope(theta_keys=theta_key, theta=theta, layer_type=kind, is_scaled=kind == FULL)
     attention = attention_from(
         hf,

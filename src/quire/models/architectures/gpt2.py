@@ -46,7 +46,7 @@ def gpt2(hf: HFConfig) -> ModelPlan:
 
 
 def with_falling_scales(hf: HFConfig, layer: LayerSpec) -> list[LayerSpec]:
-    """All layers; scores may be divided by a layer's number, from 1."""
+    """``layer`` for every layer, with scores divided by its number (from 1) if the config asks."""
     attention = layer.attention
     assert isinstance(attention, AttentionSpec)
     falls = hf.bool("scale_attn_by_inverse_layer_idx", False)

@@ -15,6 +15,7 @@ from quire.models.plan import ModelPlan
 from quire.models.spec import LayerSpec
 from quire.models.weight_names import MEGATRON_PARTS, fused_qkv, layer_entries, weight_map
 
+_INERT = ("is_decoder", "num_steps")  # the latter: how long Polyglot was trained
 _PARTS = {**MEGATRON_PARTS, "attention.o": "attention.dense"}
 
 
@@ -42,4 +43,4 @@ def gpt_neox(hf: HFConfig) -> ModelPlan:
         head="embed_out",
         prefixes=("gpt_neox.", ""),
     )
-    return plan_from(hf, layer, final_norm=norm, weights=weights, inert=("is_decoder",))
+    return plan_from(hf, layer, final_norm=norm, weights=weights, inert=_INERT)

@@ -19,7 +19,7 @@ from quire.weights.weight_map import Operation, Source, WeightMap
 
 _INERT = ("initial_context_length", "quantization_config.modules_to_not_convert")
 
-_YARN = {  # of a config that says nothing of scaling
+_YARN = {  # for a config without scaling parameters
     "rope_type": "yarn",
     "factor": 32.0,
     "original_max_position_embeddings": 4096,
@@ -73,7 +73,7 @@ _STORED: dict[str, Stored] = {"none": _turned, "mxfp4": _mxfp4}
 
 
 def _weights(stored: Stored) -> WeightMap:
-    """``stored``: how the matrices of all experts are, by their name."""
+    """The weight map; ``stored`` makes the read operation of the experts' stacked matrices."""
     mlp = "model.layers.*.mlp"
     gate_up = f"{mlp}.experts.gate_up_proj"
     parts = {

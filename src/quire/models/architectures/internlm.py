@@ -13,7 +13,7 @@ from quire.models.spec import LayerSpec
 
 def internlm(hf: HFConfig) -> ModelPlan:
     norm = rms_norm_from(hf)
-    rotary = hf.nested("rotary")  # the oldest files lack it; a `rope_theta` is somebody's wish
+    rotary = hf.nested("rotary")  # absent in the oldest files; `rope_theta` comes from overrides
     attention = attention_from(hf, bias=hf.bool("bias", True), theta=rotary.float("base", 10000.0))
     assert isinstance(attention.positions, RopeSpec)
     layer = LayerSpec(
@@ -26,7 +26,7 @@ def internlm(hf: HFConfig) -> ModelPlan:
 
 
 def _scaled(hf: HFConfig, rotary: HFConfig, rope: RopeSpec) -> RopeSpec:
-    """As ``rotary`` says; a ``rope_scaling`` is somebody's wish too."""
+    """``rope`` with the scaling of ``rotary``, unless an override has set ``rope_scaling``."""
     beyond = DynamicScaling(
         factor=1.0, original_max_positions=hf.int("max_position_embeddings", 2048)
     )

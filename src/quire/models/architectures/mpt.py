@@ -53,7 +53,7 @@ def mpt(hf: HFConfig) -> ModelPlan:
     is_original = hf.architecture == "MPTForCausalLM"
     hidden_size = hf.int("hidden_size")
     bias = not hf.bool("no_bias", not is_original) and is_original
-    eps = 1e-5 if is_original else hf.float("layer_norm_epsilon", 1e-5)
+    eps = 1e-5 if is_original else hf.fraction("layer_norm_epsilon", 1e-5)
     norm = LayerNormSpec(size=hidden_size, eps=eps, bias=bias)
     hf.choice("norm_type", _NORMS, "layernorm")
     hf.nested("ffn_config").choice("ffn_type", {"mptmlp": None}, "mptmlp")

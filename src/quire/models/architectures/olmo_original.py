@@ -79,7 +79,7 @@ def _norm(hf: HFConfig, has_weight: bool, linear_bias: bool) -> LayerNormSpec:
     hf.choice("layer_norm_type", _NORMS, "default")
     return LayerNormSpec(
         size=hf.int("hidden_size"),
-        eps=hf.float("layer_norm_eps", 1e-5),
+        eps=hf.fraction("layer_norm_eps", 1e-5),
         weight=has_weight,
         bias=has_weight and hf.bool("bias_for_layer_norm", linear_bias),
     )

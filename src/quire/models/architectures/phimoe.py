@@ -52,7 +52,7 @@ def _attention(hf: HFConfig) -> AttentionSpec:
 
 
 def _with_stated_factor(hf: HFConfig, rope: RopeConfig) -> RopeConfig:
-    """With longrope's factor, from the family's length where the config is silent."""
+    """``rope`` with longrope's factor filled in from the lengths (default 131072)."""
     if rope.type != "longrope":
         return rope
     longest = hf.int("max_position_embeddings", 131072)
@@ -73,7 +73,7 @@ def _with_own_factors(rope: RopeSpec, params: Mapping[str, float]) -> RopeSpec:
 
 
 def _moe(hf: HFConfig) -> MoESpec:
-    hf.fixed("num_experts_per_tok", 2)  # whom the routing chooses one after the other
+    hf.fixed("num_experts_per_tok", 2)  # chosen one after the other
     return MoESpec(
         hidden_size=hf.int("hidden_size"),
         inner_size=hf.int("intermediate_size"),

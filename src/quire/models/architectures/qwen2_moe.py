@@ -53,7 +53,7 @@ def _moe(hf: HFConfig, mlp: GatedMLPSpec) -> MoESpec:
 
 
 def _windows(hf: HFConfig) -> list[int | None]:
-    """Where windows are on: in every other of the first ``max_window_layers``."""
+    """Each layer's window: if switched on, in every other of the first ``max_window_layers``."""
     first_full, num_layers = hf.int("max_window_layers", 28), hf.int("num_hidden_layers")
     windowed = [layer % 2 == 0 and layer < first_full for layer in range(num_layers)]
     kinds = [SLIDING if has_window else FULL for has_window in windowed]

@@ -21,6 +21,7 @@ from quire.models.weight_names import llama_weights_with
 
 def qwen3_moe(hf: HFConfig) -> ModelPlan:
     norm = rms_norm_from(hf)
+    hf.fixed("use_qk_norm", True)  # Qwen3-Coder's files say so
     bias = hf.bool("attention_bias", False)
     attention = attention_from(hf, bias=bias, window=switched_window(hf))
     attention = norming_each_head(attention, norm)

@@ -38,7 +38,7 @@ def stablelm(hf: HFConfig) -> ModelPlan:
 
 
 def _head_norms(attention: AttentionSpec) -> Entries:
-    """They are stored head by head."""
+    """Entries of the q and k norms, which are stored head by head."""
     heads = {"q": attention.num_heads, "k": attention.num_kv_heads}
     return {
         f"layers.*.attention.{part}_norm.weight": StackedExperts(

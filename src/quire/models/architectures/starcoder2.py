@@ -16,16 +16,18 @@ from quire.models.spec import LayerSpec
 from quire.models.weight_names import llama_weights_with
 
 _PARTS = {"mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"}
-# The training code's other keys: `norm_epsilon` is the one that is used.
+# The training code's other keys: `norm_epsilon` and `hidden_act` are those that are used.
 _INERT = (
+    "activation_function",
     "attention_softmax_in_fp32",
     "scale_attention_softmax_in_fp32",
     "layer_norm_epsilon",
+    "rms_norm_eps",
 )
 
 
 def starcoder2(hf: HFConfig) -> ModelPlan:
-    # Which of two ways of writing the same norm and MLP the training code took.
+    # The training code has two spellings of the same norm and MLP.
     hf.fixed("norm_type", "layer_norm")
     hf.fixed("mlp_type", "default")
     hf.fixed("scale_attn_weights", True)

@@ -1,4 +1,4 @@
-"""PagedAttention: answers the attention layers of a model of transformers from the paged cache."""
+"""PagedAttention: computes the attention layers of a transformers model from the paged cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from quire.models.fallback.probe import AttentionCall, Probed
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Step:
-    """One forward."""
+    """What the attention layers need during one forward."""
 
     batch: Batch
     plans: tuple[Any, ...]  # of the backends, which alone understand them
@@ -62,7 +62,7 @@ class PagedAttention:
         kv_cache = batch.kv_caches[layer]
         slots = batch.groups[batch.layer_groups[layer]].slot_mapping
         value_dim, head_dim = value.shape[3], key.shape[3]
-        # A cache has room for one size: smaller values are filled up with zeros.
+        # The cache has one head size: smaller values are padded with zeros.
         wide = F.pad(value, (0, head_dim - value_dim)) if value_dim < head_dim else value
         write_kv(self._flat(key), self._flat(wide), kv_cache, slots)
         plan = self._plan_of_layer[layer]
@@ -77,7 +77,7 @@ class PagedAttention:
         return attended[None, ..., :value_dim].to(value.dtype)
 
     def _flat(self, heads: Tensor) -> Tensor:
-        """[1, N, T, D], perhaps in float32 after rotation, to [T, N, D] as the cache has it."""
+        """[1, N, T, D], perhaps in float32 after rotation, as [T, N, D] in the cache's dtype."""
         return heads[0].transpose(0, 1).to(self._dtype).contiguous()
 
 

@@ -1,8 +1,8 @@
-"""The check at load: a model of transformers must say with paged attention what it says without.
+"""The check at load: paged attention must not change the logits of a transformers model.
 
-Two short texts, computed in chunks and side by side through a small cache, against each alone
-through transformers' plainest attention: positions that are ignored, biases that went with the
-mask, state that is kept elsewhere and layers that mix tokens in other ways all show here.
+Two short prompts are computed in chunks and batched through a small cache, and compared with each
+alone through transformers' eager attention. Ignored positions, biases lost with the mask, state
+kept elsewhere, and layers that mix tokens in other ways all show up as a difference.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 _LENGTHS = (11, 6)
 # Per step, the rows that compute and how many tokens; rows of one token come first.
 _STEPS = (((0, 7), (1, 5)), ((1, 1), (0, 3)), ((0, 1),))
-# Share of the logits that may differ: of the worst token in float32, of the median one where
-# rounding may send single tokens to other experts.
+# Largest relative difference of a token's logits: of the worst token in float32, else of the median
+# one, since rounding may route single tokens to other experts.
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
 
 
 class Check:
-    """Made before the model is taken apart, asked afterwards."""
+    """Compares a model with reference logits, computed before `Parts` takes the model apart."""
 
     @torch.inference_mode()
     def __init__(self, model: PreTrainedModel, vocab_size: int, placement: Placement) -> None:
@@ -50,7 +50,7 @@ class Check:
 
     @torch.inference_mode()
     def difference(self, model: TransformersModel) -> float:
-        """How far off ``model`` is, as a share of the logits."""
+        """Relative difference (L2 norm) between the logits of ``model`` and the reference."""
         caches = _caches(model.kv_layout, self._placement)
         computed = [0] * len(self._rows)
         shares = []
@@ -131,14 +131,14 @@ class Check:
 
 
 def _blocks(group: int, row: int, block_size: int) -> list[int]:
-    """The blocks of a row in a group; block 0 belongs to nobody."""
+    """The block ids of a row in a layer group; block 0 is the null block."""
     width = -(-max(_LENGTHS) // block_size)
     first = 1 + (group * len(_LENGTHS) + row) * width
     return list(range(first, first + width))
 
 
 def _caches(layout: KVLayout, placement: Placement) -> tuple[Tensor, ...]:
-    """Per layer, as the worker's: a head's tokens of a block lie together on a CPU only."""
+    """A KV cache per layer, laid out as the worker's: head-major within a block on CPU only."""
     num_blocks = _blocks(len(layout.groups), 0, placement.block_size)[0]
     tensors = []
     for kv in layout.tensors:

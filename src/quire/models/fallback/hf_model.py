@@ -6,6 +6,7 @@ attention or files of weights.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,22 +21,23 @@ from quire.models.source import ModelSource
 
 
 def model_class(source: ModelSource) -> type[PreTrainedModel]:
-    """The class that ``source`` names: of transformers, or else of the repository if trusted."""
+    """The class of ``source``: from transformers, or else from the repository if trusted."""
     name = source.architecture
     if name in _causal_names():
         return getattr(transformers, name)
     remote = _auto_map(source).get("AutoModelForCausalLM")
     if remote is None:
-        raise UnsupportedModelError(
-            f"transformers {transformers.__version__} has no causal language model {name!r}, and "
-            "the model's repository brings no code of its own; if a newer transformers has it, "
-            "upgrade"
-        )
+        raise UnsupportedModelError(_why_no_class(source))
     return _remote_class(source, remote)
 
 
+def causal_name(model_type: object) -> str | None:
+    """The name of transformers' causal language model for ``model_type``, if it has one."""
+    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(model_type))
+
+
 def model_config(source: ModelSource) -> PreTrainedConfig:
-    """``config.json`` as the class of transformers that reads it."""
+    """``config.json`` as an instance of its config class."""
     kind = str(source.hf_config.get("model_type"))
     if kind in CONFIG_MAPPING and source.architecture in _causal_names():
         config_class = CONFIG_MAPPING[kind]
@@ -60,7 +62,7 @@ def build_empty(
     source: ModelSource, device: torch.device, **implementations: str
 ) -> PreTrainedModel:
     """The model with untrained weights on ``device``; on "meta" it takes no memory."""
-    _refuse_encoder(source, source.hf_config.get("is_encoder_decoder"))  # has no class here
+    _refuse_encoder(source, _has_encoder(source.hf_config))  # has no class here
     cls = model_class(source)
     if cls._is_stateful:
         raise UnsupportedModelError(
@@ -82,8 +84,31 @@ def _refuse_encoder(source: ModelSource, has_one: object) -> None:
         )
 
 
+def _has_encoder(config: Mapping[str, Any]) -> bool:
+    """Whether the config, or else its class's default, says that it is an encoder-decoder."""
+    kind = str(config.get("model_type"))
+    silent = CONFIG_MAPPING[kind].is_encoder_decoder if kind in CONFIG_MAPPING else False
+    return bool(config.get("is_encoder_decoder", silent))
+
+
+def _why_no_class(source: ModelSource) -> str:
+    name, causal = source.architecture, causal_name(source.hf_config.get("model_type"))
+    if name not in dir(transformers):
+        return (
+            f"transformers {transformers.__version__} has no causal language model {name!r}, and "
+            "the model's repository brings no code of its own; if a newer transformers has it, "
+            "upgrade"
+        )
+    if causal is None:
+        return f"{name} of transformers generates no text, and Quire serves models that do"
+    return (
+        f"{name} of transformers generates no text; if the weights are those of a language model, "
+        f"say so with --hf-overrides '{json.dumps({'architectures': [causal]})}'"
+    )
+
+
 def _plain(value: Any) -> Any:
-    """With the numbers that JSON has no word for, which transformers writes as objects."""
+    """``value`` with infinities and NaN, which transformers writes as objects, as floats."""
     if isinstance(value, Mapping):
         if value.keys() == {"__float__"}:
             return float(value["__float__"])

@@ -1,7 +1,7 @@
-"""Our place in transformers' attention interface: every attention layer of a model calls us.
+"""Quire's hook in transformers' attention interface: every attention layer of a model calls it.
 
-Registers two names. Under `PROBED` masks are described instead of made, and a `Probe` notes how
-each layer calls; under `PAGED` no masks are made, and a `PagedAttention` answers.
+Registers two names. Under `PROBED` masks are described instead of built, and `probe.py` records how
+each layer calls; under `PAGED` no masks are built, and a `PagedAttention` computes the result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 PROBED = "quire_probed"
 PAGED = "quire_paged"
-OWN = "eager"  # transformers' plainest
+OWN = "eager"  # transformers' reference implementation
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Answerer(Protocol):
 
 
 def register() -> None:
-    """Make the names known; may be called again."""
+    """Register both names with transformers; may be called again."""
     AttentionInterface.register(PROBED, _call)
     AttentionInterface.register(PAGED, _call)
     AttentionMaskInterface.register(PROBED, _describe_mask)
@@ -46,14 +46,14 @@ def register() -> None:
 def connect(model: PreTrainedModel, answerer: Answerer) -> None:
     """Let the attention layers of ``model`` call ``answerer``."""
     for module in model.modules():
-        # Which modules are attention layers shows when they call. Not a module or tensor, so that
-        # it is no part of the model's state.
+        # On every module, since only a call shows which are attention layers. Set past
+        # Module.__setattr__, so that it does not become part of the model's state.
         object.__setattr__(module, "quire_answerer", answerer)
 
 
 @contextmanager
 def implementation(model: PreTrainedModel, name: str) -> Iterator[None]:
-    """``model`` with another attention for a while."""
+    """Run the block with ``model`` on the attention implementation ``name``."""
     before = model.config._attn_implementation
     model.config._attn_implementation = name
     try:

@@ -1,4 +1,4 @@
-"""TransformersModel: what the worker runs where a model has no file of its own in Quire."""
+"""TransformersModel: what the worker runs for architectures that Quire does not implement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quire.models.fallback.probe import Probed
 
 
 class TransformersModel:
-    """A model with its weights, taken over: paged attention answers its layers."""
+    """A loaded transformers model whose attention layers call paged attention."""
 
     def __init__(self, model: PreTrainedModel, probed: Probed, placement: Placement) -> None:
         self._attention = PagedAttention(probed, placement)

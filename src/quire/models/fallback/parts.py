@@ -1,7 +1,7 @@
 """A causal model of transformers in two parts: the backbone, and what makes logits of its result.
 
-Logits are made by the model's own forward, whatever it does besides the product (scales, caps): it
-only gets another backbone, which hands on what it is given.
+Logits come from the model's own forward, whatever it does besides the product (scales, caps): its
+backbone is replaced by one that returns its input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from quire.errors import UnsupportedModelError
 
 
 class Parts:
-    """Takes ``model`` apart; it is of no other use from then on."""
+    """Takes ``model`` apart, which must not be used otherwise from then on."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         name = model.base_model_prefix
@@ -32,7 +32,7 @@ class Parts:
         self._model = model
 
     def hidden(self, input_ids: Tensor, positions: Tensor, **more: Any) -> Tensor:
-        """Hidden states [T, E] of ids and positions [T], as one flat line of tokens."""
+        """Hidden states [T, E] of ids and positions [T], passed as one sequence."""
         output = self._backbone(
             input_ids=input_ids[None], position_ids=positions[None], use_cache=False, **more
         )
@@ -47,7 +47,7 @@ class Parts:
 
 @dataclass
 class _Handed(BaseModelOutputWithPastAndCrossAttentions):
-    """With all that heads read of a backbone's result; none of it is used here."""
+    """A backbone's result, with every field that a head may read."""
 
     router_logits: Any = None
 

@@ -1,7 +1,7 @@
-"""What a model of transformers asks of attention, found by one forward without weights.
+"""What a transformers model needs from attention, found by one forward without weights.
 
-Runs the model's own code on the meta device and notes how every layer calls: no config key has to
-be understood. What the paged cache could not do right is refused here, by name.
+Runs the model's own code on the meta device and records how every layer calls, so that no config
+key has to be understood. Refuses, by name, what the paged cache cannot serve correctly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from quire.models.fallback.parts import Parts
 from quire.models.source import LengthLimit, ModelFacts, ModelSource
 
 _NUM_TOKENS = 3
-# Windows are looked for up to here, or the model's own length if that is more.
+# Window sizes are searched up to this many tokens, or the model's own length if that is more.
 _LONGEST = 1 << 17
 # Options of an attention call that change nothing, or that are read here.
 _UNDERSTOOD = frozenset(
@@ -34,8 +34,8 @@ _UNDERSTOOD = frozenset(
         "sliding_window",  # the mask says it too, and to every implementation
     }
 )
-# Rotary positions that transformers computes anew for the longest row of a batch -> how long rows
-# may be until then.
+# Rotary types that transformers recomputes for the longest row of a batch -> the config key of the
+# length up to which they do not change.
 _ROPE_LIMITS = {
     "dynamic": "max_position_embeddings",
     "longrope": "original_max_position_embeddings",
@@ -44,7 +44,7 @@ _ROPE_LIMITS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionCall:
-    """How one layer calls."""
+    """How one layer calls attention."""
 
     num_heads: int
     num_kv_heads: int
@@ -57,7 +57,7 @@ class AttentionCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probed:
-    """All there is to know without weights."""
+    """What one forward without weights showed of a model."""
 
     calls: tuple[AttentionCall, ...]  # in the order of a forward
     facts: ModelFacts
@@ -113,13 +113,13 @@ def _empty_model(source: ModelSource) -> PreTrainedModel:
 def _watch(
     model: PreTrainedModel, config: PreTrainedConfig
 ) -> tuple[tuple[AttentionCall, ...], int]:
-    """How the layers call in a forward, and the size of the vocabulary."""
+    """The attention calls of one forward, in order, and the vocabulary size."""
     notes = _Notes()
     connect(model, notes)
     parts = Parts(model)
     with torch.device("meta"), torch.no_grad(), _NoValues():
         tokens = torch.zeros(_NUM_TOKENS, dtype=torch.int64)
-        # A mask that is given keeps transformers from looking for several texts in the line.
+        # A given mask keeps transformers from looking for several packed sequences.
         all_seen = torch.ones(1, _NUM_TOKENS)
         hidden = parts.hidden(tokens, tokens, attention_mask=all_seen)
         vocab_size = parts.logits(hidden).shape[-1]
@@ -138,7 +138,7 @@ def weight_bytes(model: PreTrainedModel) -> int:
 
 
 class _Notes:
-    """The `Answerer` of a probe."""
+    """The `Answerer` of a probe: records the calls and returns empty tensors."""
 
     def __init__(self) -> None:
         self._calls: list[tuple[AttentionCall, WantedMask]] = []
@@ -155,11 +155,11 @@ class _Notes:
             )
         if value_dim > head_dim or key.shape[1] != num_kv_heads:
             raise UnsupportedModelError(
-                f"keys {list(key.shape)} and values {list(value.shape)} cannot lie in one cache"
+                f"keys {list(key.shape)} and values {list(value.shape)} cannot share a cache"
             )
         if not isinstance(mask, WantedMask):
             raise UnsupportedModelError(
-                "a layer brings an attention mask that transformers' mask functions have not made "
+                "a layer passes an attention mask that transformers' mask functions did not make "
                 f"({type(mask).__name__})"
             )
         _check_options(options)
@@ -175,7 +175,7 @@ class _Notes:
         return query.new_empty(1, num_tokens, num_heads, value_dim)
 
     def calls(self, max_model_len: int) -> tuple[AttentionCall, ...]:
-        """All calls, with the windows that their masks are."""
+        """All calls, each with the sliding window that its mask describes."""
         longest = max(max_model_len, _LONGEST)
         masks = {id(mask): mask for _, mask in self._calls}  # many layers share one
         windows = {key: window_of(mask, longest) for key, mask in masks.items()}
@@ -183,7 +183,7 @@ class _Notes:
 
 
 def window_of(mask: WantedMask, longest: int) -> int | None:
-    """How many tokens a query sees, itself included; None: all before it."""
+    """How many tokens a query attends to, itself included; None: all before it."""
     widths = [_width(mask, query) for query in (longest - 1, longest - 2)]
     if widths == [longest, longest - 1]:
         return None
@@ -209,7 +209,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
     strange = [name for name in strange if name not in _UNDERSTOOD]
     if strange:
         raise UnsupportedModelError(
-            f"its attention has {', '.join(strange)}, which paged attention does not do here"
+            f"its attention has {', '.join(strange)}, which paged attention does not support"
         )
 
 
@@ -225,13 +225,13 @@ def _has_sinks(options: Mapping[str, Any], num_heads: int) -> bool:
 def _number(name: str, value: Any) -> float | None:
     if value is None or isinstance(value, (int, float)):
         return value
-    raise UnsupportedModelError(f"its attention's {name} is no plain number")
+    raise UnsupportedModelError(f"its attention's {name} is not a plain number")
 
 
 class _NoValues(TorchDispatchMode):
-    """Lets code run on the meta device that asks for values: they are zero, and nothing is found.
+    """Lets code that reads values run on the meta device: they are 0, and ``nonzero`` is empty.
 
-    Routers loop over the experts that are hit; here none is.
+    Routers loop over the experts that are hit; here there are none.
     """
 
     def __torch_dispatch__(
@@ -249,7 +249,7 @@ def _has_length(config: PreTrainedConfig) -> bool:
 
 
 def _num_learned_positions(config: PreTrainedConfig) -> int | None:
-    """Without rotary positions the table of positions ends where the config says."""
+    """The length of the position table; None with rotary positions, which are computed."""
     is_rotary = getattr(config, "rope_parameters", None) is not None
     return config.max_position_embeddings if _has_length(config) and not is_rotary else None
 
@@ -270,7 +270,7 @@ def _length_limit(config: PreTrainedConfig) -> LengthLimit | None:
 def _reason(error: Exception) -> str:
     if WantedMask.__name__ in str(error):
         return (
-            "its code changes the attention mask (for ALiBi, for example), which is not made here"
+            "its code changes the attention mask (for ALiBi, for example), which is not built here"
         )
     if isinstance(error, KeyError) and error.args == (PROBED,):
         return "its code has attention classes of its own and does not call that interface"

@@ -1,7 +1,7 @@
-"""The weights of a model of transformers, from our checkpoint reader through its own converters.
+"""The weights of a transformers model, read by our checkpoint reader and converted by transformers.
 
-Which tensors of a checkpoint make which parameters is known to transformers alone; how files are
-read safely, to us. So it gets a dictionary whose tensors are read when they are asked for.
+Only transformers knows which tensors make up which parameters, and our reader never runs code from
+a file. So transformers gets a dictionary whose tensors are read when it accesses them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def load_model(
 
 
 def dummy_model(source: ModelSource, device: torch.device, seed: int) -> PreTrainedModel:
-    """The model with random weights, as its own code would begin a training."""
+    """The model with the random weights that its own code initialises it with."""
     on_gpu = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=on_gpu):
         torch.manual_seed(seed)
@@ -79,7 +79,7 @@ class _Stored:
 
     checkpoint: Checkpoint
     name: str
-    read: set[str]  # names of all that were
+    read: set[str]  # names of the tensors read so far
     # On a CPU a view of the mapped file would stay in the model, which must outlive the file.
     is_own: bool
 
@@ -110,7 +110,7 @@ def _check(source: ModelSource, info: dict[str, Any]) -> None:
 
 
 def _refuse_codes(model: PreTrainedModel, checkpoint: Checkpoint, read: set[str]) -> None:
-    """Refuse weights that are stored as whole numbers, say; buffers of a model may be such."""
+    """Refuse weights stored in a quantized dtype, such as integers; integer buffers are allowed."""
     buffers = {_last(name) for name, one in model.named_buffers() if not one.is_floating_point()}
     for name in sorted(read):
         if _last(name) not in buffers:
@@ -123,7 +123,7 @@ def _last(name: str) -> str:
 
 @contextmanager
 def _quiet(with_bar: bool) -> Iterator[None]:
-    """Without transformers' own report, which `_check` replaces, and perhaps without its bar."""
+    """Silence transformers' load report (`_check` replaces it), and its bar unless ``with_bar``."""
     logging = transformers.utils.logging
     level, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)

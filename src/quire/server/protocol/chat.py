@@ -19,7 +19,7 @@ class ChatCompletionRequest(ChatPromptBody, GenerationBody):
     max_completion_tokens: Int64 | None = None  # wins over max_tokens
     logprobs: StrictBool | None = False
     top_logprobs: Int64 | None = None
-    parallel_tool_calls: StrictBool | None = True  # false: only the first call is told
+    parallel_tool_calls: StrictBool | None = True  # false: only the first call is returned
     include_reasoning: StrictBool | None = True
     echo: StrictBool | None = False  # begin with the last message, if its role is the answer's
     return_prompt_text: StrictBool | None = None

@@ -1,7 +1,7 @@
-"""What the bodies of generating requests have in common, as pydantic reads them.
+"""What the bodies of requests have in common, as pydantic models.
 
-Owns names and types; ranges are `sampling_limits.py`'s, which the Python API shares. A field that
-is not here lands in ``model_extra``, where `server/fields.py` judges it.
+Owns names and types; ranges are checked by `sampling_limits.py`, which the Python API shares. A
+field that is not declared lands in ``model_extra``, where `server/fields.py` checks it.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ INT64 = 2**63
 
 
 def _whole_number(value: Any) -> Any:
-    """5.0 is an integer in JSON; "5" and true are none."""
+    """Refuse "5" and true, which pydantic would accept; it also accepts 5.0, an integer in JSON."""
     if isinstance(value, (bool, str)):
         raise ValueError(f"must be an integer, got {shown(value)}")
     return value
 
 
-_TOKEN_ID = re.compile(r"-?(0|[1-9][0-9]{0,18})")  # that there is none below 0 is told later
+_TOKEN_ID = re.compile(r"-?(0|[1-9][0-9]{0,18})")  # those below 0 are refused later
 
 
 def _token_biases(value: Any) -> Any:
-    """Read by hand: pydantic would hold up all threads over a million of them. `int` itself would
-    take "1_0" and " 10 " too."""
+    """Checked by hand: pydantic would hold the GIL for a million of them. By a regular expression,
+    as `int` would accept "1_0" and " 10 " too."""
     if not isinstance(value, dict):
         raise ValueError(f"must be an object from token ids to numbers, got {shown(value)}")
     for key, bias in value.items():
@@ -59,16 +59,16 @@ TokenBiases = Annotated[
     WithJsonSchema({"type": "object", "additionalProperties": {"type": "number"}}),
 ]
 Int64 = Annotated[int, Field(ge=-INT64, le=INT64 - 1), BeforeValidator(_whole_number)]
-# Of lists, which may be long.
+# For lists, which may be long: checked without calls of Python functions.
 StrictInt64 = Annotated[int, Field(strict=True, ge=-INT64, le=INT64 - 1)]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Seconds = Annotated[StrictFloat, Field(gt=0, allow_inf_nan=False)]
-# One fault is told: a body of millions would else become gigabytes of errors.
+# Stops at the first error: millions of bad items would otherwise make gigabytes of errors.
 Items = Annotated[list[T], Field(fail_fast=True)]
 
 
 def _checked(kinds: tuple[type, ...], words: str) -> PlainValidator:
-    """One message for all types of a field; pydantic itself would have one for each."""
+    """A validator with one message for all types of a field; pydantic would have one for each."""
 
     def check(value: Any) -> Any:
         if value is None or isinstance(value, kinds):
@@ -107,18 +107,18 @@ EarlyStopping = Annotated[
 
 
 class Body(BaseModel):
-    """Takes every field; who reads it must ask `server/fields.py` about the unknown ones."""
+    """A body that accepts every field; `server/fields.py` must check the undeclared ones."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
-    forms: ClassVar[Mapping[str, Form]] = {}  # of the objects in its fields
-    constraints: ClassVar[str] = ""  # what it has instead of others' fields that constrain answers
+    forms: ClassVar[Mapping[str, Form]] = {}  # field -> form of the objects in it
+    constraints: ClassVar[str] = ""  # its fields that constrain answers, if named differently
 
-    model: str | None = None  # the served one
+    model: str | None = None  # name of the served model
 
 
 class SamplingBody(Body):
-    """What all generating requests may have, by the names of OpenAI's older APIs; None is the
+    """Fields that all generating requests may have, named as in OpenAI's completions; None is the
     server's default."""
 
     temperature: StrictFloat | None = None
@@ -148,17 +148,17 @@ class SamplingBody(Body):
     priority: Int64 | None = 0
     cache_salt: str | None = None
     request_id: str | None = None
-    timeout_s: Seconds | None = None  # for all of it
+    timeout_s: Seconds | None = None  # until all of it has ended
     queue_timeout_s: Seconds | None = None  # until the first token
 
     def sampling_fields(self) -> dict[str, Any]:
-        """Those above that are set."""
+        """The fields of `SamplingBody` that are set."""
         values = ((name, getattr(self, name)) for name in SamplingBody.model_fields)
         return {name: value for name, value in values if value is not None}
 
 
 class StreamOptions(BaseModel):
-    """What a stream tells beside the text."""
+    """Which usage a stream reports besides the text."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -166,11 +166,11 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: StrictBool | None = False  # the usage so far on every chunk
 
 
-# Padding against who counts bytes on the wire is never sent, and nobody reads it.
+# Accepted without effect: obfuscation, padding against traffic analysis, is never sent.
 STREAM_OPTIONS = Form(known=("include_obfuscation",))
 
 
-# What clients of other servers send, whose answers then have the schema.
+# Other servers honour a schema here, so that it is refused rather than ignored.
 JSON_OBJECT = Form(
     known=("type",),
     refused={"schema": "json_object has no schema; use the type json_schema"},
@@ -211,6 +211,7 @@ class GenerationBody(SamplingBody):
     guided_choice: Items[str] | None = None
     guided_grammar: str | None = None
     guided_whitespace_pattern: str | None = None
+    guided_decoding_backend: str | None = None  # its options change the JSON
     thinking_token_budget: Int64 | None = None
     return_tokens_as_token_ids: StrictBool | None = None
     return_token_ids: StrictBool | None = None
@@ -231,15 +232,15 @@ _PART = Form(
     types=dict.fromkeys(("text", "input_text", "output_text", "refusal"), _TEXT_PART),
     default_type="text",
 )
-_CALL = ("name", "arguments", "parsed_arguments")  # the client's own reading of the arguments
+_CALL = ("name", "arguments", "parsed_arguments")  # the last: the client's parse of the arguments
 _TOOL_CALL = Form(
     known=("id", "type", "index"),
     inside={"function": Form(known=_CALL, is_for_template=True)},
     is_for_template=True,
 )
 CHAT_MESSAGE = Form(
-    # ``parsed`` is the client's own reading of the content; ``is_error`` is made of an Anthropic
-    # message.
+    # ``parsed`` is the client's own parse of the content; `messages_input.py` sets ``is_error`` for
+    # results of tools.
     known=(
         *("name", "tool_call_id", "reasoning", "reasoning_content", "annotations", "parsed"),
         "is_error",
@@ -254,9 +255,9 @@ CHAT_MESSAGE = Form(
 )
 
 
-NO_TOOL_SEARCH = "the server finds no tools later; leave it out, then the model sees the tool"
+NO_TOOL_SEARCH = "the server has no tool search; leave it out, then the model sees the tool"
 _TOOL = Form(
-    known=("type", "custom", _CACHE_MARK),  # which types there are is told by `tool_choice`
+    known=("type", "custom", _CACHE_MARK),  # `tool_choice.py` checks the type
     inside={
         "function": Form(
             known=("name", "description", "parameters", "strict", _CACHE_MARK),
@@ -268,7 +269,7 @@ _TOOL = Form(
 
 
 class ChatPromptBody(Body):
-    """What makes a prompt of messages."""
+    """The fields from which a chat prompt is rendered."""
 
     forms: ClassVar[Mapping[str, Form]] = {
         "messages": CHAT_MESSAGE,
@@ -276,14 +277,14 @@ class ChatPromptBody(Body):
         "tool_choice": Form(
             known=("type", "allowed_tools"), inside={"function": Form(known=("name",))}
         ),
-        # What clients set for any model: not to think is what others do anyway.
+        # Clients set these for any model; one that does not think need not read them.
         "chat_template_kwargs": Form(known=("enable_thinking", "thinking"), is_for_template=True),
     }
 
     messages: Items[ChatMessage]
     tools: Items[dict[str, Any]] | None = None
     tool_choice: ToolChoice = None
-    reasoning_effort: ReasoningEffort | None = None  # for templates that think
+    reasoning_effort: ReasoningEffort | None = None  # for templates that read it
     documents: Items[dict[str, Any]] | None = None
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None

@@ -18,7 +18,7 @@ _PROMPT_SCHEMA = {
         {"type": "array", "items": _TOKEN_IDS, "minItems": 1, "maxItems": 1024},
     ]
 }
-# Parsed by hand: trying four types on a long list costs more, and four errors tell nothing.
+# Parsed by hand: pydantic would try four types on a long list, and report an error for each.
 CompletionPrompt = Annotated[Any, WithJsonSchema(_PROMPT_SCHEMA)]
 
 

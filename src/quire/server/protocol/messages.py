@@ -22,7 +22,7 @@ Share = Annotated[StrictFloat, Field(ge=0, le=1)]
 
 
 class AnthropicMessage(BaseModel):
-    """One turn; its blocks are read by hand."""
+    """One turn; its content blocks are parsed by `messages_input.py`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -31,7 +31,8 @@ class AnthropicMessage(BaseModel):
 
 
 class AnthropicTool(BaseModel):
-    """What the model may call; one without a schema would run on the server."""
+    """A tool that the model may call; one without ``input_schema``, which would run on Anthropic's
+    server, is refused later."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -86,12 +87,12 @@ _BLOCK = Form(
 
 
 class CountTokensRequest(Body):
-    """What makes the prompt of a message."""
+    """The fields from which the prompt of a message is made."""
 
     forms: ClassVar[Mapping[str, Form]] = {
         "messages": Form(inside={"content": _BLOCK}),
         "system": _TEXTS,
-        # A schema is kept anyway where nothing is called.
+        # Those in ``known`` have no effect: forced calls follow their schema without ``strict``.
         "tools": Form(
             known=("cache_control", "strict", "eager_input_streaming", "allowed_callers"),
             refused={"input_examples": "write the examples into the description"},
@@ -109,7 +110,7 @@ class CountTokensRequest(Body):
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    # They have no effect: every prefix is cached, and there is one place and one speed.
+    # Accepted without effect: every prefix is cached, and there is one location and one speed.
     cache_control: dict[str, Any] | None = None
     inference_geo: str | None = None
     speed: Literal["standard", "fast"] | None = None

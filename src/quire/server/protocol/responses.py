@@ -22,12 +22,12 @@ from quire.server.protocol.common import (
 )
 
 _ITEMS = {"type": "array", "items": {"type": "object"}}
-# Read by hand: two dozen types of items would make two dozen errors for one mistake.
+# Parsed by hand: with two dozen types of items, pydantic would report two dozen errors for one.
 ResponseInput = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, _ITEMS]})]
 
 LOGPROBS = "message.output_text.logprobs"
 ENCODED_THOUGHTS = "reasoning.encrypted_content"
-# The others name parts of items that are never made here.
+# The others name parts of items that this server never makes.
 Includable = Literal[
     "message.output_text.logprobs",
     "reasoning.encrypted_content",
@@ -50,7 +50,7 @@ class TextConfig(BaseModel):
 
 
 class ReasoningConfig(BaseModel):
-    """How much to think; summaries of it are never made, and asking for one changes nothing."""
+    """How much to think; reasoning summaries are never made, and asking for one has no effect."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -72,7 +72,7 @@ _ITEM = Form(
         "message": Form(known=(*_ITEM_KEYS, "role", "phase"), inside={"content": _PARTS}),
         "function_call": Form(known=(*_ITEM_KEYS, *_CALL_KEYS, "arguments", "parsed_arguments")),
         "function_call_output": Form(known=(*_ITEM_KEYS, *_CALL_KEYS), inside={"output": _PARTS}),
-        # Summaries are never made here, nor read.
+        # Summaries are accepted, but neither made nor read.
         "reasoning": Form(
             known=(*_ITEM_KEYS, "summary", "encrypted_content"), inside={"content": _PARTS}
         ),
@@ -101,7 +101,7 @@ _TOOL = Form(
 
 
 class InputTokensRequest(Body):
-    """What makes the prompt of a response."""
+    """The fields from which the prompt of a response is made."""
 
     forms: ClassVar[Mapping[str, Form]] = {
         "input": _ITEM,
@@ -112,7 +112,7 @@ class InputTokensRequest(Body):
     }
 
     input: ResponseInput = None
-    instructions: str | None = None  # the system's message, before the input
+    instructions: str | None = None  # a system message before the input
     tools: Items[dict[str, Any]] | None = None
     tool_choice: ToolChoice = None
     text: TextConfig | None = None
@@ -143,12 +143,12 @@ class ResponsesRequest(InputTokensRequest, SamplingBody):
     include_reasoning: StrictBool | None = True
     return_tokens_as_token_ids: StrictBool | None = None
     background: StrictBool | None = False
-    prompt: dict[str, Any] | None = None  # one that a server would have stored
+    prompt: dict[str, Any] | None = None  # a prompt stored on the server; refused later
     previous_input_messages: Items[Any] | None = None
     enable_response_messages: StrictBool | None = False
     max_tool_calls: Int64 | None = None  # of tools that the server would call itself
     stream_options: dict[str, Any] | None = None  # the last event has the usage anyway
-    # Only told again in the response.
+    # Only repeated in the response.
     metadata: dict[str, str] | None = None
     user: str | None = None
     safety_identifier: str | None = None

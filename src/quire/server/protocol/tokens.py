@@ -10,7 +10,7 @@ from quire.server.protocol.common import INT64, Body, ChatMessage, ChatPromptBod
 
 
 class TokenizeRequest(ChatPromptBody):
-    """A prompt, or messages."""
+    """A prompt, or messages, to be tokenized."""
 
     messages: Items[ChatMessage] | None = None  # type: ignore[assignment]
     prompt: str | None = None
@@ -18,7 +18,7 @@ class TokenizeRequest(ChatPromptBody):
     return_token_strs: StrictBool | None = False
 
 
-# They say how messages become a prompt.
+# Fields that say how messages become a prompt.
 ONLY_WITH_MESSAGES = (
     *("tools", "tool_choice", "documents", "chat_template", "chat_template_kwargs"),
     *("add_generation_prompt", "continue_final_message", "reasoning_effort"),
@@ -26,6 +26,6 @@ ONLY_WITH_MESSAGES = (
 
 
 class DetokenizeRequest(Body):
-    """Token ids."""
+    """Token ids to be converted to text."""
 
     tokens: Items[Annotated[int, Field(strict=True, ge=0, le=INT64 - 1)]]

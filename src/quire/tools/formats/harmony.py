@@ -28,8 +28,8 @@ _ROLE = f"{START}assistant"
 _RECIPIENT = Marks(["to="])
 _LESS = re.compile("<")
 _TO = r"(?:\s+to=([^\s<]+))?"  # stands before the channel or behind it
-# A channel that nothing is written to may stand before the channel. Behind the recipient models
-# write the channel once more; then comes the type of the body.
+# A channel without a message may precede the channel. After the recipient models repeat the
+# channel; then comes the type of the body.
 _HEADER = re.compile(
     rf"(?:<\|start\|>\s*assistant{_TO}\s*)?"
     r"(?:<\|channel\|>\s*commentary(?:\s+to=assistant)?\s*(?=<\|channel\|>))?"
@@ -56,16 +56,14 @@ class Message:
 
 
 def read_header(source: Source) -> Steps[Message | None]:
-    """From a mark of `BETWEEN_BODIES` to behind ``<|message|>``; None if what stands there is no
-    header of a message to the user or a function.
-    """
+    """Read a header, from a mark of `BETWEEN_BODIES` to after ``<|message|>``; None if it is no
+    header of a message to the user or a function."""
     return (yield from _read_parts(source, source.pos))
 
 
 def read_first_header(source: Source) -> Steps[Message | None]:
-    """At the beginning of an answer: the rest of a header whose role the prompt has written. Only a
-    recipient follows a role, so anything else is left.
-    """
+    """Read, at the beginning of an answer, the rest of a header whose role the prompt has written.
+    Only a recipient follows a role, so anything else is left unread."""
     yield from skip(source)
     if source.pos == 0 or not (yield from _RECIPIENT.at(source)):
         source.pos = 0
@@ -115,9 +113,11 @@ def _read_messages(source: Source, out: CallEvents) -> Steps[None]:
 
 
 def harmony_or(forced: Grammar) -> Grammar:
-    """Messages to functions of the tools are calls. What else there is, a grammar has forced, and
-    is read as such, unless there are calls: behind those, which are enough, it says them again.
-    Calls before those that have broken off are told only if no other call is there.
+    """A grammar for outputs that ``forced`` reads, which the model's own calls may precede.
+
+    Messages to the tools' functions are calls. If there are any, the forced text, which would only
+    repeat them, is not read as calls. Calls with broken JSON before the first whole one are told
+    only if there is no other.
     """
 
     def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
@@ -143,7 +143,7 @@ def harmony_or(forced: Grammar) -> Grammar:
 
 
 def _whole_body(source: Source) -> Steps[str]:
-    """The arguments of a call, all at once."""
+    """Read the arguments of a call, all at once."""
     body: list[str] = []
     yield from skip(source)
     yield from pass_call_body(source, released(source, body.append))
@@ -151,7 +151,8 @@ def _whole_body(source: Source) -> Steps[str]:
 
 
 def _read_next_header(source: Source) -> Steps[Message | None]:
-    """Behind white space and the marks that end a message; what is no header is left."""
+    """Read the next header, after white space and end marks; None if there is none, which leaves
+    the text unread."""
     yield from skip(source)
     while (yield from _ENDS.take(source)):
         yield from skip(source)
@@ -167,7 +168,7 @@ def _read_next_header(source: Source) -> Steps[Message | None]:
 def _read_message(
     source: Source, out: CallEvents, start: int, message: Message | None
 ) -> Steps[None]:
-    """Behind what was read as its header, which is content if it is none."""
+    """Read what follows a header; if that was none, the text from ``start`` on is content."""
     if message is None:
         out.content(source.between(start, source.pos))
     elif message.function:
@@ -176,7 +177,7 @@ def _read_message(
 
 
 def _read_call(source: Source, out: CallEvents, name: str) -> Steps[None]:
-    """Its body."""
+    """Read the body of a call."""
     out.begin(name)
     yield from skip(source)
     start = source.pos
@@ -187,7 +188,8 @@ def _read_call(source: Source, out: CallEvents, name: str) -> Steps[None]:
 
 
 def pass_call_body(source: Source, emit: Emit) -> Steps[None]:
-    """Up to the mark that ends it, or to the header of the next message if no mark does."""
+    """Emit the body of a call, up to the mark that ends it, or to the next header if no mark
+    does."""
     find = _find_end if (yield from peek(source)) == "{" else BETWEEN_BODIES.find
     while (yield from find(source, emit)) == _CHANNEL:
         start = source.pos
@@ -199,7 +201,8 @@ def pass_call_body(source: Source, emit: Emit) -> Steps[None]:
 
 
 def _find_end(source: Source, emit: Emit) -> Steps[str]:
-    """The mark that ends a body of JSON; those in strings that are closed behind them are text."""
+    """Find the mark that ends a body of JSON; marks in strings that are closed after them are
+    text."""
     in_string = False
     closed_to = 0
     while True:
@@ -218,7 +221,8 @@ def _find_end(source: Source, emit: Emit) -> Steps[str]:
 
 
 def _end_of_string(source: Source) -> Steps[int]:
-    """Of the string that is open at ``pos``; 0 if it is not closed as strings in JSON are."""
+    """The end of the string that is open at ``pos``; 0 if it is not closed as strings in JSON
+    are."""
     start = source.pos
     while (quote := (yield from Marks(_QUOTES).find(source, _ignore))) not in ("", '"'):
         source.pos += len(quote)
@@ -230,4 +234,4 @@ def _end_of_string(source: Source) -> Steps[int]:
 
 
 def _ignore(text: str) -> None:
-    """It is read again."""
+    """Ignore text that is read again later."""

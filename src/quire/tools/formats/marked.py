@@ -8,16 +8,17 @@ from quire.tools.events import CallEvents
 from quire.tools.json_text import read_call
 from quire.tools.parser import Grammar, content_with_calls
 
-# Models write a bracket too many before the closing mark, and it means nothing.
-_BEFORE_END = SPACE | frozenset("}],;")
+# Ignored before the closing mark: models write a bracket too many.
+BEFORE_END = SPACE | frozenset("}],;")
 
 
 def marked(
     begins: tuple[str, ...], ends: tuple[str, ...] = (), *, may_lack_mark: bool = False
 ) -> Grammar:
-    """Calls behind a mark, one or several of them, with or without a list around.
+    """A grammar for one or several calls after a mark, in a list or not.
 
-    ``may_lack_mark``: so is a list without a mark that begins the answer and calls given tools.
+    ``may_lack_mark``: an answer may also begin with a list of calls of the given tools without a
+    mark.
     """
 
     def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
@@ -34,14 +35,14 @@ def marked(
 
 
 def bare(opening: tuple[str, ...]) -> Grammar:
-    """Objects that look like calls of the given tools, and lists of them; ``opening`` marks stand
-    before some. What stands within other JSON is no call.
-    """
+    """A grammar for objects that look like calls of the given tools, and lists of them; after an
+    ``opening`` mark they may name any tool. Objects within other JSON are no calls."""
 
     def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
         def read(mark: str) -> Steps[str | None]:
-            if mark in ("{", "["):
-                source.pos -= 1
+            if mark in opening:
+                return read_calls(source, out, None)
+            source.pos -= 1
             return read_calls(source, out, None, names=tools.names)
 
         return content_with_calls(source, out, Marks(["{", "[", *opening]), read)
@@ -52,7 +53,7 @@ def bare(opening: tuple[str, ...]) -> Grammar:
 def _read_first_list(
     source: Source, out: CallEvents, ends: Marks | None, names: frozenset[str]
 ) -> Steps[None]:
-    """A list without a mark that begins the answer; anything else there is left."""
+    """Read a list without a mark at the beginning of the answer; anything else is left unread."""
     if (yield from skip(source)) == "[":
         yield from read_calls(source, out, ends, names=names)
     if not out.num_calls:
@@ -60,7 +61,8 @@ def _read_first_list(
 
 
 def unmarked_list(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
-    """The whole text is a list of calls, as a grammar has made it; anything else is content."""
+    """Read the whole text as a list of calls, as a grammar has forced it; anything else is
+    content."""
 
     def read(mark: str) -> Steps[None]:
         source.pos -= 1
@@ -72,9 +74,8 @@ def unmarked_list(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
 def read_calls(
     source: Source, out: CallEvents, ends: Marks | None, *, names: frozenset[str] | None = None
 ) -> Steps[str | None]:
-    """From behind an opening mark to behind the closing one, as far as it fits. Where that is JSON
-    that is no call, the brackets are given that are still to come.
-    """
+    """Read calls from after an opening mark to after the closing one, as far as the text fits. For
+    JSON that is no call, returns the brackets that are still to come."""
     num_calls = out.num_calls
     following = yield from skip(source)
     is_list = following == "["
@@ -105,7 +106,7 @@ def read_calls(
 def _read_end(source: Source, ends: Marks | None, is_list: bool) -> Steps[None]:
     resume = source.pos
     if ends is not None:
-        yield from skip(source, _BEFORE_END)
+        yield from skip(source, BEFORE_END)
         if (yield from ends.take(source)) or not (is_list or (yield from peek(source))):
             return
         source.pos = resume

@@ -37,7 +37,7 @@ def pythonic(begins: tuple[str, ...] = (), ends: tuple[str, ...] = ()) -> Gramma
             if is_marked:
                 yield from skip(source)
                 is_list = yield from take(source, "[")
-            yield from _read_list(source, out, tools.names, is_list)
+            yield from _read_list(source, out, tools.names, is_list, is_sure=is_marked)
             if ends and is_marked:
                 resume = source.pos
                 yield from skip(source)
@@ -51,35 +51,59 @@ def pythonic(begins: tuple[str, ...] = (), ends: tuple[str, ...] = ()) -> Gramma
 
 
 def _read_list(
-    source: Source, out: CallEvents, names: frozenset[str], is_list: bool
+    source: Source, out: CallEvents, names: frozenset[str], is_list: bool, *, is_sure: bool
 ) -> Steps[None]:
+    """Read calls in a row, the first of which must be of one of ``names`` unless ``is_sure``. Calls
+    of unknown tools, or with arguments that are no literals, are content."""
     num_calls = out.num_calls
-    while True:
-        resume = source.pos
-        if out.num_calls > num_calls:  # what parts calls, or ends the list
-            following = yield from skip(source)
-            if following in ("]", ",") and is_list:
-                source.pos += 1
-            elif following and (is_list or _NOT_NAME.match(following)):
-                source.pos = resume
-            if following != "," and (is_list or not following or _NOT_NAME.match(following)):
-                return
-        call = yield from _read_call(source, names)
-        if call is None:
-            if out.num_calls > num_calls:
-                out.content(source.between(resume, source.pos))
+    resume = start = source.pos
+    is_more = True
+    while is_more:
+        name = yield from _read_name(source)
+        is_tool = name in names if names else name.replace(".", "_").isidentifier()
+        if not (is_tool or is_sure):
             return
-        out.whole_call(*call)
-        source.release()
+        is_sure = True
+        opened = source.pos
+        arguments = (yield from _read_arguments(source)) if is_tool else None
+        if arguments is not None:
+            out.content(source.between(start, resume))
+            out.whole_call(name, arguments)
+        else:
+            source.pos = opened
+            is_more = bool(name) and (yield from _pass_to(source, ")"))
+            source.pos += is_more
+            if out.num_calls > num_calls:
+                out.content(source.between(start, source.pos))
+        if out.num_calls > num_calls:
+            start = source.pos
+            source.release()
+        resume = source.pos
+        is_more = is_more and (yield from _pass_separator(source, is_list))
 
 
-def _read_call(source: Source, names: frozenset[str]) -> Steps[tuple[str, str] | None]:
-    """Name and arguments; None if it is no call of these tools."""
+def _pass_separator(source: Source, is_list: bool) -> Steps[bool]:
+    """Read what separates calls, or ends the list; True if a call may follow."""
+    resume = source.pos
+    following = yield from skip(source)
+    is_more = bool(following) and not is_list and not _NOT_NAME.match(following)
+    if following == "," or (is_list and following == "]"):
+        source.pos += 1
+    elif following and not is_more:
+        source.pos = resume
+    return is_more or following == ","
+
+
+def _read_name(source: Source) -> Steps[str]:
+    """Read a name and the bracket that opens its call; "" if none follows."""
     yield from skip(source)
     name = yield from take_while(source, _NOT_NAME, MAX_NAME)
-    is_known = name in names if names else name.replace(".", "_").isidentifier()
-    if not is_known or not (yield from take(source, "(")):
-        return None
+    return name if (yield from take(source, "(")) else ""
+
+
+def _read_arguments(source: Source) -> Steps[str | None]:
+    """Read arguments and the closing bracket, as JSON; None if one is not a keyword with a
+    literal."""
     arguments: list[str] = []
     while (yield from skip(source)) != ")":
         keyword = yield from take_while(source, _NOT_KEYWORD, MAX_NAME)
@@ -96,28 +120,36 @@ def _read_call(source: Source, names: frozenset[str]) -> Steps[tuple[str, str] |
         elif (yield from peek(source)) != ")":
             return None
     source.pos += 1
-    return name, "{" + ", ".join(arguments) + "}"
+    return "{" + ", ".join(arguments) + "}"
 
 
 def _read_value(source: Source) -> Steps[str | None]:
-    """A literal up to the comma or bracket behind it, as JSON; names of JSON's are taken too."""
+    """Read a literal, up to the comma or bracket after it, as JSON; true, false and null are
+    literals too."""
     start = source.pos
-    closers: list[str] = []
-    while following := (yield from seek(source, _IN_VALUE)):
-        if following in ('"', "'"):
-            if not (yield from pass_string(source)):
-                return None
-            continue
-        if following in _CLOSER:
-            closers.append(_CLOSER[following])
-        elif not closers and following in ",)":
-            break
-        elif following != "," and (not closers or following != closers.pop()):
-            return None
-        source.pos += 1
+    if not (yield from _pass_to(source, ",)")):
+        return None
     text = source.between(start, source.pos).strip()
     return (
         as_json(text)
         or python_literal(text)
         or python_literal(text.replace("\n", "\\n").replace("\r", "\\r"))
     )
+
+
+def _pass_to(source: Source, stops: str) -> Steps[bool]:
+    """Read up to one of ``stops``, outside of strings and brackets; False if none comes."""
+    closers: list[str] = []
+    while following := (yield from seek(source, _IN_VALUE)):
+        if following in ('"', "'"):
+            if not (yield from pass_string(source)):
+                return False
+            continue
+        if following in _CLOSER:
+            closers.append(_CLOSER[following])
+        elif not closers and following in stops:
+            return True
+        elif following != "," and (not closers or following != closers.pop()):
+            return False
+        source.pos += 1
+    return False

@@ -1,6 +1,6 @@
-"""Formats where each argument stands in tags of its own, as plain text that becomes JSON.
+"""Formats in which each argument is plain text in tags of its own, which becomes JSON.
 
-Arguments that are strings stream as they come; others have to be whole to be told what they are.
+Arguments that are strings are streamed; others must be complete before their type is known.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Tags:
     value: str  # before a value, after white space; may be empty
     after_value: str
     after_call: str
-    end: str  # may be the same
+    end: str  # may equal after_call
     has_lines: bool  # a value has lines of its own: the breaks around it are no part of it
 
 
 def tagged(tags: Tags) -> Grammar:
-    """Calls with tags of this kind; those that only surround others may be missing."""
+    """A grammar for calls with these tags; those that only surround others may be missing."""
 
     def grammar(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
         reader = _TagReader(source, out, tools, tags)
@@ -52,9 +52,9 @@ class _TagReader:
         self._tools = tools
         self._tags = tags
         self._next = Marks([tags.key, tags.after_call, tags.end])
-        # Models forget to close a value: at the beginning of a line other tags end it too. Those
-        # that end a call do not if the value is closed behind them, before a parameter or call
-        # begins at such a place or directly behind a call.
+        # Models forget to close a value: other tags at the beginning of a line end it too. But tags
+        # that end a call do not if the value is closed after them, before a parameter or call
+        # begins at the beginning of a line or directly after a call.
         call_ends = (tags.after_call, tags.end) if tags.has_lines else ()
         begins = (tags.key, tags.name, tags.begin) if tags.has_lines else ()
         self._unsure = frozenset(f"\n{one}" for one in call_ends)
@@ -72,7 +72,7 @@ class _TagReader:
         self._num_arguments = 0
 
     def read(self, mark: str) -> Steps[None]:
-        """From behind the first mark to behind the last one, as far as it fits."""
+        """Read a call from after its first mark to after its last, as far as the text fits."""
         source, tags = self._source, self._tags
         if mark != tags.name:
             yield from skip(source)
@@ -92,7 +92,7 @@ class _TagReader:
                 source.pos = resume
 
     def _read_arguments(self, name: str) -> Steps[None]:
-        """The call, now that it surely is one; what is no argument becomes content behind it."""
+        """Read the arguments, now that it surely is a call; other text becomes content after it."""
         source, out, tags = self._source, self._out, self._tags
         out.begin(name)
         self._num_arguments = 0
@@ -118,7 +118,7 @@ class _TagReader:
         out.content("" if text.isspace() else text)
 
     def _read_argument(self, name: str) -> Steps[bool]:
-        """From behind the mark of its key; False if it is none."""
+        """Read an argument from after the mark of its key; False if it is none."""
         source, tags = self._source, self._tags
         key = (yield from take_while(source, _NOT_NAME, MAX_NAME)).strip()
         if not key or not (yield from Marks([tags.after_key]).take(source)):
@@ -184,4 +184,4 @@ class _TagReader:
 
 
 def _ignore(text: str) -> None:
-    """It is read again."""
+    """Ignore text that is read again later."""

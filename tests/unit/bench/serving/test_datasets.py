@@ -123,10 +123,10 @@ def test_turns_may_be_called_as_in_the_chat_api(tmp_path: Path) -> None:
             '[{"conversations": []}, {"conversations": [{"text": "a"}, {"text": "b"}]}]',
             "entry 2 of .*data is unusable: KeyError.'content'",
         ),
-        ([{"conversations": [{"content": ["a"]}, {"content": "b"}]}], "entry 1 .*is no text"),
+        ([{"conversations": [{"content": ["a"]}, {"content": "b"}]}], "entry 1 .*is not a text"),
         ([["a", "b"]], "entry 1 of .*data is unusable"),
-        ({"conversations": []}, "data holds no JSON list of conversations"),
-        ("[", "data is no JSON: "),
+        ({"conversations": []}, "data must hold a JSON list of conversations"),
+        ("[", "data is not JSON: "),
     ],
 )
 def test_conversations_that_are_wrong(tmp_path: Path, content: Any, message: str) -> None:
@@ -157,7 +157,7 @@ def test_a_custom_prompt_may_hold_every_separator_of_lines(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{}\n", "line 1 of .* is unusable: KeyError"), ("\n", "gives no request")],
+    [("{}\n", "line 1 of .* is unusable: KeyError"), ("\n", "has no usable request")],
 )
 def test_custom_files_that_are_wrong(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -165,9 +165,9 @@ def test_custom_files_that_are_wrong(tmp_path: Path, content: str, message: str)
 
 
 def test_files_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="give it as --dataset-path"):
+    with pytest.raises(ValueError, match="name it with --dataset-path"):
         load("--dataset-name", "sharegpt")
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(ValueError, match="is not a file"):
         load("--dataset-name", "custom", "--dataset-path", str(tmp_path))
 
 

@@ -332,6 +332,8 @@ def test_dbrx() -> None:
          "'quantization_config.quant_method' = 'awq'"),
         ("DeepseekV3ForCausalLM", DEEPSEEK_V3, {"quantization_config": {"quant_method": "fp8",
          "weight_block_size": [1, 128]}}, r"weight_block_size' = \[1, 128\]"),
+        ("DeepseekV3ForCausalLM", DEEPSEEK_V3, {"quantization_config": {"quant_method": "fp8",
+         "scale_fmt": "e4m3", "weight_block_size": [8, 8]}}, r"scale_fmt' = 'e4m3' is not supp"),
         ("GptOssForCausalLM", GPT_OSS, {"swiglu_limit": 5.0}, "'swiglu_limit' = 5"),
         ("GptOssForCausalLM", GPT_OSS, {"hidden_act": "gelu"}, "'hidden_act' = 'gelu'"),
         ("PhiMoEForCausalLM", PHI_MOE, {"num_experts_per_tok": 4}, "'num_experts_per_tok' = 4"),

@@ -104,3 +104,9 @@ def test_a_step_that_counts_nothing_is_refused() -> None:
 def test_an_unknown_key_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="'shared_expert_intermediate_size' = 64"):
         spec_of(shared_expert_intermediate_size=64)
+
+
+def test_norms_of_the_heads_are_no_choice() -> None:
+    assert spec_of(use_qk_norm=True) == spec_of()
+    with pytest.raises(UnsupportedModelError, match="'use_qk_norm' = False is not supported"):
+        spec_of(use_qk_norm=False)

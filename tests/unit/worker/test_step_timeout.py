@@ -1,4 +1,4 @@
-"""Watch: a step that hangs is named once, then ends the engine; others are waited for."""
+"""Step timeout: a step that hangs is named once, then ends the engine; others are waited for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from quire.errors import EngineDeadError
 from quire.step import StepPlan
-from quire.worker.watch import StepLabel, Watch
+from quire.worker.step_timeout import StepLabel, StepTimeout
 
 LABEL = StepLabel(
     plan=StepPlan(
@@ -51,29 +51,29 @@ def clock() -> Clock:
     return Clock()
 
 
-def watch(clock: Clock, timeout_s: float) -> Watch:
-    return Watch(timeout_s, clock=clock, sleep=clock.sleep)
+def timeout(clock: Clock, timeout_s: float) -> StepTimeout:
+    return StepTimeout(timeout_s, clock=clock, sleep=clock.sleep)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.0005, 0.02, 3.0])
 def test_a_step_is_waited_for_and_little_longer(clock: Clock, seconds: float) -> None:
-    watch(clock, 10).wait(DoneAt(clock, seconds), LABEL)
+    timeout(clock, 10).wait(DoneAt(clock, seconds), LABEL)
     assert seconds <= clock.now - 100 <= seconds * 1.03 + 1e-4
 
 
 def test_a_slow_step_is_named_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        watch(clock, 2).wait(DoneAt(clock, 3.5), LABEL)
+        timeout(clock, 2).wait(DoneAt(clock, 3.5), LABEL)
     (record,) = caplog.records
     assert "step 7 (32 rows, 544 tokens, replayed from graphs)" in record.getMessage()
 
 
 def test_a_step_that_never_ends_ends_the_engine(clock: Clock) -> None:
     with pytest.raises(EngineDeadError, match=r"step 7 \(32 rows.* after 4 s: the device hangs"):
-        watch(clock, 2).wait(DoneAt(clock, float("inf")), LABEL)
+        timeout(clock, 2).wait(DoneAt(clock, float("inf")), LABEL)
     assert 4 <= clock.now - 100 < 4.2
 
 
 def test_zero_waits_for_ever(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    watch(clock, 0).wait(DoneAt(clock, 1000.0), LABEL)
+    timeout(clock, 0).wait(DoneAt(clock, 1000.0), LABEL)
     assert not caplog.records

@@ -1,4 +1,4 @@
-"""Waiting for a step with an eye on the clock: a step that hangs is named, then given up.
+"""Waits for a step, but not for ever: a step that hangs is logged, then ends the engine.
 
 Knows nothing about how a step is computed.
 """
@@ -16,23 +16,23 @@ from quire.step import StepPlan
 
 logger = logging.getLogger(__name__)
 
-SPIN_SECONDS = 1e-3  # then sleeps, each a small part of the time waited so far
+SPIN_SECONDS = 1e-3  # after that, each sleep is a small share of the time waited so far
 SLEEP_SHARE = 0.02
 LONGEST_SLEEP_SECONDS = 0.05
 
 
 class Event(Protocol):
     def query(self) -> bool:
-        """Whether what it follows is done."""
+        """Whether all that was enqueued before the event is done."""
         ...
 
 
 @dataclass(kw_only=True, slots=True)
 class StepLabel:
-    """How a step is named to a person."""
+    """How a step is named in messages."""
 
     plan: StepPlan
-    is_graph: bool = False  # as far as it is known yet
+    is_graph: bool = False  # set when it is known
 
     def __str__(self) -> str:
         how = "replayed from graphs" if self.is_graph else "computed by operation"
@@ -40,7 +40,7 @@ class StepLabel:
         return f"step {self.plan.step_id} ({rows} rows, {tokens} tokens, {how})"
 
 
-class Watch:
+class StepTimeout:
     """Logs after ``timeout_s`` seconds and ends the engine after twice as many; 0: never."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Watch:
         self._sleep = sleep
 
     def wait(self, event: Event, label: StepLabel) -> None:
-        """Return when the event is done."""
+        """Return when the event is done; ``label`` names its step."""
         if event.query():
             return
         start = self._clock()

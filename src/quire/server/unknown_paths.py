@@ -1,0 +1,66 @@
+"""The reason in the 404 for a path without a route: which one was meant, or what is not supported.
+
+Owns the table of other servers' endpoints that are not supported.
+"""
+
+from __future__ import annotations
+
+from starlette.routing import Match, get_route_path
+from starlette.types import Scope
+
+_VERSION = "/v1/"
+_ANTHROPIC = "/v1/messages"
+
+_TEXTS = "only models that generate text are served"
+_MEDIA = "only text is served"
+_NO_STATE = (
+    "nothing is kept between requests; send the whole conversation to /v1/chat/completions or "
+    "/v1/responses"
+)
+_BATCHES = "batches are not supported; `quire run-batch` answers a file of requests"
+_LORA = "LoRA adapters are not supported yet; merge the adapter into the weights"
+_SLEEP = "sleep mode is not supported; stop the server, and start it again"
+_OLLAMA = "Ollama's API is not supported; use OpenAI's, whose base URL ends with /v1"
+# Path without the version -> why it is not supported; this holds for paths below it too.
+NOT_BUILT = {
+    **dict.fromkeys(("embeddings", "embed"), f"embeddings are not supported; {_TEXTS}"),
+    **dict.fromkeys(("rerank", "v2/rerank"), f"reranking is not supported; {_TEXTS}"),
+    "score": f"scoring is not supported; {_TEXTS}",
+    "classify": f"classification is not supported; {_TEXTS}",
+    "pooling": f"pooling is not supported; {_TEXTS}",
+    "moderations": f"moderation is not supported; {_TEXTS}",
+    "audio": f"audio is not supported; {_MEDIA}",
+    "images": f"images are not supported; {_MEDIA}",
+    "videos": f"videos are not supported; {_MEDIA}",
+    "realtime": f"speech is not supported; {_MEDIA}",
+    **dict.fromkeys(("batches", "messages/batches"), _BATCHES),
+    **dict.fromkeys(("files", "uploads"), "files are not stored; put their text into a message"),
+    **dict.fromkeys(("assistants", "threads", "conversations", "vector_stores"), _NO_STATE),
+    "fine_tuning": "training is not supported",
+    **dict.fromkeys(("load_lora_adapter", "unload_lora_adapter"), _LORA),
+    **dict.fromkeys(("sleep", "wake_up", "is_sleeping"), _SLEEP),
+    **dict.fromkeys(("api/chat", "api/generate", "api/tags", "api/show"), _OLLAMA),
+}
+
+
+def why_unknown(scope: Scope) -> str | None:
+    """Why no route has the path of a request; None where there is nothing to add."""
+    path = get_route_path(scope)
+    bare = "/".join(part for part in path.split("/") if part)
+    name = f"/{bare}".rpartition(_VERSION)[2].lstrip("/")
+    for meant in (f"{_VERSION}{name}", f"/{name}"):
+        if meant != path and _is_route(scope, meant):
+            return f"the endpoint is {meant}{_base_url(meant)}"
+    first, _, rest = name.partition("/")
+    return NOT_BUILT.get(first) or NOT_BUILT.get(f"{first}/{rest.partition('/')[0]}")
+
+
+def _is_route(scope: Scope, path: str) -> bool:
+    there = {**scope, "root_path": "", "path": path}
+    return any(route.matches(there)[0] is not Match.NONE for route in scope["router"].routes)
+
+
+def _base_url(path: str) -> str:
+    if path.startswith(_ANTHROPIC):
+        return "; a base URL for Anthropic's clients ends before /v1"
+    return "; the base URL ends with /v1" if path.startswith(_VERSION) else ""

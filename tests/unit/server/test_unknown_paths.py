@@ -1,0 +1,102 @@
+"""A path that no route has: the one that was meant, or what is not built."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from quire.batch_files.targets import AppTarget
+from quire.engine.async_engine import AsyncLLM
+from quire.server.app import build_app
+from quire.server.state import ServerState
+from quire.server.unknown_paths import NOT_BUILT
+from tests.fakes.server import in_process_client, ready_state
+
+
+async def message_of(client: httpx.AsyncClient, path: str, method: str = "POST") -> str:
+    answer = await client.request(method, f"http://localhost{path}")
+    assert answer.status_code == 404
+    error = answer.json()["error"]
+    assert error.get("type") in ("NotFoundError", "not_found_error")
+    message: str = error["message"]
+    assert message.startswith(f"Not Found: {method} {path}")
+    return message.removeprefix(f"Not Found: {method} {path}")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/v1/embeddings", "embeddings are not supported"),
+        ("/embeddings", "embeddings are not supported"),
+        ("/rerank", "reranking is not supported"),
+        ("/v1/rerank", "reranking is not supported"),
+        ("/v2/rerank", "reranking is not supported"),
+        ("/score", "scoring is not supported"),
+        ("/classify", "classification is not supported"),
+        ("/pooling", "pooling is not supported"),
+        ("/v1/audio/transcriptions", "audio is not supported"),
+        ("/v1/audio/translations", "audio is not supported"),
+        ("/v1/images/generations", "images are not supported"),
+        ("/v1/moderations", "moderation is not supported"),
+        ("/v1/files", "files are not stored"),
+        ("/v1/batches", "`quire run-batch`"),
+        ("/v1/messages/batches", "`quire run-batch`"),
+        ("/v1/assistants", "send the whole conversation"),
+        ("/v1/threads/abc/runs", "send the whole conversation"),
+        ("/v1/load_lora_adapter", "merge the adapter"),
+        ("/v1/unload_lora_adapter", "merge the adapter"),
+        ("/api/chat", "Ollama's API is not supported"),
+    ],
+)
+async def test_what_is_not_built_is_told(client: httpx.AsyncClient, path: str, words: str) -> None:
+    for method in ("POST", "GET"):
+        assert words in await message_of(client, path, method)
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/v1/v1/chat/completions", "/v1/chat/completions; the base URL ends with /v1"),
+        ("/chat/completions", "/v1/chat/completions; the base URL ends with /v1"),
+        ("/v1//chat/completions", "/v1/chat/completions; the base URL ends with /v1"),
+        ("/openai/v1/completions", "/v1/completions; the base URL ends with /v1"),
+        ("/models/tiny", "/v1/models/tiny; the base URL ends with /v1"),
+        (
+            "/v1/v1/messages",
+            "/v1/messages; a base URL for Anthropic's clients ends before /v1",
+        ),
+        ("/v1/health", "/health"),
+        ("/v1/metrics", "/metrics"),
+    ],
+)
+async def test_a_wrong_base_url_is_told(client: httpx.AsyncClient, path: str, hint: str) -> None:
+    assert await message_of(client, path) == f": the endpoint is {hint}."
+
+
+@pytest.mark.parametrize("path", ["/v1", "/zzz", "/v1/zzz/embeddings", "/v1/page", "/page/zzz/a"])
+async def test_of_other_paths_nothing_is_known(client: httpx.AsyncClient, path: str) -> None:
+    assert await message_of(client, path) == ""
+
+
+async def test_the_prefix_of_a_proxy_is_no_part_of_the_path(engine: AsyncLLM) -> None:
+    state = ready_state(engine, root_path="/llm")
+    async with in_process_client(state) as client:
+        for prefix in ("", "/llm"):
+            hint = await message_of(client, f"{prefix}/chat/completions")
+            assert hint.startswith(": the endpoint is /v1/chat/completions;")
+            assert "embeddings are" in await message_of(client, f"{prefix}/v1/embeddings")
+
+
+async def test_nothing_that_is_said_not_to_be_built_is_there(client: httpx.AsyncClient) -> None:
+    for name, why in NOT_BUILT.items():
+        for path in (f"/{name}", f"/v1/{name}"):
+            assert await message_of(client, path) == f": {why}."
+
+
+async def test_a_line_of_a_batch_is_told_the_same(
+    client: httpx.AsyncClient, state: ServerState
+) -> None:
+    target = AppTarget(build_app(state), state)
+    answer = await target.ask("/v1/embeddings", {"input": "Hi"})
+    over_http = await client.post("/v1/embeddings", json={"input": "Hi"})
+    assert (answer.status, answer.body) == (404, over_http.content)
