@@ -24,7 +24,8 @@ from .targets import (
     target_of,
 )
 
-HEADER = ("model", "workload", "unit", "Quire", "ceiling", "of ceiling", PEER, "vs vLLM", "goal", "met")
+COMPARED = ("Quire", "ceiling", "of ceiling", PEER, "vs vLLM", "goal", "met")
+HEADER = ("model", "workload", "unit", *COMPARED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
