@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quire.server.unique_keys import RepeatedKey, unique_object
+
 _URL = re.compile(r"/v1/[!-~]+")  # what may stand in the first line of an HTTP request
 
 DIGEST_CHARS = 16
@@ -132,7 +134,9 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 def parse_line(number: int, data: bytes) -> Line:
     try:
-        content = json.loads(data)
+        content = json.loads(data, object_pairs_hook=unique_object)
+    except RepeatedKey as error:
+        return BadLine(number=number, custom_id=None, message=f"line {number} {error}")
     except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, or of deep nesting
         return BadLine(number=number, custom_id=None, message=f"line {number} is not JSON: {error}")
     custom_id = content.get("custom_id") if isinstance(content, dict) else None

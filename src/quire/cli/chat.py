@@ -146,6 +146,8 @@ def _print_answer(conversation: Talk, line: str, on_terminal: bool, stats: bool 
         if not on_terminal:
             raise
         print(f"error: {error}", file=sys.stderr)  # such as a message that is too long
+    if first is None:
+        _note_forgotten(conversation.num_forgotten, conversation.context)
     print(flush=True)
     if conversation.was_cut:
         print("[cut at the length limit]", file=sys.stderr)

@@ -57,15 +57,14 @@ class RemoteConversation:
             for event in events:
                 if num_left_out and not self.num_forgotten:  # the server has accepted the question
                     self._forget(num_left_out)
-                    yield ""
                 num_tokens = _said_tokens(event) or num_tokens
                 self.num_tokens = _tokens(event, "completion_tokens") or self.num_tokens
                 for choice in event.get("choices", ()):
                     self.was_cut = choice.get("finish_reason") == "length"
                     delta = choice.get("delta") or {}
                     if thought := delta.get("reasoning") or delta.get("reasoning_content"):
+                        yield ""  # first: the caller may have something to say before it
                         thoughts.add(thought)
-                        yield ""
                     if piece := delta.get("content"):
                         thoughts.end()
                         answer += piece

@@ -65,7 +65,16 @@ def server_args(arguments: argparse.Namespace) -> ServerArgs:
     given: dict[str, Any] = {
         name: named.pop(name) for name in list(named) if name in {*fields, *VERDICTS}
     }
-    for verdict in VERDICTS.values():
-        if verdict.replacement and any(VERDICTS.get(name) is verdict for name in given):
-            given.pop(verdict.replacement)  # `translate` cannot tell a default from a second value
+    for name, verdict in VERDICTS.items():
+        own = verdict.replacement
+        # `translate` refuses a second value, from which it cannot tell a default.
+        if own and name in given and given[own] in (_default(own), given[name]):
+            given.pop(own)
     return ServerArgs(**translate(given, fields, VERDICTS))
+
+
+def _default(name: str) -> Any:
+    """The value of a `ServerArgs` flag that is not given, as argparse reads it."""
+    (item,) = (one for one in dataclasses.fields(ServerArgs) if one.name == name)
+    is_text = isinstance(item.default, str)
+    return item.metadata["flag"].parse(item.default) if is_text else item.default

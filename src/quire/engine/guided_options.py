@@ -119,7 +119,11 @@ def _guided(options: object) -> GuidedDecodingParams | None:
         raise ValueError(
             f"{ARGUMENT} has no field {unknown[0]!r}, it has {', '.join(_FIELDS)}{near}"
         )
-    wanted = {name: one for name, one in given.items() if one is not None and one is not False}
+    wanted = {
+        name: one
+        for name, one in given.items()
+        if one is not None and (name, one) != ("guided_json_object", False)
+    }
     kinds = [name for name in wanted if name in _KINDS]
     if not wanted:
         return None

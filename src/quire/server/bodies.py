@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 from typing import Any, TypeVar
@@ -25,6 +24,7 @@ from quire.server.openapi import GENERATING
 from quire.server.state import state_of
 from quire.server.tickets import refuse_if_full
 from quire.server.time_limit import within_time
+from quire.server.unique_keys import RepeatedKey, unique_object
 
 B = TypeVar("B", bound=BaseModel)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -42,28 +42,15 @@ _MANY_FAULTS = 100  # beyond, errors are only counted: describing one costs 100 
 _MANY_VALUES = 100_000
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object as a dict; 400 for a repeated key, of which one value would be ignored."""
-    content = dict(pairs)
-    if len(content) == len(pairs):
-        return content
-    counts = Counter(key for key, _ in pairs)
-    key = next(key for key, count in counts.items() if count > 1)
-    raise bad_request(
-        f"The body has the key {shown(key)} {counts[key]} times in one object; send it once.",
-        key if key.isidentifier() else None,
-    )
-
-
 class _PythonDecoder(json.JSONDecoder):
     """A JSON decoder in Python, which lets other threads run; only strings are read by C."""
 
     def __init__(self) -> None:
-        super().__init__(object_pairs_hook=_object)
+        super().__init__(object_pairs_hook=unique_object)
         self.scan_once = py_make_scanner(self)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_object)
 
 
 class BodyRoute(APIRoute):
@@ -123,6 +110,8 @@ def _content(data: bytes) -> Any:
         raise _unreadable("it is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise bad_request(f"The body is not valid JSON: {error}.") from None
+    except RepeatedKey as error:  # no param: the key may stand in any of the objects
+        raise bad_request(f"The body {error}.") from None
     except RecursionError:
         raise _unreadable("its arrays and objects are nested too deeply") from None
     except ValueError:

@@ -24,6 +24,7 @@ from quire.template_format import template_fault, template_variables
 logger = logging.getLogger(__name__)
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_KINDS = {"without tools": ChatOptions(), "with tools": ChatOptions(tools=[{}])}  # of requests
 
 
 def chat_prompt(state: ServerState, body: ChatPromptBody) -> ParsedPrompt:
@@ -49,17 +50,15 @@ def template_of(state: ServerState, body: Body) -> Callable[[], str]:
 
 
 def warn_of_templates(state: ServerState) -> None:
-    """Warn at start-up if there is no chat template, so that every chat request will be refused,
-    and of ``--default-chat-template-kwargs`` that no template of the model reads."""
+    """Warn at start-up of chat requests that will be refused because no template renders them, and
+    of ``--default-chat-template-kwargs`` that no template of the model reads."""
     if state.args.trust_request_chat_template:  # a request may bring its own
         return
-    templates = _own_templates(state)
-    if state.chat is not None and not templates:
-        logger.warning(
-            "the model has no chat template, so chat requests will be refused (completions work); "
-            "give --chat-template a file or a name if it is trained for chat"
-        )
-    if state.args.default_chat_template_kwargs:
+    templates, faults = _own_templates(state.chat)
+    for fault, kinds in faults.items():
+        requests = "chat requests" + ("" if len(kinds) == len(_KINDS) else f" {kinds[0]}")
+        logger.warning("%s will be refused (completions work): %s", requests, fault)
+    if state.args.default_chat_template_kwargs and not faults:
         _warn_of_idle_defaults(state.args.default_chat_template_kwargs, templates)
 
 
@@ -80,14 +79,34 @@ def _warn_of_idle_defaults(given: dict[str, Any], templates: list[str]) -> None:
         )
 
 
-def _own_templates(state: ServerState) -> list[str]:
-    """The chat templates without and with tools, which differ for some models."""
-    if state.chat is None:
-        return []
-    try:
-        return [state.chat.template(one) for one in (ChatOptions(), ChatOptions(tools=[{}]))]
-    except ValueError:  # no chat template, which requests will get as an error
-        return []
+def _own_templates(chat: ChatRenderer | None) -> tuple[list[str], dict[str, list[str]]]:
+    """The chat templates of the kinds of requests, which differ for some models, and for each
+    fault the kinds that have it."""
+    templates: list[str] = []
+    faults: dict[str, list[str]] = {}
+    if chat is None:
+        return templates, faults
+    for kind, options in _KINDS.items():
+        try:
+            template = chat.template(options)
+            fault = _own_fault(template)
+        except ValueError as error:  # there is none, or none of several is the default
+            fault = str(error)
+        if fault is None:
+            templates.append(template)
+        else:
+            faults.setdefault(fault, []).append(kind)
+    return templates, faults
+
+
+def _own_fault(template: str) -> str | None:
+    """Why the model's own template renders nothing; None if it parses."""
+    if (fault := template_fault(template)) is None:
+        return None
+    return (
+        f"The model's chat template does not parse: {fault}; correct it, or start the server with "
+        "another --chat-template."
+    )
 
 
 def _renderer(state: ServerState) -> ChatRenderer:
@@ -155,8 +174,11 @@ def _thinking(body: ChatPromptBody) -> dict[str, Any]:
 
 
 def _check_template(body: ChatPromptBody, template: str) -> None:
-    """400 for a chat template in the request that does not parse."""
-    if body.chat_template is not None and (fault := template_fault(template)) is not None:
+    """400 for a chat template that does not parse: the request's, or the model's own."""
+    if body.chat_template is None:
+        if (fault := _own_fault(template)) is not None:
+            raise bad_request(fault)
+    elif (fault := template_fault(template)) is not None:
         raise bad_request(f"The chat template does not parse: {fault}.", "chat_template")
 
 

@@ -122,7 +122,8 @@ class Lifecycle:
         tokenizer = engine.front.tokenizer
         state.chat = None if tokenizer is None else ChatRenderer(tokenizer, self._chat_template)
         state.formats = AnswerFormats.of(state.args, state.chat)
-        warn_of_templates(state)
+        if state.place is None or state.place.index == 0:  # once, however many processes
+            warn_of_templates(state)
         state.watch.engine_ready(engine, state.models.names[0])
         state.engine = engine
         state.phase_seconds = state.start.phase_seconds()

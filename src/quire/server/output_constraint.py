@@ -26,7 +26,10 @@ _OLDER_NAMES = {
     "guided_choice": "choice",
     "guided_grammar": "grammar",
 }
-_OF_BACKEND = "backend="  # how errors about a backend's name begin
+_OLDER_OPTIONS = {
+    "guided_whitespace_pattern": "whitespace_pattern",
+    "guided_decoding_backend": "backend",
+}
 _FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 _SCHEMA_KINDS = ("json", "json_object")
 TOOLS = "tools"
@@ -54,6 +57,8 @@ def constraint_field(body: GenerationBody) -> str | None:
 def output_constraint(body: GenerationBody) -> dict[str, Any]:
     """The body's constraint as fields of `SamplingParams`; 400 if it is wrong."""
     name = constraint_field(body)
+    if body.guided_decoding_backend is not None:
+        _check_backend(body.guided_decoding_backend)
     if name is None:
         if body.guided_whitespace_pattern is not None:
             raise bad_request(
@@ -69,16 +74,32 @@ def output_constraint(body: GenerationBody) -> dict[str, Any]:
             fields = value
         else:
             fields = {_OLDER_NAMES[name]: value}
-        if body.guided_whitespace_pattern is not None:
-            fields = {**fields, "whitespace_pattern": body.guided_whitespace_pattern}
-        if body.guided_decoding_backend is not None:
-            fields = {**fields, "backend": body.guided_decoding_backend}
-        return {"structured_outputs": to_grammar_spec(fields)}
+        return {"structured_outputs": to_grammar_spec(_with_older_options(fields, body))}
     except ValueError as error:
-        message = str(error)
-        if body.guided_decoding_backend is not None and message.startswith(_OF_BACKEND):
-            name, message = "guided_decoding_backend", f"guided_decoding_{message}"
-        raise bad_request(_named(name, message), name) from error
+        raise bad_request(_named(name, str(error)), name) from error
+
+
+def _check_backend(backend: str) -> None:
+    """400 for a name of a backend that does not exist, with or without a constraint."""
+    try:
+        to_grammar_spec({"json_object": True, "backend": backend})
+    except ValueError as error:
+        name = "guided_decoding_backend"
+        raise bad_request(f"guided_decoding_{error}", name) from error
+
+
+def _with_older_options(fields: Mapping[str, Any], body: GenerationBody) -> Mapping[str, Any]:
+    given = {name: getattr(body, name) for name in _OLDER_OPTIONS}
+    for name, value in given.items():
+        option = _OLDER_OPTIONS[name]
+        if value is None:
+            continue
+        if fields.get(option) is not None:
+            raise ValueError(
+                f"structured_outputs.{option} and {name} are both given, keep one of them."
+            )
+        fields = {**fields, option: value}
+    return fields
 
 
 def constrained(

@@ -19,7 +19,7 @@ import numpy as np
 
 from quire.platform import num_cpu_cores
 from quire.structured import Grammar, GrammarSpec, GrammarState, token_bit
-from quire.structured_outputs import keywords
+from quire.structured_outputs import keywords, used_up
 from quire.structured_outputs.blame import MatcherOf, reason_of, with_place
 from quire.structured_outputs.check import schemas_in_tag
 from quire.structured_outputs.exact_numbers import dumps
@@ -34,7 +34,7 @@ from quire.structured_outputs.quoting import (
     with_short_patterns,
 )
 from quire.structured_outputs.structural_tags import tag_as_lark
-from quire.structured_outputs.token_table import TokenTable
+from quire.structured_outputs.token_table import BYTES, TokenTable
 
 # White space between two parts of JSON; bounded, or a model may write nothing else for ever.
 WHITESPACE = r"[ ]{1,2}|\n[ ]{0,16}"
@@ -62,6 +62,8 @@ LARGE_VOCABULARY = 1 << 15
 MAX_THREADS = 32
 STATES_OF_LANE = 2  # from which on a grammar that is compiled quickly gets another lane
 CompileAnew = Callable[[int], Any]  # from the limit of lexer states to a matcher
+_STRICT = {"lenient": False, "coerce_one_of": False}
+_COMPACT = {**_STRICT, "whitespace_flexible": False}
 _NOT_ALLOWED = "doesn't satisfy the grammar"  # after a token that the grammar does not allow
 
 
@@ -316,16 +318,45 @@ def _json_in_lark(schema: Any, spec: GrammarSpec, path: str = "#") -> str:
     schema = narrowed(schema, closes_objects=closes_objects, path=path)
     if isinstance(schema, bool):
         schema = {} if schema else {"enum": []}
+    _check_names_left(schema, path)
     schema = with_exact_patterns(without_look_ahead(schema))
     pattern = WHITESPACE if spec.whitespace_pattern is None else spec.whitespace_pattern
-    spaces: dict[str, Any] = {"whitespace_flexible": False}
+    options: dict[str, Any] = _COMPACT
     if spec.any_whitespace and pattern:
-        spaces = {"whitespace_pattern": json_spaces(pattern)}
-    options = {**spaces, "lenient": False, "coerce_one_of": False}
+        options = {**_STRICT, "whitespace_pattern": json_spaces(pattern)}
     if (escapes := allowed_escapes(schema)) is not None:
         schema = with_short_patterns(schema)
-        options["json_allowed_escapes"] = escapes
+        options = {**options, "json_allowed_escapes": escapes}
     return f"%json {dumps({**schema, 'x-guidance': options})}"
+
+
+def _check_names_left(schema: Any, path: str) -> None:
+    """``ValueError`` for objects that may have used up all names that their patterns match."""
+    for probe in used_up.probes(schema):
+        rest = with_short_patterns(with_exact_patterns(probe.schema))
+        text = f"{_HEADER}start: %json {dumps({**rest, 'x-guidance': _COMPACT})}"
+        if not _may_continue(text, [*probe.text.encode()], ord('"')):
+            raise ValueError(
+                f"JSON schema: the pattern {probe.pattern!r} of names within {path} cannot be "
+                "honoured where all names that match are given in properties or required, as no "
+                "other may follow them; describe these names in properties alone."
+            )
+
+
+def _may_continue(text: str, token_ids: list[int], next_id: int) -> bool:
+    """Whether the grammar allows the byte after the others; True if not even these can be
+    written, which compiling says better."""
+    import llguidance
+
+    matcher = llguidance.LLMatcher(_byte_tokenizer(), text, log_level=0)
+    if matcher.is_error() or not matcher.consume_tokens(token_ids):
+        return True
+    return bool(matcher.consume_token(next_id))
+
+
+@functools.cache
+def _byte_tokenizer() -> Any:
+    return make_tokenizer(BYTES)
 
 
 def _regex_text(spec: GrammarSpec) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 
 from quire.structured import Grammar, GrammarSpec, GrammarState
 from quire.structured_outputs import keywords, tag_patterns, tag_types
+from quire.structured_outputs.idle import without_idle
 from quire.structured_outputs.narrow import narrowed
 from quire.structured_outputs.patterns import plain_anchors
 from quire.structured_outputs.token_table import TokenTable
@@ -32,6 +33,7 @@ _NOT_HONOURED = frozenset(
     {"allOf", "oneOf", "patternProperties", "multipleOf", "format", "$anchor", "$id"}
 )
 _LENGTHS = ("minLength", "maxLength")
+_BESIDE_FORMAT = (*_LENGTHS, "pattern", "enum", "const")
 
 # A literal, a comment, or a class, which may be negated.
 _PIECE_OF_EBNF = re.compile(r'"(?:\\.|[^"\\\n])*"|#[^\n]*|\[\^?(?:\\[\s\S]|[^\]\\])+\]')
@@ -162,6 +164,7 @@ def _prepared(value: Any, spec: GrammarSpec, path: str = "structural_tag.format"
     for name, one in value.items():
         if name == "json_schema":
             place = f"{path}.{name}"
+            _check_formats(without_idle(one), place)
             schema = narrowed(one, closes_objects=spec.closes_objects, path=place)
             out[name] = _typed(schema, schema, place)
         else:
@@ -175,6 +178,23 @@ def _prepared(value: Any, spec: GrammarSpec, path: str = "structural_tag.format"
         limit = MAX_WHITESPACE if spec.any_whitespace else 0
         out.setdefault("max_whitespace_cnt", limit)
     return out
+
+
+def _check_formats(schema: Any, path: str) -> None:
+    """``ValueError`` for a format that becomes a pattern beside what can have no pattern beside
+    it."""
+    if not isinstance(schema, Mapping):
+        return
+    beside = next((word for word in _BESIDE_FORMAT if word in schema), None)
+    is_pattern = schema.get("format") in keywords.FORMAT_PATTERNS
+    if beside is not None and is_pattern and not keywords.is_annotation(schema):
+        raise ValueError(
+            f"JSON schema: the keyword 'format' at {path}/format cannot be honoured beside "
+            f"{beside!r} inside a structural tag or a call that must be made; leave one of them "
+            "out, or constrain the whole output by json."
+        )
+    for place, one in keywords.schemas_in(schema):
+        _check_formats(one, f"{path}/{place}")
 
 
 def _whole_text(pattern: str, path: str) -> str:

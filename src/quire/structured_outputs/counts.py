@@ -13,7 +13,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-MAX_NAMES = 64  # in a list of names, to be spelled out
 MAX_CHOICES = 256
 MAX_BYTES = 1 << 18  # of all choices as JSON
 _COUNTS = ("minProperties", "maxProperties")
@@ -56,7 +55,7 @@ def _check_nameless(least: int, path: str) -> None:
             f"JSON schema: the keyword 'minProperties' at {path}/minProperties cannot be honoured, "
             f"as {least} properties would need names that are not given, and one might be written "
             "twice; require them, or list all names in properties, with additionalProperties "
-            f"false, or up to {MAX_NAMES} in an enum of propertyNames."
+            "false, or in an enum of propertyNames."
         )
 
 

@@ -56,11 +56,13 @@ def _escaped(name: str) -> str:
 def _references(root: Mapping[str, Any]) -> set[str]:
     """All references in the schema outside its definitions, and in what they lead to."""
     found: set[str] = set()
+    seen: set[int] = set()
     waiting: list[Any] = [root]
     while waiting:
         one = waiting.pop()
-        if not isinstance(one, Mapping):
+        if not isinstance(one, Mapping) or id(one) in seen:
             continue
+        seen.add(id(one))
         waiting.append(one.get("propertyNames"))
         waiting += [
             inner

@@ -115,6 +115,7 @@ FORMAT_PATTERNS: dict[str, str] = {
     **NAME_PATTERNS,
     **NUMBER_PATTERNS,
 }
+_INDEX = re.compile("0|[1-9][0-9]{0,8}")  # in references (RFC 6901)
 _PATTERNS_OF_NAMES = {**FORMAT_PATTERNS, "uuid": ANY_UUID}
 
 # Characters in all, which patterns of the parts do not bound (RFC 1035, section 2.3.4).
@@ -129,11 +130,14 @@ def types_of(schema: Mapping[str, Any]) -> frozenset[str]:
 
 
 def is_annotation(schema: Mapping[str, Any]) -> bool:
-    """Whether its ``format`` restricts nothing: string formats do not apply to other values, and an
-    unknown one is a name for the pattern beside it."""
+    """Whether its ``format`` restricts no text: string formats do not apply to other values, an
+    unknown one is a name for the pattern beside it, and one of numbers leaves it to a pattern or a
+    list how numbers are written, and applies to texts only where ``type`` names them."""
     format = schema["format"]
     if format in FORMAT_ANNOTATIONS or "string" not in types_of(schema):
         return True
+    if format in NUMBER_PATTERNS:
+        return "type" not in schema or "enum" in schema or "const" in schema or _has_pattern(schema)
     return format not in FORMATS | FORMATS_NOT_HONOURED and _has_pattern(schema)
 
 
@@ -161,8 +165,9 @@ def names_pattern(schema: Mapping[str, Any], root: Any) -> str | None:
     if names is not None:
         return f"^(?:{'|'.join(map(re.escape, names))})$"
     said = _said_of_names(schema, root)
-    if said and said.keys() <= _LENGTHS:
-        return _pattern_of_length(said)
+    if (lengths := _lengths(said)) is not None:
+        least, most = lengths
+        return rf"^[\s\S]{{{least},{'' if most is None else most}}}$"
     match said:
         case {"pattern": str(pattern), **rest} if not rest:
             return pattern
@@ -171,16 +176,28 @@ def names_pattern(schema: Mapping[str, Any], root: Any) -> str | None:
     return None
 
 
-def _pattern_of_length(lengths: Mapping[str, Any]) -> str | None:
-    """A pattern for texts of these lengths; None if they are no counts."""
-    if not all(type(one) is int and one >= 0 for one in lengths.values()):
+def _lengths(said: Mapping[str, Any] | None) -> tuple[int, int | None] | None:
+    """The least length and the most, if any, of names; None if anything but counts is said."""
+    if not said or not said.keys() <= _LENGTHS or not all(map(_is_count, said.values())):
         return None
-    return rf"^[\s\S]{{{lengths.get('minLength', 0)},{lengths.get('maxLength', '')}}}$"
+    most = said.get("maxLength")
+    return int(said.get("minLength", 0)), None if most is None else int(most)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) in (int, float) and value >= 0 and value % 1 == 0
 
 
 def names_listed(schema: Mapping[str, Any], root: Any) -> list[str] | None:
-    """The names that ``propertyNames`` lists; None if it is no list, as in `names_pattern`."""
-    match _said_of_names(schema, root):
+    """The only names that ``propertyNames`` admits, by a list, or by lengths that leave one or
+    none; None if it is neither, as in `names_pattern`."""
+    said = _said_of_names(schema, root)
+    match _lengths(said):
+        case (least, int(most)) if most < least:
+            return []
+        case (0, 0):
+            return [""]
+    match said:
         case {"enum": [_, *_] as names, **rest} if not rest and all(
             isinstance(name, str) for name in names
         ):
@@ -248,7 +265,7 @@ def referred(reference: str, root: Any) -> Any:
         name = part.replace("~1", "/").replace("~0", "~")
         if isinstance(place, Mapping):
             place = place.get(name, True)
-        elif isinstance(place, list) and name.isdecimal() and int(name) < len(place):
+        elif isinstance(place, list) and _INDEX.fullmatch(name) and int(name) < len(place):
             place = place[int(name)]
         else:
             return True

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire.structured_outputs import keywords
+from quire.structured_outputs.check import MAX_OPTIONAL
 from quire.structured_outputs.contradict import Prover
-from quire.structured_outputs.counts import MAX_NAMES, count_properties, with_choice
+from quire.structured_outputs.counts import count_properties, with_choice
 from quire.structured_outputs.exact_numbers import is_exact
 from quire.structured_outputs.idle import without_idle
 from quire.structured_outputs.parts import has_reference_into_parts, only_part, open_parts
@@ -128,18 +129,19 @@ def _with_names(schema: Mapping[str, Any], root: Any, path: str) -> Mapping[str,
     """The schema with ``propertyNames`` as properties or patterns of them, without others."""
     if "propertyNames" not in schema:
         return schema
+    of_values = schema.get("additionalProperties", True)
+    names = keywords.names_listed(schema, root)
+    required = schema.get("required", ())
+    if names is not None and sum(name not in required for name in names) <= MAX_OPTIONAL:
+        listed = {"properties": dict.fromkeys(names, of_values)} if names else {}
+        return {**schema, **listed, "additionalProperties": False}
     pattern = keywords.names_pattern(schema, root)
     if pattern is None:
         raise ValueError(
             f"JSON schema: the keyword 'propertyNames' at {path}/propertyNames cannot be honoured; "
             f"{keywords.REFUSED['propertyNames']}."
         )
-    of_values = schema.get("additionalProperties", True)
-    names = keywords.names_listed(schema, root) or ()
-    said: dict[str, Any] = {"patternProperties": {pattern: of_values}}
-    if schema.get("minProperties", 0) > 1 and 0 < len(names) <= MAX_NAMES:
-        said = {"properties": dict.fromkeys(names, of_values)}
-    return {**schema, **said, "additionalProperties": False}
+    return {**schema, "patternProperties": {pattern: of_values}, "additionalProperties": False}
 
 
 def _narrow_patterns(out: dict[str, Any]) -> None:

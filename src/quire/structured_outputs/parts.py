@@ -20,7 +20,7 @@ def open_parts(root: Any) -> frozenset[int]:
     seen: set[frozenset[int]] = set()
     waiting = [[one] for one in keywords.all_schemas(root) if _is_combined(one)]
     while waiting:
-        parts = _in_place(waiting.pop(), root)
+        parts = in_place(waiting.pop(), root)
         key = frozenset(map(id, parts))
         if key not in seen:
             seen.add(key)
@@ -44,16 +44,7 @@ def has_reference_into_parts(root: Any) -> bool:
     return any("/allOf/" in str(one.get("$ref", "")) for one in keywords.all_schemas(root))
 
 
-def _is_combined(schema: Mapping[str, Any]) -> bool:
-    if sum(word in schema for word in _DESCRIBING) > 1:
-        return True
-    if len(schema.get("allOf", ())) < 2:
-        others = schema.keys() - _BESIDE - {"type"}
-        return "allOf" in schema and any(not name.startswith("x-") for name in others)
-    return True
-
-
-def _in_place(schemas: Sequence[Any], root: Any) -> list[Mapping[str, Any]]:
+def in_place(schemas: Sequence[Any], root: Any) -> list[Mapping[str, Any]]:
     """The schemas, and all others that apply to the same value."""
     waiting = list(schemas)
     found: dict[int, Mapping[str, Any]] = {}
@@ -66,6 +57,15 @@ def _in_place(schemas: Sequence[Any], root: Any) -> list[Mapping[str, Any]]:
         if "$ref" in one:
             waiting.append(keywords.referred(one["$ref"], root))
     return list(found.values())
+
+
+def _is_combined(schema: Mapping[str, Any]) -> bool:
+    if sum(word in schema for word in _DESCRIBING) > 1:
+        return True
+    if len(schema.get("allOf", ())) < 2:
+        others = schema.keys() - _BESIDE - {"type"}
+        return "allOf" in schema and any(not name.startswith("x-") for name in others)
+    return True
 
 
 def _inside(parts: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:

@@ -25,7 +25,7 @@ from functools import partial
 from quire.errors import RequestError
 from quire.structured import GrammarSpec
 from quire.structured_outputs.canary import Canary, TooSlow, is_slow
-from quire.structured_outputs.check import check
+from quire.structured_outputs.check import check, check_size
 from quire.structured_outputs.compile import backend_of, require_backend
 from quire.structured_outputs.token_table import BYTES, TokenTable
 
@@ -84,6 +84,10 @@ class GrammarVerifier:
         _raise(await asyncio.shield(asyncio.wrap_future(verdict)))
 
     def _verdict(self, spec: GrammarSpec, *, is_patient: bool) -> Future[Verdict]:
+        try:
+            check_size(spec)  # before anything that takes longer with the size
+        except ValueError as error:
+            return _done(str(error))
         with self._lock:
             if spec in self._known:
                 self._known.move_to_end(spec)

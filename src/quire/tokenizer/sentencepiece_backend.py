@@ -16,8 +16,9 @@ from tokenizers.models import BPE, Unigram
 from quire.tokenizer.sentencepiece_file import SPACE, Piece, PieceKind, SentencePieceFile
 
 _NEVER = -1e6  # a score no path through a text would take
-# Where two code points form one visible character, and a noncharacter that separates them.
-_JOINED = r"(?<=.)(?=[\p{M}\p{Sk}\x{200c}\x{200d}\x{1100}-\x{11ff}])|(?<=\r)(?=\n)"
+# Where two code points form one visible character, and a noncharacter that separates them. Marks
+# newer than the regular expressions' version of Unicode are unassigned (Cn) there.
+_JOINED = r"(?<=.)(?=[\p{M}\p{Sk}\p{Cn}\x{200c}\x{200d}\x{1100}-\x{11ff}])|(?<=\r)(?=\n)"
 _WEDGE = "\U000ffffe"
 _ALL = 1 << 16  # spaces
 # Text spelled like a byte token is not that byte: it is split after its first character.
@@ -150,8 +151,8 @@ def _pre_tokenizers(
 def _charsmap(rules: bytes) -> Iterable[normalizers.Normalizer]:
     """The compiled rules. The library applies rules per grapheme and drops a mark after a character
     with a rule; sentencepiece applies the longest rule at a position. So texts are composed (NFC)
-    first, and remaining graphemes split. Two differences stay: combining marks are reordered, and
-    user-defined symbols are normalized."""
+    first, and remaining graphemes split. Three differences stay: combining marks are reordered,
+    user-defined symbols are normalized, and the noncharacter that splits is lost from a text."""
     mapped = normalizers.Precompiled(rules)
     if mapped.normalize_str("e\u0301") == "\u00e9":
         yield normalizers.NFC()

@@ -146,6 +146,13 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
 
 
+def _may_be_schema(value: Any) -> bool:
+    """Whether it may describe the parameters of a tool, which may have none."""
+    if not isinstance(value, dict):
+        return False
+    return not value or value.get("type") == "object" or value.keys() >= _OF_SCHEMAS
+
+
 def is_encodable(text: str) -> bool:
     """Whether it has no lone surrogates, which escapes can make and nobody can encode."""
     return not any("\ud800" <= one <= "\udfff" for one in text)
@@ -190,8 +197,7 @@ class _Call:
         """Whether the text can be the arguments of a call without marks: the schema of a tool that
         is only described cannot."""
         if text[:1] in _CLOSER:
-            value = loaded(text) if self.extra else None
-            return not (isinstance(value, dict) and value.keys() >= _OF_SCHEMAS)
+            return not (self.extra and _may_be_schema(loaded(text)))
         return object_in(text) is not None
 
     def label(self, key: str, text: str) -> bool:

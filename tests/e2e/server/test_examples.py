@@ -14,7 +14,7 @@ import pytest
 from quire.cli import main
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-# What their lines have in them; where an answer is drawn without a seed, anything.
+# What their lines have in them.
 OFFLINE = {
     "generate.py": [
         "'The capital of France is' -> ' Paris.'",
@@ -30,13 +30,13 @@ OFFLINE = {
     "async_engine.py": [
         "'The capital of France is' -> ' Paris.'",
         "'The capital of Japan is' -> ' Tokyo.'",
-        "'Once upon a time' -> ",
+        "'Once upon a time' -> ', there was a small owl named Dri.",
     ],
     "beam_search.py": ["'The capital of France is Paris."] * 3,
 }
 SERVED = {
-    "openai_client.py": ["0 ' Paris.'", "1 ' Paris.'", ""],
-    "anthropic_client.py": ["16 tokens in", ""],
+    "openai_client.py": ["0 ' Paris.'", "1 ' Paris.'", "17 + 25 = 42."],
+    "anthropic_client.py": ["16 tokens in", "The capital of Japan is Tokyo."],
 }
 OTHERS = {"curl.sh", "batch.jsonl", "register_model.py"}
 

@@ -129,7 +129,7 @@ def test_a_turn_that_was_cut_within_its_thoughts_is_shown_and_not_forgotten(page
                 say(page, text)
             figures = page.locator(".message.assistant .figures")
             expect(figures).to_have_count(count)
-            expect(figures.last).to_contain_text("cut within its thoughts", timeout=60_000)
+            expect(figures.last).to_contain_text("cut off while still thinking", timeout=60_000)
             expect(figures.last).to_contain_text("tok/s")
             thoughts = page.locator(".message.assistant .thoughts").last
             expect(thoughts.locator("div")).to_be_visible()

@@ -35,6 +35,8 @@ def test_a_good_line() -> None:
         (b"{", 7, "line 7 is not JSON"),
         (b'"\xff"', 7, "line 7 is not JSON"),
         (b"[" * 100_000, 7, "line 7 is not JSON"),
+        (line()[:-1] + b', "url": "/v1/x"}', 7, "line 7 has the key 'url' 2 times in one object"),
+        (line()[:-2] + b', "prompt": "y"}}', 7, "line 7 has the key 'prompt' 2 times"),
         (b"[1]", 7, "line 7 has no custom_id"),
         (line(custom_id=5), 7, "line 7 has no custom_id"),
         (line(method="GET"), "a", "line 7: the method must be POST, not 'GET'"),

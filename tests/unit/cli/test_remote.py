@@ -202,6 +202,23 @@ def test_what_is_forgotten_is_told_before_the_first_thought(
     assert "its oldest turn is forgotten" in note and thought == "[thoughts] Hm."
 
 
+def test_figures_of_a_turn_that_makes_others_forgotten_begin_with_its_first_token() -> None:
+    model = FakeModel(["b"], [{"role": "assistant"}, {"content": ""}, "Yes."], total=500)
+    with fake_server(model) as server:
+        talk = talk_with(server, context=520)
+        list(talk.say("1"))
+        assert list(talk.say("2")) == ["Yes."]
+        assert talk.num_forgotten == 1
+
+
+def test_what_is_forgotten_for_an_empty_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with fake_server(FakeModel(["b"], [""], total=500)) as server:
+        talk = talk_with(server, context=520)
+        list(talk.say("1"))
+        chat._print_answer(talk, "2", on_terminal=False)
+    assert "its oldest turn is forgotten" in capsys.readouterr().err
+
+
 def test_thoughts_take_no_room_in_the_next_turns() -> None:
     usage = {
         "total_tokens": 900,

@@ -63,6 +63,23 @@ def test_flags_reach_their_arguments() -> None:
     assert (engine.max_model_len, engine.tensor_parallel_size) == (8000, 2)
 
 
+@pytest.mark.parametrize(
+    ("words", "other", "own"),
+    [
+        ("--max-queued-requests 3 --max-num-queued-reqs 5", "num_queued_reqs", "queued_requests"),
+        ("--max-request-body-size 1MiB --max-request-body-bytes 2MiB", "body_bytes", "body_size"),
+    ],
+)
+def test_two_values_under_two_names_are_refused(words: str, other: str, own: str) -> None:
+    with pytest.raises(ValueError, match=rf"{other} is another name of \w+{own}; give only one"):
+        arguments(words.split())
+
+
+def test_one_value_may_have_two_names() -> None:
+    server, _ = arguments("--max-queued-requests 3 --max-num-queued-reqs 3".split())
+    assert server.max_queued_requests == 3
+
+
 def test_an_unknown_flag_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         parse(["--max-queue-requests", "3"])

@@ -39,6 +39,7 @@ def of(**given: Any) -> GrammarSpec | None:
     [
         ({"guided_json": SCHEMA}, {"json": SCHEMA}),
         ({"guided_json": json.dumps(SCHEMA)}, {"json": SCHEMA}),
+        ({"guided_json": False}, {"json": False}),
         (AB, {"regex": "[ab]+"}),
         ({"guided_choice": ["yes", "no"]}, {"choice": ["yes", "no"]}),
         ({"guided_grammar": 'root ::= "x"'}, {"grammar": 'root ::= "x"'}),
@@ -59,7 +60,9 @@ def test_every_field_means_the_same_in_a_dict_and_in_an_object(
     assert grammar(LLMGuidedOptions(**options)) == of(**same_as)
 
 
-@pytest.mark.parametrize("options", [{}, {"guided_regex": None}, GuidedDecodingRequest()])
+@pytest.mark.parametrize(
+    "options", [{}, {"guided_regex": None}, {"guided_json_object": False}, GuidedDecodingRequest()]
+)
 def test_what_asks_for_nothing_changes_nothing(options: Any) -> None:
     constrained = SamplingParams(structured_outputs=StructuredOutputsParams(regex="x"))
     assert with_guided_options(constrained, options, 1) is constrained
@@ -94,6 +97,7 @@ def test_beams_are_constrained_too() -> None:
         ({"guided_jsn": SCHEMA}, "has no field 'guided_jsn', .*did you mean guided_json"),
         ({"guided_json": SCHEMA, **AB}, "exactly one of .*, got guided_json and guided_regex"),
         ({"guided_decoding_backend": "auto"}, "exactly one of .*, got none"),
+        ({"guided_regex": False}, "^guided_options_request: regex must be"),
         ({"guided_choice": []}, "^guided_options_request: choice must be a list of non-empty"),
         ({"guided_whitespace_pattern": " ", **AB}, "^guided_options_request: whitespace_pattern"),
         ("[ab]+", r"must be a dict or a GuidedDecodingRequest, got '\[ab\]\+'"),

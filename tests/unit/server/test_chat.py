@@ -203,11 +203,54 @@ def test_a_missing_template_is_told_at_the_start(
     engine: AsyncLLM, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine.front.require_tokenizer(), "chat_template", None)
-    warn_of_templates(ready_state(engine))
-    assert "no chat template, so chat requests will be refused" in caplog.text
+    warn_of_templates(ready_state(engine, default_chat_template_kwargs={"enable_thinking": True}))
+    (warning,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert warning.startswith(
+        "chat requests will be refused (completions work): As of transformers"
+    )
     caplog.clear()
     warn_of_templates(ready_state(engine, trust_request_chat_template=True))
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("templates", "refused"),
+    [
+        ({"tool_use": "{{ messages }}"}, "chat requests without tools"),
+        ({"rag": "{{ messages }}", "tool_use": "{{ messages }}"}, "chat requests without tools"),
+        ({"rag": "{{ messages }}", "other": "{{ messages }}"}, "chat requests"),
+    ],
+)
+def test_named_templates_without_a_default_are_told_at_the_start(
+    engine: AsyncLLM,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    templates: dict[str, str],
+    refused: str,
+) -> None:
+    monkeypatch.setattr(engine.front.require_tokenizer(), "chat_template", templates)
+    warn_of_templates(ready_state(engine))
+    (warning,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert warning.startswith(f"{refused} will be refused (completions work): ")
+    assert "multiple chat templates" in warning and "no chat template" not in warning
+
+
+async def test_a_template_that_does_not_parse_is_told_at_the_start_and_to_clients(
+    engine: AsyncLLM, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = "{% for m in messages %}{{ m.content }}"
+    monkeypatch.setattr(engine.front.require_tokenizer(), "chat_template", broken)
+    state = ready_state(engine, default_chat_template_kwargs={"unread": 1})
+    caplog.clear()
+    warn_of_templates(state)
+    (warning,) = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    fault = "The model's chat template does not parse: line 1: "
+    assert warning.startswith(f"chat requests will be refused (completions work): {fault}")
+    async with in_process_client(state) as client:
+        answer = await client.post(PATH, json={"messages": QUESTION})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, None)
+    assert error["message"].startswith(fault)
 
 
 async def test_max_completion_tokens_wins(client: httpx.AsyncClient) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pytest import MonkeyPatch
 
+from quire.structured_outputs import keywords
 from quire.structured_outputs.check import check_schema
 from quire.structured_outputs.idle import without_idle
 from tests.unit.structured_outputs.grammars import compiled, follows
@@ -108,6 +110,29 @@ def test_definitions_that_nothing_refers_to_need_not_be_honoured() -> None:
         assert follows(grammar, "1") and not follows(grammar, "2")
         unused = {"loop": {"$ref": f"#/{word}/loop", **REFUSED}, "typ": {"typ": 3}}
         assert without_idle({"type": "null", word: unused}) == {"type": "null", word: {}}
+
+
+def test_what_several_references_lead_to_is_looked_at_once(monkeypatch: MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    schemas_in = keywords.schemas_in
+
+    def counted(schema: Any) -> Any:
+        looked_at.append(id(schema))
+        return schemas_in(schema)
+
+    monkeypatch.setattr(keywords, "schemas_in", counted)
+    inner: dict[str, Any] = {"anyOf": [{}, {}]}
+    for _ in range(20):
+        inner = {"items": inner}
+    references = [{"$ref": "#" + "/items" * i} for i in range(1, 20)]
+    without_idle({**inner, "anyOf": references, "$defs": {}})
+    assert len(looked_at) == len(set(looked_at)) > 20
+
+
+@pytest.mark.parametrize(("index", "leads"), [("1", True), ("01", False), ("١", False)])
+def test_an_index_in_a_reference_has_one_form(index: str, leads: bool) -> None:
+    found = keywords.referred(f"#/anyOf/{index}", {"anyOf": [{}, {"const": 1}]})
+    assert found == ({"const": 1} if leads else True)
 
 
 @pytest.mark.parametrize(

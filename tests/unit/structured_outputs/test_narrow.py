@@ -243,7 +243,7 @@ def test_names_of_properties_may_be_said_elsewhere_or_by_a_format() -> None:
         ({"format": "uuid"}, ["2eb8aa08-aa98-11ea-b4aa-73b441d16380"], ["a"]),
         ({"const": "a"}, ["a"], ["aa"]),
         ({"format": "uint8"}, ["255", "0"], ["256", "01"]),
-        ({"minLength": 2, "maxLength": 3, "type": "string"}, ["ab", "a\nb"], ["a", "abcd"]),
+        ({"minLength": 2, "maxLength": 3.0, "type": "string"}, ["ab", "a\nb"], ["a", "abcd"]),
     ):
         admits = Draft202012Validator(narrowed({**schema, "propertyNames": names}))
         assert [name for name in good + bad if admits.is_valid({name: 1})] == good

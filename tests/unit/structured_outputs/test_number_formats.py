@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -49,3 +50,38 @@ def test_they_are_followed_with_what_is_beside_them() -> None:
     for text in ('"256"', "256", '"a"', "-1"):
         assert not follows(either, text)
     assert not follows(compiled(json={"type": "string", "format": "decimal"}), '"abc"')
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"format": "int64", "pattern": "^0x[0-9a-f]+$"}, '"0x1f"', '"12"'),
+        ({"format": "double", "pattern": "^[0-9]+(e[0-9]+)?$"}, '"1e5"', '"x"'),
+        ({"format": "decimal", "const": "+1"}, '"+1"', '"1"'),
+        ({"format": "decimal", "enum": [".75", "1,5"]}, '".75"', '"1"'),
+    ],
+)
+def test_what_is_beside_them_says_how_numbers_are_written(
+    schema: dict[str, Any], good: str, bad: str
+) -> None:
+    text = {"type": "string", **schema}
+    tag = {"structures": [{"begin": "<f>", "schema": text, "end": ";"}], "triggers": ["<f"]}
+    alone, within = compiled(json=text), compiled(structural_tag=tag)
+    assert follows(alone, good) and not follows(alone, bad)
+    assert follows(within, f"<f>{good};") and not follows(within, f"<f>{bad};")
+
+
+def test_without_a_type_they_are_numbers_or_any_text() -> None:
+    grammar = compiled(json={"format": "float"})
+    assert follows(grammar, "1.5") and follows(grammar, '"a"')
+
+
+@pytest.mark.parametrize("word", ["maxLength", "minLength"])
+def test_in_tags_lengths_beside_them_are_refused_by_the_name_of_the_format(
+    word: str,
+) -> None:
+    text = {"type": "string", "format": "int64", word: 1}
+    schema = {"type": "object", "properties": {"a": text}}
+    tag = {"structures": [{"begin": "<f>", "schema": schema, "end": ";"}], "triggers": ["<f"]}
+    with pytest.raises(ValueError, match=rf"'format' at .*/a/format .* beside '{word}'"):
+        compiled(structural_tag=tag)

@@ -18,7 +18,9 @@ import pytest
 from quire import LLM, SamplingParams
 from quire.sampling_params import StructuredOutputsParams
 from quire.structured import GrammarSpec
+from quire.structured_outputs import verify
 from quire.structured_outputs.canary import Canary, TooSlow
+from quire.structured_outputs.check import MAX_SOURCE_BYTES
 from quire.structured_outputs.verify import GrammarVerifier, TooManyGrammars, VerifierClosed
 
 QUICK = [GrammarSpec(kind="choice", source=f'["{text}"]') for text in "abc"]
@@ -100,6 +102,20 @@ def test_a_verifier_that_is_closed_says_so_instead_of_nothing() -> None:
             pool.submit(verifier.verify, spec).result(20)
         with pytest.raises(VerifierClosed):
             asyncio.run(asyncio.wait_for(verifier.verify_beside(spec), 20))
+
+
+def test_the_size_is_checked_before_anything_reads_the_grammar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(spec: GrammarSpec) -> bool:
+        raise AssertionError(f"{len(spec.source)} bytes are read")
+
+    monkeypatch.setattr(verify, "is_slow", fail)
+    verifier = GrammarVerifier()
+    large = GrammarSpec(kind="json", source=" " * (MAX_SOURCE_BYTES + 1))
+    with pytest.raises(ValueError, match=f"the limit is {MAX_SOURCE_BYTES}"):
+        asyncio.run(verifier.verify_beside(large))
+    verifier.close()
 
 
 def test_what_waits_when_it_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,7 +164,7 @@ class AnswerView {
 
   cut() {
     const isCut = this.finish === "length" && this.thoughts && !this.text;
-    return isCut ? "cut within its thoughts: allow more tokens" : null;
+    return isCut ? "cut off while still thinking: allow more tokens" : null;
   }
 
   times() {

@@ -19,7 +19,7 @@ from quire.tools.json_text import (
 )
 from quire.tools.parser import Grammar, content_with_calls
 
-_NOT_NAME = re.compile(r"[\s<{\[|]")
+_NOT_NAME = re.compile(r"[\s<{\[|`]")
 _KIMI_NAME = re.compile(r"(?:functions\.)?(.+?)(:\d+)?")
 _MISTRAL_CALL = Marks(["[TOOL_CALLS]"])
 _FENCE = "```"
@@ -85,9 +85,7 @@ def _read_named(source: Source, out: CallEvents, form: NamedCalls) -> Steps[None
     id = None
     if form.has_ids and (match := _KIMI_NAME.fullmatch(name)):
         id, name = name if match[2] else None, match[1]
-    if form.separator != "\n":
-        yield from skip(source)
-    if not is_name(name) or not (yield from Marks([form.separator]).take(source)):
+    if not is_name(name) or not (yield from _read_separator(source, form.separator)):
         return
     out.begin(name, id)
     yield from _read_arguments(source, out, form.ends)
@@ -96,6 +94,15 @@ def _read_named(source: Source, out: CallEvents, form: NamedCalls) -> Steps[None
     yield from skip(source, BEFORE_END)
     if not (yield from Marks([form.call_end]).take(source)):
         source.pos = resume
+
+
+def _read_separator(source: Source, separator: str) -> Steps[bool]:
+    """Read past the separator; False if it is missing. A fence needs no line break before it."""
+    if separator != "\n":
+        yield from skip(source)
+    if (yield from Marks([separator]).take(source)):
+        return True
+    return separator == "\n" and bool((yield from _FENCE_BEGINS.at(source)))
 
 
 def _read_arguments(source: Source, out: CallEvents, ends: Marks) -> Steps[None]:
@@ -158,7 +165,8 @@ def mistral(source: Source, out: CallEvents, tools: Tools) -> Steps[None]:
             yield from skip(source)
         has_mark = yield from Marks(["[ARGS]"]).take(source)
         following = yield from skip(source)
-        if is_name(name) and (has_mark or following == "{"):
+        is_fenced = bool((yield from _FENCE_BEGINS.at(source)))
+        if is_name(name) and (has_mark or is_fenced or following == "{"):
             out.begin(name, id if id and is_name(id) else None)
             yield from _read_arguments(source, out, _MISTRAL_CALL)
             out.end()
