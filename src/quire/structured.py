@@ -26,6 +26,17 @@ CONSTRAINTS: dict[str, str] = {
     "json_object": "json_object",
     "structural_tag": "structural_tag",
 }
+# Older names of constraints, and of what goes with them, -> fields of `GuidedDecodingParams`.
+GUIDED_CONSTRAINTS = {
+    "guided_json": "json",
+    "guided_regex": "regex",
+    "guided_choice": "choice",
+    "guided_grammar": "grammar",
+}
+GUIDED_OPTIONS = {
+    "guided_whitespace_pattern": "whitespace_pattern",
+    "guided_decoding_backend": "backend",
+}
 _EBNF_RULE = re.compile(r"^\s*[A-Za-z_][\w.-]*\s*::=", re.MULTILINE)
 # vLLM's backend names: accepted, but each kind of grammar has a fixed backend here.
 _BACKENDS = ("auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer")

@@ -13,23 +13,16 @@ from quire.engine.front import checked_params
 from quire.near_names import did_you_mean
 from quire.prompts import is_list
 from quire.sampling_params import BeamSearchParams, SamplingParams
-from quire.structured import GuidedDecodingParams
+from quire.structured import GUIDED_CONSTRAINTS, GUIDED_OPTIONS, GuidedDecodingParams
 
 ARGUMENT = "guided_options_request"
 # Field here -> that of `GuidedDecodingParams`.
 _KINDS = {
-    "guided_json": "json",
-    "guided_regex": "regex",
-    "guided_choice": "choice",
-    "guided_grammar": "grammar",
+    **GUIDED_CONSTRAINTS,
     "guided_json_object": "json_object",
     "structural_tag": "structural_tag",
 }
-_FIELDS = {
-    **_KINDS,
-    "guided_decoding_backend": "backend",
-    "guided_whitespace_pattern": "whitespace_pattern",
-}
+_FIELDS = {**_KINDS, **GUIDED_OPTIONS}
 
 
 class LLMGuidedOptions(TypedDict, total=False):

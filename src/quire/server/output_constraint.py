@@ -17,19 +17,14 @@ from quire.server.answer_form import AnswerForm
 from quire.server.errors import bad_request, too_many
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.common import GenerationBody
-from quire.structured import GrammarSpec, to_grammar_spec
+from quire.structured import (
+    GUIDED_CONSTRAINTS,
+    GUIDED_OPTIONS,
+    GrammarSpec,
+    to_grammar_spec,
+)
 from quire.structured_outputs.verify import TooManyGrammars
 
-_OLDER_NAMES = {
-    "guided_json": "json",
-    "guided_regex": "regex",
-    "guided_choice": "choice",
-    "guided_grammar": "grammar",
-}
-_OLDER_OPTIONS = {
-    "guided_whitespace_pattern": "whitespace_pattern",
-    "guided_decoding_backend": "backend",
-}
 _FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 _SCHEMA_KINDS = ("json", "json_object")
 TOOLS = "tools"
@@ -43,7 +38,7 @@ _SCHEMA_OF_TOOL = re.compile(
 
 def constraint_field(body: GenerationBody) -> str | None:
     """The field that constrains the answer; 400 for more than one."""
-    names = ["structured_outputs", *_OLDER_NAMES]
+    names = ["structured_outputs", *GUIDED_CONSTRAINTS]
     given = [name for name in names if getattr(body, name) is not None]
     if body.response_format is not None and body.response_format.get("type") != "text":
         given.append("response_format")
@@ -73,7 +68,7 @@ def output_constraint(body: GenerationBody) -> dict[str, Any]:
         elif name == "structured_outputs":
             fields = value
         else:
-            fields = {_OLDER_NAMES[name]: value}
+            fields = {GUIDED_CONSTRAINTS[name]: value}
         return {"structured_outputs": to_grammar_spec(_with_older_options(fields, body))}
     except ValueError as error:
         raise bad_request(_named(name, str(error)), name) from error
@@ -89,9 +84,9 @@ def _check_backend(backend: str) -> None:
 
 
 def _with_older_options(fields: Mapping[str, Any], body: GenerationBody) -> Mapping[str, Any]:
-    given = {name: getattr(body, name) for name in _OLDER_OPTIONS}
+    given = {name: getattr(body, name) for name in GUIDED_OPTIONS}
     for name, value in given.items():
-        option = _OLDER_OPTIONS[name]
+        option = GUIDED_OPTIONS[name]
         if value is None:
             continue
         if fields.get(option) is not None:

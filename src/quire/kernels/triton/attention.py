@@ -325,15 +325,11 @@ def paged_attention(
 ) -> None:
     """`reference.attention.paged_attention` into ``out`` [T, H, D].
 
-    ``q`` [T, H, D] may be strided in T; ``sinks`` [H] is float32. ``k_scale`` and ``v_scale`` are
-    for an 8-bit cache, which no backend has yet (see the twin).
-
-    A launch takes rows of one query (``is_decode``) or rows of any number. ``is_mixed``: the step
-    has both kinds; with ``is_decode`` the launch takes its rows of one query, else all others.
-    ``tiles``: `prompt_tiles` of such a launch of the others.
-
-    For decode launches: ``prefix``, sums to start from, without a window; ``order`` [R] int32,
-    which row each program takes: the longest first, so that no long one begins at the end.
+    ``q`` [T, H, D] may be strided in T; ``sinks`` [H] is float32. A launch takes rows of one query
+    (``is_decode``) or rows of any number. ``is_mixed``: the step has both kinds; with ``is_decode``
+    the launch takes its rows of one query, else all others, whose ``tiles`` are `prompt_tiles`.
+    Decode launches take ``prefix``, sums to start from, without a window, and ``order`` [R] int32,
+    the row of each program: the longest first, so that no long one begins at the end.
     """
     assert kv_cache.is_contiguous()
     assert prefix is None or (is_decode and not is_mixed and shape.window is None)
