@@ -148,7 +148,7 @@ def _item_s(model: str, item: str, choices: Choices) -> float:
 def _startup_unit(choices: Choices) -> Unit:
     known = [one.model for one in targets.START_TARGETS if one.goal_cold is not None]
     models = tuple(model for model in choices.models if model in known) or choices.models[:1]
-    return _unit("startup", "startup", models, choices, item_s=dict.fromkeys(models, 30.0))
+    return _unit("startup", "startup", models, choices, item_s=dict.fromkeys(models, 40.0))
 
 
 def _experts_units(choices: Choices) -> list[Unit]:

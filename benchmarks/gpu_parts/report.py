@@ -133,7 +133,8 @@ def start_rows(records: Sequence[Record]) -> list[Row]:
     rows = []
     for record in of_kind(records, "startup"):
         target = targets.get(record["model"], StartTarget(model=record["model"], peer_cold=0))
-        is_cold = record["how"] == "cold"
+        is_cold, is_as_installed = record["how"] == "cold", record["how"] in ("cold", "warm")
+        goal = target.goal_cold if is_cold else target.goal_warm
         rows.append(
             Row(
                 model=record["model"],
@@ -141,7 +142,7 @@ def start_rows(records: Sequence[Record]) -> list[Row]:
                 unit=SECONDS,
                 value=record["first_token"],
                 peer=(target.peer_cold or None) if is_cold else target.peer_warm,
-                goal=target.goal_cold if is_cold else target.goal_warm,
+                goal=goal if is_as_installed else None,
             )
         )
     return rows

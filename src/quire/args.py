@@ -371,6 +371,20 @@ class EngineArgs:
 class AsyncEngineArgs(EngineArgs):
     """`EngineArgs` under the name that vLLM users know for `AsyncLLMEngine`."""
 
+    @staticmethod
+    def add_cli_args(
+        parser: argparse.ArgumentParser, async_args_only: bool = False
+    ) -> argparse.ArgumentParser:
+        """The flags of `EngineArgs`; with ``async_args_only`` those that only this class has in
+        vLLM, which are hidden here."""
+        if not async_args_only:
+            return EngineArgs.add_cli_args(parser)
+        add_hidden_flags(parser, {name: compat.VERDICTS[name] for name in _ASYNC_ARGS})
+        return parser
+
+
+_ASYNC_ARGS = ("enable_log_requests", "disable_log_requests")
+
 
 def choices_of(name: str) -> tuple[str, ...]:
     """The values that the field ``name`` takes."""

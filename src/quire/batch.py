@@ -57,8 +57,13 @@ class Batch:
 
     def lines_of_outputs(self, x: Tensor) -> Tensor:
         """The entries [S, ...] of x [T, ...] for the tokens whose hidden states are wanted."""
-        return x if self.outputs is None else x.index_select(0, self.outputs)
+        return lines_at(x, self.outputs)
 
     @property
     def device(self) -> torch.device:
         return self.input_ids.device
+
+
+def lines_at(x: Tensor, places: Tensor | None) -> Tensor:
+    """The entries [S, ...] of x [T, ...] at ``places`` [S]; x itself where that is None."""
+    return x if places is None else x.index_select(0, places)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from quire import log
 from quire.near_names import did_you_mean
+from quire.not_built import LORA
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,6 @@ def refused(default: Any, why: str, *harmless: Any, **flag: Any) -> Verdict:
 
 
 QUANTIZATION = "quantized weights are not supported yet; use a checkpoint in bfloat16 or float16"
-_LORA = "LoRA adapters are not supported yet; merge the adapter into the weights"
 _SPECULATIVE = "speculative decoding is not supported yet; leave it out, the output is the same"
 _PROMPT_ADAPTER = "prompt adapters are not supported; use merged weights"
 _OFFLOAD = "weights cannot be offloaded yet; choose a smaller model or dtype"
@@ -74,7 +74,7 @@ _PREEMPTION = "preempted requests are recomputed, never swapped"
 _GRAMMARS = "each form of constraint has its own backend, see docs/structured_output.md"
 _POOL = "prompts are tokenized in the calling process"
 _REASONING = (
-    "only LLM(reasoning_parser=...) and `quire serve --reasoning-parser` know the marks of thoughts"
+    "only LLM(reasoning_parser=...), `quire serve` and `quire run-batch` know the marks of thoughts"
 )
 # Options that would change answers: as keys of the config, and as suffixes of a backend name.
 _GRAMMAR_OPTIONS = {
@@ -97,7 +97,7 @@ VERDICTS: dict[str, Verdict] = {
     # Without effect here.
     "max_seq_len_to_capture": noted(8192, _GRAPHS),
     "max_context_len_to_capture": noted(8192, _GRAPHS),
-    "compilation_config": noted(None, _GRAPHS, short=("-O",)),
+    "compilation_config": noted(None, _GRAPHS, short=("-O", "-cc")),
     "disable_custom_all_reduce": noted(False, "one process computes, nothing is reduced"),
     "distributed_executor_backend": noted(None, "one process computes, so none is chosen"),
     "max_parallel_loading_workers": noted(None, "one process loads"),
@@ -177,28 +177,28 @@ VERDICTS: dict[str, Verdict] = {
     "allow_deprecated_quantization": noted(False, QUANTIZATION),
     "kv_cache_dtype_skip_layers": noted(None, _NO_QUANTIZED_CACHE, takes_many=True),
     "calculate_kv_scales": refused(False, _NO_QUANTIZED_CACHE),
-    "qlora_adapter_name_or_path": refused(None, _LORA),
-    "enable_lora": refused(False, _LORA),
-    "enable_lora_bias": refused(False, _LORA),
-    "max_loras": noted(1, _LORA),
-    "max_lora_rank": noted(16, _LORA),
-    "max_cpu_loras": noted(None, _LORA),
-    "lora_extra_vocab_size": noted(256, _LORA),
-    "lora_dtype": noted("auto", _LORA),
-    "long_lora_scaling_factors": refused(None, _LORA),
-    "fully_sharded_loras": noted(False, _LORA),
-    "default_mm_loras": refused(None, _LORA),
-    "lora_target_modules": noted(None, _LORA, takes_many=True),
-    "enable_tower_connector_lora": noted(False, _LORA),
-    "specialize_active_lora": noted(False, _LORA),
-    "enable_mixed_moe_lora_format": noted(False, _LORA),
-    "enable_moe_shared_loras": noted(False, _LORA),
-    "lora_modules": refused(None, _LORA, takes_many=True),
+    "qlora_adapter_name_or_path": refused(None, LORA),
+    "enable_lora": refused(False, LORA),
+    "enable_lora_bias": refused(False, LORA),
+    "max_loras": noted(1, LORA),
+    "max_lora_rank": noted(16, LORA),
+    "max_cpu_loras": noted(None, LORA),
+    "lora_extra_vocab_size": noted(256, LORA),
+    "lora_dtype": noted("auto", LORA),
+    "long_lora_scaling_factors": refused(None, LORA),
+    "fully_sharded_loras": noted(False, LORA),
+    "default_mm_loras": refused(None, LORA),
+    "lora_target_modules": noted(None, LORA, takes_many=True),
+    "enable_tower_connector_lora": noted(False, LORA),
+    "specialize_active_lora": noted(False, LORA),
+    "enable_mixed_moe_lora_format": noted(False, LORA),
+    "enable_moe_shared_loras": noted(False, LORA),
+    "lora_modules": refused(None, LORA, takes_many=True),
     "enable_prompt_adapter": refused(False, _PROMPT_ADAPTER),
     "prompt_adapters": refused(None, _PROMPT_ADAPTER, takes_many=True),
     "max_prompt_adapters": noted(1, _PROMPT_ADAPTER),
     "max_prompt_adapter_token": noted(0, _PROMPT_ADAPTER),
-    "speculative_config": refused(None, _SPECULATIVE),
+    "speculative_config": refused(None, _SPECULATIVE, short=("-sc",)),
     "speculative_model": refused(None, _SPECULATIVE),
     "speculative_model_quantization": refused(None, _SPECULATIVE, "None"),
     "num_speculative_tokens": refused(None, _SPECULATIVE, 0),
@@ -229,7 +229,7 @@ VERDICTS: dict[str, Verdict] = {
     "diffusion_config": refused(None, POOLING),
     "data_parallel_size": refused(1, _PARALLEL, short=("-dp",)),
     "decode_context_parallel_size": refused(1, _PARALLEL, short=("-dcp",)),
-    "enable_expert_parallel": refused(False, _PARALLEL),
+    "enable_expert_parallel": refused(False, _PARALLEL, short=("-ep",)),
     "nnodes": refused(1, _PARALLEL),
     "cpu_offload_gb": refused(0, _OFFLOAD),
     "offload_params": refused(None, _OFFLOAD, takes_many=True),
@@ -270,7 +270,7 @@ VERDICTS: dict[str, Verdict] = {
         takes_many=True,
     ),
     "logits_processor_pattern": noted(None, _ONLY_SERVED.format("lets requests name code")),
-    "attention_config": refused(None, "use attention_backend"),
+    "attention_config": refused(None, "use attention_backend", short=("-ac",)),
     "structured_outputs_backend": noted("auto", _GRAMMARS, refused_keys=_OLD_GRAMMAR_OPTIONS),
     "reasoning_config": refused(
         None,
@@ -302,7 +302,10 @@ VERDICTS: dict[str, Verdict] = {
     "enable_bf16x3_router_gemm": noted(None, _KERNELS, is_switch=True),
     "jit_monitor_mode": noted("warn", "kernels are compiled while the engine starts"),
     "jit_monitor_verbose": noted(False, "kernels are compiled while the engine starts"),
-    "stream_interval": noted(1, "tokens that come together leave as one event"),
+    "stream_interval": noted(
+        1,
+        "set stream_interval in SamplingParams; only `quire serve` has a default for all requests",
+    ),
     "disable_hybrid_kv_cache_manager": noted(False, "there is one KV cache manager"),
     "mamba_cache_dtype": noted("auto", _STATE_SPACE),
     "mamba_ssm_cache_dtype": noted("auto", _STATE_SPACE),
@@ -387,9 +390,9 @@ VERDICTS: dict[str, Verdict] = {
     "data_parallel_address": noted(None, _PARALLEL, short=("-dpa",)),
     "data_parallel_rpc_port": noted(None, _PARALLEL, short=("-dpp",)),
     "data_parallel_backend": noted("mp", _PARALLEL, short=("-dpb",)),
-    "data_parallel_hybrid_lb": refused(False, _PARALLEL),
-    "data_parallel_external_lb": refused(False, _PARALLEL),
-    "data_parallel_multi_port_external_lb": refused(False, _PARALLEL),
+    "data_parallel_hybrid_lb": refused(False, _PARALLEL, short=("-dph",)),
+    "data_parallel_external_lb": refused(False, _PARALLEL, short=("-dpe",)),
+    "data_parallel_multi_port_external_lb": refused(False, _PARALLEL, short=("-dpm",)),
     "node_rank": refused(0, _PARALLEL),
     "master_addr": noted("127.0.0.1", _PARALLEL),
     "master_port": noted(29501, _PARALLEL),

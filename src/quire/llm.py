@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from quire.args import BUNDLED_MODEL, EngineArgs
 from quire.chat_template import ChatOptions, Conversation, load_chat_template
+from quire.config import DEFAULT_GPU_MEMORY_UTILIZATION
 from quire.engine.front import refuse_not_built
 from quire.engine.guided_options import GuidedOptions, with_guided_options
 from quire.engine.input_processor import ProcessedRequest
@@ -58,7 +59,7 @@ class LLM(TellsWhatIsNotBuilt):
         tokenizer_revision: str | None = None,
         chat_template: str | None = None,
         seed: int | None = 0,
-        gpu_memory_utilization: float = 0.92,
+        gpu_memory_utilization: float = DEFAULT_GPU_MEMORY_UTILIZATION,
         hf_token: bool | str | None = None,
         hf_overrides: dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         kv_cache_memory_bytes: int | str | None = None,
@@ -193,7 +194,8 @@ class LLM(TellsWhatIsNotBuilt):
             output is the model's text, in which its calls stand as it writes them.
         chat_template_kwargs: more variables for the template, such as ``enable_thinking``.
         documents: dicts, for templates that show documents.
-        lora_request, tokenization_kwargs, mm_processor_kwargs: not supported; ``ValueError``.
+        lora_request, tokenization_kwargs, mm_processor_kwargs: not supported; other than None, or
+            a list of None, a ``ValueError``.
         """
         refuse_not_built(
             lora_request=lora_request,
@@ -336,7 +338,8 @@ class LLM(TellsWhatIsNotBuilt):
     def reset_prefix_cache(
         self, reset_running_requests: bool = False, reset_connector: bool = False
     ) -> bool:
-        """Clear the prefix cache; False if running requests still use blocks."""
+        """Clear the prefix cache; False if running requests still use blocks. They cannot be reset
+        themselves, and there is no connector: True for either is a ``ValueError``."""
         return self.llm_engine.reset_prefix_cache(reset_running_requests, reset_connector)
 
     def stats(self) -> EngineStats:

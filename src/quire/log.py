@@ -6,7 +6,6 @@ A program that has set up logging itself keeps its own set-up. Knows nothing abo
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ import traceback
 from typing import Any
 
 from quire import env
+from quire.standard_streams import Stderr
 
 _FORMAT = "%(levelname)s %(asctime)s [%(name)s] %(message)s"
 _DATE = "%m-%d %H:%M:%S"
@@ -100,7 +100,7 @@ def _iso_time(seconds: float) -> str:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to whatever ``sys.stderr`` is at that moment, so that redirections are honoured."""
+    """Writes to whatever ``sys.stderr`` is at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -112,10 +112,9 @@ class _StderrHandler(logging.Handler):
 
 
 def _write(text: str) -> None:
-    """Write to stderr; if that fails, as for a full disk or a closed pipe, the text is lost."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be closed, or None
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+    stderr = Stderr()
+    stderr.write(text + "\n")
+    stderr.flush()
 
 
 def _forget_unwritten() -> None:

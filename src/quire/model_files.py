@@ -22,11 +22,14 @@ from quire.weights.checkpoint_files import choose_weight_files, what_is_not_read
 _NO_GENERATION_CONFIG = ("quire", "vllm")  # values of generation_config
 _CONFIG_FAILED = "Failed to load the model config."
 
-# Quantization methods that are read as plain values -> the architectures published that way.
+# Quantization methods that Quire's own code reads as plain values -> the architectures published
+# that way.
 _READ_AS_PLAIN = {
     "fp8": ("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"),
     "mxfp4": ("GptOssForCausalLM",),
 }
+# Where quantizing tools describe their result if config.json does not.
+_QUANTIZER_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +58,7 @@ def find_model_files(args: EngineArgs, *, with_weights: bool = True) -> ModelFil
         name = args.tokenizer or args.model
         tokenizer = _fetch(args, name, args.tokenizer_revision, "tokenizer")
     config = apply_overrides(read_config(path), args.hf_overrides)
-    _refuse_quantized(config, path)
+    _refuse_quantized(config, path, args.model_impl)
     _check_eos(str(path / "config.json"), config)
     architecture = choose_architecture(config, path)
     refuse_multi_modal(config, architecture)
@@ -184,15 +187,37 @@ def _token(given: bool | str | None) -> str | None:
     return given
 
 
-def _refuse_quantized(config: dict[str, Any], path: Path) -> None:
-    for key in ("quantization_config", "compression_config", "quantization"):  # the last: MLX's
-        if config.get(key):
-            method = config[key].get("quant_method") if isinstance(config[key], dict) else None
-            readers = _READ_AS_PLAIN.get(str(method), ())
-            if set(readers).intersection(config.get("architectures") or ()):
-                continue
-            what = f"{key} ({method})" if method else key
+def _refuse_quantized(config: dict[str, Any], path: Path, model_impl: str) -> None:
+    keys = ("quantization_config", "compression_config", "quantization")  # the last: MLX's
+    said = [key for key in keys if config.get(key)]
+    for key in said:
+        method = config[key].get("quant_method") if isinstance(config[key], dict) else None
+        what = f"{key} ({method})" if method else key
+        readers = _READ_AS_PLAIN.get(str(method), ())
+        if not set(readers).intersection(config.get("architectures") or ()):
             raise UnsupportedModelError(f"{path / 'config.json'} has {what}: {QUANTIZATION}")
+        if model_impl == "transformers":
+            raise UnsupportedModelError(
+                f"{path / 'config.json'} has {what}, which model_impl='transformers' cannot read; "
+                "use model_impl='auto', with which Quire's own code reads it"
+            )
+    if not said:
+        _refuse_quantizer_files(path)
+
+
+def _refuse_quantizer_files(path: Path) -> None:
+    for name in _QUANTIZER_FILES:
+        if _is_of_weights(read_json(path / name) or {}):
+            raise UnsupportedModelError(
+                f"{path} has {name}: {QUANTIZATION}, or delete that file if the weights are not "
+                "quantized"
+            )
+
+
+def _is_of_weights(description: dict[str, Any]) -> bool:
+    """Whether a quantizer's file is about weights; ModelOpt's may be about the KV cache only."""
+    inner = description.get("quantization")
+    return bool(inner.get("quant_algo") if isinstance(inner, dict) else description)
 
 
 def _generation_config(args: EngineArgs, model_path: Path) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""Methods that vLLM's classes have and Quire's lack, and what to do instead."""
+"""What vLLM's classes have and Quire's lack, and what to do instead."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
+
+LORA = "LoRA adapters are not supported yet; merge the adapter into the weights"
 
 # Reason or remedy -> method names, for `LLM`, `LLMEngine` and `AsyncLLM` alike: remedies that only
 # one of them has are named with its class.
@@ -19,7 +21,7 @@ NOT_BUILT = {
         *("pause_generation", "resume_generation", "is_paused"),
     ),
     "wait for the outputs of the requests that run": ("wait_for_requests_to_drain",),
-    "no adapters are supported yet": ("add_lora", "remove_lora", "list_loras", "pin_lora"),
+    LORA: ("add_lora", "remove_lora", "list_loras", "pin_lora"),
     "the model of a running engine cannot be reached": (
         *("collective_rpc", "apply_model", "init_weight_transfer_engine", "start_weight_update"),
         *("update_weights", "finish_weight_update", "update_weight_version", "get_weight_version"),

@@ -92,8 +92,6 @@ class EngineRequest:
     priority: int = 0  # smaller is sooner, under the "priority" policy
     watch: Watch = Watch.EVERY_STEP
     cache_salt: str | None = None  # requests share prefix blocks only with an equal salt
-    # what else the KV of this prompt depends on; nothing yet, later an adapter or media
-    extra_keys: tuple[Any, ...] = ()
     grammar: GrammarSpec | None = None
     thinking: Thinking | None = None  # the thought before the grammar applies, or a limited one
     use_prefix_cache: bool = True  # False: compute the whole prompt

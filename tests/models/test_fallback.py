@@ -20,13 +20,15 @@ from quire import LLM, SamplingParams
 from quire.config import EngineConfig
 from quire.errors import ModelLoadError, UnsupportedModelError
 from quire.models.fallback.model import TransformersModel
+from quire.models.fallback.weights import load_model
 from quire.models.loading import LoadedModel, build_model, choose_implementation, facts_of
 from quire.models.source import ModelSource
 from quire.plan import make_plan
+from quire.weights.checkpoint import open_checkpoint
 from tests.fakes.engines import engine_args
 from tests.models.configs import FALLBACK_ROWS, PARITY_ROWS, engine_config, save_random_model
 from tests.models.reference import Reference
-from tests.models.row import SMALL, ParityRow
+from tests.models.row import SMALL, ParityRow, parity_row
 
 _ROWS = {row.id: row for row in (*PARITY_ROWS, *FALLBACK_ROWS)}
 _ARCEE = _ROWS["ArceeForCausalLM-plain"]
@@ -129,6 +131,15 @@ def test_without_the_fallback_an_unknown_architecture_is_refused(tmp_path: Path)
             _small("Lfm2ForCausalLM", "Lfm2Config", layer_types=["conv", "full_attention"]),
             "1 of its 2 layers call",
         ),
+        (
+            _small(
+                "GraniteMoeHybridForCausalLM",
+                "GraniteMoeHybridConfig",
+                **{"layer_types": ["mamba", "attention"], "mamba_n_heads": 4, "mamba_d_head": 16},
+            ),
+            "keeps a recurrent state",
+        ),
+        (_small("CpmAntForCausalLM", "CpmAntConfig", dim_head=8), "0 of its 2 layers call"),
         (_small("BertLMHeadModel", "BertConfig"), "not causal"),
         (_small("BloomForCausalLM", "BloomConfig", n_head=4), "changes the attention mask"),
         (_small("BartForCausalLM", "BartConfig"), "encoder-decoder"),
@@ -290,6 +301,29 @@ def test_missing_strange_and_misshapen_tensors(
     save_file(tensors, file)
     with pytest.raises(ModelLoadError, match=r"lacks 1 tensors that .*1\.mlp\.up_proj\.weight"):
         build_model(engine_config(tmp_path))
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_the_embedding_of_padding_is_the_stored_one(
+    is_tied: bool, prefix: str, tmp_path: Path
+) -> None:
+    """transformers zeroes Youtu's after loading it."""
+    sizes = {"q_lora_rank": 16, "kv_lora_rank": 16, "num_key_value_heads": 4}
+    heads = {"qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
+    fields = {**SMALL, **sizes, **heads, "pad_token_id": 5, "tie_word_embeddings": is_tied}
+    row = parity_row("YoutuForCausalLM", "padding", transformers.YoutuConfig, **fields)
+    reference = save_random_model(row, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    renamed = {prefix + name.removeprefix("model."): one for name, one in tensors.items()}
+    if not is_tied:
+        renamed["lm_head.weight"] = renamed.pop(prefix + "lm_head.weight")
+    save_file(renamed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    checkpoint = open_checkpoint(tmp_path, "auto")
+    source = ModelSource.of(engine_config(tmp_path).model)
+    model, _ = load_model(source, checkpoint, torch.device("cpu"), use_tqdm=False)
+    loaded = model.get_input_embeddings().weight
+    torch.testing.assert_close(loaded, reference.get_input_embeddings().weight)
 
 
 def test_dummy_weights_are_the_seeds() -> None:

@@ -280,6 +280,17 @@ def test_no_flags_give_the_defaults() -> None:
     assert parse([], AsyncEngineArgs) == AsyncEngineArgs()
 
 
+def test_flags_of_the_async_arguments_alone() -> None:
+    """Programs that have added those of the engine, or will."""
+    parser = EngineArgs.add_cli_args(argparse.ArgumentParser())
+    AsyncEngineArgs.add_cli_args(parser, async_args_only=True)
+    given = parser.parse_args(["--model", "m", "--enable-log-requests"])
+    assert AsyncEngineArgs.from_cli_args(given) == AsyncEngineArgs("m")
+    alone = AsyncEngineArgs.add_cli_args(argparse.ArgumentParser(), async_args_only=True)
+    assert vars(alone.parse_args(["--disable-log-requests"])) == {"disable_log_requests": True}
+    assert alone.parse_known_args(["--model", "m"])[1] == ["--model", "m"]
+
+
 def test_flags_become_arguments() -> None:
     words = (
         "--model m --max-model-len 25.6k -tp 2 --kv-cache-memory-bytes 4GiB --no-use-tqdm-on-load"

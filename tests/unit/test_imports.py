@@ -21,7 +21,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("kv_fit", "outputs", "prompts", "sampling_params", "sampling_limits", "row_sampling"),
         *("structured", "whole_text"),
         *("env", "platform", "log", "heap", "compat", "assets", "generation_config", "near_names"),
-        *("not_built", "child_process"),
+        *("not_built", "child_process", "bytecode", "standard_streams"),
         *("kv_budget", "plugins", "named_processors", "incremental"),
     ),
     ("kernels",),
@@ -56,7 +56,8 @@ WITHOUT_TORCH = (
 # Modules that import each other, lazily at least, and why that may stay.
 CYCLES: dict[frozenset[str], str] = {
     frozenset({"quire.args", "quire.arg_types", "quire.model_files", "quire.resolve"}): (
-        "`EngineArgs.resolve()` is a method, over what `resolve` and `model_files` make of its data"
+        "`EngineArgs.create_engine_config()` is a method, over what `resolve` and `model_files` "
+        "make of its data"
     ),
 }
 

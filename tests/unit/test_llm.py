@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import operator
 import re
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from quire import row_sampling
+from quire.args import EngineArgs
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.llm_engine import LLMEngine
 from quire.errors import EngineDeadError, RequestError
@@ -208,6 +210,22 @@ def test_wrong_prompt_rejects_the_whole_call(llm: LLM) -> None:
 def test_what_is_not_built_is_refused_by_name(llm: LLM, name: str) -> None:
     with pytest.raises(ValueError, match=name):
         llm.generate("abc", FOUR, **{name: {"x": 1}})
+
+
+def test_a_list_that_asks_for_nothing_is_none(llm: LLM) -> None:
+    outputs = llm.generate(["a", "b"], FOUR, lora_request=[None, None])
+    assert len(outputs) == 2
+    with pytest.raises(ValueError, match="lora_request cannot be used: LoRA adapters"):
+        llm.generate(["a", "b"], FOUR, lora_request=[None, LoRARequest("style", 1, "/style")])
+
+
+def test_defaults_are_those_of_the_engine_arguments() -> None:
+    ours, theirs = (inspect.signature(one).parameters for one in (LLM, EngineArgs))
+    shared = ours.keys() & theirs.keys()
+    assert {"model", "seed", "gpu_memory_utilization"} <= shared
+    assert {name: ours[name].default for name in shared} == {
+        name: theirs[name].default for name in shared
+    }
 
 
 def test_failing_request_is_an_output_and_a_warning(

@@ -30,7 +30,7 @@ def test_chat_takes_one_conversation_or_several(llm: LLM) -> None:
     (output,) = llm.chat(messages, FOUR)
     assert output.prompt == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     assert output.prompt_token_ids == llm.get_tokenizer().encode(output.prompt)
-    several = llm.chat([messages, messages], FOUR)
+    several = llm.chat([messages, messages], FOUR, lora_request=[None, None])
     assert [one.prompt for one in several] == [output.prompt] * 2
 
 

@@ -239,6 +239,43 @@ def test_what_is_published_in_fewer_bits_is_left_to_its_architecture(
         find_model_files(EngineArgs(str(folder)))
 
 
+def test_what_only_quires_own_code_dequantizes_is_refused_for_that_of_transformers(
+    tmp_path: Path,
+) -> None:
+    folder = write_model_folder(
+        tmp_path,
+        architectures=["GptOssForCausalLM"],
+        quantization_config={"quant_method": "mxfp4"},
+    )
+    message = r"\(mxfp4\), which model_impl='transformers' cannot read; use model_impl='auto'"
+    with pytest.raises(UnsupportedModelError, match=message):
+        find_model_files(EngineArgs(str(folder), model_impl="transformers"))
+
+
+@pytest.mark.parametrize(
+    ("name", "description"),
+    [
+        ("quantize_config.json", {"bits": 4, "group_size": 128}),
+        ("quant_config.json", {"zero_point": True, "w_bit": 4}),
+        ("hf_quant_config.json", {"quantization": {"quant_algo": "FP8"}}),
+    ],
+)
+def test_quantized_weights_are_known_by_a_file_of_their_tool(
+    tmp_path: Path, name: str, description: dict[str, object]
+) -> None:
+    folder = write_model_folder(tmp_path)
+    (folder / name).write_text(json.dumps(description))
+    with pytest.raises(UnsupportedModelError, match=f"has {name}: quantized weights are not supp"):
+        find_model_files(EngineArgs(str(folder)))
+
+
+def test_a_quantized_cache_does_not_make_weights_quantized(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path)
+    description = {"quantization": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}}
+    (folder / "hf_quant_config.json").write_text(json.dumps(description))
+    assert find_model_files(EngineArgs(str(folder))).architecture == "LlamaForCausalLM"
+
+
 def test_an_unknown_generation_setting_gets_a_suggestion(tmp_path: Path) -> None:
     args = EngineArgs(
         str(write_model_folder(tmp_path)), override_generation_config={"temprature": 1}

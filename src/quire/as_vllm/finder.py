@@ -17,7 +17,7 @@ from types import CodeType, FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from quire.as_vllm.names import MODULES, PACKAGE, VERSION, Module
-from quire.near_names import did_you_mean
+from quire.near_names import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, DistributionFinder
@@ -172,8 +172,19 @@ def no_module(name: str) -> str:
         known = [*MODULES[parent].names, *MODULES[parent].not_built]
     else:
         known = [*MODULES[PACKAGE].names, *MODULES[PACKAGE].not_built]
-    near = did_you_mean(last, known) or did_you_mean(name, MODULES)
+    near = did_you_mean(last, known) or did_you_mean(name, _modules_like(name))
     return f"Quire has no {name}{near}; {_LIST}"
+
+
+def _modules_like(name: str) -> list[str]:
+    """The modules whose own name is like that of ``name``, without those that it is looked for
+    in."""
+    last = name.rpartition(".")[2]
+    return [
+        one
+        for one in MODULES
+        if nearest(last, [one.rpartition(".")[2]]) and not name.startswith(f"{one}.")
+    ]
 
 
 def _distribution() -> Distribution:

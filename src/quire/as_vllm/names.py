@@ -53,6 +53,7 @@ _SAMPLING = _in(
     *("RequestOutputKind", "SamplingType"),
 )
 _PROMPTS = _in("quire.prompts", "PromptType", "TextPrompt", "TokensPrompt")
+_OTHER_PROMPTS = _because(_MEDIA, "EmbedsPrompt", "ExplicitEncoderDecoderPrompt")
 _OUTPUTS = _in("quire.outputs", "RequestOutput", "CompletionOutput")
 _BEAMS = _in("quire.outputs", "BeamSearchOutput", "BeamSearchSequence")
 _LOGPROBS = _in("quire.outputs", "Logprob", "PromptLogprobs", "SampleLogprobs")
@@ -77,6 +78,32 @@ _GROUPS = _because(
     "GroupCoordinator",
 )
 _GET_TOKENIZER = _in(_HERE, "get_tokenizer")
+_CHAT_REQUEST = _in("quire.server.protocol.chat", "ChatCompletionRequest")
+_COMPLETION_REQUEST = _in("quire.server.protocol.completions", "CompletionRequest")
+_JSON_ANSWERS = "responses are plain JSON without classes; use the types of the package openai"
+_CHAT_ANSWERS = _because(
+    _JSON_ANSWERS, "ChatCompletionResponse", "ChatCompletionStreamResponse", "ChatMessage"
+)
+_COMPLETION_ANSWERS = _because(_JSON_ANSWERS, "CompletionResponse")
+_ANSWER_PARTS = _because(
+    _JSON_ANSWERS,
+    *("DeltaMessage", "ErrorResponse", "FunctionCall", "ToolCall"),
+    *("ModelCard", "ModelList", "UsageInfo"),
+)
+_MODEL_CONFIG = _in("quire.engine.model_view", ModelConfig="ModelConfigView")
+# Their module in `vllm.config` -> class.
+_OPTION_CONFIGS = {
+    "cache": "CacheConfig",
+    "compilation": "CompilationConfig",
+    "lora": "LoRAConfig",
+    "parallel": "ParallelConfig",
+    "pooler": "PoolerConfig",
+    "scheduler": "SchedulerConfig",
+    "speculative": "SpeculativeConfig",
+    "structured_outputs": "StructuredOutputsConfig",
+}
+_VLLM_CONFIG = _because(_OTHER_CONFIG, "VllmConfig")
+_KV_TRANSFER = _because("KV caches cannot be moved between engines yet", "KVTransferConfig")
 _PARSER = _in(_HERE, "FlexibleArgumentParser")
 _FETCH = _because(_MEDIA, "fetch_image", "fetch_audio", "fetch_video", "encode_image_base64")
 
@@ -106,13 +133,12 @@ _KNOWN: dict[str, Module] = {
     ),
     "vllm.pooling_params": Module(not_built=_because(POOLING, "PoolingParams")),
     "vllm.beam_search": Module(names=_BEAMS),
+    "vllm.entrypoints.generate.beam_search.utils": Module(names=_BEAMS),
     "vllm.inputs": Module(
-        names=_PROMPTS,
-        not_built=_because(_MEDIA, "EmbedsPrompt", "ExplicitEncoderDecoderPrompt", "DataPrompt"),
+        names=_PROMPTS, not_built={**_OTHER_PROMPTS, **_because(_MEDIA, "DataPrompt")}
     ),
-    "vllm.inputs.data": Module(
-        names=_PROMPTS, not_built=_because(_MEDIA, "EmbedsPrompt", "ExplicitEncoderDecoderPrompt")
-    ),
+    "vllm.inputs.data": Module(names=_PROMPTS, not_built=_OTHER_PROMPTS),
+    "vllm.inputs.llm": Module(names=_PROMPTS, not_built=_OTHER_PROMPTS),
     "vllm.outputs": Module(
         names={**_OUTPUTS, **_in("quire.outputs", "RequestMetrics")}, not_built=_POOLING_OUTPUTS
     ),
@@ -138,6 +164,12 @@ _KNOWN: dict[str, Module] = {
     "vllm.v1.metrics.loggers": Module(
         not_built=_because("/metrics of `quire serve` has them", "StatLoggerBase")
     ),
+    "vllm.v1.metrics.reader": Module(
+        not_built=_because(
+            "use stats of the engine, or /metrics of `quire serve`",
+            *("Metric", "Counter", "Gauge", "Histogram", "Vector", "get_metrics_snapshot"),
+        )
+    ),
     "vllm.v1.sample.logits_processor": Module(
         not_built=_because(
             "write a function of (output_token_ids, logits) and pass it in "
@@ -155,17 +187,16 @@ _KNOWN: dict[str, Module] = {
         runs=("serve",),
     ),
     "vllm.entrypoints.openai.protocol": Module(
-        names={
-            **_in("quire.server.protocol.chat", "ChatCompletionRequest"),
-            **_in("quire.server.protocol.completions", "CompletionRequest"),
-        },
-        not_built=_because(
-            "responses are plain JSON without classes; use the types of the package openai",
-            *("ChatCompletionResponse", "ChatCompletionStreamResponse", "ChatMessage"),
-            *("CompletionResponse", "DeltaMessage", "ErrorResponse", "FunctionCall", "ToolCall"),
-            *("ModelCard", "ModelList", "UsageInfo"),
-        ),
+        names={**_CHAT_REQUEST, **_COMPLETION_REQUEST},
+        not_built={**_CHAT_ANSWERS, **_COMPLETION_ANSWERS, **_ANSWER_PARTS},
     ),
+    "vllm.entrypoints.openai.chat_completion.protocol": Module(
+        names=_CHAT_REQUEST, not_built=_CHAT_ANSWERS
+    ),
+    "vllm.entrypoints.openai.completion.protocol": Module(
+        names=_COMPLETION_REQUEST, not_built=_COMPLETION_ANSWERS
+    ),
+    "vllm.entrypoints.openai.engine.protocol": Module(not_built=_ANSWER_PARTS),
     "vllm.entrypoints.openai.run_batch": Module(runs=("run-batch",)),
     "vllm.entrypoints.chat_utils": Module(
         names=_in("quire.chat_template", ChatCompletionMessageParam="Message")
@@ -179,17 +210,20 @@ _KNOWN: dict[str, Module] = {
     "vllm.distributed": Module(names=_NO_GROUPS, not_built=_GROUPS),
     "vllm.distributed.parallel_state": Module(names=_NO_GROUPS, not_built=_GROUPS),
     "vllm.config": Module(
-        names=_in("quire.engine.model_view", ModelConfig="ModelConfigView"),
+        names=_MODEL_CONFIG,
         not_built={
-            **_because(_OTHER_CONFIG, "VllmConfig"),
-            **_because(
-                _NO_OBJECT,
-                *("CompilationConfig", "PoolerConfig", "StructuredOutputsConfig", "CacheConfig"),
-                *("ParallelConfig", "SchedulerConfig", "SpeculativeConfig", "LoRAConfig"),
-            ),
-            **_because("KV caches cannot be moved between engines yet", "KVTransferConfig"),
+            **_VLLM_CONFIG,
+            **_because(_NO_OBJECT, *_OPTION_CONFIGS.values()),
+            **_KV_TRANSFER,
         },
     ),
+    "vllm.config.model": Module(names=_MODEL_CONFIG),
+    "vllm.config.vllm": Module(not_built=_VLLM_CONFIG),
+    "vllm.config.kv_transfer": Module(not_built=_KV_TRANSFER),
+    **{
+        f"vllm.config.{module}": Module(not_built=_because(_NO_OBJECT, name))
+        for module, name in _OPTION_CONFIGS.items()
+    },
     "vllm.envs": Module(same_as="quire.as_vllm.envs"),
     "vllm.logger": Module(names=_in(_HERE, "init_logger")),
     "vllm.usage.usage_lib": Module(names=_in(_HERE, "UsageContext")),
@@ -197,6 +231,7 @@ _KNOWN: dict[str, Module] = {
         names={**_GET_TOKENIZER, **_in(_HERE, "AnyTokenizer")}
     ),
     "vllm.tokenizers": Module(names=_GET_TOKENIZER),
+    "vllm.tokenizers.registry": Module(names=_GET_TOKENIZER),
     "vllm.utils": Module(
         names={**_in(_HERE, "random_uuid", "Counter", "get_open_port"), **_PARSER}
     ),
@@ -208,6 +243,7 @@ _KNOWN: dict[str, Module] = {
     ),
     "vllm.multimodal.utils": Module(not_built=_FETCH),
     "vllm.platforms": Module(names=_in(_HERE, "current_platform")),
+    "vllm.platforms.interface": Module(names=_in(_HERE, "DeviceCapability")),
     "vllm.plugins": Module(
         names=_in("quire.plugins", load_general_plugins="load_plugins"),
         not_built=_because(PLUGIN, "load_plugins_by_group"),

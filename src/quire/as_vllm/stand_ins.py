@@ -45,6 +45,7 @@ class FlexibleArgumentParser(Parser):
     """The parser of Quire's commands, made as `argparse.ArgumentParser` is.
 
     ``--config FILE`` stands for the flags that a YAML file holds; those that are given win.
+    ``add_argument(..., deprecated=True)`` is that of Python 3.13, for flags.
     """
 
     def __init__(
@@ -57,11 +58,29 @@ class FlexibleArgumentParser(Parser):
         add_json_tip: bool = True,  # affects only vLLM's help text
         **options: Any,
     ) -> None:
+        self._deprecated: set[str] = set()
         super().__init__(
             prog=prog or Path(sys.argv[0]).name,
             description=description,
             **{"usage": usage, "epilog": epilog, "allow_abbrev": True, **options},
         )
+
+    def add_argument(
+        self, *names: str, deprecated: bool = False, **options: Any
+    ) -> argparse.Action:
+        action = super().add_argument(*names, **options)
+        self.note_deprecated(action, deprecated)
+        return action
+
+    def add_argument_group(self, *titles: Any, **options: Any) -> argparse._ArgumentGroup:
+        group = _Group(self, *titles, **options)
+        self._action_groups.append(group)
+        return group
+
+    def note_deprecated(self, action: argparse.Action, deprecated: bool) -> None:
+        """Warn whoever gives a flag of this action, if ``deprecated``."""
+        if deprecated:
+            self._deprecated.update(action.option_strings)
 
     def _takes_object(self, flag: str) -> bool:
         return True  # a program may read the JSON text of its own flags itself
@@ -69,8 +88,28 @@ class FlexibleArgumentParser(Parser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        words = with_config_file(self, list(sys.argv[1:] if args is None else args))
-        return super().parse_known_args(self._normalise(words), namespace)
+        given = with_config_file(self, list(sys.argv[1:] if args is None else args))
+        words = self._normalise(given)
+        flags = words[: words.index("--")] if "--" in words else words
+        for flag in dict.fromkeys(word.partition("=")[0] for word in flags):
+            if flag in self._deprecated:
+                print(f"{self.prog}: warning: option {flag!r} is deprecated", file=sys.stderr)
+        return super().parse_known_args(words, namespace)
+
+
+class _Group(argparse._ArgumentGroup):
+    """An argument group of that parser."""
+
+    def __init__(self, parser: FlexibleArgumentParser, *titles: Any, **options: Any) -> None:
+        super().__init__(parser, *titles, **options)
+        self._parser = parser
+
+    def add_argument(
+        self, *names: str, deprecated: bool = False, **options: Any
+    ) -> argparse.Action:
+        action = super().add_argument(*names, **options)
+        self._parser.note_deprecated(action, deprecated)
+        return action
 
 
 def random_uuid() -> str:

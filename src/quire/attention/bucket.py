@@ -18,6 +18,7 @@ from quire.attention.backend import AttentionProblem
 from quire.attention.pieces import Pieces
 from quire.attention.shared_prefix import SharedPrefix
 from quire.batch import Batch
+from quire.kernels.cpu.few_sizes import padded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +38,8 @@ class Bucket:
 
 def build_bucket(members: Pieces, batch: Batch, group: int, problem: AttentionProblem) -> Bucket:
     """The bucket of ``members``, pieces of a step, for layers of ``group``."""
-    num_queries, num_blocks = members.num_queries.max(), members.num_blocks.max()
+    num_queries = padded(int(members.num_queries.max()))
+    num_blocks = padded(int(members.num_blocks.max()))
     block_size = batch.kv_caches[0].shape[2]
     # Padding repeats a piece's last query.
     offset = np.minimum(np.arange(num_queries), members.num_queries[:, None] - 1)

@@ -152,9 +152,14 @@ def parse_line(number: int, data: bytes) -> Line:
     )
 
 
+def is_url(name: str) -> bool:
+    """Whether a file is named by a URL instead of a path."""
+    return name.startswith(("http://", "https://"))
+
+
 def fetched(source: str, folder: Path) -> Path:
     """The file that ``source`` names; one at a URL is stored in ``folder`` first."""
-    if not source.startswith(("http://", "https://")):
+    if not is_url(source):
         return Path(source)
     target = folder / "input.jsonl"
     try:

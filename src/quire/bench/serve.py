@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from quire.args import BUNDLED_MODEL
+from quire.bench.other_flags import OF_SERVE, settle_other_flags
 from quire.bench.serving import flags
 from quire.bench.serving.arrivals import Arrivals
 from quire.bench.serving.dataset_flags import settle_dataset
@@ -38,6 +39,7 @@ add_arguments = flags.add_arguments
 def run(arguments: argparse.Namespace) -> int:
     import uvloop
 
+    settle_other_flags(arguments, OF_SERVE)
     flags.check_file_flags(arguments)
     plan = Plan.make(arguments)
     if arguments.plot is not None:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from quire import env, log
 from quire.cli.commands import COMMANDS, USAGE_ERROR, dispatch
-from quire.cli.standard_streams import open_standard_streams
 from quire.errors import QuireError
+from quire.standard_streams import open_standard_streams
 
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 

@@ -97,7 +97,7 @@ def _talk(arguments: argparse.Namespace) -> Iterator[tuple[Talk, str]]:
     if arguments.url is not None:
         from quire.cli.remote_chat import RemoteConversation
 
-        refuse_engine_flags(arguments, "chat_template")
+        refuse_engine_flags(arguments, {"chat_template": None})
         server, model = open_remote(arguments)
         fields = request_fields(arguments)
         yield RemoteConversation(server, model, fields, arguments.system), model.name

@@ -1,7 +1,8 @@
 """An argument parser with the habits that users of other engines have.
 
 Underscores in flags count as dashes, a switch may be given a value (``--flag=true``), a JSON flag
-may be given key by key (``--hf-overrides.rope_theta 1e6``), and a typo gets a suggestion.
+may be given key by key (``--hf-overrides.rope_theta 1e6``; ``--hf-overrides.architectures+ X`` adds
+to a list), and a typo gets a suggestion.
 """
 
 from __future__ import annotations
@@ -15,13 +16,25 @@ from typing import Any, NoReturn
 
 from quire import compat, env
 from quire.args import as_argument
-from quire.bench.other_flags import OF_THROUGHPUT
+from quire.batch_files.other_flags import VERDICTS as OF_RUN_BATCH
+from quire.bench.other_flags import OF_SERVE, OF_THROUGHPUT
 from quire.near_names import did_you_mean
 from quire.server import other_flags
 from quire.sizes import parse_count
 
 _BECOMES = {"alias": "is another name: ", "noted": "has no effect: ", "refused": "is refused: "}
 _SAME_WORDS = {"tls": ("ssl",), "ssl": ("tls",), "https": ("ssl", "tls")}  # in searches of the help
+# Short flags of other engines; a command may have its own flag of the same name. Those of one
+# letter are unknown to argparse, which would read the text "-not" as "-n ot".
+_LONG_FLAGS = {
+    "-n": "--nnodes",
+    "-r": "--node-rank",
+    **{
+        short: "--" + name.replace("_", "-")
+        for name, verdict in compat.VERDICTS.items()
+        for short in verdict.short
+    },
+}
 _SWITCH_VALUES = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -146,7 +159,9 @@ class Parser(argparse.ArgumentParser):
     def verdicts_about(self, topic: str, *, by_reason: bool) -> list[str]:
         """A line for each of other engines' flags whose name contains ``topic``; if there is none
         and ``by_reason``, for those whose explanation contains it."""
-        verdicts = {**compat.VERDICTS, **other_flags.VERDICTS, **OF_THROUGHPUT}
+        verdicts = {
+            **OF_RUN_BATCH, **OF_SERVE, **compat.VERDICTS, **other_flags.VERDICTS, **OF_THROUGHPUT
+        }  # fmt: skip
         hidden = {
             action.option_strings[0]: verdicts[action.dest]
             for action in self._actions
@@ -187,8 +202,8 @@ class Parser(argparse.ArgumentParser):
         rest = deque(words)
         while rest and rest[0] != "--":
             word = rest.popleft()
-            found = self._flag_of(word) if word.startswith("--") else None
-            if found is None:
+            found = self._flag_of(word) if word.startswith("-") else None
+            if found is None or not found[0].startswith("--"):
                 result.append(word)
                 continue
             flag, key = found
@@ -209,7 +224,7 @@ class Parser(argparse.ArgumentParser):
                 result.append(self._switch(flag, value or "true"))
             else:
                 whole.add(flag)
-                result.append(flag + word[len(flag) :])
+                result.append(flag + word[len(_name_of(word)) :])
         for flag in sorted(whole & dotted.keys()):
             self.error(f"{flag} is given as JSON and key by key; choose one of the two")
         objects = [word for flag, value in dotted.items() for word in (flag, json.dumps(value))]
@@ -218,7 +233,8 @@ class Parser(argparse.ArgumentParser):
     def _flag_of(self, word: str) -> tuple[str, str] | None:
         """The flag in ``word``, as it was added, and the key after its dot; None for a text: as in
         argparse, a word that has a space and does not begin with a known flag."""
-        name, _, key = word.partition("=")[0].partition(".")
+        name = _name_of(word)
+        key = word.partition("=")[0][len(name) + 1 :]
         flag = self._registered(name)
         is_known = flag in self._option_string_actions or self._is_abbreviation(flag)
         return (flag, key) if (is_known and " " not in key) or " " not in word else None
@@ -236,9 +252,13 @@ class Parser(argparse.ArgumentParser):
             return False
 
     def _registered(self, flag: str) -> str:
-        """The flag as it was added; an unknown one with dashes for its underscores."""
-        dashed = flag.replace("_", "-")
-        return flag if flag in self._option_string_actions else dashed
+        """The flag as it was added, a long one for another engine's short one; an unknown one
+        with dashes for its underscores."""
+        actions = self._option_string_actions
+        long = _LONG_FLAGS.get(flag, "")
+        if long in actions and actions.get(flag, actions[long]) is actions[long]:
+            return long
+        return flag if flag in actions else flag.replace("_", "-")
 
     def _is_switch(self, flag: str) -> bool:
         return isinstance(self._option_string_actions.get(flag), argparse.BooleanOptionalAction)
@@ -269,17 +289,31 @@ def _dashed(text: str) -> str:
     return text.lower().replace("_", "-")
 
 
+def _name_of(word: str) -> str:
+    """The flag in ``word`` as it is written, without its value and the key after its dot."""
+    return word.partition("=")[0].partition(".")[0]
+
+
 def _put(target: dict[str, Any], keys: list[str], text: str) -> bool:
-    """Set the value (JSON, or else text) at a path of keys; False: an earlier value conflicts."""
+    """Set the value (JSON, or else text) at a path of keys; False: an earlier value conflicts.
+
+    A last key that ends with ``+`` adds the texts between commas to a list, as in vLLM.
+    """
     for key in keys[:-1]:
         inner = target.setdefault(key, {})
         if not isinstance(inner, dict):
             return False
         target = inner
-    if isinstance(target.get(keys[-1]), dict):
+    last = keys[-1].removesuffix("+")
+    if last != keys[-1]:
+        so_far = target.setdefault(last, [])
+        if isinstance(so_far, list):
+            so_far += text.split(",")
+        return isinstance(so_far, list)
+    if isinstance(target.get(last), dict):
         return False
     try:
-        target[keys[-1]] = json.loads(text)
+        target[last] = json.loads(text)
     except json.JSONDecodeError:
-        target[keys[-1]] = text
+        target[last] = text
     return True

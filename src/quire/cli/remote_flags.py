@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from quire import compat
 from quire.args import EngineArgs
@@ -39,18 +40,20 @@ def add_remote_flags(parser: argparse.ArgumentParser, default_url: str | None = 
     )
 
 
-def refuse_engine_flags(arguments: argparse.Namespace, *further: str) -> None:
+def refuse_engine_flags(arguments: argparse.Namespace, further: Mapping[str, Any]) -> None:
     """``ValueError`` for engine flags beside ``--url``, which builds no engine; ``further`` are
-    names of more such flags."""
+    more such flags and their defaults."""
     fields = {item.name: item.default for item in dataclasses.fields(EngineArgs)}
     others = {name: verdict.default for name, verdict in compat.VERDICTS.items()}
-    defaults = {**others, **fields, **dict.fromkeys(further)}
+    defaults = {**others, **fields, **further}
     given = vars(arguments)
     for name, default in defaults.items():
-        if name not in _SHARED and given.get(name, default) != default:
+        is_given = name in arguments.flags_given or given.get(name, default) != default
+        if name not in _SHARED and is_given:
+            what = "answers" if name in further else "an engine"
             raise ValueError(
-                f"--{name.replace('_', '-')} configures an engine, but --url uses a server, which "
-                "has its own; leave out one of the two"
+                f"--{name.replace('_', '-')} configures {what}, but --url uses a server, which has "
+                "its own; leave out one of the two"
             )
 
 

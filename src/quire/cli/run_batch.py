@@ -5,6 +5,8 @@
 
 A line of the input is {"custom_id": ..., "method": "POST", "url": "/v1/chat/completions", "body":
 {...}}; the method is always POST, and the url that of an endpoint of `quire serve` under /v1/.
+An --output-file that is a URL gets the answers by PUT, when all lines have one.
+
 A wrong line gets an error in the output and does not stop the run. A run that was interrupted goes
 on when the same command is given again: lines with an answer are not sent again, unless the answer
 is a failure of the server (status 500 or more). A refused API key (401, 403) ends the run. A line
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,9 +28,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quire import env
-from quire.args import parse_json_object
-from quire.batch_files.lines import BatchInput, Line, fetched, read_lines
+from quire.args import add_flags, add_hidden_flags
+from quire.batch_files.lines import BatchInput, Line, fetched, is_url, read_lines
+from quire.batch_files.other_flags import VERDICTS
 from quire.batch_files.output import OutputFile
+from quire.batch_files.upload import staged, upload
+from quire.bench.other_flags import settle_other_flags
 from quire.cli.engine_flags import add_engine_flags, engine_args, set_up_log, settle_model
 from quire.cli.parser import at_least
 from quire.cli.remote_flags import (
@@ -37,8 +43,9 @@ from quire.cli.remote_flags import (
     refuse_remote_flags,
     refuse_served_name,
 )
+from quire.clients.address import DEFAULT_URL
 from quire.errors import QuireError
-from quire.server.args import CHAT_TEMPLATE_HELP, ServerArgs
+from quire.server.args import ServerArgs
 
 if TYPE_CHECKING:
     from quire.batch_files.runner import Summary
@@ -49,14 +56,28 @@ if TYPE_CHECKING:
 DEFAULT_MAX_INFLIGHT = 512
 SOME_FAILED = 3
 # Flags of `quire serve` that mean the same here.
-_SERVER_FIELDS = ("chat_template", "default_chat_template_kwargs", "response_role", "strict_fields")
+_SERVER_FIELDS = (
+    *("strict_fields", "trust_request_chat_template", "return_tokens_as_token_ids"),
+    *("chat_template", "chat_template_content_format", "default_chat_template_kwargs"),
+    *("exclude_tools_when_tool_choice_none", "enable_auto_tool_choice", "tool_call_parser"),
+    *("tool_parser_plugin", "reasoning_parser", "response_role"),
+)
+_GROUP = "answers"  # without --url
+_OF_SERVER = [item for item in dataclasses.fields(ServerArgs) if item.name in _SERVER_FIELDS]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-i", "--input-file", required=True, metavar="FILE", help="requests; a path or a URL"
     )
-    parser.add_argument("-o", "--output-file", required=True, metavar="FILE", help="answers")
+    parser.add_argument(
+        "-o", "--output-file", required=True, metavar="FILE", help="answers; a path or a URL"
+    )
+    parser.add_argument(
+        "--output-tmp-dir",
+        metavar="DIR",
+        help="where answers for a URL stand until they are uploaded; default: the current folder",
+    )
     parser.add_argument(
         "--max-inflight",
         type=at_least(1),
@@ -74,52 +95,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overwrite", action="store_true", help="discard answers that the output has already"
     )
     add_remote_flags(parser)
-    _add_server_flags(parser)
+    add_flags(parser, _answer_flags())  # first: an engine refuses some of these names
+    add_hidden_flags(parser, VERDICTS)
     add_engine_flags(parser)
 
 
-def _add_server_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("answers (without --url)")
-    group.add_argument("--chat-template", metavar="TEXT", help=CHAT_TEMPLATE_HELP)
-    group.add_argument(
-        "--default-chat-template-kwargs",
-        type=parse_json_object,
-        metavar="JSON",
-        help="values for the chat template",
-    )
-    group.add_argument(
-        "--response-role", default=ServerArgs.response_role, metavar="NAME", help="role of answers"
-    )
-    group.add_argument(
-        "--strict-fields",
-        default=ServerArgs.strict_fields,
-        choices=("error", "warn", "off"),
-        help="unknown fields of requests: an error, ignored with a warning, or ignored",
-    )
+def _answer_flags() -> type:
+    """A dataclass of the flags of `quire serve` that this command has too, in one group."""
+    fields = []
+    for item in _OF_SERVER:
+        flag = dataclasses.replace(item.metadata["flag"], group=_GROUP)
+        own = dataclasses.field(default=item.default, metadata={"flag": flag})
+        fields.append((item.name, item.type, own))
+    return dataclasses.make_dataclass("AnswerFlags", fields)
 
 
 def run(arguments: argparse.Namespace) -> int:
     settle_model(arguments)
     set_up_log(arguments)
     refuse_remote_flags(arguments)
+    settle_other_flags(arguments, VERDICTS)
     if arguments.url is not None:
-        refuse_engine_flags(arguments, "chat_template", "default_chat_template_kwargs")
+        _check_url(arguments.url)
+        refuse_engine_flags(arguments, {item.name: item.default for item in _OF_SERVER})
         refuse_served_name(arguments)
+    else:
+        _check_formats(arguments)
     if "-" in (arguments.input_file, arguments.output_file):
         raise ValueError(
             "'-' cannot stand for standard input or output: the files of --input-file and "
             "--output-file are read more than once; give a path"
         )
+    output_path = _output_path(arguments)
     with tempfile.TemporaryDirectory() as folder:
         path = fetched(arguments.input_file, Path(folder))
         batch = BatchInput.check(path, named_model(arguments))
-        output_path = Path(arguments.output_file)
         if _is_same_file(output_path, path):
             raise ValueError(f"{output_path} is the input; choose another output file")
         with OutputFile(
             output_path, batch.keys, marks=batch.marks, overwrite=arguments.overwrite
         ) as output:
-            return _run(arguments, batch, output)
+            status = _run(arguments, batch, output)
+    if is_url(arguments.output_file):
+        upload(output_path, arguments.output_file)
+    return status
+
+
+def _check_formats(arguments: argparse.Namespace) -> None:
+    """``ValueError`` for an unknown parser, before the model loads."""
+    from quire.server.answer_formats import check_formats
+
+    check_formats(_server_args(arguments))
+
+
+def _check_url(url: str) -> None:
+    if "://" not in url:
+        raise ValueError(
+            f"--url {url} is not the URL of a server; give one such as {DEFAULT_URL}, or leave it "
+            "out (vLLM's --url, the address of metrics, has no counterpart)"
+        )
+
+
+def _output_path(arguments: argparse.Namespace) -> Path:
+    """The file of answers, even if it is to be uploaded in the end."""
+    if is_url(arguments.output_file):
+        return staged(arguments.output_file, Path(arguments.output_tmp_dir or ""))
+    if arguments.output_tmp_dir is not None:
+        _say("--output-tmp-dir has no effect, since --output-file is not a URL")
+    return Path(arguments.output_file)
 
 
 def _is_same_file(output_path: Path, path: Path) -> bool:
@@ -187,8 +230,9 @@ def _target(arguments: argparse.Namespace) -> AbstractAsyncContextManager[Target
         return at_server(arguments.url, arguments.api_key, named_model(arguments))
     from quire.server.state import ServerState
 
-    given = vars(arguments)
-    server_args = ServerArgs(**{name: given.pop(name) for name in _SERVER_FIELDS})
+    server_args = _server_args(arguments)
+    for name in _SERVER_FIELDS:  # which mean something else to an engine
+        delattr(arguments, name)
 
     def open_engine(watch: StartWatch) -> AsyncLLM:
         from quire.engine.async_engine import AsyncLLM
@@ -196,6 +240,10 @@ def _target(arguments: argparse.Namespace) -> AbstractAsyncContextManager[Target
         return AsyncLLM(engine_args(arguments).create_engine_config())
 
     return in_process(ServerState(args=server_args), open_engine)
+
+
+def _server_args(arguments: argparse.Namespace) -> ServerArgs:
+    return ServerArgs(**{name: getattr(arguments, name) for name in _SERVER_FIELDS})
 
 
 def _report(summary: Summary) -> None:

@@ -2,7 +2,8 @@
 
 They become the parser's defaults, so that flags on the command line win over the environment, and
 the environment wins over the file. Every flag of `quire serve` has a variable. Other commands read
-only those of engine flags, and ignore settings that are meant for the server.
+those of engine flags, and of the server's flags that they have themselves; they ignore settings
+that are meant for the server.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def _fields(arguments: Any) -> frozenset[str]:
 
 
 _OF_ENGINE = _fields(EngineArgs) | compat.VERDICTS.keys()
-_OF_SERVER = _fields(ServerArgs) | VERDICTS.keys()
+_SERVER_FIELDS = _fields(ServerArgs)
+_OF_SERVER = _SERVER_FIELDS | VERDICTS.keys()
 
 
 def add_settings(parser: Parser) -> None:
@@ -50,7 +52,7 @@ def add_settings(parser: Parser) -> None:
         metavar="FILE",
         help="YAML file of flags; the command line wins over it, and the last file over others",
     )
-    flag = "Every flag" if _is_server(parser) else "Every flag of the engine"
+    flag = "Every flag" if _is_server(parser) else "Every flag that `quire serve` has too"
     parser.epilog = (
         f"{parser.epilog}\n{flag} can be an environment variable, --max-model-len as "
         f"{PREFIX}MAX_MODEL_LEN, or a line of the --config file. The command line wins over the "
@@ -87,7 +89,7 @@ def _set_defaults(parser: Parser, words: Sequence[str], environ: Mapping[str, st
 
 
 def _is_server(parser: Parser) -> bool:
-    return parser.action_of("--port") is not None
+    return parser.action_of("--api-server-count") is not None
 
 
 def _file_names(words: Sequence[str]) -> list[str]:
@@ -135,15 +137,17 @@ def _variables(parser: Parser) -> dict[str, str]:
     """Environment variable -> flag, for every flag of the command that has one."""
     flags = [flag for flag in parser.flags() if not flag.startswith(("--no-", "--help", "--conf"))]
     if not _is_server(parser):
-        flags = [flag for flag in flags if _destination(parser, flag) in _OF_ENGINE]
+        flags = [flag for flag in flags if _is_shared(parser, flag)]
     names = {PREFIX + flag[2:].replace("-", "_").upper(): flag for flag in flags}
     return {name: flag for name, flag in names.items() if name not in _OTHER_MEANING}
 
 
-def _destination(parser: Parser, flag: str) -> str:
+def _is_shared(parser: Parser, flag: str) -> bool:
+    """Whether the flag, of a command that is no server, means the same as that of a server."""
     action = parser.action_of(flag)
     assert action is not None, flag
-    return action.dest
+    is_shown = action.help != argparse.SUPPRESS
+    return action.dest in _OF_ENGINE or (is_shown and action.dest in _SERVER_FIELDS)
 
 
 def _check_address(variable: str, text: str) -> None:

@@ -184,6 +184,8 @@ class AsyncLLM(TellsWhatIsNotBuilt):
         priority: int = 0,
     ) -> OutputCollector:
         """`add_request` for a prompt that is already parsed."""
+        if isinstance(params, BeamSearchParams):
+            params = params.to_sampling_params()
         grammar = params.grammar if isinstance(params, SamplingParams) else None
         if grammar is not None:
             await self._front.inputs.verify_beside(grammar)
@@ -214,7 +216,8 @@ class AsyncLLM(TellsWhatIsNotBuilt):
     async def reset_prefix_cache(
         self, reset_running_requests: bool = False, reset_connector: bool = False
     ) -> bool:
-        """Drop all cached prefixes; False if running requests still use blocks."""
+        """Drop all cached prefixes; False if running requests still use blocks. They cannot be
+        reset themselves, and there is no connector: True for either is a ``ValueError``."""
         refuse_not_built(
             reset_running_requests=reset_running_requests, reset_connector=reset_connector
         )

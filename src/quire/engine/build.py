@@ -7,6 +7,7 @@ import logging
 import time
 from functools import partial
 
+from quire.bytecode import tell_if_not_kept
 from quire.config import EngineConfig, ModelConfig
 from quire.engine.core import EngineCore
 from quire.engine.core_loop import ReportPhase
@@ -56,6 +57,7 @@ def build_core(config: EngineConfig, report: ReportPhase = lambda phase: None) -
         phase_seconds=clock.stop(),
     )
     logger.info("engine ready\n%s", describe(config, facts))
+    tell_if_not_kept()
     manager = KVCacheManager(
         num_blocks=num_blocks,
         block_size=config.cache.block_size,

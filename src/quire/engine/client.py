@@ -6,8 +6,10 @@ have the clients of cores that step by themselves. Knows nothing about text.
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -58,6 +60,7 @@ class InprocClient:
         self._end: str | None = None  # why the core cannot be used any more
         self._closed = False
         self.facts = self._core.facts
+        call_in_forks(self._lose)
 
     def send(self, command: Command) -> None:
         with self._using:
@@ -88,6 +91,11 @@ class InprocClient:
             self._end = CLOSED
             self._core.close()
 
+    def _lose(self) -> None:
+        """Called in a fork: the core's threads, and its device, are those of its own process."""
+        self._using = threading.RLock()  # a thread that is not here may hold the other
+        self._closed, self._end = True, self._end or why_lost()
+
     @contextmanager
     def _stepping(self) -> Iterator[None]:
         with self._using:
@@ -106,6 +114,26 @@ class InprocClient:
 
 
 CLOSED = "The engine was closed; make a new one."
+
+
+def call_in_forks(method: Callable[[], None]) -> None:
+    """Call this method of an object in each fork of this process, while the object lives."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        living = reference()
+        if living is not None:
+            living()
+
+    os.register_at_fork(after_in_child=call)
+
+
+def why_lost() -> str:
+    """The message of an `EngineDeadError` in a fork, as the fork begins."""
+    return (
+        f"This engine belongs to process {os.getppid()} and cannot be used in a fork of that one; "
+        "make the engine after the fork, or start processes with the method 'spawn'."
+    )
 
 
 def why_dead(failed: Failed) -> str:

@@ -37,6 +37,7 @@ from quire.engine.messages import (
 )
 from quire.heap import keep_all_that_exists
 from quire.kernels.preload import preload_kernels
+from quire.standard_streams import open_standard_streams
 from quire.step_output import CompletionDelta
 
 _LINGER_MS = 5000  # for the last messages to leave this process
@@ -44,6 +45,7 @@ _LINGER_MS = 5000  # for the last messages to leave this process
 
 def main() -> None:
     """Arguments: the folder of the sockets, and a descriptor to keep open until the end."""
+    open_standard_streams()
     folder, alive_fd = Path(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(alive_fd, False)
     # Ctrl-C reaches every process of the terminal, and what ends a service may signal all of its

@@ -20,6 +20,7 @@ from quire.engine.model_view import ModelConfigView
 from quire.engine.observer import NoObserver, RequestObserver
 from quire.engine.output_processor import OutputProcessor
 from quire.generation_config import default_sampling_params, heeded, not_heeded
+from quire.not_built import LORA
 from quire.prompts import ParsedPrompt, PromptType, parse_prompts
 from quire.sampling_params import BeamSearchParams, SamplingParams
 from quire.step_output import EngineFacts
@@ -37,7 +38,7 @@ _NO_THOUGHTS = (
     "--reasoning-parser`"
 )
 _NOT_BUILT = {
-    "lora_request": "LoRA adapters are not supported yet; merge the adapter into the weights",
+    "lora_request": LORA,
     "prompt_adapter_request": "prompt adapters are not supported; use merged weights",
     "multi_modal_data": "multi-modal prompts are not supported yet; pass text or token ids",
     "mm_processor_kwargs": "multi-modal prompts are not supported yet; pass text or token ids",
@@ -219,5 +220,12 @@ def checked_params(params: object) -> SamplingParams | BeamSearchParams:
 def refuse_not_built(**given: object) -> None:
     """Raise ``ValueError`` for an argument that is set but would have no effect."""
     for name, value in given.items():
-        if value is not None and value is not False and value != [] and value != {}:
+        if not _asks_for_nothing(value):
             raise ValueError(f"{name} cannot be used: {_NOT_BUILT[name]}")
+
+
+def _asks_for_nothing(value: object) -> bool:
+    """Whether an argument is as good as not given; a list has an entry for each prompt."""
+    if isinstance(value, (list, tuple)):
+        return all(one is None for one in value)
+    return value is None or value is False or value == {}

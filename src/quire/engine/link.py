@@ -14,7 +14,14 @@ from typing import Protocol, TypeVar
 
 import zmq
 
-from quire.engine.client import CLOSED, MOST_STEPS_AT_ONCE, dead_error, why_dead
+from quire.engine.client import (
+    CLOSED,
+    MOST_STEPS_AT_ONCE,
+    call_in_forks,
+    dead_error,
+    why_dead,
+    why_lost,
+)
 from quire.engine.messages import (
     AddRequest,
     Answer,
@@ -77,7 +84,8 @@ class LinkClient:
         self._is_freed = False
         self._early: Reply | None = None  # a message after the deltas, for the next `receive`
         self._serials = itertools.count()  # of questions
-        self._sending, self._receiving, self._asking = (threading.Lock() for _ in range(3))
+        self._make_locks()
+        call_in_forks(self._lose)
 
     def send(self, command: Command) -> None:
         self._check_alive()
@@ -105,6 +113,8 @@ class LinkClient:
         raise self._dead(reply)
 
     def close(self) -> None:
+        if self._is_freed:
+            return
         self._end = self._end or CLOSED
         with self._sending:
             self._link.stop()  # wakes whoever waits in `receive` or `ask`
@@ -115,6 +125,14 @@ class LinkClient:
 
     def _free(self) -> None:
         self._link.close()
+
+    def _lose(self) -> None:
+        """Called in a fork, which shares the sockets and has none of the threads."""
+        self._make_locks()  # a thread that is not here may hold the others
+        self._is_freed, self._end = True, self._end or why_lost()
+
+    def _make_locks(self) -> None:
+        self._sending, self._receiving, self._asking = (threading.Lock() for _ in range(3))
 
     def _wait_steps(self) -> Reply | None:
         """The next message about steps; the deltas of all steps that have arrived are joined."""

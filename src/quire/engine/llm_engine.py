@@ -220,7 +220,8 @@ class LLMEngine(TellsWhatIsNotBuilt):
     def reset_prefix_cache(
         self, reset_running_requests: bool = False, reset_connector: bool = False
     ) -> bool:
-        """Drop all cached prefixes; False if running requests still use blocks."""
+        """Drop all cached prefixes; False if running requests still use blocks. They cannot be
+        reset themselves, and there is no connector: True for either is a ``ValueError``."""
         refuse_not_built(
             reset_running_requests=reset_running_requests, reset_connector=reset_connector
         )

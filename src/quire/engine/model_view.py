@@ -28,6 +28,9 @@ class ModelConfigView:
         self.max_model_len = config.max_model_len
         self.max_logprobs = config.max_logprobs
         self.seed = config.seed
+        self.architectures = [config.architecture]
+        self.quantization = None  # weights are plain numbers once they are loaded
+        self.is_multimodal_model = False  # only text is served
         self._config = config
 
     @functools.cached_property
@@ -43,6 +46,11 @@ class ModelConfigView:
             **values
         )
 
+    @property
+    def hf_text_config(self) -> PretrainedConfig:
+        """The part of ``hf_config`` that describes the decoder; usually all of it."""
+        return self.hf_config.get_text_config(decoder=True)
+
     @functools.cached_property
     def dtype(self) -> torch.dtype:
         import torch
@@ -53,3 +61,7 @@ class ModelConfigView:
 
     def get_vocab_size(self) -> int:
         return self._config.vocab_size
+
+    def get_hidden_size(self) -> int:
+        """The size of the hidden states; ``AttributeError`` if the model's config has none."""
+        return int(self.hf_text_config.hidden_size)

@@ -21,6 +21,7 @@ import zmq
 
 from quire.child_process import python_command
 from quire.config import EngineConfig
+from quire.engine.client import call_in_forks
 from quire.engine.core_loop import BUILD_CORE
 from quire.engine.link import CoreSockets, LinkClient
 from quire.engine.messages import Command, Failed, Loading, Reply, Start, Started, Stop
@@ -42,6 +43,7 @@ class ProcessClient(LinkClient):
         watch = watch or StartWatch()
         self._process = _CoreProcess()
         self._close = weakref.finalize(self, self._process.close)
+        call_in_forks(self._let_go)
         try:
             log_level = logging.getLogger("quire").getEffectiveLevel()
             self._process.send(Start(build, config, log_level))
@@ -81,6 +83,11 @@ class ProcessClient(LinkClient):
 
     def _free(self) -> None:
         self._close()
+
+    def _let_go(self) -> None:
+        """Called in a fork: leave the core to the process that started it."""
+        if self._close.detach() is not None:  # else it is closed
+            self._process.let_go()
 
 
 class _CoreProcess:
@@ -141,6 +148,13 @@ class _CoreProcess:
         self._sockets.close()
         os.close(self._alive_fd)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def let_go(self) -> None:
+        """Give up a fork's ends of the pipes: while they are open the child misses its parent's
+        death."""
+        assert self._child.stdin is not None
+        self._child.stdin.close()
+        os.close(self._alive_fd)
 
     def obituary(self) -> str:
         """The cause of death of a child that has not reported one."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from quire.outputs import RequestOutput
+from quire.standard_streams import Stderr, has_onlooker
 
 UseTqdm = bool | Callable[..., Any] | None
 
@@ -60,14 +61,8 @@ class Progress:
     def _make_bar(self) -> Callable[..., Any] | None:
         if callable(self._use_tqdm):
             return self._use_tqdm
-        if not (_has_onlooker() if self._use_tqdm is None else self._use_tqdm):
+        if not (has_onlooker() if self._use_tqdm is None else self._use_tqdm):
             return None
         from tqdm.auto import tqdm
 
-        make_bar: Callable[..., Any] = tqdm
-        return make_bar
-
-
-def _has_onlooker() -> bool:
-    """Whether stderr is a terminal or a notebook, whose stream is no terminal."""
-    return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel.")
+        return partial(tqdm, file=Stderr())

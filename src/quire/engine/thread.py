@@ -50,6 +50,10 @@ class ThreadClient(LinkClient):
     def _free(self) -> None:
         self._stop.detach()  # it has stopped
 
+    def _lose(self) -> None:
+        super()._lose()
+        self._stop.detach()
+
 
 class _CoreThread:
     """The thread and its queues; a `Link` to it."""

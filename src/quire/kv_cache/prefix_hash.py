@@ -1,13 +1,12 @@
 """Prefix hashes: a name for the content of a full block and everything before it.
 
 The chain makes equal names mean equal prefixes; the seed of the chain holds what else must agree:
-the salt, and whatever the keys and values depend on besides the tokens. Knows nothing about blocks.
+the salt. Knows nothing about blocks.
 """
 
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 
@@ -15,9 +14,9 @@ TOKEN_BYTES = 4  # int32
 HASH_BYTES = 16  # 2^64 blocks before a collision is likely
 
 
-def chain_seed(cache_salt: str | None, extra_keys: tuple[Any, ...]) -> bytes:
+def chain_seed(cache_salt: str | None) -> bytes:
     """The seed of a hash chain, which stands for the parent of the first block."""
-    return blake2b(repr((cache_salt, extra_keys)).encode(), digest_size=HASH_BYTES).digest()
+    return blake2b(repr(cache_salt).encode(), digest_size=HASH_BYTES).digest()
 
 
 def extend_chain(hashes: list[bytes], seed: bytes, token_ids: np.ndarray, block_size: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from quire.batch import Batch
+from quire.batch import Batch, lines_at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,4 +25,4 @@ class ForwardPass:
 
     def narrowed(self, x: Tensor) -> Tensor:
         """The lines of x [T, ...] that are `outputs`, [S, ...]; x itself where that is None."""
-        return x if self.outputs is None else x.index_select(0, self.outputs)
+        return lines_at(x, self.outputs)

@@ -41,7 +41,7 @@ _GAPS = buckets.TOKEN_GAP_SECONDS
 _LATENCY = buckets.REQUEST_SECONDS
 _HISTOGRAMS: Mapping[str, _Spec] = {
     "request_prompt_tokens": _Spec("Prompt tokens of a request"),
-    "request_generation_tokens": _Spec("Tokens generated for a request"),
+    "request_generation_tokens": _Spec("Tokens of a completion; each of a request counts"),
     "request_max_num_generation_tokens": _Spec("Tokens of the longest completion of a request"),
     "request_params_max_tokens": _Spec("max_tokens of a request"),
     "request_prefill_kv_computed_tokens": _Spec(
@@ -118,7 +118,8 @@ class RequestMetrics:
         request, observe = end.request, self._observe
         observe("request_prompt_tokens", end.num_prompt_tokens)
         observe("request_prefill_kv_computed_tokens", end.num_prompt_tokens - end.num_cached_tokens)
-        observe("request_generation_tokens", end.num_generation_tokens)
+        for one in end.completions:  # as vLLM counts them, and as `request_success` does
+            observe("request_generation_tokens", one.num_tokens)
         observe(
             "request_max_num_generation_tokens",
             max((one.num_tokens for one in end.completions), default=0),

@@ -293,7 +293,7 @@ def rope_from(hf: HFConfig, rope: RopeConfig, head_dim: int, style: RopeStyle = 
         dim // 2
     }:
         raise UnsupportedModelError(
-            f"config key 'rope_scaling' has {len(scaling.short)} short and {len(scaling.long)} "
+            f"config key {rope.key!r} has {len(scaling.short)} short and {len(scaling.long)} "
             f"long factors, and {hf.architecture} with these heads needs {dim // 2} of each"
         )
     return RopeSpec(dim=dim, theta=rope.theta, style=style, scaling=scaling)

@@ -14,7 +14,12 @@ from typing import Any, Literal
 from quire import env
 from quire.errors import UnsupportedModelError
 from quire.models.config_values import is_at_least, shown
-from quire.models.rope_config import TRAINED_LENGTH, check_rope_value, join_rope_spellings
+from quire.models.rope_config import (
+    TRAINED_LENGTH,
+    check_rope_value,
+    join_rope_spellings,
+    key_of_scaling,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -140,11 +145,12 @@ def _is_gemma3(config: dict[str, Any]) -> bool:
 
 def _scaling(config: dict[str, Any]) -> tuple[str, float]:
     """The type of rotary scaling, and its factor."""
-    rope = _rope(config)
+    rope, key = _rope(config), key_of_scaling(config.get("rope_scaling") or {})
     kind = rope.get("rope_type") or rope.get("type") or "default"
-    for part in (rope, *rope.values()):  # nested: parameters by layer type
+    by_layer_type = {f"{key}.{name}": part for name, part in rope.items()}
+    for where, part in {key: rope, **by_layer_type}.items():
         if isinstance(part, dict) and part.get("factor") is not None:
-            check_rope_value("factor", part["factor"])
+            check_rope_value("factor", part["factor"], where)
     return (kind, float(rope["factor"])) if "factor" in rope else ("default", 1.0)
 
 

@@ -23,6 +23,8 @@ from quire.models.rope_config import (
     RopeConfig,
     check_rope_params,
     join_rope_spellings,
+    key_of_scaling,
+    needs_factor,
     take_rope_type,
     uses_trained_length,
 )
@@ -158,13 +160,16 @@ class HFConfig:
         share must be `partial`. `layer_type` selects from `rope_parameters` that differ by layer
         type; the single `rope_scaling` of older files applies only if `is_scaled`.
         """
-        params = self._rope_params(layer_type, is_scaled) or dict(silent or {})
-        kind = take_rope_type(params, self.architecture)
-        nested = HFConfig(params, self.architecture, f"{self._path}rope_parameters.")
+        params, key = self._rope_params(layer_type, is_scaled)
+        params = params or dict(silent or {})
+        kind = take_rope_type(params, key, self.architecture)
+        nested = HFConfig(params, self.architecture, f"{key}.")
         theta = self._also_in(nested, theta_keys, "rope_theta", theta)
         if theta <= 1:
-            key = self._path + self._find(theta_keys)[0]
-            raise UnsupportedModelError(f"config key {key!r} = {theta:g} must be a number above 1")
+            where = self._path + self._find(theta_keys)[0]
+            raise UnsupportedModelError(
+                f"config key {where!r} = {theta:g} must be a number above 1"
+            )
         share_keys = partial_keys or (SHARE,)
         rotated = self._also_in(nested, share_keys, SHARE, partial)
         if not partial_keys and rotated != partial:
@@ -172,14 +177,16 @@ class HFConfig:
                 f"config key {SHARE!r} = {rotated} is not supported for "
                 f"{self.architecture}, which rotates whole heads"
             )
-        own = {key: value for key, value in params.items() if key not in nested._read}
+        own = {name: value for name, value in params.items() if name not in nested._read}
         trained = self.optional_int(TRAINED_LENGTH) if uses_trained_length(kind) else None
+        longest = self.optional_int("max_position_embeddings") if needs_factor(kind, own) else None
         return RopeConfig(
             theta=theta,
             type=kind,
-            params=check_rope_params(kind, own, trained),
+            params=check_rope_params(kind, own, key=key, trained_length=trained, longest=longest),
             partial=rotated,
             partial_key=nested._path + SHARE if SHARE in params else self._find(share_keys)[0],
+            key=key,
         )
 
     def check_unread(self, inert: Collection[builtins.str] = ()) -> None:
@@ -271,7 +278,8 @@ class HFConfig:
 
     def _rope_params(
         self, layer_type: builtins.str | None, is_scaled: builtins.bool
-    ) -> dict[builtins.str, Any]:
+    ) -> tuple[dict[builtins.str, Any], builtins.str]:
+        """The parameters, and the key where the config has them."""
         new = self._typed("rope_parameters", "an object", is_a(dict), {})
         if layer_type is not None and new:
             if not isinstance(new.get(layer_type), dict):
@@ -283,7 +291,11 @@ class HFConfig:
             self._rope_types_read.add(layer_type)
             new = new[layer_type]
         old = self._typed("rope_scaling", "an object", is_a(dict), {})
-        return join_rope_spellings(new, old if is_scaled else {})
+        old = old if is_scaled else {}
+        key = self._path + key_of_scaling(old)
+        if layer_type is not None and new and not old:
+            key = f"{key}.{layer_type}"
+        return join_rope_spellings(new, old), key
 
     def _also_in(
         self, nested: HFConfig, keys: Keys, nested_key: builtins.str, absent: builtins.float

@@ -6,6 +6,7 @@ Files older than transformers 5 hold ``rope_theta`` and ``rope_scaling``, newer 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -22,7 +23,7 @@ _PARAMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "default": ((), ()),
     "linear": (("factor",), ()),
     "dynamic": (("factor",), (TRAINED_LENGTH,)),
-    "llama3": (("factor", "low_freq_factor", "high_freq_factor", TRAINED_LENGTH), ()),
+    "llama3": (("factor", "low_freq_factor", "high_freq_factor"), (TRAINED_LENGTH,)),
     "yarn": (
         ("factor",),
         (
@@ -75,6 +76,9 @@ _VALUES: dict[str, _Values] = {
     "truncate": ("true or false", is_a(bool)),
 }
 _ALIASES = {"su": "longrope"}  # the first Phi-3 files
+# What type "default" has no use for: transformers ignores it. Sections share a head among the
+# positions of images and text, which are one and the same for text alone.
+_UNUSED_BY_DEFAULT = {*_VALUES, "mrope_section"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +90,7 @@ class RopeConfig:
     params: Mapping[str, Any]  # of that type: factor, original_max_position_embeddings, ...
     partial: float = 1.0  # share of the head size that is rotated
     partial_key: str = field(default=SHARE, compare=False)  # where the config says so
+    key: str = field(default="rope_scaling", compare=False)  # where the config has type and params
 
 
 def join_rope_spellings(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,6 +104,11 @@ def join_rope_spellings(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[
     return {key: value for key, value in {**new, **old}.items() if value is not None}
 
 
+def key_of_scaling(old: Mapping[str, Any]) -> str:
+    """The key that errors name: that of the older spelling ``old`` where it is used."""
+    return "rope_scaling" if old else "rope_parameters"
+
+
 def beside_scaling(params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that any type may have (base and rotated share); older files have them as
     keys beside ``rope_scaling``."""
@@ -109,19 +119,26 @@ def names_rope_type(scaling: Mapping[str, Any]) -> bool:
     return scaling.keys() & {"type", "rope_type"} != set()
 
 
-def take_rope_type(params: dict[str, Any], architecture: str) -> str:
-    """Remove the type, under either of its two names, from ``params`` and return it."""
-    said = [params.pop(key) for key in ("rope_type", "type") if key in params]
+def take_rope_type(params: dict[str, Any], key: str, architecture: str) -> str:
+    """Remove the type, under either of its two names, from ``params`` and return it; ``key`` is
+    where the config has them."""
+    said = [params.pop(name) for name in ("rope_type", "type") if name in params]
     names = [_ALIASES.get(str(name), str(name)) for name in said] or ["default"]
     if len(set(names)) > 1:
         raise UnsupportedModelError(
-            f"config key 'rope_scaling' has rope_type {names[0]!r} and type {names[1]!r}, "
+            f"config key {key!r} has rope_type {names[0]!r} and type {names[1]!r}, "
             "which mean the same and differ; set both, or drop one with --hf-overrides"
+        )
+    lost = [param for param in params if param in _VALUES]
+    if lost and not said:
+        raise UnsupportedModelError(
+            f"config key {key!r} has {', '.join(lost)} but no rope_type, which is one of "
+            f"{', '.join(_PARAMS)}; {_without_scaling(key)}"
         )
     if names[0] not in _PARAMS:
         raise UnsupportedModelError(
-            f"config key 'rope_scaling' has type {names[0]!r}, which is not supported for "
-            f"{architecture}; supported: {', '.join(_PARAMS)}"
+            f"config key {key!r} has type {names[0]!r}, which is not supported for "
+            f"{architecture}; supported: {', '.join(_PARAMS)}; {_without_scaling(key)}"
         )
     return names[0]
 
@@ -131,66 +148,98 @@ def uses_trained_length(kind: str) -> bool:
 
 
 def check_rope_params(
-    kind: str, params: Mapping[str, Any], trained_length: int | None
+    kind: str,
+    params: Mapping[str, Any],
+    *,
+    key: str,
+    trained_length: int | None,
+    longest: int | None,
 ) -> dict[str, Any]:
-    """``params`` checked for the type ``kind``, without inert ones; ``trained_length`` is the
-    config's top-level original_max_position_embeddings, if any."""
-    params = _without_inert(kind, params)
-    required, optional = _PARAMS[kind]
-    known = required + optional
+    """``params``, which stand under ``key``, checked for the type ``kind`` and without inert ones.
+
+    ``trained_length`` is the config's top-level original_max_position_embeddings, if any, and
+    ``longest`` its max_position_embeddings; their ratio is yarn's factor if none is said.
+    """
+    params = _without_inert(kind, params, key)
     if trained_length is not None:
         if params.get(TRAINED_LENGTH, trained_length) != trained_length:
             raise UnsupportedModelError(
                 f"config keys {TRAINED_LENGTH!r} = {trained_length} and "
-                f"'rope_scaling.{TRAINED_LENGTH}' = {shown(params[TRAINED_LENGTH])} mean the same "
+                f"'{key}.{TRAINED_LENGTH}' = {shown(params[TRAINED_LENGTH])} mean the same "
                 "and differ; drop one with --hf-overrides"
             )
-        params = {**params, TRAINED_LENGTH: trained_length}
-    missing = [key for key in required if key not in params]
-    unknown = [key for key in params if key not in known]
-    for word, keys in (("lacks", missing), ("has unknown", unknown)):
-        if keys:
-            raise UnsupportedModelError(
-                f"config key 'rope_scaling' of type {kind!r} {word} {', '.join(keys)}; "
-                f"it takes {', '.join(known) or 'no parameters'}"
-            )
-    for key, value in params.items():
-        check_rope_value(key, value)
+        params[TRAINED_LENGTH] = trained_length
+    for name in params:
+        if name in _VALUES:
+            check_rope_value(name, params[name], key)
+    if needs_factor(kind, params) and TRAINED_LENGTH in params and longest is not None:
+        params["factor"] = longest / params[TRAINED_LENGTH]
+    _check_names(kind, params, key)
     if params.keys() >= {"attention_factor", ATTN_FACTOR}:
         raise UnsupportedModelError(
-            f"config keys 'rope_scaling.attention_factor' = {params['attention_factor']} and "
-            f"'rope_scaling.attn_factor' = {params[ATTN_FACTOR]} both set the factor of cos and "
+            f"config keys '{key}.attention_factor' = {params['attention_factor']} and "
+            f"'{key}.attn_factor' = {params[ATTN_FACTOR]} both set the factor of cos and "
             "sin; drop one with --hf-overrides"
         )
     if kind == "llama3" and params["high_freq_factor"] <= params["low_freq_factor"]:
         raise UnsupportedModelError(
-            f"config key 'rope_scaling.high_freq_factor' = {params['high_freq_factor']} must be "
-            f"above 'rope_scaling.low_freq_factor' = {params['low_freq_factor']}"
+            f"config key '{key}.high_freq_factor' = {params['high_freq_factor']} must be "
+            f"above '{key}.low_freq_factor' = {params['low_freq_factor']}"
         )
-    return dict(params)
+    return params
 
 
-def check_rope_value(key: str, value: Any) -> None:
-    """Refuse a value that a parameter cannot have."""
-    wanted, is_allowed = _VALUES[key]
+def needs_factor(kind: str, params: Mapping[str, Any]) -> bool:
+    """Whether a factor is derived, as transformers does where it is null."""
+    return kind == "yarn" and "factor" not in params
+
+
+def check_rope_value(name: str, value: Any, key: str) -> None:
+    """Refuse a value that a parameter, which stands under ``key``, cannot have."""
+    wanted, is_allowed = _VALUES[name]
     if not is_allowed(value):
-        raise UnsupportedModelError(
-            f"config key 'rope_scaling.{key}' = {shown(value)} must be {wanted}"
-        )
+        raise UnsupportedModelError(f"config key '{key}.{name}' = {shown(value)} must be {wanted}")
 
 
-def _without_inert(kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def _without_inert(kind: str, params: Mapping[str, Any], key: str) -> dict[str, Any]:
+    if kind == "default":
+        return {name: params[name] for name in params if name not in _UNUSED_BY_DEFAULT}
     inert = _INERT.get(kind, {})
-    for key in inert.keys() & params.keys():
-        if params[key] not in inert[key]:
+    for name in inert.keys() & params.keys():
+        if params[name] not in inert[name]:
             raise UnsupportedModelError(
-                f"config key 'rope_scaling.{key}' = {shown(params[key])} of type {kind!r} must be "
-                f"{' or '.join(map(str, inert[key]))}, which changes nothing; --hf-overrides "
-                f'\'{{"rope_scaling": {{"{key}": null}}}}\' drops it, as transformers does'
+                f"config key '{key}.{name}' = {shown(params[name])} of type {kind!r} must be "
+                f"{' or '.join(map(str, inert[name]))}, which changes nothing; "
+                f"{_overriding(f'{key}.{name}', None)} drops it, as transformers does"
             )
     is_neutral = params.get(ATTN_FACTOR) == 1
     return {
-        key: value
-        for key, value in params.items()
-        if key not in inert and not (is_neutral and key == ATTN_FACTOR)
+        name: value
+        for name, value in params.items()
+        if name not in inert and not (is_neutral and name == ATTN_FACTOR)
     }
+
+
+def _check_names(kind: str, params: Mapping[str, Any], key: str) -> None:
+    required, optional = _PARAMS[kind]
+    known = required + optional
+    missing = [name for name in required if name not in params]
+    unknown = [name for name in params if name not in known]
+    for word, names in (("lacks", missing), ("has unknown", unknown)):
+        if names:
+            raise UnsupportedModelError(
+                f"config key {key!r} of type {kind!r} {word} {', '.join(names)}; it takes "
+                f"{', '.join(known) or 'no parameters'}; {_without_scaling(key)}"
+            )
+
+
+def _without_scaling(key: str) -> str:
+    """How to run without the scaling that stands under ``key``."""
+    plain = None if key.endswith("rope_scaling") else {"rope_type": "default"}
+    return f"{_overriding(key, plain)} leaves rotary positions unscaled"
+
+
+def _overriding(path: str, value: object) -> str:
+    for part in reversed(path.split(".")):
+        value = {part: value}
+    return f"--hf-overrides '{json.dumps(value)}'"

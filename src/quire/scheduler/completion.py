@@ -60,7 +60,7 @@ class Completion:
             token_ids=np.asarray(request.prompt_token_ids, dtype=np.int32),
             num_prompt_tokens=len(request.prompt_token_ids),
             table=table,
-            hash_seed=chain_seed(request.cache_salt, request.extra_keys),
+            hash_seed=chain_seed(request.cache_salt),
             hashes=[],
             constraint=constraint,
         )

@@ -6,11 +6,12 @@ import importlib
 import inspect
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import quire
 from quire.server import (
@@ -27,7 +28,7 @@ from quire.server import (
     tokens,
 )
 from quire.server.args import ServerArgs
-from quire.server.error_responses import install_error_handlers
+from quire.server.error_responses import install_error_handlers, route_path
 from quire.server.guard import Guard, allowed_hosts
 from quire.server.keys import all_keys
 from quire.server.observed import Observed
@@ -35,11 +36,25 @@ from quire.server.openapi import make_true
 from quire.server.state import ServerState
 from quire.sizes import parse_bytes
 
+
+def _with_heads(router: APIRouter) -> APIRouter:
+    """The router with HEAD wherever it has GET (RFC 9110, 9.1); uvicorn leaves the body out."""
+    for route in list(router.routes):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            router.add_api_route(
+                route.path, route.endpoint, methods=["HEAD"], include_in_schema=False
+            )
+    return router
+
+
 # Matched in this order: the most used routes first.
-ROUTERS = (
-    *(chat.router, completions.router, responses.router, messages.router),
-    *(health.router, models.router, requests_api.router, tokens.router),
-    *(metrics_route.router, info.router, page.router),
+ROUTERS = tuple(
+    _with_heads(router)
+    for router in (
+        *(chat.router, completions.router, responses.router, messages.router),
+        *(health.router, models.router, requests_api.router, tokens.router),
+        *(metrics_route.router, info.router, page.router),
+    )
 )
 
 # Response headers that pages of other origins may read, besides those that CORS always exposes.
@@ -73,7 +88,15 @@ def make_layers(app: FastAPI) -> None:
 
 
 class _Application(FastAPI):
-    """An application whose OpenAPI schema is corrected to what the server really does."""
+    """An application whose OpenAPI schema is corrected to what the server really does, and which
+    takes paths with and without the prefix of its proxy."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.root_path and scope["type"] == "http":
+            scope = {**scope, "root_path": self.root_path}
+            if route_path(scope) == scope["path"]:  # the proxy has taken it off; redirects need it
+                scope["path"] = self.root_path + scope["path"]
+        await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

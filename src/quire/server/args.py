@@ -58,6 +58,9 @@ class ServerArgs:
     sse_keep_alive_interval: float = _http(
         15.0, help="seconds of silence after which a stream sends a comment; 0: never", parse=float
     )
+    stream_interval: int = _http(
+        1, help="tokens from one event of a stream to the next, unless a request says", parse=int
+    )
     enable_force_include_usage: bool = _http(
         False, help="send usage on every chunk of a stream, requested or not", parse=bool
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -14,11 +15,12 @@ from quire.server.logprobs import CompletionLogprobs
 from quire.server.protocol.completions import CompletionRequest
 from quire.server.sse import DONE, Chunks, encode
 from quire.server.usage import StreamUsage
+from quire.server.whole import IN_THREAD_TOKENS, completion_size, prompt_size
 
 
 class CompletionStream:
-    """One stream; an output becomes one chunk per choice, however many tokens it has, and all of
-    them are yielded together."""
+    """One stream; an output becomes one chunk per choice, however many tokens it has. All of them
+    are yielded together, unless they are large: then each is built in a thread of its own."""
 
     def __init__(
         self,
@@ -42,6 +44,10 @@ class CompletionStream:
             async for prompt, output in outputs:
                 if output.prompt_logprobs is not None:
                     self._prompt_logprobs[prompt] = output.prompt_logprobs
+                if self._is_large(prompt, output):
+                    for one in output.outputs:
+                        yield await asyncio.to_thread(self._chunk, prompt, output, one)
+                    continue
                 data = b"".join(self._chunk(prompt, output, one) for one in output.outputs)
                 if data:
                     yield data
@@ -49,10 +55,22 @@ class CompletionStream:
             yield self._chunks.chunk(b"", usage=self._generation.usage.as_dict())
         yield DONE
 
+    def _is_large(self, prompt: int, output: RequestOutput) -> bool:
+        if self._body.logprobs is None:
+            return False
+        size = sum(completion_size(one) for one in output.outputs)
+        num_new = sum(self._index(prompt, one) not in self._logprobs for one in output.outputs)
+        if num_new:
+            size += num_new * prompt_size(self._prompt_logprobs.get(prompt))
+        return size >= IN_THREAD_TOKENS
+
+    def _index(self, prompt: int, one: CompletionOutput) -> int:
+        return one.index + prompt * self._n
+
     def _chunk(self, prompt: int, output: RequestOutput, one: CompletionOutput) -> bytes:
         """The chunk for one output; b"" while its text is held back, as half a character or the
         possible start of a stop string."""
-        index = one.index + prompt * self._n
+        index = self._index(prompt, one)
         is_first = index not in self._logprobs
         if is_first:
             self._logprobs[index] = self._view.logprobs()

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from quire.errors import EngineDeadError
@@ -134,11 +135,14 @@ def install_error_handlers(app: FastAPI) -> None:
         kinds = {404: "NotFoundError", 405: "MethodNotAllowedError"}
         message = f"{error.detail}: {request.method} {request.scope['path']}"
         why = why_unknown(request.scope) if error.status_code == 404 else None
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_methods(request.scope))
         known = HTTPError(
             error.status_code,
             message if why is None else f"{message}: {why}.",
             kinds.get(error.status_code, "BadRequestError"),
-            headers=dict(error.headers or {}),
+            headers=headers,
             tells_paths=True,
         )
         return error_response(route_path(request.scope), known)
@@ -146,6 +150,16 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_framework)
     for kind in (HTTPError, EngineDeadError):  # the guard handles all others
         app.add_exception_handler(kind, on_error)
+
+
+def _methods(scope: Scope) -> list[str]:
+    """The methods that the path of a request has; the framework tells those of one route only."""
+    routes = scope["router"].routes
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+        if any(one.matches({**scope, "method": method})[0] is Match.FULL for one in routes)
+    ]
 
 
 def invalid_body(error: ValidationError) -> HTTPError:

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from quire.server import request_ids
-from quire.server.error_responses import as_http_error, error_response, is_anthropic, route_path
+from quire.server.error_responses import as_http_error, error_response, route_path
 from quire.server.errors import HTTPError, bad_request, too_many
 
 Scope = MutableMapping[str, Any]
@@ -30,7 +30,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/startupz", "/ping"})
 OPEN_PREFIX = "/page/"  # the page's own files
 _REQUEST_ID = request_ids.HEADER.encode()
-_ANTHROPIC_REQUEST_ID = b"request-id"  # where Anthropic's clients look for it
 # Headers that may be sent only once: proxies and servers differ about which of several counts.
 _ONCE = (b"authorization", b"x-api-key", b"content-type", b"content-length", b"host")
 _POLICY_VIOLATION = 1008  # WebSocket close code
@@ -68,8 +67,7 @@ class Guard:
         headers = dict(scope["headers"])
         state = scope.setdefault("state", {})
         state["request_id"] = request_ids.from_header(headers.get(_REQUEST_ID))
-        id_names = _id_names(scope)
-        exchange = _Exchange(receive, send, state, id_names, self._max_body_bytes, self._room)
+        exchange = _Exchange(scope, receive, send, self._max_body_bytes, self._room)
         state["body_is_read"] = exchange.body_is_read
         state["arrived"] = asyncio.get_running_loop().time()
         try:
@@ -176,16 +174,13 @@ class _Exchange:
 
     def __init__(
         self,
+        scope: Scope,
         receive: Receive,
         send: Send,
-        state: MutableMapping[str, Any],
-        id_names: Sequence[bytes],
         max_body_bytes: int,
         room: _Room,
     ) -> None:
-        self._receive, self._send = receive, send
-        self._state = state  # has the request id, which the body may have changed
-        self._id_names = id_names  # names of the headers that carry the request id
+        self._scope, self._receive, self._send = scope, receive, send
         self._max_body_bytes = max_body_bytes
         self._num_bytes = 0
         self._room = room
@@ -217,10 +212,13 @@ class _Exchange:
             return
         if message["type"] == "http.response.start":
             self.has_answered = True
-            request_id = self._state["request_id"].encode()
-            own = [(name, request_id) for name in self._id_names]
-            message["headers"] = [*message.get("headers", ()), *own]
+            message["headers"] = [*message.get("headers", ()), *self._id_headers()]
         await self._send(message)
+
+    def _id_headers(self) -> list[tuple[bytes, bytes]]:
+        scope = self._scope
+        request_id = scope["state"]["request_id"]  # now, since the body may have changed it
+        return request_ids.answer_headers(route_path(scope), scope["headers"], request_id)
 
 
 def allowed_hosts(address: str, names: Sequence[str], has_keys: bool) -> frozenset[str] | None:
@@ -249,13 +247,6 @@ def _without_port(host: bytes) -> str:
 def is_open(path: str) -> bool:
     """Whether a path needs no key."""
     return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
-
-
-def _id_names(scope: Scope) -> list[bytes]:
-    """The names of the response headers that carry the request id."""
-    if is_anthropic(route_path(scope), scope["headers"]):
-        return [_REQUEST_ID, _ANTHROPIC_REQUEST_ID]
-    return [_REQUEST_ID]
 
 
 def _check_once(scope: Scope) -> None:

@@ -19,7 +19,6 @@ MAX_SILENCE_S = 30.0
 router = APIRouter(tags=["health"])
 
 
-@router.head("/health", include_in_schema=False)
 @router.get("/health")
 async def health(request: Request) -> Response:
     """200 when the engine answers; 503 while it loads, after it has died, and while it has said
@@ -37,7 +36,6 @@ async def health(request: Request) -> Response:
     return Response(status_code=200)
 
 
-@router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def alive(request: Request) -> Response:
     """200 as long as restarting the process would not help: also while the model loads."""
@@ -47,7 +45,6 @@ async def alive(request: Request) -> Response:
     return Response(status_code=200)
 
 
-@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
 async def ready(request: Request) -> Response:
     """200 when new requests are taken, by every HTTP process; 503 while loading and draining."""

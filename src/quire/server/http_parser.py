@@ -1,5 +1,6 @@
 """uvicorn's httptools protocol with the limits that it lacks: on the size of a request's head, and
-on how long a client may send nothing of its request, or read nothing of its answer.
+on how long a client may send nothing of its request, or read nothing of its answer. What is no
+request is refused after the answers to those before it.
 
 It also serves requests that offer an upgrade as plain HTTP, ends all requests of a client that
 disconnects, and answers HTTP/1.0 without chunks. Bodies are limited by the guard, which sees a
@@ -20,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from quire.server import request_ids
 from quire.server.error_responses import error_payload
 from quire.server.errors import HTTPError, bad_request
 
@@ -35,6 +37,7 @@ _CODED = (
 _TOO_LARGE = (
     f"The head of the request is larger than {MAX_HEAD_BYTES} bytes; shorten its URL or headers."
 )
+_NO_HOST = "The header Host is missing, which HTTP/1.1 requires; send one."
 WRITE_TIMEOUT_S = 60.0
 _MAX_WAITING = 8  # pipelined requests behind a running one; with more, reading pauses
 _GOODBYE_S = 1.0  # for TLS clients to close when the server shuts down
@@ -63,7 +66,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._is_in_head = False
         self._num_head_bytes = 0  # received after the packet in which the head began
-        self._refusal: HTTPError | None = None  # of a head that the parser itself accepts
+        self._is_in_body = False  # of `cycle`
+        self._refusal: bytes | None = None  # the connection's last answer, until its turn has come
         self.url = b""
         self._num_body_bytes = 0
         self._body_began = 0.0  # event-loop time
@@ -79,13 +83,15 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        if self._refusal is not None:
+            return  # nobody can tell where the next request begins
         self._num_head_bytes += len(data)
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
             why = error.__context__ or error  # a callback's own error
-            self.logger.warning("Invalid HTTP request received: %s", why)
-            self._refuse(self._refusal or bad_request(f"The request cannot be read: {why}."))
+            known = why if isinstance(why, HTTPError) else None
+            self._refuse(known or bad_request(f"The request cannot be read: {why}."))
             return
         is_too_large = self._is_in_head and self._num_head_bytes > MAX_HEAD_BYTES
         if is_too_large and not self.transport.is_closing():
@@ -93,7 +99,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._is_in_head, self._num_head_bytes, self._num_body_bytes = True, 0, 0
+        self._is_in_head, self._is_in_body = True, False
+        self._num_head_bytes = self._num_body_bytes = 0
         self._expect_more()
 
     def on_headers_complete(self) -> None:
@@ -101,19 +108,20 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > (
             MAX_HEAD_BYTES
         ):
-            self._refusal = bad_request(_TOO_LARGE)
-            raise ValueError(_TOO_LARGE)  # stops the parser
+            raise bad_request(_TOO_LARGE)  # stops the parser
         if not _is_chunked_at_most(self.headers):
-            self._refusal = HTTPError(501, _CODED, "NotImplementedError")
-            raise ValueError(_CODED)
+            raise HTTPError(501, _CODED, "NotImplementedError")
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":  # what follows is not HTTP
                 raise ValueError("this server is not a proxy")
             return  # `_parse` parses the head again, without the upgrade
+        if self.parser.get_http_version() == "1.1" and b"host" not in dict(self.headers):
+            raise bad_request(_NO_HOST)  # as RFC 9112 (3.2) demands
         self._body_began = self.loop.time()
         self._expect_more()
         was_reading = not self.flow.read_paused
         super().on_headers_complete()
+        self._is_in_body = True
         self._unanswered = [one for one in self._unanswered if not one.response_complete]
         self._unanswered.append(self.cycle)
         if was_reading and len(self.pipeline) <= _MAX_WAITING:
@@ -123,16 +131,44 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(bad_request(msg))
 
     def _refuse(self, error: HTTPError) -> None:
-        """Answer a request that the application never sees, and close the connection."""
-        payload = error_payload(self.url.decode("latin-1"), error, headers=self.headers)
-        body = msgspec.json.encode(payload)
-        own = [
+        """Answer a request that the application cannot, after those before it, and close the
+        connection."""
+        request_id = request_ids.from_header(dict(self.headers).get(request_ids.HEADER.encode()))
+        self.logger.warning("Invalid HTTP request received (%s): %s", request_id, error.message)
+        self._expect_nothing()
+        self._refusal = self._refusal_of(error, request_id)
+        if self._is_in_body:
+            self._drop_last()
+        self._send_refusal()
+
+    def _refusal_of(self, error: HTTPError, request_id: str) -> bytes:
+        path = self.url.decode("latin-1")
+        body = msgspec.json.encode(error_payload(path, error, request_id, self.headers))
+        headers = [
+            *self.server_state.default_headers,
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
+            *request_ids.answer_headers(path, self.headers, request_id),
         ]
-        lines = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *own)]
-        self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        return b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body])
+
+    def _drop_last(self) -> None:
+        """End the last request, whose body is invalid; if it has an answer, it gets no other."""
+        if self.cycle.response_started:
+            self._refusal = b""
+        if self.pipeline and self.pipeline[0][0] is self.cycle:
+            self.pipeline.popleft()
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+
+    def _send_refusal(self) -> None:
+        """Refuse and close, once all requests before are answered (RFC 9112, 9.3.2)."""
+        waits = any(not (one.response_complete or one.disconnected) for one in self._unanswered)
+        if self._refusal is None or waits or self.transport.is_closing():
+            return
+        self.transport.write(self._refusal)
         self.transport.close()
 
     def on_body(self, body: bytes) -> None:
@@ -145,8 +181,13 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
+        self._is_in_body = False
         self._expect_nothing()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._send_refusal()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -34,7 +34,7 @@ class CompletionLogprobs:
         tokens, values, tops, offsets = [], [], [], []
         for token_id, position in zip(token_ids, positions, strict=True):
             text = self._text(token_id, position)
-            tokens.append(text)
+            tokens.append(self._name(token_id, text))
             values.append(None if position is None else floored(position[token_id].logprob))
             tops.append(None if position is None else self._top(position))
             offsets.append(self._offset)
@@ -50,16 +50,18 @@ class CompletionLogprobs:
         """Log-probabilities by text, as clients expect; of two tokens with one text, the higher."""
         top: dict[str, float] = {}
         for token_id, one in position.items():
-            text, value = self._text(token_id, position), floored(one.logprob)
-            top[text] = max(value, top.get(text, value))
+            name = self._name(token_id, self._text(token_id, position))
+            value = floored(one.logprob)
+            top[name] = max(value, top.get(name, value))
         return top
 
     def _text(self, token_id: int, position: Position | None) -> str:
-        if self._as_token_ids:
-            return token_name(token_id)
         if position is not None:
             return position[token_id].decoded_token or ""
         return "" if self._vocabulary is None else self._vocabulary.token_texts([token_id])[0]
+
+    def _name(self, token_id: int, text: str) -> str:
+        return token_name(token_id) if self._as_token_ids else text
 
 
 def chat_logprobs(

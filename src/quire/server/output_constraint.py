@@ -32,7 +32,8 @@ _SCHEMA_OF_TEXT = "structural_tag.format.elements[1].json_schema"  # where `_bes
 # Where grammars of `tools.constraint` hold a tool's schema, of one of several or the only tool.
 _SCHEMA_OF_TOOL = re.compile(
     r"(?<!\S)(?:structural_tag\.format(?:\.elements\[0\])?(?:\.tags\[(?P<tag>\d{1,6})\])?\.content\.json_schema"
-    r"|#/\$defs/tool(?P<definition>\d{1,6})|#)(?!\w)"
+    r"|#/\$defs/tool(?P<definition>\d{1,6})|#/items/anyOf/(?P<call>\d{1,6})/properties/parameters"
+    r"|#)(?!\w)"
 )
 
 
@@ -171,7 +172,10 @@ def _with_places(message: str, schema_places: Sequence[str]) -> str:
     """``message`` with tool schemas named by their place in the body, not in the grammar."""
 
     def place(found: re.Match[str]) -> str:
-        index = int(found["tag"] or found["definition"] or 0)
+        number = found["tag"] or found["definition"] or found["call"]
+        if number is None:  # the only tool's schema, or the list of calls of several
+            return schema_places[0] if len(schema_places) == 1 else found.group()
+        index = int(number)
         return schema_places[index] if index < len(schema_places) else found.group()
 
     return _SCHEMA_OF_TOOL.sub(place, message)

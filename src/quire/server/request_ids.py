@@ -6,9 +6,11 @@ import uuid
 
 from starlette.requests import Request
 
+from quire.server.error_responses import Headers, is_anthropic
 from quire.server.errors import bad_request
 
 HEADER = "x-request-id"
+_ANTHROPIC_HEADER = "request-id"  # where Anthropic's clients look for it
 _MAX_CHARS = 128
 # What stands before a request's own id in its answer.
 _PREFIXES = ("chatcmpl-", "cmpl-", "resp_", "msg_")
@@ -18,6 +20,12 @@ def from_header(given: bytes | None) -> str:
     """The client's id if it is valid as a header of the answer, else a new one."""
     text = (given or b"").decode("latin-1").strip()
     return text if _is_good(text) else uuid.uuid4().hex
+
+
+def answer_headers(path: str, headers: Headers, request_id: str) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer that carry the request id, for a request's path and headers."""
+    names = (HEADER, _ANTHROPIC_HEADER) if is_anthropic(path, headers) else (HEADER,)
+    return [(name.encode(), request_id.encode()) for name in names]
 
 
 def request_id_of(request: Request, given: str | None) -> str:

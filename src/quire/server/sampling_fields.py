@@ -1,7 +1,7 @@
 """The fields of a body as `SamplingParams`, over the defaults of the server.
 
-A value is the request's, else the generation config's, else OpenAI's. Ranges are checked by
-`SamplingParams` itself, so that the HTTP and the Python API give the same errors.
+A value is the request's, else that of the generation config or a flag, else OpenAI's. Ranges are
+checked by `SamplingParams` itself, so that the HTTP and the Python API give the same errors.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ def _params(
         raise bad_request("stream_options needs stream=true; set it.", "stream_options")
     _check_numbers(body, engine.model_config.get_vocab_size())
     values = _defaults(engine, is_beam_search=bool(body.use_beam_search))
+    values["stream_interval"] = args.stream_interval
     values |= {name: value for name in _SAME_NAME if (value := getattr(body, name)) is not None}
     values |= output_constraint(body)
     values |= named_processors(body.logits_processors, args)

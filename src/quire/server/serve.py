@@ -113,6 +113,7 @@ def _check_ranges(args: ServerArgs) -> None:
     least: dict[str, float] = {
         "max_queued_requests": 1,
         "max_output_tokens": 1,
+        "stream_interval": 1,
         "shutdown_timeout": 0,
         "sse_keep_alive_interval": 0,
         "max_log_len": 0,

@@ -54,8 +54,8 @@ class ServedModels:
         return self.names[0]
 
     def check(self, name: str | None) -> None:
-        """404 for a name that is not served."""
-        if name is None or name in self.names:
+        """404 for a name that is not served; None and "" mean the one model."""
+        if not name or name in self.names:
             return
         message = (
             f"The model `{name[:_MAX_NAME]}` does not exist. Valid names: {', '.join(self.names)}."

@@ -8,6 +8,8 @@ from __future__ import annotations
 from starlette.routing import Match, get_route_path
 from starlette.types import Scope
 
+from quire.not_built import LORA
+
 _VERSION = "/v1/"
 _ANTHROPIC = "/v1/messages"
 
@@ -18,8 +20,10 @@ _NO_STATE = (
     "/v1/responses"
 )
 _BATCHES = "batches are not supported; `quire run-batch` answers a file of requests"
-_LORA = "LoRA adapters are not supported yet; merge the adapter into the weights"
 _SLEEP = "sleep mode is not supported; stop the server, and start it again"
+_PAUSE = "pausing is not supported; requests end, or are cancelled with /v1/requests/ID/cancel"
+_RENDER = "use /apply-template for the prompt of a conversation, and /tokenize for its tokens"
+_PROFILE = "profiling over HTTP is not supported"
 _OLLAMA = "Ollama's API is not supported; use OpenAI's, whose base URL ends with /v1"
 # Path without the version -> why it is not supported; this holds for paths below it too.
 NOT_BUILT = {
@@ -37,10 +41,20 @@ NOT_BUILT = {
     **dict.fromkeys(("files", "uploads"), "files are not stored; put their text into a message"),
     **dict.fromkeys(("assistants", "threads", "conversations", "vector_stores"), _NO_STATE),
     "fine_tuning": "training is not supported",
-    **dict.fromkeys(("load_lora_adapter", "unload_lora_adapter"), _LORA),
+    **dict.fromkeys(("load_lora_adapter", "unload_lora_adapter"), LORA),
     **dict.fromkeys(("sleep", "wake_up", "is_sleeping"), _SLEEP),
+    **dict.fromkeys(("pause", "resume", "is_paused"), _PAUSE),
+    **dict.fromkeys(("start_profile", "stop_profile"), _PROFILE),
+    **dict.fromkeys(("chat/completions/render", "completions/render"), _RENDER),
+    "generate": "use /v1/completions, which takes token ids too, or /v1/chat/completions",
+    "inference": "use /v1/completions, which takes token ids, with return_token_ids",
+    "invocations": "one endpoint for all bodies is not supported; use /v1/chat/completions or "
+    "/v1/completions",
+    "tokenizer_info": "use /tokenize and /detokenize; the tokenizer's files are the model's",
+    "collective_rpc": "methods of the engine cannot be called over HTTP",
     **dict.fromkeys(("api/chat", "api/generate", "api/tags", "api/show"), _OLLAMA),
 }
+_MOST_PARTS = max(name.count("/") for name in NOT_BUILT) + 1
 
 
 def why_unknown(scope: Scope) -> str | None:
@@ -51,8 +65,9 @@ def why_unknown(scope: Scope) -> str | None:
     for meant in (f"{_VERSION}{name}", f"/{name}"):
         if meant != path and _is_route(scope, meant):
             return f"the endpoint is {meant}{_base_url(meant)}"
-    first, _, rest = name.partition("/")
-    return NOT_BUILT.get(first) or NOT_BUILT.get(f"{first}/{rest.partition('/')[0]}")
+    parts = name.split("/")
+    begins = ("/".join(parts[:count]) for count in range(1, _MOST_PARTS + 1))
+    return next((NOT_BUILT[begin] for begin in begins if begin in NOT_BUILT), None)
 
 
 def _is_route(scope: Scope, path: str) -> bool:

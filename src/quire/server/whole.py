@@ -1,4 +1,5 @@
-"""Waits for a complete generation, as long as its client stays connected."""
+"""Waits for a complete generation, as long as its client stays connected, and has large answers
+built in a thread."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from quire.outputs import RequestOutput
+from quire.outputs import CompletionOutput, PromptLogprobs, RequestOutput
 from quire.server.errors import broken_off
 from quire.server.generation import Generation
 from quire.server.sse import leave_on_disconnect
@@ -21,17 +22,23 @@ IN_THREAD_TOKENS = 4096  # with their alternatives; fewer take less time than st
 
 async def built(outputs: Sequence[RequestOutput], build: Callable[[], T]) -> T:
     """The result of ``build``, which runs in a thread if the outputs are large."""
-    if sum(_size(one) for one in outputs) < IN_THREAD_TOKENS:
+    size = 0
+    for output in outputs:
+        of_prompt = prompt_size(output.prompt_logprobs)  # repeated in each choice
+        size += sum(of_prompt + completion_size(one) for one in output.outputs)
+    if size < IN_THREAD_TOKENS:
         return build()
     return await asyncio.to_thread(build)
 
 
-def _size(output: RequestOutput) -> int:
-    of_prompt = sum(len(one or ()) for one in output.prompt_logprobs or ())
-    size = of_prompt * len(output.outputs)  # repeated in each choice
-    for one in output.outputs:
-        size += len(one.token_ids) + sum(len(position) for position in one.logprobs or ())
-    return size
+def prompt_size(logprobs: PromptLogprobs | None) -> int:
+    """Log-probabilities of a prompt, counted."""
+    return sum(len(one or ()) for one in logprobs or ())
+
+
+def completion_size(one: CompletionOutput) -> int:
+    """Tokens of one output and their log-probabilities, counted."""
+    return len(one.token_ids) + sum(len(position) for position in one.logprobs or ())
 
 
 async def whole_outputs(request: Request, generation: Generation) -> list[RequestOutput]:

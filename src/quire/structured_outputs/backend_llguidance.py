@@ -27,7 +27,7 @@ from quire.structured_outputs.idle import without_idle
 from quire.structured_outputs.lark import with_schemas
 from quire.structured_outputs.look_ahead import without_look_ahead
 from quire.structured_outputs.narrow import narrowed
-from quire.structured_outputs.patterns import json_spaces, plain_anchors
+from quire.structured_outputs.patterns import agreed_classes, json_spaces, plain_anchors
 from quire.structured_outputs.quoting import (
     allowed_escapes,
     with_exact_patterns,
@@ -54,8 +54,9 @@ MAX_ANEW_S = 0.2
 MAX_LANES_S = 0.05  # for all lanes of a grammar, which are compiled while steps wait
 LEAST_S = 1e-4  # as a clock may measure 0
 # Slices of the vocabulary by JSON strings. Tokens of a slice are checked together; a string with
-# room for n more characters needs a slice of n, or each token is checked by itself.
-_STRING = r'[^"\\\x00-\x1F\x7F]'
+# room for n more characters needs a slice of n, or each token is checked by itself. Without
+# the line ends that a dot does not match, so that strings of `.*` have slices too.
+_STRING = r'[^"\\\x00-\x1F\x7F\u2028\u2029]'
 SLICES = ["[ \\n\\r\\t]+", *(f"{_STRING}{{1,{n}}}" for n in (*range(1, 13), 30)), f"{_STRING}+"]
 # A mask takes microseconds for most states, and for some a walk over a large vocabulary: 1 ms.
 LARGE_VOCABULARY = 1 << 15
@@ -360,7 +361,7 @@ def _byte_tokenizer() -> Any:
 
 
 def _regex_text(spec: GrammarSpec) -> str:
-    return _regex_in_lark(spec.source)
+    return _regex_in_lark(agreed_classes(spec.source, may_nest=True))
 
 
 def _choice_text(spec: GrammarSpec) -> str:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -228,6 +229,8 @@ def _typed(schema: Any, root: Any, path: str) -> Any:
     _check_names(out, path)
     _check_text(out, path)
     _say_text(out)
+    if "$ref" in out:
+        out["$ref"] = unquote(out["$ref"])  # it takes names as they stand there
     return out
 
 

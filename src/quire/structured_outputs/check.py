@@ -19,8 +19,9 @@ from quire.structured_outputs.lark import check_options, inline_schemas
 MAX_SOURCE_BYTES = 1 << 18
 MAX_DEPTH = 64
 MAX_OPTIONAL = 1000  # properties of one object
-MAX_COUNT = 100_000  # of a bound on characters or items
 
+# A limit beyond what can be counted is pulled in to that.
+_LEAST_COUNTS = frozenset({"minLength", "minItems", "minProperties"})
 _REMEDY = "write the schema without it"
 
 
@@ -194,8 +195,10 @@ def _check_value(name: str, value: Any, path: str) -> None:
     wrong = None
     if name in keywords.NUMBERS:
         wrong = _wrong_number(name, value) if is_number else "a number"
-    elif name in keywords.COUNTS and not (is_number and 0 <= value <= MAX_COUNT and value % 1 == 0):
-        wrong = f"an integer from 0 to {MAX_COUNT}"
+    elif name in keywords.COUNTS and not (is_number and value >= 0 and value % 1 == 0):
+        wrong = "an integer that is not negative"
+    elif name in _LEAST_COUNTS and value > keywords.MAX_COUNT:
+        wrong = f"an integer from 0 to {keywords.MAX_COUNT}"
     elif name == "$ref" and not (isinstance(value, str) and value.startswith("#")):
         wrong = "a place in the same schema, such as '#/$defs/name'"
     elif name == "type" and not _is_type(value):

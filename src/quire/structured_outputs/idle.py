@@ -1,5 +1,6 @@
 """Removes what has no effect from a JSON schema: definitions that nothing refers to, and
-unsupported keywords with values that restrict nothing. ``not`` of everything, with which generators
+unsupported keywords with values that restrict nothing, and a type that a reference beside it has.
+``not`` of everything, with which generators
 write "never", becomes false. Takes schemas that are not checked yet. Knows no grammars.
 """
 
@@ -38,19 +39,14 @@ def _without_unused(root: Any) -> Any:
     references = _references(root)
     if any(keywords.referred(one, root) is True for one in references):
         return root
-    used = {tuple(one.split("/")[1:3]) for one in references}
+    used = {tuple(keywords.parts_of(one)[1:3]) for one in references}
     return {word: _used(word, value, used) for word, value in root.items()}
 
 
 def _used(word: str, value: Any, used: set[tuple[str, ...]]) -> Any:
     if word not in _DEFINITIONS or not isinstance(value, Mapping):
         return value
-    return {name: one for name, one in value.items() if (word, _escaped(name)) in used}
-
-
-def _escaped(name: str) -> str:
-    """The name as references (JSON Pointers) write it."""
-    return name.replace("~", "~0").replace("/", "~1")
+    return {name: one for name, one in value.items() if (word, name) in used}
 
 
 def _references(root: Mapping[str, Any]) -> set[str]:
@@ -86,6 +82,23 @@ def _named_types(schema: Mapping[str, Any]) -> frozenset[str]:
     return keywords.types_of(schema) if "type" in schema else frozenset()
 
 
+def _has_type_anyway(schema: Mapping[str, Any], root: Any) -> bool:
+    """Whether a reference, beside it or alone in its ``allOf``, admits no other types."""
+    parts = schema.get("allOf")
+    alone = parts[0] if isinstance(parts, list) and len(parts) == 1 else None
+    reference = next(
+        (one["$ref"] for one in (schema, alone) if isinstance(one, Mapping) and "$ref" in one), None
+    )
+    target = keywords.referred(reference, root) if isinstance(reference, str) else None
+    if not isinstance(target, Mapping):
+        return False
+    mine = _named_types(schema)
+    whole = {"integer"} if "number" in mine else set()
+    implied = {"object"} if "properties" in target else set()  # as `narrow.py` reads it
+    theirs = _named_types(target) or implied
+    return bool(theirs) and mine <= keywords.TYPES and theirs <= mine | whole
+
+
 def _depends(dependencies: Any) -> bool:
     """Whether any property needs anything else."""
     return not isinstance(dependencies, Mapping) or any(
@@ -109,5 +122,7 @@ _IDLE: dict[str, Callable[[Mapping[str, Any], Any], bool]] = {
     "dependentRequired": lambda schema, root: not _depends(schema["dependentRequired"]),
     "dependentSchemas": lambda schema, root: schema["dependentSchemas"] == {},
     "dependencies": lambda schema, root: not _depends(schema["dependencies"]),
+    # Beside references that lead back to themselves, nothing can be followed.
+    "type": lambda schema, root: _has_type_anyway(schema, root),
     "$recursiveAnchor": lambda schema, root: schema["$recursiveAnchor"] is False,
 }

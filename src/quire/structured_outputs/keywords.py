@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote, unquote
 
 from quire.structured_outputs.name_formats import ANY_UUID, NAME_PATTERNS
 from quire.structured_outputs.number_formats import NUMBER_PATTERNS
@@ -32,6 +33,7 @@ BOUNDS = (("minimum", "exclusiveMinimum", 1), ("maximum", "exclusiveMaximum", -1
 COUNTS = frozenset(
     {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
 )
+MAX_COUNT = 100_000  # of characters, items or properties: what a grammar counts
 _LENGTHS = frozenset({"minLength", "maxLength"})
 OTHERS = frozenset({"type", "enum", "const", "$ref", "pattern", "format", "required"})
 HONOURED = ANNOTATIONS | NAMES | SCHEMA | SCHEMAS | SCHEMAS_BY_NAME | NUMBERS | COUNTS | OTHERS
@@ -116,6 +118,7 @@ FORMAT_PATTERNS: dict[str, str] = {
     **NUMBER_PATTERNS,
 }
 _INDEX = re.compile("0|[1-9][0-9]{0,8}")  # in references (RFC 6901)
+_IN_FRAGMENTS = "/?:@!$&'()*+,;="  # besides letters, digits and -._~ (RFC 3986, section 3.5)
 _PATTERNS_OF_NAMES = {**FORMAT_PATTERNS, "uuid": ANY_UUID}
 
 # Characters in all, which patterns of the parts do not bound (RFC 1035, section 2.3.4).
@@ -259,10 +262,9 @@ def _of_names(schema: Mapping[str, Any], root: Any) -> Any:
 def referred(reference: str, root: Any) -> Any:
     """The schema that a reference within ``root`` leads to; True, which restricts nothing, if it
     leads nowhere."""
-    start, *parts = reference.split("/")
+    start, *names = parts_of(reference)
     place: Any = root if start == "#" else True
-    for part in parts:
-        name = part.replace("~1", "/").replace("~0", "~")
+    for name in names:
         if isinstance(place, Mapping):
             place = place.get(name, True)
         elif isinstance(place, list) and _INDEX.fullmatch(name) and int(name) < len(place):
@@ -270,6 +272,23 @@ def referred(reference: str, root: Any) -> Any:
         else:
             return True
     return place
+
+
+def parts_of(reference: str) -> list[str]:
+    """What a reference names, from ``#`` on: JSON Pointers write some characters otherwise (RFC
+    6901), and so do URIs, whose rules generators do not always keep."""
+    start, *parts = unquote(reference).split("/")
+    return [start, *(part.replace("~1", "/").replace("~0", "~") for part in parts)]
+
+
+def escaped(name: str) -> str:
+    """The name as JSON Pointers write it."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def as_uri(reference: str) -> str:
+    """The reference with all characters that URIs do not have written by their codes."""
+    return f"#{quote(unquote(reference.removeprefix('#')), safe=_IN_FRAGMENTS)}"
 
 
 def map_schemas(schema: Mapping[str, Any], change: Callable[[Any, str], Any]) -> dict[str, Any]:

@@ -2,7 +2,9 @@ r"""Splits patterns with look-ahead, which the compiler does not know, into patt
 a text must all match. That works for look-ahead at the beginning:
 
 * ``^(?=A)B`` is ``^(?:A)`` and ``^B``;
-* ``^(?![abc]*$)B``, not of such characters alone, is ``[^abc]`` somewhere and ``^B``.
+* ``^(?![abc]*$)B``, not of such characters alone, is ``[^abc]`` somewhere and ``^B``;
+* ``^(?!a)B`` does not begin so, ``^(?!.*a)B`` and ``^(?!.*aa)B`` have no such character, or no two
+  in a row, which is narrowed to the whole text where it is said of its first line.
 
 Elsewhere it works for what widespread generators write: durations of zod, and numbers of
 pydantic with limited digits, which are narrowed to numbers (one alternative there has no end).
@@ -22,9 +24,11 @@ _PIECE = re.compile(r"\\[\s\S]|\[\^?\]?(?:\\[\s\S]|[^\]\\])*\]|[()|]")
 _BEGINS = re.compile(r"\^\(\?[=!]")
 _QUANTIFIERS = ("?", "*", "+", "{")
 # A class without escapes by letters, which other dialects read otherwise.
-_ONLY = re.compile(r"\^?\[(\^?)(?!\^)((?:\\[^A-Za-z0-9]|[^\]\\\[])+)\]\*\$")
+_MEMBERS = r"\[(\^?)(?!\^)((?:\\[^A-Za-z0-9]|[^\]\\\[])+)\]"
+_ONLY = re.compile(rf"\^?{_MEMBERS}\*\$")
+_CHARACTER = r"\\[^A-Za-z0-9]|[^\\^$.|?*+()\[\]{}]"
+_NONE = re.compile(rf"(?P<within>\.\*)?(?:{_MEMBERS}|(?P<one>{_CHARACTER})(?P<two>(?P=one))?)")
 _BLANK = re.compile(r"\^?\\s\*\$")
-_NOT_BLANK = r"[^\s\uFEFF]"  # the latter is a space in JavaScript only
 
 _DURATION = (
     r"^P(?:(\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?"
@@ -72,9 +76,21 @@ def _said(look_ahead: str) -> str | None:
     if look_ahead.startswith("(?="):
         return f"^(?:{inner})"
     if _BLANK.fullmatch(inner):
-        return _NOT_BLANK
-    only = _ONLY.fullmatch(inner)
-    return only and f"[{'' if only[1] else '^'}{only[2]}]"
+        return r"\S"
+    if only := _ONLY.fullmatch(inner):
+        return f"[{'' if only[1] else '^'}{only[2]}]"
+    none = _NONE.fullmatch(inner)
+    return none and _without(none)
+
+
+def _without(none: re.Match[str]) -> str | None:
+    """The pattern of texts that do not begin with a character, or do not have it, or not twice in a
+    row."""
+    one = none["one"]
+    other = f"[^{one}]" if one else f"[{'' if none[2] else '^'}{none[3]}]"
+    if none["two"]:
+        return f"^(?:{one}?{other})*{one}?$" if none["within"] else None
+    return f"^{other}*$" if none["within"] else f"^(?:{other}|$)"
 
 
 def _end_of_first(pattern: str) -> int | None:

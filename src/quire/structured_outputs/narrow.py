@@ -4,8 +4,8 @@
   others has no others, as with every other engine: a model that may make up names does. One that
   several schemas describe may have what each of them names, so all of these stay open (`parts.py`).
 * Dates and times exist in the calendar, and host names keep their maximum length.
-* Bounds beyond the integers that are exact are pulled in to those, and a number that must be above
-  0 is 1e-20 at least: compilers write no exponents.
+* Bounds beyond the integers that are exact are pulled in to those, and limits of lengths to what a
+  grammar counts. A number that must be above 0 is 1e-20 at least: compilers write no exponents.
 
 What compilers do not know is expressed by keywords that they do: alternatives that exclude each
 other (`contradict.py`, `tags.py`), and how many properties there are (`counts.py`).
@@ -71,7 +71,7 @@ class _Narrower:
             part = self.narrow(alone, f"{path}/allOf/0", around)
             return {**self.narrow(rest, path, around), **part}
         said: dict[str, Any] = {
-            name: int(value) if name in keywords.COUNTS else value
+            name: int(min(value, keywords.MAX_COUNT)) if name in keywords.COUNTS else value
             for name, value in _with_names(schema, self.root, path).items()
             if name not in _DROPPED and not name.startswith("x-")
         }
@@ -79,6 +79,8 @@ class _Narrower:
             said,
             lambda one, place: self.narrow(one, f"{path}/{place}", _around(said, place, around)),
         )
+        if "$ref" in out:
+            out["$ref"] = keywords.as_uri(out["$ref"])
         _narrow_format(out)
         _narrow_bounds(out)
         _narrow_patterns(out)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from quire.structured_outputs import keywords
+from quire.structured_outputs.patterns import agreed_classes
 
 SHORT_ESCAPES = 'nrbtf\\"'
 # Characters that need longer escapes, as the body of a class, and their codes.
@@ -41,7 +42,7 @@ _SPECIAL_IN_CLASS = frozenset("[]&~-^")
 def with_exact_patterns(schema: Any) -> Any:
     """The schema with patterns that llguidance follows as JSON Schema means them, or more
     narrowly."""
-    return _with_patterns(schema, exact_pattern)
+    return _with_patterns(schema, lambda pattern: exact_pattern(agreed_classes(pattern)))
 
 
 def exact_pattern(pattern: str) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quire.errors import ModelLoadError
+from quire.tokenizer.broken_files import broken_file
 from quire.tokenizer.sentencepiece_file import UnreadVocabularyError, read_sentencepiece
 
 if TYPE_CHECKING:
@@ -24,7 +26,12 @@ _NATIVE_MODES = ("auto", "fast", "slow")
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _VOCABULARY_PATTERNS = ("*.model", "*.tiktoken", "tekken*.json", "vocab*")
 _SENTENCEPIECE_FILE = "tokenizer.model"
-_JSON_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
+# What `transformers` reads older formats with; the extra "tokenizers" brings all.
+_PACKAGES = {
+    "sentencepiece": "sentencepiece",
+    "tiktoken": "tiktoken",
+    "google.protobuf": "protobuf",
+}
 
 
 class _UnknownClassError(ValueError):
@@ -139,10 +146,9 @@ def _check_mode(tokenizer: PreTrainedTokenizerBase, mode: str, path: Path) -> No
 
 def _why_not_loaded(path: Path, trust_remote_code: bool, error: Exception) -> str:
     """One message with file and remedy; checks the most certain causes first."""
-    for name in _JSON_FILES:
-        problem = _json_problem(path / name)
-        if problem is not None:
-            return f"{path / name} is not valid JSON ({problem}); download the file again"
+    problem = broken_file(path)
+    if problem is not None:
+        return problem
     if isinstance(error, UnreadVocabularyError):
         return f"{error}; tokenizer_mode='hf' lets transformers try"
     if not trust_remote_code and _needs_remote_code(path):
@@ -160,9 +166,25 @@ def _why_not_loaded(path: Path, trust_remote_code: bool, error: Exception) -> st
         return _no_tokenizer(path)
     return (
         f"the tokenizer in {path} cannot be loaded: {type(error).__name__}: "
-        f"{' '.join(str(error).split())[:500]}; older formats need more packages: "
-        "pip install 'quire[tokenizers]'"
+        f"{' '.join(str(error).split())[:500]}; {_remedy(path)}"
     )
+
+
+def _remedy(path: Path) -> str:
+    missing = [name for module, name in _PACKAGES.items() if not _is_installed(module)]
+    if missing and not (path / "tokenizer.json").is_file():
+        return (
+            f"formats other than tokenizer.json may need packages that are not installed "
+            f"({', '.join(missing)}): pip install 'quire[tokenizers]'"
+        )
+    return "download its files again, or pass tokenizer= with a folder that has another"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its parent is
+        return False
 
 
 def _has_vocabulary(path: Path) -> bool:
@@ -174,16 +196,6 @@ def _no_tokenizer(path: Path) -> str:
         f"{path} has no tokenizer: none of {', '.join(_VOCABULARY_FILES)} is there; pass "
         "tokenizer= with a folder or model that has one, or skip_tokenizer_init=True"
     )
-
-
-def _json_problem(file: Path) -> str | None:
-    if not file.is_file():
-        return None
-    try:
-        json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        return str(error)
-    return None
 
 
 def _needs_remote_code(path: Path) -> bool:

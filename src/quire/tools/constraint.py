@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from quire.incremental import Source, Steps, peek, skip
 from quire.structured import GrammarSpec
+from quire.structured_outputs import keywords
+from quire.structured_outputs.check import MAX_DEPTH
 from quire.tools.definitions import Tools
 from quire.tools.events import CallArguments, CallBegin, CallEnd, CallEvents, Event
 from quire.tools.formats.marked import unmarked_list
@@ -137,16 +141,60 @@ def _list_schema(call: MustCall) -> dict[str, Any]:
 
 
 def _moved(schema: Any, place: str) -> Any:
-    """The schema with its references to itself changed for its new place."""
-    if isinstance(schema, list):
-        return [_moved(one, place) for one in schema]
+    """A tool's schema with references within it changed for its new place. It is a document of its
+    own, as is each schema in it that has an ``$id``: pointers begin there, and names of places hold
+    only there."""
     if not isinstance(schema, Mapping):
         return schema
-    moved = {key: _moved(one, place) for key, one in schema.items()}
-    reference = moved.get("$ref")
-    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
-        moved["$ref"] = place + reference.removeprefix("#")
-    return moved
+    return _Document(place).moved({key: one for key, one in schema.items() if key != "id"}, place)
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """A schema that references within it begin from."""
+
+    place: str  # in the list's schema, as a reference
+
+    def moved(self, schema: Any, place: str) -> Any:
+        """The schema ``place`` of the document."""
+        if not isinstance(schema, Mapping) or place.count("/") > MAX_DEPTH:  # `check.py` says so
+            return schema
+        own = schema.get("$id")
+        if isinstance(own, str) and not own.startswith("#"):
+            rest = {key: one for key, one in schema.items() if key != "$id"}
+            return _Document(place).moved(rest, place)
+        return {word: self._value(word, one) for word, one in self._parts(schema, place).items()}
+
+    def _parts(self, schema: Mapping[str, Any], place: str) -> dict[str, Any]:
+        """The schema with those inside it moved."""
+        moved = keywords.map_schemas(
+            schema, lambda one, inside: self.moved(one, f"{place}/{_as_pointer(inside)}")
+        )
+        if "propertyNames" in schema:
+            moved["propertyNames"] = self.moved(schema["propertyNames"], f"{place}/propertyNames")
+        return moved
+
+    def _value(self, word: str, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if word == "$ref" and (value == "#" or value.startswith("#/")):
+            return self.place + value.removeprefix("#")
+        if word == "$anchor":
+            return self._name(value)
+        if word in ("$ref", "$id") and value.startswith("#"):
+            return f"#{self._name(value.removeprefix('#'))}"
+        return value
+
+    def _name(self, name: str) -> str:
+        """The name of a place, unlike that of any other document's."""
+        document = re.sub("[^A-Za-z0-9]", lambda found: f"_{ord(found[0])}_", self.place)
+        return f"{document}.{name}"
+
+
+def _as_pointer(inside: str) -> str:
+    """The place of a schema directly in another, as a reference writes it."""
+    word, _, name = inside.partition("/")
+    return f"{word}/{quote(keywords.escaped(name), safe='~')}" if name else word
 
 
 def _whole_arguments(name: str) -> Grammar:

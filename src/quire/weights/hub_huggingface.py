@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from huggingface_hub import HfApi, get_session, snapshot_download
@@ -86,14 +89,17 @@ def _check_connection(request: HubRequest) -> None:
 
 def _list(request: HubRequest) -> ModelInfo:
     api = HfApi(endpoint=_endpoint(), token=_token(request), library_name="quire")
-    return api.model_info(
-        request.model, revision=request.revision, files_metadata=True, timeout=_TIMEOUT_S
-    )
+    with _answer_of_a_hub(request):
+        info = api.model_info(
+            request.model, revision=request.revision, files_metadata=True, timeout=_TIMEOUT_S
+        )
+        if info.sha is None:
+            raise ValueError("it names no commit")
+    return info
 
 
 def _download(request: HubRequest, info: ModelInfo) -> Path:
-    assert info.sha is not None, request.model
-    folder = _storage(request) / "snapshots" / info.sha
+    folder = _storage(request) / "snapshots" / str(info.sha)
     files = {file.rfilename: file for file in info.siblings or []}
     sizes = {name: file.size or 0 for name, file in files.items()}
     while missing := missing_files(folder, sizes, request):  # repeats once the index has arrived
@@ -105,15 +111,16 @@ def _download(request: HubRequest, info: ModelInfo) -> Path:
         write_note(folder, Note(sizes=sizes))
         if _cached_folder(request) is None:
             _set_ref(request, folder)
-        snapshot_download(
-            request.model,
-            revision=info.sha,  # a branch name would give the commit of the old ref
-            cache_dir=_cache_dir(request),
-            endpoint=_endpoint(),
-            token=_token(request),
-            allow_patterns=[escape(name) for name in missing],
-            library_name="quire",
-        )
+        with _answer_of_a_hub(request), _tells_at_ctrl_c():
+            snapshot_download(
+                request.model,
+                revision=info.sha,  # a branch name would give the commit of the old ref
+                cache_dir=_cache_dir(request),
+                endpoint=_endpoint(),
+                token=_token(request),
+                allow_patterns=[escape(name) for name in missing],
+                library_name="quire",
+            )
         if not set(missing).isdisjoint(missing_files(folder, sizes, request)):
             # The client ignores some errors.
             raise NoDownload(f"the download of {request.model} is incomplete", "try again")
@@ -200,6 +207,46 @@ def _hub_errors(request: HubRequest) -> Iterator[None]:
             reason = f"the download of {model} is damaged ({one_line(error, token)})"
             raise NoDownload(reason, "try again") from error
         raise cannot_write(error) from error
+
+
+@contextmanager
+def _answer_of_a_hub(request: HubRequest) -> Iterator[None]:
+    """NoDownload where the client stumbles over an answer, as over a login page's HTML."""
+    try:
+        yield
+    except (HFValidationError, OSError):
+        raise  # `_hub_errors` says what these mean
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise NoDownload(
+            f"{without_user(_endpoint())} does not answer as a hub does for {request.model} "
+            f"({type(error).__name__}: {one_line(error, _token(request))})",
+            "check HF_ENDPOINT and whether the network wants a login",
+        ) from error
+
+
+@contextmanager
+def _tells_at_ctrl_c() -> Iterator[None]:
+    """Say at Ctrl-C what it waits for: the client lets the files that are under way arrive.
+
+    Only where Python's own handler is set: any other was set on purpose.
+    """
+
+    def tell(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        logger.warning("the files under way still arrive; press Ctrl-C again to end at once")
+        raise KeyboardInterrupt
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, tell)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _endpoint() -> str:

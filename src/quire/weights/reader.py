@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -19,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from quire.errors import ModelLoadError
+from quire.standard_streams import Stderr, has_onlooker
 from quire.weights.checkpoint import Checkpoint, refuse_codes
 from quire.weights.weight_map import Index, Operation, WeightMap
 
@@ -31,7 +31,6 @@ _BAR_FROM_BYTES = 64 * 2**20  # a smaller load is over before a log reader could
 class LoadReport:
     """Which tensors a load read and which it left."""
 
-    num_read: int  # tensors of the checkpoint
     bytes_read: int  # as stored
     unused: tuple[str, ...]  # hub names that nothing read and the map does not ignore
 
@@ -68,14 +67,15 @@ class WeightReader:
         self._weight_map = weight_map
         self._dtype = dtype
         self.device = torch.device(device)
-        worth_a_bar = checkpoint.num_bytes > _BAR_FROM_BYTES or sys.stderr.isatty()
+        worth_a_bar = checkpoint.num_bytes > _BAR_FROM_BYTES or has_onlooker()
         self._bar = tqdm(
             total=checkpoint.num_bytes,
             desc="Loading weights",
             unit="B",
             unit_scale=True,
             disable=not (use_tqdm and worth_a_bar),
-            file=sys.stderr,
+            dynamic_ncols=True,
+            file=Stderr(),
         )
 
     @property
@@ -134,7 +134,6 @@ class WeightReader:
         self._bar.close()
         unread = self._hub.names - self._hub.names_read
         return LoadReport(
-            num_read=len(self._hub.names_read),
             bytes_read=self._hub.bytes_read,
             unused=tuple(
                 sorted(n for n in unread if not self._weight_map.ignores(self._hub.in_map(n)))
@@ -207,7 +206,7 @@ class DummyReader:
         return generator.manual_seed(int.from_bytes(digest[:7], "little"))
 
     def report(self) -> LoadReport:
-        return LoadReport(num_read=0, bytes_read=0, unused=())
+        return LoadReport(bytes_read=0, unused=())
 
 
 class _HubReads:

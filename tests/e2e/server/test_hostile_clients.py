@@ -56,7 +56,6 @@ LONG = b"X-Long: " + b"x" * 200_000
         (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n" + BODY, 400),
         (HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" + BODY, 400),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\nnot a length\r\n", 400),
-        (HEAD + b"Content-Length: 3\r\n\r\n" + BODY, 400),  # the rest is no request
         (HEAD + b"Content-Length: 9999999\r\n\r\n" + BODY, None),  # never comes: closed
         (HEAD + b"Content-Length: 999999999999\r\n\r\n", 413),
         (b"GET /v1/models%00%ff HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
@@ -113,6 +112,15 @@ def test_requests_in_one_go_are_answered_in_order(server_url: str) -> None:
         while len(_statuses(received)) < 4 or not received.endswith(b"}"):
             received += client.recv(65536)
     assert _statuses(received) == [200, 400, 200, 200]
+
+
+def test_what_follows_a_body_that_is_too_short_is_refused_after_its_answer(server_url: str) -> None:
+    with connect(server_url) as client:
+        client.sendall(HEAD + b"Content-Length: 3\r\n\r\n" + BODY)
+        received = b""
+        while data := client.recv(65536):
+            received += data
+    assert _statuses(received) == [400, 400]
 
 
 def test_a_request_byte_by_byte_holds_up_nobody(server_url: str) -> None:

@@ -83,6 +83,38 @@ def test_names_are_quires_own() -> None:
     assert errors.AsyncEngineDeadError is EngineDeadError
 
 
+@pytest.mark.parametrize(
+    ("newer", "older", "name"),
+    [
+        *(
+            (f"entrypoints.openai.{part}.protocol", "entrypoints.openai.protocol", name)
+            for part, name in [
+                ("chat_completion", "ChatCompletionRequest"),
+                ("chat_completion", "ChatMessage"),
+                ("completion", "CompletionRequest"),
+                ("engine", "ErrorResponse"),
+            ]
+        ),
+        ("config.model", "config", "ModelConfig"),
+        ("config.scheduler", "config", "SchedulerConfig"),
+        ("config.vllm", "config", "VllmConfig"),
+        ("inputs.llm", "inputs", "TokensPrompt"),
+        ("entrypoints.generate.beam_search.utils", "beam_search", "BeamSearchOutput"),
+        ("tokenizers.registry", "tokenizers", "get_tokenizer"),
+    ],
+)
+def test_names_are_at_their_older_and_newer_place(newer: str, older: str, name: str) -> None:
+    new, old = (getattr(importlib.import_module(f"vllm.{one}"), name) for one in (newer, older))
+    assert (new.__name__, new.__doc__) == (old.__name__, old.__doc__)
+
+
+def test_what_reads_metrics_says_what_to_use() -> None:
+    reader = importlib.import_module("vllm.v1.metrics.reader")
+    assert not isinstance(1.0, reader.Gauge)
+    with pytest.raises(ValueError, match="get_metrics_snapshot cannot be used: use stats"):
+        reader.get_metrics_snapshot()
+
+
 def test_versions_can_be_compared() -> None:
     vllm = importlib.import_module("vllm")
     assert version.parse(vllm.__version__) >= version.parse("0.10.2")
@@ -101,6 +133,9 @@ def test_versions_can_be_compared() -> None:
             "has no vllm.utils.random_uid; did you mean ra",
         ),
         ("import vllm.engine.arg_util", "no vllm.engine.arg_util; did you mean vllm.engine.arg_u"),
+        ("import vllm.arg_utils", "no vllm.arg_utils; did you mean vllm.engine.arg_utils?"),
+        ("from vllm.utils import get_ip", "Quire has no vllm.utils.get_ip; docs/"),
+        ("import vllm.v1.metrics.stats", "Quire has no vllm.v1.metrics.stats; docs/"),
     ],
 )
 def test_what_there_is_not_is_named(statement: str, message: str) -> None:

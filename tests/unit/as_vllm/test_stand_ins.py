@@ -76,6 +76,24 @@ def test_a_programs_own_flag_takes_texts_and_keys() -> None:
     assert made.parse_args(["--extra-config.a_b", "1"]).extra_config == '{"a_b": 1}'
 
 
+def test_a_flag_may_be_deprecated(capsys: pytest.CaptureFixture[str]) -> None:
+    made = FlexibleArgumentParser("prog")
+    made.add_argument("--old", deprecated=True)
+    made.add_argument("--new", deprecated=False)
+    group = made.add_argument_group("others", "of a group")
+    group.add_argument("--older-one", "-o", deprecated=True, action="store_true")
+    assert made.parse_args(["--new", "x"]).new == "x"
+    assert capsys.readouterr().err == ""
+    parsed = made.parse_args(["--old=1", "--older_one", "-o", "--old", "2"])
+    assert (parsed.old, parsed.older_one) == ("2", True)
+    assert capsys.readouterr().err.splitlines() == [
+        "prog: warning: option '--old' is deprecated",
+        "prog: warning: option '--older-one' is deprecated",
+        "prog: warning: option '-o' is deprecated",
+    ]
+    assert "others:\n  of a group" in made.format_help()
+
+
 def test_underscores_are_dashes_among_unknown_flags_too() -> None:
     made = parser()
     made.add_argument("--of_the_program")

@@ -122,8 +122,8 @@ def test_what_the_dataset_ignores_is_refused_before_a_server_is_asked(
     [
         (["--result-filename", "r.json"], "--result-filename"),
         (["--result-dir", "there"], "--result-dir"),
-        (["--label", "x"], "--label"),
-        (["--result-dir", "there", "--metadata", "a=b"], "--result-dir, --metadata"),
+        (["--result-dir", "there", "--metadata", "a=b"], "--result-dir"),
+        (["--result-dir", "a", "--result-filename", "b"], "--result-dir, --result-filename"),
     ],
 )
 def test_a_file_that_nobody_asked_for_is_no_place_for_a_result(
@@ -134,6 +134,44 @@ def test_a_file_that_nobody_asked_for_is_no_place_for_a_result(
     told = f"{named} would only concern the result file, and none is written; add --save-result"
     error = capsys.readouterr().err
     assert f"error: {told}, or leave out {named}\n" in error and error.count("\n") == 1
+
+
+def test_what_a_file_would_hold_may_be_said_without_one(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quire.log.setup", lambda: None)  # its handler would hide the records
+    assert run(FakeModel(), *RANDOM, "--label", "x", "--metadata", "a=b") == 0
+    assert "no result file is written, so it has no effect: --label, --metadata" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--profile", "profile=True: there is no profiler"),
+        ("--lora-modules a b", "lora_modules=['a', 'b']: all requests name one model; give"),
+        ("--plot-timeline", "plot_timeline=True: use --plot FILE"),
+        ("--random-batch-size 4", "random_batch_size=4: only text generation is measured"),
+        ("--hf-output-len 8", "data sets on the hub are not supported"),
+        ("--probe-request-rate 2", "run another `quire bench serve` beside this one"),
+        ("--self-timed", "use --request-rate and --burstiness"),
+        ("--no-stream", "stream=False: answers are streamed"),
+        ("--use-beam-search", "`quire bench latency --use-beam-search` measures them"),
+    ],
+)
+def test_what_would_measure_something_else_is_refused_before_a_server_is_asked(
+    capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    nowhere = ["--url", "http://localhost:1", "--ready-check-timeout-sec", "0"]
+    assert main(["bench", "serve", *nowhere, *words.split()]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_what_is_so_anyway_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quire.log.setup", lambda: None)
+    assert run(FakeModel(), *RANDOM, "--skip-tokenizer-init", "--no-self-timed") == 0
+    assert "a tokenizer is loaded only to make or count text" in caplog.text
 
 
 @pytest.mark.parametrize("flag", ["--save-result", "--save-detailed", "--append-result"])

@@ -36,6 +36,27 @@ def parser() -> Parser:
         (["--hf-overrides.attention_dropout"], "hf_overrides", {"attention_dropout": None}),
         (["--hf-overrides.a", "--model", "m"], "hf_overrides", {"a": None}),
         (["--hf-overrides.a", "--model", "m"], "model", "m"),
+        (["--hf-overrides.architectures+", "X"], "hf_overrides", {"architectures": ["X"]}),
+        (
+            ["--hf-overrides.key1", "v", "--hf-overrides.a.b+", "3", "--hf-overrides.a.b+=4,5"],
+            "hf_overrides",
+            {"key1": "v", "a": {"b": ["3", "4", "5"]}},
+        ),
+        (["--hf-overrides.a=[1]", "--hf-overrides.a+=x"], "hf_overrides", {"a": [1, "x"]}),
+        (["-cc.mode=3", "-cc.a.b", "x"], "compilation_config", {"mode": 3, "a": {"b": "x"}}),
+        (["-O.mode=3"], "compilation_config", {"mode": 3}),
+        (["-O3"], "compilation_config", 3),
+        (["-ac.backend=FLASHINFER"], "attention_config", {"backend": "FLASHINFER"}),
+        (["-sc", '{"method": "ngram"}'], "speculative_config", {"method": "ngram"}),
+        (["-ep"], "enable_expert_parallel", True),
+        (["-ep", "false"], "enable_expert_parallel", False),
+        (["-dph"], "data_parallel_hybrid_lb", True),
+        (["-dpe"], "data_parallel_external_lb", True),
+        (["-dpm"], "data_parallel_multi_port_external_lb", True),
+        (["-n", "2"], "nnodes", 2),
+        (["-r=1"], "node_rank", 1),
+        (["-q=awq"], "quantization", "awq"),
+        (["--stop", "-n is_it. x"], "stop", ["-n is_it. x"]),
         (["--hf-overrides.a=1", "--hf-overrides.a=2"], "hf_overrides", {"a": 2}),
         (["--hf-overrides.a_b", "-- is_x. y"], "hf_overrides", {"a_b": "-- is_x. y"}),
         (["--stop", "-- all_of my_table"], "stop", ["-- all_of my_table"]),
@@ -76,7 +97,10 @@ def test_a_flag_within_a_text_is_not_given(parser: Parser) -> None:
         (["--max-model", "8"], "unknown argument --max-model; did you mean"),
         (["--enable-chunked-prefill=perhaps"], "expected true or false"),
         (["--hf-overrides.a", "1", "--hf-overrides.a.b", "2"], "an earlier flag"),
+        (["--hf-overrides.a", "1", "--hf-overrides.a+", "2"], "an earlier flag"),
         (["--hf-overrides", '{"a": 1}', "--hf-overrides.b", "2"], "as JSON and key by key"),
+        (["-ep=perhaps"], "--enable-expert-parallel=perhaps: expected true or false"),
+        (["-xyz.a", "1"], "unknown argument -xyz"),
     ],
 )
 def test_mistakes_are_one_line_with_status_2(
@@ -87,6 +111,22 @@ def test_mistakes_are_one_line_with_status_2(
     error = capsys.readouterr().err
     assert error.startswith("quire test: error: ") and error.count("\n") == 1
     assert message in error
+
+
+def test_a_short_flag_of_the_command_is_its_own() -> None:
+    parser = Parser(prog="quire test", description=None)
+    parser.add_argument("-n", "--n", type=int)
+    parser.add_argument("-ep", "--epochs", type=int)
+    EngineArgs.add_cli_args(parser)
+    parsed = parser.parse(["-n", "2", "-ep", "3"])
+    assert (parsed.n, parsed.epochs) == (2, 3)
+    assert parsed.flags_given == {"n", "epochs"}
+    assert not hasattr(parsed, "nnodes") and not hasattr(parsed, "enable_expert_parallel")
+
+
+def test_a_short_flag_is_given_as_its_long_one(parser: Parser) -> None:
+    given = {"enable_expert_parallel", "compilation_config"}
+    assert parser.parse(["-ep", "-cc.mode=3"]).flags_given == given
 
 
 def test_a_text_in_the_place_of_a_word_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:

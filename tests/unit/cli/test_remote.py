@@ -126,7 +126,7 @@ def test_a_quick_question(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--dtype", "float32"], "--dtype configures an engine, but --url uses a server"),
         (["--quantization", "awq"], "--quantization configures an engine, but --url"),
-        (["--chat-template", "x"], "--chat-template configures an engine, but --url"),
+        (["--chat-template", "x"], "--chat-template configures answers, but --url"),
         (["--top-p", "9"], "top_p must be"),
     ],
 )

@@ -260,6 +260,27 @@ def test_settings_of_the_engine_count_for_every_command(
     assert len(messages) == 2
 
 
+def test_flags_that_the_server_has_too_have_a_variable(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("QUIRE_CHAT_TEMPLATE", "/nonexistent")
+    monkeypatch.setenv("QUIRE_STRICT_FIELDS", "off")
+    monkeypatch.setenv("QUIRE_REASONING_PARSER", "qwen3")
+    monkeypatch.setenv("QUIRE_PORT", "tcp://10.0.0.1:8000")  # the server's
+    monkeypatch.setenv("QUIRE_MAX_LOG_LEN", "8")  # the server's
+    with caplog.at_level(logging.WARNING, logger="quire"):
+        batch = parse_for(run_batch, "-i", "in", "-o", "out")
+    assert (batch.chat_template, batch.strict_fields) == ("/nonexistent", "off")
+    assert batch.reasoning_parser == "qwen3"
+    assert not hasattr(batch, "port") and not hasattr(batch, "max_log_len")
+    assert caplog.records == []
+    monkeypatch.delenv("QUIRE_REASONING_PARSER")
+    assert main(["chat", "-q", "x"]) == 1
+    assert "'/nonexistent'" in capsys.readouterr().err
+
+
 def test_prompts_of_a_file_are_what_was_written(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("prompt: [a_b, '--x_y z', '-- prints it. Then bye']\n")
     parsed = parse_for(generate, f"--config={tmp_path / 'c.yaml'}")

@@ -16,8 +16,14 @@ from quire.engine.messages import STATS
 from quire.engine.output_processor import ProcessedStep
 from quire.errors import EngineDeadError
 from quire.outputs import RequestOutput
-from quire.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+from quire.sampling_params import (
+    BeamSearchParams,
+    RequestOutputKind,
+    SamplingParams,
+    StructuredOutputsParams,
+)
 from quire.step_output import CompletionDelta
+from quire.structured_outputs.verify import GrammarVerifier, TooManyGrammars
 from tests.fakes.byte_tokenizer import VOCAB_SIZE, save_byte_tokenizer
 from tests.fakes.configs import fake_config
 from tests.fakes.fake_core import BUILD_FAKE_CORE, FAIL_ALONE, FAIL_STEP
@@ -38,7 +44,10 @@ def engine(request: pytest.FixtureRequest) -> Iterator[AsyncLLM]:
 
 
 async def collect(
-    engine: AsyncLLM, request_id: str, prompt: object, params: SamplingParams
+    engine: AsyncLLM,
+    request_id: str,
+    prompt: object,
+    params: SamplingParams | BeamSearchParams,
 ) -> list[RequestOutput]:
     return [output async for output in engine.generate(prompt, params, request_id)]
 
@@ -247,6 +256,34 @@ async def test_a_closed_engine_refuses_grammars_as_it_refuses_the_rest(
     for params in (SamplingParams(), choice):
         with pytest.raises(EngineDeadError, match="The engine was closed; make a new one"):
             await asyncio.wait_for(collect(engine, "a", "xyz", params), 20)
+
+
+CHOICE = StructuredOutputsParams(choice=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(structured_outputs=CHOICE),
+        BeamSearchParams(2, 4, structured_outputs=CHOICE),
+    ],
+)
+async def test_grammars_are_checked_beside_the_event_loop(
+    byte_tokenizer: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    params: SamplingParams | BeamSearchParams,
+) -> None:
+    """Only a check beside it refuses what finds no room: one that holds up the loop waits."""
+    config = fake_config(folder=byte_tokenizer, skip_tokenizer_init=False, vocab_size=VOCAB_SIZE)
+    engine = AsyncLLM(config, multiprocess_mode=False, build=BUILD_FAKE_CORE)
+    full = GrammarVerifier(max_waiting=0)
+    monkeypatch.setattr(engine.front.inputs, "_verifier", full)
+    try:
+        with pytest.raises(TooManyGrammars):
+            await asyncio.wait_for(collect(engine, "a", "xyz", params), 20)
+    finally:
+        full.close()
+        engine.shutdown()
 
 
 def test_engine_serves_several_event_loops(engine: AsyncLLM) -> None:

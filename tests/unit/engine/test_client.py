@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -297,6 +298,73 @@ def test_closed_client_refuses_and_a_second_close_does_nothing(client: EngineCli
         client.send(Abort(["a"]))
     with pytest.raises(EngineDeadError, match="closed"):
         client.receive()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads are what this is about
+def test_fork_of_the_process_is_refused_at_once_and_disturbs_nothing(client: EngineClient) -> None:
+    def use() -> None:
+        calls: list[Callable[[], object]] = [
+            lambda: client.send(Abort(["a"])),
+            client.receive,
+            lambda: client.ask(STATS),
+        ]
+        for call in calls:
+            with pytest.raises(EngineDeadError, match=f"belongs to process {os.getppid()} .*spawn"):
+                call()
+        client.close()
+
+    client.send(AddRequest(engine_request("a", [5], max_tokens=10**9)))
+    assert exit_status_of_fork(use) == 0
+    assert client.ask(STATS).num_running == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("client", ["thread", "process"], indirect=True)
+def test_fork_does_not_wait_for_what_a_thread_of_its_parent_holds(client: LinkClient) -> None:
+    def use() -> None:
+        with pytest.raises(EngineDeadError, match="belongs to process"):
+            client.receive()
+
+    def wait() -> None:
+        with pytest.raises(EngineDeadError, match="closed"):
+            client.receive()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    wait_until(client._receiving.locked)
+    assert exit_status_of_fork(use) == 0
+    client.close()
+    waiting.join(20)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_closed_client_stays_closed_in_a_fork(client: EngineClient) -> None:
+    client.close()
+    descriptors = [os.open(os.devnull, os.O_RDONLY) for _ in range(30)]
+
+    def use() -> None:
+        for descriptor in descriptors:
+            os.fstat(descriptor)
+        with pytest.raises(EngineDeadError, match="closed"):
+            client.send(Abort(["a"]))
+
+    assert exit_status_of_fork(use) == 0
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def exit_status_of_fork(function: Callable[[], None]) -> int:
+    """0 if the function returns in a fork of this process, 1 if it raises."""
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)  # ends a fork that hangs
+        status = 1
+        try:
+            function()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1]
 
 
 def test_core_that_refuses_a_request_in_process_raises_at_once() -> None:

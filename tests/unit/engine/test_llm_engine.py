@@ -448,7 +448,9 @@ def test_arrival_time_is_now_unless_given(engine: LLMEngine) -> None:
 
 
 def test_a_method_that_is_not_built_says_so(engine: LLMEngine) -> None:
-    with pytest.raises(AttributeError, match=r"^LLMEngine\.add_lora is not built yet: no adapters"):
+    with pytest.raises(
+        AttributeError, match=r"^LLMEngine\.add_lora is not built yet: LoRA adapters"
+    ):
         engine.add_lora  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         engine.nonsense  # type: ignore[attr-defined]  # noqa: B018

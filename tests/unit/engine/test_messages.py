@@ -43,7 +43,6 @@ REQUEST = EngineRequest(
     beam=BeamSearch(width=4, early_stopping="never"),
     watch=Watch.AT_END,
     cache_salt="salt",
-    extra_keys=("adapter", 1),
     serial=7,
 )
 

@@ -66,28 +66,85 @@ def test_killed_while_idle_is_noticed(client: ProcessClient) -> None:
         client.receive()
 
 
-def test_core_ends_with_a_killed_front_end() -> None:
-    script = (
-        "import os, signal\n"
-        "from quire.engine.process import ProcessClient\n"
-        "from tests.fakes.configs import fake_config\n"
-        "from tests.fakes.fake_core import BUILD_FAKE_CORE\n"
-        "client = ProcessClient(fake_config(), BUILD_FAKE_CORE)\n"
-        "print(client.pid, client.folder, flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    ended = subprocess.run(
+START = """
+import os, signal, sys, time
+from quire.engine.messages import STATS
+from quire.engine.process import ProcessClient
+from tests.fakes.configs import fake_config
+from tests.fakes.fake_core import BUILD_FAKE_CORE
+client = ProcessClient(fake_config(), BUILD_FAKE_CORE)
+print(client.pid, client.folder, flush=True)
+"""
+
+
+def run_script(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-c", script],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
         stdout=subprocess.PIPE,
+        text=True,
         timeout=60,
         check=False,
     )
+
+
+def test_core_ends_with_a_killed_front_end() -> None:
+    ended = run_script(START + "os.kill(os.getpid(), signal.SIGKILL)")
     assert ended.returncode == -signal.SIGKILL
-    pid, folder = ended.stdout.decode().split()
+    pid, folder = ended.stdout.split()
     assert_ends(int(pid))
     assert not Path(folder).exists()
+
+
+def test_core_ends_with_a_killed_front_end_of_which_a_fork_lives() -> None:
+    script = """
+fork = os.fork()
+if fork == 0:
+    os.close(1)
+    time.sleep(120)
+    os._exit(0)
+print(fork, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    pid, _, fork = run_script(START + script).stdout.split()
+    try:
+        assert_ends(int(pid))
+        os.kill(int(fork), 0)  # it lives
+    finally:
+        os.kill(int(fork), signal.SIGKILL)
+
+
+def test_fork_that_ends_leaves_the_engine_as_it_is() -> None:
+    script = """
+fork = os.fork()
+if fork == 0:
+    sys.exit()
+os.waitpid(fork, 0)
+assert client.folder.exists()
+print(client.ask(STATS).num_running)
+"""
+    assert run_script(START + script).stdout.split()[2:] == ["0"]
+
+
+def test_core_has_standard_streams_where_its_front_end_has_none(tmp_path: Path) -> None:
+    (tmp_path / "own_core.py").write_text(
+        "import sys\n"
+        "from tests.fakes.fake_core import FakeCore\n"
+        "def build(config, report):\n"
+        "    sys.stderr.write('a word')\n"
+        "    return FakeCore(config)\n"
+    )
+    script = f"""
+import os, sys
+os.close(2)
+sys.path.append({str(tmp_path)!r})
+from quire.engine.process import ProcessClient
+from tests.fakes.configs import fake_config
+ProcessClient(fake_config(), "own_core:build").close()
+print("started")
+"""
+    assert run_script(script).stdout == "started\n"
 
 
 def test_core_survives_the_thread_that_started_it() -> None:

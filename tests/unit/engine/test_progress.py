@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from collections.abc import Iterator
@@ -102,3 +103,41 @@ def test_progress_bar_is_for_notebooks_too(llm: LLM, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "stderr", notebook)
     llm.generate("ab", FOUR)
     assert "Processed prompts" in notebook.getvalue()
+
+
+class WriteOnly:
+    """What programs put in the place of stderr to send it to a log."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None:
+        pass
+
+
+def test_stderr_that_can_only_write_has_no_onlooker(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = WriteOnly()
+    monkeypatch.setattr(sys, "stderr", log)
+    llm.generate("ab", FOUR)
+    assert log.text == ""
+    llm.generate("ab", FOUR, use_tqdm=True)
+    assert "Processed prompts: 100%" in log.text
+
+
+class FullDisk(WriteOnly):
+    def write(self, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("stderr", [None, FullDisk()])
+def test_progress_bar_that_cannot_be_written_is_lost_alone(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch, stderr: object
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr)
+    (output,) = llm.generate("abc", FOUR, use_tqdm=True)
+    assert output.outputs[0].text == "abca"

@@ -38,4 +38,4 @@ class MemoryReader:
         return tensor.clone() if dtype is None else tensor.to(dtype, copy=True)
 
     def report(self) -> LoadReport:
-        return LoadReport(num_read=len(self.tensors), bytes_read=0, unused=())
+        return LoadReport(bytes_read=0, unused=())

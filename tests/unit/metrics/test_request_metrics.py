@@ -70,7 +70,9 @@ def test_completions_are_counted_by_how_they_ended(reader: Reader) -> None:
     }
     assert counts == {"stop": 2, "length": 1, "abort": 0, "error": 0}
     assert reader.sum_and_count("request_max_num_generation_tokens") == (50, 1)
-    assert reader.sum_and_count("request_generation_tokens") == (62, 1)
+    assert reader.sum_and_count("request_generation_tokens") == (62, 3)
+    for once in ("e2e_request_latency_seconds", "request_prompt_tokens", "request_params_n"):
+        assert reader.sum_and_count(once)[1] == 1
 
 
 def test_a_request_aborted_in_the_queue_has_no_first_token(reader: Reader) -> None:

@@ -111,10 +111,21 @@ def test_length_from_the_config(config: dict[str, object], length: int) -> None:
 @pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn"])
 def test_a_factor_that_is_none_is_refused_by_name(kind: str, factor: float) -> None:
     scaling = {"rope_type": kind, "factor": factor}
-    for parameters in (scaling, {"full_attention": scaling, "sliding_attention": {}}):
-        config = {"max_position_embeddings": 100, "rope_parameters": parameters}
-        with pytest.raises(ValueError, match=rf"factor' = {factor} must be a number above 0"):
-            derived_length(config, {})
+    per_type = {"full_attention": scaling, "sliding_attention": {}}
+    for key, rope in (
+        ("rope_scaling", {"rope_scaling": scaling}),
+        ("rope_parameters", {"rope_parameters": scaling}),
+        ("rope_parameters.full_attention", {"rope_parameters": per_type}),
+    ):
+        message = rf"^config key '{key}\.factor' = {factor} must be a number above 0$"
+        with pytest.raises(ValueError, match=message):
+            derived_length({"max_position_embeddings": 100, **rope}, {})
+
+
+def test_a_factor_that_is_null_leaves_the_length_as_it_is() -> None:
+    scaling = {"type": "yarn", "factor": None, "original_max_position_embeddings": 25}
+    config = {"max_position_embeddings": 100, "rope_scaling": scaling}
+    assert derived_length(config, {})[0] == 100
 
 
 def test_length_from_the_tokenizer_is_the_second_choice() -> None:

@@ -141,6 +141,66 @@ def test_the_factor_of_cos_and_sin_has_one_name_at_a_time() -> None:
         config(rope_scaling=both | {"attn_factor": 0.8}).rope()
 
 
+@pytest.mark.parametrize("more", [{"mrope_section": [1, 1, 2]}, {"factor": 8.0}])
+def test_what_the_default_type_ignores_is_accepted(more: dict[str, Any]) -> None:
+    assert config(rope_scaling={"rope_type": "default", **more}).rope() == config().rope()
+    with pytest.raises(UnsupportedModelError, match="'default' has unknown x; it takes no param"):
+        config(rope_scaling={"rope_type": "default", "x": 1, **more}).rope()
+
+
+@pytest.mark.parametrize("where", ["inside", "beside"])
+def test_a_factor_that_is_null_is_the_ratio_of_lengths(where: str) -> None:
+    trained = {"original_max_position_embeddings": 4096}
+    scaling = {"type": "yarn", "factor": None} | (trained if where == "inside" else {})
+    beside = trained if where == "beside" else {}
+    data = {"rope_scaling": scaling, **beside}
+    rope = config(max_position_embeddings=65536, **data).rope()
+    assert rope == config(rope_scaling=_YARN).rope()
+    with pytest.raises(UnsupportedModelError, match="'yarn' lacks factor"):
+        config(**data).rope()
+
+
+def test_llama3_without_a_trained_length_leaves_it_to_the_reader() -> None:
+    without = {key: value for key, value in LLAMA3.items() if not key.startswith("original")}
+    assert config(rope_scaling={"type": "llama3", **without}).rope().params == without
+
+
+@pytest.mark.parametrize(
+    ("data", "key", "remedy"),
+    [
+        ({"rope_scaling": {"type": "banana"}}, "rope_scaling", {"rope_scaling": None}),
+        (
+            {"rope_parameters": {"rope_type": "linear", "rope_theta": 5e5}},
+            "rope_parameters",
+            {"rope_parameters": {"rope_type": "default"}},
+        ),
+        (
+            {"rope_parameters": {"full_attention": {"rope_type": "linear", "rope_theta": 5e5}}},
+            "rope_parameters.full_attention",
+            {"rope_parameters": {"full_attention": {"rope_type": "default"}}},
+        ),
+        ({"rope_scaling": {"factor": 4.0}}, "rope_scaling", {"rope_scaling": None}),
+    ],
+)
+def test_refused_scaling_is_named_and_can_be_switched_off(
+    data: dict[str, Any], key: str, remedy: dict[str, Any]
+) -> None:
+    layer_type = "full_attention" if "." in key else None
+    with pytest.raises(UnsupportedModelError, match=f"^config key '{key}' ") as refusal:
+        config(**data).rope(layer_type=layer_type)
+    said = str(refusal.value).rsplit("--hf-overrides '")[1]
+    assert json.loads(said.split("'")[0]) == remedy
+    rope = config(**apply_overrides(data, remedy)).rope(layer_type=layer_type)
+    assert (rope.type, rope.params) == ("default", {})
+    assert rope.theta == (5e5 if "rope_parameters" in data else 10000.0)
+
+
+def test_a_bad_value_is_named_by_the_key_that_the_config_has() -> None:
+    written = {"rope_parameters": {"rope_type": "linear", "factor": -2}}
+    with pytest.raises(UnsupportedModelError, match=r"'rope_parameters\.factor' = -2 must be"):
+        config(**written).rope()
+
+
 _LONG = {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}
 
 
@@ -213,6 +273,7 @@ def test_partial_rotation_is_read_from_either_place(data: dict[str, Any]) -> Non
     [
         ({"rope_scaling": {"type": "banana"}}, "'banana'.* supported: default, linear, "),
         ({"rope_scaling": {"type": "linear"}}, "'linear' lacks factor"),
+        ({"rope_scaling": {"factor": 2}}, "'rope_scaling' has factor but no rope_type, which is"),
         ({"rope_scaling": {"type": "linear", "factor": "2"}}, "factor' = '2' must be a number"),
         ({"rope_scaling": {"type": "linear", "factor": 2, "x": 1}}, "'linear' has unknown x"),
         ({"rope_scaling": {"type": ["yarn"]}}, r"has type \"\['yarn'\]\", which is not supported"),

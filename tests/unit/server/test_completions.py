@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import httpx
 import pytest
 
 from quire.engine.async_engine import AsyncLLM
+from quire.server.completions_stream import CompletionStream
 from tests.fakes.server import MODEL, events_of, in_process_client, ready_state
 
 PROMPT = "The capital of France is"
@@ -102,6 +104,37 @@ async def test_a_stream_says_what_the_whole_answer_says(client: httpx.AsyncClien
     assert chunks[-1]["finish_reason"] == choice["finish_reason"]
     assert "system_fingerprint" in events[-1]
     assert "system_fingerprint" not in events[0]
+
+
+@pytest.mark.parametrize("logprobs", [None, 2])
+async def test_large_chunks_of_a_stream_are_built_in_threads(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, logprobs: int | None
+) -> None:
+    """And they are those of a small answer."""
+    body = {"n": 3, "echo": True, "logprobs": logprobs, "prompt": [PROMPT, PROMPT]}
+    in_loop, threads = await stream(client, **body), set()
+    chunk = CompletionStream._chunk
+
+    def noting(*args: Any) -> bytes:
+        threads.add(threading.current_thread() is threading.main_thread())
+        return chunk(*args)
+
+    monkeypatch.setattr(CompletionStream, "_chunk", noting)
+    monkeypatch.setattr("quire.server.completions_stream.IN_THREAD_TOKENS", 1)
+    in_threads = await stream(client, **body)
+    assert threads == {logprobs is None}
+    assert _by_choice(in_threads) == _by_choice(in_loop)
+
+
+def _by_choice(events: list[Any]) -> dict[int, tuple[str, list[Any]]]:
+    """The text and the tokens of each choice of a stream."""
+    found: dict[int, tuple[str, list[Any]]] = {}
+    for event in events[:-1]:
+        (choice,) = event["choices"]
+        text, tokens = found.get(choice["index"], ("", []))
+        tokens = [*tokens, *(choice["logprobs"] or {}).get("tokens", [])]
+        found[choice["index"]] = (text + choice["text"], tokens)
+    return found
 
 
 async def test_usage_can_be_forced_by_the_server(engine: AsyncLLM) -> None:

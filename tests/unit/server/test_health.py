@@ -53,9 +53,38 @@ async def test_phases(path: str, statuses: tuple[int, ...]) -> None:
     assert tuple(found) == statuses
 
 
-@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
-async def test_load_balancers_may_ask_with_head(path: str, state: ServerState) -> None:
+@pytest.mark.parametrize("path", ["/health", "/readyz", "/ping", "/v1/models", "/metrics", "/"])
+async def test_whoever_may_get_may_ask_with_head(path: str, state: ServerState) -> None:
     assert await status_of(state, path, "HEAD") == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/health", "GET, HEAD"),
+        ("/ping", "GET, HEAD, POST"),
+        ("/v1/responses/any", "DELETE, GET, HEAD"),
+        ("/v1/completions", "POST"),
+        ("/docs", "GET, HEAD"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "/llm"])
+async def test_a_wrong_method_is_told_all_right_ones(
+    engine: AsyncLLM, path: str, methods: str, prefix: str
+) -> None:
+    async with in_process_client(ready_state(engine, root_path=prefix)) as client:
+        answer = await client.put(prefix + path, json={})
+    assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
+@pytest.mark.parametrize("sent", ["/health/", "/llm/health/"])  # a proxy takes it off, or does not
+async def test_a_slash_too_many_leads_to_the_path_behind_the_proxy(
+    engine: AsyncLLM, sent: str
+) -> None:
+    async with in_process_client(ready_state(engine, root_path="/llm")) as client:
+        answer = await client.get(f"{sent}?a=b")
+    assert answer.status_code == 307
+    assert answer.headers["location"] == "http://localhost/llm/health?a=b"
 
 
 async def test_the_start_tells_its_phases() -> None:
@@ -161,9 +190,10 @@ async def test_models_are_told_as_anthropics_client_reads_them(
 async def test_answers_report_the_first_name(state: ServerState) -> None:
     state.models = ServedModels(names=("one", "team/two"), root="r", max_model_len=64, created=5)
     async with in_process_client(state) as client:
-        body = {"prompt": "x", "max_tokens": 1, "model": "team/two"}
-        answer = await client.post("/v1/completions", json=body)
-    assert answer.json()["model"] == "one"
+        for name in ("team/two", "", None):
+            body = {"prompt": "x", "max_tokens": 1, "model": name}
+            answer = await client.post("/v1/completions", json=body)
+            assert answer.json()["model"] == "one"
 
 
 async def test_what_runs_is_listed_and_can_be_cancelled(state: ServerState) -> None:

@@ -170,6 +170,7 @@ CHUNKED = f"{HEAD}Transfer-Encoding: chunked\r\n"
         ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "this server is not a proxy"),
         (f"{CHUNKED}Content-Length: 3\r\n\r\nabc", 400, "Content-Length can't be present"),
         (f"GET /livez HTTP/1.1\r\nA: {'x' * 70_000}\r\n\r\n", 400, "larger than 65536 bytes"),
+        ("GET /livez HTTP/1.1\r\n\r\n", 400, "The header Host is missing"),
         (f"{HEAD}Transfer-Encoding: gzip, chunked\r\n\r\n", 501, "a coding other than chunked"),
         (f"{HEAD}Transfer-Encoding: gzip\r\n\r\n", 501, "a coding other than chunked"),
         (
@@ -199,9 +200,89 @@ async def test_what_is_no_request_is_told_in_the_form_of_its_api(state: ServerSt
     async with served(state) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST /v1/messages HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n")
-        answer = await asyncio.wait_for(reader.read(), DEADLINE_S)
+        head, _, body = (await asyncio.wait_for(reader.read(), DEADLINE_S)).partition(b"\r\n\r\n")
         writer.close()
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["type"] == "error"
+    error = json.loads(body)
+    assert error["type"] == "error"
+    for name in ("x-request-id", "request-id"):
+        assert f"\r\n{name}: {error['request_id']}" in head.decode()
+
+
+async def test_what_is_no_request_has_the_id_that_its_client_gave_it(
+    state: ServerState, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"{HEAD}X-Request-Id: mine\r\nTransfer-Encoding: gzip\r\n\r\n".encode())
+        assert b"\r\nx-request-id: mine\r\n" in await asyncio.wait_for(reader.read(), DEADLINE_S)
+        writer.close()
+    assert "mine" in caplog.text
+
+
+LONGER_BODY = json.dumps({"prompt": [5], "max_tokens": 50, "return_token_ids": True})
+STREAM_BODY = BODY.replace(str(MOST), "2000")  # more than fits into the sockets' buffers
+NO_REQUESTS = [
+    ("GARBAGE\r\n\r\n", 400),
+    (f"GET /livez HTTP/1.1\r\nHost: a\r\nX-Long: {'x' * 70_000}", 400),
+    (f"{HEAD}Transfer-Encoding: gzip\r\n\r\n", 501),
+    (f"{HEAD}Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    (f"{HEAD}Transfer-Encoding: chunked\r\n\r\n1\r\n{{\r\nzz\r\n", 400),
+]
+
+
+@pytest.mark.parametrize(("wrong", "status"), NO_REQUESTS)
+@pytest.mark.parametrize("num_before", [1, 3])
+async def test_what_is_no_request_is_refused_after_the_answers_before_it(
+    state: ServerState, wrong: str, status: int, num_before: int
+) -> None:
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        whole = HEAD + in_length(LONGER_BODY)
+        writer.write((whole * num_before + wrong + whole).encode())
+        answers = [await answer(reader) for _ in range(num_before + 1)]
+        assert [one for one, _ in answers] == [200] * num_before + [status]
+        assert all(b'"completion_tokens":50' in body for _, body in answers[:-1])
+        assert await asyncio.wait_for(reader.read(), DEADLINE_S) == b""
+        writer.close()
+        await asyncio.wait_for(until_idle(state), DEADLINE_S)
+
+
+async def test_no_refusal_comes_between_the_events_of_a_stream(state: ServerState) -> None:
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write((HEAD + in_length(STREAM_BODY)).encode())
+        received = await reader.readuntil(b"data: ")
+        writer.write(b"GARBAGE\r\n\r\n")
+        received += await asyncio.wait_for(reader.read(), DEADLINE_S)
+        writer.close()
+    stream, _, refusal = received.partition(b"HTTP/1.1 400")
+    assert stream.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n") and refusal
+
+
+async def test_a_refusal_that_waits_does_not_end_the_stream_before_it(state: ServerState) -> None:
+    async with served(state, Short) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write((HEAD + in_length(BODY)).encode() + b"GARBAGE\r\n\r\n")
+        await reader.readuntil(b"data: ")
+        end = asyncio.get_running_loop().time() + 2 * Short.read_timeout_s
+        while asyncio.get_running_loop().time() < end:
+            assert b"HTTP/1.1 400" not in await reader.readuntil(b"\n\n")
+        assert len(state.running) == 1
+        writer.transport.abort()
+        await asyncio.wait_for(until_idle(state), DEADLINE_S)
+
+
+async def test_an_answered_request_whose_body_is_invalid_is_not_answered_again(
+    state: ServerState,
+) -> None:
+    async with served(state) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = CHUNKED.replace("/v1/completions", "/nowhere")
+        writer.write(f"{head}\r\n".encode())
+        assert (await answer(reader))[0] == 404
+        writer.write(b"zz\r\n")
+        assert await asyncio.wait_for(reader.read(), DEADLINE_S) == b""
+        writer.close()
 
 
 async def test_a_body_in_chunks_is_read(state: ServerState) -> None:

@@ -85,6 +85,14 @@ def test_completion_form_counts_offsets_over_pieces() -> None:
     assert shown.of([5], [{5: Logprob(-3.0, 1, "c")}])["text_offset"] == [2]
 
 
+def test_offsets_are_those_of_the_text_even_if_tokens_have_their_ids_as_names() -> None:
+    shown = CompletionLogprobs(None, as_token_ids=True)
+    positions = [{4: Logprob(-1.0, 1, "ab")}, {5: Logprob(-3.0, 1, "c")}, {6: Logprob(-1, 1, "d")}]
+    found = shown.of([4, 5, 6], positions)
+    assert found["tokens"] == ["token_id:4", "token_id:5", "token_id:6"]
+    assert found["text_offset"] == [0, 2, 3]
+
+
 def test_of_two_tokens_with_one_text_the_likelier_stays() -> None:
     position = {4: Logprob(-3.0, 2, "a"), 5: Logprob(-1.0, 1, "a")}
     plain = CompletionLogprobs(None, as_token_ids=False).of([4], [position])

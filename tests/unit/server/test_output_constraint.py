@@ -471,6 +471,21 @@ async def test_a_schema_of_a_tool_is_named_as_the_request_has_it(
             assert place in response.json()["error"]["message"]
 
 
+async def test_a_reference_of_a_tool_that_leads_nowhere_is_named_by_its_tool(
+    engine: AsyncLLM,
+) -> None:
+    nowhere = {"type": "object", "properties": {"a": {"$ref": "#/$defs/none"}}}
+    tools = [
+        {"type": "function", "function": {"name": name, "parameters": schema}}
+        for name, schema in (("f", FINE), ("g", nowhere))
+    ]
+    body = {"messages": QUESTION, "max_tokens": 9, "tools": tools, "tool_choice": "required"}
+    async with in_process_client(ready_state(engine, tool_call_parser="llama3_json")) as client:
+        response = await client.post(CHAT, json=body)
+    assert response.status_code == 400
+    assert "tools[1].function.parameters: Pointer" in response.json()["error"]["message"]
+
+
 async def test_an_own_structural_tag_keeps_its_places(client: httpx.AsyncClient) -> None:
     content = {"type": "json_schema", "json_schema": NO_SUCH}
     form = {"type": "structural_tag", "format": content}

@@ -54,6 +54,17 @@ def test_a_generation_config_has_defaults(overridden: AsyncLLM, params_of: Any) 
     assert {name: getattr(params, name) for name in own} == own
 
 
+@pytest.mark.parametrize("body", [CompletionRequest, ChatCompletionRequest])
+def test_a_flag_says_how_many_tokens_an_event_has_unless_a_request_does(
+    engine: AsyncLLM, body: Any
+) -> None:
+    own = {"prompt": "x"} if body is CompletionRequest else {"messages": [{"role": "user"}]}
+    params_of = completion_params if body is CompletionRequest else chat_params
+    args = ServerArgs(stream_interval=7)
+    assert params_of(body(**own), engine, args).stream_interval == 7
+    assert params_of(body(**own, stream_interval=2), engine, args).stream_interval == 2
+
+
 def test_beams_take_over_only_what_is_not_about_drawing(overridden: AsyncLLM) -> None:
     params = of_completions(overridden, use_beam_search=True, n=2)
     assert (params.temperature, params.presence_penalty) == (1.0, 0.0)

@@ -19,6 +19,7 @@ from quire.server.serve import Server, check
         ({"max_queued_requests": -5}, "--max-queued-requests -5"),
         ({"max_request_body_size": 0}, "--max-request-body-size 0: give at least 1"),
         ({"max_output_tokens": 0}, "--max-output-tokens 0"),
+        ({"stream_interval": 0}, "--stream-interval 0: give at least 1"),
         ({"request_timeout": 0.0}, "--request-timeout 0: give seconds above 0, or leave it out"),
         ({"request_timeout": float("nan")}, "--request-timeout nan"),
         ({"shutdown_timeout": -1.0}, "--shutdown-timeout -1.0: give at least 0"),

@@ -46,6 +46,17 @@ async def message_of(client: httpx.AsyncClient, path: str, method: str = "POST")
         ("/v1/load_lora_adapter", "merge the adapter"),
         ("/v1/unload_lora_adapter", "merge the adapter"),
         ("/api/chat", "Ollama's API is not supported"),
+        ("/generate", "use /v1/completions"),
+        ("/inference/v1/generate", "use /v1/completions"),
+        ("/invocations", "use /v1/chat/completions or /v1/completions"),
+        ("/tokenizer_info", "use /tokenize"),
+        ("/start_profile", "profiling over HTTP is not supported"),
+        ("/stop_profile", "profiling over HTTP is not supported"),
+        ("/collective_rpc", "cannot be called over HTTP"),
+        ("/pause", "pausing is not supported"),
+        ("/resume", "pausing is not supported"),
+        ("/v1/chat/completions/render", "use /apply-template"),
+        ("/v1/completions/render", "use /apply-template"),
     ],
 )
 async def test_what_is_not_built_is_told(client: httpx.AsyncClient, path: str, words: str) -> None:
@@ -78,13 +89,17 @@ async def test_of_other_paths_nothing_is_known(client: httpx.AsyncClient, path: 
     assert await message_of(client, path) == ""
 
 
-async def test_the_prefix_of_a_proxy_is_no_part_of_the_path(engine: AsyncLLM) -> None:
+@pytest.mark.parametrize("prefix", ["", "/llm"])
+async def test_the_prefix_of_a_proxy_is_no_part_of_the_path(engine: AsyncLLM, prefix: str) -> None:
+    """The message has the path that the client has sent to the proxy, which may take it off."""
     state = ready_state(engine, root_path="/llm")
     async with in_process_client(state) as client:
-        for prefix in ("", "/llm"):
-            hint = await message_of(client, f"{prefix}/chat/completions")
-            assert hint.startswith(": the endpoint is /v1/chat/completions;")
-            assert "embeddings are" in await message_of(client, f"{prefix}/v1/embeddings")
+        for path, words in (
+            ("/chat/completions", ": the endpoint is /v1/chat/completions;"),
+            ("/v1/embeddings", ": embeddings are not supported"),
+        ):
+            error = (await client.post(f"{prefix}{path}")).json()["error"]
+            assert error["message"].startswith(f"Not Found: POST /llm{path}{words}")
 
 
 async def test_nothing_that_is_said_not_to_be_built_is_there(client: httpx.AsyncClient) -> None:

@@ -384,6 +384,8 @@ NULLABLE = {"$ref": "#/$defs/a", "$defs": {"a": {"type": ["integer", "null"]}}}
          [{"a": 1}], [{}]),
         ({"type": "string", "oneOf": [{"const": "a"}, {"const": "b"}]}, ["a", "b"], ["c"]),
         ({"type": ["null", "number"], **NULLABLE}, [1, None], [1.5, "a"]),
+        ({"$ref": "#/$defs/P«n» %20", "type": "integer", "$defs": {"P«n»  ": {"type": "integer"}}},
+         [1], ["a"]),
         ({"properties": {"a": {"type": "string", "enum": ["a", 1]}}, "required": ["a"]},
          [{"a": "a"}], [{"a": 1}]),
     ],

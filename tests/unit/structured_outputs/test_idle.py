@@ -129,6 +129,23 @@ def test_what_several_references_lead_to_is_looked_at_once(monkeypatch: MonkeyPa
     assert len(looked_at) == len(set(looked_at)) > 20
 
 
+def test_a_type_that_a_reference_has_is_left_out() -> None:
+    root = {"$defs": {"whole": {"type": "integer"}, "any": {"title": "any"}}}
+    whole, anything = {"$ref": "#/$defs/whole"}, {"$ref": "#/$defs/any"}
+    for said, kept in (
+        ({**whole, "type": "number"}, whole),
+        ({**whole, "type": ["integer", "null"]}, whole),
+        ({"allOf": [whole], "type": "integer"}, {"allOf": [whole]}),
+        ({**whole, "type": "string"}, None),
+        ({**whole, "type": "integr"}, None),
+        ({**anything, "type": "string"}, None),
+        ({"$ref": 3, "type": "string"}, None),
+        ({"allOf": [whole, {}], "type": "integer"}, None),
+    ):
+        schema = {**root, "properties": {"a": said, "b": whole, "c": anything}}
+        assert without_idle(schema)["properties"]["a"] == (said if kept is None else kept)
+
+
 @pytest.mark.parametrize(("index", "leads"), [("1", True), ("01", False), ("١", False)])
 def test_an_index_in_a_reference_has_one_form(index: str, leads: bool) -> None:
     found = keywords.referred(f"#/anyOf/{index}", {"anyOf": [{}, {"const": 1}]})

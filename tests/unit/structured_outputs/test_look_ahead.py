@@ -16,6 +16,10 @@ DURATION = (
 )  # of zod 4.1
 DECIMAL = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"  # of pydantic 2.12
 PLACES = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d{0,2}0*$"
+EMAIL = (
+    r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+"
+    r"[A-Za-z]{2,}$"
+)  # of zod 4.1
 DIGITS = r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,3}|(?=[\d.]{1,6}0*$)\d{0,3}\.\d{0,2}0*$)"
 
 
@@ -41,6 +45,12 @@ def _texts(alphabet: str, longest: int, begin: str = "") -> list[str]:
         (r"^(?!\s*$).+$", _texts("a \t", 4)),
         (r"^(?![^a]*$)b*a$", _texts("ab", 4)),
         (r"^(?![\-.]*$).*$", _texts("a-.", 4)),
+        (EMAIL, [*_texts("ab@.", 7), *(f"{one}b@a.bc" for one in _texts("a.+'", 4))]),
+        (r"^(?!\.)[a.]*$", _texts("a.", 4)),
+        (r"^(?!-)(?!.*--)[a-]+$", _texts("a-", 5)),
+        (r"^(?!.*[b\-])[ab-]*$", _texts("ab-", 4)),
+        (r"^(?![^ab])[a-c]*$", _texts("abc", 4)),
+        (r"^(?!.*[^a])[ab]*$", _texts("ab", 4)),
     ],
 )
 def test_texts_are_the_same(pattern: str, texts: list[str]) -> None:
@@ -60,6 +70,13 @@ def test_numbers_with_so_many_digits_are_numbers_that_the_given_pattern_has() ->
     ]
 
 
+def test_what_a_first_line_has_not_no_line_has() -> None:
+    for pattern in (r"^(?!.*a)[ab\n]*$", r"^(?!.*aa)[ab\n]*$"):
+        texts = _texts("ab\n", 4)
+        found = [text for text in texts if _matches(pattern, text)]
+        assert "b\nb" in found and all(re.search(pattern, text) for text in found)
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
@@ -68,6 +85,10 @@ def test_numbers_with_so_many_digits_are_numbers_that_the_given_pattern_has() ->
         "^(?=a)?b",
         "^(?=a){0,1}b",
         "^(?!ab)a",
+        "^(?!aa)a",
+        "^(?!.*ab)a",
+        "^(?!.)a",
+        r"^(?!.*\d)a",
         "^(?![ab]+$)a",
         "^(?![^]*$)a",
         r"^(?![\w]*$)a",
@@ -97,6 +118,9 @@ def test_a_schema_with_them_is_followed_and_others_are_named() -> None:
     duration = {"type": "string", "format": "duration", "pattern": DURATION}
     grammar = compiled(json=duration)
     assert follows(grammar, '"P1DT2H"') and not follows(grammar, '"P1W1D"')
+    email = {"type": "string", "format": "email", "pattern": EMAIL}
+    grammar = compiled(json=email)
+    assert follows(grammar, '"a.b@c.de"') and not follows(grammar, '"a..b@c.de"')
     for pattern in ("(?=a)a", r"^\bab$", "^" + "a" * 500 + "(?<!b)"):
         with pytest.raises(ValueError, match="#/items: a pattern has look-around, such as"):
             compiled(json={"type": "array", "items": {"type": "string", "pattern": pattern}})

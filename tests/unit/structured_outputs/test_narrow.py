@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from quire.structured_outputs.name_formats import NAME_PATTERNS
 from quire.structured_outputs.narrow import narrowed
 from quire.structured_outputs.number_formats import NUMBER_PATTERNS
+from tests.unit.structured_outputs.grammars import compiled, follows
 
 OBJECT = {"type": "object", "properties": {"a": {}}}
 MOST = 2**53 - 1
@@ -33,6 +34,9 @@ CLOSED = {**OBJECT, "additionalProperties": False}
          {**OBJECT, "required": ["a"], "minProperties": 2}),
         ({**OBJECT, "minProperties": 1}, {**CLOSED, "minProperties": 1, "maxProperties": 1}),
         ({"minLength": 2.0, "maxItems": 3.0}, {"minLength": 2, "maxItems": 3}),
+        ({"maxLength": 10**9, "maxItems": 1e300}, {"maxLength": 10**5, "maxItems": 10**5}),
+        ({"$ref": "#/$defs/a<b>%20%", "$defs": {}},
+         {"$ref": "#/$defs/a%3Cb%3E%20%25", "$defs": {}}),
         ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
          {"type": "number", "minimum": 1e-20, "exclusiveMaximum": 1}),
         ({"exclusiveMinimum": -1, "exclusiveMaximum": 0.0},
@@ -202,6 +206,44 @@ def test_references_lead_anywhere_in_the_schema() -> None:
     for nowhere in ("#/prefixItems/1", "#/prefixItems/x", "#/oneOf/0/const/0", "#cat", "#/none"):
         with pytest.raises(ValueError, match="may hold together"):
             narrowed({**first, "oneOf": [{"$ref": nowhere}, {"const": 2}]})
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        *(
+            (one, one)
+            for one in ("Record<string,number>", "Page«U»", "A[int]", "A B", "地址", "a%b")
+        ),
+        *(("p q", "p%20q"), ("a/b~c", "a~1b~0c"), ("é", "%C3%A9"), ('A#B"\\', 'A#B"\\')),
+    ],
+)
+def test_definitions_have_any_names(name: str, reference: str) -> None:
+    there = {"$ref": f"#/$defs/{reference}"}
+    definitions = {name: _pet("cat"), "dog": _pet("dog")}
+    either = {"oneOf": [there, {"$ref": "#/$defs/dog"}]}
+    both = {"allOf": [there, {"properties": {"age": {"type": "integer"}}, "required": ["age"]}]}
+    properties = {"either": either, "both": both}
+    grammar = compiled(
+        json={"properties": properties, "required": [*properties], "$defs": definitions}
+    )
+    assert follows(grammar, '{"either":{"kind":"cat"},"both":{"kind":"cat","age":1}}')
+    assert not follows(grammar, '{"either":{"kind":"cat"},"both":{"kind":"dog","age":1}}')
+    assert not follows(grammar, '{"either":{"kind":"fox"},"both":{"kind":"cat","age":1}}')
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        {"$ref": "#", "type": "object"},
+        {"allOf": [{"$ref": "#"}], "type": "object", "title": "n"},
+        {"$ref": "#", "type": ["object", "null"]},
+    ],
+)
+def test_a_schema_within_itself_may_say_its_type_again(inner: dict[str, Any]) -> None:
+    grammar = compiled(json={"properties": {"n": inner}})
+    assert follows(grammar, '{"n":{"n":{}}}')
+    assert not follows(grammar, '{"n":null}') and not follows(grammar, '{"n":{"n":1}}')
 
 
 @pytest.mark.parametrize(

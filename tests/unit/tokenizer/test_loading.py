@@ -94,8 +94,29 @@ def test_class_of_unknown_files_is_one_message(tmp_path: Path) -> None:
         json.dumps({"tokenizer_class": "LlamaTokenizer"})
     )
     (tmp_path / "tokenizer.model").write_bytes(b"no model")
-    with pytest.raises(ModelLoadError, match=r"cannot be loaded: .*quire\[tokenizers\]"):
+    with pytest.raises(ModelLoadError, match=r"cannot be loaded: .*; download its files again"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("module", ["sentencepiece", "google.protobuf"])
+def test_only_packages_that_are_missing_are_advised(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    def find(name: str) -> object:
+        if name == module == "google.protobuf":
+            raise ModuleNotFoundError
+        return None if name == module else object()
+
+    monkeypatch.setattr("quire.tokenizer.loading.find_spec", find)
+    package = module.removeprefix("google.")
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "eos_token": {"content": "x"}}))
+    with pytest.raises(ModelLoadError, match=r"eos_token has to be .*; download its files again"):
+        load_tokenizer(folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.model").write_bytes(b"no model")
+    with pytest.raises(ModelLoadError, match=rf"\({package}\): pip install 'quire\[tokenizers\]'"):
+        load_tokenizer(folder)
 
 
 CODE = """

@@ -6,9 +6,11 @@ from typing import Any
 import jsonschema
 import pytest
 
+from quire.structured_outputs.check import check
 from quire.tools import CallText, Tools, tool_format
 from quire.tools.constraint import MustCall, call_text_of, constrained_parser, constraint
 from tests.fakes.tool_texts import calls_of, content_of, read
+from tests.unit.structured_outputs.grammars import compiled, follows
 
 RECURSIVE = {
     "type": "object",
@@ -42,6 +44,52 @@ def test_a_list_of_calls_obeys_the_tools_schemas(value: Any, is_allowed: bool) -
     spec = constraint(MustCall(tools=TOOLS))
     assert spec.kind == "json"
     assert jsonschema.Draft202012Validator(json.loads(spec.source)).is_valid(value) is is_allowed
+
+
+WHOLE = {"type": "integer", "minimum": 0, "maximum": 9}
+NAMED = {"$anchor": "n", **WHOLE}
+INNER = {
+    "$id": "inner.json",
+    "properties": {"a/b": {"$ref": "#/$defs/N"}, "c": {"$ref": "#n"}},
+    "required": ["a/b", "c"],
+    "$defs": {"N": {"type": "boolean"}, "c": {"$anchor": "n", "type": "null"}},
+}
+OWN = [
+    ({"$defs": {"N": NAMED}, "properties": {"n": {"$ref": "#n"}}}, {"n": 5}, {"n": True}),
+    ({"$defs": {"N": {**NAMED, "type": "boolean"}}, "properties": {"n": {"$ref": "#n"}}},
+     {"n": True}, {"n": 5}),
+    ({"$id": "https://x.org/w.json", "id": "w", "$defs": {"N": WHOLE},
+      "properties": {"n": {"$ref": "#/$defs/N"}}}, {"n": 5}, {"n": 10}),
+    ({"$defs": {"N": WHOLE, "a/b": INNER}, "properties":
+      {"n": {"$ref": "#/$defs/N"}, "i": {"$ref": "#/$defs/a~1b"}}, "required": ["i"]},
+     {"n": 5, "i": {"a/b": True, "c": None}}, {"n": 5, "i": {"a/b": 5, "c": None}}),
+    ({"properties": {"n": {"const": {"$ref": "#/a"}}, "m": {"enum": [{"$anchor": "n"}]}}},
+     {"n": {"$ref": "#/a"}, "m": {"$anchor": "n"}}, {"n": {"$ref": "#/$defs/tool0/a"}}),
+    ({"propertyNames": {"$ref": "#/$defs/N"}, "$defs": {"N": {"enum": ["a"]}}}, {"a": 1}, {"b": 1}),
+]  # fmt: skip
+
+
+def test_each_tool_keeps_its_own_definitions_names_and_data() -> None:
+    schemas = [{"type": "object", **schema} for schema, _, _ in OWN]
+    tools = Tools({f"f{i}": schema for i, schema in enumerate(schemas)})
+    spec = constraint(MustCall(tools=tools))
+    listed, grammar = json.loads(spec.source), compiled(json=json.loads(spec.source))
+    for i, (_, good, bad) in enumerate(OWN):
+        for arguments, is_good in ((good, True), (bad, False)):
+            alone = jsonschema.Draft202012Validator(schemas[i])
+            assert alone.is_valid(arguments) is is_good
+            calls = [call(f"f{i}", **arguments)]
+            assert jsonschema.Draft202012Validator(listed).is_valid(calls) is is_good, calls
+            assert follows(grammar, json.dumps(calls)) is is_good, calls
+
+
+def test_a_schema_that_is_too_deep_is_left_to_the_check_of_grammars() -> None:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(300):
+        schema = {"items": schema}
+    spec = constraint(MustCall(tools=Tools({"deep": {"type": "object", **schema}})))
+    with pytest.raises(ValueError, match=r"nested 30[0-9] deep, the limit is 64"):
+        check(spec)
 
 
 def test_one_call_only_without_parallel_calls() -> None:

@@ -373,6 +373,7 @@ NODE = {"anyOf": [{"type": "integer"}, {"$ref": "#/$defs/Node"}]}
         ({"enum": [1, 2]}, "1", 1),
         ({"const": "5"}, "5", "5"),
         ({"$ref": "#/$defs/Name"}, "5", "5"),
+        ({"$ref": "#/$defs/C%6Funt"}, "5", 5),
         ({"$ref": "#/$defs/Count"}, "5", 5),
         (NODE, "5", 5),
         ({"$ref": "#/$defs/gone"}, "5", "5"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import close_session
@@ -11,7 +14,7 @@ from modelscope_hub import HubApi
 
 from quire.errors import ModelLoadError
 from quire.weights.hub import resolve_model
-from tests.fakes.hub import NAME, FakeHub, file_names
+from tests.fakes.hub import FILES, NAME, FakeHub, FakeRepository, file_names
 
 
 def test_token_opens_a_private_model(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,6 +97,39 @@ def test_failing_hub_is_named_with_its_status(hub: FakeHub) -> None:
     hub.status = 500
     with pytest.raises(ModelLoadError, match="answers HTTP 500"):
         resolve_model(NAME)
+
+
+def login_page(value: Any) -> bytes:
+    return b"<html>Log in to this network</html>"
+
+
+def without_commit(value: Any) -> bytes:
+    return json.dumps({key: one for key, one in value.items() if key != "sha"}).encode()
+
+
+def with_another_tree(value: Any) -> bytes:
+    return json.dumps({"files": value} if isinstance(value, list) else value).encode()
+
+
+@pytest.mark.parametrize("answer", [login_page, without_commit, with_another_tree])
+def test_what_answers_as_no_hub_does_leaves_the_whole_copy(
+    hub: FakeHub,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    answer: Callable[[Any], bytes],
+) -> None:
+    whole = resolve_model(NAME, what="config")
+    hub.repositories["owner/other"] = FakeRepository(dict(FILES))
+    send_json = "tests.fakes.hub._Handler._send_json"
+    monkeypatch.setattr(send_json, lambda self, value: self._send(200, answer(value)))
+    with pytest.raises(
+        ModelLoadError,
+        match=rf"^{hub.url} does not answer as a hub does for owner/other .*check HF_ENDPOINT",
+    ):
+        resolve_model("owner/other")
+    assert resolve_model(NAME, what="config") == whole
+    if answer is not with_another_tree:  # nothing is missing, so that nobody asks for the tree
+        assert f"as a hub does for {NAME} (" in caplog.text and "; using the copy in" in caplog.text
 
 
 def test_missing_modelscope_client_names_the_extra(

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from quire.args import as_argument, parse_json_object
+from quire import log
+from quire.args import add_hidden_flags, as_argument, parse_json_object
+from quire.bench.other_flags import OF_SERVE
 from quire.bench.report import output_file
 from quire.bench.serving.arrivals import RAMPS
 from quire.bench.serving.dataset_flags import add_dataset_flags
 from quire.bench.serving.requests import BACKENDS
 from quire.bench.serving.summary import GOODPUT_METRICS, METRICS
 from quire.cli.parser import at_least
+
+logger = logging.getLogger(__name__)
 
 # Sampling fields of a request besides the temperature: type and help.
 SAMPLING: Mapping[str, tuple[type[int | float], str]] = {
@@ -25,8 +30,9 @@ SAMPLING: Mapping[str, tuple[type[int | float], str]] = {
     "repetition_penalty": (float, "factor against tokens of prompt and output; 1 is none"),
 }
 
-# Flags that only concern the result file.
-_ABOUT_FILE = ("result_dir", "result_filename", "label", "metadata")
+# Flags that only concern the result file: where it is, and what is in it.
+_PLACE = ("result_dir", "result_filename")
+_CONTENT = ("label", "metadata")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset_flags(parser.add_argument_group("prompts"))
     _add_sampling(parser.add_argument_group("sampling"))
     _add_result(parser.add_argument_group("result"))
+    add_hidden_flags(parser, OF_SERVE)
 
 
 def pairs(texts: list[str] | None, separator: str, flag: str) -> dict[str, str]:
@@ -54,16 +61,25 @@ def writes_file(arguments: argparse.Namespace) -> bool:
 
 
 def check_file_flags(arguments: argparse.Namespace) -> None:
-    """``ValueError`` for malformed metadata, or for flags about a result file without any that
-    writes one."""
+    """``ValueError`` for malformed metadata, or for the place of a result file without any flag
+    that writes one; a warning for its content."""
     pairs(arguments.metadata, "=", "--metadata")
-    given = [name for name in _ABOUT_FILE if getattr(arguments, name) is not None]
-    if given and not writes_file(arguments):
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    if writes_file(arguments):
+        return
+    if names := _given(arguments, _PLACE):
         raise ValueError(
             f"{names} would only concern the result file, and none is written; add "
             f"--save-result, or leave out {names}"
         )
+    if names := _given(arguments, _CONTENT):
+        log.setup()
+        logger.warning("no result file is written, so it has no effect: %s", names)
+
+
+def _given(arguments: argparse.Namespace, names: tuple[str, ...]) -> str:
+    """The flags of ``names`` that were given, for a message."""
+    given = [name for name in names if getattr(arguments, name) is not None]
+    return ", ".join(f"--{name.replace('_', '-')}" for name in given)
 
 
 def goodput(texts: list[str] | None) -> dict[str, float]:

@@ -7,7 +7,10 @@ vocabulary's size), 1.2x at 32-512; in float32 1.5-3.5x at every size.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from quire.kernels.cpu.few_sizes import padded
 
 
 def why_not(device: str, dtype: torch.dtype) -> list[str]:
@@ -25,17 +28,19 @@ def why_not(device: str, dtype: torch.dtype) -> list[str]:
 
 
 class PackedLinear:
-    """x Wᵀ + b with W [out, in] packed; the plain weight is not kept."""
+    """x Wᵀ + b with x [T, in] and W [out, in] packed; the plain weight is not kept."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
+        rows = x.shape[0]
+        padding = padded(rows) - rows
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._weight, self._bias, "none", [], ""
+            F.pad(x, (0, 0, 0, padding)) if padding else x, self._weight, self._bias, "none", [], ""
         )
-        return product
+        return product[:rows]
 
     def add_to(self, x: Tensor, h: Tensor) -> None:
         h += self(x)

@@ -48,7 +48,7 @@ def _with_weights(
 ) -> tuple[PreTrainedModel, LoadReport]:
     load = config.load
     if load.load_format == "dummy":
-        nothing = LoadReport(num_read=0, bytes_read=0, unused=())
+        nothing = LoadReport(bytes_read=0, unused=())
         return dummy_model(source, placement.device, config.model.seed), nothing
     checkpoint = open_checkpoint(config.model.path, load.load_format)
     return load_model(source, checkpoint, placement.device, use_tqdm=load.use_tqdm)

@@ -19,6 +19,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from quire.errors import UnsupportedModelError
 from quire.models.source import ModelSource
 
+# Types of layers that keep no state but keys and values.
+_ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
+
 
 def model_class(source: ModelSource) -> type[PreTrainedModel]:
     """The class of ``source``: from transformers, or else from the repository if trusted."""
@@ -64,17 +67,23 @@ def build_empty(
     """The model with untrained weights on ``device``; on "meta" it takes no memory."""
     _refuse_encoder(source, _has_encoder(source.hf_config))  # has no class here
     cls = model_class(source)
-    if cls._is_stateful:
+    config = model_config(source)
+    if cls._is_stateful and not _attends_only(config):
         raise UnsupportedModelError(
             f"{source.architecture} keeps a recurrent state from token to token, which the KV "
             "cache cannot hold"
         )
-    config = model_config(source)
     _refuse_encoder(source, config.is_encoder_decoder)
     with torch.device(device):
         model = cls._from_config(config, dtype=getattr(torch, source.dtype), **implementations)
     model.tie_weights()
     return model.eval()
+
+
+def _attends_only(config: PreTrainedConfig) -> bool:
+    """Whether a class that can build recurrent layers builds none of them for this config."""
+    layer_types = getattr(config.get_text_config(), "layer_types", None) or ()
+    return set() != set(layer_types) <= _ATTENTION_LAYERS
 
 
 def _refuse_encoder(source: ModelSource, has_one: object) -> None:

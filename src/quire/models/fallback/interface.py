@@ -14,9 +14,12 @@ from typing import Any, Protocol
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from quire.errors import UnsupportedModelError
+
 PROBED = "quire_probed"
 PAGED = "quire_paged"
 OWN = "eager"  # transformers' reference implementation
+_WHOLE = (slice(None), slice(0, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,12 @@ class WantedMask:
     """A mask that a model asked for, as a predicate of (batch, head, query, key)."""
 
     sees: Callable[[Tensor, Tensor, Tensor, Tensor], Any]
+
+    def __getitem__(self, index: tuple[slice, ...]) -> WantedMask:
+        """The mask itself; Gemma 4 slices it to the rows that are kept, which are all of them."""
+        if any(one not in _WHOLE for one in index):
+            raise UnsupportedModelError(f"a layer attends with part of its mask ({index})")
+        return self
 
 
 class Answerer(Protocol):

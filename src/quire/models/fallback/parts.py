@@ -6,7 +6,6 @@ backbone is replaced by one that returns its input.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,11 +44,12 @@ class Parts:
         return logits
 
 
-@dataclass
 class _Handed(BaseModelOutputWithPastAndCrossAttentions):
-    """A backbone's result, with every field that a head may read."""
+    """A backbone's result; all that a head may read besides the hidden states is None."""
 
-    router_logits: Any = None
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):  # asked for by Python and its libraries
+            raise AttributeError(name)
 
 
 class _HandsOn(torch.nn.Module):

@@ -122,13 +122,14 @@ def _watch(
         # A given mask keeps transformers from looking for several packed sequences.
         all_seen = torch.ones(1, _NUM_TOKENS)
         hidden = parts.hidden(tokens, tokens, attention_mask=all_seen)
-        vocab_size = parts.logits(hidden).shape[-1]
     calls = notes.calls(config.max_position_embeddings if _has_length(config) else 0)
     if len(calls) < config.num_hidden_layers:
         raise UnsupportedModelError(
             f"{len(calls)} of its {config.num_hidden_layers} layers call the attention interface; "
             "the others would not be paged, or keep a state of another kind"
         )
+    with torch.device("meta"), torch.no_grad(), _NoValues():
+        vocab_size = parts.logits(hidden).shape[-1]
     return calls, vocab_size
 
 
@@ -270,7 +271,8 @@ def _length_limit(config: PreTrainedConfig) -> LengthLimit | None:
 def _reason(error: Exception) -> str:
     if WantedMask.__name__ in str(error):
         return (
-            "its code changes the attention mask (for ALiBi, for example), which is not built here"
+            "its code reads or changes the attention mask (for ALiBi, for example), which is not "
+            "built here"
         )
     if isinstance(error, KeyError) and error.args == (PROBED,):
         return "its code has attention classes of its own and does not call that interface"

@@ -6,7 +6,7 @@ a file. So transformers gets a dictionary whose tensors are read when it accesse
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -56,12 +56,9 @@ def load_model(
     _check(source, info)
     if not source.hf_config.get("quantization_config"):
         _refuse_codes(model, checkpoint, read)
+    _restore_padding_rows(model, tensors)
     unused = tuple(sorted(info["unexpected_keys"]))
-    report = LoadReport(
-        num_read=len(tensors) - len(unused),
-        bytes_read=checkpoint.num_bytes,
-        unused=unused,
-    )
+    report = LoadReport(bytes_read=checkpoint.num_bytes, unused=unused)
     return model.to(device).eval(), report
 
 
@@ -107,6 +104,19 @@ def _check(source: ModelSource, info: dict[str, Any]) -> None:
             f"the weights in {source.path} do not fit {source.architecture} of transformers: "
             f"{wrong[0]}; config.json and the weights belong to different models"
         )
+
+
+def _restore_padding_rows(model: PreTrainedModel, tensors: Mapping[str, _Stored]) -> None:
+    """Read the embedding of padding tokens again: some code (Youtu's) zeroes it after loading,
+    although prompts, and a head that is tied to it, may use it."""
+    prefix = f"{model.base_model_prefix}."  # which checkpoints of the backbone alone lack
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.nn.Embedding) or module.padding_idx is None:
+            continue
+        weight = f"{name}.weight"
+        stored = tensors.get(weight) or tensors.get(weight.removeprefix(prefix))
+        if stored is not None:
+            module.weight.data[module.padding_idx] = stored[module.padding_idx]
 
 
 def _refuse_codes(model: PreTrainedModel, checkpoint: Checkpoint, read: set[str]) -> None:

@@ -53,6 +53,13 @@ def test_other_masks_are_refused(sees: Predicate, reason: str) -> None:
         window_of(WantedMask(sees), 64)
 
 
+def test_a_mask_may_be_sliced_to_all_of_it() -> None:
+    mask = WantedMask(causal_mask_function)
+    assert mask[:, :, 0:, :] is mask
+    with pytest.raises(UnsupportedModelError, match="attends with part of its mask"):
+        mask[:, :, -1:, :]
+
+
 def _source(architecture: str, config: PreTrainedConfig) -> ModelSource:
     return ModelSource(
         path=Path("/nowhere"),
