@@ -38,8 +38,7 @@ class Bucket:
 
 def build_bucket(members: Pieces, batch: Batch, group: int, problem: AttentionProblem) -> Bucket:
     """The bucket of ``members``, pieces of a step, for layers of ``group``."""
-    num_queries = padded(int(members.num_queries.max()))
-    num_blocks = padded(int(members.num_blocks.max()))
+    num_queries, num_blocks = padded(int(members.num_queries.max())), members.num_blocks.max()
     block_size = batch.kv_caches[0].shape[2]
     # Padding repeats a piece's last query.
     offset = np.minimum(np.arange(num_queries), members.num_queries[:, None] - 1)

@@ -98,6 +98,16 @@ def test_lines_go_to_the_kernels_that_they_suit(
     torch.testing.assert_close(GPUProduct(weight, None, gated=True)(x), F.linear(x, weight))
 
 
+@pytest.mark.parametrize("num_lines", [1, 16, 17, 33, 250])
+def test_a_packed_product_has_the_lines_it_was_given(num_lines: int) -> None:
+    weight, bias, x, h = random(33, 20), random(33), random(num_lines, 20), random(num_lines, 33)
+    packed, wanted = onednn.PackedLinear(weight, bias), F.linear(x, weight, bias)
+    torch.testing.assert_close(packed(x), wanted)
+    wanted = wanted + h
+    packed.add_to(x, h)
+    torch.testing.assert_close(h, wanted)
+
+
 def test_packing_gives_reasons_against_it() -> None:
     assert "cuda" in onednn.why_not("cuda", torch.bfloat16)[0]
     assert "float16" in onednn.why_not("cpu", torch.float16)[0]
