@@ -125,7 +125,8 @@ _NO_TOKENIZER_MODES = {
     "trust_remote_code if it holds code of its own",
 }
 _NO_DEVICES = dict.fromkeys(
-    ("hpu", "neuron", "rocm", "tpu", "xpu"), "only NVIDIA GPUs and CPUs are supported; use auto"
+    ("hpu", "neuron", "openvino", "rocm", "tpu", "xpu"),
+    "only NVIDIA GPUs and CPUs are supported; use auto",
 )
 
 

@@ -21,7 +21,7 @@ def tell_if_not_kept(package: str = "torch") -> None:
         return
     folder = Path(spec.origin).parent.parent
     cause = (
-        "PYTHONDONTWRITEBYTECODE is set"
+        "PYTHONDONTWRITEBYTECODE or -B forbids it"
         if sys.dont_write_bytecode
         else f"{Path(spec.cached).parent} cannot be written"
     )

@@ -7,7 +7,8 @@ Owns what a message may hold and in which form a template wants it. Templates ru
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ Conversation = Sequence[Message]
 
 _MAX_SHOWN = 300  # characters of a template in a message
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+_THOUGHTS = ("thinking", "reasoning", "reasoning_content")  # names of a message's thought
 _INVALID = "INVALID_JSON"  # key for arguments that are not a JSON object
 _OWN_ARGUMENTS = {  # not to be overridden through template_kwargs
     "conversation",
@@ -146,6 +148,7 @@ class ChatRenderer:
         self, conversation: list[dict[str, Any]], template: str, options: ChatOptions
     ) -> str:
         """One run of the template."""
+        conversation = _arranged(conversation, detect_content_format(template))
         given: dict[str, Any] = {
             "chat_template": template,
             "tools": list(options.tools) if options.tools else None,
@@ -212,12 +215,15 @@ def _read_template(value: str | Path) -> str:
                 f"the chat template {text!r} is not UTF-8: {error}; save it as UTF-8"
             ) from error
         except OSError as error:
-            if text in chat_template_names():
+            names = chat_template_names()
+            if text in names:
                 return named_chat_template(text)
+            meant = Path(text).stem.removeprefix("template_")  # as vLLM's examples are called
+            hint = f"the name {meant}, " if meant in names else ""
             raise ValueError(
                 f"the chat template {text!r} is neither a readable file ({error.strerror}) nor a "
-                "Jinja template; give the path of a .jinja file, or one of the names "
-                f"{', '.join(chat_template_names())}"
+                f"Jinja template; give {hint}the path of a .jinja file, or one of the names "
+                f"{', '.join(names)}"
             ) from error
     # A shell passes \n as two characters; nobody wants a backslash in a prompt.
     return text.replace("\\n", "\n").replace("\\t", "\t")
@@ -326,6 +332,58 @@ def _rendered_message(message: Message, style: ContentFormat, place: str) -> dic
             raise ValueError(f"{fault.place}: {fault.what}")
         rendered["tool_calls"] = [_tool_call(call) for call in calls]
     return rendered
+
+
+def _arranged(conversation: list[dict[str, Any]], style: ContentFormat) -> list[dict[str, Any]]:
+    """The messages with results of tools in the order of their calls. For a template that reads
+    only one call, each further call is a message of its own, before its result."""
+    arranged: list[dict[str, Any]] = []
+    waiting = deque(conversation)
+    while waiting:
+        message = waiting.popleft()
+        if not (calls := message.get("tool_calls")):
+            arranged.append(message)
+            continue
+        results = []
+        while waiting and waiting[0]["role"] == "tool":
+            results.append(waiting.popleft())
+        numbers = _numbers_of_calls(results, calls)
+        results = [results[i] for i in sorted(range(len(results)), key=numbers.__getitem__)]
+        message = _with_text_in_thought(message) if style.parts_thought else message
+        if style.reads_one_call and len(calls) > 1:
+            arranged += _one_by_one(message, results, sorted(numbers))
+        else:
+            arranged += [message, *results]
+    return arranged
+
+
+def _numbers_of_calls(results: list[dict[str, Any]], calls: list[dict[str, Any]]) -> list[int]:
+    """For each result the number of its call: by its id if all have known ids, else by order."""
+    numbers = {str(call.get("id")): i for i, call in enumerate(calls)}
+    ids = [str(result.get("tool_call_id")) for result in results]
+    if len(numbers) == len(calls) and numbers.keys() >= set(ids):
+        return [numbers[id] for id in ids]
+    return [min(i, len(calls) - 1) for i in range(len(results))]
+
+
+def _one_by_one(
+    message: dict[str, Any], results: list[dict[str, Any]], numbers: list[int]
+) -> Iterator[dict[str, Any]]:
+    """One message per call, each before its results, whose calls are ``numbers``."""
+    empty = [] if isinstance(message["content"], list) else ""
+    for i, call in enumerate(message["tool_calls"]):
+        head = message if i == 0 else {"role": message["role"], "content": empty}
+        yield {**head, "tool_calls": [call]}
+        yield from (result for result, number in zip(results, numbers, strict=True) if number == i)
+
+
+def _with_text_in_thought(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with its text behind its thought, for a template that refuses both."""
+    thought = next((message[name] for name in _THOUGHTS if message.get(name)), None)
+    text = text_of(message["content"])
+    if not text or not isinstance(thought, str):
+        return message
+    return {**message, "content": "", "thinking": f"{thought}\n{text}"}
 
 
 def _content(content: Any, style: ContentFormat, place: str) -> str | list[dict[str, str]]:

@@ -39,9 +39,9 @@ def alias(replacement: str) -> Verdict:
     return Verdict("alias", None, f"use {replacement}", replacement)
 
 
-def noted(default: Any, why: str, **flag: Any) -> Verdict:
-    """Accepted, with a log line that says why it has no effect."""
-    return Verdict("noted", default, why, harmless=(default, None), **flag)
+def noted(default: Any, why: str, *harmless: Any, **flag: Any) -> Verdict:
+    """Accepted, with a log line that says why it has no effect unless the value is harmless."""
+    return Verdict("noted", default, why, harmless=(default, None, *harmless), **flag)
 
 
 def refused(default: Any, why: str, *harmless: Any, **flag: Any) -> Verdict:
@@ -66,6 +66,7 @@ _NUMA = "processes are not bound to nodes of memory; start Quire under numactl"
 PLUGIN = "this extension point does not exist in Quire"
 _ONLY_SERVED = "only `quire serve` {}"
 _OLD_SCHEDULER = "the scheduler has no such step"
+_OWN_SCHEDULERS = ("vllm.core.scheduler.Scheduler", "vllm.v1.core.sched.scheduler.Scheduler")
 _GRAPHS = (
     "on a GPU, decode steps and others up to 2,048 tokens (full ones of small models too) are "
     "captured unless enforce_eager"
@@ -121,7 +122,7 @@ VERDICTS: dict[str, Verdict] = {
     "disable_async_output_proc": noted(False, _OLD_SCHEDULER),
     "async_scheduling": noted(False, "use steps_in_flight to plan ahead"),
     "swap_space": noted(4, _PREEMPTION),
-    "preemption_mode": noted(None, _PREEMPTION),
+    "preemption_mode": noted(None, _PREEMPTION, "recompute"),
     "tokenizer_pool_size": noted(0, _POOL),
     "tokenizer_pool_type": noted("ray", _POOL),
     "tokenizer_pool_extra_config": noted(None, _POOL),
@@ -261,7 +262,7 @@ VERDICTS: dict[str, Verdict] = {
     ),
     "enable_trace_replay": refused(False, "requests cannot be recorded and replayed"),
     "config_format": refused("auto", "only config.json is read, not params.json", "hf"),
-    "scheduler_cls": refused(None, PLUGIN),
+    "scheduler_cls": refused(None, PLUGIN, *_OWN_SCHEDULERS),
     "worker_cls": refused("auto", PLUGIN),
     "worker_extension_cls": refused("", PLUGIN),
     "logits_processors": refused(

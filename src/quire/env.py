@@ -69,13 +69,11 @@ def _log_format(text: str) -> str:
     return text.lower()
 
 
-def _gib_or_bytes(text: str) -> int:
-    """A bare number counts GiB, as users of this variable's older name expect."""
+def _gib_or_bytes(text: str) -> int | None:
+    """A bare number counts GiB, and 0 means the default, as users of this variable's older name
+    expect."""
     is_bare = text.replace(".", "", 1).isdecimal()
-    num_bytes = parse_bytes(f"{text}GiB" if is_bare else text)
-    if num_bytes == 0:
-        raise ValueError("expected a size above 0; unset the variable for the default")
-    return num_bytes
+    return parse_bytes(f"{text}GiB" if is_bare else text) or None
 
 
 def _num_threads(text: str) -> int:

@@ -18,6 +18,7 @@ from quire.errors import ModelLoadError, UnsupportedModelError
 from quire.generation_config import check_overrides, max_tokens_limit
 from quire.sampling_limits import is_int
 from quire.weights.checkpoint_files import choose_weight_files, what_is_not_read
+from quire.weights.hub_files import QUANTIZER_FILES
 
 _NO_GENERATION_CONFIG = ("quire", "vllm")  # values of generation_config
 _CONFIG_FAILED = "Failed to load the model config."
@@ -28,8 +29,6 @@ _READ_AS_PLAIN = {
     "fp8": ("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"),
     "mxfp4": ("GptOssForCausalLM",),
 }
-# Where quantizing tools describe their result if config.json does not.
-_QUANTIZER_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,7 +205,7 @@ def _refuse_quantized(config: dict[str, Any], path: Path, model_impl: str) -> No
 
 
 def _refuse_quantizer_files(path: Path) -> None:
-    for name in _QUANTIZER_FILES:
+    for name in QUANTIZER_FILES:
         if _is_of_weights(read_json(path / name) or {}):
             raise UnsupportedModelError(
                 f"{path} has {name}: {QUANTIZATION}, or delete that file if the weights are not "

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+# Files of limit and use, and what the use calls files that were read once: they are given up for
+# new memory. Of cgroup v2, and of v1.
+MEMORY_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,24 +88,19 @@ def cpu_info() -> DeviceInfo:
 
 def num_cpu_cores() -> int:
     """Physical cores this process may use: hyper-threads share the units that matmuls need."""
-    allowed = os.sched_getaffinity(0)
-    cores = {_core_of(cpu) for cpu in allowed}
-    return max(1, min(len(cores), _cgroup_cpus() or len(cores)))
+    cores = {_core_of(cpu) for cpu in os.sched_getaffinity(0)}
+    return max(1, min([len(cores), *_cpu_quotas()]))
 
 
 def memory_limit() -> int:
     """Bytes of memory this process may ever use: the machine's, or its container's if less."""
-    total = _meminfo("MemTotal")
-    limit = _cgroup_number("memory.max", "memory/memory.limit_in_bytes")
-    return min(total, limit) if limit else total
+    return min([_meminfo("MemTotal"), *(limit for limit, _ in _memory_limits())])
 
 
 def available_memory() -> int:
     """Bytes that can be taken now without swapping."""
-    available = _meminfo("MemAvailable")
-    limit = _cgroup_number("memory.max", "memory/memory.limit_in_bytes")
-    used = _cgroup_number("memory.current", "memory/memory.usage_in_bytes")
-    return min(available, limit - used) if limit and used else available
+    left = [limit - used for limit, used in _memory_limits()]
+    return max(0, min([_meminfo("MemAvailable"), *left]))
 
 
 @cache
@@ -130,26 +132,59 @@ def _meminfo(name: str) -> int:
 
 
 def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+    return _text(Path("/proc/cpuinfo")).splitlines()
 
 
 def _core_of(cpu: int) -> str:
-    siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-    return siblings.read_text().strip() if siblings.exists() else str(cpu)
+    folder = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+    return _text(folder / "thread_siblings_list") or str(cpu)
 
 
-def _cgroup_cpus() -> int | None:
-    """The CPU quota of a container (cgroup v2), rounded up to whole cores."""
-    path = CGROUP / "cpu.max"
-    fields = path.read_text().split() if path.exists() else ["max"]
-    return None if fields[0] == "max" else max(1, -(-int(fields[0]) // int(fields[1])))
+def _cpu_quotas() -> list[int]:
+    """The CPU quotas of this process's control groups, rounded up to whole cores."""
+    quotas = []
+    for folder in _control_groups("cpu"):
+        v1 = f"{_text(folder / 'cpu.cfs_quota_us')} {_text(folder / 'cpu.cfs_period_us')}"
+        for fields in (_text(folder / "cpu.max").split(), v1.split()):
+            if fields and fields[0].isdecimal():  # no quota is "max", or -1
+                quotas.append(-(-int(fields[0]) // int(fields[1])))
+    return quotas
 
 
-def _cgroup_number(v2: str, v1: str) -> int | None:
-    for name in (v2, v1):
-        path = CGROUP / name
-        text = path.read_text().strip() if path.exists() else "max"
-        if text.isdecimal() and int(text) < 2**60:  # v1 writes a huge number for "no limit"
-            return int(text)
-    return None
+def _memory_limits() -> list[tuple[int, int]]:
+    """Limit and use, in bytes, of each of this process's control groups that has a limit."""
+    found = []
+    for folder in _control_groups("memory"):
+        for limit_name, used_name, cache_name in MEMORY_FILES:
+            limit, used = _text(folder / limit_name), _text(folder / used_name)
+            if limit.isdecimal() and int(limit) < 2**60:  # v1 writes a huge number for "no limit"
+                cached = _stat(folder / "memory.stat", cache_name)
+                found.append((int(limit), int(used or 0) - cached))
+    return found
+
+
+def _control_groups(controller: str) -> list[Path]:
+    """Folders of the groups this process is in, and of those around them up to the outermost one
+    seen from here; of cgroup v2, and of ``controller`` in v1. Some may not exist: a container may
+    know its group only by the name that it has outside."""
+    found = []
+    for line in _text(OWN_CGROUPS).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers or controller in controllers.split(","):
+            root = CGROUPS / controller if controllers else CGROUPS
+            own = root / path.lstrip("/")
+            found += [one for one in (own, *own.parents) if one.is_relative_to(root)]
+    return found
+
+
+def _stat(path: Path, name: str) -> int:
+    lines = (line.split() for line in _text(path).splitlines())
+    return next((int(value) for key, value in lines if key == name), 0)
+
+
+def _text(path: Path) -> str:
+    """What is in the file, without the last line end; nothing where there is no such file."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

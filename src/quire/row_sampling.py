@@ -16,6 +16,7 @@ from quire.sampling_params import GREEDY_BELOW, SamplingParams
 from quire.whole_text import require_whole_text
 
 MAX_BAD_WORDS = 128
+MAX_BAD_WORD_BYTES = 4096  # together: they are tokenized, and compared at every step of each row
 MAX_STOP_TOKEN_IDS = 1024  # every new token is looked up in them
 LOWEST_TEMPERATURE = 0.01  # below, float32 probabilities lose their meaning
 
@@ -161,24 +162,22 @@ def _bad_words(
     """The token sequences of each word at the start of a text and after a space."""
     if not words:
         return ()
+    _require_few_sequences(len(words), len(words))
+    _require_few_bytes(sum(len(word.encode(errors="surrogatepass")) for word in words))
     if tokenize is None:
         raise ValueError(
             f"bad_words need a tokenizer, got {words!r} with skip_tokenizer_init; "
             "forbid single tokens by logit_bias={token_id: -100} instead."
         )
     found: dict[tuple[int, ...], None] = {}
-    for place, word in enumerate(words[: MAX_BAD_WORDS + 1]):  # more are refused below
+    for place, word in enumerate(words):
         require_whole_text(f"bad_words[{place}]", word)
         for text in _spellings(word):
             token_ids = tuple(tokenize(text))
             if token_ids:
                 found[token_ids] = None
                 _require_in_vocabulary("bad_words", token_ids, vocab_size)
-    if len(found) > MAX_BAD_WORDS or len(words) > MAX_BAD_WORDS:
-        raise ValueError(
-            f"bad_words may be at most {MAX_BAD_WORDS} token sequences, got {len(found)} "
-            f"from {len(words)} words (each counts with and without a space); use fewer words."
-        )
+    _require_few_sequences(len(found), len(words))
     return tuple(found)
 
 
@@ -226,6 +225,22 @@ def _require_few_stops(count: int) -> None:
         raise ValueError(
             f"stop_token_ids may be at most {MAX_STOP_TOKEN_IDS} tokens, stop strings of one token "
             f"among them, got {count}; name fewer."
+        )
+
+
+def _require_few_sequences(count: int, num_words: int) -> None:
+    if count > MAX_BAD_WORDS:
+        raise ValueError(
+            f"bad_words may be at most {MAX_BAD_WORDS} token sequences, got {count} "
+            f"from {num_words} words (each counts with and without a space); use fewer words."
+        )
+
+
+def _require_few_bytes(count: int) -> None:
+    if count > MAX_BAD_WORD_BYTES:
+        raise ValueError(
+            f"bad_words may have at most {MAX_BAD_WORD_BYTES} bytes together, got "
+            f"{count}; use fewer or shorter words."
         )
 
 

@@ -131,7 +131,7 @@ class SamplingParams:
     allowed_token_ids: no others may come; a non-empty list of token ids.
     bad_words: words that may not come as the tokens that the tokenizer writes them with, with or
         without a space before (of other, smaller tokens they may); a list of non-empty strings, at
-        most 128 token sequences.
+        most 128 token sequences and 4096 bytes.
     logits_processors: functions of (output_token_ids, logits) that return the logits, or names of
         such; a list of functions or names. Functions need the engine in this process.
     structured_outputs: the grammar of the text; a `StructuredOutputsParams`, or a dict such as

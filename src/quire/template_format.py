@@ -1,7 +1,8 @@
-"""Detects the form in which a chat template wants the content of messages.
+"""Detects the form in which a chat template wants messages.
 
-Some templates print ``message.content``, others loop over its parts; some test whether it is none.
-Also reports syntax errors and the variables a template reads. Knows nothing about messages.
+Some templates print ``message.content``, others loop over its parts; some test whether it is none,
+read only the first of several calls, or refuse a text beside a thought. Also reports syntax errors
+and the variables a template reads. Knows nothing about messages.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _GENERATION_BLOCK = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 
 # Filters that look into the parts of a content, and filters that pass parts on.
 _PART_FILTERS = {"selectattr", "rejectattr", "map", "groupby"}
+_COUNTING_FILTERS = {"length", "count"}
 _KEEPING_FILTERS = {"default", "d", "list", "reverse", "sort", "unique"} | {
     *("select", "reject", "selectattr", "rejectattr"),
 }
@@ -29,11 +31,13 @@ _KEEPING_FILTERS = {"default", "d", "list", "reverse", "sort", "unique"} | {
 
 @dataclass(frozen=True, slots=True)
 class ContentFormat:
-    """The form of a message's content."""
+    """The form of a message's content, and what may stand beside it."""
 
     name: str  # "string", or "openai": a list of parts
     tests_strings: bool  # the template accepts strings besides parts
     tests_none: bool  # the template distinguishes none from empty content
+    reads_one_call: bool = False  # the template reads only the first of a message's calls
+    parts_thought: bool = False  # the template refuses a text beside ``thinking``
 
     @property
     def is_wrapped(self) -> bool:
@@ -86,6 +90,54 @@ def _detect(template: str) -> ContentFormat:
         "openai" if _walks_over_content(tree, names) else "string",
         tests_strings="string" in tests,
         tests_none="none" in tests,
+        reads_one_call=_reads_one_call(tree),
+        parts_thought=_parts_thought(tree),
+    )
+
+
+def _reads_one_call(tree: nodes.Template) -> bool:
+    """Whether the first of a message's calls is read, and never all of them."""
+    firsts = {id(node.node) for node in tree.find_all(nodes.Getitem) if _key(node) == 0}
+    counted: set[int] = set()
+    for one in tree.find_all(nodes.Filter):
+        if one.name == "first":
+            firsts.add(id(one.node))
+        elif one.name in _COUNTING_FILTERS:
+            counted.add(id(one.node))
+    read = {id(node) for place in _reading_places(tree) for node in _calls_in(place)}
+    return bool(read & firsts) and read <= firsts | counted
+
+
+def _reading_places(tree: nodes.Template) -> Iterator[nodes.Node]:
+    """Where values are used, and not only tested."""
+    yield from (loop.iter for loop in tree.find_all(nodes.For))
+    yield from (assignment.node for assignment in tree.find_all(nodes.Assign))
+    yield from tree.find_all(nodes.Output)
+    for call in tree.find_all(nodes.Call):
+        yield from (*call.args, *call.kwargs)
+
+
+def _calls_in(place: nodes.Node) -> Iterator[nodes.Node]:
+    kinds = (nodes.Getattr, nodes.Getitem, nodes.Call)
+    own = [place] if isinstance(place, kinds) else []
+    yield from (node for node in (*own, *place.find_all(kinds)) if _key(node) == "tool_calls")
+
+
+def _parts_thought(tree: nodes.Template) -> bool:
+    """Whether an exception is raised where both ``content`` and ``thinking`` are set."""
+    return any(
+        {_key(both.left), _key(both.right)} == {"content", "thinking"}
+        for branch in tree.find_all(nodes.If)
+        if any(map(_raises, branch.body))
+        for both in (branch.test, *branch.test.find_all(nodes.And))
+        if isinstance(both, nodes.And)
+    )
+
+
+def _raises(node: nodes.Node) -> bool:
+    return any(
+        isinstance(call.node, nodes.Name) and call.node.name == "raise_exception"
+        for call in node.find_all(nodes.Call)
     )
 
 

@@ -31,7 +31,7 @@ def test_a_package_without_bytecode_is_told_with_the_remedy(
     with caplog.at_level(logging.INFO, logger="quire.bytecode"):
         tell_if_not_kept("compiled_anew")
     (message,) = caplog.messages
-    assert "PYTHONDONTWRITEBYTECODE is set" in message
+    assert "PYTHONDONTWRITEBYTECODE or -B forbids it" in message
     assert f"python -m compileall -q {package.parent.parent}" in message
 
 

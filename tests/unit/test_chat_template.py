@@ -156,6 +156,83 @@ def test_arguments_that_are_no_object_are_one_that_holds_their_text(text: str) -
     assert render([message], template) == text
 
 
+# Reads calls and thoughts as gpt-oss's template does.
+ONE_CALL = (
+    "{% set last = namespace(name='') %}{% for m in messages %}{% if m.tool_calls %}"
+    "{% if m.content and m.thinking %}{{ raise_exception('not both') }}{% endif %}"
+    "{% set call = m.tool_calls[0].function %}{% set last.name = call.name %}"
+    "({{ m.thinking or m.content }}){{ call.name }}{{ call.arguments }}"
+    "{% elif m.role == 'tool' %}{{ last.name }}={{ m.content }};{% endif %}{% endfor %}"
+)
+# Names no call beside its result.
+ALL_CALLS = (
+    "{% for m in messages %}{% for call in m.tool_calls or [] %}{{ call.function.name }},"
+    "{% endfor %}{% if m.role == 'tool' %}{{ m.content }};{% endif %}{% endfor %}"
+)
+
+
+def calling(*names: str, **fields: Any) -> dict[str, Any]:
+    """A message with a call of each tool, whose id is its name."""
+    calls = [
+        {"id": name, "type": "function", "function": {"name": name, "arguments": "{}"}}
+        for name in names
+    ]
+    return {"role": "assistant", "content": None, **fields, "tool_calls": calls}
+
+
+def result(name: str | None, content: str) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": name, "content": content}
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content", "thinking"])
+def test_a_text_stands_in_the_thought_if_the_template_refuses_both(name: str) -> None:
+    turn = calling("f", content="Let me look.", **{name: "Hm."})
+    assert render([turn, result("f", "1")], ONE_CALL) == "(Hm.\nLet me look.)f{}f=1;"
+    parts = [{"type": "text", "text": "Let me look."}]
+    assert render([{**turn, "content": parts}], ONE_CALL) == "(Hm.\nLet me look.)f{}"
+    assert render([calling("f", content="So.")], ONE_CALL) == "(So.)f{}"
+    plain = "{% for m in messages %}{{ m.content }}|{{ m.reasoning }}{% endfor %}"
+    kept = calling("f", content="So.", reasoning="Hm.")
+    assert render([kept], plain) == "So.|Hm."
+
+
+def test_a_template_that_reads_one_call_gets_each_before_its_result() -> None:
+    turn = calling("f", "g", content="So.")
+    results = [result("f", "1"), result("g", "2")]
+    assert render([turn, *results], ONE_CALL) == "(So.)f{}f=1;()g{}g=2;"
+    assert render([turn, *reversed(results)], ONE_CALL) == "(So.)f{}f=1;()g{}g=2;"
+    assert render([turn, results[1]], ONE_CALL) == "(So.)f{}()g{}g=2;"
+    unnamed = [result(None, "1"), result(None, "2"), result(None, "3")]
+    assert render([turn, *unnamed], ONE_CALL) == "(So.)f{}f=1;()g{}g=2;g=3;"
+    for call in turn["tool_calls"]:
+        call["function"]["arguments"] = '{"a":  1}'
+    joining = ONE_CALL.replace("{{ call.arguments }}", "{{ '' + call.arguments }}")
+    assert render([turn, *results], joining) == '(So.)f{"a":  1}f=1;()g{"a":  1}g=2;'
+
+
+def test_results_of_tools_stand_in_the_order_of_their_calls() -> None:
+    turn, later = calling("f", "g", "h"), {"role": "user", "content": "?"}
+    swapped = [result("h", "3"), result("f", "1"), result("g", "2")]
+    assert render([turn, *swapped], ALL_CALLS) == "f,g,h,1;2;3;"
+    assert render([turn, swapped[0], later, *swapped[1:]], ALL_CALLS) == "f,g,h,3;1;2;"
+    assert render([turn, *swapped, calling("g", "f"), *swapped[1:]], ALL_CALLS) == (
+        "f,g,h,1;2;3;g,f,2;1;"
+    )
+
+
+def test_results_keep_their_order_where_an_id_says_nothing() -> None:
+    swapped = [result("g", "2"), result("f", "1")]
+    same = calling("f", "g")
+    same["tool_calls"][1]["id"] = "f"
+    for turn in (calling("f", "x"), same):
+        assert render([turn, *swapped], ALL_CALLS).endswith(",2;1;")
+    ids: list[Any] = [["a"], {"b": 1}]
+    odd = calling("f", "g")
+    for call, id in zip(odd["tool_calls"], ids, strict=True):
+        call["id"] = id
+    assert render([odd, *swapped], ALL_CALLS) == "f,g,2;1;"
+
+
 def called(arguments: Any, content: str | None = None) -> list[dict[str, Any]]:
     """A conversation with one call."""
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}

@@ -264,3 +264,5 @@ def test_format_can_be_named() -> None:
     assert load_chat_template("vicuna") == named_chat_template("vicuna")
     with pytest.raises(ValueError, match=r"neither a readable file.*, vicuna, xverse"):
         load_chat_template("vicunya")
+    with pytest.raises(ValueError, match=r"give the name chatml, the path"):
+        load_chat_template("./examples/template_chatml.jinja")

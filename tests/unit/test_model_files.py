@@ -178,6 +178,7 @@ def test_the_first_supported_architecture_is_taken(tmp_path: Path) -> None:
         ("ChatGLMModel", ["vision_config"]),  # of a name that text models have too
         ("GemmaForCausalLM", ["vision_config"]),  # as an override may say
         ("SomeForConditionalGeneration", ["text_config"]),
+        ("FuyuForCausalLM", ["text_config", "patch_size"]),
     ],
 )
 def test_a_model_of_more_than_text_is_refused_as_such(

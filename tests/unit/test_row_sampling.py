@@ -7,6 +7,7 @@ import pytest
 
 from quire.request import RowSampling
 from quire.row_sampling import (
+    MAX_BAD_WORD_BYTES,
     MAX_BAD_WORDS,
     MAX_STOP_TOKEN_IDS,
     SettledParams,
@@ -157,7 +158,24 @@ def test_very_many_bad_words_are_refused_before_they_are_tokenized() -> None:
 
     with pytest.raises(ValueError, match="from 100000 words"):
         row(SamplingParams(bad_words=[f"bad{i}" for i in range(100_000)]), tokenize=tokenize)
-    assert len(tokenized) < 1000
+    assert tokenized == []
+
+
+@pytest.mark.parametrize("words", [["hello world " * 699_048], ["b" * 2000, "c" * 2000, "é" * 49]])
+@pytest.mark.parametrize("has_tokenizer", [True, False])
+def test_long_bad_words_are_refused_before_they_are_tokenized(
+    words: list[str], has_tokenizer: bool
+) -> None:
+    num_bytes = sum(len(word.encode()) for word in words)
+    message = f"at most 4096 bytes together, got {num_bytes}; use fewer or shorter"
+    with pytest.raises(ValueError, match=message) as caught:
+        row(SamplingParams(bad_words=words), tokenize={}.__getitem__ if has_tokenizer else None)
+    assert len(str(caught.value)) < 200
+
+
+def test_bad_words_may_be_as_long_as_the_limit() -> None:
+    found = row(SamplingParams(bad_words=["b" * MAX_BAD_WORD_BYTES]), tokenize=lambda _: [5])
+    assert found.bad_words_token_ids == ((5,),)
 
 
 FORBIDDING: list[dict[str, Any]] = [

@@ -67,3 +67,38 @@ def test_what_is_no_walk_over_parts_is_text(body: str) -> None:
 def test_what_is_asked_of_a_content(body: str, strings: bool, none: bool) -> None:
     found = detect_content_format(MESSAGES.replace("HERE", body))
     assert (found.tests_strings, found.tests_none) == (strings, none)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{% set call = m.tool_calls[0] %}{{ call.name }}",
+        "{% if m.tool_calls | length != 1 %}{{ raise_exception('') }}{% endif %}"
+        "{% set call = m['tool_calls'][0].function %}",
+        "{{ (m.get('tool_calls') | first).name }}",
+    ],
+)
+def test_a_template_that_reads_one_call_is_seen(body: str) -> None:
+    assert detect_content_format(MESSAGES.replace("HERE", body)).reads_one_call
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{% for call in m.tool_calls %}{{ call.name }}{% endfor %}",
+        "{% if m.tool_calls[0].name %}{{ m.tool_calls | tojson }}{% endif %}",
+        "{{ m.tool_calls[0].id }}{% set all = m.tool_calls %}",
+        "{{ m.tool_calls[0].id }}{{ write(calls=m.tool_calls) }}",
+        "{{ m.tool_calls[0].id }}{% for call in m['tool_calls'] or [] %}{% endfor %}",
+        "{{ m.content[0] }}",
+    ],
+)
+def test_a_template_that_reads_all_calls_or_none_is_seen(body: str) -> None:
+    assert not detect_content_format(MESSAGES.replace("HERE", body)).reads_one_call
+
+
+def test_a_template_that_refuses_a_text_beside_a_thought_is_seen() -> None:
+    refusal = "{% if m.content and m.thinking %}{{ raise_exception('one') }}{% endif %}"
+    other = "{% if m.content and m.thinking %}x{% else %}{{ raise_exception('one') }}{% endif %}"
+    assert detect_content_format(MESSAGES.replace("HERE", refusal)).parts_thought
+    assert not detect_content_format(MESSAGES.replace("HERE", other)).parts_thought

@@ -172,18 +172,19 @@ def no_module(name: str) -> str:
         known = [*MODULES[parent].names, *MODULES[parent].not_built]
     else:
         known = [*MODULES[PACKAGE].names, *MODULES[PACKAGE].not_built]
-    near = did_you_mean(last, known) or did_you_mean(name, _modules_like(name))
+    near = did_you_mean(last, known) or did_you_mean(name, _modules_besides(name))
     return f"Quire has no {name}{near}; {_LIST}"
 
 
-def _modules_like(name: str) -> list[str]:
-    """The modules whose own name is like that of ``name``, without those that it is looked for
-    in."""
-    last = name.rpartition(".")[2]
+def _modules_besides(name: str) -> list[str]:
+    """The modules without those that ``name`` is looked for in, and without their neighbours in the
+    same one whose own name is another: of these most of the path is the same anyway."""
+    parent, _, last = name.rpartition(".")
     return [
         one
         for one in MODULES
-        if nearest(last, [one.rpartition(".")[2]]) and not name.startswith(f"{one}.")
+        if not name.startswith(f"{one}.")
+        and (one.rpartition(".")[0] != parent or nearest(last, [one.rpartition(".")[2]]))
     ]
 
 

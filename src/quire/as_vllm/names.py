@@ -95,6 +95,8 @@ _MODEL_CONFIG = _in("quire.engine.model_view", ModelConfig="ModelConfigView")
 _OPTION_CONFIGS = {
     "cache": "CacheConfig",
     "compilation": "CompilationConfig",
+    "device": "DeviceConfig",
+    "load": "LoadConfig",
     "lora": "LoRAConfig",
     "parallel": "ParallelConfig",
     "pooler": "PoolerConfig",

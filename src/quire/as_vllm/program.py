@@ -11,7 +11,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import BuiltinImporter, ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import NoReturn
@@ -24,11 +24,15 @@ _NAME = "python -m quire.as_vllm"
 _HELP = f"""\
 usage: {_NAME} PROGRAM [ARGS]
        {_NAME} -m MODULE [ARGS]
+       {_NAME} -c CODE [ARGS]
+       {_NAME} - [ARGS]            (the program is read from standard input)
 
 Run a program that was written for vLLM: `import vllm` is Quire, in the Python processes that it
 starts too, and so is the command `vllm`. docs/coming_from_vllm.md lists what there is.
 """
 _USAGE_ERROR = 2
+_OF_ARGUMENT = "<string>"
+_NEEDS = {"-m": "the name of a module", "-c": "a program"}
 
 
 def run(words: Sequence[str]) -> None:
@@ -39,14 +43,20 @@ def run(words: Sequence[str]) -> None:
     install()
     prepare_children()
     sys.excepthook = _show_error
-    if words[0] != "-m":
-        module, code = _program(words[0])
-        sys.argv[:] = words
-    elif len(words) > 1:
+    if words[0] in _NEEDS and len(words) == 1:
+        _fail(f"{words[0]} needs {_NEEDS[words[0]]}", _USAGE_ERROR)
+    if words[0] == "-m":
         module, code = _module(words[1])
         sys.argv[:] = [str(module.__file__), *words[2:]]
+    elif words[0] == "-c":
+        module, code = _text(words[1], _OF_ARGUMENT)
+        sys.argv[:] = ["-c", *words[2:]]
+    elif words[0] == "-":
+        module, code = _text(sys.stdin.buffer.read(), "<stdin>")
+        sys.argv[:] = words
     else:
-        _fail("-m needs the name of a module", _USAGE_ERROR)
+        module, code = _program(words[0])
+        sys.argv[:] = words
     sys.modules["__main__"] = module
     exec(code, vars(module))
 
@@ -62,6 +72,14 @@ def _program(name: str) -> tuple[ModuleType, CodeType]:
         sys.path[0] = str(Path(file).resolve().parent)
     module = _main_module(file, loader=SourceFileLoader("__main__", file))
     return module, compile(source, file, "exec", dont_inherit=True)
+
+
+def _text(source: str | bytes, name: str) -> tuple[ModuleType, CodeType]:
+    """A program that has no file; modules are then searched in the current folder."""
+    if not _is_safe_path():
+        sys.path[0] = ""
+    module = _main_module(None if name == _OF_ARGUMENT else name, loader=BuiltinImporter)
+    return module, compile(source, name, "exec", dont_inherit=True)
 
 
 def _module(name: str) -> tuple[ModuleType, CodeType]:
@@ -81,15 +99,16 @@ def _module(name: str) -> tuple[ModuleType, CodeType]:
     return _main_module(str(spec.origin), loader=spec.loader, spec=spec), code
 
 
-def _main_module(file: str, loader: object, spec: ModuleSpec | None = None) -> ModuleType:
+def _main_module(file: str | None, loader: object, spec: ModuleSpec | None = None) -> ModuleType:
     module = ModuleType("__main__")
     vars(module).update(
-        __file__=file,
         __loader__=loader,
         __spec__=spec,
         __package__=None if spec is None else spec.parent,
         __builtins__=builtins,
     )
+    if file is not None:
+        module.__file__ = file
     return module
 
 

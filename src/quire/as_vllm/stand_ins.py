@@ -41,7 +41,38 @@ class UsageContext(str, enum.Enum):
     ENGINE_CONTEXT = "ENGINE_CONTEXT"
 
 
-class FlexibleArgumentParser(Parser):
+class _Container(argparse._ActionsContainer):
+    """Takes ``deprecated=True`` for a flag, and so do the groups in it."""
+
+    _deprecated: set[str]  # flags; one set for a parser and its groups
+
+    def add_argument(
+        self, *names: str, deprecated: bool = False, **options: Any
+    ) -> argparse.Action:
+        action = super().add_argument(*names, **options)
+        if deprecated:
+            self._deprecated.update(action.option_strings)
+        return action
+
+    def add_mutually_exclusive_group(self, **options: Any) -> argparse._MutuallyExclusiveGroup:
+        group = _ExclusiveGroup(self, **options)
+        self._mutually_exclusive_groups.append(group)
+        return group
+
+
+class _Group(_Container, argparse._ArgumentGroup):
+    """An argument group of `FlexibleArgumentParser`."""
+
+    def __init__(self, container: _Container, *titles: Any, **options: Any) -> None:
+        super().__init__(container, *titles, **options)
+        self._deprecated = container._deprecated
+
+
+class _ExclusiveGroup(_Group, argparse._MutuallyExclusiveGroup):
+    """Flags of which one may be given."""
+
+
+class FlexibleArgumentParser(_Container, Parser):
     """The parser of Quire's commands, made as `argparse.ArgumentParser` is.
 
     ``--config FILE`` stands for the flags that a YAML file holds; those that are given win.
@@ -65,22 +96,10 @@ class FlexibleArgumentParser(Parser):
             **{"usage": usage, "epilog": epilog, "allow_abbrev": True, **options},
         )
 
-    def add_argument(
-        self, *names: str, deprecated: bool = False, **options: Any
-    ) -> argparse.Action:
-        action = super().add_argument(*names, **options)
-        self.note_deprecated(action, deprecated)
-        return action
-
     def add_argument_group(self, *titles: Any, **options: Any) -> argparse._ArgumentGroup:
         group = _Group(self, *titles, **options)
         self._action_groups.append(group)
         return group
-
-    def note_deprecated(self, action: argparse.Action, deprecated: bool) -> None:
-        """Warn whoever gives a flag of this action, if ``deprecated``."""
-        if deprecated:
-            self._deprecated.update(action.option_strings)
 
     def _takes_object(self, flag: str) -> bool:
         return True  # a program may read the JSON text of its own flags itself
@@ -95,21 +114,6 @@ class FlexibleArgumentParser(Parser):
             if flag in self._deprecated:
                 print(f"{self.prog}: warning: option {flag!r} is deprecated", file=sys.stderr)
         return super().parse_known_args(words, namespace)
-
-
-class _Group(argparse._ArgumentGroup):
-    """An argument group of that parser."""
-
-    def __init__(self, parser: FlexibleArgumentParser, *titles: Any, **options: Any) -> None:
-        super().__init__(parser, *titles, **options)
-        self._parser = parser
-
-    def add_argument(
-        self, *names: str, deprecated: bool = False, **options: Any
-    ) -> argparse.Action:
-        action = super().add_argument(*names, **options)
-        self._parser.note_deprecated(action, deprecated)
-        return action
 
 
 def random_uuid() -> str:

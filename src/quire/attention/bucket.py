@@ -71,7 +71,8 @@ def build_prefix_bucket(
 ) -> Bucket:
     """A bucket of one piece: all queries of some rows, over the first blocks that they share."""
     block_size = batch.kv_caches[0].shape[2]
-    tokens = torch.from_numpy(members.tokens[None])
+    offset = np.minimum(np.arange(padded(len(members.tokens))), len(members.tokens) - 1)
+    tokens = torch.from_numpy(members.tokens[None, offset])  # padding repeats the last
     block_ids = batch.groups[group].block_table[int(prefix.rows[0]), None, : prefix.num_blocks]
     return Bucket(
         query_heads=_query_heads(tokens, problem),

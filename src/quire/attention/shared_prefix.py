@@ -1,7 +1,8 @@
 """Which rows of a step begin with the same KV blocks, so that these are read once for all of them.
 
 Works on the host, in NumPy. Finds one common prefix per first block, which covers a system prompt
-and the completions of one request; prefixes that branch further on are not split again.
+and the completions of one request; prefixes that branch further on are not split again. Prefixes
+are shortened to few lengths, as shapes on a CPU are (`kernels.cpu.few_sizes`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+from quire.kernels.cpu.few_sizes import shortened
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -41,7 +44,7 @@ def shared_prefixes(
         rows = np.flatnonzero(group_of_row == group)
         limit = int(num_full_blocks[rows].min())
         differs = (block_table[rows, :limit] != block_table[rows[0], :limit]).any(axis=0)
-        num_blocks = int(differs.argmax()) if differs.any() else limit
+        num_blocks = shortened(int(differs.argmax()) if differs.any() else limit)
         if num_blocks * (len(rows) - 1) >= min_saved_blocks:
             found.append(SharedPrefix(rows=rows, num_blocks=num_blocks))
     return found

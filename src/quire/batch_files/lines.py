@@ -20,6 +20,7 @@ from typing import Any
 from quire.server.unique_keys import RepeatedKey, unique_object
 
 _URL = re.compile(r"/v1/[!-~]+")  # what may stand in the first line of an HTTP request
+_TIMEOUT_S = 120.0  # of one wait for the network, not of the whole download
 
 DIGEST_CHARS = 16
 
@@ -163,7 +164,10 @@ def fetched(source: str, folder: Path) -> Path:
         return Path(source)
     target = folder / "input.jsonl"
     try:
-        with urllib.request.urlopen(source) as answer, target.open("wb") as file:
+        with (
+            urllib.request.urlopen(source, timeout=_TIMEOUT_S) as answer,
+            target.open("wb") as file,
+        ):
             shutil.copyfileobj(answer, file)
             wanted, size = answer.headers.get("Content-Length"), file.tell()
     except (OSError, http.client.HTTPException) as error:

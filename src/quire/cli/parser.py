@@ -201,7 +201,7 @@ class Parser(argparse.ArgumentParser):
         whole: set[str] = set()  # flags that were given in one piece
         rest = deque(words)
         while rest and rest[0] != "--":
-            word = rest.popleft()
+            word = self._apart(rest.popleft())
             found = self._flag_of(word) if word.startswith("-") else None
             if found is None or not found[0].startswith("--"):
                 result.append(word)
@@ -233,11 +233,18 @@ class Parser(argparse.ArgumentParser):
     def _flag_of(self, word: str) -> tuple[str, str] | None:
         """The flag in ``word``, as it was added, and the key after its dot; None for a text: as in
         argparse, a word that has a space and does not begin with a known flag."""
+        word = self._apart(word)
         name = _name_of(word)
         key = word.partition("=")[0][len(name) + 1 :]
         flag = self._registered(name)
         is_known = flag in self._option_string_actions or self._is_abbreviation(flag)
         return (flag, key) if (is_known and " " not in key) or " " not in word else None
+
+    def _apart(self, word: str) -> str:
+        """``-n=2`` for ``-n2``, if the short flag is another engine's; else ``word``."""
+        flag, number = word[:2], word[2:]
+        is_theirs = flag in _LONG_FLAGS and self._registered(flag) != flag
+        return f"{flag}={number}" if is_theirs and number.isdecimal() else word
 
     def _is_abbreviation(self, flag: str) -> bool:
         return self.allow_abbrev and any(one.startswith(flag) for one in self.flags())

@@ -5,7 +5,8 @@
 
 A line of the input is {"custom_id": ..., "method": "POST", "url": "/v1/chat/completions", "body":
 {...}}; the method is always POST, and the url that of an endpoint of `quire serve` under /v1/.
-An --output-file that is a URL gets the answers by PUT, when all lines have one.
+An --output-file that is a URL gets the answers by PUT, when all lines have one. Their file stays
+in --output-tmp-dir if some have errors.
 
 A wrong line gets an error in the output and does not stop the run. A run that was interrupted goes
 on when the same command is given again: lines with an answer are not sent again, unless the answer
@@ -32,7 +33,7 @@ from quire.args import add_flags, add_hidden_flags
 from quire.batch_files.lines import BatchInput, Line, fetched, is_url, read_lines
 from quire.batch_files.other_flags import VERDICTS
 from quire.batch_files.output import OutputFile
-from quire.batch_files.upload import staged, upload
+from quire.batch_files.upload import check_url, staged, upload
 from quire.bench.other_flags import settle_other_flags
 from quire.cli.engine_flags import add_engine_flags, engine_args, set_up_log, settle_model
 from quire.cli.parser import at_least
@@ -137,8 +138,17 @@ def run(arguments: argparse.Namespace) -> int:
         ) as output:
             status = _run(arguments, batch, output)
     if is_url(arguments.output_file):
-        upload(output_path, arguments.output_file)
+        _upload(output_path, arguments.output_file, status)
     return status
+
+
+def _upload(path: Path, url: str, status: int) -> None:
+    """Upload the answers; with errors among them the file stays, for another run to go on from."""
+    upload(path, url)
+    if status == 0:
+        path.unlink()
+    else:
+        _say(f"the answers, some of them errors, are uploaded and stay in {path}")
 
 
 def _check_formats(arguments: argparse.Namespace) -> None:
@@ -159,7 +169,11 @@ def _check_url(url: str) -> None:
 def _output_path(arguments: argparse.Namespace) -> Path:
     """The file of answers, even if it is to be uploaded in the end."""
     if is_url(arguments.output_file):
-        return staged(arguments.output_file, Path(arguments.output_tmp_dir or ""))
+        check_url(arguments.output_file)
+        folder = Path(arguments.output_tmp_dir or "")
+        if not folder.is_dir():
+            raise ValueError(f"--output-tmp-dir {folder} is not a folder; create it first")
+        return staged(arguments.output_file, folder)
     if arguments.output_tmp_dir is not None:
         _say("--output-tmp-dir has no effect, since --output-file is not a URL")
     return Path(arguments.output_file)

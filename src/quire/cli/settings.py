@@ -120,7 +120,7 @@ def _file_words(parser: Parser, name: str) -> list[str]:
             words += flag_words(flag, action, setting)
     if of_server:
         log.setup()
-        logger.warning("%s: ignored, since only `quire serve` has %s", name, ", ".join(of_server))
+        logger.warning("%s: ignored, since this command has no %s", name, ", ".join(of_server))
     return words
 
 

@@ -258,7 +258,7 @@ class _Completion:
         self._shows_special = not request.params.skip_special_tokens
         self._wants_logprobs = request.params.logprobs is not None
         self._stream = _text_stream(request, vocabulary)
-        self._text = ""
+        self._pieces: list[str] = []  # of the text of the next output
         self.token_ids: list[int] = []
         self._logprobs: SampleLogprobs = []
         self._cumulative_logprob: float | None = None
@@ -271,7 +271,6 @@ class _Completion:
         self._begun: CompletionTiming | None = None
         self._arrival_time = request.engine.arrival_time
         self._first_seen = 0.0
-        self._num_seen_chars = 0
         self._num_seen_tokens = 0
 
     @property
@@ -286,7 +285,7 @@ class _Completion:
         new = self._stream.feed(token_ids[:-1] if hidden else token_ids)
         num_tokens = len(token_ids) if new.stop is None else new.num_tokens
         self.token_ids += token_ids[:num_tokens]
-        self._text += new.text
+        self._pieces.append(new.text)
         self._take_logprobs(delta, num_tokens)
         self._score = delta.score  # a beam's, kept if cut here: all are ranked alike
         self._first_seen = self._first_seen or time.time()
@@ -300,7 +299,7 @@ class _Completion:
             self._end_by_core(delta, token_ids[-1] if at_token else None)
 
     def abort(self) -> None:
-        self._text += self._stream.finish().text
+        self._pieces.append(self._stream.finish().text)
         self._end(FinishReason.ABORT, None)
 
     def lose(self) -> None:
@@ -319,16 +318,19 @@ class _Completion:
         return self.has_ended or self._num_seen_tokens == 0 or num_new >= stream_interval
 
     def cumulative(self) -> CompletionOutput:
-        self._num_seen_chars = self._num_seen_tokens = 0
-        return self.delta()
+        self._num_seen_tokens = 0
+        output = self.delta()
+        self._pieces.append(output.text)  # the next output has it too
+        return output
 
     def delta(self) -> CompletionOutput:
         """What the caller has not seen yet; it counts as seen from now on."""
-        first_char, first = self._num_seen_chars, self._num_seen_tokens
-        self._num_seen_chars, self._num_seen_tokens = len(self._text), len(self.token_ids)
+        first, self._num_seen_tokens = self._num_seen_tokens, len(self.token_ids)
+        text = "".join(self._pieces)
+        self._pieces.clear()
         return CompletionOutput(
             index=self._index,
-            text=self._text[first_char:],
+            text=text,
             token_ids=self.token_ids[first:],
             cumulative_logprob=self._cumulative_logprob,
             logprobs=self._logprobs[first:] if self._wants_logprobs else None,
@@ -359,7 +361,7 @@ class _Completion:
         assert delta.finish_reason is not None
         self._error, self._is_refusal = delta.error, delta.is_refusal
         rest = self._stream.finish()
-        self._text += rest.text
+        self._pieces.append(rest.text)
         if rest.stop is not None:
             self._end(FinishReason.STOP, rest.stop)
             return
@@ -368,7 +370,7 @@ class _Completion:
             return
         stop_string = self._stop.token_strings.get(stop_token_id)
         if stop_string is not None and self._stop.include_in_output and not self._shows_special:
-            self._text += stop_string
+            self._pieces.append(stop_string)
         reason: int | str | None = stop_token_id if stop_string is None else stop_string
         is_eos = stop_token_id in self._stop.eos_token_ids
         self._end(FinishReason.STOP, None if is_eos else reason)

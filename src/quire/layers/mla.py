@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from quire.attention.backend import AttentionBackend
+from quire.kernels.cpu.few_sizes import in_few_sizes
 from quire.kernels.reference.attention import write_keys
 from quire.layers.forward_pass import ForwardPass
 from quire.layers.linear import Linear
@@ -96,7 +97,11 @@ class MLA:
 
 def _by_head(x: Tensor, weights: Tensor) -> Tensor:
     """x [T, H, A] times each head's own matrix [H, A, B]: [T, H, B]."""
-    return torch.bmm(x.transpose(0, 1), weights).transpose(0, 1)
+
+    def product(x: Tensor) -> Tensor:
+        return torch.bmm(x.transpose(0, 1), weights).transpose(0, 1)
+
+    return in_few_sizes(product, x) if x.is_cpu else product(x)
 
 
 def _load_inputs(spec: MLASpec, reader: TensorReader, prefix: str, norm: Norm | None) -> Inputs:

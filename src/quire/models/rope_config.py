@@ -161,6 +161,7 @@ def check_rope_params(
     ``longest`` its max_position_embeddings; their ratio is yarn's factor if none is said.
     """
     params = _without_inert(kind, params, key)
+    where = TRAINED_LENGTH if trained_length is not None else f"{key}.{TRAINED_LENGTH}"
     if trained_length is not None:
         if params.get(TRAINED_LENGTH, trained_length) != trained_length:
             raise UnsupportedModelError(
@@ -173,7 +174,7 @@ def check_rope_params(
         if name in _VALUES:
             check_rope_value(name, params[name], key)
     if needs_factor(kind, params) and TRAINED_LENGTH in params and longest is not None:
-        params["factor"] = longest / params[TRAINED_LENGTH]
+        params["factor"] = _ratio(longest, params[TRAINED_LENGTH], where, key)
     _check_names(kind, params, key)
     if params.keys() >= {"attention_factor", ATTN_FACTOR}:
         raise UnsupportedModelError(
@@ -192,6 +193,17 @@ def check_rope_params(
 def needs_factor(kind: str, params: Mapping[str, Any]) -> bool:
     """Whether a factor is derived, as transformers does where it is null."""
     return kind == "yarn" and "factor" not in params
+
+
+def _ratio(longest: int, trained: float, where: str, key: str) -> float:
+    """The factor from ``trained``, which stands at ``where``, to the ``longest`` length."""
+    if longest < trained:
+        raise UnsupportedModelError(
+            f"config keys 'max_position_embeddings' = {longest} and {where!r} = {trained} give "
+            f"'{key}.factor' = {longest / trained:g}, which must be at least 1; correct them, or "
+            f"{_without_scaling(key)}"
+        )
+    return longest / trained
 
 
 def check_rope_value(name: str, value: Any, key: str) -> None:

@@ -7,7 +7,9 @@ index is ``position * V + token``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +20,9 @@ from quire.step import JoinedRow
 
 _FORBIDDEN = -torch.inf
 
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
 
 class LogitBias:
     """Adds a number to the logits of given tokens."""
@@ -25,13 +30,13 @@ class LogitBias:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._bias: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # tokens, values
+        self._arrays = _OncePerRequest(_bias_arrays)
         self._selection: Selection | None = None
 
     def add_request(self, joined: JoinedRow) -> bool:
         if not joined.sampling.logit_bias:
             return False
-        tokens, values = zip(*joined.sampling.logit_bias, strict=True)
-        self._bias[joined.row] = _token_ids(tokens), np.array(values, dtype=np.float32)
+        self._bias[joined.row] = self._arrays.of(joined.sampling.logit_bias)
         return True
 
     def remove_request(self, row: int) -> None:
@@ -57,12 +62,13 @@ class AllowedTokens:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._allowed: dict[int, np.ndarray] = {}
+        self._arrays = _OncePerRequest(_token_ids)
         self._selection: Selection | None = None
 
     def add_request(self, joined: JoinedRow) -> bool:
         if not joined.sampling.allowed_token_ids:
             return False
-        self._allowed[joined.row] = _token_ids(joined.sampling.allowed_token_ids)
+        self._allowed[joined.row] = self._arrays.of(joined.sampling.allowed_token_ids)
         return True
 
     def remove_request(self, row: int) -> None:
@@ -124,13 +130,14 @@ class BadWords:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._words: dict[int, tuple[tuple[int, ...], ...]] = {}
+        self._words: dict[int, _Words] = {}
+        self._arrays = _OncePerRequest(_Words.of)
         self._selection: Selection | None = None
 
     def add_request(self, joined: JoinedRow) -> bool:
         if not joined.sampling.bad_words_token_ids:
             return False
-        self._words[joined.row] = joined.sampling.bad_words_token_ids
+        self._words[joined.row] = self._arrays.of(joined.sampling.bad_words_token_ids)
         return True
 
     def remove_request(self, row: int) -> None:
@@ -141,30 +148,60 @@ class BadWords:
             self._pack(selection, logits.shape[1])
         rows = selection.rows.index_select(0, self._owners)  # [W] bad words of all rows
         lengths = selection.take(step.lengths).index_select(0, self._owners)
-        places = (lengths.unsqueeze(1) + self._offsets).clamp_(min=0)
-        ending = step.token_ids[rows.unsqueeze(1), places]
-        same = ((ending == self._prefixes) | (self._prefixes < 0)).all(dim=1)
+        places = (lengths.index_select(0, self._word_of) - self._distances).clamp_(min=0)  # [P]
+        ending = step.token_ids[rows.index_select(0, self._word_of), places]
+        differs = (ending != self._prefixes).int()
+        num_different = torch.zeros_like(lengths, dtype=torch.int32)
+        num_different.index_add_(0, self._word_of, differs)
         is_output = lengths - step.num_prompt_tokens[rows] >= self._prefix_lengths
-        bias = torch.where(same & is_output, _FORBIDDEN, 0.0)
+        bias = torch.where((num_different == 0) & is_output, _FORBIDDEN, 0.0)
         logits.view(-1).index_add_(0, self._flat, bias)
         return {}
 
     def _pack(self, selection: Selection, vocab_size: int) -> None:
         words = [self._words[row] for row in selection.rows_cpu.tolist()]
-        last_tokens = [_token_ids([word[-1] for word in of_row]) for of_row in words]
-        last = _TokensOfRows(selection, last_tokens)
-        prefixes = [word[:-1] for of_row in words for word in of_row]
-        longest = max(map(len, prefixes))
-        # Aligned at their ends: column j is compared with token `longest - j` before the new one.
-        table = np.full((len(prefixes), longest), -1, dtype=np.int32)
-        for line, prefix in zip(table, prefixes, strict=True):
-            line[longest - len(prefix) :] = prefix
-        self._prefixes = upload(table, self._device)
-        self._prefix_lengths = upload(np.array([len(one) for one in prefixes]), self._device)
-        self._offsets = torch.arange(-longest, 0, device=self._device)
+        last = _TokensOfRows(selection, [of_row.last_tokens for of_row in words])
+        lengths = np.concatenate([of_row.prefix_lengths for of_row in words])
+        ends = np.repeat(lengths.cumsum(), lengths)
+        # Without padding to the longest: P tokens, those before the last one of all W words.
+        self._prefixes = upload(np.concatenate([of_row.prefixes for of_row in words]), self._device)
+        self._word_of = upload(np.repeat(np.arange(len(lengths)), lengths), self._device)  # [P]
+        self._distances = upload(ends - np.arange(len(ends)), self._device)  # [P] to the new token
+        self._prefix_lengths = upload(lengths, self._device)
         self._flat = last.flat(vocab_size, self._device)
         self._owners = upload(last.owners, self._device)
         self._selection = selection
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Words:
+    """The bad words of a row; the prefix of a word is all but its last token."""
+
+    last_tokens: np.ndarray
+    prefix_lengths: np.ndarray
+    prefixes: np.ndarray  # one after the other
+
+    @classmethod
+    def of(cls, words: Sequence[Sequence[int]]) -> _Words:
+        return cls(
+            last_tokens=_token_ids([word[-1] for word in words]),
+            prefix_lengths=np.array([len(word) - 1 for word in words]),
+            prefixes=_token_ids([token for word in words for token in word[:-1]]),
+        )
+
+
+class _OncePerRequest(Generic[Given, Made]):
+    """Makes arrays of what a row asked for. The completions of a request, which have the same
+    object and join one after the other, share them: a whole vocabulary takes a while."""
+
+    def __init__(self, make: Callable[[Given], Made]) -> None:
+        self._make = make
+        self._latest: tuple[Given, Made] | None = None
+
+    def of(self, given: Given) -> Made:
+        if self._latest is None or self._latest[0] is not given:
+            self._latest = given, self._make(given)
+        return self._latest[1]
 
 
 class _TokensOfRows:
@@ -182,3 +219,8 @@ class _TokensOfRows:
 
 def _token_ids(tokens: Sequence[int]) -> np.ndarray:
     return np.array(tokens, dtype=np.int64)
+
+
+def _bias_arrays(bias: Sequence[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
+    tokens, values = zip(*bias, strict=True)
+    return _token_ids(tokens), np.array(values, dtype=np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
@@ -96,6 +97,8 @@ class _Application(FastAPI):
             scope = {**scope, "root_path": self.root_path}
             if route_path(scope) == scope["path"]:  # the proxy has taken it off; redirects need it
                 scope["path"] = self.root_path + scope["path"]
+                if "raw_path" in scope:
+                    scope["raw_path"] = quote(self.root_path).encode() + scope["raw_path"]
         await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def install_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         kinds = {404: "NotFoundError", 405: "MethodNotAllowedError"}
         message = f"{error.detail}: {request.method} {request.scope['path']}"
-        why = why_unknown(request.scope) if error.status_code == 404 else None
+        why = why_unknown(request.scope) if error.status_code in kinds else None
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = ", ".join(_methods(request.scope))

@@ -74,6 +74,13 @@ def bad_request(message: str, param: str | None = None) -> HTTPError:
     return HTTPError(400, message, param=param)
 
 
+def no_schema(place: str) -> HTTPError:
+    """400 for the type json_schema without a schema; ``place`` is where it must stand."""
+    return bad_request(
+        f"{place}: is missing; give the JSON schema of the answer, an object.", place
+    )
+
+
 def bad_value(error: Exception, fields: Container[str]) -> HTTPError:
     """400 with the error's message; its first word is the ``param`` if it is one of ``fields``."""
     message = str(error)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import BaseModel
 
@@ -21,6 +22,7 @@ from quire.server.protocol.common import Body
 IGNORED_HEADER = "X-Quire-Ignored"
 _MAX_NAMED = 10
 _MAX_HEADER = 1024  # characters
+_IN_HEADERS = "!#$&'()*+/:;=?@[]^`{|}~"  # beside letters and digits; a comma ends a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,13 @@ HARMLESS = {
     **dict.fromkeys(("metadata", "prompt_cache_options", "prediction"), OBJECT),
     "client_metadata": OBJECT,  # sent by Codex, about itself
 }
-# Fields that constrain the form of an answer, so that no body that generates may ignore them.
+# Fields of any API that constrain the form of an answer, so that no body that generates may ignore
+# them.
 CONSTRAINTS = frozenset(
     {
         *("response_format", "structured_outputs", "guided_json", "guided_regex"),
         *("guided_choice", "guided_grammar", "guided_whitespace_pattern"),
+        *("output_config", "output_format", "text"),
     }
 )
 
@@ -134,14 +138,15 @@ def _unknown(body: Body, template: Callable[[], str]) -> Iterator[UnknownKey]:
         elif name in HARMLESS:
             _check_kind(name, value)
         elif value is not None and (value not in ([], {}) or name in _ASK_WHEN_EMPTY):
-            _refuse_constraint(name, body)
+            _refuse_constraint(name, value, body)
             yield UnknownKey(name, name, known)
     for name, form in body.forms.items():
         yield from unknown_keys(getattr(body, name), form, name, template)
 
 
-def _refuse_constraint(name: str, body: Body) -> None:
-    if name in CONSTRAINTS and body.constraints:
+def _refuse_constraint(name: str, value: Any, body: Body) -> None:
+    is_other = name == "text" and not isinstance(value, dict)  # clients mean the prompt
+    if name in CONSTRAINTS and body.constraints and not is_other:
         raise bad_request(f"{name} is not supported here: use {body.constraints}.", name)
 
 
@@ -152,9 +157,9 @@ def _check_kind(name: str, value: Any) -> None:
 
 
 def ignored_headers(ignored: list[str], strict: str) -> dict[str, str]:
-    """The header that tells a client which fields had no effect."""
-    names = [name for name in ignored if name.isascii() and name.isprintable()]
-    value = ",".join(names)
+    """The header that tells a client which fields had no effect; characters that no header may have
+    are percent-encoded."""
+    value = ",".join(quote(name, safe=_IN_HEADERS) for name in ignored)
     if len(value) > _MAX_HEADER:
         value = value[:_MAX_HEADER].rpartition(",")[0]
     return {IGNORED_HEADER: value} if value and strict == "warn" else {}

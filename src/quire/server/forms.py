@@ -89,7 +89,9 @@ def _unknown_of(
 def _of_type(form: Form, value: Mapping[str, Any]) -> Form | None:
     if not form.types:
         return form
-    kind = value.get("type", form.default_type)
+    kind = value.get("type")
+    if kind is None:
+        kind = form.default_type
     return form.types.get(kind) if isinstance(kind, str) else None
 
 

@@ -222,11 +222,13 @@ class HttpProtocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
                 return
             except httptools.HttpParserUpgrade as offer:
-                head = self._head_without_offer()
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
-                self.parser.feed_data(head)
-                data = memoryview(data)[offer.args[0] :]
+                num_parsed = offer.args[0]
+            # Not in the `except`: it would become the context of the parser's next error.
+            head = self._head_without_offer()
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
+            self.parser.feed_data(head)
+            data = memoryview(data)[num_parsed:]
 
     def _head_without_offer(self) -> bytes:
         version = self.parser.get_http_version().encode()

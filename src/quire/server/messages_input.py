@@ -6,9 +6,11 @@ Owns which types of blocks are allowed; all others are refused by name.
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
-from quire.server.errors import bad_request, shown
+from quire.chat_template import arguments_object
+from quire.server.errors import bad_request, no_schema, shown
 from quire.server.protocol.common import ReasoningEffort
 from quire.server.protocol.messages import (
     AnthropicMessage,
@@ -17,6 +19,7 @@ from quire.server.protocol.messages import (
     CountTokensRequest,
     MessagesRequest,
     OutputConfig,
+    no_built_in_tool,
 )
 from quire.server.text_parts import (
     ChatContent,
@@ -140,6 +143,14 @@ def _is_prefilled(body: CountTokensRequest) -> bool:
             "not end with text; end with a user's message, or with the beginning of the answer.",
             "messages",
         )
+    format = (body.output_config or OutputConfig()).format
+    if format and format.get("type") != "text":
+        raise bad_request(
+            "output_config.format: cannot be combined with a beginning of the answer as the last "
+            "message, since the JSON would begin anew after it; end with a user's message, or "
+            "leave output_config.format out.",
+            "output_config.format",
+        )
     return True
 
 
@@ -195,6 +206,8 @@ def _user_messages(blocks: list[_Placed]) -> list[dict[str, Any]]:
 
 def _tool_call(block: dict[str, Any], place: str) -> dict[str, Any]:
     arguments = block.get("input")
+    if isinstance(arguments, list):  # as a model may have written it
+        arguments = arguments_object(json.dumps(arguments, ensure_ascii=False))
     if not isinstance(arguments, dict):
         raise bad_request(f"{place}.input: must be an object, got {shown(arguments)}.", place)
     return {
@@ -216,12 +229,8 @@ def _tool_message(block: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def _tool(tool: AnthropicTool, place: str) -> dict[str, Any]:
-    if tool.type not in (None, "custom") or tool.input_schema is None:
-        raise bad_request(
-            f"{place}: the server has no built-in tool {shown(tool.type or tool.name)}; define a "
-            "tool with an input_schema, and run it in your program.",
-            place,
-        )
+    if tool.input_schema is None:
+        raise bad_request(f"{place}: {no_built_in_tool(tool.name)}.", place)
     function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
     if tool.description is not None:
         function["description"] = tool.description
@@ -248,4 +257,6 @@ def _tool_choice(
 def _response_format(given: dict[str, Any] | None) -> dict[str, Any] | None:
     if not given or given.get("type") != "json_schema":
         return given
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": given.get("schema")}}
+    if given.get("schema") is None:
+        raise no_schema("output_config.format.schema")
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": given["schema"]}}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from quire.chat_template import arguments_object
 from quire.outputs import CompletionOutput
 from quire.reasoning import Reasoning
 from quire.server.answer_form import Piece
@@ -51,12 +53,14 @@ class _Blocks:
         self._has_text = has_text
         self._num_blocks = 0
         self._kind = ""  # of the open block
+        self._first = ""  # character of the open call's arguments that is no white space
+        self._held: list[str] = []  # arguments that are not sent yet
 
     def add(self, piece: Piece) -> bytes:
         if isinstance(piece, CallBegin):
             return self._begin("tool_use", tool_block(piece.id or "", piece.name, {}))
         if isinstance(piece, CallArguments):
-            return self._delta("input_json_delta", partial_json=piece.json_fragment)
+            return self._arguments(piece.json_fragment)
         if isinstance(piece, Reasoning):
             begin = self._begin_if_other("thinking", thinking_block(""))
             return begin + self._delta("thinking_delta", thinking=piece.text)
@@ -80,12 +84,27 @@ class _Blocks:
         self._kind = kind
         return end + _event("content_block_start", index=self._num_blocks - 1, content_block=block)
 
+    def _arguments(self, fragment: str) -> bytes:
+        """The delta of an object; other arguments are held until they can be put into one."""
+        self._first = self._first or fragment.lstrip()[:1]
+        self._held.append(fragment)
+        return self._held_delta("".join(self._held)) if self._first == "{" else b""
+
+    def _held_delta(self, text: str) -> bytes:
+        self._held = []
+        return self._delta("input_json_delta", partial_json=text)
+
     def _delta(self, kind: str, **content: str) -> bytes:
         delta = {"type": kind, **content}
         return _event("content_block_delta", index=self._num_blocks - 1, delta=delta)
 
     def _end_block(self) -> bytes:
-        return _event("content_block_stop", index=self._num_blocks - 1)
+        data = b""
+        if self._held:
+            wrapped = arguments_object("".join(self._held))
+            data = self._held_delta(json.dumps(wrapped, ensure_ascii=False))
+        self._first = ""
+        return data + _event("content_block_stop", index=self._num_blocks - 1)
 
 
 def _start(view: MessageView) -> bytes:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
+
+from pydantic_core import from_json
 
 from quire.chat_template import arguments_object
 from quire.outputs import CompletionOutput
@@ -13,6 +16,7 @@ from quire.server.intake import Started
 from quire.server.state import Phase, ServerState
 from quire.server.usage import Usage
 from quire.tools import Content
+from quire.tools.json_text import loaded
 
 Json = dict[str, Any]
 
@@ -84,6 +88,16 @@ def tool_block(id: str, name: str, arguments: Json) -> Json:
     return {"type": "tool_use", "id": id, "name": name, "input": arguments}
 
 
+def call_input(arguments: str) -> Json:
+    """The arguments of a call as clients load them from a stream: of an object that is cut off, the
+    fields so far."""
+    if arguments.lstrip().startswith("{") and loaded(arguments) is None:
+        with contextlib.suppress(ValueError):
+            found: Json = from_json(arguments, allow_partial=True)
+            return found
+    return arguments_object(arguments)
+
+
 def usage_dict(usage: Usage) -> Json:
     """The usage under this API's names; its input tokens exclude cached ones."""
     return {
@@ -96,5 +110,5 @@ def usage_dict(usage: Usage) -> Json:
 
 def _block(part: Reasoning | Content | ToolCall) -> Json:
     if isinstance(part, ToolCall):
-        return tool_block(part.id, part.name, arguments_object(part.arguments))
+        return tool_block(part.id, part.name, call_input(part.arguments))
     return thinking_block(part.text) if isinstance(part, Reasoning) else text_block(part.text)

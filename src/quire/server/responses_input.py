@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from quire.server.answer_form import AnswerForm
-from quire.server.errors import bad_request, shown
+from quire.server.errors import bad_request, no_schema, shown
 from quire.server.protocol.responses import InputTokensRequest, ResponsesRequest, TextConfig
 from quire.server.responses_thoughts import decoded_thought
 from quire.server.responses_tools import ResponseTools, chat_name
-from quire.server.text_parts import kind_of, not_served, string_at, text_content
+from quire.server.text_parts import ChatContent, kind_of, not_served, string_at, text_content
 
 # Fields of the chat request -> their names in this API.
 _NAMES = {
@@ -189,11 +189,28 @@ class _History:
         self._reasoning += [part for part in parts if part]
 
     def _assistant(self, content: Any) -> None:
+        last = self.messages[-1] if self.messages else {}
+        if last.get("tool_calls") and not self._reasoning:  # the same turn, after its calls
+            last["content"] = _both(last["content"], content)
+            return
         message = {"role": "assistant", "content": content}
         if self._reasoning:
             message["reasoning"] = "\n".join(self._reasoning)
             self._reasoning = []
         self.messages.append(message)
+
+
+def _both(first: ChatContent | None, second: ChatContent) -> ChatContent:
+    """Two texts of one turn as one content."""
+    if not first or not second:
+        return first or second
+    if isinstance(first, str) and isinstance(second, str):
+        return first + second
+    one, other = (
+        [{"type": "text", "text": text}] if isinstance(text, str) else text
+        for text in (first, second)
+    )
+    return one + other
 
 
 def _response_format(given: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -202,5 +219,7 @@ def _response_format(given: dict[str, Any] | None) -> dict[str, Any] | None:
         return None
     if given.get("type") != "json_schema":
         return given
+    if given.get("schema") is None:
+        raise no_schema("text.format.schema")
     schema = {key: value for key, value in given.items() if key != "type"}
     return {"type": "json_schema", "json_schema": schema}

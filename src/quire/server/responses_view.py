@@ -93,8 +93,11 @@ class ResponseView:
         return self._response("failed", output, error=error, usage=usage_dict(self._usage))
 
     def item_status(self, one: CompletionOutput, answer: Answer) -> str:
-        """The last item's status; what was cut off after a complete call is not an item."""
-        is_whole = _status(one) == "completed" or answer.ends_in_whole_call
+        """The last item's status; what was cut off after a complete call is not an item. A stop
+        string ends a text, but breaks off a call."""
+        is_broken_off = isinstance(one.stop_reason, str) and answer.ends_in_call
+        is_whole = _status(one) == "completed" and not is_broken_off
+        is_whole = is_whole or answer.ends_in_whole_call
         return "completed" if is_whole else "incomplete"
 
     def count_reasoning(self, one: CompletionOutput, answer: Answer) -> None:

@@ -66,15 +66,15 @@ def chat_params(body: ChatCompletionRequest, engine: AsyncLLM, args: ServerArgs)
         )
     if body.stream and body.prompt_logprobs is not None:
         raise bad_request("prompt_logprobs cannot be streamed.", "prompt_logprobs")
-    max_tokens = body.max_tokens
+    max_tokens, names = body.max_tokens, {}
     if body.max_completion_tokens is not None:
         max_tokens = body.max_completion_tokens
-        with renamed({"max_tokens": "max_completion_tokens"}):
-            _check_least(max_tokens)
-    if max_tokens is None:
+        names = {"max_tokens": "max_completion_tokens"}
+    elif max_tokens is None:
         max_tokens = _default_max_tokens(engine)
     logprobs = num_top if body.logprobs else None
-    return _params(body, engine, args, max_tokens, logprobs, body.prompt_logprobs)
+    with renamed(names):
+        return _params(body, engine, args, max_tokens, logprobs, body.prompt_logprobs)
 
 
 def _params(
@@ -140,17 +140,15 @@ def _kind(body: GenerationBody, args: ServerArgs) -> RequestOutputKind:
     return RequestOutputKind.DELTA if body.stream or has_limit else RequestOutputKind.FINAL_ONLY
 
 
-def _check_least(max_tokens: int | None) -> None:
-    if max_tokens is not None and max_tokens < 1:
+def _check_max_tokens(max_tokens: int | None, max_model_len: int) -> None:
+    if max_tokens is None:
+        return
+    if max_tokens < 1:
         raise bad_request(
             f"max_tokens must be at least 1, got {max_tokens}; leave it out for the default.",
             "max_tokens",
         )
-
-
-def _check_max_tokens(max_tokens: int | None, max_model_len: int) -> None:
-    _check_least(max_tokens)
-    if max_tokens is not None and max_tokens > max_model_len:
+    if max_tokens > max_model_len:
         raise bad_request(
             f"max_tokens must be at most {max_model_len}, the length of the context, got "
             f"{max_tokens}; leave it out for all that remains after the prompt.",

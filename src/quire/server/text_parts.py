@@ -46,7 +46,8 @@ def kind_of(part: Any, place: str, default: str | None = None) -> str:
     """The type of a part or an item, which must be an object."""
     if not isinstance(part, dict):
         raise bad_request(f"{place}: must be an object with a type, got {shown(part)}.", place)
-    kind = part.get("type", default)
+    kind = part.get("type")
+    kind = default if kind is None else kind
     if not isinstance(kind, str):
         raise bad_request(f"{place}.type: must be a string, got {shown(kind)}.", f"{place}.type")
     return kind

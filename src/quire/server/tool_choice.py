@@ -41,12 +41,6 @@ def chosen_name(choice: Choice) -> str | None:
 
 def check_tools(tools: list[dict[str, Any]] | None, choice: Choice) -> None:
     """400 for tools and choices that do not fit together."""
-    if tools == []:
-        raise bad_request(
-            "`tools` must not be an empty array. Either provide at least one tool or omit the "
-            "field entirely.",
-            "tools",
-        )
     if isinstance(choice, str) and choice not in _WORDS:
         raise bad_request(
             f"Invalid value for `tool_choice`: {_short(choice)}! Only named tools, 'none', 'auto' "

@@ -1,4 +1,5 @@
-"""The reason in the 404 for a path without a route: which one was meant, or what is not supported.
+"""The reason in the 404 for a path without a route, or the 405 for one without the method: which
+one was meant, or what is not supported.
 
 Owns the table of other servers' endpoints that are not supported.
 """
@@ -46,19 +47,26 @@ NOT_BUILT = {
     **dict.fromkeys(("pause", "resume", "is_paused"), _PAUSE),
     **dict.fromkeys(("start_profile", "stop_profile"), _PROFILE),
     **dict.fromkeys(("chat/completions/render", "completions/render"), _RENDER),
-    "generate": "use /v1/completions, which takes token ids too, or /v1/chat/completions",
-    "inference": "use /v1/completions, which takes token ids, with return_token_ids",
+    "generate": "use /v1/completions, which takes token ids, and returns them with "
+    "return_token_ids, or /v1/chat/completions",
     "invocations": "one endpoint for all bodies is not supported; use /v1/chat/completions or "
     "/v1/completions",
     "tokenizer_info": "use /tokenize and /detokenize; the tokenizer's files are the model's",
     "collective_rpc": "methods of the engine cannot be called over HTTP",
     **dict.fromkeys(("api/chat", "api/generate", "api/tags", "api/show"), _OLLAMA),
 }
-_MOST_PARTS = max(name.count("/") for name in NOT_BUILT) + 1
+# The same for paths that have a route, but not with the method of other servers.
+NOT_WITH_METHOD = {
+    "chat/completions": f"no answers are stored, since {_NO_STATE}",
+    "responses/compact": "conversations are not compacted; send as input what the model must see, "
+    "or set truncation to 'auto', which leaves out the oldest turns",
+}
+_REASONS = {**NOT_BUILT, **NOT_WITH_METHOD}
+_MOST_PARTS = max(name.count("/") for name in _REASONS) + 1
 
 
 def why_unknown(scope: Scope) -> str | None:
-    """Why no route has the path of a request; None where there is nothing to add."""
+    """Why no route has the path and method of a request; None where there is nothing to add."""
     path = get_route_path(scope)
     bare = "/".join(part for part in path.split("/") if part)
     name = f"/{bare}".rpartition(_VERSION)[2].lstrip("/")
@@ -66,8 +74,8 @@ def why_unknown(scope: Scope) -> str | None:
         if meant != path and _is_route(scope, meant):
             return f"the endpoint is {meant}{_base_url(meant)}"
     parts = name.split("/")
-    begins = ("/".join(parts[:count]) for count in range(1, _MOST_PARTS + 1))
-    return next((NOT_BUILT[begin] for begin in begins if begin in NOT_BUILT), None)
+    begins = ("/".join(parts[:count]) for count in range(_MOST_PARTS, 0, -1))
+    return next((_REASONS[begin] for begin in begins if begin in _REASONS), None)
 
 
 def _is_route(scope: Scope, path: str) -> bool:

@@ -40,8 +40,9 @@ from quire.structured_outputs.token_table import BYTES, TokenTable
 WHITESPACE = r"[ ]{1,2}|\n[ ]{0,16}"
 # Else, where a text is forced, it allows only the tokens that it would itself write it with.
 _HEADER = '%llguidance {"no_forcing": true}\n'
-# Estimated size of a compiled grammar, unknown to the library; long enumerations are largest.
-LEAST_BYTES, BYTES_PER_CHARACTER = 1 << 16, 40
+# Estimated size of a compiled grammar, unknown to the library: the least, as measured after some
+# use, and what its text adds: 35 to 110 bytes per character, most for objects of many properties.
+LEAST_BYTES, BYTES_PER_CHARACTER = 112 << 10, 64
 # Growth with every token where there are patterns: states of the lexer, 1 or 2 KB each.
 BYTES_PER_TOKEN = 1 << 14
 # Limits of the parser: many properties that may all come next need more than the defaults.
@@ -128,7 +129,7 @@ class LLGuidance:
             self._table,
             anew=functools.partial(self._matcher, text) if took <= MAX_ANEW_S else None,
             max_lanes=min(_num_threads(), 1 + num_more) if may_walk else 1,
-            num_bytes=max(LEAST_BYTES, BYTES_PER_CHARACTER * len(text)),
+            num_bytes=LEAST_BYTES + BYTES_PER_CHARACTER * len(text),
             bytes_per_token=BYTES_PER_TOKEN if may_be_slow(spec) else 0,
         )
 

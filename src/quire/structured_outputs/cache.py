@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 
 from quire.structured import Grammar, GrammarSpec
 
 MAX_BYTES = 256 << 20
 MAX_FAILURES = 256
+# Grammars grow by use, so those used last are measured again with each new one; there may be
+# thousands, and steps wait meanwhile.
+NUM_MEASURED = 256
 
 
 class GrammarCache:
@@ -16,6 +20,8 @@ class GrammarCache:
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._grammars: OrderedDict[GrammarSpec, Grammar] = OrderedDict()
+        self._sizes: dict[GrammarSpec, int] = {}  # as last measured
+        self._num_bytes = 0  # their sum
         self._failures: OrderedDict[GrammarSpec, str] = OrderedDict()
 
     def __len__(self) -> int:
@@ -25,7 +31,7 @@ class GrammarCache:
         """The compiled grammar, or None; one that is spent is dropped."""
         found = self._grammars.get(spec)
         if found is not None and found.is_spent:
-            del self._grammars[spec]
+            self._drop(spec)
             return None
         if found is not None:
             self._grammars.move_to_end(spec)
@@ -39,12 +45,18 @@ class GrammarCache:
         self._failures.pop(spec, None)  # it was given up, but was compiled in the end
         self._grammars[spec] = grammar
         self._grammars.move_to_end(spec)
-        num_bytes = sum(one.num_bytes for one in self._grammars.values())  # they grow by use
-        while num_bytes > self._max_bytes and len(self._grammars) > 1:
-            _, old = self._grammars.popitem(last=False)
-            num_bytes -= old.num_bytes
+        for used, one in islice(reversed(self._grammars.items()), NUM_MEASURED):
+            size = one.num_bytes
+            self._num_bytes += size - self._sizes.get(used, 0)
+            self._sizes[used] = size
+        while self._num_bytes > self._max_bytes and len(self._grammars) > 1:
+            self._drop(next(iter(self._grammars)))
 
     def put_failure(self, spec: GrammarSpec, message: str) -> None:
         self._failures[spec] = message
         if len(self._failures) > MAX_FAILURES:
             self._failures.popitem(last=False)
+
+    def _drop(self, spec: GrammarSpec) -> None:
+        del self._grammars[spec]
+        self._num_bytes -= self._sizes.pop(spec)

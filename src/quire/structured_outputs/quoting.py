@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from quire.structured_outputs import keywords
-from quire.structured_outputs.patterns import agreed_classes
+from quire.structured_outputs.patterns import ESCAPE, agreed_classes
 
 SHORT_ESCAPES = 'nrbtf\\"'
 # Characters that need longer escapes, as the body of a class, and their codes.
@@ -26,13 +26,12 @@ _CODE = re.compile(r"\\[xuU]\{?([0-9A-Fa-f]+)\}?")
 _CODES = {r"\a": 0x07, r"\v": 0x0B}
 _NEVER = r"[^\s\S]"
 _OPTIONAL = re.compile(r"[?*]|\{\s*0*\s*[,}]")  # counts that admit none
-# An escape with all that belongs to it, a class in brackets, flags, parentheses and bars of groups
-# and alternatives, or one of those characters.
-_ESCAPE = r"\\(?:[pPxuU]\{[^}]*\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|[\s\S])"
-_ATOM = re.compile(rf"{_ESCAPE}|[\s\S]")
+_ATOM = re.compile(rf"{ESCAPE}|[\s\S]")
+# An escape, a class in brackets, parentheses and bars of groups and alternatives, or one of those
+# characters.
 _PIECE = re.compile(
-    rf"(?P<escape>{_ESCAPE})|\[(?P<not>\^?)(?P<body>\]?(?:{_ESCAPE}|[^\]\\])*)\]"
-    rf"|(?P<flags>\(\?[A-Za-z-]+)|[()|{_LONG}]"
+    rf"(?P<escape>{ESCAPE})|\[(?P<not>\^?)(?P<body>\]?(?:{ESCAPE}|[^\]\\])*)\]"
+    rf"|[()|{_LONG}]"
 )
 _MAY_HOLD_0 = re.compile(r"\\[pPxuUSWD]|\x00")
 _WITHOUT_0 = r"--\x00"  # at the end of a class
@@ -46,8 +45,7 @@ def with_exact_patterns(schema: Any) -> Any:
 
 
 def exact_pattern(pattern: str) -> str:
-    """The pattern for llguidance; ``ValueError`` for the flag ``x``, by which spaces mean
-    nothing."""
+    """The pattern for llguidance, without the flag ``x``."""
     return _PIECE.sub(_exact_piece, pattern)
 
 
@@ -103,11 +101,6 @@ def _exact_piece(found: re.Match[str]) -> str:
         if found["not"]:
             return f"[^{_LONG}{body}]"
         return f"[{body}{_WITHOUT_0}]" if _MAY_HOLD_0.search(body) else f"[{body}]"
-    if found["flags"] is not None and "x" in found["flags"].partition("-")[0]:
-        raise ValueError(
-            "JSON schema: the flag x in a pattern cannot be honoured; write the pattern without "
-            "spaces and comments."
-        )
     return f"[{found[0]}{_WITHOUT_0}]" if _MAY_HOLD_0.match(found[0]) else found[0]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 
 from quire.structured import Grammar, GrammarSpec
@@ -49,7 +49,10 @@ class Workshop:
         self._limit_s = limit_s
         self._cache = GrammarCache()
         self._jobs: dict[GrammarSpec, Job] = {}  # unfinished
-        self._waiting: deque[Job] = deque()
+        self._waiting: dict[bool, OrderedDict[GrammarSpec, Job]] = {  # by `is_slow`
+            False: OrderedDict(),
+            True: OrderedDict(),
+        }
         self._running: list[Job] = []
         self._finished: deque[Job] = deque()  # by the threads; it is safe to append to
         self._news = threading.Event()
@@ -71,7 +74,7 @@ class Workshop:
             job.num_waiting += 1
             return job
         job = self._jobs[spec] = Job(spec)
-        self._waiting.append(job)
+        self._waiting[job.is_slow][spec] = job
         self._start_waiting()
         return job
 
@@ -79,9 +82,9 @@ class Workshop:
         """One request no longer waits for the job. A job that has begun goes on: it may be wanted
         later."""
         job.num_waiting -= 1
-        if job.num_waiting == 0 and job in self._waiting:
-            self._waiting.remove(job)
-            del self._jobs[job.spec]
+        waiting = self._waiting[job.is_slow]
+        if job.num_waiting == 0 and waiting.get(job.spec) is job:
+            del waiting[job.spec], self._jobs[job.spec]
 
     def poll(self) -> bool:
         """Take in jobs that are finished or overdue; True if there were any."""
@@ -126,21 +129,20 @@ class Workshop:
         """Start waiting jobs for which there are threads; True if any failed for lack of room."""
         has_ended = False
         num_running = Counter(job.is_slow for job in self._running)
-        for job in list(self._waiting):
-            if num_running[job.is_slow] >= MAX_THREADS:
-                continue
-            self._waiting.remove(job)
-            num_given_up = self._num_given_up[job.is_slow]
-            if num_given_up >= MAX_GIVEN_UP:
+        for kind, waiting in self._waiting.items():
+            num_given_up = self._num_given_up[kind]
+            while waiting and num_running[kind] < MAX_THREADS:
+                _, job = waiting.popitem(last=False)
+                if num_given_up < MAX_GIVEN_UP:
+                    num_running[kind] += 1
+                    self._start(job)
+                    continue
                 job.error = (
                     f"{num_given_up} grammars that took too long are still being compiled, so a "
                     "new one finds no room; use simpler grammars, or try again later"
                 )
                 self._end(job)
                 has_ended = True
-            else:
-                num_running[job.is_slow] += 1
-                self._start(job)
         return has_ended
 
     def _start(self, job: Job) -> None:

@@ -20,7 +20,9 @@ from quire.weights.shards import files_of, missing_of
 _MAX_NAMED = 3  # missing files in an error
 _USER = re.compile(r"(?<=//)[^/\s]*@|^[^/\s]*@")  # user:password@ in an address
 
-_CONFIG = ("config.json", "generation_config.json", "tokenizer_config.json")
+# Where quantizing tools describe their result if config.json does not.
+QUANTIZER_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+_CONFIG = ("config.json", "generation_config.json", "tokenizer_config.json", *QUANTIZER_FILES)
 _VOCABULARY = (
     "tokenizer.json",
     "vocab*",

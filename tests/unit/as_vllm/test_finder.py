@@ -19,7 +19,7 @@ from packaging import version
 import quire
 from quire import env
 from quire.as_vllm import install
-from quire.as_vllm.finder import Finder
+from quire.as_vllm.finder import Finder, no_module
 from quire.as_vllm.names import MODULES, VERSION
 from quire.errors import EngineDeadError
 from quire.platform import default_device
@@ -96,6 +96,8 @@ def test_names_are_quires_own() -> None:
             ]
         ),
         ("config.model", "config", "ModelConfig"),
+        ("config.load", "config", "LoadConfig"),
+        ("config.device", "config", "DeviceConfig"),
         ("config.scheduler", "config", "SchedulerConfig"),
         ("config.vllm", "config", "VllmConfig"),
         ("inputs.llm", "inputs", "TokensPrompt"),
@@ -136,10 +138,16 @@ def test_versions_can_be_compared() -> None:
         ("import vllm.arg_utils", "no vllm.arg_utils; did you mean vllm.engine.arg_utils?"),
         ("from vllm.utils import get_ip", "Quire has no vllm.utils.get_ip; docs/"),
         ("import vllm.v1.metrics.stats", "Quire has no vllm.v1.metrics.stats; docs/"),
+        ("import vllm.v1.metrics.raeder", "raeder; did you mean vllm.v1.metrics.reader?"),
+        ("import vllm.config.observe", "Quire has no vllm.config.observe; docs/"),
     ],
 )
 def test_what_there_is_not_is_named(statement: str, message: str) -> None:
     assert message in fails(statement)
+
+
+def test_a_module_that_moved_is_found_by_its_whole_path() -> None:
+    assert "; did you mean vllm.sampling_params" in no_module("vllm.sampling.params")
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,30 @@ def test_mistakes_are_one_line(words: list[str], message: str, status: int, tmp_
     assert done.returncode == status
 
 
+_SHOW_TEXT = """
+import sys
+print(sys.argv, repr(sys.path[0]), __name__, globals().get("__file__"), __spec__, __loader__)
+"""
+
+
+def test_a_program_may_be_an_argument(tmp_path: Path) -> None:
+    assert assert_as_python("-c", _SHOW_TEXT, "a", "-m", cwd=tmp_path).stdout.startswith("['-c'")
+    shown = run("-m", "quire.as_vllm", "-c", "import vllm; print(vllm.LLM)", cwd=tmp_path)
+    assert shown.stdout == "<class 'quire.llm.LLM'>\n"
+    assert_as_python("-c", "1 / 0", cwd=tmp_path)
+
+
+def test_a_program_may_come_from_standard_input(tmp_path: Path) -> None:
+    outputs = [
+        subprocess.run(
+            [sys.executable, *words, "-", "a"],
+            cwd=tmp_path, input=_SHOW_TEXT, capture_output=True, text=True,
+        ).stdout
+        for words in ([], ["-m", "quire.as_vllm"])
+    ]  # fmt: skip
+    assert outputs[0] == outputs[1] and outputs[0].startswith("['-', 'a']")
+
+
 def test_children_have_it_too(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text("import os; os.environ['THEIRS'] = '1'")

@@ -94,6 +94,31 @@ def test_a_flag_may_be_deprecated(capsys: pytest.CaptureFixture[str]) -> None:
     assert "others:\n  of a group" in made.format_help()
 
 
+def test_a_flag_of_an_exclusive_group_may_be_deprecated(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = FlexibleArgumentParser("prog")
+    choice = made.add_mutually_exclusive_group()
+    choice.add_argument("--old", deprecated=True)
+    choice.add_argument("--new")
+    inner = made.add_argument_group("others").add_mutually_exclusive_group(required=True)
+    inner.add_argument("--older", deprecated=True, action="store_true")
+    inner.add_argument("--newer", action="store_true")
+    assert made.parse_args(["--older", "--old", "1"]).old == "1"
+    assert capsys.readouterr().err.splitlines() == [
+        "prog: warning: option '--older' is deprecated",
+        "prog: warning: option '--old' is deprecated",
+    ]
+    for words, message in (
+        (["--old", "1", "--new", "2", "--newer"], "not allowed with argument --old"),
+        (["--new", "2"], "one of the arguments --older --newer is required"),
+    ):
+        with pytest.raises(SystemExit):
+            made.parse_args(words)
+        assert message in capsys.readouterr().err
+    assert "others:\n  --older" in made.format_help()
+
+
 def test_underscores_are_dashes_among_unknown_flags_too() -> None:
     made = parser()
     made.add_argument("--of_the_program")

@@ -37,5 +37,16 @@ def test_small_savings_are_left_alone() -> None:
     assert _found([3, 3, 3, 3, 3, 1], min_saved_blocks=4) == [([0, 2, 3], 2)]
 
 
+def test_prefixes_are_shortened_to_few_lengths() -> None:
+    lengths = set()
+    for num_blocks in range(1, 65):
+        (found,) = shared_prefixes(
+            np.ones((2, 80), dtype=np.int32), np.full(2, num_blocks), min_saved_blocks=1
+        )
+        assert num_blocks * 8 // 9 <= found.num_blocks <= num_blocks
+        lengths.add(found.num_blocks)
+    assert len(lengths) == 16 + 2 * 8
+
+
 def test_nothing_shared() -> None:
     assert shared_prefixes(_TABLE[[0, 1, 5]], np.array([3, 3, 1]), min_saved_blocks=0) == []

@@ -227,6 +227,15 @@ def test_masks_and_scores_too_large_to_keep_change_nothing(
     assert _difference(_problem(**options), [30, 29, 60], [1, 9, 17]) < 2e-6
 
 
+def test_prompts_of_all_lengths_have_few_shapes() -> None:
+    problem = _problem()
+    backend, shapes = TorchAttention.build(problem), set()
+    for length in range(1, 129):
+        batch, _ = _rows(problem, [length], block_size=128).batch({0: length})
+        shapes |= {one.bucket.query_heads.shape for one in backend.plan(batch, 0).buckets}
+    assert len(shapes) == 16 + 3 * 8
+
+
 def test_one_block_per_bucket_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_backend, "_MAX_GATHERED_BYTES", 1)
     assert _difference(_problem(), [30, 29, 60], [1, 9, 17]) < 2e-6

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
-from quire.batch_files.upload import staged, upload
+from quire.batch_files import upload as upload_module
+from quire.batch_files.upload import check_url, staged, upload
 from tests.fakes.sse_server import fake_server, json_script
 
 RECORD = {"custom_id": "a"}
@@ -19,14 +21,58 @@ def answers(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_address_has_one_file_whatever_its_signature(tmp_path: Path) -> None:
-    path = staged("https://host/out.jsonl?signature=1", tmp_path)
-    assert path == staged("https://host/out.jsonl?signature=2", tmp_path)
-    assert path.parent == tmp_path and path != staged("https://host/other", tmp_path)
+@pytest.mark.parametrize(
+    "query",
+    [
+        "X-Amz-Date={0}&X-Amz-Expires=60&X-Amz-Signature={0}",
+        "GoogleAccessId=me&Expires={0}&Signature={0}",
+        "sv={0}&st={0}&se={0}&sp=w&sig={0}",
+    ],
+)
+def test_an_address_has_one_file_whatever_its_signature(tmp_path: Path, query: str) -> None:
+    path = staged(f"https://host/out.jsonl?{query.format(1)}", tmp_path)
+    assert path == staged(f"https://host/out.jsonl?{query.format(22)}", tmp_path)
+    assert path.parent == tmp_path and path == staged("https://host/out.jsonl", tmp_path)
+
+
+def test_other_addresses_have_other_files(tmp_path: Path) -> None:
+    urls = ("https://host/put", "https://host/other", "https://host/put?file=a&sig=1")
+    assert len({staged(url, tmp_path) for url in (*urls, "https://host/put?file=b&sig=1")}) == 4
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://host", "https://[::1]:80/a?b=c%20d", "http://h\u00f6st/a", "http://10.0.0.1:8080/"],
+)
+def test_addresses_that_can_be_reached_are_taken(url: str) -> None:
+    check_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http:///x?sig=secret", "names no host"),
+        ("http://h:port/x?sig=secret", "Port could not be cast"),
+        ("http://h:99999/x?sig=secret", "Port out of range"),
+        ("http://[::1/x?sig=secret", "Invalid IPv6"),
+        ("http://a..b/x?sig=secret", "label"),
+        ("http://me:secret@h/x", "user name"),
+        ("https://h/a b?sig=secret", "percent-encoded"),
+        ("https://h/a?sig=secret\n", "percent-encoded"),
+        ("https://h/\u00fc?sig=secret", "percent-encoded"),
+        ("https://h/a?sig=secret\u00fc", "percent-encoded"),
+    ],
+)
+def test_an_address_that_cannot_be_reached_is_told_without_its_secrets(url: str, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^--output-file http.*cannot be used: .*{why}") as caught:
+        check_url(url)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("statuses", [[201], [503, 429, 200]])
-def test_a_file_is_gone_once_it_is_uploaded(answers: Path, statuses: list[int]) -> None:
+def test_a_file_is_sent_until_it_is_taken(
+    answers: Path, capsys: pytest.CaptureFixture[str], statuses: list[int]
+) -> None:
     num_bytes = str(answers.stat().st_size)
     delays: list[float] = []
     left = list(statuses)
@@ -36,7 +82,12 @@ def test_a_file_is_gone_once_it_is_uploaded(answers: Path, statuses: list[int]) 
             ("PUT", "/out?x=1", RECORD)
         ] * len(statuses)
         assert server.seen[0].headers["content-length"] == num_bytes
-    assert not answers.exists() and len(delays) == len(statuses) - 1
+        told = capsys.readouterr().err.splitlines()
+        assert told == [
+            f"the upload to {server.url}/out failed: HTTP Error {status}: X; trying again in {s} s"
+            for status, s in zip(statuses[:-1], (1, 2), strict=False)
+        ]
+    assert answers.exists() and len(delays) == len(statuses) - 1
 
 
 @pytest.mark.parametrize(
@@ -46,16 +97,29 @@ def test_a_failed_upload_keeps_the_file(
     answers: Path, status: int, num_tries: int, message: str
 ) -> None:
     with fake_server(lambda seen: json_script({}, status)) as server:
-        with pytest.raises(ValueError, match=f"the upload failed: .*{message}.* are in {answers}"):
-            upload(answers, server.url, sleep=lambda seconds: None)
+        text = f"file {server.url}/a: the upload failed: .*{message}.* are in {answers}"
+        with pytest.raises(ValueError, match=text):
+            upload(answers, f"{server.url}/a?signature=1", sleep=lambda seconds: None)
         assert len(server.seen) == num_tries
     assert answers.exists()
 
 
 def test_a_server_that_is_away_is_asked_again(answers: Path) -> None:
-    with fake_server(lambda seen: json_script({})) as server:
-        url = server.url
     delays: list[float] = []
-    with pytest.raises(ValueError, match=r"Connection refused.*same command uploads them again"):
-        upload(answers, url, sleep=delays.append)
+    with socket.socket() as held:  # nobody else gets its port, and nobody listens
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}/out"
+        with pytest.raises(ValueError, match=r"Connection refused.*command uploads them again"):
+            upload(answers, url, sleep=delays.append)
     assert delays == [1.0, 2.0, 4.0, 8.0]
+
+
+def test_a_server_that_takes_nothing_is_given_up(
+    answers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload_module, "_TIMEOUT_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/out"
+        with pytest.raises(ValueError, match="the upload failed: timed out; the answers are in"):
+            upload(answers, url, sleep=lambda seconds: None)
+    assert answers.exists()

@@ -55,6 +55,8 @@ def parser() -> Parser:
         (["-dpm"], "data_parallel_multi_port_external_lb", True),
         (["-n", "2"], "nnodes", 2),
         (["-r=1"], "node_rank", 1),
+        (["-n12"], "nnodes", 12),
+        (["-r0"], "node_rank", 0),
         (["-q=awq"], "quantization", "awq"),
         (["--stop", "-n is_it. x"], "stop", ["-n is_it. x"]),
         (["--hf-overrides.a=1", "--hf-overrides.a=2"], "hf_overrides", {"a": 2}),
@@ -122,11 +124,12 @@ def test_a_short_flag_of_the_command_is_its_own() -> None:
     assert (parsed.n, parsed.epochs) == (2, 3)
     assert parsed.flags_given == {"n", "epochs"}
     assert not hasattr(parsed, "nnodes") and not hasattr(parsed, "enable_expert_parallel")
+    assert parser.parse(["-n2"]).n == 2
 
 
 def test_a_short_flag_is_given_as_its_long_one(parser: Parser) -> None:
-    given = {"enable_expert_parallel", "compilation_config"}
-    assert parser.parse(["-ep", "-cc.mode=3"]).flags_given == given
+    given = {"enable_expert_parallel", "compilation_config", "nnodes"}
+    assert parser.parse(["-ep", "-cc.mode=3", "-n2"]).flags_given == given
 
 
 def test_a_text_in_the_place_of_a_word_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:

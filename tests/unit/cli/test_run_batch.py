@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from quire.cli import main, run_batch
 from quire.cli.parser import Parser
+from quire.cli.run_batch import SOME_FAILED
 from quire.server.args import ServerArgs
 from tests.fakes.sse_server import FakeServer, Script, Seen, fake_server, json_script
 
@@ -128,16 +130,21 @@ class Store:
     def __init__(self) -> None:
         self.stored: list[Any] = []
         self.is_full = False
+        self.bad_prompt: str | None = None
 
     def __call__(self, seen: Seen) -> Script:
         if seen.method == "PUT" and self.is_full:
             return json_script({}, 403)
         if seen.method == "PUT":
             self.stored.append(seen.body)
+        elif seen.body["prompt"] == self.bad_prompt:
+            return json_script({}, 500)
         return json_script({"answer": "good"})
 
-    def words(self, server: FakeServer, folder: Path, *more: str) -> list[str]:
-        source = input_of(folder, {"prompt": "x"}, url="/v1/completions")
+    def words(
+        self, server: FakeServer, folder: Path, *more: str, prompts: Sequence[str] = ("x",)
+    ) -> list[str]:
+        source = input_of(folder, *({"prompt": one} for one in prompts), url="/v1/completions")
         files = ["-i", source, "-o", f"{server.url}/out.jsonl?signed=1"]
         return ["run-batch", *files, "--url", server.url, "--model", "m", *more]
 
@@ -169,6 +176,44 @@ def test_after_a_failed_upload_the_same_command_only_uploads(
         assert main(words) == 0
         assert [one.method for one in server.seen] == ["PUT"]
     assert store.stored[0]["custom_id"] == "0" and list(folder.iterdir()) == []
+
+
+def test_after_an_upload_with_errors_only_their_lines_are_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_batch, "upload", lambda path, url: sizes.append(len(responses(path))))
+    sizes: list[int] = []
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    store = Store()
+    store.bad_prompt = "y"
+    with fake_server(store) as server:
+        more = ("--output-tmp-dir", str(folder))
+        words = store.words(server, tmp_path, *more, prompts=["x", "y"])
+        assert main(words) == SOME_FAILED
+        (left,) = folder.iterdir()
+        assert f"some of them errors, are uploaded and stay in {left}" in capsys.readouterr().err
+        store.bad_prompt, server.seen = None, []
+        assert main(words) == 0
+        assert [one.body["prompt"] for one in server.seen] == ["y"]
+    assert sizes == [2, 2] and list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-o", "http:///out"], "--output-file http:///out cannot be used: it names no host"),
+        (["-o", "http://h/out", "--output-tmp-dir", "/no/folder"], "--output-tmp-dir /no/folder"),
+    ],
+)
+def test_a_wrong_place_for_uploads_is_told_before_anything_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    with fake_server(Store()) as server:
+        source = f"{server.url}/in.jsonl"
+        assert main(["run-batch", "-i", source, "--url", server.url, "--model", "m", *words]) == 1
+        assert server.seen == []
+    assert message in capsys.readouterr().err
 
 
 def test_a_folder_for_uploads_without_one_is_noted(

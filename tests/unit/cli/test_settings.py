@@ -254,7 +254,7 @@ def test_settings_of_the_engine_count_for_every_command(
     assert (engine.model, engine.max_model_len) == ("a-model", 512)
     assert engine.enable_prefix_caching is False and parsed.json is False
     messages = [record.getMessage() for record in caplog.records]
-    only = "ignored, since only `quire serve` has --port, --allowed-origins, --restart-engine"
+    only = "ignored, since this command has no --port, --allowed-origins, --restart-engine"
     assert messages[0] == f"{config}: {only}"
     assert messages[1].startswith("unknown environment variable QUIRE_JSON")
     assert len(messages) == 2
@@ -293,7 +293,7 @@ def test_a_key_of_what_only_the_server_has_is_noted(
     (tmp_path / "c.yaml").write_text("default-chat-template-kwargs.enable_thinking: false\n")
     with caplog.at_level(logging.WARNING, logger="quire"):
         parse_for(generate, f"--config={tmp_path / 'c.yaml'}")
-    only = "only `quire serve` has --default-chat-template-kwargs.enable_thinking"
+    only = "this command has no --default-chat-template-kwargs.enable_thinking"
     assert only in caplog.records[0].getMessage()
 
 

@@ -108,6 +108,20 @@ def test_a_packed_product_has_the_lines_it_was_given(num_lines: int) -> None:
     torch.testing.assert_close(h, wanted)
 
 
+def test_packed_products_of_all_sizes_have_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = onednn.PackedLinear(random(33, 20), None)
+    shapes: set[torch.Size] = set()
+    multiply = packed._product
+
+    def spy(x: torch.Tensor) -> torch.Tensor:
+        shapes.add(x.shape)
+        return multiply(x)
+
+    monkeypatch.setattr(packed, "_product", spy)
+    assert [len(packed(random(num_lines, 20))) for num_lines in range(1, 65)] == [*range(1, 65)]
+    assert len(shapes) == 16 + 2 * 8
+
+
 def test_packing_gives_reasons_against_it() -> None:
     assert "cuda" in onednn.why_not("cuda", torch.bfloat16)[0]
     assert "float16" in onednn.why_not("cpu", torch.float16)[0]

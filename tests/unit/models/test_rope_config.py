@@ -160,6 +160,24 @@ def test_a_factor_that_is_null_is_the_ratio_of_lengths(where: str) -> None:
         config(**data).rope()
 
 
+@pytest.mark.parametrize("where", ["inside", "beside"])
+def test_a_factor_from_a_trained_length_above_the_longest_is_refused(where: str) -> None:
+    trained = {"original_max_position_embeddings": 8192}
+    data = {"rope_scaling": {"type": "yarn"}, "max_position_embeddings": 4096}
+    data |= trained if where == "beside" else {"rope_scaling": {"type": "yarn", **trained}}
+    path = r"rope_scaling\." if where == "inside" else ""
+    message = (
+        rf"'max_position_embeddings' = 4096 and '{path}original_max_position_embeddings' = 8192 "
+        r"give 'rope_scaling\.factor' = 0\.5, which must be at least 1"
+    )
+    with pytest.raises(UnsupportedModelError, match=message) as refusal:
+        config(**data).rope()
+    remedy = json.loads(str(refusal.value).split("'")[-2])
+    assert config(**apply_overrides(data, remedy)).rope().type == "default"
+    data["max_position_embeddings"] = 8192
+    assert config(**data).rope().params["factor"] == 1
+
+
 def test_llama3_without_a_trained_length_leaves_it_to_the_reader() -> None:
     without = {key: value for key, value in LLAMA3.items() if not key.startswith("original")}
     assert config(rope_scaling={"type": "llama3", **without}).rope().params == without

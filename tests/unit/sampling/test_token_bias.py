@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +17,8 @@ from transformers import (
 )
 
 from quire.request import RowSampling
+from quire.sampling import token_bias
+from quire.sampling.token_bias import AllowedTokens, BadWords, LogitBias
 from tests.unit.sampling.harness import Rows, logprobs_of
 
 VOCAB_SIZE = 12
@@ -93,6 +98,42 @@ def test_bad_words_equal_those_of_transformers(words: list[list[int]], output: l
     expected = processor(torch.tensor([prompt + output]), LOGITS[None].clone())[0].log_softmax(0)
     found = processed({"bad_words_token_ids": tuple(map(tuple, words))}, prompt, output)
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "asked"),
+    [
+        (LogitBias, "logit_bias", ((2, 1.0), (3, -1.0))),
+        (AllowedTokens, "allowed_token_ids", (2, 3)),
+        (BadWords, "bad_words_token_ids", ((2, 3), (4,))),
+    ],
+)
+def test_completions_of_a_request_share_what_was_made_of_its_parameters(
+    make: type[LogitBias | AllowedTokens | BadWords],
+    name: str,
+    asked: tuple[Any, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Sequence[int]] = []
+
+    def token_ids(tokens: Sequence[int]) -> np.ndarray:
+        made.append(tokens)
+        return np.array(tokens, dtype=np.int64)
+
+    def join(row: int, given: tuple[Any, ...]) -> None:
+        sampling: Any = RowSampling(**{name: given}, seed=row)
+        joined: Any = SimpleNamespace(row=row, sampling=sampling)
+        assert processor.add_request(joined)
+
+    monkeypatch.setattr(token_bias, "_token_ids", token_ids)
+    processor = make(torch.device("cpu"))
+    join(0, asked)
+    num_made = len(made)
+    assert num_made > 0
+    join(1, asked)
+    assert len(made) == num_made
+    join(2, asked[:1])
+    assert len(made) == 2 * num_made
 
 
 def test_bad_word_does_not_begin_in_the_prompt() -> None:

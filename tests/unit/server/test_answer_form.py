@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from pydantic_core import from_json
 
 from quire.chat_template import ChatRenderer
 from quire.engine.async_engine import AsyncLLM
@@ -332,6 +333,51 @@ def test_arguments_that_are_no_json_are_told_to_anthropics_clients(state: Server
     view = MessageView(state, started(spoken()))
     broken = CompletionOutput(0, TEXT.replace('"Oslo"', "Oslo"), [5], None, None)
     assert view.whole(broken)["content"][2]["input"] == {"INVALID_JSON": '{"city": Oslo}'}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loaded"),
+    [
+        ('["Oslo"]', {"INVALID_JSON": '["Oslo"]'}),
+        ("3", {"INVALID_JSON": "3"}),
+        ('{"city": "Oslo", "days": [1, 2', {"city": "Oslo", "days": [1, 2]}),  # cut off
+        ('{"city": "Os', {}),
+        ('{"city": "Oslo"}', {"city": "Oslo"}),
+    ],
+)
+async def test_anthropics_clients_load_the_same_arguments_streamed(
+    state: ServerState, arguments: str, loaded: Any
+) -> None:
+    head = '<tool_call>\n{"name": "get_weather", "arguments": ' + arguments
+    is_whole = arguments[-1] in "]}3"
+    said = head + "}\n</tool_call>" if is_whole else head
+    generation = spoken(text=said, reason="stop" if is_whole else "length")
+    view = MessageView(state, started(generation))
+    one = CompletionOutput(0, said, [5], None, None, finish_reason="length")
+    assert view.whole(one)["content"][-1]["input"] == loaded
+
+    text = b"".join([data async for data in message_events(generation, view)]).decode()
+    events = [events_of(part.partition("\n")[2])[0] for part in text.split("\n\n") if part]
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+    streamed = "".join(delta.get("partial_json", "") for delta in deltas)
+    assert from_json(streamed, allow_partial=True) == loaded
+    if arguments.startswith("{"):
+        assert streamed == arguments and len(deltas) > 3
+
+
+@pytest.mark.parametrize(("stop", "status"), [("Oslo", "incomplete"), (None, "completed")])
+async def test_a_call_that_a_stop_string_broke_off_is_incomplete(
+    state: ServerState, stop: str | None, status: str
+) -> None:
+    text = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "'
+    one = CompletionOutput(0, text, [5], None, None, finish_reason="stop", stop_reason=stop)
+    body = ResponsesRequest.model_validate({"input": "x"})
+    response = ResponseView(state, body, started(spoken())).whole(one)
+    assert [item["status"] for item in response["output"]] == [status]
+    assert response["status"] == "completed"
+    plain = CompletionOutput(0, "Hi", [5], None, None, finish_reason="stop", stop_reason=stop)
+    (item,) = ResponseView(state, body, started(spoken())).whole(plain)["output"]
+    assert item["status"] == "completed"
 
 
 async def test_items_of_a_response_are_the_same_streamed(state: ServerState) -> None:

@@ -253,6 +253,18 @@ async def test_a_template_that_does_not_parse_is_told_at_the_start_and_to_client
     assert error["message"].startswith(fault)
 
 
+async def test_an_error_names_the_field_that_limits_the_tokens(client: httpx.AsyncClient) -> None:
+    body = {"messages": QUESTION, "max_completion_tokens": 100_000}
+    error = (await client.post("/v1/chat/completions", json=body)).json()["error"]
+    assert error["param"] == "max_completion_tokens"
+    assert error["message"].startswith("max_completion_tokens must be at most 2048")
+
+
+async def test_an_empty_list_of_tools_is_none(client: httpx.AsyncClient) -> None:
+    answer = await chat(client, tools=[], max_tokens=4)
+    assert answer["choices"] == (await chat(client, max_tokens=4))["choices"]
+
+
 async def test_max_completion_tokens_wins(client: httpx.AsyncClient) -> None:
     answer = await chat(client, max_tokens=5, max_completion_tokens=2)
     assert answer["usage"]["completion_tokens"] == 2

@@ -114,13 +114,13 @@ async def test_the_template_is_made_once_for_all_fields(
     assert numbers[0] == numbers[1]
 
 
-@pytest.mark.parametrize(("strict", "header"), [("warn", "zzz,yyy"), ("off", None)])
+@pytest.mark.parametrize(("strict", "header"), [("warn", "zzz,%C3%A9%2C%20x"), ("off", None)])
 async def test_unknown_fields_can_be_ignored(
     engine: AsyncLLM, strict: str, header: str | None
 ) -> None:
     async with in_process_client(ready_state(engine, strict_fields=strict)) as client:
         response = await client.post(
-            "/v1/completions", json={"prompt": "x", "max_tokens": 1, "zzz": 1, "yyy": 2}
+            "/v1/completions", json={"prompt": "x", "max_tokens": 1, "zzz": 1, "é, x": 2}
         )
     assert response.status_code == 200
     assert response.headers.get(IGNORED_HEADER) == header
@@ -291,6 +291,12 @@ async def test_and_can_be_ignored_at_every_depth(engine: AsyncLLM) -> None:
         (RESPONSES, "response_format", {"type": "json_object"}),
         (MESSAGES, "guided_regex", "a"),
         (MESSAGES, "structured_outputs", {"choice": ["a"]}),
+        (MESSAGES, "output_format", {"type": "json_schema", "schema": {}}),
+        (MESSAGES, "text", {"format": {"type": "json_object"}}),
+        (CHAT, "text", {"format": {"type": "json_object"}}),
+        (CHAT, "output_config", {"format": {"type": "json_schema", "schema": {}}}),
+        (CHAT, "output_format", {"type": "json_schema", "schema": {}}),
+        (RESPONSES, "output_config", {"format": {"type": "json_schema", "schema": {}}}),
     ],
 )
 async def test_a_constraint_is_never_dropped(
@@ -300,9 +306,17 @@ async def test_a_constraint_is_never_dropped(
         response = await client.post(path, json={**BASES[path], name: value})
         neutral = await client.post(path, json={**BASES[path], name: None})
     message = response.json()["error"]["message"]
-    instead = "text.format or structured_outputs" if path == RESPONSES else "output_config.format"
+    instead = {
+        CHAT: "response_format or structured_outputs",
+        RESPONSES: "text.format or structured_outputs",
+        MESSAGES: "output_config.format",
+    }[path]
     assert (response.status_code, neutral.status_code) == (400, 200)
     assert message == f"{name} is not supported here: use {instead}."
+
+
+def test_a_text_that_is_meant_as_the_prompt_is_an_unknown_field() -> None:
+    assert judge(body_with(text="Hello"), "warn") == ["text"]
 
 
 async def test_a_message_may_have_what_its_template_reads(
@@ -347,7 +361,6 @@ NAMED = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"tools": []}, "must not be an empty array"),
         ({"tool_choice": "auto"}, "`tools` must be set"),
         ({"tool_choice": "maybe"}, "Invalid value for `tool_choice`"),
         ({"tools": [{"type": "function"}]}, "tools[0].function.name: a tool needs a name"),

@@ -171,6 +171,7 @@ CHUNKED = f"{HEAD}Transfer-Encoding: chunked\r\n"
         (f"{CHUNKED}Content-Length: 3\r\n\r\nabc", 400, "Content-Length can't be present"),
         (f"GET /livez HTTP/1.1\r\nA: {'x' * 70_000}\r\n\r\n", 400, "larger than 65536 bytes"),
         ("GET /livez HTTP/1.1\r\n\r\n", 400, "The header Host is missing"),
+        (f"GET /livez HTTP/1.1\r\n{H2C}\r\n", 400, "The header Host is missing"),
         (f"{HEAD}Transfer-Encoding: gzip, chunked\r\n\r\n", 501, "a coding other than chunked"),
         (f"{HEAD}Transfer-Encoding: gzip\r\n\r\n", 501, "a coding other than chunked"),
         (

@@ -267,6 +267,33 @@ async def test_tools_are_shown_to_the_model(client: httpx.AsyncClient) -> None:
             {"tools": [{"type": "bash_20250124", "name": "bash"}]},
             "no built-in tool 'bash_20250124'",
         ),
+        (
+            {"tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 5}]},
+            "tools[0]: the server has no built-in tool 'web_search_20250305'",
+        ),
+        (
+            {"tools": [{"type": "mcp_toolset", "mcp_server_name": "x"}]},
+            "tools[0]: the server has no built-in tool 'mcp_toolset'",
+        ),
+        (
+            {"tools": [{"name": "look_up"}]},
+            "tools[0]: the server has no built-in tool 'look_up'; define a tool with an input",
+        ),
+        (
+            {"tools": [{**TOOL, "type": None, "zzz": 1}]},
+            "unknown field 'tools[0].zzz'",
+        ),
+        (
+            {"output_config": {"format": {"type": "json_schema"}}},
+            "output_config.format.schema: is missing",
+        ),
+        (
+            {
+                "messages": [*QUESTION, {"role": "assistant", "content": "{"}],
+                "output_config": {"format": {"type": "json_schema", "schema": {}}},
+            },
+            "output_config.format: cannot be combined with a beginning of the answer",
+        ),
         ({"max_token": 3}, "unknown field 'max_token'; did you mean max_tokens"),
     ],
 )

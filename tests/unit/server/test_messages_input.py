@@ -63,6 +63,12 @@ def test_tools_in_the_history() -> None:
     ]
 
 
+def test_arguments_that_are_a_list_are_an_object_that_holds_their_text() -> None:
+    use = {"type": "tool_use", "id": "1", "name": "f", "input": ["Æ"]}
+    (message,) = messages_of({"role": "assistant", "content": [use]}, user(text("x")))[:1]
+    assert message["tool_calls"][0]["function"]["arguments"] == {"INVALID_JSON": '["Æ"]'}
+
+
 def test_neighbours_of_one_role_are_one_turn() -> None:
     use = {"type": "tool_use", "id": "1", "name": "f", "input": {}}
     result = {"type": "tool_result", "tool_use_id": "1", "content": "7"}

@@ -31,9 +31,21 @@ async def test_a_function_is_middleware_too(state: ServerState) -> None:
     assert (answer.headers["x-path"], answer.headers["x-around"]) == ("/health", "yes")
 
 
+@pytest.mark.parametrize("sent", ["/health", "/a%20b/health"])  # a proxy takes it off, or not
+async def test_middleware_sees_the_path_before_the_proxy(state: ServerState, sent: str) -> None:
+    state.args.middleware = [f"{__name__}.mark"]
+    state.args.root_path = "/a b"
+    async with in_process_client(state) as client:
+        answer = await client.get(sent)
+    assert answer.status_code == 200
+    assert answer.headers["x-path"] == "/a b/health"
+    assert answer.headers["x-raw-path"] == "/a%20b/health"
+
+
 async def mark(request: Request, call_next: RequestResponseEndpoint) -> Response:
     answer = await call_next(request)
     answer.headers["x-path"] = request.url.path
+    answer.headers["x-raw-path"] = request.scope.get("raw_path", b"").decode()
     return answer
 
 

@@ -298,6 +298,16 @@ async def test_input_tokens_are_counted(client: httpx.AsyncClient) -> None:
             "text.format",
             "text.format: JSON schema: the keyword 'not' at #/not cannot be honoured",
         ),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "x"}}},
+            "text.format.schema",
+            "text.format.schema: is missing; give the JSON schema of the answer",
+        ),
+        (
+            {"input": [{"type": None, "role": "user", "content": "x", "zzz": 1}]},
+            "input[0].zzz",
+            "unknown field 'input[0].zzz'",
+        ),
         ({"text": {"verbosity": "low"}}, "text.verbosity", "text.verbosity is not supported"),
         ({"reasoning": {"effort": "low"}}, "reasoning.effort", "reasoning.effort='low' has"),
         ({"reasoning": {"effort": "ultra"}}, "reasoning.effort", "reasoning.effort: Input should"),

@@ -85,9 +85,40 @@ def test_reasoning_goes_to_the_turn_that_follows() -> None:
         {"role": "assistant", "content": "x"},
     ]
     assert messages_of(input=items) == [
-        {"role": "assistant", "reasoning": "hm", "tool_calls": [in_chat("1")]},
-        {"role": "assistant", "content": "x"},
+        {"role": "assistant", "content": "x", "reasoning": "hm", "tool_calls": [in_chat("1")]},
     ]
+
+
+def test_texts_and_calls_of_a_turn_are_one_message() -> None:
+    output = {"type": "function_call_output", "call_id": "1", "output": "7"}
+    result = {"role": "tool", "tool_call_id": "1", "content": "7"}
+    calls = [in_chat("1"), in_chat("2")]
+    said = {"role": "assistant", "content": " and"}
+    turn = {"role": "assistant", "content": " and", "tool_calls": calls}
+    assert messages_of(input=[call("1"), said, call("2"), output]) == [turn, result]
+    assert messages_of(input=[call("1"), call("2"), said, output]) == [turn, result]
+    before = {"role": "assistant", "content": "First"}
+    whole = {**turn, "content": "First and"}
+    assert messages_of(input=[before, call("1"), said, call("2")]) == [whole]
+    parts = {**said, "content": [{"type": "output_text", "text": one} for one in "ab"]}
+    texts = [{"type": "text", "text": one} for one in ("First", "a", "b")]
+    whole = {**turn, "content": texts, "tool_calls": calls[:1]}
+    assert messages_of(input=[before, call("1"), parts]) == [whole]
+
+
+def test_a_turn_begins_with_a_thought_and_behind_a_result() -> None:
+    thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]}
+    output = {"type": "function_call_output", "call_id": "1", "output": "7"}
+    said = {"role": "assistant", "content": "x"}
+    first = {"role": "assistant", "tool_calls": [in_chat("1")]}
+    assert messages_of(input=[call("1"), thought, said]) == [first, {**said, "reasoning": "hm"}]
+    assert messages_of(input=[call("1"), output, said])[2] == said
+    assert messages_of(input=[said, said]) == [said, said]
+
+
+def test_an_item_of_no_type_is_a_message() -> None:
+    user = {"role": "user", "content": "x"}
+    assert messages_of(input=[{"type": None, **user}]) == [user]
 
 
 def test_an_encoded_thought_is_read_where_there_is_no_text() -> None:

@@ -9,7 +9,7 @@ from quire.batch_files.targets import AppTarget
 from quire.engine.async_engine import AsyncLLM
 from quire.server.app import build_app
 from quire.server.state import ServerState
-from quire.server.unknown_paths import NOT_BUILT
+from quire.server.unknown_paths import NOT_BUILT, NOT_WITH_METHOD
 from tests.fakes.server import in_process_client, ready_state
 
 
@@ -47,7 +47,7 @@ async def message_of(client: httpx.AsyncClient, path: str, method: str = "POST")
         ("/v1/unload_lora_adapter", "merge the adapter"),
         ("/api/chat", "Ollama's API is not supported"),
         ("/generate", "use /v1/completions"),
-        ("/inference/v1/generate", "use /v1/completions"),
+        ("/inference/v1/generate", "token ids, and returns them with return_token_ids"),
         ("/invocations", "use /v1/chat/completions or /v1/completions"),
         ("/tokenizer_info", "use /tokenize"),
         ("/start_profile", "profiling over HTTP is not supported"),
@@ -55,6 +55,8 @@ async def message_of(client: httpx.AsyncClient, path: str, method: str = "POST")
         ("/collective_rpc", "cannot be called over HTTP"),
         ("/pause", "pausing is not supported"),
         ("/resume", "pausing is not supported"),
+        ("/v1/chat/completions/chatcmpl-1", "no answers are stored"),
+        ("/v1/chat/completions/chatcmpl-1/messages", "no answers are stored"),
         ("/v1/chat/completions/render", "use /apply-template"),
         ("/v1/completions/render", "use /apply-template"),
     ],
@@ -115,3 +117,20 @@ async def test_a_line_of_a_batch_is_told_the_same(
     answer = await target.ask("/v1/embeddings", {"input": "Hi"})
     over_http = await client.post("/v1/embeddings", json={"input": "Hi"})
     assert (answer.status, answer.body) == (404, over_http.content)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [("GET", "chat/completions"), ("POST", "responses/compact")]
+)
+async def test_a_method_that_is_not_there_is_explained(
+    client: httpx.AsyncClient, method: str, name: str
+) -> None:
+    answer = await client.request(method, f"/v1/{name}", json={"input": "x"})
+    assert answer.status_code == 405
+    head = f"Method Not Allowed: {method} /v1/{name}: "
+    assert answer.json()["error"]["message"] == f"{head}{NOT_WITH_METHOD[name]}."
+
+
+async def test_of_other_methods_nothing_is_known(client: httpx.AsyncClient) -> None:
+    message = (await client.get("/v1/completions")).json()["error"]["message"]
+    assert message == "Method Not Allowed: GET /v1/completions"

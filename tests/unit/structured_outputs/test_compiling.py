@@ -14,7 +14,7 @@ import pytest
 from quire.structured import Grammar, GrammarSpec, to_grammar_spec
 from quire.structured_outputs import backend_llguidance, verify
 from quire.structured_outputs.backend_llguidance import LLGrammar
-from quire.structured_outputs.cache import GrammarCache
+from quire.structured_outputs.cache import NUM_MEASURED, GrammarCache
 from quire.structured_outputs.canary import Canary, TooSlow, _Child, is_slow
 from quire.structured_outputs.compile import GrammarCompiler
 from quire.structured_outputs.token_table import BYTES, TokenTable
@@ -142,6 +142,28 @@ def test_a_grammar_that_all_have_forgotten_is_not_compiled() -> None:
     assert not other.is_done and compiler.num_compiled == MAX_THREADS + 1
 
 
+def test_waiting_grammars_of_a_kind_are_compiled_in_the_order_they_came() -> None:
+    started: list[str] = []
+    compiler = Slow()
+
+    class Noting:
+        def compile(self, spec: GrammarSpec) -> Grammar:
+            started.append(spec.source)
+            return compiler.compile(spec)
+
+    workshop = Workshop(Noting())  # type: ignore[arg-type]
+    slow = [workshop.order(spec(f"slow{i}")) for i in range(MAX_THREADS)]
+    jobs = [workshop.order(spec(f"a{i}")) for i in range(6)]
+    workshop.forget(jobs[2])
+    again = workshop.order(jobs[2].spec)
+    compiler.go.set()
+    finish(workshop, *slow, *jobs[:2], *jobs[3:], again)
+    assert not jobs[2].is_done and again.grammar is not None
+    names = ["a0", "a1", "a3", "a4", "a5", "a2"]  # two at once: neighbours may change places
+    places = [started.index(name) - MAX_THREADS for name in names]
+    assert all(abs(place - i) <= 1 for i, place in enumerate(places))
+
+
 def test_a_wrong_one_fails_and_whatever_else_goes_wrong_too() -> None:
     class Broken:
         def compile(self, spec: GrammarSpec) -> Grammar:
@@ -177,6 +199,40 @@ def test_the_cache_counts_what_grammars_have_become() -> None:
         assert state.accept(ord("a"))
     cache.put(spec("b"), other)
     assert cache.get(spec("used")) is None and len(cache) == 2
+
+
+class Counted:
+    """A grammar that counts how often its size is asked for."""
+
+    is_spent = False
+    num_asked = 0
+
+    @property
+    def num_bytes(self) -> int:
+        self.num_asked += 1
+        return 1
+
+
+def test_the_cache_measures_few_of_many_grammars_for_a_new_one() -> None:
+    grammar: Any = Counted()
+    cache = GrammarCache(max_bytes=3 * NUM_MEASURED)
+    for i in range(4 * NUM_MEASURED):
+        before = grammar.num_asked
+        cache.put(spec(str(i)), grammar)
+        assert grammar.num_asked - before <= NUM_MEASURED
+    assert len(cache) == 3 * NUM_MEASURED
+
+
+def test_the_cache_forgets_the_size_of_a_grammar_that_is_spent() -> None:
+    spent, other = compiled(regex="a*"), compiled(regex="a")
+    assert isinstance(spent, LLGrammar)
+    cache = GrammarCache(max_bytes=spent.num_bytes + other.num_bytes)
+    cache.put(spec("a"), other)
+    cache.put(spec("spent"), spent)
+    spent.is_spent = True
+    assert cache.get(spec("spent")) is None
+    cache.put(spec("b"), other)
+    assert cache.get(spec("a")) is other and len(cache) == 2
 
 
 def test_the_canary_tells_what_is_wrong_and_survives_what_takes_too_long() -> None:

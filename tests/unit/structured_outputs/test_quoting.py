@@ -229,9 +229,3 @@ def test_patterns_of_names_that_become_the_same_are_both_kept() -> None:
 def test_a_pattern_that_is_none_is_refused_beside_names_that_are_open(pattern: str) -> None:
     with pytest.raises(ValueError, match="regex parse error"):
         compiled(json={"properties": {"a": {"pattern": pattern}}, "additionalProperties": True})
-
-
-def test_a_pattern_whose_spaces_mean_nothing_is_refused() -> None:
-    assert exact_pattern("(?i)a(?P<x>b)(?-x)") == "(?i)a(?P<x>b)(?-x)"
-    with pytest.raises(ValueError, match="the flag x in a pattern"):
-        compiled(json={"type": "string", "pattern": "(?ix) [^a # [\n]"})

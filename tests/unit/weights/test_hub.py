@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from quire.errors import ModelLoadError
+from quire.args import EngineArgs
+from quire.errors import ModelLoadError, UnsupportedModelError
+from quire.model_files import find_model_files
 from quire.weights.hub import resolve_model
+from quire.weights.hub_files import QUANTIZER_FILES
 from tests.fakes.hub import FILES, NAME, FakeHub, file_names
 
 
@@ -65,6 +68,20 @@ def test_download_takes_config_tokenizer_and_safetensors_only(any_hub: FakeHub) 
         "model.safetensors",
     }
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
+@pytest.mark.parametrize("name", QUANTIZER_FILES)
+@pytest.mark.parametrize("load_format", ["auto", "dummy"])
+def test_weights_that_only_their_tool_calls_quantized_are_refused(
+    any_hub: FakeHub, name: str, load_format: str
+) -> None:
+    config = {"architectures": ["LlamaForCausalLM"]}
+    any_hub.repositories[NAME].files |= {
+        "config.json": json.dumps(config).encode(),
+        name: b'{"quantization": {"quant_algo": "FP8"}}',
+    }
+    with pytest.raises(UnsupportedModelError, match=f"has {name}: quantized weights are not supp"):
+        find_model_files(EngineArgs(NAME, load_format=load_format))
 
 
 def test_tokenizer_in_mistrals_own_file_is_downloaded(any_hub: FakeHub) -> None:

@@ -7,10 +7,9 @@ vocabulary's size), 1.2x at 32-512; in float32 1.5-3.5x at every size.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from quire.kernels.cpu.few_sizes import padded
+from quire.kernels.cpu.few_sizes import in_few_sizes
 
 
 def why_not(device: str, dtype: torch.dtype) -> list[str]:
@@ -35,12 +34,13 @@ class PackedLinear:
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = x.shape[0]
-        padding = padded(rows) - rows
+        return in_few_sizes(self._product, x)
+
+    def _product(self, x: Tensor) -> Tensor:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            F.pad(x, (0, 0, 0, padding)) if padding else x, self._weight, self._bias, "none", [], ""
+            x, self._weight, self._bias, "none", [], ""
         )
-        return product[:rows]
+        return product
 
     def add_to(self, x: Tensor, h: Tensor) -> None:
         h += self(x)

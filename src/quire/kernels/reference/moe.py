@@ -5,6 +5,7 @@ A *pair* is one token at one of its experts: number t * top_k + slot. Knows no l
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from quire.kernels.cpu.few_sizes import in_few_sizes
 from quire.kernels.reference.activation import gated
 
 
@@ -76,7 +78,8 @@ def gate_up(
     inner = x.new_empty(experts.numel(), weight.shape[1] // 2)
     for expert, (tokens, pairs) in _pairs_of(experts).items():
         its_bias = None if bias is None else bias[expert]
-        inner[pairs] = gate(F.linear(x[tokens], weight[expert], its_bias))
+        product = partial(F.linear, weight=weight[expert], bias=its_bias)
+        inner[pairs] = gate(in_few_sizes(product, x[tokens]))
     return inner
 
 

@@ -112,7 +112,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     forms: ClassVar[Mapping[str, Form]] = {}  # field -> form of the objects in it
-    constraints: ClassVar[str] = ""  # its fields that constrain answers, if named differently
+    constraints: ClassVar[str] = ""  # its fields that constrain answers, if it generates any
 
     model: str | None = None  # name of the served model
 
@@ -189,6 +189,8 @@ _RESPONSE_FORMAT = Form(
 
 class GenerationBody(SamplingBody):
     """Fields of both completions and chat."""
+
+    constraints: ClassVar[str] = "response_format or structured_outputs"
 
     forms: ClassVar[Mapping[str, Form]] = {
         "stream_options": STREAM_OPTIONS,

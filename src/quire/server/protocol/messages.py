@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, model_validator
 
+from quire.server.errors import shown
 from quire.server.forms import Form
 from quire.server.protocol.common import (
     NO_TOOL_SEARCH,
@@ -31,8 +32,7 @@ class AnthropicMessage(BaseModel):
 
 
 class AnthropicTool(BaseModel):
-    """A tool that the model may call; one without ``input_schema``, which would run on Anthropic's
-    server, is refused later."""
+    """A tool that the model may call; those that would run on Anthropic's server are refused."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -40,6 +40,23 @@ class AnthropicTool(BaseModel):
     type: str | None = None
     description: str | None = None
     input_schema: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_clients(cls, given: Any) -> Any:
+        """Refuse built-in tools by type: their other fields are not known here."""
+        kind = given.get("type") if isinstance(given, dict) else None
+        if isinstance(kind, str) and kind != "custom":
+            raise ValueError(no_built_in_tool(kind))
+        return given
+
+
+def no_built_in_tool(name: str) -> str:
+    """Why a tool that is not the client's is refused."""
+    return (
+        f"the server has no built-in tool {shown(name)}; define a tool with an input_schema, and "
+        "run it in your program"
+    )
 
 
 class AnthropicToolChoice(BaseModel):
