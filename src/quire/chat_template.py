@@ -7,7 +7,7 @@ Owns what a message may hold and in which form a template wants it. Templates ru
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -370,11 +370,14 @@ def _one_by_one(
     message: dict[str, Any], results: list[dict[str, Any]], numbers: list[int]
 ) -> Iterator[dict[str, Any]]:
     """One message per call, each before its results, whose calls are ``numbers``."""
+    results_of = defaultdict(list)
+    for result, number in zip(results, numbers, strict=True):
+        results_of[number].append(result)
     empty = [] if isinstance(message["content"], list) else ""
     for i, call in enumerate(message["tool_calls"]):
         head = message if i == 0 else {"role": message["role"], "content": empty}
         yield {**head, "tool_calls": [call]}
-        yield from (result for result, number in zip(results, numbers, strict=True) if number == i)
+        yield from results_of[i]
 
 
 def _with_text_in_thought(message: dict[str, Any]) -> dict[str, Any]:

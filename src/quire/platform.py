@@ -167,14 +167,14 @@ def _control_groups(controller: str) -> list[Path]:
     """Folders of the groups this process is in, and of those around them up to the outermost one
     seen from here; of cgroup v2, and of ``controller`` in v1. Some may not exist: a container may
     know its group only by the name that it has outside."""
-    found = []
+    found = [CGROUPS, CGROUPS / controller]
     for line in _text(OWN_CGROUPS).splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers or controller in controllers.split(","):
             root = CGROUPS / controller if controllers else CGROUPS
             own = root / path.lstrip("/")
             found += [one for one in (own, *own.parents) if one.is_relative_to(root)]
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _stat(path: Path, name: str) -> int:

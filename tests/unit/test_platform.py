@@ -58,6 +58,12 @@ def test_a_container_limit_counts(cgroups: CGroups) -> None:
     assert platform.num_cpu_cores() == 2
 
 
+def test_a_limit_counts_where_the_own_group_is_not_known(cgroups: CGroups) -> None:
+    cgroups.belong()
+    cgroups.write("", memory_max=2**30)
+    assert platform.memory_limit() == 2**30
+
+
 def test_no_limit_is_no_limit(cgroups: CGroups) -> None:
     cgroups.write("", memory_max="max", cpu_max="max 100000")
     cgroups.write("memory", memory_limit_in_bytes=9223372036854771712)

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from quire.errors import EngineDeadError
 from quire.server.errors import HTTPError, PromptTooLong, internal, shown
-from quire.server.unknown_paths import why_unknown
+from quire.server.unknown_paths import why_not_with_method, why_unknown
 
 logger = logging.getLogger(__name__)
 
@@ -134,9 +134,11 @@ def install_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         kinds = {404: "NotFoundError", 405: "MethodNotAllowedError"}
         message = f"{error.detail}: {request.method} {request.scope['path']}"
-        why = why_unknown(request.scope) if error.status_code in kinds else None
-        headers = dict(error.headers or {})
+        why, headers = None, dict(error.headers or {})
+        if error.status_code == 404:
+            why = why_unknown(request.scope)
         if error.status_code == 405:
+            why = why_not_with_method(request.scope)
             headers["Allow"] = ", ".join(_methods(request.scope))
         known = HTTPError(
             error.status_code,

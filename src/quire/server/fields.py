@@ -145,7 +145,8 @@ def _unknown(body: Body, template: Callable[[], str]) -> Iterator[UnknownKey]:
 
 
 def _refuse_constraint(name: str, value: Any, body: Body) -> None:
-    is_other = name == "text" and not isinstance(value, dict)  # clients mean the prompt
+    # The prompt, or how long an answer should be, is meant by other forms of this name.
+    is_other = name == "text" and not (isinstance(value, dict) and "format" in value)
     if name in CONSTRAINTS and body.constraints and not is_other:
         raise bad_request(f"{name} is not supported here: use {body.constraints}.", name)
 

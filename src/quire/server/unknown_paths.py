@@ -26,6 +26,7 @@ _PAUSE = "pausing is not supported; requests end, or are cancelled with /v1/requ
 _RENDER = "use /apply-template for the prompt of a conversation, and /tokenize for its tokens"
 _PROFILE = "profiling over HTTP is not supported"
 _OLLAMA = "Ollama's API is not supported; use OpenAI's, whose base URL ends with /v1"
+_NO_ANSWERS = f"no answers are stored, since {_NO_STATE}"
 # Path without the version -> why it is not supported; this holds for paths below it too.
 NOT_BUILT = {
     **dict.fromkeys(("embeddings", "embed"), f"embeddings are not supported; {_TEXTS}"),
@@ -55,27 +56,37 @@ NOT_BUILT = {
     "collective_rpc": "methods of the engine cannot be called over HTTP",
     **dict.fromkeys(("api/chat", "api/generate", "api/tags", "api/show"), _OLLAMA),
 }
-# The same for paths that have a route, but not with the method of other servers.
+# The same for paths that have a route, but not with this method of other servers.
 NOT_WITH_METHOD = {
-    "chat/completions": f"no answers are stored, since {_NO_STATE}",
-    "responses/compact": "conversations are not compacted; send as input what the model must see, "
-    "or set truncation to 'auto', which leaves out the oldest turns",
+    ("GET", "chat/completions"): _NO_ANSWERS,
+    ("POST", "responses/compact"): "conversations are not compacted; send as input what the model "
+    "must see, or set truncation to 'auto', which leaves out the oldest turns",
 }
-_REASONS = {**NOT_BUILT, **NOT_WITH_METHOD}
+_REASONS = {**NOT_BUILT, "chat/completions": _NO_ANSWERS}  # the latter for paths below the route
 _MOST_PARTS = max(name.count("/") for name in _REASONS) + 1
 
 
+def why_not_with_method(scope: Scope) -> str | None:
+    """Why the path of a request has no such method; None where there is nothing to add."""
+    return NOT_WITH_METHOD.get((scope["method"], _name_of(get_route_path(scope))))
+
+
 def why_unknown(scope: Scope) -> str | None:
-    """Why no route has the path and method of a request; None where there is nothing to add."""
+    """Why no route has the path of a request; None where there is nothing to add."""
     path = get_route_path(scope)
-    bare = "/".join(part for part in path.split("/") if part)
-    name = f"/{bare}".rpartition(_VERSION)[2].lstrip("/")
+    name = _name_of(path)
     for meant in (f"{_VERSION}{name}", f"/{name}"):
         if meant != path and _is_route(scope, meant):
             return f"the endpoint is {meant}{_base_url(meant)}"
     parts = name.split("/")
     begins = ("/".join(parts[:count]) for count in range(_MOST_PARTS, 0, -1))
     return next((_REASONS[begin] for begin in begins if begin in _REASONS), None)
+
+
+def _name_of(path: str) -> str:
+    """The path without the version."""
+    bare = "/".join(part for part in path.split("/") if part)
+    return f"/{bare}".rpartition(_VERSION)[2].lstrip("/")
 
 
 def _is_route(scope: Scope, path: str) -> bool:

@@ -128,9 +128,16 @@ async def test_a_method_that_is_not_there_is_explained(
     answer = await client.request(method, f"/v1/{name}", json={"input": "x"})
     assert answer.status_code == 405
     head = f"Method Not Allowed: {method} /v1/{name}: "
-    assert answer.json()["error"]["message"] == f"{head}{NOT_WITH_METHOD[name]}."
+    assert answer.json()["error"]["message"] == f"{head}{NOT_WITH_METHOD[method, name]}."
 
 
-async def test_of_other_methods_nothing_is_known(client: httpx.AsyncClient) -> None:
-    message = (await client.get("/v1/completions")).json()["error"]["message"]
-    assert message == "Method Not Allowed: GET /v1/completions"
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v1/completions"), ("PUT", "/v1/chat/completions"), ("GET", "/tokenize"),
+     ("GET", "/v1/chat/completions/input_tokens")],
+)  # fmt: skip
+async def test_of_other_methods_nothing_is_known(
+    client: httpx.AsyncClient, method: str, path: str
+) -> None:
+    message = (await client.request(method, path)).json()["error"]["message"]
+    assert message == f"Method Not Allowed: {method} {path}"

@@ -347,7 +347,8 @@ def test_bounds_between_which_a_tag_would_write_nothing_are_refused() -> None:
 
 def test_a_long_grammar_counts_for_more_in_the_cache() -> None:
     few, many = ["a", "b"], [f"word number {i}" for i in range(5000)]
-    assert compiled(json={"enum": few}).num_bytes == backend_llguidance.LEAST_BYTES
+    least = backend_llguidance.LEAST_BYTES
+    assert least < compiled(json={"enum": few}).num_bytes < least + (1 << 15)
     assert compiled(json={"enum": many}).num_bytes > 2 << 20
 
 

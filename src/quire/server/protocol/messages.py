@@ -47,7 +47,7 @@ class AnthropicTool(BaseModel):
         """Refuse built-in tools by type: their other fields are not known here."""
         kind = given.get("type") if isinstance(given, dict) else None
         if isinstance(kind, str) and kind != "custom":
-            raise ValueError(no_built_in_tool(kind))
+            raise ValueError(f"{no_built_in_tool(kind)}.")
         return given
 
 
