@@ -7,11 +7,8 @@ how requests are answered.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import re
-import shutil
-import urllib.request
 from collections.abc import Iterator, KeysView, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +17,6 @@ from typing import Any
 from quire.server.unique_keys import RepeatedKey, unique_object
 
 _URL = re.compile(r"/v1/[!-~]+")  # what may stand in the first line of an HTTP request
-_TIMEOUT_S = 120.0  # of one wait for the network, not of the whole download
 
 DIGEST_CHARS = 16
 
@@ -151,30 +147,6 @@ def parse_line(number: int, data: bytes) -> Line:
     return BatchRequest(
         number=number, custom_id=custom_id, path=content["url"], body=content["body"]
     )
-
-
-def is_url(name: str) -> bool:
-    """Whether a file is named by a URL instead of a path."""
-    return name.startswith(("http://", "https://"))
-
-
-def fetched(source: str, folder: Path) -> Path:
-    """The file that ``source`` names; one at a URL is stored in ``folder`` first."""
-    if not is_url(source):
-        return Path(source)
-    target = folder / "input.jsonl"
-    try:
-        with (
-            urllib.request.urlopen(source, timeout=_TIMEOUT_S) as answer,
-            target.open("wb") as file,
-        ):
-            shutil.copyfileobj(answer, file)
-            wanted, size = answer.headers.get("Content-Length"), file.tell()
-    except (OSError, http.client.HTTPException) as error:
-        raise ValueError(f"{source} cannot be read: {error}") from error
-    if wanted is not None and wanted.isdigit() and int(wanted) != size:
-        raise ValueError(f"{source} ended after {size} of {wanted} bytes; try again later")
-    return target
 
 
 def _problem(content: dict[str, Any]) -> str | None:

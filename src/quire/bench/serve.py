@@ -28,6 +28,7 @@ from quire.bench.serving.measure import Measured
 from quire.bench.serving.plots import check_plots, plot
 from quire.bench.serving.requests import BACKENDS, LoadRequest
 from quire.bench.serving.summary import DETAILS, rate_text, summarize, table
+from quire.cli.sampling_flags import COMMON_FLAGS
 from quire.clients.address import Address, ServerError, api_key, key_headers
 from quire.clients.http import HTTPClient
 from quire.clients.remote import RemoteModel, RemoteServer
@@ -176,7 +177,7 @@ def _fields(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
     """The fields of every request besides the prompt."""
     given = vars(arguments)
     fields: dict[str, Any] = {"model": model, "temperature": arguments.temperature}
-    fields |= {name: given[name] for name in flags.SAMPLING if given[name] is not None}
+    fields |= {name: given[name] for name in COMMON_FLAGS if given[name] is not None}
     if arguments.ignore_eos:
         fields["ignore_eos"] = True
     if arguments.logprobs is not None:

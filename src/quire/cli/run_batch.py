@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING
 
 from quire import env
 from quire.args import add_flags, add_hidden_flags
-from quire.batch_files.lines import BatchInput, Line, fetched, is_url, read_lines
+from quire.batch_files.at_urls import check_url, fetched, is_url, staged, upload
+from quire.batch_files.lines import BatchInput, Line, read_lines
 from quire.batch_files.other_flags import VERDICTS
 from quire.batch_files.output import OutputFile
-from quire.batch_files.upload import check_url, staged, upload
 from quire.bench.other_flags import settle_other_flags
 from quire.cli.engine_flags import add_engine_flags, engine_args, set_up_log, settle_model
 from quire.cli.parser import at_least

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quire.sampling_params import SamplingParams
 
-_FLAGS: dict[str, tuple[type, str]] = {
-    "temperature": (float, "0 is greedy"),
+# Parameters besides the temperature that requests to any server may have.
+COMMON_FLAGS: Mapping[str, tuple[type, str]] = {
     "top_p": (float, "sample from the likeliest tokens whose probabilities add up to X"),
     "top_k": (int, "sample from the N likeliest tokens"),
     "min_p": (float, "drop tokens less likely than X times the likeliest one"),
     "presence_penalty": (float, "penalise tokens that are in the output already"),
     "frequency_penalty": (float, "penalise tokens by how often they are in the output"),
     "repetition_penalty": (float, "factor against tokens of prompt and output; 1 is none"),
+}
+_FLAGS: Mapping[str, tuple[type, str]] = {
+    "temperature": (float, "0 is greedy"),
+    **COMMON_FLAGS,
     "min_tokens": (int, "do not stop before N tokens"),
     "truncate_prompt_tokens": (int, "keep only a prompt's last N tokens; -1: as many as fit"),
 }

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from quire.batch_files.lines import BadLine, BatchInput, BatchRequest, fetched, parse_line
-from tests.fakes.sse_server import Script, fake_server
+from quire.batch_files.lines import BadLine, BatchInput, BatchRequest, parse_line
 
 GOOD = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": "x"}}
 
@@ -75,29 +74,3 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no request"):
         BatchInput.check(write(tmp_path, b"", b" "))
-
-
-def test_an_input_may_be_a_url(tmp_path: Path) -> None:
-    assert fetched("some/file", tmp_path) == Path("some/file")
-    with fake_server(lambda seen: Script(pieces=[line()], keeps_alive=False)) as server:
-        assert fetched(f"{server.url}/in.jsonl", tmp_path).read_bytes() == line()
-    with pytest.raises(ValueError, match="cannot be read"):
-        fetched(server.url, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("script", "message"),
-    [
-        (Script(pieces=[line()], then_close=True), "cannot be read"),
-        (
-            Script(pieces=[line()], headers={"Content-Length": "1000"}, has_no_length=True),
-            "ended after [0-9]+ of 1000 bytes",
-        ),
-    ],
-)
-def test_an_input_that_breaks_off_is_refused(tmp_path: Path, script: Script, message: str) -> None:
-    with (
-        fake_server(lambda seen: script) as server,
-        pytest.raises(ValueError, match=message),
-    ):
-        fetched(f"{server.url}/in.jsonl", tmp_path)

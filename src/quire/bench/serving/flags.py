@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from quire import log
@@ -17,18 +16,9 @@ from quire.bench.serving.dataset_flags import add_dataset_flags
 from quire.bench.serving.requests import BACKENDS
 from quire.bench.serving.summary import GOODPUT_METRICS, METRICS
 from quire.cli.parser import at_least
+from quire.cli.sampling_flags import COMMON_FLAGS
 
 logger = logging.getLogger(__name__)
-
-# Sampling fields of a request besides the temperature: type and help.
-SAMPLING: Mapping[str, tuple[type[int | float], str]] = {
-    "top_p": (float, "sample from the likeliest tokens whose probabilities add up to X"),
-    "top_k": (int, "sample from the X likeliest tokens"),
-    "min_p": (float, "drop tokens less likely than X times the likeliest one"),
-    "frequency_penalty": (float, "penalise tokens by how often they are in the output"),
-    "presence_penalty": (float, "penalise tokens that are in the output already"),
-    "repetition_penalty": (float, "factor against tokens of prompt and output; 1 is none"),
-}
 
 # Flags that only concern the result file: where it is, and what is in it.
 _PLACE = ("result_dir", "result_filename")
@@ -208,11 +198,11 @@ def _add_sampling(group: Group) -> None:
     group.add_argument(
         "--extra-body", type=as_argument(parse_json_object), metavar="JSON", help="further fields"
     )
-    for name, (kind, text) in SAMPLING.items():
+    for name, (kind, text) in COMMON_FLAGS.items():
         group.add_argument(
             f"--{name.replace('_', '-')}",
             type=kind,
-            metavar="X",
+            metavar="N" if kind is int else "X",
             help=f"{text}; default: the server's",
         )
 

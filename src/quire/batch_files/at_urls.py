@@ -1,10 +1,11 @@
-"""Uploads the file of answers to a URL. Knows nothing about its lines."""
+"""Files of requests and answers at URLs: downloads and uploads. Knows nothing about their lines."""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
 import re
+import shutil
 import sys
 import time
 import urllib.error
@@ -15,7 +16,7 @@ from pathlib import Path
 
 _MAX_TRIES = 5
 _FIRST_DELAY_S = 1.0
-_TIMEOUT_S = 120.0  # of one wait for the network, not of the whole upload
+_TIMEOUT_S = 120.0  # of one wait for the network, not of a whole file
 _DIGEST_CHARS = 16
 _TOO_MANY, _SERVER_FAILED = 429, 500
 _HEADERS = {"Content-Type": "application/octet-stream"}
@@ -26,6 +27,30 @@ _OF_SIGNATURE = re.compile(
     re.IGNORECASE,
 )
 _SECRETS = re.compile(r"(?<=://)[^/?#]*@|\?.*", re.DOTALL)
+
+
+def is_url(name: str) -> bool:
+    """Whether a file is named by a URL instead of a path."""
+    return name.startswith(("http://", "https://"))
+
+
+def fetched(source: str, folder: Path) -> Path:
+    """The file that ``source`` names; one at a URL is stored in ``folder`` first."""
+    if not is_url(source):
+        return Path(source)
+    target = folder / "input.jsonl"
+    try:
+        with (
+            urllib.request.urlopen(source, timeout=_TIMEOUT_S) as answer,
+            target.open("wb") as file,
+        ):
+            shutil.copyfileobj(answer, file)
+            wanted, size = answer.headers.get("Content-Length"), file.tell()
+    except (OSError, http.client.HTTPException) as error:
+        raise ValueError(f"{_shown(source)} cannot be read: {error}") from error
+    if wanted is not None and wanted.isdigit() and int(wanted) != size:
+        raise ValueError(f"{_shown(source)} ended after {size} of {wanted} bytes; try again later")
+    return target
 
 
 def check_url(url: str) -> None:

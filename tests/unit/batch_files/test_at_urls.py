@@ -1,4 +1,4 @@
-"""Uploads of the file of answers, to a server that answers as each test says."""
+"""Files at URLs of a server that answers as each test says."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from quire.batch_files import upload as upload_module
-from quire.batch_files.upload import check_url, staged, upload
-from tests.fakes.sse_server import fake_server, json_script
+from quire.batch_files import at_urls
+from quire.batch_files.at_urls import check_url, fetched, staged, upload
+from tests.fakes.sse_server import Script, fake_server, json_script
 
 RECORD = {"custom_id": "a"}
+LINE = b"{}"
 
 
 @pytest.fixture
@@ -117,9 +118,35 @@ def test_a_server_that_is_away_is_asked_again(answers: Path) -> None:
 def test_a_server_that_takes_nothing_is_given_up(
     answers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload_module, "_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(at_urls, "_TIMEOUT_S", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/out"
         with pytest.raises(ValueError, match="the upload failed: timed out; the answers are in"):
             upload(answers, url, sleep=lambda seconds: None)
     assert answers.exists()
+
+
+def test_an_input_may_be_a_url(tmp_path: Path) -> None:
+    assert fetched("some/file", tmp_path) == Path("some/file")
+    with fake_server(lambda seen: Script(pieces=[LINE], keeps_alive=False)) as server:
+        assert fetched(f"{server.url}/in.jsonl", tmp_path).read_bytes() == LINE
+    with pytest.raises(ValueError, match="cannot be read"):
+        fetched(server.url, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (Script(pieces=[LINE], then_close=True), "cannot be read"),
+        (
+            Script(pieces=[LINE], headers={"Content-Length": "1000"}, has_no_length=True),
+            "ended after [0-9]+ of 1000 bytes",
+        ),
+    ],
+)
+def test_an_input_that_breaks_off_is_refused(tmp_path: Path, script: Script, message: str) -> None:
+    with (
+        fake_server(lambda seen: script) as server,
+        pytest.raises(ValueError, match=message),
+    ):
+        fetched(f"{server.url}/in.jsonl", tmp_path)
