@@ -39,15 +39,16 @@ test: lint browser
 	$(PYTEST) $(IN_PARALLEL) --durations=15
 
 # The page is tested in Chromium: the one on PATH, or else the package, or else Playwright's own; one
-# example needs curl. A machine that can have none of them passes all other tests and skips these.
+# example needs curl, and the kernels for CPUs need a compiler. A machine that can have none of them
+# passes all other tests and skips these.
 browser: $(INSTALLED_TEST)
-	@if $(FIND_BROWSER) >/dev/null && command -v curl >/dev/null; then exit 0; fi; \
+	@if $(FIND_BROWSER) && command -v curl && command -v g++; then exit 0; fi >/dev/null; \
 	sudo=; [ "$$(id -u)" = 0 ] || sudo="sudo -n"; \
 	if command -v apt-get >/dev/null && $$sudo true 2>/dev/null; then \
-	  echo "Installing the packages chromium and curl, for the tests of the page and the examples"; \
+	  echo "Installing chromium, curl and g++, for the tests of the page, the examples and kernels"; \
 	  timeout 120 $$sudo apt-get update -qq; \
 	  $$sudo env DEBIAN_FRONTEND=noninteractive timeout 600 \
-	    apt-get install -qq -y --no-install-recommends chromium curl >/dev/null; \
+	    apt-get install -qq -y --no-install-recommends chromium curl g++ >/dev/null; \
 	fi; \
 	$(FIND_BROWSER) >/dev/null || timeout 600 $(BIN)/playwright install chromium; \
 	$(FIND_BROWSER) || echo "The tests of the page will be skipped"

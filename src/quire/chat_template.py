@@ -7,6 +7,7 @@ Owns what a message may hold and in which form a template wants it. Templates ru
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quire.chat_templates import chat_template_names, ends_of_format, named_chat_template
+from quire.near_names import did_you_mean, nearest
 from quire.prompts import ParsedPrompt, is_list
-from quire.template_format import ContentFormat, detect_content_format, template_fault
+from quire.template_format import (
+    ContentFormat,
+    detect_content_format,
+    shows_tools,
+    template_fault,
+    template_variables,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,6 +32,10 @@ Message = Mapping[str, Any]  # as in the OpenAI API: role, content, tool_calls, 
 Conversation = Sequence[Message]
 
 _MAX_SHOWN = 300  # characters of a template in a message
+_NAME = re.compile(r"[\w-]+")  # of one of several templates of a tokenizer
+_NEED_CONTENT = ("system", "developer", "user", "tool", "function")  # roles
+# Users set these for any model; one that does not think need not read them.
+_FOR_ANY_TEMPLATE = ("enable_thinking", "thinking")
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _THOUGHTS = ("thinking", "reasoning", "reasoning_content")  # names of a message's thought
 _INVALID = "INVALID_JSON"  # key for arguments that are not a JSON object
@@ -44,17 +56,26 @@ _OWN_ARGUMENTS = {  # not to be overridden through template_kwargs
 }
 
 
+class ChatError(ValueError):
+    """What is wrong with a conversation or its options, and in which field."""
+
+    def __init__(self, place: str, message: str) -> None:
+        super().__init__(message)
+        self.place = place
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChatOptions:
     """How a conversation becomes a prompt."""
 
-    template: str | None = None  # Jinja; None is the renderer's own, then the tokenizer's
+    template: str | None = None  # Jinja or a name; None is the renderer's own, then the tokenizer's
     content_format: str = "auto"  # "string", "openai" (lists of parts), or what the template wants
     add_generation_prompt: bool = True  # end with the head of the assistant's answer
     continue_final_message: bool = False  # leave the last message open, to be continued
     tools: Sequence[Any] | None = None  # OpenAI tool definitions, or Python functions
     documents: Sequence[Mapping[str, Any]] | None = None
     template_kwargs: Mapping[str, Any] | None = None  # more variables for the template
+    allows_unread_kwargs: bool = False  # else the template must read all template_kwargs
 
     @property
     def forbids_thoughts(self) -> bool:
@@ -90,11 +111,12 @@ class ChatOptions:
 
 
 class ChatRenderer:
-    """Renders conversations for one tokenizer; ``template`` overrides the tokenizer's own."""
+    """Renders conversations for one tokenizer; ``template``, Jinja or a name, overrides the
+    tokenizer's default."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> None:
         self._tokenizer = tokenizer
-        self._template = template
+        self._template = self._named(template)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -106,9 +128,12 @@ class ChatRenderer:
         if options.continue_final_message:
             _check_final(messages)
         template = self.template(options)
+        _check_read(template, options)
         style = detect_content_format(template)
-        if options.content_format != "auto":
-            style = replace(style, name=options.content_format)
+        if options.content_format == "openai":
+            style = replace(style, name="openai", tests_strings=False)
+        elif options.content_format == "string":
+            style = replace(style, name="string")
         conversation = [
             _rendered_message(message, style, f"messages[{index}]")
             for index, message in enumerate(_checked(messages))
@@ -148,7 +173,10 @@ class ChatRenderer:
         self, conversation: list[dict[str, Any]], template: str, options: ChatOptions
     ) -> str:
         """One run of the template."""
-        conversation = _arranged(conversation, detect_content_format(template))
+        style = detect_content_format(template)
+        conversation = _arranged(conversation, style)
+        if options.tools and style.tools_in_message:
+            conversation = _with_tools_in_message(conversation, options.tools)
         given: dict[str, Any] = {
             "chat_template": template,
             "tools": list(options.tools) if options.tools else None,
@@ -172,7 +200,7 @@ class ChatRenderer:
 
     def template(self, options: ChatOptions) -> str:
         """The Jinja text that these options render with."""
-        given = options.template or self._template
+        given = self._named(options.template) or self._template
         try:
             tools = list(options.tools) if options.tools else None
             return str(self._tokenizer.get_chat_template(given, tools=tools))
@@ -187,15 +215,35 @@ class ChatRenderer:
                 "prompts without one (generate, or the completions endpoint)."
             ) from error
 
+    def _named(self, template: str | None) -> str | None:
+        """The template itself, or the one of this name, of the tokenizer or of ours."""
+        if template is None or not _NAME.fullmatch(template):
+            return template
+        several = self._tokenizer.chat_template
+        own = several if isinstance(several, dict) else {}
+        if template in own:
+            return str(own[template])
+        names = chat_template_names()
+        if template in names:
+            return named_chat_template(template)
+        known = [*own, *names]
+        raise ValueError(
+            f"there is no chat template {_shortened(template)!r}{did_you_mean(template, known)}; "
+            "give the path of a .jinja file, a Jinja template, or one of the names "
+            f"{', '.join(known)}"
+        )
 
-def load_chat_template(value: str | Path | None) -> str | None:
-    """The template that a user named: a file, the Jinja text itself on one line, or one of ours.
 
+def load_chat_template(value: str | Path | None, *, is_typed: bool = True) -> str | None:
+    """The template that a user named: the text of a file, or Jinja text. A name is returned as it
+    is, for the `ChatRenderer`, which knows those of the tokenizer's templates.
+
+    ``is_typed`` is whether it was typed into a shell, which passes ``\\n`` as two characters.
     ``ValueError`` for one that does not parse.
     """
     if value is None:
         return None
-    template = _read_template(value)
+    template = _read_template(value, is_typed)
     if (fault := template_fault(template)) is not None:
         raise ValueError(
             f"the chat template {_shortened(str(value))!r} does not parse: {fault}; correct it, "
@@ -204,7 +252,7 @@ def load_chat_template(value: str | Path | None) -> str | None:
     return template
 
 
-def _read_template(value: str | Path) -> str:
+def _read_template(value: str | Path, is_typed: bool) -> str:
     text = str(value)
     is_jinja = any(mark in text for mark in ("{{", "{%", "{#"))
     if isinstance(value, Path) or not is_jinja:
@@ -216,8 +264,8 @@ def _read_template(value: str | Path) -> str:
             ) from error
         except OSError as error:
             names = chat_template_names()
-            if text in names:
-                return named_chat_template(text)
+            if _NAME.fullmatch(text) and (text in names or not nearest(text, names)):
+                return text  # unless it is a misspelt one of ours, perhaps one of the model's
             meant = Path(text).stem.removeprefix("template_")  # as vLLM's examples are called
             hint = f"the name {meant}, " if meant in names else ""
             raise ValueError(
@@ -225,8 +273,9 @@ def _read_template(value: str | Path) -> str:
                 f"Jinja template; give {hint}the path of a .jinja file, or one of the names "
                 f"{', '.join(names)}"
             ) from error
-    # A shell passes \n as two characters; nobody wants a backslash in a prompt.
-    return text.replace("\\n", "\n").replace("\\t", "\t")
+    if is_typed and "\n" not in text:
+        return text.replace("\\n", "\n").replace("\\t", "\t")
+    return text
 
 
 def _shortened(text: str) -> str:
@@ -273,29 +322,63 @@ def _shown(message: Any) -> str:
     return f"{text}; pass the object as a dict, by {as_dict}"
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What is wrong with a message, and where."""
+def _check_read(template: str, options: ChatOptions) -> None:
+    """Refuse what would not reach the model, since the template does not read it."""
+    if template_fault(template) is not None:
+        return  # rendering reports it
+    variables = template_variables(template)
+    if options.tools and not shows_tools(template):
+        raise ChatError(
+            "tools",
+            "tools have no effect: the model's chat template does not read them; give a chat "
+            "template that does (--chat-template), or leave them out and describe them in a "
+            "message",
+        )
+    if options.documents and "documents" not in variables:
+        raise ChatError(
+            "documents",
+            "documents have no effect: the model's chat template does not read them; give a chat "
+            "template that does (--chat-template), or put their texts into a message",
+        )
+    known = variables.union(_FOR_ANY_TEMPLATE)
+    for name in [] if options.allows_unread_kwargs else options.template_kwargs or {}:
+        if name not in known:
+            place = f"chat_template_kwargs.{name}"
+            raise ChatError(
+                place,
+                f"unknown field {place!r}{did_you_mean(str(name), known)}; the chat template does "
+                "not read it, so leave it out",
+            )
 
-    place: str
-    what: str
 
-
-def tool_calls_fault(calls: Any, place: str) -> Fault | None:
-    """What is wrong with a message's ``tool_calls``; templates do not check them themselves."""
+def _check_tool_calls(calls: Any, place: str) -> None:
+    """Templates do not check a message's ``tool_calls`` themselves."""
     if not isinstance(calls, (list, tuple)):
-        return Fault(place, f"must be a list of calls, got {str(calls)[:80]!r}")
+        raise ChatError(place, f"{place}: must be a list of calls, got {str(calls)[:80]!r}")
     for index, call in enumerate(calls):
         function = call.get("function") if isinstance(call, Mapping) else None
         name = function.get("name") if isinstance(function, Mapping) else None
         arguments = function.get("arguments", "") if isinstance(function, Mapping) else None
         if not isinstance(name, str) or not isinstance(arguments, (str, Mapping)):
-            return Fault(
+            raise ChatError(
                 f"{place}[{index}]",
-                "must be an object with a function that has a name, a string, and arguments, JSON "
-                f"as a string; got {str(call)[:80]!r}",
+                f"{place}[{index}]: must be an object with a function that has a name, a string, "
+                f"and arguments, JSON as a string; got {str(call)[:80]!r}",
             )
-    return None
+
+
+def _check_has_content(message: Message, place: str) -> None:
+    """Templates write nothing for a message whose content is missing or misspelt."""
+    role = message["role"]
+    if message.get("content") is not None or role not in _NEED_CONTENT:
+        return
+    misspelt = [name for name in message if name != "content" and nearest(str(name), ["content"])]
+    hint = f"; it has {misspelt[0]!r}, did you mean content?" if misspelt else ""
+    raise ChatError(
+        f"{place}.content",
+        f"{place}.content: a message of role {role!r} needs a content, which is a string or a list "
+        f"of text parts{hint}",
+    )
 
 
 def _checked(messages: Conversation) -> Conversation:
@@ -322,14 +405,13 @@ def _check_final(messages: Conversation) -> None:
 
 def _rendered_message(message: Message, style: ContentFormat, place: str) -> dict[str, Any]:
     """The message as templates expect it: content in the right form, arguments of calls parsed."""
+    _check_has_content(message, place)
     rendered = {name: value for name, value in message.items() if value is not None}
     content, calls = message.get("content"), rendered.pop("tool_calls", None)
     is_null = content is None and bool(calls) and style.tests_none
     rendered["content"] = None if is_null else _content(content, style, f"{place}.content")
     if calls:  # templates that find the name expect calls under it
-        fault = tool_calls_fault(calls, f"{place}.tool_calls")
-        if fault is not None:
-            raise ValueError(f"{fault.place}: {fault.what}")
+        _check_tool_calls(calls, f"{place}.tool_calls")
         rendered["tool_calls"] = [_tool_call(call) for call in calls]
     return rendered
 
@@ -380,6 +462,21 @@ def _one_by_one(
         yield from results_of[i]
 
 
+def _with_tools_in_message(
+    conversation: list[dict[str, Any]], tools: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """The conversation with the tools in its system message, as Phi-4-mini's template reads them:
+    the JSON of a list of functions."""
+    from transformers.utils import get_json_schema
+
+    schemas = [tool if isinstance(tool, Mapping) else get_json_schema(tool) for tool in tools]
+    functions = [schema.get("function", schema) for schema in schemas]
+    first, *others = conversation
+    if first["role"] != "system":
+        first, others = {"role": "system", "content": ""}, conversation
+    return [{**first, "tools": json.dumps(functions, ensure_ascii=False)}, *others]
+
+
 def _with_text_in_thought(message: dict[str, Any]) -> dict[str, Any]:
     """The message with its text behind its thought, for a template that refuses both."""
     thought = next((message[name] for name in _THOUGHTS if message.get(name)), None)
@@ -393,16 +490,16 @@ def _content(content: Any, style: ContentFormat, place: str) -> str | list[dict[
     if content is None:  # beside tool calls
         content = ""
     if isinstance(content, str):
-        return [{"type": "text", "text": content}] if style.is_wrapped else content
+        return [{"type": "text", "text": content}] if style.is_list else content
     if not isinstance(content, (list, tuple)):
         raise ValueError(
             "the content of a message must be a string or a list of parts, got "
             f"{str(content)[:80]!r}"
         )
     texts = [_part_text(part, f"{place}[{index}]") for index, part in enumerate(content)]
-    if style.name == "string":
-        return "\n".join(texts)
-    return [{"type": "text", "text": text} for text in texts]
+    if style.is_list:
+        return [{"type": "text", "text": text} for text in texts]
+    return style.separator.join(texts)
 
 
 def _part_text(part: Any, place: str) -> str:

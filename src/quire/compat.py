@@ -407,7 +407,7 @@ VERDICTS: dict[str, Verdict] = {
 
 _LENGTH = "max_model_len"  # vLLM accepts it among the keys of config.json
 
-ATTENTION_BACKENDS = ("auto", "torch", "triton", "flashinfer", "fa3", "cudnn")
+ATTENTION_BACKENDS = ("auto", "cpp", "torch", "triton", "flashinfer", "fa3", "cudnn")
 
 # What vLLM calls them -> ours.
 _VLLM_ATTENTION = {
@@ -419,7 +419,7 @@ _VLLM_ATTENTION = {
     "TRITON_ATTN_VLLM_V1": "triton",
     "TORCH_SDPA": "torch",
     "TORCH_SDPA_VLLM_V1": "torch",
-    "CPU_ATTN": "torch",
+    "CPU_ATTN": "cpp",
 }
 # vLLM's backends without a counterpart in Quire -> the closest one.
 _NO_SUCH_ATTENTION = {
@@ -432,8 +432,8 @@ _NO_SUCH_ATTENTION = {
     "ROCM_ATTN": "triton",
     "ROCM_AITER_FA": "triton",
     "ROCM_AITER_UNIFIED_ATTN": "triton",
-    "PALLAS": "torch",
-    "IPEX": "torch",
+    "PALLAS": "cpp",
+    "IPEX": "cpp",
     "FLASHMLA": "triton",
     "FLASHMLA_SPARSE": "triton",
     "TRITON_MLA": "triton",

@@ -27,7 +27,7 @@ class DeviceDefaults:
 
 DEVICE_DEFAULTS = {
     "cpu": DeviceDefaults(
-        attention_backend="torch",
+        attention_backend="cpp,torch",
         block_size=16,
         max_num_seqs=256,
         max_num_batched_tokens=2048,

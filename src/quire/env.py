@@ -144,6 +144,12 @@ HTTP_TIMEOUT_KEEP_ALIVE = Variable(
 NUM_THREADS = Variable(
     ("QUIRE_NUM_THREADS", "OMP_NUM_THREADS"), _num_threads, None, "threads of CPU kernels"
 )
+CPP_KERNELS = Variable(
+    ("QUIRE_CPP_KERNELS",),
+    _bool,
+    True,
+    "compile C++ kernels for a CPU, once, with the machine's compiler",
+)
 
 VLLM_VERSION = "0.33.0"  # whose interface Quire follows; programs compare it with what they need
 AS_VLLM = Variable(
@@ -170,12 +176,14 @@ REGISTRY: tuple[Variable[Any], ...] = (
     API_KEY,
     HTTP_TIMEOUT_KEEP_ALIVE,
     NUM_THREADS,
+    CPP_KERNELS,
     STEP_TIMEOUT,
     AS_VLLM,
 )
 
 # Other programs' variables that Quire reads -> what they set; they are read where used.
 OF_OTHERS: dict[str, str] = {
+    "CXX": "the C++ compiler, for a CPU's kernels",
     "HF_ENDPOINT": "the Hub that models come from",
     "HF_HOME": "the folder above that of HF_HUB_CACHE, and of the stored login",
     "HF_HUB_CACHE": "where models from the Hub are kept, unless download_dir says",
@@ -188,7 +196,7 @@ OF_OTHERS: dict[str, str] = {
     "OPENAI_API_KEY": "the key that clients send if neither --api-key nor QUIRE_API_KEY gives one",
     "PROMETHEUS_MULTIPROC_DIR": "the folder where several HTTP processes add their metrics up",
     "TRANSFORMERS_OFFLINE": "download nothing",
-    "XDG_CACHE_HOME": "the folder above that of HF_HOME",
+    "XDG_CACHE_HOME": "the folder above that of HF_HOME, and of kernels that were compiled",
 }
 
 _OFF = ("0", "false")

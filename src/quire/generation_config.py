@@ -56,13 +56,18 @@ _NOT_HEEDED: dict[str, tuple[Any, ...]] = {
     "token_healing": (False,),
 }
 # Ignored silently in a model's file, as in other engines: its temperature and max_new_tokens say
-# enough. In a user's overrides they are refused.
-_NOT_HEEDED_OF_USERS: dict[str, tuple[Any, ...]] = {"do_sample": (True,), "max_length": ()}
+# enough, and beam search is what a request says. In a user's overrides they are refused.
+_NOT_HEEDED_OF_USERS: dict[str, tuple[Any, ...]] = {
+    "do_sample": (True,),
+    "max_length": (),
+    "length_penalty": (1.0,),
+    "early_stopping": (False,),
+}
 # Read elsewhere, or without effect on the sampled tokens.
 _HARMLESS = (
     *("eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id", "use_cache"),
-    *("length_penalty", "early_stopping", "renormalize_logits", "remove_invalid_values"),
-    *("cache_implementation", "cache_config", "low_memory", "transformers_version"),
+    *("renormalize_logits", "remove_invalid_values", "cache_implementation", "cache_config"),
+    *("low_memory", "transformers_version"),
 )
 
 
@@ -105,7 +110,7 @@ def check_overrides(overrides: Mapping[str, Any]) -> None:
     if settings:
         raise ValueError(
             f"override_generation_config: {', '.join(settings)} would have no effect; the keys "
-            f"that have one are {', '.join(_SAMPLING_PARAM)}"
+            f"that have one are {', '.join(_SAMPLING_PARAM)}, eos_token_id"
         )
     try:
         _sampling_params(overrides)

@@ -91,7 +91,7 @@ class LLM(TellsWhatIsNotBuilt):
             kv_cache_memory_bytes=kv_cache_memory_bytes,
             **kwargs,
         )
-        template = load_chat_template(chat_template)
+        template = load_chat_template(chat_template, is_typed=False)
         engine = LLMEngine.from_engine_args(args, enable_multiprocessing=multiprocess_mode)
         self._use(engine, template, reasoning)
 
@@ -183,8 +183,8 @@ class LLM(TellsWhatIsNotBuilt):
         ``priority`` and ``guided_options_request`` are those of `generate`, and so are the outputs
         and errors; what the template cannot render is a ``ValueError`` too.
 
-        chat_template: a file, Jinja text, or the name of a template that comes with Quire, in place
-            of the model's own.
+        chat_template: a file, Jinja text, or the name of a template that the model or Quire brings,
+            in place of the model's default.
         chat_template_content_format: "string", "openai" (contents are lists of parts), or "auto":
             what the template reads.
         add_generation_prompt: end the prompt with the head of the assistant's answer.
@@ -192,7 +192,8 @@ class LLM(TellsWhatIsNotBuilt):
             ``add_generation_prompt=False``.
         tools: functions that the model may call, as OpenAI's API has them, or Python functions. The
             output is the model's text, in which its calls stand as it writes them.
-        chat_template_kwargs: more variables for the template, such as ``enable_thinking``.
+        chat_template_kwargs: more variables for the template, such as ``enable_thinking``. What the
+            template does not read, of these or of tools and documents, is a ``ValueError``.
         documents: dicts, for templates that show documents.
         lora_request, tokenization_kwargs, mm_processor_kwargs: not supported; other than None, or
             a list of None, a ``ValueError``.
@@ -203,7 +204,7 @@ class LLM(TellsWhatIsNotBuilt):
             mm_processor_kwargs=mm_processor_kwargs,
         )
         options = ChatOptions(
-            template=load_chat_template(chat_template),
+            template=load_chat_template(chat_template, is_typed=False),
             content_format=chat_template_content_format,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
@@ -251,7 +252,7 @@ class LLM(TellsWhatIsNotBuilt):
         Several conversations are interleaved, and leaving the loop aborts them, as in `stream`.
         """
         options = ChatOptions(
-            template=load_chat_template(chat_template),
+            template=load_chat_template(chat_template, is_typed=False),
             content_format=chat_template_content_format,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,

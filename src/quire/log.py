@@ -6,9 +6,12 @@ A program that has set up logging itself keeps its own set-up. Knows nothing abo
 from __future__ import annotations
 
 import atexit
+import io
 import json
 import logging
 import os
+import select
+import stat
 import sys
 import time
 import traceback
@@ -19,6 +22,7 @@ from quire.standard_streams import Stderr
 
 _FORMAT = "%(levelname)s %(asctime)s [%(name)s] %(message)s"
 _DATE = "%m-%d %H:%M:%S"
+_PATIENCE_S = 1.0  # with a pipe that is full: nobody reads it, or not fast enough
 
 
 def setup() -> None:
@@ -43,7 +47,7 @@ def setup_http(level: str) -> None:
     for other in (logger, logging.getLogger("opentelemetry")):
         if not other.handlers:
             _take(other)
-    logging.getLogger("uvicorn.access").setLevel(logging.INFO)  # a flag turns them on
+    logging.getLogger("quire.access").setLevel(logging.INFO)  # a flag turns it on
 
 
 def last_words(program: str, error: str, cause: BaseException | None = None) -> None:
@@ -100,21 +104,74 @@ def _iso_time(seconds: float) -> str:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to whatever ``sys.stderr`` is at that moment."""
+    """Writes to whatever ``sys.stderr`` is at that moment. When its reader has stalled, lines are
+    dropped until it reads again, and then counted in a line of their own: the log must not stop the
+    program."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._unwritten = b""  # of the line at which the reader has stalled
+        self._num_lost = 0  # lines since then
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
         except Exception:
             self.handleError(record)
-        else:
-            _write(line)
+            return
+        if self._unwritten:
+            pipe = _pipe()
+            self._unwritten = b"" if pipe is None else _to_pipe(pipe, self._unwritten, 0.0)
+            if self._unwritten:
+                self._num_lost += 1
+                return
+        if self._num_lost:
+            line = f"{self._loss()}\n{line}"
+            self._num_lost = 0
+        self._unwritten = _write(line)
+
+    def _loss(self) -> str:
+        words = f"{self._num_lost} lines of the log are lost: its reader had stalled"
+        return self.format(
+            logging.LogRecord("quire.log", logging.WARNING, "", 0, words, None, None)
+        )
 
 
-def _write(text: str) -> None:
-    stderr = Stderr()
+def _write(text: str) -> bytes:
+    """Write a line to stderr; returns what of it a stalled reader has left."""
+    stderr, pipe = Stderr(), _pipe()
+    if pipe is not None:
+        line = (text + "\n").encode(stderr.encoding, "backslashreplace")
+        return _to_pipe(pipe, line, _PATIENCE_S)
     stderr.write(text + "\n")
     stderr.flush()
+    return b""
+
+
+def _pipe() -> int | None:
+    """The descriptor of stderr if that is a pipe or a socket, whose reader may stall."""
+    if not isinstance(sys.stderr, io.TextIOWrapper):  # a notebook's has another's descriptor
+        return None
+    try:
+        descriptor = sys.stderr.fileno()
+        mode = os.fstat(descriptor).st_mode
+    except (OSError, ValueError):  # closed, or in memory
+        return None
+    return descriptor if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else None
+
+
+def _to_pipe(pipe: int, data: bytes, wait_s: float) -> bytes:
+    """Write, but wait no longer than this for a full pipe; returns what is left. O_NONBLOCK would
+    be simpler, but other programs may share the pipe, and would get the flag too."""
+    ready = select.poll()
+    ready.register(pipe, select.POLLOUT)
+    try:
+        while data and ready.poll(wait_s * 1000):
+            # A pipe that is ready takes so many bytes without blocking.
+            data = data[os.write(pipe, data[: select.PIPE_BUF]) :]
+    except OSError:  # there is no reader any more
+        return b""
+    return data
 
 
 def _forget_unwritten() -> None:

@@ -19,6 +19,7 @@ MAX_BAD_WORDS = 128
 MAX_BAD_WORD_BYTES = 4096  # together: they are tokenized, and compared at every step of each row
 MAX_STOP_TOKEN_IDS = 1024  # every new token is looked up in them
 LOWEST_TEMPERATURE = 0.01  # below, float32 probabilities lose their meaning
+_ANCHORS = ("\n", "(")  # texts that few tokenizers join with the word behind them
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +160,8 @@ def _temperature(temperature: float) -> float:
 def _bad_words(
     words: list[str], tokenize: Callable[[str], list[int]] | None, vocab_size: int
 ) -> tuple[tuple[int, ...], ...]:
-    """The token sequences of each word at the start of a text and after a space."""
+    """The token sequences of each word at the start of a text, after other text and after a
+    space."""
     if not words:
         return ()
     _require_few_sequences(len(words), len(words))
@@ -172,19 +174,36 @@ def _bad_words(
     found: dict[tuple[int, ...], None] = {}
     for place, word in enumerate(words):
         require_whole_text(f"bad_words[{place}]", word)
-        for text in _spellings(word):
-            token_ids = tuple(tokenize(text))
-            if token_ids:
-                found[token_ids] = None
-                _require_in_vocabulary("bad_words", token_ids, vocab_size)
+        for token_ids in _spellings(word, tokenize):
+            found[token_ids] = None
+            _require_in_vocabulary("bad_words", token_ids, vocab_size)
     _require_few_sequences(len(found), len(words))
     return tuple(found)
 
 
-def _spellings(word: str) -> tuple[str, ...]:
-    """The word without and with a space before it; white space alone stays as it is."""
+def _spellings(word: str, tokenize: Callable[[str], list[int]]) -> list[tuple[int, ...]]:
+    """The word's tokens without and with a space before it; white space alone stays as it is."""
     bare = word.lstrip()
-    return (bare, " " + bare) if bare else (word,)
+    texts = (bare, " " + bare) if bare else (word,)
+    spelled = dict.fromkeys(tuple(tokenize(text)) for text in texts)
+    if bare:
+        spelled[_behind_text(bare, tokenize)] = None
+    found = [one for one in spelled if one]
+    # What forbids the end of a sequence forbids all of it.
+    return [
+        one for one in found if not any(one != end and one[-len(end) :] == end for end in found)
+    ]
+
+
+def _behind_text(bare: str, tokenize: Callable[[str], list[int]]) -> tuple[int, ...]:
+    """The word's tokens right behind other text: many tokenizers put a space before a whole text.
+    Empty if the word merges with each of `_ANCHORS`."""
+    for anchor in _ANCHORS:
+        head = tokenize(anchor)
+        whole = tokenize(anchor + bare)
+        if head and whole[: len(head)] == head:
+            return tuple(whole[len(head) :])
+    return ()
 
 
 def _require_a_token(

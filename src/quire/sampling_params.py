@@ -119,7 +119,8 @@ class SamplingParams:
     top_p: keep the likeliest tokens that together have so much probability; a number in (0, 1].
     min_p: drop tokens less likely than this share of the likeliest; a number in [0, 1].
     seed: of this request's random numbers; None or an integer of 64 bits. None and -1: the engine
-        chooses one.
+        chooses one. Completion i of ``n`` has ``seed + i``, so seeds of requests with the same
+        prompt should be at least ``n`` apart.
 
     What is made less likely, or impossible:
 
@@ -163,8 +164,9 @@ class SamplingParams:
 
     The rest:
 
-    truncate_prompt_tokens: keep only so many of the prompt's last tokens; None, -1 or an integer of
-        at least 1. -1: what the context holds.
+    truncate_prompt_tokens: keep only so many of the prompt's last tokens, those that the tokenizer
+        added to a text among them; None, -1 or an integer of at least 1, at most the engine's
+        ``max_model_len``. -1: what ``max_tokens`` (else ``min_tokens``, or 1) leaves of that.
     skip_reading_prefix_cache: compute the whole prompt, even where the cache has a part of it.
     skip_clone: copies share their lists and dicts with this object.
 

@@ -1,4 +1,4 @@
-"""Numbers with units as people write them: ``8k`` tokens, ``4GiB``. Knows nothing else."""
+"""Numbers with units as people write them: ``8k`` tokens, ``4GiB``, ``4G``. Knows nothing else."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import re
 
 _BYTES = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _BYTES |= {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-# Lower case counts thousands and upper case powers of two: a context of 8K is 8,192 tokens.
-_COUNTS = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+# Lower case counts thousands and upper case powers of two: a context of 8K is 8,192 tokens, a cache
+# of 4G is 4 GiB.
+_COUNTS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_COUNTS |= {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def parse_bytes(value: float | str) -> int:
-    """``4GiB``, ``500 MB`` or a plain number of bytes."""
+    """``4GiB``, ``500 MB``, ``4G`` (4 GiB), ``4g`` (4 GB) or a plain number of bytes."""
     if not isinstance(value, str):
         return _whole(value, value)
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", value.strip())
-    unit = match[2].lower() or "b" if match else ""
-    if match is None or unit not in _BYTES:
+    unit = match[2] or "b" if match else ""
+    factor = _COUNTS.get(unit) or _BYTES.get(unit.lower())
+    if match is None or factor is None:
         raise ValueError(f"{value!r} is not a size; write bytes or a unit, such as 4GiB or 500MB")
-    return round(float(match[1]) * _BYTES[unit])
+    return round(float(match[1]) * factor)
 
 
 def parse_memory(value: float | str) -> int:

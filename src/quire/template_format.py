@@ -1,8 +1,9 @@
 """Detects the form in which a chat template wants messages.
 
 Some templates print ``message.content``, others loop over its parts; some test whether it is none,
-read only the first of several calls, or refuse a text beside a thought. Also reports syntax errors
-and the variables a template reads. Knows nothing about messages.
+read only the first of several calls, refuse a text beside a thought, or find the tools in the
+system message. Also reports syntax errors and the variables a template reads. Knows nothing about
+messages.
 """
 
 from __future__ import annotations
@@ -34,15 +35,23 @@ class ContentFormat:
     """The form of a message's content, and what may stand beside it."""
 
     name: str  # "string", or "openai": a list of parts
-    tests_strings: bool  # the template accepts strings besides parts
+    tests_strings: bool  # the template accepts strings, perhaps besides parts
     tests_none: bool  # the template distinguishes none from empty content
     reads_one_call: bool = False  # the template reads only the first of a message's calls
     parts_thought: bool = False  # the template refuses a text beside ``thinking``
+    tools_in_message: bool = False  # the template joins ``message.tools``, a text, to the message
 
     @property
-    def is_wrapped(self) -> bool:
-        """Whether string content must be wrapped in a list of parts."""
+    def is_list(self) -> bool:
+        """Whether contents are lists of parts. Where a template accepts strings too they are
+        strings: it may loop over the parts of one role, and read only the first of another."""
         return self.name == "openai" and not self.tests_strings
+
+    @property
+    def separator(self) -> str:
+        """What stands between the parts of a content that becomes a string; a template that loops
+        over parts puts nothing there."""
+        return "" if self.name == "openai" else "\n"
 
 
 @functools.lru_cache(maxsize=64)
@@ -63,12 +72,20 @@ def template_fault(template: str) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=64)
 def template_variables(template: str) -> frozenset[str]:
     """The variables that a template reads; empty if it does not parse."""
     if template_fault(template) is not None:
         return frozenset()
     tree = _environment().parse(_GENERATION_BLOCK.sub("", template))
     return frozenset(meta.find_undeclared_variables(tree))
+
+
+def shows_tools(template: str) -> bool:
+    """Whether the tools of a request reach the model."""
+    return (
+        "tools" in template_variables(template) or detect_content_format(template).tools_in_message
+    )
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
@@ -92,6 +109,11 @@ def _detect(template: str) -> ContentFormat:
         tests_none="none" in tests,
         reads_one_call=_reads_one_call(tree),
         parts_thought=_parts_thought(tree),
+        tools_in_message="tools" not in meta.find_undeclared_variables(tree)
+        and any(
+            "tools" in (_key(joined.left), _key(joined.right))
+            for joined in tree.find_all(nodes.Add)
+        ),
     )
 
 

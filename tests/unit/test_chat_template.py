@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from quire.chat_template import ChatOptions, ChatRenderer, load_chat_template
-from quire.chat_templates import chat_template_names
-from quire.template_format import template_variables
+from quire.chat_templates import chat_template_names, named_chat_template
+from quire.template_format import template_fault, template_variables
 from tests.fakes import tokenizers
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -18,9 +18,17 @@ PARTS = (
     "{% for m in messages %}[{{ m['role'] }}]"
     "{% for part in m['content'] %}({{ part.text }}){% endfor %}{% endfor %}"
 )
+# As Gemma 3's template: of a system message it reads only the first part.
 STRING_OR_PARTS = (
     "{% for m in messages %}{% set c = m.content %}{% if c is string %}{{ c }}"
-    "{% else %}{% for part in c %}({{ part['text'] }}){% endfor %}{% endif %}{% endfor %}"
+    "{% elif m.role == 'system' %}{{ c[0]['text'] }}"
+    "{% else %}{% for part in c %}{{ part['text'] }}{% endfor %}{% endif %}{% endfor %}"
+)
+# As GLM-4.5's template: the results of tools are strings, or parts of a form of its own.
+STRING_RESULTS = (
+    "{% for m in messages %}{% if m.content is string %}{{ m.content }}"
+    "{% else %}{% for result in m.content %}{{ result.output or result }}{% endfor %}{% endif %}"
+    "{% endfor %}"
 )
 
 
@@ -66,7 +74,7 @@ def test_final_message_with_calls_cannot_be_continued() -> None:
     [
         ("{% for m in messages %}{{ m.content }}{% endfor %}", "a", "b\nc"),
         (PARTS, "[user](a)", "[user](b)(c)"),
-        (STRING_OR_PARTS, "a", "(b)(c)"),
+        (STRING_OR_PARTS, "a", "bc"),
     ],
 )
 def test_content_takes_the_form_that_the_template_wants(
@@ -77,11 +85,24 @@ def test_content_takes_the_form_that_the_template_wants(
     assert render([{"role": "user", "content": two}], template) == parts
 
 
+@pytest.mark.parametrize("template", [STRING_OR_PARTS, STRING_RESULTS])
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
+def test_no_part_is_lost_where_a_template_reads_strings_too(template: str, role: str) -> None:
+    parts = [{"type": "text", "text": text} for text in ("b", "c\n", "d")]
+    assert render([{"role": role, "content": parts}], template) == "bc\nd"
+    assert render([{"role": role, "content": parts[:1]}], template) == "b"
+
+
 def test_content_format_can_be_forced() -> None:
     message = [{"role": "user", "content": [{"type": "text", "text": "b"}]}]
     printing = "{{ messages[0].content }}"
     assert render(message, printing, content_format="string") == "b"
     assert render(message, printing, content_format="openai") == "[{'type': 'text', 'text': 'b'}]"
+    for content in ("b", message[0]["content"]):
+        same: Any = [{"role": "tool", "content": content}]
+        asked = "{{ messages[0].content is string }}" + STRING_RESULTS
+        assert render(same, asked, content_format="openai").startswith("False")
+        assert render(same, asked, content_format="string") == "Trueb"
     with pytest.raises(ValueError, match="'auto', 'string' or 'openai'"):
         ChatOptions(content_format="list")
 
@@ -112,6 +133,55 @@ def test_tools_documents_and_own_variables_reach_the_template() -> None:
     assert text == "weather Rain False"
     with pytest.raises(ValueError, match="cannot hold tokenize"):
         ChatOptions(template_kwargs={"tokenize": True})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tools": [{"type": "function"}]}, r"^tools have no effect: .*\(--chat-template\)"),
+        ({"documents": [{"title": "Rain"}]}, "^documents have no effect: .* into a message"),
+        (
+            {"template_kwargs": {"enable_thinking": False, "mode": 1}},
+            "^unknown field 'chat_template_kwargs.mode'; did you mean mood",
+        ),
+    ],
+)
+def test_what_the_template_does_not_read_is_refused(options: dict[str, Any], message: str) -> None:
+    prose = "Read the documents, use tools in any mode. {{ mood }}{% set tools = 1 %}{{ tools }}"
+    with pytest.raises(ValueError, match=message):
+        render(HELLO, prose, **options)
+    assert render(HELLO, prose, tools=[], documents=[], template_kwargs={"thinking": True})
+    own = {"mode": 1}
+    assert render(HELLO, prose, template_kwargs=own, allows_unread_kwargs=True)
+
+
+def weather(city: str) -> None:
+    """The weather.
+
+    Args:
+        city: where
+    """
+
+
+def test_tools_stand_in_the_system_message_where_the_template_reads_them_there() -> None:
+    """As Phi-4-mini's template, which reads no other variable than the messages."""
+    template = (
+        "{% for m in messages %}{% if m['role'] == 'system' and 'tools' in m %}"
+        "{{ '<' + m['role'] + '>' + m['content'] + '<tools>' + m['tools'] }}"
+        "{% else %}{{ '<' + m['role'] + '>' + m['content'] }}{% endif %}{% endfor %}"
+    )
+    function = {"name": "f", "description": "Æ", "parameters": {}}
+    tools: list[Any] = [{"type": "function", "function": function}]
+    json_text = '[{"name": "f", "description": "Æ", "parameters": {}}]'
+    system = {"role": "system", "content": "Be brief."}
+    assert render(HELLO, template, tools=tools) == f"<system><tools>{json_text}<user>Hello"
+    assert render([system, *HELLO], template, tools=tools) == (
+        f"<system>Be brief.<tools>{json_text}<user>Hello"
+    )
+    assert render([system, *HELLO], template) == "<system>Be brief.<user>Hello"
+    assert '"name": "weather"' in render(HELLO, template, tools=[weather])
+    called = [*HELLO, calling("f"), result("f", "1")]
+    assert render(called, template, tools=tools).endswith("<user>Hello<assistant><tool>1")
 
 
 @pytest.mark.parametrize(
@@ -355,12 +425,46 @@ def test_wrong_messages_are_named(messages: Any, message: str) -> None:
         render(messages)
 
 
+@pytest.mark.parametrize("role", ["system", "user", "tool"])
+def test_a_message_without_content_is_refused(role: str) -> None:
+    needs = rf"^messages\[1\]\.content: a message of role '{role}' needs a content"
+    with pytest.raises(ValueError, match=rf"{needs}.*it has 'contents', did you mean content\?$"):
+        render([*HELLO, {"role": role, "contents": "b"}])
+    for message in ({"role": role}, {"role": role, "content": None, "name": "x"}):
+        with pytest.raises(ValueError, match=rf"{needs}.* text parts$"):
+            render([*HELLO, message])
+    own = [*HELLO, {"role": "results", "values": [1]}]
+    assert render(own, "{{ messages[1]['values'] }}") == "[1]"
+
+
+def test_a_template_of_the_model_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = tokenizers.byte_level()
+    own = {"default": "D{{ messages[0].content }}", "rag": "R{{ documents[0].title }}"}
+    own["chatml"] = "OWN"
+    monkeypatch.setattr(tokenizer, "chat_template", own)
+    given = ChatOptions(template=load_chat_template("rag"), documents=[{"title": "Rain"}])
+    assert ChatRenderer(tokenizer).render(HELLO, given).text == "RRain"
+    always = ChatRenderer(tokenizer, load_chat_template("rag"))
+    assert always.render(HELLO, ChatOptions(documents=[{"title": "Sun"}])).text == "RSun"
+    assert render(HELLO, load_chat_template("chatml")) == "OWN"
+    unknown = r"no chat template 'rags'; did you mean rag\?.* names default, rag, .*, vicuna"
+    with pytest.raises(ValueError, match=unknown):
+        ChatRenderer(tokenizer, load_chat_template("rags")).render(HELLO)
+    monkeypatch.setattr(tokenizer, "chat_template", own["default"])
+    assert render(HELLO, load_chat_template("chatml")).startswith("<|im_start|>user\nHello")
+    with pytest.raises(ValueError, match=r"no chat template 'rag'; .* names alpaca, "):
+        render(HELLO, load_chat_template("rag"))
+
+
 def test_template_is_a_file_or_one_line(tmp_path: Path) -> None:
     file = tmp_path / "chat.jinja"
     file.write_text("{{ messages }}\n")
     assert load_chat_template(file) == load_chat_template(str(file)) == "{{ messages }}\n"
     assert load_chat_template(r"{{ a }}\n你") == "{{ a }}\n你"
     assert load_chat_template(None) is None
+    for literal in (r"{{ '\\nabla' }}", "{{ a }}\n\\text"):
+        assert load_chat_template(literal, is_typed=False) == literal
+    assert load_chat_template("{{ a }}\n\\text") == "{{ a }}\n\\text"
     with pytest.raises(ValueError, match="neither a readable file"):
         load_chat_template(str(tmp_path / "none.jinja"))
 
@@ -393,4 +497,4 @@ def test_what_a_template_reads() -> None:
 
 @pytest.mark.parametrize("name", chat_template_names())
 def test_our_own_templates_parse(name: str) -> None:
-    assert load_chat_template(name)
+    assert template_fault(named_chat_template(name)) is None

@@ -261,7 +261,8 @@ def test_ends_come_with_the_format() -> None:
 
 
 def test_format_can_be_named() -> None:
-    assert load_chat_template("vicuna") == named_chat_template("vicuna")
+    renderer = ChatRenderer(bare_tokenizer(), load_chat_template("vicuna"))
+    assert renderer.template(ChatOptions()) == named_chat_template("vicuna")
     with pytest.raises(ValueError, match=r"neither a readable file.*, vicuna, xverse"):
         load_chat_template("vicunya")
     with pytest.raises(ValueError, match=r"give the name chatml, the path"):

@@ -44,6 +44,7 @@ def test_only_max_new_tokens_limits() -> None:
 
 def test_null_and_do_sample_change_nothing() -> None:
     config = {"max_new_tokens": None, "temperature": None, "do_sample": False, "max_length": 20}
+    config |= {"length_penalty": 2.0, "early_stopping": True}
     assert default_sampling_params(config) == SamplingParams()
     assert not_heeded(config) == []
 
@@ -86,6 +87,8 @@ def test_overrides_that_are_heeded_pass(overrides: dict[str, Any]) -> None:
         ({"temprature": 0.1}, "unknown argument 'temprature'; did you mean temperature"),
         ({"num_beams": 4}, "num_beams=4 would have no effect"),
         ({"do_sample": False}, "do_sample=False would have no effect.* are temperature, "),
+        ({"length_penalty": 2.0}, "length_penalty=2.0 would have no effect.*, eos_token_id$"),
+        ({"early_stopping": True}, "early_stopping=True would have no effect"),
         ({"temperature": 5}, r"temperature must be a number in \[0, 2\], got 5; use 0 for greedy"),
         ({"max_new_tokens": 0}, "max_tokens must be "),
     ],

@@ -66,6 +66,22 @@ def test_chat_template_of_the_call_wins(llm: LLM) -> None:
     assert (output.prompt, output.outputs[0].text) == ("Hi!", "Hi!H")
 
 
+def test_a_template_in_python_is_kept_as_it_is(llm: LLM) -> None:
+    template = r"{{ messages[0].content }}\text{\nabla}{{ '\\n' }}"
+    (output,) = llm.chat([{"role": "user", "content": "Hi"}], FOUR, chat_template=template)
+    assert output.prompt == r"Hi\text{\nabla}\n"
+
+
+@pytest.mark.parametrize(
+    "unread", [{"documents": [{"text": "d"}]}, {"tools": [{"name": "t"}]}, {"mark": "!"}]
+)
+def test_what_the_template_does_not_read_is_refused(llm: LLM, unread: dict[str, Any]) -> None:
+    keywords: dict[str, Any] = {"chat_template_kwargs": unread} if "mark" in unread else unread
+    for call in (llm.chat, llm.stream_chat):
+        with pytest.raises(ValueError, match=r"have no effect|unknown field"):
+            list(call([{"role": "user", "content": "Hi"}], FOUR, **keywords))
+
+
 CHAT_KEYWORDS = (
     *("chat_template", "chat_template_content_format", "add_generation_prompt"),
     *("continue_final_message", "tools", "chat_template_kwargs", "documents"),

@@ -1,5 +1,7 @@
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -62,6 +64,53 @@ def test_what_cannot_be_written_harms_nobody(place: str, form: str) -> None:
     assert result.stdout == "goes on\n"
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("is_socket", [False, True])
+def test_a_reader_that_stalls_stops_nobody(is_socket: bool, form: str) -> None:
+    code = SETUP + "from quire.log import last_words\n"
+    code += "say = logging.getLogger('quire.x').warning\n"
+    code += "for i in range(9000): say('%d %s', i, 'x' * 300)\n"  # far more than a pipe holds
+    code += "last_words('quire', 'lost')\n"
+    code += "print('goes on', flush=True); input(); say('later'); say('last')"
+    if is_socket:
+        reader, stderr = (one.detach() for one in socket.socketpair())
+    else:
+        reader, stderr = os.pipe()
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env={"QUIRE_LOG_FORMAT": form},
+    ) as process:
+        os.close(stderr)
+        assert process.stdout is not None and process.stdin is not None
+        assert process.stdout.readline() == b"goes on\n"
+        early = read_what_is_there(reader)
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        with os.fdopen(reader, "rb") as log_lines:
+            text = (early + log_lines.read()).decode()
+    *early_lines, loss, later, last = map(message_of, text.splitlines())
+    assert early_lines == [f"{i} {'x' * 300}" for i in range(len(early_lines))]
+    assert loss == f"{9000 - len(early_lines)} lines of the log are lost: its reader had stalled"
+    assert (later, last) == ("later", "last")
+
+
+def read_what_is_there(descriptor: int) -> bytes:
+    data = b""
+    os.set_blocking(descriptor, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            data += os.read(descriptor, 1 << 16)
+    os.set_blocking(descriptor, True)
+    return data
+
+
+def message_of(line: str) -> str:
+    return str(json.loads(line)["message"]) if line.startswith("{") else line.split("] ")[1]
+
+
 def test_a_record_with_wrong_arguments_harms_nobody() -> None:
     code = SETUP + "logging.getLogger('quire').error('%d', 'no number')\n"
     code += "logging.getLogger('quire').error('later')"
@@ -92,12 +141,11 @@ def test_a_form_that_is_known_after_the_first_line_holds_from_there_on() -> None
 
 
 def test_the_http_servers_chatter_is_off_unless_asked_for() -> None:
-    code = "import logging; from quire import log; log.setup_http({!r})\n"
+    code = SETUP + "log.setup_http({!r})\n"
     code += "logging.getLogger('uvicorn.error').info('Started server process')\n"
-    code += "logging.getLogger('uvicorn.access').info('GET /')"
-    assert [line.split("] ")[1] for line in stderr_of(code.format("info")).splitlines()] == [
-        "GET /"
-    ]
+    code += "logging.getLogger('quire.access').info('GET /')"
+    only_access = stderr_of(code.format("info"), VLLM_LOGGING_LEVEL="error").splitlines()
+    assert [line.split("] ")[1] for line in only_access] == ["GET /"]
     assert "Started server process" in stderr_of(code.format("debug"))
 
 

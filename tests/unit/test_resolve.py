@@ -316,7 +316,7 @@ def test_arguments_that_mean_nothing_here_are_told(
 def test_a_device_gets_the_attention_that_is_made_for_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert resolved(folder).device.attention_backend == "torch"
+    assert resolved(folder).device.attention_backend == "cpp,torch"
     monkeypatch.setattr(platform, "device_info", lambda kind: gpu("bfloat16"))
     on_gpu = resolve(EngineArgs(str(folder), device="cuda"))
     assert on_gpu.device.attention_backend == "triton"
@@ -343,7 +343,7 @@ def test_a_default_attention_backend_that_is_not_installed_is_not_tried(
 
 def test_an_attention_backend_may_be_named_as_elsewhere(folder: Path) -> None:
     assert resolved(folder, attention_backend="TORCH_SDPA").device.attention_backend == "torch"
-    assert resolved(folder, attention_backend=None).device.attention_backend == "torch"
+    assert resolved(folder, attention_backend=None).device.attention_backend == "cpp,torch"
     with pytest.raises(ValueError, match=r"attention_backend='XFORMERS': .*the closest: triton"):
         resolved(folder, attention_backend="XFORMERS")
 
@@ -353,7 +353,7 @@ def test_a_preferred_attention_backend_stands_before_the_default(
     folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "FLASHINFER")
-    assert resolved(folder).device.attention_backend == "flashinfer,torch"
+    assert resolved(folder).device.attention_backend == "flashinfer,cpp,torch"
     told = resolved(folder, attention_backend="torch")
     assert told.device.attention_backend == "torch", "what is said to this engine goes first"
     monkeypatch.setenv(name, "torch")

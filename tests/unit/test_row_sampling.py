@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,8 +17,16 @@ from quire.row_sampling import (
     to_row_sampling,
 )
 from quire.sampling_params import BeamSearchParams, SamplingParams
+from tests.fakes import tokenizers
 
 TOKENS = {"bad": [5], " bad": [6], "very bad": [7, 6], " very bad": [8, 6]}
+LINE = 98
+
+
+def tokenize(text: str) -> list[int]:
+    """A line break never joins with what follows."""
+    head = [LINE] if text[:1] == "\n" else []
+    return [*head, *TOKENS[text[len(head) :]]] if text != "\n" else head
 
 
 def row(params: SamplingParams, **model: Any) -> RowSampling:
@@ -25,7 +35,7 @@ def row(params: SamplingParams, **model: Any) -> RowSampling:
         "vocab_size": 100,
         "max_logprobs": 20,
         "seed": 77,
-        "tokenize": TOKENS.__getitem__,
+        "tokenize": tokenize,
     }
     return to_row_sampling(params, **{**facts, **model})
 
@@ -40,15 +50,15 @@ def test_rows_of_settled_parameters_are_made_once_and_have_seeds_of_their_own(
 ) -> None:
     tokenized: list[str] = []
 
-    def tokenize(text: str) -> list[int]:
+    def noting(text: str) -> list[int]:
         tokenized.append(text)
-        return TOKENS[text]
+        return tokenize(text)
 
     params = SamplingParams(bad_words=["bad"], logit_bias={4: 1.5}, seed=own_seed)
     settled = SettledParams.of(params)
     for seed in (1, 2):
-        assert row(settled, seed=seed, tokenize=tokenize) == row(params, seed=seed)
-    assert tokenized == ["bad", " bad"]
+        assert row(settled, seed=seed, tokenize=noting) == row(params, seed=seed)
+    assert (tokenized.count("bad"), tokenized.count(" bad")) == (1, 1)
     assert row(settled, token_strings=[9]).stop_token_ids == (2, 3, 9)
 
 
@@ -134,6 +144,25 @@ def test_bad_words_are_tokenized_with_and_without_a_space() -> None:
     assert found == ((5,), (6,), (7, 6), (8, 6))
 
 
+@pytest.mark.parametrize("family", [tokenizers.byte_fallback, tokenizers.unigram])
+def test_bad_words_are_forbidden_right_behind_other_text(family: Callable[[], Any]) -> None:
+    """Where a tokenizer puts a space before each text, the bare word is found behind an anchor."""
+    tokenizer = family()
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    assert tokenizer.convert_ids_to_tokens(encode("city"))[0].startswith("▁")
+    found = row(SamplingParams(bad_words=["city"]), tokenize=encode, vocab_size=len(tokenizer))
+    spelled = [
+        "".join(map(tokenizer.convert_ids_to_tokens, one)) for one in found.bad_words_token_ids
+    ]
+    assert spelled == ["▁city", "city"]
+
+
+def test_what_the_end_of_a_bad_word_forbids_is_not_forbidden_twice() -> None:
+    tokens = {**TOKENS, " bad": [9, 5]}
+    found = row(SamplingParams(bad_words=["bad"]), tokenize=lambda text: tokens.get(text, []))
+    assert found.bad_words_token_ids == ((5,),)
+
+
 def test_bad_words_of_white_space_stand_for_themselves() -> None:
     tokens = {"\n": [11], " ": [12], "": []}
     found = row(SamplingParams(bad_words=["\n"]), tokenize=tokens.__getitem__).bad_words_token_ids
@@ -145,7 +174,9 @@ def test_too_many_bad_words_are_refused() -> None:
     with pytest.raises(ValueError, match="at most 128 token sequences, got 130 from 65 words"):
         row(
             SamplingParams(bad_words=words),
-            tokenize=lambda text: [int(text.strip()[4:]), int(text[0] == " ")],
+            tokenize=lambda text: (
+                [] if text[0] in "\n(" else [int(text.strip()[4:]), int(text[0] == " ")]
+            ),
         )
 
 
@@ -206,7 +237,7 @@ def test_what_forbids_every_token_is_refused(fields: dict[str, Any]) -> None:
     ids=str,
 )
 def test_what_leaves_a_token_is_accepted(fields: dict[str, Any]) -> None:
-    assert row(SamplingParams(**fields), tokenize={**TOKENS, " bad": [5]}.__getitem__)
+    assert row(SamplingParams(**fields))
 
 
 def test_hundreds_of_stop_tokens_are_accepted_and_thousands_refused() -> None:

@@ -10,6 +10,11 @@ from quire.sizes import format_bytes, parse_bytes, parse_count, parse_memory
         ("500 MB", 500 * 10**6),
         ("1.5kib", 1536),
         ("123", 123),
+        ("4G", 4 * 2**30),
+        ("4g", 4 * 10**9),
+        ("64M", 64 * 2**20),
+        ("1.5 k", 1500),
+        ("2T", 2 * 2**40),
         (77, 77),
         (4e9, 4 * 10**9),
     ],
@@ -25,7 +30,7 @@ def test_wrong_bytes_name_the_value_and_the_form(text: str) -> None:
 
 
 def test_a_memory_has_a_unit() -> None:
-    assert parse_memory("24GiB") == 24 * 2**30
+    assert parse_memory("24GiB") == parse_memory("24G") == 24 * 2**30
     with pytest.raises(ValueError, match=r"24 is 24 bytes, too few .* did you mean 24GiB\?"):
         parse_memory("24")
     with pytest.raises(ValueError, match="too few for a model; give a unit"):
@@ -39,6 +44,7 @@ def test_a_memory_has_a_unit() -> None:
         ("8K", 8192),
         ("25.6k", 25600),
         ("1M", 2**20),
+        ("1t", 10**12),
         ("4096", 4096),
         ("-1", -1),
         (512.0, 512),

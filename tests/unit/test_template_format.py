@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quire.template_format import detect_content_format
+from quire.template_format import detect_content_format, shows_tools
 
 MESSAGES = "{% for m in messages %}HERE{% endfor %}"
 PARTS = "{% for p in c %}{{ p['text'] }}{% endfor %}"
@@ -102,3 +102,20 @@ def test_a_template_that_refuses_a_text_beside_a_thought_is_seen() -> None:
     other = "{% if m.content and m.thinking %}x{% else %}{{ raise_exception('one') }}{% endif %}"
     assert detect_content_format(MESSAGES.replace("HERE", refusal)).parts_thought
     assert not detect_content_format(MESSAGES.replace("HERE", other)).parts_thought
+
+
+@pytest.mark.parametrize(
+    ("template", "shows"),
+    [
+        ("{{ tools }}", True),
+        ("{% if not tools is defined %}{% set tools = none %}{% endif %}{{ tools }}", True),
+        ("{% macro all() %}{{ tools | tojson }}{% endmacro %}{{ all() }}", True),
+        (MESSAGES.replace("HERE", "{{ m.content + m['tools'] }}"), True),
+        (MESSAGES.replace("HERE", "{% for tool in m.tools %}{{ tool }}{% endfor %}"), False),
+        ("You have tools. {# tools #}{{ 'tools' + messages[0].content }}", False),
+        ("{% set tools = [] %}{{ tools }}", False),
+        ("{{ tools", False),
+    ],
+)
+def test_a_template_that_shows_tools_is_seen(template: str, shows: bool) -> None:
+    assert shows_tools(template) is shows

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 # Name, as in `--attention-backend` -> module:class, which is imported when chosen.
 BACKENDS: dict[str, str] = {
+    "cpp": "quire.attention.cpp_backend:CppAttention",
     "torch": "quire.attention.torch_backend:TorchAttention",
     "triton": "quire.attention.triton_backend:TritonAttention",
     "flashinfer": "quire.attention.flashinfer_backend:FlashInferAttention",

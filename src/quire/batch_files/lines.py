@@ -1,7 +1,8 @@
 """The lines of a batch file: requests, and the errors of lines that are not requests.
 
-A line is ``{"custom_id", "method": "POST", "url": "/v1/...", "body": {...}}``. Knows nothing about
-how requests are answered.
+A line is ``{"custom_id", "method": "POST", "url": "/v1/...", "body": {...}}`` and has no other key:
+a field of the request beside its body would be ignored. Knows nothing about how requests are
+answered.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any
 
 from quire.server.unique_keys import RepeatedKey, unique_object
 
+_KEYS = ("custom_id", "method", "url", "body")
 _URL = re.compile(r"/v1/[!-~]+")  # what may stand in the first line of an HTTP request
 
 DIGEST_CHARS = 16
+_MAX_SHOWN = 80  # characters of a key in a message
 
 Key = str | int  # of a line: its custom_id, or its number if it has none
 
@@ -151,6 +154,12 @@ def parse_line(number: int, data: bytes) -> Line:
 
 def _problem(content: dict[str, Any]) -> str | None:
     """Why a line with a custom_id is not a request; None if it is one."""
+    unknown = [key for key in content if key not in _KEYS]
+    if unknown:
+        return (
+            f"a line has no key {unknown[0][:_MAX_SHOWN]!r}, only {', '.join(_KEYS)}; fields of "
+            "the request go into its body"
+        )
     if content.get("method") != "POST":
         return f"the method must be POST, not {content.get('method')!r}"
     url, body = content.get("url"), content.get("body")

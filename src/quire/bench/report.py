@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from quire.args import as_argument
+
 PERCENTILES = (10, 25, 50, 75, 90, 99)
 
 
@@ -19,21 +21,24 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def output_file(text: str) -> str:
-    """The ``type`` of ``--output-json``: refuses before the run what could not be written then."""
+    """``text``; ``ValueError`` if no file of that name could be written, for use before the run."""
     path = Path(text)
     folder = path.parent
     if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a folder; give the name of a file")
+        raise ValueError(f"{text} is a folder; give the name of a file")
     if not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {folder} for {text}")
+        raise ValueError(f"there is no folder {folder} for {text}")
     if not os.access(path if path.exists() else folder, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text} cannot be written")
+        raise ValueError(f"{text} cannot be written; give another file")
     return text
 
 
 def add_output_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--output-json", type=output_file, metavar="FILE", help="write the results here"
+        "--output-json",
+        type=as_argument(output_file),
+        metavar="FILE",
+        help="write the results here",
     )
 
 

@@ -19,13 +19,14 @@ from typing import Any
 
 from quire.args import BUNDLED_MODEL
 from quire.bench.other_flags import OF_SERVE, settle_other_flags
+from quire.bench.report import output_file
 from quire.bench.serving import flags
 from quire.bench.serving.arrivals import Arrivals
 from quire.bench.serving.dataset_flags import settle_dataset
 from quire.bench.serving.datasets import Source, load_requests
 from quire.bench.serving.load import Load
 from quire.bench.serving.measure import Measured
-from quire.bench.serving.plots import check_plots, plot
+from quire.bench.serving.plots import check_plot, plot
 from quire.bench.serving.requests import BACKENDS, LoadRequest
 from quire.bench.serving.summary import DETAILS, rate_text, summarize, table
 from quire.cli.sampling_flags import COMMON_FLAGS
@@ -36,15 +37,18 @@ from quire.heap import unwatched_heap
 
 add_arguments = flags.add_arguments
 
+_TIME = "%Y%m%d-%H%M%S"
+
 
 def run(arguments: argparse.Namespace) -> int:
     import uvloop
 
     settle_other_flags(arguments, OF_SERVE)
     flags.check_file_flags(arguments)
-    plan = Plan.make(arguments)
     if arguments.plot is not None:
-        check_plots()
+        check_plot(arguments.plot)
+    plan = Plan.make(arguments)
+    file = _result_file(plan, arguments) if flags.writes_file(arguments) else None
     measured, duration = uvloop.run(_measure(plan, arguments))
     result = summarize(
         measured,
@@ -54,10 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(table(result, arguments.percentile_metrics, arguments.metric_percentiles))
     _print_errors(measured)
-    if flags.writes_file(arguments):
-        print(f"written to {_save(plan, arguments, result)}")
-    if arguments.plot is not None:
-        plot(measured, arguments.plot, f"{plan.model}, {len(measured)} requests")
+    try:
+        if file is not None:
+            _save(plan, arguments, result, file)
+            print(f"written to {file}")
+    finally:  # one of the two is better than none
+        if arguments.plot is not None:
+            plot(measured, arguments.plot, f"{plan.model}, {len(measured)} requests")
     return 0 if result["completed"] else 1
 
 
@@ -193,11 +200,25 @@ def _print_errors(measured: Sequence[Measured]) -> None:
         print(f"{len(errors)} requests failed, the first with: {errors[0]}")
 
 
-def _save(plan: Plan, arguments: argparse.Namespace, result: Mapping[str, Any]) -> Path:
-    """The result with what was measured; ``--save-detailed`` keeps every request's figures."""
-    now = time.strftime("%Y%m%d-%H%M%S")
+def _result_file(plan: Plan, arguments: argparse.Namespace) -> Path:
+    """Where the result will be written, in a folder that is made now; ``ValueError`` if it cannot
+    be written there."""
+    name = arguments.result_filename or _name(plan, arguments)
+    path = Path(arguments.result_dir or ".") / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"the result cannot be written to {path}: {error.strerror} ({error.filename}); give "
+            "another --result-dir"
+        ) from None
+    return Path(output_file(str(path)))
+
+
+def _save(plan: Plan, arguments: argparse.Namespace, result: Mapping[str, Any], path: Path) -> None:
+    """Write the result and what was measured; ``--save-detailed`` keeps every request's figures."""
     head = {
-        "date": now,
+        "date": time.strftime(_TIME),
         "endpoint_type": arguments.backend,
         "backend": arguments.backend,
         "label": arguments.label,
@@ -214,22 +235,17 @@ def _save(plan: Plan, arguments: argparse.Namespace, result: Mapping[str, Any]) 
     left_out = () if arguments.save_detailed else DETAILS
     body = {name: value for name, value in result.items() if name not in left_out}
     whole = {**head, **flags.pairs(arguments.metadata, "=", "--metadata"), **body}
-    path = Path(arguments.result_dir or ".") / (
-        arguments.result_filename or _name(plan, arguments, now)
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a" if arguments.append_result else "w", encoding="utf-8") as file:
         file.write(json.dumps(whole) + "\n")
-    return path
 
 
-def _name(plan: Plan, arguments: argparse.Namespace, now: str) -> str:
+def _name(plan: Plan, arguments: argparse.Namespace) -> str:
     concurrency = arguments.max_concurrency
     parts = (
         arguments.label or arguments.backend,
         f"{arguments.request_rate}qps",
         *(() if concurrency is None else (f"concurrency{concurrency}",)),
         Path(plan.model).name,
-        now,
+        time.strftime(_TIME),
     )
     return "-".join(parts) + ".json"

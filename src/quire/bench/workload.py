@@ -50,10 +50,13 @@ def add_workload_flags(parser: argparse.ArgumentParser, *, input_len: int, outpu
 
 
 def settle_workload(arguments: argparse.Namespace, defaults: Mapping[str, Any]) -> None:
-    """Fill in what was not given; refuse what a standard workload decides itself."""
+    """Fill in what was not given; refuse what a standard workload decides itself, and a seed that
+    makes no prompts."""
     if arguments.workload is None:
         if arguments.scale is not None:
             raise ValueError("--scale shortens a standard workload; name one with --workload")
+        if arguments.seed is not None and arguments.seed < 0:
+            raise ValueError(f"--seed {arguments.seed} makes no prompts; give at least 0")
         for name, value in defaults.items():
             if getattr(arguments, name) is None:
                 setattr(arguments, name, value)

@@ -105,7 +105,7 @@ def _talk(arguments: argparse.Namespace) -> Iterator[tuple[Talk, str]]:
     from quire.chat_template import load_chat_template
 
     template = arguments.chat_template
-    load_chat_template(template)  # so that a wrong one fails before the model loads
+    template = load_chat_template(template)  # a wrong one fails before the model loads
     with open_llm(arguments) as llm:
         params = sampling_params(arguments, llm.get_default_sampling_params())
         yield Conversation(llm, params, arguments.system, template), arguments.model
@@ -114,7 +114,8 @@ def _talk(arguments: argparse.Namespace) -> Iterator[tuple[Talk, str]]:
 def _converse(talk: Talk, name: str, on_terminal: bool, stats: bool = False) -> None:
     if on_terminal:
         print(f"{name}: {HELP}", file=sys.stderr)
-    for line in terminal_lines() if on_terminal else piped_lines(lines_of(sys.stdin)):
+    for spoken in terminal_lines() if on_terminal else piped_lines(lines_of(sys.stdin)):
+        line = spoken.strip()
         if line == "/exit":
             break
         if line == "/clear":
@@ -177,27 +178,28 @@ def _note_forgotten(num_turns: int, context: int) -> None:
 
 
 def terminal_lines() -> Iterator[str]:
+    """What is typed, as it is, without blank lines."""
     import readline  # noqa: F401 (gives input() editing and history)
 
     while True:
         try:
-            line = input(PROMPT).strip()
+            line = input(PROMPT)
         except EOFError:
             print()
             return
         except KeyboardInterrupt:
             print()
             continue
-        if line:
+        if line.strip():
             yield line
 
 
 def piped_lines(lines: Iterable[str]) -> Iterator[str]:
-    """The lines that are not blank, stripped; ``ValueError`` at the end if there was none."""
+    """The lines that are not blank, as they are; ``ValueError`` at the end if there was none."""
     is_silent = True
     for line in lines:
-        if words := line.strip():
+        if line.strip():
             is_silent = False
-            yield words
+            yield line
     if is_silent:
         raise ValueError("standard input has no text; give lines there, or --quick TEXT")

@@ -2,7 +2,7 @@
 
 quire complete --url http://localhost:8000 --prompt "The capital of France is" --temperature 0
 quire complete -q "Once upon a time"        # one text, from the server at its default address
-quire complete < prompts.txt                # one prompt a line
+quire complete < prompts.txt                # one prompt a line, with its spaces
 
 `quire generate` does the same with a model that it runs itself.
 """
@@ -63,7 +63,7 @@ def _prompts(arguments: argparse.Namespace) -> Iterable[str]:
 
 def _until_exit(lines: Iterator[str]) -> Iterator[str]:
     for line in lines:
-        if line == "/exit":
+        if line.strip() == "/exit":
             return
         yield line
 

@@ -106,10 +106,10 @@ class Conversation:
 
     def _num_tokens(self, text: str, num_left_out: int) -> int:
         """Tokens of the prompt that asks ``text``, without the oldest ``num_left_out`` turns."""
-        from quire.chat_template import ChatRenderer, load_chat_template
+        from quire.chat_template import ChatRenderer
 
         tokenizer = self._llm.get_tokenizer()
-        renderer = ChatRenderer(tokenizer, load_chat_template(self._chat_template))
+        renderer = ChatRenderer(tokenizer, self._chat_template)
         prompt = renderer.render(self.history.messages(text, without=num_left_out))
         return len(tokenizer.encode(prompt.text or "", add_special_tokens=False, verbose=False))
 

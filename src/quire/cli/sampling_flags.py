@@ -23,7 +23,10 @@ _FLAGS: Mapping[str, tuple[type, str]] = {
     "temperature": (float, "0 is greedy"),
     **COMMON_FLAGS,
     "min_tokens": (int, "do not stop before N tokens"),
-    "truncate_prompt_tokens": (int, "keep only a prompt's last N tokens; -1: as many as fit"),
+    "truncate_prompt_tokens": (
+        int,
+        "keep only a prompt's last N tokens; -1: as many as leave room for max_tokens",
+    ),
 }
 # Parameters that only some commands have flags for.
 _FURTHER = ("n", "best_of", "logprobs")

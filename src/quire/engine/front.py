@@ -42,7 +42,8 @@ _NOT_BUILT = {
     "prompt_adapter_request": "prompt adapters are not supported; use merged weights",
     "multi_modal_data": "multi-modal prompts are not supported yet; pass text or token ids",
     "mm_processor_kwargs": "multi-modal prompts are not supported yet; pass text or token ids",
-    "tokenization_kwargs": "tokenize the prompt yourself and pass its token ids",
+    "tokenization_kwargs": "set SamplingParams(truncate_prompt_tokens=...), or tokenize the prompt "
+    "yourself and pass its token ids",
     "data_parallel_rank": "there is only one engine core; leave it out",
     "trace_headers": "only `quire serve --otlp-traces-endpoint` sends traces",
     "session_id": "sessions are not supported; the prefix cache finds earlier prompts by itself",

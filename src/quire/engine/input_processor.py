@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Literal
 
 from quire.config import ModelConfig
 from quire.engine.client import CLOSED
@@ -30,12 +31,18 @@ from quire.whole_text import require_whole_text
 
 logger = logging.getLogger(__name__)
 
+_MAX_SALT = 128
+_NOT_IN_SALT = "@/\\\0"  # as in vLLM: a salt should be good for both
+
+Side = Literal["left", "right"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StopSpec:
     """What ends a completion, beside its length, and how that looks in the output."""
 
     strings: tuple[str, ...] = ()
+    end_strings: frozenset[str] = frozenset()  # those of them that are like an end-of-sequence
     token_strings: dict[int, str] = field(default_factory=dict)  # stop strings that are one token
     token_ids: frozenset[int] = frozenset()  # all that the engine core stops at
     eos_token_ids: frozenset[int] = frozenset()  # those of them that give no stop reason
@@ -113,6 +120,8 @@ class InputProcessor:
         params = params.to_sampling_params() if isinstance(params, BeamSearchParams) else params
         if prompt.token_ids is None:
             (prompt,) = self.tokenize_all([prompt])
+        if prompt.cache_salt is not None:
+            check_salt(prompt.cache_salt)
         token_ids = self._checked_token_ids(prompt, params)
         sampling, stop = self._sampling(params, prompt.ends)
         grammar = params.grammar
@@ -138,6 +147,23 @@ class InputProcessor:
             use_prefix_cache=not params.skip_reading_prefix_cache,
         )
         return ProcessedRequest(engine=engine, prompt_text=prompt.text, params=params, stop=stop)
+
+    def truncated(self, prompt: ParsedPrompt, kept: int, side: Side = "left") -> list[int]:
+        """``kept`` of the prompt's tokens, cut off on ``side``. Special tokens that the tokenizer
+        put around a text stay, if there is room for more than them."""
+        token_ids = prompt.token_ids or []
+        if len(token_ids) <= kept:
+            return token_ids
+        num_first, num_last = self._num_added(prompt)
+        if num_first + num_last >= kept:
+            num_first = num_last = 0
+        inner = token_ids[num_first : len(token_ids) - num_last]
+        room = kept - num_first - num_last
+        return [
+            *token_ids[:num_first],
+            *(inner[-room:] if side == "left" else inner[:room]),
+            *token_ids[len(token_ids) - num_last :],
+        ]
 
     def verify(self, grammar: GrammarSpec) -> None:
         """``ValueError`` for a grammar that cannot be followed; checking a new one takes a
@@ -203,7 +229,12 @@ class InputProcessor:
         return [list(token_ids) for token_ids in encoded["input_ids"]]
 
     def _checked_token_ids(self, prompt: ParsedPrompt, params: SamplingParams) -> list[int]:
-        token_ids = self._truncated(prompt.token_ids or [], params)
+        token_ids = prompt.token_ids or []
+        kept = params.truncate_prompt_tokens
+        if kept is not None:
+            answer = params.max_tokens or params.min_tokens
+            kept = num_kept_tokens(kept, self._config.max_model_len, answer)
+            token_ids = self.truncated(prompt, kept)
         if not token_ids:
             raise ValueError(
                 f"{prompt.name} is empty: it has no tokens; pass some text or at least one token id"
@@ -224,15 +255,19 @@ class InputProcessor:
             )
         return token_ids
 
-    def _truncated(self, token_ids: list[int], params: SamplingParams) -> list[int]:
-        """The last ``truncate_prompt_tokens`` tokens; -1 keeps as many as leave room for one output
-        token."""
-        kept = params.truncate_prompt_tokens
-        if kept is None:
-            return token_ids
-        if kept == -1:
-            kept = self._config.max_model_len - 1
-        return token_ids[-kept:]
+    def _num_added(self, prompt: ParsedPrompt) -> tuple[int, int]:
+        """How many special tokens the tokenizer put before and behind the prompt's text."""
+        token_ids = prompt.token_ids or []
+        is_text = prompt.text is not None and self._vocabulary is not None
+        if not is_text or not prompt.add_special_tokens:
+            return 0, 0
+        (added,) = self._tokenize([ParsedPrompt(text="")], True)
+        for num_first in range(len(added), -1, -1):
+            num_last = len(added) - num_first
+            is_there = token_ids[:num_first] == added[:num_first]
+            if is_there and token_ids[len(token_ids) - num_last :] == added[num_first:]:
+                return num_first, num_last
+        return 0, 0  # token ids that were given, with a text to be passed on
 
     def _max_tokens(self, num_prompt_tokens: int, params: SamplingParams) -> int:
         rest = self._config.max_model_len - num_prompt_tokens
@@ -249,7 +284,7 @@ class InputProcessor:
         # ends, of the generation config, tell kinds of ends apart, so they give a stop reason.
         ends = () if params.ignore_eos else tuple(end for end in ends if end not in strings)
         end_tokens = self._special_tokens(ends)
-        strings += tuple(end for end in ends if end not in end_tokens.values())
+        end_strings = tuple(end for end in ends if end not in end_tokens.values())
         sampling = to_row_sampling(
             params,
             eos_token_ids=tuple(dict.fromkeys([*self._eos_token_ids, *end_tokens])),
@@ -261,7 +296,8 @@ class InputProcessor:
         )
         has_eos = not params.ignore_eos or sampling.ends_late
         stop = StopSpec(
-            strings=strings,
+            strings=strings + end_strings,
+            end_strings=frozenset(end_strings),
             token_strings=token_strings,
             token_ids=frozenset(sampling.stop_token_ids),
             eos_token_ids=frozenset([*self._own_eos, *end_tokens] if has_eos else ()),
@@ -298,6 +334,35 @@ class InputProcessor:
             if _is_unspellable(error):
                 return []  # the model cannot write it either
             raise
+
+
+def num_kept_tokens(asked: int, max_model_len: int, num_answer_tokens: int) -> int:
+    """The most prompt tokens for ``truncate_prompt_tokens=asked``; ``ValueError`` if impossible.
+    -1 leaves the answer its ``num_answer_tokens``, at least one."""
+    if asked == -1:
+        kept = max_model_len - max(num_answer_tokens, 1)
+        if kept < 1:
+            raise ValueError(
+                "truncate_prompt_tokens=-1 leaves the prompt no token: an answer of "
+                f"{num_answer_tokens} tokens takes the whole context, max_model_len={max_model_len}"
+                "; give a smaller max_tokens, or a number of tokens to keep"
+            )
+        return kept
+    if not 1 <= asked <= max_model_len:
+        raise ValueError(
+            f"truncate_prompt_tokens must be -1 or from 1 to {max_model_len}, the length of the "
+            f"context, got {asked}; use -1 for as many as leave room for the answer"
+        )
+    return asked
+
+
+def check_salt(salt: str) -> None:
+    """``ValueError`` for a cache salt that is no plain name."""
+    if not 1 <= len(salt) <= _MAX_SALT or any(letter in salt for letter in _NOT_IN_SALT):
+        raise ValueError(
+            f"cache_salt must have 1 to {_MAX_SALT} characters, none of them '@', '/', '\\' or "
+            f"NUL, got {salt[:40]!r}; use a random name or a hash in hexadecimal digits"
+        )
 
 
 def _is_unspellable(error: Exception) -> bool:

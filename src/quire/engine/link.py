@@ -182,6 +182,8 @@ class CoreSockets:
                 "process; name what can be imported there, as 'package.module.function', or run "
                 "the engine in this process (multiprocess_mode=False)"
             )
+        if self._commands.closed:  # as the program ends
+            raise EngineDeadError(CLOSED)
         self._commands.send(encode(command))
 
     def wait(self, socket: zmq.Socket[bytes], alive_fd: int) -> Reply | None:

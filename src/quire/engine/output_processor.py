@@ -294,7 +294,7 @@ class _Completion:
         else:
             self._begun = delta.timing or self._begun
         if new.stop is not None:
-            self._end(FinishReason.STOP, new.stop)
+            self._end_at_string(new.stop)
         elif delta.finish_reason is not None:
             self._end_by_core(delta, token_ids[-1] if at_token else None)
 
@@ -363,7 +363,7 @@ class _Completion:
         rest = self._stream.finish()
         self._pieces.append(rest.text)
         if rest.stop is not None:
-            self._end(FinishReason.STOP, rest.stop)
+            self._end_at_string(rest.stop)
             return
         if stop_token_id is None:
             self._end(delta.finish_reason, delta.stop_reason)
@@ -374,6 +374,13 @@ class _Completion:
         reason: int | str | None = stop_token_id if stop_string is None else stop_string
         is_eos = stop_token_id in self._stop.eos_token_ids
         self._end(FinishReason.STOP, None if is_eos else reason)
+
+    def _end_at_string(self, stop: str) -> None:
+        """End at a text; the end of a turn in a chat format is no reason, and never shown."""
+        is_end = stop in self._stop.end_strings
+        if is_end and self._stop.include_in_output:
+            self._pieces[-1] = self._pieces[-1].removesuffix(stop)
+        self._end(FinishReason.STOP, None if is_end else stop)
 
     def _end(self, finish_reason: FinishReason, stop_reason: int | str | None) -> None:
         self._finish_reason, self._stop_reason = finish_reason, stop_reason

@@ -36,8 +36,12 @@ class Kernels:
 
 @lru_cache
 def kernels_for(device: torch.device) -> Kernels:
-    """Triton kernels on a GPU, torch operations elsewhere."""
-    return _triton() if device.type == "cuda" else _reference()
+    """Triton kernels on a GPU, C++ on a CPU; torch operations where there are none of these."""
+    if device.type == "cuda":
+        return _triton()
+    from quire.kernels.cpp import library
+
+    return _reference() if library.why_not() else _cpp()
 
 
 def _reference() -> Kernels:
@@ -49,6 +53,19 @@ def _reference() -> Kernels:
         gated_activation=activation.gated,
         rope_angles=rope.rope_angles,
         store_heads=None,
+    )
+
+
+def _cpp() -> Kernels:
+    from quire.kernels.cpp import heads, rows
+    from quire.kernels.reference import norm, rope
+
+    return Kernels(
+        rms_norm=rows.rms_norm,
+        layer_norm=norm.layer_norm,
+        gated_activation=rows.gated,
+        rope_angles=rope.rope_angles,
+        store_heads=lambda shape, norms: partial(heads.store_heads, shape=shape, norms=norms),
     )
 
 

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.samples import Sample
 
 from quire.metrics import buckets
 
 _RESPONSES = "quire:http_responses"
-_REJECTED = {"429": "queue_full"}
+_REFUSED = "quire:refused"
+_REFUSALS = ("queue_full", "bodies_full", "grammars_full")
 
 
 class HTTPMetrics:
@@ -40,6 +42,11 @@ class HTTPMetrics:
             ("field",),
             registry=registry,
         )
+        self._refused = Counter(
+            _REFUSED, "Requests refused for now, by what was full", ("reason",), registry=registry
+        )
+        for reason in _REFUSALS:
+            self._refused.labels(reason)  # 0, not absent
         self._known_ignored: set[str] = set()
 
     def started(self) -> None:
@@ -50,6 +57,10 @@ class HTTPMetrics:
         self._active.dec()
         self._responses.labels(handler, method, str(status)).inc()
         self._seconds.labels(handler, method).observe(seconds)
+
+    def refused(self, reason: str) -> None:
+        """A request got 429, since this was full."""
+        self._refused.labels(reason).inc()
 
     def fields_ignored(self, names: Iterable[str]) -> None:
         """Count ignored fields; clients choose the names, so only `_MAX_FIELDS` are told apart."""
@@ -66,21 +77,11 @@ _MAX_FIELD_CHARS = 40
 
 def derived_http_families(families: list[Metric], model_name: str | None) -> Iterator[Metric]:
     """Metrics under other engines' names, derived from the counted responses."""
-    responses = [
-        sample
-        for family in families
-        if family.name == _RESPONSES
-        for sample in family.samples
-        if sample.name.endswith("_total")
-    ]
     grouped: Tally[tuple[str, str, str]] = Tally()
-    rejected: Tally[str] = Tally()
-    for sample in responses:
+    for sample in _totals(families, _RESPONSES):
         status = sample.labels["status"]
         key = (sample.labels["handler"], sample.labels["method"], f"{status[0]}xx")
         grouped[key] += int(sample.value)
-        if status in _REJECTED:
-            rejected[_REJECTED[status]] += int(sample.value)
     requests = CounterMetricFamily(
         "http_requests", "Responses by class of status", labels=("handler", "method", "status")
     )
@@ -90,9 +91,20 @@ def derived_http_families(families: list[Metric], model_name: str | None) -> Ite
     if model_name is not None:
         refusals = CounterMetricFamily(
             "both:admission_rejections",
-            "Requests refused because the queue was full",
+            "Requests refused for now (429), by what was full",
             labels=("model_name", "reason"),
         )
-        for reason in _REJECTED.values():
-            refusals.add_metric((model_name, reason), rejected[reason])
+        for sample in _totals(families, _REFUSED):
+            refusals.add_metric((model_name, sample.labels["reason"]), sample.value)
         yield refusals
+
+
+def _totals(families: list[Metric], name: str) -> list[Sample]:
+    """The values of one counter, without the times of their creation."""
+    return [
+        sample
+        for family in families
+        if family.name == name
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    ]

@@ -16,6 +16,8 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_KINDS = ("counter", "gauge_livesum", "histogram")  # of metrics; each has a file a process
+_FILE_BYTES = 1 << 20  # several times what a server uses
 
 
 def prepare_named_folder() -> None:
@@ -61,6 +63,28 @@ def shared_folder(parent: str) -> Iterator[None]:
 
 def is_shared() -> bool:
     return bool(os.environ.get(VARIABLE))
+
+
+def folder_is_gone() -> bool:
+    """Whether somebody has removed the folder that the processes share."""
+    return is_shared() and not Path(os.environ[VARIABLE]).is_dir()
+
+
+def reserve_files(pid: int) -> None:
+    """Make the files of a process that has not opened them yet, with room on the disk;
+    ``ValueError`` if there is none. Prometheus' client would make files with holes and map them,
+    and a process that writes to a hole when the disk is full is killed (SIGBUS)."""
+    folder = os.environ[VARIABLE]
+    try:
+        for kind in _KINDS:
+            file = Path(folder, f"{kind}_{pid}.db")
+            if not file.exists():  # else an earlier process of this number has left it
+                file.write_bytes(bytes(_FILE_BYTES))
+    except OSError as error:
+        raise ValueError(
+            f"metrics need {len(_KINDS) * _FILE_BYTES >> 20} MiB for each HTTP process in "
+            f"{folder}: {error.strerror}; make room there, or set TMPDIR to another folder"
+        ) from error
 
 
 def process_has_ended(pid: int) -> None:

@@ -112,15 +112,16 @@ def between_tags(tags: ThoughtTags) -> Grammar:
         is_open = opening is Opening.IN_THOUGHT or is_assumed
         if (yield from begins.take(source)):
             is_open = True
-        elif is_open or not (yield from ends.at(source)):
-            emit = out.reasoning if is_open else out.content
-            emit(source.between(0, source.pos))
+        elif is_open:
+            out.reasoning(source.between(0, source.pos))
+        elif not (yield from ends.at(source)):
+            source.pos = 0
         source.release()
         if is_open:
             yield from _read_thought(source, out, tags.ends, calls)
-        has_ended = yield from ends.take(source)
+        has_ended = bool((yield from ends.take(source))) or opening is Opening.AFTER_THOUGHT
         if has_ended and tags.answer is not None:
-            yield from _read_wrapped(source, out, *tags.answer)
+            yield from _read_wrapped(source, out, tags.answer, calls)
         while (yield from peek(source)):
             out.content(source.between(source.pos, source.end))
             source.pos = source.end
@@ -150,17 +151,23 @@ def _read_thought(
     emit("".join(held))
 
 
-def _read_wrapped(source: Source, out: ThoughtEvents, begin: str, end: str) -> Steps[None]:
-    """Read an answer within tags; an end tag counts only if nothing follows it."""
+def _read_wrapped(
+    source: Source, out: ThoughtEvents, tags: tuple[str, str], calls: CallBegins
+) -> Steps[None]:
+    """Read an answer within tags, each of which may have a line of its own; an end tag counts only
+    if nothing follows it, or a call."""
+    begin, end = tags
     start = source.pos
     yield from skip(source)
-    if not (yield from Marks([begin]).take(source)):
+    if not (yield from Marks([f"{begin}\n", begin]).take(source)):
         source.pos = start
         return
-    while (yield from Marks([end]).find(source, released(source, out.content))):
+    ends = Marks([f"\n{end}", end])
+    while mark := (yield from ends.find(source, released(source, out.content))):
         start = source.pos
-        source.pos += len(end)
-        if (yield from skip(source)):
+        source.pos += len(mark)
+        is_more = bool((yield from skip(source)))
+        if is_more and not (calls.marks and (yield from Marks(calls.marks).at(source))):
             out.content(source.between(start, source.pos))
 
 

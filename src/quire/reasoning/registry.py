@@ -86,6 +86,13 @@ _GRANITE = ThoughtTags(
     ends=("Here is my response:", "Here's my response:", "</think>"),
     answer=("<response>", "</response>"),
 )
+_ERNIE = ThoughtTags(
+    begins=("<think>",),
+    ends=("</think>",),
+    answer=("<response>", "</response>"),
+    is_usual=True,
+)
+_HUNYUAN = ThoughtTags(begins=("<think>",), ends=("</think>",), answer=("<answer>", "</answer>"))
 _FINAL = "<|channel|>final"
 _HARMONY = ReasoningFormat(
     name="openai_gptoss",
@@ -107,6 +114,8 @@ _FORMATS = (
     tags_format("mistral", _tags("[THINK]", "[/THINK]")),
     tags_format("seed_oss", _tags("<seed:think>", "</seed:think>")),
     tags_format("granite", _GRANITE),
+    tags_format("ernie45", _ERNIE),
+    tags_format("hunyuan_a13b", _HUNYUAN),
     _HARMONY,
 )
 REASONING_FORMATS: Mapping[str, ReasoningFormat] = {one.name: one for one in _FORMATS}
@@ -121,13 +130,18 @@ ALIASES: Mapping[str, str] = {
 }
 _TAGS = "tags:"  # followed by the two tags, with a comma between them
 
-_SIGNS: tuple[tuple[str, str], ...] = (
-    ("openai_gptoss", "<|channel|>"),
-    ("mistral", "[THINK]"),
-    ("seed_oss", "<seed:think>"),
-    ("granite", "Here is my thought process:"),
-    ("granite", "<response></response>"),
-    ("qwen3", "</think>"),
+# The first format whose texts are all in the template wins; those with marks like others' come
+# first.
+_SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("openai_gptoss", ("<|channel|>",)),
+    ("mistral", ("[THINK]",)),
+    ("seed_oss", ("<seed:think>",)),
+    ("granite", ("Here is my thought process:",)),
+    ("granite", ("<response></response>",)),
+    ("ernie45", ("<think>", "<response>")),
+    ("hunyuan_a13b", ("</think>", "<answer>")),
+    ("hunyuan_a13b", ("</think>", "<|extra_0|>")),  # some show only how a user's turn ends
+    ("qwen3", ("</think>",)),
 )
 
 
@@ -158,4 +172,4 @@ def reasoning_format(name: str) -> ReasoningFormat:
 
 def detect_reasoning_format(template: str) -> str | None:
     """The name of the format that a chat template is made for; None if it shows none."""
-    return next((name for name, sign in _SIGNS if sign in template), None)
+    return next((name for name, signs in _SIGNS if all(one in template for one in signs)), None)

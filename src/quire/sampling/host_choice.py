@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from quire.kernels.cpp import library
+from quire.kernels.cpp.rows import argmax
 from quire.kernels.reference import sampling_table as columns
 from quire.kernels.reference.sampling_random import uniform
 from quire.sampling import ops
@@ -42,6 +44,8 @@ class HostChoice:
         self._parameters = parameters
         self._device = token_ids.device
         self._rows_at_once = max(1, _CPU_BLOCK_BYTES // (4 * vocab_size))
+        has_kernel = self._device.type == "cpu" and not library.why_not()
+        self._argmax = argmax if has_kernel else ops.argmax
         self._rows_cpu: np.ndarray | None = None
         self._draws: tuple[_Draw, ...] = ()
 
@@ -57,7 +61,7 @@ class HostChoice:
         if self._parameters.is_random[rows_cpu].all():
             chosen = torch.empty(len(logits), dtype=torch.int64, device=self._device)
         else:
-            chosen = ops.argmax(logits)
+            chosen = self._argmax(logits)
         if not self._draws:
             return chosen
         lines = self._parameters.table.take(rows)

@@ -223,4 +223,5 @@ def _token_ids(tokens: Sequence[int]) -> np.ndarray:
 
 def _bias_arrays(bias: Sequence[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
     tokens, values = zip(*bias, strict=True)
-    return _token_ids(tokens), np.array(values, dtype=np.float32)
+    with np.errstate(over="ignore"):  # below float32 is minus infinity, which forbids
+        return _token_ids(tokens), np.array(values, dtype=np.float32)

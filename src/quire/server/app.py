@@ -28,6 +28,7 @@ from quire.server import (
     responses,
     tokens,
 )
+from quire.server.access_log import AccessLog
 from quire.server.args import ServerArgs
 from quire.server.error_responses import install_error_handlers, route_path
 from quire.server.guard import Guard, allowed_hosts
@@ -71,7 +72,10 @@ def build_app(state: ServerState) -> FastAPI:
         docs_url=None if args.disable_fastapi_docs else "/docs",
         redoc_url=None,
         openapi_url=None if args.disable_fastapi_docs else "/openapi.json",
-        middleware=[Middleware(Observed, http=state.watch.metrics.http), *layers(args)],
+        middleware=[
+            Middleware(Observed, http=state.watch.metrics.http, access_log=_access_log(args)),
+            *layers(args),
+        ],
     )
     app.state.quire = state
     # Set here, not in uvicorn: then it works whether or not the proxy strips the prefix.
@@ -80,6 +84,10 @@ def build_app(state: ServerState) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     return app
+
+
+def _access_log(args: ServerArgs) -> AccessLog:
+    return AccessLog(is_on=args.enable_access_log, quiet=args.disable_access_log_for_endpoints)
 
 
 def make_layers(app: FastAPI) -> None:

@@ -27,6 +27,15 @@ CHAT_TEMPLATE_HELP = (
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical", "trace")
 
 
+def parse_paths(text: str) -> list[str]:
+    """``/health,/metrics``; each path begins with a slash, as routes do."""
+    paths = [path.strip() for path in text.split(",") if path.strip()]
+    for path in paths:
+        if not path.startswith("/"):
+            raise ValueError(f"{path!r} is no path; begin it with a slash: /{path}")
+    return paths
+
+
 @dataclass(kw_only=True)
 class ServerArgs:
     """Arguments of one server; ``api_key`` is ``--api-key`` on the command line."""
@@ -147,6 +156,11 @@ class ServerArgs:
 
     uvicorn_log_level: str = _watch("info", help="log level of the HTTP server", choices=LOG_LEVELS)
     enable_access_log: bool = _watch(False, help="a log line for every request", parse=bool)
+    disable_access_log_for_endpoints: Sequence[str] = _watch(
+        (),
+        help="paths, with commas between them, that the access log leaves out: /health,/metrics",
+        parse=parse_paths,
+    )
     enable_log_requests: bool = _watch(False, help="log the prompts of requests", parse=bool)
     max_log_len: int | None = _watch(None, help="most characters of a logged prompt", parse=int)
     log_format: str = _watch("text", help="form of log lines", choices=("text", "json"))

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import functools
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from quire.chat_template import ChatOptions, ChatRenderer, tool_calls_fault
+from quire.chat_template import ChatError, ChatOptions, ChatRenderer
 from quire.near_names import did_you_mean
 from quire.prompts import ParsedPrompt
 from quire.server.errors import bad_request
 from quire.server.protocol.common import Body, ChatMessage, ChatPromptBody
 from quire.server.state import ServerState
-from quire.server.tool_choice import check_tools
-from quire.template_format import template_fault, template_variables
+from quire.server.tool_choice import ToolUse, check_tools, tool_use
+from quire.template_format import shows_tools, template_fault, template_variables
 
 logger = logging.getLogger(__name__)
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_EFFORT_VARIABLES = ("reasoning_effort", "enable_thinking", "thinking")
 _KINDS = {"without tools": ChatOptions(), "with tools": ChatOptions(tools=[{}])}  # of requests
 
 
@@ -35,7 +35,8 @@ def chat_prompt(state: ServerState, body: ChatPromptBody) -> ParsedPrompt:
     template = renderer.template(options)
     _check_template(body, template)
     _check_effort(body, template)
-    _check_documents(body, template)
+    if tool_use(body.tools, body.tool_choice) is not ToolUse.MAY and not shows_tools(template):
+        options = replace(options, tools=None)  # no call is wanted, or a grammar forces it
     messages = [_message(one, i, template) for i, one in enumerate(body.messages)]
     prompt = _rendered(renderer, messages, options)
     return replace(prompt, add_special_tokens=bool(body.add_special_tokens))
@@ -124,6 +125,8 @@ def _rendered(
 ) -> ParsedPrompt:
     try:
         return renderer.render(messages, options)
+    except ChatError as error:
+        raise bad_request(f"{error}.", error.place) from error
     except ValueError as error:
         raise bad_request(str(error), "messages") from error
 
@@ -156,6 +159,7 @@ def _options(state: ServerState, body: ChatPromptBody) -> ChatOptions:
             **_thinking(body),
             **(body.chat_template_kwargs or {}),
         },
+        allows_unread_kwargs=True,  # the server's defaults; the request's are checked before
     )
 
 
@@ -165,7 +169,7 @@ def forbids_thoughts(state: ServerState, body: ChatPromptBody) -> bool:
 
 
 def _thinking(body: ChatPromptBody) -> dict[str, Any]:
-    """The template variables for ``reasoning_effort``; some templates only read on or off."""
+    """The variables of `_EFFORT_VARIABLES`; some templates only read on or off."""
     effort = body.reasoning_effort
     if effort is None:
         return {}
@@ -185,9 +189,8 @@ def _check_template(body: ChatPromptBody, template: str) -> None:
 def _check_effort(body: ChatPromptBody, template: str) -> None:
     """400 for a ``reasoning_effort`` that the template does not read, unless it is "none"."""
     effort = body.reasoning_effort
-    if effort in (None, "none") or re.search(
-        r"\b(reasoning_effort|(enable_)?thinking)\b", template
-    ):
+    read = template_variables(template)
+    if effort in (None, "none") or not read.isdisjoint(_EFFORT_VARIABLES):
         return
     raise bad_request(
         f"reasoning_effort={effort!r} has no effect: the model's chat template reads neither "
@@ -196,18 +199,9 @@ def _check_effort(body: ChatPromptBody, template: str) -> None:
     )
 
 
-def _check_documents(body: ChatPromptBody, template: str) -> None:
-    if body.documents and not re.search(r"\bdocuments\b", template):
-        raise bad_request(
-            "documents have no effect: the model's chat template does not read them; put their "
-            "texts into a message.",
-            "documents",
-        )
-
-
 def _message(message: ChatMessage, index: int, template: str) -> dict[str, Any]:
     """The message as templates expect it, with reasoning under both of its names; 400 for an
-    unknown role, a missing content or malformed tool calls."""
+    unknown role."""
     place = f"messages[{index}]"
     plain = {"role": message.role, "content": message.content, **(message.model_extra or {})}
     if message.role not in _ROLES and not _knows_role(template, message.role):
@@ -218,16 +212,6 @@ def _message(message: ChatMessage, index: int, template: str) -> dict[str, Any]:
         )
     if message.role == "developer" and not _spells(template, "developer"):
         plain["role"] = "system"
-    if message.content is None and message.role != "assistant":
-        raise bad_request(
-            f"{place}.content: a message of role {message.role!r} needs a content, which is a "
-            "string or a list of text parts.",
-            f"{place}.content",
-        )
-    calls = plain.get("tool_calls")
-    fault = tool_calls_fault(calls, f"{place}.tool_calls") if calls else None
-    if fault is not None:
-        raise bad_request(f"{fault.place}: {fault.what}.", fault.place)
     reasoning = plain.get("reasoning") or plain.get("reasoning_content")
     if reasoning:
         plain["reasoning"] = plain["reasoning_content"] = reasoning

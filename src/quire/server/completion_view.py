@@ -9,7 +9,7 @@ from typing import Any
 from quire.engine.front import Front
 from quire.outputs import CompletionOutput, Logprob, PromptLogprobs, RequestOutput
 from quire.prompts import ParsedPrompt
-from quire.server.logprobs import CompletionLogprobs, prompt_logprobs
+from quire.server.logprobs import CompletionLogprobs, TokenOffsets, prompt_logprobs
 from quire.server.protocol.completions import CompletionRequest
 from quire.server.state import ServerState
 
@@ -49,31 +49,39 @@ class CompletionView:
         self._body = body
         self._vocabulary = front.vocabulary
         self._as_token_ids = names_tokens_by_id(body.return_tokens_as_token_ids, state)
+        self._prompts = prompts
         skip = body.skip_special_tokens
         if skip is None:
             skip = front.default_sampling_params().skip_special_tokens
+        self._skips_special = skip
         self.echoes = [Echo.of(prompt, front, skip) if body.echo else Echo() for prompt in prompts]
 
     def choices(self, outputs: list[RequestOutput]) -> list[dict[str, Any]]:
         """The choices of all prompts in order, numbered consecutively."""
         found: list[dict[str, Any]] = []
-        for echo, output in zip(self.echoes, outputs, strict=True):
+        for prompt, output in enumerate(outputs):
             for one in output.outputs:
-                found.append(self._choice(len(found), echo, output, one))
+                found.append(self._choice(len(found), prompt, output, one))
         return found
 
-    def logprobs(self) -> CompletionLogprobs:
-        """A new builder of one choice's log-probabilities."""
-        return CompletionLogprobs(self._vocabulary, self._as_token_ids)
+    def logprobs(self, prompt: int) -> CompletionLogprobs:
+        """A new builder of the log-probabilities of one choice for the prompt of this index."""
+        offsets = TokenOffsets(
+            self._vocabulary,
+            self._prompts[prompt].token_ids or (),
+            echo=self.echoes[prompt].text if self._body.echo else None,
+            skip_special_tokens=self._skips_special,
+        )
+        return CompletionLogprobs(self._vocabulary, self._as_token_ids, offsets)
 
     def _choice(
-        self, index: int, echo: Echo, output: RequestOutput, one: CompletionOutput
+        self, index: int, prompt: int, output: RequestOutput, one: CompletionOutput
     ) -> dict[str, Any]:
-        body = self._body
+        body, echo = self._body, self.echoes[prompt]
         shown, logprobs = prompt_logprobs(output.prompt_logprobs), None
         if body.logprobs is not None:
             positions = [*echo.positions(output.prompt_logprobs), *(one.logprobs or ())]
-            logprobs = self.logprobs().of([*echo.token_ids, *one.token_ids], positions)
+            logprobs = self.logprobs(prompt).of([*echo.token_ids, *one.token_ids], positions)
         return {
             "index": index,
             "text": echo.text + one.text,

@@ -73,7 +73,7 @@ class CompletionStream:
         index = self._index(prompt, one)
         is_first = index not in self._logprobs
         if is_first:
-            self._logprobs[index] = self._view.logprobs()
+            self._logprobs[index] = self._view.logprobs(prompt)
         echo = self._view.echoes[prompt]
         text = echo.text + one.text if is_first else one.text
         has_more = self._body.logprobs is not None or self._body.return_token_ids

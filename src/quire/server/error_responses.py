@@ -90,7 +90,9 @@ class _ErrorResponse(Response):
         self._error = error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = scope.get("state", {}).get("request_id")
+        state = scope.setdefault("state", {})
+        state["refusal"] = self._error.refusal  # `Observed` counts it
+        request_id = state.get("request_id")
         payload = error_payload(self._path, self._error, request_id, scope["headers"])
         answer = json_response(payload, self._error.status, self._error.headers)
         await answer(scope, receive, send)

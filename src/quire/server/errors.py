@@ -41,6 +41,7 @@ class HTTPError(Exception):
         headers: dict[str, str] | None = None,
         details: dict[str, Any] | None = None,  # in Anthropic's form; its clients act on them
         tells_paths: bool = False,  # keep paths, which are the API's or the client's own
+        refusal: str | None = None,  # why the server takes no more, for the metrics
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -50,6 +51,7 @@ class HTTPError(Exception):
         self.kind = kind
         self.param = None if param is None else _cut(param, _MAX_PARAM)
         self.details = details
+        self.refusal = refusal
         self.headers = dict(headers or {})
         if retry_after is not None:
             self.headers["Retry-After"] = str(retry_after)
@@ -115,9 +117,9 @@ def conflict(message: str) -> HTTPError:
     return HTTPError(409, message, "ConflictError")
 
 
-def too_many(message: str) -> HTTPError:
-    """More than the server takes at once: 429."""
-    return HTTPError(429, message, "RateLimitError", retry_after=1)
+def too_many(message: str, refusal: str) -> HTTPError:
+    """More than the server takes at once, of what ``refusal`` names: 429."""
+    return HTTPError(429, message, "RateLimitError", retry_after=1, refusal=refusal)
 
 
 def timed_out(name: str, seconds: float) -> HTTPError:

@@ -160,7 +160,8 @@ class _Room:
         if self._num_bytes + num_bytes > self._limit:
             raise too_many(
                 f"The server is already reading {self._num_bytes} bytes of requests, and the limit "
-                f"is {self._limit} at once; try again later."
+                f"is {self._limit} at once; try again later.",
+                "bodies_full",
             )
         self._num_bytes += num_bytes
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from quire.engine.detokenizer import make_detokenizer
 from quire.outputs import Logprob, PromptLogprobs
 from quire.tokenizer.byte_level import bytes_of_letters
 from quire.tokenizer.vocabulary import REPLACEMENT, Vocabulary
@@ -18,14 +19,69 @@ LOWEST = -9999.0  # in place of minus infinity, which JSON lacks
 Position = Mapping[int, Logprob]
 
 
+class TokenOffsets:
+    """Where each token begins in the text of a choice: the prompt, if it is echoed, and the answer.
+    A token that the text does not show has the place where it would stand."""
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary | None,
+        prompt_token_ids: Sequence[int],
+        *,
+        echo: str | None = None,  # the prompt as it stands in the text
+        skip_special_tokens: bool = True,
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._echo = echo or ""
+        self._num_echoed = 0 if echo is None else len(prompt_token_ids)  # that are yet to come
+        self._offset = 0 if self._num_echoed else len(self._echo)
+        if vocabulary is not None:
+            self._prompt = make_detokenizer(vocabulary)
+            self._answer = make_detokenizer(
+                vocabulary,
+                prompt_token_ids=prompt_token_ids,
+                skip_special_tokens=skip_special_tokens,
+            )
+
+    def next(self, token_id: int) -> int:
+        """The offset of the next token, first of the echoed prompt's, then of the answer's."""
+        start = self._offset
+        if self._vocabulary is None:
+            return start
+        if self._num_echoed == 0:
+            self._offset += len(self._answer.feed([token_id]))
+            return start
+        self._num_echoed -= 1
+        shown = self._shown(self._vocabulary, token_id)
+        self._offset = _end_in(self._echo, start, shown) if self._num_echoed else len(self._echo)
+        return start
+
+    def _shown(self, vocabulary: Vocabulary, token_id: int) -> str:
+        """The text of an echoed token; of special ones the echo has only those that were sent."""
+        if token_id not in vocabulary.special_ids:
+            return self._prompt.feed([token_id])
+        spelled = str(vocabulary.tokenizer.convert_ids_to_tokens(token_id))
+        return spelled if self._echo.startswith(spelled, self._offset) else ""
+
+
+def _end_in(text: str, start: int, shown: str) -> int:
+    """Where a token's text ends; decoders may drop or add the space at the beginning of a text."""
+    for place, piece in ((start, shown), (start + 1, shown), (start, shown.removeprefix(" "))):
+        if text.startswith(piece, place):
+            return place + len(piece)
+    return min(start + len(shown), len(text))  # the tokenizer changed the text
+
+
 class CompletionLogprobs:
     """The form of completions, built piece by piece: lists over tokens, and their offsets in the
     text."""
 
-    def __init__(self, vocabulary: Vocabulary | None, as_token_ids: bool) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary | None, as_token_ids: bool, offsets: TokenOffsets
+    ) -> None:
         self._vocabulary = vocabulary
         self._as_token_ids = as_token_ids
-        self._offset = 0  # characters of the tokens so far
+        self._offsets = offsets
 
     def of(
         self, token_ids: Sequence[int], positions: Sequence[Position | None]
@@ -37,8 +93,7 @@ class CompletionLogprobs:
             tokens.append(self._name(token_id, text))
             values.append(None if position is None else floored(position[token_id].logprob))
             tops.append(None if position is None else self._top(position))
-            offsets.append(self._offset)
-            self._offset += len(text)
+            offsets.append(self._offsets.next(token_id))
         return {
             "text_offset": offsets,
             "token_logprobs": values,

@@ -1,4 +1,5 @@
-"""The outermost layer: counts and times every HTTP response, and notes the trace it belongs to.
+"""The outermost layer: counts, times and logs every HTTP response, and notes the trace it belongs
+to.
 
 Plain ASGI. Sees refusals of the guard too.
 """
@@ -9,6 +10,7 @@ import time
 
 from quire.metrics.http_metrics import HTTPMetrics
 from quire.metrics.tracing import HEADER_NAMES, TRACE_HEADERS
+from quire.server.access_log import AccessLog
 from quire.server.fields import IGNORED_HEADER
 from quire.server.guard import App, Message, Receive, Scope, Send
 
@@ -20,9 +22,10 @@ _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"
 class Observed:
     """The outermost ASGI layer, around the guard and the routes."""
 
-    def __init__(self, app: App, *, http: HTTPMetrics) -> None:
+    def __init__(self, app: App, *, http: HTTPMetrics, access_log: AccessLog) -> None:
         self._app = app
         self._http = http
+        self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,6 +53,10 @@ class Observed:
             seconds = time.perf_counter() - started
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._http.ended(_handler(scope), method, status, seconds)
+            refusal = scope.get("state", {}).get("refusal")
+            if refusal is not None:
+                self._http.refused(refusal)
+            self._access_log.ended(scope, status, seconds)
 
     def _note_ignored(self, message: Message) -> None:
         for name, value in message.get("headers", ()):

@@ -17,10 +17,7 @@ VERDICTS: dict[str, Verdict] = {
     "enable_request_id_headers": noted(False, "every answer has its X-Request-Id, at no cost"),
     "enable_prompt_tokens_details": noted(False, "usage always reports cached tokens"),
     "disable_uvicorn_access_log": noted(
-        False, "no request is logged unless --enable-access-log is given"
-    ),
-    "disable_access_log_for_endpoints": noted(
-        None, "no request is logged unless --enable-access-log is given"
+        False, "only --enable-access-log logs requests; leave that out"
     ),
     "enable_server_load_tracking": noted(False, "/load always counts, at no cost"),
     "enable_tokenizer_info_endpoint": noted(False, "there is no such endpoint"),

@@ -157,7 +157,7 @@ async def verify(
     try:
         await engine.front.inputs.verify_beside(grammar)
     except TooManyGrammars as error:
-        raise too_many(f"{error}.") from error
+        raise too_many(f"{error}.", "grammars_full") from error
     except ValueError as error:
         message = str(error)
         of_tools = _with_places(message, schema_places)

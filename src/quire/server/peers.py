@@ -1,8 +1,9 @@
 """The HTTP processes of one server, seen from one of them: how much runs in all, and where.
 
-Each one's number of requests, and whether it still loads, are in memory that all of them map, so
-that checking the queue limit costs nothing. Anything else is asked over Unix sockets in a common
-folder. Knows no HTTP. A server with a single process has no folder and no peers.
+Each one's number of requests, whether it still loads, and whether it answers the others, are in
+memory that all of them map, so that checking the queue limit costs nothing. Anything else is asked
+over Unix sockets in a common folder. Knows no HTTP. A server with a single process has no folder
+and no peers.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import mmap
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +21,8 @@ import msgspec
 from quire.server.errors import conflict, unavailable
 
 _ITEM_BYTES = 8
-_RUNNING, _LOADING = "running", "loading"
+_NUM_ROWS = 3
+_RUNNING, _LOADING, _ANSWERING = range(_NUM_ROWS)
 _PATIENCE_S = 2.0  # a process that hangs must not hang the others
 _MAX_ANSWER = 64 << 20  # bytes
 _MAX_QUESTION = 1 << 20  # an id may be as long as a path, and longer where it is escaped
@@ -33,37 +36,42 @@ class Place(msgspec.Struct, frozen=True):
     folder: str
     index: int
     num_processes: int
+    counts_fd: int  # of a file without a name, inherited: nobody can remove it
 
     @classmethod
-    def make_all(cls, folder: str, num_processes: int) -> list[Place]:
-        """A place for each process; ``folder`` must be empty."""
-        places = [cls(folder, index, num_processes) for index in range(num_processes)]
-        for name, number in ((_RUNNING, 0), (_LOADING, 1)):
-            Path(folder, name).write_bytes(bytes(_ITEM_BYTES * num_processes))
-            for place in places:
-                Counts(place, name).set(number)
+    def make_all(cls, folder: str, counts_fd: int, num_processes: int) -> list[Place]:
+        """A place for each process; ``folder`` and the file ``counts_fd`` must be empty."""
+        os.write(counts_fd, bytes(_ITEM_BYTES * _NUM_ROWS * num_processes))
+        places = [cls(folder, index, num_processes, counts_fd) for index in range(num_processes)]
+        for place in places:
+            Counts(place, _LOADING).set(1)
         return places
 
     def vacate(self) -> None:
         """Reset the numbers of a process that has ended."""
-        for name in (_RUNNING, _LOADING):
-            Counts(self, name).set(0)
+        for row in range(_NUM_ROWS):
+            Counts(self, row).set(0)
 
 
 class Counts:
     """A number for each process. Each writes only its own, so no lock is needed."""
 
-    def __init__(self, place: Place | None = None, name: str = _RUNNING) -> None:
+    def __init__(self, place: Place | None = None, row: int = _RUNNING) -> None:
         self._index = 0 if place is None else place.index
-        buffer: bytearray | mmap.mmap = bytearray(_ITEM_BYTES)
+        length = 1 if place is None else place.num_processes
+        num_bytes = _ITEM_BYTES * _NUM_ROWS * length
+        buffer: bytearray | mmap.mmap = bytearray(num_bytes)
         if place is not None:
-            with Path(place.folder, name).open("r+b") as file:
-                buffer = mmap.mmap(file.fileno(), _ITEM_BYTES * place.num_processes)
-        self._numbers = memoryview(buffer).cast("q")
+            buffer = mmap.mmap(place.counts_fd, num_bytes)
+        self._numbers = memoryview(buffer).cast("q")[row * length : (row + 1) * length]
 
     def set(self, number: int) -> None:
         """Set the number of this process."""
         self._numbers[self._index] = number
+
+    def of(self, index: int) -> int:
+        """The number of any process."""
+        return self._numbers[index]
 
     @property
     def total(self) -> int:
@@ -116,11 +124,12 @@ class Peers:
             "cancel": table.cancel,
         }
         self._own: Path | None = None
-        self._others: list[Path] = []
+        self._others: dict[int, Path] = {}
         if place is not None:
             paths = [Path(place.folder, f"peer-{i}") for i in range(place.num_processes)]
-            self._own = paths.pop(place.index)
-            self._others = paths
+            self._others = dict(enumerate(paths))
+            self._own = self._others.pop(place.index)
+        self._answering = Counts(place, _ANSWERING)
         self._server: asyncio.AbstractServer | None = None
 
     async def listen(self) -> None:
@@ -130,8 +139,10 @@ class Peers:
             self._server = await asyncio.start_unix_server(
                 self._serve, self._own, limit=_MAX_QUESTION
             )
+            self._answering.set(1)
 
     async def close(self) -> None:
+        self._answering.set(0)
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
@@ -156,15 +167,23 @@ class Peers:
         return own_id
 
     async def _ask_all(self, method: str, *arguments: str) -> list[Any]:
-        """The answers of this process and of all the others that are there."""
+        """The answers of this process and of all the others that are there; 503 if one of them
+        cannot be asked, since a part of the answers would look like all."""
         own = self._answers[method](*arguments)
         line = msgspec.json.encode(_Ask(method, arguments)) + b"\n"
         try:
             answers = await asyncio.wait_for(
-                asyncio.gather(*(_answer(path, line) for path in self._others)), _PATIENCE_S
+                asyncio.gather(*(_answer(path, line) for path in self._others.values())),
+                _PATIENCE_S,
             )
         except asyncio.TimeoutError:
             raise unavailable("Another HTTP process does not answer; try again later.") from None
+        for index, answer in zip(self._others, answers, strict=True):
+            if not answer and self._answering.of(index):
+                raise unavailable(
+                    "Another HTTP process cannot be reached; try again later, and restart the "
+                    "server if that does not help."
+                )
         return [own, *(msgspec.json.decode(one) for one in answers if one)]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from quire.engine.async_engine import AsyncLLM
+from quire.engine.input_processor import Side, check_salt, num_kept_tokens
 from quire.prompts import ParsedPrompt
 from quire.server.errors import PromptTooLong, bad_request
 from quire.server.input_phase import go_on
+from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.common import GenerationBody
+from quire.server.sampling_fields import COMPLETION_MAX_TOKENS
 
 # Texts have far fewer characters per token. Of a text with more than this per token of the context
 # only a part is tokenized, and more of it only until that has twice the tokens that fit.
 _CHARS_PER_TOKEN = 16
 _CHARS_AT_ONCE = 1 << 20  # in one batch of texts; each character takes some 150 bytes
 _LEAST_COUNTED = 1 << 20  # characters or token ids allowed for counting, whatever the context
-_MAX_SALT = 128
 _ONLY = "the prompt"  # the name of a prompt that is not in a list
-_NOT_IN_SALT = "@/\\\0"
-
-Side = Literal["left", "right"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptRules:
     """What a request says about all of its prompts."""
 
-    kept_tokens: int | None = None  # -1: one less than the context
+    kept_tokens: int | None = None  # -1: what the answer leaves of the context
+    answer_tokens: int = 1
     side: Side = "left"  # the side that is cut off
     cache_salt: str | None = None
     param: str = "prompt"  # the field that errors are about
@@ -39,6 +38,7 @@ class PromptRules:
             _check_salt(body.cache_salt)
         return cls(
             kept_tokens=body.truncate_prompt_tokens,
+            answer_tokens=_answer_tokens(body) or body.min_tokens or 1,
             side=body.truncation_side or "left",
             cache_salt=body.cache_salt,
             param=param,
@@ -50,13 +50,23 @@ def ready_prompts(
 ) -> list[ParsedPrompt]:
     """The prompts with token ids, in order; 400 for one that does not fit the context. A truncated
     prompt loses its text."""
-    max_model_len = engine.model_config.max_model_len
-    kept = _kept_tokens(rules.kept_tokens, max_model_len)
+    kept = kept_tokens(engine, rules)
     done = tokenized_for_context(engine, prompts, rules.side)
-    fitted = [_fitted(prompt, kept, rules, max_model_len) for prompt in done]
+    fitted = [_fitted(engine, prompt, kept, rules) for prompt in done]
     for prompt in fitted:
         _check_token_ids(prompt, rules.param, engine.model_config.get_vocab_size())
     return fitted
+
+
+def kept_tokens(engine: AsyncLLM, rules: PromptRules) -> int | None:
+    """The most tokens of a prompt where longer ones are to be cut, else None."""
+    if rules.kept_tokens is None:
+        return None
+    max_model_len = engine.model_config.max_model_len
+    try:
+        return num_kept_tokens(rules.kept_tokens, max_model_len, rules.answer_tokens)
+    except ValueError as error:
+        raise bad_request(f"{error}.", "truncate_prompt_tokens") from error
 
 
 def tokenized_for_counting(
@@ -156,7 +166,7 @@ def too_long(
 
 
 def _fitted(
-    prompt: ParsedPrompt, kept: int | None, rules: PromptRules, max_model_len: int
+    engine: AsyncLLM, prompt: ParsedPrompt, kept: int | None, rules: PromptRules
 ) -> ParsedPrompt:
     token_ids = prompt.token_ids or []
     if not token_ids:
@@ -166,7 +176,8 @@ def _fitted(
         )
     text = prompt.text
     if kept is not None and kept < len(token_ids):
-        token_ids, text = token_ids[-kept:] if rules.side == "left" else token_ids[:kept], None
+        token_ids, text = engine.front.inputs.truncated(prompt, kept, rules.side), None
+    max_model_len = engine.model_config.max_model_len
     if len(token_ids) >= max_model_len:
         raise too_long(len(token_ids), max_model_len, rules.param, prompt.name)
     return replace(prompt, text=text, token_ids=token_ids, cache_salt=rules.cache_salt)
@@ -185,24 +196,16 @@ def _check_token_ids(prompt: ParsedPrompt, param: str, size: int) -> None:
         )
 
 
-def _kept_tokens(kept: int | None, max_model_len: int) -> int | None:
-    if kept is None:
-        return None
-    if kept == -1:
-        return max_model_len - 1
-    if not 1 <= kept <= max_model_len:
-        raise bad_request(
-            f"truncate_prompt_tokens must be -1 or from 1 to {max_model_len}, the length of the "
-            f"context, got {kept}.",
-            "truncate_prompt_tokens",
-        )
-    return kept
+def _answer_tokens(body: GenerationBody) -> int | None:
+    """The most tokens of the answer, if the request or its protocol says so."""
+    if isinstance(body, ChatCompletionRequest):
+        given = body.max_completion_tokens
+        return body.max_tokens if given is None else given
+    return COMPLETION_MAX_TOKENS if body.max_tokens is None else body.max_tokens
 
 
 def _check_salt(salt: str) -> None:
-    if not 1 <= len(salt) <= _MAX_SALT or any(letter in salt for letter in _NOT_IN_SALT):
-        raise bad_request(
-            f"cache_salt must have 1 to {_MAX_SALT} characters, none of them '@', '/', '\\' or "
-            f"NUL, got {salt[:40]!r}.",
-            "cache_salt",
-        )
+    try:
+        check_salt(salt)
+    except ValueError as error:
+        raise bad_request(f"{error}.", "cache_salt") from error

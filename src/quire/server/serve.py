@@ -268,7 +268,7 @@ def _uvicorn_config(app: FastAPI, args: ServerArgs) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         log_config=None,  # `log.setup_http` does it
-        access_log=args.enable_access_log,
+        access_log=False,  # `AccessLog` sees more
         server_header=False,
         timeout_keep_alive=env.HTTP_TIMEOUT_KEEP_ALIVE.get(),
         timeout_graceful_shutdown=_LAST_ANSWERS_S,

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import itertools
 import logging
+import os
 import signal
 import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 from quire.child_process import python_command
@@ -57,10 +59,11 @@ def supervise(
 ) -> BaseException | None:
     """Serve until a signal; returns the error that the server died of, or None."""
     with (
-        tempfile.TemporaryDirectory(prefix="quire-http-", dir=parent_of_sockets()) as folder,
+        _common_folder() as folder,
+        tempfile.TemporaryFile(dir=folder, buffering=0) as counts,
         multiprocess.shared_folder(folder),
     ):
-        places = Place.make_all(folder, args.api_server_count)
+        places = Place.make_all(folder, counts.fileno(), args.api_server_count)
         supervisor = _Supervisor(args, listener, make_config, places)
         if hand_over(
             stop_signals(),
@@ -68,6 +71,20 @@ def supervise(
         ):
             supervisor.soon(supervisor.stop)
         return supervisor.run()
+
+
+@contextlib.contextmanager
+def _common_folder() -> Iterator[str]:
+    """A new folder for sockets and metrics, removed at the end. Locked, since systemd-tmpfiles
+    removes old files except those below a folder with a lock (tmpfiles.d(5), "Age")."""
+    with tempfile.TemporaryDirectory(prefix="quire-http-", dir=parent_of_sockets()) as folder:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # not every file system has locks
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield folder
+        finally:
+            os.close(descriptor)
 
 
 class _Supervisor:
@@ -99,7 +116,7 @@ class _Supervisor:
         self._in_thread(self._load)
         try:
             while self._processes:
-                self._events.get()()
+                self._handle(self._events.get())
         finally:
             self._watch.cancel()
             for process in self._processes:
@@ -107,6 +124,16 @@ class _Supervisor:
             if self._client is not None:
                 self._client.close()
         return self._failure
+
+    def _handle(self, event: Callable[[], None]) -> None:
+        """Let an event happen. If that fails, as when no process can be started, the processes that
+        are left go on serving."""
+        try:
+            event()
+        except Exception as error:
+            logger.exception("the HTTP processes that are left go on after an error")
+            if not self._processes and not self._is_ending:
+                self._failure = error
 
     def soon(self, event: Callable[[], None]) -> None:
         """Queue an event for the main thread; any thread or signal handler may call this."""
@@ -175,16 +202,24 @@ class _Supervisor:
         if self._is_ending:
             return
         if status == CANNOT_START:
-            self._fail(ValueError("an HTTP process cannot start; see its error above"))
+            self._give_up(ValueError("an HTTP process cannot start; see its error above"))
         elif self._process_limit.take():
-            logger.error("an HTTP process ended with status %d; starting another one", status)
+            logger.error("%s; starting another one", _obituary(process.pid, status))
             self._start_process(process.place)
         else:
-            self._fail(RuntimeError(f"HTTP processes keep ending, the last with status {status}"))
+            cause = f"HTTP processes keep ending; the last one: {_obituary(process.pid, status)}"
+            logger.error("%s; the server stops", cause)
+            self._give_up(RuntimeError(cause))
 
     def _fail(self, cause: BaseException) -> None:
         self._failure, self._is_ending = cause, True
         self._tell(Fail(str(cause)))
+
+    def _give_up(self, cause: Exception) -> None:
+        """Stop the server, whose core still runs: requests of the processes that are left end as
+        after a signal."""
+        self._failure = cause
+        self.stop()
 
     def _start_process(self, place: Place) -> None:
         # They share one engine: its throughput needs to be logged once.
@@ -217,12 +252,25 @@ class _Supervisor:
 
     def _kill_processes(self) -> None:
         for process in self._processes:
+            logger.warning(
+                "HTTP process %d has not ended %g s after the server was told to stop; it is "
+                "killed",
+                process.pid,
+                self._args.shutdown_timeout + _GRACE_S,
+            )
             process.kill()
 
     def _in_thread(self, work: Callable[[], None], delay_s: float = 0.0) -> None:
         timer = threading.Timer(delay_s, work)
         timer.daemon = True
         timer.start()
+
+
+def _obituary(pid: int, status: int) -> str:
+    """How an HTTP process has ended, by its exit status."""
+    if status < 0:
+        return f"HTTP process {pid} was killed by {signal.Signals(-status).name}"
+    return f"HTTP process {pid} ended with status {status}"
 
 
 class _HTTPProcess:
@@ -246,8 +294,13 @@ class _HTTPProcess:
         self._child = subprocess.Popen(
             python_command(_MAIN),
             stdin=subprocess.PIPE,  # open as long as this process lives
-            pass_fds=[listener_fd],
+            pass_fds=[listener_fd, place.counts_fd],
         )
+        try:
+            multiprocess.reserve_files(self.pid)
+        except ValueError:
+            self.kill()
+            raise
         log_level = logging.getLogger("quire").getEffectiveLevel()
         self.tell(Boot(args, place, listener_fd, log_level, listens_at_once))
 

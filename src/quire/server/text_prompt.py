@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 from quire.engine.async_engine import AsyncLLM
 from quire.prompts import ParsedPrompt, parse_prompts, plain_ids
 from quire.server.errors import bad_request
-from quire.server.prompt_tokens import Side, tokenized_for_context, too_long
+from quire.server.prompt_tokens import (
+    PromptRules,
+    kept_tokens,
+    tokenized_for_context,
+    too_long,
+)
 from quire.server.protocol.completions import CompletionRequest
 
 if TYPE_CHECKING:
@@ -52,7 +57,9 @@ def completion_prompts(engine: AsyncLLM, body: CompletionRequest) -> list[Parsed
         return prompts
     if body.echo:
         raise bad_request("echo and suffix cannot be used together; leave one out.", "suffix")
-    return _with_gaps(engine, prompts, body.suffix, body.truncation_side or "left")
+    prompts = _with_gaps(engine, prompts, body.suffix)
+    _refuse_cuts(prompts, kept_tokens(engine, PromptRules.of(body, "prompt")))
+    return prompts
 
 
 def _parsed(given: Any) -> list[ParsedPrompt]:
@@ -106,7 +113,7 @@ def _refuse_empty(prompts: Sequence[ParsedPrompt]) -> None:
 
 
 def _with_gaps(
-    engine: AsyncLLM, prompts: Sequence[ParsedPrompt], suffix: str, cut_side: Side
+    engine: AsyncLLM, prompts: Sequence[ParsedPrompt], suffix: str
 ) -> list[ParsedPrompt]:
     """The prompts as token ids: in text, the special tokens could merge with their neighbours."""
     marks = _gap_token_ids(engine.front.require_tokenizer())
@@ -115,7 +122,7 @@ def _with_gaps(
     heads = [ParsedPrompt(text="", add_special_tokens=p.add_special_tokens) for p in prompts[:1]]
     texts = [replace(prompt, add_special_tokens=False) for prompt in prompts]
     tail = ParsedPrompt(text=suffix, add_special_tokens=False)
-    head, after, *befores = tokenized_for_context(engine, [*heads, tail, *texts], cut_side)
+    head, after, *befores = tokenized_for_context(engine, [*heads, tail, *texts], "left")
     return [
         replace(
             prompt,
@@ -130,6 +137,19 @@ def _with_gaps(
         )
         for prompt, before in zip(prompts, befores, strict=True)
     ]
+
+
+def _refuse_cuts(prompts: Sequence[ParsedPrompt], kept: int | None) -> None:
+    """400 for a gap longer than ``kept``: without its marks it would be none."""
+    for prompt in prompts:
+        count = len(prompt.token_ids or ())
+        if kept is not None and count > kept:
+            raise bad_request(
+                f"truncate_prompt_tokens keeps {kept} tokens, but {prompt.name} has {count} with "
+                "its suffix, and such a prompt cannot be cut; shorten prompt or suffix, or leave "
+                "truncate_prompt_tokens out.",
+                "truncate_prompt_tokens",
+            )
 
 
 def _gap_token_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int, int]:

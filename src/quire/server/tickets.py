@@ -64,7 +64,8 @@ def refuse_if_full(state: ServerState) -> None:
     if (in_flight := state.running.num_everywhere) >= state.args.max_queued_requests:
         raise too_many(
             f"The server already has {in_flight} requests in flight, and its limit is "
-            f"{state.args.max_queued_requests} (--max-queued-requests); try again later."
+            f"{state.args.max_queued_requests} (--max-queued-requests); try again later.",
+            "queue_full",
         )
 
 

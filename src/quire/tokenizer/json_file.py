@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quire.tokenizer.families import ADDS_BOS_UNASKED
-from quire.tokenizer.native import class_name, read_json
+from quire.tokenizer.native import class_name, read_json, tokens_given_as_objects
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +43,7 @@ def load_json_file(path: Path, trust_remote_code: bool) -> PreTrainedTokenizerBa
     marks = _marks(base, config)
     reader = _reader(base, keeps_marks=not marks)
     options: dict[str, Any] = {**marks, **_instead_of_empty(base, path, config)}
+    options |= tokens_given_as_objects(path)
     tokenizer = reader.from_pretrained(str(path), local_files_only=True, **options)
     tokenizer.__class__ = base  # unpickling finds that class by its name
     invented = _tokens_of_class_only(tokenizer, path)

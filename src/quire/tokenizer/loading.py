@@ -166,11 +166,13 @@ def _why_not_loaded(path: Path, trust_remote_code: bool, error: Exception) -> st
         return _no_tokenizer(path)
     return (
         f"the tokenizer in {path} cannot be loaded: {type(error).__name__}: "
-        f"{' '.join(str(error).split())[:500]}; {_remedy(path)}"
+        f"{' '.join(str(error).split())[:500]}; {_remedy(path, error)}"
     )
 
 
-def _remedy(path: Path) -> str:
+def _remedy(path: Path, error: Exception) -> str:
+    if isinstance(error, ImportError) and "pip install" in str(error):
+        return "install that, or pass tokenizer= with a folder that has a tokenizer.json"
     missing = [name for module, name in _PACKAGES.items() if not _is_installed(module)]
     if missing and not (path / "tokenizer.json").is_file():
         return (

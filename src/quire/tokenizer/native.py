@@ -31,6 +31,7 @@ _SENTENCEPIECE_FILE = "tokenizer.model"
 _TEMPLATE_FOLDER = "additional_chat_templates"
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 _PASSED_ON = ("model_max_length", "padding_side", "truncation_side")
+_MATCHING = ("single_word", "lstrip", "rstrip", "normalized")  # options of an added token
 _CODE_HAS_NAMES_OF = ("glm2", "codegeex2")  # models of the older of two codes that share a class
 
 
@@ -71,7 +72,10 @@ def load_native(path: Path) -> PreTrainedTokenizerBase | None:
 def _from_json(folder: _Folder) -> PreTrainedTokenizerBase:
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast.from_pretrained(str(folder.path), local_files_only=True)
+    options = tokens_given_as_objects(folder.path)
+    return PreTrainedTokenizerFast.from_pretrained(
+        str(folder.path), local_files_only=True, **options
+    )
 
 
 def _from_tiktoken(folder: _Folder, family: TiktokenFamily) -> PreTrainedTokenizerBase:
@@ -259,6 +263,30 @@ def class_name(config: Mapping[str, Any], hf_config: Mapping[str, Any]) -> str |
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in ``file``; empty if there is no file."""
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def tokens_given_as_objects(path: Path) -> dict[str, Any]:
+    """The folder's list of further special tokens as an option of `transformers`, which refuses to
+    read it from the files if it holds objects; empty if it holds none."""
+    from tokenizers import AddedToken
+
+    named = read_json(path / "tokenizer_config.json")
+    if "added_tokens_decoder" not in named:  # else nobody reads the older file
+        named = read_json(path / "special_tokens_map.json") | named
+    listed = named.get("extra_special_tokens") or named.get("additional_special_tokens")
+    if not isinstance(listed, list) or not any(isinstance(one, Mapping) for one in listed):
+        return {}
+    tokens = [
+        AddedToken(
+            str(one["content"]),
+            special=True,
+            **{name: bool(one[name]) for name in _MATCHING if name in one},
+        )
+        if isinstance(one, Mapping)
+        else one
+        for one in listed
+    ]
+    return {"extra_special_tokens": tokens}
 
 
 def _text_of(token: Any) -> str:

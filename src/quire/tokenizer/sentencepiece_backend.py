@@ -120,17 +120,22 @@ def _unknown(pieces: list[Piece]) -> tuple[int, str]:
 def _normalizers(
     file: SentencePieceFile, prefix_each_part: bool
 ) -> Iterable[normalizers.Normalizer]:
-    """The normalizers in order; the prefix comes first or last, which differs for blank texts."""
+    """The normalizers in order; the prefix comes first or last, which differs for blank texts. If
+    only the first part gets one, `_pre_tokenizers` adds it."""
     prefix = normalizers.Prepend(" ") if file.add_dummy_prefix and prefix_each_part else None
+    is_added_later = file.add_dummy_prefix and not prefix_each_part
     if prefix is not None and not file.remove_extra_whitespaces:
         yield prefix
     if file.charsmap:
         yield from _charsmap(file.charsmap)
     if file.remove_extra_whitespaces:
-        yield normalizers.Replace(Regex(rf"\A +|[ {SPACE}]+\z"), "")
+        end = rf"[ {SPACE}]+\z"
+        yield normalizers.Replace(Regex(end if is_added_later else rf"\A +|{end}"), "")
         yield normalizers.Replace(Regex(" {2,}"), " ")
         if prefix is not None:
             yield prefix
+        if is_added_later:
+            return  # a space that begins the text, and is no SPACE, stands for the prefix
     yield normalizers.Replace(" ", SPACE)
 
 
@@ -138,7 +143,9 @@ def _pre_tokenizers(
     file: SentencePieceFile, symbols: list[str], prefix_each_part: bool
 ) -> Iterable[pre_tokenizers.PreTokenizer]:
     if file.add_dummy_prefix and not prefix_each_part:
-        yield pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False)
+        # Two, as one adds no SPACE before one that belongs to the text.
+        yield pre_tokenizers.Metaspace(" ", prepend_scheme="first", split=False)
+        yield pre_tokenizers.Metaspace(SPACE, prepend_scheme="never", split=False)
     if symbols and file.is_bpe:
         yield pre_tokenizers.Split(Regex(any_of(symbols)), "isolated")
     if file.byte_fallback:

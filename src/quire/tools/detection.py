@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from quire.template_format import shows_tools
+
 # The first format whose texts are all in the template wins; those with marks like others' come
 # first.
 _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -33,7 +35,7 @@ _SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def detect_tool_format(template: str) -> str | None:
-    """The name of the format; None if the template has no tools, or an unknown format."""
-    if "tools" not in template:
+    """The name of the format; None if the template shows no tools, or an unknown format."""
+    if not shows_tools(template):
         return None
     return next((name for name, signs in _SIGNS if all(one in template for one in signs)), None)

@@ -44,6 +44,8 @@ def test_a_good_line() -> None:
         (line(url="/v1/x HTTP/1.1\r\nX: y"), "a", "the url must be a path such as"),
         (line(url="/v1/\u65e5"), "a", "the url must be a path such as"),
         (line(url="/v1/\ud800"), "a", "the url must be a path such as"),
+        (line(max_tokens=2), "a", "line 7: a line has no key 'max_tokens', only custom_id,"),
+        (line(**{"k" * 200: 1}), "a", f"no key '{'k' * 80}', only"),
         (line(body="x"), "a", "the body must be a JSON object"),
         (line(body={"stream": True}), "a", "leave out stream"),
     ],

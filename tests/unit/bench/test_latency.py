@@ -37,6 +37,7 @@ def test_beams_are_searched_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "message"),
     [
         ("--profile", "profile=True: there is no profiler; leave it out"),
+        ("--seed -1", "--seed -1 makes no prompts; give at least 0"),
         ("--workload nano --use-beam-search", "and how long; leave out --use-beam-search"),
     ],
 )

@@ -225,6 +225,62 @@ def test_a_picture(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--save-result --result-dir file", "the result cannot be written to file/"),
+        ("--save-result --result-dir /proc/nope", "give another --result-dir"),
+        ("--save-detailed --result-filename folder", "folder is a folder; give the name of a file"),
+        ("--append-result --result-filename file/x.json", "cannot be written to file/x.json: "),
+        ("--plot x.foo", "--plot x.foo: there are no pictures of kind .foo; give a name that ends"),
+    ],
+)
+def test_what_could_not_be_written_is_refused_before_the_measurement(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    words: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    model = FakeModel()
+    assert run(model, *RANDOM, *words.split()) == 1
+    assert message in capsys.readouterr().err
+    assert model.bodies == []
+
+
+def test_a_result_that_cannot_be_written_after_all_is_shown_and_drawn(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    class Vanishing(FakeModel):
+        def __call__(self, seen: Seen) -> Script:
+            if seen.path != "/v1/models" and folder.exists():
+                folder.rmdir()
+            return super().__call__(seen)
+
+    folder, picture = tmp_path / "results", tmp_path / "run.png"
+    words = ["--save-result", "--result-dir", str(folder), "--plot", str(picture)]
+    assert run(Vanishing(), *RANDOM, *words) == 1
+    shown = capsys.readouterr()
+    assert "Successful requests:                             8" in shown.out
+    assert "No such file or directory" in shown.err
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["run.svg", "run.PDF"])
+def test_the_name_of_a_picture_says_its_kind(tmp_path: Path, name: str) -> None:
+    assert run(FakeModel(), *RANDOM, "--plot", str(tmp_path / name)) == 0
+    assert (tmp_path / name).stat().st_size > 0
+
+
+def test_a_seed_below_zero_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(FakeModel(), *RANDOM, "--seed", "-1")
+    assert "argument --seed: -1 is too small; give at least 0" in capsys.readouterr().err
+
+
 def test_a_picture_needs_its_package(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -77,6 +77,7 @@ def test_a_file_without_a_question_that_fits(
         ("--dataset-name random --dataset x", "random makes no use of --dataset-path; leave"),
         ("--dataset x --input-len 3", "sharegpt makes no use of --input-len; leave that out"),
         ("--workload nano --dataset-name random", "how long; leave out --dataset-name"),
+        ("--seed -1", "--seed -1 makes no prompts; give at least 0"),
         ("--workload nano --n 2", "what the requests are and how long; leave out --n"),
     ],
 )

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import re
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -178,9 +177,9 @@ def test_figures_follow_an_answer_when_they_are_asked_for(
 
 
 def test_blank_lines_are_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(chat.piped_lines(io.StringIO("\n  a \n\nb"))) == ["a", "b"]
+    assert list(chat.piped_lines(["", "  a ", " ", "b"])) == ["  a ", "b"]
     with pytest.raises(ValueError, match="standard input has no text; give lines there"):
-        list(chat.piped_lines(io.StringIO("\n")))
+        list(chat.piped_lines([" "]))
     lines = iter(["", " hello ", KeyboardInterrupt(), EOFError()])
 
     def read(prompt: str) -> str:
@@ -190,17 +189,17 @@ def test_blank_lines_are_no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         return line
 
     monkeypatch.setattr("builtins.input", read)
-    assert list(chat.terminal_lines()) == ["hello"]
+    assert list(chat.terminal_lines()) == [" hello "]
 
 
 def test_on_a_terminal_a_command_that_is_none_is_not_said_to_the_model(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     llm = FakeLLM(["A"], ["B"])
-    lines = ["/foo", "/etc/hosts is what?", "/ is a slash"]
+    lines = ["/foo ", " /etc/hosts is what?", "/ is a slash"]
     monkeypatch.setattr(chat, "terminal_lines", lambda: iter(lines))
     chat._converse(conversation(llm), "m", on_terminal=True)
-    assert [heard[-1]["content"] for heard in llm.heard] == lines[1:]
+    assert [heard[-1]["content"] for heard in llm.heard] == [line.strip() for line in lines[1:]]
     assert "there is no command /foo; /clear" in capsys.readouterr().err
 
 

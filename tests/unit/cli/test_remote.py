@@ -258,3 +258,11 @@ def test_prompts_are_continued(
     assert capsys.readouterr().out == "zero one two\na b\nline c\n"
     body = model.bodies[0]
     assert (body["prompt"], body["max_tokens"], body["seed"]) == ("zero", 2, 7)
+
+
+def test_prompts_keep_their_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FakeModel([" one"], [" two"])
+    feed(monkeypatch, "  def f(): \r\n \n\tthree \n")
+    with fake_server(model) as server:
+        assert main(["complete", "--url", server.url]) == 0
+    assert [body["prompt"] for body in model.bodies] == ["  def f(): ", "\tthree "]

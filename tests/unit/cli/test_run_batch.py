@@ -68,7 +68,8 @@ def test_flags_of_answers_are_those_of_the_server() -> None:
 def test_thoughts_and_tools_of_a_local_model_have_their_parsers(tmp_path: Path) -> None:
     source = input_of(tmp_path, {**HELLO, "thinking_token_budget": 2}, {**HELLO, "tools": [TOOL]})
     output = tmp_path / "out.jsonl"
-    words = ["run-batch", "-i", source, "-o", str(output), *DUMMY, "--chat-template", "chatml"]
+    words = ["run-batch", "-i", source, "-o", str(output), *DUMMY]
+    words += ["--chat-template", "{{ tools | tojson }}{{ messages[0].content }}"]
     assert main(words) == 3
     assert [one["status_code"] for one in responses(output)] == [400, 400]
     formats = "--reasoning-parser qwen3 --tool-call-parser hermes --enable-auto-tool-choice"

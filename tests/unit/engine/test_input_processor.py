@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,62 @@ def test_prompt_is_truncated_from_the_left() -> None:
     prompt = list(range(10, 40))
     last = process(prompt, SamplingParams(truncate_prompt_tokens=4))
     assert last.engine.prompt_token_ids == [36, 37, 38, 39]
-    for max_tokens in (1, 5, 100, None):
-        params = SamplingParams(truncate_prompt_tokens=-1, max_tokens=max_tokens)
-        assert process(prompt[:12], params).engine.prompt_token_ids == prompt[:12]
-        fitting = process(prompt, params)
-        assert fitting.engine.prompt_token_ids == list(range(21, 40))
-        assert fitting.engine.max_tokens == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "num_kept", "num_left"),
+    [
+        ({"max_tokens": 1}, 19, 1),
+        ({"max_tokens": 5}, 15, 5),
+        ({"max_tokens": 19}, 1, 19),
+        ({"max_tokens": None}, 19, 1),
+        ({"max_tokens": None, "min_tokens": 3}, 17, 3),
+    ],
+)
+def test_a_prompt_can_be_truncated_to_what_the_answer_leaves(
+    limits: dict[str, Any], num_kept: int, num_left: int
+) -> None:
+    prompt = list(range(10, 40))
+    params = SamplingParams(truncate_prompt_tokens=-1, **limits)
+    request = process(prompt, params).engine
+    assert (request.prompt_token_ids, request.max_tokens) == (prompt[-num_kept:], num_left)
+    assert process(prompt[:num_kept], params).engine.prompt_token_ids == prompt[:num_kept]
+
+
+@pytest.mark.parametrize(
+    ("family", "num_first", "num_last"),
+    [(tokenizers.byte_level, 0, 0), (tokenizers.byte_fallback, 1, 0), (tokenizers.unigram, 0, 1)],
+)
+def test_special_tokens_around_a_text_are_not_cut_off(
+    family: Callable[[], Any], num_first: int, num_last: int
+) -> None:
+    tokenizer = family()
+    inputs = processor(tokenizer, max_model_len=50)
+    whole = tokenizer.encode("hello world with two spaces")
+    first, last = whole[:num_first], whole[len(whole) - num_last :]
+    inner = whole[num_first : len(whole) - num_last]
+    prompt = ParsedPrompt(text="hello world with two spaces")
+
+    def cut(prompt: ParsedPrompt, kept: int) -> list[int]:
+        params = SamplingParams(truncate_prompt_tokens=kept)
+        return inputs.process("r", prompt, params).engine.prompt_token_ids
+
+    assert cut(prompt, 4) == [*first, *inner[num_first + num_last - 4 :], *last]
+    right = inputs.truncated(replace(prompt, token_ids=whole), 4, "right")
+    assert right == [*first, *inner[: 4 - num_first - num_last], *last]
+    assert cut(prompt, 1) == whole[-1:]  # no room for anything but special tokens
+    assert cut(prompt, len(whole)) == cut(prompt, 50) == whole
+    plain = tokenizer.encode(prompt.text, add_special_tokens=False)
+    assert cut(replace(prompt, add_special_tokens=False), 4) == plain[-4:]
+    assert cut(ParsedPrompt(token_ids=whole), 4) == whole[-4:]
+    foreign = list(range(100, 110))
+    assert cut(ParsedPrompt(text="only passed on", token_ids=foreign), 4) == foreign[-4:]
+
+
+def test_token_ids_are_truncated_without_a_tokenizer() -> None:
+    prompt = ParsedPrompt(text="only passed on", token_ids=[5, 6, 7])
+    params = SamplingParams(truncate_prompt_tokens=2)
+    assert processor(None).process("r", prompt, params).engine.prompt_token_ids == [6, 7]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +159,12 @@ def test_prompt_is_truncated_from_the_left() -> None:
     [
         ("", {}, "prompt is empty"),
         (list(range(20)), {}, r"has 20 tokens, but max_model_len is 20 .*truncate_prompt_tokens"),
+        ([5], {"truncate_prompt_tokens": 21}, r"be -1 or from 1 to 20, the length .* got 21; use"),
+        (
+            [5],
+            {"truncate_prompt_tokens": -1, "max_tokens": 20},
+            "leaves the prompt no token: an answer of 20 tokens .* max_model_len=20; give a",
+        ),
         ([3, 500], {}, r"token id 500, which is outside the vocabulary, 0 to 499"),
         ("a", {"stop_token_ids": [500]}, "stop_token_ids"),
         ("a", {"logprobs": 6}, "max_logprobs=5"),
@@ -116,6 +173,13 @@ def test_prompt_is_truncated_from_the_left() -> None:
 def test_wrong_input_is_one_clear_error(prompt: Any, params: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         process(prompt, SamplingParams(**params))
+
+
+@pytest.mark.parametrize("salt", ["a/b", "a@b", "\\", "\0", "x" * 129])
+def test_a_salt_is_a_plain_name(salt: str) -> None:
+    prompt = ParsedPrompt(token_ids=[5], cache_salt=salt)
+    with pytest.raises(ValueError, match=r"cache_salt must have 1 to 128 characters, none of them"):
+        processor().process("r", prompt, SamplingParams())
 
 
 def test_text_that_has_no_tokens_is_refused_under_its_name() -> None:
@@ -263,10 +327,13 @@ def test_ends_of_a_chat_format_are_like_end_of_sequence_tokens() -> None:
     assert set(request.engine.sampling.stop_token_ids) == {EOS, START}
     assert request.stop.eos_token_ids == {EOS, START}
     assert request.stop.strings == ("x", "###")
+    assert request.stop.end_strings == set()
     assert request.stop.token_strings == {}
     assert request.engine.watch is Watch.EVERY_STEP
     ignoring = processor().process("r", chat, SamplingParams(ignore_eos=True)).stop
     assert (ignoring.strings, ignoring.eos_token_ids, ignoring.token_ids) == ((), set(), set())
+    silent = processor().process("r", chat, SamplingParams(stop=["x"])).stop
+    assert (silent.strings, silent.end_strings) == (("x", "###"), {"###"})
     plain = processor().process("r", ParsedPrompt(text="hello"), SamplingParams()).stop
     assert (plain.strings, plain.eos_token_ids) == ((), {EOS})
 

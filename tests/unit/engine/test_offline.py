@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -216,6 +219,27 @@ def test_a_call_that_waits_for_another_process_keeps_nobody_waiting(distant: LLM
     assert not is_alive
     assert [output.outputs[0].token_ids for output in found] == [[5, 5]] * 6
     assert len(ends) == 1
+
+
+_ENDS_WITH_A_HALF_READ_STREAM = """
+from quire.engine.llm_engine import LLMEngine
+from quire.engine.offline import OfflineRunner
+from tests.fakes.configs import fake_config
+from tests.fakes.fake_core import BUILD_FAKE_CORE
+from tests.unit.engine.test_offline import ENDLESS, endless, requests_of
+config = fake_config(max_model_len=2 * ENDLESS)
+engine = LLMEngine(config, multiprocess_mode=True, build=BUILD_FAKE_CORE)
+outputs = OfflineRunner(engine).run([*requests_of(engine, 1, []), endless(engine, "long")])
+next(outputs)
+"""
+
+
+def test_a_program_may_end_before_a_stream_of_another_process_has() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", _ENDS_WITH_A_HALF_READ_STREAM]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "Exception ignored" not in ended.stderr
 
 
 def test_whoever_waits_goes_on_when_the_one_who_stepped_for_all_has_left(

@@ -108,6 +108,28 @@ def test_which_of_several_end_tokens_it_was_is_told_but_for_that_of_the_tokenize
         assert completion.stop_reason == reason
 
 
+@pytest.mark.parametrize("include", [False, True])
+@pytest.mark.parametrize("at_end", [False, True])
+def test_a_text_that_ends_a_turn_is_no_stop_string(include: bool, at_end: bool) -> None:
+    """Also where the text is complete only at the very end, as half a character may be."""
+    inputs = InputProcessor(CONFIG, VOCABULARY, (EOS,))
+    end = "\nUser:\ufffd" if at_end else "\nUser:"
+    params = SamplingParams(max_tokens=100, stop=["dogs"], include_stop_str_in_output=include)
+    for text, expected, reason in (
+        ("Fine.\nUser:", "Fine.", None),
+        ("Fine. dogs", "Fine. dogs" if include else "Fine. ", "dogs"),
+    ):
+        made = inputs.process("r", ParsedPrompt(text="hello", ends=(end,)), params)
+        tokens = [*encode(text), *(encode("☃")[:1] if at_end and reason is None else ())]
+        outputs = outputs_of(made)
+        steps = [outputs.process([delta([token])]) for token in tokens[:-1]]
+        last = outputs.process([delta(tokens[-1:], FinishReason.LENGTH)])
+        assert all(not step.to_abort for step in steps)
+        completion = one(last.outputs).outputs[0]
+        assert (completion.text, completion.finish_reason) == (expected, "stop")
+        assert completion.stop_reason == reason
+
+
 def test_the_prompt_of_outputs_is_the_callers_own() -> None:
     made = request()
     outputs = outputs_of(made)

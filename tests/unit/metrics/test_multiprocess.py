@@ -12,8 +12,10 @@ import pytest
 
 from quire.metrics.multiprocess import (
     VARIABLE,
+    folder_is_gone,
     is_shared,
     prepare_named_folder,
+    reserve_files,
     shared_folder,
 )
 
@@ -44,6 +46,39 @@ def test_processes_of_one_folder_add_up(tmp_path: Path) -> None:
     assert f"quire:http_responses_total{{{labels}}} 2.0" in first
     assert f"quire:http_responses_total{{{labels}}} 5.0" in second
     assert f"http_requests_total{{{labels.replace('200', '2xx')}}} 5.0" in second
+
+
+def test_a_full_disk_cannot_kill_a_process_with_reserved_files(tmp_path: Path) -> None:
+    code = "import os; from quire.metrics.multiprocess import reserve_files as reserve\n"
+    code += "reserve(os.getpid())\n" + _WORK
+    code += "metrics.requests_of('m', 100)\n"
+    with shared_folder(str(tmp_path)):
+        subprocess.run([sys.executable, "-c", code, "2"], capture_output=True, check=True)
+        files = [file.stat() for file in Path(os.environ[VARIABLE]).iterdir()]
+        assert len(files) == 3  # of all kinds of metrics
+        assert all(file.st_blocks * 512 >= file.st_size for file in files)
+        assert "quire:http_responses_total" in run(2)
+
+
+def test_room_that_cannot_be_reserved_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "counter_8.db").write_bytes(b"mine")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    reserve_files(8)
+    assert (tmp_path / "counter_8.db").read_bytes() == b"mine"
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
+    with pytest.raises(ValueError, match=r"metrics need 3 MiB .* No such file .* make room"):
+        reserve_files(7)
+
+
+def test_a_folder_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert not folder_is_gone()
+    with shared_folder(str(tmp_path)):
+        assert not folder_is_gone()
+        Path(os.environ[VARIABLE]).rmdir()
+        assert folder_is_gone()
 
 
 def test_a_folder_of_the_users_is_left_alone(

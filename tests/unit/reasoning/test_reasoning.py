@@ -25,6 +25,8 @@ TAGS = {
     "mistral": ("[THINK]", "[/THINK]"),
     "granite": ("Here is my thought process:", "Here is my response:"),
     "granite ": ("<think>", "</think>"),
+    "ernie45": ("<think>", "</think>"),
+    "hunyuan_a13b": ("<think>", "</think>"),
     "tags:<why>,</why>": ("<why>", "</why>"),
     "gpt-oss": (
         "<|channel|>analysis<|message|>",
@@ -34,7 +36,7 @@ TAGS = {
 TOOL_MARKS = ["<tool_call>", "\n<tool_call>", "<|tool_calls_section_begin|>"]
 MARKS = [
     *" ".join(" ".join(one) for one in TAGS.values()).split(),
-    *("<response>", "</response>", " to=functions.f", *TOOL_MARKS),
+    *("<response>", "</response>", "<answer>", "\n</answer>", " to=functions.f", *TOOL_MARKS),
 ]
 IN_THOUGHT = [CallBegins(), *(tool_format(name).in_thought for name in ("hermes", "kimi_k2"))]
 cuts = st.lists(st.integers(0, 200), max_size=30)
@@ -89,7 +91,8 @@ def test_random_marks_lose_no_text(
 def test_text_without_a_thought_is_content(name: str) -> None:
     text = " The answer is <b>3</b>.\n"
     for opening in (Opening.AFTER_THOUGHT, Opening.UNKNOWN):
-        is_assumed = reasoning_format(name).name == "deepseek_r1" and opening is Opening.UNKNOWN
+        is_usual = reasoning_format(name).name in ("deepseek_r1", "ernie45")
+        is_assumed = is_usual and opening is Opening.UNKNOWN
         expected = (text, "") if is_assumed else ("", text)
         for pieces in ([text], list(text)):
             assert read(reasoning_format(name).parser(opening), pieces) == expected
@@ -100,7 +103,10 @@ def test_a_thought_that_never_ends_is_reasoning() -> None:
     assert read(parser, ["<think>Hmm, ", "well </thi"]) == ("Hmm, well </thi", "")
 
 
-@pytest.mark.parametrize("name", ["qwen3", "mistral", "seed_oss", "granite", "deepseek_r1"])
+@pytest.mark.parametrize(
+    "name",
+    ["qwen3", "mistral", "seed_oss", "granite", "deepseek_r1", "ernie45", "hunyuan_a13b"],
+)
 @pytest.mark.parametrize("opening", [Opening.UNKNOWN, Opening.AFTER_THOUGHT])
 def test_an_answer_that_begins_with_the_end_of_a_thought_has_thought_nothing(
     name: str, opening: Opening
@@ -118,6 +124,8 @@ def test_an_answer_that_begins_with_the_end_of_a_thought_has_thought_nothing(
     [
         ("<response>Hi</response>", "Hi"),
         ("\n<response>Hi</response>\n", "Hi"),
+        ("\n\n<response>\nHi\n</response>\n", "Hi"),
+        ("\n<response>\n\nHi\n\n</response>", "\nHi\n"),
         ("<response>a</response> is a tag</response>", "a</response> is a tag"),
         ("<response>cut</respon", "cut</respon"),
         ("\nHi</response>", "\nHi</response>"),
@@ -130,6 +138,34 @@ def test_tags_around_an_answer_are_no_part_of_it(rest: str, answer: str) -> None
         assert read(parser, pieces) == ("hm", answer)
     without = reasoning_format("granite").parser(Opening.UNKNOWN)
     assert read(without, ["<response>Hi</response>"]) == ("", "<response>Hi</response>")
+
+
+@pytest.mark.parametrize(
+    ("name", "opening", "text", "found"),
+    [
+        (
+            "ernie45",
+            Opening.IN_THOUGHT,
+            "hm\n</think>\n\n<response>\nHi\n</response>\n",
+            ("hm\n", "Hi"),
+        ),
+        ("ernie45", Opening.UNKNOWN, "hm\n</think>\nHi", ("hm\n", "\nHi")),
+        (
+            "hunyuan_a13b",
+            Opening.UNKNOWN,
+            "<think>\nhm\n</think>\n<answer>\nHi\n</answer>",
+            ("\nhm\n", "Hi"),
+        ),
+        ("hunyuan_a13b", Opening.AFTER_THOUGHT, "<answer>\nHi\n</answer>", ("", "Hi")),
+        ("hunyuan_a13b", Opening.AFTER_THOUGHT, "\n<answer>Hi", ("", "Hi")),
+        ("hunyuan_a13b", Opening.AFTER_THOUGHT, "\nHi", ("", "\nHi")),
+    ],
+)
+def test_answers_of_ernie_and_hunyuan_stand_in_tags(
+    name: str, opening: Opening, text: str, found: tuple[str, str]
+) -> None:
+    for pieces in ([text], list(text)):
+        assert read(reasoning_format(name).parser(opening), pieces) == found
 
 
 LINE_CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
@@ -164,6 +200,13 @@ def test_a_call_may_begin_before_the_thought_has_ended(
 ) -> None:
     for pieces in ([text], list(text)):
         assert with_calls(name, tools, pieces) == (thought, content, ["get_weather"])
+
+
+def test_a_call_may_follow_the_tags_of_an_answer() -> None:
+    text = f"hm</think>\n<response>\nLet me see.\n</response>\n\n{LINE_CALL}\n"
+    for pieces in ([text], list(text)):
+        found = with_calls("ernie45", "hermes", pieces)
+        assert found == ("hm", "Let me see.", ["get_weather"])
 
 
 @pytest.mark.parametrize("form", ["hermes", "qwen3_coder", "seed_oss", "glm45", "kimi_k2"])
@@ -378,6 +421,9 @@ def test_thoughts_calls_and_content_of_gpt_oss_lose_nothing(
         ("[SYSTEM_PROMPT]...[THINK]", "mistral"),
         ("<|start|>assistant<|channel|>final", "openai_gptoss"),
         ("between <think></think> and your response between <response></response>", "granite"),
+        ("assistant\\n<response>\\n' ... assistant\\n<think>\\n", "ernie45"),
+        ("<think>\\n</think>\\n<answer>\\n", "hunyuan_a13b"),
+        ("{{ content + '<|extra_0|>' }}... '<think>\\n\\n</think>\\n'", "hunyuan_a13b"),
         ("{{ messages }}", None),
     ],
 )

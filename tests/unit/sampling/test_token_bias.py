@@ -54,6 +54,11 @@ def test_logit_bias_is_added() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_a_bias_below_all_floats_forbids() -> None:
+    found = processed({"logit_bias": ((3, -1e308), (0, float("-inf")))}, [1], [])
+    assert found.isinf().nonzero().flatten().tolist() == [0, 3]
+
+
 def test_only_allowed_tokens_are_left() -> None:
     found = processed({"allowed_token_ids": (2, 9)}, [1], [4])
     assert found.isfinite().nonzero().flatten().tolist() == [2, 9]

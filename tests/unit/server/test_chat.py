@@ -383,6 +383,33 @@ async def test_a_trusted_template_and_its_arguments(engine: AsyncLLM) -> None:
     assert response.json()["prompt"] == "13DWhat is the capital of France?"
 
 
+@pytest.mark.parametrize("field", ["reasoning_effort", "documents"])
+async def test_words_in_the_text_of_a_template_are_not_variables_that_it_reads(
+    engine: AsyncLLM, field: str
+) -> None:
+    prose = "Your documents, your thinking, reasoning_effort. {{ messages[0].content }}"
+    value = "high" if field == "reasoning_effort" else [{"text": "D"}]
+    body = {"messages": QUESTION, "chat_template": prose, field: value}
+    async with in_process_client(ready_state(engine, trust_request_chat_template=True)) as client:
+        response = await client.post("/apply-template", json=body)
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (400, field)
+        assert "no effect" in error["message"]
+        body["chat_template"] = prose + "{{ " + field + " }}"
+        assert (await client.post("/apply-template", json=body)).status_code == 200
+
+
+async def test_a_trusted_template_can_be_named(engine: AsyncLLM) -> None:
+    body = {"messages": QUESTION, "chat_template": "vicuna"}
+    async with in_process_client(ready_state(engine, trust_request_chat_template=True)) as client:
+        response = await client.post("/apply-template", json=body)
+        assert response.json()["prompt"].endswith("USER: What is the capital of France? ASSISTANT:")
+        response = await client.post("/apply-template", json={**body, "chat_template": "vicunya"})
+    error = response.json()["error"]
+    assert response.status_code == 400
+    assert "no chat template 'vicunya'; did you mean vicuna?" in error["message"]
+
+
 async def test_a_trusted_template_that_does_not_parse_is_named(engine: AsyncLLM) -> None:
     body = {"messages": QUESTION, "chat_template": "{{ x }}\n{% for"}
     async with in_process_client(ready_state(engine, trust_request_chat_template=True)) as client:
@@ -429,7 +456,7 @@ ANY = "{% for m in messages %}{{ m.role }}{% endfor %}"
         (ANY, "developer", "system"),
         (KNOWN + "{# developer #}", "developer", "system"),
         (KNOWN + '{{ "" if "developer" }}', "developer", "developer"),
-        ("fixed", "critic", None),
+        ("{{ 1 }}", "critic", None),
     ],
 )
 async def test_a_template_may_have_roles_of_its_own(

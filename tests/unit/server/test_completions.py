@@ -206,6 +206,21 @@ async def test_echo_shows_the_prompt_and_its_log_probabilities(client: httpx.Asy
     assert texts_of(events)[0] == choice["text"]
 
 
+async def test_offsets_are_places_in_the_text(client: httpx.AsyncClient) -> None:
+    prompt = "Say é 🙂 now"
+    for prompts in ([prompt, prompt[:6]], prompt):
+        body = {"prompt": prompts, "echo": True, "logprobs": 0, "return_token_ids": True}
+        answer = await complete(client, **body)
+        events = await stream(client, **body)
+        for choice in answer["choices"]:
+            sent = prompts if prompts == prompt else prompts[choice["index"]]
+            places = choice["logprobs"]["text_offset"]
+            assert places[len(choice["prompt_token_ids"])] == len(sent)
+            own = [one["choices"][0] for one in events[:-1]]
+            own = [one for one in own if one["index"] == choice["index"]]
+            assert [at for one in own for at in one["logprobs"]["text_offset"]] == places
+
+
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_echo_of_a_cut_prompt_is_what_the_model_saw(
     client: httpx.AsyncClient, is_stream: bool
@@ -278,9 +293,10 @@ async def test_a_prompt_can_be_cut(client: httpx.AsyncClient, engine: AsyncLLM) 
     ):
         answer = await complete(client, return_token_ids=True, **fields)
         assert answer["choices"][0]["prompt_token_ids"] == expected
-    answer = await complete(client, prompt="x " * 4000, truncate_prompt_tokens=-1)
-    assert answer["usage"]["prompt_tokens"] == engine.model_config.max_model_len - 1
-    assert answer["choices"][0]["finish_reason"] == "length"
+    body = {"prompt": "x " * 4000, "truncate_prompt_tokens": -1, "ignore_eos": True}
+    answer = await complete(client, **body, max_tokens=50)
+    assert answer["usage"]["completion_tokens"] == 50
+    assert answer["usage"]["prompt_tokens"] == engine.model_config.max_model_len - 50
 
 
 async def test_max_tokens_is_clamped_to_what_remains(
@@ -340,6 +356,12 @@ async def test_the_server_can_cap_max_tokens(engine: AsyncLLM) -> None:
         ({"logprobs": 21}, "logprobs", "20"),
         ({"cache_salt": "a/b"}, "cache_salt", "none of them"),
         ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens", "from 1 to 2048"),
+        ({"truncate_prompt_tokens": 2049}, "truncate_prompt_tokens", "from 1 to 2048"),
+        (
+            {"truncate_prompt_tokens": -1, "max_tokens": 2048},
+            "truncate_prompt_tokens",
+            "leaves the prompt no token",
+        ),
         ({"priority": 1}, "priority", "scheduling_policy"),
         ({"stream": True, "use_beam_search": True}, "use_beam_search", "Beam search"),
         ({"stream": True, "best_of": 2}, "best_of", "cannot be streamed"),

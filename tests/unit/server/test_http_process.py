@@ -38,7 +38,7 @@ from tests.fakes.fake_core import BUILD_FAKE_CORE
 
 ARGS = ServerArgs(api_key=["a", "b"], default_chat_template_kwargs={"a": [1]}, port=0)
 ORDERS: list[Order] = [
-    Boot(ARGS, Place("/tmp/p", 1, 2), 3, 20, True),
+    Boot(ARGS, Place("/tmp/p", 1, 2, 5), 3, 20, True),
     StartPhase("weights"),
     Up("/tmp/x", "0", b"\x00\xff"),
     Down("it died\nof something"),
@@ -54,7 +54,7 @@ def test_orders_survive_the_pipe() -> None:
     pipe.seek(0)
     boot, *others = [read_order(pipe) for _ in ORDERS]
     assert isinstance(boot, Boot) and (boot.listener_fd, boot.log_level) == (3, 20)
-    assert boot.place == Place("/tmp/p", 1, 2)
+    assert boot.place == Place("/tmp/p", 1, 2, 5)
     assert boot.args.api_key == ["a", "b"]
     assert boot.args.default_chat_template_kwargs == {"a": [1]}
     assert others == ORDERS[1:]

@@ -166,6 +166,9 @@ async def test_more_new_grammars_than_can_be_tried_are_refused_for_now(
     response = await client.post(CHAT, json={"messages": QUESTION, "guided_choice": ["new one"]})
     assert response.status_code == 429 and response.headers["Retry-After"]
     assert "new grammars wait to be tried out already" in response.json()["error"]["message"]
+    metrics = (await client.get("/metrics")).text
+    assert 'quire:refused_total{reason="grammars_full"} 1.0' in metrics
+    assert 'quire:refused_total{reason="queue_full"} 0.0' in metrics
 
 
 async def test_a_thought_or_the_answer_and_nothing_else(engine: AsyncLLM) -> None:

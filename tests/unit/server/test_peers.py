@@ -7,6 +7,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -21,8 +22,11 @@ from tests.fakes.server import in_process_client, ready_state
 
 @pytest.fixture
 def places() -> Iterator[list[Place]]:
-    with tempfile.TemporaryDirectory(prefix="q") as folder:  # paths of sockets must be short
-        yield Place.make_all(folder, 3)
+    with (
+        tempfile.TemporaryDirectory(prefix="q") as folder,  # paths of sockets must be short
+        tempfile.TemporaryFile(dir=folder, buffering=0) as counts,
+    ):
+        yield Place.make_all(folder, counts.fileno(), 3)
 
 
 @contextlib.asynccontextmanager
@@ -152,6 +156,31 @@ async def test_half_of_an_answer_is_none(places: list[Place]) -> None:
 
     async with await asyncio.start_unix_server(end_halfway, f"{places[0].folder}/peer-1"):
         assert await first.peers.rows() == []
+
+
+async def test_a_process_that_cannot_be_reached_is_an_error_while_it_lives(
+    places: list[Place],
+) -> None:
+    first, second, _ = (ServerState(args=ServerArgs(), place=place) for place in places)
+    cancelled = begin(second, "a")
+    async with listening(first, second), in_process_client(first) as client:
+        Path(places[1].folder, "peer-1").unlink()
+        answers = [await client.get("/v1/requests"), await client.post("/v1/requests/a/cancel")]
+        assert [answer.status_code for answer in answers] == [503, 503]
+        assert all("cannot be reached" in answer.text for answer in answers)
+        assert cancelled == []
+        places[1].vacate()  # it has ended
+        assert (await client.get("/v1/requests")).json()["data"] == []
+
+
+def test_processes_count_on_when_their_folder_is_gone(places: list[Place]) -> None:
+    first, second = Counts(places[0]), Counts(places[1])
+    for path in Path(places[0].folder).iterdir():
+        path.unlink()
+    second.set(3)
+    assert (first.total, Counts(places[2]).total) == (3, 3)  # one that starts later, too
+    places[1].vacate()
+    assert first.total == 0
 
 
 async def test_a_process_that_hangs_hangs_no_other(

@@ -12,6 +12,8 @@ from quire.engine.input_processor import InputProcessor
 from quire.prompts import ParsedPrompt
 from quire.server.errors import HTTPError, PromptTooLong
 from quire.server.prompt_tokens import PromptRules, Side, ready_prompts
+from quire.server.protocol.chat import ChatCompletionRequest
+from quire.server.protocol.completions import CompletionRequest
 from quire.tokenizer.vocabulary import Vocabulary
 from tests.fakes import tokenizers
 from tests.fakes.configs import fake_config
@@ -66,6 +68,32 @@ def test_a_prompt_without_room_for_an_answer_is_told_what_clients_look_for(
     assert (raised.value.num_tokens, raised.value.most_tokens) == (50, 49)
 
 
+@pytest.mark.parametrize(
+    ("fields", "of_completions", "of_chat"),
+    [
+        ({}, 16, 1),
+        ({"max_tokens": 7, "min_tokens": 3}, 7, 7),
+        ({"min_tokens": 3}, 16, 3),
+        ({"max_tokens": 0, "echo": True}, 1, 1),
+        ({"max_completion_tokens": 9, "max_tokens": 7}, 7, 9),
+    ],
+)
+def test_a_truncated_prompt_leaves_room_for_the_answer(
+    fields: dict[str, Any], of_completions: int, of_chat: int
+) -> None:
+    engine, _ = engine_with(tokenizers.byte_level())
+    bodies = (
+        CompletionRequest(prompt="a", truncate_prompt_tokens=-1, **fields),
+        ChatCompletionRequest(
+            messages=[{"role": "user", "content": "a"}], truncate_prompt_tokens=-1, **fields
+        ),
+    )
+    for body, num_left in zip(bodies, (of_completions, of_chat), strict=True):
+        prompt = ParsedPrompt(token_ids=list(range(100)))
+        (fitted,) = ready_prompts(engine, [prompt], PromptRules.of(body, "prompt"))
+        assert fitted.token_ids == list(range(100))[num_left - CONTEXT :]
+
+
 def test_a_text_of_few_tokens_is_read_as_far_as_needed() -> None:
     tokenizer = tokenizers.word_piece()
     text = f"{'z' * 200} " * 20  # each of these words is one unknown token
@@ -83,6 +111,11 @@ def test_a_long_text_is_cut_as_its_tokens_are(family: Any, side: Side) -> None:
     rules = PromptRules(kept_tokens=CONTEXT - 1, side=side)
     (prompt,) = ready_prompts(engine, [ParsedPrompt(text=TEXT)], rules)
     every = tokenizer.encode(TEXT)
-    assert prompt.token_ids == (every[1 - CONTEXT :] if side == "left" else every[: CONTEXT - 1])
+    first = every[: every[0] == tokenizer.bos_token_id]
+    last = every[len(every) - (every[-1] == tokenizer.eos_token_id) :]
+    inner = every[len(first) : len(every) - len(last)]
+    room = CONTEXT - 1 - len(first) - len(last)
+    kept = inner[-room:] if side == "left" else inner[:room]
+    assert prompt.token_ids == [*first, *kept, *last]
     assert prompt.text is None
     assert inputs.num_chars < len(TEXT)

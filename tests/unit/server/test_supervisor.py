@@ -5,6 +5,9 @@ Processes and cores are fakes: events happen when a test says so.
 
 from __future__ import annotations
 
+import fcntl
+import os
+import signal
 import socket
 import tempfile
 import threading
@@ -101,7 +104,8 @@ class Run:
     """A supervisor of two processes at work in a thread."""
 
     def __init__(self, folder: Path, **args: Any) -> None:
-        self.places = Place.make_all(str(folder), 2)
+        self._counts_fd = os.open(folder / "counts", os.O_RDWR | os.O_CREAT)
+        self.places = Place.make_all(str(folder), self._counts_fd, 2)
         server_args = ServerArgs(api_server_count=2, **args)
         with socket.socket() as listener:
             self.supervisor = supervisor._Supervisor(
@@ -134,6 +138,11 @@ class Run:
         assert not self._thread.is_alive()
         return self.failure
 
+    def close(self) -> None:
+        self.supervisor.soon(self.supervisor.stop)
+        self.end()
+        os.close(self._counts_fd)
+
 
 def test_sockets_have_room_in_a_deep_folder_of_temporary_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -155,6 +164,16 @@ def test_sockets_have_room_in_a_deep_folder_of_temporary_files(
     assert len(folders) == 2 and not folders[0].exists()
 
 
+def test_the_common_folder_is_locked_against_cleaners() -> None:
+    with supervisor._common_folder() as folder:
+        descriptor = os.open(folder, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(descriptor)
+    assert not Path(folder).exists()
+
+
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
     World.processes, World.cores = [], []
@@ -170,8 +189,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
     yield make
     for run in runs:
-        run.supervisor.soon(run.supervisor.stop)
-        run.end()
+        run.close()
     for core in World.cores:
         core.die()
 
@@ -216,8 +234,51 @@ def test_processes_that_end_again_and_again_are_the_end(start: Callable[..., Run
         World.processes[-1].end(3)
         run.until(lambda count=count: len(World.processes) == count)  # type: ignore[misc]
     World.processes[-1].end(3)
-    assert "keep ending, the last with status 3" in str(run.end())
+    last = World.processes[-1].pid
+    assert f"keep ending; the last one: HTTP process {last} ended with status 3" in str(run.end())
     assert World.cores[0].is_closed
+    assert orders_of(World.processes[0], StopServing) and not orders_of(World.processes[0], Fail)
+
+
+def test_a_signal_that_ended_a_process_is_named(
+    start: Callable[..., Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = start()
+    run.until(all_are_up)
+    first = World.processes[0]
+    first.end(-signal.SIGBUS)
+    run.until(lambda: len(World.processes) == 3)
+    assert f"HTTP process {first.pid} was killed by SIGBUS; starting another one" in caplog.text
+
+
+def test_the_others_go_on_when_a_process_cannot_be_replaced(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("no room for a process")
+
+    run = start()
+    run.until(all_are_up)
+    first, second = World.processes
+    monkeypatch.setattr(supervisor, "_HTTPProcess", fail)
+    first.end(1)
+    run.until(lambda: run.supervisor._processes == [second])
+    assert not World.cores[0].is_closed and second.orders[-1:] != [Fail]
+    second.end(1)
+    assert "no room for a process" in str(run.end())
+
+
+def test_a_process_that_does_not_stop_is_killed_and_logged(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "_GRACE_S", 0.0)
+    run = start(shutdown_timeout=0.0)
+    run.until(all_are_up)
+    stuck = World.processes[1]
+    monkeypatch.setattr(stuck, "tell", lambda order: None)
+    run.supervisor.soon(run.supervisor.stop)
+    assert run.end() is None
+    assert f"HTTP process {stuck.pid} has not ended 0 s after" in caplog.text
 
 
 def test_a_process_that_cannot_start_is_the_end_at_once(start: Callable[..., Run]) -> None:

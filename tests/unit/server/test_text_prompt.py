@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.input_processor import InputProcessor
+from quire.server.errors import HTTPError
 from quire.server.protocol.completions import CompletionRequest
 from quire.server.text_prompt import GAP_TOKENS, GapTokens, completion_prompts
 from quire.tokenizer.vocabulary import Vocabulary
@@ -43,6 +44,27 @@ def test_a_suffix_makes_a_gap_between_two_texts(marks: GapTokens) -> None:
         pieces = [marks.prefix, text, marks.suffix, " return", marks.middle]
         expected = [i for piece in pieces for i in tokenizer.encode(piece)]
         assert prompt.token_ids == expected
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_gap_is_never_cut(side: Any) -> None:
+    tokenizer = with_gap_tokens(GAP_TOKENS[0])
+    engine = engine_with(tokenizer)
+    fields = {"prompt": ["x", "def f(x)"], "suffix": " return", "truncation_side": side}
+    whole = completion_prompts(engine, CompletionRequest(**fields))
+    most = max(len(prompt.token_ids or ()) for prompt in whole)
+    for kept in (-1, most):
+        body = CompletionRequest(**fields, truncate_prompt_tokens=kept)
+        assert completion_prompts(engine, body) == whole
+    body = CompletionRequest(**fields, truncate_prompt_tokens=most - 1)
+    with pytest.raises(HTTPError) as raised:
+        completion_prompts(engine, body)
+    assert raised.value.param == "truncate_prompt_tokens"
+    assert raised.value.message == (
+        f"truncate_prompt_tokens keeps {most - 1} tokens, but prompts[1] has {most} with its "
+        "suffix, and such a prompt cannot be cut; shorten prompt or suffix, or leave "
+        "truncate_prompt_tokens out."
+    )
 
 
 @pytest.mark.parametrize(

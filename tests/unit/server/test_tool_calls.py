@@ -296,6 +296,23 @@ async def test_calls_can_be_forced_of_models_that_call_nothing(engine: AsyncLLM)
             assert name == "get_weather" and arguments.keys() == {"city"}
 
 
+async def test_tools_that_the_template_does_not_show_are_refused_unless_a_grammar_forces_them(
+    engine: AsyncLLM,
+) -> None:
+    blind = {"chat_template": "No tools. {{ messages[0].content }}", "max_tokens": 200}
+    state = ready_state(engine, trust_request_chat_template=True)
+    async with in_process_client(state) as client:
+        for choice in (None, "auto"):
+            response = await client.post(PATH, json=asking(tool_choice=choice, **blind))
+            error = response.json()["error"]
+            assert (response.status_code, error["param"]) == (400, "tools")
+            assert error["message"].startswith("tools have no effect: ")
+        assert (await chat(client, tool_choice="none", **blind))["message"]["content"]
+        for choice in ("required", NAMED):
+            ((name, _),) = called((await chat(client, tool_choice=choice, **blind))["message"])
+            assert name == "get_weather"
+
+
 @pytest.mark.parametrize("name", ["x" * 257, "a<b ", "a\nb", " "])
 async def test_a_name_that_no_parser_could_read_is_refused(
     client: httpx.AsyncClient, name: str

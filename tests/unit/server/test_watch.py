@@ -152,8 +152,12 @@ async def test_counts_never_fall_from_one_http_process_to_the_next(
     monkeypatch.setattr("quire.metrics.stats_poll._PATIENCE_S", 0.05)
     core = SlowCore()
     monkeypatch.setattr(engine, "stats", core.stats)
-    with tempfile.TemporaryDirectory(prefix="q") as folder:
-        states = [ready_state(engine, place=one) for one in Place.make_all(folder, 3)]
+    with (
+        tempfile.TemporaryDirectory(prefix="q") as folder,
+        tempfile.TemporaryFile(dir=folder, buffering=0) as counts,
+    ):
+        places = Place.make_all(folder, counts.fileno(), 3)
+        states = [ready_state(engine, place=one) for one in places]
         for state in states:
             state.watch.engine_ready(engine, MODEL)
 

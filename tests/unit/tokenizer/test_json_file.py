@@ -237,6 +237,30 @@ def test_tokens_that_the_folder_names_are_added(tmp_path: Path, name: str) -> No
     assert tokenizer.bos_token is None
 
 
+@pytest.mark.parametrize("tokenizer_class", ["PreTrainedTokenizerFast", "InternLM2Tokenizer"])
+@pytest.mark.parametrize("key", ["additional_special_tokens", "extra_special_tokens"])
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_listed_tokens_may_be_objects(
+    tmp_path: Path, name: str, key: str, tokenizer_class: str
+) -> None:
+    file = without_special_tokens()
+    file.save(str(tmp_path / "tokenizer.json"))
+    hf_config = {
+        "tokenizer_class": tokenizer_class,
+        "auto_map": {"AutoTokenizer": ["code.InternLM2Tokenizer", None]},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(hf_config))
+    options = {"lstrip": False, "rstrip": True, "normalized": False, "single_word": False}
+    listed = [{"content": "<mark>", **options}, "<other>"]
+    (tmp_path / name).write_text(json.dumps({key: listed}))
+    tokenizer = load_tokenizer(tmp_path)
+    size = file.get_vocab_size()
+    assert tokenizer.encode("<mark>  <other>in") == [size, size + 1, *file.encode("in").ids]
+    assert tokenizer.extra_special_tokens == ["<mark>", "<other>"]
+    tokenizer.save_pretrained(tmp_path / "saved")
+    assert load_tokenizer(tmp_path / "saved").encode("<mark>  in") == tokenizer.encode("<mark>in")
+
+
 def test_tokens_of_the_class_stay_away_when_it_is_saved(tmp_path: Path) -> None:
     file = without_special_tokens()
     config = {"tokenizer_class": "LlamaTokenizer", "extra_special_tokens": ["<mark>"]}

@@ -119,6 +119,26 @@ def test_only_packages_that_are_missing_are_advised(
         load_tokenizer(folder)
 
 
+@pytest.mark.parametrize(
+    ("problem", "remedy"),
+    [
+        ("this needs `pip install mistral-common`", "install that, or pass tokenizer= "),
+        ("cannot import name 'f'", "download its files again, or pass tokenizer= "),
+    ],
+)
+def test_a_package_that_the_error_names_is_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str, remedy: str
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise ImportError(problem)
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", load)
+    monkeypatch.setattr("quire.tokenizer.loading.find_spec", lambda _: object())
+    (tmp_path / "tekken.json").write_text("{}")
+    with pytest.raises(ModelLoadError, match=f"{problem}; {remedy}"):
+        load_tokenizer(tmp_path)
+
+
 CODE = """
 from transformers import PreTrainedTokenizerFast
 

@@ -105,6 +105,24 @@ def test_ids_and_texts_are_those_of_sentencepiece(
     check()
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+def test_a_prefix_of_the_whole_text_only_replaces_none_of_its_own_spaces(
+    kind: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "tokenizer.model"
+    file.write_bytes(sentencepiece_model(**kind))
+    original = original_sentencepiece(file.read_bytes())
+    tokenizer = sentencepiece_backend(read_sentencepiece(file), prefix_each_part=False)
+    texts = [
+        f"{begin}{text}" for begin in ("", " ", "   ", "▁", " ▁") for text in ("", "a", "The ")
+    ]
+    for text in [*texts, "\n a", "hello  world ", "<eoa>a", " <eoa> a"]:
+        ids = original.encode(text)
+        assert tokenizer.encode(text, add_special_tokens=False).ids == ids, text
+        if original.unk_id() not in ids:
+            assert tokenizer.decode(ids) == original.decode(ids)
+
+
 def has_marks_in_order(text: str) -> bool:
     """Unicode's order; sentencepiece does not bring other texts into it, we do."""
     decomposed = "".join(unicodedata.normalize("NFKD", char) for char in text)
@@ -139,6 +157,8 @@ def test_prefix_of_the_whole_text_only(tmp_path: Path) -> None:
         tokenizer.add_special_tokens(["</s>"])
     assert parts[True].encode("a</s>a").tokens == ["▁a", "</s>", "▁a"]
     assert parts[False].encode("a</s>a").tokens == ["▁a", "</s>", "a"]
+    assert parts[False].encode("</s>a").tokens == ["</s>", "a"]
+    assert parts[False].encode(" a</s> a").tokens == ["▁", "▁a", "</s>", "▁a"]
 
 
 @given(st.lists(st.text("ab<(.", min_size=1, max_size=4), min_size=1, max_size=6), st.text("ab<(."))

@@ -30,6 +30,11 @@ class Arrivals:
                     "--ramp-up-start-rps and --ramp-up-end-rps need a ramp between them; choose it "
                     f"with --ramp-up-strategy {' or '.join(RAMPS)}"
                 )
+            if self.burstiness != 1.0 and self.rate == math.inf:
+                raise ValueError(
+                    f"--burstiness {self.burstiness} has no effect without a rate, since all "
+                    "requests are sent at once; give --request-rate, or leave it out"
+                )
             return
         if self.rate != math.inf:
             raise ValueError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire.bench.serving.datasets import DATASETS
+from quire.bench.serving.requests import CHAT
 from quire.bench.standard_workloads import NAMES
 from quire.cli.parser import at_least
 
@@ -18,6 +19,7 @@ class Option:
 
     datasets: tuple[str, ...]
     default: Any = None
+    shared: str | None = None  # the name for it that other datasets have too
 
 
 _FILES = ("sharegpt", "custom")
@@ -26,16 +28,16 @@ OPTIONS: Mapping[str, Option] = {
     "dataset_path": Option(_FILES),
     "input_len": Option(("random",)),
     "output_len": Option(("random", *_FILES)),
-    "random_input_len": Option(("random",), 1024),
-    "random_output_len": Option(("random",), 128),
+    "random_input_len": Option(("random",), 1024, "input_len"),
+    "random_output_len": Option(("random",), 128, "output_len"),
     "random_prefix_len": Option(("random",), 0),
     "random_range_ratio": Option(("random",), 0.0),
     "prefix_repetition_prefix_len": Option(("prefix_repetition",), 256),
     "prefix_repetition_suffix_len": Option(("prefix_repetition",), 256),
     "prefix_repetition_num_prefixes": Option(("prefix_repetition",), 10),
     "prefix_repetition_output_len": Option(("prefix_repetition",), 128),
-    "sharegpt_output_len": Option(("sharegpt",)),
-    "custom_output_len": Option(("custom",), 256),
+    "sharegpt_output_len": Option(("sharegpt",), None, "output_len"),
+    "custom_output_len": Option(("custom",), 256, "output_len"),
     "skip_chat_template": Option(("custom",), False),
     "workload": Option(("standard",), "nano"),
     "scale": Option(("standard",), 1.0),
@@ -45,7 +47,7 @@ OPTIONS: Mapping[str, Option] = {
 
 
 def settle_dataset(arguments: argparse.Namespace) -> None:
-    """Fill in what was not given; refuse what the dataset would ignore."""
+    """Fill in what was not given; refuse what would be ignored."""
     dataset, given = arguments.dataset_name, vars(arguments)
     wrong = [
         f"{_flag(name)} (that is for {' and '.join(option.datasets)})"
@@ -57,9 +59,28 @@ def settle_dataset(arguments: argparse.Namespace) -> None:
             f"--dataset-name {dataset} takes no {', no '.join(wrong)}; leave that out, or choose "
             "another dataset"
         )
+    if given["skip_chat_template"] and arguments.backend == CHAT:
+        raise ValueError(
+            f"--skip-chat-template has no effect with --backend {CHAT}, whose server applies the "
+            "chat template; leave it out, or choose --backend openai"
+        )
     for name, option in OPTIONS.items():
+        if option.shared is not None and dataset in option.datasets:
+            _take_shared(given, name, option.shared)
         if given[name] is None:
-            setattr(arguments, name, option.default)
+            given[name] = option.default
+
+
+def _take_shared(given: dict[str, Any], name: str, shared: str) -> None:
+    """The value of ``name`` may be given as ``shared``, but not as both."""
+    if given[shared] is None:
+        return
+    if given[name] is not None:
+        raise ValueError(
+            f"{_flag(shared)} {given[shared]} and {_flag(name)} {given[name]} say the same; give "
+            "only one of them"
+        )
+    given[name] = given[shared]
 
 
 def add_dataset_flags(group: Any) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from quire import log
 from quire.bench.serving.requests import CHAT, LoadRequest
 from quire.bench.standard_workloads import LAST_ID, standard_workload
 from quire.bench.workload import random_prompts, vary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 _FEWEST_TOKENS = 4  # of a ShareGPT turn; shorter ones say nothing about speed
 _MOST_PROMPT_TOKENS = 1024
@@ -82,24 +86,22 @@ def load_requests(source: Source) -> list[LoadRequest]:
 
 def _random(source: Source) -> list[LoadRequest]:
     given = source.arguments
-    input_len = given.input_len or given.random_input_len
-    output_len = given.output_len or given.random_output_len
     prompts = random_prompts(
         given.num_prompts,
-        input_len,
+        given.random_input_len,
         vocab_size=source.known_vocab_size,
         seed=given.seed,
         prefix_len=given.random_prefix_len,
         range_ratio=given.random_range_ratio,
     )
     generator = np.random.default_rng(given.seed + 1)
-    lengths = vary(generator, output_len, given.random_range_ratio, len(prompts))
+    lengths = vary(generator, given.random_output_len, given.random_range_ratio, len(prompts))
     ids = (list(prompt["prompt_token_ids"]) for prompt in prompts)
     return [_of_ids(source, one, length) for one, length in zip(ids, lengths, strict=True)]
 
 
 def _prefix_repetition(source: Source) -> list[LoadRequest]:
-    """Groups of prompts that begin alike, in random order."""
+    """Groups of prompts that begin alike, all of one size and in random order."""
     given = source.arguments
     num_prefixes = given.prefix_repetition_num_prefixes
     per_prefix = given.num_prompts // num_prefixes
@@ -107,6 +109,14 @@ def _prefix_repetition(source: Source) -> list[LoadRequest]:
         raise ValueError(
             f"--num-prompts {given.num_prompts} are fewer than the "
             f"--prefix-repetition-num-prefixes {num_prefixes}; give at least as many"
+        )
+    if num_left := given.num_prompts % num_prefixes:
+        log.setup()
+        logger.warning(
+            "--num-prompts %d are not the same number for each of %d prefixes; %d are sent",
+            given.num_prompts,
+            num_prefixes,
+            given.num_prompts - num_left,
         )
     requests = []
     for group in range(num_prefixes):
@@ -140,7 +150,7 @@ def _sharegpt(source: Source) -> list[LoadRequest]:
         _shuffled(source, first_turns(dataset_file(given))),
         source.num_tokens,
         num_prompts=given.num_prompts,
-        output_len=given.sharegpt_output_len or given.output_len,
+        output_len=given.sharegpt_output_len,
     )
     return _enough(source, requests)
 
@@ -208,7 +218,7 @@ def _said(turn: Mapping[str, Any]) -> str:
 def _custom(source: Source) -> list[LoadRequest]:
     """Lines of {"prompt": ..., "output_tokens": ...}; the latter is used if the length is -1."""
     given = source.arguments
-    wanted = given.output_len or given.custom_output_len
+    wanted = given.custom_output_len
     requests = []
     for number, data in enumerate(dataset_file(given).read_bytes().split(b"\n"), start=1):
         if not data.strip():

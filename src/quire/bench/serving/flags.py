@@ -186,7 +186,9 @@ def _add_load(group: Group) -> None:
         metavar="N",
         help="requests first that do not count; default 0",
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="for prompts and arrivals")
+    group.add_argument(
+        "--seed", type=at_least(0), default=0, metavar="N", help="for prompts and arrivals"
+    )
     group.add_argument("--request-id-prefix", default="", metavar="TEXT", help="of x-request-id")
     group.add_argument("--disable-tqdm", action="store_true", help="no progress bar")
 
@@ -237,7 +239,7 @@ def _add_result(group: Group) -> None:
     group.add_argument("--metadata", nargs="+", metavar="KEY=VALUE", help="more keys for the file")
     group.add_argument(
         "--plot",
-        type=output_file,
+        type=as_argument(output_file),
         metavar="FILE",
         help="picture of the latencies and of what ran when; needs matplotlib",
     )

@@ -1,7 +1,8 @@
 """One streamed answer, measured as it arrives.
 
-Every event with text counts once, however many tokens it holds; output tokens are counted by the
-server's usage. Runs in the transport's callback, so it does little.
+Every event of the answer counts once, however many tokens it holds, and without text too: an end
+of sequence shows none, but the usage, which counts the tokens, includes it. Runs in the transport's
+callback, so it does little.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Measured:
 
     @property
     def e2el(self) -> float:
-        """From sending to the last text."""
+        """From sending to the last event."""
         return self.ttft + sum(self.itls)
 
     @property
@@ -45,15 +46,30 @@ class Measured:
 
 
 class _Delta(msgspec.Struct):
+    role: str | None = None
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    tool_calls: list[msgspec.Raw] | None = None
+
+    @property
+    def text(self) -> str:
+        return self.content or self.reasoning_content or self.reasoning or ""
+
+    @property
+    def opens(self) -> bool:
+        """Whether it only says who speaks, which servers send before there is a token."""
+        return self.role is not None and not self.text and not self.tool_calls
 
 
 class _Choice(msgspec.Struct):
     text: str | None = None
     delta: _Delta | None = None
     finish_reason: str | None = None
+
+    @property
+    def is_token(self) -> bool:
+        return self.finish_reason is not None or self.delta is None or not self.delta.opens
 
 
 class _Usage(msgspec.Struct):
@@ -77,9 +93,8 @@ class StreamWatch:
         self.measured = measured
         self._splitter = EventSplitter()
         self._last = measured.started
-        self._texts: list[str] = []
-        self._has_text = False
-        self._finished: float | None = None  # when a finish reason without text came
+        self._texts: list[str] = []  # of each event, but a last one without text
+        self._has_begun = False
         self._is_done = False
 
     def feed(self, data: bytes) -> None:
@@ -89,8 +104,8 @@ class StreamWatch:
                 self._is_done = True
                 continue
             chunk = _decode(event)
-            if chunk.choices:
-                self._chosen(now, chunk.choices[0])
+            if chunk.choices and chunk.choices[0].is_token:
+                self._arrived(now, chunk.choices[0])
             if chunk.usage is not None:
                 self.measured.num_prompt_tokens = chunk.usage.prompt_tokens
                 self.measured.num_output_tokens = chunk.usage.completion_tokens or 0
@@ -105,36 +120,18 @@ class StreamWatch:
             measured.num_output_tokens = len(self._texts)
         if measured.error:
             return
-        if not self._has_text and self._finished is not None and measured.num_output_tokens:
-            self._arrived(self._finished, "")  # tokens without text, such as a special one
-        if not self._has_text:
+        if not self._has_begun or not measured.num_output_tokens:
             measured.error = "the answer has no text"
         elif not self._is_done:
             measured.error = "the stream ended without [DONE]"
 
-    def _chosen(self, now: float, choice: _Choice) -> None:
-        text = _text_of(choice)
-        if text is not None:
-            self._arrived(now, text)
-        elif choice.finish_reason is not None:
-            self._finished = now
-
-    def _arrived(self, now: float, text: str) -> None:
-        if self._has_text:
+    def _arrived(self, now: float, choice: _Choice) -> None:
+        if self._has_begun:
             self.measured.itls.append(now - self._last)
         else:
-            self._has_text = True
+            self._has_begun = True
             self.measured.ttft = now - self.measured.started
         self._last = now
-        self._texts.append(text)
-
-
-def _text_of(choice: _Choice) -> str | None:
-    """The new text, which may be empty for a token; None for an event without a token, such as a
-    chat's first one with the role, or a finish reason alone."""
-    delta = choice.delta
-    if delta is not None:
-        return delta.content or delta.reasoning_content or delta.reasoning or None
-    if choice.text or choice.finish_reason is None:
-        return choice.text
-    return None
+        text = choice.text if choice.delta is None else choice.delta.text
+        if text or choice.finish_reason is None:
+            self._texts.append(text or "")

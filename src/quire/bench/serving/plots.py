@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from quire.bench.serving.measure import Measured
@@ -17,10 +18,19 @@ _BINS = 60
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44")
 
 
-def check_plots() -> None:
-    """``ValueError`` if matplotlib is missing, before the measurement instead of after it."""
+def check_plot(path: str) -> None:
+    """``ValueError`` before the measurement instead of after it, if matplotlib is missing or does
+    not write such files."""
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("--plot needs matplotlib; install it with: pip install 'quire[plot]'")
+    bases: Any = importlib.import_module("matplotlib.backend_bases")
+    kinds = bases.FigureCanvasBase.get_supported_filetypes()
+    kind = Path(path).suffix[1:].lower()
+    if kind and kind not in kinds:
+        raise ValueError(
+            f"--plot {path}: there are no pictures of kind .{kind}; give a name that ends in one "
+            f"of {', '.join(sorted(kinds))}"
+        )
 
 
 def plot(measured: Sequence[Measured], path: str, title: str) -> None:

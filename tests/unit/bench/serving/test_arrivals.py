@@ -47,6 +47,7 @@ def test_the_rate_rises(kind: str, middle: float) -> None:
         ({"rate": 0.0}, "must be above 0"),
         ({"rate": math.nan}, "must be above 0"),
         ({"burstiness": 0.0}, "must be above 0"),
+        ({"burstiness": 0.3}, "--burstiness 0.3 has no effect without a rate"),
         ({"ramp_up": "linear", "rate": 4.0}, "give only one of them"),
         ({"ramp_up": "linear", "start_rate": 5.0, "end_rate": 4.0}, "cannot rise from 5.0 to 4.0"),
         ({"ramp_up": "linear", "end_rate": 4.0}, "cannot rise from 0.0"),

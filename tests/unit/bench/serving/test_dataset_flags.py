@@ -33,6 +33,14 @@ def settled(*words: str) -> argparse.Namespace:
         ("--dataset-name custom --random-prefix-len 0", "custom takes no --random-prefix-len"),
         ("--dataset-name prefix_repetition --output-len 9", "prefix_repetition takes no --output"),
         ("--dataset-name standard --num-prompts 4", "standard takes no --num-prompts .* random"),
+        ("--input-len 10 --random-input-len 500", "--input-len 10 and --random-input-len 500 say"),
+        ("--output-len 3 --random-output-len 9", "--output-len 3 and --random-output-len 9 say"),
+        ("--dataset-name custom --output-len 3 --custom-output-len 9", "give only one of them"),
+        ("--dataset-name sharegpt --output-len 3 --sharegpt-output-len 9", "give only one of them"),
+        (
+            "--dataset-name custom --skip-chat-template --backend openai-chat",
+            "--skip-chat-template has no effect with --backend openai-chat",
+        ),
         ("--workload nano --scale 1", r"no --workload \(.*\), no --scale \(.*\); leave"),
     ],
 )
@@ -47,6 +55,21 @@ def test_what_was_not_given_has_its_default(dataset: str) -> None:
     assert {name: given[name] for name in OPTIONS} == {
         name: option.default for name, option in OPTIONS.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        ("random", "random_output_len"),
+        ("sharegpt", "sharegpt_output_len"),
+        ("custom", "custom_output_len"),
+    ],
+)
+def test_a_length_may_be_given_under_the_name_that_datasets_share(dataset: str, name: str) -> None:
+    given = vars(settled("--dataset-name", dataset, "--output-len", "7"))
+    assert given[name] == 7
+    others = {"random_output_len", "sharegpt_output_len", "custom_output_len"} - {name}
+    assert all(given[other] == OPTIONS[other].default for other in others)
 
 
 def test_what_was_given_stays() -> None:

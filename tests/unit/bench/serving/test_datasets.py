@@ -78,6 +78,16 @@ def test_prompts_that_begin_alike_come_in_groups() -> None:
         load(*words, "--prefix-repetition-num-prefixes", "13")
 
 
+def test_groups_are_of_one_size_and_what_is_left_over_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quire.log.setup", lambda: None)
+    words = ["--dataset-name", "prefix_repetition", "--num-prompts"]
+    assert len(load(*words, "20")) == 20 and caplog.text == ""
+    assert len(load(*words, "25")) == 20
+    assert "--num-prompts 25 are not the same number for each of 10 prefixes; 20 are" in caplog.text
+
+
 def test_a_standard_workload_is_itself() -> None:
     found = load("--dataset-name", "standard", "--workload", "decode8", "--scale", "0.1")
     workload = standard_workload("decode8", scale=0.1, vocab_size=VOCAB)

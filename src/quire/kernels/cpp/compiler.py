@@ -1,0 +1,141 @@
+"""Compiles this folder's C++ for the CPU it runs on, and keeps the result on disk.
+
+Knows nothing of what is compiled. The code is linked with the OpenMP library that torch has loaded:
+with two of them, both would keep threads on every core.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+import uuid
+from pathlib import Path
+
+from quire import platform
+
+logger = logging.getLogger(__name__)
+
+_SOURCES = ("common.h", "attention.cpp", "heads.cpp", "rows.cpp")
+_COMPILERS = ("g++", "c++")
+_OPTIONS = (
+    "-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno",
+    "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared", "-Wl,--no-undefined",
+    "-Wl,--as-needed",
+)  # fmt: skip
+_TIMEOUT_S = 120
+_OPENMP = re.compile(r"lib(gomp|iomp5|omp)(-\w+)?\.so[.\d]*")
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def compiled() -> Path:
+    """The shared library, from disk where it was compiled before.
+
+    Raises RuntimeError with what is missing, or with the compiler's message.
+    """
+    compiler, openmp = _compiler(), _openmp()
+    source = "".join((Path(__file__).parent / name).read_text() for name in _SOURCES)
+    cpu = [platform.cpu_name(), *sorted(platform.cpu_flags())]
+    version = _run([*compiler, "--version"], "")
+    named = hashlib.sha256("\0".join([source, *_OPTIONS, version, openmp.name, *cpu]).encode())
+    kept = _folder() / f"kernels-{named.hexdigest()[:40]}.so"
+    if not kept.exists():
+        logger.info("compiling C++ kernels for this CPU, once: some seconds")
+        _compile([*compiler, *_OPTIONS], source, openmp, kept)
+    return kept
+
+
+def _compile(command: list[str], source: str, openmp: Path, kept: Path) -> None:
+    written = kept.with_suffix(f".{uuid.uuid4().hex}")
+    try:
+        _run([*command, "-x", "c++", "-", "-x", "none", str(openmp), "-o", str(written)], source)
+        with written.open("rb+") as file:
+            os.fsync(file.fileno())  # part of a library would end the process that loads it
+        os.replace(written, kept)  # atomic, since other processes may be writing it too
+    finally:
+        written.unlink(missing_ok=True)
+
+
+def _run(command: list[str], text: str) -> str:
+    """What a compiler prints."""
+    try:
+        done = subprocess.run(
+            command,
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{command[0]} took more than {_TIMEOUT_S} s") from None
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed: {done.stderr.strip()[-1000:]}")
+    return done.stdout
+
+
+def _compiler() -> list[str]:
+    """The command of a C++ compiler; $CXX comes first, as for other tools."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    for name in named[:1] or _COMPILERS:
+        found = shutil.which(name)
+        if found:
+            return [found, *named[1:]]
+    raise RuntimeError(
+        f"CXX names {named[0]!r}, which is not an executable file"
+        if named
+        else "there is no C++ compiler; install one (Debian, Ubuntu: apt install g++)"
+    )
+
+
+def _openmp() -> Path:
+    """The OpenMP library that torch brings and has loaded; other packages may bring others."""
+    import torch
+
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    files = {Path(fields[5]) for line in lines if len(fields := line.split(maxsplit=5)) == 6}
+    found = sorted(file for file in files if _OPENMP.fullmatch(file.name))
+    if not found:
+        raise RuntimeError("this torch is built without OpenMP")
+    package = Path(torch.__file__).parent
+    own = (package, package.parent / "torch.libs")
+    return next((file for file in found if any(map(file.is_relative_to, own))), found[0])
+
+
+def _folder() -> Path:
+    """A folder for libraries, into which nobody else can put one."""
+    reasons = []
+    for find in (_cache, _temporary):
+        try:
+            folder = find()
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                raise PermissionError(errno.EPERM, "it is not a folder of this user")
+            if found.st_mode & _OTHERS_MAY_WRITE:
+                raise PermissionError(errno.EPERM, "other users may write to it")
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "it cannot be written")
+        except (OSError, RuntimeError) as error:
+            reasons.append(str(error.strerror if isinstance(error, OSError) else error))
+            continue
+        return folder
+    raise RuntimeError(
+        f"no folder can keep the C++ kernels ({'; '.join(reasons)}); let XDG_CACHE_HOME name one "
+        "that this user can write"
+    )
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "quire"
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir()) / f"quire-{os.getuid()}"
