@@ -83,9 +83,7 @@ def template_variables(template: str) -> frozenset[str]:
 
 def shows_tools(template: str) -> bool:
     """Whether the tools of a request reach the model."""
-    return (
-        "tools" in template_variables(template) or detect_content_format(template).tools_in_message
-    )
+    return "tools" in template_variables(template) or _detect(template).tools_in_message
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

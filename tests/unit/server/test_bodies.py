@@ -127,7 +127,7 @@ async def test_a_template_of_the_request_works_beside_the_event_loop(
         return render(*args)
 
     monkeypatch.setattr(state.chat, "render", slowly)
-    body = {"messages": [{"role": "user", "content": "x"}], "chat_template": "a"}
+    body = {"messages": [{"role": "user", "content": "x"}], "chat_template": "{{ 'a' }}"}
     async with in_process_client(state) as client:
         whole_body = json.dumps({**body, "max_tokens": 1}).encode()
         await answered_meanwhile(client, "/v1/chat/completions", whole_body, is_at_work)
