@@ -7,14 +7,13 @@ Owns what a message may hold and in which form a template wants it. Templates ru
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quire.chat_templates import chat_template_names, ends_of_format, named_chat_template
+from quire.chat_template_choice import named
+from quire.chat_templates import chat_template_names, ends_of_format
 from quire.near_names import did_you_mean, nearest
 from quire.prompts import ParsedPrompt, is_list
 from quire.template_format import (
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]  # as in the OpenAI API: role, content, tool_calls, ...
 Conversation = Sequence[Message]
 
-_MAX_SHOWN = 300  # characters of a template in a message
-_NAME = re.compile(r"[\w-]+")  # of one of several templates of a tokenizer
 _NEED_CONTENT = ("system", "developer", "user", "tool", "function")  # roles
 # Users set these for any model; one that does not think need not read them.
 _FOR_ANY_TEMPLATE = ("enable_thinking", "thinking")
@@ -116,7 +113,7 @@ class ChatRenderer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> None:
         self._tokenizer = tokenizer
-        self._template = self._named(template)
+        self._template = named(template, tokenizer.chat_template)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -200,7 +197,7 @@ class ChatRenderer:
 
     def template(self, options: ChatOptions) -> str:
         """The Jinja text that these options render with."""
-        given = self._named(options.template) or self._template
+        given = named(options.template, self._tokenizer.chat_template) or self._template
         try:
             tools = list(options.tools) if options.tools else None
             return str(self._tokenizer.get_chat_template(given, tools=tools))
@@ -214,72 +211,6 @@ class ChatRenderer:
                 f"({', '.join(chat_template_names())}); models that are not trained for chat take "
                 "prompts without one (generate, or the completions endpoint)."
             ) from error
-
-    def _named(self, template: str | None) -> str | None:
-        """The template itself, or the one of this name, of the tokenizer or of ours."""
-        if template is None or not _NAME.fullmatch(template):
-            return template
-        several = self._tokenizer.chat_template
-        own = several if isinstance(several, dict) else {}
-        if template in own:
-            return str(own[template])
-        names = chat_template_names()
-        if template in names:
-            return named_chat_template(template)
-        known = [*own, *names]
-        raise ValueError(
-            f"there is no chat template {_shortened(template)!r}{did_you_mean(template, known)}; "
-            "give the path of a .jinja file, a Jinja template, or one of the names "
-            f"{', '.join(known)}"
-        )
-
-
-def load_chat_template(value: str | Path | None, *, is_typed: bool = True) -> str | None:
-    """The template that a user named: the text of a file, or Jinja text. A name is returned as it
-    is, for the `ChatRenderer`, which knows those of the tokenizer's templates.
-
-    ``is_typed`` is whether it was typed into a shell, which passes ``\\n`` as two characters.
-    ``ValueError`` for one that does not parse.
-    """
-    if value is None:
-        return None
-    template = _read_template(value, is_typed)
-    if (fault := template_fault(template)) is not None:
-        raise ValueError(
-            f"the chat template {_shortened(str(value))!r} does not parse: {fault}; correct it, "
-            "or leave it out to use the model's own"
-        )
-    return template
-
-
-def _read_template(value: str | Path, is_typed: bool) -> str:
-    text = str(value)
-    is_jinja = any(mark in text for mark in ("{{", "{%", "{#"))
-    if isinstance(value, Path) or not is_jinja:
-        try:
-            return Path(text).expanduser().read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"the chat template {text!r} is not UTF-8: {error}; save it as UTF-8"
-            ) from error
-        except OSError as error:
-            names = chat_template_names()
-            if _NAME.fullmatch(text) and (text in names or not nearest(text, names)):
-                return text  # unless it is a misspelt one of ours, perhaps one of the model's
-            meant = Path(text).stem.removeprefix("template_")  # as vLLM's examples are called
-            hint = f"the name {meant}, " if meant in names else ""
-            raise ValueError(
-                f"the chat template {text!r} is neither a readable file ({error.strerror}) nor a "
-                f"Jinja template; give {hint}the path of a .jinja file, or one of the names "
-                f"{', '.join(names)}"
-            ) from error
-    if is_typed and "\n" not in text:
-        return text.replace("\\n", "\n").replace("\\t", "\t")
-    return text
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
 
 
 def is_one_conversation(messages: Sequence[Any]) -> bool:

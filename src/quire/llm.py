@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from quire.args import BUNDLED_MODEL, EngineArgs
-from quire.chat_template import ChatOptions, Conversation, load_chat_template
+from quire.chat_template import ChatOptions, Conversation
+from quire.chat_template_choice import load_chat_template
 from quire.config import DEFAULT_GPU_MEMORY_UTILIZATION
 from quire.engine.front import refuse_not_built
 from quire.engine.guided_options import GuidedOptions, with_guided_options

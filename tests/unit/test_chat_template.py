@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from quire.chat_template import ChatOptions, ChatRenderer, load_chat_template
+from quire.chat_template import ChatOptions, ChatRenderer
+from quire.chat_template_choice import load_chat_template
 from quire.chat_templates import chat_template_names, named_chat_template
 from quire.template_format import template_fault, template_variables
 from tests.fakes import tokenizers

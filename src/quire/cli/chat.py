@@ -102,10 +102,10 @@ def _talk(arguments: argparse.Namespace) -> Iterator[tuple[Talk, str]]:
         fields = request_fields(arguments)
         yield RemoteConversation(server, model, fields, arguments.system), model.name
         return
-    from quire.chat_template import load_chat_template
+    from quire.chat_template_choice import load_chat_template
 
-    template = arguments.chat_template
-    template = load_chat_template(template)  # a wrong one fails before the model loads
+    # a wrong one fails before the model loads
+    template = load_chat_template(arguments.chat_template)
     with open_llm(arguments) as llm:
         params = sampling_params(arguments, llm.get_default_sampling_params())
         yield Conversation(llm, params, arguments.system, template), arguments.model

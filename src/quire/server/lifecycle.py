@@ -12,7 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from quire.chat_template import ChatRenderer, load_chat_template
+from quire.chat_template import ChatRenderer
+from quire.chat_template_choice import load_chat_template
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError

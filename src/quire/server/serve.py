@@ -16,7 +16,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from quire import env, log
-from quire.chat_template import ChatOptions, load_chat_template
+from quire.chat_template import ChatOptions
+from quire.chat_template_choice import load_chat_template
 from quire.config import EngineConfig
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.start import StartWatch
