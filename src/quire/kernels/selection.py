@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Protocol
 
@@ -58,13 +58,11 @@ def _reference() -> Kernels:
 
 def _cpp() -> Kernels:
     from quire.kernels.cpp import heads, rows
-    from quire.kernels.reference import norm, rope
 
-    return Kernels(
+    return replace(
+        _reference(),
         rms_norm=rows.rms_norm,
-        layer_norm=norm.layer_norm,
         gated_activation=rows.gated,
-        rope_angles=rope.rope_angles,
         store_heads=lambda shape, norms: partial(heads.store_heads, shape=shape, norms=norms),
     )
 

@@ -12,8 +12,6 @@ import quire.attention.torch_backend as torch_backend
 from quire.attention.torch_backend import TorchAttention
 from tests.fakes.paged_attention import (
     HEAD_DIM,
-    MIXES,
-    OPTIONS,
     SHARED_OPTIONS,
     SLOPES,
     attention_problem,
@@ -22,22 +20,6 @@ from tests.fakes.paged_attention import (
 )
 
 _difference = partial(difference_from_definition, TorchAttention)
-
-
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize(("lengths", "num_tokens"), MIXES)
-def test_equals_the_definition(
-    options: dict[str, Any], lengths: list[int], num_tokens: list[int]
-) -> None:
-    assert _difference(attention_problem(**options), lengths, num_tokens) < 2e-6
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize(("lengths", "num_tokens"), MIXES)
-def test_half_precision_is_close(
-    dtype: torch.dtype, lengths: list[int], num_tokens: list[int]
-) -> None:
-    assert _difference(attention_problem(dtype=dtype), lengths, num_tokens) < 0.03
 
 
 _LARGE_OPTIONS: list[dict[str, Any]] = [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quire.kernels.cpp.library import Cache, function
+from quire.kernels.cpp.library import Cache, function, pointer
 
 
 class _AttendArgs(ctypes.Structure):
@@ -70,13 +70,9 @@ def attend_rows(
     function("attend_rows", q.dtype)(
         _AttendArgs(
             q.data_ptr(), out.data_ptr(), kv_cache.data_ptr(), block_table.data_ptr(),
-            seq_lens.data_ptr(), _pointer(alibi_slopes), _pointer(sinks), Cache.of(kv_cache),
+            seq_lens.data_ptr(), pointer(alibi_slopes), pointer(sinks), Cache.of(kv_cache),
             block_table.stride(0), num_rows, num_heads, kv_cache.shape[3], head_dim,
             value_dim or head_dim, window or 0, torch.get_num_threads(),
             *(NO_PREFIXES if prefixes is None else prefixes.pointers), scale, soft_cap or 0.0,
         )
     )  # fmt: skip
-
-
-def _pointer(values: Tensor | None) -> int | None:
-    return None if values is None else values.data_ptr()

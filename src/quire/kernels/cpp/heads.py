@@ -8,7 +8,7 @@ from ctypes import c_float, c_int64, c_void_p
 import torch
 from torch import Tensor
 
-from quire.kernels.cpp.library import Cache, function
+from quire.kernels.cpp.library import Cache, function, pointer
 from quire.kernels.shapes import HeadsShape
 
 
@@ -42,13 +42,9 @@ def store_heads(
     function("store_heads", qkv.dtype)(
         _HeadsArgs(
             qkv.data_ptr(), q.data_ptr(), kv_cache.data_ptr(), cos.data_ptr(), sin.data_ptr(),
-            slots.data_ptr(), _pointer(q_weight), _pointer(k_weight), Cache.of(kv_cache),
+            slots.data_ptr(), pointer(q_weight), pointer(k_weight), Cache.of(kv_cache),
             len(qkv), shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.rotary_dim,
             shape.is_interleaved, torch.get_num_threads(), *shape.eps,
         )
     )  # fmt: skip
     return q
-
-
-def _pointer(weight: Tensor | None) -> int | None:
-    return None if weight is None else weight.data_ptr()

@@ -43,6 +43,10 @@ def function(name: str, dtype: torch.dtype) -> Callable[[ctypes.Structure], None
     return lambda args: found(ctypes.byref(args))
 
 
+def pointer(values: Tensor | None) -> int | None:
+    return None if values is None else values.data_ptr()
+
+
 def why_not() -> list[str]:
     """Why this machine has no such kernels; an empty list means it has."""
     library = _library()
