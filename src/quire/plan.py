@@ -247,6 +247,8 @@ def _check_attention(
         block_size=block_size,
     )
     names = attention_backend(args, device.kind)
+    if names == DEVICE_DEFAULTS["cpu"].attention_backend:
+        return  # one of these serves any layer, and to try the first would compile its kernels
     select_backends(names, [plain], check=lambda theirs, ours, problem: [])  # computes nothing
 
 

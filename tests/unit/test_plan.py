@@ -13,6 +13,7 @@ from quire import platform
 from quire.args import BUNDLED_MODEL, EngineArgs
 from quire.engine.build import build_core
 from quire.errors import ModelLoadError, OutOfMemoryError, QuireError
+from quire.kernels.cpp import library
 from quire.plan import MemoryPlan, format_plan, make_plan
 from quire.resolve import resolve
 from tests.fakes.model_folders import write_model_folder
@@ -203,6 +204,19 @@ def test_how_the_files_are_to_be_read_is_checked(arguments: dict[str, Any], mess
 def test_what_a_gpu_elsewhere_can_do_is_not_known_here(tmp_path: Path) -> None:
     folder = write_model_folder(tmp_path)
     assert plan_of(folder, "24GiB", device="cuda", attention_backend="fa3").fits
+
+
+def test_no_kernels_are_compiled_for_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled() -> Path:
+        raise AssertionError("a plan computes nothing")
+
+    library._library.cache_clear()
+    monkeypatch.setattr(library, "compiled", compiled)
+    assert plan_of(write_model_folder(tmp_path), device="cpu").fits
+    with pytest.raises(AssertionError, match="computes nothing"):
+        plan_of(write_model_folder(tmp_path), device="cpu", attention_backend="cpp")
 
 
 def test_a_window_is_planned_for_the_steps_that_the_engine_takes(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def serve(args: ServerArgs, make_config: MakeConfig) -> None:
             remove_unix_socket(args)
     if failure is not None:
         raise ServerFailed(str(failure) or type(failure).__name__) from failure
+    logger.info("the server has ended")
 
 
 def _allow_open_files(args: ServerArgs) -> None:
@@ -219,7 +220,9 @@ class Server(uvicorn.Server):
         self._life = asyncio.create_task(self._lifecycle.run())
         self._life.add_done_callback(self._end)
         self.loop = loop = asyncio.get_running_loop()
-        if hand_over(self._signals, lambda number: loop.add_signal_handler(number, self.stop)):
+        if hand_over(
+            self._signals, lambda number: loop.add_signal_handler(number, self._on_signal, number)
+        ):
             self.stop()
         if not self._state.listens:
             while self._state.phase is Phase.LOADING:
@@ -242,6 +245,10 @@ class Server(uvicorn.Server):
         else:
             self._break_off()
             self.should_exit = True
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        logger.info("%s: shutting down", number.name)
+        self.stop()
 
     def _break_off(self) -> None:
         """Abort running requests, as at the end of a drain: their clients still get an answer."""

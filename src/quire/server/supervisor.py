@@ -19,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
+from types import FrameType
 
 from quire.child_process import python_command
 from quire.config import EngineConfig
@@ -67,7 +68,7 @@ def supervise(
         supervisor = _Supervisor(args, listener, make_config, places)
         if hand_over(
             stop_signals(),
-            lambda number: signal.signal(number, lambda *_: supervisor.soon(supervisor.stop)),
+            lambda number: signal.signal(number, supervisor.on_signal),
         ):
             supervisor.soon(supervisor.stop)
         return supervisor.run()
@@ -139,8 +140,15 @@ class _Supervisor:
         """Queue an event for the main thread; any thread or signal handler may call this."""
         self._events.put(event)
 
+    def on_signal(self, number: int, _frame: FrameType | None) -> None:
+        def told() -> None:
+            logger.info("%s: shutting down", signal.Signals(number).name)
+            self.stop()
+
+        self.soon(told)
+
     def stop(self) -> None:
-        """On a signal: tell every process to stop."""
+        """Tell every process to stop."""
         if not self._is_ending:
             self._watch.cancel()
             timer = threading.Timer(

@@ -68,6 +68,8 @@ def test_a_core_that_hangs_is_killed_at_the_end(flags: tuple[str, ...]) -> None:
         assert served.end() == 0
         assert time.monotonic() - started < 1 + PATIENCE_S + _SECONDS_TO_END
         stream.end()
+        assert served.count("SIGTERM: shutting down") == 1
+        assert served.count("the server has ended") == 1
         assert served.count("has not answered for 3 s; it is killed") == 1
 
 
