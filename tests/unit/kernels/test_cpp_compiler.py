@@ -45,6 +45,13 @@ def test_the_result_is_kept_for_this_cpu_and_source(
     assert len({first, other, compiler.compiled()}) == 3
 
 
+@pytest.mark.usefixtures("quick", "cache")
+def test_what_is_kept_serves_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = compiler.compiled()
+    monkeypatch.setenv("PATH", "")
+    assert compiler.compiled() == kept
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_cache_that_cannot_be_written_is_replaced_by_a_folder_of_this_user(
     cache: Path, tmp_path: Path

@@ -59,8 +59,9 @@ def test_tls_files_are_checked(tmp_path: Path) -> None:
     certificate, key = certificate_files(tmp_path)
     check_tls(ServerArgs())
     check_tls(ServerArgs(ssl_certfile=certificate, ssl_keyfile=key, ssl_ca_certs=certificate))
-    with pytest.raises(ValueError, match="--ssl-keyfile /nonexistent cannot be read"):
-        check_tls(ServerArgs(ssl_certfile=certificate, ssl_keyfile="/nonexistent"))
+    missing = str(tmp_path / "missing")
+    with pytest.raises(ValueError, match=f"--ssl-keyfile {missing} cannot be read"):
+        check_tls(ServerArgs(ssl_certfile=certificate, ssl_keyfile=missing))
     with pytest.raises(ValueError, match="TLS cannot be set up with --ssl-certfile"):
         check_tls(ServerArgs(ssl_certfile=key, ssl_keyfile=key))
     with pytest.raises(ValueError, match="TLS cannot be set up"):

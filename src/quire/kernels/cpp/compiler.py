@@ -36,26 +36,26 @@ _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def compiled() -> Path:
-    """The shared library, from disk where it was compiled before.
+    """The shared library, from disk where it was compiled before; that needs no compiler.
 
     Raises RuntimeError with what is missing, or with the compiler's message.
     """
-    compiler, openmp = _compiler(), _openmp()
+    openmp, command = _openmp(), os.environ.get("CXX", "")
     source = "".join((Path(__file__).parent / name).read_text() for name in _SOURCES)
     cpu = [platform.cpu_name(), *sorted(platform.cpu_flags())]
-    version = _run([*compiler, "--version"], "")
-    named = hashlib.sha256("\0".join([source, *_OPTIONS, version, openmp.name, *cpu]).encode())
+    named = hashlib.sha256("\0".join([source, *_OPTIONS, command, openmp.name, *cpu]).encode())
     kept = _folder() / f"kernels-{named.hexdigest()[:40]}.so"
     if not kept.exists():
-        logger.info("compiling C++ kernels for this CPU, once: some seconds")
-        _compile([*compiler, *_OPTIONS], source, openmp, kept)
+        _compile(_compiler(command), source, openmp, kept)
     return kept
 
 
-def _compile(command: list[str], source: str, openmp: Path, kept: Path) -> None:
+def _compile(compiler: list[str], source: str, openmp: Path, kept: Path) -> None:
+    logger.info("compiling C++ kernels for this CPU, once: some seconds")
     written = kept.with_suffix(f".{uuid.uuid4().hex}")
+    files = ["-x", "c++", "-", "-x", "none", str(openmp), "-o", str(written)]
     try:
-        _run([*command, "-x", "c++", "-", "-x", "none", str(openmp), "-o", str(written)], source)
+        _run([*compiler, *_OPTIONS, *files], source)
         with written.open("rb+") as file:
             os.fsync(file.fileno())  # part of a library would end the process that loads it
         os.replace(written, kept)  # atomic, since other processes may be writing it too
@@ -63,8 +63,7 @@ def _compile(command: list[str], source: str, openmp: Path, kept: Path) -> None:
         written.unlink(missing_ok=True)
 
 
-def _run(command: list[str], text: str) -> str:
-    """What a compiler prints."""
+def _run(command: list[str], text: str) -> None:
     try:
         done = subprocess.run(
             command,
@@ -78,12 +77,11 @@ def _run(command: list[str], text: str) -> str:
         raise RuntimeError(f"{command[0]} took more than {_TIMEOUT_S} s") from None
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed: {done.stderr.strip()[-1000:]}")
-    return done.stdout
 
 
-def _compiler() -> list[str]:
-    """The command of a C++ compiler; $CXX comes first, as for other tools."""
-    named = shlex.split(os.environ.get("CXX", ""))
+def _compiler(command: str) -> list[str]:
+    """``command`` ($CXX, as for other tools) or else that of a compiler which is there."""
+    named = shlex.split(command)
     for name in named[:1] or _COMPILERS:
         found = shutil.which(name)
         if found:
