@@ -44,6 +44,17 @@ def byte_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(params=[1, 3])
+def one_and_three_threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Of torch and of our own kernels on a CPU."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def hears_hangup() -> Iterator[None]:
     """Who runs the tests may have SIGHUP ignored, as nohup does; then all that they start would."""

@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from quire.kernels.reference.activation import gated
 from quire.kernels.reference.moe import Routing
+from quire.kernels.selection import kernels_for
 from quire.layers.linear import Product, fastest_product
 from quire.layers.moe_spec import MoESpec
 from quire.layers.routing import Route, build_router, load_route
@@ -74,7 +74,7 @@ class HostExperts:
     def __init__(self, weights: ExpertWeights, gating: str) -> None:
         self._gate_ups = _products(weights.gate_up, weights.gate_up_bias)
         self._downs = _products(weights.down, weights.down_bias)
-        self._gate = gated(gating)
+        self._gate = kernels_for(weights.down.device).gated_activation(gating)
 
     def add_to(self, x: Tensor, routing: Routing, h: Tensor) -> None:
         num_tokens, top_k = routing.experts.shape

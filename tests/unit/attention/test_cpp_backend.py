@@ -55,6 +55,7 @@ def test_shared_prefix_is_read_once_and_equals_the_definition(
     assert _difference(problem, [61, 70, 60, 38, 41], num_tokens, shared=shared) < 2e-6
 
 
+@pytest.mark.usefixtures("one_and_three_threads")
 def test_many_rows_share_a_long_prefix() -> None:
     shared = dict.fromkeys(range(1, 40), 128)
     lengths = [600, *range(520, 559)]

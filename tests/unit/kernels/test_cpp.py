@@ -13,11 +13,11 @@ from quire.kernels.reference.rope import rotate_half, rotate_interleaved
 from quire.kernels.shapes import HeadsShape
 from tests.fakes.compilers import needs_compiler
 
-pytestmark = needs_compiler
+pytestmark = [needs_compiler, pytest.mark.usefixtures("one_and_three_threads")]
 
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 DTYPES = list(TOLERANCE)
-SHAPES = [(1, 64), (3, 5, 24), (70, 1024), (0, 16), (2, 7)]  # 70 rows are shared by threads
+SHAPES = [(1, 64), (3, 5, 24), (70, 1024), (0, 16), (2, 7)]
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +41,15 @@ def test_rms_norm(dtype: torch.dtype, shape: tuple[int, ...], has_float_weight: 
     assert_close(rows.rms_norm(x, weight, 1e-5), norm.rms_norm(x, weight, 1e-5))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_nan_spoils_its_row_alone(dtype: torch.dtype) -> None:
+    x = torch.randn(3, 40).to(dtype)
+    x[1, 33] = float("nan")
+    found = rows.rms_norm(x, torch.ones(40, dtype=dtype), 1e-5)
+    assert found.isnan().all(dim=1).tolist() == [False, True, False]
+    assert found.isnan().any(dim=1).tolist() == [False, True, False]
+
+
 def test_rms_norm_of_rows_that_lie_apart() -> None:
     x, weight = torch.randn(9, 4, 32)[:, 1:3], torch.randn(32)
     assert_close(rows.rms_norm(x, weight, 1e-5), norm.rms_norm(x, weight, 1e-5))
@@ -62,6 +71,13 @@ def test_gates_of_values_far_from_zero(name: str) -> None:
     torch.testing.assert_close(rows.gated(name)(gate_up), wanted, equal_nan=True)
 
 
+def test_threads_share_many_rows() -> None:
+    """So many that all threads work at the same time."""
+    x, weight = torch.randn(8000, 1024), torch.randn(1024)
+    assert_close(rows.rms_norm(x, weight, 1e-5), norm.rms_norm(x, weight, 1e-5))
+    assert_close(rows.gated("silu")(x), activation.gated("silu")(x))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("num_heads", "num_kv_heads", "dim", "rotary"),
@@ -78,28 +94,31 @@ def test_queries_keys_values_are_normed_turned_and_stored(
     interleaved: bool,
     has_norms: bool,
 ) -> None:
-    num_tokens = 5
+    num_tokens = 70  # the widest of them are shared by threads
     qkv = torch.randn(num_tokens, (num_heads + 2 * num_kv_heads) * dim).to(dtype)
     angles = torch.rand(num_tokens, 1, rotary // 2) * 6
     cos, sin = angles.cos(), angles.sin()
-    slots = torch.tensor([0, 7, 9, 4, 21, 12])[1:]
+    slots = torch.randperm(4 * num_tokens)[1 : num_tokens + 1]
     weights = (torch.randn(dim).to(dtype), torch.randn(dim).to(dtype)) if has_norms else None
     counts = (num_heads, num_kv_heads, num_kv_heads)
     q, k, v = qkv.float().unflatten(1, (-1, dim)).split(counts, dim=1)
     if weights:
-        q, k = (norm.rms_norm(x, w.float(), 1e-6) for x, w in zip((q, k), weights, strict=True))
+        q, k = (
+            norm.rms_norm(x, weight.float(), eps)
+            for x, weight, eps in zip((q, k), weights, (1e-6, 0.5), strict=True)
+        )
     rotate = rotate_interleaved if interleaved else rotate_half
     q, k = (torch.cat((rotate(x[..., :rotary], cos, sin), x[..., rotary:]), -1) for x in (q, k))
-    wanted = torch.zeros(2, 6, num_kv_heads, 4, dim, dtype=dtype).transpose(2, 3)
+    wanted = torch.zeros(2, num_tokens, num_kv_heads, 4, dim, dtype=dtype).transpose(2, 3)
     write_kv(k.to(dtype), v.to(dtype), wanted, slots)
-    cache = torch.zeros(2, 6, num_kv_heads, 4, dim, dtype=dtype).transpose(2, 3)
+    cache = torch.zeros_like(wanted)
     shape = HeadsShape(
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_dim=dim,
         rotary_dim=rotary,
         is_interleaved=interleaved,
-        eps=(1e-6, 1e-6),
+        eps=(1e-6, 0.5),
     )
     found = heads.store_heads(qkv, cos, sin, cache, slots, shape=shape, norms=weights)
     assert_close(found, q.to(dtype))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,19 +12,11 @@ from quire.kernels.cpp.attention import attend_rows
 from quire.kernels.reference.attention import paged_attention
 from tests.fakes.compilers import needs_compiler
 
-pytestmark = needs_compiler
+pytestmark = [needs_compiler, pytest.mark.usefixtures("one_and_three_threads")]
 
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 DTYPES = list(TOLERANCE)
 LENGTHS = [1, 5, 64, 530, 15, 129]
-
-
-@pytest.fixture(params=[1, 3], autouse=True)
-def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
 
 
 def _case(
@@ -103,6 +94,10 @@ def test_options(options: dict[str, Any]) -> None:
 def test_values_that_are_part_of_their_keys(value_dim: int, dtype: torch.dtype) -> None:
     case = _case(LENGTHS, kv_heads=1, group=9, dim=72, planes=1, dtype=dtype)
     assert _error(case, value_dim=value_dim) < TOLERANCE[dtype]
+
+
+def test_many_rows_are_shared_by_threads() -> None:
+    assert _error(_case([*range(600, 660)], kv_heads=4, dim=64)) < TOLERANCE[torch.float32]
 
 
 def test_keys_of_a_long_row_are_shared_by_threads() -> None:

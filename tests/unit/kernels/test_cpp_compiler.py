@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from quire import platform
-from quire.kernels.cpp import compiler
+from quire.kernels.cpp import compiler, library
 from tests.fakes.compilers import needs_compiler
 
 pytestmark = needs_compiler
@@ -53,6 +54,24 @@ def test_what_is_kept_serves_without_a_compiler(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_is_kept_serves_where_nothing_can_be_written(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = compiler.compiled()
+    monkeypatch.setattr(compiler.os, "access", lambda *_: False)
+    assert compiler.compiled() == kept and kept.parent == cache
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_damaged_library_is_compiled_again(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept = compiler.compiled()
+    kept.write_bytes(b"")
+    assert isinstance(library._library.__wrapped__(), ctypes.CDLL)
+    assert kept.stat().st_size and kept.parent == cache
+    assert "C++ kernels are compiled again" in caplog.text
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_cache_that_cannot_be_written_is_replaced_by_a_folder_of_this_user(
     cache: Path, tmp_path: Path
 ) -> None:
@@ -71,8 +90,14 @@ def test_a_folder_that_others_may_write_to_is_not_trusted(cache: Path, tmp_path:
 
 @pytest.mark.usefixtures("quick", "cache")
 def test_the_compilers_command_may_have_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "g++ -m64")
+    monkeypatch.setenv("CXX", "g++ -m64 -O1")
+    commands: list[list[str]] = []
+    run = compiler._run
+    monkeypatch.setattr(
+        compiler, "_run", lambda command, text: (commands.append(command), run(command, text))
+    )
     assert compiler.compiled().exists()
+    assert commands[0].index("-O1") > commands[0].index("-O3"), "the last one counts"
 
 
 def test_the_openmp_library_is_that_of_torch() -> None:
@@ -95,6 +120,9 @@ def test_a_folder_of_another_user_is_not_trusted(
 def test_a_missing_compiler_comes_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(RuntimeError, match="CXX names 'no-such-compiler', which is not an exec"):
+        compiler.compiled()
+    monkeypatch.setenv("CXX", "g++ '")
+    with pytest.raises(RuntimeError, match=r"CXX is no command: .*No closing quotation"):
         compiler.compiled()
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", "")

@@ -1,9 +1,9 @@
 // Attention of rows with one query each, read from the blocks of the KV cache where they lie.
 //
-// The work is cut by KV heads and runs: keys of one row, or of a prefix that some rows share. A piece
-// of work converts a tile of keys to floats at a time, and keeps a running softmax (Milakov and
-// Gimelshein 2018, arXiv:1805.02867) for each of the queries that see them. What several runs found
-// for a row is merged in the end.
+// The work is cut by KV heads and runs: keys of one row, or of a prefix that some rows share. A
+// piece of work converts a tile of keys to floats at a time, and keeps a running softmax (Milakov
+// and Gimelshein 2018, arXiv:1805.02867) for each of the queries that see them. What several runs
+// found for a row is merged in the end.
 
 struct AttendArgs {
     const void* q;      // [R, H, D]
@@ -35,7 +35,7 @@ constexpr int SOME_QUERIES = 8;        // which are multiplied together
 struct Run {
     const int64_t* rows;
     int64_t num_rows, first, last;
-    int64_t part;  // of the first row; those of the other rows follow. -1: there are no other runs
+    int64_t part;  // of the first row; those of the other rows follow
 };
 
 // All runs. What a run finds for one of its rows is a part; a row's parts are a linked list.
@@ -51,6 +51,17 @@ struct Runs {
             next_part.push_back(first_part[rows[i]]);
             first_part[rows[i]] = next_part.size() - 1;
         }
+    }
+
+    int64_t num_keys() const {
+        int64_t count = 0;
+        for (const Run& run : runs) count += run.last - run.first;
+        return count;
+    }
+
+    // Whether it has all keys that its row sees.
+    bool is_whole(const Run& run) const {
+        return run.num_rows == 1 && first_part[run.rows[0]] == run.part && next_part[run.part] < 0;
     }
 };
 
@@ -110,8 +121,9 @@ INLINE Vec products(const float* query, const float* keys, int64_t size, int64_t
     return sums_of<W>(acc);
 }
 
-// The same for COUNT queries, each `size` values, and keys as a matrix [size, W]: several queries pay
-// for its transposition. The products of a query lie `tokens` apart from those of the one before.
+// The same for COUNT queries, each `size` values, and keys as a matrix [size, W]: several queries
+// pay for its transposition. The products of a query lie `tokens` apart from those of the one
+// before.
 template <int COUNT>
 INLINE void products_of_some(
     const float* queries, const float* matrix, int64_t size, int64_t tokens, float* products
@@ -126,8 +138,8 @@ INLINE void products_of_some(
     for (int query = 0; query < COUNT; query++) store(products + query * tokens, acc[query]);
 }
 
-// sums += weights [count] * values, for HEADS neighbouring heads and PARTS * W values of each. Enough
-// of them at once that no addition waits for the one before.
+// sums += weights [count] * values, for HEADS neighbouring heads and PARTS * W values of each.
+// Enough of them at once that no addition waits for the one before.
 template <int HEADS, int PARTS>
 INLINE void add_weighted(
     float* sums, int64_t sum_size, const float* weights, const float* values, int64_t count,
@@ -185,10 +197,6 @@ struct Attention {
         }
         for (int64_t row = 0; row < args.num_rows; row++)
             split(plan, &plan.rows[row], 1, firsts[row], args.seq_lens[row], most);
-        for (Run& run : plan.runs)
-            if (run.num_rows == 1 && plan.first_part[run.rows[0]] == run.part &&
-                plan.next_part[run.part] < 0)
-                run.part = -1;
         return plan;
     }
 
@@ -215,6 +223,7 @@ struct Attention {
             read_queries(run.rows[i], kv_head, &scratch.queries[i * num_grouped * size]);
             for (int64_t g = 0; g < num_grouped; g++) clear(sums + i * stride + g * sum_size);
         }
+        const float* values = (args.places.plane_stride ? scratch.values : scratch.keys).data();
         for (int64_t first = run.first; first < run.last; first += tile) {
             const int64_t count = std::min(tile, run.last - first);
             read_tile(run.rows[0], kv_head, first, count, run.last, scratch);
@@ -225,8 +234,7 @@ struct Attention {
                 for (int64_t g = 0; g < num_grouped; g++)
                     weigh(run.rows[i], kv_head * num_grouped + g, first, count, weights + g * tile,
                           own + g * sum_size);
-                add_values(own, weights,
-                           (args.places.plane_stride ? scratch.values : scratch.keys).data(), count);
+                add_values(own, weights, values, count);
             }
         }
     }
@@ -283,7 +291,7 @@ struct Attention {
             const int64_t later = token + tile;
             if (later < last) {
                 const T* next = static_cast<const T*>(args.cache);
-                next += args.places.place(blocks[later / block_size], offset, kv_head);
+                next += args.places.place(blocks[later / block_size], later % block_size, kv_head);
                 prefetch(next, some * args.places.token_stride);
                 prefetch(next + args.places.plane_stride, some * args.places.token_stride);
             }
@@ -314,29 +322,30 @@ struct Attention {
         }
     }
 
-    // Turns one query head's products with a tile's keys into weights; what is in `sums` is scaled to
-    // fit them.
+    // Turns one query head's products with a tile's keys into weights; what is in `sums` is scaled
+    // to fit them.
     void weigh(
         int64_t row, int64_t head, int64_t first, int64_t count, float* weights, float* sums
     ) const {
-        Vec most = all(sums[value_size]);
+        const float old_max = sums[value_size];
+        Vec maxima = all(old_max);
         for (int64_t i = 0; i < count; i += W) {
             Vec scores = finished(load(weights + i), head, args.seq_lens[row] - 1 - first - i);
             if (count - i < W) scores = without_others(scores, count - i);
             store(weights + i, scores);
-            most = larger(most, scores);
+            maxima = larger(maxima, scores);
         }
-        const float before = sums[value_size], now = max_of(most);
-        if (!(now <= before)) {
-            const float factor = std::exp(before - now);
+        const float new_max = max_of(maxima);
+        if (!(new_max <= old_max)) {
+            const float factor = std::exp(old_max - new_max);
             rescale(sums, factor, value_size);
-            sums[value_size] = now;
+            sums[value_size] = new_max;
             sums[value_size + 1] *= factor;
         }
-        const float most_of_all = now == -INFINITY ? 0 : now;  // all weights are 0 then
+        const float shift = new_max == -INFINITY ? 0 : new_max;  // all weights are 0 then
         Vec total = {};
         for (int64_t i = 0; i < count; i += W) {
-            const Vec some = exp_of(load(weights + i) - most_of_all);
+            const Vec some = exp_of(load(weights + i) - shift);
             store(weights + i, some);
             total += some;
         }
@@ -425,15 +434,16 @@ static void attend_rows(const AttendArgs& args) {
     // [parts, K, G, sum_size]; not needed where each run is all that its row sees
     const bool has_parts = num_runs != args.num_rows || args.num_prefixes;
     std::vector<float> parts(has_parts ? plan.next_part.size() * num_heads * group_size : 0);
-#pragma omp parallel num_threads(args.num_threads)
+    const int64_t work = plan.num_keys() * num_heads * attention.size;
+#pragma omp parallel num_threads(args.num_threads) if (work > SMALL_WORK)
     {
         Scratch scratch;
         scratch.sums.resize(group_size);
 #pragma omp for schedule(dynamic)
-        for (int64_t work = 0; work < num_runs * num_heads; work++) {
-            const int64_t head = work / num_runs;
-            const Run& run = plan.runs[work % num_runs];
-            if (run.part < 0) {
+        for (int64_t i = 0; i < num_runs * num_heads; i++) {
+            const int64_t head = i / num_runs;
+            const Run& run = plan.runs[i % num_runs];
+            if (plan.is_whole(run)) {
                 attention.attend(run, head, scratch.sums.data(), 0, scratch);
                 attention.finish(run.rows[0], head, scratch.sums.data());
             } else {

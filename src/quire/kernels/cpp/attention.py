@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import c_float, c_int64, c_void_p
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,15 +35,14 @@ class Prefixes:
     first_member: Tensor  # [N + 1] int64, each prefix's first place in `members`
     lens: Tensor  # [N] int64, keys; all rows of the prefix see them
 
-    @property
-    def pointers(self) -> tuple[int, int, int, int]:
+    def args(self) -> dict[str, Any]:
         """What stands for the prefixes in `_AttendArgs`."""
-        tensors = (self.members, self.first_member, self.lens)
-        members, first_member, lens = (tensor.data_ptr() for tensor in tensors)
-        return members, first_member, lens, len(self.lens)
-
-
-NO_PREFIXES = (None, None, None, 0)
+        return {
+            "members": pointer(self.members),
+            "first_member": pointer(self.first_member),
+            "prefix_lens": pointer(self.lens),
+            "num_prefixes": len(self.lens),
+        }
 
 
 def attend_rows(
@@ -65,14 +65,30 @@ def attend_rows(
     ``alibi_slopes`` and ``sinks`` are float32 [H]. ``prefixes`` are read once for all their rows,
     and there must be no window then. No slot is read that no query sees.
     """
-    assert q.is_contiguous() and out.is_contiguous() and block_table.stride(1) == 1
+    assert q.is_contiguous() and out.is_contiguous() and kv_cache.dtype == out.dtype == q.dtype
+    assert block_table.stride(1) == seq_lens.stride(0) == 1
+    assert block_table.dtype == seq_lens.dtype == torch.int32
     num_rows, num_heads, head_dim = q.shape
     function("attend_rows", q.dtype)(
         _AttendArgs(
-            q.data_ptr(), out.data_ptr(), kv_cache.data_ptr(), block_table.data_ptr(),
-            seq_lens.data_ptr(), pointer(alibi_slopes), pointer(sinks), Cache.of(kv_cache),
-            block_table.stride(0), num_rows, num_heads, kv_cache.shape[3], head_dim,
-            value_dim or head_dim, window or 0, torch.get_num_threads(),
-            *(NO_PREFIXES if prefixes is None else prefixes.pointers), scale, soft_cap or 0.0,
+            q=pointer(q),
+            out=pointer(out),
+            cache=pointer(kv_cache),
+            block_table=pointer(block_table),
+            seq_lens=pointer(seq_lens),
+            slopes=pointer(alibi_slopes),
+            sinks=pointer(sinks),
+            places=Cache.of(kv_cache),
+            table_stride=block_table.stride(0),
+            num_rows=num_rows,
+            num_heads=num_heads,
+            num_kv_heads=kv_cache.shape[3],
+            head_dim=head_dim,
+            value_dim=value_dim or head_dim,
+            window=window or 0,
+            num_threads=torch.get_num_threads(),
+            scale=scale,
+            soft_cap=soft_cap or 0.0,
+            **({} if prefixes is None else prefixes.args()),
         )
-    )  # fmt: skip
+    )

@@ -66,7 +66,7 @@ INLINE float max_of(Vec vec) {
 }
 
 // e to the power of x, by Taylor's series around the nearest power of 2; within 2 units of the last
-// place for |x| <= 87, and 0 or infinity beyond. NaN stays NaN.
+// place for |x| <= 87, and 0 or infinity beyond. NaN stays NaN, whatever its exponent is cast to.
 INLINE Vec exp_of(Vec x) {
     const Vec limit = all(87.0f), rounder = all(12582912.0f);  // 1.5 * 2^23
     const Ints is_zero = x < -limit, is_infinite = x > limit;
@@ -78,7 +78,8 @@ INLINE Vec exp_of(Vec x) {
     for (float term : terms) sum = sum * rest + term;
     Ints exponent;
     for (int i = 0; i < W; i++) exponent[i] = static_cast<int32_t>(power[i]);
-    return is_zero ? Vec{} : is_infinite ? all(INFINITY) : sum * same_bits<Vec>((exponent + 127) << 23);
+    const Vec value = sum * same_bits<Vec>((exponent + 127) << 23);
+    return is_zero ? Vec{} : is_infinite ? all(INFINITY) : value;
 }
 
 INLINE Vec sigmoid_of(Vec x) { return 1.0f / (1.0f + exp_of(-x)); }

@@ -6,6 +6,7 @@ with two of them, both would keep threads on every core.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import logging
@@ -44,8 +45,10 @@ def compiled() -> Path:
     source = "".join((Path(__file__).parent / name).read_text() for name in _SOURCES)
     cpu = [platform.cpu_name(), *sorted(platform.cpu_flags())]
     named = hashlib.sha256("\0".join([source, *_OPTIONS, command, openmp.name, *cpu]).encode())
-    kept = _folder() / f"kernels-{named.hexdigest()[:40]}.so"
-    if not kept.exists():
+    name = f"kernels-{named.hexdigest()[:40]}.so"
+    kept = _find(name)
+    if kept is None:
+        kept = _writable_folder() / name
         _compile(_compiler(command), source, openmp, kept)
     return kept
 
@@ -53,9 +56,10 @@ def compiled() -> Path:
 def _compile(compiler: list[str], source: str, openmp: Path, kept: Path) -> None:
     logger.info("compiling C++ kernels for this CPU, once: some seconds")
     written = kept.with_suffix(f".{uuid.uuid4().hex}")
+    path, *own_options = compiler  # which come last, since the last one counts
     files = ["-x", "c++", "-", "-x", "none", str(openmp), "-o", str(written)]
     try:
-        _run([*compiler, *_OPTIONS, *files], source)
+        _run([path, *_OPTIONS, *own_options, *files], source)
         with written.open("rb+") as file:
             os.fsync(file.fileno())  # part of a library would end the process that loads it
         os.replace(written, kept)  # atomic, since other processes may be writing it too
@@ -81,7 +85,10 @@ def _run(command: list[str], text: str) -> None:
 
 def _compiler(command: str) -> list[str]:
     """``command`` ($CXX, as for other tools) or else that of a compiler which is there."""
-    named = shlex.split(command)
+    try:
+        named = shlex.split(command)
+    except ValueError as error:
+        raise RuntimeError(f"CXX is no command: {command!r}: {error}") from error
     for name in named[:1] or _COMPILERS:
         found = shutil.which(name)
         if found:
@@ -107,18 +114,25 @@ def _openmp() -> Path:
     return next((file for file in found if any(map(file.is_relative_to, own))), found[0])
 
 
-def _folder() -> Path:
+def _find(name: str) -> Path | None:
+    """A library that was compiled before."""
+    for find in (_cache, _temporary):
+        with contextlib.suppress(OSError, RuntimeError):
+            folder = find()
+            _check_owner(folder)
+            if (folder / name).exists():
+                return folder / name
+    return None
+
+
+def _writable_folder() -> Path:
     """A folder for libraries, into which nobody else can put one."""
     reasons = []
     for find in (_cache, _temporary):
         try:
             folder = find()
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-                raise PermissionError(errno.EPERM, "it is not a folder of this user")
-            if found.st_mode & _OTHERS_MAY_WRITE:
-                raise PermissionError(errno.EPERM, "other users may write to it")
+            _check_owner(folder)
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, "it cannot be written")
         except (OSError, RuntimeError) as error:
@@ -129,6 +143,14 @@ def _folder() -> Path:
         f"no folder can keep the C++ kernels ({'; '.join(reasons)}); let XDG_CACHE_HOME name one "
         "that this user can write"
     )
+
+
+def _check_owner(folder: Path) -> None:
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "it is not a folder of this user")
+    if found.st_mode & _OTHERS_MAY_WRITE:
+        raise PermissionError(errno.EPERM, "other users may write to it")
 
 
 def _cache() -> Path:

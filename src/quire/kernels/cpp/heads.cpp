@@ -37,7 +37,8 @@ static void rotate(
 template <typename T>
 static void store_token(const HeadsArgs& args, int64_t token, float* head) {
     const int64_t size = args.head_dim, half = args.rotary_dim / 2;
-    const T* from = static_cast<const T*>(args.qkv) + token * (args.num_heads + 2 * args.num_kv_heads) * size;
+    const int64_t line = (args.num_heads + 2 * args.num_kv_heads) * size;
+    const T* from = static_cast<const T*>(args.qkv) + token * line;
     T* q = static_cast<T*>(args.q) + token * args.num_heads * size;
     T* cache = static_cast<T*>(args.cache);
     const int64_t block = args.slots[token] / args.places.block_size;

@@ -37,14 +37,30 @@ def store_heads(
 ) -> Tensor:
     """`kernels.selection.StoreHeads` for heads of a shape; ``norms``: weights of q's and k's."""
     assert qkv.is_contiguous() and cos.is_contiguous() and sin.is_contiguous()
+    assert slots.is_contiguous() and slots.dtype == torch.int64 and kv_cache.dtype == qkv.dtype
     q = qkv.new_empty(len(qkv), shape.num_heads, shape.head_dim)
     q_weight, k_weight = norms or (None, None)
+    q_eps, k_eps = shape.eps
     function("store_heads", qkv.dtype)(
         _HeadsArgs(
-            qkv.data_ptr(), q.data_ptr(), kv_cache.data_ptr(), cos.data_ptr(), sin.data_ptr(),
-            slots.data_ptr(), pointer(q_weight), pointer(k_weight), Cache.of(kv_cache),
-            len(qkv), shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.rotary_dim,
-            shape.is_interleaved, torch.get_num_threads(), *shape.eps,
+            qkv=pointer(qkv),
+            q=pointer(q),
+            cache=pointer(kv_cache),
+            cos=pointer(cos),
+            sin=pointer(sin),
+            slots=pointer(slots),
+            q_weight=pointer(q_weight),
+            k_weight=pointer(k_weight),
+            places=Cache.of(kv_cache),
+            num_tokens=len(qkv),
+            num_heads=shape.num_heads,
+            num_kv_heads=shape.num_kv_heads,
+            head_dim=shape.head_dim,
+            rotary_dim=shape.rotary_dim,
+            is_interleaved=shape.is_interleaved,
+            num_threads=torch.get_num_threads(),
+            q_eps=q_eps,
+            k_eps=k_eps,
         )
-    )  # fmt: skip
+    )
     return q

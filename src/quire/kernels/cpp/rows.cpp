@@ -1,4 +1,5 @@
-// Operations on each row of a matrix: RMS norms, gates of activations, the place of the largest value.
+// Operations on each row of a matrix: RMS norms, gates of activations, the place of the largest
+// value.
 
 struct NormArgs {
     const void* x;  // [T, size]
@@ -111,14 +112,15 @@ static int64_t argmax_of(const float* row, int64_t size) {
 
 extern "C" {
 void argmax_float32(const ArgmaxArgs* args) {
-#pragma omp parallel for num_threads(args->num_threads) if (args->num_rows * args->size > SMALL_WORK)
+    const int64_t work = args->num_rows * args->size;
+#pragma omp parallel for num_threads(args->num_threads) if (work > SMALL_WORK)
     for (int64_t i = 0; i < args->num_rows; i++)
         args->out[i] = argmax_of(args->x + i * args->size, args->size);
 }
 void rms_norm_float32(const NormArgs* args) { rms_norm<float>(*args); }
 void rms_norm_bfloat16(const NormArgs* args) { rms_norm<BFloat16>(*args); }
+void rms_norm_float16(const NormArgs* args) { rms_norm<Float16>(*args); }
 void gate_float32(const GateArgs* args) { gate_of_kind<float>(*args); }
 void gate_bfloat16(const GateArgs* args) { gate_of_kind<BFloat16>(*args); }
-void rms_norm_float16(const NormArgs* args) { rms_norm<Float16>(*args); }
 void gate_float16(const GateArgs* args) { gate_of_kind<Float16>(*args); }
 }

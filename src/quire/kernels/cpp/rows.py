@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from quire.kernels.cpp.library import function
+from quire.kernels.cpp.library import function, pointer
 from quire.kernels.reference import activation as reference
 
 ACTIVATIONS = ("silu", "gelu_quick", "gelu_tanh")  # in the order of rows.cpp
@@ -47,23 +47,36 @@ class _ArgmaxArgs(ctypes.Structure):
 def argmax(x: Tensor) -> Tensor:
     """[N, V] float32 -> [N] int64, the first index of each row's largest value."""
     x, out = x.contiguous(), torch.empty(len(x), dtype=torch.int64)
+    num_rows, size = x.shape
     function("argmax", x.dtype)(
-        _ArgmaxArgs(x.data_ptr(), out.data_ptr(), *x.shape, torch.get_num_threads())
+        _ArgmaxArgs(
+            x=pointer(x),
+            out=pointer(out),
+            num_rows=num_rows,
+            size=size,
+            num_threads=torch.get_num_threads(),
+        )
     )
     return out
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`reference.norm.rms_norm`; the weight may be float32 where x is not."""
-    assert weight.dtype in (x.dtype, torch.float32)
+    assert weight.dtype in (x.dtype, torch.float32) and weight.is_contiguous()
     x, size = x.contiguous(), x.shape[-1]
     out = torch.empty_like(x)
     function("rms_norm", x.dtype)(
         _NormArgs(
-            x.data_ptr(), out.data_ptr(), weight.data_ptr(), x.numel() // max(1, size), size,
-            weight.dtype == torch.float32, torch.get_num_threads(), eps,
+            x=pointer(x),
+            out=pointer(out),
+            weight=pointer(weight),
+            num_rows=x.numel() // max(1, size),
+            size=size,
+            is_weight_float=weight.dtype == torch.float32,
+            num_threads=torch.get_num_threads(),
+            eps=eps,
         )
-    )  # fmt: skip
+    )
     return out
 
 
@@ -80,8 +93,12 @@ def gated_activation(gate_up: Tensor, name: str) -> Tensor:
     out = gate_up.new_empty(*gate_up.shape[:-1], size)
     function("gate", gate_up.dtype)(
         _GateArgs(
-            gate_up.data_ptr(), out.data_ptr(), out.numel() // max(1, size), size,
-            ACTIVATIONS.index(name), torch.get_num_threads(),
+            gate_up=pointer(gate_up),
+            out=pointer(out),
+            num_rows=out.numel() // max(1, size),
+            size=size,
+            kind=ACTIVATIONS.index(name),
+            num_threads=torch.get_num_threads(),
         )
-    )  # fmt: skip
+    )
     return out
