@@ -7,6 +7,7 @@ Owns what a message may hold and in which form a template wants it. Templates ru
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]  # as in the OpenAI API: role, content, tool_calls, ...
 Conversation = Sequence[Message]
 
-_NEED_CONTENT = ("system", "developer", "user", "tool", "function")  # roles
+_NEED_CONTENT = ("system", "developer", "user", "tool", "function")  # standard roles
 # Users set these for any model; one that does not think need not read them.
 _FOR_ANY_TEMPLATE = ("enable_thinking", "thinking")
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _THOUGHTS = ("thinking", "reasoning", "reasoning_content")  # names of a message's thought
+_SAY_SOMETHING = {"tool_calls", *_THOUGHTS}  # instead of a content
+_OF_ANY_MESSAGE = ("role", "content", "name", "id", "tool_call_id")
 _INVALID = "INVALID_JSON"  # key for arguments that are not a JSON object
 _OWN_ARGUMENTS = {  # not to be overridden through template_kwargs
     "conversation",
@@ -132,7 +135,7 @@ class ChatRenderer:
         elif options.content_format == "string":
             style = replace(style, name="string")
         conversation = [
-            _rendered_message(message, style, f"messages[{index}]")
+            _rendered_message(message, template, style, f"messages[{index}]")
             for index, message in enumerate(_checked(messages))
         ]
         try:
@@ -298,18 +301,31 @@ def _check_tool_calls(calls: Any, place: str) -> None:
             )
 
 
-def _check_has_content(message: Message, place: str) -> None:
-    """Templates write nothing for a message whose content is missing or misspelt."""
-    role = message["role"]
-    if message.get("content") is not None or role not in _NEED_CONTENT:
+def _check_has_content(message: Message, template: str, place: str) -> None:
+    """Templates write nothing for a message whose content is missing or misspelt. An answer may be
+    empty, and a role of the template's own may have other fields."""
+    if message.get("content") is not None:
         return
-    misspelt = [name for name in message if name != "content" and nearest(str(name), ["content"])]
+    role = message["role"]
+    others = [str(name) for name, value in message.items() if value and name not in _OF_ANY_MESSAGE]
+    misspelt = [name for name in others if nearest(name, ["content"])]
+    if role == "assistant":
+        is_right = not misspelt or not _SAY_SOMETHING.isdisjoint(others)
+    else:
+        is_right = role not in _NEED_CONTENT and any(_reads(template, name) for name in others)
+    if is_right:
+        return
     hint = f"; it has {misspelt[0]!r}, did you mean content?" if misspelt else ""
     raise ChatError(
         f"{place}.content",
         f"{place}.content: a message of role {role!r} needs a content, which is a string or a list "
         f"of text parts{hint}",
     )
+
+
+def _reads(template: str, name: str) -> bool:
+    """Whether the template has this name of a field anywhere."""
+    return re.search(rf"\b{re.escape(name)}\b", template) is not None
 
 
 def _checked(messages: Conversation) -> Conversation:
@@ -334,17 +350,41 @@ def _check_final(messages: Conversation) -> None:
         )
 
 
-def _rendered_message(message: Message, style: ContentFormat, place: str) -> dict[str, Any]:
+def _rendered_message(
+    message: Message, template: str, style: ContentFormat, place: str
+) -> dict[str, Any]:
     """The message as templates expect it: content in the right form, arguments of calls parsed."""
-    _check_has_content(message, place)
+    _check_has_content(message, template, place)
     rendered = {name: value for name, value in message.items() if value is not None}
     content, calls = message.get("content"), rendered.pop("tool_calls", None)
-    is_null = content is None and bool(calls) and style.tests_none
-    rendered["content"] = None if is_null else _content(content, style, f"{place}.content")
     if calls:  # templates that find the name expect calls under it
         _check_tool_calls(calls, f"{place}.tool_calls")
         rendered["tool_calls"] = [_tool_call(call) for call in calls]
+        if not _reads(template, "tool_calls"):
+            content = _with_calls_as_text(content, calls, template)
+    is_null = content is None and bool(calls) and style.tests_none
+    rendered["content"] = None if is_null else _content(content, style, f"{place}.content")
     return rendered
+
+
+def _with_calls_as_text(content: Any, calls: Sequence[Mapping[str, Any]], template: str) -> Any:
+    """The content with the calls behind it, as the model writes them, for a template that would
+    leave them out."""
+    functions = [_call_with_text(call)["function"] for call in calls]
+    names = [json.dumps(function["name"], ensure_ascii=False) for function in functions]
+    objects = [
+        f'{{"name": {name}, "arguments": {function["arguments"]}}}'
+        for name, function in zip(names, functions, strict=True)
+    ]
+    if "<|/tool|>" in template:  # Phi-4-mini's
+        text = f"<|tool_call|>[{', '.join(objects)}]<|/tool_call|>"
+    else:  # the format that most models know
+        text = "\n".join(f"<tool_call>\n{one}\n</tool_call>" for one in objects)
+    if isinstance(content, (list, tuple)):
+        return [*content, text]
+    if content is None or content == "":
+        return text
+    return f"{content}\n{text}" if isinstance(content, str) else content
 
 
 def _arranged(conversation: list[dict[str, Any]], style: ContentFormat) -> list[dict[str, Any]]:

@@ -6,15 +6,21 @@ Knows nothing about messages, nor what a model gets for which nobody names one.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quire.chat_templates import chat_template_names, named_chat_template
-from quire.near_names import did_you_mean, nearest
+from quire.near_names import did_you_mean
 from quire.template_format import template_fault
+from quire.tokenizer.loading import load_tokenizer
+
+if TYPE_CHECKING:
+    from quire.config import EngineConfig
 
 _MAX_SHOWN = 300  # characters of a template in a message
-_NAME = re.compile(r"[\w-]+")  # of one of several templates of a tokenizer
+# Of one of several templates of a tokenizer; with such an ending it is a file that is missing.
+_NAME = re.compile(r"(?!.*\.(jinja2?|j2|txt|json)$)[\w-]+(\.[\w-]+)*")
 
 
 def load_chat_template(value: str | Path | None, *, is_typed: bool = True) -> str | None:
@@ -35,6 +41,19 @@ def load_chat_template(value: str | Path | None, *, is_typed: bool = True) -> st
     return template
 
 
+def check_name(template: str | None, config: Callable[[], EngineConfig]) -> None:
+    """``ValueError`` for a name that no template has, before the weights are loaded; ``config`` is
+    called only for one that is not ours, since the model's names need its tokenizer."""
+    if template is None or template in chat_template_names() or not _NAME.fullmatch(template):
+        return
+    model = config().model
+    if not model.skip_tokenizer_init:
+        tokenizer = load_tokenizer(
+            model.tokenizer, mode=model.tokenizer_mode, trust_remote_code=model.trust_remote_code
+        )
+        named(template, tokenizer.chat_template)
+
+
 def _read_template(value: str | Path, is_typed: bool) -> str:
     text = str(value)
     is_jinja = any(mark in text for mark in ("{{", "{%", "{#"))
@@ -46,9 +65,9 @@ def _read_template(value: str | Path, is_typed: bool) -> str:
                 f"the chat template {text!r} is not UTF-8: {error}; save it as UTF-8"
             ) from error
         except OSError as error:
+            if _NAME.fullmatch(text):
+                return text  # perhaps one of the model's, which are not known yet
             names = chat_template_names()
-            if _NAME.fullmatch(text) and (text in names or not nearest(text, names)):
-                return text  # unless it is a misspelt one of ours, perhaps one of the model's
             meant = Path(text).stem.removeprefix("template_")  # as vLLM's examples are called
             hint = f"the name {meant}, " if meant in names else ""
             raise ValueError(

@@ -409,7 +409,7 @@ _LENGTH = "max_model_len"  # vLLM accepts it among the keys of config.json
 
 ATTENTION_BACKENDS = ("auto", "cpp", "torch", "triton", "flashinfer", "fa3", "cudnn")
 
-# What vLLM calls them -> ours.
+# What vLLM calls them -> ours, in the order in which they are tried.
 _VLLM_ATTENTION = {
     "FLASH_ATTN": "fa3",
     "FLASH_ATTN_VLLM_V1": "fa3",
@@ -419,7 +419,7 @@ _VLLM_ATTENTION = {
     "TRITON_ATTN_VLLM_V1": "triton",
     "TORCH_SDPA": "torch",
     "TORCH_SDPA_VLLM_V1": "torch",
-    "CPU_ATTN": "cpp",
+    "CPU_ATTN": "cpp,torch",
 }
 # vLLM's backends without a counterpart in Quire -> the closest one.
 _NO_SUCH_ATTENTION = {
@@ -432,8 +432,8 @@ _NO_SUCH_ATTENTION = {
     "ROCM_ATTN": "triton",
     "ROCM_AITER_FA": "triton",
     "ROCM_AITER_UNIFIED_ATTN": "triton",
-    "PALLAS": "cpp",
-    "IPEX": "cpp",
+    "PALLAS": "auto",
+    "IPEX": "auto",
     "FLASHMLA": "triton",
     "FLASHMLA_SPARSE": "triton",
     "TRITON_MLA": "triton",
@@ -444,7 +444,8 @@ _NO_SUCH_ATTENTION = {
 
 
 def attention_backend(name: str) -> str:
-    """Quire's name of an attention backend; a ``ValueError`` gives the closest one."""
+    """Quire's name of an attention backend, or several in order of preference; a ``ValueError``
+    gives the closest one."""
     if name.lower() in ATTENTION_BACKENDS:
         return name.lower()
     theirs = name.upper()

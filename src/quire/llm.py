@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from quire.args import BUNDLED_MODEL, EngineArgs
 from quire.chat_template import ChatOptions, Conversation
-from quire.chat_template_choice import load_chat_template
+from quire.chat_template_choice import check_name, load_chat_template
 from quire.config import DEFAULT_GPU_MEMORY_UTILIZATION
 from quire.engine.front import refuse_not_built
 from quire.engine.guided_options import GuidedOptions, with_guided_options
@@ -93,6 +93,7 @@ class LLM(TellsWhatIsNotBuilt):
             **kwargs,
         )
         template = load_chat_template(chat_template, is_typed=False)
+        check_name(template, args.create_engine_config)
         engine = LLMEngine.from_engine_args(args, enable_multiprocessing=multiprocess_mode)
         self._use(engine, template, reasoning)
 

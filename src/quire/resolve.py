@@ -391,7 +391,8 @@ def attention_backend(args: EngineArgs, device: str) -> str:
     if preferred == "auto":
         return ",".join(default)
     # If it is one of the defaults, it falls back to those after it.
-    rest = default[default.index(preferred) + 1 :] if preferred in default else default
+    last = preferred.split(",")[-1]
+    rest = default[default.index(last) + 1 :] if last in default else default
     return ",".join([preferred, *rest])
 
 

@@ -182,12 +182,12 @@ def _bad_words(
 
 
 def _spellings(word: str, tokenize: Callable[[str], list[int]]) -> list[tuple[int, ...]]:
-    """The word's tokens without and with a space before it; white space alone stays as it is."""
+    """The word's tokens at the start of a text, after other text and after a space; white space
+    alone gets none before it."""
     bare = word.lstrip()
     texts = (bare, " " + bare) if bare else (word,)
     spelled = dict.fromkeys(tuple(tokenize(text)) for text in texts)
-    if bare:
-        spelled[_behind_text(bare, tokenize)] = None
+    spelled[_behind_text(bare or word, tokenize)] = None
     found = [one for one in spelled if one]
     # What forbids the end of a sequence forbids all of it.
     return [
@@ -195,12 +195,12 @@ def _spellings(word: str, tokenize: Callable[[str], list[int]]) -> list[tuple[in
     ]
 
 
-def _behind_text(bare: str, tokenize: Callable[[str], list[int]]) -> tuple[int, ...]:
+def _behind_text(word: str, tokenize: Callable[[str], list[int]]) -> tuple[int, ...]:
     """The word's tokens right behind other text: many tokenizers put a space before a whole text.
     Empty if the word merges with each of `_ANCHORS`."""
     for anchor in _ANCHORS:
         head = tokenize(anchor)
-        whole = tokenize(anchor + bare)
+        whole = tokenize(anchor + word)
         if head and whole[: len(head)] == head:
             return tuple(whole[len(head) :])
     return ()

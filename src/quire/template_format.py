@@ -81,6 +81,7 @@ def template_variables(template: str) -> frozenset[str]:
     return frozenset(meta.find_undeclared_variables(tree))
 
 
+@functools.lru_cache(maxsize=64)
 def shows_tools(template: str) -> bool:
     """Whether the tools of a request reach the model."""
     return "tools" in template_variables(template) or _detect(template).tools_in_message

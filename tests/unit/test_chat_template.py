@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quire.chat_template import ChatOptions, ChatRenderer
-from quire.chat_template_choice import load_chat_template
 from quire.chat_templates import chat_template_names, named_chat_template
 from quire.template_format import template_fault, template_variables
 from tests.fakes import tokenizers
@@ -181,8 +179,6 @@ def test_tools_stand_in_the_system_message_where_the_template_reads_them_there()
     )
     assert render([system, *HELLO], template) == "<system>Be brief.<user>Hello"
     assert '"name": "weather"' in render(HELLO, template, tools=[weather])
-    called = [*HELLO, calling("f"), result("f", "1")]
-    assert render(called, template, tools=tools).endswith("<user>Hello<assistant><tool>1")
 
 
 @pytest.mark.parametrize(
@@ -262,9 +258,9 @@ def test_a_text_stands_in_the_thought_if_the_template_refuses_both(name: str) ->
     parts = [{"type": "text", "text": "Let me look."}]
     assert render([{**turn, "content": parts}], ONE_CALL) == "(Hm.\nLet me look.)f{}"
     assert render([calling("f", content="So.")], ONE_CALL) == "(So.)f{}"
-    plain = "{% for m in messages %}{{ m.content }}|{{ m.reasoning }}{% endfor %}"
+    plain = "{% for m in messages %}{{ m.content }}|{{ m.reasoning }}|{{ m.tool_calls | length }}"
     kept = calling("f", content="So.", reasoning="Hm.")
-    assert render([kept], plain) == "So.|Hm."
+    assert render([kept], plain + "{% endfor %}") == "So.|Hm.|1"
 
 
 def test_a_template_that_reads_one_call_gets_each_before_its_result() -> None:
@@ -279,6 +275,41 @@ def test_a_template_that_reads_one_call_gets_each_before_its_result() -> None:
         call["function"]["arguments"] = '{"a":  1}'
     joining = ONE_CALL.replace("{{ call.arguments }}", "{{ '' + call.arguments }}")
     assert render([turn, *results], joining) == '(So.)f{"a":  1}f=1;()g{"a":  1}g=2;'
+
+
+@pytest.mark.parametrize(
+    ("more", "begin", "between", "end"),
+    [
+        ("", "<tool_call>\n", "\n</tool_call>\n<tool_call>\n", "\n</tool_call>"),
+        # As Phi-4-mini's template, which tells the model how to write calls.
+        (
+            "{{ '<|tool|>' + messages[0]['tools'] + '<|/tool|>' if messages[0]['tools'] }}",
+            *("<|tool_call|>[", ", ", "]<|/tool_call|>"),
+        ),
+    ],
+)
+def test_calls_are_text_where_the_template_would_leave_them_out(
+    more: str, begin: str, between: str, end: str
+) -> None:
+    template = more + "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    results = [result("g", "2"), result("f", "1")]
+    f, g = (f'{{"name": "{name}", "arguments": {{}}}}' for name in "fg")
+    both = f"{begin}{f}{between}{g}{end}"
+    for content, text in ((None, both), ("", both), ("So:", f"So:\n{both}")):
+        messages = [*HELLO, calling("f", "g", content=content), *results]
+        assert render(messages, template) == f"<user>Hello<assistant>{text}<tool>1<tool>2"
+    parts = [{"type": "text", "text": "So:"}]
+    written = render([*HELLO, calling("f", content=parts)], more + PARTS)
+    assert written == f"[user](Hello)[assistant](So:)({begin}{f}{end})"
+    with pytest.raises(ValueError, match="must be a string or a list of parts, got '3'"):
+        render([*HELLO, calling("f", content=3)], template)
+
+
+def test_arguments_in_the_text_of_a_call_are_those_that_were_given() -> None:
+    printing = "{{ messages[1].content }}"
+    for arguments in ('{"a":  1}', "no JSON"):
+        assert f'"arguments": {arguments}}}' in render(called(arguments), printing)
+    assert '"arguments": {"city": "Łódź"}}' in render(called({"city": "Łódź"}), printing)
 
 
 def test_results_of_tools_stand_in_the_order_of_their_calls() -> None:
@@ -434,60 +465,28 @@ def test_a_message_without_content_is_refused(role: str) -> None:
     for message in ({"role": role}, {"role": role, "content": None, "name": "x"}):
         with pytest.raises(ValueError, match=rf"{needs}.* text parts$"):
             render([*HELLO, message])
+
+
+@pytest.mark.parametrize("fields", [{}, {"content": None}, {"contents": "b"}, {"text": "b"}])
+def test_a_message_of_another_role_may_have_fields_that_the_template_reads(
+    fields: dict[str, Any],
+) -> None:
     own = [*HELLO, {"role": "results", "values": [1]}]
-    assert render(own, "{{ messages[1]['values'] }}") == "[1]"
+    template = "{{ messages[1].content }}{{ messages[1]['values'] }}"
+    assert render(own, template) == "[1]"
+    needs = r"^messages\[1\]\.content: a message of role 'results' needs a content"
+    with pytest.raises(ValueError, match=needs):
+        render([*HELLO, {"role": "results", "tool_call_id": "c", **fields}], template)
 
 
-def test_a_template_of_the_model_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer = tokenizers.byte_level()
-    own = {"default": "D{{ messages[0].content }}", "rag": "R{{ documents[0].title }}"}
-    own["chatml"] = "OWN"
-    monkeypatch.setattr(tokenizer, "chat_template", own)
-    given = ChatOptions(template=load_chat_template("rag"), documents=[{"title": "Rain"}])
-    assert ChatRenderer(tokenizer).render(HELLO, given).text == "RRain"
-    always = ChatRenderer(tokenizer, load_chat_template("rag"))
-    assert always.render(HELLO, ChatOptions(documents=[{"title": "Sun"}])).text == "RSun"
-    assert render(HELLO, load_chat_template("chatml")) == "OWN"
-    unknown = r"no chat template 'rags'; did you mean rag\?.* names default, rag, .*, vicuna"
-    with pytest.raises(ValueError, match=unknown):
-        ChatRenderer(tokenizer, load_chat_template("rags")).render(HELLO)
-    monkeypatch.setattr(tokenizer, "chat_template", own["default"])
-    assert render(HELLO, load_chat_template("chatml")).startswith("<|im_start|>user\nHello")
-    with pytest.raises(ValueError, match=r"no chat template 'rag'; .* names alpaca, "):
-        render(HELLO, load_chat_template("rag"))
-
-
-def test_template_is_a_file_or_one_line(tmp_path: Path) -> None:
-    file = tmp_path / "chat.jinja"
-    file.write_text("{{ messages }}\n")
-    assert load_chat_template(file) == load_chat_template(str(file)) == "{{ messages }}\n"
-    assert load_chat_template(r"{{ a }}\n你") == "{{ a }}\n你"
-    assert load_chat_template(None) is None
-    for literal in (r"{{ '\\nabla' }}", "{{ a }}\n\\text"):
-        assert load_chat_template(literal, is_typed=False) == literal
-    assert load_chat_template("{{ a }}\n\\text") == "{{ a }}\n\\text"
-    with pytest.raises(ValueError, match="neither a readable file"):
-        load_chat_template(str(tmp_path / "none.jinja"))
-
-
-def test_a_template_that_does_not_parse_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
-    file = tmp_path / "chat.jinja"
-    file.write_text("{% for m in messages %}\n{{ m.content }}\n")
-    with pytest.raises(
-        ValueError, match=r"chat\.jinja' does not parse: line 2: .*'endfor'.*correct it"
-    ):
-        load_chat_template(file)
-    with pytest.raises(ValueError, match="line 1: No filter named 'shout'"):
-        load_chat_template("{{ messages | shout }}")
-    file.write_bytes(b"{{ '\xff' }}")
-    with pytest.raises(ValueError, match="is not UTF-8"):
-        load_chat_template(file)
-    for good in (
-        "{%- generation -%}{{ messages | tojson }}{%- endgeneration -%}",
-        "{{ strftime_now('%d') }}{{ raise_exception('no') }}",
-        "{% for m in messages %}{% if m %}{% break %}{% endif %}{% endfor %}",
-    ):
-        assert load_chat_template(good) == good
+def test_an_answer_may_be_empty_but_not_misspelt() -> None:
+    for fields in ({}, {"content": None}, {"content": ""}):
+        answer = {"role": "assistant", **fields}
+        assert "<|im_start|>assistant\n<|im_end|>" in render([*HELLO, answer, *HELLO])
+    with pytest.raises(ValueError, match=r"^messages\[1\]\.content: .*'contents', did you mean"):
+        render([*HELLO, {"role": "assistant", "contents": "b"}])
+    for said in ({"reasoning": "b"}, {"tool_calls": calling("f")["tool_calls"]}):
+        assert render([*HELLO, {"role": "assistant", "context": "b", **said}])
 
 
 def test_what_a_template_reads() -> None:

@@ -264,7 +264,7 @@ def test_ends_come_with_the_format() -> None:
 def test_format_can_be_named() -> None:
     renderer = ChatRenderer(bare_tokenizer(), load_chat_template("vicuna"))
     assert renderer.template(ChatOptions()) == named_chat_template("vicuna")
-    with pytest.raises(ValueError, match=r"neither a readable file.*, vicuna, xverse"):
-        load_chat_template("vicunya")
+    with pytest.raises(ValueError, match=r"'vicunya'; did you mean vicuna\?.*, vicuna, xverse"):
+        ChatRenderer(bare_tokenizer(), load_chat_template("vicunya"))
     with pytest.raises(ValueError, match=r"give the name chatml, the path"):
         load_chat_template("./examples/template_chatml.jinja")

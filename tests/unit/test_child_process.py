@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from quire.child_process import python_command
+from quire.child_process import how_ended, python_command
+
+
+def test_how_a_child_has_ended() -> None:
+    assert how_ended(3) == "exited with status 3"
+    assert how_ended(-signal.SIGBUS) == "was killed by SIGBUS"
+    unnamed = signal.SIGRTMIN + 1
+    assert how_ended(-unnamed) == f"was killed by signal {unnamed}"
 
 
 def test_a_child_imports_from_where_its_parent_does(

@@ -134,7 +134,7 @@ def test_an_unknown_name_gets_a_suggestion() -> None:
         ("FLASH_ATTN", "fa3"),
         ("TRITON_ATTN_VLLM_V1", "triton"),
         ("TORCH_SDPA", "torch"),
-        ("CPU_ATTN", "cpp"),
+        ("CPU_ATTN", "cpp,torch"),
     ],
 )
 def test_attention_backends_have_our_names_and_theirs(name: str, ours: str) -> None:
@@ -144,5 +144,7 @@ def test_attention_backends_have_our_names_and_theirs(name: str, ours: str) -> N
 def test_an_attention_backend_that_is_not_here_comes_with_the_closest() -> None:
     with pytest.raises(ValueError, match="'FLASHINFER_MLA' in Quire; the closest: flashinfer"):
         attention_backend("FLASHINFER_MLA")
+    with pytest.raises(ValueError, match="'IPEX' in Quire; the closest: auto"):
+        attention_backend("IPEX")
     with pytest.raises(ValueError, match=r"'tritn' is not one of auto, cpp, .*mean triton"):
         attention_backend("tritn")

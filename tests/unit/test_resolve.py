@@ -358,6 +358,8 @@ def test_a_preferred_attention_backend_stands_before_the_default(
     assert told.device.attention_backend == "torch", "what is said to this engine goes first"
     monkeypatch.setenv(name, "torch")
     assert resolved(folder).device.attention_backend == "torch"
+    monkeypatch.setenv(name, "CPU_ATTN")
+    assert resolved(folder).device.attention_backend == "cpp,torch"
     monkeypatch.setenv(name, "FLASHINFR")
     with pytest.raises(ValueError, match=f"environment variable {name}='FLASHINFR': .*flashinfer"):
         resolved(folder)

@@ -165,8 +165,20 @@ def test_what_the_end_of_a_bad_word_forbids_is_not_forbidden_twice() -> None:
 
 def test_bad_words_of_white_space_stand_for_themselves() -> None:
     tokens = {"\n": [11], " ": [12], "": []}
-    found = row(SamplingParams(bad_words=["\n"]), tokenize=tokens.__getitem__).bad_words_token_ids
-    assert found == ((11,),)
+    found = row(SamplingParams(bad_words=["\n"]), tokenize=lambda text: tokens.get(text, []))
+    assert found.bad_words_token_ids == ((11,),)
+
+
+@pytest.mark.parametrize("word", ["\n", "\n\n", "\t", " "])
+@pytest.mark.parametrize("family", [tokenizers.byte_fallback, tokenizers.byte_level])
+def test_bad_words_of_white_space_are_forbidden_behind_other_text(
+    family: Callable[[], Any], word: str
+) -> None:
+    tokenizer = family()
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    found = row(SamplingParams(bad_words=[word]), tokenize=encode, vocab_size=len(tokenizer))
+    (forbidden,) = found.bad_words_token_ids
+    assert encode(f"(a{word}(") == [*encode("(a"), *forbidden, *encode("(a(")[-1:]]
 
 
 def test_too_many_bad_words_are_refused() -> None:

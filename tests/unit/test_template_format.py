@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from quire import template_format
 from quire.template_format import detect_content_format, shows_tools
 
 MESSAGES = "{% for m in messages %}HERE{% endfor %}"
@@ -119,3 +120,10 @@ def test_a_template_that_refuses_a_text_beside_a_thought_is_seen() -> None:
 )
 def test_a_template_that_shows_tools_is_seen(template: str, shows: bool) -> None:
     assert shows_tools(template) is shows
+
+
+def test_a_template_is_asked_about_tools_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    template = "{{ 'a template of this test' }}"
+    assert not shows_tools(template)
+    monkeypatch.setattr(template_format, "_environment", lambda: pytest.fail("parsed again"))
+    assert not shows_tools(template)

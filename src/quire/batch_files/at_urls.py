@@ -38,6 +38,7 @@ def fetched(source: str, folder: Path) -> Path:
     """The file that ``source`` names; one at a URL is stored in ``folder`` first."""
     if not is_url(source):
         return Path(source)
+    check_url(source, "--input-file")
     target = folder / "input.jsonl"
     try:
         with (
@@ -53,26 +54,26 @@ def fetched(source: str, folder: Path) -> Path:
     return target
 
 
-def check_url(url: str) -> None:
-    """``ValueError`` for a URL that no attempt can reach."""
+def check_url(url: str, flag: str = "--output-file") -> None:
+    """``ValueError`` for a URL, the value of ``flag``, that no attempt can reach."""
     try:
         parts = urllib.parse.urlsplit(url)
         host = (parts.hostname or "").encode("idna")
         _ = parts.port  # raises if it is none
     except ValueError as error:
-        raise _unusable(url, str(error)) from error
+        raise _unusable(flag, url, str(error)) from error
     if not host:
-        raise _unusable(url, "it names no host")
+        raise _unusable(flag, url, "it names no host")
     if parts.username is not None:
-        raise _unusable(url, "its user name cannot be sent")
+        raise _unusable(flag, url, "its user name cannot be sent")
     if re.search(r"[\0- \x7f]", url) or not (parts.path + parts.query).isascii():
-        raise _unusable(url, "it has a character that must be percent-encoded")
+        raise _unusable(flag, url, "it has a character that must be percent-encoded")
 
 
-def _unusable(url: str, why: str) -> ValueError:
+def _unusable(flag: str, url: str, why: str) -> ValueError:
     return ValueError(
-        f"--output-file {_shown(url)} cannot be used: {why}; give a path, or a URL such as "
-        "https://HOST/out.jsonl"
+        f"{flag} {_shown(url)} cannot be used: {why}; give a path, or a URL such as "
+        "https://HOST/FILE.jsonl"
     )
 
 

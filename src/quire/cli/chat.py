@@ -21,7 +21,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Protocol
 
 from quire.cli.conversation import Conversation
-from quire.cli.engine_flags import add_engine_flags, open_llm, settle_model
+from quire.cli.engine_flags import add_engine_flags, engine_args, open_llm, settle_model
 from quire.cli.remote_flags import (
     add_remote_flags,
     open_remote,
@@ -102,10 +102,11 @@ def _talk(arguments: argparse.Namespace) -> Iterator[tuple[Talk, str]]:
         fields = request_fields(arguments)
         yield RemoteConversation(server, model, fields, arguments.system), model.name
         return
-    from quire.chat_template_choice import load_chat_template
+    from quire.chat_template_choice import check_name, load_chat_template
 
     # a wrong one fails before the model loads
     template = load_chat_template(arguments.chat_template)
+    check_name(template, engine_args(arguments).create_engine_config)
     with open_llm(arguments) as llm:
         params = sampling_params(arguments, llm.get_default_sampling_params())
         yield Conversation(llm, params, arguments.system, template), arguments.model

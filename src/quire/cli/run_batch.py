@@ -250,8 +250,9 @@ def _target(arguments: argparse.Namespace) -> AbstractAsyncContextManager[Target
 
     def open_engine(watch: StartWatch) -> AsyncLLM:
         from quire.engine.async_engine import AsyncLLM
+        from quire.server.lifecycle import checked_config
 
-        return AsyncLLM(engine_args(arguments).create_engine_config())
+        return AsyncLLM(checked_config(server_args, engine_args(arguments).create_engine_config))
 
     return in_process(ServerState(args=server_args), open_engine)
 

@@ -338,16 +338,11 @@ class InputProcessor:
 
 def num_kept_tokens(asked: int, max_model_len: int, num_answer_tokens: int) -> int:
     """The most prompt tokens for ``truncate_prompt_tokens=asked``; ``ValueError`` if impossible.
-    -1 leaves the answer its ``num_answer_tokens``, at least one."""
+    -1 leaves the answer its ``num_answer_tokens``; one if that would be the whole context, which is
+    as good as no limit."""
     if asked == -1:
-        kept = max_model_len - max(num_answer_tokens, 1)
-        if kept < 1:
-            raise ValueError(
-                "truncate_prompt_tokens=-1 leaves the prompt no token: an answer of "
-                f"{num_answer_tokens} tokens takes the whole context, max_model_len={max_model_len}"
-                "; give a smaller max_tokens, or a number of tokens to keep"
-            )
-        return kept
+        is_limit = 0 < num_answer_tokens < max_model_len
+        return max_model_len - (num_answer_tokens if is_limit else 1)
     if not 1 <= asked <= max_model_len:
         raise ValueError(
             f"truncate_prompt_tokens must be -1 or from 1 to {max_model_len}, the length of the "

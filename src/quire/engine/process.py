@@ -19,7 +19,7 @@ from pathlib import Path
 
 import zmq
 
-from quire.child_process import python_command
+from quire.child_process import how_ended, python_command
 from quire.config import EngineConfig
 from quire.engine.client import call_in_forks
 from quire.engine.core_loop import BUILD_CORE
@@ -159,13 +159,9 @@ class _CoreProcess:
     def obituary(self) -> str:
         """The cause of death of a child that has not reported one."""
         code = self._child.wait()
-        if code == -signal.SIGKILL:
-            end = "it was killed by SIGKILL, often because the system ran out of memory"
-        elif code < 0:
-            end = f"it was killed by {signal.Signals(-code).name}"
-        else:
-            end = f"it exited with status {code}"
-        return f"The engine stopped: its core process {self.pid} ended.\nCause: {end}"
+        often = ", often because the system ran out of memory" if code == -signal.SIGKILL else ""
+        cause = f"it {how_ended(code)}{often}"
+        return f"The engine stopped: its core process {self.pid} ended.\nCause: {cause}"
 
 
 def _start_error(reply: Reply | None, process: _CoreProcess) -> Exception:

@@ -72,18 +72,27 @@ def folder_is_gone() -> bool:
 
 def reserve_files(pid: int) -> None:
     """Make the files of a process that has not opened them yet, with room on the disk;
-    ``ValueError`` if there is none. Prometheus' client would make files with holes and map them,
-    and a process that writes to a hole when the disk is full is killed (SIGBUS)."""
+    ``ValueError``, and no file, if there is none. Prometheus' client would make files with holes
+    and map them, and a process that writes to a hole when the disk is full is killed (SIGBUS)."""
     folder = os.environ[VARIABLE]
+    files = [Path(folder, f"{kind}_{pid}.db") for kind in _KINDS]
+    # Others are left of an earlier process of this number.
+    new = [file for file in files if not file.exists()]
     try:
-        for kind in _KINDS:
-            file = Path(folder, f"{kind}_{pid}.db")
-            if not file.exists():  # else an earlier process of this number has left it
-                file.write_bytes(bytes(_FILE_BYTES))
+        for file in new:
+            file.write_bytes(bytes(_FILE_BYTES))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{folder}, the folder in which the HTTP processes count, has been removed; restart "
+            "the server"
+        ) from error
     except OSError as error:
+        for file in new:
+            with contextlib.suppress(OSError):
+                file.unlink()
         raise ValueError(
             f"metrics need {len(_KINDS) * _FILE_BYTES >> 20} MiB for each HTTP process in "
-            f"{folder}: {error.strerror}; make room there, or set TMPDIR to another folder"
+            f"{folder}: {error.strerror}; make room there, or name another folder with {VARIABLE}"
         ) from error
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from quire.args import arg, parse_json_list, parse_json_object
@@ -28,8 +28,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error", "critical", "trace")
 
 
 def parse_paths(text: str) -> list[str]:
-    """``/health,/metrics``; each path begins with a slash, as routes do."""
-    paths = [path.strip() for path in text.split(",") if path.strip()]
+    """``/health,/metrics``, or a JSON list; each path begins with a slash, as routes do."""
+    words = parse_json_list(text) if text.lstrip().startswith("[") else text.split(",")
+    paths = [path.strip() for path in words if path.strip()]
     for path in paths:
         if not path.startswith("/"):
             raise ValueError(f"{path!r} is no path; begin it with a slash: /{path}")
@@ -167,3 +168,10 @@ class ServerArgs:
     disable_log_stats: bool = _watch(False, help="do not log throughput", parse=bool)
     metrics_prefix: str = _watch("both", help="names of metrics", choices=("vllm", "quire", "both"))
     otlp_traces_endpoint: str | None = _watch(None, help="URL that takes OpenTelemetry traces")
+
+    def __post_init__(self) -> None:
+        """Read lists that are given as text, as on the command line."""
+        for item in fields(self):
+            value, flag = getattr(self, item.name), item.metadata["flag"]
+            if isinstance(value, str) and isinstance(item.default, tuple):
+                setattr(self, item.name, [value] if flag.nargs else flag.parse(value))

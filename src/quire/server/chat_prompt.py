@@ -193,8 +193,8 @@ def _check_effort(body: ChatPromptBody, template: str) -> None:
     if effort in (None, "none") or not read.isdisjoint(_EFFORT_VARIABLES):
         return
     raise bad_request(
-        f"reasoning_effort={effort!r} has no effect: the model's chat template reads neither "
-        "reasoning_effort nor enable_thinking; leave it out.",
+        f"reasoning_effort={effort!r} has no effect: the model's chat template reads no variable "
+        "for it; leave it out.",
         "reasoning_effort",
     )
 

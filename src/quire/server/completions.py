@@ -51,8 +51,8 @@ def _prepared(state: ServerState, body: CompletionRequest) -> Prepared:
     engine = state.require_engine()
     params = completion_params(body, engine, state.args)
     check_thinking_budget(state, body)
-    prompts = completion_prompts(engine, body)
-    prompts = ready_prompts(engine, prompts, PromptRules.of(body, "prompt"))
+    rules = PromptRules.of(body, params, "prompt")
+    prompts = ready_prompts(engine, completion_prompts(engine, body, rules), rules)
     thoughts = state.formats.thoughts
     if thoughts is not None:
         prompts = [replace(one, thinking=thoughts.after_raw(one, params)) for one in prompts]

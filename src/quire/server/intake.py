@@ -199,7 +199,7 @@ def prepared_chat(state: ServerState, chat: ChatCompletionRequest) -> Prepared:
     with renamed(_CHAT_NAMES):
         params = chat_params(chat, engine, state.args)
     check_thinking_budget(state, chat)
-    rules = PromptRules.of(chat, "messages")
+    rules = PromptRules.of(chat, params, "messages")
     prompt = chat_prompt(state, chat)
     form = AnswerForm.of(state.formats, chat, prompt)
     if (thoughts := state.formats.thoughts) is not None:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.input_processor import Side, check_salt, num_kept_tokens
 from quire.prompts import ParsedPrompt
+from quire.sampling_params import SamplingParams
 from quire.server.errors import PromptTooLong, bad_request
 from quire.server.input_phase import go_on
-from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.common import GenerationBody
-from quire.server.sampling_fields import COMPLETION_MAX_TOKENS
 
 # Texts have far fewer characters per token. Of a text with more than this per token of the context
 # only a part is tokenized, and more of it only until that has twice the tokens that fit.
@@ -33,12 +32,12 @@ class PromptRules:
     param: str = "prompt"  # the field that errors are about
 
     @classmethod
-    def of(cls, body: GenerationBody, param: str) -> PromptRules:
+    def of(cls, body: GenerationBody, params: SamplingParams, param: str) -> PromptRules:
         if body.cache_salt is not None:
             _check_salt(body.cache_salt)
         return cls(
             kept_tokens=body.truncate_prompt_tokens,
-            answer_tokens=_answer_tokens(body) or body.min_tokens or 1,
+            answer_tokens=params.max_tokens or params.min_tokens or 1,
             side=body.truncation_side or "left",
             cache_salt=body.cache_salt,
             param=param,
@@ -194,14 +193,6 @@ def _check_token_ids(prompt: ParsedPrompt, param: str, size: int) -> None:
             f"{size - 1}; use token ids of this model's tokenizer.",
             param,
         )
-
-
-def _answer_tokens(body: GenerationBody) -> int | None:
-    """The most tokens of the answer, if the request or its protocol says so."""
-    if isinstance(body, ChatCompletionRequest):
-        given = body.max_completion_tokens
-        return body.max_tokens if given is None else given
-    return COMPLETION_MAX_TOKENS if body.max_tokens is None else body.max_tokens
 
 
 def _check_salt(salt: str) -> None:

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import signal
 import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,7 +20,6 @@ from fastapi import FastAPI
 from quire import env, log
 from quire.chat_template import ChatOptions
 from quire.chat_template_choice import load_chat_template
-from quire.config import EngineConfig
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.start import StartWatch
 from quire.engine.thread import ThreadClient
@@ -28,7 +29,14 @@ from quire.server.answer_formats import check_formats
 from quire.server.app import build_app, layers, make_layers
 from quire.server.args import ServerArgs
 from quire.server.http_parser import HttpProtocol
-from quire.server.lifecycle import RESTART_DELAY_S, Lifecycle, OpenEngine, RestartLimit
+from quire.server.lifecycle import (
+    RESTART_DELAY_S,
+    Lifecycle,
+    MakeConfig,
+    OpenEngine,
+    RestartLimit,
+    checked_config,
+)
 from quire.server.listening import (
     address_of,
     check_tls,
@@ -49,8 +57,6 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.05
 _LAST_ANSWERS_S = 5  # for connections to close once their requests have ended
 
-MakeConfig = Callable[[], EngineConfig]  # may look at the model's files, and download them
-
 
 class ServerFailed(Exception):
     """The server had to stop; ``__cause__`` is the reason."""
@@ -59,6 +65,7 @@ class ServerFailed(Exception):
 def serve(args: ServerArgs, make_config: MakeConfig) -> None:
     """Serve until a signal; `ServerFailed` when the engine does not start, or has died."""
     check(args)
+    make_config = partial(checked_config, args, make_config)
     multiprocess.prepare_named_folder()
     _allow_open_files(args)
     end_at_signals(sys.exit)  # from here on there are files to remove
@@ -155,6 +162,8 @@ def _check_templates(args: ServerArgs) -> None:
 def _serve_alone(
     args: ServerArgs, listener: socket.socket, make_config: MakeConfig
 ) -> BaseException | None:
+    if multiprocess.is_shared():
+        multiprocess.reserve_files(os.getpid())
     numbers = itertools.count()
 
     def open_engine(watch: StartWatch) -> AsyncLLM:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from types import FrameType
 
-from quire.child_process import python_command
+from quire.child_process import how_ended, python_command
 from quire.config import EngineConfig
 from quire.engine.messages import Detach
 from quire.engine.process import ProcessClient
@@ -50,6 +50,7 @@ from quire.server.signals import hand_over, stop_signals
 logger = logging.getLogger(__name__)
 
 _GRACE_S = 10.0  # beyond the shutdown timeout, until HTTP processes are killed
+_RETRY_S = 10.0  # until another attempt to start an HTTP process
 # Ctrl-C reaches all processes of a terminal at once, even while they still import.
 _MAIN = "from quire.server.signals import ignore_stop_signals; ignore_stop_signals(); \
 from quire.server.http_process import main; main()"
@@ -127,8 +128,7 @@ class _Supervisor:
         return self._failure
 
     def _handle(self, event: Callable[[], None]) -> None:
-        """Let an event happen. If that fails, as when no process can be started, the processes that
-        are left go on serving."""
+        """Let an event happen. If that fails, the processes that are left go on serving."""
         try:
             event()
         except Exception as error:
@@ -209,15 +209,36 @@ class _Supervisor:
                 self._client.send(Detach(process.client))
         if self._is_ending:
             return
+        ended = f"HTTP process {process.pid} {how_ended(status)}"
         if status == CANNOT_START:
             self._give_up(ValueError("an HTTP process cannot start; see its error above"))
         elif self._process_limit.take():
-            logger.error("%s; starting another one", _obituary(process.pid, status))
-            self._start_process(process.place)
+            logger.error("%s; starting another one", ended)
+            self._replace(process.place)
         else:
-            cause = f"HTTP processes keep ending; the last one: {_obituary(process.pid, status)}"
+            cause = f"HTTP processes keep ending; the last one: {ended}"
             logger.error("%s; the server stops", cause)
             self._give_up(RuntimeError(cause))
+
+    def _replace(self, place: Place) -> None:
+        """Start a process where one has ended. As long as that fails, as without room for metrics,
+        the processes that are left go on serving."""
+        if self._is_ending:
+            return
+        try:
+            self._start_process(place)
+        except (OSError, ValueError) as error:
+            if not self._processes:
+                self._failure = error
+                return
+            logger.error(
+                "no HTTP process can be started in place of one that ended: %s; the server goes on "
+                "with %d, and tries again in %g s",
+                error,
+                len(self._processes),
+                _RETRY_S,
+            )
+            self._in_thread(lambda: self.soon(lambda: self._replace(place)), delay_s=_RETRY_S)
 
     def _fail(self, cause: BaseException) -> None:
         self._failure, self._is_ending = cause, True
@@ -274,13 +295,6 @@ class _Supervisor:
         timer.start()
 
 
-def _obituary(pid: int, status: int) -> str:
-    """How an HTTP process has ended, by its exit status."""
-    if status < 0:
-        return f"HTTP process {pid} was killed by {signal.Signals(-status).name}"
-    return f"HTTP process {pid} ended with status {status}"
-
-
 class _HTTPProcess:
     """One HTTP process, from outside."""
 
@@ -308,6 +322,7 @@ class _HTTPProcess:
             multiprocess.reserve_files(self.pid)
         except ValueError:
             self.kill()
+            self.wait()
             raise
         log_level = logging.getLogger("quire").getEffectiveLevel()
         self.tell(Boot(args, place, listener_fd, log_level, listens_at_once))

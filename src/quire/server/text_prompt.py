@@ -45,7 +45,9 @@ GAP_TOKENS = (
 )
 
 
-def completion_prompts(engine: AsyncLLM, body: CompletionRequest) -> list[ParsedPrompt]:
+def completion_prompts(
+    engine: AsyncLLM, body: CompletionRequest, rules: PromptRules
+) -> list[ParsedPrompt]:
     """The prompts in order; their texts may still have to be tokenized."""
     if body.truncate_prompt_tokens is None:
         _refuse_too_many_ids(body.prompt, engine.model_config.max_model_len)
@@ -58,7 +60,7 @@ def completion_prompts(engine: AsyncLLM, body: CompletionRequest) -> list[Parsed
     if body.echo:
         raise bad_request("echo and suffix cannot be used together; leave one out.", "suffix")
     prompts = _with_gaps(engine, prompts, body.suffix)
-    _refuse_cuts(prompts, kept_tokens(engine, PromptRules.of(body, "prompt")))
+    _refuse_cuts(prompts, kept_tokens(engine, rules))
     return prompts
 
 

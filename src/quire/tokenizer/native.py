@@ -31,6 +31,7 @@ _SENTENCEPIECE_FILE = "tokenizer.model"
 _TEMPLATE_FOLDER = "additional_chat_templates"
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 _PASSED_ON = ("model_max_length", "padding_side", "truncation_side")
+_FURTHER_TOKENS = ("additional_special_tokens", "extra_special_tokens")
 _MATCHING = ("single_word", "lstrip", "rstrip", "normalized")  # options of an added token
 _CODE_HAS_NAMES_OF = ("glm2", "codegeex2")  # models of the older of two codes that share a class
 
@@ -266,27 +267,29 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def tokens_given_as_objects(path: Path) -> dict[str, Any]:
-    """The folder's list of further special tokens as an option of `transformers`, which refuses to
-    read it from the files if it holds objects; empty if it holds none."""
-    from tokenizers import AddedToken
-
+    """The folder's lists and dicts of further special tokens that hold objects, as options of
+    `transformers`, which refuses to read such from the files."""
     named = read_json(path / "tokenizer_config.json")
     if "added_tokens_decoder" not in named:  # else nobody reads the older file
         named = read_json(path / "special_tokens_map.json") | named
-    listed = named.get("extra_special_tokens") or named.get("additional_special_tokens")
-    if not isinstance(listed, list) or not any(isinstance(one, Mapping) for one in listed):
-        return {}
-    tokens = [
-        AddedToken(
-            str(one["content"]),
-            special=True,
-            **{name: bool(one[name]) for name in _MATCHING if name in one},
-        )
-        if isinstance(one, Mapping)
-        else one
-        for one in listed
-    ]
-    return {"extra_special_tokens": tokens}
+    options: dict[str, Any] = {}
+    for key in _FURTHER_TOKENS:
+        given = named.get(key)
+        if isinstance(given, list) and any(isinstance(one, Mapping) for one in given):
+            options[key] = [_added_token(one) for one in given]
+        elif isinstance(given, dict) and any(isinstance(one, Mapping) for one in given.values()):
+            options[key] = {name: _added_token(one) for name, one in given.items()}
+    return options
+
+
+def _added_token(token: Any) -> Any:
+    """The token for `transformers`; an object becomes an ``AddedToken``, a text remains one."""
+    from tokenizers import AddedToken
+
+    if not isinstance(token, Mapping):
+        return token
+    matching = {name: bool(token[name]) for name in _MATCHING if name in token}
+    return AddedToken(str(token["content"]), special=True, **matching)
 
 
 def _text_of(token: Any) -> str:

@@ -135,6 +135,22 @@ def test_an_input_may_be_a_url(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://me:secret@localhost/x?sig=secret", "http://localhost/x"),
+        ("http://localhost:9/a b?sig=secret", "http://localhost:9/a b"),
+        ("http://[bad?sig=secret", r"http://\[bad"),
+    ],
+)
+def test_an_input_that_cannot_be_fetched_is_told_without_its_secrets(
+    tmp_path: Path, url: str, shown: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^--input-file {shown} cannot be used: ") as caught:
+        fetched(url, tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("script", "message"),
     [
         (Script(pieces=[LINE], then_close=True), "cannot be read"),

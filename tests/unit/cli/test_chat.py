@@ -224,3 +224,11 @@ def test_only_an_answer_that_is_made_here_has_a_length_of_ours(
     monkeypatch.setattr(chat, "_talk", talk)
     assert main(["chat", *words, "-q", "Is it?"]) == 0
     assert asked == [max_tokens]
+
+
+def test_a_misspelt_template_is_told_before_the_model_loads(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(chat, "open_llm", lambda arguments: pytest.fail("the model was loaded"))
+    assert main(["chat", "-q", "Hi", "--chat-template", "vicunna"]) != 0
+    assert "no chat template 'vicunna'; did you mean vicuna?" in capsys.readouterr().err

@@ -105,6 +105,8 @@ def test_prompt_is_truncated_from_the_left() -> None:
         ({"max_tokens": 5}, 15, 5),
         ({"max_tokens": 19}, 1, 19),
         ({"max_tokens": None}, 19, 1),
+        ({"max_tokens": 20}, 19, 1),  # the whole context: no limit
+        ({"max_tokens": 1000}, 19, 1),
         ({"max_tokens": None, "min_tokens": 3}, 17, 3),
     ],
 )
@@ -160,11 +162,6 @@ def test_token_ids_are_truncated_without_a_tokenizer() -> None:
         ("", {}, "prompt is empty"),
         (list(range(20)), {}, r"has 20 tokens, but max_model_len is 20 .*truncate_prompt_tokens"),
         ([5], {"truncate_prompt_tokens": 21}, r"be -1 or from 1 to 20, the length .* got 21; use"),
-        (
-            [5],
-            {"truncate_prompt_tokens": -1, "max_tokens": 20},
-            "leaves the prompt no token: an answer of 20 tokens .* max_model_len=20; give a",
-        ),
         ([3, 500], {}, r"token id 500, which is outside the vocabulary, 0 to 499"),
         ("a", {"stop_token_ids": [500]}, "stop_token_ids"),
         ("a", {"logprobs": 6}, "max_logprobs=5"),

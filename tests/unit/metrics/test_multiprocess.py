@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -68,8 +69,26 @@ def test_room_that_cannot_be_reserved_is_refused(
     reserve_files(8)
     assert (tmp_path / "counter_8.db").read_bytes() == b"mine"
     monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
-    with pytest.raises(ValueError, match=r"metrics need 3 MiB .* No such file .* make room"):
+    with pytest.raises(ValueError, match=r"gone, the folder .* has been removed; restart the"):
         reserve_files(7)
+
+
+def test_files_without_room_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write = Path.write_bytes
+
+    def write_on_a_full_disk(self: Path, data: bytes) -> int:
+        write(self, data[:100])
+        if len(list(tmp_path.iterdir())) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return 100
+
+    (tmp_path / "counter_8.db").write_bytes(b"mine")
+    monkeypatch.setattr(Path, "write_bytes", write_on_a_full_disk)
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    message = f"need 3 MiB .* in {tmp_path}: No space left .*; make room .* folder with {VARIABLE}$"
+    with pytest.raises(ValueError, match=message):
+        reserve_files(8)
+    assert [file.name for file in tmp_path.iterdir()] == ["counter_8.db"]
 
 
 def test_a_folder_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -63,6 +63,12 @@ async def test_paths_can_be_left_out(lines: pytest.LogCaptureFixture) -> None:
     ]
 
 
+@pytest.mark.parametrize("given", ["/health,/metrics", '["/health", "/metrics"]'])
+def test_paths_may_be_text_or_a_json_list(given: str) -> None:
+    args = ServerArgs(disable_access_log_for_endpoints=given)
+    assert args.disable_access_log_for_endpoints == ["/health", "/metrics"]
+
+
 def test_a_path_needs_its_slash() -> None:
     with pytest.raises(ValueError, match="'health' is no path; begin it with a slash: /health"):
         parse_paths("/metrics,health")

@@ -535,4 +535,4 @@ async def test_the_effort_of_thinking_reaches_a_template_that_heeds_it(engine: A
             == "low False x"
         )
         assert (await prompt()).startswith("<|im_start|>")  # it does not think anyway
-        assert "reads neither" in await prompt(reasoning_effort="high")
+        assert "reads no variable for it" in await prompt(reasoning_effort="high")

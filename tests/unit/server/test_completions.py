@@ -357,11 +357,6 @@ async def test_the_server_can_cap_max_tokens(engine: AsyncLLM) -> None:
         ({"cache_salt": "a/b"}, "cache_salt", "none of them"),
         ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens", "from 1 to 2048"),
         ({"truncate_prompt_tokens": 2049}, "truncate_prompt_tokens", "from 1 to 2048"),
-        (
-            {"truncate_prompt_tokens": -1, "max_tokens": 2048},
-            "truncate_prompt_tokens",
-            "leaves the prompt no token",
-        ),
         ({"priority": 1}, "priority", "scheduling_policy"),
         ({"stream": True, "use_beam_search": True}, "use_beam_search", "Beam search"),
         ({"stream": True, "best_of": 2}, "best_of", "cannot be streamed"),

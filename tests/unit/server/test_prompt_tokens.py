@@ -10,10 +10,12 @@ import pytest
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.input_processor import InputProcessor
 from quire.prompts import ParsedPrompt
+from quire.server.args import ServerArgs
 from quire.server.errors import HTTPError, PromptTooLong
-from quire.server.prompt_tokens import PromptRules, Side, ready_prompts
+from quire.server.prompt_tokens import PromptRules, Side, kept_tokens, ready_prompts
 from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.completions import CompletionRequest
+from quire.server.sampling_fields import chat_params, completion_params
 from quire.tokenizer.vocabulary import Vocabulary
 from tests.fakes import tokenizers
 from tests.fakes.configs import fake_config
@@ -69,29 +71,37 @@ def test_a_prompt_without_room_for_an_answer_is_told_what_clients_look_for(
 
 
 @pytest.mark.parametrize(
-    ("fields", "of_completions", "of_chat"),
+    ("fields", "limit", "of_completions", "of_chat"),
     [
-        ({}, 16, 1),
-        ({"max_tokens": 7, "min_tokens": 3}, 7, 7),
-        ({"min_tokens": 3}, 16, 3),
-        ({"max_tokens": 0, "echo": True}, 1, 1),
-        ({"max_completion_tokens": 9, "max_tokens": 7}, 7, 9),
+        ({}, None, 16, 1),
+        ({}, 40, 16, 40),
+        ({}, 10_000, 16, 1),  # more than the context: as good as no limit
+        ({"max_tokens": 2048}, None, 1, 1),  # the context
+        ({"max_tokens": 7, "min_tokens": 3}, None, 7, 7),
+        ({"max_tokens": 7}, 5, 5, 5),
+        ({"min_tokens": 3}, None, 16, 3),
     ],
 )
 def test_a_truncated_prompt_leaves_room_for_the_answer(
-    fields: dict[str, Any], of_completions: int, of_chat: int
+    engine: AsyncLLM, fields: dict[str, Any], limit: int | None, of_completions: int, of_chat: int
 ) -> None:
+    args, cut = ServerArgs(max_output_tokens=limit), {"truncate_prompt_tokens": -1}
+    text = CompletionRequest(prompt="a", **cut, **fields)
+    rules = PromptRules.of(text, completion_params(text, engine, args), "prompt")
+    context = engine.model_config.max_model_len
+    assert kept_tokens(engine, rules) == context - of_completions
+    chat = ChatCompletionRequest(messages=[{"role": "user", "content": "a"}], **cut, **fields)
+    rules = PromptRules.of(chat, chat_params(chat, engine, args), "messages")
+    assert kept_tokens(engine, rules) == context - of_chat
+
+
+def test_a_prompt_is_cut_on_the_side_that_rules_name() -> None:
     engine, _ = engine_with(tokenizers.byte_level())
-    bodies = (
-        CompletionRequest(prompt="a", truncate_prompt_tokens=-1, **fields),
-        ChatCompletionRequest(
-            messages=[{"role": "user", "content": "a"}], truncate_prompt_tokens=-1, **fields
-        ),
-    )
-    for body, num_left in zip(bodies, (of_completions, of_chat), strict=True):
-        prompt = ParsedPrompt(token_ids=list(range(100)))
-        (fitted,) = ready_prompts(engine, [prompt], PromptRules.of(body, "prompt"))
-        assert fitted.token_ids == list(range(100))[num_left - CONTEXT :]
+    token_ids = list(range(100))
+    for side, kept in (("left", token_ids[-40:]), ("right", token_ids[:40])):
+        rules = PromptRules(kept_tokens=-1, answer_tokens=CONTEXT - 40, side=cast(Side, side))
+        (fitted,) = ready_prompts(engine, [ParsedPrompt(token_ids=token_ids)], rules)
+        assert fitted.token_ids == kept
 
 
 def test_a_text_of_few_tokens_is_read_as_far_as_needed() -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from quire.metrics import multiprocess
+from quire.server import serve as serve_module
 from quire.server.args import ServerArgs
-from quire.server.serve import Server, check
+from quire.server.serve import Server, _serve_alone, check
 
 
 @pytest.mark.parametrize(
@@ -40,6 +45,20 @@ def test_a_server_that_could_answer_nobody_does_not_start(args: dict[str, Any], 
 
 def a_server(**args: Any) -> Server:
     return Server(ServerArgs(**args), lambda watch: pytest.fail("not run"), lambda: False)
+
+
+def test_a_server_without_room_for_its_metrics_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(pid: int) -> None:
+        assert pid == os.getpid()
+        raise ValueError("no room")
+
+    monkeypatch.setenv(multiprocess.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(multiprocess, "reserve_files", fail)
+    monkeypatch.setattr(serve_module, "Server", lambda *args, **kwargs: pytest.fail("too early"))
+    with socket.socket() as listener, pytest.raises(ValueError, match=r"^no room$"):
+        _serve_alone(ServerArgs(), listener, lambda: pytest.fail("not run"))
 
 
 async def test_a_server_that_has_failed_ends_even_if_it_cannot_say_so(

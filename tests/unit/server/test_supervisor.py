@@ -235,7 +235,7 @@ def test_processes_that_end_again_and_again_are_the_end(start: Callable[..., Run
         run.until(lambda count=count: len(World.processes) == count)  # type: ignore[misc]
     World.processes[-1].end(3)
     last = World.processes[-1].pid
-    assert f"keep ending; the last one: HTTP process {last} ended with status 3" in str(run.end())
+    assert f"keep ending; the last one: HTTP process {last} exited with status 3" in str(run.end())
     assert World.cores[0].is_closed
     assert orders_of(World.processes[0], StopServing) and not orders_of(World.processes[0], Fail)
 
@@ -249,23 +249,58 @@ def test_a_signal_that_ended_a_process_is_named(
     first.end(-signal.SIGBUS)
     run.until(lambda: len(World.processes) == 3)
     assert f"HTTP process {first.pid} was killed by SIGBUS; starting another one" in caplog.text
+    World.processes[2].end(-(signal.SIGRTMIN + 1))  # it has no name
+    run.until(lambda: len(World.processes) == 4)
+    assert f"was killed by signal {signal.SIGRTMIN + 1}; starting another one" in caplog.text
 
 
 def test_the_others_go_on_when_a_process_cannot_be_replaced(
-    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*args: object, **kwargs: object) -> None:
-        raise OSError("no room for a process")
-
     run = start()
     run.until(all_are_up)
     first, second = World.processes
-    monkeypatch.setattr(supervisor, "_HTTPProcess", fail)
+    monkeypatch.setattr(supervisor, "_HTTPProcess", no_process)
     first.end(1)
-    run.until(lambda: run.supervisor._processes == [second])
+    run.until(lambda: "goes on with 1, and tries" in caplog.text)
+    assert run.supervisor._processes == [second] and "Traceback" not in caplog.text
     assert not World.cores[0].is_closed and second.orders[-1:] != [Fail]
     second.end(1)
     assert "no room for a process" in str(run.end())
+
+
+def no_process(*args: object, **kwargs: object) -> None:
+    raise ValueError("no room for a process")
+
+
+def test_a_place_is_filled_once_there_is_room_again(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "_RETRY_S", 0.0)
+    run = start()
+    run.until(all_are_up)
+    first = World.processes[0]
+    monkeypatch.setattr(supervisor, "_HTTPProcess", no_process)
+    first.end(1)
+    # More often than processes may end.
+    run.until(lambda: caplog.text.count("no room for a process") > 10)
+    monkeypatch.setattr(supervisor, "_HTTPProcess", FakeProcess)
+    run.until(lambda: len(World.processes) == 3 and bool(orders_of(World.processes[2], Up)))
+    assert World.processes[2].place is first.place
+
+
+def test_no_place_is_filled_while_the_server_ends(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = start()
+    run.until(all_are_up)
+    monkeypatch.setattr(supervisor, "_HTTPProcess", no_process)
+    World.processes[0].end(1)
+    run.until(lambda: "no room for a process" in caplog.text)
+    monkeypatch.setattr(supervisor, "_HTTPProcess", FakeProcess)
+    run.supervisor.soon(run.supervisor.stop)
+    run.supervisor.soon(lambda: run.supervisor._replace(World.processes[0].place))
+    assert run.end() is None and len(World.processes) == 2
 
 
 def test_a_process_that_does_not_stop_is_killed_and_logged(

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.input_processor import InputProcessor
 from quire.server.errors import HTTPError
+from quire.server.prompt_tokens import PromptRules
 from quire.server.protocol.completions import CompletionRequest
 from quire.server.text_prompt import GAP_TOKENS, GapTokens, completion_prompts
 from quire.tokenizer.vocabulary import Vocabulary
@@ -38,7 +39,7 @@ def with_gap_tokens(marks: GapTokens) -> PreTrainedTokenizerFast:
 def test_a_suffix_makes_a_gap_between_two_texts(marks: GapTokens) -> None:
     tokenizer = with_gap_tokens(marks)
     body = CompletionRequest(prompt=["def f", "x"], suffix=" return")
-    prompts = completion_prompts(engine_with(tokenizer), body)
+    prompts = completion_prompts(engine_with(tokenizer), body, PromptRules())
     for text, prompt in zip(("def f", "x"), prompts, strict=True):
         assert prompt.text == text
         pieces = [marks.prefix, text, marks.suffix, " return", marks.middle]
@@ -46,19 +47,17 @@ def test_a_suffix_makes_a_gap_between_two_texts(marks: GapTokens) -> None:
         assert prompt.token_ids == expected
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_a_gap_is_never_cut(side: Any) -> None:
+def test_a_gap_is_never_cut() -> None:
     tokenizer = with_gap_tokens(GAP_TOKENS[0])
     engine = engine_with(tokenizer)
-    fields = {"prompt": ["x", "def f(x)"], "suffix": " return", "truncation_side": side}
-    whole = completion_prompts(engine, CompletionRequest(**fields))
+    fields = {"prompt": ["x", "def f(x)"], "suffix": " return"}
+    body = CompletionRequest(**fields)
+    whole = completion_prompts(engine, body, PromptRules())
     most = max(len(prompt.token_ids or ()) for prompt in whole)
     for kept in (-1, most):
-        body = CompletionRequest(**fields, truncate_prompt_tokens=kept)
-        assert completion_prompts(engine, body) == whole
-    body = CompletionRequest(**fields, truncate_prompt_tokens=most - 1)
+        assert completion_prompts(engine, body, PromptRules(kept_tokens=kept)) == whole
     with pytest.raises(HTTPError) as raised:
-        completion_prompts(engine, body)
+        completion_prompts(engine, body, PromptRules(kept_tokens=most - 1))
     assert raised.value.param == "truncate_prompt_tokens"
     assert raised.value.message == (
         f"truncate_prompt_tokens keeps {most - 1} tokens, but prompts[1] has {most} with its "

@@ -261,6 +261,26 @@ def test_listed_tokens_may_be_objects(
     assert load_tokenizer(tmp_path / "saved").encode("<mark>  in") == tokenizer.encode("<mark>in")
 
 
+@pytest.mark.parametrize("given", ["<mark>", {"content": "<mark>", "rstrip": True}])
+@pytest.mark.parametrize("image", ["<image>", {"content": "<image>", "rstrip": True}])
+def test_listed_tokens_may_stand_beside_named_ones(tmp_path: Path, given: Any, image: Any) -> None:
+    file = without_special_tokens()
+    file.save(str(tmp_path / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "additional_special_tokens": [given],
+        "extra_special_tokens": {"image_token": image},
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.image_token == "<image>"
+    assert {"<mark>", "<image>"} <= set(tokenizer.all_special_tokens)
+    for text, token in (("<image>", image), ("<mark>", given)):
+        rest = "in" if isinstance(token, dict) else " in"
+        marked = [tokenizer.convert_tokens_to_ids(text), *file.encode(rest).ids]
+        assert tokenizer.encode(f"{text} in") == marked
+
+
 def test_tokens_of_the_class_stay_away_when_it_is_saved(tmp_path: Path) -> None:
     file = without_special_tokens()
     config = {"tokenizer_class": "LlamaTokenizer", "extra_special_tokens": ["<mark>"]}
