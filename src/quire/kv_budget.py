@@ -31,7 +31,7 @@ class Memory:
 
     device: str  # "cpu" or "cuda"
     total: int  # more than this can never be taken
-    free: int  # on a CPU: what can be taken now
+    free: int  # on a CPU: what can be taken now; on a GPU, which is asked later: all
     weights: int  # what the model will take of it
 
 
@@ -46,6 +46,7 @@ class ToldSize:
 
 def with_kv_memory(config: EngineConfig, layout: KVLayout, memory: Memory) -> EngineConfig:
     """Set the size of the KV cache if it is known before loading, and check that it is enough."""
+    check_weights_fit(memory)
     fit = KVFit.of(config, layout)
     limits = (config.model.max_model_len, config.scheduler.max_num_seqs)
     told = told_size(config.cache, fit, memory.device)
@@ -54,7 +55,6 @@ def with_kv_memory(config: EngineConfig, layout: KVLayout, memory: Memory) -> En
         _note_excess(told, fit, *limits)
         num_bytes = told.num_bytes
     elif memory.device == "cpu":
-        check_weights_fit(memory)
         num_bytes = default_cpu_bytes(fit, *limits, memory.free - memory.weights)
     else:
         return config  # a GPU's memory is measured once the weights are in
@@ -96,9 +96,13 @@ def check_weights_fit(memory: Memory) -> None:
     """An `OutOfMemoryError` if not even the weights fit in the free memory."""
     if memory.weights < memory.free:
         return
+    free = format_bytes(memory.free)
+    is_gpu = memory.device == "cuda"
     raise OutOfMemoryError(
-        f"the weights take {format_bytes(memory.weights)}, and {format_bytes(memory.free)} of "
-        "memory are free; choose a smaller model or dtype, or free some memory"
+        f"the weights take {format_bytes(memory.weights)}, and "
+        + (f"the GPU has {free}" if is_gpu else f"{free} of memory are free")
+        + "; choose a smaller model or dtype, or "
+        + ("a larger GPU" if is_gpu else "free some memory")
     )
 
 

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from quire.config import CacheConfig
+from quire.errors import OutOfMemoryError
 from quire.kv_budget import Memory, default_cpu_bytes, with_kv_memory
 from quire.kv_fit import KVFit
 from quire.kv_layout import KVLayout, LayerKV
@@ -28,6 +29,21 @@ FIT = KVFit(layout=LAYOUT, block_size=16, element_size=2, max_step_tokens=2048)
 def test_default_on_a_cpu(length: int, free: int, chosen: int) -> None:
     num_seqs = 4 if length == 16 else 256
     assert default_cpu_bytes(FIT, length, num_seqs, free) == chosen
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cpu", "9.00 GiB, and 8.00 GiB of memory are free; .* or free"),
+        ("cuda", "GPU has 8.00 GiB"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_before_they_are_read(
+    device: str, message: str
+) -> None:
+    memory = Memory(device=device, total=8 * GIB, free=8 * GIB, weights=9 * GIB)
+    with pytest.raises(OutOfMemoryError, match=message):
+        with_kv_memory(fake_config(max_model_len=100), LAYOUT, memory)
 
 
 def test_a_gpu_is_measured_later_unless_a_size_is_given() -> None:

@@ -68,8 +68,9 @@ def _cpp() -> Kernels:
 
 
 def _triton() -> Kernels:
-    from quire.kernels.triton import activation, norm, rope
+    from quire.kernels.triton import activation, kernel_cache, norm, rope
 
+    kernel_cache.choose_folder()  # before any kernel is compiled
     return Kernels(
         rms_norm=norm.rms_norm,
         layer_norm=norm.layer_norm,

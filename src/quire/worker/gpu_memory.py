@@ -9,18 +9,26 @@
 
 The allocator keeps memory of graphs and of operations apart, so both count. Graphs captured later
 fit in the pool of those captured first, which are the largest.
+
+The share is this process's alone, whatever others hold: two engines with half of a GPU each can
+share it. No engine gets more than is free.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
+from quire.errors import OutOfMemoryError
+from quire.sizes import format_bytes
 from quire.worker.buckets import GraphSizes
 from quire.worker.sample_graphs import NUM_SHAPES_PER_BUCKET
+
+logger = logging.getLogger(__name__)
 
 FLOAT32_BYTES = 4
 # Tensors as large as float32 logits that exist at once: by operation; and in a graph, where the
@@ -32,6 +40,60 @@ NODE_BYTES_PER_LAYER = 64 << 10  # of a graph: the driver's description of its l
 NODE_BYTES_OF_SAMPLING = 512 << 10
 ROUNDING = 1.1  # what the allocator's rounding adds to activations
 SLACK_BYTES = 256 << 20
+# What CUDA takes for a process and the driver for itself, at most. More than that, before anything
+# is loaded, is held by other processes.
+CONTEXT_BYTES = 640 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """A GPU's memory at one time, in bytes."""
+
+    total: int
+    free: int
+    reserved: int  # by this process's allocator
+
+    @classmethod
+    def now(cls) -> DeviceMemory:
+        free, total = torch.cuda.mem_get_info()
+        return cls(total, free, torch.cuda.memory_reserved())
+
+    @property
+    def outside(self) -> int:
+        """What the allocator does not hold: code, CUDA's own, and other processes'."""
+        return self.total - self.free - self.reserved
+
+    @property
+    def of_others(self) -> int:
+        """About what other processes hold."""
+        return max(0, self.outside - CONTEXT_BYTES)
+
+    def __str__(self) -> str:
+        return (
+            f"the GPU's {format_bytes(self.total)}, of which {format_bytes(self.free)} were free "
+            f"at the start and other processes held {format_bytes(self.of_others)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What an engine may take of a GPU, as of two times: before it loaded anything, and since."""
+
+    utilization: float
+    before: DeviceMemory
+    now: DeviceMemory
+
+    @property
+    def asked(self) -> int:
+        """Bytes for the allocator, as if there were no other processes."""
+        own = self.before.outside - self.before.of_others
+        loaded = max(0, self.now.outside - self.before.outside)
+        return max(0, int(self.now.total * self.utilization) - own - loaded)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes for the allocator, no more than there are."""
+        return min(self.asked, self.now.free + self.now.reserved)
 
 
 @dataclass(slots=True)
@@ -59,24 +121,60 @@ class GraphMemory:
         return int(self.activation_bytes * ROUNDING) + logits + nodes
 
 
-def kv_bytes(
-    *, share: int, largest_step: int, sampling_bytes: int, graphs: GraphMemory | None
-) -> int:
-    """Bytes that a ``share`` of the GPU, in bytes, leaves for the KV cache."""
-    taken = largest_step + sampling_bytes + (graphs.num_bytes if graphs else 0) + SLACK_BYTES
-    return max(0, share - taken)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Use:
+    """What an engine takes beside the KV cache, in bytes."""
+
+    largest_step: int  # at its peak, with the weights
+    sampling: int
+    graphs: int
+
+    @property
+    def num_bytes(self) -> int:
+        return self.largest_step + self.sampling + self.graphs + SLACK_BYTES
+
+    def __str__(self) -> str:
+        parts = {
+            "weights and the largest step": self.largest_step,
+            "sampling": self.sampling,
+            "graphs": self.graphs,
+            "kept free": SLACK_BYTES,
+        }
+        return ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items())
+
+
+def kv_bytes(share: Share, use: Use) -> int:
+    """Bytes for the KV cache: what ``use`` leaves of the share.
+
+    Warns if other processes hold a part of it; an `OutOfMemoryError` if there are none left.
+    """
+    left = share.num_bytes - use.num_bytes
+    asked = f"gpu_memory_utilization={share.utilization:g} is {format_bytes(share.asked)}"
+    is_cut = share.num_bytes < share.asked
+    if is_cut:
+        asked += (
+            f", of which other processes, which hold {format_bytes(share.now.of_others)}, leave "
+            f"{format_bytes(share.num_bytes)}"
+        )
+    if left > 0:
+        if is_cut:
+            logger.warning("%s; the KV cache gets %s", asked, format_bytes(left))
+        logger.info("GPU memory: %s, KV cache %s", use, format_bytes(left))
+        return left
+    remedy = (
+        "End other processes or choose another GPU"
+        if is_cut
+        else "Try increasing gpu_memory_utilization when initializing the engine"
+    )
+    raise OutOfMemoryError(
+        f"No available memory for the cache blocks. {remedy}, or choose a smaller model or dtype. "
+        f"{asked}; the engine takes {format_bytes(use.num_bytes)}: {use}."
+    )
 
 
 def sampling_bytes(num_rows: int, vocab_size: int) -> int:
     """Bytes that sampling takes with ``num_rows`` rows at a time in steps by operation."""
     return num_rows * vocab_size * FLOAT32_BYTES * OPERATION_COPIES + ROOM_BYTES
-
-
-def share_of_gpu(utilization: float) -> int:
-    """Bytes that this process may use: its share of the GPU, less what other processes hold."""
-    free, total = torch.cuda.mem_get_info()
-    others = total - free - torch.cuda.memory_reserved()
-    return int(total * utilization) - others
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from quire.config import EngineConfig
+from quire.errors import OutOfMemoryError
 from quire.models.loading import LoadedModel, build_model
 from quire.step import StepPlan
 from quire.worker.buckets import MOST_FOR_ALL
@@ -22,11 +23,13 @@ from quire.worker.build import (
 )
 from quire.worker.facts import WorkerFacts
 from quire.worker.gpu_memory import (
+    DeviceMemory,
     GraphMemory,
+    Share,
+    Use,
     kv_bytes,
     peak_memory,
     sampling_bytes,
-    share_of_gpu,
 )
 from quire.worker.kv_memory import KVMemory
 from quire.worker.model_runner import ModelRunner
@@ -52,12 +55,21 @@ class Worker:
         self._kv: KVMemory | None = None
         self._runner: ModelRunner | None = None
         self._sizes_left: list[int] | None = None  # for `warm_up`; None: it was never called
+        self._memory_before: DeviceMemory | None = None  # anything is loaded; None: of a CPU
 
     def load_model(self) -> WorkerFacts:
         """Load the weights to the device."""
         if self._config.device.num_threads is not None:
             torch.set_num_threads(self._config.device.num_threads)
-        self._loaded = build_model(self._config)
+        if self._config.device.device == "cuda":
+            self._memory_before = DeviceMemory.now()
+        try:
+            self._loaded = build_model(self._config)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                f"the weights do not fit in {self._memory_before}; choose a smaller model or "
+                "dtype, end other processes, or choose another GPU"
+            ) from error
         return WorkerFacts(
             kv_layout=self._loaded.kv_layout,
             weight_bytes=self._loaded.weight_bytes,
@@ -119,25 +131,29 @@ class Worker:
         self._build(num_blocks=1, captures=False)
         with peak_memory() as largest:
             self._run_step_of(limits.max_num_batched_tokens)
-        graphs = None
+        graphs = 0
         if captures_graphs(config, self._loaded):
             sizes = graph_sizes(config, self._loaded)
             with peak_memory() as bucket:
                 self._run_step_of(sizes.max_tokens)
-            graphs = GraphMemory(
+            memory = GraphMemory(
                 sizes=sizes,
                 num_layers=len(self._loaded.kv_layout.layers),
                 vocab_size=config.model.vocab_size,
                 activation_bytes=bucket.growth,
             )
+            graphs = memory.num_bytes
         self._runner = self._kv = None
         torch.cuda.empty_cache()
-        return kv_bytes(
-            share=share_of_gpu(config.cache.gpu_memory_utilization),
+        assert self._memory_before is not None, "load_model comes first"
+        utilization = config.cache.gpu_memory_utilization
+        share = Share(utilization, self._memory_before, DeviceMemory.now())
+        use = Use(
             largest_step=largest.num_bytes,
-            sampling_bytes=sampling_bytes(rows_per_pass(config), config.model.vocab_size),
+            sampling=sampling_bytes(rows_per_pass(config), config.model.vocab_size),
             graphs=graphs,
         )
+        return kv_bytes(share, use)
 
     def _run_step_of(self, num_tokens: int) -> None:
         """Run a step of so many tokens, with as many rows that sample as a step may have."""

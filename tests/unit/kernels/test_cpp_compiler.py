@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from quire import platform
+from quire.kernels import kept_folders
 from quire.kernels.cpp import compiler, library
 from tests.fakes.compilers import needs_compiler
 
@@ -21,7 +22,7 @@ pytestmark = needs_compiler
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(compiler.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
+    monkeypatch.setattr(kept_folders.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     return tmp_path / "cache" / "quire"
 
 
@@ -58,7 +59,7 @@ def test_what_is_kept_serves_where_nothing_can_be_written(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = compiler.compiled()
-    monkeypatch.setattr(compiler.os, "access", lambda *_: False)
+    monkeypatch.setattr(kept_folders.os, "access", lambda *_: False)
     assert compiler.compiled() == kept and kept.parent == cache
 
 
@@ -111,7 +112,7 @@ def test_a_folder_of_another_user_is_not_trusted(
 ) -> None:
     owner = os.getuid()
     cache.mkdir(parents=True)
-    monkeypatch.setattr(compiler.os, "getuid", lambda: owner + 1)
+    monkeypatch.setattr(kept_folders.os, "getuid", lambda: owner + 1)
     with pytest.raises(RuntimeError, match=r"not a folder of this user.*let XDG_CACHE_HOME"):
         compiler.compiled()
 

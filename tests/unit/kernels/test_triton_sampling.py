@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor
 from quire.kernels.reference import sampling as reference
 from quire.kernels.reference import sampling_table as columns
 from quire.kernels.reference.sampling_table import SamplingTable, pack_line
+from quire.kernels.triton import sampling_search
 from quire.kernels.triton.argmax import Argmax
 from quire.kernels.triton.sampling import Chooser, Sizes
 from quire.kernels.triton.sampling_history import History
@@ -35,6 +37,7 @@ FILTERS: list[dict[str, Any]] = [
     {"top_k": 10_000},
     {"top_k": 20, "top_p": 0.7},
     {"top_k": 25, "top_p": 0.9, "min_p": 0.01},
+    {"top_k": 40, "min_p": 0.05},
     {"top_p": 0.8, "min_p": 0.05},
 ]
 
@@ -104,6 +107,25 @@ def test_odd_rows_are_the_twins(shape: str, sizes: Sizes) -> None:
         line[[100, 222, 298]] = 5.0
     settings = [FILTERS[index] for index in (0, 1, 5, 7, 9, 11, 14)]
     assert_chosen(line.repeat(len(settings), 1), table_of(settings), sizes)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="calls in compiled kernels cannot be counted")
+@pytest.mark.parametrize("settings", [{"top_k": 40}, {"top_k": 40, "min_p": 0.05}], ids=str)
+def test_what_the_sample_tells_needs_no_search_of_the_row(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = itertools.count()
+    real = sampling_search._kept_of_chunks
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        next(count)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(sampling_search, "_kept_of_chunks", counted)
+    logits = random_logits(4, 20_000)
+    logits[:, ::700] += torch.linspace(4, 12, 29, device=DEVICE)  # some stand out
+    assert_chosen(logits, table_of([settings] * 4), Sizes())
+    assert next(count) == 0
 
 
 def test_a_row_does_not_depend_on_neighbours_place_or_dtype() -> None:

@@ -277,7 +277,7 @@ def test_the_name_of_a_chat_template_is_checked_with_the_configuration(
     config = fake_config(folder=byte_tokenizer, skip_tokenizer_init=False, vocab_size=VOCAB_SIZE)
     for template in (None, "chatml", "{{ messages }}"):
         assert checked_config(ServerArgs(chat_template=template), lambda: config) is config
-    with pytest.raises(ValueError, match="^--chat-template: there is no chat template 'chatnl'"):
+    with pytest.raises(ValueError, match=r"^--chat-template: there is no chat template 'chatnl'"):
         checked_config(ServerArgs(chat_template="chatnl"), lambda: config)
 
 

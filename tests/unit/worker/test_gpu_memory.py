@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
+import pytest
+
+from quire.errors import OutOfMemoryError
 from quire.worker.buckets import GraphSizes, row_buckets
 from quire.worker.gpu_memory import (
+    CONTEXT_BYTES,
     GRAPH_COPIES,
     SLACK_BYTES,
+    DeviceMemory,
     GraphMemory,
+    Share,
+    Use,
     kv_bytes,
 )
 
@@ -21,17 +29,55 @@ GRAPHS = GraphMemory(
 )
 
 
-def test_the_cache_gets_what_is_left() -> None:
-    left = kv_bytes(share=10_000 * MB, largest_step=3000 * MB, sampling_bytes=0, graphs=None)
-    assert left == 7000 * MB - SLACK_BYTES
-    with_graphs = kv_bytes(
-        share=10_000 * MB, largest_step=3000 * MB, sampling_bytes=50 * MB, graphs=GRAPHS
+CONTEXT = 500 * MB
+CODE = 100 * MB  # of kernels that were loaded
+MODEL = 3000 * MB
+USE = Use(largest_step=MODEL, sampling=50 * MB, graphs=70 * MB)
+
+
+def share_of(utilization: float, *, others: int = 0) -> Share:
+    """Of a GPU with 10,000 MB, as an engine finds it, and as it is with its model."""
+    before = DeviceMemory(total=10_000 * MB, free=10_000 * MB - CONTEXT - others, reserved=0)
+    free = before.free - CODE - MODEL
+    return Share(utilization, before, replace(before, free=free, reserved=MODEL))
+
+
+def test_the_cache_gets_what_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    left = 9000 * MB - CONTEXT - CODE - MODEL - 120 * MB - SLACK_BYTES
+    assert kv_bytes(share_of(0.9), USE) == left
+    assert not caplog.records
+
+
+def test_two_engines_share_a_gpu() -> None:
+    first = 5000 * MB
+    alone, beside = (kv_bytes(share_of(0.5, others=others), USE) for others in (0, first))
+    assert alone - beside == CONTEXT_BYTES - CONTEXT  # which looks like one of another process
+
+
+def test_no_more_than_is_free_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    share = share_of(0.9, others=4000 * MB)
+    left = share.now.free + MODEL - USE.num_bytes
+    assert 0 < left < kv_bytes(share_of(0.9), USE)
+    assert kv_bytes(share, USE) == left
+    assert re.search(
+        r"=0\.9 is .* GiB, of which other processes, which hold .*, leave", caplog.text
     )
-    assert with_graphs == left - 50 * MB - GRAPHS.num_bytes
 
 
-def test_a_share_that_is_too_small_leaves_nothing() -> None:
-    assert kv_bytes(share=MB, largest_step=2 * MB, sampling_bytes=0, graphs=None) == 0
+@pytest.mark.parametrize(
+    ("share", "message"),
+    [
+        (share_of(0.3), "Try increasing gpu_memory_utilization when .*=0.3 is 2.24 GiB; the eng"),
+        (share_of(0.9, others=6200 * MB), "End other processes or .* which hold .* leave 2.98 GiB"),
+    ],
+    ids=["small", "others"],
+)
+def test_a_share_with_no_room_is_refused_with_all_numbers(share: Share, message: str) -> None:
+    with pytest.raises(OutOfMemoryError, match=message) as info:
+        kv_bytes(share, USE)
+    uses = "weights and the largest step 2.79 GiB, sampling 47.7 MiB, graphs 66.8 MiB, kept free"
+    assert str(info.value).startswith("No available memory for the cache blocks. ")
+    assert uses in str(info.value)
 
 
 def test_graphs_take_their_activations_their_logits_and_their_nodes() -> None:

@@ -12,9 +12,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from quire.config import CacheConfig, DeviceConfig, EngineConfig, ModelConfig, SchedulerConfig
+from quire.errors import OutOfMemoryError
 from quire.request import RowSampling
 from quire.worker import worker as worker_module
 from quire.worker.facts import WorkerFacts
+from quire.worker.gpu_memory import DeviceMemory
 from quire.worker.worker import Worker
 from tests.fakes.no_sync import NoSync
 from tests.unit.worker.plans import GREEDY, PlanWriter
@@ -113,6 +115,22 @@ def test_the_threads_of_the_config_are_used(config: EngineConfig) -> None:
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_gpu_too_full_for_the_weights_is_described(
+    config: EngineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(config: EngineConfig) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    memory = DeviceMemory(total=24 << 30, free=2 << 30, reserved=0)
+    monkeypatch.setattr(DeviceMemory, "now", lambda: memory)
+    monkeypatch.setattr(worker_module, "build_model", fail)
+    worker = Worker(replace(config, device=DeviceConfig(device="cuda")))
+    with pytest.raises(
+        OutOfMemoryError, match=r"24.0 GiB, of which 2.00 GiB were free at the start"
+    ):
+        worker.load_model()
 
 
 def test_rows_that_join_at_different_times_give_the_tokens_of_transformers(

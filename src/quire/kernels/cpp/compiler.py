@@ -6,21 +6,18 @@ with two of them, both would keep threads on every core.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import logging
 import os
 import re
 import shlex
 import shutil
-import stat
 import subprocess
-import tempfile
 import uuid
 from pathlib import Path
 
 from quire import platform
+from quire.kernels import kept_folders
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +30,6 @@ _OPTIONS = (
 )  # fmt: skip
 _TIMEOUT_S = 120
 _OPENMP = re.compile(r"lib(gomp|iomp5|omp)(-\w+)?\.so[.\d]*")
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def compiled() -> Path:
@@ -46,9 +42,9 @@ def compiled() -> Path:
     cpu = [platform.cpu_name(), *sorted(platform.cpu_flags())]
     named = hashlib.sha256("\0".join([source, *_OPTIONS, command, openmp.name, *cpu]).encode())
     name = f"kernels-{named.hexdigest()[:40]}.so"
-    kept = _find(name)
+    kept = kept_folders.find(name)
     if kept is None:
-        kept = _writable_folder() / name
+        kept = kept_folders.writable_folder() / name
         _compile(_compiler(command), source, openmp, kept)
     return kept
 
@@ -112,50 +108,3 @@ def _openmp() -> Path:
     package = Path(torch.__file__).parent
     own = (package, package.parent / "torch.libs")
     return next((file for file in found if any(map(file.is_relative_to, own))), found[0])
-
-
-def _find(name: str) -> Path | None:
-    """A library that was compiled before."""
-    for find in (_cache, _temporary):
-        with contextlib.suppress(OSError, RuntimeError):
-            folder = find()
-            _check_owner(folder)
-            if (folder / name).exists():
-                return folder / name
-    return None
-
-
-def _writable_folder() -> Path:
-    """A folder for libraries, into which nobody else can put one."""
-    reasons = []
-    for find in (_cache, _temporary):
-        try:
-            folder = find()
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_owner(folder)
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, "it cannot be written")
-        except (OSError, RuntimeError) as error:
-            reasons.append(str(error.strerror if isinstance(error, OSError) else error))
-            continue
-        return folder
-    raise RuntimeError(
-        f"no folder can keep the C++ kernels ({'; '.join(reasons)}); let XDG_CACHE_HOME name one "
-        "that this user can write"
-    )
-
-
-def _check_owner(folder: Path) -> None:
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise PermissionError(errno.EPERM, "it is not a folder of this user")
-    if found.st_mode & _OTHERS_MAY_WRITE:
-        raise PermissionError(errno.EPERM, "other users may write to it")
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "quire"
-
-
-def _temporary() -> Path:
-    return Path(tempfile.gettempdir()) / f"quire-{os.getuid()}"

@@ -186,7 +186,7 @@ def _threshold(
     units = to_units(weights).to(tl.int64)
     is_enough = number <= CAPACITY
     if (top_k > 0) & (top_k < SIZE):
-        is_enough = is_enough & ((number >= top_k) | (low == 0.0))
+        is_enough = is_enough & ((number >= top_k) | (low <= floor))  # nothing else counts
         ones = tl.full([CAPACITY], 1, tl.int32)
         floor = tl.maximum(floor, largest_with(weights, ones, top_k.to(tl.int32), low, high))
         total = tl.sum(tl.where(weights >= floor, units, 0), 0)
