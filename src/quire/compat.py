@@ -64,6 +64,11 @@ _LOADER = "the loader has no options"
 _NO_QUANTIZED_CACHE = "the KV cache is never quantized"
 _NUMA = "processes are not bound to nodes of memory; start Quire under numactl"
 PLUGIN = "this extension point does not exist in Quire"
+BATCH_PROCESSORS = (
+    "batch-level logits processors (classes) are not supported; write a function of "
+    "(output_token_ids, logits), and pass it in SamplingParams(logits_processors=[...]) or, with "
+    "`quire serve --logits-processor-pattern`, name it in a request"
+)
 _ONLY_SERVED = "only `quire serve` {}"
 _OLD_SCHEDULER = "the scheduler has no such step"
 _OWN_SCHEDULERS = ("vllm.core.scheduler.Scheduler", "vllm.v1.core.sched.scheduler.Scheduler")
@@ -244,7 +249,9 @@ VERDICTS: dict[str, Verdict] = {
     "enable_return_routed_experts": refused(False, "routed experts are not returned"),
     "return_sampling_mask": refused(False, "sampling masks are not returned"),
     "kv_transfer_config": refused(None, "KV caches cannot be moved between engines yet"),
-    "kv_events_config": refused(None, "cache events are not published"),
+    "kv_events_config": refused(
+        None, "cache events are not published", {"enable_kv_cache_events": False}
+    ),
     "otlp_traces_endpoint": refused(None, _ONLY_SERVED.format("sends traces")),
     "collect_detailed_traces": refused(None, "a request has one span, with its phases as events"),
     "code_revision": refused(
@@ -265,11 +272,7 @@ VERDICTS: dict[str, Verdict] = {
     "scheduler_cls": refused(None, PLUGIN, *_OWN_SCHEDULERS),
     "worker_cls": refused("auto", PLUGIN),
     "worker_extension_cls": refused("", PLUGIN),
-    "logits_processors": refused(
-        None,
-        "pass logits_processors in SamplingParams instead of to the engine",
-        takes_many=True,
-    ),
+    "logits_processors": refused(None, BATCH_PROCESSORS, takes_many=True),
     "logits_processor_pattern": noted(None, _ONLY_SERVED.format("lets requests name code")),
     "attention_config": refused(None, "use attention_backend", short=("-ac",)),
     "structured_outputs_backend": noted("auto", _GRAMMARS, refused_keys=_OLD_GRAMMAR_OPTIONS),

@@ -30,22 +30,26 @@ class Variable(Generic[T]):
     parse: Callable[[str], T]
     default: T
     help: str
+    may_be_empty: bool = False  # an empty value is one, too
 
     def get(self) -> T:
         """The current value; a ``ValueError`` names a variable with a bad value."""
-        for name in self.names:
-            text = os.environ.get(name, "").strip()
-            if not text:
-                continue
-            try:
-                return self.parse(text)
-            except ValueError as error:
-                raise ValueError(f"environment variable {name}={text!r}: {error}") from None
-        return self.default
+        name = self.source()
+        if name is None:
+            return self.default
+        text = os.environ[name].strip()
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            raise ValueError(f"environment variable {name}={text!r}: {error}") from None
 
     def source(self) -> str | None:
         """The name under which the variable is currently set, or None."""
-        return next((name for name in self.names if os.environ.get(name, "").strip()), None)
+        return next((name for name in self.names if self._is_set(name)), None)
+
+    def _is_set(self, name: str) -> bool:
+        text = os.environ.get(name)
+        return text is not None and (self.may_be_empty or bool(text.strip()))
 
 
 def _bool(text: str) -> bool:
@@ -76,12 +80,19 @@ def _gib_or_bytes(text: str) -> int | None:
     return parse_bytes(f"{text}GiB" if is_bare else text) or None
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError("expected a whole number of at least 1")
+    return int(text)
+
+
 def _num_threads(text: str) -> int:
     """A thread count; of OpenMP's list with one per nesting level, the first."""
-    first = text.partition(",")[0].strip()
-    if not first.isdecimal() or int(first) == 0:
-        raise ValueError("expected a whole number of at least 1")
-    return int(first)
+    return _count(text.partition(",")[0].strip())
 
 
 def _seconds(text: str) -> float:
@@ -141,6 +152,12 @@ HTTP_TIMEOUT_KEEP_ALIVE = Variable(
     75,  # proxies reuse connections for 60 s, clients for 5 s: they should be first to close
     "seconds for which the server keeps a connection without requests open",
 )
+MAX_STOP_STRINGS = Variable(
+    ("QUIRE_MAX_STOP_STRINGS", "VLLM_MAX_STOP_STRINGS"),
+    _count,
+    4,
+    "stop strings that an HTTP request may have",
+)
 NUM_THREADS = Variable(
     ("QUIRE_NUM_THREADS", "OMP_NUM_THREADS"), _num_threads, None, "threads of CPU kernels"
 )
@@ -157,6 +174,14 @@ AS_VLLM = Variable(
     str,
     "",
     "set by quire.as_vllm for the processes that its program starts, which inherit what it did",
+)
+VLLM_PLUGINS = Variable(
+    ("VLLM_PLUGINS",),
+    _names,
+    None,
+    "under quire.as_vllm: the names of the plug-ins of vLLM that are loaded, with commas between; "
+    "set and empty: none; by default all",
+    may_be_empty=True,
 )
 STEP_TIMEOUT = Variable(
     ("QUIRE_STEP_TIMEOUT",),
@@ -175,10 +200,12 @@ REGISTRY: tuple[Variable[Any], ...] = (
     ATTENTION_BACKEND,
     API_KEY,
     HTTP_TIMEOUT_KEEP_ALIVE,
+    MAX_STOP_STRINGS,
     NUM_THREADS,
     CPP_KERNELS,
     STEP_TIMEOUT,
     AS_VLLM,
+    VLLM_PLUGINS,
 )
 
 # Other programs' variables that Quire reads -> what they set; they are read where used.
@@ -196,7 +223,7 @@ OF_OTHERS: dict[str, str] = {
     "OPENAI_API_KEY": "the key that clients send if neither --api-key nor QUIRE_API_KEY gives one",
     "PROMETHEUS_MULTIPROC_DIR": "the folder where several HTTP processes add their metrics up",
     "TRANSFORMERS_OFFLINE": "download nothing",
-    "XDG_CACHE_HOME": "the folder above that of HF_HOME, and of kernels that were compiled",
+    "XDG_CACHE_HOME": "the folder above that of HF_HOME, and of a CPU's kernels once compiled",
 }
 
 _OFF = ("0", "false")

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
 
+from quire.compat import BATCH_PROCESSORS
+
 GROUP = "quire.logits_processors"
 _FORM = 'a name, or {"qualname": name, "args": [...], "kwargs": {...}} for one that must be made'
 
@@ -48,10 +50,8 @@ class NamedProcessor:
         """Import and return the function; ``ValueError`` if that fails."""
         found = _find(self.qualname)
         if isinstance(found, type) and not self.is_made:
-            raise ValueError(
-                f"the logits processor {self.qualname!r} is a class, which has to be made; name it "
-                f'as {{"qualname": "{self.qualname}", "args": [...]}}'
-            )
+            remedy = f'name it as {{"qualname": "{self.qualname}", "args": [...]}}'
+            raise _class_error(found, repr(self.qualname), remedy)
         if not self.is_made:
             return found
         try:
@@ -85,11 +85,16 @@ def _is_function(value: object) -> bool:
 
 def _function(value: Any) -> Callable[..., Any]:
     if isinstance(value, type):
-        raise ValueError(
-            f"the logits processor {value.__qualname__} is a class, which has to be made; pass an "
-            f"object of it, {value.__qualname__}(...)"
-        )
+        name = value.__qualname__
+        raise _class_error(value, name, f"pass an object of it, {name}(...)")
     return value if _is_function(value) else NamedProcessor.parse(value).load()
+
+
+def _class_error(found: type, name: str, remedy: str) -> ValueError:
+    """The error for a class, whose objects may be what was meant."""
+    if any("__call__" in vars(one) for one in found.__mro__):
+        return ValueError(f"the logits processor {name} is a class, which has to be made; {remedy}")
+    return ValueError(f"the logits processor {name} is no function: {BATCH_PROCESSORS}")
 
 
 @functools.cache

@@ -28,6 +28,8 @@ NOT_BUILT = {
         *("set_weight_version", "model_executor"),
     ),
     "use get_tokenizer": ("get_tokenizer_group",),
+    "use LLM.chat, or apply_chat_template of get_tokenizer()": ("preprocess_chat", "renderer"),
+    "the core cannot be reached; use the methods of LLMEngine or AsyncLLM": ("engine_core",),
     "use stats": ("get_metrics",),
     "there is no profiler": ("start_profile", "stop_profile"),
     "one process computes": ("get_world_size", "scale_elastic_ep", "handle_fault"),

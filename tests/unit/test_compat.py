@@ -120,6 +120,18 @@ def test_what_is_empty_asks_for_nothing(value: object, caplog: pytest.LogCapture
     assert caplog.records == []
 
 
+def test_cache_events_may_be_switched_off(caplog: pytest.LogCaptureFixture) -> None:
+    assert translate({"kv_events_config": {"enable_kv_cache_events": False}}, FIELDS) == {}
+    assert caplog.records == []
+    with pytest.raises(ValueError, match="cache events are not published"):
+        translate({"kv_events_config": {"enable_kv_cache_events": True}}, FIELDS)
+
+
+def test_logits_processors_of_an_engine_are_told_what_to_become() -> None:
+    with pytest.raises(ValueError, match=r"write a function of .*--logits-processor-pattern"):
+        translate({"logits_processors": ["my.module:Class"]}, FIELDS)
+
+
 def test_an_unknown_name_gets_a_suggestion() -> None:
     with pytest.raises(ValueError, match="unknown argument 'modle'; did you mean model"):
         translate({"modle": 1}, FIELDS)

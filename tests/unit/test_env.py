@@ -28,6 +28,8 @@ def test_a_variable_is_read_when_used(monkeypatch: pytest.MonkeyPatch) -> None:
         (env.CPU_KVCACHE_SPACE, "-3"),
         (env.HTTP_TIMEOUT_KEEP_ALIVE, "0"),
         (env.HTTP_TIMEOUT_KEEP_ALIVE, "7.5"),
+        (env.MAX_STOP_STRINGS, "0"),
+        (env.MAX_STOP_STRINGS, "many"),
         (env.STEP_TIMEOUT, "-1"),
         (env.STEP_TIMEOUT, "inf"),
         (env.STEP_TIMEOUT, "soon"),
@@ -64,6 +66,13 @@ def test_an_empty_value_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUIRE_LOGGING_LEVEL", " ")
     assert env.LOGGING_LEVEL.get() == "INFO"
     assert env.LOGGING_LEVEL.source() is None
+
+
+def test_an_empty_value_may_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert env.VLLM_PLUGINS.get() is None
+    monkeypatch.setenv("VLLM_PLUGINS", "")
+    assert env.VLLM_PLUGINS.get() == [""]
+    assert env.VLLM_PLUGINS.source() == "VLLM_PLUGINS"
 
 
 def test_variables_of_others_that_are_read_are_in_the_table() -> None:

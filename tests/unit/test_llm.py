@@ -160,7 +160,7 @@ def test_model_that_is_no_name_is_one_clear_error() -> None:
         LLM(42)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["embed", "sleep", "collective_rpc", "get_metrics", "enqueue"])
+@pytest.mark.parametrize("name", ["embed", "sleep", "collective_rpc", "renderer", "enqueue"])
 def test_method_that_is_not_built_says_so(llm: LLM, name: str) -> None:
     with pytest.raises(AttributeError, match=f"^LLM.{name} is not built yet: "):
         getattr(llm, name)

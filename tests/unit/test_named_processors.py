@@ -76,6 +76,17 @@ def test_a_class_is_no_function_either() -> None:
         functions_and_names([Favour])
 
 
+def test_a_class_of_batches_is_told_to_be_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfBatches:
+        def apply(self, logits: Any) -> Any:
+            return logits
+
+    monkeypatch.setattr("tests.fakes.processors.OfBatches", OfBatches, raising=False)
+    for processor in (OfBatches, f"{HERE}.OfBatches"):
+        with pytest.raises(ValueError, match=r"OfBatches.* is no function: .*; write a function"):
+            functions_and_names([processor])
+
+
 def test_names_cross_the_border_of_a_process() -> None:
     sampling = row_sampling(FAVOUR, f"{HERE}.favour_four")
     assert sampling.runs_user_code and not sampling.logits_processors

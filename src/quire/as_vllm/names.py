@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from quire import env
-from quire.compat import PLUGIN, POOLING
+from quire.compat import BATCH_PROCESSORS, PLUGIN, POOLING
 
 VERSION = env.VLLM_VERSION
 PACKAGE = "vllm"
@@ -116,7 +116,7 @@ _KNOWN: dict[str, Module] = {
             **_LLM,
             **_REGISTRY,
             **_PROMPTS,
-            **_in("quire.sampling_params", "SamplingParams"),
+            **_in("quire.sampling_params", "SamplingParams", "BeamSearchParams"),
             **_OUTPUTS,
             **_LLM_ENGINE,
             **_in("quire.engine.async_engine", "AsyncLLMEngine"),
@@ -174,8 +174,7 @@ _KNOWN: dict[str, Module] = {
     ),
     "vllm.v1.sample.logits_processor": Module(
         not_built=_because(
-            "write a function of (output_token_ids, logits) and pass it in "
-            "SamplingParams(logits_processors=[...])",
+            BATCH_PROCESSORS,
             *("LogitsProcessor", "AdapterLogitsProcessor", "BatchUpdate", "RequestLogitsProcessor"),
         )
     ),
@@ -201,8 +200,12 @@ _KNOWN: dict[str, Module] = {
     "vllm.entrypoints.openai.engine.protocol": Module(not_built=_ANSWER_PARTS),
     "vllm.entrypoints.openai.run_batch": Module(runs=("run-batch",)),
     "vllm.entrypoints.chat_utils": Module(
-        names=_in("quire.chat_template", ChatCompletionMessageParam="Message")
+        names={
+            **_in("quire.chat_template", ChatCompletionMessageParam="Message"),
+            **_in(_HERE, resolve_hf_chat_template="resolve_chat_template"),
+        }
     ),
+    "vllm.renderers.hf": Module(names=_in(_HERE, "resolve_chat_template")),
     "vllm.model_executor.guided_decoding.guided_fields": Module(
         names=_in("quire.engine.guided_options", "GuidedDecodingRequest", "LLMGuidedOptions")
     ),

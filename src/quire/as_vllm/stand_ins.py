@@ -299,15 +299,41 @@ def get_tokenizer(
     trust_remote_code: bool = False,
     revision: str | None = None,
     download_dir: str | None = None,
+    **options: Any,
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or of a hub's model, as an engine would load it."""
+    """The tokenizer of a folder or of a hub's model, as an engine would load it. ``options`` become
+    attributes of it, such as ``truncation_side``; a TypeError names one that it does not have."""
     from quire.tokenizer.loading import load_tokenizer
     from quire.weights.hub import resolve_model
 
     folder = resolve_model(
         tokenizer_name, revision=revision, download_dir=download_dir, what="tokenizer"
     )
-    return load_tokenizer(folder, mode=tokenizer_mode, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(folder, mode=tokenizer_mode, trust_remote_code=trust_remote_code)
+    for name, value in options.items():
+        if not hasattr(tokenizer, name):
+            raise TypeError(
+                f"get_tokenizer: {type(tokenizer).__name__} has no option {name!r}; leave it out, "
+                "or load the tokenizer with AutoTokenizer.from_pretrained of transformers"
+            )
+        setattr(tokenizer, name, value)
+    return tokenizer
+
+
+def resolve_chat_template(
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template: str | None = None,
+    tools: list[dict[str, Any]] | None = None,
+    *,
+    model_config: object = None,  # these two say only whether code may run; there is none
+    trust_remote_code: object = None,
+) -> str | None:
+    """The chat template that is given, or by a name or by default the tokenizer's; None if it has
+    none."""
+    try:
+        return tokenizer.get_chat_template(chat_template, tools)
+    except ValueError:
+        return None
 
 
 def destroy_model_parallel() -> None:

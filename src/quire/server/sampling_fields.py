@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from quire import env
 from quire.engine.async_engine import AsyncLLM
 from quire.sampling_params import RequestOutputKind, SamplingParams
 from quire.server.args import ServerArgs
@@ -18,7 +19,6 @@ from quire.server.protocol.chat import ChatCompletionRequest
 from quire.server.protocol.common import GenerationBody
 from quire.server.protocol.completions import CompletionRequest
 
-MAX_STOP_STRINGS = 4
 COMPLETION_MAX_TOKENS = 16  # OpenAI's, for completions
 
 # Copied under the same name; None means the server's default.
@@ -166,10 +166,11 @@ def _cap(params: SamplingParams, *limits: int | None) -> None:
 
 def _stop(stop: str | list[str] | None) -> list[str] | None:
     strings = [stop] if isinstance(stop, str) else stop
-    if strings is not None and len(strings) > MAX_STOP_STRINGS:
+    limit = env.MAX_STOP_STRINGS.get()
+    if strings is not None and len(strings) > limit:
         raise bad_request(
-            f"stop may have {MAX_STOP_STRINGS} strings, got {len(strings)}; use stop_token_ids "
-            "where a string is one token.",
+            f"stop may have {limit} strings, got {len(strings)}; use stop_token_ids where a string "
+            f"is one token, or start the server with {env.MAX_STOP_STRINGS.names[0]} set to more.",
             "stop",
         )
     return strings

@@ -113,7 +113,8 @@ def check(args: ServerArgs) -> None:
     check_pattern(args)
     check_formats(args)
     _check_templates(args)
-    env.HTTP_TIMEOUT_KEEP_ALIVE.get()
+    for variable in (env.HTTP_TIMEOUT_KEEP_ALIVE, env.MAX_STOP_STRINGS):
+        variable.get()
     layers(args)  # keys, middleware, sizes
 
 

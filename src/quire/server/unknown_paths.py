@@ -48,6 +48,8 @@ NOT_BUILT = {
     **dict.fromkeys(("pause", "resume", "is_paused"), _PAUSE),
     **dict.fromkeys(("start_profile", "stop_profile"), _PROFILE),
     **dict.fromkeys(("chat/completions/render", "completions/render"), _RENDER),
+    "chat/completions/batch": "send a request for each conversation, which run together, or give "
+    "`quire run-batch` a file of them",
     "generate": "use /v1/completions, which takes token ids, and returns them with "
     "return_token_ids, or /v1/chat/completions",
     "invocations": "one endpoint for all bodies is not supported; use /v1/chat/completions or "

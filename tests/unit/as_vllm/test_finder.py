@@ -23,7 +23,7 @@ from quire.as_vllm.finder import Finder, no_module
 from quire.as_vllm.names import MODULES, VERSION
 from quire.errors import EngineDeadError
 from quire.platform import default_device
-from tests.fakes.byte_tokenizer import save_byte_tokenizer
+from tests.fakes.byte_tokenizer import CHAT_TEMPLATE, save_byte_tokenizer
 
 
 def _forget() -> None:
@@ -79,6 +79,7 @@ def test_names_are_quires_own() -> None:
     vllm = importlib.import_module("vllm")
     assert vllm.LLM is quire.LLM
     assert vllm.lora.request.LoRARequest is quire.LoRARequest
+    assert vllm.BeamSearchParams is vllm.sampling_params.BeamSearchParams
     errors = importlib.import_module("vllm.engine.async_llm_engine")
     assert errors.AsyncEngineDeadError is EngineDeadError
 
@@ -265,3 +266,27 @@ def test_small_helpers(tmp_path: Path) -> None:
     tokenizers = importlib.import_module("vllm.transformers_utils.tokenizer")
     tokenizer = tokenizers.get_tokenizer(str(tmp_path), trust_remote_code=True)
     assert tokenizer.decode(tokenizer.encode("hello")) == "hello"
+
+
+def test_a_tokenizer_takes_options(tmp_path: Path) -> None:
+    save_byte_tokenizer(tmp_path)
+    get_tokenizer = importlib.import_module("vllm.tokenizers").get_tokenizer
+    options = {"tokenizer_mode": "auto", "revision": None, "add_bos_token": False}
+    tokenizer = get_tokenizer(str(tmp_path), truncation_side="left", **options)
+    assert (tokenizer.truncation_side, tokenizer.add_bos_token) == ("left", False)
+    shortened = tokenizer("abc", truncation=True, max_length=2)
+    assert tokenizer.decode(shortened.input_ids) == "bc"
+    with pytest.raises(TypeError, match="has no option 'truncation'; leave it out"):
+        get_tokenizer(str(tmp_path), truncation=True)
+
+
+def test_a_chat_template_is_the_given_one_or_the_tokenizers(tmp_path: Path) -> None:
+    save_byte_tokenizer(tmp_path)
+    tokenizer = importlib.import_module("vllm.tokenizers").get_tokenizer(str(tmp_path))
+    resolve = importlib.import_module("vllm.entrypoints.chat_utils").resolve_hf_chat_template
+    assert resolve is importlib.import_module("vllm.renderers.hf").resolve_chat_template
+    nothing = {"tokenizer": tokenizer, "chat_template": None, "tools": None, "model_config": None}
+    assert resolve(**nothing) == tokenizer.chat_template == CHAT_TEMPLATE
+    assert resolve(**{**nothing, "chat_template": "{{ mine }}"}) == "{{ mine }}"
+    tokenizer.chat_template = None
+    assert resolve(**nothing, trust_remote_code=False) is None

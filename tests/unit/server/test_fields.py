@@ -331,6 +331,15 @@ async def test_a_message_may_have_what_its_template_reads(
     assert refused.status_code == 400
 
 
+@pytest.mark.parametrize("kind", ["text", "message"])
+async def test_the_type_of_a_message_says_nothing(client: httpx.AsyncClient, kind: str) -> None:
+    prompts = [
+        (await client.post("/apply-template", json=body)).json()["prompt"]
+        for body in (saying(), saying(type=kind))
+    ]
+    assert prompts[0] == prompts[1]
+
+
 async def test_an_answer_can_be_sent_back_as_it_came(client: httpx.AsyncClient) -> None:
     body = {**BASES[CHAT], "logprobs": True}
     (choice,) = (await client.post(CHAT, json=body)).json()["choices"]

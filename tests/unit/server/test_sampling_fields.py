@@ -93,3 +93,14 @@ def test_min_tokens_are_compared_with_what_was_asked_for(
     params = params_of(engine, limit, max_tokens=16, min_tokens=12)
     expected = (16, 12) if limit is None else (limit, limit)
     assert (params.max_tokens, params.min_tokens) == expected
+
+
+@pytest.mark.parametrize("params_of", [of_completions, of_chat])
+def test_the_operator_says_how_many_stop_strings_there_may_be(
+    engine: AsyncLLM, params_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    five = [*"abcde"]
+    with pytest.raises(HTTPError, match=r"may have 4 strings, got 5; .*QUIRE_MAX_STOP_STRINGS"):
+        params_of(engine, stop=five)
+    monkeypatch.setenv("VLLM_MAX_STOP_STRINGS", "5")
+    assert params_of(engine, stop=five).stop == five

@@ -87,3 +87,9 @@ def test_idle_connections_outlive_the_patience_of_proxies_and_clients(
     monkeypatch.setenv("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "no")
     with pytest.raises(ValueError, match="VLLM_HTTP_TIMEOUT_KEEP_ALIVE='no'"):
         check(ServerArgs())
+
+
+def test_the_number_of_stop_strings_is_checked_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUIRE_MAX_STOP_STRINGS", "0")
+    with pytest.raises(ValueError, match="QUIRE_MAX_STOP_STRINGS='0': expected a whole number"):
+        check(ServerArgs())

@@ -59,6 +59,7 @@ async def message_of(client: httpx.AsyncClient, path: str, method: str = "POST")
         ("/v1/chat/completions/chatcmpl-1/messages", "no answers are stored"),
         ("/v1/chat/completions/render", "use /apply-template"),
         ("/v1/completions/render", "use /apply-template"),
+        ("/v1/chat/completions/batch", "`quire run-batch`"),
     ],
 )
 async def test_what_is_not_built_is_told(client: httpx.AsyncClient, path: str, words: str) -> None:

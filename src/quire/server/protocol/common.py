@@ -242,10 +242,10 @@ _TOOL_CALL = Form(
 )
 CHAT_MESSAGE = Form(
     # ``parsed`` is the client's own parse of the content; `messages_input.py` sets ``is_error`` for
-    # results of tools.
+    # results of tools; clients such as lm_eval send a ``type``, which says nothing.
     known=(
         *("name", "tool_call_id", "reasoning", "reasoning_content", "annotations", "parsed"),
-        "is_error",
+        *("is_error", "type"),
     ),
     inside={"content": _PART, "tool_calls": _TOOL_CALL},
     refused={
