@@ -114,7 +114,8 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
     """The plan of ``args`` on a device with ``memory`` bytes; default: this machine's.
 
     With ``memory`` the device is a GPU unless ``args`` say "cpu". Refuses what an engine would
-    refuse; for a local folder with weights that includes checks of the weights and the tokenizer.
+    refuse; for a local folder with weights that includes checks of the tokenizer and the weights,
+    whose shapes are compared with the config unless transformers' code computes.
     """
     from quire.models.loading import facts_of
 
@@ -261,9 +262,9 @@ def _check_folder(args: EngineArgs, files: ModelFiles, source: ModelSource) -> N
     is_local = Path(args.model).expanduser().is_dir()
     is_whole = is_local and choose_weight_files([one.name for one in files.path.iterdir()])
     if is_whole and args.load_format != "dummy":
-        open_checkpoint(files.path, args.load_format)
+        checkpoint = open_checkpoint(files.path, args.load_format)
         if source.impl == "quire":
-            check_weights(plan_of(files.config, files.architecture), files.path, args.load_format)
+            check_weights(plan_of(files.config, files.architecture), checkpoint)
     if (is_whole or files.tokenizer != files.path) and not args.skip_tokenizer_init:
         load_tokenizer(
             files.tokenizer, mode=args.tokenizer_mode, trust_remote_code=args.trust_remote_code

@@ -227,20 +227,20 @@ def model_source(args: EngineArgs, files: ModelFiles, device: DeviceInfo) -> Mod
 
 def context_length(args: EngineArgs, files: ModelFiles, facts: ModelFacts) -> ContextLength:
     """The longest request that ``args`` and the model allow."""
+    wanted, limit = _wanted_length(args), facts.length_limit
+    if limit is not None and isinstance(wanted, int) and wanted > limit.num_tokens:
+        raise ValueError(
+            f"max_model_len={wanted} is more than {limit.num_tokens}: {limit.why}; use "
+            f"max_model_len={limit.num_tokens} or less"
+        )
     length = resolve_context_length(
-        _wanted_length(args),
+        wanted,
         config=files.config,
         tokenizer_config=files.tokenizer_config,
         num_learned_positions=facts.num_learned_positions,
     )
-    limit = facts.length_limit
     if limit is None or length.longest <= limit.num_tokens:
         return length
-    if length.source == "user":
-        raise ValueError(
-            f"max_model_len={length.longest} is more than {limit.num_tokens}: {limit.why}; use "
-            f"max_model_len={limit.num_tokens} or less"
-        )
     logger.warning("max_model_len is %d: %s", limit.num_tokens, limit.why)
     return replace(length, longest=limit.num_tokens)
 

@@ -165,6 +165,12 @@ def test_without_the_fallback_an_unknown_architecture_is_refused(tmp_path: Path)
             "knows no model_type 'nothing'",
         ),
         (
+            _small("ArceeForCausalLM", "ArceeConfig") | {"model_type": "llama"},
+            "ArceeForCausalLM of transformers goes with model_type 'arcee', and .* says 'llama'; "
+            r"if .*'\{\"model_type\": \"arcee\"\}'$",
+        ),
+        (_small("Llama4ForCausalLM", "Llama4TextConfig"), "has chunked attention"),
+        (
             _small("ArceeForCausalLM", "ArceeConfig") | {"num_attention_heads": "four"},
             "ArceeConfig of transformers does not accept this config.json",
         ),
@@ -236,6 +242,23 @@ def test_positions_that_depend_on_the_batch_end_the_context(
     assert "max_model_len is 32: in transformers' code, longrope rotary positions" in caplog.text
     with pytest.raises(ValueError, match=r"=33 is more than 32: .* max_model_len=32 or less"):
         engine_args(tmp_path, **args, max_model_len=33).create_engine_config()
+
+
+def test_the_length_that_an_error_recommends_is_allowed(tmp_path: Path) -> None:
+    dynamic = {"rope_type": "dynamic", "rope_theta": 1000.0, "factor": 2.0}
+    config = _config_of(_ARCEE) | {"rope_parameters": dynamic, "max_position_embeddings": 32}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    args = {"load_format": "dummy", "kv_cache_memory_bytes": "1MiB"}
+    for too_long in (33, 96):
+        with pytest.raises(ValueError, match=r"is more than 32: .* use max_model_len=32 or less$"):
+            engine_args(tmp_path, **args, max_model_len=too_long).create_engine_config()
+    resolved = engine_args(tmp_path, **args, max_model_len=32).create_engine_config()
+    assert resolved.model.max_model_len == 32
+
+
+def test_a_class_that_transformers_pairs_with_the_config_of_others_runs() -> None:
+    """InternLM3's config goes with Llama's class."""
+    _build(_small("LlamaForCausalLM", "InternLM3Config"))
 
 
 def test_learned_positions_end_the_context(tmp_path: Path) -> None:

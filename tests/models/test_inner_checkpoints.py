@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from quire.errors import ModelLoadError
 from quire.models.loading import build_model, check_weights, plan_of
+from quire.weights.checkpoint import open_checkpoint
 from tests.models.configs import PARITY_ROWS, engine_config, save_random_model
 from tests.models.loaded import assert_whole_and_equal
 from tests.models.row import ParityRow
@@ -48,7 +49,7 @@ def test_names_without_the_prefix_are_those_of_the_whole_model(
 ) -> None:
     reference = _save_without_prefix(row, tmp_path)
     config = engine_config(tmp_path)
-    check_weights(plan_of(config.model.hf_config, row.architecture), tmp_path, "auto")
+    check_weights(plan_of(config.model.hf_config, row.architecture), open_checkpoint(tmp_path))
     assert_whole_and_equal(build_model(config), reference)
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from quire.errors import ModelLoadError
 from quire.models.loading import build_model, check_weights, plan_of
+from quire.weights.checkpoint import open_checkpoint
 from tests.models.configs import PARITY_ROWS, engine_config, save_random_model
 from tests.models.loaded import assert_whole_and_equal
 from tests.models.row import ParityRow
@@ -86,7 +87,7 @@ def test_a_head_that_is_stored_alone_is_the_embedding_too(row: ParityRow, tmp_pa
     del tensors[same]
     save_file(tensors, file, metadata={"format": "pt"})
     config = engine_config(tmp_path)
-    check_weights(plan_of(config.model.hf_config, row.architecture), tmp_path, "auto")
+    check_weights(plan_of(config.model.hf_config, row.architecture), open_checkpoint(tmp_path))
     assert_whole_and_equal(build_model(config), type(reference).from_pretrained(tmp_path).eval())
 
 

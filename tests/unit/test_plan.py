@@ -2,12 +2,14 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from quire import platform
 from quire.args import BUNDLED_MODEL, EngineArgs
@@ -77,9 +79,14 @@ def test_a_cache_that_the_memory_cannot_hold_is_refused(tmp_path: Path, memory: 
             plan_of(folder, memory, device=device, kv_cache_memory_bytes="90TiB")
 
 
-def test_weights_that_belong_to_another_config_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("save", "name"), [(save_file, "model.safetensors"), (torch.save, "pytorch_model.bin")]
+)
+def test_weights_that_belong_to_another_config_are_refused(
+    tmp_path: Path, save: Callable[[dict[str, Tensor], Path], None], name: str
+) -> None:
     folder = write_model_folder(tmp_path)
-    save_file({"model.embed_tokens.weight": torch.zeros(64, 31)}, folder / "model.safetensors")
+    save({"model.embed_tokens.weight": torch.zeros(64, 31)}, folder / name)
     with pytest.raises(ModelLoadError, match=r"has shape \[64, 31\] and the config asks"):
         plan_of(folder)
     assert plan_of(folder, load_format="dummy", skip_tokenizer_init=True).fits

@@ -1,7 +1,8 @@
 """What a model needs in memory: weights, KV bytes per token, longest context, concurrency.
 
-Reads the config and the headers of the weight files, never a tensor, and the tokenizer of a local
-model, unless --skip-tokenizer-init is given. The exit status is 1 if the model would not start.
+Reads the config, the headers of weight files and the tokenizer of a local model, unless
+--skip-tokenizer-init is given. The exit status is 1 if the model would not start, as far as these
+tell: the weights of a model that runs through transformers are not compared with its config.
 
   quire plan Qwen/Qwen3-0.6B                   on this machine, as an engine here would choose
   quire plan Qwen/Qwen3-0.6B --memory 24GiB    on a GPU with this much memory

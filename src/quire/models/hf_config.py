@@ -82,7 +82,7 @@ class HFConfig:
     def bool(self, key: Keys, default: builtins.bool | _Required = REQUIRED) -> builtins.bool:
         """A bool; null is refused if the default is true, since transformers reads it as false."""
         if default is True:
-            self._refuse_null(key)
+            self._refuse_null(key, default)
         return self._typed(key, "true or false", is_a(bool), default)
 
     def str(self, key: Keys, default: builtins.str | _Required = REQUIRED) -> builtins.str:
@@ -172,6 +172,8 @@ class HFConfig:
             )
         share_keys = partial_keys or (SHARE,)
         rotated = self._also_in(nested, share_keys, SHARE, partial)
+        if partial != 1 and SHARE not in params:
+            self._refuse_null(share_keys, partial)
         if not partial_keys and rotated != partial:
             raise UnsupportedModelError(
                 f"config key {SHARE!r} = {rotated} is not supported for "
@@ -220,12 +222,13 @@ class HFConfig:
             )
         return value
 
-    def _refuse_null(self, key: Keys) -> None:
+    def _refuse_null(self, key: Keys, absent: Any) -> None:
+        """Refuse a null where transformers takes it for another value than ``absent``."""
         nulls = [name for name in self._all_spellings(key) if name in self._data]
         if nulls and self._find(key)[1] is None:
             raise UnsupportedModelError(
-                f"config key {self._path + nulls[0]!r} of {self.architecture} is null, which may "
-                "mean true, as silence does, or false; say which with --hf-overrides"
+                f"config key {self._path + nulls[0]!r} of {self.architecture} is null, which need "
+                f"not mean {shown(absent)}, as silence does; say what it means with --hf-overrides"
             )
 
     def _find(self, key: Keys) -> tuple[builtins.str, Any]:

@@ -10,14 +10,13 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from quire.config import EngineConfig
-from quire.errors import UnsupportedModelError
+from quire.errors import ModelLoadError, UnsupportedModelError
 from quire.kernels.cpu import onednn
 from quire.kv_layout import KVLayout
 from quire.models.decoder import Decoder, Placement
@@ -28,9 +27,9 @@ from quire.models.rope_config import ATTN_FACTOR, join_rope_spellings
 from quire.models.source import Implementation, ModelFacts, ModelSource
 from quire.models.spec import DecoderSpec
 from quire.plugins import load_plugins
-from quire.weights.checkpoint import open_checkpoint
-from quire.weights.checkpoint_files import choose_weight_files
+from quire.weights.checkpoint import Checkpoint, open_checkpoint
 from quire.weights.reader import DummyReader, LoadReport, TensorReader, WeightReader
+from quire.weights.weight_map import StackedExperts
 
 if TYPE_CHECKING:
     from quire.models.fallback.model import TransformersModel
@@ -43,6 +42,7 @@ _HEEDED: dict[Implementation, str] = {
     "quire": "multiplies cos and sin, as the model's authors mean it; transformers ignores it",
     "transformers": "is ignored by transformers' code, and heeded by Quire's own",
 }
+_GATES, _FUSED_GATES = "layers.*.moe.experts.gate.weight", "mlp.experts.gate_up_proj"
 _NUM_SHOWN = 5  # unused tensors that the log names
 
 
@@ -126,19 +126,25 @@ def weight_bytes(plan: ModelPlan, dtype: torch.dtype, device: str) -> int:
     return num_values * dtype.itemsize
 
 
-def check_weights(plan: ModelPlan, folder: Path, load_format: str) -> None:
-    """Compare the headers of safetensors files with the plan; a ModelLoadError names the tensor.
-
-    A folder without weights passes: a plan needs only the config.
-    """
-    chosen = choose_weight_files([entry.name for entry in folder.iterdir()], load_format)
-    if chosen is None or chosen.kind != "safetensors":
-        return
-    reader = WeightReader(open_checkpoint(folder, load_format), plan.weights, torch.float32)
+def check_weights(plan: ModelPlan, checkpoint: Checkpoint) -> None:
+    """Compare the shapes that the files name with the plan; a ModelLoadError names the tensor."""
+    _refuse_fused_experts(plan, checkpoint)
+    reader = WeightReader(checkpoint, plan.weights, torch.float32)
     if plan.spec.head.tied:
         reader.stand_in("head.weight", missing="embedding.weight")
     for name, shape in plan.parameter_shapes().items():
         reader.check(name, shape)
+
+
+def _refuse_fused_experts(plan: ModelPlan, checkpoint: Checkpoint) -> None:
+    """Refuse experts stored as transformers 5 holds them in memory; its code can load them."""
+    is_split = isinstance(plan.weights.entries.get(_GATES), StackedExperts)
+    if is_split and any(name.endswith(_FUSED_GATES) for name in checkpoint.names()):
+        raise ModelLoadError(
+            "the checkpoint holds all experts of a layer in one tensor, as transformers saves them "
+            "with save_original_format=False; load it with model_impl='transformers', or save it "
+            "without that argument"
+        )
 
 
 def _note_attn_factor(source: ModelSource) -> None:
@@ -238,8 +244,10 @@ def _reader(
     load = config.load
     if load.load_format == "dummy":
         return DummyReader(placement.dtype, placement.device, config.model.seed)
+    checkpoint = open_checkpoint(config.model.path, load.load_format)
+    _refuse_fused_experts(plan, checkpoint)
     return WeightReader(
-        open_checkpoint(config.model.path, load.load_format),
+        checkpoint,
         plan.weights,
         placement.dtype,
         placement.device,

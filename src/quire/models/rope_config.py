@@ -97,11 +97,13 @@ def join_rope_spellings(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[
     """One mapping of ``rope_parameters`` and ``rope_scaling``.
 
     Both are set only by an override, in the older spelling; where that names a type, it replaces
-    all but the base and the rotated share.
+    all but the base and the rotated share. Nulls count as absent, but for a flag that is on when
+    absent: transformers takes its null for false, and `check_rope_params` refuses it.
     """
     if names_rope_type(old):
         new = beside_scaling(new)
-    return {key: value for key, value in {**new, **old}.items() if value is not None}
+    joined = {**new, **old}
+    return {key: joined[key] for key in joined if joined[key] is not None or key == "truncate"}
 
 
 def key_of_scaling(old: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from quire.errors import ModelLoadError, UnsupportedModelError
 from quire.models.loading import build_model, check_weights, plan_of, weight_bytes
+from quire.weights.checkpoint import open_checkpoint
 from tests.models.configs import PARITY_ROWS, ParityRow, engine_config, save_random_model
 
 _ROWS = {row.id: row for row in PARITY_ROWS}
@@ -108,10 +109,10 @@ def test_a_window_that_is_switched_on_without_a_size_has_that_of_transformers() 
 
 def test_headers_are_compared_with_the_config(tmp_path: Path) -> None:
     save_random_model(_PLAIN, tmp_path)
-    check_weights(plan_of(_hf_config(_PLAIN), _PLAIN.architecture), tmp_path, "auto")
+    check_weights(plan_of(_hf_config(_PLAIN), _PLAIN.architecture), open_checkpoint(tmp_path))
     changed = _hf_config(_PLAIN) | {"intermediate_size": 24}
     with pytest.raises(ModelLoadError, match=r"mlp\.gate_proj\.weight .* has shape .* belong to"):
-        check_weights(plan_of(changed, _PLAIN.architecture), tmp_path, "auto")
+        check_weights(plan_of(changed, _PLAIN.architecture), open_checkpoint(tmp_path))
 
 
 def test_a_truncated_file_is_found_by_its_header(tmp_path: Path) -> None:
@@ -119,7 +120,20 @@ def test_a_truncated_file_is_found_by_its_header(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ModelLoadError, match="is truncated"):
-        check_weights(plan_of(_hf_config(_PLAIN), _PLAIN.architecture), tmp_path, "auto")
+        check_weights(plan_of(_hf_config(_PLAIN), _PLAIN.architecture), open_checkpoint(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["MixtralForCausalLM", "Qwen3MoeForCausalLM"])
+def test_experts_fused_by_transformers_are_refused_with_a_remedy(name: str, tmp_path: Path) -> None:
+    row = next(row for row in PARITY_ROWS if row.architecture == name)
+    save_random_model(row, tmp_path).save_pretrained(tmp_path, save_original_format=False)
+    message = "save_original_format=False; load it with model_impl='transformers', or"
+    with pytest.raises(ModelLoadError, match=message):
+        check_weights(plan_of(_hf_config(row), name), open_checkpoint(tmp_path))
+    config = engine_config(tmp_path)
+    with pytest.raises(ModelLoadError, match=message):
+        build_model(config)
+    build_model(replace(config, model=replace(config.model, model_impl="transformers")))
 
 
 def test_unknown_activation_names_key_value_and_choices() -> None:

@@ -286,6 +286,21 @@ def test_partial_rotation_is_read_from_either_place(data: dict[str, Any]) -> Non
     hf.check_unread()
 
 
+def test_a_share_that_is_null_is_refused_where_silence_means_a_part() -> None:
+    """transformers takes it for the whole head."""
+    keys = {"partial_keys": ("rope_pct", "partial_rotary_factor")}
+    assert config().rope(**keys, partial=0.5).partial == 0.5
+    message = "'partial_rotary_factor' of .* is null, which need not mean 0.5"
+    with pytest.raises(UnsupportedModelError, match=message):
+        config(partial_rotary_factor=None).rope(**keys, partial=0.5)
+    assert config(partial_rotary_factor=None).rope(**keys).partial == 1
+    assert (
+        config(partial_rotary_factor=None, rope_pct=0.25).rope(**keys, partial=0.5).partial == 0.25
+    )
+    newer = {"rope_parameters": {"partial_rotary_factor": 0.25}, "partial_rotary_factor": None}
+    assert config(**newer).rope(**keys, partial=0.5).partial == 0.25
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -302,6 +317,11 @@ def test_partial_rotation_is_read_from_either_place(data: dict[str, Any]) -> Non
         (
             {"rope_scaling": {"type": "yarn", "factor": 2, "truncate": 0}},
             "truncate' = 0 must be true or false",
+        ),
+        (
+            # On when absent; transformers takes null for false.
+            {"rope_scaling": {"type": "yarn", "factor": 2, "truncate": None}},
+            "truncate' = None must be true or false",
         ),
         (
             {"rope_scaling": {"type": "yarn", "factor": 2, "extrapolation_factor": 1.5}},

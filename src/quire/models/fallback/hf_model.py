@@ -44,6 +44,7 @@ def model_config(source: ModelSource) -> PreTrainedConfig:
     kind = str(source.hf_config.get("model_type"))
     if kind in CONFIG_MAPPING and source.architecture in _causal_names():
         config_class = CONFIG_MAPPING[kind]
+        _refuse_config_of_others(source, kind)
     else:
         remote = _auto_map(source).get("AutoConfig")
         if remote is None:
@@ -68,6 +69,10 @@ def build_empty(
     _refuse_encoder(source, _has_encoder(source.hf_config))  # has no class here
     cls = model_class(source)
     config = model_config(source)
+    if "chunked_attention" in _layer_types(config):
+        raise UnsupportedModelError(
+            f"{source.architecture} has chunked attention, which paged attention does not support"
+        )
     if cls._is_stateful and not _attends_only(config):
         raise UnsupportedModelError(
             f"{source.architecture} keeps a recurrent state from token to token, which the KV "
@@ -82,8 +87,24 @@ def build_empty(
 
 def _attends_only(config: PreTrainedConfig) -> bool:
     """Whether a class that can build recurrent layers builds none of them for this config."""
-    layer_types = getattr(config.get_text_config(), "layer_types", None) or ()
-    return set() != set(layer_types) <= _ATTENTION_LAYERS
+    return set() != _layer_types(config) <= _ATTENTION_LAYERS
+
+
+def _layer_types(config: PreTrainedConfig) -> set[str]:
+    return set(getattr(config.get_text_config(), "layer_types", None) or ())
+
+
+def _refuse_config_of_others(source: ModelSource, kind: str) -> None:
+    """Refuse a class of transformers whose config class is not that of model_type ``kind``: the
+    defaults of absent keys would be another family's. transformers pairs a few such itself."""
+    own = model_class(source).config_class
+    if own is None or own is CONFIG_MAPPING[kind] or source.architecture == causal_name(kind):
+        return
+    raise UnsupportedModelError(
+        f"{source.architecture} of transformers goes with model_type {own.model_type!r}, and "
+        f"config.json says {kind!r}; if the weights are those of {source.architecture}, say so "
+        f"with --hf-overrides '{json.dumps({'model_type': own.model_type})}'"
+    )
 
 
 def _refuse_encoder(source: ModelSource, has_one: object) -> None:
