@@ -26,7 +26,7 @@ help:
 	@echo "make lint      ruff and mypy only"
 	@echo "make format    rewrite the sources as ruff wants them"
 	@echo "make coverage  the tests with a coverage report"
-	@echo "make soak      the long random tests (minutes)"
+	@echo "make soak      the long random tests, and new examples for the others (minutes)"
 	@echo "make screenshots  the pictures of the page in docs/images"
 	@echo "make clean     remove the environment and all caches"
 
@@ -69,7 +69,7 @@ coverage: $(INSTALLED_TEST) browser
 	$(PYTEST) $(IN_PARALLEL) --cov --cov-report=term
 
 soak: $(INSTALLED_TEST)
-	$(PYTEST) -s -m soak --timeout=3600
+	$(PYTEST) -s -m "soak or hypothesis" --hypothesis-profile=default --timeout=3600
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov build dist
