@@ -279,8 +279,11 @@ class _Completion:
 
     def take(self, delta: CompletionDelta) -> None:
         token_ids = delta.new_token_ids
-        at_token = delta.finish_reason is FinishReason.STOP and token_ids[-1:] != []
-        at_token = at_token and token_ids[-1] in self._stop.token_ids
+        at_token = (
+            delta.finish_reason is FinishReason.STOP
+            and bool(token_ids)
+            and token_ids[-1] in self._stop.token_ids
+        )
         hidden = at_token and not self._stop.include_in_output
         new = self._stream.feed(token_ids[:-1] if hidden else token_ids)
         num_tokens = len(token_ids) if new.stop is None else new.num_tokens

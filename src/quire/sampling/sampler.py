@@ -104,11 +104,13 @@ class Sampler:
             UserProcessors(device),
             GrammarMasks(masks or NoMasks(), device),
         )
+        # [processors]
         self._is_masks = np.array([isinstance(one, GrammarMasks) for one in self._processors])
         self._needs_host = ~self._is_masks
         self._needs_host &= np.array([one is not self._penalties for one in self._processors])
+        # [processors, rows]: whether the row asked for what the processor does
         self._concerns = np.zeros((len(self._processors), max_rows + 1), dtype=np.bool_)
-        self._may_forbid_all = np.zeros(max_rows + 1, dtype=np.bool_)
+        self._may_forbid_all = np.zeros(max_rows + 1, dtype=np.bool_)  # [rows]
         self._parts: _Parts | None = None
 
     def join(self, joined: Sequence[JoinedRow]) -> None:

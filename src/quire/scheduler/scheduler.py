@@ -189,7 +189,8 @@ class Scheduler:
         if not len(lacking):
             return False
         running = list(self._running)
-        for index in lacking[self._grow_together(draft, lacking) :].tolist():
+        num_grown = self._grow_together(draft, lacking)
+        for index in lacking[num_grown:].tolist():
             while index < len(self._running) and not self._blocks.grow(
                 running[index], int(ends[index])
             ):
@@ -278,6 +279,7 @@ class Scheduler:
         ends = num_computed + draft.counts
         table.num_computed[rows] = ends
         samples = ends == draft.num_tokens
+        # A beam's token is known, and counted, when all beams of its search have been compared.
         table.num_tokens[rows] += samples & ~table.is_beam[rows]
         for row in rows[samples & table.has_siblings[rows]].tolist():
             self._fork_siblings(row)
