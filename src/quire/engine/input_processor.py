@@ -247,11 +247,13 @@ class InputProcessor:
                 f"{limit - 1}; use token ids of this model's tokenizer"
             )
         if len(token_ids) >= self._config.max_model_len:
+            # Without one from the user it is the model's own, or all that the memory holds.
+            is_chosen = self._config.max_model_len_source == "user"
+            larger = ", or start the engine with a larger max_model_len" if is_chosen else ""
             raise ValueError(
                 f"{prompt.name} has {len(token_ids)} tokens, but max_model_len is "
                 f"{self._config.max_model_len} tokens for prompt and output together; shorten the "
-                "prompt, set truncate_prompt_tokens, or start the engine with a larger "
-                "max_model_len"
+                f"prompt or set truncate_prompt_tokens{larger}"
             )
         return token_ids
 

@@ -5,6 +5,7 @@ Owns the state of each unfinished request on the caller's side. Knows nothing ab
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable
@@ -28,6 +29,8 @@ from quire.request import FinishReason, Watch
 from quire.sampling_params import RequestOutputKind
 from quire.step_output import CompletionDelta, CompletionTiming
 from quire.tokenizer.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,6 +183,7 @@ class _Request:
         else:
             outputs = [one.cumulative() for one in self._completions]
         if self._num_best is not None:
+            self._warn_of_failures(outputs)
             outputs = _best(outputs, self._num_best)
         return RequestOutput(
             request_id=self._engine.request_id,
@@ -191,6 +195,17 @@ class _Request:
             metrics=self._metrics if finished else None,
             num_cached_tokens=self._num_cached_tokens,
         )
+
+    def _warn_of_failures(self, outputs: list[CompletionOutput]) -> None:
+        errors = [one.error for one in outputs if one.error is not None]
+        if errors:
+            logger.warning(
+                "request %s: %d of %d samples failed, and the best of the others are chosen: %s",
+                self._engine.request_id,
+                len(errors),
+                len(outputs),
+                errors[0],
+            )
 
     def end(self) -> RequestEnd:
         """The record of the ended request for observers."""

@@ -154,7 +154,10 @@ class OutputRouter:
                     del self._collectors[output.request_id]
             if parcels:
                 self._is_taken.clear()
-                _deliver(parcels, self._is_taken.set)
+                lost = _deliver(parcels, self._is_taken.set)
+                self._abort([one for one in lost if one in self._collectors])
+                if len(lost) == len(parcels):
+                    self._is_taken.set()
 
     def _abort(self, request_ids: list[str]) -> list[_Parcel]:
         parcels = self._drop(request_ids)
@@ -191,14 +194,19 @@ def _fail_all(collectors: list[OutputCollector], error: EngineDeadError) -> None
             collector.loop.call_soon_threadsafe(collector.fail, own)
 
 
-def _deliver(parcels: list[_Parcel], taken: Callable[[], None] = lambda: None) -> None:
-    """Wake each event loop once; each says when it has ``taken`` its own."""
+def _deliver(parcels: list[_Parcel], taken: Callable[[], None] = lambda: None) -> list[str]:
+    """Wake each event loop once; each says when it has ``taken`` its own. Returns the requests
+    whose loop is closed: nobody waits for them any more."""
     by_loop: dict[asyncio.AbstractEventLoop, list[_Parcel]] = defaultdict(list)
     for parcel in parcels:
         by_loop[parcel[0].loop].append(parcel)
+    lost = []
     for loop, own in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        try:
             loop.call_soon_threadsafe(_put_all, own, taken)
+        except RuntimeError:
+            lost += [collector.request_id for collector, _ in own]
+    return lost
 
 
 def _put_all(parcels: list[_Parcel], taken: Callable[[], None]) -> None:

@@ -81,7 +81,8 @@ class _CoreThread:
 
     def stop(self) -> None:
         self._channel.commands.put(Stop())
-        self._thread.join(_JOIN_TIMEOUT_S)
+        if self._thread is not threading.current_thread():  # as when its garbage collector calls
+            self._thread.join(_JOIN_TIMEOUT_S)
         self._channel.steps.put(None)
         self._channel.answers.put(None)
 

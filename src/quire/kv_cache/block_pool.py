@@ -37,6 +37,11 @@ class BlockPool:
         self.num_evicted = 0  # cached blocks handed out for other content since the start
 
     @property
+    def is_unused(self) -> bool:
+        """Whether no block has an owner."""
+        return self.num_free == self.num_blocks - 1  # the null block
+
+    @property
     def num_free(self) -> int:
         """Blocks that ``allocate`` can hand out, cached ones included."""
         return len(self._free)

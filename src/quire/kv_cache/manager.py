@@ -186,9 +186,14 @@ class KVCacheManager:
                 table.groups[group].append(block)
         return new
 
-    def can_adopt_and_grow(self, table: BlockTable, end: int) -> bool:
-        """Whether ``adopt(table)`` and then ``grow`` to ``end`` tokens would succeed."""
-        new = max(0, self.num_blocks_for(end) - len(table)) * len(table.groups)
+    def can_adopt_and_grow(self, table: BlockTable, end: int, step: int) -> bool:
+        """Whether ``adopt(table)`` and then ``grow`` to ``end`` tokens would succeed, with up to
+        ``step`` tokens at a time, between which windows move and give blocks back."""
+        wanted = max(0, self.num_blocks_for(end) - len(table))
+        new = sum(
+            wanted if window is None else min(wanted, self.num_blocks_for(window + step) + 1)
+            for window in self._windows
+        )
         revived = sum(self.pool.num_free_among(entries) for entries in table.groups)
         return new + revived <= self.pool.num_free
 

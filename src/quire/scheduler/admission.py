@@ -56,11 +56,7 @@ class Admission:
         self.num_hit_tokens = 0  # tokens of these that were found there
 
     def admit(self, completion: Completion, budget: int) -> Span | None:
-        """Give the completion blocks for its next ``budget`` tokens at most; None: it must wait.
-
-        There must be blocks for what a whole step would take of it, even if this step is a short
-        one: with fewer, a prompt would stall halfway for lack of blocks and be preempted.
-        """
+        """Give the completion blocks for its next ``budget`` tokens at most; None: it must wait."""
         if self.must_wait(completion, budget):
             return None
         is_fork = not completion.table.is_empty
@@ -70,10 +66,9 @@ class Admission:
         if self._config.long_prefill_token_threshold:
             count = min(count, self._config.long_prefill_token_threshold)
         end = start + min(count, budget)
-        end_of_whole_step = start + min(count, self._config.max_num_batched_tokens)
         may_begin = count <= budget or self._config.enable_chunked_prefill
         if not is_fork:
-            if not may_begin or not self._kv.can_adopt_and_grow(table, end_of_whole_step):
+            if not may_begin or not self._has_room(completion, table, start + count):
                 self._refuse(completion, budget, table)
                 return None
             self._kv.adopt(table)
@@ -119,6 +114,20 @@ class Admission:
             self._kv.release(last.table)
             any_dropped = True
         return any_dropped
+
+    def _has_room(self, completion: Completion, table: BlockTable, end: int) -> bool:
+        """Whether there are blocks for what a whole step would take of it, even if this step is a
+        short one: with fewer, a prompt would stall halfway for lack of blocks and be preempted.
+
+        One that was preempted needs room for all its tokens as long as others hold blocks, which
+        would grow and preempt it again before it has computed them anew.
+        """
+        step = self._config.max_num_batched_tokens
+        if not completion.num_preemptions or self._kv.pool.is_unused:
+            end = min(end, len(table) * self._kv.block_size + step)
+        else:
+            end = len(completion.token_ids)
+        return self._kv.can_adopt_and_grow(table, end, step)
 
     def _refuse(self, completion: Completion, budget: int, found: BlockTable) -> None:
         self._refusal = _Refusal(

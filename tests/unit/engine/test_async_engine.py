@@ -145,6 +145,16 @@ async def test_dropped_iterator_aborts(engine: AsyncLLM) -> None:
     await until(lambda: idle(engine))
 
 
+def test_requests_of_a_closed_event_loop_are_aborted(
+    engine: AsyncLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_router, "_LONGEST_WAIT_S", DEADLINE_S)  # nobody waits for that loop
+    asyncio.run(engine.add_request("a", [5], ENDLESS))
+    wait_until(lambda: engine._client.ask(STATS).num_running == 0)
+    assert engine.get_num_unfinished_requests() == 0
+    assert asyncio.run(collect(engine, "a", [5], SamplingParams(max_tokens=3)))[-1].finished
+
+
 async def test_abort_gives_the_consumer_a_last_output(engine: AsyncLLM) -> None:
     task = asyncio.create_task(collect(engine, "a", [5], ENDLESS))
     await until(lambda: running(engine, 1))

@@ -172,6 +172,13 @@ def test_wrong_input_is_one_clear_error(prompt: Any, params: Any, message: str) 
         process(prompt, SamplingParams(**params))
 
 
+@pytest.mark.parametrize(("source", "helps"), [("user", True), ("config", False), ("auto", False)])
+def test_a_longer_context_is_advised_only_to_who_chose_it(source: str, helps: bool) -> None:
+    with pytest.raises(ValueError, match="set truncate_prompt_tokens") as caught:
+        process([5] * 20, inputs=processor(max_model_len_source=source))
+    assert ("larger max_model_len" in str(caught.value)) == helps
+
+
 @pytest.mark.parametrize("salt", ["a/b", "a@b", "\\", "\0", "x" * 129])
 def test_a_salt_is_a_plain_name(salt: str) -> None:
     prompt = ParsedPrompt(token_ids=[5], cache_salt=salt)

@@ -366,6 +366,18 @@ def test_fewer_beams_than_asked_for_end_the_request() -> None:
     assert [beam.text for beam in final.outputs] == ["a"]
 
 
+def test_samples_that_failed_are_not_chosen_but_told_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    outputs = outputs_of(request(n=1, best_of=3))
+    deltas = [delta([], FinishReason.ERROR, index=i, error="broken") for i in (0, 2)]
+    likelihood = [logprobs_of(7, -1.0, 1, [])]
+    deltas.append(delta([7], FinishReason.LENGTH, index=1, logprobs=likelihood))
+    step = outputs.process(deltas)
+    assert [list(o.token_ids) for o in one(step.outputs).outputs] == [[7]]
+    assert "2 of 3 samples failed, and the best of the others are chosen: broken" in caplog.text
+
+
 def test_best_n_beams_are_returned() -> None:
     outputs = outputs_of(request(n=1, best_of=2, use_beam_search=True))
     step = outputs.process(

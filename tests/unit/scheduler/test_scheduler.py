@@ -99,6 +99,26 @@ def test_small_cache_preempts_and_changes_nothing() -> None:
     assert large.stats().num_preemptions == 0
 
 
+@pytest.mark.parametrize(("windows", "num_blocks"), [((None,), 17), ((None, 24), 29)], ids=str)
+def test_a_preempted_prompt_of_many_steps_does_not_begin_over_and_over(
+    windows: tuple[int | None, ...], num_blocks: int
+) -> None:
+    """While another row grows, which would preempt it in the middle each time."""
+    core, device = build(
+        num_blocks=num_blocks, windows=windows, prefix_caching=False, max_num_batched_tokens=8
+    )
+    workload = [request("a", [1, 2, 3], 50), request("b", list(range(48)), 8)]
+    core.add_request(workload[0])
+    found = [delta for _ in range(16) for delta in core.step()]
+    core.add_request(workload[1])
+    answers = drain(core)
+    for delta in reversed(found):
+        answers[delta.request_id, delta.index][:0] = delta.new_token_ids
+    assert answers == {k: v for each in workload for k, v in expected(each).items()}
+    assert core.stats().num_preemptions == 1
+    assert device.num_computed_tokens < 3 + 49 + 2 * (48 + 7)
+
+
 def test_a_prompt_that_is_changed_from_outside_stays_what_it_was() -> None:
     workload = [request(f"r{i}", [i] * 9, 40, n=2) for i in range(4)]
     wanted = {key: tokens for each in workload for key, tokens in expected(each).items()}
