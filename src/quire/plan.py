@@ -39,7 +39,7 @@ from quire.sizes import format_bytes, parse_bytes
 from quire.weights.checkpoint_files import choose_weight_files
 
 if TYPE_CHECKING:
-    from quire.models.source import ModelSource
+    from quire.models.source import ModelFacts, ModelSource
 
 # What a process takes on a GPU besides weights and KV cache: CUDA itself, graphs, and the
 # activations and logits of a step. It does not grow with the GPU.
@@ -61,6 +61,8 @@ class MemoryPlan:
     may_be_shorter: bool  # the user gave no max_model_len
     max_num_seqs: int
     weight_bytes: int
+    copied_bytes: int  # of those, the tied head that matrix products need in another layout
+    lacks_weights: bool  # a folder without weight files: sizes are those of its config
     memory_bytes: int  # of the device
     usable_bytes: int  # the part of it that an engine may use
     reserve_bytes: int
@@ -129,7 +131,8 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
     facts = facts_of(source, device.kind)
     if memory is None or device.kind == "cpu":  # the capabilities of an assumed GPU are unknown
         _check_attention(args, source, device, cache.block_size)
-    _check_folder(args, files, source)
+    has_weights = _has_weights(args, files)
+    _check_folder(args, files, source, is_whole=bool(has_weights))
     length = context_length(args, files, facts)
     limits = scheduler_config(args, length.longest, defaults)
     fit = KVFit(
@@ -155,6 +158,8 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
         may_be_shorter=length.source != "user",
         max_num_seqs=limits.max_num_seqs,
         weight_bytes=facts.weight_bytes,
+        copied_bytes=_copied_bytes(source, facts),
+        lacks_weights=has_weights is False and args.load_format != "dummy",
         memory_bytes=device.memory_bytes,
         usable_bytes=usable,
         reserve_bytes=reserve,
@@ -173,8 +178,7 @@ def format_plan(plan: MemoryPlan) -> str:
     """The plan as a table for people."""
     rows = {
         "model": f"{plan.model} ({plan.architecture})",
-        "weights": f"{format_bytes(plan.weight_bytes)}: {plan.num_parameters / 1e6:,.1f} M "
-        f"parameters in {plan.dtype}",
+        "weights": _weights(plan),
         "memory": f"{format_bytes(plan.memory_bytes)} on {plan.device}, "
         f"{format_bytes(plan.usable_bytes)} usable{_reserve(plan)}",
         "KV per token": format_bytes(plan.kv_bytes_per_token),
@@ -184,11 +188,22 @@ def format_plan(plan: MemoryPlan) -> str:
     }
     width = max(map(len, rows))
     lines = [f"{name:<{width}}  {value}" for name, value in rows.items()]
+    if plan.lacks_weights:
+        lines.append(f"no weights in {plan.model}: sizes are those of its config")
     if not plan.fits:
         return "\n".join([*lines, _what_it_lacks(plan)])
     lines += ["", f"{'tokens each':>{width}}  requests at once"]
     lines += [f"{length:>{width},}  {n:,.1f}" for length, n in plan.concurrency.items()]
     return "\n".join(lines)
+
+
+def _weights(plan: MemoryPlan) -> str:
+    copied = format_bytes(plan.copied_bytes)
+    again = f", and the embedding again, packed as the head ({copied})" if plan.copied_bytes else ""
+    return (
+        f"{format_bytes(plan.weight_bytes)}: {plan.num_parameters / 1e6:,.1f} M parameters in "
+        f"{plan.dtype}{again}"
+    )
 
 
 def _longest_context(plan: MemoryPlan) -> str:
@@ -229,6 +244,13 @@ def _rounded_up(num_bytes: int) -> str:
     return format_bytes(size)
 
 
+def _copied_bytes(source: ModelSource, facts: ModelFacts) -> int:
+    """The part of Quire's own weights that no parameter needs; transformers' may be mixed."""
+    if source.impl != "quire":
+        return 0
+    return facts.weight_bytes - facts.num_parameters * ELEMENT_SIZE[source.dtype]
+
+
 def _check_attention(
     args: EngineArgs, source: ModelSource, device: DeviceInfo, block_size: int
 ) -> None:
@@ -253,14 +275,21 @@ def _check_attention(
     select_backends(names, [plain], check=lambda theirs, ours, problem: [])  # computes nothing
 
 
-def _check_folder(args: EngineArgs, files: ModelFiles, source: ModelSource) -> None:
+def _has_weights(args: EngineArgs, files: ModelFiles) -> bool | None:
+    """Whether the local folder of a model has weights; None for a model from a hub."""
+    if not Path(args.model).expanduser().is_dir():
+        return None
+    return choose_weight_files([one.name for one in files.path.iterdir()]) is not None
+
+
+def _check_folder(
+    args: EngineArgs, files: ModelFiles, source: ModelSource, *, is_whole: bool
+) -> None:
     """Check the weights and tokenizer, as an engine would, if the folder has weights."""
     from quire.models.loading import check_weights, plan_of
     from quire.tokenizer.loading import load_tokenizer
     from quire.weights.checkpoint import open_checkpoint
 
-    is_local = Path(args.model).expanduser().is_dir()
-    is_whole = is_local and choose_weight_files([one.name for one in files.path.iterdir()])
     if is_whole and args.load_format != "dummy":
         checkpoint = open_checkpoint(files.path, args.load_format)
         if source.impl == "quire":

@@ -419,8 +419,10 @@ def _note_unused(args: EngineArgs, device: DeviceInfo) -> None:
 
 
 def _device_text(device: DeviceConfig) -> str:
-    threads = f", {device.num_threads} threads" if device.num_threads else ""
-    return f"{device.device}{threads}"
+    if device.num_threads is None:
+        return device.device
+    threads = "1 thread" if device.num_threads == 1 else f"{device.num_threads} threads"
+    return f"{device.device}, {threads} ({env.NUM_THREADS.names[0]})"
 
 
 def _at_least(least: int, name: str, value: int) -> int:

@@ -16,6 +16,7 @@ from quire.args import BUNDLED_MODEL, EngineArgs
 from quire.engine.build import build_core
 from quire.errors import ModelLoadError, OutOfMemoryError, QuireError
 from quire.kernels.cpp import library
+from quire.kernels.cpu import onednn
 from quire.plan import MemoryPlan, format_plan, make_plan
 from quire.resolve import resolve
 from tests.fakes.model_folders import write_model_folder
@@ -100,8 +101,13 @@ def test_a_folder_that_an_engine_could_not_read_is_not_planned(tmp_path: Path) -
         plan_of(folder)
     assert plan_of(folder, skip_tokenizer_init=True).fits
     assert plan_of(folder, tokenizer=str(BUNDLED_MODEL)).fits
+    assert "no weights" not in format_plan(plan_of(folder, skip_tokenizer_init=True))
     (folder / "model.safetensors").unlink()
-    assert plan_of(folder).fits, "the config is enough where there is nothing else"
+    plan = plan_of(folder)
+    assert plan.fits, "the config is enough where there is nothing else"
+    assert f"no weights in {folder}: sizes are those of its config" in format_plan(plan)
+    assert plan.to_json()["lacks_weights"] is True
+    assert not plan_of(folder, load_format="dummy").lacks_weights, "none are wanted"
 
 
 def test_a_model_that_does_not_fit_says_what_it_needs(tmp_path: Path) -> None:
@@ -166,6 +172,9 @@ def test_the_plan_agrees_with_a_loaded_model(tmp_path: Path, tied: bool, dtype: 
     finally:
         core.close()
     assert plan.weight_bytes == facts.weight_bytes
+    is_packed = tied and not onednn.why_not("cpu", getattr(torch, dtype))
+    assert plan.copied_bytes == (64 * 32 * plan.fit.element_size if is_packed else 0)
+    assert ("the embedding again" in format_plan(plan)) == is_packed
     assert plan.num_blocks == facts.num_blocks
     assert facts.kv_cache_bytes == plan.num_blocks * plan.fit.bytes_per_block
 

@@ -382,7 +382,11 @@ def test_num_threads_follow_the_environment(folder: Path, monkeypatch: pytest.Mo
     assert resolved(folder).device.num_threads == platform.num_cpu_cores()
 
 
-def test_description_tells_every_choice(folder: Path) -> None:
+@pytest.mark.parametrize(("threads", "shown"), [("1", "1 thread"), ("3", "3 threads")])
+def test_description_tells_every_choice(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, threads: str, shown: str
+) -> None:
+    monkeypatch.setenv("QUIRE_NUM_THREADS", threads)
     facts = EngineFacts(
         num_blocks=101,
         block_size=16,
@@ -396,6 +400,7 @@ def test_description_tells_every_choice(folder: Path) -> None:
     text = describe(resolved(folder), facts)
     for part in ("LlamaForCausalLM", "bfloat16", "torch", "3.00 MiB", "101 blocks of 16"):
         assert part in text
+    assert f"cpu, {shown} (QUIRE_NUM_THREADS)\n" in text
     assert "1,600 tokens" in text
     assert "6.2 requests of that length at once" in text
     assert "weights 0.50" in text

@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         results = measure(llm, arguments)
     print(f"Avg latency: {results['avg_latency']:.4f} s")
     for percentile, seconds in results["percentiles"].items():
-        print(f"{percentile}% percentile latency: {seconds:.4f} s")
+        print(f"P{percentile} latency: {seconds:.4f} s")
     write_json(arguments.output_json, results)
     return 0
 

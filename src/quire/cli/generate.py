@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 DEFAULT_MAX_TOKENS = 128
 SEPARATOR = "-" * 8
 _IN_LIST = re.compile(r"prompts\[(\d+)\]")  # how `LLM` begins an error about one of several
+_ADVISED = "truncate_prompt_tokens"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,15 +113,16 @@ def _named_prompts(given: Sequence[str] | None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _saying_which(names: Sequence[str]) -> Iterator[None]:
-    """Replace ``prompts[i]``, with which errors of `LLM` begin, by the name of that prompt."""
+    """Replace ``prompts[i]``, with which errors of `LLM` begin, by the name of that prompt, and
+    the parameter that they advise by its flag."""
     try:
         yield
     except ValueError as error:
-        words = str(error)
+        words = str(error).replace(_ADVISED, f"--{_ADVISED.replace('_', '-')}")
         found = _IN_LIST.match(words)
-        if found is None:
-            raise
-        raise ValueError(names[int(found[1])] + words[found.end() :]) from error
+        if found is not None:
+            words = names[int(found[1])] + words[found.end() :]
+        raise ValueError(words) from error
 
 
 def _stream(llm: LLM, prompts: list[str], params: SamplingParams) -> None:

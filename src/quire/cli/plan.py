@@ -2,7 +2,8 @@
 
 Reads the config, the headers of weight files and the tokenizer of a local model, unless
 --skip-tokenizer-init is given. The exit status is 1 if the model would not start, as far as these
-tell: the weights of a model that runs through transformers are not compared with its config.
+tell: the weights of a model that runs through transformers are not compared with its config. A
+folder without weights is planned from its config alone, and the table says so.
 
   quire plan Qwen/Qwen3-0.6B                   on this machine, as an engine here would choose
   quire plan Qwen/Qwen3-0.6B --memory 24GiB    on a GPU with this much memory

@@ -9,6 +9,7 @@ from __future__ import annotations
 from starlette.routing import Match, get_route_path
 from starlette.types import Scope
 
+from quire.near_names import nearest
 from quire.not_built import LORA
 
 _VERSION = "/v1/"
@@ -82,7 +83,15 @@ def why_unknown(scope: Scope) -> str | None:
             return f"the endpoint is {meant}{_base_url(meant)}"
     parts = name.split("/")
     begins = ("/".join(parts[:count]) for count in range(_MOST_PARTS, 0, -1))
-    return next((_REASONS[begin] for begin in begins if begin in _REASONS), None)
+    why = next((_REASONS[begin] for begin in begins if begin in _REASONS), None)
+    return why or _near(scope, name)
+
+
+def _near(scope: Scope, name: str) -> str | None:
+    """The endpoint of nearly this name, for one that is mistyped; the list is made only once."""
+    paths = {_name_of(path): path for path in scope["app"].openapi()["paths"]}
+    near = nearest(name, paths, most=1)
+    return f"the nearest endpoint is {paths[near[0]]}" if near else None
 
 
 def _name_of(path: str) -> str:

@@ -196,7 +196,8 @@ def _has_vocabulary(path: Path) -> bool:
 def _no_tokenizer(path: Path) -> str:
     return (
         f"{path} has no tokenizer: none of {', '.join(_VOCABULARY_FILES)} is there; pass "
-        "tokenizer= with a folder or model that has one, or skip_tokenizer_init=True"
+        "tokenizer= (--tokenizer) with a folder or model that has one, or skip_tokenizer_init=True "
+        "(--skip-tokenizer-init)"
     )
 
 

@@ -192,6 +192,9 @@ def test_a_prompt_that_is_too_long_is_named_by_where_it_stands(
     assert main([*words, "--prompt", "good", "7 " * 40]) == 1
     told = capsys.readouterr().err.splitlines()[-1]
     assert re.match(error.format(r"prompt 2 has \d+"), told)
+    assert "or set --truncate-prompt-tokens, or start" in told
+    assert main([*words, "--prompt", "7 " * 40]) == 1
+    assert "or set --truncate-prompt-tokens, or start" in capsys.readouterr().err
 
 
 def test_only_the_end_of_a_prompt_is_kept_on_request(capsys: pytest.CaptureFixture[str]) -> None:
@@ -432,6 +435,7 @@ def test_bench_latency(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
     words = [*words, *iterations, "--output-json", str(file)]
     assert main(["bench", "latency", *DUMMY, *words]) == 0
     results = json.loads(file.read_text())
+    assert f"P90 latency: {results['percentiles']['90']:.4f} s" in capsys.readouterr().out
     assert len(results["latencies"]) == 3
     assert results["avg_latency"] == pytest.approx(sum(results["latencies"]) / 3)
     assert results["percentiles"]["50"] == sorted(results["latencies"])[1]

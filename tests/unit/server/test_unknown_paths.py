@@ -87,6 +87,24 @@ async def test_a_wrong_base_url_is_told(client: httpx.AsyncClient, path: str, hi
     assert await message_of(client, path) == f": the endpoint is {hint}."
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/v1/chat/completion", "/v1/chat/completions"),
+        ("/chat/completion", "/v1/chat/completions"),
+        ("/v1/completion", "/v1/completions"),
+        ("/v1/Models", "/v1/models"),
+        ("/v1/response", "/v1/responses"),
+        ("/helth", "/health"),
+        ("/tokenise", "/tokenize"),
+    ],
+)
+async def test_a_mistyped_path_is_told_the_nearest(
+    client: httpx.AsyncClient, path: str, meant: str
+) -> None:
+    assert await message_of(client, path) == f": the nearest endpoint is {meant}."
+
+
 @pytest.mark.parametrize("path", ["/v1", "/zzz", "/v1/zzz/embeddings", "/v1/page", "/page/zzz/a"])
 async def test_of_other_paths_nothing_is_known(client: httpx.AsyncClient, path: str) -> None:
     assert await message_of(client, path) == ""

@@ -113,6 +113,32 @@ def test_a_named_tool_has_its_own_schema_and_all_text_is_its_arguments() -> None
     ]
 
 
+@pytest.mark.parametrize("text", [None, CallText(begin="<NAME>", end="</>", separator="")])
+@pytest.mark.parametrize("is_named", [True, False])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"additionalProperties": True},
+        {"description": "anything"},
+        {"type": ["object", "null"]},
+    ],
+)
+def test_arguments_are_an_object_even_if_the_schema_names_no_type(
+    schema: dict[str, Any], is_named: bool, text: CallText | None
+) -> None:
+    must = MustCall(tools=Tools({"f": schema}), is_named=is_named, call_text=text)
+    spec = constraint(must)
+    grammar = compiled(**{spec.kind: json.loads(spec.source)})
+    around = '[{{"name": "f", "parameters": {}}}]'
+    if text is not None:
+        around = "<f>{}</>"
+    elif is_named:
+        around = "{}"
+    assert follows(grammar, around.format('{"a": 1}'))
+    for value in ("null", "5", '"x"', "[1]"):
+        assert not follows(grammar, around.format(value)), value
+
+
 IN_CHANNEL = "<|start|>assistant<|channel|>commentary to=functions.{}<|message|>{}<|call|>"
 
 

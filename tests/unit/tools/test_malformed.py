@@ -115,6 +115,7 @@ def refuse(constant: str) -> None:
 @given(data=st.data(), places=cuts)
 @settings(max_examples=40, deadline=None)
 def test_damaged_answers_lose_nothing(name: str, data: st.DataObject, places: list[int]) -> None:
+    assert TEXTS_OF[name], f"add answers in {name} to FORMS in tests/fakes/tool_texts.py"
     check(name, data.draw(damaged(data.draw(st.sampled_from(TEXTS_OF[name])))), places)
 
 
