@@ -18,7 +18,7 @@ from starlette.responses import Response
 from quire.outputs import CompletionOutput
 from quire.server import intake
 from quire.server.answer_form import AnswerForm
-from quire.server.chat_prompt import template_of
+from quire.server.chat_prompt import reads_effort, template_of
 from quire.server.error_responses import invalid_body
 from quire.server.errors import renamed
 from quire.server.fields import judge
@@ -37,6 +37,7 @@ class ChatCall:
 
     fields: Callable[[], Mapping[str, Any]]
     names: Callable[[], Mapping[str, str]]  # chat field -> its name in the body
+    default_effort: str | None = None  # asks for nothing if the template reads no effort
     leaves_out_turns: bool = False  # drop the oldest turns of a conversation that is too long
     check: Callable[[AnswerForm], None] = lambda form: None  # 400 if the API cannot answer so
 
@@ -87,7 +88,11 @@ def _chat_request(state: ServerState, call: ChatCall) -> ChatCompletionRequest:
         chat = ChatCompletionRequest.model_validate(call.fields())
     except ValidationError as error:
         raise invalid_body(error) from error
-    judge(chat, state.args.strict_fields, template_of(state, chat))
+    template = template_of(state, chat)
+    judge(chat, state.args.strict_fields, template)
+    effort = chat.reasoning_effort
+    if effort is not None and effort == call.default_effort and not reads_effort(template()):
+        chat = chat.model_copy(update={"reasoning_effort": None})
     return without_oldest_turns(state, chat) if call.leaves_out_turns else chat
 
 

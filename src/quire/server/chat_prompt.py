@@ -163,6 +163,11 @@ def _options(state: ServerState, body: ChatPromptBody) -> ChatOptions:
     )
 
 
+def reads_effort(template: str) -> bool:
+    """Whether the template reads a variable that ``reasoning_effort`` sets."""
+    return not template_variables(template).isdisjoint(_EFFORT_VARIABLES)
+
+
 def forbids_thoughts(state: ServerState, body: ChatPromptBody) -> bool:
     """Whether the chat template is told to disable thinking, which it may ignore."""
     return _options(state, body).forbids_thoughts
@@ -189,8 +194,7 @@ def _check_template(body: ChatPromptBody, template: str) -> None:
 def _check_effort(body: ChatPromptBody, template: str) -> None:
     """400 for a ``reasoning_effort`` that the template does not read, unless it is "none"."""
     effort = body.reasoning_effort
-    read = template_variables(template)
-    if effort in (None, "none") or not read.isdisjoint(_EFFORT_VARIABLES):
+    if effort in (None, "none") or reads_effort(template):
         return
     raise bad_request(
         f"reasoning_effort={effort!r} has no effect: the model's chat template reads no variable "

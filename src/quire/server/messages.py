@@ -19,13 +19,16 @@ from quire.server.state import state_of
 router = APIRouter(tags=["messages"], route_class=BodyRoute)
 
 PATH = "/v1/messages"
+_EFFORT = "high"  # in Anthropic's API the same as none given
 
 
 @router.post(PATH, response_model=None)
 async def create_message(body: MessagesRequest, request: Request) -> Response:
     """Answer a conversation, or go on with its last message if that is the assistant's."""
     state = state_of(request)
-    call = ChatCall(fields=lambda: chat_fields(body), names=lambda: names(body))
+    call = ChatCall(
+        fields=lambda: chat_fields(body), names=lambda: names(body), default_effort=_EFFORT
+    )
     async with start(request, PATH, body, call) as started:
         view = MessageView(state, started)
         if body.stream:
@@ -38,6 +41,8 @@ async def create_message(body: MessagesRequest, request: Request) -> Response:
 @router.post(PATH + "/count_tokens", response_model=None)
 async def count_message_tokens(body: CountTokensRequest, request: Request) -> Response:
     """How many tokens the messages have in the model's template."""
-    call = ChatCall(fields=lambda: prompt_fields(body), names=lambda: names(body))
+    call = ChatCall(
+        fields=lambda: prompt_fields(body), names=lambda: names(body), default_effort=_EFFORT
+    )
     headers, num_tokens = await count_tokens(request, body, call)
     return json_response({"input_tokens": num_tokens}, headers=headers)

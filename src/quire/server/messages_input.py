@@ -34,12 +34,11 @@ from quire.server.text_parts import (
 # Fields of the chat request -> their names in this API.
 _NAMES = {
     "stop": "stop_sequences",
-    "response_format": "output_config.format",
     "reasoning_effort": "output_config.effort",
     "thinking_token_budget": "thinking.budget_tokens",
 }
 _TEXT = {"text": "text"}
-_Placed = tuple[str, Any]  # where a block stands, and the block
+_Placed = tuple[str, Any]  # where a part of the body stands, and the part
 # The fields of these blocks are read; other types of blocks are refused.
 _ASSISTANT_BLOCKS = ("text", "thinking", "redacted_thinking", "tool_use")
 _USER_BLOCKS = ("text", "tool_result")
@@ -60,7 +59,7 @@ def names(body: CountTokensRequest) -> dict[str, str]:
         for i in range(len(body.tools or ()))
         for part, name in own.items()
     }
-    return {**_NAMES, **tools}
+    return {**_NAMES, "response_format": _format(body)[0], **tools}
 
 
 def prompt_fields(body: CountTokensRequest) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def prompt_fields(body: CountTokensRequest) -> dict[str, Any]:
         "continue_final_message": _is_prefilled(body),
         "tools": tools or None,
         "tool_choice": _tool_choice(choice, has_tools=bool(tools)),
-        "response_format": _response_format(config.format),
+        "response_format": _response_format(*_format(body)),
         "parallel_tool_calls": not (choice is not None and choice.disable_parallel_tool_use),
         **_thinking(body, config.effort),
     }
@@ -143,13 +142,13 @@ def _is_prefilled(body: CountTokensRequest) -> bool:
             "not end with text; end with a user's message, or with the beginning of the answer.",
             "messages",
         )
-    format = (body.output_config or OutputConfig()).format
+    place, format = _format(body)
     if format and format.get("type") != "text":
         raise bad_request(
-            "output_config.format: cannot be combined with a beginning of the answer as the last "
-            "message, since the JSON would begin anew after it; end with a user's message, or "
-            "leave output_config.format out.",
-            "output_config.format",
+            f"{place}: cannot be combined with a beginning of the answer as the last message, "
+            "since the JSON would begin anew after it; end with a user's message, or leave "
+            f"{place} out.",
+            place,
         )
     return True
 
@@ -254,9 +253,23 @@ def _tool_choice(
     return {"type": "function", "function": {"name": choice.name}}
 
 
-def _response_format(given: dict[str, Any] | None) -> dict[str, Any] | None:
+def _format(body: CountTokensRequest) -> _Placed:
+    """The format of the answer, and where it stands; 400 if it stands in both places."""
+    format = (body.output_config or OutputConfig()).format
+    if not body.output_format:
+        return "output_config.format", format
+    if format:
+        raise bad_request(
+            "output_format: is the earlier name of output_config.format, which is given too; "
+            "leave output_format out.",
+            "output_format",
+        )
+    return "output_format", body.output_format
+
+
+def _response_format(place: str, given: dict[str, Any] | None) -> dict[str, Any] | None:
     if not given or given.get("type") != "json_schema":
         return given
     if given.get("schema") is None:
-        raise no_schema("output_config.format.schema")
+        raise no_schema(f"{place}.schema")
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": given["schema"]}}

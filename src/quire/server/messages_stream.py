@@ -14,7 +14,13 @@ from quire.server.answer_form import Piece
 from quire.server.error_responses import error_payload
 from quire.server.errors import HTTPError
 from quire.server.generation import Generation
-from quire.server.messages_view import MessageView, text_block, thinking_block, tool_block
+from quire.server.messages_view import (
+    SIGNATURE,
+    MessageView,
+    text_block,
+    thinking_block,
+    tool_block,
+)
 from quire.server.sse import event
 from quire.tools import CallArguments, CallBegin, Content
 
@@ -62,7 +68,7 @@ class _Blocks:
         if isinstance(piece, CallArguments):
             return self._arguments(piece.json_fragment)
         if isinstance(piece, Reasoning):
-            begin = self._begin_if_other("thinking", thinking_block(""))
+            begin = self._begin_if_other("thinking", thinking_block("", ""))
             return begin + self._delta("thinking_delta", thinking=piece.text)
         if isinstance(piece, Content):
             begin = self._begin_if_other("text", text_block(""))
@@ -100,7 +106,9 @@ class _Blocks:
 
     def _end_block(self) -> bytes:
         data = b""
-        if self._held:
+        if self._kind == "thinking":
+            data = self._delta("signature_delta", signature=SIGNATURE)
+        elif self._held:
             wrapped = arguments_object("".join(self._held))
             data = self._held_delta(json.dumps(wrapped, ensure_ascii=False))
         self._first = ""

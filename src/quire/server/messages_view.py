@@ -20,6 +20,11 @@ from quire.tools.json_text import loaded
 
 Json = dict[str, Any]
 
+# On every block of thoughts: clients drop or rewrite thoughts without a signature when they send
+# them back. It is no signature (base64 of "quire") and proves nothing: thoughts that come back are
+# taken whatever theirs is.
+SIGNATURE = "cXVpcmU="
+
 
 class MessageView:
     """The answer to one request."""
@@ -79,9 +84,8 @@ def text_block(text: str) -> Json:
     return {"type": "text", "text": text}
 
 
-def thinking_block(text: str) -> Json:
-    """Thoughts are not signed: whoever sends them back may have changed them."""
-    return {"type": "thinking", "thinking": text, "signature": ""}
+def thinking_block(text: str, signature: str) -> Json:
+    return {"type": "thinking", "thinking": text, "signature": signature}
 
 
 def tool_block(id: str, name: str, arguments: Json) -> Json:
@@ -111,4 +115,6 @@ def usage_dict(usage: Usage) -> Json:
 def _block(part: Reasoning | Content | ToolCall) -> Json:
     if isinstance(part, ToolCall):
         return tool_block(part.id, part.name, call_input(part.arguments))
-    return thinking_block(part.text) if isinstance(part, Reasoning) else text_block(part.text)
+    if isinstance(part, Reasoning):
+        return thinking_block(part.text, SIGNATURE)
+    return text_block(part.text)

@@ -317,6 +317,7 @@ async def test_anthropics_blocks_are_the_same_streamed(state: ServerState) -> No
     blocks = view.whole(WHOLE)["content"]
     assert [block["type"] for block in blocks] == ["thinking", "text", "tool_use"]
     assert blocks[0]["thinking"] == THOUGHT and blocks[2]["input"] == {"city": "Oslo"}
+    assert blocks[0]["signature"]  # clients send thoughts without one back as text, or not at all
 
     text = b"".join([data async for data in message_events(generation, view)]).decode()
     events = [events_of(one.partition("\n")[2])[0] for one in text.split("\n\n") if one]
@@ -324,6 +325,10 @@ async def test_anthropics_blocks_are_the_same_streamed(state: ServerState) -> No
     assert begun == ["thinking", "text", "tool_use"]
     deltas = [one["delta"] for one in events if one["type"] == "content_block_delta"]
     assert "".join(one.get("thinking", "") for one in deltas) == THOUGHT
+    signed = events.index({"type": "content_block_stop", "index": 0}) - 1
+    assert [one["type"] for one in deltas].count("signature_delta") == 1
+    assert events[signed]["delta"]["signature"] == blocks[0]["signature"]
+    assert events[2]["content_block"]["signature"] == ""
     assert "".join(one.get("partial_json", "") for one in deltas) == '{"city": "Oslo"}'
     assert [one["index"] for one in events if one["type"] == "content_block_stop"] == [0, 1, 2]
     assert events[-2]["delta"]["stop_reason"] == "tool_use"

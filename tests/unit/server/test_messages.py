@@ -8,6 +8,7 @@ import httpx
 import pytest
 from anthropic.types import ErrorResponse, Message
 
+from quire.chat_template import ChatRenderer
 from quire.engine.async_engine import AsyncLLM
 from quire.server.state import Phase, ServerState
 from tests.fakes.client_types import MESSAGE_EVENTS, checked_events
@@ -255,6 +256,25 @@ async def test_tools_are_shown_to_the_model(client: httpx.AsyncClient) -> None:
         ),
         ({"output_config": {"effort": "low"}}, "output_config.effort='low' has no effect"),
         (
+            {"output_format": {"type": "json_schema", "schema": {"not": {"const": 1}}}},
+            "output_format: JSON schema: the keyword 'not' at #/not cannot be honoured",
+        ),
+        ({"output_format": {"type": "json_schema"}}, "output_format.schema: is missing"),
+        (
+            {
+                "output_format": {"type": "json_schema", "schema": {}},
+                "output_config": {"format": {"type": "json_schema", "schema": {}}},
+            },
+            "output_format: is the earlier name of output_config.format, which is given too",
+        ),
+        (
+            {
+                "messages": [*QUESTION, {"role": "assistant", "content": "{"}],
+                "output_format": {"type": "json_schema", "schema": {}},
+            },
+            "output_format: cannot be combined with a beginning of the answer",
+        ),
+        (
             {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "sundial"}},
             "does not match any of the specified `tools`: there is no 'sundial'",
         ),
@@ -327,6 +347,30 @@ async def test_neutral_values_are_fine(client: httpx.AsyncClient) -> None:
         "tools": [],
     }
     assert text_of(await ask(client, **neutral)) == ANSWER
+
+
+async def test_the_default_effort_asks_nothing_of_a_template_that_reads_none(
+    client: httpx.AsyncClient,
+) -> None:
+    high = {"output_config": {"effort": "high"}}
+    assert text_of(await ask(client, **high)) == ANSWER
+    counted = await client.post(f"{PATH}/count_tokens", json={"messages": QUESTION, **high})
+    assert counted.status_code == 200
+
+
+async def test_the_default_effort_reaches_a_template_that_reads_it(engine: AsyncLLM) -> None:
+    async def counted(**fields: Any) -> int:
+        body = {"messages": QUESTION, **fields}
+        response = await client.post(f"{PATH}/count_tokens", json=body)
+        assert response.status_code == 200, response.text
+        number: int = response.json()["input_tokens"]
+        return number
+
+    state = ready_state(engine)
+    template = "{% if reasoning_effort == 'high' %}a b c{% endif %}x"
+    state.chat = ChatRenderer(engine.front.require_tokenizer(), template)
+    async with in_process_client(state) as client:
+        assert await counted(output_config={"effort": "high"}) > await counted()
 
 
 async def test_errors_have_the_clients_form(client: httpx.AsyncClient, state: ServerState) -> None:

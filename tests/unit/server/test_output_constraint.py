@@ -82,9 +82,10 @@ async def test_responses_and_messages_are_constrained(client: httpx.AsyncClient)
     response = await client.post("/v1/responses", json={"input": "Who?", "text": {"format": form}})
     assert json.loads(response.json()["output"][0]["content"][0]["text"]).keys() == {"name", "age"}
     form.pop("name")
-    body = {"messages": QUESTION, "max_tokens": 300, "output_config": {"format": form}}
-    response = await client.post("/v1/messages", json=body)
-    assert json.loads(response.json()["content"][0]["text"]).keys() == {"name", "age"}
+    for field in ({"output_config": {"format": form}}, {"output_format": form}):
+        body = {"messages": QUESTION, "max_tokens": 300, **field}
+        response = await client.post("/v1/messages", json=body)
+        assert json.loads(response.json()["content"][0]["text"]).keys() == {"name", "age"}
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ class OutputConfig(BaseModel):
     effort: ReasoningEffort | None = None
 
 
+_FORMAT = Form(known=("type", "schema"))
 _BLOCK_KEYS = ("type", "cache_control")
 _TEXT = Form(known=(*_BLOCK_KEYS, "text", "citations"))
 _TEXTS = Form(types={"text": _TEXT})
@@ -117,7 +118,8 @@ class CountTokensRequest(Body):
         ),
         "tool_choice": Form(),
         "thinking": Form(known=("display",)),
-        "output_config": Form(inside={"format": Form(known=("type", "schema"))}),
+        "output_config": Form(inside={"format": _FORMAT}),
+        "output_format": _FORMAT,
     }
 
     messages: Items[AnthropicMessage]
@@ -126,6 +128,7 @@ class CountTokensRequest(Body):
     tool_choice: AnthropicToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    output_format: dict[str, Any] | None = None  # earlier name of output_config.format
     chat_template_kwargs: dict[str, Any] | None = None
     # Accepted without effect: every prefix is cached, and there is one location and one speed.
     cache_control: dict[str, Any] | None = None
