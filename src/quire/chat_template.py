@@ -36,6 +36,7 @@ _NEED_CONTENT = ("system", "developer", "user", "tool", "function")  # standard 
 _FOR_ANY_TEMPLATE = ("enable_thinking", "thinking")
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _THOUGHTS = ("thinking", "reasoning", "reasoning_content")  # names of a message's thought
+_RESULTS = ("tool", "function")  # roles of results, which may be null
 _SAY_SOMETHING = {"tool_calls", *_THOUGHTS}  # instead of a content
 _OF_ANY_MESSAGE = ("role", "content", "name", "id", "tool_call_id")
 _INVALID = "INVALID_JSON"  # key for arguments that are not a JSON object
@@ -292,8 +293,9 @@ def _check_tool_calls(calls: Any, place: str) -> None:
     for index, call in enumerate(calls):
         function = call.get("function") if isinstance(call, Mapping) else None
         name = function.get("name") if isinstance(function, Mapping) else None
-        arguments = function.get("arguments", "") if isinstance(function, Mapping) else None
-        if not isinstance(name, str) or not isinstance(arguments, (str, Mapping)):
+        arguments = function.get("arguments") if isinstance(function, Mapping) else None
+        has_fitting = arguments is None or isinstance(arguments, (str, Mapping))
+        if not isinstance(name, str) or not has_fitting:
             raise ChatError(
                 f"{place}[{index}]",
                 f"{place}[{index}]: must be an object with a function that has a name, a string, "
@@ -303,13 +305,13 @@ def _check_tool_calls(calls: Any, place: str) -> None:
 
 def _check_has_content(message: Message, template: str, place: str) -> None:
     """Templates write nothing for a message whose content is missing or misspelt. An answer may be
-    empty, and a role of the template's own may have other fields."""
+    empty, a result null, and a role of the template's own may have other fields."""
     if message.get("content") is not None:
         return
     role = message["role"]
     others = [str(name) for name, value in message.items() if value and name not in _OF_ANY_MESSAGE]
     misspelt = [name for name in others if nearest(name, ["content"])]
-    if role == "assistant":
+    if role == "assistant" or (role in _RESULTS and "content" in message):
         is_right = not misspelt or not _SAY_SOMETHING.isdisjoint(others)
     else:
         is_right = role not in _NEED_CONTENT and any(_reads(template, name) for name in others)
@@ -458,7 +460,7 @@ def _with_text_in_thought(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _content(content: Any, style: ContentFormat, place: str) -> str | list[dict[str, str]]:
-    if content is None:  # beside tool calls
+    if content is None:
         content = ""
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if style.is_list else content
@@ -494,10 +496,10 @@ def _part_text(part: Any, place: str) -> str:
 
 def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
     """The call with its arguments parsed from JSON text, OpenAI's form, to an object."""
-    function = call.get("function")
-    if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
-        return dict(call)
-    arguments = arguments_object(function["arguments"])
+    function = call["function"]
+    arguments = function.get("arguments") or ""
+    if isinstance(arguments, str):
+        arguments = arguments_object(arguments)
     return {**call, "function": {**function, "arguments": arguments}}
 
 

@@ -143,7 +143,8 @@ class GrammarState(Protocol):
         ...
 
     def error(self) -> str | None:
-        """Why this state became unusable, if a limit of the backend was reached; else None."""
+        """What the grammar does, in words that follow "the grammar", if this state met a limit of
+        its backend or nothing may be next; else None."""
         ...
 
 

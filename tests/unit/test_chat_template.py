@@ -209,8 +209,10 @@ def test_arguments_of_tool_calls_are_objects_in_the_template() -> None:
     template = "{{ messages[0].tool_calls[0].function.arguments.city }}{{ messages[0].content }}"
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     assert render([message], template) == "Paris"
-    call["function"] = {"name": "f", "arguments": ""}
-    assert render([message], "{{ messages[0].tool_calls[0].function.arguments }}") == "{}"
+    written = "{{ messages[0].tool_calls[0].function.arguments }}"
+    for function in ({"arguments": ""}, {"arguments": None}, {}):
+        call["function"] = {"name": "f", **function}
+        assert render([message], written) == "{}"
 
 
 @pytest.mark.parametrize(
@@ -462,9 +464,23 @@ def test_a_message_without_content_is_refused(role: str) -> None:
     needs = rf"^messages\[1\]\.content: a message of role '{role}' needs a content"
     with pytest.raises(ValueError, match=rf"{needs}.*it has 'contents', did you mean content\?$"):
         render([*HELLO, {"role": role, "contents": "b"}])
-    for message in ({"role": role}, {"role": role, "content": None, "name": "x"}):
+    messages: list[dict[str, Any]] = [{"role": role}]
+    if role != "tool":
+        messages.append({"role": role, "content": None, "name": "x"})
+    for message in messages:
         with pytest.raises(ValueError, match=rf"{needs}.* text parts$"):
             render([*HELLO, message])
+
+
+@pytest.mark.parametrize("role", ["tool", "function"])
+def test_a_result_may_be_null_but_not_misspelt(role: str) -> None:
+    texts = [
+        render([*HELLO, calling("f"), {"role": role, "tool_call_id": "1", "content": content}])
+        for content in (None, "")
+    ]
+    assert texts[0] == texts[1]
+    with pytest.raises(ValueError, match=r"^messages\[1\]\.content: .*'contents', did you mean"):
+        render([*HELLO, {"role": role, "content": None, "contents": "b"}])
 
 
 @pytest.mark.parametrize("fields", [{}, {"content": None}, {"contents": "b"}, {"text": "b"}])

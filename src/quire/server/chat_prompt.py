@@ -207,7 +207,9 @@ def _message(message: ChatMessage, index: int, template: str) -> dict[str, Any]:
     """The message as templates expect it, with reasoning under both of its names; 400 for an
     unknown role."""
     place = f"messages[{index}]"
-    plain = {"role": message.role, "content": message.content, **(message.model_extra or {})}
+    plain: dict[str, Any] = {"role": message.role, **(message.model_extra or {})}
+    if "content" in message.model_fields_set:  # a missing one may be misspelt
+        plain["content"] = message.content
     if message.role not in _ROLES and not _knows_role(template, message.role):
         raise bad_request(
             f"{place}.role: there is no role {message.role[:40]!r}"

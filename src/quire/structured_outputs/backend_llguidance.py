@@ -20,14 +20,14 @@ import numpy as np
 from quire.platform import num_cpu_cores
 from quire.structured import Grammar, GrammarSpec, GrammarState, token_bit
 from quire.structured_outputs import keywords, used_up
-from quire.structured_outputs.blame import MatcherOf, reason_of, with_place
+from quire.structured_outputs.blame import MatcherOf, reason_of, why_stuck, with_place
 from quire.structured_outputs.check import schemas_in_tag
 from quire.structured_outputs.exact_numbers import dumps
 from quire.structured_outputs.idle import without_idle
-from quire.structured_outputs.lark import with_schemas
+from quire.structured_outputs.lark import with_complements_of_text, with_schemas
 from quire.structured_outputs.look_ahead import without_look_ahead
 from quire.structured_outputs.narrow import narrowed
-from quire.structured_outputs.patterns import agreed_classes, json_spaces, plain_anchors
+from quire.structured_outputs.patterns import agreed_classes, json_spaces, plain_escapes
 from quire.structured_outputs.quoting import (
     allowed_escapes,
     with_exact_patterns,
@@ -259,7 +259,7 @@ class LLState:
         if not self.matcher.is_error():
             return None
         message = reason_of(self.matcher)
-        return None if _NOT_ALLOWED in message else message
+        return None if _NOT_ALLOWED in message else why_stuck(message)
 
     def _fill(self, mask: np.ndarray) -> None:
         self.matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
@@ -299,10 +299,8 @@ class _Tokens:
     def __init__(self, table: TokenTable) -> None:
         self.eos_token_id = table.end_token_ids[0]
         self.bos_token_id = None
-        self.tokens = list(table.tokens)
-        for token_id in table.end_token_ids:  # a mark that no text has
-            self.tokens[token_id] = b"\xff<end%d>" % token_id
-        self.special_token_ids = list(table.end_token_ids)
+        self.tokens = table.tokens
+        self.special_token_ids: list[int] = []  # their marks are bytes, which a grammar may match
         self._by_byte = {one[0]: i for i, one in enumerate(self.tokens) if len(one) == 1}
 
     def __call__(self, text: bytes | str) -> list[int]:
@@ -373,14 +371,15 @@ def _regex_in_lark(pattern: str) -> str:
     """The regular expression as Lark, converted by the library."""
     import llguidance
 
-    text = llguidance.LLMatcher.grammar_from_regex(plain_anchors(pattern))
+    text = llguidance.LLMatcher.grammar_from_regex(plain_escapes(pattern))
     (grammar,) = json.loads(text)["grammars"]
     return f"{_HEADER}{grammar['lark_grammar']}"
 
 
 def _lark_text(spec: GrammarSpec) -> str:
     """The user's grammar may have options of its own: it becomes a part of one with ours."""
-    source = with_schemas(spec.source, lambda one: _json_in_lark(one.schema, spec, one.path))
+    source = with_complements_of_text(spec.source)
+    source = with_schemas(source, lambda one: _json_in_lark(one.schema, spec, one.path))
     parts = [
         {"lark_grammar": f"{_HEADER}start: @users"},
         {"name": "users", "lark_grammar": source},

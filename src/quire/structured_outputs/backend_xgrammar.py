@@ -19,9 +19,10 @@ import numpy as np
 
 from quire.structured import Grammar, GrammarSpec, GrammarState
 from quire.structured_outputs import keywords, tag_patterns, tag_types
+from quire.structured_outputs.blame import DEAD_END
 from quire.structured_outputs.idle import without_idle
 from quire.structured_outputs.narrow import narrowed
-from quire.structured_outputs.patterns import plain_anchors
+from quire.structured_outputs.patterns import plain_escapes
 from quire.structured_outputs.token_table import TokenTable
 
 MAX_WHITESPACE = 2
@@ -91,9 +92,11 @@ class XGCompiled:
             for state, mask in zip(states, masks, strict=True):
                 state.fill(mask)
         else:
-            matchers = [state.matcher for state in states if isinstance(state, XGState)]
-            _batch().batch_fill_next_token_bitmask(matchers, masks)
-        return []
+            ours = [state for state in states if isinstance(state, XGState)]
+            _batch().batch_fill_next_token_bitmask([state.matcher for state in ours], masks)
+            for state, mask in zip(ours, masks, strict=True):
+                state.is_stuck = not mask.any()
+        return [i for i, state in enumerate(states) if state.error() is not None]
 
 
 class XGState:
@@ -101,15 +104,17 @@ class XGState:
 
     def __init__(self, matcher: Any) -> None:
         self.matcher = matcher
+        self.is_stuck = False  # nothing may be next, not even the end
 
     def accept(self, token_id: int) -> bool:
         return bool(self.matcher.accept_token(token_id))
 
     def fill(self, mask: np.ndarray) -> None:
         self.matcher.fill_next_token_bitmask(mask.reshape(1, -1), 0)
+        self.is_stuck = not mask.any()
 
     def error(self) -> str | None:
-        return None  # it has no limits
+        return DEAD_END if self.is_stuck else None  # it has no limits
 
 
 def _with_exact_escapes(ebnf: str) -> str:
@@ -199,7 +204,7 @@ def _check_formats(schema: Any, path: str) -> None:
 
 
 def _whole_text(pattern: str, path: str) -> str:
-    pattern = plain_anchors(pattern)
+    pattern = plain_escapes(pattern)
     reason = tag_patterns.why_not(pattern, tag_patterns.PLAIN)
     if reason is not None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Rewords llguidance's errors, and finds their place in a JSON schema.
+"""Rewords llguidance's errors, and finds their place in a JSON schema; says why a text is stuck.
 
 The library names no places. So the parts of a refused schema are compiled alone, down to the
 smallest that fails. Knows neither vocabularies nor limits.
@@ -39,6 +39,12 @@ _OTHER_WORDS = (
     ("lookarounds", _LOOK_AROUND),
     ("fuel exhausted", "it needs too much work; make it simpler"),
 )
+# What a grammar does in which a text is stuck, whatever its backend says.
+DEAD_END = (
+    "comes to a place where no token may follow and the text may not end; let every rule have an "
+    "end"
+)
+_NO_TOKEN = "NoExtension"  # llguidance's error when not even the end may be next
 _ELSEWHERE = re.compile(r'"\$ref": "(?!#/(?:\$defs|definitions)/)')
 
 
@@ -47,6 +53,13 @@ def reason_of(matcher: Any) -> str:
     said = " ".join(_PICTURE.split(matcher.get_error())[0].split())
     said = _PLACE.sub("", said)
     return next((ours for theirs, ours in _OTHER_WORDS if theirs in said), said[:400])
+
+
+def why_stuck(reason: str) -> str:
+    """What the grammar does, by the error of a matcher that followed it so far."""
+    if _NO_TOKEN in reason:
+        return DEAD_END
+    return f"becomes too complex to follow: {reason}; make it simpler"
 
 
 def with_place(reason: str, spec: GrammarSpec, matcher_of: MatcherOf) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from quire.near_names import did_you_mean
 from quire.structured import GrammarSpec
 from quire.structured_outputs import keywords
 from quire.structured_outputs.idle import without_idle
-from quire.structured_outputs.lark import check_options, inline_schemas
+from quire.structured_outputs.lark import check_words, inline_schemas
 
 MAX_SOURCE_BYTES = 1 << 18
 MAX_DEPTH = 64
@@ -49,8 +50,8 @@ def check_size(spec: GrammarSpec) -> None:
 
 
 def _check_lark(spec: GrammarSpec) -> None:
-    """Check the options of the grammar's rules, and the schemas in it."""
-    check_options(spec.source)
+    """Check the words of the grammar's rules, and the schemas in it."""
+    check_words(spec.source)
     for one in inline_schemas(spec.source):
         _check_depth(spec, _depth_of_value(one.schema))
         check_schema(one.schema, one.path)
@@ -98,7 +99,35 @@ def schemas_in_tag(value: Any, path: str = "structural_tag") -> Iterator[tuple[s
 def check_schema(schema: Any, path: str = "#") -> None:
     """Raise ``ValueError`` unless each keyword that has an effect is honoured and has a valid
     value."""
-    _check_schema(without_idle(schema), path)
+    schema = without_idle(schema)
+    _check_schema(schema, path)
+    _check_circles(schema, path)
+
+
+def _check_circles(root: Any, path: str) -> None:
+    """``ValueError`` for a reference that leads back to itself, for the same value: it says
+    nothing, and validators never come to its end."""
+    schemas = {id(one): one for one in keywords.all_schemas(root)}
+    parts = {key: {id(part) for part in _parts_of(one, root)} for key, one in schemas.items()}
+    try:
+        TopologicalSorter(parts).prepare()
+    except CycleError as error:
+        around = [schemas[key] for key in error.args[1] if key in schemas]
+        reference = next(one["$ref"] for one in around if "$ref" in one)
+        raise ValueError(
+            f"JSON schema: the reference {reference!r} within {path} leads only back to itself, so "
+            "nothing says what its value is; let it lead to a schema that does."
+        ) from None
+
+
+def _parts_of(schema: Mapping[str, Any], root: Any) -> Iterator[Any]:
+    """The schemas that a value of this one must follow, too."""
+    for word in ("allOf", "anyOf", "oneOf"):
+        parts = schema.get(word, ())
+        if word == "allOf" or len(parts) == 1:
+            yield from parts
+    if "$ref" in schema:
+        yield keywords.referred(schema["$ref"], root)
 
 
 def _check_schema(schema: Any, path: str) -> None:

@@ -1,5 +1,5 @@
 """Finds what the compiler of a user's Lark grammar would follow loosely or not at all: JSON
-schemas, and options of rules. Knows no compilers.
+schemas, complements, special tokens, and options of rules. Knows no compilers.
 """
 
 from __future__ import annotations
@@ -10,10 +10,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# A string, comment, regular expression or special token, which is skipped; or a keyword.
+_STRING, _REGEX = r'"(?:\\.|[^"\\\n])*"', r"/(?:\\.|[^/\\])+/"
+# A string, comment or regular expression, which is skipped; or a bracket, the mark of a complement
+# (before a number one of a count), a special token or a keyword.
 _PIECE = re.compile(
-    r'"(?:\\.|[^"\\\n])*"|(?:#|//)[^\n]*|/(?:\\.|[^/\\])+/|<[^<>\s]+>'
-    r"|(?P<json>%json[ \t\r\n]*)|\b(?P<option>stop|temperature)[ \t]*="
+    rf"{_STRING}|(?:#|//)[^\n]*|{_REGEX}|(?P<opens>[(\[])|(?P<closes>[)\]])|(?P<not>~)(?!\s*[0-9])"
+    r"|(?P<token><[^<>\s]+>)|(?P<json>%json[ \t\r\n]*)|\b(?P<option>stop|temperature)[ \t]*="
+)
+# What a complement is of.
+_ATOM = re.compile(
+    rf"\s*(?:{_STRING}[a-z]*(?:\.\.{_STRING})?|{_REGEX}[a-z]*|[A-Za-z_][\w-]*|(?P<group>[(\[]))"
 )
 # Options of rules that would have no effect, and what to write instead.
 _OPTIONS = {
@@ -60,12 +66,46 @@ def with_schemas(source: str, words: Callable[[InlineSchema], str]) -> str:
     return "".join([*parts, source[end:]])
 
 
-def check_options(source: str) -> None:
-    """``ValueError`` for an option of a rule that would have no effect."""
+def with_complements_of_text(source: str) -> str:
+    """The grammar with each complement, such as ``~/x/``, of texts only, as a terminal at its end.
+    Alone, it admits bytes that are no text: so all that it forbids could begin, and go on."""
+    parts: list[str] = []
+    terminals: list[str] = []
+    end = 0
     for found in _PIECE.finditer(source):
+        if found["not"] and found.start() >= end:
+            name = f"QUIRE_COMPLEMENT_{len(terminals)}"
+            parts.append(f"{source[end : found.start()]} {name} ")
+            end = _end_of_atom(source, found.end())
+            terminals.append(f"\n{name}: {source[found.start() : end]} & /(?s:.*)/")
+    return "".join([*parts, source[end:], *terminals])
+
+
+def _end_of_atom(source: str, start: int) -> int:
+    atom = _ATOM.match(source, start)
+    if atom is not None and not atom["group"]:
+        return atom.end()
+    depth = 0
+    for found in _PIECE.finditer(source, start) if atom is not None else ():
+        depth += bool(found["opens"]) - bool(found["closes"])
+        if found["closes"] and depth == 0:
+            return found.end()
+    line = source.count("\n", 0, start) + 1
+    raise ValueError(
+        f"the complement ~ in line {line} of the lark grammar cannot be honoured; write it of a "
+        "terminal's name, a string, a regular expression, or a group in parentheses."
+    )
+
+
+def check_words(source: str) -> None:
+    """``ValueError`` for an option of a rule that would have no effect, and for a special token,
+    by name, number or range: no text has any, and the end of the text is one."""
+    for found in _PIECE.finditer(source):
+        if not (found["option"] or found["token"]):
+            continue
+        line = source.count("\n", 0, found.start()) + 1
+        what, remedy = f"the special token {found['token']}", "write the text that you expect"
         if found["option"]:
-            line = source.count("\n", 0, found.start()) + 1
-            raise ValueError(
-                f"the option {found['option']!r} of a rule in line {line} of the lark grammar "
-                f"cannot be honoured; {_OPTIONS[found['option']]}."
-            )
+            what = f"the option {found['option']!r} of a rule"
+            remedy = _OPTIONS[found["option"]]
+        raise ValueError(f"{what} in line {line} of the lark grammar cannot be honoured; {remedy}.")

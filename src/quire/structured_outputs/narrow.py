@@ -28,7 +28,7 @@ from quire.structured_outputs.counts import count_properties, with_choice
 from quire.structured_outputs.exact_numbers import is_exact
 from quire.structured_outputs.idle import without_idle
 from quire.structured_outputs.parts import has_reference_into_parts, only_part, open_parts
-from quire.structured_outputs.patterns import plain_anchors
+from quire.structured_outputs.patterns import plain_escapes
 from quire.structured_outputs.tags import with_tags_required
 
 _DROPPED = keywords.ANNOTATIONS | {"propertyNames"}  # the latter is expressed otherwise by then
@@ -148,10 +148,10 @@ def _with_names(schema: Mapping[str, Any], root: Any, path: str) -> Mapping[str,
 
 def _narrow_patterns(out: dict[str, Any]) -> None:
     if "pattern" in out:
-        out["pattern"] = plain_anchors(out["pattern"])
+        out["pattern"] = plain_escapes(out["pattern"])
     if "patternProperties" in out:
         of_names = out["patternProperties"]
-        out["patternProperties"] = {plain_anchors(name): one for name, one in of_names.items()}
+        out["patternProperties"] = {plain_escapes(name): one for name, one in of_names.items()}
 
 
 def _rename_items(out: dict[str, Any]) -> None:

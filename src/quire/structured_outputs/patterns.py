@@ -18,6 +18,7 @@ ESCAPE = r"\\(?:[pPxuU]\{[^{}\\]*\}|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]
 _PIECE = re.compile(r"\\[\s\S]|\[\^?\]?(?:\\[\s\S]|[^\]\\])*\]?")
 _ESCAPE = re.compile(r"\\[\s\S]")
 _ANCHORS = {r"\A": "^", r"\Z": "$", r"\z": "$"}
+_THEMSELVES = (r"\<", r"\>")  # in Rust the ends of words, which grammars do not know
 
 # What may stand outside classes: the beginning of one, with an end that it holds as a character, or
 # flags, or a single character or escape; and what inside. Classes that nest have operators, and
@@ -57,9 +58,12 @@ _IN_ANY: Mapping[str, str] = {
 _OPPOSITES = [(r"\d", r"\D"), (r"\w", r"\W"), (r"\s", r"\S")]
 
 
-def plain_anchors(pattern: str) -> str:
+def plain_escapes(pattern: str) -> str:
     r"""The pattern with ``^`` and ``$`` for ``\A`` and ``\Z``, as Python writes the ends of a
-    text."""
+    text, and with the characters for ``\<`` and ``\>``, as Python and JavaScript read them."""
+    pattern = _ESCAPE.sub(
+        lambda found: found[0][1:] if found[0] in _THEMSELVES else found[0], pattern
+    )
     return _PIECE.sub(lambda found: _ANCHORS.get(found[0], found[0]), pattern)
 
 

@@ -11,10 +11,10 @@ import random
 import numpy as np
 
 from quire.structured import Grammar, GrammarSpec
+from quire.structured_outputs.blame import DEAD_END
 from quire.structured_outputs.compile import GrammarCompiler
 
 NUM_TOKENS = 256  # enough for the quadratic or worse cost of ambiguous grammars to show
-_NOWHERE = "NoExtension"  # llguidance's error when not even the end may be next
 
 
 def try_out(compiler: GrammarCompiler, spec: GrammarSpec) -> None:
@@ -23,19 +23,12 @@ def try_out(compiler: GrammarCompiler, spec: GrammarSpec) -> None:
     num_tokens, error = _walk(grammar, len(compiler.table))
     if error is None:
         return
-    if _NOWHERE not in error:
-        problem = f"becomes too complex to follow: {error}; make it simpler"
-    elif num_tokens == 0:
-        problem = (
+    if error == DEAD_END and num_tokens == 0:
+        error = (
             "allows no text at all: its rules lead to each other and never to an end, or the "
             "model's vocabulary lacks its characters"
         )
-    else:
-        problem = (
-            "comes to a place where no token may follow and the text may not end; let every rule "
-            "have an end"
-        )
-    raise ValueError(f"the {spec.kind} grammar {problem}.")
+    raise ValueError(f"the {spec.kind} grammar {error}.")
 
 
 def _walk(grammar: Grammar, vocab_size: int) -> tuple[int, str | None]:
@@ -48,8 +41,8 @@ def _walk(grammar: Grammar, vocab_size: int) -> tuple[int, str | None]:
         state.fill(mask)
         allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
         going_on = allowed[allowed != grammar.end_token_id]
-        if state.error() is not None or not len(allowed):
-            return num_tokens, state.error() or _NOWHERE
+        if state.error() is not None:
+            return num_tokens, state.error()
         if not len(going_on) or not state.accept(int(chance.choice(going_on))):
             return num_tokens, state.error()
     return NUM_TOKENS, None

@@ -41,7 +41,7 @@ def constraint(call: MustCall) -> GrammarSpec:
         return GrammarSpec(kind="structural_tag", source=_json(_tags(call, call.call_text)))
     if call.is_named:
         (schema,) = call.tools.schemas.values()
-        return GrammarSpec(kind="json", source=_json(schema or _NO_ARGUMENTS))
+        return GrammarSpec(kind="json", source=_json(_arguments(schema)))
     return GrammarSpec(kind="json", source=_json(_list_schema(call)))
 
 
@@ -103,7 +103,7 @@ def _tags(call: MustCall, text: CallText) -> dict[str, Any]:
         {
             "type": "tag",
             "begin": text.begin.replace("NAME", json.dumps(name)[1:-1]),
-            "content": {"type": "json_schema", "json_schema": schema or _NO_ARGUMENTS},
+            "content": {"type": "json_schema", "json_schema": _arguments(schema)},
             "end": text.end,
         }
         for name, schema in call.tools.schemas.items()
@@ -118,6 +118,15 @@ def _tags(call: MustCall, text: CallText) -> dict[str, Any]:
     return {"type": "structural_tag", "format": tags[0] if call.is_named else several}
 
 
+def _arguments(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema of a tool's arguments, which are an object even if it names no type, or others
+    too."""
+    if not schema:
+        return _NO_ARGUMENTS
+    is_open = "object" in keywords.types_of(schema)
+    return {**schema, "type": "object"} if is_open else schema
+
+
 def _list_schema(call: MustCall) -> dict[str, Any]:
     """The schema of a list of calls. Each tool's schema is one of its definitions, with references
     changed accordingly."""
@@ -125,7 +134,7 @@ def _list_schema(call: MustCall) -> dict[str, Any]:
     kinds: list[dict[str, Any]] = []
     for i, (name, schema) in enumerate(call.tools.schemas.items()):
         place = f"#/$defs/tool{i}"
-        definitions[f"tool{i}"] = _moved(schema or _NO_ARGUMENTS, place)
+        definitions[f"tool{i}"] = _moved(_arguments(schema), place)
         properties = {"name": {"const": name}, "parameters": {"$ref": place}}
         kinds.append(
             {

@@ -86,10 +86,10 @@ class GrammarRow:
 
     def look_for_error(self) -> None:
         """Set the row's error if its grammar has met a limit while it filled the mask, which then
-        allows nothing but the end."""
+        allows nothing but the end, or if the mask allows nothing at all."""
         reason = self.state.error() if self.state is not None and self.error is None else None
         if reason is not None:
-            self.error = _too_complex(reason)
+            self.error = f"the grammar {reason}"
 
     def spend(self, work: Callable[[], None]) -> None:
         """Run ``work`` and add its CPU time to the row's; past the limit the row has an error."""
@@ -136,7 +136,7 @@ class GrammarRow:
             f"the grammar does not allow token {token_id}, which was sampled: this is an error of "
             "the engine"
             if reason is None
-            else _too_complex(reason)
+            else f"the grammar {reason}"
         )
 
     def _finish_inside(self, line: np.ndarray) -> None:
@@ -165,10 +165,6 @@ class GrammarRow:
     def _forbid_stops(self, line: np.ndarray) -> None:
         for token_id in self.stop_ids:
             _clear(line, token_id)
-
-
-def _too_complex(reason: str) -> str:
-    return f"the grammar became too complex to follow: {reason}; make it simpler"
 
 
 def _set(line: np.ndarray, token_id: int) -> None:

@@ -127,12 +127,14 @@ async def test_history_and_parts_reach_the_prompt(client: httpx.AsyncClient) -> 
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": parts},
         {"role": "assistant", "content": None},
+        {"role": "assistant"},
         {"role": "user", "content": "three"},
     ]
     response = await client.post("/apply-template", json={"messages": messages})
     assert response.json()["prompt"] == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\none\ntwo<|im_end|>\n"
-        "<|im_start|>assistant\n<|im_end|>\n<|im_start|>user\nthree<|im_end|>\n"
+        "<|im_start|>assistant\n<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n"
+        "<|im_start|>user\nthree<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
 
@@ -297,6 +299,11 @@ async def test_a_default_beyond_the_context_is_no_error(
         (
             {"messages": [{"role": "user", "content": None}]},
             "messages[0].content",
+            "needs a content",
+        ),
+        (
+            {"messages": [*QUESTION, {"role": "tool", "tool_call_id": "c"}]},
+            "messages[1].content",
             "needs a content",
         ),
         (

@@ -363,6 +363,22 @@ def test_many_states_are_filled_as_one_is() -> None:
         assert (masks[:, : NUM_TOKENS // 32] == wanted[: NUM_TOKENS // 32]).all()
 
 
+@pytest.mark.parametrize("source", ['root ::= "a" x | "b"\nx ::= x "c"', 'start: "a" x\nx: x "c"'])
+@pytest.mark.parametrize("num_states", [1, 40])
+def test_a_state_where_nothing_may_follow_says_so(source: str, num_states: int) -> None:
+    grammar = compiled(grammar=source)
+    states = [grammar.new_state() for _ in range(num_states)]
+    masks = np.zeros((num_states, NUM_WORDS), dtype=np.int32)
+    assert grammar.fill_all(states, masks) == []
+    assert states[-1].error() is None and states[-1].accept(ord("a"))
+    assert grammar.fill_all(states, masks) == [num_states - 1]
+    assert str(states[-1].error()).startswith("comes to a place where no token may follow")
+    alone = grammar.new_state()
+    assert alone.accept(ord("a"))
+    alone.fill(masks[0])
+    assert alone.error() == states[-1].error()
+
+
 def test_schemas_that_xgrammar_would_pass_over_are_refused_in_its_tags() -> None:
     for schema in ({"allOf": [{"type": "integer"}]}, {"$ref": "#/$defs/a", "type": "string",
                    "maxLength": 3, "$defs": {"a": {"type": "string"}}}):  # fmt: skip

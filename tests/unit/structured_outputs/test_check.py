@@ -134,6 +134,41 @@ def test_more_optional_properties_than_can_be_followed_are_refused() -> None:
     check_schema(schema)
 
 
+def within(schema: Any) -> dict[str, Any]:
+    return {"properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": schema, "B": {}}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/$defs/A"},
+        {"allOf": [{"type": "object"}, {"$ref": "#/$defs/A"}]},
+        {"anyOf": [{"$ref": "#/$defs/A"}]},
+        {"oneOf": [{"allOf": [{"$ref": "#/$defs/A/oneOf/0"}]}]},
+    ],
+)
+def test_a_reference_that_leads_only_back_to_itself_is_refused(schema: Any) -> None:
+    back = r"the reference '#/\$defs/A.*' within (#|structural_tag\S+) leads only back to itself"
+    for constraint in (
+        {"json": within(schema)},
+        {"structural_tag": {"format": {"type": "json_schema", "json_schema": within(schema)}}},
+    ):
+        with pytest.raises(ValueError, match=back):
+            check(to_grammar_spec(constraint))
+
+
+def test_references_that_lead_back_from_within_a_value_or_beside_another_are_taken() -> None:
+    chain = {f"D{i}": {"$ref": f"#/$defs/D{i + 1}"} for i in range(3000)}
+    for schema in (
+        {"properties": {"next": {"$ref": "#/$defs/A"}}},
+        {"items": {"allOf": [{"$ref": "#/$defs/A"}]}},
+        {"anyOf": [{"$ref": "#/$defs/B"}, {"items": {"$ref": "#/$defs/A"}}]},
+        {"allOf": [{"$ref": "#/$defs/B"}, {"$ref": "#/$defs/B"}]},
+    ):
+        check_schema(within(schema))
+    check_schema({"$ref": "#/$defs/D0", "$defs": {**chain, "D3000": {"type": "null"}}})
+
+
 def test_names_of_properties_are_honoured_where_they_are_patterns() -> None:
     for names in (
         {"pattern": "^a"},

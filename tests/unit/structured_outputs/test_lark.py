@@ -1,8 +1,9 @@
-"""JSON schemas inside users' Lark, and options of rules."""
+"""JSON schemas inside users' Lark, special tokens, complements, and options of rules."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from jsonschema import Draft202012Validator
 
 from quire.structured import to_grammar_spec
 from quire.structured_outputs.check import check
-from quire.structured_outputs.lark import inline_schemas, with_schemas
-from tests.unit.structured_outputs.grammars import compiled, follows
+from quire.structured_outputs.lark import inline_schemas, with_complements_of_text, with_schemas
+from tests.unit.structured_outputs.grammars import allowed, compiled, follows
 
 
 def inline(schema: Any) -> str:
@@ -128,6 +129,61 @@ def test_what_only_looks_like_json_is_refused_as_in_a_schema_alone(schema: str) 
 def test_an_option_of_a_rule_that_would_have_no_effect_is_refused(option: str) -> None:
     with pytest.raises(ValueError, match="of a rule in line 2 of the lark grammar cannot be hon"):
         compiled(grammar=f"start: g\ng[{option}]: /[a-e]/")
+
+
+@pytest.mark.parametrize("token", ["<[1]>", "<[^65-70]>", "<[*]>", "<|im_start|>", "<any>"])
+def test_a_special_token_is_refused_since_no_text_has_any(token: str) -> None:
+    message = f"the special token {re.escape(token)} in line 2 of the lark grammar cannot be hon"
+    with pytest.raises(ValueError, match=message):
+        compiled(grammar=f'start: a // <[1]>\na: "<[1]>" {token} /<x>/')
+
+
+def test_what_looks_like_a_special_token_within_a_text_is_text() -> None:
+    grammar = compiled(grammar='start: "<[1]>" /<x>/ %json {"const": "<y>"} // <[1]>')
+    assert follows(grammar, '<[1]><x>"<y>"')
+
+
+@pytest.mark.parametrize(
+    ("source", "good", "bad"),
+    [
+        ("start: A\nA: ~/(?s:.*)Paris(?s:.*)/", ["", "Oslo", "Pari"], ["Paris", "in Paris."]),
+        ("start: A\nA: ~/yes|no/", ["", "y", "yesno"], ["yes", "no"]),
+        ('start: "<" A ">"\nA: /[a-z]+/ & ~/x/', ["<y>", "<xx>"], ["<x>", "<", "<y"]),
+        ('start: A "b"\nA: ~/(?s:.*)b(?s:.*)/', ["b", "aab"], ["", "a", "bb"]),
+    ],
+)
+def test_a_complement_forbids_what_it_names_and_ends_nothing(
+    source: str, good: list[str], bad: list[str]
+) -> None:
+    grammar = compiled(grammar=source)
+    assert [one for one in [*good, *bad] if follows(grammar, one)] == good
+
+
+def test_a_complement_has_no_bytes_that_are_no_text() -> None:
+    """Behind "Paris" they would make it another text, which may go on."""
+    grammar = compiled(grammar="start: A\nA: ~/(?s:.*)Paris(?s:.*)/")
+    assert follows(grammar, "É日😀")
+    found = allowed(grammar, list(b"Pari"))
+    assert found is not None and ord("s") not in found
+    assert found.isdisjoint([*range(0x80, 0xC2), *range(0xF5, 0x100)])
+
+
+def test_what_a_complement_is_of_is_found() -> None:
+    source = 'start: "~"~"x"i..."y" // ~/x/\nA: ~( /x\\/)/ | ["y" ")"] ~B) ~ B? | B~2..3 ~[B]'
+    assert with_complements_of_text(source).splitlines() == [
+        'start: "~" QUIRE_COMPLEMENT_0 ..."y" // ~/x/',
+        "A:  QUIRE_COMPLEMENT_1   QUIRE_COMPLEMENT_2 ? | B~2..3  QUIRE_COMPLEMENT_3 ",
+        'QUIRE_COMPLEMENT_0: ~"x"i & /(?s:.*)/',
+        'QUIRE_COMPLEMENT_1: ~( /x\\/)/ | ["y" ")"] ~B) & /(?s:.*)/',
+        "QUIRE_COMPLEMENT_2: ~ B & /(?s:.*)/",
+        "QUIRE_COMPLEMENT_3: ~[B] & /(?s:.*)/",
+    ]
+
+
+@pytest.mark.parametrize("atom", ["~/x/", "(/x/", "%regex {}", ""])
+def test_a_complement_of_nothing_that_can_be_found_is_refused(atom: str) -> None:
+    with pytest.raises(ValueError, match="the complement ~ in line 2 of the lark grammar cannot"):
+        compiled(grammar=f"start: A\nA: ~{atom}")
 
 
 def test_other_options_of_rules_are_followed() -> None:

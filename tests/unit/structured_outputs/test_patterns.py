@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from quire.structured_outputs.patterns import agreed_classes, plain_anchors
+from quire.structured_outputs.patterns import agreed_classes, plain_escapes
 from tests.unit.structured_outputs.grammars import compiled, follows
 
 ASCII = [chr(code) for code in range(0x20, 0x7F) if chr(code) not in '"\\']  # written as they are
@@ -74,6 +74,20 @@ def test_a_class_of_everything_stays_one(pattern: str) -> None:
 )
 def test_what_becomes_of_a_pattern(pattern: str, wanted: str) -> None:
     assert agreed_classes(pattern) == wanted
+
+
+@pytest.mark.parametrize("pattern", [r"^\<[a-z]+\>$", r"^[\<][a-z]+[^\<a-z]$"])
+def test_angle_brackets_behind_a_backslash_are_themselves(pattern: str) -> None:
+    """As in Python and JavaScript; in Rust they would be the ends of words."""
+    content = {"type": "json_schema", "json_schema": {"type": "string", "pattern": pattern}}
+    tag = {"format": {"type": "tag", "begin": "", "content": content, "end": ""}}
+    of_text = compiled(regex=pattern)
+    assert follows(of_text, "<ab>") and not follows(of_text, "ab")
+    for constraint in ({"json": content["json_schema"]}, {"structural_tag": tag}):
+        grammar = compiled(**constraint)
+        assert follows(grammar, '"<ab>"') and not follows(grammar, '"ab"')
+    names = compiled(json={"type": "object", "patternProperties": {pattern: {"type": "null"}}})
+    assert follows(names, '{"<a>": null}') and not follows(names, '{"a": null}')
 
 
 @pytest.mark.parametrize(
@@ -191,7 +205,7 @@ def test_a_flag_holds_within_its_group(pattern: str, wanted: str) -> None:
 @pytest.mark.parametrize("end", ["", "]"])
 def test_a_long_pattern_is_read_in_one_pass(text: str, end: str) -> None:
     pattern = text * 40_000 + end  # takes minutes if each piece looks for its end
-    assert plain_anchors(pattern) == pattern
+    assert plain_escapes(pattern) == pattern
     for may_nest in (False, True):
         try:
             assert agreed_classes(pattern, may_nest=may_nest).count(text[0]) == 40_000

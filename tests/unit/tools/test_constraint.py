@@ -121,6 +121,9 @@ def test_a_named_tool_has_its_own_schema_and_all_text_is_its_arguments() -> None
         {"additionalProperties": True},
         {"description": "anything"},
         {"type": ["object", "null"]},
+        {"$ref": "#/$defs/any", "$defs": {"any": {}}},
+        {"anyOf": [{"type": "object"}, {"type": "null"}]},
+        {"enum": [{"a": 1}, 5, None, "x", [1]]},
     ],
 )
 def test_arguments_are_an_object_even_if_the_schema_names_no_type(

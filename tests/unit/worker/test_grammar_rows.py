@@ -401,13 +401,26 @@ class Failing:
 
 def test_a_grammar_that_meets_a_limit_ends_its_row_with_an_error_in_the_same_step() -> None:
     """Its mask allows the end only: the text would look complete."""
-    failing = Constraint(grammar=Failing(reason="too many states"))
+    failing = Constraint(grammar=Failing(reason="becomes too complex: too many states"))
     world = World(joined(0, failing), joined(1, REGEX))
     world.allowed(0, 1)
     errors = world.rows.errors(np.array([0, 1]))
     assert list(errors) == [0]
-    assert "became too complex to follow: too many states" in errors[0]
+    assert str(errors[0]) == "the grammar becomes too complex: too many states"
     assert world.allowed(0, 1) == [None, {A}]
+
+
+@pytest.mark.parametrize("source", ['root ::= "x" a\na ::= a "y"', 'start: "x" a\na: a "y"'])
+def test_a_grammar_that_leads_nowhere_ends_its_row_with_an_error(source: str) -> None:
+    """An empty mask would let any token follow."""
+    dead = Constraint(grammar=compiled(grammar=source))
+    world = World(joined(0, dead), joined(1, REGEX))
+    assert world.allowed(0, 1) == [{A}, {A}]
+    world.sampled({0: A, 1: A})
+    world.allowed(0, 1)
+    errors = world.rows.errors(np.array([0, 1]))
+    assert list(errors) == [0]
+    assert str(errors[0]).startswith("the grammar comes to a place where no token may follow")
 
 
 def test_a_grammar_that_takes_too_long_ends_its_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
