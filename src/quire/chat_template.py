@@ -39,6 +39,7 @@ _THOUGHTS = ("thinking", "reasoning", "reasoning_content")  # names of a message
 _RESULTS = ("tool", "function")  # roles of results, which may be null
 _SAY_SOMETHING = {"tool_calls", *_THOUGHTS}  # instead of a content
 _OF_ANY_MESSAGE = ("role", "content", "name", "id", "tool_call_id")
+_CODE = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)  # of a template, without texts and comments
 _INVALID = "INVALID_JSON"  # key for arguments that are not a JSON object
 _OWN_ARGUMENTS = {  # not to be overridden through template_kwargs
     "conversation",
@@ -309,7 +310,11 @@ def _check_has_content(message: Message, template: str, place: str) -> None:
     if message.get("content") is not None:
         return
     role = message["role"]
-    others = [str(name) for name, value in message.items() if value and name not in _OF_ANY_MESSAGE]
+    others = [
+        str(name)
+        for name, value in message.items()
+        if value is not None and name not in _OF_ANY_MESSAGE
+    ]
     misspelt = [name for name in others if nearest(name, ["content"])]
     if role == "assistant" or (role in _RESULTS and "content" in message):
         is_right = not misspelt or not _SAY_SOMETHING.isdisjoint(others)
@@ -326,8 +331,9 @@ def _check_has_content(message: Message, template: str, place: str) -> None:
 
 
 def _reads(template: str, name: str) -> bool:
-    """Whether the template has this name of a field anywhere."""
-    return re.search(rf"\b{re.escape(name)}\b", template) is not None
+    """Whether the template's code has this name of a field anywhere."""
+    code = " ".join(_CODE.findall(template))
+    return re.search(rf"\b{re.escape(name)}\b", code) is not None
 
 
 def _checked(messages: Conversation) -> Conversation:
@@ -370,8 +376,7 @@ def _rendered_message(
 
 
 def _with_calls_as_text(content: Any, calls: Sequence[Mapping[str, Any]], template: str) -> Any:
-    """The content with the calls behind it, as the model writes them, for a template that would
-    leave them out."""
+    """The content with the calls behind it, for a template that would leave them out."""
     functions = [_call_with_text(call)["function"] for call in calls]
     names = [json.dumps(function["name"], ensure_ascii=False) for function in functions]
     objects = [

@@ -8,19 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quire.chat_templates import chat_template_names, named_chat_template
 from quire.near_names import did_you_mean
 from quire.template_format import template_fault
-from quire.tokenizer.loading import load_tokenizer
-
-if TYPE_CHECKING:
-    from quire.config import EngineConfig
 
 _MAX_SHOWN = 300  # characters of a template in a message
 # Of one of several templates of a tokenizer; with such an ending it is a file that is missing.
-_NAME = re.compile(r"(?!.*\.(jinja2?|j2|txt|json)$)[\w-]+(\.[\w-]+)*")
+_NAME = re.compile(r"(?!.*\.(?i:jinja2?|j2|tmpl|html?|txt|json)$)[\w-]+(\.[\w-]+)*")
 
 
 def load_chat_template(value: str | Path | None, *, is_typed: bool = True) -> str | None:
@@ -41,17 +37,12 @@ def load_chat_template(value: str | Path | None, *, is_typed: bool = True) -> st
     return template
 
 
-def check_name(template: str | None, config: Callable[[], EngineConfig]) -> None:
-    """``ValueError`` for a name that no template has, before the weights are loaded; ``config`` is
-    called only for one that is not ours, since the model's names need its tokenizer."""
-    if template is None or template in chat_template_names() or not _NAME.fullmatch(template):
-        return
-    model = config().model
-    if not model.skip_tokenizer_init:
-        tokenizer = load_tokenizer(
-            model.tokenizer, mode=model.tokenizer_mode, trust_remote_code=model.trust_remote_code
-        )
-        named(template, tokenizer.chat_template)
+def check_name(template: str | None, of_tokenizer: Callable[[], Any]) -> None:
+    """``ValueError`` for a name that no template has. ``of_tokenizer``, which returns what `named`
+    takes, is called only for one that is not ours."""
+    is_ours = template in chat_template_names()
+    if template is not None and not is_ours and _NAME.fullmatch(template):
+        named(template, of_tokenizer())
 
 
 def _read_template(value: str | Path, is_typed: bool) -> str:
@@ -65,7 +56,7 @@ def _read_template(value: str | Path, is_typed: bool) -> str:
                 f"the chat template {text!r} is not UTF-8: {error}; save it as UTF-8"
             ) from error
         except OSError as error:
-            if _NAME.fullmatch(text):
+            if isinstance(error, FileNotFoundError) and _NAME.fullmatch(text):
                 return text  # perhaps one of the model's, which are not known yet
             names = chat_template_names()
             meant = Path(text).stem.removeprefix("template_")  # as vLLM's examples are called

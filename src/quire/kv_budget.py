@@ -46,7 +46,8 @@ class ToldSize:
 
 def with_kv_memory(config: EngineConfig, layout: KVLayout, memory: Memory) -> EngineConfig:
     """Set the size of the KV cache if it is known before loading, and check that it is enough."""
-    check_weights_fit(memory)
+    if memory.device == "cuda":
+        check_weights_fit(memory)
     fit = KVFit.of(config, layout)
     limits = (config.model.max_model_len, config.scheduler.max_num_seqs)
     told = told_size(config.cache, fit, memory.device)
@@ -55,6 +56,7 @@ def with_kv_memory(config: EngineConfig, layout: KVLayout, memory: Memory) -> En
         _note_excess(told, fit, *limits)
         num_bytes = told.num_bytes
     elif memory.device == "cpu":
+        check_weights_fit(memory)
         num_bytes = default_cpu_bytes(fit, *limits, memory.free - memory.weights)
     else:
         return config  # a GPU's memory is measured once the weights are in

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from quire.engine.offline import OfflineRunner
 from quire.engine.offline_requests import OfflineRequests, Params
 from quire.engine.progress import Progress, UseTqdm
 from quire.heap import unwatched_heap
+from quire.model_files import own_chat_template
 from quire.not_built import TellsWhatIsNotBuilt
 from quire.outputs import BeamSearchOutput, BeamSearchSequence, RequestOutput
 from quire.prompts import ParsedPrompt, PromptType, parse_prompts
@@ -93,7 +95,8 @@ class LLM(TellsWhatIsNotBuilt):
             **kwargs,
         )
         template = load_chat_template(chat_template, is_typed=False)
-        check_name(template, args.create_engine_config)
+        if not skip_tokenizer_init:
+            check_name(template, partial(own_chat_template, args))
         engine = LLMEngine.from_engine_args(args, enable_multiprocessing=multiprocess_mode)
         self._use(engine, template, reasoning)
 

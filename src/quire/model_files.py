@@ -74,6 +74,19 @@ def find_model_files(args: EngineArgs, *, with_weights: bool = True) -> ModelFil
     )
 
 
+def own_chat_template(args: EngineArgs) -> Any:
+    """The ``chat_template`` of the model's tokenizer, a dict if it has several; without weights."""
+    from quire.tokenizer.loading import load_tokenizer
+
+    is_own = _has_own_tokenizer(args)
+    revision = args.tokenizer_revision if is_own else args.revision
+    folder = _fetch(args, args.tokenizer or args.model, revision, "tokenizer")
+    tokenizer = load_tokenizer(
+        folder, mode=args.tokenizer_mode, trust_remote_code=args.trust_remote_code
+    )
+    return tokenizer.chat_template
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """``config.json`` of the folder ``path``."""
     file = path / "config.json"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,8 @@ from quire import LLM
 from quire.args import BUNDLED_MODEL, EngineArgs
 from quire.chat_template import ChatOptions, ChatRenderer
 from quire.chat_template_choice import check_name, load_chat_template
-from quire.config import EngineConfig
+from quire.cli.engine_flags import served_config
+from quire.model_files import own_chat_template
 from tests.fakes import tokenizers
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -97,10 +97,6 @@ def test_what_is_no_name_must_be_a_file(
         load_chat_template(name)
 
 
-def config_of(folder: Path, **fields: Any) -> EngineConfig:
-    return EngineArgs(model=str(folder), **fields).create_engine_config()
-
-
 def test_an_unknown_name_is_found_without_the_weights(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(BUNDLED_MODEL, folder)
@@ -109,17 +105,28 @@ def test_an_unknown_name_is_found_without_the_weights(tmp_path: Path) -> None:
     settings = json.loads(file.read_text()) | {"chat_template": named}
     file.write_text(json.dumps(settings))
     (folder / "chat_template.jinja").unlink(missing_ok=True)
-    config = config_of(folder)
-    check_name("rag", lambda: config)
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    named_by_model = partial(own_chat_template, EngineArgs(model=str(folder)))
+    check_name("rag", named_by_model)
     with pytest.raises(ValueError, match=r"no chat template 'rags'; did you mean rag\?"):
-        check_name("rags", lambda: config)
-    without = dataclasses.replace(config.model, skip_tokenizer_init=True)
-    check_name("rags", lambda: dataclasses.replace(config, model=without))
+        check_name("rags", named_by_model)
+    make_config = served_config(EngineArgs(model=str(folder)), "rags")
+    with pytest.raises(ValueError, match=r"^--chat-template: there is no chat template 'rags'"):
+        make_config()
+
+
+def test_a_template_is_read_once_however_often_the_engine_starts(tmp_path: Path) -> None:
+    file = tmp_path / "chat.jinja"
+    file.write_text("{{ messages }}")
+    make_config = served_config(EngineArgs(), str(file))
+    file.unlink()
+    assert make_config().model.model
 
 
 def test_the_model_is_not_looked_at_for_what_is_known() -> None:
     for known in (None, "chatml", "{{ messages }}"):
-        check_name(known, lambda: pytest.fail("the configuration was made"))
+        check_name(known, lambda: pytest.fail("the tokenizer was loaded"))
 
 
 def test_an_llm_of_an_unknown_template_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import re
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
+from functools import partial
 from typing import Protocol
 
 from quire.cli.conversation import Conversation
@@ -103,10 +104,11 @@ def _talk(arguments: argparse.Namespace) -> Iterator[tuple[Talk, str]]:
         yield RemoteConversation(server, model, fields, arguments.system), model.name
         return
     from quire.chat_template_choice import check_name, load_chat_template
+    from quire.model_files import own_chat_template
 
     # a wrong one fails before the model loads
     template = load_chat_template(arguments.chat_template)
-    check_name(template, engine_args(arguments).create_engine_config)
+    check_name(template, partial(own_chat_template, engine_args(arguments)))
     with open_llm(arguments) as llm:
         params = sampling_params(arguments, llm.get_default_sampling_params())
         yield Conversation(llm, params, arguments.system, template), arguments.model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from quire.cli.parser import Parser
 from quire.cli.settings import add_settings
 
 if TYPE_CHECKING:
+    from quire.config import EngineConfig
     from quire.llm import LLM
 
 
@@ -56,6 +58,24 @@ def engine_args(arguments: argparse.Namespace) -> EngineArgs:
     """The arguments that the command line gives."""
     settle_model(arguments)
     return EngineArgs.from_cli_args(arguments)
+
+
+def served_config(engine: EngineArgs, chat_template: str | None) -> Callable[[], EngineConfig]:
+    """What makes the configuration of an engine that is served. It raises ``ValueError`` if
+    --chat-template names none of the model's templates, before weights are fetched."""
+    from quire.chat_template_choice import check_name, load_chat_template
+    from quire.model_files import own_chat_template
+
+    template = load_chat_template(chat_template)  # once: the engine may be started again
+
+    def make() -> EngineConfig:
+        try:
+            check_name(template, lambda: own_chat_template(engine))
+        except ValueError as error:
+            raise ValueError(f"--chat-template: {error}") from error
+        return engine.create_engine_config()
+
+    return make
 
 
 def open_llm(arguments: argparse.Namespace) -> LLM:

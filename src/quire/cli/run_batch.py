@@ -35,7 +35,13 @@ from quire.batch_files.lines import BatchInput, Line, read_lines
 from quire.batch_files.other_flags import VERDICTS
 from quire.batch_files.output import OutputFile
 from quire.bench.other_flags import settle_other_flags
-from quire.cli.engine_flags import add_engine_flags, engine_args, set_up_log, settle_model
+from quire.cli.engine_flags import (
+    add_engine_flags,
+    engine_args,
+    served_config,
+    set_up_log,
+    settle_model,
+)
 from quire.cli.parser import at_least
 from quire.cli.remote_flags import (
     add_remote_flags,
@@ -250,9 +256,8 @@ def _target(arguments: argparse.Namespace) -> AbstractAsyncContextManager[Target
 
     def open_engine(watch: StartWatch) -> AsyncLLM:
         from quire.engine.async_engine import AsyncLLM
-        from quire.server.lifecycle import checked_config
 
-        return AsyncLLM(checked_config(server_args, engine_args(arguments).create_engine_config))
+        return AsyncLLM(served_config(engine_args(arguments), server_args.chat_template)())
 
     return in_process(ServerState(args=server_args), open_engine)
 

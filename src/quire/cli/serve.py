@@ -9,7 +9,7 @@ from typing import Any
 
 from quire import env, log
 from quire.args import EngineArgs, add_flags, add_hidden_flags
-from quire.cli.engine_flags import add_engine_flags, engine_args
+from quire.cli.engine_flags import add_engine_flags, engine_args, served_config
 from quire.cli.parser import Parser
 from quire.compat import translate
 from quire.errors import ModelLoadError, QuireError
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         # Checked now; other mistakes are found while the model loads.
         check_alone(engine)
         check_model_name(engine.model)
-        serve(args, engine.create_engine_config)
+        serve(args, served_config(engine, args.chat_template))
     except ModelLoadError as error:
         log.last_words("quire serve", str(error))
         return 1

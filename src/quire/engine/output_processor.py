@@ -198,7 +198,7 @@ class _Request:
 
     def _warn_of_failures(self, outputs: list[CompletionOutput]) -> None:
         errors = [one.error for one in outputs if one.error is not None]
-        if errors:
+        if 0 < len(errors) < len(outputs):  # else the answer itself has an error
             logger.warning(
                 "request %s: %d of %d samples failed, and the best of the others are chosen: %s",
                 self._engine.request_id,

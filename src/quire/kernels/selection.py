@@ -34,6 +34,14 @@ class Kernels:
     store_heads: MakeStoreHeads | None  # None: there is no fused kernel
 
 
+def prepare(device: torch.device) -> None:
+    """To be called before any kernel is compiled."""
+    if device.type == "cuda":
+        from quire.kernels.triton import kernel_cache
+
+        kernel_cache.choose_folder()
+
+
 @lru_cache
 def kernels_for(device: torch.device) -> Kernels:
     """Triton kernels on a GPU, C++ on a CPU; torch operations where there are none of these."""
@@ -68,9 +76,8 @@ def _cpp() -> Kernels:
 
 
 def _triton() -> Kernels:
-    from quire.kernels.triton import activation, kernel_cache, norm, rope
+    from quire.kernels.triton import activation, norm, rope
 
-    kernel_cache.choose_folder()  # before any kernel is compiled
     return Kernels(
         rms_norm=norm.rms_norm,
         layer_norm=norm.layer_norm,

@@ -83,8 +83,8 @@ def reserve_files(pid: int) -> None:
             file.write_bytes(bytes(_FILE_BYTES))
     except FileNotFoundError as error:
         raise ValueError(
-            f"{folder}, the folder in which the HTTP processes count, has been removed; restart "
-            "the server"
+            f"{folder}, the folder in which the HTTP processes count, has been removed; make "
+            "it anew, or restart the server"
         ) from error
     except OSError as error:
         for file in new:

@@ -174,4 +174,7 @@ class ServerArgs:
         for item in fields(self):
             value, flag = getattr(self, item.name), item.metadata["flag"]
             if isinstance(value, str) and isinstance(item.default, tuple):
-                setattr(self, item.name, [value] if flag.nargs else flag.parse(value))
+                try:
+                    setattr(self, item.name, [value] if flag.nargs else flag.parse(value))
+                except ValueError as error:
+                    raise ValueError(f"{item.name}: {error}") from error

@@ -13,14 +13,12 @@ import time
 from collections.abc import Callable
 
 from quire.chat_template import ChatRenderer
-from quire.chat_template_choice import check_name, load_chat_template
-from quire.config import EngineConfig
+from quire.chat_template_choice import load_chat_template
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
 from quire.resolve import default_served_name
 from quire.server.answer_formats import AnswerFormats
-from quire.server.args import ServerArgs
 from quire.server.chat_prompt import warn_of_templates
 from quire.server.state import Phase, ServedModels, ServerState
 
@@ -30,18 +28,7 @@ _POLL_S = 0.05
 RESTART_DELAY_S = 1.0
 _UNWIND_S = 1.0  # for a cancelled start to end
 
-MakeConfig = Callable[[], EngineConfig]  # may look at the model's files, and download them
 OpenEngine = Callable[[StartWatch], AsyncLLM]  # returns when the model is loaded
-
-
-def checked_config(args: ServerArgs, make_config: MakeConfig) -> EngineConfig:
-    """The configuration; ``ValueError`` if --chat-template names none of the model's templates."""
-    config = make_config()
-    try:
-        check_name(load_chat_template(args.chat_template), lambda: config)
-    except ValueError as error:
-        raise ValueError(f"--chat-template: {error}") from error
-    return config
 
 
 class RestartLimit:

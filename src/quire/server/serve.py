@@ -12,7 +12,6 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,6 +19,7 @@ from fastapi import FastAPI
 from quire import env, log
 from quire.chat_template import ChatOptions
 from quire.chat_template_choice import load_chat_template
+from quire.config import EngineConfig
 from quire.engine.async_engine import AsyncLLM
 from quire.engine.start import StartWatch
 from quire.engine.thread import ThreadClient
@@ -29,14 +29,7 @@ from quire.server.answer_formats import check_formats
 from quire.server.app import build_app, layers, make_layers
 from quire.server.args import ServerArgs
 from quire.server.http_parser import HttpProtocol
-from quire.server.lifecycle import (
-    RESTART_DELAY_S,
-    Lifecycle,
-    MakeConfig,
-    OpenEngine,
-    RestartLimit,
-    checked_config,
-)
+from quire.server.lifecycle import RESTART_DELAY_S, Lifecycle, OpenEngine, RestartLimit
 from quire.server.listening import (
     address_of,
     check_tls,
@@ -57,6 +50,8 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.05
 _LAST_ANSWERS_S = 5  # for connections to close once their requests have ended
 
+MakeConfig = Callable[[], EngineConfig]  # may look at the model's files, and download them
+
 
 class ServerFailed(Exception):
     """The server had to stop; ``__cause__`` is the reason."""
@@ -65,7 +60,6 @@ class ServerFailed(Exception):
 def serve(args: ServerArgs, make_config: MakeConfig) -> None:
     """Serve until a signal; `ServerFailed` when the engine does not start, or has died."""
     check(args)
-    make_config = partial(checked_config, args, make_config)
     multiprocess.prepare_named_folder()
     _allow_open_files(args)
     end_at_signals(sys.exit)  # from here on there are files to remove

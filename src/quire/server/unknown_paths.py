@@ -88,9 +88,10 @@ def why_unknown(scope: Scope) -> str | None:
 
 
 def _near(scope: Scope, name: str) -> str | None:
-    """The endpoint of nearly this name, for one that is mistyped; the list is made only once."""
+    """The endpoint of nearly this name and as many parts, for one that is mistyped; the list of
+    all is made only once."""
     paths = {_name_of(path): path for path in scope["app"].openapi()["paths"]}
-    near = nearest(name, paths, most=1)
+    near = nearest(name, [one for one in paths if one.count("/") == name.count("/")], most=1)
     return f"the nearest endpoint is {paths[near[0]]}" if near else None
 
 

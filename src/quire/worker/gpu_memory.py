@@ -43,6 +43,9 @@ SLACK_BYTES = 256 << 20
 # What CUDA takes for a process and the driver for itself, at most. More than that, before anything
 # is loaded, is held by other processes.
 CONTEXT_BYTES = 640 << 20
+# What code and handles of libraries take, at most. More than that, since before anything was
+# loaded, is of other processes that start at the same time.
+CODE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +90,14 @@ class Share:
     def asked(self) -> int:
         """Bytes for the allocator, as if there were no other processes."""
         own = self.before.outside - self.before.of_others
-        loaded = max(0, self.now.outside - self.before.outside)
+        loaded = min(max(0, self.now.outside - self.before.outside), CODE_BYTES)
         return max(0, int(self.now.total * self.utilization) - own - loaded)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes for the allocator, no more than there are."""
-        return min(self.asked, self.now.free + self.now.reserved)
+        """Bytes for the allocator, no more than there are. What this process held before, as
+        another engine in it does, is not this engine's."""
+        return min(self.asked, self.now.free + self.now.reserved - self.before.reserved)
 
 
 @dataclass(slots=True)
@@ -125,7 +129,7 @@ class GraphMemory:
 class Use:
     """What an engine takes beside the KV cache, in bytes."""
 
-    largest_step: int  # at its peak, with the weights
+    largest_step: int  # at its peak, with the weights, and without what the process held before
     sampling: int
     graphs: int
 

@@ -9,6 +9,7 @@ import torch
 
 from quire.config import EngineConfig
 from quire.errors import OutOfMemoryError
+from quire.kernels.selection import prepare
 from quire.models.loading import LoadedModel, build_model
 from quire.step import StepPlan
 from quire.worker.buckets import MOST_FOR_ALL
@@ -62,7 +63,9 @@ class Worker:
         if self._config.device.num_threads is not None:
             torch.set_num_threads(self._config.device.num_threads)
         if self._config.device.device == "cuda":
+            torch.cuda.empty_cache()
             self._memory_before = DeviceMemory.now()
+        prepare(torch.device(self._config.device.device))
         try:
             self._loaded = build_model(self._config)
         except torch.OutOfMemoryError as error:
@@ -149,7 +152,7 @@ class Worker:
         utilization = config.cache.gpu_memory_utilization
         share = Share(utilization, self._memory_before, DeviceMemory.now())
         use = Use(
-            largest_step=largest.num_bytes,
+            largest_step=max(0, largest.num_bytes - self._memory_before.reserved),
             sampling=sampling_bytes(rows_per_pass(config), config.model.vocab_size),
             graphs=graphs,
         )

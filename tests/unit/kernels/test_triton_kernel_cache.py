@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from triton import knobs
 
+from quire.kernels import kept_folders
 from quire.kernels.triton import kernel_cache
 
 
@@ -24,6 +25,17 @@ def test_a_folder_that_can_be_written_stays(
     kernel_cache.choose_folder()
     assert knobs.cache.dir == str(tmp_path / "new" / "folder")
     assert not caplog.records
+
+
+@pytest.mark.usefixtures("fallback")
+def test_one_that_has_kernels_stays_even_if_it_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kernel").touch()
+    monkeypatch.setattr(knobs.cache, "dir", str(tmp_path))
+    monkeypatch.setattr(kept_folders.os, "access", lambda *_: False)
+    kernel_cache.choose_folder()
+    assert knobs.cache.dir == str(tmp_path)
 
 
 def test_one_that_cannot_is_replaced_with_a_warning(

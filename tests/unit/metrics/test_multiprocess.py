@@ -69,7 +69,7 @@ def test_room_that_cannot_be_reserved_is_refused(
     reserve_files(8)
     assert (tmp_path / "counter_8.db").read_bytes() == b"mine"
     monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
-    with pytest.raises(ValueError, match=r"gone, the folder .* has been removed; restart the"):
+    with pytest.raises(ValueError, match=r"gone, the folder .* has been removed; make it anew"):
         reserve_files(7)
 
 

@@ -15,7 +15,7 @@ from quire.engine.start import StartWatch
 from quire.errors import EngineDeadError
 from quire.server.args import ServerArgs
 from quire.server.errors import HTTPError
-from quire.server.lifecycle import Lifecycle, RestartLimit, checked_config
+from quire.server.lifecycle import Lifecycle, RestartLimit
 from quire.server.state import Phase, RunningRequest, ServerState
 from tests.fakes.byte_tokenizer import VOCAB_SIZE
 from tests.fakes.configs import fake_config
@@ -269,16 +269,6 @@ async def test_a_missing_chat_template_is_found_before_anything_loads() -> None:
     state = ServerState(args=ServerArgs(chat_template="/nonexistent.jinja"))
     with pytest.raises(ValueError, match=r"nonexistent\.jinja"):
         Lifecycle(state, cast(Any, open_fake))
-
-
-def test_the_name_of_a_chat_template_is_checked_with_the_configuration(
-    byte_tokenizer: Path,
-) -> None:
-    config = fake_config(folder=byte_tokenizer, skip_tokenizer_init=False, vocab_size=VOCAB_SIZE)
-    for template in (None, "chatml", "{{ messages }}"):
-        assert checked_config(ServerArgs(chat_template=template), lambda: config) is config
-    with pytest.raises(ValueError, match=r"^--chat-template: there is no chat template 'chatnl'"):
-        checked_config(ServerArgs(chat_template="chatnl"), lambda: config)
 
 
 async def test_a_chat_template_may_be_a_file(

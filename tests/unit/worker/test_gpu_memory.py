@@ -10,6 +10,7 @@ import pytest
 from quire.errors import OutOfMemoryError
 from quire.worker.buckets import GraphSizes, row_buckets
 from quire.worker.gpu_memory import (
+    CODE_BYTES,
     CONTEXT_BYTES,
     GRAPH_COPIES,
     SLACK_BYTES,
@@ -52,6 +53,22 @@ def test_two_engines_share_a_gpu() -> None:
     first = 5000 * MB
     alone, beside = (kv_bytes(share_of(0.5, others=others), USE) for others in (0, first))
     assert alone - beside == CONTEXT_BYTES - CONTEXT  # which looks like one of another process
+
+
+def test_what_another_engine_loads_meanwhile_is_not_this_ones_code() -> None:
+    share = share_of(0.5)
+    busy = replace(share, now=replace(share.now, free=share.now.free - 4000 * MB))
+    assert share.asked - busy.asked == CODE_BYTES - CODE
+
+
+def test_what_the_process_held_before_is_not_this_engines() -> None:
+    share = share_of(0.4)
+    held = 3500 * MB
+    before, now = (
+        replace(one, free=one.free - held, reserved=one.reserved + held)
+        for one in (share.before, share.now)
+    )
+    assert Share(0.4, before, now).num_bytes == share.num_bytes
 
 
 def test_no_more_than_is_free_is_taken(caplog: pytest.LogCaptureFixture) -> None:

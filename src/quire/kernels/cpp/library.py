@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 from collections.abc import Callable
 from ctypes import c_int64, c_void_p
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from quire import env
 from quire.kernels.cpp.compiler import compiled
-
-logger = logging.getLogger(__name__)
 
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -63,16 +59,10 @@ def _library() -> ctypes.CDLL | str:
     if not env.CPP_KERNELS.get():
         return f"{env.CPP_KERNELS.source()} switches them off"
     try:
-        return _loaded(compiled()) or ctypes.CDLL(str(compiled()))
+        kept = compiled()
     except (OSError, RuntimeError) as error:
         return str(error)
-
-
-def _loaded(kept: Path) -> ctypes.CDLL | None:
-    """The library; None, and its file is gone, if that was damaged."""
     try:
         return ctypes.CDLL(str(kept))
     except OSError as error:
-        logger.warning("C++ kernels are compiled again: %s", error)
-        kept.unlink()
-        return None
+        return f"{error}; remove the file, or let XDG_CACHE_HOME name another folder"

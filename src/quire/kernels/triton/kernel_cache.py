@@ -14,8 +14,11 @@ logger = logging.getLogger(__name__)
 
 def choose_folder() -> None:
     """Another folder for Triton's cache if nothing can be written to the one it would take, as in
-    containers: without one it compiles nothing."""
+    containers: without one it compiles nothing. One that has kernels stays: an image may bring
+    them all."""
     named = Path(knobs.cache.dir)
+    if named.is_dir() and any(named.iterdir()):
+        return
     try:
         kept_folders.made_writable(named, is_private=False)
     except OSError as error:
