@@ -377,21 +377,30 @@ def _rendered_message(
 
 def _with_calls_as_text(content: Any, calls: Sequence[Mapping[str, Any]], template: str) -> Any:
     """The content with the calls behind it, for a template that would leave them out."""
-    functions = [_call_with_text(call)["function"] for call in calls]
-    names = [json.dumps(function["name"], ensure_ascii=False) for function in functions]
-    objects = [
-        f'{{"name": {name}, "arguments": {function["arguments"]}}}'
-        for name, function in zip(names, functions, strict=True)
-    ]
-    if "<|/tool|>" in template:  # Phi-4-mini's
-        text = f"<|tool_call|>[{', '.join(objects)}]<|/tool_call|>"
-    else:  # the format that most models know
-        text = "\n".join(f"<tool_call>\n{one}\n</tool_call>" for one in objects)
+    text = _calls_as_text(calls, template)
     if isinstance(content, (list, tuple)):
         return [*content, text]
     if content is None or content == "":
         return text
     return f"{content}\n{text}" if isinstance(content, str) else content
+
+
+def _calls_as_text(calls: Sequence[Mapping[str, Any]], template: str) -> str:
+    """The calls as a model writes them that knows the marks in the template; without marks, in the
+    format that most models know."""
+    functions = [_call_with_text(call)["function"] for call in calls]
+    names = [json.dumps(function["name"], ensure_ascii=False) for function in functions]
+    pairs = [(name, one["arguments"]) for name, one in zip(names, functions, strict=True)]
+    objects = [f'{{"name": {name}, "arguments": {arguments}}}' for name, arguments in pairs]
+    listed = f"[{', '.join(objects)}]"
+    if "<|/tool|>" in template or "<|/tool_call|>" in template:  # Phi-4-mini
+        return f"<|tool_call|>{listed}<|/tool_call|>"
+    if "<|tool_call|>" in template:  # Granite 3
+        return f"<|tool_call|>{listed}"
+    if "<|plugin|>" in template:  # InternLM 2
+        objects = [f'{{"name": {name}, "parameters": {arguments}}}' for name, arguments in pairs]
+        return "\n".join(f"<|action_start|><|plugin|>\n{one}<|action_end|>" for one in objects)
+    return "\n".join(f"<tool_call>\n{one}\n</tool_call>" for one in objects)
 
 
 def _arranged(conversation: list[dict[str, Any]], style: ContentFormat) -> list[dict[str, Any]]:
