@@ -70,7 +70,7 @@ WEATHERS = {
         spare_blocks=3, block_size=16, max_num_seqs=12, long_prefill_token_threshold=9
     ),
     "few rows": Weather(
-        spare_blocks=40, max_num_seqs=3, steps_in_flight=2, max_num_batched_tokens=128
+        spare_blocks=4, max_num_seqs=3, steps_in_flight=2, max_num_batched_tokens=128
     ),
 }
 
