@@ -6,13 +6,14 @@ Owns what a message may hold and in which form a template wants it. Templates ru
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from quire.chat_calls import arranged, call_with_object, call_with_text, calls_as_text
 from quire.chat_template_choice import named
 from quire.chat_templates import chat_template_names, ends_of_format
 from quire.near_names import did_you_mean, nearest
@@ -40,7 +41,6 @@ _RESULTS = ("tool", "function")  # roles of results, which may be null
 _SAY_SOMETHING = {"tool_calls", *_THOUGHTS}  # instead of a content
 _OF_ANY_MESSAGE = ("role", "content", "name", "id", "tool_call_id")
 _CODE = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)  # of a template, without texts and comments
-_INVALID = "INVALID_JSON"  # key for arguments that are not a JSON object
 _OWN_ARGUMENTS = {  # not to be overridden through template_kwargs
     "conversation",
     "messages",
@@ -176,7 +176,9 @@ class ChatRenderer:
     ) -> str:
         """One run of the template."""
         style = detect_content_format(template)
-        conversation = _arranged(conversation, style)
+        if style.parts_thought:
+            conversation = [_with_text_in_thought(message) for message in conversation]
+        conversation = arranged(conversation, reads_one_call=style.reads_one_call)
         if options.tools and style.tools_in_message:
             conversation = _with_tools_in_message(conversation, options.tools)
         given: dict[str, Any] = {
@@ -332,8 +334,12 @@ def _check_has_content(message: Message, template: str, place: str) -> None:
 
 def _reads(template: str, name: str) -> bool:
     """Whether the template's code has this name of a field anywhere."""
-    code = " ".join(_CODE.findall(template))
-    return re.search(rf"\b{re.escape(name)}\b", code) is not None
+    return re.search(rf"\b{re.escape(name)}\b", _code_of(template)) is not None
+
+
+@functools.lru_cache(maxsize=64)
+def _code_of(template: str) -> str:
+    return " ".join(_CODE.findall(template))
 
 
 def _checked(messages: Conversation) -> Conversation:
@@ -367,7 +373,7 @@ def _rendered_message(
     content, calls = message.get("content"), rendered.pop("tool_calls", None)
     if calls:  # templates that find the name expect calls under it
         _check_tool_calls(calls, f"{place}.tool_calls")
-        rendered["tool_calls"] = [_tool_call(call) for call in calls]
+        rendered["tool_calls"] = [call_with_object(call) for call in calls]
         if not _reads(template, "tool_calls"):
             content = _with_calls_as_text(content, calls, template)
     is_null = content is None and bool(calls) and style.tests_none
@@ -377,76 +383,12 @@ def _rendered_message(
 
 def _with_calls_as_text(content: Any, calls: Sequence[Mapping[str, Any]], template: str) -> Any:
     """The content with the calls behind it, for a template that would leave them out."""
-    text = _calls_as_text(calls, template)
+    text = calls_as_text(calls, template)
     if isinstance(content, (list, tuple)):
         return [*content, text]
     if content is None or content == "":
         return text
     return f"{content}\n{text}" if isinstance(content, str) else content
-
-
-def _calls_as_text(calls: Sequence[Mapping[str, Any]], template: str) -> str:
-    """The calls as a model writes them that knows the marks in the template; without marks, in the
-    format that most models know."""
-    functions = [_call_with_text(call)["function"] for call in calls]
-    names = [json.dumps(function["name"], ensure_ascii=False) for function in functions]
-    pairs = [(name, one["arguments"]) for name, one in zip(names, functions, strict=True)]
-    objects = [f'{{"name": {name}, "arguments": {arguments}}}' for name, arguments in pairs]
-    listed = f"[{', '.join(objects)}]"
-    if "<|/tool|>" in template or "<|/tool_call|>" in template:  # Phi-4-mini
-        return f"<|tool_call|>{listed}<|/tool_call|>"
-    if "<|tool_call|>" in template:  # Granite 3
-        return f"<|tool_call|>{listed}"
-    if "<|plugin|>" in template:  # InternLM 2
-        objects = [f'{{"name": {name}, "parameters": {arguments}}}' for name, arguments in pairs]
-        return "\n".join(f"<|action_start|><|plugin|>\n{one}<|action_end|>" for one in objects)
-    return "\n".join(f"<tool_call>\n{one}\n</tool_call>" for one in objects)
-
-
-def _arranged(conversation: list[dict[str, Any]], style: ContentFormat) -> list[dict[str, Any]]:
-    """The messages with results of tools in the order of their calls. For a template that reads
-    only one call, each further call is a message of its own, before its result."""
-    arranged: list[dict[str, Any]] = []
-    waiting = deque(conversation)
-    while waiting:
-        message = waiting.popleft()
-        if not (calls := message.get("tool_calls")):
-            arranged.append(message)
-            continue
-        results = []
-        while waiting and waiting[0]["role"] == "tool":
-            results.append(waiting.popleft())
-        numbers = _numbers_of_calls(results, calls)
-        results = [results[i] for i in sorted(range(len(results)), key=numbers.__getitem__)]
-        message = _with_text_in_thought(message) if style.parts_thought else message
-        if style.reads_one_call and len(calls) > 1:
-            arranged += _one_by_one(message, results, sorted(numbers))
-        else:
-            arranged += [message, *results]
-    return arranged
-
-
-def _numbers_of_calls(results: list[dict[str, Any]], calls: list[dict[str, Any]]) -> list[int]:
-    """For each result the number of its call: by its id if all have known ids, else by order."""
-    numbers = {str(call.get("id")): i for i, call in enumerate(calls)}
-    ids = [str(result.get("tool_call_id")) for result in results]
-    if len(numbers) == len(calls) and numbers.keys() >= set(ids):
-        return [numbers[id] for id in ids]
-    return [min(i, len(calls) - 1) for i in range(len(results))]
-
-
-def _one_by_one(
-    message: dict[str, Any], results: list[dict[str, Any]], numbers: list[int]
-) -> Iterator[dict[str, Any]]:
-    """One message per call, each before its results, whose calls are ``numbers``."""
-    results_of = defaultdict(list)
-    for result, number in zip(results, numbers, strict=True):
-        results_of[number].append(result)
-    empty = [] if isinstance(message["content"], list) else ""
-    for i, call in enumerate(message["tool_calls"]):
-        head = message if i == 0 else {"role": message["role"], "content": empty}
-        yield {**head, "tool_calls": [call]}
-        yield from results_of[i]
 
 
 def _with_tools_in_message(
@@ -465,7 +407,9 @@ def _with_tools_in_message(
 
 
 def _with_text_in_thought(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with its text behind its thought, for a template that refuses both."""
+    """A message with calls, with its text behind its thought, for a template that refuses both."""
+    if not message.get("tool_calls"):
+        return message
     thought = next((message[name] for name in _THOUGHTS if message.get(name)), None)
     text = text_of(message["content"])
     if not text or not isinstance(thought, str):
@@ -508,44 +452,16 @@ def _part_text(part: Any, place: str) -> str:
     return text
 
 
-def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    """The call with its arguments parsed from JSON text, OpenAI's form, to an object."""
-    function = call["function"]
-    arguments = function.get("arguments") or ""
-    if isinstance(arguments, str):
-        arguments = arguments_object(arguments)
-    return {**call, "function": {**function, "arguments": arguments}}
-
-
 def _with_arguments_as_text(
     messages: Conversation, conversation: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The rendered messages, with the arguments of calls as the client wrote them."""
     return [
-        {**rendered, "tool_calls": [_call_with_text(call) for call in message["tool_calls"]]}
+        {**rendered, "tool_calls": [call_with_text(call) for call in message["tool_calls"]]}
         if "tool_calls" in rendered
         else rendered
         for message, rendered in zip(messages, conversation, strict=True)
     ]
-
-
-def _call_with_text(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call["function"]
-    arguments = function.get("arguments") or {}
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return {**call, "function": {**function, "arguments": text}}
-
-
-def arguments_object(text: str) -> dict[str, Any]:
-    """The arguments of a call as an object. Text that is not a JSON object, or has half a surrogate
-    pair, is kept under one key, so that a conversation with such a call can go on."""
-    try:
-        value = json.loads(text or "{}")
-        if "\\u" in text:  # may spell half of a surrogate pair, which no encoding has
-            json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        value = None
-    return value if isinstance(value, dict) else {_INVALID: text}
 
 
 def text_of(content: str | list[Any] | None) -> str:

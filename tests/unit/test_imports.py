@@ -28,7 +28,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("attention", "weights"),
     ("layers",),
     ("models", "sampling", "lora", "tokenizer", "structured_outputs"),
-    ("chat_template", "chat_template_choice", "chat_templates", "template_format"),
+    ("chat_calls", "chat_template", "chat_template_choice", "chat_templates", "template_format"),
     ("tools",),
     ("reasoning",),
     ("kv_cache", "worker"),

@@ -9,7 +9,7 @@ import itertools
 import json
 from typing import Any
 
-from quire.chat_template import arguments_object
+from quire.chat_calls import arguments_object
 from quire.server.errors import bad_request, no_schema, shown
 from quire.server.protocol.common import ReasoningEffort
 from quire.server.protocol.messages import (

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from quire.chat_template import arguments_object
+from quire.chat_calls import arguments_object
 from quire.outputs import CompletionOutput
 from quire.reasoning import Reasoning
 from quire.server.answer_form import Piece

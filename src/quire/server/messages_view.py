@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from quire.chat_template import arguments_object
+from quire.chat_calls import arguments_object
 from quire.outputs import CompletionOutput
 from quire.reasoning import Reasoning
 from quire.server.answer_form import Answer, ToolCall
