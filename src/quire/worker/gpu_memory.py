@@ -1,6 +1,7 @@
 """GPU memory: our share, what steps take of it at their peak, and what the KV cache gets.
 
-    share of the GPU = weights and largest step by operation     measured
+    share of the GPU = weights                                   measured
+                     + largest step by operation                 measured
                      + sampling by operation                     from the shapes of the logits
                      + graphs: activations                       measured with the largest bucket
                      + graphs: logits, nodes                     from shapes and counts
@@ -9,6 +10,8 @@
 
 The allocator keeps memory of graphs and of operations apart, so both count. Graphs captured later
 fit in the pool of those captured first, which are the largest.
+
+The memory for steps is held from the start, so that no other process takes it.
 
 The share is this process's alone, whatever others hold: two engines with half of a GPU each can
 share it. No engine gets more than is free.
@@ -129,17 +132,19 @@ class GraphMemory:
 class Use:
     """What an engine takes beside the KV cache, in bytes."""
 
-    largest_step: int  # at its peak, with the weights, and without what the process held before
+    weights: int
+    largest_step: int  # at its peak, with what all steps share
     sampling: int
     graphs: int
 
     @property
     def num_bytes(self) -> int:
-        return self.largest_step + self.sampling + self.graphs + SLACK_BYTES
+        return self.weights + self.largest_step + self.sampling + self.graphs + SLACK_BYTES
 
     def __str__(self) -> str:
         parts = {
-            "weights and the largest step": self.largest_step,
+            "weights": self.weights,
+            "largest step": self.largest_step,
             "sampling": self.sampling,
             "graphs": self.graphs,
             "kept free": SLACK_BYTES,
@@ -174,6 +179,20 @@ def kv_bytes(share: Share, use: Use) -> int:
         f"No available memory for the cache blocks. {remedy}, or choose a smaller model or dtype. "
         f"{asked}; the engine takes {format_bytes(use.num_bytes)}: {use}."
     )
+
+
+def hold(num_bytes: int) -> None:
+    """Have the allocator hold so much memory for steps by operation; graphs have theirs."""
+    torch.cuda.empty_cache()
+    try:
+        torch.empty(num_bytes, dtype=torch.uint8, device="cuda")
+    except torch.OutOfMemoryError:
+        logger.warning(
+            "other processes took memory of this engine's share: of the %s that long steps may "
+            "need, %s are left",
+            format_bytes(num_bytes),
+            format_bytes(torch.cuda.mem_get_info()[0]),
+        )
 
 
 def sampling_bytes(num_rows: int, vocab_size: int) -> int:

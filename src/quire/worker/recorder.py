@@ -19,11 +19,17 @@ class GraphRecorder:
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
 
     def __call__(self, run: Replay) -> Replay:
         run()  # compiles kernels, and does once what may not be captured
         graph = torch.cuda.CUDAGraph()
-        # Other threads of the process may go on using the device.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            run()
+        # `torch.cuda.graph` would wait for the steps in flight, and return the memory that the
+        # allocator holds for others. Other threads of the process may go on using the device.
+        with torch.cuda.stream(self._stream):
+            graph.capture_begin(self._pool, capture_error_mode="thread_local")
+            try:
+                run()
+            finally:
+                graph.capture_end()
         return graph.replay

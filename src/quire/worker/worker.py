@@ -28,6 +28,7 @@ from quire.worker.gpu_memory import (
     GraphMemory,
     Share,
     Use,
+    hold,
     kv_bytes,
     peak_memory,
     sampling_bytes,
@@ -57,6 +58,7 @@ class Worker:
         self._runner: ModelRunner | None = None
         self._sizes_left: list[int] | None = None  # for `warm_up`; None: it was never called
         self._memory_before: DeviceMemory | None = None  # anything is loaded; None: of a CPU
+        self._step_bytes = 0  # of GPU memory to hold for steps
 
     def load_model(self) -> WorkerFacts:
         """Load the weights to the device."""
@@ -93,7 +95,10 @@ class Worker:
 
     def initialize_kv_cache(self, num_blocks: int) -> int:
         """Allocate the KV memory and build the runner; returns the bytes of the KV memory."""
-        return self._build(num_blocks, captures=True)
+        num_bytes = self._build(num_blocks, captures=True)
+        if self._step_bytes:
+            hold(self._step_bytes)
+        return num_bytes
 
     def warm_up(self) -> bool:
         """Run ordinary steps of dummy rows, so that the first request does not pay for first calls;
@@ -150,13 +155,15 @@ class Worker:
         torch.cuda.empty_cache()
         assert self._memory_before is not None, "load_model comes first"
         utilization = config.cache.gpu_memory_utilization
-        share = Share(utilization, self._memory_before, DeviceMemory.now())
+        before, now = self._memory_before, DeviceMemory.now()
         use = Use(
-            largest_step=max(0, largest.num_bytes - self._memory_before.reserved),
+            weights=max(0, now.reserved - before.reserved),
+            largest_step=largest.num_bytes - now.reserved,
             sampling=sampling_bytes(rows_per_pass(config), config.model.vocab_size),
             graphs=graphs,
         )
-        return kv_bytes(share, use)
+        self._step_bytes = largest.growth + use.sampling
+        return kv_bytes(Share(utilization, before, now), use)
 
     def _run_step_of(self, num_tokens: int) -> None:
         """Run a step of so many tokens, with as many rows that sample as a step may have."""

@@ -140,7 +140,7 @@ def test_a_compiler_that_fails_is_quoted(cache: Path, monkeypatch: pytest.Monkey
 def test_an_engine_runs_without_the_kernels() -> None:
     program = (
         "from quire import LLM, SamplingParams\n"
-        "llm = LLM(max_model_len=128)\n"
+        "llm = LLM(max_model_len=128, device='cpu')\n"
         "print(llm.generate('The capital of France is', SamplingParams(max_tokens=4,"
         " temperature=0))[0].outputs[0].text)\n"
     )

@@ -109,10 +109,15 @@ def test_odd_rows_are_the_twins(shape: str, sizes: Sizes) -> None:
     assert_chosen(line.repeat(len(settings), 1), table_of(settings), sizes)
 
 
-@pytest.mark.skipif(DEVICE == "cuda", reason="calls in compiled kernels cannot be counted")
-@pytest.mark.parametrize("settings", [{"top_k": 40}, {"top_k": 40, "min_p": 0.05}], ids=str)
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="calls in compiled kernels cannot be counted")
+@pytest.mark.parametrize(
+    "settings",
+    [{"top_k": 40}, {"top_k": 40, "min_p": 0.05}, {"top_p": 0.9}, {"top_k": 40, "top_p": 0.9}],
+    ids=str,
+)
+@pytest.mark.parametrize("spread", [1.0, 3e-5], ids=["usual", "flat, as of dummy weights"])
 def test_what_the_sample_tells_needs_no_search_of_the_row(
-    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], spread: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = itertools.count()
     real = sampling_search._kept_of_chunks
@@ -124,8 +129,14 @@ def test_what_the_sample_tells_needs_no_search_of_the_row(
     monkeypatch.setattr(sampling_search, "_kept_of_chunks", counted)
     logits = random_logits(4, 20_000)
     logits[:, ::700] += torch.linspace(4, 12, 29, device=DEVICE)  # some stand out
-    assert_chosen(logits, table_of([settings] * 4), Sizes())
+    logits *= spread
+    rows, lengths = places(len(logits))
+    table = table_of([settings] * len(logits))
+    found = Chooser(len(logits), logits.shape[1], table, Sizes())(logits, rows, lengths)
     assert next(count) == 0
+    tiny = Sizes(sample=16, capacity=16)
+    searched = Chooser(len(logits), logits.shape[1], table, tiny)(logits, rows, lengths)
+    assert torch.equal(found, searched)
 
 
 def test_a_row_does_not_depend_on_neighbours_place_or_dtype() -> None:

@@ -33,7 +33,7 @@ GRAPHS = GraphMemory(
 CONTEXT = 500 * MB
 CODE = 100 * MB  # of kernels that were loaded
 MODEL = 3000 * MB
-USE = Use(largest_step=MODEL, sampling=50 * MB, graphs=70 * MB)
+USE = Use(weights=MODEL, largest_step=30 * MB, sampling=20 * MB, graphs=70 * MB)
 
 
 def share_of(utilization: float, *, others: int = 0) -> Share:
@@ -92,7 +92,7 @@ def test_no_more_than_is_free_is_taken(caplog: pytest.LogCaptureFixture) -> None
 def test_a_share_with_no_room_is_refused_with_all_numbers(share: Share, message: str) -> None:
     with pytest.raises(OutOfMemoryError, match=message) as info:
         kv_bytes(share, USE)
-    uses = "weights and the largest step 2.79 GiB, sampling 47.7 MiB, graphs 66.8 MiB, kept free"
+    uses = "weights 2.79 GiB, largest step 28.6 MiB, sampling 19.1 MiB, graphs 66.8 MiB, kept free"
     assert str(info.value).startswith("No available memory for the cache blocks. ")
     assert uses in str(info.value)
 
