@@ -151,6 +151,17 @@ class TokenLogprobs:
     logprobs: np.ndarray  # [N, K] float32
     ranks: np.ndarray  # [N] int32, rank of the token itself, 1 is best
 
+    @classmethod
+    def join(cls, parts: Sequence[TokenLogprobs]) -> TokenLogprobs:
+        """The tokens of one or more ``parts`` in turn; all have equally many columns."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            token_ids=np.concatenate([part.token_ids for part in parts]),
+            logprobs=np.concatenate([part.logprobs for part in parts]),
+            ranks=np.concatenate([part.ranks for part in parts]),
+        )
+
 
 class Refusal(str):
     """An error of one row that its request caused, not the engine."""

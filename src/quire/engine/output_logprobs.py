@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count, repeat
+
 from quire.outputs import Logprob
 from quire.step import TokenLogprobs
 from quire.tokenizer.vocabulary import Vocabulary
@@ -22,12 +25,9 @@ def _to_dict(
     token_ids: list[int], values: list[float], rank: int, vocabulary: Vocabulary | None
 ) -> dict[int, Logprob]:
     own, *best = token_ids
-    # Its place among the best, or after them: equally likely tokens get different ranks.
-    rank = best.index(own) + 1 if own in best else max(rank, len(best) + 1)
-    texts = [None] * len(token_ids) if vocabulary is None else vocabulary.token_texts(token_ids)
-    # Column 0 is the token itself; if it is among the best as well, its first place stays.
-    found = {own: Logprob(values[0], rank, texts[0])}
-    for k in range(1, len(token_ids)):
-        if token_ids[k] not in found:
-            found[token_ids[k]] = Logprob(values[k], k, texts[k])
+    texts: Iterator[str | None]
+    texts = repeat(None) if vocabulary is None else iter(vocabulary.token_texts(token_ids))
+    # If it is none of the best, it comes after them: equally likely tokens get different ranks.
+    found = {own: Logprob(values[0], max(rank, len(token_ids)), next(texts))}
+    found.update(zip(best, map(Logprob, values[1:], count(1), texts), strict=True))
     return found

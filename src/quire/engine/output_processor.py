@@ -27,6 +27,7 @@ from quire.outputs import (
 )
 from quire.request import FinishReason, Watch
 from quire.sampling_params import RequestOutputKind
+from quire.step import TokenLogprobs
 from quire.step_output import CompletionDelta, CompletionTiming
 from quire.tokenizer.vocabulary import Vocabulary
 
@@ -366,12 +367,13 @@ class _Completion:
             if delta.cumulative_logprob is not None and num_tokens == len(delta.new_token_ids):
                 self._cumulative_logprob = delta.cumulative_logprob
             return
-        used = delta.logprobs[:num_tokens]
-        new = sum(float(one.logprobs[0, 0]) for one in used)
-        self._cumulative_logprob = (self._cumulative_logprob or 0.0) + new
+        self._cumulative_logprob = self._cumulative_logprob or 0.0
+        if not (used := delta.logprobs[:num_tokens]):
+            return
+        joined = TokenLogprobs.join(used)
+        self._cumulative_logprob += sum(joined.logprobs[:, 0].tolist())
         if self._wants_logprobs:
-            for one in used:
-                self._logprobs += to_dicts(one, self._vocabulary)
+            self._logprobs += to_dicts(joined, self._vocabulary)
 
     def _end_by_core(self, delta: CompletionDelta, stop_token_id: int | None) -> None:
         """End as the core says, which knows only token ids: a stop token may stand for a stop

@@ -138,11 +138,7 @@ class Completion:
         self.are_prompt_logprobs_sent = True
         chunks = self.prompt_logprobs
         self.prompt_logprobs = []
-        return TokenLogprobs(
-            token_ids=np.concatenate([chunk.token_ids for chunk in chunks]),
-            logprobs=np.concatenate([chunk.logprobs for chunk in chunks]),
-            ranks=np.concatenate([chunk.ranks for chunk in chunks]),
-        )
+        return TokenLogprobs.join(chunks)
 
     def timing(self) -> CompletionTiming:
         return CompletionTiming(

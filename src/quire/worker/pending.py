@@ -95,7 +95,7 @@ class PendingStep:
                 token_ids=token_ids,
                 logprobs=self._logprobs(iter(arrays)),
                 prompt_logprobs={
-                    row: _joined([part.to_host() for part in passes])
+                    row: TokenLogprobs.join([part.to_host() for part in passes])
                     for row, passes in self._prompt_logprobs.items()
                 },
                 errors=dict(self._errors),
@@ -114,12 +114,3 @@ class PendingStep:
                     ranks=ranks[one],
                 )
         return found
-
-
-def _joined(passes: list[TokenLogprobs]) -> TokenLogprobs:
-    """The passes in which one row's chunk was computed, as one record."""
-    return TokenLogprobs(
-        token_ids=np.concatenate([part.token_ids for part in passes]),
-        logprobs=np.concatenate([part.logprobs for part in passes]),
-        ranks=np.concatenate([part.ranks for part in passes]),
-    )

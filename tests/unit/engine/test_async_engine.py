@@ -145,10 +145,7 @@ async def test_dropped_iterator_aborts(engine: AsyncLLM) -> None:
     await until(lambda: idle(engine))
 
 
-def test_requests_of_a_closed_event_loop_are_aborted(
-    engine: AsyncLLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(output_router, "_LONGEST_WAIT_S", DEADLINE_S)  # nobody waits for that loop
+def test_requests_of_a_closed_event_loop_are_aborted(engine: AsyncLLM) -> None:
     asyncio.run(engine.add_request("a", [5], ENDLESS))
     wait_until(lambda: engine._client.ask(STATS).num_running == 0)
     assert engine.get_num_unfinished_requests() == 0
