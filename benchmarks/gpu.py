@@ -1,6 +1,6 @@
 """Engine steps on one GPU: are they right, how fast are they, and how far from the GPU's limits.
 
-    python benchmarks/gpu.py --output DIR                      # everything but the soak: 9 minutes
+    python benchmarks/gpu.py --output DIR                      # the default parts: 9 minutes
     python benchmarks/gpu.py --only speed --models qwen3-0.6b --workloads single decode256
     python benchmarks/gpu.py --only soak --minutes 5
     python benchmarks/gpu.py --only speed --models tiny --scale 0.05 \\

@@ -29,6 +29,7 @@ UNIT_KINDS = {
     "checks": "checks:checks_unit",
     "experts": "experts:experts_unit",
     "startup": "startup:startup_unit",
+    "features": "features:features_unit",
     "soak": "soak:soak_unit",
 }
 RESERVE_S = 5.0  # for the report

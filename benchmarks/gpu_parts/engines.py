@@ -52,8 +52,14 @@ def greedy(length: int, **changes: Any) -> SamplingParams:
 def run(
     llm: LLM, prompts: list[list[int]], lengths: list[int], **changes: Any
 ) -> tuple[float, list[list[int]]]:
+    """`run_requests` of greedy requests with these lengths."""
+    return run_requests(llm, prompts, [greedy(length, **changes) for length in lengths])
+
+
+def run_requests(
+    llm: LLM, prompts: list[list[int]], params: list[SamplingParams]
+) -> tuple[float, list[list[int]]]:
     """Run all requests with an empty prefix cache; total seconds, and each request's tokens."""
-    params = [greedy(length, **changes) for length in lengths]
     llm.reset_prefix_cache()
     wait_for_device()
     started = time.perf_counter()

@@ -10,17 +10,21 @@ from quire.bench.standard_workloads import standard_workload
 
 from . import targets
 from .checks import BF16, KERNELS, TOKENS
+from .features import FEATURES
 from .speed import PROFILE
 from .targets import DENSE, SMALL, SPARSE, TARGETS
 from .units import Unit
 
-PARTS = ("checks", "families", "speed", "startup", "experts", "profile", "soak", "kernels")
+PARTS = (
+    "checks", "families", "speed", "startup", "experts", "profile", "features", "soak", "kernels",
+)  # fmt: skip
 DEFAULT_PARTS = ("checks", "speed", "startup", "experts", "kernels")
 MODELS = (SMALL, DENSE, SPARSE)
 # Estimated seconds until an engine is open, and of a profile of one row.
 OPENING_S = {SMALL: 14.0, DENSE: 16.0, SPARSE: 40.0}
 EARLY_MODELS = (SMALL, DENSE)
 PROFILE_S = 8.0
+FEATURE_S = {SMALL: 6.0, DENSE: 16.0, SPARSE: 30.0}  # three repetitions with one and with all
 TINY_MODELS = ("grouped-heads", "windows", "experts")
 FAMILIES = (
     "parallel block", "alibi", "one kv head", "mixture", "latent attention", "window", "soft cap",
@@ -82,6 +86,8 @@ def plan(choices: Choices) -> list[Unit]:
     if "experts" in choices.parts:
         units += _experts_units(choices)
     units += [unit for unit in speed if unit not in units]
+    if "features" in choices.parts:
+        units += _features_units(choices)
     if "soak" in choices.parts:
         units.append(_soak_unit(choices))
     return sorted(units, key=lambda unit: unit.name.startswith(MANY))
@@ -160,6 +166,18 @@ def _experts_units(choices: Choices) -> list[Unit]:
         )
         for model in choices.models
         if model == SPARSE
+    ]  # fmt: skip
+
+
+def _features_units(choices: Choices) -> list[Unit]:
+    options = {"scale": choices.scale, "repetitions": choices.repetitions}
+    return [
+        _unit(
+            f"features on {model}", "features", FEATURES, choices,
+            item_s=dict.fromkeys(FEATURES, FEATURE_S.get(model, 10.0)),
+            opening_s=OPENING_S.get(model, 10.0), options={"model": model, **options},
+        )
+        for model in choices.models
     ]  # fmt: skip
 
 

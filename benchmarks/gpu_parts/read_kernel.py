@@ -17,7 +17,7 @@ def _read(source, sums, num_words, BLOCK: tl.constexpr, LOADS: tl.constexpr):
     for i in range(LOADS):
         index = (program * LOADS + i) * BLOCK + tl.arange(0, BLOCK)
         total += tl.load(source + index, mask=index < num_words, other=0)
-    tl.store(sums + program, tl.sum(total, axis=0))
+    tl.store(sums + program, tl.sum(total.to(tl.int64), axis=0).to(tl.int32))
 
 
 def read_all(source: torch.Tensor) -> torch.Tensor:

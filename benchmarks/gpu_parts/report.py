@@ -197,6 +197,20 @@ def check_lines(records: Sequence[Record]) -> list[str]:
     return lines
 
 
+def feature_lines(records: Sequence[Record]) -> list[str]:
+    """Throughput of requests that ask for more, relative to greedy ones, and memory in use."""
+    lines = [
+        f"{one['model']}, {one['what']}: {one['one']:.0%} with one such request of "
+        f"{one['num_rows']}, {one['all']:.0%} with all"
+        for one in of_kind(records, "feature")
+    ]
+    return lines + [
+        f"{one['model']}, {one['when']}: {one['used']:.2%} of the GPU's memory in use, asked "
+        f"{one['asked']:.0%}"
+        for one in of_kind(records, "memory")
+    ]
+
+
 def trouble_lines(records: Sequence[Record]) -> list[str]:
     return [
         f"{one['kind']}: {one['unit']}, {one['item']}: {one.get('error') or one.get('reason')}"
@@ -239,6 +253,7 @@ def full_text(records: Sequence[Record], rows: Sequence[Row], table: str) -> str
     for title, lines in (
         ("Steps", step_rows(records)),
         ("Checks", check_lines(records)),
+        ("Features", feature_lines(records)),
         ("Not measured", trouble_lines(records)),
     ):
         if lines:

@@ -27,7 +27,7 @@ from quire.engine.model_view import ModelConfigView
 from quire.engine.offline import OfflineRunner
 from quire.engine.offline_requests import OfflineRequests, Params
 from quire.engine.progress import Progress, UseTqdm
-from quire.heap import unwatched_heap
+from quire.heap import rare_collections
 from quire.model_files import own_chat_template
 from quire.not_built import TellsWhatIsNotBuilt
 from quire.outputs import BeamSearchOutput, BeamSearchSequence, RequestOutput
@@ -424,7 +424,7 @@ class LLM(TellsWhatIsNotBuilt):
         finished = []
         outputs = self._runner.run(requests)
         progress = Progress(count, use_tqdm)
-        with unwatched_heap(), contextlib.closing(outputs), progress:
+        with rare_collections(), contextlib.closing(outputs), progress:
             for output in outputs:
                 if output.finished:
                     finished.append(output)

@@ -16,7 +16,7 @@ class Logprob:
 
     logprob: float
     rank: int | None = None  # 1 is the most likely token
-    decoded_token: str | None = None
+    decoded_token: str | None = None  # U+FFFD for a part of a character
 
 
 # One dict per position: the token itself first, then the most likely ones, best first.

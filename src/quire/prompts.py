@@ -131,6 +131,13 @@ def is_list(value: Any) -> TypeGuard[Sequence[Any]]:
     )
 
 
+def listed(value: Any) -> Any:
+    """An array, or a column of a table, as a list; anything else as it is."""
+    if not _is_array(value):
+        return value
+    return value.tolist() if value.ndim == 1 else list(value)
+
+
 def plain_ids(values: Sequence[Any]) -> list[int] | None:
     """A copy of ``values`` if all are plain ints from 0 on, else (or if empty) None; in C, since
     prompts may be long."""
@@ -146,8 +153,7 @@ def name_in_list(list_name: str, index: int, length: int) -> str:
 
 
 def _parse_all(prompts: Any, list_name: str) -> list[ParsedPrompt]:
-    if _is_array(prompts):
-        prompts = prompts.tolist() if prompts.ndim == 1 else list(prompts)
+    prompts = listed(prompts)
     if is_list(prompts):
         prompts = list(prompts)
         if (ids := plain_ids(prompts)) is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pydantic
 import pytest
 
@@ -32,6 +33,21 @@ def test_chat_takes_one_conversation_or_several(llm: LLM) -> None:
     assert output.prompt_token_ids == llm.get_tokenizer().encode(output.prompt)
     several = llm.chat([messages, messages], FOUR, lora_request=[None, None])
     assert [one.prompt for one in several] == [output.prompt] * 2
+
+
+def test_everything_may_be_a_column_of_a_table(llm: LLM) -> None:
+    def column(values: list[Any]) -> Any:
+        made = np.empty(len(values), dtype=object)
+        made[:] = values
+        return made
+
+    messages = [{"role": "user", "content": "Hi"}]
+    params = [SamplingParams(max_tokens=count) for count in (1, 3)]
+    none = np.zeros(2, dtype=np.int64)
+    several = llm.chat(column([messages, messages]), column(params), priority=none)
+    assert [len(one.outputs[0].token_ids) for one in several] == [1, 3]
+    several = llm.generate(column(["ab", "cd"]), column(params), priority=none)
+    assert [len(one.outputs[0].token_ids) for one in several] == [1, 3]
 
 
 @pytest.mark.parametrize("messages", ["Hi", None, {"role": "user", "content": "Hi"}])

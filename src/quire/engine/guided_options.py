@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from quire.engine.front import checked_params
 from quire.near_names import did_you_mean
-from quire.prompts import is_list
+from quire.prompts import is_list, listed
 from quire.sampling_params import BeamSearchParams, SamplingParams
 from quire.structured import GUIDED_CONSTRAINTS, GUIDED_OPTIONS, GuidedDecodingParams
 
@@ -65,6 +65,7 @@ def with_guided_options(
 ) -> AnyParams | Sequence[AnyParams]:
     """The parameters with these constraints. Both are one for all prompts, or a list with one for
     each; ``ValueError`` if options and parameters both constrain the text."""
+    params = listed(params)
     if not is_list(options):
         guided = _guided(options)
         if is_list(params):

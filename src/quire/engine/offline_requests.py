@@ -20,7 +20,7 @@ from quire.chat_template import (
 from quire.engine.front import checked_params
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.llm_engine import LLMEngine
-from quire.prompts import ParsedPrompt, is_list, name_in_list
+from quire.prompts import ParsedPrompt, is_list, listed, name_in_list
 from quire.reasoning import ReasoningFormat, Thoughts
 from quire.row_sampling import SettledParams
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
@@ -54,6 +54,7 @@ class OfflineRequests:
         self, messages: Conversation | Sequence[Conversation], options: ChatOptions
     ) -> list[ParsedPrompt]:
         """The prompts of one conversation or of a list of them."""
+        messages = listed(messages)
         renderer = ChatRenderer(self._engine.get_tokenizer(), self._chat_template)
         conversations = cast(
             "Sequence[Conversation]", [messages] if is_one_conversation(messages) else messages
@@ -90,6 +91,7 @@ class OfflineRequests:
     ) -> Iterator[ProcessedRequest]:
         """The requests of one call, each made and checked when it is asked for."""
         all_params = self._params(params, len(prompts), kind)
+        priorities = listed(priorities)
         if priorities is not None and not is_list(priorities):
             raise ValueError(
                 f"priority must be a list of integers, got {priorities!r}; give one each"
@@ -131,6 +133,7 @@ class OfflineRequests:
         one, which is then checked once."""
         if params is None:
             params = self._engine.get_default_sampling_params()
+        params = listed(params)
         if not is_list(params):
             return [SettledParams.of(_with_kind(params, kind))] * num_prompts
         if len(params) != num_prompts:

@@ -11,7 +11,9 @@
 The allocator keeps memory of graphs and of operations apart, so both count. Graphs captured later
 fit in the pool of those captured first, which are the largest.
 
-The memory for steps is held from the start, so that no other process takes it.
+What is for steps by operation is held from the start, so that no other process takes it, until the
+program empties the allocator's cache, as another engine in it does when it starts. Graphs that are
+captured later, and the slack, take theirs when they need it.
 
 The share is this process's alone, whatever others hold: two engines with half of a GPU each can
 share it. No engine gets more than is free.
@@ -182,14 +184,17 @@ def kv_bytes(share: Share, use: Use) -> int:
 
 
 def hold(num_bytes: int) -> None:
-    """Have the allocator hold so much memory for steps by operation; graphs have theirs."""
+    """Have the allocator hold so much memory for steps by operation; graphs have theirs.
+
+    Warns and holds nothing if there is not so much left.
+    """
     torch.cuda.empty_cache()
     try:
         torch.empty(num_bytes, dtype=torch.uint8, device="cuda")
     except torch.OutOfMemoryError:
         logger.warning(
-            "other processes took memory of this engine's share: of the %s that long steps may "
-            "need, %s are left",
+            "of the %s of GPU memory that the largest steps may need, only %s are left; if other "
+            "processes hold the rest, such steps will fail",
             format_bytes(num_bytes),
             format_bytes(torch.cuda.mem_get_info()[0]),
         )

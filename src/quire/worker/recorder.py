@@ -23,6 +23,14 @@ class GraphRecorder:
 
     def __call__(self, run: Replay) -> Replay:
         run()  # compiles kernels, and does once what may not be captured
+        try:
+            return self._capture(run)
+        except torch.OutOfMemoryError:  # what the allocator holds for others is not given to graphs
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            return self._capture(run)
+
+    def _capture(self, run: Replay) -> Replay:
         graph = torch.cuda.CUDAGraph()
         # `torch.cuda.graph` would wait for the steps in flight, and return the memory that the
         # allocator holds for others. Other threads of the process may go on using the device.

@@ -43,4 +43,5 @@ def test_units_have_names_of_their_own_and_an_estimate_for_every_item() -> None:
     units = plan(choices(parts=PARTS))
     assert len({unit.name for unit in units}) == len(units)
     assert all(unit.item_s[item] > 0 for unit in units for item in unit.items)
-    assert {unit.kind for unit in units} == {"checks", "speed", "startup", "experts", "soak"}
+    kinds = {"checks", "speed", "startup", "experts", "features", "soak"}
+    assert {unit.kind for unit in units} == kinds

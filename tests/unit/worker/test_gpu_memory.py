@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 
 from quire.errors import OutOfMemoryError
 from quire.worker.buckets import GraphSizes, row_buckets
@@ -18,6 +19,7 @@ from quire.worker.gpu_memory import (
     GraphMemory,
     Share,
     Use,
+    hold,
     kv_bytes,
 )
 
@@ -102,3 +104,27 @@ def test_graphs_take_their_activations_their_logits_and_their_nodes() -> None:
     nodes = GRAPHS.num_bytes - logits - 110 * MB
     assert 50 * MB < nodes < 300 * MB
     assert replace(GRAPHS, num_layers=56).num_bytes > GRAPHS.num_bytes
+
+
+def test_what_steps_need_is_taken_and_left_to_the_allocator(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("empty cache"))
+    monkeypatch.setattr(torch, "empty", lambda size, *, dtype, device: calls.append((size, device)))
+    hold(300 * MB)
+    assert calls == ["empty cache", (300 * MB, "cuda")]
+    assert not caplog.text
+
+
+def test_a_gpu_without_that_memory_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (200 << 20, 1 << 30))
+    monkeypatch.setattr(torch, "empty", refuse)
+    hold(300 << 20)
+    assert "of the 300 MiB of GPU memory" in caplog.text and "200 MiB are left" in caplog.text

@@ -106,5 +106,6 @@ def _openmp() -> Path:
     if not found:
         raise RuntimeError("this torch is built without OpenMP")
     package = Path(torch.__file__).parent
-    own = (package, package.parent / "torch.libs")
-    return next((file for file in found if any(map(file.is_relative_to, own))), found[0])
+    folders = (package / "lib", package.parent / "torch.libs")
+    own = {file.resolve() for folder in folders for file in folder.glob("lib*omp*")}
+    return next((file for file in found if file in own), found[0])
