@@ -125,9 +125,12 @@ class OutputFile:
                         raise self._foreign(number, "is not an answer of a batch")
                     break  # the last one, torn
                 key = _key_of(record)
-                if key not in known:
-                    raise self._foreign(number, f"answers {key!r}, which is not in the input")
                 whole += len(line)
+                if key not in known:
+                    if _was_sent(record):
+                        raise self._foreign(number, f"answers {key!r}, which is not in the input")
+                    dropped.add(number)  # of a line that has been mended or deleted
+                    continue
                 reason = _why_asked_again(record, self._has_changed(record, key))
                 if reason is not None:
                     dropped.add(number)
@@ -230,6 +233,12 @@ def _why_asked_again(record: dict[str, Any], has_changed: bool) -> str | None:
     if response is not None and response["status_code"] in KEY_REFUSED:
         return "the server had refused the key for"
     return None
+
+
+def _was_sent(record: dict[str, Any]) -> bool:
+    """Whether the line of a record was a request, and not an error of its own."""
+    error = record["error"]
+    return not (isinstance(error, dict) and error.get("code") == LINE_ERROR)
 
 
 def _is_torn(line: bytes) -> bool:

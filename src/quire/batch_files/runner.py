@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +20,9 @@ from typing import Any
 from quire.batch_files.lines import BadLine, BatchRequest, Line
 from quire.batch_files.output import KEY_REFUSED, LINE_ERROR, is_failure
 from quire.batch_files.targets import REQUEST_ID, Answer, Target
-from quire.clients.address import ServerError, refusal
+from quire.clients.address import CertificateError, ServerError, refusal
+
+logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
@@ -77,6 +80,7 @@ class Runner:
         self._sleep = sleep
         self._model: str | None = None
         self._num_answered = 0
+        self._told: set[int | None] = set()  # statuses of which the user knows
 
     async def run(self, lines: Iterable[Line], model: str | None = None) -> Summary:
         """``model`` is for bodies that name none; None: the target's own."""
@@ -145,12 +149,24 @@ class Runner:
                 else:
                     num_in_a_row += 1
                 is_last = num_own == _MAX_OWN_TRIES or num_in_a_row == _MAX_TRIES
-                if is_last or error.status not in (None, *_NOT_NOW):
+                if is_last or not _may_pass(error):
                     raise
+                self._tell(error)
                 delay = min(_FIRST_DELAY_S * 2 ** (num_tries - 1), _MAX_DELAY_S)
                 wanted = error.retry_after if isinstance(error, _NotNow) else 0.0
                 await self._sleep(min(max(delay, wanted), _MAX_DELAY_S))
         raise AssertionError("unreachable")
+
+    def _tell(self, error: ServerError) -> None:
+        """Say why there is no answer yet, once for each status."""
+        if error.status not in self._told:
+            self._told.add(error.status)
+            most = _MAX_OWN_TRIES if error.status in _OWN else _MAX_TRIES
+            logger.warning("%s; tried again, up to %d times in a row", error, most)
+
+
+def _may_pass(error: ServerError) -> bool:
+    return error.status in (None, *_NOT_NOW) and not isinstance(error, CertificateError)
 
 
 class _NotNow(ServerError):

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from quire.batch_files.output import KEY_REFUSED
 from quire.clients.address import Address, ServerError, api_key, key_headers, refusal
-from quire.clients.http import HTTPClient, Reply
+from quire.clients.http import HTTPClient, Reply, tell_of_proxy
 from quire.errors import EngineDeadError
 from quire.near_names import did_you_mean
 
@@ -207,7 +207,9 @@ async def in_process(state: ServerState, open_engine: OpenEngine) -> AsyncIterat
 
 @contextlib.asynccontextmanager
 async def at_server(url: str, key: str | None, model: str | None) -> AsyncIterator[RemoteTarget]:
-    client = HTTPClient(Address.parse(url), key_headers(api_key(key)))
+    address = Address.parse(url)
+    tell_of_proxy(address)
+    client = HTTPClient(address, key_headers(api_key(key)))
     try:
         yield RemoteTarget(client, model)
     finally:

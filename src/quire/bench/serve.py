@@ -4,19 +4,23 @@
   quire bench serve --url http://host:8000 --dataset-name sharegpt --dataset-path FILE
 
 Flags and result keys are those that users of vLLM know. Random prompts are sent as token ids, so
-their lengths are exact; output tokens are counted by the server's usage.
+their lengths are exact; a chat gets their text, which its server may tokenize differently. Tokens
+are counted by the server's usage.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quire import log
 from quire.args import BUNDLED_MODEL
 from quire.bench.other_flags import OF_SERVE, settle_other_flags
 from quire.bench.report import output_file
@@ -27,16 +31,20 @@ from quire.bench.serving.datasets import Source, load_requests
 from quire.bench.serving.load import Load
 from quire.bench.serving.measure import Measured
 from quire.bench.serving.plots import check_plot, plot
+from quire.bench.serving.readiness import until_answered
 from quire.bench.serving.requests import BACKENDS, LoadRequest
 from quire.bench.serving.summary import DETAILS, rate_text, summarize, table
 from quire.cli.sampling_flags import COMMON_FLAGS
-from quire.clients.address import Address, ServerError, api_key, key_headers
-from quire.clients.http import HTTPClient
-from quire.clients.remote import RemoteModel, RemoteServer
-from quire.heap import unwatched_heap
+from quire.clients.address import Address, ServerError, api_key, key_headers, refusal
+from quire.clients.http import HTTPClient, tell_of_proxy
+from quire.clients.remote import RemoteModel, first_of, listed_models, unlisted
+from quire.heap import rare_collections, unwatched_heap
+
+logger = logging.getLogger(__name__)
 
 add_arguments = flags.add_arguments
 
+_OK = 200
 _TIME = "%Y%m%d-%H%M%S"
 
 
@@ -57,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         goodput=flags.goodput(arguments.goodput),
     )
     print(table(result, arguments.percentile_metrics, arguments.metric_percentiles))
-    _print_errors(measured)
+    _print_problems(measured)
     try:
         if file is not None:
             _save(plan, arguments, result, file)
@@ -69,11 +77,37 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """What is measured."""
+class Server:
+    """Where requests go, and how."""
 
     address: Address
     headers: Mapping[str, str]
+    checks_certificate: bool
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Server:
+        url = arguments.base_url or f"http://{arguments.host}:{arguments.port}"
+        own = flags.pairs(arguments.header, "=", "--header")
+        return cls(
+            address=Address.parse(url),
+            headers={**key_headers(api_key(arguments.api_key)), **own},
+            checks_certificate=not arguments.insecure,
+        )
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[HTTPClient]:
+        client = HTTPClient(self.address, self.headers, verify=self.checks_certificate)
+        try:
+            yield client
+        finally:
+            await client.close()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What is measured."""
+
+    server: Server
     model: str
     tokenizer: str
     requests: Sequence[LoadRequest]
@@ -82,9 +116,10 @@ class Plan:
 
     @classmethod
     def make(cls, arguments: argparse.Namespace) -> Plan:
+        import uvloop
+
         settle_dataset(arguments)
-        url = arguments.base_url or f"http://{arguments.host}:{arguments.port}"
-        key = api_key(arguments.api_key)
+        server = Server.of(arguments)
         arrivals = Arrivals(
             rate=arguments.request_rate,
             burstiness=arguments.burstiness,
@@ -93,15 +128,15 @@ class Plan:
             end_rate=arguments.ramp_up_end_rps,
         )
         flags.goodput(arguments.goodput)  # so that a mistake shows before the measurement
+        tell_of_proxy(server.address)
         model, root = arguments.model, None
         if model is None:
-            first = _wait_for_model(url, key, arguments.ready_check_timeout_sec)
+            first = uvloop.run(_first_model(server, arguments.ready_check_timeout_sec))
             model, root = first.name, first.root
         tokenizer = _given_tokenizer(arguments) or _where_to_find(root or model)
         requests = load_requests(Source(arguments, tokenizer, _vocab_size(tokenizer)))
         return cls(
-            address=Address.parse(url),
-            headers={**key_headers(key), **flags.pairs(arguments.header, "=", "--header")},
+            server=server,
             model=model,
             tokenizer=tokenizer,
             requests=requests,
@@ -114,47 +149,64 @@ async def _measure(plan: Plan, arguments: argparse.Namespace) -> tuple[list[Meas
     """What became of each request, and the seconds from the first to the end of the last."""
     from tqdm import tqdm
 
-    backend = BACKENDS[arguments.backend]
-    client = HTTPClient(plan.address, plan.headers, verify=not arguments.insecure)
-    load = Load(
-        client,
-        backend,
-        endpoint=arguments.endpoint or backend.endpoint,
-        fields=plan.fields,
-        request_id_prefix=arguments.request_id_prefix,
-    )
-    try:
-        first = plan.requests[0]
-        if arguments.ready_check_timeout_sec > 0:
-            await load.wait_until_ready(first, arguments.ready_check_timeout_sec)
-        if arguments.num_warmups:
-            warmups = [first.probe(first.num_output_tokens)] * arguments.num_warmups
-            await load.run(warmups, [0.0] * len(warmups), max_concurrency=arguments.max_concurrency)
+    async with plan.server.client() as client:
+        backend = BACKENDS[arguments.backend]
+        load = Load(
+            client,
+            backend,
+            endpoint=arguments.endpoint or backend.endpoint,
+            fields=plan.fields,
+            request_id_prefix=arguments.request_id_prefix,
+        )
+        await _warm_up(load, plan, arguments)
         disable = True if arguments.disable_tqdm else None  # None: where there is no terminal
         bar = tqdm(total=len(plan.requests), disable=disable, unit="request")
-        with bar, unwatched_heap():  # a GC pause here would look like the server's
-            started = time.perf_counter()
-            measured = await load.run(
+        # A GC pause here would look like the server's.
+        with bar, unwatched_heap(), rare_collections():
+            return await load.run(
                 plan.requests,
                 plan.due,
                 max_concurrency=arguments.max_concurrency,
                 on_end=lambda: bar.update(),
             )
-            return measured, time.perf_counter() - started
-    finally:
-        await client.close()
 
 
-def _wait_for_model(url: str, key: str | None, timeout_s: float) -> RemoteModel:
+async def _warm_up(load: Load, plan: Plan, arguments: argparse.Namespace) -> None:
+    """Wait until the server answers, then send the requests that do not count."""
+    first, timeout_s = plan.requests[0], arguments.ready_check_timeout_sec
+    if timeout_s > 0:
+        await until_answered(lambda: load.check(first), plan.server.address, timeout_s)
+    if not arguments.num_warmups:
+        return
+    warmups = [first.probe(first.num_output_tokens)] * arguments.num_warmups
+    measured, _ = await load.run(
+        warmups, [0.0] * len(warmups), max_concurrency=arguments.max_concurrency
+    )
+    if errors := [one.error for one in measured if not one.ok]:
+        log.setup()
+        logger.warning(
+            "%d of %d warm-up requests failed, the first with: %s",
+            len(errors),
+            len(measured),
+            errors[0],
+        )
+
+
+async def _first_model(server: Server, timeout_s: float) -> RemoteModel:
     """The server's first model, once it has one."""
-    server, deadline = RemoteServer(url, key), time.monotonic() + timeout_s
-    while True:
+
+    async def ask() -> RemoteModel:
+        reply = await client.get("/v1/models")
         try:
-            return server.model()
+            if reply.status != _OK:
+                raise refusal(reply.status, reply.body)
+            models = listed_models(reply.body)
         except ServerError as error:
-            if error.status not in (None, 503) or time.monotonic() > deadline:
-                raise
-        time.sleep(0.5)
+            raise unlisted(error) from None
+        return first_of(models, server.address)
+
+    async with server.client() as client:
+        return await until_answered(ask, server.address, timeout_s)
 
 
 def _given_tokenizer(arguments: argparse.Namespace) -> str | None:
@@ -194,10 +246,16 @@ def _fields(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
     return {**fields, **(arguments.extra_body or {})}
 
 
-def _print_errors(measured: Sequence[Measured]) -> None:
+def _print_problems(measured: Sequence[Measured]) -> None:
     errors = [one.error for one in measured if not one.ok]
     if errors:
         print(f"{len(errors)} requests failed, the first with: {errors[0]}")
+    num_uncounted = sum(one.ok and not one.num_prompt_tokens for one in measured)
+    if num_uncounted:
+        print(
+            f"the input tokens of {num_uncounted} requests are unknown and count as 0: their "
+            "prompts are text, and the server reports no usage"
+        )
 
 
 def _result_file(plan: Plan, arguments: argparse.Namespace) -> Path:

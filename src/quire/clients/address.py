@@ -12,6 +12,7 @@ from quire import env
 from quire.errors import QuireError
 
 DEFAULT_URL = "http://localhost:8000"
+GET_TIMEOUT_S = 30.0  # a server has at hand what it is asked for by GET
 _API_ROOT = "/v1"
 _MAX_MESSAGE_CHARS = 500
 
@@ -22,6 +23,10 @@ class ServerError(QuireError, ValueError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class CertificateError(ServerError):
+    """A server whose certificate is not trusted, which waiting does not cure."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

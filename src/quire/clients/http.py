@@ -7,14 +7,19 @@ Connections are kept and used again; proxies and redirects are not followed.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
+import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
 import httptools
 
-from quire.clients.address import Address, ServerError
+from quire import log
+from quire.clients.address import GET_TIMEOUT_S, Address, CertificateError, ServerError
+
+logger = logging.getLogger(__name__)
 
 OnBody = Callable[[bytes], None]
 _OK = 200
@@ -43,7 +48,13 @@ class HTTPClient:
         self._open: set[_Connection] = set()
 
     async def get(self, path: str) -> Reply:
-        return await self._request("GET", path, b"", {}, None)
+        """`ServerError` also when there is no answer for `GET_TIMEOUT_S`."""
+        try:
+            return await asyncio.wait_for(self._request("GET", path, b"", {}, None), GET_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            raise ServerError(
+                f"{self._address} has not answered GET {path} within {GET_TIMEOUT_S:g} s"
+            ) from None
 
     async def post(
         self,
@@ -100,10 +111,28 @@ class HTTPClient:
                 self._address.port,
                 ssl=self._tls,
             )
+        except ssl.SSLCertVerificationError as error:
+            raise CertificateError(
+                f"{self._address} has a certificate that is not trusted: {error.verify_message}; "
+                "set SSL_CERT_FILE to the file of its authority"
+            ) from error
         except OSError as error:
             reason = error.strerror or str(error)
             raise ServerError(f"{self._address} cannot be reached: {reason}") from error
         return connection
+
+
+def tell_of_proxy(address: Address) -> None:
+    """Say that the proxy which the environment names for a server is not used."""
+    scheme = "https" if address.is_tls else "http"
+    has_proxy = scheme in urllib.request.getproxies()
+    if has_proxy and not urllib.request.proxy_bypass(address.authority):
+        log.setup()
+        logger.warning(
+            "%s_proxy is not used: requests go to %s directly; add its host to no_proxy",
+            scheme,
+            address,
+        )
 
 
 class _Unheard(ServerError):

@@ -6,12 +6,14 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quire.clients.address import Address, ServerError, key_headers, refusal
+from quire.clients.address import GET_TIMEOUT_S, Address, ServerError, key_headers, refusal
 from quire.clients.sse import DONE, EventSplitter
+
+_OK = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,18 +35,15 @@ class RemoteServer:
     def model(self, name: str | None = None) -> RemoteModel:
         """The model ``name``, which the server need not list, or the first that it lists."""
         try:
-            with self._send("/v1/models", None) as answer:
-                cards = json.loads(answer.read())["data"]
-        except (ValueError, KeyError, TypeError) as error:
-            if name is not None and not _is_fatal(error):
-                return RemoteModel(name=name)
-            raise _unusable(error, "list its models; name one with --model") from error
-        card: dict[str, Any] = next((one for one in cards if name in (None, one["id"])), {})
-        chosen = name or card.get("id")
-        if chosen is None:
-            raise ServerError(f"{self.address} serves no model")
-        context, root = card.get("max_model_len"), card.get("root")
-        return RemoteModel(name=chosen, max_model_len=context, root=root)
+            with self._send("/v1/models", None, GET_TIMEOUT_S) as answer:
+                models = listed_models(b"".join(_lines(answer)))
+        except ServerError as error:
+            if name is None or _is_fatal(error):
+                raise unlisted(error) from None
+            return RemoteModel(name=name)
+        if name is None:
+            return first_of(models, self.address)
+        return next((one for one in models if one.name == name), RemoteModel(name=name))
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
         """The events of an answer as they come; leaving early closes the connection."""
@@ -58,10 +57,12 @@ class RemoteServer:
                     yield _event(data)
         raise ServerError("the server ended the connection in the middle of its answer")
 
-    def _send(self, path: str, body: bytes | None) -> http.client.HTTPResponse:
+    def _send(
+        self, path: str, body: bytes | None, timeout_s: float | None = None
+    ) -> http.client.HTTPResponse:
         request = urllib.request.Request(self.address.url(path), body, self._headers)
         try:
-            answer: http.client.HTTPResponse = urllib.request.urlopen(request)
+            answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=timeout_s)
         except urllib.error.HTTPError as error:
             with error:
                 raise refusal(error.code, error.read()) from None
@@ -70,20 +71,40 @@ class RemoteServer:
         return answer
 
 
+def listed_models(body: bytes) -> list[RemoteModel]:
+    """The models in an answer to GET /v1/models; `ServerError` if it is no such list."""
+    try:
+        return [
+            RemoteModel(
+                name=card["id"], max_model_len=card.get("max_model_len"), root=card.get("root")
+            )
+            for card in json.loads(body)["data"]
+        ]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ServerError("the server did not list its models", _OK) from error
+
+
+def first_of(models: Sequence[RemoteModel], address: Address) -> RemoteModel:
+    if not models:
+        raise ServerError(f"{address} serves no model")
+    return models[0]
+
+
+def unlisted(error: ServerError) -> ServerError:
+    """``error``, with what to do about a server that only does not list its models."""
+    if _is_fatal(error):
+        return error
+    return ServerError(f"{error}; name a model with --model", error.status)
+
+
+def _is_fatal(error: ServerError) -> bool:
+    """Whether asking such a server for anything else would fail as well."""
+    return error.status in (None, 401, 403, 503)
+
+
 def _reason(error: Exception) -> str:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     return str(cause.strerror if isinstance(cause, OSError) and cause.strerror else cause)
-
-
-def _is_fatal(error: Exception) -> bool:
-    """Whether asking such a server for anything else would fail as well."""
-    return isinstance(error, ServerError) and error.status in (None, 401, 403, 503)
-
-
-def _unusable(error: Exception, what: str) -> ServerError:
-    if isinstance(error, ServerError):
-        return error
-    return ServerError(f"the server did not {what}")
 
 
 def _lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from quire.batch_files.output import OutputFile
+from quire.batch_files.output import LINE_ERROR, OutputFile
 
 KNOWN = {"a", "b", "c", 4}
 
@@ -52,6 +52,22 @@ def test_what_the_server_failed_on_is_open_again(tmp_path: Path, end: str) -> No
         output.write(record("c"))
     assert custom_ids(path) == ["b", None, "c"]
     assert [one.name for one in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("custom_id", [None, "gone"])
+def test_an_error_of_a_line_that_is_not_there_any_more_is_taken_out(
+    tmp_path: Path, custom_id: str | None
+) -> None:
+    path = tmp_path / "out"
+    error = {"code": LINE_ERROR, "message": "line 7 is not JSON", "line": 7}
+    bad = {"id": "batch_req_7", "custom_id": custom_id, "response": None, "error": error}
+    with OutputFile(path, {*KNOWN, 7, "gone"}) as output:
+        for one in (record("a"), bad, record("b")):
+            output.write(one)
+    with OutputFile(path, KNOWN) as output:
+        assert (output.done, output.num_failed) == ({"a", "b"}, 0)
+        output.write(record("c"))
+    assert custom_ids(path) == ["a", "b", "c"]
 
 
 def test_a_run_that_ends_while_it_takes_lines_out_changes_nothing(

@@ -327,3 +327,20 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(
         assert (tmp_path / "out").stat().st_size == 200
         assert main(words) == 0
     assert recorded(tmp_path) == [(name, 200) for name in NAMES]
+
+
+@pytest.mark.parametrize("mended", [None, "c"])
+def test_a_line_that_was_not_a_request_may_be_mended_or_deleted(
+    tmp_path: Path, mended: str | None
+) -> None:
+    with fake_server(Server()) as server:
+        words = words_for(tmp_path, server)
+        good = (tmp_path / "in").read_text().splitlines()
+        (tmp_path / "in").write_text("\n".join([*good[:2], good[2][:-1], good[3]]))
+        assert main(words) == 3
+        rest = [*good[:2], *([good[2]] if mended else []), good[3]]
+        (tmp_path / "in").write_text("\n".join(rest))
+        server.seen = []
+        assert main([*words, "--ordered"]) == 0
+        assert [one.body["prompt"] for one in server.seen] == ([mended] if mended else [])
+    assert recorded(tmp_path) == [(json.loads(one)["custom_id"], 200) for one in rest]

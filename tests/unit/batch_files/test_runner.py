@@ -10,7 +10,7 @@ import pytest
 from quire.batch_files.lines import BadLine, BatchRequest
 from quire.batch_files.runner import Record, Runner
 from quire.batch_files.targets import Answer
-from quire.clients.address import ServerError
+from quire.clients.address import CertificateError, ServerError
 from quire.errors import EngineDeadError
 
 FULL = Answer(status=429, headers={"retry-after": "7"}, body=b'{"error": {"message": "full"}}')
@@ -209,6 +209,26 @@ async def test_what_will_not_pass_ends_the_run_and_leaves_its_line_open(
     with pytest.raises((ServerError, EngineDeadError), match=message):
         await runner.run([request(n) for n in range(8)])
     assert [one["custom_id"] for one in records] == [f"r{n}" for n in range(5)]
+
+
+async def test_why_a_line_is_asked_again_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    away = ServerError("http://host:1 cannot be reached: gone")
+    answers = [away, away, FULL, refused(500), FULL]
+    runner, _, _ = runner_of(FakeTarget({0: list(answers), 1: list(answers)}))
+    await runner.run([request(n) for n in range(3)])
+    assert [record.getMessage() for record in caplog.records] == [
+        "http://host:1 cannot be reached: gone; tried again, up to 8 times in a row",
+        "the server answered 429: full; tried again, up to 8 times in a row",
+        "the server answered 500: not now; tried again, up to 4 times in a row",
+    ]
+
+
+async def test_a_certificate_that_is_not_trusted_ends_the_run_at_once() -> None:
+    target = FakeTarget({0: [CertificateError("not trusted")] * 8})
+    runner, _, sleeps = runner_of(target, max_inflight=1)
+    with pytest.raises(CertificateError, match="not trusted"):
+        await runner.run([request(0)])
+    assert sleeps.seconds == []
 
 
 async def test_what_is_too_deep_for_json_is_an_error_of_its_line_or_text() -> None:

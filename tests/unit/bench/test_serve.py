@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
+import ssl
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from quire.assets import TINY_CHAT
 from quire.cli import main
+from tests.fakes.certificates import certificate_files
 from tests.fakes.sse_server import Script, Seen, events, fake_server, json_script
 
 MODELS = {"data": [{"id": "org/model"}]}
@@ -182,7 +189,7 @@ def test_every_flag_that_writes_a_file_lets_it_be_named(tmp_path: Path, flag: st
 
 
 def test_a_server_that_still_loads_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quire.bench.serving.load._CHECK_INTERVAL_S", 0.0)
+    monkeypatch.setattr("quire.bench.serving.readiness._CHECK_INTERVAL_S", 0.0)
     model = FakeModel(not_ready=3)
     assert run(model, *RANDOM) == 0
     assert len(model.bodies) == 8
@@ -197,6 +204,7 @@ def test_a_server_that_still_loads_is_waited_for(monkeypatch: pytest.MonkeyPatch
         (["--goodput", "ttft:abc"], "--goodput ttft:abc must be a time in milliseconds"),
         (["--goodput", "ttft:-1"], "--goodput ttft:-1 must be a time in milliseconds"),
         (["--header", "x"], "write KEY=VALUE"),
+        (["--header", "x=a", "--header", "x=b"], "--header x is given twice; give it once"),
         (["--save-result", "--metadata", "x"], "--metadata x: write KEY=VALUE"),
         (["--base-url", "nowhere"], "'nowhere' is not the URL of a server"),
         (["--workload", "nano"], "--dataset-name random takes no --workload (that is for standard"),
@@ -217,6 +225,85 @@ def test_mistakes_are_one_line(
 def test_unknown_metrics_are_refused(words: list[str]) -> None:
     with pytest.raises(SystemExit):
         run(FakeModel(), *words)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-5", "inf"])
+def test_a_time_to_wait_is_a_number_of_seconds(
+    capsys: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    with pytest.raises(SystemExit):
+        run(FakeModel(), "--ready-check-timeout-sec", seconds)
+    assert f"{seconds} is no time to wait; give a number of seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("named", [[], ["--model", "m"]])
+def test_a_silent_server_is_not_waited_for_longer_than_allowed(
+    capsys: pytest.CaptureFixture[str], named: list[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        words = ["--url", url, "--ready-check-timeout-sec", "0.05", *RANDOM, *named]
+        assert main(["bench", "serve", *words]) == 1
+    assert f"{url} does not answer; gave up after 0.05 s" in capsys.readouterr().err
+
+
+def test_the_model_is_looked_up_as_requests_are_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the same headers, and without checking a certificate either."""
+
+    class Guarded(FakeModel):
+        def __call__(self, seen: Seen) -> Script:
+            is_welcome = (seen.headers.get("x-team"), seen.headers.get("x-b")) == ("a", "c")
+            return super().__call__(seen) if is_welcome else json_script({}, status=403)
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate_files(tmp_path))
+    monkeypatch.setattr("asyncio.start_server", partial(asyncio.start_server, ssl=context))
+    model = Guarded()
+    with fake_server(model) as server:
+        words = ["--url", server.url.replace("http:", "https:"), "--disable-tqdm", *RANDOM]
+        words += ["--insecure", "--header", "x-team=a", "--header", "x-b=c"]
+        assert main(["bench", "serve", *words]) == 0
+    assert len(model.bodies) == 8
+
+
+def test_a_server_that_lists_no_models_needs_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    class Unlisted(FakeModel):
+        def __call__(self, seen: Seen) -> Script:
+            is_list = seen.path == "/v1/models"
+            return json_script({}, status=404) if is_list else super().__call__(seen)
+
+    assert run(Unlisted(), *RANDOM) == 1
+    assert "answered 404: {}; name a model with --model" in capsys.readouterr().err
+    assert run(Unlisted(), *RANDOM, "--model", "m") == 0
+
+
+def test_warm_ups_that_fail_are_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quire.log.setup", lambda: None)
+    assert run(FakeModel(fails=True), *RANDOM, "--num-warmups", "4") == 0
+    told = "1 of 4 warm-up requests failed, the first with: the server answered 500: too busy"
+    assert told in caplog.text
+
+
+def test_input_that_nobody_counts_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    class Uncounted(FakeModel):
+        def __call__(self, seen: Seen) -> Script:
+            script = super().__call__(seen)
+            return replace(script, pieces=[one for one in script.pieces if b"usage" not in one])
+
+    (tmp_path / "data").write_text('{"prompt": "Hi", "output_tokens": 2}\n')
+    words = ["--dataset-name", "custom", "--dataset-path", str(tmp_path / "data")]
+    words += ["--custom-output-len", "2", "--num-prompts", "1"]
+    told = "the input tokens of 1 requests are unknown and count as 0"
+    assert run(Uncounted(), *words, "--skip-chat-template") == 0
+    assert told in capsys.readouterr().out
+    assert run(Uncounted(), *words, "--tokenizer", str(TINY_CHAT)) == 0
+    assert told not in capsys.readouterr().out
 
 
 def test_a_picture(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from quire.clients.address import Address, ServerError
-from quire.clients.http import HTTPClient
+from quire.clients.address import Address, CertificateError, ServerError
+from quire.clients.http import HTTPClient, tell_of_proxy
+from tests.fakes.certificates import certificate_files
 from tests.fakes.sse_server import Answer, FakeServer, Script, Seen, fake_server, json_script
 
 
@@ -96,6 +100,49 @@ async def test_a_server_that_is_not_there() -> None:
     with pytest.raises(ServerError, match="cannot be reached") as caught:
         await HTTPClient(address).get("/v1/x")
     assert caught.value.status is None
+
+
+async def test_a_get_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quire.clients.http.GET_TIMEOUT_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = Address.parse(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(ServerError, match=r"has not answered GET /v1/x within 0\.05 s"):
+            await HTTPClient(address).get("/v1/x")
+
+
+async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate_files(tmp_path))
+    async with await asyncio.start_server(lambda *streams: None, "127.0.0.1", 0, ssl=context) as it:
+        address = Address.parse(f"https://127.0.0.1:{it.sockets[0].getsockname()[1]}")
+        with pytest.raises(CertificateError, match="that is not trusted: self"):
+            await HTTPClient(address).get("/v1/x")
+
+
+@pytest.mark.parametrize(
+    ("environment", "tells"),
+    [
+        ({"http_proxy": "http://user:secret@p:1"}, True),
+        ({"http_proxy": "http://p:1", "no_proxy": "localhost,host"}, False),
+        ({"https_proxy": "http://p:1"}, False),
+        ({}, False),
+    ],
+)
+def test_a_proxy_that_is_not_used_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    environment: dict[str, str],
+    tells: bool,
+) -> None:
+    monkeypatch.setattr("quire.log.setup", lambda: None)  # its handler would hide the records
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    tell_of_proxy(Address.parse("http://host:80"))
+    assert ("http_proxy is not used: requests go to http://host directly" in caplog.text) == tells
+    assert "secret" not in caplog.text
 
 
 async def test_what_a_consumer_raises_ends_its_request() -> None:

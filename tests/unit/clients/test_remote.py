@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from quire.clients.address import ServerError
@@ -22,13 +24,24 @@ def test_a_server_need_not_list_a_model_that_is_named() -> None:
     with fake_server(lambda seen: json_script({}, status=404)) as fake:
         server = RemoteServer(fake.url)
         assert server.model("mine") == RemoteModel(name="mine")
-        with pytest.raises(ServerError, match="answered 404"):
+        with pytest.raises(ServerError, match=r"answered 404.*; name a model with --model"):
             server.model()
+
+
+def test_a_server_that_never_lists_its_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quire.clients.remote.GET_TIMEOUT_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = RemoteServer(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(ServerError, match="cannot be reached: timed out"):
+            server.model("mine")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [({"data": []}, "serves no model"), ({"x": 1}, "did not list its models; name one with")],
+    [
+        ({"data": []}, "serves no model"),
+        ({"x": 1}, "did not list its models; name a model with --model"),
+    ],
 )
 def test_a_list_of_models_without_a_model(content: object, message: str) -> None:
     with fake_server(lambda seen: json_script(content)) as fake:

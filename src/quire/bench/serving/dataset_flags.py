@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from quire.args import as_argument
 from quire.bench.serving.datasets import DATASETS
 from quire.bench.serving.requests import CHAT
 from quire.bench.standard_workloads import NAMES
 from quire.cli.parser import at_least
+from quire.sizes import parse_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def add_dataset_flags(group: Any) -> None:
     )
     group.add_argument(
         "--custom-output-len",
-        type=int,
+        type=as_argument(custom_length),
         metavar="N",
         help="output tokens; default 256; -1: the output_tokens of each line",
     )
@@ -122,6 +124,16 @@ def add_dataset_flags(group: Any) -> None:
     group.add_argument("--scale", type=float, metavar="SHARE", help="shorten the standard workload")
     _add_switch(group, "--disable-shuffle", "keep a dataset's order")
     _add_switch(group, "--no-oversample", "use no prompt twice")
+
+
+def custom_length(text: str) -> int:
+    """The value of --custom-output-len."""
+    length = parse_count(text)
+    if length < 1 and length != -1:
+        raise ValueError(
+            f"{text} is no output length; give at least 1, or -1 for that of each line"
+        )
+    return length
 
 
 def _add_lengths(group: Any) -> None:

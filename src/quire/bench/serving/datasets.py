@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 _FEWEST_TOKENS = 4  # of a ShareGPT turn; shorter ones say nothing about speed
 _MOST_PROMPT_TOKENS = 1024
 MOST_TOKENS = 2048  # of a question and its output
+_KINDS: Mapping[type, str] = {str: "a string", int: "a whole number"}
+
+F = TypeVar("F")
 
 
 @dataclass(frozen=True)
@@ -225,17 +228,15 @@ def _custom(source: Source) -> list[LoadRequest]:
             continue
         try:
             line = json.loads(data)
-            prompt = line["prompt"]
-            length = int(line["output_tokens"]) if wanted == -1 else wanted
-        except (ValueError, KeyError, TypeError) as error:
+            prompt = _field(line, "prompt", str)
+            length = _field(line, "output_tokens", int) if wanted == -1 else wanted
+            if length < 1:
+                raise ValueError(f"its output_tokens {length} is not at least 1")
+        except (ValueError, RecursionError) as error:
             raise ValueError(
-                f"line {number} of {given.dataset_path} is unusable: {error!r}"
+                f"line {number} of {given.dataset_path} is unusable: {error}"
             ) from None
-        requests.append(
-            LoadRequest(
-                prompt=_templated(source, prompt), num_prompt_tokens=0, num_output_tokens=length
-            )
-        )
+        requests.append(_of_prompt(source, prompt, length))
     return _enough(source, _shuffled(source, requests)[: given.num_prompts])
 
 
@@ -256,10 +257,28 @@ def _of_ids(source: Source, token_ids: list[int], num_output_tokens: int) -> Loa
     )
 
 
-def _templated(source: Source, prompt: str) -> str:
-    """``prompt`` in the chat template, unless that is not wanted or a chat endpoint does it."""
+def _field(line: Any, name: str, kind: type[F]) -> F:
+    """A field of a line of a custom file; ``ValueError`` unless it is there and of this type."""
+    if not isinstance(line, dict) or name not in line:
+        raise ValueError(f"it is not a JSON object with the key {name}")
+    value = line[name]
+    if type(value) is not kind:  # a bool is no number here
+        raise ValueError(f"its {name} {value!r:.80} is not {_KINDS[kind]}")
+    return value
+
+
+def _of_prompt(source: Source, prompt: str, num_output_tokens: int) -> LoadRequest:
+    """A request of ``prompt``, in the chat template unless that is not wanted or a chat endpoint
+    does it. Without the template no tokenizer is needed, and the server counts."""
     if source.arguments.skip_chat_template or source.arguments.backend == CHAT:
-        return prompt
+        return LoadRequest(prompt=prompt, num_prompt_tokens=0, num_output_tokens=num_output_tokens)
+    text = _templated(source, prompt)
+    return LoadRequest(
+        prompt=text, num_prompt_tokens=source.num_tokens(text), num_output_tokens=num_output_tokens
+    )
+
+
+def _templated(source: Source, prompt: str) -> str:
     messages = [{"role": "user", "content": prompt}]
     text = source.tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=False
@@ -277,6 +296,15 @@ def _shuffled(source: Source, items: list[Any]) -> list[Any]:
 def _enough(source: Source, requests: list[LoadRequest]) -> list[LoadRequest]:
     """``requests``, repeated up to --num-prompts unless --no-oversample is given."""
     given = source.arguments
+    if 0 < len(requests) < given.num_prompts:
+        log.setup()
+        logger.warning(
+            "--dataset-path %s has %d usable prompts for --num-prompts %d; %s",
+            given.dataset_path,
+            len(requests),
+            given.num_prompts,
+            "no more are sent" if given.no_oversample else "some are sent several times",
+        )
     return requests if given.no_oversample else oversampled(requests, given.num_prompts, given.seed)
 
 

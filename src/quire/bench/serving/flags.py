@@ -36,11 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def pairs(texts: list[str] | None, separator: str, flag: str) -> dict[str, str]:
     """``KEY=VALUE`` words as a dictionary."""
-    result = {}
+    result: dict[str, str] = {}
     for text in texts or ():
         key, has_value, value = text.partition(separator)
         if not key or not has_value:
             raise ValueError(f"{flag} {text}: write KEY{separator}VALUE")
+        if key.strip() in result:
+            raise ValueError(f"{flag} {key.strip()} is given twice; give it once")
         result[key.strip()] = value.strip()
     return result
 
@@ -108,6 +110,14 @@ def percentile_list(text: str) -> tuple[float, ...]:
     return values
 
 
+def waiting_time(text: str) -> float:
+    """Seconds to wait for a server."""
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{text} is no time to wait; give a number of seconds, 0 or more")
+    return seconds
+
+
 Group = Any  # argparse has no public name for it
 
 
@@ -131,11 +141,11 @@ def _add_server(group: Group) -> None:
     group.add_argument("--model", metavar="NAME", help="default: the server's first")
     group.add_argument("--served-model-name", metavar="NAME", help="in requests, if not --model")
     group.add_argument("--api-key", metavar="KEY", help="default: QUIRE_API_KEY, OPENAI_API_KEY")
-    group.add_argument("--header", nargs="+", metavar="KEY=VALUE", help="further headers")
+    _add_list(group, "--header", "KEY=VALUE", "further headers")
     group.add_argument("--insecure", action="store_true", help="do not check certificates")
     group.add_argument(
         "--ready-check-timeout-sec",
-        type=float,
+        type=as_argument(waiting_time),
         default=600.0,
         metavar="S",
         help="wait this long for the server; 0: no check; default 600",
@@ -224,11 +234,11 @@ def _add_result(group: Group) -> None:
         metavar="LIST",
         help="default 99",
     )
-    group.add_argument(
+    _add_list(
+        group,
         "--goodput",
-        nargs="+",
-        metavar="METRIC:MS",
-        help="count requests within these limits, such as ttft:200 tpot:50",
+        "METRIC:MS",
+        "count requests within these limits, such as ttft:200 tpot:50",
     )
     group.add_argument("--save-result", action="store_true", help="write a JSON file")
     group.add_argument("--save-detailed", action="store_true", help="and every request's times")
@@ -236,10 +246,15 @@ def _add_result(group: Group) -> None:
     group.add_argument("--result-dir", metavar="DIR", help="default: the current one")
     group.add_argument("--result-filename", metavar="FILE", help="default: rate, model and time")
     group.add_argument("--label", metavar="TEXT", help="of the result, instead of the backend")
-    group.add_argument("--metadata", nargs="+", metavar="KEY=VALUE", help="more keys for the file")
+    _add_list(group, "--metadata", "KEY=VALUE", "more keys for the file")
     group.add_argument(
         "--plot",
         type=as_argument(output_file),
         metavar="FILE",
         help="picture of the latencies and of what ran when; needs matplotlib",
     )
+
+
+def _add_list(group: Group, flag: str, metavar: str, text: str) -> None:
+    """A flag of several words, which may be repeated."""
+    group.add_argument(flag, nargs="+", action="extend", metavar=metavar, help=text)

@@ -16,7 +16,6 @@ from quire.clients.address import ServerError, refusal
 from quire.clients.http import HTTPClient
 from quire.server.open_files import allow_connections
 
-_CHECK_INTERVAL_S = 0.5
 _NUM_PROBE_TOKENS = 2
 _OK = 200
 
@@ -40,21 +39,8 @@ class Load:
         self._fields = dict(fields)
         self._prefix = request_id_prefix
 
-    async def wait_until_ready(self, request: LoadRequest, timeout_s: float) -> None:
-        """Wait until a short request is answered; ``ServerError`` after ``timeout_s``, or at once
-        for an error that waiting does not cure."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                await self._check(request)
-                return
-            except ServerError as error:
-                passes = error.status in (None, 429, 503)
-                if not passes or time.monotonic() > deadline:
-                    raise
-            await asyncio.sleep(_CHECK_INTERVAL_S)
-
-    async def _check(self, request: LoadRequest) -> None:
+    async def check(self, request: LoadRequest) -> None:
+        """Send a short request; `ServerError` without a good answer."""
         probe = request.probe(_NUM_PROBE_TOKENS)
         body = {**self._backend.body(probe, self._fields), "stream": False}
         del body["stream_options"]
@@ -69,17 +55,18 @@ class Load:
         *,
         max_concurrency: int | None = None,
         on_end: Callable[[], None] = lambda: None,
-    ) -> list[Measured]:
-        """One `Measured` for each request; ``due`` are seconds from now."""
+    ) -> tuple[list[Measured], float]:
+        """One `Measured` for each request, and the seconds from the first to the end of the last.
+        ``due`` are seconds from the start."""
         allow_connections(min(len(requests), max_concurrency or len(requests)))
         bodies = [json.dumps(self._backend.body(one, self._fields)).encode() for one in requests]
         limit = asyncio.Semaphore(max_concurrency or len(requests))
 
         async def one(index: int) -> Measured:
             async with limit:
-                measured = await self._send(bodies[index], index, requests[index])
+                answer = await self._send(bodies[index], index, requests[index])
             on_end()
-            return measured
+            return answer
 
         began = time.perf_counter()
         tasks = []
@@ -88,7 +75,8 @@ class Load:
             if delay > 0:
                 await asyncio.sleep(delay)
             tasks.append(asyncio.create_task(one(index)))
-        return list(await asyncio.gather(*tasks))
+        measured = await asyncio.gather(*tasks)
+        return measured, time.perf_counter() - began
 
     async def _send(self, body: bytes, index: int, request: LoadRequest) -> Measured:
         measured = Measured(

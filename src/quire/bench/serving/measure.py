@@ -73,12 +73,12 @@ class _Choice(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
+    prompt_tokens: int | None = None
     completion_tokens: int | None = 0
 
 
 class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None  # servers differ in its form
 
@@ -107,7 +107,8 @@ class StreamWatch:
             if chunk.choices and chunk.choices[0].is_token:
                 self._arrived(now, chunk.choices[0])
             if chunk.usage is not None:
-                self.measured.num_prompt_tokens = chunk.usage.prompt_tokens
+                if chunk.usage.prompt_tokens is not None:
+                    self.measured.num_prompt_tokens = chunk.usage.prompt_tokens
                 self.measured.num_output_tokens = chunk.usage.completion_tokens or 0
             if chunk.error is not None:
                 self.measured.error = str(chunk.error)

@@ -61,7 +61,7 @@ def summarize(
 
 def percentile_key(percentile: float) -> str:
     """The key of a percentile, such as ``p99`` or ``p99.9``."""
-    return f"p{percentile:g}"
+    return f"p{int(percentile) if percentile == int(percentile) else percentile}"
 
 
 def busiest_second(measured: Sequence[Measured]) -> float:

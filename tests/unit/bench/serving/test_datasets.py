@@ -167,11 +167,71 @@ def test_a_custom_prompt_may_hold_every_separator_of_lines(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{}\n", "line 1 of .* is unusable: KeyError"), ("\n", "has no usable request")],
+    [
+        ("{}\n", "line 1 of .* is unusable: it is not a JSON object with the key prompt"),
+        ("7\n", "it is not a JSON object with the key prompt"),
+        ('{"prompt": "x"', "is unusable: Expecting"),
+        ('{"prompt": 5}', "its prompt 5 is not a string"),
+        ('{"prompt": [5, 6]}', r"its prompt \[5, 6\] is not a string"),
+        ('{"prompt": "x"}', "it is not a JSON object with the key output_tokens"),
+        ('{"prompt": "x", "output_tokens": 3.9}', "its output_tokens 3.9 is not a whole number"),
+        ('{"prompt": "x", "output_tokens": true}', "its output_tokens True is not a whole number"),
+        ('{"prompt": "x", "output_tokens": 1e999}', "its output_tokens inf is not a whole number"),
+        ('{"prompt": "x", "output_tokens": 0}', "its output_tokens 0 is not at least 1"),
+        ("\n", "has no usable request"),
+    ],
 )
-def test_custom_files_that_are_wrong(tmp_path: Path, content: str, message: str) -> None:
+@pytest.mark.parametrize("flags", [[], ["--skip-chat-template"]])
+def test_custom_files_that_are_wrong(
+    tmp_path: Path, content: str, message: str, flags: list[str]
+) -> None:
+    words = ["--dataset-path", write(tmp_path, content), "--custom-output-len", "-1", *flags]
     with pytest.raises(ValueError, match=message):
-        load("--dataset-name", "custom", "--dataset-path", write(tmp_path, content))
+        load("--dataset-name", "custom", *words)
+
+
+@pytest.mark.parametrize("length", ["0", "-7"])
+def test_a_custom_length_is_one_that_servers_take(
+    capsys: pytest.CaptureFixture[str], length: str
+) -> None:
+    with pytest.raises(SystemExit):
+        arguments("--dataset-name", "custom", "--custom-output-len", length)
+    assert f"{length} is no output length; give at least 1, or -1" in capsys.readouterr().err
+
+
+def test_templated_prompts_are_counted(tmp_path: Path) -> None:
+    words = ["--dataset-name", "custom", "--dataset-path", write(tmp_path, '{"prompt": "Hi"}')]
+    words += ["--num-prompts", "1"]
+    (one,) = load(*words)
+    tokenizer = Source(arguments(), str(TINY_CHAT), VOCAB).tokenizer
+    assert one.num_prompt_tokens == len(tokenizer.encode(one.prompt, add_special_tokens=False))
+    (plain,) = load(*words, "--skip-chat-template")
+    assert plain.num_prompt_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "count", "told"),
+    [
+        (["--num-prompts", "3"], 3, "some are sent several times"),
+        (["--num-prompts", "3", "--no-oversample"], 2, "no more are sent"),
+        (["--num-prompts", "2"], 2, None),
+    ],
+)
+def test_too_few_prompts_are_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    flags: list[str],
+    count: int,
+    told: str | None,
+) -> None:
+    monkeypatch.setattr("quire.log.setup", lambda: None)
+    path = write(tmp_path, '{"prompt": "Hi"}\n{"prompt": "Ho"}\n')
+    words = ["--dataset-name", "custom", "--dataset-path", path, "--skip-chat-template"]
+    assert len(load(*words, *flags)) == count
+    shown = [record.getMessage() for record in caplog.records]
+    expected = f"--dataset-path {path} has 2 usable prompts for --num-prompts 3; {told}"
+    assert shown == ([] if told is None else [expected])
 
 
 def test_files_must_be_there(tmp_path: Path) -> None:

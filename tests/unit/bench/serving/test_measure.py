@@ -52,6 +52,16 @@ def test_each_event_counts_once_and_usage_says_how_many_tokens() -> None:
     assert 0 < found.ttft <= found.e2el == found.ttft + sum(found.itls)
 
 
+def test_what_is_null_is_not_there() -> None:
+    ends = [{"choices": None}, {"usage": {"prompt_tokens": None, "completion_tokens": 4}}]
+    watch = StreamWatch(Measured(started=0.0, num_prompt_tokens=3))
+    for event in events(chunk("a"), *ends, "[DONE]"):
+        watch.feed(event)
+    watch.end()
+    assert watch.measured.ok
+    assert (watch.measured.num_prompt_tokens, watch.measured.num_output_tokens) == (3, 4)
+
+
 def test_an_end_of_sequence_takes_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [(0.1, chunk("a")), (0.2, chunk("b")), (0.3, chunk("c"))]
     end = [(0.4, chunk("", "stop")), (0.4, usage(5, 4)), (0.4, "[DONE]")]

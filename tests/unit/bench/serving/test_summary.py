@@ -92,3 +92,8 @@ def test_the_table_shows_what_was_asked_for() -> None:
     assert "Successful requests:                             3" in shown
     assert "P90 TTFT (ms):" in shown
     assert "TPOT" not in shown and "goodput" not in shown
+
+
+def test_percentiles_have_keys_of_their_own() -> None:
+    shown = table(summarize(RUN, 4.0, percentiles=(99.99999, 100.0)), ["ttft"], [99.99999, 100.0])
+    assert "P99.99999 TTFT (ms):" in shown and "P100 TTFT (ms):" in shown
