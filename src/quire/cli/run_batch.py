@@ -9,9 +9,9 @@ An --output-file that is a URL gets the answers by PUT, when all lines have one.
 in --output-tmp-dir if some have errors.
 
 A wrong line gets an error in the output and does not stop the run. A run that was interrupted goes
-on when the same command is given again: lines with an answer are not sent again, unless the answer
-is a failure of the server (status 500 or more). A refused API key (401, 403) ends the run. A line
-that has changed since is sent again if it had failed; if it had succeeded, the run is refused.
+on when the same command is given again: lines with an answer are not sent again, unless the server
+had failed (status 500 or more) or had refused the key (401, 403), which ends the run. A line that
+has changed since is sent again if it had failed; if it had succeeded, the run is refused.
 
 Exit status: 0 all lines have good answers, 3 some have errors, 1 the run ended early.
 """
@@ -96,7 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ordered",
         action=argparse.BooleanOptionalAction,
         default=bool(env.AS_VLLM.get()),
-        help="write answers in the order of the requests, not as they come; default in `vllm`",
+        help="write answers in the order of the requests, not as they come; the default under "
+        "`python -m quire.as_vllm`",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="discard answers that the output has already"

@@ -117,7 +117,9 @@ class RequestMetrics:
     def _observe_sizes(self, end: RequestEnd) -> None:
         request, observe = end.request, self._observe
         observe("request_prompt_tokens", end.num_prompt_tokens)
-        observe("request_prefill_kv_computed_tokens", end.num_prompt_tokens - end.num_cached_tokens)
+        if end.timing.scheduled_ts:  # else it is not known to have begun
+            num_computed = end.num_prompt_tokens - end.num_cached_tokens
+            observe("request_prefill_kv_computed_tokens", num_computed)
         for one in end.completions:  # as vLLM counts them, and as `request_success` does
             observe("request_generation_tokens", one.num_tokens)
         observe(

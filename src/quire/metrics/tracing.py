@@ -5,9 +5,13 @@ The only module that imports OpenTelemetry. A request's parent is whatever its H
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import quire
 from quire.engine.input_processor import ProcessedRequest
@@ -16,6 +20,8 @@ from quire.outputs import RequestStateStats
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
+
+logger = logging.getLogger(__name__)
 
 # The W3C headers of the HTTP request that the current task works for.
 TRACE_HEADERS: ContextVar[Mapping[str, str] | None] = ContextVar("trace_headers", default=None)
@@ -26,13 +32,16 @@ _NEEDS_EXTRA = (
     "--otlp-traces-endpoint needs OpenTelemetry, which is not installed ({error}); "
     "pip install 'quire[otel]', or leave the flag out"
 )
+_PROTOCOL = "http/protobuf"  # the only one of OTLP that is spoken
+_PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_GRPC_PORT, _HTTP_PORT, _PATH = ":4317", ":4318", "/v1/traces"  # of a collector, by default
 
 
 class Tracer:
     """A `RequestObserver`. ``close`` sends what is left."""
 
     def __init__(self, exporter: SpanExporter) -> None:
-        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.trace import SpanKind
@@ -40,7 +49,8 @@ class Tracer:
 
         self._extract = TraceContextTextMapPropagator().extract
         self._server_kind = SpanKind.SERVER
-        resource = Resource.create({"service.name": "quire", "service.version": quire.__version__})
+        own = Resource.create({"service.name": "quire", "service.version": quire.__version__})
+        resource = own.merge(OTELResourceDetector().detect())  # the environment's names win
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("quire")
@@ -67,6 +77,31 @@ class Tracer:
 
     def close(self) -> None:
         self._provider.shutdown()
+
+
+def check_endpoint(endpoint: str) -> None:
+    """``ValueError`` if no trace could be sent there; a warning if it is doubtful."""
+    url = urlsplit(endpoint)
+    if url.scheme not in ("http", "https") or not url.netloc:
+        raise ValueError(
+            f"--otlp-traces-endpoint {endpoint}: give a URL that takes traces over HTTP, not gRPC, "
+            f"such as http://HOST{_HTTP_PORT}{_PATH}"
+        )
+    variable = next((name for name in _PROTOCOL_VARIABLES if os.environ.get(name)), None)
+    if variable is not None and os.environ[variable] != _PROTOCOL:
+        raise ValueError(
+            f"{variable}={os.environ[variable]}: traces are sent as {_PROTOCOL} only; set it to "
+            f"that, and --otlp-traces-endpoint to such as http://HOST{_HTTP_PORT}{_PATH}"
+        )
+    address = url.netloc.rpartition("@")[2]  # without a password
+    if url.path in ("", "/") or address.endswith(_GRPC_PORT):
+        logger.warning(
+            "collectors rarely take traces over HTTP at the path or port of "
+            "--otlp-traces-endpoint: did you mean %s://%s%s?",
+            url.scheme,
+            re.sub(f"{_GRPC_PORT}$", _HTTP_PORT, address),
+            url.path.rstrip("/") or _PATH,
+        )
 
 
 def open_tracer(endpoint: str) -> Tracer:

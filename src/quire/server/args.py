@@ -163,7 +163,9 @@ class ServerArgs:
         parse=parse_paths,
     )
     enable_log_requests: bool = _watch(False, help="log the prompts of requests", parse=bool)
-    max_log_len: int | None = _watch(None, help="most characters of a logged prompt", parse=int)
+    max_log_len: int | None = _watch(
+        None, help="most characters of a logged prompt, and of each long parameter", parse=int
+    )
     log_format: str = _watch("text", help="form of log lines", choices=("text", "json"))
     disable_log_stats: bool = _watch(False, help="do not log throughput", parse=bool)
     metrics_prefix: str = _watch("both", help="names of metrics", choices=("vllm", "quire", "both"))

@@ -2,7 +2,7 @@
 type of the body. It also assigns the request id.
 
 Plain ASGI, so that it costs a stream nothing for each event. The only paths it knows are those that
-need no key; whether a path exists is up to the routes.
+need no key or no Host; whether a path exists is up to the routes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# Paths without a key, for load balancers and browsers; none of them reveals anything.
-OPEN_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/startupz", "/ping"})
+# For load balancers and orchestrators, which have no key, and call the server by its address: any
+# Host will do. None of them reveals anything.
+PROBES = frozenset({"/health", "/livez", "/readyz", "/startupz", "/ping"})
+OPEN_PATHS = PROBES | {"/"}  # paths without a key
 OPEN_PREFIX = "/page/"  # the page's own files
 _REQUEST_ID = request_ids.HEADER.encode()
 # Headers that may be sent only once: proxies and servers differ about which of several counts.
@@ -72,7 +74,7 @@ class Guard:
         state["arrived"] = asyncio.get_running_loop().time()
         try:
             _check_once(scope)
-            self._check_host(headers)
+            self._check_host(scope, headers)
             _check_origin(scope, headers)
             self._check_key(scope, headers)
             self._check_body(scope, headers)
@@ -92,12 +94,14 @@ class Guard:
             exchange.is_too_large = False
             await error_response(route_path(scope), too_large)(scope, receive, exchange.send)
 
-    def _check_host(self, headers: dict[bytes, bytes]) -> None:
+    def _check_host(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """403 for a Host that is not allowed, against DNS rebinding: a page's own name may resolve
         to this machine, and its browser then treats the server as the page's own origin. Browsers
-        always send a Host; requests without one pass."""
+        always send a Host; requests without one pass, and probes, which send an address."""
         given = headers.get(b"host")
         if self._hosts is None or given is None or _without_port(given) in self._hosts:
+            return
+        if route_path(scope) in PROBES:
             return
         raise HTTPError(
             403,

@@ -12,8 +12,8 @@ from quire.server.error_responses import json_response
 from quire.server.errors import unavailable
 from quire.server.state import Phase, ServerState, state_of
 
-# The core is polled every `watch.LOG_INTERVAL_S` seconds and answers between two steps; a long step
-# must not look like a hang.
+# The core is polled every `watch.LOG_INTERVAL_S` seconds, so a hang shows after 30 to 40 s. It
+# answers between two steps; a long step must not look like a hang.
 MAX_SILENCE_S = 30.0
 
 router = APIRouter(tags=["health"])
@@ -27,12 +27,7 @@ async def health(request: Request) -> Response:
     is_up = state.is_ready or state.phase is Phase.DRAINING
     if not is_up or state.has_lost_engine:
         raise _not(state, "healthy")
-    silence = state.watch.stats.silence_s
-    if silence > MAX_SILENCE_S:
-        raise unavailable(
-            f"Not healthy: the engine core has not answered for {silence:.0f} s; it may be in a "
-            "very long step, stopped or stuck."
-        )
+    _must_answer(state, "healthy")
     return Response(status_code=200)
 
 
@@ -47,10 +42,12 @@ async def alive(request: Request) -> Response:
 
 @router.get("/readyz")
 async def ready(request: Request) -> Response:
-    """200 when new requests are taken, by every HTTP process; 503 while loading and draining."""
+    """200 when new requests are taken, by every HTTP process; 503 while loading and draining, and
+    while the engine has said nothing for 30 s."""
     state = state_of(request)
     if not state.is_ready:
         raise _not(state, "ready")
+    _must_answer(state, "ready")
     return Response(status_code=200)
 
 
@@ -95,3 +92,12 @@ def _not(state: ServerState, what: str) -> Exception:
     if state.phase is Phase.READY and not state.has_lost_engine:
         return unavailable(f"Not {what}: another HTTP process of this server is loading.")
     return unavailable(f"Not {what}: the server is {state.standing}.")
+
+
+def _must_answer(state: ServerState, what: str) -> None:
+    silence = state.watch.stats.silence_s
+    if silence > MAX_SILENCE_S:
+        raise unavailable(
+            f"Not {what}: the engine core has not answered for {silence:.0f} s; it may be in a "
+            "very long step, stopped or stuck."
+        )

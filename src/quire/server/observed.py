@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import time
 
+from starlette.routing import Match, Route
+
 from quire.metrics.http_metrics import HTTPMetrics
 from quire.metrics.tracing import HEADER_NAMES, TRACE_HEADERS
 from quire.server.access_log import AccessLog
 from quire.server.fields import IGNORED_HEADER
 from quire.server.guard import App, Message, Receive, Scope, Send
+from quire.server.unknown_paths import single_routes
 
 _IGNORED = IGNORED_HEADER.lower().encode()
 _CLIENT_LEFT = 499  # no response was begun
@@ -66,8 +69,20 @@ class Observed:
 
 def _handler(scope: Scope) -> str:
     """The route's path template as a label: clients cannot create metric series."""
-    route = scope.get("route")
+    route = scope.get("route") or _route_asked_for(scope)
     return "none" if route is None else str(route.path)
+
+
+def _route_asked_for(scope: Scope) -> Route | None:
+    """The route of a request that did not get to it."""
+    return next(
+        (
+            route
+            for route in single_routes(scope["app"].routes)
+            if isinstance(route, Route) and route.matches(scope)[0] is Match.FULL
+        ),
+        None,
+    )
 
 
 def _trace_headers(scope: Scope) -> dict[str, str] | None:

@@ -11,12 +11,11 @@ from typing import Any
 
 from quire.sampling_limits import RULES
 from quire.server.fields import HARMLESS
-from quire.server.guard import is_open
+from quire.server.guard import PROBES, is_open
 
 Json = dict[str, Any]
 
 GENERATING = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages"})
-_SAY_HOW_IT_IS = frozenset({"/health", "/livez", "/readyz", "/startupz", "/ping"})
 _ANTHROPIC = "/v1/messages"
 _TEXT = {"/metrics": "text/plain"}
 
@@ -129,7 +128,7 @@ def _tell_responses(path: str, method: str, operation: Json, has_keys: bool) -> 
     if path in GENERATING:
         good["text/event-stream"] = {"schema": {}}
     responses["200"] = {"description": "Done", "content": good}
-    if path in _SAY_HOW_IT_IS - {"/startupz"}:
+    if path in PROBES - {"/startupz"}:
         responses["200"] = {"description": "Yes"}
     name = "AnthropicError" if path.startswith(_ANTHROPIC) else "Error"
     schema: Json = {"$ref": f"#/components/schemas/{name}"}
@@ -155,7 +154,7 @@ def _statuses(path: str, method: str, operation: Json, has_keys: bool) -> Iterat
         yield from (408, 500, 503)
     if path in GENERATING:
         yield 429
-    if path in _SAY_HOW_IT_IS or path.startswith("/v1/models"):
+    if path in PROBES or path.startswith("/v1/models"):
         yield 503
     if path == "/reset_prefix_cache":
         yield from (409, 500, 503)

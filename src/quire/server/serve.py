@@ -25,6 +25,7 @@ from quire.engine.start import StartWatch
 from quire.engine.thread import ThreadClient
 from quire.heap import keep_all_that_exists
 from quire.metrics import multiprocess
+from quire.metrics.tracing import check_endpoint
 from quire.server.answer_formats import check_formats
 from quire.server.app import build_app, layers, make_layers
 from quire.server.args import ServerArgs
@@ -107,6 +108,8 @@ def check(args: ServerArgs) -> None:
     check_pattern(args)
     check_formats(args)
     _check_templates(args)
+    if args.otlp_traces_endpoint is not None:
+        check_endpoint(args.otlp_traces_endpoint)
     for variable in (env.HTTP_TIMEOUT_KEEP_ALIVE, env.MAX_STOP_STRINGS):
         variable.get()
     layers(args)  # keys, middleware, sizes
@@ -134,11 +137,6 @@ def _check_ranges(args: ServerArgs) -> None:
         raise ValueError(f"--root-path {args.root_path}: begin it with a slash: /{args.root_path}")
     if parse_bytes(args.max_request_body_size) < 1:
         raise ValueError(f"--max-request-body-size {args.max_request_body_size}: give at least 1")
-    endpoint = args.otlp_traces_endpoint
-    if endpoint is not None and not endpoint.startswith(("http://", "https://")):
-        raise ValueError(
-            f"--otlp-traces-endpoint {endpoint}: give a URL, http://... or https://..."
-        )
 
 
 def _check_templates(args: ServerArgs) -> None:

@@ -6,7 +6,10 @@ Owns the table of other servers' endpoints that are not supported.
 
 from __future__ import annotations
 
-from starlette.routing import Match, get_route_path
+from collections.abc import Iterator, Sequence
+
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Match, get_route_path
 from starlette.types import Scope
 
 from quire.near_names import nearest
@@ -88,11 +91,25 @@ def why_unknown(scope: Scope) -> str | None:
 
 
 def _near(scope: Scope, name: str) -> str | None:
-    """The endpoint of nearly this name and as many parts, for one that is mistyped; the list of
-    all is made only once."""
-    paths = {_name_of(path): path for path in scope["app"].openapi()["paths"]}
+    """The endpoint of nearly this name and as many parts, for one that is mistyped."""
+    paths = {
+        _name_of(route.path_format): route.path_format
+        for route in single_routes(scope["app"].routes)
+        if isinstance(route, APIRoute) and route.include_in_schema
+    }
     near = nearest(name, [one for one in paths if one.count("/") == name.count("/")], most=1)
     return f"the nearest endpoint is {paths[near[0]]}" if near else None
+
+
+def single_routes(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:
+    """The routes one by one: newer versions of FastAPI keep those of an included router together.
+    Quire includes its routers without a prefix, so their routes have the whole path."""
+    for route in routes:
+        router = getattr(route, "original_router", None)
+        if router is None:
+            yield route
+        else:
+            yield from single_routes(router.routes)
 
 
 def _name_of(path: str) -> str:

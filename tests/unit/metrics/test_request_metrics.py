@@ -80,7 +80,11 @@ def test_a_request_aborted_in_the_queue_has_no_first_token(reader: Reader) -> No
     reader.metrics.request_ended(end)
     assert reader.value("quire:num_aborted_requests_total") == 1
     assert reader.sum_and_count("e2e_request_latency_seconds") == (pytest.approx(3.0), 1)
-    for name in ("time_to_first_token_seconds", "request_queue_time_seconds"):
+    for name in (
+        "time_to_first_token_seconds",
+        "request_queue_time_seconds",
+        "request_prefill_kv_computed_tokens",
+    ):
         assert reader.sum_and_count(name) == (0, 0)
 
 

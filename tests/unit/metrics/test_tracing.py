@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import logging
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from quire.metrics.tracing import TRACE_HEADERS, Tracer, open_tracer
+import quire
+from quire.metrics.tracing import TRACE_HEADERS, Tracer, check_endpoint, open_tracer
 from tests.unit.metrics.ends import ARRIVAL, ended, request
 
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -56,6 +58,65 @@ def test_what_never_happened_is_not_in_the_span() -> None:
     span = traced(scheduled_ts=0.0, first_token_ts=0.0)
     assert [event.name for event in span.events] == ["queue"]
     assert "gen_ai.latency.time_to_first_token" not in span.attributes
+
+
+def test_a_resource_is_named_by_the_environment_or_else_by_quire(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = dict(traced().resource.attributes)
+    assert (own["service.name"], own["service.version"]) == ("quire", quire.__version__)
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.version=7,zone=a")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "answers")
+    named = dict(traced().resource.attributes)
+    assert (named["service.name"], named["service.version"]) == ("answers", "7")
+    assert named["zone"] == "a"
+
+
+@pytest.mark.parametrize("endpoint", ["grpc://jaeger:4317", "localhost:4318", "http:///v1/traces"])
+def test_only_a_url_of_http_takes_traces(endpoint: str) -> None:
+    words = f"--otlp-traces-endpoint {endpoint}: give a URL .*not gRPC.*http://HOST:4318/v1/traces"
+    with pytest.raises(ValueError, match=words):
+        check_endpoint(endpoint)
+
+
+@pytest.mark.parametrize(
+    "variable", ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]
+)
+def test_a_protocol_that_is_not_spoken_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "grpc")
+    with pytest.raises(ValueError, match=rf"^{variable}=grpc: .* http/protobuf.*4318/v1/traces"):
+        check_endpoint("http://localhost:4318/v1/traces")
+
+
+def test_the_protocol_of_traces_goes_before_that_of_all_signals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
+    check_endpoint("http://localhost:4318/v1/traces")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "meant"),
+    [
+        ("http://localhost:4318", "http://localhost:4318/v1/traces"),
+        ("https://me:secret@[::1]:4317/", "https://[::1]:4318/v1/traces"),
+        ("http://localhost:4317/v1/traces", "http://localhost:4318/v1/traces"),
+        ("http://localhost:4318/v1/traces", None),
+        ("https://collector.example/other/path?key=secret", None),
+    ],
+)
+def test_a_url_that_no_collector_may_answer_is_noted(
+    caplog: pytest.LogCaptureFixture, endpoint: str, meant: str | None
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="quire"):
+        check_endpoint(endpoint)
+    assert [record.message.split("did you mean ")[1] for record in caplog.records] == (
+        [f"{meant}?"] if meant else []
+    )
+    assert "secret" not in caplog.text
 
 
 def test_spans_reach_a_collector() -> None:

@@ -373,7 +373,24 @@ def test_when_hosts_are_checked(
 )
 async def test_the_flags_say_which_hosts_are_allowed(args: Any, status: int) -> None:
     app = build_app(ServerState(args=ServerArgs(**args)))
-    answer = await ask(app, "GET", "/livez", headers={"Host": "evil.name"})
+    answer = await ask(app, "GET", "/version", headers={"Host": "evil.name"})
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        *(("/livez", 200), ("/startupz", 503), ("/health", 503), ("/readyz", 503), ("/ping", 503)),
+        *(("/", 403), ("/page/chat.js", 403), ("/metrics", 403), ("/livez/x", 403)),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "/llm"])
+async def test_a_probe_may_call_the_server_by_its_address(
+    path: str, status: int, prefix: str
+) -> None:
+    app = build_app(ServerState(args=ServerArgs(allowed_hosts=["my.name"], root_path=prefix)))
+    host = {"Host": "10.1.2.3:8000"}  # as a kubelet sends it
+    answer = await ask(app, "GET", prefix + path, headers=host)  # the server is still loading
     assert answer.status_code == status
 
 

@@ -108,7 +108,7 @@ async def test_a_refusal_says_why() -> None:
     assert error["type"] == "ServiceUnavailableError" and "it was unplugged" in error["message"]
 
 
-async def test_an_engine_that_does_not_answer_is_not_healthy_until_it_does(
+async def test_an_engine_that_does_not_answer_is_neither_healthy_nor_ready_until_it_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("quire.metrics.stats_poll._PATIENCE_S", 0.0)
@@ -121,16 +121,18 @@ async def test_an_engine_that_does_not_answer_is_not_healthy_until_it_does(
     state = ServerState(args=ServerArgs(), phase=Phase.READY, detail="ready")
     state.watch.stats = Poll(ask, EngineStats())
     await state.watch.stats.get(0.0)
-    assert await status_of(state, "/health") == 200  # for a while
+    paths = ("/health", "/ping", "/readyz", "/livez")
+    assert [await status_of(state, path) for path in paths] == [200] * 4  # for a while
     monkeypatch.setattr("quire.server.health.MAX_SILENCE_S", 0.0)
-    assert await status_of(state, "/ping") == 503
+    assert [await status_of(state, path) for path in paths] == [503, 503, 503, 200]
     async with in_process_client(state) as client:
-        error = (await client.get("/health")).json()["error"]
-    assert re.search(r"the engine core has not answered for \d+ s;", error["message"])
-    assert await status_of(state, "/livez") == 200
+        for path, what in (("/health", "healthy"), ("/readyz", "ready")):
+            message = (await client.get(path)).json()["error"]["message"]
+            silence = rf"Not {what}: the engine core has not answered for \d+ s;"
+            assert re.match(silence, message)
     answers.set()
     await state.watch.stats.get(0.0)
-    assert await status_of(state, "/health") == 200
+    assert [await status_of(state, path) for path in paths] == [200] * 4
 
 
 @pytest.mark.parametrize("phase", [Phase.READY, Phase.DRAINING])

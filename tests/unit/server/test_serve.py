@@ -30,6 +30,7 @@ from quire.server.serve import Server, _serve_alone, check
         ({"shutdown_timeout": -1.0}, "--shutdown-timeout -1.0: give at least 0"),
         ({"sse_keep_alive_interval": -1.0}, "--sse-keep-alive-interval -1.0"),
         ({"otlp_traces_endpoint": "nota-url"}, "--otlp-traces-endpoint nota-url: give a URL"),
+        ({"otlp_traces_endpoint": "grpc://a:4317"}, "--otlp-traces-endpoint grpc://a:4317: .*gRPC"),
         ({"api_server_count": 0}, "--api-server-count 0"),
         ({"root_path": "api"}, "--root-path api: begin it with a slash: /api"),
         ({"chat_template": "{{ foo"}, "--chat-template: the chat template '{{ foo' does not parse"),

@@ -87,7 +87,7 @@ async def test_http_responses_are_counted_by_status(client: httpx.AsyncClient) -
     text = (await client.get("/metrics")).text
     responses = "quire:http_responses_total"
     assert f'{responses}{{handler="none",method="GET",status="404"}} 1.0' in text
-    assert f'{responses}{{handler="none",method="GET",status="401"}} 1.0' in text
+    assert f'{responses}{{handler="/v1/models",method="GET",status="401"}} 1.0' in text
     assert f'{responses}{{handler="/v1/completions",method="POST",status="200"}} 1.0' in text
     assert 'http_requests_total{handler="/v1/completions",method="POST",status="2xx"} 1.0' in text
     assert 'quire:ignored_fields_total{field="flavour"} 1.0' in text
