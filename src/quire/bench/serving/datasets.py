@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from quire import log
 from quire.bench.serving.requests import CHAT, LoadRequest
 from quire.bench.standard_workloads import LAST_ID, standard_workload
 from quire.bench.workload import random_prompts, vary
+from quire.prompts import plain_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,9 +31,6 @@ logger = logging.getLogger(__name__)
 _FEWEST_TOKENS = 4  # of a ShareGPT turn; shorter ones say nothing about speed
 _MOST_PROMPT_TOKENS = 1024
 MOST_TOKENS = 2048  # of a question and its output
-_KINDS: Mapping[type, str] = {str: "a string", int: "a whole number"}
-
-F = TypeVar("F")
 
 
 @dataclass(frozen=True)
@@ -221,23 +219,19 @@ def _said(turn: Mapping[str, Any]) -> str:
 def _custom(source: Source) -> list[LoadRequest]:
     """Lines of {"prompt": ..., "output_tokens": ...}; the latter is used if the length is -1."""
     given = source.arguments
-    wanted = given.custom_output_len
-    requests = []
+    lines = []
     for number, data in enumerate(dataset_file(given).read_bytes().split(b"\n"), start=1):
         if not data.strip():
             continue
         try:
             line = json.loads(data)
-            prompt = _field(line, "prompt", str)
-            length = _field(line, "output_tokens", int) if wanted == -1 else wanted
-            if length < 1:
-                raise ValueError(f"its output_tokens {length} is not at least 1")
+            lines.append((_custom_prompt(source, line), _custom_length(source, line)))
         except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"line {number} of {given.dataset_path} is unusable: {error}"
             ) from None
-        requests.append(_of_prompt(source, prompt, length))
-    return _enough(source, _shuffled(source, requests)[: given.num_prompts])
+    chosen = _shuffled(source, lines)[: given.num_prompts]
+    return _enough(source, [_of_prompt(source, *one) for one in chosen])
 
 
 DATASETS: Mapping[str, Callable[[Source], list[LoadRequest]]] = {
@@ -257,19 +251,42 @@ def _of_ids(source: Source, token_ids: list[int], num_output_tokens: int) -> Loa
     )
 
 
-def _field(line: Any, name: str, kind: type[F]) -> F:
-    """A field of a line of a custom file; ``ValueError`` unless it is there and of this type."""
+def _custom_prompt(source: Source, line: Any) -> str | list[int]:
+    """A text or, where nothing is made of it here, token ids."""
+    prompt = _field(line, "prompt")
+    if isinstance(prompt, str):
+        return prompt
+    takes_ids = source.arguments.skip_chat_template and source.arguments.backend != CHAT
+    if takes_ids and isinstance(prompt, list) and (ids := plain_ids(prompt)) is not None:
+        return ids
+    kinds = "a string or a list of token ids" if takes_ids else "a string"
+    raise ValueError(f"its prompt {prompt!r:.80} is not {kinds}")
+
+
+def _custom_length(source: Source, line: Any) -> int:
+    """A whole number, which tables may write as 6.0."""
+    wanted: int = source.arguments.custom_output_len
+    if wanted != -1:
+        return wanted
+    length = _field(line, "output_tokens")
+    if isinstance(length, bool) or not isinstance(length, (int, float)) or length % 1 != 0:
+        raise ValueError(f"its output_tokens {length!r:.80} is not a whole number")
+    if length < 1:
+        raise ValueError(f"its output_tokens {length} is not at least 1")
+    return int(length)
+
+
+def _field(line: Any, name: str) -> Any:
     if not isinstance(line, dict) or name not in line:
         raise ValueError(f"it is not a JSON object with the key {name}")
-    value = line[name]
-    if type(value) is not kind:  # a bool is no number here
-        raise ValueError(f"its {name} {value!r:.80} is not {_KINDS[kind]}")
-    return value
+    return line[name]
 
 
-def _of_prompt(source: Source, prompt: str, num_output_tokens: int) -> LoadRequest:
+def _of_prompt(source: Source, prompt: str | list[int], num_output_tokens: int) -> LoadRequest:
     """A request of ``prompt``, in the chat template unless that is not wanted or a chat endpoint
-    does it. Without the template no tokenizer is needed, and the server counts."""
+    does it. Without the template no tokenizer is needed, and the server counts a text."""
+    if not isinstance(prompt, str):
+        return _of_ids(source, prompt, num_output_tokens)
     if source.arguments.skip_chat_template or source.arguments.backend == CHAT:
         return LoadRequest(prompt=prompt, num_prompt_tokens=0, num_output_tokens=num_output_tokens)
     text = _templated(source, prompt)

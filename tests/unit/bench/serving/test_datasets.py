@@ -145,7 +145,7 @@ def test_conversations_that_are_wrong(tmp_path: Path, content: Any, message: str
 
 
 def test_custom_prompts(tmp_path: Path) -> None:
-    lines = '{"prompt": "Hi", "output_tokens": 5}\n\n{"prompt": "Ho", "output_tokens": 6}\n'
+    lines = '{"prompt": "Hi", "output_tokens": 5}\n\n{"prompt": "Ho", "output_tokens": 6.0}\n'
     words = ["--dataset-name", "custom", "--dataset-path", write(tmp_path, lines)]
     words += ["--num-prompts", "2", "--disable-shuffle"]
     plain = load(*words, "--skip-chat-template", "--custom-output-len", "-1")
@@ -153,6 +153,25 @@ def test_custom_prompts(tmp_path: Path) -> None:
     templated = load(*words)
     assert "Hi" in templated[0].prompt and templated[0].prompt != "Hi"
     assert templated[0].num_output_tokens == 256
+
+
+def test_a_custom_prompt_may_be_token_ids_where_no_template_is_wanted(tmp_path: Path) -> None:
+    words = ["--dataset-name", "custom", "--dataset-path", write(tmp_path, '{"prompt": [5, 6]}')]
+    words += ["--num-prompts", "1"]
+    (one,) = load(*words, "--skip-chat-template")
+    assert (one.prompt, one.num_prompt_tokens) == ([5, 6], 2)
+    with pytest.raises(ValueError, match=r"its prompt \[5, 6\] is not a string$"):
+        load(*words)
+
+
+def test_only_the_prompts_that_are_sent_are_tokenized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(Source, "num_tokens", lambda self, text: texts.append(text) or 7)
+    path = write(tmp_path, '{"prompt": "Hi"}\n' * 100)
+    found = load("--dataset-name", "custom", "--dataset-path", path, "--num-prompts", "3")
+    assert len(texts) == 3 and [one.num_prompt_tokens for one in found] == [7, 7, 7]
 
 
 def test_a_custom_prompt_may_hold_every_separator_of_lines(tmp_path: Path) -> None:
@@ -172,7 +191,8 @@ def test_a_custom_prompt_may_hold_every_separator_of_lines(tmp_path: Path) -> No
         ("7\n", "it is not a JSON object with the key prompt"),
         ('{"prompt": "x"', "is unusable: Expecting"),
         ('{"prompt": 5}', "its prompt 5 is not a string"),
-        ('{"prompt": [5, 6]}', r"its prompt \[5, 6\] is not a string"),
+        ('{"prompt": ["x"]}', r"its prompt \['x'\] is not a string"),
+        ('{"prompt": [-1]}', r"its prompt \[-1\] is not a string"),
         ('{"prompt": "x"}', "it is not a JSON object with the key output_tokens"),
         ('{"prompt": "x", "output_tokens": 3.9}', "its output_tokens 3.9 is not a whole number"),
         ('{"prompt": "x", "output_tokens": true}', "its output_tokens True is not a whole number"),
