@@ -97,7 +97,6 @@ class OneLine:
     add_product: Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
     # (x, weight [2 N, K], bias, norm, activation) -> activation(gate) * up [1, N]
     gated_product: Callable[[Tensor, Tensor, Tensor | None, RMS | None, str], Tensor]
-    activations: tuple[str, ...]  # the names that `gated_product` accepts
 
     def suits(self, lines: int) -> bool:
         return lines == 1
@@ -105,13 +104,12 @@ class OneLine:
 
 @lru_cache
 def one_line() -> OneLine:
-    from quire.kernels.triton import activation, gemv
+    from quire.kernels.triton import gemv
 
     return OneLine(
         product=gemv.gemv,
         add_product=gemv.add_gemv,
         gated_product=gemv.gated_gemv,
-        activations=activation.NAMES,
     )
 
 

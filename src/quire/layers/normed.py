@@ -43,8 +43,6 @@ def normed_gate(
     if not isinstance(product, GPUProduct):
         return in_turn
     one, weight, bias = one_line(), product.weight, product.bias
-    if activation not in one.activations:
-        return in_turn
     more = more_lines(weight, bias, activation)
     many = in_turn if more is None else by_lines(more.suits, _in_turn(norm, more), in_turn)
     if isinstance(norm, RMSNorm):

@@ -43,7 +43,7 @@ def test_norms_are_their_twins(dtype: torch.dtype, size: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", activation.NAMES)
+@pytest.mark.parametrize("name", reference_activation.ACTIVATIONS)
 def test_gated_activation_is_its_twin(dtype: torch.dtype, name: str) -> None:
     gate_up = random(3, 2 * 1100, dtype=dtype)
     wanted = reference_activation.gated_activation(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from quire.kernels.reference import moe as reference
 from quire.kernels.reference.moe import Routing
+from quire.kernels.triton.activation import NAMES
 from quire.kernels.triton.moe import TritonExperts, down_groups, tile_width
 from quire.kernels.triton.moe_lines import add_down_lines, gate_up_lines
 from quire.kernels.triton.moe_routing import softmax_top_k, sort_by_expert
@@ -117,7 +118,8 @@ def weights_of(num_experts: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("activation", "num_tokens", "top_k"), [("silu", 1, 3), ("gelu", 2, 1), ("gelu_tanh", 3, 2)]
+    ("activation", "num_tokens", "top_k"),
+    [(name, 1 + place % 3, 3 - place % 3) for place, name in enumerate(NAMES)],
 )
 def test_lines_are_their_twins(
     dtype: torch.dtype, activation: str, num_tokens: int, top_k: int

@@ -61,7 +61,6 @@ def test_without_a_norm(num_lines: int) -> None:
 @pytest.mark.parametrize("activation", ["silu", "relu"])
 @pytest.mark.parametrize("num_lines", [1, 9])
 def test_normed_gate(spec: NormSpec, activation: Activation, num_lines: int) -> None:
-    """relu has no kernel."""
     norm, h = _norm(replace(spec, eps=1e-5)), random(num_lines, 20)
     for product in _products(bias=True):
         gate, up = product(norm(h)).chunk(2, dim=1)

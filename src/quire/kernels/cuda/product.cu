@@ -28,7 +28,7 @@ constexpr u32 WRITTEN = GATED ? COLUMNS / 2 : COLUMNS;     // columns of out
 constexpr u32 OCTETS = (WRITTEN / 8 + PARTS - 1) / PARTS;  // of columns, that a block finishes
 
 static_assert(STEP == 64, "a row of a tile is 128 bytes, the width of the swizzle");
-static_assert(COLUMNS % 16 == 0 && COLUMNS <= 256 && TALL <= 2 && ACTIVATION <= 2);
+static_assert(COLUMNS % 16 == 0 && COLUMNS <= 256 && TALL <= 2 && ACTIVATION <= 5);
 static_assert(GROUPS <= 3, "registers of a block, as they are shared out");
 static_assert(LINES * COLUMNS * 4 <= STAGES * STAGE_BYTES, "sums are left where stages were");
 
@@ -137,7 +137,11 @@ __device__ __forceinline__ void transpose(u32 (&word)[4], u32 lane) {
 __device__ __forceinline__ float activate(float x) {
     if (ACTIVATION == 0) return __fdividef(x, 1.0f + __expf(-x));
     if (ACTIVATION == 1) return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f));
-    return __fdividef(x, 1.0f + __expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
+    if (ACTIVATION == 2)
+        return __fdividef(x, 1.0f + __expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
+    if (ACTIVATION == 3) return __fdividef(x, 1.0f + __expf(-1.702f * x));
+    const float positive = x < 0.0f ? 0.0f : x;  // of NaN, NaN
+    return ACTIVATION == 4 ? positive : positive * positive;
 }
 
 // What the four values of a thread in one block of 8 columns are: two of a line, two of the 8th

@@ -11,11 +11,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from quire.kernels.reference import activation as reference
 from quire.kernels.rehearsal import launcher_of
 from quire.kernels.triton.launch import await_inputs, dependent_launch
 
-NAMES = ("silu", "gelu", "gelu_tanh")
+NAMES = ("silu", "gelu", "gelu_tanh", "gelu_quick", "relu", "relu2")
 _BLOCK = 1024  # values of one program
 _WARPS = 4
 _SQRT_2_OVER_PI = tl.constexpr(0.7978845608028654)
@@ -29,9 +28,14 @@ def activate(x, KIND: tl.constexpr):
         return x * tl.sigmoid(x)
     elif KIND == 1:
         return 0.5 * x * (1.0 + tl.erf(x * _SQRT_HALF))
-    else:
+    elif KIND == 2:
         inner = _SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)
         return x * tl.sigmoid(2.0 * inner)  # 0.5 (1 + tanh(y)) = sigmoid(2 y)
+    elif KIND == 3:
+        return x * tl.sigmoid(1.702 * x)
+    else:
+        positive = tl.where(x < 0.0, 0.0, x)  # of NaN, NaN
+        return positive if KIND == 4 else positive * positive
 
 
 @triton.jit
@@ -51,7 +55,7 @@ def _gated_kernel(
 
 
 def gated_activation(gate_up: Tensor, name: str) -> Tensor:
-    """`reference.activation.gated_activation` of gate_up [T, 2 I], for an activation of `NAMES`."""
+    """`reference.activation.gated_activation` of gate_up [T, 2 I]."""
     num_lines, size = len(gate_up), gate_up.shape[1] // 2
     out = torch.empty(num_lines, size, dtype=gate_up.dtype, device=gate_up.device)
     block = min(_BLOCK, triton.next_power_of_2(size))
@@ -64,5 +68,5 @@ def gated_activation(gate_up: Tensor, name: str) -> Tensor:
 
 
 def gated(name: str) -> Callable[[Tensor], Tensor]:
-    """The gated form of an activation; those without a kernel here are computed by torch."""
-    return partial(gated_activation, name=name) if name in NAMES else reference.gated(name)
+    """The gated form of an activation of `NAMES`."""
+    return partial(gated_activation, name=name)

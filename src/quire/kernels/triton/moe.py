@@ -16,7 +16,6 @@ from torch import Tensor
 
 from quire.kernels.reference.moe import Routing, SortedPairs
 from quire.kernels.triton.launch import first_fitting
-from quire.kernels.triton.moe_gating import GATINGS
 from quire.kernels.triton.moe_lines import add_down_lines, gate_up_lines
 from quire.kernels.triton.moe_routing import sort_by_expert
 from quire.kernels.triton.moe_tiles import Tile, add_sums, down_tiles, gate_up_tiles
@@ -55,11 +54,6 @@ class TritonExperts:
         gate_up_bias: Tensor | None = None,  # [experts, 2 I]
         down_bias: Tensor | None = None,  # [experts, H]
     ) -> None:
-        if gating not in GATINGS:
-            raise ValueError(
-                f"experts with the activation {gating!r} have no kernel on a GPU, which has "
-                f"{', '.join(GATINGS)}; run this model with device='cpu'"
-            )
         self._gate_up = gate_up
         self._down = down
         self._gating = gating
