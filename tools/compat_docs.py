@@ -96,11 +96,9 @@ def _refused_keys(verdict: Verdict) -> str:
 def _sampling() -> list[str]:
     names = [item.name for item in dataclasses.fields(SamplingParams)]
     kept = [name for name in names if name not in sampling_limits.NOT_BUILT]
-    rows = [
-        (f"`{name}`", "refused", f"{what} would be missing")
-        for name, what in sampling_limits.NOT_BUILT.items()
-    ]
-    return [f"**There are:** {_names(kept)}.", "", *_table(("name", "is", "why"), rows)]
+    rows = [(f"`{name}`", "refused", why) for name, why in sampling_limits.NOT_BUILT.items()]
+    table = _table(("name", "is", "why, or what to use"), rows)
+    return [f"**There are:** {_names(kept)}.", "", *table]
 
 
 def _methods() -> list[str]:

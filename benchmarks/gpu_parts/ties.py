@@ -18,6 +18,8 @@ from torch import Tensor
 from quire.request import RowSampling
 from quire.sampling.sampler import Sampler
 from quire.step import JoinedRow
+from quire.worker.grammar_rows import GrammarRows
+from quire.worker.step_timeout import StepTimeout
 
 NOISES = (1e-6, 1e-5, 1e-4)  # of logits; float32 sums of another order differ by some 1e-6
 NUM_TRIES = 256
@@ -35,7 +37,11 @@ def noise_that_exchanges(
     known = np.array([*prompt, *output], dtype=np.int32)
     token_ids = torch.from_numpy(np.stack([known, known]))  # the second row is the spare one
     sampler = Sampler(
-        max_rows=1, vocab_size=len(logits), device=torch.device("cpu"), token_ids=token_ids
+        max_rows=1,
+        vocab_size=len(logits),
+        device=torch.device("cpu"),
+        token_ids=token_ids,
+        masks=GrammarRows(max_rows=1, vocab_size=len(logits), timeout=StepTimeout(0)),
     )
     row = JoinedRow(
         row=0, token_ids=known, num_prompt_tokens=len(prompt), block_ids=(), sampling=sampling

@@ -457,22 +457,28 @@ def _add_hidden_flag(parser: argparse.ArgumentParser, name: str, verdict: compat
     if dashed in own:
         return
     if verdict.is_switch or isinstance(verdict.default, bool):
-        parser.add_argument(
+        action = parser.add_argument(
             dashed,
             action=argparse.BooleanOptionalAction,
             default=argparse.SUPPRESS,
             help=argparse.SUPPRESS,
         )
-        return
-    parser.add_argument(
-        dashed,
-        *(short for short in verdict.short if short not in own),
-        dest=name,
-        type=_json_or_text,
-        nargs="+" if verdict.takes_many else None,
-        default=argparse.SUPPRESS,
-        help=argparse.SUPPRESS,
-    )
+    else:
+        action = parser.add_argument(
+            dashed,
+            *(short for short in verdict.short if short not in own),
+            dest=name,
+            type=_json_or_text,
+            nargs="+" if verdict.takes_many else None,
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
+    action.verdict = verdict  # type: ignore[attr-defined]
+
+
+def verdict_of(action: argparse.Action) -> compat.Verdict | None:
+    """The verdict on another engine's flag; None for a flag of Quire's own."""
+    return getattr(action, "verdict", None)
 
 
 def as_argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:

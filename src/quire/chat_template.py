@@ -18,6 +18,7 @@ from quire.chat_template_choice import named
 from quire.chat_templates import chat_template_names, ends_of_format
 from quire.near_names import did_you_mean, nearest
 from quire.prompts import ParsedPrompt, is_list
+from quire.shown import shown
 from quire.template_format import (
     ContentFormat,
     detect_content_format,
@@ -225,7 +226,7 @@ def is_one_conversation(messages: Sequence[Any]) -> bool:
     if not is_list(messages):
         raise ValueError(
             "messages must be a list of messages, or a list of such lists, got "
-            f"{str(messages)[:80]!r} ({type(messages).__name__})"
+            f"{shown(messages)} ({type(messages).__name__})"
         )
     if not messages:
         return False
@@ -253,7 +254,7 @@ def _is_conversation(item: Any, place: str) -> bool:
 
 def _shown(message: Any) -> str:
     """The value found instead of a message, shortened, with a remedy if it is an object."""
-    text = f"{str(message)[:80]!r} ({type(message).__name__})"
+    text = f"{shown(message)} ({type(message).__name__})"
     if isinstance(message, (Mapping, str, bytes, int, float, type(None))):
         return text
     as_dict = ".model_dump()" if hasattr(message, "model_dump") else "vars(...) or .model_dump()"
@@ -292,7 +293,7 @@ def _check_read(template: str, options: ChatOptions) -> None:
 def _check_tool_calls(calls: Any, place: str) -> None:
     """Templates do not check a message's ``tool_calls`` themselves."""
     if not isinstance(calls, (list, tuple)):
-        raise ChatError(place, f"{place}: must be a list of calls, got {str(calls)[:80]!r}")
+        raise ChatError(place, f"{place}: must be a list of calls, got {shown(calls)}")
     for index, call in enumerate(calls):
         function = call.get("function") if isinstance(call, Mapping) else None
         name = function.get("name") if isinstance(function, Mapping) else None
@@ -302,7 +303,7 @@ def _check_tool_calls(calls: Any, place: str) -> None:
             raise ChatError(
                 f"{place}[{index}]",
                 f"{place}[{index}]: must be an object with a function that has a name, a string, "
-                f"and arguments, JSON as a string; got {str(call)[:80]!r}",
+                f"and arguments, JSON as a string; got {shown(call)}",
             )
 
 
@@ -424,8 +425,7 @@ def _content(content: Any, style: ContentFormat, place: str) -> str | list[dict[
         return [{"type": "text", "text": content}] if style.is_list else content
     if not isinstance(content, (list, tuple)):
         raise ValueError(
-            "the content of a message must be a string or a list of parts, got "
-            f"{str(content)[:80]!r}"
+            f"the content of a message must be a string or a list of parts, got {shown(content)}"
         )
     texts = [_part_text(part, f"{place}[{index}]") for index, part in enumerate(content)]
     if style.is_list:
@@ -438,7 +438,7 @@ def _part_text(part: Any, place: str) -> str:
         return part
     kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
     if not isinstance(kind, str):
-        raise ValueError(f"{place}.type: must be a string, such as 'text', got {str(kind)[:80]}")
+        raise ValueError(f"{place}.type: must be a string, such as 'text', got {shown(kind)}")
     if kind not in _TEXT_PARTS:
         raise ValueError(
             f"{place}: message parts of type {kind!r} are not supported yet; only text parts are, "

@@ -50,7 +50,7 @@ def _read_template(value: str | Path, is_typed: bool) -> str:
     is_jinja = any(mark in text for mark in ("{{", "{%", "{#"))
     if isinstance(value, Path) or not is_jinja:
         try:
-            return Path(text).expanduser().read_text(encoding="utf-8")
+            return Path(text).expanduser().read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"the chat template {text!r} is not UTF-8: {error}; save it as UTF-8"

@@ -7,6 +7,7 @@ would change what the user gets. Knows nothing about the engine.
 
 from __future__ import annotations
 
+import argparse
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 from quire import log
 from quire.near_names import did_you_mean
-from quire.not_built import LORA
+from quire.not_built import LORA, PROMPT_ADAPTER
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,6 @@ def refused(default: Any, why: str, *harmless: Any, **flag: Any) -> Verdict:
 
 QUANTIZATION = "quantized weights are not supported yet; use a checkpoint in bfloat16 or float16"
 _SPECULATIVE = "speculative decoding is not supported yet; leave it out, the output is the same"
-_PROMPT_ADAPTER = "prompt adapters are not supported; use merged weights"
 _OFFLOAD = "weights cannot be offloaded yet; choose a smaller model or dtype"
 _MEDIA = "only text prompts are supported yet"
 POOLING = "only text generation is supported yet, no embedding, scoring or classification"
@@ -200,10 +200,10 @@ VERDICTS: dict[str, Verdict] = {
     "enable_mixed_moe_lora_format": noted(False, LORA),
     "enable_moe_shared_loras": noted(False, LORA),
     "lora_modules": refused(None, LORA, takes_many=True),
-    "enable_prompt_adapter": refused(False, _PROMPT_ADAPTER),
-    "prompt_adapters": refused(None, _PROMPT_ADAPTER, takes_many=True),
-    "max_prompt_adapters": noted(1, _PROMPT_ADAPTER),
-    "max_prompt_adapter_token": noted(0, _PROMPT_ADAPTER),
+    "enable_prompt_adapter": refused(False, PROMPT_ADAPTER),
+    "prompt_adapters": refused(None, PROMPT_ADAPTER, takes_many=True),
+    "max_prompt_adapters": noted(1, PROMPT_ADAPTER),
+    "max_prompt_adapter_token": noted(0, PROMPT_ADAPTER),
     "speculative_config": refused(None, _SPECULATIVE, short=("-sc",)),
     "speculative_model": refused(None, _SPECULATIVE),
     "speculative_model_quantization": refused(None, _SPECULATIVE, "None"),
@@ -489,6 +489,12 @@ def translate(
         if verdict.kind == "alias" and value is not None:
             _put(kept, verdict.replacement, value, said_as=name)
     return kept
+
+
+def settle_other_flags(arguments: argparse.Namespace, verdicts: Mapping[str, Verdict]) -> None:
+    """Remove the flags in ``verdicts`` from ``arguments``; ``ValueError`` for a refused one."""
+    named = vars(arguments)
+    translate({name: named.pop(name) for name in verdicts if name in named}, (), verdicts)
 
 
 def assigned(

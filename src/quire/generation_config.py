@@ -1,15 +1,20 @@
 """What a model's generation_config.json means here: default sampling parameters.
 
 Owns which of its keys are applied, and which would change the output but are not. Unsupported keys
-of the model's file are reported; in a user's overrides they are an error.
+of the model's file are reported; in a user's overrides they are an error. A value that cannot be
+applied is an error in both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from quire.compat import unknown_name
+from quire.errors import ModelLoadError
+from quire.sampling_limits import RULES, Rule
 from quire.sampling_params import SamplingParams
 
 _SAMPLING_PARAM = {
@@ -23,6 +28,7 @@ _SAMPLING_PARAM = {
     "skip_special_tokens": "skip_special_tokens",
     "max_new_tokens": "max_tokens",
 }
+_INTEGERS = ("top_k", "max_new_tokens")  # some files have 50.0 for 50
 # Key -> the values that change nothing, beside None.
 _NOT_HEEDED: dict[str, tuple[Any, ...]] = {
     "typical_p": (1.0,),
@@ -73,13 +79,7 @@ _HARMLESS = (
 
 def default_sampling_params(config: Mapping[str, Any]) -> SamplingParams:
     """The generation config as `SamplingParams`."""
-    try:
-        return _sampling_params(config)
-    except ValueError as error:
-        raise ValueError(
-            f"the generation config is unusable: {error} Set override_generation_config, or "
-            'generation_config="quire" to ignore the model\'s.'
-        ) from None
+    return SamplingParams(**{_SAMPLING_PARAM[key]: value for key, value in _given(config).items()})
 
 
 def max_tokens_limit(config: Mapping[str, Any]) -> int | None:
@@ -91,7 +91,7 @@ def max_tokens_limit(config: Mapping[str, Any]) -> int | None:
 
 def heeded(config: Mapping[str, Any]) -> list[str]:
     """The settings that become default sampling parameters, as "key=value"."""
-    return [f"{key}={config[key]!r}" for key in _SAMPLING_PARAM if config.get(key) is not None]
+    return [f"{key}={value!r}" for key, value in _given(config).items()]
 
 
 def not_heeded(config: Mapping[str, Any]) -> list[str]:
@@ -112,17 +112,38 @@ def check_overrides(overrides: Mapping[str, Any]) -> None:
             f"override_generation_config: {', '.join(settings)} would have no effect; the keys "
             f"that have one are {', '.join(_SAMPLING_PARAM)}, eos_token_id"
         )
-    try:
-        _sampling_params(overrides)
-    except ValueError as error:
-        raise ValueError(f"override_generation_config: {error}") from None
+    for key, value, rule in _unusable(overrides):
+        raise ValueError(
+            f"override_generation_config: {key} must be {rule.limit}, got {value!r}; {rule.remedy}"
+        )
 
 
-def _sampling_params(config: Mapping[str, Any]) -> SamplingParams:
-    given = {
-        name: config[key] for key, name in _SAMPLING_PARAM.items() if config.get(key) is not None
-    }
-    return SamplingParams(**given)
+def check_file(file: Path, config: Mapping[str, Any]) -> None:
+    """`ModelLoadError` for a bad value in ``config``, what ``file`` and the overrides say."""
+    for key, value, rule in _unusable(config):
+        raise ModelLoadError(
+            f"{file} has {key} = {value!r}, which must be {rule.limit}; correct it, override it "
+            f"(--override-generation-config '{json.dumps({key: None})}' for no value), or ignore "
+            'the file (--generation-config quire, in Python generation_config="quire")'
+        )
+
+
+def _unusable(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Rule]]:
+    """The keys whose value is no sampling parameter, with that value and its limit."""
+    for key, value in _given(config).items():
+        rule = RULES[_SAMPLING_PARAM[key]]
+        if not rule.accepts(value):
+            yield key, value, rule
+
+
+def _given(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys with a value that become sampling parameters."""
+    given = {key: config[key] for key in _SAMPLING_PARAM if config.get(key) is not None}
+    for key in _INTEGERS:
+        value = given.get(key)
+        if isinstance(value, float) and value.is_integer():
+            given[key] = int(value)
+    return given
 
 
 def _settings(config: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> list[str]:

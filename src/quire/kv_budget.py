@@ -46,20 +46,14 @@ class ToldSize:
 
 def with_kv_memory(config: EngineConfig, layout: KVLayout, memory: Memory) -> EngineConfig:
     """Set the size of the KV cache if it is known before loading, and check that it is enough."""
-    if memory.device == "cuda":
-        check_weights_fit(memory)
     fit = KVFit.of(config, layout)
-    limits = (config.model.max_model_len, config.scheduler.max_num_seqs)
     told = told_size(config.cache, fit, memory.device)
-    if told is not None:
-        check_told_size(told, memory)
-        _note_excess(told, fit, *limits)
-        num_bytes = told.num_bytes
-    elif memory.device == "cpu":
-        check_weights_fit(memory)
-        num_bytes = default_cpu_bytes(fit, *limits, memory.free - memory.weights)
-    else:
-        return config  # a GPU's memory is measured once the weights are in
+    if told is None or memory.device == "cuda":
+        _check_weights_fit(memory)
+    if told is None and memory.device == "cuda":
+        return config  # its memory is measured once the weights are in
+    limits = (config.model.max_model_len, config.scheduler.max_num_seqs)
+    num_bytes = chosen_bytes(told, fit, memory, *limits)
     if config.cache.num_blocks is None:
         config = replace(config, cache=replace(config.cache, memory_bytes=num_bytes))
     return fit_max_model_len(config, layout, fit.num_blocks_in(num_bytes))
@@ -81,7 +75,31 @@ def told_size(cache: CacheConfig, fit: KVFit, device: str) -> ToldSize | None:
     return ToldSize(said=f"the variable {variable.source()}", num_bytes=num_bytes_of_variable)
 
 
-def check_told_size(told: ToldSize, memory: Memory) -> None:
+def chosen_bytes(
+    told: ToldSize | None, fit: KVFit, memory: Memory, max_model_len: int, max_num_seqs: int
+) -> int:
+    """The size of the KV cache: as told, else a share of a CPU's memory or all that a GPU has left.
+    No more than can be used, unless it is told in blocks."""
+    usable = fit.bytes_for(max_model_len, max_num_seqs)
+    if told is not None:
+        _check_told_size(told, memory)
+        if told.in_blocks:
+            return told.num_bytes
+        if told.num_bytes > usable:
+            logger.warning(
+                "%s is more than %d completions of %d tokens can fill; using %s",
+                told.said,
+                max_num_seqs,
+                max_model_len,
+                format_bytes(usable),
+            )
+        return min(told.num_bytes, usable)
+    left = memory.free - memory.weights
+    is_cpu = memory.device == "cpu"
+    return min(_default_cpu_bytes(fit, max_model_len, left) if is_cpu else left, usable)
+
+
+def _check_told_size(told: ToldSize, memory: Memory) -> None:
     """An `OutOfMemoryError` for a cache that the device could not hold beside the weights."""
     most = memory.total - memory.weights
     if told.num_bytes <= most:
@@ -94,7 +112,7 @@ def check_told_size(told: ToldSize, memory: Memory) -> None:
     )
 
 
-def check_weights_fit(memory: Memory) -> None:
+def _check_weights_fit(memory: Memory) -> None:
     """An `OutOfMemoryError` if not even the weights fit in the free memory."""
     if memory.weights < memory.free:
         return
@@ -108,24 +126,8 @@ def check_weights_fit(memory: Memory) -> None:
     )
 
 
-def default_cpu_bytes(
-    fit: KVFit, max_model_len: int, max_num_seqs: int, free_after_weights: int
-) -> int:
-    """A share of what is free, more for one request of full length, no more than can be used."""
+def _default_cpu_bytes(fit: KVFit, max_model_len: int, free_after_weights: int) -> int:
+    """A share of what is free, more for one request of full length."""
     usual = min(int(free_after_weights * CPU_SHARE), CPU_BYTES)
     most = int(free_after_weights * CPU_SHARE_FOR_ONE_REQUEST)
-    wanted = max(usual, min(fit.bytes_for(max_model_len), most))
-    return min(wanted, fit.bytes_for(max_model_len, max_num_seqs))
-
-
-def _note_excess(told: ToldSize, fit: KVFit, max_model_len: int, max_num_seqs: int) -> None:
-    usable = fit.bytes_for(max_model_len, max_num_seqs)
-    if told.in_blocks or told.num_bytes <= usable:
-        return
-    logger.warning(
-        "%s is more than %d completions of %d tokens can fill; using %s",
-        told.said,
-        max_num_seqs,
-        max_model_len,
-        format_bytes(usable),
-    )
+    return max(usual, min(fit.bytes_for(max_model_len), most))

@@ -15,7 +15,7 @@ from typing import Any
 from quire.args import EngineArgs
 from quire.compat import QUANTIZATION
 from quire.errors import ModelLoadError, UnsupportedModelError
-from quire.generation_config import check_overrides, max_tokens_limit
+from quire.generation_config import check_file, check_overrides, max_tokens_limit
 from quire.sampling_limits import is_int
 from quire.weights.checkpoint_files import choose_weight_files, what_is_not_read
 from quire.weights.hub_files import QUANTIZER_FILES
@@ -247,8 +247,10 @@ def _generation_config(args: EngineArgs, model_path: Path) -> dict[str, Any]:
             f"generation_config={args.generation_config!r}: there is no "
             f"{file}; give a folder that has one, 'auto' or 'quire'"
         )
-    _check_eos(str(file), config or {})
-    return {**(config or {}), **overrides}
+    merged = {**(config or {}), **overrides}  # an override may replace a bad value of the file
+    _check_eos(str(file), merged)
+    check_file(file, merged)
+    return merged
 
 
 def _given_by_user(args: EngineArgs, generation_config: dict[str, Any]) -> dict[str, Any]:

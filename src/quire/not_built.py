@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 LORA = "LoRA adapters are not supported yet; merge the adapter into the weights"
+PROMPT_ADAPTER = "prompt adapters are not supported; use merged weights"
 
 # Reason or remedy -> method names, for `LLM`, `LLMEngine` and `AsyncLLM` alike: remedies that only
 # one of them has are named with its class.

@@ -18,8 +18,7 @@ from quire.config import DEVICE_DEFAULTS, CacheConfig
 from quire.kv_budget import (
     CPU_SHARE_FOR_ONE_REQUEST,
     Memory,
-    check_told_size,
-    default_cpu_bytes,
+    chosen_bytes,
     told_size,
 )
 from quire.kv_fit import ELEMENT_SIZE, NUM_NULL_BLOCKS, KVFit
@@ -335,14 +334,7 @@ def _kv_bytes(
     cache: CacheConfig, fit: KVFit, budget: Memory, max_model_len: int, max_num_seqs: int
 ) -> int:
     """The KV cache size an engine would choose, in bytes; 0 if not even the weights fit."""
-    left = budget.free - budget.weights
-    if left <= 0:
+    if budget.weights >= budget.free:
         return 0
-    most = fit.bytes_for(max_model_len, max_num_seqs)
     told = told_size(cache, fit, budget.device)
-    if told is not None:
-        check_told_size(told, budget)
-        return told.num_bytes if told.in_blocks else min(told.num_bytes, most)
-    if budget.device == "cpu":
-        return default_cpu_bytes(fit, max_model_len, max_num_seqs, left)
-    return min(left, most)
+    return chosen_bytes(told, fit, budget, max_model_len, max_num_seqs)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypedDict, TypeGuard
 
 import msgspec
 
+from quire.shown import shown
 from quire.structured import Thinking
 
 
@@ -247,5 +248,4 @@ def _is_set(value: Any) -> bool:
 
 
 def _describe(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+    return f"{shown(value)} ({type(value).__name__})"

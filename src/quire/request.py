@@ -47,8 +47,9 @@ class RowSampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     allowed_token_ids: tuple[int, ...] = ()  # empty: all
     bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
-    min_tokens: int = 0  # stop tokens are masked before this many output tokens
+    min_tokens: int = 0
     stop_token_ids: tuple[int, ...] = ()  # with the EOS ids unless ignore_eos
+    ignored_eos_ids: tuple[int, ...] = ()  # EOS ids that do not end it
     ends_late: bool = False  # ignore_eos with a grammar: EOS only where nothing else is allowed
     num_logprobs: int | None = None  # top-k log-probabilities of each output token; -1 is all
     num_prompt_logprobs: int | None = None
@@ -61,6 +62,11 @@ class RowSampling:
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0.0
+
+    @property
+    def too_early_ids(self) -> tuple[int, ...]:
+        """Tokens that are masked before ``min_tokens`` output tokens; none without such a limit."""
+        return (*self.stop_token_ids, *self.ignored_eos_ids) if self.min_tokens else ()
 
     @property
     def runs_user_code(self) -> bool:

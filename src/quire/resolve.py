@@ -45,6 +45,8 @@ MOST_SEQS = 1 << 20  # each has a row as long as the longest text
 BLOCK_SIZES = (8, 16, 32, 64, 128)
 
 _DTYPE_ALIASES = {"half": "float16", "float": "float32"}
+# Model types whose activations exceed 65504, the largest float16: the output becomes NaN.
+_OVERFLOW_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "glm4")
 
 
 def resolve(args: EngineArgs) -> EngineConfig:
@@ -116,21 +118,30 @@ def describe(config: EngineConfig, facts: EngineFacts) -> str:
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())
 
 
-def resolve_dtype(wanted: str, stored: str, device: DeviceInfo) -> str:
-    """``wanted`` or, for "auto", the stored format where the device is fast at it."""
+def resolve_dtype(wanted: str, stored: str, device: DeviceInfo, model_type: str = "") -> str:
+    """``wanted`` or, for "auto", the stored format where the device is fast at it; never float16
+    for a model type that overflows it."""
     name = str(wanted).removeprefix("torch.")  # torch.bfloat16 itself is welcome too
     name = _DTYPE_ALIASES.get(name, name)
+    overflows = model_type in _OVERFLOW_FLOAT16
+    if name == "float16" and overflows:
+        raise ValueError(
+            f"dtype={wanted!r}: {model_type} models compute values beyond 65504, the largest "
+            "float16, so their output would be NaN; use bfloat16 or float32"
+        )
     if name != "auto":
         return _one_of("dtype", name, choices_of("dtype"))
-    chosen = _auto_dtype(stored, device)
+    chosen = _auto_dtype(stored, device, has_float16=not overflows)
     if chosen != stored:
-        keep = f"; set dtype={stored} to keep it" if stored in choices_of("dtype") else ""
+        remark = f"; set dtype={stored} to keep it" if stored in choices_of("dtype") else ""
+        if stored == "float16" and overflows:
+            remark = f"; {model_type} models overflow float16"
         logger.info(
             "dtype=auto: weights stored as %s are run in %s on %s%s",
             stored,
             chosen,
             device.name,
-            keep,
+            remark,
         )
     return chosen
 
@@ -148,17 +159,18 @@ def check_kv_cache_dtype(wanted: str | None, dtype: str = "") -> None:
         )
 
 
-def _auto_dtype(stored: str, device: DeviceInfo) -> str:
+def _auto_dtype(stored: str, device: DeviceInfo, *, has_float16: bool) -> str:
     if stored == "float32" and device.kind == "cpu":
         return "float32"
     if stored == "bfloat16" and device.kind == "cpu":
         return "bfloat16"  # half the memory traffic counts for more than missing instructions
-    if stored in device.fast_dtypes and stored != "float32":
+    fast = device.fast_dtypes if has_float16 else device.fast_dtypes - {"float16"}
+    if stored in fast and stored != "float32":
         return stored
     # float32 weights on a GPU, float16 on a CPU, or a format that is none of the three.
-    if "bfloat16" in device.fast_dtypes:
+    if "bfloat16" in fast:
         return "bfloat16"
-    return "float16" if device.kind == "cuda" else "float32"
+    return "float16" if has_float16 and device.kind == "cuda" else "float32"
 
 
 def _check_parallel(args: EngineArgs) -> None:
@@ -213,7 +225,8 @@ def model_source(args: EngineArgs, files: ModelFiles, device: DeviceInfo) -> Mod
     from quire.models.loading import choose_implementation
     from quire.models.source import ModelSource
 
-    dtype = resolve_dtype(args.dtype, files.stored_dtype, device)
+    model_type = str(files.config.get("model_type"))
+    dtype = resolve_dtype(args.dtype, files.stored_dtype, device, model_type)
     check_kv_cache_dtype(args.kv_cache_dtype, dtype)
     return ModelSource(
         path=files.path,

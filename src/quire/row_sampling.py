@@ -78,7 +78,8 @@ def _checked_row(
     params.verify()
     eos_token_ids, token_strings = ends
     ends_late = params.ignore_eos and params.is_constrained  # complete text must end
-    eos = () if params.ignore_eos and not ends_late else eos_token_ids
+    ignored_eos = eos_token_ids if params.ignore_eos and not ends_late else ()
+    eos = () if ignored_eos else eos_token_ids
     own_stops = dict.fromkeys([*(params.stop_token_ids or ()), *token_strings])
     _require_few_stops(len(own_stops))
     stop_token_ids = tuple(dict.fromkeys([*(params.stop_token_ids or ()), *eos, *token_strings]))
@@ -86,11 +87,12 @@ def _checked_row(
     bias = params.logit_bias or {}
     _check_limits_of_model(params, vocab_size, max_logprobs)
     bad_words = _bad_words(params.bad_words or [], tokenize, vocab_size)
+    is_held = params.min_tokens > 0 and not params.is_constrained
     _require_a_token(
         allowed or range(vocab_size),
         bad_words=bad_words,
         bias=bias,
-        too_early=stop_token_ids if params.min_tokens and not params.is_constrained else (),
+        too_early=(*stop_token_ids, *ignored_eos) if is_held else (),
     )
     is_beam = params.use_beam_search
     functions, names = functions_and_names(params.logits_processors or ())
@@ -109,6 +111,7 @@ def _checked_row(
         bad_words_token_ids=bad_words,
         min_tokens=params.min_tokens,
         stop_token_ids=stop_token_ids,
+        ignored_eos_ids=ignored_eos,
         ends_late=ends_late,
         num_logprobs=_num_logprobs(params, len(stop_token_ids)),
         num_prompt_logprobs=params.prompt_logprobs,

@@ -206,18 +206,18 @@ RULES: dict[str, Rule] = {
     "use_beam_search": _BOOL,
 }
 
-# Parameter -> what would be missing if it were ignored. Delete the line of one that gets built.
+# Parameter -> why not, or what to use. Delete the line of one that gets built.
 NOT_BUILT: dict[str, str] = {
-    "watermarking": "the watermark",
-    "prompt_logprob_token_ids": "their log-probabilities",
-    "prompt_logprob_start": "the shorter list of prompt log-probabilities",
-    "logprob_token_ids": "their log-probabilities",
-    "flat_logprobs": "the flat form of log-probabilities",
-    "extra_args": "what a plug-in makes of it",
-    "repetition_detection": "the stop at a repetition",
-    "routed_experts_prompt_start": "the routed experts",
-    "trace_decode_token_ids": "the trace",
-    "output_text_buffer_length": "the delay of the text",
+    "watermarking": "there is no watermark",
+    "prompt_logprob_token_ids": "use prompt_logprobs, which has the most likely tokens",
+    "prompt_logprob_start": "prompt_logprobs has those of all prompt tokens",
+    "logprob_token_ids": "use logprobs, which has the most likely tokens",
+    "flat_logprobs": "log-probabilities come as a list of dicts",
+    "extra_args": "there are no plug-ins that would read it",
+    "repetition_detection": "use repetition_penalty or frequency_penalty",
+    "routed_experts_prompt_start": "routed experts are not reported",
+    "trace_decode_token_ids": "decoding is not traced",
+    "output_text_buffer_length": "text waits only as long as it may become a stop string",
 }
 
 # Parameter -> its neutral values.

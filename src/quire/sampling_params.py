@@ -103,8 +103,8 @@ class SamplingParams:
         from 1 to 16384, at least ``n``.
     max_tokens: the most tokens of a completion; None or an integer of at least 1. None: what the
         context holds.
-    min_tokens: so many come before a stop token or the end of a stop string; an integer from 0 to
-        2147483647, at most ``max_tokens``.
+    min_tokens: so many come before a stop token, an end-of-sequence token (with ``ignore_eos``,
+        too) or the end of a stop string; an integer from 0 to 2147483647, at most ``max_tokens``.
     stop: texts that end a completion; a string or a list of non-empty strings. Kept as a list. In
         beam search each must be one special token.
     stop_token_ids: tokens that end a completion; a list of token ids, at most 1024.
@@ -254,11 +254,11 @@ class SamplingParams:
             value = getattr(self, name)
             if value is not _DEFAULTS[name] and not rule.accepts(value):
                 raise ValueError(f"{name} must be {rule.limit}, got {value!r}; {rule.remedy}.")
-        for name, what in NOT_BUILT.items():
+        for name, why in NOT_BUILT.items():
             if getattr(self, name) is not _DEFAULTS[name] and _is_set(self, name):
                 raise ValueError(
-                    f"{name} is not supported yet, got {getattr(self, name)!r}; "
-                    f"{what} would be missing from the output, so leave {name} unset."
+                    f"{name} is not supported yet, got {getattr(self, name)!r}: {why}; "
+                    f"leave {name} unset."
                 )
         self._drop_repeats()
         self._verify_together()

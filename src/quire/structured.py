@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from quire.shown import shown
+
 # Field -> the kind of its grammar. Exactly one of these may be set.
 CONSTRAINTS: dict[str, str] = {
     "json": "json",
@@ -309,7 +311,7 @@ def _json(value: Any) -> tuple[str, str]:
     if isinstance(value, str):
         value = _parsed("json", value)
     if not isinstance(value, (Mapping, bool)):
-        raise ValueError(f"json must be a JSON schema, an object, got {_short(value)}.")
+        raise ValueError(f"json must be a JSON schema, an object, got {shown(value)}.")
     try:
         return "json", json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -318,7 +320,7 @@ def _json(value: Any) -> tuple[str, str]:
 
 def _json_object(value: Any) -> tuple[str, str]:
     if value is not True:
-        raise ValueError(f"json_object must be true or left out, got {_short(value)}.")
+        raise ValueError(f"json_object must be true or left out, got {shown(value)}.")
     return "json_object", ""
 
 
@@ -326,7 +328,7 @@ def _choice(value: Any) -> tuple[str, str]:
     is_list = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
     if not is_list or not value or "" in value:
         raise ValueError(
-            f"choice must be a list of non-empty strings, got {_short(value)}; list the allowed "
+            f"choice must be a list of non-empty strings, got {shown(value)}; list the allowed "
             "answers."
         )
     return "choice", json.dumps(list(dict.fromkeys(value)), ensure_ascii=False)
@@ -345,7 +347,7 @@ def _structural_tag(value: Any) -> tuple[str, str]:
     if isinstance(value, str):
         value = _parsed("structural_tag", value)
     if not isinstance(value, Mapping):
-        raise ValueError(f"structural_tag must be an object, got {_short(value)}.")
+        raise ValueError(f"structural_tag must be an object, got {shown(value)}.")
     try:
         return "structural_tag", json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -371,11 +373,6 @@ def _parsed(name: str, text: str) -> Any:
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} must be a non-empty string, got {_short(value)}.")
+        raise ValueError(f"{name} must be a non-empty string, got {shown(value)}.")
     value.encode()  # a lone surrogate: this error says so
     return value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -303,7 +303,7 @@ def test_calls_are_text_where_the_template_would_leave_them_out(
     parts = [{"type": "text", "text": "So:"}]
     written = render([*HELLO, calling("f", content=parts)], more + PARTS)
     assert written == f"[user](Hello)[assistant](So:)({begin}{f}{end})"
-    with pytest.raises(ValueError, match="must be a string or a list of parts, got '3'"):
+    with pytest.raises(ValueError, match="must be a string or a list of parts, got 3"):
         render([*HELLO, calling("f", content=3)], template)
 
 

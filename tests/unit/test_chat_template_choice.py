@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from codecs import BOM_UTF8
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def test_template_is_a_file_or_one_line(tmp_path: Path) -> None:
     file = tmp_path / "chat.jinja"
     file.write_text("{{ messages }}\n")
     assert load_chat_template(file) == load_chat_template(str(file)) == "{{ messages }}\n"
+    file.write_bytes(BOM_UTF8 + b"{{ messages }}\n")
+    assert load_chat_template(file) == "{{ messages }}\n"
     assert load_chat_template(r"{{ a }}\n你") == "{{ a }}\n你"
     assert load_chat_template(None) is None
     for literal in (r"{{ '\\nabla' }}", "{{ a }}\n\\text"):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from quire.errors import ModelLoadError
 from quire.generation_config import (
+    check_file,
     check_overrides,
     default_sampling_params,
     heeded,
@@ -38,8 +42,6 @@ def test_defaults_are_told_as_the_file_calls_them() -> None:
 def test_only_max_new_tokens_limits() -> None:
     assert max_tokens_limit({"temperature": 0.6, "max_new_tokens": None}) is None
     assert max_tokens_limit({"max_new_tokens": 9}) == 9
-    with pytest.raises(ValueError, match=r"unusable: max_tokens must be .* got '9'"):
-        max_tokens_limit({"max_new_tokens": "9"})
 
 
 def test_null_and_do_sample_change_nothing() -> None:
@@ -49,11 +51,40 @@ def test_null_and_do_sample_change_nothing() -> None:
     assert not_heeded(config) == []
 
 
-def test_unusable_value_names_its_source() -> None:
-    with pytest.raises(
-        ValueError, match=r"^the generation config is unusable: top_p must be .*quire"
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"top_p": 0.0}, "has top_p = 0.0, which must be a number in (0, 1]; correct it"),
+        ({"top_k": 50.5}, "has top_k = 50.5, which must be an integer of at least -1; "),
+        ({"top_k": 2, "max_new_tokens": 0}, "has max_new_tokens = 0, which must be None or an int"),
+        ({"max_new_tokens": "9"}, "has max_new_tokens = '9', which must be None or an integer"),
+        ({"repetition_penalty": 0.0}, """'{"repetition_penalty": null}' for no value)"""),
+        ({"temperature": float("nan")}, "ignore the file (--generation-config quire, in Python"),
+    ],
+)
+def test_a_bad_value_in_a_file_is_named_with_the_remedies(
+    config: dict[str, Any], message: str
+) -> None:
+    file = Path("model/generation_config.json")
+    with pytest.raises(ModelLoadError, match=f"^{file} .*{re.escape(message)}"):
+        check_file(file, config)
+
+
+def test_what_published_files_say_is_usable() -> None:
+    for config in (
+        {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0},
+        {"temperature": 1e-06, "top_k": -1, "repetition_penalty": 1},
+        {"do_sample": False, "temperature": None, "top_p": None, "top_k": 1},
+        {"top_h": "strange", "min_length": -1, "cache_implementation": 5, "eos_token_id": "bad"},
     ):
-        default_sampling_params({"top_p": 7})
+        check_file(Path("generation_config.json"), config)
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    config = {"top_k": 50.0, "max_new_tokens": 512.0}
+    check_overrides(config)
+    assert default_sampling_params(config) == SamplingParams(top_k=50, max_tokens=512)
+    assert heeded(config) == ["top_k=50", "max_new_tokens=512"]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +121,7 @@ def test_overrides_that_are_heeded_pass(overrides: dict[str, Any]) -> None:
         ({"length_penalty": 2.0}, "length_penalty=2.0 would have no effect.*, eos_token_id$"),
         ({"early_stopping": True}, "early_stopping=True would have no effect"),
         ({"temperature": 5}, r"temperature must be a number in \[0, 2\], got 5; use 0 for greedy"),
-        ({"max_new_tokens": 0}, "max_tokens must be "),
+        ({"max_new_tokens": 0}, "max_new_tokens must be None or an integer of at least 1, got 0"),
     ],
 )
 def test_other_overrides_are_refused(overrides: dict[str, Any], message: str) -> None:

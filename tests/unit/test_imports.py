@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ import pytest
 import quire
 
 PACKAGE = Path(quire.__file__).parent
+ARCHITECTURE = Path(__file__).parents[2] / "docs/architecture.md"
 
 # From the bottom up; a module may import from its own level and from those below.
 LEVELS: tuple[tuple[str, ...], ...] = (
@@ -21,8 +23,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         *("kv_fit", "outputs", "prompts", "sampling_params", "sampling_limits", "row_sampling"),
         *("structured", "whole_text"),
         *("env", "platform", "log", "heap", "compat", "assets", "generation_config", "near_names"),
-        *("not_built", "child_process", "bytecode", "standard_streams"),
-        *("kv_budget", "plugins", "named_processors", "incremental"),
+        *("not_built", "child_process", "bytecode", "standard_streams", "shown"),
+        *("kv_budget", "plugins", "named_processors", "incremental", "pinned_memory"),
     ),
     ("kernels",),
     ("attention", "weights"),
@@ -142,6 +144,13 @@ PUBLIC = quire._MODULE_OF
 def test_every_module_has_a_level() -> None:
     parts = {part_of(file) for file in FILES}
     assert parts == LEVEL_OF.keys(), "give a new module a place in LEVELS; drop one that is gone"
+
+
+def test_the_architecture_lists_the_levels() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    listed = text.partition("checks it): ")[2].partition(" → the leaf")[0]
+    levels = [set(re.findall(r"\w+", level)) for level in listed.split("→")]
+    assert levels == [set(level) for level in reversed(LEVELS[1:])]
 
 
 def test_imports_point_down() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from quire.config import CacheConfig
 from quire.errors import OutOfMemoryError
-from quire.kv_budget import Memory, default_cpu_bytes, with_kv_memory
+from quire.kv_budget import Memory, ToldSize, chosen_bytes, with_kv_memory
 from quire.kv_fit import KVFit
 from quire.kv_layout import KVLayout, LayerKV
 from tests.fakes.configs import fake_config
@@ -28,7 +28,28 @@ FIT = KVFit(layout=LAYOUT, block_size=16, element_size=2, max_step_tokens=2048)
 )
 def test_default_on_a_cpu(length: int, free: int, chosen: int) -> None:
     num_seqs = 4 if length == 16 else 256
-    assert default_cpu_bytes(FIT, length, num_seqs, free) == chosen
+    memory = Memory(device="cpu", total=free + GIB, free=free + GIB, weights=GIB)
+    assert chosen_bytes(None, FIT, memory, length, num_seqs) == chosen
+
+
+def test_all_that_a_gpu_has_left_but_no_more_than_can_be_used() -> None:
+    memory = Memory(device="cuda", total=24 * GIB, free=24 * GIB, weights=16 * GIB)
+    assert chosen_bytes(None, FIT, memory, 8192, 256) == 8 * GIB
+    assert chosen_bytes(None, FIT, memory, 16, 4) == FIT.bytes_for(16, 4)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_told_size_is_taken_unless_it_cannot_be_used(device: str) -> None:
+    memory = Memory(device=device, total=24 * GIB, free=24 * GIB, weights=16 * GIB)
+    told = ToldSize(said="kv_cache_memory_bytes=1GiB", num_bytes=GIB)
+    assert chosen_bytes(told, FIT, memory, 8192, 256) == GIB
+    assert chosen_bytes(told, FIT, memory, 16, 4) == FIT.bytes_for(16, 4)
+
+
+def test_a_size_told_in_blocks_is_taken_whatever_can_be_used() -> None:
+    memory = Memory(device="cpu", total=24 * GIB, free=24 * GIB, weights=16 * GIB)
+    told = ToldSize(said="num_gpu_blocks_override=512", num_bytes=GIB, in_blocks=True)
+    assert chosen_bytes(told, FIT, memory, 16, 4) == GIB
 
 
 @pytest.mark.parametrize(

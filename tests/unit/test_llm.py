@@ -317,18 +317,26 @@ def test_threads_may_share_an_llm(llm: LLM) -> None:
     assert found == {prompt: [prompt * 20] * 5 for prompt in ("ab", "cd", "ef")}
 
 
-def test_ctrl_c_aborts_the_call_and_the_llm_lives(
-    llm: LLM, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError, SystemExit])
+@pytest.mark.parametrize("name", ["send", "receive"])
+def test_what_a_signal_handler_raises_aborts_the_call_and_the_llm_lives(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch, name: str, error: type[BaseException]
 ) -> None:
-    receive = llm.llm_engine._client.receive
+    real = getattr(llm.llm_engine._client, name)
 
-    def interrupted() -> object:
-        signal.raise_signal(signal.SIGINT)
-        return receive()
+    def handler(number: int, frame: object) -> None:
+        raise error("of a handler")
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(llm.llm_engine._client, "receive", interrupted)
+    def interrupted(*given: object) -> object:
+        signal.raise_signal(signal.SIGUSR1)
+        return real(*given)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    with monkeypatch.context() as patch, pytest.raises(error, match="of a handler"):
+        patch.setattr(llm.llm_engine._client, name, interrupted)
         llm.generate(["abc", "def"], SamplingParams(max_tokens=60))
+    signal.signal(signal.SIGUSR1, before)
+    assert llm.llm_engine.get_num_unfinished_requests() == 0
     assert llm.stats().num_running == 0
     assert texts(llm.generate("abc", FOUR)) == ["abca"]
 

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,28 @@ def test_generation_config_can_be_ignored_or_come_from_elsewhere(tmp_path: Path)
     assert temperature(str(elsewhere)) == 0.1
     with pytest.raises(ModelLoadError, match=r"there is no .*nowhere/generation_config\.json"):
         temperature(str(tmp_path / "nowhere"))
+
+
+def test_a_bad_generation_config_is_refused_unless_it_is_replaced(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path)
+    file = folder / "generation_config.json"
+    file.write_text('{"top_p": 0.0, "eos_token_id": "two"}')
+
+    def config(generation_config: str = "auto", **overrides: object) -> dict[str, object]:
+        args = EngineArgs(
+            str(folder),
+            generation_config=generation_config,
+            override_generation_config=overrides or None,
+        )
+        return find_model_files(args).generation_config
+
+    for source in ("auto", str(folder)):
+        with pytest.raises(ModelLoadError, match=f"^{re.escape(str(file))} has eos_token_id"):
+            config(source)
+        with pytest.raises(ModelLoadError, match=f"^{re.escape(str(file))} has top_p = 0.0, which"):
+            config(source, eos_token_id=2)
+    assert config("vllm") == config("quire") == {}
+    assert config(top_p=None, eos_token_id=2) == {"top_p": None, "eos_token_id": 2}
 
 
 def test_max_new_tokens_limits_only_where_the_user_gave_it(tmp_path: Path) -> None:

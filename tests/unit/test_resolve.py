@@ -86,6 +86,41 @@ def test_dtype(wanted: str, stored: str, device: DeviceInfo, chosen: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("stored", "device", "chosen"),
+    [
+        ("float16", gpu("bfloat16"), "bfloat16"),
+        ("float16", gpu(), "float32"),
+        ("bfloat16", gpu(), "float32"),
+        ("float32", gpu(), "float32"),
+        ("bfloat16", gpu("bfloat16"), "bfloat16"),
+        ("float16", cpu("float16"), "float32"),
+        ("float16", cpu("float16", "bfloat16"), "bfloat16"),
+        ("bfloat16", cpu(), "bfloat16"),
+    ],
+)
+def test_auto_is_no_dtype_that_the_models_values_overflow(
+    stored: str, device: DeviceInfo, chosen: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "quire.resolve")
+    assert resolve_dtype("auto", stored, device, "gemma2") == chosen
+    assert ("run in" in caplog.text) == (chosen != stored)
+    assert ("gemma2 models overflow float16" in caplog.text) == (stored == "float16")
+    assert "set dtype=float16" not in caplog.text
+
+
+@pytest.mark.parametrize("model_type", ["gemma2", "gemma3", "gemma3_text", "glm4"])
+@pytest.mark.parametrize("wanted", ["half", "float16", "torch.float16"])
+def test_float16_is_refused_for_a_model_that_overflows_it(
+    folder: Path, wanted: str, model_type: str
+) -> None:
+    write_model_folder(folder, model_type=model_type)
+    message = rf"^dtype='{wanted}': {model_type} models .* use bfloat16 or float32$"
+    with pytest.raises(ValueError, match=message):
+        resolved(folder, dtype=wanted)
+    assert resolve_dtype("bfloat16", "float16", gpu(), model_type) == "bfloat16"
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"dtype": "int8"}, "dtype='int8' is not one of auto, half, float16"),
@@ -210,7 +245,7 @@ def test_kv_memory_on_a_cpu_is_bounded_by_what_can_be_used(
     monkeypatch.setattr(platform, "available_memory", lambda: WEIGHT_BYTES + 2**20)
     assert resolved(folder).cache.memory_bytes == 2**18
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-    assert resolved(folder).cache.memory_bytes == 2**30
+    assert resolved(folder).cache.memory_bytes == all_rows_full
     assert resolved(folder, kv_cache_memory_bytes="2MiB").cache.memory_bytes == 2**21
 
 

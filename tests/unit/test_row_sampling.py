@@ -118,7 +118,15 @@ def test_values_reach_the_row() -> None:
 
 
 def test_ignore_eos_keeps_only_the_users_stop_tokens() -> None:
-    assert row(SamplingParams(ignore_eos=True, stop_token_ids=[4])).stop_token_ids == (4,)
+    found = row(SamplingParams(ignore_eos=True, stop_token_ids=[4]))
+    assert (found.stop_token_ids, found.too_early_ids) == ((4,), ())
+
+
+def test_an_ignored_eos_is_too_early_as_stop_tokens_are() -> None:
+    found = row(SamplingParams(ignore_eos=True, stop_token_ids=[4], min_tokens=3))
+    assert (found.stop_token_ids, found.too_early_ids) == ((4,), (4, 2, 3))
+    with pytest.raises(ValueError, match=r"each of allowed_token_ids \[2\] .* by min_tokens"):
+        row(SamplingParams(ignore_eos=True, allowed_token_ids=[2], min_tokens=1))
 
 
 @pytest.mark.parametrize(

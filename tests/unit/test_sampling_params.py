@@ -260,6 +260,11 @@ def test_parameter_that_is_not_built_is_refused_by_name(name: str) -> None:
         SamplingParams(**{name: SET_BUT_NOT_BUILT[name]})  # type: ignore[arg-type]
 
 
+def test_parameter_that_is_not_built_has_a_remedy() -> None:
+    with pytest.raises(ValueError, match="use repetition_penalty or frequency_penalty; leave rep"):
+        SamplingParams(repetition_detection=object())
+
+
 def test_parameter_that_is_not_built_may_be_unset_in_words() -> None:
     params = SamplingParams(watermarking=False, extra_args=None, routed_experts_prompt_start=0)
     assert params == SamplingParams(watermarking=False)

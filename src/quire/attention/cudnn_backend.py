@@ -21,8 +21,8 @@ from quire.attention.backend import AttentionBackend, AttentionProblem
 from quire.attention.cudnn_graphs import PagedSdpa, RaggedRows
 from quire.attention.half_precision import reasons_of_heads, reasons_of_pages, reasons_of_shape
 from quire.attention.long_prompts import LongPromptAttention, spread
-from quire.attention.upload import for_upload
 from quire.batch import Batch
+from quire.pinned_memory import upload
 
 _OLDEST_GENERATION = 9  # major compute capability; on older GPUs our own kernels are faster
 _OLDEST_LIBRARY = 91002  # 9.10.2: pages with ragged queries since 9.7, known wrong in 9.10.0 and .1
@@ -119,8 +119,7 @@ def _upload(pieces: _Pieces, table: Tensor, block_size: int) -> Iterator[RaggedR
         size = next(size for size in _PIECES if size >= min(most, total - first))
         sizes.append(size)
         arrays.append(pieces.numbers(slice(first, first + size), size))
-    host = torch.from_numpy(np.concatenate(arrays, axis=1))
-    numbers = for_upload(host, table.device).to(table.device, non_blocking=True)
+    numbers = upload(np.concatenate(arrays, axis=1), table.device)
     lengths = numbers[1:3].to(torch.int32)
     width = max(_TABLE_TOKENS // block_size, 1 << (table.shape[1] - 1).bit_length())
     tables = F.pad(table.index_select(0, numbers[3]), (0, width - table.shape[1]))

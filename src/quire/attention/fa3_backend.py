@@ -23,8 +23,8 @@ from quire.attention.backend import AttentionBackend, AttentionProblem
 from quire.attention.half_precision import reasons_of_heads, reasons_of_shape
 from quire.attention.long_prompts import LongPromptAttention, spread
 from quire.attention.packages import PACKAGES
-from quire.attention.upload import for_upload
 from quire.batch import Batch
+from quire.pinned_memory import upload
 
 # Module -> the namespace of torch.ops in which it registers its operations.
 _OPERATIONS = {"flash_attn_interface": "flash_attn_3", "fa3_fwd_interface": "fa3_fwd"}
@@ -170,8 +170,7 @@ class FA3Attention(LongPromptAttention):
         behind, place = spread(np.diff(key_start) - num_keys)
         unused = key_start[behind] + num_keys[behind] + place
         parts = (rows.start + row, column, unused, key_start, num_keys)
-        host = for_upload(torch.from_numpy(np.concatenate(parts)), block_table.device)
-        numbers = host.to(block_table.device, non_blocking=True)
+        numbers = upload(np.concatenate(parts), block_table.device)
         at_row, at_column, at_unused, at_key, counts = numbers.split([len(part) for part in parts])
         return GatheredRows(
             tokens=slice(int(query_start[0]), int(query_start[-1])),

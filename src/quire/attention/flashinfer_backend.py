@@ -21,8 +21,8 @@ from quire import platform
 from quire.attention.backend import AttentionBackend, AttentionProblem
 from quire.attention.half_precision import reasons_of_pages, reasons_of_shape
 from quire.attention.long_prompts import LongPromptAttention
-from quire.attention.upload import for_upload
 from quire.batch import Batch
+from quire.pinned_memory import pinned
 
 _OLDEST_GENERATION = 8  # major compute capability
 _HEAD_DIMS = (64, 128, 256)
@@ -91,14 +91,12 @@ class PlannedPrefill:
         torch.cumsum(num_blocks, 0, out=block_start[1:])
         row = torch.arange(rows.start, rows.stop).repeat_interleave(num_blocks)
         column = torch.arange(len(row)) - block_start[:-1].repeat_interleave(num_blocks)
-        places = for_upload(torch.stack((row, column)), device).to(device, non_blocking=True)
+        places = pinned(torch.stack((row, column)), device).to(device, non_blocking=True)
         self._wrapper.plan(
-            qo_indptr=for_upload(query_start - query_start[0], device),
-            paged_kv_indptr=for_upload(block_start, device),
+            qo_indptr=pinned(query_start - query_start[0], device),
+            paged_kv_indptr=pinned(block_start, device),
             paged_kv_indices=block_table[places[0], places[1]],
-            paged_kv_last_page_len=for_upload(
-                lengths - (num_blocks - 1) * problem.block_size, device
-            ),
+            paged_kv_last_page_len=pinned(lengths - (num_blocks - 1) * problem.block_size, device),
             num_qo_heads=problem.num_heads,
             num_kv_heads=problem.num_kv_heads,
             head_dim_qk=problem.head_dim,
@@ -108,7 +106,7 @@ class PlannedPrefill:
             window_left=-1 if problem.window is None else problem.window - 1,
             q_data_type=problem.dtype,
             kv_data_type=problem.dtype,
-            seq_lens=for_upload(lengths, device),
+            seq_lens=pinned(lengths, device),
         )
         self._wait_for_copies = _mark(device)
 

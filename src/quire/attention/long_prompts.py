@@ -18,9 +18,9 @@ from torch import Tensor
 from quire.attention.backend import AttentionBackend, AttentionProblem, PlanOfNext
 from quire.attention.some_rows import some_rows
 from quire.attention.triton_backend import TritonAttention
-from quire.attention.upload import for_upload
 from quire.batch import Batch
 from quire.kv_layout import NULL_BLOCK
+from quire.pinned_memory import upload
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,9 +125,8 @@ class LongPromptAttention(ABC):
             return block_table
         query_lens = np.diff(batch.query_start_cpu.numpy())
         first_key = np.maximum(batch.seq_lens_cpu.numpy() - query_lens - self._visible + 1, 0)
-        first_block = torch.from_numpy(first_key // self._block_size)
         device = block_table.device
-        first_block = for_upload(first_block, device).to(device, non_blocking=True)
+        first_block = upload(first_key // self._block_size, device)
         columns = torch.arange(block_table.shape[1], device=device)
         return block_table.masked_fill(columns < first_block[:, None], NULL_BLOCK)
 
@@ -143,8 +142,7 @@ class LongPromptAttention(ABC):
             return None
         row, place = spread(-lengths % self._block_size)
         position = lengths[row] + place
-        host = torch.from_numpy(np.stack((rows.start + row, position)))
-        at_row, at = for_upload(host, block_table.device).to(block_table.device, non_blocking=True)
+        at_row, at = upload(np.stack((rows.start + row, position)), block_table.device)
         blocks = block_table[at_row, at // self._block_size]
         in_last_blocks = blocks * self._block_size + at % self._block_size
         in_null_block = torch.arange(self._block_size, device=blocks.device)

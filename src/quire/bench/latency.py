@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from quire.args import add_hidden_flags
 from quire.bench import other_flags
-from quire.bench.other_flags import settle_other_flags
 from quire.bench.report import add_output_flag, percentiles, write_json
 from quire.bench.workload import (
     add_workload_flags,
@@ -21,6 +20,7 @@ from quire.bench.workload import (
 from quire.cli.engine_flags import add_engine_flags, open_llm
 from quire.cli.parser import at_least
 from quire.cli.remote_flags import refuse_served_name
+from quire.compat import settle_other_flags
 
 if TYPE_CHECKING:
     from quire.llm import LLM

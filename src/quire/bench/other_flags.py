@@ -5,10 +5,9 @@ Those of the engine are in `compat.VERDICTS`. Knows nothing about how flags are 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 
-from quire.compat import Verdict, noted, refused, translate
+from quire.compat import Verdict, noted, refused
 from quire.not_built import LORA
 
 _ONE_ENGINE = "only Quire's engine is measured"
@@ -73,9 +72,3 @@ OF_SERVE: Mapping[str, Verdict] = {
         "use --backend openai-chat with --extra-body '{\"chat_template_kwargs\": {...}}'",
     ),
 }
-
-
-def settle_other_flags(arguments: argparse.Namespace, verdicts: Mapping[str, Verdict]) -> None:
-    """Remove the flags in ``verdicts`` from ``arguments``; ``ValueError`` for a refused one."""
-    named = vars(arguments)
-    translate({name: named.pop(name) for name in verdicts if name in named}, (), verdicts)

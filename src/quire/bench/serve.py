@@ -22,7 +22,7 @@ from typing import Any
 
 from quire import log
 from quire.args import BUNDLED_MODEL
-from quire.bench.other_flags import OF_SERVE, settle_other_flags
+from quire.bench.other_flags import OF_SERVE
 from quire.bench.report import output_file
 from quire.bench.serving import flags
 from quire.bench.serving.arrivals import Arrivals
@@ -38,6 +38,7 @@ from quire.cli.sampling_flags import COMMON_FLAGS
 from quire.clients.address import Address, ServerError, api_key, key_headers, refusal
 from quire.clients.http import HTTPClient, tell_of_proxy
 from quire.clients.remote import RemoteModel, first_of, listed_models, unlisted
+from quire.compat import settle_other_flags
 from quire.heap import rare_collections, unwatched_heap
 
 logger = logging.getLogger(__name__)

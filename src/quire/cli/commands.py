@@ -108,7 +108,7 @@ def _parsers(program: str, commands: Mapping[str, Command]) -> Iterator[Parser]:
 def _print_help_about(program: str, commands: Mapping[str, Command], topic: str) -> int:
     """Print all commands' flags that mention ``topic``, each once, with the commands that have it.
 
-    Environment variables and other engines' flags follow. The exit status.
+    Other engines' flags and environment variables follow. The exit status.
     """
     parsers = list(_parsers(program, commands))
     having: dict[str, list[str]] = {}
@@ -117,17 +117,18 @@ def _print_help_about(program: str, commands: Mapping[str, Command], topic: str)
             for action in actions:
                 having.setdefault(parser.line(action), []).append(parser.prog)
     variables = variables_about(topic)
-    verdicts = dict.fromkeys(
-        line for one in parsers for line in one.verdicts_about(topic, by_reason=not having)
-    )
+    verdicts: dict[str, list[str]] = {}
+    for parser in parsers:
+        for line in parser.verdicts_about(topic, by_reason=not having):
+            verdicts.setdefault(line, []).append(parser.prog)
     if not having and not variables and not verdicts:
         known = dict.fromkeys(topic for parser in parsers for topic in parser.topics())
         hint = did_you_mean(topic, known)
         print(f"{program}: error: no help about {topic!r}{hint}", file=sys.stderr)
         return USAGE_ERROR
-    for line, names in having.items():
+    for line, names in (*having.items(), *verdicts.items()):
         print(f"{line}\n    of {', '.join(names)}")
-    for line in (*variables, *verdicts):
+    for line in variables:
         print(line)
     return 0
 

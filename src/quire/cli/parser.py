@@ -15,11 +15,8 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any, NoReturn
 
 from quire import compat, env
-from quire.args import as_argument
-from quire.batch_files.other_flags import VERDICTS as OF_RUN_BATCH
-from quire.bench.other_flags import OF_SERVE, OF_THROUGHPUT
+from quire.args import as_argument, verdict_of
 from quire.near_names import did_you_mean
-from quire.server import other_flags
 from quire.sizes import parse_count
 
 _BECOMES = {"alias": "is another name: ", "noted": "has no effect: ", "refused": "is refused: "}
@@ -159,15 +156,11 @@ class Parser(argparse.ArgumentParser):
     def verdicts_about(self, topic: str, *, by_reason: bool) -> list[str]:
         """A line for each of other engines' flags whose name contains ``topic``; if there is none
         and ``by_reason``, for those whose explanation contains it."""
-        verdicts = {
-            **OF_RUN_BATCH, **OF_SERVE, **compat.VERDICTS, **other_flags.VERDICTS, **OF_THROUGHPUT
-        }  # fmt: skip
-        hidden = {
-            action.option_strings[0]: verdicts[action.dest]
+        lines = {
+            action.option_strings[0]: _BECOMES[verdict.kind] + verdict.message
             for action in self._actions
-            if action.help == argparse.SUPPRESS and action.dest in verdicts
+            if (verdict := verdict_of(action)) is not None
         }
-        lines = {flag: _BECOMES[one.kind] + one.message for flag, one in hidden.items()}
         near = [f"{flag} {line}" for flag, line in lines.items() if _contains(flag, topic)]
         if near or not by_reason:
             return near

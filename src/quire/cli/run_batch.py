@@ -34,7 +34,6 @@ from quire.batch_files.at_urls import check_url, fetched, is_url, staged, upload
 from quire.batch_files.lines import BatchInput, Line, read_lines
 from quire.batch_files.other_flags import VERDICTS
 from quire.batch_files.output import OutputFile
-from quire.bench.other_flags import settle_other_flags
 from quire.cli.engine_flags import (
     add_engine_flags,
     engine_args,
@@ -51,6 +50,7 @@ from quire.cli.remote_flags import (
     refuse_served_name,
 )
 from quire.clients.address import DEFAULT_URL
+from quire.compat import settle_other_flags
 from quire.errors import QuireError
 from quire.server.args import ServerArgs
 

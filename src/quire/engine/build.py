@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import time
 from functools import partial
 
 from quire.bytecode import tell_if_not_kept
@@ -13,6 +12,7 @@ from quire.engine.core import EngineCore
 from quire.engine.core_loop import ReportPhase
 from quire.engine.front import load_front_tokenizer
 from quire.engine.grammar_gate import GrammarGate
+from quire.engine.start import StartWatch
 from quire.executor.inline import InlineExecutor
 from quire.executor.protocol import Executor
 from quire.kv_cache.manager import KVCacheManager
@@ -31,18 +31,18 @@ logger = logging.getLogger(__name__)
 
 def build_core(config: EngineConfig, report: ReportPhase = lambda phase: None) -> EngineCore:
     """Load the model, compile its kernels, allocate the KV cache, and log once what was chosen."""
-    clock = _Clock(report)
-    clock.begin("weights")
+    watch = StartWatch(report)
+    watch.enter("weights")
     executor = InlineExecutor(config)
-    clock.begin("kernels")
+    watch.enter("kernels")
     executor.compile_kernels()
-    clock.begin("memory")
+    watch.enter("memory")
     layout = executor.facts.kv_layout
     num_blocks = _num_blocks(config, executor)
     config = fit_max_model_len(config, layout, num_blocks)
-    clock.begin("KV cache and graphs")
+    watch.enter("KV cache and graphs")
     kv_cache_bytes = executor.initialize_kv_cache(num_blocks)
-    clock.begin("warm-up")
+    watch.enter("warm-up")
     executor.warm_up()
     if config.device.device == "cuda":
         gc.collect()  # else the first requests pay for collecting the start's garbage
@@ -54,7 +54,7 @@ def build_core(config: EngineConfig, report: ReportPhase = lambda phase: None) -
         weight_bytes=executor.facts.weight_bytes,
         kv_cache_bytes=kv_cache_bytes,
         attention_backend=executor.facts.attention_backend,
-        phase_seconds=clock.stop(),
+        phase_seconds=watch.phase_seconds(),
     )
     logger.info("engine ready\n%s", describe(config, facts))
     tell_if_not_kept()
@@ -86,23 +86,5 @@ def _num_blocks(config: EngineConfig, executor: Executor) -> int:
     if config.cache.num_blocks is not None:
         return config.cache.num_blocks
     fit = KVFit.of(config, executor.facts.kv_layout)
-    affordable = fit.num_blocks_in(executor.available_kv_bytes())
-    usable = config.scheduler.max_num_seqs * fit.num_blocks_for(config.model.max_model_len) + 1
-    return min(affordable, usable)
-
-
-class _Clock:
-    """Measures each phase of the start, and reports each as it begins."""
-
-    def __init__(self, report: ReportPhase) -> None:
-        self._report = report
-        self._began: list[tuple[str, float]] = []
-
-    def begin(self, phase: str) -> None:
-        self._began.append((phase, time.perf_counter()))
-        self._report(phase)
-
-    def stop(self) -> dict[str, float]:
-        """Phase -> seconds."""
-        ends = [*(began for _, began in self._began[1:]), time.perf_counter()]
-        return {name: end - began for (name, began), end in zip(self._began, ends, strict=True)}
+    usable = fit.bytes_for(config.model.max_model_len, config.scheduler.max_num_seqs)
+    return fit.num_blocks_in(min(executor.available_kv_bytes(), usable))

@@ -20,7 +20,7 @@ from quire.engine.model_view import ModelConfigView
 from quire.engine.observer import NoObserver, RequestObserver
 from quire.engine.output_processor import OutputProcessor
 from quire.generation_config import default_sampling_params, heeded, not_heeded
-from quire.not_built import LORA
+from quire.not_built import LORA, PROMPT_ADAPTER
 from quire.prompts import ParsedPrompt, PromptType, parse_prompts
 from quire.sampling_params import BeamSearchParams, SamplingParams
 from quire.step_output import EngineFacts
@@ -39,7 +39,7 @@ _NO_THOUGHTS = (
 )
 _NOT_BUILT = {
     "lora_request": LORA,
-    "prompt_adapter_request": "prompt adapters are not supported; use merged weights",
+    "prompt_adapter_request": PROMPT_ADAPTER,
     "multi_modal_data": "multi-modal prompts are not supported yet; pass text or token ids",
     "mm_processor_kwargs": "multi-modal prompts are not supported yet; pass text or token ids",
     "tokenization_kwargs": "set SamplingParams(truncate_prompt_tokens=...), or tokenize the prompt "

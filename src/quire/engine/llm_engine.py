@@ -8,11 +8,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import threading
 import weakref
 from collections.abc import Iterable
-from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from quire.args import EngineArgs
@@ -20,6 +18,7 @@ from quire.config import EngineConfig
 from quire.engine.client import InprocClient
 from quire.engine.core_loop import BUILD_CORE
 from quire.engine.front import Front, load_front_tokenizer, parse_one_prompt, refuse_not_built
+from quire.engine.held_signals import HeldSignals
 from quire.engine.input_processor import ProcessedRequest
 from quire.engine.messages import (
     BLOCK_MAP,
@@ -66,7 +65,7 @@ class LLMEngine(TellsWhatIsNotBuilt):
         self._client: InprocClient | ProcessClient = make_client(config, build)
         self._front = Front(config, self._client.facts, tokenizer)
         self.model_config: ModelConfigView = self._front.model_config  # users may assign their own
-        self._held: list[RequestOutput] = []  # outputs of a step that Ctrl-C interrupted
+        self._held: list[RequestOutput] = []  # outputs of a step that a signal interrupted
         self._gate = _StepGate()
         weakref.finalize(self, self._gate.close)  # called when the program ends, too
 
@@ -125,17 +124,17 @@ class LLMEngine(TellsWhatIsNotBuilt):
         return request_id
 
     def submit(self, requests: list[ProcessedRequest]) -> None:
-        """Queue requests that the input processor has made, all or none. Ctrl-C is delayed until
-        then."""
+        """Queue requests that the input processor has made, all or none: none if a signal handler
+        that had to wait raises."""
         added: list[str] = []
-        with _CtrlCWaits():
-            try:
+        try:
+            with HeldSignals():
                 for request in requests:
                     self._add(request)
                     added.append(request.engine.request_id)
-            except BaseException:
-                self.abort_request(added)
-                raise
+        except BaseException:
+            self.abort_request(added)
+            raise
 
     def step(self) -> list[RequestOutput]:
         """Run one step of the core, or wait for one; returns the changed outputs, finished or not.
@@ -143,21 +142,22 @@ class LLMEngine(TellsWhatIsNotBuilt):
         A request that fails raises nothing: its completions end with ``finish_reason="error"``, the
         cause in ``error``, and the text so far, if outputs are returned while it runs.
 
-        Ctrl-C is delayed until a step in this process is complete, or the core's message is read,
-        so that nothing is lost or left half done. While waiting for a core process it takes effect
+        Signal handlers, such as those of Ctrl-C and of time limits, are delayed until a step in
+        this process is complete, or the core's message is read, so that nothing is lost or left
+        half done; what they raise, this raises. While waiting for a core process they are called
         at once.
         """
         self.wait()
-        with _CtrlCWaits(), self._gate:
+        with HeldSignals(), self._gate:
             if len(self._front.outputs) > 0:
                 self._held += self._receive()
         outputs, self._held = self._held, []
         return outputs
 
     def begin(self) -> None:
-        """Let an idle core start the requests queued so far; `step` returns their outputs. Ctrl-C
-        is delayed as in `step`."""
-        with _CtrlCWaits(), self._gate:
+        """Let an idle core start the requests queued so far; `step` returns their outputs.
+        Signal handlers are delayed as in `step`."""
+        with HeldSignals(), self._gate:
             self._client.begin()
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -171,7 +171,7 @@ class LLMEngine(TellsWhatIsNotBuilt):
         """End requests without further output. Ids that are not running are ignored."""
         ids = [request_ids] if isinstance(request_ids, str) else list(request_ids)
         running = [request_id for request_id in ids if request_id in self._front.outputs]
-        with _CtrlCWaits():
+        with HeldSignals():
             for request_id in running:
                 self._front.outputs.abort(request_id)
             if running:
@@ -295,40 +295,3 @@ class _StepGate:
         self._only = threading.get_ident()
         if self._stepping.acquire(timeout=_LAST_STEP_S):
             self._stepping.release()
-
-
-class _CtrlCWaits:
-    """Holds back Ctrl-C inside the block and raises it at the end; a second one goes through.
-
-    Only in the main thread and only while Python's own handler is set: any other handler was set on
-    purpose.
-    """
-
-    def __init__(self) -> None:
-        self.pending = False
-        self._is_set = False
-
-    def __enter__(self) -> _CtrlCWaits:
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):
-            signal.signal(signal.SIGINT, self._note)
-            self._is_set = True
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._is_set:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self.pending and error is None:
-            raise KeyboardInterrupt
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self.pending:
-            raise KeyboardInterrupt
-        self.pending = True

@@ -1,4 +1,4 @@
-"""Type checks of config.json values, and how messages show a value. Knows no keys."""
+"""Type checks of config.json values. Knows no keys."""
 
 from __future__ import annotations
 
@@ -33,9 +33,3 @@ def is_above(limit: float) -> Callable[[Any], bool]:
 
 def is_list_of(is_item: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(map(is_item, value))
-
-
-def shown(value: Any) -> str:
-    """The value, short enough for a message."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 from quire import env
 from quire.errors import UnsupportedModelError
-from quire.models.config_values import is_at_least, shown
+from quire.models.config_values import is_at_least
 from quire.models.rope_config import (
     TRAINED_LENGTH,
     check_rope_value,
     join_rope_spellings,
     key_of_scaling,
 )
+from quire.shown import shown
 
 logger = logging.getLogger(__name__)
 

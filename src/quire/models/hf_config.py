@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from quire.errors import UnsupportedModelError
-from quire.models.config_values import is_a, is_fraction, is_int, is_number, shown
+from quire.models.config_values import is_a, is_fraction, is_int, is_number
 from quire.models.inert_keys import INERT_KEYS, ON_UNLESS_SAID
 from quire.models.rope_config import (
     SHARE,
@@ -28,6 +28,7 @@ from quire.models.rope_config import (
     take_rope_type,
     uses_trained_length,
 )
+from quire.shown import shown
 
 T = TypeVar("T")
 Keys = str | tuple[str, ...]  # a key, or its spellings

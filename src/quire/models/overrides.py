@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
-from quire.models.config_values import shown
 from quire.models.rope_config import TRAINED_LENGTH, beside_scaling, names_rope_type
+from quire.shown import shown
 
 
 def apply_overrides(

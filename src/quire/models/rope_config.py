@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from quire.errors import UnsupportedModelError
-from quire.models.config_values import is_a, is_above, is_at_least, is_list_of, shown
+from quire.models.config_values import is_a, is_above, is_at_least, is_list_of
+from quire.shown import shown
 
 TRAINED_LENGTH = "original_max_position_embeddings"
 ATTN_FACTOR = "attn_factor"

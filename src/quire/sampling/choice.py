@@ -34,6 +34,11 @@ class Choice(Protocol):
 
     def penalties(self) -> LogitsProcessor: ...
 
+    def forbid(self, logits: Tensor, places_cpu: np.ndarray, masks: np.ndarray) -> None:
+        """Set what ``masks`` [N, words] int32 forbid at ``places_cpu`` [N] of ``logits`` [S, V] to
+        -inf, in place. Bits are as of `kernels.reference.bitmask`."""
+        ...
+
     def choose(self, logits: Tensor, rows: Tensor, lengths: Tensor, rows_cpu: np.ndarray) -> Tensor:
         """The next tokens [S] int64 by ``logits`` [S, V].
 

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from quire.kernels.triton.argmax import Argmax
+from quire.kernels.triton.bitmask import apply_bitmask
 from quire.kernels.triton.sampling import Chooser, Sizes
 from quire.kernels.triton.sampling_history import Counts, History
 from quire.kernels.triton.sampling_logprobs import BestLogprobs
+from quire.pinned_memory import upload
 from quire.sampling.choice import DeviceSample, SampleOnDevice
 from quire.sampling.logits_processor import LogitsProcessor, SampleStep, Selection
 from quire.sampling.logprobs import LogprobTensors, token_logprobs
@@ -48,6 +50,12 @@ class DeviceChoice:
 
     def penalties(self) -> LogitsProcessor:
         return DevicePenalties(self)
+
+    def forbid(self, logits: Tensor, places_cpu: np.ndarray, masks: np.ndarray) -> None:
+        line_of = np.full(len(logits), -1, dtype=np.int32)  # -1: no mask
+        line_of[places_cpu] = np.arange(len(masks), dtype=np.int32)
+        device = logits.device
+        apply_bitmask(logits, upload(line_of, device), upload(masks, device))
 
     def choose(self, logits: Tensor, rows: Tensor, lengths: Tensor, rows_cpu: np.ndarray) -> Tensor:
         if self._parameters.is_random[rows_cpu].any():

@@ -44,13 +44,18 @@ class HostChoice:
         self._parameters = parameters
         self._device = token_ids.device
         self._rows_at_once = max(1, _CPU_BLOCK_BYTES // (4 * vocab_size))
-        has_kernel = self._device.type == "cpu" and not library.why_not()
-        self._argmax = argmax if has_kernel else ops.argmax
+        self._argmax = ops.argmax if library.why_not() else argmax
         self._rows_cpu: np.ndarray | None = None
         self._draws: tuple[_Draw, ...] = ()
 
     def penalties(self) -> LogitsProcessor:
         return Penalties(self._device)
+
+    def forbid(self, logits: Tensor, places_cpu: np.ndarray, masks: np.ndarray) -> None:
+        bits = np.unpackbits((~masks).view(np.uint8), axis=1, bitorder="little")
+        forbidden = torch.from_numpy(bits[:, : logits.shape[1]]).view(torch.bool)
+        for place, line in zip(places_cpu.tolist(), forbidden, strict=True):
+            logits[place].masked_fill_(line, -torch.inf)
 
     def choose(self, logits: Tensor, rows: Tensor, lengths: Tensor, rows_cpu: np.ndarray) -> Tensor:
         """Take every row's best token if any row is greedy, then put the drawn tokens of the other

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from quire.pinned_memory import upload
 from quire.step import JoinedRow
 
 
@@ -70,11 +71,3 @@ class LogitsProcessor(Protocol):
 
     def apply(self, logits: Tensor, selection: Selection, step: SampleStep) -> dict[int, str]:
         """Change ``logits`` [S, V] in place at the selected rows; return row -> why it failed."""
-
-
-def upload(values: np.ndarray, device: torch.device) -> Tensor:
-    """The array on the device, without waiting for it."""
-    tensor = torch.from_numpy(values)
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()  # or the copy would wait
-    return tensor.to(device, non_blocking=True)

@@ -24,8 +24,9 @@ from quire.kernels.reference.sampling_table import (
     SamplingTable,
     pack_line,
 )
+from quire.pinned_memory import upload
 from quire.request import RowSampling
-from quire.sampling.logits_processor import Selection, upload
+from quire.sampling.logits_processor import Selection
 from quire.sampling.penalties import NO_PENALTIES, penalties_of
 from quire.step import JoinedRow
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from quire.pinned_memory import upload
 from quire.request import RowSampling
-from quire.sampling.logits_processor import SampleStep, Selection, upload
+from quire.sampling.logits_processor import SampleStep, Selection
 from quire.sampling.ops import row_blocks
 from quire.step import JoinedRow
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from quire.sampling.choice import DeviceSample, MakeChoice
-from quire.sampling.grammar_masks import GrammarMasks, MaskSource, NoMasks
+from quire.sampling.grammar_masks import GrammarMasks, MaskSource
 from quire.sampling.logits_processor import LogitsProcessor, SampleStep, Selection
 from quire.sampling.logprobs import LogprobTensors
 from quire.sampling.parameters import MASKABLE, LogprobGroup, RowParameters, SampleKind
@@ -84,8 +84,8 @@ class Sampler:
         vocab_size: int,
         device: torch.device,
         token_ids: Tensor,
+        masks: MaskSource,
         make_choice: MakeChoice | None = None,
-        masks: MaskSource | None = None,
     ) -> None:
         """``token_ids`` [rows, width] int32: prompt and output of all rows, owned by the worker."""
         self._device = device
@@ -102,7 +102,7 @@ class Sampler:
             LogitBias(device),
             self._penalties,
             UserProcessors(device),
-            GrammarMasks(masks or NoMasks(), device),
+            GrammarMasks(masks, self._choice.forbid),
         )
         # [processors]
         self._is_masks = np.array([isinstance(one, GrammarMasks) for one in self._processors])
@@ -246,8 +246,7 @@ def _may_forbid_all(joined: JoinedRow, vocab_size: int) -> bool:
     sampling = joined.sampling
     num_forbidden = len(sampling.bad_words_token_ids)
     num_forbidden += sum(bias < _FORBIDS_BELOW for _, bias in sampling.logit_bias)
-    if sampling.min_tokens > 0:
-        num_forbidden += len(sampling.stop_token_ids)
+    num_forbidden += len(sampling.too_early_ids)
     if sampling.runs_user_code:
         return True
     if joined.constraint is not FREE:

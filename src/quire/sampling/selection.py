@@ -1,4 +1,4 @@
-"""Which way of choosing tokens a device gets. Nothing else asks what device it is on."""
+"""Which way of choosing tokens a device gets. Nothing else in this package asks for the device."""
 
 from __future__ import annotations
 

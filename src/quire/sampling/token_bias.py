@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quire.sampling.logits_processor import SampleStep, Selection, upload
+from quire.pinned_memory import upload
+from quire.sampling.logits_processor import SampleStep, Selection
 from quire.step import JoinedRow
 
 _FORBIDDEN = -torch.inf
@@ -86,7 +87,7 @@ class AllowedTokens:
 
 
 class MinTokens:
-    """Forbids the stop tokens until a row has produced its least number of tokens."""
+    """Forbids stop and EOS tokens until a row has produced its least number of tokens."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -96,9 +97,9 @@ class MinTokens:
     def add_request(self, joined: JoinedRow) -> bool:
         sampling = joined.sampling
         is_constrained = joined.constraint.grammar is not None  # then its mask does this
-        if sampling.min_tokens == 0 or not sampling.stop_token_ids or is_constrained:
+        if not sampling.too_early_ids or is_constrained:
             return False
-        self._limits[joined.row] = sampling.min_tokens, _token_ids(sampling.stop_token_ids)
+        self._limits[joined.row] = sampling.min_tokens, _token_ids(sampling.too_early_ids)
         return True
 
     def remove_request(self, row: int) -> None:

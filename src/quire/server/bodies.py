@@ -18,13 +18,14 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from quire.server.error_responses import invalid_body
-from quire.server.errors import HTTPError, bad_request, shown
-from quire.server.fields import refuse_not_built
+from quire.server.errors import HTTPError, bad_request
+from quire.server.fields import refuse_fields
 from quire.server.openapi import GENERATING
 from quire.server.state import state_of
 from quire.server.tickets import refuse_if_full
 from quire.server.time_limit import within_time
 from quire.server.unique_keys import RepeatedKey, unique_object
+from quire.shown import shown
 
 B = TypeVar("B", bound=BaseModel)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -93,7 +94,7 @@ def read_body(data: bytes, model: type[B]) -> B:
     except ValidationError as error:
         if error.error_count() > _MANY_FAULTS:
             raise _unreadable(f"it has {error.error_count()} errors") from None
-        refuse_not_built(content, model)
+        refuse_fields(content, model)
         raise invalid_body(error) from error
 
 

@@ -15,8 +15,9 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from quire.errors import EngineDeadError
-from quire.server.errors import HTTPError, PromptTooLong, internal, shown
+from quire.server.errors import HTTPError, PromptTooLong, internal
 from quire.server.unknown_paths import why_not_with_method, why_unknown
+from quire.shown import shown
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
+from quire.shown import cut
+
 BAD_REQUEST = "BadRequestError"
 _PACKAGE = __name__.partition(".")[0]
 # A wrong value that a message quotes may be as large as a body.
@@ -45,11 +47,11 @@ class HTTPError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = _cut(message, _MAX_MESSAGE)
+        self.message = cut(message, _MAX_MESSAGE)
         if not tells_paths and (status >= 500 or _is_of_others(sys.exc_info()[1])):
             self.message = without_paths(self.message)
         self.kind = kind
-        self.param = None if param is None else _cut(param, _MAX_PARAM)
+        self.param = None if param is None else cut(param, _MAX_PARAM)
         self.details = details
         self.refusal = refusal
         self.headers = dict(headers or {})
@@ -151,36 +153,6 @@ def error_body(status: int, message: str, kind: str, param: str | None = None) -
     return {"error": {"message": message, "type": kind, "param": param, "code": status}}
 
 
-def shown(value: Any, max_chars: int = 80) -> str:
-    """A wrong value for a message: the beginning of its ``repr``, without making the rest."""
-    text = ""
-    for piece in _pieces(value, max_chars + 1):
-        text += piece
-        if len(text) > max_chars:
-            break
-    return _cut(text, max_chars)
-
-
-def _pieces(value: Any, most: int) -> Iterator[str]:
-    """The ``repr`` of a JSON value, piece by piece, with strings cut to ``most`` characters."""
-    if isinstance(value, dict):
-        yield "{"
-        for i, (key, one) in enumerate(value.items()):
-            yield ", " if i else ""
-            yield from _pieces(key, most)
-            yield ": "
-            yield from _pieces(one, most)
-        yield "}"
-    elif isinstance(value, list):
-        yield "["
-        for i, one in enumerate(value):
-            yield ", " if i else ""
-            yield from _pieces(one, most)
-        yield "]"
-    else:
-        yield repr(value[:most] if isinstance(value, str) else value)
-
-
 def _is_of_others(error: BaseException | None) -> bool:
     """Whether an exception was raised outside Quire, or while another one was being handled, which
     its message may quote."""
@@ -191,10 +163,6 @@ def _is_of_others(error: BaseException | None) -> bool:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     is_ours = str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE
     return not is_ours or error.__context__ is not None
-
-
-def _cut(text: str, max_chars: int) -> str:
-    return text if len(text) <= max_chars else text[: max_chars - 3] + "..."
 
 
 def without_paths(message: str) -> str:

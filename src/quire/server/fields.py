@@ -14,10 +14,12 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from quire.near_names import did_you_mean
-from quire.server.errors import HTTPError, bad_request, shown
+from quire.sampling_limits import NOT_BUILT
+from quire.server.errors import HTTPError, bad_request
 from quire.server.forms import UnknownKey, unknown_keys
 from quire.server.input_phase import go_on
 from quire.server.protocol.common import Body
+from quire.shown import shown
 
 IGNORED_HEADER = "X-Quire-Ignored"
 _MAX_NAMED = 10
@@ -86,11 +88,11 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "mm_processor_kwargs": ((), _MEDIA),
     "kv_transfer_params": ((), _TRANSFER),
     "ec_transfer_params": ((), _TRANSFER),
-    "vllm_xargs": ((), "there are no plug-ins that would read it"),
-    "logprob_token_ids": ((), "use logprobs, which has the most likely tokens"),
-    "repetition_detection": ((), "use repetition_penalty or frequency_penalty"),
-    "watermarking": ((False,), "there is no watermark"),
-    "routed_experts_prompt_start": ((0,), "routed experts are not reported"),
+    "vllm_xargs": ((), NOT_BUILT["extra_args"]),
+    "logprob_token_ids": ((), NOT_BUILT["logprob_token_ids"]),
+    "repetition_detection": ((), NOT_BUILT["repetition_detection"]),
+    "watermarking": ((False,), NOT_BUILT["watermarking"]),
+    "routed_experts_prompt_start": ((0,), NOT_BUILT["routed_experts_prompt_start"]),
     "return_weight_versions": ((False,), "weights do not change while the server runs"),
     "return_token_offsets": ((False,), "use /tokenize with return_token_strs"),
 }
@@ -122,7 +124,7 @@ def judge(body: Body, strict: str, template: Callable[[], str] = str) -> list[st
     return [one.place for one in unknown]
 
 
-def refuse_not_built(content: dict[str, Any], model: type[BaseModel]) -> None:
+def refuse_fields(content: dict[str, Any], model: type[BaseModel]) -> None:
     """400 for a field in `REFUSED`, whose message says more than other errors of the body."""
     for name, value in content.items():
         if name in REFUSED and name not in model.model_fields:

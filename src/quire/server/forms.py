@@ -23,8 +23,10 @@ class Form:
 
     known: tuple[str, ...] = ()  # besides the fields of its model, if it has one
     inside: Mapping[str, Form] = field(default_factory=dict)  # known keys that hold objects
-    refused: Mapping[str, str] = field(default_factory=dict)  # if set; key -> reason and remedy
+    refused: Mapping[str, str] = field(default_factory=dict)  # unless ""; key -> reason and remedy
     switches: Mapping[str, str] = field(default_factory=dict)  # like refused, but false is fine
+    # Named in place of unknown keys if it is missing; key -> a correct object, for the error.
+    required: Mapping[str, str] = field(default_factory=dict)
     # Forms by the object's "type", in place of all above; other types are left to their reader.
     types: Mapping[str, Form] = field(default_factory=dict)
     default_type: str = ""
@@ -75,7 +77,7 @@ def _unknown_of(
         own_place = f"{place}.{name}" if place else str(name)
         if one is None or one == [] or one == {}:
             continue
-        if name in form.switches and one is False:
+        if (name in form.switches and one is False) or (name in form.refused and one == ""):
             continue
         why_not = form.refused.get(name) or form.switches.get(name)
         if why_not is not None and not _reads(form, name, template):
@@ -83,7 +85,16 @@ def _unknown_of(
         if name in form.inside:
             yield from unknown_keys(one, form.inside[name], own_place, template)
         elif name not in known and not _reads(form, name, template):
+            _check_required(items, form, place)
             yield UnknownKey(own_place, name, known)
+
+
+def _check_required(items: Mapping[str, Any], form: Form, place: str) -> None:
+    for name, correct in form.required.items():
+        if items.get(name) is None:
+            own_place = f"{place}.{name}"
+            message = f"{own_place}: is missing; correct usage: `{correct}`."
+            raise bad_request(message, own_place)
 
 
 def _of_type(form: Form, value: Mapping[str, Any]) -> Form | None:

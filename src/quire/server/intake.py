@@ -17,6 +17,7 @@ from starlette.responses import Response
 from quire.prompts import ParsedPrompt
 from quire.sampling_params import SamplingParams
 from quire.server.answer_form import AnswerForm
+from quire.server.answer_formats import AUTO
 from quire.server.chat_prompt import chat_prompt, forbids_thoughts, template_of
 from quire.server.envelope import Envelope, priority_of
 from quire.server.error_responses import json_response
@@ -185,9 +186,13 @@ def check_thinking_budget(state: ServerState, body: GenerationBody) -> None:
     """400 for a budget without a reasoning parser, which knows where reasoning ends."""
     budget = body.thinking_token_budget
     if budget not in (None, -1) and state.formats.thoughts is None:
+        remedy = "start the server with --reasoning-parser"
+        if state.args.reasoning_parser == AUTO:
+            found_none = "--reasoning-parser auto has found none for this model"
+            remedy = f"{found_none}; start the server with the name of one"
         raise bad_request(
             f"thinking_token_budget={budget} needs a reasoning parser, which knows where thinking "
-            "ends: start the server with --reasoning-parser, or leave thinking_token_budget out.",
+            f"ends: {remedy}, or leave thinking_token_budget out.",
             "thinking_token_budget",
         )
 

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from quire.chat_calls import arguments_object
-from quire.server.errors import bad_request, no_schema, shown
+from quire.server.errors import bad_request, no_schema
 from quire.server.protocol.common import ReasoningEffort
 from quire.server.protocol.messages import (
     AnthropicMessage,
@@ -30,6 +30,7 @@ from quire.server.text_parts import (
     string_at,
     text_content,
 )
+from quire.shown import shown
 
 # Fields of the chat request -> their names in this API.
 _NAMES = {

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from quire.server.answer_form import AnswerForm
-from quire.server.errors import bad_request, no_schema, shown
+from quire.server.errors import bad_request, no_schema
 from quire.server.protocol.responses import InputTokensRequest, ResponsesRequest, TextConfig
 from quire.server.responses_thoughts import decoded_thought
 from quire.server.responses_tools import ResponseTools, chat_name
 from quire.server.text_parts import ChatContent, kind_of, not_served, string_at, text_content
+from quire.shown import shown
 
 # Fields of the chat request -> their names in this API.
 _NAMES = {

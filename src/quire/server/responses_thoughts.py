@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import contextlib
 
-from quire.server.errors import bad_request, shown
+from quire.server.errors import bad_request
+from quire.shown import shown
 
 _MARK = "quire1."  # of this server and of this encoding, base64 of UTF-8
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from quire.server.answer_form import ToolCall
-from quire.server.errors import HTTPError, bad_request, shown
+from quire.server.errors import HTTPError, bad_request
 from quire.server.text_parts import kind_of, not_served, string_at
+from quire.shown import shown
 
 Json = dict[str, Any]
 _KEYS = ("description", "parameters", "strict")

@@ -10,7 +10,6 @@ from quire.reasoning import Reasoning
 from quire.server.answer_form import Answer, ToolCall
 from quire.server.completion_view import names_tokens_by_id
 from quire.server.errors import broken_off
-from quire.server.generation import TIMED_OUT
 from quire.server.intake import Started
 from quire.server.logprobs import chat_logprobs
 from quire.server.protocol.responses import ResponsesRequest
@@ -77,8 +76,7 @@ class ResponseView:
     def ended(self, one: CompletionOutput, output: list[Json]) -> Json:
         """The response after the last output; ``one`` says how it ended."""
         status = _status(one)
-        is_cut_off = status == "incomplete" and one.stop_reason != TIMED_OUT
-        details = {"reason": "max_output_tokens" if is_cut_off else None}
+        details = {"reason": "max_output_tokens"}  # also for a time limit: clients fail on null
         return self._response(
             status,
             output,

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from quire.server.errors import HTTPError, bad_request, shown
+from quire.server.errors import HTTPError, bad_request
+from quire.shown import shown
 
 ChatContent = str | list[dict[str, str]]  # of a chat message
 

@@ -6,7 +6,8 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from quire.server.errors import HTTPError, bad_request, shown
+from quire.server.errors import HTTPError, bad_request
+from quire.shown import shown
 from quire.tools.json_text import MAX_NAME, is_name
 
 Choice = str | dict[str, Any] | None
@@ -43,7 +44,7 @@ def check_tools(tools: list[dict[str, Any]] | None, choice: Choice) -> None:
     """400 for tools and choices that do not fit together."""
     if isinstance(choice, str) and choice not in _WORDS:
         raise bad_request(
-            f"Invalid value for `tool_choice`: {_short(choice)}! Only named tools, 'none', 'auto' "
+            f"Invalid value for `tool_choice`: {shown(choice)}! Only named tools, 'none', 'auto' "
             "or 'required' are supported.",
             "tool_choice",
         )
@@ -60,7 +61,7 @@ def check_tools(tools: list[dict[str, Any]] | None, choice: Choice) -> None:
             )
         if choice.get("type", "function") != "function":
             raise bad_request(
-                f"tool_choice.type: must be 'function', got {_short(choice['type'])}; correct "
+                f"tool_choice.type: must be 'function', got {shown(choice['type'])}; correct "
                 f"usage: `{_CORRECT}`.",
                 "tool_choice.type",
             )
@@ -73,7 +74,7 @@ def check_tools(tools: list[dict[str, Any]] | None, choice: Choice) -> None:
         if name not in names:
             raise bad_request(
                 "The tool specified in `tool_choice` does not match any of the specified `tools`: "
-                f"there is no {_short(name)}.",
+                f"there is no {shown(name)}.",
                 "tool_choice",
             )
 
@@ -95,7 +96,7 @@ def _names(tools: list[dict[str, Any]]) -> list[str]:
         name = _name(tool, place)
         if name in names:
             raise bad_request(
-                f"{place}.function.name: there is already a tool {_short(name)}; give each tool "
+                f"{place}.function.name: there is already a tool {shown(name)}; give each tool "
                 "its own name.",
                 f"{place}.function.name",
             )
@@ -106,7 +107,7 @@ def _names(tools: list[dict[str, Any]]) -> list[str]:
 def _name(tool: Mapping[str, Any], place: str) -> str:
     if tool.get("type", "function") != "function":
         raise bad_request(
-            f"{place}.type: must be 'function', got {_short(tool['type'])}.", f"{place}.type"
+            f"{place}.type: must be 'function', got {shown(tool['type'])}.", f"{place}.type"
         )
     given = tool.get("function")
     function = given if isinstance(given, Mapping) else {}
@@ -117,7 +118,7 @@ def _name(tool: Mapping[str, Any], place: str) -> str:
         )
     if not is_name(name):
         raise bad_request(
-            f"{place}.function.name: {_short(name)} ({len(name)} characters) is not a valid name; "
+            f"{place}.function.name: {shown(name)} ({len(name)} characters) is not a valid name; "
             f"use at most {MAX_NAME} characters, all printable, and no white space at the ends.",
             f"{place}.function.name",
         )
@@ -125,11 +126,7 @@ def _name(tool: Mapping[str, Any], place: str) -> str:
     if parameters is not None and not isinstance(parameters, Mapping):
         raise bad_request(
             f"{place}.function.parameters: must be a JSON schema, an object, got "
-            f"{_short(parameters)}.",
+            f"{shown(parameters)}.",
             f"{place}.function.parameters",
         )
     return name
-
-
-def _short(value: Any) -> str:
-    return shown(value, 80)

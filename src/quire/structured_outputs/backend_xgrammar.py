@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from quire.structured import Grammar, GrammarSpec, GrammarState
-from quire.structured_outputs import keywords, tag_patterns, tag_types
+from quire.structured_outputs import keywords, schema_walk, tag_patterns, tag_types
 from quire.structured_outputs.blame import DEAD_END
 from quire.structured_outputs.idle import without_idle
 from quire.structured_outputs.narrow import narrowed
@@ -199,7 +199,7 @@ def _check_formats(schema: Any, path: str) -> None:
             f"{beside!r} inside a structural tag or a call that must be made; leave one of them "
             "out, or constrain the whole output by json."
         )
-    for place, one in keywords.schemas_in(schema):
+    for place, one in schema_walk.schemas_in(schema):
         _check_formats(one, f"{path}/{place}")
 
 
@@ -227,7 +227,7 @@ def _typed(schema: Any, root: Any, path: str) -> Any:
                 "output by json."
             )
     _check_possible(schema, path)
-    out = keywords.map_schemas(schema, lambda one, place: _typed(one, root, f"{path}/{place}"))
+    out = schema_walk.map_schemas(schema, lambda one, place: _typed(one, root, f"{path}/{place}"))
     out = tag_types.without_idle_type(tag_types.with_meant_type(out), root, path)
     _check_siblings(out, path)
     _check_decimals(out, path)
@@ -242,7 +242,7 @@ def _typed(schema: Any, root: Any, path: str) -> Any:
 def _check_possible(schema: Mapping[str, Any], path: str) -> None:
     """``ValueError`` that names a part without any value; xgrammar refuses the whole schema and
     does not say why."""
-    for place, one in keywords.schemas_in(schema):
+    for place, one in schema_walk.schemas_in(schema):
         if one is False and place not in ("additionalProperties", "items"):
             raise ValueError(
                 f"JSON schema: {path}/{place} admits no value, which cannot be honoured inside a "

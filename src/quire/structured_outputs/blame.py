@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from quire.structured import GrammarSpec
-from quire.structured_outputs import keywords
+from quire.structured_outputs import schema_walk
 
 MatcherOf = Callable[[Any], Any]  # from a schema to the library's matcher
 # How many parts of a schema are compiled to find the one, and for how long: other grammars wait.
@@ -81,7 +81,7 @@ def with_place(reason: str, spec: GrammarSpec, matcher_of: MatcherOf) -> str:
 
 
 def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for path, part in keywords.schemas_in(schema):
+    for path, part in schema_walk.schemas_in(schema):
         if isinstance(part, Mapping):
             yield path, part
 

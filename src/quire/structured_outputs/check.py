@@ -12,8 +12,9 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from quire.near_names import did_you_mean
+from quire.shown import shown
 from quire.structured import GrammarSpec
-from quire.structured_outputs import keywords
+from quire.structured_outputs import keywords, schema_walk
 from quire.structured_outputs.idle import without_idle
 from quire.structured_outputs.lark import check_words, inline_schemas
 
@@ -74,11 +75,11 @@ def _check_older_tag(tag: Mapping[str, Any]) -> None:
     ):
         raise ValueError(
             "structural_tag.structures must be a list of objects with the strings begin and end, "
-            f"got {_short(structures)}."
+            f"got {shown(structures)}."
         )
     if not isinstance(triggers, list) or not all(isinstance(one, str) for one in triggers):
         raise ValueError(
-            f"structural_tag.triggers must be a list of strings, got {_short(triggers)}; name the "
+            f"structural_tag.triggers must be a list of strings, got {shown(triggers)}; name the "
             "beginnings of tags."
         )
 
@@ -107,7 +108,7 @@ def check_schema(schema: Any, path: str = "#") -> None:
 def _check_circles(root: Any, path: str) -> None:
     """``ValueError`` for a reference that leads back to itself, for the same value: it says
     nothing, and validators never come to its end."""
-    schemas = {id(one): one for one in keywords.all_schemas(root)}
+    schemas = {id(one): one for one in schema_walk.all_schemas(root)}
     parts = {key: {id(part) for part in _parts_of(one, root)} for key, one in schemas.items()}
     try:
         TopologicalSorter(parts).prepare()
@@ -127,7 +128,7 @@ def _parts_of(schema: Mapping[str, Any], root: Any) -> Iterator[Any]:
         if word == "allOf" or len(parts) == 1:
             yield from parts
     if "$ref" in schema:
-        yield keywords.referred(schema["$ref"], root)
+        yield schema_walk.referred(schema["$ref"], root)
 
 
 def _check_schema(schema: Any, path: str) -> None:
@@ -135,7 +136,7 @@ def _check_schema(schema: Any, path: str) -> None:
         return
     if not isinstance(schema, Mapping):
         raise ValueError(
-            f"JSON schema: {path} must be an object or a boolean, got {_short(schema)}."
+            f"JSON schema: {path} must be an object or a boolean, got {shown(schema)}."
         )
     for name, value in schema.items():
         if name == "format":
@@ -184,15 +185,15 @@ def _check_keyword(name: str, value: Any, path: str) -> None:
     if name not in keywords.HONOURED:
         hint = did_you_mean(name, sorted(keywords.HONOURED))
         raise ValueError(f"JSON schema: the keyword {name!r} at {path} is unknown{hint}.")
-    if name in keywords.SCHEMA and isinstance(value, list):  # the older form of prefixItems
+    if name in schema_walk.SCHEMA and isinstance(value, list):  # the older form of prefixItems
         _check_list(value, path)
-    elif name in keywords.SCHEMA:
+    elif name in schema_walk.SCHEMA:
         _check_schema(value, path)
-    elif name in keywords.SCHEMAS:
+    elif name in schema_walk.SCHEMAS:
         _check_list(value, path)
-    elif name in keywords.SCHEMAS_BY_NAME:
+    elif name in schema_walk.SCHEMAS_BY_NAME:
         if not isinstance(value, Mapping):
-            raise ValueError(f"JSON schema: {path} must be an object, got {_short(value)}.")
+            raise ValueError(f"JSON schema: {path} must be an object, got {shown(value)}.")
         for key, one in value.items():
             _check_schema(one, f"{path}/{key}")
     else:
@@ -202,7 +203,7 @@ def _check_keyword(name: str, value: Any, path: str) -> None:
 def _check_list(value: Any, path: str) -> None:
     if not isinstance(value, list) or not value:
         raise ValueError(
-            f"JSON schema: {path} must be a non-empty list of schemas, got {_short(value)}."
+            f"JSON schema: {path} must be a non-empty list of schemas, got {shown(value)}."
         )
     for i, one in enumerate(value):
         _check_schema(one, f"{path}/{i}")
@@ -211,11 +212,11 @@ def _check_list(value: Any, path: str) -> None:
 def _check_format(schema: Mapping[str, Any], path: str) -> None:
     value = schema["format"]
     if not isinstance(value, str):
-        raise ValueError(f"JSON schema: {path} must be a name, got {_short(value)}; {_REMEDY}.")
+        raise ValueError(f"JSON schema: {path} must be a name, got {shown(value)}; {_REMEDY}.")
     if value not in keywords.FORMATS and not keywords.is_annotation(schema):
         raise ValueError(
             f"JSON schema: {path} must be one of {', '.join(sorted(keywords.FORMATS))}, or a "
-            f"pattern in its stead, got {_short(value)}; {_REMEDY}."
+            f"pattern in its stead, got {shown(value)}; {_REMEDY}."
         )
 
 
@@ -243,7 +244,7 @@ def _check_value(name: str, value: Any, path: str) -> None:
     ):
         wrong = "a list of names"
     if wrong is not None:
-        raise ValueError(f"JSON schema: {path} must be {wrong}, got {_short(value)}; {_REMEDY}.")
+        raise ValueError(f"JSON schema: {path} must be {wrong}, got {shown(value)}; {_REMEDY}.")
 
 
 def _wrong_number(name: str, value: float) -> str | None:
@@ -315,8 +316,3 @@ def _depth_of_text(text: str) -> int:
         elif char in ")]}":
             depth = max(0, depth - 1)
     return most
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from quire.structured_outputs import keywords
+from quire.structured_outputs import keywords, schema_walk
 
 MAX_STEPS = 50_000  # half a second
 LISTED_IN_STEP = 4  # listed values and required names per step
@@ -141,13 +141,13 @@ def _parts(schemas: Sequence[Any], root: Any) -> Iterator[Mapping[str, Any]]:
             yield _without(schema, "allOf", "$ref")
             waiting += schema.get("allOf", ())
             if "$ref" in schema:
-                waiting.append(keywords.referred(schema["$ref"], root))
+                waiting.append(schema_walk.referred(schema["$ref"], root))
 
 
 def _referred(schema: Any, root: Any) -> Mapping[str, Any]:
     """What a schema that is nothing but a reference refers to; else itself."""
     if isinstance(schema, Mapping) and keywords.is_reference(schema):
-        schema = keywords.referred(schema["$ref"], root)
+        schema = schema_walk.referred(schema["$ref"], root)
     return schema if isinstance(schema, Mapping) else {}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from quire.structured_outputs import keywords
+from quire.structured_outputs import keywords, schema_walk
 
 _DEFINITIONS = ("$defs", "definitions")
 
@@ -29,7 +29,7 @@ def _without_idle(schema: Any, root: Any) -> Any:
         for word, value in schema.items()
         if word not in _IDLE or not _IDLE[word](schema, root)
     }
-    return keywords.map_schemas(said, lambda one, place: _without_idle(one, root))
+    return schema_walk.map_schemas(said, lambda one, place: _without_idle(one, root))
 
 
 def _without_unused(root: Any) -> Any:
@@ -37,9 +37,9 @@ def _without_unused(root: Any) -> Any:
     if not isinstance(root, Mapping) or root.keys().isdisjoint(_DEFINITIONS):
         return root
     references = _references(root)
-    if any(keywords.referred(one, root) is True for one in references):
+    if any(schema_walk.referred(one, root) is True for one in references):
         return root
-    used = {tuple(keywords.parts_of(one)[1:3]) for one in references}
+    used = {tuple(schema_walk.parts_of(one)[1:3]) for one in references}
     return {word: _used(word, value, used) for word, value in root.items()}
 
 
@@ -62,13 +62,13 @@ def _references(root: Mapping[str, Any]) -> set[str]:
         waiting.append(one.get("propertyNames"))
         waiting += [
             inner
-            for place, inner in keywords.schemas_in(one)
+            for place, inner in schema_walk.schemas_in(one)
             if place.partition("/")[0] not in _DEFINITIONS
         ]
         reference = one.get("$ref")
         if isinstance(reference, str) and reference not in found:
             found.add(reference)
-            waiting.append(keywords.referred(reference, root))
+            waiting.append(schema_walk.referred(reference, root))
     return found
 
 
@@ -89,7 +89,7 @@ def _has_type_anyway(schema: Mapping[str, Any], root: Any) -> bool:
     reference = next(
         (one["$ref"] for one in (schema, alone) if isinstance(one, Mapping) and "$ref" in one), None
     )
-    target = keywords.referred(reference, root) if isinstance(reference, str) else None
+    target = schema_walk.referred(reference, root) if isinstance(reference, str) else None
     if not isinstance(target, Mapping):
         return False
     mine = _named_types(schema)

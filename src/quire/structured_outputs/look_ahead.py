@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from quire.structured_outputs import keywords
+from quire.structured_outputs import schema_walk
 
 # An escape, a class in brackets, or what makes groups and alternatives.
 _PIECE = re.compile(r"\\[\s\S]|\[\^?\]?(?:\\[\s\S]|[^\]\\])*\]|[()|]")
@@ -49,7 +49,7 @@ def without_look_ahead(schema: Any) -> Any:
     stays."""
     if not isinstance(schema, Mapping):
         return schema
-    out = keywords.map_schemas(schema, lambda one, place: without_look_ahead(one))
+    out = schema_walk.map_schemas(schema, lambda one, place: without_look_ahead(one))
     if "pattern" in out:
         out["pattern"], *others = split_pattern(out["pattern"])
         if others:

@@ -8,7 +8,7 @@
   grammar counts. A number that must be above 0 is 1e-20 at least: compilers write no exponents.
 
 What compilers do not know is expressed by keywords that they do: alternatives that exclude each
-other (`contradict.py`, `tags.py`), and how many properties there are (`counts.py`).
+other (`contradict.py`, `discriminators.py`), and how many properties there are (`counts.py`).
 
 Whatever the narrowed schema admits, the given one admits too.
 """
@@ -21,15 +21,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quire.structured_outputs import keywords
+from quire.structured_outputs import keywords, schema_walk
 from quire.structured_outputs.check import MAX_OPTIONAL
 from quire.structured_outputs.contradict import Prover
 from quire.structured_outputs.counts import count_properties, with_choice
+from quire.structured_outputs.discriminators import with_tags_required
 from quire.structured_outputs.exact_numbers import is_exact
 from quire.structured_outputs.idle import without_idle
 from quire.structured_outputs.parts import has_reference_into_parts, only_part, open_parts
 from quire.structured_outputs.patterns import plain_escapes
-from quire.structured_outputs.tags import with_tags_required
 
 _DROPPED = keywords.ANNOTATIONS | {"propertyNames"}  # the latter is expressed otherwise by then
 _OF_NUMBERS = frozenset({"number", "integer"})
@@ -75,12 +75,12 @@ class _Narrower:
             for name, value in _with_names(schema, self.root, path).items()
             if name not in _DROPPED and not name.startswith("x-")
         }
-        out = keywords.map_schemas(
+        out = schema_walk.map_schemas(
             said,
             lambda one, place: self.narrow(one, f"{path}/{place}", _around(said, place, around)),
         )
         if "$ref" in out:
-            out["$ref"] = keywords.as_uri(out["$ref"])
+            out["$ref"] = schema_walk.as_uri(out["$ref"])
         _narrow_format(out)
         _narrow_bounds(out)
         _narrow_patterns(out)

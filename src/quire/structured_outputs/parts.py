@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from quire.structured_outputs import keywords
+from quire.structured_outputs import keywords, schema_walk
 
 _IN_PLACE = ("allOf", "anyOf", "oneOf")  # they apply to the same value, as references do
 _DESCRIBING = ("properties", "$ref", *_IN_PLACE)
@@ -18,7 +18,7 @@ def open_parts(root: Any) -> frozenset[int]:
     """The schemas, by identity, that describe an object together with others."""
     found: set[int] = set()
     seen: set[frozenset[int]] = set()
-    waiting = [[one] for one in keywords.all_schemas(root) if _is_combined(one)]
+    waiting = [[one] for one in schema_walk.all_schemas(root) if _is_combined(one)]
     while waiting:
         parts = in_place(waiting.pop(), root)
         key = frozenset(map(id, parts))
@@ -41,7 +41,7 @@ def only_part(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def has_reference_into_parts(root: Any) -> bool:
     """Whether a reference leads to where a part of ``allOf`` stands."""
-    return any("/allOf/" in str(one.get("$ref", "")) for one in keywords.all_schemas(root))
+    return any("/allOf/" in str(one.get("$ref", "")) for one in schema_walk.all_schemas(root))
 
 
 def in_place(schemas: Sequence[Any], root: Any) -> list[Mapping[str, Any]]:
@@ -55,7 +55,7 @@ def in_place(schemas: Sequence[Any], root: Any) -> list[Mapping[str, Any]]:
         found[id(one)] = one
         waiting += [inner for word in _IN_PLACE for inner in one.get(word, ())]
         if "$ref" in one:
-            waiting.append(keywords.referred(one["$ref"], root))
+            waiting.append(schema_walk.referred(one["$ref"], root))
     return list(found.values())
 
 
@@ -72,7 +72,7 @@ def _inside(parts: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
     """Groups of schemas by which several parts describe the same inner value."""
     by_place: dict[str, list[Any]] = {}
     for part in parts:
-        for place, one in keywords.schemas_in(part):
+        for place, one in schema_walk.schemas_in(part):
             if place.partition("/")[0] not in (*_IN_PLACE, "$defs", "definitions"):
                 by_place.setdefault(place, []).append(one)
     yield from (several for several in by_place.values() if len(several) > 1)

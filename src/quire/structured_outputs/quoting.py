@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from quire.structured_outputs import keywords
+from quire.structured_outputs import schema_walk
 from quire.structured_outputs.patterns import ESCAPE, agreed_classes
 
 SHORT_ESCAPES = 'nrbtf\\"'
@@ -56,7 +56,7 @@ def allowed_escapes(schema: Any) -> str | None:
     patterns = [one for one in _patterns(schema) if any(map(_is_long, _PIECE.finditer(one)))]
     if not is_listed and not patterns:
         return SHORT_ESCAPES
-    if not any(map(_has_open_names, keywords.all_schemas(schema))):
+    if not any(map(_has_open_names, schema_walk.all_schemas(schema))):
         return None
     if is_listed or not all(map(_does_without, patterns)):
         raise ValueError(
@@ -76,7 +76,7 @@ def with_short_patterns(schema: Any) -> Any:
 def _with_patterns(schema: Any, change: Callable[[str], str]) -> Any:
     if not isinstance(schema, Mapping):
         return schema
-    out = keywords.map_schemas(schema, lambda one, place: _with_patterns(one, change))
+    out = schema_walk.map_schemas(schema, lambda one, place: _with_patterns(one, change))
     if "pattern" in out:
         out["pattern"] = change(out["pattern"])
     if "patternProperties" in out:
@@ -176,7 +176,7 @@ def _code(atom: str) -> int:
 
 def _patterns(schema: Any) -> Iterator[str]:
     """All patterns, of texts and of names of properties."""
-    for one in keywords.all_schemas(schema):
+    for one in schema_walk.all_schemas(schema):
         if "pattern" in one:
             yield one["pattern"]
         yield from one.get("patternProperties", ())
@@ -184,7 +184,7 @@ def _patterns(schema: Any) -> Iterator[str]:
 
 def _listed(schema: Any) -> Iterator[str]:
     """The texts in all lists of values."""
-    for one in keywords.all_schemas(schema):
+    for one in schema_walk.all_schemas(schema):
         yield from _texts([one.get("const"), one.get("enum")])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from quire.structured_outputs import keywords
+from quire.structured_outputs import schema_walk
 
 _TYPE_OF = {
     **dict.fromkeys(("minLength", "maxLength", "pattern"), "string"),
@@ -69,7 +69,7 @@ def _types(schema: Any, root: Any, seen: set[str]) -> Types | None:
         if reference in seen:
             return frozenset()
         seen.add(reference)
-        return _types(keywords.referred(reference, root), root, seen)
+        return _types(schema_walk.referred(reference, root), root, seen)
     meant = _meant(schema)
     return None if meant is None else _named(meant)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from quire.structured_outputs import keywords
+from quire.structured_outputs import keywords, schema_walk
 from quire.structured_outputs.parts import in_place
 
 
@@ -29,7 +29,7 @@ class Probe:
 def probes(root: Any) -> Iterator[Probe]:
     """A probe for each closed object with a pattern that a given name matches. Given are all names
     in the schemas of the same value, also if these are alternatives."""
-    schemas = list(keywords.all_schemas(root))
+    schemas = list(schema_walk.all_schemas(root))
     if not any("patternProperties" in one for one in schemas):
         return
     seen: set[str] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from quire.weights.lfs_pointer import pointer_problem
 
 _OBJECTS = (
     *("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    "tokenizer.json",
+    *("chat_template.json", "tokenizer.json"),
 )
 _TEMPLATES = ("*.jinja", "additional_chat_templates/*.jinja")
 _VOCABULARIES = ("*.model", "*.tiktoken", "tekken*.json", "vocab*", "merges.txt")
@@ -28,6 +29,7 @@ def broken_file(path: Path) -> str | None:
         *map(_object_problem, objects),
         *map(_text_problem, templates),
         *map(_size_problem, vocabularies),
+        *map(_mark_problem, objects),
     )
     return next(filter(None, problems), None)
 
@@ -39,7 +41,7 @@ def _matching(path: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
 
 def _object_problem(file: Path) -> str | None:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         return f"{file} is not valid JSON ({error}); download the file again"
     if isinstance(value, dict):
@@ -57,3 +59,13 @@ def _text_problem(file: Path) -> str | None:
 
 def _size_problem(file: Path) -> str | None:
     return None if file.stat().st_size > 0 else f"{file} is empty; download the file again"
+
+
+def _mark_problem(file: Path) -> str | None:
+    """Named last: Quire's own readers skip the mark."""
+    if not file.read_bytes().startswith(BOM_UTF8):
+        return None
+    return (
+        f"{file} begins with a byte order mark, which transformers does not read; save it as "
+        "UTF-8 without that mark"
+    )

@@ -1,12 +1,12 @@
 """Loads the tokenizer of a local folder, by Quire's own readers where they can, else
 `transformers`.
 
-Owns the messages about missing and broken files. Knows nothing about hubs: the folder is local.
+Gives it the folder's chat templates. Owns the messages about missing and broken files. Knows
+nothing about hubs: the folder is local.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,6 +54,7 @@ def load_tokenizer(
         tokenizer = _native(path) if mode in _NATIVE_MODES else None
         if tokenizer is None:
             tokenizer = _of_transformers(path, mode, trust_remote_code)
+        _give_chat_template(tokenizer, path)
     except Exception as error:  # the code of a checkpoint may raise anything
         raise ModelLoadError(_why_not_loaded(path, trust_remote_code, error)) from error
     _check_files(tokenizer, path)
@@ -83,6 +84,16 @@ def _of_transformers(path: Path, mode: str, trust_remote_code: bool) -> PreTrain
     if mode in _NATIVE_MODES:
         _check_class(tokenizer, path)
     return tokenizer
+
+
+def _give_chat_template(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    from quire.tokenizer.chat_template_files import chat_template_in
+
+    if type(tokenizer).__name__.startswith("MistralCommon"):
+        return  # it renders messages without templates
+    template = chat_template_in(path)
+    if template is not None:  # else the code of a checkpoint may have one
+        tokenizer.chat_template = template
 
 
 def _check_class(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
@@ -203,8 +214,7 @@ def _no_tokenizer(path: Path) -> str:
 
 def _needs_remote_code(path: Path) -> bool:
     """Whether a config names code for the tokenizer; some do so in config.json only."""
-    named: dict[str, Any] = {}
-    for name in ("config.json", "tokenizer_config.json"):
-        file = path / name
-        named |= json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    from quire.tokenizer.native import read_json
+
+    named = read_json(path / "config.json") | read_json(path / "tokenizer_config.json")
     return "auto_map" in named and "AutoTokenizer" in named["auto_map"]

@@ -1,7 +1,7 @@
 """Tokenizers built from sentencepiece and tiktoken vocabularies, for known tokenizer classes.
 
-Reads the files beside the vocabulary: special tokens, BOS, the chat template. Runs no code from the
-folder. The result is an ordinary fast tokenizer.
+Reads the files beside the vocabulary: special tokens, BOS. Runs no code from the folder. The result
+is an ordinary fast tokenizer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SENTENCEPIECE_FILE = "tokenizer.model"
-_TEMPLATE_FOLDER = "additional_chat_templates"
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 _PASSED_ON = ("model_max_length", "padding_side", "truncation_side")
 _FURTHER_TOKENS = ("additional_special_tokens", "extra_special_tokens")
@@ -156,7 +155,6 @@ def _fast(
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         clean_up_tokenization_spaces=False,
-        chat_template=_chat_template(folder),
         name_or_path=str(folder.path),
         **options,
     )
@@ -205,28 +203,6 @@ def _add_tokens(backend: Tokenizer, folder: _Folder) -> None:
         (backend.add_special_tokens if special else backend.add_tokens)([added])
 
 
-def _chat_template(folder: _Folder) -> Any:
-    """A Jinja text, or a dict of several; those in a folder of their own are named by file."""
-    main = _main_template(folder)
-    files = sorted((folder.path / _TEMPLATE_FOLDER).glob("*.jinja"))
-    if not files:
-        return main
-    named = main if isinstance(main, dict) else {"default": main} if main else {}
-    return named | {file.stem: file.read_text(encoding="utf-8") for file in files}
-
-
-def _main_template(folder: _Folder) -> Any:
-    file = folder.path / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    if folder.has("chat_template.json"):
-        return read_json(folder.path / "chat_template.json").get("chat_template")
-    template = folder.config.get("chat_template")
-    if isinstance(template, list):
-        return {one["name"]: one["template"] for one in template}
-    return template
-
-
 def _variant(folder: _Folder, family: SentencePieceFamily) -> SentencePieceFamily:
     if folder.tokenizer_class != "ChatGLMTokenizer":
         return family
@@ -263,7 +239,7 @@ def class_name(config: Mapping[str, Any], hf_config: Mapping[str, Any]) -> str |
 
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in ``file``; empty if there is no file."""
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    return dict(json.loads(file.read_text(encoding="utf-8-sig"))) if file.is_file() else {}
 
 
 def tokens_given_as_objects(path: Path) -> dict[str, Any]:

@@ -132,12 +132,20 @@ def _is_visible(text: str) -> bool:
 
 
 def _byte_values(tokenizer: PreTrainedTokenizerBase) -> dict[int, int]:
-    """Token id to byte, if the tokenizer has a token for each byte and decodes it as that byte."""
+    """Token id to byte, for each byte with a token, if the tokenizer decodes those as bytes."""
     probe = tokenizer.convert_tokens_to_ids("<0x41>")
     if not isinstance(probe, int) or tokenizer.convert_ids_to_tokens(probe) != "<0x41>":
         return {}
     if tokenizer.decode([probe]) != "A":
         return {}
-    ids = tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(256)])
+    names = [f"<0x{byte:02X}>" for byte in range(256)]
+    ids = tokenizer.convert_tokens_to_ids(names)
     assert isinstance(ids, list)
-    return {token_id: byte for byte, token_id in enumerate(ids)}
+    # A missing one has no id, or that of the unknown token.
+    found = {token_id: byte for byte, token_id in enumerate(ids) if token_id is not None}
+    spelled = tokenizer.convert_ids_to_tokens(list(found))
+    return {
+        token_id: byte
+        for (token_id, byte), text in zip(found.items(), spelled, strict=True)
+        if text == names[byte]
+    }

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from quire.incremental import Source, Steps, peek, skip
 from quire.structured import GrammarSpec
-from quire.structured_outputs import keywords
+from quire.structured_outputs import keywords, schema_walk
 from quire.structured_outputs.check import MAX_DEPTH
 from quire.tools.definitions import Tools
 from quire.tools.events import CallArguments, CallBegin, CallEnd, CallEvents, Event
@@ -176,7 +176,7 @@ class _Document:
 
     def _parts(self, schema: Mapping[str, Any], place: str) -> dict[str, Any]:
         """The schema with those inside it moved."""
-        moved = keywords.map_schemas(
+        moved = schema_walk.map_schemas(
             schema, lambda one, inside: self.moved(one, f"{place}/{_as_pointer(inside)}")
         )
         if "propertyNames" in schema:
@@ -203,7 +203,7 @@ class _Document:
 def _as_pointer(inside: str) -> str:
     """The place of a schema directly in another, as a reference writes it."""
     word, _, name = inside.partition("/")
-    return f"{word}/{quote(keywords.escaped(name), safe='~')}" if name else word
+    return f"{word}/{quote(schema_walk.escaped(name), safe='~')}" if name else word
 
 
 def _whole_arguments(name: str) -> Grammar:

@@ -63,8 +63,8 @@ class CallEvents(Events[Event]):
     def end(self) -> None:
         self.put(CallEnd(self.num_calls - 1))
 
-    def whole_call(self, name: str, arguments: str, id: str | None = None) -> None:
-        self.begin(name, id)
+    def whole_call(self, name: str, arguments: str) -> None:
+        self.begin(name)
         self.arguments(arguments)
         self.end()
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from quire.structured_outputs import keywords
+from quire.structured_outputs import schema_walk
 from quire.tools.json_text import as_json, dumped, json_string, loaded
 
 Schema = Mapping[str, Any]
@@ -164,7 +164,7 @@ def _property(schema: Schema, name: str) -> Any:
 def _place(reference: str, root: Schema) -> Any:
     """What ``#/$defs/name`` stands for; None if it leads nowhere."""
     place: Any = root
-    for part in keywords.parts_of(reference)[1:]:
+    for part in schema_walk.parts_of(reference)[1:]:
         if not isinstance(place, Mapping) or part not in place:
             return None
         place = place[part]

@@ -9,7 +9,6 @@ import torch
 
 from quire.attention.some_rows import outputs_alone, some_rows
 from quire.attention.start_up_check import TrialStep, make_trial
-from quire.attention.upload import for_upload
 from tests.fakes.attention import Definition, half_problem
 
 ROWS = TrialStep(name="", computed=(18, 90, 0, 21, 90), new=(1, 1, 25, 2, 32))
@@ -69,8 +68,3 @@ def test_attention_of_outputs_alone_is_that_of_their_queries(device_knows: bool)
     assert alone.seq_lens_cpu.equal(alone.seq_lens)
     (group,), (every,) = alone.groups, trial.batch.groups
     assert group.slot_mapping.equal(every.slot_mapping[outputs])
-
-
-def test_on_a_cpu_nothing_is_pinned() -> None:
-    values = torch.arange(3)
-    assert for_upload(values, torch.device("cpu")) is values

@@ -7,9 +7,9 @@ import logging
 import pytest
 
 from quire.batch_files.other_flags import VERDICTS
-from quire.bench.other_flags import settle_other_flags
 from quire.cli import run_batch
 from quire.cli.parser import Parser
+from quire.compat import settle_other_flags
 
 
 def settle(words: str) -> list[str]:

@@ -66,6 +66,57 @@ def test_help_about_what_there_is_not_says_why(capsys: pytest.CaptureFixture[str
     assert "--task is refused: only text generation" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "flag", "said"),
+    [
+        ("serve", "--log-config-file", "is refused: use --log-format and QUIRE_LOGGING_LEVEL"),
+        ("serve", "--max-num-queued-tokens", "is refused: the queue is limited in requests: "),
+        ("serve", "--tokens-only", "is refused: send token ids as the prompt of /v1/completions"),
+        ("serve", "--lora-modules", "is refused: LoRA adapters are not supported yet"),
+        ("generate --prompt x", "--max-num-queued-reqs", "is refused: only `quire serve` limits"),
+        ("generate --prompt x", "--max-num-queued-tokens", "is refused: only `quire serve` limits"),
+        ("generate --prompt x", "--tokens-only", "is refused: use skip_tokenizer_init"),
+        ("run-batch -i in -o out", "--log-config-file", "is refused: use QUIRE_LOGGING_LEVEL"),
+        ("bench serve", "--lora-modules", "is refused: all requests name one model"),
+        ("bench throughput", "--lora-modules", "is refused: LoRA adapters are not supported yet"),
+    ],
+)
+def test_help_about_another_engines_flag_says_what_the_flag_says(
+    words: str, flag: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([*words.split(), f"--help={flag[2:]}"])
+    assert f"{flag} {said}" in capsys.readouterr().out
+    value = [] if flag == "--tokens-only" else ["7"]
+    assert main([*words.split(), flag, *value]) == 1
+    assert said.removeprefix("is refused: ") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "flag", "said"),
+    [
+        ("run-batch", "--enable-server-load-tracking", "a batch opens no port"),
+        ("run-batch", "--enable-tokenizer-info-endpoint", "a batch opens no port"),
+        ("serve", "--enable-server-load-tracking", "/load always counts, at no cost"),
+        ("serve", "--enable-tokenizer-info-endpoint", "there is no such endpoint"),
+    ],
+)
+def test_help_says_why_a_flag_has_no_effect_in_that_command(
+    words: str, flag: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([words, f"--help={flag[2:]}"])
+    assert f"{flag} has no effect: {said}" in capsys.readouterr().out
+
+
+def test_help_tells_which_command_has_which_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help=max-num-queued-reqs"]) == 0
+    told = capsys.readouterr().out
+    alias = "--max-num-queued-reqs is another name: use max_queued_requests\n    of quire serve\n"
+    assert alias in told
+    assert "is refused: only `quire serve` limits its queue\n    of quire generate, " in told
+
+
 def test_the_version_under_the_name_vllm(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

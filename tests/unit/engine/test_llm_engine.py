@@ -244,31 +244,75 @@ def test_what_is_not_built_is_refused_by_name(engine: LLMEngine, name: str) -> N
         engine.add_request("a", [5], SamplingParams(), **{name: {"x": 1}})
 
 
-def test_ctrl_c_waits_for_the_step_and_loses_nothing(
-    engine: LLMEngine, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(params=[signal.SIGINT, signal.SIGALRM, signal.SIGTERM])
+def raising(request: pytest.FixtureRequest) -> Iterator[tuple[signal.Signals, type[BaseException]]]:
+    """A signal and what its handler raises: Python's own, a time limit, the end of a program."""
+    errors = {signal.SIGALRM: TimeoutError, signal.SIGTERM: SystemExit}
+    before = signal.getsignal(request.param)
+
+    def handler(number: int, frame: object) -> None:
+        raise errors[signal.Signals(number)]
+
+    if request.param in errors:
+        signal.signal(request.param, handler)
+    yield request.param, errors.get(request.param, KeyboardInterrupt)
+    signal.signal(request.param, before)
+
+
+def test_signals_wait_for_the_step_and_lose_nothing(
+    engine: LLMEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    raising: tuple[signal.Signals, type[BaseException]],
 ) -> None:
+    number, error = raising
+    handler = signal.getsignal(number)
     engine.add_request("a", [5, 6], SamplingParams(max_tokens=2))
     receive = engine._client.receive
 
     def interrupted() -> object:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         return receive()
 
     monkeypatch.setattr(engine._client, "receive", interrupted)
     for expected in ([5], [5, 6]):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(error):
             engine.step()
         monkeypatch.setattr(engine._client, "receive", lambda: [])
         (output,) = engine.step()
         assert list(output.outputs[0].token_ids) == expected
         monkeypatch.setattr(engine._client, "receive", interrupted)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(number) is handler
+
+
+def test_signals_wait_until_a_step_has_begun(
+    engine: LLMEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    raising: tuple[signal.Signals, type[BaseException]],
+) -> None:
+    number, error = raising
+    core = engine._client._core  # type: ignore[union-attr]
+    begin = core.begin
+
+    def interrupted() -> None:
+        signal.raise_signal(number)
+        begin()
+
+    engine.add_request("a", [5, 6], SamplingParams(max_tokens=2))
+    with monkeypatch.context() as patch, pytest.raises(error):
+        patch.setattr(core, "begin", interrupted)
+        engine.begin()
+    assert core.begun_with == [1]
+    assert run(engine)["a"][-1].outputs[0].token_ids == [5, 6]
 
 
 @pytest.mark.parametrize("at", ["observer", "send", "sent"])
-def test_ctrl_c_while_a_request_is_queued_or_aborted_leaves_nothing_half_done(
-    engine: LLMEngine, monkeypatch: pytest.MonkeyPatch, at: str
+def test_signals_while_a_request_is_queued_or_aborted_leave_nothing_half_done(
+    engine: LLMEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    at: str,
+    raising: tuple[signal.Signals, type[BaseException]],
 ) -> None:
+    number, error = raising
     owner, name = engine._client, "send"
     if at == "observer":
         owner, name = engine.front.outputs.observer, "request_started"  # type: ignore[assignment]
@@ -276,20 +320,23 @@ def test_ctrl_c_while_a_request_is_queued_or_aborted_leaves_nothing_half_done(
 
     def interrupted(given: object) -> None:
         if at != "sent":
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         real(given)
         if at == "sent":
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
     def known() -> tuple[int, int]:
         return engine.get_num_unfinished_requests(), engine.stats().num_running
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    params = SamplingParams(max_tokens=2)
+    with monkeypatch.context() as patch, pytest.raises(error):
         patch.setattr(owner, name, interrupted)
-        engine.add_request("a", [5, 6], SamplingParams(max_tokens=2))
+        engine.add_request("a", [5, 6], params)
+    assert known() == (0, 0)
+    engine.add_request("a", [5, 6], params)
     assert known() == (1, 1)
     if at != "observer":
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch, pytest.raises(error):
             patch.setattr(owner, name, interrupted)
             engine.abort_request("a")
         assert known() == (0, 0)

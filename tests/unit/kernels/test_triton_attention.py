@@ -1,4 +1,4 @@
-"""Attention kernels against their definition: decode, chunks, mixed steps, shared prefixes, fp8."""
+"""Attention kernels against their definition: decode, chunks, mixed steps, shared prefixes."""
 
 from __future__ import annotations
 
@@ -273,18 +273,3 @@ def test_without_members_a_prefix_changes_nothing() -> None:
     out = torch.full_like(case[0], float("nan"))
     paged_attention(out, *case, shape, is_decode=True, prefix=sums, workspace=workspace(shape))
     assert_close(out, reference.paged_attention(*case, scale=0.2))
-
-
-@pytest.mark.parametrize("is_decode", [False, True])
-def test_a_cache_of_eight_bits_is_read_with_its_scales(is_decode: bool) -> None:
-    lengths = [(1, 5), (1, 100)] if is_decode else [(1, 9), (17, 40)]
-    q, cache, table, query_start, seq_lens = paged_case(lengths, 4, 2, 16, 16, torch.float32)
-    case = (q, cache.to(torch.float8_e4m3fn), table, query_start, seq_lens)
-    wanted = reference.paged_attention(*case, scale=0.2, k_scale=0.5, v_scale=3.0)
-    shape = shape_of(case)
-    out = torch.full_like(q, float("nan"))
-    paged_attention(
-        out, *case, shape, is_decode=is_decode, workspace=workspace(shape),
-        k_scale=0.5, v_scale=3.0,
-    )  # fmt: skip
-    assert_close(out, wanted)

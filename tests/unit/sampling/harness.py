@@ -11,10 +11,24 @@ from torch import Tensor
 
 from quire.request import RowSampling
 from quire.sampling.choice import MakeChoice
+from quire.sampling.grammar_masks import MaskSource
 from quire.sampling.sampler import SampleOutput, Sampler
 from quire.step import JoinedRow, TokenLogprobs
+from quire.structured import FREE, Constraint
 
 CPU = torch.device("cpu")
+
+
+class NoMasks(MaskSource):
+    """For rows that no grammar constrains."""
+
+    num_words = 0
+
+    def fill(self, rows_cpu: np.ndarray, masks: np.ndarray) -> np.ndarray:
+        raise AssertionError("no row is constrained")
+
+    def errors(self, rows_cpu: np.ndarray) -> dict[int, str]:
+        raise AssertionError("no row is constrained")
 
 
 class Rows:
@@ -28,8 +42,9 @@ class Rows:
         max_len: int = 64,
         device: torch.device = CPU,
         make_choice: MakeChoice | None = None,
+        masks: MaskSource | None = None,
     ) -> None:
-        """One row more than asked for: nobody's."""
+        """One row more than asked for: nobody's. Without ``masks`` no row may be constrained."""
         self.token_ids = torch.zeros(max_rows + 1, max_len, dtype=torch.int32, device=device)
         self.lengths = np.ones(max_rows + 1, dtype=np.int64)
         self.device = device
@@ -39,6 +54,7 @@ class Rows:
             device=device,
             token_ids=self.token_ids,
             make_choice=make_choice,
+            masks=masks or NoMasks(),
         )
 
     def join(
@@ -48,6 +64,7 @@ class Rows:
         *,
         prompt: Sequence[int] = (0,),
         output: Sequence[int] = (),
+        constraint: Constraint = FREE,
     ) -> None:
         tokens = np.array([*prompt, *output], dtype=np.int32)
         self.token_ids[row, : len(tokens)] = torch.from_numpy(tokens)
@@ -61,6 +78,7 @@ class Rows:
                     num_prompt_tokens=len(prompt),
                     block_ids=(),
                     sampling=sampling,
+                    constraint=constraint,
                 )
             ]
         )

@@ -77,8 +77,9 @@ def test_stop_tokens_wait_for_min_tokens(num_output: int) -> None:
     processor = MinNewTokensLengthLogitsProcessor(2, 4, stop, device="cpu")
     tokens = torch.tensor([[1] * (2 + num_output)])
     expected = processor(tokens, LOGITS[None].clone())[0].log_softmax(0)
-    found = processed({"min_tokens": 4, "stop_token_ids": tuple(stop)}, [1, 1], [1] * num_output)
-    torch.testing.assert_close(found, expected)
+    for ids in ({"stop_token_ids": (4, 7)}, {"stop_token_ids": (4,), "ignored_eos_ids": (7,)}):
+        found = processed({"min_tokens": 4, **ids}, [1, 1], [1] * num_output)
+        torch.testing.assert_close(found, expected)
 
 
 def test_rows_leave_their_min_tokens_one_by_one() -> None:

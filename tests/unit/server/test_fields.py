@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
 import pytest
 
 from quire.engine.async_engine import AsyncLLM
+from quire.sampling_limits import NOT_BUILT
+from quire.sampling_params import SamplingParams
 from quire.server.errors import HTTPError
 from quire.server.fields import HARMLESS, IGNORED_HEADER, REFUSED, judge
 from quire.server.protocol.chat import ChatCompletionRequest
@@ -62,6 +65,17 @@ def test_what_is_not_built_is_refused_by_name_but_only_when_it_is_set(name: str)
         with pytest.raises(HTTPError, match=f"^{name} is not supported, got 'abc'") as caught:
             judge(body_with(**{name: "abc"}), strict)
         assert (caught.value.status, caught.value.param) == (400, name)
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED.keys() & NOT_BUILT.keys()))
+def test_a_sampling_parameter_is_refused_for_the_same_reason_as_in_python(name: str) -> None:
+    value = [1]
+    with pytest.raises(ValueError, match=f"^{name} is not supported yet") as in_python:
+        SamplingParams(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(HTTPError) as served:
+        judge(body_with(**{name: value}), "error")
+    (reason,) = re.findall(r"got \[1\]: (.*)\.$", served.value.message)
+    assert reason in str(in_python.value)
 
 
 def test_an_unknown_field_is_an_error_that_suggests_the_right_name() -> None:
@@ -260,6 +274,11 @@ async def test_unknown_fields_are_refused_at_every_depth(
             {"text": {"format": {"type": "json_object", "schema": {"type": "object"}}}},
             "text.format",
         ),
+        (
+            MESSAGES,
+            {"output_config": {"format": {"type": "json_object", "schema": {"type": "object"}}}},
+            "output_config.format",
+        ),
     ],
 )
 async def test_a_schema_that_would_not_be_followed_is_refused(
@@ -268,8 +287,9 @@ async def test_a_schema_that_would_not_be_followed_is_refused(
     async with in_process_client(ready_state(engine, strict_fields="off")) as client:
         response = await client.post(path, json={**BASES[path], **fields})
     assert response.status_code == 400
-    assert response.json()["error"]["param"] == f"{place}.schema"
-    assert "use the type json_schema" in response.json()["error"]["message"]
+    assert response.json()["error"]["message"] == (
+        f"{place}.schema is not supported: json_object has no schema; use the type json_schema."
+    )
 
 
 async def test_and_can_be_ignored_at_every_depth(engine: AsyncLLM) -> None:
@@ -361,7 +381,9 @@ async def test_parts_of_a_message_that_are_not_read_are_refused(
 ) -> None:
     response = await client.post(CHAT, json=saying(**{name: {"id": "1"}}))
     assert f"messages[0].{name} is not supported" in response.json()["error"]["message"]
-    assert (await client.post("/apply-template", json=saying(**{name: None}))).status_code == 200
+    for empty in (None, ""):
+        response = await client.post("/apply-template", json=saying(**{name: empty}))
+        assert response.status_code == 200
 
 
 NAMED = {"type": "function", "function": {"name": "look_up", "parameters": {}}}

@@ -186,6 +186,18 @@ async def test_a_thought_or_the_answer_and_nothing_else(engine: AsyncLLM) -> Non
                 assert begins or choice["finish_reason"] == "stop"
 
 
+async def test_a_budget_where_no_parser_was_detected(engine: AsyncLLM) -> None:
+    async with in_process_client(ready_state(engine, reasoning_parser="auto")) as client:
+        body = {"messages": QUESTION, "thinking_token_budget": 3}
+        response = await client.post(CHAT, json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == (
+        "thinking_token_budget=3 needs a reasoning parser, which knows where thinking ends: "
+        "--reasoning-parser auto has found none for this model; start the server with the name of "
+        "one, or leave thinking_token_budget out."
+    )
+
+
 async def test_a_budget_of_a_prompt_that_is_no_conversation(engine: AsyncLLM) -> None:
     state = ready_state(engine, reasoning_parser="tags:<think>,</think>")
     body = {"prompt": "Why? <think>", "thinking_token_budget": 2, "max_tokens": 30}

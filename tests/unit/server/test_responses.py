@@ -14,6 +14,7 @@ from quire.server.responses_thoughts import encoded_thought
 from quire.server.state import ServerState
 from tests.fakes.client_types import RESPONSE_EVENTS, checked_events
 from tests.fakes.server import MODEL, in_process_client, ready_state
+from tests.fakes.waiting import until
 
 PATH = "/v1/responses"
 QUESTION = "What is the capital of France?"
@@ -151,6 +152,22 @@ async def test_what_is_cut_off_is_incomplete(client: httpx.AsyncClient) -> None:
 async def test_a_bound_above_the_context_is_fine(client: httpx.AsyncClient) -> None:
     response = await respond(client, max_output_tokens=100_000)
     assert (response.output_text, response.max_output_tokens) == (ANSWER, 100_000)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_what_a_time_limit_cuts_off_has_a_reason_too(
+    client: httpx.AsyncClient, state: ServerState, is_stream: bool
+) -> None:
+    """Clients fail on null; the API has no reason of its own for this."""
+    body = {"ignore_eos": True, "timeout_s": 1000}
+    answer = asyncio.create_task((stream if is_stream else respond)(client, **body))
+    await until(lambda: any(one.num_output_tokens > 3 for one in state.running))
+    (running,) = state.running
+    running.cancel.__self__.pass_limit("timeout_s", 1000)  # type: ignore[attr-defined]
+    response: Any = (await answer)[-1].response if is_stream else await answer
+    assert response.status == item_of(response).status == "incomplete"
+    assert response.incomplete_details.reason == "max_output_tokens"
+    assert response.output_text.startswith("The capital")
 
 
 @pytest.mark.parametrize("is_stream", [False, True])

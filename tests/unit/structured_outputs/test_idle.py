@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pytest import MonkeyPatch
 
-from quire.structured_outputs import keywords
+from quire.structured_outputs import schema_walk
 from quire.structured_outputs.check import check_schema
 from quire.structured_outputs.idle import without_idle
 from tests.unit.structured_outputs.grammars import compiled, follows
@@ -114,13 +114,13 @@ def test_definitions_that_nothing_refers_to_need_not_be_honoured() -> None:
 
 def test_what_several_references_lead_to_is_looked_at_once(monkeypatch: MonkeyPatch) -> None:
     looked_at: list[int] = []
-    schemas_in = keywords.schemas_in
+    schemas_in = schema_walk.schemas_in
 
     def counted(schema: Any) -> Any:
         looked_at.append(id(schema))
         return schemas_in(schema)
 
-    monkeypatch.setattr(keywords, "schemas_in", counted)
+    monkeypatch.setattr(schema_walk, "schemas_in", counted)
     inner: dict[str, Any] = {"anyOf": [{}, {}]}
     for _ in range(20):
         inner = {"items": inner}
@@ -148,7 +148,7 @@ def test_a_type_that_a_reference_has_is_left_out() -> None:
 
 @pytest.mark.parametrize(("index", "leads"), [("1", True), ("01", False), ("١", False)])
 def test_an_index_in_a_reference_has_one_form(index: str, leads: bool) -> None:
-    found = keywords.referred(f"#/anyOf/{index}", {"anyOf": [{}, {"const": 1}]})
+    found = schema_walk.referred(f"#/anyOf/{index}", {"anyOf": [{}, {"const": 1}]})
     assert found == ({"const": 1} if leads else True)
 
 

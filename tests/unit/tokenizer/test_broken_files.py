@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ def test_whole_files_are_not_broken(folder: Path) -> None:
         ("tokenizer.json", b"{", "is not valid JSON"),
         ("tokenizer_config.json", b"\xff{}", "is not valid JSON"),
         ("added_tokens.json", b"[]", "holds no JSON object"),
+        ("tokenizer_config.json", BOM_UTF8 + b"{}", "begins with a byte order mark.*without"),
+        ("tokenizer.json", BOM_UTF8 + b"{", "is not valid JSON"),
         ("chat_template.jinja", b"caf\xe9 {{ messages }}", "is not UTF-8 text .*position 3"),
     ],
 )
@@ -41,6 +44,16 @@ def test_broken_file_is_named_with_the_remedy(
     (folder / name).write_bytes(content)
     with pytest.raises(ModelLoadError, match=f"^{re.escape(str(folder / name))} {problem}"):
         load_tokenizer(folder)
+
+
+def test_a_byte_order_mark_is_skipped_where_quire_reads_the_file(folder: Path) -> None:
+    (folder / "config.json").write_bytes(BOM_UTF8 + b'{"model_type": "llama"}')
+    (folder / "chat_template.jinja").write_bytes(BOM_UTF8 + b"{{ messages }}")
+    others = folder / "additional_chat_templates"
+    others.mkdir()
+    (others / "rag.jinja").write_bytes(BOM_UTF8 + b"{{ documents }}")
+    templates = {"default": "{{ messages }}", "rag": "{{ documents }}"}
+    assert load_tokenizer(folder).chat_template == templates
 
 
 @pytest.mark.parametrize(

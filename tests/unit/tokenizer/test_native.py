@@ -243,28 +243,6 @@ def test_it_can_be_copied_and_saved(tmp_path: Path, make: Any) -> None:
         assert other.all_special_tokens == tokenizer.all_special_tokens
 
 
-def test_template_of_the_folder_is_kept(tmp_path: Path) -> None:
-    path = folder(tmp_path, "YiTokenizer", chat_template="{{ messages }}")
-    assert load_tokenizer(path).chat_template == "{{ messages }}"
-    several = [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
-    folder(tmp_path, "YiTokenizer", chat_template=several)
-    assert load_tokenizer(path).chat_template == {"default": "a", "tool_use": "b"}
-    (path / "chat_template.jinja").write_text("{{ file }}")
-    assert load_tokenizer(path).chat_template == "{{ file }}"
-
-
-def test_templates_of_the_folder_beside_it_are_kept_by_name(tmp_path: Path) -> None:
-    path = folder(tmp_path, "YiTokenizer", chat_template="of the config")
-    others = path / "additional_chat_templates"
-    others.mkdir()
-    (others / "tool_use.jinja").write_text("for tools")
-    (others / "notes.txt").write_text("no template")
-    expected = {"default": "of the config", "tool_use": "for tools"}
-    assert load_tokenizer(path).chat_template == expected
-    (path / "chat_template.jinja").write_text("of the file")
-    assert load_tokenizer(path).chat_template == expected | {"default": "of the file"}
-
-
 def test_whole_tokenizer_file_of_a_known_class_needs_no_code(tmp_path: Path) -> None:
     from tests.fakes import tokenizers
 

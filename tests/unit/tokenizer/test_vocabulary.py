@@ -6,7 +6,7 @@ import copy
 import json
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, models
+from tokenizers import AddedToken, Tokenizer, decoders, models
 from tokenizers.decoders import Decoder
 from transformers import PreTrainedTokenizerFast
 
@@ -36,6 +36,22 @@ def test_special_and_unknown_tokens_have_their_own_text() -> None:
     vocabulary = Vocabulary(tokenizers.byte_level())
     end = vocabulary.tokenizer.eos_token_id
     assert vocabulary.token_texts([end, vocabulary.size + 1]) == ["<|im_end|>", ""]
+
+
+@pytest.mark.parametrize("unknown", ["<unk>", None])
+def test_what_bytes_without_a_token_have_is_no_byte(unknown: str | None) -> None:
+    tokens = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(0x20, 0x80)), "\u2581", "a"]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    core = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>", byte_fallback=True))
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    core.decoder = decoders.Sequence(steps)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token=unknown, eos_token="</s>")
+    vocabulary = Vocabulary(tokenizer)
+    assert vocabulary.byte_values == {i: 0x20 + i - 2 for i in range(2, 0x60 + 2)}
+    assert vocabulary.token_texts([0, vocab["<0x41>"]]) == ["<unk>", "A"]
+    detokenizer = make_detokenizer(vocabulary, skip_special_tokens=False)
+    token_ids = [vocab["a"], 0, vocab["a"]]
+    assert detokenizer.feed(token_ids) + detokenizer.finish() == tokenizer.decode(token_ids)
 
 
 def with_unused_ids(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:

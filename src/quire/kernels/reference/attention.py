@@ -36,8 +36,6 @@ def paged_attention(
     window: int | None = None,
     soft_cap: float | None = None,
     alibi_slopes: Sequence[float] | None = None,
-    k_scale: float = 1.0,
-    v_scale: float = 1.0,
     sinks: Tensor | None = None,
     value_dim: int | None = None,
 ) -> Tensor:
@@ -47,10 +45,6 @@ def paged_attention(
     with a window only the last ``window`` of them. Scores, softmax and sum are float32. ``sinks``
     [H]: a score per head that takes part in the softmax and has no value. ``value_dim``: a value
     is the first so many elements of its key.
-
-    ``k_scale`` and ``v_scale``: what keys and values of an 8-bit cache are multiplied by. Only
-    tests pass them so far: the backends will, once `resolve.py` no longer refuses such a
-    `kv_cache_dtype`.
     """
     out = q.new_empty(*q.shape[:2], value_dim or q.shape[2])
     bounds, lengths = query_start.tolist(), seq_lens.tolist()
@@ -58,9 +52,7 @@ def paged_attention(
         queries = slice(bounds[row], bounds[row + 1])
         count = bounds[row + 1] - bounds[row]
         positions = torch.arange(length - count, length, device=q.device)
-        scores, values = _row_scores(
-            q[queries], kv_cache, block_table[row], length, scale * k_scale
-        )
+        scores, values = _row_scores(q[queries], kv_cache, block_table[row], length, scale)
         distance = positions[:, None] - torch.arange(length, device=q.device)
         if soft_cap is not None:
             scores = soft_cap * torch.tanh(scores / soft_cap)
@@ -69,7 +61,7 @@ def paged_attention(
             scores = scores - slopes[:, None, None] * distance
         hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
         weights = _softmax(scores.masked_fill(hidden, float("-inf")), sinks)
-        values = values[..., : out.shape[2]] * v_scale
+        values = values[..., : out.shape[2]]
         out[queries] = torch.einsum("hts,shd->thd", weights, values).to(q.dtype)
     return out
 

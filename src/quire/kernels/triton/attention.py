@@ -60,7 +60,7 @@ def _find_row(query_start, tile, num_rows, BLOCK_Q: tl.constexpr):
 
 
 @triton.jit
-def _find_tile(
+def find_tile(
     query_start, seq_lens, tile, num_rows,
     BLOCK_Q: tl.constexpr, IS_DECODE: tl.constexpr, IS_MIXED: tl.constexpr,
 ):  # fmt: skip
@@ -89,7 +89,7 @@ def _find_tile(
 
 @triton.jit
 def _read_tile(query_start, seq_lens, tiles, tile, BLOCK_Q: tl.constexpr):
-    """The result of `_find_tile` for a tile that `prompt_tiles` has found already."""
+    """The result of `find_tile` for a tile that `prompt_tiles` has found already."""
     found = tl.load(tiles + 2 * tile)
     row = tl.maximum(found, 0)
     start = tl.load(query_start + row)
@@ -101,12 +101,12 @@ def _read_tile(query_start, seq_lens, tiles, tile, BLOCK_Q: tl.constexpr):
 
 @triton.jit
 def _store_rows(
-    out, best, total, acc, sinks, v_scale, lines, heads, is_line,
+    out, best, total, acc, sinks, lines, heads, is_line,
     NUM_HEADS: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr, HAS_SINKS: tl.constexpr,
 ):  # fmt: skip
     if HAS_SINKS:
         total = add_sinks(best, total, sinks, heads, is_line)
-    result = acc * (v_scale / tl.maximum(total, 1.0e-30))[:, None]
+    result = acc * (1.0 / tl.maximum(total, 1.0e-30))[:, None]
     columns = tl.arange(0, D_PAD)
     where = out + (lines * NUM_HEADS + heads)[:, None].to(tl.int64) * D + columns[None, :]
     tl.store(where, result.to(out.dtype.element_ty), mask=is_line[:, None] & (columns < D)[None, :])
@@ -122,7 +122,7 @@ def _store_rows(
 def _attention_kernel(
     out, q, k_cache, v_cache, block_table, query_start, seq_lens, order, tiles, slopes, sinks,
     parts, part_stats, counters, prefix_parts, prefix_stats, shared_blocks,
-    num_rows, table_stride, q_stride, splits, prefix_splits, scale, v_scale,
+    num_rows, table_stride, q_stride, splits, prefix_splits, scale,
     NUM_KV_HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, D_PAD: tl.constexpr,
     BLOCK_SIZE: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     HAS_SPLITS: tl.constexpr, LEAST: tl.constexpr,
@@ -147,7 +147,7 @@ def _attention_kernel(
             query_start, seq_lens, tiles, tile, BLOCK_Q
         )
     else:
-        row, first_query, num_queries, first_position = _find_tile(
+        row, first_query, num_queries, first_position = find_tile(
             query_start, seq_lens, tile, num_rows, BLOCK_Q, IS_DECODE, IS_MIXED
         )
     if num_queries <= 0:
@@ -210,8 +210,7 @@ def _attention_kernel(
 
     if num_splits <= 1:
         _store_rows(
-            out, best, total, acc, sinks, v_scale, lines, heads, is_line,
-            num_heads, D, D_PAD, HAS_SINKS,
+            out, best, total, acc, sinks, lines, heads, is_line, num_heads, D, D_PAD, HAS_SINKS,
         )  # fmt: skip
         return
 
@@ -225,8 +224,7 @@ def _attention_kernel(
         counters, pair, parts, part_stats, first, num_splits, is_line, BLOCK_M, D_PAD
     )
     _store_rows(
-        out, best, total, acc, sinks, v_scale, lines, heads, is_line,
-        num_heads, D, D_PAD, HAS_SINKS,
+        out, best, total, acc, sinks, lines, heads, is_line, num_heads, D, D_PAD, HAS_SINKS,
     )  # fmt: skip
 
 
@@ -319,8 +317,6 @@ def paged_attention(
     tiles: Tensor | None = None,
     alibi_slopes: Tensor | None = None,
     sinks: Tensor | None = None,
-    k_scale: float = 1.0,
-    v_scale: float = 1.0,
     tile: Tile | None = None,
 ) -> None:
     """`reference.attention.paged_attention` into ``out`` [T, H, D].
@@ -349,7 +345,7 @@ def paged_attention(
         workspace.parts, workspace.stats, workspace.counters,
         *((q, q, seq_lens) if prefix is None else (prefix.parts, prefix.stats, prefix.num_blocks)),
         num_rows, block_table.stride(0), q.stride(0), splits, prefix.splits if prefix else 1,
-        shape.scale * k_scale, v_scale,
+        shape.scale,
         NUM_KV_HEADS=shape.num_kv_heads, GROUP=shape.group,
         D=shape.head_dim, D_PAD=shape.padded_dim, BLOCK_SIZE=block_size,
         BLOCK_Q=tile.block_q, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n,

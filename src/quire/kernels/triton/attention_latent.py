@@ -18,8 +18,10 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.rehearsal import launcher_of
-from quire.kernels.triton.attention import STAGES, Workspace, _find_tile, most_tiles, precision
+from quire.kernels.triton.attention import STAGES, Workspace, find_tile, most_tiles, precision
 from quire.kernels.triton.attention_parts import (
+    LOG2E,
+    NOTHING,
     cut_keys,
     join_all,
     nothing_seen,
@@ -33,8 +35,6 @@ _LINES = (64, 32, 16)
 _MOST_LINES, _LEAST_LINES = _LINES[0], _LINES[-1]
 _KEYS = (32, 16)
 _LEAST_COLUMNS = 16  # of a matrix operand
-_LOG2E = tl.constexpr(1.4426950408889634)
-_NOTHING = tl.constexpr(-1.0e30)  # as in `attention_parts`
 
 
 @triton.jit
@@ -63,7 +63,7 @@ def _attend_latents(
         scores = tl.dot(queries, tl.trans(values), input_precision=PRECISION)
         scores = tl.dot(tails, tl.trans(key_tails), scores, input_precision=PRECISION)
         is_visible = (positions[:, None] >= places[None, :]) & is_key[None, :]
-        scores = tl.where(is_visible, scores * (scale * _LOG2E), _NOTHING)
+        scores = tl.where(is_visible, scores * (scale * LOG2E), NOTHING)
         new_best = tl.maximum(best, tl.max(scores, 1))
         shrink = tl.exp2(best - new_best)
         # in a line that has seen no key yet, hidden keys would count as exp2(0)
@@ -101,7 +101,7 @@ def _latent_kernel(
 ):  # fmt: skip
     await_inputs(DEPENDENT)
     tile, head_tile, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    row, first_query, num_queries, first_position = _find_tile(
+    row, first_query, num_queries, first_position = find_tile(
         query_start, seq_lens, tile, num_rows, BLOCK_Q, IS_DECODE, IS_MIXED
     )
     if num_queries <= 0:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-_LOG2E = tl.constexpr(1.4426950408889634)
-_NOTHING = tl.constexpr(-1.0e30)  # below every real score; finite, so that differences are finite
+LOG2E = tl.constexpr(1.4426950408889634)
+NOTHING = tl.constexpr(-1.0e30)  # below every real score; finite, so that differences are finite
 
 
 @triton.jit
 def nothing_seen(BLOCK_M: tl.constexpr, D_PAD: tl.constexpr):
     """The state of lines that have seen no key."""
-    best = tl.full([BLOCK_M], _NOTHING, tl.float32)
+    best = tl.full([BLOCK_M], NOTHING, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, D_PAD], tl.float32)
     return best, total, acc
@@ -38,13 +38,13 @@ def _scores(
         scores = SOFT_CAP * (2.0 * tl.sigmoid(2.0 * scores / SOFT_CAP) - 1.0)
     if HAS_ALIBI:
         scores -= slopes[:, None] * (positions[:, None] - places[None, :])
-    scores *= _LOG2E
+    scores *= LOG2E
     if MASKED:
         distance = positions[:, None] - places[None, :]
         visible = (distance >= 0) & is_key[None, :]
         if WINDOW > 0:
             visible &= distance < WINDOW
-        scores = tl.where(visible, scores, _NOTHING)
+        scores = tl.where(visible, scores, NOTHING)
     return scores
 
 
@@ -72,7 +72,7 @@ def attend_keys(
     """Add keys ``begin`` to ``end`` to the lines' state.
 
     ``begin`` is a multiple of BLOCK_N, or of BLOCK_SIZE. Without ``MASKED`` the keys must be whole
-    tiles that every query sees. A cache of another dtype (fp8) is converted to that of the queries.
+    tiles that every query sees. The cache has the dtype of the queries.
     """
     columns = tl.arange(0, D_PAD)
     is_column = columns < D
@@ -98,9 +98,6 @@ def attend_keys(
             v_cache + where[:, None] + columns[None, :],
             is_key[:, None], is_column[None, :], MASKED, D != D_PAD,
         )  # fmt: skip
-        if keys.dtype != queries.dtype:
-            keys = keys.to(queries.dtype)
-            values = values.to(queries.dtype)
         scores = _scores(
             queries, keys, places, is_key, positions, slopes,
             scale, SOFT_CAP, HAS_ALIBI, WINDOW, PRECISION, MASKED,
@@ -110,7 +107,7 @@ def attend_keys(
         weights = tl.exp2(scores - new_best[:, None])
         if MASKED:
             # in a line that has seen no visible key yet, hidden keys would count as exp2(0)
-            weights = tl.where(new_best[:, None] > _NOTHING, weights, 0.0)
+            weights = tl.where(new_best[:, None] > NOTHING, weights, 0.0)
         total = total * shrink + tl.sum(weights, 1)
         acc = acc * shrink[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
@@ -121,7 +118,7 @@ def attend_keys(
 @triton.jit
 def add_sinks(best, total, sinks, heads, is_line):
     """``total`` and the weight of each head's sink. To be called once, after the last key."""
-    scores = tl.load(sinks + heads, mask=is_line, other=0.0) * _LOG2E
+    scores = tl.load(sinks + heads, mask=is_line, other=0.0) * LOG2E
     return total + tl.exp2(tl.minimum(scores - best, 126.0))  # beyond, the sink has all weight
 
 
@@ -172,7 +169,7 @@ def join_parts(
     columns = tl.arange(0, D_PAD)
     for part in range(num_parts):
         its = first + part * stride
-        its_best = tl.load(part_stats + its * 2, mask=is_line, other=_NOTHING, cache_modifier=".cg")
+        its_best = tl.load(part_stats + its * 2, mask=is_line, other=NOTHING, cache_modifier=".cg")
         its_total = tl.load(part_stats + its * 2 + 1, mask=is_line, other=0.0, cache_modifier=".cg")
         its_acc = tl.load(
             parts + its[:, None].to(tl.int64) * D_PAD + columns[None, :],

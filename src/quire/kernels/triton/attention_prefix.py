@@ -120,13 +120,9 @@ def attend_prefix(
     shape: AttentionShape,
     *,
     alibi_slopes: Tensor | None = None,
-    k_scale: float = 1.0,
     tile: Tile | None = None,
 ) -> None:
-    """Fill ``sums`` for one layer: q [R, H, D] of ``members`` [R] (places of rows, then -1).
-
-    ``k_scale``: of an 8-bit cache, which no backend has yet (`reference.attention`).
-    """
+    """Fill ``sums`` for one layer: q [R, H, D] of ``members`` [R] (places of rows, then -1)."""
     assert kv_cache.is_contiguous() and shape.window is None
     tile = tile or best_prefix_tile(shape, q.dtype)
     assert tile.block_n == sums.block_n
@@ -135,7 +131,7 @@ def attend_prefix(
     launcher_of(_prefix_kernel, grid)(
         sums.parts, sums.stats, q, kv_cache[0], kv_cache[1], block_table, seq_lens, members,
         sums.num_blocks, q if alibi_slopes is None else alibi_slopes,
-        num_rows, block_table.stride(0), q.stride(0), sums.splits, shape.scale * k_scale,
+        num_rows, block_table.stride(0), q.stride(0), sums.splits, shape.scale,
         NUM_KV_HEADS=shape.num_kv_heads, GROUP=shape.group,
         D=shape.head_dim, D_PAD=shape.padded_dim, BLOCK_SIZE=kv_cache.shape[2],
         BLOCK_Q=tile.block_q, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n,

@@ -20,10 +20,11 @@ from pydantic import (
     StrictBool,
     StrictFloat,
     WithJsonSchema,
+    model_validator,
 )
 
-from quire.server.errors import shown
 from quire.server.forms import Form
+from quire.shown import shown
 
 T = TypeVar("T")
 
@@ -181,7 +182,16 @@ _RESPONSE_FORMAT = Form(
         "json_object": JSON_OBJECT,
         "json_schema": Form(
             known=("type",),
-            inside={"json_schema": Form(known=("name", "description", "schema", "strict"))},
+            inside={
+                "json_schema": Form(
+                    known=("name", "description", "schema", "strict"),
+                    required={"schema": '{"name": "my_answer", "schema": {"type": "object"}}'},
+                )
+            },
+            required={
+                "json_schema": '{"type": "json_schema", "json_schema": {"name": "my_answer", '
+                '"schema": {"type": "object"}}}'
+            },
         ),
     }
 )
@@ -219,13 +229,40 @@ class GenerationBody(SamplingBody):
     return_token_ids: StrictBool | None = None
 
 
+# What clients write into calls for themselves: LiteLLM what it got beside them from any server,
+# OpenAI's client its parse of the arguments.
+_NOTES = "provider_specific_fields"
+_CALL_NOTES = (_NOTES, "parsed_arguments")
+
+
 class ChatMessage(BaseModel):
-    """One message; templates see all its keys."""
+    """One message; templates see all its keys, but of calls not what clients note in them: a
+    template may write a call as it is."""
 
     model_config = ConfigDict(extra="allow")
 
     role: str
     content: TextOrParts = None
+
+    @model_validator(mode="after")
+    def _drop_notes(self) -> ChatMessage:
+        extra = self.model_extra
+        if extra and isinstance(calls := extra.get("tool_calls"), list):
+            extra["tool_calls"] = [_without_notes(call) for call in calls]
+        return self
+
+
+def _without_notes(call: Any) -> Any:
+    kept = _kept(call)
+    if isinstance(kept, dict) and "function" in kept:
+        kept["function"] = _kept(kept["function"])
+    return kept
+
+
+def _kept(noted: Any) -> Any:
+    if not isinstance(noted, dict):
+        return noted
+    return {name: value for name, value in noted.items() if name not in _CALL_NOTES}
 
 
 _CACHE_MARK = "cache_control"  # has no effect: every prefix is cached
@@ -234,18 +271,18 @@ _PART = Form(
     types=dict.fromkeys(("text", "input_text", "output_text", "refusal"), _TEXT_PART),
     default_type="text",
 )
-_CALL = ("name", "arguments", "parsed_arguments")  # the last: the client's parse of the arguments
 _TOOL_CALL = Form(
     known=("id", "type", "index"),
-    inside={"function": Form(known=_CALL, is_for_template=True)},
+    inside={"function": Form(known=("name", "arguments"), is_for_template=True)},
     is_for_template=True,
 )
 CHAT_MESSAGE = Form(
     # ``parsed`` is the client's own parse of the content; `messages_input.py` sets ``is_error`` for
-    # results of tools; clients such as lm_eval send a ``type``, which says nothing.
+    # results of tools; clients such as lm_eval send a ``type``, which says nothing. LiteLLM sends
+    # reasoning in up to three forms, of which ``reasoning_content`` has all the readable text.
     known=(
         *("name", "tool_call_id", "reasoning", "reasoning_content", "annotations", "parsed"),
-        *("is_error", "type"),
+        *("is_error", "type", "thinking_blocks", "reasoning_items", _NOTES),
     ),
     inside={"content": _PART, "tool_calls": _TOOL_CALL},
     refused={
@@ -258,15 +295,24 @@ CHAT_MESSAGE = Form(
 
 
 NO_TOOL_SEARCH = "the server has no tool search; leave it out, then the model sees the tool"
-_TOOL = Form(
-    known=("type", "custom", _CACHE_MARK),  # `tool_choice.py` checks the type
+_FUNCTION = Form(
+    known=("type", _CACHE_MARK),
     inside={
         "function": Form(
             known=("name", "description", "parameters", "strict", _CACHE_MARK),
             is_for_template=True,
         )
     },
+    required={
+        "function": '{"type": "function", "function": {"name": "my_function", "parameters": '
+        '{"type": "object"}}}'
+    },
     is_for_template=True,
+)
+_CHOSEN_FUNCTION = Form(
+    known=("type",),
+    inside={"function": Form(known=("name",))},
+    required={"function": '{"type": "function", "function": {"name": "my_function"}}'},
 )
 
 
@@ -275,10 +321,9 @@ class ChatPromptBody(Body):
 
     forms: ClassVar[Mapping[str, Form]] = {
         "messages": CHAT_MESSAGE,
-        "tools": _TOOL,
-        "tool_choice": Form(
-            known=("type", "allowed_tools"), inside={"function": Form(known=("name",))}
-        ),
+        # `tool_choice.py` refuses other types.
+        "tools": Form(types={"function": _FUNCTION}, default_type="function"),
+        "tool_choice": Form(types={"function": _CHOSEN_FUNCTION}, default_type="function"),
         # Clients set these for any model; one that does not think need not read them.
         "chat_template_kwargs": Form(known=("enable_thinking", "thinking"), is_for_template=True),
     }

@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, model_validator
 
-from quire.server.errors import shown
 from quire.server.forms import Form
 from quire.server.protocol.common import (
+    JSON_OBJECT,
     NO_TOOL_SEARCH,
     Body,
     Int64,
@@ -18,6 +18,7 @@ from quire.server.protocol.common import (
     SamplingBody,
     TextOrParts,
 )
+from quire.shown import shown
 
 Share = Annotated[StrictFloat, Field(ge=0, le=1)]
 
@@ -87,7 +88,16 @@ class OutputConfig(BaseModel):
     effort: ReasoningEffort | None = None
 
 
-_FORMAT = Form(known=("type", "schema"))
+_FORMAT = Form(
+    types={
+        "text": Form(known=("type",)),
+        "json_object": JSON_OBJECT,
+        "json_schema": Form(
+            known=("type", "schema"),
+            required={"schema": '{"type": "json_schema", "schema": {"type": "object"}}'},
+        ),
+    }
+)
 _BLOCK_KEYS = ("type", "cache_control")
 _TEXT = Form(known=(*_BLOCK_KEYS, "text", "citations"))
 _TEXTS = Form(types={"text": _TEXT})

@@ -82,12 +82,24 @@ _FORMAT = Form(
     types={
         "text": Form(known=("type",)),
         "json_object": JSON_OBJECT,
-        "json_schema": Form(known=("type", "name", "schema", "strict", "description")),
+        "json_schema": Form(
+            known=("type", "name", "schema", "strict", "description"),
+            required={
+                "schema": '{"type": "json_schema", "name": "my_answer", "schema": '
+                '{"type": "object"}}'
+            },
+        ),
     }
 )
 _FUNCTION = Form(
     known=("type", "name", "description", "parameters", "strict"),
     switches={"defer_loading": NO_TOOL_SEARCH},
+    required={
+        "name": '{"type": "function", "name": "my_function", "parameters": {"type": "object"}}'
+    },
+)
+_CHOSEN_FUNCTION = Form(
+    known=("type", "name"), required={"name": '{"type": "function", "name": "my_function"}'}
 )
 _TOOL = Form(
     types={
@@ -106,7 +118,8 @@ class InputTokensRequest(Body):
     forms: ClassVar[Mapping[str, Form]] = {
         "input": _ITEM,
         "tools": _TOOL,
-        "tool_choice": Form(known=("type", "name", "mode", "tools")),
+        # `responses_tools.py` refuses other types.
+        "tool_choice": Form(types={"function": _CHOSEN_FUNCTION}),
         "text": Form(inside={"format": _FORMAT}),
         "reasoning": Form(known=("summary", "generate_summary")),
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from quire.structured_outputs import keywords
+from quire.structured_outputs import keywords, schema_walk
 from quire.structured_outputs.contradict import tag_of
 from quire.structured_outputs.counts import with_choice
 
@@ -22,7 +22,7 @@ def with_tags_required(root: Any) -> Any:
 
     What a reference leads to is narrowed for all that refer to it.
     """
-    schemas = {id(one): one for one in keywords.all_schemas(root)}
+    schemas = {id(one): one for one in schema_walk.all_schemas(root)}
     tagged: set[int] = set()  # whose alternatives are told apart then
     required: dict[int, list[str]] = {}
     for key, schema in schemas.items():
@@ -46,7 +46,7 @@ def _named_tags(schema: Mapping[str, Any], root: Any) -> Iterator[tuple[str, Map
     while isinstance(name, str) and waiting:
         one = waiting.pop()
         if isinstance(one, Mapping) and keywords.is_reference(one):
-            one = keywords.referred(one["$ref"], root)
+            one = schema_walk.referred(one["$ref"], root)
         if not isinstance(one, Mapping) or id(one) in seen:
             continue
         seen.add(id(one))
@@ -61,7 +61,7 @@ def _has(schema: Any, name: str, root: Any, depth: int = 0) -> bool:
         return False
     parts = [*schema.get("allOf", ())]
     if depth and "$ref" in schema:
-        parts.append(keywords.referred(schema["$ref"], root))
+        parts.append(schema_walk.referred(schema["$ref"], root))
     named = schema.get("properties", ())
     return name in named or any(_has(one, name, root, depth + 1) for one in parts)
 
@@ -69,7 +69,7 @@ def _has(schema: Any, name: str, root: Any, depth: int = 0) -> bool:
 def _changed(schema: Any, tagged: set[int], required: Mapping[int, list[str]]) -> Any:
     if not isinstance(schema, Mapping):
         return schema
-    out = keywords.map_schemas(schema, lambda one, place: _changed(one, tagged, required))
+    out = schema_walk.map_schemas(schema, lambda one, place: _changed(one, tagged, required))
     if id(schema) in required:
         names = [*out.get("required", ()), *required[id(schema)]]
         out["required"] = list(dict.fromkeys(names))
