@@ -31,6 +31,11 @@ class JoinedRow:
     constraint: Constraint = FREE
     is_beam: bool = False  # the host chooses its tokens: `StepPlan.tokens`
 
+    @property
+    def early_ids(self) -> tuple[int, ...]:
+        """Tokens that sampling forbids at first; a grammar's own mask forbids them where it can."""
+        return () if self.constraint.grammar is not None else self.sampling.too_early_ids
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableEntries:

@@ -18,6 +18,7 @@ class ReferenceChoice(HostChoice):
     def __init__(self, parameters: RowParameters, vocab_size: int, token_ids: Tensor) -> None:
         super().__init__(parameters, vocab_size, token_ids)
         self._table, self._token_ids = parameters.table, token_ids
+        self._early_ids = parameters.early_ids
         self.on_device = {
             SampleKind.GREEDY: self._sample_greedily,
             SampleKind.RANDOM: self._sample_randomly,
@@ -29,10 +30,13 @@ class ReferenceChoice(HostChoice):
         return DeviceSample(token_ids=ops.argmax(logits.float()))
 
     def _sample_randomly(self, logits: Tensor, rows: Tensor, lengths: Tensor) -> DeviceSample:
+        reference.forbid_early(logits, rows, lengths, self._table, self._early_ids)
         return DeviceSample(token_ids=reference.choose(logits, rows, lengths, self._table))
 
     def _sample_penalised(self, logits: Tensor, rows: Tensor, lengths: Tensor) -> DeviceSample:
-        return self._sample_randomly(self._penalised(logits, rows, lengths), rows, lengths)
+        reference.forbid_early(logits, rows, lengths, self._table, self._early_ids)
+        penalised = self._penalised(logits, rows, lengths)
+        return DeviceSample(token_ids=reference.choose(penalised, rows, lengths, self._table))
 
     def _sample_with_logprobs(self, logits: Tensor, rows: Tensor, lengths: Tensor) -> DeviceSample:
         penalised = self._penalised(logits, rows, lengths)

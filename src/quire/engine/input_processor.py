@@ -284,9 +284,10 @@ class InputProcessor:
             _require_tokens(strings, token_strings)
         # The end of a turn in a chat format counts as the tokenizer's end-of-sequence token. Other
         # ends, of the generation config, tell kinds of ends apart, so they give a stop reason.
-        ends = () if params.ignore_eos else tuple(end for end in ends if end not in strings)
+        ends = tuple(end for end in ends if end not in strings)
         end_tokens = self._special_tokens(ends)
-        end_strings = tuple(end for end in ends if end not in end_tokens.values())
+        heeded = () if params.ignore_eos else ends
+        end_strings = tuple(end for end in heeded if end not in end_tokens.values())
         sampling = to_row_sampling(
             params,
             eos_token_ids=tuple(dict.fromkeys([*self._eos_token_ids, *end_tokens])),

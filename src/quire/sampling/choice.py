@@ -22,8 +22,8 @@ class DeviceSample:
     logprobs: LogprobTensors | None = None  # [R]; lines of rows that want none mean nothing
 
 
-# (logits [R, V] of any float dtype, which stay as they are, rows [R] int64, lengths [R] int64) ->
-# the tokens by one kind of sampling, without a look at the rows on the host.
+# (logits [R, V] of any float dtype, rows [R] int64, lengths [R] int64) -> the tokens by one kind of
+# sampling, without a look at the rows on the host. Logits of early tokens may become -inf.
 SampleOnDevice = Callable[[Tensor, Tensor, Tensor], DeviceSample]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from quire.kernels.triton.argmax import Argmax
 from quire.kernels.triton.bitmask import apply_bitmask
 from quire.kernels.triton.sampling import Chooser, Sizes
+from quire.kernels.triton.sampling_early import forbid_early
 from quire.kernels.triton.sampling_history import Counts, History
 from quire.kernels.triton.sampling_logprobs import BestLogprobs
 from quire.pinned_memory import upload
@@ -87,9 +88,11 @@ class DeviceChoice:
         return DeviceSample(token_ids=self._argmax(logits))
 
     def _sample_randomly(self, logits: Tensor, rows: Tensor, lengths: Tensor) -> DeviceSample:
+        self._forbid_early(logits, rows, lengths)
         return DeviceSample(token_ids=self._chooser(logits, rows, lengths))
 
     def _sample_penalised(self, logits: Tensor, rows: Tensor, lengths: Tensor) -> DeviceSample:
+        self._forbid_early(logits, rows, lengths)
         tokens = [
             self._chooser(logits[part], rows[part], lengths[part], counts)
             for part, counts in self._counted(rows, lengths)
@@ -103,6 +106,10 @@ class DeviceChoice:
             best = self._best(logits[part], tokens[-1], rows[part], counts)
             logprobs.append(LogprobTensors.of(*best))
         return DeviceSample(token_ids=torch.cat(tokens), logprobs=LogprobTensors.join(logprobs))
+
+    def _forbid_early(self, logits: Tensor, rows: Tensor, lengths: Tensor) -> None:
+        parameters = self._parameters
+        forbid_early(logits, rows, lengths, parameters.table, parameters.early_ids)
 
     def _counted(self, rows: Tensor, lengths: Tensor) -> Iterator[tuple[slice, Counts]]:
         """The rows in parts that `History` can take, with the counts of their tokens."""

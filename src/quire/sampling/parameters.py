@@ -29,7 +29,9 @@ from quire.request import RowSampling
 from quire.sampling.logits_processor import Selection
 from quire.sampling.penalties import NO_PENALTIES, penalties_of
 from quire.step import JoinedRow
+from quire.structured import FREE
 
+MAX_EARLY_IDS = 16  # tokens of a row that graphs forbid before its ``min_tokens``
 MAX_LOGPROBS = 20  # the most likely tokens beside the new one that graphs compute for every row
 _NOT_WANTED = -2  # as the number of log-probabilities that a row wants; -1 is all
 
@@ -66,6 +68,11 @@ class RowParameters:
         self.num_prompt_tokens = np.zeros(num_rows, dtype=np.int64)
         self.is_random = np.zeros(num_rows, dtype=np.bool_)
         self.is_filtered = np.zeros(num_rows, dtype=np.bool_)
+        self.early_ids = torch.full(
+            (num_rows, MAX_EARLY_IDS), -1, dtype=torch.int32, device=device
+        )  # see `kernels.reference.sampling.forbid_early`
+        self._has_early = np.zeros(num_rows, dtype=np.bool_)
+        self._has_early_on_host = np.zeros(num_rows, dtype=np.bool_)
         self._is_penalised = np.zeros(num_rows, dtype=np.bool_)
         self._num_logprobs = np.full(num_rows, _NOT_WANTED, dtype=np.int64)
         self._is_processed = np.zeros(num_rows, dtype=np.bool_)
@@ -79,6 +86,16 @@ class RowParameters:
             _pack(line[1:], new)
         uploaded = upload(lines, self._device)
         self.table.integers.index_copy_(0, uploaded[:, 0], uploaded[:, 1:])
+        self._join_early([new for new in joined if _is_short_list(new.early_ids)])
+
+    def _join_early(self, joined: Sequence[JoinedRow]) -> None:
+        if not joined:
+            return
+        lines = np.full((len(joined), MAX_EARLY_IDS), -1, dtype=np.int32)
+        for line, new in zip(lines, joined, strict=True):
+            line[: len(new.early_ids)] = new.early_ids
+        rows = np.array([new.row for new in joined], dtype=np.int64)
+        self.early_ids.index_copy_(0, upload(rows, self._device), upload(lines, self._device))
 
     def _join_on_host(self, joined: JoinedRow) -> None:
         row, sampling = joined.row, joined.sampling
@@ -86,6 +103,12 @@ class RowParameters:
         self.is_random[row] = not sampling.is_greedy
         self.is_filtered[row] = sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
         self._is_penalised[row] = penalties_of(sampling) != NO_PENALTIES
+        # Only the host finds out that a mask and this together left no token.
+        is_masked = joined.constraint is not FREE
+        self._has_early[row] = has_early = bool(joined.early_ids)
+        self._has_early_on_host[row] = has_early and (
+            is_masked or not _is_short_list(joined.early_ids)
+        )
         wanted = sampling.num_logprobs
         self._num_logprobs[row] = _NOT_WANTED if wanted is None else wanted
         self._is_processed[row] = sampling.processed_logprobs
@@ -105,11 +128,15 @@ class RowParameters:
         counts = self._num_logprobs[rows_cpu]
         if (counts > MAX_LOGPROBS).any() or (counts == -1).any():
             return None
+        has_early = self._has_early[rows_cpu].any()
+        if self._has_early_on_host[rows_cpu].any():
+            return None
         if (counts != _NOT_WANTED).any():
-            return SampleKind.LOGPROBS
+            return None if has_early else SampleKind.LOGPROBS
         if self._is_penalised[rows_cpu].any():
             return SampleKind.PENALISED
-        return SampleKind.RANDOM if self.is_random[rows_cpu].any() else SampleKind.GREEDY
+        is_more = has_early or self.is_random[rows_cpu].any()
+        return SampleKind.RANDOM if is_more else SampleKind.GREEDY
 
     def logprob_groups(self, rows_cpu: np.ndarray) -> tuple[LogprobGroup, ...]:
         counts, processed = self._num_logprobs[rows_cpu], self._is_processed[rows_cpu]
@@ -133,8 +160,19 @@ def _pack(line: np.ndarray, joined: JoinedRow) -> None:
     pack_line(
         line,
         (sampling.temperature, sampling.top_p, sampling.min_p, *penalties_of(sampling)),
-        (wrap_seed(sampling.seed), sampling.top_k, joined.num_prompt_tokens, _wanted(sampling)),
+        (
+            wrap_seed(sampling.seed),
+            sampling.top_k,
+            joined.num_prompt_tokens,
+            _wanted(sampling),
+            sampling.min_tokens if _is_short_list(joined.early_ids) else 0,
+        ),
     )
+
+
+def _is_short_list(early_ids: Sequence[int]) -> bool:
+    """Whether a row's line of ``early_ids`` holds all of them, and there are any."""
+    return 0 < len(early_ids) <= MAX_EARLY_IDS
 
 
 def _wanted(sampling: RowSampling) -> int:

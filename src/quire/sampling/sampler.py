@@ -106,8 +106,8 @@ class Sampler:
         )
         # [processors]
         self._is_masks = np.array([isinstance(one, GrammarMasks) for one in self._processors])
-        self._needs_host = ~self._is_masks
-        self._needs_host &= np.array([one is not self._penalties for one in self._processors])
+        in_graphs = (GrammarMasks, MinTokens, type(self._penalties))  # as far as `kind_of` says
+        self._needs_host = np.array([not isinstance(one, in_graphs) for one in self._processors])
         # [processors, rows]: whether the row asked for what the processor does
         self._concerns = np.zeros((len(self._processors), max_rows + 1), dtype=np.bool_)
         self._may_forbid_all = np.zeros(max_rows + 1, dtype=np.bool_)  # [rows]
@@ -138,7 +138,8 @@ class Sampler:
     ) -> DeviceSample:
         """Choose the next tokens of R rows by what the device knows of them.
 
-        ``logits`` [R, V] of any float dtype stay as they are; ``rows`` and ``lengths`` [R] int64.
+        ``logits`` [R, V] of any float dtype; those of early tokens may become -inf. ``rows`` and
+        ``lengths`` [R] int64.
         """
         return self._choice.on_device[kind](logits, rows, lengths)
 

@@ -95,11 +95,9 @@ class MinTokens:
         self._selection: Selection | None = None
 
     def add_request(self, joined: JoinedRow) -> bool:
-        sampling = joined.sampling
-        is_constrained = joined.constraint.grammar is not None  # then its mask does this
-        if not sampling.too_early_ids or is_constrained:
+        if not joined.early_ids:
             return False
-        self._limits[joined.row] = sampling.min_tokens, _token_ids(sampling.too_early_ids)
+        self._limits[joined.row] = joined.sampling.min_tokens, _token_ids(joined.early_ids)
         return True
 
     def remove_request(self, row: int) -> None:

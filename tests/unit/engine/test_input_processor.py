@@ -334,8 +334,10 @@ def test_ends_of_a_chat_format_are_like_end_of_sequence_tokens() -> None:
     assert request.stop.end_strings == set()
     assert request.stop.token_strings == {}
     assert request.engine.watch is Watch.EVERY_STEP
-    ignoring = processor().process("r", chat, SamplingParams(ignore_eos=True)).stop
-    assert (ignoring.strings, ignoring.eos_token_ids, ignoring.token_ids) == ((), set(), set())
+    ignoring = processor().process("r", chat, SamplingParams(ignore_eos=True))
+    stop = ignoring.stop
+    assert (stop.strings, stop.eos_token_ids, stop.token_ids) == ((), set(), set())
+    assert set(ignoring.engine.sampling.ignored_eos_ids) == {EOS, START}
     silent = processor().process("r", chat, SamplingParams(stop=["x"])).stop
     assert (silent.strings, silent.end_strings) == (("x", "###"), {"###"})
     plain = processor().process("r", ParsedPrompt(text="hello"), SamplingParams()).stop

@@ -77,14 +77,14 @@ def compile_small_kernels() -> None:
         compile_dependent(
             norm._layer_norm_kernel, SIZE=1000, PADDED=1024, HAS_WEIGHT=True, HAS_BIAS=bias
         )
-    for kind in range(len(activation.NAMES)):
-        compile_dependent(activation._gated_kernel, SIZE=3072, BLOCK=1024, KIND=kind)
     compile_kernel(bitmask._apply_bitmask, BLOCK=bitmask.BLOCK)
     compile_dependent(argmax._argmax_kernel, SIZE=151936, BLOCK=8192, CHUNKS=19, PADDED=32)
     line = {"N": 4096, "K": 1024, "PADDED": 1024, "HAS_BIAS": False, "BLOCK_N": 4}
     for norms, adds in ((True, False), (False, True)):
         compile_dependent(gemv._gemv_kernel, reads_first=4, NORMS=norms, ADDS=adds, **line)
-    compile_dependent(gemv._gated_gemv_kernel, reads_first=8, NORMS=True, KIND=0, **line)
+    for kind in range(len(activation.NAMES)):
+        compile_dependent(activation._gated_kernel, SIZE=3072, BLOCK=1024, KIND=kind)
+        compile_dependent(gemv._gated_gemv_kernel, reads_first=8, NORMS=True, KIND=kind, **line)
 
 
 if __name__ == "__main__":

@@ -69,26 +69,31 @@ def main() -> None:
             moe_routing._sort_kernel, warps=scan // 512, TOP_K=TOP_K, BLOCK_M=16, SCAN=scan,
             TILES=32,
         )  # fmt: skip
-    for has_bias, kind in ((False, 0), (True, GATINGS.index("swiglu_oss"))):
-        compile_experts(has_bias, kind)
+    for kind in range(len(GATINGS)):
+        compile_gate_up(kind == GATINGS.index("swiglu_oss"), kind)
+    for has_bias in (False, True):
+        compile_down(has_bias)
     compile_kernel(moe_tiles._add_sums_kernel, TOP_K=TOP_K, H=2048, K_PAD=8, BLOCK=1024)
 
 
-def compile_experts(has_bias: bool, kind: int) -> None:
-    lines = {**MODEL, "TOP_K": TOP_K, "HAS_BIAS": has_bias}
+def compile_gate_up(has_bias: bool, kind: int) -> None:
     compile_kernel(
         moe_lines._gate_up_lines_kernel, KIND=kind, ROWS=moe_lines._GATE_UP_ROWS,
-        STEP=moe_lines._GATE_UP_STEP, **lines,
-    )  # fmt: skip
-    rows = moe_lines._DOWN_ROWS
-    compile_kernel(
-        moe_lines._down_lines_kernel, reads_first=10, K_PAD=8, ROWS=rows,
-        STEP=moe_lines._DOWN_VALUES // (8 * rows), **lines,
+        STEP=moe_lines._GATE_UP_STEP, TOP_K=TOP_K, HAS_BIAS=has_bias, **MODEL,
     )  # fmt: skip
     for width in (16, 128):
         compile_tiles(
             moe_tiles._gate_up_tiles_kernel, moe._GATE_UP[width], KIND=kind, HAS_BIAS=has_bias
         )
+
+
+def compile_down(has_bias: bool) -> None:
+    rows = moe_lines._DOWN_ROWS
+    compile_kernel(
+        moe_lines._down_lines_kernel, reads_first=10, K_PAD=8, ROWS=rows, TOP_K=TOP_K,
+        STEP=moe_lines._DOWN_VALUES // (8 * rows), HAS_BIAS=has_bias, **MODEL,
+    )  # fmt: skip
+    for width in (16, 128):
         compile_tiles(moe_tiles._down_tiles_kernel, moe._DOWN[width], HAS_BIAS=has_bias)
 
 

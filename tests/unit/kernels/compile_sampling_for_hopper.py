@@ -13,7 +13,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from quire.kernels.triton import sampling, sampling_history, sampling_logprobs
+from quire.kernels.triton import (
+    sampling,
+    sampling_early,
+    sampling_history,
+    sampling_logprobs,
+)
 
 HOPPER = GPUTarget("cuda", 90, 32)
 TYPES = {
@@ -22,7 +27,7 @@ TYPES = {
     "*fp32": "part_largest brackets collected group_largest out_logprobs".split(),
     "*i32": (
         "seen counts counters part_best part_firsts part_numbers part_above best_groups out_ranks "
-        "token_ids"
+        "token_ids early_ids"
     ).split(),
     "*bf16": ["logits"],
     "i32": ["stride", "width"],
@@ -80,6 +85,7 @@ def main() -> None:
         tokens = {**VOCAB, "BLOCK": 1024, "PROGRAMS": 8, "CLEARS": penalised}
         compile_kernel(sampling_history._count_kernel, 4, **tokens)
     compile_kernel(sampling_history._penalise_kernel, 4, BLOCK=1024, **VOCAB)
+    compile_kernel(sampling_early._forbid_early, 1, COUNT=16)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from quire.kernels.reference.sampling_table import SamplingTable, pack_line
 from quire.kernels.triton import sampling_search
 from quire.kernels.triton.argmax import Argmax
 from quire.kernels.triton.sampling import Chooser, Sizes
+from quire.kernels.triton.sampling_early import forbid_early
 from quire.kernels.triton.sampling_history import History
 from quire.kernels.triton.sampling_logprobs import BestLogprobs
 from tests.unit.kernels.twins import DEVICE, DTYPES
@@ -51,7 +52,10 @@ def table_of(rows: list[dict[str, Any]]) -> SamplingTable:
             row.get("repetition", 1.0), row.get("frequency", 0.0), row.get("presence", 0.0),
         )  # fmt: skip
         seed = row.get("seed", 77 * index - 5)
-        integers = (seed, row.get("top_k", 0), row.get("num_prompt", 0), row.get("logprobs", 0))
+        integers = (
+            seed, row.get("top_k", 0), row.get("num_prompt", 0), row.get("logprobs", 0),
+            row.get("min_tokens", 0),
+        )  # fmt: skip
         pack_line(lines[index], reals, integers)
     integers = torch.from_numpy(lines).to(DEVICE)
     return SamplingTable(integers=integers, reals=integers.view(torch.float64))
@@ -66,6 +70,22 @@ def places(num_rows: int, first: int = 0) -> tuple[Tensor, Tensor]:
     """Rows and lengths."""
     rows = torch.arange(num_rows, device=DEVICE)
     return rows, rows * 3 + first
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_early_tokens_are_forbidden_as_by_the_twin(dtype: torch.dtype) -> None:
+    table = table_of([{"num_prompt": n, "min_tokens": m} for n, m in [(2, 4), (2, 3), (1, 0)]])
+    early_ids = torch.tensor([[3, -1], [69, 5], [7, 8], [-1, -1]], dtype=torch.int32, device=DEVICE)
+    rows = torch.tensor([3, 1, 0, 2, 1, 0], device=DEVICE)
+    lengths = torch.tensor([9, 4, 5, 9, 5, 6], device=DEVICE)
+    logits = random_logits(6, 73).to(dtype)[:, :70]  # lines apart
+    before, wanted = logits.clone(), logits.clone()
+    reference.forbid_early(wanted, rows, lengths, table, early_ids)
+    forbid_early(logits, rows, lengths, table, early_ids)
+    assert torch.equal(logits, wanted)
+    changed = (logits != before).nonzero().tolist()
+    assert changed == [[1, 5], [1, 69], [2, 3]]
+    assert torch.isneginf(logits[logits != before]).all()
 
 
 def assert_chosen(logits: Tensor, table: SamplingTable, sizes: Sizes) -> None:

@@ -32,10 +32,14 @@ PROCESSED: dict[str, Any] = {
     "num_logprobs": 20, "processed_logprobs": True, "temperature": 0.6, "repetition_penalty": 1.3,
 }  # fmt: skip
 BIASED: dict[str, Any] = {"logit_bias": ((3, 4.0), (9, 2.0))}
+# The best tokens of some lines of `LOGITS`; in this file every row has four output tokens.
+EARLY_IDS: dict[str, Any] = {"stop_token_ids": (130, 9, 77, 81), "ignored_eos_ids": (45, 48, 32)}
+EARLY: dict[str, Any] = {"min_tokens": 5, **EARLY_IDS}
 MIXES: dict[str, list[dict[str, Any]]] = {
     "greedy": [GREEDY, GREEDY],
     "random": [{}, GREEDY, FILTERED, {"min_p": 0.1}],
     "penalised": [FILTERED, PENALISED, GREEDY, {"presence_penalty": 1.0, "temperature": 0.0}],
+    "early": [{**GREEDY, **EARLY}, {**PENALISED, **EARLY}, {"min_tokens": 4, **EARLY_IDS}, GREEDY],
     "logprobs": [LOGPROBS, PENALISED, PROCESSED, {"num_logprobs": 0, **GREEDY}, {}],
 }
 
@@ -116,7 +120,9 @@ def test_all_logprobs_and_more_than_kernels_give_are_those_of_torch() -> None:
         ([{"num_logprobs": 21}], None),
         ([{"num_logprobs": -1}], None),
         ([GREEDY, BIASED], None),
-        ([{"min_tokens": 3, "stop_token_ids": (1,)}], None),
+        ([GREEDY, {"min_tokens": 3, "stop_token_ids": (1,), **GREEDY}], SampleKind.RANDOM),
+        ([{"min_tokens": 3, "stop_token_ids": tuple(range(17))}], None),
+        ([{"min_tokens": 3, "stop_token_ids": (1,)}, LOGPROBS], None),
         ([{"logits_processors": (lambda ids, logits: logits,)}], None),
     ],
 )

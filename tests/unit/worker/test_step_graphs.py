@@ -40,6 +40,7 @@ RANDOM = RowSampling(temperature=0.9, top_k=8, top_p=0.9, seed=5)
 PENALISED = RowSampling(temperature=0.7, presence_penalty=0.5, repetition_penalty=1.2, seed=2)
 LOGPROBS = replace(GREEDY, num_logprobs=3)
 BIASED = replace(GREEDY, logit_bias=((7, 50.0),))
+EARLY = replace(PENALISED, min_tokens=9, stop_token_ids=(3, 5, 7), ignored_eos_ids=(2, 4))
 
 
 class Recorder:
@@ -157,9 +158,21 @@ def assert_same(found: StepResult, wanted: StepResult) -> None:
         [PENALISED, GREEDY, RANDOM],
         [LOGPROBS, RANDOM, replace(PENALISED, num_logprobs=0), GREEDY, LOGPROBS],
         [BIASED, RANDOM, LOGPROBS, GREEDY],
+        [EARLY, GREEDY, replace(EARLY, temperature=0.0, presence_penalty=0.0), RANDOM],
+        [EARLY, LOGPROBS],
         [replace(GREEDY, num_prompt_logprobs=1), RANDOM, GREEDY],
     ],
-    ids=["one", "greedy", "random", "penalties", "logprobs", "bias", "prompt logprobs"],
+    ids=[
+        "one",
+        "greedy",
+        "random",
+        "penalties",
+        "logprobs",
+        "bias",
+        "early",
+        "early, logprobs",
+        "prompt logprobs",
+    ],
 )
 def test_steps_are_those_by_operation(samplings: list[RowSampling], depth: int) -> None:
     plans = random_steps(samplings, 20)
@@ -209,7 +222,7 @@ def test_a_bucket_has_as_many_graphs_of_sampling_as_memory_is_kept_for(
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("rows", [{0, 1, 2, 3}, {1}, {0, 4}])
-@pytest.mark.parametrize("other", [GREEDY, RANDOM, PENALISED, LOGPROBS, BIASED])
+@pytest.mark.parametrize("other", [GREEDY, RANDOM, PENALISED, LOGPROBS, BIASED, EARLY])
 def test_constrained_steps_are_those_by_operation(
     other: RowSampling, rows: set[int], depth: int
 ) -> None:

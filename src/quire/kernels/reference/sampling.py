@@ -34,6 +34,19 @@ def choose(logits: Tensor, rows: Tensor, lengths: Tensor, table: SamplingTable) 
     return torch.where(temperature > 0, _draw(weights, uniforms), logits.argmax(dim=1))
 
 
+def forbid_early(
+    logits: Tensor, rows: Tensor, lengths: Tensor, table: SamplingTable, early_ids: Tensor
+) -> None:
+    """Set the ``logits`` [R, V] of a row's early tokens to -inf, in place, while its output is
+    shorter than its minimum. ``early_ids`` [rows, N] int32 has them for each row, then -1."""
+    lines = table.take(rows).integers
+    num_output = lengths - lines[:, columns.NUM_PROMPT]
+    is_short = num_output < lines[:, columns.MIN_TOKENS]
+    tokens = early_ids.index_select(0, rows).long()
+    line, place = torch.nonzero(is_short.unsqueeze(1) & (tokens >= 0), as_tuple=True)
+    logits[line, tokens[line, place]] = -torch.inf
+
+
 def penalise(
     logits: Tensor, rows: Tensor, lengths: Tensor, token_ids: Tensor, table: SamplingTable
 ) -> Tensor:

@@ -24,7 +24,8 @@ SEED = 6
 TOP_K = 7  # 0 is off
 NUM_PROMPT = 8  # tokens of the prompt
 LOGPROBS = 9  # NO_LOGPROBS, RAW_LOGPROBS or PROCESSED_LOGPROBS
-NUM_COLUMNS = 10
+MIN_TOKENS = 10  # of the output, before which its early tokens are forbidden
+NUM_COLUMNS = 11
 
 NO_LOGPROBS = 0
 RAW_LOGPROBS = 1
