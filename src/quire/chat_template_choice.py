@@ -12,9 +12,10 @@ from typing import Any
 
 from quire.chat_templates import chat_template_names, named_chat_template
 from quire.near_names import did_you_mean
+from quire.shown import shown
 from quire.template_format import template_fault
 
-_MAX_SHOWN = 300  # characters of a template in a message
+_MAX_SHOWN = 300  # characters of a template or path in a message
 # Of one of several templates of a tokenizer; with such an ending it is a file that is missing.
 _NAME = re.compile(r"(?!.*\.(?i:jinja2?|j2|tmpl|html?|txt|json)$)[\w-]+(\.[\w-]+)*")
 
@@ -31,8 +32,8 @@ def load_chat_template(value: str | Path | None, *, is_typed: bool = True) -> st
     template = _read_template(value, is_typed)
     if (fault := template_fault(template)) is not None:
         raise ValueError(
-            f"the chat template {_shortened(str(value))!r} does not parse: {fault}; correct it, "
-            "or leave it out to use the model's own"
+            f"the chat template {shown(str(value), _MAX_SHOWN)} does not parse: {fault}; correct "
+            "it, or leave it out to use the model's own"
         )
     return template
 
@@ -53,7 +54,8 @@ def _read_template(value: str | Path, is_typed: bool) -> str:
             return Path(text).expanduser().read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"the chat template {text!r} is not UTF-8: {error}; save it as UTF-8"
+                f"the chat template {shown(text, _MAX_SHOWN)} is not UTF-8: {error}; save it as "
+                "UTF-8"
             ) from error
         except OSError as error:
             if isinstance(error, FileNotFoundError) and _NAME.fullmatch(text):
@@ -62,9 +64,9 @@ def _read_template(value: str | Path, is_typed: bool) -> str:
             meant = Path(text).stem.removeprefix("template_")  # as vLLM's examples are called
             hint = f"the name {meant}, " if meant in names else ""
             raise ValueError(
-                f"the chat template {text!r} is neither a readable file ({error.strerror}) nor a "
-                f"Jinja template; give {hint}the path of a .jinja file, or one of the names "
-                f"{', '.join(names)}"
+                f"the chat template {shown(text, _MAX_SHOWN)} is neither a readable file "
+                f"({error.strerror}) nor a Jinja template; give {hint}the path of a .jinja file, "
+                f"or one of the names {', '.join(names)}"
             ) from error
     if is_typed and "\n" not in text:
         return text.replace("\\n", "\n").replace("\\t", "\t")
@@ -86,11 +88,7 @@ def named(template: str | None, of_tokenizer: Any) -> str | None:
         return named_chat_template(template)
     known = [*own, *names]
     raise ValueError(
-        f"there is no chat template {_shortened(template)!r}{did_you_mean(template, known)}; "
+        f"there is no chat template {shown(template, _MAX_SHOWN)}{did_you_mean(template, known)}; "
         "give the path of a .jinja file, a Jinja template, or one of the names "
         f"{', '.join(known)}"
     )
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."

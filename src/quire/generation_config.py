@@ -16,6 +16,7 @@ from quire.compat import unknown_name
 from quire.errors import ModelLoadError
 from quire.sampling_limits import RULES, Rule
 from quire.sampling_params import SamplingParams
+from quire.shown import shown
 
 _SAMPLING_PARAM = {
     "temperature": "temperature",
@@ -114,7 +115,8 @@ def check_overrides(overrides: Mapping[str, Any]) -> None:
         )
     for key, value, rule in _unusable(overrides):
         raise ValueError(
-            f"override_generation_config: {key} must be {rule.limit}, got {value!r}; {rule.remedy}"
+            f"override_generation_config: {key} must be {rule.limit}, got {shown(value)}; "
+            f"{rule.remedy}"
         )
 
 
@@ -122,9 +124,9 @@ def check_file(file: Path, config: Mapping[str, Any]) -> None:
     """`ModelLoadError` for a bad value in ``config``, what ``file`` and the overrides say."""
     for key, value, rule in _unusable(config):
         raise ModelLoadError(
-            f"{file} has {key} = {value!r}, which must be {rule.limit}; correct it, override it "
-            f"(--override-generation-config '{json.dumps({key: None})}' for no value), or ignore "
-            'the file (--generation-config quire, in Python generation_config="quire")'
+            f"{file} has {key} = {shown(value)}, which must be {rule.limit}; correct it, override "
+            f"it (--override-generation-config '{json.dumps({key: None})}' for no value), or "
+            'ignore the file (--generation-config quire, in Python generation_config="quire")'
         )
 
 
@@ -149,7 +151,7 @@ def _given(config: Mapping[str, Any]) -> dict[str, Any]:
 def _settings(config: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> list[str]:
     """The keys in ``neutral`` that are set to anything else, as "key=value"."""
     return [
-        f"{key}={config[key]!r}"
+        f"{key}={shown(config[key])}"
         for key, values in neutral.items()
         if config.get(key) is not None and config[key] not in values
     ]

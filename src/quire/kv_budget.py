@@ -30,8 +30,8 @@ class Memory:
     """What a device has, in bytes."""
 
     device: str  # "cpu" or "cuda"
-    total: int  # more than this can never be taken
-    free: int  # on a CPU: what can be taken now; on a GPU, which is asked later: all
+    total: int  # what the weights and a told size must fit in
+    free: int  # what the weights and a size chosen here must fit in; on a CPU, what is free now
     weights: int  # what the model will take of it
 
 
@@ -48,12 +48,10 @@ def with_kv_memory(config: EngineConfig, layout: KVLayout, memory: Memory) -> En
     """Set the size of the KV cache if it is known before loading, and check that it is enough."""
     fit = KVFit.of(config, layout)
     told = told_size(config.cache, fit, memory.device)
-    if told is None or memory.device == "cuda":
-        _check_weights_fit(memory)
-    if told is None and memory.device == "cuda":
-        return config  # its memory is measured once the weights are in
     limits = (config.model.max_model_len, config.scheduler.max_num_seqs)
     num_bytes = chosen_bytes(told, fit, memory, *limits)
+    if told is None and memory.device == "cuda":
+        return config  # its memory is measured once the weights are in
     if config.cache.num_blocks is None:
         config = replace(config, cache=replace(config.cache, memory_bytes=num_bytes))
     return fit_max_model_len(config, layout, fit.num_blocks_in(num_bytes))
@@ -75,11 +73,18 @@ def told_size(cache: CacheConfig, fit: KVFit, device: str) -> ToldSize | None:
     return ToldSize(said=f"the variable {variable.source()}", num_bytes=num_bytes_of_variable)
 
 
+def weights_fit(told: ToldSize | None, memory: Memory) -> bool:
+    """Whether the weights leave any memory for a KV cache."""
+    return memory.weights < (memory.free if told is None else memory.total)
+
+
 def chosen_bytes(
     told: ToldSize | None, fit: KVFit, memory: Memory, max_model_len: int, max_num_seqs: int
 ) -> int:
     """The size of the KV cache: as told, else a share of a CPU's memory or all that a GPU has left.
-    No more than can be used, unless it is told in blocks."""
+    No more than can be used, unless it is told in blocks. `OutOfMemoryError` if it does not fit."""
+    if not weights_fit(told, memory):
+        raise OutOfMemoryError(_why_weights_do_not_fit(told, memory))
     usable = fit.bytes_for(max_model_len, max_num_seqs)
     if told is not None:
         _check_told_size(told, memory)
@@ -104,25 +109,24 @@ def _check_told_size(told: ToldSize, memory: Memory) -> None:
     most = memory.total - memory.weights
     if told.num_bytes <= most:
         return
-    room = f"give at most {format_bytes(most)}" if most > 0 else "choose a smaller model"
     raise OutOfMemoryError(
         f"{told.said} asks for a KV cache of {format_bytes(told.num_bytes)}, but of the "
         f"{format_bytes(memory.total)} of memory here the weights leave "
-        f"{format_bytes(max(most, 0))}; {room}, or leave it out for a size that fits"
+        f"{format_bytes(most)}; give at most {format_bytes(most)}, or leave it out for a size that "
+        "fits"
     )
 
 
-def _check_weights_fit(memory: Memory) -> None:
-    """An `OutOfMemoryError` if not even the weights fit in the free memory."""
-    if memory.weights < memory.free:
-        return
-    free = format_bytes(memory.free)
-    is_gpu = memory.device == "cuda"
-    raise OutOfMemoryError(
-        f"the weights take {format_bytes(memory.weights)}, and "
-        + (f"the GPU has {free}" if is_gpu else f"{free} of memory are free")
-        + "; choose a smaller model or dtype, or "
-        + ("a larger GPU" if is_gpu else "free some memory")
+def _why_weights_do_not_fit(told: ToldSize | None, memory: Memory) -> str:
+    if memory.device == "cuda":
+        room, remedy = f"the GPU has {format_bytes(memory.total)}", "a larger GPU"
+    elif told is None:
+        room, remedy = f"{format_bytes(memory.free)} of memory are free", "free some memory"
+    else:
+        room, remedy = f"there are {format_bytes(memory.total)} of memory", "a larger machine"
+    return (
+        f"the weights take {format_bytes(memory.weights)}, and {room}; choose a smaller model or "
+        f"dtype, or {remedy}"
     )
 
 

@@ -17,6 +17,7 @@ from quire.compat import QUANTIZATION
 from quire.errors import ModelLoadError, UnsupportedModelError
 from quire.generation_config import check_file, check_overrides, max_tokens_limit
 from quire.sampling_limits import is_int
+from quire.shown import shown
 from quire.weights.checkpoint_files import choose_weight_files, what_is_not_read
 from quire.weights.hub_files import QUANTIZER_FILES
 
@@ -265,6 +266,6 @@ def _check_eos(source: str, config: Mapping[str, Any]) -> None:
     for token_id in stated if isinstance(stated, list) else [stated]:
         if token_id is not None and not is_int(token_id):
             raise ModelLoadError(
-                f"{source} has eos_token_id = {stated!r}; it must be a token id, a whole number, "
+                f"{source} has eos_token_id = {shown(stated)}; it must be a token id, a whole number, "
                 "or a list of them"
             )

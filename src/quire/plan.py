@@ -18,8 +18,10 @@ from quire.config import DEVICE_DEFAULTS, CacheConfig
 from quire.kv_budget import (
     CPU_SHARE_FOR_ONE_REQUEST,
     Memory,
+    ToldSize,
     chosen_bytes,
     told_size,
+    weights_fit,
 )
 from quire.kv_fit import ELEMENT_SIZE, NUM_NULL_BLOCKS, KVFit
 from quire.model_files import ModelFiles, find_model_files
@@ -63,9 +65,9 @@ class MemoryPlan:
     copied_bytes: int  # of those, the tied head that matrix products need in another layout
     lacks_weights: bool  # a folder without weight files: sizes are those of its config
     memory_bytes: int  # of the device
-    usable_bytes: int  # the part of it that an engine may use
+    usable_bytes: int  # the part of it that an engine may use; all with a told cache size
     reserve_bytes: int
-    needed_bytes: int  # of the device's memory (of a CPU's free one) for one request
+    needed_bytes: int  # of the device's memory (of a CPU's usable one) for one request
     kv_cache_bytes: int
     fit: KVFit
 
@@ -140,10 +142,11 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
         element_size=ELEMENT_SIZE[source.dtype],
         max_step_tokens=limits.max_num_batched_tokens,
     )
-    usable, reserve = _budget(cache, device, is_invented=memory is not None)
+    told = told_size(cache, fit, device.kind)
+    usable, reserve = _budget(cache, told, device, is_invented=memory is not None)
     budget = Memory(
         device=device.kind,
-        total=device.memory_bytes if device.kind == "cpu" else max(usable - reserve, 0),
+        total=device.memory_bytes,
         free=usable - reserve,
         weights=facts.weight_bytes,
     )
@@ -164,11 +167,14 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
         reserve_bytes=reserve,
         needed_bytes=_needed(
             cache,
-            device.kind,
-            facts.weight_bytes + reserve,
+            told,
+            budget,
+            reserve,
             fit.bytes_for(length.longest if length.source == "user" else 1),
         ),
-        kv_cache_bytes=_kv_bytes(cache, fit, budget, length.longest, limits.max_num_seqs),
+        kv_cache_bytes=chosen_bytes(told, fit, budget, length.longest, limits.max_num_seqs)
+        if weights_fit(told, budget)
+        else 0,
         fit=fit,
     )
 
@@ -316,25 +322,25 @@ def _device(args: EngineArgs, memory: int | str | None) -> DeviceInfo:
     return DeviceInfo(kind="cuda", name="a GPU", memory_bytes=num_bytes, fast_dtypes=fast)
 
 
-def _budget(cache: CacheConfig, device: DeviceInfo, *, is_invented: bool) -> tuple[int, int]:
+def _budget(
+    cache: CacheConfig, told: ToldSize | None, device: DeviceInfo, *, is_invented: bool
+) -> tuple[int, int]:
     """(bytes an engine may use, bytes of those for neither weights nor KV cache)."""
+    reserve = 0 if device.kind == "cpu" else GPU_RESERVE_BYTES
+    if told is not None:
+        return device.memory_bytes, reserve  # an engine takes it whatever else is asked or free
     if device.kind == "cpu":
-        return device.memory_bytes if is_invented else platform.available_memory(), 0
-    return int(device.memory_bytes * cache.gpu_memory_utilization), GPU_RESERVE_BYTES
+        return device.memory_bytes if is_invented else platform.available_memory(), reserve
+    return int(device.memory_bytes * cache.gpu_memory_utilization), reserve
 
 
-def _needed(cache: CacheConfig, device: str, other_bytes: int, kv_bytes: int) -> int:
-    """Memory in which an engine chooses a KV cache of at least ``kv_bytes``."""
-    if device == "cpu":
-        return other_bytes + math.ceil(kv_bytes / CPU_SHARE_FOR_ONE_REQUEST)
-    return math.ceil((other_bytes + kv_bytes) / cache.gpu_memory_utilization)
-
-
-def _kv_bytes(
-    cache: CacheConfig, fit: KVFit, budget: Memory, max_model_len: int, max_num_seqs: int
+def _needed(
+    cache: CacheConfig, told: ToldSize | None, memory: Memory, reserve: int, kv_bytes: int
 ) -> int:
-    """The KV cache size an engine would choose, in bytes; 0 if not even the weights fit."""
-    if budget.weights >= budget.free:
-        return 0
-    told = told_size(cache, fit, budget.device)
-    return chosen_bytes(told, fit, budget, max_model_len, max_num_seqs)
+    """Memory in which an engine takes the told KV cache, or chooses one of at least
+    ``kv_bytes``."""
+    if told is not None:
+        return memory.weights + told.num_bytes
+    if memory.device == "cpu":
+        return memory.weights + math.ceil(kv_bytes / CPU_SHARE_FOR_ONE_REQUEST)
+    return math.ceil((memory.weights + reserve + kv_bytes) / cache.gpu_memory_utilization)

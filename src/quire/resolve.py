@@ -45,8 +45,12 @@ MOST_SEQS = 1 << 20  # each has a row as long as the longest text
 BLOCK_SIZES = (8, 16, 32, 64, 128)
 
 _DTYPE_ALIASES = {"half": "float16", "float": "float32"}
-# Model types whose activations exceed 65504, the largest float16: the output becomes NaN.
-_OVERFLOW_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "glm4")
+# Models whose activations exceed 65504, the largest float16: the output becomes NaN. By model type
+# and by architecture, since a config may have one without the other.
+_OVERFLOW_FLOAT16 = (
+    *("gemma2", "gemma3", "gemma3_text", "glm4"),
+    *("Gemma2ForCausalLM", "Gemma3ForCausalLM", "Glm4ForCausalLM"),
+)
 
 
 def resolve(args: EngineArgs) -> EngineConfig:
@@ -118,15 +122,15 @@ def describe(config: EngineConfig, facts: EngineFacts) -> str:
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())
 
 
-def resolve_dtype(wanted: str, stored: str, device: DeviceInfo, model_type: str = "") -> str:
+def resolve_dtype(wanted: str, stored: str, device: DeviceInfo, *names: str) -> str:
     """``wanted`` or, for "auto", the stored format where the device is fast at it; never float16
-    for a model type that overflows it."""
+    for a model that overflows it, by ``names``: its type and architecture."""
     name = str(wanted).removeprefix("torch.")  # torch.bfloat16 itself is welcome too
     name = _DTYPE_ALIASES.get(name, name)
-    overflows = model_type in _OVERFLOW_FLOAT16
+    overflows = next((one for one in names if one in _OVERFLOW_FLOAT16), None)
     if name == "float16" and overflows:
         raise ValueError(
-            f"dtype={wanted!r}: {model_type} models compute values beyond 65504, the largest "
+            f"dtype={wanted!r}: {overflows} models compute values beyond 65504, the largest "
             "float16, so their output would be NaN; use bfloat16 or float32"
         )
     if name != "auto":
@@ -135,7 +139,7 @@ def resolve_dtype(wanted: str, stored: str, device: DeviceInfo, model_type: str 
     if chosen != stored:
         remark = f"; set dtype={stored} to keep it" if stored in choices_of("dtype") else ""
         if stored == "float16" and overflows:
-            remark = f"; {model_type} models overflow float16"
+            remark = f"; {overflows} models overflow float16"
         logger.info(
             "dtype=auto: weights stored as %s are run in %s on %s%s",
             stored,
@@ -226,7 +230,7 @@ def model_source(args: EngineArgs, files: ModelFiles, device: DeviceInfo) -> Mod
     from quire.models.source import ModelSource
 
     model_type = str(files.config.get("model_type"))
-    dtype = resolve_dtype(args.dtype, files.stored_dtype, device, model_type)
+    dtype = resolve_dtype(args.dtype, files.stored_dtype, device, model_type, files.architecture)
     check_kv_cache_dtype(args.kv_cache_dtype, dtype)
     return ModelSource(
         path=files.path,

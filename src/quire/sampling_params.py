@@ -25,6 +25,7 @@ from quire.sampling_limits import (
     int_in,
     is_int,
 )
+from quire.shown import shown
 from quire.structured import (
     GrammarSpec,
     GuidedDecodingParams,
@@ -253,11 +254,11 @@ class SamplingParams:
         for name, rule in RULES.items():
             value = getattr(self, name)
             if value is not _DEFAULTS[name] and not rule.accepts(value):
-                raise ValueError(f"{name} must be {rule.limit}, got {value!r}; {rule.remedy}.")
+                raise ValueError(f"{name} must be {rule.limit}, got {shown(value)}; {rule.remedy}.")
         for name, why in NOT_BUILT.items():
             if getattr(self, name) is not _DEFAULTS[name] and _is_set(self, name):
                 raise ValueError(
-                    f"{name} is not supported yet, got {getattr(self, name)!r}: {why}; "
+                    f"{name} is not supported yet, got {shown(getattr(self, name))}: {why}; "
                     f"leave {name} unset."
                 )
         self._drop_repeats()
@@ -478,6 +479,6 @@ def _clamped_bias(bias: dict[Any, float]) -> dict[int, float]:
         return {int(key): min(100.0, max(-100.0, float(one))) for key, one in bias.items()}
     except (AttributeError, TypeError, ValueError):
         raise ValueError(
-            f"logit_bias must be a dict from token id to a number, got {bias!r}; "
+            f"logit_bias must be a dict from token id to a number, got {shown(bias)}; "
             'pass {"1234": -100}, keys as integers or numeric strings.'
         ) from None

@@ -72,6 +72,9 @@ def test_a_template_that_does_not_parse_is_refused_when_it_is_loaded(tmp_path: P
     file.write_bytes(b"{{ '\xff' }}")
     with pytest.raises(ValueError, match="is not UTF-8"):
         load_chat_template(file)
+    with pytest.raises(ValueError, match=r"a+\.\.\. does not parse") as refused:
+        load_chat_template("{{" + "a" * 10_000)
+    assert len(str(refused.value)) < 600
     for good in (
         "{%- generation -%}{{ messages | tojson }}{%- endgeneration -%}",
         "{{ strftime_now('%d') }}{{ raise_exception('no') }}",

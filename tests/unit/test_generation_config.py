@@ -70,6 +70,19 @@ def test_a_bad_value_in_a_file_is_named_with_the_remedies(
         check_file(file, config)
 
 
+def test_a_long_value_is_shortened() -> None:
+    config = {"top_p": list(range(100_000))}
+    with pytest.raises(
+        ModelLoadError, match=r"has top_p = \[0, 1, .*\.\.\., which must"
+    ) as refused:
+        check_file(Path("/m/generation_config.json"), config)
+    assert len(str(refused.value)) < 500
+    for overrides in (config, {"suppress_tokens": list(range(100_000))}):
+        with pytest.raises(ValueError, match=r"\[0, 1, .*\.\.\.") as refused_override:
+            check_overrides(overrides)
+        assert len(str(refused_override.value)) < 500
+
+
 def test_what_published_files_say_is_usable() -> None:
     for config in (
         {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0},

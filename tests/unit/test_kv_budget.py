@@ -23,7 +23,6 @@ FIT = KVFit(layout=LAYOUT, block_size=16, element_size=2, max_step_tokens=2048)
         (131072, 100 * GIB, FIT.bytes_for(131072)),  # but a whole request
         (131072, 10 * GIB, 6 * GIB),  # or 60 % of what is free
         (16, 100 * GIB, FIT.bytes_for(16, 4)),  # and no more than can be used
-        (8192, 0, 0),
     ],
 )
 def test_default_on_a_cpu(length: int, free: int, chosen: int) -> None:
@@ -59,12 +58,23 @@ def test_a_size_told_in_blocks_is_taken_whatever_can_be_used() -> None:
         ("cuda", "GPU has 8.00 GiB"),
     ],
 )
+@pytest.mark.parametrize("weights", [8 * GIB, 9 * GIB])
 def test_weights_that_do_not_fit_are_refused_before_they_are_read(
-    device: str, message: str
+    device: str, message: str, weights: int
 ) -> None:
-    memory = Memory(device=device, total=8 * GIB, free=8 * GIB, weights=9 * GIB)
-    with pytest.raises(OutOfMemoryError, match=message):
+    memory = Memory(device=device, total=8 * GIB, free=8 * GIB, weights=weights)
+    with pytest.raises(OutOfMemoryError, match=message.replace("9", str(weights // GIB))):
         with_kv_memory(fake_config(max_model_len=100), LAYOUT, memory)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("cpu", "9.00 GiB, and there are 8.00 GiB"), ("cuda", "GPU has 8.00")]
+)
+def test_no_told_size_makes_up_for_weights_that_do_not_fit(device: str, message: str) -> None:
+    config = dataclasses.replace(fake_config(), cache=CacheConfig(num_blocks=5))
+    memory = Memory(device=device, total=8 * GIB, free=20 * GIB, weights=9 * GIB)
+    with pytest.raises(OutOfMemoryError, match=message):
+        with_kv_memory(config, LAYOUT, memory)
 
 
 def test_a_gpu_is_measured_later_unless_a_size_is_given() -> None:

@@ -18,6 +18,7 @@ from quire.errors import ModelLoadError, OutOfMemoryError, QuireError
 from quire.kernels.cpp import library
 from quire.kernels.cpu import onednn
 from quire.plan import MemoryPlan, format_plan, make_plan
+from quire.platform import DeviceInfo
 from quire.resolve import resolve
 from tests.fakes.model_folders import write_model_folder
 
@@ -72,6 +73,51 @@ def test_a_plan_for_this_machine_is_what_an_engine_here_chooses(
         assert plan.usable_bytes == free
 
 
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine has a GPU of 24 GiB."""
+    info = DeviceInfo(
+        kind="cuda", name="a GPU", memory_bytes=24 * 2**30, fast_dtypes=frozenset({"bfloat16"})
+    )
+    monkeypatch.setattr(platform, "device_info", lambda kind: info)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("arguments", [{}, {"gpu_memory_utilization": 0.05}])
+@pytest.mark.parametrize("told", ["kv_cache_memory_bytes", "num_gpu_blocks_override"])
+def test_a_told_size_is_all_that_counts_on_a_gpu(
+    tmp_path: Path, told: str, arguments: dict[str, Any]
+) -> None:
+    folder = write_model_folder(tmp_path)
+    unit = 1 if told == "kv_cache_memory_bytes" else 16 * BYTES_PER_TOKEN
+    many = {"max_num_seqs": 2**20, "max_num_batched_tokens": 2**20}
+    arguments = {"device": "cuda", "block_size": 16, **many, **arguments}
+    fitting = {**arguments, told: 22 * 2**30 // unit}
+    config = resolve(EngineArgs(str(folder), **fitting))
+    assert (config.cache.memory_bytes or (config.cache.num_blocks or 0) * unit) == 22 * 2**30
+    plan = plan_of(folder, "24GiB", **fitting)
+    assert (plan.kv_cache_bytes, plan.fits) == (22 * 2**30, True)
+    too_large = {**arguments, told: 24 * 2**30 // unit}
+    with pytest.raises(OutOfMemoryError) as of_engine:
+        resolve(EngineArgs(str(folder), **too_large))
+    with pytest.raises(OutOfMemoryError) as of_plan:
+        plan_of(folder, "24GiB", **too_large)
+    assert str(of_plan.value) == str(of_engine.value)
+
+
+@pytest.mark.parametrize("told", [{"kv_cache_memory_bytes": 9000}, {"num_gpu_blocks_override": 4}])
+def test_a_told_size_is_taken_however_little_is_free_on_a_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(platform, "available_memory", lambda: PARAMETERS)
+    folder = write_model_folder(tmp_path)
+    config = resolve(EngineArgs(str(folder), device="cpu", **told))
+    plan = plan_of(folder, **told)
+    assert (plan.fits, plan.num_blocks) == (True, 4)
+    assert plan.longest_context == config.model.max_model_len == 3 * 16
+    assert not plan_of(folder).fits
+
+
 @pytest.mark.parametrize("memory", [None, "24GiB"])
 def test_a_cache_that_the_memory_cannot_hold_is_refused(tmp_path: Path, memory: str | None) -> None:
     for device in ("cpu", "auto"):
@@ -118,7 +164,15 @@ def test_a_model_that_does_not_fit_says_what_it_needs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("arguments", [{}, {"gpu_memory_utilization": 0.5}, {"max_model_len": 200}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"gpu_memory_utilization": 0.5},
+        {"max_model_len": 200},
+        {"gpu_memory_utilization": 0.5, "num_gpu_blocks_override": 20},
+    ],
+)
 def test_the_memory_that_it_needs_is_the_least_that_fits(
     tmp_path: Path, device: str, arguments: dict[str, Any]
 ) -> None:
@@ -128,7 +182,11 @@ def test_the_memory_that_it_needs_is_the_least_that_fits(
     assert said is not None and not plan.fits
     assert plan_of(folder, said[1], device=device, **arguments).fits
     assert plan_of(folder, plan.needed_bytes + 4, device=device, **arguments).fits
-    assert not plan_of(folder, plan.needed_bytes - 4, device=device, **arguments).fits
+    if "num_gpu_blocks_override" in arguments:
+        with pytest.raises(OutOfMemoryError, match="num_gpu_blocks_override=20 asks for"):
+            plan_of(folder, plan.needed_bytes - 4, device=device, **arguments)
+    else:
+        assert not plan_of(folder, plan.needed_bytes - 4, device=device, **arguments).fits
 
 
 def test_a_reserve_that_is_more_than_what_is_usable_is_no_part_of_it(tmp_path: Path) -> None:

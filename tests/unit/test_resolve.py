@@ -120,6 +120,16 @@ def test_float16_is_refused_for_a_model_that_overflows_it(
     assert resolve_dtype("bfloat16", "float16", gpu(), model_type) == "bfloat16"
 
 
+@pytest.mark.parametrize("name", ["Gemma2ForCausalLM", "Gemma3ForCausalLM", "Glm4ForCausalLM"])
+@pytest.mark.parametrize("model_type", [None, "llama"])
+def test_an_architecture_that_overflows_float16_is_known_without_its_model_type(
+    folder: Path, name: str, model_type: str | None
+) -> None:
+    write_model_folder(folder, model_type=model_type, architectures=[name])
+    with pytest.raises(ValueError, match=rf"^dtype='half': {name} models .* use bfloat16 or"):
+        resolved(folder, dtype="half")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -21,6 +21,7 @@ from quire.sampling_params import (
     SamplingType,
     StructuredOutputsParams,
 )
+from quire.shown import shown
 from quire.structured import GrammarSpec
 
 # Name and default of every field in the order of the interface that users know.
@@ -158,9 +159,18 @@ def test_wrong_value_is_refused_with_value_limit_and_remedy(name: str, value: ob
         SamplingParams(**{name: value})  # type: ignore[arg-type]
     message = str(refused.value)
     assert message.startswith(f"{name} must be ")
-    shown = [value] if name == "stop" and isinstance(value, str) else value
-    assert f", got {shown!r}; " in message
+    got = [value] if name == "stop" and isinstance(value, str) else value
+    assert f", got {shown(got)}; " in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["temperature", "logit_bias", "stop_token_ids", "extra_args"])
+@pytest.mark.parametrize("make", [SamplingParams, SamplingParams.from_optional])
+def test_a_refused_value_is_shortened(name: str, make: Any) -> None:
+    value = dict.fromkeys(range(20_000), "x")
+    with pytest.raises(ValueError, match=rf"{name} .*, got \{{0: 'x', 1: 'x'.*\.\.\.") as refused:
+        make(**{name: value})
+    assert len(str(refused.value)) < 300
 
 
 def test_every_rule_is_tried() -> None:

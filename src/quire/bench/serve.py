@@ -40,6 +40,7 @@ from quire.clients.http import HTTPClient, tell_of_proxy
 from quire.clients.remote import RemoteModel, first_of, listed_models, unlisted
 from quire.compat import settle_other_flags
 from quire.heap import rare_collections, unwatched_heap
+from quire.model_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -225,11 +226,8 @@ def _where_to_find(name: str) -> str:
 
 def _vocab_size(name: str) -> int | None:
     """The vocab_size in a model folder's config.json; None if there is no such file or size."""
-    file = Path(name) / "config.json"
-    if not file.is_file():
-        return None
-    config = json.loads(file.read_text(encoding="utf-8"))
-    size = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+    config = read_json(Path(name) / "config.json") or {}
+    size = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
     return size if isinstance(size, int) else None
 
 

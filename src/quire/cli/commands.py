@@ -11,7 +11,7 @@ from typing import Protocol
 
 import quire
 from quire import env
-from quire.cli.parser import Parser, variables_about
+from quire.cli.parser import Parser, variables_about, verdicts_about
 from quire.near_names import did_you_mean
 
 USAGE_ERROR = 2
@@ -117,10 +117,7 @@ def _print_help_about(program: str, commands: Mapping[str, Command], topic: str)
             for action in actions:
                 having.setdefault(parser.line(action), []).append(parser.prog)
     variables = variables_about(topic)
-    verdicts: dict[str, list[str]] = {}
-    for parser in parsers:
-        for line in parser.verdicts_about(topic, by_reason=not having):
-            verdicts.setdefault(line, []).append(parser.prog)
+    verdicts = verdicts_about(topic, parsers, by_reason=not having)
     if not having and not variables and not verdicts:
         known = dict.fromkeys(topic for parser in parsers for topic in parser.topics())
         hint = did_you_mean(topic, known)

@@ -130,7 +130,8 @@ class Parser(argparse.ArgumentParser):
     def _help_about(self, topic: str) -> str:
         """The help of the group named ``topic``, or else of all flags that mention it."""
         found = self.about(topic)
-        others = [*variables_about(topic), *self.verdicts_about(topic, by_reason=not found)]
+        verdicts = verdicts_about(topic, [self], by_reason=not found)
+        others = [*variables_about(topic), *verdicts]
         if not found and not others:
             self.error(f"no help about {topic!r}{did_you_mean(topic, self.topics())}")
         formatter = self._get_formatter()
@@ -153,18 +154,13 @@ class Parser(argparse.ArgumentParser):
                     found.setdefault(title, []).append(action)
         return found
 
-    def verdicts_about(self, topic: str, *, by_reason: bool) -> list[str]:
-        """A line for each of other engines' flags whose name contains ``topic``; if there is none
-        and ``by_reason``, for those whose explanation contains it."""
-        lines = {
+    def verdicts(self) -> dict[str, str]:
+        """Other engines' flags, and what becomes of each."""
+        return {
             action.option_strings[0]: _BECOMES[verdict.kind] + verdict.message
             for action in self._actions
             if (verdict := verdict_of(action)) is not None
         }
-        near = [f"{flag} {line}" for flag, line in lines.items() if _contains(flag, topic)]
-        if near or not by_reason:
-            return near
-        return [f"{flag} {line}" for flag, line in lines.items() if _contains(line, topic)]
 
     def line(self, action: argparse.Action) -> str:
         """A flag with its help."""
@@ -273,6 +269,21 @@ def variables_about(topic: str) -> list[str]:
     """A line for each environment variable whose name contains ``topic``."""
     near = (one for one in env.REGISTRY if any(_contains(name, topic) for name in one.names))
     return [f"{' or '.join(one.names)} (environment variable)  {one.help}" for one in near]
+
+
+def verdicts_about(
+    topic: str, parsers: Sequence[Parser], *, by_reason: bool
+) -> dict[str, list[str]]:
+    """A line for each of other engines' flags whose name contains ``topic``, with the commands that
+    have it; if there is none and ``by_reason``, for those whose explanation contains it."""
+    verdicts = [(*one, parser.prog) for parser in parsers for one in parser.verdicts().items()]
+    found = [one for one in verdicts if _contains(one[0], topic)]
+    if not found and by_reason:
+        found = [one for one in verdicts if _contains(one[1], topic)]
+    having: dict[str, list[str]] = {}
+    for flag, line, command in found:
+        having.setdefault(f"{flag} {line}", []).append(command)
+    return having
 
 
 def _mentions(action: argparse.Action, word: str) -> bool:

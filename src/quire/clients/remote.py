@@ -12,6 +12,7 @@ from typing import Any
 
 from quire.clients.address import GET_TIMEOUT_S, Address, ServerError, key_headers, refusal
 from quire.clients.sse import DONE, EventSplitter
+from quire.shown import shown
 
 _OK = 200
 
@@ -120,9 +121,9 @@ def _event(data: bytes) -> dict[str, Any]:
     try:
         event = json.loads(data)
     except ValueError:
-        raise ServerError(f"the server sent an event that is not JSON: {data[:80]!r}") from None
+        raise ServerError(f"the server sent an event that is not JSON: {shown(data)}") from None
     if not isinstance(event, dict):
-        raise ServerError(f"the server sent an event that is not a JSON object: {data[:80]!r}")
+        raise ServerError(f"the server sent an event that is not a JSON object: {shown(data)}")
     if event.get("error"):
         raise refusal(500, data)
     return event

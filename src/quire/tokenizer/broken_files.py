@@ -7,6 +7,7 @@ from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 
+from quire.tokenizer.chat_template_files import template_problem
 from quire.weights.lfs_pointer import pointer_problem
 
 _OBJECTS = (
@@ -45,8 +46,9 @@ def _object_problem(file: Path) -> str | None:
     except ValueError as error:
         return f"{file} is not valid JSON ({error}); download the file again"
     if isinstance(value, dict):
-        return None
-    return f"{file} holds no JSON object; download the file again"
+        return template_problem(file, value.get("chat_template"))
+    key = ' with the key "chat_template"' if file.name == "chat_template.json" else ""
+    return f"{file} holds no JSON object{key}; download the file again"
 
 
 def _text_problem(file: Path) -> str | None:

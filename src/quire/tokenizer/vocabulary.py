@@ -22,7 +22,8 @@ class Vocabulary:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        token_ids = {*tokenizer.get_vocab().values(), *tokenizer.added_tokens_decoder}
+        vocab = tokenizer.get_vocab()
+        token_ids = {*vocab.values(), *tokenizer.added_tokens_decoder}
         self.size = max(token_ids) + 1  # ids from here on have no text
         self._unused_ids = frozenset(range(self.size)) - token_ids  # unused ids below size
         self._backend = _plain_backend(tokenizer)
@@ -30,7 +31,7 @@ class Vocabulary:
             token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
         }
         # Tokens like <0xE4>: one raw byte each. Byte-level tokenizers have none.
-        self.byte_values = _byte_values(tokenizer)
+        self.byte_values = _byte_values(tokenizer, vocab)
         # Decoding tokens after this one keeps the space that many decoders remove from the first
         # token.
         self.anchor_id = self._visible_token()
@@ -131,21 +132,12 @@ def _is_visible(text: str) -> bool:
     return text.strip() != "" and text.isprintable() and REPLACEMENT not in text
 
 
-def _byte_values(tokenizer: PreTrainedTokenizerBase) -> dict[int, int]:
+def _byte_values(tokenizer: PreTrainedTokenizerBase, vocab: Mapping[str, int]) -> dict[int, int]:
     """Token id to byte, for each byte with a token, if the tokenizer decodes those as bytes."""
-    probe = tokenizer.convert_tokens_to_ids("<0x41>")
-    if not isinstance(probe, int) or tokenizer.convert_ids_to_tokens(probe) != "<0x41>":
-        return {}
-    if tokenizer.decode([probe]) != "A":
-        return {}
     names = [f"<0x{byte:02X}>" for byte in range(256)]
-    ids = tokenizer.convert_tokens_to_ids(names)
-    assert isinstance(ids, list)
-    # A missing one has no id, or that of the unknown token.
-    found = {token_id: byte for byte, token_id in enumerate(ids) if token_id is not None}
-    spelled = tokenizer.convert_ids_to_tokens(list(found))
-    return {
-        token_id: byte
-        for (token_id, byte), text in zip(found.items(), spelled, strict=True)
-        if text == names[byte]
-    }
+    values = {vocab[name]: byte for byte, name in enumerate(names) if name in vocab}
+    is_byte = any(  # not all: decoders may remove a space at the beginning
+        tokenizer.decode([token_id]) == bytes([byte]).decode(errors="replace")
+        for token_id, byte in values.items()
+    )
+    return values if is_byte else {}

@@ -18,7 +18,7 @@ _NUMBERED = re.compile(r"(.*?)(\d+)-of-(\d+)(\..+)")
 def read_index(file: Path) -> dict[str, str]:
     """Tensor name -> shard, according to the index."""
     try:
-        shard_of = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
+        shard_of = json.loads(file.read_text(encoding="utf-8-sig"))["weight_map"]
         return {str(name): str(shard) for name, shard in shard_of.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelLoadError(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 import ssl
+from codecs import BOM_UTF8
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -304,6 +306,15 @@ def test_input_that_nobody_counts_is_told(
     assert told in capsys.readouterr().out
     assert run(Uncounted(), *words, "--tokenizer", str(TINY_CHAT)) == 0
     assert told not in capsys.readouterr().out
+
+
+def test_a_config_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    folder = shutil.copytree(TINY_CHAT, tmp_path / "model")
+    config = folder / "config.json"
+    config.write_bytes(BOM_UTF8 + config.read_bytes())
+    model = FakeModel()
+    assert run(model, *RANDOM, "--tokenizer", str(folder)) == 0
+    assert max(max(body["prompt"]) for body in model.bodies) < 4096
 
 
 def test_a_picture(tmp_path: Path) -> None:

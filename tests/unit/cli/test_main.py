@@ -66,6 +66,19 @@ def test_help_about_what_there_is_not_says_why(capsys: pytest.CaptureFixture[str
     assert "--task is refused: only text generation" in capsys.readouterr().out
 
 
+def test_help_about_a_word_names_every_command_that_has_a_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--help=there is no profiler"]) == 0
+    by_reason = "--profile is refused: there is no profiler; leave it out\n    of quire bench "
+    assert f"{by_reason}throughput, quire bench latency, quire bench serve" in (
+        capsys.readouterr().out
+    )
+    assert main(["--help=profiler"]) == 0  # the name of a flag that `bench serve` has not
+    told = capsys.readouterr().out
+    assert "--profiler-config has no effect" in told and "--profile is" not in told
+
+
 @pytest.mark.parametrize(
     ("words", "flag", "said"),
     [

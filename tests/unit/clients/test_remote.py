@@ -68,7 +68,8 @@ def test_a_stream_is_its_events_up_to_done() -> None:
         (json_script({"error": {"message": "no such model"}}, status=404), "404: no such model"),
         (Script(pieces=events({"error": {"message": "it died"}})), "it died"),
         (Script(pieces=events("nonsense")), "an event that is not JSON"),
-        (Script(pieces=events([1])), "an event that is not a JSON object"),
+        (Script(pieces=events([1])), r"an event that is not a JSON object: b'\[1\]'$"),
+        (Script(pieces=events([1] * 99)), r"JSON object: b'\[1, 1, .*\.\.\.$"),
         (Script(pieces=events({"n": 1}), then_close=True), "in the middle of its answer"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,31 @@ def test_the_older_file_is_read_where_nothing_else_has_a_template(folder: Path) 
     assert load_tokenizer(folder).chat_template == "of the config"
 
 
-def test_the_older_file_is_named_where_it_is_broken(folder: Path) -> None:
-    (folder / "chat_template.json").write_text("{")
-    with pytest.raises(ModelLoadError, match=r"chat_template\.json is not valid JSON"):
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "is not valid JSON"),
+        ('"{{ messages }}"', 'holds no JSON object with the key "chat_template"'),
+    ],
+)
+def test_the_older_file_is_named_where_it_is_broken(folder: Path, text: str, problem: str) -> None:
+    (folder / "chat_template.json").write_text(text)
+    with pytest.raises(ModelLoadError, match=rf"chat_template\.json {problem}"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.json"])
+@pytest.mark.parametrize(
+    "template", [5, ["a"], [{"name": "default"}], [{"name": "a", "template": 5}], {"default": None}]
+)
+def test_what_is_no_template_is_named_with_file_and_key(
+    folder: Path, name: str, template: Any
+) -> None:
+    file = folder / name
+    config = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps({**config, "chat_template": template}))
+    message = f"{file} has chat_template = {template!r}, which must be a Jinja text, or a list of"
+    with pytest.raises(ModelLoadError, match=f"^{re.escape(message)}"):
         load_tokenizer(folder)
 
 

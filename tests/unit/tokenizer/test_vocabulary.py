@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models
@@ -52,6 +53,24 @@ def test_what_bytes_without_a_token_have_is_no_byte(unknown: str | None) -> None
     detokenizer = make_detokenizer(vocabulary, skip_special_tokens=False)
     token_ids = [vocab["a"], 0, vocab["a"]]
     assert detokenizer.feed(token_ids) + detokenizer.finish() == tokenizer.decode(token_ids)
+
+
+@pytest.mark.parametrize("values", [range(256), range(0x80, 256), [0x20], [0x41], [0xC3]])
+def test_bytes_are_known_whichever_there_are(values: Sequence[int]) -> None:
+    tokens = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in values), "\u2581", "a"]
+    model = models.BPE(
+        vocab={token: i for i, token in enumerate(tokens)},
+        merges=[],
+        unk_token="<unk>",
+        byte_fallback=True,
+    )
+    core = Tokenizer(model)
+    core.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    bytes_decoded = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+    assert Vocabulary(bytes_decoded).byte_values == {2 + i: byte for i, byte in enumerate(values)}
+    core.decoder = decoders.Fuse()
+    spelled_out = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+    assert Vocabulary(spelled_out).byte_values == {}
 
 
 def with_unused_ids(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:

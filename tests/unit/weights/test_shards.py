@@ -32,6 +32,7 @@ def test_numbers_in_names_imply_the_other_shards(
     assert files_of(tmp_path, chosen) == implied
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize(
     ("listing", "read"),
     [
@@ -41,11 +42,11 @@ def test_numbers_in_names_imply_the_other_shards(
     ],
 )
 def test_index_says_the_shards_before_they_have_come(
-    tmp_path: Path, listing: list[str], read: list[str]
+    tmp_path: Path, listing: list[str], read: list[str], encoding: str
 ) -> None:
     index = "model.safetensors.index.json"
     shard_of = {"x": "a.safetensors", "y": "w/b.safetensors"}
-    (tmp_path / index).write_text(json.dumps({"weight_map": shard_of}))
+    (tmp_path / index).write_text(json.dumps({"weight_map": shard_of}), encoding)
     chosen = choose_weight_files([index, *listing])
     assert chosen is not None
     assert files_of(tmp_path, chosen, listing) == read
