@@ -266,6 +266,6 @@ def _check_eos(source: str, config: Mapping[str, Any]) -> None:
     for token_id in stated if isinstance(stated, list) else [stated]:
         if token_id is not None and not is_int(token_id):
             raise ModelLoadError(
-                f"{source} has eos_token_id = {shown(stated)}; it must be a token id, a whole number, "
-                "or a list of them"
+                f"{source} has eos_token_id = {shown(stated)}; it must be a token id, a whole "
+                "number, or a list of them"
             )
