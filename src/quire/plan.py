@@ -142,6 +142,7 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
         element_size=ELEMENT_SIZE[source.dtype],
         max_step_tokens=limits.max_num_batched_tokens,
     )
+    shortest = length.longest if length.source == "user" else 1
     told = told_size(cache, fit, device.kind)
     usable, reserve = _budget(cache, told, device, is_invented=memory is not None)
     budget = Memory(
@@ -165,13 +166,7 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
         memory_bytes=device.memory_bytes,
         usable_bytes=usable,
         reserve_bytes=reserve,
-        needed_bytes=_needed(
-            cache,
-            told,
-            budget,
-            reserve,
-            fit.bytes_for(length.longest if length.source == "user" else 1),
-        ),
+        needed_bytes=_needed(cache, told, budget, reserve, fit.bytes_for(shortest)),
         kv_cache_bytes=chosen_bytes(told, fit, budget, length.longest, limits.max_num_seqs)
         if weights_fit(told, budget)
         else 0,
