@@ -147,7 +147,7 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
     usable, reserve = _budget(cache, told, device, is_invented=memory is not None)
     budget = Memory(
         device=device.kind,
-        total=device.memory_bytes,
+        total=device.memory_bytes - reserve,
         free=usable - reserve,
         weights=facts.weight_bytes,
     )
@@ -323,7 +323,7 @@ def _budget(
     """(bytes an engine may use, bytes of those for neither weights nor KV cache)."""
     reserve = 0 if device.kind == "cpu" else GPU_RESERVE_BYTES
     if told is not None:
-        return device.memory_bytes, reserve  # an engine takes it whatever else is asked or free
+        return device.memory_bytes, reserve  # whatever else is asked or free
     if device.kind == "cpu":
         return device.memory_bytes if is_invented else platform.available_memory(), reserve
     return int(device.memory_bytes * cache.gpu_memory_utilization), reserve
@@ -335,7 +335,7 @@ def _needed(
     """Memory in which an engine takes the told KV cache, or chooses one of at least
     ``kv_bytes``."""
     if told is not None:
-        return memory.weights + told.num_bytes
+        return memory.weights + reserve + max(told.num_bytes, kv_bytes)
     if memory.device == "cpu":
         return memory.weights + math.ceil(kv_bytes / CPU_SHARE_FOR_ONE_REQUEST)
     return math.ceil((memory.weights + reserve + kv_bytes) / cache.gpu_memory_utilization)

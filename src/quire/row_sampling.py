@@ -78,10 +78,11 @@ def _checked_row(
     params.verify()
     eos_token_ids, token_strings = ends
     ends_late = params.ignore_eos and params.is_constrained  # complete text must end
-    ignored_eos = eos_token_ids if params.ignore_eos and not ends_late else ()
-    eos = () if ignored_eos else eos_token_ids
+    is_eos_heeded = ends_late or not params.ignore_eos
     own_stops = dict.fromkeys([*(params.stop_token_ids or ()), *token_strings])
     _require_few_stops(len(own_stops))
+    eos = eos_token_ids if is_eos_heeded else ()
+    ignored_eos = () if is_eos_heeded else tuple(t for t in eos_token_ids if t not in own_stops)
     stop_token_ids = tuple(dict.fromkeys([*(params.stop_token_ids or ()), *eos, *token_strings]))
     allowed = tuple(dict.fromkeys(params.allowed_token_ids or ()))
     bias = params.logit_bias or {}

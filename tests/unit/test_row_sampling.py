@@ -125,6 +125,8 @@ def test_ignore_eos_keeps_only_the_users_stop_tokens() -> None:
 def test_an_ignored_eos_is_too_early_as_stop_tokens_are() -> None:
     found = row(SamplingParams(ignore_eos=True, stop_token_ids=[4], min_tokens=3))
     assert (found.stop_token_ids, found.too_early_ids) == ((4,), (4, 2, 3))
+    own = row(SamplingParams(ignore_eos=True, stop_token_ids=[3, 4], min_tokens=3))
+    assert (own.stop_token_ids, own.too_early_ids) == ((3, 4), (3, 4, 2))
     with pytest.raises(ValueError, match=r"each of allowed_token_ids \[2\] .* by min_tokens"):
         row(SamplingParams(ignore_eos=True, allowed_token_ids=[2], min_tokens=1))
 

@@ -15,13 +15,15 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 
-LONGEST_HOLD_S = 10.0
+LONGEST_HOLD_S = 300.0  # a step on a CPU may take a minute
 
 _NUMBERS = tuple(
     int(number)
     for number in (
         signal.SIGINT,
+        signal.SIGQUIT,
         signal.SIGTERM,
+        signal.SIGXCPU,
         signal.SIGALRM,
         signal.SIGVTALRM,
         signal.SIGPROF,
@@ -45,7 +47,8 @@ class HeldSignals:
 
     The block may never end, as a step that loops does. So the handlers are called inside it after
     `LONGEST_HOLD_S` seconds, or at a second Ctrl-C, whatever that leaves half done. What they raise
-    passes every ``except Exception`` in the block. (`worker/step_timeout.py` ends the wait for a
+    passes every ``except Exception`` in the block. Functions of the user that a step calls, such as
+    logits processors, are part of the block. (`worker/step_timeout.py` ends the wait for a
     device that hangs; no handler can interrupt C code that does.)
     """
 
@@ -62,7 +65,8 @@ class HeldSignals:
         try:
             for number in _NUMBERS:
                 handler = _signal.getsignal(number)
-                if callable(handler) and not isinstance(handler, HeldSignals):
+                is_held = isinstance(handler, HeldSignals) and not handler._is_over
+                if callable(handler) and not is_held:
                     self._handlers[number] = handler
                     _signal.signal(number, self)
         except BaseException:  # of a handler that is not held yet
@@ -93,6 +97,8 @@ class HeldSignals:
         if number in self._pending and (self._is_overdue or number == _CTRL_C):
             try:
                 self._let_go()
+                if not self._is_overdue:
+                    self._handlers[number](number, frame)  # the second press is a signal of its own
             except Exception as error:
                 raise SignalHandlerError(error, self) from error
             return

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,14 @@ from quire.chat_template import ChatError, ChatOptions, ChatRenderer
 from quire.near_names import did_you_mean
 from quire.prompts import ParsedPrompt
 from quire.server.errors import bad_request
-from quire.server.protocol.common import Body, ChatMessage, ChatPromptBody
+from quire.server.forms import is_named
+from quire.server.protocol.common import (
+    CALL_NOTES,
+    MESSAGE_NOTES,
+    Body,
+    ChatMessage,
+    ChatPromptBody,
+)
 from quire.server.state import ServerState
 from quire.server.tool_choice import ToolUse, check_tools, tool_use
 from quire.template_format import shows_tools, template_fault, template_variables
@@ -218,10 +225,43 @@ def _message(message: ChatMessage, index: int, template: str) -> dict[str, Any]:
         )
     if message.role == "developer" and not _spells(template, "developer"):
         plain["role"] = "system"
-    reasoning = plain.get("reasoning") or plain.get("reasoning_content")
+    reasoning = plain.get("reasoning") or plain.get("reasoning_content") or _noted_thoughts(plain)
     if reasoning:
         plain["reasoning"] = plain["reasoning_content"] = reasoning
-    return plain
+    if isinstance(calls := plain.get("tool_calls"), list):
+        plain["tool_calls"] = [_call(one, template) for one in calls]
+    return _without_notes(plain, MESSAGE_NOTES, template)
+
+
+def _noted_thoughts(message: dict[str, Any]) -> str:
+    """The reasoning of a message that has it only in what LiteLLM notes there."""
+    blocks, items = message.get("thinking_blocks"), message.get("reasoning_items")
+    thoughts = [block.get("thinking") for block in _objects(blocks)]
+    for item in _objects(items):
+        thoughts += [part.get("text") for part in _objects(item.get("summary"))]
+    return "\n".join(one for one in thoughts if isinstance(one, str) and one)
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _call(call: Any, template: str) -> Any:
+    """A call of a tool as a template may write it whole."""
+    if not isinstance(call, dict):
+        return call
+    call = _without_notes(call, CALL_NOTES, template)
+    if isinstance(function := call.get("function"), dict):
+        call["function"] = _without_notes(function, CALL_NOTES, template)
+    return call
+
+
+def _without_notes(noted: dict[str, Any], notes: Sequence[str], template: str) -> dict[str, Any]:
+    """Without the client's own notes, but for those that the template names."""
+    if not any(name in noted for name in notes):
+        return dict(noted)
+    dropped = {name for name in notes if not is_named(template, name)}
+    return {name: value for name, value in noted.items() if name not in dropped}
 
 
 def _knows_role(template: str, role: str) -> bool:

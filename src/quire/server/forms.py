@@ -108,10 +108,10 @@ def _of_type(form: Form, value: Mapping[str, Any]) -> Form | None:
 
 def _reads(form: Form, name: str, template: Callable[[], str]) -> bool:
     """Whether the template names the key, and may read it."""
-    return form.is_for_template and _is_named(template(), name)
+    return form.is_for_template and is_named(template(), name)
 
 
-def _is_named(template: str, name: str) -> bool:
+def is_named(template: str, name: str) -> bool:
     """Whether the template has the key, by a cached set of words: a body may have so many keys
     that a search for each takes too long."""
     if name.isidentifier():

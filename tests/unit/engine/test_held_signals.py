@@ -93,6 +93,33 @@ def test_a_second_ctrl_c_goes_through(called: list[int]) -> None:
     assert called == [SIGUSR1, SIGINT]
 
 
+@pytest.mark.usefixtures("called")
+def test_a_handler_that_counts_presses_gets_both() -> None:
+    presses: list[int] = []
+
+    def count(number: int, frame: FrameType | None) -> None:
+        presses.append(number)
+        if len(presses) == 2:
+            raise KeyboardInterrupt
+
+    signal.signal(SIGINT, count)
+    with pytest.raises(KeyboardInterrupt), HeldSignals():
+        signal.raise_signal(SIGINT)
+        signal.raise_signal(SIGINT)
+        raise AssertionError("the second press ends the block")
+    assert presses == [SIGINT, SIGINT]
+
+
+def test_a_block_that_is_kept_as_a_handler_is_held_by_the_next(called: list[int]) -> None:
+    with HeldSignals():
+        kept = signal.signal(SIGUSR1, signal.SIG_IGN)
+    signal.signal(SIGUSR1, kept)
+    with HeldSignals():
+        signal.raise_signal(SIGUSR1)
+        assert not called
+    assert called == [SIGUSR1]
+
+
 def test_a_block_that_never_ends_is_interrupted(
     called: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from quire.request import RowSampling
 from quire.sampling.choice import MakeChoice
 from quire.sampling.device_choice import DeviceChoice
 from quire.sampling.sampler import SampleKind, SampleOutput
+from quire.structured import Constraint, Thinking, TokenMark
 from tests.fakes.reference_choice import ReferenceChoice
 from tests.unit.kernels.twins import DEVICE
 from tests.unit.sampling.harness import CPU, Rows, logprobs_of
@@ -106,6 +107,25 @@ def test_all_logprobs_and_more_than_kernels_give_are_those_of_torch() -> None:
     settings = [{"num_logprobs": -1}, {"num_logprobs": 30, "processed_logprobs": True}]
     wanted = joined(settings, None, CPU).sample(LOGITS[:2], range(2))
     assert_same(joined(settings).sample(LOGITS[:2].to(DEVICE), range(2)), wanted)
+
+
+THINKING = Thinking(begins=(), ends=(TokenMark(text=b"</t>", token_ids=(6,)),), is_open=True)
+
+
+def test_a_row_forgets_the_early_tokens_of_its_former_owner() -> None:
+    best = LOGITS[0].topk(3).indices.tolist()
+    for rows in (joined([]), joined([], ReferenceChoice, CPU)):
+        rows.join(0, RowSampling(temperature=0.0, min_tokens=9, stop_token_ids=tuple(best[::-1])))
+        rows.sampler.leave(0)
+        rows.join(0, RowSampling(temperature=0.0, min_tokens=9, stop_token_ids=(best[1],)))
+        assert rows.sample_on_device(LOGITS[:1].to(rows.device), [0]).token_ids.tolist() == best[:1]
+
+
+def test_a_constrained_row_with_early_tokens_is_sampled_by_operation() -> None:
+    sampling = RowSampling(temperature=0.0, min_tokens=9, stop_token_ids=(1,))
+    rows = joined([], None, CPU)
+    rows.join(0, sampling, constraint=Constraint(thinking=THINKING))
+    assert rows.sampler.graph_kind(np.arange(1)) is None
 
 
 @pytest.mark.parametrize(

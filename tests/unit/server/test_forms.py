@@ -128,13 +128,46 @@ async def test_a_message_of_litellm_can_be_sent_back(
     assert response.status_code == 200, response.text
 
 
-async def test_what_clients_note_in_calls_is_not_in_the_prompt(engine: AsyncLLM) -> None:
-    template = "{% for m in messages %}{{ m.tool_calls|tojson }}{% endfor %}"
-    noted = {"function": {**CALL["function"], "parsed_arguments": {"a": 1}, **NOTES}, **NOTES}
-    prompts = []
-    async with in_process_client(ready_state(engine, trust_request_chat_template=True)) as trusting:
-        for call in (CALL, noted):
-            message = {"role": "assistant", "tool_calls": [call]}
-            body = {"messages": [message], "chat_template": template}
-            prompts.append((await trusting.post("/apply-template", json=body)).json()["prompt"])
-    assert prompts[0] == prompts[1] and '"f"' in prompts[0]
+NOTED_CALL = {"function": {**CALL["function"], "parsed_arguments": {"a": 1}, **NOTES}, **NOTES}
+
+
+async def prompt_of(engine: AsyncLLM, template: str, message: dict[str, Any]) -> str:
+    """What a template of a request makes of one message."""
+    template = "{% for m in messages %}" + template + "{% endfor %}"
+    body = {"messages": [{"role": "assistant", **message}], "chat_template": template}
+    state = ready_state(engine, trust_request_chat_template=True)
+    async with in_process_client(state) as client:
+        response = await client.post("/apply-template", json=body)
+    assert response.status_code == 200, response.text
+    return str(response.json()["prompt"])
+
+
+async def test_what_clients_note_is_in_no_prompt(engine: AsyncLLM) -> None:
+    plain, noted = {"tool_calls": [CALL]}, {"tool_calls": [NOTED_CALL], **NOTES}
+    for template in ("{{ m.tool_calls|tojson }}", "{{ m|tojson }}"):
+        prompt = await prompt_of(engine, template, plain)
+        assert prompt == await prompt_of(engine, template, noted) and '"f"' in prompt
+
+
+async def test_a_template_may_read_what_clients_note(engine: AsyncLLM) -> None:
+    template = (
+        "{{ m.provider_specific_fields.reasoning }}"
+        "{{ m.tool_calls[0].provider_specific_fields.reasoning }}"
+        "{{ m.tool_calls[0].function.parsed_arguments.a }}"
+    )
+    noted = {"tool_calls": [NOTED_CALL], **NOTES}
+    assert await prompt_of(engine, template, noted) == "Hm.Hm.1"
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        {"thinking_blocks": [{"type": "redacted_thinking", "data": "x"}, THOUGHT]},
+        {"reasoning_items": [{"id": "1", "summary": [{"type": "summary_text", "text": "Hm."}]}]},
+        {"reasoning_content": "Hm.", "thinking_blocks": [{**THOUGHT, "thinking": "other"}]},
+    ],
+)
+async def test_thoughts_that_are_only_notes_are_read(
+    engine: AsyncLLM, noted: dict[str, Any]
+) -> None:
+    assert await prompt_of(engine, "{{ m.reasoning_content }}", noted) == "Hm."

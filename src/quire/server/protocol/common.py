@@ -20,7 +20,6 @@ from pydantic import (
     StrictBool,
     StrictFloat,
     WithJsonSchema,
-    model_validator,
 )
 
 from quire.server.forms import Form
@@ -229,40 +228,20 @@ class GenerationBody(SamplingBody):
     return_token_ids: StrictBool | None = None
 
 
-# What clients write into calls for themselves: LiteLLM what it got beside them from any server,
-# OpenAI's client its parse of the arguments.
-_NOTES = "provider_specific_fields"
-_CALL_NOTES = (_NOTES, "parsed_arguments")
+# What clients note in messages and calls for themselves: LiteLLM what it got beside them from any
+# server, OpenAI's client its parse of the arguments.
+CALL_NOTES = ("provider_specific_fields", "parsed_arguments")
+# LiteLLM also sends reasoning in up to three forms.
+MESSAGE_NOTES = ("provider_specific_fields", "thinking_blocks", "reasoning_items")
 
 
 class ChatMessage(BaseModel):
-    """One message; templates see all its keys, but of calls not what clients note in them: a
-    template may write a call as it is."""
+    """One message; templates see all its keys."""
 
     model_config = ConfigDict(extra="allow")
 
     role: str
     content: TextOrParts = None
-
-    @model_validator(mode="after")
-    def _drop_notes(self) -> ChatMessage:
-        extra = self.model_extra
-        if extra and isinstance(calls := extra.get("tool_calls"), list):
-            extra["tool_calls"] = [_without_notes(call) for call in calls]
-        return self
-
-
-def _without_notes(call: Any) -> Any:
-    kept = _kept(call)
-    if isinstance(kept, dict) and "function" in kept:
-        kept["function"] = _kept(kept["function"])
-    return kept
-
-
-def _kept(noted: Any) -> Any:
-    if not isinstance(noted, dict):
-        return noted
-    return {name: value for name, value in noted.items() if name not in _CALL_NOTES}
 
 
 _CACHE_MARK = "cache_control"  # has no effect: every prefix is cached
@@ -272,17 +251,16 @@ _PART = Form(
     default_type="text",
 )
 _TOOL_CALL = Form(
-    known=("id", "type", "index"),
-    inside={"function": Form(known=("name", "arguments"), is_for_template=True)},
+    known=("id", "type", "index", *CALL_NOTES),
+    inside={"function": Form(known=("name", "arguments", *CALL_NOTES), is_for_template=True)},
     is_for_template=True,
 )
 CHAT_MESSAGE = Form(
     # ``parsed`` is the client's own parse of the content; `messages_input.py` sets ``is_error`` for
-    # results of tools; clients such as lm_eval send a ``type``, which says nothing. LiteLLM sends
-    # reasoning in up to three forms, of which ``reasoning_content`` has all the readable text.
+    # results of tools; clients such as lm_eval send a ``type``, which says nothing.
     known=(
         *("name", "tool_call_id", "reasoning", "reasoning_content", "annotations", "parsed"),
-        *("is_error", "type", "thinking_blocks", "reasoning_items", _NOTES),
+        *("is_error", "type", *MESSAGE_NOTES),
     ),
     inside={"content": _PART, "tool_calls": _TOOL_CALL},
     refused={

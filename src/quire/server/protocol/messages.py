@@ -96,6 +96,7 @@ _FORMAT = Form(
             known=("type", "schema"),
             required={"schema": '{"type": "json_schema", "schema": {"type": "object"}}'},
         ),
+        "structural_tag": Form(known=("type",)),  # not of this API
     }
 )
 _BLOCK_KEYS = ("type", "cache_control")
