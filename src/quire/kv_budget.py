@@ -14,7 +14,7 @@ from quire.config import CacheConfig, EngineConfig
 from quire.errors import OutOfMemoryError
 from quire.kv_fit import KVFit, fit_max_model_len
 from quire.kv_layout import KVLayout
-from quire.sizes import format_bytes
+from quire.sizes import format_bytes, rounded_down
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def _check_told_size(told: ToldSize, memory: Memory) -> None:
     raise OutOfMemoryError(
         f"{told.said} asks for a KV cache of {format_bytes(told.num_bytes)}, but of the "
         f"{format_bytes(memory.total)} of memory here the weights leave "
-        f"{format_bytes(most)}; give at most {format_bytes(most)}, or leave it out for a size that "
+        f"{format_bytes(most)}; give at most {rounded_down(most)}, or leave it out for a size that "
         "fits"
     )
 

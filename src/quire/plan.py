@@ -36,7 +36,7 @@ from quire.resolve import (
     model_source,
     scheduler_config,
 )
-from quire.sizes import format_bytes, parse_bytes
+from quire.sizes import format_bytes, parse_bytes, rounded_up
 from quire.weights.checkpoint_files import choose_weight_files
 
 if TYPE_CHECKING:
@@ -233,15 +233,7 @@ def _what_it_lacks(plan: MemoryPlan) -> str:
         return f"does not fit: needs a KV cache of {format_bytes(plan.fit.bytes_for(length))}"
     is_part = plan.reserve_bytes and plan.usable_bytes < plan.memory_bytes
     share = ", of which gpu_memory_utilization leaves a part" if is_part else ""
-    return f"does not fit: needs {_rounded_up(plan.needed_bytes)} of memory{share}"
-
-
-def _rounded_up(num_bytes: int) -> str:
-    """A size that is enough when a user gives it."""
-    size = num_bytes
-    while parse_bytes(format_bytes(size)) < num_bytes:
-        size += num_bytes // 1000 + 1
-    return format_bytes(size)
+    return f"does not fit: needs {rounded_up(plan.needed_bytes)} of memory{share}"
 
 
 def _copied_bytes(source: ModelSource, facts: ModelFacts) -> int:

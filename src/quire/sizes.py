@@ -63,6 +63,22 @@ def format_bytes(count: float) -> str:
     return f"{count:.{digits}f} {units[index]}"
 
 
+def rounded_up(num_bytes: int) -> str:
+    """A size of few digits that is enough when a user gives it."""
+    size = num_bytes
+    while parse_bytes(format_bytes(size)) < num_bytes:
+        size += num_bytes // 1000 + 1
+    return format_bytes(size)
+
+
+def rounded_down(num_bytes: int) -> str:
+    """A size of few digits that is not too large when a user gives it."""
+    size = num_bytes
+    while parse_bytes(format_bytes(size)) > num_bytes:
+        size -= num_bytes // 1000 + 1
+    return format_bytes(size)
+
+
 def _whole(number: float, said: object) -> int:
     """``number`` as an int; ``said`` is the user's spelling, for the error."""
     if not math.isfinite(number) or not math.isclose(number, round(number)):

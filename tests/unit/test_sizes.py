@@ -1,6 +1,13 @@
 import pytest
 
-from quire.sizes import format_bytes, parse_bytes, parse_count, parse_memory
+from quire.sizes import (
+    format_bytes,
+    parse_bytes,
+    parse_count,
+    parse_memory,
+    rounded_down,
+    rounded_up,
+)
 
 
 @pytest.mark.parametrize(
@@ -66,3 +73,10 @@ def test_wrong_counts(text: float | str) -> None:
 )
 def test_format_bytes(count: int, text: str) -> None:
     assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, 1023, 24158142464, 24_158_142_463, 5 * 2**40 + 7])
+def test_rounded_sizes_are_on_their_side_when_they_are_read_again(num_bytes: int) -> None:
+    assert parse_bytes(rounded_down(num_bytes)) <= num_bytes <= parse_bytes(rounded_up(num_bytes))
+    assert parse_bytes(rounded_up(num_bytes)) <= num_bytes * 1.02 + 1
+    assert parse_bytes(rounded_down(num_bytes)) >= num_bytes * 0.98 - 1

@@ -56,7 +56,7 @@ class Parser(argparse.ArgumentParser):
             "usage": "%(prog)s [options]",  # all flags by name would fill a screen
             "allow_abbrev": False,
             "formatter_class": argparse.RawDescriptionHelpFormatter,
-            "epilog": "--help=GROUP shows one group, --help=WORD the flags that mention a word.",
+            "epilog": "--help=WORD shows the group of that name and the flags that mention it.",
         }
         super().__init__(prog=prog, description=description, **{**defaults, **options})
         self._source = ""  # where the words being read come from; begins error lines
@@ -128,7 +128,9 @@ class Parser(argparse.ArgumentParser):
         sys.exit(status)
 
     def _help_about(self, topic: str) -> str:
-        """The help of the group named ``topic``, or else of all flags that mention it."""
+        """The help of the group named ``topic`` and of all flags that mention it."""
+        if topic.lower() == "all":
+            return self.format_help()
         found = self.about(topic)
         verdicts = verdicts_about(topic, [self], by_reason=not found)
         others = [*variables_about(topic), *verdicts]
@@ -143,13 +145,13 @@ class Parser(argparse.ArgumentParser):
         return "\n".join(part for part in (formatter.format_help(), lines) if part)
 
     def about(self, topic: str) -> dict[str, list[argparse.Action]]:
-        """By group, the flags of the group named ``topic``, or else all that mention it."""
-        titles = [str(group.title) for group in self._action_groups]
-        is_title = topic.lower() in map(str.lower, titles)
+        """By group, the flags of the group named ``topic`` and all that mention it."""
         found: dict[str, list[argparse.Action]] = {}
-        for title, group in zip(titles, self._action_groups, strict=True):
+        for group in self._action_groups:
+            title = str(group.title)
+            is_meant = title.lower() == topic.lower()
             for action in group._group_actions:
-                fits = title.lower() == topic.lower() if is_title else _mentions(action, topic)
+                fits = is_meant or _mentions(action, topic)
                 if fits and action.help != argparse.SUPPRESS:
                     found.setdefault(title, []).append(action)
         return found

@@ -151,7 +151,9 @@ def test_hidden_flags_are_not_suggested(parser: Parser, capsys: pytest.CaptureFi
     ("topic", "shown", "hidden"),
     [
         ("scheduling", "--max-num-seqs", "--dtype"),
-        ("KV cache", "--block-size", "--dtype"),
+        ("KV cache", "--block-size", "--scheduling-policy"),
+        ("KV cache", "--dtype", "--scheduling-policy"),  # in another group, and mentions it
+        ("all", "--dtype", "QUIRE_STEP_TIMEOUT"),
         ("prefix", "--enable-prefix-caching", "--dtype"),
         ("max_model_len", "--max-model-len", "--dtype"),
         ("fcfs", "--scheduling-policy", "--dtype"),
