@@ -103,12 +103,11 @@ class RowParameters:
         self.is_random[row] = not sampling.is_greedy
         self.is_filtered[row] = sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
         self._is_penalised[row] = penalties_of(sampling) != NO_PENALTIES
-        # Only the host finds out that a mask and this together left no token.
-        is_masked = joined.constraint is not FREE
-        self._has_early[row] = has_early = bool(joined.early_ids)
-        self._has_early_on_host[row] = has_early and (
-            is_masked or not _is_short_list(joined.early_ids)
-        )
+        early_ids = joined.early_ids
+        self._has_early[row] = bool(early_ids)
+        # Only the host finds out that a mask and these together left no token.
+        fits_graphs = joined.constraint is FREE and _is_short_list(early_ids)
+        self._has_early_on_host[row] = bool(early_ids) and not fits_graphs
         wanted = sampling.num_logprobs
         self._num_logprobs[row] = _NOT_WANTED if wanted is None else wanted
         self._is_processed[row] = sampling.processed_logprobs
@@ -128,9 +127,9 @@ class RowParameters:
         counts = self._num_logprobs[rows_cpu]
         if (counts > MAX_LOGPROBS).any() or (counts == -1).any():
             return None
-        has_early = self._has_early[rows_cpu].any()
         if self._has_early_on_host[rows_cpu].any():
             return None
+        has_early = self._has_early[rows_cpu].any()
         if (counts != _NOT_WANTED).any():
             return None if has_early else SampleKind.LOGPROBS
         if self._is_penalised[rows_cpu].any():
