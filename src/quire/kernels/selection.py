@@ -148,6 +148,29 @@ def more_lines(
     return HopperProduct(weight, bias, kind, room)
 
 
+class BestToken(Protocol):
+    """A GPU's argmax of the products of several lines with one weight, which are not written."""
+
+    def suits(self, lines: int) -> bool:
+        """Whether this is the fastest way for so many lines."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [T, K] -> the column of the largest product [T] int64, of equal ones the first."""
+        ...
+
+
+def best_token(weight: Tensor) -> BestToken | None:
+    """None where the product has to be written."""
+    from quire.kernels.cuda.availability import why_not
+
+    if weight.device.type != "cuda" or why_not(weight, None, gated=False):
+        return None
+    from quire.kernels.cuda.best_column import BestColumn
+
+    return BestColumn(weight)
+
+
 class AttendRows(Protocol):
     """A GPU's attention for rows with one query each, `StoreHeads` included, in one launch."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
+from quire.kernels.selection import BestToken, best_token
 from quire.layers.embedding import Embedding
 from quire.layers.linear import Linear, PlainProduct, Product, fastest_product
 from quire.layers.spec import HeadSpec
@@ -21,6 +22,7 @@ class Head:
         self._finish = _finish(spec)
         self._down: Callable[[Tensor], Tensor] = lambda hidden: hidden
         self._product: Product
+        self._best: BestToken | None = None
         self.copied_bytes = 0  # of a tied weight that had to be copied to another layout
 
     def load(self, reader: TensorReader, prefix: str, embedding: Embedding) -> None:
@@ -35,12 +37,21 @@ class Head:
             weight = F.normalize(weight.float()).to(weight.dtype)
         bias = reader.read(f"{prefix}.bias", (spec.vocab_size,)) if spec.bias else None
         self._product = fastest_product(weight, bias)
+        is_ordered = bias is None and spec.scale > 0 and spec.soft_cap is None  # as the product
+        self._best = best_token(weight) if is_ordered else None
         is_copy = spec.tied and not isinstance(self._product, PlainProduct)
         self.copied_bytes = weight.nbytes if is_copy else 0
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Logits [S, V] of hidden [S, E], in its dtype or in float32."""
         return self._finish(self._product(self._down(hidden)))
+
+    def best(self, hidden: Tensor) -> Tensor | None:
+        """The token of the largest logit [S] int64 of hidden [S, E], of equal ones the first; None
+        where finding it takes the logits themselves."""
+        if self._best is None or not self._best.suits(len(hidden)):
+            return None
+        return self._best(self._down(hidden))
 
 
 def _finish(spec: HeadSpec) -> Callable[[Tensor], Tensor]:

@@ -113,6 +113,10 @@ class Decoder:
         """Logits [S, V] of hidden states [S, E], in the model's dtype or in float32."""
         return self.head(hidden)
 
+    def best_tokens(self, hidden: Tensor) -> Tensor | None:
+        """The tokens [S] int64 of the largest logits; None where those have to be computed."""
+        return self.head.best(hidden)
+
     def _plans_of_last_layer(self, batch: Batch, plans: tuple[Any, ...]) -> tuple[Any, ...]:
         """``plans`` with the last layer's replaced by one for the output tokens only."""
         number = self._last_plan

@@ -20,3 +20,8 @@ class Model(Protocol):
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [S, V] of hidden states [S, E], in the model's dtype or float32."""
         ...
+
+    def best_tokens(self, hidden: Tensor) -> Tensor | None:
+        """The token of the largest logit of each hidden state [S] int64, of equal ones the first;
+        None where `logits` and an argmax are the fastest way to find it."""
+        ...

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from quire.sampling.parameters import MASKABLE
 from quire.sampling.sampler import DeviceSample, SampleKind, Sampler
-from quire.worker.graph_inputs import GraphInputs
+from quire.worker.graph_inputs import GraphInputs, SampledInputs
 from quire.worker.graph_masks import GraphMasks
 from quire.worker.model import Model
 from quire.worker.recorder import Record, Replay
@@ -67,9 +67,17 @@ class SampleGraphs:
 
     def _run(self, shape: SampleShape) -> None:
         inputs = self._inputs.sampled(shape.num_rows)
-        logits = self._model.logits(self._hidden[: shape.num_rows])
-        if shape.is_masked:
-            self._masks.apply(logits)
-        sample = self._sampler.sample_on_device(shape.kind, logits, inputs.rows, inputs.lengths)
+        sample = self._sample(shape, inputs)
         self._results.enqueue(sample.token_ids, inputs.rows, inputs.lengths)
         self._samples[shape] = sample
+
+    def _sample(self, shape: SampleShape, inputs: SampledInputs) -> DeviceSample:
+        hidden = self._hidden[: shape.num_rows]
+        if shape.kind is SampleKind.GREEDY and not shape.is_masked:
+            best = self._model.best_tokens(hidden)
+            if best is not None:
+                return DeviceSample(token_ids=best)
+        logits = self._model.logits(hidden)
+        if shape.is_masked:
+            self._masks.apply(logits)
+        return self._sampler.sample_on_device(shape.kind, logits, inputs.rows, inputs.lengths)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from cuda.bindings import driver
 from torch import Tensor
 
-from quire.kernels.cuda import compiler, decode_attention, launch, product
+from quire.kernels.cuda import compiler, decode_attention, launch, product, tiled
 from quire.kernels.reference.activation import ACTIVATIONS, gated_activation
 from quire.kernels.reference.attention import paged_attention, write_kv
 from quire.kernels.reference.norm import rms_norm
@@ -33,7 +33,7 @@ _DTYPES = {
     _KINDS.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16: torch.bfloat16,
     _KINDS.CU_TENSOR_MAP_DATA_TYPE_FLOAT16: torch.float16,
 }
-_PARAMETERS = 9  # of a product
+_PARAMETERS = 9  # of a kernel with tiles
 
 
 class FakeDriver:
@@ -77,28 +77,44 @@ class FakeDriver:
         defines = dict(define.split("=") for define in json.loads(function.code))
         made_for = {name: int(value) for name, value in defines.items()}
         self.compiled_for.append(made_for)
-        {b"product": self._multiply, b"decode_attention": self._attend}[function.name](
-            places, made_for
-        )
+        computes = {
+            b"product": self._multiply,
+            b"best_column": self._search,
+            b"decode_attention": self._attend,
+        }
+        computes[function.name](places, made_for)
         return (0,)
 
     def _multiply(self, places: int, made_for: dict[str, int]) -> None:
-        at = (ctypes.c_uint64 * _PARAMETERS).from_address(places)
-        maps = [(ctypes.c_uint64 * 16).from_address(at[i]) for i in range(3)]
-        out, before, bias = (ctypes.c_uint64.from_address(at[i]).value for i in (3, 4, 5))
-        lines, columns, k = (ctypes.c_uint32.from_address(at[i]).value for i in (6, 7, 8))
-        dtype = _DTYPES[_KINDS(maps[0][5])]
-        self.boxes.append((maps[0][4], maps[1][4]))
-        x, last_x, weight = (_matrix_at(one[0], one[1], one[2], one[3], dtype) for one in maps)
-        assert x.shape == last_x.shape == (lines, k)
-        sums = F.linear(x.double(), weight.double())
+        sums, dtype, columns, (out, before, bias) = self._sums(places)
+        lines = len(sums)
         if bias:
-            sums += _tensor_at(bias, (len(weight),), dtype)
+            sums += _tensor_at(bias, (sums.shape[1],), dtype)
         if made_for["GATED"]:
             sums = gated_activation(sums, ACTIVATIONS[NAMES[made_for["ACTIVATION"]]])
         if before:
             sums += _tensor_at(before, (lines, columns), dtype)
         _tensor_at(out, (lines, columns), dtype).copy_(sums)
+
+    def _search(self, places: int, made_for: dict[str, int]) -> None:
+        sums, dtype, _, (best, keys, ended) = self._sums(places)
+        lines = len(sums)
+        assert not _tensor_at(keys, (lines,), torch.int64).any()
+        assert not _tensor_at(ended, (1,), torch.int32).any()
+        logits = sums.to(dtype).float().nan_to_num(-math.inf, math.inf, -math.inf)
+        _tensor_at(best, (lines,), torch.int64).copy_(logits.argmax(dim=1))
+
+    def _sums(self, places: int) -> tuple[Tensor, torch.dtype, int, list[int]]:
+        """x times weight, their dtype, the columns of the result and three operands."""
+        at = (ctypes.c_uint64 * _PARAMETERS).from_address(places)
+        maps = [(ctypes.c_uint64 * 16).from_address(at[i]) for i in range(3)]
+        operands = [ctypes.c_uint64.from_address(at[i]).value for i in (3, 4, 5)]
+        lines, columns, k = (ctypes.c_uint32.from_address(at[i]).value for i in (6, 7, 8))
+        dtype = _DTYPES[_KINDS(maps[0][5])]
+        self.boxes.append((maps[0][4], maps[1][4]))
+        x, last_x, weight = (_matrix_at(one[0], one[1], one[2], one[3], dtype) for one in maps)
+        assert x.shape == last_x.shape == (lines, k)
+        return F.linear(x.double(), weight.double()), dtype, columns, operands
 
     def _attend(self, places: int, made_for: dict[str, int]) -> None:
         at = decode_attention._Inputs.from_address(ctypes.c_uint64.from_address(places).value)
@@ -143,7 +159,7 @@ def fake_driver(patch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     patch.setattr(compiler, "compiled", lambda source, defines: json.dumps(defines).encode())
     caches = (
         *(launch.most_clusters, launch._encoded, launch.prefer_cache),
-        *(product._tiles_of, product._kernel_of, product._code_of),
+        *(product._tiles_of, tiled._kernel_of, tiled._code_of),
         *(decode_attention._kernel_of, decode_attention._code_of),
     )
     for cached in caches:

@@ -14,6 +14,7 @@ from quire.kernels.cuda.product_tile import (
     HEIGHTS,
     MANY_LINES,
     Tile,
+    best_search_tiles,
     best_tiles,
     cycles,
     height_of,
@@ -111,7 +112,7 @@ def test_a_short_product_leaves_room_for_a_block_of_the_kernel_behind_it(
         blocks = -(-4096 // tile.columns) * -(-lines // tile.lines) * tile.cluster
         assert blocks == 128  # of 132 processors: on nearly each of them both begin
         assert tile.shared_bytes + 16 * tile.stages + 1024 + room <= MULTIPROCESSOR_BYTES
-        code = compiler.compiled(*source_of(tile, is_fp16=False, activation=None))
+        code = compiler.compiled(*source_of("product.cu", tile, is_fp16=False))
         both = registers(code) * tile.threads + registers(behind) * 32 * MANY.warps
         assert both <= MULTIPROCESSOR_REGISTERS
 
@@ -152,12 +153,35 @@ def test_the_kernel_compiles_for_hopper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(compiler.knobs.cache, "dir", str(tmp_path))
-    source = source_of(tile, is_fp16=is_fp16, activation=activation)
+    source = source_of("product.cu", tile, is_fp16=is_fp16, activation=activation)
     code = compiler.compiled(*source)
     assert code[:4] == b"\x7fELF"
     assert b"product" in code
     monkeypatch.setattr(compiler, "_compile", None)  # it is kept
     assert compiler.compiled(*source) == code
+
+
+def test_a_search_splits_no_k_and_has_the_tile_whose_last_wave_is_full() -> None:
+    for n, k in WEIGHTS:
+        tiles = best_search_tiles(n, k, most_clusters=MOST_CLUSTERS.__getitem__)
+        assert tuple(tiles) == (*HEIGHTS, *MANY_LINES)
+        for lines, tile in tiles.items():
+            assert tile.parts == 1
+            assert tile.lines >= min(lines, HEIGHTS[-1])
+    tiles = best_search_tiles(151936, 1024, most_clusters=MOST_CLUSTERS.__getitem__)
+    assert tiles[192] == Tile(3, 144)  # 1,056 of 132 blocks
+    assert tiles[256] == Tile(2, 256, 2)  # 594 of 66 clusters
+
+
+@pytest.mark.parametrize("is_fp16", [False, True])
+@pytest.mark.parametrize("tile", [Tile(1, 192), Tile(2, 192), Tile(3, 144), Tile(2, 256, 2)])
+def test_the_search_compiles_for_hopper(
+    tile: Tile, is_fp16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler.knobs.cache, "dir", str(tmp_path))
+    code = compiler.compiled(*source_of("best_column.cu", tile, is_fp16=is_fp16))
+    assert b"best_column" in code
+    assert registers(code) * tile.threads <= MULTIPROCESSOR_REGISTERS
 
 
 def test_a_kernel_that_does_not_compile_says_why(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from quire.errors import UnsupportedModelError
+from quire.layers import head as head_module
 from quire.layers.embedding import Embedding
 from quire.layers.head import Head
 from quire.layers.spec import EmbeddingSpec, HeadSpec, LayerNormSpec, LearnedPositionsSpec
@@ -71,6 +74,47 @@ def test_head_goes_down_before_a_tied_weight() -> None:
     hidden = torch.randn(3, 4)
     expected = hidden @ reader.tensors["head.down.weight"].T @ tensors["embedding.weight"].T
     torch.testing.assert_close(head(hidden), expected)
+
+
+class SearchOfFew:
+    """In place of a GPU's: serves two lines and more."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self._weight = weight
+
+    def suits(self, lines: int) -> bool:
+        return lines > 1
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self._weight).argmax(dim=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_searched"),
+    [
+        ({}, True),
+        ({"inner_size": 2, "scale": 0.25, "unit_rows": True}, True),
+        ({"scale": -1.0}, False),
+        ({"bias": True}, False),
+        ({"soft_cap": 30.0}, False),
+    ],
+)
+def test_the_best_token_without_logits(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], is_searched: bool
+) -> None:
+    embedding, _ = _embedding(EmbeddingSpec(vocab_size=50, hidden_size=4))
+    spec = HeadSpec(vocab_size=50, hidden_size=4, tied=False, **options)
+    head = Head(spec)
+    head.load(MemoryReader.random(spec.parameters(), "head"), "head", embedding)
+    hidden = torch.randn(3, 4)
+    assert head.best(hidden) is None  # there is no kernel for it on a CPU
+    monkeypatch.setattr(head_module, "best_token", SearchOfFew)
+    head.load(MemoryReader.random(spec.parameters(), "head"), "head", embedding)
+    best = head.best(hidden)
+    assert (best is not None) == is_searched
+    if best is not None:
+        assert torch.equal(best, head(hidden).argmax(dim=1))
+    assert head.best(hidden[:1]) is None
 
 
 def test_tied_head_has_no_unit_rows() -> None:

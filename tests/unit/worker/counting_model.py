@@ -56,6 +56,10 @@ class CountingModel:
         distance = (torch.arange(VOCAB_SIZE) - best[:, None]).abs()
         return -distance.float()
 
+    def best_tokens(self, hidden: Tensor) -> Tensor | None:
+        """Only logits tell."""
+        return None
+
     def _attend(
         self, products: Tensor, block_table: Tensor, batch: Batch, window: int | None
     ) -> Tensor:

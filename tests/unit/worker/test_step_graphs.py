@@ -242,6 +242,34 @@ def test_constrained_steps_are_those_by_operation(
             assert (1 <= token <= 0x1F) if i % 2 == 0 else (0x21 <= token <= 0x2F)
 
 
+class SearchingModel(CountingModel):
+    """Finds best tokens of two rows and more without logits, which it would count."""
+
+    def __init__(self) -> None:
+        self.num_searches = 0
+
+    def best_tokens(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        if len(hidden) < 2:
+            return None
+        self.num_searches += 1
+        return super().logits(hidden).argmax(dim=1)
+
+
+@pytest.mark.parametrize("rows", [set[int](), {1}])
+@pytest.mark.parametrize("other", [GREEDY, RANDOM, LOGPROBS, BIASED])
+def test_only_steps_of_free_greedy_rows_need_no_logits(other: RowSampling, rows: set[int]) -> None:
+    plans = constrained(random_steps([GREEDY, GREEDY, other], 20), rows)
+    model = SearchingModel()
+    plain, graphs = Parts().runner(), Parts(model=model, has_graphs=True).runner()
+    for step in plans[:-3]:
+        assert_same(graphs.execute(step).result(), plain.execute(step).result())
+    before = model.num_searches
+    for step in plans[-3:]:  # all rows decode
+        assert_same(graphs.execute(step).result(), plain.execute(step).result())
+    is_free = other is GREEDY and not rows
+    assert model.num_searches - before == (3 if is_free else 0)
+
+
 class FailingModel(CountingModel):
     """Every third forward raises, so that captures and replays fail."""
 

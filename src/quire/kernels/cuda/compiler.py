@@ -20,10 +20,10 @@ from triton import knobs
 _OPTIONS = ("--gpu-architecture=sm_90a", "--std=c++17")
 
 
-def source_of(name: str) -> str:
-    """The text of a ``.cu`` file of this folder behind that of ``common.cu``."""
+def source_of(*names: str) -> str:
+    """The texts of ``.cu`` files of this folder behind that of ``common.cu``."""
     here = Path(__file__).parent
-    return (here / "common.cu").read_text() + (here / name).read_text()
+    return "".join((here / name).read_text() for name in ("common.cu", *names))
 
 
 def compile_later(source: str, defines: Sequence[str]) -> Future[bytes]:

@@ -75,6 +75,8 @@ MANY_LINES = (512, 768, 2048, 8192)
 _MOST_COLUMNS = {1: 256, 2: 256, 3: 160}  # by groups: the sums must fit into the registers
 _MOST_COLUMNS_WITH_ROOM = {1: 128, 2: 96, 3: 48}  # leaves registers to the next kernel's block, too
 _LEAST_STAGES = 4
+# Of a search of so few lines, which takes as long as reading the weight, with a head's columns.
+_SEARCH_TILES = {64: Tile(1, 192), 128: Tile(2, 192)}
 _LARGE = 2**23  # values of a weight
 _MOST_LINES_OF_LARGE = 192  # more take longer to multiply than the weight to read, with any kernel
 
@@ -101,6 +103,15 @@ def best_tiles(
     return {lines: tile for lines, tile in tiles.items() if tile is not None}
 
 
+def best_search_tiles(n: int, k: int, *, most_clusters: Callable[[int], int]) -> dict[int, Tile]:
+    """As `best_tiles`, for a kernel that searches the product instead of writing it."""
+    tiles = {
+        lines: _SEARCH_TILES.get(lines) or _best_tile(lines, n, k, most_clusters, 0, most_parts=1)
+        for lines in (*HEIGHTS, *MANY_LINES)
+    }
+    return {lines: tile for lines, tile in tiles.items() if tile is not None}
+
+
 def _heights(n: int, k: int, *, gated: bool) -> tuple[int, ...]:
     """The numbers of lines to find tiles for. With a large weight, many lines are faster here only
     where the gate saves a kernel after the product."""
@@ -111,10 +122,15 @@ def _heights(n: int, k: int, *, gated: bool) -> tuple[int, ...]:
 
 
 def _best_tile(
-    lines: int, n: int, k: int, most_clusters: Callable[[int], int], room: int
+    lines: int,
+    n: int,
+    k: int,
+    most_clusters: Callable[[int], int],
+    room: int,
+    most_parts: int = _MOST_PARTS,
 ) -> Tile | None:
     most_columns = _MOST_COLUMNS_WITH_ROOM if room else _MOST_COLUMNS
-    most_parts = 1 if lines in MANY_LINES else min(_MOST_PARTS, k // STEP // _SHORTEST_PART)
+    most_parts = 1 if lines in MANY_LINES else min(most_parts, k // STEP // _SHORTEST_PART)
     times = {
         tile: cycles(tile, lines, n, k, most_clusters(tile.cluster))
         for groups, tall in _HEIGHTS[min(lines, HEIGHTS[-1])]
@@ -170,8 +186,10 @@ def wastes_little(lines: int) -> bool:
     return -(-lines // tallest) * tallest <= _MOST_PADDING * lines
 
 
-def source_of(tile: Tile, *, is_fp16: bool, activation: int | None) -> tuple[str, list[str]]:
-    """(CUDA C++, ``NAME=value`` to compile it with)."""
+def source_of(
+    file: str, tile: Tile, *, is_fp16: bool, activation: int | None = None
+) -> tuple[str, list[str]]:
+    """(CUDA C++, ``NAME=value`` to compile it with) of a file's kernel for such tiles."""
     values = {
         "STEP": STEP,
         "GROUPS": tile.groups,
@@ -185,7 +203,7 @@ def source_of(tile: Tile, *, is_fp16: bool, activation: int | None) -> tuple[str
         "ACTIVATION": activation or 0,
     }
     multiply_add = _multiply_add(tile.columns, "f16" if is_fp16 else "bf16")
-    source = multiply_add + compiler.source_of("product.cu")
+    source = multiply_add + compiler.source_of("product_tiles.cu", file)
     return source, [f"{name}={value}" for name, value in values.items()]
 
 

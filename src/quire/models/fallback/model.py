@@ -33,3 +33,6 @@ class TransformersModel:
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [S, V] of hidden states [S, E], in the model's dtype or in float32."""
         return self._parts.logits(hidden)
+
+    def best_tokens(self, hidden: Tensor) -> None:
+        """Only `logits` tell: the head may do anything."""
