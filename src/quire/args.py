@@ -251,7 +251,9 @@ class EngineArgs:
         None, help="size of the KV cache, such as 4GiB", parse=parse_bytes, metavar="BYTES"
     )
     kv_cache_dtype: str | None = _cache(
-        "auto", help="number format of the KV cache: auto, or the name of that of the model"
+        "auto",
+        help="number format of the KV cache: auto, that of the model; or fp8 (fp8_e4m3) or "
+        "fp8_e5m2, with half the memory and less exact",
     )
     gpu_memory_utilization: float = _cache(
         DEFAULT_GPU_MEMORY_UTILIZATION,

@@ -61,7 +61,7 @@ _KERNELS = "kernels are chosen by device and shape"
 _STATE_SPACE = "there are no state-space models"
 _NO_RAY = "Ray is not used"
 _LOADER = "the loader has no options"
-_NO_QUANTIZED_CACHE = "the KV cache is never quantized"
+_NO_CACHE_SCALES = "keys and values of an fp8 cache have no scales"
 _NUMA = "processes are not bound to nodes of memory; start Quire under numactl"
 PLUGIN = "this extension point does not exist in Quire"
 BATCH_PROCESSORS = (
@@ -179,10 +179,12 @@ VERDICTS: dict[str, Verdict] = {
     # Features that are not built: refused when they are asked for.
     "quantization": refused(None, QUANTIZATION, "None", short=("-q",)),
     "quantization_config": refused(None, QUANTIZATION),
-    "quantization_param_path": refused(None, _NO_QUANTIZED_CACHE),
+    "quantization_param_path": refused(None, _NO_CACHE_SCALES),
     "allow_deprecated_quantization": noted(False, QUANTIZATION),
-    "kv_cache_dtype_skip_layers": noted(None, _NO_QUANTIZED_CACHE, takes_many=True),
-    "calculate_kv_scales": refused(False, _NO_QUANTIZED_CACHE),
+    "kv_cache_dtype_skip_layers": refused(
+        None, "the KV cache of all layers has one dtype", takes_many=True
+    ),
+    "calculate_kv_scales": refused(False, _NO_CACHE_SCALES),
     "qlora_adapter_name_or_path": refused(None, LORA),
     "enable_lora": refused(False, LORA),
     "enable_lora_bias": refused(False, LORA),

@@ -79,6 +79,9 @@ class LoadConfig:
     use_tqdm: bool = True
 
 
+FP8_DTYPES = ("fp8_e4m3", "fp8_e5m2")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheConfig:
     """The KV cache. Either ``num_blocks`` is given, or it follows from ``memory_bytes``."""
@@ -88,6 +91,11 @@ class CacheConfig:
     memory_bytes: int | None = None
     gpu_memory_utilization: float = DEFAULT_GPU_MEMORY_UTILIZATION
     enable_prefix_caching: bool = True
+    cache_dtype: str = "auto"  # the model's; or one of `FP8_DTYPES`
+
+    def dtype_for(self, model_dtype: str) -> str:
+        """That of keys and values."""
+        return model_dtype if self.cache_dtype == "auto" else self.cache_dtype
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,3 +132,8 @@ class EngineConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     device: DeviceConfig = field(default_factory=DeviceConfig)
+
+    @property
+    def kv_dtype(self) -> str:
+        """Of the KV cache: the model's dtype, or one of `FP8_DTYPES`."""
+        return self.cache.dtype_for(self.model.dtype)

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 NUM_NULL_BLOCKS = 1  # block 0 is never given to a request
 UNLIMITED = 1 << 40  # tokens; longer than any context
-ELEMENT_SIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
+ELEMENT_SIZE = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,7 @@ class KVFit:
         return cls(
             layout=layout,
             block_size=config.cache.block_size,
-            element_size=ELEMENT_SIZE[config.model.dtype],
+            element_size=ELEMENT_SIZE[config.kv_dtype],
             max_step_tokens=config.scheduler.max_num_batched_tokens,
         )
 

@@ -131,7 +131,7 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
     source = model_source(args, files, device)
     facts = facts_of(source, device.kind)
     if memory is None or device.kind == "cpu":  # the capabilities of an assumed GPU are unknown
-        _check_attention(args, source, device, cache.block_size)
+        _check_attention(args, source, device, cache)
     has_weights = _has_weights(args, files)
     _check_folder(args, files, source, is_whole=bool(has_weights))
     length = context_length(args, files, facts)
@@ -139,7 +139,7 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
     fit = KVFit(
         layout=facts.kv_layout,
         block_size=cache.block_size,
-        element_size=ELEMENT_SIZE[source.dtype],
+        element_size=ELEMENT_SIZE[cache.dtype_for(source.dtype)],
         max_step_tokens=limits.max_num_batched_tokens,
     )
     shortest = length.longest if length.source == "user" else 1
@@ -244,13 +244,14 @@ def _copied_bytes(source: ModelSource, facts: ModelFacts) -> int:
 
 
 def _check_attention(
-    args: EngineArgs, source: ModelSource, device: DeviceInfo, block_size: int
+    args: EngineArgs, source: ModelSource, device: DeviceInfo, cache: CacheConfig
 ) -> None:
     """Refuse a backend that could not serve even a plain layer on ``device``."""
     import torch
 
     from quire.attention.backend import AttentionProblem
     from quire.attention.selection import select_backends
+    from quire.dtypes import cache_dtype_of
 
     plain = AttentionProblem(
         num_heads=1,
@@ -259,7 +260,8 @@ def _check_attention(
         scale=1.0,
         dtype=getattr(torch, source.dtype),
         device=device.kind,
-        block_size=block_size,
+        cache_dtype=cache_dtype_of(cache),
+        block_size=cache.block_size,
     )
     names = attention_backend(args, device.kind)
     if names == DEVICE_DEFAULTS["cpu"].attention_backend:

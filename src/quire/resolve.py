@@ -20,6 +20,7 @@ from quire.attention.packages import PACKAGES
 from quire.config import (
     DEFAULT_GPU_MEMORY_UTILIZATION,
     DEVICE_DEFAULTS,
+    FP8_DTYPES,
     CacheConfig,
     DeviceConfig,
     DeviceDefaults,
@@ -45,6 +46,7 @@ MOST_SEQS = 1 << 20  # each has a row as long as the longest text
 BLOCK_SIZES = (8, 16, 32, 64, 128)
 
 _DTYPE_ALIASES = {"half": "float16", "float": "float32"}
+_FP8_ALIASES = {"fp8": "fp8_e4m3"}
 # Models whose activations exceed 65504, the largest float16: the output becomes NaN. By model type
 # and by architecture, since a config may have one without the other.
 _OVERFLOW_FLOAT16 = (
@@ -94,7 +96,6 @@ def check_alone(args: EngineArgs) -> None:
     _load_config(args)
     defaults = next(iter(DEVICE_DEFAULTS.values()))
     cache_config(args, defaults)
-    check_kv_cache_dtype(args.kv_cache_dtype)
     length = _wanted_length(args)
     scheduler_config(args, length if isinstance(length, int) else 1, defaults)
     _at_least(-1, "max_logprobs", args.max_logprobs)
@@ -111,7 +112,8 @@ def describe(config: EngineConfig, facts: EngineFacts) -> str:
         "attention": facts.attention_backend,
         "weights": format_bytes(facts.weight_bytes),
         "KV cache": f"{format_bytes(facts.kv_cache_bytes)}: {facts.num_blocks} blocks of "
-        f"{facts.block_size}, {facts.kv_capacity_tokens:,} tokens",
+        f"{facts.block_size}, {facts.kv_capacity_tokens:,} tokens"
+        f"{'' if config.cache.cache_dtype == 'auto' else f', {config.cache.cache_dtype}'}",
         "max_model_len": f"{facts.max_model_len:,} tokens, "
         f"{facts.max_concurrency:.1f} requests of that length at once",
         "step": f"{config.scheduler.max_num_batched_tokens:,} tokens, "
@@ -150,17 +152,20 @@ def resolve_dtype(wanted: str, stored: str, device: DeviceInfo, *names: str) -> 
     return chosen
 
 
-def check_kv_cache_dtype(wanted: str | None, dtype: str = "") -> None:
-    """``ValueError`` unless ``wanted`` is "auto" or ``dtype``, the model's (empty: unknown yet)."""
+def _kv_cache_dtype(wanted: str | None, dtype: str = "") -> str:
+    """One of `FP8_DTYPES`; or "auto" for that too and for ``dtype``, the model's (empty: unknown
+    yet)."""
     name = str(wanted or "auto").removeprefix("torch.")
-    name = _DTYPE_ALIASES.get(name, name)
-    has_one_of = ("auto", dtype) if dtype else choices_of("dtype")
-    if name not in has_one_of:
-        remedy = f", or give dtype={name!r} too" if dtype else ""
-        raise ValueError(
-            f"kv_cache_dtype={wanted!r}: the KV cache has the dtype of the model"
-            f"{dtype and f', {dtype}'}; leave it at 'auto'{remedy}"
-        )
+    name = {**_DTYPE_ALIASES, **_FP8_ALIASES}.get(name, name)
+    if name in FP8_DTYPES:
+        return name
+    if name in (("auto", dtype) if dtype else choices_of("dtype")):
+        return "auto"
+    remedy = f", or give dtype={name!r} too" if dtype and name in choices_of("dtype") else ""
+    raise ValueError(
+        f"kv_cache_dtype={wanted!r}: the KV cache has the dtype of the model"
+        f"{dtype and f', {dtype},'} or fp8 ({', '.join(FP8_DTYPES)}); leave it at 'auto'{remedy}"
+    )
 
 
 def _auto_dtype(stored: str, device: DeviceInfo, *, has_float16: bool) -> str:
@@ -221,6 +226,7 @@ def cache_config(args: EngineArgs, defaults: DeviceDefaults) -> CacheConfig:
         memory_bytes=_parsed("kv_cache_memory_bytes", parse_bytes, memory),
         gpu_memory_utilization=args.gpu_memory_utilization,
         enable_prefix_caching=args.enable_prefix_caching,
+        cache_dtype=_kv_cache_dtype(args.kv_cache_dtype),
     )
 
 
@@ -231,7 +237,7 @@ def model_source(args: EngineArgs, files: ModelFiles, device: DeviceInfo) -> Mod
 
     model_type = str(files.config.get("model_type"))
     dtype = resolve_dtype(args.dtype, files.stored_dtype, device, model_type, files.architecture)
-    check_kv_cache_dtype(args.kv_cache_dtype, dtype)
+    _kv_cache_dtype(args.kv_cache_dtype, dtype)
     return ModelSource(
         path=files.path,
         hf_config=files.config,

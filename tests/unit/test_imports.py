@@ -21,6 +21,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "sizes", "request", "step", "step_output", "batch", "config", "kv_layout"),
         *("kv_fit", "outputs", "prompts", "sampling_params", "sampling_limits", "row_sampling"),
+        "dtypes",
         *("structured", "whole_text"),
         *("env", "platform", "log", "heap", "compat", "assets", "generation_config", "near_names"),
         *("not_built", "child_process", "bytecode", "standard_streams", "shown"),

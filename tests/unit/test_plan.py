@@ -254,7 +254,7 @@ def test_the_plan_agrees_with_a_loaded_model(tmp_path: Path, tied: bool, dtype: 
         ({"attention_backend": "foo"}, "attention_backend='foo'"),
         ({"attention_backend": "fa3"}, "'fa3' cannot serve this model: it needs a GPU"),
         ({"max_logprobs": -5}, "max_logprobs=-5 is too small"),
-        ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype='fp8': .* leave it at 'auto'$"),
+        ({"kv_cache_dtype": "fp4"}, "kv_cache_dtype='fp4': .* leave it at 'auto'$"),
         (
             {"override_generation_config": {"temperature": 5}},
             "^override_generation_config: temperature must be a number in",

@@ -58,6 +58,21 @@ def test_what_says_nothing_passes(folder: Path) -> None:
     assert resolved(folder, dtype="half", kv_cache_dtype="float16").model.dtype == "float16"
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("fp8", "fp8_e4m3"), ("fp8_e4m3", "fp8_e4m3"), ("fp8_e5m2", "fp8_e5m2")],
+)
+def test_an_fp8_cache_takes_half_the_memory_of_one_of_the_model(
+    folder: Path, given: str, name: str
+) -> None:
+    plain, fp8 = (
+        resolved(folder, kv_cache_memory_bytes="32MiB", kv_cache_dtype=one)
+        for one in ("auto", given)
+    )
+    assert (plain.kv_dtype, fp8.kv_dtype) == ("bfloat16", name)
+    assert plain.cache.memory_bytes == 2 * (fp8.cache.memory_bytes or 0)  # as much as can be used
+
+
 def test_the_config_is_frozen(folder: Path) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         resolved(folder).model.max_model_len = 1  # type: ignore[misc]
@@ -135,13 +150,14 @@ def test_an_architecture_that_overflows_float16_is_known_without_its_model_type(
     [
         ({"dtype": "int8"}, "dtype='int8' is not one of auto, half, float16"),
         (
-            {"kv_cache_dtype": "fp8"},
-            "kv_cache_dtype='fp8': the KV cache has the dtype of the model; leave it at 'auto'",
+            {"kv_cache_dtype": "int8"},
+            r"kv_cache_dtype='int8': the KV cache has the dtype of the model or fp8 \(fp8_e4m3, "
+            r"fp8_e5m2\); leave it at 'auto'",
         ),
         (
             {"kv_cache_dtype": "half", "dtype": "float32"},
-            "kv_cache_dtype='half': the KV cache has the dtype of the model, float32; leave it at "
-            "'auto', or give dtype='float16' too",
+            "kv_cache_dtype='half': the KV cache has the dtype of the model, float32, or fp8 "
+            r"\(fp8_e4m3, fp8_e5m2\); leave it at 'auto', or give dtype='float16' too",
         ),
         ({"block_size": 10}, "block_size=10 is not one of 8, 16, 32, 64, 128"),
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization=1.5 is a share"),
@@ -181,7 +197,7 @@ def test_a_wrong_value_is_one_clear_error(
             {"max_num_batched_tokens": 8, "max_model_len": 9, "enable_chunked_prefill": False},
             "smaller than max_model_len=9",
         ),
-        ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype='fp8'"),
+        ({"kv_cache_dtype": "fp4"}, "kv_cache_dtype='fp4'"),
         ({"pipeline_parallel_size": 0}, "pipeline_parallel_size=0: only one process"),
         ({"max_logprobs": 2.5}, r"max_logprobs=2\.5 \(float\) must be a whole number"),
     ],

@@ -22,6 +22,7 @@ class AttentionProblem:
     scale: float
     dtype: torch.dtype
     device: str  # "cpu" or "cuda"
+    cache_dtype: torch.dtype | None = None  # of cached keys and values, if they have another
     window: int | None = None  # tokens visible to a query, itself included
     soft_cap: float | None = None
     alibi_slopes: tuple[float, ...] | None = None

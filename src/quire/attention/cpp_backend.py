@@ -49,6 +49,10 @@ class CppAttention:
         reasons = TorchAttention.why_not(problem)
         if problem.device == "cpu":
             reasons += library.why_not()
+        if problem.cache_dtype is not None:
+            reasons.append(
+                f"it reads keys in {problem.dtype}, and the cache has {problem.cache_dtype}"
+            )
         return reasons
 
     @classmethod

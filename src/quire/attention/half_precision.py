@@ -19,6 +19,8 @@ def reasons_of_shape(problem: AttentionProblem) -> list[str]:
         reasons.append(f"it needs a GPU and the model is on {problem.device}")
     if problem.dtype not in _DTYPES:
         reasons.append(f"it computes in bfloat16 and float16, not in {problem.dtype}")
+    if problem.cache_dtype is not None:
+        reasons.append(f"it reads keys in {problem.dtype}, and the cache has {problem.cache_dtype}")
     if problem.num_heads % problem.num_kv_heads:
         reasons.append(
             f"{problem.num_heads} query heads cannot share {problem.num_kv_heads} KV heads evenly"

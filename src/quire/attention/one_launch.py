@@ -54,6 +54,7 @@ def one_launch(
         and problem.alibi_slopes is None
         and not problem.has_sinks
         and problem.value_dim is None
+        and problem.cache_dtype is None
     )
     if not is_plain:
         return None

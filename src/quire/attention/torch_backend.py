@@ -162,7 +162,7 @@ class TorchAttention:
 
     def _keys_values(self, cached: Tensor, one: Bucket) -> tuple[Tensor, Tensor]:
         """Keys and values [N, K, L, D]; a value that is part of its key is the first part."""
-        planes = _take(cached, one.cache_heads).flatten(3, 4)
+        planes = _take(cached, one.cache_heads).flatten(3, 4).to(self._problem.dtype)
         return planes[0], planes[-1][..., : self._value_dim]
 
     def _shared_prefixes(self, batch: Batch, group: int) -> list[SharedPrefix]:

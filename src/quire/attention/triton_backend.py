@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from quire import platform
 from quire.attention.backend import AttentionBackend, AttentionProblem
 from quire.attention.launches import Launch, count_processors, plan_launches
 from quire.attention.triton_latent import TritonLatentAttention
@@ -27,6 +28,7 @@ from quire.kernels.triton.attention_prefix import attend_prefix, prefix_sums
 from quire.kernels.triton.attention_tiles import prompt_tiles
 
 _LARGEST_HEAD = 256
+_OLDEST_WITH_E4M3 = (8, 9)  # compute capability, of Ada
 _PREFIX_PROGRAMS_PER_PROCESSOR = 2
 
 
@@ -99,6 +101,12 @@ class TritonAttention:
                 f"{problem.num_heads} query heads cannot share {problem.num_kv_heads} KV heads "
                 "evenly"
             )
+        if (
+            problem.device == "cuda"
+            and problem.cache_dtype == torch.float8_e4m3fn
+            and platform.compute_capability() < _OLDEST_WITH_E4M3
+        ):
+            reasons.append("fp8_e4m3 needs a compute capability of 8.9 or more; take fp8_e5m2")
         if problem.value_dim is not None:
             return reasons + TritonLatentAttention.why_not(problem)
         if problem.head_dim > _LARGEST_HEAD:

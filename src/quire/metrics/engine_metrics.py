@@ -146,7 +146,7 @@ def _start_up(facts: EngineFacts, labels: Mapping[str, str]) -> Iterator[Metric]
 
 def _cache_labels(config: EngineConfig, facts: EngineFacts) -> dict[str, str]:
     fields = {**asdict(config.cache), "block_size": facts.block_size}
-    on_gpu = {"num_gpu_blocks": facts.num_blocks, "cache_dtype": config.model.dtype}
+    on_gpu = {"num_gpu_blocks": facts.num_blocks, "cache_dtype": config.kv_dtype}
     labels = {name: str(value) for name, value in {**fields, **on_gpu}.items()}
     return {"engine": ENGINE, **labels}
 

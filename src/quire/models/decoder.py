@@ -41,6 +41,7 @@ class Placement:
     attention_backend: str  # or several, in order of preference
     max_model_len: int
     block_size: int  # of the KV cache
+    cache_dtype: torch.dtype | None = None  # of the KV cache, if it is another
 
 
 class Decoder:
@@ -178,6 +179,7 @@ def _problem(spec: AttentionSpec | MLASpec, placement: Placement) -> AttentionPr
         scale=spec.scale,
         dtype=placement.dtype,
         device=placement.device.type,
+        cache_dtype=placement.cache_dtype,
         block_size=placement.block_size,
         window=spec.window,
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from quire.config import EngineConfig
+from quire.dtypes import cache_dtype_of
 from quire.errors import ModelLoadError, UnsupportedModelError
 from quire.kernels.cpu import onednn
 from quire.kv_layout import KVLayout
@@ -101,6 +102,7 @@ def build_model(config: EngineConfig) -> LoadedModel:
         attention_backend=config.device.attention_backend,
         max_model_len=config.model.max_model_len,
         block_size=config.cache.block_size,
+        cache_dtype=cache_dtype_of(config.cache),
     )
     build = _build_fallback if source.impl == "transformers" else _build_decoder
     loaded = build(source, config, placement)

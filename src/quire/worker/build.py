@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from quire.config import EngineConfig
+from quire.dtypes import DTYPES
 from quire.heap import unwatched_heap
 from quire.kernels.rehearsal import rehearse
 from quire.models.decoder import Decoder
@@ -47,16 +48,15 @@ MAX_SAMPLED_LOGITS_SHARE = 1 / 512
 # Prompt log-probabilities need several temporaries of the logits' size.
 MAX_PROMPT_LOGITS_BYTES = 64 << 20
 FLOAT32_BYTES = 4
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def build_kv_memory(config: EngineConfig, loaded: LoadedModel, num_blocks: int) -> KVMemory:
-    """``num_blocks`` blocks for the model's attention layers, in the model's dtype."""
+    """``num_blocks`` blocks for the model's attention layers, in the cache's dtype."""
     return KVMemory(
         loaded.kv_layout,
         num_blocks=num_blocks,
         block_size=config.cache.block_size,
-        dtype=DTYPES[config.model.dtype],
+        dtype=DTYPES[config.kv_dtype],
         device=torch.device(config.device.device),
     )
 

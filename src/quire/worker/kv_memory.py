@@ -81,6 +81,8 @@ class KVMemory:
         pairs = np.asarray(copies)
         sources, targets = self._upload([pairs[:, 0], pairs[:, 1]])
         for tensor in self._tensors:  # index_select would copy the whole of a CPU's strided tensor
+            if tensor.dtype.itemsize == 1:
+                tensor = tensor.view(torch.uint8)  # torch has no such copy for fp8
             tensor.index_copy_(1, targets, tensor[:, sources])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from quire import platform
 from quire.attention.backend import AttentionProblem
 from quire.attention.triton_backend import TritonAttention
 from quire.batch import Batch, SharedBlocks
@@ -100,3 +101,24 @@ def test_what_it_cannot_serve_is_said() -> None:
     assert "the model is on cpu" in TritonAttention.why_not(problem())[0]
     assert "5 query heads" in TritonAttention.why_not(problem(device="cuda", num_heads=5))[0]
     assert "512" in TritonAttention.why_not(problem(device="cuda", head_dim=512))[0]
+
+
+@pytest.mark.parametrize(
+    ("capability", "cached", "is_served"),
+    [
+        ((8, 6), torch.float8_e4m3fn, False),
+        ((8, 6), torch.float8_e5m2, True),
+        ((8, 9), torch.float8_e4m3fn, True),
+        ((9, 0), torch.float8_e4m3fn, True),
+    ],
+)
+def test_older_gpus_have_one_of_the_formats_of_eight_bits(
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    cached: torch.dtype,
+    is_served: bool,
+) -> None:
+    monkeypatch.setattr(platform, "compute_capability", lambda: capability)
+    reasons = TritonAttention.why_not(problem(device="cuda", cache_dtype=cached))
+    refused = "fp8_e4m3 needs a compute capability of 8.9 or more; take fp8_e5m2"
+    assert reasons == ([] if is_served else [refused])

@@ -34,12 +34,16 @@ HEADS = {
 }
 
 
-def compile_kernel(kernel: Any, tile: Tile, **constants: Any) -> tuple[str, str]:
+def compile_kernel(
+    kernel: Any, tile: Tile, cache: str = "bf16", **constants: Any
+) -> tuple[str, str]:
     """(PTX, what it uses: REG, STACK, SHARED, LOCAL)."""
     signature = {}
     for name in kernel.arg_names:
         if name in constants:
             kind = "constexpr"
+        elif name in ("k_cache", "v_cache"):
+            kind = f"*{cache}"
         elif name in BFLOAT16:
             kind = "*bf16"
         elif name in FLOAT32:
@@ -80,10 +84,11 @@ def compile_attention(
     alibi: bool = False,
     sinks: bool = False,
     is_mixed: bool = False,
+    cache: str = "bf16",
 ) -> tuple[str, str]:
     tile = attention.best_tile(SHAPE, torch.bfloat16, is_decode=is_decode, is_mixed=is_mixed)
     return compile_kernel(
-        attention._attention_kernel, tile, **HEADS,
+        attention._attention_kernel, tile, cache, **HEADS,
         BLOCK_SIZE=block, BLOCK_Q=tile.block_q, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n,
         HAS_SPLITS=splits, LEAST=tile.least, HAS_PREFIX=prefix, PREFIX_BLOCK_N=64,
         HAS_ORDER=is_decode and not is_mixed, HAS_TILES=is_mixed and not is_decode, WINDOW=window,
@@ -92,10 +97,10 @@ def compile_attention(
     )  # fmt: skip
 
 
-def compile_prefix(block: int) -> tuple[str, str]:
+def compile_prefix(block: int, cache: str = "bf16") -> tuple[str, str]:
     tile = attention_prefix.best_prefix_tile(SHAPE, torch.bfloat16)
     return compile_kernel(
-        attention_prefix._prefix_kernel, tile, **HEADS,
+        attention_prefix._prefix_kernel, tile, cache, **HEADS,
         BLOCK_SIZE=block, BLOCK_Q=tile.block_q, BLOCK_M=tile.block_m, BLOCK_N=tile.block_n,
         SOFT_CAP=0.0, HAS_ALIBI=False,
     )  # fmt: skip
@@ -108,12 +113,12 @@ def main() -> None:
         "decode, options": compile_attention(
             True, splits=True, window=100, block=16, cap=30.0, alibi=True, sinks=True
         ),
-        "decode, mixed": compile_attention(True, is_mixed=True),
+        "decode, mixed, fp8": compile_attention(True, is_mixed=True, cache="fp8e4nv"),
         "chunks, mixed, split": compile_attention(False, splits=True, is_mixed=True),
         "chunks, options": compile_attention(False, window=100, block=16, alibi=True, sinks=True),
-        "chunks": compile_attention(False),
+        "chunks, fp8": compile_attention(False, cache="fp8e5"),
         "prefix": compile_prefix(64),
-        "prefix, small blocks": compile_prefix(16),
+        "prefix, small blocks, fp8": compile_prefix(16, "fp8e4nv"),
     }  # fmt: skip
     for name, (ptx, used) in kernels.items():
         if "all" in sys.argv:

@@ -27,7 +27,7 @@ NUMBERS = {"num_rows", "table_stride", "q_stride", "x_stride", "qkv_stride", "st
 NUMBERS |= {"vocab_size", "logits_stride", "masks_stride"}
 
 
-def compile_kernel(kernel: Any, *, stages: int = 3, **constants: Any) -> str:
+def compile_kernel(kernel: Any, *, stages: int = 3, cache: str = "bf16", **constants: Any) -> str:
     """The kernel's PTX; pointers are bf16 unless their name says otherwise."""
     signature = {}
     for name in kernel.arg_names:
@@ -39,7 +39,7 @@ def compile_kernel(kernel: Any, *, stages: int = 3, **constants: Any) -> str:
             signature[name] = "*i64"
         else:
             kind = "fp32" if name in FLOATS else "i32" if name in INTEGERS else "bf16"
-            signature[name] = f"*{kind}"
+            signature[name] = f"*{cache if name in ('k_cache', 'v_cache') else kind}"
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     compiled = triton.compile(source, target=HOPPER, options={"num_warps": 4, "num_stages": stages})
     return str(compiled.asm["ptx"])
@@ -63,10 +63,15 @@ def compile_dependent(
 
 
 def compile_small_kernels() -> None:
-    for interleaved, normed in ((False, True), (True, False)):
+    for interleaved, normed, cache, largest in (
+        (False, True, "bf16", 0.0),
+        (True, False, "bf16", 0.0),
+        (False, True, "fp8e4nv", 448.0),
+        (False, False, "fp8e5", 57344.0),
+    ):
         compile_dependent(
             rope._heads_kernel, H=16, K=8, D=128, HALF=64, HALF_PAD=64, PARTS=2,
-            INTERLEAVED=interleaved, HAS_NORMS=normed, HEADS=8,
+            INTERLEAVED=interleaved, HAS_NORMS=normed, HEADS=8, LARGEST=largest, cache=cache,
         )  # fmt: skip
     # attention of a decode step reads what was written before this, and does not wait for it
     compile_dependent(

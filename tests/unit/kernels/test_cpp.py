@@ -8,7 +8,7 @@ from torch import Tensor
 
 from quire.kernels.cpp import heads, rows
 from quire.kernels.reference import activation, norm
-from quire.kernels.reference.attention import write_kv
+from quire.kernels.reference.attention import as_cached, write_kv
 from quire.kernels.reference.rope import rotate_half, rotate_interleaved
 from quire.kernels.shapes import HeadsShape
 from tests.fakes.compilers import needs_compiler
@@ -123,6 +123,10 @@ def test_queries_keys_values_are_normed_turned_and_stored(
     found = heads.store_heads(qkv, cos, sin, cache, slots, shape=shape, norms=weights)
     assert_close(found, q.to(dtype))
     assert_close(cache, wanted)
+    fp8 = torch.zeros_like(cache, dtype=torch.float8_e4m3fn)
+    again = heads.store_heads(qkv, cos, sin, fp8, slots, shape=shape, norms=weights)
+    assert torch.equal(again, found)
+    assert torch.equal(fp8.float(), as_cached(cache, fp8.dtype).float())
 
 
 @pytest.mark.parametrize("size", [1, 7, 16, 1024, 1025, 40_000])

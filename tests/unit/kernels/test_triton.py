@@ -97,6 +97,29 @@ def test_queries_keys_values_are_normed_turned_and_stored(
     assert_close(cache, wanted)
 
 
+@pytest.mark.parametrize("cached", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_keys_and_values_too_large_for_eight_bits_are_the_largest(
+    dtype: torch.dtype, cached: torch.dtype
+) -> None:
+    # Whole numbers: the interpreter forgets to carry where rounding reaches the next power of two.
+    qkv = torch.randint(-7, 8, (3, 4 * 32), device=DEVICE).to(dtype)
+    qkv[0] *= 8192.0
+    qkv[1, 70] = -60_000.0  # of a key
+    cos, sin = torch.ones(3, 1, 16, device=DEVICE), torch.zeros(3, 1, 16, device=DEVICE)
+    slots = torch.tensor([7, 9, 4], device=DEVICE)
+    _, k, v = qkv.unflatten(1, (-1, 32)).split((2, 1, 1), dim=1)
+    wanted = torch.zeros(2, 6, 4, 1, 32, dtype=dtype, device=DEVICE).to(cached)
+    write_kv(k, v, wanted, slots)
+    cache = torch.zeros_like(wanted)
+    shape = HeadsShape(
+        num_heads=2, num_kv_heads=1, head_dim=32, rotary_dim=32, is_interleaved=False, eps=(0, 0)
+    )
+    rope.store_heads(qkv, cos, sin, cache, slots, shape=shape)
+    assert torch.equal(cache.float(), wanted.float())
+    assert cache.float().abs().max() == torch.finfo(cached).max
+
+
 @pytest.mark.parametrize("half", [4, 40, 64])
 def test_angles_of_far_positions_are_their_twins(half: int) -> None:
     positions = torch.tensor([0, 1, 77, 4095, 131071, 1000003, 5], device=DEVICE)

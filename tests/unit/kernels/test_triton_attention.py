@@ -1,4 +1,4 @@
-"""Attention kernels against their definition: decode, chunks, mixed steps, shared prefixes."""
+"""Attention kernels against their definition: decode, chunks, mixed steps, shared prefixes, fp8."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from quire.kernels.triton.attention_prefix import attend_prefix, prefix_sums
 from quire.kernels.triton.attention_tiles import prompt_tiles
 from tests.unit.kernels.twins import DEVICE, DTYPES, assert_close, random
 
+FP8 = [torch.float8_e4m3fn, torch.float8_e5m2]
 MANY_PROGRAMS = 32  # room to split the keys of a few rows
 
 Case = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -271,5 +272,31 @@ def test_without_members_a_prefix_changes_nothing() -> None:
     sums.parts.fill_(float("nan"))
     attend_prefix(sums, *case[:3], case[-1], nobody, shape)
     out = torch.full_like(case[0], float("nan"))
+    paged_attention(out, *case, shape, is_decode=True, prefix=sums, workspace=workspace(shape))
+    assert_close(out, reference.paged_attention(*case, scale=0.2))
+
+
+@pytest.mark.parametrize("cached", FP8, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("is_decode", [False, True])
+def test_a_cache_of_eight_bits(cached: torch.dtype, dtype: torch.dtype, is_decode: bool) -> None:
+    lengths = [(1, 5), (1, 100)] if is_decode else [(1, 9), (17, 40)]
+    q, cache, table, query_start, seq_lens = paged_case(lengths, 4, 2, 16, 16, dtype)
+    case = (q, cache.to(cached), table, query_start, seq_lens)
+    shape = shape_of(case)
+    out = torch.full_like(q, float("nan"))
+    paged_attention(out, *case, shape, is_decode=is_decode, workspace=workspace(shape))
+    assert_close(out, reference.paged_attention(*case, scale=0.2))
+
+
+def test_a_shared_prefix_of_eight_bits() -> None:
+    case = paged_case([(1, 40), (1, 37)], 4, 2, 16, 16, torch.float32)
+    q, cache, table, _, seq_lens = case = (case[0], case[1].to(FP8[0]), *case[2:])
+    table[1, :2] = table[0, :2]
+    shape, shared = shape_of(case), torch.full_like(seq_lens, 2)
+    sums = prefix_sums(shared, shape, q.dtype, MANY_PROGRAMS, SMALL_TILE)
+    members = torch.tensor([0, 1], dtype=torch.int32, device=DEVICE)
+    attend_prefix(sums, q, cache, table, seq_lens, members, shape, tile=SMALL_TILE)
+    out = torch.full_like(q, float("nan"))
     paged_attention(out, *case, shape, is_decode=True, prefix=sums, workspace=workspace(shape))
     assert_close(out, reference.paged_attention(*case, scale=0.2))

@@ -68,3 +68,15 @@ def test_in_a_mixed_step_each_launch_takes_its_own_rows() -> None:
     assert out[is_one].isfinite().all() and out[~is_one].isnan().all()
     latent_attention(out, *case, shape, is_decode=False, is_mixed=True, workspace=space, tile=tile)
     assert_close(out, wanted)
+
+
+@pytest.mark.parametrize("is_decode", [False, True])
+def test_a_cache_of_eight_bits(is_decode: bool) -> None:
+    case = case_of(DECODE if is_decode else MIXED, 4, 20, torch.float32)
+    case = (case[0], case[1].to(torch.float8_e4m3fn), *case[2:])
+    shape = LatentShape(num_heads=4, head_dim=20, value_dim=16, scale=0.2)
+    wanted = reference.paged_attention(*case, scale=0.2, value_dim=16)
+    out = torch.full_like(wanted, float("nan"))
+    space = Workspace.of(64, 64, shape.padded_values, DEVICE)
+    latent_attention(out, *case, shape, is_decode=is_decode, workspace=space)
+    assert_close(out, wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -15,12 +16,12 @@ FULL = LayerKV(num_kv_heads=2, head_dim=4)
 WINDOW = LayerKV(num_kv_heads=2, head_dim=4, window=8)
 
 
-def memory_of(*layers: LayerKV) -> KVMemory:
+def memory_of(*layers: LayerKV, dtype: torch.dtype = torch.float32) -> KVMemory:
     return KVMemory(
         KVLayout.of(layers),
         num_blocks=6,
         block_size=8,
-        dtype=torch.float32,
+        dtype=dtype,
         device=CPU,
     )
 
@@ -43,13 +44,16 @@ def test_layers_of_different_shapes_have_tensors_of_their_own() -> None:
     assert [tuple(tensor.shape) for tensor in kv.of_layer] == [(2, 6, 8, 2, 4), (2, 6, 8, 1, 4)]
 
 
-def test_a_copied_block_has_the_keys_and_values_of_its_source_in_every_layer() -> None:
-    kv = memory_of(FULL, FULL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e4m3fn], ids=str)
+def test_a_copied_block_has_the_keys_and_values_of_its_source_in_every_layer(
+    dtype: torch.dtype,
+) -> None:
+    kv = memory_of(FULL, FULL, dtype=dtype)
     for tensor in kv.of_layer:
         tensor.copy_(torch.randn(tensor.shape))
-    before = [tensor.clone() for tensor in kv.of_layer]
+    before = [tensor.float() for tensor in kv.of_layer]
     kv.copy_blocks([(1, 4), (3, 2)])
-    for tensor, old in zip(kv.of_layer, before, strict=True):
+    for tensor, old in zip([one.float() for one in kv.of_layer], before, strict=True):
         assert torch.equal(tensor[:, [4, 2]], old[:, [1, 3]])
         assert torch.equal(tensor[:, [0, 1, 3, 5]], old[:, [0, 1, 3, 5]])
 

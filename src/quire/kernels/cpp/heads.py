@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from quire.kernels.cpp.library import Cache, function, pointer
+from quire.kernels.reference.attention import write_kv
 from quire.kernels.shapes import HeadsShape
 
 
@@ -36,6 +37,12 @@ def store_heads(
     norms: tuple[Tensor, ...] | None,
 ) -> Tensor:
     """`kernels.selection.StoreHeads` for heads of a shape; ``norms``: weights of q's and k's."""
+    if kv_cache.dtype != qkv.dtype:  # C++ has no 8 bits: through a cache of the step's own tokens
+        own = qkv.new_empty(2, 1, len(qkv), shape.num_kv_heads, shape.head_dim)
+        at = torch.arange(len(qkv))
+        q = store_heads(qkv, cos, sin, own, at, shape=shape, norms=norms)
+        write_kv(own[0, 0], own[1, 0], kv_cache, slots)
+        return q
     assert qkv.is_contiguous() and cos.is_contiguous() and sin.is_contiguous()
     assert slots.is_contiguous() and slots.dtype == torch.int64 and kv_cache.dtype == qkv.dtype
     q = qkv.new_empty(len(qkv), shape.num_heads, shape.head_dim)

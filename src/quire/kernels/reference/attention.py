@@ -1,7 +1,8 @@
 """Paged attention as it is defined, and the write of keys and values into their slots.
 
 A KV cache is [2, num_blocks, block_size, K, D]: keys, then values; or [1, ...], where values are
-the first part of the keys. Slow and plain on purpose: what backends are compared to.
+the first part of the keys. Its dtype is that of keys and values, or one of 8 bits (fp8), without
+scales. Slow and plain on purpose: what backends are compared to.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ def write_keys(k: Tensor, kv_cache: Tensor, slot_mapping: Tensor) -> None:
     """Put k [T, K, D] at slots ``slot_mapping`` [T] of a cache of keys alone, [1, ...]."""
     block_size = kv_cache.shape[2]
     places = (slot_mapping // block_size, slot_mapping % block_size)
-    kv_cache[0].index_put_(places, k)
+    kv_cache[0].index_put_(places, as_cached(k, kv_cache.dtype))
+
+
+def as_cached(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """``values`` in a cache's dtype; those too large for 8 bits become the largest there are."""
+    if dtype.itemsize == 1:
+        largest = torch.finfo(dtype).max
+        values = values.clamp(-largest, largest)
+    return values.to(dtype)
 
 
 def paged_attention(

@@ -60,6 +60,7 @@ def _attend_latents(
             mask=is_key[:, None] & (tail_column < D - V)[None, :],
             other=0.0,
         )
+        values, key_tails = values.to(queries.dtype), key_tails.to(queries.dtype)  # from fp8
         scores = tl.dot(queries, tl.trans(values), input_precision=PRECISION)
         scores = tl.dot(tails, tl.trans(key_tails), scores, input_precision=PRECISION)
         is_visible = (positions[:, None] >= places[None, :]) & is_key[None, :]

@@ -72,7 +72,7 @@ def attend_keys(
     """Add keys ``begin`` to ``end`` to the lines' state.
 
     ``begin`` is a multiple of BLOCK_N, or of BLOCK_SIZE. Without ``MASKED`` the keys must be whole
-    tiles that every query sees. The cache has the dtype of the queries.
+    tiles that every query sees. A cache of another dtype (fp8) is converted to that of the queries.
     """
     columns = tl.arange(0, D_PAD)
     is_column = columns < D
@@ -98,6 +98,7 @@ def attend_keys(
             v_cache + where[:, None] + columns[None, :],
             is_key[:, None], is_column[None, :], MASKED, D != D_PAD,
         )  # fmt: skip
+        keys, values = keys.to(queries.dtype), values.to(queries.dtype)
         scores = _scores(
             queries, keys, places, is_key, positions, slopes,
             scale, SOFT_CAP, HAS_ALIBI, WINDOW, PRECISION, MASKED,

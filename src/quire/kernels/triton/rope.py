@@ -65,7 +65,7 @@ def _heads_kernel(
     H: tl.constexpr, K: tl.constexpr, D: tl.constexpr,
     HALF: tl.constexpr, HALF_PAD: tl.constexpr, PARTS: tl.constexpr,
     INTERLEAVED: tl.constexpr, HAS_NORMS: tl.constexpr, HEADS: tl.constexpr,
-    DEPENDENT: tl.constexpr,
+    LARGEST: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     # A head is PARTS parts of HALF values, so that a value and its partner are at the same place of
     # two parts, and every access is contiguous. All masks have the full shape: so all loads have
@@ -106,8 +106,12 @@ def _heads_kernel(
     tl.store(q_out + (token * H + head) * D + column, turned, mask=inside & is_query)
     kv_head = tl.where(is_value, head - H - K, head - H)
     where = (slot * K + kv_head) * D + column
-    tl.store(k_cache + where, turned, mask=inside & (is_query == 0) & (is_value == 0))
-    tl.store(v_cache + where, stored, mask=inside & is_value)
+    if LARGEST > 0:  # of a cache of 8 bits
+        turned = tl.clamp(turned.to(tl.float32), -LARGEST, LARGEST)
+        stored = tl.clamp(stored.to(tl.float32), -LARGEST, LARGEST)
+    dtype: tl.constexpr = k_cache.dtype.element_ty
+    tl.store(k_cache + where, turned.to(dtype), mask=inside & (is_query == 0) & (is_value == 0))
+    tl.store(v_cache + where, stored.to(dtype), mask=inside & is_value)
 
 
 def store_heads(
@@ -127,6 +131,7 @@ def store_heads(
     """
     heads, kv_heads, head_dim = shape.num_heads, shape.num_kv_heads, shape.head_dim
     half = shape.rotary_dim // 2
+    cached = kv_cache.dtype
     q = torch.empty(len(qkv), heads, head_dim, dtype=qkv.dtype, device=qkv.device)
     q_weight, k_weight = norms or (qkv, qkv)
     grid: Any = (len(qkv), triton.cdiv(heads + 2 * kv_heads, _HEADS))
@@ -137,6 +142,7 @@ def store_heads(
         HALF=half, HALF_PAD=triton.next_power_of_2(half),
         PARTS=max(2, triton.next_power_of_2(triton.cdiv(head_dim, half))),
         INTERLEAVED=shape.is_interleaved, HAS_NORMS=norms is not None,
-        HEADS=_HEADS, num_warps=_WARPS, **dependent_launch(),
+        HEADS=_HEADS, LARGEST=torch.finfo(cached).max if cached.itemsize == 1 else 0.0,
+        num_warps=_WARPS, **dependent_launch(),
     )  # fmt: skip
     return q

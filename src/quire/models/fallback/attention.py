@@ -77,7 +77,7 @@ class PagedAttention:
         return attended[None, ..., :value_dim].to(value.dtype)
 
     def _flat(self, heads: Tensor) -> Tensor:
-        """[1, N, T, D], perhaps in float32 after rotation, as [T, N, D] in the cache's dtype."""
+        """[1, N, T, D], perhaps in float32 after rotation, as [T, N, D] in the model's dtype."""
         return heads[0].transpose(0, 1).to(self._dtype).contiguous()
 
 
@@ -89,6 +89,7 @@ def _problem(call: AttentionCall, placement: Placement) -> AttentionProblem:
         scale=call.scale,
         dtype=placement.dtype,
         device=placement.device.type,
+        cache_dtype=placement.cache_dtype,
         block_size=placement.block_size,
         window=call.window,
         soft_cap=call.soft_cap,
