@@ -56,6 +56,7 @@ class MemoryPlan:
     model: str
     architecture: str
     dtype: str
+    kv_dtype: str  # of keys and values
     device: str
     num_parameters: int
     max_model_len: int  # what the user asks for, else the model's own length
@@ -155,6 +156,7 @@ def make_plan(args: EngineArgs, memory: int | str | None = None) -> MemoryPlan:
         model=args.model,
         architecture=files.architecture,
         dtype=source.dtype,
+        kv_dtype=cache.dtype_for(source.dtype),
         device=device.name,
         num_parameters=facts.num_parameters,
         max_model_len=length.longest,
@@ -183,7 +185,8 @@ def format_plan(plan: MemoryPlan) -> str:
         f"{format_bytes(plan.usable_bytes)} usable{_reserve(plan)}",
         "KV per token": format_bytes(plan.kv_bytes_per_token),
         "KV cache": f"{format_bytes(plan.kv_cache_bytes)}: {plan.num_blocks:,} blocks of "
-        f"{plan.fit.block_size}, {plan.kv_cache_tokens:,} tokens",
+        f"{plan.fit.block_size}, {plan.kv_cache_tokens:,} tokens"
+        f"{'' if plan.kv_dtype == plan.dtype else f', {plan.kv_dtype}'}",
         "longest context": _longest_context(plan),
     }
     width = max(map(len, rows))

@@ -32,6 +32,7 @@ from quire.config import (
 from quire.kv_budget import Memory, with_kv_memory
 from quire.model_files import ModelFiles, find_model_files
 from quire.models.context_length import ContextLength, resolve_context_length
+from quire.near_names import did_you_mean
 from quire.platform import DeviceInfo
 from quire.plugins import load_plugins
 from quire.sizes import format_bytes, parse_bytes, parse_count
@@ -47,6 +48,10 @@ BLOCK_SIZES = (8, 16, 32, 64, 128)
 
 _DTYPE_ALIASES = {"half": "float16", "float": "float32"}
 _FP8_ALIASES = {"fp8": "fp8_e4m3"}
+_REMARKS = {
+    "fp8_e4m3": ", those beyond 448 to 448; if answers suffer, fp8_e5m2 reaches further",
+    "fp8_e5m2": "; if answers suffer, fp8_e4m3 is finer for those up to 448",
+}
 # Models whose activations exceed 65504, the largest float16: the output becomes NaN. By model type
 # and by architecture, since a config may have one without the other.
 _OVERFLOW_FLOAT16 = (
@@ -83,6 +88,12 @@ def resolve(args: EngineArgs) -> EngineConfig:
         weights=facts.weight_bytes,
     )
     _note_unused(args, device)
+    if config.cache.cache_dtype != "auto":
+        logger.info(
+            "kv_cache_dtype=%s: keys and values are rounded, without scales%s",
+            config.cache.cache_dtype,
+            _REMARKS[config.cache.cache_dtype],
+        )
     return with_kv_memory(config, facts.kv_layout, memory)
 
 
@@ -159,13 +170,18 @@ def _kv_cache_dtype(wanted: str | None, dtype: str = "") -> str:
     name = {**_DTYPE_ALIASES, **_FP8_ALIASES}.get(name, name)
     if name in FP8_DTYPES:
         return name
-    if name in (("auto", dtype) if dtype else choices_of("dtype")):
-        return "auto"
-    remedy = f", or give dtype={name!r} too" if dtype and name in choices_of("dtype") else ""
-    raise ValueError(
-        f"kv_cache_dtype={wanted!r}: the KV cache has the dtype of the model"
-        f"{dtype and f', {dtype},'} or fp8 ({', '.join(FP8_DTYPES)}); leave it at 'auto'{remedy}"
-    )
+    if name not in choices_of("dtype"):
+        choices = ("auto", *_FP8_ALIASES, *FP8_DTYPES)
+        raise ValueError(
+            f"kv_cache_dtype={wanted!r} is none of {_listed(choices)} and the model's dtype"
+            f"{did_you_mean(name, choices)}"
+        )
+    if dtype and name not in ("auto", dtype):
+        raise ValueError(
+            f"kv_cache_dtype={wanted!r}: the KV cache has the dtype of the model, {dtype}, or one "
+            f"of {_listed(FP8_DTYPES)}; leave it at 'auto', or give dtype={name!r} too"
+        )
+    return "auto"
 
 
 def _auto_dtype(stored: str, device: DeviceInfo, *, has_float16: bool) -> str:
@@ -407,6 +423,8 @@ def attention_backend(args: EngineArgs, device: str) -> str:
         for name in DEVICE_DEFAULTS[device].attention_backend.split(",")
         if name not in PACKAGES or any(map(find_spec, PACKAGES[name]))
     ]
+    if _kv_cache_dtype(args.kv_cache_dtype) != "auto":
+        default = default[-1:]  # which alone reads a cache of 8 bits
     variable = env.ATTENTION_BACKEND.source()
     preferred = _known_attention(
         f"environment variable {variable}", env.ATTENTION_BACKEND.get() or "auto"

@@ -17,6 +17,7 @@ from quire.engine.build import build_core
 from quire.errors import ModelLoadError, OutOfMemoryError, QuireError
 from quire.kernels.cpp import library
 from quire.kernels.cpu import onednn
+from quire.kv_fit import ELEMENT_SIZE
 from quire.plan import MemoryPlan, format_plan, make_plan
 from quire.platform import DeviceInfo
 from quire.resolve import resolve
@@ -71,6 +72,14 @@ def test_a_plan_for_this_machine_is_what_an_engine_here_chooses(
         assert plan.kv_cache_bytes == config.cache.memory_bytes
         assert plan.longest_context == config.model.max_model_len
         assert plan.usable_bytes == free
+
+
+def test_a_plan_names_the_format_of_a_cache_that_has_its_own(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path)
+    plain, fp8 = (plan_of(folder, "1GiB", kv_cache_dtype=one) for one in ("auto", "fp8"))
+    assert (plain.kv_dtype, fp8.kv_dtype) == (plain.dtype, "fp8_e4m3")
+    assert fp8.kv_bytes_per_token * ELEMENT_SIZE[plain.dtype] == plain.kv_bytes_per_token
+    assert [", fp8_e4m3" in format_plan(plan) for plan in (plain, fp8)] == [False, True]
 
 
 @pytest.fixture
@@ -254,7 +263,11 @@ def test_the_plan_agrees_with_a_loaded_model(tmp_path: Path, tied: bool, dtype: 
         ({"attention_backend": "foo"}, "attention_backend='foo'"),
         ({"attention_backend": "fa3"}, "'fa3' cannot serve this model: it needs a GPU"),
         ({"max_logprobs": -5}, "max_logprobs=-5 is too small"),
-        ({"kv_cache_dtype": "fp4"}, "kv_cache_dtype='fp4': .* leave it at 'auto'$"),
+        ({"kv_cache_dtype": "fp4"}, "kv_cache_dtype='fp4' is none of auto, fp8, "),
+        (
+            {"kv_cache_dtype": "fp8", "attention_backend": "cpp"},
+            "'cpp' cannot serve this model: .*leave kv_cache_dtype at 'auto' for it",
+        ),
         (
             {"override_generation_config": {"temperature": 5}},
             "^override_generation_config: temperature must be a number in",

@@ -63,14 +63,18 @@ def test_what_says_nothing_passes(folder: Path) -> None:
     [("fp8", "fp8_e4m3"), ("fp8_e4m3", "fp8_e4m3"), ("fp8_e5m2", "fp8_e5m2")],
 )
 def test_an_fp8_cache_takes_half_the_memory_of_one_of_the_model(
-    folder: Path, given: str, name: str
+    folder: Path, caplog: pytest.LogCaptureFixture, given: str, name: str
 ) -> None:
+    caplog.set_level("INFO")
     plain, fp8 = (
         resolved(folder, kv_cache_memory_bytes="32MiB", kv_cache_dtype=one)
         for one in ("auto", given)
     )
     assert (plain.kv_dtype, fp8.kv_dtype) == ("bfloat16", name)
     assert plain.cache.memory_bytes == 2 * (fp8.cache.memory_bytes or 0)  # as much as can be used
+    (said,) = [one for one in caplog.messages if "without scales" in one]
+    assert said.startswith(f"kv_cache_dtype={name}: ")
+    assert (plain.device.attention_backend, fp8.device.attention_backend) == ("cpp,torch", "torch")
 
 
 def test_the_config_is_frozen(folder: Path) -> None:
@@ -151,13 +155,13 @@ def test_an_architecture_that_overflows_float16_is_known_without_its_model_type(
         ({"dtype": "int8"}, "dtype='int8' is not one of auto, half, float16"),
         (
             {"kv_cache_dtype": "int8"},
-            r"kv_cache_dtype='int8': the KV cache has the dtype of the model or fp8 \(fp8_e4m3, "
-            r"fp8_e5m2\); leave it at 'auto'",
+            "kv_cache_dtype='int8' is none of auto, fp8, fp8_e4m3, fp8_e5m2 and the model's dtype$",
         ),
+        ({"kv_cache_dtype": "FP8"}, "and the model's dtype; did you mean fp8"),
         (
             {"kv_cache_dtype": "half", "dtype": "float32"},
-            "kv_cache_dtype='half': the KV cache has the dtype of the model, float32, or fp8 "
-            r"\(fp8_e4m3, fp8_e5m2\); leave it at 'auto', or give dtype='float16' too",
+            "kv_cache_dtype='half': the KV cache has the dtype of the model, float32, or one of "
+            "fp8_e4m3, fp8_e5m2; leave it at 'auto', or give dtype='float16' too",
         ),
         ({"block_size": 10}, "block_size=10 is not one of 8, 16, 32, 64, 128"),
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization=1.5 is a share"),

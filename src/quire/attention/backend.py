@@ -31,6 +31,13 @@ class AttentionProblem:
     block_size: int = 64  # tokens of a KV block, for kernels that are compiled for one size
 
 
+def reasons_of_cache(problem: AttentionProblem) -> list[str]:
+    """Reasons why kernels for keys of the model's own dtype cannot solve ``problem``."""
+    if problem.cache_dtype is None:
+        return []
+    return ["it reads no cache of 8 bits (leave kv_cache_dtype at 'auto' for it)"]
+
+
 class AttentionPlan(Protocol):
     """What the layers of a group share in a step; only the backend's ``forward`` knows the rest."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quire.attention.backend import AttentionProblem
+from quire.attention.backend import AttentionProblem, reasons_of_cache
 from quire.attention.shared_prefix import shared_prefixes
 from quire.attention.some_rows import some_rows
 from quire.attention.torch_backend import TorchAttention
@@ -49,10 +49,7 @@ class CppAttention:
         reasons = TorchAttention.why_not(problem)
         if problem.device == "cpu":
             reasons += library.why_not()
-        if problem.cache_dtype is not None:
-            reasons.append(
-                f"it reads keys in {problem.dtype}, and the cache has {problem.cache_dtype}"
-            )
+        reasons += reasons_of_cache(problem)
         return reasons
 
     @classmethod

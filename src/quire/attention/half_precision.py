@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from quire.attention.backend import AttentionProblem
+from quire.attention.backend import AttentionProblem, reasons_of_cache
 
 _DTYPES = (torch.bfloat16, torch.float16)
 _BLOCK_SIZES = (16, 32, 64, 128)
@@ -19,8 +19,7 @@ def reasons_of_shape(problem: AttentionProblem) -> list[str]:
         reasons.append(f"it needs a GPU and the model is on {problem.device}")
     if problem.dtype not in _DTYPES:
         reasons.append(f"it computes in bfloat16 and float16, not in {problem.dtype}")
-    if problem.cache_dtype is not None:
-        reasons.append(f"it reads keys in {problem.dtype}, and the cache has {problem.cache_dtype}")
+    reasons += reasons_of_cache(problem)
     if problem.num_heads % problem.num_kv_heads:
         reasons.append(
             f"{problem.num_heads} query heads cannot share {problem.num_kv_heads} KV heads evenly"

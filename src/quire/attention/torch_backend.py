@@ -21,6 +21,7 @@ from quire.attention.bucket import Bucket, build_bucket, build_mask, build_prefi
 from quire.attention.pieces import Pieces, bucket, cut
 from quire.attention.shared_prefix import SharedPrefix, shared_prefixes
 from quire.batch import Batch
+from quire.kernels.cpu.eight_bits import widened
 
 _MAX_FOLDED_QUERIES = 512  # queries * G of a piece: longer ones waste work above the diagonal
 _CALL_COST = 2500  # one more call costs as much as this many (query head, KV token) pairs
@@ -162,7 +163,7 @@ class TorchAttention:
 
     def _keys_values(self, cached: Tensor, one: Bucket) -> tuple[Tensor, Tensor]:
         """Keys and values [N, K, L, D]; a value that is part of its key is the first part."""
-        planes = _take(cached, one.cache_heads).flatten(3, 4).to(self._problem.dtype)
+        planes = widened(_take(cached, one.cache_heads).flatten(3, 4), self._problem.dtype)
         return planes[0], planes[-1][..., : self._value_dim]
 
     def _shared_prefixes(self, batch: Batch, group: int) -> list[SharedPrefix]:

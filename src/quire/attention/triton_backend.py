@@ -28,7 +28,8 @@ from quire.kernels.triton.attention_prefix import attend_prefix, prefix_sums
 from quire.kernels.triton.attention_tiles import prompt_tiles
 
 _LARGEST_HEAD = 256
-_OLDEST_WITH_E4M3 = (8, 9)  # compute capability, of Ada
+# The least compute capability that can convert to it: that of Ada, and of Ampere.
+_OLDEST_WITH = {torch.float8_e4m3fn: (8, 9), torch.float8_e5m2: (8, 0)}
 _PREFIX_PROGRAMS_PER_PROCESSOR = 2
 
 
@@ -101,12 +102,8 @@ class TritonAttention:
                 f"{problem.num_heads} query heads cannot share {problem.num_kv_heads} KV heads "
                 "evenly"
             )
-        if (
-            problem.device == "cuda"
-            and problem.cache_dtype == torch.float8_e4m3fn
-            and platform.compute_capability() < _OLDEST_WITH_E4M3
-        ):
-            reasons.append("fp8_e4m3 needs a compute capability of 8.9 or more; take fp8_e5m2")
+        if problem.device == "cuda" and problem.cache_dtype is not None:
+            reasons += _why_not_cached(problem.cache_dtype)
         if problem.value_dim is not None:
             return reasons + TritonLatentAttention.why_not(problem)
         if problem.head_dim > _LARGEST_HEAD:
@@ -174,3 +171,14 @@ class TritonAttention:
         assert batch.num_decode_rows == len(batch.seq_lens), "a prefix of rows of one query only"
         sums = prefix_sums(shared.num_blocks, self._shape, self._dtype, self._max_prefix_programs)
         return Prefix(members=shared.members, sums=sums)
+
+
+def _why_not_cached(dtype: torch.dtype) -> list[str]:
+    """Reasons against a cache of 8 bits on this GPU."""
+    capability = platform.compute_capability()
+    if capability >= _OLDEST_WITH[dtype]:
+        return []
+    has_other = any(capability >= oldest for oldest in _OLDEST_WITH.values())
+    remedy = f"kv_cache_dtype={'fp8_e5m2' if has_other else 'auto'!r}"
+    needed = ".".join(map(str, _OLDEST_WITH[dtype]))
+    return [f"{dtype} takes a compute capability of {needed} or more; take {remedy}"]

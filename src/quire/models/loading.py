@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ _HEEDED: dict[Implementation, str] = {
     "transformers": "is ignored by transformers' code, and heeded by Quire's own",
 }
 _GATES, _FUSED_GATES = "layers.*.moe.experts.gate.weight", "mlp.experts.gate_up_proj"
+_CACHE_SCALES = (".k_scale", ".v_scale", ".kv_scale")
 _NUM_SHOWN = 5  # unused tensors that the log names
 
 
@@ -106,8 +107,8 @@ def build_model(config: EngineConfig) -> LoadedModel:
     )
     build = _build_fallback if source.impl == "transformers" else _build_decoder
     loaded = build(source, config, placement)
-    if loaded.report.unused:
-        logger.warning("%s", _about_unused(config, loaded.report.unused))
+    for warning in _about_unused(config, loaded.report.unused):
+        logger.warning("%s", warning)
     return loaded
 
 
@@ -213,12 +214,25 @@ def _probed_facts(source: ModelSource) -> ModelFacts:
         raise UnsupportedModelError(f"{error}; {unknown}") from error
 
 
-def _about_unused(config: EngineConfig, names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:_NUM_SHOWN]) + (", ..." if len(names) > _NUM_SHOWN else "")
-    return (
-        f"{len(names)} tensors in {config.model.path} are not used by {config.model.architecture}: "
-        f"{shown}; if they belong to the model, its config.json names the wrong architecture"
-    )
+def _about_unused(config: EngineConfig, names: tuple[str, ...]) -> Iterator[str]:
+    """Warnings. Scales of an fp8 KV cache are missed only by those who want such a cache."""
+    scales = [name for name in names if name.endswith(_CACHE_SCALES)]
+    others = [name for name in names if not name.endswith(_CACHE_SCALES)]
+    if scales and config.cache.cache_dtype != "auto":
+        yield (
+            f"the {len(scales)} scales of an fp8 KV cache in {config.model.path} are not applied: "
+            f"{_some_of(scales)}; if answers suffer, leave kv_cache_dtype at 'auto'"
+        )
+    if others:
+        yield (
+            f"{len(others)} tensors in {config.model.path} are not used by "
+            f"{config.model.architecture}: {_some_of(others)}; if they belong to the model, its "
+            "config.json names the wrong architecture"
+        )
+
+
+def _some_of(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NUM_SHOWN]) + (", ..." if len(names) > _NUM_SHOWN else "")
 
 
 class CountingReader:

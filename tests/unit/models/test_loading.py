@@ -66,6 +66,25 @@ def test_unused_tensors_are_told_in_one_warning(
     assert "visual.block.4.weight, ..." in record.getMessage()
 
 
+@pytest.mark.parametrize("cache_dtype", ["auto", "fp8_e4m3"])
+def test_scales_of_a_cache_are_missed_by_those_who_want_such_a_cache(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, cache_dtype: str
+) -> None:
+    save_random_model(_PLAIN, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    extra = {
+        f"model.layers.{i}.self_attn.attn.{one}_scale": torch.tensor(0.1)
+        for i in (0, 1)
+        for one in "kv"
+    }
+    save_file(tensors | extra, tmp_path / "model.safetensors")
+    config = engine_config(tmp_path, dtype="float32")
+    build_model(replace(config, cache=replace(config.cache, cache_dtype=cache_dtype)))
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == (cache_dtype != "auto")
+    assert all(f"the 4 scales of an fp8 KV cache in {tmp_path} are not" in one for one in said)
+
+
 def test_a_checkpoint_that_is_used_whole_brings_no_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -107,8 +107,8 @@ def _heads_kernel(
     kv_head = tl.where(is_value, head - H - K, head - H)
     where = (slot * K + kv_head) * D + column
     if LARGEST > 0:  # of a cache of 8 bits
-        turned = tl.clamp(turned.to(tl.float32), -LARGEST, LARGEST)
-        stored = tl.clamp(stored.to(tl.float32), -LARGEST, LARGEST)
+        turned = tl.clamp(turned.to(tl.float32), -LARGEST, LARGEST, tl.PropagateNan.ALL)
+        stored = tl.clamp(stored.to(tl.float32), -LARGEST, LARGEST, tl.PropagateNan.ALL)
     dtype: tl.constexpr = k_cache.dtype.element_ty
     tl.store(k_cache + where, turned.to(dtype), mask=inside & (is_query == 0) & (is_value == 0))
     tl.store(v_cache + where, stored.to(dtype), mask=inside & is_value)
