@@ -28,7 +28,7 @@ KINDS = {
         r"argmax|sample|gumbel|softmax|top_?k|sort|multinomial|penal"
         r"|^_(parts|bracket|narrow|finish|count)_"
     ),
-    "products": r"gemm|gemv|nvjet|cutlass|cublas|splitk|xmma|matmul|^product$",
+    "products": r"gemm|gemv|nvjet|cutlass|cublas|splitk|xmma|matmul|^(product|best_column)$",
     "positions and KV": r"rope|rotary|write_kv|heads|angles",
     "norms": r"norm",
     "activation": r"silu|gelu|activation|gated",

@@ -89,9 +89,10 @@ def select_backends(
         *_, blamed = refusals
     for name, reasons in refusals.items():
         if name == blamed:
+            others = ", ".join(other for other in BACKENDS if other != name)
             raise ValueError(
                 f"attention backend {name!r} cannot serve this model: {reasons}; "
-                f"choose another of: {', '.join(BACKENDS)}"
+                f"choose another of: {others}"
             )
         logger.warning("attention backend %r is not used: %s", name, reasons)
     return Backends(tuple(chosen), frozenset(refused))

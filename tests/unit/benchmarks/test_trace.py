@@ -100,6 +100,7 @@ def test_names_are_short() -> None:
         ("_softmax_top_k_kernel", "experts"),
         ("_down_lines_kernel", "experts"),
         ("_gated_gemv_kernel", "products"),
+        ("best_column", "products"),
         ("_finish_kernel", "sampling"),
         ("Kernel2", "other"),
     ],
