@@ -15,6 +15,11 @@ DTYPES = {
 }
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """As configs name it."""
+    return next(name for name, one in DTYPES.items() if one == dtype)
+
+
 def cache_dtype_of(cache: CacheConfig) -> torch.dtype | None:
     """That of keys and values, if it is not the model's."""
     return None if cache.cache_dtype == "auto" else DTYPES[cache.cache_dtype]

@@ -250,18 +250,16 @@ def _check_attention(
     args: EngineArgs, source: ModelSource, device: DeviceInfo, cache: CacheConfig
 ) -> None:
     """Refuse a backend that could not serve even a plain layer on ``device``."""
-    import torch
-
     from quire.attention.backend import AttentionProblem
     from quire.attention.selection import select_backends
-    from quire.dtypes import cache_dtype_of
+    from quire.dtypes import DTYPES, cache_dtype_of
 
     plain = AttentionProblem(
         num_heads=1,
         num_kv_heads=1,
         head_dim=64,
         scale=1.0,
-        dtype=getattr(torch, source.dtype),
+        dtype=DTYPES[source.dtype],
         device=device.kind,
         cache_dtype=cache_dtype_of(cache),
         block_size=cache.block_size,

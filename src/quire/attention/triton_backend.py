@@ -15,6 +15,7 @@ from quire.attention.backend import AttentionBackend, AttentionProblem
 from quire.attention.launches import Launch, count_processors, plan_launches
 from quire.attention.triton_latent import TritonLatentAttention
 from quire.batch import Batch, SharedBlocks
+from quire.dtypes import name_of
 from quire.kernels.shapes import DecodeRows
 from quire.kernels.triton.attention import (
     AttentionShape,
@@ -181,4 +182,5 @@ def _why_not_cached(dtype: torch.dtype) -> list[str]:
     has_other = any(capability >= oldest for oldest in _OLDEST_WITH.values())
     remedy = f"kv_cache_dtype={'fp8_e5m2' if has_other else 'auto'!r}"
     needed = ".".join(map(str, _OLDEST_WITH[dtype]))
-    return [f"{dtype} takes a compute capability of {needed} or more; take {remedy}"]
+    asked = f"kv_cache_dtype={name_of(dtype)!r}"
+    return [f"{asked} takes a compute capability of {needed} or more; take {remedy}"]

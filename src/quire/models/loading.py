@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from quire.config import EngineConfig
-from quire.dtypes import cache_dtype_of
+from quire.dtypes import DTYPES, cache_dtype_of
 from quire.errors import ModelLoadError, UnsupportedModelError
 from quire.kernels.cpu import onednn
 from quire.kv_layout import KVLayout
@@ -87,7 +87,7 @@ def facts_of(source: ModelSource, device: str) -> ModelFacts:
         kv_layout=plan.spec.kv_layout,
         vocab_size=plan.spec.head.vocab_size,
         num_parameters=plan.spec.num_parameters,
-        weight_bytes=weight_bytes(plan, getattr(torch, source.dtype), device),
+        weight_bytes=weight_bytes(plan, DTYPES[source.dtype], device),
         num_learned_positions=positions.num_positions if positions else None,
     )
 
@@ -98,7 +98,7 @@ def build_model(config: EngineConfig) -> LoadedModel:
     source = ModelSource.of(config.model)
     _note_attn_factor(source)
     placement = Placement(
-        dtype=getattr(torch, config.model.dtype),
+        dtype=DTYPES[config.model.dtype],
         device=torch.device(config.device.device),
         attention_backend=config.device.attention_backend,
         max_model_len=config.model.max_model_len,

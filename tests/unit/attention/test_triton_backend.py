@@ -121,3 +121,4 @@ def test_older_gpus_lack_formats_of_eight_bits(
     reasons = TritonAttention.why_not(problem(device="cuda", cache_dtype=cached))
     assert bool(reasons) == bool(remedy)
     assert all(reason.endswith(f"take kv_cache_dtype={remedy!r}") for reason in reasons)
+    assert all(reason.startswith("kv_cache_dtype='fp8_e") for reason in reasons)

@@ -16,6 +16,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from quire.dtypes import DTYPES
 from quire.errors import UnsupportedModelError
 from quire.models.source import ModelSource
 
@@ -80,7 +81,7 @@ def build_empty(
         )
     _refuse_encoder(source, config.is_encoder_decoder)
     with torch.device(device):
-        model = cls._from_config(config, dtype=getattr(torch, source.dtype), **implementations)
+        model = cls._from_config(config, dtype=DTYPES[source.dtype], **implementations)
     model.tie_weights()
     return model.eval()
 

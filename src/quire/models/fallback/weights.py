@@ -16,6 +16,7 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from quire.dtypes import DTYPES
 from quire.errors import ModelLoadError
 from quire.models.fallback.hf_model import build_empty, model_class, model_config
 from quire.models.fallback.interface import PAGED
@@ -43,7 +44,7 @@ def load_model(
                 None,
                 config=model_config(source),
                 state_dict=tensors,
-                dtype=getattr(torch, source.dtype),
+                dtype=DTYPES[source.dtype],
                 attn_implementation=PAGED,
                 ignore_mismatched_sizes=True,  # `_check` names them
                 output_loading_info=True,
