@@ -53,11 +53,9 @@ class ModelConfigView:
 
     @functools.cached_property
     def dtype(self) -> torch.dtype:
-        import torch
+        from quire.dtypes import DTYPES
 
-        dtype = getattr(torch, self._config.dtype)
-        assert isinstance(dtype, torch.dtype), dtype
-        return dtype
+        return DTYPES[self._config.dtype]
 
     def get_vocab_size(self) -> int:
         return self._config.vocab_size
